@@ -1,0 +1,173 @@
+// Package daemon is the life of a process: signals, an ordered start, a stop
+// in reverse order inside a deadline, and the exit code. Each service's main
+// calls Main, and its app gives a Group the parts that it built. The package
+// knows nothing of what the parts do.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Main runs one process and returns its exit code: 0 after a wanted end, 1
+// when run failed; the error has then been written to standard error as one
+// line that begins with name. The context given to run ends at the first
+// SIGINT or SIGTERM; a second one ends the process at once with code 1.
+func Main(name string, run func(ctx context.Context) error) int {
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	// Ends with the process: it must outlive run, to hear the second signal.
+	go func() {
+		<-signals
+		stop()
+		<-signals
+		os.Exit(1)
+	}()
+	if err := run(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		return 1
+	}
+	return 0
+}
+
+// Version is the text that --version prints: the version linked into the
+// binary, or, where none was, the revision that Go stamped into it.
+func Version(linked string) string {
+	if linked != "" {
+		return linked
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, setting := range info.Settings {
+			if setting.Key == "vcs.revision" {
+				return setting.Value
+			}
+		}
+	}
+	return "unreleased"
+}
+
+// Part is one thing that a process starts and stops, such as a listener.
+type Part struct {
+	// Name stands in errors and logs: "xds server".
+	Name string
+	// Run serves until Stop is called, and then returns nil. A Run that
+	// returns earlier ends the process, with its error if it has one. May be
+	// nil for a part that only needs stopping.
+	Run func() error
+	// Drain is called when the stop begins, before the grace period, and must
+	// not block: the part says that it is not ready any more. May be nil.
+	Drain func()
+	// Stop makes Run return. It lets work in flight end until ctx does, and
+	// cuts off what is left then. May be nil.
+	Stop func(ctx context.Context) error
+}
+
+// Group starts parts in the order in which they were added and stops them in
+// reverse. Its zero value is ready for use; it is used once.
+type Group struct {
+	// Log gets one line as the stop begins and one for each part that did not
+	// stop well. Never nil when Run is called.
+	Log *slog.Logger
+	// Grace is the time between Drain and Stop, in which others learn that
+	// this process is going. Nothing is waited for when a part failed.
+	Grace time.Duration
+	// Deadline bounds all Stops together.
+	Deadline time.Duration
+
+	parts []Part
+}
+
+// Add appends a part. Not to be called once Run has been.
+func (g *Group) Add(p Part) { g.parts = append(g.parts, p) }
+
+// ended is what a part's Run came back with.
+type ended struct {
+	part string
+	err  error
+}
+
+// Run starts all parts and serves until ctx ends or a part's Run returns, then
+// stops them all. It returns nil if ctx ended it and every part stopped well;
+// otherwise all errors joined, each with its part's name.
+func (g *Group) Run(ctx context.Context) error {
+	ends := make(chan ended, len(g.parts))
+	var running sync.WaitGroup
+	for _, p := range g.parts {
+		if p.Run == nil {
+			continue
+		}
+		// Ends when the part's Stop has been called; running waits for it.
+		running.Go(func() { ends <- ended{p.Name, p.Run()} })
+	}
+
+	var errs []error
+	grace := g.Grace
+	select {
+	case <-ctx.Done():
+		g.Log.Info("stopping", "grace", g.Grace, "deadline", g.Deadline)
+	case e := <-ends:
+		if e.err == nil {
+			e.err = errors.New("ended by itself")
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", e.part, e.err))
+		grace = 0
+		g.Log.Error("stopping: a part ended", "part", e.part, "error", e.err)
+	}
+
+	for i := len(g.parts) - 1; i >= 0; i-- {
+		if g.parts[i].Drain != nil {
+			g.parts[i].Drain()
+		}
+	}
+	if grace > 0 {
+		time.Sleep(grace)
+	}
+	stopping, cancel := context.WithTimeout(context.Background(), g.Deadline)
+	defer cancel()
+	for i := len(g.parts) - 1; i >= 0; i-- {
+		p := g.parts[i]
+		if p.Stop == nil {
+			continue
+		}
+		if err := p.Stop(stopping); err != nil {
+			g.Log.Error("part did not stop well", "part", p.Name, "error", err)
+			errs = append(errs, fmt.Errorf("stop %s: %w", p.Name, err))
+		}
+	}
+	running.Wait()
+	close(ends)
+	for e := range ends {
+		if e.err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", e.part, e.err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Logger writes text to a terminal and JSON to anything else. Level is one of
+// debug, info, warn and error, in any letter case.
+func Logger(w io.Writer, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("log level %q: not one of debug, info, warn, error", level)
+	}
+	options := &slog.HandlerOptions{Level: l}
+	if f, ok := w.(*os.File); ok {
+		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+			return slog.New(slog.NewTextHandler(w, options)), nil
+		}
+	}
+	return slog.New(slog.NewJSONHandler(w, options)), nil
+}

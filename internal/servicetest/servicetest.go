@@ -1,0 +1,132 @@
+// Package servicetest helps the services' tests: goroutine-leak checks, golden
+// files, waiting for a condition, and real peers such as redis-server where
+// they are installed. It is imported by tests only.
+package servicetest
+
+import (
+	"bytes"
+	"flag"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+// update rewrites golden files instead of comparing: go test ./... -update.
+var update = flag.Bool("update", false, "rewrite golden files with what the tests got")
+
+// Main runs a package's tests and fails them if goroutines are left at the
+// end. Call it from TestMain.
+func Main(m *testing.M, options ...goleak.Option) { goleak.VerifyTestMain(m, options...) }
+
+// Golden compares got with the file at path, below testdata by custom.
+func Golden(t testing.TB, path string, got []byte) {
+	t.Helper()
+	if *update {
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, got, 0o644))
+		return
+	}
+	want, err := os.ReadFile(path)
+	require.NoError(t, err, "write it with: go test -run '^%s$' . -update", t.Name())
+	if !bytes.Equal(want, got) {
+		require.Equal(t, string(want), string(got), "differs from %s; if the new text is right: go test -run '^%s$' . -update", path, t.Name())
+	}
+}
+
+// Eventually asks condition every few milliseconds and fails the test when it
+// does not hold within ten seconds. What is said as a sentence: "the host is
+// listed".
+func Eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	require.Eventually(t, condition, 10*time.Second, 5*time.Millisecond, "not within 10s: %s", what)
+}
+
+// Peer returns the path of a program that a test needs but the project does
+// not bring. Where it is missing the test is skipped with a line that says how
+// to install it, or fails if WEIR_REQUIRE_PEERS is set, as it is in CI. The
+// variable named by override, if set, is the path instead.
+func Peer(t testing.TB, program, override, install string) string {
+	t.Helper()
+	if path := os.Getenv(override); path != "" {
+		return path
+	}
+	path, err := exec.LookPath(program)
+	if err == nil {
+		return path
+	}
+	if os.Getenv("WEIR_REQUIRE_PEERS") != "" {
+		t.Fatalf("%s is not installed, and WEIR_REQUIRE_PEERS is set: %s", program, install)
+	}
+	t.Skipf("%s is not installed: %s (or set %s to its path)", program, install, override)
+	return ""
+}
+
+// Redis starts a real redis-server on a free port of loopback, empty and
+// without persistence, and returns its address; it ends with the test. Without
+// redis-server the test is skipped as by Peer.
+func Redis(t testing.TB) *RedisServer {
+	t.Helper()
+	path := Peer(t, "redis-server", "REDIS_SERVER", "make peers, or apt-get install redis-server")
+	r := &RedisServer{t: t, path: path, dir: t.TempDir(), Address: freeAddress(t)}
+	r.Start()
+	t.Cleanup(r.Kill)
+	return r
+}
+
+// RedisServer is a redis-server that a test can kill and start again.
+type RedisServer struct {
+	// Address is "127.0.0.1:port", the same after a restart.
+	Address string
+
+	t       testing.TB
+	path    string
+	dir     string
+	process *exec.Cmd
+}
+
+// Start runs the server and waits until it answers.
+func (r *RedisServer) Start() {
+	r.t.Helper()
+	host, port, _ := net.SplitHostPort(r.Address)
+	r.process = exec.Command(r.path, "--bind", host, "--port", port, "--save", "", "--appendonly", "no", "--dir", r.dir)
+	require.NoError(r.t, r.process.Start())
+	Eventually(r.t, "redis-server answers on "+r.Address, func() bool {
+		c, err := net.DialTimeout("tcp", r.Address, time.Second)
+		if err != nil {
+			return false
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(time.Second))
+		answer := make([]byte, 7)
+		_, writeErr := c.Write([]byte("PING\r\n"))
+		_, readErr := c.Read(answer)
+		return writeErr == nil && readErr == nil && string(answer[:5]) == "+PONG"
+	})
+}
+
+// Kill ends the server at once. Killing one that has ended does nothing.
+func (r *RedisServer) Kill() {
+	if r.process != nil {
+		_ = r.process.Process.Kill()
+		_ = r.process.Wait()
+		r.process = nil
+	}
+}
+
+// Process is the running server, for a test that stops and continues it.
+func (r *RedisServer) Process() *os.Process { return r.process.Process }
+
+// freeAddress returns an address that was free a moment ago, for programs that
+// cannot listen on port 0.
+func freeAddress(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
