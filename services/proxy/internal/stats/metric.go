@@ -1,0 +1,122 @@
+package stats
+
+import (
+	"cmp"
+	"slices"
+	"sync/atomic"
+)
+
+// identity is what a handle is called.
+type identity struct {
+	flat       string // "cluster.echo.upstream_rq_total"
+	prometheus string // "cluster.upstream_rq_total", not yet escaped
+	labels     []Label
+}
+
+// Counter counts events; it only grows.
+type Counter struct {
+	value atomic.Uint64
+	identity
+}
+
+// Inc counts one event.
+func (c *Counter) Inc() { c.value.Add(1) }
+
+// Add counts n events.
+func (c *Counter) Add(n uint64) { c.value.Add(n) }
+
+// Value is the count since start.
+func (c *Counter) Value() uint64 { return c.value.Load() }
+
+// Gauge is a level that goes up and down.
+type Gauge struct {
+	value atomic.Int64
+	used  atomic.Bool
+	identity
+}
+
+// Set puts the level to v.
+func (g *Gauge) Set(v int64) {
+	g.value.Store(v)
+	g.use()
+}
+
+// Add moves the level by delta.
+func (g *Gauge) Add(delta int64) {
+	g.value.Add(delta)
+	g.use()
+}
+
+// Value is the level now.
+func (g *Gauge) Value() int64 { return g.value.Load() }
+
+// use notes that the gauge was written; after the first time it only reads.
+func (g *Gauge) use() {
+	if !g.used.Load() {
+		g.used.Store(true)
+	}
+}
+
+// Kind tells counters from gauges.
+type Kind int
+
+// The kinds of metrics.
+const (
+	KindCounter Kind = iota
+	KindGauge
+)
+
+// Metric is one metric as it was when Each read it.
+type Metric struct {
+	// Name is the flat name: "cluster.echo.upstream_rq_total".
+	Name string
+	Kind Kind
+	// Value of a counter is never negative.
+	Value int64
+	// Used says that it was written since start.
+	Used bool
+	// Prometheus is the escaped name without tags: "envoy_cluster_upstream_rq_total".
+	Prometheus string
+	// Labels are the tags in the order of the name. They are the registry's:
+	// read only.
+	Labels []Label
+}
+
+// Each calls f for every metric, sorted by flat name. No lock is held
+// meanwhile, so f may use the registry.
+func (r *Registry) Each(f func(Metric)) {
+	for _, m := range r.metrics() {
+		f(m)
+	}
+}
+
+func (r *Registry) metrics() []Metric {
+	var all []Metric
+	r.mu.Lock()
+	r.root.collect(&all)
+	r.mu.Unlock()
+	slices.SortStableFunc(all, func(a, b Metric) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Prometheus, b.Prometheus))
+	})
+	return all
+}
+
+func (s *Scope) collect(all *[]Metric) {
+	for _, c := range s.counters {
+		n := c.Value()
+		*all = append(*all, c.metric(KindCounter, int64(n), n != 0))
+	}
+	for _, g := range s.gauges {
+		*all = append(*all, g.metric(KindGauge, g.Value(), g.used.Load()))
+	}
+	for _, child := range s.children {
+		child.collect(all)
+	}
+}
+
+func (i *identity) metric(kind Kind, value int64, used bool) Metric {
+	return Metric{
+		Name: i.flat, Kind: kind, Value: value, Used: used,
+		Prometheus: "envoy_" + escape(i.prometheus), Labels: i.labels,
+	}
+}

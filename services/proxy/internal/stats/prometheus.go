@@ -1,0 +1,53 @@
+package stats
+
+import (
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Describe sends nothing: metrics come and go with configuration.
+func (r *Registry) Describe(chan<- *prometheus.Desc) {}
+
+// Collect sends every metric. Where two would be the same series in
+// Prometheus' eyes (their names differ only in characters that it does not
+// allow) the first by flat name is sent, since a scrape with both would fail
+// as a whole.
+func (r *Registry) Collect(out chan<- prometheus.Metric) {
+	kinds := map[string]Kind{}
+	sent := map[string]bool{}
+	for _, m := range r.metrics() {
+		names, values := make([]string, len(m.Labels)), make([]string, len(m.Labels))
+		series := m.Prometheus
+		for i, l := range m.Labels {
+			names[i], values[i] = escape(l.Name), strings.ToValidUTF8(l.Value, "\uFFFD")
+			series += "\x00" + names[i] + "\x00" + values[i]
+		}
+		if kind, ok := kinds[m.Prometheus]; sent[series] || ok && kind != m.Kind {
+			continue
+		}
+		kinds[m.Prometheus], sent[series] = m.Kind, true
+		kind := prometheus.CounterValue
+		if m.Kind == KindGauge {
+			kind = prometheus.GaugeValue
+		}
+		metric, err := prometheus.NewConstMetric(
+			prometheus.NewDesc(m.Prometheus, "", names, nil), kind, float64(m.Value), values...)
+		if err != nil {
+			continue // Two tags of one name: no series can hold it.
+		}
+		out <- metric
+	}
+}
+
+// escape turns every character that Prometheus does not allow in a name into
+// an underscore.
+func escape(name string) string {
+	return strings.Map(func(c rune) rune {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '_':
+			return c
+		}
+		return '_'
+	}, name)
+}
