@@ -30,28 +30,36 @@ const root = "github.com/weirproxy/"
 // pkg is what is used of the go tool's description of a package.
 type pkg struct {
 	ImportPath string
-	Doc        string
+	Dir        string
 	Imports    []string
 	GoFiles    []string
 }
 
 // Check fails t for each import of module's packages that edges does not
 // declare, for each declared edge or package that does not exist, and for each
-// package whose comment has fewer than two sentences. Imports of test files
-// are free.
+// package that has not exactly one package comment of at least two sentences.
+// Imports of test files are free.
 func Check(t *testing.T, module string, edges Edges) {
 	t.Helper()
 	packages, err := list(module)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, fault := range faults(module, packages, edges) {
+	found := faults(module, packages, edges)
+	for _, p := range packages {
+		if fault := commentFault(p); fault != "" {
+			found = append(found, shortPath(module, p.ImportPath)+": "+fault)
+		}
+	}
+	sort.Strings(found)
+	for _, fault := range found {
 		t.Error(fault)
 	}
 }
 
+// list asks the go tool for module's packages that have more than tests.
 func list(module string) ([]pkg, error) {
-	out, err := exec.Command("go", "list", "-json=ImportPath,Doc,Imports,GoFiles", module+"/...").Output()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Dir,Imports,GoFiles", module+"/...").Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		return nil, fmt.Errorf("go list %s/...: %w: %s", module, err, exit.Stderr)
@@ -67,41 +75,39 @@ func list(module string) ([]pkg, error) {
 		} else if err != nil {
 			return nil, fmt.Errorf("read go list %s/...: %w", module, err)
 		}
-		packages = append(packages, p)
+		if len(p.GoFiles) > 0 {
+			packages = append(packages, p)
+		}
 	}
 }
 
-func faults(module string, packages []pkg, edges Edges) []string {
-	short := func(importPath string) string {
-		if rest, ok := strings.CutPrefix(importPath, module+"/"); ok {
-			return rest
-		}
-		return strings.TrimPrefix(importPath, root)
+// shortPath is an import path as Edges names it.
+func shortPath(module, importPath string) string {
+	if rest, ok := strings.CutPrefix(importPath, module+"/"); ok {
+		return rest
 	}
-	var list []string
+	return strings.TrimPrefix(importPath, root)
+}
+
+// faults compares the imports with the declared edges, both ways.
+func faults(module string, packages []pkg, edges Edges) []string {
+	var found []string
 	used := map[string]bool{}
 	seen := map[string]bool{}
 	for _, p := range packages {
-		from := short(p.ImportPath)
-		if len(p.GoFiles) == 0 {
-			continue
-		}
+		from := shortPath(module, p.ImportPath)
 		seen[from] = true
 		if _, ok := edges[from]; !ok {
-			list = append(list, fmt.Sprintf("%s: package not declared", from))
-		}
-		// The tool gives a comment's first sentence; two make it more than a title.
-		if p.Doc == "" {
-			list = append(list, fmt.Sprintf("%s: no package comment", from))
+			found = append(found, fmt.Sprintf("%s: package not declared", from))
 		}
 		for _, i := range p.Imports {
 			if !strings.HasPrefix(i, root) {
 				continue
 			}
-			to := short(i)
+			to := shortPath(module, i)
 			edge := slices.IndexFunc(edges[from], func(allowed string) bool { return matches(allowed, to) })
 			if edge < 0 {
-				list = append(list, fmt.Sprintf("%s imports %s: edge not declared", from, to))
+				found = append(found, fmt.Sprintf("%s imports %s: edge not declared", from, to))
 				continue
 			}
 			used[from+" "+edges[from][edge]] = true
@@ -109,17 +115,16 @@ func faults(module string, packages []pkg, edges Edges) []string {
 	}
 	for from, tos := range edges {
 		if !seen[from] {
-			list = append(list, fmt.Sprintf("%s: declared, but there is no such package", from))
+			found = append(found, fmt.Sprintf("%s: declared, but there is no such package", from))
 			continue
 		}
 		for _, to := range tos {
 			if !used[from+" "+to] {
-				list = append(list, fmt.Sprintf("%s imports %s: declared, but not so", from, to))
+				found = append(found, fmt.Sprintf("%s imports %s: declared, but not so", from, to))
 			}
 		}
 	}
-	sort.Strings(list)
-	return list
+	return found
 }
 
 func matches(allowed, to string) bool {
