@@ -10,10 +10,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"sync"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -60,7 +61,7 @@ func Version(linked string) string {
 
 // Part is one thing that a process starts and stops, such as a listener.
 type Part struct {
-	// Name stands in errors and logs: "xds server".
+	// Name stands in errors and logs: "xds server". No two parts share one.
 	Name string
 	// Run serves until Stop is called, and then returns nil. A Run that
 	// returns earlier ends the process, with its error if it has one. May be
@@ -74,8 +75,9 @@ type Part struct {
 	Stop func(ctx context.Context) error
 }
 
-// Group starts parts in the order in which they were added and stops them in
-// reverse. Its zero value is ready for use; it is used once.
+// Group runs parts and stops them in the reverse of the order in which they
+// were added: what others lean on is added first and ends last. Its zero value
+// is ready for use; it is used once.
 type Group struct {
 	// Log gets one line as the stop begins and one for each part that did not
 	// stop well. Never nil when Run is called.
@@ -98,18 +100,22 @@ type ended struct {
 	err  error
 }
 
+// cutOff is what a Run has left to return in, after its Stop has.
+const cutOff = time.Second
+
 // Run starts all parts and serves until ctx ends or a part's Run returns, then
 // stops them all. It returns nil if ctx ended it and every part stopped well;
-// otherwise all errors joined, each with its part's name.
+// otherwise all errors joined, each with its part's name. A part whose Run
+// goes on after its Stop is named in the error and left behind.
 func (g *Group) Run(ctx context.Context) error {
 	ends := make(chan ended, len(g.parts))
-	var running sync.WaitGroup
+	running := map[string]bool{}
 	for _, p := range g.parts {
-		if p.Run == nil {
-			continue
+		if p.Run != nil {
+			running[p.Name] = true
+			// Ends when the part's Stop has been called; awaitEnds waits for it.
+			go func() { ends <- ended{p.Name, p.Run()} }()
 		}
-		// Ends when the part's Stop has been called; running waits for it.
-		running.Go(func() { ends <- ended{p.Name, p.Run()} })
 	}
 
 	var errs []error
@@ -118,6 +124,7 @@ func (g *Group) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		g.Log.Info("stopping", "grace", g.Grace, "deadline", g.Deadline)
 	case e := <-ends:
+		delete(running, e.part)
 		if e.err == nil {
 			e.err = errors.New("ended by itself")
 		}
@@ -126,34 +133,55 @@ func (g *Group) Run(ctx context.Context) error {
 		g.Log.Error("stopping: a part ended", "part", e.part, "error", e.err)
 	}
 
-	for i := len(g.parts) - 1; i >= 0; i-- {
-		if g.parts[i].Drain != nil {
-			g.parts[i].Drain()
+	for _, p := range slices.Backward(g.parts) {
+		if p.Drain != nil {
+			p.Drain()
 		}
 	}
 	if grace > 0 {
 		time.Sleep(grace)
 	}
-	stopping, cancel := context.WithTimeout(context.Background(), g.Deadline)
+	errs = append(errs, g.stop()...)
+	return errors.Join(append(errs, awaitEnds(ends, running)...)...)
+}
+
+// stop calls every Stop, last part first, inside the deadline.
+func (g *Group) stop() []error {
+	ctx, cancel := context.WithTimeout(context.Background(), g.Deadline)
 	defer cancel()
-	for i := len(g.parts) - 1; i >= 0; i-- {
-		p := g.parts[i]
+	var errs []error
+	for _, p := range slices.Backward(g.parts) {
 		if p.Stop == nil {
 			continue
 		}
-		if err := p.Stop(stopping); err != nil {
+		if err := p.Stop(ctx); err != nil {
 			g.Log.Error("part did not stop well", "part", p.Name, "error", err)
 			errs = append(errs, fmt.Errorf("stop %s: %w", p.Name, err))
 		}
 	}
-	running.Wait()
-	close(ends)
-	for e := range ends {
-		if e.err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", e.part, e.err))
+	return errs
+}
+
+// awaitEnds waits until no part is running, for cutOff at most.
+func awaitEnds(ends <-chan ended, running map[string]bool) []error {
+	var errs []error
+	late := time.NewTimer(cutOff)
+	defer late.Stop()
+	for len(running) > 0 {
+		select {
+		case e := <-ends:
+			delete(running, e.part)
+			if e.err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", e.part, e.err))
+			}
+		case <-late.C:
+			for _, part := range slices.Sorted(maps.Keys(running)) {
+				errs = append(errs, fmt.Errorf("%s: runs on after its stop", part))
+			}
+			return errs
 		}
 	}
-	return errors.Join(errs...)
+	return errs
 }
 
 // Logger writes text to a terminal and JSON to anything else. Level is one of
