@@ -100,8 +100,11 @@ func (s *Server) Serve() error {
 	return nil
 }
 
-// Stop ends Serve; requests in flight have until ctx ends.
+// Stop ends Serve, also one that has not begun, and closes the listener.
+// Requests in flight, such as a profile of 30 s, have until ctx ends and are
+// cut off then, which is no error.
 func (s *Server) Stop(ctx context.Context) error {
+	defer s.listener.Close()
 	if err := s.server.Shutdown(ctx); err != nil {
 		return s.server.Close()
 	}
@@ -131,14 +134,15 @@ func Check(ctx context.Context, address string) error {
 		return fmt.Errorf("ask admin listener %q: %w", address, err)
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "localhost"
+		host = "127.0.0.1"
 	}
 	url := "http://" + net.JoinHostPort(host, port) + "/ready"
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return fmt.Errorf("ask %s: %w", url, err)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(req)
 	if err != nil {
 		return fmt.Errorf("ask %s: %w", url, err)
 	}
