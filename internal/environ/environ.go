@@ -23,10 +23,16 @@ import (
 func Load(settings any) error {
 	err := envconfig.Process("", settings)
 	var parse *envconfig.ParseError
-	if errors.As(err, &parse) {
-		return fmt.Errorf("environment variable %s=%q: not a %s: %w", parse.KeyName, parse.Value, parse.TypeName, parse.Err)
+	if !errors.As(err, &parse) {
+		return err
 	}
-	return err
+	want := parse.TypeName
+	for _, v := range Variables(settings) {
+		if v.Name == parse.KeyName {
+			want = v.Type
+		}
+	}
+	return fmt.Errorf("environment variable %s=%q: want %s: %w", parse.KeyName, parse.Value, want, parse.Err)
 }
 
 // Variable is one setting as its tags describe it.

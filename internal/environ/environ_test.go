@@ -1,0 +1,107 @@
+package environ
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+)
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
+type Common struct {
+	LogLevel string `envconfig:"MILL_LOG_LEVEL" default:"info" desc:"least severity that is logged"`
+}
+
+type settings struct {
+	Address string `envconfig:"MILL_HTTP_ADDRESS" default:"0.0.0.0:8090" desc:"where REST is served"`
+	Common
+	Grace   time.Duration     `envconfig:"MILL_DRAIN_GRACE" default:"1s" desc:"from unready to closed"`
+	Streams int               `envconfig:"MILL_STREAMS" default:"64" desc:"streams per connection"`
+	Ratio   float64           `envconfig:"MILL_RATIO" default:"0.8" desc:"near the limit from here"`
+	Quiet   bool              `envconfig:"MILL_QUIET" desc:"no banner"`
+	Peers   []string          `envconfig:"MILL_PEERS" desc:"other mills"`
+	Tags    map[string]string `envconfig:"MILL_TAGS" desc:"tags of all metrics"`
+	Bytes   int64             `envconfig:"MILL_BYTES" default:"1024" desc:"largest body"`
+	Port    uint16            `envconfig:"PORT" default:"8090" desc:"older name's port"`
+
+	secret string // no tag, so no setting
+}
+
+func TestLoad(t *testing.T) {
+	t.Run("takes_defaults_and_variables", func(t *testing.T) {
+		t.Setenv("MILL_DRAIN_GRACE", "250ms")
+		t.Setenv("MILL_PEERS", "a,b")
+		t.Setenv("MILL_LOG_LEVEL", "debug")
+		var s settings
+		require.NoError(t, Load(&s))
+		require.Equal(t, settings{
+			Address: "0.0.0.0:8090", Common: Common{LogLevel: "debug"}, Grace: 250 * time.Millisecond,
+			Streams: 64, Ratio: 0.8, Peers: []string{"a", "b"}, Bytes: 1024, Port: 8090,
+		}, s)
+	})
+	for variable, c := range map[string]struct{ value, want string }{
+		"MILL_STREAMS":     {"many", `environment variable MILL_STREAMS="many": want integer: `},
+		"MILL_DRAIN_GRACE": {"5", `environment variable MILL_DRAIN_GRACE="5": want duration: `},
+		"MILL_QUIET":       {"perhaps", `environment variable MILL_QUIET="perhaps": want true or false: `},
+		"PORT":             {"65536", `environment variable PORT="65536": want integer: `},
+	} {
+		t.Run("refuses_a_wrong_"+variable+"_by_name_and_value", func(t *testing.T) {
+			t.Setenv(variable, c.value)
+			var s settings
+			require.ErrorContains(t, Load(&s), c.want)
+		})
+	}
+}
+
+func TestVariablesStandInTheOrderOfTheFields(t *testing.T) {
+	want := []Variable{
+		{"MILL_HTTP_ADDRESS", "text", "0.0.0.0:8090", "where REST is served"},
+		{"MILL_LOG_LEVEL", "text", "info", "least severity that is logged"},
+		{"MILL_DRAIN_GRACE", "duration", "1s", "from unready to closed"},
+		{"MILL_STREAMS", "integer", "64", "streams per connection"},
+		{"MILL_RATIO", "number", "0.8", "near the limit from here"},
+		{"MILL_QUIET", "true or false", "", "no banner"},
+		{"MILL_PEERS", "comma list", "", "other mills"},
+		{"MILL_TAGS", "k:v,… list", "", "tags of all metrics"},
+		{"MILL_BYTES", "integer", "1024", "largest body"},
+		{"PORT", "integer", "8090", "older name's port"},
+	}
+	require.Equal(t, want, Variables(settings{}))
+	require.Equal(t, want, Variables(&settings{secret: "unused"}))
+}
+
+func TestHelpIsATableOfAllVariables(t *testing.T) {
+	var out strings.Builder
+	Help(&out, settings{})
+	servicetest.Golden(t, "testdata/help.txt", []byte(out.String()))
+}
+
+func TestMisspelt(t *testing.T) {
+	for name, c := range map[string]struct {
+		environment []string
+		want        []string
+	}{
+		"known_names_are_well":            {[]string{"MILL_STREAMS=1", "PORT=1"}, nil},
+		"strangers_are_no_business":       {[]string{"PATH=/bin", "HOST=x", "=C:", "SPORT=1"}, nil},
+		"an_unknown_name_with_our_prefix": {[]string{"MILL_PORTS=1"}, []string{"environment variable MILL_PORTS is not a setting; the nearest is MILL_PEERS"}},
+		"a_letter_missing_in_the_prefix":  {[]string{"MIL_STREAMS=1"}, []string{"environment variable MIL_STREAMS is not a setting; the nearest is MILL_STREAMS"}},
+		"two_letters_swapped":             {[]string{"MLIL_QUIET=1"}, []string{"environment variable MLIL_QUIET is not a setting; the nearest is MILL_QUIET"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.Equal(t, c.want, Misspelt(settings{}, []string{"MILL_"}, c.environment))
+		})
+	}
+}
+
+func TestEditDistance(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want int
+	}{{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"port", "port", 0}, {"port", "sport", 1}, {"kitten", "sitting", 3}} {
+		require.Equal(t, c.want, editDistance(c.a, c.b), "%q and %q", c.a, c.b)
+	}
+}
