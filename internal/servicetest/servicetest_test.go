@@ -1,0 +1,88 @@
+package servicetest
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestMain(m *testing.M) { Main(m) }
+
+// record is a testing.TB that keeps what a helper did to it. The helpers end a
+// test by FailNow or SkipNow, so each is called on a goroutine of its own.
+type record struct {
+	testing.TB
+	failed, skipped bool
+	text            string
+}
+
+func (r *record) Helper()                   {}
+func (r *record) Errorf(string, ...any)     { r.failed = true }
+func (r *record) FailNow()                  { r.failed = true; panic(r) }
+func (r *record) Fatalf(f string, a ...any) { r.failed, r.text = true, fmt.Sprintf(f, a...); panic(r) }
+func (r *record) Skipf(f string, a ...any)  { r.skipped, r.text = true, fmt.Sprintf(f, a...); panic(r) }
+
+// run calls helper and returns what it did.
+func run(t *testing.T, helper func(testing.TB)) (r *record) {
+	r = &record{TB: t}
+	defer func() {
+		if got := recover(); got != nil {
+			require.Same(t, r, got)
+		}
+	}()
+	helper(r)
+	return r
+}
+
+func TestGoldenComparesWithTheFile(t *testing.T) {
+	rewrite := *update
+	*update = false
+	defer func() { *update = rewrite }()
+	path := filepath.Join(t.TempDir(), "golden.txt")
+	require.NoError(t, os.WriteFile(path, []byte("grain\n"), 0o644))
+	require.False(t, run(t, func(tb testing.TB) { Golden(tb, path, []byte("grain\n")) }).failed)
+	require.True(t, run(t, func(tb testing.TB) { Golden(tb, path, []byte("flour\n")) }).failed)
+	require.True(t, run(t, func(tb testing.TB) { Golden(tb, path+".missing", []byte("grain\n")) }).failed)
+}
+
+func TestPeer(t *testing.T) {
+	missing := func(tb testing.TB) { Peer(tb, "no-such-mill", "MILL", "make peers") }
+	t.Run("is_the_program_of_the_path", func(t *testing.T) {
+		require.Equal(t, "sh", filepath.Base(Peer(t, "sh", "MILL", "")))
+	})
+	t.Run("is_what_the_variable_says", func(t *testing.T) {
+		t.Setenv("MILL", "/opt/mill")
+		require.Equal(t, "/opt/mill", Peer(t, "no-such-mill", "MILL", ""))
+	})
+	t.Run("that_is_missing_skips_and_says_how_to_get_it", func(t *testing.T) {
+		t.Setenv("WEIR_REQUIRE_PEERS", "")
+		r := run(t, missing)
+		require.True(t, r.skipped)
+		require.Equal(t, "no-such-mill is not installed: make peers (or set MILL to its path)", r.text)
+	})
+	t.Run("that_is_missing_fails_where_peers_are_required", func(t *testing.T) {
+		t.Setenv("WEIR_REQUIRE_PEERS", "1")
+		r := run(t, missing)
+		require.True(t, r.failed)
+		require.Equal(t, "no-such-mill is not installed, and WEIR_REQUIRE_PEERS is set: make peers", r.text)
+	})
+}
+
+func TestRedisAnswersAgainAtTheSameAddressAfterAKill(t *testing.T) {
+	r := Redis(t)
+	address := r.Address
+	require.NoError(t, r.Process().Signal(syscall.Signal(0)))
+	r.Kill()
+	r.Kill()
+	_, err := net.Dial("tcp", address)
+	require.Error(t, err)
+	r.Start()
+	c, err := net.Dial("tcp", address)
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
+}
