@@ -6,3 +6,25 @@ exclude (
 	google.golang.org/genproto/googleapis/api v0.0.0-20261104224025-d1e00e9f33ab
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20261104224025-d1e00e9f33ab
 )
+
+require (
+	github.com/stretchr/testify v1.12.1
+	github.com/weirproxy/weir/internal v0.0.0
+	github.com/weirproxy/weir/proto v0.0.0
+	google.golang.org/grpc v1.85.0
+)
+
+require (
+	go.uber.org/goleak v1.3.0 // indirect
+	go.yaml.in/yaml/v3 v3.0.5 // indirect
+	golang.org/x/net v0.60.0 // indirect
+	golang.org/x/sys v0.48.0 // indirect
+	golang.org/x/text v0.42.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1 // indirect
+	google.golang.org/protobuf v1.36.12 // indirect
+)
+
+replace (
+	github.com/weirproxy/weir/internal => ../internal
+	github.com/weirproxy/weir/proto => ../proto
+)
