@@ -60,8 +60,7 @@ func Check(t *testing.T, module string, edges Edges) {
 // list asks the go tool for module's packages that have more than tests.
 func list(module string) ([]pkg, error) {
 	out, err := exec.Command("go", "list", "-json=ImportPath,Dir,Imports,GoFiles", module+"/...").Output()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return nil, fmt.Errorf("go list %s/...: %w: %s", module, err, exit.Stderr)
 	}
 	if err != nil {

@@ -46,8 +46,7 @@ func Variables(settings any) []Variable {
 		t = t.Elem()
 	}
 	var list []Variable
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		if f.Anonymous {
 			list = append(list, Variables(reflect.New(f.Type).Interface())...)
 			continue
