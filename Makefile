@@ -1,0 +1,79 @@
+# Every command of the project. `make help` lists the targets; the variables
+# below change what they do: make test RACE=1, make fuzz FUZZTIME=1m.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unreleased)
+RACE      ?=# anything: tests run under the race detector, which needs a C compiler
+FUZZTIME  ?= 10s
+BENCHTIME ?= 1s
+
+MODULES  := internal proto services/ratelimit services/discovery services/proxy integration
+BINARIES := ./services/ratelimit/cmd/... ./services/discovery/cmd/... ./services/proxy/cmd/... ./integration/cmd/...
+TEST     := go test $(if $(RACE),-race)
+
+# Where tests find the Envoy that `make peers` installs.
+export ENVOY ?= $(wildcard $(CURDIR)/bin/envoy)
+
+.PHONY: help build up down test peers e2e conformance bench fuzz generate lint fmt tools clean
+
+help:
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+build: ## build all binaries into bin/
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ $(BINARIES)
+
+up: build ## start the demo and say what to try
+	deploy/up
+
+down: ## stop the demo
+	deploy/down
+
+# The import edges are tested a second time, uncached: Go's test cache does not
+# see the packages that such a test lists.
+test: ## run the tests that need only Go (RACE=1: under the race detector)
+	$(TEST) $$(go list work | grep -vE '/integration/(e2e|conformance|bench)$$')
+	go test -count=1 -run '^TestImports$$' ./internal/archtest $(wildcard ./services/*/internal/app)
+
+peers: ## install the programs that more tests use: redis-server, Envoy, wrk, h2load
+	tools/peers
+
+e2e: build ## test the three services together, as built binaries
+	go test -count=1 ./integration/e2e
+
+conformance: build ## test the services against other people's programs
+	go test -count=1 ./integration/conformance
+
+bench: build ## run all benchmarks; the scenarios write integration/bench/RESULTS.md
+	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $$(go list work | grep -v '/integration/bench$$')
+	go test -count=1 -timeout 30m -v ./integration/bench
+
+fuzz: ## run each fuzz target for FUZZTIME (10s)
+	@grep -rnoE --include='*_test.go' '^func Fuzz\w+' $(MODULES) | sort | \
+	while IFS=: read -r file _ name; do \
+		go test -run '^$$' -fuzz "^$${name#func }\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")"; \
+	done
+
+generate: bin/buf bin/protoc-gen-go ## write the Go of proto/ anew
+	bin/buf lint
+	bin/buf generate
+
+lint: bin/golangci-lint ## vet and lint everything
+	go vet work
+	bin/golangci-lint run $(MODULES:%=./%/...)
+
+fmt: bin/golangci-lint ## format the Go files
+	bin/golangci-lint fmt $(MODULES:%=./%/...)
+
+# The tools' modules lie outside go.work: inside, they would lift what the
+# services use to the versions that they want.
+tools: bin/buf bin/golangci-lint ## build the pinned developers' tools into bin/
+bin/buf: tools/buf/go.mod
+	cd tools/buf && GOWORK=off go build -o ../../bin/ tool
+bin/golangci-lint: tools/go.mod
+	cd tools && GOWORK=off go build -o ../bin/ tool
+bin/protoc-gen-go: bin/golangci-lint # built with it
+
+clean: ## delete what was built and the demo's state
+	rm -rf bin .run
