@@ -1,0 +1,54 @@
+// Package fixedwindow counts hits in windows that are aligned to the Unix
+// epoch: a minute begins at second 0, a day at midnight UTC. It is the default
+// algorithm, listed by builtin. Refused hits are counted too; the package never
+// carries anything from one window into the next.
+package fixedwindow
+
+import (
+	"math"
+	"time"
+
+	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm"
+)
+
+// Algorithm is the fixed window. A state's Count is the hits in the window
+// that ends at Until.
+type Algorithm struct{}
+
+var _ algorithm.Counted = Algorithm{}
+
+// Name is "fixed_window".
+func (Algorithm) Name() string { return "fixed_window" }
+
+// Apply adds hits to the window that now lies in. A state of any other window
+// counts as none, a later one too: after a clock was set back, waiting for that
+// window would refuse for as long as the clock was wrong.
+func (a Algorithm) Apply(limit algorithm.Limit, state algorithm.State, hits uint64, now time.Time) (algorithm.State, algorithm.Decision) {
+	end := a.WindowEnd(limit, now)
+	if state.Until != end.UnixNano() {
+		state = algorithm.State{Until: end.UnixNano()}
+	}
+	if hits > math.MaxUint64-state.Count {
+		state.Count = math.MaxUint64
+	} else {
+		state.Count += hits
+	}
+	return state, a.Decide(limit, state.Count, now)
+}
+
+// WindowEnd is the next multiple of the window's length after now.
+func (Algorithm) WindowEnd(limit algorithm.Limit, now time.Time) time.Time {
+	ns := now.UnixNano()
+	return time.Unix(0, ns-ns%int64(limit.Window)+int64(limit.Window))
+}
+
+// Decide refuses when the count with these hits is above the limit.
+func (a Algorithm) Decide(limit algorithm.Limit, after uint64, now time.Time) algorithm.Decision {
+	d := algorithm.Decision{After: after, ResetIn: a.WindowEnd(limit, now).Sub(now)}
+	if after > uint64(limit.Requests) {
+		d.Over = true
+		return d
+	}
+	d.Remaining = limit.Requests - uint32(after)
+	return d
+}
