@@ -1,0 +1,213 @@
+package limits
+
+import (
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm"
+)
+
+// maxDepth bounds how deep descriptors nest. Requests have a handful of
+// entries; an alias that holds itself has no end.
+const maxDepth = 64
+
+// The grammar of rule files, level by level.
+var (
+	rootKeys       = keys{what: "a rule file", known: []string{"domain", "descriptors"}}
+	descriptorKeys = keys{
+		what:  "a descriptor",
+		known: []string{"key", "value", "rate_limit", "descriptors"},
+		later: []string{"shadow_mode", "quota_mode", "detailed_metric", "value_to_metric", "share_threshold", "metadata"},
+	}
+	rateLimitKeys = keys{
+		what:  "a rate_limit",
+		known: []string{"unit", "requests_per_unit", "unlimited", "algorithm"},
+		later: []string{"name", "replaces"},
+	}
+)
+
+// Parser reads rule files. All fields are required.
+type Parser struct {
+	// Algorithms are those that a rule may name; the first is the default.
+	Algorithms []algorithm.Algorithm
+	// NearLimitRatio is the share of a limit above which hits count as near.
+	NearLimitRatio float64
+	// Stats gives the rules their counters.
+	Stats *Stats
+}
+
+// Parse reads the text of one file into a domain. The error is a *ParseError
+// with everything that is wrong; file names the file in it and in the rules.
+func (p *Parser) Parse(file string, text []byte) (*Domain, error) {
+	r := reader{Parser: p, document: document{file: file}, domain: &Domain{}}
+	if root := r.root(text); root != nil {
+		r.readFile(root)
+	}
+	if err := r.err(r.domain.Name); err != nil {
+		return nil, err
+	}
+	r.domain.Overrides = p.Stats.Rule(r.domain.Name, overrides)
+	for _, rule := range r.domain.Rules {
+		rule.Counters = p.Stats.Rule(rule.Domain, rule.Key)
+	}
+	return r.domain, nil
+}
+
+// reader is one Parse at work.
+type reader struct {
+	*Parser
+	document
+	domain *Domain
+}
+
+func (r *reader) readFile(n *yaml.Node) {
+	values := r.mapping(n, rootKeys)
+	r.domain.Place = r.at(n)
+	if name := values["domain"]; name != nil {
+		r.domain.Place = r.at(name)
+		r.domain.Name = r.text(name, "domain")
+	}
+	if r.domain.Name == "" {
+		r.add(r.domain.Place, "the file names no domain")
+	}
+	r.readDescriptors(values["descriptors"], &r.domain.root, "", 1)
+}
+
+// readDescriptors puts a list of descriptors below parent, whose rules' keys
+// begin with path.
+func (r *reader) readDescriptors(n *yaml.Node, parent *node, path string, depth int) {
+	if n != nil && depth > maxDepth {
+		r.add(r.at(n), "descriptors nest deeper than %d", maxDepth)
+		return
+	}
+	for _, element := range r.sequence(n, "descriptors") {
+		if r.exhausted(element) {
+			return
+		}
+		values := r.mapping(element, descriptorKeys)
+		key, value := r.text(values["key"], "key"), r.text(values["value"], "value")
+		if key == "" {
+			r.add(r.at(element), "a descriptor has no key")
+			continue
+		}
+		r.refuseWildcard(values["key"], key)
+		r.refuseWildcard(values["value"], value)
+		child, taken := parent.child(key, value)
+		if taken {
+			r.add(r.at(element), "the descriptor %s stands twice in one list", describe(key, value))
+		}
+		name := join(path, key, value)
+		if limit := values["rate_limit"]; limit != nil {
+			child.rule = r.readRateLimit(limit, name)
+		}
+		r.readDescriptors(values["descriptors"], child, name, depth+1)
+	}
+}
+
+// refuseWildcard keeps a pattern from being taken literally.
+func (r *reader) refuseWildcard(n *yaml.Node, text string) {
+	if strings.Contains(text, "*") {
+		r.add(r.at(n), "%q: the wildcard * is not supported yet", text)
+	}
+}
+
+// readRateLimit returns nil for null, which is no limit.
+func (r *reader) readRateLimit(n *yaml.Node, key string) *Rule {
+	if isNull(r.resolve(n)) {
+		return nil
+	}
+	values := r.mapping(n, rateLimitKeys)
+	rule := &Rule{Domain: r.domain.Name, Key: key, Place: r.at(n)}
+	r.domain.Rules = append(r.domain.Rules, rule)
+	rule.Unlimited = r.bool(values["unlimited"], "unlimited")
+	if requests := values["requests_per_unit"]; requests != nil {
+		rule.Rate.Requests = r.uint32(requests, "requests_per_unit")
+	} else if values != nil && !rule.Unlimited {
+		r.add(r.at(n), "a rate_limit has no requests_per_unit; 0 refuses every request, unlimited grants every one")
+	}
+	rule.Algorithm = r.readAlgorithm(values["algorithm"])
+	unit := values["unit"]
+	switch {
+	case unit != nil && rule.Unlimited:
+		r.add(r.at(unit), "a rate_limit is unlimited or has a unit, not both")
+		return rule
+	case rule.Unlimited:
+		return rule
+	case unit == nil:
+		if values != nil {
+			r.add(r.at(n), "a rate_limit has no unit")
+		}
+		return rule
+	}
+	var err error
+	if rule.Rate.Unit, err = ParseUnit(r.text(unit, "unit")); err != nil {
+		r.add(r.at(unit), "%v", err)
+		return rule
+	}
+	rule.Rate.Multiplier = 1
+	rule.Limit = rule.Rate.Limit()
+	rule.Near = NearThreshold(rule.Rate.Requests, r.NearLimitRatio)
+	return rule
+}
+
+// readAlgorithm returns the algorithm that a rule names, or the default.
+func (r *reader) readAlgorithm(n *yaml.Node) algorithm.Algorithm {
+	if n == nil {
+		return r.Algorithms[0]
+	}
+	name := r.text(n, "algorithm")
+	var names []string
+	for _, a := range r.Algorithms {
+		if a.Name() == name {
+			return a
+		}
+		names = append(names, a.Name())
+	}
+	r.add(r.at(n), "algorithm %q is none of %s", name, strings.Join(names, ", "))
+	return r.Algorithms[0]
+}
+
+// child returns the node for key and value below n, and whether it was there
+// before. An empty value stands for the key alone.
+func (n *node) child(key, value string) (child *node, taken bool) {
+	if n.children == nil {
+		n.children = map[string]*branch{}
+	}
+	b := n.children[key]
+	if b == nil {
+		b = &branch{exact: map[string]*node{}}
+		n.children[key] = b
+	}
+	if value == "" {
+		if b.any != nil {
+			return b.any, true
+		}
+		b.any = &node{}
+		return b.any, false
+	}
+	if child = b.exact[value]; child != nil {
+		return child, true
+	}
+	child = &node{}
+	b.exact[value] = child
+	return child, false
+}
+
+// join lengthens a rule's key by one descriptor.
+func join(path, key, value string) string {
+	if value != "" {
+		key += "_" + value
+	}
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+func describe(key, value string) string {
+	if value == "" {
+		return key
+	}
+	return key + "=" + value
+}

@@ -1,0 +1,107 @@
+// Package limits turns the YAML of rule files into immutable trees, one for
+// each domain, and finds the rule that a request's descriptor meets. The
+// limiter asks it at each request, limitsource makes its Sets. It never counts
+// hits against a limit; it only owns the counters that metrics show.
+package limits
+
+import (
+	"cmp"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+
+	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm"
+)
+
+// Set is the rules of all domains. It is immutable and used by many
+// goroutines; its zero value has no domain.
+type Set struct{ domains map[string]*Domain }
+
+// NewSet makes a Set of domains that all have different names.
+func NewSet(domains []*Domain) *Set {
+	s := &Set{domains: make(map[string]*Domain, len(domains))}
+	for _, d := range domains {
+		s.domains[d.Name] = d
+	}
+	return s
+}
+
+// Domain returns the domain of that name, or nil.
+func (s *Set) Domain(name string) *Domain { return s.domains[name] }
+
+// Domains goes through the domains in the order of their names.
+func (s *Set) Domains() iter.Seq[*Domain] {
+	return func(yield func(*Domain) bool) {
+		for _, name := range slices.Sorted(maps.Keys(s.domains)) {
+			if !yield(s.domains[name]) {
+				return
+			}
+		}
+	}
+}
+
+// Domain is the rules of one file.
+type Domain struct {
+	Name string
+	// Place is where the file names the domain.
+	Place Place
+	// Rules are those of the whole tree, in the order of the file.
+	Rules []*Rule
+	// Overrides counts the hits that requests limit by an override of their
+	// own in this domain.
+	Overrides *Counters
+
+	root node
+}
+
+// node is one depth of a tree: where a walk stands after some entries.
+type node struct {
+	// rule applies to descriptors that end here; nil if the file sets none.
+	rule *Rule
+	// children are the next depth, by the key of the next entry.
+	children map[string]*branch
+}
+
+// branch is the rules of one depth that share a key.
+type branch struct {
+	exact map[string]*node
+	any   *node // taken when no exact value is; may be nil
+}
+
+// Rule is one rate_limit of a file.
+type Rule struct {
+	// Domain and Key name the rule in metrics and in /rlconfig. Key is the
+	// path of its descriptors, "key_value.key2".
+	Domain, Key string
+	Place       Place
+	// Unlimited rules only count; they have no Rate, Limit and Algorithm.
+	Unlimited bool
+	Rate      Rate
+	Limit     algorithm.Limit
+	Algorithm algorithm.Algorithm
+	// Near is the count above which hits are counted as near the limit.
+	Near     uint64
+	Counters *Counters
+}
+
+// String is the rule's line in /rlconfig.
+func (r *Rule) String() string {
+	if r.Unlimited {
+		return fmt.Sprintf("%s.%s: unlimited", r.Domain, r.Key)
+	}
+	return fmt.Sprintf("%s.%s: unit=%s requests_per_unit=%d", r.Domain, r.Key, r.Rate.Unit, r.Rate.Requests)
+}
+
+// Place is a position in a rule file. Line and Column count from 1.
+type Place struct {
+	File         string
+	Line, Column int
+}
+
+func (p Place) String() string { return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column) }
+
+// Compare orders places by file, line and column.
+func (p Place) Compare(q Place) int {
+	return cmp.Or(cmp.Compare(p.File, q.File), cmp.Compare(p.Line, q.Line), cmp.Compare(p.Column, q.Column))
+}
