@@ -1,0 +1,48 @@
+package limiter
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strconv"
+	"time"
+
+	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm"
+	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
+)
+
+// maxKey is the length in bytes from which on a key is replaced by its hash,
+// since the values of requests may be as long as their sender likes.
+const maxKey = 512
+
+// appendKey appends the name of a counter to dst:
+//
+//	prefix fixed_window:60:4:demo6:x-user5:alice
+//
+// that is the algorithm, the window in seconds, then domain, keys and values,
+// each framed by its length, so that no two counters share a name whatever
+// bytes a request holds. A long key becomes prefix sha256:… of all of that.
+func appendKey(dst []byte, prefix string, a algorithm.Algorithm, limit algorithm.Limit, domain string, entries []limits.Entry) []byte {
+	dst = append(dst, prefix...)
+	start := len(dst)
+	dst = append(dst, a.Name()...)
+	dst = append(dst, ':')
+	dst = strconv.AppendInt(dst, int64(limit.Window/time.Second), 10)
+	dst = append(dst, ':')
+	dst = appendFramed(dst, domain)
+	for i := range entries {
+		dst = appendFramed(dst, entries[i].Key)
+		dst = appendFramed(dst, entries[i].Value)
+	}
+	if len(dst)-start > maxKey {
+		sum := sha256.Sum256(dst[start:])
+		dst = append(dst[:start], "sha256:"...)
+		dst = hex.AppendEncode(dst, sum[:])
+	}
+	return dst
+}
+
+func appendFramed(dst []byte, part string) []byte {
+	dst = strconv.AppendInt(dst, int64(len(part)), 10)
+	dst = append(dst, ':')
+	return append(dst, part...)
+}

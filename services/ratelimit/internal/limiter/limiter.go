@@ -1,0 +1,94 @@
+// Package limiter answers one rate-limit request: it finds the rule of each
+// descriptor, has the store count the hits of all of them in one call, and
+// says what is left. rls calls it for each request that passed its checks;
+// limitsource gives it new rules while it runs. It knows no protocol and no
+// particular store.
+package limiter
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm"
+	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
+)
+
+// Options says how a limiter works. Store, Algorithm and Metrics are required.
+type Options struct {
+	// Store keeps the counters. The caller closes it.
+	Store Store
+	// Algorithm decides for limits that requests bring along.
+	Algorithm algorithm.Algorithm
+	// KeyPrefix stands before the key of each counter, to part services that
+	// share a store.
+	KeyPrefix string
+	// NearLimitRatio is the share of a limit above which hits count as near,
+	// for limits that requests bring along.
+	NearLimitRatio float64
+	Metrics        prometheus.Registerer
+}
+
+// Limiter is safe for use by many goroutines.
+type Limiter struct {
+	options Options
+	rules   atomic.Pointer[limits.Set]
+	scratch sync.Pool
+	stats   *stats
+}
+
+// New makes a limiter that has no rules yet.
+func New(o Options) *Limiter {
+	l := &Limiter{options: o, stats: newStats(o.Metrics)}
+	l.rules.Store(limits.NewSet(nil))
+	l.scratch.New = func() any { return &scratch{} }
+	return l
+}
+
+// SetRules puts other rules in force. Requests that are being answered go on
+// with those that they began with.
+func (l *Limiter) SetRules(rules *limits.Set) { l.rules.Store(rules) }
+
+// Rules returns the rules in force.
+func (l *Limiter) Rules() *limits.Set { return l.rules.Load() }
+
+// Request is what is asked. It holds what the protocol's checks let through.
+type Request struct {
+	Domain      string
+	Descriptors []Descriptor
+}
+
+// Descriptor is one thing to be limited.
+type Descriptor struct {
+	Entries []limits.Entry
+	// Hits is the number to count; 0 only looks. At most MaxHits.
+	Hits uint64
+	// Override is used in place of the rules when HasOverride; it has passed
+	// its Check.
+	Override    limits.Rate
+	HasOverride bool
+}
+
+// Answer is what Check found. The caller may reuse it for another Check.
+type Answer struct {
+	// Over is true when any status is.
+	Over bool
+	// Statuses has one element for each descriptor, in their order.
+	Statuses []Status
+}
+
+// Status is the answer for one descriptor.
+type Status struct {
+	Over bool
+	// Limited is false when no rule was met, or an unlimited one; Rate and
+	// ResetIn are zero then.
+	Limited bool
+	Rate    limits.Rate
+	// Remaining is how many more hits fit; 4294967295 where a rule says
+	// unlimited, 0 where there is no rule.
+	Remaining uint32
+	// ResetIn is the time until the limit is whole again.
+	ResetIn time.Duration
+}

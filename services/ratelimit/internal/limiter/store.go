@@ -1,0 +1,40 @@
+package limiter
+
+import (
+	"context"
+	"time"
+
+	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm"
+)
+
+// Store keeps counters. Its implementations lie in store and pass the suite
+// storetest. All methods are safe for use by many goroutines.
+type Store interface {
+	// Apply carries out all operations of one request at time now and fills in
+	// their decisions. Each operation stands for itself: it counts even if
+	// another is refused. An error means that no decision can be relied on;
+	// hits may have been counted nevertheless. Apply returns soon after ctx
+	// ends, whatever the store does. The operations and their keys are the
+	// caller's again once Apply has returned.
+	Apply(ctx context.Context, ops []Op, now time.Time) error
+	// Ping returns nil if the store answers, else why it does not.
+	Ping(ctx context.Context) error
+	// Close frees what the store holds. No other call follows it.
+	Close() error
+}
+
+// Op is one operation on one counter.
+type Op struct {
+	// Key names the counter. It is not empty; its bytes may be anything.
+	Key       []byte
+	Algorithm algorithm.Algorithm
+	Limit     algorithm.Limit
+	// Hits is the number to count; 0 only looks. At most MaxHits.
+	Hits uint64
+	// Decision is set by the store.
+	Decision algorithm.Decision
+}
+
+// MaxHits is the most hits that one operation may count. It keeps sums far
+// away from the largest number that a store can count to.
+const MaxHits = 1<<32 - 1
