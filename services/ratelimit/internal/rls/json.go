@@ -1,0 +1,51 @@
+package rls
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+
+	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+)
+
+// maxBody is the largest JSON request, in bytes; as much as gRPC takes.
+const maxBody = 4 << 20
+
+// JSON serves the same call over HTTP: the request's message as protojson in
+// the body, whatever the method, and the response's message back. It answers
+// 200 within the limit, 429 over it, 400 for what it cannot read or what is
+// wrong in it, 503 when the store does not answer; errors as plain text.
+func (s *Service) JSON(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		http.Error(w, fmt.Sprintf("read the request's body: %v", err), http.StatusBadRequest)
+		return
+	}
+	in := &pb.RateLimitRequest{}
+	if err := protojson.Unmarshal(body, in); err != nil {
+		http.Error(w, fmt.Sprintf("read the request as JSON: %v", err), http.StatusBadRequest)
+		return
+	}
+	out, err := s.ShouldRateLimit(r.Context(), in)
+	if err != nil {
+		httpStatus := http.StatusServiceUnavailable
+		if status.Code(err) == codes.InvalidArgument {
+			httpStatus = http.StatusBadRequest
+		}
+		http.Error(w, status.Convert(err).Message(), httpStatus)
+		return
+	}
+	text, err := protojson.Marshal(out)
+	if err != nil {
+		http.Error(w, fmt.Sprintf("write the answer as JSON: %v", err), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if out.GetOverallCode() == pb.RateLimitResponse_OVER_LIMIT {
+		w.WriteHeader(http.StatusTooManyRequests)
+	}
+	_, _ = w.Write(text) // a failed write means that the caller has gone
+}
