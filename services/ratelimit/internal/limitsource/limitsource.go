@@ -1,0 +1,128 @@
+// Package limitsource watches a directory of rule files and hands each new set
+// of rules on. app starts it beside the listeners, with the limiter as its
+// sink. Whatever happens to the files, it keeps the last good rules of every
+// domain, and it never stops the service.
+package limitsource
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
+)
+
+// Sink takes the rules that are to be in force.
+type Sink interface {
+	SetRules(*limits.Set)
+}
+
+// Options says what is watched. All fields are required.
+type Options struct {
+	// Directory holds the rule files, at any depth. It need not be there yet.
+	Directory string
+	// Root is Directory or a directory above it. Directory's path is watched
+	// from Root's parent on, so that a link anywhere in it may be swapped.
+	Root string
+	// IgnoreDot leaves out entries whose name begins with a dot.
+	IgnoreDot bool
+	// Poll is the time between looks at the files' contents, which find what
+	// the file system did not tell.
+	Poll    time.Duration
+	Parser  *limits.Parser
+	Sink    Sink
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+}
+
+// Source is one watched directory. Load and Run belong to one goroutine.
+type Source struct {
+	options Options
+	stats   *stats
+	// last is the directory as it was last applied, good or not.
+	last snapshot
+	// good holds the domains in force.
+	good map[string]*limits.Domain
+	// refused is what was wrong with last; read by Refused.
+	refused atomic.Pointer[[]string]
+}
+
+// New makes a source; nothing is read yet.
+func New(o Options) *Source {
+	s := &Source{options: o, stats: newStats(o.Metrics), good: map[string]*limits.Domain{}}
+	s.refused.Store(&[]string{})
+	return s
+}
+
+// Refused lists what is wrong with the files as they are, one line each,
+// "file:line:column: what". It may be called from any goroutine.
+func (s *Source) Refused() []string { return *s.refused.Load() }
+
+// Load reads the directory, puts its good rules in force and logs what is
+// wrong with the others.
+func (s *Source) Load() {
+	now, err := read(s.options.Directory, s.options.IgnoreDot)
+	s.apply(now, err)
+}
+
+// settle is the time in which files must not change to be taken as complete:
+// a file that is being written is often right YAML already, but not all of it.
+const settle = 20 * time.Millisecond
+
+// reload reads the directory until two reads in a row agree, then applies what
+// they found if it is new. It gives up after a second of changes; the poll
+// comes back to them.
+func (s *Source) reload(ctx context.Context) {
+	before, beforeErr := read(s.options.Directory, s.options.IgnoreDot)
+	if beforeErr == nil && before.hash == s.last.hash {
+		return
+	}
+	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(settle):
+		}
+		now, err := read(s.options.Directory, s.options.IgnoreDot)
+		if now.hash == before.hash && (err == nil) == (beforeErr == nil) {
+			if now.hash != s.last.hash {
+				s.apply(now, err)
+			}
+			return
+		}
+		before, beforeErr = now, err
+	}
+}
+
+// apply makes rules of a snapshot, or, if the directory cannot be read, keeps
+// those that there are.
+func (s *Source) apply(now snapshot, err error) {
+	s.last = now
+	refused := []string{}
+	if err != nil {
+		refused = append(refused, err.Error())
+	} else {
+		var set *limits.Set
+		set, refused = s.choose(now.files)
+		s.options.Sink.SetRules(set)
+		s.options.Parser.Stats.Retain(set)
+	}
+	s.refused.Store(&refused)
+	for _, line := range refused {
+		s.options.Log.Error("rules refused, the last good ones stay", "error", line)
+	}
+	if len(refused) > 0 {
+		s.stats.loadError.Inc()
+	} else {
+		s.stats.loadSuccess.Inc()
+	}
+	rules := 0
+	for _, d := range s.good {
+		rules += len(d.Rules)
+	}
+	s.options.Log.Info("rules in force", "directory", s.options.Directory,
+		"domains", len(s.good), "rules", rules, "files", len(now.files), "refused", len(refused))
+}

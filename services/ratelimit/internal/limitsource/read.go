@@ -1,0 +1,114 @@
+package limitsource
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+const (
+	// maxFile is the largest rule file that is read, in bytes.
+	maxFile = 16 << 20
+	// maxDirectories is how deep directories are entered.
+	maxDirectories = 16
+)
+
+// snapshot is what the directory held at one time.
+type snapshot struct {
+	// files are in the order of their paths, which begin with the directory.
+	files []file
+	// directories are the directory and those below it.
+	directories []string
+	// hash is equal for snapshots with equal files.
+	hash [sha256.Size]byte
+}
+
+// file is one rule file, or why it could not be read.
+type file struct {
+	path string
+	text []byte
+	err  error
+}
+
+// read takes a snapshot of every file below directory, through symbolic links.
+// Entries whose name begins with a dot are left out if ignoreDot: in a
+// mounted ConfigMap they are the copies that the links of the same name point
+// into. The error is that of the directory itself.
+func read(directory string, ignoreDot bool) (snapshot, error) {
+	r := reader{ignoreDot: ignoreDot}
+	if err := r.enter(directory, nil); err != nil {
+		return snapshot{directories: []string{directory}}, fmt.Errorf("read rule directory: %w", err)
+	}
+	sum := sha256.New()
+	for _, f := range r.files {
+		fmt.Fprintf(sum, "%q %d %v\n", f.path, len(f.text), f.err)
+		sum.Write(f.text)
+	}
+	r.hash = [sha256.Size]byte(sum.Sum(nil))
+	return r.snapshot, nil
+}
+
+// reader is one read at work.
+type reader struct {
+	snapshot
+	ignoreDot bool
+}
+
+// enter reads directory and what is below it; above are the directories that
+// it was entered through, so that a link back to one of them is not followed.
+func (r *reader) enter(directory string, above []fs.FileInfo) error {
+	info, err := os.Stat(directory)
+	if err != nil {
+		return err
+	}
+	for _, a := range above {
+		if os.SameFile(a, info) {
+			return nil
+		}
+	}
+	entries, err := os.ReadDir(directory)
+	if err != nil {
+		return err
+	}
+	r.directories = append(r.directories, directory)
+	for _, e := range entries {
+		if r.ignoreDot && strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		path := filepath.Join(directory, e.Name())
+		info, err := os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) && e.Type()&fs.ModeSymlink == 0 {
+			continue // removed since the directory was listed
+		}
+		switch {
+		case err != nil:
+			r.files = append(r.files, file{path: path, err: err})
+		case info.IsDir() && len(above) < maxDirectories:
+			if err := r.enter(path, append(above, info)); err != nil {
+				r.files = append(r.files, file{path: path, err: err})
+			}
+		case info.Mode().IsRegular():
+			text, err := readFile(path)
+			r.files = append(r.files, file{path, text, err})
+		}
+	}
+	return nil
+}
+
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(text) > maxFile {
+		err = fmt.Errorf("larger than %d bytes", maxFile)
+	}
+	return text, err
+}

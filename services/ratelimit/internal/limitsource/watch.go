@@ -1,0 +1,112 @@
+package limitsource
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// Run reloads whenever the files change, until ctx ends. It hears of changes
+// from the file system, and looks for itself at each poll, since not every
+// file system tells. Call Load first.
+func (s *Source) Run(ctx context.Context) {
+	poll := time.NewTicker(s.options.Poll)
+	defer poll.Stop()
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		s.options.Log.Warn("rule directory is polled only", "error", err)
+		s.poll(ctx, poll.C)
+		return
+	}
+	defer watcher.Close()
+	path := s.pathFromRoot()
+	watched := map[string]bool{}
+	for {
+		s.watch(watcher, watched, path)
+		select {
+		case <-ctx.Done():
+			return
+		case <-poll.C:
+		case err := <-watcher.Errors:
+			s.options.Log.Warn("watch of the rule directory", "error", err)
+		case event := <-watcher.Events:
+			if !s.concerns(event.Name, path) {
+				continue
+			}
+			drain(watcher)
+		}
+		s.reload(ctx)
+	}
+}
+
+// poll is Run where the file system tells nothing.
+func (s *Source) poll(ctx context.Context, tick <-chan time.Time) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick:
+			s.reload(ctx)
+		}
+	}
+}
+
+// drain drops the events that wait already; one reload serves them all.
+func drain(watcher *fsnotify.Watcher) {
+	for {
+		select {
+		case <-watcher.Events:
+		default:
+			return
+		}
+	}
+}
+
+// pathFromRoot lists the directories from Root's parent down to Directory.
+func (s *Source) pathFromRoot() []string {
+	var list []string
+	top := filepath.Dir(filepath.Clean(s.options.Root))
+	for d := filepath.Clean(s.options.Directory); ; d = filepath.Dir(d) {
+		list = append(list, d)
+		if d == top || d == filepath.Dir(d) {
+			return list
+		}
+	}
+}
+
+// watch makes watcher watch the directories on the path and those that hold
+// rule files, as they are now. The same name may have become another
+// directory, which only adding it again makes watched.
+func (s *Source) watch(watcher *fsnotify.Watcher, watched map[string]bool, path []string) {
+	wanted := map[string]bool{}
+	for _, d := range append(path[:len(path):len(path)], s.last.directories...) {
+		wanted[d] = true
+	}
+	for d := range watched {
+		if !wanted[d] {
+			_ = watcher.Remove(d) // it may be gone, and the watch with it
+			delete(watched, d)
+		}
+	}
+	for d := range wanted {
+		if watcher.Add(d) == nil { // one that is not there yet shows in its parent
+			watched[d] = true
+		}
+	}
+}
+
+// concerns says whether a change of name can be a change of the rules: it is
+// on the path to the directory, or in it. Others' files beside the path are
+// not looked at.
+func (s *Source) concerns(name string, path []string) bool {
+	directory := filepath.Clean(s.options.Directory)
+	for _, d := range path {
+		if d == name {
+			return true
+		}
+	}
+	return strings.HasPrefix(name, directory+string(filepath.Separator))
+}
