@@ -1,0 +1,192 @@
+// Package app is the rate-limit service in one piece: it turns settings into
+// store, limiter, rule source and listeners, and runs them. cmd/ratelimit calls
+// Main; tests call New and Run with ports of 0. It is the only package that
+// wires, and it decides nothing about a request.
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/weirproxy/weir/internal/admin"
+	"github.com/weirproxy/weir/internal/daemon"
+	"github.com/weirproxy/weir/services/ratelimit/internal/builtin"
+	"github.com/weirproxy/weir/services/ratelimit/internal/limiter"
+	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
+	"github.com/weirproxy/weir/services/ratelimit/internal/limitsource"
+	"github.com/weirproxy/weir/services/ratelimit/internal/rls"
+)
+
+// App is one instance of the service.
+type App struct {
+	group     daemon.Group
+	addresses map[string]string
+}
+
+// Addrs is the bound addresses by listener: grpc, http and admin.
+func (a *App) Addrs() map[string]string { return a.addresses }
+
+// Run serves until ctx ends, then drains. The error joins those of the parts
+// that failed.
+func (a *App) Run(ctx context.Context) error { return a.group.Run(ctx) }
+
+// New builds the service: its listeners are open when it returns, its rules
+// are read, and nothing is answered before Run. The order matters: the parts
+// are stopped from the last to the first, so that the store outlives those who
+// use it and the admin listener tells the truth to the end. On an error
+// nothing stays open.
+func New(o Options, log *slog.Logger) (app *App, err error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	a := &App{addresses: map[string]string{}}
+	a.group = daemon.Group{Log: log, Grace: o.DrainGrace, Deadline: o.DrainDeadline}
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	var undo []func()
+	defer func() {
+		if err != nil {
+			for _, u := range undo {
+				u()
+			}
+		}
+	}()
+	listen := func(name, address, setting string) (net.Listener, error) {
+		l, err := daemon.Listen(address, setting)
+		if err == nil {
+			undo = append(undo, func() { _ = l.Close() })
+			a.addresses[name] = l.Addr().String()
+		}
+		return l, err
+	}
+
+	store, err := openStore(o, metrics)
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() { _ = store.Close() })
+	a.group.Add(daemon.Part{Name: "store", Stop: func(context.Context) error { return store.Close() }})
+
+	limiter := limiter.New(limiter.Options{
+		Store:          store,
+		Algorithm:      builtin.Algorithms()[0],
+		KeyPrefix:      o.KeyPrefix,
+		NearLimitRatio: o.NearLimitRatio,
+		Metrics:        metrics,
+	})
+	source := limitsource.New(limitsource.Options{
+		Directory: o.rulesDirectory(),
+		Root:      o.RuntimeRoot,
+		IgnoreDot: o.IgnoreDotFiles,
+		Poll:      o.RulesPoll,
+		Parser: &limits.Parser{
+			Algorithms:     builtin.Algorithms(),
+			NearLimitRatio: o.NearLimitRatio,
+			Stats:          limits.NewStats(metrics),
+		},
+		Sink:    limiter,
+		Log:     log,
+		Metrics: metrics,
+	})
+	source.Load()
+	a.group.Add(loop("rule source", source.Run))
+
+	health := newHealth(store, log)
+	adminListener, err := listen("admin", address(o.DebugHost, o.DebugPort), "DEBUG_PORT")
+	if err != nil {
+		return nil, err
+	}
+	operators := admin.New(adminListener, admin.Options{Name: "ratelimit", State: health.state, Metrics: metrics, Log: log})
+	operators.Handle("GET /rlconfig", "rules in force, and what was refused", serveRules(limiter, source))
+	a.group.Add(daemon.Part{Name: "admin listener", Run: operators.Serve, Stop: operators.Stop})
+
+	service := rls.New(limiter, metrics)
+	httpListener, err := listen("http", address(o.Host, o.Port), "PORT")
+	if err != nil {
+		return nil, err
+	}
+	a.group.Add(servePlain(httpListener, service, health, log))
+
+	grpcListener, err := listen("grpc", address(o.GRPCHost, o.GRPCPort), "GRPC_PORT")
+	if err != nil {
+		return nil, err
+	}
+	a.group.Add(serveGRPC(grpcListener, service, health, o))
+
+	// Last, so that it is the first to hear of the stop.
+	probe := loop("health", health.run)
+	probe.Drain = health.drain
+	a.group.Add(probe)
+
+	log.Info("listening", "grpc", a.addresses["grpc"], "http", a.addresses["http"],
+		"admin", a.addresses["admin"], "backend", o.backend(), "redis", o.redisForLog())
+	return a, nil
+}
+
+// openStore opens the backend that the settings choose.
+func openStore(o Options, metrics prometheus.Registerer) (limiter.Store, error) {
+	for _, b := range builtin.Backends() {
+		if b.Name != strings.ToLower(o.backend()) {
+			continue
+		}
+		store, err := b.Open(builtin.StoreOptions{
+			URL:              o.RedisURL,
+			Timeout:          o.RedisTimeout,
+			Connections:      o.RedisPoolSize,
+			ExpirationJitter: time.Duration(o.ExpirationJitter) * time.Second,
+			MaxCounters:      o.MaxCounters,
+			Metrics:          metrics,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("REDIS_URL: %w", err)
+		}
+		return store, nil
+	}
+	return nil, fmt.Errorf("BACKEND_TYPE=%s: not one of %s", o.BackendType, builtin.BackendNames())
+}
+
+// loop makes a part of a function that works until its context ends.
+func loop(name string, run func(context.Context)) daemon.Part {
+	ctx, cancel := context.WithCancel(context.Background())
+	return daemon.Part{
+		Name: name,
+		Run:  func() error { run(ctx); return nil },
+		Stop: func(context.Context) error { cancel(); return nil },
+	}
+}
+
+// serveRules writes one line for each rule in force, and before them, as
+// comments, what is wrong with the files.
+func serveRules(l *limiter.Limiter, source *limitsource.Source) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		for _, line := range source.Refused() {
+			fmt.Fprintf(w, "# refused: %s\n", line)
+		}
+		for d := range l.Rules().Domains() {
+			for _, rule := range d.Rules {
+				fmt.Fprintln(w, rule)
+			}
+		}
+	})
+}
+
+// tuneGC lets the heap grow to five times what is live before a collection,
+// unless GOGC says otherwise: a request's memory is short-lived and little is
+// live, so that collections cost more than the memory does.
+func tuneGC() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
+}

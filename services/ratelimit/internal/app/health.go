@@ -1,0 +1,100 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/weirproxy/weir/internal/admin"
+	"github.com/weirproxy/weir/services/ratelimit/internal/limiter"
+)
+
+// probeInterval is the time between probes of the store. One failed probe is
+// enough, so that a store that went away shows within two seconds.
+const probeInterval = time.Second
+
+// healthNames are the services that gRPC health knows: the one that
+// envoyproxy/ratelimit has, and the process as a whole.
+var healthNames = [...]string{"", "ratelimit"}
+
+// serviceHealth is what /ready, /healthcheck and gRPC health all say: whether
+// the store answered the last probe, and whether the process is stopping.
+type serviceHealth struct {
+	store limiter.Store
+	log   *slog.Logger
+	grpc  *health.Server
+
+	mu       sync.Mutex
+	now      admin.State
+	draining bool
+}
+
+// newHealth probes the store once, so that the first answer is a true one.
+func newHealth(store limiter.Store, log *slog.Logger) *serviceHealth {
+	h := &serviceHealth{store: store, log: log, grpc: health.NewServer()}
+	h.probe(context.Background())
+	return h
+}
+
+// state is what /ready answers.
+func (h *serviceHealth) state() admin.State {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.now
+}
+
+// run probes the store until ctx ends.
+func (h *serviceHealth) run(ctx context.Context) {
+	tick := time.NewTicker(probeInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			h.probe(ctx)
+		}
+	}
+}
+
+// drain makes every answer "not ready" from now on.
+func (h *serviceHealth) drain() {
+	h.mu.Lock()
+	h.draining = true
+	h.mu.Unlock()
+	h.set(admin.State{Text: "stopping"})
+}
+
+func (h *serviceHealth) probe(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, probeInterval)
+	defer cancel()
+	if err := h.store.Ping(ctx); err != nil {
+		h.set(admin.State{Text: err.Error()})
+		return
+	}
+	h.set(admin.State{Ready: true, Text: "ready"})
+}
+
+// set changes the state, unless the process is stopping and s says ready.
+func (h *serviceHealth) set(s admin.State) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.draining {
+		s = admin.State{Text: "stopping"}
+	}
+	if s.Ready != h.now.Ready || h.now.Text == "" {
+		h.log.Info("readiness", "ready", s.Ready, "state", s.Text)
+	}
+	h.now = s
+	status := healthpb.HealthCheckResponse_NOT_SERVING
+	if s.Ready {
+		status = healthpb.HealthCheckResponse_SERVING
+	}
+	for _, name := range healthNames {
+		h.grpc.SetServingStatus(name, status)
+	}
+}
