@@ -1,0 +1,130 @@
+// Package message holds HTTP messages as the proxy passes them on: heads as
+// tables of offsets over one slab of bytes, and bodies that are pulled chunk
+// by chunk. Codecs fill and write them, filters and routes read and change
+// them; the package itself reads no socket and knows no version of HTTP.
+package message
+
+// Headers is an ordered list of header fields whose bytes lie in one slab, so
+// that a reused Headers costs no allocation. Names are lower case. The zero
+// value is an empty list.
+//
+// Views that it returns stay valid until Reset: the slab only grows, and
+// removing a field forgets its place and not its bytes.
+type Headers struct {
+	slab   []byte
+	fields []field
+}
+
+// field is the place of one header field in the slab.
+type field struct{ name, nameEnd, value, valueEnd uint32 }
+
+// Reset empties the list and keeps its memory.
+func (h *Headers) Reset() {
+	h.slab = h.slab[:0]
+	h.fields = h.fields[:0]
+}
+
+// Load empties the list and copies block, a whole head as it was received,
+// into the slab. It returns the copy, for a codec to lower its names in place
+// and to Mark the fields that it finds.
+func (h *Headers) Load(block []byte) []byte {
+	h.fields = h.fields[:0]
+	h.slab = append(h.slab[:0], block...)
+	return h.slab
+}
+
+// Mark adds the field whose name and value lie at these offsets of the block
+// that Load returned.
+func (h *Headers) Mark(name, nameEnd, value, valueEnd int) {
+	h.fields = append(h.fields, field{uint32(name), uint32(nameEnd), uint32(value), uint32(valueEnd)})
+}
+
+// Len counts the fields.
+func (h *Headers) Len() int { return len(h.fields) }
+
+// At is field i, in the order of the message.
+func (h *Headers) At(i int) (name, value []byte) {
+	f := h.fields[i]
+	return h.slab[f.name:f.nameEnd:f.nameEnd], h.slab[f.value:f.valueEnd:f.valueEnd]
+}
+
+// Get is the value of the first field of that name, and whether there is one.
+// Name is lower case, here and below.
+func (h *Headers) Get(name string) ([]byte, bool) {
+	if i := h.find(name, 0); i >= 0 {
+		f := h.fields[i]
+		return h.slab[f.value:f.valueEnd:f.valueEnd], true
+	}
+	return nil, false
+}
+
+// Has says whether a field of that name is there.
+func (h *Headers) Has(name string) bool { return h.find(name, 0) >= 0 }
+
+// Add appends a field. The caller vouches for its syntax.
+func (h *Headers) Add(name, value string) {
+	start := len(h.slab)
+	h.slab = append(append(h.slab, name...), value...)
+	h.Mark(start, start+len(name), start+len(name), len(h.slab))
+}
+
+// AddBytes is Add for a value in bytes, which are copied.
+func (h *Headers) AddBytes(name string, value []byte) {
+	start := len(h.slab)
+	h.slab = append(append(h.slab, name...), value...)
+	h.Mark(start, start+len(name), start+len(name), len(h.slab))
+}
+
+// Set gives the first field of that name the value and removes the others, or
+// adds the field if there is none.
+func (h *Headers) Set(name, value string) {
+	i := h.find(name, 0)
+	if i < 0 {
+		h.Add(name, value)
+		return
+	}
+	start := len(h.slab)
+	h.slab = append(h.slab, value...)
+	h.fields[i].value, h.fields[i].valueEnd = uint32(start), uint32(len(h.slab))
+	h.removeFrom(name, i+1)
+}
+
+// Remove takes out all fields of that name and says whether there were any.
+func (h *Headers) Remove(name string) bool { return h.removeFrom(name, 0) }
+
+func (h *Headers) removeFrom(name string, from int) bool {
+	i := h.find(name, from)
+	if i < 0 {
+		return false
+	}
+	kept := h.fields[:i]
+	for _, f := range h.fields[i+1:] {
+		if string(h.slab[f.name:f.nameEnd]) != name {
+			kept = append(kept, f)
+		}
+	}
+	h.fields = kept
+	return true
+}
+
+// Keep takes out all fields for which keep is false. Keep must not change h.
+func (h *Headers) Keep(keep func(name, value []byte) bool) {
+	kept := h.fields[:0]
+	for i, f := range h.fields {
+		if keep(h.At(i)) {
+			kept = append(kept, f)
+		}
+	}
+	h.fields = kept
+}
+
+// find is the index of the first field of that name at or after from, or −1.
+func (h *Headers) find(name string, from int) int {
+	for i := from; i < len(h.fields); i++ {
+		f := &h.fields[i]
+		if int(f.nameEnd-f.name) == len(name) && string(h.slab[f.name:f.nameEnd]) == name {
+			return i
+		}
+	}
+	return -1
+}

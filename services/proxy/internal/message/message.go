@@ -1,0 +1,71 @@
+package message
+
+import "io"
+
+// Unknown is the BodyLength of a body whose end only its sender knows: chunked,
+// or ended by the close of the connection.
+const Unknown = -1
+
+// Request is the head of a request and the way to its body. Method, Path and
+// Authority are views that stay valid until the head is read anew.
+type Request struct {
+	Method []byte
+	// Path is what the request asks for, with its query: "/a?b=c", or "*".
+	Path []byte
+	// Authority is the host asked for, with its port if it came with one.
+	Authority []byte
+	// Headers holds all fields but Host, which is Authority.
+	Headers Headers
+	// BodyLength counts the body's bytes; 0 is no body, Unknown one of any length.
+	BodyLength int64
+	// ExpectContinue says that the client waits for a 100 before it sends the body.
+	ExpectContinue bool
+	// Body is nil when BodyLength is 0.
+	Body Body
+}
+
+// Response is the head of a response and the way to its body.
+type Response struct {
+	// Status is 200 to 599; the codecs deal with 1xx.
+	Status  int
+	Headers Headers
+	// BodyLength counts the body's bytes; 0 is no body, Unknown one of any length.
+	BodyLength int64
+	// Bodiless says that no body follows whatever the headers announce: the
+	// answer to a HEAD, a 204 and a 304.
+	Bodiless bool
+	// Body is nil when BodyLength is 0 or Bodiless is set.
+	Body Body
+}
+
+// Body is the body of a message in the making: whoever can take a chunk asks
+// for it, so that a slow reader slows the sender down and nothing piles up.
+type Body interface {
+	// Next waits for the next chunk, which is never empty and valid until the
+	// next call. After the last chunk it returns io.EOF; another error means
+	// that the sender broke off or broke the protocol, and that the rest of
+	// its connection can't be used.
+	Next() ([]byte, error)
+	// Ready says whether Next will return without waiting for the network, so
+	// that what was gathered so far can wait to go out with more.
+	Ready() bool
+}
+
+// Bytes is a Body of one chunk that is in memory already.
+type Bytes struct{ rest []byte }
+
+// NewBytes makes a Body of text, which must not be empty and is not copied.
+func NewBytes(text []byte) *Bytes { return &Bytes{rest: text} }
+
+// Next implements Body.
+func (b *Bytes) Next() ([]byte, error) {
+	if b.rest == nil {
+		return nil, io.EOF
+	}
+	chunk := b.rest
+	b.rest = nil
+	return chunk, nil
+}
+
+// Ready implements Body.
+func (b *Bytes) Ready() bool { return true }
