@@ -1,0 +1,228 @@
+package http1
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math"
+
+	"github.com/weirproxy/weir/services/proxy/internal/message"
+)
+
+// body reads the body of the message whose head was read last. A Reader has
+// one, used again for each message.
+type body struct {
+	r *Reader
+	// left counts the bytes still to come of the body, or of the chunk when
+	// chunked; a body that ends with the connection has math.MaxInt64.
+	left       int64
+	chunked    bool
+	inChunk    bool // a chunk has begun: its CRLF is still to come
+	extensions int  // bytes of chunk extensions so far
+	err        error
+}
+
+// begin makes the body of a head that announced length; the result is nil if
+// there is no body.
+func (b *body) begin(r *Reader, length int64, chunked bool) message.Body {
+	*b = body{r: r, left: length, chunked: chunked}
+	switch {
+	case length == 0:
+		b.err = io.EOF
+		return nil
+	case chunked:
+		b.left = 0
+	case length == message.Unknown:
+		b.left = math.MaxInt64
+	}
+	return b
+}
+
+// BodyDone says whether the last message's body was read to its end.
+func (r *Reader) BodyDone() bool { return errors.Is(r.body.err, io.EOF) }
+
+// Next implements message.Body. Chunks are views of the connection's buffer.
+func (b *body) Next() ([]byte, error) {
+	if b.err != nil {
+		return nil, b.err
+	}
+	chunk, err := b.next()
+	if err != nil {
+		b.err = err
+	}
+	return chunk, err
+}
+
+// Ready implements message.Body. Of a chunked body it needs the next size line
+// whole.
+func (b *body) Ready() bool {
+	received := b.r.buf[b.r.start:b.r.end]
+	if b.err != nil || !b.chunked && b.left == 0 {
+		return true
+	}
+	if !b.chunked || b.left > 0 {
+		return len(received) > 0
+	}
+	lines := 1
+	if b.inChunk {
+		lines = 2 // the end of the chunk before
+	}
+	return bytes.Count(received, crlf) >= lines
+}
+
+var crlf = []byte("\r\n")
+
+func (b *body) next() ([]byte, error) {
+	if b.chunked && b.left == 0 {
+		if err := b.nextChunk(); err != nil {
+			return nil, err
+		}
+	}
+	if b.left == 0 {
+		return nil, io.EOF
+	}
+	r := b.r
+	if !r.Buffered() {
+		r.start, r.end = 0, 0
+		if err := r.fill(); err != nil {
+			if !errors.Is(err, io.EOF) {
+				return nil, err
+			}
+			if b.left == math.MaxInt64 {
+				return nil, io.EOF
+			}
+			return nil, io.ErrUnexpectedEOF
+		}
+	}
+	n := min(b.left, int64(r.end-r.start))
+	chunk := r.buf[r.start : r.start+int(n)]
+	r.start += int(n)
+	if b.left != math.MaxInt64 {
+		b.left -= n
+	}
+	return chunk, nil
+}
+
+// nextChunk reads the end of one chunk and the size line of the next (RFC 9112
+// §7.1); behind the last it reads the trailer section and returns io.EOF.
+func (b *body) nextChunk() error {
+	if b.inChunk {
+		end, err := b.r.line(2)
+		if err != nil {
+			return err
+		}
+		if len(end) != 0 {
+			return malformed("bytes between a chunk's data and its CRLF")
+		}
+	}
+	line, err := b.r.line(extensionBytes + 32)
+	if err != nil {
+		return err
+	}
+	size, rest, err := chunkSize(line)
+	if err != nil {
+		return err
+	}
+	if b.extensions += len(rest); b.extensions > extensionBytes {
+		return malformed("more than %d bytes of chunk extensions", extensionBytes)
+	}
+	b.left, b.inChunk = size, true
+	if size > 0 {
+		return nil
+	}
+	return b.r.trailers()
+}
+
+// chunkSize parses a size line without its CRLF. Rest is what follows the
+// digits: nothing, or the extensions with their leading semicolon.
+func chunkSize(line []byte) (size int64, rest []byte, err error) {
+	digits := 0
+	for digits < len(line) && hexDigit(line[digits]) {
+		c := line[digits]
+		switch {
+		case c >= 'a':
+			c -= 'a' - 10
+		case c >= 'A':
+			c -= 'A' - 10
+		default:
+			c -= '0'
+		}
+		if size > math.MaxInt64>>4 {
+			return 0, nil, malformed("chunk size %q is too large", clip(line))
+		}
+		size = size<<4 | int64(c)
+		digits++
+	}
+	rest = line[digits:]
+	// RFC 9112 §7.1.1 allows space before the semicolon.
+	if extension := bytes.TrimLeft(rest, " \t"); digits == 0 || len(rest) > 0 && (len(extension) == 0 || extension[0] != ';') {
+		return 0, nil, malformed("chunk size %q", clip(line))
+	}
+	for _, c := range rest {
+		if !fieldChar[c] {
+			return 0, nil, malformed("control character %#02x in a chunk extension", c)
+		}
+	}
+	return size, rest, nil
+}
+
+// trailers reads the trailer section, holds it to the grammar of header fields
+// and drops it, as a proxy may (RFC 9110 §6.5.1). It returns io.EOF.
+func (r *Reader) trailers() error {
+	bytesLeft := r.limits.HeadBytes
+	for range r.limits.Headers + 1 {
+		line, err := r.line(bytesLeft)
+		if err != nil {
+			return err
+		}
+		if len(line) == 0 {
+			return io.EOF
+		}
+		bytesLeft -= len(line)
+		end := 0
+		for end < len(line) && tchar[line[end]] {
+			end++
+		}
+		if end == len(line) {
+			return malformed("a trailer field without a colon")
+		}
+		if err := checkName(line, 0, end); err != nil {
+			return err
+		}
+		for _, c := range line[end+1:] {
+			if !fieldChar[c] {
+				return malformed("control character %#02x in the trailer %q", c, line[:end])
+			}
+		}
+	}
+	return &ProtocolError{431, "more trailer fields than the limit"}
+}
+
+// line reads one line and returns it without its CRLF, a view until the next
+// read. A longer one than limit is an error, as are LF without CR and CR
+// without LF.
+func (r *Reader) line(limit int) ([]byte, error) {
+	for scanned := 0; ; {
+		if i := bytes.IndexByte(r.buf[r.start+scanned:r.end], '\n'); i >= 0 {
+			line := r.buf[r.start : r.start+scanned+i]
+			r.start += scanned + i + 1
+			if len(line) == 0 || line[len(line)-1] != '\r' {
+				return nil, malformed("a line that ends in LF without CR")
+			}
+			line = line[:len(line)-1]
+			if len(line) > limit || bytes.IndexByte(line, '\r') >= 0 {
+				return nil, malformed("CR within a line, or a line over the limit")
+			}
+			return line, nil
+		}
+		if scanned = r.end - r.start; scanned > limit+2 {
+			return nil, malformed("a line of a chunked body is over the limit")
+		}
+		if err := r.more(); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil, io.ErrUnexpectedEOF
+			}
+			return nil, err
+		}
+	}
+}

@@ -1,0 +1,79 @@
+// Package http1 is the proxy's own codec for HTTP/1.1 (RFC 9112): a Reader
+// that parses heads and bodies of requests and responses, and a Writer that
+// frames them anew. It holds both sides strictly to the grammar, since what
+// two parsers read differently is how requests are smuggled. It sets no
+// deadline, opens and closes no connection, and decides nothing about routing.
+package http1
+
+import "fmt"
+
+// ProtocolError says that the peer broke the protocol, and what to answer it
+// if it is a client. After it nothing more can be read from the connection.
+type ProtocolError struct {
+	// Status is 400, 426, 431 or 501.
+	Status int
+	// Detail names the offence in a few words: "space before the colon".
+	Detail string
+}
+
+func (e *ProtocolError) Error() string { return e.Detail }
+
+func malformed(format string, args ...any) error {
+	return &ProtocolError{Status: 400, Detail: fmt.Sprintf(format, args...)}
+}
+
+// Limits bounds what a Reader takes from its peer.
+type Limits struct {
+	// HeadBytes is the longest head, with its start line.
+	HeadBytes int
+	// Headers is the greatest number of header fields, and of trailer fields.
+	Headers int
+}
+
+// bufferSize is what a connection's read buffer begins with; it grows up to
+// the longest head.
+const bufferSize = 16 << 10
+
+// extensionBytes bounds the chunk extensions of one body, all together.
+const extensionBytes = 4 << 10
+
+// tchar marks the bytes of a token (RFC 9110 §5.6.2).
+var tchar = func() (t [256]bool) {
+	for _, c := range "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" {
+		t[c] = true
+	}
+	return t
+}()
+
+// fieldChar marks the bytes of a field value (RFC 9110 §5.5): no control but
+// the tab.
+var fieldChar = func() (t [256]bool) {
+	for c := range t {
+		t[c] = c >= 0x20 && c != 0x7f || c == '\t'
+	}
+	return t
+}()
+
+// lower maps ASCII capitals to small letters.
+var lower = func() (t [256]byte) {
+	for c := range t {
+		t[c] = byte(c)
+		if 'A' <= c && c <= 'Z' {
+			t[c] += 'a' - 'A'
+		}
+	}
+	return t
+}()
+
+// equalFold compares with want, which is lower case, without heed to case.
+func equalFold(got []byte, want string) bool {
+	if len(got) != len(want) {
+		return false
+	}
+	for i, c := range got {
+		if lower[c] != want[i] {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,267 @@
+package http1
+
+import (
+	"bytes"
+	"errors"
+	"io"
+
+	"github.com/weirproxy/weir/services/proxy/internal/message"
+)
+
+// Reader reads the messages of one side of one connection, one after another:
+// a head, then its body to the end, then the next head. It is used by one
+// goroutine at a time.
+type Reader struct {
+	source io.Reader
+	limits Limits
+	// buf[start:end] was received and is not yet consumed.
+	buf        []byte
+	start, end int
+	body       body
+}
+
+// NewReader reads from source.
+func NewReader(source io.Reader, limits Limits) *Reader {
+	return &Reader{source: source, limits: limits, buf: make([]byte, bufferSize)}
+}
+
+// Buffered says whether bytes were received that belong to no message read so
+// far: the next pipelined request, or what a server sent beyond its response.
+func (r *Reader) Buffered() bool { return r.start < r.end }
+
+// Wait blocks until at least one byte of the next message is there. It returns
+// io.EOF if the peer closed instead.
+func (r *Reader) Wait() error {
+	if r.Buffered() {
+		return nil
+	}
+	r.start, r.end = 0, 0
+	return r.fill()
+}
+
+// fill reads once, after making room: by moving what is left to the front of
+// the buffer if there is no space behind it. The buffer must not be full.
+func (r *Reader) fill() error {
+	if r.end == len(r.buf) {
+		copy(r.buf, r.buf[r.start:r.end])
+		r.end -= r.start
+		r.start = 0
+	}
+	n, err := r.source.Read(r.buf[r.end:])
+	r.end += n
+	if n > 0 {
+		return nil
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	return err
+}
+
+// head returns the next head, from its start line to the CRLF of its empty
+// line, and consumes it. Errors: io.EOF if the connection ended before the
+// first byte, io.ErrUnexpectedEOF if within the head, *ProtocolError.
+func (r *Reader) head() ([]byte, error) {
+	// A client may send an empty line between two messages (RFC 9112 §2.2).
+	scanned, blank := 0, false
+	for {
+		line := bytes.IndexByte(r.buf[r.start+scanned:r.end], '\n')
+		if line < 0 {
+			scannedTo := r.end - r.start
+			if scannedTo >= r.limits.HeadBytes {
+				return nil, &ProtocolError{431, "the head is longer than the limit"}
+			}
+			if err := r.more(); err != nil {
+				if errors.Is(err, io.EOF) && scannedTo > 0 {
+					return nil, io.ErrUnexpectedEOF
+				}
+				return nil, err
+			}
+			continue
+		}
+		at := r.start + scanned + line // of the LF
+		if line == 0 || r.buf[at-1] != '\r' {
+			return nil, malformed("a line that ends in LF without CR")
+		}
+		if line > 1 {
+			scanned += line + 1
+			if scanned > r.limits.HeadBytes {
+				return nil, &ProtocolError{431, "the head is longer than the limit"}
+			}
+			continue
+		}
+		if scanned == 0 { // an empty line before the start line
+			if blank {
+				return nil, malformed("empty lines before the start line")
+			}
+			blank = true
+			r.start += 2
+			continue
+		}
+		head := r.buf[r.start : at+1]
+		r.start = at + 1
+		return head, nil
+	}
+}
+
+// more reads once, growing the buffer if the head fills it.
+func (r *Reader) more() error {
+	if r.start == 0 && r.end == len(r.buf) {
+		r.buf = append(r.buf, make([]byte, len(r.buf))...)
+	}
+	return r.fill()
+}
+
+// framing is what the header fields say of a message's body.
+type framing struct {
+	length       int64 // of content-length; −1 without
+	chunked      bool
+	hosts        int
+	host         []byte
+	expect       bool
+	closes       bool // connection: close
+	keepAlive    bool // connection: keep-alive
+	hasTransfer  bool
+	transferCode int // 0, or the status that refuses its transfer-encoding
+}
+
+// fields parses the header fields of block from offset at into h and notes
+// what matters for framing. Host is taken out of h, since it is the authority.
+func (r *Reader) fields(h *message.Headers, block []byte, at int) (framing, error) {
+	f := framing{length: -1}
+	for {
+		if block[at] == '\r' { // the empty line; head() made sure of its LF
+			return f, nil
+		}
+		if h.Len() == r.limits.Headers {
+			return f, &ProtocolError{431, "more header fields than the limit"}
+		}
+		name := at
+		for tchar[block[at]] {
+			block[at] = lower[block[at]]
+			at++
+		}
+		if err := checkName(block, name, at); err != nil {
+			return f, err
+		}
+		nameEnd := at
+		at++
+		for block[at] == ' ' || block[at] == '\t' {
+			at++
+		}
+		value := at
+		for fieldChar[block[at]] {
+			at++
+		}
+		if block[at] != '\r' || block[at+1] != '\n' {
+			return f, malformed("control character %#02x in the value of %q", block[at], block[name:nameEnd])
+		}
+		valueEnd := at
+		for valueEnd > value && (block[valueEnd-1] == ' ' || block[valueEnd-1] == '\t') {
+			valueEnd--
+		}
+		at += 2
+		keep, err := f.note(block[name:nameEnd], block[value:valueEnd])
+		if err != nil {
+			return f, err
+		}
+		if keep {
+			h.Mark(name, nameEnd, value, valueEnd)
+		}
+	}
+}
+
+// checkName refuses what is no field name followed by a colon.
+func checkName(block []byte, name, end int) error {
+	switch c := block[end]; {
+	case end == name && (c == ' ' || c == '\t'):
+		return malformed("a header field folded over two lines")
+	case end == name:
+		return malformed("a header field without a name")
+	case c == ' ' || c == '\t':
+		return malformed("space between the field name %q and its colon", block[name:end])
+	case c != ':':
+		return malformed("character %#02x in the field name after %q", c, block[name:end])
+	}
+	return nil
+}
+
+// note looks at one field's meaning for the framing and says whether the field
+// stays in the table.
+func (f *framing) note(name, value []byte) (keep bool, err error) {
+	switch string(name) {
+	case "host":
+		f.hosts++
+		f.host = value
+		return false, nil
+	case "content-length":
+		if f.length >= 0 {
+			return false, malformed("two content-length fields")
+		}
+		f.length, err = parseLength(value)
+		return true, err
+	case "transfer-encoding":
+		if f.hasTransfer || !equalFold(value, "chunked") {
+			f.transferCode = 501
+		}
+		f.hasTransfer, f.chunked = true, true
+		return false, nil
+	case "connection":
+		for token := range tokens(value) {
+			f.closes = f.closes || equalFold(token, "close")
+			f.keepAlive = f.keepAlive || equalFold(token, "keep-alive")
+		}
+	case "expect":
+		f.expect = equalFold(value, "100-continue")
+		return !f.expect, nil
+	}
+	return true, nil
+}
+
+// check refuses framing that could be read in two ways.
+func (f *framing) check() error {
+	if f.transferCode != 0 {
+		return &ProtocolError{f.transferCode, "a transfer-encoding other than one chunked"}
+	}
+	if f.chunked && f.length >= 0 {
+		return malformed("both content-length and transfer-encoding")
+	}
+	return nil
+}
+
+// parseLength reads a content-length: digits alone, at most 2⁶³−1.
+func parseLength(value []byte) (int64, error) {
+	if len(value) == 0 {
+		return 0, malformed("an empty content-length")
+	}
+	var n int64
+	for _, c := range value {
+		if c < '0' || c > '9' {
+			return 0, malformed("content-length %q is not a number", value)
+		}
+		d := int64(c - '0')
+		if n > (1<<63-1-d)/10 {
+			return 0, malformed("content-length %q is too large", value)
+		}
+		n = n*10 + d
+	}
+	return n, nil
+}
+
+// tokens yields the parts of a comma-separated list, without their spaces and
+// without empty ones.
+func tokens(list []byte) func(yield func([]byte) bool) {
+	return func(yield func([]byte) bool) {
+		for len(list) > 0 {
+			part := list
+			if i := bytes.IndexByte(list, ','); i >= 0 {
+				part, list = list[:i], list[i+1:]
+			} else {
+				list = nil
+			}
+			if part = bytes.Trim(part, " \t"); len(part) > 0 && !yield(part) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,196 @@
+package http1
+
+import (
+	"bytes"
+
+	"github.com/weirproxy/weir/services/proxy/internal/message"
+)
+
+// ReadRequest reads the head of the next request into m, whose Body then reads
+// from this Reader. It says whether the connection stays open after the answer
+// as far as the client is concerned.
+//
+// Errors: io.EOF if the client closed before the first byte,
+// io.ErrUnexpectedEOF if within the head, *ProtocolError with the status to
+// answer, or what the source's Read returned.
+func (r *Reader) ReadRequest(m *message.Request) (keepAlive bool, err error) {
+	block, err := r.head()
+	if err != nil {
+		return false, err
+	}
+	block = m.Headers.Load(block)
+	line := bytes.IndexByte(block, '\r')
+	target, err := requestLine(m, block[:line])
+	if err != nil {
+		return false, err
+	}
+	if block[line+1] != '\n' {
+		return false, malformed("CR within the request line")
+	}
+	f, err := r.fields(&m.Headers, block, line+2)
+	if err != nil {
+		return false, err
+	}
+	if err := f.check(); err != nil {
+		return false, err
+	}
+	if f.hosts != 1 {
+		return false, malformed("%d host fields", f.hosts)
+	}
+	m.Authority = f.host
+	if err := requestTarget(m, target); err != nil {
+		return false, err
+	}
+	if err := checkAuthority(m.Authority); err != nil {
+		return false, err
+	}
+	m.ExpectContinue = f.expect
+	switch {
+	case f.chunked:
+		m.BodyLength = message.Unknown
+	case f.length > 0:
+		m.BodyLength = f.length
+	default:
+		m.BodyLength = 0
+	}
+	m.Body = r.body.begin(r, m.BodyLength, f.chunked)
+	return !f.closes, nil
+}
+
+// requestLine parses "METHOD SP target SP HTTP/1.1" (RFC 9112 §3).
+func requestLine(m *message.Request, line []byte) (target []byte, err error) {
+	first := bytes.IndexByte(line, ' ')
+	last := bytes.LastIndexByte(line, ' ')
+	if first <= 0 || last == first {
+		return nil, malformed("a request line that is not method, target and version")
+	}
+	m.Method = line[:first]
+	if !knownMethod(m.Method) {
+		return nil, malformed("unknown method %q", clip(m.Method))
+	}
+	target, version := line[first+1:last], line[last+1:]
+	if string(version) != "HTTP/1.1" {
+		if len(version) == 8 && string(version[:5]) == "HTTP/" && digit(version[5]) && version[6] == '.' && digit(version[7]) {
+			return nil, &ProtocolError{426, "version " + string(version)}
+		}
+		return nil, malformed("version %q", clip(version))
+	}
+	if len(target) == 0 {
+		return nil, malformed("an empty request target")
+	}
+	for _, c := range target {
+		if c <= ' ' || c == 0x7f {
+			return nil, malformed("character %#02x in the request target", c)
+		}
+		if c == '#' {
+			return nil, malformed("a fragment in the request target")
+		}
+	}
+	return target, nil
+}
+
+// requestTarget sorts out the four forms of a target (RFC 9112 §3.2). The
+// absolute form's host replaces the Host field.
+func requestTarget(m *message.Request, target []byte) error {
+	switch {
+	case string(m.Method) == "CONNECT":
+		m.Path = nil
+		m.Authority = target
+	case target[0] == '/':
+		m.Path = target
+	case string(target) == "*" && string(m.Method) == "OPTIONS":
+		m.Path = target
+	default:
+		scheme := bytes.Index(target, []byte("://"))
+		if scheme < 0 || !equalFold(target[:scheme], "http") && !equalFold(target[:scheme], "https") {
+			return malformed("request target %q", clip(target))
+		}
+		m.Authority = target[scheme+3:]
+		m.Path = rootPath
+		if i := bytes.IndexAny(m.Authority, "/?"); i >= 0 {
+			m.Authority, m.Path = m.Authority[:i], m.Authority[i:]
+			if m.Path[0] == '?' {
+				m.Path = append([]byte("/"), m.Path...)
+			}
+		}
+	}
+	return nil
+}
+
+var rootPath = []byte("/")
+
+// checkAuthority holds a host to RFC 3986 §3.2 without userinfo: a name or an
+// IPv4 address, or an IPv6 one in brackets; then perhaps a colon and a port.
+func checkAuthority(authority []byte) error {
+	host, port := authority, []byte(nil)
+	if len(host) > 0 && host[0] == '[' {
+		i := bytes.IndexByte(host, ']')
+		if i < 2 {
+			return malformed("host %q", clip(authority))
+		}
+		for _, c := range host[1:i] {
+			if !hexDigit(c) && c != ':' && c != '.' {
+				return malformed("host %q", clip(authority))
+			}
+		}
+		host, port = host[:0], host[i+1:]
+		if len(port) > 0 && port[0] != ':' {
+			return malformed("host %q", clip(authority))
+		}
+	} else {
+		if i := bytes.IndexByte(host, ':'); i >= 0 {
+			host, port = host[:i], host[i:]
+		}
+		if len(host) == 0 {
+			return malformed("host %q", clip(authority))
+		}
+	}
+	for _, c := range host {
+		if !regName[c] {
+			return malformed("host %q", clip(authority))
+		}
+	}
+	if len(port) == 0 {
+		return nil
+	}
+	n := 0
+	for _, c := range port[1:] {
+		if !digit(c) {
+			return malformed("host %q", clip(authority))
+		}
+		if n = n*10 + int(c-'0'); n > 65535 {
+			return malformed("host %q", clip(authority))
+		}
+	}
+	return nil
+}
+
+// regName marks the bytes of a registered name (RFC 3986 §3.2.2).
+var regName = func() (t [256]bool) {
+	for _, c := range "-._~!$&'()*+,;=%0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" {
+		t[c] = true
+	}
+	return t
+}()
+
+func digit(c byte) bool { return '0' <= c && c <= '9' }
+
+func hexDigit(c byte) bool {
+	return digit(c) || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
+}
+
+// clip shortens what a client sent for an error text.
+func clip(b []byte) []byte { return b[:min(len(b), 64)] }
+
+// knownMethod says whether Envoy's codec knows the method; others are refused,
+// as allow_custom_methods is off there too.
+func knownMethod(m []byte) bool {
+	switch string(m) {
+	case "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE",
+		"ACL", "BIND", "CHECKOUT", "COPY", "LINK", "LOCK", "MERGE", "MKACTIVITY", "MKCALENDAR",
+		"MKCOL", "MOVE", "M-SEARCH", "NOTIFY", "PROPFIND", "PROPPATCH", "PURGE", "REBIND",
+		"REPORT", "SEARCH", "SOURCE", "SUBSCRIBE", "UNBIND", "UNLINK", "UNLOCK", "UNSUBSCRIBE":
+		return true
+	}
+	return false
+}

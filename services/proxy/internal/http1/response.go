@@ -1,0 +1,91 @@
+package http1
+
+import (
+	"bytes"
+
+	"github.com/weirproxy/weir/services/proxy/internal/message"
+)
+
+// interimLimit is how many 1xx responses a server may send before the final one.
+const interimLimit = 5
+
+// ReadResponse reads the head of the response to a request of that method into
+// m, whose Body then reads from this Reader. Interim responses are passed
+// over, up to a limit; a 101 that nobody asked for is an error. It says
+// whether the connection can carry another request once the body was read.
+//
+// Errors are those of ReadRequest; io.EOF means that the server closed before
+// the first byte, so that it may never have seen the request.
+func (r *Reader) ReadResponse(m *message.Response, method []byte) (keepAlive bool, err error) {
+	for range interimLimit + 1 {
+		f, http10, err := r.responseHead(m)
+		if err != nil {
+			return false, err
+		}
+		if m.Status == 101 {
+			return false, malformed("a 101 that was not asked for")
+		}
+		if m.Status < 200 {
+			continue
+		}
+		keepAlive = !f.closes && (!http10 || f.keepAlive)
+		m.Bodiless = m.Status == 204 || m.Status == 304 || string(method) == "HEAD"
+		switch {
+		case f.chunked:
+			m.BodyLength = message.Unknown
+		case f.length >= 0:
+			m.BodyLength = f.length
+		default: // ended by the close of the connection (RFC 9112 §6.3)
+			m.BodyLength = message.Unknown
+			keepAlive = keepAlive && m.Bodiless
+		}
+		m.Body = nil
+		if !m.Bodiless {
+			m.Body = r.body.begin(r, m.BodyLength, f.chunked)
+		}
+		return keepAlive, nil
+	}
+	return false, malformed("more than %d interim responses", interimLimit)
+}
+
+// responseHead reads one head, interim or final.
+func (r *Reader) responseHead(m *message.Response) (f framing, http10 bool, err error) {
+	block, err := r.head()
+	if err != nil {
+		return f, false, err
+	}
+	block = m.Headers.Load(block)
+	line := bytes.IndexByte(block, '\r')
+	if m.Status, http10, err = statusLine(block[:line]); err != nil {
+		return f, false, err
+	}
+	if block[line+1] != '\n' {
+		return f, false, malformed("CR within the status line")
+	}
+	if f, err = r.fields(&m.Headers, block, line+2); err != nil {
+		return f, false, err
+	}
+	if http10 && f.chunked {
+		return f, false, malformed("transfer-encoding in HTTP/1.0")
+	}
+	return f, http10, f.check()
+}
+
+// statusLine parses "HTTP/1.1 SP 200 SP reason" (RFC 9112 §4); the reason, and
+// the space before it, may be missing.
+func statusLine(line []byte) (status int, http10 bool, err error) {
+	if len(line) < 12 || string(line[:7]) != "HTTP/1." || line[7] != '1' && line[7] != '0' || line[8] != ' ' ||
+		!digit(line[9]) || !digit(line[10]) || !digit(line[11]) || len(line) > 12 && line[12] != ' ' {
+		return 0, false, malformed("status line %q", clip(line))
+	}
+	status = int(line[9]-'0')*100 + int(line[10]-'0')*10 + int(line[11]-'0')
+	if status < 100 || status > 599 {
+		return 0, false, malformed("status %d", status)
+	}
+	for _, c := range line[12:] {
+		if !fieldChar[c] {
+			return 0, false, malformed("control character %#02x in the reason", c)
+		}
+	}
+	return status, line[7] == '0', nil
+}
