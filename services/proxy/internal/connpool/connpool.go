@@ -1,0 +1,181 @@
+// Package connpool keeps the HTTP/1 connections to one upstream host: idle
+// ones for the next request, new ones when there is none. The router takes a
+// connection for one exchange and gives it back or discards it; a host owns
+// its pool, which ends with it. The pool retries nothing and picks no host.
+package connpool
+
+import (
+	"context"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/weirproxy/weir/services/proxy/internal/http1"
+)
+
+// Options says how a pool connects.
+type Options struct {
+	// ConnectTimeout bounds one connect.
+	ConnectTimeout time.Duration
+	// IdleTimeout is how long a connection may wait for its next request.
+	IdleTimeout time.Duration
+	// Limits bounds the heads of responses.
+	Limits http1.Limits
+	// Opened and Closed are called for each connection, to count it. They must
+	// not block.
+	Opened, Closed func()
+}
+
+// Pool holds the connections to one address. It is safe for use by many
+// goroutines.
+type Pool struct {
+	address string
+	options Options
+
+	mu     sync.Mutex
+	idle   []*Conn // the one used last is at the end, and is taken first
+	closed bool
+}
+
+// New makes an empty pool for a TCP address, "ip:port".
+func New(address string, options Options) *Pool {
+	return &Pool{address: address, options: options}
+}
+
+// Conn is a connection in use by one exchange.
+type Conn struct {
+	net.Conn
+	Reader *http1.Reader
+	Writer *http1.Writer
+	// Reused says that the connection carried a request before, so that its
+	// server may be closing it just now.
+	Reused bool
+
+	pool *Pool
+	raw  syscall.RawConn
+	peek func(fd uintptr)
+	// quiet is what peek found: the server neither sent nor closed anything.
+	quiet bool
+	since time.Time // when it became idle
+}
+
+// Get returns the idle connection used last, or a new one. The error is that
+// of the connect; it does not name the host.
+func (p *Pool) Get(ctx context.Context) (*Conn, error) {
+	for {
+		c := p.takeIdle()
+		if c == nil {
+			return p.Connect(ctx)
+		}
+		if time.Since(c.since) < p.options.IdleTimeout && c.usable() {
+			c.Reused = true
+			return c, nil
+		}
+		c.Discard()
+	}
+}
+
+// Connect makes a new connection, even if there are idle ones.
+func (p *Pool) Connect(ctx context.Context) (*Conn, error) {
+	dialer := net.Dialer{Timeout: p.options.ConnectTimeout}
+	conn, err := dialer.DialContext(ctx, "tcp", p.address)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	c := &Conn{
+		Conn:   conn,
+		Reader: http1.NewReader(conn, p.options.Limits),
+		Writer: http1.NewWriter(conn),
+		pool:   p,
+		raw:    raw,
+	}
+	c.peek = c.peekSocket
+	p.options.Opened()
+	return c, nil
+}
+
+func (p *Pool) takeIdle() *Conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := len(p.idle) - 1
+	if last < 0 {
+		return nil
+	}
+	c := p.idle[last]
+	p.idle[last] = nil
+	p.idle = p.idle[:last]
+	return c
+}
+
+// Close closes all idle connections; those in use are closed as they are given
+// back. A closed pool still connects, for exchanges that began before.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	idle := p.idle
+	p.idle, p.closed = nil, true
+	p.mu.Unlock()
+	for _, c := range idle {
+		c.Discard()
+	}
+}
+
+// CloseExpired closes the connections that were idle for too long.
+func (p *Pool) CloseExpired(now time.Time) {
+	p.mu.Lock()
+	var expired []*Conn
+	for len(p.idle) > 0 && now.Sub(p.idle[0].since) >= p.options.IdleTimeout {
+		expired = append(expired, p.idle[0])
+		p.idle = p.idle[1:]
+	}
+	p.mu.Unlock()
+	for _, c := range expired {
+		c.Discard()
+	}
+}
+
+// Release gives the connection back for the next exchange. The last one must
+// have been read to its end; what the server sent beyond it costs it the
+// connection.
+func (c *Conn) Release() {
+	if c.Reader.Buffered() {
+		c.Discard()
+		return
+	}
+	c.since = time.Now()
+	p := c.pool
+	p.mu.Lock()
+	closed := p.closed
+	if !closed {
+		p.idle = append(p.idle, c)
+	}
+	p.mu.Unlock()
+	if closed {
+		c.Discard()
+	}
+}
+
+// Discard closes the connection.
+func (c *Conn) Discard() {
+	// Nothing waits for what a close could report.
+	_ = c.Conn.Close()
+	c.pool.options.Closed()
+}
+
+// usable looks, without blocking, whether the server sent or closed anything
+// since the last exchange. That catches most of the connections which a server
+// closed for being idle before a request is lost on them.
+func (c *Conn) usable() bool {
+	return c.raw.Control(c.peek) == nil && c.quiet
+}
+
+func (c *Conn) peekSocket(fd uintptr) {
+	var one [1]byte
+	_, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	c.quiet = err == syscall.EAGAIN
+}
