@@ -1,0 +1,139 @@
+package strict_test
+
+import (
+	"testing"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+)
+
+func address() *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address: "::1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: 80},
+	}}}
+}
+
+func listener(config *anypb.Any) *listenerv3.Listener {
+	return &listenerv3.Listener{Name: "x", Address: address(), FilterChains: []*listenerv3.FilterChain{{
+		Filters: []*listenerv3.Filter{{Name: "hcm", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: config}}},
+	}}}
+}
+
+func pack(t testing.TB, m proto.Message) *anypb.Any {
+	packed, err := anypb.New(m)
+	require.NoError(t, err)
+	return packed
+}
+
+func TestCheck(t *testing.T) {
+	unknown := func(m proto.Message, fields ...protowire.Number) proto.Message {
+		var raw []byte
+		for _, field := range fields {
+			raw = protowire.AppendVarint(protowire.AppendTag(raw, field, protowire.VarintType), 1)
+		}
+		m.ProtoReflect().SetUnknown(raw)
+		return m
+	}
+	for _, c := range []struct {
+		name    string
+		message proto.Message
+		want    string // "" for none
+	}{
+		{"a good one", &clusterv3.Cluster{Name: "a", LbPolicy: clusterv3.Cluster_MAGLEV}, ""},
+		{
+			"a field that is not supported",
+			&clusterv3.Cluster{Name: "a", PerConnectionBufferLimitBytes: wrapperspb.UInt32(1)},
+			"x.per_connection_buffer_limit_bytes: not supported",
+		},
+		{
+			"all at once, and validators too",
+			&clusterv3.Cluster{AltStatName: "b", ConnectTimeout: durationpb.New(-1), LbPolicy: 77},
+			"x.alt_stat_name: not supported\n" +
+				"x.connect_timeout: value must be greater than 0s\n" +
+				"x.lb_policy: 77 is not a envoy.config.cluster.v3.Cluster.LbPolicy\n" +
+				"x.name: value length must be at least 1 runes",
+		},
+		{
+			"unknown numbers, each once",
+			unknown(&clusterv3.Cluster{Name: "a"}, 9000, 9000, 9001),
+			"x: unknown field number 9000\nx: unknown field number 9001",
+		},
+		{
+			"unknown bytes that are no fields",
+			func() proto.Message {
+				m := &clusterv3.Cluster{Name: "a"}
+				m.ProtoReflect().SetUnknown([]byte{0xff})
+				return m
+			}(),
+			"x: malformed unknown fields",
+		},
+		{
+			"inside an Any",
+			listener(pack(t, unknown(&hcmv3.HttpConnectionManager{
+				RouteSpecifier: &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{
+					InternalOnlyHeaders: []string{"x"},
+				}},
+			}, 9000))),
+			"x.filter_chains[0].filters[0].typed_config: unknown field number 9000\n" +
+				"x.filter_chains[0].filters[0].typed_config.route_config.internal_only_headers: not supported\n" +
+				"x.filter_chains[0].filters[0].typed_config.stat_prefix: value length must be at least 1 runes",
+		},
+		{
+			"an Any of a type that is not supported",
+			listener(pack(t, address())),
+			"x.filter_chains[0].filters[0].typed_config: type envoy.config.core.v3.Address is not supported; supported are: ",
+		},
+		{
+			"an Any with bytes that are not its type's",
+			listener(&anypb.Any{TypeUrl: "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router", Value: []byte{0x0a, 0xff}}),
+			"x.filter_chains[0].filters[0].typed_config: unpack envoy.extensions.filters.http.router.v3.Router: ",
+		},
+		{
+			"an Any in a map",
+			&clusterv3.Cluster{Name: "a", TypedExtensionProtocolOptions: map[string]*anypb.Any{"k": {TypeUrl: "nothing"}}},
+			`x.typed_extension_protocol_options["k"]: type URL "nothing" does not begin with type.googleapis.com/; supported are: `,
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var report strict.Report
+			strict.Check(c.message, "x", newSchema(t), &report)
+			switch {
+			case c.want == "":
+				require.NoError(t, report.Err())
+			case c.want[len(c.want)-1] == ' ':
+				require.ErrorContains(t, report.Err(), c.want)
+			default:
+				require.EqualError(t, report.Err(), c.want)
+			}
+		})
+	}
+}
+
+func TestUnpack(t *testing.T) {
+	got, err := strict.Unpack(pack(t, address()))
+	require.NoError(t, err)
+	require.True(t, proto.Equal(address(), got))
+
+	for want, packed := range map[string]*anypb.Any{
+		"unpack: there is no Any":                                      nil,
+		`unpack: type URL "" does not begin with type.googleapis.com/`: {},
+		`unpack: unknown type "x.Y"`:                                   {TypeUrl: "type.googleapis.com/x.Y"},
+		"unpack envoy.config.core.v3.Address: ": {
+			TypeUrl: "type.googleapis.com/envoy.config.core.v3.Address", Value: []byte{0xff},
+		},
+	} {
+		_, err := strict.Unpack(packed)
+		require.ErrorContains(t, err, want)
+	}
+}

@@ -1,0 +1,95 @@
+package strict
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Fault is one thing wrong with a configuration.
+type Fault struct {
+	// File is empty for a message that came by xDS.
+	File string
+	// Line and Column count from 1; 0 is unknown.
+	Line, Column int
+	// Path is empty where the text is no message yet.
+	Path Path
+	Text string
+}
+
+// String is `file:line:column path: text` without the parts that are empty.
+func (f Fault) String() string {
+	var b strings.Builder
+	b.WriteString(f.File)
+	if f.Line > 0 {
+		fmt.Fprintf(&b, ":%d", f.Line)
+	}
+	if f.Column > 0 {
+		fmt.Fprintf(&b, ":%d", f.Column)
+	}
+	if f.Path != "" {
+		if b.Len() > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(string(f.Path))
+	}
+	if b.Len() > 0 {
+		b.WriteString(": ")
+	}
+	b.WriteString(f.Text)
+	return strings.TrimPrefix(b.String(), ":")
+}
+
+// Report collects the faults of one configuration. The zero value is ready for
+// a message without a file; Load makes one that finds lines. It belongs to one
+// goroutine.
+type Report struct {
+	faults  []Fault
+	sources []*source
+}
+
+// Add notes a fault of the value at path. Where the configuration came from a
+// file it gets the position of the longest part of path that the file has.
+func (r *Report) Add(path Path, format string, args ...any) {
+	f := Fault{Path: path, Text: fmt.Sprintf(format, args...)}
+	if len(r.sources) > 0 {
+		f.File, f.Line, f.Column = locate(r.sources, path)
+	}
+	r.faults = append(r.faults, f)
+}
+
+// Faults is what was found, sorted by file, position and path. The slice is
+// the caller's.
+func (r *Report) Faults() []Fault {
+	sorted := slices.Clone(r.faults)
+	slices.SortStableFunc(sorted, func(a, b Fault) int {
+		return cmp.Or(r.rank(a.File)-r.rank(b.File), a.Line-b.Line, a.Column-b.Column,
+			cmp.Compare(a.Path, b.Path), cmp.Compare(a.Text, b.Text))
+	})
+	return slices.Compact(sorted)
+}
+
+// rank orders files as they were read.
+func (r *Report) rank(file string) int {
+	return slices.IndexFunc(r.sources, func(s *source) bool { return s.file == file })
+}
+
+// Err is nil without faults; else its text has every fault on a line of its
+// own.
+func (r *Report) Err() error {
+	if len(r.faults) == 0 {
+		return nil
+	}
+	return faultsError(r.Faults())
+}
+
+type faultsError []Fault
+
+func (e faultsError) Error() string {
+	lines := make([]string, len(e))
+	for i, f := range e {
+		lines[i] = f.String()
+	}
+	return strings.Join(lines, "\n")
+}
