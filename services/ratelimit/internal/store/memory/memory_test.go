@@ -1,0 +1,81 @@
+package memory
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm"
+	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm/fixedwindow"
+	"github.com/weirproxy/weir/services/ratelimit/internal/limiter"
+	"github.com/weirproxy/weir/services/ratelimit/internal/store/storetest"
+)
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
+func TestContract(t *testing.T) {
+	storetest.Run(t, func(*testing.T) limiter.Store { return New(10000, prometheus.NewRegistry()) })
+}
+
+// hit counts one hit of key in windows of a second, and returns the counter.
+func hit(t *testing.T, s *Store, key string, now time.Time) uint64 {
+	ops := []limiter.Op{{
+		Key: []byte(key), Algorithm: fixedwindow.Algorithm{},
+		Limit: algorithm.Limit{Requests: 1, Window: time.Second}, Hits: 1,
+	}}
+	require.NoError(t, s.Apply(t.Context(), ops, now))
+	return ops[0].Decision.After
+}
+
+func TestMemoryIsBoundedByForgettingTheSoonestToExpire(t *testing.T) {
+	s := New(640, prometheus.NewRegistry())
+	now := time.Unix(1000, 0)
+	for i := range 5000 {
+		hit(t, s, fmt.Sprint(i), now)
+		require.LessOrEqual(t, s.Len(), 640)
+	}
+	require.InDelta(t, 5000-640, testutil.ToFloat64(s.shards[0].evicted), 1)
+	require.Equal(t, uint64(2), hit(t, s, "4999", now), "the newest counter is still there")
+}
+
+func TestExpiredCountersMakeRoomBeforeLiveOnes(t *testing.T) {
+	s := New(640, prometheus.NewRegistry())
+	now := time.Unix(1000, 0)
+	for i := range 5000 {
+		hit(t, s, fmt.Sprint("old", i), now)
+	}
+	before := testutil.ToFloat64(s.shards[0].evicted)
+	later := now.Add(time.Second)
+	for i := range 128 {
+		hit(t, s, fmt.Sprint("new", i), later)
+	}
+	require.Equal(t, before, testutil.ToFloat64(s.shards[0].evicted), "nothing live was forgotten")
+	for i := range 128 {
+		require.Equal(t, uint64(2), hit(t, s, fmt.Sprint("new", i), later))
+	}
+}
+
+func TestExpiredCountersAreClearedAwayByThoseAdded(t *testing.T) {
+	s := New(1_000_000, prometheus.NewRegistry())
+	now := time.Unix(1000, 0)
+	for second := range 20 {
+		for i := range 1000 {
+			hit(t, s, fmt.Sprint(second, "/", i), now.Add(time.Duration(second)*time.Second))
+		}
+	}
+	require.Less(t, s.Len(), 4000, "of 20000 counters, of which 1000 are live")
+}
+
+func TestALookAtACounterThatIsNotThereMakesNone(t *testing.T) {
+	s := New(640, prometheus.NewRegistry())
+	ops := []limiter.Op{{Key: []byte("k"), Algorithm: fixedwindow.Algorithm{}, Limit: algorithm.Limit{Requests: 1, Window: time.Second}}}
+	require.NoError(t, s.Apply(t.Context(), ops, time.Now()))
+	require.Zero(t, s.Len())
+}
+
+func BenchmarkApply(b *testing.B) { storetest.Benchmark(b, New(10000, prometheus.NewRegistry())) }

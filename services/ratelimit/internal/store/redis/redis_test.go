@@ -1,0 +1,214 @@
+package redis
+
+import (
+	"context"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	goredis "github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm"
+	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm/fixedwindow"
+	"github.com/weirproxy/weir/services/ratelimit/internal/limiter"
+	"github.com/weirproxy/weir/services/ratelimit/internal/store/storetest"
+)
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
+// open opens a store that the test closes at its end. The timeout is long, so
+// that a busy machine fails no test that is not about it.
+func open(t testing.TB, url string, timeout time.Duration) *Store {
+	s, err := New(Options{
+		URL: url, Timeout: timeout, Connections: 2, ExpirationJitter: time.Second, Metrics: prometheus.NewRegistry(),
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	return s
+}
+
+func TestContract(t *testing.T) {
+	server := servicetest.Redis(t)
+	client := goredis.NewClient(&goredis.Options{Addr: server.Address})
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
+	storetest.Run(t, func(t *testing.T) limiter.Store {
+		require.NoError(t, client.FlushAll(t.Context()).Err())
+		return open(t, "redis://"+server.Address, 5*time.Second)
+	})
+}
+
+func oneHit() []limiter.Op {
+	return []limiter.Op{{
+		Key: []byte("k"), Algorithm: fixedwindow.Algorithm{},
+		Limit: algorithm.Limit{Requests: 5, Window: time.Minute}, Hits: 1,
+	}}
+}
+
+func TestCountersAreSharedByStores(t *testing.T) {
+	server := servicetest.Redis(t)
+	a, b := open(t, server.Address, 5*time.Second), open(t, server.Address, 5*time.Second)
+	ops, now := oneHit(), time.Now()
+	require.NoError(t, a.Apply(t.Context(), ops, now))
+	require.NoError(t, b.Apply(t.Context(), ops, now))
+	require.Equal(t, uint64(2), ops[0].Decision.After)
+}
+
+func TestCountersExpireAfterTheirWindow(t *testing.T) {
+	server := servicetest.Redis(t)
+	s := open(t, server.Address, 5*time.Second)
+	now := time.Now()
+	require.NoError(t, s.Apply(t.Context(), oneHit(), now))
+	keys, err := s.client.Keys(t.Context(), "*").Result()
+	require.NoError(t, err)
+	require.Len(t, keys, 1)
+	require.True(t, strings.HasPrefix(keys[0], "k@"), keys[0])
+	ttl, err := s.client.PTTL(t.Context(), keys[0]).Result()
+	require.NoError(t, err)
+	end := fixedwindow.Algorithm{}.WindowEnd(oneHit()[0].Limit, now)
+	require.LessOrEqual(t, ttl, end.Sub(now)+time.Second)
+	require.Greater(t, ttl, time.Until(end)-time.Second)
+}
+
+func TestACounterThatIsFullRefuses(t *testing.T) {
+	server := servicetest.Redis(t)
+	s := open(t, server.Address, 5*time.Second)
+	ops, now := oneHit(), time.Now()
+	require.NoError(t, s.Apply(t.Context(), ops, now))
+	keys, err := s.client.Keys(t.Context(), "*").Result()
+	require.NoError(t, err)
+	require.NoError(t, s.client.Set(t.Context(), keys[0], "9223372036854775807", 0).Err())
+	require.NoError(t, s.Apply(t.Context(), ops, now))
+	require.True(t, ops[0].Decision.Over)
+}
+
+func TestAReplyThatIsAnErrorIsAnError(t *testing.T) {
+	server := servicetest.Redis(t)
+	s := open(t, server.Address, 5*time.Second)
+	ops, now := oneHit(), time.Now()
+	require.NoError(t, s.Apply(t.Context(), ops, now))
+	keys, err := s.client.Keys(t.Context(), "*").Result()
+	require.NoError(t, err)
+	require.NoError(t, s.client.Set(t.Context(), keys[0], "text", 0).Err())
+	require.ErrorContains(t, s.Apply(t.Context(), ops, now), "not an integer")
+	ops[0].Key = []byte("other")
+	require.NoError(t, s.Apply(t.Context(), ops, now), "other counters go on")
+}
+
+func TestAStalledRedisHoldsNobodyLongerThanTheTimeout(t *testing.T) {
+	server := servicetest.Redis(t)
+	s := open(t, server.Address, 100*time.Millisecond)
+	servicetest.Eventually(t, "a hit is counted", func() bool {
+		return s.Apply(t.Context(), oneHit(), time.Now()) == nil
+	})
+	require.NoError(t, server.Process().Signal(syscall.SIGSTOP))
+	for range 5 {
+		begin := time.Now()
+		require.Error(t, s.Apply(t.Context(), oneHit(), begin))
+		require.Less(t, time.Since(begin), 2*time.Second)
+	}
+	require.Error(t, s.Ping(t.Context()))
+	require.NoError(t, server.Process().Signal(syscall.SIGCONT))
+	servicetest.Eventually(t, "hits are counted again", func() bool {
+		return s.Apply(t.Context(), oneHit(), time.Now()) == nil
+	})
+}
+
+func TestACallerWaitsNoLongerThanItsContext(t *testing.T) {
+	server := servicetest.Redis(t)
+	s := open(t, server.Address, 10*time.Second)
+	require.NoError(t, s.Apply(t.Context(), oneHit(), time.Now()))
+	require.NoError(t, server.Process().Signal(syscall.SIGSTOP))
+	defer func() { require.NoError(t, server.Process().Signal(syscall.SIGCONT)) }()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	begin := time.Now()
+	require.ErrorIs(t, s.Apply(ctx, oneHit(), begin), context.DeadlineExceeded)
+	require.Less(t, time.Since(begin), 5*time.Second)
+}
+
+func TestARedisThatIsAwayIsSeenAtOnceAndItsReturnToo(t *testing.T) {
+	server := servicetest.Redis(t)
+	s := open(t, server.Address, 5*time.Second)
+	require.NoError(t, s.Apply(t.Context(), oneHit(), time.Now()))
+	server.Kill()
+	for range 20 {
+		begin := time.Now()
+		require.Error(t, s.Apply(t.Context(), oneHit(), begin))
+		require.Less(t, time.Since(begin), time.Second)
+	}
+	require.Error(t, s.Ping(t.Context()))
+	server.Start()
+	servicetest.Eventually(t, "Redis answers", func() bool { return s.Ping(t.Context()) == nil })
+	require.NoError(t, s.Apply(t.Context(), oneHit(), time.Now()))
+}
+
+func TestAnAlgorithmThatPlainCommandsCannotExpressIsAnError(t *testing.T) {
+	s := open(t, "127.0.0.1:1", time.Second)
+	ops := oneHit()
+	ops[0].Algorithm = uncounted{}
+	require.ErrorContains(t, s.Apply(t.Context(), ops, time.Now()), "redis cannot count for the algorithm uncounted")
+}
+
+type uncounted struct{}
+
+func (uncounted) Name() string { return "uncounted" }
+
+func (uncounted) Apply(algorithm.Limit, algorithm.State, uint64, time.Time) (algorithm.State, algorithm.Decision) {
+	return algorithm.State{}, algorithm.Decision{}
+}
+
+func TestParseURL(t *testing.T) {
+	for _, c := range []struct{ url, address, fault string }{
+		{url: "localhost:6379", address: "localhost:6379"},
+		{url: "redis://localhost:6379/3", address: "localhost:6379"},
+		{url: "rediss://:pw@cache:6380", address: "cache:6380"},
+		{url: "unix:///run/redis.sock", address: "/run/redis.sock"},
+		{url: "localhost", fault: `redis address "localhost" is neither a URL nor host:port`},
+		{url: "http://:secret@localhost", fault: "redis URL http://:xxxxx@localhost: redis: invalid URL scheme: http"},
+		{url: "redis://:secret@local host", fault: `redis URL: invalid character " " in host name`},
+		{url: "redis://:secret@localhost/x", fault: `redis URL redis://:xxxxx@localhost/x: redis: invalid database number: "x"`},
+	} {
+		t.Run(c.url, func(t *testing.T) {
+			options, err := parseURL(c.url)
+			if c.fault != "" {
+				require.EqualError(t, err, c.fault)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, c.address, options.Addr)
+			require.Equal(t, strings.HasPrefix(c.url, "rediss:"), options.TLSConfig != nil)
+		})
+	}
+}
+
+func TestAServerThatAnswersNonsenseIsAnError(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	done := make(chan struct{})
+	// Ends when the listener is closed below, which the test waits for.
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
+			_ = c.Close()
+		}
+	}()
+	s := open(t, l.Addr().String(), time.Second)
+	require.Error(t, s.Apply(t.Context(), oneHit(), time.Now()))
+	require.Error(t, s.Ping(t.Context()))
+	require.NoError(t, l.Close())
+	<-done
+}
+
+func BenchmarkApply(b *testing.B) {
+	storetest.Benchmark(b, open(b, servicetest.Redis(b).Address, 5*time.Second))
+}
