@@ -41,17 +41,8 @@ func (l *loader) any(n *yaml.Node, m protoreflect.Message, at Path) bool {
 		return l.fault(url, at, "%v", err)
 	}
 	content := t.New()
-	if wellKnown(content.Descriptor().FullName()) {
-		if len(rest) != 1 || rest[0].key.Value != "value" {
-			return l.fault(n, at, "a %s wants @type and value, and nothing else", content.Descriptor().FullName())
-		}
-		if !l.message(rest[0].value, content, at) {
-			return false
-		}
-	} else {
-		l.fields(rest, content, at)
-		l.validate(content.Interface(), at)
-	}
+	l.fields(rest, content, at)
+	l.validate(content.Interface(), at)
 	packed, err := proto.MarshalOptions{Deterministic: true, AllowPartial: true}.Marshal(content.Interface())
 	if err != nil {
 		return l.fault(n, at, "%v", err)
@@ -61,15 +52,14 @@ func (l *loader) any(n *yaml.Node, m protoreflect.Message, at Path) bool {
 	return true
 }
 
-// find is the type that a type URL names, if it is an extension or well-known
-// type that the schema has.
+// find is the extension that a type URL names, if the schema has it.
 func (s *Schema) find(url string) (protoreflect.MessageType, error) {
 	t, err := findType(url)
 	if err != nil {
 		return nil, fmt.Errorf("%w; supported are: %s", err, strings.Join(s.extensions, ", "))
 	}
 	name := t.Descriptor().FullName()
-	extension := wellKnown(name) || strings.HasPrefix(string(name), extensionPackages)
+	extension := strings.HasPrefix(string(name), extensionPackages)
 	if _, ok := s.messages[name]; !ok || !extension {
 		return nil, fmt.Errorf("type %s is not supported; supported are: %s", name, strings.Join(s.extensions, ", "))
 	}

@@ -1,0 +1,237 @@
+// Package bootstrap reads the configuration that the proxy starts with: Envoy's
+// v3 Bootstrap, from a file, from text on the command line, or from both. App
+// loads it once and hands its listeners and clusters to the packages that
+// parse them. It opens nothing, and what stands inside a listener or a cluster
+// is not its business.
+package bootstrap
+
+import (
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+)
+
+// Fields are the supported fields of the bootstrap, and of the messages of
+// Envoy's core package that many others share.
+func Fields() strict.Fields {
+	return strict.Fields{
+		"envoy.config.bootstrap.v3.Bootstrap":                  {"node", "static_resources", "dynamic_resources", "admin"},
+		"envoy.config.bootstrap.v3.Bootstrap.StaticResources":  {"listeners", "clusters"},
+		"envoy.config.bootstrap.v3.Bootstrap.DynamicResources": {"ads_config", "cds_config"},
+		"envoy.config.bootstrap.v3.Admin":                      {"address"},
+
+		"envoy.config.core.v3.Node":                   {"id", "cluster", "locality", "metadata"},
+		"envoy.config.core.v3.Locality":               {"region", "zone", "sub_zone"},
+		"envoy.config.core.v3.Address":                {"socket_address"},
+		"envoy.config.core.v3.SocketAddress":          {"protocol", "address", "port_value"},
+		"envoy.config.core.v3.ConfigSource":           {"ads", "resource_api_version", "initial_fetch_timeout"},
+		"envoy.config.core.v3.AggregatedConfigSource": {},
+		"envoy.config.core.v3.ApiConfigSource":        {"api_type", "transport_api_version", "grpc_services", "set_node_on_first_message_only"},
+		"envoy.config.core.v3.GrpcService":            {"envoy_grpc"},
+		"envoy.config.core.v3.GrpcService.EnvoyGrpc":  {"cluster_name"},
+	}
+}
+
+// Source says where a bootstrap comes from.
+type Source struct {
+	// File is the name of the file that Text was read from; empty for none.
+	File string
+	Text []byte
+	// Overlay is merged over the file: it adds to lists, and replaces or fills
+	// what else it names. Empty for none.
+	Overlay []byte
+	// NodeID and NodeCluster, if set, win over the node in the texts.
+	NodeID, NodeCluster string
+}
+
+// overlayName stands for a file's name in faults of the overlay.
+const overlayName = "--config-yaml"
+
+// Bootstrap is a loaded bootstrap.
+type Bootstrap struct {
+	// Message is the whole, as merged, with the node of the flags.
+	Message *bootstrapv3.Bootstrap
+	// Node is how the proxy names itself to a control plane. Never nil.
+	Node *corev3.Node
+	// AdminAddress is "host:port"; empty for no admin listener.
+	AdminAddress string
+	Listeners    []Listener
+	Clusters     []Cluster
+	// ADS is nil without a control plane.
+	ADS *ADS
+	// CDS is nil where clusters do not come from the control plane.
+	CDS *CDS
+}
+
+// Listener is a static listener and where it stands.
+type Listener struct {
+	Message *listenerv3.Listener
+	At      strict.Path
+}
+
+// Cluster is a static cluster and where it stands.
+type Cluster struct {
+	Message *clusterv3.Cluster
+	At      strict.Path
+}
+
+// ADS says where the aggregated discovery service is.
+type ADS struct {
+	// Cluster is the name of the static cluster that serves it by gRPC.
+	Cluster string
+	// NodeOnFirstMessageOnly leaves the node out of all but the first request
+	// of a stream.
+	NodeOnFirstMessageOnly bool
+	At                     strict.Path
+}
+
+// CDS says how the list of clusters is asked for.
+type CDS struct {
+	// InitialFetchTimeout is how long the start waits for it; 0 for ever.
+	InitialFetchTimeout time.Duration
+}
+
+// defaultInitialFetchTimeout is ConfigSource.initial_fetch_timeout's.
+const defaultInitialFetchTimeout = 15 * time.Second
+
+// Load reads a bootstrap. The result is for use only if the report, to which
+// the packages that parse its listeners and clusters then add, has no faults.
+func Load(source Source, schema *strict.Schema) (*Bootstrap, *strict.Report) {
+	var texts []strict.Source
+	if source.File != "" || len(source.Overlay) == 0 {
+		texts = append(texts, strict.Source{File: source.File, Text: source.Text})
+	}
+	if len(source.Overlay) > 0 {
+		texts = append(texts, strict.Source{File: overlayName, Text: source.Overlay})
+	}
+	b := &Bootstrap{Message: &bootstrapv3.Bootstrap{}}
+	report := strict.LoadMerged(b.Message, schema, texts...)
+	b.readNode(source)
+	b.readAdmin(report)
+	b.readStatic(report)
+	b.readDynamic(report)
+	return b, report
+}
+
+func (b *Bootstrap) readNode(source Source) {
+	if b.Message.Node == nil {
+		b.Message.Node = &corev3.Node{}
+	}
+	if source.NodeID != "" {
+		b.Message.Node.Id = source.NodeID
+	}
+	if source.NodeCluster != "" {
+		b.Message.Node.Cluster = source.NodeCluster
+	}
+	b.Node = proto.CloneOf(b.Message.Node)
+	b.Node.UserAgentName = "weir"
+}
+
+func (b *Bootstrap) readAdmin(report *strict.Report) {
+	socket := b.Message.GetAdmin().GetAddress().GetSocketAddress()
+	if socket == nil {
+		return
+	}
+	at := strict.Path("admin.address.socket_address")
+	if p := socket.GetProtocol(); p != corev3.SocketAddress_TCP {
+		report.Add(at.Field("protocol"), "%s is not supported: use TCP", p)
+	}
+	if _, err := netip.ParseAddr(socket.GetAddress()); err != nil && socket.GetAddress() != "" {
+		report.Add(at.Field("address"), "%q is not an IP address", socket.GetAddress())
+	}
+	b.AdminAddress = net.JoinHostPort(socket.GetAddress(), strconv.Itoa(int(socket.GetPortValue())))
+}
+
+// readStatic lists the static resources and wants their names to differ.
+func (b *Bootstrap) readStatic(report *strict.Report) {
+	at := strict.Path("static_resources")
+	clusters := map[string]strict.Path{}
+	for i, m := range b.Message.GetStaticResources().GetClusters() {
+		at := at.Field("clusters").Index(i)
+		b.Clusters = append(b.Clusters, Cluster{m, at})
+		unique(m.GetName(), at, clusters, report)
+	}
+	listeners := map[string]strict.Path{}
+	for i, m := range b.Message.GetStaticResources().GetListeners() {
+		at := at.Field("listeners").Index(i)
+		b.Listeners = append(b.Listeners, Listener{m, at})
+		unique(m.GetName(), at, listeners, report)
+	}
+}
+
+func unique(name string, at strict.Path, seen map[string]strict.Path, report *strict.Report) {
+	if first, ok := seen[name]; ok && name != "" {
+		report.Add(at.Field("name"), "%q is the name of %s already", name, first)
+		return
+	}
+	seen[name] = at
+}
+
+func (b *Bootstrap) readDynamic(report *strict.Report) {
+	dynamic := b.Message.GetDynamicResources()
+	at := strict.Path("dynamic_resources")
+	if ads := dynamic.GetAdsConfig(); ads != nil {
+		b.readADS(ads, at.Field("ads_config"), report)
+	}
+	cds := dynamic.GetCdsConfig()
+	if cds == nil {
+		return
+	}
+	at = at.Field("cds_config")
+	if cds.GetAds() != nil && dynamic.GetAdsConfig() == nil {
+		report.Add(at.Field("ads"), "needs dynamic_resources.ads_config")
+	}
+	wantV3(cds.GetResourceApiVersion(), at.Field("resource_api_version"), report)
+	b.CDS = &CDS{InitialFetchTimeout: defaultInitialFetchTimeout}
+	if timeout := cds.GetInitialFetchTimeout(); timeout != nil {
+		b.CDS.InitialFetchTimeout = timeout.AsDuration()
+		if timeout.AsDuration() < 0 {
+			report.Add(at.Field("initial_fetch_timeout"), "%v is negative", timeout.AsDuration())
+		}
+	}
+}
+
+func (b *Bootstrap) readADS(ads *corev3.ApiConfigSource, at strict.Path, report *strict.Report) {
+	b.ADS = &ADS{NodeOnFirstMessageOnly: ads.GetSetNodeOnFirstMessageOnly(), At: at}
+	if t := ads.GetApiType(); t != corev3.ApiConfigSource_GRPC {
+		report.Add(at.Field("api_type"), "%s is not supported: use GRPC", t)
+	}
+	wantV3(ads.GetTransportApiVersion(), at.Field("transport_api_version"), report)
+	if b.Node.GetId() == "" {
+		report.Add("node.id", "required by dynamic_resources.ads_config: set it here or by --service-node")
+	}
+	if b.Node.GetCluster() == "" {
+		report.Add("node.cluster", "required by dynamic_resources.ads_config: set it here or by --service-cluster")
+	}
+	at = at.Field("grpc_services")
+	if n := len(ads.GetGrpcServices()); n != 1 {
+		report.Add(at, "want one service, got %d", n)
+		return
+	}
+	at = at.Index(0).Field("envoy_grpc").Field("cluster_name")
+	b.ADS.Cluster = ads.GetGrpcServices()[0].GetEnvoyGrpc().GetClusterName()
+	if b.ADS.Cluster == "" {
+		return // A fault by the validators.
+	}
+	for _, c := range b.Clusters {
+		if c.Message.GetName() == b.ADS.Cluster {
+			return
+		}
+	}
+	report.Add(at, "%q is not a cluster of static_resources", b.ADS.Cluster)
+}
+
+func wantV3(version corev3.ApiVersion, at strict.Path, report *strict.Report) {
+	if version != corev3.ApiVersion_V3 {
+		report.Add(at, "%s is not supported: use V3", version)
+	}
+}

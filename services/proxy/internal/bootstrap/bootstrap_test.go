@@ -1,0 +1,134 @@
+package bootstrap_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/proxy/internal/bootstrap"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+)
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
+func newSchema(t testing.TB) *strict.Schema {
+	schema, err := strict.NewSchema(bootstrap.Fields(), strict.Fields{
+		"envoy.config.listener.v3.Listener": {"name", "address"},
+		"envoy.config.cluster.v3.Cluster":   {"name", "type"},
+	})
+	require.NoError(t, err)
+	return schema
+}
+
+const complete = `
+node:
+  id: proxy-1
+  cluster: edge
+  locality: {region: r, zone: z}
+  metadata: {team: weir}
+admin: {address: {socket_address: {address: "::1", port_value: 9901}}}
+dynamic_resources:
+  ads_config:
+    api_type: GRPC
+    transport_api_version: V3
+    grpc_services: [{envoy_grpc: {cluster_name: discovery}}]
+    set_node_on_first_message_only: true
+  cds_config: {ads: {}, resource_api_version: V3, initial_fetch_timeout: 2s}
+static_resources:
+  listeners: [{name: ingress, address: {socket_address: {address: 0.0.0.0, port_value: 80}}}]
+  clusters: [{name: other, type: STATIC}, {name: discovery, type: STATIC}]
+`
+
+func TestLoad(t *testing.T) {
+	t.Run("gives access to what a bootstrap holds", func(t *testing.T) {
+		b, report := bootstrap.Load(bootstrap.Source{File: "f", Text: []byte(complete)}, newSchema(t))
+		require.NoError(t, report.Err())
+		require.Equal(t, "proxy-1", b.Node.GetId())
+		require.Equal(t, "edge", b.Node.GetCluster())
+		require.Equal(t, "z", b.Node.GetLocality().GetZone())
+		require.Equal(t, "weir", b.Node.GetMetadata().GetFields()["team"].GetStringValue())
+		require.Equal(t, "[::1]:9901", b.AdminAddress)
+		require.Equal(t, &bootstrap.ADS{Cluster: "discovery", NodeOnFirstMessageOnly: true, At: "dynamic_resources.ads_config"}, b.ADS)
+		require.Equal(t, &bootstrap.CDS{InitialFetchTimeout: 2 * time.Second}, b.CDS)
+		require.Len(t, b.Listeners, 1)
+		require.EqualValues(t, "static_resources.listeners[0]", b.Listeners[0].At)
+		require.Equal(t, "ingress", b.Listeners[0].Message.GetName())
+		require.Len(t, b.Clusters, 2)
+		require.EqualValues(t, "static_resources.clusters[1]", b.Clusters[1].At)
+		require.Equal(t, "discovery", b.Clusters[1].Message.GetName())
+	})
+	t.Run("flags win over the node of the texts", func(t *testing.T) {
+		b, report := bootstrap.Load(bootstrap.Source{
+			File: "f", Text: []byte(strings.ReplaceAll(complete, "  id: proxy-1\n", "")), NodeID: "flag-id", NodeCluster: "flag-cluster",
+		}, newSchema(t))
+		require.NoError(t, report.Err())
+		require.Equal(t, "flag-id", b.Node.GetId())
+		require.Equal(t, "flag-cluster", b.Message.GetNode().GetCluster())
+	})
+	t.Run("an overlay is merged over the file", func(t *testing.T) {
+		b, report := bootstrap.Load(bootstrap.Source{
+			File: "f", Text: []byte(complete),
+			Overlay: []byte(`{node: {id: over}, static_resources: {clusters: [{name: third}]}}`),
+		}, newSchema(t))
+		require.NoError(t, report.Err())
+		require.Equal(t, "over", b.Node.GetId())
+		require.Equal(t, "edge", b.Node.GetCluster())
+		require.Len(t, b.Clusters, 3)
+	})
+	t.Run("an overlay can stand alone", func(t *testing.T) {
+		b, report := bootstrap.Load(bootstrap.Source{Overlay: []byte(complete)}, newSchema(t))
+		require.NoError(t, report.Err())
+		require.Equal(t, "proxy-1", b.Node.GetId())
+	})
+	t.Run("without admin and dynamic resources there are none", func(t *testing.T) {
+		b, report := bootstrap.Load(bootstrap.Source{File: "f", Text: []byte(`static_resources: {}`)}, newSchema(t))
+		require.NoError(t, report.Err())
+		require.Empty(t, b.AdminAddress)
+		require.Nil(t, b.ADS)
+		require.Nil(t, b.CDS)
+		require.NotNil(t, b.Node)
+	})
+	t.Run("the start waits 15 seconds for clusters where nothing is said", func(t *testing.T) {
+		b, report := bootstrap.Load(bootstrap.Source{
+			File: "f", Text: []byte(strings.ReplaceAll(complete, ", initial_fetch_timeout: 2s", "")),
+		}, newSchema(t))
+		require.NoError(t, report.Err())
+		require.Equal(t, 15*time.Second, b.CDS.InitialFetchTimeout)
+	})
+}
+
+func TestBrokenBootstrapsSayAllThatIsWrong(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.yaml")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".yaml")
+		t.Run(name, func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			require.NoError(t, err)
+			_, report := bootstrap.Load(bootstrap.Source{File: name + ".yaml", Text: text}, newSchema(t))
+			require.Error(t, report.Err())
+			servicetest.Golden(t, strings.TrimSuffix(file, ".yaml")+".txt", []byte(report.Err().Error()+"\n"))
+		})
+	}
+}
+
+// FuzzLoad wants no panic and a usable result without faults.
+func FuzzLoad(f *testing.F) {
+	f.Add([]byte(complete), []byte(`{node: {id: over}}`))
+	f.Add([]byte(`dynamic_resources: {ads_config: {grpc_services: [{}]}, cds_config: {}}`), []byte(``))
+	f.Add([]byte(`static_resources: {clusters: [{name: a}, {name: a}]}`), []byte(`[]`))
+	schema := newSchema(f)
+	f.Fuzz(func(t *testing.T, text, overlay []byte) {
+		b, report := bootstrap.Load(bootstrap.Source{File: "f", Text: text, Overlay: overlay}, schema)
+		if report.Err() == nil && b.ADS != nil {
+			require.NotEmpty(t, b.ADS.Cluster)
+			require.NotEmpty(t, b.Node.GetId())
+		}
+	})
+}
