@@ -63,12 +63,15 @@ type reader struct {
 
 func (r *reader) readFile(n *yaml.Node) {
 	values := r.mapping(n, rootKeys)
+	if values == nil {
+		return
+	}
 	r.domain.Place = r.at(n)
 	if name := values["domain"]; name != nil {
 		r.domain.Place = r.at(name)
-		r.domain.Name = r.text(name, "domain")
 	}
-	if r.domain.Name == "" {
+	var ok bool
+	if r.domain.Name, ok = r.text(values["domain"], "domain"); ok && r.domain.Name == "" {
 		r.add(r.domain.Place, "the file names no domain")
 	}
 	r.readDescriptors(values["descriptors"], &r.domain.root, "", 1)
@@ -86,15 +89,18 @@ func (r *reader) readDescriptors(n *yaml.Node, parent *node, path string, depth 
 			return
 		}
 		values := r.mapping(element, descriptorKeys)
-		key, value := r.text(values["key"], "key"), r.text(values["value"], "value")
-		if key == "" {
-			r.add(r.at(element), "a descriptor has no key")
+		if values == nil {
 			continue
+		}
+		key, ok := r.text(values["key"], "key")
+		value, _ := r.text(values["value"], "value")
+		if ok && key == "" {
+			r.add(r.at(element), "a descriptor has no key")
 		}
 		r.refuseWildcard(values["key"], key)
 		r.refuseWildcard(values["value"], value)
 		child, taken := parent.child(key, value)
-		if taken {
+		if taken && key != "" {
 			r.add(r.at(element), "the descriptor %s stands twice in one list", describe(key, value))
 		}
 		name := join(path, key, value)
@@ -118,37 +124,50 @@ func (r *reader) readRateLimit(n *yaml.Node, key string) *Rule {
 		return nil
 	}
 	values := r.mapping(n, rateLimitKeys)
-	rule := &Rule{Domain: r.domain.Name, Key: key, Place: r.at(n)}
+	if values == nil {
+		return nil
+	}
+	unlimited := r.bool(values["unlimited"], "unlimited")
+	rule := &Rule{
+		Domain:    r.domain.Name,
+		Key:       key,
+		Place:     r.at(n),
+		Unlimited: unlimited,
+		Rate:      r.readRate(values, unlimited, r.at(n)),
+		Algorithm: r.readAlgorithm(values["algorithm"]),
+	}
 	r.domain.Rules = append(r.domain.Rules, rule)
-	rule.Unlimited = r.bool(values["unlimited"], "unlimited")
-	if requests := values["requests_per_unit"]; requests != nil {
-		rule.Rate.Requests = r.uint32(requests, "requests_per_unit")
-	} else if values != nil && !rule.Unlimited {
-		r.add(r.at(n), "a rate_limit has no requests_per_unit; 0 refuses every request, unlimited grants every one")
+	if !rule.Unlimited && rule.Rate.Check() == nil {
+		rule.Limit = rule.Rate.Limit()
+		rule.Near = NearThreshold(rule.Rate.Requests, r.NearLimitRatio)
 	}
-	rule.Algorithm = r.readAlgorithm(values["algorithm"])
-	unit := values["unit"]
-	switch {
-	case unit != nil && rule.Unlimited:
-		r.add(r.at(unit), "a rate_limit is unlimited or has a unit, not both")
-		return rule
-	case rule.Unlimited:
-		return rule
-	case unit == nil:
-		if values != nil {
-			r.add(r.at(n), "a rate_limit has no unit")
-		}
-		return rule
-	}
-	var err error
-	if rule.Rate.Unit, err = ParseUnit(r.text(unit, "unit")); err != nil {
-		r.add(r.at(unit), "%v", err)
-		return rule
-	}
-	rule.Rate.Multiplier = 1
-	rule.Limit = rule.Rate.Limit()
-	rule.Near = NearThreshold(rule.Rate.Requests, r.NearLimitRatio)
 	return rule
+}
+
+// readRate reads what a rate_limit grants; at is its place. An unlimited one
+// may repeat how many requests it granted before, but must not have a unit.
+func (r *reader) readRate(values map[string]*yaml.Node, unlimited bool, at Place) Rate {
+	rate := Rate{Multiplier: 1}
+	unit, requests := values["unit"], values["requests_per_unit"]
+	switch {
+	case requests != nil:
+		rate.Requests = r.uint32(requests, "requests_per_unit")
+	case !unlimited:
+		r.add(at, "a rate_limit has no requests_per_unit; 0 refuses every request, unlimited grants every one")
+	}
+	switch {
+	case unit != nil && unlimited:
+		r.add(r.at(unit), "a rate_limit is unlimited or has a unit, not both")
+	case unit != nil:
+		name, ok := r.text(unit, "unit")
+		var err error
+		if rate.Unit, err = ParseUnit(name); ok && err != nil {
+			r.add(r.at(unit), "%v", err)
+		}
+	case !unlimited:
+		r.add(at, "a rate_limit has no unit")
+	}
+	return rate
 }
 
 // readAlgorithm returns the algorithm that a rule names, or the default.
@@ -156,7 +175,7 @@ func (r *reader) readAlgorithm(n *yaml.Node) algorithm.Algorithm {
 	if n == nil {
 		return r.Algorithms[0]
 	}
-	name := r.text(n, "algorithm")
+	name, ok := r.text(n, "algorithm")
 	var names []string
 	for _, a := range r.Algorithms {
 		if a.Name() == name {
@@ -164,7 +183,9 @@ func (r *reader) readAlgorithm(n *yaml.Node) algorithm.Algorithm {
 		}
 		names = append(names, a.Name())
 	}
-	r.add(r.at(n), "algorithm %q is none of %s", name, strings.Join(names, ", "))
+	if ok {
+		r.add(r.at(n), "algorithm %q is none of %s", name, strings.Join(names, ", "))
+	}
 	return r.Algorithms[0]
 }
 

@@ -12,16 +12,18 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxNodes bounds what one file may expand to, so that aliases of aliases end
-// in a fault and not in all of the memory.
-const maxNodes = 1 << 20
+// moreNodes is how many more YAML nodes a file may expand to than it could hold
+// without aliases, so that aliases of aliases end in a fault and not in all of
+// the memory.
+const moreNodes = 1 << 16
 
 // document reads YAML nodes strictly: each method adds a fault for what it
 // does not take and returns what is left, so that one pass finds every fault.
 type document struct {
-	file  string
-	nodes int  // visited so far, again for each alias
-	full  bool // maxNodes were visited, and the fault was added
+	file     string
+	nodes    int  // visited so far, again for each alias
+	maxNodes int  // set by root
+	full     bool // maxNodes were visited, and the fault was added
 	faults
 }
 
@@ -34,6 +36,7 @@ var lineOfError = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
 // root parses text and returns its one document's node, or nil with a fault.
 func (d *document) root(text []byte) *yaml.Node {
 	start := Place{d.file, 1, 1}
+	d.maxNodes = 4*len(text) + moreNodes // a node may be looked at more than once
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	var doc, next yaml.Node
 	if err := decoder.Decode(&doc); errors.Is(err, io.EOF) {
@@ -79,12 +82,12 @@ func (d *document) resolve(n *yaml.Node) *yaml.Node {
 
 // exhausted says, with one fault, that the file has expanded to too much.
 func (d *document) exhausted(n *yaml.Node) bool {
-	if d.nodes < maxNodes {
+	if d.nodes < d.maxNodes {
 		return false
 	}
 	if !d.full {
 		d.full = true
-		d.add(d.at(n), "the file's aliases expand to more than %d values", maxNodes)
+		d.add(d.at(n), "the file's aliases expand to more than %d values", d.maxNodes)
 	}
 	return true
 }
@@ -96,14 +99,13 @@ type keys struct {
 	known, later []string
 }
 
-// mapping returns a mapping's values by key. Null is an empty mapping.
+// mapping returns a mapping's values by key, or nil, with a fault, for
+// anything else.
 func (d *document) mapping(n *yaml.Node, k keys) map[string]*yaml.Node {
+	at := d.at(n)
 	n = d.resolve(n)
-	if isNull(n) {
-		return nil
-	}
 	if n.Kind != yaml.MappingNode {
-		d.add(d.at(n), "%s must be a mapping, not %s", k.what, kindOf(n))
+		d.add(at, "%s must be a mapping, not %s", k.what, kindOf(n))
 		return nil
 	}
 	values := make(map[string]*yaml.Node, len(n.Content)/2)
@@ -111,6 +113,8 @@ func (d *document) mapping(n *yaml.Node, k keys) map[string]*yaml.Node {
 		key, value := d.resolve(n.Content[i]), n.Content[i+1]
 		_, twice := values[key.Value]
 		switch {
+		case key.Tag == "!!merge":
+			d.add(d.at(n.Content[i]), "%s: merging with << is not supported", k.what)
 		case key.Kind != yaml.ScalarNode || key.Tag != "!!str":
 			d.add(d.at(n.Content[i]), "a key of %s must be text, not %s", k.what, kindOf(key))
 		case twice:
@@ -143,20 +147,21 @@ func (d *document) sequence(n *yaml.Node, what string) []*yaml.Node {
 }
 
 // text returns a scalar's text. Numbers without fraction and booleans are
-// taken as they are written; nil and null are "".
-func (d *document) text(n *yaml.Node, what string) string {
+// taken as they are written; nil and null are "". It is false, with a fault,
+// for anything else.
+func (d *document) text(n *yaml.Node, what string) (text string, ok bool) {
 	if n == nil {
-		return ""
+		return "", true
 	}
 	r := d.resolve(n)
 	switch {
 	case isNull(r):
-		return ""
+		return "", true
 	case r.Kind == yaml.ScalarNode && (r.Tag == "!!str" || r.Tag == "!!int" || r.Tag == "!!bool"):
-		return r.Value
+		return r.Value, true
 	}
 	d.add(d.at(n), "%s must be text, not %s", what, kindOf(r))
-	return ""
+	return "", false
 }
 
 // uint32 returns a whole number of 32 bits.
@@ -184,7 +189,7 @@ func (d *document) bool(n *yaml.Node, what string) bool {
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
 
-// kindOf names a node's kind and, for a scalar, its value.
+// kindOf names a node's kind, or the value of a scalar.
 func kindOf(n *yaml.Node) string {
 	switch n.Kind {
 	case yaml.MappingNode:
@@ -192,10 +197,13 @@ func kindOf(n *yaml.Node) string {
 	case yaml.SequenceNode:
 		return "a list"
 	case yaml.ScalarNode:
-		if isNull(n) {
+		switch n.Tag {
+		case "!!null":
 			return "null"
+		case "!!str":
+			return "the text " + strconv.Quote(n.Value)
 		}
-		return strconv.Quote(n.Value)
+		return n.Value
 	default:
 		return "an alias"
 	}
