@@ -1,0 +1,197 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// registrar keeps one host registered.
+type registrar struct {
+	options Options
+	log     *slog.Logger
+	client  *http.Client
+	// current is which of options.Discovery is asked first: the last that
+	// answered.
+	current int
+	// ip is where the last beat said that the host is, taken or not; invalid
+	// when there is nothing to deregister.
+	ip netip.Addr
+}
+
+// beatTimeout bounds one call to one discovery.
+const beatTimeout = 3 * time.Second
+
+// retryShortest and retryLongest are the times between beats that are not
+// taken: the longer it lasts, the longer.
+const (
+	retryShortest = 250 * time.Millisecond
+	retryLongest  = 2 * time.Second
+)
+
+func newRegistrar(o Options, log *slog.Logger) *registrar {
+	return &registrar{options: o, log: log, client: &http.Client{Timeout: min(beatTimeout, o.TTL)}}
+}
+
+// keepRegistered beats until ctx ends. Only a change of what comes of it is
+// logged.
+func (r *registrar) keepRegistered(ctx context.Context) {
+	retry := retryShortest
+	last := "" // what the last beat failed with
+	registered := false
+	for {
+		err := r.beat(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		wait := r.options.Interval
+		if err == nil {
+			if !registered || last != "" {
+				r.log.Info("registered", "service", r.options.Service, "ip", r.ip, "port", r.options.Port, "discovery", r.options.Discovery[r.current])
+			}
+			registered, last, retry = true, "", retryShortest
+		} else {
+			if err.Error() != last {
+				r.log.Error("not registered, trying on", "service", r.options.Service, "error", err)
+			}
+			last = err.Error()
+			wait = min(retry, r.options.Interval)
+			retry = min(2*retry, retryLongest)
+		}
+		if !sleep(ctx, jitter(wait)) {
+			return
+		}
+	}
+}
+
+// jitter returns d more or less a tenth, so that programs started together do
+// not beat together.
+func jitter(d time.Duration) time.Duration {
+	return d + time.Duration((rand.Float64()-0.5)*0.2*float64(d))
+}
+
+// beat registers the host with the first discovery that answers.
+func (r *registrar) beat(ctx context.Context) error {
+	return r.each(func(base string) error {
+		ip, err := r.address(ctx, base)
+		if err != nil {
+			return err
+		}
+		target := base + "/v1/registration/" + url.PathEscape(r.options.Service)
+		r.ip = ip
+		return r.call(ctx, http.MethodPost, target, r.form(ip))
+	})
+}
+
+// deregister takes the host out, if it may be in. It tries once.
+func (r *registrar) deregister() {
+	if !r.ip.IsValid() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), deregisterTimeout)
+	defer cancel()
+	ip := r.ip
+	r.ip = netip.Addr{}
+	err := r.each(func(base string) error {
+		target := fmt.Sprintf("%s/v1/registration/%s/%s?port=%d",
+			base, url.PathEscape(r.options.Service), url.PathEscape(ip.String()), r.options.Port)
+		return r.call(ctx, http.MethodDelete, target, nil)
+	})
+	if err != nil {
+		r.log.Error("not deregistered; it ends with the ttl", "service", r.options.Service, "ttl", r.options.TTL.String(), "error", err)
+		return
+	}
+	r.log.Info("deregistered", "service", r.options.Service, "ip", ip, "port", r.options.Port)
+}
+
+// each calls try with one discovery after another until one does not fail. The
+// error joins all.
+func (r *registrar) each(try func(base string) error) error {
+	var errs []error
+	for range r.options.Discovery {
+		err := try(r.options.Discovery[r.current])
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+		r.current = (r.current + 1) % len(r.options.Discovery)
+	}
+	return errors.Join(errs...)
+}
+
+// address is where the host is: as told, or where calls to base come from.
+func (r *registrar) address(ctx context.Context, base string) (netip.Addr, error) {
+	if r.options.IP.IsValid() {
+		return r.options.IP, nil
+	}
+	u, err := url.Parse(base)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	port := u.Port()
+	if port == "" {
+		port = u.Scheme // "http" and "https" are names of ports
+	}
+	// Nothing is sent: connecting a UDP socket only chooses the way.
+	c, err := (&net.Dialer{}).DialContext(ctx, "udp", net.JoinHostPort(u.Hostname(), port))
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("find the own address towards %s: %w", base, err)
+	}
+	defer c.Close()
+	local, err := netip.ParseAddrPort(c.LocalAddr().String())
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("find the own address towards %s: %w", base, err)
+	}
+	return local.Addr().Unmap().WithZone(""), nil
+}
+
+// form is a beat's body.
+func (r *registrar) form(ip netip.Addr) url.Values {
+	o := &r.options
+	tags := maps.Clone(o.Tags)
+	if tags == nil {
+		tags = map[string]string{}
+	}
+	tags["az"], tags["region"], tags["instance_id"] = o.Zone, o.Region, o.InstanceID
+	text, _ := json.Marshal(tags) // text by text always can be
+	return url.Values{
+		"ip":                {ip.String()},
+		"port":              {strconv.Itoa(int(o.Port))},
+		"revision":          {o.Revision},
+		"service_repo_name": {o.Repo},
+		"tags":              {string(text)},
+		"ttl":               {strconv.Itoa(int(o.TTL / time.Second))},
+	}
+}
+
+// call makes one call and wants a status of 2xx.
+func (r *registrar) call(ctx context.Context, method, target string, form url.Values) error {
+	request, err := http.NewRequestWithContext(ctx, method, target, strings.NewReader(form.Encode()))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	response, err := r.client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	// Read to its end, so that the connection is used again.
+	body, _ := io.ReadAll(io.LimitReader(response.Body, 4096))
+	if response.StatusCode/100 != 2 {
+		return fmt.Errorf("%s %s: %s: %s", method, target, response.Status, strings.TrimSpace(string(body)))
+	}
+	return nil
+}

@@ -1,0 +1,139 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"time"
+)
+
+// Options is every setting of the service, read from the environment. HOST_TTL,
+// PORT, APPLICATION_ENV and LOG_LEVEL are named as lyft/discovery names them;
+// the others begin with DISCOVERY_.
+type Options struct {
+	HTTPAddress  string `envconfig:"DISCOVERY_HTTP_ADDRESS" default:"0.0.0.0:8090" desc:"where REST is served; port 0 takes a free one, here and below"`
+	XDSAddress   string `envconfig:"DISCOVERY_XDS_ADDRESS" default:"0.0.0.0:18000" desc:"where xDS is served over gRPC"`
+	AdminAddress string `envconfig:"DISCOVERY_ADMIN_ADDRESS" default:"127.0.0.1:6071" desc:"where operators look: /ready, /metrics, /registry, /xds, /debug/pprof"`
+	Port         int    `envconfig:"PORT" desc:"port of the REST listener, if DISCOVERY_HTTP_ADDRESS is as it comes"`
+	LogLevel     string `envconfig:"DISCOVERY_LOG_LEVEL" desc:"debug, info, warn or error; if unset, LOG_LEVEL holds"`
+	AnyLogLevel  string `envconfig:"LOG_LEVEL" default:"info" desc:"the same for every service of this environment"`
+	Env          string `envconfig:"APPLICATION_ENV" default:"development" desc:"what lists of hosts say as their env"`
+	Identifier   string `envconfig:"DISCOVERY_IDENTIFIER" desc:"name of this replica in xDS responses; if unset, the host's name"`
+
+	Store            string        `envconfig:"DISCOVERY_STORE" default:"memory:" desc:"where hosts are kept over a restart: memory: (not at all) or file:///path"`
+	SnapshotInterval time.Duration `envconfig:"DISCOVERY_SNAPSHOT_INTERVAL" default:"5s" desc:"how often a file:// store writes, if a host changed"`
+
+	HostTTL               int            `envconfig:"HOST_TTL" default:"600" desc:"seconds after its last check-in at which a host is dropped, unless it names its own"`
+	MaxTTL                time.Duration  `envconfig:"DISCOVERY_MAX_TTL" default:"1h" desc:"longest time that a host may name, in whole seconds"`
+	SweepInterval         time.Duration  `envconfig:"DISCOVERY_SWEEP_INTERVAL" default:"500ms" desc:"how often dead hosts are looked for, and so how late one is dropped at most"`
+	WarmUp                time.Duration  `envconfig:"DISCOVERY_WARM_UP" default:"15s" desc:"after a start that restored no host: how long xDS clients that have resources already are left with them"`
+	EmptyServiceRetention time.Duration  `envconfig:"DISCOVERY_EMPTY_SERVICE_RETENTION" default:"1h" desc:"how long a service is still known after its last host went"`
+	AutoIPRanges          []netip.Prefix `envconfig:"DISCOVERY_AUTO_IP_RANGES" default:"192.168.0.0/16" desc:"where an address must lie that auto_ip takes from X-Forwarded-For"`
+
+	DebounceQuiet   time.Duration `envconfig:"DISCOVERY_DEBOUNCE_QUIET" default:"100ms" desc:"how long a service must not have changed before xDS clients hear of it"`
+	DebounceLongest time.Duration `envconfig:"DISCOVERY_DEBOUNCE_LONGEST" default:"900ms" desc:"how long they wait at most while it goes on changing"`
+	XDSMaxStreams   int           `envconfig:"DISCOVERY_XDS_MAX_STREAMS" default:"10000" desc:"xDS streams served at once; more are refused"`
+	XDSKeepalive    time.Duration `envconfig:"DISCOVERY_XDS_KEEPALIVE" default:"30s" desc:"silence after which an xDS client is asked whether it is there"`
+
+	DrainGrace    time.Duration `envconfig:"DISCOVERY_DRAIN_GRACE" default:"1s" desc:"time between not being ready any more and closing the listeners, at SIGTERM"`
+	DrainDeadline time.Duration `envconfig:"DISCOVERY_DRAIN_DEADLINE" default:"10s" desc:"time that work in flight has to end, after that"`
+}
+
+// defaultHTTPAddress is that of the tag above.
+const defaultHTTPAddress = "0.0.0.0:8090"
+
+// httpAddress is where REST is served.
+func (o *Options) httpAddress() string {
+	if o.Port == 0 || o.HTTPAddress != defaultHTTPAddress {
+		return o.HTTPAddress
+	}
+	return net.JoinHostPort("0.0.0.0", strconv.Itoa(o.Port))
+}
+
+// httpSetting names the variable that moves the REST listener.
+func (o *Options) httpSetting() string {
+	if o.httpAddress() != o.HTTPAddress {
+		return "PORT"
+	}
+	return "DISCOVERY_HTTP_ADDRESS"
+}
+
+func (o *Options) logLevel() string {
+	if o.LogLevel != "" {
+		return o.LogLevel
+	}
+	return o.AnyLogLevel
+}
+
+// identifier names this replica.
+func (o *Options) identifier() string {
+	if o.Identifier != "" {
+		return o.Identifier
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "discovery"
+	}
+	return name
+}
+
+// hostTTL is HOST_TTL as a duration.
+func (o *Options) hostTTL() time.Duration { return time.Duration(o.HostTTL) * time.Second }
+
+// check returns an error for each value that its type alone does not rule out,
+// joined. Each names the variable and the value.
+func (o *Options) check() error {
+	var errs []error
+	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if o.Port < 0 || o.Port > 65535 {
+		fault("PORT=%d: not a port", o.Port)
+	}
+	if o.HostTTL < 1 {
+		fault("HOST_TTL=%d: below 1 second", o.HostTTL)
+	} else if o.hostTTL() > o.MaxTTL {
+		fault("HOST_TTL=%d: above DISCOVERY_MAX_TTL=%v", o.HostTTL, o.MaxTTL)
+	}
+	for _, p := range o.AutoIPRanges {
+		if p != p.Masked() {
+			fault("DISCOVERY_AUTO_IP_RANGES: %v: the range of that is %v", p, p.Masked())
+		}
+	}
+	if o.XDSMaxStreams < 1 {
+		fault("DISCOVERY_XDS_MAX_STREAMS=%d: below 1", o.XDSMaxStreams)
+	}
+	if o.XDSKeepalive < time.Second {
+		fault("DISCOVERY_XDS_KEEPALIVE=%v: below 1s", o.XDSKeepalive)
+	}
+	if o.DebounceLongest < o.DebounceQuiet {
+		fault("DISCOVERY_DEBOUNCE_LONGEST=%v: below DISCOVERY_DEBOUNCE_QUIET=%v", o.DebounceLongest, o.DebounceQuiet)
+	}
+	for _, positive := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"DISCOVERY_SNAPSHOT_INTERVAL", o.SnapshotInterval},
+		{"DISCOVERY_SWEEP_INTERVAL", o.SweepInterval},
+		{"DISCOVERY_DRAIN_DEADLINE", o.DrainDeadline},
+	} {
+		if positive.value <= 0 {
+			fault("%s=%v: not above 0", positive.name, positive.value)
+		}
+	}
+	for _, least := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"DISCOVERY_WARM_UP", o.WarmUp},
+		{"DISCOVERY_EMPTY_SERVICE_RETENTION", o.EmptyServiceRetention},
+		{"DISCOVERY_DEBOUNCE_QUIET", o.DebounceQuiet},
+		{"DISCOVERY_DRAIN_GRACE", o.DrainGrace},
+	} {
+		if least.value < 0 {
+			fault("%s=%v: below 0", least.name, least.value)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,202 @@
+package registry
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Outcome is what a check-in did.
+type Outcome int
+
+const (
+	// HostUnchanged: the host was known just so.
+	HostUnchanged Outcome = iota
+	// HostChanged: the host was known otherwise.
+	HostChanged
+	// HostNew: the host was not known.
+	HostNew
+)
+
+// CheckIn registers h, or is a heartbeat of h, which is the same: the host
+// lives for its TTL from now. All but its tags replaces what was known; tags
+// are laid over the known ones, and none is ever removed. The error is
+// ErrNotLoaded or nil. The registry keeps h.Tags.Other, which nobody may change
+// afterwards.
+//
+// In the common case nothing has changed; then only the time is noted, under
+// the shared lock and without allocating.
+func (r *Registry) CheckIn(h Host) (Outcome, error) {
+	r.mu.RLock()
+	if !r.isLoaded {
+		r.mu.RUnlock()
+		return 0, ErrNotLoaded
+	}
+	if e := r.find(h.Key); e != nil && e.host.covers(&h) {
+		e.beat(time.Since(r.born))
+		r.outbox.beat(e)
+		r.mu.RUnlock()
+		r.metrics.checkIns[HostUnchanged].Inc()
+		return HostUnchanged, nil
+	}
+	r.mu.RUnlock()
+
+	outcome := r.change(h)
+	r.metrics.checkIns[outcome].Inc()
+	return outcome, nil
+}
+
+// change checks in a host that was not known just so a moment ago.
+func (r *Registry) change(h Host) Outcome {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	record := Record{Host: &h, FirstSeen: now, LastCheckIn: now}
+	outcome := HostNew
+	if e := r.find(h.Key); e != nil {
+		outcome = HostChanged
+		record.FirstSeen = e.firstSeen
+		h.Tags = e.host.Tags.merge(h.Tags)
+	}
+	r.put(record)
+	r.outbox.change(Change{Key: h.Key, Record: &record})
+	if outcome == HostNew {
+		r.log.Info("host registered", "service", h.Service, "host", h.ID, "address", h.Address, "ttl", h.TTL.String())
+	} else {
+		r.log.Debug("host changed", "service", h.Service, "host", h.ID, "address", h.Address)
+	}
+	return outcome
+}
+
+// put makes record what the registry holds of its host. A host new to this
+// process lives for its TTL from now at least. r.mu must be held.
+func (r *Registry) put(record Record) {
+	h := record.Host
+	s := r.services[h.Service]
+	if s == nil {
+		s = &service{name: h.Service, hosts: map[string]*entry{}}
+		r.services[h.Service] = s
+		r.metrics.services.Set(float64(len(r.services)))
+	}
+	now := time.Since(r.born)
+	// A clock that was set back since may have stored a time to come.
+	beat := min(record.LastCheckIn.Sub(r.born), now)
+	e := s.hosts[h.ID]
+	if e == nil {
+		e = &entry{key: h.Key, host: h, firstSeen: record.FirstSeen, heldFrom: now}
+		e.lastBeat.Store(int64(beat))
+		s.hosts[h.ID] = e
+		r.index(e)
+		r.expiries.add(e, e.deadline())
+		r.hosts++
+		r.metrics.hosts.Set(float64(r.hosts))
+	} else {
+		r.unindex(e)
+		e.host = h
+		e.beat(beat)
+		r.index(e)
+		r.expiries.move(e, e.deadline())
+	}
+	r.tell(h.Service)
+}
+
+// Selection is some hosts of one service.
+type Selection struct {
+	Service string
+	// IP is where the hosts are; its zero value selects those of any address.
+	IP netip.Addr
+	// Port is where they listen; 0 selects those of any port.
+	Port uint16
+}
+
+// holds reports whether a host is selected.
+func (s Selection) holds(h *Host) bool {
+	return (!s.IP.IsValid() || s.IP == h.Address.Addr()) && (s.Port == 0 || s.Port == h.Address.Port())
+}
+
+// Remove takes out the selected hosts, at their own wish, and returns how many
+// they were. The error is ErrNotLoaded or nil.
+func (r *Registry) Remove(selected Selection) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	entries, err := r.selected(selected)
+	for _, e := range entries {
+		r.log.Info("host deregistered", "service", e.host.Service, "host", e.host.ID, "address", e.host.Address)
+		r.outbox.change(Change{Key: e.host.Key})
+		r.drop(e)
+		r.metrics.deregistrations.Inc()
+	}
+	return len(entries), err
+}
+
+// SetWeight gives the selected hosts a weight of 1 to 100, which stays until
+// another is set or checked in, and returns how many they were. The error is
+// ErrNotLoaded or nil.
+func (r *Registry) SetWeight(selected Selection, weight uint8) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	entries, err := r.selected(selected)
+	for _, e := range entries {
+		h := *e.host
+		h.Tags.Weight = weight
+		record := e.record(r.born)
+		record.Host = &h
+		r.put(record)
+		r.outbox.change(Change{Key: h.Key, Record: &record})
+	}
+	return len(entries), err
+}
+
+// selected returns the entries of a selection. r.mu must be held.
+func (r *Registry) selected(s Selection) ([]*entry, error) {
+	if !r.isLoaded {
+		return nil, ErrNotLoaded
+	}
+	known := r.services[s.Service]
+	if known == nil {
+		return nil, nil
+	}
+	var entries []*entry
+	for _, e := range known.hosts {
+		if s.holds(e.host) {
+			entries = append(entries, e)
+		}
+	}
+	return entries, nil
+}
+
+// drop forgets a host; its service stays known for a while. r.mu must be held.
+func (r *Registry) drop(e *entry) {
+	s := r.services[e.host.Service]
+	delete(s.hosts, e.host.ID)
+	r.unindex(e)
+	r.expiries.remove(e)
+	r.hosts--
+	r.metrics.hosts.Set(float64(r.hosts))
+	if len(s.hosts) == 0 {
+		s.emptySince = time.Since(r.born)
+		r.empties = append(r.empties, emptied{s, s.emptySince})
+	}
+	r.tell(s.name)
+}
+
+// index makes e findable by its repository. r.mu must be held.
+func (r *Registry) index(e *entry) {
+	if e.host.Repo == "" {
+		return
+	}
+	hosts := r.repos[e.host.Repo]
+	if hosts == nil {
+		hosts = map[*entry]struct{}{}
+		r.repos[e.host.Repo] = hosts
+	}
+	hosts[e] = struct{}{}
+}
+
+// unindex undoes index. r.mu must be held.
+func (r *Registry) unindex(e *entry) {
+	hosts := r.repos[e.host.Repo]
+	delete(hosts, e)
+	if len(hosts) == 0 {
+		delete(r.repos, e.host.Repo)
+	}
+}

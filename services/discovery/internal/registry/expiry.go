@@ -1,0 +1,112 @@
+package registry
+
+import (
+	"container/heap"
+	"context"
+	"time"
+)
+
+// expiryQueue orders entries by when the sweeper is to look at them. A beat
+// does not touch it: an entry whose time has come and which beat meanwhile is
+// put back for its new deadline, so a host costs one step per TTL, however
+// often it beats, and a tick costs nothing for the hosts that are not due.
+type expiryQueue []*entry
+
+func (q *expiryQueue) add(e *entry, due time.Duration) {
+	e.due = due
+	heap.Push((*expiryHeap)(q), e)
+}
+
+func (q *expiryQueue) move(e *entry, due time.Duration) {
+	e.due = due
+	heap.Fix((*expiryHeap)(q), e.index)
+}
+
+func (q *expiryQueue) remove(e *entry) { heap.Remove((*expiryHeap)(q), e.index) }
+
+// expiryHeap is expiryQueue as package heap wants it.
+type expiryHeap []*entry
+
+func (h expiryHeap) Len() int           { return len(h) }
+func (h expiryHeap) Less(i, j int) bool { return h[i].due < h[j].due }
+func (h expiryHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+func (h *expiryHeap) Push(e any) {
+	e.(*entry).index = len(*h)
+	*h = append(*h, e.(*entry))
+}
+func (h *expiryHeap) Pop() any {
+	last := len(*h) - 1
+	e := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return e
+}
+
+// emptied is a service whose last host went, and when.
+type emptied struct {
+	service *service
+	at      time.Duration
+}
+
+// sweepBatch is how many entries are looked at under one hold of the lock.
+const sweepBatch = 1024
+
+// sweepUntil drops dead hosts every SweepInterval until ctx ends.
+func (r *Registry) sweepUntil(ctx context.Context) {
+	ticker := time.NewTicker(r.options.SweepInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			for r.sweep(sweepBatch) {
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// sweep looks at up to limit entries that are due, drops the dead ones, and
+// reports whether others are left. A host that checks in meanwhile waits for
+// the lock, or is seen here to have done so: none is dropped after its beat.
+func (r *Registry) sweep(limit int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Since(r.born)
+	for range limit {
+		if len(r.expiries) == 0 || r.expiries[0].due > now {
+			r.forgetEmpty(now)
+			return false
+		}
+		e := r.expiries[0]
+		if deadline := e.deadline(); deadline > now {
+			r.expiries.move(e, deadline)
+			continue
+		}
+		r.log.Info("host expired", "service", e.host.Service, "host", e.host.ID, "address", e.host.Address, "ttl", e.host.TTL.String())
+		r.outbox.change(Change{Key: e.host.Key})
+		r.drop(e)
+		r.metrics.expiries.Inc()
+	}
+	return true
+}
+
+// forgetEmpty forgets the services that have been without hosts for long
+// enough. r.mu must be held.
+func (r *Registry) forgetEmpty(now time.Duration) {
+	for len(r.empties) > 0 && now-r.empties[0].at >= r.options.EmptyServiceRetention {
+		e := r.empties[0]
+		r.empties = r.empties[1:]
+		// Hosts may have come since, and gone again later.
+		if len(e.service.hosts) > 0 || e.service.emptySince != e.at {
+			continue
+		}
+		delete(r.services, e.service.name)
+		r.metrics.services.Set(float64(len(r.services)))
+		r.log.Info("service forgotten", "service", e.service.name)
+		r.tell(e.service.name)
+	}
+}

@@ -1,0 +1,139 @@
+package registry
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+// flushInterval is how often beats are handed to the Store. Changes go at once.
+const flushInterval = time.Second
+
+// outbox holds what the Store has not been told yet: at most one change and
+// one beat per host, so it stays small however long the Store is away.
+type outbox struct {
+	store   Store
+	log     *slog.Logger
+	metrics *metrics
+	born    time.Time     // the zero of the registry's clock
+	wake    chan struct{} // has a value when there are changes
+
+	mu      sync.Mutex
+	changes map[Key]Change
+	beats   []*entry
+}
+
+func newOutbox(store Store, log *slog.Logger, m *metrics, born time.Time) *outbox {
+	return &outbox{store: store, log: log, metrics: m, born: born, wake: make(chan struct{}, 1), changes: map[Key]Change{}}
+}
+
+// change takes a change to be stored; it replaces an earlier one of its host.
+func (o *outbox) change(c Change) {
+	o.mu.Lock()
+	o.changes[c.Key] = c
+	o.mu.Unlock()
+	select {
+	case o.wake <- struct{}{}:
+	default: // the writer has yet to see the last one
+	}
+}
+
+// beat takes note that e beat; how often does not matter.
+func (o *outbox) beat(e *entry) {
+	if e.beaten.Load() || !e.beaten.CompareAndSwap(false, true) {
+		return
+	}
+	o.mu.Lock()
+	o.beats = append(o.beats, e)
+	o.mu.Unlock()
+}
+
+// run hands changes and beats to the Store until ctx ends, and once more then.
+func (o *outbox) run(ctx context.Context) {
+	ticker := time.NewTicker(flushInterval)
+	defer ticker.Stop()
+	healthy := true
+	for {
+		select {
+		case <-o.wake:
+			healthy = o.hand(ctx, healthy, false)
+		case <-ticker.C:
+			healthy = o.hand(ctx, healthy, true)
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastFlush)
+			defer cancel()
+			o.hand(last, healthy, true)
+			return
+		}
+	}
+}
+
+// hand gives the Store all changes, and the beats too if so told. It reports
+// whether the Store took them, and logs when that is other than before. What
+// the Store did not take waits for the next call, which the ticker brings.
+func (o *outbox) hand(ctx context.Context, healthy, withBeats bool) bool {
+	err := o.handChanges(ctx)
+	if err == nil && withBeats {
+		err = o.handBeats(ctx)
+	}
+	switch {
+	case err != nil && healthy:
+		o.log.Error("the store does not take changes; they are kept and sent again", "error", err)
+	case err == nil && !healthy:
+		o.log.Info("the store takes changes again")
+	}
+	if err != nil {
+		o.metrics.storeErrors.Inc()
+	}
+	return err == nil
+}
+
+func (o *outbox) handChanges(ctx context.Context) error {
+	o.mu.Lock()
+	taken := o.changes
+	if len(taken) == 0 {
+		o.mu.Unlock()
+		return nil
+	}
+	o.changes = map[Key]Change{}
+	o.mu.Unlock()
+
+	err := o.store.Append(ctx, slices.Collect(maps.Values(taken)))
+	if err == nil {
+		return nil
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for key, c := range taken {
+		if _, newer := o.changes[key]; !newer {
+			o.changes[key] = c
+		}
+	}
+	return err
+}
+
+func (o *outbox) handBeats(ctx context.Context) error {
+	o.mu.Lock()
+	taken := o.beats
+	o.beats = make([]*entry, 0, len(taken))
+	o.mu.Unlock()
+	if len(taken) == 0 {
+		return nil
+	}
+	beats := make([]Beat, len(taken))
+	for i, e := range taken {
+		// Before the time is read, so that a beat after it is not missed.
+		e.beaten.Store(false)
+		beats[i] = Beat{e.key, o.born.Add(time.Duration(e.lastBeat.Load()))}
+	}
+	err := o.store.Flush(ctx, beats)
+	if err != nil {
+		for _, e := range taken {
+			o.beat(e)
+		}
+	}
+	return err
+}

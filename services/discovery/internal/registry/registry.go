@@ -1,0 +1,209 @@
+// Package registry knows which hosts each service has: it takes their
+// check-ins, drops a host when its TTL has passed since the last one, and tells
+// subscribers which services changed. The REST faces write to it and read from
+// it, xds reads from it, and a Store keeps it over restarts. Memory is the
+// truth for every read; the registry never waits for the Store to answer a
+// caller, and it knows nothing of HTTP or of Envoy.
+package registry
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// ErrNotLoaded is the answer to every call before the Store has been read: the
+// registry knows nothing yet, which is not the same as knowing of no host.
+var ErrNotLoaded = errors.New("the registry is not loaded yet")
+
+// Options is what a registry is made of. Every field is required.
+type Options struct {
+	// Store keeps the hosts; the registry is its only user and does not close it.
+	Store Store
+	// Log gets one line per host that comes, goes or expires.
+	Log *slog.Logger
+	// Metrics is where the registry's metrics are registered.
+	Metrics prometheus.Registerer
+	// SweepInterval is how often dead hosts are looked for: a dead host is gone
+	// its TTL and at most this after its last check-in.
+	SweepInterval time.Duration
+	// WarmUp is how long after a start with nothing restored the registry is
+	// not warm: the hosts of an earlier life may only be about to check in.
+	WarmUp time.Duration
+	// EmptyServiceRetention is how long a service whose last host went is still
+	// known, as one without hosts.
+	EmptyServiceRetention time.Duration
+}
+
+// Registry holds the hosts of all services. Its methods may be called from
+// many goroutines; Run must be running for anything to be loaded or to expire.
+type Registry struct {
+	store   Store
+	log     *slog.Logger
+	metrics *metrics
+	options Options
+	// born is the zero of the registry's clock; it carries a monotonic reading,
+	// so a step of the wall clock expires nobody.
+	born time.Time
+
+	loaded, warm chan struct{} // closed when so
+	outbox       *outbox
+
+	// mu guards all below. A check-in that changes nothing takes it for reading.
+	mu       sync.RWMutex
+	isLoaded bool
+	services map[string]*service
+	repos    map[string]map[*entry]struct{}
+	expiries expiryQueue
+	hosts    int
+	empties  []emptied // services without hosts, the longest empty first
+	feeds    []*Feed
+}
+
+// service is one known service: one that has, or lately had, a host.
+type service struct {
+	name  string
+	hosts map[string]*entry // by Key.ID
+	// emptySince is when the last host went, on the registry's clock.
+	emptySince time.Duration
+}
+
+// New makes a registry that holds nothing. Call Run to load it.
+func New(o Options) *Registry {
+	r := &Registry{
+		store:    o.Store,
+		log:      o.Log,
+		metrics:  newMetrics(o.Metrics),
+		options:  o,
+		born:     time.Now(),
+		loaded:   make(chan struct{}),
+		warm:     make(chan struct{}),
+		services: map[string]*service{},
+		repos:    map[string]map[*entry]struct{}{},
+	}
+	r.outbox = newOutbox(o.Store, o.Log, r.metrics, r.born)
+	return r
+}
+
+// Loaded is closed once the Store has been read.
+func (r *Registry) Loaded() <-chan struct{} { return r.loaded }
+
+// Warm is closed once the registry can be taken to know all hosts: when it was
+// loaded with some, or WarmUp after it was loaded with none.
+func (r *Registry) Warm() <-chan struct{} { return r.warm }
+
+// retryDelay is the time between attempts to reach a Store that fails.
+const retryDelay = time.Second
+
+// lastFlush bounds the handing over to the Store when Run ends.
+const lastFlush = 2 * time.Second
+
+// Run loads the registry from its Store, however often it takes, and then
+// expires hosts and hands changes to the Store until ctx ends. It returns nil,
+// after the last change was handed over or lastFlush has passed.
+func (r *Registry) Run(ctx context.Context) error {
+	if !r.load(ctx) {
+		return nil
+	}
+	var running sync.WaitGroup
+	defer running.Wait()
+	// Both end with ctx; Run waits for them.
+	running.Go(func() { r.follow(ctx) })
+	running.Go(func() { r.outbox.run(ctx) })
+	r.sweepUntil(ctx)
+	return nil
+}
+
+// load reads the Store until it answers, and reports whether it did before ctx
+// ended.
+func (r *Registry) load(ctx context.Context) bool {
+	for {
+		records, err := r.store.Load(ctx)
+		if err == nil {
+			r.restore(records)
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		r.log.Error("the registry cannot be loaded, trying again", "error", err, "in", retryDelay.String())
+		if !sleep(ctx, retryDelay) {
+			return false
+		}
+	}
+}
+
+// restore takes over what the Store held. Every host gets its full TTL from
+// now, since nobody could check in while this process was away.
+func (r *Registry) restore(records []Record) {
+	r.mu.Lock()
+	for _, record := range records {
+		r.put(record)
+	}
+	r.isLoaded = true
+	r.mu.Unlock()
+	close(r.loaded)
+	r.log.Info("registry loaded", "hosts", len(records))
+	if len(records) > 0 || r.options.WarmUp == 0 {
+		close(r.warm)
+		return
+	}
+	time.AfterFunc(r.options.WarmUp, func() { close(r.warm) })
+}
+
+// follow applies what other writers of the Store did until ctx ends.
+func (r *Registry) follow(ctx context.Context) {
+	for {
+		err := r.store.Follow(ctx, r.apply)
+		if ctx.Err() != nil {
+			return
+		}
+		r.log.Error("changes of other replicas cannot be followed, trying again", "error", err, "in", retryDelay.String())
+		if !sleep(ctx, retryDelay) {
+			return
+		}
+	}
+}
+
+// apply takes over changes and beats that other writers already stored.
+func (r *Registry) apply(changes []Change, beats []Beat) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range changes {
+		if c.Record != nil {
+			r.put(*c.Record)
+		} else if e := r.find(c.Key); e != nil {
+			r.drop(e)
+		}
+	}
+	for _, b := range beats {
+		if e := r.find(b.Key); e != nil {
+			e.beat(b.At.Sub(r.born))
+		}
+	}
+}
+
+// find returns the entry of k, or nil. r.mu must be held.
+func (r *Registry) find(k Key) *entry {
+	s := r.services[k.Service]
+	if s == nil {
+		return nil
+	}
+	return s.hosts[k.ID]
+}
+
+// sleep waits for d and reports whether it passed before ctx ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

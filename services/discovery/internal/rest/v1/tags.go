@@ -1,0 +1,144 @@
+package v1
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+)
+
+// The tags that mean something here; all others are kept as they are.
+const (
+	tagZone       = "az"
+	tagRegion     = "region"
+	tagInstanceID = "instance_id"
+	tagCanary     = "canary"
+	tagWeight     = "load_balancing_weight"
+)
+
+// readTags reads the tags field of a form, a JSON object, and adds to faults
+// what is wrong with it. Text is taken for canary and weight too, if it says
+// what a boolean or an integer would.
+func readTags(text string, faults *faults) registry.Tags {
+	var values map[string]json.RawMessage
+	if text == "" {
+		text = "{}"
+	}
+	if err := json.Unmarshal([]byte(text), &values); err != nil {
+		faults.add("tags: not a JSON object: %v", err)
+		return registry.Tags{}
+	}
+	if values == nil {
+		faults.add("tags: not a JSON object: null")
+		return registry.Tags{}
+	}
+	tags := registry.Tags{
+		Zone:       takeText(values, tagZone, faults),
+		Region:     takeText(values, tagRegion, faults),
+		InstanceID: takeText(values, tagInstanceID, faults),
+		Canary:     takeCanary(values, faults),
+		Weight:     takeWeight(values, faults),
+	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		var compact bytes.Buffer
+		// Cannot fail: the value was part of a JSON text that was read.
+		_ = json.Compact(&compact, values[name])
+		values[name] = compact.Bytes()
+	}
+	if len(values) > 0 {
+		tags.Other = values
+	}
+	return tags
+}
+
+// take removes a tag from values; a tag of null counts as not given.
+func take(values map[string]json.RawMessage, name string) (json.RawMessage, bool) {
+	value, ok := values[name]
+	delete(values, name)
+	return value, ok && string(value) != "null"
+}
+
+func takeText(values map[string]json.RawMessage, name string, faults *faults) string {
+	value, given := take(values, name)
+	if !given {
+		faults.add("tags.%s: missing", name)
+		return ""
+	}
+	var text string
+	if json.Unmarshal(value, &text) != nil {
+		faults.add("tags.%s: %s is not a string", name, value)
+	}
+	return text
+}
+
+func takeCanary(values map[string]json.RawMessage, faults *faults) *bool {
+	value, given := take(values, tagCanary)
+	if !given {
+		return nil
+	}
+	canary := false
+	switch unquote(value) {
+	case "true":
+		canary = true
+	case "false":
+	default:
+		faults.add("tags.%s: %s is not true or false", tagCanary, value)
+	}
+	return &canary
+}
+
+func takeWeight(values map[string]json.RawMessage, faults *faults) uint8 {
+	value, given := take(values, tagWeight)
+	if !given {
+		return 0
+	}
+	weight, err := readWeight(unquote(value))
+	if err != nil {
+		faults.add("tags.%s: %v", tagWeight, err)
+	}
+	return weight
+}
+
+// unquote returns what a JSON string says, and any other value as written.
+func unquote(value json.RawMessage) string {
+	var text string
+	if json.Unmarshal(value, &text) == nil {
+		return text
+	}
+	return string(value)
+}
+
+// readWeight reads a load balancing weight.
+func readWeight(text string) (uint8, error) {
+	weight, err := strconv.ParseUint(text, 10, 8)
+	if err != nil || weight < 1 || weight > 100 {
+		return 0, fmt.Errorf("%q is not an integer from 1 to 100", text)
+	}
+	return uint8(weight), nil
+}
+
+// showTags is what lists show of tags.
+func showTags(t *registry.Tags) map[string]json.RawMessage {
+	shown := make(map[string]json.RawMessage, len(t.Other)+5)
+	maps.Copy(shown, t.Other)
+	shown[tagZone] = quote(t.Zone)
+	shown[tagRegion] = quote(t.Region)
+	shown[tagInstanceID] = quote(t.InstanceID)
+	if t.Canary != nil {
+		shown[tagCanary] = strconv.AppendBool(nil, *t.Canary)
+	}
+	if t.Weight != 0 {
+		shown[tagWeight] = strconv.AppendUint(nil, uint64(t.Weight), 10)
+	}
+	return shown
+}
+
+// quote writes text as a JSON string.
+func quote(text string) json.RawMessage {
+	quoted, _ := json.Marshal(text) // a string always can be
+	return quoted
+}

@@ -1,0 +1,217 @@
+// Package file keeps hosts in memory and writes them, every few seconds in
+// which something changed and at the end, to one snapshot file. It is the store
+// behind the URL file:///path, and the registry is its only caller. What came
+// after the last snapshot is lost in a crash; a crash while writing loses
+// nothing more, since a file is never changed in place, and a file that cannot
+// be read is set aside and never stops the start.
+package file
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+)
+
+// Store is a registry.Store in memory with a snapshot file.
+type Store struct {
+	path  string
+	log   *slog.Logger
+	done  chan struct{}  // closed by Close
+	loops sync.WaitGroup // of the goroutine that writes
+
+	mu      sync.Mutex
+	records map[registry.Key]registry.Record
+	loaded  bool // the file has been read, so it may be written over
+	changed bool // since the last snapshot; beats alone do not count
+}
+
+// Open returns a store over the file at path, which need not be there yet, and
+// writes a snapshot every interval, above 0. Its directory is made if missing.
+// The error is that of a directory that cannot be had. The caller must Close
+// the store.
+func Open(path string, interval time.Duration, log *slog.Logger) (*Store, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("make the directory of snapshot %s: %w", path, err)
+	}
+	s := &Store{path: path, log: log, done: make(chan struct{}), records: map[registry.Key]registry.Record{}}
+	// Ends with Close, which waits for it.
+	s.loops.Go(func() { s.writeEvery(interval) })
+	return s, nil
+}
+
+// Load reads the snapshot on its first call; later calls return what is kept.
+// No file is no hosts; one that is not whole is renamed, with the reason in the
+// log, and is no hosts either. The error is that of a file that is there but
+// cannot be opened or read.
+func (s *Store) Load(context.Context) ([]registry.Record, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.loaded {
+		if err := s.read(); err != nil {
+			return nil, err
+		}
+		s.loaded = true
+	}
+	return slices.Collect(maps.Values(s.records)), nil
+}
+
+// read fills the store from its file. s.mu must be held.
+func (s *Store) read() error {
+	f, err := os.Open(s.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read snapshot: %w", err)
+	}
+	defer f.Close()
+	records, err := decode(f)
+	var corrupt *corruptError
+	if errors.As(err, &corrupt) {
+		s.setAside(corrupt)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read snapshot %s: %w", s.path, err)
+	}
+	for _, record := range records {
+		s.records[record.Host.Key] = record
+	}
+	return nil
+}
+
+// setAside renames a file that cannot be understood, so that an operator can
+// look at it and the next snapshot does not replace it.
+func (s *Store) setAside(why *corruptError) {
+	aside := s.path + time.Now().UTC().Format(".bad-20060102T150405.000")
+	if err := os.Rename(s.path, aside); err != nil {
+		s.log.Error("the snapshot is not whole and cannot be set aside; starting without hosts",
+			"path", s.path, "reason", why, "error", err)
+		return
+	}
+	s.log.Error("the snapshot is not whole; starting without hosts", "path", s.path, "set aside as", aside, "reason", why)
+}
+
+// Append takes the changes over; the next snapshot has them.
+func (s *Store) Append(_ context.Context, changes []registry.Change) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range changes {
+		if c.Record == nil {
+			delete(s.records, c.Key)
+		} else {
+			s.records[c.Key] = *c.Record
+		}
+	}
+	s.changed = s.changed || len(changes) > 0
+	return nil
+}
+
+// Flush takes over the times of the beats; they are written with the next
+// change, or at the end.
+func (s *Store) Flush(_ context.Context, beats []registry.Beat) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, b := range beats {
+		if record, ok := s.records[b.Key]; ok {
+			record.LastCheckIn = b.At
+			s.records[b.Key] = record
+		}
+	}
+	return nil
+}
+
+// Follow waits for ctx to end: a snapshot file has one writer.
+func (s *Store) Follow(ctx context.Context, _ func([]registry.Change, []registry.Beat)) error {
+	<-ctx.Done()
+	return nil
+}
+
+// Close writes a last snapshot and ends the store. It returns the error of
+// that snapshot. It must not be called twice.
+func (s *Store) Close() error {
+	close(s.done)
+	s.loops.Wait()
+	s.mu.Lock()
+	s.changed = true // beats since the last snapshot are worth it now
+	s.mu.Unlock()
+	return s.snapshot()
+}
+
+// writeEvery writes snapshots until Close.
+func (s *Store) writeEvery(interval time.Duration) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	healthy := true
+	for {
+		select {
+		case <-ticker.C:
+		case <-s.done:
+			return
+		}
+		err := s.snapshot()
+		switch {
+		case err != nil && healthy:
+			s.log.Error("no snapshot can be written, trying on", "error", err, "every", interval.String())
+		case err == nil && !healthy:
+			s.log.Info("snapshots are written again", "path", s.path)
+		}
+		healthy = err == nil
+	}
+}
+
+// snapshot writes the file, if there is anything new and the old one was read.
+func (s *Store) snapshot() error {
+	s.mu.Lock()
+	if !s.loaded || !s.changed {
+		s.mu.Unlock()
+		return nil
+	}
+	records := slices.Collect(maps.Values(s.records))
+	s.changed = false
+	s.mu.Unlock()
+
+	err := replace(s.path, func(f *os.File) error { return encode(f, records) })
+	if err != nil {
+		s.mu.Lock()
+		s.changed = true
+		s.mu.Unlock()
+		return fmt.Errorf("write snapshot %s: %w", s.path, err)
+	}
+	return nil
+}
+
+// replace makes the file at path hold what write writes, or leaves it as it
+// was: the new content is on the disk before it gets the name.
+func replace(path string, write func(*os.File) error) error {
+	aside := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
+	f, err := os.OpenFile(aside, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	if err = write(f); err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(aside, path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	// Only with its directory on the disk does the new name survive a crash.
+	return errors.Join(dir.Sync(), dir.Close())
+}
