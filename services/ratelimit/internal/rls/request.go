@@ -33,7 +33,7 @@ func readRequest(in *pb.RateLimitRequest, out *limiter.Request) error {
 
 // readDescriptor reads one descriptor; hits is counted where it says nothing.
 func readDescriptor(in *commonpb.RateLimitDescriptor, hits uint64, out *limiter.Descriptor) error {
-	out.Hits = hits
+	*out = limiter.Descriptor{Entries: out.Entries, Hits: hits}
 	if in.GetIsNegativeHits() {
 		return errors.New("is_negative_hits: not supported yet")
 	}
