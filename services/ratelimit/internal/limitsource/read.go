@@ -81,18 +81,18 @@ func (r *reader) enter(directory string, above []fs.FileInfo) error {
 			continue
 		}
 		path := filepath.Join(directory, e.Name())
-		info, err := os.Stat(path)
+		target, err := os.Stat(path)
 		if errors.Is(err, fs.ErrNotExist) && e.Type()&fs.ModeSymlink == 0 {
 			continue // removed since the directory was listed
 		}
 		switch {
 		case err != nil:
 			r.files = append(r.files, file{path: path, err: err})
-		case info.IsDir() && len(above) < maxDirectories:
+		case target.IsDir() && len(above) < maxDirectories:
 			if err := r.enter(path, append(above, info)); err != nil {
 				r.files = append(r.files, file{path: path, err: err})
 			}
-		case info.Mode().IsRegular():
+		case target.Mode().IsRegular():
 			text, err := readFile(path)
 			r.files = append(r.files, file{path, text, err})
 		}

@@ -2,6 +2,8 @@ package limitsource
 
 import (
 	"context"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -23,9 +25,12 @@ func (s *Source) Run(ctx context.Context) {
 	}
 	defer watcher.Close()
 	path := s.pathFromRoot()
-	watched := map[string]bool{}
+	watched := map[string]fs.FileInfo{}
 	for {
-		s.watch(watcher, watched, path)
+		// What changed before a watch began is told by nobody.
+		for s.watch(watcher, watched, path) {
+			s.reload(ctx)
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -78,9 +83,9 @@ func (s *Source) pathFromRoot() []string {
 }
 
 // watch makes watcher watch the directories on the path and those that hold
-// rule files, as they are now. The same name may have become another
-// directory, which only adding it again makes watched.
-func (s *Source) watch(watcher *fsnotify.Watcher, watched map[string]bool, path []string) {
+// rule files, as they are now, and says whether one of them is new. A name may
+// have come to stand for another directory, which makes it new again.
+func (s *Source) watch(watcher *fsnotify.Watcher, watched map[string]fs.FileInfo, path []string) bool {
 	wanted := map[string]bool{}
 	for _, d := range append(path[:len(path):len(path)], s.last.directories...) {
 		wanted[d] = true
@@ -91,11 +96,19 @@ func (s *Source) watch(watcher *fsnotify.Watcher, watched map[string]bool, path 
 			delete(watched, d)
 		}
 	}
+	news := false
 	for d := range wanted {
-		if watcher.Add(d) == nil { // one that is not there yet shows in its parent
-			watched[d] = true
+		info, err := os.Stat(d)
+		if err != nil || watcher.Add(d) != nil {
+			delete(watched, d) // when it comes back, its parent tells
+			continue
 		}
+		if before, ok := watched[d]; !ok || !os.SameFile(before, info) {
+			news = true
+		}
+		watched[d] = info
 	}
+	return news
 }
 
 // concerns says whether a change of name can be a change of the rules: it is

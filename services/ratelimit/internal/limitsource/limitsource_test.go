@@ -1,0 +1,320 @@
+package limitsource
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm"
+	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm/fixedwindow"
+	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
+)
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
+// sink keeps the rules in force.
+type sink struct{ rules atomic.Pointer[limits.Set] }
+
+func (s *sink) SetRules(rules *limits.Set) { s.rules.Store(rules) }
+
+// String shows the rules in force: each rule's file and line in /rlconfig.
+func (s *sink) String() string {
+	var lines []string
+	for d := range s.rules.Load().Domains() {
+		for _, r := range d.Rules {
+			lines = append(lines, filepath.Base(r.Place.File)+" "+r.String())
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// never is a poll that a test does not live to see.
+const never = time.Hour
+
+// watching makes a source of directory, loads it and, if poll is set, runs it
+// until the test ends.
+func watching(t *testing.T, root, directory string, poll time.Duration) (*Source, *sink) {
+	rules := &sink{}
+	rules.SetRules(limits.NewSet(nil))
+	s := New(Options{
+		Directory: directory,
+		Root:      root,
+		IgnoreDot: true,
+		Poll:      poll,
+		Parser: &limits.Parser{
+			Algorithms:     []algorithm.Algorithm{fixedwindow.Algorithm{}},
+			NearLimitRatio: 0.8,
+			Stats:          limits.NewStats(prometheus.NewRegistry()),
+		},
+		Sink:    rules,
+		Log:     slog.New(slog.DiscardHandler),
+		Metrics: prometheus.NewRegistry(),
+	})
+	s.Load()
+	if poll > 0 {
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		// Ends when the test does, which waits for it.
+		go func() {
+			defer close(done)
+			s.Run(ctx)
+		}()
+		t.Cleanup(func() {
+			cancel()
+			<-done
+		})
+	}
+	return s, rules
+}
+
+// rule is a file of one domain with one rule.
+func rule(domain, key string) string {
+	return "domain: " + domain + "\ndescriptors:\n- {key: " + key + ", rate_limit: {unit: hour, requests_per_unit: 1}}\n"
+}
+
+// in is the rule's line as sink shows it.
+func in(file, domain, key string) string {
+	return file + " " + domain + "." + key + ": unit=HOUR requests_per_unit=1"
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
+}
+
+func TestLoadReadsEveryFileBelowTheDirectory(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir+"/a.yaml", rule("a", "k"))
+	write(t, dir+"/team/b", rule("b", "k"))
+	write(t, dir+"/.hidden", "not rules")
+	write(t, dir+"/.git/config", "not rules")
+	require.NoError(t, os.Symlink(dir, dir+"/team/back"))
+	s, rules := watching(t, dir, dir, 0)
+	require.Equal(t, in("a.yaml", "a", "k")+"\n"+in("b", "b", "k"), rules.String())
+	require.Empty(t, s.Refused())
+	require.Equal(t, 1.0, testutil.ToFloat64(s.stats.loadSuccess))
+}
+
+func TestLoadTakesWhatIsGoodAndSaysWhatIsNot(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir+"/bad.yaml", "domain: b\nlimits: 5\n")
+	write(t, dir+"/good.yaml", rule("g", "k"))
+	require.NoError(t, os.Symlink("nowhere", dir+"/link.yaml"))
+	s, rules := watching(t, dir, dir, 0)
+	require.Equal(t, in("good.yaml", "g", "k"), rules.String())
+	require.Equal(t, []string{
+		dir + `/bad.yaml:2:1: a rule file has no key "limits"; it has domain, descriptors`,
+		"read rule file " + dir + "/link.yaml: stat " + dir + "/link.yaml: no such file or directory",
+	}, s.Refused())
+	require.Equal(t, 1.0, testutil.ToFloat64(s.stats.loadError))
+}
+
+// Each step writes or removes ("") files, and shows what is in force then.
+func TestTheLastGoodRulesOfEachDomainStay(t *testing.T) {
+	const bad = "domain: [\n"
+	type step struct {
+		files   map[string]string
+		want    []string
+		refused int
+	}
+	for _, c := range []struct {
+		name  string
+		steps []step
+	}{
+		{"a_bad_file_keeps_its_domain_and_others_load", []step{
+			{map[string]string{"a": rule("a", "k"), "b": rule("b", "k")}, []string{in("a", "a", "k"), in("b", "b", "k")}, 0},
+			{map[string]string{"a": bad, "b": rule("b", "new")}, []string{in("a", "a", "k"), in("b", "b", "new")}, 1},
+			{map[string]string{"a": rule("a", "new")}, []string{in("a", "a", "new"), in("b", "b", "new")}, 0},
+		}},
+		{"a_removed_file_takes_its_rules_along", []step{
+			{map[string]string{"a": rule("a", "k"), "b": rule("b", "k")}, []string{in("a", "a", "k"), in("b", "b", "k")}, 0},
+			{map[string]string{"a": ""}, []string{in("b", "b", "k")}, 0},
+		}},
+		{"a_bad_file_under_another_name_keeps_the_domain_that_it_names", []step{
+			{map[string]string{"a": rule("a", "k")}, []string{in("a", "a", "k")}, 0},
+			{map[string]string{"a": "", "z": "domain: a\nx: y\n"}, []string{in("a", "a", "k")}, 1},
+		}},
+		{"a_second_file_for_a_domain_does_not_take_it_over", []step{
+			{map[string]string{"m": rule("a", "k")}, []string{in("m", "a", "k")}, 0},
+			{map[string]string{"b": rule("a", "other")}, []string{in("m", "a", "k")}, 1},
+			{map[string]string{"m": ""}, []string{in("b", "a", "other")}, 0},
+		}},
+		{"of_two_new_files_for_a_domain_the_first_by_name_has_it", []step{
+			{map[string]string{"x": rule("a", "k"), "b": rule("a", "other")}, []string{in("b", "a", "other")}, 1},
+		}},
+		{"a_file_that_claims_a_taken_domain_keeps_its_own", []step{
+			{map[string]string{"a": rule("a", "k"), "b": rule("b", "k")}, []string{in("a", "a", "k"), in("b", "b", "k")}, 0},
+			{map[string]string{"b": rule("a", "new")}, []string{in("a", "a", "k"), in("b", "b", "k")}, 1},
+		}},
+		{"a_bad_file_again_keeps_what_was_good_at_first", []step{
+			{map[string]string{"a": rule("a", "k")}, []string{in("a", "a", "k")}, 0},
+			{map[string]string{"a": bad}, []string{in("a", "a", "k")}, 1},
+			{map[string]string{"a": bad + "\n"}, []string{in("a", "a", "k")}, 1},
+		}},
+		{"an_emptied_directory_has_no_rules", []step{
+			{map[string]string{"a": rule("a", "k")}, []string{in("a", "a", "k")}, 0},
+			{map[string]string{"a": ""}, nil, 0},
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			s, rules := watching(t, dir, dir, 0)
+			for i, step := range c.steps {
+				for name, text := range step.files {
+					if text == "" {
+						require.NoError(t, os.Remove(filepath.Join(dir, name)))
+						continue
+					}
+					write(t, filepath.Join(dir, name), text)
+				}
+				s.reload(t.Context())
+				require.Equal(t, strings.Join(step.want, "\n"), rules.String(), "step %d", i)
+				require.Len(t, s.Refused(), step.refused, "step %d", i)
+			}
+		})
+	}
+}
+
+func TestADirectoryThatGoesAwayKeepsItsRules(t *testing.T) {
+	root := t.TempDir()
+	write(t, root+"/config/a", rule("a", "k"))
+	s, rules := watching(t, root, root+"/config", 0)
+	require.NoError(t, os.Rename(root+"/config", root+"/away"))
+	s.reload(t.Context())
+	require.Equal(t, in("a", "a", "k"), rules.String())
+	require.Len(t, s.Refused(), 1)
+	require.Contains(t, s.Refused()[0], "no such file or directory")
+	require.NoError(t, os.Rename(root+"/away", root+"/config"))
+	s.reload(t.Context())
+	require.Empty(t, s.Refused())
+}
+
+func TestWhatHasNotChangedIsNotLoadedAgain(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir+"/a", rule("a", "k"))
+	s, rules := watching(t, dir, dir, 0)
+	before := rules.rules.Load()
+	write(t, dir+"/a", rule("a", "k"))
+	s.reload(t.Context())
+	require.Same(t, before, rules.rules.Load())
+	require.Equal(t, 1.0, testutil.ToFloat64(s.stats.loadSuccess))
+}
+
+// Each case changes the rules of the domain a from k to new, in one way that
+// rules are brought to servers. The poll never comes, so that the watch alone
+// must see it.
+func TestEveryWayToChangeFilesIsSeen(t *testing.T) {
+	swap := func(t *testing.T, target, link string) {
+		require.NoError(t, os.Symlink(target, link+".new"))
+		require.NoError(t, os.Rename(link+".new", link))
+	}
+	for _, c := range []struct {
+		name string
+		// prepare lays out rules below root and returns the directory.
+		prepare func(t *testing.T, root string) string
+		change  func(t *testing.T, root string)
+	}{
+		{"a_file_is_written", func(t *testing.T, root string) string {
+			write(t, root+"/config/a", rule("a", "k"))
+			return root + "/config"
+		}, func(t *testing.T, root string) {
+			write(t, root+"/config/a", rule("a", "new"))
+		}},
+		{"a_file_is_renamed_over_another", func(t *testing.T, root string) string {
+			write(t, root+"/config/a", rule("a", "k"))
+			return root + "/config"
+		}, func(t *testing.T, root string) {
+			write(t, root+"/a.new", rule("a", "new"))
+			require.NoError(t, os.Rename(root+"/a.new", root+"/config/a"))
+		}},
+		{"a_file_comes_in_a_new_directory", func(t *testing.T, root string) string {
+			write(t, root+"/config/team/b", rule("b", "k"))
+			return root + "/config"
+		}, func(t *testing.T, root string) {
+			write(t, root+"/config/other/a", rule("a", "new"))
+		}},
+		{"a_file_is_written_in_a_directory_below", func(t *testing.T, root string) string {
+			write(t, root+"/config/team/a", rule("a", "k"))
+			return root + "/config"
+		}, func(t *testing.T, root string) {
+			write(t, root+"/config/team/a", rule("a", "new"))
+		}},
+		{"a_link_at_the_root_is_swapped", func(t *testing.T, root string) string {
+			write(t, root+"/v1/config/a", rule("a", "k"))
+			write(t, root+"/v2/config/a", rule("a", "new"))
+			require.NoError(t, os.Symlink("v1", root+"/current"))
+			return root + "/current/config"
+		}, func(t *testing.T, root string) {
+			swap(t, "v2", root+"/current")
+		}},
+		{"a_ConfigMap_is_updated", func(t *testing.T, root string) string {
+			write(t, root+"/config/..1/a", rule("a", "k"))
+			require.NoError(t, os.Symlink("..1", root+"/config/..data"))
+			require.NoError(t, os.Symlink("..data/a", root+"/config/a"))
+			return root + "/config"
+		}, func(t *testing.T, root string) {
+			write(t, root+"/config/..2/a", rule("a", "new"))
+			swap(t, "..2", root+"/config/..data")
+			require.NoError(t, os.RemoveAll(root+"/config/..1"))
+		}},
+		{"the_directory_appears", func(t *testing.T, root string) string {
+			return root + "/current/config"
+		}, func(t *testing.T, root string) {
+			write(t, root+"/v1/config/a", rule("a", "new"))
+			require.NoError(t, os.Symlink("v1", root+"/current"))
+		}},
+		{"the_directory_is_replaced", func(t *testing.T, root string) string {
+			write(t, root+"/config/a", rule("a", "k"))
+			return root + "/config"
+		}, func(t *testing.T, root string) {
+			write(t, root+"/next/a", rule("a", "new"))
+			require.NoError(t, os.RemoveAll(root+"/config"))
+			require.NoError(t, os.Rename(root+"/next", root+"/config"))
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			root := t.TempDir()
+			directory := c.prepare(t, root)
+			top := root + "/current"
+			if !strings.HasPrefix(directory, top) {
+				top = directory
+			}
+			_, rules := watching(t, top, directory, never)
+			c.change(t, root)
+			servicetest.Eventually(t, "the new rule is in force", func() bool {
+				return strings.Contains(rules.String(), in("a", "a", "new"))
+			})
+		})
+	}
+}
+
+func TestThePollSeesWhatTheFileSystemDidNotTell(t *testing.T) {
+	root := t.TempDir()
+	write(t, root+"/elsewhere/a", rule("a", "k"))
+	require.NoError(t, os.MkdirAll(root+"/config", 0o755))
+	require.NoError(t, os.Symlink(root+"/elsewhere/a", root+"/config/a"))
+	_, rules := watching(t, root+"/config", root+"/config", 10*time.Millisecond)
+	write(t, root+"/elsewhere/a", rule("a", "new")) // no directory that is watched
+	servicetest.Eventually(t, "the new rule is in force", func() bool {
+		return rules.String() == in("a", "a", "new")
+	})
+}
+
+func TestTooLargeAFileIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir+"/a", "domain: a\n")
+	require.NoError(t, os.Truncate(dir+"/a", maxFile+1))
+	s, _ := watching(t, dir, dir, 0)
+	require.Equal(t, []string{"read rule file " + dir + "/a: larger than 16777216 bytes"}, s.Refused())
+}
