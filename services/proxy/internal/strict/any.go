@@ -90,7 +90,9 @@ func Unpack(packed *anypb.Any) (proto.Message, error) {
 	}
 	m := t.New().Interface()
 	if err := proto.Unmarshal(packed.GetValue(), m); err != nil {
-		return nil, fmt.Errorf("unpack %s: %w", t.Descriptor().FullName(), err)
+		// The library varies its spaces from build to build.
+		text := strings.ReplaceAll(err.Error(), "\u00a0", " ")
+		return nil, fmt.Errorf("unpack %s: %s", t.Descriptor().FullName(), text)
 	}
 	return m, nil
 }
