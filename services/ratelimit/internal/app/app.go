@@ -100,7 +100,7 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 		Metrics: metrics,
 	})
 	source.Load()
-	a.group.Add(loop("rule source", source.Run))
+	a.group.Add(daemon.Background("rule source", source.Run))
 
 	health := newHealth(store, log)
 	adminListener, err := listen("admin", address(o.DebugHost, o.DebugPort), "DEBUG_PORT")
@@ -125,7 +125,7 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	a.group.Add(serveGRPC(grpcListener, service, health, o))
 
 	// Last, so that it is the first to hear of the stop.
-	probe := loop("health", health.run)
+	probe := daemon.Background("health", health.run)
 	probe.Drain = health.drain
 	a.group.Add(probe)
 
@@ -154,16 +154,6 @@ func openStore(o Options, metrics prometheus.Registerer) (limiter.Store, error) 
 		return store, nil
 	}
 	return nil, fmt.Errorf("BACKEND_TYPE=%s: not one of %s", o.BackendType, builtin.BackendNames())
-}
-
-// loop makes a part of a function that works until its context ends.
-func loop(name string, run func(context.Context)) daemon.Part {
-	ctx, cancel := context.WithCancel(context.Background())
-	return daemon.Part{
-		Name: name,
-		Run:  func() error { run(ctx); return nil },
-		Stop: func(context.Context) error { cancel(); return nil },
-	}
 }
 
 // serveRules writes one line for each rule in force, and before them, as

@@ -47,14 +47,14 @@ func (h *serviceHealth) state() admin.State {
 	return h.now
 }
 
-// run probes the store until ctx ends.
-func (h *serviceHealth) run(ctx context.Context) {
+// run probes the store until ctx ends. The error is always nil.
+func (h *serviceHealth) run(ctx context.Context) error {
 	tick := time.NewTicker(probeInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-tick.C:
 			h.probe(ctx)
 		}

@@ -42,7 +42,8 @@ type Options struct {
 type Source struct {
 	options Options
 	stats   *stats
-	// last is the directory as it was last applied, good or not.
+	// last is the directory as it was last read; its files are those that were
+	// last applied, good or not.
 	last snapshot
 	// good holds the domains in force.
 	good map[string]*limits.Domain
@@ -77,6 +78,7 @@ const settle = 20 * time.Millisecond
 // comes back to them.
 func (s *Source) reload(ctx context.Context) {
 	before, beforeErr := read(s.options.Directory, s.options.IgnoreDot)
+	s.last.directories = before.directories // an empty one is watched too
 	if beforeErr == nil && before.hash == s.last.hash {
 		return
 	}
@@ -87,6 +89,7 @@ func (s *Source) reload(ctx context.Context) {
 		case <-time.After(settle):
 		}
 		now, err := read(s.options.Directory, s.options.IgnoreDot)
+		s.last.directories = now.directories
 		if now.hash == before.hash && (err == nil) == (beforeErr == nil) {
 			if now.hash != s.last.hash {
 				s.apply(now, err)

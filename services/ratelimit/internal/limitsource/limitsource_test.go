@@ -67,7 +67,7 @@ func watching(t *testing.T, root, directory string, poll time.Duration) (*Source
 		// Ends when the test does, which waits for it.
 		go func() {
 			defer close(done)
-			s.Run(ctx)
+			_ = s.Run(ctx)
 		}()
 		t.Cleanup(func() {
 			cancel()

@@ -13,15 +13,15 @@ import (
 
 // Run reloads whenever the files change, until ctx ends. It hears of changes
 // from the file system, and looks for itself at each poll, since not every
-// file system tells. Call Load first.
-func (s *Source) Run(ctx context.Context) {
+// file system tells. Call Load first. The error is always nil.
+func (s *Source) Run(ctx context.Context) error {
 	poll := time.NewTicker(s.options.Poll)
 	defer poll.Stop()
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		s.options.Log.Warn("rule directory is polled only", "error", err)
 		s.poll(ctx, poll.C)
-		return
+		return nil
 	}
 	defer watcher.Close()
 	path := s.pathFromRoot()
@@ -33,7 +33,7 @@ func (s *Source) Run(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-poll.C:
 		case err := <-watcher.Errors:
 			s.options.Log.Warn("watch of the rule directory", "error", err)
