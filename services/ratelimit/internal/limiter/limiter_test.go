@@ -232,6 +232,16 @@ func usual() *limiter.Request {
 	return &limiter.Request{Domain: "d", Descriptors: []limiter.Descriptor{of("user", "alice", 1), of("path", "/x", 1)}}
 }
 
+func TestCheckOnTheMemoryStoreDoesNotAllocate(t *testing.T) {
+	l := open(t, newMemory())
+	req, a := usual(), limiter.Answer{}
+	servicetest.Allocations(t, 0, func() {
+		if err := l.Check(context.Background(), req, &a); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func BenchmarkCheck(b *testing.B) {
 	l := open(b, newMemory())
 	b.ReportAllocs()

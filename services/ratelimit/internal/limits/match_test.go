@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
 )
 
 const matchRules = `
@@ -60,11 +62,11 @@ var matched = []Entry{{"user", "alice"}, {"path", "/x"}}
 
 func TestMatchDoesNotAllocate(t *testing.T) {
 	d := parse(t, matchRules)
-	require.Zero(t, testing.AllocsPerRun(100, func() {
+	servicetest.Allocations(t, 0, func() {
 		if d.Match(matched) == nil {
 			t.Error("no rule")
 		}
-	}))
+	})
 }
 
 func BenchmarkMatch(b *testing.B) {
