@@ -111,16 +111,20 @@ func TestAction(t *testing.T) {
 	}
 }
 
-func TestList(t *testing.T) {
+// several makes a list of four policies, of which the second makes none.
+func several(t testing.TB, l *descriptor.List) (appendAll func()) {
 	policies := parse(t, `{"actions": [`+ip+`]}`, `{"actions": [`+user+`,`+other+`]}`, `{"actions": [`+user+`,{"destination_cluster": {}}]}`, `{"actions": [`+ip+`]}`)
 	in := request()
-	var l descriptor.List
-	appendAll := func() {
+	return func() {
 		for i := range policies {
-			policies[i].Append(&l, in)
+			policies[i].Append(l, in)
 		}
 	}
+}
 
+func TestListKeepsDescriptorsApart(t *testing.T) {
+	var l descriptor.List
+	appendAll := several(t, &l)
 	appendAll()
 	require.Equal(t, "remote_address=192.0.2.7 user=ann,destination_cluster=echo remote_address=192.0.2.7", show(&l),
 		"a dropped descriptor leaves no trace, equal ones stay")
@@ -128,7 +132,11 @@ func TestList(t *testing.T) {
 	require.Zero(t, l.Len())
 	appendAll()
 	require.Equal(t, 3, l.Len())
+}
 
+func TestListUsedAgainAllocatesNothing(t *testing.T) {
+	var l descriptor.List
+	appendAll := several(t, &l)
 	servicetest.Allocations(t, 0, func() {
 		l.Reset()
 		appendAll()
