@@ -1,0 +1,173 @@
+package cluster
+
+import (
+	"net/netip"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+)
+
+// Fields are the supported fields of the messages that Parse and
+// ParseAssignment read.
+func Fields() strict.Fields {
+	return strict.Fields{
+		"envoy.config.cluster.v3.Cluster": {
+			"name", "type", "connect_timeout", "lb_policy", "load_assignment", "eds_cluster_config",
+			"typed_extension_protocol_options",
+		},
+		"envoy.config.cluster.v3.Cluster.EdsClusterConfig": {"eds_config", "service_name"},
+
+		"envoy.config.endpoint.v3.ClusterLoadAssignment": {"cluster_name", "endpoints"},
+		"envoy.config.endpoint.v3.LocalityLbEndpoints":   {"locality", "lb_endpoints", "load_balancing_weight"},
+		"envoy.config.endpoint.v3.LbEndpoint":            {"endpoint", "health_status", "load_balancing_weight"},
+		"envoy.config.endpoint.v3.Endpoint":              {"address"},
+
+		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions":                    {"explicit_http_config"},
+		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig": {"http_protocol_options", "http2_protocol_options"},
+		"envoy.config.core.v3.Http1ProtocolOptions":                                 {},
+		"envoy.config.core.v3.Http2ProtocolOptions":                                 {},
+	}
+}
+
+// protocolOptions is the key of the one typed extension that a cluster has.
+const protocolOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+// Config is a checked cluster configuration.
+type Config struct {
+	// Message is what it was made of, for the config dump.
+	Message *clusterv3.Cluster
+	Name    string
+	// ServiceName is the name of the cluster's assignment in EDS; empty for a
+	// STATIC cluster.
+	ServiceName    string
+	ConnectTimeout time.Duration
+	// HTTP2 says that the hosts speak HTTP/2 by prior knowledge, as gRPC does.
+	HTTP2 bool
+	// InitialFetchTimeout bounds the wait for the first assignment; 0 is none.
+	InitialFetchTimeout time.Duration
+
+	policy    Policy
+	endpoints []Endpoint // of a STATIC cluster
+}
+
+const (
+	defaultConnectTimeout      = 5 * time.Second  // Cluster.connect_timeout
+	defaultInitialFetchTimeout = 15 * time.Second // ConfigSource.initial_fetch_timeout
+)
+
+// Parse makes a Config of a cluster that lies at the path at. Policies are the
+// load-balancing policies that ship. Faults go to report; the result is for
+// use only if there are none.
+func Parse(message *clusterv3.Cluster, at strict.Path, policies []Policy, report *strict.Report) *Config {
+	c := &Config{Message: message, Name: message.GetName(), ConnectTimeout: defaultConnectTimeout, InitialFetchTimeout: defaultInitialFetchTimeout}
+	if message.GetConnectTimeout() != nil {
+		c.ConnectTimeout = message.GetConnectTimeout().AsDuration()
+	}
+	known := false
+	for _, p := range policies {
+		if p.Name == message.GetLbPolicy() {
+			c.policy, known = p, true
+		}
+	}
+	if !known {
+		report.Add(at.Field("lb_policy"), "%s is not supported", message.GetLbPolicy())
+	}
+	switch message.GetType() {
+	case clusterv3.Cluster_STATIC:
+		if message.GetEdsClusterConfig() != nil {
+			report.Add(at.Field("eds_cluster_config"), "only a cluster of type EDS has one; this one is STATIC")
+		}
+		if message.GetLoadAssignment() == nil {
+			report.Add(at, "cluster %q is STATIC and needs a load_assignment", c.Name)
+		}
+		c.endpoints = ParseAssignment(message.GetLoadAssignment(), at.Field("load_assignment"), report)
+	case clusterv3.Cluster_EDS:
+		if message.GetLoadAssignment() != nil {
+			report.Add(at.Field("load_assignment"), "a cluster of type EDS gets its assignment from eds_cluster_config")
+		}
+		c.parseEDS(message.GetEdsClusterConfig(), at.Field("eds_cluster_config"), report)
+	default:
+		report.Add(at.Field("type"), "%s is not supported: use STATIC or EDS", message.GetType())
+	}
+	for key, any := range message.GetTypedExtensionProtocolOptions() {
+		at := at.Field("typed_extension_protocol_options").Key(key)
+		options, err := strict.Unpack(any)
+		protocol, ok := options.(*upstreamsv3.HttpProtocolOptions)
+		if key != protocolOptions || err != nil || !ok {
+			report.Add(at, "only %s is supported", protocolOptions)
+			continue
+		}
+		if protocol.GetExplicitHttpConfig() == nil {
+			report.Add(at, "explicit_http_config is the only supported choice")
+		}
+		c.HTTP2 = protocol.GetExplicitHttpConfig().GetHttp2ProtocolOptions() != nil
+	}
+	return c
+}
+
+func (c *Config) parseEDS(eds *clusterv3.Cluster_EdsClusterConfig, at strict.Path, report *strict.Report) {
+	source := eds.GetEdsConfig()
+	if source.GetAds() == nil {
+		report.Add(at.Field("eds_config"), "cluster %q is of type EDS and needs eds_config: {ads: {}, resource_api_version: V3}", c.Name)
+	}
+	if v := source.GetResourceApiVersion(); source != nil && v != corev3.ApiVersion_V3 {
+		report.Add(at.Field("eds_config").Field("resource_api_version"), "%s is not supported: use V3", v)
+	}
+	if source.GetInitialFetchTimeout() != nil {
+		c.InitialFetchTimeout = source.GetInitialFetchTimeout().AsDuration()
+	}
+	if c.ServiceName = eds.GetServiceName(); c.ServiceName == "" {
+		c.ServiceName = c.Name
+	}
+}
+
+// ParseAssignment makes the endpoints of an assignment that lies at the path
+// at. An address that is there twice counts once, as in Envoy.
+func ParseAssignment(assignment *endpointv3.ClusterLoadAssignment, at strict.Path, report *strict.Report) []Endpoint {
+	var list []Endpoint
+	seen := map[netip.AddrPort]bool{}
+	for i, group := range assignment.GetEndpoints() {
+		at := at.Field("endpoints").Index(i)
+		for j, e := range group.GetLbEndpoints() {
+			at := at.Field("lb_endpoints").Index(j)
+			address, ok := parseAddress(e.GetEndpoint().GetAddress(), at.Field("endpoint").Field("address"), report)
+			if !ok || seen[address] {
+				continue
+			}
+			seen[address] = true
+			weight := uint32(1)
+			if w := e.GetLoadBalancingWeight(); w != nil {
+				weight = w.GetValue()
+			}
+			list = append(list, Endpoint{Address: address, Weight: weight, Health: e.GetHealthStatus(), Locality: group.GetLocality()})
+		}
+	}
+	return list
+}
+
+func parseAddress(a *corev3.Address, at strict.Path, report *strict.Report) (netip.AddrPort, bool) {
+	socket := a.GetSocketAddress()
+	at = at.Field("socket_address")
+	if socket == nil {
+		report.Add(at, "an endpoint needs a socket_address")
+		return netip.AddrPort{}, false
+	}
+	if socket.GetProtocol() != corev3.SocketAddress_TCP {
+		report.Add(at.Field("protocol"), "%s is not supported: use TCP", socket.GetProtocol())
+	}
+	ip, err := netip.ParseAddr(socket.GetAddress())
+	if err != nil {
+		report.Add(at.Field("address"), "%q is no IP address; names are resolved by cluster types that are not supported yet", socket.GetAddress())
+	}
+	port := socket.GetPortValue()
+	if port < 1 || port > 65535 {
+		report.Add(at.Field("port_value"), "port %d is not between 1 and 65535", port)
+		return netip.AddrPort{}, false
+	}
+	return netip.AddrPortFrom(ip.Unmap(), uint16(port)), err == nil
+}

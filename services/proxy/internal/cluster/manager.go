@@ -1,0 +1,407 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+	"github.com/weirproxy/weir/services/proxy/internal/xds"
+)
+
+// ManagerOptions says what a Manager works with. Every field is required.
+type ManagerOptions struct {
+	// Policies are the load-balancing policies that ship.
+	Policies []Policy
+	// Schema holds what is supported of the resources that xDS sends.
+	Schema *strict.Schema
+	// Stats is the root of all metrics.
+	Stats *stats.Registry
+	Log   *slog.Logger
+	// SetServices is told the names of all assignments that are wanted from
+	// EDS, each time they change.
+	SetServices func(names []string)
+}
+
+// Manager holds all clusters (Envoy's cluster manager). Those of the bootstrap
+// are there from the start and stay; those of CDS come, change and go. A
+// cluster of CDS is used once it is warm: once it has its assignment, or has
+// waited for it in vain.
+type Manager struct {
+	options ManagerOptions
+
+	// active is what requests see. The map is never changed, only replaced.
+	active atomic.Pointer[map[string]*Cluster]
+
+	mu      sync.Mutex
+	static  map[string]bool
+	warming map[string]*warming
+	// assignments are the last good ones by service name: a cluster that comes
+	// or changes is warm at once if its assignment is known.
+	assignments map[string][]Endpoint
+	// awaited is what the start waits for; started closes when it is empty.
+	awaited map[*Cluster]bool
+	listed  bool // CDS has answered, or nobody waits for it
+	started chan struct{}
+
+	added, modified, removed *stats.Counter
+	activeGauge, warmGauge   *stats.Gauge
+}
+
+// warming is a cluster that waits for its first assignment.
+type warming struct {
+	cluster *Cluster
+	timer   *time.Timer
+}
+
+// NewManager makes a Manager without clusters. Wait for CDS says whether the
+// start waits for the first list of clusters.
+func NewManager(options ManagerOptions, waitForCDS bool) *Manager {
+	scope := options.Stats.Scope("cluster_manager")
+	m := &Manager{
+		options:     options,
+		static:      map[string]bool{},
+		warming:     map[string]*warming{},
+		assignments: map[string][]Endpoint{},
+		awaited:     map[*Cluster]bool{},
+		listed:      !waitForCDS,
+		started:     make(chan struct{}),
+		added:       scope.Counter("cluster_added"),
+		modified:    scope.Counter("cluster_modified"),
+		removed:     scope.Counter("cluster_removed"),
+		activeGauge: scope.Gauge("active_clusters"),
+		warmGauge:   scope.Gauge("warming_clusters"),
+	}
+	m.active.Store(&map[string]*Cluster{})
+	return m
+}
+
+// Get returns the cluster of that name, or nil.
+func (m *Manager) Get(name string) *Cluster { return (*m.active.Load())[name] }
+
+// All returns the active clusters in the order of their names.
+func (m *Manager) All() []*Cluster {
+	active := *m.active.Load()
+	all := make([]*Cluster, 0, len(active))
+	for _, name := range slices.Sorted(maps.Keys(active)) {
+		all = append(all, active[name])
+	}
+	return all
+}
+
+// IsStatic says whether the cluster of that name came from the bootstrap.
+func (m *Manager) IsStatic(name string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.static[name]
+}
+
+// AddStatic adds the clusters of the bootstrap. It is called once, before the
+// others.
+func (m *Manager) AddStatic(configs []*Config) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, config := range configs {
+		m.static[config.Name] = true
+		c := m.newCluster(config)
+		m.activate(c)
+		if config.ServiceName == "" {
+			c.update(config.endpoints)
+			continue
+		}
+		m.awaited[c] = true
+		m.warm(c)
+	}
+	m.checkStarted()
+	m.subscribe()
+}
+
+// Started closes when the clusters that the start waits for are warm.
+func (m *Manager) Started() <-chan struct{} { return m.started }
+
+// StopWaiting makes the start wait no longer for the first list of clusters.
+func (m *Manager) StopWaiting() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.listed = true
+	m.checkStarted()
+}
+
+// ApplyClusters takes the full set of clusters from CDS. Good ones take
+// effect, bad ones keep what was there; the error names each bad one.
+func (m *Manager) ApplyClusters(resources []xds.Resource) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var refused []error
+	named := map[string]bool{}
+	for _, r := range resources {
+		named[r.Name] = true
+		message, ok := r.Message.(*clusterv3.Cluster)
+		if !ok {
+			refused = append(refused, fmt.Errorf("cluster %q: is a %T", r.Name, r.Message))
+			continue
+		}
+		if m.static[r.Name] {
+			refused = append(refused, fmt.Errorf("cluster %q: is in the bootstrap, which keeps it", r.Name))
+			continue
+		}
+		if err := m.applyCluster(message); err != nil {
+			refused = append(refused, fmt.Errorf("cluster %q: %w", r.Name, err))
+		}
+	}
+	for name := range *m.active.Load() {
+		if !named[name] && !m.static[name] {
+			m.remove(name)
+		}
+	}
+	for name, w := range m.warming {
+		if !named[name] && !m.static[name] {
+			m.endWarming(name, w)
+		}
+	}
+	m.listed = true
+	m.checkStarted()
+	m.subscribe()
+	return errors.Join(refused...)
+}
+
+func (m *Manager) applyCluster(message *clusterv3.Cluster) error {
+	name := message.GetName()
+	present := m.Get(name)
+	if w := m.warming[name]; w != nil {
+		present = w.cluster
+	}
+	if present != nil && proto.Equal(present.Config.Message, message) {
+		return nil
+	}
+	report := &strict.Report{}
+	strict.Check(message, "", m.options.Schema, report)
+	config := Parse(message, "", m.options.Policies, report)
+	if err := report.Err(); err != nil {
+		return err
+	}
+	if w := m.warming[name]; w != nil {
+		m.endWarming(name, w)
+	}
+	c := m.newCluster(config)
+	switch {
+	case config.ServiceName == "":
+		c.update(config.endpoints)
+		m.activate(c)
+	case m.assignments[config.ServiceName] != nil:
+		c.update(m.assignments[config.ServiceName])
+		m.activate(c)
+	default:
+		if !m.listed {
+			m.awaited[c] = true
+		}
+		m.warm(c)
+	}
+	return nil
+}
+
+// ApplyAssignments takes the assignments that EDS sent. Good ones take effect
+// at once; the error names each bad one, whose hosts stay as they are.
+func (m *Manager) ApplyAssignments(resources []xds.Resource) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var refused []error
+	for _, r := range resources {
+		message, ok := r.Message.(*endpointv3.ClusterLoadAssignment)
+		if !ok {
+			refused = append(refused, fmt.Errorf("assignment %q: is a %T", r.Name, r.Message))
+			continue
+		}
+		report := &strict.Report{}
+		strict.Check(message, "", m.options.Schema, report)
+		endpoints := ParseAssignment(message, "", report)
+		err := report.Err()
+		if err != nil {
+			refused = append(refused, fmt.Errorf("assignment %q: %w", r.Name, err))
+		}
+		m.assign(message.GetClusterName(), endpoints, err)
+	}
+	m.checkStarted()
+	return errors.Join(refused...)
+}
+
+// assign gives an assignment, or the news that it was refused, to the clusters
+// of that service.
+func (m *Manager) assign(service string, endpoints []Endpoint, refused error) {
+	if refused == nil {
+		if endpoints == nil {
+			endpoints = []Endpoint{} // known to be empty
+		}
+		m.assignments[service] = endpoints
+	}
+	for _, c := range *m.active.Load() {
+		if c.Config.ServiceName == service {
+			c.take(endpoints, refused)
+		}
+	}
+	for name, w := range m.warming {
+		if w.cluster.Config.ServiceName != service {
+			continue
+		}
+		if !m.static[name] {
+			w.cluster.take(endpoints, refused)
+		}
+		if refused == nil {
+			m.endWarming(name, w)
+			m.activate(w.cluster)
+		}
+	}
+}
+
+// take counts an answer of EDS and makes a good one the present snapshot.
+func (c *Cluster) take(endpoints []Endpoint, refused error) {
+	c.Stats.updateAttempts.Inc()
+	if refused != nil {
+		c.Stats.updateRejections.Inc()
+		return
+	}
+	c.Stats.updates.Inc()
+	if len(endpoints) == 0 {
+		c.Stats.updateEmpty.Inc()
+	}
+	c.update(endpoints)
+}
+
+func (m *Manager) newCluster(config *Config) *Cluster {
+	scope := m.options.Stats.Scope("cluster").Tagged("envoy_cluster_name", config.Name)
+	return newCluster(config, scope)
+}
+
+// warm lets the cluster wait for its assignment, for a time.
+func (m *Manager) warm(c *Cluster) {
+	w := &warming{cluster: c}
+	if c.Config.InitialFetchTimeout > 0 {
+		// Ends with endWarming, or does nothing if that came first.
+		w.timer = time.AfterFunc(c.Config.InitialFetchTimeout, func() { m.giveUp(w) })
+	}
+	m.warming[c.Config.Name] = w
+	m.count()
+}
+
+// giveUp takes a cluster into use whose assignment did not come in time.
+func (m *Manager) giveUp(w *warming) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	name := w.cluster.Config.Name
+	if m.warming[name] != w {
+		return
+	}
+	m.options.Log.Warn("cluster has no assignment within its initial fetch timeout",
+		"cluster", name, "timeout", w.cluster.Config.InitialFetchTimeout)
+	m.endWarming(name, w)
+	m.activate(w.cluster)
+	m.checkStarted()
+}
+
+func (m *Manager) endWarming(name string, w *warming) {
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+	delete(m.warming, name)
+	delete(m.awaited, w.cluster)
+	m.count()
+}
+
+// activate swaps the cluster in, and closes the one of the same name that it
+// replaces.
+func (m *Manager) activate(c *Cluster) {
+	active := maps.Clone(*m.active.Load())
+	switch old := active[c.Config.Name]; old {
+	case c:
+		return
+	case nil:
+		m.added.Inc()
+	default:
+		m.modified.Inc()
+		defer old.close()
+	}
+	active[c.Config.Name] = c
+	m.active.Store(&active)
+	m.count()
+}
+
+func (m *Manager) remove(name string) {
+	active := maps.Clone(*m.active.Load())
+	gone := active[name]
+	delete(active, name)
+	m.active.Store(&active)
+	gone.close()
+	gone.Stats.Scope.Remove()
+	m.removed.Inc()
+	m.count()
+}
+
+func (m *Manager) count() {
+	m.activeGauge.Set(int64(len(*m.active.Load())))
+	m.warmGauge.Set(int64(len(m.warming)))
+}
+
+func (m *Manager) checkStarted() {
+	if !m.listed || len(m.awaited) > 0 {
+		return
+	}
+	select {
+	case <-m.started:
+	default:
+		close(m.started)
+	}
+}
+
+// subscribe tells xDS which assignments are wanted, and forgets those that are
+// not.
+func (m *Manager) subscribe() {
+	wanted := map[string]bool{}
+	for _, c := range *m.active.Load() {
+		wanted[c.Config.ServiceName] = true
+	}
+	for _, w := range m.warming {
+		wanted[w.cluster.Config.ServiceName] = true
+	}
+	delete(wanted, "")
+	maps.DeleteFunc(m.assignments, func(service string, _ []Endpoint) bool { return !wanted[service] })
+	m.options.SetServices(slices.SortedFunc(maps.Keys(wanted), strings.Compare))
+}
+
+// Run closes connections that are idle for too long, until ctx ends; then it
+// closes all that no request uses, and returns nil.
+func (m *Manager) Run(ctx context.Context) error {
+	ticker := time.NewTicker(time.Minute)
+	defer ticker.Stop()
+	for {
+		select {
+		case now := <-ticker.C:
+			for _, c := range m.All() {
+				for _, member := range c.Hosts().Members {
+					member.Host.Connections.CloseExpired(now)
+				}
+			}
+		case <-ctx.Done():
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			for name, w := range m.warming {
+				m.endWarming(name, w)
+			}
+			for _, c := range m.All() {
+				c.close()
+			}
+			return nil
+		}
+	}
+}

@@ -1,0 +1,249 @@
+package cluster_test
+
+import (
+	"fmt"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+	"github.com/weirproxy/weir/services/proxy/internal/xds"
+)
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
+// manager is a Manager under test, with what it told xDS last.
+type manager struct {
+	*cluster.Manager
+	t        testing.TB
+	services []string
+	registry *stats.Registry
+}
+
+var policies = []cluster.Policy{{Name: clusterv3.Cluster_ROUND_ROBIN, New: lb.RoundRobin}}
+
+func newManager(t testing.TB, waitForCDS bool) *manager {
+	t.Helper()
+	schema, err := strict.NewSchema(cluster.Fields(), strict.Fields{
+		"envoy.config.core.v3.ConfigSource":           {"ads", "resource_api_version", "initial_fetch_timeout"},
+		"envoy.config.core.v3.AggregatedConfigSource": {},
+		"envoy.config.core.v3.Address":                {"socket_address"},
+		"envoy.config.core.v3.SocketAddress":          {"address", "port_value", "protocol"},
+		"envoy.config.core.v3.Locality":               {"region", "zone", "sub_zone"},
+	})
+	require.NoError(t, err)
+	m := &manager{t: t, registry: stats.NewRegistry()}
+	m.Manager = cluster.NewManager(cluster.ManagerOptions{
+		Policies: policies, Schema: schema, Stats: m.registry, Log: slog.New(slog.DiscardHandler),
+		SetServices: func(names []string) { m.services = names },
+	}, waitForCDS)
+	return m
+}
+
+func (m *manager) started() bool {
+	select {
+	case <-m.Started():
+		return true
+	default:
+		return false
+	}
+}
+
+func eds(name string) string {
+	return fmt.Sprintf(`{"name": %q, "type": "EDS", "eds_cluster_config": {"eds_config": {"ads": {}, "resource_api_version": "V3"}}}`, name)
+}
+
+func clusters(t testing.TB, texts ...string) []xds.Resource {
+	t.Helper()
+	var list []xds.Resource
+	for _, text := range texts {
+		c := &clusterv3.Cluster{}
+		require.NoError(t, protojson.Unmarshal([]byte(text), c))
+		list = append(list, xds.Resource{Name: c.GetName(), Message: c})
+	}
+	return list
+}
+
+// endpoint is one lb_endpoint in JSON, with further fields after a comma.
+func endpoint(address string, port int, more string) string {
+	return fmt.Sprintf(`{"endpoint": {"address": {"socket_address": {"address": %q, "port_value": %d}}} %s}`, address, port, more)
+}
+
+func assignment(t testing.TB, name string, endpoints ...string) []xds.Resource {
+	t.Helper()
+	text := fmt.Sprintf(`{"cluster_name": %q, "endpoints": [{"locality": {"zone": "z"}, "load_balancing_weight": 1, "lb_endpoints": [`, name)
+	for i, e := range endpoints {
+		if i > 0 {
+			text += ","
+		}
+		text += e
+	}
+	a := &endpointv3.ClusterLoadAssignment{}
+	require.NoError(t, protojson.Unmarshal([]byte(text+"]}]}"), a))
+	return []xds.Resource{{Name: name, Message: a}}
+}
+
+// addresses are the hosts that a cluster picks, each once, after enough picks.
+func addresses(c *cluster.Cluster) map[string]bool {
+	set := map[string]bool{}
+	for range 50 {
+		if h := c.Pick(); h != nil {
+			set[h.Address.String()] = true
+		}
+	}
+	return set
+}
+
+func TestClusterOfCDSIsUsedOnceItHasItsAssignment(t *testing.T) {
+	m := newManager(t, true)
+	m.AddStatic(nil)
+	require.False(t, m.started(), "CDS has not answered")
+	require.NoError(t, m.ApplyClusters(clusters(t, eds("a"), eds("b"))))
+	require.Equal(t, []string{"a", "b"}, m.services)
+	require.Nil(t, m.Get("a"))
+	require.False(t, m.started())
+
+	require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.1", 80, ""))))
+	require.Equal(t, map[string]bool{"10.0.0.1:80": true}, addresses(m.Get("a")))
+	require.Nil(t, m.Get("b"))
+	require.False(t, m.started(), "b is still warming")
+
+	require.NoError(t, m.ApplyAssignments(assignment(t, "b")))
+	require.Nil(t, m.Get("b").Pick(), "an empty assignment is one")
+	require.True(t, m.started())
+
+	require.NoError(t, m.ApplyClusters(clusters(t, eds("b"))))
+	require.Nil(t, m.Get("a"))
+	require.Equal(t, []string{"b"}, m.services)
+}
+
+func TestStartWaitsForTheAssignmentNoLongerThanItsTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newManager(t, false)
+		report := &strict.Report{}
+		config := cluster.Parse(clusters(t, eds("a"))[0].Message.(*clusterv3.Cluster), "", policies, report)
+		require.NoError(t, report.Err())
+		m.AddStatic([]*cluster.Config{config})
+		require.NotNil(t, m.Get("a"), "a cluster of the bootstrap is there from the start")
+		time.Sleep(15*time.Second - time.Nanosecond)
+		synctest.Wait()
+		require.False(t, m.started())
+		time.Sleep(time.Nanosecond)
+		synctest.Wait()
+		require.True(t, m.started())
+		require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.1", 80, ""))))
+		require.NotNil(t, m.Get("a").Pick())
+	})
+}
+
+func TestChangedClusterKeepsServingUntilTheNewOneIsWarm(t *testing.T) {
+	m := newManager(t, false)
+	require.NoError(t, m.ApplyClusters(clusters(t, eds("a"))))
+	require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.1", 80, ""))))
+	old := m.Get("a")
+	changed := `{"name": "a", "type": "EDS", "connect_timeout": "2s", "eds_cluster_config": {"service_name": "%s", "eds_config": {"ads": {}, "resource_api_version": "V3"}}}`
+
+	require.NoError(t, m.ApplyClusters(clusters(t, fmt.Sprintf(changed, "other"))))
+	require.Same(t, old, m.Get("a"))
+	require.Equal(t, []string{"a", "other"}, m.services)
+	require.NoError(t, m.ApplyAssignments(assignment(t, "other", endpoint("10.0.0.2", 80, ""))))
+	require.NotSame(t, old, m.Get("a"))
+	require.Equal(t, map[string]bool{"10.0.0.2:80": true}, addresses(m.Get("a")))
+
+	// With an assignment that is known the new one is warm at once.
+	require.NoError(t, m.ApplyClusters(clusters(t, `{"name": "a", "type": "EDS", "connect_timeout": "3s", "eds_cluster_config": {"service_name": "other", "eds_config": {"ads": {}, "resource_api_version": "V3"}}}`)))
+	require.Equal(t, 3*time.Second, m.Get("a").Config.ConnectTimeout)
+	require.NotNil(t, m.Get("a").Pick())
+	require.Equal(t, []string{"other"}, m.services)
+}
+
+func TestUnchangedClusterStaysAsItIs(t *testing.T) {
+	m := newManager(t, false)
+	require.NoError(t, m.ApplyClusters(clusters(t, eds("a"))))
+	require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.1", 80, ""))))
+	before := m.Get("a")
+	require.NoError(t, m.ApplyClusters(clusters(t, eds("a"), eds("b"))))
+	require.Same(t, before, m.Get("a"))
+}
+
+func TestBadResourceIsRefusedByNameAndTheLastGoodStays(t *testing.T) {
+	m := newManager(t, false)
+	require.NoError(t, m.ApplyClusters(clusters(t, eds("a"))))
+	require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.1", 80, ""))))
+	before := m.Get("a")
+
+	err := m.ApplyClusters(clusters(t, `{"name": "a", "type": "STRICT_DNS"}`, `{"name": "b", "type": "EDS", "lb_policy": "MAGLEV", "dns_refresh_rate": "1s"}`, eds("c")))
+	require.EqualError(t, err, `cluster "a": type: STRICT_DNS is not supported: use STATIC or EDS
+cluster "b": dns_refresh_rate: not supported
+eds_cluster_config.eds_config: cluster "b" is of type EDS and needs eds_config: {ads: {}, resource_api_version: V3}
+lb_policy: MAGLEV is not supported`)
+	require.Same(t, before, m.Get("a"))
+	require.NoError(t, m.ApplyAssignments(assignment(t, "c")))
+	require.NotNil(t, m.Get("c"), "the good one took effect")
+
+	err = m.ApplyAssignments(assignment(t, "a", endpoint("name.example", 80, ""), endpoint("10.0.0.3", 0, "")))
+	require.EqualError(t, err, `assignment "a": endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address: "name.example" is no IP address; names are resolved by cluster types that are not supported yet
+endpoints[0].lb_endpoints[1].endpoint.address.socket_address.port_value: port 0 is not between 1 and 65535`)
+	require.Equal(t, map[string]bool{"10.0.0.1:80": true}, addresses(m.Get("a")))
+}
+
+func TestHostThatStaysKeepsItsConnectionsAndNumbers(t *testing.T) {
+	m := newManager(t, false)
+	require.NoError(t, m.ApplyClusters(clusters(t, eds("a"))))
+	require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.1", 80, ""), endpoint("10.0.0.2", 80, ""))))
+	host := m.Get("a").Hosts().Members[0].Host
+	require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.3", 80, ""), endpoint("10.0.0.1", 80, `, "load_balancing_weight": 5`), endpoint("10.0.0.1", 80, ""))))
+	members := m.Get("a").Hosts().Members
+	require.Len(t, members, 2, "an address that is there twice counts once")
+	require.Same(t, host, members[1].Host)
+	require.EqualValues(t, 5, members[1].Weight)
+}
+
+func TestHealthDecidesWhoGetsRequests(t *testing.T) {
+	healthy, draining := `, "health_status": "HEALTHY"`, `, "health_status": "DRAINING"`
+	degraded := `, "health_status": "DEGRADED"`
+	cases := []struct {
+		name      string
+		endpoints []string
+		want      map[string]bool
+	}{
+		{"a draining host gets none", []string{endpoint("10.0.0.1", 80, healthy), endpoint("10.0.0.2", 80, ""), endpoint("10.0.0.3", 80, draining)},
+			map[string]bool{"10.0.0.1:80": true, "10.0.0.2:80": true}},
+		{"degraded hosts come last", []string{endpoint("10.0.0.1", 80, healthy), endpoint("10.0.0.2", 80, degraded)},
+			map[string]bool{"10.0.0.1:80": true}},
+		{"degraded hosts are better than none", []string{endpoint("10.0.0.1", 80, draining), endpoint("10.0.0.2", 80, degraded)},
+			map[string]bool{"10.0.0.2:80": true}},
+		{"below half all get them", []string{endpoint("10.0.0.1", 80, healthy), endpoint("10.0.0.2", 80, draining), endpoint("10.0.0.3", 80, draining)},
+			map[string]bool{"10.0.0.1:80": true, "10.0.0.2:80": true, "10.0.0.3:80": true}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			m := newManager(t, false)
+			require.NoError(t, m.ApplyClusters(clusters(t, eds("a"))))
+			require.NoError(t, m.ApplyAssignments(assignment(t, "a", c.endpoints...)))
+			require.Equal(t, c.want, addresses(m.Get("a")))
+		})
+	}
+}
+
+func TestWatcherSeesEachNewSnapshot(t *testing.T) {
+	m := newManager(t, false)
+	require.NoError(t, m.ApplyClusters(clusters(t, eds("a"))))
+	require.NoError(t, m.ApplyAssignments(assignment(t, "a")))
+	var seen []int
+	cancel := m.Get("a").Watch(func(s *cluster.HostSet) { seen = append(seen, len(s.Members)) })
+	require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.1", 80, ""))))
+	cancel()
+	require.NoError(t, m.ApplyAssignments(assignment(t, "a")))
+	require.Equal(t, []int{0, 1}, seen)
+}

@@ -1,0 +1,109 @@
+package cluster
+
+import (
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/weirproxy/weir/services/proxy/internal/http1"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
+)
+
+// idleTimeout is how long a connection waits for its next request
+// (HttpProtocolOptions.idle_timeout).
+const idleTimeout = time.Hour
+
+// responseLimits bounds the heads of upstream responses
+// (HttpProtocolOptions.max_headers_count, max_response_headers_kb).
+var responseLimits = http1.Limits{HeadBytes: 60 << 10, Headers: 100}
+
+// Stats are a cluster's metrics under cluster.<name>., by Envoy's names.
+type Stats struct {
+	// Scope is where other packages put theirs, such as the rate-limit filter.
+	Scope *stats.Scope
+
+	ConnectionsTotal, ConnectFailures  *stats.Counter
+	ConnectionsActive                  *stats.Gauge
+	RequestsTotal, RequestsCompleted   *stats.Counter
+	RequestsActive                     *stats.Gauge
+	RequestTimeouts, RequestResets     *stats.Counter
+	RequestResends, NoHealthyHost      *stats.Counter
+	ProtocolErrors                     *stats.Counter
+	updateAttempts, updates            *stats.Counter
+	updateEmpty, updateRejections      *stats.Counter
+	membershipChanges                  *stats.Counter
+	membershipTotal, membershipHealthy *stats.Gauge
+
+	classes [6]*stats.Counter
+	codes   [600]atomic.Pointer[stats.Counter]
+}
+
+func newStats(scope *stats.Scope) *Stats {
+	s := &Stats{
+		Scope:             scope,
+		ConnectionsTotal:  scope.Counter("upstream_cx_total"),
+		ConnectFailures:   scope.Counter("upstream_cx_connect_fail"),
+		ConnectionsActive: scope.Gauge("upstream_cx_active"),
+		RequestsTotal:     scope.Counter("upstream_rq_total"),
+		RequestsCompleted: scope.Counter("upstream_rq_completed"),
+		RequestsActive:    scope.Gauge("upstream_rq_active"),
+		RequestTimeouts:   scope.Counter("upstream_rq_timeout"),
+		RequestResets:     scope.Counter("upstream_rq_rx_reset"),
+		RequestResends:    scope.Counter("upstream_rq_resend"),
+		ProtocolErrors:    scope.Counter("upstream_cx_protocol_error"),
+		NoHealthyHost:     scope.Counter("upstream_cx_none_healthy"),
+		updateAttempts:    scope.Counter("update_attempt"),
+		updates:           scope.Counter("update_success"),
+		updateEmpty:       scope.Counter("update_empty"),
+		updateRejections:  scope.Counter("update_rejected"),
+		membershipChanges: scope.Counter("membership_change"),
+		membershipTotal:   scope.Gauge("membership_total"),
+		membershipHealthy: scope.Gauge("membership_healthy"),
+	}
+	for class := 1; class < len(s.classes); class++ {
+		s.classes[class] = s.codeCounter(strconv.Itoa(class) + "xx")
+	}
+	return s
+}
+
+// codeCounter is upstream_rq_<code>, which Prometheus knows with the code as a
+// label.
+func (s *Stats) codeCounter(code string) *stats.Counter {
+	if code[1] == 'x' {
+		return s.Scope.CounterAs("upstream_rq_"+code, "upstream_rq_xx", stats.Label{Name: "envoy_response_code_class", Value: code[:1]})
+	}
+	return s.Scope.CounterAs("upstream_rq_"+code, "upstream_rq", stats.Label{Name: "envoy_response_code", Value: code})
+}
+
+// CountStatus counts a response, the upstream's or one made on its behalf.
+func (s *Stats) CountStatus(status int) {
+	counter := s.codes[status].Load()
+	if counter == nil { // two that come here at once get the same counter
+		counter = s.codeCounter(strconv.Itoa(status))
+		s.codes[status].Store(counter)
+	}
+	counter.Inc()
+	s.classes[status/100].Inc()
+	s.RequestsCompleted.Inc()
+}
+
+func (s *Stats) membership(set *HostSet, changed int) {
+	healthy := 0
+	for i := range set.Members {
+		if set.Members[i].Healthy() {
+			healthy++
+		}
+	}
+	s.membershipTotal.Set(int64(len(set.Members)))
+	s.membershipHealthy.Set(int64(healthy))
+	if changed > 0 {
+		s.membershipChanges.Inc()
+	}
+}
+
+// HostStats are one host's numbers, which /clusters shows.
+type HostStats struct {
+	ConnectionsTotal, ConnectFailures               atomic.Uint64
+	RequestsTotal, RequestsSucceeded, RequestErrors atomic.Uint64
+	ConnectionsActive, RequestsActive               atomic.Int64
+}
