@@ -1,0 +1,49 @@
+// Package stream is the state of one request on its way through the proxy:
+// its heads and bodies, the client, and what routing decided. The connection
+// manager makes it, each filter reads and changes it, the router completes
+// it. It does nothing by itself.
+package stream
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/route"
+)
+
+// Stream is one request and its response. The connection manager uses it again
+// for the next request of the same connection: nothing may keep it, or a view
+// of its bytes, beyond the filters' last step. Fields are set in their order.
+type Stream struct {
+	// Context ends when the stream must end at once: the process gives up
+	// waiting for it. It has no deadline.
+	Context context.Context
+	// Start is when the request's head had been read.
+	Start time.Time
+	// ClientAddress is the client that is trusted to be the one: the peer, or
+	// what x-forwarded-for says of it, by the rules of use_remote_address.
+	ClientAddress netip.Addr
+	// Request is what the client sent, as the filters so far left it.
+	Request message.Request
+
+	// Route is nil if none matched.
+	Route *route.Route
+	// Cluster is the one that Route names, or nil if there is none of that
+	// name now.
+	Cluster *cluster.Cluster
+
+	// Response is what goes to the client: the upstream's, or a local reply.
+	Response message.Response
+}
+
+// Reset empties the stream for the next request of the same connection and
+// keeps its memory.
+func (s *Stream) Reset() {
+	s.Route, s.Cluster = nil, nil
+	s.Request.Body, s.Response.Body = nil, nil
+	s.Request.Headers.Reset()
+	s.Response.Headers.Reset()
+}
