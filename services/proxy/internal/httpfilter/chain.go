@@ -1,0 +1,172 @@
+package httpfilter
+
+import (
+	"sync"
+
+	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
+)
+
+// Chain is the configured filters of one http_connection_manager, in order.
+type Chain struct {
+	configs []Config
+	// Whether any filter has that step, so that bodies which no filter looks
+	// at pass by untouched.
+	requestBody, responseBody bool
+}
+
+// NewChain makes a chain of at least one config, of which the last makes a
+// Terminal. The caller has checked that.
+func NewChain(configs []Config) *Chain {
+	c := &Chain{configs: configs}
+	for _, config := range configs {
+		filter := config.NewFilter()
+		if _, ok := filter.(RequestBody); ok {
+			c.requestBody = true
+		}
+		if _, ok := filter.(ResponseBody); ok {
+			c.responseBody = true
+		}
+	}
+	return c
+}
+
+// Run is the chain at work on one stream after another.
+type Run struct {
+	chain   *Chain
+	filters []Filter
+	// seen counts the filters that the request reached: they get the response.
+	seen int
+	// step is held during each step that can come from two goroutines.
+	step     sync.Mutex
+	request  body
+	response body
+}
+
+// Begin takes the filters for a new stream.
+func (r *Run) Begin(chain *Chain) {
+	r.chain, r.filters, r.seen = chain, r.filters[:0], 0
+	for _, config := range chain.configs {
+		r.filters = append(r.filters, config.NewFilter())
+	}
+}
+
+// Exchange takes the request through the filters to the terminal one and the
+// response's head back through them. Afterwards s.Response has its final head,
+// and its body is there to be pulled. Steps:
+//
+//  1. request heads, in order, until one replies;
+//  2. the terminal filter forwards, and pulls the request's body through the
+//     filters;
+//  3. response heads, in reverse order, of those that saw the request.
+func (r *Run) Exchange(s *stream.Stream) {
+	reply := r.requestHeads(s)
+	if reply == nil {
+		if r.chain.requestBody && s.Request.Body != nil {
+			r.request = body{run: r, s: s, inner: s.Request.Body}
+			s.Request.Body = &r.request
+		}
+		reply = r.filters[len(r.filters)-1].(Terminal).Forward(s)
+	}
+	if reply != nil {
+		reply.fill(&s.Response, string(s.Request.Method) == "HEAD")
+	}
+	r.step.Lock()
+	defer r.step.Unlock()
+	for i := r.seen - 1; i >= 0; i-- {
+		if f, ok := r.filters[i].(ResponseHead); ok {
+			f.ResponseHead(s)
+		}
+	}
+	if r.chain.responseBody && s.Response.Body != nil {
+		r.response = body{run: r, s: s, inner: s.Response.Body, response: true}
+		s.Response.Body = &r.response
+	}
+}
+
+func (r *Run) requestHeads(s *stream.Stream) *Reply {
+	for _, filter := range r.filters {
+		r.seen++
+		if f, ok := filter.(RequestHead); ok {
+			if reply := f.RequestHead(s); reply != nil {
+				return reply
+			}
+		}
+	}
+	return nil
+}
+
+// End calls the filters' Done steps, of those that saw the request.
+func (r *Run) End(s *stream.Stream) {
+	r.step.Lock()
+	defer r.step.Unlock()
+	for _, filter := range r.filters[:r.seen] {
+		if f, ok := filter.(Done); ok {
+			f.Done(s)
+		}
+	}
+}
+
+// fill makes a response of the reply; a HEAD gets its head alone.
+func (reply *Reply) fill(m *message.Response, head bool) {
+	m.Status = reply.Status
+	m.Headers.Reset()
+	typed := false
+	for _, h := range reply.Headers {
+		m.Headers.Add(h.Name, h.Value)
+		typed = typed || h.Name == "content-type"
+	}
+	m.Body, m.BodyLength, m.Bodiless = nil, int64(len(reply.Body)), head
+	if reply.Body == "" {
+		return
+	}
+	if !typed {
+		m.Headers.Add("content-type", "text/plain")
+	}
+	if !head {
+		m.Body = message.NewBytes([]byte(reply.Body))
+	}
+}
+
+// body pulls a body through the filters: the request's in their order, the
+// response's in reverse.
+type body struct {
+	run      *Run
+	s        *stream.Stream
+	inner    message.Body
+	response bool
+}
+
+// Next implements message.Body.
+func (b *body) Next() ([]byte, error) {
+	for {
+		chunk, err := b.inner.Next()
+		if err != nil {
+			return nil, err
+		}
+		if chunk, err = b.steps(chunk); err != nil || len(chunk) > 0 {
+			return chunk, err
+		}
+	}
+}
+
+// Ready implements message.Body.
+func (b *body) Ready() bool { return b.inner.Ready() }
+
+// steps takes one chunk through the filters that saw the request's head, until
+// nothing is left of it.
+func (b *body) steps(chunk []byte) (_ []byte, err error) {
+	b.run.step.Lock()
+	defer b.run.step.Unlock()
+	last := b.run.seen - 1
+	for i := 0; i <= last && len(chunk) > 0 && err == nil; i++ {
+		if b.response {
+			if f, ok := b.run.filters[last-i].(ResponseBody); ok {
+				chunk, err = f.ResponseBody(b.s, chunk)
+			}
+		} else if f, ok := b.run.filters[i].(RequestBody); ok {
+			chunk, err = f.RequestBody(b.s, chunk)
+		}
+	}
+	return chunk, err
+}

@@ -1,0 +1,175 @@
+package httpfilter_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
+)
+
+// trace is what the filters of a test did, in order.
+type trace []string
+
+func (t *trace) add(name, step string) { *t = append(*t, name+" "+step) }
+
+// heads has the steps for heads alone.
+type heads struct {
+	name  string
+	trace *trace
+	reply *httpfilter.Reply
+}
+
+func (f *heads) NewFilter() httpfilter.Filter { return f }
+func (f *heads) RequestHead(*stream.Stream) *httpfilter.Reply {
+	f.trace.add(f.name, "request")
+	return f.reply
+}
+func (f *heads) ResponseHead(*stream.Stream) { f.trace.add(f.name, "response") }
+func (f *heads) Done(*stream.Stream)         { f.trace.add(f.name, "done") }
+
+// bodies marks each chunk with its name, and drops those that are "drop".
+type bodies struct{ name string }
+
+func (f *bodies) NewFilter() httpfilter.Filter { return f }
+func (f *bodies) RequestBody(_ *stream.Stream, chunk []byte) ([]byte, error) {
+	return f.mark(chunk)
+}
+func (f *bodies) ResponseBody(_ *stream.Stream, chunk []byte) ([]byte, error) {
+	return f.mark(chunk)
+}
+func (f *bodies) mark(chunk []byte) ([]byte, error) {
+	if string(chunk) == "drop" {
+		return nil, nil
+	}
+	return append(bytes.Clone(chunk), f.name...), nil
+}
+
+// failing refuses each request body.
+type failing struct{}
+
+func (f failing) NewFilter() httpfilter.Filter { return f }
+func (failing) RequestBody(*stream.Stream, []byte) ([]byte, error) {
+	return nil, errors.New("too much")
+}
+
+// echo is a terminal filter that reads the request's body and sends it back.
+type echo struct{ trace *trace }
+
+func (f *echo) NewFilter() httpfilter.Filter { return f }
+func (f *echo) Forward(s *stream.Stream) *httpfilter.Reply {
+	f.trace.add("echo", "forward")
+	s.Response.Status = 200
+	if s.Request.Body == nil {
+		return nil
+	}
+	var text []string
+	for {
+		chunk, err := s.Request.Body.Next()
+		if errors.Is(err, io.EOF) {
+			s.Response.Body = message.NewBytes([]byte(strings.Join(text, ",")))
+			return nil
+		}
+		if err != nil {
+			return &httpfilter.Reply{Status: 400, Body: err.Error()}
+		}
+		text = append(text, string(chunk))
+	}
+}
+
+// chunks is a body in pieces.
+type chunks []string
+
+func (c *chunks) Ready() bool { return true }
+func (c *chunks) Next() ([]byte, error) {
+	if len(*c) == 0 {
+		return nil, io.EOF
+	}
+	chunk := (*c)[0]
+	*c = (*c)[1:]
+	return []byte(chunk), nil
+}
+
+// exchange runs one request through a chain and returns the response's body.
+func exchange(t *testing.T, s *stream.Stream, configs ...httpfilter.Config) string {
+	t.Helper()
+	run := &httpfilter.Run{}
+	run.Begin(httpfilter.NewChain(configs))
+	run.Exchange(s)
+	body := ""
+	for s.Response.Body != nil {
+		chunk, err := s.Response.Body.Next()
+		if err != nil {
+			require.ErrorIs(t, err, io.EOF)
+			break
+		}
+		body += string(chunk)
+	}
+	run.End(s)
+	return body
+}
+
+func TestStepsRunInOrderAndBack(t *testing.T) {
+	var got trace
+	exchange(t, &stream.Stream{}, &heads{"a", &got, nil}, &heads{"b", &got, nil}, &echo{&got})
+	require.Equal(t, trace{"a request", "b request", "echo forward", "b response", "a response", "a done", "b done"}, got)
+}
+
+func TestReplyEndsTheRequestAndPassesThoseThatSawIt(t *testing.T) {
+	var got trace
+	s := &stream.Stream{}
+	s.Request.Method = []byte("GET")
+	reply := &httpfilter.Reply{Status: 429, Headers: []httpfilter.Header{{Name: "x-a", Value: "b"}}, Body: "slow down"}
+	body := exchange(t, s, &heads{"a", &got, nil}, &heads{"b", &got, reply}, &heads{"c", &got, nil}, &echo{&got})
+	require.Equal(t, trace{"a request", "b request", "b response", "a response", "a done", "b done"}, got)
+	require.Equal(t, 429, s.Response.Status)
+	require.Equal(t, "slow down", body)
+	require.EqualValues(t, 9, s.Response.BodyLength)
+	kind, _ := s.Response.Headers.Get("content-type")
+	require.Equal(t, "text/plain", string(kind))
+	added, _ := s.Response.Headers.Get("x-a")
+	require.Equal(t, "b", string(added))
+}
+
+func TestReplyToHEADHasAHeadAlone(t *testing.T) {
+	var got trace
+	s := &stream.Stream{}
+	s.Request.Method = []byte("HEAD")
+	require.Empty(t, exchange(t, s, &heads{"a", &got, &httpfilter.Reply{Status: 400, Body: "text"}}, &echo{&got}))
+	require.True(t, s.Response.Bodiless)
+	require.EqualValues(t, 4, s.Response.BodyLength)
+}
+
+func TestBodiesPassTheFiltersInOrderAndBack(t *testing.T) {
+	s := &stream.Stream{}
+	s.Request.Body = &chunks{"x", "drop", "y"}
+	var got trace
+	body := exchange(t, s, &bodies{"1"}, &bodies{"2"}, &echo{&got})
+	require.Equal(t, "x12,y1221", body)
+}
+
+func TestFilterThatFailsOnABodyBreaksTheRequestOff(t *testing.T) {
+	s := &stream.Stream{}
+	s.Request.Method = []byte("POST")
+	s.Request.Body = &chunks{"x"}
+	var got trace
+	exchange(t, s, failing{}, &echo{&got})
+	require.Equal(t, 400, s.Response.Status)
+}
+
+func TestBodyThatNoFilterLooksAtIsLeftAlone(t *testing.T) {
+	s := &stream.Stream{}
+	body := &chunks{"x"}
+	s.Request.Body = body
+	var got trace
+	run := &httpfilter.Run{}
+	run.Begin(httpfilter.NewChain([]httpfilter.Config{&heads{"a", &got, nil}, &echo{&got}}))
+	run.Exchange(s)
+	require.Same(t, body, s.Request.Body)
+}

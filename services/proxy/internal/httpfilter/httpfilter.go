@@ -1,0 +1,108 @@
+// Package httpfilter is the contract of an HTTP filter, and the chain that
+// runs the filters of one http_connection_manager. Each filter lives in a
+// package below this one, with its config, code, test and README; which
+// filters ship is listed in builtin. The chain decides nothing by itself.
+//
+// A filter is plain blocking code. It implements only the steps that it needs
+// (RequestHead, RequestBody, ResponseHead, ResponseBody, Done), and the chain
+// calls them so:
+//
+//   - request steps in the order of the configuration, response steps in the
+//     reverse order;
+//   - the steps of one stream never at the same time, though not always on the
+//     same goroutine: a response can begin while its request is still coming;
+//   - heads before bodies, each chunk once, Done last and always.
+//
+// A filter that changes the length of a body sets BodyLength to
+// message.Unknown in its step for the head.
+package httpfilter
+
+import (
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+)
+
+// Factory is one kind of filter.
+type Factory interface {
+	// ConfigType is the message that configures the filter in typed_config.
+	ConfigType() protoreflect.FullName
+	// Fields are the supported fields of that message and of those in it that
+	// no other package declares.
+	Fields() strict.Fields
+	// Parse checks a config that lies at the path at and makes a Config of it.
+	// Faults go to report; the result is for use only if there are none, and
+	// may be nil if there are.
+	Parse(config proto.Message, at strict.Path, report *strict.Report) Config
+}
+
+// Config is a checked configuration of a filter. It lives as long as the
+// listener's configuration and is shared by all streams.
+type Config interface {
+	// NewFilter makes the filter of one stream. A filter that keeps nothing
+	// between its steps may return the same value each time.
+	NewFilter() Filter
+}
+
+// Filter is a filter at work on one stream: a value with some of the steps
+// below. The last one of a chain must be Terminal, and no other.
+type Filter any
+
+// RequestHead is the step of a filter that looks at, changes or answers the
+// head of a request.
+type RequestHead interface {
+	// RequestHead returns nil to go on, or a reply that ends the request here.
+	// It may block, but must then heed s.Context.
+	RequestHead(s *stream.Stream) *Reply
+}
+
+// RequestBody is the step of a filter that looks at or changes the request's
+// body.
+type RequestBody interface {
+	// RequestBody returns what goes on in place of chunk, which may be nothing
+	// and stays valid until the next call. An error breaks the request off.
+	RequestBody(s *stream.Stream, chunk []byte) ([]byte, error)
+}
+
+// ResponseHead is the step of a filter that looks at or changes the head of
+// the response, be it the upstream's or a reply of this filter or of one
+// behind it.
+type ResponseHead interface {
+	ResponseHead(s *stream.Stream)
+}
+
+// ResponseBody is the step of a filter that looks at or changes the response's
+// body.
+type ResponseBody interface {
+	// ResponseBody is to the response what RequestBody is to the request.
+	ResponseBody(s *stream.Stream, chunk []byte) ([]byte, error)
+}
+
+// Done is the step of a filter that has something to finish when the exchange
+// is over, however it ended.
+type Done interface {
+	Done(s *stream.Stream)
+}
+
+// Terminal is the filter at the end of a chain, which gets the response.
+type Terminal interface {
+	// Forward fills in s.Response, with the body still to be pulled, or
+	// returns a reply. It pulls s.Request.Body. It is not called for a request
+	// that a filter answered.
+	Forward(s *stream.Stream) *Reply
+}
+
+// Reply is a response that the proxy makes itself.
+type Reply struct {
+	// Status is 200 to 599.
+	Status int
+	// Headers are added to the response in their order.
+	Headers []Header
+	// Body is text/plain unless Headers say otherwise; empty is none.
+	Body string
+}
+
+// Header is one header field, its name in lower case.
+type Header struct{ Name, Value string }
