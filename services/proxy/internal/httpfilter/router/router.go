@@ -1,0 +1,397 @@
+// Package router is the HTTP filter at the end of every chain
+// (envoy.filters.http.router): it picks a host of the route's cluster, takes a
+// connection to it, sends the request and gets the response. The body goes to
+// the upstream as the client sends it, and back as the upstream does, each
+// only as fast as the other side takes it. It chooses no route.
+package router
+
+import (
+	"errors"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/connpool"
+	"github.com/weirproxy/weir/services/proxy/internal/http1"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+)
+
+// Factory makes routers. It implements httpfilter.Factory.
+type Factory struct{}
+
+// ConfigType implements httpfilter.Factory.
+func (Factory) ConfigType() protoreflect.FullName {
+	return (&routerv3.Router{}).ProtoReflect().Descriptor().FullName()
+}
+
+// Fields implements httpfilter.Factory.
+func (f Factory) Fields() strict.Fields { return strict.Fields{f.ConfigType(): {}} }
+
+// Parse implements httpfilter.Factory.
+func (Factory) Parse(proto.Message, strict.Path, *strict.Report) httpfilter.Config {
+	return &config{}
+}
+
+// config makes the routers of streams, and uses them again.
+type config struct {
+	spare sync.Pool
+}
+
+// NewFilter implements httpfilter.Config.
+func (c *config) NewFilter() httpfilter.Filter {
+	if r, ok := c.spare.Get().(*router); ok {
+		return r
+	}
+	return &router{config: c, uploaded: make(chan bool, 1)}
+}
+
+// router forwards one request.
+type router struct {
+	config  *config
+	cluster *cluster.Cluster
+	host    *cluster.Host
+	conn    *connpool.Conn // nil once given back or discarded
+	started time.Time
+	// uploading is set while upload runs; it ends by sending on uploaded
+	// whether the whole request went out.
+	uploading bool
+	uploaded  chan bool
+	// brokenOff is how the client's body failed within upload.
+	brokenOff atomic.Pointer[clientError]
+	keepAlive bool
+	inner     message.Body // of the response, as the codec reads it
+}
+
+// Forward implements httpfilter.Terminal. Steps:
+//
+//  1. pick a host, and take a connection to it;
+//  2. send the head and what is here of the body; the rest is sent beside what
+//     follows;
+//  3. read the head of the response, on a new connection once more if the
+//     server had closed the old one unseen.
+//
+// It blocks on the connect and on the upstream; the route's timeout bounds it
+// from the end of the request.
+func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
+	switch {
+	case s.Route == nil:
+		return &httpfilter.Reply{Status: 404}
+	case s.Cluster == nil:
+		return &httpfilter.Reply{Status: 503}
+	case s.Cluster.Config.HTTP2:
+		return &httpfilter.Reply{Status: 503, Body: "upstream protocol HTTP/2 is not supported"}
+	}
+	r.cluster = s.Cluster
+	r.cluster.Stats.RequestsTotal.Inc()
+	r.cluster.Stats.RequestsActive.Add(1)
+	if r.host = r.cluster.Pick(); r.host == nil {
+		r.cluster.Stats.NoHealthyHost.Inc()
+		return r.reply(503, "no healthy upstream")
+	}
+	r.host.Stats.RequestsTotal.Add(1)
+	r.host.Stats.RequestsActive.Add(1)
+
+	if timeout := s.Route.Timeout; timeout > 0 {
+		setMilliseconds(&s.Request.Headers, "x-envoy-expected-rq-timeout-ms", timeout)
+	}
+	r.started = time.Now()
+	conn, err := r.host.Connections.Get(s.Context)
+	if err == nil {
+		err = r.exchange(s, conn)
+		if r.resendable(s, err) {
+			r.cluster.Stats.RequestResends.Inc()
+			r.discard()
+			if conn, err = r.host.Connections.Connect(s.Context); err == nil {
+				err = r.exchange(s, conn)
+			}
+		}
+	}
+	if err != nil {
+		return r.failed(err)
+	}
+	r.count(s.Response.Status)
+	setMilliseconds(&s.Response.Headers, "x-envoy-upstream-service-time", time.Since(r.started))
+	if r.inner = s.Response.Body; r.inner == nil {
+		r.release()
+	} else {
+		s.Response.Body = r
+	}
+	return nil
+}
+
+// exchange sends the request on conn and reads the head of the response.
+func (r *router) exchange(s *stream.Stream, conn *connpool.Conn) (err error) {
+	r.conn = conn
+	conn.Writer.WriteRequest(&s.Request)
+	ended, err := r.sendReady(s)
+	if err != nil {
+		return err
+	}
+	if ended {
+		r.await(conn, s.Route.Timeout)
+	} else {
+		r.uploading = true
+		_ = conn.SetReadDeadline(time.Time{})
+		// Done waits for it, after it made sure that it ends: the client's body
+		// and the connection are both cut off.
+		go r.upload(s, conn)
+	}
+	r.keepAlive, err = conn.Reader.ReadResponse(&s.Response, s.Request.Method)
+	return err
+}
+
+// sendReady sends the head, and what of the body is here already up to a
+// buffer's size, so that small requests go out in one write. It says whether
+// that was all.
+func (r *router) sendReady(s *stream.Stream) (ended bool, err error) {
+	const most = 16 << 10
+	ended = s.Request.Body == nil
+	for sent := 0; !ended && sent < most && s.Request.Body.Ready(); {
+		chunk, err := s.Request.Body.Next()
+		if errors.Is(err, io.EOF) {
+			ended = true
+			break
+		}
+		if err != nil {
+			return false, &clientError{err}
+		}
+		sent += len(chunk)
+		if err := r.conn.Writer.WriteChunk(chunk); err != nil {
+			return false, err
+		}
+	}
+	if ended {
+		r.conn.Writer.Finish()
+	}
+	return ended, r.conn.Writer.Flush()
+}
+
+// upload sends the rest of the body as it comes. The response is read at the
+// same time, since a server may answer before it has read the request.
+func (r *router) upload(s *stream.Stream, conn *connpool.Conn) {
+	err := r.sendRest(s.Request.Body, conn)
+	if err == nil {
+		r.await(conn, s.Route.Timeout)
+	}
+	var client *clientError
+	if errors.As(err, &client) {
+		// The upstream must not take what it got for the whole request; its
+		// close ends the wait for the response too.
+		r.brokenOff.Store(client)
+		_ = conn.Close()
+	}
+	r.uploaded <- err == nil
+}
+
+func (r *router) sendRest(body message.Body, conn *connpool.Conn) error {
+	for {
+		if !body.Ready() {
+			if err := conn.Writer.Flush(); err != nil {
+				return err
+			}
+		}
+		chunk, err := body.Next()
+		if errors.Is(err, io.EOF) {
+			conn.Writer.Finish()
+			return conn.Writer.Flush()
+		}
+		if err != nil {
+			return &clientError{err}
+		}
+		if err := conn.Writer.WriteChunk(chunk); err != nil {
+			return err
+		}
+	}
+}
+
+// clientError is a request body that broke off or was malformed.
+type clientError struct{ error }
+
+func (e *clientError) Unwrap() error { return e.error }
+
+// await bounds the rest of the exchange, from the end of the request on.
+func (r *router) await(conn net.Conn, timeout time.Duration) {
+	deadline := time.Time{}
+	if timeout > 0 {
+		deadline = time.Now().Add(timeout)
+	}
+	_ = conn.SetReadDeadline(deadline) // fails only once closed, as the next read will
+}
+
+// resendable says whether the request failed on a connection that its server
+// had closed for being idle, and may be sent again: nothing came back, and
+// doing it twice does no more than doing it once.
+func (r *router) resendable(s *stream.Stream, err error) bool {
+	if err == nil || !r.conn.Reused || s.Request.Body != nil || r.conn.Reader.Buffered() {
+		return false
+	}
+	var protocol *http1.ProtocolError
+	if errors.As(err, &protocol) || timedOut(err) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return false
+	}
+	switch string(s.Request.Method) {
+	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
+		return true
+	}
+	return false
+}
+
+// failed makes the reply for an exchange that broke before the response's
+// head, with Envoy's statuses and texts. An upload that still runs ends with
+// the connection, or when the client's body is cut off; Done waits for it.
+func (r *router) failed(err error) *httpfilter.Reply {
+	connected := r.conn != nil
+	r.discard()
+	client := r.brokenOff.Load()
+	if client == nil {
+		errors.As(err, &client)
+	}
+	if client != nil {
+		return r.clientFailed(client.error)
+	}
+	const reset = "upstream connect error or disconnect/reset before headers. reset reason: "
+	var protocol *http1.ProtocolError
+	switch {
+	case !connected:
+		r.cluster.Stats.ConnectFailures.Inc()
+		r.host.Stats.ConnectFailures.Add(1)
+		return r.reply(503, reset+"remote connection failure")
+	case errors.As(err, &protocol):
+		r.cluster.Stats.ProtocolErrors.Inc()
+		return r.reply(502, reset+"protocol error")
+	case timedOut(err):
+		r.cluster.Stats.RequestTimeouts.Inc()
+		return r.reply(504, "upstream request timeout")
+	default:
+		r.cluster.Stats.RequestResets.Inc()
+		return r.reply(503, reset+"connection termination")
+	}
+}
+
+// clientFailed makes the reply for a request whose body failed.
+func (r *router) clientFailed(err error) *httpfilter.Reply {
+	var protocol *http1.ProtocolError
+	switch {
+	case errors.As(err, &protocol):
+		return r.reply(protocol.Status, protocol.Detail)
+	case timedOut(err):
+		return r.reply(408, "stream timeout")
+	default:
+		return r.reply(400, "the request's body ended early")
+	}
+}
+
+func timedOut(err error) bool {
+	var network net.Error
+	return errors.As(err, &network) && network.Timeout()
+}
+
+func (r *router) reply(status int, body string) *httpfilter.Reply {
+	r.count(status)
+	return &httpfilter.Reply{Status: status, Body: body}
+}
+
+func (r *router) count(status int) {
+	r.cluster.Stats.CountStatus(status)
+	if r.host == nil {
+		return
+	}
+	if status < 500 {
+		r.host.Stats.RequestsSucceeded.Add(1)
+	} else {
+		r.host.Stats.RequestErrors.Add(1)
+	}
+}
+
+// Next implements message.Body: the upstream's, which gives the connection
+// back at its end.
+func (r *router) Next() ([]byte, error) {
+	chunk, err := r.inner.Next()
+	if errors.Is(err, io.EOF) {
+		r.release()
+	} else if err != nil {
+		if timedOut(err) {
+			r.cluster.Stats.RequestTimeouts.Inc()
+		} else {
+			r.cluster.Stats.RequestResets.Inc()
+		}
+		r.discard()
+	}
+	return chunk, err
+}
+
+// Ready implements message.Body.
+func (r *router) Ready() bool { return r.inner.Ready() }
+
+// release gives the connection back if its server keeps it open and the whole
+// request went out on it.
+func (r *router) release() {
+	if r.conn == nil {
+		return
+	}
+	sent := true
+	if r.uploading {
+		select {
+		case sent = <-r.uploaded:
+			r.uploading = false
+		default:
+			sent = false
+		}
+	}
+	if !r.keepAlive || !sent {
+		r.discard()
+		return
+	}
+	r.conn.Release()
+	r.conn = nil
+}
+
+func (r *router) discard() {
+	if r.conn != nil {
+		r.conn.Discard()
+		r.conn = nil
+	}
+}
+
+// Done implements httpfilter.Done. The client's body is at its end or cut off
+// by now, so that an upload ends as soon as its connection does.
+func (r *router) Done(*stream.Stream) {
+	r.discard()
+	if r.uploading {
+		<-r.uploaded
+	}
+	if r.cluster != nil {
+		r.cluster.Stats.RequestsActive.Add(-1)
+	}
+	if r.host != nil {
+		r.host.Stats.RequestsActive.Add(-1)
+	}
+	spare := r.config
+	r.reset()
+	spare.spare.Put(r)
+}
+
+// reset makes the router fit for another stream.
+func (r *router) reset() {
+	r.cluster, r.host, r.inner = nil, nil, nil
+	r.uploading, r.keepAlive = false, false
+	r.brokenOff.Store(nil)
+}
+
+// setMilliseconds sets a header to a duration in whole milliseconds.
+func setMilliseconds(h *message.Headers, name string, d time.Duration) {
+	var text [20]byte
+	h.Remove(name)
+	h.AddBytes(name, strconv.AppendInt(text[:0], d.Milliseconds(), 10))
+}
