@@ -1,0 +1,354 @@
+// Package hcm is the http_connection_manager: the network filter that reads
+// HTTP requests from a connection, takes each through routing and the HTTP
+// filters, and writes the responses. One goroutine serves a connection and
+// runs the whole exchange, upstream included. It knows no filter by name and
+// opens no upstream connection.
+package hcm
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weirproxy/weir/services/proxy/internal/http1"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
+)
+
+// connection is one client's connection.
+type connection struct {
+	manager *manager
+	conn    net.Conn
+	reader  *http1.Reader
+	writer  *http1.Writer
+	peer    netip.Addr
+
+	stream stream.Stream
+	run    httpfilter.Run
+	body   requestBody
+
+	// phase orders Drain against the start of a request.
+	phase    atomic.Int32
+	draining atomic.Bool
+	served   bool      // a request: one that came while draining is owed one
+	deadline time.Time // the read deadline that is set
+}
+
+// The phases of a connection.
+const (
+	busy    int32 = iota // a request has begun, or Serve has not yet
+	idle                 // between requests: Drain may close it
+	drained              // Drain closed it
+)
+
+// NewConnection implements networkfilter.Filter.
+func (m *manager) NewConnection(conn net.Conn) networkfilter.Connection {
+	m.stats.connectionsTotal.Inc()
+	m.stats.connectionsActive.Add(1)
+	c := &connection{
+		manager: m,
+		conn:    conn,
+		reader:  http1.NewReader(conn, m.limits),
+		writer:  http1.NewWriter(conn),
+	}
+	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+		c.peer = a.AddrPort().Addr().Unmap()
+	}
+	c.body.connection = c
+	return c
+}
+
+// Serve implements networkfilter.Connection.
+func (c *connection) Serve(ctx context.Context) {
+	// Ends with ctx or with Serve; it unblocks what waits for the client.
+	stop := context.AfterFunc(ctx, func() { _ = c.conn.Close() })
+	defer stop()
+	c.stream.Context = ctx
+	for c.serveRequest() {
+	}
+	_ = c.conn.Close() // the client has gone, or will see it
+	c.manager.stats.connectionsActive.Add(-1)
+}
+
+// Drain implements networkfilter.Connection.
+func (c *connection) Drain() {
+	c.draining.Store(true)
+	if c.phase.CompareAndSwap(idle, drained) {
+		_ = c.conn.Close()
+	}
+}
+
+// serveRequest serves one request and says whether the connection can carry
+// another. Steps:
+//
+//  1. wait for a request and read its head;
+//  2. hold its headers to the rules for a proxy, and add our own;
+//  3. find its route and cluster;
+//  4. take it through the filters, the last of which gets the response;
+//  5. write the response as it comes;
+//  6. let the filters finish, count.
+//
+// It blocks on the client and, within step 4 and 5, on the upstream.
+func (c *connection) serveRequest() bool {
+	m, s := c.manager, &c.stream
+	if !c.await() {
+		return false
+	}
+	s.Reset()
+	keepAlive, err := c.reader.ReadRequest(&s.Request)
+	if err != nil {
+		return c.refuse(err)
+	}
+	s.Start = time.Now()
+	c.extend(s.Start, m.streamIdleTimeout)
+	m.stats.requestsTotal.Inc()
+	m.stats.requestsActive.Add(1)
+	defer m.stats.requestsActive.Add(-1)
+	if err := m.prepare(s, c.peer); err != nil {
+		return c.refuse(err)
+	}
+	c.body.begin(&s.Request)
+
+	if s.Route = m.routes.Match(&s.Request); s.Route != nil {
+		if s.Cluster = m.clusters.Get(s.Route.Cluster); s.Cluster == nil {
+			m.stats.noCluster.Inc()
+		}
+	} else {
+		m.stats.noRoute.Inc()
+	}
+
+	c.run.Begin(m.chain)
+	c.run.Exchange(s)
+	keepAlive = keepAlive && !c.draining.Load() && c.body.settle()
+	err = c.respond(!keepAlive)
+	if err != nil || !c.body.finished() {
+		// Whoever still waits for the request's body is let go.
+		keepAlive = false
+		_ = c.conn.SetReadDeadline(time.Unix(1, 0))
+	}
+	c.run.End(s)
+	m.stats.countStatus(s.Response.Status)
+	if err == nil && !keepAlive {
+		c.linger()
+	}
+	return keepAlive
+}
+
+// await waits for the first byte of a request, as long as an idle connection
+// may, and says whether it came.
+func (c *connection) await() bool {
+	c.phase.Store(idle)
+	if c.draining.Load() && c.served {
+		return false
+	}
+	c.served = true
+	if !c.reader.Buffered() {
+		now := time.Now()
+		c.extend(now, c.manager.idleTimeout)
+		if c.reader.Wait() != nil {
+			return false
+		}
+		if c.manager.headersTimeout > 0 {
+			c.setDeadline(time.Now().Add(c.manager.headersTimeout))
+		}
+	}
+	return c.phase.CompareAndSwap(idle, busy)
+}
+
+// extend moves the read deadline to at least timeout from now, 0 for none. As
+// moving it costs more than most steps of a request, a deadline that is up to
+// a quarter later than it need be is left alone.
+func (c *connection) extend(now time.Time, timeout time.Duration) {
+	if timeout == 0 {
+		if !c.deadline.IsZero() {
+			c.setDeadline(time.Time{})
+		}
+		return
+	}
+	if left := c.deadline.Sub(now); left < timeout || left > timeout+timeout/4 {
+		c.setDeadline(now.Add(timeout + timeout/4))
+	}
+}
+
+func (c *connection) setDeadline(at time.Time) {
+	c.deadline = at
+	_ = c.conn.SetReadDeadline(at) // fails only once closed, as the next read will
+}
+
+// refuse answers a request whose head is malformed, or of a client that took
+// too long over it, and gives the connection up.
+func (c *connection) refuse(err error) bool {
+	status := 0
+	var protocol *http1.ProtocolError
+	var timeout net.Error
+	switch {
+	case errors.As(err, &protocol):
+		c.manager.stats.protocolErrors.Inc()
+		status = protocol.Status
+	case errors.As(err, &timeout) && timeout.Timeout():
+		c.manager.stats.headerTimeouts.Inc()
+		status = 408
+	default: // the client has gone
+		return false
+	}
+	m := &c.stream.Response
+	m.Headers.Reset()
+	m.Status, m.Bodiless, m.Body = status, false, nil
+	text := err.Error() + "\n"
+	if status == 408 {
+		text = "request headers timeout\n"
+	}
+	m.Headers.Add("content-type", "text/plain")
+	m.BodyLength = int64(len(text))
+	m.Body = message.NewBytes([]byte(text))
+	c.manager.stats.countStatus(status)
+	if c.respond(true) == nil {
+		c.linger()
+	}
+	return false
+}
+
+// respond writes the response. An error means that the client has gone or that
+// the upstream broke off: the connection is of no use any more.
+func (c *connection) respond(closes bool) error {
+	response := &c.stream.Response
+	c.manager.finish(response)
+	c.body.refuseContinue()
+	c.writer.WriteResponse(response, closes)
+	for response.Body != nil {
+		if !response.Body.Ready() {
+			if err := c.writer.Flush(); err != nil {
+				return err
+			}
+		}
+		chunk, err := response.Body.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			_ = c.writer.Flush() // what came before the break is the client's
+			return err
+		}
+		if err := c.writer.WriteChunk(chunk); err != nil {
+			return err
+		}
+	}
+	c.writer.Finish()
+	return c.writer.Flush()
+}
+
+// lingerTime is how long a client may take to close after we did
+// (delayed_close_timeout): closing while it still sends would make its kernel
+// throw our response away.
+const lingerTime = time.Second
+
+func (c *connection) linger() {
+	half, ok := c.conn.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		return
+	}
+	_ = c.conn.SetReadDeadline(time.Now().Add(lingerTime))
+	_, _ = io.Copy(io.Discard, c.conn) // to its end or ours, either will do
+}
+
+// requestBody is the body of the request as the filters pull it. It answers
+// "Expect: 100-continue" when the first of them wants the body, so that a
+// request which a filter refuses need not send it.
+type requestBody struct {
+	connection *connection
+	inner      message.Body
+	pulled     atomic.Bool // Next was called
+	ended      atomic.Bool // inner is at its end
+	failed     atomic.Bool // inner broke off
+
+	// interim orders the 100 of a pull against the final response, which may
+	// come from another goroutine.
+	interim sync.Mutex
+	expects bool
+}
+
+// begin takes over the body of the request that was just read.
+func (b *requestBody) begin(r *message.Request) {
+	b.inner, b.expects = r.Body, r.ExpectContinue && r.Body != nil
+	b.pulled.Store(false)
+	b.failed.Store(false)
+	b.ended.Store(r.Body == nil)
+	if r.Body != nil {
+		r.Body = b
+	}
+}
+
+// Next implements message.Body.
+func (b *requestBody) Next() ([]byte, error) {
+	b.pulled.Store(true)
+	if err := b.sendContinue(); err != nil {
+		return nil, err
+	}
+	chunk, err := b.inner.Next()
+	switch {
+	case err == nil:
+		b.connection.extend(time.Now(), b.connection.manager.streamIdleTimeout)
+	case errors.Is(err, io.EOF):
+		b.ended.Store(true)
+	default:
+		b.failed.Store(true)
+	}
+	return chunk, err
+}
+
+// Ready implements message.Body.
+func (b *requestBody) Ready() bool { return b.inner.Ready() }
+
+func (b *requestBody) sendContinue() error {
+	b.interim.Lock()
+	defer b.interim.Unlock()
+	if !b.expects {
+		return nil
+	}
+	b.expects = false
+	if b.inner.Ready() { // the client did not wait
+		return nil
+	}
+	return b.connection.writer.WriteContinue()
+}
+
+// refuseContinue makes sure that no 100 follows the final response.
+func (b *requestBody) refuseContinue() {
+	b.interim.Lock()
+	defer b.interim.Unlock()
+	b.expects = false
+}
+
+// finished says whether the body was pulled to its end.
+func (b *requestBody) finished() bool { return b.ended.Load() }
+
+// settle says, before the response is written, whether the connection can
+// carry another request after it. A body that nobody wanted is dropped if it
+// is here already; else the connection has to go. While the router still pulls
+// the answer is yes, and may turn out wrong: then the connection is closed
+// without having been announced.
+func (b *requestBody) settle() bool {
+	if b.failed.Load() {
+		return false
+	}
+	if b.finished() || b.pulled.Load() {
+		return true
+	}
+	if b.expects { // nobody else can change it, as nobody pulls
+		return false
+	}
+	for b.inner.Ready() {
+		if _, err := b.inner.Next(); err != nil {
+			b.ended.Store(errors.Is(err, io.EOF))
+			return b.finished()
+		}
+	}
+	return false
+}
