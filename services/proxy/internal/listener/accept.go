@@ -1,0 +1,138 @@
+// Package listener holds the sockets that clients connect to: it accepts
+// connections and hands each to the network filter of its configuration, one
+// goroutine a connection. It reads no byte of them, and ends them in two
+// steps, drain and stop.
+package listener
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/weirproxy/weir/internal/daemon"
+	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
+)
+
+// Listener is an open socket with its connections.
+type Listener struct {
+	// Config is what it was opened with.
+	Config *Config
+
+	listener net.Listener
+	log      *slog.Logger
+	// base ends all connections at once.
+	base   context.Context
+	cancel context.CancelFunc
+
+	mu          sync.Mutex
+	connections map[networkfilter.Connection]struct{}
+	draining    bool
+	stopped     bool
+	serving     sync.WaitGroup
+
+	total  *stats.Counter
+	active *stats.Gauge
+}
+
+// Open binds the listener's address. Clients that connect wait until Serve.
+func Open(config *Config, registry *stats.Registry, log *slog.Logger) (*Listener, error) {
+	l, err := daemon.Listen(config.Address.String(), string(config.At.Field("address")))
+	if err != nil {
+		return nil, fmt.Errorf("listener %q: %w", config.Name, err)
+	}
+	scope := registry.Scope("listener").Tagged("envoy_listener_address", config.statPrefix)
+	base, cancel := context.WithCancel(context.Background())
+	return &Listener{
+		Config:      config,
+		listener:    l,
+		log:         log,
+		base:        base,
+		cancel:      cancel,
+		connections: map[networkfilter.Connection]struct{}{},
+		total:       scope.Counter("downstream_cx_total"),
+		active:      scope.Gauge("downstream_cx_active"),
+	}, nil
+}
+
+// Addr is the bound address.
+func (l *Listener) Addr() net.Addr { return l.listener.Addr() }
+
+// acceptPause is how long Serve waits after an accept failed for want of file
+// descriptors or memory.
+const acceptPause = 50 * time.Millisecond
+
+// Serve accepts connections until Stop is called, and then returns nil.
+func (l *Listener) Serve() error {
+	failing := false
+	for {
+		conn, err := l.listener.Accept()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		case err != nil:
+			if !failing {
+				l.log.Error("accept", "listener", l.Config.Name, "error", err)
+			}
+			failing = true
+			time.Sleep(acceptPause)
+			continue
+		}
+		failing = false
+		l.start(conn)
+	}
+}
+
+func (l *Listener) start(conn net.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stopped {
+		_ = conn.Close()
+		return
+	}
+	l.total.Inc()
+	l.active.Add(1)
+	c := l.Config.filter.NewConnection(conn)
+	l.connections[c] = struct{}{}
+	if l.draining {
+		c.Drain()
+	}
+	// Ends with the connection; Stop waits for it.
+	l.serving.Go(func() {
+		c.Serve(l.base)
+		l.active.Add(-1)
+		l.mu.Lock()
+		delete(l.connections, c)
+		l.mu.Unlock()
+	})
+}
+
+// Drain makes each connection end when it has nothing in flight. New ones are
+// still accepted, and serve one request.
+func (l *Listener) Drain() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.draining = true
+	for c := range l.connections {
+		c.Drain()
+	}
+}
+
+// Stop closes the socket and waits for the connections, which must have been
+// told to drain; those that are left when ctx ends are cut off.
+func (l *Listener) Stop(ctx context.Context) error {
+	l.mu.Lock()
+	l.stopped = true
+	l.mu.Unlock()
+	err := l.listener.Close()
+	// Ends with ctx or with Stop.
+	cut := context.AfterFunc(ctx, l.cancel)
+	l.serving.Wait()
+	cut()
+	l.cancel()
+	return err
+}

@@ -1,0 +1,152 @@
+package listener_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/proxy/internal/listener"
+	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+)
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
+// greeter is a network filter that greets and waits for the end, its own or
+// the client's.
+type greeter struct{}
+
+func (greeter) ConfigType() protoreflect.FullName { return "google.protobuf.Empty" }
+func (greeter) Fields() strict.Fields             { return nil }
+func (greeter) Parse(proto.Message, strict.Path, *strict.Report) networkfilter.Filter {
+	return greeter{}
+}
+func (greeter) NewConnection(conn net.Conn) networkfilter.Connection {
+	return &greeting{conn, make(chan struct{})}
+}
+
+type greeting struct {
+	conn  net.Conn
+	drain chan struct{}
+}
+
+func (g *greeting) Drain() { close(g.drain) }
+func (g *greeting) Serve(ctx context.Context) {
+	_, _ = io.WriteString(g.conn, "hello")
+	select {
+	case <-ctx.Done():
+	case <-g.drain:
+	}
+	_ = g.conn.Close()
+}
+
+func parse(t *testing.T, text string) (*listener.Config, error) {
+	t.Helper()
+	message := &listenerv3.Listener{}
+	require.NoError(t, protojson.Unmarshal([]byte(text), message))
+	report := &strict.Report{}
+	config := listener.Parse(message, "", []networkfilter.Factory{greeter{}}, report)
+	return config, report.Err()
+}
+
+const chain = `"filter_chains": [{"filters": [{"name": "g", "typed_config": {"@type": "type.googleapis.com/google.protobuf.Empty", "value": {}}}]}]`
+
+func open(t *testing.T, registry *stats.Registry) *listener.Listener {
+	t.Helper()
+	config, err := parse(t, `{"name": "l", "stat_prefix": "in", "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}, `+chain+`}`)
+	require.NoError(t, err)
+	l, err := listener.Open(config, registry, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	return l
+}
+
+// greeted connects and waits for the greeting.
+func greeted(t *testing.T, l *listener.Listener) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+	_, err = io.ReadFull(conn, make([]byte, 5))
+	require.NoError(t, err)
+	return conn
+}
+
+func TestDrainEndsConnectionsAndStopWaitsForThem(t *testing.T) {
+	registry := stats.NewRegistry()
+	l := open(t, registry)
+	served := make(chan error)
+	go func() { served <- l.Serve() }() // ends with Stop
+	conn := greeted(t, l)
+	l.Drain()
+	_, err := conn.Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF)
+	late := greeted(t, l) // still accepted, and told to drain
+	_, err = late.Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF)
+	require.NoError(t, l.Stop(t.Context()))
+	require.NoError(t, <-served)
+	_, err = net.Dial("tcp", l.Addr().String())
+	require.Error(t, err)
+	registry.Each(func(m stats.Metric) {
+		switch m.Name {
+		case "listener.in.downstream_cx_total":
+			require.EqualValues(t, 2, m.Value)
+		case "listener.in.downstream_cx_active":
+			require.Zero(t, m.Value)
+		}
+	})
+}
+
+func TestStopCutsOffWhatIsLeftAtItsDeadline(t *testing.T) {
+	l := open(t, stats.NewRegistry())
+	served := make(chan error)
+	go func() { served <- l.Serve() }() // ends with Stop
+	conn := greeted(t, l)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.NoError(t, l.Stop(ctx))
+	require.NoError(t, <-served)
+	_, err := conn.Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF)
+}
+
+func TestPortInUseIsNamedWithTheFieldThatMovesIt(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	port := taken.Addr().(*net.TCPAddr).Port
+	config, err := parse(t, fmt.Sprintf(`{"name": "l", "address": {"socket_address": {"address": "127.0.0.1", "port_value": %d}}, `+chain+`}`, port))
+	require.NoError(t, err)
+	_, err = listener.Open(config, stats.NewRegistry(), slog.New(slog.DiscardHandler))
+	require.EqualError(t, err, fmt.Sprintf(`listener "l": listen on 127.0.0.1:%d: the port is in use; address moves it`, port))
+}
+
+func TestFaultsNameTheirPlace(t *testing.T) {
+	for name, c := range map[string]struct{ text, want string }{
+		"no name": {`{"address": {"socket_address": {"address": "127.0.0.1", "port_value": 1}}, ` + chain + `}`, `name: a listener needs a name`},
+		"a host name": {`{"name": "l", "address": {"socket_address": {"address": "localhost", "port_value": 1}}, ` + chain + `}`,
+			`address.socket_address.address: "localhost" is no IP address`},
+		"two chains": {`{"name": "l", "address": {"socket_address": {"address": "::1", "port_value": 1}}, "filter_chains": [{}, {}]}`,
+			`filter_chains: 2 filter chains are not supported: use one`},
+		"a filter unknown here": {`{"name": "l", "address": {"socket_address": {"address": "::1", "port_value": 1}}, "filter_chains": [{"filters": [{"name": "f", "typed_config": {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s"}}]}]}`,
+			`filter_chains[0].filters[0].typed_config: google.protobuf.Duration is no network filter known here; those are: google.protobuf.Empty`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := parse(t, c.text)
+			require.EqualError(t, err, c.want)
+		})
+	}
+}
