@@ -184,18 +184,26 @@ func awaitEnds(ends <-chan ended, running map[string]bool) []error {
 	return errs
 }
 
-// Logger writes text to a terminal and JSON to anything else. Level is one of
-// debug, info, warn and error, in any letter case.
+// Logger writes text to a terminal and JSON to anything else, durations as 1.5s
+// in both. Level is one of debug, info, warn and error, in any letter case.
 func Logger(w io.Writer, level string) (*slog.Logger, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
 		return nil, fmt.Errorf("log level %q: not one of debug, info, warn, error", level)
 	}
-	options := &slog.HandlerOptions{Level: l}
+	options := &slog.HandlerOptions{Level: l, ReplaceAttr: durationAsText}
 	if f, ok := w.(*os.File); ok {
 		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
 			return slog.New(slog.NewTextHandler(w, options)), nil
 		}
 	}
 	return slog.New(slog.NewJSONHandler(w, options)), nil
+}
+
+// durationAsText keeps JSON from counting in nanoseconds.
+func durationAsText(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }

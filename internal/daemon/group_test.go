@@ -170,8 +170,8 @@ func TestLogger(t *testing.T) {
 			require.NoError(t, err)
 			require.True(t, log.Enabled(t.Context(), want))
 			require.False(t, log.Enabled(t.Context(), want-1))
-			log.Error("port moved", "port", 8080)
-			require.Contains(t, out.String(), `"msg":"port moved","port":8080`)
+			log.Error("port moved", "port", 8080, "after", 1500*time.Millisecond)
+			require.Contains(t, out.String(), `"msg":"port moved","port":8080,"after":"1.5s"`)
 		})
 	}
 	t.Run("an_unknown_level_is_refused_by_name", func(t *testing.T) {
