@@ -1,0 +1,237 @@
+package registry
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestACheckInIsLaidOverWhatIsKnown(t *testing.T) {
+	yes, no := true, false
+	raw := func(text string) json.RawMessage { return json.RawMessage(text) }
+	known := host("a", 1)
+	known.Tags.Canary, known.Tags.Weight = &yes, 50
+
+	for name, test := range map[string]struct {
+		newer   func(*Host)
+		outcome Outcome
+		want    func(*Host)
+	}{
+		"the same": {
+			newer: func(*Host) {}, outcome: HostUnchanged, want: func(*Host) {}},
+		"a new port": {
+			newer:   func(h *Host) { h.Address = netip.AddrPortFrom(h.Address.Addr(), 9) },
+			outcome: HostChanged,
+			want:    func(h *Host) { h.Address = netip.AddrPortFrom(h.Address.Addr(), 9) }},
+		"another revision, repository and TTL": {
+			newer:   func(h *Host) { h.Revision, h.Repo, h.TTL = "r2", "", time.Hour },
+			outcome: HostChanged,
+			want:    func(h *Host) { h.Revision, h.Repo, h.TTL = "r2", "", time.Hour }},
+		"another zone": {
+			newer:   func(h *Host) { h.Tags.Zone = "eu-2" },
+			outcome: HostChanged,
+			want:    func(h *Host) { h.Tags.Zone = "eu-2" }},
+		"tags left out stay": {
+			newer:   func(h *Host) { h.Tags.Canary, h.Tags.Weight, h.Tags.Other = nil, 0, nil },
+			outcome: HostUnchanged, want: func(*Host) {}},
+		"a tag more": {
+			newer:   func(h *Host) { h.Tags.Other = map[string]json.RawMessage{"disk": raw(`"ssd"`)} },
+			outcome: HostChanged,
+			want: func(h *Host) {
+				h.Tags.Other = map[string]json.RawMessage{"rack": raw(`"7"`), "disk": raw(`"ssd"`)}
+			}},
+		"a tag changed": {
+			newer:   func(h *Host) { h.Tags.Other = map[string]json.RawMessage{"rack": raw(`8`)} },
+			outcome: HostChanged,
+			want:    func(h *Host) { h.Tags.Other = map[string]json.RawMessage{"rack": raw(`8`)} }},
+		"another weight and canary": {
+			newer:   func(h *Host) { h.Tags.Weight, h.Tags.Canary = 1, &no },
+			outcome: HostChanged,
+			want:    func(h *Host) { h.Tags.Weight, h.Tags.Canary = 1, &no }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := started(t, newFakeStore())
+			require.Equal(t, HostNew, checkIn(t, r, known))
+			newer := known
+			test.newer(&newer)
+			require.Equal(t, test.outcome, checkIn(t, r, newer))
+			want := known
+			test.want(&want)
+			records, _, err := r.List("users")
+			require.NoError(t, err)
+			require.Len(t, records, 1)
+			require.Equal(t, want, *records[0].Host)
+		})
+	}
+}
+
+func TestAWeightSetByAnOperatorLivesOnUntilAHostNamesOne(t *testing.T) {
+	r := started(t, newFakeStore())
+	weights := func() (list []uint8) {
+		records, _, err := r.List("users")
+		require.NoError(t, err)
+		for _, record := range records {
+			list = append(list, record.Host.Tags.Weight)
+		}
+		return list
+	}
+	checkIn(t, r, host("a", 1))
+	checkIn(t, r, host("b", 2))
+
+	found, err := r.SetWeight(Selection{Service: "users", IP: netip.MustParseAddr("10.0.0.1"), Port: 2}, 30)
+	require.NoError(t, err)
+	require.Equal(t, 1, found)
+	require.Equal(t, []uint8{0, 30}, weights())
+	require.Equal(t, HostUnchanged, checkIn(t, r, host("b", 2)), "a beat that says nothing of the weight")
+	require.Equal(t, []uint8{0, 30}, weights())
+
+	found, err = r.SetWeight(Selection{Service: "users"}, 40)
+	require.NoError(t, err)
+	require.Equal(t, 2, found)
+	h := host("b", 2)
+	h.Tags.Weight = 5
+	checkIn(t, r, h)
+	require.Equal(t, []uint8{40, 5}, weights())
+
+	found, err = r.SetWeight(Selection{Service: "none"}, 40)
+	require.NoError(t, err)
+	require.Zero(t, found)
+}
+
+func TestRemoveTakesOutWhatIsSelected(t *testing.T) {
+	for name, test := range map[string]struct {
+		selected Selection
+		left     []string
+	}{
+		"all of a service":        {Selection{Service: "users"}, []string{}},
+		"an address":              {Selection{Service: "users", IP: netip.MustParseAddr("10.0.0.1")}, []string{"c"}},
+		"an address and a port":   {Selection{Service: "users", IP: netip.MustParseAddr("10.0.0.1"), Port: 2}, []string{"a", "c"}},
+		"a port that nobody has":  {Selection{Service: "users", IP: netip.MustParseAddr("10.0.0.1"), Port: 3}, []string{"a", "b", "c"}},
+		"a service nobody knows":  {Selection{Service: "none"}, []string{"a", "b", "c"}},
+		"an address nobody is at": {Selection{Service: "users", IP: netip.MustParseAddr("10.0.0.9")}, []string{"a", "b", "c"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := started(t, newFakeStore())
+			checkIn(t, r, host("a", 1))
+			checkIn(t, r, host("b", 2))
+			c := host("c", 3)
+			c.Address = netip.MustParseAddrPort("[fd00::1]:3")
+			checkIn(t, r, c)
+			removed, err := r.Remove(test.selected)
+			require.NoError(t, err)
+			require.Equal(t, 3-len(test.left), removed)
+			require.Equal(t, test.left, ids(t, r))
+		})
+	}
+}
+
+func TestARepositoryIsListedOverAllServices(t *testing.T) {
+	r := started(t, newFakeStore())
+	listed := func(repo string) (list []string) {
+		records, err := r.ListRepo(repo)
+		require.NoError(t, err)
+		for _, record := range records {
+			list = append(list, record.Host.Service+"/"+record.Host.ID)
+		}
+		return list
+	}
+	orders := host("x", 9)
+	orders.Service = "orders"
+	checkIn(t, r, host("b", 2))
+	checkIn(t, r, host("a", 1))
+	checkIn(t, r, orders)
+	require.Equal(t, []string{"orders/x", "users/a", "users/b"}, listed("users-repo"))
+
+	moved := host("a", 1)
+	moved.Repo = "other"
+	checkIn(t, r, moved)
+	_, err := r.Remove(Selection{Service: "orders"})
+	require.NoError(t, err)
+	require.Equal(t, []string{"users/b"}, listed("users-repo"))
+	require.Equal(t, []string{"users/a"}, listed("other"))
+	require.Empty(t, listed(""))
+}
+
+func TestConcurrentCheckInsAndReadsLoseNothing(t *testing.T) {
+	r := started(t, newFakeStore())
+	var callers sync.WaitGroup
+	for c := range 4 {
+		// Ends by itself; the test waits below.
+		callers.Go(func() {
+			for i := range 200 {
+				h := host(fmt.Sprint("host-", (c+i)%100), uint16((c+i)%100+1))
+				h.Revision = fmt.Sprint(i % 3)
+				if _, err := r.CheckIn(h); err != nil {
+					t.Errorf("check in: %v", err)
+				}
+				if _, _, err := r.List("users"); err != nil {
+					t.Errorf("list: %v", err)
+				}
+			}
+		})
+	}
+	callers.Wait()
+	require.Len(t, ids(t, r), 100)
+}
+
+func TestAnUnchangedBeatAllocatesNothing(t *testing.T) {
+	r := started(t, newFakeStore())
+	h := host("a", 1)
+	checkIn(t, r, h)
+	allocations := testing.AllocsPerRun(1000, func() { _, _ = r.CheckIn(h) })
+	require.Less(t, allocations, 0.1, "per beat")
+}
+
+func BenchmarkCheckInUnchanged(b *testing.B) {
+	r := started(b, newFakeStore())
+	hosts := manyHosts(10_000)
+	for _, h := range hosts {
+		checkIn(b, r, h)
+	}
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for i := 0; pb.Next(); i++ {
+			_, _ = r.CheckIn(hosts[i%len(hosts)])
+		}
+	})
+}
+
+func BenchmarkCheckInChanged(b *testing.B) {
+	r := started(b, newFakeStore())
+	hosts := manyHosts(10_000)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		h := hosts[i%len(hosts)]
+		h.Revision = fmt.Sprint(i)
+		_, _ = r.CheckIn(h)
+	}
+}
+
+func BenchmarkListTenOfHundredThousand(b *testing.B) {
+	r := started(b, newFakeStore())
+	for _, h := range manyHosts(100_000) {
+		checkIn(b, r, h)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if records, _, _ := r.List("service-7"); len(records) != 10 {
+			b.Fatalf("%d hosts, want 10", len(records))
+		}
+	}
+}
+
+// manyHosts are n hosts, ten to a service.
+func manyHosts(n int) []Host {
+	hosts := make([]Host, n)
+	for i := range hosts {
+		h := host(fmt.Sprint("host-", i), uint16(i%60_000+1))
+		h.Service = fmt.Sprint("service-", i/10)
+		hosts[i] = h
+	}
+	return hosts
+}

@@ -1,0 +1,111 @@
+package registry
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestAHostIsDroppedItsTTLAfterItsLastCheckIn(t *testing.T) {
+	for name, test := range map[string]struct {
+		ttl   time.Duration
+		beats []time.Duration // times of check-ins after the first
+		last  time.Duration   // of the last check-in
+	}{
+		"never seen again":          {ttl: 10 * time.Second},
+		"a short ttl":               {ttl: time.Second},
+		"a beat long before":        {ttl: 10 * time.Second, beats: []time.Duration{time.Second}, last: time.Second},
+		"a beat at the last moment": {ttl: 10 * time.Second, beats: []time.Duration{10*time.Second - 1}, last: 10*time.Second - 1},
+		"many beats": {ttl: 10 * time.Second,
+			beats: []time.Duration{3 * time.Second, 9 * time.Second, 18 * time.Second, 27 * time.Second}, last: 27 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := started(t, newFakeStore())
+				begin := time.Now()
+				h := host("a", 1)
+				h.TTL = test.ttl
+				require.Equal(t, HostNew, checkIn(t, r, h))
+				for _, at := range test.beats {
+					time.Sleep(time.Until(begin.Add(at)))
+					require.Equal(t, HostUnchanged, checkIn(t, r, h), "at %v", at)
+				}
+
+				dead := begin.Add(test.last + test.ttl)
+				time.Sleep(time.Until(dead.Add(-1)))
+				synctest.Wait()
+				require.Equal(t, []string{"a"}, ids(t, r), "just before its TTL has passed")
+				time.Sleep(2 * time.Second)
+				synctest.Wait()
+				require.Empty(t, ids(t, r), "2s after its TTL has passed")
+			})
+		})
+	}
+}
+
+func TestAShorterTTLHoldsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := started(t, newFakeStore())
+		h := host("a", 1)
+		h.TTL = time.Hour
+		checkIn(t, r, h)
+		h.TTL = 3 * time.Second
+		require.Equal(t, HostChanged, checkIn(t, r, h))
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		require.Empty(t, ids(t, r))
+	})
+}
+
+func TestOnlyTheDeadHostsOfManyAreDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := started(t, newFakeStore())
+		for port := range uint16(3 * sweepBatch) {
+			h := host(string(rune('a'+port%2))+"-"+time.Duration(port).String(), port+1)
+			if port%2 == 0 {
+				h.TTL = time.Second
+			}
+			checkIn(t, r, h)
+		}
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		left := ids(t, r)
+		require.Len(t, left, 3*sweepBatch/2)
+		for _, id := range left {
+			require.Equal(t, "b", id[:1])
+		}
+	})
+}
+
+func TestAServiceIsKnownForAWhileAfterItsLastHostWent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := started(t, newFakeStore())
+		known := func() bool {
+			synctest.Wait()
+			_, known, err := r.List("users")
+			require.NoError(t, err)
+			return known
+		}
+		require.False(t, known(), "before its first host")
+
+		remove := func() {
+			removed, err := r.Remove(Selection{Service: "users"})
+			require.NoError(t, err)
+			require.Equal(t, 1, removed)
+		}
+		checkIn(t, r, host("a", 1))
+		remove()
+		require.True(t, known(), "its host just went")
+		// It comes and goes once more, and the hour counts from then.
+		time.Sleep(50 * time.Minute)
+		checkIn(t, r, host("a", 1))
+		remove()
+		time.Sleep(50 * time.Minute)
+		require.True(t, known(), "50 minutes after it went for the second time")
+		time.Sleep(11 * time.Minute)
+		require.False(t, known(), "more than an hour after")
+		require.Empty(t, r.Services())
+	})
+}

@@ -1,0 +1,144 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+)
+
+// fakeStore is a Store that a test can make fail and speak through.
+type fakeStore struct {
+	mu       sync.Mutex
+	broken   error // what Load, Append and Flush return
+	records  []Record
+	changes  []Change
+	beats    []Beat
+	followed chan func([]Change, []Beat) // gets apply when Follow was called
+}
+
+func newFakeStore(records ...Record) *fakeStore {
+	return &fakeStore{records: records, followed: make(chan func([]Change, []Beat), 1)}
+}
+
+func (s *fakeStore) Load(context.Context) ([]Record, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.records, s.broken
+}
+
+func (s *fakeStore) Append(_ context.Context, changes []Change) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.broken == nil {
+		s.changes = append(s.changes, changes...)
+	}
+	return s.broken
+}
+
+func (s *fakeStore) Flush(_ context.Context, beats []Beat) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.broken == nil {
+		s.beats = append(s.beats, beats...)
+	}
+	return s.broken
+}
+
+func (s *fakeStore) Follow(ctx context.Context, apply func([]Change, []Beat)) error {
+	s.followed <- apply
+	<-ctx.Done()
+	return nil
+}
+
+// fail makes every call return err from now on; nil mends the store.
+func (s *fakeStore) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.broken = err
+}
+
+// taken returns and forgets what was appended and flushed.
+func (s *fakeStore) taken() ([]Change, []Beat) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	changes, beats := s.changes, s.beats
+	s.changes, s.beats = nil, nil
+	return changes, beats
+}
+
+// newRegistry makes a registry with the settings that tests use.
+func newRegistry(store Store) *Registry {
+	return New(Options{
+		Store:                 store,
+		Log:                   slog.New(slog.DiscardHandler),
+		Metrics:               prometheus.NewRegistry(),
+		SweepInterval:         500 * time.Millisecond,
+		WarmUp:                15 * time.Second,
+		EmptyServiceRetention: time.Hour,
+	})
+}
+
+// run runs r until the test ends, or until the function returned is called.
+func run(t testing.TB, r *Registry) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	// Ends with ctx; stop waits for it.
+	go func() { ended <- r.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// started is a running registry on store, which is loaded.
+func started(t testing.TB, store Store) *Registry {
+	r := newRegistry(store)
+	run(t, r)
+	<-r.Loaded()
+	return r
+}
+
+// host is a host of "users" at 10.0.0.1 with a TTL of a minute.
+func host(id string, port uint16) Host {
+	return Host{
+		Key:      Key{Service: "users", ID: id},
+		Address:  netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), port),
+		Repo:     "users-repo",
+		Revision: "r1",
+		Tags: Tags{
+			Region: "eu", Zone: "eu-1", InstanceID: id,
+			Other: map[string]json.RawMessage{"rack": json.RawMessage(`"7"`)},
+		},
+		TTL: time.Minute,
+	}
+}
+
+func checkIn(t testing.TB, r *Registry, h Host) Outcome {
+	t.Helper()
+	outcome, err := r.CheckIn(h)
+	require.NoError(t, err)
+	return outcome
+}
+
+// ids are the IDs of the hosts of "users".
+func ids(t testing.TB, r *Registry) []string {
+	t.Helper()
+	records, _, err := r.List("users")
+	require.NoError(t, err)
+	list := make([]string, len(records))
+	for i, record := range records {
+		list[i] = record.Host.ID
+	}
+	return list
+}

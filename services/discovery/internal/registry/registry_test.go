@@ -1,0 +1,219 @@
+package registry
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestNothingIsAnsweredBeforeTheStoreWasRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore(Record{Host: ptr(host("a", 1)), LastCheckIn: time.Now()})
+		store.fail(errors.New("away"))
+		r := newRegistry(store)
+		run(t, r)
+		synctest.Wait()
+
+		_, err := r.CheckIn(host("b", 2))
+		require.ErrorIs(t, err, ErrNotLoaded)
+		_, _, err = r.List("users")
+		require.ErrorIs(t, err, ErrNotLoaded)
+		_, err = r.ListRepo("users-repo")
+		require.ErrorIs(t, err, ErrNotLoaded)
+		_, err = r.Remove(Selection{Service: "users"})
+		require.ErrorIs(t, err, ErrNotLoaded)
+		_, err = r.SetWeight(Selection{Service: "users"}, 1)
+		require.ErrorIs(t, err, ErrNotLoaded)
+
+		store.fail(nil)
+		time.Sleep(2 * retryDelay)
+		<-r.Loaded()
+		require.Equal(t, []string{"a"}, ids(t, r))
+	})
+}
+
+func TestARegistryThatCannotBeLoadedStillStops(t *testing.T) {
+	store := newFakeStore()
+	store.fail(errors.New("away"))
+	stop := run(t, newRegistry(store))
+	stop()
+}
+
+func TestRestoredHostsHaveTheirFullTTLToComeBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stored := time.Now().Add(-time.Hour)
+		r := started(t, newFakeStore(
+			Record{Host: ptr(host("a", 1)), FirstSeen: stored, LastCheckIn: stored},
+			Record{Host: ptr(host("b", 2)), FirstSeen: stored, LastCheckIn: time.Now().Add(time.Hour)}))
+		records, _, err := r.List("users")
+		require.NoError(t, err)
+		require.Len(t, records, 2)
+		require.True(t, stored.Equal(records[0].LastCheckIn), "its last check-in was before the restart")
+		require.False(t, records[1].LastCheckIn.After(time.Now()), "nobody checked in in the future")
+
+		time.Sleep(time.Minute - 1)
+		synctest.Wait()
+		require.Len(t, ids(t, r), 2)
+		require.Equal(t, HostUnchanged, checkIn(t, r, host("a", 1)))
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		require.Equal(t, []string{"a"}, ids(t, r))
+	})
+}
+
+func TestARegistryIsWarmWhenItRestoredHostsOrHadTimeToHearOfThem(t *testing.T) {
+	for name, test := range map[string]struct {
+		records []Record
+		after   time.Duration
+	}{
+		"restored hosts": {records: []Record{{Host: ptr(host("a", 1)), LastCheckIn: time.Now()}}},
+		"restored none":  {after: 15 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begin := time.Now()
+				r := started(t, newFakeStore(test.records...))
+				<-r.Warm()
+				require.Equal(t, test.after, time.Since(begin))
+			})
+		})
+	}
+}
+
+func TestTheStoreGetsChangesAtOnceAndBeatsEachSecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore()
+		r := started(t, store)
+		checkIn(t, r, host("a", 1))
+		synctest.Wait()
+		changes, beats := store.taken()
+		require.Len(t, changes, 1)
+		require.Equal(t, "a", changes[0].Record.Host.ID)
+		require.Empty(t, beats)
+
+		for range 3 {
+			checkIn(t, r, host("a", 1))
+		}
+		at := time.Now()
+		time.Sleep(flushInterval)
+		synctest.Wait()
+		changes, beats = store.taken()
+		require.Empty(t, changes)
+		require.Len(t, beats, 1, "three beats of one host within a second")
+		require.True(t, at.Equal(beats[0].At))
+
+		_, err := r.Remove(Selection{Service: "users"})
+		require.NoError(t, err)
+		synctest.Wait()
+		changes, _ = store.taken()
+		require.Equal(t, []Change{{Key: Key{Service: "users", ID: "a"}}}, changes)
+	})
+}
+
+func TestAStoreThatWasAwayGetsTheLastOfEachHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore()
+		r := started(t, store)
+		checkIn(t, r, host("gone", 1))
+		checkIn(t, r, host("beats", 2))
+		synctest.Wait()
+		store.taken()
+
+		store.fail(errors.New("away"))
+		for revision := range 5 {
+			h := host("changes", 3)
+			h.Revision = string(rune('a' + revision))
+			checkIn(t, r, h)
+			checkIn(t, r, host("beats", 2))
+			time.Sleep(time.Second)
+		}
+		_, err := r.Remove(Selection{Service: "users", Port: 1})
+		require.NoError(t, err)
+		synctest.Wait()
+		require.Equal(t, []string{"beats", "changes"}, ids(t, r), "callers do not notice")
+
+		store.fail(nil)
+		time.Sleep(2 * flushInterval)
+		synctest.Wait()
+		changes, beats := store.taken()
+		last := map[string]*Record{}
+		for _, c := range changes {
+			last[c.Key.ID] = c.Record
+		}
+		require.Len(t, changes, 2, "one change per host")
+		require.Nil(t, last["gone"])
+		require.Equal(t, "e", last["changes"].Host.Revision)
+		require.Len(t, beats, 1)
+		require.Equal(t, "beats", beats[0].Key.ID)
+	})
+}
+
+func TestTheLastChangesAreStoredWhenTheRegistryStops(t *testing.T) {
+	store := newFakeStore()
+	r := newRegistry(store)
+	stop := run(t, r)
+	<-r.Loaded()
+	checkIn(t, r, host("a", 1))
+	stop()
+	changes, _ := store.taken()
+	require.Len(t, changes, 1)
+}
+
+func TestWhatOtherReplicasDidIsTakenOverAndNotSentBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore()
+		r := started(t, store)
+		apply := <-store.followed
+		checkIn(t, r, host("mine", 1))
+		synctest.Wait()
+		store.taken()
+
+		theirs := Record{Host: ptr(host("theirs", 2)), FirstSeen: time.Now(), LastCheckIn: time.Now()}
+		apply([]Change{{Key: theirs.Host.Key, Record: &theirs}, {Key: Key{Service: "users", ID: "mine"}}, {Key: Key{Service: "none"}}}, nil)
+		require.Equal(t, []string{"theirs"}, ids(t, r))
+
+		// Its beats are heard by the other replica alone.
+		for range 3 {
+			time.Sleep(40 * time.Second)
+			apply(nil, []Beat{{Key: theirs.Host.Key, At: time.Now()}, {Key: Key{Service: "none"}, At: time.Now()}})
+		}
+		synctest.Wait()
+		require.Equal(t, []string{"theirs"}, ids(t, r))
+		changes, beats := store.taken()
+		require.Empty(t, changes)
+		require.Empty(t, beats)
+	})
+}
+
+func TestAFeedNamesEachServiceThatChangedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := started(t, newFakeStore(Record{Host: ptr(host("a", 1)), LastCheckIn: time.Now()}))
+		feed := r.Subscribe()
+		<-feed.Ready()
+		require.Equal(t, []string{"users"}, feed.Take(), "what was known when it began")
+
+		checkIn(t, r, host("a", 1))
+		require.Empty(t, feed.Take(), "a beat changes nothing")
+
+		checkIn(t, r, host("b", 2))
+		checkIn(t, r, host("c", 3))
+		orders := host("a", 1)
+		orders.Service = "orders"
+		checkIn(t, r, orders)
+		<-feed.Ready()
+		require.ElementsMatch(t, []string{"users", "orders"}, feed.Take())
+		require.Empty(t, feed.Take())
+
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		require.ElementsMatch(t, []string{"users", "orders"}, feed.Take(), "all hosts expired")
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		require.ElementsMatch(t, []string{"users", "orders"}, feed.Take(), "both were forgotten")
+	})
+}
+
+func ptr[T any](v T) *T { return &v }

@@ -1,0 +1,238 @@
+package file
+
+import (
+	"bytes"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/store/storetest"
+)
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
+// never is an interval at which no test sees a snapshot.
+const never = time.Hour
+
+func TestStore(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) registry.Store {
+		s := open(t, filepath.Join(t.TempDir(), "hosts.snapshot"), never, io.Discard)
+		load(t, s)
+		t.Cleanup(func() { require.NoError(t, s.Close()) })
+		return s
+	})
+}
+
+func TestHostsComeBackAfterARestart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "below", "hosts.snapshot")
+	s := open(t, path, never, io.Discard)
+	require.Empty(t, load(t, s), "the first start")
+	a, b := storetest.Record("users", "a", 1), storetest.Record("users", "b", 2)
+	canary := false
+	a.Host.Tags.Canary, a.Host.Tags.Weight = &canary, 9
+	put(t, s, a, b)
+	b.LastCheckIn = b.LastCheckIn.Add(time.Minute)
+	require.NoError(t, s.Flush(t.Context(), []registry.Beat{{Key: b.Host.Key, At: b.LastCheckIn}}))
+	require.NoError(t, s.Close())
+
+	s = open(t, path, never, io.Discard)
+	require.ElementsMatch(t, []registry.Record{a, b}, load(t, s))
+	require.NoError(t, s.Close())
+}
+
+func TestASnapshotIsWrittenEveryIntervalInWhichAHostChanged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hosts.snapshot")
+	s := open(t, path, 5*time.Millisecond, io.Discard)
+	load(t, s)
+	put(t, s, storetest.Record("users", "a", 1))
+	servicetest.Eventually(t, "the host is in the snapshot", func() bool {
+		text, err := os.ReadFile(path)
+		return err == nil && strings.Contains(string(text), `"users"`)
+	})
+	require.NoError(t, s.Close())
+}
+
+func TestAnUnreadFileIsNotWrittenOver(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hosts.snapshot")
+	require.NoError(t, os.WriteFile(path, []byte("what was there"), 0o600))
+	s := open(t, path, never, io.Discard)
+	require.NoError(t, s.Close())
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, "what was there", string(text))
+}
+
+func TestAFailedSnapshotLeavesTheLastOneAlone(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "hosts.snapshot")
+	s := open(t, path, never, io.Discard)
+	load(t, s)
+	put(t, s, storetest.Record("users", "a", 1))
+	require.NoError(t, s.snapshot())
+	before, err := os.ReadFile(path)
+	require.NoError(t, err)
+
+	// A directory in the place of the file that is written aside.
+	aside := filepath.Join(dir, ".hosts.snapshot.new")
+	require.NoError(t, os.Mkdir(aside, 0o755))
+	put(t, s, storetest.Record("users", "b", 2))
+	require.ErrorContains(t, s.snapshot(), path)
+	after, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, before, after)
+
+	require.NoError(t, os.Remove(aside))
+	require.NoError(t, s.Close(), "what could not be written is still to be")
+	after, err = os.ReadFile(path)
+	require.NoError(t, err)
+	require.NotEqual(t, before, after)
+}
+
+func TestACrashWhileWritingLeavesTheLastSnapshot(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hosts.snapshot")
+	require.NoError(t, replace(path, func(f *os.File) error { return encode(f, records()) }))
+	// A crash leaves a file aside that goes as far as it came.
+	whole, err := os.ReadFile(path)
+	require.NoError(t, err)
+	aside := filepath.Join(filepath.Dir(path), ".hosts.snapshot.new")
+	require.NoError(t, os.WriteFile(aside, whole[:len(whole)/2], 0o600))
+
+	s := open(t, path, never, io.Discard)
+	require.Len(t, load(t, s), 3)
+	put(t, s, storetest.Record("users", "later", 4))
+	require.NoError(t, s.Close())
+	s = open(t, path, never, io.Discard)
+	require.Len(t, load(t, s), 4)
+	require.NoError(t, s.Close())
+}
+
+func TestAFileThatIsNotWholeIsSetAsideWithTheReason(t *testing.T) {
+	var whole bytes.Buffer
+	require.NoError(t, encode(&whole, records()))
+	lines := strings.SplitAfter(whole.String(), "\n")
+
+	for name, test := range map[string]struct{ text, reason string }{
+		"empty":                {"", "line 1: the file ends here"},
+		"no snapshot at all":   {"hello\n", "line 1: invalid character 'h'"},
+		"of another format":    {`{"format":"other","version":1}` + "\n", `line 1: format \"other\"`},
+		"of a later version":   {`{"format":"weir-discovery-hosts","version":2}` + "\n", "version 2: not"},
+		"cut within a host":    {whole.String()[:len(lines[0])+20], "line 2: the file ends here"},
+		"cut after a host":     {lines[0] + lines[1], "line 3: the file ends here"},
+		"without its checksum": {strings.Join(lines[:4], ""), "line 5: the file ends here"},
+		"a digit turned":       {strings.Replace(whole.String(), "10.0.0.1:1", "10.0.0.1:7", 1), "line 5: checksum"},
+		"something after it":   {whole.String() + "x", "line 5: something stands after the checksum"},
+		"a host without address": {lines[0] + strings.Replace(lines[1], "10.0.0.1:1", "", 1) + strings.Join(lines[2:], ""),
+			`line 2: host \"a\" of \"users\": address`},
+		"a host without ttl": {lines[0] + strings.Replace(lines[1], "60000", "0", 1) + strings.Join(lines[2:], ""),
+			"line 2: host \\\"a\\\" of \\\"users\\\": ttl_ms 0"},
+		"a number for a name": {lines[0] + strings.Replace(lines[1], `"users"`, "1", 1), "line 2: json: cannot unmarshal number"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "hosts.snapshot")
+			require.NoError(t, os.WriteFile(path, []byte(test.text), 0o600))
+			var log bytes.Buffer
+			s := open(t, path, never, &log)
+			require.Empty(t, load(t, s))
+			require.Contains(t, log.String(), test.reason)
+
+			aside, err := filepath.Glob(path + ".bad-*")
+			require.NoError(t, err)
+			require.Len(t, aside, 1)
+			kept, err := os.ReadFile(aside[0])
+			require.NoError(t, err)
+			require.Equal(t, test.text, string(kept))
+
+			put(t, s, storetest.Record("users", "a", 1))
+			require.NoError(t, s.Close())
+			s = open(t, path, never, io.Discard)
+			require.Len(t, load(t, s), 1, "the next snapshot is whole")
+			require.NoError(t, s.Close())
+		})
+	}
+}
+
+func TestAFileThatCannotBeReadIsAnErrorAndStaysWhereItIs(t *testing.T) {
+	_, err := decode(iotest.ErrReader(os.ErrPermission))
+	require.ErrorIs(t, err, os.ErrPermission)
+
+	path := t.TempDir() // a directory opens, and cannot be read
+	s := open(t, path, never, io.Discard)
+	_, err = s.Load(t.Context())
+	require.ErrorContains(t, err, path)
+	require.NoError(t, s.Close())
+	require.DirExists(t, path)
+}
+
+func TestADirectoryThatCannotBeMadeIsAnError(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	_, err := Open(filepath.Join(file, "below", "hosts.snapshot"), never, slog.New(slog.DiscardHandler))
+	require.ErrorContains(t, err, file)
+}
+
+func FuzzDecode(f *testing.F) {
+	var whole bytes.Buffer
+	require.NoError(f, encode(&whole, records()))
+	f.Add(whole.Bytes())
+	f.Add(whole.Bytes()[:whole.Len()/2])
+	f.Add([]byte(`{"format":"weir-discovery-hosts","version":1,"hosts":-1}` + "\n" + `{"sha256":""}` + "\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		read, err := decode(bytes.NewReader(text))
+		if err != nil {
+			require.ErrorAs(t, err, new(*corruptError))
+			return
+		}
+		// What was taken for whole can be written and read again.
+		var again bytes.Buffer
+		require.NoError(t, encode(&again, read))
+		twice, err := decode(&again)
+		require.NoError(t, err)
+		require.Len(t, twice, len(read))
+	})
+}
+
+func BenchmarkSnapshotOfHundredThousand(b *testing.B) {
+	many := make([]registry.Record, 100_000)
+	for i := range many {
+		many[i] = storetest.Record("users", string(rune('a'+i%26)), uint16(i%60_000+1))
+	}
+	for b.Loop() {
+		if err := encode(io.Discard, many); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func records() []registry.Record {
+	return []registry.Record{storetest.Record("users", "a", 1), storetest.Record("users", "b", 2), storetest.Record("orders", "a", 3)}
+}
+
+func open(t *testing.T, path string, interval time.Duration, log io.Writer) *Store {
+	t.Helper()
+	s, err := Open(path, interval, slog.New(slog.NewTextHandler(log, nil)))
+	require.NoError(t, err)
+	return s
+}
+
+func load(t *testing.T, s *Store) []registry.Record {
+	t.Helper()
+	list, err := s.Load(t.Context())
+	require.NoError(t, err)
+	return list
+}
+
+func put(t *testing.T, s *Store, list ...registry.Record) {
+	t.Helper()
+	for _, r := range list {
+		require.NoError(t, s.Append(t.Context(), []registry.Change{{Key: r.Host.Key, Record: &r}}))
+	}
+}
