@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -15,7 +14,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	runAsProgram() // does not return in a child of main_test.go
+	runAsProgram() // does not return in a child of daemon_test.go
 	servicetest.Main(m)
 }
 
@@ -157,25 +156,5 @@ func TestGroupStopsPartsThatNeverRun(t *testing.T) {
 		cancel()
 		require.NoError(t, g.Run(ctx))
 		require.True(t, closed)
-	})
-}
-
-func TestLogger(t *testing.T) {
-	for level, want := range map[string]slog.Level{
-		"debug": slog.LevelDebug, "info": slog.LevelInfo, "Warn": slog.LevelWarn, "ERROR": slog.LevelError,
-	} {
-		t.Run("level_"+level+"_is_taken", func(t *testing.T) {
-			var out bytes.Buffer
-			log, err := Logger(&out, level)
-			require.NoError(t, err)
-			require.True(t, log.Enabled(t.Context(), want))
-			require.False(t, log.Enabled(t.Context(), want-1))
-			log.Error("port moved", "port", 8080, "after", 1500*time.Millisecond)
-			require.Contains(t, out.String(), `"msg":"port moved","port":8080,"after":"1.5s"`)
-		})
-	}
-	t.Run("an_unknown_level_is_refused_by_name", func(t *testing.T) {
-		_, err := Logger(nil, "loud")
-		require.EqualError(t, err, `log level "loud": not one of debug, info, warn, error`)
 	})
 }

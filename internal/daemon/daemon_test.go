@@ -2,15 +2,18 @@ package daemon
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -97,4 +100,24 @@ func TestMainWritesTheErrorAsOneLineAndEndsWithCode1(t *testing.T) {
 func TestVersion(t *testing.T) {
 	require.Equal(t, "v1.2.3", Version("v1.2.3"), "the linked version stands first")
 	require.NotEmpty(t, Version(""))
+}
+
+func TestLogger(t *testing.T) {
+	for level, want := range map[string]slog.Level{
+		"debug": slog.LevelDebug, "info": slog.LevelInfo, "Warn": slog.LevelWarn, "ERROR": slog.LevelError,
+	} {
+		t.Run("level_"+level+"_is_taken", func(t *testing.T) {
+			var out bytes.Buffer
+			log, err := Logger(&out, level)
+			require.NoError(t, err)
+			require.True(t, log.Enabled(t.Context(), want))
+			require.False(t, log.Enabled(t.Context(), want-1))
+			log.Error("port moved", "port", 8080, "after", 1500*time.Millisecond)
+			require.Contains(t, out.String(), `"msg":"port moved","port":8080,"after":"1.5s"`)
+		})
+	}
+	t.Run("an_unknown_level_is_refused_by_name", func(t *testing.T) {
+		_, err := Logger(nil, "loud")
+		require.EqualError(t, err, `log level "loud": not one of debug, info, warn, error`)
+	})
 }
