@@ -1,0 +1,67 @@
+package filtertest
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/route"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+)
+
+// sections are those of a filter's README.md, in their order.
+var sections = []string{"Name", "Description", "Config", "Stats", "Examples"}
+
+// Readme holds the README.md beside a filter's test to its form, and loads its
+// examples: every YAML block is the config of an http_connection_manager with
+// the filter in it, cut down to stat_prefix, route_config and http_filters.
+func Readme(t testing.TB, factory httpfilter.Factory) {
+	t.Helper()
+	text, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	var found []string
+	for line := range strings.Lines(string(text)) {
+		if name, ok := strings.CutPrefix(line, "## "); ok {
+			found = append(found, strings.TrimSpace(name))
+		}
+	}
+	require.Equal(t, sections, found, "the sections of README.md")
+
+	schema, err := strict.NewSchema(factory.Fields(), route.Fields(), descriptor.Fields(), strict.Fields{
+		(&hcmv3.HttpConnectionManager{}).ProtoReflect().Descriptor().FullName(): {"stat_prefix", "route_config", "http_filters"},
+		(&hcmv3.HttpFilter{}).ProtoReflect().Descriptor().FullName():            {"name", "typed_config"},
+		(&routerv3.Router{}).ProtoReflect().Descriptor().FullName():             {},
+	})
+	require.NoError(t, err)
+	examples := strings.Split(string(text), "```yaml\n")[1:]
+	require.NotEmpty(t, examples, "README.md has no YAML block")
+	for _, example := range examples {
+		example, _, _ = strings.Cut(example, "```")
+		require.Equal(t, 1, load(t, factory, schema, example), "filters of this kind in the example")
+	}
+}
+
+// load checks an example and counts the filters of the factory in it.
+func load(t testing.TB, factory httpfilter.Factory, schema *strict.Schema, example string) (count int) {
+	t.Helper()
+	manager := &hcmv3.HttpConnectionManager{}
+	report := strict.Load("README.md", []byte(example), manager, schema)
+	require.NoError(t, report.Err())
+	route.Parse(manager.GetRouteConfig(), "route_config", report)
+	for i, filter := range manager.GetHttpFilters() {
+		message, err := strict.Unpack(filter.GetTypedConfig())
+		require.NoError(t, err)
+		if message.ProtoReflect().Descriptor().FullName() == factory.ConfigType() {
+			factory.Parse(message, strict.Path("http_filters").Index(i).Field("typed_config"), report)
+			count++
+		}
+	}
+	require.NoError(t, report.Err())
+	return count
+}
