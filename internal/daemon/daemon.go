@@ -25,12 +25,18 @@ func Main(name string, run func(ctx context.Context) error) int {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	defer signal.Stop(signals)
-	// Ends with the process: it must outlive run, to hear the second signal.
+	ended := make(chan struct{})
+	defer close(ended)
+	// Ends with Main, which does not wait for it, or ends the process.
 	go func() {
-		<-signals
-		stop()
-		<-signals
-		os.Exit(1)
+		for _, act := range []func(){stop, func() { os.Exit(1) }} {
+			select {
+			case <-signals:
+				act()
+			case <-ended:
+				return
+			}
+		}
 	}()
 	if err := run(ctx); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
