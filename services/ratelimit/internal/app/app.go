@@ -10,8 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -63,12 +61,12 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 		}
 	}()
 	listen := func(name, address, setting string) (net.Listener, error) {
-		l, err := daemon.Listen(address, setting)
+		opened, err := daemon.Listen(address, setting)
 		if err == nil {
-			undo = append(undo, func() { _ = l.Close() })
-			a.addresses[name] = l.Addr().String()
+			undo = append(undo, func() { _ = opened.Close() })
+			a.addresses[name] = opened.Addr().String()
 		}
-		return l, err
+		return opened, err
 	}
 
 	store, err := openStore(o, metrics)
@@ -78,7 +76,7 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	undo = append(undo, func() { _ = store.Close() })
 	a.group.Add(daemon.Part{Name: "store", Stop: func(context.Context) error { return store.Close() }})
 
-	limiter := limiter.New(limiter.Options{
+	l := limiter.New(limiter.Options{
 		Store:          store,
 		Algorithm:      builtin.Algorithms()[0],
 		KeyPrefix:      o.KeyPrefix,
@@ -95,7 +93,7 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 			NearLimitRatio: o.NearLimitRatio,
 			Stats:          limits.NewStats(metrics),
 		},
-		Sink:    limiter,
+		Sink:    l,
 		Log:     log,
 		Metrics: metrics,
 	})
@@ -108,10 +106,10 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 		return nil, err
 	}
 	operators := admin.New(adminListener, admin.Options{Name: "ratelimit", State: health.state, Metrics: metrics, Log: log})
-	operators.Handle("GET /rlconfig", "rules in force, and what was refused", serveRules(limiter, source))
+	operators.Handle("GET /rlconfig", "rules in force, and what was refused", serveRules(l, source))
 	a.group.Add(daemon.Part{Name: "admin listener", Run: operators.Serve, Stop: operators.Stop})
 
-	service := rls.New(limiter, metrics)
+	service := rls.New(l, metrics)
 	httpListener, err := listen("http", address(o.Host, o.Port), "PORT")
 	if err != nil {
 		return nil, err
@@ -170,13 +168,4 @@ func serveRules(l *limiter.Limiter, source *limitsource.Source) http.Handler {
 			}
 		}
 	})
-}
-
-// tuneGC lets the heap grow to five times what is live before a collection,
-// unless GOGC says otherwise: a request's memory is short-lived and little is
-// live, so that collections cost more than the memory does.
-func tuneGC() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(400)
-	}
 }

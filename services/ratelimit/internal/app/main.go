@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/weirproxy/weir/internal/admin"
 	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/internal/environ"
+	"github.com/weirproxy/weir/services/ratelimit/internal/store/redis"
 )
 
 const usage = `ratelimit answers Envoy's rate limit service calls by the rules of a directory.
@@ -77,6 +79,7 @@ func serve(ctx context.Context, o Options, readyFile string) error {
 	for _, warning := range environ.Misspelt(o, prefixes, os.Environ()) {
 		log.Warn(warning)
 	}
+	redis.LogDriver(log)
 	tuneGC()
 	app, err := New(o, log)
 	if err != nil {
@@ -86,4 +89,13 @@ func serve(ctx context.Context, o Options, readyFile string) error {
 		return err
 	}
 	return app.Run(ctx)
+}
+
+// tuneGC lets the heap grow to five times what is live before a collection,
+// unless GOGC says otherwise: a request's memory is short-lived and little is
+// live, so that collections cost more than the memory does.
+func tuneGC() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
 }
