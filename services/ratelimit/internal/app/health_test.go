@@ -1,0 +1,92 @@
+package app_test
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+)
+
+func TestRedisThatGoesAwayIsToldAtOnceAndItsReturnToo(t *testing.T) {
+	server := servicetest.Redis(t)
+	o := options(t)
+	o.RedisURL = "redis://" + server.Address
+	r := start(t, o)
+	resp, err := r.ask(t.Context(), "user", "alice")
+	require.NoError(t, err)
+	require.Equal(t, uint32(2), resp.GetStatuses()[0].GetLimitRemaining())
+
+	server.Kill()
+	begin := time.Now()
+	_, err = r.ask(t.Context(), "user", "alice")
+	require.Equal(t, codes.Unavailable, status.Code(err), "%v", err)
+	require.Less(t, time.Since(begin), time.Second)
+	_, err = r.ask(t.Context(), "free", "x")
+	require.NoError(t, err, "what needs no counter is still answered")
+	servicetest.Eventually(t, "not ready", func() bool {
+		code, _ := r.get(t, "admin", "/ready")
+		return code == http.StatusServiceUnavailable
+	})
+	require.Less(t, time.Since(begin), 3*time.Second)
+	code, body := r.get(t, "http", "/healthcheck")
+	require.Equal(t, http.StatusInternalServerError, code)
+	require.Contains(t, body, "ping redis at "+server.Address)
+	require.Equal(t, healthpb.HealthCheckResponse_NOT_SERVING, r.health(t, "ratelimit"))
+	require.Equal(t, healthpb.HealthCheckResponse_NOT_SERVING, r.health(t, ""))
+	code, _ = r.get(t, "admin", "/healthz")
+	require.Equal(t, http.StatusOK, code, "the process lives all the same")
+
+	server.Start()
+	servicetest.Eventually(t, "ready", func() bool {
+		code, _ := r.get(t, "admin", "/ready")
+		return code == http.StatusOK
+	})
+	_, err = r.ask(t.Context(), "user", "alice")
+	require.NoError(t, err)
+}
+
+func TestStartsWithoutRedisAndSaysSo(t *testing.T) {
+	o := options(t)
+	o.RedisURL = "127.0.0.1:1"
+	r := start(t, o)
+	code, body := r.get(t, "admin", "/ready")
+	require.Equal(t, http.StatusServiceUnavailable, code)
+	require.Contains(t, body, "ping redis at 127.0.0.1:1: ")
+}
+
+func TestAStopIsToldBeforeTheListenersClose(t *testing.T) {
+	o := options(t)
+	o.DrainGrace = time.Second
+	r := start(t, o)
+	_, err := r.ask(t.Context(), "user", "alice")
+	require.NoError(t, err)
+	watch, err := healthpb.NewHealthClient(r.conn).Watch(t.Context(), &healthpb.HealthCheckRequest{Service: "ratelimit"})
+	require.NoError(t, err)
+	update, err := watch.Recv()
+	require.NoError(t, err)
+	require.Equal(t, healthpb.HealthCheckResponse_SERVING, update.GetStatus())
+
+	begin := time.Now()
+	ended := make(chan error, 1)
+	// Ends when the service has; the test waits for it below.
+	go func() { ended <- r.stop() }()
+	update, err = watch.Recv()
+	require.NoError(t, err)
+	require.Equal(t, healthpb.HealthCheckResponse_NOT_SERVING, update.GetStatus())
+	code, body := r.get(t, "admin", "/ready")
+	require.Equal(t, http.StatusServiceUnavailable, code)
+	require.Equal(t, "stopping\n", body)
+	_, err = r.ask(t.Context(), "user", "alice")
+	require.NoError(t, err, "work is taken until the grace period ends")
+
+	require.NoError(t, <-ended)
+	require.Less(t, time.Since(begin), 6*time.Second, "the watch does not hold up the stop")
+	_, err = watch.Recv()
+	require.Error(t, err)
+}

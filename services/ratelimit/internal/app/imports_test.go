@@ -1,0 +1,31 @@
+package app_test
+
+import (
+	"testing"
+
+	"github.com/weirproxy/weir/internal/archtest"
+)
+
+// TestImports holds the direction of imports: the command runs the app, the
+// app wires everything, an implementation knows its contract and no sibling.
+func TestImports(t *testing.T) {
+	archtest.Check(t, "github.com/weirproxy/weir/services/ratelimit", archtest.Edges{
+		"cmd/ratelimit": {"internal/app"},
+		"internal/app": {
+			"internal/builtin", "internal/limiter", "internal/limits", "internal/limitsource", "internal/rls",
+			"internal/store/redis", // for its driver's log
+			"weir/internal/admin", "weir/internal/daemon", "weir/internal/environ",
+		},
+		"internal/builtin":                 {"internal/algorithm", "internal/algorithm/*", "internal/limiter", "internal/store/*"},
+		"internal/limits":                  {"internal/algorithm"},
+		"internal/algorithm":               {},
+		"internal/algorithm/fixedwindow":   {"internal/algorithm"},
+		"internal/algorithm/algorithmtest": {"internal/algorithm"},
+		"internal/limiter":                 {"internal/limits", "internal/algorithm"},
+		"internal/limitsource":             {"internal/limits"},
+		"internal/rls":                     {"internal/limiter", "internal/limits"},
+		"internal/store/memory":            {"internal/limiter", "internal/algorithm"},
+		"internal/store/redis":             {"internal/limiter", "internal/algorithm"},
+		"internal/store/storetest":         {"internal/limiter", "internal/algorithm", "internal/algorithm/fixedwindow"},
+	})
+}

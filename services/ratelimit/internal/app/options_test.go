@@ -1,0 +1,94 @@
+package app_test
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/environ"
+	"github.com/weirproxy/weir/services/ratelimit/internal/app"
+)
+
+func TestNewRefuses(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	port := taken.Addr().(*net.TCPAddr).Port
+	for _, c := range []struct {
+		name   string
+		change func(*app.Options)
+		want   string
+	}{
+		{"a_port_out_of_range", func(o *app.Options) { o.Port = 65536 }, "PORT=65536: not a port"},
+		{"a_negative_port", func(o *app.Options) { o.GRPCPort = -1 }, "GRPC_PORT=-1: not a port"},
+		{"a_port_in_use", func(o *app.Options) { o.GRPCPort = port }, fmt.Sprintf("listen on 127.0.0.1:%d: the port is in use; GRPC_PORT moves it", port)},
+		{"an_admin_port_in_use", func(o *app.Options) { o.DebugPort = port }, fmt.Sprintf("listen on 127.0.0.1:%d: the port is in use; DEBUG_PORT moves it", port)},
+		{"no_timeout", func(o *app.Options) { o.RedisTimeout = 0 }, "REDIS_TIMEOUT=0s: must be more than 0"},
+		{"no_poll", func(o *app.Options) { o.RulesPoll = -1 }, "RATELIMIT_RULES_POLL=-1ns: must be more than 0"},
+		{"no_connections", func(o *app.Options) { o.RedisPoolSize = 0 }, "REDIS_POOL_SIZE=0: must be at least 1"},
+		{"no_counters", func(o *app.Options) { o.MaxCounters = 0 }, "RATELIMIT_MEMORY_MAX_COUNTERS=0: must be at least 1"},
+		{"negative_grace", func(o *app.Options) { o.DrainGrace = -1 }, "RATELIMIT_DRAIN_GRACE=-1ns: must not be negative"},
+		{"negative_jitter", func(o *app.Options) { o.ExpirationJitter = -1 }, "EXPIRATION_JITTER_MAX_SECONDS=-1: must not be negative"},
+		{"a_ratio_above_1", func(o *app.Options) { o.NearLimitRatio = 1.5 }, "NEAR_LIMIT_RATIO=1.5: must lie between 0 and 1"},
+		{"an_unknown_backend", func(o *app.Options) { o.BackendType = "memcache" }, "BACKEND_TYPE=memcache: not one of memory, redis"},
+		{"redis_without_its_URL", func(o *app.Options) { o.BackendType = "redis" }, "BACKEND_TYPE=redis: REDIS_URL must say where Redis is"},
+		{"a_URL_that_is_none", func(o *app.Options) { o.RedisURL = "redis" }, `REDIS_URL: redis address "redis" is neither a URL nor host:port`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := options(t)
+			c.change(&o)
+			_, err := app.New(o, slog.New(slog.DiscardHandler))
+			require.EqualError(t, err, c.want)
+		})
+	}
+}
+
+// The README's table of settings says what the struct says.
+func TestTheREADMEListsEverySetting(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	rows := regexp.MustCompile("(?m)^\\| `[A-Z_]+` \\|.*$").FindAllString(string(text), -1)
+	var want []string
+	for _, v := range environ.Variables(app.Options{}) {
+		def := ""
+		if v.Default != "" {
+			def = "`" + v.Default + "`"
+		}
+		want = append(want, fmt.Sprintf("| `%s` | %s | %s |", v.Name, def, v.Meaning))
+	}
+	require.Equal(t, strings.Join(want, "\n"), strings.Join(rows, "\n"))
+}
+
+func TestMainExits(t *testing.T) {
+	t.Setenv("DEBUG_PORT", "1")
+	t.Setenv("DEBUG_HOST", "127.0.0.1")
+	for _, c := range []struct {
+		args []string
+		want int
+	}{
+		{[]string{"--help"}, 0},
+		{[]string{"--version"}, 0},
+		{[]string{"--unknown"}, 2},
+		{[]string{"serve"}, 2},
+		{[]string{"healthcheck", "now"}, 2},
+		{[]string{"healthcheck"}, 1}, // nothing listens there
+	} {
+		t.Run(strings.Join(c.args, "_"), func(t *testing.T) {
+			require.Equal(t, c.want, app.Main(c.args, "v1.2.3"))
+		})
+	}
+}
+
+func TestMainRefusesABadEnvironment(t *testing.T) {
+	t.Setenv("PORT", "http")
+	require.Equal(t, 1, app.Main(nil, ""))
+	t.Setenv("PORT", "0")
+	t.Setenv("LOG_LEVEL", "loud")
+	require.Equal(t, 1, app.Main(nil, ""))
+}
