@@ -86,7 +86,8 @@ type Cluster struct {
 
 // ADS says where the aggregated discovery service is.
 type ADS struct {
-	// Cluster is the name of the static cluster that serves it by gRPC.
+	// Cluster is the name of the static cluster that serves it by gRPC; that
+	// there is one is for the caller to check, who parses the clusters.
 	Cluster string
 	// NodeOnFirstMessageOnly leaves the node out of all but the first request
 	// of a stream.
@@ -104,7 +105,8 @@ type CDS struct {
 const defaultInitialFetchTimeout = 15 * time.Second
 
 // Load reads a bootstrap. The result is for use only if the report, to which
-// the packages that parse its listeners and clusters then add, has no faults.
+// those who parse its listeners and clusters then add, has no faults. Names
+// are not compared: that is for those who look things up by them.
 func Load(source Source, schema *strict.Schema) (*Bootstrap, *strict.Report) {
 	var texts []strict.Source
 	if source.File != "" || len(source.Overlay) == 0 {
@@ -117,7 +119,7 @@ func Load(source Source, schema *strict.Schema) (*Bootstrap, *strict.Report) {
 	report := strict.LoadMerged(b.Message, schema, texts...)
 	b.readNode(source)
 	b.readAdmin(report)
-	b.readStatic(report)
+	b.readStatic()
 	b.readDynamic(report)
 	return b, report
 }
@@ -151,29 +153,15 @@ func (b *Bootstrap) readAdmin(report *strict.Report) {
 	b.AdminAddress = net.JoinHostPort(socket.GetAddress(), strconv.Itoa(int(socket.GetPortValue())))
 }
 
-// readStatic lists the static resources and wants their names to differ.
-func (b *Bootstrap) readStatic(report *strict.Report) {
+// readStatic lists the static resources.
+func (b *Bootstrap) readStatic() {
 	at := strict.Path("static_resources")
-	clusters := map[string]strict.Path{}
 	for i, m := range b.Message.GetStaticResources().GetClusters() {
-		at := at.Field("clusters").Index(i)
-		b.Clusters = append(b.Clusters, Cluster{m, at})
-		unique(m.GetName(), at, clusters, report)
+		b.Clusters = append(b.Clusters, Cluster{m, at.Field("clusters").Index(i)})
 	}
-	listeners := map[string]strict.Path{}
 	for i, m := range b.Message.GetStaticResources().GetListeners() {
-		at := at.Field("listeners").Index(i)
-		b.Listeners = append(b.Listeners, Listener{m, at})
-		unique(m.GetName(), at, listeners, report)
+		b.Listeners = append(b.Listeners, Listener{m, at.Field("listeners").Index(i)})
 	}
-}
-
-func unique(name string, at strict.Path, seen map[string]strict.Path, report *strict.Report) {
-	if first, ok := seen[name]; ok && name != "" {
-		report.Add(at.Field("name"), "%q is the name of %s already", name, first)
-		return
-	}
-	seen[name] = at
 }
 
 func (b *Bootstrap) readDynamic(report *strict.Report) {
@@ -217,17 +205,8 @@ func (b *Bootstrap) readADS(ads *corev3.ApiConfigSource, at strict.Path, report 
 		report.Add(at, "want one service, got %d", n)
 		return
 	}
-	at = at.Index(0).Field("envoy_grpc").Field("cluster_name")
+	// That there is one is held by the message's own rules.
 	b.ADS.Cluster = ads.GetGrpcServices()[0].GetEnvoyGrpc().GetClusterName()
-	if b.ADS.Cluster == "" {
-		return // A fault by the validators.
-	}
-	for _, c := range b.Clusters {
-		if c.Message.GetName() == b.ADS.Cluster {
-			return
-		}
-	}
-	report.Add(at, "%q is not a cluster of static_resources", b.ADS.Cluster)
 }
 
 func wantV3(version corev3.ApiVersion, at strict.Path, report *strict.Report) {

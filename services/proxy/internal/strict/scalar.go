@@ -21,16 +21,33 @@ import (
 // are read differently by different readers and refused.
 var number = regexp.MustCompile(`^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?$`)
 
+const quotedStyles = yaml.SingleQuotedStyle | yaml.DoubleQuotedStyle | yaml.LiteralStyle | yaml.FoldedStyle
+
+// oldBool says whether n is a bare word that was a bool before YAML 1.2, and
+// still is one for Envoy.
+func oldBool(n *yaml.Node) bool {
+	if n.Style&(quotedStyles|yaml.TaggedStyle) != 0 {
+		return false
+	}
+	switch strings.ToLower(n.Value) {
+	case "y", "n", "yes", "no", "on", "off":
+		return true
+	}
+	return false
+}
+
 // scalar reads n as a value of fd's kind.
 func (l *loader) scalar(n *yaml.Node, fd protoreflect.FieldDescriptor, at Path) (v protoreflect.Value, ok bool) {
 	ok = l.enter(n, at, func(n *yaml.Node) bool {
 		if n.Kind != yaml.ScalarNode {
 			return l.fault(n, at, "want a %s, got %s", kindName(fd), describe(n))
 		}
-		quoted := n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0
+		quoted := n.Style&quotedStyles != 0
 		switch tag := n.ShortTag(); {
 		case fd.Kind() == protoreflect.StringKind && (tag == "!!int" || tag == "!!float" || tag == "!!bool"):
 			return l.fault(n, at, "want a string, got the bare %s: put it in quotes", n.Value)
+		case fd.Kind() == protoreflect.StringKind && oldBool(n):
+			return l.fault(n, at, "want a string, got the bare %s, which some readers take for a bool: put it in quotes", n.Value)
 		case fd.Kind() == protoreflect.BoolKind && quoted:
 			return l.fault(n, at, "want a bool, got the string %s: leave out the quotes", quote(n.Value))
 		}
@@ -244,6 +261,9 @@ func (l *loader) plain(n *yaml.Node, at Path) (*structpb.Value, bool) {
 			}
 			v = structpb.NewListValue(items)
 			return true
+		}
+		if oldBool(n) {
+			return l.fault(n, at, "some readers take the bare %s for a bool: put it in quotes", n.Value)
 		}
 		switch n.ShortTag() {
 		case "!!null":
