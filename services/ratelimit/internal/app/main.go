@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -42,7 +43,7 @@ func Main(args []string, version string) int {
 	err := flags.Parse(args)
 	check := flags.NArg() == 1 && flags.Arg(0) == "healthcheck"
 	switch {
-	case err == flag.ErrHelp:
+	case errors.Is(err, flag.ErrHelp):
 		fmt.Print(usage)
 		environ.Help(os.Stdout, Options{})
 		return 0

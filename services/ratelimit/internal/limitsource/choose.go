@@ -87,7 +87,7 @@ func (s *Source) before(path string, err error) []*limits.Domain {
 			list = append(list, d)
 		}
 	}
-	if parse := (*limits.ParseError)(nil); errors.As(err, &parse) && s.good[parse.Domain] != nil {
+	if parse, ok := errors.AsType[*limits.ParseError](err); ok && s.good[parse.Domain] != nil {
 		list = append(list, s.good[parse.Domain])
 	}
 	return list

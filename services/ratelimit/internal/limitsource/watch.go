@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -87,7 +88,7 @@ func (s *Source) pathFromRoot() []string {
 // have come to stand for another directory, which makes it new again.
 func (s *Source) watch(watcher *fsnotify.Watcher, watched map[string]fs.FileInfo, path []string) bool {
 	wanted := map[string]bool{}
-	for _, d := range append(path[:len(path):len(path)], s.last.directories...) {
+	for _, d := range append(slices.Clip(path), s.last.directories...) {
 		wanted[d] = true
 	}
 	for d := range watched {
@@ -116,10 +117,5 @@ func (s *Source) watch(watcher *fsnotify.Watcher, watched map[string]fs.FileInfo
 // not looked at.
 func (s *Source) concerns(name string, path []string) bool {
 	directory := filepath.Clean(s.options.Directory)
-	for _, d := range path {
-		if d == name {
-			return true
-		}
-	}
-	return strings.HasPrefix(name, directory+string(filepath.Separator))
+	return slices.Contains(path, name) || strings.HasPrefix(name, directory+string(filepath.Separator))
 }

@@ -158,8 +158,8 @@ func TestAStoreThatDoesNotAnswerIsUnavailable(t *testing.T) {
 	require.Equal(t, 2.0, testutil.ToFloat64(service.stats.storeErrors))
 }
 
-// real is a service over rules and a memory store.
-func real(t testing.TB) *Service {
+// overMemory is a service over rules and a memory store.
+func overMemory(t testing.TB) *Service {
 	p := &limits.Parser{
 		Algorithms:     []algorithm.Algorithm{fixedwindow.Algorithm{}},
 		NearLimitRatio: 0.8,
@@ -188,7 +188,7 @@ func FuzzShouldRateLimit(f *testing.F) {
 		require.NoError(f, err)
 		f.Add(text)
 	}
-	service := real(f)
+	service := overMemory(f)
 	f.Fuzz(func(t *testing.T, text []byte) {
 		req := &pb.RateLimitRequest{}
 		if proto.Unmarshal(text, req) != nil {
@@ -206,7 +206,7 @@ func FuzzShouldRateLimit(f *testing.F) {
 }
 
 func BenchmarkServe(b *testing.B) {
-	service := real(b)
+	service := overMemory(b)
 	req := &pb.RateLimitRequest{Domain: "d", Descriptors: []*commonpb.RateLimitDescriptor{descriptor("user", "alice")}}
 	b.ReportAllocs()
 	for b.Loop() {

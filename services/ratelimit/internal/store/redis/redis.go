@@ -99,8 +99,7 @@ func parseURL(text string) (*goredis.Options, error) {
 	if err == nil {
 		return options, nil
 	}
-	var inURL *url.Error
-	if errors.As(err, &inURL) { // its text holds all of the URL
+	if inURL, ok := errors.AsType[*url.Error](err); ok { // its text holds all of the URL
 		err = inURL.Err
 	}
 	shown := "redis URL"
