@@ -61,7 +61,7 @@ generate: bin/buf bin/protoc-gen-go ## write the Go of proto/ anew
 
 lint: bin/golangci-lint ## vet and lint everything
 	go vet work
-	bin/golangci-lint run $(MODULES:%=./%/...)
+	bin/golangci-lint run --allow-parallel-runners $(MODULES:%=./%/...)
 
 fmt: bin/golangci-lint ## format the Go files
 	bin/golangci-lint fmt $(MODULES:%=./%/...)
