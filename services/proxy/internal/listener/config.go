@@ -70,12 +70,16 @@ func Parse(message *listenerv3.Listener, at strict.Path, factories []networkfilt
 		report.Add(at, "%d network filters are not supported: use one", len(filters))
 		return c
 	}
-	at = at.Index(0).Field("typed_config")
+	at = at.Index(0)
 	config, err := strict.Unpack(filters[0].GetTypedConfig())
-	if err != nil {
-		report.Add(at, "filter %q: %v", filters[0].GetName(), err)
+	switch {
+	case filters[0].GetTypedConfig() == nil:
+		report.Add(at, "filter %q needs a typed_config", filters[0].GetName())
+		return c
+	case err != nil: // the schema's walk has said so
 		return c
 	}
+	at = at.Field("typed_config")
 	var known []string
 	for _, f := range factories {
 		if f.ConfigType() == config.ProtoReflect().Descriptor().FullName() {

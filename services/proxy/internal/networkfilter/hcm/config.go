@@ -148,8 +148,12 @@ func (f *Factory) parseChain(filters []*hcmv3.HttpFilter, at strict.Path, report
 		}
 		names[filter.GetName()] = true
 		message, err := strict.Unpack(filter.GetTypedConfig())
-		if err != nil {
-			fault(at.Field("typed_config"), "filter %q: %v", filter.GetName(), err)
+		switch {
+		case filter.GetTypedConfig() == nil:
+			fault(at, "filter %q needs a typed_config", filter.GetName())
+			continue
+		case err != nil: // the schema's walk has said so
+			good = false
 			continue
 		}
 		factory := f.find(message)
