@@ -1,0 +1,168 @@
+package connpool_test
+
+import (
+	"io"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/proxy/internal/connpool"
+	"github.com/weirproxy/weir/services/proxy/internal/http1"
+)
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
+// server accepts connections and hands them to the test.
+func server(t *testing.T) (address string, accepted chan net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	accepted = make(chan net.Conn, 10)
+	done := make(chan struct{})
+	go func() { // ends with the listener; the cleanup waits for it
+		defer close(done)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- conn
+		}
+	}()
+	t.Cleanup(func() {
+		_ = l.Close()
+		<-done
+		close(accepted)
+		for conn := range accepted {
+			_ = conn.Close()
+		}
+	})
+	return l.Addr().String(), accepted
+}
+
+// newPool makes a pool; open counts its connections.
+func newPool(t *testing.T, address string, idle time.Duration) (pool *connpool.Pool, open *atomic.Int64) {
+	t.Helper()
+	open = &atomic.Int64{}
+	pool = connpool.New(address, connpool.Options{
+		ConnectTimeout: time.Second, IdleTimeout: idle, Limits: http1.Limits{HeadBytes: 1 << 10, Headers: 10},
+		Opened: func() { open.Add(1) }, Closed: func() { open.Add(-1) },
+	})
+	t.Cleanup(pool.Close)
+	return pool, open
+}
+
+func get(t *testing.T, pool *connpool.Pool) *connpool.Conn {
+	t.Helper()
+	c, err := pool.Get(t.Context())
+	require.NoError(t, err)
+	return c
+}
+
+func TestConnectionUsedLastIsTakenFirst(t *testing.T) {
+	address, _ := server(t)
+	pool, open := newPool(t, address, time.Hour)
+	a, b := get(t, pool), get(t, pool)
+	require.False(t, a.Reused)
+	a.Release()
+	b.Release()
+	require.Same(t, b, get(t, pool))
+	require.Same(t, a, get(t, pool))
+	require.True(t, a.Reused)
+	require.EqualValues(t, 2, open.Load())
+	a.Discard()
+	b.Discard()
+	require.Zero(t, open.Load())
+}
+
+func TestConnectionThatItsServerClosedOrSpokeOnIsNotTaken(t *testing.T) {
+	for name, spoil := range map[string]func(net.Conn){
+		"closed":     func(c net.Conn) { _ = c.Close() },
+		"spoke":      func(c net.Conn) { _, _ = io.WriteString(c, "x") },
+		"half-close": func(c net.Conn) { _ = c.(*net.TCPConn).CloseWrite() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			address, accepted := server(t)
+			pool, open := newPool(t, address, time.Hour)
+			c := get(t, pool)
+			c.Release()
+			spoil(<-accepted)
+			servicetest.Eventually(t, "another connection is made", func() bool {
+				next := get(t, pool)
+				defer next.Release()
+				return next != c
+			})
+			require.EqualValues(t, 1, open.Load())
+		})
+	}
+}
+
+func TestSurplusBytesCostTheConnection(t *testing.T) {
+	address, accepted := server(t)
+	pool, open := newPool(t, address, time.Hour)
+	c := get(t, pool)
+	_, err := io.WriteString(<-accepted, "surplus")
+	require.NoError(t, err)
+	require.NoError(t, c.Reader.Wait())
+	c.Release()
+	require.Zero(t, open.Load())
+}
+
+func TestIdleConnectionsExpire(t *testing.T) {
+	address, _ := server(t)
+	pool, open := newPool(t, address, time.Minute)
+	c := get(t, pool)
+	c.Release()
+	pool.CloseExpired(time.Now().Add(30 * time.Second))
+	require.EqualValues(t, 1, open.Load())
+	pool.CloseExpired(time.Now().Add(time.Minute))
+	require.Zero(t, open.Load())
+
+	pool, open = newPool(t, address, 0)
+	get(t, pool).Release()
+	require.False(t, get(t, pool).Reused, "expired, though not yet swept")
+	require.EqualValues(t, 1, open.Load())
+}
+
+func TestClosedPoolKeepsNothingThatComesBack(t *testing.T) {
+	address, _ := server(t)
+	pool, open := newPool(t, address, time.Hour)
+	idle, used := get(t, pool), get(t, pool)
+	idle.Release()
+	pool.Close()
+	require.EqualValues(t, 1, open.Load())
+	used.Release()
+	require.Zero(t, open.Load())
+}
+
+func TestConnectErrorIsThatOfTheConnect(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	pool, open := newPool(t, l.Addr().String(), time.Hour)
+	_, err = pool.Get(t.Context())
+	require.ErrorContains(t, err, "connection refused")
+	require.Zero(t, open.Load())
+}
+
+func BenchmarkGetAndRelease(b *testing.B) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(b, err)
+	defer l.Close()
+	pool := connpool.New(l.Addr().String(), connpool.Options{
+		ConnectTimeout: time.Second, IdleTimeout: time.Hour, Opened: func() {}, Closed: func() {},
+	})
+	defer pool.Close()
+	b.ReportAllocs()
+	for b.Loop() {
+		c, err := pool.Get(b.Context())
+		if err != nil {
+			b.Fatal(err)
+		}
+		c.Release()
+	}
+}
