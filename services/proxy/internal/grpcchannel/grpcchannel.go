@@ -1,0 +1,95 @@
+// Package grpcchannel makes gRPC channels to the hosts of a cluster: one
+// HTTP/2 connection to each host, used in turn, and redialled as the cluster's
+// hosts come and go. The rate-limit client and the xDS client call it. It
+// knows no service and no message.
+package grpcchannel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+)
+
+// ErrNoHTTP2 says that a cluster can't be asked over gRPC as it is configured.
+var ErrNoHTTP2 = errors.New("the cluster has no http2_protocol_options, which gRPC needs")
+
+// reconnect is how connections to a host that is away are tried again: soon,
+// since meanwhile requests pass unlimited or fail.
+var reconnect = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+	MinConnectTimeout: time.Second,
+}
+
+// halfDead finds a host that vanished without closing: it is asked once calls
+// have gone unanswered for Time, and given up Timeout later.
+var halfDead = keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}
+
+// New makes a channel to the hosts of c; its first call dials. The caller
+// closes it.
+func New(c *cluster.Cluster, options ...grpc.DialOption) (*grpc.ClientConn, error) {
+	if !c.Config.HTTP2 {
+		return nil, ErrNoHTTP2
+	}
+	channel, err := grpc.NewClient(scheme+":///"+url.PathEscape(c.Config.Name), append([]grpc.DialOption{
+		grpc.WithResolvers(hostsResolver{c}),
+		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}]}`),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithDisableRetry(),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, c, address) }),
+		grpc.WithConnectParams(reconnect),
+		grpc.WithKeepaliveParams(halfDead),
+	}, options...)...)
+	if err != nil {
+		return nil, fmt.Errorf("make a gRPC channel to cluster %q: %w", c.Config.Name, err)
+	}
+	return channel, nil
+}
+
+// dial connects to one host and counts the connection until its end.
+func dial(ctx context.Context, c *cluster.Cluster, address string) (net.Conn, error) {
+	host := &cluster.HostStats{} // of a host that just went
+	for _, m := range c.Hosts().Members {
+		if m.Address.String() == address {
+			host = &m.Host.Stats
+		}
+	}
+	dialer := net.Dialer{Timeout: c.Config.ConnectTimeout}
+	conn, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		c.Stats.ConnectFailures.Inc()
+		host.ConnectFailures.Add(1)
+		return nil, err
+	}
+	c.Stats.ConnectionsTotal.Inc()
+	c.Stats.ConnectionsActive.Add(1)
+	host.ConnectionsTotal.Add(1)
+	host.ConnectionsActive.Add(1)
+	return &countedConn{Conn: conn, closed: sync.OnceFunc(func() {
+		c.Stats.ConnectionsActive.Add(-1)
+		host.ConnectionsActive.Add(-1)
+	})}, nil
+}
+
+// countedConn is a net.Conn that tells of its first close.
+type countedConn struct {
+	net.Conn
+	closed func()
+}
+
+// Close implements net.Conn.
+func (c *countedConn) Close() error {
+	c.closed()
+	return c.Conn.Close()
+}
