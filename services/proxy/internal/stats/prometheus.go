@@ -9,14 +9,35 @@ import (
 // Describe sends nothing: metrics come and go with configuration.
 func (r *Registry) Describe(chan<- *prometheus.Desc) {}
 
-// Collect sends every metric. Where two would be the same series in
-// Prometheus' eyes (their names differ only in characters that it does not
+// Collect sends every metric, or one of those that are one series in
+// Prometheus' eyes.
+func (r *Registry) Collect(out chan<- prometheus.Metric) {
+	r.collectOnly(func(Metric) bool { return true }, out)
+}
+
+// Only is a collector of those metrics that keep wants.
+func (r *Registry) Only(keep func(Metric) bool) prometheus.Collector { return selection{r, keep} }
+
+// selection is a registry seen through a filter.
+type selection struct {
+	*Registry
+	keep func(Metric) bool
+}
+
+// Collect implements prometheus.Collector.
+func (s selection) Collect(out chan<- prometheus.Metric) { s.collectOnly(s.keep, out) }
+
+// collectOnly sends the metrics that keep wants. Where two would be the same
+// series (their names differ only in characters that Prometheus does not
 // allow) the first by flat name is sent, since a scrape with both would fail
 // as a whole.
-func (r *Registry) Collect(out chan<- prometheus.Metric) {
+func (r *Registry) collectOnly(keep func(Metric) bool, out chan<- prometheus.Metric) {
 	kinds := map[string]Kind{}
 	sent := map[string]bool{}
 	for _, m := range r.metrics() {
+		if !keep(m) {
+			continue
+		}
 		names, values := make([]string, len(m.Labels)), make([]string, len(m.Labels))
 		series := m.Prometheus
 		for i, l := range m.Labels {

@@ -159,6 +159,14 @@ func TestPrometheusAnswersThoughNamesClash(t *testing.T) {
 	require.EqualValues(t, 3, families[0].GetMetric()[0].GetGauge().GetValue(), "'+' sorts before '-' and '_'")
 }
 
+func TestOnlyCollectsWhatIsWanted(t *testing.T) {
+	r := stats.NewRegistry()
+	r.Scope("a").Counter("used").Inc()
+	r.Scope("a").Counter("unused")
+	require.Equal(t, 1, testutil.CollectAndCount(r.Only(func(m stats.Metric) bool { return m.Used })))
+	require.Equal(t, 2, testutil.CollectAndCount(r))
+}
+
 func BenchmarkCounterInc(b *testing.B) {
 	c := stats.NewRegistry().Scope("cluster").Counter("upstream_rq_total")
 	b.ReportAllocs()

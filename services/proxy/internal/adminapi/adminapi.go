@@ -1,0 +1,195 @@
+// Package adminapi is what Envoy's operators look for on the admin listener:
+// /clusters, /listeners, /stats, /config_dump and /server_info in Envoy's
+// paths and formats, and /xds, which is our own. App mounts it on the shared
+// admin server, which has /ready and the rest. It only reads, and it says what
+// the proxy has: a number that the proxy does not keep is left out, not made
+// up.
+package adminapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
+	"github.com/weirproxy/weir/services/proxy/internal/xds"
+)
+
+// Clusters are the clusters in use.
+type Clusters interface {
+	// All is sorted by name.
+	All() []*cluster.Cluster
+	// IsStatic says whether a cluster is of the bootstrap.
+	IsStatic(name string) bool
+}
+
+// ControlPlane is the client of the control plane.
+type ControlPlane interface {
+	Status() xds.Status
+}
+
+// Listener is an open listener.
+type Listener struct {
+	// Address is the bound one.
+	Address net.Addr
+	Message *listenerv3.Listener
+}
+
+// Options says what is shown. All fields are required but ControlPlane and
+// Listeners.
+type Options struct {
+	Version string
+	Started time.Time
+	// State is asked at each request, and answers as /ready does: "LIVE".
+	State func() string
+	// CommandLine is what the process was started with.
+	CommandLine *adminv3.CommandLineOptions
+	Bootstrap   *bootstrapv3.Bootstrap
+	Node        *corev3.Node
+	Clusters    Clusters
+	Listeners   []Listener
+	// ControlPlane is nil without one.
+	ControlPlane ControlPlane
+	Stats        *stats.Registry
+}
+
+// Server is where the endpoints are mounted.
+type Server interface {
+	Handle(pattern, help string, h http.Handler)
+}
+
+// Mount adds the endpoints to a server that does not serve yet.
+func Mount(server Server, o Options) {
+	a := &api{Options: o}
+	for _, e := range []struct {
+		path, help string
+		// parameters are those that the endpoint knows.
+		parameters []string
+		serve      func(http.ResponseWriter, url.Values) error
+	}{
+		{"/clusters", "clusters and their hosts; format=json, filter=REGEX", []string{"format", "filter"}, a.clusters},
+		{"/listeners", "bound addresses; format=json", []string{"format"}, a.listeners},
+		{"/stats", "metrics; filter=REGEX, usedonly, type=Counters|Gauges, format=text|json|prometheus", statsParameters, a.stats},
+		{"/stats/prometheus", "metrics in Prometheus' format; filter=REGEX, usedonly", statsParameters, a.prometheus},
+		{"/config_dump", "the configuration in use; include_eds", []string{"include_eds"}, a.configDump},
+		{"/server_info", "version, state, uptime, command line, node", nil, a.serverInfo},
+		{"/xds", "what the control plane sent and what of it was refused", nil, a.xds},
+	} {
+		server.Handle("GET "+e.path, e.help, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			h := w.Header()
+			h.Set("Cache-Control", "no-cache, max-age=0")
+			h.Set("X-Content-Type-Options", "nosniff")
+			query, err := parameters(r.URL.RawQuery, e.parameters)
+			if err == nil {
+				err = e.serve(w, query)
+			}
+			var bad *queryError
+			switch {
+			case errors.As(err, &bad):
+				http.Error(w, err.Error(), http.StatusBadRequest)
+			case err != nil:
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+			}
+		}))
+	}
+}
+
+// api serves the endpoints. Their functions write an answer or return an
+// error: a queryError for what is wrong with the request.
+type api struct{ Options }
+
+// queryError says what is wrong with a query.
+type queryError struct{ text string }
+
+// Error implements error.
+func (e *queryError) Error() string { return e.text }
+
+func wrong(format string, args ...any) error { return &queryError{fmt.Sprintf(format, args...)} }
+
+// parameters reads a query of which all keys must be known: one that does
+// nothing would mislead.
+func parameters(raw string, known []string) (url.Values, error) {
+	query, err := url.ParseQuery(raw)
+	if err != nil {
+		return nil, wrong("query %q: %v", raw, err)
+	}
+	for _, key := range slices.Sorted(maps.Keys(query)) {
+		if len(known) == 0 {
+			return nil, wrong("parameter %q is not supported, nor is any other", key)
+		}
+		if !slices.Contains(known, key) {
+			return nil, wrong("parameter %q is not supported; supported are: %s", key, strings.Join(known, ", "))
+		}
+	}
+	return query, nil
+}
+
+// choice is the value of a parameter that has a few.
+func choice(query url.Values, key string, choices ...string) (string, error) {
+	value := query.Get(key)
+	if value == "" {
+		return choices[0], nil
+	}
+	if !slices.Contains(choices, value) {
+		return "", wrong("parameter %s=%q is not one of %s", key, value, strings.Join(choices, ", "))
+	}
+	return value, nil
+}
+
+// filter is the parameter filter as a function on names.
+func filter(query url.Values) (func(name string) bool, error) {
+	text := query.Get("filter")
+	if text == "" {
+		return func(string) bool { return true }, nil
+	}
+	expression, err := regexp.Compile(text)
+	if err != nil {
+		return nil, wrong("parameter filter=%q: %v", text, err)
+	}
+	return expression.MatchString, nil
+}
+
+// writeText answers with plain text.
+func writeText(w http.ResponseWriter, text []byte) {
+	w.Header().Set("Content-Type", "text/plain; charset=UTF-8")
+	// A failed write means that the reader has gone.
+	_, _ = w.Write(text)
+}
+
+// writeMessage answers with a message in JSON, as Envoy lays it out. Defaults
+// says that fields at their default are written too.
+func writeMessage(w http.ResponseWriter, m proto.Message, defaults bool) error {
+	text, err := protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: defaults}.Marshal(m)
+	if err != nil {
+		return err
+	}
+	writeJSON(w, text)
+	return nil
+}
+
+// writeJSON answers with JSON, one value on a line.
+func writeJSON(w http.ResponseWriter, text []byte) {
+	var indented bytes.Buffer
+	// It came from an encoder.
+	_ = json.Indent(&indented, text, "", " ")
+	indented.WriteByte('\n')
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(indented.Bytes())
+}

@@ -1,0 +1,223 @@
+package adminapi_test
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/proxy/internal/adminapi"
+	"github.com/weirproxy/weir/services/proxy/internal/bootstrap"
+	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+	"github.com/weirproxy/weir/services/proxy/internal/xds"
+)
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
+// controlPlane is one that sent a list of clusters, and then a bad one.
+type controlPlane struct{ updated time.Time }
+
+func (c controlPlane) Status() xds.Status {
+	return xds.Status{Connected: true, Identifier: "weir-discovery", Types: []xds.TypeStatus{
+		{TypeURL: xds.ClusterType, Version: "c7", Updated: c.updated, Refused: `cluster "bad": lb_policy: MAGLEV is not supported`},
+		{TypeURL: xds.AssignmentType, Names: []string{"users"}, Version: "e3", Updated: c.updated},
+	}}
+}
+
+// read makes a message of JSON.
+func read[M proto.Message](t *testing.T, m M, text string) M {
+	require.NoError(t, protojson.Unmarshal([]byte(text), m))
+	return m
+}
+
+// proxy mounts the endpoints over a static and a dynamic cluster. It must be
+// called in a synctest bubble, whose clock the answers show.
+func proxy(t *testing.T, change func(*adminapi.Options)) http.Handler {
+	text, err := os.ReadFile("testdata/bootstrap.yaml")
+	require.NoError(t, err)
+	schema, err := strict.NewSchema(bootstrap.Fields(), cluster.Fields(), strict.Fields{
+		"envoy.config.listener.v3.Listener": {"name", "address"},
+	})
+	require.NoError(t, err)
+	boot, report := bootstrap.Load(bootstrap.Source{File: "bootstrap.yaml", Text: text}, schema)
+	require.NoError(t, report.Err())
+
+	registry := stats.NewRegistry()
+	policies := []cluster.Policy{{Name: clusterv3.Cluster_ROUND_ROBIN, New: lb.RoundRobin}}
+	clusters := cluster.NewManager(cluster.ManagerOptions{
+		Policies: policies, Schema: schema, Stats: registry, Log: slog.New(slog.DiscardHandler), SetServices: func([]string) {},
+	}, true)
+	var static []*cluster.Config
+	for _, c := range boot.Clusters {
+		static = append(static, cluster.Parse(c.Message, c.At, policies, report))
+	}
+	require.NoError(t, report.Err())
+	clusters.AddStatic(static)
+	require.NoError(t, clusters.ApplyClusters([]xds.Resource{{Name: "users", Message: read(t, &clusterv3.Cluster{}, `{
+		"name": "users", "type": "EDS", "edsClusterConfig": {"edsConfig": {"ads": {}, "resourceApiVersion": "V3"}}
+	}`)}}))
+	require.NoError(t, clusters.ApplyAssignments([]xds.Resource{{Name: "users", Message: read(t, &endpointv3.ClusterLoadAssignment{}, `{
+		"clusterName": "users", "endpoints": [
+			{"locality": {"region": "r", "zone": "a"}, "lbEndpoints": [
+				{"endpoint": {"address": {"socketAddress": {"address": "10.0.0.1", "portValue": 80}}}, "loadBalancingWeight": 3},
+				{"endpoint": {"address": {"socketAddress": {"address": "::1", "portValue": 80}}}, "healthStatus": "UNHEALTHY"}]},
+			{"locality": {"region": "r", "zone": "b"}, "lbEndpoints": [
+				{"endpoint": {"address": {"socketAddress": {"address": "10.0.0.2", "portValue": 80}}}, "healthStatus": "DRAINING"},
+				{"endpoint": {"address": {"socketAddress": {"address": "10.0.0.3", "portValue": 80}}}, "healthStatus": "DEGRADED"}]}
+		]}`)}}))
+	host := &clusters.Get("users").Hosts().Members[0].Host.Stats
+	host.RequestsTotal.Add(5)
+	host.RequestsSucceeded.Add(4)
+	host.RequestErrors.Add(1)
+	host.ConnectionsActive.Add(2)
+	clusters.Get("users").Stats.CountStatus(503)
+
+	o := adminapi.Options{
+		Version: "1.2.3", Started: time.Now(), State: func() string { return "LIVE" },
+		CommandLine: &adminv3.CommandLineOptions{ConfigPath: "bootstrap.yaml", LogLevel: "info"},
+		Bootstrap:   boot.Message, Node: boot.Node, Clusters: clusters,
+		Listeners:    []adminapi.Listener{{Address: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 10000}, Message: boot.Listeners[0].Message}},
+		ControlPlane: controlPlane{time.Now()}, Stats: registry,
+	}
+	if change != nil {
+		change(&o)
+	}
+	mux := muxServer{http.NewServeMux()}
+	adminapi.Mount(mux, o)
+	time.Sleep(90 * time.Second) // of the bubble: what uptime shows
+	return mux
+}
+
+type muxServer struct{ *http.ServeMux }
+
+func (m muxServer) Handle(pattern, _ string, h http.Handler) { m.ServeMux.Handle(pattern, h) }
+
+func get(h http.Handler, url string) *httptest.ResponseRecorder {
+	answer := httptest.NewRecorder()
+	h.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, url, nil))
+	return answer
+}
+
+func TestAnswersAreThoseOfTheGoldenFiles(t *testing.T) {
+	for url, kind := range map[string]string{
+		"/clusters":                       "text/plain; charset=UTF-8",
+		"/clusters?format=json":           "application/json",
+		"/clusters?filter=^us":            "text/plain; charset=UTF-8",
+		"/listeners":                      "text/plain; charset=UTF-8",
+		"/listeners?format=json":          "application/json",
+		"/stats?usedonly":                 "text/plain; charset=UTF-8",
+		"/stats?filter=membership_total$": "text/plain; charset=UTF-8",
+		"/stats?format=json&filter=cluster.users.*[54]..$":              "application/json",
+		"/stats?format=prometheus&filter=upstream_rq_5":                 "text/plain; charset=UTF-8",
+		"/stats?usedonly&type=Gauges&filter=users":                      "text/plain; charset=UTF-8",
+		"/stats/prometheus?usedonly&filter=users&histogram_buckets=all": "text/plain; charset=UTF-8",
+		"/config_dump":             "application/json",
+		"/config_dump?include_eds": "application/json",
+		"/server_info":             "application/json",
+		"/xds":                     "application/json",
+	} {
+		t.Run(url, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				answer := get(proxy(t, nil), url)
+				require.Equal(t, http.StatusOK, answer.Code, answer.Body)
+				require.Equal(t, kind, answer.Header().Get("Content-Type"))
+				require.Equal(t, "nosniff", answer.Header().Get("X-Content-Type-Options"))
+				name := strings.NewReplacer("/", "_", "?", "-", "&", "-", "=", "-", "*", "", "^", "", "$", "", "[", "", "]", "", ".", "").Replace(url[1:])
+				servicetest.Golden(t, fmt.Sprintf("testdata/%s.txt", name), answer.Body.Bytes())
+			})
+		})
+	}
+}
+
+// The formats are Envoy's if its own messages can read them.
+func TestJSONReadsBackAsEnvoysMessages(t *testing.T) {
+	for url, m := range map[string]proto.Message{
+		"/clusters?format=json":    &adminv3.Clusters{},
+		"/listeners?format=json":   &adminv3.Listeners{},
+		"/config_dump?include_eds": &adminv3.ConfigDump{},
+		"/server_info":             &adminv3.ServerInfo{},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			require.NoError(t, protojson.Unmarshal(get(proxy(t, nil), url).Body.Bytes(), m), url)
+			fields := 0
+			m.ProtoReflect().Range(func(protoreflect.FieldDescriptor, protoreflect.Value) bool { fields++; return true })
+			require.NotZero(t, fields, url)
+		})
+	}
+}
+
+func TestBadRequestsSayWhatIsWrong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := proxy(t, nil)
+		for url, want := range map[string]string{
+			"/clusters?format=xml":        `parameter format="xml" is not one of text, json`,
+			"/clusters?filter=(":          "parameter filter=\"(\": error parsing regexp: missing closing ): `(`",
+			"/clusters?fliter=a":          `parameter "fliter" is not supported; supported are: format, filter`,
+			"/listeners?format=xml":       `parameter format="xml" is not one of text, json`,
+			"/stats?format=html":          `parameter format="html" is not one of text, json, prometheus`,
+			"/stats?type=Histograms":      `parameter type="Histograms" is not one of All, Counters, Gauges`,
+			"/stats/prometheus?filter=[":  "parameter filter=\"[\": error parsing regexp: missing closing ]: `[`",
+			"/config_dump?resource=x":     `parameter "resource" is not supported; supported are: include_eds`,
+			"/server_info?x":              `parameter "x" is not supported, nor is any other`,
+			"/stats?filter=%zz":           `query "filter=%zz": invalid URL escape "%zz"`,
+			"/config_dump?include_eds;=x": `query "include_eds;=x": invalid semicolon separator in query`,
+		} {
+			answer := get(h, url)
+			require.Equal(t, http.StatusBadRequest, answer.Code, url)
+			require.Equal(t, want+"\n", answer.Body.String(), url)
+		}
+		post := httptest.NewRecorder()
+		h.ServeHTTP(post, httptest.NewRequest(http.MethodPost, "/stats", nil))
+		require.Equal(t, http.StatusMethodNotAllowed, post.Code)
+	})
+}
+
+func TestWithoutAControlPlane(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := proxy(t, func(o *adminapi.Options) {
+			o.ControlPlane = nil
+			o.State = func() string { return "DRAINING" }
+			o.Bootstrap.Node = &corev3.Node{Id: "n"}
+		})
+		require.JSONEq(t, `{"connected": false, "types": []}`, get(h, "/xds").Body.String())
+		require.NotContains(t, get(h, "/config_dump").Body.String(), "version_info")
+		require.Contains(t, get(h, "/server_info").Body.String(), `"state": "DRAINING"`)
+	})
+}
+
+// full is a response writer whose reader has gone.
+type full struct{ http.ResponseWriter }
+
+func (full) Write([]byte) (int, error) { return 0, errors.New("gone") }
+
+func TestAReaderThatLeavesHarmsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := proxy(t, nil)
+		for _, url := range []string{"/clusters", "/config_dump", "/xds", "/stats/prometheus"} {
+			answer := httptest.NewRecorder()
+			h.ServeHTTP(full{answer}, httptest.NewRequest(http.MethodGet, url, nil))
+			require.Equal(t, http.StatusOK, answer.Code)
+		}
+	})
+}

@@ -1,0 +1,150 @@
+package adminapi
+
+import (
+	"net/http"
+	"net/url"
+	"time"
+
+	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/xds"
+)
+
+// configDump serves /config_dump.
+func (a *api) configDump(w http.ResponseWriter, query url.Values) error {
+	parts := []proto.Message{
+		&adminv3.BootstrapConfigDump{Bootstrap: a.Bootstrap, LastUpdated: timestamp(a.Started)},
+		a.clustersDump(),
+	}
+	if query.Has("include_eds") {
+		parts = append(parts, a.endpointsDump())
+	}
+	parts = append(parts, a.listenersDump())
+	var dump adminv3.ConfigDump
+	for _, part := range parts {
+		packed, err := anypb.New(part)
+		if err != nil {
+			return err
+		}
+		dump.Configs = append(dump.Configs, packed)
+	}
+	return writeMessage(w, &dump, false)
+}
+
+// clustersDump has the static clusters, and the dynamic ones that are in use.
+func (a *api) clustersDump() *adminv3.ClustersConfigDump {
+	accepted := a.accepted(xds.ClusterType)
+	dump := &adminv3.ClustersConfigDump{VersionInfo: accepted.Version}
+	for _, m := range a.Bootstrap.GetStaticResources().GetClusters() {
+		dump.StaticClusters = append(dump.StaticClusters, &adminv3.ClustersConfigDump_StaticCluster{
+			Cluster: pack(m), LastUpdated: timestamp(a.Started),
+		})
+	}
+	for _, c := range a.Clusters.All() {
+		if a.Clusters.IsStatic(c.Config.Name) {
+			continue
+		}
+		dump.DynamicActiveClusters = append(dump.DynamicActiveClusters, &adminv3.ClustersConfigDump_DynamicCluster{
+			VersionInfo: accepted.Version, Cluster: pack(c.Config.Message), LastUpdated: timestamp(accepted.Updated),
+		})
+	}
+	return dump
+}
+
+// listenersDump has the listeners, all of them static.
+func (a *api) listenersDump() *adminv3.ListenersConfigDump {
+	dump := &adminv3.ListenersConfigDump{}
+	for _, l := range a.Listeners {
+		dump.StaticListeners = append(dump.StaticListeners, &adminv3.ListenersConfigDump_StaticListener{
+			Listener: pack(l.Message), LastUpdated: timestamp(a.Started),
+		})
+	}
+	return dump
+}
+
+// endpointsDump has the hosts in use as assignments: of STATIC clusters as
+// static ones, of EDS clusters as dynamic ones.
+func (a *api) endpointsDump() *adminv3.EndpointsConfigDump {
+	accepted := a.accepted(xds.AssignmentType)
+	dump := &adminv3.EndpointsConfigDump{}
+	for _, c := range a.Clusters.All() {
+		packed := pack(assignment(c))
+		if c.Config.ServiceName == "" {
+			dump.StaticEndpointConfigs = append(dump.StaticEndpointConfigs, &adminv3.EndpointsConfigDump_StaticEndpointConfig{
+				EndpointConfig: packed, LastUpdated: timestamp(a.Started),
+			})
+			continue
+		}
+		dump.DynamicEndpointConfigs = append(dump.DynamicEndpointConfigs, &adminv3.EndpointsConfigDump_DynamicEndpointConfig{
+			VersionInfo: accepted.Version, EndpointConfig: packed, LastUpdated: timestamp(accepted.Updated),
+		})
+	}
+	return dump
+}
+
+// assignment makes a message of a cluster's present hosts, those of one
+// locality together, in the order in which they stand.
+func assignment(c *cluster.Cluster) *endpointv3.ClusterLoadAssignment {
+	name := c.Config.ServiceName
+	if name == "" {
+		name = c.Config.Name
+	}
+	m := &endpointv3.ClusterLoadAssignment{ClusterName: name}
+	groups := map[[3]string]*endpointv3.LocalityLbEndpoints{}
+	for _, member := range c.Hosts().Members {
+		key := [3]string{member.Locality.GetRegion(), member.Locality.GetZone(), member.Locality.GetSubZone()}
+		group := groups[key]
+		if group == nil {
+			group = &endpointv3.LocalityLbEndpoints{Locality: member.Locality}
+			groups[key] = group
+			m.Endpoints = append(m.Endpoints, group)
+		}
+		health := member.Health
+		if health == corev3.HealthStatus_UNKNOWN {
+			health = corev3.HealthStatus_HEALTHY
+		}
+		group.LbEndpoints = append(group.LbEndpoints, &endpointv3.LbEndpoint{
+			HostIdentifier:      &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: address(member.Address)}},
+			HealthStatus:        health,
+			LoadBalancingWeight: wrapperspb.UInt32(member.Weight),
+		})
+	}
+	return m
+}
+
+// accepted is what the control plane sent last of a type.
+func (a *api) accepted(typeURL string) xds.TypeStatus {
+	if a.ControlPlane != nil {
+		for _, t := range a.ControlPlane.Status().Types {
+			if t.TypeURL == typeURL {
+				return t
+			}
+		}
+	}
+	return xds.TypeStatus{}
+}
+
+// pack puts a message into an Any. What the proxy holds was read from bytes,
+// and can be written again.
+func pack(m proto.Message) *anypb.Any {
+	packed, err := anypb.New(m)
+	if err != nil {
+		return nil
+	}
+	return packed
+}
+
+// timestamp is nil for a time that is not known.
+func timestamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t.Truncate(time.Millisecond))
+}
