@@ -129,11 +129,14 @@ type framing struct {
 // what matters for framing. Host is taken out of h, since it is the authority.
 func (r *Reader) fields(h *message.Headers, block []byte, at int) (framing, error) {
 	f := framing{length: -1}
-	for {
-		if block[at] == '\r' { // the empty line; head() made sure of its LF
+	for count := 0; ; count++ {
+		if block[at] == '\r' {
+			if block[at+1] != '\n' {
+				return f, malformed("a line that begins with CR")
+			}
 			return f, nil
 		}
-		if h.Len() == r.limits.Headers {
+		if count == r.limits.Headers {
 			return f, &ProtocolError{431, "more header fields than the limit"}
 		}
 		name := at
@@ -212,8 +215,10 @@ func (f *framing) note(name, value []byte) (keep bool, err error) {
 			f.keepAlive = f.keepAlive || equalFold(token, "keep-alive")
 		}
 	case "expect":
-		f.expect = equalFold(value, "100-continue")
-		return !f.expect, nil
+		if equalFold(value, "100-continue") {
+			f.expect = true
+			return false, nil
+		}
 	}
 	return true, nil
 }

@@ -2,6 +2,7 @@ package http1
 
 import (
 	"bytes"
+	"net/netip"
 
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
@@ -20,12 +21,12 @@ func (r *Reader) ReadRequest(m *message.Request) (keepAlive bool, err error) {
 	}
 	block = m.Headers.Load(block)
 	line := bytes.IndexByte(block, '\r')
+	if block[line+1] != '\n' {
+		return false, malformed("CR within the request line")
+	}
 	target, err := requestLine(m, block[:line])
 	if err != nil {
 		return false, err
-	}
-	if block[line+1] != '\n' {
-		return false, malformed("CR within the request line")
 	}
 	f, err := r.fields(&m.Headers, block, line+2)
 	if err != nil {
@@ -62,6 +63,9 @@ func requestLine(m *message.Request, line []byte) (target []byte, err error) {
 	first := bytes.IndexByte(line, ' ')
 	last := bytes.LastIndexByte(line, ' ')
 	if first <= 0 || last == first {
+		if first > 0 && knownMethod(line[:first]) && bytes.HasPrefix(line[first:], []byte(" /")) {
+			return nil, &ProtocolError{426, "no version"} // HTTP/0.9
+		}
 		return nil, malformed("a request line that is not method, target and version")
 	}
 	m.Method = line[:first]
@@ -125,13 +129,11 @@ func checkAuthority(authority []byte) error {
 	host, port := authority, []byte(nil)
 	if len(host) > 0 && host[0] == '[' {
 		i := bytes.IndexByte(host, ']')
-		if i < 2 {
+		if i < 0 {
 			return malformed("host %q", clip(authority))
 		}
-		for _, c := range host[1:i] {
-			if !hexDigit(c) && c != ':' && c != '.' {
-				return malformed("host %q", clip(authority))
-			}
+		if address, err := netip.ParseAddr(string(host[1:i])); err != nil || !address.Is6() || address.Zone() != "" {
+			return malformed("host %q", clip(authority))
 		}
 		host, port = host[:0], host[i+1:]
 		if len(port) > 0 && port[0] != ':' {

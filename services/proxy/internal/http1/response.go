@@ -56,11 +56,11 @@ func (r *Reader) responseHead(m *message.Response) (f framing, http10 bool, err 
 	}
 	block = m.Headers.Load(block)
 	line := bytes.IndexByte(block, '\r')
-	if m.Status, http10, err = statusLine(block[:line]); err != nil {
-		return f, false, err
-	}
 	if block[line+1] != '\n' {
 		return f, false, malformed("CR within the status line")
+	}
+	if m.Status, http10, err = statusLine(block[:line]); err != nil {
+		return f, false, err
 	}
 	if f, err = r.fields(&m.Headers, block, line+2); err != nil {
 		return f, false, err

@@ -1,0 +1,127 @@
+package http1_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/proxy/internal/http1"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
+)
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
+// limits are those of an http_connection_manager by default.
+var limits = http1.Limits{HeadBytes: 60 << 10, Headers: 100}
+
+// crlf gives a message the line ends that it has on the wire.
+func crlf(text string) string { return strings.ReplaceAll(text, "\n", "\r\n") }
+
+// requests reads the requests of a connection to its end and writes down what
+// it understood, one line for each and one for the end:
+//
+//	POST /a host=a.example x-user=ann | 3:abc
+//	end
+//
+// A line ends in "| length:body", "| chunked:body" or nothing, and begins with
+// "close: " if the client wants the connection closed.
+func requests(source io.Reader, limits http1.Limits) string {
+	r := http1.NewReader(source, limits)
+	var b strings.Builder
+	var m message.Request // one for all, as a connection has
+	for {
+		keepAlive, err := r.ReadRequest(&m)
+		if err != nil {
+			b.WriteString(ending(err))
+			return b.String()
+		}
+		if !keepAlive {
+			b.WriteString("close: ")
+		}
+		fmt.Fprintf(&b, "%s %s host=%s%s", m.Method, m.Path, m.Authority, fields(&m.Headers))
+		if m.ExpectContinue {
+			b.WriteString(" (expects 100)")
+		}
+		if err := writeBody(&b, m.Body, m.BodyLength); err != nil {
+			b.WriteString(ending(err))
+			return b.String()
+		}
+	}
+}
+
+// responses is requests for the responses to a method. After one that ends the
+// connection it goes on only to see that nothing is left.
+func responses(source io.Reader, method string) string {
+	r := http1.NewReader(source, limits)
+	var b strings.Builder
+	var m message.Response
+	for {
+		keepAlive, err := r.ReadResponse(&m, []byte(method))
+		if err != nil {
+			b.WriteString(ending(err))
+			return b.String()
+		}
+		if !keepAlive {
+			b.WriteString("close: ")
+		}
+		fmt.Fprintf(&b, "%d%s", m.Status, fields(&m.Headers))
+		if m.Bodiless {
+			b.WriteString(" (bodiless)")
+		}
+		if err := writeBody(&b, m.Body, m.BodyLength); err != nil {
+			b.WriteString(ending(err))
+			return b.String()
+		}
+	}
+}
+
+func fields(h *message.Headers) string {
+	var b strings.Builder
+	for i := range h.Len() {
+		name, value := h.At(i)
+		fmt.Fprintf(&b, " %s=%s", name, value)
+	}
+	return b.String()
+}
+
+// writeBody reads a body to its end and writes it down with the end of the line.
+func writeBody(b *strings.Builder, body message.Body, length int64) error {
+	defer b.WriteByte('\n')
+	if body == nil {
+		return nil
+	}
+	kind := "chunked"
+	if length != message.Unknown {
+		kind = fmt.Sprint(length)
+	}
+	fmt.Fprintf(b, " | %s:", kind)
+	for {
+		chunk, err := body.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		b.Write(chunk)
+	}
+}
+
+// ending says how a connection ended: "end", "cut off", or the status that
+// answers a broken protocol, and why.
+func ending(err error) string {
+	var protocol *http1.ProtocolError
+	switch {
+	case errors.Is(err, io.EOF):
+		return "end"
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return "cut off"
+	case errors.As(err, &protocol):
+		return fmt.Sprint(protocol.Status, " ", protocol.Detail)
+	default:
+		return "error: " + err.Error()
+	}
+}
