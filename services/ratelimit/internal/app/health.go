@@ -14,7 +14,8 @@ import (
 )
 
 // probeInterval is the time between probes of the store. One failed probe is
-// enough, so that a store that went away shows within two seconds.
+// enough, so that a store that went away shows within two seconds; but a probe
+// asks twice before it fails, so that one late answer does not flip readiness.
 const probeInterval = time.Second
 
 // healthNames are the services that gRPC health knows: the one that
@@ -72,7 +73,11 @@ func (h *serviceHealth) drain() {
 func (h *serviceHealth) probe(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, probeInterval)
 	defer cancel()
-	if err := h.store.Ping(ctx); err != nil {
+	err := h.store.Ping(ctx)
+	if err != nil {
+		err = h.store.Ping(ctx)
+	}
+	if err != nil {
 		h.set(admin.State{Text: err.Error()})
 		return
 	}
