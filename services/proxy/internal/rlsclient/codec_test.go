@@ -1,0 +1,171 @@
+package rlsclient
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	commonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
+	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+)
+
+// descriptors is a list of two: (remote_address, 192.0.2.7) and (user, <user>),
+// (tier, gold).
+func descriptors(t testing.TB, user string) *descriptor.List {
+	t.Helper()
+	report := &strict.Report{}
+	policies := descriptor.Parse([]*routev3.RateLimit{
+		{Actions: []*routev3.RateLimit_Action{
+			{ActionSpecifier: &routev3.RateLimit_Action_RemoteAddress_{RemoteAddress: &routev3.RateLimit_Action_RemoteAddress{}}},
+		}},
+		{Actions: []*routev3.RateLimit_Action{
+			{ActionSpecifier: &routev3.RateLimit_Action_RequestHeaders_{RequestHeaders: &routev3.RateLimit_Action_RequestHeaders{HeaderName: "x-user", DescriptorKey: "user"}}},
+			{ActionSpecifier: &routev3.RateLimit_Action_GenericKey_{GenericKey: &routev3.RateLimit_Action_GenericKey{DescriptorKey: "tier", DescriptorValue: "gold"}}},
+		}},
+	}, "rate_limits", report)
+	require.NoError(t, report.Err())
+	request := &message.Request{}
+	request.Headers.Add("x-user", user)
+	list := &descriptor.List{}
+	for i := range policies {
+		require.True(t, policies[i].Append(list, &descriptor.Input{Request: request, ClientAddress: netip.MustParseAddr("192.0.2.7")}))
+	}
+	return list
+}
+
+func TestEncodeIsReadByGeneratedCode(t *testing.T) {
+	for name, user := range map[string]string{
+		"plain":                       "ann",
+		"empty value":                 "",
+		"longer than one length byte": strings.Repeat("x", 20_000),
+		"not ASCII":                   "Zoë",
+	} {
+		t.Run(name, func(t *testing.T) {
+			buffers, err := codec{}.Marshal(&Request{Domain: "edge", Descriptors: descriptors(t, user)})
+			require.NoError(t, err)
+			text := buffers.Materialize()
+			got := &rlsv3.RateLimitRequest{}
+			require.NoError(t, proto.Unmarshal(text, got))
+			want := &rlsv3.RateLimitRequest{Domain: "edge", Descriptors: []*commonv3.RateLimitDescriptor{
+				{Entries: []*commonv3.RateLimitDescriptor_Entry{{Key: "remote_address", Value: "192.0.2.7"}}},
+				{Entries: []*commonv3.RateLimitDescriptor_Entry{{Key: "user", Value: user}, {Key: "tier", Value: "gold"}}},
+			}}
+			require.True(t, proto.Equal(want, got), "%v", got)
+			require.Equal(t, len(text), cap(text), "the size was computed")
+		})
+	}
+}
+
+func TestDecodeReadsGeneratedCode(t *testing.T) {
+	text, err := proto.Marshal(&rlsv3.RateLimitResponse{
+		OverallCode: rlsv3.RateLimitResponse_OVER_LIMIT,
+		Statuses:    []*rlsv3.RateLimitResponse_DescriptorStatus{{Code: rlsv3.RateLimitResponse_OVER_LIMIT, LimitRemaining: 1}},
+		ResponseHeadersToAdd: []*corev3.HeaderValue{
+			{Key: "X-Limit", Value: " 10 "}, {Key: "x-raw", RawValue: []byte("\xff")}, {Key: "x-empty"},
+		},
+		RequestHeadersToAdd: []*corev3.HeaderValue{{Key: "x-tier", Value: "gold"}},
+		RawBody:             []byte("slow down"),
+	})
+	require.NoError(t, err)
+	got := &Response{Code: 99, Body: "from before"}
+	require.NoError(t, codec{}.Unmarshal(mem.BufferSlice{mem.SliceBuffer(text)}, got))
+	require.Equal(t, &Response{
+		Code:            rlsv3.RateLimitResponse_OVER_LIMIT,
+		ResponseHeaders: []Header{{"x-limit", "10"}, {"x-raw", "\xff"}, {"x-empty", ""}},
+		RequestHeaders:  []Header{{"x-tier", "gold"}},
+		Body:            "slow down",
+	}, got)
+}
+
+func TestDecodeLeavesOutHeadersThatWouldBreakAMessage(t *testing.T) {
+	for _, h := range []*corev3.HeaderValue{
+		{Key: "", Value: "a"},
+		{Key: "x y", Value: "a"},
+		{Key: ":path", Value: "/admin"},
+		{Key: "x-a", Value: "b\r\nx-c: d"},
+		{Key: "x-a", Value: "\x00"},
+		{Key: "Content-Length", Value: "10"},
+		{Key: "Transfer-Encoding", Value: "chunked"},
+		{Key: "Connection", Value: "close"},
+		{Key: "Host", Value: "b.example"},
+	} {
+		text, err := proto.Marshal(&rlsv3.RateLimitResponse{
+			ResponseHeadersToAdd: []*corev3.HeaderValue{h, {Key: "x-good", Value: "1"}},
+		})
+		require.NoError(t, err)
+		got := &Response{}
+		require.NoError(t, got.decode(text))
+		require.Equal(t, []Header{{"x-good", "1"}}, got.ResponseHeaders, "%v", h)
+	}
+}
+
+func TestCodecKnowsItsOwnMessagesAlone(t *testing.T) {
+	_, err := codec{}.Marshal(&Response{})
+	require.EqualError(t, err, "encode a *rlsclient.Response: is no *Request")
+	require.EqualError(t, codec{}.Unmarshal(nil, &Request{}), "decode a *rlsclient.Request: is no *Response")
+}
+
+// FuzzDecode holds the decoder to generated code: what that reads, it reads
+// alike. It passes over more, since it looks into no part that it doesn't use.
+func FuzzDecode(f *testing.F) {
+	for _, seed := range []string{
+		"",
+		"\x08\x01",          // OK
+		"\x08\x02*\x04slow", // OVER_LIMIT with a body
+		"\x08\x07",          // a code of a later version
+		"\x12\x02\x18\x09\x1a\x0a\x0a\x03x-a\x12\x03b c", // a status, a response header
+		"\"\x08\x0a\x03x-a\x1a\x01\xff",                  // a request header with a raw value
+		"\x1a\x07\x0a\x01a\x12\x02\r\n",                  // a header with a line end in its value
+		"\x1a\x05\x0a\x7f",                               // a length beyond the end
+		"\x0b\x0c", "\x0f", "\x00", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		got, want := &Response{}, &rlsv3.RateLimitResponse{}
+		err := got.decode(text)
+		if proto.Unmarshal(text, want) != nil {
+			return
+		}
+		require.NoError(t, err)
+		require.Equal(t, want.GetOverallCode(), got.Code)
+		require.Equal(t, string(want.GetRawBody()), got.Body)
+		require.LessOrEqual(t, len(got.ResponseHeaders), len(want.GetResponseHeadersToAdd()))
+		require.LessOrEqual(t, len(got.RequestHeaders), len(want.GetRequestHeadersToAdd()))
+		for _, h := range got.ResponseHeaders {
+			require.NotContains(t, h.Name+h.Value, "\n")
+		}
+	})
+}
+
+func BenchmarkEncode(b *testing.B) {
+	request := &Request{Domain: "edge", Descriptors: descriptors(b, "ann")}
+	b.ReportAllocs()
+	for b.Loop() {
+		request.encode()
+	}
+}
+
+func BenchmarkDecode(b *testing.B) {
+	text, err := proto.Marshal(&rlsv3.RateLimitResponse{
+		OverallCode: rlsv3.RateLimitResponse_OK,
+		Statuses:    []*rlsv3.RateLimitResponse_DescriptorStatus{{Code: rlsv3.RateLimitResponse_OK, LimitRemaining: 9}},
+	})
+	require.NoError(b, err)
+	var response Response
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := response.decode(text); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

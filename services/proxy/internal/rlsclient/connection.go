@@ -1,0 +1,66 @@
+package rlsclient
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/grpcchannel"
+)
+
+// method is the only one of the service.
+const method = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
+
+var errNoHosts = errors.New("the cluster has no hosts")
+
+// connection is a gRPC channel to the hosts of one cluster.
+type connection struct {
+	cluster *cluster.Cluster
+	channel *grpc.ClientConn
+	// Guarded by the lock of Services: the number of calls in flight, and
+	// whether the last of them is to close the connection.
+	calls   int
+	retired bool
+}
+
+// connect makes a connection; its first call dials.
+func connect(c *cluster.Cluster) (*connection, error) {
+	channel, err := grpcchannel.New(c, grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{})))
+	if err != nil {
+		return nil, err
+	}
+	return &connection{cluster: c, channel: channel}, nil
+}
+
+func (c *connection) close() { c.channel.Close() }
+
+// call makes one call and counts it as Envoy's cluster counts the HTTP exchange
+// below it.
+func (c *connection) call(ctx context.Context, request *Request, response *Response) error {
+	stats := c.cluster.Stats
+	stats.RequestsTotal.Inc()
+	if len(c.cluster.Hosts().Members) == 0 {
+		stats.NoHealthyHost.Inc()
+		stats.CountStatus(503)
+		return errNoHosts
+	}
+	stats.RequestsActive.Add(1)
+	defer stats.RequestsActive.Add(-1)
+	err := c.channel.Invoke(ctx, method, request, response)
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		// Nobody waits for the answer: there is none to count.
+	case status.Code(err) == codes.DeadlineExceeded:
+		stats.RequestTimeouts.Inc()
+		stats.CountStatus(504)
+	case status.Code(err) == codes.Unavailable:
+		stats.CountStatus(503)
+	default: // gRPC's own errors come in a 200
+		stats.CountStatus(200)
+	}
+	return err
+}

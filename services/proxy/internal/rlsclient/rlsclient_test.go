@@ -1,0 +1,344 @@
+package rlsclient
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
+	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+	"github.com/weirproxy/weir/services/proxy/internal/xds"
+)
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
+// service is a rate-limit service of generated code.
+type service struct {
+	rlsv3.UnimplementedRateLimitServiceServer
+	address string
+	server  *grpc.Server
+	calls   atomic.Int64
+	// answer decides; nil is OK.
+	answer func(context.Context, *rlsv3.RateLimitRequest) (*rlsv3.RateLimitResponse, error)
+}
+
+func (s *service) ShouldRateLimit(ctx context.Context, request *rlsv3.RateLimitRequest) (*rlsv3.RateLimitResponse, error) {
+	s.calls.Add(1)
+	if s.answer == nil {
+		return &rlsv3.RateLimitResponse{OverallCode: rlsv3.RateLimitResponse_OK}, nil
+	}
+	return s.answer(ctx, request)
+}
+
+// serve starts the service on a free port, or again on the one that it had.
+func (s *service) serve(t testing.TB) *service {
+	t.Helper()
+	if s.address == "" {
+		s.address = "127.0.0.1:0"
+	}
+	l, err := net.Listen("tcp", s.address)
+	require.NoError(t, err)
+	s.address = l.Addr().String()
+	s.server = grpc.NewServer(grpc.WaitForHandlers(true))
+	rlsv3.RegisterRateLimitServiceServer(s.server, s)
+	server := s.server
+	go func() { _ = server.Serve(l) }() // ends with Stop
+	t.Cleanup(server.Stop)
+	return s
+}
+
+// manager makes the cluster "rls" with these hosts, from CDS and EDS.
+func manager(t testing.TB, addresses ...string) *cluster.Manager {
+	t.Helper()
+	schema, err := strict.NewSchema(cluster.Fields(), strict.Fields{
+		"envoy.config.core.v3.ConfigSource":           {"ads", "resource_api_version"},
+		"envoy.config.core.v3.AggregatedConfigSource": {},
+		"envoy.config.core.v3.Address":                {"socket_address"},
+		"envoy.config.core.v3.SocketAddress":          {"address", "port_value"},
+	})
+	require.NoError(t, err)
+	m := cluster.NewManager(cluster.ManagerOptions{
+		Policies:    []cluster.Policy{{Name: clusterv3.Cluster_ROUND_ROBIN, New: lb.RoundRobin}},
+		Schema:      schema,
+		Stats:       stats.NewRegistry(),
+		Log:         slog.New(slog.DiscardHandler),
+		SetServices: func([]string) {},
+	}, false)
+	setCluster(t, m, http2)
+	setHosts(t, m, addresses...)
+	return m
+}
+
+const http2 = `"typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+	"@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+	"explicit_http_config": {"http2_protocol_options": {}}}}`
+
+// setCluster sends the cluster by CDS, with further fields.
+func setCluster(t testing.TB, m *cluster.Manager, fields string) {
+	t.Helper()
+	c := &clusterv3.Cluster{}
+	apply(t, c, m.ApplyClusters, `{"name": "rls", "type": "EDS", "eds_cluster_config": {"eds_config": {"ads": {}, "resource_api_version": "V3"}}, `+fields+`}`)
+}
+
+// setHosts sends the cluster's assignment by EDS.
+func setHosts(t testing.TB, m *cluster.Manager, addresses ...string) {
+	t.Helper()
+	var hosts []string
+	for _, a := range addresses {
+		host, port, err := net.SplitHostPort(a)
+		require.NoError(t, err)
+		hosts = append(hosts, fmt.Sprintf(`{"endpoint": {"address": {"socket_address": {"address": %q, "port_value": %s}}}}`, host, port))
+	}
+	apply(t, &endpointv3.ClusterLoadAssignment{}, m.ApplyAssignments,
+		`{"cluster_name": "rls", "endpoints": [{"lb_endpoints": [`+strings.Join(hosts, ",")+`]}]}`)
+}
+
+func apply(t testing.TB, m proto.Message, to func([]xds.Resource) error, text string) {
+	t.Helper()
+	require.NoError(t, protojson.Unmarshal([]byte(text), m))
+	require.NoError(t, to([]xds.Resource{{Name: "rls", Message: m}}))
+}
+
+func services(t testing.TB, m *cluster.Manager) *Services {
+	s := New(m)
+	t.Cleanup(s.Close)
+	return s
+}
+
+// ask makes a call with a deadline that no test should meet.
+func ask(s *Services, list *descriptor.List) (*Response, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	response := &Response{}
+	err := s.ShouldRateLimit(ctx, "rls", &Request{Domain: "edge", Descriptors: list}, response)
+	return response, err
+}
+
+func TestAsk(t *testing.T) {
+	var deadline time.Duration
+	service := (&service{answer: func(ctx context.Context, request *rlsv3.RateLimitRequest) (*rlsv3.RateLimitResponse, error) {
+		at, _ := ctx.Deadline()
+		deadline = time.Until(at)
+		return &rlsv3.RateLimitResponse{
+			OverallCode: rlsv3.RateLimitResponse_OVER_LIMIT,
+			RawBody:     []byte(request.GetDomain() + " " + request.GetDescriptors()[1].GetEntries()[0].GetValue()),
+		}, nil
+	}}).serve(t)
+	m := manager(t, service.address)
+	s := services(t, m)
+	list := descriptors(t, "ann")
+	for range 3 {
+		response, err := ask(s, list)
+		require.NoError(t, err)
+		require.Equal(t, &Response{Code: rlsv3.RateLimitResponse_OVER_LIMIT, Body: "edge ann"}, response)
+	}
+	require.InDelta(t, 10, deadline.Seconds(), 5, "the deadline goes with the call")
+
+	c := m.Get("rls")
+	require.EqualValues(t, 3, c.Stats.RequestsTotal.Value())
+	require.EqualValues(t, 0, c.Stats.RequestsActive.Value())
+	require.EqualValues(t, 3, c.Stats.Scope.Counter("upstream_rq_200").Value())
+	require.EqualValues(t, 1, c.Stats.ConnectionsTotal.Value())
+	require.EqualValues(t, 1, c.Stats.ConnectionsActive.Value())
+	require.EqualValues(t, 1, c.Hosts().Members[0].Host.Stats.ConnectionsActive.Load())
+	s.Close()
+	servicetest.Eventually(t, "the connection is closed", func() bool { return c.Stats.ConnectionsActive.Value() == 0 })
+	require.EqualValues(t, 0, c.Hosts().Members[0].Host.Stats.ConnectionsActive.Load())
+}
+
+func TestAskFailsAtOnce(t *testing.T) {
+	gone := (&service{}).serve(t)
+	gone.server.Stop()
+	for _, c := range []struct {
+		name string
+		make func(t *testing.T) *Services
+		want string
+	}{
+		{"without the cluster", func(t *testing.T) *Services {
+			m := manager(t)
+			require.NoError(t, m.ApplyClusters(nil))
+			return services(t, m)
+		}, `ask the rate-limit service in cluster "rls": there is no such cluster`},
+		{"without HTTP/2", func(t *testing.T) *Services {
+			m := manager(t)
+			setCluster(t, m, `"lb_policy": "ROUND_ROBIN"`)
+			return services(t, m)
+		}, `ask the rate-limit service in cluster "rls": the cluster has no http2_protocol_options, which gRPC needs`},
+		{"without hosts", func(t *testing.T) *Services { return services(t, manager(t)) }, `ask the rate-limit service in cluster "rls": the cluster has no hosts`},
+		{"with a host that refuses", func(t *testing.T) *Services { return services(t, manager(t, gone.address)) }, "connection refused"},
+		{"after the end", func(t *testing.T) *Services {
+			s := services(t, manager(t, gone.address))
+			s.Close()
+			return s
+		}, `ask the rate-limit service in cluster "rls": the proxy is stopping`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := ask(c.make(t), descriptors(t, "ann"))
+			require.ErrorContains(t, err, c.want)
+			require.NotErrorIs(t, err, context.DeadlineExceeded)
+		})
+	}
+}
+
+func TestFailuresAreCounted(t *testing.T) {
+	service := (&service{answer: func(ctx context.Context, r *rlsv3.RateLimitRequest) (*rlsv3.RateLimitResponse, error) {
+		if r.GetDomain() == "slow" {
+			<-ctx.Done()
+			return nil, status.FromContextError(ctx.Err()).Err()
+		}
+		return nil, status.Error(codes.InvalidArgument, "no")
+	}}).serve(t)
+	for _, c := range []struct {
+		name    string
+		call    func(context.Context, *Services, *Request) error
+		address string
+		want    codes.Code
+		counter string // "" if none counts
+	}{
+		{"a refusal came in a 200", func(ctx context.Context, s *Services, r *Request) error {
+			return s.ShouldRateLimit(ctx, "rls", r, &Response{})
+		}, service.address, codes.InvalidArgument, "upstream_rq_200"},
+		{"a timeout is a 504", func(ctx context.Context, s *Services, r *Request) error {
+			ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+			defer cancel()
+			r.Domain = "slow"
+			return s.ShouldRateLimit(ctx, "rls", r, &Response{})
+		}, service.address, codes.DeadlineExceeded, "upstream_rq_504"},
+		{"an unreachable host is a 503", func(ctx context.Context, s *Services, r *Request) error {
+			return s.ShouldRateLimit(ctx, "rls", r, &Response{})
+		}, "127.0.0.1:1", codes.Unavailable, "upstream_rq_503"},
+		{"a call that was given up counts nothing", func(ctx context.Context, s *Services, r *Request) error {
+			ctx, cancel := context.WithCancel(ctx)
+			calls := service.calls.Load()
+			r.Domain = "slow"
+			done := make(chan error, 1)
+			go func() { done <- s.ShouldRateLimit(ctx, "rls", r, &Response{}) }() // awaited below
+			servicetest.Eventually(t, "the call arrived", func() bool { return service.calls.Load() > calls })
+			cancel()
+			return <-done
+		}, service.address, codes.Canceled, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := manager(t, c.address)
+			err := c.call(t.Context(), services(t, m), &Request{Domain: "edge", Descriptors: descriptors(t, "ann")})
+			require.Equal(t, c.want, status.Code(err), "%v", err)
+			cluster := m.Get("rls")
+			require.EqualValues(t, 1, cluster.Stats.RequestsTotal.Value())
+			require.EqualValues(t, 0, cluster.Stats.RequestsActive.Value())
+			if c.counter == "" {
+				require.EqualValues(t, 0, cluster.Stats.RequestsCompleted.Value())
+				return
+			}
+			require.EqualValues(t, 1, cluster.Stats.Scope.Counter(c.counter).Value())
+			require.EqualValues(t, 1, cluster.Stats.RequestsCompleted.Value())
+		})
+	}
+}
+
+func TestHostsTakeTurns(t *testing.T) {
+	first, second, third := (&service{}).serve(t), (&service{}).serve(t), (&service{}).serve(t)
+	m := manager(t, first.address, second.address)
+	s := services(t, m)
+	list := descriptors(t, "ann")
+	called := func(want ...*service) func() bool {
+		return func() bool {
+			for _, s := range []*service{first, second, third} {
+				s.calls.Store(0)
+			}
+			for range 6 {
+				_, err := ask(s, list)
+				require.NoError(t, err)
+			}
+			for _, s := range want {
+				if s.calls.Load() != int64(6/len(want)) {
+					return false
+				}
+			}
+			return true
+		}
+	}
+	servicetest.Eventually(t, "both are asked", called(first, second))
+	setHosts(t, m, second.address, third.address)
+	servicetest.Eventually(t, "a new host is asked, one that went is not", called(second, third))
+	second.server.Stop()
+	servicetest.Eventually(t, "a host that is away is left out", func() bool {
+		third.calls.Store(0)
+		for range 6 {
+			if _, err := ask(s, list); err != nil {
+				return false
+			}
+		}
+		return third.calls.Load() == 6
+	})
+	second.serve(t)
+	servicetest.Eventually(t, "a host that returned is asked", called(second, third))
+}
+
+func TestReplacedClusterEndsItsConnectionsInPeace(t *testing.T) {
+	arrived, proceed := make(chan bool), make(chan bool)
+	var held atomic.Bool
+	service := (&service{answer: func(context.Context, *rlsv3.RateLimitRequest) (*rlsv3.RateLimitResponse, error) {
+		if held.CompareAndSwap(false, true) { // the first call alone waits
+			close(arrived)
+			<-proceed
+		}
+		return &rlsv3.RateLimitResponse{OverallCode: rlsv3.RateLimitResponse_OK}, nil
+	}}).serve(t)
+	m := manager(t, service.address)
+	s := services(t, m)
+	list := descriptors(t, "ann")
+	old := m.Get("rls")
+	done := make(chan error, 1)
+	go func() { // awaited below
+		_, err := ask(s, list)
+		done <- err
+	}()
+	<-arrived
+	setCluster(t, m, http2+`, "connect_timeout": "1s"`)
+	require.NotSame(t, old, m.Get("rls"))
+	_, err := ask(s, list)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, old.Stats.RequestsActive.Value())
+	close(proceed)
+	require.NoError(t, <-done, "the call on the old connection ends well")
+	servicetest.Eventually(t, "the old connection is closed and the new one stays", func() bool {
+		return old.Stats.ConnectionsActive.Value() == 1
+	})
+	require.EqualValues(t, 2, old.Stats.ConnectionsTotal.Value())
+}
+
+func BenchmarkAsk(b *testing.B) {
+	service := (&service{}).serve(b)
+	s := services(b, manager(b, service.address))
+	list := descriptors(b, "ann")
+	b.ReportAllocs()
+	b.RunParallel(func(p *testing.PB) {
+		request, response := &Request{Domain: "edge", Descriptors: list}, &Response{}
+		for p.Next() {
+			ctx, cancel := context.WithTimeout(b.Context(), time.Second)
+			if err := s.ShouldRateLimit(ctx, "rls", request, response); err != nil {
+				b.Error(err)
+			}
+			cancel()
+		}
+	})
+}
