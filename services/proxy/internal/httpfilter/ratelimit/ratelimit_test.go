@@ -1,0 +1,368 @@
+package ratelimit_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
+	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/filtertest"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/ratelimit"
+	"github.com/weirproxy/weir/services/proxy/internal/rlsclient"
+	"github.com/weirproxy/weir/services/proxy/internal/route"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+)
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
+// call is what a service was asked.
+type call struct {
+	cluster, domain, descriptors string
+	deadline                     time.Duration // 0 if there was none
+}
+
+// fake is a rate-limit service that gives one answer.
+type fake struct {
+	answer rlsclient.Response
+	err    error
+	// calls gets each call if it is there.
+	calls []call
+	// blocks makes it wait for the end of the context.
+	blocks bool
+}
+
+func (f *fake) ShouldRateLimit(ctx context.Context, cluster string, request *rlsclient.Request, response *rlsclient.Response) error {
+	c := call{cluster: cluster, domain: request.Domain}
+	for i := range request.Descriptors.Len() {
+		for _, e := range request.Descriptors.At(i) {
+			c.descriptors += e.Key + "=" + string(e.Value) + " "
+		}
+		c.descriptors += "; "
+	}
+	if at, ok := ctx.Deadline(); ok {
+		c.deadline = time.Until(at)
+	}
+	f.calls = append(f.calls, c)
+	if f.blocks {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	*response = f.answer
+	return f.err
+}
+
+const minimal = `
+domain: edge
+rate_limit_service: {transport_api_version: V3, grpc_service: {envoy_grpc: {cluster_name: rls}}}
+`
+
+// target is a route to the cluster echo, limited by x-user and the client's
+// address.
+type target struct {
+	cluster *cluster.Cluster
+	route   *route.Route
+}
+
+func newTarget(t testing.TB) *target {
+	t.Helper()
+	report := &strict.Report{}
+	limits := descriptor.Parse([]*routev3.RateLimit{
+		{Actions: []*routev3.RateLimit_Action{
+			{ActionSpecifier: &routev3.RateLimit_Action_RequestHeaders_{RequestHeaders: &routev3.RateLimit_Action_RequestHeaders{HeaderName: "x-user", DescriptorKey: "user"}}},
+			{ActionSpecifier: &routev3.RateLimit_Action_DestinationCluster_{DestinationCluster: &routev3.RateLimit_Action_DestinationCluster{}}},
+		}},
+		{Actions: []*routev3.RateLimit_Action{
+			{ActionSpecifier: &routev3.RateLimit_Action_RequestHeaders_{RequestHeaders: &routev3.RateLimit_Action_RequestHeaders{HeaderName: "x-user", DescriptorKey: "user"}}},
+			{ActionSpecifier: &routev3.RateLimit_Action_RemoteAddress_{RemoteAddress: &routev3.RateLimit_Action_RemoteAddress{}}},
+		}},
+	}, "rate_limits", report)
+	policies := []cluster.Policy{{Name: clusterv3.Cluster_ROUND_ROBIN, New: lb.RoundRobin}}
+	manager := cluster.NewManager(cluster.ManagerOptions{
+		Policies: policies, Stats: stats.NewRegistry(), Log: slog.New(slog.DiscardHandler), SetServices: func([]string) {},
+	}, false)
+	manager.AddStatic([]*cluster.Config{cluster.Parse(&clusterv3.Cluster{
+		Name:           "echo",
+		LoadAssignment: &endpointv3.ClusterLoadAssignment{ClusterName: "echo"},
+	}, "cluster", policies, report)})
+	require.NoError(t, report.Err())
+	return &target{manager.Get("echo"), &route.Route{Cluster: "echo", RateLimits: limits}}
+}
+
+func (x *target) prepare(s *stream.Stream) { s.Route, s.Cluster = x.route, x.cluster }
+
+// counters are the filter's for the cluster echo, by name, without those that
+// are 0; and the cluster's own for 429.
+func (x *target) counters() map[string]uint64 {
+	found := map[string]uint64{}
+	for _, name := range []string{"ratelimit.ok", "ratelimit.over_limit", "ratelimit.error", "ratelimit.failure_mode_allowed", "upstream_rq_429"} {
+		if n := x.cluster.Stats.Scope.Counter(name).Value(); n > 0 {
+			found[name] = n
+		}
+	}
+	return found
+}
+
+const (
+	asked  = "GET /a\nx-user: ann"
+	passed = "GET /a\nhost: a.example\nx-user: ann"
+)
+
+func TestAnswers(t *testing.T) {
+	failed := errors.New("no answer")
+	for _, c := range []struct {
+		name     string
+		config   string // beside the minimal one
+		answer   rlsclient.Response
+		err      error
+		want     filtertest.Result
+		counters map[string]uint64
+	}{
+		{
+			name:     "OK lets the request pass",
+			answer:   rlsclient.Response{Code: rlsv3.RateLimitResponse_OK, Body: "not for use"},
+			want:     filtertest.Result{Forwarded: passed, Response: "200\nx-up: 1"},
+			counters: map[string]uint64{"ratelimit.ok": 1},
+		},
+		{
+			name: "OK adds headers to the request and to its response",
+			answer: rlsclient.Response{
+				Code:            rlsv3.RateLimitResponse_OK,
+				RequestHeaders:  []rlsclient.Header{{Name: "x-tier", Value: "gold"}, {Name: "x-user", Value: "bob"}},
+				ResponseHeaders: []rlsclient.Header{{Name: "x-left", Value: "9"}, {Name: "x-up", Value: "2"}},
+			},
+			want:     filtertest.Result{Forwarded: passed + "\nx-tier: gold\nx-user: bob", Response: "200\nx-up: 1\nx-left: 9\nx-up: 2"},
+			counters: map[string]uint64{"ratelimit.ok": 1},
+		},
+		{
+			name:     "OVER_LIMIT is answered with 429",
+			answer:   rlsclient.Response{Code: rlsv3.RateLimitResponse_OVER_LIMIT},
+			want:     filtertest.Result{Response: "429\nx-envoy-ratelimited: true"},
+			counters: map[string]uint64{"ratelimit.over_limit": 1, "upstream_rq_429": 1},
+		},
+		{
+			name: "OVER_LIMIT has the service's headers and body, once",
+			answer: rlsclient.Response{
+				Code:            rlsv3.RateLimitResponse_OVER_LIMIT,
+				RequestHeaders:  []rlsclient.Header{{Name: "x-tier", Value: "gold"}},
+				ResponseHeaders: []rlsclient.Header{{Name: "content-type", Value: "application/json"}, {Name: "retry-after", Value: "7"}},
+				Body:            `{"slow": "down"}`,
+			},
+			want:     filtertest.Result{Response: "429\nx-envoy-ratelimited: true\ncontent-type: application/json\nretry-after: 7\n\n{\"slow\": \"down\"}"},
+			counters: map[string]uint64{"ratelimit.over_limit": 1, "upstream_rq_429": 1},
+		},
+		{
+			name:     "without an answer the request passes",
+			answer:   rlsclient.Response{RequestHeaders: []rlsclient.Header{{Name: "x-tier", Value: "gold"}}},
+			err:      failed,
+			want:     filtertest.Result{Forwarded: passed, Response: "200\nx-up: 1"},
+			counters: map[string]uint64{"ratelimit.error": 1, "ratelimit.failure_mode_allowed": 1},
+		},
+		{
+			name:     "without an answer failure_mode_deny refuses it",
+			config:   "failure_mode_deny: true",
+			err:      failed,
+			want:     filtertest.Result{Response: "500"},
+			counters: map[string]uint64{"ratelimit.error": 1},
+		},
+		{
+			name:     "UNKNOWN is no answer",
+			answer:   rlsclient.Response{Code: rlsv3.RateLimitResponse_UNKNOWN},
+			want:     filtertest.Result{Forwarded: passed, Response: "200\nx-up: 1"},
+			counters: map[string]uint64{"ratelimit.error": 1, "ratelimit.failure_mode_allowed": 1},
+		},
+		{
+			name:     "a code of a later version is no answer",
+			config:   "failure_mode_deny: true",
+			answer:   rlsclient.Response{Code: 7},
+			want:     filtertest.Result{Response: "500"},
+			counters: map[string]uint64{"ratelimit.error": 1},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			x := newTarget(t)
+			service := &fake{answer: c.answer, err: c.err}
+			config := filtertest.MustParse(t, ratelimit.Factory{Services: service}, minimal+c.config)
+			exchange := filtertest.Exchange{Request: asked, Response: "200\nx-up: 1", Prepare: x.prepare}
+			require.Equal(t, c.want, filtertest.Run(t, config, exchange))
+			require.Equal(t, c.counters, x.counters())
+
+			// The filter of the next stream keeps nothing of this one.
+			exchange.Prepare = nil
+			require.Equal(t, filtertest.Result{Forwarded: passed, Response: "200\nx-up: 1"}, filtertest.Run(t, config, exchange))
+			require.Len(t, service.calls, 1)
+		})
+	}
+}
+
+func TestCalls(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		config  string
+		request string
+		prepare func(*stream.Stream)
+		want    []call
+	}{
+		{
+			name: "every descriptor goes in one call", request: asked,
+			want: []call{{"rls", "edge", "user=ann destination_cluster=echo ; user=ann remote_address=192.0.2.1 ; ", 20 * time.Millisecond}},
+		},
+		{
+			name: "a dropped descriptor leaves the others", request: asked,
+			prepare: func(s *stream.Stream) { s.ClientAddress = netip.Addr{} },
+			want:    []call{{"rls", "edge", "user=ann destination_cluster=echo ; ", 20 * time.Millisecond}},
+		},
+		{
+			name: "the timeout bounds it", config: "timeout: 0.5s", request: asked,
+			want: []call{{"rls", "edge", "user=ann destination_cluster=echo ; user=ann remote_address=192.0.2.1 ; ", 500 * time.Millisecond}},
+		},
+		{
+			name: "a timeout of 0 is none", config: "timeout: 0s", request: asked,
+			want: []call{{"rls", "edge", "user=ann destination_cluster=echo ; user=ann remote_address=192.0.2.1 ; ", 0}},
+		},
+		{name: "no descriptor, no call", request: "GET /a"},
+		{name: "no route, no call", request: asked, prepare: func(s *stream.Stream) { s.Route = nil }},
+		{name: "no cluster, no call", request: asked, prepare: func(s *stream.Stream) { s.Cluster = nil }},
+		{name: "a route without limits, no call", request: asked, prepare: func(s *stream.Stream) { s.Route = &route.Route{Cluster: "echo"} }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { // so that no time passes before the deadline is read
+				x := newTarget(t)
+				service := &fake{answer: rlsclient.Response{Code: rlsv3.RateLimitResponse_OK}}
+				config := filtertest.MustParse(t, ratelimit.Factory{Services: service}, minimal+c.config)
+				got := filtertest.Run(t, config, filtertest.Exchange{Request: c.request, Prepare: func(s *stream.Stream) {
+					x.prepare(s)
+					if c.prepare != nil {
+						c.prepare(s)
+					}
+				}})
+				require.NotEmpty(t, got.Forwarded)
+				require.Equal(t, c.want, service.calls)
+				if c.want == nil {
+					require.Empty(t, x.counters())
+				}
+			})
+		})
+	}
+}
+
+func TestSlowServiceIsNotWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTarget(t)
+		config := filtertest.MustParse(t, ratelimit.Factory{Services: &fake{blocks: true}}, minimal)
+		start := time.Now()
+		got := filtertest.Run(t, config, filtertest.Exchange{Request: asked, Prepare: x.prepare})
+		require.Equal(t, passed, got.Forwarded)
+		require.Equal(t, 20*time.Millisecond, time.Since(start))
+		require.Equal(t, map[string]uint64{"ratelimit.error": 1, "ratelimit.failure_mode_allowed": 1}, x.counters())
+	})
+}
+
+func TestStreamThatEndsMeanwhileIsNoErrorOfTheService(t *testing.T) {
+	x := newTarget(t)
+	config := filtertest.MustParse(t, ratelimit.Factory{Services: &fake{blocks: true}}, minimal+"failure_mode_deny: true")
+	got := filtertest.Run(t, config, filtertest.Exchange{Request: asked, Prepare: func(s *stream.Stream) {
+		x.prepare(s)
+		ended, cancel := context.WithCancel(s.Context)
+		cancel()
+		s.Context = ended
+	}})
+	require.Equal(t, filtertest.Result{Response: "500"}, got)
+	require.Empty(t, x.counters())
+}
+
+func TestClusterThatCameAgainHasNewCounters(t *testing.T) {
+	config := filtertest.MustParse(t, ratelimit.Factory{Services: &fake{answer: rlsclient.Response{Code: rlsv3.RateLimitResponse_OK}}}, minimal)
+	for range 2 {
+		x := newTarget(t)
+		for range 3 {
+			filtertest.Run(t, config, filtertest.Exchange{Request: asked, Prepare: x.prepare})
+		}
+		require.Equal(t, map[string]uint64{"ratelimit.ok": 3}, x.counters())
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	for _, c := range []struct{ name, config, want string }{
+		{"no domain", `rate_limit_service: {transport_api_version: V3, grpc_service: {envoy_grpc: {cluster_name: rls}}}`, "domain"},
+		{"no service", `domain: edge`, "rate_limit_service"},
+		{"no grpc_service", `{domain: edge, rate_limit_service: {transport_api_version: V3}}`, "rate_limit_service.grpc_service"},
+		{"no cluster", `{domain: edge, rate_limit_service: {transport_api_version: V3, grpc_service: {envoy_grpc: {}}}}`, "rate_limit_service.grpc_service.envoy_grpc.cluster_name"},
+		{"another transport", `{domain: edge, rate_limit_service: {transport_api_version: V3, grpc_service: {google_grpc: {target_uri: a, stat_prefix: b}}}}`, "google_grpc"},
+		{"no version", `{domain: edge, rate_limit_service: {grpc_service: {envoy_grpc: {cluster_name: rls}}}}`, "config.yaml:1:16 rate_limit_service.transport_api_version: AUTO is not supported: use V3"},
+		{"an old version", `{domain: edge, rate_limit_service: {transport_api_version: V2, grpc_service: {envoy_grpc: {cluster_name: rls}}}}`, "config.yaml:1:37 rate_limit_service.transport_api_version: V2 is not supported: use V3"},
+		{"a negative timeout", minimal + "timeout: -1s", "config.yaml:4:1 timeout: timeout -1s is negative"},
+		{"a field that is not supported", minimal + "stage: 1", "stage"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, report := filtertest.Parse(t, ratelimit.Factory{}, c.config)
+			require.ErrorContains(t, report.Err(), c.want)
+			require.Len(t, report.Faults(), 1, "%v", report.Err())
+		})
+	}
+}
+
+func TestReadme(t *testing.T) { filtertest.Readme(t, ratelimit.Factory{}) }
+
+// silent is a service that says OK and costs nothing.
+type silent struct{}
+
+func (silent) ShouldRateLimit(_ context.Context, _ string, _ *rlsclient.Request, response *rlsclient.Response) error {
+	response.Code = rlsv3.RateLimitResponse_OK
+	return nil
+}
+
+// step makes a function that takes one request through the filter.
+func step(t testing.TB, limited bool) func() {
+	x := newTarget(t)
+	config := filtertest.MustParse(t, ratelimit.Factory{Services: silent{}}, minimal)
+	s := &stream.Stream{Context: t.Context(), ClientAddress: netip.MustParseAddr("192.0.2.1")}
+	x.prepare(s)
+	if !limited {
+		s.Route = &route.Route{Cluster: "echo"}
+	}
+	s.Request.Headers.Add("x-user", "ann")
+	return func() {
+		f := config.NewFilter()
+		if reply := f.(httpfilter.RequestHead).RequestHead(s); reply != nil {
+			t.Fatal("refused")
+		}
+		f.(httpfilter.ResponseHead).ResponseHead(s)
+		f.(httpfilter.Done).Done(s)
+	}
+}
+
+func TestAllocations(t *testing.T) {
+	t.Run("a request without limits allocates nothing", func(t *testing.T) { servicetest.Allocations(t, 0, step(t, false)) })
+	t.Run("a call allocates the context of its timeout alone", func(t *testing.T) { servicetest.Allocations(t, 4, step(t, true)) })
+}
+
+func BenchmarkFilter(b *testing.B) {
+	for _, c := range []struct {
+		name    string
+		limited bool
+	}{{"unlimited", false}, {"limited", true}} {
+		b.Run(c.name, func(b *testing.B) {
+			f := step(b, c.limited)
+			b.ReportAllocs()
+			for b.Loop() {
+				f()
+			}
+		})
+	}
+}
