@@ -23,8 +23,6 @@ func Fields() strict.Fields {
 		"envoy.config.route.v3.Route":              {"name", "match", "route"},
 		"envoy.config.route.v3.RouteMatch":         {"prefix", "path"},
 		"envoy.config.route.v3.RouteAction":        {"cluster", "timeout", "rate_limits", "include_vh_rate_limits"},
-		"google.protobuf.BoolValue":                {"value"},
-		"google.protobuf.Duration":                 {"seconds", "nanos"},
 	}
 }
 

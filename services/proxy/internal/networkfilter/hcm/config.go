@@ -50,7 +50,6 @@ func (f *Factory) Fields() strict.Fields {
 		},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter": {"name", "typed_config"},
 		"envoy.config.core.v3.HttpProtocolOptions":                               {"idle_timeout", "max_headers_count"},
-		"google.protobuf.UInt32Value":                                            {"value"},
 	}
 }
 

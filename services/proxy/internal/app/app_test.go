@@ -1,0 +1,157 @@
+package app_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/proxy/internal/app"
+)
+
+func TestMain(m *testing.M) {
+	servicetest.Main(m, goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"))
+}
+
+// text reads a file of testdata and replaces parts of it.
+func text(t *testing.T, name string, replace ...string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", name))
+	require.NoError(t, err)
+	return strings.NewReplacer(replace...).Replace(string(b))
+}
+
+// run starts a proxy with a configuration, waits until it is live, and stops
+// it with the test.
+func run(t *testing.T, config string) *app.App {
+	t.Helper()
+	ready := filepath.Join(t.TempDir(), "ready")
+	proxy, err := app.New(app.Options{ConfigYAML: config, LogLevel: "debug", Log: t.Output(), ReadyFile: ready, DrainTime: 10 * time.Second, Version: "test"})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- proxy.Run(ctx) }() // ends with ctx; the cleanup waits for it
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-done)
+	})
+	servicetest.Eventually(t, "the ready file is there", func() bool { _, err := os.Stat(ready); return err == nil })
+	return proxy
+}
+
+// backend is an upstream that says its name.
+func backend(t *testing.T, name string) (port string) {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s %s %s", name, r.Method, r.URL.Path)
+	}))
+	t.Cleanup(server.Close)
+	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
+	require.NoError(t, err)
+	return port
+}
+
+func get(t *testing.T, address, path string) (status int, body string) {
+	t.Helper()
+	response, err := http.Get("http://" + address + path)
+	require.NoError(t, err)
+	defer response.Body.Close()
+	b, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	return response.StatusCode, string(b)
+}
+
+func TestProxyServesAStaticClusterThoughItsRateLimitServiceIsAway(t *testing.T) {
+	proxy := run(t, text(t, "good.yaml", "cluster_name: backend\n        endpoints:\n          - lb_endpoints:\n              - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}",
+		"cluster_name: backend\n        endpoints:\n          - lb_endpoints:\n              - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: "+backend(t, "one")+"}}}"))
+	status, body := get(t, proxy.Addr("ingress"), "/exact")
+	require.Equal(t, 200, status)
+	require.Equal(t, "one GET /exact", body)
+
+	admin := proxy.Addr("admin")
+	status, body = get(t, admin, "/ready")
+	require.Equal(t, 200, status)
+	require.Equal(t, "LIVE\n", body)
+	_, body = get(t, admin, "/metrics")
+	require.Contains(t, body, `envoy_cluster_upstream_rq_xx{envoy_cluster_name="backend",envoy_response_code_class="2"} 1`)
+	require.Contains(t, body, `envoy_cluster_ratelimit_failure_mode_allowed{envoy_cluster_name="backend"} 1`)
+	_, body = get(t, admin, "/stats")
+	require.Contains(t, body, "cluster.backend.upstream_rq_200: 1\n")
+	require.Contains(t, body, "http.ingress.downstream_rq_2xx: 1\n")
+	_, body = get(t, admin, "/clusters")
+	require.Contains(t, body, "backend::")
+	_, body = get(t, admin, "/server_info")
+	info := map[string]any{}
+	require.NoError(t, json.Unmarshal([]byte(body), &info))
+	require.Equal(t, "LIVE", info["state"])
+	_, body = get(t, admin, "/config_dump")
+	require.Contains(t, body, `"stat_prefix"`)
+}
+
+func TestEveryFaultOfAConfigurationIsToldAtOnceWithItsPlace(t *testing.T) {
+	err := app.Validate(app.Options{ConfigPath: "testdata/broken.yaml", LogLevel: "info"})
+	require.Error(t, err)
+	servicetest.Golden(t, "testdata/broken.txt", []byte(err.Error()+"\n"))
+}
+
+func TestGoodConfigurationIsValid(t *testing.T) {
+	require.NoError(t, app.Validate(app.Options{ConfigPath: "testdata/good.yaml", LogLevel: "info"}))
+}
+
+func TestPortInUseIsNamedWithItsField(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	port := fmt.Sprint(taken.Addr().(*net.TCPAddr).Port)
+	_, err = app.New(app.Options{ConfigYAML: text(t, "good.yaml", "admin:\n  address: {socket_address: {address: 127.0.0.1, port_value: 0}}",
+		"admin:\n  address: {socket_address: {address: 127.0.0.1, port_value: "+port+"}}"), LogLevel: "info", Log: io.Discard})
+	require.EqualError(t, err, "listen on 127.0.0.1:"+port+": the port is in use; admin.address moves it")
+}
+
+func TestCommandLine(t *testing.T) {
+	for name, c := range map[string]struct {
+		args       []string
+		out, fails string
+	}{
+		"--version":          {[]string{"--version"}, "proxy v1", ""},
+		"--help":             {[]string{"--help"}, "--mode validate", ""},
+		"validates":          {[]string{"-c", "testdata/good.yaml", "--mode", "validate"}, "configuration OK", ""},
+		"finds faults":       {[]string{"-c", "testdata/broken.yaml", "--mode", "validate"}, "", "testdata/broken.yaml:36:"},
+		"no such file":       {[]string{"-c", "testdata/none.yaml"}, "", "read the bootstrap: open testdata/none.yaml: no such file or directory"},
+		"no file":            {nil, "", "no bootstrap: give one with -c FILE"},
+		"an unknown flag":    {[]string{"--speed", "9"}, "", "flag provided but not defined: -speed; --help lists the flags"},
+		"an unknown mode":    {[]string{"-c", "x", "--mode", "try"}, "", "--mode try: not one of serve, validate"},
+		"a stray argument":   {[]string{"serve"}, "", `unexpected argument "serve"`},
+		"a wrong log level":  {[]string{"-c", "testdata/good.yaml", "-l", "loud"}, "", `log level "loud"`},
+		"health of no proxy": {[]string{"healthcheck", "--admin-address", "127.0.0.1:1"}, "", "connection refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			err := app.Command(t.Context(), c.args, "v1", &out, io.Discard)
+			require.Contains(t, out.String(), c.out)
+			if c.fails == "" {
+				require.NoError(t, err)
+			} else {
+				require.ErrorContains(t, err, c.fails)
+			}
+		})
+	}
+}
+
+func TestHealthcheckAsksTheAdminListenerOfTheBootstrap(t *testing.T) {
+	proxy := run(t, text(t, "good.yaml"))
+	require.NoError(t, app.Command(t.Context(), []string{"healthcheck", "--admin-address", proxy.Addr("admin")}, "v1", io.Discard, io.Discard))
+}

@@ -1,0 +1,107 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/weirproxy/weir/internal/admin"
+)
+
+const usage = `proxy is an L4/L7 proxy that is configured by a strict subset of Envoy's v3 API.
+
+  proxy -c FILE                      serve
+  proxy -c FILE --mode validate      check the configuration, print every fault, serve nothing
+  proxy healthcheck [-c FILE]        ask the running proxy's admin listener whether it is ready
+
+Flags, by Envoy's names where Envoy has them:
+`
+
+// Command runs the binary with its arguments. It returns nil after help, a
+// version, a good validation or a wanted stop.
+func Command(ctx context.Context, args []string, version string, stdout, stderr io.Writer) error {
+	o := Options{Version: version, Log: stderr}
+	flags := flag.NewFlagSet("proxy", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&o.ConfigPath, "c", "", "`FILE` with the bootstrap, YAML or JSON")
+	flags.StringVar(&o.ConfigPath, "config-path", "", "the same as -c")
+	flags.StringVar(&o.ConfigYAML, "config-yaml", "", "bootstrap `YAML` that is merged over the file's")
+	mode := flags.String("mode", "serve", "`serve or validate`")
+	flags.StringVar(&o.LogLevel, "l", "info", "log `LEVEL`: debug, info, warn or error")
+	flags.StringVar(&o.LogLevel, "log-level", "info", "the same as -l")
+	flags.StringVar(&o.ServiceNode, "service-node", "", "node `ID`, instead of the bootstrap's")
+	flags.StringVar(&o.ServiceCluster, "service-cluster", "", "node `CLUSTER`, instead of the bootstrap's")
+	drain := flags.Int("drain-time-s", 10, "at most so many `SECONDS` for requests in flight after SIGTERM")
+	grace := flags.Int("drain-grace-s", 1, "`SECONDS` in which the proxy still accepts after SIGTERM, while /ready is 503")
+	flags.StringVar(&o.ReadyFile, "ready-file", "", "write the bound addresses to `FILE` once requests are served")
+	admin := flags.String("admin-address", defaultAdmin, "of healthcheck: `HOST:PORT` to ask where no bootstrap names one")
+	showVersion := flags.Bool("version", false, "print the version")
+
+	health := len(args) > 0 && args[0] == "healthcheck"
+	if health {
+		args = args[1:]
+	}
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		fmt.Fprint(stdout, usage)
+		flags.SetOutput(stdout)
+		flags.PrintDefaults()
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("%w; --help lists the flags", err)
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q; --help lists the flags", flags.Arg(0))
+	}
+	if *drain < 0 || *grace < 0 {
+		return fmt.Errorf("--drain-time-s %d, --drain-grace-s %d: neither can be negative", *drain, *grace)
+	}
+	o.DrainTime, o.DrainGrace = time.Duration(*drain)*time.Second, time.Duration(*grace)*time.Second
+
+	switch {
+	case *showVersion:
+		fmt.Fprintln(stdout, "proxy", version)
+		return nil
+	case health:
+		return healthcheck(ctx, o, *admin)
+	case o.ConfigPath == "" && o.ConfigYAML == "":
+		return errors.New("no bootstrap: give one with -c FILE; --help lists the flags")
+	case *mode == "validate":
+		if err := Validate(o); err != nil {
+			return err
+		}
+		fmt.Fprintln(stdout, "configuration OK")
+		return nil
+	case *mode != "serve":
+		return fmt.Errorf("--mode %s: not one of serve, validate", *mode)
+	}
+	a, err := New(o)
+	if err != nil {
+		return err
+	}
+	return a.Run(ctx)
+}
+
+// defaultAdmin is where healthcheck asks without a bootstrap.
+const defaultAdmin = "127.0.0.1:9901"
+
+// healthcheck asks the admin listener that the bootstrap names.
+func healthcheck(ctx context.Context, o Options, address string) error {
+	if o.ConfigPath != "" || o.ConfigYAML != "" {
+		c, err := configure(o, slog.New(slog.DiscardHandler), func([]string) {})
+		if err != nil {
+			return err
+		}
+		boot := c.boot
+		if boot.AdminAddress == "" {
+			return errors.New("ask for readiness: the bootstrap has no admin listener")
+		}
+		address = boot.AdminAddress
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	return admin.Check(ctx, address)
+}

@@ -1,0 +1,108 @@
+package app
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/weirproxy/weir/services/proxy/internal/bootstrap"
+	"github.com/weirproxy/weir/services/proxy/internal/builtin"
+	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/listener"
+	"github.com/weirproxy/weir/services/proxy/internal/rlsclient"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+)
+
+// Validate checks the configuration and binds nothing. The error lists every
+// fault, with its file, line and path.
+func Validate(o Options) error {
+	_, err := configure(o, slog.New(slog.DiscardHandler), func([]string) {})
+	return err
+}
+
+// configuration is a bootstrap without faults, and what was made of it.
+type configuration struct {
+	boot      *bootstrap.Bootstrap
+	registry  *stats.Registry
+	clusters  *cluster.Manager
+	limits    *rlsclient.Services
+	listeners []*listener.Config
+	// static are the clusters of the bootstrap, not yet added to clusters.
+	static []*cluster.Config
+}
+
+// configure reads the bootstrap and makes everything of it that opens no
+// socket and starts no timer. Services is told which assignments are wanted
+// from EDS.
+func configure(o Options, log *slog.Logger, services func(names []string)) (*configuration, error) {
+	schema, err := builtin.Schema()
+	if err != nil {
+		return nil, err
+	}
+	boot, report, err := load(o, schema)
+	if err != nil {
+		return nil, err
+	}
+	c := &configuration{boot: boot, registry: stats.NewRegistry()}
+	static := map[string]*cluster.Config{}
+	for _, entry := range boot.Clusters {
+		config := cluster.Parse(entry.Message, entry.At, builtin.LoadBalancers(), report)
+		if static[config.Name] != nil {
+			report.Add(entry.At.Field("name"), "cluster %q is there twice", config.Name)
+		}
+		static[config.Name] = config
+		c.static = append(c.static, config)
+	}
+	if boot.ADS != nil {
+		checkADS(boot.ADS, static[boot.ADS.Cluster], report)
+	}
+
+	c.clusters = cluster.NewManager(cluster.ManagerOptions{
+		Policies: builtin.LoadBalancers(), Schema: schema, Stats: c.registry, Log: log, SetServices: services,
+	}, boot.CDS != nil)
+	c.limits = rlsclient.New(c.clusters)
+	filters := builtin.NetworkFilters(builtin.Dependencies{
+		Clusters: c.clusters, RateLimits: c.limits, Stats: c.registry,
+		StaticCluster: func(name string) bool { return static[name] != nil },
+	})
+	names := map[string]bool{}
+	for _, entry := range boot.Listeners {
+		config := listener.Parse(entry.Message, entry.At, filters, report)
+		if names[config.Name] {
+			report.Add(entry.At.Field("name"), "listener %q is there twice", config.Name)
+		}
+		names[config.Name] = true
+		c.listeners = append(c.listeners, config)
+	}
+	return c, report.Err()
+}
+
+// load reads the bootstrap; its faults are in the report, to be added to.
+func load(o Options, schema *strict.Schema) (*bootstrap.Bootstrap, *strict.Report, error) {
+	var text []byte
+	if o.ConfigPath != "" {
+		var err error
+		if text, err = os.ReadFile(o.ConfigPath); err != nil {
+			return nil, nil, fmt.Errorf("read the bootstrap: %w", err)
+		}
+	}
+	boot, report := bootstrap.Load(bootstrap.Source{
+		File: o.ConfigPath, Text: text, Overlay: []byte(o.ConfigYAML),
+		NodeID: o.ServiceNode, NodeCluster: o.ServiceCluster,
+	}, schema)
+	return boot, report, nil
+}
+
+// checkADS holds the control plane's cluster to what is needed to reach it
+// before there is any xDS.
+func checkADS(ads *bootstrap.ADS, serving *cluster.Config, report *strict.Report) {
+	switch {
+	case serving == nil:
+		report.Add(ads.At, "unknown cluster %q: the control plane's cluster must be in the bootstrap", ads.Cluster)
+	case serving.ServiceName != "":
+		report.Add(ads.At, "cluster %q is of type EDS: the control plane's cluster must be STATIC", ads.Cluster)
+	case !serving.HTTP2:
+		report.Add(ads.At, "cluster %q needs http2_protocol_options in its typed_extension_protocol_options, since xDS is gRPC", ads.Cluster)
+	}
+}

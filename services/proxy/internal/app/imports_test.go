@@ -1,0 +1,53 @@
+package app_test
+
+import (
+	"testing"
+
+	"github.com/weirproxy/weir/internal/archtest"
+)
+
+// TestImports holds the direction of imports: the command runs the app, the
+// app wires everything, an implementation knows its contract and no sibling.
+func TestImports(t *testing.T) {
+	archtest.Check(t, "github.com/weirproxy/weir/services/proxy", archtest.Edges{
+		"cmd/proxy": {"internal/app", "weir/internal/daemon"},
+		"internal/app": {
+			"internal/adminapi", "internal/bootstrap", "internal/builtin", "internal/cluster", "internal/grpcchannel",
+			"internal/listener", "internal/rlsclient", "internal/stats", "internal/strict", "internal/xds",
+			"weir/internal/admin", "weir/internal/daemon",
+		},
+		"internal/builtin": {
+			"internal/bootstrap", "internal/cluster", "internal/cluster/lb", "internal/descriptor", "internal/httpfilter",
+			"internal/httpfilter/ratelimit", "internal/httpfilter/router", "internal/listener", "internal/networkfilter",
+			"internal/networkfilter/hcm", "internal/rlsclient", "internal/route", "internal/stats", "internal/strict",
+		},
+		"internal/adminapi": {"internal/cluster", "internal/stats", "internal/xds"},
+
+		"internal/bootstrap": {"internal/strict"},
+		"internal/strict":    {},
+		"internal/stats":     {},
+		"internal/xds":       {"internal/stats", "internal/strict"},
+
+		"internal/listener":      {"internal/networkfilter", "internal/stats", "internal/strict", "weir/internal/daemon"},
+		"internal/networkfilter": {"internal/strict"},
+		"internal/networkfilter/hcm": {
+			"internal/cluster", "internal/http1", "internal/httpfilter", "internal/message", "internal/networkfilter",
+			"internal/route", "internal/stats", "internal/stream", "internal/strict",
+		},
+		"internal/message":               {},
+		"internal/http1":                 {"internal/message"},
+		"internal/stream":                {"internal/cluster", "internal/message", "internal/route"},
+		"internal/httpfilter":            {"internal/message", "internal/stream", "internal/strict"},
+		"internal/httpfilter/filtertest": {"internal/descriptor", "internal/httpfilter", "internal/message", "internal/route", "internal/stream", "internal/strict"},
+		"internal/httpfilter/ratelimit":  {"internal/cluster", "internal/descriptor", "internal/httpfilter", "internal/rlsclient", "internal/stats", "internal/stream", "internal/strict"},
+		"internal/httpfilter/router":     {"internal/cluster", "internal/connpool", "internal/http1", "internal/httpfilter", "internal/message", "internal/stream", "internal/strict"},
+
+		"internal/route":       {"internal/descriptor", "internal/message", "internal/strict"},
+		"internal/descriptor":  {"internal/message", "internal/strict"},
+		"internal/cluster":     {"internal/connpool", "internal/http1", "internal/stats", "internal/strict", "internal/xds"},
+		"internal/cluster/lb":  {"internal/cluster"},
+		"internal/connpool":    {"internal/http1"},
+		"internal/grpcchannel": {"internal/cluster"},
+		"internal/rlsclient":   {"internal/cluster", "internal/descriptor", "internal/grpcchannel"},
+	})
+}

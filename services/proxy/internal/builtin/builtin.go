@@ -1,0 +1,71 @@
+// Package builtin lists what ships with the proxy: its HTTP filters, network
+// filters and load-balancing policies, and the configuration that they
+// support. App asks it once at start; to add one, add its line here.
+package builtin
+
+import (
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+
+	"github.com/weirproxy/weir/services/proxy/internal/bootstrap"
+	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
+	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/ratelimit"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/router"
+	"github.com/weirproxy/weir/services/proxy/internal/listener"
+	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/networkfilter/hcm"
+	"github.com/weirproxy/weir/services/proxy/internal/rlsclient"
+	"github.com/weirproxy/weir/services/proxy/internal/route"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+)
+
+// Dependencies are what the filters work with.
+type Dependencies struct {
+	Clusters   *cluster.Manager
+	RateLimits *rlsclient.Services
+	Stats      *stats.Registry
+	// StaticCluster says whether the bootstrap has a cluster of that name.
+	StaticCluster func(name string) bool
+}
+
+// HTTPFilters are the filters that can stand in http_filters.
+func HTTPFilters(d Dependencies) []httpfilter.Factory {
+	return []httpfilter.Factory{
+		&ratelimit.Factory{Services: d.RateLimits},
+		router.Factory{},
+	}
+}
+
+// NetworkFilters are the filters that can stand in a filter chain.
+func NetworkFilters(d Dependencies) []networkfilter.Factory {
+	return []networkfilter.Factory{
+		&hcm.Factory{Filters: HTTPFilters(d), Clusters: d.Clusters, StaticCluster: d.StaticCluster, Stats: d.Stats},
+	}
+}
+
+// LoadBalancers are the policies that lb_policy can name.
+func LoadBalancers() []cluster.Policy {
+	return []cluster.Policy{
+		{Name: clusterv3.Cluster_ROUND_ROBIN, New: lb.RoundRobin},
+	}
+}
+
+// Schema holds every field that is supported, in files and in xDS.
+func Schema() (*strict.Schema, error) { return strict.NewSchema(fields()...) }
+
+// fields are what each package supports.
+func fields() []strict.Fields {
+	parts := []strict.Fields{
+		bootstrap.Fields(), listener.Fields(), route.Fields(), descriptor.Fields(), cluster.Fields(),
+	}
+	for _, f := range NetworkFilters(Dependencies{}) {
+		parts = append(parts, f.Fields())
+	}
+	for _, f := range HTTPFilters(Dependencies{}) {
+		parts = append(parts, f.Fields())
+	}
+	return parts
+}
