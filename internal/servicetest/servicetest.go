@@ -73,7 +73,7 @@ func Peer(t testing.TB, program, override, install string) string {
 func Redis(t testing.TB) *RedisServer {
 	t.Helper()
 	path := Peer(t, "redis-server", "REDIS_SERVER", "make peers, or apt-get install redis-server")
-	r := &RedisServer{t: t, path: path, dir: t.TempDir(), Address: freeAddress(t)}
+	r := &RedisServer{t: t, path: path, dir: t.TempDir(), Address: FreeAddress(t)}
 	r.Start()
 	t.Cleanup(r.Kill)
 	return r
@@ -122,9 +122,10 @@ func (r *RedisServer) Kill() {
 // Process is the running server, for a test that stops and continues it.
 func (r *RedisServer) Process() *os.Process { return r.process.Process }
 
-// freeAddress returns an address that was free a moment ago, for programs that
-// cannot listen on port 0.
-func freeAddress(t testing.TB) string {
+// FreeAddress returns an address of loopback that was free a moment ago, for
+// programs that cannot listen on port 0.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
