@@ -1,0 +1,167 @@
+package harness
+
+import (
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+)
+
+// HostTTL is how long a host of the harness stays registered without a beat;
+// HostInterval is the time between its beats.
+const (
+	HostTTL      = 3 * time.Second
+	HostInterval = 500 * time.Millisecond
+)
+
+// Stack is the three services, wired as the demo is.
+type Stack struct {
+	Discovery, Ratelimit *Process
+	// Proxy is ours, or a real Envoy in its place.
+	Proxy *Process
+
+	t      testing.TB
+	client *http.Client
+	rules  string // the file
+}
+
+// Options chooses how a stack is made. The zero value is the demo's.
+type Options struct {
+	// Rules is the text of the rule file; empty for the demo's.
+	Rules string
+	// Discovery and Ratelimit are further settings, NAME=value.
+	Discovery, Ratelimit []string
+	// Envoy puts a real Envoy in the place of our proxy.
+	Envoy bool
+}
+
+// NewStack starts the three services, without hosts.
+func NewStack(t testing.TB, o Options) *Stack {
+	t.Helper()
+	if o.Envoy {
+		EnvoyPath(t) // skips before anything has started
+	}
+	if o.Rules == "" {
+		o.Rules = DemoRules(t)
+	}
+	s := &Stack{t: t, client: Client(t), rules: writeFile(t, "rules.yaml", o.Rules)}
+	s.Discovery = Discovery(t, o.Discovery...)
+	s.Ratelimit = Ratelimit(t, filepath.Dir(s.rules), o.Ratelimit...)
+	bootstrap := DemoBootstrap(t, s.Discovery.Addr("xds"), s.Ratelimit.Addr("grpc"))
+	if o.Envoy {
+		s.Proxy = Envoy(t, bootstrap)
+	} else {
+		s.Proxy = Proxy(t, bootstrap)
+	}
+	return s
+}
+
+// DemoRules is the demo's rule file.
+func DemoRules(t testing.TB) string {
+	t.Helper()
+	text, err := os.ReadFile(Path(t, "deploy", "ratelimit", "config", "demo.yaml"))
+	require.NoError(t, err)
+	return string(text)
+}
+
+// Ingress is the address that the proxy takes requests at.
+func (s *Stack) Ingress() string { return s.Proxy.Addr("ingress") }
+
+// AddHost starts a backend that registers itself, and waits until it takes
+// traffic.
+func (s *Stack) AddHost(name string) *Process {
+	s.t.Helper()
+	p := Host(s.t, name, s.Discovery.Addr("http"))
+	s.AwaitHosts(name)
+	return p
+}
+
+// AwaitHosts waits until all of these hosts answer requests.
+func (s *Stack) AwaitHosts(names ...string) {
+	s.t.Helper()
+	missing := map[string]bool{}
+	for _, name := range names {
+		missing[name] = true
+	}
+	servicetest.Eventually(s.t, "all of "+strings.Join(names, ", ")+" take traffic", func() bool {
+		answer, err := Send(s.client, Request{URL: "http://" + s.Ingress() + "/"})
+		if err == nil {
+			delete(missing, answer.Instance)
+		}
+		return len(missing) == 0
+	})
+}
+
+// Get sends one request to the ingress, as a user where one is named, and wants
+// an answer of any status.
+func (s *Stack) Get(target, user string) Answer {
+	s.t.Helper()
+	request := Request{URL: "http://" + s.Ingress() + target, Header: http.Header{}}
+	if user != "" {
+		request.Header.Set("X-User", user)
+	}
+	answer, err := Send(s.client, request)
+	require.NoError(s.t, err)
+	return answer
+}
+
+// Register registers a host of the service echo by hand, for ten minutes.
+func (s *Stack) Register(name, address string) {
+	s.t.Helper()
+	ip, port, _ := strings.Cut(address, ":")
+	response, err := s.client.PostForm("http://"+s.Discovery.Addr("http")+"/v1/registration/echo", url.Values{
+		"ip": {ip}, "port": {port}, "revision": {"1"},
+		"tags": {`{"az":"here","region":"here","instance_id":` + strconv.Quote(name) + `}`},
+	})
+	require.NoError(s.t, err)
+	defer response.Body.Close()
+	require.Equal(s.t, http.StatusOK, response.StatusCode)
+}
+
+// SetRules replaces the rule file in one step, as a careful editor does.
+func (s *Stack) SetRules(text string) {
+	s.t.Helper()
+	aside := s.rules + ".new"
+	require.NoError(s.t, os.WriteFile(aside, []byte(text), 0o644))
+	require.NoError(s.t, os.Rename(aside, s.rules))
+}
+
+// Stat returns a counter or gauge of the proxy by its Envoy name, 0 if it does
+// not exist yet.
+func (s *Stack) Stat(name string) int {
+	s.t.Helper()
+	text := ask(s.Proxy.Addr("admin"), "/stats")
+	require.NotEmpty(s.t, text, "the proxy's /stats")
+	for line := range strings.Lines(text) {
+		if value, ok := strings.CutPrefix(line, name+": "); ok {
+			n, err := strconv.Atoi(strings.TrimSpace(value))
+			require.NoError(s.t, err, "stat %s", name)
+			return n
+		}
+	}
+	return 0
+}
+
+// Metric returns a Prometheus metric of a process, its labels as written there,
+// 0 if it does not exist yet.
+func Metric(t testing.TB, p *Process, name string) float64 {
+	t.Helper()
+	text := ask(p.Addr("admin"), "/metrics")
+	require.NotEmpty(t, text, "metrics of %s", p.Program.Name)
+	for line := range strings.Lines(text) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			require.NoError(t, err, "metric %s", name)
+			return n
+		}
+	}
+	return 0
+}
