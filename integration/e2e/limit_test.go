@@ -1,0 +1,90 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/integration/harness"
+	"github.com/weirproxy/weir/internal/servicetest"
+)
+
+// secondRules let a user pass twice a second.
+const secondRules = `
+domain: demo
+descriptors:
+  - key: user
+    rate_limit: {unit: second, requests_per_unit: 2}
+`
+
+// minuteRules let a user pass five times a minute.
+const minuteRules = `
+domain: demo
+descriptors:
+  - key: user
+    rate_limit: {unit: minute, requests_per_unit: 5}
+`
+
+func TestALimitEndsIn429AndTheNextWindowPassesAgain(t *testing.T) {
+	s := harness.NewStack(t, harness.Options{Rules: secondRules})
+	s.AddHost("one")
+	for range 3 { // windows
+		var over harness.Answer
+		servicetest.Eventually(t, "the limit is met", func() bool {
+			over = s.Get("/", "ann")
+			return over.Status == http.StatusTooManyRequests
+		})
+		require.Equal(t, "true", over.Header.Get("X-Envoy-Ratelimited"))
+		require.Empty(t, over.Instance, "no host was asked")
+		met := time.Now()
+		require.Equal(t, http.StatusOK, s.Get("/", "").Status, "who is not limited passes meanwhile")
+		servicetest.Eventually(t, "the next window passes", func() bool {
+			return s.Get("/", "ann").Status == http.StatusOK
+		})
+		require.Less(t, time.Since(met), 2*time.Second)
+	}
+	require.GreaterOrEqual(t, s.Stat("cluster.echo.ratelimit.over_limit"), 3)
+}
+
+// fiveThen429 are the statuses of seven requests under minuteRules.
+var fiveThen429 = []int{200, 200, 200, 200, 200, 429, 429}
+
+func TestALimitIsExact(t *testing.T) {
+	s := harness.NewStack(t, harness.Options{Rules: minuteRules})
+	s.AddHost("one")
+	require.Equal(t, fiveThen429, statusesInOneMinute(len(fiveThen429), func(_ int, user string) int {
+		return s.Get("/", user).Status
+	}))
+}
+
+func TestProcessesOfRatelimitShareALimitInRedis(t *testing.T) {
+	redis := "REDIS_URL=redis://" + servicetest.Redis(t).Address
+	stacks := []*harness.Stack{
+		harness.NewStack(t, harness.Options{Rules: minuteRules, Ratelimit: []string{redis}}),
+		harness.NewStack(t, harness.Options{Rules: minuteRules, Ratelimit: []string{redis}}),
+	}
+	for _, s := range stacks {
+		s.AddHost("one")
+	}
+	require.Equal(t, fiveThen429, statusesInOneMinute(len(fiveThen429), func(i int, user string) int {
+		return stacks[i%2].Get("/", user).Status
+	}))
+}
+
+// statusesInOneMinute asks for n statuses, as one user, and does so again as
+// another one if a window ended in between.
+func statusesInOneMinute(n int, ask func(i int, user string) int) []int {
+	for try := 0; ; try++ {
+		began := time.Now().Unix() / 60
+		statuses := make([]int, n)
+		for i := range statuses {
+			statuses[i] = ask(i, fmt.Sprintf("user-%d", try))
+		}
+		if time.Now().Unix()/60 == began {
+			return statuses
+		}
+	}
+}

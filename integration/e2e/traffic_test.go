@@ -1,0 +1,84 @@
+package e2e
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/integration/harness"
+	"github.com/weirproxy/weir/internal/servicetest"
+)
+
+func TestHostsThatBeatTakeTrafficInTurn(t *testing.T) {
+	s := harness.NewStack(t, harness.Options{})
+	s.AddHost("one")
+	s.AddHost("two")
+	instances := map[string]int{}
+	for range 20 {
+		answer := s.Get("/", "")
+		require.Equal(t, http.StatusOK, answer.Status)
+		instances[answer.Instance]++
+	}
+	require.Equal(t, map[string]int{"one": 10, "two": 10}, instances)
+
+	// Beats alone keep them: more than a TTL later both are still there.
+	load, began := s.StartLoad(), time.Now()
+	servicetest.Eventually(t, "more than a TTL passes", func() bool { return time.Since(began) > harness.HostTTL+time.Second })
+	report := load.Stop()
+	require.Empty(t, report.Failures)
+	require.InDelta(t, report.Instances["one"], report.Instances["two"], 5)
+}
+
+func TestAHostRegisteredByHandTakesTrafficWithinTwoSeconds(t *testing.T) {
+	s := harness.NewStack(t, harness.Options{})
+	s.AddHost("one")
+	s.AddHost("two")
+	third := harness.Echo(t, "three")
+	load := s.StartLoad()
+	began := time.Now()
+	s.Register("three", third.Addr("http"))
+	s.AwaitHosts("three")
+	require.Less(t, time.Since(began), 2*time.Second)
+	load.Await(60)
+	report := load.Stop()
+	require.Empty(t, report.Failures)
+	require.Len(t, report.Instances, 3)
+}
+
+func TestAKilledHostIsDroppedAfterItsTTL(t *testing.T) {
+	s := harness.NewStack(t, harness.Options{})
+	s.AddHost("one")
+	two := s.AddHost("two")
+	load := s.StartLoad()
+	load.Await(50)
+
+	killed := time.Now()
+	two.Kill() // the agent and the backend: the beats end too
+	servicetest.Eventually(t, "the host is dropped", func() bool {
+		return s.Stat("cluster.echo.membership_total") == 1
+	})
+	dropped := time.Now()
+	require.Less(t, dropped.Sub(killed), harness.HostTTL+3*time.Second)
+	load.Await(100)
+
+	report := load.Stop()
+	for _, f := range report.Failures {
+		require.Contains(t, f.What, "503 upstream connect error", "the only failures are of connections to the killed host")
+		require.WithinRange(t, f.At, killed, dropped.Add(100*time.Millisecond), "and they end as it is dropped")
+	}
+	require.NotEmpty(t, report.Failures, "the load met the killed host")
+}
+
+func TestAHostThatIsStoppedLeavesWithoutAFailedRequest(t *testing.T) {
+	s := harness.NewStack(t, harness.Options{})
+	s.AddHost("one")
+	two := s.AddHost("two")
+	load := s.StartLoad()
+	load.Await(50)
+	two.Stop()
+	load.Await(100)
+	require.Empty(t, load.Stop().Failures)
+	require.Equal(t, 1, s.Stat("cluster.echo.membership_total"))
+}
