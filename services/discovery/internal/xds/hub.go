@@ -37,7 +37,7 @@ func newHub(r *registry.Registry, quiet, longest time.Duration, m *metrics) *hub
 }
 
 // tick is the least time between two looks through what waits.
-const tick = 10 * time.Millisecond
+const tick = 20 * time.Millisecond
 
 // run follows the registry until ctx ends.
 func (h *hub) run(ctx context.Context) {

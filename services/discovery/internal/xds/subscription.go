@@ -125,10 +125,12 @@ func (u *subscription) want(k kind, names []string) (added, removed []string, wi
 }
 
 // demand makes names, or the whole response, be sent even if the client has
-// had them.
+// had them. Nothing is sent to a client that wants nothing.
 func (u *subscription) demand(k kind, names iter.Seq[string]) {
 	if k.whole() {
-		u.pending[everyName] = true
+		if u.wildcard || len(u.names) > 0 {
+			u.pending[everyName] = true
+		}
 		return
 	}
 	for name := range names {

@@ -1,0 +1,72 @@
+package xds
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestAChangeIsSentWhenItsServiceIsQuietOrHasWaitedLongEnough(t *testing.T) {
+	const ms = time.Millisecond
+	for name, test := range map[string]struct {
+		changes []time.Duration
+		due     time.Duration
+	}{
+		"one change":             {changes: []time.Duration{0}, due: 100 * ms},
+		"two in a row":           {changes: []time.Duration{0, 60 * ms}, due: 160 * ms},
+		"just before it is due":  {changes: []time.Duration{0, 99 * ms}, due: 199 * ms},
+		"changes without an end": {changes: every(50*ms, 900*ms), due: 900 * ms},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDebounce(100*ms, 900*ms)
+			begin := time.Now()
+			_, waiting := d.next(begin)
+			require.False(t, waiting)
+			for _, at := range test.changes {
+				require.Empty(t, d.take(begin.Add(at)))
+				d.add("users", begin.Add(at))
+			}
+			now := begin.Add(test.changes[len(test.changes)-1])
+			wait, waiting := d.next(now)
+			require.True(t, waiting)
+			require.Equal(t, test.due, now.Add(wait).Sub(begin))
+			require.Empty(t, d.take(begin.Add(test.due-1)))
+			require.Equal(t, map[string]time.Time{"users": begin}, d.take(begin.Add(test.due)))
+			_, waiting = d.next(begin)
+			require.False(t, waiting)
+		})
+	}
+}
+
+func TestOneServiceDoesNotWaitForAnother(t *testing.T) {
+	d := newDebounce(100*time.Millisecond, time.Second)
+	begin := time.Now()
+	d.add("users", begin)
+	d.add("orders", begin.Add(90*time.Millisecond))
+	wait, _ := d.next(begin.Add(90 * time.Millisecond))
+	require.Equal(t, 10*time.Millisecond, wait)
+	require.Len(t, d.take(begin.Add(100*time.Millisecond)), 1)
+	require.Len(t, d.take(begin.Add(190*time.Millisecond)), 1)
+}
+
+// every returns 0, step, 2 step, … below end.
+func every(step, end time.Duration) (times []time.Duration) {
+	for at := time.Duration(0); at < end; at += step {
+		times = append(times, at)
+	}
+	return times
+}
+
+func BenchmarkDebounceOfTenThousand(b *testing.B) {
+	d := newDebounce(time.Hour, time.Hour)
+	now := time.Now()
+	for i := range 10_000 {
+		d.add(fmt.Sprint("service-", i), now)
+	}
+	for b.Loop() {
+		d.take(now)
+		d.next(now)
+	}
+}

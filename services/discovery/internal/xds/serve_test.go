@@ -1,0 +1,281 @@
+package xds
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http/httptest"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	clusterservice "github.com/envoyproxy/go-control-plane/envoy/service/cluster/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	endpointservice "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/store/memory"
+)
+
+// service is a server on a socket with its registry.
+type service struct {
+	*Server
+	hosts *registry.Registry
+	stop  func()
+}
+
+// serving starts a server and its registry.
+func serving(t testing.TB, maxStreams int) *service {
+	hosts := registry.New(registry.Options{
+		Store: memory.New(), Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+		SweepInterval: 100 * time.Millisecond, WarmUp: time.Hour, EmptyServiceRetention: time.Hour,
+	})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	server := New(listener, Options{
+		Registry: hosts, Identifier: "replica-1", Quiet: 20 * time.Millisecond, Longest: 200 * time.Millisecond,
+		MaxStreams: maxStreams, Keepalive: time.Minute, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+	})
+	running, cancel := context.WithCancel(context.Background())
+	ends := make(chan error, 2)
+	// Both end by stop, which waits for them.
+	go func() { ends <- hosts.Run(running) }()
+	go func() { ends <- server.Serve() }()
+	s := &service{Server: server, hosts: hosts}
+	stopped := false
+	s.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		ctx, done := context.WithTimeout(context.Background(), 5*time.Second)
+		defer done()
+		require.NoError(t, server.Stop(ctx))
+		cancel()
+		require.NoError(t, <-ends)
+		require.NoError(t, <-ends)
+	}
+	t.Cleanup(s.stop)
+	return s
+}
+
+// dial opens a connection, which is closed with the test.
+func (s *service) dial(t testing.TB) *grpc.ClientConn {
+	conn, err := grpc.NewClient(s.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithInitialWindowSize(64<<10), grpc.WithInitialConnWindowSize(64<<10))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// register checks in a host, at a port of loopback, of a service.
+func (s *service) register(t testing.TB, service string, port uint16) {
+	t.Helper()
+	_, err := s.hosts.CheckIn(registry.Host{
+		Key:     registry.Key{Service: service, ID: fmt.Sprint(port)},
+		Address: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port),
+		TTL:     time.Minute,
+	})
+	require.NoError(t, err)
+}
+
+// awaitEndpoints waits until the server has the assignment of a service with
+// so many endpoints.
+func (s *service) awaitEndpoints(t testing.TB, service string, want int) {
+	t.Helper()
+	servicetest.Eventually(t, fmt.Sprintf("the assignment of %s has %d endpoints", service, want), func() bool {
+		got := 0
+		s.hub.lookup(endpoints, slices.Values([]string{service}), func(r *resource) {
+			var m endpointv3.ClusterLoadAssignment
+			require.NoError(t, r.body.UnmarshalTo(&m))
+			got = len(addresses(&m))
+		})
+		return got == want
+	})
+}
+
+// client is a stream of a client that acknowledges what it gets.
+type client struct {
+	t testing.TB
+	grpc.BidiStreamingClient[discoveryv3.DiscoveryRequest, discoveryv3.DiscoveryResponse]
+}
+
+// aggregated opens a stream of all types, on a connection of its own.
+func (s *service) aggregated(t testing.TB) *client {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	t.Cleanup(cancel)
+	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(s.dial(t)).StreamAggregatedResources(ctx)
+	require.NoError(t, err)
+	return &client{t, stream}
+}
+
+func (c *client) ask(typeURL, nonce string, names ...string) {
+	c.t.Helper()
+	require.NoError(c.t, c.Send(&discoveryv3.DiscoveryRequest{
+		TypeUrl: typeURL, ResponseNonce: nonce, ResourceNames: names, Node: &corev3.Node{Id: "client-1", Cluster: "clients"}}))
+}
+
+// want reads the next response, which is to be of a type, and acknowledges it
+// with names.
+func (c *client) want(typeURL string, names ...string) *discoveryv3.DiscoveryResponse {
+	c.t.Helper()
+	response, err := c.Recv()
+	require.NoError(c.t, err)
+	require.Equal(c.t, typeURL, response.GetTypeUrl())
+	c.ask(typeURL, response.GetNonce(), names...)
+	return response
+}
+
+// assigned are the addresses of a response's one assignment.
+func assigned(t testing.TB, r *discoveryv3.DiscoveryResponse) []string {
+	t.Helper()
+	require.Len(t, r.GetResources(), 1)
+	var m endpointv3.ClusterLoadAssignment
+	require.NoError(t, r.GetResources()[0].UnmarshalTo(&m))
+	return addresses(&m)
+}
+
+func TestAClientHearsOfAHostWithinASecond(t *testing.T) {
+	s := serving(t, 10)
+	<-s.hosts.Loaded()
+	c := s.aggregated(t)
+	c.ask(clusterURL, "")
+	require.Empty(t, c.want(clusterURL).GetResources())
+
+	begin := time.Now()
+	s.register(t, "users", 1)
+	require.Len(t, c.want(clusterURL).GetResources(), 1)
+	c.ask(endpointURL, "", "users")
+	require.Equal(t, []string{"127.0.0.1:1"}, assigned(t, c.want(endpointURL, "users")))
+	s.register(t, "users", 2)
+	require.Equal(t, []string{"127.0.0.1:1", "127.0.0.1:2"}, assigned(t, c.want(endpointURL, "users")))
+	_, err := s.hosts.Remove(registry.Selection{Service: "users"})
+	require.NoError(t, err)
+	require.Empty(t, assigned(t, c.want(endpointURL, "users")), "a service without hosts has an assignment without endpoints")
+	require.Less(t, time.Since(begin), 3*time.Second, "three changes")
+}
+
+func TestStreamsOfOneTypeServeThatType(t *testing.T) {
+	s := serving(t, 10)
+	<-s.hosts.Loaded()
+	s.register(t, "users", 1)
+	s.awaitEndpoints(t, "users", 1)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+
+	endpointStream, err := endpointservice.NewEndpointDiscoveryServiceClient(s.dial(t)).StreamEndpoints(ctx)
+	require.NoError(t, err)
+	e := &client{t, endpointStream}
+	e.ask("", "", "users")
+	require.Equal(t, []string{"127.0.0.1:1"}, assigned(t, e.want(endpointURL, "users")))
+	e.ask(clusterURL, "")
+	_, err = e.Recv()
+	require.Equal(t, codes.InvalidArgument, status.Code(err))
+
+	clusterStream, err := clusterservice.NewClusterDiscoveryServiceClient(s.dial(t)).StreamClusters(ctx)
+	require.NoError(t, err)
+	c := &client{t, clusterStream}
+	c.ask(clusterURL, "")
+	require.Len(t, c.want(clusterURL).GetResources(), 1)
+}
+
+func TestWhatIsNotServedSaysSo(t *testing.T) {
+	s := serving(t, 10)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	delta, err := discoveryv3.NewAggregatedDiscoveryServiceClient(s.dial(t)).DeltaAggregatedResources(ctx)
+	require.NoError(t, err)
+	_, err = delta.Recv()
+	require.Equal(t, codes.Unimplemented, status.Code(err))
+	_, err = clusterservice.NewClusterDiscoveryServiceClient(s.dial(t)).FetchClusters(ctx, &discoveryv3.DiscoveryRequest{})
+	require.Equal(t, codes.Unimplemented, status.Code(err))
+}
+
+func TestAClientThatDoesNotReadHoldsUpNobody(t *testing.T) {
+	s := serving(t, 10)
+	<-s.hosts.Loaded()
+	// Enough for one response to be more than the client's window takes.
+	for port := range uint16(5000) {
+		s.register(t, "big", port+1)
+	}
+	s.awaitEndpoints(t, "big", 5000)
+	slow, quick := s.aggregated(t), s.aggregated(t)
+	slow.ask(endpointURL, "", "big", "users")
+	servicetest.Eventually(t, "the slow client's response is on its way", func() bool {
+		list := s.Status()
+		return len(list) > 0 && list[0].Subscriptions["endpoints"].Unanswered
+	})
+	quick.ask(endpointURL, "", "users")
+	for port := range uint16(5) {
+		s.register(t, "users", port+1)
+		require.Len(t, assigned(t, quick.want(endpointURL, "users")), int(port)+1)
+	}
+	require.Len(t, assigned(t, slow.want(endpointURL, "big", "users")), 5000)
+	require.Len(t, assigned(t, slow.want(endpointURL, "big", "users")), 5, "what it missed comes as one")
+}
+
+func TestMoreStreamsThanServedAreRefused(t *testing.T) {
+	s := serving(t, 1)
+	<-s.hosts.Loaded()
+	c := s.aggregated(t)
+	c.ask(clusterURL, "")
+	c.want(clusterURL)
+	refused := s.aggregated(t)
+	_, err := refused.Recv()
+	require.Equal(t, codes.ResourceExhausted, status.Code(err))
+	require.NoError(t, c.CloseSend())
+	servicetest.Eventually(t, "the stream that ended makes room", func() bool { return len(s.Status()) == 0 })
+}
+
+func TestStoppingEndsEveryStream(t *testing.T) {
+	s := serving(t, 10)
+	<-s.hosts.Loaded()
+	c := s.aggregated(t)
+	c.ask(clusterURL, "")
+	c.want(clusterURL)
+	s.stop()
+	_, err := c.Recv()
+	require.Equal(t, codes.Unavailable, status.Code(err))
+}
+
+func TestTheStatusShowsWhatAClientRefused(t *testing.T) {
+	s := serving(t, 10)
+	<-s.hosts.Loaded()
+	s.register(t, "users", 1)
+	s.awaitEndpoints(t, "users", 1)
+	c := s.aggregated(t)
+	c.ask(clusterURL, "")
+	version := c.want(clusterURL).GetVersionInfo()
+	c.ask(endpointURL, "", "users")
+	response, err := c.Recv()
+	require.NoError(t, err)
+	require.NoError(t, c.Send(&discoveryv3.DiscoveryRequest{TypeUrl: endpointURL, ResponseNonce: response.GetNonce(),
+		ResourceNames: []string{"users"}, ErrorDetail: &rpcstatus.Status{Message: "no such thing"}}))
+
+	servicetest.Eventually(t, "the refusal is seen", func() bool {
+		list := s.Status()
+		return len(list) == 1 && list[0].Subscriptions["endpoints"].NACKs == 1
+	})
+	w := httptest.NewRecorder()
+	s.StatusHandler().ServeHTTP(w, httptest.NewRequest("GET", "/xds", nil))
+	var shown []StreamStatus
+	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &shown))
+	require.Len(t, shown, 1)
+	require.Equal(t, "client-1", shown[0].Node)
+	require.Equal(t, "clients", shown[0].Cluster)
+	require.Equal(t, SubscriptionStatus{Wildcard: true, Version: version, Nonce: "1", ACKs: 1}, shown[0].Subscriptions["clusters"])
+	require.Equal(t, "no such thing", shown[0].Subscriptions["endpoints"].LastNACK)
+}
