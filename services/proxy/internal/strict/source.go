@@ -85,8 +85,9 @@ func target(n *yaml.Node) *yaml.Node {
 }
 
 // entries are the keys of a mapping: its own first, in order and without those
-// tagged !ignore, then those that merge keys bring and it does not have. What
-// is wrong with them goes to fault once, at the first call for the mapping.
+// tagged !ignore, then those that merge keys bring and it does not have (Envoy
+// itself has no merge keys: what is to run there too must do without). What is
+// wrong with them goes to fault once, at the first call for the mapping.
 func (s *source) entries(n *yaml.Node, fault faultFunc) []entry {
 	if flat, ok := s.flat[n]; ok {
 		return flat

@@ -136,7 +136,8 @@ func (c *Client) find(typeURL string) *subscription {
 }
 
 // The delay before the next try is drawn from 0 to a bound that doubles, from
-// the first of these to the second, and falls back with the first response.
+// the first of these to the second, and falls back when the control plane was
+// there.
 const (
 	firstDelay = 500 * time.Millisecond
 	mostDelay  = 30 * time.Second
@@ -150,12 +151,12 @@ func (c *Client) Run(ctx context.Context) error {
 	defer dial.close()
 	told := false // the loss of this connection was logged
 	for bound := firstDelay; ; bound = min(2*bound, mostDelay) {
-		answered, err := c.connect(ctx, &dial)
+		steady, err := c.connect(ctx, &dial)
 		if ctx.Err() != nil {
 			return nil
 		}
 		c.each(func(s *subscription) { s.counters.failed() })
-		if answered {
+		if steady {
 			bound, told = firstDelay, false
 		}
 		if !told {

@@ -72,6 +72,58 @@ func TestReconnectsWithGrowingDelays(t *testing.T) {
 	})
 }
 
+// quiet is a channel whose streams open and then never answer; each lasts as
+// long as lives says.
+type quiet struct {
+	grpc.ClientStream
+	lives time.Duration
+	ends  <-chan time.Time
+}
+
+func (q *quiet) Close() error                                                       { return nil }
+func (q *quiet) Invoke(context.Context, string, any, any, ...grpc.CallOption) error { return io.EOF }
+func (q *quiet) SendMsg(any) error                                                  { return nil }
+func (q *quiet) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	return &quiet{ends: time.After(q.lives)}, nil
+}
+
+func (q *quiet) RecvMsg(any) error {
+	<-q.ends
+	return errors.New("broken")
+}
+
+func TestLogsTheControlPlaneOncePerChange(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		lives time.Duration
+		want  []string // the beginning of the log, which goes on likewise
+		most  int      // lines in ten minutes
+	}{
+		{"one that is there without a word", time.Hour, []string{"is there"}, 1},
+		{"one that comes and goes", time.Minute, []string{"is there", "is away", "is there", "is away", "is there"}, 20},
+		{"one that lets streams begin, and no more", time.Millisecond, []string{"is away"}, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var log bytes.Buffer
+				q := &quiet{lives: c.lives}
+				client := xds.New(xds.Options{
+					Dial:  func(context.Context) (grpc.ClientConnInterface, io.Closer, error) { return q, q, nil },
+					Stats: stats.NewRegistry(), Log: slog.New(slog.NewTextHandler(&log, nil)),
+				})
+				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+				defer cancel()
+				require.NoError(t, client.Run(ctx))
+				lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+				require.LessOrEqual(t, len(lines), c.most, log.String())
+				for i, want := range c.want {
+					require.Contains(t, lines[i], want)
+				}
+			})
+		})
+	}
+}
+
 func TestEndsWhileItWaitsOrDials(t *testing.T) {
 	for name, dial := range map[string]func(context.Context) (grpc.ClientConnInterface, io.Closer, error){
 		"dialling": func(ctx context.Context) (grpc.ClientConnInterface, io.Closer, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/genproto/googleapis/rpc/status"
@@ -26,12 +27,17 @@ type stream struct {
 	asked map[string]bool
 	// introduced says that a request with the node went out.
 	introduced bool
-	answered   bool
+	// steady says that the control plane is really there.
+	steady bool
 }
 
-// connect opens a stream and serves it until it breaks or ctx ends. Answered
-// says that the control plane sent a response.
-func (c *Client) connect(ctx context.Context, dial *dialler) (answered bool, err error) {
+// steadyAfter is how long a stream lasts before its control plane counts as
+// there, if it has not answered: one that has nothing new need not.
+const steadyAfter = time.Second
+
+// connect opens a stream and serves it until it breaks or ctx ends. Steady
+// says that the control plane was there for it.
+func (c *Client) connect(ctx context.Context, dial *dialler) (steady bool, err error) {
 	channel, err := dial.open(ctx)
 	if err != nil {
 		return false, err
@@ -47,7 +53,7 @@ func (c *Client) connect(ctx context.Context, dial *dialler) (answered bool, err
 	defer c.setOnline(false)
 	s := &stream{client: c, grpc: ads, nonces: map[string]string{}, asked: map[string]bool{}}
 	err = s.serve(ctx, cancel)
-	return s.answered, err
+	return s.steady, err
 }
 
 func (c *Client) setOnline(online bool) {
@@ -88,10 +94,15 @@ func (s *stream) serve(ctx context.Context, cancel context.CancelFunc) error {
 	if err := s.subscribe(true); err != nil {
 		return s.cause(err, responses, broken)
 	}
+	steady := time.NewTimer(steadyAfter)
+	defer steady.Stop()
 	for {
 		var err error
 		select {
+		case <-steady.C:
+			s.settle()
 		case response := <-responses:
+			s.settle()
 			err = s.take(response)
 		case <-s.client.wake:
 		case err := <-broken:
@@ -105,6 +116,14 @@ func (s *stream) serve(ctx context.Context, cancel context.CancelFunc) error {
 		if err != nil {
 			return s.cause(err, responses, broken)
 		}
+	}
+}
+
+// settle notes, once, that the control plane is there.
+func (s *stream) settle() {
+	if !s.steady {
+		s.steady = true
+		s.client.options.Log.Info("control plane is there")
 	}
 }
 
@@ -173,10 +192,6 @@ func (s *stream) take(response *discoveryv3.DiscoveryResponse) error {
 	sub := c.find(response.GetTypeUrl())
 	c.identifier = response.GetControlPlane().GetIdentifier()
 	c.mu.Unlock()
-	if !s.answered {
-		s.answered = true
-		c.options.Log.Info("control plane answers", "identifier", response.GetControlPlane().GetIdentifier())
-	}
 	if sub == nil || !s.asked[sub.typeURL] {
 		c.options.Log.Warn("ignored a response of a type that was not asked for", "type", response.GetTypeUrl())
 		return nil
