@@ -14,8 +14,9 @@ import (
 type body struct {
 	r *Reader
 	// left counts the bytes still to come of the body, or of the chunk when
-	// chunked; a body that ends with the connection has math.MaxInt64.
+	// chunked.
 	left       int64
+	open       bool // ends with the connection: left counts nothing
 	chunked    bool
 	inChunk    bool // a chunk has begun: its CRLF is still to come
 	extensions int  // bytes of chunk extensions so far
@@ -33,13 +34,10 @@ func (b *body) begin(r *Reader, length int64, chunked bool) message.Body {
 	case chunked:
 		b.left = 0
 	case length == message.Unknown:
-		b.left = math.MaxInt64
+		b.left, b.open = math.MaxInt64, true
 	}
 	return b
 }
-
-// BodyDone says whether the last message's body was read to its end.
-func (r *Reader) BodyDone() bool { return errors.Is(r.body.err, io.EOF) }
 
 // Next implements message.Body. Chunks are views of the connection's buffer.
 func (b *body) Next() ([]byte, error) {
@@ -54,7 +52,7 @@ func (b *body) Next() ([]byte, error) {
 }
 
 // Ready implements message.Body. Of a chunked body it needs the next size line
-// whole.
+// and what follows it: the first byte of the chunk, or the whole end.
 func (b *body) Ready() bool {
 	received := b.r.buf[b.r.start:b.r.end]
 	if b.err != nil || !b.chunked && b.left == 0 {
@@ -63,11 +61,14 @@ func (b *body) Ready() bool {
 	if !b.chunked || b.left > 0 {
 		return len(received) > 0
 	}
-	lines := 1
 	if b.inChunk {
-		lines = 2 // the end of the chunk before
+		_, received, _ = bytes.Cut(received, crlf) // of the chunk before
 	}
-	return bytes.Count(received, crlf) >= lines
+	size, rest, _ := bytes.Cut(received, crlf)
+	if bytes.HasPrefix(size, []byte("0")) { // the last one, but for needless zeros
+		return bytes.HasPrefix(rest, crlf) || bytes.Contains(rest, []byte("\r\n\r\n"))
+	}
+	return len(rest) > 0
 }
 
 var crlf = []byte("\r\n")
@@ -88,17 +89,17 @@ func (b *body) next() ([]byte, error) {
 			if !errors.Is(err, io.EOF) {
 				return nil, err
 			}
-			if b.left == math.MaxInt64 {
+			if b.open {
 				return nil, io.EOF
 			}
 			return nil, io.ErrUnexpectedEOF
 		}
 	}
-	n := min(b.left, int64(r.end-r.start))
-	chunk := r.buf[r.start : r.start+int(n)]
-	r.start += int(n)
-	if b.left != math.MaxInt64 {
-		b.left -= n
+	n := int(min(b.left, int64(r.end-r.start)))
+	chunk := r.buf[r.start : r.start+n : r.start+n] // nobody appends into what follows
+	r.start += n
+	if !b.open {
+		b.left -= int64(n)
 	}
 	return chunk, nil
 }
@@ -133,11 +134,18 @@ func (b *body) nextChunk() error {
 	return b.r.trailers()
 }
 
+// mostDigits is how many a chunk size may have. A number needs no more, and
+// there are readers that go wrong on longer ones.
+const mostDigits = 16
+
 // chunkSize parses a size line without its CRLF. Rest is what follows the
 // digits: nothing, or the extensions with their leading semicolon.
 func chunkSize(line []byte) (size int64, rest []byte, err error) {
 	digits := 0
 	for digits < len(line) && hexDigit(line[digits]) {
+		if digits == mostDigits {
+			return 0, nil, malformed("chunk size %q has more than %d digits", clip(line), mostDigits)
+		}
 		c := line[digits]
 		switch {
 		case c >= 'a':

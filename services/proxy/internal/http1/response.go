@@ -39,8 +39,13 @@ func (r *Reader) ReadResponse(m *message.Response, method []byte) (keepAlive boo
 			m.BodyLength = message.Unknown
 			keepAlive = keepAlive && m.Bodiless
 		}
-		m.Body = nil
-		if !m.Bodiless {
+		if m.Status == 204 {
+			// It has none (RFC 9110 §8.6), and a client could wait for its bytes.
+			m.Headers.Remove("content-length")
+		}
+		if m.Bodiless {
+			m.Body = r.body.begin(r, 0, false)
+		} else {
 			m.Body = r.body.begin(r, m.BodyLength, f.chunked)
 		}
 		return keepAlive, nil
