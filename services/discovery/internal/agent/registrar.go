@@ -140,12 +140,9 @@ func (r *registrar) address(ctx context.Context, base string) (netip.Addr, error
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	port := u.Port()
-	if port == "" {
-		port = u.Scheme // "http" and "https" are names of ports
-	}
-	// Nothing is sent: connecting a UDP socket only chooses the way.
-	c, err := (&net.Dialer{}).DialContext(ctx, "udp", net.JoinHostPort(u.Hostname(), port))
+	// Nothing is sent: connecting a UDP socket only chooses the way, and any
+	// port will do.
+	c, err := (&net.Dialer{}).DialContext(ctx, "udp", net.JoinHostPort(u.Hostname(), "80"))
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("find the own address towards %s: %w", base, err)
 	}
