@@ -1,6 +1,7 @@
 package strict
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -35,13 +36,15 @@ func (w *walk) validate(m proto.Message, at Path) {
 }
 
 func (w *walk) violated(err error, m protoreflect.MessageDescriptor, at Path) {
-	switch err := err.(type) {
-	case violations:
-		for _, e := range err.AllErrors() {
+	var several violations
+	var one violation
+	switch {
+	case errors.As(err, &several):
+		for _, e := range several.AllErrors() {
 			w.violated(e, m, at)
 		}
-	case violation:
-		w.violatedField(err, m, at)
+	case errors.As(err, &one):
+		w.violatedField(one, m, at)
 	default:
 		w.rule(at, err.Error())
 	}
@@ -67,13 +70,12 @@ func (w *walk) violatedField(v violation, m protoreflect.MessageDescriptor, at P
 	case indexed:
 		at += Path("[" + index + "]")
 	}
-	element := elementOf(fd)
-	switch v.Cause().(type) {
-	case violation, violations:
-		if element != nil {
-			w.violated(v.Cause(), element, at)
-			return
-		}
+	var several violations
+	var one violation
+	inside := errors.As(v.Cause(), &several) || errors.As(v.Cause(), &one)
+	if element := elementOf(fd); element != nil && inside {
+		w.violated(v.Cause(), element, at)
+		return
 	}
 	text := v.Reason()
 	if v.Cause() != nil {
