@@ -44,3 +44,34 @@ func WriteReadyFile(path string, addresses map[string]string) error {
 	}
 	return nil
 }
+
+// Listeners are the open listeners of one service by name. The zero value has
+// none. It is for the goroutine that builds the service.
+type Listeners struct {
+	open      []net.Listener
+	addresses map[string]string
+}
+
+// Open is Listen for the listener of that name.
+func (s *Listeners) Open(name, address, setting string) (net.Listener, error) {
+	l, err := Listen(address, setting)
+	if err != nil {
+		return nil, err
+	}
+	if s.addresses == nil {
+		s.addresses = map[string]string{}
+	}
+	s.open = append(s.open, l)
+	s.addresses[name] = l.Addr().String()
+	return l, nil
+}
+
+// Addrs is the bound addresses by name.
+func (s *Listeners) Addrs() map[string]string { return s.addresses }
+
+// Close closes all of them, where the service can't be built.
+func (s *Listeners) Close() {
+	for _, l := range s.open {
+		_ = l.Close()
+	}
+}

@@ -1,0 +1,118 @@
+// Package command is the command line of a service that is configured by
+// environment variables: --help with the table of them, --version,
+// --ready-file, healthcheck, and warnings of misspelt names. A service's app
+// describes itself in a Spec and its main calls Main. It knows no setting by
+// name and serves nothing.
+package command
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/weirproxy/weir/internal/admin"
+	"github.com/weirproxy/weir/internal/daemon"
+	"github.com/weirproxy/weir/internal/environ"
+)
+
+// Service is one built instance: its listeners are open.
+type Service interface {
+	// Addrs is the bound addresses by listener.
+	Addrs() map[string]string
+	// Run serves until ctx ends, then drains.
+	Run(ctx context.Context) error
+}
+
+// Spec describes a service whose settings are a struct tagged for environ.
+// Every field is required.
+type Spec[Settings any] struct {
+	// Name is the binary's.
+	Name string
+	// Summary says what it does, in a sentence.
+	Summary string
+	// Prefixes begin the names of variables that are taken to be meant for it.
+	Prefixes []string
+	// Admin is the address of the admin listener, "host:port".
+	Admin func(Settings) string
+	// LogLevel is the level to log from, and the variable that sets it.
+	LogLevel func(Settings) (level, variable string)
+	// New builds the service.
+	New func(Settings, *slog.Logger) (Service, error)
+}
+
+const usage = `%[1]s %[2]s
+
+  %[1]s [--ready-file PATH]   serve until SIGTERM
+  %[1]s healthcheck           ask a running one for /ready; exit 0 if it is
+  %[1]s --version             print the version
+  %[1]s --help                print this
+
+--ready-file PATH gets the bound addresses by listener, as JSON, once they are
+bound: {"admin": "127.0.0.1:40001", …}
+
+Settings are environment variables:
+
+`
+
+// Main runs the command with its arguments and returns the exit code: 0 after
+// a wanted end, 1 for what went wrong, 2 for a wrong command line.
+func Main[Settings any](spec Spec[Settings], args []string, version string) int {
+	flags := flag.NewFlagSet(spec.Name, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	readyFile := flags.String("ready-file", "", "")
+	showVersion := flags.Bool("version", false, "")
+	err := flags.Parse(args)
+	check := flags.NArg() == 1 && flags.Arg(0) == "healthcheck"
+	var settings Settings
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Printf(usage, spec.Name, spec.Summary)
+		environ.Help(os.Stdout, settings)
+		return 0
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "%s: %v; --help shows what there is\n", spec.Name, err)
+		return 2
+	case *showVersion:
+		fmt.Println(spec.Name, daemon.Version(version))
+		return 0
+	case flags.NArg() > 0 && !check:
+		fmt.Fprintf(os.Stderr, "%s: unknown argument %q; --help shows what there is\n", spec.Name, flags.Arg(0))
+		return 2
+	}
+	return daemon.Main(spec.Name, func(ctx context.Context) error {
+		if err := environ.Load(&settings); err != nil {
+			return err
+		}
+		if check {
+			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+			defer cancel()
+			return admin.Check(ctx, spec.Admin(settings))
+		}
+		return serve(ctx, spec, settings, *readyFile)
+	})
+}
+
+// serve runs the service as this process.
+func serve[Settings any](ctx context.Context, spec Spec[Settings], settings Settings, readyFile string) error {
+	level, variable := spec.LogLevel(settings)
+	log, err := daemon.Logger(os.Stderr, level)
+	if err != nil {
+		return fmt.Errorf("%s: %w", variable, err)
+	}
+	for _, warning := range environ.Misspelt(settings, spec.Prefixes, os.Environ()) {
+		log.Warn(warning)
+	}
+	service, err := spec.New(settings, log)
+	if err != nil {
+		return err
+	}
+	if err := daemon.WriteReadyFile(readyFile, service.Addrs()); err != nil {
+		return err
+	}
+	return service.Run(ctx)
+}
