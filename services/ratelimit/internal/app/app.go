@@ -8,7 +8,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -28,11 +27,11 @@ import (
 // App is one instance of the service.
 type App struct {
 	group     daemon.Group
-	addresses map[string]string
+	listeners daemon.Listeners
 }
 
 // Addrs is the bound addresses by listener: grpc, http and admin.
-func (a *App) Addrs() map[string]string { return a.addresses }
+func (a *App) Addrs() map[string]string { return a.listeners.Addrs() }
 
 // Run serves until ctx ends, then drains. The error joins those of the parts
 // that failed.
@@ -47,33 +46,21 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	a := &App{addresses: map[string]string{}}
+	a := &App{}
 	a.group = daemon.Group{Log: log, Grace: o.DrainGrace, Deadline: o.DrainDeadline}
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-
-	var undo []func()
-	defer func() {
-		if err != nil {
-			for _, u := range undo {
-				u()
-			}
-		}
-	}()
-	listen := func(name, address, setting string) (net.Listener, error) {
-		opened, err := daemon.Listen(address, setting)
-		if err == nil {
-			undo = append(undo, func() { _ = opened.Close() })
-			a.addresses[name] = opened.Addr().String()
-		}
-		return opened, err
-	}
 
 	store, err := openStore(o, metrics)
 	if err != nil {
 		return nil, err
 	}
-	undo = append(undo, func() { _ = store.Close() })
+	defer func() {
+		if err != nil {
+			a.listeners.Close()
+			_ = store.Close()
+		}
+	}()
 	a.group.Add(daemon.Part{Name: "store", Stop: func(context.Context) error { return store.Close() }})
 
 	l := limiter.New(limiter.Options{
@@ -101,7 +88,7 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	a.group.Add(daemon.Background("rule source", source.Run))
 
 	health := newHealth(store, log)
-	adminListener, err := listen("admin", address(o.DebugHost, o.DebugPort), "DEBUG_PORT")
+	adminListener, err := a.listeners.Open("admin", address(o.DebugHost, o.DebugPort), "DEBUG_PORT")
 	if err != nil {
 		return nil, err
 	}
@@ -110,13 +97,13 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	a.group.Add(daemon.Part{Name: "admin listener", Run: operators.Serve, Stop: operators.Stop})
 
 	service := rls.New(l, metrics)
-	httpListener, err := listen("http", address(o.Host, o.Port), "PORT")
+	httpListener, err := a.listeners.Open("http", address(o.Host, o.Port), "PORT")
 	if err != nil {
 		return nil, err
 	}
 	a.group.Add(servePlain(httpListener, service, health, log))
 
-	grpcListener, err := listen("grpc", address(o.GRPCHost, o.GRPCPort), "GRPC_PORT")
+	grpcListener, err := a.listeners.Open("grpc", address(o.GRPCHost, o.GRPCPort), "GRPC_PORT")
 	if err != nil {
 		return nil, err
 	}
@@ -127,8 +114,9 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	probe.Drain = health.drain
 	a.group.Add(probe)
 
-	log.Info("listening", "grpc", a.addresses["grpc"], "http", a.addresses["http"],
-		"admin", a.addresses["admin"], "backend", o.backend(), "redis", o.redisForLog())
+	addresses := a.Addrs()
+	log.Info("listening", "grpc", addresses["grpc"], "http", addresses["http"],
+		"admin", addresses["admin"], "backend", o.backend(), "redis", o.redisForLog())
 	return a, nil
 }
 

@@ -14,7 +14,7 @@ func TestImports(t *testing.T) {
 		"internal/app": {
 			"internal/builtin", "internal/limiter", "internal/limits", "internal/limitsource", "internal/rls",
 			"internal/store/redis", // for its driver's log
-			"weir/internal/admin", "weir/internal/daemon", "weir/internal/environ",
+			"weir/internal/admin", "weir/internal/command", "weir/internal/daemon",
 		},
 		"internal/builtin":                 {"internal/algorithm", "internal/algorithm/*", "internal/limiter", "internal/store/*"},
 		"internal/limits":                  {"internal/algorithm"},

@@ -2,12 +2,10 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"time"
 
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc"
@@ -82,25 +80,5 @@ func servePlain(l net.Listener, service *rls.Service, h *serviceHealth, log *slo
 		}
 		fmt.Fprint(w, "OK")
 	})
-	server := &http.Server{
-		Handler:     mux,
-		ReadTimeout: 10 * time.Second,
-		IdleTimeout: 2 * time.Minute,
-		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-	}
-	return daemon.Part{
-		Name: "http listener",
-		Run: func() error {
-			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-				return err
-			}
-			return nil
-		},
-		Stop: func(ctx context.Context) error {
-			if err := server.Shutdown(ctx); err != nil {
-				return server.Close()
-			}
-			return nil
-		},
-	}
+	return daemon.ServeHTTP("http listener", l, mux, log)
 }
