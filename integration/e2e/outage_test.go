@@ -1,0 +1,120 @@
+package e2e
+
+import (
+	"net/http"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/integration/harness"
+	"github.com/weirproxy/weir/internal/servicetest"
+)
+
+func TestWithoutRatelimitTrafficGoesOnAndIsCounted(t *testing.T) {
+	s := harness.NewStack(t, harness.Options{Rules: minuteRules})
+	s.AddHost("one")
+	for range 5 {
+		require.Equal(t, http.StatusOK, s.Get("/", "ann").Status)
+	}
+	load := s.StartLoad()
+	load.Await(50)
+
+	s.Ratelimit.Kill()
+	const allowed = "cluster.echo.ratelimit.failure_mode_allowed"
+	servicetest.Eventually(t, "requests pass unasked", func() bool { return s.Stat(allowed) > 0 })
+	for range 10 {
+		require.Equal(t, http.StatusOK, s.Get("/", "ann").Status, "no limit holds while nobody counts")
+	}
+	load.Await(100)
+	require.GreaterOrEqual(t, s.Stat(allowed), 100)
+
+	s.Ratelimit.Restart()
+	servicetest.Eventually(t, "the limit holds again", func() bool {
+		return s.Get("/", "ben").Status == http.StatusTooManyRequests
+	})
+	report := load.Stop()
+	require.Empty(t, report.Failures)
+	before := s.Stat(allowed)
+	require.Equal(t, http.StatusOK, s.Get("/", "").Status)
+	require.Equal(t, before, s.Stat(allowed), "every request is asked about again")
+}
+
+// TestARatelimitThatHangsCostsATimeoutAndNoRequest: a stopped process holds its
+// connections open and answers nothing.
+func TestARatelimitThatHangsCostsATimeoutAndNoRequest(t *testing.T) {
+	s := harness.NewStack(t, harness.Options{})
+	s.AddHost("one")
+	require.Equal(t, http.StatusOK, s.Get("/", "").Status)
+	s.Ratelimit.Signal(syscall.SIGSTOP)
+	began := time.Now()
+	require.Equal(t, http.StatusOK, s.Get("/", "").Status)
+	require.Less(t, time.Since(began), time.Second, "the filter's timeout is 50 ms")
+	require.Equal(t, 1, s.Stat("cluster.echo.ratelimit.failure_mode_allowed"))
+	s.Ratelimit.Signal(syscall.SIGCONT)
+	servicetest.Eventually(t, "calls are answered again", func() bool {
+		before := s.Stat("cluster.echo.ratelimit.ok")
+		return s.Get("/", "").Status == http.StatusOK && s.Stat("cluster.echo.ratelimit.ok") > before
+	})
+}
+
+func TestWithoutDiscoveryTrafficGoesOnAndOnItsReturnTheHostsAreThere(t *testing.T) {
+	for name, settings := range map[string][]string{
+		// Until the warm-up ends, what it knows is not taken for all there is.
+		"the_store_is_memory_and_hosts_beat_again":  {"DISCOVERY_STORE=memory:", "DISCOVERY_WARM_UP=3s"},
+		"the_store_is_a_file_that_outlives_a_crash": {"DISCOVERY_STORE=file://" + t.TempDir() + "/hosts.json", "DISCOVERY_SNAPSHOT_INTERVAL=100ms"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := harness.NewStack(t, harness.Options{Discovery: settings})
+			s.AddHost("one")
+			s.AddHost("two")
+			load := s.StartLoad()
+			load.Await(50)
+
+			s.Discovery.Kill()
+			down := time.Now()
+			servicetest.Eventually(t, "the proxy has lost discovery", func() bool {
+				return s.Stat("control_plane.connected_state") == 0
+			})
+			servicetest.Eventually(t, "more than a TTL passes", func() bool { return time.Since(down) > harness.HostTTL+time.Second })
+			load.Await(100)
+			require.Equal(t, 2, s.Stat("cluster.echo.membership_total"), "the proxy keeps the last hosts")
+
+			s.Discovery.Restart()
+			third := harness.Echo(t, "three")
+			s.Register("three", third.Addr("http"))
+			servicetest.Eventually(t, "the proxy is back at discovery", func() bool {
+				return s.Stat("control_plane.connected_state") == 1
+			})
+			s.AwaitHosts("one", "two", "three") // what is new is heard of as well
+			load.Await(100)
+			report := load.Stop()
+			require.Empty(t, report.Failures)
+			require.Len(t, report.Instances, 3)
+			require.Equal(t, 3, s.Stat("cluster.echo.membership_total"))
+		})
+	}
+}
+
+func TestAProxyThatIsToldToStopFinishesWhatItHas(t *testing.T) {
+	s := harness.NewStack(t, harness.Options{})
+	s.AddHost("one")
+	load := s.StartLoad()
+	load.Await(50)
+	client, slow := harness.Client(t), make(chan harness.Answer, 1)
+	// Ends with the answer, which the test waits for.
+	go func() {
+		answer, _ := harness.Send(client, harness.Request{URL: "http://" + s.Ingress() + "/?delay=2s"})
+		slow <- answer
+	}()
+	servicetest.Eventually(t, "the slow request is under way", func() bool { return s.Stat("cluster.echo.upstream_rq_active") > 0 })
+
+	s.Proxy.Signal(syscall.SIGTERM)
+	answer := <-slow
+	require.Equal(t, http.StatusOK, answer.Status)
+	require.Zero(t, s.Proxy.Wait())
+	for _, f := range load.Stop().Failures {
+		require.Contains(t, f.What, "connection refused", "nothing but connects after the end fail")
+	}
+}
