@@ -211,21 +211,27 @@ func (r *Reader) trailers() error {
 // without LF.
 func (r *Reader) line(limit int) ([]byte, error) {
 	for scanned := 0; ; {
-		if i := bytes.IndexByte(r.buf[r.start+scanned:r.end], '\n'); i >= 0 {
-			line := r.buf[r.start : r.start+scanned+i]
-			r.start += scanned + i + 1
-			if len(line) == 0 || line[len(line)-1] != '\r' {
-				return nil, malformed("a line that ends in LF without CR")
-			}
-			line = line[:len(line)-1]
-			if len(line) > limit || bytes.IndexByte(line, '\r') >= 0 {
-				return nil, malformed("CR within a line, or a line over the limit")
-			}
-			return line, nil
+		length := r.end - r.start // of the line as far as it was received
+		lf := bytes.IndexByte(r.buf[r.start+scanned:r.end], '\n')
+		if lf >= 0 {
+			length = scanned + lf
 		}
-		if scanned = r.end - r.start; scanned > limit+2 {
+		if length > limit+1 {
 			return nil, malformed("a line of a chunked body is over the limit")
 		}
+		if lf >= 0 {
+			line := r.buf[r.start : r.start+length]
+			r.start += length + 1
+			switch bytes.IndexByte(line, '\r') {
+			case -1:
+				return nil, malformed("a line that ends in LF without CR")
+			case length - 1:
+				return line[:length-1], nil
+			default:
+				return nil, malformed("CR within a line of a chunked body")
+			}
+		}
+		scanned = length
 		if err := r.more(); err != nil {
 			if errors.Is(err, io.EOF) {
 				return nil, io.ErrUnexpectedEOF

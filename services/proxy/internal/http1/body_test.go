@@ -29,7 +29,7 @@ func TestChunkedBodyIsRead(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			text := crlf(chunkedHead + c.body + "GET /next HTTP/1.1\nHost: a\n\n")
-			require.Equal(t, "POST / host=a | chunked:"+c.want+"\nGET /next host=a\nend", requests(strings.NewReader(text), limits))
+			require.Equal(t, "POST / host=a | chunked:"+c.want+"\nGET /next host=a\nend", requests(t, text, limits))
 		})
 	}
 }
@@ -53,11 +53,11 @@ func TestChunkedBodyIsRefused(t *testing.T) {
 		{"a size of more digits than a number has", "00000000000000003\nabc\n0\n\n", ` | 400 chunk size "00000000000000003" has more than 16 digits`},
 		{"LF alone behind a size", "3|\nabc\n0\n\n", " | 400 a line that ends in LF without CR"},
 		{"LF alone behind an extension", "3;a|\nabc\n0\n\n", " | 400 a line that ends in LF without CR"},
-		{"CR within an extension", "3;a\rb\nabc\n0\n\n", " | 400 CR within a line, or a line over the limit"},
+		{"CR within an extension", "3;a\rb\nabc\n0\n\n", " | 400 CR within a line of a chunked body"},
 		{"LF alone behind the data", "3\nabc|\n0\n\n", "abc | 400 a line that ends in LF without CR"},
 		{"LF alone as the end", "3\nabc\n0\n|\n", "abc | 400 a line that ends in LF without CR"},
 		{"data longer than its size", "3\nabcd\n0\n\n", "abc | 400 bytes between a chunk's data and its CRLF"},
-		{"data much longer than its size", "3\nabc" + strings.Repeat("d", 100) + "\n0\n\n", "abc | 400 CR within a line, or a line over the limit"},
+		{"data much longer than its size", "3\nabc" + strings.Repeat("d", 100) + "\n0\n\n", "abc | 400 a line of a chunked body is over the limit"},
 		{"data shorter than its size", "5\nabc\n0\n\n", "abc\r\n | 400 bytes between a chunk's data and its CRLF"},
 		{"an extension with a NUL", "3;a\x00\nabc\n0\n\n", " | 400 control character 0x00 in a chunk extension"},
 		{"an extension that is too long", "3;" + strings.Repeat("a", 4096) + "\nabc\n0\n\n", " | 400 more than 4096 bytes of chunk extensions"},
@@ -70,12 +70,12 @@ func TestChunkedBodyIsRefused(t *testing.T) {
 		{"a trailer with a control", "0\nX-A: \x01\n\n", ` | 400 control character 0x01 in the trailer "X-A"`},
 		{"LF alone behind a trailer", "0\nX-A: b|\n\n", " | 400 a line that ends in LF without CR"},
 		{"a trailer more than there may be", "0\n" + strings.Repeat("X: a\n", 101) + "\n", " | 431 more trailer fields than the limit"},
-		{"trailers of more bytes than a head has", "0\n" + strings.Repeat("X: "+strings.Repeat("a", 1000)+"\n", 70) + "\n", " | 400 CR within a line, or a line over the limit"},
+		{"trailers of more bytes than a head has", "0\n" + strings.Repeat("X: "+strings.Repeat("a", 1000)+"\n", 70) + "\n", " | 400 a line of a chunked body is over the limit"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			text := strings.ReplaceAll(crlf(chunkedHead+c.body), "|\r\n", "\n")
 			want := "POST / host=a | chunked:" + strings.Replace(c.want, " | ", "\n", 1)
-			require.Equal(t, want, requests(strings.NewReader(text), limits))
+			require.Equal(t, want, requests(t, text, limits))
 		})
 	}
 }
@@ -90,7 +90,7 @@ func TestBodyIsCutOff(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			head := "POST / HTTP/1.1\r\nHost: a\r\n" + c.head + "\r\n\r\n"
 			for n := range len(c.body) {
-				require.Contains(t, requests(strings.NewReader(head+c.body[:n]), limits), "\ncut off", "after %q", c.body[:n])
+				require.Contains(t, requests(t, head+c.body[:n], limits), "\ncut off", "after %q", c.body[:n])
 			}
 		})
 	}

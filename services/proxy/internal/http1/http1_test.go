@@ -4,8 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"strings"
 	"testing"
+	"testing/iotest"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
@@ -20,6 +24,29 @@ var limits = http1.Limits{HeadBytes: 60 << 10, Headers: 100}
 // crlf gives a message the line ends that it has on the wire.
 func crlf(text string) string { return strings.ReplaceAll(text, "\n", "\r\n") }
 
+// inAnySplit reads text whole, byte by byte and in random parts. What is
+// understood of it must not depend on how it arrives.
+func inAnySplit(t *testing.T, text string, read func(io.Reader) string) string {
+	t.Helper()
+	whole := read(strings.NewReader(text))
+	require.Equal(t, whole, read(iotest.OneByteReader(strings.NewReader(text))), "byte by byte")
+	for seed := range uint64(5) {
+		source := &randomParts{strings.NewReader(text), rand.New(rand.NewPCG(seed, 0))}
+		require.Equal(t, whole, read(source), "in random parts of seed %d", seed)
+	}
+	return whole
+}
+
+// randomParts gives up to 40 bytes with each Read.
+type randomParts struct {
+	source io.Reader
+	random *rand.Rand
+}
+
+func (p *randomParts) Read(to []byte) (int, error) {
+	return p.source.Read(to[:min(len(to), 1+p.random.IntN(40))])
+}
+
 // requests reads the requests of a connection to its end and writes down what
 // it understood, one line for each and one for the end:
 //
@@ -28,7 +55,12 @@ func crlf(text string) string { return strings.ReplaceAll(text, "\n", "\r\n") }
 //
 // A line ends in "| length:body", "| chunked:body" or nothing, and begins with
 // "close: " if the client wants the connection closed.
-func requests(source io.Reader, limits http1.Limits) string {
+func requests(t *testing.T, text string, limits http1.Limits) string {
+	t.Helper()
+	return inAnySplit(t, text, func(source io.Reader) string { return readRequests(source, limits) })
+}
+
+func readRequests(source io.Reader, limits http1.Limits) string {
 	r := http1.NewReader(source, limits)
 	var b strings.Builder
 	var m message.Request // one for all, as a connection has
@@ -54,7 +86,12 @@ func requests(source io.Reader, limits http1.Limits) string {
 
 // responses is requests for the responses to a method. After one that ends the
 // connection it goes on only to see that nothing is left.
-func responses(source io.Reader, method string) string {
+func responses(t *testing.T, text, method string) string {
+	t.Helper()
+	return inAnySplit(t, text, func(source io.Reader) string { return readResponses(source, method) })
+}
+
+func readResponses(source io.Reader, method string) string {
 	r := http1.NewReader(source, limits)
 	var b strings.Builder
 	var m message.Response

@@ -58,6 +58,8 @@ func (r *Reader) fill() error {
 	return err
 }
 
+var errHeadTooLong = &ProtocolError{431, "the head is longer than the limit"}
+
 // head returns the next head, from its start line to the CRLF of its empty
 // line, and consumes it. Errors: io.EOF if the connection ended before the
 // first byte, io.ErrUnexpectedEOF if within the head, *ProtocolError.
@@ -68,8 +70,8 @@ func (r *Reader) head() ([]byte, error) {
 		line := bytes.IndexByte(r.buf[r.start+scanned:r.end], '\n')
 		if line < 0 {
 			scannedTo := r.end - r.start
-			if scannedTo >= r.limits.HeadBytes {
-				return nil, &ProtocolError{431, "the head is longer than the limit"}
+			if scannedTo >= r.limits.HeadBytes+len(crlf) {
+				return nil, errHeadTooLong
 			}
 			if err := r.more(); err != nil {
 				if errors.Is(err, io.EOF) && scannedTo > 0 {
@@ -79,15 +81,15 @@ func (r *Reader) head() ([]byte, error) {
 			}
 			continue
 		}
+		if line > 1 && scanned+line >= r.limits.HeadBytes {
+			return nil, errHeadTooLong
+		}
 		at := r.start + scanned + line // of the LF
 		if line == 0 || r.buf[at-1] != '\r' {
 			return nil, malformed("a line that ends in LF without CR")
 		}
 		if line > 1 {
 			scanned += line + 1
-			if scanned > r.limits.HeadBytes {
-				return nil, &ProtocolError{431, "the head is longer than the limit"}
-			}
 			continue
 		}
 		if scanned == 0 { // an empty line before the start line

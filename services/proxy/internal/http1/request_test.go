@@ -44,7 +44,7 @@ func TestRequestIsRead(t *testing.T) {
 			"POST /1 host=a content-length=3 | 3:abc\nGET /2 host=a\nPOST /3 host=a | chunked:x\nGET /4 host=a\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			require.Equal(t, c.want+"end", requests(strings.NewReader(crlf(c.text)), limits))
+			require.Equal(t, c.want+"end", requests(t, crlf(c.text), limits))
 		})
 	}
 }
@@ -163,16 +163,16 @@ func TestRequestIsRefused(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			text := strings.ReplaceAll(crlf(c.text), "|\r\n", "\n")
-			require.Equal(t, c.want, requests(strings.NewReader(text), limits))
+			require.Equal(t, c.want, requests(t, text, limits))
 		})
 	}
 }
 
 func TestRequestIsCutOff(t *testing.T) {
 	const whole = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
-	require.Equal(t, "end", requests(strings.NewReader(""), limits))
+	require.Equal(t, "end", requests(t, "", limits))
 	for n := 1; n < len(whole); n++ {
-		require.Contains(t, requests(strings.NewReader(whole[:n]), limits), "cut off", "after %q", whole[:n])
+		require.Contains(t, requests(t, whole[:n], limits), "cut off", "after %q", whole[:n])
 	}
 }
 
@@ -196,14 +196,14 @@ func TestHeadLimits(t *testing.T) {
 	}{
 		{"a head of the greatest size", greatest, small, greatestWant},
 		{"a head of a byte more", longer, small, "431 the head is longer than the limit"},
-		{"a line without end", strings.Repeat("x", 101), small, "431 the head is longer than the limit"},
+		{"a line without end", strings.Repeat("x", 102), small, "431 the head is longer than the limit"},
 		{"a head larger than the buffer at first", grown, limits, grownWant},
 		{"a head beyond the default", longest, limits, "431 the head is longer than the limit"},
 		{"the greatest number of fields, host among them", crlf("GET / HTTP/1.1\nA: 1\nB: 2\nHost: a\n\n"), small, "GET / host=a a=1 b=2\nend"},
 		{"one field more", crlf("GET / HTTP/1.1\nA: 1\nB: 2\nHost: a\nC: 3\n\n"), small, "431 more header fields than the limit"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			require.Equal(t, c.want, requests(strings.NewReader(c.text), c.limits))
+			require.Equal(t, c.want, requests(t, c.text, c.limits))
 		})
 	}
 }

@@ -31,7 +31,7 @@ func TestResponseIsRead(t *testing.T) {
 		{"as many interim responses as there may be", "GET", strings.Repeat("HTTP/1.1 102 Processing\n\n", 5) + "HTTP/1.1 200 OK\nContent-Length: 0\n\n", "200 content-length=0\nend"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			require.Equal(t, c.want, responses(strings.NewReader(crlf(c.text)), c.method))
+			require.Equal(t, c.want, responses(t, crlf(c.text), c.method))
 		})
 	}
 }
@@ -64,7 +64,7 @@ func TestResponseIsRefused(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			text := strings.ReplaceAll(crlf(c.text), "|\r\n", "\n")
-			require.Equal(t, c.want, responses(strings.NewReader(text), "GET"))
+			require.Equal(t, c.want, responses(t, text, "GET"))
 		})
 	}
 }
@@ -77,6 +77,6 @@ func TestResponseIsCutOff(t *testing.T) {
 		if n == interim {
 			want = "end"
 		}
-		require.Contains(t, responses(strings.NewReader(whole[:n]), "GET"), want, "after %q", whole[:n])
+		require.Contains(t, responses(t, whole[:n], "GET"), want, "after %q", whole[:n])
 	}
 }
