@@ -72,6 +72,7 @@ type manager struct {
 	routes   *route.Table
 	clusters Clusters
 	stats    *managerStats
+	clock    clock
 
 	limits            http1.Limits
 	serverName        string

@@ -302,6 +302,22 @@ func TestBodiesAreFramedAnew(t *testing.T) {
 	}
 }
 
+func TestDateIsAddedWhereTheUpstreamSentNone(t *testing.T) {
+	up := newUpstream(t)
+	client := start(t, up.address(), config{}).dial()
+	client.send(get + get)
+	server := up.accept()
+	server.head()
+	server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	response, _ := client.response("GET")
+	_, err := http.ParseTime(response.Header.Get("Date"))
+	require.NoError(t, err)
+	server.head()
+	server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nDate: theirs\r\n\r\n")
+	response, _ = client.response("GET")
+	require.Equal(t, []string{"theirs"}, response.Header.Values("Date"))
+}
+
 func TestMalformedRequestsAreRefusedAndTheConnectionClosed(t *testing.T) {
 	cases := []struct {
 		name, request string

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"encoding/hex"
 	"math/rand/v2"
+	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
@@ -47,6 +50,28 @@ func (m *manager) prepare(s *stream.Stream, peer netip.Addr) error {
 func (m *manager) finish(r *message.Response) {
 	r.Headers.Keep(func(name, _ []byte) bool { return !hopByHop(name) })
 	r.Headers.Set("server", m.serverName)
+	if !r.Headers.Has("date") {
+		r.Headers.Add("date", m.clock.text())
+	}
+}
+
+// clock writes the date of responses that come without one (RFC 9110 §6.6.1),
+// once a second.
+type clock struct{ last atomic.Pointer[second] }
+
+type second struct {
+	unix int64
+	text string
+}
+
+func (c *clock) text() string {
+	now := time.Now()
+	last := c.last.Load()
+	if last == nil || last.unix != now.Unix() {
+		last = &second{now.Unix(), now.UTC().Format(http.TimeFormat)}
+		c.last.Store(last)
+	}
+	return last.text
 }
 
 // dropHopByHop takes out the fields that belong to one connection (RFC 9110
