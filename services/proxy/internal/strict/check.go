@@ -14,7 +14,7 @@ const maxAnys = 32
 // validators, inside its Anys too. The message is at the path at, which the
 // caller chooses so that faults name the resource.
 func Check(message proto.Message, at Path, schema *Schema, report *Report) {
-	c := checker{walk: walk{schema: schema, report: report, settled: map[Path]bool{}}}
+	c := checker{walk: walk{schema, report}}
 	c.whole(message, at)
 }
 
@@ -41,7 +41,7 @@ func (c *checker) message(m protoreflect.Message, at Path) {
 	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		path := at.Field(string(fd.Name()))
 		if !c.schema.supports(fd) {
-			c.report.Add(path, "not supported")
+			c.report.add(path, "not supported")
 			c.refuseField(at, fd)
 			return true
 		}
@@ -71,22 +71,22 @@ func (c *checker) value(fd protoreflect.FieldDescriptor, v protoreflect.Value, a
 	case fd.Message() != nil:
 		c.message(v.Message(), at)
 	case fd.Kind() == protoreflect.EnumKind && fd.Enum().Values().ByNumber(v.Enum()) == nil:
-		c.report.Add(at, "%d is not a %s", v.Enum(), fd.Enum().FullName())
-		c.settled[at] = true
+		c.report.add(at, "%d is not a %s", v.Enum(), fd.Enum().FullName())
+		c.report.settle(at)
 	}
 }
 
 func (c *checker) any(packed *anypb.Any, at Path) {
 	refuse := func(err error) {
-		c.report.Add(at, "%v", err)
-		c.settled[at] = true
+		c.report.add(at, "%v", err)
+		c.report.settle(at)
 	}
 	if _, err := c.schema.find(packed.GetTypeUrl()); err != nil {
 		refuse(err)
 		return
 	}
 	if c.anys++; c.anys > maxAnys {
-		c.report.Add(at, "an Any inside more than %d others", maxAnys)
+		c.report.add(at, "an Any inside more than %d others", maxAnys)
 		c.anys--
 		return
 	}
@@ -105,12 +105,12 @@ func (c *checker) unknown(b protoreflect.RawFields, at Path) {
 	for len(b) > 0 {
 		number, _, n := protowire.ConsumeField(b)
 		if n < 0 {
-			c.report.Add(at, "malformed unknown fields")
+			c.report.add(at, "malformed unknown fields")
 			return
 		}
 		if !told[number] {
 			told[number] = true
-			c.report.Add(at, "unknown field number %d", number)
+			c.report.add(at, "unknown field number %d", number)
 		}
 		b = b[n:]
 	}

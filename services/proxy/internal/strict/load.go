@@ -28,7 +28,7 @@ func Load(file string, text []byte, into proto.Message, schema *Schema) *Report 
 // else. Rules for the whole message are held against the result.
 func LoadMerged(into proto.Message, schema *Schema, sources ...Source) *Report {
 	report := &Report{}
-	w := walk{schema: schema, report: report, settled: map[Path]bool{}}
+	w := walk{schema, report}
 	for _, text := range sources {
 		s, fault := parse(text.File, text.Text)
 		report.sources = append(report.sources, s)
@@ -54,16 +54,13 @@ func LoadMerged(into proto.Message, schema *Schema, sources ...Source) *Report {
 type walk struct {
 	schema *Schema
 	report *Report
-	// settled are the paths of values refused already: the validators' word
-	// on them, or below them, would only repeat it.
-	settled map[Path]bool
 }
 
 // refuseField settles a field, and its oneof, after a fault.
 func (w *walk) refuseField(at Path, fd protoreflect.FieldDescriptor) {
-	w.settled[at.Field(string(fd.Name()))] = true
+	w.report.settle(at.Field(string(fd.Name())))
 	if oneof := fd.ContainingOneof(); oneof != nil {
-		w.settled[at.Field(string(oneof.Name()))] = true
+		w.report.settle(at.Field(string(oneof.Name())))
 	}
 }
 
@@ -82,7 +79,7 @@ func (l *loader) fault(n *yaml.Node, at Path, format string, args ...any) bool {
 	l.report.faults = append(l.report.faults, Fault{
 		File: l.source.file, Line: n.Line, Column: n.Column, Path: at, Text: fmt.Sprintf(format, args...),
 	})
-	l.settled[at] = true
+	l.report.settle(at)
 	return false
 }
 
@@ -98,7 +95,7 @@ func (l *loader) enter(n *yaml.Node, at Path, read func(*yaml.Node) bool) bool {
 		defer delete(l.open, value)
 	}
 	if len(l.open) > 0 && !l.source.spend(1, n, func(n *yaml.Node, text string) { l.fault(n, at, "%s", text) }) {
-		l.settled[at] = true
+		l.report.settle(at)
 		return false
 	}
 	if l.depth++; l.depth > maxDepth {

@@ -106,6 +106,18 @@ static_resources:
 	}
 }
 
+func TestAddSaysNothingMoreOfARefusedValue(t *testing.T) {
+	var b bootstrapv3.Bootstrap
+	report := strict.Load("f", []byte("node: {id: 1, clutser: x, metadata: {}}"), &b, newSchema(t))
+	report.Add("node.id", "a node needs an id")
+	report.Add("node.cluster", "a node needs a cluster")
+	report.Add("node.clutser[0].x", "inside")
+	report.Add("node.metadata", "told")
+	require.EqualError(t, report.Err(), `f:1:12 node.id: want a string, got the bare 1: put it in quotes
+f:1:15 node.clutser: unknown field of envoy.config.core.v3.Node: did you mean cluster?
+f:1:27 node.metadata: told`)
+}
+
 func TestPath(t *testing.T) {
 	for want, got := range map[strict.Path]strict.Path{
 		"a.b[2].c":     strict.Path("").Field("a").Field("b").Index(2).Field("c"),

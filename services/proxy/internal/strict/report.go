@@ -47,16 +47,49 @@ func (f Fault) String() string {
 type Report struct {
 	faults  []Fault
 	sources []*source
+	// settled are the paths of values that could not be read or are not
+	// supported.
+	settled map[Path]bool
 }
 
 // Add notes a fault of the value at path. Where the configuration came from a
-// file it gets the position of the longest part of path that the file has.
+// file it gets the position of the longest part of path that the file has. A
+// value that was refused as it was read is not there for those who look at it
+// later, and so what they say of it, or of what is in it, is left out.
 func (r *Report) Add(path Path, format string, args ...any) {
+	if !r.isSettled(path) {
+		r.add(path, format, args...)
+	}
+}
+
+func (r *Report) add(path Path, format string, args ...any) {
 	f := Fault{Path: path, Text: fmt.Sprintf(format, args...)}
 	if len(r.sources) > 0 {
 		f.File, f.Line, f.Column = locate(r.sources, path)
 	}
 	r.faults = append(r.faults, f)
+}
+
+// settle notes that there is no more to say of the value at path.
+func (r *Report) settle(path Path) {
+	if r.settled == nil {
+		r.settled = map[Path]bool{}
+	}
+	r.settled[path] = true
+}
+
+// isSettled says whether the value at path, or one that it lies in, is
+// settled.
+func (r *Report) isSettled(path Path) bool {
+	if len(r.settled) == 0 {
+		return false
+	}
+	for _, step := range path.steps() {
+		if r.settled[path[:step.end]] {
+			return true
+		}
+	}
+	return r.settled[path] || r.settled[""]
 }
 
 // Faults is what was found, sorted by file, position and path. The slice is

@@ -46,7 +46,7 @@ func (w *walk) violated(err error, m protoreflect.MessageDescriptor, at Path) {
 	case errors.As(err, &one):
 		w.violatedField(one, m, at)
 	default:
-		w.rule(at, err.Error())
+		w.report.Add(at, "%s", err.Error())
 	}
 }
 
@@ -55,12 +55,12 @@ func (w *walk) violated(err error, m protoreflect.MessageDescriptor, at Path) {
 func (w *walk) violatedField(v violation, m protoreflect.MessageDescriptor, at Path) {
 	name, index, indexed := strings.Cut(strings.TrimSuffix(v.Field(), "]"), "[")
 	if oneof := oneofByGoName(m, name); oneof != nil {
-		w.rule(at.Field(string(oneof.Name())), w.wantOneOf(oneof))
+		w.report.Add(at.Field(string(oneof.Name())), "%s", w.wantOneOf(oneof))
 		return
 	}
 	fd := fieldByGoName(m, name)
 	if fd == nil {
-		w.rule(at, v.Field()+": "+v.Reason())
+		w.report.Add(at, "%s: %s", v.Field(), v.Reason())
 		return
 	}
 	at = at.Field(string(fd.Name()))
@@ -80,19 +80,6 @@ func (w *walk) violatedField(v violation, m protoreflect.MessageDescriptor, at P
 	text := v.Reason()
 	if v.Cause() != nil {
 		text += ": " + v.Cause().Error()
-	}
-	w.rule(at, text)
-}
-
-// rule adds a broken rule, unless the value was refused before.
-func (w *walk) rule(at Path, text string) {
-	if w.settled[at] {
-		return
-	}
-	for _, step := range at.steps() {
-		if w.settled[at[:step.end]] {
-			return
-		}
 	}
 	w.report.Add(at, "%s", text)
 }
