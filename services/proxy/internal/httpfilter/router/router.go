@@ -8,7 +8,6 @@ package router
 import (
 	"errors"
 	"io"
-	"net"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -20,7 +19,6 @@ import (
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
-	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
@@ -149,152 +147,6 @@ func (r *router) exchange(s *stream.Stream, conn *connpool.Conn) (err error) {
 	}
 	r.keepAlive, err = conn.Reader.ReadResponse(&s.Response, s.Request.Method)
 	return err
-}
-
-// sendReady sends the head, and what of the body is here already up to a
-// buffer's size, so that small requests go out in one write. It says whether
-// that was all.
-func (r *router) sendReady(s *stream.Stream) (ended bool, err error) {
-	const most = 16 << 10
-	ended = s.Request.Body == nil
-	for sent := 0; !ended && sent < most && s.Request.Body.Ready(); {
-		chunk, err := s.Request.Body.Next()
-		if errors.Is(err, io.EOF) {
-			ended = true
-			break
-		}
-		if err != nil {
-			return false, &clientError{err}
-		}
-		sent += len(chunk)
-		if err := r.conn.Writer.WriteChunk(chunk); err != nil {
-			return false, err
-		}
-	}
-	if ended {
-		r.conn.Writer.Finish()
-	}
-	return ended, r.conn.Writer.Flush()
-}
-
-// upload sends the rest of the body as it comes. The response is read at the
-// same time, since a server may answer before it has read the request.
-func (r *router) upload(s *stream.Stream, conn *connpool.Conn) {
-	err := r.sendRest(s.Request.Body, conn)
-	if err == nil {
-		r.await(conn, s.Route.Timeout)
-	}
-	var client *clientError
-	if errors.As(err, &client) {
-		// The upstream must not take what it got for the whole request; its
-		// close ends the wait for the response too.
-		r.brokenOff.Store(client)
-		_ = conn.Close()
-	}
-	r.uploaded <- err == nil
-}
-
-func (r *router) sendRest(body message.Body, conn *connpool.Conn) error {
-	for {
-		if !body.Ready() {
-			if err := conn.Writer.Flush(); err != nil {
-				return err
-			}
-		}
-		chunk, err := body.Next()
-		if errors.Is(err, io.EOF) {
-			conn.Writer.Finish()
-			return conn.Writer.Flush()
-		}
-		if err != nil {
-			return &clientError{err}
-		}
-		if err := conn.Writer.WriteChunk(chunk); err != nil {
-			return err
-		}
-	}
-}
-
-// clientError is a request body that broke off or was malformed.
-type clientError struct{ error }
-
-func (e *clientError) Unwrap() error { return e.error }
-
-// await bounds the rest of the exchange, from the end of the request on.
-func (r *router) await(conn net.Conn, timeout time.Duration) {
-	deadline := time.Time{}
-	if timeout > 0 {
-		deadline = time.Now().Add(timeout)
-	}
-	_ = conn.SetReadDeadline(deadline) // fails only once closed, as the next read will
-}
-
-// resendable says whether the request failed on a connection that its server
-// had closed for being idle, and may be sent again: nothing came back, and
-// doing it twice does no more than doing it once.
-func (r *router) resendable(s *stream.Stream, err error) bool {
-	if err == nil || !r.conn.Reused || s.Request.Body != nil || r.conn.Reader.Buffered() {
-		return false
-	}
-	var protocol *http1.ProtocolError
-	if errors.As(err, &protocol) || timedOut(err) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return false
-	}
-	switch string(s.Request.Method) {
-	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
-		return true
-	}
-	return false
-}
-
-// failed makes the reply for an exchange that broke before the response's
-// head, with Envoy's statuses and texts. An upload that still runs ends with
-// the connection, or when the client's body is cut off; Done waits for it.
-func (r *router) failed(err error) *httpfilter.Reply {
-	connected := r.conn != nil
-	r.discard()
-	client := r.brokenOff.Load()
-	if client == nil {
-		errors.As(err, &client)
-	}
-	if client != nil {
-		return r.clientFailed(client.error)
-	}
-	const reset = "upstream connect error or disconnect/reset before headers. reset reason: "
-	var protocol *http1.ProtocolError
-	switch {
-	case !connected:
-		r.cluster.Stats.ConnectFailures.Inc()
-		r.host.Stats.ConnectFailures.Add(1)
-		return r.reply(503, reset+"remote connection failure")
-	case errors.As(err, &protocol):
-		r.cluster.Stats.ProtocolErrors.Inc()
-		return r.reply(502, reset+"protocol error")
-	case timedOut(err):
-		r.cluster.Stats.RequestTimeouts.Inc()
-		return r.reply(504, "upstream request timeout")
-	default:
-		r.cluster.Stats.RequestResets.Inc()
-		return r.reply(503, reset+"connection termination")
-	}
-}
-
-// clientFailed makes the reply for a request whose body failed.
-func (r *router) clientFailed(err error) *httpfilter.Reply {
-	var protocol *http1.ProtocolError
-	switch {
-	case errors.As(err, &protocol):
-		return r.reply(protocol.Status, protocol.Detail)
-	case timedOut(err):
-		return r.reply(408, "stream timeout")
-	default:
-		return r.reply(400, "the request's body ended early")
-	}
-}
-
-func timedOut(err error) bool {
-	var network net.Error
-	return errors.As(err, &network) && network.Timeout()
 }
 
 func (r *router) reply(status int, body string) *httpfilter.Reply {

@@ -1,0 +1,79 @@
+package router
+
+import (
+	"errors"
+	"io"
+	"net"
+
+	"github.com/weirproxy/weir/services/proxy/internal/http1"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
+)
+
+// resendable says whether the request failed on a connection that its server
+// had closed for being idle, and may be sent again: nothing came back, and
+// doing it twice does no more than doing it once.
+func (r *router) resendable(s *stream.Stream, err error) bool {
+	if err == nil || !r.conn.Reused || s.Request.Body != nil || r.conn.Reader.Buffered() {
+		return false
+	}
+	var protocol *http1.ProtocolError
+	if errors.As(err, &protocol) || timedOut(err) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return false
+	}
+	switch string(s.Request.Method) {
+	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
+		return true
+	}
+	return false
+}
+
+// failed makes the reply for an exchange that broke before the response's
+// head, with Envoy's statuses and texts. An upload that still runs ends with
+// the connection, or when the client's body is cut off; Done waits for it.
+func (r *router) failed(err error) *httpfilter.Reply {
+	connected := r.conn != nil
+	r.discard()
+	client := r.brokenOff.Load()
+	if client == nil {
+		errors.As(err, &client)
+	}
+	if client != nil {
+		return r.clientFailed(client.error)
+	}
+	const reset = "upstream connect error or disconnect/reset before headers. reset reason: "
+	var protocol *http1.ProtocolError
+	switch {
+	case !connected:
+		r.cluster.Stats.ConnectFailures.Inc()
+		r.host.Stats.ConnectFailures.Add(1)
+		return r.reply(503, reset+"remote connection failure")
+	case errors.As(err, &protocol):
+		r.cluster.Stats.ProtocolErrors.Inc()
+		return r.reply(502, reset+"protocol error")
+	case timedOut(err):
+		r.cluster.Stats.RequestTimeouts.Inc()
+		return r.reply(504, "upstream request timeout")
+	default:
+		r.cluster.Stats.RequestResets.Inc()
+		return r.reply(503, reset+"connection termination")
+	}
+}
+
+// clientFailed makes the reply for a request whose body failed.
+func (r *router) clientFailed(err error) *httpfilter.Reply {
+	var protocol *http1.ProtocolError
+	switch {
+	case errors.As(err, &protocol):
+		return r.reply(protocol.Status, protocol.Detail)
+	case timedOut(err):
+		return r.reply(408, "stream timeout")
+	default:
+		return r.reply(400, "the request's body ended early")
+	}
+}
+
+func timedOut(err error) bool {
+	var network net.Error
+	return errors.As(err, &network) && network.Timeout()
+}

@@ -1,0 +1,90 @@
+package router
+
+import (
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"github.com/weirproxy/weir/services/proxy/internal/connpool"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
+)
+
+// sendReady sends the head, and what of the body is here already up to a
+// buffer's size, so that small requests go out in one write. It says whether
+// that was all.
+func (r *router) sendReady(s *stream.Stream) (ended bool, err error) {
+	const most = 16 << 10
+	ended = s.Request.Body == nil
+	for sent := 0; !ended && sent < most && s.Request.Body.Ready(); {
+		chunk, err := s.Request.Body.Next()
+		if errors.Is(err, io.EOF) {
+			ended = true
+			break
+		}
+		if err != nil {
+			return false, &clientError{err}
+		}
+		sent += len(chunk)
+		if err := r.conn.Writer.WriteChunk(chunk); err != nil {
+			return false, err
+		}
+	}
+	if ended {
+		r.conn.Writer.Finish()
+	}
+	return ended, r.conn.Writer.Flush()
+}
+
+// upload sends the rest of the body as it comes. The response is read at the
+// same time, since a server may answer before it has read the request.
+func (r *router) upload(s *stream.Stream, conn *connpool.Conn) {
+	err := r.sendRest(s.Request.Body, conn)
+	if err == nil {
+		r.await(conn, s.Route.Timeout)
+	}
+	var client *clientError
+	if errors.As(err, &client) {
+		// The upstream must not take what it got for the whole request; its
+		// close ends the wait for the response too.
+		r.brokenOff.Store(client)
+		_ = conn.Close()
+	}
+	r.uploaded <- err == nil
+}
+
+func (r *router) sendRest(body message.Body, conn *connpool.Conn) error {
+	for {
+		if !body.Ready() {
+			if err := conn.Writer.Flush(); err != nil {
+				return err
+			}
+		}
+		chunk, err := body.Next()
+		if errors.Is(err, io.EOF) {
+			conn.Writer.Finish()
+			return conn.Writer.Flush()
+		}
+		if err != nil {
+			return &clientError{err}
+		}
+		if err := conn.Writer.WriteChunk(chunk); err != nil {
+			return err
+		}
+	}
+}
+
+// clientError is a request body that broke off or was malformed.
+type clientError struct{ error }
+
+func (e *clientError) Unwrap() error { return e.error }
+
+// await bounds the rest of the exchange, from the end of the request on.
+func (r *router) await(conn net.Conn, timeout time.Duration) {
+	deadline := time.Time{}
+	if timeout > 0 {
+		deadline = time.Now().Add(timeout)
+	}
+	_ = conn.SetReadDeadline(deadline) // fails only once closed, as the next read will
+}

@@ -1,0 +1,106 @@
+package hcm
+
+import (
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weirproxy/weir/services/proxy/internal/message"
+)
+
+// requestBody is the body of the request as the filters pull it. It answers
+// "Expect: 100-continue" when the first of them wants the body, so that a
+// request which a filter refuses need not send it.
+type requestBody struct {
+	connection *connection
+	inner      message.Body
+	pulled     atomic.Bool // Next was called
+	ended      atomic.Bool // inner is at its end
+	failed     atomic.Bool // inner broke off
+
+	// interim orders the 100 of a pull against the final response, which may
+	// come from another goroutine.
+	interim sync.Mutex
+	expects bool
+}
+
+// begin takes over the body of the request that was just read.
+func (b *requestBody) begin(r *message.Request) {
+	b.inner, b.expects = r.Body, r.ExpectContinue && r.Body != nil
+	b.pulled.Store(false)
+	b.failed.Store(false)
+	b.ended.Store(r.Body == nil)
+	if r.Body != nil {
+		r.Body = b
+	}
+}
+
+// Next implements message.Body.
+func (b *requestBody) Next() ([]byte, error) {
+	b.pulled.Store(true)
+	if err := b.sendContinue(); err != nil {
+		return nil, err
+	}
+	chunk, err := b.inner.Next()
+	switch {
+	case err == nil:
+		b.connection.extend(time.Now(), b.connection.manager.streamIdleTimeout)
+	case errors.Is(err, io.EOF):
+		b.ended.Store(true)
+	default:
+		b.failed.Store(true)
+	}
+	return chunk, err
+}
+
+// Ready implements message.Body.
+func (b *requestBody) Ready() bool { return b.inner.Ready() }
+
+func (b *requestBody) sendContinue() error {
+	b.interim.Lock()
+	defer b.interim.Unlock()
+	if !b.expects {
+		return nil
+	}
+	b.expects = false
+	if b.inner.Ready() { // the client did not wait
+		return nil
+	}
+	return b.connection.writer.WriteContinue()
+}
+
+// refuseContinue makes sure that no 100 follows the final response.
+func (b *requestBody) refuseContinue() {
+	b.interim.Lock()
+	defer b.interim.Unlock()
+	b.expects = false
+}
+
+// finished says whether the body was pulled to its end.
+func (b *requestBody) finished() bool { return b.ended.Load() }
+
+// settle says, before the response is written, whether the connection can
+// carry another request after it. A body that nobody wanted is dropped if it
+// is here already; else the connection has to go. While the router still pulls
+// the answer is yes, and may turn out wrong: then the connection is closed
+// without having been announced.
+func (b *requestBody) settle() bool {
+	if b.failed.Load() {
+		return false
+	}
+	if b.finished() || b.pulled.Load() {
+		return true
+	}
+	if b.expects { // nobody else can change it, as nobody pulls
+		return false
+	}
+	for b.inner.Ready() {
+		if _, err := b.inner.Next(); err != nil {
+			b.ended.Store(errors.Is(err, io.EOF))
+			return b.finished()
+		}
+	}
+	return false
+}
