@@ -1,9 +1,12 @@
 package harness
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -55,6 +58,11 @@ func Send(client *http.Client, r Request) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
+	return read(response)
+}
+
+// read reads an answer to its end and closes it.
+func read(response *http.Response) (Answer, error) {
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
 	if err != nil {
@@ -67,6 +75,30 @@ func Send(client *http.Client, r Request) (Answer, error) {
 		Instance: response.Header.Get("X-Echo-Instance"),
 	}, nil
 }
+
+// SendRaw sends bytes on a connection of their own and reads one answer. closed
+// says whether the connection was closed after it.
+func SendRaw(t testing.TB, address, text string) (answer Answer, closed bool) {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	require.NoError(t, err)
+	defer conn.Close()
+	require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+	_, err = io.WriteString(conn, text)
+	require.NoError(t, err)
+	method, _, _ := strings.Cut(text, " ")
+	reader := bufio.NewReader(conn)
+	response, err := http.ReadResponse(reader, &http.Request{Method: method})
+	require.NoError(t, err)
+	answer, err = read(response)
+	require.NoError(t, err)
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(rawPatience)))
+	_, err = reader.ReadByte()
+	return answer, errors.Is(err, io.EOF)
+}
+
+// rawPatience is how long SendRaw looks for a close.
+const rawPatience = 300 * time.Millisecond
 
 // loadWorkers send at once; each pauses for loadPause after an answer, so that
 // load leaves a small machine something for the programs under test.

@@ -56,7 +56,7 @@ func envoyReady(p *Process) Addresses {
 	for line := range strings.Lines(ask(addresses["admin"], "/listeners")) {
 		name, address, ok := strings.Cut(strings.TrimSpace(line), "::")
 		require.True(p.t, ok, "a line of Envoy's /listeners: %q", line)
-		addresses[name] = strings.Replace(address, "0.0.0.0:", "127.0.0.1:", 1)
+		addresses[name] = reachable(address)
 	}
 	return addresses
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -135,7 +136,20 @@ func (p *Process) awaitReady() {
 		text, err := os.ReadFile(p.readyFile())
 		return err == nil && json.Unmarshal(text, &addresses) == nil
 	})
+	for listener, address := range addresses {
+		addresses[listener] = reachable(address)
+	}
 	p.Addresses = addresses
+}
+
+// reachable returns an address of loopback for one that is bound on every
+// interface.
+func reachable(address string) string {
+	bound, err := netip.ParseAddrPort(address)
+	if err != nil || !bound.Addr().IsUnspecified() {
+		return address
+	}
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), bound.Port()).String()
 }
 
 // await waits for a condition that the program is to bring about, and fails the
