@@ -44,7 +44,7 @@ func Main(args []string, version string) int {
 		printFlags(os.Stdout)
 		return 0
 	case errors.Is(err, errVersion):
-		fmt.Println(daemon.Version(version))
+		fmt.Println("discovery-agent", daemon.Version(version))
 		return 0
 	case err != nil:
 		fmt.Fprintf(os.Stderr, "discovery-agent: %v; --help shows what there is\n", err)

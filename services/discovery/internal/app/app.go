@@ -7,12 +7,10 @@ package app
 import (
 	"context"
 	"encoding/json"
-	"errors"
+	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -28,11 +26,11 @@ import (
 // App is one instance of the service.
 type App struct {
 	group     daemon.Group
-	addresses map[string]string
+	listeners daemon.Listeners
 }
 
 // Addrs is the bound addresses by listener: http, xds and admin.
-func (a *App) Addrs() map[string]string { return a.addresses }
+func (a *App) Addrs() map[string]string { return a.listeners.Addrs() }
 
 // Run serves until ctx ends, then drains. The error joins those of the parts
 // that failed.
@@ -46,33 +44,21 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	a := &App{addresses: map[string]string{}}
+	a := &App{}
 	a.group = daemon.Group{Log: log, Grace: o.DrainGrace, Deadline: o.DrainDeadline}
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
-	var undo []func()
-	defer func() {
-		if err != nil {
-			for _, u := range undo {
-				u()
-			}
-		}
-	}()
-	listen := func(name, address, setting string) (net.Listener, error) {
-		l, err := daemon.Listen(address, setting)
-		if err == nil {
-			undo = append(undo, func() { _ = l.Close() })
-			a.addresses[name] = l.Addr().String()
-		}
-		return l, err
-	}
-
 	store, err := builtin.OpenStore(o.Store, builtin.StoreOptions{SnapshotInterval: o.SnapshotInterval, Log: log})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("DISCOVERY_STORE: %w", err)
 	}
-	undo = append(undo, func() { _ = store.Close() })
+	defer func() {
+		if err != nil {
+			a.listeners.Close()
+			_ = store.Close()
+		}
+	}()
 	a.group.Add(daemon.Part{Name: "store", Stop: func(context.Context) error { return store.Close() }})
 
 	hosts := registry.New(registry.Options{
@@ -83,17 +69,17 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 		WarmUp:                o.WarmUp,
 		EmptyServiceRetention: o.EmptyServiceRetention,
 	})
-	a.group.Add(loop("registry", hosts.Run))
+	a.group.Add(daemon.Background("registry", hosts.Run))
 
 	state := &serviceState{registry: hosts}
-	adminListener, err := listen("admin", o.AdminAddress, "DISCOVERY_ADMIN_ADDRESS")
+	adminListener, err := a.listeners.Open("admin", o.AdminAddress, "DISCOVERY_ADMIN_ADDRESS")
 	if err != nil {
 		return nil, err
 	}
 	operators := admin.New(adminListener, admin.Options{Name: "discovery", State: state.get, Metrics: metrics, Log: log})
 	a.group.Add(daemon.Part{Name: "admin listener", Run: operators.Serve, Stop: operators.Stop})
 
-	xdsListener, err := listen("xds", o.XDSAddress, "DISCOVERY_XDS_ADDRESS")
+	xdsListener, err := a.listeners.Open("xds", o.XDSAddress, "DISCOVERY_XDS_ADDRESS")
 	if err != nil {
 		return nil, err
 	}
@@ -111,11 +97,11 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	operators.Handle("GET /xds", "open streams: who, what they have, what they refused", server.StatusHandler())
 	a.group.Add(daemon.Part{Name: "xds listener", Run: server.Serve, Stop: server.Stop})
 
-	httpListener, err := listen("http", o.httpAddress(), o.httpSetting())
+	httpListener, err := a.listeners.Open("http", o.httpAddress(), o.httpSetting())
 	if err != nil {
 		return nil, err
 	}
-	a.group.Add(serveREST(httpListener, log, v1.Handler(v1.Options{
+	a.group.Add(daemon.ServeHTTP("http listener", httpListener, v1.Handler(v1.Options{
 		Registry:     hosts,
 		Env:          o.Env,
 		TTL:          o.hostTTL(),
@@ -123,61 +109,14 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 		AutoIPRanges: o.AutoIPRanges,
 		Metrics:      metrics,
 		Log:          log,
-	})))
+	}), log))
 
 	// Last, so that it is the first to hear of the stop.
 	a.group.Add(daemon.Part{Name: "readiness", Drain: func() { state.stopping.Store(true) }})
 
-	log.Info("listening", "http", a.addresses["http"], "xds", a.addresses["xds"], "admin", a.addresses["admin"], "store", o.Store)
+	addresses := a.Addrs()
+	log.Info("listening", "http", addresses["http"], "xds", addresses["xds"], "admin", addresses["admin"], "store", o.Store)
 	return a, nil
-}
-
-// loop makes a part of something that runs until its context ends. Its Stop
-// waits for that, since what it does last may need the parts before it.
-func loop(name string, run func(context.Context) error) daemon.Part {
-	running, stop := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	return daemon.Part{
-		Name: name,
-		Run: func() error {
-			defer close(ended)
-			return run(running)
-		},
-		Stop: func(ctx context.Context) error {
-			stop()
-			select {
-			case <-ended:
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		},
-	}
-}
-
-// serveREST makes the part that serves handler on l.
-func serveREST(l net.Listener, log *slog.Logger, handler http.Handler) daemon.Part {
-	server := &http.Server{
-		Handler:     handler,
-		ReadTimeout: 10 * time.Second,
-		IdleTimeout: 2 * time.Minute,
-		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-	}
-	return daemon.Part{
-		Name: "http listener",
-		Run: func() error {
-			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-				return err
-			}
-			return nil
-		},
-		Stop: func(ctx context.Context) error {
-			if err := server.Shutdown(ctx); err != nil {
-				return server.Close()
-			}
-			return nil
-		},
-	}
 }
 
 // serviceState is what /ready tells.

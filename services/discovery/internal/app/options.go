@@ -46,7 +46,7 @@ type Options struct {
 const defaultHTTPAddress = "0.0.0.0:8090"
 
 // httpAddress is where REST is served.
-func (o *Options) httpAddress() string {
+func (o Options) httpAddress() string {
 	if o.Port == 0 || o.HTTPAddress != defaultHTTPAddress {
 		return o.HTTPAddress
 	}
@@ -54,22 +54,23 @@ func (o *Options) httpAddress() string {
 }
 
 // httpSetting names the variable that moves the REST listener.
-func (o *Options) httpSetting() string {
+func (o Options) httpSetting() string {
 	if o.httpAddress() != o.HTTPAddress {
 		return "PORT"
 	}
 	return "DISCOVERY_HTTP_ADDRESS"
 }
 
-func (o *Options) logLevel() string {
+// logLevel is the level to log from, and the variable that says so.
+func (o Options) logLevel() (level, variable string) {
 	if o.LogLevel != "" {
-		return o.LogLevel
+		return o.LogLevel, "DISCOVERY_LOG_LEVEL"
 	}
-	return o.AnyLogLevel
+	return o.AnyLogLevel, "LOG_LEVEL"
 }
 
 // identifier names this replica.
-func (o *Options) identifier() string {
+func (o Options) identifier() string {
 	if o.Identifier != "" {
 		return o.Identifier
 	}
@@ -81,11 +82,11 @@ func (o *Options) identifier() string {
 }
 
 // hostTTL is HOST_TTL as a duration.
-func (o *Options) hostTTL() time.Duration { return time.Duration(o.HostTTL) * time.Second }
+func (o Options) hostTTL() time.Duration { return time.Duration(o.HostTTL) * time.Second }
 
 // check returns an error for each value that its type alone does not rule out,
 // joined. Each names the variable and the value.
-func (o *Options) check() error {
+func (o Options) check() error {
 	var errs []error
 	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if o.Port < 0 || o.Port > 65535 {

@@ -8,6 +8,7 @@ package xds
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"sync"
@@ -90,6 +91,9 @@ func (s *Server) Serve() error {
 	err := s.grpc.Serve(s.listener)
 	cancel()
 	hub.Wait()
+	if errors.Is(err, grpc.ErrServerStopped) { // before it began
+		return nil
+	}
 	return err
 }
 

@@ -1,0 +1,208 @@
+package app_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/weirproxy/weir/internal/environ"
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/discovery/internal/app"
+)
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
+const (
+	clusterURL  = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+	endpointURL = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+)
+
+// options are the defaults, on free ports of loopback.
+func options(t testing.TB) app.Options {
+	t.Helper()
+	var o app.Options
+	require.NoError(t, environ.Load(&o))
+	o.HTTPAddress, o.XDSAddress, o.AdminAddress = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
+	o.DrainGrace = 0
+	return o
+}
+
+// running is a service in this process.
+type running struct {
+	addrs map[string]string
+	stop  func() // waits for its end
+}
+
+// start runs the service until the test ends, or stop is called.
+func start(t testing.TB, o app.Options) *running {
+	t.Helper()
+	a, err := app.New(o, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	// Ends with ctx; stop waits for it.
+	go func() { ended <- a.Run(ctx) }()
+	r := &running{addrs: a.Addrs()}
+	stopped := false
+	r.stop = func() {
+		if !stopped {
+			stopped = true
+			http.DefaultClient.CloseIdleConnections()
+			cancel()
+			require.NoError(t, <-ended)
+		}
+	}
+	t.Cleanup(r.stop)
+	servicetest.Eventually(t, "it is ready", func() bool {
+		status, _ := r.get(t, "admin", "/ready")
+		return status == 200
+	})
+	return r
+}
+
+// get asks the named HTTP listener and returns status and body.
+func (r *running) get(t testing.TB, listener, path string) (int, string) {
+	t.Helper()
+	resp, err := http.Get("http://" + r.addrs[listener] + path)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	return resp.StatusCode, string(body)
+}
+
+// register checks in a host of "echo" at a port of 127.0.0.1.
+func (r *running) register(t testing.TB, port, ttl string) {
+	t.Helper()
+	resp, err := http.PostForm("http://"+r.addrs["http"]+"/v1/registration/echo", url.Values{
+		"ip": {"127.0.0.1"}, "port": {port}, "revision": {"r1"}, "ttl": {ttl},
+		"tags": {`{"az":"a","region":"r","instance_id":"` + port + `"}`}})
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.Equal(t, 200, resp.StatusCode, "%s", body)
+}
+
+// watcher follows the endpoints of "echo" over ADS.
+type watcher struct {
+	stream discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesClient
+}
+
+func (r *running) watch(t testing.TB) *watcher {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	conn, err := grpc.NewClient(r.addrs["xds"], grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(t, err)
+	t.Cleanup(func() { cancel(); _ = conn.Close() })
+	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(ctx)
+	require.NoError(t, err)
+	w := &watcher{stream}
+	require.NoError(t, stream.Send(&discoveryv3.DiscoveryRequest{TypeUrl: clusterURL}))
+	require.NoError(t, stream.Send(&discoveryv3.DiscoveryRequest{TypeUrl: endpointURL, ResourceNames: []string{"echo"}}))
+	return w
+}
+
+// await reads and acknowledges responses until the endpoints are at ports.
+func (w *watcher) await(t testing.TB, ports ...uint32) {
+	t.Helper()
+	for {
+		response, err := w.stream.Recv()
+		require.NoError(t, err, "no endpoints at %v", ports)
+		ack := &discoveryv3.DiscoveryRequest{TypeUrl: response.GetTypeUrl(), ResponseNonce: response.GetNonce()}
+		if response.GetTypeUrl() == clusterURL {
+			require.NoError(t, w.stream.Send(ack))
+			continue
+		}
+		ack.ResourceNames = []string{"echo"}
+		require.NoError(t, w.stream.Send(ack))
+		var m endpointv3.ClusterLoadAssignment
+		require.NoError(t, response.GetResources()[0].UnmarshalTo(&m))
+		got := []uint32{}
+		for _, locality := range m.GetEndpoints() {
+			for _, e := range locality.GetLbEndpoints() {
+				got = append(got, e.GetEndpoint().GetAddress().GetSocketAddress().GetPortValue())
+			}
+		}
+		if len(got) == len(ports) {
+			require.ElementsMatch(t, ports, got)
+			return
+		}
+	}
+}
+
+func TestAHostThatChecksInIsSeenOverADSUntilItsTTLHasPassed(t *testing.T) {
+	r := start(t, options(t))
+	w := r.watch(t)
+	r.register(t, "8001", "60")
+	w.await(t, 8001)
+	begin := time.Now()
+	r.register(t, "8002", "1")
+	w.await(t, 8001, 8002)
+	w.await(t, 8001)
+	require.Less(t, time.Since(begin), 4*time.Second, "its TTL and 2s at most, and being told of it")
+	_, body := r.get(t, "http", "/v1/registration/echo")
+	require.Contains(t, body, `"port":8001`)
+	require.NotContains(t, body, `"port":8002`)
+}
+
+func TestHostsComeBackAfterARestart(t *testing.T) {
+	o := options(t)
+	o.Store = "file://" + filepath.Join(t.TempDir(), "hosts.snapshot")
+	r := start(t, o)
+	r.register(t, "8001", "60")
+	r.stop()
+	r = start(t, o)
+	r.watch(t).await(t, 8001)
+	_, body := r.get(t, "http", "/v1/registration/echo")
+	require.Contains(t, body, `"port":8001`)
+}
+
+func TestABrokenSnapshotDoesNotStopTheStart(t *testing.T) {
+	o := options(t)
+	path := filepath.Join(t.TempDir(), "hosts.snapshot")
+	require.NoError(t, os.WriteFile(path, []byte("{"), 0o600))
+	o.Store = "file://" + path
+	r := start(t, o)
+	r.register(t, "8001", "60")
+	r.watch(t).await(t, 8001)
+}
+
+func TestOperatorsSeeServicesStreamsAndMetrics(t *testing.T) {
+	r := start(t, options(t))
+	r.register(t, "8001", "60")
+	w := r.watch(t)
+	w.await(t, 8001)
+	for path, want := range map[string]string{
+		"/healthz":  "ok",
+		"/ready":    "ready",
+		"/registry": `"echo": 1`,
+		"/xds":      `"endpoints": {`,
+		"/metrics":  "discovery_hosts 1\n",
+		"/":         "/xds",
+	} {
+		status, body := r.get(t, "admin", path)
+		require.Equal(t, 200, status, path)
+		require.Contains(t, body, want, path)
+	}
+}
+
+func TestMetricsAreThoseOfTheGoldenFile(t *testing.T) {
+	heads := regexp.MustCompile(`(?m)^# (HELP|TYPE) discovery_.*\n`)
+	_, body := start(t, options(t)).get(t, "admin", "/metrics")
+	servicetest.Golden(t, "testdata/metrics.txt", []byte(strings.Join(heads.FindAllString(body, -1), "")))
+}

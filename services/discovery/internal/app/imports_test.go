@@ -1,0 +1,28 @@
+package app_test
+
+import (
+	"testing"
+
+	"github.com/weirproxy/weir/internal/archtest"
+)
+
+// TestImports holds the direction of imports: a command runs one package, the
+// app wires everything, faces and stores know the registry and not each other.
+func TestImports(t *testing.T) {
+	archtest.Check(t, "github.com/weirproxy/weir/services/discovery", archtest.Edges{
+		"cmd/discovery":       {"internal/app"},
+		"cmd/discovery-agent": {"internal/agent"},
+		"internal/agent":      {"weir/internal/daemon"},
+		"internal/app": {
+			"internal/builtin", "internal/registry", "internal/rest/v1", "internal/xds",
+			"weir/internal/admin", "weir/internal/command", "weir/internal/daemon",
+		},
+		"internal/builtin":         {"internal/registry", "internal/store/*"},
+		"internal/registry":        {},
+		"internal/rest/v1":         {"internal/registry"},
+		"internal/xds":             {"internal/registry"},
+		"internal/store/memory":    {"internal/registry"},
+		"internal/store/file":      {"internal/registry"},
+		"internal/store/storetest": {"internal/registry"},
+	})
+}

@@ -1,0 +1,105 @@
+package app_test
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/environ"
+	"github.com/weirproxy/weir/services/discovery/internal/app"
+)
+
+func TestASettingThatCannotBeIsRefused(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	address := taken.Addr().String()
+	for name, test := range map[string]struct {
+		change func(*app.Options)
+		want   string
+	}{
+		"a port out of range":       {func(o *app.Options) { o.Port = 65536 }, "PORT=65536: not a port"},
+		"an HTTP port in use":       {func(o *app.Options) { o.HTTPAddress = address }, "listen on " + address + ": the port is in use; DISCOVERY_HTTP_ADDRESS moves it"},
+		"an xDS port in use":        {func(o *app.Options) { o.XDSAddress = address }, "listen on " + address + ": the port is in use; DISCOVERY_XDS_ADDRESS moves it"},
+		"an admin port in use":      {func(o *app.Options) { o.AdminAddress = address }, "listen on " + address + ": the port is in use; DISCOVERY_ADMIN_ADDRESS moves it"},
+		"an unknown store":          {func(o *app.Options) { o.Store = "tape:" }, `DISCOVERY_STORE: store "tape:": not one of memory:, file:///path`},
+		"no ttl":                    {func(o *app.Options) { o.HostTTL = 0 }, "HOST_TTL=0: below 1 second"},
+		"a ttl above the longest":   {func(o *app.Options) { o.HostTTL = 7200 }, "HOST_TTL=7200: above DISCOVERY_MAX_TTL=1h0m0s"},
+		"a range that is none":      {func(o *app.Options) { o.AutoIPRanges = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/8")} }, "DISCOVERY_AUTO_IP_RANGES: 10.1.0.0/8: the range of that is 10.0.0.0/8"},
+		"no streams":                {func(o *app.Options) { o.XDSMaxStreams = 0 }, "DISCOVERY_XDS_MAX_STREAMS=0: below 1"},
+		"too keen a keepalive":      {func(o *app.Options) { o.XDSKeepalive = 1 }, "DISCOVERY_XDS_KEEPALIVE=1ns: below 1s"},
+		"a debounce without an end": {func(o *app.Options) { o.DebounceLongest = 1 }, "DISCOVERY_DEBOUNCE_LONGEST=1ns: below DISCOVERY_DEBOUNCE_QUIET=100ms"},
+		"no sweep":                  {func(o *app.Options) { o.SweepInterval = 0 }, "DISCOVERY_SWEEP_INTERVAL=0s: not above 0"},
+		"no snapshot, no deadline, and a grace below 0": {func(o *app.Options) { o.SnapshotInterval, o.DrainDeadline, o.DrainGrace = 0, 0, -1 },
+			"DISCOVERY_SNAPSHOT_INTERVAL=0s: not above 0\nDISCOVERY_DRAIN_DEADLINE=0s: not above 0\nDISCOVERY_DRAIN_GRACE=-1ns: below 0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := options(t)
+			test.change(&o)
+			_, err := app.New(o, slog.New(slog.DiscardHandler))
+			require.EqualError(t, err, test.want)
+		})
+	}
+}
+
+func TestPORTMovesTheRESTListenerUnlessAnAddressIsGiven(t *testing.T) {
+	taken, err := net.Listen("tcp", "0.0.0.0:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	port := taken.Addr().(*net.TCPAddr).Port
+	o := options(t)
+	o.Port, o.HTTPAddress = port, "0.0.0.0:8090"
+	_, err = app.New(o, slog.New(slog.DiscardHandler))
+	require.EqualError(t, err, "listen on 0.0.0.0:"+strconv.Itoa(port)+": the port is in use; PORT moves it")
+	o.HTTPAddress = "127.0.0.1:0"
+	start(t, o)
+}
+
+// The README's table of settings says what the struct says.
+func TestTheREADMEListsEverySetting(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	rows := regexp.MustCompile("(?m)^\\| `[A-Z_]+` \\|.*$").FindAllString(string(text), -1)
+	var want []string
+	for _, v := range environ.Variables(app.Options{}) {
+		byDefault := ""
+		if v.Default != "" {
+			byDefault = "`" + v.Default + "`"
+		}
+		want = append(want, fmt.Sprintf("| `%s` | %s | %s |", v.Name, byDefault, v.Meaning))
+	}
+	require.Equal(t, strings.Join(want, "\n"), strings.Join(rows, "\n"))
+}
+
+func TestMainExits(t *testing.T) {
+	t.Setenv("DISCOVERY_ADMIN_ADDRESS", "127.0.0.1:1")
+	for _, test := range []struct {
+		args []string
+		want int
+	}{
+		{[]string{"--help"}, 0},
+		{[]string{"--version"}, 0},
+		{[]string{"--unknown"}, 2},
+		{[]string{"healthcheck"}, 1}, // nothing listens there
+	} {
+		t.Run(strings.Join(test.args, "_"), func(t *testing.T) {
+			require.Equal(t, test.want, app.Main(test.args, "v1.2.3"))
+		})
+	}
+}
+
+func TestMainRefusesABadEnvironment(t *testing.T) {
+	t.Setenv("HOST_TTL", "soon")
+	require.Equal(t, 1, app.Main(nil, ""))
+	t.Setenv("HOST_TTL", "1")
+	t.Setenv("LOG_LEVEL", "loud")
+	require.Equal(t, 1, app.Main(nil, ""))
+}
