@@ -13,8 +13,10 @@ MODULES  := internal proto services/ratelimit services/discovery services/proxy 
 BINARIES := ./services/ratelimit/cmd/... ./services/discovery/cmd/... ./services/proxy/cmd/... ./integration/cmd/...
 TEST     := go test $(if $(RACE),-race)
 
-# Where tests find the Envoy that `make peers` installs.
+# Where tests find the Envoy that `make peers` installs, and what `make build`
+# built, which they would build themselves otherwise.
 export ENVOY ?= $(wildcard $(CURDIR)/bin/envoy)
+e2e conformance bench: export WEIR_BINARIES := $(CURDIR)/bin
 
 .PHONY: help build up down test peers e2e conformance bench fuzz generate lint fmt tools clean
 
