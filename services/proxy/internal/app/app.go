@@ -181,13 +181,12 @@ func (a *App) Run(ctx context.Context) error {
 	// Added after the listeners, so that its stop, which opens the gate, comes
 	// before theirs.
 	group.Add(daemon.Background("start", func(ctx context.Context) error {
-		err := a.awaitClusters(ctx)
+		a.awaitClusters(ctx)
 		close(serving)
-		if err != nil {
-			return nil // told to stop before it was live
-		}
-		if err := a.goLive(); err != nil {
-			return err
+		if ctx.Err() == nil {
+			if err := a.goLive(); err != nil {
+				return err
+			}
 		}
 		<-ctx.Done()
 		return nil
@@ -197,17 +196,15 @@ func (a *App) Run(ctx context.Context) error {
 }
 
 // awaitClusters waits for the clusters that the start needs, each within its
-// own time. The error is that of ctx.
-func (a *App) awaitClusters(ctx context.Context) error {
+// own time, or until ctx ends.
+func (a *App) awaitClusters(ctx context.Context) {
 	if cds := a.boot.CDS; cds != nil && cds.InitialFetchTimeout > 0 {
 		patience := time.AfterFunc(cds.InitialFetchTimeout, a.clusters.StopWaiting)
 		defer patience.Stop()
 	}
 	select {
 	case <-a.clusters.Started():
-		return nil
 	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 

@@ -94,9 +94,9 @@ func Parse(message *clusterv3.Cluster, at strict.Path, policies []Policy, report
 	default:
 		report.Add(at.Field("type"), "%s is not supported: use STATIC or EDS", message.GetType())
 	}
-	for key, any := range message.GetTypedExtensionProtocolOptions() {
+	for key, packed := range message.GetTypedExtensionProtocolOptions() {
 		at := at.Field("typed_extension_protocol_options").Key(key)
-		options, err := strict.Unpack(any)
+		options, err := strict.Unpack(packed)
 		protocol, ok := options.(*upstreamsv3.HttpProtocolOptions)
 		if key != protocolOptions || err != nil || !ok {
 			report.Add(at, "only %s is supported", protocolOptions)

@@ -139,7 +139,9 @@ func (t *Table) parseVirtualHost(v *routev3.VirtualHost, at strict.Path, report 
 			}
 		}
 		entry.RateLimits = descriptor.Parse(action.GetRateLimits(), actionAt.Field("rate_limits"), report)
-		if len(entry.RateLimits) == 0 || action.GetIncludeVhRateLimits().GetValue() {
+		//nolint:staticcheck // deprecated, but Envoy accepts it and so do we
+		include := action.GetIncludeVhRateLimits().GetValue()
+		if len(entry.RateLimits) == 0 || include {
 			entry.RateLimits = append(entry.RateLimits, shared...)
 		}
 		host.routes = append(host.routes, entry)

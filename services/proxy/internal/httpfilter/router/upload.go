@@ -44,8 +44,7 @@ func (r *router) upload(s *stream.Stream, conn *connpool.Conn) {
 	if err == nil {
 		r.await(conn, s.Route.Timeout)
 	}
-	var client *clientError
-	if errors.As(err, &client) {
+	if client, ok := errors.AsType[*clientError](err); ok {
 		// The upstream must not take what it got for the whole request; its
 		// close ends the wait for the response too.
 		r.brokenOff.Store(client)

@@ -546,7 +546,7 @@ func TestRequestOnAConnectionThatItsServerClosedIsSentAgain(t *testing.T) {
 				server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 			}
 			response, _ := client.response(c.method)
-			require.Equal(t, c.again, response.StatusCode == 200, response.Status)
+			require.Equal(t, c.again, response.StatusCode == http.StatusOK, response.Status)
 			require.Equal(t, c.again, p.stat("cluster.up.upstream_rq_resend") == 1)
 		})
 	}

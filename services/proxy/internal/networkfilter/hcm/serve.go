@@ -184,7 +184,7 @@ func (c *connection) setDeadline(at time.Time) {
 // refuse answers a request whose head is malformed, or of a client that took
 // too long over it, and gives the connection up.
 func (c *connection) refuse(err error) bool {
-	status := 0
+	var status int
 	var protocol *http1.ProtocolError
 	var timeout net.Error
 	switch {
