@@ -129,7 +129,7 @@ func TestCommandLine(t *testing.T) {
 		"--version":          {[]string{"--version"}, "proxy v1", ""},
 		"--help":             {[]string{"--help"}, "--mode validate", ""},
 		"validates":          {[]string{"-c", "testdata/good.yaml", "--mode", "validate"}, "configuration OK", ""},
-		"finds faults":       {[]string{"-c", "testdata/broken.yaml", "--mode", "validate"}, "", "testdata/broken.yaml:36:"},
+		"finds faults":       {[]string{"-c", "testdata/broken.yaml", "--mode", "validate"}, "", "testdata/broken.yaml:3:50 "},
 		"no such file":       {[]string{"-c", "testdata/none.yaml"}, "", "read the bootstrap: open testdata/none.yaml: no such file or directory"},
 		"no file":            {nil, "", "no bootstrap: give one with -c FILE"},
 		"an unknown flag":    {[]string{"--speed", "9"}, "", "flag provided but not defined: -speed; --help lists the flags"},

@@ -45,7 +45,7 @@ func configure(o Options, log *slog.Logger, services func(names []string)) (*con
 		return nil, err
 	}
 	c := &configuration{boot: boot, registry: stats.NewRegistry()}
-	static := map[string]*cluster.Config{}
+	static := staticClusters{}
 	for _, entry := range boot.Clusters {
 		config := cluster.Parse(entry.Message, entry.At, builtin.LoadBalancers(), report)
 		if static[config.Name] != nil {
@@ -55,7 +55,7 @@ func configure(o Options, log *slog.Logger, services func(names []string)) (*con
 		c.static = append(c.static, config)
 	}
 	if boot.ADS != nil {
-		checkADS(boot.ADS, static[boot.ADS.Cluster], report)
+		static.checkADS(boot.ADS, report)
 	}
 
 	c.clusters = cluster.NewManager(cluster.ManagerOptions{
@@ -64,7 +64,8 @@ func configure(o Options, log *slog.Logger, services func(names []string)) (*con
 	c.limits = rlsclient.New(c.clusters)
 	filters := builtin.NetworkFilters(builtin.Dependencies{
 		Clusters: c.clusters, RateLimits: c.limits, Stats: c.registry,
-		StaticCluster: func(name string) bool { return static[name] != nil },
+		StaticCluster:    func(name string) bool { return static[name] != nil },
+		CheckGRPCCluster: static.checkGRPC,
 	})
 	names := map[string]bool{}
 	for _, entry := range boot.Listeners {
@@ -94,15 +95,25 @@ func load(o Options, schema *strict.Schema) (*bootstrap.Bootstrap, *strict.Repor
 	return boot, report, nil
 }
 
+// staticClusters are the clusters of the bootstrap by name.
+type staticClusters map[string]*cluster.Config
+
+// checkGRPC holds a cluster to what gRPC needs: it is in the bootstrap, as
+// Envoy wants it too, and speaks HTTP/2.
+func (s staticClusters) checkGRPC(name string, at strict.Path, report *strict.Report) {
+	switch config := s[name]; {
+	case config == nil:
+		report.Add(at, "unknown cluster %q: the cluster of a gRPC service must be in the bootstrap", name)
+	case !config.HTTP2:
+		report.Add(at, "cluster %q needs http2_protocol_options in its typed_extension_protocol_options, since gRPC is HTTP/2", name)
+	}
+}
+
 // checkADS holds the control plane's cluster to what is needed to reach it
 // before there is any xDS.
-func checkADS(ads *bootstrap.ADS, serving *cluster.Config, report *strict.Report) {
-	switch {
-	case serving == nil:
-		report.Add(ads.At, "unknown cluster %q: the control plane's cluster must be in the bootstrap", ads.Cluster)
-	case serving.ServiceName != "":
+func (s staticClusters) checkADS(ads *bootstrap.ADS, report *strict.Report) {
+	s.checkGRPC(ads.Cluster, ads.At, report)
+	if config := s[ads.Cluster]; config != nil && config.ServiceName != "" {
 		report.Add(ads.At, "cluster %q is of type EDS: the control plane's cluster must be STATIC", ads.Cluster)
-	case !serving.HTTP2:
-		report.Add(ads.At, "cluster %q needs http2_protocol_options in its typed_extension_protocol_options, since xDS is gRPC", ads.Cluster)
 	}
 }

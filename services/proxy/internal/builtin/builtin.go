@@ -29,12 +29,15 @@ type Dependencies struct {
 	Stats      *stats.Registry
 	// StaticCluster says whether the bootstrap has a cluster of that name.
 	StaticCluster func(name string) bool
+	// CheckGRPCCluster reports what is wrong with a cluster that a filter's
+	// gRPC service names.
+	CheckGRPCCluster func(name string, at strict.Path, report *strict.Report)
 }
 
 // HTTPFilters are the filters that can stand in http_filters.
 func HTTPFilters(d Dependencies) []httpfilter.Factory {
 	return []httpfilter.Factory{
-		&ratelimit.Factory{Services: d.RateLimits},
+		&ratelimit.Factory{Services: d.RateLimits, CheckCluster: d.CheckGRPCCluster},
 		router.Factory{},
 	}
 }

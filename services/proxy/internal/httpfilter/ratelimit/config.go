@@ -31,6 +31,9 @@ type Services interface {
 type Factory struct {
 	// Services answers the filters' calls.
 	Services Services
+	// CheckCluster reports what is wrong with the cluster of that name as one
+	// that gRPC is spoken to; nil checks nothing.
+	CheckCluster func(name string, at strict.Path, report *strict.Report)
 }
 
 // ConfigType implements httpfilter.Factory.
@@ -68,6 +71,9 @@ func (f Factory) Parse(message proto.Message, at strict.Path, report *strict.Rep
 		report.Add(at.Field("transport_api_version"), "%s is not supported: use V3", v)
 	}
 	c.cluster = service.GetGrpcService().GetEnvoyGrpc().GetClusterName()
+	if f.CheckCluster != nil && c.cluster != "" {
+		f.CheckCluster(c.cluster, at.Field("grpc_service").Field("envoy_grpc").Field("cluster_name"), report)
+	}
 	return c
 }
 
