@@ -121,7 +121,7 @@ type framing struct {
 	hosts        int
 	host         []byte
 	expect       bool
-	closes       bool // connection: close
+	closes       bool // connection: close, or proxy-connection
 	keepAlive    bool // connection: keep-alive
 	hasTransfer  bool
 	transferCode int // 0, or the status that refuses its transfer-encoding
@@ -215,6 +215,10 @@ func (f *framing) note(name, value []byte) (keep bool, err error) {
 		for token := range tokens(value) {
 			f.closes = f.closes || equalFold(token, "close")
 			f.keepAlive = f.keepAlive || equalFold(token, "keep-alive")
+		}
+	case "proxy-connection": // no standard's, but sent to proxies, and heeded by Envoy
+		for token := range tokens(value) {
+			f.closes = f.closes || equalFold(token, "close")
 		}
 	case "expect":
 		if equalFold(value, "100-continue") {

@@ -32,6 +32,7 @@ func TestRequestIsRead(t *testing.T) {
 		{"the last port", "GET / HTTP/1.1\nHost: a:65535\n\n", "GET / host=a:65535\n"},
 		{"connection: close", "GET / HTTP/1.1\nHost: a\nConnection: X-A , Close\n\n", "close: GET / host=a connection=X-A , Close\n"},
 		{"connection: close in the second of two", "GET / HTTP/1.1\nHost: a\nConnection: keep-alive\nConnection: close\n\n", "close: GET / host=a connection=keep-alive connection=close\n"},
+		{"proxy-connection: close", "GET / HTTP/1.1\nHost: a\nProxy-Connection: close\n\n", "close: GET / host=a proxy-connection=close\n"},
 		{"a token that only begins with close", "GET / HTTP/1.1\nHost: a\nConnection: closed\n\n", "GET / host=a connection=closed\n"},
 		{"expect: 100-continue", "PUT / HTTP/1.1\nHost: a\nExpect: 100-Continue\nContent-Length: 1\n\nb", "PUT / host=a content-length=1 (expects 100) | 1:b\n"},
 		{"expect: 100-continue beside another expectation", "PUT / HTTP/1.1\nHost: a\nExpect: 100-continue\nExpect: tea\nContent-Length: 1\n\nb", "PUT / host=a expect=tea content-length=1 (expects 100) | 1:b\n"},
