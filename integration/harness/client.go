@@ -3,7 +3,6 @@ package harness
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -76,8 +75,9 @@ func read(response *http.Response) (Answer, error) {
 	}, nil
 }
 
-// SendRaw sends bytes on a connection of their own and reads one answer. closed
-// says whether the connection was closed after it.
+// SendRaw sends bytes on a connection of their own and reads one answer, those
+// of 1xx left out. closed says that the answer announced the connection's end;
+// that it ends then is wanted.
 func SendRaw(t testing.TB, address, text string) (answer Answer, closed bool) {
 	t.Helper()
 	conn, err := net.Dial("tcp", address)
@@ -88,17 +88,22 @@ func SendRaw(t testing.TB, address, text string) (answer Answer, closed bool) {
 	require.NoError(t, err)
 	method, _, _ := strings.Cut(text, " ")
 	reader := bufio.NewReader(conn)
-	response, err := http.ReadResponse(reader, &http.Request{Method: method})
-	require.NoError(t, err)
-	answer, err = read(response)
-	require.NoError(t, err)
-	require.NoError(t, conn.SetReadDeadline(time.Now().Add(rawPatience)))
-	_, err = reader.ReadByte()
-	return answer, errors.Is(err, io.EOF)
+	for {
+		response, err := http.ReadResponse(reader, &http.Request{Method: method})
+		require.NoError(t, err)
+		answer, err = read(response)
+		require.NoError(t, err)
+		closed = response.Close
+		if answer.Status >= 200 {
+			break
+		}
+	}
+	if closed {
+		_, err = reader.ReadByte()
+		require.ErrorIs(t, err, io.EOF, "the connection ends as announced")
+	}
+	return answer, closed
 }
-
-// rawPatience is how long SendRaw looks for a close.
-const rawPatience = 300 * time.Millisecond
 
 // loadWorkers send at once; each pauses for loadPause after an answer, so that
 // load leaves a small machine something for the programs under test.
