@@ -12,11 +12,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -81,7 +79,7 @@ func Run(o Options, signals <-chan os.Signal, stdout, stderr io.Writer, log *slo
 	// Ends with registering, before the deregistration, which a late beat
 	// would undo.
 	beats.Go(func() {
-		if awaitPort(registering, o.dialAddress()) {
+		if registrar.awaitPort(registering) {
 			registrar.keepRegistered(registering)
 		}
 	})
@@ -135,33 +133,6 @@ func exitCode(err error, log *slog.Logger) int {
 		return killedBySignal + int(status.Signal())
 	}
 	return exit.ExitCode()
-}
-
-// dialAddress is where the program's port is tried.
-func (o *Options) dialAddress() string {
-	host := "localhost"
-	if o.IP.IsValid() {
-		host = o.IP.String()
-	}
-	return net.JoinHostPort(host, strconv.Itoa(int(o.Port)))
-}
-
-// portInterval is the time between two tries of the program's port.
-const portInterval = 50 * time.Millisecond
-
-// awaitPort waits until something accepts connections at address, and reports
-// whether it does before ctx ends.
-func awaitPort(ctx context.Context, address string) bool {
-	dialer := net.Dialer{Timeout: time.Second}
-	for {
-		if c, err := dialer.DialContext(ctx, "tcp", address); err == nil {
-			_ = c.Close()
-			return true
-		}
-		if !sleep(ctx, portInterval) {
-			return false
-		}
-	}
 }
 
 // sleep waits for d and reports whether it passed before ctx ended.

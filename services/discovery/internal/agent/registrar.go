@@ -45,6 +45,46 @@ func newRegistrar(o Options, log *slog.Logger) *registrar {
 	return &registrar{options: o, log: log, client: &http.Client{Timeout: min(beatTimeout, o.TTL)}}
 }
 
+// portInterval is the time between two tries of the program's port; after
+// portPatience it is said once that it does not answer.
+const (
+	portInterval = 50 * time.Millisecond
+	portPatience = 10 * time.Second
+)
+
+// awaitPort waits until the program takes connections where others will make
+// them, and reports whether it does before ctx ends.
+func (r *registrar) awaitPort(ctx context.Context) bool {
+	begin, said := time.Now(), false
+	for {
+		err := r.tryPort(ctx)
+		if err == nil {
+			return true
+		}
+		if !said && time.Since(begin) > portPatience {
+			said = true
+			r.log.Warn("the program is not registered yet: its port does not answer", "service", r.options.Service, "error", err)
+		}
+		if !sleep(ctx, portInterval) {
+			return false
+		}
+	}
+}
+
+// tryPort connects to the program once.
+func (r *registrar) tryPort(ctx context.Context) error {
+	ip, err := r.address(ctx, r.options.Discovery[r.current])
+	if err != nil {
+		return err
+	}
+	dialer := net.Dialer{Timeout: time.Second}
+	c, err := dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(ip, r.options.Port).String())
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}
+
 // keepRegistered beats until ctx ends. Only a change of what comes of it is
 // logged.
 func (r *registrar) keepRegistered(ctx context.Context) {

@@ -19,7 +19,7 @@ import (
 	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/services/discovery/internal/builtin"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
-	"github.com/weirproxy/weir/services/discovery/internal/rest/v1"
+	v1 "github.com/weirproxy/weir/services/discovery/internal/rest/v1"
 	"github.com/weirproxy/weir/services/discovery/internal/xds"
 )
 

@@ -4,6 +4,7 @@
 package builtin
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -67,14 +68,14 @@ func OpenStore(rawURL string, o StoreOptions) (Store, error) {
 
 func openMemory(u *url.URL, _ StoreOptions) (Store, error) {
 	if u.Opaque != "" || u.Host != "" || u.Path != "" || u.RawQuery != "" {
-		return nil, fmt.Errorf("nothing may follow memory:")
+		return nil, errors.New("memory: has nothing after it")
 	}
 	return memory.New(), nil
 }
 
 func openFile(u *url.URL, o StoreOptions) (Store, error) {
 	if u.Host != "" || u.Opaque != "" || u.RawQuery != "" || u.Path == "" || strings.HasSuffix(u.Path, "/") {
-		return nil, fmt.Errorf("not file:/// and the absolute path of a file")
+		return nil, errors.New("not file:/// and the absolute path of a file")
 	}
 	return file.Open(u.Path, o.SnapshotInterval, o.Log)
 }

@@ -19,7 +19,7 @@ func TestAStoreIsOpenedByTheSchemeOfItsURL(t *testing.T) {
 		"file://" + dir + "/hosts":    "",
 		"":                            `store "": not one of memory:, file:///path`,
 		"redis://user:secret@h:1":     `store "redis://user:xxxxx@h:1": not one of`,
-		"memory:things":               "nothing may follow memory:",
+		"memory:things":               "memory: has nothing after it",
 		"file://relative/hosts":       "not file:/// and the absolute path of a file",
 		"file:///":                    "not file:/// and the absolute path of a file",
 		"file:relative":               "not file:/// and the absolute path of a file",

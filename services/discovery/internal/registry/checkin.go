@@ -9,11 +9,11 @@ import (
 type Outcome int
 
 const (
-	// HostUnchanged: the host was known just so.
+	// HostUnchanged says that the host was known just so.
 	HostUnchanged Outcome = iota
-	// HostChanged: the host was known otherwise.
+	// HostChanged says that the host was known otherwise.
 	HostChanged
-	// HostNew: the host was not known.
+	// HostNew says that the host was not known.
 	HostNew
 )
 
@@ -42,10 +42,16 @@ func (r *Registry) CheckIn(h Host) (Outcome, error) {
 
 	outcome := r.change(h)
 	r.metrics.checkIns[outcome].Inc()
+	if outcome == HostNew {
+		r.log.Info("host registered", "service", h.Service, "host", h.ID, "address", h.Address, "ttl", h.TTL.String())
+	} else {
+		r.log.Debug("host changed", "service", h.Service, "host", h.ID, "address", h.Address)
+	}
 	return outcome, nil
 }
 
-// change checks in a host that was not known just so a moment ago.
+// change checks in a host that was not known just so a moment ago, and says
+// whether it was known at all.
 func (r *Registry) change(h Host) Outcome {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -59,11 +65,6 @@ func (r *Registry) change(h Host) Outcome {
 	}
 	r.put(record)
 	r.outbox.change(Change{Key: h.Key, Record: &record})
-	if outcome == HostNew {
-		r.log.Info("host registered", "service", h.Service, "host", h.ID, "address", h.Address, "ttl", h.TTL.String())
-	} else {
-		r.log.Debug("host changed", "service", h.Service, "host", h.ID, "address", h.Address)
-	}
 	return outcome
 }
 
@@ -116,16 +117,25 @@ func (s Selection) holds(h *Host) bool {
 // Remove takes out the selected hosts, at their own wish, and returns how many
 // they were. The error is ErrNotLoaded or nil.
 func (r *Registry) Remove(selected Selection) (int, error) {
+	removed, err := r.remove(selected)
+	for _, h := range removed {
+		r.metrics.deregistrations.Inc()
+		r.log.Info("host deregistered", "service", h.Service, "host", h.ID, "address", h.Address)
+	}
+	return len(removed), err
+}
+
+// remove is Remove, without saying so: nothing is logged under the lock.
+func (r *Registry) remove(selected Selection) (removed []*Host, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	entries, err := r.selected(selected)
 	for _, e := range entries {
-		r.log.Info("host deregistered", "service", e.host.Service, "host", e.host.ID, "address", e.host.Address)
-		r.outbox.change(Change{Key: e.host.Key})
+		r.outbox.change(Change{Key: e.key})
 		r.drop(e)
-		r.metrics.deregistrations.Inc()
+		removed = append(removed, e.host)
 	}
-	return len(entries), err
+	return removed, err
 }
 
 // SetWeight gives the selected hosts a weight of 1 to 100, which stays until

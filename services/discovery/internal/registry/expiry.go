@@ -61,42 +61,57 @@ func (r *Registry) sweepUntil(ctx context.Context) {
 	for {
 		select {
 		case <-ticker.C:
-			for r.sweep(sweepBatch) {
-			}
+			r.sweep()
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// sweep looks at up to limit entries that are due, drops the dead ones, and
-// reports whether others are left. A host that checks in meanwhile waits for
-// the lock, or is seen here to have done so: none is dropped after its beat.
-func (r *Registry) sweep(limit int) bool {
+// sweep drops all dead hosts and forgets services that have long been without.
+func (r *Registry) sweep() {
+	for more := true; more; {
+		var expired []*Host
+		expired, more = r.expire(sweepBatch)
+		for _, h := range expired {
+			r.metrics.expiries.Inc()
+			r.log.Info("host expired", "service", h.Service, "host", h.ID, "address", h.Address, "ttl", h.TTL.String())
+		}
+	}
+	for _, name := range r.forgetEmpty() {
+		r.log.Info("service forgotten", "service", name)
+	}
+}
+
+// expire looks at up to limit entries that are due, drops the dead ones, and
+// says whether others are left. A host that checks in meanwhile waits for the
+// lock, or is seen here to have done so: none is dropped after its beat.
+func (r *Registry) expire(limit int) (expired []*Host, more bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Since(r.born)
 	for range limit {
 		if len(r.expiries) == 0 || r.expiries[0].due > now {
-			r.forgetEmpty(now)
-			return false
+			return expired, false
 		}
 		e := r.expiries[0]
 		if deadline := e.deadline(); deadline > now {
 			r.expiries.move(e, deadline)
 			continue
 		}
-		r.log.Info("host expired", "service", e.host.Service, "host", e.host.ID, "address", e.host.Address, "ttl", e.host.TTL.String())
-		r.outbox.change(Change{Key: e.host.Key})
+		r.outbox.change(Change{Key: e.key})
 		r.drop(e)
-		r.metrics.expiries.Inc()
+		expired = append(expired, e.host)
 	}
-	return true
+	return expired, true
 }
 
 // forgetEmpty forgets the services that have been without hosts for long
-// enough. r.mu must be held.
-func (r *Registry) forgetEmpty(now time.Duration) {
+// enough, and returns their names.
+func (r *Registry) forgetEmpty() (forgotten []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Since(r.born)
 	for len(r.empties) > 0 && now-r.empties[0].at >= r.options.EmptyServiceRetention {
 		e := r.empties[0]
 		r.empties = r.empties[1:]
@@ -106,7 +121,8 @@ func (r *Registry) forgetEmpty(now time.Duration) {
 		}
 		delete(r.services, e.service.name)
 		r.metrics.services.Set(float64(len(r.services)))
-		r.log.Info("service forgotten", "service", e.service.name)
 		r.tell(e.service.name)
+		forgotten = append(forgotten, e.service.name)
 	}
+	return forgotten
 }

@@ -59,7 +59,9 @@ func (o *outbox) run(ctx context.Context) {
 	for {
 		select {
 		case <-o.wake:
-			healthy = o.hand(ctx, healthy, false)
+			if healthy { // otherwise the ticker tries again
+				healthy = o.hand(ctx, healthy, false)
+			}
 		case <-ticker.C:
 			healthy = o.hand(ctx, healthy, true)
 		case <-ctx.Done():
@@ -73,7 +75,7 @@ func (o *outbox) run(ctx context.Context) {
 
 // hand gives the Store all changes, and the beats too if so told. It reports
 // whether the Store took them, and logs when that is other than before. What
-// the Store did not take waits for the next call, which the ticker brings.
+// the Store did not take waits for the next call.
 func (o *outbox) hand(ctx context.Context, healthy, withBeats bool) bool {
 	err := o.handChanges(ctx)
 	if err == nil && withBeats {

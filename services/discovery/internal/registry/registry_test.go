@@ -11,7 +11,7 @@ import (
 
 func TestNothingIsAnsweredBeforeTheStoreWasRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newFakeStore(Record{Host: ptr(host("a", 1)), LastCheckIn: time.Now()})
+		store := newFakeStore(Record{Host: new(host("a", 1)), LastCheckIn: time.Now()})
 		store.fail(errors.New("away"))
 		r := newRegistry(store)
 		run(t, r)
@@ -46,8 +46,8 @@ func TestRestoredHostsHaveTheirFullTTLToComeBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stored := time.Now().Add(-time.Hour)
 		r := started(t, newFakeStore(
-			Record{Host: ptr(host("a", 1)), FirstSeen: stored, LastCheckIn: stored},
-			Record{Host: ptr(host("b", 2)), FirstSeen: stored, LastCheckIn: time.Now().Add(time.Hour)}))
+			Record{Host: new(host("a", 1)), FirstSeen: stored, LastCheckIn: stored},
+			Record{Host: new(host("b", 2)), FirstSeen: stored, LastCheckIn: time.Now().Add(time.Hour)}))
 		records, _, err := r.List("users")
 		require.NoError(t, err)
 		require.Len(t, records, 2)
@@ -69,7 +69,7 @@ func TestARegistryIsWarmWhenItRestoredHostsOrHadTimeToHearOfThem(t *testing.T) {
 		records []Record
 		after   time.Duration
 	}{
-		"restored hosts": {records: []Record{{Host: ptr(host("a", 1)), LastCheckIn: time.Now()}}},
+		"restored hosts": {records: []Record{{Host: new(host("a", 1)), LastCheckIn: time.Now()}}},
 		"restored none":  {after: 15 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -171,7 +171,7 @@ func TestWhatOtherReplicasDidIsTakenOverAndNotSentBack(t *testing.T) {
 		synctest.Wait()
 		store.taken()
 
-		theirs := Record{Host: ptr(host("theirs", 2)), FirstSeen: time.Now(), LastCheckIn: time.Now()}
+		theirs := Record{Host: new(host("theirs", 2)), FirstSeen: time.Now(), LastCheckIn: time.Now()}
 		apply([]Change{{Key: theirs.Host.Key, Record: &theirs}, {Key: Key{Service: "users", ID: "mine"}}, {Key: Key{Service: "none"}}}, nil)
 		require.Equal(t, []string{"theirs"}, ids(t, r))
 
@@ -190,7 +190,7 @@ func TestWhatOtherReplicasDidIsTakenOverAndNotSentBack(t *testing.T) {
 
 func TestAFeedNamesEachServiceThatChangedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := started(t, newFakeStore(Record{Host: ptr(host("a", 1)), LastCheckIn: time.Now()}))
+		r := started(t, newFakeStore(Record{Host: new(host("a", 1)), LastCheckIn: time.Now()}))
 		feed := r.Subscribe()
 		<-feed.Ready()
 		require.Equal(t, []string{"users"}, feed.Take(), "what was known when it began")
@@ -215,5 +215,3 @@ func TestAFeedNamesEachServiceThatChangedOnce(t *testing.T) {
 		require.ElementsMatch(t, []string{"users", "orders"}, feed.Take(), "both were forgotten")
 	})
 }
-
-func ptr[T any](v T) *T { return &v }

@@ -33,7 +33,7 @@ type stream struct {
 	// mu guards all below; the stream's own goroutine changes it, and the
 	// operator's view reads it.
 	mu            sync.Mutex
-	node          *corev3.Node // from the first request that has one
+	node          *corev3.Node // who the client is, from the first request that says it
 	nonces        uint64
 	subscriptions [kinds]subscription
 }
@@ -72,8 +72,8 @@ func (s *stream) awake() {
 func (s *stream) request(r *discoveryv3.DiscoveryRequest) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.node == nil {
-		s.node = r.GetNode()
+	if s.node == nil && r.GetNode() != nil {
+		s.node = identity(r.GetNode())
 	}
 	k, served := s.kindOf(r.GetTypeUrl())
 	if !served {
@@ -116,6 +116,18 @@ func (s *stream) request(r *discoveryv3.DiscoveryRequest) error {
 		u.demand(k, slices.Values(added))
 	}
 	return nil
+}
+
+// identity is what is kept of a node for as long as its stream lasts. The list
+// of a proxy's extensions, of tens of kilobytes, is not.
+func identity(n *corev3.Node) *corev3.Node {
+	return &corev3.Node{
+		Id:            n.GetId(),
+		Cluster:       n.GetCluster(),
+		Locality:      n.GetLocality(),
+		Metadata:      n.GetMetadata(),
+		UserAgentName: n.GetUserAgentName(),
+	}
 }
 
 // kindOf returns the kind of a request on this stream.

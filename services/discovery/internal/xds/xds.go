@@ -70,8 +70,8 @@ func New(listener net.Listener, o Options) *Server {
 	}
 	s.grpc = grpc.NewServer(
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: o.Keepalive, Timeout: min(o.Keepalive, 20*time.Second)}),
-		// A client may ask as often as we do, and a little oftener.
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: o.Keepalive / 3, PermitWithoutStream: true}),
+		// A client may ask oftener than we do.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	)
 	discoveryservice.RegisterAggregatedDiscoveryServiceServer(s.grpc, &aggregated{server: s})
 	clusterservice.RegisterClusterDiscoveryServiceServer(s.grpc, &clusterDiscovery{server: s})

@@ -76,8 +76,7 @@ func (s *Store) read() error {
 	}
 	defer f.Close()
 	records, err := decode(f)
-	var corrupt *corruptError
-	if errors.As(err, &corrupt) {
+	if corrupt, ok := errors.AsType[*corruptError](err); ok {
 		s.setAside(corrupt)
 		return nil
 	}
@@ -99,7 +98,7 @@ func (s *Store) setAside(why *corruptError) {
 			"path", s.path, "reason", why, "error", err)
 		return
 	}
-	s.log.Error("the snapshot is not whole; starting without hosts", "path", s.path, "set aside as", aside, "reason", why)
+	s.log.Error("the snapshot is not whole; starting without hosts", "path", s.path, "set_aside_as", aside, "reason", why)
 }
 
 // Append takes the changes over; the next snapshot has them.
