@@ -162,8 +162,9 @@ func chunkSize(line []byte) (size int64, rest []byte, err error) {
 		digits++
 	}
 	rest = line[digits:]
-	// RFC 9112 §7.1.1 allows space before the semicolon.
-	if extension := bytes.TrimLeft(rest, " \t"); digits == 0 || len(rest) > 0 && (len(extension) == 0 || extension[0] != ';') {
+	// RFC 9112 §7.1.1 allows space before the semicolon, but nobody needs it
+	// and others read it as the end of the size.
+	if digits == 0 || len(rest) > 0 && rest[0] != ';' {
 		return 0, nil, malformed("chunk size %q", clip(line))
 	}
 	for _, c := range rest {
