@@ -31,7 +31,7 @@ func TestImports(t *testing.T) {
 		"internal/listener":      {"internal/networkfilter", "internal/stats", "internal/strict", "weir/internal/daemon"},
 		"internal/networkfilter": {"internal/strict"},
 		"internal/networkfilter/hcm": {
-			"internal/cluster", "internal/http1", "internal/httpfilter", "internal/message", "internal/networkfilter",
+			"internal/cluster", "internal/deadline", "internal/http1", "internal/httpfilter", "internal/message", "internal/networkfilter",
 			"internal/route", "internal/stats", "internal/stream", "internal/strict",
 		},
 		"internal/message":               {},
@@ -46,7 +46,8 @@ func TestImports(t *testing.T) {
 		"internal/descriptor":  {"internal/message", "internal/strict"},
 		"internal/cluster":     {"internal/connpool", "internal/http1", "internal/stats", "internal/strict", "internal/xds"},
 		"internal/cluster/lb":  {"internal/cluster"},
-		"internal/connpool":    {"internal/http1"},
+		"internal/connpool":    {"internal/deadline", "internal/http1"},
+		"internal/deadline":    {},
 		"internal/grpcchannel": {"internal/cluster"},
 		"internal/rlsclient":   {"internal/cluster", "internal/descriptor", "internal/grpcchannel"},
 	})

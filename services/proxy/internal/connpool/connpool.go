@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/weirproxy/weir/services/proxy/internal/deadline"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
 )
 
@@ -48,6 +49,8 @@ type Conn struct {
 	net.Conn
 	Reader *http1.Reader
 	Writer *http1.Writer
+	// Writes is when the server must have taken something.
+	Writes deadline.Deadline
 	// Reused says that the connection carried a request before, so that its
 	// server may be closing it just now.
 	Reused bool
@@ -92,6 +95,7 @@ func (p *Pool) Connect(ctx context.Context) (*Conn, error) {
 		Conn:   conn,
 		Reader: http1.NewReader(conn, p.options.Limits),
 		Writer: http1.NewWriter(conn),
+		Writes: deadline.Of(conn.SetWriteDeadline),
 		pool:   p,
 		raw:    raw,
 	}

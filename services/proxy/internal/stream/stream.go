@@ -23,6 +23,9 @@ type Stream struct {
 	Context context.Context
 	// Start is when the request's head had been read.
 	Start time.Time
+	// IdleTimeout is how long either side may take to send or take something
+	// before the stream is given up; 0 is as long as it takes.
+	IdleTimeout time.Duration
 	// ClientAddress is the client that is trusted to be the one: the peer, or
 	// what x-forwarded-for says of it, by the rules of use_remote_address.
 	ClientAddress netip.Addr

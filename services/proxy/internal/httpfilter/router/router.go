@@ -69,6 +69,8 @@ type router struct {
 	brokenOff atomic.Pointer[clientError]
 	keepAlive bool
 	inner     message.Body // of the response, as the codec reads it
+	// idle bounds the wait for each chunk where the route has no timeout.
+	idle time.Duration
 }
 
 // Forward implements httpfilter.Terminal. Steps:
@@ -122,8 +124,11 @@ func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
 	setMilliseconds(&s.Response.Headers, "x-envoy-upstream-service-time", time.Since(r.started))
 	if r.inner = s.Response.Body; r.inner == nil {
 		r.release()
-	} else {
-		s.Response.Body = r
+		return nil
+	}
+	s.Response.Body = r
+	if s.Route.Timeout == 0 {
+		r.idle = s.IdleTimeout
 	}
 	return nil
 }
@@ -131,13 +136,14 @@ func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
 // exchange sends the request on conn and reads the head of the response.
 func (r *router) exchange(s *stream.Stream, conn *connpool.Conn) (err error) {
 	r.conn = conn
+	conn.Writes.Extend(r.started, s.IdleTimeout)
 	conn.Writer.WriteRequest(&s.Request)
 	ended, err := r.sendReady(s)
 	if err != nil {
 		return err
 	}
 	if ended {
-		r.await(conn, s.Route.Timeout)
+		r.await(conn, s)
 	} else {
 		r.uploading = true
 		_ = conn.SetReadDeadline(time.Time{})
@@ -169,6 +175,9 @@ func (r *router) count(status int) {
 // Next implements message.Body: the upstream's, which gives the connection
 // back at its end.
 func (r *router) Next() ([]byte, error) {
+	if r.idle > 0 && r.conn != nil && !r.inner.Ready() {
+		_ = r.conn.SetReadDeadline(time.Now().Add(r.idle)) // fails only once closed
+	}
 	chunk, err := r.inner.Next()
 	if errors.Is(err, io.EOF) {
 		r.release()
@@ -237,7 +246,7 @@ func (r *router) Done(*stream.Stream) {
 // reset makes the router fit for another stream.
 func (r *router) reset() {
 	r.cluster, r.host, r.inner = nil, nil, nil
-	r.uploading, r.keepAlive = false, false
+	r.uploading, r.keepAlive, r.idle = false, false, 0
 	r.brokenOff.Store(nil)
 }
 

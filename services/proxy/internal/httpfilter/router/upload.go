@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
-	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
 
@@ -40,20 +39,24 @@ func (r *router) sendReady(s *stream.Stream) (ended bool, err error) {
 // upload sends the rest of the body as it comes. The response is read at the
 // same time, since a server may answer before it has read the request.
 func (r *router) upload(s *stream.Stream, conn *connpool.Conn) {
-	err := r.sendRest(s.Request.Body, conn)
-	if err == nil {
-		r.await(conn, s.Route.Timeout)
-	}
-	if client, ok := errors.AsType[*clientError](err); ok {
-		// The upstream must not take what it got for the whole request; its
-		// close ends the wait for the response too.
+	err := r.sendRest(s, conn)
+	client, broken := errors.AsType[*clientError](err)
+	switch {
+	case err == nil:
+		r.await(conn, s)
+	case broken:
+		// The upstream must not take what it got for the whole request; the
+		// close ends the wait for its response too.
 		r.brokenOff.Store(client)
+		_ = conn.Close()
+	case timedOut(err): // it neither takes the request nor answers
 		_ = conn.Close()
 	}
 	r.uploaded <- err == nil
 }
 
-func (r *router) sendRest(body message.Body, conn *connpool.Conn) error {
+func (r *router) sendRest(s *stream.Stream, conn *connpool.Conn) error {
+	body := s.Request.Body
 	for {
 		if !body.Ready() {
 			if err := conn.Writer.Flush(); err != nil {
@@ -61,6 +64,7 @@ func (r *router) sendRest(body message.Body, conn *connpool.Conn) error {
 			}
 		}
 		chunk, err := body.Next()
+		conn.Writes.Extend(time.Now(), s.IdleTimeout)
 		if errors.Is(err, io.EOF) {
 			conn.Writer.Finish()
 			return conn.Writer.Flush()
@@ -79,9 +83,13 @@ type clientError struct{ error }
 
 func (e *clientError) Unwrap() error { return e.error }
 
-// await bounds the rest of the exchange, from the end of the request on.
-func (r *router) await(conn net.Conn, timeout time.Duration) {
-	deadline := time.Time{}
+// await bounds the rest of the exchange, from the end of the request on: by the
+// route's timeout, or, where it has none, by what a stream may be idle.
+func (r *router) await(conn net.Conn, s *stream.Stream) {
+	deadline, timeout := time.Time{}, s.Route.Timeout
+	if timeout == 0 {
+		timeout = s.IdleTimeout
+	}
 	if timeout > 0 {
 		deadline = time.Now().Add(timeout)
 	}

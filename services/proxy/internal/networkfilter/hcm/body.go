@@ -46,7 +46,7 @@ func (b *requestBody) Next() ([]byte, error) {
 	chunk, err := b.inner.Next()
 	switch {
 	case err == nil:
-		b.connection.extend(time.Now(), b.connection.manager.streamIdleTimeout)
+		b.connection.reads.Extend(time.Now(), b.connection.manager.streamIdleTimeout)
 	case errors.Is(err, io.EOF):
 		b.ended.Store(true)
 	default:

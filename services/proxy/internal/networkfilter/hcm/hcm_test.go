@@ -508,6 +508,42 @@ func TestUpstreamThatIsLateIs504(t *testing.T) {
 	require.EqualValues(t, 1, p.stat("cluster.up.upstream_rq_timeout"))
 }
 
+func TestUpstreamWithoutATimeoutMayBeIdleAsLongAsAStream(t *testing.T) {
+	up := newUpstream(t)
+	p := start(t, up.address(), config{fields: `"stream_idle_timeout": "0.05s",`, route: `, "timeout": "0s"`})
+	client := p.dial()
+	client.send(get)
+	up.accept().head()
+	response, _ := client.response("GET")
+	require.Equal(t, 504, response.StatusCode)
+}
+
+func TestClientThatTakesNothingIsGivenUp(t *testing.T) {
+	up := newUpstream(t)
+	p := start(t, up.address(), config{fields: `"stream_idle_timeout": "0.05s",`})
+	client := p.dial()
+	client.send(get)
+	server := up.accept()
+	server.head()
+	server.send("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")
+	_, err := io.Copy(server.conn, strings.NewReader(strings.Repeat("x", 100_000_000)))
+	require.Error(t, err, "the proxy closes")
+	servicetest.Eventually(t, "the connection is closed", func() bool { return p.stat("http.test.downstream_cx_active") == 0 })
+}
+
+func TestUpstreamThatTakesNothingIsGivenUp(t *testing.T) {
+	up := newUpstream(t)
+	p := start(t, up.address(), config{fields: `"stream_idle_timeout": "0.05s",`})
+	client := p.dial()
+	client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n")
+	up.accept() // and never read
+	_, err := io.Copy(client.conn, strings.NewReader(strings.Repeat("x", 100_000_000)))
+	if err == nil {
+		client.response("POST")
+	}
+	servicetest.Eventually(t, "nothing is in flight", func() bool { return p.stat("cluster.up.upstream_rq_active") == 0 })
+}
+
 func TestUpstreamThatBreaksOffWithinTheBodyEndsTheClientsConnection(t *testing.T) {
 	up := newUpstream(t)
 	client := start(t, up.address(), config{}).dial()

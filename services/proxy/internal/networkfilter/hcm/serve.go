@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weirproxy/weir/services/proxy/internal/deadline"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
@@ -36,8 +37,9 @@ type connection struct {
 	// phase orders Drain against the start of a request.
 	phase    atomic.Int32
 	draining atomic.Bool
-	served   bool      // a request: one that came while draining is owed one
-	deadline time.Time // the read deadline that is set
+	served   bool // a request: one that came while draining is owed one
+	// When the client must have sent, or taken, something.
+	reads, writes deadline.Deadline
 }
 
 // The phases of a connection.
@@ -56,6 +58,8 @@ func (m *manager) NewConnection(conn net.Conn) networkfilter.Connection {
 		conn:    conn,
 		reader:  http1.NewReader(conn, m.limits),
 		writer:  http1.NewWriter(conn),
+		reads:   deadline.Of(conn.SetReadDeadline),
+		writes:  deadline.Of(conn.SetWriteDeadline),
 	}
 	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
 		c.peer = a.AddrPort().Addr().Unmap()
@@ -106,7 +110,8 @@ func (c *connection) serveRequest() bool {
 		return c.refuse(err)
 	}
 	s.Start = time.Now()
-	c.extend(s.Start, m.streamIdleTimeout)
+	s.IdleTimeout = m.streamIdleTimeout
+	c.reads.Extend(s.Start, s.IdleTimeout)
 	m.stats.requestsTotal.Inc()
 	m.stats.requestsActive.Add(1)
 	defer m.stats.requestsActive.Add(-1)
@@ -149,36 +154,15 @@ func (c *connection) await() bool {
 	}
 	c.served = true
 	if !c.reader.Buffered() {
-		now := time.Now()
-		c.extend(now, c.manager.idleTimeout)
+		c.reads.Extend(time.Now(), c.manager.idleTimeout)
 		if c.reader.Wait() != nil {
 			return false
 		}
 		if c.manager.headersTimeout > 0 {
-			c.setDeadline(time.Now().Add(c.manager.headersTimeout))
+			c.reads.Set(time.Now().Add(c.manager.headersTimeout))
 		}
 	}
 	return c.phase.CompareAndSwap(idle, busy)
-}
-
-// extend moves the read deadline to at least timeout from now, 0 for none. As
-// moving it costs more than most steps of a request, a deadline that is up to
-// a quarter later than it need be is left alone.
-func (c *connection) extend(now time.Time, timeout time.Duration) {
-	if timeout == 0 {
-		if !c.deadline.IsZero() {
-			c.setDeadline(time.Time{})
-		}
-		return
-	}
-	if left := c.deadline.Sub(now); left < timeout || left > timeout+timeout/4 {
-		c.setDeadline(now.Add(timeout + timeout/4))
-	}
-}
-
-func (c *connection) setDeadline(at time.Time) {
-	c.deadline = at
-	_ = c.conn.SetReadDeadline(at) // fails only once closed, as the next read will
 }
 
 // refuse answers a request whose head is malformed, or of a client that took
@@ -220,6 +204,7 @@ func (c *connection) respond(closes bool) error {
 	response := &c.stream.Response
 	c.manager.finish(response)
 	c.body.refuseContinue()
+	c.writes.Extend(time.Now(), c.manager.streamIdleTimeout)
 	c.writer.WriteResponse(response, closes)
 	for response.Body != nil {
 		if !response.Body.Ready() {
@@ -235,6 +220,7 @@ func (c *connection) respond(closes bool) error {
 			_ = c.writer.Flush() // what came before the break is the client's
 			return err
 		}
+		c.writes.Extend(time.Now(), c.manager.streamIdleTimeout)
 		if err := c.writer.WriteChunk(chunk); err != nil {
 			return err
 		}
