@@ -19,7 +19,7 @@ func Of(set func(time.Time) error) Deadline { return Deadline{set: set} }
 
 // Set sets the deadline, the zero time for none.
 func (d *Deadline) Set(at time.Time) {
-	if d.at == at {
+	if d.at.Equal(at) {
 		return
 	}
 	d.at = at
