@@ -317,6 +317,14 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+func TestParseHasTheClusterChecked(t *testing.T) {
+	factory := ratelimit.Factory{CheckCluster: func(name string, at strict.Path, report *strict.Report) {
+		report.Add(at, "no cluster %q", name)
+	}}
+	_, report := filtertest.Parse(t, factory, minimal)
+	require.EqualError(t, report.Err(), `config.yaml:3:77 rate_limit_service.grpc_service.envoy_grpc.cluster_name: no cluster "rls"`)
+}
+
 func TestReadme(t *testing.T) { filtertest.Readme(t, ratelimit.Factory{}) }
 
 // silent is a service that says OK and costs nothing.
