@@ -4,10 +4,10 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unreleased)
-RACE      ?=# anything: tests run under the race detector, which needs a C compiler
-FUZZTIME  ?= 10s
-BENCHTIME ?= 1s
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unreleased)
+RACE     ?=# anything: tests run under the race detector, which needs a C compiler
+SHORT    ?=# anything: benchmarks run once, and what they found is not kept
+FUZZTIME ?= 10s
 
 MODULES  := internal proto services/ratelimit services/discovery services/proxy integration
 BINARIES := ./services/ratelimit/cmd/... ./services/discovery/cmd/... ./services/proxy/cmd/... ./integration/cmd/...
@@ -49,7 +49,7 @@ conformance: build ## test the services against other people's programs
 
 bench: build ## run all benchmarks; the scenarios write integration/bench/RESULTS.md
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $$(go list work | grep -v '/integration/bench$$')
-	go test -count=1 -timeout 30m -v ./integration/bench
+	go test -count=1 -timeout 30m -v $(if $(filter 1x,$(BENCHTIME)),-short) ./integration/bench
 
 fuzz: ## run each fuzz target for FUZZTIME (10s)
 	@grep -rnoE --include='*_test.go' '^func Fuzz\w+' $(MODULES) | sort | \
