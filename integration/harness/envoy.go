@@ -24,22 +24,26 @@ func EnvoyPath(t testing.TB) string {
 	return servicetest.Peer(t, "envoy", "ENVOY", "make peers")
 }
 
-// Envoy starts a real Envoy with one worker and a bootstrap that has an admin
-// listener, and waits until it is live. Its listeners are admin and those of
-// the bootstrap.
+// Envoy starts a real Envoy with a bootstrap that has an admin listener, and
+// waits until it is live. Its listeners are admin and those of the bootstrap.
 func Envoy(t testing.TB, bootstrap string) *Process {
 	t.Helper()
-	path := EnvoyPath(t)
+	return Start(t, EnvoyProgram(t, bootstrap))
+}
+
+// EnvoyProgram is a real Envoy with one worker.
+func EnvoyProgram(t testing.TB, bootstrap string) Program {
+	t.Helper()
 	file := writeFile(t, "envoy.yaml", bootstrap)
-	return Start(t, Program{
+	return Program{
 		Name: "envoy",
-		Path: path,
+		Path: EnvoyPath(t),
 		// Its ready file is its own: the admin listener's address alone.
 		Command: func(_ Addresses, readyFile string) (arguments, environment []string) {
 			return []string{"-c", file, "--concurrency", "1", "-l", "warning", "--use-dynamic-base-id", "--admin-address-path", readyFile}, nil
 		},
 		Ready: envoyReady,
-	})
+	}
 }
 
 func envoyReady(p *Process) Addresses {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -53,6 +54,17 @@ type Program struct {
 	// Ready waits until the program serves, if it writes no ready file, and
 	// returns the addresses that it learnt.
 	Ready func(p *Process) Addresses
+}
+
+// Pinned is the program held to one core by taskset, which the caller has found.
+func (p Program) Pinned(taskset string, core int) Program {
+	path, command := p.Path, p.Command
+	p.Path = taskset
+	p.Command = func(bound Addresses, readyFile string) (arguments, environment []string) {
+		arguments, environment = command(bound, readyFile)
+		return append([]string{"--cpu-list", strconv.Itoa(core), path}, arguments...), environment
+	}
+	return p
 }
 
 // Process is a program that a test runs. It and its children end with the

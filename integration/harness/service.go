@@ -73,9 +73,15 @@ func ProxyProgram(t testing.TB, bootstrap string, settings ...string) Program {
 // Echo starts a backend that is not registered. Its listener is http.
 func Echo(t testing.TB, name string) *Process {
 	t.Helper()
-	return Start(t, Program{Name: name, Path: binary(t, "echo"), Command: func(bound Addresses, readyFile string) (arguments, environment []string) {
+	return Start(t, EchoProgram(t, name))
+}
+
+// EchoProgram is a backend that is not registered.
+func EchoProgram(t testing.TB, name string) Program {
+	t.Helper()
+	return Program{Name: name, Path: binary(t, "echo"), Command: func(bound Addresses, readyFile string) (arguments, environment []string) {
 		return []string{"--listen", bound.of("http"), "--name", name, "--ready-file", readyFile}, nil
-	}})
+	}}
 }
 
 // Host starts a backend of the service echo that registers itself through

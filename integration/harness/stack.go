@@ -138,12 +138,19 @@ func (s *Stack) SetRules(text string) {
 // not exist yet.
 func (s *Stack) Stat(name string) int {
 	s.t.Helper()
-	text := ask(s.Proxy.Addr("admin"), "/stats")
-	require.NotEmpty(s.t, text, "the proxy's /stats")
+	return Stat(s.t, s.Proxy, name)
+}
+
+// Stat returns a counter or gauge of a proxy, ours or Envoy, by its Envoy name,
+// 0 if it does not exist yet.
+func Stat(t testing.TB, proxy *Process, name string) int {
+	t.Helper()
+	text := ask(proxy.Addr("admin"), "/stats")
+	require.NotEmpty(t, text, "the proxy's /stats")
 	for line := range strings.Lines(text) {
 		if value, ok := strings.CutPrefix(line, name+": "); ok {
 			n, err := strconv.Atoi(strings.TrimSpace(value))
-			require.NoError(s.t, err, "stat %s", name)
+			require.NoError(t, err, "stat %s", name)
 			return n
 		}
 	}

@@ -227,7 +227,7 @@ func TestRequestReachesTheUpstreamWithItsHeadersMended(t *testing.T) {
 	up := newUpstream(t)
 	p := start(t, up.address(), config{fields: `"generate_request_id": false,`})
 	client := p.dial()
-	client.send("GET /x?y=1 HTTP/1.1\r\nHost: Example.com:80\r\nConnection: keep-alive, X-Mine\r\nX-Mine: 1\r\nKeep-Alive: 5\r\n" +
+	client.send("GET /x?y=1 HTTP/1.1\r\nHost: Example.com:80\r\nConnection: keep-alive\r\nConnection: X-Mine\r\nX-Mine: 1\r\nKeep-Alive: 5\r\n" +
 		"X-Other: 2\r\nX-Envoy-Max-Retries: 9\r\nTE: gzip\r\nX-Twice: a\r\nX-Twice: b\r\n\r\n")
 	server := up.accept()
 	require.Equal(t, "GET /x?y=1 HTTP/1.1\r\nhost: Example.com:80\r\nx-other: 2\r\nx-twice: a\r\nx-twice: b\r\n"+

@@ -79,7 +79,12 @@ func (c *clock) text() string {
 // Connection that names a field which others rely on, and an upgrade, since
 // none is configured.
 func dropHopByHop(h *message.Headers) error {
-	if connection, ok := h.Get("connection"); ok && !plainConnection(connection) {
+	plain := true
+	for i := range h.Len() {
+		name, value := h.At(i)
+		plain = plain && (string(name) != "connection" || plainConnection(value))
+	}
+	if !plain {
 		if err := dropNamed(h); err != nil {
 			return err
 		}
