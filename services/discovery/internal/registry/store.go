@@ -29,6 +29,31 @@ type Store interface {
 	Follow(ctx context.Context, apply func(changes []Change, beats []Beat)) error
 }
 
+// Records are the hosts that a Store keeps in memory. The Store's own lock
+// guards them.
+type Records map[Key]Record
+
+// Append takes changes over.
+func (r Records) Append(changes []Change) {
+	for _, c := range changes {
+		if c.Record == nil {
+			delete(r, c.Key)
+		} else {
+			r[c.Key] = *c.Record
+		}
+	}
+}
+
+// Flush takes over the times of beats, of hosts that are kept.
+func (r Records) Flush(beats []Beat) {
+	for _, b := range beats {
+		if record, ok := r[b.Key]; ok {
+			record.LastCheckIn = b.At
+			r[b.Key] = record
+		}
+	}
+}
+
 // Change says what became of one host.
 type Change struct {
 	Key Key

@@ -16,11 +16,11 @@ import (
 // Store is a registry.Store in memory.
 type Store struct {
 	mu      sync.Mutex
-	records map[registry.Key]registry.Record
+	records registry.Records
 }
 
 // New returns an empty store.
-func New() *Store { return &Store{records: map[registry.Key]registry.Record{}} }
+func New() *Store { return &Store{records: registry.Records{}} }
 
 // Load returns what was appended to this very Store.
 func (s *Store) Load(context.Context) ([]registry.Record, error) {
@@ -33,13 +33,7 @@ func (s *Store) Load(context.Context) ([]registry.Record, error) {
 func (s *Store) Append(_ context.Context, changes []registry.Change) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, c := range changes {
-		if c.Record == nil {
-			delete(s.records, c.Key)
-		} else {
-			s.records[c.Key] = *c.Record
-		}
-	}
+	s.records.Append(changes)
 	return nil
 }
 
@@ -47,12 +41,7 @@ func (s *Store) Append(_ context.Context, changes []registry.Change) error {
 func (s *Store) Flush(_ context.Context, beats []registry.Beat) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, b := range beats {
-		if record, ok := s.records[b.Key]; ok {
-			record.LastCheckIn = b.At
-			s.records[b.Key] = record
-		}
-	}
+	s.records.Flush(beats)
 	return nil
 }
 
