@@ -49,7 +49,7 @@ conformance: build ## test the services against other people's programs
 
 bench: build ## run all benchmarks; the scenarios write integration/bench/RESULTS.md
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $$(go list work | grep -v '/integration/bench$$')
-	go test -count=1 -timeout 30m -v $(if $(filter 1x,$(BENCHTIME)),-short) ./integration/bench
+	go test -run '^$$' -bench . -benchtime 1x -timeout 30m $(if $(filter 1x,$(BENCHTIME)),-short) ./integration/bench
 
 fuzz: ## run each fuzz target for FUZZTIME (10s)
 	@grep -rnoE --include='*_test.go' '^func Fuzz\w+' $(MODULES) | sort | \

@@ -35,12 +35,21 @@ type scenario struct {
 	process        *harness.Process
 	// load runs for a duration and returns how many requests were answered; any
 	// that was not answered well fails the test.
-	load func(t *testing.T, d time.Duration) int
+	load func(t testing.TB, d time.Duration) int
 	// beside is another process whose CPU time is of interest; may be nil.
 	beside *harness.Process
 }
 
-func TestScenarios(t *testing.T) {
+// BenchmarkScenarios runs once: -benchtime 1x. With -short it shows that the
+// scenarios work and keeps nothing.
+func BenchmarkScenarios(b *testing.B) {
+	for range b.N {
+		run(b)
+	}
+}
+
+func run(t testing.TB) {
+	t.Helper()
 	p := plan{rounds: 3, duration: 5 * time.Second}
 	if testing.Short() {
 		p = plan{rounds: 1, duration: time.Second}
@@ -58,7 +67,7 @@ func TestScenarios(t *testing.T) {
 		}
 	}
 	text := results(t, m, p, scenarios, figures)
-	t.Log("\n" + text)
+	fmt.Println(text)
 	if testing.Short() {
 		return // too little to be kept
 	}
@@ -66,7 +75,7 @@ func TestScenarios(t *testing.T) {
 }
 
 // proxyScenarios are our proxy and a real Envoy on one bootstrap.
-func proxyScenarios(t *testing.T, m *machine) []scenario {
+func proxyScenarios(t testing.TB, m *machine) []scenario {
 	t.Helper()
 	wrk := servicetest.Peer(t, "wrk", "WRK", "make peers")
 	limiter := m.start(t, m.other, harness.RatelimitProgram(t, harness.Path(t, "integration", "bench", "testdata", "rules"), "BACKEND_TYPE=memory"))
@@ -84,7 +93,7 @@ func proxyScenarios(t *testing.T, m *machine) []scenario {
 	} {
 		for _, proxy := range proxies {
 			one := scenario{title: s.title, program: proxy.Program.Name, process: proxy}
-			one.load = func(t *testing.T, d time.Duration) int {
+			one.load = func(t testing.TB, d time.Duration) int {
 				return m.wrk(t, wrk, proxy.Addr(s.listener), d)
 			}
 			if s.listener == "limited" {
@@ -99,8 +108,8 @@ func proxyScenarios(t *testing.T, m *machine) []scenario {
 
 // asking is a load each of whose requests the proxy must have asked the rate
 // limiter about, and got an answer.
-func asking(proxy *harness.Process, load func(*testing.T, time.Duration) int) func(*testing.T, time.Duration) int {
-	return func(t *testing.T, d time.Duration) int {
+func asking(proxy *harness.Process, load func(testing.TB, time.Duration) int) func(testing.TB, time.Duration) int {
+	return func(t testing.TB, d time.Duration) int {
 		const ok = "cluster.backend.ratelimit.ok"
 		before := harness.Stat(t, proxy, ok)
 		requests := load(t, d)
@@ -110,7 +119,7 @@ func asking(proxy *harness.Process, load func(*testing.T, time.Duration) int) fu
 }
 
 // limiterScenarios are our rate limiter alone, called over gRPC.
-func limiterScenarios(t *testing.T, m *machine) []scenario {
+func limiterScenarios(t testing.TB, m *machine) []scenario {
 	t.Helper()
 	h2load := servicetest.Peer(t, "h2load", "H2LOAD", "make peers")
 	limiter := m.start(t, m.measured, harness.RatelimitProgram(t,
@@ -120,7 +129,7 @@ func limiterScenarios(t *testing.T, m *machine) []scenario {
 		body := writeCall(t, descriptors)
 		scenarios = append(scenarios, scenario{
 			title: fmt.Sprintf("gRPC ShouldRateLimit, descriptors: %d", descriptors), program: "ratelimit", process: limiter,
-			load: func(t *testing.T, d time.Duration) int {
+			load: func(t testing.TB, d time.Duration) int {
 				return m.h2load(t, h2load, limiter.Addr("grpc"), body, d)
 			},
 		})
@@ -128,7 +137,7 @@ func limiterScenarios(t *testing.T, m *machine) []scenario {
 	return scenarios
 }
 
-func port(t *testing.T, address string) string {
+func port(t testing.TB, address string) string {
 	t.Helper()
 	_, port, err := net.SplitHostPort(address)
 	require.NoError(t, err)
@@ -145,7 +154,7 @@ type machine struct {
 	loadBefore      string // load average when the run began
 }
 
-func newMachine(t *testing.T) *machine {
+func newMachine(t testing.TB) *machine {
 	t.Helper()
 	m := &machine{measured: 0, other: 1, loadBefore: loadAverage()}
 	if path, err := exec.LookPath("taskset"); err == nil && runtime.NumCPU() >= 2 {
@@ -156,7 +165,7 @@ func newMachine(t *testing.T) *machine {
 }
 
 // start starts a program on a core.
-func (m *machine) start(t *testing.T, core int, program harness.Program) *harness.Process {
+func (m *machine) start(t testing.TB, core int, program harness.Program) *harness.Process {
 	t.Helper()
 	if m.taskset != "" {
 		program = program.Pinned(m.taskset, core)

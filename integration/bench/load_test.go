@@ -46,7 +46,7 @@ http {
 `
 
 // startBackend starts nginx where it is installed, and our echo elsewhere.
-func (m *machine) startBackend(t *testing.T) {
+func (m *machine) startBackend(t testing.TB) {
 	t.Helper()
 	path, err := exec.LookPath("nginx")
 	if err != nil {
@@ -77,7 +77,7 @@ func (m *machine) startBackend(t *testing.T) {
 }
 
 // run runs a load generator to its end, on the core that is not measured.
-func (m *machine) run(t *testing.T, path string, arguments ...string) string {
+func (m *machine) run(t testing.TB, path string, arguments ...string) string {
 	t.Helper()
 	if m.taskset != "" {
 		path, arguments = m.taskset, append([]string{"--cpu-list", strconv.Itoa(m.other), path}, arguments...)
@@ -88,7 +88,7 @@ func (m *machine) run(t *testing.T, path string, arguments ...string) string {
 }
 
 // wrk loads an address over kept connections.
-func (m *machine) wrk(t *testing.T, path, address string, d time.Duration) (requests int) {
+func (m *machine) wrk(t testing.TB, path, address string, d time.Duration) (requests int) {
 	t.Helper()
 	text := m.run(t, path, "-t1", "-c"+strconv.Itoa(wrkConnections), "-d"+seconds(d), "http://"+address+"/")
 	require.NotContains(t, text, "Socket errors", "wrk")
@@ -97,7 +97,7 @@ func (m *machine) wrk(t *testing.T, path, address string, d time.Duration) (requ
 }
 
 // h2load calls an address over gRPC; body is the file of the message.
-func (m *machine) h2load(t *testing.T, path, address, body string, d time.Duration) (requests int) {
+func (m *machine) h2load(t testing.TB, path, address, body string, d time.Duration) (requests int) {
 	t.Helper()
 	text := m.run(t, path, "-t1", "-c"+strconv.Itoa(h2loadConnections), "-m"+strconv.Itoa(h2loadStreams), "-D"+seconds(d),
 		"-d", body, "-H", "content-type: application/grpc", "-H", "te: trailers",
@@ -109,7 +109,7 @@ func (m *machine) h2load(t *testing.T, path, address, body string, d time.Durati
 
 // writeCall writes a gRPC message that asks about so many descriptors into a
 // file of the test.
-func writeCall(t *testing.T, descriptors int) string {
+func writeCall(t testing.TB, descriptors int) string {
 	t.Helper()
 	request := &rlspb.RateLimitRequest{Domain: "bench"}
 	for i := range descriptors {
@@ -128,7 +128,7 @@ func writeCall(t *testing.T, descriptors int) string {
 func seconds(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
 
 // find returns the number that a pattern's group matches.
-func find(t *testing.T, text, pattern string) int {
+func find(t testing.TB, text, pattern string) int {
 	t.Helper()
 	match := regexp.MustCompile(pattern).FindStringSubmatch(text)
 	require.NotNil(t, match, "%s in: %s", pattern, text)
@@ -138,7 +138,7 @@ func find(t *testing.T, text, pattern string) int {
 }
 
 // version is the line in which a program says which one it is.
-func version(t *testing.T, path string, argument string) string {
+func version(t testing.TB, path string, argument string) string {
 	t.Helper()
 	text, _ := exec.Command(path, argument).CombinedOutput() // wrk exits with 1
 	line, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")

@@ -25,7 +25,7 @@ type sample struct {
 }
 
 // measure runs a scenario once.
-func measure(t *testing.T, s scenario, d time.Duration) sample {
+func measure(t testing.TB, s scenario, d time.Duration) sample {
 	t.Helper()
 	cpu, beside, began := cpuTime(t, s.process), cpuTime(t, s.beside), time.Now()
 	requests := float64(s.load(t, d))
@@ -41,7 +41,7 @@ func measure(t *testing.T, s scenario, d time.Duration) sample {
 const clockTick = time.Second / 100
 
 // cpuTime is the user and system time that a process has used; 0 for nil.
-func cpuTime(t *testing.T, p *harness.Process) time.Duration {
+func cpuTime(t testing.TB, p *harness.Process) time.Duration {
 	t.Helper()
 	if p == nil {
 		return 0
@@ -61,7 +61,7 @@ func cpuTime(t *testing.T, p *harness.Process) time.Duration {
 }
 
 // residentMB is the memory of a process, in MB.
-func residentMB(t *testing.T, p *harness.Process) int {
+func residentMB(t testing.TB, p *harness.Process) int {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
 	require.NoError(t, err)
@@ -84,7 +84,7 @@ func (f *figure) spread(part func(sample) float64) (least, median, most float64)
 }
 
 // results writes the page.
-func results(t *testing.T, m *machine, p plan, scenarios []scenario, figures []figure) string {
+func results(t testing.TB, m *machine, p plan, scenarios []scenario, figures []figure) string {
 	t.Helper()
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Measured\n\nWritten by `make bench` on %s, at revision %s.\n\n", time.Now().UTC().Format("2006-01-02"), revision())
@@ -131,7 +131,7 @@ Compare ratios of medians within one run; other runs are other weather.
 }
 
 // envoyVersion is Envoy's number, which its version line has between slashes.
-func envoyVersion(t *testing.T) string {
+func envoyVersion(t testing.TB) string {
 	t.Helper()
 	parts := strings.Split(version(t, harness.EnvoyPath(t), "--version"), "/")
 	require.GreaterOrEqual(t, len(parts), 4, "Envoy's version line")
