@@ -100,11 +100,16 @@ func (s *Server) Serve() error {
 	return nil
 }
 
+// patience is what a request in flight gets at the stop: others need the time
+// more than a profile of 30 s does.
+const patience = 200 * time.Millisecond
+
 // Stop ends Serve, also one that has not begun, and closes the listener.
-// Requests in flight, such as a profile of 30 s, have until ctx ends and are
-// cut off then, which is no error.
+// Requests in flight have a moment and are cut off then, which is no error.
 func (s *Server) Stop(ctx context.Context) error {
 	defer s.listener.Close()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	if err := s.server.Shutdown(ctx); err != nil {
 		return s.server.Close()
 	}

@@ -3,10 +3,13 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"time"
 )
 
 // Background makes a part of work that goes on until its context ends, such as
-// a sweeper. Stop ends the context and waits for run, as long as it may.
+// a sweeper. Stop ends the context and waits for run, since what is stopped
+// next may be what it leans on; a deadline that others used up leaves it a
+// moment all the same.
 func Background(name string, run func(ctx context.Context) error) Part {
 	working, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -22,6 +25,11 @@ func Background(name string, run func(ctx context.Context) error) Part {
 			case <-done:
 				return nil
 			case <-ctx.Done():
+			}
+			select {
+			case <-done:
+				return nil
+			case <-time.After(cutOff):
 				return fmt.Errorf("wait for its end: %w", ctx.Err())
 			}
 		},

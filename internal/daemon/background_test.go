@@ -30,6 +30,31 @@ func TestBackgroundWorkEndsWithItsStopAndIsWaitedFor(t *testing.T) {
 	})
 }
 
+func TestBackgroundWorkEndsInOrderThoughOthersUsedUpTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var order []string
+		group := &daemon.Group{Log: slog.New(slog.DiscardHandler), Deadline: time.Second}
+		group.Add(daemon.Part{Name: "store", Stop: func(context.Context) error {
+			order = append(order, "store")
+			return nil
+		}})
+		group.Add(daemon.Background("registry", func(ctx context.Context) error {
+			<-ctx.Done()
+			time.Sleep(time.Millisecond)
+			order = append(order, "registry")
+			return nil
+		}))
+		group.Add(daemon.Part{Name: "slow", Stop: func(ctx context.Context) error {
+			<-ctx.Done()
+			return nil
+		}})
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		require.NoError(t, group.Run(ctx))
+		require.Equal(t, []string{"registry", "store"}, order)
+	})
+}
+
 func TestBackgroundWorkThatFailsEndsTheProcess(t *testing.T) {
 	group := &daemon.Group{Log: slog.New(slog.DiscardHandler), Deadline: time.Minute}
 	group.Add(daemon.Background("sweeper", func(context.Context) error { return errors.New("broom broke") }))
