@@ -48,8 +48,8 @@ conformance: build ## test the services against other people's programs
 	go test -count=1 ./integration/conformance
 
 bench: build ## run all benchmarks; the scenarios write integration/bench/RESULTS.md
-	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $$(go list work | grep -v '/integration/bench$$')
-	go test -run '^$$' -bench . -benchtime 1x -timeout 30m $(if $(filter 1x,$(BENCHTIME)),-short) ./integration/bench
+	go test -run '^$$' -bench . -benchmem -benchtime $(if $(SHORT),1x,1s) $$(go list work | grep -v '/integration/bench$$')
+	go test -run '^$$' -bench . -benchtime 1x -timeout 30m $(if $(SHORT),-short) ./integration/bench
 
 fuzz: ## run each fuzz target for FUZZTIME (10s)
 	@grep -rnoE --include='*_test.go' '^func Fuzz\w+' $(MODULES) | sort | \
