@@ -29,10 +29,12 @@ type Listener struct {
 	base   context.Context
 	cancel context.CancelFunc
 
+	// accepting is held while Serve runs.
+	accepting sync.Mutex
+
 	mu          sync.Mutex
 	connections map[networkfilter.Connection]struct{}
 	draining    bool
-	stopped     bool
 	serving     sync.WaitGroup
 
 	total  *stats.Counter
@@ -68,6 +70,8 @@ const acceptPause = 50 * time.Millisecond
 
 // Serve accepts connections until Stop is called, and then returns nil.
 func (l *Listener) Serve() error {
+	l.accepting.Lock()
+	defer l.accepting.Unlock()
 	failing := false
 	for {
 		conn, err := l.listener.Accept()
@@ -90,10 +94,6 @@ func (l *Listener) Serve() error {
 func (l *Listener) start(conn net.Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.stopped {
-		_ = conn.Close()
-		return
-	}
 	l.total.Inc()
 	l.active.Add(1)
 	c := l.Config.filter.NewConnection(conn)
@@ -125,10 +125,10 @@ func (l *Listener) Drain() {
 // Stop closes the socket and waits for the connections, which must have been
 // told to drain; those that are left when ctx ends are cut off.
 func (l *Listener) Stop(ctx context.Context) error {
-	l.mu.Lock()
-	l.stopped = true
-	l.mu.Unlock()
 	err := l.listener.Close()
+	// What Serve had accepted by then is served too.
+	l.accepting.Lock()
+	defer l.accepting.Unlock()
 	// Ends with ctx or with Stop.
 	cut := context.AfterFunc(ctx, l.cancel)
 	l.serving.Wait()

@@ -632,6 +632,25 @@ func TestDrainLetsARequestInFlightEndAndClosesIdleConnections(t *testing.T) {
 	waiting.closed()
 }
 
+func TestDrainLeavesAFreshConnectionTimeForARequest(t *testing.T) {
+	up := newUpstream(t)
+	p := start(t, up.address(), config{})
+	client := p.dial()
+	(<-p.current).Drain()
+	client.send(get)
+	server := up.accept()
+	server.head()
+	server.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+	response, body := client.response("GET")
+	require.Equal(t, "ok", body)
+	require.True(t, response.Close)
+	client.closed()
+
+	silent := p.dial()
+	(<-p.current).Drain()
+	silent.closed() // once the time has passed
+}
+
 func TestSlowReaderStopsTheUpstream(t *testing.T) {
 	up := newUpstream(t)
 	client := start(t, up.address(), config{}).dial()

@@ -37,17 +37,22 @@ type connection struct {
 	// phase orders Drain against the start of a request.
 	phase    atomic.Int32
 	draining atomic.Bool
-	served   bool // a request: one that came while draining is owed one
 	// When the client must have sent, or taken, something.
 	reads, writes deadline.Deadline
 }
 
 // The phases of a connection.
 const (
-	busy    int32 = iota // a request has begun, or Serve has not yet
+	fresh   int32 = iota // no request has begun: Drain leaves it time for one
+	busy                 // a request has begun
 	idle                 // between requests: Drain may close it
 	drained              // Drain closed it
 )
+
+// firstRequestTime is how long a connection without a request so far stays
+// open after Drain: its client has hardly connected for nothing, and would take
+// a close for a failure, as it has nothing to try again.
+const firstRequestTime = time.Second
 
 // NewConnection implements networkfilter.Filter.
 func (m *manager) NewConnection(conn net.Conn) networkfilter.Connection {
@@ -70,8 +75,12 @@ func (m *manager) NewConnection(conn net.Conn) networkfilter.Connection {
 
 // Serve implements networkfilter.Connection.
 func (c *connection) Serve(ctx context.Context) {
-	// Ends with ctx or with Serve; it unblocks what waits for the client.
-	stop := context.AfterFunc(ctx, func() { _ = c.conn.Close() })
+	// Ends with ctx or with Serve; it unblocks what waits for the client, and
+	// what waits for the upstream.
+	stop := context.AfterFunc(ctx, func() {
+		_ = c.conn.Close()
+		c.stream.Cut()
+	})
 	defer stop()
 	c.stream.Context = ctx
 	for c.serveRequest() {
@@ -85,6 +94,14 @@ func (c *connection) Drain() {
 	c.draining.Store(true)
 	if c.phase.CompareAndSwap(idle, drained) {
 		_ = c.conn.Close()
+		return
+	}
+	if c.phase.Load() == fresh {
+		time.AfterFunc(firstRequestTime, func() {
+			if c.phase.CompareAndSwap(fresh, drained) {
+				_ = c.conn.Close()
+			}
+		})
 	}
 }
 
@@ -133,9 +150,8 @@ func (c *connection) serveRequest() bool {
 	keepAlive = keepAlive && !c.draining.Load() && c.body.settle()
 	err = c.respond(!keepAlive)
 	if err != nil || !c.body.finished() {
-		// Whoever still waits for the request's body is let go.
 		keepAlive = false
-		_ = c.conn.SetReadDeadline(time.Unix(1, 0))
+		c.body.cutOff()
 	}
 	c.run.End(s)
 	m.stats.countStatus(s.Response.Status)
@@ -148,21 +164,24 @@ func (c *connection) serveRequest() bool {
 // await waits for the first byte of a request, as long as an idle connection
 // may, and says whether it came.
 func (c *connection) await() bool {
-	c.phase.Store(idle)
-	if c.draining.Load() && c.served {
-		return false
+	waiting := c.phase.Load()
+	if waiting == busy {
+		waiting = idle
+		c.phase.Store(idle)
+		if c.draining.Load() {
+			return false
+		}
 	}
-	c.served = true
 	if !c.reader.Buffered() {
 		c.reads.Extend(time.Now(), c.manager.idleTimeout)
 		if c.reader.Wait() != nil {
 			return false
 		}
-		if c.manager.headersTimeout > 0 {
-			c.reads.Set(time.Now().Add(c.manager.headersTimeout))
-		}
 	}
-	return c.phase.CompareAndSwap(idle, busy)
+	if c.manager.headersTimeout > 0 {
+		c.reads.Set(time.Now().Add(c.manager.headersTimeout))
+	}
+	return c.phase.CompareAndSwap(waiting, busy)
 }
 
 // refuse answers a request whose head is malformed, or of a client that took
@@ -183,14 +202,16 @@ func (c *connection) refuse(err error) bool {
 	}
 	m := &c.stream.Response
 	m.Headers.Reset()
-	m.Status, m.Bodiless, m.Body = status, false, nil
+	m.Status, m.Bodiless, m.Body = status, string(c.stream.Request.Method) == "HEAD", nil
 	text := err.Error() + "\n"
 	if status == 408 {
 		text = "request headers timeout\n"
 	}
 	m.Headers.Add("content-type", "text/plain")
 	m.BodyLength = int64(len(text))
-	m.Body = message.NewBytes([]byte(text))
+	if !m.Bodiless {
+		m.Body = message.NewBytes([]byte(text))
+	}
 	c.manager.stats.countStatus(status)
 	if c.respond(true) == nil {
 		c.linger()
@@ -213,6 +234,7 @@ func (c *connection) respond(closes bool) error {
 			}
 		}
 		chunk, err := response.Body.Next()
+		c.writes.Extend(time.Now(), c.manager.streamIdleTimeout)
 		if errors.Is(err, io.EOF) {
 			break
 		}
@@ -220,7 +242,6 @@ func (c *connection) respond(closes bool) error {
 			_ = c.writer.Flush() // what came before the break is the client's
 			return err
 		}
-		c.writes.Extend(time.Now(), c.manager.streamIdleTimeout)
 		if err := c.writer.WriteChunk(chunk); err != nil {
 			return err
 		}
