@@ -55,7 +55,7 @@ func envoyReady(p *Process) Addresses {
 			return false
 		}
 		addresses["admin"] = string(admin)
-		return ask(addresses["admin"], "/ready") == "LIVE\n"
+		return isReady(addresses["admin"])
 	})
 	for line := range strings.Lines(ask(addresses["admin"], "/listeners")) {
 		name, address, ok := strings.Cut(strings.TrimSpace(line), "::")
@@ -63,6 +63,16 @@ func envoyReady(p *Process) Addresses {
 		addresses[name] = reachable(address)
 	}
 	return addresses
+}
+
+// isReady says whether an admin listener answers /ready with 200.
+func isReady(address string) bool {
+	client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Get("http://" + address + "/ready")
+	if err != nil {
+		return false
+	}
+	return response.Body.Close() == nil && response.StatusCode == http.StatusOK
 }
 
 // ask returns the body of an admin listener's answer, empty if there was none.

@@ -136,7 +136,8 @@ func (p *Process) launch() {
 	}()
 }
 
-// awaitReady waits until the program serves and takes its addresses.
+// awaitReady waits until the program serves and takes its addresses. A ready
+// file says that they are bound; an admin listener among them knows more.
 func (p *Process) awaitReady() {
 	p.t.Helper()
 	if p.Program.Ready != nil {
@@ -152,6 +153,9 @@ func (p *Process) awaitReady() {
 		addresses[listener] = reachable(address)
 	}
 	p.Addresses = addresses
+	if admin, ok := addresses["admin"]; ok {
+		p.await("says so itself", func() bool { return isReady(admin) })
+	}
 }
 
 // reachable returns an address of loopback for one that is bound on every
