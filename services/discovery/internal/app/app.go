@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -114,8 +115,10 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	// Last, so that it is the first to hear of the stop.
 	a.group.Add(daemon.Part{Name: "readiness", Drain: func() { state.stopping.Store(true) }})
 
+	// The rest of the URL may hold a password.
+	scheme, _, _ := strings.Cut(o.Store, ":")
 	addresses := a.Addrs()
-	log.Info("listening", "http", addresses["http"], "xds", addresses["xds"], "admin", addresses["admin"], "store", o.Store)
+	log.Info("listening", "http", addresses["http"], "xds", addresses["xds"], "admin", addresses["admin"], "store", scheme)
 	return a, nil
 }
 

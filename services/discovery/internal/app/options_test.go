@@ -30,7 +30,7 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 		"an HTTP port in use":       {func(o *app.Options) { o.HTTPAddress = address }, "listen on " + address + ": the port is in use; DISCOVERY_HTTP_ADDRESS moves it"},
 		"an xDS port in use":        {func(o *app.Options) { o.XDSAddress = address }, "listen on " + address + ": the port is in use; DISCOVERY_XDS_ADDRESS moves it"},
 		"an admin port in use":      {func(o *app.Options) { o.AdminAddress = address }, "listen on " + address + ": the port is in use; DISCOVERY_ADMIN_ADDRESS moves it"},
-		"an unknown store":          {func(o *app.Options) { o.Store = "tape:" }, `DISCOVERY_STORE: store "tape:": not one of memory:, file:///path`},
+		"an unknown store":          {func(o *app.Options) { o.Store = "tape:" }, `DISCOVERY_STORE: store of scheme "tape": not one of memory:, file:///path`},
 		"no ttl":                    {func(o *app.Options) { o.HostTTL = 0 }, "HOST_TTL=0: below 1 second"},
 		"a ttl above the longest":   {func(o *app.Options) { o.HostTTL = 7200 }, "HOST_TTL=7200: above DISCOVERY_MAX_TTL=1h0m0s"},
 		"a range that is none":      {func(o *app.Options) { o.AutoIPRanges = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/8")} }, "DISCOVERY_AUTO_IP_RANGES: 10.1.0.0/8: the range of that is 10.0.0.0/8"},

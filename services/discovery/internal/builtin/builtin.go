@@ -45,36 +45,44 @@ func schemes() []scheme {
 }
 
 // OpenStore opens the store that a URL names. The caller closes it. The error
-// holds the URL, without its password, and what it may be.
+// says what the URL may be and holds nothing of it but the scheme: any other
+// part of one that is mistyped may be a password.
 func OpenStore(rawURL string, o StoreOptions) (Store, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		return nil, fmt.Errorf("store: %w", err)
+		return nil, fmt.Errorf("store: not a URL, such as %s", forms())
 	}
-	var forms []string
 	for _, s := range schemes() {
 		if u.Scheme != s.name {
-			forms = append(forms, s.form)
 			continue
 		}
 		store, err := s.open(u, o)
 		if err != nil {
-			return nil, fmt.Errorf("store %q: %w", u.Redacted(), err)
+			return nil, fmt.Errorf("store of scheme %q: %w", u.Scheme, err)
 		}
 		return store, nil
 	}
-	return nil, fmt.Errorf("store %q: not one of %s", u.Redacted(), strings.Join(forms, ", "))
+	return nil, fmt.Errorf("store of scheme %q: not one of %s", u.Scheme, forms())
+}
+
+// forms is what the URLs of stores look like.
+func forms() string {
+	var list []string
+	for _, s := range schemes() {
+		list = append(list, s.form)
+	}
+	return strings.Join(list, ", ")
 }
 
 func openMemory(u *url.URL, _ StoreOptions) (Store, error) {
-	if u.Opaque != "" || u.Host != "" || u.Path != "" || u.RawQuery != "" {
+	if u.Opaque != "" || u.User != nil || u.Host != "" || u.Path != "" || u.RawQuery != "" {
 		return nil, errors.New("memory: has nothing after it")
 	}
 	return memory.New(), nil
 }
 
 func openFile(u *url.URL, o StoreOptions) (Store, error) {
-	if u.Host != "" || u.Opaque != "" || u.RawQuery != "" || u.Path == "" || strings.HasSuffix(u.Path, "/") {
+	if u.User != nil || u.Host != "" || u.Opaque != "" || u.RawQuery != "" || u.Path == "" || strings.HasSuffix(u.Path, "/") {
 		return nil, errors.New("not file:/// and the absolute path of a file")
 	}
 	return file.Open(u.Path, o.SnapshotInterval, o.Log)
