@@ -3,6 +3,7 @@ package limitsource
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -79,11 +80,12 @@ func rank(owner bool) int {
 }
 
 // before returns the domains in force that a bad file may stand for: the one
-// that it gave when it was good, and the one that it names now.
+// that it gave when it was good, and the one that it names now. Of a directory
+// that cannot be read, these are the domains of all files below it.
 func (s *Source) before(path string, err error) []*limits.Domain {
 	var list []*limits.Domain
 	for _, d := range s.good {
-		if d.Place.File == path {
+		if d.Place.File == path || strings.HasPrefix(d.Place.File, path+string(filepath.Separator)) {
 			list = append(list, d)
 		}
 	}

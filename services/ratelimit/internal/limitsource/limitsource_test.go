@@ -120,7 +120,8 @@ func TestLoadTakesWhatIsGoodAndSaysWhatIsNot(t *testing.T) {
 	require.Equal(t, 1.0, testutil.ToFloat64(s.stats.loadError))
 }
 
-// Each step writes or removes ("") files, and shows what is in force then.
+// Each step writes files, links to others ("-> target") or removes them (""),
+// and shows what is in force then.
 func TestTheLastGoodRulesOfEachDomainStay(t *testing.T) {
 	const bad = "domain: [\n"
 	type step struct {
@@ -162,6 +163,12 @@ func TestTheLastGoodRulesOfEachDomainStay(t *testing.T) {
 			{map[string]string{"a": bad}, []string{in("a", "a", "k")}, 1},
 			{map[string]string{"a": bad + "\n"}, []string{in("a", "a", "k")}, 1},
 		}},
+		{"a_directory_below_that_cannot_be_read_keeps_its_domains", []step{
+			{map[string]string{".v1/a": rule("a", "k"), ".v1/b/c": rule("c", "k"), "team": "-> .v1", "team2": rule("d", "k")}, []string{in("a", "a", "k"), in("c", "c", "k"), in("team2", "d", "k")}, 0},
+			{map[string]string{".v1": "", "team2": ""}, []string{in("a", "a", "k"), in("c", "c", "k")}, 1},
+			{map[string]string{".v1/a": rule("a", "new")}, []string{in("a", "a", "new")}, 0},
+			{map[string]string{"team": ""}, nil, 0},
+		}},
 		{"an_emptied_directory_has_no_rules", []step{
 			{map[string]string{"a": rule("a", "k")}, []string{in("a", "a", "k")}, 0},
 			{map[string]string{"a": ""}, nil, 0},
@@ -172,11 +179,14 @@ func TestTheLastGoodRulesOfEachDomainStay(t *testing.T) {
 			s, rules := watching(t, dir, dir, 0)
 			for i, step := range c.steps {
 				for name, text := range step.files {
-					if text == "" {
-						require.NoError(t, os.Remove(filepath.Join(dir, name)))
-						continue
+					path := filepath.Join(dir, name)
+					if target, ok := strings.CutPrefix(text, "-> "); ok {
+						require.NoError(t, os.Symlink(target, path))
+					} else if text == "" {
+						require.NoError(t, os.RemoveAll(path))
+					} else {
+						write(t, path, text)
 					}
-					write(t, filepath.Join(dir, name), text)
 				}
 				s.reload(t.Context())
 				require.Equal(t, strings.Join(step.want, "\n"), rules.String(), "step %d", i)
