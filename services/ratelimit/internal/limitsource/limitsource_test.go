@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
@@ -305,6 +306,39 @@ func TestEveryWayToChangeFilesIsSeen(t *testing.T) {
 			servicetest.Eventually(t, "the new rule is in force", func() bool {
 				return strings.Contains(rules.String(), in("a", "a", "new"))
 			})
+		})
+	}
+}
+
+// What ends a wait is followed by a look at every directory.
+func TestOnlyWhatConcernsTheRulesEndsAWait(t *testing.T) {
+	root := t.TempDir()
+	s, _ := watching(t, root+"/current", root+"/current/config", 0)
+	path := s.pathFromRoot()
+	for _, c := range []struct {
+		name string
+		ends bool
+	}{
+		{"/neighbour", false},
+		{"/currently", false},
+		{"/current/configuration", false},
+		{"/current", true},
+		{"/current/config", true},
+		{"/current/config/team/a", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			watcher := &fsnotify.Watcher{Events: make(chan fsnotify.Event)}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			ended := make(chan bool)
+			// Ends with the wait; the test waits for it below.
+			go func() { ended <- s.wait(ctx, watcher, nil, path) }()
+			watcher.Events <- fsnotify.Event{Name: root + c.name}
+			if !c.ends {
+				watcher.Events <- fsnotify.Event{Name: root + c.name} // it still listens
+				cancel()
+			}
+			require.Equal(t, c.ends, <-ended)
 		})
 	}
 }

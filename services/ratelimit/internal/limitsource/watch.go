@@ -32,19 +32,32 @@ func (s *Source) Run(ctx context.Context) error {
 		for s.watch(watcher, watched, path) {
 			s.reload(ctx)
 		}
-		select {
-		case <-ctx.Done():
+		if !s.wait(ctx, watcher, poll.C, path) {
 			return nil
-		case <-poll.C:
-		case err := <-watcher.Errors:
-			s.options.Log.Warn("watch of the rule directory", "error", err)
-		case event := <-watcher.Events:
-			if !s.concerns(event.Name, path) {
-				continue
-			}
-			drain(watcher)
 		}
 		s.reload(ctx)
+	}
+}
+
+// wait returns true when there may be something to reload, and false when ctx
+// has ended. A change that does not concern the rules costs no more than a look
+// at its name, since others may write beside the path as often as they like.
+func (s *Source) wait(ctx context.Context, watcher *fsnotify.Watcher, tick <-chan time.Time, path []string) bool {
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick:
+			return true
+		case err := <-watcher.Errors:
+			s.options.Log.Warn("watch of the rule directory", "error", err)
+			return true
+		case event := <-watcher.Events:
+			if s.concerns(event.Name, path) {
+				drain(watcher)
+				return true
+			}
+		}
 	}
 }
 
