@@ -86,6 +86,10 @@ func (r *Registry) put(record Record) {
 		e = &entry{key: h.Key, host: h, firstSeen: record.FirstSeen, heldFrom: now}
 		e.lastBeat.Store(int64(beat))
 		s.hosts[h.ID] = e
+		if s.empty != nil {
+			r.empties.Remove(s.empty)
+			s.empty = nil
+		}
 		r.index(e)
 		r.expiries.add(e, e.deadline())
 		r.hosts++
@@ -184,7 +188,7 @@ func (r *Registry) drop(e *entry) {
 	r.metrics.hosts.Set(float64(r.hosts))
 	if len(s.hosts) == 0 {
 		s.emptySince = time.Since(r.born)
-		r.empties = append(r.empties, emptied{s, s.emptySince})
+		s.empty = r.empties.PushBack(s)
 	}
 	r.tell(s.name)
 }

@@ -45,12 +45,6 @@ func (h *expiryHeap) Pop() any {
 	return e
 }
 
-// emptied is a service whose last host went, and when.
-type emptied struct {
-	service *service
-	at      time.Duration
-}
-
 // sweepBatch is how many entries are looked at under one hold of the lock.
 const sweepBatch = 1024
 
@@ -112,17 +106,16 @@ func (r *Registry) forgetEmpty() (forgotten []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Since(r.born)
-	for len(r.empties) > 0 && now-r.empties[0].at >= r.options.EmptyServiceRetention {
-		e := r.empties[0]
-		r.empties = r.empties[1:]
-		// Hosts may have come since, and gone again later.
-		if len(e.service.hosts) > 0 || e.service.emptySince != e.at {
-			continue
+	for first := r.empties.Front(); first != nil; first = r.empties.Front() {
+		s := first.Value.(*service)
+		if now-s.emptySince < r.options.EmptyServiceRetention {
+			break
 		}
-		delete(r.services, e.service.name)
+		r.empties.Remove(first)
+		delete(r.services, s.name)
 		r.metrics.services.Set(float64(len(r.services)))
-		r.tell(e.service.name)
-		forgotten = append(forgotten, e.service.name)
+		r.tell(s.name)
+		forgotten = append(forgotten, s.name)
 	}
 	return forgotten
 }

@@ -109,3 +109,39 @@ func TestAServiceIsKnownForAWhileAfterItsLastHostWent(t *testing.T) {
 		require.Empty(t, r.Services())
 	})
 }
+
+func TestAServiceWhoseOnlyHostComesAndGoesWaitsOnceToBeForgotten(t *testing.T) {
+	r := started(t, newFakeStore())
+	for range 1000 {
+		checkIn(t, r, host("a", 1))
+		_, err := r.Remove(Selection{Service: "users"})
+		require.NoError(t, err)
+	}
+	require.Equal(t, 1, r.empties.Len())
+	checkIn(t, r, host("a", 1))
+	require.Zero(t, r.empties.Len(), "it has a host")
+}
+
+func TestServicesAreForgottenInTheOrderInWhichTheirLastHostsWent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := started(t, newFakeStore())
+		flap := func(service string) {
+			h := host("a", 1)
+			h.Service = service
+			checkIn(t, r, h)
+			_, err := r.Remove(Selection{Service: service})
+			require.NoError(t, err)
+		}
+		flap("users")
+		time.Sleep(10 * time.Minute)
+		flap("orders")
+		time.Sleep(10 * time.Minute)
+		flap("users")
+		time.Sleep(51 * time.Minute)
+		synctest.Wait()
+		require.Equal(t, map[string]int{"users": 0}, r.Services(), "an hour after the last host of orders")
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		require.Empty(t, r.Services())
+	})
+}

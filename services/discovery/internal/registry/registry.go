@@ -7,6 +7,7 @@
 package registry
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"log/slog"
@@ -60,7 +61,7 @@ type Registry struct {
 	repos    map[string]map[*entry]struct{}
 	expiries expiryQueue
 	hosts    int
-	empties  []emptied // services without hosts, the longest empty first
+	empties  *list.List // of *service: those without hosts, the longest empty first
 	feeds    []*Feed
 }
 
@@ -68,8 +69,10 @@ type Registry struct {
 type service struct {
 	name  string
 	hosts map[string]*entry // by Key.ID
-	// emptySince is when the last host went, on the registry's clock.
+	// emptySince is when the last host went, on the registry's clock; empty is
+	// the place in Registry.empties, nil while there are hosts.
 	emptySince time.Duration
+	empty      *list.Element
 }
 
 // New makes a registry that holds nothing. Call Run to load it.
@@ -84,6 +87,7 @@ func New(o Options) *Registry {
 		warm:     make(chan struct{}),
 		services: map[string]*service{},
 		repos:    map[string]map[*entry]struct{}{},
+		empties:  list.New(),
 	}
 	r.outbox = newOutbox(o.Store, o.Log, r.metrics, r.born)
 	return r
