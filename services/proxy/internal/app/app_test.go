@@ -64,6 +64,13 @@ func backend(t *testing.T, name string) (port string) {
 	return port
 }
 
+// upstreamAt is good.yaml with its backend at a port of loopback.
+func upstreamAt(t *testing.T, port string) string {
+	t.Helper()
+	const cluster = "cluster_name: backend\n        endpoints:\n          - lb_endpoints:\n              - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %s}}}"
+	return text(t, "good.yaml", fmt.Sprintf(cluster, "1"), fmt.Sprintf(cluster, port))
+}
+
 func get(t *testing.T, address, path string) (status int, body string) {
 	t.Helper()
 	response, err := http.Get("http://" + address + path)
@@ -75,8 +82,7 @@ func get(t *testing.T, address, path string) (status int, body string) {
 }
 
 func TestProxyServesAStaticClusterThoughItsRateLimitServiceIsAway(t *testing.T) {
-	proxy := run(t, text(t, "good.yaml", "cluster_name: backend\n        endpoints:\n          - lb_endpoints:\n              - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}",
-		"cluster_name: backend\n        endpoints:\n          - lb_endpoints:\n              - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: "+backend(t, "one")+"}}}"))
+	proxy := run(t, upstreamAt(t, backend(t, "one")))
 	status, body := get(t, proxy.Addr("ingress"), "/exact")
 	require.Equal(t, 200, status)
 	require.Equal(t, "one GET /exact", body)
@@ -149,6 +155,34 @@ func TestCommandLine(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestStopIsBoundedThoughAnUpstreamHangs(t *testing.T) {
+	asked, hang := make(chan struct{}), make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(asked)
+		<-hang
+	}))
+	defer server.Close()
+	defer close(hang)
+	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
+	require.NoError(t, err)
+	proxy, err := app.New(app.Options{ConfigYAML: upstreamAt(t, port), LogLevel: "error", Log: t.Output(), DrainTime: 50 * time.Millisecond})
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- proxy.Run(ctx) }() // ends with ctx
+	go func() {                            // ends with the proxy
+		response, err := http.Get("http://" + proxy.Addr("ingress"))
+		if err == nil {
+			response.Body.Close()
+		}
+	}()
+	<-asked
+	begin := time.Now()
+	stop()
+	require.NoError(t, <-done)
+	require.Less(t, time.Since(begin), 10*time.Second, "the route's timeout is 15 s")
 }
 
 func TestHealthcheckAsksTheAdminListenerOfTheBootstrap(t *testing.T) {

@@ -7,6 +7,7 @@ package connpool
 import (
 	"context"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -132,11 +133,12 @@ func (p *Pool) Close() {
 // CloseExpired closes the connections that were idle for too long.
 func (p *Pool) CloseExpired(now time.Time) {
 	p.mu.Lock()
-	var expired []*Conn
-	for len(p.idle) > 0 && now.Sub(p.idle[0].since) >= p.options.IdleTimeout {
-		expired = append(expired, p.idle[0])
-		p.idle = p.idle[1:]
+	old := 0
+	for old < len(p.idle) && now.Sub(p.idle[old].since) >= p.options.IdleTimeout {
+		old++
 	}
+	expired := slices.Clone(p.idle[:old])
+	p.idle = slices.Delete(p.idle, 0, old)
 	p.mu.Unlock()
 	for _, c := range expired {
 		c.Discard()

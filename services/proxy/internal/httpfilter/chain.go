@@ -96,12 +96,12 @@ func (r *Run) requestHeads(s *stream.Stream) *Reply {
 	return nil
 }
 
-// End calls the filters' Done steps, of those that saw the request.
+// End calls the filters' Done steps, of those that saw the request: the last
+// one's first, since it may still be sending the request and waits for the end
+// of that; then nothing goes on beside the others.
 func (r *Run) End(s *stream.Stream) {
-	r.step.Lock()
-	defer r.step.Unlock()
-	for _, filter := range r.filters[:r.seen] {
-		if f, ok := filter.(Done); ok {
+	for i := r.seen - 1; i >= 0; i-- {
+		if f, ok := r.filters[i].(Done); ok {
 			f.Done(s)
 		}
 	}

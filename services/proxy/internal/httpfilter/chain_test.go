@@ -118,7 +118,7 @@ func exchange(t *testing.T, s *stream.Stream, configs ...httpfilter.Config) stri
 func TestStepsRunInOrderAndBack(t *testing.T) {
 	var got trace
 	exchange(t, &stream.Stream{}, &heads{"a", &got, nil}, &heads{"b", &got, nil}, &echo{&got})
-	require.Equal(t, trace{"a request", "b request", "echo forward", "b response", "a response", "a done", "b done"}, got)
+	require.Equal(t, trace{"a request", "b request", "echo forward", "b response", "a response", "b done", "a done"}, got)
 }
 
 func TestReplyEndsTheRequestAndPassesThoseThatSawIt(t *testing.T) {
@@ -127,7 +127,7 @@ func TestReplyEndsTheRequestAndPassesThoseThatSawIt(t *testing.T) {
 	s.Request.Method = []byte("GET")
 	reply := &httpfilter.Reply{Status: 429, Headers: []httpfilter.Header{{Name: "x-a", Value: "b"}}, Body: "slow down"}
 	body := exchange(t, s, &heads{"a", &got, nil}, &heads{"b", &got, reply}, &heads{"c", &got, nil}, &echo{&got})
-	require.Equal(t, trace{"a request", "b request", "b response", "a response", "a done", "b done"}, got)
+	require.Equal(t, trace{"a request", "b request", "b response", "a response", "b done", "a done"}, got)
 	require.Equal(t, 429, s.Response.Status)
 	require.Equal(t, "slow down", body)
 	require.EqualValues(t, 9, s.Response.BodyLength)

@@ -11,7 +11,8 @@
 //     reverse order;
 //   - the steps of one stream never at the same time, though not always on the
 //     same goroutine: a response can begin while its request is still coming;
-//   - heads before bodies, each chunk once, Done last and always.
+//   - heads before bodies, each chunk once, Done last and always, in the
+//     reverse order.
 //
 // A filter that changes the length of a body sets BodyLength to
 // message.Unknown in its step for the head.

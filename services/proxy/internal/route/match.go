@@ -9,10 +9,11 @@ import (
 
 // Match returns the route of a request, or nil if there is none. Steps: the
 // virtual host by the authority, then the first of its routes whose path
-// matches, the query left out. It never blocks and allocates nothing.
+// matches, the query left out. A CONNECT, which has no path, matches none. It
+// never blocks and allocates nothing.
 func (t *Table) Match(r *message.Request) *Route {
 	host := t.virtualHost(r.Authority)
-	if host == nil {
+	if host == nil || len(r.Path) == 0 {
 		return nil
 	}
 	path := r.Path

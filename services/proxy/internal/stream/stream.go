@@ -6,7 +6,9 @@ package stream
 
 import (
 	"context"
+	"io"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
@@ -18,8 +20,9 @@ import (
 // for the next request of the same connection: nothing may keep it, or a view
 // of its bytes, beyond the filters' last step. Fields are set in their order.
 type Stream struct {
-	// Context ends when the stream must end at once: the process gives up
-	// waiting for it. It has no deadline.
+	// Context ends when the process gives up waiting for the stream; what
+	// blocks must heed it, or be held by Hold. It has no deadline, and does not
+	// end when the client leaves.
 	Context context.Context
 	// Start is when the request's head had been read.
 	Start time.Time
@@ -40,6 +43,32 @@ type Stream struct {
 
 	// Response is what goes to the client: the upstream's, or a local reply.
 	Response message.Response
+
+	mu   sync.Mutex
+	held io.Closer
+	cut  bool
+}
+
+// Hold makes c what Cut closes, so that whoever blocks on it is let go; nil is
+// nothing. After a Cut it is closed at once.
+func (s *Stream) Hold(c io.Closer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = c
+	if s.cut && c != nil {
+		_ = c.Close() // it is of no use any more, whatever this says
+	}
+}
+
+// Cut closes what is held, now and later. Other than the rest of a Stream it
+// may be called from any goroutine.
+func (s *Stream) Cut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cut = true
+	if s.held != nil {
+		_ = s.held.Close() // it is of no use any more, whatever this says
+	}
 }
 
 // Reset empties the stream for the next request of the same connection and

@@ -57,6 +57,7 @@ func (c *config) NewFilter() httpfilter.Filter {
 // router forwards one request.
 type router struct {
 	config  *config
+	stream  *stream.Stream
 	cluster *cluster.Cluster
 	host    *cluster.Host
 	conn    *connpool.Conn // nil once given back or discarded
@@ -92,7 +93,7 @@ func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
 	case s.Cluster.Config.HTTP2:
 		return &httpfilter.Reply{Status: 503, Body: "upstream protocol HTTP/2 is not supported"}
 	}
-	r.cluster = s.Cluster
+	r.stream, r.cluster = s, s.Cluster
 	r.cluster.Stats.RequestsTotal.Inc()
 	r.cluster.Stats.RequestsActive.Add(1)
 	if r.host = r.cluster.Pick(); r.host == nil {
@@ -136,7 +137,8 @@ func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
 // exchange sends the request on conn and reads the head of the response.
 func (r *router) exchange(s *stream.Stream, conn *connpool.Conn) (err error) {
 	r.conn = conn
-	conn.Writes.Extend(r.started, s.IdleTimeout)
+	s.Hold(conn.Conn)
+	conn.Writes.Extend(time.Now(), s.IdleTimeout)
 	conn.Writer.WriteRequest(&s.Request)
 	ended, err := r.sendReady(s)
 	if err != nil {
@@ -214,12 +216,14 @@ func (r *router) release() {
 		r.discard()
 		return
 	}
+	r.stream.Hold(nil)
 	r.conn.Release()
 	r.conn = nil
 }
 
 func (r *router) discard() {
 	if r.conn != nil {
+		r.stream.Hold(nil)
 		r.conn.Discard()
 		r.conn = nil
 	}
@@ -245,7 +249,7 @@ func (r *router) Done(*stream.Stream) {
 
 // reset makes the router fit for another stream.
 func (r *router) reset() {
-	r.cluster, r.host, r.inner = nil, nil, nil
+	r.stream, r.cluster, r.host, r.inner = nil, nil, nil, nil
 	r.uploading, r.keepAlive, r.idle = false, false, 0
 	r.brokenOff.Store(nil)
 }

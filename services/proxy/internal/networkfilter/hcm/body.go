@@ -20,15 +20,17 @@ type requestBody struct {
 	ended      atomic.Bool // inner is at its end
 	failed     atomic.Bool // inner broke off
 
-	// interim orders the 100 of a pull against the final response, which may
-	// come from another goroutine.
+	// interim orders what a pull does to the client's connection against what
+	// the connection's own goroutine does at the same time.
 	interim sync.Mutex
-	expects bool
+	expects bool // a 100, before the first byte
+	cut     bool // by cutOff
 }
 
 // begin takes over the body of the request that was just read.
 func (b *requestBody) begin(r *message.Request) {
 	b.inner, b.expects = r.Body, r.ExpectContinue && r.Body != nil
+	b.cut = false
 	b.pulled.Store(false)
 	b.failed.Store(false)
 	b.ended.Store(r.Body == nil)
@@ -46,7 +48,7 @@ func (b *requestBody) Next() ([]byte, error) {
 	chunk, err := b.inner.Next()
 	switch {
 	case err == nil:
-		b.connection.reads.Extend(time.Now(), b.connection.manager.streamIdleTimeout)
+		b.extend()
 	case errors.Is(err, io.EOF):
 		b.ended.Store(true)
 	default:
@@ -58,6 +60,24 @@ func (b *requestBody) Next() ([]byte, error) {
 // Ready implements message.Body.
 func (b *requestBody) Ready() bool { return b.inner.Ready() }
 
+// extend gives the client time for the next chunk, unless the body was cut off.
+func (b *requestBody) extend() {
+	b.interim.Lock()
+	defer b.interim.Unlock()
+	if !b.cut {
+		b.connection.reads.Extend(time.Now(), b.connection.manager.streamIdleTimeout)
+	}
+}
+
+// cutOff lets go whoever still waits for the body, whose connection is of no
+// use any more.
+func (b *requestBody) cutOff() {
+	b.interim.Lock()
+	defer b.interim.Unlock()
+	b.cut = true
+	b.connection.reads.Set(time.Unix(1, 0))
+}
+
 func (b *requestBody) sendContinue() error {
 	b.interim.Lock()
 	defer b.interim.Unlock()
@@ -68,6 +88,7 @@ func (b *requestBody) sendContinue() error {
 	if b.inner.Ready() { // the client did not wait
 		return nil
 	}
+	b.connection.writes.Extend(time.Now(), b.connection.manager.streamIdleTimeout)
 	return b.connection.writer.WriteContinue()
 }
 

@@ -17,6 +17,8 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
@@ -26,6 +28,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter/hcm"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
@@ -42,6 +45,8 @@ type proxy struct {
 	registry *stats.Registry
 	filter   networkfilter.Filter
 	current  chan networkfilter.Connection
+	// cancel ends the context of all connections.
+	cancel context.CancelFunc
 }
 
 // config is what the tests add to the manager's configuration.
@@ -73,7 +78,11 @@ func start(t testing.TB, upstream string, c config) *proxy {
 	factory := &hcm.Factory{Filters: append(filters, router.Factory{}), Clusters: clusters, StaticCluster: clusters.IsStatic, Stats: registry}
 	var chain strings.Builder
 	for _, f := range factory.Filters {
-		fmt.Fprintf(&chain, `{"name": %[1]q, "typed_config": {"@type": "type.googleapis.com/%[1]s"}},`, f.ConfigType())
+		value := ""
+		if f.ConfigType() == "google.protobuf.Duration" { // which JSON has as a text
+			value = `, "value": "1s"`
+		}
+		fmt.Fprintf(&chain, `{"name": %[1]q, "typed_config": {"@type": "type.googleapis.com/%[1]s"%[2]s}},`, f.ConfigType(), value)
 	}
 	manager := &hcmv3.HttpConnectionManager{}
 	require.NoError(t, protojson.Unmarshal(fmt.Appendf(nil, `{"stat_prefix": "test", %s "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"],
@@ -86,6 +95,7 @@ func start(t testing.TB, upstream string, c config) *proxy {
 	l := listen(t)
 	p.address = l.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
+	p.cancel = cancel
 	done := make(chan struct{})
 	go func() { // ends with the listener; the cleanup waits for it
 		defer close(done)
@@ -604,6 +614,87 @@ func TestConnectionThatItsServerClosedWhileIdleIsNotUsed(t *testing.T) {
 	response, _ := client.response("POST")
 	require.Equal(t, 200, response.StatusCode)
 	require.EqualValues(t, 0, p.stat("cluster.up.upstream_rq_resend"))
+}
+
+func TestEndOfTheContextLetsGoOfAnUpstreamThatHangs(t *testing.T) {
+	up := newUpstream(t)
+	p := start(t, up.address(), config{})
+	client := p.dial()
+	client.send(get)
+	server := up.accept()
+	server.head()
+	p.cancel()
+	client.closed()
+	server.closed()
+	servicetest.Eventually(t, "nothing is in flight", func() bool { return p.stat("cluster.up.upstream_rq_active") == 0 })
+}
+
+func TestContinueIsSentOnAConnectionThatWasIdleForLong(t *testing.T) {
+	up := newUpstream(t)
+	p := start(t, up.address(), config{fields: `"stream_idle_timeout": "0.05s",`})
+	client := p.dial()
+	client.send(get)
+	server := up.accept()
+	server.head()
+	server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	client.response("GET")
+	pause := time.NewTimer(200 * time.Millisecond) // longer than a stream may be idle
+	<-pause.C
+	client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+	client.read("HTTP/1.1 100 Continue\r\n\r\n")
+}
+
+func TestHeadersTimeoutBeginsWithTheFirstByteHoweverItCame(t *testing.T) {
+	for name, first := range map[string]string{"fresh": "G", "behind another request": get + "G"} {
+		t.Run(name, func(t *testing.T) {
+			p := start(t, cannedUpstream(t), config{fields: `"request_headers_timeout": "0.05s", "stream_idle_timeout": "0s",`})
+			client := p.dial()
+			client.send(first)
+			if first != "G" {
+				client.response("GET")
+			}
+			response, body := client.response("GET")
+			require.Equal(t, http.StatusRequestTimeout, response.StatusCode)
+			require.Equal(t, "request headers timeout\n", body)
+		})
+	}
+}
+
+// pass is a filter that looks at each chunk of a request.
+type pass struct{}
+
+func (pass) ConfigType() protoreflect.FullName { return "google.protobuf.Duration" }
+func (pass) Fields() strict.Fields             { return nil }
+func (p pass) Parse(proto.Message, strict.Path, *strict.Report) httpfilter.Config {
+	return p
+}
+func (p pass) NewFilter() httpfilter.Filter { return p }
+func (pass) RequestBody(_ *stream.Stream, chunk []byte) ([]byte, error) {
+	return chunk, nil
+}
+
+func TestAnswerWithinABodyThatAFilterLooksAtEndsTheExchange(t *testing.T) {
+	for range 20 {
+		up := newUpstream(t)
+		p := start(t, up.address(), config{filters: []httpfilter.Factory{pass{}}})
+		client := p.dial()
+		client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + strings.Repeat("1\r\nx\r\n", 100))
+		server := up.accept()
+		server.head()
+		server.send("HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+		// The client goes on sending, in pieces, until the proxy has enough.
+		go func() { // ends with the connection
+			for {
+				if _, err := io.WriteString(client.conn, "1\r\nx\r\n"); err != nil {
+					return
+				}
+			}
+		}()
+		response, _ := client.response("POST")
+		require.Equal(t, http.StatusRequestEntityTooLarge, response.StatusCode)
+		servicetest.Eventually(t, "the exchange is over", func() bool { return p.stat("cluster.up.upstream_rq_active") == 0 })
+		require.NoError(t, client.conn.Close())
+	}
 }
 
 func TestDrainLetsARequestInFlightEndAndClosesIdleConnections(t *testing.T) {

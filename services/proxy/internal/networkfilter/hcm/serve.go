@@ -124,7 +124,7 @@ func (c *connection) serveRequest() bool {
 	s.Reset()
 	keepAlive, err := c.reader.ReadRequest(&s.Request)
 	if err != nil {
-		return c.refuse(err)
+		return c.refuse(err, false)
 	}
 	s.Start = time.Now()
 	s.IdleTimeout = m.streamIdleTimeout
@@ -133,7 +133,7 @@ func (c *connection) serveRequest() bool {
 	m.stats.requestsActive.Add(1)
 	defer m.stats.requestsActive.Add(-1)
 	if err := m.prepare(s, c.peer); err != nil {
-		return c.refuse(err)
+		return c.refuse(err, string(s.Request.Method) == "HEAD")
 	}
 	c.body.begin(&s.Request)
 
@@ -186,7 +186,7 @@ func (c *connection) await() bool {
 
 // refuse answers a request whose head is malformed, or of a client that took
 // too long over it, and gives the connection up.
-func (c *connection) refuse(err error) bool {
+func (c *connection) refuse(err error, head bool) bool {
 	var status int
 	var protocol *http1.ProtocolError
 	var timeout net.Error
@@ -202,7 +202,7 @@ func (c *connection) refuse(err error) bool {
 	}
 	m := &c.stream.Response
 	m.Headers.Reset()
-	m.Status, m.Bodiless, m.Body = status, string(c.stream.Request.Method) == "HEAD", nil
+	m.Status, m.Bodiless, m.Body = status, head, nil
 	text := err.Error() + "\n"
 	if status == 408 {
 		text = "request headers timeout\n"
@@ -260,6 +260,6 @@ func (c *connection) linger() {
 	if !ok || half.CloseWrite() != nil {
 		return
 	}
-	_ = c.conn.SetReadDeadline(time.Now().Add(lingerTime))
+	c.reads.Set(time.Now().Add(lingerTime))
 	_, _ = io.Copy(io.Discard, c.conn) // to its end or ours, either will do
 }
