@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -38,7 +39,12 @@ func serveGRPC(l net.Listener, service *rls.Service, h *serviceHealth, o Options
 	reflection.Register(server)
 	return daemon.Part{
 		Name: "grpc listener",
-		Run:  func() error { return server.Serve(l) },
+		Run: func() error {
+			if err := server.Serve(l); !errors.Is(err, grpc.ErrServerStopped) {
+				return err
+			}
+			return nil // stopped before it began
+		},
 		Stop: func(ctx context.Context) error {
 			stop()
 			// Cuts off what is left at the deadline; the graceful stop
