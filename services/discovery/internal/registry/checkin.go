@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -20,8 +21,8 @@ const (
 // CheckIn registers h, or is a heartbeat of h, which is the same: the host
 // lives for its TTL from now. All but its tags replaces what was known; tags
 // are laid over the known ones, and none is ever removed. The error is
-// ErrNotLoaded or nil. The registry keeps h.Tags.Other, which nobody may change
-// afterwards.
+// ErrNotLoaded, ErrTagsTooLarge with the sizes, or nil. The registry keeps
+// h.Tags.Other, which nobody may change afterwards.
 //
 // In the common case nothing has changed; then only the time is noted, under
 // the shared lock and without allocating.
@@ -40,7 +41,10 @@ func (r *Registry) CheckIn(h Host) (Outcome, error) {
 	}
 	r.mu.RUnlock()
 
-	outcome := r.change(h)
+	outcome, err := r.change(h)
+	if err != nil {
+		return 0, err
+	}
 	r.metrics.checkIns[outcome].Inc()
 	if outcome == HostNew {
 		r.log.Info("host registered", "service", h.Service, "host", h.ID, "address", h.Address, "ttl", h.TTL.String())
@@ -51,8 +55,8 @@ func (r *Registry) CheckIn(h Host) (Outcome, error) {
 }
 
 // change checks in a host that was not known just so a moment ago, and says
-// whether it was known at all.
-func (r *Registry) change(h Host) Outcome {
+// whether it was known at all. The error is ErrTagsTooLarge or nil.
+func (r *Registry) change(h Host) (Outcome, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
@@ -63,9 +67,12 @@ func (r *Registry) change(h Host) Outcome {
 		record.FirstSeen = e.firstSeen
 		h.Tags = e.host.Tags.merge(h.Tags)
 	}
+	if size := h.Tags.size(); size > MaxTags {
+		return 0, fmt.Errorf("%w: %d bytes with those of earlier check-ins, of %d at most", ErrTagsTooLarge, size, MaxTags)
+	}
 	r.put(record)
 	r.outbox.change(Change{Key: h.Key, Record: &record})
-	return outcome
+	return outcome, nil
 }
 
 // put makes record what the registry holds of its host. A host new to this

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -68,6 +69,34 @@ func TestACheckInIsLaidOverWhatIsKnown(t *testing.T) {
 			require.Equal(t, want, *records[0].Host)
 		})
 	}
+}
+
+func TestTagsThatGrowAboveTheirBoundAreRefusedAndNothingIsLost(t *testing.T) {
+	r := started(t, newFakeStore())
+	tagged := func(name string, size int) Host {
+		h := host("a", 1)
+		h.Tags.Other = map[string]json.RawMessage{name: json.RawMessage(strings.Repeat("1", size-len(name)))}
+		return h
+	}
+	// What region, zone and instance ID leave of it.
+	left := MaxTags - len("eu"+"eu-1"+"a")
+	require.Equal(t, HostNew, checkIn(t, r, tagged("first", left/2)))
+	require.Equal(t, HostChanged, checkIn(t, r, tagged("second", left-left/2)))
+	for _, h := range []Host{tagged("third", len("third")+1), tagged("first", left/2+1), tagged("huge", MaxTags+1)} {
+		_, err := r.CheckIn(h)
+		require.ErrorIs(t, err, ErrTagsTooLarge)
+		require.ErrorContains(t, err, fmt.Sprintf("of %d at most", MaxTags))
+	}
+	require.Equal(t, HostChanged, checkIn(t, r, tagged("first", left/2-1)), "a tag may shrink")
+
+	stranger := tagged("huge", MaxTags+1)
+	stranger.ID = "b"
+	_, err := r.CheckIn(stranger)
+	require.ErrorIs(t, err, ErrTagsTooLarge)
+	records, _, err := r.List("users")
+	require.NoError(t, err)
+	require.Len(t, records, 1)
+	require.Len(t, records[0].Host.Tags.Other, 2)
 }
 
 func TestAWeightSetByAnOperatorLivesOnUntilAHostNamesOne(t *testing.T) {

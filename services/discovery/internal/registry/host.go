@@ -43,6 +43,20 @@ type Tags struct {
 	Other map[string]json.RawMessage
 }
 
+// MaxTags is how many bytes the tags of one host have at most, names and
+// values. Without it a host that ever names new ones would grow for ever, since
+// none is removed.
+const MaxTags = 16 << 10
+
+// size is how many bytes count against MaxTags.
+func (t *Tags) size() int {
+	size := len(t.Region) + len(t.Zone) + len(t.InstanceID)
+	for name, value := range t.Other {
+		size += len(name) + len(value)
+	}
+	return size
+}
+
 // merge returns newer laid over t: what newer does not mention stays.
 func (t Tags) merge(newer Tags) Tags {
 	merged := newer

@@ -21,6 +21,10 @@ import (
 // registry knows nothing yet, which is not the same as knowing of no host.
 var ErrNotLoaded = errors.New("the registry is not loaded yet")
 
+// ErrTagsTooLarge is the answer to a check-in by which a host would have more
+// than MaxTags bytes of tags. The host stays as it was, without the check-in.
+var ErrTagsTooLarge = errors.New("tags too large")
+
 // Options is what a registry is made of. Every field is required.
 type Options struct {
 	// Store keeps the hosts; the registry is its only user and does not close it.

@@ -136,6 +136,8 @@ func statusOf(err error) int {
 		return refused.status
 	case errors.Is(err, registry.ErrNotLoaded):
 		return http.StatusServiceUnavailable
+	case errors.Is(err, registry.ErrTagsTooLarge):
+		return http.StatusBadRequest
 	default:
 		return http.StatusInternalServerError
 	}

@@ -3,6 +3,7 @@ package v1
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -228,6 +229,21 @@ func TestAHeartbeatLosesNoTagAndNoWeight(t *testing.T) {
 		form("tags", `{"az":"eu-1","region":"eu","instance_id":"i-1","load_balancing_weight":2}`)).Code)
 	want["load_balancing_weight"] = 2.0
 	require.Equal(t, want, tags())
+}
+
+func TestTagsThatGrowWithEveryHeartbeatAreRefusedAtTheirBound(t *testing.T) {
+	h := loadedHandler(t)
+	beat := func(n int) *httptest.ResponseRecorder {
+		return call(h, "POST", "/v1/registration/users",
+			form("tags", fmt.Sprintf(`{"az":"a","region":"r","instance_id":"i","tag-%d":"%s"}`, n, strings.Repeat("x", 8000))))
+	}
+	require.Equal(t, 200, beat(1).Code)
+	require.Equal(t, 200, beat(2).Code)
+	w := beat(3)
+	require.Equal(t, 400, w.Code)
+	require.JSONEq(t, `{"error":"tags too large: 24024 bytes with those of earlier check-ins, of 16384 at most"}`, w.Body.String())
+	require.Equal(t, 200, beat(2).Code)
+	require.Len(t, listed(t, h, "users")[0]["tags"], 5)
 }
 
 func TestAHostLivesForTheTTLThatItNames(t *testing.T) {
