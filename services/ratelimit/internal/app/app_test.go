@@ -37,10 +37,21 @@ type running struct {
 	stop func() error
 }
 
+// clearEnvironment takes the settings of whoever runs the test out of its
+// environment, until it ends.
+func clearEnvironment(t testing.TB) {
+	t.Helper()
+	for _, v := range environ.Variables(app.Options{}) {
+		t.Setenv(v.Name, "") // brings back what was there
+		require.NoError(t, os.Unsetenv(v.Name))
+	}
+}
+
 // options are the defaults, on free ports of loopback, with the rules of
 // testdata in a directory that the test may change.
 func options(t testing.TB) app.Options {
 	t.Helper()
+	clearEnvironment(t)
 	var o app.Options
 	require.NoError(t, environ.Load(&o))
 	o.Host, o.GRPCHost, o.DebugHost = "127.0.0.1", "127.0.0.1", "127.0.0.1"

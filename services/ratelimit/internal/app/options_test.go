@@ -66,6 +66,7 @@ func TestTheREADMEListsEverySetting(t *testing.T) {
 }
 
 func TestMainExits(t *testing.T) {
+	clearEnvironment(t)
 	t.Setenv("DEBUG_PORT", "1")
 	t.Setenv("DEBUG_HOST", "127.0.0.1")
 	for _, c := range []struct {
@@ -86,6 +87,7 @@ func TestMainExits(t *testing.T) {
 }
 
 func TestMainRefusesABadEnvironment(t *testing.T) {
+	clearEnvironment(t)
 	t.Setenv("PORT", "http")
 	require.Equal(t, 1, app.Main(nil, ""))
 	t.Setenv("PORT", "0")
