@@ -120,6 +120,9 @@ func (c *Config) parseEDS(eds *clusterv3.Cluster_EdsClusterConfig, at strict.Pat
 	}
 	if source.GetInitialFetchTimeout() != nil {
 		c.InitialFetchTimeout = source.GetInitialFetchTimeout().AsDuration()
+		if c.InitialFetchTimeout < 0 {
+			report.Add(at.Field("eds_config").Field("initial_fetch_timeout"), "%v is negative", c.InitialFetchTimeout)
+		}
 	}
 	if c.ServiceName = eds.GetServiceName(); c.ServiceName == "" {
 		c.ServiceName = c.Name

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,12 +41,16 @@ type ManagerOptions struct {
 type Manager struct {
 	options ManagerOptions
 
-	// active is what requests see. The map is never changed, only replaced.
+	// active is what requests see: a copy of clusters, never changed, only
+	// replaced, by publish.
 	active atomic.Pointer[map[string]*Cluster]
 
-	mu      sync.Mutex
-	static  map[string]bool
-	warming map[string]*warming
+	mu       sync.Mutex
+	clusters map[string]*Cluster
+	static   map[string]bool
+	warming  map[string]*warming
+	// users are the clusters, active and warming, of each service of EDS.
+	users map[string][]*Cluster
 	// assignments are the last good ones by service name: a cluster that comes
 	// or changes is warm at once if its assignment is known.
 	assignments map[string][]Endpoint
@@ -66,6 +69,8 @@ func NewManager(options ManagerOptions, waitForCDS bool) *Manager {
 	scope := options.Stats.Scope("cluster_manager")
 	m := &Manager{
 		options:     options,
+		clusters:    map[string]*Cluster{},
+		users:       map[string][]*Cluster{},
 		static:      map[string]bool{},
 		warming:     map[string]*warming{},
 		assignments: map[string][]Endpoint{},
@@ -118,6 +123,7 @@ func (m *Manager) AddStatic(configs []*Config) {
 		m.awaited[c] = true
 		m.warm(c)
 	}
+	m.publish()
 	m.checkStarted()
 	m.subscribe()
 }
@@ -155,16 +161,17 @@ func (m *Manager) ApplyClusters(resources []xds.Resource) error {
 			refused = append(refused, fmt.Errorf("cluster %q: %w", r.Name, err))
 		}
 	}
-	for name := range *m.active.Load() {
+	for name, w := range m.warming {
+		if !named[name] && !m.static[name] {
+			m.abandon(name, w)
+		}
+	}
+	for name := range m.clusters {
 		if !named[name] && !m.static[name] {
 			m.remove(name)
 		}
 	}
-	for name, w := range m.warming {
-		if !named[name] && !m.static[name] {
-			m.endWarming(name, w)
-		}
-	}
+	m.publish()
 	m.listed = true
 	m.checkStarted()
 	m.subscribe()
@@ -173,7 +180,7 @@ func (m *Manager) ApplyClusters(resources []xds.Resource) error {
 
 func (m *Manager) applyCluster(message *clusterv3.Cluster) error {
 	name := message.GetName()
-	present := m.Get(name)
+	present := m.clusters[name]
 	if w := m.warming[name]; w != nil {
 		present = w.cluster
 	}
@@ -186,10 +193,10 @@ func (m *Manager) applyCluster(message *clusterv3.Cluster) error {
 	if err := report.Err(); err != nil {
 		return err
 	}
-	if w := m.warming[name]; w != nil {
-		m.endWarming(name, w)
-	}
 	c := m.newCluster(config)
+	if w := m.warming[name]; w != nil {
+		m.abandon(name, w)
+	}
 	switch {
 	case config.ServiceName == "":
 		c.update(config.endpoints)
@@ -227,6 +234,7 @@ func (m *Manager) ApplyAssignments(resources []xds.Resource) error {
 		}
 		m.assign(message.GetClusterName(), endpoints, err)
 	}
+	m.publish()
 	m.checkStarted()
 	return errors.Join(refused...)
 }
@@ -240,21 +248,11 @@ func (m *Manager) assign(service string, endpoints []Endpoint, refused error) {
 		}
 		m.assignments[service] = endpoints
 	}
-	for _, c := range *m.active.Load() {
-		if c.Config.ServiceName == service {
-			c.take(endpoints, refused)
-		}
-	}
-	for name, w := range m.warming {
-		if w.cluster.Config.ServiceName != service {
-			continue
-		}
-		if !m.static[name] {
-			w.cluster.take(endpoints, refused)
-		}
-		if refused == nil {
-			m.endWarming(name, w)
-			m.activate(w.cluster)
+	for _, c := range slices.Clone(m.users[service]) {
+		c.take(endpoints, refused)
+		if w := m.warming[c.Config.Name]; refused == nil && w != nil && w.cluster == c {
+			m.endWarming(c.Config.Name, w)
+			m.activate(c)
 		}
 	}
 }
@@ -274,23 +272,51 @@ func (c *Cluster) take(endpoints []Endpoint, refused error) {
 }
 
 func (m *Manager) newCluster(config *Config) *Cluster {
-	scope := m.options.Stats.Scope("cluster").Tagged("envoy_cluster_name", config.Name)
-	return newCluster(config, scope)
+	c := newCluster(config, m.options.Stats.Scope("cluster").Tagged("envoy_cluster_name", config.Name))
+	if config.ServiceName != "" {
+		m.users[config.ServiceName] = append(m.users[config.ServiceName], c)
+	}
+	return c
+}
+
+// retire lets go of a cluster that is neither active nor warming any more.
+func (m *Manager) retire(c *Cluster) {
+	c.close()
+	service := c.Config.ServiceName
+	m.users[service] = slices.DeleteFunc(m.users[service], func(user *Cluster) bool { return user == c })
+	if len(m.users[service]) == 0 {
+		delete(m.users, service)
+		delete(m.assignments, service)
+	}
+}
+
+// activate takes the cluster into use, in place of the one of the same name.
+func (m *Manager) activate(c *Cluster) {
+	switch old := m.clusters[c.Config.Name]; old {
+	case c:
+		return
+	case nil:
+		m.added.Inc()
+	default:
+		m.modified.Inc()
+		m.retire(old)
+	}
+	m.clusters[c.Config.Name] = c
 }
 
 func (m *Manager) remove(name string) {
-	active := maps.Clone(*m.active.Load())
-	gone := active[name]
-	delete(active, name)
-	m.active.Store(&active)
-	gone.close()
+	gone := m.clusters[name]
+	delete(m.clusters, name)
+	m.retire(gone)
 	gone.Stats.Scope.Remove()
 	m.removed.Inc()
-	m.count()
 }
 
-func (m *Manager) count() {
-	m.activeGauge.Set(int64(len(*m.active.Load())))
+// publish lets requests see the clusters as they are now.
+func (m *Manager) publish() {
+	active := maps.Clone(m.clusters)
+	m.active.Store(&active)
+	m.activeGauge.Set(int64(len(active)))
 	m.warmGauge.Set(int64(len(m.warming)))
 }
 
@@ -305,20 +331,8 @@ func (m *Manager) checkStarted() {
 	}
 }
 
-// subscribe tells xDS which assignments are wanted, and forgets those that are
-// not.
-func (m *Manager) subscribe() {
-	wanted := map[string]bool{}
-	for _, c := range *m.active.Load() {
-		wanted[c.Config.ServiceName] = true
-	}
-	for _, w := range m.warming {
-		wanted[w.cluster.Config.ServiceName] = true
-	}
-	delete(wanted, "")
-	maps.DeleteFunc(m.assignments, func(service string, _ []Endpoint) bool { return !wanted[service] })
-	m.options.SetServices(slices.SortedFunc(maps.Keys(wanted), strings.Compare))
-}
+// subscribe tells xDS which assignments are wanted.
+func (m *Manager) subscribe() { m.options.SetServices(slices.Sorted(maps.Keys(m.users))) }
 
 // Run closes connections that are idle for too long, until ctx ends; then it
 // closes all that no request uses, and returns nil.

@@ -247,3 +247,53 @@ func TestWatcherSeesEachNewSnapshot(t *testing.T) {
 	require.NoError(t, m.ApplyAssignments(assignment(t, "a")))
 	require.Equal(t, []int{0, 1}, seen)
 }
+
+func TestClusterThatGoesBeforeItIsWarmLeavesNothingBehind(t *testing.T) {
+	m := newManager(t, false)
+	require.NoError(t, m.ApplyClusters(nil))
+	count := func() (n int) {
+		m.registry.Each(func(stats.Metric) { n++ })
+		return n
+	}
+	before := count()
+	require.NoError(t, m.ApplyClusters(clusters(t, eds("a"), eds("b"))))
+	require.NoError(t, m.ApplyClusters(nil))
+	require.Equal(t, before, count())
+	require.Empty(t, m.services)
+	require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.1", 80, ""))))
+	require.Nil(t, m.Get("a"))
+}
+
+func TestClustersThatShareAServiceShareItsAssignment(t *testing.T) {
+	m := newManager(t, false)
+	both := []string{
+		`{"name": "x", "type": "EDS", "eds_cluster_config": {"service_name": "s", "eds_config": {"ads": {}, "resource_api_version": "V3"}}}`,
+		`{"name": "y", "type": "EDS", "eds_cluster_config": {"service_name": "s", "eds_config": {"ads": {}, "resource_api_version": "V3"}}}`,
+	}
+	require.NoError(t, m.ApplyClusters(clusters(t, both...)))
+	require.Equal(t, []string{"s"}, m.services)
+	require.NoError(t, m.ApplyAssignments(assignment(t, "s", endpoint("10.0.0.1", 80, ""))))
+	require.NotNil(t, m.Get("x").Pick())
+	require.NotNil(t, m.Get("y").Pick())
+	require.NoError(t, m.ApplyClusters(clusters(t, both[1])))
+	require.Equal(t, []string{"s"}, m.services)
+	require.NoError(t, m.ApplyAssignments(assignment(t, "s", endpoint("10.0.0.2", 80, ""))))
+	require.Equal(t, map[string]bool{"10.0.0.2:80": true}, addresses(m.Get("y")))
+}
+
+func BenchmarkFirstAssignmentsOf1000Clusters(b *testing.B) {
+	var names []string
+	for i := range 1000 {
+		names = append(names, eds(fmt.Sprint("cluster-", i)))
+	}
+	resources := clusters(b, names...)
+	var assignments []xds.Resource
+	for i := range 1000 {
+		assignments = append(assignments, assignment(b, fmt.Sprint("cluster-", i), endpoint("10.0.0.1", 80, ""))...)
+	}
+	for b.Loop() {
+		m := newManager(b, false)
+		require.NoError(b, m.ApplyClusters(resources))
+		require.NoError(b, m.ApplyAssignments(assignments))
+	}
+}

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"maps"
 	"time"
 )
 
@@ -19,7 +18,6 @@ func (m *Manager) warm(c *Cluster) {
 		w.timer = time.AfterFunc(c.Config.InitialFetchTimeout, func() { m.giveUp(w) })
 	}
 	m.warming[c.Config.Name] = w
-	m.count()
 }
 
 // giveUp takes a cluster into use whose assignment did not come in time.
@@ -34,6 +32,7 @@ func (m *Manager) giveUp(w *warming) {
 		"cluster", name, "timeout", w.cluster.Config.InitialFetchTimeout)
 	m.endWarming(name, w)
 	m.activate(w.cluster)
+	m.publish()
 	m.checkStarted()
 }
 
@@ -43,23 +42,17 @@ func (m *Manager) endWarming(name string, w *warming) {
 	}
 	delete(m.warming, name)
 	delete(m.awaited, w.cluster)
-	m.count()
 }
 
-// activate swaps the cluster in, and closes the one of the same name that it
-// replaces.
-func (m *Manager) activate(c *Cluster) {
-	active := maps.Clone(*m.active.Load())
-	switch old := active[c.Config.Name]; old {
-	case c:
+// abandon ends the warming of a cluster that is not wanted any more. Its
+// metrics go too, unless they are those of another cluster of that name.
+func (m *Manager) abandon(name string, w *warming) {
+	m.endWarming(name, w)
+	if m.static[name] {
 		return
-	case nil:
-		m.added.Inc()
-	default:
-		m.modified.Inc()
-		defer old.close()
 	}
-	active[c.Config.Name] = c
-	m.active.Store(&active)
-	m.count()
+	m.retire(w.cluster)
+	if m.clusters[name] == nil {
+		w.cluster.Stats.Scope.Remove()
+	}
 }
