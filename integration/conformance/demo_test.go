@@ -109,9 +109,7 @@ func TestTheDemoGoesOnWithoutDiscoveryAndWithoutRatelimit(t *testing.T) {
 		servicetest.Eventually(t, "the limit holds again", func() bool {
 			return s.Get("/", "ben").Status == http.StatusTooManyRequests
 		})
-		servicetest.Eventually(t, "discovery is asked again", func() bool {
-			return s.Stat("control_plane.connected_state") == 1
-		})
+		s.AwaitControlPlane()
 		require.Equal(t, http.StatusOK, s.Get("/", "").Status)
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/integration/harness"
+	"github.com/weirproxy/weir/internal/servicetest"
 )
 
 // brokenBootstrap has one fault of each kind; its text says where.
@@ -59,7 +60,9 @@ func TestAMissingFileIsNamed(t *testing.T) {
 	// Rules may come later: ratelimit starts, says what is missing, and takes
 	// them when they are there.
 	limiter := harness.Ratelimit(t, missing)
-	require.Contains(t, limiter.Log(), missing+": no such file or directory")
+	servicetest.Eventually(t, "the missing directory is named", func() bool {
+		return strings.Contains(limiter.Log(), missing+": no such file or directory")
+	})
 }
 
 func TestAWrongSettingIsNamed(t *testing.T) {

@@ -86,9 +86,7 @@ func TestWithoutDiscoveryTrafficGoesOnAndOnItsReturnTheHostsAreThere(t *testing.
 			s.Discovery.Restart()
 			third := harness.Echo(t, "three")
 			s.Register("three", third.Addr("http"))
-			servicetest.Eventually(t, "the proxy is back at discovery", func() bool {
-				return s.Stat("control_plane.connected_state") == 1
-			})
+			s.AwaitControlPlane()
 			s.AwaitHosts("one", "two", "three") // what is new is heard of as well
 			load.Await(100)
 			report := load.Stop()

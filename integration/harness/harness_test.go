@@ -78,7 +78,9 @@ func TestARestartBindsTheSameAddresses(t *testing.T) {
 	p := Start(t, shell(serving))
 	p.Kill()
 	p.Restart()
-	require.Equal(t, "started at 127.0.0.1:0\nstarted at 127.0.0.1:40001\n", p.Log())
+	servicetest.Eventually(t, "both runs are in the log", func() bool {
+		return p.Log() == "started at 127.0.0.1:0\nstarted at 127.0.0.1:40001\n"
+	})
 }
 
 func TestAKillReachesTheChildrenToo(t *testing.T) {

@@ -198,7 +198,8 @@ func (p *Process) Addr(listener string) string {
 // PID is the id of the process.
 func (p *Process) PID() int { return p.command.Process.Pid }
 
-// Log is what the program wrote so far, in all its runs.
+// Log is what was read of the program's output so far, in all its runs; while
+// it runs, what it just wrote may be missing.
 func (p *Process) Log() string { return p.log.String() }
 
 // Signal sends a signal to the process alone.

@@ -100,6 +100,14 @@ func (s *Stack) AwaitHosts(names ...string) {
 	})
 }
 
+// AwaitControlPlane waits until the proxy has a stream to discovery again. Both
+// our proxy and Envoy pause for up to thirty seconds between their tries.
+func (s *Stack) AwaitControlPlane() {
+	s.t.Helper()
+	require.Eventually(s.t, func() bool { return s.Stat("control_plane.connected_state") == 1 },
+		30*time.Second+patience, 5*time.Millisecond, "the proxy is back at discovery")
+}
+
 // Get sends one request to the ingress, as a user where one is named, and wants
 // an answer of any status.
 func (s *Stack) Get(target, user string) Answer {
