@@ -21,10 +21,6 @@ var errNoHosts = errors.New("the cluster has no hosts")
 type connection struct {
 	cluster *cluster.Cluster
 	channel *grpc.ClientConn
-	// Guarded by the lock of Services: the number of calls in flight, and
-	// whether the last of them is to close the connection.
-	calls   int
-	retired bool
 }
 
 // connect makes a connection; its first call dials.
@@ -33,7 +29,7 @@ func connect(c *cluster.Cluster) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &connection{cluster: c, channel: channel}, nil
+	return &connection{c, channel}, nil
 }
 
 func (c *connection) close() { c.channel.Close() }

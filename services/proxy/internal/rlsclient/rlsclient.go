@@ -8,7 +8,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
+	"sync/atomic"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 )
@@ -24,17 +26,19 @@ type Clusters interface {
 type Services struct {
 	clusters Clusters
 
-	mu     sync.Mutex
-	closed bool
-	// current are the connections to the clusters as they were at their last
-	// call, by the cluster's name.
-	current map[string]*connection
+	// connections are by the cluster's name; nil once closed. The map is never
+	// changed, only replaced.
+	connections atomic.Pointer[map[string]*connection]
+	mu          sync.Mutex // orders those who replace it
 }
 
-// New makes Services whose hosts are those of the clusters. Nothing is
-// connected before the first call.
+// New makes Services in clusters that stay for as long as the process, as those
+// of the bootstrap do; their hosts may come and go. Nothing is connected before
+// the first call.
 func New(clusters Clusters) *Services {
-	return &Services{clusters: clusters, current: map[string]*connection{}}
+	s := &Services{clusters: clusters}
+	s.connections.Store(&map[string]*connection{})
+	return s
 }
 
 var (
@@ -49,10 +53,9 @@ var (
 //
 // An error that came of the call itself has its gRPC status.
 func (s *Services) ShouldRateLimit(ctx context.Context, cluster string, request *Request, response *Response) error {
-	c, err := s.acquire(cluster)
+	c, err := s.connection(cluster)
 	if err == nil {
 		err = c.call(ctx, request, response)
-		s.release(c)
 	}
 	if err != nil {
 		return fmt.Errorf("ask the rate-limit service in cluster %q: %w", cluster, err)
@@ -65,50 +68,48 @@ func (s *Services) ShouldRateLimit(ctx context.Context, cluster string, request 
 func (s *Services) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.closed = true
-	for name, c := range s.current {
+	connections := s.connections.Swap(nil)
+	if connections == nil {
+		return
+	}
+	for _, c := range *connections {
 		c.close()
-		delete(s.current, name)
 	}
 }
 
-// acquire returns a connection for one call. When the cluster went or was
-// replaced, the connection to the old one ends with its last call.
-func (s *Services) acquire(name string) (*connection, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
+// connection returns the connection to the cluster of that name, which the
+// first call for it makes.
+func (s *Services) connection(name string) (*connection, error) {
+	connections := s.connections.Load()
+	if connections == nil {
 		return nil, errClosed
 	}
-	now := s.clusters.Get(name)
-	c := s.current[name]
-	if c != nil && c.cluster != now {
-		delete(s.current, name)
-		c.retired = true
-		if c.calls == 0 {
-			c.close()
-		}
-		c = nil
+	if c := (*connections)[name]; c != nil {
+		return c, nil
 	}
-	if now == nil {
-		return nil, errNoCluster
-	}
-	if c == nil {
-		var err error
-		if c, err = connect(now); err != nil {
-			return nil, err
-		}
-		s.current[name] = c
-	}
-	c.calls++
-	return c, nil
+	return s.connect(name)
 }
 
-func (s *Services) release(c *connection) {
+func (s *Services) connect(name string) (*connection, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c.calls--
-	if c.retired && c.calls == 0 {
-		c.close()
+	connections := s.connections.Load()
+	if connections == nil {
+		return nil, errClosed
 	}
+	if c := (*connections)[name]; c != nil { // another call was first
+		return c, nil
+	}
+	cluster := s.clusters.Get(name)
+	if cluster == nil {
+		return nil, errNoCluster
+	}
+	c, err := connect(cluster)
+	if err != nil {
+		return nil, err
+	}
+	more := maps.Clone(*connections)
+	more[name] = c
+	s.connections.Store(&more)
+	return c, nil
 }

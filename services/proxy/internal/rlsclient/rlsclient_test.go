@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -13,12 +14,12 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
@@ -66,37 +67,44 @@ func (s *service) serve(t testing.TB) *service {
 	return s
 }
 
-// manager makes the cluster "rls" with these hosts, from CDS and EDS.
+// manager has the cluster "rls", as the bootstrap would give it, with these
+// hosts from EDS.
 func manager(t testing.TB, addresses ...string) *cluster.Manager {
 	t.Helper()
+	m := managerOf(t, `{"name": "rls", "type": "EDS", "eds_cluster_config": {"eds_config": {"ads": {}, "resource_api_version": "V3"}},
+		"typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+			"@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+			"explicit_http_config": {"http2_protocol_options": {}}}}}`)
+	setHosts(t, m, addresses...)
+	return m
+}
+
+// managerOf has the clusters of a bootstrap.
+func managerOf(t testing.TB, clusters ...string) *cluster.Manager {
+	t.Helper()
 	schema, err := strict.NewSchema(cluster.Fields(), strict.Fields{
-		"envoy.config.core.v3.ConfigSource":           {"ads", "resource_api_version"},
-		"envoy.config.core.v3.AggregatedConfigSource": {},
-		"envoy.config.core.v3.Address":                {"socket_address"},
-		"envoy.config.core.v3.SocketAddress":          {"address", "port_value"},
+		"envoy.config.core.v3.Address":       {"socket_address"},
+		"envoy.config.core.v3.SocketAddress": {"address", "port_value"},
 	})
 	require.NoError(t, err)
+	policies := []cluster.Policy{{Name: clusterv3.Cluster_ROUND_ROBIN, New: lb.RoundRobin}}
 	m := cluster.NewManager(cluster.ManagerOptions{
-		Policies:    []cluster.Policy{{Name: clusterv3.Cluster_ROUND_ROBIN, New: lb.RoundRobin}},
+		Policies:    policies,
 		Schema:      schema,
 		Stats:       stats.NewRegistry(),
 		Log:         slog.New(slog.DiscardHandler),
 		SetServices: func([]string) {},
 	}, false)
-	setCluster(t, m, http2)
-	setHosts(t, m, addresses...)
+	report := &strict.Report{}
+	var configs []*cluster.Config
+	for _, text := range clusters {
+		message := &clusterv3.Cluster{}
+		require.NoError(t, protojson.Unmarshal([]byte(text), message))
+		configs = append(configs, cluster.Parse(message, "", policies, report))
+	}
+	require.NoError(t, report.Err())
+	m.AddStatic(configs)
 	return m
-}
-
-const http2 = `"typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-	"@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-	"explicit_http_config": {"http2_protocol_options": {}}}}`
-
-// setCluster sends the cluster by CDS, with further fields.
-func setCluster(t testing.TB, m *cluster.Manager, fields string) {
-	t.Helper()
-	c := &clusterv3.Cluster{}
-	apply(t, c, m.ApplyClusters, `{"name": "rls", "type": "EDS", "eds_cluster_config": {"eds_config": {"ads": {}, "resource_api_version": "V3"}}, `+fields+`}`)
 }
 
 // setHosts sends the cluster's assignment by EDS.
@@ -108,14 +116,9 @@ func setHosts(t testing.TB, m *cluster.Manager, addresses ...string) {
 		require.NoError(t, err)
 		hosts = append(hosts, fmt.Sprintf(`{"endpoint": {"address": {"socket_address": {"address": %q, "port_value": %s}}}}`, host, port))
 	}
-	apply(t, &endpointv3.ClusterLoadAssignment{}, m.ApplyAssignments,
-		`{"cluster_name": "rls", "endpoints": [{"lb_endpoints": [`+strings.Join(hosts, ",")+`]}]}`)
-}
-
-func apply(t testing.TB, m proto.Message, to func([]xds.Resource) error, text string) {
-	t.Helper()
-	require.NoError(t, protojson.Unmarshal([]byte(text), m))
-	require.NoError(t, to([]xds.Resource{{Name: "rls", Message: m}}))
+	message := &endpointv3.ClusterLoadAssignment{}
+	require.NoError(t, protojson.Unmarshal([]byte(`{"cluster_name": "rls", "endpoints": [{"lb_endpoints": [`+strings.Join(hosts, ",")+`]}]}`), message))
+	require.NoError(t, m.ApplyAssignments([]xds.Resource{{Name: "rls", Message: message}}))
 }
 
 func services(t testing.TB, m *cluster.Manager) *Services {
@@ -173,15 +176,10 @@ func TestAskFailsAtOnce(t *testing.T) {
 		make func(t *testing.T) *Services
 		want string
 	}{
-		{"without the cluster", func(t *testing.T) *Services {
-			m := manager(t)
-			require.NoError(t, m.ApplyClusters(nil))
-			return services(t, m)
-		}, `ask the rate-limit service in cluster "rls": there is no such cluster`},
+		{"without the cluster", func(t *testing.T) *Services { return services(t, managerOf(t)) },
+			`ask the rate-limit service in cluster "rls": there is no such cluster`},
 		{"without HTTP/2", func(t *testing.T) *Services {
-			m := manager(t)
-			setCluster(t, m, `"lb_policy": "ROUND_ROBIN"`)
-			return services(t, m)
+			return services(t, managerOf(t, `{"name": "rls", "type": "STATIC", "load_assignment": {"cluster_name": "rls"}}`))
 		}, `ask the rate-limit service in cluster "rls": the cluster has no http2_protocol_options, which gRPC needs`},
 		{"without hosts", func(t *testing.T) *Services { return services(t, manager(t)) }, `ask the rate-limit service in cluster "rls": the cluster has no hosts`},
 		{"with a host that refuses", func(t *testing.T) *Services { return services(t, manager(t, gone.address)) }, "connection refused"},
@@ -293,37 +291,42 @@ func TestHostsTakeTurns(t *testing.T) {
 	servicetest.Eventually(t, "a host that returned is asked", called(second, third))
 }
 
-func TestReplacedClusterEndsItsConnectionsInPeace(t *testing.T) {
-	arrived, proceed := make(chan bool), make(chan bool)
-	var held atomic.Bool
-	service := (&service{answer: func(context.Context, *rlsv3.RateLimitRequest) (*rlsv3.RateLimitResponse, error) {
-		if held.CompareAndSwap(false, true) { // the first call alone waits
-			close(arrived)
-			<-proceed
-		}
-		return &rlsv3.RateLimitResponse{OverallCode: rlsv3.RateLimitResponse_OK}, nil
-	}}).serve(t)
+func TestManyFirstCallsShareOneConnection(t *testing.T) {
+	service := (&service{}).serve(t)
 	m := manager(t, service.address)
 	s := services(t, m)
 	list := descriptors(t, "ann")
-	old := m.Get("rls")
+	var callers sync.WaitGroup
+	for range 20 {
+		callers.Go(func() { // awaited below
+			_, err := ask(s, list)
+			assert.NoError(t, err)
+		})
+	}
+	callers.Wait()
+	require.EqualValues(t, 20, service.calls.Load())
+	require.EqualValues(t, 1, m.Get("rls").Stats.ConnectionsTotal.Value())
+}
+
+func TestCloseEndsCallsInFlightAndRefusesLaterOnes(t *testing.T) {
+	arrived := make(chan struct{})
+	service := (&service{answer: func(ctx context.Context, _ *rlsv3.RateLimitRequest) (*rlsv3.RateLimitResponse, error) {
+		close(arrived)
+		<-ctx.Done()
+		return nil, status.FromContextError(ctx.Err()).Err()
+	}}).serve(t)
+	s := services(t, manager(t, service.address))
+	list := descriptors(t, "ann")
 	done := make(chan error, 1)
 	go func() { // awaited below
 		_, err := ask(s, list)
 		done <- err
 	}()
 	<-arrived
-	setCluster(t, m, http2+`, "connect_timeout": "1s"`)
-	require.NotSame(t, old, m.Get("rls"))
+	s.Close()
+	require.ErrorContains(t, <-done, "closing")
 	_, err := ask(s, list)
-	require.NoError(t, err)
-	require.EqualValues(t, 1, old.Stats.RequestsActive.Value())
-	close(proceed)
-	require.NoError(t, <-done, "the call on the old connection ends well")
-	servicetest.Eventually(t, "the old connection is closed and the new one stays", func() bool {
-		return old.Stats.ConnectionsActive.Value() == 1
-	})
-	require.EqualValues(t, 2, old.Stats.ConnectionsTotal.Value())
+	require.EqualError(t, err, `ask the rate-limit service in cluster "rls": the proxy is stopping`)
 }
 
 func BenchmarkAsk(b *testing.B) {
