@@ -54,13 +54,10 @@ const startFailed = 127
 // shells have it.
 const killedBySignal = 128
 
-// deregisterTimeout bounds the last call to discovery.
-const deregisterTimeout = 3 * time.Second
-
-// Run starts the program and returns its exit code when it has ended. signals
-// are passed on to it; SIGTERM and SIGINT only after it was deregistered and
-// Drain has passed, or at once if they come again. The program's output is
-// stdout and stderr.
+// Run starts the program and returns its exit code when it has ended and was
+// deregistered. signals are passed on to it; SIGTERM and SIGINT only after it
+// was deregistered and Drain has passed, or at once if they come again. The
+// program's output is stdout and stderr.
 func Run(o Options, signals <-chan os.Signal, stdout, stderr io.Writer, log *slog.Logger) int {
 	command := exec.Command(o.Command[0], o.Command[1:]...)
 	command.Stdin, command.Stdout, command.Stderr = os.Stdin, stdout, stderr
@@ -83,31 +80,44 @@ func Run(o Options, signals <-chan os.Signal, stdout, stderr io.Writer, log *slo
 			registrar.keepRegistered(registering)
 		}
 	})
-	deregister := func() {
+	deregistered := make(chan struct{})
+	deregister := sync.OnceFunc(func() {
 		stopRegistering()
-		beats.Wait()
-		registrar.deregister()
-	}
+		// Ends within deregisterTimeout; the loop below waits for it.
+		go func() {
+			defer close(deregistered)
+			beats.Wait()
+			registrar.deregister()
+		}()
+	})
 
-	// drained fires when a program that was asked to end may be told.
+	// A program that was asked to end is told when it is out of discovery, and
+	// that has had time to get about: first left fires, then drained.
+	var left <-chan struct{}
 	var drained <-chan time.Time
-	var last os.Signal
+	var asked os.Signal // by what it was asked to end
 	for {
 		select {
 		case err := <-ended:
 			deregister()
+			<-deregistered
 			return exitCode(err, log)
 		case received := <-signals:
-			if received != syscall.SIGTERM && received != os.Interrupt || last != nil {
-				pass(command.Process, received, log)
+			toEnd := received == syscall.SIGTERM || received == os.Interrupt
+			if toEnd && asked == nil {
+				asked, left = received, deregistered
+				deregister()
 				continue
 			}
-			last = received
-			deregister()
-			drained = time.After(o.Drain)
+			if toEnd { // it is told now, and not once more later
+				left, drained = nil, nil
+			}
+			pass(command.Process, received, log)
+		case <-left:
+			left, drained = nil, time.After(o.Drain)
 		case <-drained:
 			drained = nil
-			pass(command.Process, last, log)
+			pass(command.Process, asked, log)
 		}
 	}
 }

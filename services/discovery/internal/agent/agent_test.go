@@ -83,6 +83,24 @@ type discovery struct {
 	forms  []url.Values
 }
 
+// hanging is a fake that answers beats, but no DELETE before its caller gave up
+// or released was closed.
+func hanging(t *testing.T, e *events, released <-chan struct{}) *httptest.Server {
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		// Read to its end, or the server would not see the caller give up.
+		_ = r.ParseForm()
+		e.add("hanging " + r.Method)
+		if r.Method == http.MethodDelete {
+			select {
+			case <-r.Context().Done():
+			case <-released:
+			}
+		}
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
 func newDiscovery(t *testing.T, e *events, status int) *discovery {
 	d := &discovery{status: status}
 	d.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -186,6 +204,32 @@ func TestASecondSIGTERMIsPassedOnAtOnce(t *testing.T) {
 	e.await(t, "DELETE")
 	a.signals <- syscall.SIGTERM
 	a.end(t, 7)
+	require.Equal(t, 1, e.count("terminated"))
+}
+
+func TestASecondSIGTERMDoesNotWaitForADeregistrationThatHangs(t *testing.T) {
+	var e events
+	released := make(chan struct{})
+	d := hanging(t, &e, released)
+	a := start(t, &e, []string{d.URL}, time.Hour, "listen")
+	e.await(t, "hanging POST")
+	a.signals <- syscall.SIGTERM
+	e.await(t, "hanging DELETE")
+	a.signals <- syscall.SIGTERM
+	e.await(t, "terminated")
+	close(released)
+	a.end(t, 7)
+	e.order(t, "terminated", "msg=deregistered")
+}
+
+func TestADiscoveryThatHangsLeavesTimeToDeregisterWithAnother(t *testing.T) {
+	var e events
+	first, second := hanging(t, &e, nil), newDiscovery(t, &e, 200)
+	a := start(t, &e, []string{first.URL, second.URL}, 0, "listen")
+	e.await(t, "hanging POST")
+	a.signals <- syscall.SIGTERM
+	a.end(t, 7)
+	e.order(t, "hanging DELETE", "DELETE /v1/registration/users", "msg=deregistered", "terminated")
 }
 
 func TestAProgramThatEndsIsDeregisteredAndItsCodePassedOn(t *testing.T) {

@@ -135,16 +135,21 @@ func (r *registrar) beat(ctx context.Context) error {
 	})
 }
 
+// deregisterTimeout bounds a deregistration, and so how much longer a program
+// that ends may take. Each discovery has an equal share of it.
+const deregisterTimeout = 3 * time.Second
+
 // deregister takes the host out, if it may be in. It tries once.
 func (r *registrar) deregister() {
 	if !r.ip.IsValid() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), deregisterTimeout)
-	defer cancel()
 	ip := r.ip
 	r.ip = netip.Addr{}
+	share := deregisterTimeout / time.Duration(len(r.options.Discovery))
 	err := r.each(func(base string) error {
+		ctx, cancel := context.WithTimeout(context.Background(), share)
+		defer cancel()
 		target := fmt.Sprintf("%s/v1/registration/%s/%s?port=%d",
 			base, url.PathEscape(r.options.Service), url.PathEscape(ip.String()), r.options.Port)
 		return r.call(ctx, http.MethodDelete, target, nil)
