@@ -31,9 +31,20 @@ const (
 	endpointURL = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 )
 
+// unset takes the settings away that the tester's own environment holds, until
+// the test ends.
+func unset(t testing.TB) {
+	t.Helper()
+	for _, v := range environ.Variables(app.Options{}) {
+		t.Setenv(v.Name, "") // which sees to it that it is as before afterwards
+		require.NoError(t, os.Unsetenv(v.Name))
+	}
+}
+
 // options are the defaults, on free ports of loopback.
 func options(t testing.TB) app.Options {
 	t.Helper()
+	unset(t)
 	var o app.Options
 	require.NoError(t, environ.Load(&o))
 	o.HTTPAddress, o.XDSAddress, o.AdminAddress = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"

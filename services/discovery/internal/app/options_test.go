@@ -80,6 +80,7 @@ func TestTheREADMEListsEverySetting(t *testing.T) {
 }
 
 func TestMainExits(t *testing.T) {
+	unset(t)
 	t.Setenv("DISCOVERY_ADMIN_ADDRESS", "127.0.0.1:1")
 	for _, test := range []struct {
 		args []string
@@ -97,6 +98,7 @@ func TestMainExits(t *testing.T) {
 }
 
 func TestMainRefusesABadEnvironment(t *testing.T) {
+	unset(t)
 	t.Setenv("HOST_TTL", "soon")
 	require.Equal(t, 1, app.Main(nil, ""))
 	t.Setenv("HOST_TTL", "1")
