@@ -22,6 +22,7 @@ import (
 	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limitsource"
 	"github.com/weirproxy/weir/services/ratelimit/internal/rls"
+	"github.com/weirproxy/weir/services/ratelimit/internal/store/redis"
 )
 
 // App is one instance of the service.
@@ -116,7 +117,7 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 
 	addresses := a.Addrs()
 	log.Info("listening", "grpc", addresses["grpc"], "http", addresses["http"],
-		"admin", addresses["admin"], "backend", o.backend(), "redis", o.redisForLog())
+		"admin", addresses["admin"], "backend", o.backend(), "redis", redis.Address(o.RedisURL))
 	return a, nil
 }
 

@@ -13,7 +13,7 @@ func TestImports(t *testing.T) {
 		"cmd/ratelimit": {"internal/app"},
 		"internal/app": {
 			"internal/builtin", "internal/limiter", "internal/limits", "internal/limitsource", "internal/rls",
-			"internal/store/redis", // for its driver's log
+			"internal/store/redis", // for its driver's log, and the address to log
 			"weir/internal/admin", "weir/internal/command", "weir/internal/daemon",
 		},
 		"internal/builtin":                 {"internal/algorithm", "internal/algorithm/*", "internal/limiter", "internal/store/*"},

@@ -3,7 +3,6 @@ package app
 import (
 	"fmt"
 	"net"
-	"net/url"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -103,14 +102,6 @@ func (o *Options) backend() string {
 // rulesDirectory is where the rule files lie.
 func (o *Options) rulesDirectory() string {
 	return filepath.Join(o.RuntimeRoot, o.RuntimeSubdirectory, o.RuntimeAppDirectory)
-}
-
-// redisForLog is the URL without its password.
-func (o *Options) redisForLog() string {
-	if u, err := url.Parse(o.RedisURL); err == nil {
-		return u.Redacted()
-	}
-	return o.RedisURL
 }
 
 func address(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }

@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -45,6 +46,29 @@ func TestNewRefuses(t *testing.T) {
 			c.change(&o)
 			_, err := app.New(o, slog.New(slog.DiscardHandler))
 			require.EqualError(t, err, c.want)
+		})
+	}
+}
+
+func TestNoPasswordIsLoggedOrToldWithAnError(t *testing.T) {
+	for i, address := range []string{
+		"redis://user:secret@127.0.0.1:1", "redis://secret@127.0.0.1:1", "user:secret@127.0.0.1:1", "secret@127.0.0.1:1",
+		"redis://sec/ret:secret@127.0.0.1:1", "redis://:secret@127.0.0.1:1/x", "redis://:secret%@127.0.0.1:1",
+	} {
+		t.Run(fmt.Sprint(i), func(t *testing.T) { // the name is part of paths that are logged
+			o := options(t)
+			o.RedisURL = address
+			var logged strings.Builder
+			a, err := app.New(o, slog.New(slog.NewTextHandler(&logged, nil)))
+			if err != nil {
+				require.NotContains(t, err.Error(), "secret")
+				return
+			}
+			ended, cancel := context.WithCancel(t.Context())
+			cancel()
+			require.NoError(t, a.Run(ended))
+			require.Contains(t, logged.String(), "redis=127.0.0.1:1\n")
+			require.NotContains(t, logged.String(), "secret")
 		})
 	}
 }

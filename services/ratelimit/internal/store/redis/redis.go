@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -88,25 +89,48 @@ func New(o Options) (*Store, error) {
 	return s, nil
 }
 
+// Address is where a store of that URL looks for Redis, host:port or the path
+// of a socket: what may be shown of the URL. It is "" if New refuses the URL.
+func Address(text string) string {
+	options, err := parseURL(text)
+	if err != nil {
+		return ""
+	}
+	return options.Addr
+}
+
+// parseURL reads Options.URL. Its errors quote nothing of an address that holds
+// an @ in any place but where a URL has it, and never the user before it: both
+// may be a password.
 func parseURL(text string) (*goredis.Options, error) {
-	if !strings.Contains(text, "://") {
-		if _, _, err := net.SplitHostPort(text); err != nil {
-			return nil, fmt.Errorf("redis address %q is neither a URL nor host:port", text)
+	shown := fmt.Sprintf("redis address %q", text)
+	hidden := strings.Contains(text, "@")
+	if hidden {
+		shown = "redis address (not shown, for it may hold a password)"
+	}
+	scheme, rest, isURL := strings.Cut(text, "://")
+	if !isURL {
+		if _, _, err := net.SplitHostPort(text); err != nil || hidden {
+			return nil, fmt.Errorf("%s is neither a URL nor host:port", shown)
 		}
 		return &goredis.Options{Addr: text}, nil
 	}
-	options, err := goredis.ParseURL(text)
-	if err == nil {
-		return options, nil
+	if !slices.Contains([]string{"redis", "rediss", "unix"}, strings.ToLower(scheme)) {
+		return nil, fmt.Errorf("%s begins with none of redis://, rediss://, unix://", shown)
 	}
-	if inURL, ok := errors.AsType[*url.Error](err); ok { // its text holds all of the URL
+	_, err := url.Parse(text)
+	end := strings.IndexAny(rest+"/", "/?#") // of user and host
+	if hidden && (err != nil || strings.Contains(rest[end:], "@")) {
+		return nil, fmt.Errorf("%s is not a URL: in a user, password or path, what means something in URLs must be percent-encoded", shown)
+	}
+	options, err := goredis.ParseURL(text)
+	if inURL, ok := errors.AsType[*url.Error](err); ok { // its text repeats the URL
 		err = inURL.Err
 	}
-	shown := "redis URL"
-	if u, parseErr := url.Parse(text); parseErr == nil {
-		shown += " " + u.Redacted()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", shown, err)
 	}
-	return nil, fmt.Errorf("%s: %w", shown, err)
+	return options, nil
 }
 
 // Ping asks the server for a PONG.

@@ -163,18 +163,36 @@ func (uncounted) Apply(algorithm.Limit, algorithm.State, uint64, time.Time) (alg
 }
 
 func TestParseURL(t *testing.T) {
+	const (
+		hidden  = "redis address (not shown, for it may hold a password)"
+		misread = " is not a URL: in a user, password or path, what means something in URLs must be percent-encoded"
+	)
 	for _, c := range []struct{ url, address, fault string }{
 		{url: "localhost:6379", address: "localhost:6379"},
 		{url: "redis://localhost:6379/3", address: "localhost:6379"},
 		{url: "rediss://:pw@cache:6380", address: "cache:6380"},
 		{url: "unix:///run/redis.sock", address: "/run/redis.sock"},
 		{url: "localhost", fault: `redis address "localhost" is neither a URL nor host:port`},
-		{url: "http://:secret@localhost", fault: "redis URL http://:xxxxx@localhost: redis: invalid URL scheme: http"},
-		{url: "redis://:secret@local host", fault: `redis URL: invalid character " " in host name`},
-		{url: "redis://:secret@localhost/x", fault: `redis URL redis://:xxxxx@localhost/x: redis: invalid database number: "x"`},
+		{url: "redis://u:p@ss@cache:6380/3?read_timeout=5", address: "cache:6380"},
+		{url: "unix:///run/a%40b.sock", address: "/run/a@b.sock"},
+		{url: "http://localhost", fault: `redis address "http://localhost" begins with none of redis://, rediss://, unix://`},
+		{url: "redis://local host", fault: `redis address "redis://local host": invalid character " " in host name`},
+		{url: "redis://localhost/x", fault: `redis address "redis://localhost/x": redis: invalid database number: "x"`},
+		{url: "user:secret@host:6379", fault: hidden + " is neither a URL nor host:port"},
+		{url: "secret@127.0.0.1:1", fault: hidden + " is neither a URL nor host:port"},
+		{url: "secret://word@localhost", fault: hidden + " begins with none of redis://, rediss://, unix://"},
+		{url: "redis://:secret@local host", fault: hidden + misread},
+		{url: "redis://:secret%zz@localhost", fault: hidden + misread},
+		{url: "redis://user:sec/ret@localhost", fault: hidden + misread},
+		{url: "redis://sec/ret@localhost", fault: hidden + misread},
+		{url: "redis://sec?ret=1@localhost", fault: hidden + misread},
+		{url: "redis://sec#ret@localhost", fault: hidden + misread},
+		{url: "unix:///secret@/run/redis.sock", fault: hidden + misread},
+		{url: "redis://secret@localhost/x", fault: hidden + `: redis: invalid database number: "x"`},
 	} {
 		t.Run(c.url, func(t *testing.T) {
 			options, err := parseURL(c.url)
+			require.Equal(t, c.address, Address(c.url))
 			if c.fault != "" {
 				require.EqualError(t, err, c.fault)
 				return
