@@ -98,7 +98,8 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	operators.Handle("GET /xds", "open streams: who, what they have, what they refused", server.StatusHandler())
 	a.group.Add(daemon.Part{Name: "xds listener", Run: server.Serve, Stop: server.Stop})
 
-	httpListener, err := a.listeners.Open("http", o.httpAddress(), o.httpSetting())
+	httpAddress, httpSetting := o.httpAddress()
+	httpListener, err := a.listeners.Open("http", httpAddress, httpSetting)
 	if err != nil {
 		return nil, err
 	}

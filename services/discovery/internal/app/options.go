@@ -14,10 +14,10 @@ import (
 // PORT, APPLICATION_ENV and LOG_LEVEL are named as lyft/discovery names them;
 // the others begin with DISCOVERY_.
 type Options struct {
-	HTTPAddress  string `envconfig:"DISCOVERY_HTTP_ADDRESS" default:"0.0.0.0:8090" desc:"where REST is served; port 0 takes a free one, here and below"`
+	HTTPAddress  string `envconfig:"DISCOVERY_HTTP_ADDRESS" desc:"where REST is served; if unset, at PORT of 0.0.0.0; port 0 takes a free one, here and below"`
 	XDSAddress   string `envconfig:"DISCOVERY_XDS_ADDRESS" default:"0.0.0.0:18000" desc:"where xDS is served over gRPC"`
 	AdminAddress string `envconfig:"DISCOVERY_ADMIN_ADDRESS" default:"127.0.0.1:6071" desc:"where operators look: /ready, /metrics, /registry, /xds, /debug/pprof"`
-	Port         int    `envconfig:"PORT" desc:"port of the REST listener, if DISCOVERY_HTTP_ADDRESS is as it comes"`
+	Port         int    `envconfig:"PORT" default:"8090" desc:"port of the REST listener, if DISCOVERY_HTTP_ADDRESS is unset"`
 	LogLevel     string `envconfig:"DISCOVERY_LOG_LEVEL" desc:"debug, info, warn or error; if unset, LOG_LEVEL holds"`
 	AnyLogLevel  string `envconfig:"LOG_LEVEL" default:"info" desc:"the same for every service of this environment"`
 	Env          string `envconfig:"APPLICATION_ENV" default:"development" desc:"what lists of hosts say as their env"`
@@ -42,23 +42,12 @@ type Options struct {
 	DrainDeadline time.Duration `envconfig:"DISCOVERY_DRAIN_DEADLINE" default:"10s" desc:"time that work in flight has to end, after that"`
 }
 
-// defaultHTTPAddress is that of the tag above.
-const defaultHTTPAddress = "0.0.0.0:8090"
-
-// httpAddress is where REST is served.
-func (o Options) httpAddress() string {
-	if o.Port == 0 || o.HTTPAddress != defaultHTTPAddress {
-		return o.HTTPAddress
+// httpAddress is where REST is served, and the variable that moves it.
+func (o Options) httpAddress() (address, variable string) {
+	if o.HTTPAddress != "" {
+		return o.HTTPAddress, "DISCOVERY_HTTP_ADDRESS"
 	}
-	return net.JoinHostPort("0.0.0.0", strconv.Itoa(o.Port))
-}
-
-// httpSetting names the variable that moves the REST listener.
-func (o Options) httpSetting() string {
-	if o.httpAddress() != o.HTTPAddress {
-		return "PORT"
-	}
-	return "DISCOVERY_HTTP_ADDRESS"
+	return net.JoinHostPort("0.0.0.0", strconv.Itoa(o.Port)), "PORT"
 }
 
 // logLevel is the level to log from, and the variable that says so.

@@ -51,16 +51,29 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 }
 
 func TestPORTMovesTheRESTListenerUnlessAnAddressIsGiven(t *testing.T) {
+	require.Equal(t, 8090, options(t).Port)
 	taken, err := net.Listen("tcp", "0.0.0.0:0")
 	require.NoError(t, err)
 	defer taken.Close()
 	port := taken.Addr().(*net.TCPAddr).Port
 	o := options(t)
-	o.Port, o.HTTPAddress = port, "0.0.0.0:8090"
+	o.Port, o.HTTPAddress = port, ""
 	_, err = app.New(o, slog.New(slog.DiscardHandler))
 	require.EqualError(t, err, "listen on 0.0.0.0:"+strconv.Itoa(port)+": the port is in use; PORT moves it")
 	o.HTTPAddress = "127.0.0.1:0"
 	start(t, o)
+}
+
+func TestAPORTOf0TakesAFreeOne(t *testing.T) {
+	o := options(t)
+	t.Setenv("PORT", "0")
+	var loaded app.Options
+	require.NoError(t, environ.Load(&loaded))
+	o.Port, o.HTTPAddress = loaded.Port, loaded.HTTPAddress
+	r := start(t, o)
+	_, port, err := net.SplitHostPort(r.addrs["http"])
+	require.NoError(t, err)
+	require.NotContains(t, []string{"0", "8090"}, port)
 }
 
 // The README's table of settings says what the struct says.
