@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -121,24 +120,20 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	return a, nil
 }
 
-// openStore opens the backend that the settings choose.
+// openStore opens the backend that the settings choose. The error names the
+// setting that is wrong.
 func openStore(o Options, metrics prometheus.Registerer) (limiter.Store, error) {
 	for _, b := range builtin.Backends() {
-		if b.Name != strings.ToLower(o.backend()) {
-			continue
+		if b.Name == o.backend() {
+			return b.Open(builtin.StoreOptions{
+				URL:              o.RedisURL,
+				Timeout:          o.RedisTimeout,
+				Connections:      o.RedisPoolSize,
+				ExpirationJitter: time.Duration(o.ExpirationJitter) * time.Second,
+				MaxCounters:      o.MaxCounters,
+				Metrics:          metrics,
+			})
 		}
-		store, err := b.Open(builtin.StoreOptions{
-			URL:              o.RedisURL,
-			Timeout:          o.RedisTimeout,
-			Connections:      o.RedisPoolSize,
-			ExpirationJitter: time.Duration(o.ExpirationJitter) * time.Second,
-			MaxCounters:      o.MaxCounters,
-			Metrics:          metrics,
-		})
-		if err != nil {
-			return nil, fmt.Errorf("REDIS_URL: %w", err)
-		}
-		return store, nil
 	}
 	return nil, fmt.Errorf("BACKEND_TYPE=%s: not one of %s", o.BackendType, builtin.BackendNames())
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/weirproxy/weir/services/ratelimit/internal/builtin"
@@ -83,20 +84,22 @@ func (o *Options) check() error {
 	case !(o.NearLimitRatio >= 0 && o.NearLimitRatio <= 1):
 		return fmt.Errorf("NEAR_LIMIT_RATIO=%v: must lie between 0 and 1", o.NearLimitRatio)
 	case o.backend() == "redis" && o.RedisURL == "":
-		return fmt.Errorf("BACKEND_TYPE=redis: REDIS_URL must say where Redis is")
+		return fmt.Errorf("BACKEND_TYPE=%s: REDIS_URL must say where Redis is", o.BackendType)
 	}
 	return nil
 }
 
-// backend is the name of the backend that the settings choose.
+// backend is the name of the backend that the settings choose, in lower case;
+// it need not be one of builtin's.
 func (o *Options) backend() string {
-	if o.BackendType == "" && o.RedisURL != "" {
+	switch {
+	case o.BackendType != "":
+		return strings.ToLower(o.BackendType)
+	case o.RedisURL != "":
 		return "redis"
-	}
-	if o.BackendType == "" {
+	default:
 		return builtin.Backends()[0].Name
 	}
-	return o.BackendType
 }
 
 // rulesDirectory is where the rule files lie.

@@ -38,6 +38,7 @@ func TestNewRefuses(t *testing.T) {
 		{"negative_jitter", func(o *app.Options) { o.ExpirationJitter = -1 }, "EXPIRATION_JITTER_MAX_SECONDS=-1: must not be negative"},
 		{"a_ratio_above_1", func(o *app.Options) { o.NearLimitRatio = 1.5 }, "NEAR_LIMIT_RATIO=1.5: must lie between 0 and 1"},
 		{"an_unknown_backend", func(o *app.Options) { o.BackendType = "memcache" }, "BACKEND_TYPE=memcache: not one of memory, redis"},
+		{"redis_in_another_letter_case_without_its_URL", func(o *app.Options) { o.BackendType = "Redis" }, "BACKEND_TYPE=Redis: REDIS_URL must say where Redis is"},
 		{"redis_without_its_URL", func(o *app.Options) { o.BackendType = "redis" }, "BACKEND_TYPE=redis: REDIS_URL must say where Redis is"},
 		{"a_URL_that_is_none", func(o *app.Options) { o.RedisURL = "redis" }, `REDIS_URL: redis address "redis" is neither a URL nor host:port`},
 	} {

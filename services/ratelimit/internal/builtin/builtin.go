@@ -5,6 +5,7 @@
 package builtin
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -26,10 +27,10 @@ func Algorithms() []algorithm.Algorithm {
 
 // Backend is one kind of store.
 type Backend struct {
-	// Name is its value of BACKEND_TYPE.
+	// Name is its value of BACKEND_TYPE, in lower case.
 	Name string
 	// Open makes the store. It reaches for nothing over the network; its error
-	// is that of a setting.
+	// is that of a setting, and names it.
 	Open func(StoreOptions) (limiter.Store, error)
 }
 
@@ -56,13 +57,17 @@ func Backends() []Backend {
 			return memory.New(o.MaxCounters, o.Metrics), nil
 		}},
 		{"redis", func(o StoreOptions) (limiter.Store, error) {
-			return redis.New(redis.Options{
+			store, err := redis.New(redis.Options{
 				URL:              o.URL,
 				Timeout:          o.Timeout,
 				Connections:      o.Connections,
 				ExpirationJitter: o.ExpirationJitter,
 				Metrics:          o.Metrics,
 			})
+			if err != nil {
+				return nil, fmt.Errorf("REDIS_URL: %w", err)
+			}
+			return store, nil
 		}},
 	}
 }
