@@ -3,10 +3,8 @@
 package main
 
 import (
-	"context"
 	"os"
 
-	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/services/proxy/internal/app"
 )
 
@@ -14,7 +12,5 @@ import (
 var version string
 
 func main() {
-	os.Exit(daemon.Main("proxy", func(ctx context.Context) error {
-		return app.Command(ctx, os.Args[1:], daemon.Version(version), os.Stdout, os.Stderr)
-	}))
+	os.Exit(app.Main(os.Args[1:], version))
 }

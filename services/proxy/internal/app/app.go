@@ -8,8 +8,6 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"os"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -61,19 +59,12 @@ const (
 	draining
 )
 
-// gcPercent lets the heap grow to five times what is live before it is
-// collected: a proxy's heap is small. GOGC in the environment wins.
-const gcPercent = 400
-
 // New reads the configuration, builds the proxy and binds its sockets. The
 // error of a faulty configuration lists every fault; nothing is bound then.
 func New(o Options) (_ *App, err error) {
 	a := &App{options: o, started: time.Now(), addresses: map[string]string{}}
 	if a.log, err = daemon.Logger(o.Log, o.LogLevel); err != nil {
 		return nil, err
-	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
 	}
 	if a.configuration, err = configure(o, a.log, a.setServices); err != nil {
 		return nil, err

@@ -131,22 +131,27 @@ func TestCommandLine(t *testing.T) {
 	for name, c := range map[string]struct {
 		args       []string
 		out, fails string
+		usage      bool // it is the command line that fails
 	}{
-		"--version":          {[]string{"--version"}, "proxy v1", ""},
-		"--help":             {[]string{"--help"}, "--mode validate", ""},
-		"validates":          {[]string{"-c", "testdata/good.yaml", "--mode", "validate"}, "configuration OK", ""},
-		"finds faults":       {[]string{"-c", "testdata/broken.yaml", "--mode", "validate"}, "", "testdata/broken.yaml:3:50 "},
-		"no such file":       {[]string{"-c", "testdata/none.yaml"}, "", "read the bootstrap: open testdata/none.yaml: no such file or directory"},
-		"no file":            {nil, "", "no bootstrap: give one with -c FILE"},
-		"an unknown flag":    {[]string{"--speed", "9"}, "", "flag provided but not defined: -speed; --help lists the flags"},
-		"an unknown mode":    {[]string{"-c", "x", "--mode", "try"}, "", "--mode try: not one of serve, validate"},
-		"a stray argument":   {[]string{"serve"}, "", `unexpected argument "serve"`},
-		"a wrong log level":  {[]string{"-c", "testdata/good.yaml", "-l", "loud"}, "", `log level "loud"`},
-		"health of no proxy": {[]string{"healthcheck", "--admin-address", "127.0.0.1:1"}, "", "connection refused"},
+		"--version":          {[]string{"--version"}, "proxy v1", "", false},
+		"--help":             {[]string{"--help"}, "--mode validate", "", false},
+		"validates":          {[]string{"-c", "testdata/good.yaml", "--mode", "validate"}, "configuration OK", "", false},
+		"finds faults":       {[]string{"-c", "testdata/broken.yaml", "--mode", "validate"}, "", "testdata/broken.yaml:3:50 ", false},
+		"no such file":       {[]string{"-c", "testdata/none.yaml"}, "", "read the bootstrap: open testdata/none.yaml: no such file or directory", false},
+		"no file":            {nil, "", "no bootstrap: give one with -c FILE", true},
+		"an unknown flag":    {[]string{"--speed", "9"}, "", "flag provided but not defined: -speed; --help lists the flags", true},
+		"an unknown mode":    {[]string{"-c", "x", "--mode", "try"}, "", "--mode try: not one of serve, validate", true},
+		"a stray argument":   {[]string{"serve"}, "", `unexpected argument "serve"`, true},
+		"a wrong log level":  {[]string{"-c", "testdata/good.yaml", "-l", "loud"}, "", `log level "loud"`, false},
+		"health of no proxy": {[]string{"healthcheck", "--admin-address", "127.0.0.1:1"}, "", "connection refused", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
-			err := app.Command(t.Context(), c.args, "v1", &out, io.Discard)
+			run, err := app.Command(c.args, "v1", &out, io.Discard)
+			require.Equal(t, c.usage, err != nil, "a wrong command line")
+			if err == nil {
+				err = run(t.Context())
+			}
 			require.Contains(t, out.String(), c.out)
 			if c.fails == "" {
 				require.NoError(t, err)
@@ -187,5 +192,7 @@ func TestStopIsBoundedThoughAnUpstreamHangs(t *testing.T) {
 
 func TestHealthcheckAsksTheAdminListenerOfTheBootstrap(t *testing.T) {
 	proxy := run(t, text(t, "good.yaml"))
-	require.NoError(t, app.Command(t.Context(), []string{"healthcheck", "--admin-address", proxy.Addr("admin")}, "v1", io.Discard, io.Discard))
+	run, err := app.Command([]string{"healthcheck", "--admin-address", proxy.Addr("admin")}, "v1", io.Discard, io.Discard)
+	require.NoError(t, err)
+	require.NoError(t, run(t.Context()))
 }

@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/weirproxy/weir/internal/admin"
+	"github.com/weirproxy/weir/internal/daemon"
 )
 
 const usage = `proxy is an L4/L7 proxy that is configured by a strict subset of Envoy's v3 API.
@@ -21,9 +24,20 @@ const usage = `proxy is an L4/L7 proxy that is configured by a strict subset of 
 Flags, by Envoy's names where Envoy has them:
 `
 
-// Command runs the binary with its arguments. It returns nil after help, a
-// version, a good validation or a wanted stop.
-func Command(ctx context.Context, args []string, version string, stdout, stderr io.Writer) error {
+// Main is the command proxy. It returns the exit code: 0 after a wanted end, 1
+// for what went wrong, 2 for a wrong command line.
+func Main(args []string, version string) int {
+	run, err := Command(args, daemon.Version(version), os.Stdout, os.Stderr)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "proxy: %v\n", err)
+		return 2
+	}
+	return daemon.Main("proxy", run)
+}
+
+// Command returns what the arguments ask for. The error is that of a wrong
+// command line.
+func Command(args []string, version string, stdout, stderr io.Writer) (run func(context.Context) error, err error) {
 	o := Options{Version: version, Log: stderr}
 	flags := flag.NewFlagSet("proxy", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
@@ -38,51 +52,65 @@ func Command(ctx context.Context, args []string, version string, stdout, stderr 
 	drain := flags.Int("drain-time-s", 10, "at most so many `SECONDS` for requests in flight after SIGTERM")
 	grace := flags.Int("drain-grace-s", 1, "`SECONDS` in which the proxy still accepts after SIGTERM, while /ready is 503")
 	flags.StringVar(&o.ReadyFile, "ready-file", "", "write the bound addresses to `FILE` once requests are served")
-	admin := flags.String("admin-address", defaultAdmin, "of healthcheck: `HOST:PORT` to ask where no bootstrap names one")
+	address := flags.String("admin-address", defaultAdmin, "of healthcheck: `HOST:PORT` to ask where no bootstrap names one")
 	showVersion := flags.Bool("version", false, "print the version")
 
 	health := len(args) > 0 && args[0] == "healthcheck"
 	if health {
 		args = args[1:]
 	}
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		fmt.Fprint(stdout, usage)
-		flags.SetOutput(stdout)
-		flags.PrintDefaults()
-		return nil
-	} else if err != nil {
-		return fmt.Errorf("%w; --help lists the flags", err)
-	}
-	if flags.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q; --help lists the flags", flags.Arg(0))
-	}
-	if *drain < 0 || *grace < 0 {
-		return fmt.Errorf("--drain-time-s %d, --drain-grace-s %d: neither can be negative", *drain, *grace)
-	}
+	err = flags.Parse(args)
 	o.DrainTime, o.DrainGrace = time.Duration(*drain)*time.Second, time.Duration(*grace)*time.Second
-
 	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return func(context.Context) error {
+			fmt.Fprint(stdout, usage)
+			flags.SetOutput(stdout)
+			flags.PrintDefaults()
+			return nil
+		}, nil
+	case err != nil:
+		return nil, fmt.Errorf("%w; --help lists the flags", err)
+	case flags.NArg() > 0:
+		return nil, fmt.Errorf("unexpected argument %q; --help lists the flags", flags.Arg(0))
+	case *drain < 0 || *grace < 0:
+		return nil, fmt.Errorf("--drain-time-s %d, --drain-grace-s %d: neither can be negative", *drain, *grace)
 	case *showVersion:
-		fmt.Fprintln(stdout, "proxy", version)
-		return nil
+		return func(context.Context) error {
+			fmt.Fprintln(stdout, "proxy", version)
+			return nil
+		}, nil
 	case health:
-		return healthcheck(ctx, o, *admin)
+		return func(ctx context.Context) error { return healthcheck(ctx, o, *address) }, nil
 	case o.ConfigPath == "" && o.ConfigYAML == "":
-		return errors.New("no bootstrap: give one with -c FILE; --help lists the flags")
+		return nil, errors.New("no bootstrap: give one with -c FILE; --help lists the flags")
 	case *mode == "validate":
-		if err := Validate(o); err != nil {
+		return func(context.Context) error {
+			if err := Validate(o); err != nil {
+				return err
+			}
+			fmt.Fprintln(stdout, "configuration OK")
+			return nil
+		}, nil
+	case *mode != "serve":
+		return nil, fmt.Errorf("--mode %s: not one of serve, validate", *mode)
+	}
+	return func(ctx context.Context) error {
+		tuneGC()
+		a, err := New(o)
+		if err != nil {
 			return err
 		}
-		fmt.Fprintln(stdout, "configuration OK")
-		return nil
-	case *mode != "serve":
-		return fmt.Errorf("--mode %s: not one of serve, validate", *mode)
+		return a.Run(ctx)
+	}, nil
+}
+
+// tuneGC lets the heap grow to five times what is live before a collection,
+// unless GOGC says otherwise: a proxy's heap is small.
+func tuneGC() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
 	}
-	a, err := New(o)
-	if err != nil {
-		return err
-	}
-	return a.Run(ctx)
 }
 
 // defaultAdmin is where healthcheck asks without a bootstrap.

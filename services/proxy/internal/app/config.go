@@ -61,10 +61,10 @@ func configure(o Options, log *slog.Logger, services func(names []string)) (*con
 	c.clusters = cluster.NewManager(cluster.ManagerOptions{
 		Policies: builtin.LoadBalancers(), Schema: schema, Stats: c.registry, Log: log, SetServices: services,
 	}, boot.CDS != nil)
-	c.limits = rlsclient.New(c.clusters)
+	c.limits = rlsclient.New(c.clusters, log)
 	filters := builtin.NetworkFilters(builtin.Dependencies{
 		Clusters: c.clusters, RateLimits: c.limits, Stats: c.registry,
-		StaticCluster:    func(name string) bool { return static[name] != nil },
+		StaticCluster:    func(name string) *cluster.Config { return static[name] },
 		CheckGRPCCluster: static.checkGRPC,
 	})
 	names := map[string]bool{}

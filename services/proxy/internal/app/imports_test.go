@@ -10,7 +10,7 @@ import (
 // app wires everything, an implementation knows its contract and no sibling.
 func TestImports(t *testing.T) {
 	archtest.Check(t, "github.com/weirproxy/weir/services/proxy", archtest.Edges{
-		"cmd/proxy": {"internal/app", "weir/internal/daemon"},
+		"cmd/proxy": {"internal/app"},
 		"internal/app": {
 			"internal/adminapi", "internal/bootstrap", "internal/builtin", "internal/cluster", "internal/grpcchannel",
 			"internal/listener", "internal/rlsclient", "internal/stats", "internal/strict", "internal/xds",

@@ -27,8 +27,8 @@ type Dependencies struct {
 	Clusters   *cluster.Manager
 	RateLimits *rlsclient.Services
 	Stats      *stats.Registry
-	// StaticCluster says whether the bootstrap has a cluster of that name.
-	StaticCluster func(name string) bool
+	// StaticCluster is the bootstrap's cluster of that name, nil if it has none.
+	StaticCluster func(name string) *cluster.Config
 	// CheckGRPCCluster reports what is wrong with a cluster that a filter's
 	// gRPC service names.
 	CheckGRPCCluster func(name string, at strict.Path, report *strict.Report)

@@ -31,9 +31,11 @@ var reconnect = grpc.ConnectParams{
 	MinConnectTimeout: time.Second,
 }
 
-// halfDead finds a host that vanished without closing: it is asked once calls
-// have gone unanswered for Time, and given up Timeout later.
-var halfDead = keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}
+// halfDead finds a host that vanished without closing: it is asked once nothing
+// has come for Time while calls are open, and given up Timeout later. Asked more
+// often than every five minutes, a server of grpc-go takes it for abuse unless
+// it is told otherwise; within that, TCP's own keep-alives find the vanished.
+var halfDead = keepalive.ClientParameters{Time: 6 * time.Minute, Timeout: 20 * time.Second}
 
 // New makes a channel to the hosts of c; its first call dials. The caller
 // closes it.

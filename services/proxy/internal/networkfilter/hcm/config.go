@@ -29,8 +29,8 @@ type Factory struct {
 	Filters []httpfilter.Factory
 	// Clusters are looked up for each request.
 	Clusters Clusters
-	// StaticCluster says whether the bootstrap has a cluster of that name.
-	StaticCluster func(name string) bool
+	// StaticCluster is the bootstrap's cluster of that name, nil if it has none.
+	StaticCluster func(name string) *cluster.Config
 	// Stats is the root of all metrics.
 	Stats *stats.Registry
 }
@@ -120,11 +120,13 @@ func (f *Factory) Parse(config proto.Message, at strict.Path, report *strict.Rep
 		report.Add(at, "a route_config is needed; rds is not supported")
 	}
 	m.routes = route.Parse(c.GetRouteConfig(), at.Field("route_config"), report)
-	if validate := c.GetRouteConfig().GetValidateClusters(); validate == nil || validate.GetValue() {
-		for _, r := range m.routes.References() {
-			if !f.StaticCluster(r.Cluster) {
-				report.Add(r.At, "unknown cluster %q (validate_clusters: false allows clusters that come by CDS)", r.Cluster)
-			}
+	validate := c.GetRouteConfig().GetValidateClusters()
+	for _, r := range m.routes.References() {
+		switch known := f.StaticCluster(r.Cluster); {
+		case known == nil && (validate == nil || validate.GetValue()):
+			report.Add(r.At, "unknown cluster %q (validate_clusters: false allows clusters that come by CDS)", r.Cluster)
+		case known != nil && known.HTTP2:
+			report.Add(r.At, "cluster %q has http2_protocol_options: requests are sent on as HTTP/1.1 only", r.Cluster)
 		}
 	}
 	m.chain = f.parseChain(c.GetHttpFilters(), at, report)

@@ -75,7 +75,7 @@ func start(t testing.TB, upstream string, c config) *proxy {
 	clusters.AddStatic([]*cluster.Config{up})
 
 	filters := append([]httpfilter.Factory{}, c.filters...)
-	factory := &hcm.Factory{Filters: append(filters, router.Factory{}), Clusters: clusters, StaticCluster: clusters.IsStatic, Stats: registry}
+	factory := &hcm.Factory{Filters: append(filters, router.Factory{}), Clusters: clusters, StaticCluster: func(string) *cluster.Config { return up }, Stats: registry}
 	var chain strings.Builder
 	for _, f := range factory.Filters {
 		value := ""
