@@ -3,7 +3,10 @@ package rlsclient
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 
+	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -21,15 +24,16 @@ var errNoHosts = errors.New("the cluster has no hosts")
 type connection struct {
 	cluster *cluster.Cluster
 	channel *grpc.ClientConn
+	outage  outage
 }
 
 // connect makes a connection; its first call dials.
-func connect(c *cluster.Cluster) (*connection, error) {
+func connect(c *cluster.Cluster, log *slog.Logger) (*connection, error) {
 	channel, err := grpcchannel.New(c, grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{})))
 	if err != nil {
 		return nil, err
 	}
-	return &connection{c, channel}, nil
+	return &connection{cluster: c, channel: channel, outage: outage{log: log.With("cluster", c.Config.Name)}}, nil
 }
 
 func (c *connection) close() { c.channel.Close() }
@@ -57,6 +61,9 @@ func (c *connection) call(ctx context.Context, request *Request, response *Respo
 		stats.CountStatus(503)
 	default: // gRPC's own errors come in a 200
 		stats.CountStatus(200)
+	}
+	if err == nil && response.Code != rlsv3.RateLimitResponse_OK && response.Code != rlsv3.RateLimitResponse_OVER_LIMIT {
+		err = fmt.Errorf("it answered with the code %v", response.Code)
 	}
 	return err
 }

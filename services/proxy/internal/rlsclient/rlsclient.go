@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -25,6 +26,7 @@ type Clusters interface {
 // for use by many goroutines.
 type Services struct {
 	clusters Clusters
+	log      *slog.Logger
 
 	// connections are by the cluster's name; nil once closed. The map is never
 	// changed, only replaced.
@@ -34,9 +36,10 @@ type Services struct {
 
 // New makes Services in clusters that stay for as long as the process, as those
 // of the bootstrap do; their hosts may come and go. Nothing is connected before
-// the first call.
-func New(clusters Clusters) *Services {
-	s := &Services{clusters: clusters}
+// the first call. The log gets a line when a service begins to fail, with the
+// cause, and one when it answers again.
+func New(clusters Clusters, log *slog.Logger) *Services {
+	s := &Services{clusters: clusters, log: log}
 	s.connections.Store(&map[string]*connection{})
 	return s
 }
@@ -51,11 +54,15 @@ var (
 // there is no such cluster, it has no hosts, or none can be reached. The
 // context's deadline goes with the call.
 //
-// An error that came of the call itself has its gRPC status.
+// An answer that is neither OK nor OVER_LIMIT is an error. One that came of the
+// call itself has its gRPC status.
 func (s *Services) ShouldRateLimit(ctx context.Context, cluster string, request *Request, response *Response) error {
 	c, err := s.connection(cluster)
 	if err == nil {
 		err = c.call(ctx, request, response)
+		if !errors.Is(ctx.Err(), context.Canceled) { // a call given up says nothing of the service
+			c.outage.note(err)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("ask the rate-limit service in cluster %q: %w", cluster, err)
@@ -104,7 +111,7 @@ func (s *Services) connect(name string) (*connection, error) {
 	if cluster == nil {
 		return nil, errNoCluster
 	}
-	c, err := connect(cluster)
+	c, err := connect(cluster, s.log)
 	if err != nil {
 		return nil, err
 	}

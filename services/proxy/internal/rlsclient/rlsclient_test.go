@@ -1,6 +1,7 @@
 package rlsclient
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -122,7 +123,7 @@ func setHosts(t testing.TB, m *cluster.Manager, addresses ...string) {
 }
 
 func services(t testing.TB, m *cluster.Manager) *Services {
-	s := New(m)
+	s := New(m, slog.New(slog.DiscardHandler))
 	t.Cleanup(s.Close)
 	return s
 }
@@ -327,6 +328,44 @@ func TestCloseEndsCallsInFlightAndRefusesLaterOnes(t *testing.T) {
 	require.ErrorContains(t, <-done, "closing")
 	_, err := ask(s, list)
 	require.EqualError(t, err, `ask the rate-limit service in cluster "rls": the proxy is stopping`)
+}
+
+func TestWhyAServiceFailsIsLogged(t *testing.T) {
+	var log bytes.Buffer
+	service := (&service{answer: func(_ context.Context, r *rlsv3.RateLimitRequest) (*rlsv3.RateLimitResponse, error) {
+		if r.GetDomain() == "broken" {
+			return nil, status.Error(codes.Internal, "the store burns")
+		}
+		return &rlsv3.RateLimitResponse{OverallCode: rlsv3.RateLimitResponse_Code(len(r.GetDomain()))}, nil
+	}}).serve(t)
+	for _, c := range []struct{ name, domain, want string }{
+		{"a status", "broken", `level=WARN msg="rate-limit service fails" cluster=rls error="rpc error: code = Internal desc = the store burns"` + "\n"},
+		{"no code", "", `level=WARN msg="rate-limit service fails" cluster=rls error="it answered with the code UNKNOWN"` + "\n"},
+		{"a code of a later version", "later", `level=WARN msg="rate-limit service fails" cluster=rls error="it answered with the code 5"` + "\n"},
+		{"no failure: OK", "1", ""},
+		{"no failure: OVER_LIMIT", "22", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			log.Reset()
+			s := New(manager(t, service.address), slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{
+				ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+					if a.Key == slog.TimeKey {
+						return slog.Attr{}
+					}
+					return a
+				},
+			})))
+			defer s.Close()
+			for range 3 {
+				err := s.ShouldRateLimit(t.Context(), "rls", &Request{Domain: c.domain, Descriptors: descriptors(t, "ann")}, &Response{})
+				require.Equal(t, c.want != "", err != nil)
+			}
+			gone, cancel := context.WithCancel(t.Context())
+			cancel()
+			require.Error(t, s.ShouldRateLimit(gone, "rls", &Request{Domain: "broken", Descriptors: descriptors(t, "ann")}, &Response{}))
+			require.Equal(t, c.want, log.String())
+		})
+	}
 }
 
 func BenchmarkAsk(b *testing.B) {
