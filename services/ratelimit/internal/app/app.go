@@ -51,7 +51,18 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
-	store, err := openStore(o, metrics)
+	backend, err := o.backend()
+	if err != nil {
+		return nil, err
+	}
+	store, err := backend.Open(builtin.StoreOptions{
+		URL:              o.RedisURL,
+		Timeout:          o.RedisTimeout,
+		Connections:      o.RedisPoolSize,
+		ExpirationJitter: time.Duration(o.ExpirationJitter) * time.Second,
+		MaxCounters:      o.MaxCounters,
+		Metrics:          metrics,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -116,26 +127,8 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 
 	addresses := a.Addrs()
 	log.Info("listening", "grpc", addresses["grpc"], "http", addresses["http"],
-		"admin", addresses["admin"], "backend", o.backend(), "redis", redis.Address(o.RedisURL))
+		"admin", addresses["admin"], "backend", backend.Name, "redis", redis.Address(o.RedisURL))
 	return a, nil
-}
-
-// openStore opens the backend that the settings choose. The error names the
-// setting that is wrong.
-func openStore(o Options, metrics prometheus.Registerer) (limiter.Store, error) {
-	for _, b := range builtin.Backends() {
-		if b.Name == o.backend() {
-			return b.Open(builtin.StoreOptions{
-				URL:              o.RedisURL,
-				Timeout:          o.RedisTimeout,
-				Connections:      o.RedisPoolSize,
-				ExpirationJitter: time.Duration(o.ExpirationJitter) * time.Second,
-				MaxCounters:      o.MaxCounters,
-				Metrics:          metrics,
-			})
-		}
-	}
-	return nil, fmt.Errorf("BACKEND_TYPE=%s: not one of %s", o.BackendType, builtin.BackendNames())
 }
 
 // serveRules writes one line for each rule in force, and before them, as

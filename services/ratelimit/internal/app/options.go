@@ -1,6 +1,7 @@
 package app
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -45,61 +46,75 @@ type Options struct {
 	NearLimitRatio float64 `envconfig:"NEAR_LIMIT_RATIO" default:"0.8" desc:"share of a limit above which hits are counted as near it"`
 }
 
-// check returns an error for a value that its type alone does not rule out.
-// It names the variable and the value.
+// check returns an error for each value that its type alone does not rule out,
+// joined. Each names the variable and the value.
 func (o *Options) check() error {
+	var errs []error
+	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	for _, p := range []struct {
 		name  string
 		value int
 	}{{"PORT", o.Port}, {"GRPC_PORT", o.GRPCPort}, {"DEBUG_PORT", o.DebugPort}} {
 		if p.value < 0 || p.value > 65535 {
-			return fmt.Errorf("%s=%d: not a port", p.name, p.value)
+			fault("%s=%d: not a port", p.name, p.value)
 		}
 	}
-	for _, d := range []struct {
+	for _, positive := range []struct {
 		name  string
 		value time.Duration
 	}{
-		{"REDIS_TIMEOUT", o.RedisTimeout}, {"RATELIMIT_RULES_POLL", o.RulesPoll},
+		{"REDIS_TIMEOUT", o.RedisTimeout},
+		{"RATELIMIT_RULES_POLL", o.RulesPoll},
 		{"RATELIMIT_DRAIN_DEADLINE", o.DrainDeadline},
-		{"GRPC_MAX_CONNECTION_AGE", o.MaxConnectionAge}, {"GRPC_MAX_CONNECTION_AGE_GRACE", o.MaxConnectionAgeGrace},
+		{"GRPC_MAX_CONNECTION_AGE", o.MaxConnectionAge},
+		{"GRPC_MAX_CONNECTION_AGE_GRACE", o.MaxConnectionAgeGrace},
 	} {
-		if d.value <= 0 {
-			return fmt.Errorf("%s=%v: must be more than 0", d.name, d.value)
+		if positive.value <= 0 {
+			fault("%s=%v: not above 0", positive.name, positive.value)
 		}
 	}
-	for _, n := range []struct {
-		name  string
-		value int
-	}{{"REDIS_POOL_SIZE", o.RedisPoolSize}, {"RATELIMIT_MEMORY_MAX_COUNTERS", o.MaxCounters}} {
-		if n.value < 1 {
-			return fmt.Errorf("%s=%d: must be at least 1", n.name, n.value)
+	for _, least := range []struct {
+		name         string
+		value, least int
+	}{
+		{"REDIS_POOL_SIZE", o.RedisPoolSize, 1},
+		{"RATELIMIT_MEMORY_MAX_COUNTERS", o.MaxCounters, 1},
+		{"EXPIRATION_JITTER_MAX_SECONDS", o.ExpirationJitter, 0},
+	} {
+		if least.value < least.least {
+			fault("%s=%d: below %d", least.name, least.value, least.least)
 		}
 	}
-	switch {
-	case o.DrainGrace < 0:
-		return fmt.Errorf("RATELIMIT_DRAIN_GRACE=%v: must not be negative", o.DrainGrace)
-	case o.ExpirationJitter < 0:
-		return fmt.Errorf("EXPIRATION_JITTER_MAX_SECONDS=%d: must not be negative", o.ExpirationJitter)
-	case !(o.NearLimitRatio >= 0 && o.NearLimitRatio <= 1):
-		return fmt.Errorf("NEAR_LIMIT_RATIO=%v: must lie between 0 and 1", o.NearLimitRatio)
-	case o.backend() == "redis" && o.RedisURL == "":
-		return fmt.Errorf("BACKEND_TYPE=%s: REDIS_URL must say where Redis is", o.BackendType)
+	if o.DrainGrace < 0 {
+		fault("RATELIMIT_DRAIN_GRACE=%v: below 0", o.DrainGrace)
 	}
-	return nil
+	if !(o.NearLimitRatio >= 0 && o.NearLimitRatio <= 1) {
+		fault("NEAR_LIMIT_RATIO=%v: not from 0 to 1", o.NearLimitRatio)
+	}
+	if backend, err := o.backend(); err != nil {
+		errs = append(errs, err)
+	} else if backend.Name == "redis" && o.RedisURL == "" {
+		fault("BACKEND_TYPE=%s: REDIS_URL must say where Redis is", o.BackendType)
+	}
+	return errors.Join(errs...)
 }
 
-// backend is the name of the backend that the settings choose, in lower case;
-// it need not be one of builtin's.
-func (o *Options) backend() string {
+// backend is the backend that the settings choose, by a name in any letter
+// case. The error is that there is none of that name.
+func (o *Options) backend() (builtin.Backend, error) {
+	name := strings.ToLower(o.BackendType)
 	switch {
-	case o.BackendType != "":
-		return strings.ToLower(o.BackendType)
-	case o.RedisURL != "":
-		return "redis"
-	default:
-		return builtin.Backends()[0].Name
+	case name == "" && o.RedisURL == "":
+		return builtin.Backends()[0], nil
+	case name == "":
+		name = "redis"
 	}
+	for _, b := range builtin.Backends() {
+		if b.Name == name {
+			return b, nil
+		}
+	}
+	return builtin.Backend{}, fmt.Errorf("BACKEND_TYPE=%s: not one of %s", o.BackendType, builtin.BackendNames())
 }
 
 // rulesDirectory is where the rule files lie.

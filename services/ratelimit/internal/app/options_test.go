@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"regexp"
@@ -30,13 +31,18 @@ func TestNewRefuses(t *testing.T) {
 		{"a_negative_port", func(o *app.Options) { o.GRPCPort = -1 }, "GRPC_PORT=-1: not a port"},
 		{"a_port_in_use", func(o *app.Options) { o.GRPCPort = port }, fmt.Sprintf("listen on 127.0.0.1:%d: the port is in use; GRPC_PORT moves it", port)},
 		{"an_admin_port_in_use", func(o *app.Options) { o.DebugPort = port }, fmt.Sprintf("listen on 127.0.0.1:%d: the port is in use; DEBUG_PORT moves it", port)},
-		{"no_timeout", func(o *app.Options) { o.RedisTimeout = 0 }, "REDIS_TIMEOUT=0s: must be more than 0"},
-		{"no_poll", func(o *app.Options) { o.RulesPoll = -1 }, "RATELIMIT_RULES_POLL=-1ns: must be more than 0"},
-		{"no_connections", func(o *app.Options) { o.RedisPoolSize = 0 }, "REDIS_POOL_SIZE=0: must be at least 1"},
-		{"no_counters", func(o *app.Options) { o.MaxCounters = 0 }, "RATELIMIT_MEMORY_MAX_COUNTERS=0: must be at least 1"},
-		{"negative_grace", func(o *app.Options) { o.DrainGrace = -1 }, "RATELIMIT_DRAIN_GRACE=-1ns: must not be negative"},
-		{"negative_jitter", func(o *app.Options) { o.ExpirationJitter = -1 }, "EXPIRATION_JITTER_MAX_SECONDS=-1: must not be negative"},
-		{"a_ratio_above_1", func(o *app.Options) { o.NearLimitRatio = 1.5 }, "NEAR_LIMIT_RATIO=1.5: must lie between 0 and 1"},
+		{"no_timeout", func(o *app.Options) { o.RedisTimeout = 0 }, "REDIS_TIMEOUT=0s: not above 0"},
+		{"no_poll", func(o *app.Options) { o.RulesPoll = -1 }, "RATELIMIT_RULES_POLL=-1ns: not above 0"},
+		{"no_connections", func(o *app.Options) { o.RedisPoolSize = 0 }, "REDIS_POOL_SIZE=0: below 1"},
+		{"no_counters", func(o *app.Options) { o.MaxCounters = 0 }, "RATELIMIT_MEMORY_MAX_COUNTERS=0: below 1"},
+		{"negative_grace", func(o *app.Options) { o.DrainGrace = -1 }, "RATELIMIT_DRAIN_GRACE=-1ns: below 0"},
+		{"negative_jitter", func(o *app.Options) { o.ExpirationJitter = -1 }, "EXPIRATION_JITTER_MAX_SECONDS=-1: below 0"},
+		{"a_ratio_above_1", func(o *app.Options) { o.NearLimitRatio = 1.5 }, "NEAR_LIMIT_RATIO=1.5: not from 0 to 1"},
+		{"a_ratio_that_is_no_number", func(o *app.Options) { o.NearLimitRatio = math.NaN() }, "NEAR_LIMIT_RATIO=NaN: not from 0 to 1"},
+		{"all_that_is_wrong_at_once", func(o *app.Options) {
+			o.Port, o.DebugPort, o.RedisTimeout, o.DrainGrace, o.BackendType = -1, 70000, 0, -1, "memcache"
+		}, "PORT=-1: not a port\nDEBUG_PORT=70000: not a port\nREDIS_TIMEOUT=0s: not above 0\n" +
+			"RATELIMIT_DRAIN_GRACE=-1ns: below 0\nBACKEND_TYPE=memcache: not one of memory, redis"},
 		{"an_unknown_backend", func(o *app.Options) { o.BackendType = "memcache" }, "BACKEND_TYPE=memcache: not one of memory, redis"},
 		{"redis_in_another_letter_case_without_its_URL", func(o *app.Options) { o.BackendType = "Redis" }, "BACKEND_TYPE=Redis: REDIS_URL must say where Redis is"},
 		{"redis_without_its_URL", func(o *app.Options) { o.BackendType = "redis" }, "BACKEND_TYPE=redis: REDIS_URL must say where Redis is"},
