@@ -2,6 +2,7 @@ package xds
 
 import (
 	"context"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -16,6 +17,7 @@ type hub struct {
 	registry *registry.Registry
 	feed     *registry.Feed
 	debounce *debounce
+	log      *slog.Logger
 	metrics  *metrics
 
 	mu        sync.RWMutex
@@ -27,8 +29,15 @@ type hub struct {
 	wildcard  [kinds]map[*stream]struct{}            // streams that subscribe to everything
 }
 
-func newHub(r *registry.Registry, quiet, longest time.Duration, m *metrics) *hub {
-	h := &hub{registry: r, feed: r.Subscribe(), debounce: newDebounce(quiet, longest), metrics: m, streams: map[*stream]struct{}{}}
+func newHub(r *registry.Registry, quiet, longest time.Duration, log *slog.Logger, m *metrics) *hub {
+	h := &hub{
+		registry: r,
+		feed:     r.Subscribe(),
+		debounce: newDebounce(quiet, longest),
+		log:      log,
+		metrics:  m,
+		streams:  map[*stream]struct{}{},
+	}
 	for k := range kinds {
 		h.named[k] = map[string]map[*stream]struct{}{}
 		h.wildcard[k] = map[*stream]struct{}{}
@@ -112,6 +121,7 @@ func (h *hub) update(services []string) {
 		}
 		if err != nil {
 			h.metrics.unbuilt.Inc()
+			h.log.Error("change of a service not sent", "service", service, "error", err)
 			continue
 		}
 		h.publish(service, cluster, assignment)

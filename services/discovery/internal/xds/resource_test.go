@@ -1,12 +1,15 @@
 package xds
 
 import (
+	"log/slog"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -88,9 +91,23 @@ func TestAVersionIsThatOfTheContent(t *testing.T) {
 	require.Equal(t, "8aec46b28de6934d", versionText(want), "equal on every replica")
 }
 
-func TestAServiceWhoseResourcesCannotBeMadeHarmsNoOther(t *testing.T) {
-	h := newTestHub()
-	broken := record("10.0.0.1:80", "\xff", 0)
-	_, _, err := h.build("users", []registry.Record{broken})
-	require.ErrorContains(t, err, `marshal endpoints of "users"`)
+func TestAServiceWhoseResourcesCannotBeMadeIsLoggedAndHarmsNoOther(t *testing.T) {
+	hosts := serving(t, 1).hosts
+	<-hosts.Loaded()
+	for service, zone := range map[string]string{"broken": "\xff", "whole": "eu-1"} {
+		h := record("10.0.0.1:80", zone, 0).Host
+		h.Service, h.TTL = service, time.Minute
+		_, err := hosts.CheckIn(*h)
+		require.NoError(t, err)
+	}
+
+	var log strings.Builder
+	h := newHub(hosts, 0, 0, slog.New(slog.NewTextHandler(&log, nil)), newMetrics(prometheus.NewRegistry()))
+	h.update([]string{"broken", "whole"})
+	for k := range kinds {
+		require.Nil(t, h.catalogue.byName[k]["broken"])
+		require.NotNil(t, h.catalogue.byName[k]["whole"])
+	}
+	require.Regexp(t, `level=ERROR .* service=broken error="marshal endpoints of .*broken.* UTF-8`, log.String())
+	require.NotContains(t, log.String(), "whole")
 }

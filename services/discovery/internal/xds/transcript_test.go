@@ -74,7 +74,7 @@ func newPlay(t *testing.T) *player {
 
 func newTestHub() *hub {
 	hosts := registry.New(registry.Options{Store: memory.New(), Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
-	return newHub(hosts, 100*time.Millisecond, time.Second, newMetrics(prometheus.NewRegistry()))
+	return newHub(hosts, 100*time.Millisecond, time.Second, slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()))
 }
 
 // play returns text with the server's lines as they came.

@@ -61,7 +61,7 @@ func New(listener net.Listener, o Options) *Server {
 	m := newMetrics(o.Metrics)
 	s := &Server{
 		listener:   listener,
-		hub:        newHub(o.Registry, o.Quiet, o.Longest, m),
+		hub:        newHub(o.Registry, o.Quiet, o.Longest, o.Log, m),
 		identifier: o.Identifier,
 		maxStreams: o.MaxStreams,
 		log:        o.Log,
