@@ -118,16 +118,11 @@ func (s *stream) request(r *discoveryv3.DiscoveryRequest) error {
 	return nil
 }
 
-// identity is what is kept of a node for as long as its stream lasts. The list
-// of a proxy's extensions, of tens of kilobytes, is not.
+// identity is what is kept of a node for as long as its stream lasts: what logs
+// and the operator's view show. Metadata and the list of a proxy's extensions,
+// of tens of kilobytes, are not.
 func identity(n *corev3.Node) *corev3.Node {
-	return &corev3.Node{
-		Id:            n.GetId(),
-		Cluster:       n.GetCluster(),
-		Locality:      n.GetLocality(),
-		Metadata:      n.GetMetadata(),
-		UserAgentName: n.GetUserAgentName(),
-	}
+	return &corev3.Node{Id: n.GetId(), Cluster: n.GetCluster(), Locality: n.GetLocality()}
 }
 
 // kindOf returns the kind of a request on this stream.
