@@ -13,7 +13,8 @@ import (
 const flushInterval = time.Second
 
 // outbox holds what the Store has not been told yet: at most one change and
-// one beat per host, so it stays small however long the Store is away.
+// one beat per host. While the Store is away it grows with every host that
+// comes, and those that went stay in it, since the Store may still hold them.
 type outbox struct {
 	store   Store
 	log     *slog.Logger
