@@ -47,6 +47,7 @@ func (p *Parser) Parse(file string, text []byte) (*Domain, error) {
 	if err := r.err(r.domain.Name); err != nil {
 		return nil, err
 	}
+	giveKeys(r.domain.Rules, r.names)
 	r.domain.Overrides = p.Stats.Rule(r.domain.Name, overrides)
 	for _, rule := range r.domain.Rules {
 		rule.Counters = p.Stats.Rule(rule.Domain, rule.Key)
@@ -59,6 +60,7 @@ type reader struct {
 	*Parser
 	document
 	domain *Domain
+	names  []name // beside the domain's rules
 }
 
 func (r *reader) readFile(n *yaml.Node) {
@@ -74,12 +76,12 @@ func (r *reader) readFile(n *yaml.Node) {
 	if r.domain.Name, ok = r.text(values["domain"], "domain"); ok && r.domain.Name == "" {
 		r.add(r.domain.Place, "the file names no domain")
 	}
-	r.readDescriptors(values["descriptors"], &r.domain.root, "", 1)
+	r.readDescriptors(values["descriptors"], &r.domain.root, name{}, 1)
 }
 
-// readDescriptors puts a list of descriptors below parent, whose rules' keys
+// readDescriptors puts a list of descriptors below parent, whose rules' names
 // begin with path.
-func (r *reader) readDescriptors(n *yaml.Node, parent *node, path string, depth int) {
+func (r *reader) readDescriptors(n *yaml.Node, parent *node, path name, depth int) {
 	if n != nil && depth > maxDepth {
 		r.add(r.at(n), "descriptors nest deeper than %d", maxDepth)
 		return
@@ -103,7 +105,7 @@ func (r *reader) readDescriptors(n *yaml.Node, parent *node, path string, depth 
 		if taken && key != "" {
 			r.add(r.at(element), "the descriptor %s stands twice in one list", describe(key, value))
 		}
-		name := join(path, key, value)
+		name := path.join(key, value)
 		if limit := values["rate_limit"]; limit != nil {
 			child.rule = r.readRateLimit(limit, name)
 		}
@@ -119,7 +121,7 @@ func (r *reader) refuseWildcard(n *yaml.Node, text string) {
 }
 
 // readRateLimit returns nil for null, which is no limit.
-func (r *reader) readRateLimit(n *yaml.Node, key string) *Rule {
+func (r *reader) readRateLimit(n *yaml.Node, called name) *Rule {
 	if isNull(r.resolve(n)) {
 		return nil
 	}
@@ -130,13 +132,13 @@ func (r *reader) readRateLimit(n *yaml.Node, key string) *Rule {
 	unlimited := r.bool(values["unlimited"], "unlimited")
 	rule := &Rule{
 		Domain:    r.domain.Name,
-		Key:       key,
 		Place:     r.at(n),
 		Unlimited: unlimited,
 		Rate:      r.readRate(values, unlimited, r.at(n)),
 		Algorithm: r.readAlgorithm(values["algorithm"]),
 	}
 	r.domain.Rules = append(r.domain.Rules, rule)
+	r.names = append(r.names, called)
 	if !rule.Unlimited && rule.Rate.Check() == nil {
 		rule.Limit = rule.Rate.Limit()
 		rule.Near = NearThreshold(rule.Rate.Requests, r.NearLimitRatio)
@@ -213,17 +215,6 @@ func (n *node) child(key, value string) (child *node, taken bool) {
 	child = &node{}
 	b.exact[value] = child
 	return child, false
-}
-
-// join lengthens a rule's key by one descriptor.
-func join(path, key, value string) string {
-	if value != "" {
-		key += "_" + value
-	}
-	if path == "" {
-		return key
-	}
-	return path + "." + key
 }
 
 func describe(key, value string) string {

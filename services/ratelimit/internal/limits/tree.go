@@ -10,6 +10,8 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm"
 )
@@ -72,7 +74,8 @@ type branch struct {
 // Rule is one rate_limit of a file.
 type Rule struct {
 	// Domain and Key name the rule in metrics and in /rlconfig. Key is the
-	// path of its descriptors, "key_value.key2".
+	// path of its descriptors, "key_value.key2", or where another rule of the
+	// domain would be called the same, quoted: `"key"="value"."key2"`.
 	Domain, Key string
 	Place       Place
 	// Unlimited rules only count; they have no Rate, Limit and Algorithm.
@@ -87,10 +90,14 @@ type Rule struct {
 
 // String is the rule's line in /rlconfig.
 func (r *Rule) String() string {
-	if r.Unlimited {
-		return fmt.Sprintf("%s.%s: unlimited", r.Domain, r.Key)
+	domain := r.Domain
+	if strings.Contains(domain, ".") || !readable(domain) {
+		domain = strconv.Quote(domain) // else it may read as domain and key
 	}
-	return fmt.Sprintf("%s.%s: unit=%s requests_per_unit=%d", r.Domain, r.Key, r.Rate.Unit, r.Rate.Requests)
+	if r.Unlimited {
+		return fmt.Sprintf("%s.%s: unlimited", domain, r.Key)
+	}
+	return fmt.Sprintf("%s.%s: unit=%s requests_per_unit=%d", domain, r.Key, r.Rate.Unit, r.Rate.Requests)
 }
 
 // Place is a position in a rule file. Line and Column count from 1.
