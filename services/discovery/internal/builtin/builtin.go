@@ -45,8 +45,8 @@ func schemes() []scheme {
 }
 
 // OpenStore opens the store that a URL names. The caller closes it. The error
-// says what the URL may be and holds nothing of it but the scheme: any other
-// part of one that is mistyped may be a password.
+// says what the URL may be. Of one that is mistyped it holds the scheme alone:
+// any other part may be a password.
 func OpenStore(rawURL string, o StoreOptions) (Store, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {

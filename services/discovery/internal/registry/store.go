@@ -16,7 +16,7 @@ type Store interface {
 	// one that cannot be asked returns an error.
 	Load(ctx context.Context) ([]Record, error)
 	// Append keeps changes, at most one per host. Once it returned nil, Load
-	// knows them.
+	// knows them, unless the Store is one that keeps nothing.
 	// After an error the registry sends the same changes again, or newer ones
 	// of the same hosts; so a change that is already kept must be harmless.
 	Append(ctx context.Context, changes []Change) error
@@ -27,31 +27,6 @@ type Store interface {
 	// Load, in order, until ctx ends; then it returns nil. A Store with a single
 	// writer only waits.
 	Follow(ctx context.Context, apply func(changes []Change, beats []Beat)) error
-}
-
-// Records are the hosts that a Store keeps in memory. The Store's own lock
-// guards them.
-type Records map[Key]Record
-
-// Append takes changes over.
-func (r Records) Append(changes []Change) {
-	for _, c := range changes {
-		if c.Record == nil {
-			delete(r, c.Key)
-		} else {
-			r[c.Key] = *c.Record
-		}
-	}
-}
-
-// Flush takes over the times of beats, of hosts that are kept.
-func (r Records) Flush(beats []Beat) {
-	for _, b := range beats {
-		if record, ok := r[b.Key]; ok {
-			record.LastCheckIn = b.At
-			r[b.Key] = record
-		}
-	}
 }
 
 // Change says what became of one host.

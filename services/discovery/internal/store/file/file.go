@@ -30,7 +30,7 @@ type Store struct {
 	loops sync.WaitGroup // of the goroutine that writes
 
 	mu      sync.Mutex
-	records registry.Records
+	records map[registry.Key]registry.Record
 	loaded  bool // the file has been read, so it may be written over
 	changed bool // since the last snapshot; beats alone do not count
 }
@@ -43,7 +43,7 @@ func Open(path string, interval time.Duration, log *slog.Logger) (*Store, error)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("make the directory of snapshot %s: %w", path, err)
 	}
-	s := &Store{path: path, log: log, done: make(chan struct{}), records: registry.Records{}}
+	s := &Store{path: path, log: log, done: make(chan struct{}), records: map[registry.Key]registry.Record{}}
 	// Ends with Close, which waits for it.
 	s.loops.Go(func() { s.writeEvery(interval) })
 	return s, nil
@@ -105,7 +105,13 @@ func (s *Store) setAside(why *corruptError) {
 func (s *Store) Append(_ context.Context, changes []registry.Change) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.records.Append(changes)
+	for _, c := range changes {
+		if c.Record == nil {
+			delete(s.records, c.Key)
+		} else {
+			s.records[c.Key] = *c.Record
+		}
+	}
 	s.changed = s.changed || len(changes) > 0
 	return nil
 }
@@ -115,7 +121,12 @@ func (s *Store) Append(_ context.Context, changes []registry.Change) error {
 func (s *Store) Flush(_ context.Context, beats []registry.Beat) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.records.Flush(beats)
+	for _, b := range beats {
+		if record, ok := s.records[b.Key]; ok {
+			record.LastCheckIn = b.At
+			s.records[b.Key] = record
+		}
+	}
 	return nil
 }
 

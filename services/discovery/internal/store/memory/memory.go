@@ -1,55 +1,35 @@
-// Package memory keeps hosts for as long as the process lives: a restarted
-// discovery knows nobody until the hosts check in again. It is the store behind
-// the URL memory:, and the registry is its only caller. It writes nothing
-// anywhere and never fails.
+// Package memory keeps nothing: a restarted discovery knows nobody until the
+// hosts check in again. It is the store behind the URL memory:, and the
+// registry, whose own memory is all there is, is its only caller. It never
+// fails.
 package memory
 
 import (
 	"context"
-	"maps"
-	"slices"
-	"sync"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 )
 
-// Store is a registry.Store in memory.
-type Store struct {
-	mu      sync.Mutex
-	records registry.Records
-}
+// Store is a registry.Store that forgets what it is told.
+type Store struct{}
 
-// New returns an empty store.
-func New() *Store { return &Store{records: registry.Records{}} }
+// New returns a store.
+func New() Store { return Store{} }
 
-// Load returns what was appended to this very Store.
-func (s *Store) Load(context.Context) ([]registry.Record, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Collect(maps.Values(s.records)), nil
-}
+// Load returns no hosts.
+func (Store) Load(context.Context) ([]registry.Record, error) { return nil, nil }
 
-// Append takes the changes over.
-func (s *Store) Append(_ context.Context, changes []registry.Change) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.records.Append(changes)
-	return nil
-}
+// Append does nothing.
+func (Store) Append(context.Context, []registry.Change) error { return nil }
 
-// Flush takes over the times of the beats.
-func (s *Store) Flush(_ context.Context, beats []registry.Beat) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.records.Flush(beats)
-	return nil
-}
+// Flush does nothing.
+func (Store) Flush(context.Context, []registry.Beat) error { return nil }
 
 // Follow waits for ctx to end: nobody else writes here.
-func (s *Store) Follow(ctx context.Context, _ func([]registry.Change, []registry.Beat)) error {
+func (Store) Follow(ctx context.Context, _ func([]registry.Change, []registry.Beat)) error {
 	<-ctx.Done()
 	return nil
 }
 
 // Close does nothing.
-func (s *Store) Close() error { return nil }
+func (Store) Close() error { return nil }

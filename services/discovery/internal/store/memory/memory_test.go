@@ -12,5 +12,5 @@ import (
 func TestMain(m *testing.M) { servicetest.Main(m) }
 
 func TestStore(t *testing.T) {
-	storetest.Run(t, func(*testing.T) registry.Store { return memory.New() })
+	storetest.RunForgetful(t, func(*testing.T) registry.Store { return memory.New() })
 }

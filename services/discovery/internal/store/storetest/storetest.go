@@ -1,7 +1,7 @@
 // Package storetest is the suite that every registry.Store must pass. A store's
-// own test calls Run with a way to open one; what is special to a store, such
-// as what survives a crash, its own test adds. It holds no expectations beyond
-// those written at registry.Store.
+// own test calls Run with a way to open one, or RunForgetful if it keeps
+// nothing; what is special to a store, such as what survives a crash, its own
+// test adds. It holds no expectations beyond those written at registry.Store.
 package storetest
 
 import (
@@ -18,12 +18,66 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 )
 
-// Run runs the suite. open returns a new, empty store each time it is called.
+// suite is tests by name; each gets a store of its own.
+type suite map[string]func(*testing.T, registry.Store)
+
+// run runs the suite. open returns a new, empty store each time it is called.
+func (s suite) run(t *testing.T, open func(t *testing.T) registry.Store) {
+	for name, test := range s {
+		t.Run(name, func(t *testing.T) { test(t, open(t)) })
+	}
+}
+
+// Run tests a store that keeps hosts. open returns a new, empty store each time
+// it is called.
 func Run(t *testing.T, open func(t *testing.T) registry.Store) {
-	tests := map[string]func(*testing.T, registry.Store){
+	all().run(t, open)
+	keeping().run(t, open)
+}
+
+// RunForgetful tests a store that keeps nothing. open returns a new store each
+// time it is called.
+func RunForgetful(t *testing.T, open func(t *testing.T) registry.Store) {
+	all().run(t, open)
+	forgetful().run(t, open)
+}
+
+// all is what holds for every store.
+func all() suite {
+	return suite{
 		"a new store has no hosts": func(t *testing.T, s registry.Store) {
 			require.Empty(t, load(t, s))
 		},
+		"no changes and no beats are no error": func(t *testing.T, s registry.Store) {
+			require.NoError(t, s.Append(t.Context(), nil))
+			require.NoError(t, s.Flush(t.Context(), nil))
+		},
+		"following ends with its context": func(t *testing.T, s registry.Store) {
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			// Ends with ctx; the test waits for its error.
+			go func() { ended <- s.Follow(ctx, func([]registry.Change, []registry.Beat) {}) }()
+			cancel()
+			require.NoError(t, <-ended)
+		},
+	}
+}
+
+// forgetful is what holds for one that keeps nothing.
+func forgetful() suite {
+	return suite{
+		"what was appended is not loaded": func(t *testing.T, s registry.Store) {
+			r := Record("users", "a", 1)
+			put(t, s, r)
+			require.NoError(t, s.Flush(t.Context(), []registry.Beat{{Key: r.Host.Key, At: time.Now()}}))
+			require.Empty(t, load(t, s))
+		},
+	}
+}
+
+// keeping is what holds for one that keeps hosts.
+func keeping() suite {
+	return suite{
 		"what was appended is loaded with every field": func(t *testing.T, s registry.Store) {
 			r := Record("users", "a", 1)
 			canary := true
@@ -75,10 +129,6 @@ func Run(t *testing.T, open func(t *testing.T) registry.Store) {
 			require.NoError(t, s.Flush(t.Context(), []registry.Beat{{Key: r.Host.Key, At: time.Now()}}))
 			require.Empty(t, load(t, s))
 		},
-		"no changes and no beats are no error": func(t *testing.T, s registry.Store) {
-			require.NoError(t, s.Append(t.Context(), nil))
-			require.NoError(t, s.Flush(t.Context(), nil))
-		},
 		"concurrent writers lose nothing": func(t *testing.T, s registry.Store) {
 			var writers sync.WaitGroup
 			for w := range 8 {
@@ -95,17 +145,6 @@ func Run(t *testing.T, open func(t *testing.T) registry.Store) {
 			writers.Wait()
 			require.Len(t, load(t, s), 8*50)
 		},
-		"following ends with its context": func(t *testing.T, s registry.Store) {
-			ctx, cancel := context.WithCancel(t.Context())
-			ended := make(chan error, 1)
-			// Ends with ctx; the test waits for its error.
-			go func() { ended <- s.Follow(ctx, func([]registry.Change, []registry.Beat) {}) }()
-			cancel()
-			require.NoError(t, <-ended)
-		},
-	}
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) { test(t, open(t)) })
 	}
 }
 
