@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
 )
 
 func TestACheckInIsLaidOverWhatIsKnown(t *testing.T) {
@@ -212,8 +214,15 @@ func TestAnUnchangedBeatAllocatesNothing(t *testing.T) {
 	r := started(t, newFakeStore())
 	h := host("a", 1)
 	checkIn(t, r, h)
-	allocations := testing.AllocsPerRun(1000, func() { _, _ = r.CheckIn(h) })
-	require.Less(t, allocations, 0.1, "per beat")
+	servicetest.Allocations(t, 0, func() { _, _ = r.CheckIn(h) })
+}
+
+func TestAListAllocatesItsAnswerAlone(t *testing.T) {
+	r := started(t, newFakeStore())
+	for _, h := range manyHosts(1000) {
+		checkIn(t, r, h)
+	}
+	servicetest.Allocations(t, 1, func() { _, _, _ = r.List("service-7") })
 }
 
 func BenchmarkCheckInUnchanged(b *testing.B) {

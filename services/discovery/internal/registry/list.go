@@ -7,8 +7,8 @@ import (
 
 // List returns the hosts of a service, ordered by address, then ID. known is
 // false for a service that never had hosts, or none for long. The work is
-// proportional to the answer, and the slice is the caller's. The error is
-// ErrNotLoaded or nil.
+// proportional to the answer, which alone is allocated; the slice is the
+// caller's. The error is ErrNotLoaded or nil.
 func (r *Registry) List(name string) (records []Record, known bool, err error) {
 	r.mu.RLock()
 	if !r.isLoaded {
