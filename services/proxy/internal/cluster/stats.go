@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,9 @@ var responseLimits = http1.Limits{HeadBytes: 60 << 10, Headers: 100}
 type Stats struct {
 	// Scope is where other packages put theirs, such as the rate-limit filter.
 	Scope *stats.Scope
+	// Others holds the handles that they took from it, each under a key of a
+	// type of its own, so that they go with the cluster.
+	Others sync.Map
 
 	ConnectionsTotal, ConnectFailures  *stats.Counter
 	ConnectionsActive                  *stats.Gauge

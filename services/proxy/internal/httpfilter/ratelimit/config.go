@@ -85,8 +85,7 @@ type config struct {
 	domain   string
 	timeout  time.Duration // 0: none
 	deny     bool          // failure_mode_deny
-	stats    statsByCluster
-	spare    sync.Pool // of *filter
+	spare    sync.Pool     // of *filter
 }
 
 // NewFilter implements httpfilter.Config.

@@ -44,7 +44,7 @@ func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 		return nil
 	}
 	err := f.ask(s.Context)
-	stats := f.config.stats.of(s.Cluster)
+	stats := countersOf(s.Cluster)
 	switch {
 	case err == nil && f.response.Code == rlsv3.RateLimitResponse_OK:
 		stats.ok.Inc()

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -295,6 +297,20 @@ func TestClusterThatCameAgainHasNewCounters(t *testing.T) {
 		}
 		require.Equal(t, map[string]uint64{"ratelimit.ok": 3}, x.counters())
 	}
+}
+
+func TestClusterThatWentIsForgotten(t *testing.T) {
+	config := filtertest.MustParse(t, ratelimit.Factory{Services: silent{}}, minimal)
+	scope := func() weak.Pointer[stats.Scope] {
+		x := newTarget(t)
+		filtertest.Run(t, config, filtertest.Exchange{Request: asked, Prepare: x.prepare})
+		return weak.Make(x.cluster.Stats.Scope)
+	}()
+	servicetest.Eventually(t, "nothing holds its metrics", func() bool {
+		runtime.GC()
+		return scope.Value() == nil
+	})
+	runtime.KeepAlive(config)
 }
 
 func TestParseRefuses(t *testing.T) {
