@@ -47,6 +47,8 @@ func newCall() *call {
 //  3. wait for the outcome, until ctx or the store's timeout ends;
 //  4. have the algorithms decide by what the counters stand at, which means
 //     nothing if the outcome is an error.
+//
+// An error is counted as one of Redis unless the caller did not wait for it.
 func (s *Store) Apply(ctx context.Context, ops []limiter.Op, now time.Time) error {
 	c := s.calls.Get().(*call)
 	if err := s.fill(c, ops, now); err != nil {
@@ -63,6 +65,9 @@ func (s *Store) Apply(ctx context.Context, ops []limiter.Op, now time.Time) erro
 	var err error
 	select {
 	case err = <-c.done:
+		if err != nil {
+			s.stats.errors.Inc()
+		}
 	case <-ctx.Done():
 		c.gone.Store(true)
 		return ctx.Err()
@@ -79,6 +84,8 @@ func (s *Store) Apply(ctx context.Context, ops []limiter.Op, now time.Time) erro
 	return err
 }
 
+// late is the error of a call for which Redis took too long. It is counted
+// here, and not again by the sender when that learns of it.
 func (s *Store) late() error {
 	s.stats.errors.Inc()
 	return fmt.Errorf("redis at %s did not answer within %v", s.client.Options().Addr, s.timeout)

@@ -88,7 +88,6 @@ func (s *Store) read(c *call, replies []*goredis.IntCmd) error {
 			// The counter is as full as it gets, and stays so.
 			c.commands[i].after = math.MaxInt64
 		default:
-			s.stats.errors.Inc()
 			return fmt.Errorf("increase a counter in redis at %s: %w", s.client.Options().Addr, err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	goredis "github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
@@ -129,6 +130,36 @@ func TestACallerWaitsNoLongerThanItsContext(t *testing.T) {
 	begin := time.Now()
 	require.ErrorIs(t, s.Apply(ctx, oneHit(), begin), context.DeadlineExceeded)
 	require.Less(t, time.Since(begin), 5*time.Second)
+}
+
+// Who takes connections and never answers is closed before the count is read,
+// so that the senders have come to their ends too.
+func TestACallThatRedisFailsIsOneErrorAndOneThatItsCallerLeavesIsNone(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	for _, c := range []struct {
+		name              string
+		timeout, deadline time.Duration
+		want              float64
+	}{
+		{"redis_is_late", 20 * time.Millisecond, time.Minute, 3},
+		{"the_caller_has_left", 200 * time.Millisecond, time.Millisecond, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, err := New(Options{
+				URL: l.Addr().String(), Timeout: c.timeout, Connections: 1, Metrics: prometheus.NewRegistry(),
+			})
+			require.NoError(t, err)
+			for range 3 {
+				ctx, cancel := context.WithTimeout(t.Context(), c.deadline)
+				require.Error(t, s.Apply(ctx, oneHit(), time.Now()))
+				cancel()
+			}
+			require.NoError(t, s.Close())
+			require.Equal(t, c.want, testutil.ToFloat64(s.stats.errors))
+		})
+	}
 }
 
 func TestARedisThatIsAwayIsSeenAtOnceAndItsReturnToo(t *testing.T) {
