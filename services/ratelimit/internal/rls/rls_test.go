@@ -205,9 +205,23 @@ func FuzzShouldRateLimit(f *testing.F) {
 	})
 }
 
+// usual is a request of one descriptor that meets a rule.
+func usual() *pb.RateLimitRequest {
+	return &pb.RateLimitRequest{Domain: "d", Descriptors: []*commonpb.RateLimitDescriptor{descriptor("user", "alice")}}
+}
+
+// The three are the answer: the message, its list and what is in the list.
+func TestShouldRateLimitAllocatesItsAnswerOnly(t *testing.T) {
+	service, req := overMemory(t), usual()
+	servicetest.Allocations(t, 3, func() {
+		if _, err := service.ShouldRateLimit(context.Background(), req); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func BenchmarkServe(b *testing.B) {
-	service := overMemory(b)
-	req := &pb.RateLimitRequest{Domain: "d", Descriptors: []*commonpb.RateLimitDescriptor{descriptor("user", "alice")}}
+	service, req := overMemory(b), usual()
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := service.ShouldRateLimit(context.Background(), req); err != nil {

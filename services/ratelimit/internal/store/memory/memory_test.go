@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -76,6 +77,18 @@ func TestALookAtACounterThatIsNotThereMakesNone(t *testing.T) {
 	ops := []limiter.Op{{Key: []byte("k"), Algorithm: fixedwindow.Algorithm{}, Limit: algorithm.Limit{Requests: 1, Window: time.Second}}}
 	require.NoError(t, s.Apply(t.Context(), ops, time.Now()))
 	require.Zero(t, s.Len())
+}
+
+func TestApplyDoesNotAllocateForACounterThatIsThere(t *testing.T) {
+	s := New(640, prometheus.NewRegistry())
+	ops := []limiter.Op{{
+		Key: []byte("k"), Algorithm: fixedwindow.Algorithm{}, Limit: algorithm.Limit{Requests: 1, Window: time.Second}, Hits: 1,
+	}}
+	servicetest.Allocations(t, 0, func() {
+		if err := s.Apply(context.Background(), ops, time.Now()); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func BenchmarkApply(b *testing.B) { storetest.Benchmark(b, New(10000, prometheus.NewRegistry())) }
