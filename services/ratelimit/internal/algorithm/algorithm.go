@@ -10,7 +10,9 @@ import "time"
 type Limit struct {
 	// Requests is the hits granted in one window; 0 refuses every hit.
 	Requests uint32
-	// Window is the length of a window, > 0.
+	// Window is the length of a window: whole seconds, ≥ 1 s. Counters are
+	// named by its seconds, and stores may name a window by the second in which
+	// it ends.
 	Window time.Duration
 }
 
@@ -53,7 +55,7 @@ type Algorithm interface {
 // the window, with a time to live, in place of running Apply.
 type Counted interface {
 	Algorithm
-	// WindowEnd is the end of the window that now lies in.
+	// WindowEnd is the end of the window that now lies in, a whole second.
 	WindowEnd(limit Limit, now time.Time) time.Time
 	// Decide is Apply's decision for a counter that stands at after once the
 	// hits have been added to it.

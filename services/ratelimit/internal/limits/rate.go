@@ -82,7 +82,7 @@ func (r Rate) Check() error {
 	return nil
 }
 
-// Limit is the rate as algorithms take it.
+// Limit is the rate as algorithms take it. Every unit is whole seconds.
 func (r Rate) Limit() algorithm.Limit {
 	return algorithm.Limit{Requests: r.Requests, Window: time.Duration(r.Multiplier) * units[r.Unit].length}
 }

@@ -29,6 +29,7 @@ func TestRateCheck(t *testing.T) {
 		want string
 	}{
 		{"three_days", Rate{1, Day, 3}, ""},
+		{"a_second", Rate{1, Second, 1}, ""},
 		{"a_hundred_years", Rate{1, Year, 100}, ""},
 		{"unit_0", Rate{1, 0, 1}, "unit 0 is not a unit"},
 		{"unit_8", Rate{1, 8, 1}, "unit 8 is not a unit"},
@@ -40,6 +41,7 @@ func TestRateCheck(t *testing.T) {
 			if c.want == "" {
 				require.NoError(t, c.rate.Check())
 				require.Positive(t, c.rate.Limit().Window)
+				require.Zero(t, c.rate.Limit().Window%time.Second, "whole seconds")
 				return
 			}
 			require.EqualError(t, c.rate.Check(), c.want)

@@ -97,13 +97,14 @@ func hugeHits(t *testing.T, a algorithm.Algorithm) {
 func countingDecidesAlike(t *testing.T, a algorithm.Counted) {
 	r := rand.New(rand.NewPCG(4, 4))
 	for range 50 {
-		limit, now := draw(r), start
+		limit, now := draw(r), start.Add(time.Duration(r.Int64N(int64(time.Second))))
 		var state algorithm.State
 		counters := map[time.Time]uint64{}
 		for range 100 {
 			hits := uint64(r.IntN(4))
 			end := a.WindowEnd(limit, now)
 			require.True(t, end.After(now))
+			require.Zero(t, end.Nanosecond(), "windows end at whole seconds")
 			counters[end] += hits
 			var applied algorithm.Decision
 			state, applied = a.Apply(limit, state, hits, now)
