@@ -48,42 +48,68 @@ func (h *expiryHeap) Pop() any {
 // sweepBatch is how many entries are looked at under one hold of the lock.
 const sweepBatch = 1024
 
-// sweepUntil drops dead hosts every SweepInterval until ctx ends.
+// shortestPause is how late a sweep must be for it to be taken that beats were
+// not heard either.
+const shortestPause = time.Second
+
+// sweepUntil drops dead hosts every SweepInterval until ctx ends. If this
+// process stood still, for it was stopped or starved, the hosts are not to
+// suffer for it: their beats may only be about to be read.
 func (r *Registry) sweepUntil(ctx context.Context) {
 	ticker := time.NewTicker(r.options.SweepInterval)
 	defer ticker.Stop()
+	last := time.Since(r.born)
 	for {
 		select {
 		case <-ticker.C:
-			r.sweep()
+			// Read once: a pause from here on is seen at the next tick, and
+			// until then no host is older than now.
+			now := time.Since(r.born)
+			if pause := now - last - r.options.SweepInterval; pause > shortestPause {
+				r.extend(pause, now)
+				r.log.Warn("this process stood still; all hosts live longer by as much", "pause", pause.String())
+			}
+			last = now
+			r.sweep(now)
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// sweep drops all dead hosts and forgets services that have long been without.
-func (r *Registry) sweep() {
+// extend lets every host live longer by a pause that ended now, but none longer
+// than if it had beaten now.
+func (r *Registry) extend(pause, now time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.expiries {
+		// The queue finds out by itself, when it comes to the entry.
+		e.heldFrom = min(e.since()+pause, now)
+	}
+}
+
+// sweep drops all hosts that are dead now, on the registry's clock, and forgets
+// services that have long been without.
+func (r *Registry) sweep(now time.Duration) {
 	for more := true; more; {
 		var expired []*Host
-		expired, more = r.expire(sweepBatch)
+		expired, more = r.expire(now, sweepBatch)
 		for _, h := range expired {
 			r.metrics.expiries.Inc()
 			r.log.Info("host expired", "service", h.Service, "host", h.ID, "address", h.Address, "ttl", h.TTL.String())
 		}
 	}
-	for _, name := range r.forgetEmpty() {
+	for _, name := range r.forgetEmpty(now) {
 		r.log.Info("service forgotten", "service", name)
 	}
 }
 
-// expire looks at up to limit entries that are due, drops the dead ones, and
-// says whether others are left. A host that checks in meanwhile waits for the
+// expire looks at up to limit entries that are due now, drops the dead ones,
+// and says whether others are left. A host that checks in meanwhile waits for the
 // lock, or is seen here to have done so: none is dropped after its beat.
-func (r *Registry) expire(limit int) (expired []*Host, more bool) {
+func (r *Registry) expire(now time.Duration, limit int) (expired []*Host, more bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := time.Since(r.born)
 	for range limit {
 		if len(r.expiries) == 0 || r.expiries[0].due > now {
 			return expired, false
@@ -102,10 +128,9 @@ func (r *Registry) expire(limit int) (expired []*Host, more bool) {
 
 // forgetEmpty forgets the services that have been without hosts for long
 // enough, and returns their names.
-func (r *Registry) forgetEmpty() (forgotten []string) {
+func (r *Registry) forgetEmpty(now time.Duration) (forgotten []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := time.Since(r.born)
 	for first := r.empties.Front(); first != nil; first = r.empties.Front() {
 		s := first.Value.(*service)
 		if now-s.emptySince < r.options.EmptyServiceRetention {

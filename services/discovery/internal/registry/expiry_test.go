@@ -1,6 +1,8 @@
 package registry
 
 import (
+	"context"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,6 +45,61 @@ func TestAHostIsDroppedItsTTLAfterItsLastCheckIn(t *testing.T) {
 			})
 		})
 	}
+}
+
+// stall is a log that a test can make the sweeper stand still with.
+type stall struct {
+	slog.Handler
+	during func()
+}
+
+func (s *stall) Enabled(context.Context, slog.Level) bool { return true }
+
+func (s *stall) Handle(_ context.Context, line slog.Record) error {
+	if line.Message == "host expired" {
+		s.during()
+	}
+	return nil
+}
+
+func TestHostsLiveLongerByAPauseOfTheProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const pause = 10 * time.Minute
+		r := newRegistry(newFakeStore())
+		stalled, resumed := false, make(chan struct{})
+		r.log = slog.New(&stall{slog.DiscardHandler, func() {
+			if !stalled {
+				stalled = true
+				time.Sleep(pause)
+				close(resumed)
+			}
+		}})
+		run(t, r)
+		<-r.Loaded()
+
+		first := host("first", 1)
+		first.TTL = 30 * time.Second
+		checkIn(t, r, first)
+		time.Sleep(10 * time.Second)
+		checkIn(t, r, host("dead", 2))
+		checkIn(t, r, host("beats late", 3))
+		checkIn(t, r, host("beats", 4))
+		<-resumed // from half a minute on, it stood still
+		require.Equal(t, HostUnchanged, checkIn(t, r, host("beats", 4)), "as soon as it goes on")
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		require.Equal(t, []string{"dead", "beats late", "beats"}, ids(t, r), "they had 40s left when it began")
+		require.Equal(t, HostUnchanged, checkIn(t, r, host("beats late", 3)))
+		time.Sleep(12 * time.Second)
+		synctest.Wait()
+		require.Equal(t, []string{"beats late", "beats"}, ids(t, r))
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		require.Equal(t, []string{"beats late"}, ids(t, r), "a minute after its last beat, whatever was before it")
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		require.Empty(t, ids(t, r))
+	})
 }
 
 func TestAShorterTTLHoldsAtOnce(t *testing.T) {

@@ -115,7 +115,8 @@ type entry struct {
 	host      *Host
 	firstSeen time.Time
 	// heldFrom is when this process took the host over, on the registry's
-	// clock; the TTL counts from here if the last beat is older.
+	// clock, later by the pauses that the host is not to suffer for; the TTL
+	// counts from here if the last beat is older.
 	heldFrom time.Duration
 	// lastBeat is the time of the last check-in on the registry's clock, in
 	// nanoseconds; below 0 if it was before this process began.
@@ -138,10 +139,13 @@ func (e *entry) beat(at time.Duration) {
 	}
 }
 
-// deadline is when the host is dead if it does not check in before.
-func (e *entry) deadline() time.Duration {
-	return max(time.Duration(e.lastBeat.Load()), e.heldFrom) + e.host.TTL
+// since is when the host's TTL began to run.
+func (e *entry) since() time.Duration {
+	return max(time.Duration(e.lastBeat.Load()), e.heldFrom)
 }
+
+// deadline is when the host is dead if it does not check in before.
+func (e *entry) deadline() time.Duration { return e.since() + e.host.TTL }
 
 // record is what e is to readers; born is the zero of the registry's clock.
 func (e *entry) record(born time.Time) Record {
