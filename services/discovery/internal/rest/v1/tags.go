@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"unicode/utf8"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 )
@@ -27,6 +28,10 @@ func readTags(text string, faults *faults) registry.Tags {
 	var values map[string]json.RawMessage
 	if text == "" {
 		text = "{}"
+	}
+	if !utf8.ValidString(text) { // a value is kept as written, and would spoil lists
+		faults.add("tags: not UTF-8")
+		return registry.Tags{}
 	}
 	if err := json.Unmarshal([]byte(text), &values); err != nil {
 		faults.add("tags: not a JSON object: %v", err)

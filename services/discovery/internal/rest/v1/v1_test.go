@@ -286,6 +286,7 @@ func TestWhatIsWrongIsRefusedWithItsReason(t *testing.T) {
 		"tags of null":          {form("tags", "null"), `tags: not a JSON object: null`},
 		"tags of a number":      {form("tags", "1"), `tags: not a JSON object: json: cannot unmarshal number into Go value of type map[string]json.RawMessage`},
 		"tags of a list":        {form("tags", `["az","region","instance_id"]`), `tags: not a JSON object: json: cannot unmarshal array into Go value of type map[string]json.RawMessage`},
+		"tags of no text":       {form("tags", `{`+fine+`,"rack":"`+"\xff"+`"}`), `tags: not UTF-8`},
 		"no tags":               {form("tags", "-"), `tags.az: missing; tags.region: missing; tags.instance_id: missing`},
 		"a zone of null":        {form("tags", `{"az":null,"region":"","instance_id":""}`), `tags.az: missing`},
 		"a zone of a number":    {form("tags", `{"az":1,"region":"","instance_id":""}`), `tags.az: 1 is not a string`},
