@@ -13,10 +13,15 @@ import (
 	"github.com/weirproxy/weir/services/ratelimit/internal/limiter"
 )
 
-// probeInterval is the time between probes of the store. One failed probe is
-// enough, so that a store that went away shows within two seconds; but a probe
-// asks twice before it fails, so that one late answer does not flip readiness.
-const probeInterval = time.Second
+// A probe asks the store twice before it fails, so that one late answer does
+// not flip readiness; one failed probe is enough. A store that went away or
+// hangs shows after an interval and two waits at most: within two seconds.
+const (
+	// probeInterval is the time between the beginnings of probes.
+	probeInterval = time.Second
+	// probeWait is how long each answer may take, whatever REDIS_TIMEOUT is.
+	probeWait = 400 * time.Millisecond
+)
 
 // healthNames are the services that gRPC health knows: the one that
 // envoyproxy/ratelimit has, and the process as a whole.
@@ -71,17 +76,21 @@ func (h *serviceHealth) drain() {
 }
 
 func (h *serviceHealth) probe(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, probeInterval)
-	defer cancel()
-	err := h.store.Ping(ctx)
+	err := h.ask(ctx)
 	if err != nil {
-		err = h.store.Ping(ctx)
+		err = h.ask(ctx)
 	}
 	if err != nil {
 		h.set(admin.State{Text: err.Error()})
 		return
 	}
 	h.set(admin.State{Ready: true, Text: "ready"})
+}
+
+func (h *serviceHealth) ask(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, probeWait)
+	defer cancel()
+	return h.store.Ping(ctx)
 }
 
 // set changes the state, unless the process is stopping and s says ready.

@@ -1,7 +1,9 @@
 package app_test
 
 import (
+	"context"
 	"net/http"
+	"syscall"
 	"testing"
 	"time"
 
@@ -49,6 +51,36 @@ func TestRedisThatGoesAwayIsToldAtOnceAndItsReturnToo(t *testing.T) {
 	})
 	_, err = r.ask(t.Context(), "user", "alice")
 	require.NoError(t, err)
+}
+
+func TestAHungRedisIsToldWithinTwoSeconds(t *testing.T) {
+	for _, timeout := range []time.Duration{50 * time.Millisecond, 5 * time.Second} {
+		t.Run(timeout.String(), func(t *testing.T) {
+			server := servicetest.Redis(t)
+			o := options(t)
+			o.RedisURL, o.RedisTimeout = server.Address, timeout
+			r := start(t, o)
+			ready := func() bool {
+				code, _ := r.get(t, "admin", "/ready")
+				return code == http.StatusOK
+			}
+			servicetest.Eventually(t, "ready", ready)
+
+			require.NoError(t, server.Process().Signal(syscall.SIGSTOP))
+			begin := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			_, err := r.ask(ctx, "user", "alice")
+			require.Contains(t, []codes.Code{codes.Unavailable, codes.DeadlineExceeded}, status.Code(err), "%v", err)
+			require.Less(t, time.Since(begin), 500*time.Millisecond, "50 ms on a machine that may be busy")
+			servicetest.Eventually(t, "not ready", func() bool { return !ready() })
+			require.Less(t, time.Since(begin), 2*time.Second)
+			require.Equal(t, healthpb.HealthCheckResponse_NOT_SERVING, r.health(t, "ratelimit"))
+
+			require.NoError(t, server.Process().Signal(syscall.SIGCONT))
+			servicetest.Eventually(t, "ready", ready)
+		})
+	}
 }
 
 func TestStartsWithoutRedisAndSaysSo(t *testing.T) {
