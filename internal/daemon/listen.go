@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -14,7 +15,11 @@ import (
 // one. The error of a port in use names setting, the variable, flag or field
 // that moves the listener.
 func Listen(address, setting string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
+	network := "tcp"
+	if bound, err := netip.ParseAddrPort(address); err == nil && bound.Addr().Is4() {
+		network = "tcp4" // or 0.0.0.0 would take IPv6 too
+	}
+	l, err := net.Listen(network, address)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("listen on %s: the port is in use; %s moves it", address, setting)
 	}

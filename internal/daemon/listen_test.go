@@ -16,6 +16,13 @@ func TestListenTakesAFreePortFor0(t *testing.T) {
 	require.NotContains(t, l.Addr().String(), ":0")
 }
 
+func TestListenOnAnIPv4WildcardLeavesIPv6Alone(t *testing.T) {
+	l, err := Listen("0.0.0.0:0", "MILL_ADDRESS")
+	require.NoError(t, err)
+	defer l.Close()
+	require.Regexp(t, `^0\.0\.0\.0:\d+$`, l.Addr().String())
+}
+
 func TestListenNamesWhatMovesThePort(t *testing.T) {
 	taken, err := Listen("127.0.0.1:0", "MILL_ADDRESS")
 	require.NoError(t, err)
