@@ -46,17 +46,20 @@ func FuzzRegistration(f *testing.F) {
 		for _, text := range []string{h.Service, h.ID, h.Revision, h.Repo, h.Tags.Zone, h.Tags.Region} {
 			require.True(test, utf8.ValidString(text), "%q", text)
 		}
-		shown, err := json.Marshal(hosts([]registry.Record{{Host: &h}}))
-		require.NoError(test, err)
-		var list []struct {
-			Port uint16
-			Tags struct {
+		shown := appendHost(nil, registry.Record{Host: &h})
+		require.True(test, utf8.Valid(shown), "%q", shown)
+		var read struct {
+			Port     uint16
+			Revision string
+			Tags     struct {
 				AZ     *string `json:"az"`
 				Canary *bool   `json:"canary"`
 				Weight *uint8  `json:"load_balancing_weight"`
 			}
 		}
-		require.NoError(test, json.Unmarshal(shown, &list))
+		require.NoError(test, json.Unmarshal(shown, &read))
+		require.Equal(test, h.Revision, read.Revision)
+		require.Equal(test, h.Tags.Zone, *read.Tags.AZ)
 	})
 }
 

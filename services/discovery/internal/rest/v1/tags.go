@@ -126,24 +126,32 @@ func readWeight(text string) (uint8, error) {
 	return uint8(weight), nil
 }
 
-// showTags is what lists show of tags.
-func showTags(t *registry.Tags) map[string]json.RawMessage {
-	shown := make(map[string]json.RawMessage, len(t.Other)+5)
-	maps.Copy(shown, t.Other)
-	shown[tagZone] = quote(t.Zone)
-	shown[tagRegion] = quote(t.Region)
-	shown[tagInstanceID] = quote(t.InstanceID)
+// appendTags appends tags as lists show them.
+func appendTags(b []byte, t *registry.Tags) []byte {
+	b = append(b, `{"az":`...)
+	b = appendText(b, t.Zone)
+	b = append(b, `,"region":`...)
+	b = appendText(b, t.Region)
+	b = append(b, `,"instance_id":`...)
+	b = appendText(b, t.InstanceID)
 	if t.Canary != nil {
-		shown[tagCanary] = strconv.AppendBool(nil, *t.Canary)
+		b = append(b, `,"canary":`...)
+		b = strconv.AppendBool(b, *t.Canary)
 	}
 	if t.Weight != 0 {
-		shown[tagWeight] = strconv.AppendUint(nil, uint64(t.Weight), 10)
+		b = append(b, `,"load_balancing_weight":`...)
+		b = strconv.AppendUint(b, uint64(t.Weight), 10)
 	}
-	return shown
-}
-
-// quote writes text as a JSON string.
-func quote(text string) json.RawMessage {
-	quoted, _ := json.Marshal(text) // a string always can be
-	return quoted
+	names := make([]string, 0, 16) // on the stack, for as many tags as are common
+	for name := range t.Other {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		b = append(b, ',')
+		b = appendText(b, name)
+		b = append(b, ':')
+		b = append(b, t.Other[name]...)
+	}
+	return append(b, '}')
 }

@@ -174,6 +174,25 @@ func TestARegisteredHostIsListedByServiceAndRepository(t *testing.T) {
 	require.Equal(t, 200, head.Code)
 }
 
+func TestAHostIsWrittenWithoutAllocating(t *testing.T) {
+	var f faults
+	tags := readTags(`{"az":"eu-1","region":"eu","instance_id":"i-1","canary":true,"load_balancing_weight":7,"rack":"7","a":{}}`, &f)
+	require.Empty(t, f)
+	record := registry.Record{LastCheckIn: time.Now(), Host: &registry.Host{
+		Key: registry.Key{Service: "users"}, Address: netip.MustParseAddrPort("10.0.0.1:80"), Repo: "repo", Revision: "r1", Tags: tags,
+	}}
+	buffer := make([]byte, 0, hostSize)
+	servicetest.Allocations(t, 0, func() { appendHost(buffer, record) })
+}
+
+func TestTextInAListIsAsJSONWants(t *testing.T) {
+	for _, text := range []string{"", "plain ~text", `a "quote"`, `back\slash`, "line\nbreak", "<&>", "\x7f", "é", "\u2028", "\xff"} {
+		want, err := json.Marshal(text)
+		require.NoError(t, err)
+		require.Equal(t, string(want), string(appendText(nil, text)))
+	}
+}
+
 func TestANameIsTakenAsItWasEscaped(t *testing.T) {
 	h := loadedHandler(t)
 	const escaped = "a%2Fb%20%C3%A9"
@@ -350,7 +369,7 @@ func TestABodyThatIsNoFormIsRefused(t *testing.T) {
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, r)
 			require.Equal(t, test.status, w.Code)
-			require.JSONEq(t, `{"error":`+string(quote(test.reason))+`}`, w.Body.String())
+			require.JSONEq(t, `{"error":`+string(appendText(nil, test.reason))+`}`, w.Body.String())
 		})
 	}
 }
@@ -379,7 +398,7 @@ func TestAutoIPTakesTheLastHopIfItIsInRange(t *testing.T) {
 			w := call(h, "POST", "/v1/registration/users", form("ip", test.ip, "auto_ip", "yes"), header...)
 			if test.reason != "" {
 				require.Equal(t, 400, w.Code)
-				require.JSONEq(t, `{"error":`+string(quote(test.reason))+`}`, w.Body.String())
+				require.JSONEq(t, `{"error":`+string(appendText(nil, test.reason))+`}`, w.Body.String())
 				return
 			}
 			require.Equal(t, 200, w.Code, w.Body)
