@@ -28,6 +28,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/bootstrap"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 	"github.com/weirproxy/weir/services/proxy/internal/xds"
@@ -56,7 +57,7 @@ func read[M proto.Message](t *testing.T, m M, text string) M {
 func proxy(t *testing.T, change func(*adminapi.Options)) http.Handler {
 	text, err := os.ReadFile("testdata/bootstrap.yaml")
 	require.NoError(t, err)
-	schema, err := strict.NewSchema(bootstrap.Fields(), cluster.Fields(), strict.Fields{
+	schema, err := strict.NewSchema(bootstrap.Fields(), coreconfig.Fields(), cluster.Fields(), strict.Fields{
 		"envoy.config.listener.v3.Listener": {"name", "address"},
 	})
 	require.NoError(t, err)

@@ -6,9 +6,6 @@
 package bootstrap
 
 import (
-	"net"
-	"net/netip"
-	"strconv"
 	"time"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
@@ -17,11 +14,12 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
-// Fields are the supported fields of the bootstrap, and of the messages of
-// Envoy's core package that many others share.
+// Fields are the supported fields of the bootstrap. Those of the messages that
+// others share with it are coreconfig's.
 func Fields() strict.Fields {
 	return strict.Fields{
 		"envoy.config.bootstrap.v3.Bootstrap":                  {"node", "static_resources", "dynamic_resources", "admin"},
@@ -29,15 +27,8 @@ func Fields() strict.Fields {
 		"envoy.config.bootstrap.v3.Bootstrap.DynamicResources": {"ads_config", "cds_config"},
 		"envoy.config.bootstrap.v3.Admin":                      {"address"},
 
-		"envoy.config.core.v3.Node":                   {"id", "cluster", "locality", "metadata"},
-		"envoy.config.core.v3.Locality":               {"region", "zone", "sub_zone"},
-		"envoy.config.core.v3.Address":                {"socket_address"},
-		"envoy.config.core.v3.SocketAddress":          {"protocol", "address", "port_value"},
-		"envoy.config.core.v3.ConfigSource":           {"ads", "resource_api_version", "initial_fetch_timeout"},
-		"envoy.config.core.v3.AggregatedConfigSource": {},
-		"envoy.config.core.v3.ApiConfigSource":        {"api_type", "transport_api_version", "grpc_services", "set_node_on_first_message_only"},
-		"envoy.config.core.v3.GrpcService":            {"envoy_grpc"},
-		"envoy.config.core.v3.GrpcService.EnvoyGrpc":  {"cluster_name"},
+		"envoy.config.core.v3.Node":            {"id", "cluster", "locality", "metadata"},
+		"envoy.config.core.v3.ApiConfigSource": {"api_type", "transport_api_version", "grpc_services", "set_node_on_first_message_only"},
 	}
 }
 
@@ -101,9 +92,6 @@ type CDS struct {
 	InitialFetchTimeout time.Duration
 }
 
-// defaultInitialFetchTimeout is ConfigSource.initial_fetch_timeout's.
-const defaultInitialFetchTimeout = 15 * time.Second
-
 // Load reads a bootstrap. The result is for use only if the report, to which
 // those who parse its listeners and clusters then add, has no faults. Names
 // are not compared: that is for those who look things up by them.
@@ -139,18 +127,12 @@ func (b *Bootstrap) readNode(source Source) {
 }
 
 func (b *Bootstrap) readAdmin(report *strict.Report) {
-	socket := b.Message.GetAdmin().GetAddress().GetSocketAddress()
-	if socket == nil {
+	if b.Message.GetAdmin().GetAddress() == nil {
 		return
 	}
-	at := strict.Path("admin.address.socket_address")
-	if p := socket.GetProtocol(); p != corev3.SocketAddress_TCP {
-		report.Add(at.Field("protocol"), "%s is not supported: use TCP", p)
+	if address, ok := coreconfig.Address(b.Message.GetAdmin().GetAddress(), "admin.address", report); ok {
+		b.AdminAddress = address.String()
 	}
-	if _, err := netip.ParseAddr(socket.GetAddress()); err != nil && socket.GetAddress() != "" {
-		report.Add(at.Field("address"), "%q is not an IP address", socket.GetAddress())
-	}
-	b.AdminAddress = net.JoinHostPort(socket.GetAddress(), strconv.Itoa(int(socket.GetPortValue())))
 }
 
 // readStatic lists the static resources.
@@ -178,14 +160,7 @@ func (b *Bootstrap) readDynamic(report *strict.Report) {
 	if cds.GetAds() != nil && dynamic.GetAdsConfig() == nil {
 		report.Add(at.Field("ads"), "needs dynamic_resources.ads_config")
 	}
-	wantV3(cds.GetResourceApiVersion(), at.Field("resource_api_version"), report)
-	b.CDS = &CDS{InitialFetchTimeout: defaultInitialFetchTimeout}
-	if timeout := cds.GetInitialFetchTimeout(); timeout != nil {
-		b.CDS.InitialFetchTimeout = timeout.AsDuration()
-		if timeout.AsDuration() < 0 {
-			report.Add(at.Field("initial_fetch_timeout"), "%v is negative", timeout.AsDuration())
-		}
-	}
+	b.CDS = &CDS{InitialFetchTimeout: coreconfig.ConfigSource(cds, at, report)}
 }
 
 func (b *Bootstrap) readADS(ads *corev3.ApiConfigSource, at strict.Path, report *strict.Report) {
@@ -193,7 +168,7 @@ func (b *Bootstrap) readADS(ads *corev3.ApiConfigSource, at strict.Path, report 
 	if t := ads.GetApiType(); t != corev3.ApiConfigSource_GRPC {
 		report.Add(at.Field("api_type"), "%s is not supported: use GRPC", t)
 	}
-	wantV3(ads.GetTransportApiVersion(), at.Field("transport_api_version"), report)
+	coreconfig.WantV3(ads.GetTransportApiVersion(), at.Field("transport_api_version"), report)
 	if b.Node.GetId() == "" {
 		report.Add("node.id", "required by dynamic_resources.ads_config: set it here or by --service-node")
 	}
@@ -207,10 +182,4 @@ func (b *Bootstrap) readADS(ads *corev3.ApiConfigSource, at strict.Path, report 
 	}
 	// That there is one is held by the message's own rules.
 	b.ADS.Cluster = ads.GetGrpcServices()[0].GetEnvoyGrpc().GetClusterName()
-}
-
-func wantV3(version corev3.ApiVersion, at strict.Path, report *strict.Report) {
-	if version != corev3.ApiVersion_V3 {
-		report.Add(at, "%s is not supported: use V3", version)
-	}
 }

@@ -11,13 +11,14 @@ import (
 
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/bootstrap"
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
 func TestMain(m *testing.M) { servicetest.Main(m) }
 
 func newSchema(t testing.TB) *strict.Schema {
-	schema, err := strict.NewSchema(bootstrap.Fields(), strict.Fields{
+	schema, err := strict.NewSchema(bootstrap.Fields(), coreconfig.Fields(), strict.Fields{
 		"envoy.config.listener.v3.Listener": {"name", "address"},
 		"envoy.config.cluster.v3.Cluster":   {"name", "type"},
 	})

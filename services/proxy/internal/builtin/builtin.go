@@ -9,6 +9,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/bootstrap"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/ratelimit"
@@ -62,7 +63,7 @@ func Schema() (*strict.Schema, error) { return strict.NewSchema(fields()...) }
 // fields are what each package supports.
 func fields() []strict.Fields {
 	parts := []strict.Fields{
-		bootstrap.Fields(), listener.Fields(), route.Fields(), descriptor.Fields(), cluster.Fields(),
+		bootstrap.Fields(), coreconfig.Fields(), listener.Fields(), route.Fields(), descriptor.Fields(), cluster.Fields(),
 	}
 	for _, f := range NetworkFilters(Dependencies{}) {
 		parts = append(parts, f.Fields())

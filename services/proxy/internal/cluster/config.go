@@ -9,6 +9,7 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
@@ -55,16 +56,14 @@ type Config struct {
 	endpoints []Endpoint // of a STATIC cluster
 }
 
-const (
-	defaultConnectTimeout      = 5 * time.Second  // Cluster.connect_timeout
-	defaultInitialFetchTimeout = 15 * time.Second // ConfigSource.initial_fetch_timeout
-)
+// defaultConnectTimeout is Envoy's of Cluster.connect_timeout.
+const defaultConnectTimeout = 5 * time.Second
 
 // Parse makes a Config of a cluster that lies at the path at. Policies are the
 // load-balancing policies that ship. Faults go to report; the result is for
 // use only if there are none.
 func Parse(message *clusterv3.Cluster, at strict.Path, policies []Policy, report *strict.Report) *Config {
-	c := &Config{Message: message, Name: message.GetName(), ConnectTimeout: defaultConnectTimeout, InitialFetchTimeout: defaultInitialFetchTimeout}
+	c := &Config{Message: message, Name: message.GetName(), ConnectTimeout: defaultConnectTimeout}
 	if message.GetConnectTimeout() != nil {
 		c.ConnectTimeout = message.GetConnectTimeout().AsDuration()
 	}
@@ -115,15 +114,7 @@ func (c *Config) parseEDS(eds *clusterv3.Cluster_EdsClusterConfig, at strict.Pat
 	if source.GetAds() == nil {
 		report.Add(at.Field("eds_config"), "cluster %q is of type EDS and needs eds_config: {ads: {}, resource_api_version: V3}", c.Name)
 	}
-	if v := source.GetResourceApiVersion(); source != nil && v != corev3.ApiVersion_V3 {
-		report.Add(at.Field("eds_config").Field("resource_api_version"), "%s is not supported: use V3", v)
-	}
-	if source.GetInitialFetchTimeout() != nil {
-		c.InitialFetchTimeout = source.GetInitialFetchTimeout().AsDuration()
-		if c.InitialFetchTimeout < 0 {
-			report.Add(at.Field("eds_config").Field("initial_fetch_timeout"), "%v is negative", c.InitialFetchTimeout)
-		}
-	}
+	c.InitialFetchTimeout = coreconfig.ConfigSource(source, at.Field("eds_config"), report)
 	if c.ServiceName = eds.GetServiceName(); c.ServiceName == "" {
 		c.ServiceName = c.Name
 	}
@@ -154,23 +145,10 @@ func ParseAssignment(assignment *endpointv3.ClusterLoadAssignment, at strict.Pat
 }
 
 func parseAddress(a *corev3.Address, at strict.Path, report *strict.Report) (netip.AddrPort, bool) {
-	socket := a.GetSocketAddress()
-	at = at.Field("socket_address")
-	if socket == nil {
-		report.Add(at, "an endpoint needs a socket_address")
+	address, ok := coreconfig.Address(a, at, report)
+	if ok && address.Port() == 0 {
+		report.Add(at.Field("socket_address").Field("port_value"), "0 is no port of an endpoint")
 		return netip.AddrPort{}, false
 	}
-	if socket.GetProtocol() != corev3.SocketAddress_TCP {
-		report.Add(at.Field("protocol"), "%s is not supported: use TCP", socket.GetProtocol())
-	}
-	ip, err := netip.ParseAddr(socket.GetAddress())
-	if err != nil {
-		report.Add(at.Field("address"), "%q is no IP address; names are resolved by cluster types that are not supported yet", socket.GetAddress())
-	}
-	port := socket.GetPortValue()
-	if port < 1 || port > 65535 {
-		report.Add(at.Field("port_value"), "port %d is not between 1 and 65535", port)
-		return netip.AddrPort{}, false
-	}
-	return netip.AddrPortFrom(ip.Unmap(), uint16(port)), err == nil
+	return address, ok
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 	"github.com/weirproxy/weir/services/proxy/internal/xds"
@@ -34,13 +35,7 @@ var policies = []cluster.Policy{{Name: clusterv3.Cluster_ROUND_ROBIN, New: lb.Ro
 
 func newManager(t testing.TB, waitForCDS bool) *manager {
 	t.Helper()
-	schema, err := strict.NewSchema(cluster.Fields(), strict.Fields{
-		"envoy.config.core.v3.ConfigSource":           {"ads", "resource_api_version", "initial_fetch_timeout"},
-		"envoy.config.core.v3.AggregatedConfigSource": {},
-		"envoy.config.core.v3.Address":                {"socket_address"},
-		"envoy.config.core.v3.SocketAddress":          {"address", "port_value", "protocol"},
-		"envoy.config.core.v3.Locality":               {"region", "zone", "sub_zone"},
-	})
+	schema, err := strict.NewSchema(cluster.Fields(), coreconfig.Fields())
 	require.NoError(t, err)
 	m := &manager{t: t, registry: stats.NewRegistry()}
 	m.Manager = cluster.NewManager(cluster.ManagerOptions{
@@ -192,8 +187,8 @@ lb_policy: MAGLEV is not supported`)
 	require.NotNil(t, m.Get("c"), "the good one took effect")
 
 	err = m.ApplyAssignments(assignment(t, "a", endpoint("name.example", 80, ""), endpoint("10.0.0.3", 0, "")))
-	require.EqualError(t, err, `assignment "a": endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address: "name.example" is no IP address; names are resolved by cluster types that are not supported yet
-endpoints[0].lb_endpoints[1].endpoint.address.socket_address.port_value: port 0 is not between 1 and 65535`)
+	require.EqualError(t, err, `assignment "a": endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address: "name.example" is not an IP address, and names are not resolved
+endpoints[0].lb_endpoints[1].endpoint.address.socket_address.port_value: 0 is no port of an endpoint`)
 	require.Equal(t, map[string]bool{"10.0.0.1:80": true}, addresses(m.Get("a")))
 }
 

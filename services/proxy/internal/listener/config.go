@@ -4,9 +4,9 @@ import (
 	"net/netip"
 	"strings"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
@@ -42,20 +42,7 @@ func Parse(message *listenerv3.Listener, at strict.Path, factories []networkfilt
 	if c.Name == "" {
 		report.Add(at.Field("name"), "a listener needs a name")
 	}
-	addressAt := at.Field("address").Field("socket_address")
-	socket := message.GetAddress().GetSocketAddress()
-	ip, err := netip.ParseAddr(socket.GetAddress())
-	switch {
-	case socket == nil:
-		report.Add(at.Field("address"), "a listener needs a socket_address")
-	case err != nil:
-		report.Add(addressAt.Field("address"), "%q is no IP address", socket.GetAddress())
-	case socket.GetProtocol() != corev3.SocketAddress_TCP:
-		report.Add(addressAt.Field("protocol"), "%s is not supported: use TCP", socket.GetProtocol())
-	case socket.GetPortValue() > 65535:
-		report.Add(addressAt.Field("port_value"), "port %d is above 65535", socket.GetPortValue())
-	}
-	c.Address = netip.AddrPortFrom(ip, uint16(socket.GetPortValue()))
+	c.Address, _ = coreconfig.Address(message.GetAddress(), at.Field("address"), report)
 	if c.statPrefix == "" {
 		c.statPrefix = c.Address.String()
 	}

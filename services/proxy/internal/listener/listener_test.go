@@ -138,7 +138,7 @@ func TestFaultsNameTheirPlace(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"no name": {`{"address": {"socket_address": {"address": "127.0.0.1", "port_value": 1}}, ` + chain + `}`, `name: a listener needs a name`},
 		"a host name": {`{"name": "l", "address": {"socket_address": {"address": "localhost", "port_value": 1}}, ` + chain + `}`,
-			`address.socket_address.address: "localhost" is no IP address`},
+			`address.socket_address.address: "localhost" is not an IP address, and names are not resolved`},
 		"two chains": {`{"name": "l", "address": {"socket_address": {"address": "::1", "port_value": 1}}, "filter_chains": [{}, {}]}`,
 			`filter_chains: 2 filter chains are not supported: use one`},
 		"a filter unknown here": {`{"name": "l", "address": {"socket_address": {"address": "::1", "port_value": 1}}, "filter_chains": [{"filters": [{"name": "f", "typed_config": {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s"}}]}]}`,

@@ -25,6 +25,7 @@ import (
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
@@ -83,10 +84,7 @@ func manager(t testing.TB, addresses ...string) *cluster.Manager {
 // managerOf has the clusters of a bootstrap.
 func managerOf(t testing.TB, clusters ...string) *cluster.Manager {
 	t.Helper()
-	schema, err := strict.NewSchema(cluster.Fields(), strict.Fields{
-		"envoy.config.core.v3.Address":       {"socket_address"},
-		"envoy.config.core.v3.SocketAddress": {"address", "port_value"},
-	})
+	schema, err := strict.NewSchema(cluster.Fields(), coreconfig.Fields())
 	require.NoError(t, err)
 	policies := []cluster.Policy{{Name: clusterv3.Cluster_ROUND_ROBIN, New: lb.RoundRobin}}
 	m := cluster.NewManager(cluster.ManagerOptions{

@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
@@ -33,7 +34,7 @@ func Parse(t testing.TB, factory httpfilter.Factory, yaml string) (httpfilter.Co
 	t.Helper()
 	kind, err := protoregistry.GlobalTypes.FindMessageByName(factory.ConfigType())
 	require.NoError(t, err)
-	schema, err := strict.NewSchema(factory.Fields())
+	schema, err := strict.NewSchema(factory.Fields(), coreconfig.Fields())
 	require.NoError(t, err)
 	m := kind.New().Interface()
 	report := strict.Load("config.yaml", []byte(yaml), m, schema)

@@ -5,11 +5,11 @@ import (
 	"sync"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ratelimit/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/rlsclient"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
@@ -46,8 +46,6 @@ func (f Factory) Fields() strict.Fields {
 	return strict.Fields{
 		f.ConfigType(): {"domain", "timeout", "failure_mode_deny", "rate_limit_service"},
 		"envoy.config.ratelimit.v3.RateLimitServiceConfig": {"grpc_service", "transport_api_version"},
-		"envoy.config.core.v3.GrpcService":                 {"envoy_grpc"},
-		"envoy.config.core.v3.GrpcService.EnvoyGrpc":       {"cluster_name"},
 	}
 }
 
@@ -59,16 +57,12 @@ func (f Factory) Parse(message proto.Message, at strict.Path, report *strict.Rep
 		report.Add(at, "is a %T, not a %s", message, f.ConfigType())
 		return nil
 	}
-	c := &config{services: f.Services, domain: m.GetDomain(), timeout: defaultTimeout, deny: m.GetFailureModeDeny()}
-	if m.GetTimeout() != nil {
-		if c.timeout = m.GetTimeout().AsDuration(); c.timeout < 0 {
-			report.Add(at.Field("timeout"), "timeout %v is negative", c.timeout)
-		}
-	}
+	c := &config{services: f.Services, domain: m.GetDomain(), deny: m.GetFailureModeDeny()}
+	c.timeout = coreconfig.Duration(m.GetTimeout(), defaultTimeout, at.Field("timeout"), report)
 	service := m.GetRateLimitService()
 	at = at.Field("rate_limit_service")
-	if v := service.GetTransportApiVersion(); service != nil && v != corev3.ApiVersion_V3 {
-		report.Add(at.Field("transport_api_version"), "%s is not supported: use V3", v)
+	if service != nil {
+		coreconfig.WantV3(service.GetTransportApiVersion(), at.Field("transport_api_version"), report)
 	}
 	c.cluster = service.GetGrpcService().GetEnvoyGrpc().GetClusterName()
 	if f.CheckCluster != nil && c.cluster != "" {

@@ -322,7 +322,7 @@ func TestParseRefuses(t *testing.T) {
 		{"another transport", `{domain: edge, rate_limit_service: {transport_api_version: V3, grpc_service: {google_grpc: {target_uri: a, stat_prefix: b}}}}`, "google_grpc"},
 		{"no version", `{domain: edge, rate_limit_service: {grpc_service: {envoy_grpc: {cluster_name: rls}}}}`, "config.yaml:1:16 rate_limit_service.transport_api_version: AUTO is not supported: use V3"},
 		{"an old version", `{domain: edge, rate_limit_service: {transport_api_version: V2, grpc_service: {envoy_grpc: {cluster_name: rls}}}}`, "config.yaml:1:37 rate_limit_service.transport_api_version: V2 is not supported: use V3"},
-		{"a negative timeout", minimal + "timeout: -1s", "config.yaml:4:1 timeout: timeout -1s is negative"},
+		{"a negative timeout", minimal + "timeout: -1s", "config.yaml:4:1 timeout: -1s is negative"},
 		{"a field that is not supported", minimal + "stage: 1", "stage"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
