@@ -27,11 +27,9 @@ import (
 const (
 	ClusterType    = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 	AssignmentType = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
-	ListenerType   = "type.googleapis.com/envoy.config.listener.v3.Listener"
-	RouteType      = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 )
 
-var order = []string{ClusterType, AssignmentType, ListenerType, RouteType}
+var order = []string{ClusterType, AssignmentType}
 
 // Resource is one resource of a response.
 type Resource struct {
@@ -61,10 +59,8 @@ type Options struct {
 	// of a stream.
 	NodeOnFirstMessageOnly bool
 	// Stats is the root of the counters.
-	Stats interface {
-		Scope(name string) *stats.Scope
-	}
-	Log *slog.Logger
+	Stats *stats.Registry
+	Log   *slog.Logger
 }
 
 // Client is a client of one control plane.

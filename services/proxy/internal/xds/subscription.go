@@ -134,16 +134,11 @@ type counters struct {
 	time *stats.Gauge
 }
 
-func newCounters(root interface{ Scope(string) *stats.Scope }, typeURL string) *counters {
-	var scope *stats.Scope
-	switch typeURL {
-	case ClusterType:
-		scope = root.Scope("cluster_manager").Scope("cds")
-	case ListenerType:
-		scope = root.Scope("listener_manager").Scope("lds")
-	default:
+func newCounters(root *stats.Registry, typeURL string) *counters {
+	if typeURL != ClusterType {
 		return nil
 	}
+	scope := root.Scope("cluster_manager").Scope("cds")
 	return &counters{
 		attempt: scope.Counter("update_attempt"), success: scope.Counter("update_success"),
 		failure: scope.Counter("update_failure"), rejected: scope.Counter("update_rejected"),

@@ -119,7 +119,10 @@ func (s *sink) Apply(resources []xds.Resource) error {
 	return refuse
 }
 
-var kinds = map[string]string{"cds": xds.ClusterType, "eds": xds.AssignmentType, "rds": xds.RouteType}
+// routeType is a type that no test watches.
+const routeType = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+
+var kinds = map[string]string{"cds": xds.ClusterType, "eds": xds.AssignmentType, "rds": routeType}
 
 func kindOf(typeURL string) string {
 	for kind, url := range kinds {
@@ -156,7 +159,7 @@ func resource(t testing.TB, kind, word string) *anypb.Any {
 	case "garbage":
 		return &anypb.Any{TypeUrl: kinds[kind], Value: []byte{0xff}}
 	case "othertype":
-		return &anypb.Any{TypeUrl: xds.RouteType}
+		return &anypb.Any{TypeUrl: routeType}
 	case "nameless":
 		return &anypb.Any{TypeUrl: kinds[kind]}
 	case "wrapped":
