@@ -21,8 +21,8 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 )
 
-// ErrNoHTTP2 says that a cluster can't be asked over gRPC as it is configured.
-var ErrNoHTTP2 = errors.New("the cluster has no http2_protocol_options, which gRPC needs")
+// errNoHTTP2 says that a cluster can't be asked over gRPC as it is configured.
+var errNoHTTP2 = errors.New("the cluster has no http2_protocol_options, which gRPC needs")
 
 // reconnect is how connections to a host that is away are tried again: soon,
 // since meanwhile requests pass unlimited or fail.
@@ -41,7 +41,7 @@ var halfDead = keepalive.ClientParameters{Time: 6 * time.Minute, Timeout: 20 * t
 // closes it.
 func New(c *cluster.Cluster, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 	if !c.Config.HTTP2 {
-		return nil, ErrNoHTTP2
+		return nil, errNoHTTP2
 	}
 	channel, err := grpc.NewClient(scheme+":///"+url.PathEscape(c.Config.Name), append([]grpc.DialOption{
 		grpc.WithResolvers(hostsResolver{c}),
