@@ -2,7 +2,6 @@ package http1
 
 import (
 	"net"
-	"net/http"
 	"strconv"
 
 	"github.com/weirproxy/weir/services/proxy/internal/message"
@@ -50,7 +49,7 @@ func (w *Writer) WriteResponse(m *message.Response, closes bool) {
 	b := append(w.buf, "HTTP/1.1 "...)
 	b = strconv.AppendInt(b, int64(m.Status), 10)
 	b = append(b, ' ')
-	b = append(b, http.StatusText(m.Status)...)
+	b = append(b, reason(m.Status)...)
 	b = append(b, "\r\n"...)
 	b = w.appendFields(b, &m.Headers, m.BodyLength, !m.Bodiless)
 	if closes {

@@ -3,7 +3,9 @@ package http1_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -101,6 +103,26 @@ func TestResponseIsWritten(t *testing.T) {
 			require.NoError(t, w.Flush())
 			require.Equal(t, crlf(c.want), conn.text())
 		})
+	}
+}
+
+func TestReasonsAreThoseThatAreRegistered(t *testing.T) {
+	// Where net/http has older names than RFC 9110, and names that are not, or
+	// no longer, registered.
+	newer := map[int]string{
+		413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content",
+		418: "", 510: "",
+	}
+	for status := 100; status < 700; status++ {
+		want, ok := newer[status]
+		if !ok {
+			want = http.StatusText(status)
+		}
+		conn := &sink{}
+		w := http1.NewWriter(conn)
+		w.WriteResponse(&message.Response{Status: status, Bodiless: true}, false)
+		require.NoError(t, w.Flush())
+		require.Equal(t, fmt.Sprintf("HTTP/1.1 %d %s\r\n\r\n", status, want), conn.text())
 	}
 }
 
