@@ -10,7 +10,8 @@ import "fmt"
 // ProtocolError says that the peer broke the protocol, and what to answer it
 // if it is a client. After it nothing more can be read from the connection.
 type ProtocolError struct {
-	// Status is 400, 426, 431 or 501.
+	// Status is 400, 426, 431 or 501 where a Reader makes the error; the
+	// connection manager makes some of its own, with 403 for an upgrade.
 	Status int
 	// Detail names the offence in a few words: "space before the colon".
 	Detail string
