@@ -15,6 +15,7 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -122,12 +123,16 @@ func start(t testing.TB, upstream string, c config) *proxy {
 	return p
 }
 
+// stat is the value of the metric of that name, which must be there.
 func (p *proxy) stat(name string) (value int64) {
+	p.t.Helper()
+	known := false
 	p.registry.Each(func(m stats.Metric) {
 		if m.Name == name {
-			value = m.Value
+			value, known = m.Value, true
 		}
 	})
+	assert.True(p.t, known, "there is no metric %s", name)
 	return value
 }
 
