@@ -52,13 +52,10 @@ func (s *service) ShouldRateLimit(ctx context.Context, request *rlsv3.RateLimitR
 	return s.answer(ctx, request)
 }
 
-// serve starts the service on a free port, or again on the one that it had.
+// serve starts the service on a free port.
 func (s *service) serve(t testing.TB) *service {
 	t.Helper()
-	if s.address == "" {
-		s.address = "127.0.0.1:0"
-	}
-	l, err := net.Listen("tcp", s.address)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	s.address = l.Addr().String()
 	s.server = grpc.NewServer(grpc.WaitForHandlers(true))
@@ -249,45 +246,6 @@ func TestFailuresAreCounted(t *testing.T) {
 			require.EqualValues(t, 1, cluster.Stats.RequestsCompleted.Value())
 		})
 	}
-}
-
-func TestHostsTakeTurns(t *testing.T) {
-	first, second, third := (&service{}).serve(t), (&service{}).serve(t), (&service{}).serve(t)
-	m := manager(t, first.address, second.address)
-	s := services(t, m)
-	list := descriptors(t, "ann")
-	called := func(want ...*service) func() bool {
-		return func() bool {
-			for _, s := range []*service{first, second, third} {
-				s.calls.Store(0)
-			}
-			for range 6 {
-				_, err := ask(s, list)
-				require.NoError(t, err)
-			}
-			for _, s := range want {
-				if s.calls.Load() != int64(6/len(want)) {
-					return false
-				}
-			}
-			return true
-		}
-	}
-	servicetest.Eventually(t, "both are asked", called(first, second))
-	setHosts(t, m, second.address, third.address)
-	servicetest.Eventually(t, "a new host is asked, one that went is not", called(second, third))
-	second.server.Stop()
-	servicetest.Eventually(t, "a host that is away is left out", func() bool {
-		third.calls.Store(0)
-		for range 6 {
-			if _, err := ask(s, list); err != nil {
-				return false
-			}
-		}
-		return third.calls.Load() == 6
-	})
-	second.serve(t)
-	servicetest.Eventually(t, "a host that returned is asked", called(second, third))
 }
 
 func TestManyFirstCallsShareOneConnection(t *testing.T) {
