@@ -9,6 +9,8 @@ import (
 	"github.com/weirproxy/weir/internal/servicetest"
 )
 
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
 // TestSupportedFieldsAreWhatTheirListSays keeps the list that the README
 // points to true.
 func TestSupportedFieldsAreWhatTheirListSays(t *testing.T) {

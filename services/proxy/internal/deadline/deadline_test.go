@@ -6,8 +6,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/deadline"
 )
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
 
 func TestExtendMovesADeadlineOnlyWhenItMust(t *testing.T) {
 	var set []time.Duration

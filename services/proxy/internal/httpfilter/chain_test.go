@@ -9,10 +9,13 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
 
 // trace is what the filters of a test did, in order.
 type trace []string

@@ -14,6 +14,8 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
 // parse makes a table of a RouteConfiguration in JSON.
 func parse(t testing.TB, text string) (*route.Table, error) {
 	t.Helper()

@@ -7,9 +7,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
 )
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
 
 func hosts(weights ...uint32) []cluster.WeightedHost {
 	var list []cluster.WeightedHost
