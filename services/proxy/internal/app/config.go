@@ -2,9 +2,11 @@ package app
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 
+	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/services/proxy/internal/bootstrap"
 	"github.com/weirproxy/weir/services/proxy/internal/builtin"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
@@ -17,6 +19,9 @@ import (
 // Validate checks the configuration and binds nothing. The error lists every
 // fault, with its file, line and path.
 func Validate(o Options) error {
+	if _, err := daemon.Logger(io.Discard, o.LogLevel); err != nil {
+		return err
+	}
 	_, err := configure(o, slog.New(slog.DiscardHandler), func([]string) {})
 	return err
 }

@@ -154,7 +154,7 @@ func (m *Manager) ApplyClusters(resources []xds.Resource) error {
 			continue
 		}
 		if m.static[r.Name] {
-			refused = append(refused, fmt.Errorf("cluster %q: is in the bootstrap, which keeps it", r.Name))
+			m.options.Log.Debug("cluster of the bootstrap stays, whatever the control plane has of that name", "cluster", r.Name)
 			continue
 		}
 		if err := m.applyCluster(message); err != nil {

@@ -108,11 +108,11 @@ func (b *body) next() ([]byte, error) {
 // §7.1); behind the last it reads the trailer section and returns io.EOF.
 func (b *body) nextChunk() error {
 	if b.inChunk {
-		end, err := b.r.line(2)
-		if err != nil {
+		end, err := b.r.line(0)
+		if _, ok := errors.AsType[*ProtocolError](err); err != nil && !ok {
 			return err
 		}
-		if len(end) != 0 {
+		if err != nil || len(end) != 0 {
 			return malformed("bytes between a chunk's data and its CRLF")
 		}
 	}

@@ -111,8 +111,8 @@ func (l *Listener) start(conn net.Conn) {
 	})
 }
 
-// Drain makes each connection end when it has nothing in flight. New ones are
-// still accepted, and serve one request.
+// Drain makes each connection's next answer its last. Idle ones stay, since
+// their clients may be sending a request just now, and new ones are accepted.
 func (l *Listener) Drain() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -122,13 +122,18 @@ func (l *Listener) Drain() {
 	}
 }
 
-// Stop closes the socket and waits for the connections, which must have been
-// told to drain; those that are left when ctx ends are cut off.
+// Stop closes the socket, lets each connection end when it has nothing in
+// flight, and waits for them; those that are left when ctx ends are cut off.
 func (l *Listener) Stop(ctx context.Context) error {
 	err := l.listener.Close()
 	// What Serve had accepted by then is served too.
 	l.accepting.Lock()
 	defer l.accepting.Unlock()
+	l.mu.Lock()
+	for c := range l.connections {
+		c.Finish()
+	}
+	l.mu.Unlock()
 	// Ends with ctx or with Stop.
 	cut := context.AfterFunc(ctx, l.cancel)
 	l.serving.Wait()

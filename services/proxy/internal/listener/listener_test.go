@@ -26,23 +26,24 @@ func TestMain(m *testing.M) { servicetest.Main(m) }
 
 // greeter is a network filter that greets and waits for the end, its own or
 // the client's.
-type greeter struct{}
+type greeter struct{ drained chan struct{} }
 
 func (greeter) ConfigType() protoreflect.FullName { return "google.protobuf.Empty" }
 func (greeter) Fields() strict.Fields             { return nil }
-func (greeter) Parse(proto.Message, strict.Path, *strict.Report) networkfilter.Filter {
-	return greeter{}
+func (g greeter) Parse(proto.Message, strict.Path, *strict.Report) networkfilter.Filter {
+	return g
 }
-func (greeter) NewConnection(conn net.Conn) networkfilter.Connection {
-	return &greeting{conn, make(chan struct{})}
+func (g greeter) NewConnection(conn net.Conn) networkfilter.Connection {
+	return &greeting{conn, g.drained, make(chan struct{})}
 }
 
 type greeting struct {
-	conn   net.Conn
-	finish chan struct{}
+	conn    net.Conn
+	drained chan struct{}
+	finish  chan struct{}
 }
 
-func (g *greeting) Drain()  { _, _ = io.WriteString(g.conn, "!") }
+func (g *greeting) Drain()  { g.drained <- struct{}{} }
 func (g *greeting) Finish() { close(g.finish) }
 func (g *greeting) Serve(ctx context.Context) {
 	_, _ = io.WriteString(g.conn, "hello")
@@ -53,20 +54,20 @@ func (g *greeting) Serve(ctx context.Context) {
 	_ = g.conn.Close()
 }
 
-func parse(t *testing.T, text string) (*listener.Config, error) {
+func parse(t *testing.T, text string, filter greeter) (*listener.Config, error) {
 	t.Helper()
 	message := &listenerv3.Listener{}
 	require.NoError(t, protojson.Unmarshal([]byte(text), message))
 	report := &strict.Report{}
-	config := listener.Parse(message, "", []networkfilter.Factory{greeter{}}, report)
+	config := listener.Parse(message, "", []networkfilter.Factory{filter}, report)
 	return config, report.Err()
 }
 
 const chain = `"filter_chains": [{"filters": [{"name": "g", "typed_config": {"@type": "type.googleapis.com/google.protobuf.Empty", "value": {}}}]}]`
 
-func open(t *testing.T, registry *stats.Registry) *listener.Listener {
+func open(t *testing.T, registry *stats.Registry, filter greeter) *listener.Listener {
 	t.Helper()
-	config, err := parse(t, `{"name": "l", "stat_prefix": "in", "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}, `+chain+`}`)
+	config, err := parse(t, `{"name": "l", "stat_prefix": "in", "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}, `+chain+`}`, filter)
 	require.NoError(t, err)
 	l, err := listener.Open(config, registry, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
@@ -85,21 +86,25 @@ func greeted(t *testing.T, l *listener.Listener) net.Conn {
 	return conn
 }
 
-func TestDrainEndsConnectionsAndStopWaitsForThem(t *testing.T) {
+func TestDrainTellsConnectionsAndStopEndsThem(t *testing.T) {
 	registry := stats.NewRegistry()
-	l := open(t, registry)
+	drained := make(chan struct{}, 2)
+	l := open(t, registry, greeter{drained})
 	served := make(chan error)
 	go func() { served <- l.Serve() }() // ends with Stop
-	conn := greeted(t, l)
+	conns := []net.Conn{greeted(t, l)}
 	l.Drain()
-	_, err := conn.Read(make([]byte, 1))
-	require.ErrorIs(t, err, io.EOF)
-	late := greeted(t, l) // still accepted, and told to drain
-	_, err = late.Read(make([]byte, 1))
-	require.ErrorIs(t, err, io.EOF)
+	conns = append(conns, greeted(t, l)) // still accepted, and told to drain
+	for range conns {
+		<-drained
+	}
 	require.NoError(t, l.Stop(t.Context()))
+	for _, conn := range conns {
+		_, err := conn.Read(make([]byte, 1))
+		require.ErrorIs(t, err, io.EOF)
+	}
 	require.NoError(t, <-served)
-	_, err = net.Dial("tcp", l.Addr().String())
+	_, err := net.Dial("tcp", l.Addr().String())
 	require.Error(t, err)
 	found := map[string]int64{}
 	registry.Each(func(m stats.Metric) { found[m.Name] = m.Value })
@@ -107,7 +112,7 @@ func TestDrainEndsConnectionsAndStopWaitsForThem(t *testing.T) {
 }
 
 func TestStopCutsOffWhatIsLeftAtItsDeadline(t *testing.T) {
-	l := open(t, stats.NewRegistry())
+	l := open(t, stats.NewRegistry(), greeter{})
 	served := make(chan error)
 	go func() { served <- l.Serve() }() // ends with Stop
 	conn := greeted(t, l)
@@ -124,7 +129,7 @@ func TestPortInUseIsNamedWithTheFieldThatMovesIt(t *testing.T) {
 	require.NoError(t, err)
 	defer taken.Close()
 	port := taken.Addr().(*net.TCPAddr).Port
-	config, err := parse(t, fmt.Sprintf(`{"name": "l", "address": {"socket_address": {"address": "127.0.0.1", "port_value": %d}}, `+chain+`}`, port))
+	config, err := parse(t, fmt.Sprintf(`{"name": "l", "address": {"socket_address": {"address": "127.0.0.1", "port_value": %d}}, `+chain+`}`, port), greeter{})
 	require.NoError(t, err)
 	_, err = listener.Open(config, stats.NewRegistry(), slog.New(slog.DiscardHandler))
 	require.EqualError(t, err, fmt.Sprintf(`listener "l": listen on 127.0.0.1:%d: the port is in use; address moves it`, port))
@@ -141,7 +146,7 @@ func TestFaultsNameTheirPlace(t *testing.T) {
 			`filter_chains[0].filters[0].typed_config: google.protobuf.Duration is no network filter known here; those are: google.protobuf.Empty`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := parse(t, c.text)
+			_, err := parse(t, c.text, greeter{})
 			require.EqualError(t, err, c.want)
 		})
 	}

@@ -38,7 +38,11 @@ type Connection interface {
 	// Serve works until the connection ends, and closes it. When ctx ends it
 	// returns at once, whatever is in flight.
 	Serve(ctx context.Context)
-	// Drain makes Serve return as soon as nothing is in flight. It does not
-	// block, and is called from other goroutines, perhaps before Serve.
+	// Drain makes what is answered from now on tell the client to use another
+	// connection. Drain and Finish do not block, and are called from other
+	// goroutines, perhaps before Serve.
 	Drain()
+	// Finish makes Serve return as soon as nothing is in flight. New clients
+	// are not accepted any more by then.
+	Finish()
 }

@@ -137,6 +137,9 @@ func (c *Client) find(typeURL string) *subscription {
 const (
 	firstDelay = 500 * time.Millisecond
 	mostDelay  = 30 * time.Second
+	// Until the first response ever the bound stays at this: the proxy has
+	// nothing to go on with.
+	mostDelayAtStart = 4 * time.Second
 )
 
 // Run keeps a stream open until ctx ends, and then returns nil. It is called
@@ -146,14 +149,15 @@ func (c *Client) Run(ctx context.Context) error {
 	dial := dialler{dial: c.options.Dial}
 	defer dial.close()
 	told := false // the loss of this connection was logged
-	for bound := firstDelay; ; bound = min(2*bound, mostDelay) {
+	most := mostDelayAtStart
+	for bound := firstDelay; ; bound = min(2*bound, most) {
 		steady, err := c.connect(ctx, &dial)
 		if ctx.Err() != nil {
 			return nil
 		}
 		c.each(func(s *subscription) { s.counters.failed() })
 		if steady {
-			bound, told = firstDelay, false
+			bound, most, told = firstDelay, mostDelay, false
 		}
 		if !told {
 			c.options.Log.Warn("control plane is away", "error", err)

@@ -18,7 +18,6 @@ type requestBody struct {
 	inner      message.Body
 	pulled     atomic.Bool // Next was called
 	ended      atomic.Bool // inner is at its end
-	failed     atomic.Bool // inner broke off
 
 	// interim orders what a pull does to the client's connection against what
 	// the connection's own goroutine does at the same time.
@@ -32,7 +31,6 @@ func (b *requestBody) begin(r *message.Request) {
 	b.inner, b.expects = r.Body, r.ExpectContinue && r.Body != nil
 	b.cut = false
 	b.pulled.Store(false)
-	b.failed.Store(false)
 	b.ended.Store(r.Body == nil)
 	if r.Body != nil {
 		r.Body = b
@@ -51,8 +49,6 @@ func (b *requestBody) Next() ([]byte, error) {
 		b.extend()
 	case errors.Is(err, io.EOF):
 		b.ended.Store(true)
-	default:
-		b.failed.Store(true)
 	}
 	return chunk, err
 }
@@ -103,25 +99,17 @@ func (b *requestBody) refuseContinue() {
 func (b *requestBody) finished() bool { return b.ended.Load() }
 
 // settle says, before the response is written, whether the connection can
-// carry another request after it. A body that nobody wanted is dropped if it
-// is here already; else the connection has to go. While the router still pulls
-// the answer is yes, and may turn out wrong: then the connection is closed
-// without having been announced.
+// carry another request after it: if the body has come to its end. One that
+// nobody wanted is dropped if it is here already.
 func (b *requestBody) settle() bool {
-	if b.failed.Load() {
-		return false
+	if b.pulled.Load() || b.expects { // which nobody can change, if nobody pulls
+		return b.finished()
 	}
-	if b.finished() || b.pulled.Load() {
-		return true
-	}
-	if b.expects { // nobody else can change it, as nobody pulls
-		return false
-	}
-	for b.inner.Ready() {
+	for !b.finished() && b.inner.Ready() {
 		if _, err := b.inner.Next(); err != nil {
 			b.ended.Store(errors.Is(err, io.EOF))
-			return b.finished()
+			break
 		}
 	}
-	return false
+	return b.finished()
 }

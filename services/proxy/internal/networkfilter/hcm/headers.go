@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/hex"
 	"math/rand/v2"
-	"net/http"
 	"net/netip"
 	"strings"
 	"sync/atomic"
@@ -48,6 +47,11 @@ func (m *manager) prepare(s *stream.Stream, peer netip.Addr) error {
 
 // finish makes the response's headers those that the client may see.
 func (m *manager) finish(r *message.Response) {
+	for _, name := range named(&r.Headers) {
+		if !protected(name) {
+			r.Headers.Remove(name)
+		}
+	}
 	r.Headers.Keep(func(name, _ []byte) bool { return !hopByHop(name) })
 	r.Headers.Set("server", m.serverName)
 	if !r.Headers.Has("date") {
@@ -59,6 +63,9 @@ func (m *manager) finish(r *message.Response) {
 // once a second.
 type clock struct{ last atomic.Pointer[second] }
 
+// dateFormat is IMF-fixdate (RFC 9110 §5.6.7).
+const dateFormat = "Mon, 02 Jan 2006 15:04:05 GMT"
+
 type second struct {
 	unix int64
 	text string
@@ -68,7 +75,7 @@ func (c *clock) text() string {
 	now := time.Now()
 	last := c.last.Load()
 	if last == nil || last.unix != now.Unix() {
-		last = &second{now.Unix(), now.UTC().Format(http.TimeFormat)}
+		last = &second{now.Unix(), now.UTC().Format(dateFormat)}
 		c.last.Store(last)
 	}
 	return last.text
@@ -79,15 +86,8 @@ func (c *clock) text() string {
 // Connection that names a field which others rely on, and an upgrade, since
 // none is configured.
 func dropHopByHop(h *message.Headers) error {
-	plain := true
-	for i := range h.Len() {
-		name, value := h.At(i)
-		plain = plain && (string(name) != "connection" || plainConnection(value))
-	}
-	if !plain {
-		if err := dropNamed(h); err != nil {
-			return err
-		}
+	if err := dropNamed(h); err != nil {
+		return err
 	}
 	h.Keep(func(name, value []byte) bool {
 		return !hopByHop(name) && (string(name) != "te" || string(value) == "trailers")
@@ -102,32 +102,49 @@ func plainConnection(value []byte) bool {
 }
 
 func dropNamed(h *message.Headers) error {
-	var named []string
-	for i := range h.Len() {
-		name, value := h.At(i)
-		if string(name) == "connection" {
-			for _, token := range strings.Split(string(value), ",") {
-				named = append(named, strings.ToLower(strings.TrimSpace(token)))
-			}
-		}
-	}
-	for _, name := range named {
-		switch name {
-		case "", "close", "keep-alive", "te":
-		case "upgrade":
+	for _, name := range named(h) {
+		switch {
+		case name == "upgrade":
 			if protocol, ok := h.Get("upgrade"); ok && !bytes.EqualFold(protocol, []byte("h2c")) {
 				return &http1.ProtocolError{Status: 403, Detail: "no upgrade is configured"}
 			}
-		case "host", "content-length", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host":
+		case protected(name):
 			return &http1.ProtocolError{Status: 400, Detail: "connection names " + name}
 		default:
-			if strings.HasPrefix(name, ":") {
-				return &http1.ProtocolError{Status: 400, Detail: "connection names " + name}
-			}
 			h.Remove(name)
 		}
 	}
 	return nil
+}
+
+// named are the fields that Connection names, in lower case, less the options
+// that are no fields.
+func named(h *message.Headers) []string {
+	var names []string
+	for i := range h.Len() {
+		name, value := h.At(i)
+		if string(name) != "connection" || plainConnection(value) {
+			continue
+		}
+		for _, token := range strings.Split(string(value), ",") {
+			switch token = strings.ToLower(strings.TrimSpace(token)); token {
+			case "", "close", "keep-alive", "te":
+			default:
+				names = append(names, token)
+			}
+		}
+	}
+	return names
+}
+
+// protected says whether others rely on a field, so that Connection cannot take
+// it away.
+func protected(name string) bool {
+	switch name {
+	case "host", "content-length", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host":
+		return true
+	}
+	return strings.HasPrefix(name, ":")
 }
 
 // hopByHop says whether a field belongs to one connection.

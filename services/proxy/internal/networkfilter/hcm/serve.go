@@ -34,23 +34,24 @@ type connection struct {
 	run    httpfilter.Run
 	body   requestBody
 
-	// phase orders Drain against the start of a request.
-	phase    atomic.Int32
-	draining atomic.Bool
+	// phase orders Finish against the start of a request.
+	phase     atomic.Int32
+	draining  atomic.Bool
+	finishing atomic.Bool
 	// When the client must have sent, or taken, something.
 	reads, writes deadline.Deadline
 }
 
 // The phases of a connection.
 const (
-	fresh   int32 = iota // no request has begun: Drain leaves it time for one
-	busy                 // a request has begun
-	idle                 // between requests: Drain may close it
-	drained              // Drain closed it
+	fresh    int32 = iota // no request has begun: Finish leaves it time for one
+	busy                  // a request has begun
+	idle                  // between requests: Finish may close it
+	finished              // Finish closed it
 )
 
 // firstRequestTime is how long a connection without a request so far stays
-// open after Drain: its client has hardly connected for nothing, and would take
+// open after Finish: its client has hardly connected for nothing, and would take
 // a close for a failure, as it has nothing to try again.
 const firstRequestTime = time.Second
 
@@ -90,15 +91,19 @@ func (c *connection) Serve(ctx context.Context) {
 }
 
 // Drain implements networkfilter.Connection.
-func (c *connection) Drain() {
+func (c *connection) Drain() { c.draining.Store(true) }
+
+// Finish implements networkfilter.Connection.
+func (c *connection) Finish() {
 	c.draining.Store(true)
-	if c.phase.CompareAndSwap(idle, drained) {
+	c.finishing.Store(true)
+	if c.phase.CompareAndSwap(idle, finished) {
 		_ = c.conn.Close()
 		return
 	}
 	if c.phase.Load() == fresh {
 		time.AfterFunc(firstRequestTime, func() {
-			if c.phase.CompareAndSwap(fresh, drained) {
+			if c.phase.CompareAndSwap(fresh, finished) {
 				_ = c.conn.Close()
 			}
 		})
@@ -168,7 +173,7 @@ func (c *connection) await() bool {
 	if waiting == busy {
 		waiting = idle
 		c.phase.Store(idle)
-		if c.draining.Load() {
+		if c.finishing.Load() {
 			return false
 		}
 	}
