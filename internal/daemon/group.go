@@ -105,12 +105,31 @@ func (g *Group) stop() []error {
 		if p.Stop == nil {
 			continue
 		}
-		if err := p.Stop(ctx); err != nil {
+		if err := p.stop(ctx); err != nil {
 			g.Log.Error("part did not stop well", "part", p.Name, "error", err)
 			errs = append(errs, fmt.Errorf("stop %s: %w", p.Name, err))
 		}
 	}
 	return errs
+}
+
+// stop calls Stop, and leaves it behind if it does not return soon after ctx
+// ended, so that it can't keep the others from stopping.
+func (p *Part) stop(ctx context.Context) error {
+	stopped := make(chan error, 1)
+	// Ends when Stop returns; nobody waits for one that never does.
+	go func() { stopped <- p.Stop(ctx) }()
+	select {
+	case err := <-stopped:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-stopped:
+		return err
+	case <-time.After(2 * cutOff):
+		return errors.New("does not end with its deadline")
+	}
 }
 
 // awaitEnds waits until no part is running, for cutOff at most.

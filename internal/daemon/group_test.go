@@ -158,3 +158,24 @@ func TestGroupStopsPartsThatNeverRun(t *testing.T) {
 		require.True(t, closed)
 	})
 }
+
+func TestStopThatHeedsNoDeadlineDoesNotKeepOthersFromStopping(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stuck := make(chan struct{})
+		stopped := false
+		group := &Group{Log: slog.New(slog.DiscardHandler), Deadline: time.Second}
+		group.Add(Part{Name: "store", Stop: func(context.Context) error {
+			stopped = true
+			return nil
+		}})
+		group.Add(Part{Name: "listener", Stop: func(context.Context) error {
+			<-stuck
+			return nil
+		}})
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		require.EqualError(t, group.Run(ctx), "stop listener: does not end with its deadline")
+		require.True(t, stopped)
+		close(stuck)
+	})
+}

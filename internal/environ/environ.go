@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"os"
 	"reflect"
 	"strings"
 	"text/tabwriter"
@@ -19,41 +21,65 @@ import (
 )
 
 // Load fills *settings, a pointer to a struct, from the process' environment.
-// The error names the variable, its value and what it should have been.
+// A variable that is set but empty counts as unset where text is not wanted.
+// The error names every bad variable, its value and what it should have been.
 func Load(settings any) error {
-	err := envconfig.Process("", settings)
-	var parse *envconfig.ParseError
-	if !errors.As(err, &parse) {
-		return err
-	}
-	want := parse.TypeName
-	for _, v := range Variables(settings) {
-		if v.Name == parse.KeyName {
-			want = v.Type
+	var errs []error
+	for f, v := range fields(reflect.ValueOf(settings).Elem()) {
+		if err := load(f, v); err != nil {
+			errs = append(errs, err)
 		}
 	}
-	return fmt.Errorf("environment variable %s=%q: want %s: %w", parse.KeyName, parse.Value, want, parse.Err)
+	return errors.Join(errs...)
+}
+
+// load fills one field, by way of a struct that has no other: envconfig stops
+// at the first fault.
+func load(f reflect.StructField, v reflect.Value) error {
+	name := f.Tag.Get("envconfig")
+	value := os.Getenv(name)
+	tag := f.Tag
+	if value == "" && f.Type.Kind() != reflect.String {
+		// No variable has such a name, so that the default is taken.
+		tag = reflect.StructTag(fmt.Sprintf(`envconfig:"%s=" default:%q`, name, f.Tag.Get("default")))
+	}
+	alone := reflect.New(reflect.StructOf([]reflect.StructField{{Name: f.Name, Type: f.Type, Tag: tag}}))
+	if err := envconfig.Process("", alone.Interface()); err != nil {
+		return fmt.Errorf("environment variable %s=%q: want %s", name, value, typeName(f.Type))
+	}
+	v.Set(alone.Elem().Field(0))
+	return nil
+}
+
+// fields yields the settings among the fields of a struct in their order;
+// embedded structs stand where they are embedded.
+func fields(s reflect.Value) iter.Seq2[reflect.StructField, reflect.Value] {
+	return func(yield func(reflect.StructField, reflect.Value) bool) {
+		for i := range s.NumField() {
+			f := s.Type().Field(i)
+			if f.Anonymous {
+				for f, v := range fields(s.Field(i)) {
+					if !yield(f, v) {
+						return
+					}
+				}
+			} else if f.Tag.Get("envconfig") != "" && !yield(f, s.Field(i)) {
+				return
+			}
+		}
+	}
 }
 
 // Variable is one setting as its tags describe it.
 type Variable struct{ Name, Type, Default, Meaning string }
 
 // Variables lists the settings of a struct, or a pointer to one, in the order
-// of its fields; embedded structs stand where they are embedded.
+// of its fields.
 func Variables(settings any) []Variable {
-	t := reflect.TypeOf(settings)
-	if t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
+	s := reflect.Indirect(reflect.ValueOf(settings))
 	var list []Variable
-	for f := range t.Fields() {
-		if f.Anonymous {
-			list = append(list, Variables(reflect.New(f.Type).Interface())...)
-			continue
-		}
-		if name := f.Tag.Get("envconfig"); name != "" {
-			list = append(list, Variable{name, typeName(f.Type), f.Tag.Get("default"), f.Tag.Get("desc")})
-		}
+	for f := range fields(s) {
+		list = append(list, Variable{f.Tag.Get("envconfig"), typeName(f.Type), f.Tag.Get("default"), f.Tag.Get("desc")})
 	}
 	return list
 }

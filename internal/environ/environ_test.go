@@ -44,10 +44,10 @@ func TestLoad(t *testing.T) {
 		}, s)
 	})
 	for variable, c := range map[string]struct{ value, want string }{
-		"MILL_STREAMS":     {"many", `environment variable MILL_STREAMS="many": want integer: `},
-		"MILL_DRAIN_GRACE": {"5", `environment variable MILL_DRAIN_GRACE="5": want duration: `},
-		"MILL_QUIET":       {"perhaps", `environment variable MILL_QUIET="perhaps": want true or false: `},
-		"PORT":             {"65536", `environment variable PORT="65536": want integer: `},
+		"MILL_STREAMS":     {"many", `environment variable MILL_STREAMS="many": want integer`},
+		"MILL_DRAIN_GRACE": {"5", `environment variable MILL_DRAIN_GRACE="5": want duration`},
+		"MILL_QUIET":       {"perhaps", `environment variable MILL_QUIET="perhaps": want true or false`},
+		"PORT":             {"65536", `environment variable PORT="65536": want integer`},
 	} {
 		t.Run("refuses_a_wrong_"+variable+"_by_name_and_value", func(t *testing.T) {
 			t.Setenv(variable, c.value)
@@ -55,6 +55,25 @@ func TestLoad(t *testing.T) {
 			require.ErrorContains(t, Load(&s), c.want)
 		})
 	}
+}
+
+func TestLoadNamesEveryBadVariable(t *testing.T) {
+	t.Setenv("MILL_STREAMS", "many")
+	t.Setenv("MILL_QUIET", "perhaps")
+	var s settings
+	require.EqualError(t, Load(&s), "environment variable MILL_STREAMS=\"many\": want integer\n"+
+		"environment variable MILL_QUIET=\"perhaps\": want true or false")
+}
+
+func TestLoadTakesAnEmptyVariableForUnset(t *testing.T) {
+	t.Setenv("MILL_STREAMS", "")
+	t.Setenv("MILL_DRAIN_GRACE", "")
+	t.Setenv("MILL_HTTP_ADDRESS", "")
+	var s settings
+	require.NoError(t, Load(&s))
+	require.Equal(t, 64, s.Streams)
+	require.Equal(t, time.Second, s.Grace)
+	require.Empty(t, s.Address, "text can be empty")
 }
 
 func TestVariablesStandInTheOrderOfTheFields(t *testing.T) {
