@@ -32,7 +32,7 @@ func TestImports(t *testing.T) {
 		"internal/listener":      {"internal/coreconfig", "internal/networkfilter", "internal/stats", "internal/strict", "weir/internal/daemon"},
 		"internal/networkfilter": {"internal/strict"},
 		"internal/networkfilter/hcm": {
-			"internal/cluster", "internal/deadline", "internal/http1", "internal/httpfilter", "internal/message", "internal/networkfilter",
+			"internal/cluster", "internal/coreconfig", "internal/deadline", "internal/http1", "internal/httpfilter", "internal/message", "internal/networkfilter",
 			"internal/route", "internal/stats", "internal/stream", "internal/strict",
 		},
 		"internal/message":               {},
@@ -43,7 +43,7 @@ func TestImports(t *testing.T) {
 		"internal/httpfilter/ratelimit":  {"internal/cluster", "internal/coreconfig", "internal/descriptor", "internal/httpfilter", "internal/rlsclient", "internal/stats", "internal/stream", "internal/strict"},
 		"internal/httpfilter/router":     {"internal/cluster", "internal/connpool", "internal/http1", "internal/httpfilter", "internal/message", "internal/stream", "internal/strict"},
 
-		"internal/route":       {"internal/descriptor", "internal/message", "internal/strict"},
+		"internal/route":       {"internal/coreconfig", "internal/descriptor", "internal/message", "internal/strict"},
 		"internal/descriptor":  {"internal/message", "internal/strict"},
 		"internal/cluster":     {"internal/connpool", "internal/coreconfig", "internal/http1", "internal/stats", "internal/strict", "internal/xds"},
 		"internal/cluster/lb":  {"internal/cluster"},

@@ -14,7 +14,7 @@ import (
 )
 
 // Fields are the supported fields of the messages that Parse and
-// ParseAssignment read.
+// parseAssignment read.
 func Fields() strict.Fields {
 	return strict.Fields{
 		"envoy.config.cluster.v3.Cluster": {
@@ -84,7 +84,7 @@ func Parse(message *clusterv3.Cluster, at strict.Path, policies []Policy, report
 		if message.GetLoadAssignment() == nil {
 			report.Add(at, "cluster %q is STATIC and needs a load_assignment", c.Name)
 		}
-		c.endpoints = ParseAssignment(message.GetLoadAssignment(), at.Field("load_assignment"), report)
+		c.endpoints = parseAssignment(message.GetLoadAssignment(), at.Field("load_assignment"), report)
 	case clusterv3.Cluster_EDS:
 		if message.GetLoadAssignment() != nil {
 			report.Add(at.Field("load_assignment"), "a cluster of type EDS gets its assignment from eds_cluster_config")
@@ -120,9 +120,9 @@ func (c *Config) parseEDS(eds *clusterv3.Cluster_EdsClusterConfig, at strict.Pat
 	}
 }
 
-// ParseAssignment makes the endpoints of an assignment that lies at the path
+// parseAssignment makes the endpoints of an assignment that lies at the path
 // at. An address that is there twice counts once, as in Envoy.
-func ParseAssignment(assignment *endpointv3.ClusterLoadAssignment, at strict.Path, report *strict.Report) []Endpoint {
+func parseAssignment(assignment *endpointv3.ClusterLoadAssignment, at strict.Path, report *strict.Report) []Endpoint {
 	var list []Endpoint
 	seen := map[netip.AddrPort]bool{}
 	for i, group := range assignment.GetEndpoints() {

@@ -227,7 +227,7 @@ func (m *Manager) ApplyAssignments(resources []xds.Resource) error {
 		}
 		report := &strict.Report{}
 		strict.Check(message, "", m.options.Schema, report)
-		endpoints := ParseAssignment(message, "", report)
+		endpoints := parseAssignment(message, "", report)
 		err := report.Err()
 		if err != nil {
 			refused = append(refused, fmt.Errorf("assignment %q: %w", r.Name, err))

@@ -11,6 +11,7 @@ import (
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
@@ -50,17 +51,10 @@ type wildcard struct {
 }
 
 // virtualHost is the routes of some domains, in the order in which they are tried.
-type virtualHost struct {
-	name   string
-	routes []Route
-}
+type virtualHost struct{ routes []Route }
 
 // Route is one entry of a virtual host that forwards to a cluster.
 type Route struct {
-	// Name is free text, often empty.
-	Name string
-	// VirtualHost is the name of the virtual host that it stands in.
-	VirtualHost string
 	// Cluster is the name of the cluster that gets the request.
 	Cluster string
 	// Timeout is the time from the end of the request to the end of the
@@ -114,11 +108,11 @@ func Parse(config *routev3.RouteConfiguration, at strict.Path, report *strict.Re
 }
 
 func (t *Table) parseVirtualHost(v *routev3.VirtualHost, at strict.Path, report *strict.Report) *virtualHost {
-	host := &virtualHost{name: v.GetName()}
+	host := &virtualHost{}
 	shared := descriptor.Parse(v.GetRateLimits(), at.Field("rate_limits"), report)
 	for i, r := range v.GetRoutes() {
 		at := at.Field("routes").Index(i)
-		entry := Route{Name: r.GetName(), VirtualHost: v.GetName(), Timeout: defaultTimeout}
+		entry := Route{}
 		switch match := r.GetMatch().GetPathSpecifier().(type) {
 		case *routev3.RouteMatch_Prefix:
 			entry.path, entry.prefix = match.Prefix, true
@@ -133,11 +127,7 @@ func (t *Table) parseVirtualHost(v *routev3.VirtualHost, at strict.Path, report 
 		actionAt := at.Field("route")
 		entry.Cluster = action.GetCluster()
 		t.references = append(t.references, Reference{entry.Cluster, actionAt.Field("cluster")})
-		if action.GetTimeout() != nil {
-			if entry.Timeout = action.GetTimeout().AsDuration(); entry.Timeout < 0 {
-				report.Add(actionAt.Field("timeout"), "timeout %v is negative", entry.Timeout)
-			}
-		}
+		entry.Timeout = coreconfig.Duration(action.GetTimeout(), defaultTimeout, actionAt.Field("timeout"), report)
 		entry.RateLimits = descriptor.Parse(action.GetRateLimits(), actionAt.Field("rate_limits"), report)
 		//nolint:staticcheck // deprecated, but Envoy accepts it and so do we
 		include := action.GetIncludeVhRateLimits().GetValue()

@@ -7,9 +7,9 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
@@ -112,9 +112,9 @@ func (f *Factory) Parse(config proto.Message, at strict.Path, report *strict.Rep
 	if n := common.GetMaxHeadersCount(); n != nil {
 		m.limits.Headers = int(n.GetValue())
 	}
-	m.idleTimeout = duration(common.GetIdleTimeout(), defaultIdleTimeout, commonAt.Field("idle_timeout"), report)
-	m.streamIdleTimeout = duration(c.GetStreamIdleTimeout(), defaultStreamIdleTimeout, at.Field("stream_idle_timeout"), report)
-	m.headersTimeout = duration(c.GetRequestHeadersTimeout(), 0, at.Field("request_headers_timeout"), report)
+	m.idleTimeout = coreconfig.Duration(common.GetIdleTimeout(), defaultIdleTimeout, commonAt.Field("idle_timeout"), report)
+	m.streamIdleTimeout = coreconfig.Duration(c.GetStreamIdleTimeout(), defaultStreamIdleTimeout, at.Field("stream_idle_timeout"), report)
+	m.headersTimeout = coreconfig.Duration(c.GetRequestHeadersTimeout(), 0, at.Field("request_headers_timeout"), report)
 
 	if c.GetRouteConfig() == nil {
 		report.Add(at, "a route_config is needed; rds is not supported")
@@ -200,15 +200,4 @@ func (f *Factory) known() string {
 		names = append(names, string(factory.ConfigType()))
 	}
 	return strings.Join(names, ", ")
-}
-
-// duration is a field's value, or fallback if it is left out.
-func duration(d *durationpb.Duration, fallback time.Duration, at strict.Path, report *strict.Report) time.Duration {
-	if d == nil {
-		return fallback
-	}
-	if d.AsDuration() < 0 {
-		report.Add(at, "%v is negative", d.AsDuration())
-	}
-	return d.AsDuration()
 }
