@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -33,8 +35,8 @@ import (
 // service is a server on a socket with its registry.
 type service struct {
 	*Server
-	hosts *registry.Registry
-	stop  func()
+	hosts      *registry.Registry
+	stopWithin func(deadline time.Duration)
 }
 
 // serving starts a server and its registry.
@@ -51,17 +53,17 @@ func serving(t testing.TB, maxStreams int) *service {
 	})
 	running, cancel := context.WithCancel(context.Background())
 	ends := make(chan error, 2)
-	// Both end by stop, which waits for them.
+	// Both end by stopWithin, which waits for them.
 	go func() { ends <- hosts.Run(running) }()
 	go func() { ends <- server.Serve() }()
 	s := &service{Server: server, hosts: hosts}
 	stopped := false
-	s.stop = func() {
+	s.stopWithin = func(deadline time.Duration) {
 		if stopped {
 			return
 		}
 		stopped = true
-		ctx, done := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, done := context.WithTimeout(context.Background(), deadline)
 		defer done()
 		require.NoError(t, server.Stop(ctx))
 		cancel()
@@ -71,6 +73,9 @@ func serving(t testing.TB, maxStreams int) *service {
 	t.Cleanup(s.stop)
 	return s
 }
+
+// stop ends the service, once.
+func (s *service) stop() { s.stopWithin(5 * time.Second) }
 
 // dial opens a connection, which is closed with the test.
 func (s *service) dial(t testing.TB) *grpc.ClientConn {
@@ -249,6 +254,41 @@ func TestStoppingEndsEveryStream(t *testing.T) {
 	s.stop()
 	_, err := c.Recv()
 	require.Equal(t, codes.Unavailable, status.Code(err))
+}
+
+func TestAConnectionThatSaysNothingIsCutOffWhenTheStopHasNoMoreTime(t *testing.T) {
+	s := serving(t, 10)
+	silent := s.silent(t)
+	begin := time.Now()
+	s.stopWithin(50 * time.Millisecond)
+	require.Less(t, time.Since(begin), 2*time.Second)
+	require.NoError(t, silent.SetReadDeadline(time.Now().Add(5*time.Second)))
+	_, err := io.Copy(io.Discard, silent)
+	require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+}
+
+func TestAConnectionThatSaysNothingHoldsTheStopForItsHelloAtMost(t *testing.T) {
+	t.Parallel() // it waits
+	s := serving(t, 10)
+	s.silent(t)
+	begin := time.Now()
+	s.stopWithin(time.Minute)
+	require.Less(t, time.Since(begin), helloTimeout+5*time.Second)
+}
+
+// silent opens a connection that says nothing, and returns once the server has
+// taken it.
+func (s *service) silent(t testing.TB) net.Conn {
+	t.Helper()
+	<-s.hosts.Loaded()
+	conn, err := net.Dial("tcp", s.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	// Connections are taken in their order.
+	c := s.aggregated(t)
+	c.ask(clusterURL, "")
+	c.want(clusterURL)
+	return conn
 }
 
 func TestTheStatusShowsWhatAClientRefused(t *testing.T) {

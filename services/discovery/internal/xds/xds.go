@@ -44,7 +44,7 @@ type Options struct {
 
 // Server is an xDS server on one listener.
 type Server struct {
-	listener   net.Listener
+	listener   *arrivals
 	grpc       *grpc.Server
 	hub        *hub
 	identifier string
@@ -60,7 +60,7 @@ type Server struct {
 func New(listener net.Listener, o Options) *Server {
 	m := newMetrics(o.Metrics)
 	s := &Server{
-		listener:   listener,
+		listener:   &arrivals{Listener: listener},
 		hub:        newHub(o.Registry, o.Quiet, o.Longest, o.Log, m),
 		identifier: o.Identifier,
 		maxStreams: o.MaxStreams,
@@ -69,6 +69,7 @@ func New(listener net.Listener, o Options) *Server {
 		stopping:   make(chan struct{}),
 	}
 	s.grpc = grpc.NewServer(
+		grpc.ConnectionTimeout(helloTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: o.Keepalive, Timeout: min(o.Keepalive, 20*time.Second)}),
 		// A client may ask oftener than we do.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
@@ -97,8 +98,8 @@ func (s *Server) Serve() error {
 	return err
 }
 
-// Stop ends all streams and Serve. A stream whose client does not read is cut
-// off when ctx ends.
+// Stop ends all streams and Serve. A stream whose client does not read, and a
+// connection that says nothing, are cut off when ctx ends.
 func (s *Server) Stop(ctx context.Context) error {
 	close(s.stopping)
 	ended := make(chan struct{})
@@ -110,6 +111,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	select {
 	case <-ended:
 	case <-ctx.Done():
+		s.listener.cutOff() // first, since Stop waits for these
 		s.grpc.Stop()
 		<-ended
 	}
