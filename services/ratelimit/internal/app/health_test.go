@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"syscall"
 	"testing"
@@ -121,4 +122,30 @@ func TestAStopIsToldBeforeTheListenersClose(t *testing.T) {
 	require.Less(t, time.Since(begin), 6*time.Second, "the watch does not hold up the stop")
 	_, err = watch.Recv()
 	require.Error(t, err)
+}
+
+// Of such a client the server knows no more than that it has connected.
+func TestAClientThatSaysNothingDoesNotHoldUpTheStop(t *testing.T) {
+	for _, c := range []struct {
+		name             string
+		deadline, within time.Duration
+	}{
+		{"it_is_cut_off_at_the_deadline", 100 * time.Millisecond, time.Second},
+		{"it_is_not_waited_for_longer_than_a_handshake_takes", time.Minute, 8 * time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := options(t)
+			o.DrainDeadline = c.deadline
+			r := start(t, o)
+			silent, err := net.Dial("tcp", r.addrs["grpc"])
+			require.NoError(t, err)
+			defer silent.Close()
+			_, err = r.ask(t.Context(), "user", "alice")
+			require.NoError(t, err, "who came later is served, so that the silent one was accepted")
+
+			begin := time.Now()
+			require.NoError(t, r.stop())
+			require.Less(t, time.Since(begin), c.within)
+		})
+	}
 }

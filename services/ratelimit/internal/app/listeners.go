@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"time"
 
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc"
@@ -22,12 +23,18 @@ import (
 // for each: about as many as calls are in flight. Calls beyond get their own.
 const streamWorkers = 64
 
+// handshakeWait is how long a new gRPC connection may take to say that it is
+// one; a client that stays silent is cut off then.
+const handshakeWait = 5 * time.Second
+
 // serveGRPC makes the part that serves the rate limit service, health and
 // reflection on l.
 func serveGRPC(l net.Listener, service *rls.Service, h *serviceHealth, o Options) daemon.Part {
 	stopping, stop := context.WithCancel(context.Background())
+	clients := newConnections(l)
 	server := grpc.NewServer(
 		grpc.NumStreamWorkers(streamWorkers),
+		grpc.ConnectionTimeout(handshakeWait),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionAge:      o.MaxConnectionAge,
 			MaxConnectionAgeGrace: o.MaxConnectionAgeGrace,
@@ -40,16 +47,19 @@ func serveGRPC(l net.Listener, service *rls.Service, h *serviceHealth, o Options
 	return daemon.Part{
 		Name: "grpc listener",
 		Run: func() error {
-			if err := server.Serve(l); !errors.Is(err, grpc.ErrServerStopped) {
+			if err := server.Serve(clients); !errors.Is(err, grpc.ErrServerStopped) {
 				return err
 			}
 			return nil // stopped before it began
 		},
 		Stop: func(ctx context.Context) error {
 			stop()
-			// Cuts off what is left at the deadline; the graceful stop
-			// returns then too.
-			defer context.AfterFunc(ctx, server.Stop)()
+			// Cuts off what is left at the deadline, be it in its handshake
+			// still; the graceful stop returns then too.
+			defer context.AfterFunc(ctx, func() {
+				clients.closeAll()
+				server.Stop()
+			})()
 			server.GracefulStop()
 			return nil
 		},
