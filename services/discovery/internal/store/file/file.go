@@ -2,8 +2,9 @@
 // which something changed and at the end, to one snapshot file. It is the store
 // behind the URL file:///path, and the registry is its only caller. What came
 // after the last snapshot is lost in a crash; a crash while writing loses
-// nothing more, since a file is never changed in place, and a file that cannot
-// be read is set aside and never stops the start.
+// nothing more, since a file is never changed in place. A snapshot that is not
+// whole is set aside and never stops the start; what never was a snapshot is
+// refused at the start and never touched.
 package file
 
 import (
@@ -36,17 +37,46 @@ type Store struct {
 }
 
 // Open returns a store over the file at path, which need not be there yet, and
-// writes a snapshot every interval, above 0. Its directory is made if missing.
-// The error is that of a directory that cannot be had. The caller must Close
-// the store.
+// writes a snapshot every interval, above 0. The error is that of a path at
+// which no snapshot can be, or at which something else is. The caller must
+// Close the store.
 func Open(path string, interval time.Duration, log *slog.Logger) (*Store, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("make the directory of snapshot %s: %w", path, err)
+	if err := checkPlace(path); err != nil {
+		return nil, fmt.Errorf("snapshot %s: %w", path, err)
 	}
 	s := &Store{path: path, log: log, done: make(chan struct{}), records: map[registry.Key]registry.Record{}}
 	// Ends with Close, which waits for it.
 	s.loops.Go(func() { s.writeEvery(interval) })
 	return s, nil
+}
+
+// checkPlace says why path cannot be that of a snapshot: its directory is
+// missing, so that it may be mistyped, or something else is there, which would
+// be replaced.
+func checkPlace(path string) error {
+	dir := filepath.Dir(path)
+	switch info, err := os.Stat(dir); {
+	case err != nil:
+		return fmt.Errorf("its directory: %w", err)
+	case !info.IsDir():
+		return fmt.Errorf("%s is not a directory", dir)
+	}
+	switch info, err := os.Stat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.IsDir():
+		return errors.New("it is a directory, not a file")
+	case !info.Mode().IsRegular():
+		return errors.New("it is a device or the like, not a file")
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return checkBeginning(f)
 }
 
 // Load reads the snapshot on its first call; later calls return what is kept.

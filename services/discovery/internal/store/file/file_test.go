@@ -33,7 +33,7 @@ func TestStore(t *testing.T) {
 }
 
 func TestHostsComeBackAfterARestart(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "below", "hosts.snapshot")
+	path := filepath.Join(t.TempDir(), "hosts.snapshot")
 	s := open(t, path, never, io.Discard)
 	require.Empty(t, load(t, s), "the first start")
 	a, b := storetest.Record("users", "a", 1), storetest.Record("users", "b", 2)
@@ -63,12 +63,12 @@ func TestASnapshotIsWrittenEveryIntervalInWhichAHostChanged(t *testing.T) {
 
 func TestAnUnreadFileIsNotWrittenOver(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "hosts.snapshot")
-	require.NoError(t, os.WriteFile(path, []byte("what was there"), 0o600))
+	require.NoError(t, os.WriteFile(path, []byte(beginning), 0o600))
 	s := open(t, path, never, io.Discard)
 	require.NoError(t, s.Close())
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
-	require.Equal(t, "what was there", string(text))
+	require.Equal(t, []byte(beginning), text)
 }
 
 func TestAFailedSnapshotLeavesTheLastOneAlone(t *testing.T) {
@@ -121,15 +121,15 @@ func TestAFileThatIsNotWholeIsSetAsideWithTheReason(t *testing.T) {
 	lines := strings.SplitAfter(whole.String(), "\n")
 
 	for name, test := range map[string]struct{ text, reason string }{
-		"empty":                {"", "line 1: the file ends here"},
-		"no snapshot at all":   {"hello\n", "line 1: invalid character 'h'"},
-		"of another format":    {`{"format":"other","version":1}` + "\n", `line 1: format \"other\"`},
-		"of a later version":   {`{"format":"weir-discovery-hosts","version":2}` + "\n", "version 2: not"},
-		"cut within a host":    {whole.String()[:len(lines[0])+20], "line 2: the file ends here"},
-		"cut after a host":     {lines[0] + lines[1], "line 3: the file ends here"},
-		"without its checksum": {strings.Join(lines[:4], ""), "line 5: the file ends here"},
-		"a digit turned":       {strings.Replace(whole.String(), "10.0.0.1:1", "10.0.0.1:7", 1), "line 5: checksum"},
-		"something after it":   {whole.String() + "x", "line 5: something stands after the checksum"},
+		"empty":                 {"", "line 1: the file ends here"},
+		"cut in its first word": {beginning[:5], "line 1: the file ends here"},
+		"no JSON":               {beginning + "\n", "line 1: unexpected end of JSON input"},
+		"of a later version":    {`{"format":"weir-discovery-hosts","version":2}` + "\n", "version 2: not"},
+		"cut within a host":     {whole.String()[:len(lines[0])+20], "line 2: the file ends here"},
+		"cut after a host":      {lines[0] + lines[1], "line 3: the file ends here"},
+		"without its checksum":  {strings.Join(lines[:4], ""), "line 5: the file ends here"},
+		"a digit turned":        {strings.Replace(whole.String(), "10.0.0.1:1", "10.0.0.1:7", 1), "line 5: checksum"},
+		"something after it":    {whole.String() + "x", "line 5: something stands after the checksum"},
 		"a host without address": {lines[0] + strings.Replace(lines[1], "10.0.0.1:1", "", 1) + strings.Join(lines[2:], ""),
 			`line 2: host \"a\" of \"users\": address`},
 		"a host without ttl": {lines[0] + strings.Replace(lines[1], "60000", "0", 1) + strings.Join(lines[2:], ""),
@@ -164,19 +164,63 @@ func TestAFileThatCannotBeReadIsAnErrorAndStaysWhereItIs(t *testing.T) {
 	_, err := decode(iotest.ErrReader(os.ErrPermission))
 	require.ErrorIs(t, err, os.ErrPermission)
 
-	path := t.TempDir() // a directory opens, and cannot be read
+	path := filepath.Join(t.TempDir(), "hosts.snapshot")
 	s := open(t, path, never, io.Discard)
+	require.NoError(t, os.Mkdir(path, 0o755)) // a directory opens, and cannot be read
 	_, err = s.Load(t.Context())
 	require.ErrorContains(t, err, path)
 	require.NoError(t, s.Close())
 	require.DirExists(t, path)
 }
 
-func TestADirectoryThatCannotBeMadeIsAnError(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "file")
-	require.NoError(t, os.WriteFile(file, nil, 0o600))
-	_, err := Open(filepath.Join(file, "below", "hosts.snapshot"), never, slog.New(slog.DiscardHandler))
-	require.ErrorContains(t, err, file)
+func TestAPathThatIsNotThatOfASnapshotIsRefusedAndLeftAlone(t *testing.T) {
+	dir := t.TempDir()
+	foreign := filepath.Join(dir, "hostname")
+	for path, text := range map[string]string{
+		foreign:                      "hello\n",
+		filepath.Join(dir, "format"): `{"format":"other","version":1}` + "\n",
+		filepath.Join(dir, "longer"): `{"format":"weir-discovery-hosts-of-old","version":1}` + "\n",
+	} {
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	}
+	missing := filepath.Join(dir, "missing")
+	before := tree(t, dir)
+	for name, test := range map[string]struct {
+		path    string
+		reasons []string
+	}{
+		"a file of somebody else":       {foreign, []string{foreign, "it is no snapshot", formatName}},
+		"JSON of another format":        {filepath.Join(dir, "format"), []string{"it is no snapshot"}},
+		"JSON of a format that goes on": {filepath.Join(dir, "longer"), []string{"it is no snapshot"}},
+		"a directory":                   {dir, []string{dir, "it is a directory, not a file"}},
+		"a device":                      {os.DevNull, []string{os.DevNull, "not a file"}},
+		"in a missing directory":        {filepath.Join(missing, "hosts.json"), []string{"hosts.json", missing + ": no such file or directory"}},
+		"in a file":                     {filepath.Join(foreign, "hosts.json"), []string{foreign + " is not a directory"}},
+		"below a file":                  {filepath.Join(foreign, "below", "hosts.json"), []string{"its directory", "not a directory"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Open(test.path, never, slog.New(slog.DiscardHandler))
+			require.Error(t, err)
+			for _, reason := range test.reasons {
+				require.ErrorContains(t, err, reason)
+			}
+			require.Equal(t, before, tree(t, dir))
+		})
+	}
+}
+
+// tree is what is in the files of a directory, by their names.
+func tree(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	list, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	files := map[string]string{}
+	for _, entry := range list {
+		text, err := os.ReadFile(filepath.Join(dir, entry.Name()))
+		require.NoError(t, err)
+		files[entry.Name()] = string(text)
+	}
+	return files
 }
 
 func FuzzDecode(f *testing.F) {

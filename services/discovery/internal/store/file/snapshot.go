@@ -9,6 +9,7 @@ import (
 	"hash"
 	"io"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
@@ -23,6 +24,9 @@ const (
 	formatName    = "weir-discovery-hosts"
 	formatVersion = 1
 )
+
+// beginning is how encode begins every snapshot, of this version or another.
+const beginning = `{"format":"` + formatName + `"`
 
 type header struct {
 	Format  string `json:"format"`
@@ -85,6 +89,20 @@ func encode(w io.Writer, records []registry.Record) error {
 		return err
 	}
 	return buffered.Flush()
+}
+
+// checkBeginning tells a snapshot, be it cut short even within its beginning,
+// from a file of somebody else.
+func checkBeginning(r io.Reader) error {
+	text, err := io.ReadAll(io.LimitReader(r, int64(len(beginning))))
+	if err != nil {
+		return err
+	}
+	if !strings.HasPrefix(beginning, string(text)) {
+		// What it does begin with may be a secret.
+		return fmt.Errorf("it is no snapshot, which begins with %s", beginning)
+	}
+	return nil
 }
 
 // decode reads a snapshot. The error is a *corruptError for a file that is not
