@@ -237,9 +237,8 @@ func TestAProgramThatEndsIsDeregisteredAndItsCodePassedOn(t *testing.T) {
 		signal syscall.Signal
 		code   int
 	}{
-		"by itself":           {syscall.SIGUSR2, 42},
-		"killed by a signal":  {syscall.SIGKILL, 128 + 9},
-		"ended by its hangup": {syscall.SIGHUP, 128 + 1},
+		"by itself":          {syscall.SIGUSR2, 42},
+		"killed by a signal": {syscall.SIGKILL, 128 + 9},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var e events
