@@ -57,9 +57,9 @@ func TestAMissingFileIsNamed(t *testing.T) {
 	require.Equal(t, 1, code)
 	require.Contains(t, text, missing+": no such file or directory")
 
-	// Rules may come later: ratelimit starts, says what is missing, and takes
-	// them when they are there.
-	limiter := harness.Ratelimit(t, missing)
+	// Rules may come later: ratelimit starts, says what is missing, and is not
+	// ready until they are there.
+	limiter := harness.Launch(t, harness.RatelimitProgram(t, missing))
 	servicetest.Eventually(t, "the missing directory is named", func() bool {
 		return strings.Contains(limiter.Log(), missing+": no such file or directory")
 	})

@@ -98,7 +98,7 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	source.Load()
 	a.group.Add(daemon.Background("rule source", source.Run))
 
-	health := newHealth(store, log)
+	health := newHealth(source, store, log)
 	adminListener, err := a.listeners.Open("admin", address(o.DebugHost, o.DebugPort), "DEBUG_PORT")
 	if err != nil {
 		return nil, err

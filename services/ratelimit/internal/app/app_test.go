@@ -17,9 +17,11 @@ import (
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	"google.golang.org/grpc/status"
 
 	"github.com/weirproxy/weir/internal/environ"
 	"github.com/weirproxy/weir/internal/servicetest"
@@ -184,19 +186,56 @@ func TestBadRulesAreShownAndTheGoodOnesServed(t *testing.T) {
 	require.Contains(t, body, "# refused: "+bad+":2:14: descriptors must be a list, not 5\nshop.user: ")
 }
 
-func TestStartsWithoutARuleDirectoryAndTakesItWhenItComes(t *testing.T) {
-	o := options(t)
-	root := o.RuntimeRoot
-	o.RuntimeRoot = filepath.Join(root, "link")
-	r := start(t, o)
-	resp, err := r.ask(t.Context(), "never", "x")
-	require.NoError(t, err)
-	require.Equal(t, pb.RateLimitResponse_OK, resp.GetOverallCode())
-	require.NoError(t, os.Symlink(root, o.RuntimeRoot))
-	servicetest.Eventually(t, "the rules are in force", func() bool {
-		_, body := r.get(t, "admin", "/rlconfig")
-		return strings.Contains(body, "shop.user")
-	})
+func TestIsNotReadyWithoutRulesAndTakesThemWhenTheyCome(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		// lay puts into the empty root what there is at the start.
+		lay  func(t *testing.T, root string)
+		want string // with the root as %s
+	}{
+		{"no_directory", func(*testing.T, string) {},
+			"no rules: read rule directory: stat %s/config: no such file or directory"},
+		{"an_empty_directory", func(t *testing.T, root string) {
+			require.NoError(t, os.Mkdir(filepath.Join(root, "config"), 0o755))
+		}, "no rules: no rule file in %s/config"},
+		{"every_file_refused", func(t *testing.T, root string) {
+			require.NoError(t, os.Mkdir(filepath.Join(root, "config"), 0o755))
+			require.NoError(t, os.WriteFile(filepath.Join(root, "config/shop.yaml"), []byte("domain: [\n"), 0o644))
+		}, "no rules: %s/config/shop.yaml:"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := options(t)
+			good := filepath.Join(o.RuntimeRoot, "config/shop.yaml")
+			o.RuntimeRoot = t.TempDir()
+			c.lay(t, o.RuntimeRoot)
+			r := start(t, o)
+
+			want := fmt.Sprintf(c.want, o.RuntimeRoot)
+			_, err := r.ask(t.Context(), "never", "x")
+			require.Equal(t, codes.Unavailable, status.Code(err))
+			require.Equal(t, "no rules are loaded", status.Convert(err).Message())
+			code, body := r.get(t, "admin", "/ready")
+			require.Equal(t, http.StatusServiceUnavailable, code)
+			require.Contains(t, body, want)
+			code, body = r.get(t, "http", "/healthcheck")
+			require.Equal(t, http.StatusInternalServerError, code)
+			require.Contains(t, body, want)
+			require.Equal(t, healthpb.HealthCheckResponse_NOT_SERVING, r.health(t, "ratelimit"))
+			require.Equal(t, healthpb.HealthCheckResponse_NOT_SERVING, r.health(t, ""))
+
+			text, err := os.ReadFile(good)
+			require.NoError(t, err)
+			require.NoError(t, os.MkdirAll(r.rules, 0o755))
+			require.NoError(t, os.WriteFile(filepath.Join(r.rules, "shop.yaml"), text, 0o644))
+			servicetest.Eventually(t, "the rules are in force", func() bool {
+				code, _ := r.get(t, "admin", "/ready")
+				return code == http.StatusOK
+			})
+			resp, err := r.ask(t.Context(), "user", "alice")
+			require.NoError(t, err)
+			require.Equal(t, uint32(2), resp.GetStatuses()[0].GetLimitRemaining())
+		})
+	}
 }
 
 func TestChangingRulesUnderLoadFailsNoRequest(t *testing.T) {

@@ -27,9 +27,17 @@ const (
 // envoyproxy/ratelimit has, and the process as a whole.
 var healthNames = [...]string{"", "ratelimit"}
 
+// ruleSource is where rules come from; *limitsource.Source is the one there is.
+type ruleSource interface {
+	// NoRules returns nil once there were rules, else why there were none.
+	NoRules() error
+}
+
 // serviceHealth is what /ready, /healthcheck and gRPC health all say: whether
-// the store answered the last probe, and whether the process is stopping.
+// rules were loaded once, whether the store answered the last probe, and
+// whether the process is stopping.
 type serviceHealth struct {
+	rules ruleSource
 	store limiter.Store
 	log   *slog.Logger
 	grpc  *health.Server
@@ -39,9 +47,9 @@ type serviceHealth struct {
 	draining bool
 }
 
-// newHealth probes the store once, so that the first answer is a true one.
-func newHealth(store limiter.Store, log *slog.Logger) *serviceHealth {
-	h := &serviceHealth{store: store, log: log, grpc: health.NewServer()}
+// newHealth probes once, so that the first answer is a true one.
+func newHealth(rules ruleSource, store limiter.Store, log *slog.Logger) *serviceHealth {
+	h := &serviceHealth{rules: rules, store: store, log: log, grpc: health.NewServer()}
 	h.probe(context.Background())
 	return h
 }
@@ -53,7 +61,7 @@ func (h *serviceHealth) state() admin.State {
 	return h.now
 }
 
-// run probes the store until ctx ends. The error is always nil.
+// run probes until ctx ends. The error is always nil.
 func (h *serviceHealth) run(ctx context.Context) error {
 	tick := time.NewTicker(probeInterval)
 	defer tick.Stop()
@@ -76,6 +84,10 @@ func (h *serviceHealth) drain() {
 }
 
 func (h *serviceHealth) probe(ctx context.Context) {
+	if err := h.rules.NoRules(); err != nil {
+		h.set(admin.State{Text: err.Error()})
+		return
+	}
 	err := h.ask(ctx)
 	if err != nil {
 		err = h.ask(ctx)

@@ -16,7 +16,7 @@ import (
 // A stop without a grace period may come before a part has begun to run.
 func TestAStopBeforeTheFirstCallIsNoError(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
-	h := newHealth(&flaky{}, log)
+	h := newHealth(ruled{}, &flaky{}, log)
 	service := rls.New(limiter.New(limiter.Options{Metrics: prometheus.NewRegistry()}), prometheus.NewRegistry())
 	for name, serve := range map[string]func(net.Listener) daemon.Part{
 		"grpc": func(l net.Listener) daemon.Part { return serveGRPC(l, service, h, Options{}) },

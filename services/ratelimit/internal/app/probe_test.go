@@ -26,6 +26,11 @@ func (f *flaky) Ping(context.Context) error {
 	return err
 }
 
+// ruled is a source that has had rules.
+type ruled struct{}
+
+func (ruled) NoRules() error { return nil }
+
 func TestReadinessFollowsTheStore(t *testing.T) {
 	late := errors.New("late")
 	for _, c := range []struct {
@@ -38,7 +43,7 @@ func TestReadinessFollowsTheStore(t *testing.T) {
 		{"two_in_a_row_are_not", []error{late, late}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHealth(&flaky{pings: c.pings}, slog.New(slog.DiscardHandler))
+			h := newHealth(ruled{}, &flaky{pings: c.pings}, slog.New(slog.DiscardHandler))
 			require.Equal(t, c.ready, h.state().Ready)
 			h.probe(t.Context())
 			require.True(t, h.state().Ready, "it comes back with the next probe")

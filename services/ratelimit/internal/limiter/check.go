@@ -26,21 +26,26 @@ type target struct {
 
 // Check answers req into answer. Its steps:
 //
-//  1. take the rules in force; an unknown domain is not limited;
+//  1. take the rules in force, ErrNoRules if there were none yet; an unknown
+//     domain is not limited;
 //  2. for each descriptor, find its rule and prepare one operation;
 //  3. have the store apply all operations in one call, which may block until
 //     ctx ends;
 //  4. write the statuses and count.
 //
-// The error is the store's; answer means nothing then. Check keeps neither req
-// nor answer. Over a store that does not allocate, it does not either.
+// Any other error is the store's; after one, answer means nothing. Check keeps neither
+// req nor answer. Over a store that does not allocate, it does not either.
 func (l *Limiter) Check(ctx context.Context, req *Request, answer *Answer) error {
 	answer.Over = false
 	answer.Statuses = answer.Statuses[:0]
 	for range req.Descriptors {
 		answer.Statuses = append(answer.Statuses, Status{})
 	}
-	domain := l.rules.Load().Domain(req.Domain)
+	rules := l.rules.Load()
+	if rules == nil {
+		return ErrNoRules
+	}
+	domain := rules.Domain(req.Domain)
 	if domain == nil {
 		l.stats.domainNotFound.Inc()
 		return nil

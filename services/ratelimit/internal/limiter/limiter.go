@@ -6,6 +6,7 @@
 package limiter
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,10 +32,14 @@ type Options struct {
 	Metrics        prometheus.Registerer
 }
 
+// ErrNoRules is the answer before rules were set for the first time. To grant
+// all then would let a wrong path to the rules switch every limit off.
+var ErrNoRules = errors.New("no rules are loaded")
+
 // Limiter is safe for use by many goroutines.
 type Limiter struct {
 	options Options
-	rules   atomic.Pointer[limits.Set]
+	rules   atomic.Pointer[limits.Set] // nil before the first
 	scratch sync.Pool
 	stats   *stats
 }
@@ -42,7 +47,6 @@ type Limiter struct {
 // New makes a limiter that has no rules yet.
 func New(o Options) *Limiter {
 	l := &Limiter{options: o, stats: newStats(o.Metrics)}
-	l.rules.Store(limits.NewSet(nil))
 	l.scratch.New = func() any { return &scratch{} }
 	return l
 }
@@ -51,8 +55,13 @@ func New(o Options) *Limiter {
 // with those that they began with.
 func (l *Limiter) SetRules(rules *limits.Set) { l.rules.Store(rules) }
 
-// Rules returns the rules in force.
-func (l *Limiter) Rules() *limits.Set { return l.rules.Load() }
+// Rules returns the rules in force, an empty set before the first.
+func (l *Limiter) Rules() *limits.Set {
+	if rules := l.rules.Load(); rules != nil {
+		return rules
+	}
+	return &limits.Set{}
+}
 
 // Request is what is asked. It holds what the protocol's checks let through.
 type Request struct {

@@ -1,11 +1,13 @@
 // Package limitsource watches a directory of rule files and hands each new set
 // of rules on. app starts it beside the listeners, with the limiter as its
 // sink. Whatever happens to the files, it keeps the last good rules of every
-// domain, and it never stops the service.
+// domain, and it never stops the service; until there were good rules once, it
+// hands on none and says why.
 package limitsource
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -15,7 +17,8 @@ import (
 	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
 )
 
-// Sink takes the rules that are to be in force.
+// Sink takes the rules that are to be in force. The first that it is given
+// hold a domain at least.
 type Sink interface {
 	SetRules(*limits.Set)
 }
@@ -49,6 +52,8 @@ type Source struct {
 	good map[string]*limits.Domain
 	// refused is what was wrong with last; read by Refused.
 	refused atomic.Pointer[[]string]
+	// loaded is whether rules were in force once; read by NoRules.
+	loaded atomic.Bool
 }
 
 // New makes a source; nothing is read yet.
@@ -61,6 +66,19 @@ func New(o Options) *Source {
 // Refused lists what is wrong with the files as they are, one line each,
 // "file:line:column: what". It may be called from any goroutine.
 func (s *Source) Refused() []string { return *s.refused.Load() }
+
+// NoRules returns nil if a domain was loaded since the start, else why there
+// was none: what is wrong first, or that no file is there. It may be called
+// from any goroutine.
+func (s *Source) NoRules() error {
+	if s.loaded.Load() {
+		return nil
+	}
+	if refused := s.Refused(); len(refused) > 0 {
+		return fmt.Errorf("no rules: %s", refused[0])
+	}
+	return fmt.Errorf("no rules: no rule file in %s", s.options.Directory)
+}
 
 // Load reads the directory, puts its good rules in force and logs what is
 // wrong with the others.
@@ -101,21 +119,30 @@ func (s *Source) reload(ctx context.Context) {
 }
 
 // apply makes rules of a snapshot, or, if the directory cannot be read, keeps
-// those that there are.
+// those that there are. That nothing is left is a change of rules like others;
+// that nothing was there yet is not, since a wrong path would switch all limits
+// off.
 func (s *Source) apply(now snapshot, err error) {
 	s.last = now
+	refusal := "rules refused"
+	if len(s.good) > 0 {
+		refusal = "rules refused, the last good ones stay"
+	}
 	refused := []string{}
 	if err != nil {
 		refused = append(refused, err.Error())
 	} else {
 		var set *limits.Set
 		set, refused = s.choose(now.files)
-		s.options.Sink.SetRules(set)
+		if s.loaded.Load() || len(s.good) > 0 {
+			s.options.Sink.SetRules(set)
+			s.loaded.Store(true)
+		}
 		s.options.Parser.Stats.Retain(set)
 	}
 	s.refused.Store(&refused)
 	for _, line := range refused {
-		s.options.Log.Error("rules refused, the last good ones stay", "error", line)
+		s.options.Log.Error(refusal, "error", line)
 	}
 	if len(refused) > 0 {
 		s.stats.loadError.Inc()
@@ -128,4 +155,7 @@ func (s *Source) apply(now snapshot, err error) {
 	}
 	s.options.Log.Info("rules in force", "directory", s.options.Directory,
 		"domains", len(s.good), "rules", rules, "files", len(now.files), "refused", len(refused))
+	if err := s.NoRules(); err != nil {
+		s.options.Log.Error("every call is refused until there are rules", "error", err)
+	}
 }

@@ -23,10 +23,17 @@ import (
 
 func TestMain(m *testing.M) { servicetest.Main(m) }
 
-// sink keeps the rules in force.
-type sink struct{ rules atomic.Pointer[limits.Set] }
+// sink keeps the rules in force, and what was logged about them.
+type sink struct {
+	rules atomic.Pointer[limits.Set]
+	given atomic.Int32    // how often
+	log   strings.Builder // the source's, while it runs
+}
 
-func (s *sink) SetRules(rules *limits.Set) { s.rules.Store(rules) }
+func (s *sink) SetRules(rules *limits.Set) {
+	s.given.Add(1)
+	s.rules.Store(rules)
+}
 
 // String shows the rules in force: each rule's file and line in /rlconfig.
 func (s *sink) String() string {
@@ -46,7 +53,7 @@ const never = time.Hour
 // until the test ends.
 func watching(t *testing.T, root, directory string, poll time.Duration) (*Source, *sink) {
 	rules := &sink{}
-	rules.SetRules(limits.NewSet(nil))
+	rules.rules.Store(limits.NewSet(nil))
 	s := New(Options{
 		Directory: directory,
 		Root:      root,
@@ -58,7 +65,7 @@ func watching(t *testing.T, root, directory string, poll time.Duration) (*Source
 			Stats:          limits.NewStats(prometheus.NewRegistry()),
 		},
 		Sink:    rules,
-		Log:     slog.New(slog.DiscardHandler),
+		Log:     slog.New(slog.NewTextHandler(&rules.log, nil)),
 		Metrics: prometheus.NewRegistry(),
 	})
 	s.Load()
@@ -195,6 +202,38 @@ func TestTheLastGoodRulesOfEachDomainStay(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestNoRulesAreHandedOnBeforeTheFirstGoodOnes(t *testing.T) {
+	root := t.TempDir()
+	dir := root + "/config"
+	s, rules := watching(t, root, dir, 0)
+	require.EqualError(t, s.NoRules(), "no rules: read rule directory: stat "+dir+": no such file or directory")
+
+	require.NoError(t, os.Mkdir(dir, 0o755))
+	s.reload(t.Context())
+	require.EqualError(t, s.NoRules(), "no rules: no rule file in "+dir)
+
+	write(t, dir+"/a", "domain: a\nlimits: 5\n")
+	s.reload(t.Context())
+	require.EqualError(t, s.NoRules(), "no rules: "+dir+`/a:2:1: a rule file has no key "limits"; it has domain, descriptors`)
+	require.Zero(t, rules.given.Load())
+	require.Contains(t, rules.log.String(), `msg="rules refused" error=`)
+	require.NotContains(t, rules.log.String(), "the last good ones stay")
+
+	write(t, dir+"/a", rule("a", "k"))
+	s.reload(t.Context())
+	require.NoError(t, s.NoRules())
+	require.Equal(t, in("a", "a", "k"), rules.String())
+
+	write(t, dir+"/a", "domain: a\nlimits: 5\n")
+	s.reload(t.Context())
+	require.Contains(t, rules.log.String(), `msg="rules refused, the last good ones stay" error=`)
+
+	require.NoError(t, os.Remove(dir+"/a"))
+	s.reload(t.Context())
+	require.Empty(t, rules.String())
+	require.NoError(t, s.NoRules(), "who empties the directory wants no limits")
 }
 
 func TestADirectoryThatGoesAwayKeepsItsRules(t *testing.T) {

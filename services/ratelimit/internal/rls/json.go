@@ -17,7 +17,7 @@ const maxBody = 4 << 20
 // JSON serves the same call over HTTP: the request's message as protojson in
 // the body, whatever the method, and the response's message back. It answers
 // 200 within the limit, 429 over it, 400 for what it cannot read or what is
-// wrong in it, 503 when the store does not answer; errors as plain text.
+// wrong in it, 503 when the store does not answer or no rules are loaded; errors as plain text.
 func (s *Service) JSON(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {

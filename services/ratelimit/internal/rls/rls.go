@@ -16,8 +16,8 @@ import (
 
 // Limiter answers checked requests; *limiter.Limiter is the one there is.
 type Limiter interface {
-	// Check answers req into answer. Its error is that of a store that does
-	// not answer.
+	// Check answers req into answer. Its error is limiter.ErrNoRules, or that
+	// of a store that does not answer.
 	Check(ctx context.Context, req *limiter.Request, answer *limiter.Answer) error
 }
 

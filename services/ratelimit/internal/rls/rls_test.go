@@ -158,6 +158,15 @@ func TestAStoreThatDoesNotAnswerIsUnavailable(t *testing.T) {
 	require.Equal(t, 2.0, testutil.ToFloat64(service.stats.storeErrors))
 }
 
+func TestACallBeforeTheFirstRulesIsUnavailable(t *testing.T) {
+	service := newService(limiter.New(limiter.Options{Metrics: prometheus.NewRegistry()}))
+	_, err := service.ShouldRateLimit(t.Context(), usual())
+	require.Equal(t, codes.Unavailable, status.Code(err))
+	require.Equal(t, "no rules are loaded", status.Convert(err).Message())
+	require.Equal(t, 1.0, testutil.ToFloat64(service.stats.noRules))
+	require.Zero(t, testutil.ToFloat64(service.stats.storeErrors))
+}
+
 // overMemory is a service over rules and a memory store.
 func overMemory(t testing.TB) *Service {
 	p := &limits.Parser{

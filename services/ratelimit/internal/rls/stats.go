@@ -7,13 +7,14 @@ type stats struct {
 	requests     prometheus.Counter
 	badRequests  prometheus.Counter
 	storeErrors  prometheus.Counter
+	noRules      prometheus.Counter
 	responseTime prometheus.Histogram
 }
 
 func newStats(reg prometheus.Registerer) *stats {
 	errors := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "ratelimit_service_should_rate_limit_error",
-		Help: "Requests answered with an error: refused as malformed, or without an answer from the store.",
+		Help: "Requests answered with an error: refused as malformed, without an answer from the store, or before rules were loaded.",
 	}, []string{"err_type"})
 	s := &stats{
 		requests: prometheus.NewCounter(prometheus.CounterOpts{
@@ -22,6 +23,7 @@ func newStats(reg prometheus.Registerer) *stats {
 		}),
 		badRequests: errors.WithLabelValues("bad_request"),
 		storeErrors: errors.WithLabelValues("store_error"),
+		noRules:     errors.WithLabelValues("no_rules"),
 		responseTime: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "ratelimit_service_response_time_seconds",
 			Help:    "Time from a decoded request to its answer.",
