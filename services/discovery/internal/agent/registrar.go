@@ -26,8 +26,8 @@ type registrar struct {
 	// current is which of options.Discovery is asked first: the last that
 	// answered.
 	current int
-	// ip is where the last beat said that the host is, taken or not; invalid
-	// when there is nothing to deregister.
+	// ip is where the last beat that may have been taken said that the host is;
+	// invalid when there is nothing to deregister.
 	ip netip.Addr
 }
 
@@ -35,10 +35,13 @@ type registrar struct {
 const beatTimeout = 3 * time.Second
 
 // retryShortest and retryLongest are the times between beats that are not
-// taken: the longer it lasts, the longer.
+// taken: the longer it lasts, the longer. One that is refused waits up to
+// refusedLongest, since somebody must change something first. None waits longer
+// than one that is taken.
 const (
-	retryShortest = 250 * time.Millisecond
-	retryLongest  = 2 * time.Second
+	retryShortest  = 250 * time.Millisecond
+	retryLongest   = 2 * time.Second
+	refusedLongest = time.Minute
 )
 
 func newRegistrar(o Options, log *slog.Logger) *registrar {
@@ -108,12 +111,21 @@ func (r *registrar) keepRegistered(ctx context.Context) {
 			}
 			last = err.Error()
 			wait = min(retry, r.options.Interval)
-			retry = min(2*retry, retryLongest)
+			retry = nextRetry(retry, err)
 		}
 		if !sleep(ctx, jitter(wait)) {
 			return
 		}
 	}
+}
+
+// nextRetry is the time to wait after the next beat that is not taken, if it
+// was last after one that failed with err.
+func nextRetry(last time.Duration, err error) time.Duration {
+	if isRefusal(err) {
+		return min(2*last, refusedLongest)
+	}
+	return min(2*last, retryLongest)
 }
 
 // jitter returns d more or less a tenth, so that programs started together do
@@ -130,8 +142,11 @@ func (r *registrar) beat(ctx context.Context) error {
 			return err
 		}
 		target := base + "/v1/registration/" + url.PathEscape(r.options.Service)
-		r.ip = ip
-		return r.call(ctx, http.MethodPost, target, r.form(ip))
+		err = r.call(ctx, http.MethodPost, target, r.form(ip))
+		if !isRefusal(err) && !isUnsent(err) {
+			r.ip = ip
+		}
+		return err
 	})
 }
 
@@ -155,7 +170,8 @@ func (r *registrar) deregister() {
 		return r.call(ctx, http.MethodDelete, target, nil)
 	})
 	if err != nil {
-		r.log.Error("not deregistered; it ends with the ttl", "service", r.options.Service, "ttl", r.options.TTL.String(), "error", err)
+		// It may never have been in, or be out already.
+		r.log.Error("not deregistered; if it is still registered, that ends with the ttl", "service", r.options.Service, "ttl", r.options.TTL.String(), "error", err)
 		return
 	}
 	r.log.Info("deregistered", "service", r.options.Service, "ip", ip, "port", r.options.Port)
@@ -233,7 +249,28 @@ func (r *registrar) call(ctx context.Context, method, target string, form url.Va
 	// Read to its end, so that the connection is used again.
 	body, _ := io.ReadAll(io.LimitReader(response.Body, 4096))
 	if response.StatusCode/100 != 2 {
-		return fmt.Errorf("%s %s: %s: %s", method, target, response.Status, strings.TrimSpace(string(body)))
+		return &statusError{response.StatusCode, fmt.Sprintf("%s %s: %s: %s", method, target, response.Status, strings.TrimSpace(string(body)))}
 	}
 	return nil
+}
+
+// statusError is an answer with another status than 2xx.
+type statusError struct {
+	status int
+	text   string
+}
+
+func (e *statusError) Error() string { return e.text }
+
+// isRefusal reports whether discovery understood a call and will not do it: the
+// same call will be refused again. Of several discoveries one is enough.
+func isRefusal(err error) bool {
+	answer, ok := errors.AsType[*statusError](err)
+	return ok && answer.status/100 == 4
+}
+
+// isUnsent reports whether a call had no connection to be sent on.
+func isUnsent(err error) bool {
+	network, ok := errors.AsType[*net.OpError](err)
+	return ok && network.Op == "dial"
 }
