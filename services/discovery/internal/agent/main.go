@@ -79,12 +79,14 @@ func parse(args []string) (Options, error) {
 	if len(args) == 0 {
 		return Options{}, errors.New("no subcommand: run is the one there is")
 	}
-	switch args[0] {
-	case "run":
-	case "--version", "-version":
+	switch first := args[0]; {
+	case first == "run":
+	case first == "--version", first == "-version":
 		return Options{}, errVersion
-	case "--help", "-help", "-h", "help":
+	case first == "--help", first == "-help", first == "-h", first == "help":
 		return Options{}, flag.ErrHelp
+	case strings.HasPrefix(first, "-"):
+		return Options{}, fmt.Errorf("unknown flag %s: those of run stand after it", first)
 	default:
 		return Options{}, fmt.Errorf("unknown subcommand %q: run is the one there is", args[0])
 	}

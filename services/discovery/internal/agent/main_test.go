@@ -34,6 +34,8 @@ func TestAWrongCommandLineIsRefusedWithAllThatIsWrong(t *testing.T) {
 	for line, reasons := range map[string][]string{
 		"":                                     {"no subcommand"},
 		"walk":                                 {`unknown subcommand "walk"`},
+		"--bogus":                              {"unknown flag --bogus"},
+		"--port 80 run":                        {"unknown flag --port: those of run stand after it"},
 		"run":                                  {"--service: missing", "--port 0: not from 1 to 65535", "no program"},
 		"run --prot 80":                        {"flag provided but not defined: -prot"},
 		"run --service a --port 65536 -- p":    {"--port 65536: not from 1 to 65535"},
