@@ -1,6 +1,7 @@
 package rls
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -17,11 +18,20 @@ const maxBody = 4 << 20
 // JSON serves the same call over HTTP: the request's message as protojson in
 // the body, whatever the method, and the response's message back. It answers
 // 200 within the limit, 429 over it, 400 for what it cannot read or what is
-// wrong in it, 503 when the store does not answer or no rules are loaded; errors as plain text.
+// wrong in it, 413 for a body above maxBody, 503 when the store does not
+// answer or no rules are loaded; errors as plain text.
 func (s *Service) JSON(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
+		if _, long := errors.AsType[*http.MaxBytesError](err); long {
+			http.Error(w, fmt.Sprintf("the request's body is longer than %d bytes", maxBody), http.StatusRequestEntityTooLarge)
+			return
+		}
 		http.Error(w, fmt.Sprintf("read the request's body: %v", err), http.StatusBadRequest)
+		return
+	}
+	if len(body) == 0 { // such as a browser's GET
+		http.Error(w, "the request has no body; it must be a RateLimitRequest as JSON", http.StatusBadRequest)
 		return
 	}
 	in := &pb.RateLimitRequest{}

@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/stretchr/testify/require"
 
@@ -30,8 +31,8 @@ func TestJSON(t *testing.T) {
 		{"an_unknown_field_is_400", ok, `{"domian": "d"}`, 400, `unknown field "domian"`},
 		{"a_malformed_request_is_400", ok, `{"domain": "d"}`, 400, "descriptors: empty"},
 		{"null_in_a_list_is_400", ok, `{"domain": "d", "descriptors": [null]}`, 400, "read the request as JSON"},
-		{"no_body_is_400", ok, ``, 400, "read the request as JSON"},
-		{"too_long_a_body_is_400", ok, strings.Repeat(" ", maxBody+1), 400, "read the request's body"},
+		{"no_body_is_400", ok, ``, 400, "the request has no body; "},
+		{"too_long_a_body_is_413", ok, strings.Repeat(" ", maxBody+1), 413, "the request's body is longer than 4194304 bytes"},
 		{"a_store_that_is_away_is_503", away, request, 503, "away"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -46,4 +47,27 @@ func TestJSON(t *testing.T) {
 			require.Contains(t, w.Body.String(), c.want)
 		})
 	}
+}
+
+func TestJSONTakesAnyMethod(t *testing.T) {
+	const request = `{"domain": "d", "descriptors": [{}]}`
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut} {
+		t.Run(method, func(t *testing.T) {
+			service := newService(&scripted{})
+			w := httptest.NewRecorder()
+			service.JSON(w, httptest.NewRequest(method, "/json", strings.NewReader(request)))
+			require.Equal(t, http.StatusOK, w.Code)
+			w = httptest.NewRecorder()
+			service.JSON(w, httptest.NewRequest(method, "/json", nil))
+			require.Equal(t, http.StatusBadRequest, w.Code)
+			require.Equal(t, "the request has no body; it must be a RateLimitRequest as JSON\n", w.Body.String())
+		})
+	}
+}
+
+func TestJSONTellsABodyThatBreaksOff(t *testing.T) {
+	w := httptest.NewRecorder()
+	newService(&scripted{}).JSON(w, httptest.NewRequest(http.MethodPost, "/json", iotest.ErrReader(errors.New("gone"))))
+	require.Equal(t, http.StatusBadRequest, w.Code)
+	require.Equal(t, "read the request's body: gone\n", w.Body.String())
 }
