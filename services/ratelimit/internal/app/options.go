@@ -39,12 +39,16 @@ type Options struct {
 	RedisURL         string        `envconfig:"REDIS_URL" desc:"redis://user:password@host:port/db, rediss:// for TLS, unix:///path, or host:port"`
 	RedisTimeout     time.Duration `envconfig:"REDIS_TIMEOUT" default:"50ms" desc:"longest wait for Redis in one request, whatever the caller's deadline"`
 	RedisPoolSize    int           `envconfig:"REDIS_POOL_SIZE" default:"2" desc:"connections to Redis, each with one batch of requests under way"`
-	ExpirationJitter int           `envconfig:"EXPIRATION_JITTER_MAX_SECONDS" default:"300" desc:"seconds by which counters in Redis outlive their window at most, at random"`
+	ExpirationJitter int           `envconfig:"EXPIRATION_JITTER_MAX_SECONDS" default:"300" desc:"seconds by which counters in Redis outlive their window at most, at random; up to 86400, a day"`
 	MaxCounters      int           `envconfig:"RATELIMIT_MEMORY_MAX_COUNTERS" default:"1000000" desc:"counters that the memory backend holds at most; beyond, the soonest to expire of a few is forgotten"`
 
 	KeyPrefix      string  `envconfig:"CACHE_KEY_PREFIX" desc:"put in front of each counter's key"`
 	NearLimitRatio float64 `envconfig:"NEAR_LIMIT_RATIO" default:"0.8" desc:"share of a limit above which hits are counted as near it"`
 }
+
+// maxJitter is the most of EXPIRATION_JITTER_MAX_SECONDS: a day. More would
+// only fill Redis.
+const maxJitter = 24 * 60 * 60
 
 // check returns an error for each value that its type alone does not rule out,
 // joined. Each names the variable and the value.
@@ -84,6 +88,9 @@ func (o *Options) check() error {
 		if least.value < least.least {
 			fault("%s=%d: below %d", least.name, least.value, least.least)
 		}
+	}
+	if o.ExpirationJitter > maxJitter {
+		fault("EXPIRATION_JITTER_MAX_SECONDS=%d: above %d", o.ExpirationJitter, maxJitter)
 	}
 	if o.DrainGrace < 0 {
 		fault("RATELIMIT_DRAIN_GRACE=%v: below 0", o.DrainGrace)

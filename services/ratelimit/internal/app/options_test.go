@@ -37,6 +37,8 @@ func TestNewRefuses(t *testing.T) {
 		{"no_counters", func(o *app.Options) { o.MaxCounters = 0 }, "RATELIMIT_MEMORY_MAX_COUNTERS=0: below 1"},
 		{"negative_grace", func(o *app.Options) { o.DrainGrace = -1 }, "RATELIMIT_DRAIN_GRACE=-1ns: below 0"},
 		{"negative_jitter", func(o *app.Options) { o.ExpirationJitter = -1 }, "EXPIRATION_JITTER_MAX_SECONDS=-1: below 0"},
+		{"more_jitter_than_a_day", func(o *app.Options) { o.ExpirationJitter = 86401 }, "EXPIRATION_JITTER_MAX_SECONDS=86401: above 86400"},
+		{"jitter_that_no_duration_holds", func(o *app.Options) { o.ExpirationJitter = 9999999999999 }, "EXPIRATION_JITTER_MAX_SECONDS=9999999999999: above 86400"},
 		{"a_ratio_above_1", func(o *app.Options) { o.NearLimitRatio = 1.5 }, "NEAR_LIMIT_RATIO=1.5: not from 0 to 1"},
 		{"a_ratio_that_is_no_number", func(o *app.Options) { o.NearLimitRatio = math.NaN() }, "NEAR_LIMIT_RATIO=NaN: not from 0 to 1"},
 		{"all_that_is_wrong_at_once", func(o *app.Options) {
