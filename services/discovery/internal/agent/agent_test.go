@@ -270,7 +270,7 @@ func TestDiscoveryIsTriedUntilItAnswersAndThatIsLoggedOnce(t *testing.T) {
 	d.answer(200)
 	e.await(t, "msg=registered")
 	d.answer(400)
-	e.await(t, "400")
+	e.await(t, "users 400") // the number alone may be in a port
 	d.answer(200)
 	servicetest.Eventually(t, "it is registered again", func() bool { return e.count("msg=registered") == 2 })
 	require.Equal(t, 2, e.count("not registered, trying on"))
@@ -294,7 +294,8 @@ func TestAnotherDiscoveryIsUsedWhereTheFirstIsAway(t *testing.T) {
 
 func TestAProgramThatCannotBeStartedIsAnError(t *testing.T) {
 	var e events
-	code := Run(Options{Command: []string{"/none/such"}}, nil, &e, &e, slog.New(slog.NewTextHandler(&e, nil)))
+	o := Options{Discovery: []string{"http://127.0.0.1:1"}, Port: 1, TTL: time.Second, Command: []string{"/none/such"}}
+	code := Run(o, nil, &e, &e, slog.New(slog.NewTextHandler(&e, nil)))
 	require.Equal(t, startFailed, code)
 	require.Equal(t, 1, e.count("/none/such"))
 }
