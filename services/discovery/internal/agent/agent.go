@@ -47,18 +47,23 @@ type Options struct {
 }
 
 // startFailed is the exit code when the program cannot be started, as shells
-// have it.
+// have it, or must not be.
 const startFailed = 127
 
 // killedBySignal is added to a signal's number to make an exit code of it, as
 // shells have it.
 const killedBySignal = 128
 
-// Run starts the program and returns its exit code when it has ended and was
-// deregistered. signals are passed on to it; SIGTERM and SIGINT only after it
+// Run starts the program, unless its port is answered already, and returns its
+// exit code when it has ended and was deregistered. signals are passed on to it; SIGTERM and SIGINT only after it
 // was deregistered and Drain has passed, or at once if they come again. The
 // program's output is stdout and stderr.
 func Run(o Options, signals <-chan os.Signal, stdout, stderr io.Writer, log *slog.Logger) int {
+	registrar := newRegistrar(o, log)
+	if registrar.portIsTaken() {
+		log.Error("the program is not started", "error", fmt.Errorf("port %d is answered before %s was started", o.Port, o.Command[0]))
+		return startFailed
+	}
 	command := exec.Command(o.Command[0], o.Command[1:]...)
 	command.Stdin, command.Stdout, command.Stderr = os.Stdin, stdout, stderr
 	if err := command.Start(); err != nil {
@@ -71,7 +76,6 @@ func Run(o Options, signals <-chan os.Signal, stdout, stderr io.Writer, log *slo
 
 	registering, stopRegistering := context.WithCancel(context.Background())
 	defer stopRegistering()
-	registrar := newRegistrar(o, log)
 	var beats sync.WaitGroup
 	// Ends with registering, before the deregistration, which a late beat
 	// would undo.

@@ -74,6 +74,29 @@ func (r *registrar) awaitPort(ctx context.Context) bool {
 	}
 }
 
+// portTryout bounds the look at the port before the program is started.
+const portTryout = time.Second
+
+// portIsTaken reports whether somebody takes connections where the program
+// will. That one would be registered in its place, also after the program has
+// ended for want of its port. An address that this machine does not have, such
+// as that of a NAT, may be answered by what stands there, and is not asked.
+func (r *registrar) portIsTaken() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), portTryout)
+	defer cancel()
+	ip, err := r.address(ctx, r.options.Discovery[r.current])
+	if err != nil { // awaitPort says so, if it lasts
+		return false
+	}
+	// Only an own address can be bound.
+	own, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip, 0)))
+	if err != nil {
+		return false
+	}
+	_ = own.Close()
+	return r.tryPort(ctx) == nil
+}
+
 // tryPort connects to the program once.
 func (r *registrar) tryPort(ctx context.Context) error {
 	ip, err := r.address(ctx, r.options.Discovery[r.current])

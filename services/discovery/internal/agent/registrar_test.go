@@ -2,8 +2,12 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
+	"net"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"syscall"
 	"testing"
@@ -13,6 +17,29 @@ import (
 
 	"github.com/weirproxy/weir/internal/servicetest"
 )
+
+func TestAProgramWhosePortIsAnsweredBeforeItIsNotStarted(t *testing.T) {
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer other.Close()
+	port := other.Addr().(*net.TCPAddr).AddrPort().Port()
+	var e events
+	d := newDiscovery(t, &e, 200)
+	o := Options{Discovery: []string{d.URL}, IP: netip.MustParseAddr("127.0.0.1"), Port: port, TTL: time.Second,
+		Interval: time.Millisecond, Command: []string{"/none/such"}}
+	code := Run(o, nil, &e, &e, slog.New(slog.NewTextHandler(&e, nil)))
+	require.Equal(t, startFailed, code)
+	require.Len(t, e.all(), 1)
+	require.Contains(t, e.all()[0], fmt.Sprintf("port %d is answered before /none/such was started", port))
+}
+
+func TestThePortOfAnAddressThatIsNotOursIsNotAsked(t *testing.T) {
+	r := newRegistrar(Options{Discovery: []string{"http://127.0.0.1"}, IP: netip.MustParseAddr("192.0.2.1"), Port: 1, TTL: time.Second},
+		slog.New(slog.DiscardHandler))
+	begin := time.Now()
+	require.False(t, r.portIsTaken())
+	require.Less(t, time.Since(begin), portTryout)
+}
 
 func TestAHostThatWasNeverTakenIsNotDeregistered(t *testing.T) {
 	away := httptest.NewServer(nil)
@@ -57,7 +84,7 @@ func TestAHostThatWasTakenOnceIsDeregisteredThoughRefusedLater(t *testing.T) {
 	d.answer(200)
 	a.signals <- syscall.SIGTERM
 	a.end(t, 7)
-	e.order(t, "400", "DELETE", "msg=deregistered")
+	e.order(t, "users 400", "DELETE", "msg=deregistered")
 }
 
 func TestThePausesGrowAndMostAfterARefusal(t *testing.T) {
