@@ -20,7 +20,7 @@ func TestImports(t *testing.T) {
 		"internal/builtin":         {"internal/registry", "internal/store/*"},
 		"internal/registry":        {},
 		"internal/rest/v1":         {"internal/registry"},
-		"internal/xds":             {"internal/registry"},
+		"internal/xds":             {"internal/registry", "weir/internal/daemon"},
 		"internal/store/memory":    {"internal/registry"},
 		"internal/store/file":      {"internal/registry"},
 		"internal/store/storetest": {"internal/registry"},

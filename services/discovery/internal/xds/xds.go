@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 )
 
@@ -42,9 +43,13 @@ type Options struct {
 	Metrics   prometheus.Registerer
 }
 
+// helloTimeout is the time that a connection has to begin HTTP/2. Stopping
+// waits for those that have not, so it is well below any sensible deadline.
+const helloTimeout = 5 * time.Second
+
 // Server is an xDS server on one listener.
 type Server struct {
-	listener   *arrivals
+	listener   *daemon.Arrivals
 	grpc       *grpc.Server
 	hub        *hub
 	identifier string
@@ -60,7 +65,7 @@ type Server struct {
 func New(listener net.Listener, o Options) *Server {
 	m := newMetrics(o.Metrics)
 	s := &Server{
-		listener:   &arrivals{Listener: listener},
+		listener:   daemon.NewArrivals(listener, helloTimeout),
 		hub:        newHub(o.Registry, o.Quiet, o.Longest, o.Log, m),
 		identifier: o.Identifier,
 		maxStreams: o.MaxStreams,
@@ -111,7 +116,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	select {
 	case <-ended:
 	case <-ctx.Done():
-		s.listener.cutOff() // first, since Stop waits for these
+		s.listener.CutOff() // first, since Stop waits for these
 		s.grpc.Stop()
 		<-ended
 	}

@@ -31,7 +31,7 @@ const handshakeWait = 5 * time.Second
 // reflection on l.
 func serveGRPC(l net.Listener, service *rls.Service, h *serviceHealth, o Options) daemon.Part {
 	stopping, stop := context.WithCancel(context.Background())
-	clients := newConnections(l)
+	clients := daemon.NewArrivals(l, handshakeWait)
 	server := grpc.NewServer(
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.ConnectionTimeout(handshakeWait),
@@ -57,7 +57,7 @@ func serveGRPC(l net.Listener, service *rls.Service, h *serviceHealth, o Options
 			// Cuts off what is left at the deadline, be it in its handshake
 			// still; the graceful stop returns then too.
 			defer context.AfterFunc(ctx, func() {
-				clients.closeAll()
+				clients.CutOff()
 				server.Stop()
 			})()
 			server.GracefulStop()

@@ -1,0 +1,67 @@
+package daemon
+
+import (
+	"net"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Arrivals is a listener that can close the connections which came lately. A
+// server of grpc-go needs it: a connection is unknown to it until it has begun
+// HTTP/2, and its stops, the hard one too, wait for those that have not. It
+// hands out the connections as they are, since gRPC sets options on them.
+type Arrivals struct {
+	net.Listener
+	within time.Duration
+
+	mu     sync.Mutex
+	recent []arrival // those of the last within and perhaps older, the oldest first
+	cut    bool      // what comes from now on is closed
+}
+
+// arrival is one connection that came, and when.
+type arrival struct {
+	conn net.Conn
+	at   time.Time
+}
+
+// NewArrivals remembers what l accepts for within, which is at least the time
+// that the server gives a connection for its handshake.
+func NewArrivals(l net.Listener, within time.Duration) *Arrivals {
+	return &Arrivals{Listener: l, within: within}
+}
+
+// Accept waits for the next connection and remembers it.
+func (a *Arrivals) Accept() (net.Conn, error) {
+	conn, err := a.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.cut {
+		_ = conn.Close() // the server meets it closed
+		return conn, nil
+	}
+	now := time.Now()
+	gone := 0
+	// Twice, for the server's own clock starts a little later.
+	for gone < len(a.recent) && now.Sub(a.recent[gone].at) > 2*a.within {
+		gone++
+	}
+	a.recent = append(slices.Delete(a.recent, 0, gone), arrival{conn, now})
+	return conn, nil
+}
+
+// CutOff closes the connections that came lately, whatever they have begun,
+// and those that come from now on.
+func (a *Arrivals) CutOff() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.cut = true
+	for _, r := range a.recent {
+		_ = r.conn.Close() // it may be closed already
+	}
+	a.recent = nil
+}
