@@ -282,9 +282,7 @@ func TestDiscoveryIsTriedUntilItAnswersAndThatIsLoggedOnce(t *testing.T) {
 func TestAnotherDiscoveryIsUsedWhereTheFirstIsAway(t *testing.T) {
 	var e events
 	d := newDiscovery(t, &e, 200)
-	away := httptest.NewServer(nil)
-	away.Close()
-	a := start(t, &e, []string{away.URL, d.URL}, 0, "listen")
+	a := start(t, &e, []string{"http://127.0.0.1:1", d.URL}, 0, "listen") // nobody listens at port 1
 	e.await(t, "msg=registered")
 	require.Zero(t, e.count("not registered"))
 	a.signals <- syscall.SIGTERM

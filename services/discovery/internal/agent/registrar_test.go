@@ -1,11 +1,13 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
@@ -42,25 +44,52 @@ func TestThePortOfAnAddressThatIsNotOursIsNotAsked(t *testing.T) {
 }
 
 func TestAHostThatWasNeverTakenIsNotDeregistered(t *testing.T) {
-	away := httptest.NewServer(nil)
-	away.Close()
 	for name, before := range map[string][]string{
 		"refused":                        nil,
-		"not heard by one, refused then": {away.URL},
+		"not heard by one, refused then": {"http://127.0.0.1:1"}, // nobody listens there
 	} {
 		t.Run(name, func(t *testing.T) {
 			var e events
 			d := newDiscovery(t, &e, 400)
-			urls := append(before, d.URL)
-			a := start(t, &e, urls, 0, "listen")
-			servicetest.Eventually(t, "it tries on", func() bool { return e.count("POST /v1/registration/users 400") >= 3 })
-			a.signals <- syscall.SIGTERM
-			a.end(t, 7)
-			require.Equal(t, 1, e.count("400 Bad Request: the reason"), "it is said once")
-			require.Zero(t, e.count("DELETE"))
-			require.Zero(t, e.count("deregistered"))
+			r := newRegistrar(Options{Discovery: append(before, d.URL), Service: "users", IP: netip.MustParseAddr("127.0.0.1"),
+				Port: 1, TTL: time.Second}, slog.New(slog.NewTextHandler(&e, nil)))
+			for range 3 {
+				require.ErrorContains(t, r.beat(t.Context()), "400 Bad Request: the reason")
+			}
+			r.deregister()
+			require.Equal(t, 3, e.count("POST /v1/registration/users 400"))
+			require.Len(t, e.all(), 3, "neither a DELETE nor a word of one")
 		})
 	}
+}
+
+func TestARefusalIsSaidOnceWhileItLasts(t *testing.T) {
+	var e events
+	d := newDiscovery(t, &e, 400)
+	a := start(t, &e, []string{d.URL}, 0, "listen")
+	servicetest.Eventually(t, "it tries on", func() bool { return e.count("POST /v1/registration/users 400") >= 3 })
+	require.Equal(t, 1, e.count("not registered, trying on"))
+	a.signals <- syscall.SIGTERM
+	a.end(t, 7)
+}
+
+func TestAHostWhoseBeatIsCutOffIsDeregistered(t *testing.T) {
+	var methods []string
+	ctx, cutOff := context.WithCancel(t.Context())
+	d := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_ = r.ParseForm() // to its end, or the server would not see the caller go
+		methods = append(methods, r.Method)
+		if r.Method == http.MethodPost {
+			cutOff()
+			<-r.Context().Done()
+		}
+	}))
+	r := newRegistrar(Options{Discovery: []string{d.URL}, Service: "users", IP: netip.MustParseAddr("127.0.0.1"),
+		Port: 1, TTL: time.Second}, slog.New(slog.DiscardHandler))
+	require.ErrorIs(t, r.beat(ctx), context.Canceled)
+	r.deregister()
+	d.Close() // waits for both
+	require.Equal(t, []string{"POST", "DELETE"}, methods)
 }
 
 func TestAHostThatMayHaveBeenTakenIsDeregistered(t *testing.T) {
