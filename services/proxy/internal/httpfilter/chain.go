@@ -33,23 +33,17 @@ func NewChain(configs []Config) *Chain {
 
 // Run is the chain at work on one stream after another.
 type Run struct {
-	chain   *Chain
+	chain *Chain
+	// filters are those that the request reached: they get the response.
 	filters []Filter
-	// seen counts the filters that the request reached: they get the response.
-	seen int
 	// step is held during each step that can come from two goroutines.
 	step     sync.Mutex
 	request  body
 	response body
 }
 
-// Begin takes the filters for a new stream.
-func (r *Run) Begin(chain *Chain) {
-	r.chain, r.filters, r.seen = chain, r.filters[:0], 0
-	for _, config := range chain.configs {
-		r.filters = append(r.filters, config.NewFilter())
-	}
-}
+// Begin makes the run that of a new stream.
+func (r *Run) Begin(chain *Chain) { r.chain, r.filters = chain, r.filters[:0] }
 
 // Exchange takes the request through the filters to the terminal one and the
 // response's head back through them. Afterwards s.Response has its final head,
@@ -73,7 +67,7 @@ func (r *Run) Exchange(s *stream.Stream) {
 	}
 	r.step.Lock()
 	defer r.step.Unlock()
-	for i := r.seen - 1; i >= 0; i-- {
+	for i := len(r.filters) - 1; i >= 0; i-- {
 		if f, ok := r.filters[i].(ResponseHead); ok {
 			f.ResponseHead(s)
 		}
@@ -84,9 +78,12 @@ func (r *Run) Exchange(s *stream.Stream) {
 	}
 }
 
+// requestHeads takes each filter as the request reaches it, so that none is
+// taken whose Done step would not come.
 func (r *Run) requestHeads(s *stream.Stream) *Reply {
-	for _, filter := range r.filters {
-		r.seen++
+	for _, config := range r.chain.configs {
+		filter := config.NewFilter()
+		r.filters = append(r.filters, filter)
 		if f, ok := filter.(RequestHead); ok {
 			if reply := f.RequestHead(s); reply != nil {
 				return reply
@@ -100,7 +97,7 @@ func (r *Run) requestHeads(s *stream.Stream) *Reply {
 // one's first, since it may still be sending the request and waits for the end
 // of that; then nothing goes on beside the others.
 func (r *Run) End(s *stream.Stream) {
-	for i := r.seen - 1; i >= 0; i-- {
+	for i := len(r.filters) - 1; i >= 0; i-- {
 		if f, ok := r.filters[i].(Done); ok {
 			f.Done(s)
 		}
@@ -158,7 +155,7 @@ func (b *body) Ready() bool { return b.inner.Ready() }
 func (b *body) steps(chunk []byte) (_ []byte, err error) {
 	b.run.step.Lock()
 	defer b.run.step.Unlock()
-	last := b.run.seen - 1
+	last := len(b.run.filters) - 1
 	for i := 0; i <= last && len(chunk) > 0 && err == nil; i++ {
 		if b.response {
 			if f, ok := b.run.filters[last-i].(ResponseBody); ok {

@@ -140,6 +140,30 @@ func TestReplyEndsTheRequestAndPassesThoseThatSawIt(t *testing.T) {
 	require.Equal(t, "b", string(added))
 }
 
+// counting counts the filters that were taken.
+type counting struct {
+	heads
+	taken int
+}
+
+func (f *counting) NewFilter() httpfilter.Filter {
+	f.taken++
+	return f
+}
+
+func TestAFilterThatTheRequestDoesNotReachIsNotTaken(t *testing.T) {
+	var got trace
+	reached, beyond := &counting{heads: heads{"a", &got, nil}}, &counting{heads: heads{"c", &got, nil}}
+	chain := httpfilter.NewChain([]httpfilter.Config{reached, &heads{"b", &got, &httpfilter.Reply{Status: 429}}, beyond, &echo{&got}})
+	before := *reached
+	run, s := &httpfilter.Run{}, &stream.Stream{}
+	run.Begin(chain)
+	run.Exchange(s)
+	run.End(s)
+	require.Equal(t, before.taken+1, reached.taken)
+	require.Equal(t, before.taken, beyond.taken)
+}
+
 func TestReplyToHEADHasAHeadAlone(t *testing.T) {
 	var got trace
 	s := &stream.Stream{}
