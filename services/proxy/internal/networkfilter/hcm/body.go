@@ -16,7 +16,7 @@ import (
 type requestBody struct {
 	connection *connection
 	inner      message.Body
-	pulled     atomic.Bool // Next was called
+	wanted     atomic.Bool // somebody has asked for it, and may be pulling
 	ended      atomic.Bool // inner is at its end
 
 	// interim orders what a pull does to the client's connection against what
@@ -30,7 +30,7 @@ type requestBody struct {
 func (b *requestBody) begin(r *message.Request) {
 	b.inner, b.expects = r.Body, r.ExpectContinue && r.Body != nil
 	b.cut = false
-	b.pulled.Store(false)
+	b.wanted.Store(false)
 	b.ended.Store(r.Body == nil)
 	if r.Body != nil {
 		r.Body = b
@@ -39,7 +39,7 @@ func (b *requestBody) begin(r *message.Request) {
 
 // Next implements message.Body.
 func (b *requestBody) Next() ([]byte, error) {
-	b.pulled.Store(true)
+	b.wanted.Store(true)
 	if err := b.sendContinue(); err != nil {
 		return nil, err
 	}
@@ -53,8 +53,12 @@ func (b *requestBody) Next() ([]byte, error) {
 	return chunk, err
 }
 
-// Ready implements message.Body.
-func (b *requestBody) Ready() bool { return b.inner.Ready() }
+// Ready implements message.Body. Who asks may go on to pull, in a goroutine of
+// its own.
+func (b *requestBody) Ready() bool {
+	b.wanted.Store(true)
+	return b.inner.Ready()
+}
 
 // extend gives the client time for the next chunk, unless the body was cut off.
 func (b *requestBody) extend() {
@@ -102,7 +106,7 @@ func (b *requestBody) finished() bool { return b.ended.Load() }
 // carry another request after it: if the body has come to its end. One that
 // nobody wanted is dropped if it is here already.
 func (b *requestBody) settle() bool {
-	if b.pulled.Load() || b.expects { // which nobody can change, if nobody pulls
+	if b.wanted.Load() || b.expects { // nobody changes expects who does not want the body
 		return b.finished()
 	}
 	for !b.finished() && b.inner.Ready() {

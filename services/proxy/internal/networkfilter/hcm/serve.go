@@ -133,7 +133,9 @@ func (c *connection) serveRequest() bool {
 	}
 	s.Start = time.Now()
 	s.IdleTimeout = m.streamIdleTimeout
-	c.reads.Extend(s.Start, s.IdleTimeout)
+	if s.Request.Body != nil { // else nothing is read before the next request
+		c.reads.Extend(s.Start, s.IdleTimeout)
+	}
 	m.stats.requestsTotal.Inc()
 	m.stats.requestsActive.Add(1)
 	defer m.stats.requestsActive.Add(-1)
