@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -52,4 +55,37 @@ func TestReadinessFollowsTheStore(t *testing.T) {
 			require.False(t, h.state().Ready, "a stop is never taken back")
 		})
 	}
+}
+
+// hanging is a store that answers no ping while hung is set.
+type hanging struct {
+	limiter.Store
+	hung atomic.Bool
+}
+
+func (s *hanging) Ping(ctx context.Context) error {
+	if !s.hung.Load() {
+		return nil
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func TestAStoreThatHangsIsToldWithinTwoSecondsAndItsReturnWithinOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &hanging{}
+		h := newHealth(ruled{}, store, slog.New(slog.DiscardHandler))
+		ctx, stop := context.WithCancel(t.Context())
+		go func() { _ = h.run(ctx) }() // ends with ctx; the bubble waits for it
+		defer stop()
+		time.Sleep(probeInterval + time.Nanosecond) // the worst moment: just after a probe
+		require.True(t, h.state().Ready)
+		store.hung.Store(true)
+		time.Sleep(2 * time.Second)
+		require.False(t, h.state().Ready)
+		time.Sleep(time.Minute)
+		store.hung.Store(false)
+		time.Sleep(probeInterval + 2*probeWait)
+		require.True(t, h.state().Ready)
+	})
 }
