@@ -68,8 +68,8 @@ func Peer(t testing.TB, program, override, install string) string {
 }
 
 // Redis starts a real redis-server on a free port of loopback, empty and
-// without persistence, and returns its address; it ends with the test. Without
-// redis-server the test is skipped as by Peer.
+// without persistence; it ends with the test. Without redis-server the test is
+// skipped as by Peer.
 func Redis(t testing.TB) *RedisServer {
 	t.Helper()
 	path := Peer(t, "redis-server", "REDIS_SERVER", "make peers, or apt-get install redis-server")
@@ -81,7 +81,8 @@ func Redis(t testing.TB) *RedisServer {
 
 // RedisServer is a redis-server that a test can kill and start again.
 type RedisServer struct {
-	// Address is "127.0.0.1:port", the same after a restart.
+	// Address is "127.0.0.1:port", the same after a restart and never another
+	// server's in between.
 	Address string
 
 	t       testing.TB
@@ -121,13 +122,3 @@ func (r *RedisServer) Kill() {
 
 // Process is the running server, for a test that stops and continues it.
 func (r *RedisServer) Process() *os.Process { return r.process.Process }
-
-// FreeAddress returns an address of loopback that was free a moment ago, for
-// programs that cannot listen on port 0.
-func FreeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
-}
