@@ -112,7 +112,7 @@ func TestOurProxyTakesItsClustersFromGoControlPlane(t *testing.T) {
 	control := startControlPlane(t)
 	control.set(t, nil, one)
 	// Nobody listens where the rate limiter would be: requests pass.
-	proxy := harness.Proxy(t, harness.DemoBootstrap(t, control.address, servicetest.FreeAddress(t)))
+	proxy := harness.Proxy(t, harness.DemoBootstrap(t, control.address, "127.0.0.1:1"))
 	client, target := harness.Client(t), "http://"+proxy.Addr("ingress")+"/"
 	answers := func(instance string) func() bool {
 		return func() bool {

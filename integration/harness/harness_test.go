@@ -2,6 +2,7 @@ package harness
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -141,10 +142,11 @@ func TestRawAnswersAreReadToTheirEnd(t *testing.T) {
 		w.Header().Set("X-Echo-Instance", "one")
 		_, _ = w.Write([]byte(r.Method))
 	})}
-	address := servicetest.FreeAddress(t)
-	server.Addr = address
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	address := listener.Addr().String()
 	served := make(chan error, 1)
-	go func() { served <- server.ListenAndServe() }() // ends at Close, below
+	go func() { served <- server.Serve(listener) }() // ends at Close, below
 	servicetest.Eventually(t, "the server answers", func() bool { return ask(address, "/") == "GET" })
 	for text, want := range map[string]struct {
 		body   string

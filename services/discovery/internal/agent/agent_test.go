@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -131,16 +130,13 @@ type agent struct {
 // start runs an agent; arguments are the program's. Its TTL is 3s, and it
 // beats every 20ms.
 func start(t *testing.T, e *events, urls []string, drain time.Duration, arguments ...string) *agent {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	port := l.Addr().(*net.TCPAddr).Port
-	require.NoError(t, l.Close())
-	t.Setenv(programPort, fmt.Sprint(port))
+	address := netip.MustParseAddrPort(servicetest.FreeAddress(t))
+	t.Setenv(programPort, fmt.Sprint(address.Port()))
 
 	a := &agent{signals: make(chan os.Signal, 8), code: make(chan int, 1)}
 	log := slog.New(slog.NewTextHandler(e, nil))
 	o := Options{
-		Discovery: urls, Service: "users", IP: netip.MustParseAddr("127.0.0.1"), Port: uint16(port),
+		Discovery: urls, Service: "users", IP: address.Addr(), Port: address.Port(),
 		InstanceID: "i-1", Revision: "r1", Zone: "eu-1", Region: "eu", Tags: map[string]string{"rack": "7"},
 		TTL: 3 * time.Second, Interval: 20 * time.Millisecond, Drain: drain,
 		Command: append([]string{os.Args[0]}, arguments...),
