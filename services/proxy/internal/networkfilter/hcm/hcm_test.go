@@ -643,14 +643,14 @@ func TestEndOfTheContextLetsGoOfAnUpstreamThatHangs(t *testing.T) {
 
 func TestContinueIsSentOnAConnectionThatWasIdleForLong(t *testing.T) {
 	up := newUpstream(t)
-	p := start(t, up.address(), config{fields: `"stream_idle_timeout": "0.05s",`})
+	p := start(t, up.address(), config{fields: `"stream_idle_timeout": "0.5s",`})
 	client := p.dial()
 	client.send(get)
 	server := up.accept()
 	server.head()
 	server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 	client.response("GET")
-	pause := time.NewTimer(200 * time.Millisecond) // longer than a stream may be idle
+	pause := time.NewTimer(700 * time.Millisecond) // longer than a stream may be idle
 	<-pause.C
 	client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
 	client.read("HTTP/1.1 100 Continue\r\n\r\n")
