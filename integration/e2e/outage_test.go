@@ -110,9 +110,9 @@ func TestAProxyThatIsToldToStopFinishesWhatItHas(t *testing.T) {
 	}()
 	servicetest.Eventually(t, "the slow request is under way", func() bool { return s.Stat("cluster.echo.upstream_rq_active") > 0 })
 
-	s.Proxy.Signal(syscall.SIGTERM)
 	const grace = time.Second // in which the proxy goes on accepting
 	graceEnds := time.Now().Add(grace)
+	s.Proxy.Signal(syscall.SIGTERM)
 	answer := <-slow
 	require.Equal(t, http.StatusOK, answer.Status)
 	require.Zero(t, s.Proxy.Wait())
