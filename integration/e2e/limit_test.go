@@ -55,9 +55,7 @@ var fiveThen429 = []int{200, 200, 200, 200, 200, 429, 429}
 func TestALimitIsExact(t *testing.T) {
 	s := harness.NewStack(t, harness.Options{Rules: minuteRules})
 	s.AddHost("one")
-	require.Equal(t, fiveThen429, statusesInOneMinute(len(fiveThen429), func(_ int, user string) int {
-		return s.Get("/", user).Status
-	}))
+	require.Equal(t, fiveThen429, statusesInOneMinute(len(fiveThen429), "ann", s))
 }
 
 func TestProcessesOfRatelimitShareALimitInRedis(t *testing.T) {
@@ -69,22 +67,36 @@ func TestProcessesOfRatelimitShareALimitInRedis(t *testing.T) {
 	for _, s := range stacks {
 		s.AddHost("one")
 	}
-	require.Equal(t, fiveThen429, statusesInOneMinute(len(fiveThen429), func(i int, user string) int {
-		return stacks[i%2].Get("/", user).Status
-	}))
+	require.Equal(t, fiveThen429, statusesInOneMinute(len(fiveThen429), "ann", stacks...))
 }
 
-// statusesInOneMinute asks for n statuses, as one user, and does so again as
-// another one if a window ended in between.
-func statusesInOneMinute(n int, ask func(i int, user string) int) []int {
+// failureModeAllowed counts the requests that a proxy let pass uncounted, for
+// the rate limiter was away or slow.
+const failureModeAllowed = "cluster.echo.ratelimit.failure_mode_allowed"
+
+// statusesInOneMinute asks the stacks in turn for n statuses in all, as one
+// user. It does so again as another one if a window ended in between, or if a
+// request passed uncounted, but not for ever.
+func statusesInOneMinute(n int, name string, stacks ...*harness.Stack) []int {
 	for try := 0; ; try++ {
-		began := time.Now().Unix() / 60
+		user := fmt.Sprintf("%s-%d", name, try)
+		began, uncounted := time.Now().Unix()/60, passedUncounted(stacks)
 		statuses := make([]int, n)
 		for i := range statuses {
-			statuses[i] = ask(i, fmt.Sprintf("user-%d", try))
+			statuses[i] = stacks[i%len(stacks)].Get("/", user).Status
 		}
-		if time.Now().Unix()/60 == began {
+		isGood := passedUncounted(stacks) == uncounted && time.Now().Unix()/60 == began
+		if isGood || try == 10 {
 			return statuses
 		}
 	}
+}
+
+// passedUncounted is how many requests have passed the stacks so.
+func passedUncounted(stacks []*harness.Stack) int {
+	sum := 0
+	for _, s := range stacks {
+		sum += s.Stat(failureModeAllowed)
+	}
+	return sum
 }
