@@ -77,8 +77,8 @@ func Run(o Options, signals <-chan os.Signal, stdout, stderr io.Writer, log *slo
 	registering, stopRegistering := context.WithCancel(context.Background())
 	defer stopRegistering()
 	var beats sync.WaitGroup
-	// Ends with registering, before the deregistration, which a late beat
-	// would undo.
+	// Ends within beatTimeout of registering, before the deregistration, which a
+	// late beat would undo.
 	beats.Go(func() {
 		if registrar.awaitPort(registering) {
 			registrar.keepRegistered(registering)
@@ -87,7 +87,8 @@ func Run(o Options, signals <-chan os.Signal, stdout, stderr io.Writer, log *slo
 	deregistered := make(chan struct{})
 	deregister := sync.OnceFunc(func() {
 		stopRegistering()
-		// Ends within deregisterTimeout; the loop below waits for it.
+		// Ends within beatTimeout and deregisterTimeout; the loop below waits for
+		// it.
 		go func() {
 			defer close(deregistered)
 			beats.Wait()

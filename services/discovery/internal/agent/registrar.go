@@ -31,7 +31,8 @@ type registrar struct {
 	ip netip.Addr
 }
 
-// beatTimeout bounds one call to one discovery.
+// beatTimeout bounds one call to one discovery, and so how long a stop waits
+// for the beat that it meets.
 const beatTimeout = 3 * time.Second
 
 // retryShortest and retryLongest are the times between beats that are not
@@ -111,8 +112,8 @@ func (r *registrar) tryPort(ctx context.Context) error {
 	return c.Close()
 }
 
-// keepRegistered beats until ctx ends. Only a change of what comes of it is
-// logged.
+// keepRegistered beats until ctx ends, and returns beatTimeout after that at
+// the latest. Only a change of what comes of it is logged.
 func (r *registrar) keepRegistered(ctx context.Context) {
 	retry := retryShortest
 	last := "" // what the last beat failed with
@@ -157,15 +158,21 @@ func jitter(d time.Duration) time.Duration {
 	return d + time.Duration((rand.Float64()-0.5)*0.2*float64(d))
 }
 
-// beat registers the host with the first discovery that answers.
+// beat registers the host with the first discovery that answers. No call begins
+// once ctx has ended, but one that has begun then is let finish: discovery may
+// be about to take it, in its own time if it were given up here, and so after
+// the deregistration that follows.
 func (r *registrar) beat(ctx context.Context) error {
 	return r.each(func(base string) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		ip, err := r.address(ctx, base)
 		if err != nil {
 			return err
 		}
 		target := base + "/v1/registration/" + url.PathEscape(r.options.Service)
-		err = r.call(ctx, http.MethodPost, target, r.form(ip))
+		err = r.call(context.WithoutCancel(ctx), http.MethodPost, target, r.form(ip))
 		if !isRefusal(err) && !isUnsent(err) {
 			r.ip = ip
 		}
@@ -173,8 +180,8 @@ func (r *registrar) beat(ctx context.Context) error {
 	})
 }
 
-// deregisterTimeout bounds a deregistration, and so how much longer a program
-// that ends may take. Each discovery has an equal share of it.
+// deregisterTimeout bounds a deregistration; with beatTimeout that is how much
+// longer a program that ends may take. Each discovery has an equal share of it.
 const deregisterTimeout = 3 * time.Second
 
 // deregister takes the host out, if it may be in. It tries once.

@@ -8,11 +8,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"os"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -73,23 +73,50 @@ func TestARefusalIsSaidOnceWhileItLasts(t *testing.T) {
 	a.end(t, 7)
 }
 
-func TestAHostWhoseBeatIsCutOffIsDeregistered(t *testing.T) {
-	var methods []string
-	ctx, cutOff := context.WithCancel(t.Context())
-	d := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		_ = r.ParseForm() // to its end, or the server would not see the caller go
-		methods = append(methods, r.Method)
-		if r.Method == http.MethodPost {
-			cutOff()
-			<-r.Context().Done()
-		}
-	}))
-	r := newRegistrar(Options{Discovery: []string{d.URL}, Service: "users", IP: netip.MustParseAddr("127.0.0.1"),
+// transport is a function in the place of the network.
+type transport func(*http.Request) (*http.Response, error)
+
+// RoundTrip implements http.RoundTripper.
+func (f transport) RoundTrip(request *http.Request) (*http.Response, error) { return f(request) }
+
+func TestABeatThatHasBegunIsLetFinishBeforeTheDeregistration(t *testing.T) {
+	beating, stop := context.WithCancel(t.Context())
+	var calls []string
+	r := newRegistrar(Options{Discovery: []string{"http://one"}, Service: "users", IP: netip.MustParseAddr("127.0.0.1"),
 		Port: 1, TTL: time.Second}, slog.New(slog.DiscardHandler))
-	require.ErrorIs(t, r.beat(ctx), context.Canceled)
+	r.client.Transport = transport(func(request *http.Request) (*http.Response, error) {
+		if request.Method == http.MethodPost {
+			stop()
+		}
+		calls = append(calls, fmt.Sprintf("%s, cut off: %v", request.Method, request.Context().Err()))
+		return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
+	})
+	r.keepRegistered(beating)
 	r.deregister()
-	d.Close() // waits for both
-	require.Equal(t, []string{"POST", "DELETE"}, methods)
+	require.Equal(t, []string{"POST, cut off: <nil>", "DELETE, cut off: <nil>"}, calls)
+}
+
+func TestABeatThatHangsAtTheStopIsCutOffAndItsHostDeregistered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		beating, stop := context.WithCancel(t.Context())
+		var calls []string
+		r := newRegistrar(Options{Discovery: []string{"http://one", "http://two"}, Service: "users",
+			IP: netip.MustParseAddr("127.0.0.1"), Port: 1, TTL: time.Minute}, slog.New(slog.DiscardHandler))
+		r.client.Transport = transport(func(request *http.Request) (*http.Response, error) {
+			calls = append(calls, request.Method+" "+request.URL.Host)
+			if request.Method == http.MethodPost {
+				stop()
+				<-request.Context().Done()
+				return nil, request.Context().Err()
+			}
+			return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
+		})
+		begin := time.Now()
+		r.keepRegistered(beating)
+		require.Equal(t, beatTimeout, time.Since(begin))
+		r.deregister()
+		require.Equal(t, []string{"POST one", "DELETE one"}, calls, "the other is not asked any more")
+	})
 }
 
 func TestAHostThatMayHaveBeenTakenIsDeregistered(t *testing.T) {
