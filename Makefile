@@ -77,5 +77,5 @@ bin/golangci-lint: tools/go.mod
 	cd tools && GOWORK=off go build -o ../bin/ tool
 bin/protoc-gen-go: bin/golangci-lint # built with it
 
-clean: ## delete what was built and the demo's state
+clean: down ## end the demo, delete its state and what was built
 	rm -rf bin .run
