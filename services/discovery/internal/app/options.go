@@ -83,7 +83,7 @@ func (o Options) check() error {
 	}
 	if o.HostTTL < 1 {
 		fault("HOST_TTL=%d: below 1 second", o.HostTTL)
-	} else if o.hostTTL() > o.MaxTTL {
+	} else if o.HostTTL > int(o.MaxTTL/time.Second) { // in seconds, for a duration may not hold it
 		fault("HOST_TTL=%d: above DISCOVERY_MAX_TTL=%v", o.HostTTL, o.MaxTTL)
 	}
 	for _, p := range o.AutoIPRanges {
