@@ -22,17 +22,14 @@ func (m *manager) prepare(s *stream.Stream, peer netip.Addr) error {
 	if err := dropHopByHop(h); err != nil {
 		return err
 	}
+	h.Keep(func(name, _ []byte) bool { return !reserved(name) })
 	s.ClientAddress = peer
 	if m.useRemoteAddress {
-		h.Keep(func(name, _ []byte) bool { return !reserved(name) })
 		h.Remove("x-forwarded-proto")
 		appendForwardedFor(h, peer)
 		setAddress(h, "x-envoy-external-address", peer)
-	} else {
-		h.Keep(func(name, _ []byte) bool { return !reserved(name) })
-		if forwarded, ok := lastForwardedFor(h); ok {
-			s.ClientAddress = forwarded
-		}
+	} else if forwarded, ok := lastForwardedFor(h); ok {
+		s.ClientAddress = forwarded
 	}
 	if !h.Has("x-forwarded-proto") {
 		h.Add("x-forwarded-proto", "http")
