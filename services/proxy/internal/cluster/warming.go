@@ -48,9 +48,6 @@ func (m *Manager) endWarming(name string, w *warming) {
 // metrics go too, unless they are those of another cluster of that name.
 func (m *Manager) abandon(name string, w *warming) {
 	m.endWarming(name, w)
-	if m.static[name] {
-		return
-	}
 	m.retire(w.cluster)
 	if m.clusters[name] == nil {
 		w.cluster.Stats.Scope.Remove()
