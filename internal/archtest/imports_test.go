@@ -6,8 +6,8 @@ import (
 	"github.com/weirproxy/weir/internal/archtest"
 )
 
-// The shared packages lean on no service, and all but command, which puts some
-// of them together, on none of each other.
+// The shared packages lean on no service, and on none of each other but for
+// command, which puts some of them together, and the tests' helper for environ.
 func TestImports(t *testing.T) {
 	archtest.Check(t, "github.com/weirproxy/weir/internal", archtest.Edges{
 		"admin":       nil,
@@ -15,6 +15,7 @@ func TestImports(t *testing.T) {
 		"command":     {"admin", "daemon", "environ"},
 		"daemon":      nil,
 		"environ":     nil,
+		"environtest": {"environ"},
 		"servicetest": nil,
 	})
 }
