@@ -19,7 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/weirproxy/weir/internal/environ"
+	"github.com/weirproxy/weir/internal/environtest"
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/discovery/internal/app"
 )
@@ -31,22 +31,11 @@ const (
 	endpointURL = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 )
 
-// unset takes the settings away that the tester's own environment holds, until
-// the test ends.
-func unset(t testing.TB) {
-	t.Helper()
-	for _, v := range environ.Variables(app.Options{}) {
-		t.Setenv(v.Name, "") // which sees to it that it is as before afterwards
-		require.NoError(t, os.Unsetenv(v.Name))
-	}
-}
-
 // options are the defaults, on free ports of loopback.
 func options(t testing.TB) app.Options {
 	t.Helper()
-	unset(t)
 	var o app.Options
-	require.NoError(t, environ.Load(&o))
+	environtest.Defaults(t, &o)
 	o.HTTPAddress, o.XDSAddress, o.AdminAddress = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
 	o.DrainGrace = 0
 	return o
@@ -55,29 +44,17 @@ func options(t testing.TB) app.Options {
 // running is a service in this process.
 type running struct {
 	addrs map[string]string
-	stop  func() // waits for its end
+	stop  func() error // waits for its end
 }
 
-// start runs the service until the test ends, or stop is called.
+// start runs the service until the test ends, or stop is called, and waits
+// until it is ready.
 func start(t testing.TB, o app.Options) *running {
 	t.Helper()
 	a, err := app.New(o, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	// Ends with ctx; stop waits for it.
-	go func() { ended <- a.Run(ctx) }()
-	r := &running{addrs: a.Addrs()}
-	stopped := false
-	r.stop = func() {
-		if !stopped {
-			stopped = true
-			http.DefaultClient.CloseIdleConnections()
-			cancel()
-			require.NoError(t, <-ended)
-		}
-	}
-	t.Cleanup(r.stop)
+	r := &running{a.Addrs(), servicetest.Run(t, a)}
+	t.Cleanup(http.DefaultClient.CloseIdleConnections) // before the service ends
 	servicetest.Eventually(t, "it is ready", func() bool {
 		status, _ := r.get(t, "admin", "/ready")
 		return status == 200
@@ -88,12 +65,7 @@ func start(t testing.TB, o app.Options) *running {
 // get asks the named HTTP listener and returns status and body.
 func (r *running) get(t testing.TB, listener, path string) (int, string) {
 	t.Helper()
-	resp, err := http.Get("http://" + r.addrs[listener] + path)
-	require.NoError(t, err)
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	require.NoError(t, err)
-	return resp.StatusCode, string(body)
+	return servicetest.Get(t, r.addrs[listener], path)
 }
 
 // register checks in a host of "echo" at a port of 127.0.0.1.
@@ -176,7 +148,7 @@ func TestHostsComeBackAfterARestart(t *testing.T) {
 	o.Store = "file://" + filepath.Join(t.TempDir(), "hosts.snapshot")
 	r := start(t, o)
 	r.register(t, "8001", "60")
-	r.stop()
+	require.NoError(t, r.stop())
 	r = start(t, o)
 	r.watch(t).await(t, 8001)
 	_, body := r.get(t, "http", "/v1/registration/echo")

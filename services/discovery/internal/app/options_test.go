@@ -1,12 +1,9 @@
 package app_test
 
 import (
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
-	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -14,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/environ"
+	"github.com/weirproxy/weir/internal/environtest"
 	"github.com/weirproxy/weir/services/discovery/internal/app"
 )
 
@@ -77,24 +75,12 @@ func TestAPORTOf0TakesAFreeOne(t *testing.T) {
 	require.NotContains(t, []string{"0", "8090"}, port)
 }
 
-// The README's table of settings says what the struct says.
 func TestTheREADMEListsEverySetting(t *testing.T) {
-	text, err := os.ReadFile("../../README.md")
-	require.NoError(t, err)
-	rows := regexp.MustCompile("(?m)^\\| `[A-Z_]+` \\|.*$").FindAllString(string(text), -1)
-	var want []string
-	for _, v := range environ.Variables(app.Options{}) {
-		byDefault := ""
-		if v.Default != "" {
-			byDefault = "`" + v.Default + "`"
-		}
-		want = append(want, fmt.Sprintf("| `%s` | %s | %s |", v.Name, byDefault, v.Meaning))
-	}
-	require.Equal(t, strings.Join(want, "\n"), strings.Join(rows, "\n"))
+	environtest.README(t, "../../README.md", app.Options{})
 }
 
 func TestMainExits(t *testing.T) {
-	unset(t)
+	environtest.Unset(t, app.Options{})
 	t.Setenv("DISCOVERY_ADMIN_ADDRESS", "127.0.0.1:1")
 	for _, test := range []struct {
 		args []string
@@ -112,7 +98,7 @@ func TestMainExits(t *testing.T) {
 }
 
 func TestMainRefusesABadEnvironment(t *testing.T) {
-	unset(t)
+	environtest.Unset(t, app.Options{})
 	t.Setenv("HOST_TTL", "soon")
 	require.Equal(t, 1, app.Main(nil, ""))
 	t.Setenv("HOST_TTL", "1")
