@@ -3,7 +3,6 @@ package app_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -23,7 +22,7 @@ import (
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 
-	"github.com/weirproxy/weir/internal/environ"
+	"github.com/weirproxy/weir/internal/environtest"
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/ratelimit/internal/app"
 )
@@ -35,27 +34,16 @@ type running struct {
 	addrs map[string]string
 	conn  *grpc.ClientConn
 	rules string // the directory of its rule files
-	// stop begins the stop, and returns what Run did.
+	// stop waits for its end, and returns what Run did.
 	stop func() error
-}
-
-// clearEnvironment takes the settings of whoever runs the test out of its
-// environment, until it ends.
-func clearEnvironment(t testing.TB) {
-	t.Helper()
-	for _, v := range environ.Variables(app.Options{}) {
-		t.Setenv(v.Name, "") // brings back what was there
-		require.NoError(t, os.Unsetenv(v.Name))
-	}
 }
 
 // options are the defaults, on free ports of loopback, with the rules of
 // testdata in a directory that the test may change.
 func options(t testing.TB) app.Options {
 	t.Helper()
-	clearEnvironment(t)
 	var o app.Options
-	require.NoError(t, environ.Load(&o))
+	environtest.Defaults(t, &o)
 	o.Host, o.GRPCHost, o.DebugHost = "127.0.0.1", "127.0.0.1", "127.0.0.1"
 	o.Port, o.GRPCPort, o.DebugPort = 0, 0, 0
 	o.DrainGrace = 0
@@ -73,25 +61,12 @@ func start(t testing.TB, o app.Options) *running {
 	t.Helper()
 	a, err := app.New(o, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	// Ends with ctx; stop waits for it.
-	go func() { ended <- a.Run(ctx) }()
-	r := &running{addrs: a.Addrs(), rules: filepath.Join(o.RuntimeRoot, "config")}
-	stopped := false
-	r.stop = func() error {
-		stopped = true
-		cancel()
-		return <-ended
-	}
+	r := &running{addrs: a.Addrs(), rules: filepath.Join(o.RuntimeRoot, "config"), stop: servicetest.Run(t, a)}
 	r.conn, err = grpc.NewClient(r.addrs["grpc"], grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)
-	t.Cleanup(func() {
+	t.Cleanup(func() { // before the service ends
 		require.NoError(t, r.conn.Close())
 		http.DefaultClient.CloseIdleConnections()
-		if !stopped {
-			require.NoError(t, r.stop())
-		}
 	})
 	return r
 }
@@ -109,12 +84,7 @@ func (r *running) ask(ctx context.Context, key, value string) (*pb.RateLimitResp
 // get asks the named HTTP listener and returns status and body.
 func (r *running) get(t testing.TB, listener, path string) (int, string) {
 	t.Helper()
-	resp, err := http.Get("http://" + r.addrs[listener] + path)
-	require.NoError(t, err)
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	require.NoError(t, err)
-	return resp.StatusCode, string(body)
+	return servicetest.Get(t, r.addrs[listener], path)
 }
 
 // health asks gRPC health.

@@ -6,14 +6,12 @@ import (
 	"log/slog"
 	"math"
 	"net"
-	"os"
-	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/weirproxy/weir/internal/environ"
+	"github.com/weirproxy/weir/internal/environtest"
 	"github.com/weirproxy/weir/services/ratelimit/internal/app"
 )
 
@@ -82,24 +80,12 @@ func TestNoPasswordIsLoggedOrToldWithAnError(t *testing.T) {
 	}
 }
 
-// The README's table of settings says what the struct says.
 func TestTheREADMEListsEverySetting(t *testing.T) {
-	text, err := os.ReadFile("../../README.md")
-	require.NoError(t, err)
-	rows := regexp.MustCompile("(?m)^\\| `[A-Z_]+` \\|.*$").FindAllString(string(text), -1)
-	var want []string
-	for _, v := range environ.Variables(app.Options{}) {
-		def := ""
-		if v.Default != "" {
-			def = "`" + v.Default + "`"
-		}
-		want = append(want, fmt.Sprintf("| `%s` | %s | %s |", v.Name, def, v.Meaning))
-	}
-	require.Equal(t, strings.Join(want, "\n"), strings.Join(rows, "\n"))
+	environtest.README(t, "../../README.md", app.Options{})
 }
 
 func TestMainExits(t *testing.T) {
-	clearEnvironment(t)
+	environtest.Unset(t, app.Options{})
 	t.Setenv("DEBUG_PORT", "1")
 	t.Setenv("DEBUG_HOST", "127.0.0.1")
 	for _, c := range []struct {
@@ -120,7 +106,7 @@ func TestMainExits(t *testing.T) {
 }
 
 func TestMainRefusesABadEnvironment(t *testing.T) {
-	clearEnvironment(t)
+	environtest.Unset(t, app.Options{})
 	t.Setenv("PORT", "http")
 	require.Equal(t, 1, app.Main(nil, ""))
 	t.Setenv("PORT", "0")
