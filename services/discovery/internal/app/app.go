@@ -142,15 +142,21 @@ func (s *serviceState) get() admin.State {
 	}
 }
 
-// serveServices answers with how many hosts each known service has.
+// serveServices answers with how many hosts each known service has, and with 503
+// while the registry is not loaded.
 func serveServices(r *registry.Registry) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		services, err := r.Services()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
 		w.Header().Set("Content-Type", "application/json")
 		encoder := json.NewEncoder(w)
 		encoder.SetIndent("", "  ")
 		// A failed write means that the reader has gone.
 		_ = encoder.Encode(struct {
 			Services map[string]int `json:"services"`
-		}{r.Services()})
+		}{services})
 	})
 }

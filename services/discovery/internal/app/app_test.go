@@ -184,6 +184,26 @@ func TestOperatorsSeeServicesStreamsAndMetrics(t *testing.T) {
 	}
 }
 
+func TestOperatorsAreToldThatTheRegistryIsNotLoaded(t *testing.T) {
+	o := options(t)
+	path := filepath.Join(t.TempDir(), "hosts.snapshot")
+	o.Store = "file://" + path
+	a, err := app.New(o, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	require.NoError(t, os.Symlink(path, path)) // to itself: nobody can open that
+	servicetest.Run(t, a)
+	for _, target := range []string{"/registry", "/ready"} {
+		status, body := servicetest.Get(t, a.Addrs()["admin"], target)
+		require.Equal(t, http.StatusServiceUnavailable, status, target)
+		require.Contains(t, body, "the registry is not loaded yet", target)
+	}
+	require.NoError(t, os.Remove(path))
+	servicetest.Eventually(t, "the registry is loaded", func() bool {
+		status, body := servicetest.Get(t, a.Addrs()["admin"], "/registry")
+		return status == http.StatusOK && strings.Contains(body, `"services": {}`)
+	})
+}
+
 func TestMetricsAreThoseOfTheGoldenFile(t *testing.T) {
 	heads := regexp.MustCompile(`(?m)^# (HELP|TYPE) discovery_.*\n`)
 	_, body := start(t, options(t)).get(t, "admin", "/metrics")

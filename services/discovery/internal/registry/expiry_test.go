@@ -163,7 +163,7 @@ func TestAServiceIsKnownForAWhileAfterItsLastHostWent(t *testing.T) {
 		require.True(t, known(), "50 minutes after it went for the second time")
 		time.Sleep(11 * time.Minute)
 		require.False(t, known(), "more than an hour after")
-		require.Empty(t, r.Services())
+		require.Empty(t, services(t, r))
 	})
 }
 
@@ -196,9 +196,9 @@ func TestServicesAreForgottenInTheOrderInWhichTheirLastHostsWent(t *testing.T) {
 		flap("users")
 		time.Sleep(51 * time.Minute)
 		synctest.Wait()
-		require.Equal(t, map[string]int{"users": 0}, r.Services(), "an hour after the last host of orders")
+		require.Equal(t, map[string]int{"users": 0}, services(t, r), "an hour after the last host of orders")
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
-		require.Empty(t, r.Services())
+		require.Empty(t, services(t, r))
 	})
 }

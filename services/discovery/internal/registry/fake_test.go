@@ -142,3 +142,11 @@ func ids(t testing.TB, r *Registry) []string {
 	}
 	return list
 }
+
+// services is how many hosts each known service has.
+func services(t testing.TB, r *Registry) map[string]int {
+	t.Helper()
+	counts, err := r.Services()
+	require.NoError(t, err)
+	return counts
+}

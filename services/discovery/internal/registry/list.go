@@ -57,13 +57,16 @@ func sortRecords(records []Record) {
 }
 
 // Services returns how many hosts each known service has. The map is the
-// caller's.
-func (r *Registry) Services() map[string]int {
+// caller's. The error is ErrNotLoaded or nil.
+func (r *Registry) Services() (map[string]int, error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
+	if !r.isLoaded {
+		return nil, ErrNotLoaded
+	}
 	counts := make(map[string]int, len(r.services))
 	for name, s := range r.services {
 		counts[name] = len(s.hosts)
 	}
-	return counts
+	return counts, nil
 }

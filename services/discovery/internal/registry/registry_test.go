@@ -27,6 +27,8 @@ func TestNothingIsAnsweredBeforeTheStoreWasRead(t *testing.T) {
 		require.ErrorIs(t, err, ErrNotLoaded)
 		_, err = r.SetWeight(Selection{Service: "users"}, 1)
 		require.ErrorIs(t, err, ErrNotLoaded)
+		_, err = r.Services()
+		require.ErrorIs(t, err, ErrNotLoaded)
 
 		store.fail(nil)
 		time.Sleep(2 * retryDelay)
