@@ -101,66 +101,6 @@ func TestTagsThatGrowAboveTheirBoundAreRefusedAndNothingIsLost(t *testing.T) {
 	require.Len(t, records[0].Host.Tags.Other, 2)
 }
 
-func TestAWeightSetByAnOperatorLivesOnUntilAHostNamesOne(t *testing.T) {
-	r := started(t, newFakeStore())
-	weights := func() (list []uint8) {
-		records, _, err := r.List("users")
-		require.NoError(t, err)
-		for _, record := range records {
-			list = append(list, record.Host.Tags.Weight)
-		}
-		return list
-	}
-	checkIn(t, r, host("a", 1))
-	checkIn(t, r, host("b", 2))
-
-	found, err := r.SetWeight(Selection{Service: "users", IP: netip.MustParseAddr("10.0.0.1"), Port: 2}, 30)
-	require.NoError(t, err)
-	require.Equal(t, 1, found)
-	require.Equal(t, []uint8{0, 30}, weights())
-	require.Equal(t, HostUnchanged, checkIn(t, r, host("b", 2)), "a beat that says nothing of the weight")
-	require.Equal(t, []uint8{0, 30}, weights())
-
-	found, err = r.SetWeight(Selection{Service: "users"}, 40)
-	require.NoError(t, err)
-	require.Equal(t, 2, found)
-	h := host("b", 2)
-	h.Tags.Weight = 5
-	checkIn(t, r, h)
-	require.Equal(t, []uint8{40, 5}, weights())
-
-	found, err = r.SetWeight(Selection{Service: "none"}, 40)
-	require.NoError(t, err)
-	require.Zero(t, found)
-}
-
-func TestRemoveTakesOutWhatIsSelected(t *testing.T) {
-	for name, test := range map[string]struct {
-		selected Selection
-		left     []string
-	}{
-		"all of a service":        {Selection{Service: "users"}, []string{}},
-		"an address":              {Selection{Service: "users", IP: netip.MustParseAddr("10.0.0.1")}, []string{"c"}},
-		"an address and a port":   {Selection{Service: "users", IP: netip.MustParseAddr("10.0.0.1"), Port: 2}, []string{"a", "c"}},
-		"a port that nobody has":  {Selection{Service: "users", IP: netip.MustParseAddr("10.0.0.1"), Port: 3}, []string{"a", "b", "c"}},
-		"a service nobody knows":  {Selection{Service: "none"}, []string{"a", "b", "c"}},
-		"an address nobody is at": {Selection{Service: "users", IP: netip.MustParseAddr("10.0.0.9")}, []string{"a", "b", "c"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := started(t, newFakeStore())
-			checkIn(t, r, host("a", 1))
-			checkIn(t, r, host("b", 2))
-			c := host("c", 3)
-			c.Address = netip.MustParseAddrPort("[fd00::1]:3")
-			checkIn(t, r, c)
-			removed, err := r.Remove(test.selected)
-			require.NoError(t, err)
-			require.Equal(t, 3-len(test.left), removed)
-			require.Equal(t, test.left, ids(t, r))
-		})
-	}
-}
-
 func TestARepositoryIsListedOverAllServices(t *testing.T) {
 	r := started(t, newFakeStore())
 	listed := func(repo string) (list []string) {
