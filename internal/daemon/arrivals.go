@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Arrivals is a listener that can close the connections which came lately. A
-// server of grpc-go needs it: a connection is unknown to it until it has begun
+// Arrivals is a listener that can close the connections which came lately.
+// ServeGRPC needs it: a connection is unknown to grpc-go until it has begun
 // HTTP/2, and its stops, the hard one too, wait for those that have not. It
 // hands out the connections as they are, since gRPC sets options on them.
 type Arrivals struct {

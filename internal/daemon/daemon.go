@@ -1,7 +1,9 @@
 // Package daemon is the life of a process: signals, an ordered start, a stop
 // in reverse order inside a deadline, and the exit code. Each service's main
-// calls Main, and its app gives a Group the parts that it built. The package
-// knows nothing of what the parts do.
+// calls Main, and its app gives a Group the parts that it built. What begins
+// and ends with the process is made here too: its listeners, their addresses in
+// a ready file, and the parts that serve HTTP and gRPC on them or work in the
+// background. The package knows nothing of what is served.
 package daemon
 
 import (
