@@ -96,7 +96,7 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	})
 	operators.Handle("GET /registry", "known services and how many hosts each has", serveServices(hosts))
 	operators.Handle("GET /xds", "open streams: who, what they have, what they refused", server.StatusHandler())
-	a.group.Add(daemon.Part{Name: "xds listener", Run: server.Serve, Stop: server.Stop})
+	a.group.Add(server.Part("xds listener"))
 
 	httpAddress, httpSetting := o.httpAddress()
 	httpListener, err := a.listeners.Open("http", httpAddress, httpSetting)

@@ -51,11 +51,12 @@ func serving(t testing.TB, maxStreams int) *service {
 		Registry: hosts, Identifier: "replica-1", Quiet: 20 * time.Millisecond, Longest: 200 * time.Millisecond,
 		MaxStreams: maxStreams, Keepalive: time.Minute, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 	})
+	part := server.Part("xds listener")
 	running, cancel := context.WithCancel(context.Background())
 	ends := make(chan error, 2)
 	// Both end by stopWithin, which waits for them.
 	go func() { ends <- hosts.Run(running) }()
-	go func() { ends <- server.Serve() }()
+	go func() { ends <- part.Run() }()
 	s := &service{Server: server, hosts: hosts}
 	stopped := false
 	s.stopWithin = func(deadline time.Duration) {
@@ -65,7 +66,7 @@ func serving(t testing.TB, maxStreams int) *service {
 		stopped = true
 		ctx, done := context.WithTimeout(context.Background(), deadline)
 		defer done()
-		require.NoError(t, server.Stop(ctx))
+		require.NoError(t, part.Stop(ctx))
 		cancel()
 		require.NoError(t, <-ends)
 		require.NoError(t, <-ends)
@@ -79,7 +80,7 @@ func (s *service) stop() { s.stopWithin(5 * time.Second) }
 
 // dial opens a connection, which is closed with the test.
 func (s *service) dial(t testing.TB) *grpc.ClientConn {
-	conn, err := grpc.NewClient(s.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+	conn, err := grpc.NewClient(s.listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithInitialWindowSize(64<<10), grpc.WithInitialConnWindowSize(64<<10))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
@@ -285,7 +286,7 @@ func TestAConnectionThatSaysNothingHoldsTheStopForItsHelloAtMost(t *testing.T) {
 func (s *service) silent(t testing.TB) net.Conn {
 	t.Helper()
 	<-s.hosts.Loaded()
-	conn, err := net.Dial("tcp", s.Addr().String())
+	conn, err := net.Dial("tcp", s.listener.Addr().String())
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	// Connections are taken in their order.

@@ -8,7 +8,6 @@ package xds
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"sync"
@@ -49,23 +48,23 @@ const helloTimeout = 5 * time.Second
 
 // Server is an xDS server on one listener.
 type Server struct {
-	listener   *daemon.Arrivals
+	listener   net.Listener
 	grpc       *grpc.Server
 	hub        *hub
 	identifier string
 	maxStreams int
 	log        *slog.Logger
 	metrics    *metrics
-	stopping   chan struct{} // closed by Stop; every stream ends by it
+	stopping   chan struct{} // closed when the stop begins; every stream ends by it
 
 	lastStream atomic.Uint64 // the number of the newest stream
 }
 
-// New makes a server on an open listener, which it then owns.
+// New makes a server on an open listener, which its part then owns.
 func New(listener net.Listener, o Options) *Server {
 	m := newMetrics(o.Metrics)
 	s := &Server{
-		listener:   daemon.NewArrivals(listener, helloTimeout),
+		listener:   listener,
 		hub:        newHub(o.Registry, o.Quiet, o.Longest, o.Log, m),
 		identifier: o.Identifier,
 		maxStreams: o.MaxStreams,
@@ -85,42 +84,22 @@ func New(listener net.Listener, o Options) *Server {
 	return s
 }
 
-// Addr is the bound address.
-func (s *Server) Addr() net.Addr { return s.listener.Addr() }
-
-// Serve answers until Stop is called, and then returns nil.
-func (s *Server) Serve() error {
-	following, cancel := context.WithCancel(context.Background())
-	var hub sync.WaitGroup
-	// Ends with following, when serving has ended; waited for below.
-	hub.Go(func() { s.hub.run(following) })
-	err := s.grpc.Serve(s.listener)
-	cancel()
-	hub.Wait()
-	if errors.Is(err, grpc.ErrServerStopped) { // before it began
-		return nil
+// Part is the server as a part of the process. Its Stop ends all streams; one
+// whose client does not read, and a connection that says nothing, are cut off
+// when the stop has no more time.
+func (s *Server) Part(name string) daemon.Part {
+	part := daemon.ServeGRPC(name, s.listener, s.grpc, helloTimeout, func() { close(s.stopping) })
+	serve := part.Run
+	part.Run = func() error {
+		following, cancel := context.WithCancel(context.Background())
+		var hub sync.WaitGroup
+		// Ends with following, when serving has ended; waited for below.
+		hub.Go(func() { s.hub.run(following) })
+		defer hub.Wait()
+		defer cancel()
+		return serve()
 	}
-	return err
-}
-
-// Stop ends all streams and Serve. A stream whose client does not read, and a
-// connection that says nothing, are cut off when ctx ends.
-func (s *Server) Stop(ctx context.Context) error {
-	close(s.stopping)
-	ended := make(chan struct{})
-	// Ends when all streams have; at the latest by the hard stop below.
-	go func() {
-		s.grpc.GracefulStop()
-		close(ended)
-	}()
-	select {
-	case <-ended:
-	case <-ctx.Done():
-		s.listener.CutOff() // first, since Stop waits for these
-		s.grpc.Stop()
-		<-ended
-	}
-	return nil
+	return part
 }
 
 // aggregated is the service of streams of all types (ADS).
