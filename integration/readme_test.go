@@ -45,17 +45,31 @@ func TestLinksOfAllPagesLeadSomewhere(t *testing.T) {
 	}
 }
 
-func TestThePathOfOneRequestNamesFilesThatAreThere(t *testing.T) {
+func TestThePathOfOneRequestNamesFilesAndFunctionsThatAreThere(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root, "README.md"))
 	require.NoError(t, err)
 	_, path, ok := strings.Cut(string(text), "### The path of one request\n")
 	require.True(t, ok)
 	path, _, _ = strings.Cut(path, "\n## ")
-	files := regexp.MustCompile("`([a-z0-9/]+\\.go)`").FindAllStringSubmatch(path, -1)
-	require.NotEmpty(t, files)
-	for _, file := range files {
-		found, err := filepath.Glob(filepath.Join(root, "services", "*", "internal", file[1]))
-		require.NoError(t, err)
-		require.NotEmpty(t, found, "no service has internal/%s", file[1])
+	file, function := regexp.MustCompile("`([a-z0-9/]+\\.go)`"), regexp.MustCompile("`([A-Za-z]+)`")
+	require.NotEmpty(t, file.FindAllString(path, -1))
+	for line := range strings.Lines(path) {
+		source := ""
+		for _, name := range file.FindAllStringSubmatch(line, -1) {
+			found, err := filepath.Glob(filepath.Join(root, "services", "*", "internal", name[1]))
+			require.NoError(t, err)
+			require.NotEmpty(t, found, "no service has internal/%s", name[1])
+			text, err := os.ReadFile(found[0])
+			require.NoError(t, err)
+			source += string(text)
+		}
+		if !strings.HasPrefix(line, "|") || source == "" {
+			continue
+		}
+		names := function.FindAllStringSubmatch(line, -1)
+		require.NotEmpty(t, names, "%s names no function", line)
+		for _, name := range names {
+			require.Regexp(t, `(?m)^func (\([^)]*\) )?`+name[1]+`\(`, source, line)
+		}
 	}
 }
