@@ -26,52 +26,72 @@ answer: ?status=503, ?delay=100ms, ?bytes=1024, ?headers (the request's head).
 
 `
 
-// Command runs the echo program with the arguments after its name, until ctx
-// ends. What --help and --version print goes to out.
-func Command(ctx context.Context, args []string, version string, out io.Writer) error {
-	flags := flag.NewFlagSet("echo", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // errors are the caller's to print
-	listen := flags.String("listen", "127.0.0.1:9001", "`address` to serve on; port 0 takes a free one")
-	name := flags.String("name", "", "`name` of this instance in its answers (default: the bound address)")
-	readyFile := flags.String("ready-file", "", "`path` of a JSON file of the bound addresses, written when the port answers")
-	showVersion := flags.Bool("version", false, "print the version and exit")
-	check := len(args) > 0 && args[0] == "healthcheck"
-	if check {
+// options is what the command line says.
+type options struct {
+	listen, name, readyFile string
+	version, check          bool
+}
+
+// Main runs the echo program with the arguments after its name. What is asked
+// for goes to stdout, what is wrong with the command line to stderr. It returns
+// the exit code: 0 after a wanted end, 1 for what went wrong, 2 for a wrong
+// command line.
+func Main(args []string, version string, stdout, stderr io.Writer) int {
+	var o options
+	flags := o.flags()
+	o.check = len(args) > 0 && args[0] == "healthcheck"
+	if o.check {
 		args = args[1:]
 	}
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
-		flags.SetOutput(out)
-		fmt.Fprint(out, usage)
+		flags.SetOutput(stdout)
+		fmt.Fprint(stdout, usage)
 		flags.PrintDefaults()
-		return nil
+		return 0
 	case err != nil:
-		return err
+		fmt.Fprintf(stderr, "echo: %v; --help shows what there is\n", err)
+		return 2
 	case flags.NArg() > 0:
-		return fmt.Errorf("unknown argument %q; see --help", flags.Arg(0))
-	case *showVersion:
-		_, err := fmt.Fprintln(out, version)
-		return err
-	case check:
-		return healthcheck(ctx, *listen)
+		fmt.Fprintf(stderr, "echo: unknown argument %q; --help shows what there is\n", flags.Arg(0))
+		return 2
+	case o.version:
+		fmt.Fprintln(stdout, daemon.Version(version))
+		return 0
 	}
-	return run(ctx, *listen, *name, *readyFile)
+	return daemon.Main("echo", o.run)
 }
 
-func run(ctx context.Context, address, name, readyFile string) error {
+// flags declares the flags.
+func (o *options) flags() *flag.FlagSet {
+	f := flag.NewFlagSet("echo", flag.ContinueOnError)
+	f.SetOutput(io.Discard) // errors are Main's to print
+	f.StringVar(&o.listen, "listen", "127.0.0.1:9001", "`address` to serve on; port 0 takes a free one")
+	f.StringVar(&o.name, "name", "", "`name` of this instance in its answers (default: the bound address)")
+	f.StringVar(&o.readyFile, "ready-file", "", "`path` of a JSON file of the bound addresses, written when the port answers")
+	f.BoolVar(&o.version, "version", false, "print the version and exit")
+	return f
+}
+
+// run serves until ctx ends, or asks another instance whether it does.
+func (o *options) run(ctx context.Context) error {
+	if o.check {
+		return healthcheck(ctx, o.listen)
+	}
 	log, err := daemon.Logger(os.Stderr, "info")
 	if err != nil {
 		return err
 	}
-	listener, err := daemon.Listen(address, "--listen")
+	listener, err := daemon.Listen(o.listen, "--listen")
 	if err != nil {
 		return err
 	}
 	bound := listener.Addr().String()
+	name := o.name
 	if name == "" {
 		name = bound
 	}
-	if err := daemon.WriteReadyFile(readyFile, map[string]string{"http": bound}); err != nil {
+	if err := daemon.WriteReadyFile(o.readyFile, map[string]string{"http": bound}); err != nil {
 		_ = listener.Close()
 		return err
 	}

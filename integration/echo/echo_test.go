@@ -1,7 +1,6 @@
 package echo
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -153,35 +152,46 @@ func TestGRPC(t *testing.T) {
 	require.ErrorIs(t, err, io.EOF)
 }
 
-func TestCommandServesUntilItsContextEnds(t *testing.T) {
+func TestItServesUntilItsContextEnds(t *testing.T) {
 	ready := filepath.Join(t.TempDir(), "ready")
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { // ends at cancel; waited for below
-		ended <- Command(ctx, []string{"--listen", "127.0.0.1:0", "--ready-file", ready}, "v1", io.Discard)
+		ended <- (&options{listen: "127.0.0.1:0", readyFile: ready}).run(ctx)
 	}()
 	var addresses map[string]string
 	servicetest.Eventually(t, "the ready file is there", func() bool {
 		text, err := os.ReadFile(ready)
 		return err == nil && json.Unmarshal(text, &addresses) == nil
 	})
-	require.NoError(t, Command(t.Context(), []string{"healthcheck", "--listen", addresses["http"]}, "v1", io.Discard))
+	require.NoError(t, (&options{check: true, listen: addresses["http"]}).run(t.Context()))
 
-	err := Command(t.Context(), []string{"--listen", addresses["http"]}, "v1", io.Discard)
+	err := (&options{listen: addresses["http"]}).run(t.Context())
 	require.EqualError(t, err, "listen on "+addresses["http"]+": the port is in use; --listen moves it")
 
 	cancel()
 	require.NoError(t, <-ended)
-	require.ErrorContains(t, Command(t.Context(), []string{"healthcheck", "--listen", addresses["http"]}, "v1", io.Discard), "ask "+addresses["http"])
+	require.ErrorContains(t, (&options{check: true, listen: "127.0.0.1:1"}).run(t.Context()), "ask 127.0.0.1:1") // nobody listens there
 }
 
 func TestCommandLine(t *testing.T) {
-	var out bytes.Buffer
-	require.NoError(t, Command(t.Context(), []string{"--version"}, "v1.2.3", &out))
-	require.Equal(t, "v1.2.3\n", out.String())
-	out.Reset()
-	require.NoError(t, Command(t.Context(), []string{"--help"}, "v1", &out))
-	require.Contains(t, out.String(), "-ready-file path")
-	require.EqualError(t, Command(t.Context(), []string{"serve"}, "v1", &out), `unknown argument "serve"; see --help`)
-	require.ErrorContains(t, Command(t.Context(), []string{"--port", "1"}, "v1", &out), "flag provided but not defined: -port")
+	for name, c := range map[string]struct {
+		args           []string
+		code           int
+		stdout, stderr string
+	}{
+		"version":              {[]string{"--version"}, 0, "v1.2.3\n", ""},
+		"help":                 {[]string{"--help"}, 0, "-ready-file path", ""},
+		"an_unknown_argument":  {[]string{"serve"}, 2, "", "echo: unknown argument \"serve\"; --help shows what there is\n"},
+		"an_unknown_flag":      {[]string{"--port", "1"}, 2, "", "echo: flag provided but not defined: -port; --help shows what there is\n"},
+		"a_check_of_something": {[]string{"healthcheck", "now"}, 2, "", "echo: unknown argument \"now\"; --help shows what there is\n"},
+		"a_check_of_none":      {[]string{"healthcheck", "--listen", "127.0.0.1:1"}, 1, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stdout, stderr strings.Builder
+			require.Equal(t, c.code, Main(c.args, "v1.2.3", &stdout, &stderr))
+			require.Contains(t, stdout.String(), c.stdout)
+			require.Equal(t, c.stderr, stderr.String())
+		})
+	}
 }

@@ -4,18 +4,12 @@
 package main
 
 import (
-	"context"
 	"os"
 
 	"github.com/weirproxy/weir/integration/echo"
-	"github.com/weirproxy/weir/internal/daemon"
 )
 
 // version is set by the linker.
 var version string
 
-func main() {
-	os.Exit(daemon.Main("echo", func(ctx context.Context) error {
-		return echo.Command(ctx, os.Args[1:], daemon.Version(version), os.Stdout)
-	}))
-}
+func main() { os.Exit(echo.Main(os.Args[1:], version, os.Stdout, os.Stderr)) }
