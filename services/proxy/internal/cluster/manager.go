@@ -193,10 +193,10 @@ func (m *Manager) applyCluster(message *clusterv3.Cluster) error {
 	if err := report.Err(); err != nil {
 		return err
 	}
-	c := m.newCluster(config)
 	if w := m.warming[name]; w != nil {
 		m.abandon(name, w)
 	}
+	c := m.newCluster(config) // after that, or its metrics would go too
 	switch {
 	case config.ServiceName == "":
 		c.update(config.endpoints)

@@ -162,6 +162,18 @@ func TestChangedClusterKeepsServingUntilTheNewOneIsWarm(t *testing.T) {
 	require.Equal(t, []string{"other"}, m.services)
 }
 
+func TestClusterThatChangesWhileItWarmsIsCounted(t *testing.T) {
+	m := newManager(t, false)
+	require.NoError(t, m.ApplyClusters(clusters(t, eds("a"))))
+	require.NoError(t, m.ApplyClusters(clusters(t, `{"name": "a", "type": "EDS", "connect_timeout": "2s", "eds_cluster_config": {"eds_config": {"ads": {}, "resource_api_version": "V3"}}}`)))
+	require.Equal(t, []string{"a"}, m.services)
+	require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.1", 80, ""))))
+	require.Equal(t, 2*time.Second, m.Get("a").Config.ConnectTimeout)
+	var names []string
+	m.registry.Each(func(metric stats.Metric) { names = append(names, metric.Name) })
+	require.Contains(t, names, "cluster.a.membership_total")
+}
+
 func TestUnchangedClusterStaysAsItIs(t *testing.T) {
 	m := newManager(t, false)
 	require.NoError(t, m.ApplyClusters(clusters(t, eds("a"))))
