@@ -10,7 +10,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/weirproxy/weir/internal/daemon"
@@ -23,7 +25,7 @@ type Listener struct {
 	// Config is what it was opened with.
 	Config *Config
 
-	listener net.Listener
+	listener *net.TCPListener
 	log      *slog.Logger
 	// base ends all connections at once.
 	base   context.Context
@@ -51,7 +53,7 @@ func Open(config *Config, registry *stats.Registry, log *slog.Logger) (*Listener
 	base, cancel := context.WithCancel(context.Background())
 	return &Listener{
 		Config:      config,
-		listener:    l,
+		listener:    l.(*net.TCPListener),
 		log:         log,
 		base:        base,
 		cancel:      cancel,
@@ -68,7 +70,8 @@ func (l *Listener) Addr() net.Addr { return l.listener.Addr() }
 // descriptors or memory.
 const acceptPause = 50 * time.Millisecond
 
-// Serve accepts connections until Stop is called, and then returns nil.
+// Serve accepts connections until Stop is called, then those that came before
+// it did, closes the socket and returns nil.
 func (l *Listener) Serve() error {
 	l.accepting.Lock()
 	defer l.accepting.Unlock()
@@ -78,6 +81,8 @@ func (l *Listener) Serve() error {
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return nil
+		case errors.Is(err, os.ErrDeadlineExceeded): // Stop was called
+			return l.finishQueue()
 		case err != nil:
 			if !failing {
 				l.log.Error("accept", "listener", l.Config.Name, "error", err)
@@ -89,6 +94,52 @@ func (l *Listener) Serve() error {
 		failing = false
 		l.start(conn)
 	}
+}
+
+// finishQueue serves the connections that the kernel has made already, and
+// closes the socket: a close would reset them, and their clients could not tell
+// whether what they have sent was served.
+func (l *Listener) finishQueue() error {
+	for {
+		conn, err := l.queued()
+		if err != nil {
+			l.log.Error("accept", "listener", l.Config.Name, "error", err)
+		}
+		if conn == nil {
+			return l.listener.Close()
+		}
+		l.start(conn)
+	}
+}
+
+// queued is the next connection that the kernel has, nil if it has none. Accept
+// cannot say so: it waits, or, past its deadline, does not look.
+func (l *Listener) queued() (net.Conn, error) {
+	raw, err := l.listener.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var accepted int
+	var failed error
+	if err := raw.Control(func(fd uintptr) {
+		for {
+			accepted, _, failed = syscall.Accept(int(fd))
+			if !errors.Is(failed, syscall.EINTR) && !errors.Is(failed, syscall.ECONNABORTED) {
+				return
+			}
+		}
+	}); err != nil {
+		return nil, err
+	}
+	switch {
+	case errors.Is(failed, syscall.EAGAIN):
+		return nil, nil
+	case failed != nil:
+		return nil, os.NewSyscallError("accept", failed)
+	}
+	file := os.NewFile(uintptr(accepted), "") // of which FileConn makes a copy
+	defer file.Close()
+	return net.FileConn(file)
 }
 
 func (l *Listener) start(conn net.Conn) {
@@ -122,13 +173,15 @@ func (l *Listener) Drain() {
 	}
 }
 
-// Stop closes the socket, lets each connection end when it has nothing in
-// flight, and waits for them; those that are left when ctx ends are cut off.
+// Stop closes the socket, once the connections that came before are accepted,
+// lets each connection end when it has nothing in flight, and waits for them;
+// those that are left when ctx ends are cut off.
 func (l *Listener) Stop(ctx context.Context) error {
-	err := l.listener.Close()
-	// What Serve had accepted by then is served too.
+	err := l.listener.SetDeadline(time.Now())
+	// Serve closes the socket, unless it was not called.
 	l.accepting.Lock()
 	defer l.accepting.Unlock()
+	_ = l.listener.Close()
 	l.mu.Lock()
 	for c := range l.connections {
 		c.Finish()

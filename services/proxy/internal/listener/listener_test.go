@@ -6,6 +6,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,7 +28,10 @@ func TestMain(m *testing.M) { servicetest.Main(m) }
 
 // greeter is a network filter that greets and waits for the end, its own or
 // the client's.
-type greeter struct{ drained chan struct{} }
+type greeter struct {
+	drained  chan struct{}
+	accepted func() // called for each connection, unless nil
+}
 
 func (greeter) ConfigType() protoreflect.FullName { return "google.protobuf.Empty" }
 func (greeter) Fields() strict.Fields             { return nil }
@@ -34,6 +39,9 @@ func (g greeter) Parse(proto.Message, strict.Path, *strict.Report) networkfilter
 	return g
 }
 func (g greeter) NewConnection(conn net.Conn) networkfilter.Connection {
+	if g.accepted != nil {
+		g.accepted()
+	}
 	return &greeting{conn, g.drained, make(chan struct{})}
 }
 
@@ -89,7 +97,7 @@ func greeted(t *testing.T, l *listener.Listener) net.Conn {
 func TestDrainTellsConnectionsAndStopEndsThem(t *testing.T) {
 	registry := stats.NewRegistry()
 	drained := make(chan struct{}, 2)
-	l := open(t, registry, greeter{drained})
+	l := open(t, registry, greeter{drained: drained})
 	served := make(chan error)
 	go func() { served <- l.Serve() }() // ends with Stop
 	conns := []net.Conn{greeted(t, l)}
@@ -109,6 +117,37 @@ func TestDrainTellsConnectionsAndStopEndsThem(t *testing.T) {
 	found := map[string]int64{}
 	registry.Each(func(m stats.Metric) { found[m.Name] = m.Value })
 	require.Equal(t, map[string]int64{"listener.in.downstream_cx_total": 2, "listener.in.downstream_cx_active": 0}, found)
+}
+
+// TestStopServesWhatCameBeforeIt queues connections that Serve has no time for:
+// the first of them to be accepted stops the listener.
+func TestStopServesWhatCameBeforeIt(t *testing.T) {
+	var l *listener.Listener
+	stopped := make(chan error, 1)
+	stop := sync.OnceFunc(func() {
+		go func() { stopped <- l.Stop(context.Background()) }() // ends with the connections
+	})
+	l = open(t, stats.NewRegistry(), greeter{accepted: func() {
+		stop()
+		runtime.Gosched() // while others are still queued
+	}})
+	conns := make([]net.Conn, 100)
+	for i := range conns {
+		conn, err := net.Dial("tcp", l.Addr().String())
+		require.NoError(t, err)
+		defer conn.Close()
+		require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+		conns[i] = conn
+	}
+	require.NoError(t, l.Serve())
+	for _, conn := range conns {
+		greeting, err := io.ReadAll(conn)
+		require.NoError(t, err)
+		require.Equal(t, "hello", string(greeting))
+	}
+	require.NoError(t, <-stopped)
+	_, err := net.Dial("tcp", l.Addr().String())
+	require.Error(t, err)
 }
 
 func TestStopCutsOffWhatIsLeftAtItsDeadline(t *testing.T) {
