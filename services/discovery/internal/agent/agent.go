@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -55,17 +56,22 @@ const startFailed = 127
 const killedBySignal = 128
 
 // Run starts the program, unless its port is answered already, and returns its
-// exit code when it has ended and was deregistered. signals are passed on to it; SIGTERM and SIGINT only after it
-// was deregistered and Drain has passed, or at once if they come again. The
-// program's output is stdout and stderr.
+// exit code when it has ended and was deregistered. signals are passed on to
+// it; SIGTERM and SIGINT only after it was deregistered and Drain has passed, or
+// at once if they come again. The program's output is stdout and stderr. On
+// Linux it gets a SIGTERM if this process is killed.
 func Run(o Options, signals <-chan os.Signal, stdout, stderr io.Writer, log *slog.Logger) int {
 	registrar := newRegistrar(o, log)
 	if registrar.portIsTaken() {
 		log.Error("the program is not started", "error", fmt.Errorf("port %d is answered before %s was started", o.Port, o.Command[0]))
 		return startFailed
 	}
+	// The program's lifeline hangs on this thread.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	command := exec.Command(o.Command[0], o.Command[1:]...)
 	command.Stdin, command.Stdout, command.Stderr = os.Stdin, stdout, stderr
+	command.SysProcAttr = lifeline()
 	if err := command.Start(); err != nil {
 		log.Error("the program cannot be started", "error", err)
 		return startFailed

@@ -1,14 +1,18 @@
 package agent
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"os"
+	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -301,4 +305,32 @@ func TestTheOwnAddressIsThatTowardsDiscovery(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, netip.MustParseAddr("127.0.0.1"), ip)
 	}
+}
+
+func TestAProgramEndsWithAnAgentThatIsKilled(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux tells a program that its parent died")
+	}
+	e := &events{}
+	d := newDiscovery(t, e, http.StatusOK)
+	const port = "1" // on which nobody listens, and the program neither
+	t.Setenv(programPort, port)
+	output, ours, err := os.Pipe()
+	require.NoError(t, err)
+	defer output.Close()
+	agent := exec.Command(os.Args[0], "run", "--service", "users", "--port", port, "--discovery", d.URL, "--", os.Args[0], "wait")
+	agent.Stdout = ours
+	require.NoError(t, agent.Start())
+	require.NoError(t, ours.Close())
+
+	require.NoError(t, output.SetReadDeadline(time.Now().Add(10*time.Second)))
+	said := bufio.NewReader(output)
+	line, err := said.ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "started\n", line)
+	require.NoError(t, agent.Process.Kill())
+	require.Error(t, agent.Wait())
+	rest, err := io.ReadAll(said) // to its end, which is the program's
+	require.NoError(t, err)
+	require.Equal(t, "terminated\n", string(rest))
 }

@@ -25,8 +25,9 @@ const usage = `discovery-agent runs a program and keeps it registered while it l
 It registers the program when its port answers, beats, and at SIGTERM or SIGINT
 deregisters it, waits for --drain, and only then passes the signal on. It ends
 when the program does, with its exit code. If it is killed, the beats end, and
-discovery drops the program after --ttl. A program whose port is answered before
-it was started is not started, with exit code 127.
+discovery drops the program after --ttl; Linux sends the program a SIGTERM. A
+program whose port is answered before it was started is not started, with exit
+code 127.
 
 Flags of run:
 

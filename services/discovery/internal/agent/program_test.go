@@ -12,11 +12,15 @@ import (
 	"github.com/weirproxy/weir/internal/servicetest"
 )
 
-// programPort is set for the test binary to be the program that an agent runs.
+// programPort is set for the test binary to be the program that an agent runs,
+// or, with the arguments of one, the agent.
 const programPort = "AGENT_TEST_PROGRAM_PORT"
 
 func TestMain(m *testing.M) {
 	if port := os.Getenv(programPort); port != "" {
+		if os.Args[1] == "run" {
+			os.Exit(Main(os.Args[1:], "test"))
+		}
 		program(port, os.Args[1:])
 	}
 	servicetest.Main(m)
