@@ -7,12 +7,14 @@
 programs='echo-1 echo-2 echo-3 proxy ratelimit discovery'
 
 # look_up PID: sets started to the time when that process was started, in the
-# kernel's ticks, or to nothing where nobody says so.
+# kernel's ticks, to "ended" if it only waits for its parent to take note of its
+# end, or to nothing where nobody says so.
 look_up() {
   local stat=
   { read -r stat <"/proc/$1/stat"; } 2>/dev/null || true
   set -- ${stat##*) } # the name, in parentheses, may hold anything
   started=${20-}
+  [ "${1-}" != Z ] || started=ended
 }
 
 # remember NAME PID: takes down a program that was just started.
