@@ -38,8 +38,18 @@ func (w *Writer) WriteRequest(m *message.Request) {
 	b = append(b, " HTTP/1.1\r\nhost: "...)
 	b = append(b, m.Authority...)
 	b = append(b, "\r\n"...)
-	b = w.appendFields(b, &m.Headers, m.BodyLength, m.BodyLength != 0)
+	b = w.appendFields(b, &m.Headers, m.BodyLength, m.BodyLength != 0 || mayHaveBody(m.Method))
 	w.buf = append(b, "\r\n"...)
+}
+
+// mayHaveBody says whether a request of that method without a body says so
+// (RFC 9110 §8.6), for servers that would miss it.
+func mayHaveBody(method []byte) bool {
+	switch string(method) {
+	case "GET", "HEAD", "DELETE", "TRACE", "CONNECT":
+		return false
+	}
+	return true
 }
 
 // WriteResponse gathers the head of m for a client, with "connection: close"
