@@ -362,6 +362,8 @@ func TestMalformedRequestsAreRefusedAndTheConnectionClosed(t *testing.T) {
 			require.True(t, response.Close)
 			client.closed()
 			require.EqualValues(t, i+1, p.stat("http.test.downstream_cx_protocol_error"))
+			require.EqualValues(t, i+1, p.stat("http.test.downstream_rq_completed"))
+			require.EqualValues(t, i+1, p.stat("http.test.downstream_rq_total"))
 		})
 	}
 }

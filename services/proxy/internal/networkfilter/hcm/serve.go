@@ -126,6 +126,10 @@ func (c *connection) serveRequest() bool {
 	if !c.await() {
 		return false
 	}
+	// From its first byte on, so that what is refused counts as well.
+	m.stats.requestsTotal.Inc()
+	m.stats.requestsActive.Add(1)
+	defer m.stats.requestsActive.Add(-1)
 	s.Reset()
 	keepAlive, err := c.reader.ReadRequest(&s.Request)
 	if err != nil {
@@ -136,9 +140,6 @@ func (c *connection) serveRequest() bool {
 	if s.Request.Body != nil { // else nothing is read before the next request
 		c.reads.Extend(s.Start, s.IdleTimeout)
 	}
-	m.stats.requestsTotal.Inc()
-	m.stats.requestsActive.Add(1)
-	defer m.stats.requestsActive.Add(-1)
 	if err := m.prepare(s, c.peer); err != nil {
 		return c.refuse(err, string(s.Request.Method) == "HEAD")
 	}
