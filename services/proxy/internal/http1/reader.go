@@ -67,6 +67,12 @@ func (r *Reader) head() ([]byte, error) {
 	// A client may send an empty line between two messages (RFC 9112 §2.2).
 	scanned, blank := 0, false
 	for {
+		if scanned == 0 && r.Buffered() {
+			// Whoever begins otherwise speaks another protocol, and may wait for us.
+			if c := r.buf[r.start]; !tchar[c] && c != '\r' && c != '\n' {
+				return nil, malformed("character %#02x at the start of a message", c)
+			}
+		}
 		line := bytes.IndexByte(r.buf[r.start+scanned:r.end], '\n')
 		if line < 0 {
 			scannedTo := r.end - r.start

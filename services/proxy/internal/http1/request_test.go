@@ -57,7 +57,7 @@ func TestRequestIsRefused(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		// The request line.
 		{"a word alone", "GET\n\n", "400 a request line that is not method, target and version"},
-		{"no method", " / HTTP/1.1\n\n", "400 a request line that is not method, target and version"},
+		{"no method", " / HTTP/1.1\n\n", "400 character 0x20 at the start of a message"},
 		{"no target", "GET HTTP/1.1\nHost: a\n\n", "400 a request line that is not method, target and version"},
 		{"two spaces before the target", "GET  /" + rest, "400 character 0x20 in the request target"},
 		{"two spaces behind the target", "GET / " + rest, "400 character 0x20 in the request target"},
@@ -78,6 +78,7 @@ func TestRequestIsRefused(t *testing.T) {
 		{"two empty lines before", "\n\nGET /" + rest, "400 empty lines before the start line"},
 		{"CR within the line", "GET /\rX" + rest, "400 CR within the request line"},
 		{"CR behind the version", "GET / HTTP/1.1\r\nHost: a\n\n", "400 CR within the request line"},
+		{"a TLS handshake, without a line's end", "\x16\x03\x01\x00", "400 character 0x16 at the start of a message"},
 
 		// The version.
 		{"HTTP/0.9", "GET /\n\n", "426 no version"},

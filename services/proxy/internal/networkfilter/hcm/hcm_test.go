@@ -340,6 +340,7 @@ func TestMalformedRequestsAreRefusedAndTheConnectionClosed(t *testing.T) {
 		text          string
 	}{
 		{"no request line", "hello\r\n\r\n", 400, "a request line that is not method, target and version"},
+		{"a TLS handshake", "\x16\x03\x01\x02\x00\x01", 400, "character 0x16 at the start of a message"},
 		{"HTTP/1.0", "GET / HTTP/1.0\r\nHost: a\r\n\r\n", 426, "version HTTP/1.0"},
 		{"bare LF", "GET / HTTP/1.1\nHost: a\n\n", 400, "a line that ends in LF without CR"},
 		{"no host", "GET / HTTP/1.1\r\n\r\n", 400, "0 host fields"},
