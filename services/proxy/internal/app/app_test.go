@@ -115,6 +115,38 @@ func TestEveryFaultOfAConfigurationIsToldAtOnceWithItsPlace(t *testing.T) {
 	servicetest.Golden(t, "testdata/broken.txt", []byte(err.Error()+"\n"))
 }
 
+// TestWhatFollowsFromAFaultIsNoFault has one fault in each configuration, for
+// which others miss something.
+func TestWhatFollowsFromAFaultIsNoFault(t *testing.T) {
+	const static = "type: STATIC, load_assignment: {cluster_name: plane}"
+	const options = `typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {"@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {%s}}}}`
+	const cluster = `{name: plane, ` + static + `, ` + options + `}`
+	const ads = `
+node: {id: a, cluster: b}
+dynamic_resources: {ads_config: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: plane}}]}}
+`
+	good := fmt.Sprintf(cluster, "")
+	for name, c := range map[string]struct{ config, want string }{
+		"none":                    {"static_resources: {clusters: [" + good + "]}", ""},
+		"a cluster twice":         {"static_resources: {clusters: [" + good + ", {name: plane, " + static + "}]}", `static_resources.clusters[1].name: cluster "plane" is there twice`},
+		"the options are refused": {"static_resources: {clusters: [" + fmt.Sprintf(cluster, "x: 1") + "]}", "unknown field"},
+		"a key twice":             {"static_resources: {}\nstatic_resources: {clusters: [" + good + "]}", `duplicate key "static_resources"`},
+		"no list of clusters":     {"static_resources: {clusters: x}", `static_resources.clusters: want a list, got "x"`},
+		"no cluster":              {"static_resources: {clusters: [x]}", "static_resources.clusters[0]: want the fields"},
+		"the name is no text":     {"static_resources: {clusters: [{name: {}, " + static + "}]}", "static_resources.clusters[0].name: want"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := app.Validate(app.Options{ConfigYAML: ads + c.config, LogLevel: "info"})
+			if c.want == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, c.want)
+			require.NotContains(t, err.Error(), "\n")
+		})
+	}
+}
+
 func TestGoodConfigurationIsValid(t *testing.T) {
 	require.NoError(t, app.Validate(app.Options{ConfigPath: "testdata/good.yaml", LogLevel: "info"}))
 }

@@ -50,13 +50,10 @@ func configure(o Options, log *slog.Logger, services func(names []string)) (*con
 		return nil, err
 	}
 	c := &configuration{boot: boot, registry: stats.NewRegistry()}
-	static := staticClusters{}
+	static := newStaticClusters(report)
 	for _, entry := range boot.Clusters {
 		config := cluster.Parse(entry.Message, entry.At, builtin.LoadBalancers(), report)
-		if static[config.Name] != nil {
-			report.Add(entry.At.Field("name"), "cluster %q is there twice", config.Name)
-		}
-		static[config.Name] = config
+		static.add(config, entry.At, report)
 		c.static = append(c.static, config)
 	}
 	if boot.ADS != nil {
@@ -69,7 +66,7 @@ func configure(o Options, log *slog.Logger, services func(names []string)) (*con
 	c.limits = rlsclient.New(c.clusters, log)
 	filters := builtin.NetworkFilters(builtin.Dependencies{
 		Clusters: c.clusters, RateLimits: c.limits, Stats: c.registry,
-		StaticCluster:    func(name string) *cluster.Config { return static[name] },
+		StaticCluster:    static.get,
 		CheckGRPCCluster: static.checkGRPC,
 	})
 	names := map[string]bool{}
@@ -100,25 +97,58 @@ func load(o Options, schema *strict.Schema) (*bootstrap.Bootstrap, *strict.Repor
 	return boot, report, nil
 }
 
-// staticClusters are the clusters of the bootstrap by name.
-type staticClusters map[string]*cluster.Config
+// staticClusters are the clusters of the bootstrap by name. What could not be
+// read of them is a fault of its own, and what others miss for that is none.
+type staticClusters struct {
+	byName map[string]*cluster.Config
+	// unread says that there may be more of them.
+	unread bool
+	// unclear are those of which it is not known whether they speak HTTP/2.
+	unclear map[string]bool
+}
+
+func newStaticClusters(report *strict.Report) *staticClusters {
+	return &staticClusters{
+		byName: map[string]*cluster.Config{}, unclear: map[string]bool{},
+		unread: report.Missing("static_resources.clusters"),
+	}
+}
+
+// add takes in a cluster that stands at the path at.
+func (s *staticClusters) add(config *cluster.Config, at strict.Path, report *strict.Report) {
+	if s.byName[config.Name] != nil {
+		report.Add(at.Field("name"), "cluster %q is there twice", config.Name)
+		return
+	}
+	s.byName[config.Name] = config
+	s.unread = s.unread || config.Name == ""
+	s.unclear[config.Name] = !report.Whole(at.Field("typed_extension_protocol_options"))
+}
+
+// get is the cluster of that name, nil if there is none.
+func (s *staticClusters) get(name string) *cluster.Config {
+	if config := s.byName[name]; config != nil || !s.unread {
+		return config
+	}
+	return &cluster.Config{Name: name}
+}
 
 // checkGRPC holds a cluster to what gRPC needs: it is in the bootstrap, as
 // Envoy wants it too, and speaks HTTP/2.
-func (s staticClusters) checkGRPC(name string, at strict.Path, report *strict.Report) {
-	switch config := s[name]; {
-	case config == nil:
+func (s *staticClusters) checkGRPC(name string, at strict.Path, report *strict.Report) {
+	switch config := s.byName[name]; {
+	case config == nil && !s.unread:
 		report.Add(at, "unknown cluster %q: the cluster of a gRPC service must be in the bootstrap", name)
-	case !config.HTTP2:
+	case config != nil && !config.HTTP2 && !s.unclear[name]:
 		report.Add(at, "cluster %q needs http2_protocol_options in its typed_extension_protocol_options, since gRPC is HTTP/2", name)
 	}
 }
 
 // checkADS holds the control plane's cluster to what is needed to reach it
 // before there is any xDS.
-func (s staticClusters) checkADS(ads *bootstrap.ADS, report *strict.Report) {
+func (s *staticClusters) checkADS(ads *bootstrap.ADS, report *strict.Report) {
 	s.checkGRPC(ads.Cluster, ads.At, report)
-	if config := s[ads.Cluster]; config != nil && config.ServiceName != "" {
+	if config := s.byName[ads.Cluster]; config != nil && config.ServiceName != "" {
 		report.Add(ads.At, "cluster %q is of type EDS: the control plane's cluster must be STATIC", ads.Cluster)
 	}
 }

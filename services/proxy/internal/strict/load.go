@@ -115,6 +115,9 @@ var plainTags = []string{"!!str", "!!int", "!!float", "!!bool", "!!null", "!!map
 func (l *loader) entries(n *yaml.Node, at Path) []entry {
 	return l.source.entries(n, func(n *yaml.Node, text string) {
 		l.report.faults = append(l.report.faults, Fault{File: l.source.file, Line: n.Line, Column: n.Column, Path: at, Text: text})
+		if n.Kind == yaml.ScalarNode { // a key
+			l.report.leaveOut(at.Field(n.Value))
+		}
 	})
 }
 

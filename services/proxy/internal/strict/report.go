@@ -50,6 +50,9 @@ type Report struct {
 	// settled are the paths of values that could not be read or are not
 	// supported.
 	settled map[Path]bool
+	// partly are the paths of values of which a part was left out as they were
+	// read, such as the second of two equal keys.
+	partly map[Path]bool
 }
 
 // Add notes a fault of the value at path. Where the configuration came from a
@@ -90,6 +93,44 @@ func (r *Report) isSettled(path Path) bool {
 		}
 	}
 	return r.settled[path] || r.settled[""]
+}
+
+// leaveOut notes that the value at path is not all that was written.
+func (r *Report) leaveOut(path Path) {
+	if r.partly == nil {
+		r.partly = map[Path]bool{}
+	}
+	r.partly[path] = true
+}
+
+// Missing says whether the value at path is not, or not all, that was written:
+// it, or what it lies in, was refused as it was read. Who looks for something in
+// such a value and does not find it has found no fault of its own.
+func (r *Report) Missing(path Path) bool {
+	for at := range r.partly {
+		if within(path, at) {
+			return true
+		}
+	}
+	return r.isSettled(path)
+}
+
+// Whole says whether the value at path is not Missing, and nothing in it is.
+func (r *Report) Whole(path Path) bool {
+	for _, refused := range []map[Path]bool{r.settled, r.partly} {
+		for at := range refused {
+			if within(at, path) {
+				return false
+			}
+		}
+	}
+	return !r.Missing(path)
+}
+
+// within says whether path leads to the value at outer or into it.
+func within(path, outer Path) bool {
+	rest, ok := strings.CutPrefix(string(path), string(outer))
+	return ok && (rest == "" || outer == "" || rest[0] == '.' || rest[0] == '[')
 }
 
 // Faults is what was found, sorted by file, position and path. The slice is
