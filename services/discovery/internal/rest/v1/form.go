@@ -43,7 +43,11 @@ type terms struct {
 	autoIPRanges []netip.Prefix
 }
 
-// readForm reads a form-encoded body. The error is a *refusal.
+// fields are the fields of forms that mean something; others are ignored.
+var fields = []string{"auto_ip", "ip", "load_balancing_weight", "port", "revision", "service_repo_name", "tags", "ttl"}
+
+// readForm reads a form-encoded body, in which no field that means something is
+// twice. The error is a *refusal.
 func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 	if given := r.Header.Get("Content-Type"); given != "" {
 		if media, _, err := mime.ParseMediaType(given); err != nil || media != "application/x-www-form-urlencoded" {
@@ -62,7 +66,13 @@ func readForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 	if err != nil {
 		return nil, &refusal{http.StatusBadRequest, fmt.Sprintf("read the form: %v", err)}
 	}
-	return form, nil
+	var f faults
+	for _, name := range fields {
+		if n := len(form[name]); n > 1 {
+			f.add("%s: there %d times", name, n)
+		}
+	}
+	return form, f.refusal()
 }
 
 // readHost makes a host of a registration's form. forwardedFor is the request's

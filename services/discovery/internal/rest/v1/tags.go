@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
@@ -41,6 +42,11 @@ func readTags(text string, faults *faults) registry.Tags {
 		faults.add("tags: not a JSON object: null")
 		return registry.Tags{}
 	}
+	if members(text) != len(values) {
+		for _, name := range repeated(text) {
+			faults.add("tags: %q is there twice", name)
+		}
+	}
 	tags := registry.Tags{
 		Zone:       takeText(values, tagZone, faults),
 		Region:     takeText(values, tagRegion, faults),
@@ -58,6 +64,44 @@ func readTags(text string, faults *faults) registry.Tags {
 		tags.Other = values
 	}
 	return tags
+}
+
+// members counts the members of a JSON object, which must be one. Of those with
+// one name, Unmarshal keeps the last alone.
+func members(object string) int {
+	count, depth, quoted := 0, 0, false
+	for i := 0; i < len(object); i++ {
+		switch c := object[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			depth++
+		case c == '}' || c == ']':
+			depth--
+		case c == ':' && depth == 1:
+			count++
+		}
+	}
+	return count
+}
+
+// repeated are the names that a JSON object has more than once, in order.
+func repeated(object string) []string {
+	decoder := json.NewDecoder(strings.NewReader(object))
+	_, err := decoder.Token() // the brace; nothing fails here, since the object was read before
+	times := map[string]int{}
+	for err == nil && decoder.More() {
+		var name json.Token
+		if name, err = decoder.Token(); err == nil {
+			times[fmt.Sprint(name)]++
+			err = decoder.Decode(new(json.RawMessage))
+		}
+	}
+	maps.DeleteFunc(times, func(_ string, n int) bool { return n == 1 })
+	return slices.Sorted(maps.Keys(times))
 }
 
 // take removes a tag from values; a tag of null counts as not given.

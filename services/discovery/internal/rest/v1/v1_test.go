@@ -317,6 +317,9 @@ func TestWhatIsWrongIsRefusedWithItsReason(t *testing.T) {
 		"a ttl of text":         {form("ttl", "soon"), `ttl: "soon" is not an integer from 1 to 3600, in seconds`},
 		"a ttl of 0":            {form("ttl", "0"), `ttl: "0" is not an integer from 1 to 3600, in seconds`},
 		"a ttl too long":        {form("ttl", "3601"), `ttl: "3601" is not an integer from 1 to 3600, in seconds`},
+		"fields given twice":    {url.Values{"ip": {"10.0.0.1", "10.0.0.1"}, "ttl": {"1", "2", "3"}}, `ip: there 2 times; ttl: there 3 times`},
+		"tags given twice": {form("tags", `{`+fine+`,"az":"eu-2","a:b":{"x":":","x":1},"\u0061:b":["\\\":",{}],"c":":"}`),
+			`tags: "a:b" is there twice; tags: "az" is there twice`},
 		"everything, said at once": {url.Values{"port": {"x"}, "ttl": {"x"}, "tags": {`{"az":1}`}},
 			`ip: missing; port: "x" is not an integer from 1 to 65535; revision: missing; tags.az: 1 is not a string; ` +
 				`tags.region: missing; tags.instance_id: missing; ttl: "x" is not an integer from 1 to 3600, in seconds`},
@@ -332,6 +335,14 @@ func TestWhatIsWrongIsRefusedWithItsReason(t *testing.T) {
 			require.Len(t, listed(t, h, "users"), 1, "what was there is still there, and nothing else")
 		})
 	}
+}
+
+func TestFieldsThatMeanNothingAreIgnored(t *testing.T) {
+	h := loadedHandler(t)
+	w := call(h, "POST", "/v1/registration/users", url.Values{
+		"ip": {"10.0.0.1"}, "port": {"80"}, "revision": {"r"}, "tl": {"5", "6"}, "tags": {`{"az":"a","region":"r","instance_id":"i","x":{"y":1,"y":2}}`},
+	})
+	require.Equal(t, 200, w.Code, w.Body)
 }
 
 func TestAServiceNameThatReadersCouldNotTakeIsRefused(t *testing.T) {
