@@ -156,6 +156,9 @@ func (t *terms) forwardedIP(forwardedFor string, f *faults) netip.Addr {
 	return netip.Addr{}
 }
 
+// broadcast is every host of a network at once (RFC 919 §7).
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
 // readAddress reads an IPv4 or IPv6 address that one host can have.
 func readAddress(text string) (netip.Addr, error) {
 	ip, err := netip.ParseAddr(text)
@@ -166,7 +169,7 @@ func readAddress(text string) (netip.Addr, error) {
 	if ip.Zone() != "" {
 		return netip.Addr{}, fmt.Errorf("%q has a zone, which means nothing to others", text)
 	}
-	if ip.IsUnspecified() || ip.IsMulticast() {
+	if ip.IsUnspecified() || ip.IsMulticast() || ip == broadcast {
 		return netip.Addr{}, fmt.Errorf("%q is not the address of a host", text)
 	}
 	return ip, nil

@@ -292,6 +292,7 @@ func TestWhatIsWrongIsRefusedWithItsReason(t *testing.T) {
 		"an ip that is none":    {form("ip", "10.0.0.256"), `ip: "10.0.0.256" is not an IPv4 or IPv6 address`},
 		"an ip with a zone":     {form("ip", "fe80::1%eth0"), `ip: "fe80::1%eth0" has a zone, which means nothing to others`},
 		"no host's address":     {form("ip", "0.0.0.0"), `ip: "0.0.0.0" is not the address of a host`},
+		"everybody's address":   {form("ip", "255.255.255.255"), `ip: "255.255.255.255" is not the address of a host`},
 		"a group's address":     {form("ip", "224.0.0.1"), `ip: "224.0.0.1" is not the address of a host`},
 		"no port":               {form("port", "-"), `port: missing`},
 		"a port of text":        {form("port", "abc"), `port: "abc" is not an integer from 1 to 65535`},
