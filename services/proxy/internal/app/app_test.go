@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -192,6 +193,23 @@ func TestCommandLine(t *testing.T) {
 			} else {
 				require.ErrorContains(t, err, c.fails)
 			}
+		})
+	}
+}
+
+func TestTheEndNeedNotWaitForABootstrapThatDoesNotCome(t *testing.T) {
+	for name, args := range map[string][]string{"serve": nil, "validate": {"--mode", "validate"}, "healthcheck": {"healthcheck"}} {
+		t.Run(name, func(t *testing.T) {
+			pipe := filepath.Join(t.TempDir(), "pipe")
+			require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+			run, err := app.Command(append(args, "-c", pipe), "v1", io.Discard, io.Discard)
+			require.NoError(t, err)
+			ctx, end := context.WithCancel(t.Context())
+			end()
+			require.EqualError(t, run(ctx), "told to end before the bootstrap was read")
+			writer, err := os.OpenFile(pipe, os.O_WRONLY, 0) // which lets the reader go
+			require.NoError(t, err)
+			require.NoError(t, writer.Close())
 		})
 	}
 }

@@ -85,8 +85,8 @@ func Command(args []string, version string, stdout, stderr io.Writer) (run func(
 	case o.ConfigPath == "" && o.ConfigYAML == "":
 		return nil, errors.New("no bootstrap: give one with -c FILE; --help lists the flags")
 	case *mode == "validate":
-		return func(context.Context) error {
-			if err := Validate(o); err != nil {
+		return func(ctx context.Context) error {
+			if _, err := untilEnd(ctx, func() (any, error) { return nil, Validate(o) }); err != nil {
 				return err
 			}
 			fmt.Fprintln(stdout, "configuration OK")
@@ -97,12 +97,33 @@ func Command(args []string, version string, stdout, stderr io.Writer) (run func(
 	}
 	return func(ctx context.Context) error {
 		tuneGC()
-		a, err := New(o)
+		a, err := untilEnd(ctx, func() (*App, error) { return New(o) })
 		if err != nil {
 			return err
 		}
 		return a.Run(ctx)
 	}, nil
+}
+
+// untilEnd is what begin returns, or an error as soon as ctx ends: begin reads
+// the bootstrap, perhaps from a pipe to which nobody writes.
+func untilEnd[T any](ctx context.Context, begin func() (T, error)) (T, error) {
+	var result T
+	var err error
+	done := make(chan struct{})
+	// Ends with begin. It is not waited for if ctx ends before, since the process
+	// then does too.
+	go func() {
+		defer close(done)
+		result, err = begin()
+	}()
+	select {
+	case <-done:
+		return result, err
+	case <-ctx.Done():
+		var none T
+		return none, errors.New("told to end before the bootstrap was read")
+	}
 }
 
 // tuneGC lets the heap grow to five times what is live before a collection,
@@ -119,7 +140,9 @@ const defaultAdmin = "127.0.0.1:9901"
 // healthcheck asks the admin listener that the bootstrap names.
 func healthcheck(ctx context.Context, o Options, address string) error {
 	if o.ConfigPath != "" || o.ConfigYAML != "" {
-		c, err := configure(o, slog.New(slog.DiscardHandler), func([]string) {})
+		c, err := untilEnd(ctx, func() (*configuration, error) {
+			return configure(o, slog.New(slog.DiscardHandler), func([]string) {})
+		})
 		if err != nil {
 			return err
 		}
