@@ -176,6 +176,9 @@ func kindName(fd protoreflect.FieldDescriptor) string {
 	return fd.Kind().String()
 }
 
+// seconds matches the form of a Duration.
+var seconds = regexp.MustCompile(`^-?[0-9]+(\.[0-9]{1,9})?s$`)
+
 // wellKnown fills one of protobuf's own messages, which have forms of their
 // own in JSON.
 func (l *loader) wellKnown(n *yaml.Node, m protoreflect.Message, at Path) bool {
@@ -199,7 +202,10 @@ func (l *loader) wellKnown(n *yaml.Node, m protoreflect.Message, at Path) bool {
 		text, _ := json.Marshal(n.Value)
 		if err := protojson.Unmarshal(text, m.Interface()); err != nil {
 			hint := ""
-			if name.Name() == "Duration" {
+			switch {
+			case name.Name() == "Duration" && seconds.MatchString(n.Value):
+				return l.fault(n, at, "%s is out of range: a Duration is at most 315576000000s, some 10,000 years", quote(n.Value))
+			case name.Name() == "Duration":
 				hint = `: want seconds, as in "0.25s"`
 			}
 			return l.fault(n, at, "%s is not a %s%s", quote(n.Value), name.Name(), hint)
