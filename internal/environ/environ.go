@@ -33,22 +33,52 @@ func Load(settings any) error {
 	return errors.Join(errs...)
 }
 
-// load fills one field, by way of a struct that has no other: envconfig stops
-// at the first fault.
+// load fills one field.
 func load(f reflect.StructField, v reflect.Value) error {
 	name := f.Tag.Get("envconfig")
 	value := os.Getenv(name)
 	tag := f.Tag
 	if value == "" && f.Type.Kind() != reflect.String {
-		// No variable has such a name, so that the default is taken.
-		tag = reflect.StructTag(fmt.Sprintf(`envconfig:"%s=" default:%q`, name, f.Tag.Get("default")))
+		tag = defaultTag(name, f.Tag.Get("default"))
 	}
-	alone := reflect.New(reflect.StructOf([]reflect.StructField{{Name: f.Name, Type: f.Type, Tag: tag}}))
-	if err := envconfig.Process("", alone.Interface()); err != nil {
-		return fmt.Errorf("environment variable %s=%q: want %s", name, value, typeName(f.Type))
+	read, err := process(f, tag)
+	if err != nil {
+		err := fmt.Errorf("environment variable %s=%q: want %s", name, value, typeName(f.Type))
+		if wrong := wrongItems(f, value); len(wrong) > 0 {
+			err = fmt.Errorf("%w: %s", err, strings.Join(wrong, "; "))
+		}
+		return err
 	}
-	v.Set(alone.Elem().Field(0))
+	v.Set(read)
 	return nil
+}
+
+// process reads one field, by way of a struct that has no other: envconfig stops
+// at the first fault.
+func process(f reflect.StructField, tag reflect.StructTag) (reflect.Value, error) {
+	alone := reflect.New(reflect.StructOf([]reflect.StructField{{Name: f.Name, Type: f.Type, Tag: tag}}))
+	err := envconfig.Process("", alone.Interface())
+	return alone.Elem().Field(0), err
+}
+
+// defaultTag has a field take value whatever the environment is: no variable has
+// such a name.
+func defaultTag(name, value string) reflect.StructTag {
+	return reflect.StructTag(fmt.Sprintf(`envconfig:"%s=" default:%q`, name, value))
+}
+
+// wrongItems says what is wrong with each item of a list, and names it.
+func wrongItems(f reflect.StructField, list string) (wrong []string) {
+	if kind := f.Type.Kind(); kind != reflect.Slice && kind != reflect.Map {
+		return nil
+	}
+	for item := range strings.SplitSeq(list, ",") {
+		_, err := process(f, defaultTag(f.Tag.Get("envconfig"), item))
+		if fault, ok := errors.AsType[*envconfig.ParseError](err); ok {
+			wrong = append(wrong, fault.Err.Error())
+		}
+	}
+	return wrong
 }
 
 // fields yields the settings among the fields of a struct in their order;

@@ -1,6 +1,7 @@
 package environ
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +48,7 @@ func TestLoad(t *testing.T) {
 		"MILL_STREAMS":     {"many", `environment variable MILL_STREAMS="many": want integer`},
 		"MILL_DRAIN_GRACE": {"5", `environment variable MILL_DRAIN_GRACE="5": want duration`},
 		"MILL_QUIET":       {"perhaps", `environment variable MILL_QUIET="perhaps": want true or false`},
+		"MILL_TAGS":        {"a:b,c,d:e,f", `environment variable MILL_TAGS="a:b,c,d:e,f": want k:v,… list: invalid map item: "c"; invalid map item: "f"`},
 		"PORT":             {"65536", `environment variable PORT="65536": want integer`},
 	} {
 		t.Run("refuses_a_wrong_"+variable+"_by_name_and_value", func(t *testing.T) {
@@ -63,6 +65,15 @@ func TestLoadNamesEveryBadVariable(t *testing.T) {
 	var s settings
 	require.EqualError(t, Load(&s), "environment variable MILL_STREAMS=\"many\": want integer\n"+
 		"environment variable MILL_QUIET=\"perhaps\": want true or false")
+}
+
+func TestLoadNamesTheWrongItemsOfAList(t *testing.T) {
+	t.Setenv("MILL_NETWORKS", "foo,10.0.0.0/8,1.2.3.4/99")
+	var s struct {
+		Networks []netip.Prefix `envconfig:"MILL_NETWORKS" default:"10.0.0.0/8"`
+	}
+	require.EqualError(t, Load(&s), `environment variable MILL_NETWORKS="foo,10.0.0.0/8,1.2.3.4/99": want comma list: `+
+		`netip.ParsePrefix("foo"): no '/'; netip.ParsePrefix("1.2.3.4/99"): prefix length out of range`)
 }
 
 func TestLoadTakesAnEmptyVariableForUnset(t *testing.T) {
