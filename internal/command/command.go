@@ -67,7 +67,10 @@ func Main[Settings any](spec Spec[Settings], args []string, version string) int 
 	readyFile := flags.String("ready-file", "", "")
 	showVersion := flags.Bool("version", false, "")
 	err := flags.Parse(args)
-	check := flags.NArg() == 1 && flags.Arg(0) == "healthcheck"
+	check, rest := flags.Arg(0) == "healthcheck", flags.Args()
+	if check {
+		rest = rest[1:]
+	}
 	var settings Settings
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -80,8 +83,8 @@ func Main[Settings any](spec Spec[Settings], args []string, version string) int 
 	case *showVersion:
 		fmt.Println(spec.Name, daemon.Version(version))
 		return 0
-	case flags.NArg() > 0 && !check:
-		fmt.Fprintf(os.Stderr, "%s: unknown argument %q; --help shows what there is\n", spec.Name, flags.Arg(0))
+	case len(rest) > 0:
+		fmt.Fprintf(os.Stderr, "%s: unknown argument %q; --help shows what there is\n", spec.Name, rest[0])
 		return 2
 	}
 	return daemon.Main(spec.Name, func(ctx context.Context) error {

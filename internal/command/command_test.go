@@ -78,6 +78,7 @@ func TestCommandLine(t *testing.T) {
 		"version":             {[]string{"--version"}, 0, "mill v1.2.3"},
 		"an unknown flag":     {[]string{"--grind"}, 2, "flag provided but not defined: -grind; --help shows what there is"},
 		"an unknown argument": {[]string{"grind"}, 2, `unknown argument "grind"`},
+		"more arguments":      {[]string{"healthcheck", "wheat"}, 2, `unknown argument "wheat"`},
 		"healthcheck of none": {[]string{"healthcheck"}, 1, "connection refused"},
 	} {
 		t.Run(name, func(t *testing.T) {
