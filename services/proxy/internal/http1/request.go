@@ -83,7 +83,7 @@ func requestLine(m *message.Request, line []byte) (target []byte, err error) {
 		return nil, malformed("an empty request target")
 	}
 	for _, c := range target {
-		if c <= ' ' || c == 0x7f {
+		if c <= ' ' || c >= 0x7f {
 			return nil, malformed("character %#02x in the request target", c)
 		}
 		if c == '#' {
