@@ -55,7 +55,8 @@ func (r *Reader) ReadRequest(m *message.Request) (keepAlive bool, err error) {
 		m.BodyLength = 0
 	}
 	m.Body = r.body.begin(r, m.BodyLength, f.chunked)
-	return !f.closes, nil
+	// What follows a CONNECT may be meant for a tunnel that is not there.
+	return !f.closes && string(m.Method) != "CONNECT", nil
 }
 
 // requestLine parses "METHOD SP target SP HTTP/1.1" (RFC 9112 §3).

@@ -25,7 +25,7 @@ func TestRequestIsRead(t *testing.T) {
 		{"the absolute form in capitals", "GET HTTPS://b/c HTTP/1.1\nHost: a\n\n", "GET /c host=b\n"},
 		{"the absolute form without a path", "GET http://b HTTP/1.1\nHost: a\n\n", "GET / host=b\n"},
 		{"the absolute form with a query alone", "GET http://b?c HTTP/1.1\nHost: a\n\n", "GET /?c host=b\n"},
-		{"the authority form", "CONNECT b:443 HTTP/1.1\nHost: a\n\n", "CONNECT  host=b:443\n"},
+		{"the authority form", "CONNECT b:443 HTTP/1.1\nHost: a\n\n", "close: CONNECT  host=b:443\n"},
 		{"an IPv6 host", "GET / HTTP/1.1\nHost: [::1]:80\n\n", "GET / host=[::1]:80\n"},
 		{"a port left empty", "GET / HTTP/1.1\nHost: a:\n\n", "GET / host=a:\n"},
 		{"the last port", "GET / HTTP/1.1\nHost: a:65535\n\n", "GET / host=a:65535\n"},

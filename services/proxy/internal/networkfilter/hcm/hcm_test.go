@@ -369,6 +369,15 @@ func TestMalformedRequestsAreRefusedAndTheConnectionClosed(t *testing.T) {
 	}
 }
 
+func TestRefusedConnectEndsTheConnection(t *testing.T) {
+	client := start(t, cannedUpstream(t), config{}).dial()
+	client.send("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n" + get)
+	response, _ := client.response("GET")
+	require.Equal(t, http.StatusNotFound, response.StatusCode)
+	require.True(t, response.Close)
+	client.closed()
+}
+
 func TestFieldsThatAResponsesConnectionNamesStayBehind(t *testing.T) {
 	up := newUpstream(t)
 	client := start(t, up.address(), config{}).dial()
