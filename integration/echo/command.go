@@ -56,7 +56,7 @@ func Main(args []string, version string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "echo: unknown argument %q; --help shows what there is\n", flags.Arg(0))
 		return 2
 	case o.version:
-		fmt.Fprintln(stdout, daemon.Version(version))
+		fmt.Fprintln(stdout, "echo", daemon.Version(version))
 		return 0
 	}
 	return daemon.Main("echo", o.run)

@@ -180,7 +180,7 @@ func TestCommandLine(t *testing.T) {
 		code           int
 		stdout, stderr string
 	}{
-		"version":              {[]string{"--version"}, 0, "v1.2.3\n", ""},
+		"version":              {[]string{"--version"}, 0, "echo v1.2.3\n", ""},
 		"help":                 {[]string{"--help"}, 0, "-ready-file path", ""},
 		"an_unknown_argument":  {[]string{"serve"}, 2, "", "echo: unknown argument \"serve\"; --help shows what there is\n"},
 		"an_unknown_flag":      {[]string{"--port", "1"}, 2, "", "echo: flag provided but not defined: -port; --help shows what there is\n"},
