@@ -1,6 +1,7 @@
 package httpfilter
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/weirproxy/weir/services/proxy/internal/message"
@@ -67,8 +68,8 @@ func (r *Run) Exchange(s *stream.Stream) {
 	}
 	r.step.Lock()
 	defer r.step.Unlock()
-	for i := len(r.filters) - 1; i >= 0; i-- {
-		if f, ok := r.filters[i].(ResponseHead); ok {
+	for _, filter := range slices.Backward(r.filters) {
+		if f, ok := filter.(ResponseHead); ok {
 			f.ResponseHead(s)
 		}
 	}
@@ -97,8 +98,8 @@ func (r *Run) requestHeads(s *stream.Stream) *Reply {
 // one's first, since it may still be sending the request and waits for the end
 // of that; then nothing goes on beside the others.
 func (r *Run) End(s *stream.Stream) {
-	for i := len(r.filters) - 1; i >= 0; i-- {
-		if f, ok := r.filters[i].(Done); ok {
+	for _, filter := range slices.Backward(r.filters) {
+		if f, ok := filter.(Done); ok {
 			f.Done(s)
 		}
 	}
