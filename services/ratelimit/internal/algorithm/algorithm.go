@@ -48,6 +48,9 @@ type Algorithm interface {
 	// Apply counts hits at time now. 0 hits only look: the state comes back
 	// as worth as much as before.
 	Apply(limit Limit, state State, hits uint64, now time.Time) (State, Decision)
+	// Refund gives hits back at time now, as many as were counted at most. Its
+	// decision is that of a look afterwards, but never Over.
+	Refund(limit Limit, state State, hits uint64, now time.Time) (State, Decision)
 }
 
 // Counted is an Algorithm whose state within one window is a number that only

@@ -3,44 +3,56 @@ package limiter
 import (
 	"context"
 	"math"
+	"slices"
 	"time"
 
+	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
 )
 
 // scratch is the memory of one Check, pooled.
 type scratch struct {
-	ops     []Op
-	targets []target // beside ops
-	keys    []byte   // the bytes of all ops' keys
+	targets []target // one for each descriptor
+	call    Call
+	ops     []int  // beside call.Ops: the descriptor of each
+	keys    []byte // the bytes of all counters' keys
 }
 
-// target is what becomes of one operation's decision.
+// target is what a descriptor is held to.
 type target struct {
-	status   int // index into Answer.Statuses
-	rate     limits.Rate
-	near     uint64
+	// rule is nil if the descriptor brings an override, meets no rule, or one
+	// that another replaces.
+	rule     *limits.Rule
+	limited  bool // neither unlimited nor without a limit
 	counters *limits.Counters
-	keyEnd   int // where the op's key ends in scratch.keys
+	rate     limits.Rate
+	limit    algorithm.Limit
+	by       algorithm.Algorithm
+	near     uint64
+	keyEnd   int // where the counter's key ends in scratch.keys
+	// known says that the local cache made the decision, spared that the hits
+	// were not counted because another descriptor is over.
+	known, spared bool
+	replaced      bool // another descriptor's rule replaces rule
+	decision      algorithm.Decision
 }
 
 // Check answers req into answer. Its steps:
 //
 //  1. take the rules in force, ErrNoRules if there were none yet; an unknown
 //     domain is not limited;
-//  2. for each descriptor, find its rule and prepare one operation;
-//  3. have the store apply all operations in one call, which may block until
-//     ctx ends;
-//  4. write the statuses and count.
+//  2. for each descriptor, find its limit, and leave out those that another
+//     descriptor's rule replaces;
+//  3. have the local cache decide what it knows to be over;
+//  4. have the store apply the rest in one call, which may block until ctx
+//     ends;
+//  5. write the statuses, count, and put them together.
 //
-// Any other error is the store's; after one, answer means nothing. Check keeps neither
-// req nor answer. Over a store that does not allocate, it does not either.
+// Any other error is the store's, where a rule does not say what to answer
+// without it; after one, answer means nothing. Check keeps neither req nor
+// answer. Over a store that does not allocate, it does not either.
 func (l *Limiter) Check(ctx context.Context, req *Request, answer *Answer) error {
-	answer.Over = false
-	answer.Statuses = answer.Statuses[:0]
-	for range req.Descriptors {
-		answer.Statuses = append(answer.Statuses, Status{})
-	}
+	answer.reset(len(req.Descriptors))
 	rules := l.rules.Load()
 	if rules == nil {
 		return ErrNoRules
@@ -50,67 +62,204 @@ func (l *Limiter) Check(ctx context.Context, req *Request, answer *Answer) error
 		l.stats.domainNotFound.Inc()
 		return nil
 	}
-
 	s := l.scratch.Get().(*scratch)
 	defer l.scratch.Put(s)
-	l.prepare(s, domain, req, answer)
-	if len(s.ops) == 0 {
-		return nil
-	}
-	if err := l.options.Store.Apply(ctx, s.ops, time.Now()); err != nil {
+	s.call.Now = time.Now()
+	l.find(s, domain, req)
+	l.prepare(s, req)
+	if err := l.apply(ctx, s); err != nil {
 		return err
 	}
-	for i := range s.ops {
-		op, t := &s.ops[i], &s.targets[i]
-		answer.Statuses[t.status] = Status{
-			Over:      op.Decision.Over,
-			Limited:   true,
-			Rate:      t.rate,
-			Remaining: op.Decision.Remaining,
-			ResetIn:   op.Decision.ResetIn,
+	for i := range s.targets {
+		l.settle(&s.targets[i], req.Domain, &req.Descriptors[i], &answer.Statuses[i])
+	}
+	l.conclude(s, answer)
+	return nil
+}
+
+// find fills s.targets with what the descriptors are held to.
+func (l *Limiter) find(s *scratch, domain *limits.Domain, req *Request) {
+	s.targets = s.targets[:0]
+	replaces := false
+	for i := range req.Descriptors {
+		d := &req.Descriptors[i]
+		var t target
+		if d.HasOverride {
+			t = target{
+				limited: true, counters: domain.Overrides, rate: d.Override, limit: d.Override.Limit(),
+				by: l.options.Algorithm, near: limits.NearThreshold(d.Override.Requests, l.options.NearLimitRatio),
+			}
+		} else if r := domain.Match(d.Entries); r != nil {
+			t = target{
+				rule: r, limited: !r.Unlimited, counters: r.CountersOf(d.Entries), rate: r.Rate, limit: r.Limit,
+				by: r.Algorithm, near: r.Near,
+			}
+			replaces = replaces || len(r.Replaces) > 0
 		}
-		answer.Over = answer.Over || op.Decision.Over
-		count(t.counters, op, t.near)
+		s.targets = append(s.targets, t)
+	}
+	if replaces {
+		replace(s.targets)
+	}
+}
+
+// replace takes out the limits whose names stand in Replaces of a rule that
+// the same request meets; one that is taken out itself still takes out others.
+// Unlimited rules cannot be taken out.
+func replace(targets []target) {
+	for i := range targets {
+		if t := &targets[i]; t.rule != nil && t.limited && t.rule.Name != "" {
+			t.replaced = slices.ContainsFunc(targets, func(other target) bool {
+				return other.rule != nil && slices.Contains(other.rule.Replaces, t.rule.Name)
+			})
+		}
+	}
+	for i := range targets {
+		if targets[i].replaced {
+			targets[i] = target{}
+		}
+	}
+}
+
+// prepare names the counters, decides what the local cache knows, and fills
+// s.call with the operations on the others.
+func (l *Limiter) prepare(s *scratch, req *Request) {
+	s.keys = s.keys[:0]
+	for i := range s.targets {
+		if t := &s.targets[i]; t.limited {
+			s.keys = l.appendKey(s.keys, t, req.Domain, req.Descriptors[i].Entries)
+			t.keyEnd = len(s.keys)
+		}
+	}
+	// Only now do the keys stay where they are.
+	s.call.Ops, s.ops = s.call.Ops[:0], s.ops[:0]
+	s.call.StopWhenOver = l.options.StopWhenOver
+	start, over := 0, false
+	for i := range s.targets {
+		t, d := &s.targets[i], &req.Descriptors[i]
+		if !t.limited {
+			continue
+		}
+		key := s.keys[start:t.keyEnd:t.keyEnd]
+		start = t.keyEnd
+		if l.options.LocalCache != nil && !d.Refund {
+			if until, known := l.options.LocalCache.Over(key, t.limit.Requests, s.call.Now); known {
+				t.known, over = true, true
+				t.decision = algorithm.Decision{Over: true, After: math.MaxUint64, ResetIn: until.Sub(s.call.Now)}
+				continue
+			}
+		}
+		s.call.Ops = append(s.call.Ops, Op{Key: key, Algorithm: t.by, Limit: t.limit, Hits: d.Hits, Refund: d.Refund})
+		s.ops = append(s.ops, i)
+	}
+	if over && s.call.StopWhenOver {
+		for i := range s.call.Ops {
+			if op := &s.call.Ops[i]; !op.Refund {
+				op.Hits = 0
+				s.targets[s.ops[i]].spared = true
+			}
+		}
+	}
+}
+
+// apply has the store carry out s.call, and notes the decisions. Where the
+// store fails and every rule says what to answer then, that is the decision.
+func (l *Limiter) apply(ctx context.Context, s *scratch) error {
+	if len(s.call.Ops) == 0 {
+		return nil
+	}
+	if err := l.options.Store.Apply(ctx, &s.call); err != nil {
+		return l.withoutStore(ctx, s, err)
+	}
+	anyOver := false
+	for i := range s.call.Ops {
+		anyOver = anyOver || s.call.Ops[i].Decision.Over
+	}
+	for i, of := range s.ops {
+		op, t := &s.call.Ops[i], &s.targets[of]
+		t.decision = op.Decision
+		t.spared = t.spared || s.call.StopWhenOver && anyOver && !op.Decision.Over && !op.Refund
+		if l.options.LocalCache == nil {
+			continue
+		}
+		switch {
+		case op.Refund:
+			l.options.LocalCache.Forget(op.Key)
+		case op.Decision.Over:
+			l.options.LocalCache.Remember(op.Key, op.Decision.After, s.call.Now.Add(op.Decision.ResetIn))
+		}
 	}
 	return nil
 }
 
-// prepare fills s with the operations of req's descriptors. A descriptor that
-// meets an unlimited rule is answered here and needs none.
-func (l *Limiter) prepare(s *scratch, domain *limits.Domain, req *Request, answer *Answer) {
-	s.ops, s.targets, s.keys = s.ops[:0], s.targets[:0], s.keys[:0]
-	for i := range req.Descriptors {
-		d := &req.Descriptors[i]
-		op := Op{Hits: d.Hits}
-		t := target{status: i}
-		if d.HasOverride {
-			op.Algorithm, op.Limit = l.options.Algorithm, d.Override.Limit()
-			t.rate, t.counters = d.Override, domain.Overrides
-			t.near = limits.NearThreshold(d.Override.Requests, l.options.NearLimitRatio)
-		} else {
-			rule := domain.Match(d.Entries)
-			if rule == nil {
-				continue
-			}
-			if rule.Unlimited {
-				rule.Counters.TotalHits.Add(d.Hits)
-				rule.Counters.Within.Add(d.Hits)
-				answer.Statuses[i].Remaining = math.MaxUint32
-				continue
-			}
-			op.Algorithm, op.Limit = rule.Algorithm, rule.Limit
-			t.rate, t.counters, t.near = rule.Rate, rule.Counters, rule.Near
-		}
-		s.keys = appendKey(s.keys, l.options.KeyPrefix, op.Algorithm, op.Limit, req.Domain, d.Entries)
-		t.keyEnd = len(s.keys)
-		s.ops = append(s.ops, op)
-		s.targets = append(s.targets, t)
+// withoutStore decides by the rules' OnStoreError. It returns err where one of
+// them has none, or where nobody waits for an answer any more.
+func (l *Limiter) withoutStore(ctx context.Context, s *scratch, err error) error {
+	if ctx.Err() != nil {
+		return err
 	}
-	// Only now do the keys stay where they are.
-	start := 0
-	for i := range s.ops {
-		end := s.targets[i].keyEnd
-		s.ops[i].Key = s.keys[start:end:end]
-		start = end
+	for _, of := range s.ops {
+		if r := s.targets[of].rule; r == nil || r.OnStoreError == limits.FailRequest {
+			return err
+		}
+	}
+	l.stats.decidedWithoutStore.Inc()
+	for _, of := range s.ops {
+		t := &s.targets[of]
+		t.decision = algorithm.Decision{Over: t.rule.OnStoreError == limits.DenyHits, ResetIn: t.limit.Window}
+		t.counters = nil // nobody knows what became of the hits
+	}
+	return nil
+}
+
+// settle writes the status of one descriptor and counts its hits.
+func (l *Limiter) settle(t *target, domain string, d *Descriptor, status *Status) {
+	switch {
+	case t.limited:
+		*status = Status{
+			Over: t.decision.Over, Limited: true, Rule: t.rule, Rate: t.rate,
+			Remaining: t.decision.Remaining, ResetIn: t.decision.ResetIn,
+		}
+		count(t, d)
+		if !t.decision.Over {
+			return
+		}
+		if t.rule != nil && t.rule.ShadowMode {
+			status.Over = false
+		} else if l.options.Refused != nil {
+			l.options.Refused(domain, d.Entries, d.Hits)
+		}
+	case t.rule != nil:
+		*status = Status{Rule: t.rule, Remaining: math.MaxUint32}
+		count(t, d)
+	}
+}
+
+// conclude makes one answer of the statuses: over if any is that is no quota,
+// or if there are quotas and all are over.
+func (l *Limiter) conclude(s *scratch, answer *Answer) {
+	quotas, overQuotas := 0, 0
+	least := uint64(math.MaxUint32)
+	for i := range answer.Statuses {
+		status, t := &answer.Statuses[i], &s.targets[i]
+		if status.Limited && uint64(status.Remaining) < least {
+			answer.Tightest, least = i, uint64(status.Remaining)
+		}
+		unlimited := t.rule != nil && !t.limited
+		switch quota := !unlimited && (l.options.QuotaMode || t.rule != nil && t.rule.QuotaMode); {
+		case quota && status.Over:
+			quotas, overQuotas = quotas+1, overQuotas+1
+		case quota:
+			quotas++
+		case status.Over:
+			answer.Over, answer.Tightest, least = true, i, 0
+		}
+	}
+	if quotas > 0 && overQuotas == quotas {
+		answer.Over = true
+	}
+	if answer.Over && l.options.ShadowMode {
+		answer.Over = false
+		l.stats.shadowMode.Inc()
 	}
 }

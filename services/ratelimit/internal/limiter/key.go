@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
 )
 
@@ -20,17 +19,23 @@ const maxKey = 512
 //
 // that is the algorithm, the window in seconds, then domain, keys and values,
 // each framed by its length, so that no two counters share a name whatever
-// bytes a request holds. A long key becomes prefix sha256:… of all of that.
-func appendKey(dst []byte, prefix string, a algorithm.Algorithm, limit algorithm.Limit, domain string, entries []limits.Entry) []byte {
-	dst = append(dst, prefix...)
+// bytes a request holds. Where a rule has its values share a counter, the
+// pattern stands in place of the value, marked: 2:ip*4:10.*. A long key becomes
+// prefix sha256:… of all of that.
+func (l *Limiter) appendKey(dst []byte, t *target, domain string, entries []limits.Entry) []byte {
+	dst = append(dst, l.options.KeyPrefix...)
 	start := len(dst)
-	dst = append(dst, a.Name()...)
+	dst = append(dst, t.by.Name()...)
 	dst = append(dst, ':')
-	dst = strconv.AppendInt(dst, int64(limit.Window/time.Second), 10)
+	dst = strconv.AppendInt(dst, int64(t.limit.Window/time.Second), 10)
 	dst = append(dst, ':')
 	dst = appendFramed(dst, domain)
 	for i := range entries {
 		dst = appendFramed(dst, entries[i].Key)
+		if t.rule != nil && t.rule.Shares && t.rule.Levels[i].ShareThreshold {
+			dst = appendFramed(append(dst, '*'), t.rule.Levels[i].Value)
+			continue
+		}
 		dst = appendFramed(dst, entries[i].Value)
 	}
 	if len(dst)-start > maxKey {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
+	"github.com/weirproxy/weir/services/ratelimit/internal/localcache"
 )
 
 // Options says how a limiter works. Store, Algorithm and Metrics are required.
@@ -29,7 +30,18 @@ type Options struct {
 	// NearLimitRatio is the share of a limit above which hits count as near,
 	// for limits that requests bring along.
 	NearLimitRatio float64
-	Metrics        prometheus.Registerer
+	// LocalCache, if set, refuses without the store what it knows to be over.
+	LocalCache *localcache.Cache
+	// StopWhenOver has the descriptors that are within their limit count
+	// nothing in a request of which another is over.
+	StopWhenOver bool
+	// ShadowMode answers no request as over, QuotaMode takes every limit for
+	// one of a rule in quota mode.
+	ShadowMode, QuotaMode bool
+	// Refused, if set, is told of each descriptor that is refused, and must not
+	// keep entries.
+	Refused func(domain string, entries []limits.Entry, hits uint64)
+	Metrics prometheus.Registerer
 }
 
 // ErrNoRules is the answer before rules were set for the first time. To grant
@@ -74,6 +86,8 @@ type Descriptor struct {
 	Entries []limits.Entry
 	// Hits is the number to count; 0 only looks. At most MaxHits.
 	Hits uint64
+	// Refund gives the hits back instead of counting them.
+	Refund bool
 	// Override is used in place of the rules when HasOverride; it has passed
 	// its Check.
 	Override    limits.Rate
@@ -82,10 +96,23 @@ type Descriptor struct {
 
 // Answer is what Check found. The caller may reuse it for another Check.
 type Answer struct {
-	// Over is true when any status is.
+	// Over is what the statuses come to; see Check.
 	Over bool
+	// Tightest is the index of the status that headers tell of: the last that
+	// makes the answer over, else the first with the least remaining, else -1
+	// where nothing is limited.
+	Tightest int
 	// Statuses has one element for each descriptor, in their order.
 	Statuses []Status
+}
+
+// reset makes a an answer of n statuses that say nothing.
+func (a *Answer) reset(n int) {
+	a.Over, a.Tightest = false, -1
+	a.Statuses = a.Statuses[:0]
+	for range n {
+		a.Statuses = append(a.Statuses, Status{})
+	}
 }
 
 // Status is the answer for one descriptor.
@@ -94,7 +121,10 @@ type Status struct {
 	// Limited is false when no rule was met, or an unlimited one; Rate and
 	// ResetIn are zero then.
 	Limited bool
-	Rate    limits.Rate
+	// Rule is the rule that was met; nil where there is none, where another
+	// replaced it, and where the request brought a limit.
+	Rule *limits.Rule
+	Rate limits.Rate
 	// Remaining is how many more hits fit; 4294967295 where a rule says
 	// unlimited, 0 where there is no rule.
 	Remaining uint32

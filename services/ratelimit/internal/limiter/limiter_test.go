@@ -88,6 +88,11 @@ func TestCheckAnswersEachDescriptorByItself(t *testing.T) {
 		a := check(t, l, "d",
 			of("user", "alice", 4), of("none", "x", 1), of("free", "x", 1), of("unknown", "x", 1), limiter.Descriptor{Hits: 1})
 		require.True(t, a.Over)
+		require.Equal(t, 1, a.Tightest)
+		for i, key := range []string{"user", "none_x", "free"} {
+			require.Equal(t, key, a.Statuses[i].Rule.Key)
+			a.Statuses[i].Rule = nil
+		}
 		require.Equal(t, []limiter.Status{
 			{Limited: true, Rate: minute, Remaining: 6, ResetIn: 44500 * time.Millisecond},
 			{Limited: true, Rate: second, Over: true, ResetIn: 500 * time.Millisecond},
@@ -183,7 +188,7 @@ func TestHitsAreCountedByWhatBecameOfThem(t *testing.T) {
 				for _, hits := range c.hits {
 					check(t, l, "d", of("user", "alice", hits))
 				}
-				got := l.Rules().Domain("d").Rules[0].Counters
+				got := l.Rules().Domain("d").Rules[0].CountersOf(nil)
 				require.Equal(t, c.want, counts{got.TotalHits.Load(), got.Within.Load(), got.Near.Load(), got.Over.Load()})
 			})
 		})
@@ -193,7 +198,7 @@ func TestHitsAreCountedByWhatBecameOfThem(t *testing.T) {
 func TestUnlimitedRulesCount(t *testing.T) {
 	l := open(t, newMemory())
 	check(t, l, "d", of("free", "x", 3))
-	c := l.Rules().Domain("d").Rules[3].Counters
+	c := l.Rules().Domain("d").Rules[3].CountersOf(nil)
 	require.Equal(t, uint64(3), c.TotalHits.Load())
 	require.Equal(t, uint64(3), c.Within.Load())
 }
@@ -210,9 +215,9 @@ func TestNewRulesApplyToTheNextRequest(t *testing.T) {
 // broken is a store that is away.
 type broken struct{ err error }
 
-func (s broken) Apply(context.Context, []limiter.Op, time.Time) error { return s.err }
-func (s broken) Ping(context.Context) error                           { return s.err }
-func (s broken) Close() error                                         { return nil }
+func (s broken) Apply(context.Context, *limiter.Call) error { return s.err }
+func (s broken) Ping(context.Context) error                 { return s.err }
+func (s broken) Close() error                               { return nil }
 
 func TestAStoreThatIsAwayFailsOnlyWhatNeedsIt(t *testing.T) {
 	away := errors.New("away")

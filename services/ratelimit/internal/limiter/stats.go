@@ -2,47 +2,63 @@ package limiter
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
 )
 
 // stats counts what belongs to no rule.
 type stats struct {
-	domainNotFound prometheus.Counter
+	domainNotFound, shadowMode, decidedWithoutStore prometheus.Counter
 }
 
 func newStats(reg prometheus.Registerer) *stats {
-	s := &stats{domainNotFound: prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "ratelimit_service_rate_limit_domain_not_found",
-		Help: "Requests for a domain that has no rules.",
-	})}
-	reg.MustRegister(s.domainNotFound)
-	return s
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+		reg.MustRegister(c)
+		return c
+	}
+	return &stats{
+		domainNotFound: counter("ratelimit_service_rate_limit_domain_not_found",
+			"Requests for a domain that has no rules."),
+		shadowMode: counter("ratelimit_service_global_shadow_mode",
+			"Requests over their limit that SHADOW_MODE let pass."),
+		decidedWithoutStore: counter("ratelimit_service_decided_without_store",
+			"Requests that failure_mode_deny of their rules answered, since the store did not."),
+	}
 }
 
-// count adds the hits of one decision to a rule's counters. Hits that cross a
-// threshold are split: those up to the limit were within it and those above
-// the near threshold near it, the rest was over. Granted hits of a refused
-// operation count as near only, since the answer was a refusal.
-func count(c *limits.Counters, op *Op, near uint64) {
-	if op.Hits == 0 {
+// count adds the hits of a descriptor to the counters of its rule. Hits that
+// cross a threshold are split: those up to the limit were within it and those
+// above the near threshold near it, the rest was over. Granted hits of a
+// refused operation count as near only, since the answer was a refusal.
+func count(t *target, d *Descriptor) {
+	c, hits := t.counters, d.Hits
+	switch {
+	case c == nil || hits == 0:
+		return
+	case d.Refund:
+		c.Refunded.Add(hits)
 		return
 	}
-	c.TotalHits.Add(op.Hits)
-	after := op.Decision.After
-	before := after - min(op.Hits, after)
-	if !op.Decision.Over {
-		c.Within.Add(op.Hits)
-		if after > near {
-			c.Near.Add(after - max(before, near))
+	c.TotalHits.Add(hits)
+	after := t.decision.After
+	before := after - min(hits, after)
+	if !t.decision.Over {
+		c.Within.Add(hits)
+		if t.limited && !t.spared && after > t.near {
+			c.Near.Add(after - max(before, t.near))
 		}
 		return
 	}
-	limit := uint64(op.Limit.Requests)
+	if t.known {
+		c.OverWithLocalCache.Add(hits)
+	}
+	if t.rule != nil && t.rule.ShadowMode {
+		c.Shadow.Add(hits)
+	}
+	limit := uint64(t.limit.Requests)
 	if before >= limit {
-		c.Over.Add(op.Hits)
+		c.Over.Add(hits)
 		return
 	}
 	c.Over.Add(after - limit)
-	c.Near.Add(limit - min(limit, max(before, near)))
+	c.Near.Add(limit - min(limit, max(before, t.near)))
 }

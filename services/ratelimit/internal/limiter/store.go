@@ -10,17 +10,28 @@ import (
 // Store keeps counters. Its implementations lie in store and pass the suite
 // storetest. All methods are safe for use by many goroutines.
 type Store interface {
-	// Apply carries out all operations of one request at time now and fills in
-	// their decisions. Each operation stands for itself: it counts even if
-	// another is refused. An error means that no decision can be relied on;
-	// hits may have been counted nevertheless. Apply returns soon after ctx
-	// ends, whatever the store does. The operations and their keys are the
+	// Apply carries out all operations of one request and fills in their
+	// decisions. An error means that no decision can be relied on; hits may
+	// have been counted nevertheless. Apply returns soon after ctx ends,
+	// whatever the store does. The call, its operations and their keys are the
 	// caller's again once Apply has returned.
-	Apply(ctx context.Context, ops []Op, now time.Time) error
+	Apply(ctx context.Context, call *Call) error
 	// Ping returns nil if the store answers, else why it does not.
 	Ping(ctx context.Context) error
 	// Close frees what the store holds. No other call follows it.
 	Close() error
+}
+
+// Call is the operations of one request.
+type Call struct {
+	Ops []Op
+	Now time.Time
+	// StopWhenOver makes one step of the call, as no other call sees it half
+	// done: if any operation is over, those that are not over count nothing,
+	// and their decision is that of a look. Without it each operation stands
+	// for itself. Operations on the same counter follow one another in either
+	// way; refunds are always carried out.
+	StopWhenOver bool
 }
 
 // Op is one operation on one counter.
@@ -31,6 +42,8 @@ type Op struct {
 	Limit     algorithm.Limit
 	// Hits is the number to count; 0 only looks. At most MaxHits.
 	Hits uint64
+	// Refund gives the hits back instead of counting them.
+	Refund bool
 	// Decision is set by the store.
 	Decision algorithm.Decision
 }

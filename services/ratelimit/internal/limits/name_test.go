@@ -42,8 +42,8 @@ func TestNoTwoRulesAreCalledTheSame(t *testing.T) {
 			counters := map[*Counters]bool{d.Overrides: true}
 			for _, r := range d.Rules {
 				keys = append(keys, r.Key)
-				require.False(t, counters[r.Counters], "%s shares its counters", r.Key)
-				counters[r.Counters] = true
+				require.False(t, counters[r.counters], "%s shares its counters", r.Key)
+				counters[r.counters] = true
 			}
 			require.Equal(t, c.want, keys)
 		})

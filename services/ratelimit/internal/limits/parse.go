@@ -50,7 +50,7 @@ func (p *Parser) Parse(file string, text []byte) (*Domain, error) {
 	giveKeys(r.domain.Rules, r.names)
 	r.domain.Overrides = p.Stats.Rule(r.domain.Name, overrides)
 	for _, rule := range r.domain.Rules {
-		rule.Counters = p.Stats.Rule(rule.Domain, rule.Key)
+		rule.counters = p.Stats.Rule(rule.Domain, rule.Key)
 	}
 	return r.domain, nil
 }

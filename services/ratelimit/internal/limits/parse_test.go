@@ -108,7 +108,7 @@ func FuzzParse(f *testing.F) {
 		}
 		require.NotEmpty(t, d.Name)
 		for _, r := range d.Rules {
-			require.NotNil(t, r.Counters)
+			require.NotNil(t, r.counters)
 			require.True(t, r.Unlimited || r.Limit.Window > 0)
 		}
 	})

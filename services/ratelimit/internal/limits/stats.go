@@ -12,8 +12,10 @@ import (
 // and no look-up.
 type Counters struct {
 	// TotalHits is every hit, Within those granted, Over those refused, Near
-	// those granted above the near threshold.
-	TotalHits, Within, Over, Near atomic.Uint64
+	// those granted above the near threshold. OverWithLocalCache is those of
+	// Over that no store was asked about, Shadow those that a rule in shadow
+	// mode would have refused, Refunded those that were given back.
+	TotalHits, Within, Over, Near, OverWithLocalCache, Shadow, Refunded atomic.Uint64
 }
 
 // Stats keeps the Counters of all rules by name, so that they survive a
@@ -65,7 +67,7 @@ func (s *Stats) Retain(set *Set) {
 	for d := range set.Domains() {
 		held[d.Overrides] = true
 		for _, r := range d.Rules {
-			held[r.Counters] = true
+			held[r.counters] = true
 		}
 	}
 	s.mu.Lock()

@@ -21,10 +21,10 @@ func TestCountersSurviveAReloadAndGoWithTheirRule(t *testing.T) {
 	const both = "domain: d\ndescriptors:\n- {key: a, rate_limit: {unit: hour, requests_per_unit: 1}}\n- {key: b, rate_limit: {unlimited: true}}\n"
 	const onlyB = "domain: d\ndescriptors:\n- {key: b, rate_limit: {unit: day, requests_per_unit: 1}}\n"
 	d := load(both)
-	d.Rules[1].Counters.TotalHits.Add(3)
-	d.Rules[1].Counters.Over.Add(1)
+	d.Rules[1].counters.TotalHits.Add(3)
+	d.Rules[1].counters.Over.Add(1)
 	d = load(onlyB)
-	require.Equal(t, uint64(3), d.Rules[0].Counters.TotalHits.Load())
+	require.Equal(t, uint64(3), d.Rules[0].counters.TotalHits.Load())
 	require.NoError(t, testutil.CollectAndCompare(p.Stats, strings.NewReader(`
 # HELP ratelimit_service_rate_limit_over_limit Hits that the rule refused.
 # TYPE ratelimit_service_rate_limit_over_limit counter

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 
+	"google.golang.org/protobuf/types/known/structpb"
+
 	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm"
 )
 
@@ -71,22 +73,70 @@ type branch struct {
 	any   *node // taken when no exact value is; may be nil
 }
 
-// Rule is one rate_limit of a file.
+// Rule is one rate_limit of a file. It is immutable.
 type Rule struct {
 	// Domain and Key name the rule in metrics and in /rlconfig. Key is the
 	// path of its descriptors, "key_value.key2", or where another rule of the
 	// domain would be called the same, quoted: `"key"="value"."key2"`.
 	Domain, Key string
 	Place       Place
+	// Levels are the descriptors on the way to the rule, the last its own: one
+	// for each entry of the requests' descriptors that meet it.
+	Levels []Level
 	// Unlimited rules only count; they have no Rate, Limit and Algorithm.
 	Unlimited bool
 	Rate      Rate
 	Limit     algorithm.Limit
 	Algorithm algorithm.Algorithm
 	// Near is the count above which hits are counted as near the limit.
-	Near     uint64
-	Counters *Counters
+	Near uint64
+	// Name is how answers name the limit, and Replaces of other rules; "" if
+	// the file gives none.
+	Name string
+	// Replaces are the names of limits that are not applied in a request that
+	// meets this rule.
+	Replaces []string
+	// ShadowMode rules count and report, and answer OK.
+	ShadowMode bool
+	// QuotaMode rules make a request go over the limit only together.
+	QuotaMode bool
+	// Metadata goes into the dynamic metadata of requests that pass the rule;
+	// nil if there is none.
+	Metadata *structpb.Struct
+	// OnStoreError is what is answered where the store does not.
+	OnStoreError OnStoreError
+	// Shares says that a level has ShareThreshold.
+	Shares bool
+
+	// counters are those of the rule's own name.
+	counters *Counters
 }
+
+// Level is one descriptor of a file, as a step towards a Rule.
+type Level struct {
+	// Key and Value are as the file has them; Value is "" if it gives none.
+	// Either may hold *, any run of characters.
+	Key, Value string
+	// ValueToMetric puts the request's value into the name of the counters.
+	ValueToMetric bool
+	// ShareThreshold has all values that the pattern matches share a counter.
+	ShareThreshold bool
+}
+
+// OnStoreError is what a rule wants answered when its counter cannot be had.
+type OnStoreError int
+
+// The policies. The default leaves the decision to the caller, which a proxy
+// takes by its own failure mode.
+const (
+	FailRequest OnStoreError = iota // the whole request is answered with an error
+	AllowHits                       // failure_mode_deny: false
+	DenyHits                        // failure_mode_deny: true
+)
+
+// CountersOf returns the counters of the hits that a descriptor with these
+// entries, which Match led to r, makes.
+func (r *Rule) CountersOf(entries []Entry) *Counters { return r.counters }
 
 // String is the rule's line in /rlconfig.
 func (r *Rule) String() string {

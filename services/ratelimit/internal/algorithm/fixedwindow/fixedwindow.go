@@ -24,16 +24,30 @@ func (Algorithm) Name() string { return "fixed_window" }
 // counts as none, a later one too: after a clock was set back, waiting for that
 // window would refuse for as long as the clock was wrong.
 func (a Algorithm) Apply(limit algorithm.Limit, state algorithm.State, hits uint64, now time.Time) (algorithm.State, algorithm.Decision) {
-	end := a.WindowEnd(limit, now)
-	if state.Until != end.UnixNano() {
-		state = algorithm.State{Until: end.UnixNano()}
-	}
+	state = a.window(limit, state, now)
 	if hits > math.MaxUint64-state.Count {
 		state.Count = math.MaxUint64
 	} else {
 		state.Count += hits
 	}
 	return state, a.Decide(limit, state.Count, now)
+}
+
+// Refund takes hits out of the window that now lies in.
+func (a Algorithm) Refund(limit algorithm.Limit, state algorithm.State, hits uint64, now time.Time) (algorithm.State, algorithm.Decision) {
+	state = a.window(limit, state, now)
+	state.Count -= min(hits, state.Count)
+	d := a.Decide(limit, state.Count, now)
+	d.Over = false
+	return state, d
+}
+
+// window is state if it is one of the window that now lies in, else none.
+func (a Algorithm) window(limit algorithm.Limit, state algorithm.State, now time.Time) algorithm.State {
+	if end := a.WindowEnd(limit, now).UnixNano(); state.Until != end {
+		return algorithm.State{Until: end}
+	}
+	return state
 }
 
 // WindowEnd is the next multiple of the window's length after now.

@@ -12,12 +12,12 @@ import (
 // Apply runs each operation's algorithm on its counter, under the lock of the
 // counter's shard. It waits for nothing else, so it does not look at ctx, and
 // it never fails. It allocates only for a counter that is new.
-func (s *Store) Apply(_ context.Context, ops []limiter.Op, now time.Time) error {
-	for i := range ops {
-		op := &ops[i]
+func (s *Store) Apply(_ context.Context, call *limiter.Call) error {
+	for i := range call.Ops {
+		op := &call.Ops[i]
 		h := &s.shards[maphash.Bytes(s.seed, op.Key)%shards]
 		h.mu.Lock()
-		h.apply(op, now)
+		h.apply(op, call.Now)
 		h.mu.Unlock()
 	}
 	return nil

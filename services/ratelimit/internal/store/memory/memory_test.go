@@ -29,7 +29,7 @@ func hit(t *testing.T, s *Store, key string, now time.Time) uint64 {
 		Key: []byte(key), Algorithm: fixedwindow.Algorithm{},
 		Limit: algorithm.Limit{Requests: 1, Window: time.Second}, Hits: 1,
 	}}
-	require.NoError(t, s.Apply(t.Context(), ops, now))
+	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: now}))
 	return ops[0].Decision.After
 }
 
@@ -76,7 +76,7 @@ func TestExpiredCountersAreClearedAwayByThoseAdded(t *testing.T) {
 func TestALookAtACounterThatIsNotThereMakesNone(t *testing.T) {
 	s := New(640, prometheus.NewRegistry())
 	ops := []limiter.Op{{Key: []byte("k"), Algorithm: fixedwindow.Algorithm{}, Limit: algorithm.Limit{Requests: 1, Window: time.Second}}}
-	require.NoError(t, s.Apply(t.Context(), ops, time.Now()))
+	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: time.Now()}))
 	require.Zero(t, s.Len())
 }
 
@@ -86,7 +86,7 @@ func TestApplyDoesNotAllocateForACounterThatIsThere(t *testing.T) {
 		Key: []byte("k"), Algorithm: fixedwindow.Algorithm{}, Limit: algorithm.Limit{Requests: 1, Window: time.Second}, Hits: 1,
 	}}
 	servicetest.Allocations(t, 0, func() {
-		if err := s.Apply(context.Background(), ops, time.Now()); err != nil {
+		if err := s.Apply(context.Background(), &limiter.Call{Ops: ops, Now: time.Now()}); err != nil {
 			t.Error(err)
 		}
 	})

@@ -49,7 +49,8 @@ func newCall() *call {
 //     nothing if the outcome is an error.
 //
 // An error is counted as one of Redis unless the caller did not wait for it.
-func (s *Store) Apply(ctx context.Context, ops []limiter.Op, now time.Time) error {
+func (s *Store) Apply(ctx context.Context, request *limiter.Call) error {
+	ops, now := request.Ops, request.Now
 	c := s.calls.Get().(*call)
 	if err := s.fill(c, ops, now); err != nil {
 		return err

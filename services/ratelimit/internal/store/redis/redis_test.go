@@ -54,8 +54,8 @@ func TestCountersAreSharedByStores(t *testing.T) {
 	server := servicetest.Redis(t)
 	a, b := open(t, server.Address, 5*time.Second), open(t, server.Address, 5*time.Second)
 	ops, now := oneHit(), time.Now()
-	require.NoError(t, a.Apply(t.Context(), ops, now))
-	require.NoError(t, b.Apply(t.Context(), ops, now))
+	require.NoError(t, a.Apply(t.Context(), &limiter.Call{Ops: ops, Now: now}))
+	require.NoError(t, b.Apply(t.Context(), &limiter.Call{Ops: ops, Now: now}))
 	require.Equal(t, uint64(2), ops[0].Decision.After)
 }
 
@@ -63,7 +63,7 @@ func TestCountersExpireAfterTheirWindow(t *testing.T) {
 	server := servicetest.Redis(t)
 	s := open(t, server.Address, 5*time.Second)
 	now := time.Now()
-	require.NoError(t, s.Apply(t.Context(), oneHit(), now))
+	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: oneHit(), Now: now}))
 	keys, err := s.client.Keys(t.Context(), "*").Result()
 	require.NoError(t, err)
 	require.Len(t, keys, 1)
@@ -79,11 +79,11 @@ func TestACounterThatIsFullRefuses(t *testing.T) {
 	server := servicetest.Redis(t)
 	s := open(t, server.Address, 5*time.Second)
 	ops, now := oneHit(), time.Now()
-	require.NoError(t, s.Apply(t.Context(), ops, now))
+	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: now}))
 	keys, err := s.client.Keys(t.Context(), "*").Result()
 	require.NoError(t, err)
 	require.NoError(t, s.client.Set(t.Context(), keys[0], "9223372036854775807", 0).Err())
-	require.NoError(t, s.Apply(t.Context(), ops, now))
+	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: now}))
 	require.True(t, ops[0].Decision.Over)
 }
 
@@ -91,13 +91,13 @@ func TestAReplyThatIsAnErrorIsAnError(t *testing.T) {
 	server := servicetest.Redis(t)
 	s := open(t, server.Address, 5*time.Second)
 	ops, now := oneHit(), time.Now()
-	require.NoError(t, s.Apply(t.Context(), ops, now))
+	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: now}))
 	keys, err := s.client.Keys(t.Context(), "*").Result()
 	require.NoError(t, err)
 	require.NoError(t, s.client.Set(t.Context(), keys[0], "text", 0).Err())
-	require.ErrorContains(t, s.Apply(t.Context(), ops, now), "not an integer")
+	require.ErrorContains(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: now}), "not an integer")
 	ops[0].Key = []byte("other")
-	require.NoError(t, s.Apply(t.Context(), ops, now), "other counters go on")
+	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: now}), "other counters go on")
 }
 
 // A call ends at its own deadline or at the timeout, whichever is sooner; the
@@ -114,7 +114,7 @@ func TestAHungRedisCostsACallerNoMoreThanItsDeadlineOrTheTimeout(t *testing.T) {
 			server := servicetest.Redis(t)
 			s := open(t, server.Address, c.timeout)
 			servicetest.Eventually(t, "a hit is counted", func() bool {
-				return s.Apply(t.Context(), oneHit(), time.Now()) == nil
+				return s.Apply(t.Context(), &limiter.Call{Ops: oneHit(), Now: time.Now()}) == nil
 			})
 			require.NoError(t, server.Process().Signal(syscall.SIGSTOP))
 			fails := func(call func(context.Context) error) {
@@ -125,12 +125,12 @@ func TestAHungRedisCostsACallerNoMoreThanItsDeadlineOrTheTimeout(t *testing.T) {
 				require.Less(t, time.Since(begin), 500*time.Millisecond, "50 ms on a machine that may be busy")
 			}
 			for range 4 {
-				fails(func(ctx context.Context) error { return s.Apply(ctx, oneHit(), time.Now()) })
+				fails(func(ctx context.Context) error { return s.Apply(ctx, &limiter.Call{Ops: oneHit(), Now: time.Now()}) })
 				fails(s.Ping)
 			}
 			require.NoError(t, server.Process().Signal(syscall.SIGCONT))
 			servicetest.Eventually(t, "hits are counted again", func() bool {
-				return s.Apply(t.Context(), oneHit(), time.Now()) == nil
+				return s.Apply(t.Context(), &limiter.Call{Ops: oneHit(), Now: time.Now()}) == nil
 			})
 		})
 	}
@@ -157,7 +157,7 @@ func TestACallThatRedisFailsIsOneErrorAndOneThatItsCallerLeavesIsNone(t *testing
 			require.NoError(t, err)
 			for range 3 {
 				ctx, cancel := context.WithTimeout(t.Context(), c.deadline)
-				require.Error(t, s.Apply(ctx, oneHit(), time.Now()))
+				require.Error(t, s.Apply(ctx, &limiter.Call{Ops: oneHit(), Now: time.Now()}))
 				cancel()
 			}
 			require.NoError(t, s.Close())
@@ -169,29 +169,33 @@ func TestACallThatRedisFailsIsOneErrorAndOneThatItsCallerLeavesIsNone(t *testing
 func TestARedisThatIsAwayIsSeenAtOnceAndItsReturnToo(t *testing.T) {
 	server := servicetest.Redis(t)
 	s := open(t, server.Address, 5*time.Second)
-	require.NoError(t, s.Apply(t.Context(), oneHit(), time.Now()))
+	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: oneHit(), Now: time.Now()}))
 	server.Kill()
 	for range 20 {
 		begin := time.Now()
-		require.Error(t, s.Apply(t.Context(), oneHit(), begin))
+		require.Error(t, s.Apply(t.Context(), &limiter.Call{Ops: oneHit(), Now: begin}))
 		require.Less(t, time.Since(begin), time.Second)
 	}
 	require.Error(t, s.Ping(t.Context()))
 	server.Start()
 	servicetest.Eventually(t, "Redis answers", func() bool { return s.Ping(t.Context()) == nil })
-	require.NoError(t, s.Apply(t.Context(), oneHit(), time.Now()))
+	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: oneHit(), Now: time.Now()}))
 }
 
 func TestAnAlgorithmThatPlainCommandsCannotExpressIsAnError(t *testing.T) {
 	s := open(t, "127.0.0.1:1", time.Second)
 	ops := oneHit()
 	ops[0].Algorithm = uncounted{}
-	require.ErrorContains(t, s.Apply(t.Context(), ops, time.Now()), "redis cannot count for the algorithm uncounted")
+	require.ErrorContains(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: time.Now()}), "redis cannot count for the algorithm uncounted")
 }
 
 type uncounted struct{}
 
 func (uncounted) Name() string { return "uncounted" }
+
+func (uncounted) Refund(algorithm.Limit, algorithm.State, uint64, time.Time) (algorithm.State, algorithm.Decision) {
+	return algorithm.State{}, algorithm.Decision{}
+}
 
 func (uncounted) Apply(algorithm.Limit, algorithm.State, uint64, time.Time) (algorithm.State, algorithm.Decision) {
 	return algorithm.State{}, algorithm.Decision{}
@@ -256,7 +260,7 @@ func TestAServerThatAnswersNonsenseIsAnError(t *testing.T) {
 		}
 	}()
 	s := open(t, l.Addr().String(), time.Second)
-	require.Error(t, s.Apply(t.Context(), oneHit(), time.Now()))
+	require.Error(t, s.Apply(t.Context(), &limiter.Call{Ops: oneHit(), Now: time.Now()}))
 	require.Error(t, s.Ping(t.Context()))
 	require.NoError(t, l.Close())
 	<-done

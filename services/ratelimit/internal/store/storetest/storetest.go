@@ -45,7 +45,7 @@ func Run(t *testing.T, open func(t *testing.T) limiter.Store) {
 		{"concurrent_hits_are_all_counted", concurrent},
 		{"random_hits_agree_with_the_rule", random},
 		{"no_operation_is_no_error", func(t *testing.T, s limiter.Store, now time.Time) {
-			require.NoError(t, s.Apply(t.Context(), nil, now))
+			require.NoError(t, s.Apply(t.Context(), &limiter.Call{Now: now}))
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, open(t), begin()) })
@@ -69,7 +69,7 @@ func op(key string, limit algorithm.Limit, hits uint64) limiter.Op {
 // apply returns the decisions of one call.
 func apply(t *testing.T, s limiter.Store, now time.Time, ops ...limiter.Op) []algorithm.Decision {
 	t.Helper()
-	require.NoError(t, s.Apply(t.Context(), ops, now))
+	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: now}))
 	list := make([]algorithm.Decision, len(ops))
 	for i := range ops {
 		list[i] = ops[i].Decision
@@ -138,7 +138,7 @@ func concurrent(t *testing.T, s limiter.Store, now time.Time) {
 		wait.Go(func() {
 			for range calls {
 				ops := []limiter.Op{op("k", limit, 1), op(fmt.Sprint(i), limit, 1)}
-				if s.Apply(t.Context(), ops, now) != nil {
+				if s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: now}) != nil {
 					return
 				}
 				if !ops[0].Decision.Over {
@@ -182,7 +182,7 @@ func Benchmark(b *testing.B, s limiter.Store) {
 	b.RunParallel(func(p *testing.PB) {
 		ops := []limiter.Op{op(fmt.Sprint("key", rand.IntN(1000)), limit, 1)}
 		for p.Next() {
-			if err := s.Apply(context.Background(), ops, now); err != nil {
+			if err := s.Apply(context.Background(), &limiter.Call{Ops: ops, Now: now}); err != nil {
 				b.Error(err)
 				return
 			}
