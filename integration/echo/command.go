@@ -78,7 +78,7 @@ func (o *options) run(ctx context.Context) error {
 	if o.check {
 		return healthcheck(ctx, o.listen)
 	}
-	log, err := daemon.Logger(os.Stderr, "info")
+	log, err := daemon.Logger(os.Stderr, daemon.LogOptions{Level: "info"})
 	if err != nil {
 		return err
 	}

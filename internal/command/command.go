@@ -39,8 +39,8 @@ type Spec[Settings any] struct {
 	Prefixes []string
 	// Admin is the address of the admin listener, "host:port".
 	Admin func(Settings) string
-	// LogLevel is the level to log from, and the variable that sets it.
-	LogLevel func(Settings) (level, variable string)
+	// Log is how to log, and the variables that say so, for errors.
+	Log func(Settings) (options daemon.LogOptions, variables string)
 	// New builds the service.
 	New func(Settings, *slog.Logger) (Service, error)
 }
@@ -102,10 +102,10 @@ func Main[Settings any](spec Spec[Settings], args []string, version string) int 
 
 // serve runs the service as this process.
 func serve[Settings any](ctx context.Context, spec Spec[Settings], settings Settings, readyFile string) error {
-	level, variable := spec.LogLevel(settings)
-	log, err := daemon.Logger(os.Stderr, level)
+	options, variables := spec.Log(settings)
+	log, err := daemon.Logger(os.Stderr, options)
 	if err != nil {
-		return fmt.Errorf("%s: %w", variable, err)
+		return fmt.Errorf("%s: %w", variables, err)
 	}
 	for _, warning := range environ.Misspelt(settings, spec.Prefixes, os.Environ()) {
 		log.Warn(warning)

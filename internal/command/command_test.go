@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/command"
+	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/internal/servicetest"
 )
 
@@ -50,8 +51,10 @@ func run(t *testing.T, args ...string) (code int, output string, served *setting
 	os.Stdout, os.Stderr = w, w
 	code = command.Main(command.Spec[settings]{
 		Name: "mill", Summary: "grinds.", Prefixes: []string{"MILL_"},
-		Admin:    func(s settings) string { return s.Admin },
-		LogLevel: func(s settings) (string, string) { return s.Level, "MILL_LOG_LEVEL" },
+		Admin: func(s settings) string { return s.Admin },
+		Log: func(s settings) (daemon.LogOptions, string) {
+			return daemon.LogOptions{Level: s.Level}, "MILL_LOG_LEVEL"
+		},
 		New: func(s settings, log *slog.Logger) (command.Service, error) {
 			if s.Grain == "sand" {
 				return nil, errors.New("MILL_GRAIN: sand is no grain")

@@ -64,20 +64,56 @@ func Version(linked string) string {
 	return "unreleased"
 }
 
-// Logger writes text to a terminal and JSON to anything else, durations as 1.5s
-// in both. Level is one of debug, info, warn and error, in any letter case.
-func Logger(w io.Writer, level string) (*slog.Logger, error) {
+// LogOptions says what a log holds and how it is written. Its zero value is
+// refused, since it names no level.
+type LogOptions struct {
+	// Level is debug, info, warn or error, in any letter case.
+	Level string
+	// Format is text or json; "" is text on a terminal and JSON elsewhere.
+	Format string
+	// Keys renames the keys that slog gives each line itself, time, level and
+	// msg, in JSON; it may be nil.
+	Keys map[string]string
+}
+
+// Logger makes the log of a process, written to w. The error names what is not
+// one of the choices.
+func Logger(w io.Writer, o LogOptions) (*slog.Logger, error) {
 	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("log level %q: not one of debug, info, warn, error", level)
+	if err := l.UnmarshalText([]byte(o.Level)); err != nil {
+		return nil, fmt.Errorf("log level %q: not one of debug, info, warn, error", o.Level)
 	}
 	options := &slog.HandlerOptions{Level: l, ReplaceAttr: durationAsText}
-	if f, ok := w.(*os.File); ok {
-		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-			return slog.New(slog.NewTextHandler(w, options)), nil
+	format := o.Format
+	if format == "" {
+		format = "json"
+		if isTerminal(w) {
+			format = "text"
 		}
 	}
-	return slog.New(slog.NewJSONHandler(w, options)), nil
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, options)), nil
+	case "json":
+		options.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+			if key, renamed := o.Keys[a.Key]; renamed && len(groups) == 0 {
+				a.Key = key
+			}
+			return durationAsText(groups, a)
+		}
+		return slog.New(slog.NewJSONHandler(w, options)), nil
+	default:
+		return nil, fmt.Errorf("log format %q: not one of text, json", o.Format)
+	}
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // durationAsText keeps JSON from counting in nanoseconds.

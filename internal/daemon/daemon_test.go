@@ -108,7 +108,7 @@ func TestLogger(t *testing.T) {
 	} {
 		t.Run("level_"+level+"_is_taken", func(t *testing.T) {
 			var out bytes.Buffer
-			log, err := Logger(&out, level)
+			log, err := Logger(&out, LogOptions{Level: level})
 			require.NoError(t, err)
 			require.True(t, log.Enabled(t.Context(), want))
 			require.False(t, log.Enabled(t.Context(), want-1))
@@ -117,7 +117,25 @@ func TestLogger(t *testing.T) {
 		})
 	}
 	t.Run("an_unknown_level_is_refused_by_name", func(t *testing.T) {
-		_, err := Logger(nil, "loud")
+		_, err := Logger(nil, LogOptions{Level: "loud"})
 		require.EqualError(t, err, `log level "loud": not one of debug, info, warn, error`)
+	})
+	t.Run("an_unknown_format_is_refused_by_name", func(t *testing.T) {
+		_, err := Logger(nil, LogOptions{Level: "info", Format: "xml"})
+		require.EqualError(t, err, `log format "xml": not one of text, json`)
+	})
+	t.Run("text_is_written_where_it_is_asked_for", func(t *testing.T) {
+		var out bytes.Buffer
+		log, err := Logger(&out, LogOptions{Level: "info", Format: "text"})
+		require.NoError(t, err)
+		log.Info("port moved", "after", 1500*time.Millisecond)
+		require.Contains(t, out.String(), `msg="port moved" after=1.5s`)
+	})
+	t.Run("the_keys_of_each_line_can_be_others", func(t *testing.T) {
+		var out bytes.Buffer
+		log, err := Logger(&out, LogOptions{Level: "info", Keys: map[string]string{slog.MessageKey: "@message"}})
+		require.NoError(t, err)
+		log.Info("port moved")
+		require.Contains(t, out.String(), `"level":"INFO","@message":"port moved"`)
 	})
 }

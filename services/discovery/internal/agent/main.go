@@ -52,7 +52,7 @@ func Main(args []string, version string) int {
 		fmt.Fprintf(os.Stderr, "discovery-agent: %v; --help shows what there is\n", err)
 		return wrongUsage
 	}
-	log, err := daemon.Logger(os.Stderr, "info")
+	log, err := daemon.Logger(os.Stderr, daemon.LogOptions{Level: "info"})
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "discovery-agent: %v\n", err)
 		return wrongUsage

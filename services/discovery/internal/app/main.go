@@ -14,7 +14,7 @@ func Main(args []string, version string) int {
 		Summary:  "knows the hosts of each service by their heartbeats.",
 		Prefixes: []string{"DISCOVERY_"},
 		Admin:    func(o Options) string { return o.AdminAddress },
-		LogLevel: Options.logLevel,
+		Log:      Options.log,
 		New:      func(o Options, log *slog.Logger) (command.Service, error) { return New(o, log) },
 	}, args, version)
 }

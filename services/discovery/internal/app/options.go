@@ -8,6 +8,8 @@ import (
 	"os"
 	"strconv"
 	"time"
+
+	"github.com/weirproxy/weir/internal/daemon"
 )
 
 // Options is every setting of the service, read from the environment. HOST_TTL,
@@ -50,12 +52,12 @@ func (o Options) httpAddress() (address, variable string) {
 	return net.JoinHostPort("0.0.0.0", strconv.Itoa(o.Port)), "PORT"
 }
 
-// logLevel is the level to log from, and the variable that says so.
-func (o Options) logLevel() (level, variable string) {
+// log is how to log, and the variable that says so.
+func (o Options) log() (options daemon.LogOptions, variable string) {
 	if o.LogLevel != "" {
-		return o.LogLevel, "DISCOVERY_LOG_LEVEL"
+		return daemon.LogOptions{Level: o.LogLevel}, "DISCOVERY_LOG_LEVEL"
 	}
-	return o.AnyLogLevel, "LOG_LEVEL"
+	return daemon.LogOptions{Level: o.AnyLogLevel}, "LOG_LEVEL"
 }
 
 // identifier names this replica.

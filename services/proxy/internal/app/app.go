@@ -63,7 +63,7 @@ const (
 // error of a faulty configuration lists every fault; nothing is bound then.
 func New(o Options) (_ *App, err error) {
 	a := &App{options: o, started: time.Now(), addresses: map[string]string{}}
-	if a.log, err = daemon.Logger(o.Log, o.LogLevel); err != nil {
+	if a.log, err = daemon.Logger(o.Log, daemon.LogOptions{Level: o.LogLevel}); err != nil {
 		return nil, err
 	}
 	if a.configuration, err = configure(o, a.log, a.setServices); err != nil {

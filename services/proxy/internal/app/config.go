@@ -19,7 +19,7 @@ import (
 // Validate checks the configuration and binds nothing. The error lists every
 // fault, with its file, line and path.
 func Validate(o Options) error {
-	if _, err := daemon.Logger(io.Discard, o.LogLevel); err != nil {
+	if _, err := daemon.Logger(io.Discard, daemon.LogOptions{Level: o.LogLevel}); err != nil {
 		return err
 	}
 	_, err := configure(o, slog.New(slog.DiscardHandler), func([]string) {})

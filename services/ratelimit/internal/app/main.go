@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 
 	"github.com/weirproxy/weir/internal/command"
+	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/services/ratelimit/internal/store/redis"
 )
 
@@ -17,7 +18,9 @@ func Main(args []string, version string) int {
 		Summary:  "answers Envoy's rate limit service calls by the rules of a directory.",
 		Prefixes: []string{"RATELIMIT_", "REDIS_", "RUNTIME_"},
 		Admin:    func(o Options) string { return address(o.DebugHost, o.DebugPort) },
-		LogLevel: func(o Options) (level, variable string) { return o.LogLevel, "LOG_LEVEL" },
+		Log: func(o Options) (options daemon.LogOptions, variable string) {
+			return daemon.LogOptions{Level: o.LogLevel}, "LOG_LEVEL"
+		},
 		New: func(o Options, log *slog.Logger) (command.Service, error) {
 			redis.LogDriver(log)
 			tuneGC()
