@@ -126,7 +126,9 @@ func TestAnswersHealthReflectionAndAdmin(t *testing.T) {
 		{"http", "/", 404, "404"},
 		{"admin", "/healthz", 200, "ok"},
 		{"admin", "/ready", 200, "ready"},
-		{"admin", "/rlconfig", 200, "shop.user: unit=YEAR requests_per_unit=3\nshop.user.path_/pay: unit=DAY requests_per_unit=1\nshop.free: unlimited\n"},
+		{"admin", "/rlconfig", 200, "shop.user: unit=YEAR requests_per_unit=3, shadow_mode: false, quota_mode: false\n" +
+			"shop.user.path_/pay: unit=DAY requests_per_unit=1, shadow_mode: false, quota_mode: false\n" +
+			"shop.free: unlimited, shadow_mode: false, quota_mode: false\n"},
 		{"admin", "/metrics", 200, `ratelimit_service_rate_limit_total_hits{domain="shop",rule="user"} 1`},
 		{"admin", "/debug/pprof/", 200, "goroutine"},
 		{"admin", "/", 200, "/rlconfig"},

@@ -6,18 +6,19 @@ import (
 	"strings"
 )
 
-// Fault is one thing that is wrong in a rule file.
+// Fault is one thing that is wrong in a rule file or an xDS resource.
 type Fault struct {
 	Place Place
 	Text  string
 }
 
-// Error is "file:line:column: text".
+// Error is "file:line:column: text", or "resource name: path: text".
 func (f Fault) Error() string { return f.Place.String() + ": " + f.Text }
 
-// ParseError is everything that is wrong in one rule file.
+// ParseError is everything that is wrong in one domain's files, or its xDS
+// resource.
 type ParseError struct {
-	// Domain is the file's domain if that much could be read, else "".
+	// Domain is the domain's name if that much could be read, else "".
 	Domain string
 	// Faults are in the order of their places; there is at least one.
 	Faults []Fault
@@ -32,7 +33,7 @@ func (e *ParseError) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// faults collects what is wrong while a file is read.
+// faults collects what is wrong while rules are read.
 type faults struct{ list []Fault }
 
 func (f *faults) add(at Place, format string, args ...any) {

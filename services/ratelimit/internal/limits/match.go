@@ -7,28 +7,57 @@ type Entry struct{ Key, Value string }
 // walks one depth for each entry, in order:
 //
 //  1. the child of that key and that value, else
-//  2. the child of that key alone, else no rule.
+//  2. the first child, in the order of the file, whose pattern takes the text
+//     key_value, else
+//  3. the child of that key alone, else no rule.
 //
 // A choice is never taken back: when the child of key and value leads nowhere
-// deeper down, the child of the key alone is not tried. Only a rule at exactly
-// the depth of the last entry applies. Match neither blocks nor allocates.
+// deeper down, the others are not tried. Only a rule at exactly the depth of
+// the last entry applies. Match neither blocks nor allocates.
 func (d *Domain) Match(entries []Entry) *Rule {
 	if len(entries) == 0 {
 		return nil
 	}
 	at := &d.root
 	for i := range entries {
-		b := at.children[entries[i].Key]
-		if b == nil {
-			return nil
-		}
-		at = b.exact[entries[i].Value]
-		if at == nil {
-			at = b.any
-		}
-		if at == nil {
+		if at, _ = at.step(&entries[i]); at == nil {
 			return nil
 		}
 	}
 	return at.rule
+}
+
+// By is by what a descriptor of the rules takes an entry of a request.
+type By int
+
+// The ways, in the order in which they are tried.
+const (
+	ByNothing By = iota
+	ByValue      // key and value are those of the entry
+	ByPattern    // key_value is like the pattern
+	ByKey        // the key is that of the entry, and there is no value
+)
+
+// String completes "taken by …".
+func (b By) String() string {
+	return [...]string{"nothing", "key and value", "pattern", "key alone"}[b]
+}
+
+// step is one depth of Match. The node is nil where no child takes the entry.
+func (n *node) step(e *Entry) (*node, By) {
+	b := n.children[e.Key]
+	if b != nil {
+		if next := b.exact[e.Value]; next != nil {
+			return next, ByValue
+		}
+	}
+	for i := range n.patterns {
+		if p := &n.patterns[i]; p.matches(e.Key, e.Value) {
+			return p.node, ByPattern
+		}
+	}
+	if b != nil && b.any != nil {
+		return b.any, ByKey
+	}
+	return nil, ByNothing
 }

@@ -1,19 +1,29 @@
 package limits
 
 import (
+	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // name is the path of a rule's descriptors in both of its spellings.
 type name struct {
-	// plain is as the peer spells it, "key_value.key2". Other paths may read
-	// the same.
+	// plain is as envoyproxy/ratelimit spells it, "key_value.key2". Other paths
+	// may read the same.
 	plain string
 	// quoted is `"key"="value"."key2"`. No other path reads the same.
 	quoted string
 }
+
+// The rule labels of what belongs to no rule's name: what requests' own limits
+// decided, and what is left when there are too many names. No rule is called
+// so.
+const (
+	overrides = "(override)"
+	others    = "(other)"
+)
 
 // join lengthens a name by one descriptor. An empty value stands for the key
 // alone.
@@ -35,7 +45,7 @@ func (n name) join(key, value string) name {
 // over the counters that another had under it. Plain spellings with a quote
 // are not used, so that none is another's quoted one.
 func giveKeys(rules []*Rule, names []name) {
-	spelled := map[string]int{overrides: 1}
+	spelled := map[string]int{overrides: 1, others: 1}
 	for _, n := range names {
 		spelled[n.plain]++
 	}
@@ -48,6 +58,59 @@ func giveKeys(rules []*Rule, names []name) {
 }
 
 // readable says whether text may stand in a line without quotes.
-func readable(text string) bool {
-	return !strings.ContainsFunc(text, func(r rune) bool { return r == '"' || !unicode.IsPrint(r) })
+func readable(text string) bool { return readableBytes([]byte(text)) }
+
+func readableBytes(text []byte) bool {
+	for len(text) > 0 {
+		r, size := utf8.DecodeRune(text)
+		if r == '"' || r == utf8.RuneError || !unicode.IsPrint(r) {
+			return false
+		}
+		text = text[size:]
+	}
+	return true
+}
+
+// address finds what looks like an IPv4 address.
+var address = regexp.MustCompile(`[0-9]{1,3}(\.[0-9]{1,3}){3}`)
+
+// FlatName spells a rule label of the metrics as a part of a statsd name, as
+// envoyproxy/ratelimit does: without quotes, a colon and a pipe become an
+// underscore, and so do the dots of an IPv4 address. Control characters, which
+// could begin another line, become one too.
+func FlatName(rule string) string {
+	flat := strings.Map(func(r rune) rune {
+		if r == ':' || r == '|' || unicode.IsControl(r) {
+			return '_'
+		}
+		return r
+	}, unquote(rule))
+	return address.ReplaceAllStringFunc(flat, func(a string) string { return strings.ReplaceAll(a, ".", "_") })
+}
+
+// unquote turns a quoted name into the plain one; others stay as they are.
+func unquote(rule string) string {
+	var plain strings.Builder
+	for rest := rule; ; {
+		quoted, err := strconv.QuotedPrefix(rest)
+		if err != nil || quoted[0] != '"' {
+			return rule
+		}
+		text, err := strconv.Unquote(quoted)
+		if err != nil {
+			return rule
+		}
+		plain.WriteString(text)
+		switch rest = rest[len(quoted):]; {
+		case rest == "":
+			return plain.String()
+		case rest[0] == '=':
+			plain.WriteByte('_')
+		case rest[0] == '.':
+			plain.WriteByte('.')
+		default:
+			return rule
+		}
+		rest = rest[1:]
+	}
 }

@@ -25,9 +25,12 @@ func TestNoTwoRulesAreCalledTheSame(t *testing.T) {
 		{"what_is_below_them_too", []string{
 			`{key: a_b, descriptors: [{key: c, LIMIT}]}`, `{key: a, value: b, descriptors: [{key: c, LIMIT}, {key: d, LIMIT}]}`,
 		}, []string{`"a_b"."c"`, `"a"="b"."c"`, "a_b.d"}},
-		{"a_key_that_is_called_as_the_overrides_are", []string{
-			`{key: (override), LIMIT}`,
-		}, []string{`"(override)"`}},
+		{"a_key_that_is_called_as_what_belongs_to_no_rule", []string{
+			`{key: (override), LIMIT}`, `{key: (other), LIMIT}`,
+		}, []string{`"(override)"`, `"(other)"`}},
+		{"patterns_are_spelled_as_they_are", []string{
+			`{key: path, value: /a*b, LIMIT}`, `{key: "*", LIMIT}`,
+		}, []string{"path_/a*b", "*"}},
 		{"a_key_that_looks_quoted", []string{
 			`{key: '"a_b"', LIMIT}`, `{key: a_b, LIMIT}`, `{key: a, value: b, LIMIT}`,
 		}, []string{`"\"a_b\""`, `"a_b"`, `"a"="b"`}},
@@ -52,12 +55,33 @@ func TestNoTwoRulesAreCalledTheSame(t *testing.T) {
 
 func TestARulesLineTellsDomainAndKeyApart(t *testing.T) {
 	for _, c := range []struct{ domain, key, want string }{
-		{"a_b", "c", "a_b.c: unlimited"},
-		{"a", "b.c", "a.b.c: unlimited"},
-		{"a.b", "c", `"a.b".c: unlimited`},
-		{`"a`, "b", `"\"a".b: unlimited`},
-		{"a\nb", "c", `"a\nb".c: unlimited`},
+		{"a_b", "c", "a_b.c: unlimited, shadow_mode: false, quota_mode: false"},
+		{"a", "b.c", "a.b.c: unlimited, shadow_mode: false, quota_mode: false"},
+		{"a.b", "c", `"a.b".c: unlimited, shadow_mode: false, quota_mode: false`},
+		{`"a`, "b", `"\"a".b: unlimited, shadow_mode: false, quota_mode: false`},
+		{"a\nb", "c", `"a\nb".c: unlimited, shadow_mode: false, quota_mode: false`},
 	} {
 		require.Equal(t, c.want, (&Rule{Domain: c.domain, Key: c.key, Unlimited: true}).String())
+	}
+}
+
+func TestFlatNamesAreSpelledForStatsd(t *testing.T) {
+	for _, c := range []struct{ rule, want string }{
+		{"user_bob.path_/x", "user_bob.path_/x"},
+		{"url_http://a|b", "url_http_//a_b"},
+		{"remote_address_10.0.0.1", "remote_address_10_0_0_1"},
+		{"ip_10.0.0.1/32.path_10.0.0.2", "ip_10_0_0_1/32.path_10_0_0_2"},
+		{"version_1.2.3", "version_1.2.3"},
+		{"n_1.2.3.4.5", "n_1_2_3_4.5"},
+		{"n_1234.5.6.7", "n_1234_5_6_7"},
+		{`"a_b"`, "a_b"},
+		{`"a"="b"."c"`, "a_b.c"},
+		{`"a\nb:1"`, "a_b_1"},
+		{`"a"+"b"`, `"a"+"b"`},
+		{`"a`, `"a`},
+		{"", ""},
+		{"(override)", "(override)"},
+	} {
+		require.Equal(t, c.want, FlatName(c.rule), c.rule)
 	}
 }

@@ -1,33 +1,44 @@
 package limits
 
 import (
-	"strings"
+	"slices"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm"
 )
 
-// maxDepth bounds how deep descriptors nest. Requests have a handful of
-// entries; an alias that holds itself has no end.
-const maxDepth = 64
+// keys is what a mapping of rule files may hold.
+type keys struct {
+	what  string // "a descriptor"
+	home  string // where such a mapping stands, to say where a key belongs
+	known []string
+}
 
 // The grammar of rule files, level by level.
 var (
-	rootKeys       = keys{what: "a rule file", known: []string{"domain", "descriptors"}}
-	descriptorKeys = keys{
-		what:  "a descriptor",
-		known: []string{"key", "value", "rate_limit", "descriptors"},
-		later: []string{"shadow_mode", "quota_mode", "detailed_metric", "value_to_metric", "share_threshold", "metadata"},
-	}
-	rateLimitKeys = keys{
-		what:  "a rate_limit",
-		known: []string{"unit", "requests_per_unit", "unlimited", "algorithm"},
-		later: []string{"name", "replaces"},
-	}
+	rootKeys       = keys{"a rule file", "the top of the file", []string{"domain", "descriptors"}}
+	descriptorKeys = keys{"a descriptor", "a descriptor, beside rate_limit", []string{
+		"key", "value", "rate_limit", "descriptors",
+		"shadow_mode", "quota_mode", "detailed_metric", "value_to_metric", "share_threshold", "metadata",
+	}}
+	rateLimitKeys = keys{"a rate_limit", "a rate_limit", []string{
+		"unit", "requests_per_unit", "unlimited", "name", "replaces", "algorithm", "unit_multiplier", "failure_mode_deny",
+	}}
+	replacesKeys = keys{"an entry of replaces", "an entry of replaces", []string{"name"}}
 )
 
-// Parser reads rule files. All fields are required.
+// elsewhere says where a key belongs that does not belong here, or "".
+func elsewhere(key string) string {
+	for _, k := range []keys{descriptorKeys, rateLimitKeys, rootKeys} {
+		if slices.Contains(k.known, key) {
+			return k.home
+		}
+	}
+	return ""
+}
+
+// Parser reads rules. All fields are required.
 type Parser struct {
 	// Algorithms are those that a rule may name; the first is the default.
 	Algorithms []algorithm.Algorithm
@@ -37,30 +48,36 @@ type Parser struct {
 	Stats *Stats
 }
 
+// File is a rule file.
+type File struct {
+	Path string
+	Text []byte
+}
+
 // Parse reads the text of one file into a domain. The error is a *ParseError
 // with everything that is wrong; file names the file in it and in the rules.
 func (p *Parser) Parse(file string, text []byte) (*Domain, error) {
-	r := reader{Parser: p, document: document{file: file}, domain: &Domain{}}
-	if root := r.root(text); root != nil {
-		r.readFile(root)
-	}
-	if err := r.err(r.domain.Name); err != nil {
-		return nil, err
-	}
-	giveKeys(r.domain.Rules, r.names)
-	r.domain.Overrides = p.Stats.Rule(r.domain.Name, overrides)
-	for _, rule := range r.domain.Rules {
-		rule.counters = p.Stats.Rule(rule.Domain, rule.Key)
-	}
-	return r.domain, nil
+	return p.ParseFiles([]File{{file, text}})
 }
 
-// reader is one Parse at work.
+// ParseFiles reads several files of one domain as if their descriptors stood
+// in one list, in the order of the files. What an earlier file has already is
+// a fault of the later one. The error is a *ParseError.
+func (p *Parser) ParseFiles(files []File) (*Domain, error) {
+	b := builder{Parser: p, domain: &Domain{}}
+	for _, f := range files {
+		r := reader{document{file: f.Path, faults: &b.faults}, &b}
+		if root := r.root(f.Text); root != nil {
+			r.readFile(root)
+		}
+	}
+	return b.finish()
+}
+
+// reader is the reading of one file.
 type reader struct {
-	*Parser
 	document
-	domain *Domain
-	names  []name // beside the domain's rules
+	to *builder
 }
 
 func (r *reader) readFile(n *yaml.Node) {
@@ -68,22 +85,17 @@ func (r *reader) readFile(n *yaml.Node) {
 	if values == nil {
 		return
 	}
-	r.domain.Place = r.at(n)
-	if name := values["domain"]; name != nil {
-		r.domain.Place = r.at(name)
+	domain := r.text(values["domain"], "domain")
+	if !domain.set {
+		domain.at = r.at(n)
 	}
-	var ok bool
-	if r.domain.Name, ok = r.text(values["domain"], "domain"); ok && r.domain.Name == "" {
-		r.add(r.domain.Place, "the file names no domain")
-	}
-	r.readDescriptors(values["descriptors"], &r.domain.root, name{}, 1)
+	r.to.nameDomain(domain)
+	r.readDescriptors(values["descriptors"], r.to.top())
 }
 
-// readDescriptors puts a list of descriptors below parent, whose rules' names
-// begin with path.
-func (r *reader) readDescriptors(n *yaml.Node, parent *node, path name, depth int) {
-	if n != nil && depth > maxDepth {
-		r.add(r.at(n), "descriptors nest deeper than %d", maxDepth)
+// readDescriptors puts a list of descriptors below parent.
+func (r *reader) readDescriptors(n *yaml.Node, parent spot) {
+	if n == nil || r.to.tooDeep(parent, r.at(n)) {
 		return
 	}
 	for _, element := range r.sequence(n, "descriptors") {
@@ -94,132 +106,75 @@ func (r *reader) readDescriptors(n *yaml.Node, parent *node, path name, depth in
 		if values == nil {
 			continue
 		}
-		key, ok := r.text(values["key"], "key")
-		value, _ := r.text(values["value"], "value")
-		if ok && key == "" {
-			r.add(r.at(element), "a descriptor has no key")
+		d := descriptor{
+			at:             r.at(element),
+			key:            r.text(values["key"], "key"),
+			value:          r.text(values["value"], "value"),
+			shadowMode:     r.bool(values["shadow_mode"], "shadow_mode").value,
+			quotaMode:      r.bool(values["quota_mode"], "quota_mode").value,
+			detailedMetric: r.bool(values["detailed_metric"], "detailed_metric").value,
+			valueToMetric:  r.bool(values["value_to_metric"], "value_to_metric").value,
+			shareThreshold: r.bool(values["share_threshold"], "share_threshold"),
+			metadata:       r.metadata(values["metadata"]),
+			limit:          r.readRateLimit(values["rate_limit"]),
 		}
-		r.refuseWildcard(values["key"], key)
-		r.refuseWildcard(values["value"], value)
-		child, taken := parent.child(key, value)
-		if taken && key != "" {
-			r.add(r.at(element), "the descriptor %s stands twice in one list", describe(key, value))
-		}
-		name := path.join(key, value)
-		if limit := values["rate_limit"]; limit != nil {
-			child.rule = r.readRateLimit(limit, name)
-		}
-		r.readDescriptors(values["descriptors"], child, name, depth+1)
-	}
-}
-
-// refuseWildcard keeps a pattern from being taken literally.
-func (r *reader) refuseWildcard(n *yaml.Node, text string) {
-	if strings.Contains(text, "*") {
-		r.add(r.at(n), "%q: the wildcard * is not supported yet", text)
+		r.readDescriptors(values["descriptors"], r.to.descriptor(parent, &d))
 	}
 }
 
 // readRateLimit returns nil for null, which is no limit.
-func (r *reader) readRateLimit(n *yaml.Node, called name) *Rule {
-	if isNull(r.resolve(n)) {
+func (r *reader) readRateLimit(n *yaml.Node) *rateLimit {
+	if n == nil || isNull(r.resolve(n)) {
 		return nil
 	}
 	values := r.mapping(n, rateLimitKeys)
 	if values == nil {
 		return nil
 	}
-	unlimited := r.bool(values["unlimited"], "unlimited")
-	rule := &Rule{
-		Domain:    r.domain.Name,
-		Place:     r.at(n),
-		Unlimited: unlimited,
-		Rate:      r.readRate(values, unlimited, r.at(n)),
-		Algorithm: r.readAlgorithm(values["algorithm"]),
+	limit := &rateLimit{
+		at:         r.at(n),
+		unit:       r.readUnit(values["unit"]),
+		requests:   r.uint32(values["requests_per_unit"], "requests_per_unit"),
+		multiplier: r.uint32(values["unit_multiplier"], "unit_multiplier"),
+		unlimited:  r.bool(values["unlimited"], "unlimited").value,
+		name:       r.text(values["name"], "name").value,
+		replaces:   r.readReplaces(values["replaces"]),
+		algorithm:  r.text(values["algorithm"], "algorithm"),
 	}
-	r.domain.Rules = append(r.domain.Rules, rule)
-	r.names = append(r.names, called)
-	if !rule.Unlimited && rule.Rate.Check() == nil {
-		rule.Limit = rule.Rate.Limit()
-		rule.Near = NearThreshold(rule.Rate.Requests, r.NearLimitRatio)
+	if deny := r.bool(values["failure_mode_deny"], "failure_mode_deny"); deny.value {
+		limit.onStoreError = DenyHits
+	} else if deny.set {
+		limit.onStoreError = AllowHits
 	}
-	return rule
+	return limit
 }
 
-// readRate reads what a rate_limit grants; at is its place. An unlimited one
-// may repeat how many requests it granted before, but must not have a unit.
-func (r *reader) readRate(values map[string]*yaml.Node, unlimited bool, at Place) Rate {
-	rate := Rate{Multiplier: 1}
-	unit, requests := values["unit"], values["requests_per_unit"]
-	switch {
-	case requests != nil:
-		rate.Requests = r.uint32(requests, "requests_per_unit")
-	case !unlimited:
-		r.add(at, "a rate_limit has no requests_per_unit; 0 refuses every request, unlimited grants every one")
-	}
-	switch {
-	case unit != nil && unlimited:
-		r.add(r.at(unit), "a rate_limit is unlimited or has a unit, not both")
-	case unit != nil:
-		name, ok := r.text(unit, "unit")
+func (r *reader) readUnit(n *yaml.Node) given[Unit] {
+	name := r.text(n, "unit")
+	unit := given[Unit]{at: name.at, set: name.set, wrong: name.wrong}
+	if unit.set && !unit.wrong {
 		var err error
-		if rate.Unit, err = ParseUnit(name); ok && err != nil {
-			r.add(r.at(unit), "%v", err)
+		if unit.value, err = ParseUnit(name.value); err != nil {
+			r.add(unit.at, "%v", err)
+			unit.wrong = true
 		}
-	case !unlimited:
-		r.add(at, "a rate_limit has no unit")
 	}
-	return rate
+	return unit
 }
 
-// readAlgorithm returns the algorithm that a rule names, or the default.
-func (r *reader) readAlgorithm(n *yaml.Node) algorithm.Algorithm {
-	if n == nil {
-		return r.Algorithms[0]
-	}
-	name, ok := r.text(n, "algorithm")
-	var names []string
-	for _, a := range r.Algorithms {
-		if a.Name() == name {
-			return a
+func (r *reader) readReplaces(n *yaml.Node) []given[string] {
+	var list []given[string]
+	for _, element := range r.sequence(n, "replaces") {
+		if r.exhausted(element) {
+			return nil
 		}
-		names = append(names, a.Name())
-	}
-	if ok {
-		r.add(r.at(n), "algorithm %q is none of %s", name, strings.Join(names, ", "))
-	}
-	return r.Algorithms[0]
-}
-
-// child returns the node for key and value below n, and whether it was there
-// before. An empty value stands for the key alone.
-func (n *node) child(key, value string) (child *node, taken bool) {
-	if n.children == nil {
-		n.children = map[string]*branch{}
-	}
-	b := n.children[key]
-	if b == nil {
-		b = &branch{exact: map[string]*node{}}
-		n.children[key] = b
-	}
-	if value == "" {
-		if b.any != nil {
-			return b.any, true
+		if values := r.mapping(element, replacesKeys); values != nil {
+			name := r.text(values["name"], "name")
+			if !name.set {
+				name.at = r.at(element)
+			}
+			list = append(list, name)
 		}
-		b.any = &node{}
-		return b.any, false
 	}
-	if child = b.exact[value]; child != nil {
-		return child, true
-	}
-	child = &node{}
-	b.exact[value] = child
-	return child, false
-}
-
-func describe(key, value string) string {
-	if value == "" {
-		return key
-	}
-	return key + "=" + value
+	return list
 }

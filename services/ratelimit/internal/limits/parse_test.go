@@ -24,6 +24,21 @@ descriptors:
   - {key: code, value: 5, rate_limit: {unit: Day, requests_per_unit: 4294967295}}
   - {key: free, value: true, rate_limit: {unlimited: true}}
   - {key: none, rate_limit: null}
+  - key: all
+    value: of*it
+    shadow_mode: true
+    quota_mode: true
+    detailed_metric: true
+    value_to_metric: true
+    share_threshold: true
+    metadata: {a: b}
+    rate_limit:
+      unit: hour
+      unit_multiplier: 3
+      requests_per_unit: 7
+      failure_mode_deny: false
+      name: whole
+      replaces: [{name: part}, {name: other}]
 `)
 	var lines, places []string
 	for _, r := range d.Rules {
@@ -31,15 +46,93 @@ descriptors:
 		places = append(places, r.Place.String())
 	}
 	require.Equal(t, []string{
-		"shop.user: unit=MINUTE requests_per_unit=10",
-		"shop.user.path_/pay: unit=SECOND requests_per_unit=0",
-		"shop.code_5: unit=DAY requests_per_unit=4294967295",
-		"shop.free_true: unlimited",
+		"shop.user: unit=MINUTE requests_per_unit=10, shadow_mode: false, quota_mode: false",
+		"shop.user.path_/pay: unit=SECOND requests_per_unit=0, shadow_mode: false, quota_mode: false",
+		"shop.code_5: unit=DAY requests_per_unit=4294967295, shadow_mode: false, quota_mode: false",
+		"shop.free_true: unlimited, shadow_mode: false, quota_mode: false",
+		"shop.all_of*it: unit=HOUR requests_per_unit=7, shadow_mode: true, quota_mode: true, unit_multiplier: 3, " +
+			`name: "whole", replaces: ["part" "other"], failure_mode_deny: false, share_threshold: depth 1, with metadata`,
 	}, lines)
-	require.Equal(t, []string{"rules.yaml:5:17", "rules.yaml:7:46", "rules.yaml:8:39", "rules.yaml:9:42"}, places)
+	require.Equal(t, []string{"rules.yaml:5:17", "rules.yaml:7:46", "rules.yaml:8:39", "rules.yaml:9:42", "rules.yaml:20:7"}, places)
 	require.Equal(t, algorithm.Limit{Requests: 10, Window: time.Minute}, d.Rules[0].Limit)
 	require.Equal(t, uint64(8), d.Rules[0].Near)
 	require.Equal(t, "rules.yaml:2:9", d.Place.String())
+	require.Equal(t, []Level{{Key: "user"}, {Key: "path", Value: "/pay"}}, d.Rules[1].Levels)
+
+	all := d.Rules[4]
+	require.Equal(t, algorithm.Limit{Requests: 7, Window: 3 * time.Hour}, all.Limit)
+	require.Equal(t, []Level{{Key: "all", Value: "of*it", ValueToMetric: true, ShareThreshold: true}}, all.Levels)
+	require.True(t, all.Shares)
+	require.Equal(t, AllowHits, all.OnStoreError)
+	require.Equal(t, map[string]any{"a": "b"}, all.Metadata.AsMap())
+}
+
+func TestFailureModeDeny(t *testing.T) {
+	for text, want := range map[string]OnStoreError{"": FailRequest, "null": FailRequest, "false": AllowHits, "true": DenyHits} {
+		if text != "" {
+			text = ", failure_mode_deny: " + text
+		}
+		d := parse(t, "domain: d\ndescriptors:\n- {key: a, rate_limit: {unit: hour, requests_per_unit: 1"+text+"}}\n")
+		require.Equal(t, want, d.Rules[0].OnStoreError, text)
+	}
+}
+
+func TestFlagsOfADescriptorWithoutALimitAreTaken(t *testing.T) {
+	d := parse(t, "domain: d\ndescriptors:\n- {key: a, shadow_mode: true, quota_mode: true, detailed_metric: true, metadata: {a: 1}}\n")
+	require.Empty(t, d.Rules)
+}
+
+func TestMetadataHoldsWhatJSONHolds(t *testing.T) {
+	d := parse(t, `
+domain: d
+descriptors:
+  - key: a
+    rate_limit: {unlimited: true}
+    metadata:
+      text: "1"
+      whole: 3
+      hex: 0x10
+      part: 1.5
+      yes: true
+      none: null
+      date: "2026-01-01"
+      list: [1, two, [3], {four: 4}]
+      deep: {er: &deepest {est: [], map: {}}}
+      again: *deepest
+  - {key: b, rate_limit: {unlimited: true}, metadata: {}}
+  - {key: c, rate_limit: {unlimited: true}, metadata: null}
+`)
+	require.Equal(t, map[string]any{
+		"text": "1", "whole": 3.0, "hex": 16.0, "part": 1.5, "yes": true, "none": nil, "date": "2026-01-01",
+		"list":  []any{1.0, "two", []any{3.0}, map[string]any{"four": 4.0}},
+		"deep":  map[string]any{"er": map[string]any{"est": []any{}, "map": map[string]any{}}},
+		"again": map[string]any{"est": []any{}, "map": map[string]any{}},
+	}, d.Rules[0].Metadata.AsMap())
+	require.Nil(t, d.Rules[1].Metadata)
+	require.Nil(t, d.Rules[2].Metadata)
+}
+
+func TestFilesOfOneDomainMakeOneTree(t *testing.T) {
+	p := newParser()
+	file := func(name, descriptors string) File {
+		return File{name, []byte("domain: d\ndescriptors:\n" + descriptors)}
+	}
+	a := file("a", "- {key: x, value: 1*, rate_limit: {unit: hour, requests_per_unit: 1}}\n- {key: a_b, rate_limit: {unlimited: true}}\n")
+	b := file("b", "- {key: x, value: \"*\", rate_limit: {unit: hour, requests_per_unit: 2}}\n- {key: a, value: b, rate_limit: {unlimited: true}}\n")
+	d, err := p.ParseFiles([]File{a, b})
+	require.NoError(t, err)
+	require.Equal(t, "a:1:9", d.Place.String())
+	require.Equal(t, uint32(1), d.Match([]Entry{{"x", "12"}}).Rate.Requests, "patterns are in the order of the files")
+	require.Equal(t, uint32(2), d.Match([]Entry{{"x", "2"}}).Rate.Requests)
+	require.Equal(t, `"a_b"`, d.Match([]Entry{{"a_b", ""}}).Key, "names tell the rules of all files apart")
+	require.Equal(t, "b:4:34", d.Match([]Entry{{"a", "b"}}).Place.String())
+
+	_, err = p.ParseFiles([]File{a, file("c", "- {key: x, value: 1*}\n- {key: x_1*}\n- {bad: key}\n"), {"e", []byte("domain: e")}})
+	require.EqualError(t, err, `c:3:3: the descriptor x=1* is already given at a:3:3
+c:4:3: the pattern x_1* stands twice in one list
+c:5:3: a descriptor has no key
+c:5:4: a descriptor has no key "bad"; it has key, value, rate_limit, descriptors, shadow_mode, quota_mode, detailed_metric, value_to_metric, share_threshold, metadata
+e:1:9: the domain "e" is not "d", which is given at a:1:9`)
 }
 
 func TestParseFollowsAliases(t *testing.T) {
@@ -75,7 +168,7 @@ func TestParseErrorTellsTheDomainOfABadFile(t *testing.T) {
 	var refused *ParseError
 	require.ErrorAs(t, err, &refused)
 	require.Equal(t, "shop", refused.Domain)
-	require.Equal(t, []Fault{{Place{"f", 2, 1}, `a rule file has no key "limits"; it has domain, descriptors`}}, refused.Faults)
+	require.Equal(t, []Fault{{Place{File: "f", Line: 2, Column: 1}, `a rule file has no key "limits"; it has domain, descriptors`}}, refused.Faults)
 }
 
 func TestAliasesThatMultiplyEndInAFault(t *testing.T) {
@@ -91,15 +184,24 @@ func TestAliasesThatMultiplyEndInAFault(t *testing.T) {
 	require.ErrorContains(t, err, "the file's aliases expand to more than")
 }
 
+func TestMetadataThatHoldsItselfEndsInAFault(t *testing.T) {
+	_, err := newParser().Parse("f", []byte("domain: d\ndescriptors:\n- {key: a, metadata: &m {m: *m}}\n"))
+	require.ErrorContains(t, err, "f:3:29: metadata nests deeper than 64")
+}
+
+// Whatever a file holds, reading it ends in faults or in rules, and requests
+// that are made of the rules' own text meet them without a panic.
 func FuzzParse(f *testing.F) {
-	files, err := filepath.Glob("testdata/refused/*.yaml")
-	require.NoError(f, err)
-	for _, path := range files {
-		text, err := os.ReadFile(path)
+	for _, pattern := range []string{"testdata/refused/*.yaml", "testdata/good/*.yaml"} {
+		files, err := filepath.Glob(pattern)
 		require.NoError(f, err)
-		f.Add(text)
+		require.NotEmpty(f, files)
+		for _, path := range files {
+			text, err := os.ReadFile(path)
+			require.NoError(f, err)
+			f.Add(text)
+		}
 	}
-	f.Add([]byte("domain: d\ndescriptors:\n- key: a\n  value: b\n  rate_limit: {unit: hour, requests_per_unit: 3}\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		d, err := newParser().Parse("f", text)
 		if err != nil {
@@ -110,6 +212,18 @@ func FuzzParse(f *testing.F) {
 		for _, r := range d.Rules {
 			require.NotNil(t, r.counters)
 			require.True(t, r.Unlimited || r.Limit.Window > 0)
+			require.NotEmpty(t, r.String())
+			var entries []Entry
+			for _, l := range r.Levels {
+				entries = append(entries, Entry{l.Key, l.Value})
+			}
+			d.Match(entries)
+			require.NotNil(t, r.CountersOf(entries))
+			for i := range entries {
+				entries[i].Value += entries[i].Key
+				d.Match(entries)
+				require.NotNil(t, r.CountersOf(entries))
+			}
 		}
 	})
 }

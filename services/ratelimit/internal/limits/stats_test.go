@@ -1,38 +1,255 @@
 package limits
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
 )
+
+// load parses a file and puts it in force.
+func load(t testing.TB, p *Parser, text string) *Domain {
+	t.Helper()
+	d, err := p.Parse("f", []byte(text))
+	require.NoError(t, err)
+	p.Stats.Retain(NewSet([]*Domain{d}))
+	return d
+}
 
 func TestCountersSurviveAReloadAndGoWithTheirRule(t *testing.T) {
 	p := newParser()
 	p.Stats = NewStats(prometheus.NewPedanticRegistry())
-	load := func(text string) *Domain {
-		d, err := p.Parse("f", []byte(text))
-		require.NoError(t, err)
-		p.Stats.Retain(NewSet([]*Domain{d}))
-		return d
-	}
 	const both = "domain: d\ndescriptors:\n- {key: a, rate_limit: {unit: hour, requests_per_unit: 1}}\n- {key: b, rate_limit: {unlimited: true}}\n"
-	const onlyB = "domain: d\ndescriptors:\n- {key: b, rate_limit: {unit: day, requests_per_unit: 1}}\n"
-	d := load(both)
+	const onlyB = "domain: d\ndescriptors:\n- {key: b, rate_limit: {unit: day, unit_multiplier: 2, requests_per_unit: 7}}\n"
+	d := load(t, p, both)
 	d.Rules[1].counters.TotalHits.Add(3)
 	d.Rules[1].counters.Over.Add(1)
-	d = load(onlyB)
+	require.NoError(t, testutil.CollectAndCompare(p.Stats, strings.NewReader(`
+# HELP ratelimit_service_rate_limit_requests_per_unit Requests that the rule grants per unit of time.
+# TYPE ratelimit_service_rate_limit_requests_per_unit gauge
+ratelimit_service_rate_limit_requests_per_unit{domain="d",rule="a",unit="HOUR"} 1
+`), "ratelimit_service_rate_limit_requests_per_unit"))
+
+	d = load(t, p, onlyB)
 	require.Equal(t, uint64(3), d.Rules[0].counters.TotalHits.Load())
+	d.Rules[0].counters.OverWithLocalCache.Add(4)
+	d.Rules[0].counters.Shadow.Add(5)
+	d.Rules[0].counters.Refunded.Add(6)
 	require.NoError(t, testutil.CollectAndCompare(p.Stats, strings.NewReader(`
 # HELP ratelimit_service_rate_limit_over_limit Hits that the rule refused.
 # TYPE ratelimit_service_rate_limit_over_limit counter
 ratelimit_service_rate_limit_over_limit{domain="d",rule="(override)"} 0
 ratelimit_service_rate_limit_over_limit{domain="d",rule="b"} 1
+# HELP ratelimit_service_rate_limit_over_limit_with_local_cache Hits that the rule refused without asking the store.
+# TYPE ratelimit_service_rate_limit_over_limit_with_local_cache counter
+ratelimit_service_rate_limit_over_limit_with_local_cache{domain="d",rule="(override)"} 0
+ratelimit_service_rate_limit_over_limit_with_local_cache{domain="d",rule="b"} 4
+# HELP ratelimit_service_rate_limit_requests_per_unit Requests that the rule grants per unit of time.
+# TYPE ratelimit_service_rate_limit_requests_per_unit gauge
+ratelimit_service_rate_limit_requests_per_unit{domain="d",rule="b",unit="2 DAY"} 7
+# HELP ratelimit_service_rate_limit_shadow_mode Hits that the rule would have refused, were it not in shadow mode.
+# TYPE ratelimit_service_rate_limit_shadow_mode counter
+ratelimit_service_rate_limit_shadow_mode{domain="d",rule="(override)"} 0
+ratelimit_service_rate_limit_shadow_mode{domain="d",rule="b"} 5
 # HELP ratelimit_service_rate_limit_total_hits Hits that met the rule.
 # TYPE ratelimit_service_rate_limit_total_hits counter
 ratelimit_service_rate_limit_total_hits{domain="d",rule="(override)"} 0
 ratelimit_service_rate_limit_total_hits{domain="d",rule="b"} 3
-`), "ratelimit_service_rate_limit_over_limit", "ratelimit_service_rate_limit_total_hits"))
+# HELP ratelimit_service_rate_limit_total_negative_hits Hits that were given back.
+# TYPE ratelimit_service_rate_limit_total_negative_hits counter
+ratelimit_service_rate_limit_total_negative_hits{domain="d",rule="(override)"} 0
+ratelimit_service_rate_limit_total_negative_hits{domain="d",rule="b"} 6
+`), "ratelimit_service_rate_limit_over_limit", "ratelimit_service_rate_limit_over_limit_with_local_cache",
+		"ratelimit_service_rate_limit_requests_per_unit", "ratelimit_service_rate_limit_shadow_mode",
+		"ratelimit_service_rate_limit_total_hits", "ratelimit_service_rate_limit_total_negative_hits"))
+}
+
+// shown lists the rule labels that metrics show, with their hits if there are
+// any.
+func shown(t *testing.T, s *Stats) map[string]float64 {
+	t.Helper()
+	reg := prometheus.NewPedanticRegistry()
+	reg.MustRegister(s)
+	families, err := reg.Gather()
+	require.NoError(t, err)
+	hits := map[string]float64{}
+	for _, f := range families {
+		if f.GetName() != "ratelimit_service_rate_limit_total_hits" {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			hits[m.GetLabel()[1].GetValue()] = m.GetCounter().GetValue()
+		}
+	}
+	return hits
+}
+
+const limited = "rate_limit: {unit: hour, requests_per_unit: 1, name: n}, metadata: {a: b}"
+
+func TestWhatARequestIsCountedUnder(t *testing.T) {
+	for _, c := range []struct {
+		name, descriptors string
+		entries           []Entry
+		want              string
+	}{
+		{"the_rules_own_name", `{key: a, descriptors: [{key: b, value: c, LIMITED}]}`,
+			[]Entry{{"a", "x"}, {"b", "c"}}, "a.b_c"},
+		{"the_rules_pattern", `{key: a, value: x*, LIMITED}`,
+			[]Entry{{"a", "xyz"}}, "a_x*"},
+		{"detailed_all_of_the_request", `{key: a, descriptors: [{key: b, detailed_metric: true, LIMITED}]}`,
+			[]Entry{{"a", "x"}, {"b", "y"}}, "a_x.b_y"},
+		{"detailed_with_empty_values", `{key: a, descriptors: [{key: b, detailed_metric: true, LIMITED}]}`,
+			[]Entry{{"a", ""}, {"b", ""}}, "a_.b_"},
+		{"detailed_of_a_level_above_does_nothing", `{key: a, detailed_metric: true, descriptors: [{key: b, LIMITED}]}`,
+			[]Entry{{"a", "x"}, {"b", "y"}}, "a.b"},
+		{"detailed_keys_that_a_pattern_takes", `{key: a*, detailed_metric: true, LIMITED}`,
+			[]Entry{{"abc", "x"}}, "abc_x"},
+		{"values_of_the_levels_that_ask", `{key: a, value_to_metric: true, descriptors: [{key: b, descriptors: [{key: c, value_to_metric: true, LIMITED}]}]}`,
+			[]Entry{{"a", "x"}, {"b", "y"}, {"c", ""}}, "a_x.b.c"},
+		{"values_in_place_of_patterns", `{key: a, value: "x*", value_to_metric: true, descriptors: [{key: b, value: "y*", LIMITED}]}`,
+			[]Entry{{"a", "xx"}, {"b", "yy"}}, "a_xx.b_y*"},
+		{"values_that_the_rule_names_itself", `{key: a, value: x, value_to_metric: true, LIMITED}`,
+			[]Entry{{"a", "x"}}, "a_x"},
+		{"detailed_but_shared", `{key: a, value: "x*", share_threshold: true, descriptors: [{key: b, detailed_metric: true, LIMITED}]}`,
+			[]Entry{{"a", "xx"}, {"b", "yy"}}, "a_x*.b_yy"},
+		{"a_value_that_is_shared", `{key: a, value: "x*", share_threshold: true, value_to_metric: true, LIMITED}`,
+			[]Entry{{"a", "xx"}}, "a_x*"},
+		{"what_looks_like_another_rule", `{key: a, detailed_metric: true, LIMITED}`,
+			[]Entry{{"a", "x.b_y"}}, "a_x.b_y"},
+		{"what_would_break_a_line", `{key: a, value_to_metric: true, LIMITED}`,
+			[]Entry{{"a", "x\ny"}}, `"a_x\ny"`},
+		{"what_is_not_text", `{key: a, value_to_metric: true, LIMITED}`,
+			[]Entry{{"a", "\xff"}}, `"a_\xff"`},
+		{"what_looks_like_no_rules_name", `{key: "*", value_to_metric: true, LIMITED}`,
+			[]Entry{{"(other)", ""}}, `"(other)"`},
+		{"what_is_too_long", `{key: a, value_to_metric: true, LIMITED}`,
+			[]Entry{{"a", strings.Repeat("x", maxName)}}, "(other)"},
+		{"what_is_too_long_in_quotes", `{key: a, value_to_metric: true, LIMITED}`,
+			[]Entry{{"a", strings.Repeat("\x01", maxName/2)}}, "(other)"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := newParser()
+			d := load(t, p, "domain: d\ndescriptors:\n- "+strings.ReplaceAll(c.descriptors, "LIMITED", limited)+"\n")
+			rule := d.Match(c.entries)
+			require.NotNil(t, rule)
+			rule.CountersOf(c.entries).TotalHits.Add(7)
+			hits := shown(t, p.Stats)
+			require.Equal(t, 7.0, hits[c.want], "%v", hits)
+			require.Equal(t, map[string]any{"a": "b"}, rule.Metadata.AsMap(), "names do not take it away")
+		})
+	}
+}
+
+func TestANameThatARequestAndARuleMakeIsOne(t *testing.T) {
+	p := newParser()
+	p.Stats.MaxNames = 1
+	const detailed = "domain: d\ndescriptors:\n- {key: a, detailed_metric: true, rate_limit: {unlimited: true}}\n"
+	d := load(t, p, detailed)
+	d.Match([]Entry{{"a", "b"}}).CountersOf([]Entry{{"a", "b"}}).TotalHits.Add(1)
+	d = load(t, p, detailed+"- {key: a, value: b, rate_limit: {unlimited: true}}\n")
+	d.Rules[1].CountersOf(nil).TotalHits.Add(1)
+	require.Equal(t, map[string]float64{"(override)": 0, "(other)": 0, "a": 0, "a_b": 2}, shown(t, p.Stats))
+	d.Rules[0].CountersOf([]Entry{{"a", "c"}}).TotalHits.Add(1)
+	require.Equal(t, 1.0, shown(t, p.Stats)["a_c"], "the rule's name leaves its place to another")
+}
+
+func TestNamesThatRequestsMakeAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newParser()
+		p.Stats.MaxNames, p.Stats.IdleNames = 2, time.Hour
+		d := load(t, p, "domain: d\ndescriptors:\n- {key: a, detailed_metric: true, rate_limit: {unlimited: true}}\n")
+		hit := func(value string) { d.Rules[0].CountersOf([]Entry{{"a", value}}).TotalHits.Add(1) }
+		hit("1")
+		hit("2")
+		hit("3")
+		require.Equal(t, map[string]float64{"(override)": 0, "(other)": 1, "a": 0, "a_1": 1, "a_2": 1}, shown(t, p.Stats))
+		for range 10 { // only a_1 goes on
+			time.Sleep(10 * time.Minute)
+			hit("1")
+			shown(t, p.Stats)
+		}
+		hit("3")
+		require.Equal(t, map[string]float64{"(override)": 0, "(other)": 1, "a": 0, "a_1": 11, "a_3": 1}, shown(t, p.Stats))
+
+		// Without a look at the metrics, idle names make room as well.
+		hit("1")
+		hit("3")
+		time.Sleep(2 * time.Hour)
+		hit("4") // finds that the others were in use since the last time
+		time.Sleep(2 * time.Hour)
+		hit("5")
+		require.Equal(t, map[string]float64{"(override)": 0, "(other)": 2, "a": 0, "a_5": 1}, shown(t, p.Stats))
+	})
+}
+
+func TestCountersOfAKnownNameDoesNotAllocate(t *testing.T) {
+	p := newParser()
+	d := load(t, p, "domain: d\ndescriptors:\n- {key: a, detailed_metric: true, rate_limit: {unlimited: true}}\n- {key: b, rate_limit: {unlimited: true}}\n")
+	for _, c := range []struct {
+		name    string
+		entries []Entry
+	}{
+		{"the_rules_own", []Entry{{"b", "x"}}},
+		{"a_requests", []Entry{{"a", strings.Repeat("x", 200)}}},
+		{"too_long", []Entry{{"a", strings.Repeat("x", 2000)}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			rule := d.Match(c.entries)
+			rule.CountersOf(c.entries)
+			servicetest.Allocations(t, 0, func() {
+				if rule.CountersOf(c.entries) == nil {
+					t.Error("no counters")
+				}
+			})
+		})
+	}
+}
+
+func TestTooManyNamesDoNotAllocate(t *testing.T) {
+	p := newParser()
+	p.Stats.MaxNames = 1
+	d := load(t, p, "domain: d\ndescriptors:\n- {key: a, detailed_metric: true, rate_limit: {unlimited: true}}\n")
+	entries := []Entry{{"a", "1"}}
+	d.Rules[0].CountersOf(entries)
+	entries[0].Value = "2"
+	servicetest.Allocations(t, 0, func() {
+		if d.Rules[0].CountersOf(entries) != d.Rules[0].byRequest.others {
+			t.Error("counters of its own")
+		}
+	})
+}
+
+func BenchmarkCountersOf(b *testing.B) {
+	p := newParser()
+	d := load(b, p, "domain: d\ndescriptors:\n- {key: a, detailed_metric: true, rate_limit: {unlimited: true}}\n")
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		entries := []Entry{{"a", "alice"}}
+		for pb.Next() {
+			d.Rules[0].CountersOf(entries)
+		}
+	})
+}
+
+func BenchmarkCollect(b *testing.B) {
+	p := newParser()
+	d := load(b, p, "domain: d\ndescriptors:\n- {key: a, detailed_metric: true, rate_limit: {unlimited: true}}\n")
+	for i := range DefaultMaxNames {
+		d.Rules[0].CountersOf([]Entry{{"a", fmt.Sprint(i)}})
+	}
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(p.Stats)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := reg.Gather(); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

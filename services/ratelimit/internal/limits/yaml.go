@@ -20,22 +20,24 @@ const moreNodes = 1 << 16
 // document reads YAML nodes strictly: each method adds a fault for what it
 // does not take and returns what is left, so that one pass finds every fault.
 type document struct {
+	*faults
 	file     string
 	nodes    int  // visited so far, again for each alias
 	maxNodes int  // set by root
 	full     bool // maxNodes were visited, and the fault was added
-	faults
 }
 
 // at is where a node stands in the file.
-func (d *document) at(n *yaml.Node) Place { return Place{d.file, n.Line, n.Column} }
+func (d *document) at(n *yaml.Node) Place {
+	return Place{File: d.file, Line: n.Line, Column: n.Column}
+}
 
 // lineOfError finds the line in the messages of the YAML library.
 var lineOfError = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
 
 // root parses text and returns its one document's node, or nil with a fault.
 func (d *document) root(text []byte) *yaml.Node {
-	start := Place{d.file, 1, 1}
+	start := Place{File: d.file, Line: 1, Column: 1}
 	d.maxNodes = 4*len(text) + moreNodes // a node may be looked at more than once
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	var doc, next yaml.Node
@@ -60,7 +62,7 @@ func (d *document) root(text []byte) *yaml.Node {
 
 // syntax adds the YAML library's error, which tells a line at best.
 func (d *document) syntax(err error) {
-	at := Place{d.file, 1, 1}
+	at := Place{File: d.file, Line: 1, Column: 1}
 	text := err.Error()
 	if m := lineOfError.FindStringSubmatch(text); m != nil {
 		if line, err := strconv.Atoi(m[1]); err == nil {
@@ -92,13 +94,6 @@ func (d *document) exhausted(n *yaml.Node) bool {
 	return true
 }
 
-// keys is what a mapping may hold: its own keys, and those that the grammar
-// knows but this version does not carry out.
-type keys struct {
-	what         string // "a descriptor"
-	known, later []string
-}
-
 // mapping returns a mapping's values by key, or nil, with a fault, for
 // anything else.
 func (d *document) mapping(n *yaml.Node, k keys) map[string]*yaml.Node {
@@ -121,8 +116,8 @@ func (d *document) mapping(n *yaml.Node, k keys) map[string]*yaml.Node {
 			d.add(d.at(n.Content[i]), "%s has the key %q twice", k.what, key.Value)
 		case slices.Contains(k.known, key.Value):
 			values[key.Value] = value
-		case slices.Contains(k.later, key.Value):
-			d.add(d.at(n.Content[i]), "%s: not supported yet", key.Value)
+		case elsewhere(key.Value) != "":
+			d.add(d.at(n.Content[i]), "%s has no key %q, which belongs to %s", k.what, key.Value, elsewhere(key.Value))
 		default:
 			d.add(d.at(n.Content[i]), "%s has no key %q; it has %s", k.what, key.Value, strings.Join(k.known, ", "))
 		}
@@ -147,42 +142,48 @@ func (d *document) sequence(n *yaml.Node, what string) []*yaml.Node {
 }
 
 // text returns a scalar's text. Numbers without fraction and booleans are
-// taken as they are written; nil and null are "". It is false, with a fault,
-// for anything else.
-func (d *document) text(n *yaml.Node, what string) (text string, ok bool) {
+// taken as they are written; null is "".
+func (d *document) text(n *yaml.Node, what string) given[string] {
 	if n == nil {
-		return "", true
+		return given[string]{}
 	}
+	v := given[string]{at: d.at(n), set: true}
 	r := d.resolve(n)
 	switch {
 	case isNull(r):
-		return "", true
 	case r.Kind == yaml.ScalarNode && (r.Tag == "!!str" || r.Tag == "!!int" || r.Tag == "!!bool"):
-		return r.Value, true
-	}
-	d.add(d.at(n), "%s must be text, not %s", what, kindOf(r))
-	return "", false
-}
-
-// uint32 returns a whole number of 32 bits.
-func (d *document) uint32(n *yaml.Node, what string) uint32 {
-	r := d.resolve(n)
-	var v uint32
-	if r.Kind != yaml.ScalarNode || r.Tag != "!!int" || r.Decode(&v) != nil {
-		d.add(d.at(n), "%s must be a whole number from 0 to 4294967295, not %s", what, kindOf(r))
+		v.value = r.Value
+	default:
+		d.add(v.at, "%s must be text, not %s", what, kindOf(r))
+		v.wrong = true
 	}
 	return v
 }
 
-// bool returns a boolean; nil and null are false.
-func (d *document) bool(n *yaml.Node, what string) bool {
+// uint32 returns a whole number of 32 bits.
+func (d *document) uint32(n *yaml.Node, what string) given[uint32] {
 	if n == nil {
-		return false
+		return given[uint32]{}
 	}
+	v := given[uint32]{at: d.at(n), set: true}
 	r := d.resolve(n)
-	var v bool
-	if !isNull(r) && (r.Kind != yaml.ScalarNode || r.Tag != "!!bool" || r.Decode(&v) != nil) {
-		d.add(d.at(n), "%s must be true or false, not %s", what, kindOf(r))
+	if r.Kind != yaml.ScalarNode || r.Tag != "!!int" || r.Decode(&v.value) != nil {
+		d.add(v.at, "%s must be a whole number from 0 to 4294967295, not %s", what, kindOf(r))
+		v.wrong = true
+	}
+	return v
+}
+
+// bool returns a boolean. Null is none.
+func (d *document) bool(n *yaml.Node, what string) given[bool] {
+	if n == nil || isNull(d.resolve(n)) {
+		return given[bool]{}
+	}
+	v := given[bool]{at: d.at(n), set: true}
+	r := d.resolve(n)
+	if r.Kind != yaml.ScalarNode || r.Tag != "!!bool" || r.Decode(&v.value) != nil {
+		d.add(v.at, "%s must be true or false, not %s", what, kindOf(r))
+		v.wrong = true
 	}
 	return v
 }

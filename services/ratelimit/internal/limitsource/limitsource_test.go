@@ -92,7 +92,7 @@ func rule(domain, key string) string {
 
 // in is the rule's line as sink shows it.
 func in(file, domain, key string) string {
-	return file + " " + domain + "." + key + ": unit=HOUR requests_per_unit=1"
+	return file + " " + domain + "." + key + ": unit=HOUR requests_per_unit=1, shadow_mode: false, quota_mode: false"
 }
 
 func write(t *testing.T, path, text string) {
