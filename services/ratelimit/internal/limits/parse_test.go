@@ -217,7 +217,7 @@ func FuzzParse(f *testing.F) {
 			for _, l := range r.Levels {
 				entries = append(entries, Entry{l.Key, l.Value})
 			}
-			d.Match(entries)
+			require.Same(t, d.Match(entries), d.Explain(entries).Rule)
 			require.NotNil(t, r.CountersOf(entries))
 			for i := range entries {
 				entries[i].Value += entries[i].Key
