@@ -1,0 +1,91 @@
+package limits
+
+import (
+	"fmt"
+
+	pb "github.com/envoyproxy/go-control-plane/ratelimit/config/ratelimit/v3"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+)
+
+// ParseProto reads the xDS resource of that name into a domain, under the same
+// rules as a file. The error is a *ParseError; its places, like those of the
+// rules, are paths in the resource. It keeps parts of config, which must not
+// change any more.
+func (p *Parser) ParseProto(resource string, config *pb.RateLimitConfig) (*Domain, error) {
+	b := builder{Parser: p, domain: &Domain{}}
+	r := protoReader{builder: &b, file: "resource " + resource}
+	r.refuseUnknown("", config)
+	r.nameDomain(r.text("domain", config.GetDomain()))
+	r.readDescriptors("descriptors", config.GetDescriptors(), b.top())
+	return b.finish()
+}
+
+// protoReader is the reading of one resource.
+type protoReader struct {
+	*builder
+	file string
+}
+
+func (r *protoReader) at(path string) Place { return Place{File: r.file, Path: path} }
+
+// text is a field that is there unless it is empty.
+func (r *protoReader) text(path, value string) given[string] {
+	return given[string]{value: value, at: r.at(path), set: value != ""}
+}
+
+// readDescriptors puts a list of descriptors below parent.
+func (r *protoReader) readDescriptors(path string, list []*pb.RateLimitDescriptor, parent spot) {
+	if len(list) == 0 || r.tooDeep(parent, r.at(path)) {
+		return
+	}
+	for i, m := range list {
+		path := fmt.Sprintf("%s[%d]", path, i)
+		r.refuseUnknown(path, m)
+		d := descriptor{
+			at:             r.at(path),
+			key:            r.text(path+".key", m.GetKey()),
+			value:          r.text(path+".value", m.GetValue()),
+			shadowMode:     m.GetShadowMode(),
+			quotaMode:      m.GetQuotaMode(),
+			detailedMetric: m.GetDetailedMetric(),
+			limit:          r.readRateLimit(path+".rate_limit", m.GetRateLimit()),
+		}
+		if len(m.GetMetadata().GetFields()) > 0 {
+			d.metadata = m.GetMetadata()
+		}
+		r.readDescriptors(path+".descriptors", m.GetDescriptors(), r.descriptor(parent, &d))
+	}
+}
+
+func (r *protoReader) readRateLimit(path string, m *pb.RateLimitPolicy) *rateLimit {
+	if m == nil {
+		return nil
+	}
+	r.refuseUnknown(path, m)
+	unit := given[Unit]{value: Unit(m.GetUnit()), at: r.at(path + ".unit"), set: m.GetUnit() != 0}
+	limit := &rateLimit{
+		at:        r.at(path),
+		unit:      unit,
+		requests:  given[uint32]{value: m.GetRequestsPerUnit(), at: r.at(path + ".requests_per_unit"), set: true},
+		unlimited: m.GetUnlimited(),
+		name:      m.GetName(),
+	}
+	for i, other := range m.GetReplaces() {
+		path := fmt.Sprintf("%s.replaces[%d]", path, i)
+		r.refuseUnknown(path, other)
+		limit.replaces = append(limit.replaces, r.text(path, other.GetName()))
+	}
+	return limit
+}
+
+// refuseUnknown adds a fault for what a message of a later version has and this
+// one would leave out.
+func (r *protoReader) refuseUnknown(path string, m proto.Message) {
+	unknown := m.ProtoReflect().GetUnknown()
+	if len(unknown) == 0 {
+		return
+	}
+	number, _, _ := protowire.ConsumeTag(unknown)
+	r.add(r.at(path), "field %d of %s is unknown", number, m.ProtoReflect().Descriptor().FullName())
+}
