@@ -106,3 +106,31 @@ resource r: descriptors[0].rate_limit.replaces[0]: field 2 of ratelimit.config.r
 	_, err := newParser().ParseProto("r", &pb.RateLimitConfig{Domain: "d", Descriptors: []*pb.RateLimitDescriptor{deep}})
 	require.ErrorContains(t, err, ".descriptors: descriptors nest deeper than 64")
 }
+
+// Whatever a control plane sends, reading it ends in faults or in rules.
+func FuzzParseProto(f *testing.F) {
+	for _, config := range []*pb.RateLimitConfig{
+		{},
+		{Domain: "d", Descriptors: []*pb.RateLimitDescriptor{{Key: "a", Value: "*", RateLimit: &pb.RateLimitPolicy{Unit: 7, Name: "n"}}}},
+		{Domain: "d", Descriptors: []*pb.RateLimitDescriptor{{Key: "a", Descriptors: []*pb.RateLimitDescriptor{{}, nil}}}},
+	} {
+		bytes, err := proto.Marshal(config)
+		require.NoError(f, err)
+		f.Add(bytes)
+	}
+	f.Fuzz(func(t *testing.T, bytes []byte) {
+		var config pb.RateLimitConfig
+		if proto.Unmarshal(bytes, &config) != nil {
+			return
+		}
+		d, err := newParser().ParseProto("r", &config)
+		if err != nil {
+			require.NotEmpty(t, err.Error())
+			return
+		}
+		for _, r := range d.Rules {
+			require.True(t, r.Unlimited || r.Limit.Window > 0)
+			require.NotEmpty(t, r.String())
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package limitsource
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -10,53 +11,64 @@ import (
 	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
 )
 
+// part is what one good file gives: a domain, or, where domains are merged, a
+// part of one.
+type part struct {
+	limits.File
+	domain *limits.Domain // of this file alone
+	// spare parts stand in where nothing else gives the domain.
+	spare bool
+}
+
+// choice is the parts that are in force, and the domains that they make.
+type choice struct {
+	parts   []part
+	domains map[string]*limits.Domain
+}
+
 // choose parses files and returns the rules to put in force, and a line for
-// each thing that is wrong. For each domain it takes, in this order:
+// each thing that is wrong. Files claim their domains in this order:
 //
-//  1. the good file that gave the domain before;
-//  2. the first good file, by path, that gives it now;
-//  3. the domain as it was, if a file that may be its own is bad now.
+//  1. those that gave the domain before and are as they were;
+//  2. those that gave it before, and have changed;
+//  3. the others, by path.
 //
-// A domain that no file gives any more is gone.
-func (s *Source) choose(files []file) (*limits.Set, []string) {
+// A file that claims what is taken is refused; what may be taken is the domain,
+// or, where domains are merged, each descriptor. What a bad or refused file
+// gave before stays: where domains are merged, as if the file were unchanged,
+// else if nobody else gives the domain now. A domain that no file gives any
+// more is gone, unless a bad file names it.
+func (s *Source) choose(files []file) (choice, []string) {
 	var refused []string
-	var good []*limits.Domain
-	var bad []*limits.Domain // as they were
+	var claims []part
+	var named []string // the domains that bad files name
 	for _, f := range files {
 		domain, err := s.parse(f)
 		if err == nil {
-			good = append(good, domain)
+			claims = append(claims, part{File: limits.File{Path: f.path, Text: f.text}, domain: domain})
 			continue
 		}
 		refused = append(refused, strings.Split(err.Error(), "\n")...)
-		bad = append(bad, s.before(f.path, err)...)
-	}
-	// The owners first; the order by path stays otherwise.
-	slices.SortStableFunc(good, func(a, b *limits.Domain) int {
-		return rank(s.owns(a)) - rank(s.owns(b))
-	})
-	chosen := map[string]*limits.Domain{}
-	for _, d := range good {
-		if other := chosen[d.Name]; other != nil {
-			refused = append(refused, limits.Fault{
-				Place: d.Place, Text: fmt.Sprintf("the domain %q is already given at %s", d.Name, other.Place),
-			}.Error())
-			bad = append(bad, s.before(d.Place.File, nil)...)
-			continue
-		}
-		chosen[d.Name] = d
-	}
-	for _, d := range bad {
-		if chosen[d.Name] == nil {
-			chosen[d.Name] = d
+		claims = append(claims, s.before(f.path)...)
+		if parse, ok := errors.AsType[*limits.ParseError](err); ok {
+			named = append(named, parse.Domain)
 		}
 	}
-	s.good = chosen
-	domains := make([]*limits.Domain, 0, len(chosen))
-	for _, d := range chosen {
-		domains = append(domains, d)
+	for {
+		slices.SortStableFunc(claims, func(a, b part) int { return cmp.Compare(s.rank(a), s.rank(b)) })
+		domains, wrong, lines := s.conflict(claims)
+		if wrong < 0 {
+			return s.complete(choice{claims, domains}, named), refused
+		}
+		p := claims[wrong]
+		claims = slices.Delete(claims, wrong, wrong+1)
+		if !p.spare {
+			refused = append(refused, lines...)
+		}
+		if !p.spare && s.rank(p) > 0 {
+			claims = append(claims, s.before(p.Path)...)
+		}
 	}
-	return limits.NewSet(domains), refused
 }
 
 func (s *Source) parse(f file) (*limits.Domain, error) {
@@ -66,31 +78,127 @@ func (s *Source) parse(f file) (*limits.Domain, error) {
 	return s.options.Parser.Parse(f.path, f.text)
 }
 
-// owns says whether d's file gave d's domain before.
-func (s *Source) owns(d *limits.Domain) bool {
-	was := s.good[d.Name]
-	return was != nil && was.Place.File == d.Place.File
-}
-
-func rank(owner bool) int {
-	if owner {
-		return 0
+// rank orders claims.
+func (s *Source) rank(p part) int {
+	if p.spare {
+		return 3
 	}
-	return 1
-}
-
-// before returns the domains in force that a bad file may stand for: the one
-// that it gave when it was good, and the one that it names now. Of a directory
-// that cannot be read, these are the domains of all files below it.
-func (s *Source) before(path string, err error) []*limits.Domain {
-	var list []*limits.Domain
-	for _, d := range s.good {
-		if d.Place.File == path || strings.HasPrefix(d.Place.File, path+string(filepath.Separator)) {
-			list = append(list, d)
+	for _, was := range s.chosen.parts {
+		if was.Path == p.Path && was.domain.Name == p.domain.Name {
+			if string(was.Text) == string(p.Text) {
+				return 0
+			}
+			return 1
 		}
 	}
-	if parse, ok := errors.AsType[*limits.ParseError](err); ok && s.good[parse.Domain] != nil {
-		list = append(list, s.good[parse.Domain])
+	return 2
+}
+
+// before returns the parts in force that a bad or refused file gave when it was
+// good. Of a directory that cannot be read, these are those of all files below.
+func (s *Source) before(path string) []part {
+	var list []part
+	for _, p := range s.chosen.parts {
+		if p.Path == path || strings.HasPrefix(p.Path, path+string(filepath.Separator)) {
+			p.spare = !s.options.MergeDomains
+			list = append(list, p)
+		}
 	}
 	return list
+}
+
+// conflict makes the domains of claims. Where one claims what an earlier one
+// has, it returns the index of the first such, else -1, and what is wrong.
+func (s *Source) conflict(claims []part) (domains map[string]*limits.Domain, wrong int, lines []string) {
+	domains = map[string]*limits.Domain{}
+	several := map[string]bool{}
+	for i, p := range claims {
+		name := p.domain.Name
+		switch other := domains[name]; {
+		case other == nil:
+			domains[name] = p.domain
+		case s.options.MergeDomains:
+			several[name] = true
+		default:
+			return nil, i, []string{limits.Fault{
+				Place: p.domain.Place, Text: fmt.Sprintf("the domain %q is already given at %s", name, other.Place),
+			}.Error()}
+		}
+	}
+	for name := range several {
+		merged, err := s.merge(name, claims, byPath)
+		if err == nil {
+			domains[name] = merged
+			continue
+		}
+		// In the order of the claims, the faults are those of who came later.
+		if _, err = s.merge(name, claims, nil); err != nil {
+			wrong, lines = blame(claims, err)
+			return nil, wrong, lines
+		}
+	}
+	return domains, -1, nil
+}
+
+func byPath(a, b limits.File) int { return cmp.Compare(a.Path, b.Path) }
+
+// merge makes one domain of the claims on it, in their order or another.
+func (s *Source) merge(name string, claims []part, order func(a, b limits.File) int) (*limits.Domain, error) {
+	var files []limits.File
+	for _, p := range claims {
+		if p.domain.Name == name {
+			files = append(files, p.File)
+		}
+	}
+	if order != nil {
+		slices.SortStableFunc(files, order)
+	}
+	return s.options.Parser.ParseFiles(files)
+}
+
+// blame returns the first claim whose file has faults, and those. All faults
+// are in files of claims.
+func blame(claims []part, err error) (int, []string) {
+	parse, _ := errors.AsType[*limits.ParseError](err)
+	for i, p := range claims {
+		var lines []string
+		for _, f := range parse.Faults {
+			if f.Place.File == p.Path {
+				lines = append(lines, f.Error())
+			}
+		}
+		if lines != nil {
+			return i, lines
+		}
+	}
+	return len(claims) - 1, []string{err.Error()}
+}
+
+// complete adds the domains, as they were, that nobody gives, and that a bad
+// file names.
+func (s *Source) complete(c choice, named []string) choice {
+	for _, name := range named {
+		if c.domains[name] != nil || s.chosen.domains[name] == nil {
+			continue
+		}
+		c.domains[name] = s.chosen.domains[name]
+		for _, p := range s.chosen.parts {
+			if p.domain.Name == name {
+				c.parts = append(c.parts, p)
+			}
+		}
+	}
+	for i := range c.parts {
+		c.parts[i].spare = false
+	}
+	return c
+}
+
+// set is the choice as the limiter takes it.
+func (c choice) set() *limits.Set {
+	domains := make([]*limits.Domain, 0, len(c.domains))
+	for _, d := range c.domains {
+		domains = append(domains, d)
+	}
+	return limits.NewSet(domains)
 }

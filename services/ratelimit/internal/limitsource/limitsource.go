@@ -23,7 +23,7 @@ type Sink interface {
 	SetRules(*limits.Set)
 }
 
-// Options says what is watched. All fields are required.
+// Options says what is watched. All fields but the switches are required.
 type Options struct {
 	// Directory holds the rule files, at any depth. It need not be there yet.
 	Directory string
@@ -32,6 +32,11 @@ type Options struct {
 	Root string
 	// IgnoreDot leaves out entries whose name begins with a dot.
 	IgnoreDot bool
+	// MergeDomains has several files give one domain, each other descriptors.
+	MergeDomains bool
+	// AllOrNothing keeps all rules as they are while anything is wrong with any
+	// file, instead of those of the files concerned.
+	AllOrNothing bool
 	// Poll is the time between looks at the files' contents, which find what
 	// the file system did not tell.
 	Poll    time.Duration
@@ -48,8 +53,8 @@ type Source struct {
 	// last is the directory as it was last read; its files are those that were
 	// last applied, good or not.
 	last snapshot
-	// good holds the domains in force.
-	good map[string]*limits.Domain
+	// chosen is what is in force.
+	chosen choice
 	// refused is what was wrong with last; read by Refused.
 	refused atomic.Pointer[[]string]
 	// loaded is whether rules were in force once; read by NoRules.
@@ -58,7 +63,7 @@ type Source struct {
 
 // New makes a source; nothing is read yet.
 func New(o Options) *Source {
-	s := &Source{options: o, stats: newStats(o.Metrics), good: map[string]*limits.Domain{}}
+	s := &Source{options: o, stats: newStats(o.Metrics)}
 	s.refused.Store(&[]string{})
 	return s
 }
@@ -125,20 +130,19 @@ func (s *Source) reload(ctx context.Context) {
 func (s *Source) apply(now snapshot, err error) {
 	s.last = now
 	refusal := "rules refused"
-	if len(s.good) > 0 {
+	if len(s.chosen.domains) > 0 {
 		refusal = "rules refused, the last good ones stay"
 	}
 	refused := []string{}
 	if err != nil {
 		refused = append(refused, err.Error())
 	} else {
-		var set *limits.Set
-		set, refused = s.choose(now.files)
-		if s.loaded.Load() || len(s.good) > 0 {
-			s.options.Sink.SetRules(set)
-			s.loaded.Store(true)
+		var next choice
+		next, refused = s.choose(now.files)
+		if len(refused) == 0 || !s.options.AllOrNothing {
+			s.put(next)
 		}
-		s.options.Parser.Stats.Retain(set)
+		s.options.Parser.Stats.Retain(s.chosen.set())
 	}
 	s.refused.Store(&refused)
 	for _, line := range refused {
@@ -150,12 +154,21 @@ func (s *Source) apply(now snapshot, err error) {
 		s.stats.loadSuccess.Inc()
 	}
 	rules := 0
-	for _, d := range s.good {
+	for _, d := range s.chosen.domains {
 		rules += len(d.Rules)
 	}
 	s.options.Log.Info("rules in force", "directory", s.options.Directory,
-		"domains", len(s.good), "rules", rules, "files", len(now.files), "refused", len(refused))
+		"domains", len(s.chosen.domains), "rules", rules, "files", len(now.files), "refused", len(refused))
 	if err := s.NoRules(); err != nil {
 		s.options.Log.Error("every call is refused until there are rules", "error", err)
+	}
+}
+
+// put puts a choice in force.
+func (s *Source) put(next choice) {
+	s.chosen = next
+	if s.loaded.Load() || len(next.domains) > 0 {
+		s.options.Sink.SetRules(next.set())
+		s.loaded.Store(true)
 	}
 }

@@ -50,11 +50,11 @@ func (s *sink) String() string {
 const never = time.Hour
 
 // watching makes a source of directory, loads it and, if poll is set, runs it
-// until the test ends.
-func watching(t *testing.T, root, directory string, poll time.Duration) (*Source, *sink) {
+// until the test ends. Switches may set more of its options.
+func watching(t *testing.T, root, directory string, poll time.Duration, switches ...func(*Options)) (*Source, *sink) {
 	rules := &sink{}
 	rules.rules.Store(limits.NewSet(nil))
-	s := New(Options{
+	o := Options{
 		Directory: directory,
 		Root:      root,
 		IgnoreDot: true,
@@ -67,7 +67,11 @@ func watching(t *testing.T, root, directory string, poll time.Duration) (*Source
 		Sink:    rules,
 		Log:     slog.New(slog.NewTextHandler(&rules.log, nil)),
 		Metrics: prometheus.NewRegistry(),
-	})
+	}
+	for _, set := range switches {
+		set(&o)
+	}
+	s := New(o)
 	s.Load()
 	if poll > 0 {
 		ctx, cancel := context.WithCancel(context.Background())
@@ -128,15 +132,38 @@ func TestLoadTakesWhatIsGoodAndSaysWhatIsNot(t *testing.T) {
 	require.Equal(t, 1.0, testutil.ToFloat64(s.stats.loadError))
 }
 
-// Each step writes files, links to others ("-> target") or removes them (""),
-// and shows what is in force then.
-func TestTheLastGoodRulesOfEachDomainStay(t *testing.T) {
-	const bad = "domain: [\n"
-	type step struct {
-		files   map[string]string
-		want    []string
-		refused int
+// step writes files, links to others ("-> target") or removes them (""), and
+// shows what is in force then.
+type step struct {
+	files   map[string]string
+	want    []string
+	refused int
+}
+
+// take carries out the steps in a directory of their own.
+func take(t *testing.T, steps []step, switches ...func(*Options)) {
+	dir := t.TempDir()
+	s, rules := watching(t, dir, dir, 0, switches...)
+	for i, step := range steps {
+		for name, text := range step.files {
+			path := filepath.Join(dir, name)
+			if target, ok := strings.CutPrefix(text, "-> "); ok {
+				require.NoError(t, os.Symlink(target, path))
+			} else if text == "" {
+				require.NoError(t, os.RemoveAll(path))
+			} else {
+				write(t, path, text)
+			}
+		}
+		s.reload(t.Context())
+		require.Equal(t, strings.Join(step.want, "\n"), rules.String(), "step %d", i)
+		require.Len(t, s.Refused(), step.refused, "step %d: %q", i, s.Refused())
 	}
+}
+
+const bad = "domain: [\n"
+
+func TestTheLastGoodRulesOfEachDomainStay(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		steps []step
@@ -182,26 +209,102 @@ func TestTheLastGoodRulesOfEachDomainStay(t *testing.T) {
 			{map[string]string{"a": ""}, nil, 0},
 		}},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			dir := t.TempDir()
-			s, rules := watching(t, dir, dir, 0)
-			for i, step := range c.steps {
-				for name, text := range step.files {
-					path := filepath.Join(dir, name)
-					if target, ok := strings.CutPrefix(text, "-> "); ok {
-						require.NoError(t, os.Symlink(target, path))
-					} else if text == "" {
-						require.NoError(t, os.RemoveAll(path))
-					} else {
-						write(t, path, text)
-					}
-				}
-				s.reload(t.Context())
-				require.Equal(t, strings.Join(step.want, "\n"), rules.String(), "step %d", i)
-				require.Len(t, s.Refused(), step.refused, "step %d", i)
-			}
-		})
+		t.Run(c.name, func(t *testing.T) { take(t, c.steps) })
 	}
+}
+
+func merging(o *Options)      { o.MergeDomains = true }
+func allOrNothing(o *Options) { o.AllOrNothing = true }
+
+func TestFilesOfOneDomainAreMerged(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		steps []step
+	}{
+		{"their_rules_are_in_the_order_of_their_paths", []step{
+			{map[string]string{"b": rule("a", "k"), "a": rule("a", "l"), "c": rule("c", "k")}, []string{in("a", "a", "l"), in("b", "a", "k"), in("c", "c", "k")}, 0},
+			{map[string]string{"0": rule("a", "m")}, []string{in("0", "a", "m"), in("a", "a", "l"), in("b", "a", "k"), in("c", "c", "k")}, 0},
+		}},
+		{"a_bad_file_keeps_its_part_and_others_load", []step{
+			{map[string]string{"a": rule("a", "k"), "b": rule("a", "l")}, []string{in("a", "a", "k"), in("b", "a", "l")}, 0},
+			{map[string]string{"a": bad, "b": rule("a", "new")}, []string{in("a", "a", "k"), in("b", "a", "new")}, 1},
+			{map[string]string{"a": rule("a", "good")}, []string{in("a", "a", "good"), in("b", "a", "new")}, 0},
+		}},
+		{"a_removed_file_takes_its_part_along", []step{
+			{map[string]string{"a": rule("a", "k"), "b": rule("a", "l")}, []string{in("a", "a", "k"), in("b", "a", "l")}, 0},
+			{map[string]string{"a": ""}, []string{in("b", "a", "l")}, 0},
+		}},
+		{"of_two_new_files_with_the_same_descriptor_the_first_by_name_has_it", []step{
+			{map[string]string{"a": rule("a", "k"), "b": rule("a", "k"), "c": rule("a", "l")}, []string{in("a", "a", "k"), in("c", "a", "l")}, 1},
+		}},
+		{"a_new_file_with_the_descriptor_of_another_is_refused", []step{
+			{map[string]string{"m": rule("a", "k"), "n": rule("a", "l")}, []string{in("m", "a", "k"), in("n", "a", "l")}, 0},
+			{map[string]string{"b": rule("a", "l")}, []string{in("m", "a", "k"), in("n", "a", "l")}, 1},
+			{map[string]string{"n": ""}, []string{in("b", "a", "l"), in("m", "a", "k")}, 0},
+		}},
+		{"a_file_that_takes_anothers_descriptor_keeps_its_part", []step{
+			{map[string]string{"a": rule("a", "k"), "b": rule("a", "l")}, []string{in("a", "a", "k"), in("b", "a", "l")}, 0},
+			{map[string]string{"a": rule("a", "l")}, []string{in("a", "a", "k"), in("b", "a", "l")}, 1},
+			{map[string]string{"b": rule("a", "k")}, []string{in("a", "a", "l"), in("b", "a", "k")}, 0},
+			{map[string]string{"b": rule("a", "m")}, []string{in("a", "a", "l"), in("b", "a", "m")}, 0},
+		}},
+		{"a_new_file_with_the_descriptor_of_a_bad_one_is_refused", []step{
+			{map[string]string{"m": rule("a", "k"), "n": rule("a", "l")}, []string{in("m", "a", "k"), in("n", "a", "l")}, 0},
+			{map[string]string{"m": bad, "b": rule("a", "k")}, []string{in("m", "a", "k"), in("n", "a", "l")}, 2},
+		}},
+		{"a_file_that_moves_to_another_domain", []step{
+			{map[string]string{"a": rule("a", "k"), "b": rule("b", "k")}, []string{in("a", "a", "k"), in("b", "b", "k")}, 0},
+			{map[string]string{"b": rule("a", "k")}, []string{in("a", "a", "k"), in("b", "b", "k")}, 1},
+			{map[string]string{"b": rule("a", "l")}, []string{in("a", "a", "k"), in("b", "a", "l")}, 0},
+		}},
+		{"a_bad_file_under_another_name_keeps_the_domain_that_it_names", []step{
+			{map[string]string{"a": rule("a", "k"), "b": rule("a", "l")}, []string{in("a", "a", "k"), in("b", "a", "l")}, 0},
+			{map[string]string{"a": "", "b": "", "z": "domain: a\nx: y\n"}, []string{in("a", "a", "k"), in("b", "a", "l")}, 1},
+			{map[string]string{"z": bad}, nil, 1},
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) { take(t, c.steps, merging) })
+	}
+}
+
+func TestAllOrNothingKeepsAllRulesWhileOneFileIsBad(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		steps []step
+	}{
+		{"a_bad_file_keeps_the_others_too", []step{
+			{map[string]string{"a": rule("a", "k"), "b": rule("b", "k")}, []string{in("a", "a", "k"), in("b", "b", "k")}, 0},
+			{map[string]string{"a": bad, "b": rule("b", "new"), "c": rule("c", "k")}, []string{in("a", "a", "k"), in("b", "b", "k")}, 1},
+			{map[string]string{"a": ""}, []string{in("b", "b", "new"), in("c", "c", "k")}, 0},
+		}},
+		{"a_domain_that_two_files_give_too", []step{
+			{map[string]string{"a": rule("a", "k")}, []string{in("a", "a", "k")}, 0},
+			{map[string]string{"a": rule("a", "new"), "b": rule("a", "other")}, []string{in("a", "a", "k")}, 1},
+		}},
+		{"at_the_start_there_are_none_then", []step{
+			{map[string]string{"a": bad, "b": rule("b", "k")}, nil, 1},
+			{map[string]string{"a": ""}, []string{in("b", "b", "k")}, 0},
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) { take(t, c.steps, allOrNothing) })
+	}
+}
+
+func TestAllOrNothingHandsOnNoRulesBeforeAllAreGood(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir+"/a", rule("a", "k"))
+	write(t, dir+"/b", "domain: b\nlimits: 5\n")
+	s, rules := watching(t, dir, dir, 0, allOrNothing)
+	require.Zero(t, rules.given.Load())
+	require.EqualError(t, s.NoRules(), "no rules: "+dir+`/b:2:1: a rule file has no key "limits"; it has domain, descriptors`)
+}
+
+func TestAMergedDescriptorThatIsGivenTwiceNamesBothPlaces(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir+"/a", rule("a", "k"))
+	write(t, dir+"/b", rule("a", "k"))
+	s, _ := watching(t, dir, dir, 0, merging)
+	require.Equal(t, []string{dir + "/b:3:3: the descriptor k is already given at " + dir + "/a:3:3"}, s.Refused())
 }
 
 func TestNoRulesAreHandedOnBeforeTheFirstGoodOnes(t *testing.T) {
@@ -317,6 +420,53 @@ func TestEveryWayToChangeFilesIsSeen(t *testing.T) {
 			write(t, root+"/config/..2/a", rule("a", "new"))
 			swap(t, "..2", root+"/config/..data")
 			require.NoError(t, os.RemoveAll(root+"/config/..1"))
+		}},
+		{"a_ConfigMap_is_mounted_below", func(t *testing.T, root string) string {
+			write(t, root+"/config/team/..1/a", rule("a", "k"))
+			require.NoError(t, os.Symlink("..1", root+"/config/team/..data"))
+			require.NoError(t, os.Symlink("..data/a", root+"/config/team/a"))
+			return root + "/config"
+		}, func(t *testing.T, root string) {
+			write(t, root+"/config/team/..2/a", rule("a", "new"))
+			swap(t, "..2", root+"/config/team/..data")
+			require.NoError(t, os.RemoveAll(root+"/config/team/..1"))
+		}},
+		{"a_link_in_the_middle_of_the_path_is_swapped", func(t *testing.T, root string) string {
+			write(t, root+"/current/v1/a", rule("a", "k"))
+			write(t, root+"/current/v2/a", rule("a", "new"))
+			require.NoError(t, os.Symlink("v1", root+"/current/config"))
+			return root + "/current/config"
+		}, func(t *testing.T, root string) {
+			swap(t, "v2", root+"/current/config")
+		}},
+		{"a_link_to_a_file_is_swapped", func(t *testing.T, root string) string {
+			write(t, root+"/config/.a1", rule("a", "k"))
+			require.NoError(t, os.Symlink(".a1", root+"/config/a"))
+			return root + "/config"
+		}, func(t *testing.T, root string) {
+			write(t, root+"/config/.a2", rule("a", "new"))
+			swap(t, ".a2", root+"/config/a")
+		}},
+		{"a_file_is_removed_and_written_again", func(t *testing.T, root string) string {
+			write(t, root+"/config/a", rule("a", "k"))
+			return root + "/config"
+		}, func(t *testing.T, root string) {
+			require.NoError(t, os.Remove(root+"/config/a"))
+			write(t, root+"/config/a", rule("a", "new"))
+		}},
+		{"a_file_gets_another_name", func(t *testing.T, root string) string {
+			write(t, root+"/config/.a.swp", rule("a", "new"))
+			return root + "/config"
+		}, func(t *testing.T, root string) {
+			require.NoError(t, os.Rename(root+"/config/.a.swp", root+"/config/a"))
+		}},
+		{"a_directory_below_is_exchanged", func(t *testing.T, root string) string {
+			write(t, root+"/config/team/a", rule("a", "k"))
+			return root + "/config"
+		}, func(t *testing.T, root string) {
+			write(t, root+"/next/a", rule("a", "new"))
+			require.NoError(t, os.Rename(root+"/config/team", root+"/config/.old"))
+			require.NoError(t, os.Rename(root+"/next", root+"/config/team"))
 		}},
 		{"the_directory_appears", func(t *testing.T, root string) string {
 			return root + "/current/config"
