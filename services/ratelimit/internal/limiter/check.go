@@ -133,7 +133,7 @@ func (l *Limiter) prepare(s *scratch, req *Request) {
 	}
 	// Only now do the keys stay where they are.
 	s.call.Ops, s.ops = s.call.Ops[:0], s.ops[:0]
-	s.call.StopWhenOver = l.options.StopWhenOver
+	s.call.Domain, s.call.StopWhenOver = req.Domain, l.options.StopWhenOver
 	start, over := 0, false
 	for i := range s.targets {
 		t, d := &s.targets[i], &req.Descriptors[i]

@@ -26,6 +26,9 @@ type Store interface {
 type Call struct {
 	Ops []Op
 	Now time.Time
+	// Domain is the request's. A counter always comes with the same one, so that
+	// a store spread over servers can keep together what one step may touch.
+	Domain string
 	// StopWhenOver makes one step of the call, as no other call sees it half
 	// done: if any operation is over, those that are not over count nothing,
 	// and their decision is that of a look. Without it each operation stands
