@@ -31,6 +31,8 @@ func Run(t *testing.T, a algorithm.Algorithm) {
 	t.Run("a_state_is_worth_nothing_from_Until_on", func(t *testing.T) { worthNothing(t, a) })
 	t.Run("remaining_is_what_is_granted_next", func(t *testing.T) { remainingIsGranted(t, a) })
 	t.Run("huge_hits_are_refused_and_do_not_overflow", func(t *testing.T) { hugeHits(t, a) })
+	t.Run("a_refund_gives_back_what_was_counted", func(t *testing.T) { refundGivesBack(t, a) })
+	t.Run("a_refund_gives_back_no_more_than_was_counted", func(t *testing.T) { refundStopsAtNone(t, a) })
 	if c, ok := a.(algorithm.Counted); ok {
 		t.Run("counting_decides_as_Apply_does", func(t *testing.T) { countingDecidesAlike(t, c) })
 	}
@@ -89,6 +91,40 @@ func hugeHits(t *testing.T, a algorithm.Algorithm) {
 		var d algorithm.Decision
 		state, d = a.Apply(limit, state, math.MaxUint64-1, start)
 		require.True(t, d.Over)
+	}
+}
+
+func refundGivesBack(t *testing.T, a algorithm.Algorithm) {
+	r := rand.New(rand.NewPCG(6, 6))
+	for range 200 {
+		limit := draw(r)
+		state, before := a.Apply(limit, algorithm.State{}, uint64(r.IntN(int(limit.Requests)+1)), start)
+		hits := uint64(r.IntN(25))
+		state, _ = a.Apply(limit, state, hits, start)
+		state, refunded := a.Refund(limit, state, hits, start)
+		require.Equal(t, before, refunded)
+		_, look := a.Apply(limit, state, 0, start)
+		require.Equal(t, look, refunded, "it decides as a look does")
+	}
+}
+
+func refundStopsAtNone(t *testing.T, a algorithm.Algorithm) {
+	r := rand.New(rand.NewPCG(7, 7))
+	for range 200 {
+		limit := draw(r)
+		state, _ := a.Apply(limit, algorithm.State{}, uint64(r.IntN(25)), start)
+		state, d := a.Refund(limit, state, 25+r.Uint64N(math.MaxUint64-25), start)
+		require.False(t, d.Over)
+		require.Positive(t, d.ResetIn)
+		_, got := a.Apply(limit, state, 1, start)
+		_, fresh := a.Apply(limit, algorithm.State{}, 1, start)
+		require.Equal(t, fresh, got)
+
+		// One that is over stays so, but a refund does not say it.
+		state, _ = a.Apply(limit, algorithm.State{}, uint64(limit.Requests)+5, start)
+		_, d = a.Refund(limit, state, 1, start)
+		require.False(t, d.Over)
+		require.Zero(t, d.Remaining)
 	}
 }
 

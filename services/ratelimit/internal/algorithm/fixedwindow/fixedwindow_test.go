@@ -65,6 +65,44 @@ func TestApply(t *testing.T) {
 	}
 }
 
+func TestRefund(t *testing.T) {
+	minute := algorithm.Limit{Requests: 5, Window: time.Minute}
+	begin := time.Unix(1_700_000_040, 0) // a whole minute
+	end := begin.Add(time.Minute).UnixNano()
+	for _, c := range []struct {
+		name   string
+		count  uint64 // in the window that ends at until
+		until  int64
+		hits   uint64
+		want   algorithm.Decision
+		stored algorithm.State
+	}{
+		{
+			"hits_fit_again",
+			4, end, 3,
+			algorithm.Decision{After: 1, Remaining: 4, ResetIn: time.Minute}, algorithm.State{Count: 1, Until: end},
+		}, {
+			"no_more_than_all_is_given_back",
+			4, end, math.MaxUint64,
+			algorithm.Decision{Remaining: 5, ResetIn: time.Minute}, algorithm.State{Until: end},
+		}, {
+			"one_that_stays_over_does_not_say_so",
+			9, end, 1,
+			algorithm.Decision{After: 8, ResetIn: time.Minute}, algorithm.State{Count: 8, Until: end},
+		}, {
+			"another_window_counts_as_none",
+			4, end - int64(time.Minute), 1,
+			algorithm.Decision{Remaining: 5, ResetIn: time.Minute}, algorithm.State{Until: end},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			stored, got := Algorithm{}.Refund(minute, algorithm.State{Count: c.count, Until: c.until}, c.hits, begin)
+			require.Equal(t, c.want, got)
+			require.Equal(t, c.stored, stored)
+		})
+	}
+}
+
 func TestWindowsAreAlignedToTheEpoch(t *testing.T) {
 	now := time.Date(2026, 3, 4, 5, 6, 7, 8, time.UTC)
 	for _, c := range []struct {
