@@ -15,7 +15,8 @@ import (
 	"github.com/weirproxy/weir/services/ratelimit/internal/limiter"
 )
 
-// shards is how many locks the counters are spread over; a power of two.
+// shards is how many locks the counters are spread over: one for each bit of a
+// word.
 const shards = 64
 
 // Store is safe for use by many goroutines. It runs none of its own: expired
@@ -23,6 +24,7 @@ const shards = 64
 type Store struct {
 	seed   maphash.Seed
 	shards [shards]shard
+	undo   sync.Pool // of *[]before
 }
 
 var _ limiter.Store = (*Store)(nil)
@@ -32,6 +34,7 @@ var _ limiter.Store = (*Store)(nil)
 // soonest among a few is forgotten, which grants its key a fresh limit.
 func New(maxCounters int, reg prometheus.Registerer) *Store {
 	s := &Store{seed: maphash.MakeSeed()}
+	s.undo.New = func() any { return &[]before{} }
 	stats := newStats(reg, s)
 	for i := range s.shards {
 		s.shards[i].index = map[string]int{}

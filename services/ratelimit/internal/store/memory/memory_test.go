@@ -80,16 +80,48 @@ func TestALookAtACounterThatIsNotThereMakesNone(t *testing.T) {
 	require.Zero(t, s.Len())
 }
 
-func TestApplyDoesNotAllocateForACounterThatIsThere(t *testing.T) {
-	s := New(640, prometheus.NewRegistry())
-	ops := []limiter.Op{{
-		Key: []byte("k"), Algorithm: fixedwindow.Algorithm{}, Limit: algorithm.Limit{Requests: 1, Window: time.Second}, Hits: 1,
-	}}
-	servicetest.Allocations(t, 0, func() {
-		if err := s.Apply(context.Background(), &limiter.Call{Ops: ops, Now: time.Now()}); err != nil {
-			t.Error(err)
+func TestApplyDoesNotAllocateForCountersThatAreThere(t *testing.T) {
+	limit := algorithm.Limit{Requests: 1, Window: time.Second}
+	for _, c := range []struct {
+		name string
+		stop bool
+		ops  []limiter.Op
+	}{
+		{"one", false, []limiter.Op{{Key: []byte("k"), Algorithm: fixedwindow.Algorithm{}, Limit: limit, Hits: 1}}},
+		{"one_step_of_several", true, []limiter.Op{
+			{Key: []byte("k"), Algorithm: fixedwindow.Algorithm{}, Limit: limit, Hits: 1},
+			{Key: []byte("l"), Algorithm: fixedwindow.Algorithm{}, Limit: limit, Hits: 1},
+			{Key: []byte("l"), Algorithm: fixedwindow.Algorithm{}, Limit: limit, Hits: 1, Refund: true},
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := New(640, prometheus.NewRegistry())
+			for i := range c.ops {
+				hit(t, s, string(c.ops[i].Key), time.Now())
+			}
+			servicetest.Allocations(t, 0, func() {
+				if err := s.Apply(context.Background(), &limiter.Call{Ops: c.ops, Now: time.Now(), StopWhenOver: c.stop}); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// A store that has room for one counter in each shard forgets one of a call's
+// own counters while it applies that call.
+func TestOneStepOfMoreCountersThanThereIsRoomForIsApplied(t *testing.T) {
+	s := New(1, prometheus.NewRegistry())
+	limit := algorithm.Limit{Requests: 5, Window: time.Minute}
+	for _, over := range []uint64{1, 9} {
+		ops := []limiter.Op{{Key: []byte("over"), Algorithm: fixedwindow.Algorithm{}, Limit: limit, Hits: over}}
+		for i := range 200 {
+			ops = append(ops, limiter.Op{Key: fmt.Append(nil, i), Algorithm: fixedwindow.Algorithm{}, Limit: limit, Hits: 1})
 		}
-	})
+		require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: time.Now(), StopWhenOver: true}))
+		require.Equal(t, over > 5, ops[0].Decision.Over)
+		require.LessOrEqual(t, s.Len(), shards)
+	}
 }
 
 func BenchmarkApply(b *testing.B) { storetest.Benchmark(b, New(10000, prometheus.NewRegistry())) }
