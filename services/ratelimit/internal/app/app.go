@@ -55,14 +55,14 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := backend.Open(builtin.StoreOptions{
+	redisOptions := redis.Options{
 		URL:              o.RedisURL,
 		Timeout:          o.RedisTimeout,
 		Connections:      o.RedisPoolSize,
 		ExpirationJitter: time.Duration(o.ExpirationJitter) * time.Second,
-		MaxCounters:      o.MaxCounters,
-		Metrics:          metrics,
-	})
+		KeyPrefix:        o.KeyPrefix,
+	}
+	store, err := backend.Open(builtin.StoreOptions{Redis: redisOptions, MaxCounters: o.MaxCounters, Metrics: metrics})
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +127,7 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 
 	addresses := a.Addrs()
 	log.Info("listening", "grpc", addresses["grpc"], "http", addresses["http"],
-		"admin", addresses["admin"], "backend", backend.Name, "redis", redis.Address(o.RedisURL))
+		"admin", addresses["admin"], "backend", backend.Name, "redis", redis.Address(redisOptions))
 	return a, nil
 }
 

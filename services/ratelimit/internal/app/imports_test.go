@@ -13,7 +13,7 @@ func TestImports(t *testing.T) {
 		"cmd/ratelimit": {"internal/app"},
 		"internal/app": {
 			"internal/builtin", "internal/limiter", "internal/limits", "internal/limitsource", "internal/rls",
-			"internal/store/redis", // for its driver's log, and the address to log
+			"internal/store/redis", // for its options, its driver's log, and the address to log
 			"weir/internal/admin", "weir/internal/command", "weir/internal/daemon",
 		},
 		"internal/builtin":                 {"internal/algorithm", "internal/algorithm/*", "internal/limiter", "internal/store/*"},
@@ -26,6 +26,7 @@ func TestImports(t *testing.T) {
 		"internal/refusals":                {"internal/limits"},
 		"internal/limitsource":             {"internal/limits"},
 		"internal/rls":                     {"internal/limiter", "internal/limits"},
+		"internal/store/bywindow":          {"internal/limiter"},
 		"internal/store/memory":            {"internal/limiter", "internal/algorithm"},
 		"internal/store/redis":             {"internal/limiter", "internal/algorithm"},
 		"internal/store/storetest":         {"internal/limiter", "internal/algorithm", "internal/algorithm/fixedwindow"},

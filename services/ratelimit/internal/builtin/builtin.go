@@ -7,13 +7,13 @@ package builtin
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm"
 	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm/fixedwindow"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limiter"
+	"github.com/weirproxy/weir/services/ratelimit/internal/store/bywindow"
 	"github.com/weirproxy/weir/services/ratelimit/internal/store/memory"
 	"github.com/weirproxy/weir/services/ratelimit/internal/store/redis"
 )
@@ -36,15 +36,11 @@ type Backend struct {
 
 // StoreOptions is what the stores are made of; each takes what it needs.
 type StoreOptions struct {
-	// URL is where the store is; see redis.Options.
-	URL string
-	// Timeout bounds each exchange with a store outside this process.
-	Timeout time.Duration
-	// Connections is how many a store outside this process gets.
-	Connections int
-	// ExpirationJitter bounds the random time by which counters outlive their
-	// window, where many that expire at once would be a burden.
-	ExpirationJitter time.Duration
+	// Redis is where a store of that kind keeps its counters. Its Metrics are
+	// those below.
+	Redis redis.Options
+	// RedisPerSecond, if set, is where it keeps those of limits of one second.
+	RedisPerSecond *redis.Options
 	// MaxCounters bounds a store inside this process.
 	MaxCounters int
 	Metrics     prometheus.Registerer
@@ -56,20 +52,30 @@ func Backends() []Backend {
 		{"memory", func(o StoreOptions) (limiter.Store, error) {
 			return memory.New(o.MaxCounters, o.Metrics), nil
 		}},
-		{"redis", func(o StoreOptions) (limiter.Store, error) {
-			store, err := redis.New(redis.Options{
-				URL:              o.URL,
-				Timeout:          o.Timeout,
-				Connections:      o.Connections,
-				ExpirationJitter: o.ExpirationJitter,
-				Metrics:          o.Metrics,
-			})
-			if err != nil {
-				return nil, fmt.Errorf("REDIS_URL: %w", err)
-			}
-			return store, nil
-		}},
+		{"redis", openRedis},
 	}
+}
+
+// openRedis makes one store or two. What they show of themselves is told apart
+// by the label pool, whose values are envoyproxy/ratelimit's words for them.
+func openRedis(o StoreOptions) (limiter.Store, error) {
+	open := func(ro redis.Options, pool string) (*redis.Store, error) {
+		ro.Metrics = prometheus.WrapRegistererWith(prometheus.Labels{"pool": pool}, o.Metrics)
+		return redis.New(ro)
+	}
+	store, err := open(o.Redis, "redis_pool")
+	if err != nil {
+		return nil, fmt.Errorf("REDIS_%w", err)
+	}
+	if o.RedisPerSecond == nil {
+		return store, nil
+	}
+	seconds, err := open(*o.RedisPerSecond, "redis_per_second_pool")
+	if err != nil {
+		_ = store.Close()
+		return nil, fmt.Errorf("REDIS_PERSECOND_%w", err)
+	}
+	return bywindow.New(seconds, store), nil
 }
 
 // BackendNames are the names of all backends, for messages.

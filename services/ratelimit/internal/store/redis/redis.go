@@ -1,17 +1,14 @@
-// Package redis keeps counters in a Redis server, so that several replicas of
-// the service share them. limiter calls it through its Store interface. It
-// holds no count of its own, repeats no command that may have been carried out,
-// and waits no longer than its timeout.
+// Package redis keeps counters in a Redis server, one found by Sentinels, or a
+// Cluster, so that several replicas of the service share them. limiter calls it
+// through its Store interface. It holds no count of its own, repeats no command
+// that may have been carried out, and waits no longer than its timeout.
 package redis
 
 import (
 	"context"
-	"errors"
-	"fmt"
+	"maps"
 	"net"
-	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -25,127 +22,143 @@ import (
 // Options says where Redis is and how it is used. URL, Timeout, Connections
 // and Metrics are required.
 type Options struct {
+	// Type is single (as is ""), sentinel or cluster, in any letter case.
+	Type string
 	// URL is redis://user:password@host:port/db, rediss:// for TLS,
-	// unix:///path, or host:port.
+	// unix:///path, host:port, or the path of a socket. Of a cluster it is a
+	// list of such addresses with commas between; with sentinels it is the name
+	// of the master and then the host:port of each, with commas between.
 	URL string
+	// SocketType is tcp, unix or "". unix makes a URL without scheme a path,
+	// even if it does not begin with a slash.
+	SocketType string
+	// Auth is "password" or "user:password", in place of what the URL has.
+	// SentinelAuth is the same for the Sentinels.
+	Auth, SentinelAuth string
+	TLS                TLS
+	// PoolOnEmpty must be WAIT or "": the only way there is.
+	PoolOnEmpty string
 	// Timeout bounds the wait for the answer to an Apply or a Ping.
 	Timeout time.Duration
-	// Connections is how many batches may be under way at once.
+	// Connections is how many batches may be under way to one server at most.
+	// More than two are so only where whole batches wait.
 	Connections int
 	// ExpirationJitter bounds the random time by which counters outlive their
 	// window, so that those of one window do not all expire at once.
 	ExpirationJitter time.Duration
-	Metrics          prometheus.Registerer
+	// KeyPrefix is what all keys begin with, if anything: what has to be put
+	// into a key for a Cluster stands behind it, and Ping asks for a key that
+	// begins with it.
+	KeyPrefix string
+	// DomainTags keeps the counters of one domain in one slot of a Cluster, thus
+	// on one of its servers, which a call that is one step needs. It matters in
+	// a Cluster only; all that share it must agree.
+	DomainTags bool
+	Metrics    prometheus.Registerer
 }
 
 // Store is safe for use by many goroutines.
 type Store struct {
-	client  *goredis.Client
-	timeout time.Duration
-	jitter  time.Duration
+	options Options
+	place   *place
+	client  goredis.UniversalClient
+	nodes   *nodes // nil but in a Cluster
+	one     *shard // nil in a Cluster
+	given   *memo
 	stats   *stats
 	calls   sync.Pool
 
-	queue   chan *call
-	closing chan struct{}
-	senders sync.WaitGroup
+	// running ends with Close, and with it the probes.
+	running context.Context
+	stop    context.CancelFunc
+	work    sync.WaitGroup // senders and probes
 }
 
 var _ limiter.Store = (*Store)(nil)
 
-// New makes a store and starts its senders; Close ends them. It does not dial:
-// a Redis that is away is seen by Ping and by Apply. The error is that of the
-// URL, without the password in it.
+// New makes a store; Close ends it. It waits for nothing: a Redis that is away
+// is seen by Ping and by Apply. The error is that of a setting, and begins with
+// its name, that of envoyproxy/ratelimit without REDIS_ or REDIS_PERSECOND_.
 func New(o Options) (*Store, error) {
-	options, err := parseURL(o.URL)
+	p, err := o.place()
 	if err != nil {
 		return nil, err
 	}
-	// A command that timed out may have been carried out: sent again, it would
-	// count its hits twice.
-	options.MaxRetries = -1
-	options.DialerRetries = 1
-	options.DialTimeout = max(o.Timeout, time.Second)
-	options.ReadTimeout, options.WriteTimeout, options.PoolTimeout = o.Timeout, o.Timeout, o.Timeout
-	options.ContextTimeoutEnabled = true
-	// One more than the senders use, so that Ping does not wait for them.
-	options.PoolSize, options.PipelinePoolSize = o.Connections+1, -1
-	options.DisableIdentity = true
-	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-
-	s := &Store{
-		client:  goredis.NewClient(options),
-		timeout: o.Timeout,
-		jitter:  o.ExpirationJitter,
-		stats:   newStats(o.Metrics),
-		queue:   make(chan *call, queued),
-		closing: make(chan struct{}),
-	}
+	s := &Store{options: o, place: p, given: newMemo()}
+	s.stats = newStats(o.Metrics, s)
+	s.running, s.stop = context.WithCancel(context.Background())
 	s.calls.New = func() any { return newCall() }
-	for range o.Connections {
-		// Ends when Close is called, which waits for it.
-		s.senders.Go(s.send)
+	switch u := s.universal(); p.kind {
+	case cluster:
+		client := goredis.NewClusterClient(u.Cluster())
+		s.client, s.nodes = client, newNodes(s, client)
+		s.work.Add(1)
+		// Ends when the layout is known, or when Close is called, which waits
+		// for it.
+		go s.nodes.learn()
+	case sentinel:
+		client := goredis.NewFailoverClient(u.Failover())
+		s.client, s.one = client, newShard(s, p.String(), client)
+	default:
+		client := goredis.NewClient(u.Simple())
+		s.client, s.one = client, newShard(s, p.String(), client)
 	}
 	return s, nil
 }
 
-// Address is where a store of that URL looks for Redis, host:port or the path
-// of a socket: what may be shown of the URL. It is "" if New refuses the URL.
-func Address(text string) string {
-	options, err := parseURL(text)
-	if err != nil {
-		return ""
+// universal is what all three kinds of client have in common.
+func (s *Store) universal() *goredis.UniversalOptions {
+	o, p := &s.options, s.place
+	u := &goredis.UniversalOptions{
+		Addrs: p.addresses, MasterName: p.master, DB: p.db,
+		Username: p.username, Password: p.password,
+		SentinelUsername: p.sentinelUsername, SentinelPassword: p.sentinelPassword,
+		TLSConfig: p.tls,
+		// A command that timed out may have been carried out: sent again, it
+		// would count its hits twice.
+		MaxRetries:    -1,
+		DialerRetries: 1,
+		DialTimeout:   max(o.Timeout, time.Second),
+		ReadTimeout:   o.Timeout, WriteTimeout: o.Timeout, PoolTimeout: o.Timeout,
+		ContextTimeoutEnabled: true,
+		// Two more than the senders use, so that neither Ping nor a probe waits
+		// for them.
+		PoolSize: o.Connections + 2, PipelinePoolSize: -1,
+		// Nothing is pushed, so nothing need be looked for.
+		Protocol: 2, DisableIdentity: true,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
-	return options.Addr
-}
-
-// parseURL reads Options.URL. Its errors quote nothing of an address that holds
-// an @ in any place but where a URL has it, and never the user before it: both
-// may be a password.
-func parseURL(text string) (*goredis.Options, error) {
-	shown := fmt.Sprintf("redis address %q", text)
-	hidden := strings.Contains(text, "@")
-	if hidden {
-		shown = "redis address (not shown, for it may hold a password)"
-	}
-	scheme, rest, isURL := strings.Cut(text, "://")
-	if !isURL {
-		if _, _, err := net.SplitHostPort(text); err != nil || hidden {
-			return nil, fmt.Errorf("%s is neither a URL nor host:port", shown)
+	dial := goredis.NewDialer(&goredis.Options{DialTimeout: u.DialTimeout, TLSConfig: p.tls})
+	u.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dial(ctx, network, addr)
+		if err == nil {
+			s.stats.opened.Inc()
 		}
-		return &goredis.Options{Addr: text}, nil
+		return c, err
 	}
-	if !slices.Contains([]string{"redis", "rediss", "unix"}, strings.ToLower(scheme)) {
-		return nil, fmt.Errorf("%s begins with none of redis://, rediss://, unix://", shown)
-	}
-	_, err := url.Parse(text)
-	end := strings.IndexAny(rest+"/", "/?#") // of user and host
-	if hidden && (err != nil || strings.Contains(rest[end:], "@")) {
-		return nil, fmt.Errorf("%s is not a URL: in a user, password or path, what means something in URLs must be percent-encoded", shown)
-	}
-	options, err := goredis.ParseURL(text)
-	if inURL, ok := errors.AsType[*url.Error](err); ok { // its text repeats the URL
-		err = inURL.Err
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", shown, err)
-	}
-	return options, nil
+	return u
 }
 
-// Ping asks the server for a PONG.
+// all is the shards there are.
+func (s *Store) all() []*shard {
+	if s.nodes == nil {
+		return []*shard{s.one}
+	}
+	return slices.Collect(maps.Values(*s.nodes.shards.Load()))
+}
+
+// Ping asks the server, or each master of a Cluster, whether it would take a
+// command that writes.
 func (s *Store) Ping(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
-	if err := s.client.Ping(ctx).Err(); err != nil {
-		return fmt.Errorf("ping redis at %s: %w", s.client.Options().Addr, err)
+	if s.nodes != nil {
+		return s.nodes.ping(ctx)
 	}
-	return nil
+	return s.one.ping(ctx)
 }
 
-// Close ends the senders and closes the connections.
+// Close ends what the store runs and closes the connections.
 func (s *Store) Close() error {
-	close(s.closing)
-	s.senders.Wait()
+	s.stop()
+	s.work.Wait()
 	return s.client.Close()
 }

@@ -2,7 +2,11 @@ package redis
 
 import (
 	"context"
+	"fmt"
 	"net"
+	"os"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -64,11 +68,11 @@ func TestCountersExpireAfterTheirWindow(t *testing.T) {
 	s := open(t, server.Address, 5*time.Second)
 	now := time.Now()
 	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: oneHit(), Now: now}))
-	keys, err := s.client.Keys(t.Context(), "*").Result()
+	keys, err := s.one.client.Keys(t.Context(), "*").Result()
 	require.NoError(t, err)
 	require.Len(t, keys, 1)
 	require.True(t, strings.HasPrefix(keys[0], "k@"), keys[0])
-	ttl, err := s.client.PTTL(t.Context(), keys[0]).Result()
+	ttl, err := s.one.client.PTTL(t.Context(), keys[0]).Result()
 	require.NoError(t, err)
 	end := fixedwindow.Algorithm{}.WindowEnd(oneHit()[0].Limit, now)
 	require.LessOrEqual(t, ttl, end.Sub(now)+time.Second)
@@ -80,9 +84,9 @@ func TestACounterThatIsFullRefuses(t *testing.T) {
 	s := open(t, server.Address, 5*time.Second)
 	ops, now := oneHit(), time.Now()
 	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: now}))
-	keys, err := s.client.Keys(t.Context(), "*").Result()
+	keys, err := s.one.client.Keys(t.Context(), "*").Result()
 	require.NoError(t, err)
-	require.NoError(t, s.client.Set(t.Context(), keys[0], "9223372036854775807", 0).Err())
+	require.NoError(t, s.one.client.Set(t.Context(), keys[0], "9223372036854775807", 0).Err())
 	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: now}))
 	require.True(t, ops[0].Decision.Over)
 }
@@ -92,9 +96,9 @@ func TestAReplyThatIsAnErrorIsAnError(t *testing.T) {
 	s := open(t, server.Address, 5*time.Second)
 	ops, now := oneHit(), time.Now()
 	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: now}))
-	keys, err := s.client.Keys(t.Context(), "*").Result()
+	keys, err := s.one.client.Keys(t.Context(), "*").Result()
 	require.NoError(t, err)
-	require.NoError(t, s.client.Set(t.Context(), keys[0], "text", 0).Err())
+	require.NoError(t, s.one.client.Set(t.Context(), keys[0], "text", 0).Err())
 	require.ErrorContains(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: now}), "not an integer")
 	ops[0].Key = []byte("other")
 	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: now}), "other counters go on")
@@ -161,7 +165,7 @@ func TestACallThatRedisFailsIsOneErrorAndOneThatItsCallerLeavesIsNone(t *testing
 				cancel()
 			}
 			require.NoError(t, s.Close())
-			require.Equal(t, c.want, testutil.ToFloat64(s.stats.errors))
+			require.Equal(t, c.want, errorCount(s))
 		})
 	}
 }
@@ -201,7 +205,7 @@ func (uncounted) Apply(algorithm.Limit, algorithm.State, uint64, time.Time) (alg
 	return algorithm.State{}, algorithm.Decision{}
 }
 
-func TestParseURL(t *testing.T) {
+func TestURL(t *testing.T) {
 	const (
 		hidden  = "redis address (not shown, for it may hold a password)"
 		misread = " is not a URL: in a user, password or path, what means something in URLs must be percent-encoded"
@@ -230,15 +234,15 @@ func TestParseURL(t *testing.T) {
 		{url: "redis://secret@localhost/x", fault: hidden + `: redis: invalid database number: "x"`},
 	} {
 		t.Run(c.url, func(t *testing.T) {
-			options, err := parseURL(c.url)
-			require.Equal(t, c.address, Address(c.url))
+			place, err := Options{URL: c.url}.place()
+			require.Equal(t, c.address, Address(Options{URL: c.url}))
 			if c.fault != "" {
-				require.EqualError(t, err, c.fault)
+				require.EqualError(t, err, "URL: "+c.fault)
 				return
 			}
 			require.NoError(t, err)
-			require.Equal(t, c.address, options.Addr)
-			require.Equal(t, strings.HasPrefix(c.url, "rediss:"), options.TLSConfig != nil)
+			require.Equal(t, []string{c.address}, place.addresses)
+			require.Equal(t, strings.HasPrefix(c.url, "rediss:"), place.tls != nil)
 		})
 	}
 }
@@ -266,6 +270,44 @@ func TestAServerThatAnswersNonsenseIsAnError(t *testing.T) {
 	<-done
 }
 
+// errorCount is the number of errors of all kinds.
+func errorCount(s *Store) (sum float64) {
+	for _, kind := range s.stats.kinds {
+		sum += testutil.ToFloat64(kind)
+	}
+	return sum
+}
+
 func BenchmarkApply(b *testing.B) {
-	storetest.Benchmark(b, open(b, servicetest.Redis(b).Address, 5*time.Second))
+	server := servicetest.Redis(b)
+	for _, callers := range []int{1, 64, 256} {
+		b.Run(fmt.Sprint(callers, "_callers"), func(b *testing.B) {
+			s := open(b, server.Address, 5*time.Second)
+			before, own := processorTime(b, server.Process().Pid), processorTime(b, os.Getpid())
+			b.SetParallelism(max(1, callers/runtime.GOMAXPROCS(0)))
+			if callers == 1 {
+				defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+			}
+			storetest.Benchmark(b, s)
+			perCall := func(spent, since time.Duration) float64 {
+				return float64((spent - since).Nanoseconds()) / 1000 / float64(b.N)
+			}
+			b.ReportMetric(perCall(processorTime(b, server.Process().Pid), before), "redis-us/op")
+			b.ReportMetric(perCall(processorTime(b, os.Getpid()), own), "own-us/op")
+		})
+	}
+}
+
+// processorTime is what a process has used.
+func processorTime(b *testing.B, pid int) time.Duration {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		b.Skip("no /proc to read the processor time from")
+	}
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	user, err := strconv.Atoi(fields[11])
+	require.NoError(b, err)
+	system, err := strconv.Atoi(fields[12])
+	require.NoError(b, err)
+	return time.Duration(user+system) * 10 * time.Millisecond
 }

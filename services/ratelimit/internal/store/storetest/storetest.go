@@ -6,7 +6,9 @@ package storetest
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -44,8 +46,17 @@ func Run(t *testing.T, open func(t *testing.T) limiter.Store) {
 		{"the_largest_hits_do_not_overflow", largest},
 		{"concurrent_hits_are_all_counted", concurrent},
 		{"random_hits_agree_with_the_rule", random},
+		{"a_refund_gives_hits_back_but_no_more_than_were_counted", refunds},
+		{"a_refund_of_a_counter_that_is_not_there_makes_none", refundOfNone},
+		{"hits_and_refunds_of_one_call_follow_one_another", followOneAnother},
+		{"one_step_in_which_nothing_is_over_counts_all", stepCountsAll},
+		{"one_step_in_which_something_is_over_counts_only_that", stepCountsOver},
+		{"one_step_in_which_something_is_over_refunds_nevertheless", stepRefunds},
+		{"one_step_over_one_counter_twice_adds_up", stepTwice},
+		{"concurrent_steps_are_not_seen_half_done", concurrentSteps},
 		{"no_operation_is_no_error", func(t *testing.T, s limiter.Store, now time.Time) {
-			require.NoError(t, s.Apply(t.Context(), &limiter.Call{Now: now}))
+			require.NoError(t, s.Apply(t.Context(), call(now, false)))
+			require.NoError(t, s.Apply(t.Context(), call(now, true)))
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, open(t), begin()) })
@@ -66,10 +77,34 @@ func op(key string, limit algorithm.Limit, hits uint64) limiter.Op {
 	return limiter.Op{Key: []byte(key), Algorithm: fixed, Limit: limit, Hits: hits}
 }
 
-// apply returns the decisions of one call.
+func refund(key string, limit algorithm.Limit, hits uint64) limiter.Op {
+	o := op(key, limit, hits)
+	o.Refund = true
+	return o
+}
+
+// call is one of a domain that all calls of the suite have.
+func call(now time.Time, stop bool, ops ...limiter.Op) *limiter.Call {
+	return &limiter.Call{Ops: ops, Now: now, Domain: "do}ma{in", StopWhenOver: stop}
+}
+
+// apply returns the decisions of one call whose operations stand for
+// themselves.
 func apply(t *testing.T, s limiter.Store, now time.Time, ops ...limiter.Op) []algorithm.Decision {
 	t.Helper()
-	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: now}))
+	return decisions(t, s, call(now, false, ops...))
+}
+
+// step returns the decisions of one call that is one step.
+func step(t *testing.T, s limiter.Store, now time.Time, ops ...limiter.Op) []algorithm.Decision {
+	t.Helper()
+	return decisions(t, s, call(now, true, ops...))
+}
+
+func decisions(t *testing.T, s limiter.Store, c *limiter.Call) []algorithm.Decision {
+	t.Helper()
+	require.NoError(t, s.Apply(t.Context(), c))
+	ops := c.Ops
 	list := make([]algorithm.Decision, len(ops))
 	for i := range ops {
 		list[i] = ops[i].Decision
@@ -102,7 +137,7 @@ func standAlone(t *testing.T, s limiter.Store, now time.Time) {
 
 func twice(t *testing.T, s limiter.Store, now time.Time) {
 	d := apply(t, s, now, op("k", minute, 3), op("k", minute, 3))
-	require.ElementsMatch(t, []uint64{3, 6}, []uint64{d[0].After, d[1].After})
+	require.Equal(t, []uint64{3, 6}, []uint64{d[0].After, d[1].After})
 }
 
 func anyBytes(t *testing.T, s limiter.Store, now time.Time) {
@@ -138,7 +173,7 @@ func concurrent(t *testing.T, s limiter.Store, now time.Time) {
 		wait.Go(func() {
 			for range calls {
 				ops := []limiter.Op{op("k", limit, 1), op(fmt.Sprint(i), limit, 1)}
-				if s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: now}) != nil {
+				if s.Apply(t.Context(), call(now, false, ops...)) != nil {
 					return
 				}
 				if !ops[0].Decision.Over {
@@ -161,17 +196,151 @@ func concurrent(t *testing.T, s limiter.Store, now time.Time) {
 func random(t *testing.T, s limiter.Store, now time.Time) {
 	r := rand.New(rand.NewPCG(5, 5))
 	states := map[string]algorithm.State{}
-	for range 300 {
+	for range 500 {
 		ops := make([]limiter.Op, 1+r.IntN(4))
-		want := make([]algorithm.Decision, len(ops))
 		for i := range ops {
-			key := fmt.Sprint("k", i, r.IntN(3))
-			ops[i] = op(key, minute, uint64(r.IntN(3)))
-			states[key], want[i] = fixed.Apply(minute, states[key], ops[i].Hits, now)
+			ops[i] = op(fmt.Sprint("k", r.IntN(6)), minute, uint64(r.IntN(3)))
+			ops[i].Refund = r.IntN(4) == 0
 		}
-		require.Equal(t, want, apply(t, s, now, ops...))
+		c := call(now, r.IntN(2) == 0, ops...)
+		want := model(states, c)
+		require.Equal(t, want, decisions(t, s, c))
 		now = now.Add(time.Duration(r.Int64N(int64(3 * time.Second))))
 	}
+}
+
+// model carries out a call on states, and returns what its decisions must be.
+func model(states map[string]algorithm.State, c *limiter.Call) []algorithm.Decision {
+	run := func(states map[string]algorithm.State, hits func(i int) uint64) []algorithm.Decision {
+		list := make([]algorithm.Decision, len(c.Ops))
+		for i, o := range c.Ops {
+			rule := o.Algorithm.Apply
+			if o.Refund {
+				rule = o.Algorithm.Refund
+			}
+			states[string(o.Key)], list[i] = rule(o.Limit, states[string(o.Key)], hits(i), c.Now)
+		}
+		return list
+	}
+	all := func(i int) uint64 { return c.Ops[i].Hits }
+	if !c.StopWhenOver {
+		return run(states, all)
+	}
+	first := run(maps.Clone(states), all)
+	if !slices.ContainsFunc(first, func(d algorithm.Decision) bool { return d.Over }) {
+		return run(states, all)
+	}
+	second := run(states, func(i int) uint64 {
+		if first[i].Over || c.Ops[i].Refund {
+			return c.Ops[i].Hits
+		}
+		return 0
+	})
+	for i := range second {
+		if first[i].Over {
+			second[i] = first[i]
+		}
+	}
+	return second
+}
+
+func refunds(t *testing.T, s limiter.Store, now time.Time) {
+	apply(t, s, now, op("k", minute, 4))
+	d := apply(t, s, now, refund("k", minute, 3))[0]
+	require.Equal(t, fixed.Decide(minute, 1, now), d)
+	d = apply(t, s, now, refund("k", minute, limiter.MaxHits))[0]
+	require.Equal(t, fixed.Decide(minute, 0, now), d)
+	require.Equal(t, uint64(1), apply(t, s, now, op("k", minute, 1))[0].After)
+
+	apply(t, s, now, op("k", minute, 8))
+	d = apply(t, s, now, refund("k", minute, 1))[0]
+	require.False(t, d.Over, "a refund is never over, its counter may be")
+	require.Equal(t, uint64(8), d.After)
+}
+
+func refundOfNone(t *testing.T, s limiter.Store, now time.Time) {
+	for range 2 {
+		require.Equal(t, fixed.Decide(minute, 0, now), apply(t, s, now, refund("k", minute, 3))[0])
+	}
+	require.Equal(t, uint64(2), apply(t, s, now, op("k", minute, 2))[0].After)
+}
+
+func followOneAnother(t *testing.T, s limiter.Store, now time.Time) {
+	d := apply(t, s, now, op("k", minute, 3), refund("k", minute, 2), op("k", minute, 4), op("k", minute, 0))
+	require.Equal(t, []uint64{3, 1, 5, 5}, []uint64{d[0].After, d[1].After, d[2].After, d[3].After})
+}
+
+func stepCountsAll(t *testing.T, s limiter.Store, now time.Time) {
+	for after := uint64(1); after <= 2; after++ {
+		d := step(t, s, now, op("a", minute, 1), op("b", minute, 2))
+		require.Equal(t, fixed.Decide(minute, after, now), d[0])
+		require.Equal(t, fixed.Decide(minute, 2*after, now), d[1])
+	}
+	require.Equal(t, uint64(3), step(t, s, now, op("a", minute, 1))[0].After, "a lone operation counts too")
+}
+
+func stepCountsOver(t *testing.T, s limiter.Store, now time.Time) {
+	step(t, s, now, op("a", minute, 1), op("b", minute, 5))
+	for after := uint64(6); after <= 8; after++ {
+		d := step(t, s, now, op("a", minute, 1), op("b", minute, 1), op("new", minute, 1))
+		require.Equal(t, fixed.Decide(minute, 1, now), d[0], "a look")
+		require.Equal(t, fixed.Decide(minute, after, now), d[1])
+		require.Equal(t, fixed.Decide(minute, 0, now), d[2], "a look")
+	}
+	require.Equal(t, uint64(1), apply(t, s, now, op("new", minute, 1))[0].After)
+}
+
+func stepRefunds(t *testing.T, s limiter.Store, now time.Time) {
+	step(t, s, now, op("a", minute, 4), op("b", minute, 5), op("c", minute, 2))
+	d := step(t, s, now, refund("a", minute, 3), op("b", minute, 1), op("c", minute, 1))
+	require.Equal(t, []uint64{1, 6, 2}, []uint64{d[0].After, d[1].After, d[2].After})
+	require.Equal(t, []bool{false, true, false}, []bool{d[0].Over, d[1].Over, d[2].Over})
+	require.Equal(t, uint64(1), apply(t, s, now, op("a", minute, 0))[0].After)
+}
+
+func stepTwice(t *testing.T, s limiter.Store, now time.Time) {
+	d := step(t, s, now, op("k", minute, 2), op("k", minute, 2))
+	require.Equal(t, []uint64{2, 4}, []uint64{d[0].After, d[1].After})
+	d = step(t, s, now, op("k", minute, 1), op("k", minute, 1))
+	require.Equal(t, fixed.Decide(minute, 4, now), d[0], "a look")
+	require.Equal(t, fixed.Decide(minute, 6, now), d[1], "over with the first")
+	require.Equal(t, uint64(5), apply(t, s, now, op("k", minute, 0))[0].After, "only the second was counted")
+}
+
+// concurrentSteps has callers name two counters in either order, so that
+// locking them one by one would end in a deadlock, and counting them one by one
+// in counters that differ.
+func concurrentSteps(t *testing.T, s limiter.Store, now time.Time) {
+	const callers, calls = 8, 50
+	tight, wide := algorithm.Limit{Requests: 100, Window: time.Hour}, algorithm.Limit{Requests: 1000, Window: time.Hour}
+	var granted [callers]int
+	var wait sync.WaitGroup
+	for i := range callers {
+		// Ends after its calls; the test waits for it below.
+		wait.Go(func() {
+			for range calls {
+				c := call(now, true, op("tight", tight, 1), op("wide", wide, 1))
+				if i%2 == 0 {
+					slices.Reverse(c.Ops)
+				}
+				if s.Apply(t.Context(), c) != nil {
+					return
+				}
+				if !c.Ops[0].Decision.Over && !c.Ops[1].Decision.Over {
+					granted[i]++
+				}
+			}
+		})
+	}
+	wait.Wait()
+	sum := 0
+	for i := range callers {
+		sum += granted[i]
+	}
+	require.Equal(t, 100, sum, "steps granted")
+	d := apply(t, s, now, op("tight", tight, 0), op("wide", wide, 0))
+	require.Equal(t, uint64(callers*calls), d[0].After, "what is over is counted")
+	require.Equal(t, uint64(100), d[1].After, "what is not is counted when all is granted")
 }
 
 // Benchmark measures one call with one operation, from many goroutines.
@@ -180,9 +349,9 @@ func Benchmark(b *testing.B, s limiter.Store) {
 	now := time.Now()
 	b.ReportAllocs()
 	b.RunParallel(func(p *testing.PB) {
-		ops := []limiter.Op{op(fmt.Sprint("key", rand.IntN(1000)), limit, 1)}
+		c := call(now, false, op(fmt.Sprint("key", rand.IntN(1000)), limit, 1))
 		for p.Next() {
-			if err := s.Apply(context.Background(), &limiter.Call{Ops: ops, Now: now}); err != nil {
+			if err := s.Apply(context.Background(), c); err != nil {
 				b.Error(err)
 				return
 			}
