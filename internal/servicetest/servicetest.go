@@ -6,7 +6,6 @@ package servicetest
 import (
 	"bytes"
 	"flag"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -66,59 +65,3 @@ func Peer(t testing.TB, program, override, install string) string {
 	t.Skipf("%s is not installed: %s (or set %s to its path)", program, install, override)
 	return ""
 }
-
-// Redis starts a real redis-server on a free port of loopback, empty and
-// without persistence; it ends with the test. Without redis-server the test is
-// skipped as by Peer.
-func Redis(t testing.TB) *RedisServer {
-	t.Helper()
-	path := Peer(t, "redis-server", "REDIS_SERVER", "make peers, or apt-get install redis-server")
-	r := &RedisServer{t: t, path: path, dir: t.TempDir(), Address: FreeAddress(t)}
-	r.Start()
-	t.Cleanup(r.Kill)
-	return r
-}
-
-// RedisServer is a redis-server that a test can kill and start again.
-type RedisServer struct {
-	// Address is "127.0.0.1:port", the same after a restart and never another
-	// server's in between.
-	Address string
-
-	t       testing.TB
-	path    string
-	dir     string
-	process *exec.Cmd
-}
-
-// Start runs the server and waits until it answers.
-func (r *RedisServer) Start() {
-	r.t.Helper()
-	host, port, _ := net.SplitHostPort(r.Address)
-	r.process = exec.Command(r.path, "--bind", host, "--port", port, "--save", "", "--appendonly", "no", "--dir", r.dir)
-	require.NoError(r.t, r.process.Start())
-	Eventually(r.t, "redis-server answers on "+r.Address, func() bool {
-		c, err := net.DialTimeout("tcp", r.Address, time.Second)
-		if err != nil {
-			return false
-		}
-		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(time.Second))
-		answer := make([]byte, 7)
-		_, writeErr := c.Write([]byte("PING\r\n"))
-		_, readErr := c.Read(answer)
-		return writeErr == nil && readErr == nil && string(answer[:5]) == "+PONG"
-	})
-}
-
-// Kill ends the server at once. Killing one that has ended does nothing.
-func (r *RedisServer) Kill() {
-	if r.process != nil {
-		_ = r.process.Process.Kill()
-		_ = r.process.Wait()
-		r.process = nil
-	}
-}
-
-// Process is the running server, for a test that stops and continues it.
-func (r *RedisServer) Process() *os.Process { return r.process.Process }

@@ -86,3 +86,23 @@ func TestRedisAnswersAgainAtTheSameAddressAfterAKill(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
 }
+
+func TestAClusterServesAllSlotsAndWithoutOneMasterThoseOfTheOthers(t *testing.T) {
+	masters := RedisCluster(t)
+	require.Len(t, masters, 3)
+	slots := map[string]*RedisServer{"a": masters[2], "b": masters[0], "c": masters[1]} // 15495, 3300, 7365
+	for key, m := range slots {
+		require.Equal(t, "1", m.Command("INCR "+key))
+	}
+	masters[0].Kill()
+	require.Equal(t, "2", masters[1].Command("INCR c"))
+}
+
+func TestASentinelPutsTheReplicaInTheMastersPlace(t *testing.T) {
+	s := Sentinel(t)
+	require.Equal(t, "1", s.Master.Command("INCR k"))
+	require.Equal(t, "1", s.Master.Command("WAIT 1 1000"), "the replica has it")
+	s.Master.Kill()
+	s.Replica.reports("INFO replication", "role:master")
+	require.Equal(t, "2", s.Replica.Command("INCR k"))
+}
