@@ -28,6 +28,7 @@ func TestImports(t *testing.T) {
 		"internal/rls":                     {"internal/limiter", "internal/limits"},
 		"internal/store/bywindow":          {"internal/limiter"},
 		"internal/peerstats":               {},
+		"internal/statsd":                  {"internal/peerstats"},
 		"internal/store/memory":            {"internal/limiter", "internal/algorithm"},
 		"internal/store/redis":             {"internal/limiter", "internal/algorithm"},
 		"internal/store/storetest":         {"internal/limiter", "internal/algorithm", "internal/algorithm/fixedwindow"},
