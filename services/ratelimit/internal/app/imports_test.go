@@ -25,6 +25,7 @@ func TestImports(t *testing.T) {
 		"internal/localcache":              {},
 		"internal/refusals":                {"internal/limits"},
 		"internal/limitsource":             {"internal/limits"},
+		"internal/prommap":                 {"internal/peerstats"},
 		"internal/rls":                     {"internal/limiter", "internal/limits"},
 		"internal/store/bywindow":          {"internal/limiter"},
 		"internal/peerstats":               {},

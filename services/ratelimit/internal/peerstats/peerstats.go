@@ -10,6 +10,7 @@ package peerstats
 
 import (
 	"math"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -72,10 +73,11 @@ func NewReader(from prometheus.Gatherer) *Reader {
 	return &Reader{from: from, series: map[string]*series{}}
 }
 
-// Read returns the statistics and the families that have no flat name. Metrics
-// that have the same flat name are one statistic, the sum of them; it is there
-// for as long as one of the metrics is, grown or not. An error is the
-// Gatherer's, and what could be read is returned beside it.
+// Read returns the statistics, and beside them the families that have no flat
+// name or are not the service's own, such as go_goroutines. Metrics that have
+// the same flat name are one statistic, the sum of them; it is there for as
+// long as one of the metrics is, grown or not. An error is the Gatherer's, and
+// what could be read is returned beside it.
 func (r *Reader) Read() ([]Stat, []*dto.MetricFamily, error) {
 	families, err := r.from.Gather()
 	r.reading++
@@ -84,8 +86,10 @@ func (r *Reader) Read() ([]Stat, []*dto.MetricFamily, error) {
 	found := map[string]int{}
 	for _, family := range families {
 		rows := rows[family.GetName()]
-		if rows == nil {
+		if rows == nil || !strings.HasPrefix(family.GetName(), "ratelimit_") {
 			others = append(others, family)
+		}
+		if rows == nil {
 			continue
 		}
 		for _, m := range family.GetMetric() {
@@ -189,7 +193,7 @@ func (s *Stat) add(row row, g growth) {
 	case Timer:
 		s.Sum += g.sum * row.scaled()
 		for i, b := range g.buckets {
-			b.Upper = rounded(b.Upper * row.scaled())
+			b.Upper = Rounded(b.Upper * row.scaled())
 			if i == len(s.Buckets) {
 				s.Buckets = append(s.Buckets, b)
 			} else if i < len(s.Buckets) && s.Buckets[i].Upper == b.Upper {

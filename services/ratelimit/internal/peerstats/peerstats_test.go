@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/servicetest"
@@ -178,6 +180,27 @@ func TestFamiliesWithoutAFlatNameAreHandedOut(t *testing.T) {
 	require.Empty(t, stats)
 	require.Len(t, others, 1)
 	require.Equal(t, "ratelimit_of_our_own", others[0].GetName())
+}
+
+func TestFamiliesOfTheRuntimeAreBoth(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector())
+	stats, others, err := peerstats.NewReader(reg).Read()
+	require.NoError(t, err)
+	var flat, own []string
+	for _, s := range stats {
+		flat = append(flat, s.Name)
+	}
+	for _, f := range others {
+		own = append(own, f.GetName())
+	}
+	slices.Sort(flat)
+	require.Equal(t, []string{
+		"ratelimit.go.alloc", "ratelimit.go.frees", "ratelimit.go.heapAlloc", "ratelimit.go.heapIdle", "ratelimit.go.heapInuse",
+		"ratelimit.go.heapObjects", "ratelimit.go.heapReleased", "ratelimit.go.heapSys", "ratelimit.go.lastGC", "ratelimit.go.mallocs",
+		"ratelimit.go.nextGC", "ratelimit.go.numGC", "ratelimit.go.numGoroutine", "ratelimit.go.sys", "ratelimit.go.totalAlloc",
+	}, flat)
+	require.Contains(t, own, "go_goroutines")
 }
 
 func FuzzSanitizeDoesAsThePeer(f *testing.F) {

@@ -24,9 +24,9 @@ func (r row) scaled() float64 {
 	return r.scale
 }
 
-// rounded takes away what a change of unit added: 0.010000000000000002 is
+// Rounded takes away what a change of unit added: 0.010000000000000002 is
 // 0.01.
-func rounded(value float64) float64 {
+func Rounded(value float64) float64 {
 	if math.IsInf(value, 0) {
 		return value
 	}

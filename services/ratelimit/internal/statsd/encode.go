@@ -85,18 +85,16 @@ func (e *encoder) encode(dst []byte, stats []peerstats.Stat) []byte {
 	return dst
 }
 
-// timer writes the durations of s. What is above the last bound has the value
-// that brings all to the sum, but no less than that bound.
+// timer writes the durations of s, those above the last bound as that bound.
 func (e *encoder) timer(dst []byte, l label, s *peerstats.Stat) []byte {
-	lower, told := 0.0, 0.0
+	lower := 0.0
 	for _, b := range s.Buckets {
-		middle := (lower + b.Upper) / 2
+		value := (lower + b.Upper) / 2
 		if math.IsInf(b.Upper, 1) {
-			middle = max(lower, (s.Sum-told)/float64(b.Count))
+			value = lower
 		}
 		if b.Count > 0 {
-			dst = e.line(dst, l, middle, "|ms", b.Count)
-			told += middle * float64(b.Count)
+			dst = e.line(dst, l, value, "|ms", b.Count)
 		}
 		lower = b.Upper
 	}

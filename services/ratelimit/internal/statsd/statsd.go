@@ -10,8 +10,8 @@
 //
 //	ratelimit_server.ShouldRateLimit.response_time:0.0375|ms|@0.01
 //
-// and those above the last bound with the value that makes the sum of all
-// right. So counts and means are true and percentiles as fine as the buckets.
+// and those above the last bound with that bound. So counts are true, and
+// means and percentiles as fine as the buckets.
 //
 // While the server is away nothing is read, so that what was counted meanwhile
 // is in the first flush that it takes, and memory does not grow. Lost is only

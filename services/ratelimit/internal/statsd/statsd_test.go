@@ -359,23 +359,15 @@ func TestTimersAreSentByBucketWithASampleRate(t *testing.T) {
 	})
 	reg.MustRegister(h)
 	for range 100_000 {
-		h.Observe(.0015)
+		h.Observe(.0018)
 	}
 	h.Observe(.0005)
 	h.Observe(2)
 	require.Equal(t, []string{
 		"ratelimit_server.ShouldRateLimit.response_time:0.500000|ms",
 		"ratelimit_server.ShouldRateLimit.response_time:1.500000|ms|@0.00001",
-		"ratelimit_server.ShouldRateLimit.response_time:2000|ms",
-	}, trimmed(lines(t, Options{Statsd: "true"}, reg)))
-}
-
-// trimmed rounds what floating point left of the sum.
-func trimmed(lines []string) []string {
-	for i, l := range lines {
-		lines[i] = strings.Replace(strings.Replace(l, ":2000.000000|", ":2000|", 1), ":1999.999999|", ":2000|", 1)
-	}
-	return lines
+		"ratelimit_server.ShouldRateLimit.response_time:10|ms",
+	}, lines(t, Options{Statsd: "true"}, reg))
 }
 
 func TestGaugesAreSentAsTheyAre(t *testing.T) {
