@@ -33,5 +33,6 @@ func TestImports(t *testing.T) {
 		"internal/store/memory":            {"internal/limiter", "internal/algorithm"},
 		"internal/store/redis":             {"internal/limiter", "internal/algorithm"},
 		"internal/store/storetest":         {"internal/limiter", "internal/algorithm", "internal/algorithm/fixedwindow"},
+		"internal/tracing":                 {"internal/limiter"},
 	})
 }
