@@ -65,8 +65,14 @@ func TestFamiliesAreCalledAsByThePeer(t *testing.T) {
 	} {
 		counter(reg, "ratelimit_service_rate_limit_"+suffix, "domain", "rule").WithLabelValues("d", "k").Inc()
 	}
+	requests := counter(reg, "ratelimit_service_total_requests", "api", "grpc_method")
+	requests.WithLabelValues("v2", "ShouldRateLimit").Add(1)
+	requests.WithLabelValues("v3", "ShouldRateLimit").Add(2)
+	connections := counter(reg, "ratelimit_redis_connections_opened_total", "pool")
+	connections.WithLabelValues("redis_pool").Add(4)
+	connections.WithLabelValues("redis_per_second_pool").Add(5)
 	for _, name := range []string{
-		"ratelimit_service_rate_limit_domain_not_found", "ratelimit_service_total_requests", "ratelimit_service_config_load_success",
+		"ratelimit_service_rate_limit_domain_not_found", "ratelimit_service_config_load_success",
 		"ratelimit_service_config_load_error", "ratelimit_service_global_shadow_mode", "ratelimit_localcache_evicted_total",
 	} {
 		counter(reg, name).WithLabelValues().Inc()
@@ -86,7 +92,9 @@ func TestFamiliesAreCalledAsByThePeer(t *testing.T) {
 		"ratelimit.service.rate_limit.d.k.shadow_mode":                 1,
 		"ratelimit.service.rate_limit.d.k.total_negative_hits":         1,
 		"ratelimit.service.rate_limit.domain_not_found":                1,
-		"ratelimit_server.ShouldRateLimit.total_requests":              1,
+		"ratelimit_server.ShouldRateLimit.total_requests":              3,
+		"ratelimit.redis_pool.cx_total":                                4,
+		"ratelimit.redis_per_second_pool.cx_total":                     5,
 		"ratelimit.service.call.should_rate_limit.redis_error":         1,
 		"ratelimit.service.call.should_rate_limit.service_error":       2,
 		"ratelimit.service.config_load_success":                        1,

@@ -50,8 +50,9 @@ func (l labels) get(name, otherwise string) string {
 	return otherwise
 }
 
-// rows are the flat names of each family that has one. The peer's statistics
-// of its own cache, such as averageAccessTime, have no counterpart here.
+// rows are the flat names of each family that has one. Some of the peer's have
+// no counterpart here, such as those of how its own cache works inside, and
+// most of what we count beyond it has no name there.
 var rows = map[string][]row{
 	"ratelimit_service_rate_limit_total_hits":                  {ofRule("total_hits")},
 	"ratelimit_service_rate_limit_within_limit":                {ofRule("within_limit")},
@@ -75,9 +76,8 @@ var rows = map[string][]row{
 	"ratelimit_localcache_misses_total":  {plain(Gauge, "ratelimit.localcache.missCount"), plain(Gauge, "ratelimit.localcache.lookupCount")},
 	"ratelimit_localcache_evicted_total": {plain(Gauge, "ratelimit.localcache.evacuateCount")},
 
-	"ratelimit_redis_connections_active":       {{kind: Gauge, name: ofPool("cx_active")}},
+	"ratelimit_redis_connections":              {{kind: Gauge, name: ofPool("cx_active")}},
 	"ratelimit_redis_connections_opened_total": {{kind: Counter, name: ofPool("cx_total")}},
-	"ratelimit_redis_connections_closed_total": {{kind: Counter, name: ofPool("cx_local_close")}},
 
 	"go_memstats_alloc_bytes":          {plain(Gauge, "ratelimit.go.alloc"), plain(Gauge, "ratelimit.go.heapAlloc")},
 	"go_memstats_alloc_bytes_total":    {plain(Counter, "ratelimit.go.totalAlloc")},
@@ -161,13 +161,8 @@ func callError(l labels) string {
 	return "ratelimit.service.call.should_rate_limit.service_error"
 }
 
-// ofPool names the pool of one Redis: the main one, or that of the limits per
-// second.
+// ofPool names the pool of one Redis: redis_pool, or redis_per_second_pool for
+// that of the limits per second.
 func ofPool(suffix string) func(labels) string {
-	return func(l labels) string {
-		if l.get("pool", "") == "per_second" {
-			return "ratelimit.redis_per_second_pool." + suffix
-		}
-		return "ratelimit.redis_pool." + suffix
-	}
+	return func(l labels) string { return "ratelimit." + l.get("pool", "redis_pool") + "." + suffix }
 }
