@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"net/http"
 	"strings"
 	"time"
 
@@ -131,12 +132,33 @@ func (t *Tracer) Stop(ctx context.Context) error {
 
 // StartCall begins the span of one call, as a child of the caller's if its
 // metadata tells of one, in W3C's form or in B3's. metadata returns the values
-// of a key in lower case. Work on the call goes on in the context that it
-// returns; end is called once, with the call's error.
-func (t *Tracer) StartCall(ctx context.Context, name, domain string, metadata func(key string) []string) (_ context.Context, end func(err error)) {
-	ctx, span := t.tracer.Start(extract(ctx, metadata), name,
-		trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(attribute.String("domain", printable(domain))))
-	return ctx, func(err error) { finish(span, err) }
+// of a key in lower case; nil is no metadata. It is not asked in a request that
+// FromHTTP let through. Work on the call goes on in the context that comes
+// back. end is called once, with the request's domain, whether the answer was
+// over the limit, and the error if it was none.
+func (t *Tracer) StartCall(ctx context.Context, name string, metadata func(key string) []string) (_ context.Context, end func(domain string, over bool, err error)) {
+	if headers, ok := ctx.Value(headersKey{}).(http.Header); ok {
+		metadata = headers.Values
+	} else if metadata == nil {
+		metadata = func(string) []string { return nil }
+	}
+	ctx, span := t.tracer.Start(extract(ctx, metadata), name, trace.WithSpanKind(trace.SpanKindServer))
+	return ctx, func(domain string, over bool, err error) {
+		if span.IsRecording() {
+			span.SetAttributes(attribute.String("domain", printable(domain)), attribute.Bool("over_limit", over))
+		}
+		finish(span, err)
+	}
+}
+
+// headersKey is where a context has the headers of its HTTP request.
+type headersKey struct{}
+
+// FromHTTP lets requests through to h, and their headers to StartCall.
+func FromHTTP(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), headersKey{}, r.Header)))
+	})
 }
 
 // finish ends span, with its error if it has one.

@@ -154,10 +154,10 @@ func TestSpansReachTheCollectorAsChildrenOfTheCallers(t *testing.T) {
 			tracer := start(t, o)
 			store := Store(fails{err: errors.New("redis is away")}, tracer, "pipeline")
 
-			ctx, end := tracer.StartCall(t.Context(), "call", "d\xff", sent("traceparent", "00-"+traceID+"-"+spanID+"-01"))
+			ctx, end := tracer.StartCall(t.Context(), "call", sent("traceparent", "00-"+traceID+"-"+spanID+"-01"))
 			err := store.Apply(ctx, &limiter.Call{Ops: make([]limiter.Op, 3)})
 			require.EqualError(t, err, "redis is away")
-			end(nil)
+			end("d\xff", true, nil)
 			require.NoError(t, tracer.Stop(t.Context()))
 
 			spans := c.spans(t)
@@ -168,6 +168,8 @@ func TestSpansReachTheCollectorAsChildrenOfTheCallers(t *testing.T) {
 			require.Equal(t, tracepb.Span_SPAN_KIND_SERVER, call.GetKind())
 			require.Equal(t, "domain", call.GetAttributes()[0].GetKey())
 			require.Equal(t, "d\uFFFD", call.GetAttributes()[0].GetValue().GetStringValue())
+			require.Equal(t, "over_limit", call.GetAttributes()[1].GetKey())
+			require.True(t, call.GetAttributes()[1].GetValue().GetBoolValue())
 			require.Equal(t, tracepb.Status_STATUS_CODE_UNSET, call.GetStatus().GetCode())
 			require.Equal(t, call.GetTraceId(), pipeline.GetTraceId())
 			require.Equal(t, call.GetSpanId(), pipeline.GetParentSpanId())
@@ -216,8 +218,8 @@ func TestTheCallersSpanIsFoundInEveryForm(t *testing.T) {
 				o.SamplingRate = 0 // only the caller has it sampled
 			}
 			tracer := start(t, o)
-			_, end := tracer.StartCall(t.Context(), "call", "d", sent(c.metadata...))
-			end(nil)
+			_, end := tracer.StartCall(t.Context(), "call", sent(c.metadata...))
+			end("d", false, nil)
 			require.NoError(t, tracer.Stop(t.Context()))
 			call := col.spans(t)["call"]
 			switch {
@@ -235,16 +237,35 @@ func TestTheCallersSpanIsFoundInEveryForm(t *testing.T) {
 	}
 }
 
+func TestTheCallersSpanIsFoundInHTTPHeaders(t *testing.T) {
+	c := &collector{}
+	serveHTTP(t, c)
+	tracer := start(t, on())
+	h := FromHTTP(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, end := tracer.StartCall(r.Context(), "call", nil)
+		end("d", false, errors.New("no rules"))
+	}))
+	r := httptest.NewRequest(http.MethodPost, "/json", nil)
+	r.Header.Set("X-B3-TraceId", traceID)
+	r.Header.Set("X-B3-SpanId", spanID)
+	r.Header.Set("X-B3-Sampled", "1")
+	h.ServeHTTP(httptest.NewRecorder(), r)
+	require.NoError(t, tracer.Stop(t.Context()))
+	call := c.spans(t)["call"]
+	require.Equal(t, traceID, fmt.Sprintf("%x", call.GetTraceId()))
+	require.Equal(t, "no rules", call.GetStatus().GetMessage())
+}
+
 func TestTheSamplingRateDecidesWhereNoCallerDid(t *testing.T) {
 	c := &collector{}
 	serveHTTP(t, c)
 	o := on()
 	o.SamplingRate = 0
 	tracer := start(t, o)
-	ctx, end := tracer.StartCall(t.Context(), "call", "d", sent())
+	ctx, end := tracer.StartCall(t.Context(), "call", nil)
 	require.NoError(t, Store(fails{}, tracer, "pipeline").Apply(ctx, &limiter.Call{}))
 	require.NoError(t, Store(fails{}, tracer, "pipeline").Apply(t.Context(), &limiter.Call{}))
-	end(nil)
+	end("d", false, nil)
 	require.NoError(t, tracer.Stop(t.Context()))
 	require.Empty(t, c.spans(t))
 }
@@ -267,8 +288,8 @@ func TestACollectorThatRefusesIsLoggedOnceEachWay(t *testing.T) {
 	o.Log = slog.New(slog.NewTextHandler(&log, nil))
 	tracer := start(t, o)
 	call := func() {
-		_, end := tracer.StartCall(t.Context(), "call", "d", sent())
-		end(nil)
+		_, end := tracer.StartCall(t.Context(), "call", sent())
+		end("d", false, nil)
 		require.NoError(t, tracer.provider.ForceFlush(t.Context()))
 	}
 	call()
@@ -291,8 +312,8 @@ func TestACollectorThatHangsHoldsUpNeitherCallsNorTheStop(t *testing.T) {
 	tracer := start(t, on())
 	begin := time.Now()
 	for range 10_000 { // more than wait in line
-		_, end := tracer.StartCall(t.Context(), "call", "d", sent())
-		end(nil)
+		_, end := tracer.StartCall(t.Context(), "call", sent())
+		end("d", false, nil)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -322,7 +343,7 @@ func BenchmarkStartCall(b *testing.B) {
 	metadata := sent("traceparent", "00-"+traceID+"-"+spanID+"-00")
 	b.ReportAllocs()
 	for b.Loop() {
-		_, end := tracer.StartCall(context.Background(), "call", "d", metadata)
-		end(nil)
+		_, end := tracer.StartCall(context.Background(), "call", metadata)
+		end("d", false, nil)
 	}
 }
