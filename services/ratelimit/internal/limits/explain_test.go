@@ -131,7 +131,7 @@ func TestMatchAndExplainWalkAlikeOnRandomTrees(t *testing.T) {
 		}
 	}
 	met := map[By]int{}
-	for range 2000 {
+	for range 600 {
 		d := &Domain{}
 		grow(&d.root, 1)
 		for range 20 {
@@ -157,6 +157,6 @@ func TestMatchAndExplainWalkAlikeOnRandomTrees(t *testing.T) {
 		}
 	}
 	for _, by := range []By{ByNothing, ByValue, ByPattern, ByKey} {
-		require.Greater(t, met[by], 1000, by.String())
+		require.Greater(t, met[by], 100, by.String())
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm"
@@ -213,6 +214,10 @@ func FuzzParse(f *testing.F) {
 			require.NotNil(t, r.counters)
 			require.True(t, r.Unlimited || r.Limit.Window > 0)
 			require.NotEmpty(t, r.String())
+			if r.Metadata != nil {
+				_, err := protojson.Marshal(r.Metadata)
+				require.NoError(t, err)
+			}
 			var entries []Entry
 			for _, l := range r.Levels {
 				entries = append(entries, Entry{l.Key, l.Value})

@@ -2,10 +2,14 @@ package limits
 
 import (
 	"fmt"
+	"maps"
+	"math"
+	"slices"
 
 	pb "github.com/envoyproxy/go-control-plane/ratelimit/config/ratelimit/v3"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // ParseProto reads the xDS resource of that name into a domain, under the same
@@ -49,10 +53,8 @@ func (r *protoReader) readDescriptors(path string, list []*pb.RateLimitDescripto
 			shadowMode:     m.GetShadowMode(),
 			quotaMode:      m.GetQuotaMode(),
 			detailedMetric: m.GetDetailedMetric(),
+			metadata:       r.readMetadata(path+".metadata", m.GetMetadata()),
 			limit:          r.readRateLimit(path+".rate_limit", m.GetRateLimit()),
-		}
-		if len(m.GetMetadata().GetFields()) > 0 {
-			d.metadata = m.GetMetadata()
 		}
 		r.readDescriptors(path+".descriptors", m.GetDescriptors(), r.descriptor(parent, &d))
 	}
@@ -77,6 +79,40 @@ func (r *protoReader) readRateLimit(path string, m *pb.RateLimitPolicy) *rateLim
 		limit.replaces = append(limit.replaces, r.text(path, other.GetName()))
 	}
 	return limit
+}
+
+// readMetadata returns m if answers can hold it, nil if it is empty.
+func (r *protoReader) readMetadata(path string, m *structpb.Struct) *structpb.Struct {
+	if len(m.GetFields()) == 0 {
+		return nil
+	}
+	r.checkValue(path, structpb.NewStructValue(m), 0)
+	return m
+}
+
+// checkValue adds a fault for what JSON has no word for.
+func (r *protoReader) checkValue(path string, v *structpb.Value, depth int) {
+	if depth > maxDepth {
+		r.add(r.at(path), "metadata nests deeper than %d", maxDepth)
+		return
+	}
+	switch kind := v.GetKind().(type) {
+	case nil:
+		r.add(r.at(path), "metadata has no value here")
+	case *structpb.Value_NumberValue:
+		if math.IsNaN(kind.NumberValue) || math.IsInf(kind.NumberValue, 0) {
+			r.add(r.at(path), "metadata cannot hold %v", kind.NumberValue)
+		}
+	case *structpb.Value_ListValue:
+		for i, element := range kind.ListValue.GetValues() {
+			r.checkValue(fmt.Sprintf("%s[%d]", path, i), element, depth+1)
+		}
+	case *structpb.Value_StructValue:
+		fields := kind.StructValue.GetFields()
+		for _, name := range slices.Sorted(maps.Keys(fields)) {
+			r.checkValue(path+"."+name, fields[name], depth+1)
+		}
+	}
 }
 
 // refuseUnknown adds a fault for what a message of a later version has and this

@@ -1,10 +1,12 @@
 package limits
 
 import (
+	"math"
 	"testing"
 
 	pb "github.com/envoyproxy/go-control-plane/ratelimit/config/ratelimit/v3"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -93,6 +95,17 @@ resource r: descriptors[4].rate_limit.unit: a rate_limit is unlimited or has a u
 resource r: descriptors[5].descriptors[0]: a descriptor has no key
 resource r: descriptors[5].descriptors[1].rate_limit.replaces[1]: replaces names the rule itself, "n"
 resource r: descriptors[5].descriptors[1].rate_limit.replaces[2]: an entry of replaces has no name`},
+		{"metadata_that_no_answer_can_hold", &pb.RateLimitConfig{Domain: "d", Descriptors: []*pb.RateLimitDescriptor{{
+			Key: "a", Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{
+				"a": {},
+				"b": structpb.NewNumberValue(math.NaN()),
+				"c": structpb.NewListValue(&structpb.ListValue{Values: []*structpb.Value{structpb.NewNullValue(), nil}}),
+				"d": structpb.NewStructValue(&structpb.Struct{Fields: map[string]*structpb.Value{"e": structpb.NewNumberValue(math.Inf(1))}}),
+			}},
+		}}}, `resource r: descriptors[0].metadata.a: metadata has no value here
+resource r: descriptors[0].metadata.b: metadata cannot hold NaN
+resource r: descriptors[0].metadata.c[1]: metadata has no value here
+resource r: descriptors[0].metadata.d.e: metadata cannot hold +Inf`},
 		{"fields_of_a_later_version", unknown, `resource r: field 9 of ratelimit.config.ratelimit.v3.RateLimitConfig is unknown
 resource r: descriptors[0]: field 99 of ratelimit.config.ratelimit.v3.RateLimitDescriptor is unknown
 resource r: descriptors[0].rate_limit: field 6 of ratelimit.config.ratelimit.v3.RateLimitPolicy is unknown
@@ -105,6 +118,14 @@ resource r: descriptors[0].rate_limit.replaces[0]: field 2 of ratelimit.config.r
 	}
 	_, err := newParser().ParseProto("r", &pb.RateLimitConfig{Domain: "d", Descriptors: []*pb.RateLimitDescriptor{deep}})
 	require.ErrorContains(t, err, ".descriptors: descriptors nest deeper than 64")
+
+	value := structpb.NewNullValue()
+	for range maxDepth {
+		value = structpb.NewListValue(&structpb.ListValue{Values: []*structpb.Value{value}})
+	}
+	deep = &pb.RateLimitDescriptor{Key: "a", Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{"a": value}}}
+	_, err = newParser().ParseProto("r", &pb.RateLimitConfig{Domain: "d", Descriptors: []*pb.RateLimitDescriptor{deep}})
+	require.ErrorContains(t, err, "[0]: metadata nests deeper than 64")
 }
 
 // Whatever a control plane sends, reading it ends in faults or in rules.
@@ -131,6 +152,10 @@ func FuzzParseProto(f *testing.F) {
 		for _, r := range d.Rules {
 			require.True(t, r.Unlimited || r.Limit.Window > 0)
 			require.NotEmpty(t, r.String())
+			if r.Metadata != nil {
+				_, err := protojson.Marshal(r.Metadata)
+				require.NoError(t, err)
+			}
 		}
 	})
 }

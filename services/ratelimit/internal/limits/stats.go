@@ -208,12 +208,14 @@ func (s *Stats) Collect(ch chan<- prometheus.Metric) {
 	}
 	s.mu.Lock()
 	s.sweep(time.Now())
+	s.mu.Unlock()
+	s.mu.RLock()
 	rules := s.rules
 	all := make([]named, 0, len(s.series))
 	for name, found := range s.series {
 		all = append(all, named{name, &found.Counters})
 	}
-	s.mu.Unlock()
+	s.mu.RUnlock()
 	domain, rule := "domain", "rule"
 	for _, n := range all {
 		labels := []*dto.LabelPair{{Name: &domain, Value: &n.domain}, {Name: &rule, Value: &n.rule}}
