@@ -1,8 +1,10 @@
 package limits
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -180,6 +182,16 @@ func TestAliasesThatMultiplyEndInAFault(t *testing.T) {
 		for range 10 {
 			text += "  - {key: a, descriptors: *l" + one + "}\n"
 		}
+	}
+	_, err := newParser().Parse("f", []byte(text))
+	require.ErrorContains(t, err, "the file's aliases expand to more than")
+}
+
+func TestAliasesThatMultiplyInMetadataEndInAFault(t *testing.T) {
+	text := "domain: d\ndescriptors:\n- key: a\n  metadata:\n    l0: &l0 [x]\n"
+	for i := range 8 {
+		one := fmt.Sprintf("*l%d", i)
+		text += fmt.Sprintf("    l%d: &l%d [%s]\n", i+1, i+1, strings.Join(slices.Repeat([]string{one}, 10), ", "))
 	}
 	_, err := newParser().Parse("f", []byte(text))
 	require.ErrorContains(t, err, "the file's aliases expand to more than")
