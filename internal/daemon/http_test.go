@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -47,12 +48,17 @@ func TestListenersAreKnownByTheirNamesAndClosedTogether(t *testing.T) {
 	require.NoError(t, err)
 	b, err := all.Open("admin", "127.0.0.1:0", "MILL_ADMIN")
 	require.NoError(t, err)
-	require.Equal(t, map[string]string{"http": a.Addr().String(), "admin": b.Addr().String()}, all.Addrs())
+	c, err := net.Listen("unix", filepath.Join(t.TempDir(), "socket"))
+	require.NoError(t, err)
+	all.Add("grpc", c)
+	require.Equal(t, map[string]string{"http": a.Addr().String(), "admin": b.Addr().String(), "grpc": c.Addr().String()}, all.Addrs())
 	_, err = all.Open("third", a.Addr().String(), "MILL_THIRD")
 	require.ErrorContains(t, err, "MILL_THIRD moves it")
 	all.Close()
 	_, err = a.Accept()
 	require.ErrorIs(t, err, net.ErrClosed)
 	_, err = b.Accept()
+	require.ErrorIs(t, err, net.ErrClosed)
+	_, err = c.Accept()
 	require.ErrorIs(t, err, net.ErrClosed)
 }

@@ -63,12 +63,18 @@ func (s *Listeners) Open(name, address, setting string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.Add(name, l)
+	return l, nil
+}
+
+// Add makes l, which is open already, such as a unix socket, the listener of
+// that name.
+func (s *Listeners) Add(name string, l net.Listener) {
 	if s.addresses == nil {
 		s.addresses = map[string]string{}
 	}
 	s.open = append(s.open, l)
 	s.addresses[name] = l.Addr().String()
-	return l, nil
 }
 
 // Addrs is the bound addresses by name.
