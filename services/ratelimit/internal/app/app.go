@@ -17,6 +17,7 @@ import (
 	"github.com/weirproxy/weir/internal/admin"
 	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/services/ratelimit/internal/builtin"
+	"github.com/weirproxy/weir/services/ratelimit/internal/grpcserver"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limiter"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limitsource"
@@ -107,7 +108,7 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	operators.Handle("GET /rlconfig", "rules in force, and what was refused", serveRules(l, source))
 	a.group.Add(daemon.Part{Name: "admin listener", Run: operators.Serve, Stop: operators.Stop})
 
-	service := rls.New(l, metrics)
+	service := rls.New(rls.Options{Limiter: l, JSONTimeout: time.Second, Metrics: metrics})
 	httpListener, err := a.listeners.Open("http", address(o.Host, o.Port), "PORT")
 	if err != nil {
 		return nil, err
@@ -118,7 +119,16 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	a.group.Add(serveGRPC(grpcListener, service, health, o))
+	a.group.Add(serveGRPC(grpcListener, grpcserver.Options{
+		Service:               service,
+		Health:                health.grpc,
+		Reflection:            true,
+		MaxConnectionAge:      o.MaxConnectionAge,
+		MaxConnectionAgeGrace: o.MaxConnectionAgeGrace,
+		MaxConcurrentStreams:  1024,
+		KeepaliveMinTime:      10 * time.Second,
+		StreamWorkers:         64,
+	}))
 
 	// Last, so that it is the first to hear of the stop.
 	probe := daemon.Background("health", health.run)

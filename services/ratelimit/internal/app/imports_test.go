@@ -14,6 +14,8 @@ func TestImports(t *testing.T) {
 		"internal/app": {
 			"internal/builtin", "internal/limiter", "internal/limits", "internal/limitsource", "internal/rls",
 			"internal/store/redis", // for its options, its driver's log, and the address to log
+			"internal/builtin", "internal/grpcserver", "internal/limiter", "internal/limits", "internal/limitsource", "internal/rls",
+			"internal/store/redis", // for its driver's log, and the address to log
 			"weir/internal/admin", "weir/internal/command", "weir/internal/daemon",
 		},
 		"internal/builtin":                 {"internal/algorithm", "internal/algorithm/*", "internal/limiter", "internal/store/*"},
@@ -30,6 +32,7 @@ func TestImports(t *testing.T) {
 		"internal/store/bywindow":          {"internal/limiter"},
 		"internal/peerstats":               {},
 		"internal/statsd":                  {"internal/peerstats"},
+		"internal/grpcserver":              {"internal/rls", "weir/internal/daemon", "weir/proto/ratelimit/lyft"},
 		"internal/store/memory":            {"internal/limiter", "internal/algorithm"},
 		"internal/store/redis":             {"internal/limiter", "internal/algorithm"},
 		"internal/store/storetest":         {"internal/limiter", "internal/algorithm", "internal/algorithm/fixedwindow"},

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/daemon"
+	"github.com/weirproxy/weir/services/ratelimit/internal/grpcserver"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limiter"
 	"github.com/weirproxy/weir/services/ratelimit/internal/rls"
 )
@@ -17,9 +18,13 @@ import (
 func TestAStopBeforeTheFirstCallIsNoError(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	h := newHealth(ruled{}, &flaky{}, log)
-	service := rls.New(limiter.New(limiter.Options{Metrics: prometheus.NewRegistry()}), prometheus.NewRegistry())
+	service := rls.New(rls.Options{
+		Limiter: limiter.New(limiter.Options{Metrics: prometheus.NewRegistry()}), Metrics: prometheus.NewRegistry(),
+	})
 	for name, serve := range map[string]func(net.Listener) daemon.Part{
-		"grpc": func(l net.Listener) daemon.Part { return serveGRPC(l, service, h, Options{}) },
+		"grpc": func(l net.Listener) daemon.Part {
+			return serveGRPC(l, grpcserver.Options{Service: service, Health: h.grpc})
+		},
 		"http": func(l net.Listener) daemon.Part { return servePlain(l, service, h, log) },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,15 +1,15 @@
 package rls
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 )
 
 // maxBody is the largest JSON request, in bytes; as much as gRPC takes.
@@ -19,7 +19,8 @@ const maxBody = 4 << 20
 // the body, whatever the method, and the response's message back. It answers
 // 200 within the limit, 429 over it, 400 for what it cannot read or what is
 // wrong in it, 413 for a body above maxBody, 503 when the store does not
-// answer or no rules are loaded; errors as plain text.
+// answer in time or no rules are loaded, 500 when an answer cannot be written;
+// errors as plain text.
 func (s *Service) JSON(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
@@ -39,16 +40,24 @@ func (s *Service) JSON(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("read the request as JSON: %v", err), http.StatusBadRequest)
 		return
 	}
-	out, err := s.ShouldRateLimit(r.Context(), in)
+	message, err := proto.Marshal(in)
 	if err != nil {
-		httpStatus := http.StatusServiceUnavailable
-		if status.Code(err) == codes.InvalidArgument {
-			httpStatus = http.StatusBadRequest
-		}
-		http.Error(w, status.Convert(err).Message(), httpStatus)
+		http.Error(w, fmt.Sprintf("read the request as JSON: %v", err), http.StatusBadRequest)
 		return
 	}
-	text, err := protojson.Marshal(out)
+	ctx, cancel := context.WithTimeout(r.Context(), s.options.JSONTimeout)
+	defer cancel()
+	answer, fault := s.ShouldRateLimit(ctx, jsonV3, string(message), nil)
+	if fault != nil {
+		http.Error(w, fault.Text, fault.httpStatus())
+		return
+	}
+	out := &pb.RateLimitResponse{}
+	err = proto.Unmarshal(answer, out)
+	var text []byte
+	if err == nil {
+		text, err = protojson.Marshal(out)
+	}
 	if err != nil {
 		http.Error(w, fmt.Sprintf("write the answer as JSON: %v", err), http.StatusInternalServerError)
 		return
@@ -58,4 +67,15 @@ func (s *Service) JSON(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusTooManyRequests)
 	}
 	_, _ = w.Write(text) // a failed write means that the caller has gone
+}
+
+// httpStatus is HTTP's word for the code.
+func (e *Error) httpStatus() int {
+	switch e.Code {
+	case InvalidArgument:
+		return http.StatusBadRequest
+	case Internal:
+		return http.StatusInternalServerError
+	}
+	return http.StatusServiceUnavailable
 }

@@ -1,13 +1,17 @@
 package rls
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/services/ratelimit/internal/limiter"
@@ -33,6 +37,7 @@ func TestJSON(t *testing.T) {
 		{"null_in_a_list_is_400", ok, `{"domain": "d", "descriptors": [null]}`, 400, "read the request as JSON"},
 		{"no_body_is_400", ok, ``, 400, "the request has no body; "},
 		{"too_long_a_body_is_413", ok, strings.Repeat(" ", maxBody+1), 413, "the request's body is longer than 4194304 bytes"},
+		{"text_that_is_not_UTF_8_is_400", ok, "{\"domain\": \"\xff\"}", 400, "read the request as JSON"},
 		{"a_store_that_is_away_is_503", away, request, 503, "away"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -70,4 +75,29 @@ func TestJSONTellsABodyThatBreaksOff(t *testing.T) {
 	newService(&scripted{}).JSON(w, httptest.NewRequest(http.MethodPost, "/json", iotest.ErrReader(errors.New("gone"))))
 	require.Equal(t, http.StatusBadRequest, w.Code)
 	require.Equal(t, "read the request's body: gone\n", w.Body.String())
+}
+
+// stuck is a Limiter whose store never answers.
+type stuck struct{}
+
+func (stuck) Check(ctx context.Context, _ *limiter.Request, _ *limiter.Answer) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func TestJSONDoesNotWaitForAStoreThatHangs(t *testing.T) {
+	service := New(Options{Limiter: stuck{}, JSONTimeout: time.Millisecond, Metrics: prometheus.NewRegistry()})
+	w := httptest.NewRecorder()
+	service.JSON(w, httptest.NewRequest(http.MethodPost, "/json", strings.NewReader(`{"domain": "d", "descriptors": [{}]}`)))
+	require.Equal(t, http.StatusServiceUnavailable, w.Code)
+	require.Equal(t, "count hits of domain \"d\": context deadline exceeded\n", w.Body.String())
+	require.Equal(t, 1.0, testutil.ToFloat64(service.stats.requests[jsonV3]))
+}
+
+func TestJSONHasAWordOfHTTPForEachCode(t *testing.T) {
+	for code, want := range map[Code]int{
+		InvalidArgument: 400, Internal: 500, Unavailable: 503, DeadlineExceeded: 503, Canceled: 503,
+	} {
+		require.Equal(t, want, (&Error{Code: code}).httpStatus())
+	}
 }

@@ -1,39 +1,73 @@
-// Package rls speaks Envoy's rate limit service, version 3, over gRPC and as
-// JSON over HTTP. It checks requests, hands them to the limiter and turns what
-// comes back into the protocol's answers and status codes. It decides nothing
-// itself and knows no store.
+// Package rls speaks the rate limit service in its three versions, as bytes of
+// protobuf and as JSON over HTTP. A transport such as grpcserver hands it each
+// request's message; it checks the message, has the limiter answer it and
+// writes the answer's message or a status code. It decides nothing itself and
+// knows neither a store nor gRPC.
 package rls
 
 import (
 	"context"
 	"sync"
+	"time"
 
-	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weirproxy/weir/services/ratelimit/internal/limiter"
+	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
 )
 
 // Limiter answers checked requests; *limiter.Limiter is the one there is.
 type Limiter interface {
 	// Check answers req into answer. Its error is limiter.ErrNoRules, or that
-	// of a store that does not answer.
+	// of a store that does not answer. It keeps nothing of req.
 	Check(ctx context.Context, req *limiter.Request, answer *limiter.Answer) error
 }
 
-// Service is the rate limit service. Register it at a gRPC server, and mount
-// JSON on an HTTP server.
-type Service struct {
-	pb.UnimplementedRateLimitServiceServer
+// Tracer follows requests.
+type Tracer interface {
+	// Begin is called before a request is read. The limiter gets the context
+	// that comes back; end is called once, with the domain ("" if the message
+	// could not be read), whether the answer was over, and the error that was
+	// answered in its place, or nil.
+	Begin(ctx context.Context, v Version) (traced context.Context, end func(domain string, over bool, err *Error))
+}
 
-	limiter Limiter
+// Options says how a service answers. Limiter, JSONTimeout and Metrics are
+// required.
+type Options struct {
+	Limiter Limiter
+	// Headers, if it has names, are sent with each answer that a limit was
+	// applied in.
+	Headers *Headers
+	// DynamicMetadata describes the request, and the rules that it passed, in
+	// answers of version 3.
+	DynamicMetadata bool
+	// JSONTimeout bounds the time that a request over HTTP waits for the
+	// store, since HTTP carries no deadline.
+	JSONTimeout time.Duration
+	// Tracer may be nil.
+	Tracer  Tracer
+	Metrics prometheus.Registerer
+}
+
+// Headers are the names of the headers by which Envoy tells a client how it
+// stands.
+type Headers struct {
+	// Limit has the requests per unit, Remaining what is left of them, Reset
+	// the seconds until there are all again.
+	Limit, Remaining, Reset string
+}
+
+// Service is the rate limit service. It is safe for use by many goroutines.
+type Service struct {
+	options Options
 	calls   sync.Pool
 	stats   *stats
 }
 
-// New makes a service over l.
-func New(l Limiter, reg prometheus.Registerer) *Service {
-	s := &Service{limiter: l, stats: newStats(reg)}
+// New makes a service.
+func New(o Options) *Service {
+	s := &Service{options: o, stats: newStats(o.Metrics)}
 	s.calls.New = func() any { return &call{} }
 	return s
 }
@@ -42,4 +76,31 @@ func New(l Limiter, reg prometheus.Registerer) *Service {
 type call struct {
 	request limiter.Request
 	answer  limiter.Answer
+	// addend is the request's own hits_addend.
+	addend uint32
+	// own is beside request.Descriptors: what else the message says of each.
+	own []own
+	// entries is where the entries of all descriptors lie.
+	entries []limits.Entry
+}
+
+// own is which fields of a descriptor its message sets.
+type own struct{ hits, multiplier bool }
+
+// The largest call that is kept for another request, so that a huge request
+// does not hold its memory for good.
+const (
+	keptDescriptors = 64
+	keptEntries     = 512
+)
+
+// release gives c back to the pool, and lets go of the message.
+func (s *Service) release(c *call) {
+	if cap(c.request.Descriptors) > keptDescriptors || cap(c.entries) > keptEntries || cap(c.answer.Statuses) > keptDescriptors {
+		return
+	}
+	c.request.Domain = ""
+	clear(c.request.Descriptors)
+	clear(c.entries)
+	s.calls.Put(c)
 }

@@ -3,43 +3,84 @@ package rls
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
-
-	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/weirproxy/weir/services/ratelimit/internal/limiter"
 )
 
-// ShouldRateLimit answers one request. Its steps:
+// ShouldRateLimit answers one RateLimitRequest of version v, whose bytes are
+// message: it appends the bytes of the RateLimitResponse to dst and returns the
+// longer slice. Its steps:
 //
-//  1. check the request: INVALID_ARGUMENT names the field that is wrong;
+//  1. read and check the request: INVALID_ARGUMENT names the field that is
+//     wrong;
 //  2. have the limiter answer it, which may block on the store: UNAVAILABLE if
 //     the store does not answer or no rules were loaded yet, DEADLINE_EXCEEDED
 //     or CANCELED if the caller did not wait for it;
 //  3. write the answer.
-func (s *Service) ShouldRateLimit(ctx context.Context, in *pb.RateLimitRequest) (*pb.RateLimitResponse, error) {
+//
+// With an error, which is nil otherwise, dst comes back as it was. What the
+// service holds for the time of the call is pooled: beyond message and dst it
+// allocates nothing, but with dynamic metadata.
+func (s *Service) ShouldRateLimit(ctx context.Context, v Version, message string, dst []byte) ([]byte, *Error) {
 	begin := time.Now()
-	s.stats.requests.Inc()
+	s.stats.requests[v].Inc()
+	s.stats.inFlight.Add(1)
+	defer s.stats.inFlight.Add(-1)
 	c := s.calls.Get().(*call)
-	defer s.calls.Put(c)
-	if err := readRequest(in, &c.request); err != nil {
+	defer s.release(c)
+	if s.options.Tracer == nil {
+		answer, err := s.answer(ctx, c, v, message, dst)
+		if err == nil {
+			s.stats.responseTime.Observe(time.Since(begin).Seconds())
+		}
+		return answer, err
+	}
+	ctx, end := s.options.Tracer.Begin(ctx, v)
+	answer, err := s.answer(ctx, c, v, message, dst)
+	if err == nil {
+		s.stats.responseTime.Observe(time.Since(begin).Seconds())
+	}
+	end(c.request.Domain, err == nil && c.answer.Over, err)
+	return answer, err
+}
+
+// answer is ShouldRateLimit in the memory of c.
+func (s *Service) answer(ctx context.Context, c *call, v Version, message string, dst []byte) ([]byte, *Error) {
+	err := c.decode(message, &dialects[v])
+	if err == nil {
+		err = c.check()
+	}
+	if err != nil {
 		s.stats.badRequests.Inc()
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+		return dst, &Error{InvalidArgument, err.Error()}
 	}
-	if err := s.limiter.Check(ctx, &c.request, &c.answer); err != nil {
-		if errors.Is(err, limiter.ErrNoRules) {
-			s.stats.noRules.Inc()
-			return nil, status.Error(codes.Unavailable, err.Error())
-		}
-		s.stats.storeErrors.Inc()
-		if ctx.Err() != nil {
-			return nil, status.FromContextError(ctx.Err()).Err()
-		}
-		return nil, status.Errorf(codes.Unavailable, "count hits of domain %q: %v", in.GetDomain(), err)
+	if err := s.options.Limiter.Check(ctx, &c.request, &c.answer); err != nil {
+		return dst, s.unanswered(ctx, c.request.Domain, err)
 	}
-	out := writeAnswer(&c.answer)
-	s.stats.responseTime.Observe(time.Since(begin).Seconds())
+	out, err := s.appendAnswer(dst, c, &dialects[v])
+	if err != nil {
+		return dst, &Error{Internal, err.Error()}
+	}
 	return out, nil
+}
+
+// unanswered says why the limiter did not answer. A store may notice the end
+// of the caller's time a moment before the caller's context does.
+func (s *Service) unanswered(ctx context.Context, domain string, err error) *Error {
+	if errors.Is(err, limiter.ErrNoRules) {
+		s.stats.noRules.Inc()
+		return &Error{Unavailable, err.Error()}
+	}
+	s.stats.storeErrors.Inc()
+	text := fmt.Sprintf("count hits of domain %.64q: %v", domain, err)
+	deadline, bounded := ctx.Deadline()
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return &Error{Canceled, text}
+	case ctx.Err() != nil, bounded && !time.Now().Before(deadline):
+		return &Error{DeadlineExceeded, text}
+	}
+	return &Error{Unavailable, text}
 }
