@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -344,6 +345,17 @@ func TestAStopCutsOffAtItsDeadline(t *testing.T) {
 	cancel()
 	require.NoError(t, s.Stop(ctx))
 	require.Equal(t, codes.Unavailable, status.Code(<-answered))
+}
+
+func TestAUnixSocketServesToo(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "grpc.sock")
+	l, err := ListenUnix(path, 0o660)
+	require.NoError(t, err)
+	start(t, l, options(echo{}))
+	out, err := v3pb.NewRateLimitServiceClient(dial(t, "unix://"+path, insecure.NewCredentials())).
+		ShouldRateLimit(t.Context(), request("d", "user", "alice"))
+	require.NoError(t, err)
+	require.Len(t, out.GetStatuses(), 1)
 }
 
 // ping sends ten pings on a connection without calls, and returns how many were
