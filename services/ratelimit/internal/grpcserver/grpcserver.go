@@ -1,7 +1,7 @@
 // Package grpcserver serves the rate limit service over gRPC, in each of its
-// versions, and health and reflection beside it. The app makes one and hands it
-// a listener. It carries messages to rls as bytes and back; what is in them it
-// does not know.
+// versions, and health and reflection beside it; over TCP or a unix socket,
+// with TLS where it is wanted. The app makes one and hands it a listener. It
+// carries messages to rls as bytes and back; what is in them it does not know.
 package grpcserver
 
 import (
@@ -28,6 +28,9 @@ type Options struct {
 	Health  healthpb.HealthServer
 	// Reflection has tools such as grpcurl ask for the services and messages.
 	Reflection bool
+	// Certificates are shown to clients, and perhaps asked of them; nil serves
+	// without TLS. The caller runs them.
+	Certificates *Certificates
 
 	// MaxConnectionAge is the age at which a connection is asked to close, so
 	// that clients spread anew, and MaxConnectionAgeGrace the time that its
@@ -88,6 +91,9 @@ func New(l net.Listener, o Options) *Server {
 			PermitWithoutStream: true,
 		}),
 		grpc.StreamInterceptor(endWith(stopping)),
+	}
+	if o.Certificates != nil {
+		options = append(options, grpc.Creds(o.Certificates.credentials()))
 	}
 	s.grpc = grpc.NewServer(options...)
 	s.register()

@@ -1,0 +1,278 @@
+package grpcserver
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	v3pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+)
+
+// authority signs certificates.
+type authority struct {
+	certificate *x509.Certificate
+	key         *ecdsa.PrivateKey
+	pem         []byte
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	return key
+}
+
+func newAuthority(t *testing.T) *authority {
+	a := &authority{key: newKey(t), certificate: &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}}
+	der, err := x509.CreateCertificate(rand.Reader, a.certificate, a.certificate, a.key.Public(), a.key)
+	require.NoError(t, err)
+	a.pem = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return a
+}
+
+// issue signs a certificate for what names has, with that serial number.
+func (a *authority) issue(t *testing.T, serial int64, names x509.Certificate) (cert, key []byte) {
+	names.SerialNumber = big.NewInt(serial)
+	names.NotBefore, names.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	names.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	own := newKey(t)
+	der, err := x509.CreateCertificate(rand.Reader, &names, a.certificate, own.Public(), a.key)
+	require.NoError(t, err)
+	ownDER, err := x509.MarshalECPrivateKey(own)
+	require.NoError(t, err)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: ownDER})
+}
+
+var loopback = x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+
+func write(t *testing.T, path string, text []byte) string {
+	require.NoError(t, os.WriteFile(path, text, 0o600))
+	return path
+}
+
+// certified is the files of a server's certificate with that serial number.
+func (a *authority) certified(t *testing.T, dir string, serial int64) Files {
+	cert, key := a.issue(t, serial, loopback)
+	return Files{
+		Cert: write(t, filepath.Join(dir, "cert.pem"), cert), Key: write(t, filepath.Join(dir, "key.pem"), key),
+		Poll: time.Minute,
+	}
+}
+
+// client trusts a and shows the certificate, if there is one.
+func (a *authority) client(t *testing.T, cert, key []byte) *tls.Config {
+	config := &tls.Config{RootCAs: x509.NewCertPool()}
+	require.True(t, config.RootCAs.AppendCertsFromPEM(a.pem))
+	if cert != nil {
+		pair, err := tls.X509KeyPair(cert, key)
+		require.NoError(t, err)
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config
+}
+
+// withTLS starts a server with files, and returns its address.
+func withTLS(t *testing.T, files Files) string {
+	o := options(echo{})
+	var err error
+	o.Certificates, err = LoadCertificates(files, discard())
+	require.NoError(t, err)
+	l := listen(t)
+	start(t, l, o)
+	return l.Addr().String()
+}
+
+// call is one request of such a client.
+func callOnce(t *testing.T, address string, config *tls.Config) error {
+	client := v3pb.NewRateLimitServiceClient(dial(t, address, credentials.NewTLS(config)))
+	_, err := client.ShouldRateLimit(t.Context(), request("d", "user", "alice"))
+	return err
+}
+
+func TestTLSNeedsNoCertificateOfClientsByDefault(t *testing.T) {
+	a := newAuthority(t)
+	address := withTLS(t, a.certified(t, t.TempDir(), 2))
+	require.NoError(t, callOnce(t, address, a.client(t, nil, nil)))
+	err := callOnce(t, address, newAuthority(t).client(t, nil, nil))
+	require.Equal(t, codes.Unavailable, status.Code(err), "a client that does not trust the server: %v", err)
+}
+
+func TestClientsMustShowACertificateOfTheAuthority(t *testing.T) {
+	a, clients := newAuthority(t), newAuthority(t)
+	dir := t.TempDir()
+	files := a.certified(t, dir, 2)
+	files.ClientCA = write(t, filepath.Join(dir, "ca.pem"), clients.pem)
+	address := withTLS(t, files)
+	cert, key := clients.issue(t, 3, x509.Certificate{DNSNames: []string{"proxy"}})
+	require.NoError(t, callOnce(t, address, a.client(t, cert, key)))
+	require.Equal(t, codes.Unavailable, status.Code(callOnce(t, address, a.client(t, nil, nil))))
+	cert, key = a.issue(t, 3, x509.Certificate{DNSNames: []string{"proxy"}})
+	require.Equal(t, codes.Unavailable, status.Code(callOnce(t, address, a.client(t, cert, key))), "of another authority")
+}
+
+func TestOneNameOfTheClientMustMatch(t *testing.T) {
+	a := newAuthority(t)
+	spiffe, err := url.Parse("spiffe://weir/proxy")
+	require.NoError(t, err)
+	cert, key := a.issue(t, 3, x509.Certificate{
+		DNSNames: []string{"other", "proxy.weir"}, URIs: []*url.URL{spiffe},
+		EmailAddresses: []string{"proxy@weir"}, IPAddresses: []net.IP{net.ParseIP("2001:db8::1")},
+	})
+	for san, matches := range map[string]bool{
+		"proxy.weir": true, "PROXY.weir": true, "spiffe://weir/proxy": true, "proxy@weir": true,
+		"2001:db8::1": true, "2001:db8:0::1": true, "weir": false, "spiffe://weir": false, "2001:db8::2": false,
+	} {
+		t.Run(san, func(t *testing.T) {
+			dir := t.TempDir()
+			files := a.certified(t, dir, 2)
+			files.ClientCA, files.ClientSAN = write(t, filepath.Join(dir, "ca.pem"), a.pem), san
+			err := callOnce(t, withTLS(t, files), a.client(t, cert, key))
+			if matches {
+				require.NoError(t, err)
+				return
+			}
+			require.Equal(t, codes.Unavailable, status.Code(err))
+		})
+	}
+}
+
+func TestWrongCertificatesAreToldByVariableAndFile(t *testing.T) {
+	a := newAuthority(t)
+	dir := t.TempDir()
+	good := a.certified(t, dir, 2)
+	_, otherKey := a.issue(t, 3, loopback)
+	noPEM := write(t, filepath.Join(dir, "no.pem"), []byte("not PEM"))
+	missing := filepath.Join(dir, "missing.pem")
+	for _, c := range []struct {
+		name   string
+		change func(*Files)
+		want   string
+	}{
+		{"no_certificate", func(f *Files) { f.Cert = "" }, "GRPC_SERVER_TLS_CERT must name a file for GRPC_SERVER_USE_TLS=true"},
+		{"no_key", func(f *Files) { f.Key = "" }, "GRPC_SERVER_TLS_KEY must name a file for GRPC_SERVER_USE_TLS=true"},
+		{"missing_certificate", func(f *Files) { f.Cert = missing }, "GRPC_SERVER_TLS_CERT=" + missing + ": open "},
+		{"missing_authority", func(f *Files) { f.ClientCA = missing }, "GRPC_CLIENT_TLS_CACERT=" + missing + ": open "},
+		{"authority_that_is_none", func(f *Files) { f.ClientCA = noPEM }, "GRPC_CLIENT_TLS_CACERT=" + noPEM + ": no certificate in it"},
+		{"certificate_that_is_none", func(f *Files) { f.Cert = noPEM }, "GRPC_SERVER_TLS_CERT=" + noPEM + ", GRPC_SERVER_TLS_KEY=" + good.Key + ": tls: failed to find any PEM data in certificate"},
+		{"key_of_another", func(f *Files) { f.Key = write(t, filepath.Join(dir, "other.pem"), otherKey) }, "private key does not match public key"},
+		{"name_without_authority", func(f *Files) { f.ClientSAN = "proxy" }, "GRPC_CLIENT_TLS_SAN=proxy: GRPC_CLIENT_TLS_CACERT must say who signs for clients"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			files := good
+			c.change(&files)
+			_, err := LoadCertificates(files, discard())
+			require.ErrorContains(t, err, c.want)
+		})
+	}
+}
+
+// text is a log that may be read while it is written.
+type text struct {
+	mu  sync.Mutex
+	all bytes.Buffer
+}
+
+func (l *text) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all.Write(line)
+}
+
+func (l *text) count(part string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return bytes.Count(l.all.Bytes(), []byte(part))
+}
+
+func TestChangedCertificatesAreTakenWithoutARestart(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		poll time.Duration
+		dir  func(t *testing.T, files string) string // where the files are read from
+	}{
+		{"written_files", time.Hour, func(_ *testing.T, files string) string { return files }},
+		{"a_link_that_only_the_poll_sees", 5 * time.Millisecond, func(t *testing.T, files string) string {
+			link := filepath.Join(t.TempDir(), "link")
+			require.NoError(t, os.Symlink(files, link))
+			return link
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := newAuthority(t)
+			files := t.TempDir()
+			a.certified(t, files, 2)
+			dir := c.dir(t, files)
+			log := &text{}
+			o := options(echo{})
+			var err error
+			o.Certificates, err = LoadCertificates(Files{
+				Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"), Poll: c.poll,
+			}, slog.New(slog.NewTextHandler(log, nil)))
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			ran := make(chan error, 1)
+			// Ends with ctx; the test waits for it below.
+			go func() { ran <- o.Certificates.Run(ctx) }()
+			l := listen(t)
+			start(t, l, o)
+			// put writes a good pair, where the link is changed in one step.
+			put := func(serial int64) {
+				if dir == files {
+					a.certified(t, files, serial)
+					return
+				}
+				next := t.TempDir()
+				a.certified(t, next, serial)
+				require.NoError(t, os.Symlink(next, dir+".new"))
+				require.NoError(t, os.Rename(dir+".new", dir))
+				files = next
+			}
+			serial := func() int64 {
+				conn, err := tls.Dial("tcp", l.Addr().String(), a.client(t, nil, nil))
+				require.NoError(t, err)
+				defer conn.Close()
+				return conn.ConnectionState().PeerCertificates[0].SerialNumber.Int64()
+			}
+			require.Equal(t, int64(2), serial())
+			put(3)
+			servicetest.Eventually(t, "the new certificate is shown", func() bool { return serial() == 3 })
+
+			write(t, filepath.Join(files, "cert.pem"), []byte("broken"))
+			servicetest.Eventually(t, "the broken one is logged", func() bool { return log.count("failed to find any PEM data") > 0 })
+			require.Equal(t, int64(3), serial(), "the last good one stays")
+
+			put(4)
+			servicetest.Eventually(t, "the mended certificate is shown", func() bool { return serial() == 4 })
+			cancel()
+			require.NoError(t, <-ran)
+			if dir != files { // else the file may have been seen half written, too
+				require.Equal(t, 1, log.count("failed to find any PEM data"), "the same fault is logged once")
+			}
+		})
+	}
+}
