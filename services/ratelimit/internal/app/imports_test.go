@@ -28,6 +28,7 @@ func TestImports(t *testing.T) {
 		"internal/refusals":                {"internal/limits"},
 		"internal/limitsource":             {"internal/limits"},
 		"internal/prommap":                 {"internal/peerstats"},
+		"internal/limitsource/xds":         {"internal/limits"},
 		"internal/rls":                     {"internal/limiter", "internal/limits"},
 		"internal/store/bywindow":          {"internal/limiter"},
 		"internal/peerstats":               {},
