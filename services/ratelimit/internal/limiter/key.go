@@ -46,6 +46,14 @@ func (l *Limiter) appendKey(dst []byte, t *target, domain string, entries []limi
 	return dst
 }
 
+// CounterKey is the key under which a limiter whose KeyPrefix is prefix counts
+// the hits of a descriptor that met rule, for tools that tell what a limiter
+// does. The rule must not be unlimited: such a one has no counter.
+func CounterKey(prefix string, rule *limits.Rule, entries []limits.Entry) []byte {
+	l := Limiter{options: Options{KeyPrefix: prefix}}
+	return l.appendKey(nil, &target{rule: rule, limit: rule.Limit, by: rule.Algorithm}, rule.Domain, entries)
+}
+
 func appendFramed(dst []byte, part string) []byte {
 	dst = strconv.AppendInt(dst, int64(len(part)), 10)
 	dst = append(dst, ':')

@@ -166,6 +166,31 @@ func TestCountersAreNotSharedByWhatLooksAlike(t *testing.T) {
 	})
 }
 
+// asked notes the keys of the operations that it is asked for.
+type asked struct{ keys []string }
+
+func (s *asked) Ping(context.Context) error { return nil }
+func (s *asked) Close() error               { return nil }
+func (s *asked) Apply(_ context.Context, call *limiter.Call) error {
+	for _, op := range call.Ops {
+		s.keys = append(s.keys, string(op.Key))
+	}
+	return nil
+}
+
+func TestCounterKeyIsTheOneThatCheckCountsIn(t *testing.T) {
+	store := &asked{}
+	l := limiter.New(limiter.Options{
+		Store: store, Algorithm: fixedwindow.Algorithm{}, KeyPrefix: "p:", Metrics: prometheus.NewRegistry(),
+	})
+	l.SetRules(parse(t, rules))
+	d := of("user", "alice", 1)
+	check(t, l, "d", d)
+	rule := l.Rules().Domain("d").Match(d.Entries)
+	require.Equal(t, []string{string(limiter.CounterKey("p:", rule, d.Entries))}, store.keys)
+	require.Equal(t, "p:fixed_window:60:1:d4:user5:alice", store.keys[0])
+}
+
 func TestHitsAreCountedByWhatBecameOfThem(t *testing.T) {
 	type counts struct{ total, within, near, over uint64 }
 	for _, c := range []struct {
