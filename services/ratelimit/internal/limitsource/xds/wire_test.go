@@ -31,6 +31,9 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm"
+	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm/fixedwindow"
+	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
 )
 
 // serve serves ads on a free port until the test ends, and returns the port's
@@ -47,9 +50,11 @@ func serve(t *testing.T, ads discoveryv3.AggregatedDiscoveryServiceServer, optio
 	return listener.Addr().String()
 }
 
-// config is a resource with one rule.
+// config is a resource with one rule; no key is a fault.
 func config(name, domain, key string) types.Resource {
-	return &ratelimitv3.RateLimitConfig{Name: name, Domain: domain, Descriptors: []*ratelimitv3.RateLimitDescriptor{{Key: key}}}
+	return &ratelimitv3.RateLimitConfig{Name: name, Domain: domain, Descriptors: []*ratelimitv3.RateLimitDescriptor{{
+		Key: key, RateLimit: &ratelimitv3.RateLimitPolicy{Unit: ratelimitv3.RateLimitUnit_HOUR, RequestsPerUnit: 1},
+	}}}
 }
 
 func TestRulesOfAUsualControlPlaneAreFollowed(t *testing.T) {
@@ -67,6 +72,7 @@ func TestRulesOfAUsualControlPlaneAreFollowed(t *testing.T) {
 	rules := &sink{}
 	o := options(rules, t.Output())
 	o.Server = serve(t, server.NewServer(ctx, plane, nil))
+	o.Parse = (&limits.Parser{Algorithms: []algorithm.Algorithm{fixedwindow.Algorithm{}}, Stats: o.Stats}).ParseProto
 	s := running(t, o, nil)
 	follows := func(what, want string) {
 		t.Helper()
@@ -75,9 +81,10 @@ func TestRulesOfAUsualControlPlaneAreFollowed(t *testing.T) {
 	follows("the first rules are in force", "a.k b.k")
 	send(config("one", "a", "new"), config("two", "b", "k"))
 	follows("a changed resource is taken", "a.new b.k")
-	send(config("one", "a", "bad"), config("two", "b", "new"))
+	send(config("one", "a", ""), config("two", "b", "new"))
 	follows("a bad resource keeps its rules", "a.new b.new")
 	servicetest.Eventually(t, "the fault is listed", func() bool { return len(s.Refused()) == 1 })
+	require.Equal(t, "resource one: descriptors[0]: a descriptor has no key", s.Refused()[0])
 	send(config("one", "a", "good"), config("two", "b", "new"))
 	follows("the resource is good again", "a.good b.new")
 	send(config("one", "a", "good"))
