@@ -85,6 +85,20 @@ func (s *Source) NoRules() error {
 	return fmt.Errorf("no rules: no rule file in %s", s.options.Directory)
 }
 
+// Read reads the directory once, for a tool: it returns the rules that a source
+// which starts now would put in force, and a line for each thing that is wrong.
+// Of the options it takes those that say what is read and how, and neither
+// Sink, Log nor Metrics. The error is that of the directory itself.
+func Read(o Options) (rules *limits.Set, refused []string, err error) {
+	now, err := read(o.Directory, o.IgnoreDot)
+	if err != nil {
+		return nil, nil, err
+	}
+	s := &Source{options: o}
+	chosen, refused := s.choose(now.files)
+	return chosen.set(), refused, nil
+}
+
 // Load reads the directory, puts its good rules in force and logs what is
 // wrong with the others.
 func (s *Source) Load() {
