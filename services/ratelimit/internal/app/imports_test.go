@@ -10,13 +10,18 @@ import (
 // app wires everything, an implementation knows its contract and no sibling.
 func TestImports(t *testing.T) {
 	archtest.Check(t, "github.com/weirproxy/weir/services/ratelimit", archtest.Edges{
-		"cmd/ratelimit": {"internal/app"},
+		"cmd/ratelimit":       {"internal/app"},
+		"cmd/ratelimit-check": {"internal/check"},
 		"internal/app": {
 			"internal/builtin", "internal/limiter", "internal/limits", "internal/limitsource", "internal/rls",
 			"internal/store/redis", // for its options, its driver's log, and the address to log
 			"internal/builtin", "internal/grpcserver", "internal/limiter", "internal/limits", "internal/limitsource", "internal/rls",
 			"internal/store/redis", // for its driver's log, and the address to log
 			"weir/internal/admin", "weir/internal/command", "weir/internal/daemon",
+		},
+		"internal/check": {
+			"internal/builtin", "internal/limiter", "internal/limits", "internal/limitsource",
+			"weir/internal/daemon", // for the version
 		},
 		"internal/builtin":                 {"internal/algorithm", "internal/algorithm/*", "internal/limiter", "internal/store/*"},
 		"internal/limits":                  {"internal/algorithm"},
