@@ -12,16 +12,29 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
+// Resource is an xDS resource, and the name by which faults call it.
+type Resource struct {
+	Name   string
+	Config *pb.RateLimitConfig
+}
+
 // ParseProto reads the xDS resource of that name into a domain, under the same
 // rules as a file. The error is a *ParseError; its places, like those of the
 // rules, are paths in the resource. It keeps parts of config, which must not
 // change any more.
 func (p *Parser) ParseProto(resource string, config *pb.RateLimitConfig) (*Domain, error) {
+	return p.ParseProtos([]Resource{{resource, config}})
+}
+
+// ParseProtos reads several resources of one domain, as ParseFiles does files.
+func (p *Parser) ParseProtos(resources []Resource) (*Domain, error) {
 	b := builder{Parser: p, domain: &Domain{}}
-	r := protoReader{builder: &b, file: "resource " + resource}
-	r.refuseUnknown("", config)
-	r.nameDomain(r.text("domain", config.GetDomain()))
-	r.readDescriptors("descriptors", config.GetDescriptors(), b.top())
+	for _, resource := range resources {
+		r := protoReader{builder: &b, file: "resource " + resource.Name}
+		r.refuseUnknown("", resource.Config)
+		r.nameDomain(r.text("domain", resource.Config.GetDomain()))
+		r.readDescriptors("descriptors", resource.Config.GetDescriptors(), b.top())
+	}
 	return b.finish()
 }
 

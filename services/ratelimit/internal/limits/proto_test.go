@@ -49,6 +49,20 @@ func TestParseProtoReadsEveryFieldOfAResource(t *testing.T) {
 	require.NotNil(t, d.Rules[1].byRequest)
 }
 
+func TestParseProtosMergesResourcesOfOneDomain(t *testing.T) {
+	config := func(domain, key string) *pb.RateLimitConfig {
+		return &pb.RateLimitConfig{Domain: domain, Descriptors: []*pb.RateLimitDescriptor{{
+			Key: key, RateLimit: &pb.RateLimitPolicy{Unit: pb.RateLimitUnit_DAY, RequestsPerUnit: 1},
+		}}}
+	}
+	d, err := newParser().ParseProtos([]Resource{{"one", config("d", "a")}, {"two", config("d", "b")}})
+	require.NoError(t, err)
+	require.NotNil(t, d.Match([]Entry{{"a", "x"}}))
+	require.NotNil(t, d.Match([]Entry{{"b", "x"}}))
+	_, err = newParser().ParseProtos([]Resource{{"one", config("d", "a")}, {"two", config("d", "a")}})
+	require.EqualError(t, err, "resource two: descriptors[0]: the descriptor a is already given at resource one: descriptors[0]")
+}
+
 // later is a field that a later version of a message may have.
 func later(m proto.Message, number protowire.Number) {
 	m.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, number, protowire.VarintType), 1))
