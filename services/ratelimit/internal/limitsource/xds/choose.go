@@ -14,10 +14,17 @@ import (
 	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
 )
 
-// given is a domain and the name of the resource that gave it.
+// given is a domain and the names of the resources that gave it: one, or where
+// domains are merged several.
 type given struct {
 	domain *limits.Domain
-	by     string
+	by     []string
+}
+
+// claim is the resources that are to make a domain.
+type claim struct {
+	resources []limits.Resource
+	by        []string
 }
 
 // apply puts the good rules of a response in force and returns a line for each
@@ -34,6 +41,10 @@ func (s *Source) apply(response *discoveryv3.DiscoveryResponse) []string {
 		rules += len(g.domain.Rules)
 	}
 	set := limits.NewSet(domains)
+	refusal := "rules refused"
+	if len(s.good) > 0 {
+		refusal = "rules refused, the last good ones stay"
+	}
 	if s.loaded.Load() || len(s.good) > 0 || len(refused) == 0 {
 		s.options.Sink.SetRules(set)
 		s.loaded.Store(true)
@@ -41,7 +52,7 @@ func (s *Source) apply(response *discoveryv3.DiscoveryResponse) []string {
 	s.options.Stats.Retain(set)
 	if before := s.refused.Swap(&refused); !slices.Equal(*before, refused) {
 		for _, line := range refused {
-			s.options.Log.Error("rules refused, the last good ones stay", "error", line)
+			s.options.Log.Error(refusal, "error", line)
 		}
 	}
 	if len(refused) > 0 {
@@ -62,10 +73,49 @@ func (s *Source) apply(response *discoveryv3.DiscoveryResponse) []string {
 //  2. the first good resource that gives it now;
 //  3. the domain as it was, if a resource that may be its own is bad now.
 //
-// A domain that no resource gives any more is gone.
+// Where domains are merged there is one claim to each, and a bad resource that
+// may be a part of it leaves all of it as it was. A domain that no resource
+// gives any more is gone.
 func (s *Source) choose(resources []*anypb.Any) (chosen map[string]given, refused []string) {
+	claims, bad, refused := s.claims(resources)
+	var good []given
+	for _, c := range claims {
+		domain, err := s.options.Parse(c.resources)
+		if err == nil {
+			good = append(good, given{domain, c.by})
+			continue
+		}
+		refused = append(refused, strings.Split(err.Error(), "\n")...)
+		for i, name := range c.by {
+			bad = append(bad, s.before(name, c.resources[i].Config.GetDomain(), false)...)
+		}
+	}
+	// The owners first; the order of the response stays otherwise.
+	slices.SortStableFunc(good, func(a, b given) int { return s.rank(a) - s.rank(b) })
+	chosen = map[string]given{}
+	for _, g := range good {
+		if other, taken := chosen[g.domain.Name]; taken {
+			refused = append(refused, limits.Fault{
+				Place: g.domain.Place, Text: fmt.Sprintf("the domain %q is already given by %s", g.domain.Name, other.domain.Place.File),
+			}.Error())
+			bad = append(bad, s.before(g.by[0], "", false)...)
+			continue
+		}
+		chosen[g.domain.Name] = g
+	}
+	for _, g := range bad {
+		if _, taken := chosen[g.domain.Name]; !taken || s.options.MergeDomains {
+			chosen[g.domain.Name] = g
+		}
+	}
+	return chosen, refused
+}
+
+// claims reads the resources of a response. Bad is the domains in force that
+// those may stand for which cannot be read, and refused what is wrong with them.
+func (s *Source) claims(resources []*anypb.Any) (claims []claim, bad []given, refused []string) {
 	refused = []string{}
-	var good, bad []given // the bad ones as they were
+	merged := map[string]int{} // the claim on each domain
 	for i, packed := range resources {
 		name, config, err := unpack(packed)
 		shown := name
@@ -77,38 +127,22 @@ func (s *Source) choose(resources []*anypb.Any) (chosen map[string]given, refuse
 			bad = append(bad, s.before(name, "", name == "")...)
 			continue
 		}
-		domain, err := s.options.Parse(shown, config)
-		if err != nil {
-			refused = append(refused, strings.Split(err.Error(), "\n")...)
-			bad = append(bad, s.before(name, config.GetDomain(), false)...)
-			continue
+		at, several := merged[config.GetDomain()]
+		if !several || !s.options.MergeDomains {
+			at = len(claims)
+			claims = append(claims, claim{})
+			merged[config.GetDomain()] = at
 		}
-		good = append(good, given{domain, name})
+		c := &claims[at]
+		c.resources = append(c.resources, limits.Resource{Name: shown, Config: config})
+		c.by = append(c.by, name)
 	}
-	// The owners first; the order of the response stays otherwise.
-	slices.SortStableFunc(good, func(a, b given) int { return s.rank(a) - s.rank(b) })
-	chosen = map[string]given{}
-	for _, g := range good {
-		if other, taken := chosen[g.domain.Name]; taken {
-			refused = append(refused, limits.Fault{
-				Place: g.domain.Place, Text: fmt.Sprintf("the domain %q is already given by resource %q", g.domain.Name, other.by),
-			}.Error())
-			bad = append(bad, s.before(g.by, "", false)...)
-			continue
-		}
-		chosen[g.domain.Name] = g
-	}
-	for _, g := range bad {
-		if _, taken := chosen[g.domain.Name]; !taken {
-			chosen[g.domain.Name] = g
-		}
-	}
-	return chosen, refused
+	return claims, bad, refused
 }
 
 // rank is 0 for the resource that gave the domain before, else 1.
 func (s *Source) rank(g given) int {
-	if was, ok := s.good[g.domain.Name]; ok && was.by == g.by {
+	if was, ok := s.good[g.domain.Name]; ok && slices.Equal(was.by, g.by) {
 		return 0
 	}
 	return 1
@@ -120,7 +154,7 @@ func (s *Source) rank(g given) int {
 func (s *Source) before(name, domain string, all bool) []given {
 	var list []given
 	for called, g := range s.good {
-		if all || g.by == name && name != "" || called == domain {
+		if all || name != "" && slices.Contains(g.by, name) || called == domain {
 			list = append(list, g)
 		}
 	}

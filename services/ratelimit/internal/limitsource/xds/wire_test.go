@@ -72,7 +72,7 @@ func TestRulesOfAUsualControlPlaneAreFollowed(t *testing.T) {
 	rules := &sink{}
 	o := options(rules, t.Output())
 	o.Server = serve(t, server.NewServer(ctx, plane, nil))
-	o.Parse = (&limits.Parser{Algorithms: []algorithm.Algorithm{fixedwindow.Algorithm{}}, Stats: o.Stats}).ParseProto
+	o.Parse = (&limits.Parser{Algorithms: []algorithm.Algorithm{fixedwindow.Algorithm{}}, Stats: o.Stats}).ParseProtos
 	s := running(t, o, nil)
 	follows := func(what, want string) {
 		t.Helper()
@@ -93,6 +93,16 @@ func TestRulesOfAUsualControlPlaneAreFollowed(t *testing.T) {
 	follows("no rules are rules", "")
 	require.NoError(t, s.NoRules())
 	servicetest.Eventually(t, "no fault is left", func() bool { return len(s.Refused()) == 0 })
+}
+
+func TestRunEndsWhileThePlaneIsSilent(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts nobody
+	require.NoError(t, err)
+	defer silent.Close()
+	o := options(&sink{}, t.Output())
+	o.Server = silent.Addr().String()
+	s := running(t, o, nil)
+	require.EqualError(t, s.NoRules(), "no rules: control plane "+o.Server+": not connected yet")
 }
 
 // asker notes how it was asked, and sends one rule.

@@ -25,7 +25,6 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	ratelimitv3 "github.com/envoyproxy/go-control-plane/ratelimit/config/ratelimit/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -61,9 +60,13 @@ type Options struct {
 	// AllOrNothing keeps every rule as it was if anything is wrong with a
 	// response.
 	AllOrNothing bool
-	// Parse makes a domain of a resource; name is what its faults call it. The
-	// error is a *limits.ParseError with everything that is wrong.
-	Parse func(name string, config *ratelimitv3.RateLimitConfig) (*limits.Domain, error)
+	// MergeDomains has several resources give one domain, each other
+	// descriptors.
+	MergeDomains bool
+	// Parse makes a domain of a resource, or where domains are merged of all
+	// those that name it; limits.Parser's ParseProtos does. The error is a
+	// *limits.ParseError with everything that is wrong.
+	Parse func([]limits.Resource) (*limits.Domain, error)
 	// Stats is that of the rules which Parse makes.
 	Stats   *limits.Stats
 	Sink    Sink

@@ -57,17 +57,21 @@ func (s *sink) String() string {
 	return strings.Join(names, " ")
 }
 
-// parser reads the domain and the first key of a resource; the key "bad" is a
+// parser reads domains and the first keys of resources; the key "bad" is a
 // fault.
-func parser(stats *limits.Stats) func(string, *ratelimitv3.RateLimitConfig) (*limits.Domain, error) {
+func parser(stats *limits.Stats) func([]limits.Resource) (*limits.Domain, error) {
 	p := &limits.Parser{Algorithms: []algorithm.Algorithm{fixedwindow.Algorithm{}}, NearLimitRatio: 0.8, Stats: stats}
-	return func(name string, config *ratelimitv3.RateLimitConfig) (*limits.Domain, error) {
-		if config.GetDescriptors()[0].GetKey() == "bad" {
-			return nil, &limits.ParseError{Faults: []limits.Fault{{Place: limits.Place{File: name, Line: 1, Column: 1}, Text: "bad"}}}
+	return func(resources []limits.Resource) (*limits.Domain, error) {
+		var files []limits.File
+		for _, r := range resources {
+			key := r.Config.GetDescriptors()[0].GetKey()
+			if key == "bad" {
+				return nil, &limits.ParseError{Faults: []limits.Fault{{Place: limits.Place{File: r.Name, Line: 1, Column: 1}, Text: "bad"}}}
+			}
+			files = append(files, limits.File{Path: r.Name, Text: fmt.Appendf(nil,
+				"{domain: %q, descriptors: [{rate_limit: {unit: hour, requests_per_unit: 1}, key: %q}]}", r.Config.GetDomain(), key)})
 		}
-		text := fmt.Sprintf("{domain: %q, descriptors: [{rate_limit: {unit: hour, requests_per_unit: 1}, key: %q}]}",
-			config.GetDomain(), config.GetDescriptors()[0].GetKey())
-		return p.Parse(name, []byte(text))
+		return p.ParseFiles(files)
 	}
 }
 
@@ -199,7 +203,8 @@ func show(r *discoveryv3.DiscoveryRequest) string {
 
 // play runs a transcript, line by line:
 //
-//	all or nothing               sets that option, before the first request
+//	all or nothing               sets that option
+//	merge domains                sets that option
 //	< VERSION NONCE RESOURCE…    the server sends this, see packed
 //	< other                      the server sends a response of another type
 //	> REQUEST                    the server gets this request next
@@ -212,12 +217,13 @@ func play(t *testing.T, file string) {
 	rules, p := &sink{}, newPlane()
 	o := options(rules, t.Output())
 	o.AllOrNothing = strings.Contains(string(text), "all or nothing\n")
+	o.MergeDomains = strings.Contains(string(text), "merge domains\n")
 	s := running(t, o, p.dial)
 	for i, line := range strings.Split(string(text), "\n") {
 		where := fmt.Sprintf("%s:%d", file, i+1)
 		verb, rest, _ := strings.Cut(line, " ")
 		switch verb {
-		case "", "#", "all":
+		case "", "#", "all", "merge":
 		case "<":
 			r := &discoveryv3.DiscoveryResponse{TypeUrl: "type.googleapis.com/other"}
 			if rest != "other" {
@@ -384,13 +390,7 @@ func FuzzApply(f *testing.F) {
 	}
 	rules := &sink{}
 	o := options(rules, io.Discard)
-	parse := o.Parse
-	o.Parse = func(name string, config *ratelimitv3.RateLimitConfig) (*limits.Domain, error) {
-		if len(config.GetDescriptors()) == 0 {
-			return nil, &limits.ParseError{Faults: []limits.Fault{{Place: limits.Place{File: name}, Text: "no descriptor"}}}
-		}
-		return parse(name, config)
-	}
+	o.Parse = (&limits.Parser{Algorithms: []algorithm.Algorithm{fixedwindow.Algorithm{}}, Stats: o.Stats}).ParseProtos
 	s, err := New(o)
 	require.NoError(f, err)
 	f.Fuzz(func(t *testing.T, bytes []byte) {
@@ -398,6 +398,7 @@ func FuzzApply(f *testing.F) {
 		if proto.Unmarshal(bytes, &r) != nil {
 			return
 		}
+		s.options.MergeDomains = len(bytes)%2 == 0
 		refused := s.apply(&r)
 		require.True(t, slices.Equal(refused, s.Refused()))
 		_, err := proto.Marshal(s.request("", refused))
