@@ -6,23 +6,22 @@ package app
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"net/http"
-	"time"
+	"os"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
-	"github.com/weirproxy/weir/internal/admin"
 	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/services/ratelimit/internal/builtin"
-	"github.com/weirproxy/weir/services/ratelimit/internal/grpcserver"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limiter"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
-	"github.com/weirproxy/weir/services/ratelimit/internal/limitsource"
+	"github.com/weirproxy/weir/services/ratelimit/internal/localcache"
+	"github.com/weirproxy/weir/services/ratelimit/internal/refusals"
 	"github.com/weirproxy/weir/services/ratelimit/internal/rls"
+	"github.com/weirproxy/weir/services/ratelimit/internal/statsd"
 	"github.com/weirproxy/weir/services/ratelimit/internal/store/redis"
+	"github.com/weirproxy/weir/services/ratelimit/internal/tracing"
 )
 
 // App is one instance of the service.
@@ -31,128 +30,144 @@ type App struct {
 	listeners daemon.Listeners
 }
 
-// Addrs is the bound addresses by listener: grpc, http and admin.
+// Addrs is the bound addresses by listener: grpc, http, admin, and prometheus
+// where it is wanted.
 func (a *App) Addrs() map[string]string { return a.listeners.Addrs() }
 
 // Run serves until ctx ends, then drains. The error joins those of the parts
 // that failed.
 func (a *App) Run(ctx context.Context) error { return a.group.Run(ctx) }
 
+// build is an App that is being put together. The steps of New fill it in.
+type build struct {
+	*App
+	options Options
+	log     *slog.Logger
+	metrics *prometheus.Registry
+
+	store    limiter.Store
+	shown    string          // what may be said of where the store is
+	tracer   *tracing.Tracer // nil if nothing is traced
+	refusals refusals.Top
+	limiter  *limiter.Limiter
+	rules    ruleSource
+	health   *serviceHealth
+	service  *rls.Service
+}
+
 // New builds the service: its listeners are open when it returns, its rules
 // are read, and nothing is answered before Run. The order matters: the parts
 // are stopped from the last to the first, so that the store outlives those who
-// use it and the admin listener tells the truth to the end. On an error
-// nothing stays open.
+// use it, statistics and spans are sent when all are made, and the admin
+// listener tells the truth to the end. On an error nothing stays open.
 func New(o Options, log *slog.Logger) (app *App, err error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	a := &App{}
-	a.group = daemon.Group{Log: log, Grace: o.DrainGrace, Deadline: o.DrainDeadline}
-	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-
-	backend, err := o.backend()
-	if err != nil {
-		return nil, err
-	}
-	redisOptions := redis.Options{
-		URL:              o.RedisURL,
-		Timeout:          o.RedisTimeout,
-		Connections:      o.RedisPoolSize,
-		ExpirationJitter: time.Duration(o.ExpirationJitter) * time.Second,
-		KeyPrefix:        o.KeyPrefix,
-	}
-	store, err := backend.Open(builtin.StoreOptions{Redis: redisOptions, MaxCounters: o.MaxCounters, Metrics: metrics})
-	if err != nil {
-		return nil, err
-	}
+	b := &build{App: &App{}, options: o, log: log, metrics: prometheus.NewRegistry()}
+	b.group = daemon.Group{Log: log, Grace: o.DrainGrace, Deadline: o.DrainDeadline}
+	b.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	defer func() {
 		if err != nil {
-			a.listeners.Close()
-			_ = store.Close()
+			b.listeners.Close()
+			if b.store != nil {
+				_ = b.store.Close()
+			}
 		}
 	}()
-	a.group.Add(daemon.Part{Name: "store", Stop: func(context.Context) error { return store.Close() }})
+	for _, step := range []func() error{
+		b.openStore, b.openStatsd, b.openTracing, b.makeLimiter, b.openRules,
+		b.listenAdmin, b.listenPrometheus, b.listenHTTP, b.listenGRPC,
+	} {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	// Last, so that it is the first to hear of the stop.
+	probe := daemon.Background("health", b.health.run)
+	probe.Drain = b.health.drain
+	b.group.Add(probe)
 
-	l := limiter.New(limiter.Options{
-		Store:          store,
+	addresses := b.Addrs()
+	log.Info("listening", "grpc", addresses["grpc"], "http", addresses["http"], "admin", addresses["admin"], "store", b.shown)
+	return b.App, nil
+}
+
+func (b *build) openStore() error {
+	o := &b.options
+	backend, err := o.backend()
+	if err != nil {
+		return err
+	}
+	b.store, err = backend.Open(builtin.StoreOptions{
+		Redis: o.redis(), RedisPerSecond: o.redisPerSecond(), MaxCounters: o.MaxCounters, Metrics: b.metrics,
+	})
+	if err != nil {
+		return err
+	}
+	b.shown = backend.Name
+	if backend.Name == "redis" {
+		b.shown += " at " + redis.Address(o.redis())
+	}
+	store := b.store // without the spans of tracing, which ends before
+	b.group.Add(daemon.Part{Name: "store", Stop: func(context.Context) error { return store.Close() }})
+	return nil
+}
+
+func (b *build) openStatsd() error {
+	o := &b.options
+	sender, err := statsd.New(statsd.Options{
+		Statsd: o.UseStatsd, Datadog: o.UseDogStatsd, Disable: o.DisableStats,
+		Host: o.StatsdHost, Port: o.StatsdPort, Protocol: o.StatsdProtocol, Interval: o.FlushInterval,
+		ExtraTags: o.ExtraTags, Mogrifiers: o.Mogrifiers, Getenv: os.Getenv, Metrics: b.metrics, Log: b.log,
+	})
+	if sender != nil {
+		b.group.Add(daemon.Background("statsd", sender.Run))
+	}
+	return err
+}
+
+func (b *build) openTracing() (err error) {
+	o := &b.options
+	b.tracer, err = tracing.New(tracing.Options{
+		Enabled: o.TracingEnabled, Protocol: o.TracingProtocol,
+		ServiceName: o.TracingService, ServiceNamespace: o.TracingNamespace, ServiceInstanceID: o.TracingInstance,
+		SamplingRate: o.TracingSampling, Getenv: os.Getenv, Log: b.log,
+	})
+	if b.tracer != nil {
+		b.group.Add(daemon.Part{Name: "tracing", Stop: b.tracer.Stop})
+	}
+	return err
+}
+
+func (b *build) makeLimiter() error {
+	o := &b.options
+	options := limiter.Options{
+		Store:          tracing.Store(b.store, b.tracer, "Redis Pipeline Execution"), // the peer's name of the span
 		Algorithm:      builtin.Algorithms()[0],
 		KeyPrefix:      o.KeyPrefix,
 		NearLimitRatio: o.NearLimitRatio,
-		Metrics:        metrics,
-	})
-	source := limitsource.New(limitsource.Options{
-		Directory: o.rulesDirectory(),
-		Root:      o.RuntimeRoot,
-		IgnoreDot: o.IgnoreDotFiles,
-		Poll:      o.RulesPoll,
-		Parser: &limits.Parser{
-			Algorithms:     builtin.Algorithms(),
-			NearLimitRatio: o.NearLimitRatio,
-			Stats:          limits.NewStats(metrics),
-		},
-		Sink:    l,
-		Log:     log,
-		Metrics: metrics,
-	})
-	source.Load()
-	a.group.Add(daemon.Background("rule source", source.Run))
-
-	health := newHealth(source, store, log)
-	adminListener, err := a.listeners.Open("admin", address(o.DebugHost, o.DebugPort), "DEBUG_PORT")
-	if err != nil {
-		return nil, err
+		StopWhenOver:   o.StopWhenOver,
+		ShadowMode:     o.ShadowMode,
+		QuotaMode:      o.QuotaMode,
+		Refused:        b.refusals.Add,
+		Metrics:        b.metrics,
 	}
-	operators := admin.New(adminListener, admin.Options{Name: "ratelimit", State: health.state, Metrics: metrics, Log: log})
-	operators.Handle("GET /rlconfig", "rules in force, and what was refused", serveRules(l, source))
-	a.group.Add(daemon.Part{Name: "admin listener", Run: operators.Serve, Stop: operators.Stop})
-
-	service := rls.New(rls.Options{Limiter: l, JSONTimeout: time.Second, Metrics: metrics})
-	httpListener, err := a.listeners.Open("http", address(o.Host, o.Port), "PORT")
-	if err != nil {
-		return nil, err
+	if o.LocalCacheSize > 0 {
+		options.LocalCache = localcache.New(o.LocalCacheSize, b.metrics)
 	}
-	a.group.Add(servePlain(httpListener, service, health, log))
-
-	grpcListener, err := a.listeners.Open("grpc", address(o.GRPCHost, o.GRPCPort), "GRPC_PORT")
-	if err != nil {
-		return nil, err
-	}
-	a.group.Add(serveGRPC(grpcListener, grpcserver.Options{
-		Service:               service,
-		Health:                health.grpc,
-		Reflection:            true,
-		MaxConnectionAge:      o.MaxConnectionAge,
-		MaxConnectionAgeGrace: o.MaxConnectionAgeGrace,
-		MaxConcurrentStreams:  1024,
-		KeepaliveMinTime:      10 * time.Second,
-		StreamWorkers:         64,
-	}))
-
-	// Last, so that it is the first to hear of the stop.
-	probe := daemon.Background("health", health.run)
-	probe.Drain = health.drain
-	a.group.Add(probe)
-
-	addresses := a.Addrs()
-	log.Info("listening", "grpc", addresses["grpc"], "http", addresses["http"],
-		"admin", addresses["admin"], "backend", backend.Name, "redis", redis.Address(redisOptions))
-	return a, nil
+	b.limiter = limiter.New(options)
+	return nil
 }
 
-// serveRules writes one line for each rule in force, and before them, as
-// comments, what is wrong with the files.
-func serveRules(l *limiter.Limiter, source *limitsource.Source) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		for _, line := range source.Refused() {
-			fmt.Fprintf(w, "# refused: %s\n", line)
-		}
-		for d := range l.Rules().Domains() {
-			for _, rule := range d.Rules {
-				fmt.Fprintln(w, rule)
-			}
-		}
-	})
+func (b *build) openRules() error {
+	o := &b.options
+	stats := limits.NewStats(b.metrics)
+	stats.MaxNames, stats.IdleNames = o.MaxNames, o.IdleNames
+	parser := &limits.Parser{Algorithms: builtin.Algorithms(), NearLimitRatio: o.NearLimitRatio, Stats: stats}
+	if o.ConfigType == configXDS {
+		return b.openControlPlane(parser)
+	}
+	b.openDirectory(parser)
+	return nil
 }

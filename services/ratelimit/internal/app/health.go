@@ -27,20 +27,15 @@ const (
 // envoyproxy/ratelimit has, and the process as a whole.
 var healthNames = [...]string{"", "ratelimit"}
 
-// ruleSource is where rules come from; *limitsource.Source is the one there is.
-type ruleSource interface {
-	// NoRules returns nil once there were rules, else why there were none.
-	NoRules() error
-}
-
 // serviceHealth is what /ready, /healthcheck and gRPC health all say: whether
 // rules were loaded once, whether the store answered the last probe, and
 // whether the process is stopping.
 type serviceHealth struct {
-	rules ruleSource
-	store limiter.Store
-	log   *slog.Logger
-	grpc  *health.Server
+	// noRules returns nil once there were rules, else why there were none.
+	noRules func() error
+	store   limiter.Store
+	log     *slog.Logger
+	grpc    *health.Server
 
 	mu       sync.Mutex
 	now      admin.State
@@ -48,8 +43,8 @@ type serviceHealth struct {
 }
 
 // newHealth probes once, so that the first answer is a true one.
-func newHealth(rules ruleSource, store limiter.Store, log *slog.Logger) *serviceHealth {
-	h := &serviceHealth{rules: rules, store: store, log: log, grpc: health.NewServer()}
+func newHealth(noRules func() error, store limiter.Store, log *slog.Logger) *serviceHealth {
+	h := &serviceHealth{noRules: noRules, store: store, log: log, grpc: health.NewServer()}
 	h.probe(context.Background())
 	return h
 }
@@ -84,7 +79,7 @@ func (h *serviceHealth) drain() {
 }
 
 func (h *serviceHealth) probe(ctx context.Context) {
-	if err := h.rules.NoRules(); err != nil {
+	if err := h.noRules(); err != nil {
 		h.set(admin.State{Text: err.Error()})
 		return
 	}

@@ -6,7 +6,6 @@ import (
 	"runtime/debug"
 
 	"github.com/weirproxy/weir/internal/command"
-	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/services/ratelimit/internal/store/redis"
 )
 
@@ -16,11 +15,9 @@ func Main(args []string, version string) int {
 	return command.Main(command.Spec[Options]{
 		Name:     "ratelimit",
 		Summary:  "answers Envoy's rate limit service calls by the rules of a directory.",
-		Prefixes: []string{"RATELIMIT_", "REDIS_", "RUNTIME_"},
+		Prefixes: []string{"RATELIMIT_", "REDIS_", "RUNTIME_", "CONFIG_GRPC_XDS_", "XDS_CLIENT_", "TRACING_"},
 		Admin:    func(o Options) string { return address(o.DebugHost, o.DebugPort) },
-		Log: func(o Options) (options daemon.LogOptions, variable string) {
-			return daemon.LogOptions{Level: o.LogLevel}, "LOG_LEVEL"
-		},
+		Log:      Options.log,
 		New: func(o Options, log *slog.Logger) (command.Service, error) {
 			redis.LogDriver(log)
 			tuneGC()

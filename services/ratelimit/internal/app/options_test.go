@@ -42,10 +42,15 @@ func TestNewRefuses(t *testing.T) {
 		{"all_that_is_wrong_at_once", func(o *app.Options) {
 			o.Port, o.DebugPort, o.RedisTimeout, o.DrainGrace, o.BackendType = -1, 70000, 0, -1, "memcache"
 		}, "PORT=-1: not a port\nDEBUG_PORT=70000: not a port\nREDIS_TIMEOUT=0s: not above 0\n" +
-			"RATELIMIT_DRAIN_GRACE=-1ns: below 0\nBACKEND_TYPE=memcache: not one of memory, redis"},
-		{"an_unknown_backend", func(o *app.Options) { o.BackendType = "memcache" }, "BACKEND_TYPE=memcache: not one of memory, redis"},
-		{"redis_in_another_letter_case_without_its_URL", func(o *app.Options) { o.BackendType = "Redis" }, "BACKEND_TYPE=Redis: REDIS_URL must say where Redis is"},
-		{"redis_without_its_URL", func(o *app.Options) { o.BackendType = "redis" }, "BACKEND_TYPE=redis: REDIS_URL must say where Redis is"},
+			"RATELIMIT_DRAIN_GRACE=-1ns: below 0\nBACKEND_TYPE=memcache: memcached cannot count exactly and is not supported; take one of memory, redis"},
+		{"an_unknown_backend", func(o *app.Options) { o.BackendType = "etcd" }, "BACKEND_TYPE=etcd: not one of memory, redis"},
+		{"an_unknown_kind_of_redis", func(o *app.Options) { o.RedisURL, o.RedisType = "127.0.0.1:1", "ring" }, "REDIS_TYPE=ring: not one of single, sentinel, cluster"},
+		{"an_unknown_source_of_rules", func(o *app.Options) { o.ConfigType = "HTTP" }, "CONFIG_TYPE=HTTP: not one of FILE, GRPC_XDS_SOTW"},
+		{"a_control_plane_that_is_none", func(o *app.Options) { o.ConfigType, o.XDSNodeMetadata = "GRPC_XDS_SOTW", "x" }, "CONFIG_GRPC_XDS_…: node metadata \"x\": \"x\" is not key=value"},
+		{"two_that_statistics_are_sent_to", func(o *app.Options) { o.UseStatsd, o.UseDogStatsd = "true", true }, "USE_STATSD=true and USE_DOG_STATSD=true: statistics are sent to one server only, set one of them"},
+		{"TLS_without_a_certificate", func(o *app.Options) { o.ServerTLS = true }, "GRPC_SERVER_TLS_CERT must name a file for GRPC_SERVER_USE_TLS=true"},
+		{"an_exporter_that_is_none", func(o *app.Options) { o.TracingEnabled, o.TracingProtocol = true, "zipkin" }, "TRACING_EXPORTER_PROTOCOL=zipkin: not one of http, grpc"},
+		{"a_mapping_that_is_not_there", func(o *app.Options) { o.UsePrometheus, o.PrometheusMapper = true, "/none/such" }, "PROMETHEUS_MAPPER_YAML=/none/such: open /none/such: no such file or directory"},
 		{"a_URL_that_is_none", func(o *app.Options) { o.RedisURL = "redis" }, `REDIS_URL: redis address "redis" is neither a URL nor host:port`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -74,7 +79,7 @@ func TestNoPasswordIsLoggedOrToldWithAnError(t *testing.T) {
 			ended, cancel := context.WithCancel(t.Context())
 			cancel()
 			require.NoError(t, a.Run(ended))
-			require.Contains(t, logged.String(), "redis=127.0.0.1:1\n")
+			require.Contains(t, logged.String(), "redis at 127.0.0.1:1\"\n")
 			require.NotContains(t, logged.String(), "secret")
 		})
 	}

@@ -29,10 +29,8 @@ func (f *flaky) Ping(context.Context) error {
 	return err
 }
 
-// ruled is a source that has had rules.
-type ruled struct{}
-
-func (ruled) NoRules() error { return nil }
+// ruled is a source of rules that has had some.
+func ruled() error { return nil }
 
 func TestReadinessFollowsTheStore(t *testing.T) {
 	late := errors.New("late")
@@ -46,7 +44,7 @@ func TestReadinessFollowsTheStore(t *testing.T) {
 		{"two_in_a_row_are_not", []error{late, late}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHealth(ruled{}, &flaky{pings: c.pings}, slog.New(slog.DiscardHandler))
+			h := newHealth(ruled, &flaky{pings: c.pings}, slog.New(slog.DiscardHandler))
 			require.Equal(t, c.ready, h.state().Ready)
 			h.probe(t.Context())
 			require.True(t, h.state().Ready, "it comes back with the next probe")
@@ -74,7 +72,7 @@ func (s *hanging) Ping(ctx context.Context) error {
 func TestAStoreThatHangsIsToldWithinTwoSecondsAndItsReturnWithinOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &hanging{}
-		h := newHealth(ruled{}, store, slog.New(slog.DiscardHandler))
+		h := newHealth(ruled, store, slog.New(slog.DiscardHandler))
 		ctx, stop := context.WithCancel(t.Context())
 		go func() { _ = h.run(ctx) }() // ends with ctx; the bubble waits for it
 		defer stop()

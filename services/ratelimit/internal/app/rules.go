@@ -1,0 +1,115 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/weirproxy/weir/internal/daemon"
+	"github.com/weirproxy/weir/services/ratelimit/internal/limiter"
+	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
+	"github.com/weirproxy/weir/services/ratelimit/internal/limitsource"
+	"github.com/weirproxy/weir/services/ratelimit/internal/limitsource/xds"
+)
+
+// ruleSource is where rules come from.
+type ruleSource interface {
+	// Run hands on rules as they change, until ctx ends.
+	Run(ctx context.Context) error
+	// Refused lists what is wrong with what there is, one line each.
+	Refused() []string
+	// NoRules returns nil once there were rules, else why there were none.
+	NoRules() error
+}
+
+// openDirectory takes rules from files.
+func (b *build) openDirectory(parser *limits.Parser) {
+	o := &b.options
+	source := limitsource.New(limitsource.Options{
+		Directory:    o.rulesDirectory(),
+		Root:         o.RuntimeRoot,
+		IgnoreDot:    o.IgnoreDotFiles,
+		Poll:         o.RulesPoll,
+		MergeDomains: o.MergeDomains,
+		AllOrNothing: o.AllOrNothing,
+		Parser:       parser,
+		Sink:         b.limiter,
+		Log:          b.log,
+		Metrics:      b.metrics,
+	})
+	source.Load()
+	b.addRules(source)
+}
+
+// openControlPlane takes rules from a control plane.
+func (b *build) openControlPlane(parser *limits.Parser) error {
+	o := &b.options
+	options := xds.Options{
+		Server: o.XDSServer, NodeID: o.XDSNodeID, NodeMetadata: o.XDSNodeMetadata, Headers: o.XDSHeaders,
+		ConnectRetry: o.XDSRetry,
+		Backoff:      xds.Backoff{Initial: o.XDSBackoff, Max: o.XDSBackoffMax},
+		MaxMessage:   o.XDSMaxMessage,
+		AllOrNothing: o.AllOrNothing,
+		MergeDomains: o.MergeDomains,
+		Parse:        parser.ParseProtos,
+		Stats:        parser.Stats,
+		Sink:         b.limiter,
+		Log:          b.log,
+		Metrics:      b.metrics,
+	}
+	if o.XDSBackoffJitter {
+		options.Backoff.Spread = o.XDSBackoffFactor
+	}
+	if o.XDSTLS {
+		options.TLS = &xds.TLS{CertFile: o.XDSTLSCert, KeyFile: o.XDSTLSKey, CAFile: o.XDSTLSCA, SAN: o.XDSTLSSAN}
+	}
+	source, err := xds.New(options)
+	if err != nil {
+		return fmt.Errorf("CONFIG_GRPC_XDS_…: %w", err)
+	}
+	b.addRules(source)
+	return nil
+}
+
+func (b *build) addRules(source ruleSource) {
+	b.group.Add(daemon.Background("rule source", source.Run))
+	b.rules = source
+	if b.options.HealthyWithConfig {
+		b.rules = nowOrNever{source, b.limiter}
+	}
+}
+
+// nowOrNever is a source that has no rules when none are in force, though there
+// were some before.
+type nowOrNever struct {
+	ruleSource
+	limiter *limiter.Limiter
+}
+
+// NoRules is part of ruleSource.
+func (s nowOrNever) NoRules() error {
+	if err := s.ruleSource.NoRules(); err != nil {
+		return err
+	}
+	for range s.limiter.Rules().Domains() {
+		return nil
+	}
+	return errors.New("no rules: no domain is left of those that were loaded")
+}
+
+// serveRules writes one line for each rule in force, and before them, as
+// comments, what is wrong with the others.
+func serveRules(l *limiter.Limiter, source ruleSource) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		for _, line := range source.Refused() {
+			fmt.Fprintf(w, "# refused: %s\n", line)
+		}
+		for d := range l.Rules().Domains() {
+			for _, rule := range d.Rules {
+				fmt.Fprintln(w, rule)
+			}
+		}
+	})
+}
