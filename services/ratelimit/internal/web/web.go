@@ -57,7 +57,7 @@ const (
 // whose domain and key do not hold its text.
 func Data(o Options) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		data := data{Store: o.Store, Faults: o.Faults(), Refusals: o.Refusals(shownRefusals)}
+		data := data{Store: o.Store, Faults: append([]string{}, o.Faults()...), Refusals: o.Refusals(shownRefusals)}
 		data.Ready, data.State = o.Ready()
 		data.addRules(o.Rules(), r.URL.Query().Get("filter"))
 		data.addNumbers(o.Metrics)

@@ -1,0 +1,79 @@
+package conformance
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	commonpb "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
+	rlspb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+
+	"github.com/chromedp/chromedp"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/weirproxy/weir/integration/harness"
+	"github.com/weirproxy/weir/internal/servicetest"
+)
+
+// browser opens a tab of a real browser that ends with the test.
+func browser(t *testing.T) context.Context {
+	t.Helper()
+	path := servicetest.Peer(t, "chromium", "CHROMIUM", "make peers, or apt-get install chromium")
+	options := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()))
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewExecAllocator(ctx, options...)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewContext(ctx)
+	t.Cleanup(func() { _ = chromedp.Cancel(ctx); cancel() })
+	return ctx
+}
+
+// shows waits until the text of an element contains what is wanted.
+func shows(t *testing.T, tab context.Context, selector, want string) {
+	t.Helper()
+	expression := `document.querySelector("` + selector + `").innerText.includes(` + "`" + want + "`" + `)`
+	require.NoError(t, chromedp.Run(tab, chromedp.Poll(expression, nil)), "%s shows %q", selector, want)
+}
+
+func TestTheLimitersPageShowsRulesRefusalsAndFaults(t *testing.T) {
+	rules := filepath.Join(t.TempDir(), "rules")
+	require.NoError(t, os.Mkdir(rules, 0o755))
+	file := filepath.Join(rules, "mill.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(limiterRules), 0o644))
+	limiter := harness.Ratelimit(t, rules)
+	conn, err := grpc.NewClient(limiter.Addr("grpc"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(t, err)
+	defer conn.Close()
+	for range 5 {
+		_, err := rlspb.NewRateLimitServiceClient(conn).ShouldRateLimit(t.Context(), &rlspb.RateLimitRequest{
+			Domain: "mill",
+			Descriptors: []*commonpb.RateLimitDescriptor{{
+				Entries: []*commonpb.RateLimitDescriptor_Entry{{Key: "user", Value: "<b>greedy</b>"}},
+			}},
+		})
+		require.NoError(t, err)
+	}
+
+	tab := browser(t)
+	require.NoError(t, chromedp.Run(tab, chromedp.Navigate("http://"+limiter.Addr("admin")+"/page")))
+	shows(t, tab, "#state", "ready")
+	shows(t, tab, "#store", "memory")
+	shows(t, tab, "#refusals tbody tr", "mill: user=<b>greedy</b>\t2")
+	shows(t, tab, "#rules tbody", "route_grind.user")
+	shows(t, tab, "#rule-count", "3 of 3 that match, of 3 in 1 domains")
+	shows(t, tab, "#numbers tbody", "ratelimit_memory_counters")
+	require.NoError(t, chromedp.Run(tab, chromedp.SendKeys("#filter", "miller", chromedp.ByQuery)))
+	shows(t, tab, "#rule-count", "1 of 1 that match, of 3 in 1 domains")
+	shows(t, tab, "#rules tbody", "user_miller")
+
+	require.NoError(t, os.WriteFile(file, []byte("domain: mill\ndescriptors: none\n"), 0o644))
+	shows(t, tab, "#fault-list", file+":2:14: descriptors must be a list")
+	limiter.Kill()
+	shows(t, tab, "#state", "does not answer")
+}
