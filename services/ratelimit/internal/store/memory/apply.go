@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash/maphash"
 	"math/bits"
+	"slices"
 	"time"
 
 	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm"
@@ -55,9 +56,9 @@ func (s *Store) applyTogether(call *limiter.Call) {
 		over = over || op.Decision.Over
 	}
 	if over {
-		for i := len(list) - 1; i >= 0; i-- {
+		for i, was := range slices.Backward(list) {
 			key := call.Ops[i].Key
-			s.shards[s.shardOf(key)].restore(key, list[i])
+			s.shards[s.shardOf(key)].restore(key, was)
 		}
 		for i := range call.Ops {
 			op := &call.Ops[i]

@@ -159,7 +159,7 @@ func parseURL(text, shown string, hidden, unix bool) (*goredis.Options, error) {
 		return &goredis.Options{Addr: text, Network: "unix"}, nil
 	}
 	if !isURL {
-		if _, _, err := net.SplitHostPort(text); err != nil || hidden {
+		if _, _, err := net.SplitHostPort(text); err != nil || strings.Contains(text, "@") {
 			return nil, fmt.Errorf("%s is neither a URL nor host:port", shown)
 		}
 		return &goredis.Options{Addr: text}, nil

@@ -206,8 +206,8 @@ func (s *Store) name(d *command, key []byte, domain string, end time.Time) {
 	d.key = append(append(d.key, rest...), '@')
 	d.key = strconv.AppendInt(d.key, end.Unix(), 10)
 	if d.kind == count {
-		d.print = s.given.print(d.key)
-		d.expires = !s.given.has(d.print)
+		d.hash = s.given.hash(d.key)
+		d.expires = !s.given.has(d.hash)
 	}
 }
 
@@ -237,9 +237,9 @@ type command struct {
 	hits  int64
 	ttl   int64 // milliseconds
 	most  int64 // hits that fit into the limit; set in a step only
-	// print is what memo knows the key by, expires that the key is to be given
+	// hash is what memo knows the key by, expires that the key is to be given
 	// a time to live; both are set of a count only.
-	print   uint64
+	hash    uint64
 	expires bool
 	// after is the counter once the command was carried out.
 	after uint64

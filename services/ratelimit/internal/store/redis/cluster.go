@@ -3,9 +3,10 @@ package redis
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -183,9 +184,12 @@ func (s *Store) appendTag(dst, rest []byte, domain string) []byte {
 	case s.nodes == nil:
 		return dst
 	case s.options.DomainTags:
-		sum := fnv.New32a()
-		_, _ = sum.Write([]byte(domain))
-		return fmt.Appendf(dst, "{%08x}", sum.Sum32())
+		sum := uint32(2166136261) // FNV-1a
+		for i := range len(domain) {
+			sum = (sum ^ uint32(domain[i])) * 16777619
+		}
+		dst = hex.AppendEncode(append(dst, '{'), binary.BigEndian.AppendUint32(nil, sum))
+		return append(dst, '}')
 	case bytes.IndexByte(rest, '{') >= 0:
 		return append(dst, "{}"...)
 	}

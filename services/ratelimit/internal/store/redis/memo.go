@@ -23,12 +23,12 @@ func newMemo() *memo {
 	return &memo{seed: maphash.MakeSeed(), slots: make([]atomic.Uint64, memoSlots)}
 }
 
-// print is what the memo knows a key by.
-func (m *memo) print(key []byte) uint64 { return maphash.Bytes(m.seed, key) + m.epoch.Load() }
+// hash is what the memo knows a key by.
+func (m *memo) hash(key []byte) uint64 { return maphash.Bytes(m.seed, key) + m.epoch.Load() }
 
-func (m *memo) has(print uint64) bool { return m.slots[print%memoSlots].Load() == print }
-func (m *memo) add(print uint64)      { m.slots[print%memoSlots].Store(print) }
+func (m *memo) has(hash uint64) bool { return m.slots[hash%memoSlots].Load() == hash }
+func (m *memo) add(hash uint64)      { m.slots[hash%memoSlots].Store(hash) }
 
 // clear forgets all keys: it is called when Redis may have lost what it was
-// told. The step is odd and large, so that prints of before and after differ.
+// told. The step is odd and large, so that hashes of before and after differ.
 func (m *memo) clear() { m.epoch.Add(0x9e3779b97f4a7c15) }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -99,9 +100,8 @@ type exchange struct {
 
 // unset is a key to be given a time to live.
 type unset struct {
-	key   string
-	ttl   int64
-	print uint64
+	key string
+	ttl int64
 }
 
 // run carries out what waits until nothing does.
@@ -172,8 +172,7 @@ func (x *exchange) carryOut() {
 	}
 	begin := time.Now()
 	_ = x.pipe.BatchProcess(context.Background(), x.send...)
-	// Each command holds its own outcome; this is only the first error.
-	_, err := x.pipe.Exec(context.Background())
+	err := exec(x.pipe)
 	h.stats.time.Observe(time.Since(begin).Seconds())
 	h.stats.calls.Observe(float64(calls))
 	// Who gets no answer gets none for all that follows.
@@ -195,6 +194,21 @@ func (x *exchange) carryOut() {
 	if len(x.unset) > 0 {
 		x.expire()
 	}
+}
+
+// exec sends what is in pipe. Each command holds its own outcome afterwards, the
+// error is only the first of theirs.
+func exec(pipe goredis.Pipeliner) error {
+	sent, err := pipe.Exec(context.Background())
+	if err == nil || slices.ContainsFunc(sent, func(c goredis.Cmder) bool { return c.Err() != nil }) {
+		return err
+	}
+	// The driver leaves commands as they were where a server refuses the
+	// connection in its own words, a wrong password for one.
+	for _, c := range sent {
+		c.SetErr(err)
+	}
+	return err
 }
 
 // read copies the outcome of h's commands of c into them. The error is that of
@@ -258,14 +272,14 @@ func (x *exchange) readOne(d *command) error {
 	// by Redis and not by us.
 	if d.expires {
 		if d.expiring.Err() == nil && d.expiring.Val() == 1 {
-			x.shard.store.given.add(d.print)
+			x.shard.store.given.add(d.hash)
 			return nil
 		}
 	} else if after != d.hits {
 		return nil
 	}
 	if d.expires || after == d.hits {
-		x.unset = append(x.unset, unset{string(d.key), d.ttl, d.print})
+		x.unset = append(x.unset, unset{string(d.key), d.ttl})
 	}
 	return nil
 }
@@ -279,7 +293,7 @@ func (x *exchange) expire() {
 		x.send = append(x.send, goredis.NewIntCmd(context.Background(), "pexpire", u.key, u.ttl))
 	}
 	_ = x.pipe.BatchProcess(context.Background(), x.send...)
-	if _, err := x.pipe.Exec(context.Background()); err != nil {
+	if exec(x.pipe) != nil {
 		h.store.given.clear()
 	}
 }
@@ -332,7 +346,7 @@ func (x *exchange) again() {
 		pairs = append(pairs, pair{old, renewed})
 	}
 	for _, pipe := range pipes {
-		_, _ = pipe.Exec(context.Background())
+		_ = exec(pipe)
 	}
 	for _, p := range pairs {
 		p.old.SetErr(p.renewed.Err())

@@ -1,0 +1,281 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm/fixedwindow"
+	"github.com/weirproxy/weir/services/ratelimit/internal/limiter"
+)
+
+// used is how often the server carried out a command.
+func used(server *servicetest.RedisServer, command string) string {
+	found := regexp.MustCompile("cmdstat_" + command + `:calls=(\d+)`).FindStringSubmatch(server.Command("INFO commandstats"))
+	if found == nil {
+		return "0"
+	}
+	return found[1]
+}
+
+func TestAWarmKeyCostsOneCommand(t *testing.T) {
+	server := servicetest.Redis(t)
+	s := openWith(t, Options{URL: server.Address})
+	for range 100 {
+		_, err := hit(t.Context(), s, "k")
+		require.NoError(t, err)
+	}
+	require.Equal(t, "100", used(server, "incrby"))
+	require.Equal(t, "1", used(server, "pexpire"))
+	require.Equal(t, "0", used(server, "get"))
+
+	_, err := hit(t.Context(), openWith(t, Options{URL: server.Address}), "k")
+	require.NoError(t, err)
+	require.Equal(t, "2", used(server, "pexpire"), "each process makes sure of it once")
+}
+
+func TestEveryKeyHasATimeToLiveWhateverWasLost(t *testing.T) {
+	allExpire := func(t *testing.T, server *servicetest.RedisServer) {
+		servicetest.Eventually(t, "the counter has a time to live", func() bool {
+			return strings.Contains(server.Command("INFO keyspace"), "keys=1,expires=1,")
+		})
+	}
+	t.Run("the_keys", func(t *testing.T) {
+		server := servicetest.Redis(t)
+		s := openWith(t, Options{URL: server.Address})
+		_, err := hit(t.Context(), s, "k")
+		require.NoError(t, err)
+		server.Command("FLUSHALL")
+		n, err := hit(t.Context(), s, "k")
+		require.NoError(t, err)
+		require.Equal(t, uint64(1), n)
+		allExpire(t, server)
+	})
+	t.Run("the_command_that_sets_it", func(t *testing.T) {
+		server := servicetest.Redis(t)
+		server.Command("ACL SETUSER default -pexpire")
+		s := openWith(t, Options{URL: server.Address})
+		for range 3 {
+			_, err := hit(t.Context(), s, "k")
+			require.NoError(t, err, "its answer does not matter to the caller")
+		}
+		server.Command("ACL SETUSER default +pexpire")
+		_, err := hit(t.Context(), s, "k")
+		require.NoError(t, err)
+		allExpire(t, server)
+	})
+	t.Run("the_connection", func(t *testing.T) {
+		server := servicetest.Redis(t)
+		s := openWith(t, Options{URL: server.Address})
+		_, err := hit(t.Context(), s, "k")
+		require.NoError(t, err)
+		require.True(t, s.given.has(s.given.hash([]byte(windowKey("k")))))
+		server.Kill()
+		_, err = hit(t.Context(), s, "k")
+		require.Error(t, err)
+		require.False(t, s.given.has(s.given.hash([]byte(windowKey("k")))))
+	})
+	t.Run("one_that_a_refund_finds_gone", func(t *testing.T) {
+		server := servicetest.Redis(t)
+		s := openWith(t, Options{URL: server.Address})
+		_, err := hit(t.Context(), s, "k")
+		require.NoError(t, err)
+		server.Command("FLUSHALL")
+		ops := oneHit()
+		ops[0].Refund = true
+		require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: time.Now()}))
+		require.Empty(t, server.Command("INFO keyspace")[len("# Keyspace\r\n"):])
+	})
+	t.Run("one_of_a_step", func(t *testing.T) {
+		server := servicetest.Redis(t)
+		s := openWith(t, Options{URL: server.Address})
+		ops := []limiter.Op{oneHit()[0], oneHit()[0]}
+		require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: time.Now(), StopWhenOver: true}))
+		allExpire(t, server)
+	})
+}
+
+func TestALookMakesNoKey(t *testing.T) {
+	server := servicetest.Redis(t)
+	s := openWith(t, Options{URL: server.Address})
+	ops := oneHit()
+	ops[0].Hits = 0
+	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: time.Now()}))
+	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: append(ops, ops[0]), Now: time.Now(), StopWhenOver: true}))
+	require.Equal(t, "0", server.Command("DBSIZE"))
+}
+
+func TestScriptsThatRedisForgotAreLoadedAgain(t *testing.T) {
+	server := servicetest.Redis(t)
+	s := openWith(t, Options{URL: server.Address})
+	for range 3 {
+		ops := oneHit()
+		ops = append(ops, ops[0], ops[0])
+		ops[1].Refund = true
+		require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: time.Now()}))
+		require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: time.Now(), StopWhenOver: true}))
+		server.Command("SCRIPT FLUSH")
+	}
+	require.Equal(t, "6", server.Command("GET "+keysOf(t, s)[0]), "counted once, though asked for twice")
+	require.Zero(t, errorCount(s))
+}
+
+func keysOf(t *testing.T, s *Store) []string {
+	keys, err := s.one.client.Keys(t.Context(), "*").Result()
+	require.NoError(t, err)
+	return keys
+}
+
+func TestAStepOnACounterThatIsNoNumberCountsNothing(t *testing.T) {
+	server := servicetest.Redis(t)
+	s := openWith(t, Options{URL: server.Address})
+	_, err := hit(t.Context(), s, "bad")
+	require.NoError(t, err)
+	server.Command("SET " + windowKey("bad") + " text")
+	ops := []limiter.Op{
+		{Key: []byte("good"), Algorithm: fixedwindow.Algorithm{}, Limit: hour, Hits: 1},
+		{Key: []byte("bad"), Algorithm: fixedwindow.Algorithm{}, Limit: hour, Hits: 1},
+	}
+	require.ErrorContains(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: time.Now(), StopWhenOver: true}), "not an integer")
+	require.Equal(t, "1", server.Command("DBSIZE"))
+	ops = ops[1:]
+	ops[0].Refund = true
+	require.ErrorContains(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: time.Now()}), "not an integer")
+	require.Equal(t, 2.0, errorCount(s))
+}
+
+func TestAFullCounterIsOverInAStepToo(t *testing.T) {
+	server := servicetest.Redis(t)
+	s := openWith(t, Options{URL: server.Address})
+	ops := append(oneHit(), oneHit()...)
+	ops[1].Key = []byte("other")
+	now := time.Now()
+	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: now, StopWhenOver: true}))
+	for _, key := range keysOf(t, s) {
+		server.Command("SET " + key + " 9223372036854775807")
+	}
+	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: now, StopWhenOver: true}))
+	require.True(t, ops[0].Decision.Over)
+	require.True(t, ops[1].Decision.Over)
+}
+
+func TestBracesInKeysOfAClusterDecideNoSlot(t *testing.T) {
+	for _, c := range []struct {
+		name               string
+		prefix, key        string
+		cluster, perDomain bool
+		want               string
+	}{
+		{"without_a_cluster_keys_stay_as_they_are", "rl:", "rl:{x}", false, true, "rl:{x}@60"},
+		{"a_key_without_braces_too", "rl:", "rl:x", true, false, "rl:x@60"},
+		{"empty_braces_go_before_others", "rl:", "rl:a{x}", true, false, "rl:{}a{x}@60"},
+		{"those_of_the_prefix_decide", "{rl}:", "{rl}:a{x}", true, false, "{rl}:{}a{x}@60"},
+		{"a_key_that_does_not_begin_with_the_prefix", "rl:", "other{x}", true, false, "{}other{x}@60"},
+		{"a_domain_decides_if_asked_for", "rl:", "rl:{x}", true, true, "rl:{01c2078a}{x}@60"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := &Store{options: Options{KeyPrefix: c.prefix, DomainTags: c.perDomain}, given: newMemo()}
+			if c.cluster {
+				s.nodes = &nodes{}
+			}
+			var d command
+			s.name(&d, []byte(c.key), "do}main", time.Unix(60, 0))
+			require.Equal(t, c.want, string(d.key))
+		})
+	}
+}
+
+func TestALoneCallAllocatesNothingButWhatTheDriverDoes(t *testing.T) {
+	server := servicetest.Redis(t)
+	s := openWith(t, Options{URL: server.Address})
+	call := &limiter.Call{Ops: oneHit(), Now: time.Now()}
+	// The driver's share is 5 for each batch.
+	servicetest.Allocations(t, 6, func() {
+		if err := s.Apply(context.Background(), call); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Calls that share a batch share what the driver allocates.
+func TestCallsThatShareABatchAllocateLessThanOneEach(t *testing.T) {
+	server := servicetest.Redis(t)
+	s := openWith(t, Options{URL: server.Address})
+	const callers = 100
+	calls := make([]*limiter.Call, callers)
+	for i := range calls {
+		calls[i] = &limiter.Call{Ops: oneHit(), Now: time.Now()}
+	}
+	start, done := make(chan *limiter.Call), make(chan error)
+	var wait sync.WaitGroup
+	for range callers {
+		// Ends when start is closed; the test waits for it below.
+		wait.Go(func() {
+			for call := range start {
+				done <- s.Apply(context.Background(), call)
+			}
+		})
+	}
+	defer wait.Wait()
+	defer close(start)
+	servicetest.Allocations(t, callers, func() {
+		for _, call := range calls {
+			start <- call
+		}
+		for range calls {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+func TestCallsAreRefusedOnlyAfterManyFailuresInARowAndOverAWhile(t *testing.T) {
+	fault := errors.New("no answer")
+	// began makes the first of the failures in a row one of so long ago.
+	began := func(s *Store, ago time.Duration) {
+		s.one.breaker.mu.Lock()
+		defer s.one.breaker.mu.Unlock()
+		s.one.breaker.since = time.Now().Add(-ago)
+	}
+	for _, c := range []struct {
+		name    string
+		before  int
+		ago     time.Duration
+		between func(*Store)
+		refused bool
+	}{
+		{"few", failures - 2, time.Hour, func(*Store) {}, false},
+		{"many", failures - 1, time.Hour, func(*Store) {}, true},
+		{"many_at_once", 100, -time.Hour, func(*Store) {}, false},
+		{"many_with_a_success_between", 100, time.Hour, func(s *Store) { s.one.breaker.succeeded() }, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := openWith(t, Options{URL: "127.0.0.1:1"})
+			s.one.breaker.failing.Store(int32(c.before))
+			began(s, c.ago)
+			c.between(s)
+			s.one.breaker.failed(fault)
+			require.Equal(t, c.refused, s.one.refusal() != nil)
+		})
+	}
+}
+
+func TestARefusalTellsSinceWhenAndWhy(t *testing.T) {
+	s := openWith(t, Options{URL: "127.0.0.1:1", Timeout: time.Millisecond})
+	servicetest.Eventually(t, "calls are refused", func() bool {
+		_, err := hit(t.Context(), s, "k")
+		return err != nil && regexp.MustCompile(
+			`^redis at 127\.0\.0\.1:1 has failed for [0-9.]+m?s and is asked again every 250ms: .*(connection refused|did not answer within 1ms)`,
+		).MatchString(err.Error())
+	})
+	require.Positive(t, testutil.ToFloat64(s.stats.kinds[breakerFault]))
+}
