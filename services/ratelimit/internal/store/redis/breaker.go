@@ -128,11 +128,11 @@ func (s *Store) ask(ctx context.Context, client *goredis.Client, name string) er
 	ctx, cancel := context.WithTimeout(ctx, probeWait)
 	defer cancel()
 	err := client.Do(ctx, "pexpire", s.options.KeyPrefix+"probe", "1").Err()
-	if _, moved := goredis.IsMovedError(err); moved {
+	if err == nil || s.nodes == nil {
+		return err
+	}
+	if isElsewhere(err) {
 		return nil
 	}
-	if err != nil && s.nodes != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	return err
+	return fmt.Errorf("%s: %w", name, err)
 }

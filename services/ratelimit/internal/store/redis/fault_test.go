@@ -197,6 +197,17 @@ func TestAServerThatBecomesAReplicaIsLeftAtOnceAndAsked(t *testing.T) {
 		require.ErrorContains(t, err, "READONLY")
 	}
 	require.ErrorContains(t, s.Ping(t.Context()), "READONLY")
+	step := []limiter.Op{
+		{Key: []byte("a"), Algorithm: fixedwindow.Algorithm{}, Limit: hour, Hits: 1},
+		{Key: []byte("b"), Algorithm: fixedwindow.Algorithm{}, Limit: hour, Hits: 1},
+	}
+	require.ErrorContains(t, s.Apply(t.Context(), &limiter.Call{Ops: step, Now: time.Now(), StopWhenOver: true}), "READONLY")
+	step[0].Hits = 0 // a look is answered
+	before := testutil.ToFloat64(s.stats.opened)
+	for range 2 {
+		require.ErrorContains(t, s.Apply(t.Context(), &limiter.Call{Ops: step, Now: time.Now()}), "READONLY")
+	}
+	require.Greater(t, testutil.ToFloat64(s.stats.opened), before)
 	require.Greater(t, testutil.ToFloat64(s.stats.opened), opened, "whatever the name stands for now is asked")
 	server.Command("REPLICAOF NO ONE")
 	_, err = hit(t.Context(), s, "k")
@@ -292,6 +303,15 @@ func TestKeysWhoseSlotMovesAreCountedWhereItIs(t *testing.T) {
 		require.Equal(t, after, n)
 	}
 	require.Zero(t, errorCount(s))
+}
+
+func TestOneServerOfAClusterIsNotTakenForAll(t *testing.T) {
+	_, masters, keys := inCluster(t, 5*time.Second)
+	s := openWith(t, Options{URL: masters[0].Address})
+	_, err := hit(t.Context(), s, keys[0])
+	require.NoError(t, err)
+	_, err = hit(t.Context(), s, keys[1])
+	require.ErrorContains(t, err, "MOVED")
 }
 
 func TestContractInACluster(t *testing.T) {

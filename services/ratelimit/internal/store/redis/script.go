@@ -36,7 +36,9 @@ end
 for i, key in ipairs(KEYS) do
   local hits = tonumber(ARGV[3*i-2])
   if hits > 0 and (over[i] or not any) then
-    if redis.pcall('INCRBY', key, hits) == hits then redis.call('PEXPIRE', key, ARGV[3*i]) end
+    local now = redis.pcall('INCRBY', key, hits)
+    if now == hits then redis.call('PEXPIRE', key, ARGV[3*i]) end
+    if type(now) == 'table' and not string.find(now.err, 'overflow', 1, true) then return now end
   elseif not over[i] then
     local now = tonumber(redis.call('GET', key) or 0)
     if hits < 0 and now > 0 then now = redis.call('DECRBY', key, math.min(now, -hits)) end

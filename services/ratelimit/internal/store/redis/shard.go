@@ -314,21 +314,22 @@ func (x *exchange) again() {
 	type pair struct{ old, renewed goredis.Cmder }
 	pipes := map[*goredis.Client]goredis.Pipeliner{}
 	var pairs []pair
+	readOnly := false
 	for _, old := range x.send {
 		err := old.Err()
 		if err == nil || !answered(err) {
 			continue
 		}
+		readOnly = readOnly || goredis.IsReadOnlyError(err)
 		to, ask := x.shard.client, false
-		switch address, moved := goredis.IsMovedError(err); {
-		case moved:
-			to = x.shard.store.nodes.at(address)
-		case goredis.HasErrorPrefix(err, "NOSCRIPT"):
-		default:
+		if nodes := x.shard.store.nodes; nodes != nil && isElsewhere(err) {
+			var address string
 			if address, ask = goredis.IsAskError(err); !ask {
-				continue
+				address, _ = goredis.IsMovedError(err)
 			}
-			to = x.shard.store.nodes.at(address)
+			to = nodes.at(address)
+		} else if !goredis.HasErrorPrefix(err, "NOSCRIPT") {
+			continue
 		}
 		if to == nil {
 			continue
@@ -348,6 +349,11 @@ func (x *exchange) again() {
 	for _, pipe := range pipes {
 		_ = exec(pipe)
 	}
+	if readOnly && x.send[0].Err() == nil {
+		// The driver leaves a connection to a server that became a replica, and
+		// asks anew where the master is, if the first command tells of it only.
+		_ = x.shard.ping(context.Background())
+	}
 	for _, p := range pairs {
 		p.old.SetErr(p.renewed.Err())
 		switch old := p.old.(type) {
@@ -357,6 +363,13 @@ func (x *exchange) again() {
 			old.SetVal(p.renewed.(*goredis.IntSliceCmd).Val())
 		}
 	}
+}
+
+// isElsewhere says whether err tells that another server has the key.
+func isElsewhere(err error) bool {
+	_, moved := goredis.IsMovedError(err)
+	_, ask := goredis.IsAskError(err)
+	return moved || ask
 }
 
 // copyOf is a command like old, but with the text of its script, if any.
