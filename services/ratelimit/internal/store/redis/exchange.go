@@ -1,0 +1,226 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+)
+
+// exchange is what a sender works with.
+type exchange struct {
+	shard *shard
+	pipe  goredis.Pipeliner
+	batch []*call
+	send  []goredis.Cmder
+	// unset is the keys that turned out to have no time to live.
+	unset []unset
+}
+
+// unset is a key to be given a time to live.
+type unset struct {
+	key string
+	ttl int64
+}
+
+// run carries out what waits until nothing does.
+func (x *exchange) run() {
+	defer x.shard.store.work.Done()
+	for {
+		// Let those that are about to submit a call do so, to be in the batch.
+		runtime.Gosched()
+		if !x.take() {
+			return
+		}
+		x.carryOut()
+	}
+}
+
+// take makes a batch of what waits; if there is nothing, the sender has ended.
+func (x *exchange) take() bool {
+	h := x.shard
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.inFlight -= len(x.batch)
+	clear(x.batch)
+	x.batch = x.batch[:0]
+	switch n := len(h.waiting); {
+	case n == 0:
+		h.senders--
+		h.free = append(h.free, x)
+		return false
+	case n <= batched:
+		x.batch, h.waiting = h.waiting, x.batch
+	default:
+		x.batch = append(x.batch, h.waiting[:batched]...)
+		left := copy(h.waiting, h.waiting[batched:])
+		clear(h.waiting[left:])
+		h.waiting = h.waiting[:left]
+	}
+	return true
+}
+
+// carryOut sends the commands of the batch in one pipeline and hands each call
+// its outcome.
+func (x *exchange) carryOut() {
+	h, calls := x.shard, 0
+	x.send = x.send[:0]
+	for i, c := range x.batch {
+		if c.gone.Load() {
+			c.finish(nil)
+			x.batch[i] = nil
+			continue
+		}
+		calls++
+		if c.step != nil {
+			x.send = append(x.send, c.step.send)
+			continue
+		}
+		for _, d := range c.commands[:c.used] {
+			if d.shard != h {
+				continue
+			}
+			x.send = append(x.send, d.main())
+			if d.kind == count && d.expires {
+				x.send = append(x.send, d.expire())
+			}
+		}
+	}
+	if calls == 0 {
+		return
+	}
+	begin := time.Now()
+	_ = x.pipe.BatchProcess(context.Background(), x.send...)
+	err := exec(x.pipe)
+	h.stats.time.Observe(time.Since(begin).Seconds())
+	h.stats.calls.Observe(float64(calls))
+	// Who gets no answer gets none for all that follows.
+	if last := x.send[len(x.send)-1].Err(); last != nil && !answered(last) {
+		h.store.given.clear()
+		h.breaker.failed(last)
+	} else {
+		h.breaker.succeeded()
+	}
+	if err != nil {
+		x.again()
+	}
+	x.unset = x.unset[:0]
+	for _, c := range x.batch {
+		if c != nil {
+			c.finish(x.read(c))
+		}
+	}
+	if len(x.unset) > 0 {
+		x.expire()
+	}
+}
+
+// exec sends what is in pipe. Each command holds its own outcome afterwards, the
+// error is only the first of theirs.
+func exec(pipe goredis.Pipeliner) error {
+	sent, err := pipe.Exec(context.Background())
+	if err == nil || slices.ContainsFunc(sent, func(c goredis.Cmder) bool { return c.Err() != nil }) {
+		return err
+	}
+	// The driver leaves commands as they were where a server refuses the
+	// connection in its own words, a wrong password for one.
+	for _, c := range sent {
+		c.SetErr(err)
+	}
+	return err
+}
+
+// read copies the outcome of h's commands of c into them. The error is that of
+// one of them.
+func (x *exchange) read(c *call) error {
+	h := x.shard
+	if c.step != nil {
+		after, err := c.step.send.Result()
+		if err == nil && len(after) != c.used {
+			err = fmt.Errorf("%d answers for %d counters", len(after), c.used)
+		}
+		if err != nil {
+			return h.fault(err)
+		}
+		for i, n := range after {
+			c.commands[i].after = uint64(max(0, n))
+		}
+		return nil
+	}
+	var fault error
+	for _, d := range c.commands[:c.used] {
+		if d.shard != h {
+			continue
+		}
+		if err := x.readOne(d); err != nil {
+			fault = h.fault(err)
+		}
+	}
+	return fault
+}
+
+func (x *exchange) readOne(d *command) error {
+	var after int64
+	var err error
+	switch d.kind {
+	case look:
+		after, err = d.looking.Result()
+	case giveBack:
+		after, err = d.givingBack.Result()
+	default:
+		after, err = d.counting.Result()
+	}
+	switch {
+	case err == nil:
+		d.after = uint64(max(0, after))
+	case errors.Is(err, goredis.Nil):
+		d.after = 0
+		return nil
+	case d.kind == count && strings.Contains(err.Error(), "would overflow"):
+		// The counter is as full as it gets, and stays so.
+		d.after = math.MaxInt64
+		return nil
+	default:
+		return err
+	}
+	switch {
+	case d.kind != count:
+	case d.expires:
+		if d.expiring.Err() == nil && d.expiring.Val() == 1 {
+			x.shard.store.given.add(d.hash)
+		}
+	case after == d.hits:
+		// The key is new to Redis, which must have lost what it was told.
+		x.unset = append(x.unset, unset{string(d.key), d.ttl})
+	}
+	return nil
+}
+
+// expire gives the keys in x.unset a time to live. Those for which that fails
+// are given one with their next hit.
+func (x *exchange) expire() {
+	h := x.shard
+	x.send = x.send[:0]
+	for _, u := range x.unset {
+		x.send = append(x.send, goredis.NewIntCmd(context.Background(), "pexpire", u.key, u.ttl))
+	}
+	_ = x.pipe.BatchProcess(context.Background(), x.send...)
+	if exec(x.pipe) != nil {
+		h.store.given.clear()
+	}
+}
+
+// fault is err as a caller is told it.
+func (h *shard) fault(err error) error { return fmt.Errorf("count in redis at %s: %w", h.name, err) }
+
+// answered says whether err is what Redis said, in place of no answer.
+func answered(err error) bool {
+	_, ok := errors.AsType[goredis.Error](err)
+	return ok
+}
