@@ -30,7 +30,7 @@ func (x *exchange) again() {
 			if address, ask = goredis.IsAskError(err); !ask {
 				address, _ = goredis.IsMovedError(err)
 			}
-			known := false
+			var known bool
 			if to, known = servers[address]; !known {
 				to = nodes.at(address)
 				servers[address] = to
