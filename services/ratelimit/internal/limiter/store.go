@@ -33,7 +33,8 @@ type Call struct {
 	// done: if any operation is over, those that are not over count nothing,
 	// and their decision is that of a look. Without it each operation stands
 	// for itself. Operations on the same counter follow one another in either
-	// way; refunds are always carried out.
+	// way, and one that is over only with those before it is over, though they
+	// may count nothing then; refunds are always carried out.
 	StopWhenOver bool
 }
 
