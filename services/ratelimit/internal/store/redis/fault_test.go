@@ -258,6 +258,26 @@ func TestADeadMasterOfAClusterDoesNotConcernTheOthers(t *testing.T) {
 	require.Less(t, time.Duration(dead.slowest.Load()), 2*time.Second, "refused, not waited for")
 }
 
+func TestAStoppedMasterOfAClusterDoesNotHoldUpCallsToTheOthers(t *testing.T) {
+	const timeout = time.Second
+	s, masters, keys := inCluster(t, timeout)
+	require.NoError(t, masters[0].Process().Signal(syscall.SIGSTOP))
+	hung, alive := startLoad(t, s, keys[0]), startLoad(t, s, keys[1])
+	servicetest.Eventually(t, "calls to the stopped one fail at once", func() bool {
+		err := hung.lastFailure.Load()
+		return err != nil && strings.Contains((*err).Error(), "redis at "+masters[0].Address+" has failed for")
+	})
+	alive.more(t)
+	require.NoError(t, masters[0].Process().Signal(syscall.SIGCONT))
+	hung.more(t)
+	hung.end()
+	alive.end()
+	if err := alive.lastFailure.Load(); err != nil {
+		require.NoError(t, *err)
+	}
+	require.Less(t, time.Duration(hung.slowest.Load()), timeout+slack)
+}
+
 func TestACallOverSeveralMastersCountsInAll(t *testing.T) {
 	s, _, keys := inCluster(t, 5*time.Second)
 	var ops []limiter.Op
