@@ -7,6 +7,8 @@ SHELL := bash
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unreleased)
 RACE     ?=# anything: tests run under the race detector, which needs a C compiler
 SHORT    ?=# anything: benchmarks run once, and what they found is not kept
+SCENARIO ?=# ratelimit or proxy: bench runs these scenarios and nothing else
+PROFILE  ?=# a directory: bench keeps CPU profiles of ratelimit there, and says how they divide
 FUZZTIME ?= 10s
 
 MODULES  := internal proto services/ratelimit services/discovery services/proxy integration
@@ -48,8 +50,8 @@ conformance: build ## test the services against other people's programs
 	go test -count=1 ./integration/conformance
 
 bench: build ## run all benchmarks; the scenarios write integration/bench/RESULTS.md
-	go test -run '^$$' -bench . -benchmem -benchtime $(if $(SHORT),1x,1s) $$(go list work | grep -v '/integration/bench$$')
-	go test -run '^$$' -bench . -benchtime 1x -timeout 30m $(if $(SHORT),-short) ./integration/bench
+	$(if $(SCENARIO),,go test -run '^$$' -bench . -benchmem -benchtime $(if $(SHORT),1x,1s) $$(go list work | grep -v '/integration/bench$$'))
+	SCENARIO=$(SCENARIO) PROFILE=$(abspath $(PROFILE)) go test -bench . -benchtime 1x -timeout 30m $(if $(SHORT),-short) ./integration/bench
 
 fuzz: ## run each fuzz target for FUZZTIME (10s)
 	@grep -rnoE --include='*_test.go' '^func Fuzz\w+' $(MODULES) | sort | \

@@ -6,18 +6,18 @@ package bench
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"runtime"
-	"strings"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/integration/harness"
-	"github.com/weirproxy/weir/internal/servicetest"
 )
 
 func TestMain(m *testing.M) { harness.Main(m) }
@@ -25,7 +25,20 @@ func TestMain(m *testing.M) { harness.Main(m) }
 // plan is how much is measured.
 type plan struct {
 	rounds   int
-	duration time.Duration // of one load, in whole seconds
+	warmUp   time.Duration // one load of each scenario that is not counted; may be 0
+	duration time.Duration // of one load; like warmUp in whole seconds
+}
+
+// group is the scenarios of one service and one section of the results.
+type group struct {
+	// references are the programs that the others are held against, as the
+	// results' columns name them.
+	references []string
+	// beside is whose CPU time the processes beside are, as the column says it.
+	beside    string
+	scenarios []*scenario // in the order of the rows; those of one load together
+	method    string      // how these loads are made, in Markdown
+	versions  []string    // of the programs, one a line
 }
 
 // scenario is one row of the results: a load on one process, whose CPU time is
@@ -33,108 +46,85 @@ type plan struct {
 type scenario struct {
 	title, program string
 	process        *harness.Process
-	// load runs for a duration and returns how many requests were answered; any
-	// that was not answered well fails the test.
-	load func(t testing.TB, d time.Duration) int
-	// beside is another process whose CPU time is of interest; may be nil.
+	load           load
+	// beside is another process whose CPU time is of interest, and its commands
+	// if it is a Redis; may be nil.
 	beside *harness.Process
+	// against has, for some of the group's references, the row that this one is
+	// held against.
+	against map[string]*scenario
+	// profiled asks for a CPU profile from the admin listener, if profiles are
+	// taken at all.
+	profiled bool
+
+	samples []sample // one of each round
 }
 
-// BenchmarkScenarios runs once: -benchtime 1x. With -short it shows that the
-// scenarios work and keeps nothing.
+// load runs for a duration and returns how many requests were answered; any
+// that was not answered well fails the test.
+type load func(t testing.TB, d time.Duration) (requests int)
+
+// groups are made when they are measured: each starts its programs.
+var groups = map[string]func(t testing.TB, m *machine) *group{
+	"proxy":     newProxyGroup,
+	"ratelimit": newRatelimitGroup,
+}
+
+// BenchmarkScenarios runs once: -benchtime 1x. The variable SCENARIO names the
+// one group to run, all without it; PROFILE a directory for CPU profiles. With
+// -short it shows that the scenarios work and keeps nothing.
 func BenchmarkScenarios(b *testing.B) {
-	for range b.N {
-		run(b)
+	chosen := slices.Sorted(maps.Keys(groups))
+	if name := os.Getenv("SCENARIO"); name != "" {
+		require.Contains(b, chosen, name, "SCENARIO")
+		chosen = []string{name}
+	}
+	for _, name := range chosen {
+		b.Run(name, func(b *testing.B) {
+			for range b.N {
+				run(b, name)
+			}
+		})
 	}
 }
 
-func run(t testing.TB) {
+func run(t testing.TB, name string) {
 	t.Helper()
-	p := plan{rounds: 3, duration: 5 * time.Second}
+	p := plan{rounds: 5, warmUp: time.Second, duration: 3 * time.Second}
 	if testing.Short() {
 		p = plan{rounds: 1, duration: time.Second}
 	}
 	m := newMachine(t)
-	scenarios := append(proxyScenarios(t, m), limiterScenarios(t, m)...)
-	for _, s := range scenarios { // connections, caches and heaps get their size
-		s.load(t, time.Second)
-	}
-	figures := make([]figure, len(scenarios))
-	for range p.rounds {
-		// Interleaved, so that what else the machine does falls on all alike.
-		for i, s := range scenarios {
-			figures[i].add(measure(t, s, p.duration))
+	g := groups[name](t, m)
+	if p.warmUp > 0 { // connections, caches and heaps get their size
+		for _, s := range g.scenarios {
+			s.load(t, p.warmUp)
 		}
 	}
-	text := results(t, m, p, scenarios, figures)
+	for range p.rounds {
+		// Interleaved, so that what else the machine does falls on all alike.
+		for _, s := range g.scenarios {
+			s.samples = append(s.samples, measure(t, s, p.duration))
+		}
+	}
+	text := section(t, m, p, g)
 	fmt.Println(text)
+	if directory := os.Getenv("PROFILE"); directory != "" {
+		for _, s := range g.scenarios {
+			if s.profiled {
+				fmt.Println(profile(t, s, directory, 2*p.duration))
+			}
+		}
+	}
 	if testing.Short() {
 		return // too little to be kept
 	}
-	require.NoError(t, os.WriteFile("RESULTS.md", []byte(text), 0o644))
-}
-
-// proxyScenarios are our proxy and a real Envoy on one bootstrap.
-func proxyScenarios(t testing.TB, m *machine) []scenario {
-	t.Helper()
-	wrk := servicetest.Peer(t, "wrk", "WRK", "make peers")
-	limiter := m.start(t, m.other, harness.RatelimitProgram(t, harness.Path(t, "integration", "bench", "testdata", "rules"), "BACKEND_TYPE=memory"))
-	text, err := os.ReadFile("testdata/proxy.yaml")
+	const path = "RESULTS.md"
+	page, err := os.ReadFile(path)
 	require.NoError(t, err)
-	bootstrap := strings.NewReplacer("BACKEND", port(t, m.backend), "RATELIMIT", port(t, limiter.Addr("grpc"))).Replace(string(text))
-	proxies := []*harness.Process{
-		m.start(t, m.measured, harness.ProxyProgram(t, bootstrap, "GOMAXPROCS=1")),
-		m.start(t, m.measured, harness.EnvoyProgram(t, bootstrap)),
-	}
-	var scenarios []scenario
-	for _, s := range []struct{ listener, title string }{
-		{"plain", "HTTP/1.1, forwarded"},
-		{"limited", "HTTP/1.1, forwarded after one rate-limit call"},
-	} {
-		for _, proxy := range proxies {
-			one := scenario{title: s.title, program: proxy.Program.Name, process: proxy}
-			one.load = func(t testing.TB, d time.Duration) int {
-				return m.wrk(t, wrk, proxy.Addr(s.listener), d)
-			}
-			if s.listener == "limited" {
-				one.load = asking(proxy, one.load)
-				one.beside = limiter
-			}
-			scenarios = append(scenarios, one)
-		}
-	}
-	return scenarios
-}
-
-// asking is a load each of whose requests the proxy must have asked the rate
-// limiter about, and got an answer.
-func asking(proxy *harness.Process, load func(testing.TB, time.Duration) int) func(testing.TB, time.Duration) int {
-	return func(t testing.TB, d time.Duration) int {
-		const ok = "cluster.backend.ratelimit.ok"
-		before := harness.Stat(t, proxy, ok)
-		requests := load(t, d)
-		require.GreaterOrEqual(t, harness.Stat(t, proxy, ok)-before, requests, "answers of the rate limiter to %s", proxy.Program.Name)
-		return requests
-	}
-}
-
-// limiterScenarios are our rate limiter alone, called over gRPC.
-func limiterScenarios(t testing.TB, m *machine) []scenario {
-	t.Helper()
-	h2load := servicetest.Peer(t, "h2load", "H2LOAD", "make peers")
-	limiter := m.start(t, m.measured, harness.RatelimitProgram(t,
-		harness.Path(t, "integration", "bench", "testdata", "rules"), "BACKEND_TYPE=memory", "GOMAXPROCS=1"))
-	var scenarios []scenario
-	for _, descriptors := range []int{1, 4} {
-		body := writeCall(t, descriptors)
-		scenarios = append(scenarios, scenario{
-			title: fmt.Sprintf("gRPC ShouldRateLimit, descriptors: %d", descriptors), program: "ratelimit", process: limiter,
-			load: func(t testing.TB, d time.Duration) int {
-				return m.h2load(t, h2load, limiter.Addr("grpc"), body, d)
-			},
-		})
-	}
-	return scenarios
+	replaced, err := replaceSection(string(page), name, text)
+	require.NoError(t, err, path)
+	require.NoError(t, os.WriteFile(path, []byte(replaced), 0o644))
 }
 
 func port(t testing.TB, address string) string {
@@ -144,13 +134,11 @@ func port(t testing.TB, address string) string {
 	return port
 }
 
-// machine is where the measurement runs: cores, load, and a cheap backend.
+// machine is where the measurement runs: two cores.
 type machine struct {
 	taskset string // empty: nothing is pinned
 	// measured is the core of the program under test, other that of all else.
 	measured, other int
-	backend         string // address
-	backendIs       string // what it is, for the results
 	loadBefore      string // load average when the run began
 }
 
@@ -160,7 +148,6 @@ func newMachine(t testing.TB) *machine {
 	if path, err := exec.LookPath("taskset"); err == nil && runtime.NumCPU() >= 2 {
 		m.taskset = path
 	}
-	m.startBackend(t)
 	return m
 }
 

@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	commonpb "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
-	rlspb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
@@ -21,12 +19,8 @@ import (
 	"github.com/weirproxy/weir/internal/servicetest"
 )
 
-// connections and streams of the loads.
-const (
-	wrkConnections    = 64
-	h2loadConnections = 4
-	h2loadStreams     = 16
-)
+// wrkConnections are those of the loads on proxies.
+const wrkConnections = 64
 
 // nginxConfig answers every request with 66 bytes.
 const nginxConfig = `
@@ -45,18 +39,18 @@ http {
 }
 `
 
-// startBackend starts nginx where it is installed, and our echo elsewhere.
-func (m *machine) startBackend(t testing.TB) {
+// startBackend starts nginx where it is installed, and our echo elsewhere, and
+// says which.
+func startBackend(t testing.TB, m *machine) (address, what string) {
 	t.Helper()
 	path, err := exec.LookPath("nginx")
 	if err != nil {
-		m.backend, m.backendIs = m.start(t, m.other, harness.EchoProgram(t, "backend")).Addr("http"), "our echo"
-		return
+		return m.start(t, m.other, harness.EchoProgram(t, "backend")).Addr("http"), "our echo"
 	}
-	m.backend, m.backendIs = servicetest.FreeAddress(t), version(t, path, "-v")
+	address = servicetest.FreeAddress(t)
 	directory := t.TempDir()
 	config := filepath.Join(directory, "nginx.conf")
-	require.NoError(t, os.WriteFile(config, []byte(strings.Replace(nginxConfig, "ADDRESS", m.backend, 1)), 0o644))
+	require.NoError(t, os.WriteFile(config, []byte(strings.Replace(nginxConfig, "ADDRESS", address, 1)), 0o644))
 	m.start(t, m.other, harness.Program{
 		Name: "nginx",
 		Path: path,
@@ -65,15 +59,16 @@ func (m *machine) startBackend(t testing.TB) {
 		},
 		Ready: func(*harness.Process) harness.Addresses {
 			servicetest.Eventually(t, "nginx answers", func() bool {
-				conn, err := net.Dial("tcp", m.backend)
+				conn, err := net.Dial("tcp", address)
 				if err != nil {
 					return false
 				}
 				return conn.Close() == nil
 			})
-			return harness.Addresses{"http": m.backend}
+			return harness.Addresses{"http": address}
 		},
 	})
+	return address, version(t, path, "-v")
 }
 
 // run runs a load generator to its end, on the core that is not measured.
@@ -96,33 +91,30 @@ func (m *machine) wrk(t testing.TB, path, address string, d time.Duration) (requ
 	return find(t, text, `(\d+) requests in`)
 }
 
-// h2load calls an address over gRPC; body is the file of the message.
-func (m *machine) h2load(t testing.TB, path, address, body string, d time.Duration) (requests int) {
+// h2load is a load of calls to an address over gRPC.
+func (m *machine) h2load(t testing.TB, path, address string, c calls) load {
 	t.Helper()
-	text := m.run(t, path, "-t1", "-c"+strconv.Itoa(h2loadConnections), "-m"+strconv.Itoa(h2loadStreams), "-D"+seconds(d),
-		"-d", body, "-H", "content-type: application/grpc", "-H", "te: trailers",
-		"http://"+address+"/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit")
-	done, failed := find(t, text, `(\d+) succeeded`), find(t, text, `(\d+) failed`)
-	require.Zero(t, failed, "h2load: %s", text)
-	return done
-}
-
-// writeCall writes a gRPC message that asks about so many descriptors into a
-// file of the test.
-func writeCall(t testing.TB, descriptors int) string {
-	t.Helper()
-	request := &rlspb.RateLimitRequest{Domain: "bench"}
-	for i := range descriptors {
-		request.Descriptors = append(request.Descriptors, &commonpb.RateLimitDescriptor{
-			Entries: []*commonpb.RateLimitDescriptor_Entry{{Key: "generic_key", Value: "bench-" + strconv.Itoa(i)}},
-		})
-	}
-	message, err := proto.Marshal(request)
+	message, err := proto.Marshal(c.request())
 	require.NoError(t, err)
 	framed := append([]byte{0}, binary.BigEndian.AppendUint32(nil, uint32(len(message)))...)
-	path := filepath.Join(t.TempDir(), "call.bin")
-	require.NoError(t, os.WriteFile(path, append(framed, message...), 0o644))
-	return path
+	body := filepath.Join(t.TempDir(), "call.bin")
+	require.NoError(t, os.WriteFile(body, append(framed, message...), 0o644))
+	return func(t testing.TB, d time.Duration) int {
+		t.Helper()
+		text := m.run(t, path, "-t1", "-c"+strconv.Itoa(c.connections), "-m"+strconv.Itoa(c.streams), "-D"+seconds(d),
+			"-d", body, "-H", "content-type: application/grpc", "-H", "te: trailers",
+			"http://"+address+"/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit")
+		done, failed := find(t, text, `(\d+) succeeded`), find(t, text, `(\d+) failed`)
+		require.Zero(t, failed, "h2load: %s", text)
+		require.NotZero(t, done, "h2load: %s", text)
+		return done
+	}
+}
+
+// rules is the directory of the rule files.
+func rules(t testing.TB) string {
+	t.Helper()
+	return harness.Path(t, "integration", "bench", "testdata", "rules")
 }
 
 func seconds(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
