@@ -16,7 +16,9 @@ BINARIES := ./services/ratelimit/cmd/... ./services/discovery/cmd/... ./services
 TEST     := go test $(if $(RACE),-race)
 
 # Where tests find the Envoy that `make peers` installs, and what `make build`
-# built, which they would build themselves otherwise.
+# built, which they would build themselves otherwise. RATELIMIT_PEER, if set, is
+# the binary of a rate limiter that has the settings of envoyproxy/ratelimit:
+# conformance and bench hold ours against it.
 export ENVOY ?= $(wildcard $(CURDIR)/bin/envoy)
 e2e conformance bench: export WEIR_BINARIES := $(CURDIR)/bin
 
