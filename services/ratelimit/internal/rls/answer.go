@@ -11,27 +11,28 @@ import (
 	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
 )
 
-// Numbers of the fields that are written, as protowire's functions take them.
+// Fields of the messages that are written, as tags. All are below 128, so that
+// each is a byte.
 const (
-	responseOverallCode     protowire.Number = 1
-	responseStatuses        protowire.Number = 2
-	responseHeaders         protowire.Number = 3
-	responseDynamicMetadata protowire.Number = 6
+	responseOverallCode     = 1<<3 | varintType
+	responseStatuses        = 2<<3 | bytesType
+	responseHeaders         = 3<<3 | bytesType
+	responseDynamicMetadata = 6<<3 | bytesType
 
-	statusCode       protowire.Number = 1
-	statusLimit      protowire.Number = 2
-	statusRemaining  protowire.Number = 3
-	statusUntilReset protowire.Number = 4
+	statusCode       = 1<<3 | varintType
+	statusLimit      = 2<<3 | bytesType
+	statusRemaining  = 3<<3 | varintType
+	statusUntilReset = 4<<3 | bytesType
 
-	currentRequestsPerUnit protowire.Number = 1
-	currentUnit            protowire.Number = 2
-	currentName            protowire.Number = 3
-	currentUnitMultiplier  protowire.Number = 4
+	currentRequestsPerUnit = 1<<3 | varintType
+	currentUnit            = 2<<3 | varintType
+	currentName            = 3<<3 | bytesType
+	currentUnitMultiplier  = 4<<3 | bytesType
 
-	headerKey   protowire.Number = 1
-	headerValue protowire.Number = 2
+	durationSeconds = 1<<3 | varintType
 
-	wrapped protowire.Number = 1
+	headerKey   = 1<<3 | bytesType
+	headerValue = 2<<3 | bytesType
 )
 
 // appendAnswer appends the message of c.answer to dst, fields in the order of
@@ -39,20 +40,18 @@ const (
 func (s *Service) appendAnswer(dst []byte, c *call, d *dialect) ([]byte, error) {
 	dst = appendNumber(dst, responseOverallCode, code(c.answer.Over))
 	for i := range c.answer.Statuses {
-		status := &c.answer.Statuses[i]
-		dst = appendLength(dst, responseStatuses, sizeStatus(status, d))
-		dst = appendStatus(dst, status, d)
+		dst = appendStatus(dst, &c.answer.Statuses[i], d)
 	}
 	if tightest := c.answer.Tightest; s.options.Headers != nil && d.headers && tightest >= 0 && tightest < len(c.answer.Statuses) {
 		dst = s.options.Headers.append(dst, &c.answer.Statuses[tightest])
 	}
 	if s.options.DynamicMetadata && d.whole {
-		metadata, err := c.appendMetadata(nil)
+		dst, start := begin(dst, responseDynamicMetadata)
+		dst, err := c.appendMetadata(dst)
 		if err != nil {
 			return nil, fmt.Errorf("write dynamic metadata: %w", err)
 		}
-		dst = appendLength(dst, responseDynamicMetadata, len(metadata))
-		dst = append(dst, metadata...)
+		return end(dst, start), nil
 	}
 	return dst, nil
 }
@@ -71,59 +70,32 @@ func resetSeconds(status *limiter.Status) uint64 {
 	return uint64((status.ResetIn + time.Second - 1) / time.Second)
 }
 
-// sizeStatus is the length of what appendStatus appends.
-func sizeStatus(status *limiter.Status, d *dialect) int {
-	size := sizeNumber(code(status.Over)) + sizeNumber(uint64(status.Remaining))
-	if status.Limited {
-		size += sizeMessage(sizeLimit(status, d))
-		if d.whole {
-			size += sizeMessage(sizeNumber(resetSeconds(status)))
-		}
-	}
-	return size
-}
-
 // appendStatus appends a DescriptorStatus.
 func appendStatus(dst []byte, status *limiter.Status, d *dialect) []byte {
+	dst, start := begin(dst, responseStatuses)
 	dst = appendNumber(dst, statusCode, code(status.Over))
 	if status.Limited {
-		dst = appendLength(dst, statusLimit, sizeLimit(status, d))
 		dst = appendLimit(dst, status, d)
 	}
 	dst = appendNumber(dst, statusRemaining, uint64(status.Remaining))
 	if status.Limited && d.whole {
-		seconds := resetSeconds(status)
-		dst = appendLength(dst, statusUntilReset, sizeNumber(seconds))
-		dst = appendNumber(dst, wrapped, seconds)
+		dst = appendWrapped(dst, statusUntilReset, durationSeconds, resetSeconds(status))
 	}
-	return dst
-}
-
-// sizeLimit is the length of what appendLimit appends.
-func sizeLimit(status *limiter.Status, d *dialect) int {
-	size := sizeNumber(uint64(status.Rate.Requests)) + sizeNumber(uint64(unitFor(status.Rate, d)))
-	if name := limitName(status, d); name != "" {
-		size += sizeMessage(len(name))
-	}
-	if d.whole && status.Rate.Multiplier > 1 {
-		size += sizeMessage(sizeNumber(uint64(status.Rate.Multiplier)))
-	}
-	return size
+	return end(dst, start)
 }
 
 // appendLimit appends a RateLimit.
 func appendLimit(dst []byte, status *limiter.Status, d *dialect) []byte {
+	dst, start := begin(dst, statusLimit)
 	dst = appendNumber(dst, currentRequestsPerUnit, uint64(status.Rate.Requests))
 	dst = appendNumber(dst, currentUnit, uint64(unitFor(status.Rate, d)))
-	if name := limitName(status, d); name != "" {
-		dst = appendLength(dst, currentName, len(name))
-		dst = append(dst, name...)
+	if d.names && status.Rule != nil && status.Rule.Name != "" {
+		dst = appendText(dst, currentName, status.Rule.Name)
 	}
-	if m := uint64(status.Rate.Multiplier); d.whole && m > 1 {
-		dst = appendLength(dst, currentUnitMultiplier, sizeNumber(m))
-		dst = appendNumber(dst, wrapped, m)
+	if m := status.Rate.Multiplier; d.whole && m > 1 {
+		dst = appendWrapped(dst, currentUnitMultiplier, wrapperValue, uint64(m))
 	}
-	return dst
+	return end(dst, start)
 }
 
 // unitFor is the unit of a rate, or 0, UNKNOWN, where the version has no words
@@ -135,57 +107,57 @@ func unitFor(rate limits.Rate, d *dialect) limits.Unit {
 	return rate.Unit
 }
 
-// limitName is the name that the rule gives its limit, if the version tells it.
-func limitName(status *limiter.Status, d *dialect) string {
-	if !d.names || status.Rule == nil {
-		return ""
-	}
-	return status.Rule.Name
-}
-
 // append appends the three headers that tell of status.
 func (h *Headers) append(dst []byte, status *limiter.Status) []byte {
-	for _, header := range [...]struct {
-		name  string
-		value uint64
-	}{
-		{h.Limit, uint64(status.Rate.Requests)},
-		{h.Remaining, uint64(status.Remaining)},
-		{h.Reset, resetSeconds(status)},
-	} {
-		var digits [20]byte
-		value := strconv.AppendUint(digits[:0], header.value, 10)
-		dst = appendLength(dst, responseHeaders, sizeMessage(len(header.name))+sizeMessage(len(value)))
-		dst = appendLength(dst, headerKey, len(header.name))
-		dst = append(dst, header.name...)
-		dst = appendLength(dst, headerValue, len(value))
-		dst = append(dst, value...)
-	}
-	return dst
+	dst = appendHeader(dst, h.Limit, uint64(status.Rate.Requests))
+	dst = appendHeader(dst, h.Remaining, uint64(status.Remaining))
+	return appendHeader(dst, h.Reset, resetSeconds(status))
 }
 
-// sizeNumber is the length of a field with a number below 16; 0 is left out.
-func sizeNumber(value uint64) int {
-	if value == 0 {
-		return 0
-	}
-	return 1 + protowire.SizeVarint(value)
+func appendHeader(dst []byte, name string, value uint64) []byte {
+	dst, start := begin(dst, responseHeaders)
+	dst = appendText(dst, headerKey, name)
+	dst, digits := begin(dst, headerValue)
+	dst = strconv.AppendUint(dst, value, 10)
+	return end(end(dst, digits), start)
 }
 
-// sizeMessage is the length of a field with a number below 16 and so many
-// bytes.
-func sizeMessage(length int) int { return 1 + protowire.SizeBytes(length) }
-
-func appendNumber(dst []byte, field protowire.Number, value uint64) []byte {
+// appendNumber appends a varint; 0 is left out.
+func appendNumber(dst []byte, tag byte, value uint64) []byte {
 	if value == 0 {
 		return dst
 	}
-	dst = protowire.AppendTag(dst, field, protowire.VarintType)
-	return protowire.AppendVarint(dst, value)
+	return protowire.AppendVarint(append(dst, tag), value)
 }
 
-// appendLength begins a field of so many bytes.
-func appendLength(dst []byte, field protowire.Number, length int) []byte {
-	dst = protowire.AppendTag(dst, field, protowire.BytesType)
-	return protowire.AppendVarint(dst, uint64(length))
+// appendWrapped appends a message with one number in it.
+func appendWrapped(dst []byte, tag, inner byte, value uint64) []byte {
+	dst, start := begin(dst, tag)
+	return end(appendNumber(dst, inner, value), start)
+}
+
+func appendText(dst []byte, tag byte, text string) []byte {
+	dst = protowire.AppendVarint(append(dst, tag), uint64(len(text)))
+	return append(dst, text...)
+}
+
+// begin begins a field whose length is not known yet. Its bytes are to be
+// appended; then end, with start, puts the length before them.
+func begin(dst []byte, tag byte) (longer []byte, start int) {
+	return append(dst, tag, 0), len(dst) + 2
+}
+
+// end ends the field whose bytes begin at start. A length of less than 128 has
+// its place there; for a longer one the bytes move.
+func end(dst []byte, start int) []byte {
+	n := len(dst) - start
+	if n < 0x80 {
+		dst[start-1] = byte(n)
+		return dst
+	}
+	more := protowire.SizeVarint(uint64(n)) - 1
+	dst = append(dst, make([]byte, more)...)
+	copy(dst[start+more:], dst[start:start+n])
+	protowire.AppendVarint(dst[:start-1], uint64(n))
+	return dst
 }

@@ -136,6 +136,8 @@ func TestMalformedRequestsAreInvalidArguments(t *testing.T) {
 		{"no_descriptors", request("d"), "descriptors: empty"},
 		{"override_without_unit", request("d", good, override(0, nil)), "descriptors[1].limit: unit 0 is not a unit"},
 		{"override_of_an_unknown_unit", request("d", override(99, nil)), "descriptors[0].limit: unit 99 is not a unit"},
+		{"override_of_the_unit_after_the_last", request("d", override(8, nil)), "descriptors[0].limit: unit 8 is not a unit"},
+		{"override_without_unit_and_entries", "\x0a\x01d\x12\x02\x12\x00", "descriptors[0].limit: unit 0 is not a unit"},
 		{"override_of_a_negative_unit", request("d", override(-1, nil)), "descriptors[0].limit: unit -1 is not a unit"},
 		{"override_in_a_domain_without_rules", request("unknown", override(0, nil)), "descriptors[0].limit: unit 0 is not a unit"},
 		{"override_times_nothing", request("d", override(1, wrapperspb.UInt32(0))), "descriptors[0].limit: unit_multiplier 0 makes no window"},

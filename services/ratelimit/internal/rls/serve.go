@@ -30,19 +30,17 @@ func (s *Service) ShouldRateLimit(ctx context.Context, v Version, message string
 	defer s.stats.inFlight.Add(-1)
 	c := s.calls.Get().(*call)
 	defer s.release(c)
-	if s.options.Tracer == nil {
-		answer, err := s.answer(ctx, c, v, message, dst)
-		if err == nil {
-			s.stats.responseTime.Observe(time.Since(begin).Seconds())
-		}
-		return answer, err
+	var end func(domain string, over bool, err *Error)
+	if s.options.Tracer != nil {
+		ctx, end = s.options.Tracer.Begin(ctx, v)
 	}
-	ctx, end := s.options.Tracer.Begin(ctx, v)
 	answer, err := s.answer(ctx, c, v, message, dst)
 	if err == nil {
 		s.stats.responseTime.Observe(time.Since(begin).Seconds())
 	}
-	end(c.request.Domain, err == nil && c.answer.Over, err)
+	if end != nil {
+		end(c.request.Domain, err == nil && c.answer.Over, err)
+	}
 	return answer, err
 }
 
