@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// Arrivals is a listener that can close the connections which came lately.
+// arrivals is a listener that can close the connections which came lately.
 // ServeGRPC needs it: a connection is unknown to grpc-go until it has begun
 // HTTP/2, and its stops, the hard one too, wait for those that have not. It
 // hands out the connections as they are, since gRPC sets options on them.
-type Arrivals struct {
+type arrivals struct {
 	net.Listener
 	within time.Duration
 
@@ -26,14 +26,14 @@ type arrival struct {
 	at   time.Time
 }
 
-// NewArrivals remembers what l accepts for within, which is at least the time
+// newArrivals remembers what l accepts for within, which is at least the time
 // that the server gives a connection for its handshake.
-func NewArrivals(l net.Listener, within time.Duration) *Arrivals {
-	return &Arrivals{Listener: l, within: within}
+func newArrivals(l net.Listener, within time.Duration) *arrivals {
+	return &arrivals{Listener: l, within: within}
 }
 
 // Accept waits for the next connection and remembers it.
-func (a *Arrivals) Accept() (net.Conn, error) {
+func (a *arrivals) Accept() (net.Conn, error) {
 	conn, err := a.Listener.Accept()
 	if err != nil {
 		return nil, err
@@ -54,9 +54,9 @@ func (a *Arrivals) Accept() (net.Conn, error) {
 	return conn, nil
 }
 
-// CutOff closes the connections that came lately, whatever they have begun,
+// cutOff closes the connections that came lately, whatever they have begun,
 // and those that come from now on.
-func (a *Arrivals) CutOff() {
+func (a *arrivals) cutOff() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.cut = true

@@ -25,7 +25,7 @@ func (p *pipes) Accept() (net.Conn, error) {
 func TestCutOffClosesWhatCameLatelyAndWhatComesLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		listener := &pipes{}
-		arrivals := NewArrivals(listener, 5*time.Second)
+		arrivals := newArrivals(listener, 5*time.Second)
 		old, err := arrivals.Accept()
 		require.NoError(t, err)
 		defer old.Close()
@@ -34,7 +34,7 @@ func TestCutOffClosesWhatCameLatelyAndWhatComesLater(t *testing.T) {
 			_, err := arrivals.Accept()
 			require.NoError(t, err)
 		}
-		arrivals.CutOff()
+		arrivals.cutOff()
 		late, err := arrivals.Accept()
 		require.NoError(t, err)
 		_, err = late.Write([]byte("x"))

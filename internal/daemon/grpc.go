@@ -24,7 +24,7 @@ type GRPCServer interface {
 // streams end that have no end of their own and would keep the stop until its
 // deadline.
 func ServeGRPC(name string, l net.Listener, server GRPCServer, handshake time.Duration, endStreams func()) Part {
-	clients := NewArrivals(l, handshake)
+	clients := newArrivals(l, handshake)
 	var stopping atomic.Bool
 	return Part{
 		Name: name,
@@ -40,7 +40,7 @@ func ServeGRPC(name string, l net.Listener, server GRPCServer, handshake time.Du
 			// Cuts off what is left at the deadline, be it in its handshake
 			// still; the graceful stop returns then too.
 			defer context.AfterFunc(ctx, func() {
-				clients.CutOff() // first, since Stop waits for these
+				clients.cutOff() // first, since Stop waits for these
 				server.Stop()
 			})()
 			server.GracefulStop()

@@ -132,8 +132,7 @@ func (b *build) listenGRPC() error {
 	if err != nil {
 		return err
 	}
-	server := grpcserver.New(l, options)
-	b.group.Add(daemon.Part{Name: "grpc listener", Run: server.Serve, Stop: server.Stop})
+	b.group.Add(grpcserver.New(l, options).Part("grpc listener"))
 	return nil
 }
 

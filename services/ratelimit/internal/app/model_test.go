@@ -408,7 +408,7 @@ func (m *model) dynamicMetadata(req *pb.RateLimitRequest, list []*held, statuses
 		}
 		descriptors = append(descriptors, descriptor)
 		rule := list[i].rule
-		if rule == nil || rule.metadata == "" || statuses[i].Code != pb.RateLimitResponse_OK {
+		if rule == nil || rule.limit.unlimited || rule.metadata == "" || statuses[i].Code != pb.RateLimitResponse_OK {
 			continue
 		}
 		if merged["m"] == nil {

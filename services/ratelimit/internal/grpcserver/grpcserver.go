@@ -6,7 +6,6 @@ package grpcserver
 
 import (
 	"context"
-	"errors"
 	"net"
 	"sync"
 	"time"
@@ -61,19 +60,19 @@ const maxHeaders = 64 << 10
 
 // Server serves one listener, once.
 type Server struct {
-	service *rls.Service
-	grpc    *grpc.Server
-	clients *daemon.Arrivals
-	calls   sync.Pool
-	answers buffers
+	listener net.Listener
+	service  *rls.Service
+	grpc     *grpc.Server
+	calls    sync.Pool
+	answers  buffers
 	// stop ends the streams that have no end of their own.
 	stop context.CancelFunc
 }
 
-// New makes a server that will serve l, which it then owns.
+// New makes a server of l; its Part owns l.
 func New(l net.Listener, o Options) *Server {
 	stopping, stop := context.WithCancel(context.Background())
-	s := &Server{service: o.Service, clients: daemon.NewArrivals(l, handshakeWait), stop: stop}
+	s := &Server{listener: l, service: o.Service, stop: stop}
 	s.calls.New = func() any { return &call{server: s} }
 	s.answers.pool.New = func() any { return new(make([]byte, 0, answerCapacity)) }
 	options := []grpc.ServerOption{
@@ -104,26 +103,10 @@ func New(l net.Listener, o Options) *Server {
 	return s
 }
 
-// Serve answers calls until Stop. The error is nil after a Stop, even one that
-// came first, else why the listener takes no connections any more.
-func (s *Server) Serve() error {
-	if err := s.grpc.Serve(s.clients); !errors.Is(err, grpc.ErrServerStopped) {
-		return err
-	}
-	return nil
-}
-
-// Stop closes the listener and lets calls in flight end until ctx does. Then
-// it cuts off what is left, be it in its handshake still. The error is always
-// nil.
-func (s *Server) Stop(ctx context.Context) error {
-	s.stop()
-	defer context.AfterFunc(ctx, func() {
-		s.clients.CutOff()
-		s.grpc.Stop() // the graceful stop returns then too
-	})()
-	s.grpc.GracefulStop()
-	return nil
+// Part serves until it is stopped, and lets calls in flight end then; what is
+// left at the deadline is cut off.
+func (s *Server) Part(name string) daemon.Part {
+	return daemon.ServeGRPC(name, s.listener, s.grpc, handshakeWait, s.stop)
 }
 
 // endWith makes streams end when stopping does. A watch of the health service

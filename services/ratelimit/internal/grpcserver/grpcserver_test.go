@@ -30,6 +30,7 @@ import (
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 
+	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/internal/servicetest"
 	lyftpb "github.com/weirproxy/weir/proto/ratelimit/lyft"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limiter"
@@ -71,11 +72,11 @@ func options(l rls.Limiter) Options {
 }
 
 // start serves l until the test ends.
-func start(t testing.TB, l net.Listener, o Options) *Server {
-	s := New(l, o)
+func start(t testing.TB, l net.Listener, o Options) daemon.Part {
+	s := New(l, o).Part("grpc listener")
 	served := make(chan error, 1)
 	// Ends with Stop; the cleanup waits for it.
-	go func() { served <- s.Serve() }()
+	go func() { served <- s.Run() }()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()

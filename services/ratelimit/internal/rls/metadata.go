@@ -72,7 +72,7 @@ func describeRate(rate limits.Rate, multiplier bool) string {
 func mergeMetadata(statuses []limiter.Status) map[string]*structpb.Value {
 	var out map[string]*structpb.Value
 	for i := range statuses {
-		if rule := statuses[i].Rule; rule != nil && !statuses[i].Over {
+		if rule := statuses[i].Rule; rule != nil && !rule.Unlimited && !statuses[i].Over {
 			out = join(out, rule.Metadata.GetFields())
 		}
 	}

@@ -31,7 +31,7 @@ func newStats(reg prometheus.Registerer) *stats {
 	responseTime := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "ratelimit_service_response_time_seconds",
 		Help:    "Time from a request's message to its answer.",
-		Buckets: []float64{.00001, .000025, .00005, .0001, .00025, .0005, .001, .0025, .005, .01, .02, .05, .1},
+		Buckets: []float64{.00001, .000025, .00005, .0001, .00025, .0005, .001, .0025, .005, .01, .02, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 	}, []string{"grpc_method"})
 	s := &stats{
 		badRequests:  errors.WithLabelValues("bad_request"),
