@@ -23,6 +23,9 @@ type call struct {
 	shards   []*shard   // those of the commands, each once
 	step     *step      // nil unless the call is one step
 	timer    *time.Timer
+	// counts says that all commands count, so that each may be sent with those
+	// of other calls on the same counter.
+	counts bool
 	// left is how many shards have not finished; the last sends to done.
 	left atomic.Int32
 	// fault is an error of one of them.
@@ -140,7 +143,7 @@ func (c *call) finish(err error) {
 
 // fill copies the operations of request into c.
 func (s *Store) fill(c *call, request *limiter.Call) error {
-	c.used, c.shards = 0, c.shards[:0]
+	c.used, c.shards, c.counts = 0, c.shards[:0], true
 	c.fault.Store(nil)
 	counting := 0
 	for i := range request.Ops {
@@ -164,6 +167,7 @@ func (s *Store) fill(c *call, request *limiter.Call) error {
 		case op.Hits == 0:
 			d.kind = look
 		}
+		c.counts = c.counts && d.kind == count
 		end := counted.WindowEnd(op.Limit, request.Now)
 		ttl := end.Sub(request.Now)
 		if s.options.ExpirationJitter > 0 {
@@ -241,6 +245,11 @@ type command struct {
 	// a time to live; both are set of a count only.
 	hash    uint64
 	expires bool
+	// first is the command that carries the hits to Redis: the command itself, or
+	// an earlier one of the batch on the same counter. total is the hits that a
+	// first one carries, before those that it carries ahead of this one's.
+	first         *command
+	total, before int64
 	// after is the counter once the command was carried out.
 	after uint64
 
@@ -261,7 +270,7 @@ func (d *command) main() *goredis.IntCmd {
 	case giveBack:
 		return renew(&d.givingBack, "evalsha", giveBackHash, "1", &d.key, &d.hits)
 	default:
-		return renew(&d.counting, "incrby", &d.key, &d.hits)
+		return renew(&d.counting, "incrby", &d.key, &d.total)
 	}
 }
 

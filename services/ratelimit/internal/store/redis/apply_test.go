@@ -3,9 +3,11 @@ package redis
 import (
 	"context"
 	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm"
 	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm/fixedwindow"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limiter"
 )
@@ -197,12 +200,75 @@ func TestALoneCallAllocatesNothingButWhatTheDriverDoes(t *testing.T) {
 	server := servicetest.Redis(t)
 	s := openWith(t, Options{URL: server.Address})
 	call := &limiter.Call{Ops: oneHit(), Now: time.Now()}
-	// The driver's share is 5 for each batch.
-	servicetest.Allocations(t, 6, func() {
+	// The driver's share is 5 for each batch; pools are empty now and then.
+	servicetest.Allocations(t, 8, func() {
 		if err := s.Apply(context.Background(), call); err != nil {
 			t.Error(err)
 		}
 	})
+}
+
+func TestCallersOfOneCounterInABatchCostOneCommandAndAreToldApart(t *testing.T) {
+	server := servicetest.Redis(t)
+	s := openWith(t, Options{URL: server.Address, Timeout: 10 * time.Second})
+	const callers = 64
+	limit := algorithm.Limit{Requests: 1 << 30, Window: time.Hour}
+	now := time.Now()
+	hot := limiter.Op{Key: []byte("hot"), Algorithm: fixedwindow.Algorithm{}, Limit: limit, Hits: 3}
+	other := limiter.Op{Key: []byte("other"), Algorithm: fixedwindow.Algorithm{}, Limit: limit, Hits: 1}
+	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: []limiter.Op{hot, other}, Now: now}))
+
+	require.NoError(t, server.Process().Signal(syscall.SIGSTOP))
+	afters := make(chan [2]uint64, callers)
+	var wait sync.WaitGroup
+	for range callers {
+		// Ends with the answer; the test waits for it below.
+		wait.Go(func() {
+			call := &limiter.Call{Ops: []limiter.Op{hot, other}, Now: now}
+			if err := s.Apply(context.Background(), call); err != nil {
+				t.Error(err)
+			}
+			afters <- [2]uint64{call.Ops[0].Decision.After, call.Ops[1].Decision.After}
+		})
+	}
+	servicetest.Eventually(t, "all have come", func() bool { return s.one.flying() == callers })
+	require.NoError(t, server.Process().Signal(syscall.SIGCONT))
+	wait.Wait()
+	close(afters)
+	seen := map[uint64]bool{}
+	for after := range afters {
+		require.False(t, seen[after[0]], "no two stand at the same hit")
+		seen[after[0]] = true
+		require.Equal(t, uint64(0), after[0]%3)
+		require.LessOrEqual(t, after[0], uint64(3*(callers+1)))
+		require.Greater(t, after[0], uint64(3))
+		require.LessOrEqual(t, after[1], uint64(callers+1))
+	}
+	require.Len(t, seen, callers)
+	info, err := s.client.Info(t.Context(), "commandstats").Result()
+	require.NoError(t, err)
+	var commands int
+	_, err = fmt.Sscanf(info[strings.Index(info, "cmdstat_incrby:"):], "cmdstat_incrby:calls=%d", &commands)
+	require.NoError(t, err)
+	require.Less(t, commands, callers, "of %d that were asked for", 2*(callers+1))
+}
+
+func TestACallThatAlsoGivesBackKeepsItsOwnOrderBesideOthers(t *testing.T) {
+	server := servicetest.Redis(t)
+	s := openWith(t, Options{URL: server.Address, Timeout: 10 * time.Second})
+	limit := algorithm.Limit{Requests: 5, Window: time.Hour}
+	now := time.Now()
+	op := func(hits uint64, refund bool) limiter.Op {
+		return limiter.Op{Key: []byte("k"), Algorithm: fixedwindow.Algorithm{}, Limit: limit, Hits: hits, Refund: refund}
+	}
+	// A script that the server does not know yet is carried out after the rest.
+	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: []limiter.Op{op(1, true)}, Now: now}))
+	call := &limiter.Call{Ops: []limiter.Op{op(5, false), op(5, true), op(5, false)}, Now: now}
+	require.NoError(t, s.Apply(t.Context(), call))
+	for i, want := range []uint64{5, 0, 5} {
+		require.Equal(t, want, call.Ops[i].Decision.After)
+		require.False(t, call.Ops[i].Decision.Over)
+	}
 }
 
 // Calls that share a batch share what the driver allocates.

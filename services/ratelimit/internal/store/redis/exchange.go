@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,11 @@ type exchange struct {
 	pipe  goredis.Pipeliner
 	batch []*call
 	send  []goredis.Cmder
+	// outcome is what becomes of each call of the batch.
+	outcome []error
+	// firsts is the commands of the batch that others may join, by the hash of
+	// their keys.
+	firsts map[uint64]*command
 	// unset is the keys that turned out to have no time to live.
 	unset []unset
 }
@@ -71,6 +77,7 @@ func (x *exchange) take() bool {
 func (x *exchange) carryOut() {
 	h, calls := x.shard, 0
 	x.send = x.send[:0]
+	clear(x.firsts)
 	for i, c := range x.batch {
 		if c.gone.Load() {
 			c.finish(nil)
@@ -84,6 +91,9 @@ func (x *exchange) carryOut() {
 		}
 		for _, d := range c.commands[:c.used] {
 			if d.shard != h {
+				continue
+			}
+			if x.join(c, d) {
 				continue
 			}
 			x.send = append(x.send, d.main())
@@ -110,15 +120,46 @@ func (x *exchange) carryOut() {
 	if err != nil {
 		x.again()
 	}
-	x.unset = x.unset[:0]
+	x.unset, x.outcome = x.unset[:0], x.outcome[:0]
 	for _, c := range x.batch {
+		var err error
 		if c != nil {
-			c.finish(x.read(c))
+			err = x.read(c)
+		}
+		x.outcome = append(x.outcome, err)
+	}
+	// Only now, for one that has finished is used again, and others may have
+	// joined its commands.
+	for i, c := range x.batch {
+		if c != nil {
+			c.finish(x.outcome[i])
 		}
 	}
 	if len(x.unset) > 0 {
 		x.expire()
 	}
+}
+
+// join has an earlier command of the batch carry d's hits, and says whether
+// there is one: many callers of one counter cost Redis one command. Who of them
+// came first is anybody's guess, so that they may as well come in this order.
+// Commands of a call that does more than count keep their own order.
+func (x *exchange) join(c *call, d *command) bool {
+	d.first, d.total, d.before = d, d.hits, 0
+	if d.kind != count || !c.counts || len(x.batch) == 1 {
+		return false
+	}
+	first := x.firsts[d.hash]
+	switch {
+	case first == nil:
+		x.firsts[d.hash] = d
+		return false
+	case !bytes.Equal(first.key, d.key):
+		return false
+	}
+	d.first, d.before = first, first.total
+	first.total += d.hits
+	return true
 }
 
 // exec sends what is in pipe. Each command holds its own outcome afterwards, the
@@ -174,7 +215,8 @@ func (x *exchange) readOne(d *command) error {
 	case giveBack:
 		after, err = d.givingBack.Result()
 	default:
-		after, err = d.counting.Result()
+		after, err = d.first.counting.Result()
+		after -= d.first.total - d.before - d.hits
 	}
 	switch {
 	case err == nil:
@@ -190,12 +232,12 @@ func (x *exchange) readOne(d *command) error {
 		return err
 	}
 	switch {
-	case d.kind != count:
+	case d.kind != count || d.first != d:
 	case d.expires:
 		if d.expiring.Err() == nil && d.expiring.Val() == 1 {
 			x.shard.store.given.add(d.hash)
 		}
-	case after == d.hits:
+	case d.counting.Val() == d.total:
 		// The key is new to Redis, which must have lost what it was told.
 		x.unset = append(x.unset, unset{string(d.key), d.ttl})
 	}

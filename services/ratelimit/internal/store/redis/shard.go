@@ -59,7 +59,7 @@ func (h *shard) submit(c *call) {
 	if n := len(h.free); n > 0 {
 		x, h.free = h.free[n-1], h.free[:n-1]
 	} else {
-		x = &exchange{shard: h, pipe: h.client.Pipeline()}
+		x = &exchange{shard: h, pipe: h.client.Pipeline(), firsts: map[uint64]*command{}}
 	}
 	h.mu.Unlock()
 	h.store.work.Add(1)
