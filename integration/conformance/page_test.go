@@ -35,7 +35,7 @@ func browser(t *testing.T) context.Context {
 }
 
 // shows waits until the text of an element contains what is wanted.
-func shows(t *testing.T, tab context.Context, selector, want string) {
+func shows(tab context.Context, t *testing.T, selector, want string) {
 	t.Helper()
 	expression := `document.querySelector("` + selector + `").innerText.includes(` + "`" + want + "`" + `)`
 	require.NoError(t, chromedp.Run(tab, chromedp.Poll(expression, nil)), "%s shows %q", selector, want)
@@ -62,18 +62,18 @@ func TestTheLimitersPageShowsRulesRefusalsAndFaults(t *testing.T) {
 
 	tab := browser(t)
 	require.NoError(t, chromedp.Run(tab, chromedp.Navigate("http://"+limiter.Addr("admin")+"/page")))
-	shows(t, tab, "#state", "ready")
-	shows(t, tab, "#store", "memory")
-	shows(t, tab, "#refusals tbody tr", "mill: user=<b>greedy</b>\t2")
-	shows(t, tab, "#rules tbody", "route_grind.user")
-	shows(t, tab, "#rule-count", "3 of 3 that match, of 3 in 1 domains")
-	shows(t, tab, "#numbers tbody", "ratelimit_memory_counters")
+	shows(tab, t, "#state", "ready")
+	shows(tab, t, "#store", "memory")
+	shows(tab, t, "#refusals tbody tr", "mill: user=<b>greedy</b>\t2")
+	shows(tab, t, "#rules tbody", "route_grind.user")
+	shows(tab, t, "#rule-count", "3 of 3 that match, of 3 in 1 domains")
+	shows(tab, t, "#numbers tbody", "ratelimit_memory_counters")
 	require.NoError(t, chromedp.Run(tab, chromedp.SendKeys("#filter", "miller", chromedp.ByQuery)))
-	shows(t, tab, "#rule-count", "1 of 1 that match, of 3 in 1 domains")
-	shows(t, tab, "#rules tbody", "user_miller")
+	shows(tab, t, "#rule-count", "1 of 1 that match, of 3 in 1 domains")
+	shows(tab, t, "#rules tbody", "user_miller")
 
 	require.NoError(t, os.WriteFile(file, []byte("domain: mill\ndescriptors: none\n"), 0o644))
-	shows(t, tab, "#fault-list", file+":2:14: descriptors must be a list")
+	shows(tab, t, "#fault-list", file+":2:14: descriptors must be a list")
 	limiter.Kill()
-	shows(t, tab, "#state", "does not answer")
+	shows(tab, t, "#state", "does not answer")
 }

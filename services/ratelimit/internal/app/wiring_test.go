@@ -77,7 +77,7 @@ func TestMetricsAreServedUnderThePeersNamesWhereThatIsWanted(t *testing.T) {
 	require.NoError(t, err)
 	status, body := servicetest.Get(t, r.addrs["prometheus"], "/peer")
 	require.Equal(t, http.StatusOK, status)
-	require.True(t, strings.Contains(body, `ratelimit_service_rate_limit_total_hits{domain="shop",key1="user"} 1`+"\n"))
+	require.Contains(t, body, `ratelimit_service_rate_limit_total_hits{domain="shop",key1="user"} 1`)
 
 	o = options(t)
 	o.UsePrometheus, o.DisableStats = true, true
