@@ -2,6 +2,8 @@ module github.com/weirproxy/weir/services/ratelimit
 
 go 1.26.0
 
+// Several modules ask for this version, which the module proxy did not have when
+// they were added; an older one does.
 exclude (
 	google.golang.org/genproto/googleapis/api v0.0.0-20261104224025-d1e00e9f33ab
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20261104224025-d1e00e9f33ab
