@@ -255,7 +255,7 @@ func TestMetricsAreThoseOfTheGoldenFile(t *testing.T) {
 	for _, backend := range []string{"memory", "redis"} {
 		t.Run(backend, func(t *testing.T) {
 			o := options(t)
-			o.BackendType, o.RedisURL = backend, "127.0.0.1:1"
+			o.BackendType, o.RedisURL, o.LocalCacheSize = backend, "127.0.0.1:1", 1<<20
 			_, body := start(t, o).get(t, "admin", "/metrics")
 			servicetest.Golden(t, "testdata/metrics_"+backend+".txt", []byte(strings.Join(heads.FindAllString(body, -1), "")))
 		})
