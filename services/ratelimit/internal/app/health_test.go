@@ -89,6 +89,8 @@ func TestStartsWithoutRedisAndSaysSo(t *testing.T) {
 	code, body := r.get(t, "admin", "/ready")
 	require.Equal(t, http.StatusServiceUnavailable, code)
 	require.Contains(t, body, "ping redis at 127.0.0.1:1: ")
+	code, _ = r.get(t, "http", "/healthz")
+	require.Equal(t, http.StatusOK, code, "it lives all the same")
 }
 
 func TestAStopIsToldBeforeTheListenersClose(t *testing.T) {

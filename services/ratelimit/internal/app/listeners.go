@@ -70,7 +70,8 @@ func (b *build) listenPrometheus() error {
 	return nil
 }
 
-// listenHTTP serves /json and /healthcheck, and makes the service that gRPC
+// listenHTTP serves /json, /healthcheck for readiness and /healthz for whether
+// the process lives, and makes the service that gRPC
 // serves too.
 func (b *build) listenHTTP() error {
 	o := &b.options
@@ -90,6 +91,7 @@ func (b *build) listenHTTP() error {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/json", json)
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "OK") })
 	mux.HandleFunc("/healthcheck", func(w http.ResponseWriter, _ *http.Request) {
 		if state := b.health.state(); !state.Ready {
 			http.Error(w, state.Text, http.StatusInternalServerError)

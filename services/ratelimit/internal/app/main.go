@@ -1,11 +1,15 @@
 package app
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"strings"
+	"time"
 
 	"github.com/weirproxy/weir/internal/command"
+	"github.com/weirproxy/weir/internal/environ"
 	"github.com/weirproxy/weir/services/ratelimit/internal/store/redis"
 )
 
@@ -21,9 +25,34 @@ func Main(args []string, version string) int {
 		New: func(o Options, log *slog.Logger) (command.Service, error) {
 			redis.LogDriver(log)
 			tuneGC()
+			for _, warning := range otherwise(o, os.LookupEnv) {
+				log.Warn(warning)
+			}
 			return New(o, log)
 		},
 	}, args, version)
+}
+
+// longWait is a REDIS_TIMEOUT that hardly anybody means to wait for in a request.
+const longWait = time.Second
+
+// otherwise returns a warning for each variable that is set as for
+// envoyproxy/ratelimit and does not do here what it does there.
+func otherwise(o Options, lookup func(string) (string, bool)) []string {
+	var warnings []string
+	for _, v := range environ.Variables(o) {
+		reason, idle := strings.CutPrefix(v.Meaning, "without effect")
+		if value, set := lookup(v.Name); idle && set && value != v.Default {
+			warnings = append(warnings, fmt.Sprintf("%s=%s is without effect%s", v.Name, value, reason))
+		}
+	}
+	if o.RedisTimeout > longWait {
+		warnings = append(warnings, fmt.Sprintf("REDIS_TIMEOUT=%v bounds how long a request waits for Redis, not only dialling", o.RedisTimeout))
+	}
+	if hosts, set := lookup("MEMCACHE_HOST_PORT"); set {
+		warnings = append(warnings, fmt.Sprintf("MEMCACHE_HOST_PORT=%s is without effect: memcached is not supported", hosts))
+	}
+	return warnings
 }
 
 // tuneGC lets the heap grow to five times what is live before a collection,

@@ -32,12 +32,12 @@ type Options struct {
 
 // ListenerOptions say where the service listens and how it logs and stops.
 type ListenerOptions struct {
-	Host      string `envconfig:"HOST" default:"0.0.0.0" desc:"address of the HTTP listener: /json, /healthcheck"`
+	Host      string `envconfig:"HOST" default:"0.0.0.0" desc:"address of the HTTP listener: /json, /healthcheck (readiness), /healthz (whether it lives)"`
 	Port      int    `envconfig:"PORT" default:"8080" desc:"port of the HTTP listener; 0 takes a free one"`
 	GRPCHost  string `envconfig:"GRPC_HOST" default:"0.0.0.0" desc:"address of the gRPC listener: rate limit service, health, reflection"`
 	GRPCPort  int    `envconfig:"GRPC_PORT" default:"8081" desc:"port of the gRPC listener; 0 takes a free one"`
 	GRPCUDS   string `envconfig:"GRPC_UDS" desc:"path of a Unix socket to serve gRPC on in place of GRPC_HOST and GRPC_PORT"`
-	DebugHost string `envconfig:"DEBUG_HOST" default:"127.0.0.1" desc:"address of the admin listener: /ready, /metrics, /rlconfig, /debug/pprof"`
+	DebugHost string `envconfig:"DEBUG_HOST" default:"127.0.0.1" desc:"address of the admin listener: /ready, /healthz, /metrics, /rlconfig, /page, /debug/pprof"`
 	DebugPort int    `envconfig:"DEBUG_PORT" default:"6070" desc:"port of the admin listener; 0 takes a free one"`
 	LogLevel  string `envconfig:"LOG_LEVEL" default:"info" desc:"debug, info, warn or error; trace counts as debug, fatal and panic as error"`
 	LogFormat string `envconfig:"LOG_FORMAT" desc:"text or json; if unset, text on a terminal and JSON elsewhere; json names time and message @timestamp and @message"`
@@ -121,7 +121,7 @@ type StoreOptions struct {
 	RedisAuth         string        `envconfig:"REDIS_AUTH" desc:"password, or user:password, in place of what REDIS_URL has"`
 	RedisSentinelAuth string        `envconfig:"REDIS_SENTINEL_AUTH" desc:"the same for the sentinels"`
 	RedisTimeout      time.Duration `envconfig:"REDIS_TIMEOUT" default:"50ms" desc:"longest wait for Redis in one request, whatever the caller's deadline"`
-	RedisPoolSize     int           `envconfig:"REDIS_POOL_SIZE" default:"10" desc:"connections to each Redis at most, each with one batch of requests under way; more than two only while whole batches wait"`
+	RedisPoolSize     int           `envconfig:"REDIS_POOL_SIZE" default:"10" desc:"connections to each Redis that carry requests, at most, each with one batch of them under way; more than two only while whole batches wait"`
 	RedisPoolOnEmpty  string        `envconfig:"REDIS_POOL_ON_EMPTY_BEHAVIOR" default:"WAIT" desc:"WAIT, the only way there is"`
 	RedisTLS          bool          `envconfig:"REDIS_TLS" default:"false" desc:"speak TLS with Redis, as rediss:// does"`
 	RedisTLSCert      string        `envconfig:"REDIS_TLS_CLIENT_CERT" desc:"file of the certificate shown to Redis, PEM"`
@@ -237,6 +237,9 @@ func (o *Options) check() error {
 		case bounded.value > bounded.most:
 			fault("%s=%d: above %d", bounded.name, bounded.value, bounded.most)
 		}
+	}
+	if !o.ServerTLS && (o.ClientTLSCA != "" || o.ClientTLSSAN != "") {
+		fault("GRPC_CLIENT_TLS_CACERT=%s, GRPC_CLIENT_TLS_SAN=%s: clients can show a certificate only with GRPC_SERVER_USE_TLS=true", o.ClientTLSCA, o.ClientTLSSAN)
 	}
 	if o.DrainGrace < 0 {
 		fault("RATELIMIT_DRAIN_GRACE=%v: below 0", o.DrainGrace)

@@ -49,6 +49,7 @@ func TestNewRefuses(t *testing.T) {
 		{"a_control_plane_that_is_none", func(o *app.Options) { o.ConfigType, o.XDSNodeMetadata = "GRPC_XDS_SOTW", "x" }, "CONFIG_GRPC_XDS_…: node metadata \"x\": \"x\" is not key=value"},
 		{"two_that_statistics_are_sent_to", func(o *app.Options) { o.UseStatsd, o.UseDogStatsd = "true", true }, "USE_STATSD=true and USE_DOG_STATSD=true: statistics are sent to one server only, set one of them"},
 		{"TLS_without_a_certificate", func(o *app.Options) { o.ServerTLS = true }, "GRPC_SERVER_TLS_CERT must name a file for GRPC_SERVER_USE_TLS=true"},
+		{"client_certificates_without_TLS", func(o *app.Options) { o.ClientTLSCA = "ca.pem" }, "GRPC_CLIENT_TLS_CACERT=ca.pem, GRPC_CLIENT_TLS_SAN=: clients can show a certificate only with GRPC_SERVER_USE_TLS=true"},
 		{"an_exporter_that_is_none", func(o *app.Options) { o.TracingEnabled, o.TracingProtocol = true, "zipkin" }, "TRACING_EXPORTER_PROTOCOL=zipkin: not one of http, grpc"},
 		{"a_mapping_that_is_not_there", func(o *app.Options) { o.UsePrometheus, o.PrometheusMapper = true, "/none/such" }, "PROMETHEUS_MAPPER_YAML=/none/such: open /none/such: no such file or directory"},
 		{"a_URL_that_is_none", func(o *app.Options) { o.RedisURL = "redis" }, `REDIS_URL: redis address "redis" is neither a URL nor host:port`},

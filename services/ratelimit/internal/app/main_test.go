@@ -1,0 +1,35 @@
+package app
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/environ"
+	"github.com/weirproxy/weir/internal/environtest"
+)
+
+func TestSettingsThatDoSomethingElseThanAtThePeerAreWarnedOf(t *testing.T) {
+	environtest.Unset(t, Options{})
+	for _, c := range []struct {
+		name, value string
+		want        []string
+	}{
+		{"PORT", "8080", nil},
+		{"REDIS_PIPELINE_LIMIT", "0", nil},
+		{"REDIS_PIPELINE_LIMIT", "8", []string{"REDIS_PIPELINE_LIMIT=8 is without effect"}},
+		{"REDIS_PIPELINE_WINDOW", "75us", []string{"REDIS_PIPELINE_WINDOW=75us is without effect: a batch is what came in while the last was under way"}},
+		{"REDIS_TIMEOUT", time.Second.String(), nil},
+		{"REDIS_TIMEOUT", "5s", []string{"REDIS_TIMEOUT=5s bounds how long a request waits for Redis, not only dialling"}},
+		{"MEMCACHE_HOST_PORT", "cache:11211", []string{"MEMCACHE_HOST_PORT=cache:11211 is without effect: memcached is not supported"}},
+	} {
+		t.Run(c.name+"="+c.value, func(t *testing.T) {
+			t.Setenv(c.name, c.value)
+			var o Options
+			require.NoError(t, environ.Load(&o))
+			lookup := func(name string) (string, bool) { return c.value, name == c.name }
+			require.Equal(t, c.want, otherwise(o, lookup))
+		})
+	}
+}
