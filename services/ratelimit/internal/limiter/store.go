@@ -11,9 +11,9 @@ import (
 // storetest. All methods are safe for use by many goroutines.
 type Store interface {
 	// Apply carries out all operations of one request and fills in their
-	// decisions. An error means that no decision can be relied on; hits may
-	// have been counted nevertheless. Apply returns soon after ctx ends,
-	// whatever the store does. The call, its operations and their keys are the
+	// decisions. After an error, the operations whose Err is set have none, and
+	// their hits may have been counted nevertheless; the decisions of the others
+	// hold. Apply returns soon after ctx ends, whatever the store does. The call, its operations and their keys are the
 	// caller's again once Apply has returned.
 	Apply(ctx context.Context, call *Call) error
 	// Ping returns nil if the store answers, else why it does not.
@@ -48,8 +48,9 @@ type Op struct {
 	Hits uint64
 	// Refund gives the hits back instead of counting them.
 	Refund bool
-	// Decision is set by the store.
+	// Decision is set by the store, or Err to why there is none.
 	Decision algorithm.Decision
+	Err      error
 }
 
 // MaxHits is the most hits that one operation may count. It keeps sums far
