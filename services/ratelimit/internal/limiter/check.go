@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"bytes"
 	"context"
 	"math"
 	"slices"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
+	"github.com/weirproxy/weir/services/ratelimit/internal/localcache"
 )
 
 // scratch is the memory of one Check, pooled.
@@ -16,6 +18,8 @@ type scratch struct {
 	call    Call
 	ops     []int  // beside call.Ops: the descriptor of each
 	keys    []byte // the bytes of all counters' keys
+	// replaced is the names of the limits that are not applied.
+	replaced []string
 }
 
 // target is what a descriptor is held to.
@@ -33,7 +37,7 @@ type target struct {
 	// known says that the local cache made the decision, spared that the hits
 	// were not counted because another descriptor is over.
 	known, spared bool
-	replaced      bool // another descriptor's rule replaces rule
+	asked         localcache.Epoch // when the local cache was asked
 	decision      algorithm.Decision
 }
 
@@ -79,8 +83,7 @@ func (l *Limiter) Check(ctx context.Context, req *Request, answer *Answer) error
 
 // find fills s.targets with what the descriptors are held to.
 func (l *Limiter) find(s *scratch, domain *limits.Domain, req *Request) {
-	s.targets = s.targets[:0]
-	replaces := false
+	s.targets, s.replaced = s.targets[:0], s.replaced[:0]
 	for i := range req.Descriptors {
 		d := &req.Descriptors[i]
 		var t target
@@ -94,29 +97,25 @@ func (l *Limiter) find(s *scratch, domain *limits.Domain, req *Request) {
 				rule: r, limited: !r.Unlimited, counters: r.CountersOf(d.Entries), rate: r.Rate, limit: r.Limit,
 				by: r.Algorithm, near: r.Near,
 			}
-			replaces = replaces || len(r.Replaces) > 0
+			for _, name := range r.Replaces {
+				if !slices.Contains(s.replaced, name) { // there are as many as rules have
+					s.replaced = append(s.replaced, name)
+				}
+			}
 		}
 		s.targets = append(s.targets, t)
 	}
-	if replaces {
-		replace(s.targets)
+	if len(s.replaced) > 0 {
+		s.replace()
 	}
 }
 
-// replace takes out the limits whose names stand in Replaces of a rule that
-// the same request meets; one that is taken out itself still takes out others.
-// Unlimited rules cannot be taken out.
-func replace(targets []target) {
-	for i := range targets {
-		if t := &targets[i]; t.rule != nil && t.limited && t.rule.Name != "" {
-			t.replaced = slices.ContainsFunc(targets, func(other target) bool {
-				return other.rule != nil && slices.Contains(other.rule.Replaces, t.rule.Name)
-			})
-		}
-	}
-	for i := range targets {
-		if targets[i].replaced {
-			targets[i] = target{}
+// replace takes out the limits of s.replaced; one that is taken out itself has
+// taken out others all the same. Unlimited rules cannot be taken out.
+func (s *scratch) replace() {
+	for i := range s.targets {
+		if t := &s.targets[i]; t.rule != nil && t.limited && t.rule.Name != "" && slices.Contains(s.replaced, t.rule.Name) {
+			*t = target{}
 		}
 	}
 }
@@ -143,7 +142,8 @@ func (l *Limiter) prepare(s *scratch, req *Request) {
 		key := s.keys[start:t.keyEnd:t.keyEnd]
 		start = t.keyEnd
 		if l.options.LocalCache != nil && !d.Refund {
-			if until, known := l.options.LocalCache.Over(key, t.limit.Requests, s.call.Now); known {
+			until, known, at := l.options.LocalCache.Over(key, t.limit.Requests, s.call.Now)
+			if t.asked = at; known {
 				t.known, over = true, true
 				t.decision = algorithm.Decision{Over: true, After: math.MaxUint64, ResetIn: until.Sub(s.call.Now)}
 				continue
@@ -163,13 +163,15 @@ func (l *Limiter) prepare(s *scratch, req *Request) {
 }
 
 // apply has the store carry out s.call, and notes the decisions. Where the
-// store fails and every rule says what to answer then, that is the decision.
+// store has none and the rules say what to answer then, that is the decision.
 func (l *Limiter) apply(ctx context.Context, s *scratch) error {
 	if len(s.call.Ops) == 0 {
 		return nil
 	}
 	if err := l.options.Store.Apply(ctx, &s.call); err != nil {
-		return l.withoutStore(ctx, s, err)
+		if err := l.withoutStore(ctx, s, err); err != nil {
+			return err
+		}
 	}
 	anyOver := false
 	for i := range s.call.Ops {
@@ -177,34 +179,76 @@ func (l *Limiter) apply(ctx context.Context, s *scratch) error {
 	}
 	for i, of := range s.ops {
 		op, t := &s.call.Ops[i], &s.targets[of]
-		t.decision = op.Decision
-		t.spared = t.spared || s.call.StopWhenOver && anyOver && !op.Decision.Over && !op.Refund
-		if l.options.LocalCache == nil {
+		if op.Err != nil {
 			continue
 		}
-		switch {
-		case op.Refund:
-			l.options.LocalCache.Forget(op.Key)
-		case op.Decision.Over:
-			l.options.LocalCache.Remember(op.Key, op.Decision.After, s.call.Now.Add(op.Decision.ResetIn))
-		}
+		t.decision = op.Decision
+		t.spared = t.spared || s.call.StopWhenOver && anyOver && !op.Decision.Over && !op.Refund
+	}
+	if l.options.LocalCache != nil {
+		l.tellLocalCache(s)
 	}
 	return nil
 }
 
-// withoutStore decides by the rules' OnStoreError. It returns err where one of
-// them has none, or where nobody waits for an answer any more.
+// tellLocalCache has the local cache remember which counters are over, and then
+// forget those that hits were given back to.
+func (l *Limiter) tellLocalCache(s *scratch) {
+	for i, of := range s.ops {
+		if op := &s.call.Ops[i]; op.Err == nil && op.Decision.Over && s.reached(i) {
+			l.options.LocalCache.Remember(op.Key, op.Decision.After, s.call.Now.Add(op.Decision.ResetIn), s.targets[of].asked)
+		}
+	}
+	for i := range s.call.Ops {
+		if op := &s.call.Ops[i]; op.Refund {
+			l.options.LocalCache.Forget(op.Key)
+		}
+	}
+}
+
+// fewOps is the most operations of a request among which others on the same
+// counter are looked for.
+const fewOps = 64
+
+// reached says whether the counter of operation i stands where its decision
+// says. It may not in a call that stops: hits ahead of it on the same counter,
+// with which it is over, may not have been counted.
+func (s *scratch) reached(i int) bool {
+	if !s.call.StopWhenOver || len(s.call.Ops) == 1 {
+		return true
+	}
+	if len(s.call.Ops) > fewOps {
+		return false
+	}
+	for j := range s.call.Ops {
+		if j != i && bytes.Equal(s.call.Ops[i].Key, s.call.Ops[j].Key) {
+			return false
+		}
+	}
+	return true
+}
+
+// withoutStore decides by their rules' OnStoreError what the store did not. It
+// returns err where one of these has none, or where nobody waits for an answer
+// any more.
 func (l *Limiter) withoutStore(ctx context.Context, s *scratch, err error) error {
-	if ctx.Err() != nil {
+	undecided := func(op Op) bool { return op.Err != nil }
+	if ctx.Err() != nil || !slices.ContainsFunc(s.call.Ops, undecided) {
 		return err
 	}
-	for _, of := range s.ops {
+	for i, of := range s.ops {
+		if s.call.Ops[i].Err == nil {
+			continue
+		}
 		if r := s.targets[of].rule; r == nil || r.OnStoreError == limits.FailRequest {
 			return err
 		}
 	}
 	l.stats.decidedWithoutStore.Inc()
-	for _, of := range s.ops {
+	for i, of := range s.ops {
+		if s.call.Ops[i].Err == nil {
+			continue
+		}
 		t := &s.targets[of]
 		t.decision = algorithm.Decision{Over: t.rule.OnStoreError == limits.DenyHits, ResetIn: t.limit.Window}
 		t.counters = nil // nobody knows what became of the hits

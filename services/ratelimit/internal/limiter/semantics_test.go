@@ -275,6 +275,15 @@ func TestRulesSayWhatIsAnsweredWithoutTheStore(t *testing.T) {
 			require.ErrorIs(t, l.Check(ctx, req, &a), away, "nobody waits for an answer")
 		})
 	}
+	t.Run("only_of_what_the_store_did_not_decide", func(t *testing.T) {
+		l := with(t, func(o *limiter.Options) { o.Store = &half{newMemory(), away} })
+		a := limiter.Answer{}
+		req := &limiter.Request{Domain: "d", Descriptors: []limiter.Descriptor{of("none", "x", 1), of("open", "x", 1)}}
+		require.NoError(t, l.Check(t.Context(), req, &a))
+		require.True(t, a.Over)
+		require.Equal(t, []bool{true, false}, []bool{a.Statuses[0].Over, a.Statuses[1].Over})
+		require.Equal(t, uint64(1), counters(t, l, "none").Over.Load())
+	})
 	t.Run("an_override_does_not", func(t *testing.T) {
 		l := with(t, func(o *limiter.Options) { o.Store = broken{away} })
 		var a limiter.Answer
@@ -283,6 +292,47 @@ func TestRulesSayWhatIsAnsweredWithoutTheStore(t *testing.T) {
 		}}
 		require.ErrorIs(t, l.Check(t.Context(), req, &a), away)
 	})
+}
+
+// half is a store that decides the first operation of a call alone.
+type half struct {
+	limiter.Store
+	err error
+}
+
+func (s *half) Apply(ctx context.Context, call *limiter.Call) error {
+	first := limiter.Call{Ops: call.Ops[:1], Now: call.Now, Domain: call.Domain}
+	if err := s.Store.Apply(ctx, &first); err != nil {
+		return err
+	}
+	for i := range call.Ops[1:] {
+		call.Ops[i+1].Err = s.err
+	}
+	return s.err
+}
+
+func TestACounterThatIsOverWithHitsThatWereSparedIsNotRemembered(t *testing.T) {
+	l := with(t, func(o *limiter.Options) {
+		o.StopWhenOver, o.LocalCache = true, localcache.New(1<<20, prometheus.NewRegistry())
+	})
+	require.True(t, check(t, l, "d", of("ten", "x", 6), of("ten", "x", 6)).Over)
+	require.False(t, check(t, l, "d", of("ten", "x", 1)).Over, "six of twelve hits were counted")
+}
+
+// BenchmarkCheckManyReplaced is a request of 10,000 descriptors, half of which
+// replace the other half.
+func BenchmarkCheckManyReplaced(b *testing.B) {
+	l := with(b, nil)
+	req := &limiter.Request{Domain: "d"}
+	for range 5000 {
+		req.Descriptors = append(req.Descriptors, of("vip", "x", 0), of("ten", "x", 0))
+	}
+	var a limiter.Answer
+	for b.Loop() {
+		if err := l.Check(b.Context(), req, &a); err != nil {
+			b.Error(err)
+		}
+	}
 }
 
 func TestRefusalsAreTold(t *testing.T) {

@@ -13,8 +13,9 @@ type Store interface {
 	// Apply carries out all operations of one request and fills in their
 	// decisions. After an error, the operations whose Err is set have none, and
 	// their hits may have been counted nevertheless; the decisions of the others
-	// hold. Apply returns soon after ctx ends, whatever the store does. The call, its operations and their keys are the
-	// caller's again once Apply has returned.
+	// hold. Apply returns soon after ctx ends, whatever the store does. The call,
+	// its operations and their keys are the caller's again once Apply has
+	// returned.
 	Apply(ctx context.Context, call *Call) error
 	// Ping returns nil if the store answers, else why it does not.
 	Ping(ctx context.Context) error

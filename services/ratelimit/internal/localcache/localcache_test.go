@@ -19,7 +19,7 @@ var now = time.Unix(1000, 0)
 func TestWhatIsOverIsKnownUntilItsWindowEnds(t *testing.T) {
 	c := New(1<<20, prometheus.NewRegistry())
 	end := now.Add(time.Minute)
-	c.Remember([]byte("k"), 11, end)
+	c.Remember([]byte("k"), 11, end, 0)
 	for _, test := range []struct {
 		name  string
 		key   string
@@ -36,7 +36,7 @@ func TestWhatIsOverIsKnownUntilItsWindowEnds(t *testing.T) {
 		{"another_counter", "l", 10, now, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			until, known := c.Over([]byte(test.key), test.limit, test.at)
+			until, known, _ := c.Over([]byte(test.key), test.limit, test.at)
 			require.Equal(t, test.known, known)
 			if known {
 				require.True(t, until.Equal(end))
@@ -49,20 +49,32 @@ func TestWhatIsOverIsKnownUntilItsWindowEnds(t *testing.T) {
 
 func TestWhatIsForgottenIsNotKnown(t *testing.T) {
 	c := New(1<<20, prometheus.NewRegistry())
-	c.Remember([]byte("k"), 11, now.Add(time.Minute))
+	c.Remember([]byte("k"), 11, now.Add(time.Minute), 0)
 	c.Forget([]byte("k"))
 	c.Forget([]byte("never"))
-	_, known := c.Over([]byte("k"), 10, now)
+	_, known, _ := c.Over([]byte("k"), 10, now)
 	require.False(t, known)
 	require.Zero(t, c.Len())
+}
+
+func TestWhatWasAskedBeforeHitsWereGivenBackIsNotRemembered(t *testing.T) {
+	c := New(1<<20, prometheus.NewRegistry())
+	_, _, before := c.Over([]byte("k"), 10, now)
+	c.Forget([]byte("k"))
+	c.Remember([]byte("k"), 11, now.Add(time.Minute), before)
+	_, known, after := c.Over([]byte("k"), 10, now)
+	require.False(t, known)
+	c.Remember([]byte("k"), 11, now.Add(time.Minute), after)
+	_, known, _ = c.Over([]byte("k"), 10, now)
+	require.True(t, known)
 }
 
 func TestTheNewestIsKnownOfMoreThanThereIsRoomFor(t *testing.T) {
 	c := New(shards*10*(overhead+8), prometheus.NewRegistry())
 	for i := range 10_000 {
 		key := fmt.Appendf(nil, "key-%04d", i)
-		c.Remember(key, 11, now.Add(time.Minute))
-		_, known := c.Over(key, 10, now)
+		c.Remember(key, 11, now.Add(time.Minute), 0)
+		_, known, _ := c.Over(key, 10, now)
 		require.True(t, known)
 		require.LessOrEqual(t, c.Len(), shards*10)
 	}
@@ -71,20 +83,20 @@ func TestTheNewestIsKnownOfMoreThanThereIsRoomFor(t *testing.T) {
 
 func TestAKeyThatHasNoRoomIsNotRemembered(t *testing.T) {
 	c := New(shards*10, prometheus.NewRegistry())
-	c.Remember([]byte("k"), 11, now.Add(time.Minute))
+	c.Remember([]byte("k"), 11, now.Add(time.Minute), 0)
 	require.Zero(t, c.Len())
 }
 
 func TestALookAllocatesNothing(t *testing.T) {
 	c := New(1<<20, prometheus.NewRegistry())
 	key := []byte("k")
-	c.Remember(key, 11, now.Add(time.Minute))
+	c.Remember(key, 11, now.Add(time.Minute), 0)
 	servicetest.Allocations(t, 0, func() { c.Over(key, 10, now) })
 }
 
 func BenchmarkOver(b *testing.B) {
 	c := New(1<<20, prometheus.NewRegistry())
-	c.Remember([]byte("k"), 11, now.Add(time.Minute))
+	c.Remember([]byte("k"), 11, now.Add(time.Minute), 0)
 	b.ReportAllocs()
 	b.RunParallel(func(p *testing.PB) {
 		key := []byte("k")
