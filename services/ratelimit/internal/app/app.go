@@ -70,6 +70,9 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	defer func() {
 		if err != nil {
 			b.listeners.Close()
+			if b.tracer != nil {
+				_ = b.tracer.Stop(context.Background()) // it has no spans; the error is always nil
+			}
 			if b.store != nil {
 				_ = b.store.Close()
 			}

@@ -46,6 +46,9 @@ func otherwise(o Options, lookup func(string) (string, bool)) []string {
 			warnings = append(warnings, fmt.Sprintf("%s=%s is without effect%s", v.Name, value, reason))
 		}
 	}
+	if o.XDSBackoffFactor > 1 {
+		warnings = append(warnings, fmt.Sprintf("XDS_CLIENT_BACKOFF_RANDOM_FACTOR=%v counts as 1: it is the share of a wait that is random, waits double", o.XDSBackoffFactor))
+	}
 	if o.RedisTimeout > longWait {
 		warnings = append(warnings, fmt.Sprintf("REDIS_TIMEOUT=%v bounds how long a request waits for Redis, not only dialling", o.RedisTimeout))
 	}

@@ -22,6 +22,7 @@ func TestSettingsThatDoSomethingElseThanAtThePeerAreWarnedOf(t *testing.T) {
 		{"REDIS_PIPELINE_WINDOW", "75us", []string{"REDIS_PIPELINE_WINDOW=75us is without effect: a batch is what came in while the last was under way"}},
 		{"REDIS_TIMEOUT", time.Second.String(), nil},
 		{"REDIS_TIMEOUT", "5s", []string{"REDIS_TIMEOUT=5s bounds how long a request waits for Redis, not only dialling"}},
+		{"XDS_CLIENT_BACKOFF_RANDOM_FACTOR", "2", []string{"XDS_CLIENT_BACKOFF_RANDOM_FACTOR=2 counts as 1: it is the share of a wait that is random, waits double"}},
 		{"MEMCACHE_HOST_PORT", "cache:11211", []string{"MEMCACHE_HOST_PORT=cache:11211 is without effect: memcached is not supported"}},
 	} {
 		t.Run(c.name+"="+c.value, func(t *testing.T) {

@@ -42,8 +42,8 @@ type ListenerOptions struct {
 	LogLevel  string `envconfig:"LOG_LEVEL" default:"info" desc:"debug, info, warn or error; trace counts as debug, fatal and panic as error"`
 	LogFormat string `envconfig:"LOG_FORMAT" desc:"text or json; if unset, text on a terminal and JSON elsewhere; json names time and message @timestamp and @message"`
 
-	MaxConnectionAge      time.Duration `envconfig:"GRPC_MAX_CONNECTION_AGE" default:"24h" desc:"age at which a gRPC connection is asked to close, so that clients spread anew"`
-	MaxConnectionAgeGrace time.Duration `envconfig:"GRPC_MAX_CONNECTION_AGE_GRACE" default:"1h" desc:"time that calls on such a connection have to end"`
+	MaxConnectionAge      time.Duration `envconfig:"GRPC_MAX_CONNECTION_AGE" default:"24h" desc:"age at which a gRPC connection is asked to close, so that clients spread anew; 0 is never"`
+	MaxConnectionAgeGrace time.Duration `envconfig:"GRPC_MAX_CONNECTION_AGE_GRACE" default:"1h" desc:"time that calls on such a connection have to end; 0 is for ever"`
 	MaxConcurrentStreams  int           `envconfig:"RATELIMIT_GRPC_MAX_CONCURRENT_STREAMS" default:"1024" desc:"calls under way at once that one gRPC connection may have"`
 	KeepaliveMinTime      time.Duration `envconfig:"RATELIMIT_GRPC_KEEPALIVE_MIN_TIME" default:"10s" desc:"time between a gRPC client's pings below which it is sent away"`
 	Reflection            bool          `envconfig:"RATELIMIT_GRPC_REFLECTION" default:"true" desc:"whether gRPC clients may ask which services and messages there are"`
@@ -85,7 +85,7 @@ type RuleOptions struct {
 	XDSTLSSAN        string        `envconfig:"CONFIG_GRPC_XDS_SERVER_TLS_SAN" desc:"name that its certificate must have; if unset, its host's"`
 	XDSBackoff       time.Duration `envconfig:"XDS_CLIENT_BACKOFF_INITIAL_INTERVAL" default:"10s" desc:"time before a broken stream is tried again"`
 	XDSBackoffMax    time.Duration `envconfig:"XDS_CLIENT_BACKOFF_MAX_INTERVAL" default:"60s" desc:"longest such time; each is twice the last"`
-	XDSBackoffFactor float64       `envconfig:"XDS_CLIENT_BACKOFF_RANDOM_FACTOR" default:"0.5" desc:"share of such a time by which it is made longer or shorter at random"`
+	XDSBackoffFactor float64       `envconfig:"XDS_CLIENT_BACKOFF_RANDOM_FACTOR" default:"0.5" desc:"share of such a time by which it is made longer or shorter at random; 1 at most"`
 	XDSBackoffJitter bool          `envconfig:"XDS_CLIENT_BACKOFF_JITTER" default:"true" desc:"whether it is"`
 	XDSMaxMessage    int           `envconfig:"XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES" default:"0" desc:"largest response taken from it; 0 is 64 MiB"`
 }
@@ -209,11 +209,9 @@ func (o *Options) check() error {
 		{"RATELIMIT_JSON_TIMEOUT", o.JSONTimeout},
 		{"RATELIMIT_GRPC_KEEPALIVE_MIN_TIME", o.KeepaliveMinTime},
 		{"RATELIMIT_METRICS_IDLE_NAMES", o.IdleNames},
-		{"GRPC_MAX_CONNECTION_AGE", o.MaxConnectionAge},
 		{"CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL", o.XDSRetry},
 		{"XDS_CLIENT_BACKOFF_INITIAL_INTERVAL", o.XDSBackoff},
 		{"XDS_CLIENT_BACKOFF_MAX_INTERVAL", o.XDSBackoffMax},
-		{"GRPC_MAX_CONNECTION_AGE_GRACE", o.MaxConnectionAgeGrace},
 	} {
 		if positive.value <= 0 {
 			fault("%s=%v: not above 0", positive.name, positive.value)
@@ -241,14 +239,23 @@ func (o *Options) check() error {
 	if !o.ServerTLS && (o.ClientTLSCA != "" || o.ClientTLSSAN != "") {
 		fault("GRPC_CLIENT_TLS_CACERT=%s, GRPC_CLIENT_TLS_SAN=%s: clients can show a certificate only with GRPC_SERVER_USE_TLS=true", o.ClientTLSCA, o.ClientTLSSAN)
 	}
-	if o.DrainGrace < 0 {
-		fault("RATELIMIT_DRAIN_GRACE=%v: below 0", o.DrainGrace)
+	for _, notNegative := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"RATELIMIT_DRAIN_GRACE", o.DrainGrace},
+		{"GRPC_MAX_CONNECTION_AGE", o.MaxConnectionAge},
+		{"GRPC_MAX_CONNECTION_AGE_GRACE", o.MaxConnectionAgeGrace},
+	} {
+		if notNegative.value < 0 {
+			fault("%s=%v: below 0", notNegative.name, notNegative.value)
+		}
 	}
 	if !(o.NearLimitRatio >= 0 && o.NearLimitRatio <= 1) {
 		fault("NEAR_LIMIT_RATIO=%v: not from 0 to 1", o.NearLimitRatio)
 	}
-	if !(o.XDSBackoffFactor >= 0 && o.XDSBackoffFactor <= 1) {
-		fault("XDS_CLIENT_BACKOFF_RANDOM_FACTOR=%v: not from 0 to 1", o.XDSBackoffFactor)
+	if !(o.XDSBackoffFactor >= 0) {
+		fault("XDS_CLIENT_BACKOFF_RANDOM_FACTOR=%v: below 0", o.XDSBackoffFactor)
 	}
 	if !slices.Contains([]string{configFile, configXDS}, o.ConfigType) {
 		fault("CONFIG_TYPE=%s: not one of %s, %s", o.ConfigType, configFile, configXDS)

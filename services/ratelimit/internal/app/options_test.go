@@ -51,6 +51,9 @@ func TestNewRefuses(t *testing.T) {
 		{"TLS_without_a_certificate", func(o *app.Options) { o.ServerTLS = true }, "GRPC_SERVER_TLS_CERT must name a file for GRPC_SERVER_USE_TLS=true"},
 		{"client_certificates_without_TLS", func(o *app.Options) { o.ClientTLSCA = "ca.pem" }, "GRPC_CLIENT_TLS_CACERT=ca.pem, GRPC_CLIENT_TLS_SAN=: clients can show a certificate only with GRPC_SERVER_USE_TLS=true"},
 		{"an_exporter_that_is_none", func(o *app.Options) { o.TracingEnabled, o.TracingProtocol = true, "zipkin" }, "TRACING_EXPORTER_PROTOCOL=zipkin: not one of http, grpc"},
+		{"what_comes_after_tracing_began", func(o *app.Options) {
+			o.TracingEnabled, o.UsePrometheus, o.PrometheusMapper = true, true, "/none/such"
+		}, "PROMETHEUS_MAPPER_YAML=/none/such: open /none/such: no such file or directory"},
 		{"a_mapping_that_is_not_there", func(o *app.Options) { o.UsePrometheus, o.PrometheusMapper = true, "/none/such" }, "PROMETHEUS_MAPPER_YAML=/none/such: open /none/such: no such file or directory"},
 		{"a_URL_that_is_none", func(o *app.Options) { o.RedisURL = "redis" }, `REDIS_URL: redis address "redis" is neither a URL nor host:port`},
 	} {

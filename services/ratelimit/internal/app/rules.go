@@ -59,7 +59,7 @@ func (b *build) openControlPlane(parser *limits.Parser) error {
 		Metrics:      b.metrics,
 	}
 	if o.XDSBackoffJitter {
-		options.Backoff.Spread = o.XDSBackoffFactor
+		options.Backoff.Spread = min(1, o.XDSBackoffFactor)
 	}
 	if o.XDSTLS {
 		options.TLS = &xds.TLS{CertFile: o.XDSTLSCert, KeyFile: o.XDSTLSKey, CAFile: o.XDSTLSCA, SAN: o.XDSTLSSAN}
