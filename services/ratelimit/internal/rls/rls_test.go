@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	commonpb "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
@@ -214,6 +215,50 @@ func TestACallBeforeTheFirstRulesIsUnavailable(t *testing.T) {
 	require.Equal(t, "no rules are loaded", err.Error())
 	require.Equal(t, 1.0, testutil.ToFloat64(service.stats.noRules))
 	require.Zero(t, testutil.ToFloat64(service.stats.storeErrors))
+}
+
+func TestResponseTimesAreThoseOfAllCallsWhateverTheirAnswer(t *testing.T) {
+	ended, cancel := context.WithTimeout(t.Context(), 0)
+	defer cancel()
+	for _, c := range []struct {
+		name string
+		ctx  context.Context
+		err  error
+		req  *pb.RateLimitRequest
+		want float64 // milliseconds
+	}{
+		{"an_answer", t.Context(), nil, usual(), 3},
+		{"a_store_that_does_not_answer", t.Context(), errors.New("no answer"), usual(), 3},
+		{"a_caller_who_did_not_wait", ended, errors.New("no answer"), usual(), 3},
+		{"no_rules", t.Context(), limiter.ErrNoRules, usual(), 3},
+		{"a_malformed_request", t.Context(), nil, &pb.RateLimitRequest{}, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				reg := prometheus.NewRegistry()
+				service := New(Options{Limiter: slow{c.err}, Metrics: reg})
+				_, _ = ask(c.ctx, t, service, c.req)
+				families, err := reg.Gather()
+				require.NoError(t, err)
+				for _, f := range families {
+					if f.GetName() == "ratelimit_service_response_time_seconds" {
+						require.Equal(t, uint64(1), f.GetMetric()[0].GetHistogram().GetSampleCount())
+						require.InDelta(t, c.want, 1000*f.GetMetric()[0].GetHistogram().GetSampleSum(), 1e-9)
+						return
+					}
+				}
+				t.Error("no response times")
+			})
+		})
+	}
+}
+
+// slow is a Limiter that takes three milliseconds to answer err.
+type slow struct{ err error }
+
+func (s slow) Check(context.Context, *limiter.Request, *limiter.Answer) error {
+	time.Sleep(3 * time.Millisecond)
+	return s.err
 }
 
 // blocking is a Limiter that says when it is asked, and waits to be let go.

@@ -35,9 +35,7 @@ func (s *Service) ShouldRateLimit(ctx context.Context, v Version, message string
 		ctx, end = s.options.Tracer.Begin(ctx, v)
 	}
 	answer, err := s.answer(ctx, c, v, message, dst)
-	if err == nil {
-		s.stats.responseTime.Observe(time.Since(begin).Seconds())
-	}
+	s.stats.responseTime.Observe(time.Since(begin).Seconds())
 	if end != nil {
 		end(c.request.Domain, err == nil && c.answer.Over, err)
 	}

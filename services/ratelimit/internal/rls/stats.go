@@ -30,7 +30,7 @@ func newStats(reg prometheus.Registerer) *stats {
 	}, []string{"grpc_method", "api"})
 	responseTime := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "ratelimit_service_response_time_seconds",
-		Help:    "Time from a request's message to its answer.",
+		Help:    "Time from a request's message to its answer, which may be an error.",
 		Buckets: []float64{.00001, .000025, .00005, .0001, .00025, .0005, .001, .0025, .005, .01, .02, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 	}, []string{"grpc_method"})
 	s := &stats{
