@@ -49,6 +49,7 @@ type build struct {
 	shown    string          // what may be said of where the store is
 	tracer   *tracing.Tracer // nil if nothing is traced
 	refusals refusals.Top
+	stats    *limits.Stats
 	limiter  *limiter.Limiter
 	rules    ruleSource
 	health   *serviceHealth
@@ -145,6 +146,8 @@ func (b *build) openTracing() (err error) {
 
 func (b *build) makeLimiter() error {
 	o := &b.options
+	b.stats = limits.NewStats(b.metrics)
+	b.stats.MaxNames, b.stats.IdleNames = o.MaxNames, o.IdleNames
 	options := limiter.Options{
 		Store:          tracing.Store(b.store, b.tracer, "Redis Pipeline Execution"), // the peer's name of the span
 		Algorithm:      builtin.Algorithms()[0],
@@ -154,6 +157,7 @@ func (b *build) makeLimiter() error {
 		ShadowMode:     o.ShadowMode,
 		QuotaMode:      o.QuotaMode,
 		Refused:        b.refusals.Add,
+		DomainNotFound: b.stats.DomainNotFound,
 		Metrics:        b.metrics,
 	}
 	if o.LocalCacheSize > 0 {
@@ -165,9 +169,7 @@ func (b *build) makeLimiter() error {
 
 func (b *build) openRules() error {
 	o := &b.options
-	stats := limits.NewStats(b.metrics)
-	stats.MaxNames, stats.IdleNames = o.MaxNames, o.IdleNames
-	parser := &limits.Parser{Algorithms: builtin.Algorithms(), NearLimitRatio: o.NearLimitRatio, Stats: stats}
+	parser := &limits.Parser{Algorithms: builtin.Algorithms(), NearLimitRatio: o.NearLimitRatio, Stats: b.stats}
 	if o.ConfigType == configXDS {
 		return b.openControlPlane(parser)
 	}

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	commonpb "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
@@ -82,6 +83,21 @@ func TestMetricsAreServedUnderThePeersNamesWhereThatIsWanted(t *testing.T) {
 	o = options(t)
 	o.UsePrometheus, o.DisableStats = true, true
 	require.NotContains(t, start(t, o).addrs, "prometheus")
+}
+
+func TestDomainsWithoutRulesAreCountedByNameUpToTheBound(t *testing.T) {
+	o := options(t)
+	o.MaxNames = 1
+	r := start(t, o)
+	for _, domain := range []string{"a", "b", "a"} {
+		_, err := pb.NewRateLimitServiceClient(r.conn).ShouldRateLimit(t.Context(), &pb.RateLimitRequest{
+			Domain: domain, Descriptors: []*commonpb.RateLimitDescriptor{{}, {}},
+		})
+		require.NoError(t, err)
+	}
+	_, body := r.get(t, "admin", "/metrics")
+	require.Contains(t, body, `ratelimit_service_rate_limit_domain_not_found{domain="a"} 4`)
+	require.Contains(t, body, `ratelimit_service_rate_limit_domain_not_found{domain="(other)"} 2`)
 }
 
 func TestServesOnAUnixSocket(t *testing.T) {

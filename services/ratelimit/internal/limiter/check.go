@@ -63,7 +63,9 @@ func (l *Limiter) Check(ctx context.Context, req *Request, answer *Answer) error
 	}
 	domain := rules.Domain(req.Domain)
 	if domain == nil {
-		l.stats.domainNotFound.Inc()
+		if l.options.DomainNotFound != nil {
+			l.options.DomainNotFound(req.Domain, uint64(len(req.Descriptors)))
+		}
 		return nil
 	}
 	s := l.scratch.Get().(*scratch)

@@ -41,7 +41,10 @@ type Options struct {
 	// Refused, if set, is told of each descriptor that is refused, and must not
 	// keep entries.
 	Refused func(domain string, entries []limits.Entry, hits uint64)
-	Metrics prometheus.Registerer
+	// DomainNotFound, if set, is told of each request for a domain that has no
+	// rules, and must not keep domain.
+	DomainNotFound func(domain string, descriptors uint64)
+	Metrics        prometheus.Registerer
 }
 
 // ErrNoRules is the answer before rules were set for the first time. To grant

@@ -116,6 +116,19 @@ func TestCheckCountsRefusedHitsUntilTheWindowEnds(t *testing.T) {
 	})
 }
 
+func TestCheckTellsOfADomainWithoutRules(t *testing.T) {
+	var told []string
+	l := limiter.New(limiter.Options{
+		Store: newMemory(), Algorithm: fixedwindow.Algorithm{}, Metrics: prometheus.NewRegistry(),
+		DomainNotFound: func(domain string, descriptors uint64) { told = append(told, fmt.Sprint(domain, descriptors)) },
+	})
+	l.SetRules(parse(t, rules))
+	check(t, l, "d", of("user", "alice", 1), of("unknown", "x", 1))
+	require.Empty(t, told)
+	check(t, l, "elsewhere", of("user", "alice", 5), of("user", "bob", 0))
+	require.Equal(t, []string{"elsewhere2"}, told)
+}
+
 func TestCheckCountsADescriptorThoughAnotherIsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := open(t, newMemory())

@@ -6,7 +6,7 @@ import (
 
 // stats counts what belongs to no rule.
 type stats struct {
-	domainNotFound, shadowMode, decidedWithoutStore prometheus.Counter
+	shadowMode, decidedWithoutStore prometheus.Counter
 }
 
 func newStats(reg prometheus.Registerer) *stats {
@@ -16,8 +16,6 @@ func newStats(reg prometheus.Registerer) *stats {
 		return c
 	}
 	return &stats{
-		domainNotFound: counter("ratelimit_service_rate_limit_domain_not_found",
-			"Requests for a domain that has no rules."),
 		shadowMode: counter("ratelimit_service_global_shadow_mode",
 			"Requests over their limit that SHADOW_MODE let pass."),
 		decidedWithoutStore: counter("ratelimit_service_decided_without_store",

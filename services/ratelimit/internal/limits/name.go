@@ -19,7 +19,7 @@ type name struct {
 
 // The rule labels of what belongs to no rule's name: what requests' own limits
 // decided, and what is left when there are too many names. No rule is called
-// so.
+// so. The latter is also the domain label of what is left of domains.
 const (
 	overrides = "(override)"
 	others    = "(other)"

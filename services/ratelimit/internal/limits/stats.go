@@ -2,9 +2,11 @@ package limits
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -25,9 +27,10 @@ type Counters struct {
 // reload, and shows them as metrics. It is safe for use by many goroutines.
 type Stats struct {
 	// MaxNames is how many names of requests' own values have counters at most;
-	// what is beyond counts under "(other)" of its domain. IdleNames is for how
-	// long such a name must not have been used to be forgotten. Both must be
-	// above 0, and not change any more once there are requests.
+	// what is beyond counts under "(other)" of its domain, and of the domains
+	// without rules as domain "(other)". IdleNames is for how long such a name
+	// must not have been used to be forgotten. Both must be above 0, and not
+	// change any more once there are requests.
 	MaxNames  int
 	IdleNames time.Duration
 
@@ -40,6 +43,9 @@ type Stats struct {
 
 	families []family
 	limit    *prometheus.Desc
+	notFound *prometheus.Desc
+	// otherDomains is for when there are too many domains without rules.
+	otherDomains *Counters
 }
 
 // The usual bounds of names that requests make.
@@ -50,6 +56,10 @@ const (
 
 // ruleName is the labels of a rule's metrics.
 type ruleName struct{ domain, rule string }
+
+// notFound is the rule of the series, one for each domain without rules, whose
+// TotalHits are the descriptors that asked for it. No rule is called so.
+const notFound = ""
 
 // series is the counters of one name.
 type series struct {
@@ -91,6 +101,9 @@ func NewStats(reg prometheus.Registerer) *Stats {
 	add("total_negative_hits", "Hits that were given back.", func(c *Counters) *atomic.Uint64 { return &c.Refunded })
 	s.limit = prometheus.NewDesc("ratelimit_service_rate_limit_requests_per_unit",
 		"Requests that the rule grants per unit of time.", []string{"domain", "rule", "unit"}, nil)
+	s.notFound = prometheus.NewDesc("ratelimit_service_rate_limit_domain_not_found",
+		"Descriptors of requests for a domain that has no rules.", []string{"domain"}, nil)
+	s.otherDomains = s.Rule(others, notFound)
 	reg.MustRegister(s)
 	return s
 }
@@ -110,6 +123,17 @@ func (s *Stats) Rule(domain, rule string) *Counters {
 		s.names.Add(-1)
 	}
 	return &found.Counters
+}
+
+// DomainNotFound counts n descriptors of a request for a domain that has no
+// rules. Of a domain that is known from before it does not allocate, and it
+// keeps no part of the request.
+func (s *Stats) DomainNotFound(domain string, n uint64) {
+	counters := s.otherDomains
+	if len(domain) <= maxName && utf8.ValidString(domain) {
+		counters = s.request(domain, []byte(notFound), counters)
+	}
+	counters.TotalHits.Add(n)
 }
 
 // request returns the Counters of a name that a request makes, or others where
@@ -142,7 +166,7 @@ func (s *Stats) request(domain string, rule []byte, others *Counters) *Counters 
 		return others
 	}
 	found = &series{seen: now}
-	s.series[name] = found
+	s.series[ruleName{strings.Clone(domain), name.rule}] = found // domain may be a part of a long message
 	s.names.Add(1)
 	return &found.Counters
 }
@@ -181,6 +205,7 @@ func (s *Stats) Retain(set *Set) {
 			}
 		}
 	}
+	held[s.otherDomains] = true
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.rules = set
@@ -197,6 +222,7 @@ func (s *Stats) Describe(ch chan<- *prometheus.Desc) {
 		ch <- f.desc
 	}
 	ch <- s.limit
+	ch <- s.notFound
 }
 
 // Collect is part of prometheus.Collector. It holds no lock while it waits for
@@ -218,6 +244,11 @@ func (s *Stats) Collect(ch chan<- prometheus.Metric) {
 	s.mu.RUnlock()
 	domain, rule := "domain", "rule"
 	for _, n := range all {
+		if n.rule == notFound {
+			labels := []*dto.LabelPair{{Name: &domain, Value: &n.domain}}
+			ch <- &sample{s.notFound, labels, float64(n.counters.TotalHits.Load())}
+			continue
+		}
 		labels := []*dto.LabelPair{{Name: &domain, Value: &n.domain}, {Name: &rule, Value: &n.rule}}
 		for _, f := range s.families {
 			ch <- &sample{f.desc, labels, float64(f.value(n.counters).Load())}

@@ -212,6 +212,72 @@ func TestCountersOfAKnownNameDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// unknown lists the domains without rules that metrics show.
+func unknown(t *testing.T, s *Stats) map[string]float64 {
+	t.Helper()
+	reg := prometheus.NewPedanticRegistry()
+	reg.MustRegister(s)
+	families, err := reg.Gather()
+	require.NoError(t, err)
+	descriptors := map[string]float64{}
+	for _, f := range families {
+		if f.GetName() != "ratelimit_service_rate_limit_domain_not_found" {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			require.Len(t, m.GetLabel(), 1)
+			descriptors[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+		}
+	}
+	return descriptors
+}
+
+func TestDomainsWithoutRulesAreCountedByName(t *testing.T) {
+	p := newParser()
+	require.Equal(t, map[string]float64{"(other)": 0}, unknown(t, p.Stats))
+	p.Stats.DomainNotFound("a", 1)
+	p.Stats.DomainNotFound("a", 4)
+	p.Stats.DomainNotFound("b\n", 2)
+	p.Stats.DomainNotFound("(other)", 8)
+	p.Stats.DomainNotFound("\xff", 16)
+	p.Stats.DomainNotFound(strings.Repeat("x", maxName+1), 32)
+	want := map[string]float64{"a": 5, "b\n": 2, "(other)": 56}
+	require.Equal(t, want, unknown(t, p.Stats))
+	load(t, p, "domain: d\n")
+	require.Equal(t, want, unknown(t, p.Stats), "a change of rules takes nothing away")
+	require.Equal(t, map[string]float64{"(override)": 0}, shown(t, p.Stats), "they are no rules")
+}
+
+func TestDomainsWithoutRulesShareTheBoundOfNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newParser()
+		p.Stats.MaxNames, p.Stats.IdleNames = 2, time.Hour
+		d := load(t, p, "domain: d\ndescriptors:\n- {key: a, detailed_metric: true, rate_limit: {unlimited: true}}\n")
+		p.Stats.DomainNotFound("x", 1)
+		d.Rules[0].CountersOf([]Entry{{"a", "1"}}).TotalHits.Add(1)
+		p.Stats.DomainNotFound("y", 1)
+		d.Rules[0].CountersOf([]Entry{{"a", "2"}}).TotalHits.Add(1)
+		require.Equal(t, map[string]float64{"x": 1, "(other)": 1}, unknown(t, p.Stats))
+		require.Equal(t, map[string]float64{"(override)": 0, "(other)": 1, "a": 0, "a_1": 1}, shown(t, p.Stats))
+
+		time.Sleep(2 * time.Hour)
+		p.Stats.DomainNotFound("z", 1)
+		require.Equal(t, map[string]float64{"z": 1, "(other)": 1}, unknown(t, p.Stats))
+	})
+}
+
+func TestAKnownDomainWithoutRulesDoesNotAllocate(t *testing.T) {
+	p := newParser()
+	p.Stats.MaxNames = 1
+	p.Stats.DomainNotFound("known", 1)
+	for name, domain := range map[string]string{"known": "known", "beyond_the_bound": "other", "too_long": strings.Repeat("x", 2000)} {
+		t.Run(name, func(t *testing.T) {
+			p.Stats.DomainNotFound(domain, 1)
+			servicetest.Allocations(t, 0, func() { p.Stats.DomainNotFound(domain, 1) })
+		})
+	}
+}
+
 func TestTooManyNamesDoNotAllocate(t *testing.T) {
 	p := newParser()
 	p.Stats.MaxNames = 1

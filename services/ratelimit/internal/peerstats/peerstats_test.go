@@ -65,6 +65,9 @@ func TestFamiliesAreCalledAsByThePeer(t *testing.T) {
 	} {
 		counter(reg, "ratelimit_service_rate_limit_"+suffix, "domain", "rule").WithLabelValues("d", "k").Inc()
 	}
+	unknown := counter(reg, "ratelimit_service_rate_limit_domain_not_found", "domain")
+	unknown.WithLabelValues("e").Add(6)
+	unknown.WithLabelValues("(other)").Add(7)
 	requests := counter(reg, "ratelimit_service_total_requests", "api", "grpc_method")
 	requests.WithLabelValues("v2", "ShouldRateLimit").Add(1)
 	requests.WithLabelValues("v3", "ShouldRateLimit").Add(2)
@@ -72,8 +75,8 @@ func TestFamiliesAreCalledAsByThePeer(t *testing.T) {
 	connections.WithLabelValues("redis_pool").Add(4)
 	connections.WithLabelValues("redis_per_second_pool").Add(5)
 	for _, name := range []string{
-		"ratelimit_service_rate_limit_domain_not_found", "ratelimit_service_config_load_success",
-		"ratelimit_service_config_load_error", "ratelimit_service_global_shadow_mode", "ratelimit_localcache_evicted_total",
+		"ratelimit_service_config_load_success", "ratelimit_service_config_load_error",
+		"ratelimit_service_global_shadow_mode", "ratelimit_localcache_evicted_total",
 	} {
 		counter(reg, name).WithLabelValues().Inc()
 	}
@@ -91,7 +94,8 @@ func TestFamiliesAreCalledAsByThePeer(t *testing.T) {
 		"ratelimit.service.rate_limit.d.k.over_limit_with_local_cache": 1,
 		"ratelimit.service.rate_limit.d.k.shadow_mode":                 1,
 		"ratelimit.service.rate_limit.d.k.total_negative_hits":         1,
-		"ratelimit.service.rate_limit.domain_not_found":                1,
+		"ratelimit.service.rate_limit.e.domain_not_found":              6,
+		"ratelimit.service.rate_limit.(other).domain_not_found":        7,
 		"ratelimit_server.ShouldRateLimit.total_requests":              3,
 		"ratelimit.redis_pool.cx_total":                                4,
 		"ratelimit.redis_per_second_pool.cx_total":                     5,

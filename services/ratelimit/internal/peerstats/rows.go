@@ -139,13 +139,7 @@ func spelled(rule string) string {
 	}
 }
 
-// domainNotFound needs no domain: a caller may send any.
-func domainNotFound(l labels) string {
-	if domain := l.get("domain", ""); domain != "" {
-		return ruleScope + domain + ".domain_not_found"
-	}
-	return ruleScope + "domain_not_found"
-}
+func domainNotFound(l labels) string { return ruleScope + l.get("domain", "") + ".domain_not_found" }
 
 func ofMethod(suffix string) func(labels) string {
 	return func(l labels) string {

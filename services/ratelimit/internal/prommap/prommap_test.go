@@ -76,8 +76,7 @@ func TestTheServiceHasTheNamesOfThePeer(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	for _, name := range []string{
 		"ratelimit_service_total_requests", "ratelimit_service_config_load_success", "ratelimit_service_config_load_error",
-		"ratelimit_service_global_shadow_mode", "ratelimit_service_rate_limit_domain_not_found", "ratelimit_localcache_hits_total",
-		"ratelimit_of_our_own",
+		"ratelimit_service_global_shadow_mode", "ratelimit_localcache_hits_total", "ratelimit_of_our_own",
 	} {
 		counter(reg, name).WithLabelValues().Inc()
 	}
@@ -85,6 +84,7 @@ func TestTheServiceHasTheNamesOfThePeer(t *testing.T) {
 	errors.WithLabelValues("store_error").Inc()
 	errors.WithLabelValues("bad_request").Inc()
 	errors.WithLabelValues("no_rules").Inc()
+	counter(reg, "ratelimit_service_rate_limit_domain_not_found", "domain").WithLabelValues("e-1").Inc()
 	counter(reg, "ratelimit_service_rate_limit_over_limit_with_local_cache", "domain", "rule").WithLabelValues("d", "k_/x.k2").Inc()
 	require.Equal(t, []string{
 		"ratelimit_localcache_hitCount 1",
@@ -94,7 +94,7 @@ func TestTheServiceHasTheNamesOfThePeer(t *testing.T) {
 		"ratelimit_service_config_load_success 1",
 		"ratelimit_service_global_shadow_mode 1",
 		"ratelimit_service_rate_limit_d_k__x_k2_over_limit_with_local_cache 1",
-		"ratelimit_service_rate_limit_domain_not_found 1",
+		"ratelimit_service_rate_limit_e_1_domain_not_found 1",
 		`ratelimit_service_should_rate_limit_error{err_type="redis_error"} 1`,
 		`ratelimit_service_should_rate_limit_error{err_type="service_error"} 2`,
 		`ratelimit_service_total_requests{grpc_method="ShouldRateLimit"} 1`,
