@@ -20,7 +20,7 @@ func TestImports(t *testing.T) {
 			"weir/internal/admin", "weir/internal/command", "weir/internal/daemon", "weir/internal/environ",
 		},
 		"internal/check": {
-			"internal/builtin", "internal/limiter", "internal/limits", "internal/limitsource",
+			"internal/builtin", "internal/limiter", "internal/limits", "internal/limitsource", "internal/peerstats",
 			"weir/internal/daemon", // for the version
 		},
 		"internal/algorithm":               {},

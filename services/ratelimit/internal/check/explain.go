@@ -10,6 +10,7 @@ import (
 
 	"github.com/weirproxy/weir/services/ratelimit/internal/limiter"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
+	"github.com/weirproxy/weir/services/ratelimit/internal/peerstats"
 )
 
 // explain says what the descriptors of one request meet.
@@ -144,7 +145,7 @@ func (t *tool) explainRule(m met, entries []limits.Entry) {
 	}
 	name := t.stats.NameOf(r.CountersOf(entries))
 	fmt.Fprintf(t.stdout, "  metrics  domain=%q, rule=%q\n", r.Domain, name)
-	fmt.Fprintf(t.stdout, "  statsd   ratelimit.service.rate_limit.%s.%s\n", limits.FlatName(r.Domain), limits.FlatName(name))
+	fmt.Fprintf(t.stdout, "  statsd   %s\n", peerstats.RuleName(r.Domain, name))
 }
 
 // readable quotes a text that has control characters or none of UTF-8.

@@ -1,9 +1,7 @@
 package limits
 
 import (
-	"regexp"
 	"strconv"
-	"strings"
 	"unicode"
 	"unicode/utf8"
 )
@@ -69,48 +67,4 @@ func readableBytes(text []byte) bool {
 		text = text[size:]
 	}
 	return true
-}
-
-// address finds what looks like an IPv4 address.
-var address = regexp.MustCompile(`[0-9]{1,3}(\.[0-9]{1,3}){3}`)
-
-// FlatName spells a rule label of the metrics as a part of a statsd name, as
-// envoyproxy/ratelimit does: without quotes, a colon and a pipe become an
-// underscore, and so do the dots of an IPv4 address. Control characters, which
-// could begin another line, become one too.
-func FlatName(rule string) string {
-	flat := strings.Map(func(r rune) rune {
-		if r == ':' || r == '|' || unicode.IsControl(r) {
-			return '_'
-		}
-		return r
-	}, unquote(rule))
-	return address.ReplaceAllStringFunc(flat, func(a string) string { return strings.ReplaceAll(a, ".", "_") })
-}
-
-// unquote turns a quoted name into the plain one; others stay as they are.
-func unquote(rule string) string {
-	var plain strings.Builder
-	for rest := rule; ; {
-		quoted, err := strconv.QuotedPrefix(rest)
-		if err != nil || quoted[0] != '"' {
-			return rule
-		}
-		text, err := strconv.Unquote(quoted)
-		if err != nil {
-			return rule
-		}
-		plain.WriteString(text)
-		switch rest = rest[len(quoted):]; {
-		case rest == "":
-			return plain.String()
-		case rest[0] == '=':
-			plain.WriteByte('_')
-		case rest[0] == '.':
-			plain.WriteByte('.')
-		default:
-			return rule
-		}
-		rest = rest[1:]
-	}
 }

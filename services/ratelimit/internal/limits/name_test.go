@@ -64,24 +64,3 @@ func TestARulesLineTellsDomainAndKeyApart(t *testing.T) {
 		require.Equal(t, c.want, (&Rule{Domain: c.domain, Key: c.key, Unlimited: true}).String())
 	}
 }
-
-func TestFlatNamesAreSpelledForStatsd(t *testing.T) {
-	for _, c := range []struct{ rule, want string }{
-		{"user_bob.path_/x", "user_bob.path_/x"},
-		{"url_http://a|b", "url_http_//a_b"},
-		{"remote_address_10.0.0.1", "remote_address_10_0_0_1"},
-		{"ip_10.0.0.1/32.path_10.0.0.2", "ip_10_0_0_1/32.path_10_0_0_2"},
-		{"version_1.2.3", "version_1.2.3"},
-		{"n_1.2.3.4.5", "n_1_2_3_4.5"},
-		{"n_1234.5.6.7", "n_1234_5_6_7"},
-		{`"a_b"`, "a_b"},
-		{`"a"="b"."c"`, "a_b.c"},
-		{`"a\nb:1"`, "a_b_1"},
-		{`"a"+"b"`, `"a"+"b"`},
-		{`"a`, `"a`},
-		{"", ""},
-		{"(override)", "(override)"},
-	} {
-		require.Equal(t, c.want, FlatName(c.rule), c.rule)
-	}
-}

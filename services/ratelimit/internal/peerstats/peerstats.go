@@ -4,8 +4,9 @@
 //	ratelimit.service.rate_limit.mongo_cps.database_users.over_limit
 //
 // and reads them from a prometheus.Gatherer as what has grown since the last
-// reading. statsd sends them, prommap maps them to Prometheus' names. It never
-// sends anything itself, and what counts the hits knows nothing of it.
+// reading. statsd sends them, prommap maps them to Prometheus' names, and check
+// tells a rule's. It never sends anything itself, and what counts the hits knows
+// nothing of it.
 package peerstats
 
 import (

@@ -42,6 +42,8 @@ func TestRulesAreCalledAsByThePeer(t *testing.T) {
 		{"by_domain_and_path", "mongo_cps", "database_users.table_x", "mongo_cps.database_users.table_x"},
 		{"without_colons_and_pipes", "d", "path_/a:b|c", "d.path_/a_b_c"},
 		{"without_dots_in_addresses", "d", "remote_address_10.20.30.40.path", "d.remote_address_10_20_30_40.path"},
+		{"without_dots_in_what_looks_like_one", "1.2", "3.4_x", "1_2_3_4_x"},
+		{"with_dots_in_versions", "d", "version_1.2.3", "d.version_1.2.3"},
 		{"without_quotes", "d", `"a"="b"."c"`, "d.a_b.c"},
 		{"without_quotes_within_quotes", "d", `"\"a\""`, `d."a"`},
 		{"without_line_breaks", "d\nx", `"a\nb"`, "d_x.a_b"},
@@ -54,6 +56,7 @@ func TestRulesAreCalledAsByThePeer(t *testing.T) {
 			counter(reg, "ratelimit_service_rate_limit_over_limit", "domain", "rule").WithLabelValues(c.domain, c.rule).Add(3)
 			require.Equal(t, map[string]float64{"ratelimit.service.rate_limit." + c.want + ".over_limit": 3},
 				read(t, peerstats.NewReader(reg)))
+			require.Equal(t, "ratelimit.service.rate_limit."+c.want, peerstats.RuleName(c.domain, c.rule))
 		})
 	}
 }

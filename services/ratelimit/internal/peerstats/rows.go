@@ -104,9 +104,17 @@ const ruleScope = "ratelimit.service.rate_limit."
 
 func ofRule(suffix string) row {
 	return row{kind: Counter, name: func(l labels) string {
-		return ruleScope + l.get("domain", "") + "." + spelled(l.get("rule", "")) + "." + suffix
+		return scopeOf(l.get("domain", ""), l.get("rule", "")) + "." + suffix
 	}}
 }
+
+// scopeOf is what the names of one rule's statistics begin with, not yet
+// sanitised.
+func scopeOf(domain, rule string) string { return ruleScope + domain + "." + spelled(rule) }
+
+// RuleName returns what the flat names of all statistics of a rule begin with,
+// but for the dot behind it. domain and rule are labels of its metrics.
+func RuleName(domain, rule string) string { return Sanitize(scopeOf(domain, rule)) }
 
 // spelled is a rule's name as the peer spells it, key_value.key2. One in
 // quotes, `"key"="value"."key2"`, loses them: to the peer, rules whose names
