@@ -18,7 +18,7 @@ import (
 //	 hitsAddend, metadata}
 //
 // What the request does not set is left out. limit is the descriptor's own, as
-// text. metadata is that of all rules whose status is OK.
+// text. metadata is that of all rules whose status is OK, but for unlimited ones.
 func (c *call) appendMetadata(dst []byte) ([]byte, error) {
 	descriptors := &structpb.ListValue{}
 	for i := range c.request.Descriptors {
@@ -66,7 +66,7 @@ func describeRate(rate limits.Rate, multiplier bool) string {
 	return text
 }
 
-// mergeMetadata joins the metadata of the rules that statuses passed. Of a name
+// mergeMetadata joins the metadata of the limits that statuses passed. Of a name
 // that several have, the first value counts; maps of one name are joined in
 // turn. The rules' own metadata is shared and never written to.
 func mergeMetadata(statuses []limiter.Status) map[string]*structpb.Value {
