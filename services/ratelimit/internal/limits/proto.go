@@ -18,15 +18,10 @@ type Resource struct {
 	Config *pb.RateLimitConfig
 }
 
-// ParseProto reads the xDS resource of that name into a domain, under the same
-// rules as a file. The error is a *ParseError; its places, like those of the
-// rules, are paths in the resource. It keeps parts of config, which must not
-// change any more.
-func (p *Parser) ParseProto(resource string, config *pb.RateLimitConfig) (*Domain, error) {
-	return p.ParseProtos([]Resource{{resource, config}})
-}
-
-// ParseProtos reads several resources of one domain, as ParseFiles does files.
+// ParseProtos reads the xDS resources of one domain, under the same rules as
+// ParseFiles does files. The error is a *ParseError; its places, like those of
+// the rules, are paths in a resource. It keeps parts of the configs, which must
+// not change any more.
 func (p *Parser) ParseProtos(resources []Resource) (*Domain, error) {
 	b := builder{Parser: p, domain: &Domain{}}
 	for _, resource := range resources {

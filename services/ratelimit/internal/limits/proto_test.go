@@ -12,10 +12,15 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-func TestParseProtoReadsEveryFieldOfAResource(t *testing.T) {
+// parseResource parses a domain of one resource.
+func parseResource(name string, config *pb.RateLimitConfig) (*Domain, error) {
+	return newParser().ParseProtos([]Resource{{name, config}})
+}
+
+func TestParseProtosReadsEveryFieldOfAResource(t *testing.T) {
 	metadata, err := structpb.NewStruct(map[string]any{"a": map[string]any{"b": 1}})
 	require.NoError(t, err)
-	d, err := newParser().ParseProto("shop", &pb.RateLimitConfig{
+	d, err := parseResource("shop", &pb.RateLimitConfig{
 		Name: "shop", Domain: "shop", Descriptors: []*pb.RateLimitDescriptor{
 			{Key: "user", RateLimit: &pb.RateLimitPolicy{Unit: pb.RateLimitUnit_WEEK, RequestsPerUnit: 5}},
 			{
@@ -68,7 +73,7 @@ func later(m proto.Message, number protowire.Number) {
 	m.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, number, protowire.VarintType), 1))
 }
 
-func TestParseProtoRefuses(t *testing.T) {
+func TestParseProtosRefuses(t *testing.T) {
 	good := &pb.RateLimitPolicy{Unit: pb.RateLimitUnit_DAY, RequestsPerUnit: 1}
 	unknown := &pb.RateLimitConfig{Domain: "d", Descriptors: []*pb.RateLimitDescriptor{{
 		Key: "a", RateLimit: &pb.RateLimitPolicy{
@@ -126,11 +131,11 @@ resource r: descriptors[0].rate_limit: field 6 of ratelimit.config.ratelimit.v3.
 resource r: descriptors[0].rate_limit.replaces[0]: field 2 of ratelimit.config.ratelimit.v3.RateLimitReplace is unknown`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := newParser().ParseProto("r", c.config)
+			_, err := parseResource("r", c.config)
 			require.EqualError(t, err, c.want)
 		})
 	}
-	_, err := newParser().ParseProto("r", &pb.RateLimitConfig{Domain: "d", Descriptors: []*pb.RateLimitDescriptor{deep}})
+	_, err := parseResource("r", &pb.RateLimitConfig{Domain: "d", Descriptors: []*pb.RateLimitDescriptor{deep}})
 	require.ErrorContains(t, err, ".descriptors: descriptors nest deeper than 64")
 
 	value := structpb.NewNullValue()
@@ -138,12 +143,12 @@ resource r: descriptors[0].rate_limit.replaces[0]: field 2 of ratelimit.config.r
 		value = structpb.NewListValue(&structpb.ListValue{Values: []*structpb.Value{value}})
 	}
 	deep = &pb.RateLimitDescriptor{Key: "a", Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{"a": value}}}
-	_, err = newParser().ParseProto("r", &pb.RateLimitConfig{Domain: "d", Descriptors: []*pb.RateLimitDescriptor{deep}})
+	_, err = parseResource("r", &pb.RateLimitConfig{Domain: "d", Descriptors: []*pb.RateLimitDescriptor{deep}})
 	require.ErrorContains(t, err, "[0]: metadata nests deeper than 64")
 }
 
 // Whatever a control plane sends, reading it ends in faults or in rules.
-func FuzzParseProto(f *testing.F) {
+func FuzzParseProtos(f *testing.F) {
 	for _, config := range []*pb.RateLimitConfig{
 		{},
 		{Domain: "d", Descriptors: []*pb.RateLimitDescriptor{{Key: "a", Value: "*", RateLimit: &pb.RateLimitPolicy{Unit: 7, Name: "n"}}}},
@@ -158,7 +163,7 @@ func FuzzParseProto(f *testing.F) {
 		if proto.Unmarshal(bytes, &config) != nil {
 			return
 		}
-		d, err := newParser().ParseProto("r", &config)
+		d, err := parseResource("r", &config)
 		if err != nil {
 			require.NotEmpty(t, err.Error())
 			return

@@ -122,7 +122,7 @@ type number struct {
 }
 
 // shownFamilies begin the names of the metrics that are shown.
-var shownFamilies = []string{"ratelimit_redis_", "ratelimit_memory_", "ratelimit_store_", "ratelimit_localcache_"}
+var shownFamilies = []string{"ratelimit_redis_", "ratelimit_memory_", "ratelimit_localcache_"}
 
 func (d *data) addNumbers(metrics prometheus.Gatherer) {
 	d.Numbers = []number{}
