@@ -90,8 +90,9 @@ func (t *tool) explainDomain(domain *limits.Domain) {
 // entry, and the keys that are named.
 const most = 20
 
-// explainStep shows the candidates for one entry: the one that takes it, those
-// of the same key, and patterns. Those that have another key are only named.
+// explainStep shows the candidates for one entry: the one that takes it, and
+// those that would take its key with some value. Of the others the keys are
+// named.
 func (t *tool) explainStep(step limits.Step) {
 	fmt.Fprintf(t.stdout, "  %s\n", spell([]limits.Entry{step.Entry}))
 	var shown []limits.Candidate

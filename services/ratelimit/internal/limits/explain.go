@@ -35,8 +35,8 @@ type Candidate struct {
 // Verdict is what became of a Candidate.
 type Verdict int
 
-// The verdicts. TooLate means that it would take the entry, and that another
-// comes before it.
+// The verdicts. OtherKey means that no value of the entry's key would be taken,
+// TooLate that it would take the entry, and that another comes before it.
 const (
 	Taken Verdict = iota
 	OtherKey
@@ -96,6 +96,8 @@ func (n *node) candidate(e *Entry, taken *node) Candidate {
 		c.Verdict = PatternDiffers
 		if p := newPattern(text, n); p.matches(e.Key, e.Value) {
 			c.Verdict = TooLate
+		} else if !p.takesKey(e.Key) {
+			c.Verdict = OtherKey
 		}
 	case n.level.Key != e.Key:
 		c.Verdict = OtherKey

@@ -60,16 +60,16 @@ meets user_b*.path`},
 		{"nothing", []Entry{{"use", "r"}}, `
 use=r by nothing
   rules.yaml:4:5 user=bob limited=true: another key
-  rules.yaml:5:5 user=b* limited=false: its pattern does not match
-  rules.yaml:6:5 user=* limited=false: its pattern does not match
+  rules.yaml:5:5 user=b* limited=false: another key
+  rules.yaml:6:5 user=* limited=false: another key
   rules.yaml:7:5 user limited=false: another key
   rules.yaml:8:5 host limited=false: another key
 no descriptor at depth 1 takes use=r`},
 		{"too_many_entries", []Entry{{"host", "h"}, {"path", "/"}}, `
 host=h by key alone
   rules.yaml:4:5 user=bob limited=true: another key
-  rules.yaml:5:5 user=b* limited=false: its pattern does not match
-  rules.yaml:6:5 user=* limited=false: its pattern does not match
+  rules.yaml:5:5 user=b* limited=false: another key
+  rules.yaml:6:5 user=* limited=false: another key
   rules.yaml:7:5 user limited=false: another key
   rules.yaml:8:5 host limited=false: taken
 path=/ by nothing
@@ -82,6 +82,30 @@ the rules have no descriptors at depth 2, where the request has path=/`},
 	}
 	require.Equal(t, "the descriptor of the last entry has no rate_limit", d.Explain([]Entry{{"host", ""}}).Why)
 	require.Equal(t, "the descriptor of the last entry has no rate_limit; there are some below it", d.Explain([]Entry{{"user", "ben"}}).Why)
+}
+
+func TestExplainSaysOfAPatternWhetherItCouldTakeTheKey(t *testing.T) {
+	for _, c := range []struct {
+		level Level
+		entry Entry
+		want  Verdict
+	}{
+		{Level{Key: "c", Value: "e*"}, Entry{"c", "x"}, PatternDiffers},
+		{Level{Key: "c", Value: "e*"}, Entry{"c", "ex"}, TooLate},
+		{Level{Key: "c_d", Value: "e*"}, Entry{"c", "x"}, PatternDiffers},
+		{Level{Key: "c_d", Value: "e*"}, Entry{"c", "d_ex"}, TooLate},
+		{Level{Key: "c", Value: "d_*"}, Entry{"c_d", ""}, TooLate},
+		{Level{Key: "c", Value: "e_*"}, Entry{"c_d", ""}, OtherKey},
+		{Level{Key: "c", Value: "*x"}, Entry{"c_d", "y"}, PatternDiffers},
+		{Level{Key: "cd", Value: "e*"}, Entry{"c", "x"}, OtherKey},
+		{Level{Key: "c", Value: "e*"}, Entry{"cd", "x"}, OtherKey},
+		{Level{Key: "c*", Value: "x"}, Entry{"cd", "y"}, PatternDiffers},
+		{Level{Key: "c*", Value: "x"}, Entry{"d", "x"}, OtherKey},
+		{Level{Key: "*", Value: "x"}, Entry{"", "y"}, PatternDiffers},
+	} {
+		n := &node{level: c.level}
+		require.Equal(t, c.want, n.candidate(&c.entry, nil).Verdict, "%v %v", c.level, c.entry)
+	}
 }
 
 // slow is what Match is said to do, over what Explain is told of the rules.

@@ -46,6 +46,12 @@ func (p *pattern) matches(key, value string) bool {
 	return true
 }
 
+// takesKey says whether there are values with which the pattern takes key.
+func (p *pattern) takesKey(key string) bool {
+	t := joined{key: key}
+	return t.has(p.first[:min(len(p.first), t.len())], 0) // what comes after may be in the value
+}
+
 // joined is the text key_value, which is never put together.
 type joined struct{ key, value string }
 
