@@ -11,6 +11,11 @@ type Entry struct{ Key, Value string }
 //     key_value, else
 //  3. the child of that key alone, else no rule.
 //
+// Key and value are compared each for itself in 1 and 3, so that no two
+// descriptors are one: the rule of key a_b does not take a=b, and that of key
+// f_g and value h does not take f=g_h. A pattern sees one text, in which
+// nothing tells where the key ends: key c_d with value e* takes c=d_ex.
+//
 // A choice is never taken back: when the child of key and value leads nowhere
 // deeper down, the others are not tried. Only a rule at exactly the depth of
 // the last entry applies. Match neither blocks nor allocates.

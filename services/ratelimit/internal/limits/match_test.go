@@ -26,6 +26,8 @@ descriptors:
       - {key: path, value: /x, rate_limit: {unit: hour, requests_per_unit: 4}}
   - {key: user, value: bob, rate_limit: {unit: hour, requests_per_unit: 5}}
   - {key: user_carol, rate_limit: {unit: hour, requests_per_unit: 6}}
+  - {key: f_g, value: h, rate_limit: {unit: hour, requests_per_unit: 7}}
+  - {key: c_d, value: e*, rate_limit: {unit: hour, requests_per_unit: 8}}
 `
 
 func TestMatch(t *testing.T) {
@@ -45,6 +47,8 @@ func TestMatch(t *testing.T) {
 		{"a_limit_above_the_last_entry_does_not_apply", []Entry{{"user", "bob"}, {"path", "/x"}}, ""},
 		{"a_limit_below_the_last_entry_does_not_apply", []Entry{{"user", "zoe"}, {"deep", ""}}, ""},
 		{"key_and_value_are_not_glued_together", []Entry{{"user", "carol"}}, "user"},
+		{"the_key_ends_where_the_rule_says", []Entry{{"f", "g_h"}}, ""},
+		{"a_pattern_does_not_see_where_the_key_ends", []Entry{{"c", "d_ex"}}, "c_d_e*"},
 		{"a_key_that_looks_glued_is_its_own", []Entry{{"user_carol", "x"}}, "user_carol"},
 		{"entries_in_another_order_are_another_descriptor", []Entry{{"path", "/x"}, {"user", "zoe"}}, ""},
 		{"an_unknown_key_meets_no_rule", []Entry{{"host", "h"}}, ""},
