@@ -25,7 +25,9 @@ type call struct {
 
 // register adds the rate limit service of each version. Its one method is
 // declared as a stream of one message either way, which is the same on the
-// wire, and lets the handler know when the answer has been taken.
+// wire, and lets the handler know when the answer has been taken. Neither
+// ClientStreams nor ServerStreams may be set: to gRPC it would be no unary call
+// then, and endWith would cancel it at a stop.
 func (s *Server) register() {
 	for v, generated := range map[rls.Version]grpc.ServiceDesc{
 		rls.V3:   v3pb.RateLimitService_ServiceDesc,

@@ -110,7 +110,9 @@ func (s *Server) Part(name string) daemon.Part {
 }
 
 // endWith makes streams end when stopping does. A watch of the health service
-// has no end of its own, and would keep every stop until its deadline.
+// has no end of its own, and would keep every stop until its deadline. Calls of
+// the rate limit service go on, though they are streams here: gRPC calls a stream
+// interceptor only where ClientStreams or ServerStreams of the method is set.
 func endWith(stopping context.Context) grpc.StreamServerInterceptor {
 	return func(server any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 		ctx, cancel := context.WithCancel(stream.Context())
