@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -73,7 +74,11 @@ func (s *Source) choose(files []file) (choice, []string) {
 
 func (s *Source) parse(f file) (*limits.Domain, error) {
 	if f.err != nil {
-		return nil, fmt.Errorf("read rule file %s: %w", f.path, f.err)
+		cause := f.err
+		if e, ok := errors.AsType[*fs.PathError](cause); ok && e.Path == f.path {
+			cause = e.Err // the path is told once
+		}
+		return nil, fmt.Errorf("read rule file %s: %w", f.path, cause)
 	}
 	return s.options.Parser.Parse(f.path, f.text)
 }

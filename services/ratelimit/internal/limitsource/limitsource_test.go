@@ -127,7 +127,7 @@ func TestLoadTakesWhatIsGoodAndSaysWhatIsNot(t *testing.T) {
 	require.Equal(t, in("good.yaml", "g", "k"), rules.String())
 	require.Equal(t, []string{
 		dir + `/bad.yaml:2:1: a rule file has no key "limits"; it has domain, descriptors`,
-		"read rule file " + dir + "/link.yaml: stat " + dir + "/link.yaml: no such file or directory",
+		"read rule file " + dir + "/link.yaml: no such file or directory",
 	}, s.Refused())
 	require.Equal(t, 1.0, testutil.ToFloat64(s.stats.loadError))
 }
