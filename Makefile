@@ -58,7 +58,7 @@ bench: build ## run all benchmarks; the scenarios write integration/bench/RESULT
 fuzz: ## run each fuzz target for FUZZTIME (10s)
 	@grep -rnoE --include='*_test.go' '^func Fuzz\w+' $(MODULES) | sort | \
 	while IFS=: read -r file _ name; do \
-		go test -run '^$$' -fuzz "^$${name#func }\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")"; \
+		go test -run '^$$' -fuzz "^$${name#func }\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x "./$$(dirname "$$file")"; \
 	done
 
 generate: bin/buf bin/protoc-gen-go ## write the Go of proto/ anew
