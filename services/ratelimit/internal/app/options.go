@@ -155,7 +155,7 @@ type StoreOptions struct {
 
 // MetricOptions say who is told of the service's statistics.
 type MetricOptions struct {
-	MaxNames       int           `envconfig:"RATELIMIT_METRICS_MAX_NAMES" default:"10000" desc:"rules' names with values of requests in them that have metrics of their own at most; the others count as (other)"`
+	MaxNames       int           `envconfig:"RATELIMIT_METRICS_MAX_NAMES" default:"10000" desc:"names with text of requests in them, of rules and of domains without rules, that have metrics of their own at most; the others count as (other)"`
 	IdleNames      time.Duration `envconfig:"RATELIMIT_METRICS_IDLE_NAMES" default:"1h" desc:"time after which such a name that is not met any more is forgotten"`
 	UseStatsd      string        `envconfig:"USE_STATSD" desc:"true sends statistics to a statsd server; if unset, that is done where STATSD_HOST or STATSD_PORT is set and USE_DOG_STATSD is not"`
 	StatsdHost     string        `envconfig:"STATSD_HOST" desc:"the statsd server or dogstatsd agent; if unset, localhost"`
