@@ -145,15 +145,16 @@ func (c *call) finish(err error) {
 func (s *Store) fill(c *call, request *limiter.Call) error {
 	c.used, c.shards, c.counts = 0, c.shards[:0], true
 	c.fault.Store(nil)
-	counting := 0
+	c.step = nil
+	stepped := isStep(request)
+	if stepped && s.nodes != nil && !s.options.DomainTags {
+		return errManySlots
+	}
 	for i := range request.Ops {
 		op := &request.Ops[i]
 		counted, ok := op.Algorithm.(algorithm.Counted)
 		if !ok {
 			return fmt.Errorf("redis cannot count for the algorithm %s", op.Algorithm.Name())
-		}
-		if !op.Refund {
-			counting++
 		}
 		if c.used == len(c.commands) {
 			c.commands = append(c.commands, &command{})
@@ -175,8 +176,13 @@ func (s *Store) fill(c *call, request *limiter.Call) error {
 		}
 		d.ttl = ttl.Milliseconds() + 1
 		s.name(d, op.Key, request.Domain, end)
-		d.shard = s.one
-		if s.nodes != nil {
+		switch {
+		case s.nodes == nil:
+			d.shard = s.one
+		case stepped && i > 0:
+			// Asked for each, the layout might change in between.
+			d.shard = c.commands[0].shard
+		default:
 			var err error
 			if d.shard, err = s.nodes.shardOf(d.key); err != nil {
 				return err
@@ -186,13 +192,8 @@ func (s *Store) fill(c *call, request *limiter.Call) error {
 			c.shards = append(c.shards, d.shard)
 		}
 	}
-	// A lone operation that counts is a step already.
-	if !request.StopWhenOver || counting < 2 {
-		c.step = nil
+	if !stepped {
 		return nil
-	}
-	if s.nodes != nil && !s.options.DomainTags {
-		return errManySlots
 	}
 	for i := range request.Ops {
 		op := &request.Ops[i]
@@ -200,6 +201,21 @@ func (s *Store) fill(c *call, request *limiter.Call) error {
 	}
 	c.step = newStep(c.commands[:c.used])
 	return nil
+}
+
+// isStep says whether a call must be one script: one that counts or looks at one
+// counter only is a step already.
+func isStep(request *limiter.Call) bool {
+	if !request.StopWhenOver {
+		return false
+	}
+	countsOrLooks := 0
+	for i := range request.Ops {
+		if !request.Ops[i].Refund {
+			countsOrLooks++
+		}
+	}
+	return countsOrLooks > 1
 }
 
 // name sets the key of an operation's counter in the window that ends at end.

@@ -294,6 +294,34 @@ func TestACallOverSeveralMastersCountsInAll(t *testing.T) {
 	require.ErrorIs(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: time.Now(), StopWhenOver: true}), errManySlots)
 }
 
+func TestAStepGoesToTheShardOfItsFirstOperation(t *testing.T) {
+	masters := servicetest.RedisCluster(t)
+	s := openWith(t, Options{Type: "cluster", URL: masters[0].Address, DomainTags: true, KeyPrefix: "{p}"})
+	require.NoError(t, s.nodes.wait(t.Context()))
+	var apart []byte // a key without the prefix, whose tag leads to another server
+	domain := ""
+	shardOf := func(key string) *shard {
+		var d command
+		s.name(&d, []byte(key), domain, time.Unix(60, 0))
+		h, err := s.nodes.shardOf(d.key)
+		require.NoError(t, err)
+		return h
+	}
+	for i := 0; apart == nil; i++ {
+		if domain = fmt.Sprint(i); shardOf("k") != shardOf("{p}k") {
+			apart = []byte("k")
+		}
+	}
+	c := newCall()
+	request := &limiter.Call{Domain: domain, StopWhenOver: true, Now: time.Now()}
+	for _, key := range [][]byte{[]byte("{p}k"), apart} {
+		request.Ops = append(request.Ops, limiter.Op{Key: key, Algorithm: fixedwindow.Algorithm{}, Limit: hour, Hits: 1})
+	}
+	require.NoError(t, s.fill(c, request))
+	require.Equal(t, []*shard{shardOf("{p}k")}, c.shards)
+	require.Same(t, c.shards[0], c.commands[1].shard)
+}
+
 func TestKeysWhoseSlotMovesAreCountedWhereItIs(t *testing.T) {
 	s, masters, keys := inCluster(t, 5*time.Second)
 	key := windowKey(keys[0])
