@@ -65,12 +65,21 @@ func (s *Store) Apply(ctx context.Context, request *limiter.Call) error {
 	// answer soon after ctx ends.
 	go func() { c.done <- s.seconds.Apply(ctx, &c.seconds.call) }()
 	err := s.others.Apply(ctx, &c.others.call)
-	if err = errors.Join(err, <-c.done); err != nil {
-		return err
-	}
+	err = errors.Join(err, <-c.done)
 	c.seconds.give(request)
 	c.others.give(request)
-	return nil
+	if err != nil && request.StopWhenOver {
+		return fail(request, err)
+	}
+	return err
+}
+
+// fail gives all operations of a request err, and returns it.
+func fail(request *limiter.Call, err error) error {
+	for i := range request.Ops {
+		request.Ops[i].Err = err
+	}
+	return err
 }
 
 func isSecond(op *limiter.Op) bool { return op.Limit.Window == time.Second }
@@ -87,10 +96,10 @@ func (p *part) take(request *limiter.Call, seconds bool) {
 	p.call.Ops = ops
 }
 
-// give copies the decisions back.
+// give copies the decisions and errors back.
 func (p *part) give(request *limiter.Call) {
 	for i, at := range p.from {
-		request.Ops[at].Decision = p.call.Ops[i].Decision
+		request.Ops[at].Decision, request.Ops[at].Err = p.call.Ops[i].Decision, p.call.Ops[i].Err
 	}
 }
 

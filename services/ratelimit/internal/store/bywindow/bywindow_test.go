@@ -76,9 +76,13 @@ func (f failing) answer(ctx context.Context) error {
 	}
 }
 
-func (f failing) Apply(ctx context.Context, _ *limiter.Call) error { return f.answer(ctx) }
-func (f failing) Ping(ctx context.Context) error                   { return f.answer(ctx) }
-func (f failing) Close() error                                     { return errors.New(f.name) }
+func (f failing) Apply(ctx context.Context, call *limiter.Call) error {
+	err := f.answer(ctx)
+	call.Ops[0].Err = err
+	return err
+}
+func (f failing) Ping(ctx context.Context) error { return f.answer(ctx) }
+func (f failing) Close() error                   { return errors.New(f.name) }
 
 func TestBothStoresAreAskedAtTheSameTimeAndBothErrorsTold(t *testing.T) {
 	for name, ask := range map[string]func(*Store) error{
@@ -92,6 +96,45 @@ func TestBothStoresAreAskedAtTheSameTimeAndBothErrorsTold(t *testing.T) {
 			a, b := make(chan struct{}), make(chan struct{})
 			err := ask(New(failing{"seconds", a, b}, failing{"others", b, a}))
 			require.EqualError(t, err, "others\nseconds")
+		})
+	}
+}
+
+// away is a store that fails.
+type away struct{ limiter.Store }
+
+var errAway = errors.New("away")
+
+func (away) Apply(_ context.Context, call *limiter.Call) error {
+	for i := range call.Ops {
+		call.Ops[i].Err = errAway
+	}
+	return errAway
+}
+
+func TestOperationsKeepTheirDecisionWhereTheOtherStoreFails(t *testing.T) {
+	now := time.Unix(1000, 0)
+	for _, c := range []struct {
+		name   string
+		s      *Store
+		failed [3]bool
+		stop   bool
+	}{
+		{"that_of_a_second", New(away{}, store()), [3]bool{true, false, true}, false},
+		{"the_other", New(store(), away{}), [3]bool{false, true, false}, false},
+		{"in_a_call_that_fails_as_a_whole", New(away{}, store()), [3]bool{true, true, true}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ops := []limiter.Op{op("a", time.Second, 1), op("b", time.Minute, 2), op("c", time.Second, 1)}
+			require.ErrorIs(t, c.s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: now, StopWhenOver: c.stop}), errAway)
+			for i := range ops {
+				if c.failed[i] {
+					require.ErrorIs(t, ops[i].Err, errAway)
+					continue
+				}
+				require.NoError(t, ops[i].Err)
+				require.Equal(t, ops[i].Hits, ops[i].Decision.After)
+			}
 		})
 	}
 }

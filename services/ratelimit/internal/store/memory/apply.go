@@ -99,6 +99,7 @@ func (h *shard) apply(op *limiter.Op, hits uint64, now time.Time) before {
 		was = h.slots[position].state
 	}
 	var state algorithm.State
+	op.Err = nil
 	if op.Refund {
 		state, op.Decision = op.Algorithm.Refund(op.Limit, was, hits, now)
 	} else {

@@ -20,28 +20,46 @@ import (
 type call struct {
 	commands []*command // one for each operation; pooled with the call
 	used     int        // how many of them belong to this Apply
-	shards   []*shard   // those of the commands, each once
+	parts    []part     // one for each shard of the commands
 	step     *step      // nil unless the call is one step
 	timer    *time.Timer
 	// counts says that all commands count, so that each may be sent with those
 	// of other calls on the same counter.
 	counts bool
-	// left is how many shards have not finished; the last sends to done.
+	// left is how many shards that were asked have not finished; the last sends
+	// to done, which has room for it, so that no sender ever waits for a caller.
 	left atomic.Int32
-	// fault is an error of one of them.
-	fault atomic.Pointer[error]
-	// done gets the outcome, once; it has room for it, so that no sender ever
-	// waits for a caller.
-	done chan error
+	done chan struct{}
 	// gone is set by a caller that waits no longer: what was not sent yet is
 	// not to be sent.
 	gone atomic.Bool
 }
 
+// part is what a call has to do with one shard.
+type part struct {
+	shard *shard
+	// err is why the caller knows no outcome: the shard was not asked, or the
+	// caller waits no longer. Senders do not touch it.
+	err error
+	// finished is set by the sender when it is done with the shard's commands of
+	// the call, which hold their outcome then.
+	finished atomic.Bool
+}
+
 func newCall() *call {
-	c := &call{done: make(chan error, 1), timer: time.NewTimer(time.Hour)}
+	c := &call{done: make(chan struct{}, 1), timer: time.NewTimer(time.Hour)}
 	c.timer.Stop()
 	return c
+}
+
+// part is that of a shard, nil if there is none.
+func (c *call) part(h *shard) *part {
+	for i := range c.parts {
+		if p := &c.parts[i]; p.shard == h {
+			return p
+		}
+	}
+	return nil
 }
 
 // Apply adds each operation's hits to a key that names counter and window. Its
@@ -49,40 +67,52 @@ func newCall() *call {
 //
 //  1. copy the operations, since a sender may outlive this call, and find the
 //     shard of each;
-//  2. fail at once if one of the shards has failed for long;
-//  3. queue the call at each shard, for their senders;
-//  4. wait for the outcome, until ctx or the store's timeout ends;
-//  5. have the algorithms decide by what the counters stand at, which means
-//     nothing if the outcome is an error.
+//  2. leave out the shards that have failed for long, or fail at once if they
+//     are all, or the call must not be done by half;
+//  3. queue the call at each of the others, for their senders;
+//  4. wait until they have finished, or ctx or the store's timeout ends;
+//  5. have the algorithms decide by what the counters stand at. An operation
+//     whose shard had no answer gets an error, the others keep their decisions.
 //
-// An error is counted as one of Redis unless the caller did not wait for it.
+// A call with an error is counted once, as one of Redis, unless the caller did
+// not wait for it.
 func (s *Store) Apply(ctx context.Context, request *limiter.Call) error {
 	if len(request.Ops) == 0 {
 		return nil
 	}
 	if err := ctx.Err(); err != nil {
-		return err
+		return fail(request, err)
 	}
 	if s.nodes != nil {
 		if err := s.nodes.wait(ctx); err != nil {
 			s.stats.failed(connectionFault)
-			return err
+			return fail(request, err)
 		}
 	}
 	c := s.calls.Get().(*call)
 	if err := s.fill(c, request); err != nil {
-		return err
+		return fail(request, err)
 	}
-	for _, h := range c.shards {
-		if err := h.refusal(); err != nil {
-			s.calls.Put(c)
-			s.stats.failed(breakerFault)
-			return err
+	var refused error
+	asked := 0
+	for i := range c.parts {
+		p := &c.parts[i]
+		if p.err = p.shard.refusal(); p.err != nil {
+			refused = p.err
+			continue
 		}
+		asked++
 	}
-	c.left.Store(int32(len(c.shards)))
-	for _, h := range c.shards {
-		h.submit(c)
+	if asked == 0 || refused != nil && request.StopWhenOver {
+		s.calls.Put(c)
+		s.stats.failed(kindOf(refused))
+		return fail(request, refused)
+	}
+	c.left.Store(int32(asked))
+	for i := range c.parts {
+		if p := &c.parts[i]; p.err == nil {
+			p.shard.submit(c)
+		}
 	}
 	// A caller whose own deadline is sooner needs no other.
 	var late <-chan time.Time
@@ -90,62 +120,109 @@ func (s *Store) Apply(ctx context.Context, request *limiter.Call) error {
 		c.timer.Reset(s.options.Timeout)
 		late = c.timer.C
 	}
-	var err error
 	select {
-	case err = <-c.done:
+	case <-c.done:
 	case <-ctx.Done():
-		c.gone.Store(true)
-		return ctx.Err()
+		c.leave(ctx.Err())
+		return c.settle(request)
 	case <-late:
-		c.gone.Store(true)
-		return s.late(c)
+		s.late(c)
+		err := c.settle(request)
+		if err != nil {
+			s.stats.failed(kindOf(err))
+		}
+		return err
 	}
 	if late != nil {
 		c.timer.Stop()
 	}
+	err := c.settle(request)
 	if err != nil {
 		s.stats.failed(kindOf(err))
-	}
-	for i := range request.Ops {
-		op := &request.Ops[i]
-		op.Decision = op.Algorithm.(algorithm.Counted).Decide(op.Limit, c.commands[i].after, request.Now)
-		op.Decision.Over = op.Decision.Over && !op.Refund
 	}
 	s.calls.Put(c)
 	return err
 }
 
-// late is the error of a call for which Redis took too long. It is counted
-// here, and not again by the senders when they learn of it.
-func (s *Store) late(c *call) error {
-	s.stats.failed(timeoutFault)
-	err := fmt.Errorf("redis at %v did not answer within %v", s.place, s.options.Timeout)
-	for _, h := range c.shards {
-		h.breaker.failed(err)
+// fail gives all operations of a request err, and returns it.
+func fail(request *limiter.Call, err error) error {
+	for i := range request.Ops {
+		request.Ops[i].Err = err
 	}
 	return err
 }
 
-// finish is called once for each shard, with its outcome.
-func (c *call) finish(err error) {
-	if err != nil {
-		fault := err // on the heap only here
-		c.fault.Store(&fault)
+// late has the caller leave a call for which Redis took too long. It is noted of
+// the shards here, and not again by the senders when they learn of it.
+func (s *Store) late(c *call) {
+	err := &lateError{s.place, s.options.Timeout}
+	c.leave(err)
+	for i := range c.parts {
+		c.parts[i].shard.breaker.failed(err)
 	}
-	if c.left.Add(-1) > 0 {
-		return
+}
+
+// lateError is that of an operation for which Redis took too long.
+type lateError struct {
+	place   *place
+	timeout time.Duration
+}
+
+// Error says how long.
+func (e *lateError) Error() string {
+	return fmt.Sprintf("redis at %v did not answer within %v", e.place, e.timeout)
+}
+
+// Timeout returns true.
+func (*lateError) Timeout() bool { return true }
+
+// leave gives err to the parts of the call that have not finished. No sender
+// need go on with it, and it must not be used again, for one may.
+func (c *call) leave(err error) {
+	c.gone.Store(true)
+	for i := range c.parts {
+		if p := &c.parts[i]; p.err == nil && !p.finished.Load() {
+			p.err = err
+		}
 	}
-	if fault := c.fault.Load(); fault != nil {
-		err = *fault
+}
+
+// settle writes the outcome of each operation into request: its decision, or
+// its error. It returns the first error, which all operations get if the call
+// must not be done by half.
+func (c *call) settle(request *limiter.Call) error {
+	var fault error
+	for i := range request.Ops {
+		op, d := &request.Ops[i], c.commands[i]
+		op.Err = c.part(d.shard).err
+		if op.Err == nil {
+			op.Err = d.err // not to be read before the part has finished
+		}
+		if op.Err == nil {
+			op.Decision = op.Algorithm.(algorithm.Counted).Decide(op.Limit, d.after, request.Now)
+			op.Decision.Over = op.Decision.Over && !op.Refund
+		} else if fault == nil {
+			fault = op.Err
+		}
 	}
-	c.done <- err
+	if fault != nil && request.StopWhenOver {
+		return fail(request, fault)
+	}
+	return fault
+}
+
+// finish is called once for each shard that was asked, when the outcome of its
+// commands is known. The call is the caller's after that.
+func (c *call) finish(h *shard) {
+	c.part(h).finished.Store(true)
+	if c.left.Add(-1) == 0 {
+		c.done <- struct{}{}
+	}
 }
 
 // fill copies the operations of request into c.
 func (s *Store) fill(c *call, request *limiter.Call) error {
-	c.used, c.shards, c.counts = 0, c.shards[:0], true
-	c.fault.Store(nil)
-	c.step = nil
+	c.used, c.parts, c.counts, c.step = 0, c.parts[:0], true, nil
 	stepped := isStep(request)
 	if stepped && s.nodes != nil && !s.options.DomainTags {
 		return errManySlots
@@ -188,8 +265,8 @@ func (s *Store) fill(c *call, request *limiter.Call) error {
 				return err
 			}
 		}
-		if !slices.Contains(c.shards, d.shard) {
-			c.shards = append(c.shards, d.shard)
+		if c.part(d.shard) == nil {
+			c.parts = append(c.parts, part{shard: d.shard})
 		}
 	}
 	if !stepped {
@@ -266,8 +343,10 @@ type command struct {
 	// first one carries, before those that it carries ahead of this one's.
 	first         *command
 	total, before int64
-	// after is the counter once the command was carried out.
+	// after is the counter once the command was carried out, err why it was not
+	// or may not have been.
 	after uint64
+	err   error
 
 	counting, looking, givingBack, expiring *goredis.IntCmd
 }

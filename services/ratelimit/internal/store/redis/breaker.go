@@ -42,14 +42,29 @@ type refusal struct {
 	cause error
 }
 
+// refusedError is that of an operation whose shard was not asked.
+type refusedError struct {
+	name  string // of the shard
+	since time.Duration
+	cause error
+}
+
+// Error says since when and why.
+func (e *refusedError) Error() string {
+	return fmt.Sprintf("redis at %s has failed for %v and is asked again every %v: %v",
+		e.name, e.since.Round(time.Millisecond), probeInterval, e.cause)
+}
+
+// Unwrap returns the cause.
+func (e *refusedError) Unwrap() error { return e.cause }
+
 // refusal is the error with which h's calls are to fail at once, nil if none.
 func (h *shard) refusal() error {
 	r := h.breaker.open.Load()
 	if r == nil {
 		return nil
 	}
-	return fmt.Errorf("redis at %s has failed for %v and is asked again every %v: %w",
-		h.name, time.Since(r.since).Round(time.Millisecond), probeInterval, r.cause)
+	return &refusedError{h.name, time.Since(r.since), r.cause}
 }
 
 // succeeded notes that the server has answered.

@@ -20,8 +20,6 @@ type exchange struct {
 	pipe  goredis.Pipeliner
 	batch []*call
 	send  []goredis.Cmder
-	// outcome is what becomes of each call of the batch.
-	outcome []error
 	// firsts is the commands of the batch that others may join, by the hash of
 	// their keys.
 	firsts map[uint64]*command
@@ -73,15 +71,14 @@ func (x *exchange) take() bool {
 }
 
 // carryOut sends the commands of the batch in one pipeline and hands each call
-// its outcome.
+// their outcome.
 func (x *exchange) carryOut() {
 	h, calls := x.shard, 0
 	x.send = x.send[:0]
 	clear(x.firsts)
 	for i, c := range x.batch {
 		if c.gone.Load() {
-			c.finish(nil)
-			x.batch[i] = nil
+			x.batch[i] = nil // nobody waits for it to finish
 			continue
 		}
 		calls++
@@ -120,19 +117,17 @@ func (x *exchange) carryOut() {
 	if err != nil {
 		x.again()
 	}
-	x.unset, x.outcome = x.unset[:0], x.outcome[:0]
+	x.unset = x.unset[:0]
 	for _, c := range x.batch {
-		var err error
 		if c != nil {
-			err = x.read(c)
+			x.read(c)
 		}
-		x.outcome = append(x.outcome, err)
 	}
 	// Only now, for one that has finished is used again, and others may have
 	// joined its commands.
-	for i, c := range x.batch {
+	for _, c := range x.batch {
 		if c != nil {
-			c.finish(x.outcome[i])
+			c.finish(h)
 		}
 	}
 	if len(x.unset) > 0 {
@@ -177,9 +172,8 @@ func exec(pipe goredis.Pipeliner) error {
 	return err
 }
 
-// read copies the outcome of h's commands of c into them. The error is that of
-// one of them.
-func (x *exchange) read(c *call) error {
+// read copies the outcome of h's commands of c into them.
+func (x *exchange) read(c *call) {
 	h := x.shard
 	if c.step != nil {
 		after, err := c.step.send.Result()
@@ -187,23 +181,23 @@ func (x *exchange) read(c *call) error {
 			err = fmt.Errorf("%d answers for %d counters", len(after), c.used)
 		}
 		if err != nil {
-			return h.fault(err)
+			err = h.fault(err)
 		}
-		for i, n := range after {
-			c.commands[i].after = uint64(max(0, n))
+		for i, d := range c.commands[:c.used] {
+			if d.err = err; err == nil {
+				d.after = uint64(max(0, after[i]))
+			}
 		}
-		return nil
+		return
 	}
-	var fault error
 	for _, d := range c.commands[:c.used] {
 		if d.shard != h {
 			continue
 		}
-		if err := x.readOne(d); err != nil {
-			fault = h.fault(err)
+		if d.err = x.readOne(d); d.err != nil {
+			d.err = h.fault(d.err)
 		}
 	}
-	return fault
 }
 
 func (x *exchange) readOne(d *command) error {

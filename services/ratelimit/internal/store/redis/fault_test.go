@@ -294,6 +294,62 @@ func TestACallOverSeveralMastersCountsInAll(t *testing.T) {
 	require.ErrorIs(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: time.Now(), StopWhenOver: true}), errManySlots)
 }
 
+// overTwo is a call on a counter of each of two masters.
+func overTwo(keys []string) *limiter.Call {
+	c := &limiter.Call{Now: time.Now()}
+	for _, key := range keys[:2] {
+		c.Ops = append(c.Ops, limiter.Op{Key: []byte(key), Algorithm: fixedwindow.Algorithm{}, Limit: hour, Hits: 1})
+	}
+	return c
+}
+
+func TestOperationsKeepTheirDecisionWhereThoseOnAnotherMasterFail(t *testing.T) {
+	s, masters, keys := inCluster(t, 5*time.Second)
+	c := overTwo(keys)
+	require.NoError(t, s.Apply(t.Context(), c))
+	after := c.Ops[1].Decision.After
+	masters[0].Kill()
+	servicetest.Eventually(t, "the dead one is asked no more", func() bool {
+		err := s.Apply(t.Context(), c)
+		require.Error(t, err)
+		require.Equal(t, c.Ops[0].Err, err)
+		require.NoError(t, c.Ops[1].Err)
+		after++
+		require.Equal(t, after, c.Ops[1].Decision.After, "the other is asked nevertheless")
+		return strings.Contains(err.Error(), "has failed for")
+	})
+	before := errorCount(s)
+	require.Error(t, s.Apply(t.Context(), c))
+	require.Equal(t, before+1, errorCount(s), "a call is counted once")
+	after++
+
+	c.StopWhenOver, c.Ops[1].Hits, c.Ops[1].Refund = true, 0, true // a lone operation that counts needs no script
+	require.ErrorContains(t, s.Apply(t.Context(), c), "has failed for")
+	require.Error(t, c.Ops[0].Err)
+	require.Error(t, c.Ops[1].Err, "such a call fails as a whole")
+	n, err := hit(t.Context(), s, keys[1])
+	require.NoError(t, err)
+	require.Equal(t, after+1, n)
+}
+
+func TestOperationsKeepTheirDecisionWhereThoseOnAnotherMasterTakeTooLong(t *testing.T) {
+	s, masters, keys := inCluster(t, slack)
+	require.NoError(t, masters[0].Process().Signal(syscall.SIGSTOP))
+	c := overTwo(keys)
+	require.Error(t, s.Apply(t.Context(), c))
+	require.Error(t, c.Ops[0].Err)
+	require.NoError(t, c.Ops[1].Err)
+	require.Positive(t, c.Ops[1].Decision.After)
+
+	c = overTwo(keys)
+	ctx, cancel := context.WithTimeout(t.Context(), slack/2)
+	defer cancel()
+	require.ErrorIs(t, s.Apply(ctx, c), context.DeadlineExceeded)
+	require.ErrorIs(t, c.Ops[0].Err, context.DeadlineExceeded)
+	require.NoError(t, c.Ops[1].Err)
+	require.NoError(t, masters[0].Process().Signal(syscall.SIGCONT))
+}
+
 func TestAStepGoesToTheShardOfItsFirstOperation(t *testing.T) {
 	masters := servicetest.RedisCluster(t)
 	s := openWith(t, Options{Type: "cluster", URL: masters[0].Address, DomainTags: true, KeyPrefix: "{p}"})
@@ -318,8 +374,9 @@ func TestAStepGoesToTheShardOfItsFirstOperation(t *testing.T) {
 		request.Ops = append(request.Ops, limiter.Op{Key: key, Algorithm: fixedwindow.Algorithm{}, Limit: hour, Hits: 1})
 	}
 	require.NoError(t, s.fill(c, request))
-	require.Equal(t, []*shard{shardOf("{p}k")}, c.shards)
-	require.Same(t, c.shards[0], c.commands[1].shard)
+	require.Len(t, c.parts, 1)
+	require.Same(t, shardOf("{p}k"), c.parts[0].shard)
+	require.Same(t, c.parts[0].shard, c.commands[1].shard)
 }
 
 func TestKeysWhoseSlotMovesAreCountedWhereItIs(t *testing.T) {

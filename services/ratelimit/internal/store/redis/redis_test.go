@@ -100,8 +100,13 @@ func TestAReplyThatIsAnErrorIsAnError(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, s.one.client.Set(t.Context(), keys[0], "text", 0).Err())
 	require.ErrorContains(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: now}), "not an integer")
+	require.Error(t, ops[0].Err)
+	ops = append(ops, oneHit()...)
 	ops[0].Key = []byte("other")
-	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: now}), "other counters go on")
+	require.ErrorContains(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: now}), "not an integer")
+	require.NoError(t, ops[0].Err, "other counters go on")
+	require.Equal(t, uint64(1), ops[0].Decision.After)
+	require.Error(t, ops[1].Err)
 }
 
 // A call ends at its own deadline or at the timeout, whichever is sooner; the

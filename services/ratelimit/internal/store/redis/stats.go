@@ -2,7 +2,6 @@ package redis
 
 import (
 	"errors"
-	"net"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -83,12 +82,19 @@ func (t *stats) forget(node string) {
 
 func (t *stats) failed(kind fault) { t.kinds[kind].Inc() }
 
-// kindOf is the kind of an error of an exchange.
+// kindOf is the kind of an error of an operation.
 func kindOf(err error) fault {
+	if _, refused := errors.AsType[*refusedError](err); refused {
+		return breakerFault
+	}
 	if answered(err) {
 		return replyFault
 	}
-	if slow, ok := errors.AsType[net.Error](err); ok && slow.Timeout() {
+	type slow interface {
+		error
+		Timeout() bool
+	}
+	if e, ok := errors.AsType[slow](err); ok && e.Timeout() {
 		return timeoutFault
 	}
 	return connectionFault

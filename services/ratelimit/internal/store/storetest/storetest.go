@@ -5,6 +5,7 @@ package storetest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -54,6 +55,8 @@ func Run(t *testing.T, open func(t *testing.T) limiter.Store) {
 		{"one_step_in_which_something_is_over_refunds_nevertheless", stepRefunds},
 		{"one_step_over_one_counter_twice_adds_up", stepTwice},
 		{"concurrent_steps_are_not_seen_half_done", concurrentSteps},
+		{"operations_have_a_decision_or_an_error", decisionOrError},
+		{"operations_of_callers_that_leave_have_a_decision_or_an_error", callersLeave},
 		{"no_operation_is_no_error", func(t *testing.T, s limiter.Store, now time.Time) {
 			require.NoError(t, s.Apply(t.Context(), call(now, false)))
 			require.NoError(t, s.Apply(t.Context(), call(now, true)))
@@ -341,6 +344,61 @@ func concurrentSteps(t *testing.T, s limiter.Store, now time.Time) {
 	d := apply(t, s, now, op("tight", tight, 0), op("wide", wide, 0))
 	require.Equal(t, uint64(callers*calls), d[0].After, "what is over is counted")
 	require.Equal(t, uint64(100), d[1].After, "what is not is counted when all is granted")
+}
+
+// errEarlier is what operations come with in the tests of their errors.
+var errEarlier = errors.New("of an earlier call")
+
+func decisionOrError(t *testing.T, s limiter.Store, now time.Time) {
+	for _, stop := range []bool{false, true} {
+		c := call(now, stop, op("a", minute, 1), refund("b", minute, 1), op("b", minute, 0), op("c", minute, 6))
+		for i := range c.Ops {
+			c.Ops[i].Err = errEarlier
+		}
+		require.NoError(t, s.Apply(t.Context(), c))
+		for i := range c.Ops {
+			require.NoError(t, c.Ops[i].Err)
+		}
+	}
+}
+
+// callersLeave has callers leave at any time, so that some have all decisions,
+// some none, and some perhaps those of a part of the store.
+func callersLeave(t *testing.T, s limiter.Store, now time.Time) {
+	limit := algorithm.Limit{Requests: 1000, Window: time.Hour}
+	counted := map[string]uint64{}
+	for i := range 200 {
+		stop := i%2 == 0
+		c := call(now, stop, op("a", limit, 1), op("b", limit, 1))
+		for i := range c.Ops {
+			c.Ops[i].Err = errEarlier
+		}
+		ctx, leave := context.WithTimeout(t.Context(), time.Duration(i)*2*time.Microsecond)
+		err := s.Apply(ctx, c)
+		leave()
+		failed := 0
+		for i := range c.Ops {
+			o := &c.Ops[i]
+			if o.Err != nil {
+				require.NotErrorIs(t, o.Err, errEarlier)
+				failed++
+				continue
+			}
+			require.Positive(t, o.Decision.ResetIn, "decided")
+			counted[string(o.Key)]++
+		}
+		if err == nil {
+			require.Zero(t, failed)
+			continue
+		}
+		require.Positive(t, failed)
+		if stop {
+			require.Equal(t, len(c.Ops), failed, "a step fails as a whole")
+		}
+	}
+	for key, n := range counted {
+		require.GreaterOrEqual(t, apply(t, s, now, op(key, limit, 0))[0].After, n, "what was decided was counted")
+	}
 }
 
 // Benchmark measures one call with one operation, from many goroutines.
