@@ -152,13 +152,15 @@ func fail(request *limiter.Call, err error) error {
 	return err
 }
 
-// late has the caller leave a call for which Redis took too long. It is noted of
-// the shards here, and not again by the senders when they learn of it.
+// late has the caller leave a call for which Redis took too long, and notes it
+// of the shards that have not finished.
 func (s *Store) late(c *call) {
 	err := &lateError{s.place, s.options.Timeout}
 	c.leave(err)
 	for i := range c.parts {
-		c.parts[i].shard.breaker.failed(err)
+		if p := &c.parts[i]; p.err == err {
+			p.shard.breaker.failed(err)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -333,6 +334,31 @@ func TestCallsAreRefusedOnlyAfterManyFailuresInARowAndOverAWhile(t *testing.T) {
 			require.Equal(t, c.refused, s.one.refusal() != nil)
 		})
 	}
+}
+
+func TestOnlyShardsThatHaveNotFinishedAreChargedForACallThatIsLate(t *testing.T) {
+	s := openWith(t, Options{URL: "127.0.0.1:1"})
+	refused := errors.New("refused")
+	c := newCall()
+	for _, name := range []string{"finished", "refused", "late"} {
+		h := newShard(s, name, s.one.client)
+		c.parts = append(c.parts, part{shard: h})
+		c.commands = append(c.commands, &command{shard: h, after: 1})
+	}
+	c.left.Store(2)
+	c.parts[1].err = refused
+	c.finish(c.parts[0].shard)
+	s.late(c)
+	for i, want := range []int32{0, 0, 1} {
+		require.Equal(t, want, c.parts[i].shard.breaker.failing.Load(), c.parts[i].shard.name)
+	}
+	request := &limiter.Call{Ops: slices.Repeat(oneHit(), 3), Now: time.Now()}
+	require.ErrorIs(t, c.settle(request), refused, "the first")
+	require.NoError(t, request.Ops[0].Err)
+	require.Equal(t, uint64(1), request.Ops[0].Decision.After)
+	require.ErrorIs(t, request.Ops[1].Err, refused)
+	require.EqualError(t, request.Ops[2].Err, "redis at 127.0.0.1:1 did not answer within 5s")
+	require.Equal(t, timeoutFault, kindOf(request.Ops[2].Err))
 }
 
 func TestARefusalTellsSinceWhenAndWhy(t *testing.T) {
