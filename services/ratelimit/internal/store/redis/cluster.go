@@ -134,14 +134,20 @@ func (n *nodes) add(client *goredis.Client) *shard {
 	return h
 }
 
-// forget takes a shard out whose client the driver has closed.
+// forget takes a shard out whose client the driver has closed. What was counted
+// of the server stays if another shard has come for it.
 func (n *nodes) forget(h *shard) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.store.stats.forget(h.name)
 	shards := maps.Clone(*n.shards.Load())
 	delete(shards, h.client)
 	n.shards.Store(&shards)
+	for _, other := range shards {
+		if other.name == h.name {
+			return
+		}
+	}
+	n.store.stats.forget(h.name)
 }
 
 // ping asks every master.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	goredis "github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/servicetest"
@@ -407,6 +408,24 @@ func TestKeysWhoseSlotMovesAreCountedWhereItIs(t *testing.T) {
 		require.Equal(t, after, n)
 	}
 	require.Zero(t, errorCount(s))
+}
+
+func TestWhatWasCountedOfAServerStaysUntilItsLastShardIsForgotten(t *testing.T) {
+	s := openWith(t, Options{Type: "cluster", URL: "127.0.0.1:1"})
+	var shards []*shard
+	for range 2 {
+		client := goredis.NewClient(&goredis.Options{Addr: "127.0.0.1:1"})
+		t.Cleanup(func() { require.NoError(t, client.Close()) })
+		shards = append(shards, s.nodes.add(client))
+	}
+	s.nodes.forget(shards[0])
+	require.Equal(t, []*shard{shards[1]}, s.all())
+	require.Equal(t, 1, testutil.CollectAndCount(s.stats.time))
+	require.Equal(t, 1, testutil.CollectAndCount(s.stats.calls))
+	s.nodes.forget(shards[1])
+	require.Empty(t, s.all())
+	require.Zero(t, testutil.CollectAndCount(s.stats.time))
+	require.Zero(t, testutil.CollectAndCount(s.stats.calls))
 }
 
 func TestOneServerOfAClusterIsNotTakenForAll(t *testing.T) {
