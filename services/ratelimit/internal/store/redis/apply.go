@@ -15,6 +15,9 @@ import (
 	"github.com/weirproxy/weir/services/ratelimit/internal/limiter"
 )
 
+// keptOps is the most operations of a call that is used again.
+const keptOps = 128
+
 // call is one Apply on its way through the senders. Its memory is pooled, but
 // one whose caller went away is left to the senders and never used again.
 type call struct {
@@ -104,7 +107,7 @@ func (s *Store) Apply(ctx context.Context, request *limiter.Call) error {
 		asked++
 	}
 	if asked == 0 || refused != nil && request.StopWhenOver {
-		s.calls.Put(c)
+		s.pool(c)
 		s.stats.failed(kindOf(refused))
 		return fail(request, refused)
 	}
@@ -140,8 +143,15 @@ func (s *Store) Apply(ctx context.Context, request *limiter.Call) error {
 	if err != nil {
 		s.stats.failed(kindOf(err))
 	}
-	s.calls.Put(c)
+	s.pool(c)
 	return err
+}
+
+// pool keeps c for another Apply, unless it has grown beyond the usual.
+func (s *Store) pool(c *call) {
+	if len(c.commands) <= keptOps {
+		s.calls.Put(c)
+	}
 }
 
 // fail gives all operations of a request err, and returns it.

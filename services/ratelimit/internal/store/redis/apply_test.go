@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -303,6 +304,59 @@ func TestCallsThatShareABatchAllocateLessThanOneEach(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestCallsOfVeryManyOperationsLeaveNoMemoryBehind(t *testing.T) {
+	server := servicetest.Redis(t)
+	s := openWith(t, Options{URL: server.Address, Timeout: time.Minute})
+	heap := func() uint64 {
+		servicetest.Eventually(t, "no sender runs", func() bool {
+			s.one.mu.Lock()
+			defer s.one.mu.Unlock()
+			return s.one.senders == 0
+		})
+		runtime.GC()
+		runtime.GC() // what was pooled is kept through the first
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	_, err := hit(t.Context(), s, "k")
+	require.NoError(t, err)
+	before := heap()
+	for round := range 2 { // whose keys are new to Redis, and then lost without the store's knowledge
+		var wait sync.WaitGroup
+		for caller := range 16 {
+			// Ends with the answer; the test waits for it below.
+			wait.Go(func() {
+				call := &limiter.Call{Now: time.Now()}
+				for i := range 10_000 {
+					op := limiter.Op{Algorithm: fixedwindow.Algorithm{}, Limit: hour, Hits: 1}
+					op.Key = fmt.Appendf(nil, "%d %d", caller, i)
+					call.Ops = append(call.Ops, op)
+				}
+				if err := s.Apply(context.Background(), call); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wait.Wait()
+		if round == 0 {
+			server.Command("FLUSHALL")
+		}
+	}
+	require.Less(t, heap(), before+8<<20, "of about 80 MB")
+	_, err = hit(t.Context(), s, "k")
+	require.NoError(t, err)
+	s.one.mu.Lock()
+	defer s.one.mu.Unlock()
+	for _, x := range s.one.free {
+		require.LessOrEqual(t, cap(x.send), kept)
+		require.LessOrEqual(t, cap(x.unset), kept)
+		for _, sent := range x.send[:cap(x.send)] {
+			require.Nil(t, sent, "what was sent is let go of")
+		}
+	}
 }
 
 func TestCallsAreRefusedOnlyAfterManyFailuresInARowAndOverAWhile(t *testing.T) {

@@ -14,7 +14,12 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// exchange is what a sender works with.
+// kept is the most commands for which a sender keeps memory once they are done:
+// more than a batch of usual calls has.
+const kept = 1024
+
+// exchange is what a sender works with. Between batches it refers to none of
+// their commands.
 type exchange struct {
 	shard *shard
 	pipe  goredis.Pipeliner
@@ -74,8 +79,7 @@ func (x *exchange) take() bool {
 // their outcome.
 func (x *exchange) carryOut() {
 	h, calls := x.shard, 0
-	x.send = x.send[:0]
-	clear(x.firsts)
+	defer x.release()
 	for i, c := range x.batch {
 		if c.gone.Load() {
 			x.batch[i] = nil // nobody waits for it to finish
@@ -117,7 +121,6 @@ func (x *exchange) carryOut() {
 	if err != nil {
 		x.again()
 	}
-	x.unset = x.unset[:0]
 	for _, c := range x.batch {
 		if c != nil {
 			x.read(c)
@@ -132,6 +135,23 @@ func (x *exchange) carryOut() {
 	}
 	if len(x.unset) > 0 {
 		x.expire()
+	}
+}
+
+// release lets go of what the batch was, and of memory that is more than usual.
+func (x *exchange) release() {
+	clear(x.send)
+	clear(x.unset)
+	x.send, x.unset = x.send[:0], x.unset[:0]
+	if len(x.firsts) > kept {
+		x.firsts = map[uint64]*command{}
+	}
+	clear(x.firsts)
+	if cap(x.send) > kept {
+		x.send = nil
+	}
+	if cap(x.unset) > kept {
+		x.unset = nil
 	}
 }
 
@@ -242,6 +262,7 @@ func (x *exchange) readOne(d *command) error {
 // are given one with their next hit.
 func (x *exchange) expire() {
 	h := x.shard
+	clear(x.send)
 	x.send = x.send[:0]
 	for _, u := range x.unset {
 		x.send = append(x.send, goredis.NewIntCmd(context.Background(), "pexpire", u.key, u.ttl))
