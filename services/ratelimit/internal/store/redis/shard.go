@@ -19,9 +19,14 @@ const (
 // shard is one server, and the calls on their way to it.
 //
 // What comes in while the senders are busy waits and makes the next batch, so
-// that batches grow with the load and a lone call waits for nothing. What waits
-// is bounded by the number of callers, and by the breaker: it holds the calls of
-// those that left during a few timeouts at most.
+// that batches grow with the load and a lone call waits for nothing. Callers do
+// not wait for a sender longer than they would for Redis, but their calls do:
+// those of callers that left are dropped when the sender comes to them, after
+// the store's timeout where it waits for an answer, after DialTimeout where it
+// dials. The breaker bounds their number, as none come while it is open. It
+// opens by what senders learn, and by the callers that waited for the store's
+// timeout; one whose own deadline is sooner says nothing about the server, so
+// that with such callers only it takes as many exchanges as must fail.
 type shard struct {
 	store   *Store
 	name    string // for people: its address
