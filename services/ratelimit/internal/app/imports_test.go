@@ -38,7 +38,7 @@ func TestImports(t *testing.T) {
 		"internal/refusals":                {"internal/limits"},
 		"internal/rls":                     {"internal/limiter", "internal/limits"},
 		"internal/statsd":                  {"internal/peerstats"},
-		"internal/store/bywindow":          {"internal/limiter"},
+		"internal/store/bywindow":          {"internal/limiter", "internal/algorithm"},
 		"internal/store/memory":            {"internal/limiter", "internal/algorithm"},
 		"internal/store/redis":             {"internal/limiter", "internal/algorithm"},
 		"internal/store/storetest":         {"internal/limiter", "internal/algorithm", "internal/algorithm/fixedwindow"},

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -168,7 +169,7 @@ func (s *Store) late(c *call) {
 	err := &lateError{s.place, s.options.Timeout}
 	c.leave(err)
 	for i := range c.parts {
-		if p := &c.parts[i]; p.err == err {
+		if p := &c.parts[i]; errors.Is(p.err, err) {
 			p.shard.breaker.failed(err)
 		}
 	}

@@ -16,7 +16,7 @@ import (
 
 // kept is the most commands for which a sender keeps memory once they are done:
 // more than a batch of usual calls has.
-const kept = 1024
+const kept = 4096
 
 // exchange is what a sender works with. Between batches it refers to none of
 // their commands.

@@ -23,8 +23,12 @@ import (
 	"github.com/weirproxy/weir/services/ratelimit/internal/store/storetest"
 )
 
-// slack is what a busy machine may add to any time.
-const slack = 2 * time.Second
+// slack is what a busy machine may add to any time, usual what it may add to
+// most of them.
+const (
+	slack = 2 * time.Second
+	usual = 50 * time.Millisecond
+)
 
 // hour is a limit whose window is unlikely to end during a test.
 var hour = algorithm.Limit{Requests: 1 << 30, Window: time.Hour}
@@ -61,6 +65,33 @@ type load struct {
 	slowest         atomic.Int64 // nanoseconds
 	lastFailure     atomic.Pointer[error]
 	end             func() // waits for the callers
+
+	mu    sync.Mutex
+	times []time.Duration // of all calls
+	waits []time.Duration // of those that failed, and not at once
+}
+
+// note keeps how long a call took.
+func (l *load) note(took time.Duration, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.times = append(l.times, took)
+	if err != nil && kindOf(err) != breakerFault {
+		l.waits = append(l.waits, took)
+	}
+}
+
+// keepsTo checks that calls took no longer than the timeout: most of all, and
+// of those that had to wait for it a tenth, as there are few of them, most of
+// which one pause of the machine can delay together.
+func (l *load) keepsTo(t *testing.T, timeout time.Duration) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	slices.Sort(l.times)
+	require.Less(t, l.times[len(l.times)*95/100], timeout+usual, "of %d calls", len(l.times))
+	slices.Sort(l.waits)
+	require.Less(t, l.waits[len(l.waits)/10], timeout+usual, "of %d calls that waited", len(l.waits))
 }
 
 func startLoad(t *testing.T, s *Store, key string) *load {
@@ -74,6 +105,7 @@ func startLoad(t *testing.T, s *Store, key string) *load {
 				begin := time.Now()
 				_, err := hit(context.WithoutCancel(ctx), s, key)
 				took := int64(time.Since(begin))
+				l.note(time.Duration(took), err)
 				for old := l.slowest.Load(); took > old && !l.slowest.CompareAndSwap(old, took); old = l.slowest.Load() {
 				}
 				if err != nil {
@@ -123,6 +155,7 @@ func TestAStoppedRedisCostsOnlyTheFirstCallersTheTimeout(t *testing.T) {
 	l.end()
 	require.Less(t, time.Duration(l.slowest.Load()), 50*time.Millisecond+slack)
 	require.Greater(t, failed, int64(1000), "at once, thus often")
+	l.keepsTo(t, 50*time.Millisecond)
 	require.NoError(t, s.Ping(t.Context()))
 	require.Zero(t, gauge(t, s, "ratelimit_redis_breaker_open"))
 	require.Zero(t, gauge(t, s, "ratelimit_redis_calls_in_flight"))
