@@ -14,6 +14,7 @@ import (
 	"iter"
 	"os"
 	"reflect"
+	"regexp"
 	"strings"
 	"text/tabwriter"
 
@@ -157,8 +158,8 @@ func Misspelt(settings any, prefixes, environment []string) []string {
 	}
 	var warnings []string
 	for _, line := range environment {
-		name, _, _ := strings.Cut(line, "=")
-		if known[name] || name == "" {
+		name, value, _ := strings.Cut(line, "=")
+		if known[name] || name == "" || isServiceLink(name, value) {
 			continue
 		}
 		best, distance := "", 1<<30
@@ -176,6 +177,15 @@ func Misspelt(settings any, prefixes, environment []string) []string {
 		}
 	}
 	return warnings
+}
+
+// serviceLink matches the names by which Kubernetes tells every container of
+// the services in its namespace.
+var serviceLink = regexp.MustCompile(`_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)$|_PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$`)
+
+// isServiceLink says whether a variable is one of those.
+func isServiceLink(name, value string) bool {
+	return serviceLink.MatchString(name) || strings.HasSuffix(name, "_PORT") && strings.Contains(value, "://")
 }
 
 // editDistance counts the letters to insert, delete or replace (Levenshtein).

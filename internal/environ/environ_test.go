@@ -115,8 +115,12 @@ func TestMisspelt(t *testing.T) {
 		environment []string
 		want        []string
 	}{
-		"known_names_are_well":            {[]string{"MILL_STREAMS=1", "PORT=1"}, nil},
-		"strangers_are_no_business":       {[]string{"PATH=/bin", "HOST=x", "=C:", "SPORT=1"}, nil},
+		"known_names_are_well":      {[]string{"MILL_STREAMS=1", "PORT=1"}, nil},
+		"strangers_are_no_business": {[]string{"PATH=/bin", "HOST=x", "=C:", "SPORT=1"}, nil},
+		"kubernetes_links_are_no_settings": {[]string{
+			"MILL_SERVICE_HOST=10.0.0.1", "MILL_SERVICE_PORT=80", "MILL_SERVICE_PORT_HTTP_ADMIN=81", "MILL_PORT=tcp://10.0.0.1:80",
+			"MILL_PORT_80_TCP=tcp://10.0.0.1:80", "MILL_PORT_80_TCP_PROTO=tcp", "MILL_PORT_80_TCP_PORT=80", "MILL_PORT_80_TCP_ADDR=10.0.0.1",
+		}, nil},
 		"an_unknown_name_with_our_prefix": {[]string{"MILL_PORTS=1"}, []string{"environment variable MILL_PORTS is not a setting; the nearest is MILL_PEERS"}},
 		"a_letter_missing_in_the_prefix":  {[]string{"MIL_STREAMS=1"}, []string{"environment variable MIL_STREAMS is not a setting; the nearest is MILL_STREAMS"}},
 		"two_letters_swapped":             {[]string{"MLIL_QUIET=1"}, []string{"environment variable MLIL_QUIET is not a setting; the nearest is MILL_QUIET"}},
