@@ -20,13 +20,13 @@ import (
 // Main runs one process and returns its exit code: 0 after a wanted end, 1
 // when run failed; the error has then been written to standard error, after
 // name. It can have several lines, such as one for each fault of a
-// configuration. The context given to run ends at the first SIGINT or SIGTERM;
+// configuration. The context given to run ends at the first SIGINT, SIGTERM or SIGHUP;
 // a second one ends the process at once with code 1.
 func Main(name string, run func(ctx context.Context) error) int {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
 	ended := make(chan struct{})
 	defer close(ended)

@@ -66,7 +66,7 @@ func says(t *testing.T, out *bufio.Reader, want string) {
 }
 
 func TestMainEndsWithCode0AtTheFirstSignal(t *testing.T) {
-	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGINT} {
+	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
 		t.Run(signal.String(), func(t *testing.T) {
 			c, out, stderr := program(t, "serve")
 			says(t, out, "serving")
