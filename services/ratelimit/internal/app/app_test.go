@@ -256,7 +256,12 @@ func TestMetricsAreThoseOfTheGoldenFile(t *testing.T) {
 		t.Run(backend, func(t *testing.T) {
 			o := options(t)
 			o.BackendType, o.RedisURL, o.LocalCacheSize = backend, "127.0.0.1:1", 1<<20
-			_, body := start(t, o).get(t, "admin", "/metrics")
+			r := start(t, o)
+			_, body := r.get(t, "admin", "/metrics")
+			require.NotContains(t, body, `rule="free"`, "no request has met it")
+			_, err := r.ask(t.Context(), "free", "x") // for which no store is needed
+			require.NoError(t, err)
+			_, body = r.get(t, "admin", "/metrics")
 			servicetest.Golden(t, "testdata/metrics_"+backend+".txt", []byte(strings.Join(heads.FindAllString(body, -1), "")))
 		})
 	}

@@ -102,9 +102,12 @@ func (b *builder) descriptor(parent spot, d *descriptor) spot {
 	if level.ShareThreshold && !isPattern(level.text()) {
 		b.add(d.shareThreshold.at, "share_threshold: %s has no *, so there is nothing to share", describe(level))
 	}
-	child, other := parent.node.child(level, d.at)
-	if other != nil && level.Key != "" {
-		b.duplicate(level, d.at, other)
+	child := &node{} // of what cannot be read nothing else is to be said
+	if level.Key != "" && !d.value.wrong {
+		var other *node
+		if child, other = parent.node.child(level, d.at); other != nil {
+			b.duplicate(level, d.at, other)
+		}
 	}
 	at := spot{
 		node:   child,

@@ -23,6 +23,10 @@ type Counters struct {
 	TotalHits, Within, Over, Near, OverWithLocalCache, Shadow, Refunded atomic.Uint64
 }
 
+// met says whether there were hits. Rules that no request has met have no
+// metrics yet: there may be tens of thousands of them.
+func (c *Counters) met() bool { return c.TotalHits.Load() > 0 || c.Refunded.Load() > 0 }
+
 // Stats keeps the Counters of all rules by name, so that they survive a
 // reload, and shows them as metrics. It is safe for use by many goroutines.
 type Stats struct {
@@ -239,7 +243,9 @@ func (s *Stats) Collect(ch chan<- prometheus.Metric) {
 	rules := s.rules
 	all := make([]named, 0, len(s.series))
 	for name, found := range s.series {
-		all = append(all, named{name, &found.Counters})
+		if found.met() || name.rule == notFound { // which has one domain at first
+			all = append(all, named{name, &found.Counters})
+		}
 	}
 	s.mu.RUnlock()
 	domain, rule := "domain", "rule"
@@ -256,7 +262,7 @@ func (s *Stats) Collect(ch chan<- prometheus.Metric) {
 	}
 	for d := range rules.Domains() {
 		for _, r := range d.Rules {
-			if !r.Unlimited {
+			if !r.Unlimited && (r.byRequest != nil || r.counters.met()) {
 				ch <- prometheus.MustNewConstMetric(s.limit, prometheus.GaugeValue, float64(r.Rate.Requests),
 					r.Domain, r.Key, r.Rate.per())
 			}

@@ -31,6 +31,9 @@ func TestCountersSurviveAReloadAndGoWithTheirRule(t *testing.T) {
 	d := load(t, p, both)
 	d.Rules[1].counters.TotalHits.Add(3)
 	d.Rules[1].counters.Over.Add(1)
+	require.NoError(t, testutil.CollectAndCompare(p.Stats, strings.NewReader(""), "ratelimit_service_rate_limit_requests_per_unit"),
+		"no request has met a")
+	d.Rules[0].counters.TotalHits.Add(1)
 	require.NoError(t, testutil.CollectAndCompare(p.Stats, strings.NewReader(`
 # HELP ratelimit_service_rate_limit_requests_per_unit Requests that the rule grants per unit of time.
 # TYPE ratelimit_service_rate_limit_requests_per_unit gauge
@@ -45,26 +48,21 @@ ratelimit_service_rate_limit_requests_per_unit{domain="d",rule="a",unit="HOUR"} 
 	require.NoError(t, testutil.CollectAndCompare(p.Stats, strings.NewReader(`
 # HELP ratelimit_service_rate_limit_over_limit Hits that the rule refused.
 # TYPE ratelimit_service_rate_limit_over_limit counter
-ratelimit_service_rate_limit_over_limit{domain="d",rule="(override)"} 0
 ratelimit_service_rate_limit_over_limit{domain="d",rule="b"} 1
 # HELP ratelimit_service_rate_limit_over_limit_with_local_cache Hits that the rule refused without asking the store.
 # TYPE ratelimit_service_rate_limit_over_limit_with_local_cache counter
-ratelimit_service_rate_limit_over_limit_with_local_cache{domain="d",rule="(override)"} 0
 ratelimit_service_rate_limit_over_limit_with_local_cache{domain="d",rule="b"} 4
 # HELP ratelimit_service_rate_limit_requests_per_unit Requests that the rule grants per unit of time.
 # TYPE ratelimit_service_rate_limit_requests_per_unit gauge
 ratelimit_service_rate_limit_requests_per_unit{domain="d",rule="b",unit="2 DAY"} 7
 # HELP ratelimit_service_rate_limit_shadow_mode Hits that the rule would have refused, were it not in shadow mode.
 # TYPE ratelimit_service_rate_limit_shadow_mode counter
-ratelimit_service_rate_limit_shadow_mode{domain="d",rule="(override)"} 0
 ratelimit_service_rate_limit_shadow_mode{domain="d",rule="b"} 5
 # HELP ratelimit_service_rate_limit_total_hits Hits that met the rule.
 # TYPE ratelimit_service_rate_limit_total_hits counter
-ratelimit_service_rate_limit_total_hits{domain="d",rule="(override)"} 0
 ratelimit_service_rate_limit_total_hits{domain="d",rule="b"} 3
 # HELP ratelimit_service_rate_limit_total_negative_hits Hits that were given back.
 # TYPE ratelimit_service_rate_limit_total_negative_hits counter
-ratelimit_service_rate_limit_total_negative_hits{domain="d",rule="(override)"} 0
 ratelimit_service_rate_limit_total_negative_hits{domain="d",rule="b"} 6
 `), "ratelimit_service_rate_limit_over_limit", "ratelimit_service_rate_limit_over_limit_with_local_cache",
 		"ratelimit_service_rate_limit_requests_per_unit", "ratelimit_service_rate_limit_shadow_mode",
@@ -155,7 +153,7 @@ func TestANameThatARequestAndARuleMakeIsOne(t *testing.T) {
 	d.Match([]Entry{{"a", "b"}}).CountersOf([]Entry{{"a", "b"}}).TotalHits.Add(1)
 	d = load(t, p, detailed+"- {key: a, value: b, rate_limit: {unlimited: true}}\n")
 	d.Rules[1].CountersOf(nil).TotalHits.Add(1)
-	require.Equal(t, map[string]float64{"(override)": 0, "(other)": 0, "a": 0, "a_b": 2}, shown(t, p.Stats))
+	require.Equal(t, map[string]float64{"a_b": 2}, shown(t, p.Stats))
 	d.Rules[0].CountersOf([]Entry{{"a", "c"}}).TotalHits.Add(1)
 	require.Equal(t, 1.0, shown(t, p.Stats)["a_c"], "the rule's name leaves its place to another")
 }
@@ -169,14 +167,14 @@ func TestNamesThatRequestsMakeAreBounded(t *testing.T) {
 		hit("1")
 		hit("2")
 		hit("3")
-		require.Equal(t, map[string]float64{"(override)": 0, "(other)": 1, "a": 0, "a_1": 1, "a_2": 1}, shown(t, p.Stats))
+		require.Equal(t, map[string]float64{"(other)": 1, "a_1": 1, "a_2": 1}, shown(t, p.Stats))
 		for range 10 { // only a_1 goes on
 			time.Sleep(10 * time.Minute)
 			hit("1")
 			shown(t, p.Stats)
 		}
 		hit("3")
-		require.Equal(t, map[string]float64{"(override)": 0, "(other)": 1, "a": 0, "a_1": 11, "a_3": 1}, shown(t, p.Stats))
+		require.Equal(t, map[string]float64{"(other)": 1, "a_1": 11, "a_3": 1}, shown(t, p.Stats))
 
 		// Without a look at the metrics, idle names make room as well.
 		hit("1")
@@ -185,7 +183,7 @@ func TestNamesThatRequestsMakeAreBounded(t *testing.T) {
 		hit("4") // finds that the others were in use since the last time
 		time.Sleep(2 * time.Hour)
 		hit("5")
-		require.Equal(t, map[string]float64{"(override)": 0, "(other)": 2, "a": 0, "a_5": 1}, shown(t, p.Stats))
+		require.Equal(t, map[string]float64{"(other)": 2, "a_5": 1}, shown(t, p.Stats))
 	})
 }
 
@@ -245,7 +243,7 @@ func TestDomainsWithoutRulesAreCountedByName(t *testing.T) {
 	require.Equal(t, want, unknown(t, p.Stats))
 	load(t, p, "domain: d\n")
 	require.Equal(t, want, unknown(t, p.Stats), "a change of rules takes nothing away")
-	require.Equal(t, map[string]float64{"(override)": 0}, shown(t, p.Stats), "they are no rules")
+	require.Empty(t, shown(t, p.Stats), "they are no rules")
 }
 
 func TestDomainsWithoutRulesShareTheBoundOfNames(t *testing.T) {
@@ -258,7 +256,7 @@ func TestDomainsWithoutRulesShareTheBoundOfNames(t *testing.T) {
 		p.Stats.DomainNotFound("y", 1)
 		d.Rules[0].CountersOf([]Entry{{"a", "2"}}).TotalHits.Add(1)
 		require.Equal(t, map[string]float64{"x": 1, "(other)": 1}, unknown(t, p.Stats))
-		require.Equal(t, map[string]float64{"(override)": 0, "(other)": 1, "a": 0, "a_1": 1}, shown(t, p.Stats))
+		require.Equal(t, map[string]float64{"(other)": 1, "a_1": 1}, shown(t, p.Stats))
 
 		time.Sleep(2 * time.Hour)
 		p.Stats.DomainNotFound("z", 1)
