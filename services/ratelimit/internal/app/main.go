@@ -46,6 +46,14 @@ func otherwise(o Options, lookup func(string) (string, bool)) []string {
 			warnings = append(warnings, fmt.Sprintf("%s=%s is without effect%s", v.Name, value, reason))
 		}
 	}
+	if o.BackendType == "" && o.RedisURL == "" {
+		for _, v := range environ.Variables(o) {
+			if _, set := lookup(v.Name); set && strings.HasPrefix(v.Name, "REDIS_") {
+				warnings = append(warnings, v.Name+" is set, but neither REDIS_URL nor BACKEND_TYPE: counters lie in memory, each replica's by itself")
+				break
+			}
+		}
+	}
 	if o.XDSBackoffFactor > 1 {
 		warnings = append(warnings, fmt.Sprintf("XDS_CLIENT_BACKOFF_RANDOM_FACTOR=%v counts as 1: it is the share of a wait that is random, waits double", o.XDSBackoffFactor))
 	}

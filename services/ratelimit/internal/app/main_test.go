@@ -22,6 +22,7 @@ func TestSettingsThatDoSomethingElseThanAtThePeerAreWarnedOf(t *testing.T) {
 		{"REDIS_PIPELINE_WINDOW", "75us", []string{"REDIS_PIPELINE_WINDOW=75us is without effect: a batch is what came in while the last was under way"}},
 		{"REDIS_TIMEOUT", time.Second.String(), nil},
 		{"REDIS_TIMEOUT", "5s", []string{"REDIS_TIMEOUT=5s bounds how long a request waits for Redis, not only dialling"}},
+		{"RUNTIME_ROOT", "/rules", nil},
 		{"XDS_CLIENT_BACKOFF_RANDOM_FACTOR", "2", []string{"XDS_CLIENT_BACKOFF_RANDOM_FACTOR=2 counts as 1: it is the share of a wait that is random, waits double"}},
 		{"MEMCACHE_HOST_PORT", "cache:11211", []string{"MEMCACHE_HOST_PORT=cache:11211 is without effect: memcached is not supported"}},
 	} {
@@ -30,7 +31,13 @@ func TestSettingsThatDoSomethingElseThanAtThePeerAreWarnedOf(t *testing.T) {
 			var o Options
 			require.NoError(t, environ.Load(&o))
 			lookup := func(name string) (string, bool) { return c.value, name == c.name }
+			o.BackendType = "redis"
 			require.Equal(t, c.want, otherwise(o, lookup))
 		})
 	}
+	t.Run("redis_without_a_place", func(t *testing.T) {
+		lookup := func(name string) (string, bool) { return "cluster", name == "REDIS_TYPE" }
+		require.Equal(t, []string{"REDIS_TYPE is set, but neither REDIS_URL nor BACKEND_TYPE: counters lie in memory, each replica's by itself"},
+			otherwise(Options{}, lookup))
+	})
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/services/ratelimit/internal/builtin"
 	"github.com/weirproxy/weir/services/ratelimit/internal/store/redis"
@@ -253,6 +255,16 @@ func (o *Options) check() error {
 	}
 	if !(o.NearLimitRatio >= 0 && o.NearLimitRatio <= 1) {
 		fault("NEAR_LIMIT_RATIO=%v: not from 0 to 1", o.NearLimitRatio)
+	}
+	if !(o.TracingSampling >= 0 && o.TracingSampling <= 1) {
+		fault("TRACING_SAMPLING_RATE=%v: not from 0 to 1", o.TracingSampling)
+	}
+	for _, header := range []struct{ name, value string }{
+		{"LIMIT_LIMIT_HEADER", o.LimitHeader}, {"LIMIT_REMAINING_HEADER", o.RemainingHeader}, {"LIMIT_RESET_HEADER", o.ResetHeader},
+	} {
+		if !httpguts.ValidHeaderFieldName(header.value) {
+			fault("%s=%q: not the name of a header", header.name, header.value)
+		}
 	}
 	if !(o.XDSBackoffFactor >= 0) {
 		fault("XDS_CLIENT_BACKOFF_RANDOM_FACTOR=%v: below 0", o.XDSBackoffFactor)

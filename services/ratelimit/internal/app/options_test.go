@@ -54,6 +54,8 @@ func TestNewRefuses(t *testing.T) {
 		{"what_comes_after_tracing_began", func(o *app.Options) {
 			o.TracingEnabled, o.UsePrometheus, o.PrometheusMapper = true, true, "/none/such"
 		}, "PROMETHEUS_MAPPER_YAML=/none/such: open /none/such: no such file or directory"},
+		{"a_header_that_is_none", func(o *app.Options) { o.LimitHeader = "bad header: x" }, `LIMIT_LIMIT_HEADER="bad header: x": not the name of a header`},
+		{"more_than_all_that_is_traced", func(o *app.Options) { o.TracingSampling = 7 }, "TRACING_SAMPLING_RATE=7: not from 0 to 1"},
 		{"a_mapping_that_is_not_there", func(o *app.Options) { o.UsePrometheus, o.PrometheusMapper = true, "/none/such" }, "PROMETHEUS_MAPPER_YAML=/none/such: open /none/such: no such file or directory"},
 		{"a_URL_that_is_none", func(o *app.Options) { o.RedisURL = "redis" }, `REDIS_URL: redis address "redis" is neither a URL nor host:port`},
 	} {

@@ -252,7 +252,12 @@ func (l *Limiter) withoutStore(ctx context.Context, s *scratch, err error) error
 			continue
 		}
 		t := &s.targets[of]
-		t.decision = algorithm.Decision{Over: t.rule.OnStoreError == limits.DenyHits, ResetIn: t.limit.Window}
+		// What is known without the counter is when its window ends.
+		_, look := t.by.Apply(t.limit, algorithm.State{}, 0, s.call.Now)
+		t.decision = algorithm.Decision{
+			Over:    t.rule.OnStoreError == limits.DenyHits && !s.call.Ops[i].Refund,
+			ResetIn: look.ResetIn,
+		}
 		t.counters = nil // nobody knows what became of the hits
 	}
 	return nil

@@ -275,6 +275,15 @@ func TestRulesSayWhatIsAnsweredWithoutTheStore(t *testing.T) {
 			require.ErrorIs(t, l.Check(ctx, req, &a), away, "nobody waits for an answer")
 		})
 	}
+	t.Run("until_the_window_ends_and_never_of_a_refund", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			l := with(t, func(o *limiter.Options) { o.Store = broken{away} })
+			time.Sleep(15 * time.Minute)
+			a := check(t, l, "d", of("shut", "x", 1), refund(of("shut", "x", 1)))
+			require.Equal(t, []bool{true, false}, []bool{a.Statuses[0].Over, a.Statuses[1].Over})
+			require.Equal(t, 45*time.Minute, a.Statuses[0].ResetIn)
+		})
+	})
 	t.Run("only_of_what_the_store_did_not_decide", func(t *testing.T) {
 		l := with(t, func(o *limiter.Options) { o.Store = &half{newMemory(), away} })
 		a := limiter.Answer{}
