@@ -45,8 +45,8 @@ type part struct {
 	// err is why the caller knows no outcome: the shard was not asked, or the
 	// caller waits no longer. Senders do not touch it.
 	err error
-	// finished is set by the sender when it is done with the shard's commands of
-	// the call, which hold their outcome then.
+	// finished is set when the sender is done with the shard's commands of the
+	// call, or they were refused; they hold their outcome then.
 	finished atomic.Bool
 }
 
@@ -78,8 +78,8 @@ func (c *call) part(h *shard) *part {
 //  5. have the algorithms decide by what the counters stand at. An operation
 //     whose shard had no answer gets an error, the others keep their decisions.
 //
-// A call with an error is counted once, as one of Redis, unless the caller did
-// not wait for it.
+// A call with an error is counted once, as one of Redis, unless the caller took
+// it back: that its own deadline came first is an error of Redis too.
 func (s *Store) Apply(ctx context.Context, request *limiter.Call) error {
 	if len(request.Ops) == 0 {
 		return nil
@@ -128,7 +128,11 @@ func (s *Store) Apply(ctx context.Context, request *limiter.Call) error {
 	case <-c.done:
 	case <-ctx.Done():
 		c.leave(ctx.Err())
-		return c.settle(request)
+		err := c.settle(request)
+		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			s.stats.failed(kindOf(err))
+		}
+		return err
 	case <-late:
 		s.late(c)
 		err := c.settle(request)
@@ -231,6 +235,16 @@ func (c *call) finish(h *shard) {
 	if c.left.Add(-1) == 0 {
 		c.done <- struct{}{}
 	}
+}
+
+// refuse finishes the part of h, which was not asked, with err.
+func (c *call) refuse(h *shard, err error) {
+	for _, d := range c.commands[:c.used] {
+		if d.shard == h {
+			d.err = err
+		}
+	}
+	c.finish(h)
 }
 
 // fill copies the operations of request into c.

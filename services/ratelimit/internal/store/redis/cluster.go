@@ -55,10 +55,13 @@ func (n *nodes) learn() {
 	}
 }
 
+// layoutWait is the most that reading the layout may take.
+const layoutWait = time.Second
+
 // each asks one of the servers for the layout and calls f for every master at
 // the same time. The error is the first.
 func (n *nodes) each(ctx context.Context, f func(context.Context, *goredis.Client) error) error {
-	ctx, cancel := context.WithTimeout(ctx, probeWait)
+	ctx, cancel := context.WithTimeout(ctx, layoutWait)
 	defer cancel()
 	return n.client.ForEachMaster(ctx, f)
 }
@@ -153,7 +156,13 @@ func (n *nodes) forget(h *shard) {
 // ping asks every master.
 func (n *nodes) ping(ctx context.Context) error {
 	err := n.each(ctx, func(ctx context.Context, client *goredis.Client) error {
-		return n.store.ask(ctx, client, client.Options().Addr)
+		begin := time.Now()
+		err := n.store.ask(ctx, client, client.Options().Addr)
+		// One without a shard has no calls to refuse yet.
+		if h := (*n.shards.Load())[client]; h != nil {
+			h.breaker.noteOf(ctx, time.Since(begin), err)
+		}
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("ping the redis cluster at %v: %w", n.store.place, err)

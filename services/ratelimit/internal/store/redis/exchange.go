@@ -22,6 +22,7 @@ const kept = 4096
 // their commands.
 type exchange struct {
 	shard *shard
+	term  int // of the shard, when the sender began
 	pipe  goredis.Pipeliner
 	batch []*call
 	send  []goredis.Cmder
@@ -51,7 +52,8 @@ func (x *exchange) run() {
 	}
 }
 
-// take makes a batch of what waits; if there is nothing, the sender has ended.
+// take makes a batch of what waits. If there is nothing, or the shard has given
+// the sender up, it has ended.
 func (x *exchange) take() bool {
 	h := x.shard
 	h.mu.Lock()
@@ -60,6 +62,9 @@ func (x *exchange) take() bool {
 	clear(x.batch)
 	x.batch = x.batch[:0]
 	switch n := len(h.waiting); {
+	case x.term != h.term:
+		h.free = append(h.free, x)
+		return false
 	case n == 0:
 		h.senders--
 		h.free = append(h.free, x)
@@ -72,6 +77,7 @@ func (x *exchange) take() bool {
 		clear(h.waiting[left:])
 		h.waiting = h.waiting[:left]
 	}
+	h.crowd = crowd(len(h.waiting))
 	return true
 }
 

@@ -148,7 +148,8 @@ func (s *Store) all() []*shard {
 }
 
 // Ping asks the server, or each master of a Cluster, whether it would take a
-// command that writes.
+// command that writes. Servers that answer none of two in a row are not asked by
+// Apply until they answer.
 func (s *Store) Ping(ctx context.Context) error {
 	if s.nodes != nil {
 		return s.nodes.ping(ctx)
@@ -156,7 +157,8 @@ func (s *Store) Ping(ctx context.Context) error {
 	return s.one.ping(ctx)
 }
 
-// Close ends what the store runs and closes the connections.
+// Close ends what the store runs and closes the connections. No Apply or Ping
+// may run any more.
 func (s *Store) Close() error {
 	s.stop()
 	s.work.Wait()

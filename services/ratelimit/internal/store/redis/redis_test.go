@@ -147,17 +147,19 @@ func TestAHungRedisCostsACallerNoMoreThanItsDeadlineOrTheTimeout(t *testing.T) {
 
 // Who takes connections and never answers is closed before the count is read,
 // so that the senders have come to their ends too.
-func TestACallThatRedisFailsIsOneErrorAndOneThatItsCallerLeavesIsNone(t *testing.T) {
+func TestACallThatRedisFailsIsOneErrorAndOneThatItsCallerTakesBackIsNone(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
 	for _, c := range []struct {
 		name              string
 		timeout, deadline time.Duration
+		cancels           bool
 		want              float64
 	}{
-		{"redis_is_late", 20 * time.Millisecond, time.Minute, 3},
-		{"the_caller_has_left", 200 * time.Millisecond, time.Millisecond, 0},
+		{"redis_is_late", 20 * time.Millisecond, time.Minute, false, 3},
+		{"redis_is_late_for_the_caller", 500 * time.Millisecond, 20 * time.Millisecond, false, 3},
+		{"the_caller_takes_it_back", 500 * time.Millisecond, time.Minute, true, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s, err := New(Options{
@@ -166,11 +168,15 @@ func TestACallThatRedisFailsIsOneErrorAndOneThatItsCallerLeavesIsNone(t *testing
 			require.NoError(t, err)
 			for range 3 {
 				ctx, cancel := context.WithTimeout(t.Context(), c.deadline)
+				if c.cancels {
+					time.AfterFunc(time.Millisecond, cancel)
+				}
 				require.Error(t, s.Apply(ctx, &limiter.Call{Ops: oneHit(), Now: time.Now()}))
 				cancel()
 			}
 			require.NoError(t, s.Close())
 			require.Equal(t, c.want, errorCount(s))
+			require.Equal(t, c.want, testutil.ToFloat64(s.stats.kinds[timeoutFault]))
 		})
 	}
 }

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -20,13 +21,10 @@ const (
 //
 // What comes in while the senders are busy waits and makes the next batch, so
 // that batches grow with the load and a lone call waits for nothing. Callers do
-// not wait for a sender longer than they would for Redis, but their calls do:
-// those of callers that left are dropped when the sender comes to them, after
-// the store's timeout where it waits for an answer, after DialTimeout where it
-// dials. The breaker bounds their number, as none come while it is open. It
-// opens by what senders learn, and by the callers that waited for the store's
-// timeout; one whose own deadline is sooner says nothing about the server, so
-// that with such callers only it takes as many exchanges as must fail.
+// not wait for a sender longer than they would for Redis, but their calls may:
+// those of callers that left are dropped when a sender comes to them, or when
+// too many wait, so that no more do than twice those of callers that are there,
+// and a few batches. When the breaker opens, none wait any more.
 type shard struct {
 	store   *Store
 	name    string // for people: its address
@@ -36,23 +34,38 @@ type shard struct {
 
 	mu       sync.Mutex
 	waiting  []*call
+	crowd    int // so many that those of callers that left are looked for
 	inFlight int
-	senders  int
+	senders  int         // of this term
+	term     int         // grows when senders are given up
 	free     []*exchange // of senders that have ended
 	used     time.Time   // when the last sender began
 }
 
 func newShard(s *Store, name string, client *goredis.Client) *shard {
-	h := &shard{store: s, name: name, client: client, stats: s.stats.of(name)}
+	h := &shard{store: s, name: name, client: client, stats: s.stats.of(name), crowd: crowd(0)}
 	h.breaker.shard = h
 	return h
 }
 
-// submit queues c, and starts a sender if there are too few.
+// crowd is how many calls may wait before those of callers that left are looked
+// for, if so many did after the last time: looking costs each call little then.
+func crowd(waiting int) int { return 2 * max(waiting, batched) }
+
+// submit queues c, and starts a sender if there are too few. If h's calls have
+// come to be refused, c is so too.
 func (h *shard) submit(c *call) {
 	h.mu.Lock()
+	if err := h.refusal(); err != nil {
+		h.mu.Unlock()
+		c.refuse(h, err)
+		return
+	}
 	h.waiting = append(h.waiting, c)
 	h.inFlight++
+	if len(h.waiting) >= h.crowd {
+		h.sweep()
+	}
 	most := h.store.options.Connections
 	if h.senders >= most || h.senders >= early && len(h.waiting) < batched {
 		h.mu.Unlock()
@@ -66,10 +79,38 @@ func (h *shard) submit(c *call) {
 	} else {
 		x = &exchange{shard: h, pipe: h.client.Pipeline(), firsts: map[uint64]*command{}}
 	}
+	x.term = h.term
 	h.mu.Unlock()
 	h.store.work.Add(1)
-	// Ends when nothing waits any more; Close waits for it.
+	// Ends when nothing waits any more, or it was given up and its exchange has
+	// ended; Close waits for it.
 	go x.run()
+}
+
+// sweep drops the calls that nobody waits for. h.mu is held.
+func (h *shard) sweep() {
+	before := len(h.waiting)
+	h.waiting = slices.DeleteFunc(h.waiting, func(c *call) bool { return c.gone.Load() })
+	h.inFlight -= before - len(h.waiting)
+	h.crowd = crowd(len(h.waiting))
+}
+
+// giveUp refuses the calls that wait, when the breaker has opened. Senders that
+// are in an exchange, which may last for the store's timeout, end after it, and
+// others take their place as soon as calls come again.
+func (h *shard) giveUp() {
+	h.mu.Lock()
+	waiting := h.waiting
+	h.waiting, h.crowd = nil, crowd(0)
+	h.inFlight -= len(waiting)
+	h.senders, h.term = 0, h.term+1
+	h.mu.Unlock()
+	err := h.refusal()
+	for _, c := range waiting {
+		if !c.gone.Load() {
+			c.refuse(h, err)
+		}
+	}
 }
 
 // idleSince says whether h has had nothing to do since then.
