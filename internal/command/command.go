@@ -29,7 +29,7 @@ type Service interface {
 }
 
 // Spec describes a service whose settings are a struct tagged for environ.
-// Every field is required.
+// Every field but Check is required.
 type Spec[Settings any] struct {
 	// Name is the binary's.
 	Name string
@@ -41,6 +41,10 @@ type Spec[Settings any] struct {
 	Admin func(Settings) string
 	// Log is how to log, and the variables that say so, for errors.
 	Log func(Settings) (options daemon.LogOptions, variables string)
+	// Check says all that is wrong with settings whose types are right, so that
+	// it is told together with those whose types are not. It may be nil; New
+	// checks for itself.
+	Check func(Settings) error
 	// New builds the service.
 	New func(Settings, *slog.Logger) (Service, error)
 }
@@ -88,24 +92,33 @@ func Main[Settings any](spec Spec[Settings], args []string, version string) int 
 		return 2
 	}
 	return daemon.Main(spec.Name, func(ctx context.Context) error {
-		if err := environ.Load(&settings); err != nil {
-			return err
+		unread := environ.Load(&settings)
+		if check && unread != nil {
+			return unread
 		}
 		if check {
 			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 			defer cancel()
 			return admin.Check(ctx, spec.Admin(settings))
 		}
-		return serve(ctx, spec, settings, *readyFile)
+		return serve(ctx, spec, settings, unread, *readyFile)
 	})
 }
 
-// serve runs the service as this process.
-func serve[Settings any](ctx context.Context, spec Spec[Settings], settings Settings, readyFile string) error {
+// serve runs the service as this process. Unread is what could not be read of
+// the settings, which have their defaults there.
+func serve[Settings any](ctx context.Context, spec Spec[Settings], settings Settings, unread error, readyFile string) error {
 	options, variables := spec.Log(settings)
 	log, err := daemon.Logger(os.Stderr, options)
 	if err != nil {
-		return fmt.Errorf("%s: %w", variables, err)
+		err = fmt.Errorf("%s: %w", variables, err)
+	}
+	var wrong error
+	if spec.Check != nil {
+		wrong = spec.Check(settings)
+	}
+	if err := errors.Join(unread, err, wrong); err != nil {
+		return err
 	}
 	for _, warning := range environ.Misspelt(settings, spec.Prefixes, os.Environ()) {
 		log.Warn(warning)

@@ -55,6 +55,12 @@ func run(t *testing.T, args ...string) (code int, output string, served *setting
 		Log: func(s settings) (daemon.LogOptions, string) {
 			return daemon.LogOptions{Level: s.Level}, "MILL_LOG_LEVEL"
 		},
+		Check: func(s settings) error {
+			if s.Grain == "gravel" {
+				return errors.New("MILL_GRAIN: gravel is no grain")
+			}
+			return nil
+		},
 		New: func(s settings, log *slog.Logger) (command.Service, error) {
 			if s.Grain == "sand" {
 				return nil, errors.New("MILL_GRAIN: sand is no grain")
@@ -121,6 +127,16 @@ func TestFaultsOfTheEnvironmentEndItBeforeItServes(t *testing.T) {
 			require.Nil(t, served)
 		})
 	}
+}
+
+func TestAllThatIsWrongWithTheEnvironmentIsToldAtOnce(t *testing.T) {
+	t.Setenv("MILL_STONES", "many")
+	t.Setenv("MILL_LOG_LEVEL", "loud")
+	t.Setenv("MILL_GRAIN", "gravel")
+	code, output, _ := run(t)
+	require.Equal(t, 1, code)
+	require.Equal(t, "mill: environment variable MILL_STONES=\"many\": want integer\n"+
+		"MILL_LOG_LEVEL: log level \"loud\": not one of debug, info, warn, error\nMILL_GRAIN: gravel is no grain\n", output)
 }
 
 func TestHealthcheckAsksTheAdminListener(t *testing.T) {

@@ -23,7 +23,8 @@ import (
 
 // Load fills *settings, a pointer to a struct, from the process' environment.
 // A variable that is set but empty counts as unset where text is not wanted.
-// The error names every bad variable, its value and what it should have been.
+// The error names every bad variable, its value and what it should have been;
+// their settings have the defaults, so that others can be checked all the same.
 func Load(settings any) error {
 	var errs []error
 	for f, v := range fields(reflect.ValueOf(settings).Elem()) {
@@ -47,6 +48,9 @@ func load(f reflect.StructField, v reflect.Value) error {
 		err := fmt.Errorf("environment variable %s=%q: want %s", name, value, typeName(f.Type))
 		if wrong := wrongItems(f, value); len(wrong) > 0 {
 			err = fmt.Errorf("%w: %s", err, strings.Join(wrong, "; "))
+		}
+		if read, other := process(f, defaultTag(name, f.Tag.Get("default"))); other == nil {
+			v.Set(read)
 		}
 		return err
 	}

@@ -65,6 +65,7 @@ func TestLoadNamesEveryBadVariable(t *testing.T) {
 	var s settings
 	require.EqualError(t, Load(&s), "environment variable MILL_STREAMS=\"many\": want integer\n"+
 		"environment variable MILL_QUIET=\"perhaps\": want true or false")
+	require.Equal(t, 64, s.Streams, "the default")
 }
 
 func TestLoadNamesTheWrongItemsOfAList(t *testing.T) {

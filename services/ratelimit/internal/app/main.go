@@ -22,6 +22,7 @@ func Main(args []string, version string) int {
 		Prefixes: []string{"RATELIMIT_", "REDIS_", "RUNTIME_", "CONFIG_GRPC_XDS_", "XDS_CLIENT_", "TRACING_"},
 		Admin:    func(o Options) string { return address(o.DebugHost, o.DebugPort) },
 		Log:      Options.log,
+		Check:    func(o Options) error { return o.check() },
 		New: func(o Options, log *slog.Logger) (command.Service, error) {
 			redis.LogDriver(log)
 			tuneGC()
