@@ -80,7 +80,7 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 		}
 	}()
 	for _, step := range []func() error{
-		b.openStore, b.openStatsd, b.openTracing, b.makeLimiter, b.openRules,
+		b.openStore, b.openStatsd, b.openTracing, b.makeLimiter, b.openRules, b.makeService,
 		b.listenAdmin, b.listenPrometheus, b.listenHTTP, b.listenGRPC,
 	} {
 		if err := step(); err != nil {

@@ -1,19 +1,14 @@
 package app
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
-
-	"google.golang.org/grpc/metadata"
 
 	"github.com/weirproxy/weir/internal/admin"
 	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/services/ratelimit/internal/grpcserver"
 	"github.com/weirproxy/weir/services/ratelimit/internal/prommap"
-	"github.com/weirproxy/weir/services/ratelimit/internal/rls"
 	"github.com/weirproxy/weir/services/ratelimit/internal/tracing"
 	"github.com/weirproxy/weir/services/ratelimit/internal/web"
 )
@@ -75,16 +70,6 @@ func (b *build) listenPrometheus() error {
 // serves too.
 func (b *build) listenHTTP() error {
 	o := &b.options
-	options := rls.Options{
-		Limiter: b.limiter, DynamicMetadata: o.DynamicMetadata, JSONTimeout: o.JSONTimeout, Metrics: b.metrics,
-	}
-	if o.ResponseHeaders {
-		options.Headers = &rls.Headers{Limit: o.LimitHeader, Remaining: o.RemainingHeader, Reset: o.ResetHeader}
-	}
-	if b.tracer != nil {
-		options.Tracer = callTracer{b.tracer}
-	}
-	b.service = rls.New(options)
 	var json http.Handler = http.HandlerFunc(b.service.JSON)
 	if b.tracer != nil {
 		json = tracing.FromHTTP(json)
@@ -150,20 +135,4 @@ func (b *build) openGRPC() (net.Listener, error) {
 	}
 	b.listeners.Add("grpc", l)
 	return l, nil
-}
-
-// callTracer makes a span of each call.
-type callTracer struct{ tracer *tracing.Tracer }
-
-// Begin is part of rls.Tracer.
-func (t callTracer) Begin(ctx context.Context, _ rls.Version) (context.Context, func(string, bool, *rls.Error)) {
-	traced, end := t.tracer.StartCall(ctx, "ShouldRateLimit Execution",
-		func(key string) []string { return metadata.ValueFromIncomingContext(ctx, key) })
-	return traced, func(domain string, over bool, e *rls.Error) {
-		var err error // an *rls.Error that is nil would be an error that is not
-		if e != nil {
-			err = errors.New(e.Text)
-		}
-		end(domain, over, err)
-	}
 }
