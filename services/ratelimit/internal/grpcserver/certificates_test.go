@@ -3,13 +3,8 @@ package grpcserver
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"log/slog"
 	"math/big"
 	"net"
@@ -29,46 +24,10 @@ import (
 	"github.com/weirproxy/weir/internal/servicetest"
 )
 
-// authority signs certificates.
-type authority struct {
-	certificate *x509.Certificate
-	key         *ecdsa.PrivateKey
-	pem         []byte
+// loopback is what a server's certificate with that serial number has.
+func loopback(serial int64) x509.Certificate {
+	return x509.Certificate{SerialNumber: big.NewInt(serial), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
 }
-
-func newKey(t *testing.T) *ecdsa.PrivateKey {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	return key
-}
-
-func newAuthority(t *testing.T) *authority {
-	a := &authority{key: newKey(t), certificate: &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}}
-	der, err := x509.CreateCertificate(rand.Reader, a.certificate, a.certificate, a.key.Public(), a.key)
-	require.NoError(t, err)
-	a.pem = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	return a
-}
-
-// issue signs a certificate for what names has, with that serial number.
-func (a *authority) issue(t *testing.T, serial int64, names x509.Certificate) (cert, key []byte) {
-	names.SerialNumber = big.NewInt(serial)
-	names.NotBefore, names.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	names.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	own := newKey(t)
-	der, err := x509.CreateCertificate(rand.Reader, &names, a.certificate, own.Public(), a.key)
-	require.NoError(t, err)
-	ownDER, err := x509.MarshalECPrivateKey(own)
-	require.NoError(t, err)
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: ownDER})
-}
-
-var loopback = x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
 
 func write(t *testing.T, path string, text []byte) string {
 	require.NoError(t, os.WriteFile(path, text, 0o600))
@@ -76,8 +35,8 @@ func write(t *testing.T, path string, text []byte) string {
 }
 
 // certified is the files of a server's certificate with that serial number.
-func (a *authority) certified(t *testing.T, dir string, serial int64) Files {
-	cert, key := a.issue(t, serial, loopback)
+func certified(t *testing.T, a *servicetest.Authority, dir string, serial int64) Files {
+	cert, key := a.Issue(loopback(serial))
 	return Files{
 		Cert: write(t, filepath.Join(dir, "cert.pem"), cert), Key: write(t, filepath.Join(dir, "key.pem"), key),
 		Poll: time.Minute,
@@ -85,9 +44,8 @@ func (a *authority) certified(t *testing.T, dir string, serial int64) Files {
 }
 
 // client trusts a and shows the certificate, if there is one.
-func (a *authority) client(t *testing.T, cert, key []byte) *tls.Config {
-	config := &tls.Config{RootCAs: x509.NewCertPool()}
-	require.True(t, config.RootCAs.AppendCertsFromPEM(a.pem))
+func client(t *testing.T, a *servicetest.Authority, cert, key []byte) *tls.Config {
+	config := &tls.Config{RootCAs: a.Pool()}
 	if cert != nil {
 		pair, err := tls.X509KeyPair(cert, key)
 		require.NoError(t, err)
@@ -115,31 +73,31 @@ func callOnce(t *testing.T, address string, config *tls.Config) error {
 }
 
 func TestTLSNeedsNoCertificateOfClientsByDefault(t *testing.T) {
-	a := newAuthority(t)
-	address := withTLS(t, a.certified(t, t.TempDir(), 2))
-	require.NoError(t, callOnce(t, address, a.client(t, nil, nil)))
-	err := callOnce(t, address, newAuthority(t).client(t, nil, nil))
+	a := servicetest.NewAuthority(t)
+	address := withTLS(t, certified(t, a, t.TempDir(), 2))
+	require.NoError(t, callOnce(t, address, client(t, a, nil, nil)))
+	err := callOnce(t, address, client(t, servicetest.NewAuthority(t), nil, nil))
 	require.Equal(t, codes.Unavailable, status.Code(err), "a client that does not trust the server: %v", err)
 }
 
 func TestClientsMustShowACertificateOfTheAuthority(t *testing.T) {
-	a, clients := newAuthority(t), newAuthority(t)
+	a, clients := servicetest.NewAuthority(t), servicetest.NewAuthority(t)
 	dir := t.TempDir()
-	files := a.certified(t, dir, 2)
-	files.ClientCA = write(t, filepath.Join(dir, "ca.pem"), clients.pem)
+	files := certified(t, a, dir, 2)
+	files.ClientCA = write(t, filepath.Join(dir, "ca.pem"), clients.PEM)
 	address := withTLS(t, files)
-	cert, key := clients.issue(t, 3, x509.Certificate{DNSNames: []string{"proxy"}})
-	require.NoError(t, callOnce(t, address, a.client(t, cert, key)))
-	require.Equal(t, codes.Unavailable, status.Code(callOnce(t, address, a.client(t, nil, nil))))
-	cert, key = a.issue(t, 3, x509.Certificate{DNSNames: []string{"proxy"}})
-	require.Equal(t, codes.Unavailable, status.Code(callOnce(t, address, a.client(t, cert, key))), "of another authority")
+	cert, key := clients.Issue(x509.Certificate{DNSNames: []string{"proxy"}})
+	require.NoError(t, callOnce(t, address, client(t, a, cert, key)))
+	require.Equal(t, codes.Unavailable, status.Code(callOnce(t, address, client(t, a, nil, nil))))
+	cert, key = a.Issue(x509.Certificate{DNSNames: []string{"proxy"}})
+	require.Equal(t, codes.Unavailable, status.Code(callOnce(t, address, client(t, a, cert, key))), "of another authority")
 }
 
 func TestOneNameOfTheClientMustMatch(t *testing.T) {
-	a := newAuthority(t)
+	a := servicetest.NewAuthority(t)
 	spiffe, err := url.Parse("spiffe://weir/proxy")
 	require.NoError(t, err)
-	cert, key := a.issue(t, 3, x509.Certificate{
+	cert, key := a.Issue(x509.Certificate{
 		DNSNames: []string{"other", "proxy.weir"}, URIs: []*url.URL{spiffe},
 		EmailAddresses: []string{"proxy@weir"}, IPAddresses: []net.IP{net.ParseIP("2001:db8::1")},
 	})
@@ -149,9 +107,9 @@ func TestOneNameOfTheClientMustMatch(t *testing.T) {
 	} {
 		t.Run(san, func(t *testing.T) {
 			dir := t.TempDir()
-			files := a.certified(t, dir, 2)
-			files.ClientCA, files.ClientSAN = write(t, filepath.Join(dir, "ca.pem"), a.pem), san
-			err := callOnce(t, withTLS(t, files), a.client(t, cert, key))
+			files := certified(t, a, dir, 2)
+			files.ClientCA, files.ClientSAN = write(t, filepath.Join(dir, "ca.pem"), a.PEM), san
+			err := callOnce(t, withTLS(t, files), client(t, a, cert, key))
 			if matches {
 				require.NoError(t, err)
 				return
@@ -162,10 +120,10 @@ func TestOneNameOfTheClientMustMatch(t *testing.T) {
 }
 
 func TestWrongCertificatesAreToldByVariableAndFile(t *testing.T) {
-	a := newAuthority(t)
+	a := servicetest.NewAuthority(t)
 	dir := t.TempDir()
-	good := a.certified(t, dir, 2)
-	_, otherKey := a.issue(t, 3, loopback)
+	good := certified(t, a, dir, 2)
+	_, otherKey := a.Issue(loopback(3))
 	noPEM := write(t, filepath.Join(dir, "no.pem"), []byte("not PEM"))
 	missing := filepath.Join(dir, "missing.pem")
 	for _, c := range []struct {
@@ -223,9 +181,9 @@ func TestChangedCertificatesAreTakenWithoutARestart(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			a := newAuthority(t)
+			a := servicetest.NewAuthority(t)
 			files := t.TempDir()
-			a.certified(t, files, 2)
+			certified(t, a, files, 2)
 			dir := c.dir(t, files)
 			log := &text{}
 			o := options(echo{})
@@ -243,17 +201,17 @@ func TestChangedCertificatesAreTakenWithoutARestart(t *testing.T) {
 			// put writes a good pair, where the link is changed in one step.
 			put := func(serial int64) {
 				if dir == files {
-					a.certified(t, files, serial)
+					certified(t, a, files, serial)
 					return
 				}
 				next := t.TempDir()
-				a.certified(t, next, serial)
+				certified(t, a, next, serial)
 				require.NoError(t, os.Symlink(next, dir+".new"))
 				require.NoError(t, os.Rename(dir+".new", dir))
 				files = next
 			}
 			serial := func() int64 {
-				conn, err := tls.Dial("tcp", l.Addr().String(), a.client(t, nil, nil))
+				conn, err := tls.Dial("tcp", l.Addr().String(), client(t, a, nil, nil))
 				require.NoError(t, err)
 				defer conn.Close()
 				return conn.ConnectionState().PeerCertificates[0].SerialNumber.Int64()

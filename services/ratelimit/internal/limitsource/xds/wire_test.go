@@ -1,14 +1,8 @@
 package xds
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
 	"net"
 	"net/url"
 	"os"
@@ -158,26 +152,27 @@ func TestAResponseLargerThanTheMaximumBreaksTheStream(t *testing.T) {
 }
 
 func TestTLSKnowsThePlaneByItsName(t *testing.T) {
-	ca := newAuthority(t)
-	certFile, keyFile := ca.issue(t, "plane", "plane.test", "spiffe://test/plane")
-	clientCert, clientKey := ca.issue(t, "client", "client.test", "spiffe://test/client")
+	ca := servicetest.NewAuthority(t)
+	caFile := ca.File()
+	certFile, keyFile := ca.IssueFiles(named(t, "plane"))
+	clientCert, clientKey := ca.IssueFiles(named(t, "client"))
 	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
 	require.NoError(t, err)
 	mutual := credentials.NewTLS(&tls.Config{
-		Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.pool,
+		Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
 	})
 	for _, c := range []struct {
 		name string
 		tls  TLS
 		want string // in the error; empty if rules come
 	}{
-		{"by a DNS name", TLS{clientCert, clientKey, ca.file, "plane.test"}, ""},
-		{"by a URI", TLS{clientCert, clientKey, ca.file, "spiffe://test/plane"}, ""},
-		{"not by the address", TLS{clientCert, clientKey, ca.file, ""}, "127.0.0.1"},
-		{"not by another name", TLS{clientCert, clientKey, ca.file, "other.test"}, "other.test"},
-		{"not by another URI", TLS{clientCert, clientKey, ca.file, "spiffe://test/other"}, "spiffe://test/other"},
-		{"not by a stranger's certificate", TLS{clientCert, clientKey, newAuthority(t).file, "spiffe://test/plane"}, "signed by unknown authority"},
-		{"not without a certificate of the client", TLS{CAFile: ca.file, SAN: "plane.test"}, "certificate required"},
+		{"by a DNS name", TLS{clientCert, clientKey, caFile, "plane.test"}, ""},
+		{"by a URI", TLS{clientCert, clientKey, caFile, "spiffe://test/plane"}, ""},
+		{"not by the address", TLS{clientCert, clientKey, caFile, ""}, "127.0.0.1"},
+		{"not by another name", TLS{clientCert, clientKey, caFile, "other.test"}, "other.test"},
+		{"not by another URI", TLS{clientCert, clientKey, caFile, "spiffe://test/other"}, "spiffe://test/other"},
+		{"not by a stranger's certificate", TLS{clientCert, clientKey, servicetest.NewAuthority(t).File(), "spiffe://test/plane"}, "signed by unknown authority"},
+		{"not without a certificate of the client", TLS{CAFile: caFile, SAN: "plane.test"}, "certificate required"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := options(&sink{}, t.Output())
@@ -225,55 +220,10 @@ func TestNewSaysWhichOptionsItCannotRead(t *testing.T) {
 	require.ErrorContains(t, err, "header 1", "all of it is said")
 }
 
-// authority issues certificates for a test.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	pool *x509.CertPool
-	dir  string
-	file string // its own certificate
-}
-
-func newAuthority(t *testing.T) *authority {
+// named is what a certificate of this name and of that of a workload has.
+func named(t *testing.T, name string) x509.Certificate {
 	t.Helper()
-	a := &authority{pool: x509.NewCertPool(), dir: t.TempDir()}
-	var err error
-	a.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	uri, err := url.Parse("spiffe://test/" + name)
 	require.NoError(t, err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, a.key.Public(), a.key)
-	require.NoError(t, err)
-	a.cert, err = x509.ParseCertificate(der)
-	require.NoError(t, err)
-	a.pool.AddCert(a.cert)
-	a.file = a.write(t, "ca.pem", "CERTIFICATE", der)
-	return a
-}
-
-// issue writes a certificate of these names and its key.
-func (a *authority) issue(t *testing.T, file, dns, uri string) (certFile, keyFile string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	parsed, err := url.Parse(uri)
-	require.NoError(t, err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{dns}, URIs: []*url.URL{parsed},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
-	require.NoError(t, err)
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	require.NoError(t, err)
-	return a.write(t, file+".pem", "CERTIFICATE", der), a.write(t, file+".key", "PRIVATE KEY", private)
-}
-
-func (a *authority) write(t *testing.T, name, kind string, der []byte) string {
-	t.Helper()
-	path := filepath.Join(a.dir, name)
-	require.NoError(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
-	return path
+	return x509.Certificate{DNSNames: []string{name + ".test"}, URIs: []*url.URL{uri}}
 }

@@ -1,19 +1,11 @@
 package redis
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
 	"net"
-	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -128,57 +120,17 @@ func TestASocketOfThisMachineIsAnAddress(t *testing.T) {
 	}
 }
 
-// authority makes certificates for a test.
-type authority struct {
-	t    *testing.T
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	path string // of its certificate
-}
-
-func newAuthority(t *testing.T) *authority {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	a := &authority{t: t, key: key, path: filepath.Join(t.TempDir(), "ca.pem")}
-	a.cert = &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	a.write(a.path, "CERTIFICATE", a.sign(a.cert, key))
-	return a
-}
-
-func (a *authority) sign(c *x509.Certificate, key *ecdsa.PrivateKey) []byte {
-	der, err := x509.CreateCertificate(rand.Reader, c, a.cert, &key.PublicKey, a.key)
-	require.NoError(a.t, err)
-	return der
-}
-
-func (a *authority) write(path, kind string, der []byte) {
-	require.NoError(a.t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
-}
-
-// issue returns the paths of a certificate for an address and of its key.
-func (a *authority) issue(address string) (cert, key string) {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(a.t, err)
-	dir := a.t.TempDir()
-	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	a.write(cert, "CERTIFICATE", a.sign(&x509.Certificate{
-		SerialNumber: big.NewInt(2), IPAddresses: []net.IP{net.ParseIP(address)}, NotAfter: time.Now().Add(time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, private))
-	der, err := x509.MarshalECPrivateKey(private)
-	require.NoError(a.t, err)
-	a.write(key, "EC PRIVATE KEY", der)
-	return cert, key
+// at is what a certificate of this address has.
+func at(address string) x509.Certificate {
+	return x509.Certificate{IPAddresses: []net.IP{net.ParseIP(address)}}
 }
 
 func TestTLS(t *testing.T) {
-	ours, theirs := newAuthority(t), newAuthority(t)
-	cert, key := ours.issue("127.0.0.1")
-	elsewhere, elsewhereKey := ours.issue("127.0.0.2")
-	stranger, strangerKey := theirs.issue("127.0.0.1")
+	ours, theirs := servicetest.NewAuthority(t), servicetest.NewAuthority(t)
+	oursFile, theirsFile := ours.File(), theirs.File()
+	cert, key := ours.IssueFiles(at("127.0.0.1"))
+	elsewhere, elsewhereKey := ours.IssueFiles(at("127.0.0.2"))
+	stranger, strangerKey := theirs.IssueFiles(at("127.0.0.1"))
 	for _, c := range []struct {
 		name                  string
 		serverCert, serverKey string
@@ -186,25 +138,25 @@ func TestTLS(t *testing.T) {
 		client                TLS
 		fault                 string
 	}{
-		{"both_know_each_other", cert, key, "", TLS{On: true, ClientCert: cert, ClientKey: key, CACert: ours.path}, ""},
-		{"a_URL_turns_it_on", cert, key, "rediss://", TLS{ClientCert: cert, ClientKey: key, CACert: ours.path}, ""},
-		{"another_name", elsewhere, elsewhereKey, "", TLS{On: true, ClientCert: cert, ClientKey: key, CACert: ours.path}, "127.0.0.2"},
+		{"both_know_each_other", cert, key, "", TLS{On: true, ClientCert: cert, ClientKey: key, CACert: oursFile}, ""},
+		{"a_URL_turns_it_on", cert, key, "rediss://", TLS{ClientCert: cert, ClientKey: key, CACert: oursFile}, ""},
+		{"another_name", elsewhere, elsewhereKey, "", TLS{On: true, ClientCert: cert, ClientKey: key, CACert: oursFile}, "127.0.0.2"},
 		{
 			"another_name_that_does_not_matter", elsewhere, elsewhereKey, "",
-			TLS{On: true, ClientCert: cert, ClientKey: key, CACert: ours.path, SkipHostnameVerification: true}, "",
+			TLS{On: true, ClientCert: cert, ClientKey: key, CACert: oursFile, SkipHostnameVerification: true}, "",
 		},
 		{
 			"another_authority_matters_without_a_name_too", cert, key, "",
-			TLS{On: true, ClientCert: cert, ClientKey: key, CACert: theirs.path, SkipHostnameVerification: true}, "signed by unknown authority",
+			TLS{On: true, ClientCert: cert, ClientKey: key, CACert: theirsFile, SkipHostnameVerification: true}, "signed by unknown authority",
 		},
 		// The server only hangs up on these, which is told in more ways than one.
-		{"a_client_without_a_certificate", cert, key, "", TLS{On: true, CACert: ours.path}, "redis at 127.0.0.1:"},
-		{"a_client_with_that_of_a_stranger", cert, key, "", TLS{On: true, ClientCert: stranger, ClientKey: strangerKey, CACert: ours.path}, "redis at 127.0.0.1:"},
+		{"a_client_without_a_certificate", cert, key, "", TLS{On: true, CACert: oursFile}, "redis at 127.0.0.1:"},
+		{"a_client_with_that_of_a_stranger", cert, key, "", TLS{On: true, ClientCert: stranger, ClientKey: strangerKey, CACert: oursFile}, "redis at 127.0.0.1:"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			address := servicetest.FreeAddress(t)
 			_, port, _ := net.SplitHostPort(address)
-			servicetest.Redis(t, "--tls-port", port, "--tls-cert-file", c.serverCert, "--tls-key-file", c.serverKey, "--tls-ca-cert-file", ours.path)
+			servicetest.Redis(t, "--tls-port", port, "--tls-cert-file", c.serverCert, "--tls-key-file", c.serverKey, "--tls-ca-cert-file", oursFile)
 			s := openWith(t, Options{URL: c.scheme + address, TLS: c.client})
 			_, err := hit(t.Context(), s, "k")
 			if c.fault != "" {
