@@ -69,6 +69,12 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 		SweepInterval:         o.SweepInterval,
 		WarmUp:                o.WarmUp,
 		EmptyServiceRetention: o.EmptyServiceRetention,
+		DrainTime:             o.DrainTime,
+		Limits: registry.Limits{
+			HostsPerService: o.MaxHostsPerService,
+			Services:        o.MaxServices,
+			TagBytes:        o.MaxTagBytes,
+		},
 	})
 	a.group.Add(daemon.Background("registry", hosts.Run))
 
@@ -151,12 +157,16 @@ func serveServices(r *registry.Registry) http.Handler {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
+		counts := make(map[string]int, len(services))
+		for i := range services {
+			counts[services[i].Name] = services[i].Hosts
+		}
 		w.Header().Set("Content-Type", "application/json")
 		encoder := json.NewEncoder(w)
 		encoder.SetIndent("", "  ")
 		// A failed write means that the reader has gone.
 		_ = encoder.Encode(struct {
 			Services map[string]int `json:"services"`
-		}{services})
+		}{counts})
 	})
 }

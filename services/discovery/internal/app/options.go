@@ -33,6 +33,10 @@ type Options struct {
 	SweepInterval         time.Duration  `envconfig:"DISCOVERY_SWEEP_INTERVAL" default:"500ms" desc:"how often dead hosts are looked for, and so how late one is dropped at most"`
 	WarmUp                time.Duration  `envconfig:"DISCOVERY_WARM_UP" default:"15s" desc:"after a start that restored no host: how long xDS clients that have resources already are left with them"`
 	EmptyServiceRetention time.Duration  `envconfig:"DISCOVERY_EMPTY_SERVICE_RETENTION" default:"1h" desc:"how long a service is still known after its last host went"`
+	DrainTime             time.Duration  `envconfig:"DISCOVERY_DRAIN_TIME" default:"30s" desc:"how long a host that drains is still shown to proxies, as draining, before it is left out"`
+	MaxHostsPerService    int            `envconfig:"DISCOVERY_MAX_HOSTS_PER_SERVICE" default:"20000" desc:"hosts that one service may have; more are refused"`
+	MaxServices           int            `envconfig:"DISCOVERY_MAX_SERVICES" default:"50000" desc:"services that there may be; more are refused"`
+	MaxTagBytes           int            `envconfig:"DISCOVERY_MAX_TAG_BYTES" default:"16384" desc:"names and values of a host's tags together"`
 	AutoIPRanges          []netip.Prefix `envconfig:"DISCOVERY_AUTO_IP_RANGES" default:"192.168.0.0/16" desc:"where an address must lie that auto_ip takes from X-Forwarded-For"`
 
 	DebounceQuiet   time.Duration `envconfig:"DISCOVERY_DEBOUNCE_QUIET" default:"100ms" desc:"how long a service must not have changed before xDS clients hear of it"`
@@ -88,13 +92,23 @@ func (o Options) check() error {
 	} else if o.HostTTL > int(o.MaxTTL/time.Second) { // in seconds, for a duration may not hold it
 		fault("HOST_TTL=%d: above DISCOVERY_MAX_TTL=%v", o.HostTTL, o.MaxTTL)
 	}
+	for _, least := range []struct {
+		name  string
+		value int
+	}{
+		{"DISCOVERY_MAX_HOSTS_PER_SERVICE", o.MaxHostsPerService},
+		{"DISCOVERY_MAX_SERVICES", o.MaxServices},
+		{"DISCOVERY_MAX_TAG_BYTES", o.MaxTagBytes},
+		{"DISCOVERY_XDS_MAX_STREAMS", o.XDSMaxStreams},
+	} {
+		if least.value < 1 {
+			fault("%s=%d: below 1", least.name, least.value)
+		}
+	}
 	for _, p := range o.AutoIPRanges {
 		if p != p.Masked() {
 			fault("DISCOVERY_AUTO_IP_RANGES: %v: the range of that is %v", p, p.Masked())
 		}
-	}
-	if o.XDSMaxStreams < 1 {
-		fault("DISCOVERY_XDS_MAX_STREAMS=%d: below 1", o.XDSMaxStreams)
 	}
 	if o.XDSKeepalive < time.Second {
 		fault("DISCOVERY_XDS_KEEPALIVE=%v: below 1s", o.XDSKeepalive)
@@ -119,6 +133,7 @@ func (o Options) check() error {
 		value time.Duration
 	}{
 		{"DISCOVERY_WARM_UP", o.WarmUp},
+		{"DISCOVERY_DRAIN_TIME", o.DrainTime},
 		{"DISCOVERY_EMPTY_SERVICE_RETENTION", o.EmptyServiceRetention},
 		{"DISCOVERY_DEBOUNCE_QUIET", o.DebounceQuiet},
 		{"DISCOVERY_DRAIN_GRACE", o.DrainGrace},

@@ -17,117 +17,188 @@ const (
 	HostNew
 )
 
+func (o Outcome) String() string { return [...]string{"unchanged", "changed", "new"}[o] }
+
+// Receipt is the answer to a check-in that was taken.
+type Receipt struct {
+	Outcome Outcome
+	Lease   Lease
+}
+
 // CheckIn registers h, or is a heartbeat of h, which is the same: the host
 // lives for its TTL from now. All but its tags replaces what was known; tags
-// are laid over the known ones, and none is ever removed. The error is
-// ErrNotLoaded, ErrTagsTooLarge with the sizes, or nil. The registry keeps
-// h.Tags.Other, which nobody may change afterwards.
+// are laid over the known ones, and none is ever removed. actor is who says so.
+// The error is ErrNotLoaded, one of the limits' with the numbers, or nil. The
+// registry keeps what h refers to, which nobody may change afterwards.
 //
 // In the common case nothing has changed; then only the time is noted, under
 // the shared lock and without allocating.
-func (r *Registry) CheckIn(h Host) (Outcome, error) {
+func (r *Registry) CheckIn(h Host, actor string) (Receipt, error) {
+	return r.checkIn(&h, actor, laidOver)
+}
+
+// Put is CheckIn for a host that says all of itself each time: its tags replace
+// the known ones too.
+func (r *Registry) Put(h Host, actor string) (Receipt, error) {
+	return r.checkIn(&h, actor, replaced)
+}
+
+// tagging is what becomes of the known tags of a host that checks in.
+type tagging int
+
+const (
+	laidOver tagging = iota // those that it leaves out stay
+	replaced                // those that it leaves out go
+)
+
+// isNews reports whether a check-in of newer would change h.
+func (t tagging) isNews(h, newer *Host) bool {
+	if t == laidOver {
+		return !h.covers(newer)
+	}
+	return !h.equal(newer)
+}
+
+// checkIn notes the time if h is no news, or else takes it.
+func (r *Registry) checkIn(h *Host, actor string, tags tagging) (Receipt, error) {
 	r.mu.RLock()
 	if !r.isLoaded {
 		r.mu.RUnlock()
-		return 0, ErrNotLoaded
+		return Receipt{}, ErrNotLoaded
 	}
-	if e := r.find(h.Key); e != nil && e.host.covers(&h) {
-		e.beat(time.Since(r.born))
-		r.outbox.beat(e)
+	if e := r.find(h.Key); e != nil && !e.stale && !tags.isNews(e.host, h) {
+		r.note(e)
 		r.mu.RUnlock()
 		r.metrics.checkIns[HostUnchanged].Inc()
-		return HostUnchanged, nil
+		return Receipt{HostUnchanged, e.lease}, nil
 	}
 	r.mu.RUnlock()
 
-	outcome, err := r.change(h)
+	kept := *h // so that h itself need not be on the heap
+	receipt, err := r.change(&kept, actor, tags)
 	if err != nil {
-		return 0, err
+		return Receipt{}, err
 	}
-	r.metrics.checkIns[outcome].Inc()
-	if outcome == HostNew {
-		r.log.Info("host registered", "service", h.Service, "host", h.ID, "address", h.Address, "ttl", h.TTL.String())
+	r.metrics.checkIns[receipt.Outcome].Inc()
+	if receipt.Outcome == HostNew {
+		r.log.Info("host registered", "service", h.Service, "host", h.ID, "address", h.Address, "ttl", h.TTL.String(), "by", actor)
 	} else {
-		r.log.Debug("host changed", "service", h.Service, "host", h.ID, "address", h.Address)
+		r.log.Debug("host changed", "service", h.Service, "host", h.ID, "address", h.Address, "by", actor)
 	}
-	return outcome, nil
+	return receipt, nil
 }
 
-// change checks in a host that was not known just so a moment ago, and says
-// whether it was known at all. The error is ErrTagsTooLarge or nil.
-func (r *Registry) change(h Host) (Outcome, error) {
+// note marks a beat of now. r.mu must be held, for reading at least.
+func (r *Registry) note(e *entry) {
+	e.beat(time.Since(r.born))
+	r.outbox.beat(e)
+}
+
+// change checks in a host that was not known just so a moment ago.
+func (r *Registry) change(h *Host, actor string, tags tagging) (Receipt, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
-	record := Record{Host: &h, FirstSeen: now, LastCheckIn: now}
+	record := Record{Host: h, FirstSeen: now, LastCheckIn: now}
+	event := &Event{At: now, Kind: Registered, Service: h.Service, ID: h.ID, Actor: actor}
 	outcome := HostNew
 	if e := r.find(h.Key); e != nil {
-		outcome = HostChanged
-		record.FirstSeen = e.firstSeen
-		h.Tags = e.host.Tags.merge(h.Tags)
-	}
-	if size := h.Tags.size(); size > MaxTags {
-		return 0, fmt.Errorf("%w: %d bytes with those of earlier check-ins, of %d at most", ErrTagsTooLarge, size, MaxTags)
-	}
-	r.put(record)
-	r.outbox.change(Change{Key: h.Key, Record: &record})
-	return outcome, nil
-}
-
-// put makes record what the registry holds of its host. A host new to this
-// process lives for its TTL from now at least. r.mu must be held.
-func (r *Registry) put(record Record) {
-	h := record.Host
-	s := r.services[h.Service]
-	if s == nil {
-		s = &service{name: h.Service, hosts: map[string]*entry{}}
-		r.services[h.Service] = s
-		r.metrics.services.Set(float64(len(r.services)))
-	}
-	now := time.Since(r.born)
-	// A clock that was set back since may have stored a time to come.
-	beat := min(record.LastCheckIn.Sub(r.born), now)
-	e := s.hosts[h.ID]
-	if e == nil {
-		e = &entry{key: h.Key, host: h, firstSeen: record.FirstSeen, heldFrom: now}
-		e.lastBeat.Store(int64(beat))
-		s.hosts[h.ID] = e
-		if s.empty != nil {
-			r.empties.Remove(s.empty)
-			s.empty = nil
+		if e.stale {
+			r.recover(e, actor)
 		}
-		r.index(e)
-		r.expiries.add(e, e.deadline())
-		r.hosts++
-		r.metrics.hosts.Set(float64(r.hosts))
-	} else {
-		r.unindex(e)
-		e.host = h
-		e.beat(beat)
-		r.index(e)
-		r.expiries.move(e, e.deadline())
+		if !tags.isNews(e.host, h) { // it was stale alone, or another was faster
+			r.note(e)
+			return Receipt{HostUnchanged, e.lease}, nil
+		}
+		outcome = HostChanged
+		record.Lease, record.FirstSeen, record.DrainingSince = e.lease, e.firstSeen, e.drainingSince
+		if tags == laidOver {
+			h.Tags = e.host.Tags.merge(h.Tags)
+		}
+		event.Kind, event.Detail = Changed, e.host.difference(h)
+	} else if err := r.checkRoom(h.Service); err != nil {
+		return Receipt{}, err
 	}
-	r.tell(h.Service)
+	if size := h.Tags.size(); size > r.options.Limits.TagBytes {
+		return Receipt{}, fmt.Errorf("%w: %d bytes with those of earlier check-ins, of %d at most", ErrTagsTooLarge, size, r.options.Limits.TagBytes)
+	}
+	switch {
+	case !h.Draining:
+		record.DrainingSince = time.Time{}
+	case record.DrainingSince.IsZero():
+		record.DrainingSince = now
+	}
+	e := r.put(record)
+	record.Lease = e.lease
+	r.happened(event)
+	r.outbox.change(Change{Key: h.Key, Record: &record, Event: event})
+	return Receipt{outcome, e.lease}, nil
 }
 
-// index makes e findable by its repository. r.mu must be held.
-func (r *Registry) index(e *entry) {
-	if e.host.Repo == "" {
-		return
-	}
-	hosts := r.repos[e.host.Repo]
-	if hosts == nil {
-		hosts = map[*entry]struct{}{}
-		r.repos[e.host.Repo] = hosts
-	}
-	hosts[e] = struct{}{}
+// recover makes a stale host one that beats. r.mu must be held.
+func (r *Registry) recover(e *entry, actor string) {
+	e.stale = false
+	r.note(e)
+	r.happened(&Event{At: time.Now(), Kind: Recovered, Service: e.key.Service, ID: e.key.ID, Actor: actor})
+	r.tell(r.services[e.key.Service])
 }
 
-// unindex undoes index. r.mu must be held.
-func (r *Registry) unindex(e *entry) {
-	hosts := r.repos[e.host.Repo]
-	delete(hosts, e)
-	if len(hosts) == 0 {
-		delete(r.repos, e.host.Repo)
+// checkRoom says whether a host more may come to a service. r.mu must be held.
+func (r *Registry) checkRoom(name string) error {
+	limits := r.options.Limits
+	s := r.services[name]
+	switch {
+	case s == nil && len(r.services) >= limits.Services:
+		return fmt.Errorf("%w: %d", ErrTooManyServices, limits.Services)
+	case s != nil && len(s.hosts) >= limits.HostsPerService:
+		return fmt.Errorf("%w: %d", ErrServiceFull, limits.HostsPerService)
 	}
+	return nil
+}
+
+// beatBatch is how many beats are noted under one hold of the lock.
+const beatBatch = 1024
+
+// Beat is a heartbeat of the hosts with some leases: each lives for its TTL
+// from now. It appends to unknown those that it does not know, whose hosts must
+// register again, and returns that. The error is ErrNotLoaded or nil. The work
+// is one look-up for each; nothing is allocated but by unknown.
+func (r *Registry) Beat(leases, unknown []Lease, actor string) ([]Lease, error) {
+	noted := 0
+	var stale []*entry
+	for len(leases) > 0 {
+		batch := leases[:min(len(leases), beatBatch)]
+		leases = leases[len(batch):]
+		r.mu.RLock()
+		if !r.isLoaded {
+			r.mu.RUnlock()
+			return unknown, ErrNotLoaded
+		}
+		now := time.Since(r.born)
+		for _, lease := range batch {
+			e := r.leases[lease]
+			if e == nil {
+				unknown = append(unknown, lease)
+				continue
+			}
+			e.beat(now)
+			r.outbox.beat(e)
+			noted++
+			if e.stale {
+				stale = append(stale, e)
+			}
+		}
+		r.mu.RUnlock()
+	}
+	r.metrics.checkIns[HostUnchanged].Add(float64(noted))
+	if len(stale) > 0 {
+		r.mu.Lock()
+		for _, e := range stale {
+			if e.stale && r.leases[e.lease] == e {
+				r.recover(e, actor)
+			}
+		}
+		r.mu.Unlock()
+	}
+	return unknown, nil
 }

@@ -66,8 +66,8 @@ func (r *Registry) sweepUntil(ctx context.Context) {
 			// until then no host is older than now.
 			now := time.Since(r.born)
 			if pause := now - last - r.options.SweepInterval; pause > shortestPause {
-				r.extend(pause, now)
-				r.log.Warn("this process stood still; all hosts live longer by as much", "pause", pause.String())
+				r.renewAll(now)
+				r.log.Warn("this process stood still; no host expires for its TTL", "pause", pause.String())
 			}
 			last = now
 			r.sweep(now)
@@ -77,14 +77,18 @@ func (r *Registry) sweepUntil(ctx context.Context) {
 	}
 }
 
-// extend lets every host live longer by a pause that ended now, but none longer
-// than if it had beaten now.
-func (r *Registry) extend(pause, now time.Duration) {
+// renewAll lets the TTL of every host begin anew, now.
+func (r *Registry) renewAll(now time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.renew(now)
+}
+
+// renew is renewAll. The queue finds out by itself, when it comes to an entry.
+// r.mu must be held.
+func (r *Registry) renew(now time.Duration) {
 	for _, e := range r.expiries {
-		// The queue finds out by itself, when it comes to the entry.
-		e.heldFrom = min(e.since()+pause, now)
+		e.heldFrom = now
 	}
 }
 
@@ -99,6 +103,7 @@ func (r *Registry) sweep(now time.Duration) {
 			r.log.Info("host expired", "service", h.Service, "host", h.ID, "address", h.Address, "ttl", h.TTL.String())
 		}
 	}
+	r.settle(time.Now())
 	for _, name := range r.forgetEmpty(now) {
 		r.log.Info("service forgotten", "service", name)
 	}
@@ -119,8 +124,7 @@ func (r *Registry) expire(now time.Duration, limit int) (expired []*Host, more b
 			r.expiries.move(e, deadline)
 			continue
 		}
-		r.outbox.change(Change{Key: e.key})
-		r.drop(e)
+		r.takeOut(e, &Event{Kind: Expired, Actor: "discovery"})
 		expired = append(expired, e.host)
 	}
 	return expired, true
@@ -139,7 +143,7 @@ func (r *Registry) forgetEmpty(now time.Duration) (forgotten []string) {
 		r.empties.Remove(first)
 		delete(r.services, s.name)
 		r.metrics.services.Set(float64(len(r.services)))
-		r.tell(s.name)
+		r.tell(s)
 		forgotten = append(forgotten, s.name)
 	}
 	return forgotten

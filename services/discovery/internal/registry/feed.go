@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Feed tells one reader which services changed. It holds each name once,
@@ -28,11 +29,43 @@ func (r *Registry) Subscribe() *Feed {
 	return f
 }
 
-// tell says to all feeds that a service changed. r.mu must be held.
-func (r *Registry) tell(service string) {
+// tell says to all who wait for it that a service changed. r.mu must be held.
+func (r *Registry) tell(s *service) {
+	s.changedAt = time.Now()
 	for _, f := range r.feeds {
-		f.add(service)
+		f.add(s.name)
 	}
+	if w := r.waiters[s.name]; w != nil {
+		close(w.changed)
+		w.changed = make(chan struct{})
+	}
+}
+
+// waiter is those who wait for one service to change.
+type waiter struct {
+	changed chan struct{} // closed at the next change
+	count   int
+}
+
+// Changed returns what is closed at the next change of a service, be it known
+// yet or not. Who has it calls stop when done waiting. To miss nothing, call it
+// before List.
+func (r *Registry) Changed(name string) (changed <-chan struct{}, stop func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w := r.waiters[name]
+	if w == nil {
+		w = &waiter{changed: make(chan struct{})}
+		r.waiters[name] = w
+	}
+	w.count++
+	return w.changed, sync.OnceFunc(func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if w.count--; w.count == 0 {
+			delete(r.waiters, name)
+		}
+	})
 }
 
 func (f *Feed) add(service string) {

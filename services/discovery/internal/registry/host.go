@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"maps"
 	"net/netip"
-	"sync/atomic"
+	"slices"
 	"time"
 )
 
@@ -24,12 +24,25 @@ type Host struct {
 	// Address is where the host takes requests: a valid address without zone,
 	// and a port that is not 0.
 	Address netip.AddrPort
+	// Additional are further addresses of the host, at the same port: that of
+	// the other family, as a rule. May be nil.
+	Additional []netip.Addr
+	// Ports are further ports, ordered by name, names once. May be nil.
+	Ports []Port
 	// Repo groups hosts over services; empty for none.
 	Repo     string
 	Revision string
 	Tags     Tags
 	// TTL is how long after a check-in the host lives; above 0.
 	TTL time.Duration
+	// Draining says that the host is about to go and wants no new work.
+	Draining bool
+}
+
+// Port is a port with a name, such as that of metrics.
+type Port struct {
+	Name   string
+	Number uint16
 }
 
 // Tags is what a host says of itself beside its address.
@@ -43,12 +56,7 @@ type Tags struct {
 	Other map[string]json.RawMessage
 }
 
-// MaxTags is how many bytes the tags of one host have at most, names and
-// values. Without it a host that ever names new ones would grow for ever, since
-// none is removed.
-const MaxTags = 16 << 10
-
-// size is how many bytes count against MaxTags.
+// size is how many bytes count against Limits.TagBytes.
 func (t *Tags) size() int {
 	size := len(t.Region) + len(t.Zone) + len(t.InstanceID)
 	for name, value := range t.Other {
@@ -94,60 +102,42 @@ func (t *Tags) covers(newer *Tags) bool {
 	return true
 }
 
-// covers reports whether a check-in of newer would change nothing in h.
-func (h *Host) covers(newer *Host) bool {
-	return h.Address == newer.Address && h.Repo == newer.Repo && h.Revision == newer.Revision &&
-		h.TTL == newer.TTL && h.Tags.covers(&newer.Tags)
+// equal reports whether t and other say the same.
+func (t *Tags) equal(other *Tags) bool {
+	return len(t.Other) == len(other.Other) && t.Weight == other.Weight &&
+		(t.Canary == nil) == (other.Canary == nil) && t.covers(other)
 }
 
-// Record is a host with what the registry knows of it.
+// covers reports whether a check-in that lays newer over h would change nothing.
+func (h *Host) covers(newer *Host) bool {
+	return h.sameBut(newer) && h.Tags.covers(&newer.Tags)
+}
+
+// equal reports whether h and other say the same.
+func (h *Host) equal(other *Host) bool {
+	return h.sameBut(other) && h.Tags.equal(&other.Tags)
+}
+
+// sameBut reports whether h and other are the same but for their tags.
+func (h *Host) sameBut(other *Host) bool {
+	return h.Address == other.Address && h.Repo == other.Repo && h.Revision == other.Revision &&
+		h.TTL == other.TTL && h.Draining == other.Draining &&
+		slices.Equal(h.Additional, other.Additional) && slices.Equal(h.Ports, other.Ports)
+}
+
+// Lease names one stay of a host in the registry, from its registration until
+// it goes. It is drawn at random, never 0, and the same on all replicas. A host
+// that comes back after it went has another.
+type Lease uint64
+
+// Record is a host with what the registry knows of it: what a Store keeps.
 type Record struct {
-	Host *Host
+	Host  *Host
+	Lease Lease
 	// FirstSeen is when the host last came from being unknown.
 	FirstSeen   time.Time
 	LastCheckIn time.Time
-}
-
-// entry is a host in the registry. Fields but key, lastBeat and beaten are
-// guarded by Registry.mu.
-type entry struct {
-	key       Key // never changes
-	host      *Host
-	firstSeen time.Time
-	// heldFrom is when this process took the host over, on the registry's
-	// clock, later by the pauses that the host is not to suffer for; the TTL
-	// counts from here if the last beat is older.
-	heldFrom time.Duration
-	// lastBeat is the time of the last check-in on the registry's clock, in
-	// nanoseconds; below 0 if it was before this process began.
-	lastBeat atomic.Int64
-	// beaten says that the beat waits in the outbox.
-	beaten atomic.Bool
-
-	due   time.Duration // when the sweeper looks at the entry next
-	index int           // its place in the queue of expiries
-}
-
-// beat notes a check-in at a time of the registry's clock; an older one than
-// the last is ignored.
-func (e *entry) beat(at time.Duration) {
-	for {
-		last := e.lastBeat.Load()
-		if int64(at) <= last || e.lastBeat.CompareAndSwap(last, int64(at)) {
-			return
-		}
-	}
-}
-
-// since is when the host's TTL began to run.
-func (e *entry) since() time.Duration {
-	return max(time.Duration(e.lastBeat.Load()), e.heldFrom)
-}
-
-// deadline is when the host is dead if it does not check in before.
-func (e *entry) deadline() time.Duration { return e.since() + e.host.TTL }
-
-// record is what e is to readers; born is the zero of the registry's clock.
-func (e *entry) record(born time.Time) Record {
-	return Record{Host: e.host, FirstSeen: e.firstSeen, LastCheckIn: born.Add(time.Duration(e.lastBeat.Load()))}
+	// DrainingSince is when the host said that it is draining; zero while it
+	// does not.
+	DrainingSince time.Time
 }

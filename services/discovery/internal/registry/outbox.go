@@ -13,7 +13,7 @@ import (
 const flushInterval = time.Second
 
 // outbox holds what the Store has not been told yet: at most one change and
-// one beat per host. While the Store is away it grows with every host that
+// one beat per host, and one change per setting. While the Store is away it grows with every host that
 // comes, and those that went stay in it, since the Store may still hold them.
 type outbox struct {
 	store   Store
@@ -22,24 +22,51 @@ type outbox struct {
 	born    time.Time     // the zero of the registry's clock
 	wake    chan struct{} // has a value when there are changes
 
+	// giveAgain gets the keys of hosts that the Store should have and has not.
+	giveAgain func([]Key)
+
 	mu      sync.Mutex
-	changes map[Key]Change
-	beats   []*entry
+	changes map[subject]Change
+	// sent are those that the Store is just being told of.
+	sent  map[subject]Change
+	beats []*entry
 }
 
-func newOutbox(store Store, log *slog.Logger, m *metrics, born time.Time) *outbox {
-	return &outbox{store: store, log: log, metrics: m, born: born, wake: make(chan struct{}, 1), changes: map[Key]Change{}}
+// subject is what a change is of: a host, or a setting.
+type subject struct {
+	key     Key
+	setting SettingKey
+}
+
+func newOutbox(store Store, log *slog.Logger, m *metrics, born time.Time, giveAgain func([]Key)) *outbox {
+	return &outbox{
+		store: store, log: log, metrics: m, born: born, giveAgain: giveAgain,
+		wake: make(chan struct{}, 1), changes: map[subject]Change{},
+	}
 }
 
 // change takes a change to be stored; it replaces an earlier one of its host.
 func (o *outbox) change(c Change) {
 	o.mu.Lock()
-	o.changes[c.Key] = c
+	o.changes[subject{c.Key, c.SettingKey}] = c
 	o.mu.Unlock()
 	select {
 	case o.wake <- struct{}{}:
 	default: // the writer has yet to see the last one
 	}
+}
+
+// waits reports whether the Store has yet to be told of a change of the same
+// host or setting.
+func (o *outbox) waits(c *Change) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	of := subject{c.Key, c.SettingKey}
+	_, waiting := o.changes[of]
+	if !waiting {
+		_, waiting = o.sent[of]
+	}
+	return waiting
 }
 
 // beat takes note that e beat; how often does not matter.
@@ -101,15 +128,16 @@ func (o *outbox) handChanges(ctx context.Context) error {
 		o.mu.Unlock()
 		return nil
 	}
-	o.changes = map[Key]Change{}
+	o.changes, o.sent = map[subject]Change{}, taken
 	o.mu.Unlock()
 
 	err := o.store.Append(ctx, slices.Collect(maps.Values(taken)))
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sent = nil
 	if err == nil {
 		return nil
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
 	for key, c := range taken {
 		if _, newer := o.changes[key]; !newer {
 			o.changes[key] = c
@@ -132,11 +160,14 @@ func (o *outbox) handBeats(ctx context.Context) error {
 		e.beaten.Store(false)
 		beats[i] = Beat{e.key, o.born.Add(time.Duration(e.lastBeat.Load()))}
 	}
-	err := o.store.Flush(ctx, beats)
+	missing, err := o.store.Flush(ctx, beats)
 	if err != nil {
 		for _, e := range taken {
 			o.beat(e)
 		}
+	}
+	if len(missing) > 0 {
+		o.giveAgain(missing)
 	}
 	return err
 }

@@ -1,9 +1,10 @@
 // Package registry knows which hosts each service has: it takes their
 // check-ins, drops a host when its TTL has passed since the last one, and tells
 // subscribers which services changed. The REST faces write to it and read from
-// it, xds reads from it, and a Store keeps it over restarts. Memory is the
-// truth for every read; the registry never waits for the Store to answer a
-// caller, and it knows nothing of HTTP or of Envoy.
+// it, xds reads from it, and a Store keeps it over restarts and carries it
+// between replicas. Memory is the truth for every read; the registry never
+// waits for the Store to answer a caller, and it knows nothing of HTTP or of
+// Envoy.
 package registry
 
 import (
@@ -21,9 +22,13 @@ import (
 // registry knows nothing yet, which is not the same as knowing of no host.
 var ErrNotLoaded = errors.New("the registry is not loaded yet")
 
-// ErrTagsTooLarge is the answer to a check-in by which a host would have more
-// than MaxTags bytes of tags. The host stays as it was, without the check-in.
-var ErrTagsTooLarge = errors.New("tags too large")
+// The answers to a check-in that would go beyond a limit. What was known stays
+// as it was, without the check-in.
+var (
+	ErrTagsTooLarge    = errors.New("tags too large")
+	ErrServiceFull     = errors.New("the service has as many hosts as it may")
+	ErrTooManyServices = errors.New("there are as many services as there may be")
+)
 
 // Options is what a registry is made of. Every field is required.
 type Options struct {
@@ -42,6 +47,19 @@ type Options struct {
 	// EmptyServiceRetention is how long a service whose last host went is still
 	// known, as one without hosts.
 	EmptyServiceRetention time.Duration
+	// DrainTime is how long a host is Draining before it is Out.
+	DrainTime time.Duration
+	Limits    Limits
+}
+
+// Limits bounds what callers can fill a registry with. All are above 0.
+type Limits struct {
+	HostsPerService int
+	Services        int
+	// TagBytes is how many bytes the tags of one host have at most, names and
+	// values. Without it a host that ever names new ones would grow for ever,
+	// since a check-in removes none.
+	TagBytes int
 }
 
 // Registry holds the hosts of all services. Its methods may be called from
@@ -62,17 +80,24 @@ type Registry struct {
 	mu       sync.RWMutex
 	isLoaded bool
 	services map[string]*service
+	leases   map[Lease]*entry
 	repos    map[string]map[*entry]struct{}
 	expiries expiryQueue
-	hosts    int
+	draining map[*entry]struct{} // those whose hosts say so
+	settings map[SettingKey]*setting
 	empties  *list.List // of *service: those without hosts, the longest empty first
 	feeds    []*Feed
+	events   map[*EventFeed]struct{}
+	waiters  map[string]*waiter // by service
 }
 
 // service is one known service: one that has, or lately had, a host.
 type service struct {
-	name  string
-	hosts map[string]*entry // by Key.ID
+	name    string
+	hosts   map[string]*entry // by Key.ID
+	history history
+	// changedAt is when it last changed.
+	changedAt time.Time
 	// emptySince is when the last host went, on the registry's clock; empty is
 	// the place in Registry.empties, nil while there are hosts.
 	emptySince time.Duration
@@ -90,10 +115,15 @@ func New(o Options) *Registry {
 		loaded:   make(chan struct{}),
 		warm:     make(chan struct{}),
 		services: map[string]*service{},
+		leases:   map[Lease]*entry{},
 		repos:    map[string]map[*entry]struct{}{},
+		draining: map[*entry]struct{}{},
+		settings: map[SettingKey]*setting{},
 		empties:  list.New(),
+		events:   map[*EventFeed]struct{}{},
+		waiters:  map[string]*waiter{},
 	}
-	r.outbox = newOutbox(o.Store, o.Log, r.metrics, r.born)
+	r.outbox = newOutbox(o.Store, o.Log, r.metrics, r.born, r.giveAgain)
 	return r
 }
 
@@ -130,9 +160,9 @@ func (r *Registry) Run(ctx context.Context) error {
 // ended.
 func (r *Registry) load(ctx context.Context) bool {
 	for {
-		records, err := r.store.Load(ctx)
+		contents, err := r.store.Load(ctx)
 		if err == nil {
-			r.restore(records)
+			r.restore(contents)
 			return true
 		}
 		if ctx.Err() != nil {
@@ -147,52 +177,28 @@ func (r *Registry) load(ctx context.Context) bool {
 
 // restore takes over what the Store held. Every host gets its full TTL from
 // now, since nobody could check in while this process was away.
-func (r *Registry) restore(records []Record) {
+func (r *Registry) restore(contents *Contents) {
 	r.mu.Lock()
-	for _, record := range records {
+	for _, record := range contents.Records {
 		r.put(record)
+	}
+	for i := range contents.Settings {
+		r.set(&contents.Settings[i])
+	}
+	for i := range contents.Events {
+		if s := r.services[contents.Events[i].Service]; s != nil {
+			s.history.add(&contents.Events[i])
+		}
 	}
 	r.isLoaded = true
 	r.mu.Unlock()
 	close(r.loaded)
-	r.log.Info("registry loaded", "hosts", len(records))
-	if len(records) > 0 || r.options.WarmUp == 0 {
+	r.log.Info("registry loaded", "hosts", len(contents.Records), "settings", len(contents.Settings))
+	if len(contents.Records) > 0 || r.options.WarmUp == 0 {
 		close(r.warm)
 		return
 	}
 	time.AfterFunc(r.options.WarmUp, func() { close(r.warm) })
-}
-
-// follow applies what other writers of the Store did until ctx ends.
-func (r *Registry) follow(ctx context.Context) {
-	for {
-		err := r.store.Follow(ctx, r.apply)
-		if ctx.Err() != nil {
-			return
-		}
-		r.log.Error("changes of other replicas cannot be followed, trying again", "error", err, "in", retryDelay.String())
-		if !sleep(ctx, retryDelay) {
-			return
-		}
-	}
-}
-
-// apply takes over changes and beats that other writers already stored.
-func (r *Registry) apply(changes []Change, beats []Beat) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, c := range changes {
-		if c.Record != nil {
-			r.put(*c.Record)
-		} else if e := r.find(c.Key); e != nil {
-			r.drop(e)
-		}
-	}
-	for _, b := range beats {
-		if e := r.find(b.Key); e != nil {
-			e.beat(b.At.Sub(r.born))
-		}
-	}
 }
 
 // find returns the entry of k, or nil. r.mu must be held.

@@ -8,6 +8,8 @@ import (
 // Selection is some hosts of one service.
 type Selection struct {
 	Service string
+	// ID is the host's; empty selects any.
+	ID string
 	// IP is where the hosts are; its zero value selects those of any address.
 	IP netip.Addr
 	// Port is where they listen; 0 selects those of any port.
@@ -16,47 +18,88 @@ type Selection struct {
 
 // holds reports whether a host is selected.
 func (s Selection) holds(h *Host) bool {
-	return (!s.IP.IsValid() || s.IP == h.Address.Addr()) && (s.Port == 0 || s.Port == h.Address.Port())
+	return (s.ID == "" || s.ID == h.ID) && (!s.IP.IsValid() || s.IP == h.Address.Addr()) && (s.Port == 0 || s.Port == h.Address.Port())
 }
 
 // Remove takes out the selected hosts, at their own wish, and returns how many
-// they were. The error is ErrNotLoaded or nil.
-func (r *Registry) Remove(selected Selection) (int, error) {
-	removed, err := r.remove(selected)
+// they were. actor is who says so. The error is ErrNotLoaded or nil.
+func (r *Registry) Remove(selected Selection, actor string) (int, error) {
+	removed, err := r.remove(selected, actor)
 	for _, h := range removed {
 		r.metrics.deregistrations.Inc()
-		r.log.Info("host deregistered", "service", h.Service, "host", h.ID, "address", h.Address)
+		r.log.Info("host deregistered", "service", h.Service, "host", h.ID, "address", h.Address, "by", actor)
 	}
 	return len(removed), err
 }
 
 // remove is Remove, without saying so: nothing is logged under the lock.
-func (r *Registry) remove(selected Selection) (removed []*Host, err error) {
+func (r *Registry) remove(selected Selection, actor string) (removed []*Host, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	entries, err := r.selected(selected)
 	for _, e := range entries {
-		r.outbox.change(Change{Key: e.key})
-		r.drop(e)
+		r.takeOut(e, &Event{Kind: Deregistered, Actor: actor})
 		removed = append(removed, e.host)
 	}
 	return removed, err
 }
 
-// SetWeight gives the selected hosts a weight of 1 to 100, which stays until
-// another is set or checked in, and returns how many they were. The error is
-// ErrNotLoaded or nil.
-func (r *Registry) SetWeight(selected Selection, weight uint8) (int, error) {
+// takeOut drops e, tells of it, and has the Store do so too; At and the host of
+// the event are filled in. r.mu must be held.
+func (r *Registry) takeOut(e *entry, event *Event) {
+	event.At, event.Service, event.ID = time.Now(), e.key.Service, e.key.ID
+	r.drop(e)
+	r.happened(event)
+	r.outbox.change(Change{Key: e.key, Lease: e.lease, Event: event})
+}
+
+// Lose takes out the hosts with some leases because the connection that was
+// their beat is gone, and returns how many they were. The last host of a service
+// stays until its TTL has passed: that it is gone is less sure than that the
+// connection is. The error is ErrNotLoaded or nil.
+func (r *Registry) Lose(leases []Lease, actor string) (int, error) {
+	lost, err := r.lose(leases, actor)
+	for _, h := range lost {
+		r.metrics.expiries.Inc()
+		r.log.Info("host lost with its connection", "service", h.Service, "host", h.ID, "address", h.Address, "by", actor)
+	}
+	return len(lost), err
+}
+
+// lose is Lose, without saying so.
+func (r *Registry) lose(leases []Lease, actor string) (lost []*Host, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.isLoaded {
+		return nil, ErrNotLoaded
+	}
+	for _, lease := range leases {
+		e := r.leases[lease]
+		if e == nil || len(r.services[e.key.Service].hosts) == 1 {
+			continue
+		}
+		r.takeOut(e, &Event{Kind: Expired, Actor: actor, Detail: "its connection is gone"})
+		lost = append(lost, e.host)
+	}
+	return lost, nil
+}
+
+// SetWeight gives the selected hosts a weight of 1 to 100, as if they had said
+// so themselves: it stays until another is set or checked in. It returns how
+// many they were. The error is ErrNotLoaded or nil.
+func (r *Registry) SetWeight(selected Selection, weight uint8, actor string) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	entries, err := r.selected(selected)
 	for _, e := range entries {
 		h := *e.host
 		h.Tags.Weight = weight
+		event := &Event{At: time.Now(), Kind: Changed, Service: h.Service, ID: h.ID, Actor: actor, Detail: e.host.difference(&h)}
 		record := e.record(r.born)
 		record.Host = &h
 		r.put(record)
-		r.outbox.change(Change{Key: h.Key, Record: &record})
+		r.happened(event)
+		r.outbox.change(Change{Key: h.Key, Record: &record, Event: event})
 	}
 	return len(entries), err
 }
@@ -70,6 +113,12 @@ func (r *Registry) selected(s Selection) ([]*entry, error) {
 	if known == nil {
 		return nil, nil
 	}
+	if s.ID != "" {
+		if e := known.hosts[s.ID]; e != nil && s.holds(e.host) {
+			return []*entry{e}, nil
+		}
+		return nil, nil
+	}
 	var entries []*entry
 	for _, e := range known.hosts {
 		if s.holds(e.host) {
@@ -77,19 +126,4 @@ func (r *Registry) selected(s Selection) ([]*entry, error) {
 		}
 	}
 	return entries, nil
-}
-
-// drop forgets a host; its service stays known for a while. r.mu must be held.
-func (r *Registry) drop(e *entry) {
-	s := r.services[e.host.Service]
-	delete(s.hosts, e.host.ID)
-	r.unindex(e)
-	r.expiries.remove(e)
-	r.hosts--
-	r.metrics.hosts.Set(float64(r.hosts))
-	if len(s.hosts) == 0 {
-		s.emptySince = time.Since(r.born)
-		s.empty = r.empties.PushBack(s)
-	}
-	r.tell(s.name)
 }

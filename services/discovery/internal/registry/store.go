@@ -5,39 +5,93 @@ import (
 	"time"
 )
 
-// Store keeps hosts beyond the life of one process. The registry reads it once
-// and then only tells it what happened, from one goroutine and off the path of
-// any caller; so a Store may be slow, but should give up by its own when what
-// is behind it does not answer. A registry is lossy by contract: what was not
-// handed over before a crash comes back with the host's next check-in.
+// Store keeps hosts beyond the life of one process, and, if it is shared,
+// carries them between replicas. The registry reads it once and then only tells
+// it what happened, off the path of any caller; so a Store may be slow, but
+// must give up by its own when what is behind it does not answer. Append,
+// Flush, Expire and Follow are called from one goroutine each. A registry is
+// lossy by contract: what was not handed over before a crash comes back with
+// the host's next check-in.
 type Store interface {
 	// Load returns all that is kept. It does not return what it could not
 	// read as if it were not there: a Store that lost its data may be empty,
 	// one that cannot be asked returns an error.
-	Load(ctx context.Context) ([]Record, error)
-	// Append keeps changes, at most one per host. Once it returned nil, Load
-	// knows them, unless the Store is one that keeps nothing.
+	Load(ctx context.Context) (*Contents, error)
+	// Append keeps changes, at most one per host and per setting. Once it
+	// returned nil, Load knows them, unless the Store is one that keeps nothing.
 	// After an error the registry sends the same changes again, or newer ones
 	// of the same hosts; so a change that is already kept must be harmless.
 	Append(ctx context.Context, changes []Change) error
-	// Flush notes the times of beats. A beat of a host that is not kept is
-	// ignored: it must not come back by it.
-	Flush(ctx context.Context, beats []Beat) error
+	// Flush notes the times of beats, later ones than those that it knows. A
+	// beat of a host that is not kept is ignored: it must not come back by it.
+	// missing are the keys of such beats, of hosts that the Store should have:
+	// the registry, which has them, gives them to Append again. A Store with a
+	// single writer never misses any.
+	Flush(ctx context.Context, beats []Beat) (missing []Key, err error)
+	// Expire asks to take out dead hosts, each with the last beat that the
+	// registry knows. gone are those that are out of the Store now, or were
+	// before, or go with the next Append; the others beat elsewhere meanwhile, or are another replica's to
+	// take out. A Store with a single writer lets all go. After an error no host
+	// goes.
+	Expire(ctx context.Context, dead []Beat) (gone []Key, err error)
 	// Follow calls apply with what other writers did to the same data since
 	// Load, in order, until ctx ends; then it returns nil. A Store with a single
-	// writer only waits.
-	Follow(ctx context.Context, apply func(changes []Change, beats []Beat)) error
+	// writer only waits. After an error the registry calls it again.
+	Follow(ctx context.Context, apply func(Update)) error
 }
 
-// Change says what became of one host.
+// Contents is all that a Store keeps, or all of some services.
+type Contents struct {
+	Records  []Record
+	Settings []Setting
+	// Events are of the past, oldest first, as far as they are kept.
+	Events []Event
+}
+
+// Change says what became of one host, or of one setting: of the host with Key
+// if that is not zero, else of the setting that SettingKey names.
 type Change struct {
 	Key Key
 	// Record is what the host is now; nil if it is gone.
 	Record *Record
+	// Lease is that of the host if it is gone: a Store does not take it back
+	// with that lease, which others may still have.
+	Lease Lease
+
+	SettingKey SettingKey
+	// Setting is what is set now; nil if nothing is.
+	Setting *Setting
+
+	// Event tells of the change. It is nil for what is given to a Store once
+	// more, and from a Store that does not keep events.
+	Event *Event
 }
 
 // Beat says when a host last checked in.
 type Beat struct {
 	Key Key
 	At  time.Time
+}
+
+// Keys are those of beats, in their order.
+func Keys(beats []Beat) []Key {
+	keys := make([]Key, len(beats))
+	for i, b := range beats {
+		keys[i] = b.Key
+	}
+	return keys
+}
+
+// Update is what other writers did to a Store, or what became of it.
+type Update struct {
+	// Changes and Beats are as they were given to the Store, and already kept.
+	Changes []Change
+	Beats   []Beat
+	// Whole, unless nil, is all that the Store holds of the services for which
+	// Covers is true; it comes when single changes were missed.
+	Whole  *Contents
+	Covers func(service string) bool
+	// Lost says, with Whole, that the Store lost data: what it lacks is not
+	// gone, and the registry gives it again. Expiry is suspended for one TTL.
+	Lost bool
 }

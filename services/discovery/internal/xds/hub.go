@@ -111,13 +111,13 @@ func (h *hub) push(now time.Time) {
 func (h *hub) update(services []string) {
 	for _, service := range services {
 		// The error says that nothing is loaded; then there is nothing to do yet.
-		records, known, err := h.registry.List(service)
+		hosts, err := h.registry.List(service)
 		if err != nil {
 			return
 		}
 		var cluster, assignment *resource
-		if known {
-			cluster, assignment, err = h.build(service, records)
+		if hosts.Known {
+			cluster, assignment, err = h.build(service, hosts.Hosts)
 		}
 		if err != nil {
 			h.metrics.unbuilt.Inc()
@@ -129,8 +129,8 @@ func (h *hub) update(services []string) {
 }
 
 // build makes the two resources of a service.
-func (h *hub) build(service string, records []registry.Record) (cluster, assignment *resource, err error) {
-	message, duplicates := makeAssignment(service, records)
+func (h *hub) build(service string, hosts []registry.View) (cluster, assignment *resource, err error) {
+	message, duplicates := makeAssignment(service, hosts)
 	h.metrics.duplicates.Add(float64(duplicates))
 	if assignment, err = newResource(endpoints, service, message); err != nil {
 		return nil, nil, err

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -113,15 +114,17 @@ func makeCluster(service string) *clusterv3.Cluster {
 	}
 }
 
-// makeAssignment is the hosts of a service by locality, in a fixed order. Of
-// hosts with equal addresses, which a client may refuse as a whole, only the
-// latest comer is taken; duplicates is how many were left out.
-func makeAssignment(service string, records []registry.Record) (assignment *endpointv3.ClusterLoadAssignment, duplicates int) {
+// makeAssignment is the hosts of a service by locality, in a fixed order; those
+// that are Out are left out. Of hosts with equal addresses, which a client may
+// refuse as a whole, only the latest comer is taken; duplicates is how many were
+// left out for that.
+func makeAssignment(service string, hosts []registry.View) (assignment *endpointv3.ClusterLoadAssignment, duplicates int) {
 	assignment = &endpointv3.ClusterLoadAssignment{ClusterName: service}
-	unique := slices.CompactFunc(ordered(records), func(a, b registry.Record) bool {
+	hosts = ordered(hosts)
+	unique := slices.CompactFunc(slices.Clone(hosts), func(a, b registry.View) bool {
 		return a.Host.Address == b.Host.Address
 	})
-	duplicates = len(records) - len(unique)
+	duplicates = len(hosts) - len(unique)
 	slices.SortStableFunc(unique, compareLocality)
 
 	for first := 0; first < len(unique); {
@@ -135,32 +138,35 @@ func makeAssignment(service string, records []registry.Record) (assignment *endp
 	return assignment, duplicates
 }
 
-// ordered returns records by address, the latest comer of equal ones first.
-func ordered(records []registry.Record) []registry.Record {
-	sorted := slices.Clone(records)
-	slices.SortFunc(sorted, func(a, b registry.Record) int {
-		if c := a.Host.Address.Compare(b.Host.Address); c != 0 {
-			return c
+// ordered returns the hosts that are not Out by address, the latest comer of
+// equal ones first.
+func ordered(hosts []registry.View) []registry.View {
+	sorted := make([]registry.View, 0, len(hosts))
+	for _, v := range hosts {
+		if v.State != registry.Out {
+			sorted = append(sorted, v)
 		}
-		if c := b.FirstSeen.Compare(a.FirstSeen); c != 0 {
-			return c
-		}
-		return cmp.Compare(a.Host.ID, b.Host.ID)
+	}
+	slices.SortFunc(sorted, func(a, b registry.View) int {
+		return cmp.Or(
+			a.Host.Address.Compare(b.Host.Address),
+			b.FirstSeen.Compare(a.FirstSeen),
+			cmp.Compare(a.Host.ID, b.Host.ID))
 	})
 	return sorted
 }
 
 // makeLocality is one locality of an assignment. Its weight is always given,
 // since gRPC leaves out a locality without one.
-func makeLocality(records []registry.Record) *endpointv3.LocalityLbEndpoints {
-	first := records[0].Host.Tags
+func makeLocality(hosts []registry.View) *endpointv3.LocalityLbEndpoints {
+	first := hosts[0].Host.Tags
 	locality := &endpointv3.LocalityLbEndpoints{
 		Locality:    &corev3.Locality{Region: first.Region, Zone: first.Zone},
-		LbEndpoints: make([]*endpointv3.LbEndpoint, len(records)),
+		LbEndpoints: make([]*endpointv3.LbEndpoint, len(hosts)),
 	}
 	weight := uint32(0)
-	for i, r := range records {
-		endpoint := makeEndpoint(r.Host)
+	for i := range hosts {
+		endpoint := makeEndpoint(&hosts[i])
 		locality.LbEndpoints[i] = endpoint
 		weight += max(1, endpoint.GetLoadBalancingWeight().GetValue())
 	}
@@ -168,24 +174,30 @@ func makeLocality(records []registry.Record) *endpointv3.LocalityLbEndpoints {
 	return locality
 }
 
-func makeEndpoint(h *registry.Host) *endpointv3.LbEndpoint {
+func makeEndpoint(v *registry.View) *endpointv3.LbEndpoint {
 	endpoint := &endpointv3.LbEndpoint{
 		HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
-			Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-				Address:       h.Address.Addr().String(),
-				PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(h.Address.Port())},
-			}}},
+			Address: makeAddress(v.Host.Address.Addr(), v.Host.Address.Port()),
 		}},
 	}
-	if h.Tags.Weight != 0 {
-		endpoint.LoadBalancingWeight = wrapperspb.UInt32(uint32(h.Tags.Weight))
+	if v.State == registry.Draining {
+		endpoint.HealthStatus = corev3.HealthStatus_DRAINING
+	}
+	if v.Weight != 0 {
+		endpoint.LoadBalancingWeight = wrapperspb.UInt32(uint32(v.Weight))
 	}
 	return endpoint
 }
 
-func compareLocality(a, b registry.Record) int {
-	if c := cmp.Compare(a.Host.Tags.Region, b.Host.Tags.Region); c != 0 {
-		return c
-	}
-	return cmp.Compare(a.Host.Tags.Zone, b.Host.Tags.Zone)
+func makeAddress(ip netip.Addr, port uint16) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address:       ip.String(),
+		PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(port)},
+	}}}
+}
+
+func compareLocality(a, b registry.View) int {
+	return cmp.Or(
+		cmp.Compare(a.Host.Tags.Region, b.Host.Tags.Region),
+		cmp.Compare(a.Host.Tags.Zone, b.Host.Tags.Zone))
 }

@@ -20,7 +20,7 @@ func (f *face) checkIn(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if _, err := f.registry.CheckIn(h); err != nil {
+	if _, err := f.registry.CheckIn(h, r.RemoteAddr); err != nil {
 		return err
 	}
 	answer(w, http.StatusOK, struct{}{})

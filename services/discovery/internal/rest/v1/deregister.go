@@ -14,7 +14,7 @@ func (f *face) deregister(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	removed, err := f.registry.Remove(selected)
+	removed, err := f.registry.Remove(selected, r.RemoteAddr)
 	if err != nil {
 		return err
 	}

@@ -19,11 +19,11 @@ func (f *face) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	records, _, err := f.registry.List(service)
+	hosts, err := f.registry.List(service)
 	if err != nil {
 		return err
 	}
-	f.answerList(w, `{"service":`, service, records)
+	f.answerList(w, `{"service":`, service, hosts.Hosts)
 	return nil
 }
 
@@ -33,11 +33,11 @@ func (f *face) listRepo(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	records, err := f.registry.ListRepo(repo)
+	hosts, err := f.registry.ListRepo(repo)
 	if err != nil {
 		return err
 	}
-	f.answerList(w, `{"service_repo_name":`, repo, records)
+	f.answerList(w, `{"service_repo_name":`, repo, hosts.Hosts)
 	return nil
 }
 
@@ -47,18 +47,18 @@ const hostSize = 320
 // answerList answers with hosts, by what follows of the object that begins with
 // open. Lists are what is asked for most, so they are written by hand into one
 // buffer, in a third of the time that encoding/json takes.
-func (f *face) answerList(w http.ResponseWriter, open, name string, records []registry.Record) {
-	b := make([]byte, 0, hostSize*(len(records)+1))
+func (f *face) answerList(w http.ResponseWriter, open, name string, hosts []registry.View) {
+	b := make([]byte, 0, hostSize*(len(hosts)+1))
 	b = append(b, open...)
 	b = appendText(b, name)
 	b = append(b, `,"env":`...)
 	b = appendText(b, f.env)
 	b = append(b, `,"hosts":[`...)
-	for i, record := range records {
+	for i := range hosts {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = appendHost(b, record)
+		b = appendHost(b, &hosts[i])
 	}
 	b = append(b, "]}\n"...)
 	w.Header().Set("Content-Type", "application/json")
@@ -69,7 +69,7 @@ func (f *face) answerList(w http.ResponseWriter, open, name string, records []re
 // ip_address, port as an integer, and in tags az as text, canary as a boolean
 // and the weight as an integer of 1 to 100; one host that breaks this spoils
 // the whole list for it.
-func appendHost(b []byte, r registry.Record) []byte {
+func appendHost(b []byte, r *registry.View) []byte {
 	b = append(b, `{"service":`...)
 	b = appendText(b, r.Host.Service)
 	b = append(b, `,"ip_address":"`...)

@@ -138,6 +138,8 @@ func statusOf(err error) int {
 		return http.StatusServiceUnavailable
 	case errors.Is(err, registry.ErrTagsTooLarge):
 		return http.StatusBadRequest
+	case errors.Is(err, registry.ErrServiceFull), errors.Is(err, registry.ErrTooManyServices):
+		return http.StatusForbidden
 	default:
 		return http.StatusInternalServerError
 	}

@@ -24,7 +24,7 @@ func (f *face) weigh(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return &refusal{http.StatusBadRequest, fmt.Sprintf("%s: %v", tagWeight, err)}
 	}
-	found, err := f.registry.SetWeight(selected, weight)
+	found, err := f.registry.SetWeight(selected, weight, r.RemoteAddr)
 	if err != nil {
 		return err
 	}

@@ -83,7 +83,7 @@ func checkPlace(path string) error {
 // No file is no hosts; one that is not whole is renamed, with the reason in the
 // log, and is no hosts either. The error is that of a file that is there but
 // cannot be opened or read.
-func (s *Store) Load(context.Context) ([]registry.Record, error) {
+func (s *Store) Load(context.Context) (*registry.Contents, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.loaded {
@@ -92,7 +92,7 @@ func (s *Store) Load(context.Context) ([]registry.Record, error) {
 		}
 		s.loaded = true
 	}
-	return slices.Collect(maps.Values(s.records)), nil
+	return &registry.Contents{Records: slices.Collect(maps.Values(s.records))}, nil
 }
 
 // read fills the store from its file. s.mu must be held.
@@ -136,6 +136,9 @@ func (s *Store) Append(_ context.Context, changes []registry.Change) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range changes {
+		if c.Key == (registry.Key{}) {
+			continue
+		}
 		if c.Record == nil {
 			delete(s.records, c.Key)
 		} else {
@@ -148,7 +151,7 @@ func (s *Store) Append(_ context.Context, changes []registry.Change) error {
 
 // Flush takes over the times of the beats; they are written with the next
 // change, or at the end.
-func (s *Store) Flush(_ context.Context, beats []registry.Beat) error {
+func (s *Store) Flush(_ context.Context, beats []registry.Beat) ([]registry.Key, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, b := range beats {
@@ -157,11 +160,16 @@ func (s *Store) Flush(_ context.Context, beats []registry.Beat) error {
 			s.records[b.Key] = record
 		}
 	}
-	return nil
+	return nil, nil
+}
+
+// Expire lets all go; that they are gone it is told by Append.
+func (s *Store) Expire(_ context.Context, dead []registry.Beat) ([]registry.Key, error) {
+	return registry.Keys(dead), nil
 }
 
 // Follow waits for ctx to end: a snapshot file has one writer.
-func (s *Store) Follow(ctx context.Context, _ func([]registry.Change, []registry.Beat)) error {
+func (s *Store) Follow(ctx context.Context, _ func(registry.Update)) error {
 	<-ctx.Done()
 	return nil
 }

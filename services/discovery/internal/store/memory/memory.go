@@ -17,16 +17,21 @@ type Store struct{}
 func New() Store { return Store{} }
 
 // Load returns no hosts.
-func (Store) Load(context.Context) ([]registry.Record, error) { return nil, nil }
+func (Store) Load(context.Context) (*registry.Contents, error) { return &registry.Contents{}, nil }
 
 // Append does nothing.
 func (Store) Append(context.Context, []registry.Change) error { return nil }
 
 // Flush does nothing.
-func (Store) Flush(context.Context, []registry.Beat) error { return nil }
+func (Store) Flush(context.Context, []registry.Beat) ([]registry.Key, error) { return nil, nil }
+
+// Expire lets all go.
+func (Store) Expire(_ context.Context, dead []registry.Beat) ([]registry.Key, error) {
+	return registry.Keys(dead), nil
+}
 
 // Follow waits for ctx to end: nobody else writes here.
-func (Store) Follow(ctx context.Context, _ func([]registry.Change, []registry.Beat)) error {
+func (Store) Follow(ctx context.Context, _ func(registry.Update)) error {
 	<-ctx.Done()
 	return nil
 }

@@ -50,13 +50,13 @@ func all() suite {
 		},
 		"no changes and no beats are no error": func(t *testing.T, s registry.Store) {
 			require.NoError(t, s.Append(t.Context(), nil))
-			require.NoError(t, s.Flush(t.Context(), nil))
+			flush(t, s, nil)
 		},
 		"following ends with its context": func(t *testing.T, s registry.Store) {
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
 			// Ends with ctx; the test waits for its error.
-			go func() { ended <- s.Follow(ctx, func([]registry.Change, []registry.Beat) {}) }()
+			go func() { ended <- s.Follow(ctx, func(registry.Update) {}) }()
 			cancel()
 			require.NoError(t, <-ended)
 		},
@@ -69,7 +69,7 @@ func forgetful() suite {
 		"what was appended is not loaded": func(t *testing.T, s registry.Store) {
 			r := Record("users", "a", 1)
 			put(t, s, r)
-			require.NoError(t, s.Flush(t.Context(), []registry.Beat{{Key: r.Host.Key, At: time.Now()}}))
+			flush(t, s, []registry.Beat{{Key: r.Host.Key, At: time.Now()}})
 			require.Empty(t, load(t, s))
 		},
 	}
@@ -119,14 +119,14 @@ func keeping() suite {
 			r := Record("users", "a", 1)
 			put(t, s, r)
 			at := r.LastCheckIn.Add(time.Minute)
-			require.NoError(t, s.Flush(t.Context(), []registry.Beat{{Key: r.Host.Key, At: at}}))
+			flush(t, s, []registry.Beat{{Key: r.Host.Key, At: at}})
 			require.True(t, at.Equal(load(t, s)[r.Host.Key].LastCheckIn))
 		},
 		"a beat brings no removed host back": func(t *testing.T, s registry.Store) {
 			r := Record("users", "a", 1)
 			put(t, s, r)
 			remove(t, s, r.Host.Key)
-			require.NoError(t, s.Flush(t.Context(), []registry.Beat{{Key: r.Host.Key, At: time.Now()}}))
+			flush(t, s, []registry.Beat{{Key: r.Host.Key, At: time.Now()}})
 			require.Empty(t, load(t, s))
 		},
 		"concurrent writers lose nothing": func(t *testing.T, s registry.Store) {
@@ -178,12 +178,20 @@ func remove(t *testing.T, s registry.Store, k registry.Key) {
 
 func load(t *testing.T, s registry.Store) map[registry.Key]registry.Record {
 	t.Helper()
-	records, err := s.Load(t.Context())
+	contents, err := s.Load(t.Context())
 	require.NoError(t, err)
+	records := contents.Records
 	byKey := map[registry.Key]registry.Record{}
 	for _, r := range records {
 		byKey[r.Host.Key] = r
 	}
 	require.Len(t, byKey, len(records), "two records of one host")
 	return byKey
+}
+
+func flush(t *testing.T, s registry.Store, beats []registry.Beat) {
+	t.Helper()
+	missing, err := s.Flush(t.Context(), beats)
+	require.NoError(t, err)
+	require.Empty(t, missing)
 }

@@ -1,0 +1,154 @@
+package registry
+
+import (
+	"context"
+	"time"
+)
+
+// follow applies what other writers of the Store did until ctx ends.
+func (r *Registry) follow(ctx context.Context) {
+	for {
+		err := r.store.Follow(ctx, r.apply)
+		if ctx.Err() != nil {
+			return
+		}
+		r.log.Error("changes of other replicas cannot be followed, trying again", "error", err, "in", retryDelay.String())
+		if !sleep(ctx, retryDelay) {
+			return
+		}
+	}
+}
+
+// apply takes over what other writers already stored. What this process has
+// changed itself and not stored yet is newer, and stays.
+func (r *Registry) apply(u Update) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range u.Changes {
+		r.applyChange(&u.Changes[i])
+	}
+	for _, b := range u.Beats {
+		if e := r.find(b.Key); e != nil {
+			r.hear(e, b.At)
+		}
+	}
+	if u.Whole != nil {
+		r.reconcile(u.Whole, u.Covers, u.Lost)
+	}
+}
+
+// applyChange takes over one change. r.mu must be held.
+func (r *Registry) applyChange(c *Change) {
+	if r.outbox.waits(c) {
+		return
+	}
+	changed := false
+	switch {
+	case c.Key == Key{} && c.Setting == nil:
+		changed = r.unset(c.SettingKey)
+	case c.Key == Key{}:
+		changed = r.set(c.Setting)
+	case c.Record != nil:
+		changed = r.take(c.Record)
+	default:
+		if e := r.find(c.Key); e != nil && (c.Lease == 0 || c.Lease == e.lease) {
+			r.drop(e)
+			changed = true
+		}
+	}
+	if changed && c.Event != nil {
+		r.happened(c.Event)
+	}
+}
+
+// take makes a stored record the registry's, and reports whether it was not.
+// r.mu must be held.
+func (r *Registry) take(record *Record) bool {
+	if e := r.find(record.Host.Key); e != nil && e.lease == record.Lease && e.host.equal(record.Host) {
+		r.hear(e, record.LastCheckIn)
+		return false
+	}
+	r.put(*record)
+	return true
+}
+
+// hear notes a beat that another replica heard. r.mu must be held.
+func (r *Registry) hear(e *entry, at time.Time) {
+	e.beat(min(at.Sub(r.born), time.Since(r.born)))
+	if e.stale && e.deadline() > time.Since(r.born) {
+		e.stale = false
+		r.tell(r.services[e.key.Service])
+	}
+}
+
+// reconcile makes what is held of the covered services what the Store holds. Of
+// what the Store has not, others took it out; or, if the Store lost data, it is
+// given again, and nothing is taken out. r.mu must be held.
+func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost bool) {
+	stored := make(map[Key]struct{}, len(whole.Records))
+	for i := range whole.Records {
+		record := &whole.Records[i]
+		stored[record.Host.Key] = struct{}{}
+		if e := r.find(record.Host.Key); lost && e != nil && record.LastCheckIn.Before(r.born.Add(time.Duration(e.lastBeat.Load()))) {
+			r.giveEntry(e) // what is held here is newer
+			continue
+		}
+		r.applyChange(&Change{Key: record.Host.Key, Record: record})
+	}
+	for name, s := range r.services {
+		if !covers(name) {
+			continue
+		}
+		for _, e := range s.hosts {
+			if _, ok := stored[e.key]; ok {
+				continue
+			}
+			if lost {
+				r.giveEntry(e)
+			} else {
+				r.applyChange(&Change{Key: e.key})
+			}
+		}
+	}
+	r.reconcileSettings(whole.Settings, covers, lost)
+	if lost {
+		r.renew(time.Since(r.born))
+		r.log.Warn("the store lost data; it is given again, and no host expires for its TTL", "hosts", len(r.leases))
+	}
+}
+
+// reconcileSettings is reconcile for settings. r.mu must be held.
+func (r *Registry) reconcileSettings(kept []Setting, covers func(string) bool, lost bool) {
+	stored := make(map[SettingKey]struct{}, len(kept))
+	for i := range kept {
+		stored[kept[i].Key()] = struct{}{}
+		r.applyChange(&Change{SettingKey: kept[i].Key(), Setting: &kept[i]})
+	}
+	for key, s := range r.settings {
+		if _, ok := stored[key]; ok || !covers(key.Scope.Service) {
+			continue
+		}
+		if lost {
+			r.outbox.change(Change{SettingKey: key, Setting: &s.Setting})
+		} else {
+			r.applyChange(&Change{SettingKey: key})
+		}
+	}
+}
+
+// giveAgain gives the Store hosts that it should have and has not.
+func (r *Registry) giveAgain(keys []Key) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, k := range keys {
+		if e := r.find(k); e != nil {
+			r.giveEntry(e)
+		}
+	}
+}
+
+// giveEntry gives the Store a host once more. r.mu must be held.
+func (r *Registry) giveEntry(e *entry) {
+	record := e.record(r.born)
+	r.outbox.change(Change{Key: e.key, Record: &record})
+}

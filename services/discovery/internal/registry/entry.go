@@ -1,0 +1,164 @@
+package registry
+
+import (
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+)
+
+// entry is a host in the registry. Fields but key, lease, lastBeat and beaten
+// are guarded by Registry.mu.
+type entry struct {
+	key           Key   // never changes
+	lease         Lease // never changes
+	host          *Host
+	hash          uint64 // of host
+	firstSeen     time.Time
+	drainingSince time.Time
+	// heldFrom is when this process took the host over, on the registry's
+	// clock, later by what the host is not to suffer for; the TTL counts from
+	// here if the last beat is older.
+	heldFrom time.Duration
+	// lastBeat is the time of the last check-in on the registry's clock, in
+	// nanoseconds; below 0 if it was before this process began.
+	lastBeat atomic.Int64
+	// beaten says that the beat waits in the outbox.
+	beaten atomic.Bool
+	// stale says that the TTL has passed since the last beat, and that readers
+	// were told so.
+	stale bool
+
+	due   time.Duration // when the sweeper looks at the entry next
+	index int           // its place in the queue of expiries
+}
+
+// beat notes a check-in at a time of the registry's clock; an older one than
+// the last is ignored.
+func (e *entry) beat(at time.Duration) {
+	for {
+		last := e.lastBeat.Load()
+		if int64(at) <= last || e.lastBeat.CompareAndSwap(last, int64(at)) {
+			return
+		}
+	}
+}
+
+// since is when the host's TTL began to run.
+func (e *entry) since() time.Duration {
+	return max(time.Duration(e.lastBeat.Load()), e.heldFrom)
+}
+
+// deadline is when the host is dead if it does not check in before.
+func (e *entry) deadline() time.Duration { return e.since() + e.host.TTL }
+
+// record is what a Store keeps of e; born is the zero of the registry's clock.
+func (e *entry) record(born time.Time) Record {
+	return Record{
+		Host: e.host, Lease: e.lease, FirstSeen: e.firstSeen,
+		LastCheckIn:   born.Add(time.Duration(e.lastBeat.Load())),
+		DrainingSince: e.drainingSince,
+	}
+}
+
+// put makes record what the registry holds of its host, and returns the entry.
+// A host new to this process lives for its TTL from now at least. r.mu must be
+// held.
+func (r *Registry) put(record Record) *entry {
+	h := record.Host
+	s := r.services[h.Service]
+	if s == nil {
+		s = &service{name: h.Service, hosts: map[string]*entry{}}
+		r.services[h.Service] = s
+		r.metrics.services.Set(float64(len(r.services)))
+	}
+	if record.Lease == 0 { // from a Store that kept none
+		record.Lease = newLease()
+	}
+	e := s.hosts[h.ID]
+	if e != nil && e.lease != record.Lease { // another stay of the same host
+		r.forget(s, e)
+		e = nil
+	}
+	now := time.Since(r.born)
+	// A clock that was set back since may have stored a time to come.
+	beat := min(record.LastCheckIn.Sub(r.born), now)
+	if e == nil {
+		e = &entry{key: h.Key, lease: record.Lease, host: h, firstSeen: record.FirstSeen, heldFrom: now}
+		e.lastBeat.Store(int64(beat))
+		s.hosts[h.ID] = e
+		r.leases[e.lease] = e
+		if s.empty != nil {
+			r.empties.Remove(s.empty)
+			s.empty = nil
+		}
+		r.expiries.add(e, e.deadline())
+		r.metrics.hosts.Set(float64(len(r.leases)))
+	} else {
+		r.unindex(e)
+		e.host = h
+		e.beat(beat)
+		r.expiries.move(e, e.deadline())
+	}
+	e.hash = h.hash()
+	e.drainingSince = record.DrainingSince
+	r.index(e)
+	r.tell(s)
+	return e
+}
+
+// drop takes a host out; its service stays known for a while. r.mu must be held.
+func (r *Registry) drop(e *entry) {
+	s := r.services[e.key.Service]
+	r.forget(s, e)
+	if len(s.hosts) == 0 {
+		s.emptySince = time.Since(r.born)
+		s.empty = r.empties.PushBack(s)
+	}
+	r.tell(s)
+}
+
+// forget undoes put, but for the service. r.mu must be held.
+func (r *Registry) forget(s *service, e *entry) {
+	delete(s.hosts, e.key.ID)
+	delete(r.leases, e.lease)
+	r.unindex(e)
+	r.expiries.remove(e)
+	r.metrics.hosts.Set(float64(len(r.leases)))
+}
+
+// index makes e findable by its repository, and among those that are draining.
+// r.mu must be held.
+func (r *Registry) index(e *entry) {
+	if e.host.Draining {
+		r.draining[e] = struct{}{}
+	}
+	if e.host.Repo == "" {
+		return
+	}
+	hosts := r.repos[e.host.Repo]
+	if hosts == nil {
+		hosts = map[*entry]struct{}{}
+		r.repos[e.host.Repo] = hosts
+	}
+	hosts[e] = struct{}{}
+}
+
+// unindex undoes index. r.mu must be held.
+func (r *Registry) unindex(e *entry) {
+	delete(r.draining, e)
+	hosts := r.repos[e.host.Repo]
+	delete(hosts, e)
+	if len(hosts) == 0 {
+		delete(r.repos, e.host.Repo)
+	}
+}
+
+// newLease draws a lease. That two hosts of one registry have the same is as
+// likely as 1 in 10^9 for 100,000 hosts.
+func newLease() Lease {
+	for {
+		if lease := Lease(rand.Uint64()); lease != 0 {
+			return lease
+		}
+	}
+}

@@ -1,0 +1,83 @@
+package registry
+
+import (
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// hash is that of all that h says. It is the same in every process, so that
+// replicas can compare what they hold.
+func (h *Host) hash() uint64 {
+	b := make([]byte, 0, 512) // on the stack, for as many tags as are common
+	b = appendFramed(b, h.Service, h.ID, h.Repo, h.Revision)
+	b = h.Address.AppendTo(b)
+	for _, a := range h.Additional {
+		b = a.AppendTo(append(b, 0))
+	}
+	for _, p := range h.Ports {
+		b = binary.BigEndian.AppendUint16(appendFramed(b, p.Name), p.Number)
+	}
+	b = binary.BigEndian.AppendUint64(b, uint64(h.TTL))
+	b = append(b, h.Tags.Weight, truth(h.Draining), truth(h.Tags.Canary != nil), truth(h.Tags.Canary != nil && *h.Tags.Canary))
+	b = appendFramed(b, h.Tags.Region, h.Tags.Zone, h.Tags.InstanceID)
+	for _, name := range slices.Sorted(maps.Keys(h.Tags.Other)) {
+		b = appendFramed(b, name, string(h.Tags.Other[name]))
+	}
+	return xxhash.Sum64(b)
+}
+
+// appendFramed appends texts so that no two lists of them give the same bytes.
+func appendFramed(b []byte, texts ...string) []byte {
+	for _, text := range texts {
+		b = binary.AppendUvarint(b, uint64(len(text)))
+		b = append(b, text...)
+	}
+	return b
+}
+
+func truth(b bool) byte {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// seal is what one host of a Listing gives to its Version: the hash of the host
+// and what readers see beside it, mixed so that the exclusive or of several is
+// a hash of them all.
+func (v *View) seal(hash uint64) Version {
+	x := hash ^ uint64(v.State)<<16 ^ uint64(v.Weight)<<8 ^ uint64(truth(v.Stale))
+	// The finalizer of MurmurHash3, which spreads each bit over all.
+	x ^= x >> 33
+	x *= 0xff51afd7ed558ccd
+	x ^= x >> 33
+	x *= 0xc4ceb9fe1a85ec53
+	return Version(x ^ x>>33)
+}
+
+// difference names what is other in newer, for people.
+func (h *Host) difference(newer *Host) string {
+	var parts []string
+	text := func(name, was, is string) {
+		if was != is {
+			parts = append(parts, fmt.Sprintf("%s %q to %q", name, was, is))
+		}
+	}
+	text("address", h.Address.String(), newer.Address.String())
+	text("revision", h.Revision, newer.Revision)
+	text("zone", h.Tags.Zone, newer.Tags.Zone)
+	text("region", h.Tags.Region, newer.Tags.Region)
+	text("repository", h.Repo, newer.Repo)
+	text("ttl", h.TTL.String(), newer.TTL.String())
+	text("weight", fmt.Sprint(h.Tags.Weight), fmt.Sprint(newer.Tags.Weight))
+	text("draining", fmt.Sprint(h.Draining), fmt.Sprint(newer.Draining))
+	if len(parts) == 0 {
+		return "addresses, ports or tags"
+	}
+	return strings.Join(parts, ", ")
+}

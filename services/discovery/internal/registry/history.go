@@ -1,0 +1,113 @@
+package registry
+
+import "sync"
+
+// historyLength is how many events of a service are kept.
+const historyLength = 50
+
+// history is the last events of a service: a ring that grows up to its length.
+type history struct {
+	events []*Event
+	next   int // where the next goes, once the ring is full
+}
+
+func (h *history) add(e *Event) {
+	if len(h.events) < historyLength {
+		h.events = append(h.events, e)
+		return
+	}
+	h.events[h.next] = e
+	h.next = (h.next + 1) % historyLength
+}
+
+// list returns the events, oldest first.
+func (h *history) list() []Event {
+	list := make([]Event, 0, len(h.events))
+	for i := range h.events {
+		list = append(list, *h.events[(h.next+i)%len(h.events)])
+	}
+	return list
+}
+
+// History returns the last events of a service, oldest first, as far as they
+// are kept. The slice is the caller's. The error is ErrNotLoaded or nil.
+func (r *Registry) History(name string) ([]Event, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if !r.isLoaded {
+		return nil, ErrNotLoaded
+	}
+	s := r.services[name]
+	if s == nil {
+		return nil, nil
+	}
+	return s.history.list(), nil
+}
+
+// happened tells of an event, which nobody changes afterwards. r.mu must be
+// held.
+func (r *Registry) happened(e *Event) {
+	if s := r.services[e.Service]; s != nil {
+		s.history.add(e)
+	}
+	for f := range r.events {
+		f.add(e)
+	}
+}
+
+// eventQueue is how many events wait for a slow reader at most.
+const eventQueue = 1024
+
+// EventFeed tells one reader of all events, in order.
+type EventFeed struct {
+	registry *Registry
+	ready    chan struct{} // has a value when there are events
+
+	mu     sync.Mutex
+	queue  []Event
+	missed bool
+}
+
+// Events returns a feed of all events from now on. The reader closes it.
+func (r *Registry) Events() *EventFeed {
+	f := &EventFeed{registry: r, ready: make(chan struct{}, 1)}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.events[f] = struct{}{}
+	return f
+}
+
+// Close ends the feed.
+func (f *EventFeed) Close() {
+	f.registry.mu.Lock()
+	defer f.registry.mu.Unlock()
+	delete(f.registry.events, f)
+}
+
+// Ready gives a value when Take has something to return.
+func (f *EventFeed) Ready() <-chan struct{} { return f.ready }
+
+// Take returns the events since the last Take. missed says that there were more
+// than the reader took in time, and that these are lost. The slice is the
+// caller's.
+func (f *EventFeed) Take() (events []Event, missed bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	events, missed = f.queue, f.missed
+	f.queue, f.missed = nil, false
+	return events, missed
+}
+
+func (f *EventFeed) add(e *Event) {
+	f.mu.Lock()
+	if len(f.queue) < eventQueue {
+		f.queue = append(f.queue, *e)
+	} else {
+		f.missed = true
+	}
+	f.mu.Unlock()
+	select {
+	case f.ready <- struct{}{}:
+	default: // the reader has yet to see the last one
+	}
+}

@@ -1,0 +1,78 @@
+package registry
+
+import "time"
+
+// State says whether a host is to be given work.
+type State uint8
+
+const (
+	// Serving hosts take work.
+	Serving State = iota
+	// Draining hosts finish what they have. Readers are still told of them, so
+	// that they let go of them in order.
+	Draining
+	// Out hosts are known and beat, and readers that give work are not told of
+	// them.
+	Out
+)
+
+func (s State) String() string { return [...]string{"serving", "draining", "out"}[s] }
+
+// View is a host as readers see it at one moment.
+type View struct {
+	Record
+	State State
+	// Weight is 1 to 100: an operator's, else the host's own; 0 if there is
+	// neither.
+	Weight uint8
+	// Stale says that the host's TTL has passed without a check-in, and that it
+	// is still there because a guard holds it.
+	Stale bool
+}
+
+// Listing is hosts of one service or repository at one moment. The slice is the
+// reader's.
+type Listing struct {
+	// Hosts are ordered by service, address, ID. They are of every State.
+	Hosts []View
+	// Known is false for a service that never had hosts, or none for long.
+	Known bool
+	// Version is a hash of all that Hosts say but for the times of check-ins:
+	// equal on every replica that holds the same, and after a restart.
+	Version Version
+}
+
+// Version is a hash of a Listing. That of no hosts is 0.
+type Version uint64
+
+// Event is a change of a service as its history tells it.
+type Event struct {
+	At      time.Time
+	Kind    EventKind
+	Service string
+	// ID is the host's; empty when the event is of a whole service or zone.
+	ID string
+	// Actor is who did it: the identity or address of a caller, or the name of
+	// the part of discovery that did.
+	Actor string
+	// Detail says more, for people: a reason, or what changed. May be empty.
+	Detail string
+}
+
+// EventKind is what happened.
+type EventKind string
+
+// The kinds of events.
+const (
+	Registered   EventKind = "registered"
+	Changed      EventKind = "changed"
+	Deregistered EventKind = "deregistered"
+	Expired      EventKind = "expired"
+	// HeldStale is of a host whose TTL passed and which a guard holds.
+	HeldStale EventKind = "held"
+	// Recovered is of a held host that beat again.
+	Recovered EventKind = "recovered"
+	// SettingMade and SettingEnded are of operators' settings.
+	SettingMade  EventKind = "setting made"
+	SettingEnded EventKind = "setting ended"
+)
