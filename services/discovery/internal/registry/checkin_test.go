@@ -65,10 +65,10 @@ func TestACheckInIsLaidOverWhatIsKnown(t *testing.T) {
 			require.Equal(t, test.outcome, checkIn(t, r, newer))
 			want := known
 			test.want(&want)
-			records, _, err := r.List("users")
+			list, err := r.List("users")
 			require.NoError(t, err)
-			require.Len(t, records, 1)
-			require.Equal(t, want, *records[0].Host)
+			require.Len(t, list.Hosts, 1)
+			require.Equal(t, want, *list.Hosts[0].Host)
 		})
 	}
 }
@@ -81,35 +81,35 @@ func TestTagsThatGrowAboveTheirBoundAreRefusedAndNothingIsLost(t *testing.T) {
 		return h
 	}
 	// What region, zone and instance ID leave of it.
-	left := MaxTags - len("eu"+"eu-1"+"a")
+	left := maxTags - len("eu"+"eu-1"+"a")
 	require.Equal(t, HostNew, checkIn(t, r, tagged("first", left/2)))
 	require.Equal(t, HostChanged, checkIn(t, r, tagged("second", left-left/2)))
-	for _, h := range []Host{tagged("third", len("third")+1), tagged("first", left/2+1), tagged("huge", MaxTags+1)} {
-		_, err := r.CheckIn(h)
+	for _, h := range []Host{tagged("third", len("third")+1), tagged("first", left/2+1), tagged("huge", maxTags+1)} {
+		_, err := r.CheckIn(h, "tester")
 		require.ErrorIs(t, err, ErrTagsTooLarge)
-		require.ErrorContains(t, err, fmt.Sprintf("of %d at most", MaxTags))
+		require.ErrorContains(t, err, fmt.Sprintf("of %d at most", maxTags))
 	}
 	require.Equal(t, HostChanged, checkIn(t, r, tagged("first", left/2-1)), "a tag may shrink")
 
-	stranger := tagged("huge", MaxTags+1)
+	stranger := tagged("huge", maxTags+1)
 	stranger.ID = "b"
-	_, err := r.CheckIn(stranger)
+	_, err := r.CheckIn(stranger, "tester")
 	require.ErrorIs(t, err, ErrTagsTooLarge)
-	records, _, err := r.List("users")
+	list, err := r.List("users")
 	require.NoError(t, err)
-	require.Len(t, records, 1)
-	require.Len(t, records[0].Host.Tags.Other, 2)
+	require.Len(t, list.Hosts, 1)
+	require.Len(t, list.Hosts[0].Host.Tags.Other, 2)
 }
 
 func TestARepositoryIsListedOverAllServices(t *testing.T) {
 	r := started(t, newFakeStore())
-	listed := func(repo string) (list []string) {
-		records, err := r.ListRepo(repo)
+	listed := func(repo string) (names []string) {
+		list, err := r.ListRepo(repo)
 		require.NoError(t, err)
-		for _, record := range records {
-			list = append(list, record.Host.Service+"/"+record.Host.ID)
+		for _, record := range list.Hosts {
+			names = append(names, record.Host.Service+"/"+record.Host.ID)
 		}
-		return list
+		return names
 	}
 	orders := host("x", 9)
 	orders.Service = "orders"
@@ -121,7 +121,7 @@ func TestARepositoryIsListedOverAllServices(t *testing.T) {
 	moved := host("a", 1)
 	moved.Repo = "other"
 	checkIn(t, r, moved)
-	_, err := r.Remove(Selection{Service: "orders"})
+	_, err := r.Remove(Selection{Service: "orders"}, "tester")
 	require.NoError(t, err)
 	require.Equal(t, []string{"users/b"}, listed("users-repo"))
 	require.Equal(t, []string{"users/a"}, listed("other"))
@@ -137,10 +137,10 @@ func TestConcurrentCheckInsAndReadsLoseNothing(t *testing.T) {
 			for i := range 200 {
 				h := host(fmt.Sprint("host-", (c+i)%100), uint16((c+i)%100+1))
 				h.Revision = fmt.Sprint(i % 3)
-				if _, err := r.CheckIn(h); err != nil {
+				if _, err := r.CheckIn(h, "tester"); err != nil {
 					t.Errorf("check in: %v", err)
 				}
-				if _, _, err := r.List("users"); err != nil {
+				if _, err := r.List("users"); err != nil {
 					t.Errorf("list: %v", err)
 				}
 			}
@@ -154,7 +154,7 @@ func TestAnUnchangedBeatAllocatesNothing(t *testing.T) {
 	r := started(t, newFakeStore())
 	h := host("a", 1)
 	checkIn(t, r, h)
-	servicetest.Allocations(t, 0, func() { _, _ = r.CheckIn(h) })
+	servicetest.Allocations(t, 0, func() { _, _ = r.CheckIn(h, "tester") })
 }
 
 func TestAListAllocatesItsAnswerAlone(t *testing.T) {
@@ -162,7 +162,7 @@ func TestAListAllocatesItsAnswerAlone(t *testing.T) {
 	for _, h := range manyHosts(1000) {
 		checkIn(t, r, h)
 	}
-	servicetest.Allocations(t, 1, func() { _, _, _ = r.List("service-7") })
+	servicetest.Allocations(t, 1, func() { _, _ = r.List("service-7") })
 }
 
 func BenchmarkCheckInUnchanged(b *testing.B) {
@@ -174,7 +174,7 @@ func BenchmarkCheckInUnchanged(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for i := 0; pb.Next(); i++ {
-			_, _ = r.CheckIn(hosts[i%len(hosts)])
+			_, _ = r.CheckIn(hosts[i%len(hosts)], "tester")
 		}
 	})
 }
@@ -186,7 +186,7 @@ func BenchmarkCheckInChanged(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		h := hosts[i%len(hosts)]
 		h.Revision = fmt.Sprint(i)
-		_, _ = r.CheckIn(h)
+		_, _ = r.CheckIn(h, "tester")
 	}
 }
 
@@ -197,8 +197,8 @@ func BenchmarkListTenOfHundredThousand(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if records, _, _ := r.List("service-7"); len(records) != 10 {
-			b.Fatalf("%d hosts, want 10", len(records))
+		if list, _ := r.List("service-7"); len(list.Hosts) != 10 {
+			b.Fatalf("%d hosts, want 10", len(list.Hosts))
 		}
 	}
 }

@@ -18,19 +18,22 @@ type fakeStore struct {
 	mu       sync.Mutex
 	broken   error // what Load, Append and Flush return
 	records  []Record
+	settings []Setting
+	events   []Event
 	changes  []Change
 	beats    []Beat
-	followed chan func([]Change, []Beat) // gets apply when Follow was called
+	missing  []Key             // what the next Flush says that it misses
+	followed chan func(Update) // gets apply when Follow was called
 }
 
 func newFakeStore(records ...Record) *fakeStore {
-	return &fakeStore{records: records, followed: make(chan func([]Change, []Beat), 1)}
+	return &fakeStore{records: records, followed: make(chan func(Update), 1)}
 }
 
-func (s *fakeStore) Load(context.Context) ([]Record, error) {
+func (s *fakeStore) Load(context.Context) (*Contents, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.records, s.broken
+	return &Contents{Records: s.records, Settings: s.settings, Events: s.events}, s.broken
 }
 
 func (s *fakeStore) Append(_ context.Context, changes []Change) error {
@@ -42,16 +45,24 @@ func (s *fakeStore) Append(_ context.Context, changes []Change) error {
 	return s.broken
 }
 
-func (s *fakeStore) Flush(_ context.Context, beats []Beat) error {
+func (s *fakeStore) Flush(_ context.Context, beats []Beat) ([]Key, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.broken == nil {
 		s.beats = append(s.beats, beats...)
 	}
-	return s.broken
+	missing := s.missing
+	s.missing = nil
+	return missing, s.broken
 }
 
-func (s *fakeStore) Follow(ctx context.Context, apply func([]Change, []Beat)) error {
+func (s *fakeStore) Expire(_ context.Context, dead []Beat) ([]Key, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Keys(dead), s.broken
+}
+
+func (s *fakeStore) Follow(ctx context.Context, apply func(Update)) error {
 	s.followed <- apply
 	<-ctx.Done()
 	return nil
@@ -73,6 +84,9 @@ func (s *fakeStore) taken() ([]Change, []Beat) {
 	return changes, beats
 }
 
+// maxTags is the limit of a host's tags.
+const maxTags = 16 << 10
+
 // newRegistry makes a registry with the settings that tests use.
 func newRegistry(store Store) *Registry {
 	return New(Options{
@@ -82,6 +96,8 @@ func newRegistry(store Store) *Registry {
 		SweepInterval:         500 * time.Millisecond,
 		WarmUp:                15 * time.Second,
 		EmptyServiceRetention: time.Hour,
+		DrainTime:             30 * time.Second,
+		Limits:                Limits{HostsPerService: 100_000, Services: 100_000, TagBytes: maxTags},
 	})
 }
 
@@ -126,27 +142,32 @@ func host(id string, port uint16) Host {
 
 func checkIn(t testing.TB, r *Registry, h Host) Outcome {
 	t.Helper()
-	outcome, err := r.CheckIn(h)
+	receipt, err := r.CheckIn(h, "tester")
 	require.NoError(t, err)
-	return outcome
+	require.NotZero(t, receipt.Lease)
+	return receipt.Outcome
 }
 
 // ids are the IDs of the hosts of "users".
 func ids(t testing.TB, r *Registry) []string {
 	t.Helper()
-	records, _, err := r.List("users")
+	list, err := r.List("users")
 	require.NoError(t, err)
-	list := make([]string, len(records))
-	for i, record := range records {
-		list[i] = record.Host.ID
+	names := make([]string, len(list.Hosts))
+	for i, v := range list.Hosts {
+		names[i] = v.Host.ID
 	}
-	return list
+	return names
 }
 
 // services is how many hosts each known service has.
 func services(t testing.TB, r *Registry) map[string]int {
 	t.Helper()
-	counts, err := r.Services()
+	summaries, err := r.Services()
 	require.NoError(t, err)
+	counts := map[string]int{}
+	for _, s := range summaries {
+		counts[s.Name] = s.Hosts
+	}
 	return counts
 }

@@ -17,15 +17,15 @@ func TestNothingIsAnsweredBeforeTheStoreWasRead(t *testing.T) {
 		run(t, r)
 		synctest.Wait()
 
-		_, err := r.CheckIn(host("b", 2))
+		_, err := r.CheckIn(host("b", 2), "tester")
 		require.ErrorIs(t, err, ErrNotLoaded)
-		_, _, err = r.List("users")
+		_, err = r.List("users")
 		require.ErrorIs(t, err, ErrNotLoaded)
 		_, err = r.ListRepo("users-repo")
 		require.ErrorIs(t, err, ErrNotLoaded)
-		_, err = r.Remove(Selection{Service: "users"})
+		_, err = r.Remove(Selection{Service: "users"}, "tester")
 		require.ErrorIs(t, err, ErrNotLoaded)
-		_, err = r.SetWeight(Selection{Service: "users"}, 1)
+		_, err = r.SetWeight(Selection{Service: "users"}, 1, "tester")
 		require.ErrorIs(t, err, ErrNotLoaded)
 		_, err = r.Services()
 		require.ErrorIs(t, err, ErrNotLoaded)
@@ -50,11 +50,11 @@ func TestRestoredHostsHaveTheirFullTTLToComeBack(t *testing.T) {
 		r := started(t, newFakeStore(
 			Record{Host: new(host("a", 1)), FirstSeen: stored, LastCheckIn: stored},
 			Record{Host: new(host("b", 2)), FirstSeen: stored, LastCheckIn: time.Now().Add(time.Hour)}))
-		records, _, err := r.List("users")
+		list, err := r.List("users")
 		require.NoError(t, err)
-		require.Len(t, records, 2)
-		require.True(t, stored.Equal(records[0].LastCheckIn), "its last check-in was before the restart")
-		require.False(t, records[1].LastCheckIn.After(time.Now()), "nobody checked in in the future")
+		require.Len(t, list.Hosts, 2)
+		require.True(t, stored.Equal(list.Hosts[0].LastCheckIn), "its last check-in was before the restart")
+		require.False(t, list.Hosts[1].LastCheckIn.After(time.Now()), "nobody checked in in the future")
 
 		time.Sleep(time.Minute - 1)
 		synctest.Wait()
@@ -94,6 +94,8 @@ func TestTheStoreGetsChangesAtOnceAndBeatsEachSecond(t *testing.T) {
 		changes, beats := store.taken()
 		require.Len(t, changes, 1)
 		require.Equal(t, "a", changes[0].Record.Host.ID)
+		lease := changes[0].Record.Lease
+		require.NotZero(t, lease)
 		require.Empty(t, beats)
 
 		for range 3 {
@@ -107,11 +109,15 @@ func TestTheStoreGetsChangesAtOnceAndBeatsEachSecond(t *testing.T) {
 		require.Len(t, beats, 1, "three beats of one host within a second")
 		require.True(t, at.Equal(beats[0].At))
 
-		_, err := r.Remove(Selection{Service: "users"})
+		_, err := r.Remove(Selection{Service: "users"}, "tester")
 		require.NoError(t, err)
 		synctest.Wait()
 		changes, _ = store.taken()
-		require.Equal(t, []Change{{Key: Key{Service: "users", ID: "a"}}}, changes)
+		require.Len(t, changes, 1)
+		require.Equal(t, Key{Service: "users", ID: "a"}, changes[0].Key)
+		require.Nil(t, changes[0].Record)
+		require.Equal(t, lease, changes[0].Lease)
+		require.Equal(t, Deregistered, changes[0].Event.Kind)
 	})
 }
 
@@ -132,7 +138,7 @@ func TestAStoreThatWasAwayGetsTheLastOfEachHost(t *testing.T) {
 			checkIn(t, r, host("beats", 2))
 			time.Sleep(time.Second)
 		}
-		_, err := r.Remove(Selection{Service: "users", Port: 1})
+		_, err := r.Remove(Selection{Service: "users", Port: 1}, "tester")
 		require.NoError(t, err)
 		synctest.Wait()
 		require.Equal(t, []string{"beats", "changes"}, ids(t, r), "callers do not notice")
@@ -174,13 +180,13 @@ func TestWhatOtherReplicasDidIsTakenOverAndNotSentBack(t *testing.T) {
 		store.taken()
 
 		theirs := Record{Host: new(host("theirs", 2)), FirstSeen: time.Now(), LastCheckIn: time.Now()}
-		apply([]Change{{Key: theirs.Host.Key, Record: &theirs}, {Key: Key{Service: "users", ID: "mine"}}, {Key: Key{Service: "none"}}}, nil)
+		apply(Update{Changes: []Change{{Key: theirs.Host.Key, Record: &theirs}, {Key: Key{Service: "users", ID: "mine"}}, {Key: Key{Service: "none"}}}})
 		require.Equal(t, []string{"theirs"}, ids(t, r))
 
 		// Its beats are heard by the other replica alone.
 		for range 3 {
 			time.Sleep(40 * time.Second)
-			apply(nil, []Beat{{Key: theirs.Host.Key, At: time.Now()}, {Key: Key{Service: "none"}, At: time.Now()}})
+			apply(Update{Beats: []Beat{{Key: theirs.Host.Key, At: time.Now()}, {Key: Key{Service: "none"}, At: time.Now()}}})
 		}
 		synctest.Wait()
 		require.Equal(t, []string{"theirs"}, ids(t, r))

@@ -9,25 +9,25 @@ import (
 
 func TestAWeightSetByAnOperatorLivesOnUntilAHostNamesOne(t *testing.T) {
 	r := started(t, newFakeStore())
-	weights := func() (list []uint8) {
-		records, _, err := r.List("users")
+	weights := func() (weights []uint8) {
+		list, err := r.List("users")
 		require.NoError(t, err)
-		for _, record := range records {
-			list = append(list, record.Host.Tags.Weight)
+		for _, record := range list.Hosts {
+			weights = append(weights, record.Host.Tags.Weight)
 		}
-		return list
+		return weights
 	}
 	checkIn(t, r, host("a", 1))
 	checkIn(t, r, host("b", 2))
 
-	found, err := r.SetWeight(Selection{Service: "users", IP: netip.MustParseAddr("10.0.0.1"), Port: 2}, 30)
+	found, err := r.SetWeight(Selection{Service: "users", IP: netip.MustParseAddr("10.0.0.1"), Port: 2}, 30, "tester")
 	require.NoError(t, err)
 	require.Equal(t, 1, found)
 	require.Equal(t, []uint8{0, 30}, weights())
 	require.Equal(t, HostUnchanged, checkIn(t, r, host("b", 2)), "a beat that says nothing of the weight")
 	require.Equal(t, []uint8{0, 30}, weights())
 
-	found, err = r.SetWeight(Selection{Service: "users"}, 40)
+	found, err = r.SetWeight(Selection{Service: "users"}, 40, "tester")
 	require.NoError(t, err)
 	require.Equal(t, 2, found)
 	h := host("b", 2)
@@ -35,7 +35,7 @@ func TestAWeightSetByAnOperatorLivesOnUntilAHostNamesOne(t *testing.T) {
 	checkIn(t, r, h)
 	require.Equal(t, []uint8{40, 5}, weights())
 
-	found, err = r.SetWeight(Selection{Service: "none"}, 40)
+	found, err = r.SetWeight(Selection{Service: "none"}, 40, "tester")
 	require.NoError(t, err)
 	require.Zero(t, found)
 }
@@ -59,7 +59,7 @@ func TestRemoveTakesOutWhatIsSelected(t *testing.T) {
 			c := host("c", 3)
 			c.Address = netip.MustParseAddrPort("[fd00::1]:3")
 			checkIn(t, r, c)
-			removed, err := r.Remove(test.selected)
+			removed, err := r.Remove(test.selected, "tester")
 			require.NoError(t, err)
 			require.Equal(t, 3-len(test.left), removed)
 			require.Equal(t, test.left, ids(t, r))

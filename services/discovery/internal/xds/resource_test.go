@@ -18,12 +18,12 @@ import (
 )
 
 // record is a host at an address, in a zone.
-func record(address, zone string, weight uint8) registry.Record {
-	return registry.Record{Host: &registry.Host{
+func record(address, zone string, weight uint8) registry.View {
+	return registry.View{Weight: weight, Record: registry.Record{Host: &registry.Host{
 		Key:     registry.Key{Service: "users", ID: address},
 		Address: netip.MustParseAddrPort(address),
 		Tags:    registry.Tags{Region: "eu", Zone: zone, Weight: weight},
-	}}
+	}}}
 }
 
 func TestAnAssignmentIsTheHostsByLocality(t *testing.T) {
@@ -32,16 +32,16 @@ func TestAnAssignmentIsTheHostsByLocality(t *testing.T) {
 	later.FirstSeen = earlier.FirstSeen.Add(time.Second)
 
 	for name, test := range map[string]struct {
-		records    []registry.Record
+		records    []registry.View
 		duplicates int
 		want       string
 	}{
 		"no hosts": {nil, 0, `{"clusterName":"users"}`},
-		"one without weight": {[]registry.Record{record("10.0.0.1:80", "eu-1", 0)}, 0, `{"clusterName":"users","endpoints":[
+		"one without weight": {[]registry.View{record("10.0.0.1:80", "eu-1", 0)}, 0, `{"clusterName":"users","endpoints":[
 			{"locality":{"region":"eu","zone":"eu-1"},"loadBalancingWeight":1,"lbEndpoints":[
 				{"endpoint":{"address":{"socketAddress":{"address":"10.0.0.1","portValue":80}}}}]}]}`},
 		"two zones, in order of addresses": {
-			[]registry.Record{record("10.0.0.9:80", "eu-1", 5), record("[fd00::1]:80", "eu-2", 0), record("10.0.0.2:80", "eu-1", 0), record("10.0.0.2:79", "eu-1", 100)}, 0,
+			[]registry.View{record("10.0.0.9:80", "eu-1", 5), record("[fd00::1]:80", "eu-2", 0), record("10.0.0.2:80", "eu-1", 0), record("10.0.0.2:79", "eu-1", 100)}, 0,
 			`{"clusterName":"users","endpoints":[
 			{"locality":{"region":"eu","zone":"eu-1"},"loadBalancingWeight":106,"lbEndpoints":[
 				{"endpoint":{"address":{"socketAddress":{"address":"10.0.0.2","portValue":79}}},"loadBalancingWeight":100},
@@ -49,7 +49,7 @@ func TestAnAssignmentIsTheHostsByLocality(t *testing.T) {
 				{"endpoint":{"address":{"socketAddress":{"address":"10.0.0.9","portValue":80}}},"loadBalancingWeight":5}]},
 			{"locality":{"region":"eu","zone":"eu-2"},"loadBalancingWeight":1,"lbEndpoints":[
 				{"endpoint":{"address":{"socketAddress":{"address":"fd00::1","portValue":80}}}}]}]}`},
-		"an address twice is the latest comer's": {[]registry.Record{earlier, later}, 1, `{"clusterName":"users","endpoints":[
+		"an address twice is the latest comer's": {[]registry.View{earlier, later}, 1, `{"clusterName":"users","endpoints":[
 			{"locality":{"region":"eu","zone":"eu-2"},"loadBalancingWeight":1,"lbEndpoints":[
 				{"endpoint":{"address":{"socketAddress":{"address":"10.0.0.1","portValue":80}}}}]}]}`},
 	} {
@@ -74,7 +74,7 @@ func TestAClusterHasItsHostsByEDSOnTheSameStream(t *testing.T) {
 }
 
 func TestAVersionIsThatOfTheContent(t *testing.T) {
-	version := func(records ...registry.Record) uint64 {
+	version := func(records ...registry.View) uint64 {
 		m, _ := makeAssignment("users", records)
 		r, err := newResource(endpoints, "users", m)
 		require.NoError(t, err)
@@ -97,7 +97,7 @@ func TestAServiceWhoseResourcesCannotBeMadeIsLoggedAndHarmsNoOther(t *testing.T)
 	for service, zone := range map[string]string{"broken": "\xff", "whole": "eu-1"} {
 		h := record("10.0.0.1:80", zone, 0).Host
 		h.Service, h.TTL = service, time.Minute
-		_, err := hosts.CheckIn(*h)
+		_, err := hosts.CheckIn(*h, "tester")
 		require.NoError(t, err)
 	}
 

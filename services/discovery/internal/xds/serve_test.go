@@ -29,7 +29,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
-	"github.com/weirproxy/weir/services/discovery/internal/store/memory"
+	"github.com/weirproxy/weir/services/discovery/internal/registry/registrytest"
 )
 
 // service is a server on a socket with its registry.
@@ -41,10 +41,9 @@ type service struct {
 
 // serving starts a server and its registry.
 func serving(t testing.TB, maxStreams int) *service {
-	hosts := registry.New(registry.Options{
-		Store: memory.New(), Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
-		SweepInterval: 100 * time.Millisecond, WarmUp: time.Hour, EmptyServiceRetention: time.Hour,
-	})
+	o := registrytest.Options()
+	o.WarmUp = time.Hour
+	hosts := registry.New(o)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	server := New(listener, Options{
@@ -94,7 +93,7 @@ func (s *service) register(t testing.TB, service string, port uint16) {
 		Key:     registry.Key{Service: service, ID: fmt.Sprint(port)},
 		Address: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port),
 		TTL:     time.Minute,
-	})
+	}, "tester")
 	require.NoError(t, err)
 }
 
@@ -168,7 +167,7 @@ func TestAClientHearsOfAHostWithinASecond(t *testing.T) {
 	require.Equal(t, []string{"127.0.0.1:1"}, assigned(t, c.want(endpointURL, "users")))
 	s.register(t, "users", 2)
 	require.Equal(t, []string{"127.0.0.1:1", "127.0.0.1:2"}, assigned(t, c.want(endpointURL, "users")))
-	_, err := s.hosts.Remove(registry.Selection{Service: "users"})
+	_, err := s.hosts.Remove(registry.Selection{Service: "users"}, "tester")
 	require.NoError(t, err)
 	require.Empty(t, assigned(t, c.want(endpointURL, "users")), "a service without hosts has an assignment without endpoints")
 	require.Less(t, time.Since(begin), 3*time.Second, "three changes")

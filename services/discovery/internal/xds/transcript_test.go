@@ -22,7 +22,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
-	"github.com/weirproxy/weir/services/discovery/internal/store/memory"
+	"github.com/weirproxy/weir/services/discovery/internal/registry/registrytest"
 )
 
 func TestMain(m *testing.M) { servicetest.Main(m) }
@@ -73,7 +73,7 @@ func newPlay(t *testing.T) *player {
 }
 
 func newTestHub() *hub {
-	hosts := registry.New(registry.Options{Store: memory.New(), Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
+	hosts := registry.New(registrytest.Options())
 	return newHub(hosts, 100*time.Millisecond, time.Second, slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()))
 }
 
@@ -115,15 +115,15 @@ func (p *player) play(text string) []byte {
 // publish makes addresses the hosts of service.
 func publish(t testing.TB, h *hub, service string, addresses ...string) {
 	t.Helper()
-	var records []registry.Record
+	var hosts []registry.View
 	for _, address := range addresses {
-		records = append(records, registry.Record{Host: &registry.Host{
+		hosts = append(hosts, registry.View{Record: registry.Record{Host: &registry.Host{
 			Key:     registry.Key{Service: service, ID: address},
 			Address: netip.MustParseAddrPort(address),
 			Tags:    registry.Tags{Region: "eu", Zone: "eu-1"},
-		}})
+		}}})
 	}
-	cluster, assignment, err := h.build(service, records)
+	cluster, assignment, err := h.build(service, hosts)
 	require.NoError(t, err)
 	h.publish(service, cluster, assignment)
 }

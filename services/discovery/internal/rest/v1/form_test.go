@@ -46,7 +46,7 @@ func FuzzRegistration(f *testing.F) {
 		for _, text := range []string{h.Service, h.ID, h.Revision, h.Repo, h.Tags.Zone, h.Tags.Region} {
 			require.True(test, utf8.ValidString(text), "%q", text)
 		}
-		shown := appendHost(nil, registry.Record{Host: &h})
+		shown := appendHost(nil, &registry.View{Record: registry.Record{Host: &h}})
 		require.True(test, utf8.Valid(shown), "%q", shown)
 		var read struct {
 			Port     uint16

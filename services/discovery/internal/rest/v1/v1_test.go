@@ -1,7 +1,6 @@
 package v1
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -20,28 +19,14 @@ import (
 
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
-	"github.com/weirproxy/weir/services/discovery/internal/store/memory"
+	"github.com/weirproxy/weir/services/discovery/internal/registry/registrytest"
 )
 
 func TestMain(m *testing.M) { servicetest.Main(m) }
 
 // loadedHandler serves a registry that is loaded.
 func loadedHandler(t testing.TB) http.Handler {
-	hosts := newRegistry()
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	// Ends with ctx; the cleanup waits for it.
-	go func() { ended <- hosts.Run(ctx) }()
-	t.Cleanup(func() { cancel(); require.NoError(t, <-ended) })
-	<-hosts.Loaded()
-	return newHandler(hosts)
-}
-
-func newRegistry() *registry.Registry {
-	return registry.New(registry.Options{
-		Store: memory.New(), Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
-		SweepInterval: 500 * time.Millisecond, WarmUp: 0, EmptyServiceRetention: time.Hour,
-	})
+	return newHandler(registrytest.Loaded(t))
 }
 
 func newHandler(hosts *registry.Registry) http.Handler {
@@ -178,11 +163,11 @@ func TestAHostIsWrittenWithoutAllocating(t *testing.T) {
 	var f faults
 	tags := readTags(`{"az":"eu-1","region":"eu","instance_id":"i-1","canary":true,"load_balancing_weight":7,"rack":"7","a":{}}`, &f)
 	require.Empty(t, f)
-	record := registry.Record{LastCheckIn: time.Now(), Host: &registry.Host{
+	view := &registry.View{Weight: tags.Weight, Record: registry.Record{LastCheckIn: time.Now(), Host: &registry.Host{
 		Key: registry.Key{Service: "users"}, Address: netip.MustParseAddrPort("10.0.0.1:80"), Repo: "repo", Revision: "r1", Tags: tags,
-	}}
+	}}}
 	buffer := make([]byte, 0, hostSize)
-	servicetest.Allocations(t, 0, func() { appendHost(buffer, record) })
+	servicetest.Allocations(t, 0, func() { appendHost(buffer, view) })
 }
 
 func TestTextInAListIsAsJSONWants(t *testing.T) {
@@ -420,7 +405,7 @@ func TestAutoIPTakesTheLastHopIfItIsInRange(t *testing.T) {
 }
 
 func TestNothingIsAnsweredBeforeTheRegistryIsLoaded(t *testing.T) {
-	h := newHandler(newRegistry())
+	h := newHandler(registry.New(registrytest.Options()))
 	for _, test := range []struct {
 		method, target string
 		form           url.Values

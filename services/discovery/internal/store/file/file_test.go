@@ -41,7 +41,9 @@ func TestHostsComeBackAfterARestart(t *testing.T) {
 	a.Host.Tags.Canary, a.Host.Tags.Weight = &canary, 9
 	put(t, s, a, b)
 	b.LastCheckIn = b.LastCheckIn.Add(time.Minute)
-	require.NoError(t, s.Flush(t.Context(), []registry.Beat{{Key: b.Host.Key, At: b.LastCheckIn}}))
+	missing, err := s.Flush(t.Context(), []registry.Beat{{Key: b.Host.Key, At: b.LastCheckIn}})
+	require.NoError(t, err)
+	require.Empty(t, missing)
 	require.NoError(t, s.Close())
 
 	s = open(t, path, never, io.Discard)
@@ -268,9 +270,9 @@ func open(t *testing.T, path string, interval time.Duration, log io.Writer) *Sto
 
 func load(t *testing.T, s *Store) []registry.Record {
 	t.Helper()
-	list, err := s.Load(t.Context())
+	contents, err := s.Load(t.Context())
 	require.NoError(t, err)
-	return list
+	return contents.Records
 }
 
 func put(t *testing.T, s *Store, list ...registry.Record) {
