@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -212,4 +213,106 @@ func manyHosts(n int) []Host {
 		hosts[i] = h
 	}
 	return hosts
+}
+
+func TestPutReplacesAllTags(t *testing.T) {
+	r := started(t, newFakeStore())
+	first, err := r.Put(host("a", 1), "tester")
+	require.NoError(t, err)
+	same, err := r.Put(host("a", 1), "tester")
+	require.NoError(t, err)
+	require.Equal(t, Receipt{HostUnchanged, first.Lease}, same)
+	h := host("a", 1)
+	h.Tags.Other = nil
+	changed, err := r.Put(h, "tester")
+	require.NoError(t, err)
+	require.Equal(t, Receipt{HostChanged, first.Lease}, changed)
+	require.Empty(t, seen(t, r)["a"].Host.Tags.Other)
+}
+
+func TestBeatsAreByLeaseAndUnknownOnesAreNamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := started(t, newFakeStore())
+		var leases []Lease
+		for i := range 3 * beatBatch {
+			receipt, err := r.Put(host(fmt.Sprint(i), 1), "tester")
+			require.NoError(t, err)
+			leases = append(leases, receipt.Lease)
+		}
+		time.Sleep(50 * time.Second)
+		unknown, err := r.Beat(append([]Lease{0, 12}, leases[1:]...), nil, "tester")
+		require.NoError(t, err)
+		require.Equal(t, []Lease{0, 12}, unknown)
+		time.Sleep(50 * time.Second)
+		synctest.Wait()
+		require.Len(t, ids(t, r), len(leases)-1, "the one that did not beat is gone")
+		unknown, err = r.Beat(leases[:2], nil, "tester")
+		require.NoError(t, err)
+		require.Equal(t, leases[:1], unknown)
+
+		again, err := r.Put(host("0", 1), "tester")
+		require.NoError(t, err)
+		require.NotEqual(t, leases[0], again.Lease, "another stay, another lease")
+	})
+}
+
+func TestAHostIsLostWithItsConnectionButNotTheLastOne(t *testing.T) {
+	r := started(t, newFakeStore())
+	var leases []Lease
+	for _, id := range []string{"a", "b", "c"} {
+		receipt, err := r.Put(host(id, 1), "tester")
+		require.NoError(t, err)
+		leases = append(leases, receipt.Lease)
+	}
+	lost, err := r.Lose(append(leases, 12), "stream")
+	require.NoError(t, err)
+	require.Equal(t, 2, lost)
+	require.Equal(t, []string{"c"}, ids(t, r))
+}
+
+func TestLimitsRefuseNewHostsAlone(t *testing.T) {
+	r := newRegistry(newFakeStore())
+	r.options.Limits = Limits{HostsPerService: 2, Services: 1, TagBytes: maxTags}
+	run(t, r)
+	<-r.Loaded()
+	checkIn(t, r, host("a", 1))
+	checkIn(t, r, host("b", 2))
+	_, err := r.CheckIn(host("c", 3), "tester")
+	require.ErrorIs(t, err, ErrServiceFull)
+	require.ErrorContains(t, err, ": 2")
+	other := host("a", 1)
+	other.Service = "orders"
+	_, err = r.CheckIn(other, "tester")
+	require.ErrorIs(t, err, ErrTooManyServices)
+	moved := host("a", 9)
+	require.Equal(t, HostChanged, checkIn(t, r, moved))
+	require.Equal(t, HostUnchanged, checkIn(t, r, host("b", 2)))
+}
+
+func TestABulkBeatAllocatesNothing(t *testing.T) {
+	r := started(t, newFakeStore())
+	leases := manyLeases(t, r, 1000)
+	servicetest.Allocations(t, 0, func() { _, _ = r.Beat(leases, nil, "tester") })
+}
+
+func BenchmarkBeat(b *testing.B) {
+	r := started(b, newFakeStore())
+	leases := manyLeases(b, r, 100_000)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		from := i * 10_000 % len(leases)
+		_, _ = r.Beat(leases[from:from+10_000], nil, "tester")
+	}
+	b.ReportMetric(float64(b.N)*10_000/b.Elapsed().Seconds(), "hosts/s")
+}
+
+// manyLeases registers n hosts and returns their leases.
+func manyLeases(t testing.TB, r *Registry, n int) []Lease {
+	var leases []Lease
+	for _, h := range manyHosts(n) {
+		receipt, err := r.Put(h, "tester")
+		require.NoError(t, err)
+		leases = append(leases, receipt.Lease)
+	}
+	return leases
 }

@@ -1,0 +1,193 @@
+package registry
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// followed is a running registry, what its Store tells it by, and a host of
+// each kind: one that both know, one that the registry alone knows, and one that
+// the Store alone knows, which is not there yet.
+func followed(t *testing.T) (r *Registry, store *fakeStore, apply func(Update), both, theirs Record) {
+	store = newFakeStore()
+	r = started(t, store)
+	apply = <-store.followed
+	checkIn(t, r, host("both", 1))
+	checkIn(t, r, host("mine", 2))
+	synctest.Wait() // so that the Store has been told
+	for _, c := range changes(store) {
+		if c.Key.ID == "both" {
+			both = *c.Record
+		}
+	}
+	theirs = Record{Host: new(host("theirs", 3)), Lease: 3, FirstSeen: time.Now(), LastCheckIn: time.Now()}
+	return r, store, apply, both, theirs
+}
+
+func changes(store *fakeStore) []Change {
+	changes, _ := store.taken()
+	return changes
+}
+
+func everyService(string) bool { return true }
+
+func TestWhatWasMissedIsTakenFromTheWhole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, store, apply, both, theirs := followed(t)
+		makeSetting(t, r, Setting{Scope: Scope{Service: "users", ID: "mine"}, Kind: Drain})
+		synctest.Wait()
+		changes(store)
+		whole := &Contents{
+			Records:  []Record{both, theirs},
+			Settings: []Setting{{Scope: Scope{Service: "users"}, Kind: Weigh, Weight: 5, Author: "bob", Made: time.Now()}},
+		}
+		apply(Update{Whole: whole, Covers: func(service string) bool { return service == "orders" }})
+		require.Equal(t, []string{"both", "mine", "theirs"}, ids(t, r), "of services that are not covered nothing goes")
+		apply(Update{Whole: whole, Covers: everyService})
+		require.Equal(t, []string{"both", "theirs"}, ids(t, r))
+		require.Equal(t, uint8(5), seen(t, r)["both"].Weight)
+		settings, err := r.Settings()
+		require.NoError(t, err)
+		require.Len(t, settings, 1)
+		synctest.Wait()
+		require.Empty(t, changes(store), "nothing of it goes back")
+	})
+}
+
+func TestAStoreThatLostDataIsGivenItAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, store, apply, both, theirs := followed(t)
+		makeSetting(t, r, Setting{Scope: Scope{Service: "users"}, Kind: Drain})
+		time.Sleep(50 * time.Second)
+		checkIn(t, r, host("both", 1))
+		synctest.Wait()
+		changes(store)
+
+		apply(Update{Whole: &Contents{Records: []Record{both, theirs}}, Covers: everyService, Lost: true})
+		require.Equal(t, []string{"both", "mine", "theirs"}, ids(t, r), "nothing is gone because the store lacks it")
+		synctest.Wait()
+		var again []string
+		for _, c := range changes(store) {
+			again = append(again, c.Key.ID+c.SettingKey.Scope.Service)
+		}
+		require.ElementsMatch(t, []string{"both", "mine", "users"}, again, "what it lacks, and what is newer here")
+		time.Sleep(59 * time.Second)
+		synctest.Wait()
+		require.Equal(t, []string{"both", "mine", "theirs"}, ids(t, r), "all have their full TTL from then")
+	})
+}
+
+func TestWhatTheStoreHasYetToBeToldIsNotUndone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, store, apply, both, _ := followed(t)
+		store.fail(ErrNotLoaded)
+		newer := host("both", 1)
+		newer.Revision = "r2"
+		checkIn(t, r, newer)
+		checkIn(t, r, host("new", 4))
+		_, err := r.Remove(Selection{Service: "users", ID: "mine"}, "tester")
+		require.NoError(t, err)
+		mine := Record{Host: new(host("mine", 2)), LastCheckIn: time.Now()}
+		apply(Update{Changes: []Change{{Key: both.Host.Key, Record: &both}, {Key: mine.Host.Key, Record: &mine}}})
+		apply(Update{Whole: &Contents{Records: []Record{both, mine}}, Covers: everyService})
+		require.Equal(t, []string{"both", "new"}, ids(t, r))
+		require.Equal(t, "r2", seen(t, r)["both"].Host.Revision)
+	})
+}
+
+func TestARemovalIsOfOneStay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, _, apply, both, _ := followed(t)
+		apply(Update{Changes: []Change{{Key: both.Host.Key, Lease: both.Lease + 1}}})
+		require.Contains(t, ids(t, r), "both", "it came back since")
+		apply(Update{Changes: []Change{{Key: both.Host.Key, Lease: both.Lease, Event: &Event{Service: "users", Kind: Expired, Actor: "another"}}}})
+		require.NotContains(t, ids(t, r), "both")
+		events, err := r.History("users")
+		require.NoError(t, err)
+		require.Equal(t, "another", events[len(events)-1].Actor)
+
+		again := both
+		again.Lease = both.Lease + 7
+		apply(Update{Changes: []Change{{Key: both.Host.Key, Record: &again}}})
+		unknown, err := r.Beat([]Lease{both.Lease, again.Lease}, nil, "tester")
+		require.NoError(t, err)
+		require.Equal(t, []Lease{both.Lease}, unknown)
+	})
+}
+
+func TestWhatTheStoreMissesIsGivenAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, store, _, both, _ := followed(t)
+		store.mu.Lock()
+		store.missing = []Key{both.Host.Key, {Service: "users", ID: "went meanwhile"}}
+		store.mu.Unlock()
+		time.Sleep(flushInterval)
+		synctest.Wait()
+		require.Empty(t, changes(store), "without beats nothing is flushed")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		r, store, _, both, _ := followed(t)
+		store.mu.Lock()
+		store.missing = []Key{both.Host.Key, {Service: "users", ID: "went meanwhile"}}
+		store.mu.Unlock()
+		checkIn(t, r, host("both", 1))
+		time.Sleep(flushInterval)
+		synctest.Wait()
+		given := changes(store)
+		require.Len(t, given, 1)
+		require.Equal(t, both.Lease, given[0].Record.Lease)
+	})
+}
+
+func TestAVersionIsThatOfWhatReadersSee(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		version := func(r *Registry) Version {
+			list, err := r.List("users")
+			require.NoError(t, err)
+			return list.Version
+		}
+		one, other := started(t, newFakeStore()), started(t, newFakeStore())
+		require.Zero(t, version(one))
+		for _, r := range []*Registry{one, other} {
+			for i, id := range strings.Fields("a b c") {
+				h := host(id, uint16(i+1))
+				h.TTL = time.Hour
+				checkIn(t, r, h)
+			}
+		}
+		before := version(one)
+		require.Equal(t, before, version(other), "equal on every replica")
+		time.Sleep(time.Second)
+		h := host("a", 1)
+		h.TTL = time.Hour
+		checkIn(t, one, h)
+		require.Equal(t, before, version(one), "a beat is no change")
+		summaries, err := one.Services()
+		require.NoError(t, err)
+		require.Equal(t, before, summaries[0].Version)
+
+		seen := map[Version]string{before: "before"}
+		differs := func(what string) {
+			v := version(one)
+			require.Empty(t, seen[v], "%s: the same as %s", what, seen[v])
+			seen[v] = what
+		}
+		makeSetting(t, one, Setting{Scope: Scope{Service: "users", ID: "b"}, Kind: Drain})
+		differs("draining")
+		time.Sleep(31 * time.Second)
+		differs("out")
+		makeSetting(t, one, Setting{Scope: Scope{Service: "users", ID: "b"}, Kind: Weigh, Weight: 1})
+		differs("weight")
+		h.Tags.Other = nil
+		_, err = one.Put(h, "tester")
+		require.NoError(t, err)
+		differs("a tag less")
+		_, err = one.Remove(Selection{Service: "users", ID: "c"}, "tester")
+		require.NoError(t, err)
+		differs("a host less")
+	})
+}

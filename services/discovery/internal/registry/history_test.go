@@ -1,0 +1,83 @@
+package registry
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestAHistoryIsTheLastEventsOfAService(t *testing.T) {
+	r := started(t, newFakeStore())
+	checkIn(t, r, host("a", 1))
+	for i := range historyLength + 5 {
+		h := host("a", 1)
+		h.Revision = fmt.Sprint(i)
+		checkIn(t, r, h)
+	}
+	_, err := r.Remove(Selection{Service: "users"}, "ann")
+	require.NoError(t, err)
+	events, err := r.History("users")
+	require.NoError(t, err)
+	require.Len(t, events, historyLength)
+	require.Equal(t, `revision "5" to "6"`, events[0].Detail, "the first ones are forgotten")
+	last := events[len(events)-1]
+	require.Equal(t, Event{At: last.At, Kind: Deregistered, Service: "users", ID: "a", Actor: "ann"}, last)
+	events, err = r.History("none")
+	require.NoError(t, err)
+	require.Empty(t, events)
+}
+
+func TestAnEventFeedTellsAllOrThatItMissedSome(t *testing.T) {
+	r := started(t, newFakeStore())
+	feed := r.Events()
+	defer feed.Close()
+	checkIn(t, r, host("a", 1))
+	<-feed.Ready()
+	events, missed := feed.Take()
+	require.Len(t, events, 1)
+	require.Equal(t, Registered, events[0].Kind)
+	require.False(t, missed)
+
+	for i := range eventQueue + 1 {
+		h := host("a", 1)
+		h.Revision = fmt.Sprint(i)
+		checkIn(t, r, h)
+	}
+	<-feed.Ready()
+	events, missed = feed.Take()
+	require.Len(t, events, eventQueue)
+	require.True(t, missed)
+	feed.Close()
+	checkIn(t, r, host("b", 1))
+	events, missed = feed.Take()
+	require.Empty(t, events)
+	require.False(t, missed)
+}
+
+func TestWhoWaitsForAServiceHearsOfItsNextChangeAlone(t *testing.T) {
+	r := started(t, newFakeStore())
+	changed, stop := r.Changed("users")
+	defer stop()
+	other := host("a", 1)
+	other.Service = "orders"
+	checkIn(t, r, other)
+	select {
+	case <-changed:
+		t.Fatal("another service changed")
+	default:
+	}
+	checkIn(t, r, host("a", 1))
+	<-changed
+	again, stopAgain := r.Changed("users")
+	checkIn(t, r, host("a", 1))
+	select {
+	case <-again:
+		t.Fatal("a beat is no change")
+	default:
+	}
+	stopAgain()
+	stopAgain() // twice is harmless
+	stop()
+	require.Empty(t, r.waiters)
+}

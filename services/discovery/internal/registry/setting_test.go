@@ -1,0 +1,198 @@
+package registry
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// seen is what readers see of each host of "users".
+func seen(t testing.TB, r *Registry) map[string]View {
+	t.Helper()
+	list, err := r.List("users")
+	require.NoError(t, err)
+	views := map[string]View{}
+	for _, v := range list.Hosts {
+		views[v.Host.ID] = v
+	}
+	return views
+}
+
+func makeSetting(t testing.TB, r *Registry, s Setting) {
+	t.Helper()
+	s.Author, s.Made = "ann", time.Now()
+	require.NoError(t, r.Make(s))
+}
+
+func TestTheNarrowerSettingHoldsAndNoBeatChangesIt(t *testing.T) {
+	r := started(t, newFakeStore())
+	a := host("a", 1)
+	a.Tags.Weight = 7
+	b := host("b", 2)
+	b.Tags.Zone = "eu-2"
+	c := host("c", 3)
+	for _, h := range []Host{a, b, c} {
+		checkIn(t, r, h)
+	}
+	weights := func() [3]uint8 {
+		views := seen(t, r)
+		return [3]uint8{views["a"].Weight, views["b"].Weight, views["c"].Weight}
+	}
+	for _, step := range []struct {
+		scope  Scope
+		weight uint8
+		want   [3]uint8
+	}{
+		{Scope{Zone: "eu-2"}, 10, [3]uint8{7, 10, 0}},
+		{Scope{Service: "users"}, 20, [3]uint8{20, 20, 20}},
+		{Scope{Service: "users", Zone: "eu-1"}, 30, [3]uint8{30, 20, 30}},
+		{Scope{Service: "users", ID: "c"}, 40, [3]uint8{30, 20, 40}},
+		{Scope{Service: "users", ID: "nobody"}, 50, [3]uint8{30, 20, 40}},
+	} {
+		makeSetting(t, r, Setting{Scope: step.scope, Kind: Weigh, Weight: step.weight})
+		require.Equal(t, step.want, weights(), "%+v", step.scope)
+	}
+	a.Tags.Weight = 8
+	require.Equal(t, HostChanged, checkIn(t, r, a))
+	require.Equal(t, uint8(30), weights()[0], "whatever the host says")
+
+	ended, err := r.End(SettingKey{Scope{Service: "users", Zone: "eu-1"}, Weigh}, "bob")
+	require.NoError(t, err)
+	require.True(t, ended)
+	require.Equal(t, [3]uint8{20, 20, 40}, weights())
+	ended, err = r.End(SettingKey{Scope{Service: "users", Zone: "eu-1"}, Weigh}, "bob")
+	require.NoError(t, err)
+	require.False(t, ended, "it is no more")
+
+	settings, err := r.Settings()
+	require.NoError(t, err)
+	require.Len(t, settings, 4)
+	require.Equal(t, Scope{Zone: "eu-2"}, settings[0].Scope, "they are ordered")
+}
+
+func TestADrainedHostIsDrainingFirstAndThenOut(t *testing.T) {
+	for name, test := range map[string]struct {
+		begin func(t *testing.T, r *Registry)
+		end   func(t *testing.T, r *Registry)
+	}{
+		"by an operator": {
+			begin: func(t *testing.T, r *Registry) {
+				makeSetting(t, r, Setting{Scope: Scope{Service: "users", ID: "a"}, Kind: Drain})
+			},
+			end: func(t *testing.T, r *Registry) {
+				_, err := r.End(SettingKey{Scope{Service: "users", ID: "a"}, Drain}, "ann")
+				require.NoError(t, err)
+			}},
+		"of a zone": {
+			begin: func(t *testing.T, r *Registry) { makeSetting(t, r, Setting{Scope: Scope{Zone: "away"}, Kind: Drain}) },
+			end: func(t *testing.T, r *Registry) {
+				_, err := r.End(SettingKey{Scope{Zone: "away"}, Drain}, "ann")
+				require.NoError(t, err)
+			}},
+		"by maintenance": {
+			begin: func(t *testing.T, r *Registry) {
+				makeSetting(t, r, Setting{Scope: Scope{Service: "users", ID: "a"}, Kind: Maintenance})
+			},
+			end: func(t *testing.T, r *Registry) {
+				_, err := r.End(SettingKey{Scope{Service: "users", ID: "a"}, Maintenance}, "ann")
+				require.NoError(t, err)
+			}},
+		"at its own wish": {
+			begin: func(t *testing.T, r *Registry) { checkIn(t, r, drainedHost(true)) },
+			end:   func(t *testing.T, r *Registry) { checkIn(t, r, drainedHost(false)) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := started(t, newFakeStore())
+				checkIn(t, r, drainedHost(false))
+				other := host("other", 2)
+				other.TTL = time.Hour
+				checkIn(t, r, other)
+				feed := r.Subscribe()
+				feed.Take()
+
+				test.begin(t, r)
+				require.Equal(t, Draining, seen(t, r)["a"].State)
+				require.Equal(t, Serving, seen(t, r)["other"].State)
+				require.Equal(t, []string{"users"}, feed.Take())
+				time.Sleep(29 * time.Second)
+				synctest.Wait()
+				require.Equal(t, Draining, seen(t, r)["a"].State)
+				require.Empty(t, feed.Take())
+				time.Sleep(2 * time.Second)
+				synctest.Wait()
+				require.Equal(t, Out, seen(t, r)["a"].State)
+				require.Equal(t, []string{"users"}, feed.Take(), "readers hear of it")
+				time.Sleep(10 * time.Minute)
+				synctest.Wait()
+				require.Equal(t, Out, seen(t, r)["a"].State, "for as long as it beats")
+				require.Empty(t, feed.Take())
+
+				test.end(t, r)
+				require.Equal(t, Serving, seen(t, r)["a"].State)
+				require.Equal(t, []string{"users"}, feed.Take())
+			})
+		})
+	}
+}
+
+// drainedHost is a host that lives for long.
+func drainedHost(draining bool) Host {
+	h := host("a", 1)
+	h.TTL, h.Tags.Zone, h.Draining = time.Hour, "away", draining
+	return h
+}
+
+func TestASettingEndsWhenItsTimeIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore()
+		r := started(t, store)
+		h := host("a", 1)
+		h.TTL = time.Hour
+		checkIn(t, r, h)
+		expires := time.Now().Add(10 * time.Minute)
+		makeSetting(t, r, Setting{Scope: Scope{Service: "users"}, Kind: Drain, Reason: "new disks", Expires: expires})
+		time.Sleep(10*time.Minute - time.Second)
+		synctest.Wait()
+		require.Equal(t, Out, seen(t, r)["a"].State)
+		store.taken()
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		require.Equal(t, Serving, seen(t, r)["a"].State)
+
+		changes, _ := store.taken()
+		require.Len(t, changes, 1)
+		require.Equal(t, SettingKey{Scope{Service: "users"}, Drain}, changes[0].SettingKey)
+		require.Nil(t, changes[0].Setting)
+		events, err := r.History("users")
+		require.NoError(t, err)
+		last := events[len(events)-1]
+		require.Equal(t, SettingEnded, last.Kind)
+		require.Equal(t, "drain: new disks: its time is over", last.Detail)
+	})
+}
+
+func TestThereIsABoundToSettings(t *testing.T) {
+	r := started(t, newFakeStore())
+	s := Setting{Scope: Scope{Service: "users"}, Kind: Drain}
+	for i := range MaxSettings {
+		s.Scope.ID = time.Duration(i).String()
+		makeSetting(t, r, s)
+	}
+	makeSetting(t, r, s) // in the place of its like
+	s.Scope.ID = "one more"
+	require.ErrorIs(t, r.Make(s), ErrTooManySettings)
+}
+
+func TestSettingsComeBackWithTheStore(t *testing.T) {
+	store := newFakeStore(Record{Host: new(host("a", 1)), LastCheckIn: time.Now()})
+	store.settings = []Setting{{Scope: Scope{Service: "users"}, Kind: Weigh, Weight: 9, Author: "ann", Made: time.Now()}}
+	store.events = []Event{{Service: "users", Kind: Registered, ID: "a"}, {Service: "unknown"}}
+	r := started(t, store)
+	require.Equal(t, uint8(9), seen(t, r)["a"].Weight)
+	events, err := r.History("users")
+	require.NoError(t, err)
+	require.Len(t, events, 1)
+}
