@@ -90,19 +90,21 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	server := xds.New(xdsListener, xds.Options{
+	server := xds.New(xds.Options{
 		Registry:   hosts,
 		Identifier: o.identifier(),
 		Quiet:      o.DebounceQuiet,
 		Longest:    o.DebounceLongest,
 		MaxStreams: o.XDSMaxStreams,
-		Keepalive:  o.XDSKeepalive,
 		Log:        log,
 		Metrics:    metrics,
 	})
 	operators.Handle("GET /registry", "known services and how many hosts each has", serveServices(hosts))
 	operators.Handle("GET /xds", "open streams: who, what they have, what they refused", server.StatusHandler())
-	a.group.Add(server.Part("xds listener"))
+	a.group.Add(daemon.Background("xds", server.Run))
+	streams := newGRPCServer(o)
+	server.Register(streams)
+	a.group.Add(daemon.ServeGRPC("xds listener", xdsListener, streams, helloTimeout, server.Stop))
 
 	httpAddress, httpSetting := o.httpAddress()
 	httpListener, err := a.listeners.Open("http", httpAddress, httpSetting)

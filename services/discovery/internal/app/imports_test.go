@@ -21,7 +21,7 @@ func TestImports(t *testing.T) {
 		"internal/registry":              {},
 		"internal/registry/registrytest": {"internal/registry", "internal/store/memory"},
 		"internal/rest/v1":               {"internal/registry"},
-		"internal/xds":                   {"internal/registry", "weir/internal/daemon"},
+		"internal/xds":                   {"internal/registry"},
 		"internal/store/memory":          {"internal/registry"},
 		"internal/store/file":            {"internal/registry"},
 		"internal/store/storetest":       {"internal/registry"},

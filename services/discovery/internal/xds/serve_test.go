@@ -27,6 +27,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/registry/registrytest"
@@ -35,9 +36,13 @@ import (
 // service is a server on a socket with its registry.
 type service struct {
 	*Server
+	listener   net.Listener
 	hosts      *registry.Registry
 	stopWithin func(deadline time.Duration)
 }
+
+// helloTimeout is the time that a connection has to begin HTTP/2.
+const helloTimeout = time.Second
 
 // serving starts a server and its registry.
 func serving(t testing.TB, maxStreams int) *service {
@@ -46,17 +51,20 @@ func serving(t testing.TB, maxStreams int) *service {
 	hosts := registry.New(o)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	server := New(listener, Options{
+	server := New(Options{
 		Registry: hosts, Identifier: "replica-1", Quiet: 20 * time.Millisecond, Longest: 200 * time.Millisecond,
-		MaxStreams: maxStreams, Keepalive: time.Minute, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+		MaxStreams: maxStreams, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 	})
-	part := server.Part("xds listener")
+	grpcServer := grpc.NewServer(grpc.ConnectionTimeout(helloTimeout))
+	server.Register(grpcServer)
+	part := daemon.ServeGRPC("xds listener", listener, grpcServer, helloTimeout, server.Stop)
 	running, cancel := context.WithCancel(context.Background())
-	ends := make(chan error, 2)
-	// Both end by stopWithin, which waits for them.
+	ends := make(chan error, 3)
+	// All end by stopWithin, which waits for them.
 	go func() { ends <- hosts.Run(running) }()
+	go func() { ends <- server.Run(running) }()
 	go func() { ends <- part.Run() }()
-	s := &service{Server: server, hosts: hosts}
+	s := &service{Server: server, listener: listener, hosts: hosts}
 	stopped := false
 	s.stopWithin = func(deadline time.Duration) {
 		if stopped {
@@ -67,8 +75,9 @@ func serving(t testing.TB, maxStreams int) *service {
 		defer done()
 		require.NoError(t, part.Stop(ctx))
 		cancel()
-		require.NoError(t, <-ends)
-		require.NoError(t, <-ends)
+		for range cap(ends) {
+			require.NoError(t, <-ends)
+		}
 	}
 	t.Cleanup(s.stop)
 	return s

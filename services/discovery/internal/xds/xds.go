@@ -9,8 +9,6 @@ package xds
 import (
 	"context"
 	"log/slog"
-	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,9 +17,7 @@ import (
 	endpointservice "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/keepalive"
 
-	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 )
 
@@ -35,21 +31,12 @@ type Options struct {
 	Quiet, Longest time.Duration
 	// MaxStreams is how many streams are served at once.
 	MaxStreams int
-	// Keepalive is after how much silence a client is asked whether it is
-	// there; it has as long again, at most 20 seconds, to answer.
-	Keepalive time.Duration
-	Log       *slog.Logger
-	Metrics   prometheus.Registerer
+	Log        *slog.Logger
+	Metrics    prometheus.Registerer
 }
 
-// helloTimeout is the time that a connection has to begin HTTP/2. Stopping
-// waits for those that have not, so it is well below any sensible deadline.
-const helloTimeout = 5 * time.Second
-
-// Server is an xDS server on one listener.
+// Server serves the services of xDS on a gRPC server that others make.
 type Server struct {
-	listener   net.Listener
-	grpc       *grpc.Server
 	hub        *hub
 	identifier string
 	maxStreams int
@@ -60,11 +47,11 @@ type Server struct {
 	lastStream atomic.Uint64 // the number of the newest stream
 }
 
-// New makes a server on an open listener, which its part then owns.
-func New(listener net.Listener, o Options) *Server {
+// New makes a server; Register puts it on a gRPC server, and Run must be running
+// for anything to be sent.
+func New(o Options) *Server {
 	m := newMetrics(o.Metrics)
-	s := &Server{
-		listener:   listener,
+	return &Server{
 		hub:        newHub(o.Registry, o.Quiet, o.Longest, o.Log, m),
 		identifier: o.Identifier,
 		maxStreams: o.MaxStreams,
@@ -72,35 +59,23 @@ func New(listener net.Listener, o Options) *Server {
 		metrics:    m,
 		stopping:   make(chan struct{}),
 	}
-	s.grpc = grpc.NewServer(
-		grpc.ConnectionTimeout(helloTimeout),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: o.Keepalive, Timeout: min(o.Keepalive, 20*time.Second)}),
-		// A client may ask oftener than we do.
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-	)
-	discoveryservice.RegisterAggregatedDiscoveryServiceServer(s.grpc, &aggregated{server: s})
-	clusterservice.RegisterClusterDiscoveryServiceServer(s.grpc, &clusterDiscovery{server: s})
-	endpointservice.RegisterEndpointDiscoveryServiceServer(s.grpc, &endpointDiscovery{server: s})
-	return s
 }
 
-// Part is the server as a part of the process. Its Stop ends all streams; one
-// whose client does not read, and a connection that says nothing, are cut off
-// when the stop has no more time.
-func (s *Server) Part(name string) daemon.Part {
-	part := daemon.ServeGRPC(name, s.listener, s.grpc, helloTimeout, func() { close(s.stopping) })
-	serve := part.Run
-	part.Run = func() error {
-		following, cancel := context.WithCancel(context.Background())
-		var hub sync.WaitGroup
-		// Ends with following, when serving has ended; waited for below.
-		hub.Go(func() { s.hub.run(following) })
-		defer hub.Wait()
-		defer cancel()
-		return serve()
-	}
-	return part
+// Register puts the services on a gRPC server that does not serve yet.
+func (s *Server) Register(server grpc.ServiceRegistrar) {
+	discoveryservice.RegisterAggregatedDiscoveryServiceServer(server, &aggregated{server: s})
+	clusterservice.RegisterClusterDiscoveryServiceServer(server, &clusterDiscovery{server: s})
+	endpointservice.RegisterEndpointDiscoveryServiceServer(server, &endpointDiscovery{server: s})
 }
+
+// Run follows the registry until ctx ends, and returns nil.
+func (s *Server) Run(ctx context.Context) error {
+	s.hub.run(ctx)
+	return nil
+}
+
+// Stop makes all streams end. It must be called once.
+func (s *Server) Stop() { close(s.stopping) }
 
 // aggregated is the service of streams of all types (ADS).
 type aggregated struct {
