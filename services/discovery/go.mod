@@ -16,6 +16,7 @@ require (
 	github.com/prometheus/client_golang v1.25.0
 	github.com/stretchr/testify v1.12.1
 	github.com/weirproxy/weir/internal v0.0.0
+	github.com/weirproxy/weir/proto v0.0.0
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1
 	google.golang.org/grpc v1.85.0
 	google.golang.org/protobuf v1.36.12
@@ -40,4 +41,7 @@ require (
 	google.golang.org/genproto/googleapis/api v0.0.0-20260817212433-ac3dfec99bb1 // indirect
 )
 
-replace github.com/weirproxy/weir/internal => ../../internal
+replace (
+	github.com/weirproxy/weir/internal => ../../internal
+	github.com/weirproxy/weir/proto => ../../proto
+)

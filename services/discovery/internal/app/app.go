@@ -18,6 +18,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/admin"
 	"github.com/weirproxy/weir/internal/daemon"
+	"github.com/weirproxy/weir/services/discovery/internal/beats"
 	"github.com/weirproxy/weir/services/discovery/internal/builtin"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	v1 "github.com/weirproxy/weir/services/discovery/internal/rest/v1"
@@ -104,7 +105,20 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	a.group.Add(daemon.Background("xds", server.Run))
 	streams := newGRPCServer(o)
 	server.Register(streams)
-	a.group.Add(daemon.ServeGRPC("xds listener", xdsListener, streams, helloTimeout, server.Stop))
+	heartbeats := beats.New(beats.Options{
+		Registry:   hosts,
+		Silence:    o.BeatSilence,
+		LossEnds:   o.BeatLossEnds,
+		MaxStreams: o.BeatMaxStreams,
+		MaxHosts:   o.BeatMaxHosts,
+		Log:        log,
+		Metrics:    metrics,
+	})
+	heartbeats.Register(streams)
+	a.group.Add(daemon.ServeGRPC("xds listener", xdsListener, streams, helloTimeout, func() {
+		server.Stop()
+		heartbeats.Stop()
+	}))
 
 	httpAddress, httpSetting := o.httpAddress()
 	httpListener, err := a.listeners.Open("http", httpAddress, httpSetting)

@@ -44,6 +44,11 @@ type Options struct {
 	XDSMaxStreams   int           `envconfig:"DISCOVERY_XDS_MAX_STREAMS" default:"10000" desc:"xDS streams served at once; more are refused"`
 	XDSKeepalive    time.Duration `envconfig:"DISCOVERY_XDS_KEEPALIVE" default:"30s" desc:"silence after which an xDS client is asked whether it is there"`
 
+	BeatSilence    time.Duration `envconfig:"DISCOVERY_BEAT_SILENCE" default:"15s" desc:"how long a gRPC stream of heartbeats may be without a message before it is ended"`
+	BeatLossEnds   bool          `envconfig:"DISCOVERY_BEAT_LOSS_ENDS" default:"false" desc:"let hosts ask that they be taken out when their stream of heartbeats breaks"`
+	BeatMaxStreams int           `envconfig:"DISCOVERY_BEAT_MAX_STREAMS" default:"10000" desc:"streams of heartbeats served at once; more are refused"`
+	BeatMaxHosts   int           `envconfig:"DISCOVERY_BEAT_MAX_HOSTS" default:"100000" desc:"hosts that one stream of heartbeats may carry"`
+
 	DrainGrace    time.Duration `envconfig:"DISCOVERY_DRAIN_GRACE" default:"1s" desc:"time between not being ready any more and closing the listeners, at SIGTERM"`
 	DrainDeadline time.Duration `envconfig:"DISCOVERY_DRAIN_DEADLINE" default:"10s" desc:"time that work in flight has to end, after that"`
 }
@@ -100,6 +105,8 @@ func (o Options) check() error {
 		{"DISCOVERY_MAX_SERVICES", o.MaxServices},
 		{"DISCOVERY_MAX_TAG_BYTES", o.MaxTagBytes},
 		{"DISCOVERY_XDS_MAX_STREAMS", o.XDSMaxStreams},
+		{"DISCOVERY_BEAT_MAX_STREAMS", o.BeatMaxStreams},
+		{"DISCOVERY_BEAT_MAX_HOSTS", o.BeatMaxHosts},
 	} {
 		if least.value < 1 {
 			fault("%s=%d: below 1", least.name, least.value)
@@ -121,6 +128,7 @@ func (o Options) check() error {
 		value time.Duration
 	}{
 		{"DISCOVERY_SNAPSHOT_INTERVAL", o.SnapshotInterval},
+		{"DISCOVERY_BEAT_SILENCE", o.BeatSilence},
 		{"DISCOVERY_SWEEP_INTERVAL", o.SweepInterval},
 		{"DISCOVERY_DRAIN_DEADLINE", o.DrainDeadline},
 	} {

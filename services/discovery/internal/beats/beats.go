@@ -1,0 +1,206 @@
+// Package beats takes heartbeats of many hosts over one gRPC stream
+// (HeartbeatService of proto/discovery/v2), which costs a host a few bytes or
+// none instead of a request. The app registers it on the gRPC listener. It
+// registers no host; it knows hosts by their leases alone, and forgets all with
+// the stream.
+package beats
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	discoveryv2 "github.com/weirproxy/weir/proto/discovery/v2"
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+)
+
+// Options is what a server is made of. Every field is required.
+type Options struct {
+	Registry *registry.Registry
+	// Silence is how long a stream may be without a message.
+	Silence time.Duration
+	// LossEnds allows clients to ask that the loss of their stream take their
+	// hosts out.
+	LossEnds bool
+	// MaxStreams is how many streams are served at once, MaxHosts how many hosts
+	// one may have attached.
+	MaxStreams, MaxHosts int
+	Log                  *slog.Logger
+	Metrics              prometheus.Registerer
+}
+
+// Server serves HeartbeatService.
+type Server struct {
+	discoveryv2.UnimplementedHeartbeatServiceServer
+	options  Options
+	metrics  *metrics
+	streams  atomic.Int64
+	stopping chan struct{} // closed by Stop
+}
+
+// New makes a server; Register puts it on a gRPC server.
+func New(o Options) *Server {
+	return &Server{options: o, metrics: newMetrics(o.Metrics), stopping: make(chan struct{})}
+}
+
+// Register puts s on a gRPC server that does not serve yet.
+func (s *Server) Register(server grpc.ServiceRegistrar) {
+	discoveryv2.RegisterHeartbeatServiceServer(server, s)
+}
+
+// Stop ends all streams, without harm to their hosts. It must be called once.
+func (s *Server) Stop() { close(s.stopping) }
+
+// wire is the gRPC stream of one client.
+type wire = grpc.BidiStreamingServer[discoveryv2.BeatRequest, discoveryv2.BeatResponse]
+
+// Beat serves one stream.
+func (s *Server) Beat(w wire) error {
+	if s.streams.Add(1) > int64(s.options.MaxStreams) {
+		s.streams.Add(-1)
+		s.metrics.refused.Inc()
+		return status.Errorf(codes.ResourceExhausted, "%d streams are open, the most that are served", s.options.MaxStreams)
+	}
+	s.metrics.streams.Inc()
+	c := &connection{server: s, attached: map[registry.Lease]struct{}{}, actor: "a stream of heartbeats"}
+	if p, ok := peer.FromContext(w.Context()); ok {
+		c.actor = p.Addr.String()
+	}
+	err := c.serve(w)
+	s.streams.Add(-1)
+	s.metrics.streams.Dec()
+	s.metrics.hosts.Sub(float64(len(c.attached)))
+	return err
+}
+
+// serve answers messages until the stream ends, by whomever.
+func (c *connection) serve(w wire) error {
+	messages := make(chan *discoveryv2.BeatRequest)
+	ended := make(chan error, 1)
+	// Ends when the stream does, which is when serve returns; nobody waits.
+	go func() { ended <- receive(w, messages) }()
+
+	silence := time.NewTimer(c.server.options.Silence)
+	defer silence.Stop()
+	for {
+		select {
+		case m := <-messages:
+			response, err := c.take(m)
+			if err != nil {
+				return err
+			}
+			if err := w.Send(response); err != nil {
+				c.lost()
+				return err
+			}
+			silence.Reset(c.server.options.Silence)
+		case err := <-ended:
+			if err != nil {
+				c.lost()
+			}
+			return err
+		case <-silence.C:
+			c.lost()
+			return status.Errorf(codes.DeadlineExceeded, "no message for %v", c.server.options.Silence)
+		case <-c.server.stopping:
+			return status.Error(codes.Unavailable, "this server is stopping")
+		}
+	}
+}
+
+// receive hands on messages until the stream ends. It returns nil if the client
+// ended it.
+func receive(w wire, messages chan<- *discoveryv2.BeatRequest) error {
+	for {
+		m, err := w.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case messages <- m:
+		case <-w.Context().Done():
+			return context.Cause(w.Context())
+		}
+	}
+}
+
+// connection is one stream and the hosts that are attached to it. It belongs to
+// the goroutine that serves the stream.
+type connection struct {
+	server   *Server
+	actor    string
+	begun    bool // the first message has come
+	lossEnds bool
+	attached map[registry.Lease]struct{}
+	// leases are the keys of attached, and unknown has room for an answer; both
+	// are kept from message to message.
+	leases, unknown []registry.Lease
+}
+
+// take does what a message says, and then beats for all that are attached. The
+// error is RESOURCE_EXHAUSTED for too many hosts, or UNAVAILABLE before the
+// registry is loaded.
+func (c *connection) take(m *discoveryv2.BeatRequest) (*discoveryv2.BeatResponse, error) {
+	if !c.begun {
+		c.begun = true
+		c.lossEnds = m.GetLossEnds() && c.server.options.LossEnds
+	}
+	before := len(c.attached)
+	defer func() { c.server.metrics.hosts.Add(float64(len(c.attached) - before)) }()
+	for _, lease := range m.GetDetach() {
+		delete(c.attached, registry.Lease(lease))
+	}
+	for _, lease := range m.GetAttach() {
+		c.attached[registry.Lease(lease)] = struct{}{}
+	}
+	if most := c.server.options.MaxHosts; len(c.attached) > most {
+		c.server.metrics.refused.Inc()
+		return nil, status.Errorf(codes.ResourceExhausted, "%d hosts attached, of %d at most", len(c.attached), most)
+	}
+	if len(m.GetAttach())+len(m.GetDetach()) > 0 || len(c.leases) != len(c.attached) {
+		c.leases = c.leases[:0]
+		for lease := range c.attached {
+			c.leases = append(c.leases, lease)
+		}
+	}
+	var err error
+	if c.unknown, err = c.server.options.Registry.Beat(c.leases, c.unknown[:0], c.actor); err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	c.server.metrics.messages.Inc()
+	response := &discoveryv2.BeatResponse{LossEnds: c.lossEnds}
+	for _, lease := range c.unknown {
+		delete(c.attached, lease)
+		response.Unknown = append(response.Unknown, uint64(lease))
+	}
+	slices.Sort(response.Unknown)
+	response.Attached = uint32(len(c.attached))
+	return response, nil
+}
+
+// lost does what was agreed for the case that the stream breaks.
+func (c *connection) lost() {
+	if !c.lossEnds || len(c.attached) == 0 {
+		return
+	}
+	leases := make([]registry.Lease, 0, len(c.attached))
+	for lease := range c.attached {
+		leases = append(leases, lease)
+	}
+	// The error says that nothing is loaded; then nobody is attached.
+	lost, _ := c.server.options.Registry.Lose(leases, c.actor)
+	c.server.options.Log.Info("hosts taken out with their stream", "hosts", lost, "peer", c.actor)
+}

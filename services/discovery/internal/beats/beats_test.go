@@ -1,0 +1,219 @@
+package beats
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	discoveryv2 "github.com/weirproxy/weir/proto/discovery/v2"
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/registry/registrytest"
+)
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
+// options are what tests use: streams may be silent for longer than they take.
+func options(hosts *registry.Registry) Options {
+	return Options{
+		Registry: hosts, Silence: time.Minute, LossEnds: true, MaxStreams: 10, MaxHosts: 1000,
+		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+	}
+}
+
+// serve serves o until the test ends, and returns a client of it.
+func serve(t testing.TB, o Options) (*Server, discoveryv2.HeartbeatServiceClient) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	s, server := New(o), grpc.NewServer()
+	s.Register(server)
+	ended := make(chan error, 1)
+	// Ends with the server's Stop; the cleanup waits for it.
+	go func() { ended <- server.Serve(listener) }()
+	conn, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, conn.Close())
+		server.Stop()
+		require.NoError(t, <-ended)
+	})
+	return s, discoveryv2.NewHeartbeatServiceClient(conn)
+}
+
+// client is one stream.
+type client struct {
+	t    testing.TB
+	wire grpc.BidiStreamingClient[discoveryv2.BeatRequest, discoveryv2.BeatResponse]
+	end  context.CancelFunc
+}
+
+func open(t testing.TB, c discoveryv2.HeartbeatServiceClient) *client {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	t.Cleanup(cancel)
+	wire, err := c.Beat(ctx)
+	require.NoError(t, err)
+	return &client{t, wire, cancel}
+}
+
+// beat sends a message and returns the answer.
+func (c *client) beat(m *discoveryv2.BeatRequest) *discoveryv2.BeatResponse {
+	c.t.Helper()
+	require.NoError(c.t, c.wire.Send(m))
+	response, err := c.wire.Recv()
+	require.NoError(c.t, err)
+	return response
+}
+
+// fails awaits the end of the stream by the server.
+func (c *client) fails(code codes.Code) {
+	c.t.Helper()
+	for {
+		if _, err := c.wire.Recv(); err != nil {
+			require.Equal(c.t, code, status.Code(err), "%v", err)
+			return
+		}
+	}
+}
+
+// register registers n hosts of "users" and returns their leases.
+func register(t testing.TB, hosts *registry.Registry, n int, ttl time.Duration) (leases []uint64) {
+	t.Helper()
+	for i := range n {
+		receipt, err := hosts.Put(registry.Host{
+			Key:     registry.Key{Service: "users", ID: fmt.Sprint(i)},
+			Address: netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), uint16(i+1)),
+			TTL:     ttl,
+		}, "tester")
+		require.NoError(t, err)
+		leases = append(leases, uint64(receipt.Lease))
+	}
+	return leases
+}
+
+func count(t testing.TB, hosts *registry.Registry) int {
+	t.Helper()
+	list, err := hosts.List("users")
+	require.NoError(t, err)
+	return len(list.Hosts)
+}
+
+func TestEachMessageBeatsForAllThatAreAttached(t *testing.T) {
+	hosts := registrytest.Loaded(t)
+	_, service := serve(t, options(hosts))
+	leases := register(t, hosts, 3, time.Hour)
+	c := open(t, service)
+	first := c.beat(&discoveryv2.BeatRequest{Attach: append(leases, 7, leases[0])})
+	require.Equal(t, []uint64{7}, first.GetUnknown())
+	require.EqualValues(t, 3, first.GetAttached())
+	require.False(t, first.GetLossEnds(), "nobody asked for it")
+
+	before := lastCheckIns(t, hosts)
+	next := c.beat(&discoveryv2.BeatRequest{Detach: leases[2:]})
+	require.Empty(t, next.GetUnknown(), "it is no longer attached")
+	require.EqualValues(t, 2, next.GetAttached())
+	after := lastCheckIns(t, hosts)
+	require.True(t, after[0].After(before[0]))
+	require.True(t, after[1].After(before[1]))
+	require.Equal(t, before[2], after[2])
+
+	removed, err := hosts.Remove(registry.Selection{Service: "users", ID: "0"}, "tester")
+	require.NoError(t, err)
+	require.Equal(t, 1, removed)
+	require.Equal(t, leases[:1], c.beat(&discoveryv2.BeatRequest{}).GetUnknown(), "it must register again")
+	require.Empty(t, c.beat(&discoveryv2.BeatRequest{}).GetUnknown())
+}
+
+// lastCheckIns are those of "users", in the order of their ports.
+func lastCheckIns(t testing.TB, hosts *registry.Registry) (times []time.Time) {
+	t.Helper()
+	list, err := hosts.List("users")
+	require.NoError(t, err)
+	for _, v := range list.Hosts {
+		times = append(times, v.LastCheckIn)
+	}
+	return times
+}
+
+func TestTheLossOfAStreamEndsItsHostsOnlyWhereThatWasAgreed(t *testing.T) {
+	for name, test := range map[string]struct {
+		asked, allowed bool
+		end            func(s *Server, c *client)
+		left           int
+	}{
+		"broken":                 {true, true, func(_ *Server, c *client) { c.end() }, 1},
+		"broken, not asked for":  {false, true, func(_ *Server, c *client) { c.end() }, 3},
+		"broken, not allowed":    {true, false, func(_ *Server, c *client) { c.end() }, 3},
+		"ended by the client":    {true, true, func(_ *Server, c *client) { _ = c.wire.CloseSend() }, 3},
+		"ended by server's stop": {true, true, func(s *Server, _ *client) { s.Stop() }, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			hosts := registrytest.Loaded(t)
+			o := options(hosts)
+			o.LossEnds = test.allowed
+			s, service := serve(t, o)
+			leases := register(t, hosts, 3, time.Hour)
+			c := open(t, service)
+			got := c.beat(&discoveryv2.BeatRequest{Attach: leases, LossEnds: test.asked})
+			require.Equal(t, test.asked && test.allowed, got.GetLossEnds())
+			test.end(s, c)
+			servicetest.Eventually(t, "the stream has ended", func() bool { return s.streams.Load() == 0 })
+			require.Equal(t, test.left, count(t, hosts))
+		})
+	}
+}
+
+func TestASilentStreamIsEnded(t *testing.T) {
+	hosts := registrytest.Loaded(t)
+	o := options(hosts)
+	o.Silence = 20 * time.Millisecond
+	_, service := serve(t, o)
+	c := open(t, service)
+	c.beat(&discoveryv2.BeatRequest{Attach: register(t, hosts, 2, time.Hour), LossEnds: true})
+	c.fails(codes.DeadlineExceeded)
+	require.Equal(t, 1, count(t, hosts))
+}
+
+func TestThereAreBoundsToStreamsAndTheirHosts(t *testing.T) {
+	hosts := registrytest.Loaded(t)
+	o := options(hosts)
+	o.MaxStreams, o.MaxHosts = 1, 2
+	_, service := serve(t, o)
+	c := open(t, service)
+	c.beat(&discoveryv2.BeatRequest{Attach: []uint64{1, 2}})
+	open(t, service).fails(codes.ResourceExhausted)
+	require.NoError(t, c.wire.Send(&discoveryv2.BeatRequest{Attach: []uint64{1, 2, 3}}))
+	c.fails(codes.ResourceExhausted)
+}
+
+func TestBeforeTheRegistryIsLoadedAStreamIsToComeAgain(t *testing.T) {
+	_, service := serve(t, options(registry.New(registrytest.Options())))
+	c := open(t, service)
+	require.NoError(t, c.wire.Send(&discoveryv2.BeatRequest{Attach: []uint64{1}}))
+	c.fails(codes.Unavailable)
+}
+
+func BenchmarkAMessageOfAThousandHosts(b *testing.B) {
+	hosts := registrytest.Loaded(b)
+	s := New(options(hosts))
+	c := &connection{server: s, attached: map[registry.Lease]struct{}{}}
+	_, err := c.take(&discoveryv2.BeatRequest{Attach: register(b, hosts, 1000, time.Hour)})
+	require.NoError(b, err)
+	empty := &discoveryv2.BeatRequest{}
+	b.ReportAllocs()
+	for b.Loop() {
+		_, _ = c.take(empty)
+	}
+}
