@@ -26,5 +26,6 @@ func TestImports(t *testing.T) {
 		"internal/store/memory":          {"internal/registry"},
 		"internal/store/file":            {"internal/registry"},
 		"internal/store/storetest":       {"internal/registry"},
+		"internal/guard":                 {},
 	})
 }

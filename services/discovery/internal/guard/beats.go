@@ -1,0 +1,98 @@
+package guard
+
+import (
+	"fmt"
+	"math"
+	"time"
+)
+
+// beats compares the beats that come in with those that usually do. Both are
+// averages that weigh what is past less and less: the recent one over about two
+// intervals between the beats of a host, the usual one over minutes.
+type beats struct {
+	at      time.Duration // of the last tick
+	waiting int           // beats of ticks that took no time
+	seconds float64       // observed in all
+	recent  float64       // beats a second
+	usual   float64       // the same
+	hosts   float64       // those that usually are there
+	now     int           // those that are there now
+	// short and long are over how many seconds is averaged. They are not learned
+	// from beats that do not come.
+	short, long float64
+	isLost      bool
+}
+
+const (
+	shortest, longest = 5, 600 // seconds of the recent average
+	usualSeconds      = 300    // of the usual one, at least
+)
+
+// observe takes the beats since the last tick.
+func (b *beats) observe(n, hosts int, now time.Duration) {
+	n += b.waiting
+	b.waiting = 0
+	passed := (now - b.at).Seconds()
+	if passed <= 0 {
+		b.waiting = n
+		return
+	}
+	b.at, b.now = now, hosts
+	if hosts == 0 && b.seconds == 0 {
+		return // nobody has been there yet
+	}
+	b.seconds += passed
+	rate := float64(n) / passed
+	if !b.isLost {
+		b.short, b.long = longest, usualSeconds
+		if b.usual > 0 {
+			interval := b.hosts / b.usual
+			b.short = min(max(2*interval, shortest), longest)
+		}
+		b.long = max(usualSeconds, 5*b.short)
+	}
+	b.recent += (rate - b.recent) * b.weight(passed, b.short)
+	weight := b.weight(passed, b.long)
+	b.usual += (rate - b.usual) * weight
+	b.hosts += (float64(hosts) - b.hosts) * weight
+}
+
+// weight is that of the last so many seconds in an average over some. At first
+// it is that of a plain mean.
+func (b *beats) weight(passed, over float64) float64 {
+	return max(1-math.Exp(-passed/over), passed/b.seconds)
+}
+
+// skip makes the time until now one that was not observed.
+func (b *beats) skip(now time.Duration) { b.at = now }
+
+// expected is how many beats a second there should be: as usual, less those of
+// hosts that went. Hosts that came may beat elsewhere.
+func (b *beats) expected() float64 {
+	if b.hosts == 0 {
+		return 0
+	}
+	return b.usual * min(1, float64(b.now)/b.hosts)
+}
+
+// lost says whether less than a share of the beats comes in, if that can be
+// judged: at least least of them were expected lately.
+func (b *beats) lost(share float64, least int) bool {
+	expected := b.expected()
+	b.isLost = b.seconds >= b.short && expected*b.short >= float64(least) && b.recent < share*expected
+	return b.isLost
+}
+
+// back says whether beats that were lost come in again, or the lesser number has
+// become usual. It takes a quarter more than not to lose them.
+func (b *beats) back(share float64) bool {
+	b.isLost = b.recent < min(1.25*share, 1)*b.expected()
+	return !b.isLost
+}
+
+// forget has all learned anew.
+func (b *beats) forget() { *b = beats{at: b.at} }
+
+func (b *beats) String() string {
+	return fmt.Sprintf("%.3g beats a second come in where %.3g are usual for %d hosts", b.recent, b.expected(), b.now)
+}
