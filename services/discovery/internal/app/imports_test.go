@@ -19,7 +19,7 @@ func TestImports(t *testing.T) {
 		},
 		"internal/beats":                 {"internal/registry", "weir/proto/discovery/v2"},
 		"internal/builtin":               {"internal/registry", "internal/store/*"},
-		"internal/registry":              {},
+		"internal/registry":              {"internal/guard"},
 		"internal/registry/registrytest": {"internal/registry", "internal/store/memory"},
 		"internal/rest/v1":               {"internal/registry"},
 		"internal/xds":                   {"internal/registry"},

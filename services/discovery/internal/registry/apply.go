@@ -3,15 +3,21 @@ package registry
 import (
 	"context"
 	"time"
+
+	"github.com/weirproxy/weir/services/discovery/internal/guard"
 )
 
 // follow applies what other writers of the Store did until ctx ends.
 func (r *Registry) follow(ctx context.Context) {
 	for {
+		// One that has not failed for a while is taken to be answered.
+		answered := time.AfterFunc(retryDelay, func() { r.answered(following, nil) })
 		err := r.store.Follow(ctx, r.apply)
+		answered.Stop()
 		if ctx.Err() != nil {
 			return
 		}
+		r.answered(following, err)
 		r.log.Error("changes of other replicas cannot be followed, trying again", "error", err, "in", retryDelay.String())
 		if !sleep(ctx, retryDelay) {
 			return
@@ -52,6 +58,9 @@ func (r *Registry) applyChange(c *Change) {
 		changed = r.take(c.Record)
 	default:
 		if e := r.find(c.Key); e != nil && (c.Lease == 0 || c.Lease == e.lease) {
+			if c.Event != nil && c.Event.Kind == Expired && !e.leaving {
+				r.guard.Went(e.key.Service, e.host.TTL, time.Since(r.born))
+			}
 			r.drop(e)
 			changed = true
 		}
@@ -68,15 +77,16 @@ func (r *Registry) take(record *Record) bool {
 		r.hear(e, record.LastCheckIn)
 		return false
 	}
-	r.put(*record)
+	r.put(*record, r.wall.of(record.LastCheckIn))
 	return true
 }
 
 // hear notes a beat that another replica heard. r.mu must be held.
 func (r *Registry) hear(e *entry, at time.Time) {
-	e.beat(min(at.Sub(r.born), time.Since(r.born)))
-	if e.stale && e.deadline() > time.Since(r.born) {
-		e.stale = false
+	now := time.Since(r.born)
+	e.beat(min(r.wall.of(at), now))
+	if e.stale && e.deadline() > now {
+		r.revive(e)
 		r.tell(r.services[e.key.Service])
 	}
 }
@@ -89,7 +99,7 @@ func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost boo
 	for i := range whole.Records {
 		record := &whole.Records[i]
 		stored[record.Host.Key] = struct{}{}
-		if e := r.find(record.Host.Key); lost && e != nil && record.LastCheckIn.Before(r.born.Add(time.Duration(e.lastBeat.Load()))) {
+		if e := r.find(record.Host.Key); lost && e != nil && r.wall.of(record.LastCheckIn) < time.Duration(e.lastBeat.Load()) {
 			r.giveEntry(e) // what is held here is newer
 			continue
 		}
@@ -112,8 +122,8 @@ func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost boo
 	}
 	r.reconcileSettings(whole.Settings, covers, lost)
 	if lost {
-		r.renew(time.Since(r.born))
-		r.log.Warn("the store lost data; it is given again, and no host expires for its TTL", "hosts", len(r.leases))
+		r.renew(guard.StoreAway, "the store lost data", time.Since(r.born))
+		r.log.Warn("the store lost data; it is given again", "hosts", len(r.leases))
 	}
 }
 
@@ -149,6 +159,6 @@ func (r *Registry) giveAgain(keys []Key) {
 
 // giveEntry gives the Store a host once more. r.mu must be held.
 func (r *Registry) giveEntry(e *entry) {
-	record := e.record(r.born)
+	record := e.record(r.wall)
 	r.outbox.change(Change{Key: e.key, Record: &record})
 }

@@ -69,11 +69,13 @@ func (r *Registry) checkIn(h *Host, actor string, tags tagging) (Receipt, error)
 	if e := r.find(h.Key); e != nil && !e.stale && !tags.isNews(e.host, h) {
 		r.note(e)
 		r.mu.RUnlock()
+		r.beats.Add(1)
 		r.metrics.checkIns[HostUnchanged].Inc()
 		return Receipt{HostUnchanged, e.lease}, nil
 	}
 	r.mu.RUnlock()
 
+	r.beats.Add(1)
 	kept := *h // so that h itself need not be on the heap
 	receipt, err := r.change(&kept, actor, tags)
 	if err != nil {
@@ -128,7 +130,7 @@ func (r *Registry) change(h *Host, actor string, tags tagging) (Receipt, error) 
 	case record.DrainingSince.IsZero():
 		record.DrainingSince = now
 	}
-	e := r.put(record)
+	e := r.put(record, time.Since(r.born))
 	record.Lease = e.lease
 	r.happened(event)
 	r.outbox.change(Change{Key: h.Key, Record: &record, Event: event})
@@ -137,7 +139,7 @@ func (r *Registry) change(h *Host, actor string, tags tagging) (Receipt, error) 
 
 // recover makes a stale host one that beats. r.mu must be held.
 func (r *Registry) recover(e *entry, actor string) {
-	e.stale = false
+	r.revive(e)
 	r.note(e)
 	r.happened(&Event{At: time.Now(), Kind: Recovered, Service: e.key.Service, ID: e.key.ID, Actor: actor})
 	r.tell(r.services[e.key.Service])
@@ -190,6 +192,7 @@ func (r *Registry) Beat(leases, unknown []Lease, actor string) ([]Lease, error) 
 		}
 		r.mu.RUnlock()
 	}
+	r.beats.Add(int64(noted))
 	r.metrics.checkIns[HostUnchanged].Add(float64(noted))
 	if len(stale) > 0 {
 		r.mu.Lock()

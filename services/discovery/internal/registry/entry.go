@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
+
+	"github.com/weirproxy/weir/services/discovery/internal/guard"
 )
 
 // entry is a host in the registry. Fields but key, lease, lastBeat and beaten
@@ -15,10 +17,11 @@ type entry struct {
 	hash          uint64 // of host
 	firstSeen     time.Time
 	drainingSince time.Time
-	// heldFrom is when this process took the host over, on the registry's
-	// clock, later by what the host is not to suffer for; the TTL counts from
-	// here if the last beat is older.
-	heldFrom time.Duration
+	// heldFrom is when this process took the host over, on the registry's clock,
+	// or when a trouble ended that the host is not to suffer for; the TTL counts
+	// from here if the last beat is older. heardFrom is the same for those
+	// troubles alone in which beats were made and not heard.
+	heldFrom, heardFrom time.Duration
 	// lastBeat is the time of the last check-in on the registry's clock, in
 	// nanoseconds; below 0 if it was before this process began.
 	lastBeat atomic.Int64
@@ -27,6 +30,14 @@ type entry struct {
 	// stale says that the TTL has passed since the last beat, and that readers
 	// were told so.
 	stale bool
+	// held is what the guard last said of it; guard.Free unless stale.
+	held guard.Reason
+	// away says that a Maintenance setting holds for it.
+	away bool
+	// leaving says that the guard let it go and the Store is asked to; refusals
+	// is how often the Store did not.
+	leaving  bool
+	refusals uint8
 
 	due   time.Duration // when the sweeper looks at the entry next
 	index int           // its place in the queue of expiries
@@ -48,22 +59,23 @@ func (e *entry) since() time.Duration {
 	return max(time.Duration(e.lastBeat.Load()), e.heldFrom)
 }
 
-// deadline is when the host is dead if it does not check in before.
-func (e *entry) deadline() time.Duration { return e.since() + e.host.TTL }
+// deadline is when the host is dead if it does not check in before. If its TTL
+// began anew, the guard holds it until that has passed too.
+func (e *entry) deadline() time.Duration { return time.Duration(e.lastBeat.Load()) + e.host.TTL }
 
-// record is what a Store keeps of e; born is the zero of the registry's clock.
-func (e *entry) record(born time.Time) Record {
+// record is what a Store keeps of e.
+func (e *entry) record(w *wall) Record {
 	return Record{
 		Host: e.host, Lease: e.lease, FirstSeen: e.firstSeen,
-		LastCheckIn:   born.Add(time.Duration(e.lastBeat.Load())),
+		LastCheckIn:   w.at(time.Duration(e.lastBeat.Load())),
 		DrainingSince: e.drainingSince,
 	}
 }
 
 // put makes record what the registry holds of its host, and returns the entry.
-// A host new to this process lives for its TTL from now at least. r.mu must be
-// held.
-func (r *Registry) put(record Record) *entry {
+// beat is when that beat, on the registry's clock. A host new to this process
+// lives for its TTL from now at least. r.mu must be held.
+func (r *Registry) put(record Record, beat time.Duration) *entry {
 	h := record.Host
 	s := r.services[h.Service]
 	if s == nil {
@@ -81,9 +93,9 @@ func (r *Registry) put(record Record) *entry {
 	}
 	now := time.Since(r.born)
 	// A clock that was set back since may have stored a time to come.
-	beat := min(record.LastCheckIn.Sub(r.born), now)
+	beat = min(beat, now)
 	if e == nil {
-		e = &entry{key: h.Key, lease: record.Lease, host: h, firstSeen: record.FirstSeen, heldFrom: now}
+		e = &entry{key: h.Key, lease: record.Lease, host: h, firstSeen: record.FirstSeen, heldFrom: now, heardFrom: now}
 		e.lastBeat.Store(int64(beat))
 		s.hosts[h.ID] = e
 		r.leases[e.lease] = e
@@ -97,11 +109,15 @@ func (r *Registry) put(record Record) *entry {
 		r.unindex(e)
 		e.host = h
 		e.beat(beat)
+		if e.deadline() > now {
+			r.revive(e)
+		}
 		r.expiries.move(e, e.deadline())
 	}
 	e.hash = h.hash()
 	e.drainingSince = record.DrainingSince
 	r.index(e)
+	r.setAway(e, r.isAway(h))
 	r.tell(s)
 	return e
 }
@@ -119,6 +135,8 @@ func (r *Registry) drop(e *entry) {
 
 // forget undoes put, but for the service. r.mu must be held.
 func (r *Registry) forget(s *service, e *entry) {
+	r.setAway(e, false)
+	r.revive(e)
 	delete(s.hosts, e.key.ID)
 	delete(r.leases, e.lease)
 	r.unindex(e)

@@ -4,6 +4,8 @@ import (
 	"container/heap"
 	"context"
 	"time"
+
+	"github.com/weirproxy/weir/services/discovery/internal/guard"
 )
 
 // expiryQueue orders entries by when the sweeper is to look at them. A beat
@@ -23,6 +25,18 @@ func (q *expiryQueue) move(e *entry, due time.Duration) {
 }
 
 func (q *expiryQueue) remove(e *entry) { heap.Remove((*expiryHeap)(q), e.index) }
+
+// hasten makes all that are stale due now, and returns how many they are.
+func (q *expiryQueue) hasten(now time.Duration) (stale int) {
+	for _, e := range *q {
+		if e.stale {
+			stale++
+			e.due = now
+		}
+	}
+	heap.Init((*expiryHeap)(q))
+	return stale
+}
 
 // expiryHeap is expiryQueue as package heap wants it.
 type expiryHeap []*entry
@@ -48,9 +62,14 @@ func (h *expiryHeap) Pop() any {
 // sweepBatch is how many entries are looked at under one hold of the lock.
 const sweepBatch = 1024
 
-// shortestPause is how late a sweep must be for it to be taken that beats were
-// not heard either.
-const shortestPause = time.Second
+const (
+	// shortestPause is how late a sweep must be for it to be taken that beats
+	// were not heard either.
+	shortestPause = time.Second
+	// longestJump is by how much the wall clock is set at most for it to be taken
+	// as kept right.
+	longestJump = time.Second
+)
 
 // sweepUntil drops dead hosts every SweepInterval until ctx ends. If this
 // process stood still, for it was stopped or starved, the hosts are not to
@@ -65,42 +84,24 @@ func (r *Registry) sweepUntil(ctx context.Context) {
 			// Read once: a pause from here on is seen at the next tick, and
 			// until then no host is older than now.
 			now := time.Since(r.born)
-			if pause := now - last - r.options.SweepInterval; pause > shortestPause {
-				r.renewAll(now)
-				r.log.Warn("this process stood still; no host expires for its TTL", "pause", pause.String())
-			}
+			r.observe(now, now-last-r.options.SweepInterval)
 			last = now
-			r.sweep(now)
+			r.sweep(ctx, now)
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// renewAll lets the TTL of every host begin anew, now.
-func (r *Registry) renewAll(now time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.renew(now)
-}
-
-// renew is renewAll. The queue finds out by itself, when it comes to an entry.
-// r.mu must be held.
-func (r *Registry) renew(now time.Duration) {
-	for _, e := range r.expiries {
-		e.heldFrom = now
-	}
-}
-
-// sweep drops all hosts that are dead now, on the registry's clock, and forgets
-// services that have long been without.
-func (r *Registry) sweep(now time.Duration) {
-	for more := true; more; {
-		var expired []*Host
-		expired, more = r.expire(now, sweepBatch)
-		for _, h := range expired {
-			r.metrics.expiries.Inc()
-			r.log.Info("host expired", "service", h.Service, "host", h.ID, "address", h.Address, "ttl", h.TTL.String())
+// sweep drops the hosts that are dead now, on the registry's clock, and may go,
+// and forgets services that have long been without. It ends before the next one
+// is due; what is left is for that.
+func (r *Registry) sweep(ctx context.Context, now time.Duration) {
+	for more := true; more && time.Since(r.born)-now < r.options.SweepInterval; {
+		var dead []Beat
+		dead, more = r.lookAtDue(now, sweepBatch)
+		if len(dead) > 0 {
+			r.letGo(ctx, dead)
 		}
 	}
 	r.settle(time.Now())
@@ -109,25 +110,107 @@ func (r *Registry) sweep(now time.Duration) {
 	}
 }
 
-// expire looks at up to limit entries that are due now, drops the dead ones,
-// and says whether others are left. A host that checks in meanwhile waits for the
-// lock, or is seen here to have done so: none is dropped after its beat.
-func (r *Registry) expire(now time.Duration, limit int) (expired []*Host, more bool) {
+// lookAtDue looks at up to limit entries that are due now, returns the dead ones
+// that may go, and says whether others are left.
+func (r *Registry) lookAtDue(now time.Duration, limit int) (dead []Beat, more bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for range limit {
 		if len(r.expiries) == 0 || r.expiries[0].due > now {
-			return expired, false
+			return dead, false
 		}
 		e := r.expiries[0]
-		if deadline := e.deadline(); deadline > now {
-			r.expiries.move(e, deadline)
-			continue
+		if r.look(e, now) {
+			dead = append(dead, Beat{e.key, r.wall.at(time.Duration(e.lastBeat.Load()))})
 		}
-		r.takeOut(e, &Event{Kind: Expired, Actor: "discovery"})
-		expired = append(expired, e.host)
 	}
-	return expired, true
+	return dead, true
+}
+
+// look says whether e is dead and may go, and when to look at it again if it
+// stays. r.mu must be held.
+func (r *Registry) look(e *entry, now time.Duration) bool {
+	if e.away {
+		r.expiries.move(e, now+e.host.TTL)
+		return false
+	}
+	if deadline := e.deadline(); deadline > now {
+		r.stays(e)
+		r.expiries.move(e, deadline)
+		return false
+	}
+	if !e.leaving {
+		verdict := r.judge(e, now)
+		if verdict.Held != guard.Free {
+			r.hold(e, verdict.Held)
+			r.expiries.move(e, verdict.Again)
+			return false
+		}
+		r.leaves(e)
+	}
+	r.expiries.move(e, now+retryDelay)
+	return true
+}
+
+// letGo has the Store let go of dead hosts, and drops those of which it did. It
+// waits for the Store without the lock.
+func (r *Registry) letGo(ctx context.Context, dead []Beat) {
+	began := time.Now()
+	gone, err := r.store.Expire(ctx, dead)
+	if err != nil && ctx.Err() != nil {
+		return
+	}
+	expired := r.settleGone(dead, gone, err == nil && time.Since(began) < shortestPause)
+	r.answered(expiring, err)
+	for _, h := range expired {
+		r.metrics.expiries.Inc()
+		r.log.Info("host expired", "service", h.Service, "host", h.ID, "address", h.Address, "ttl", h.TTL.String())
+	}
+}
+
+// settleGone drops the hosts that are gone from the Store, and returns them. None
+// is dropped after its beat: one that beat meanwhile stays, and is given to the
+// Store again. So do all if the Store is not, or was not, to be relied on: when
+// it was away until now, beats that others heard are only about to come. Of
+// hosts that the Store keeps it is asked again.
+func (r *Registry) settleGone(dead []Beat, gone []Key, relied bool) (expired []*Host) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Since(r.born)
+	for _, k := range gone {
+		e := r.find(k)
+		switch {
+		case e == nil || !e.leaving:
+			// It went by itself, or came anew.
+		case !relied || r.failing != 0 || e.deadline() > now:
+			r.stays(e)
+			r.giveEntry(e)
+		default:
+			r.takeOut(e, &Event{Kind: Expired, Actor: "discovery"})
+			expired = append(expired, e.host)
+		}
+	}
+	for i := range dead {
+		if e := r.find(dead[i].Key); e != nil && e.leaving {
+			r.refused(e, now)
+		}
+	}
+	return expired
+}
+
+// mostRefusals is how often the Store keeps a host, a second each, before readers
+// are told: often it has just beaten elsewhere, or is about to go there.
+const mostRefusals = 3
+
+// refused notes that the Store did not let go of e. r.mu must be held.
+func (r *Registry) refused(e *entry, now time.Duration) {
+	if e.refusals == mostRefusals {
+		return
+	}
+	if e.refusals++; e.refusals == mostRefusals {
+		r.guard.Keep(r.judged(e), now)
+		r.hold(e, guard.InStore)
+	}
 }
 
 // forgetEmpty forgets the services that have been without hosts for long

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -22,6 +23,8 @@ type fakeStore struct {
 	events   []Event
 	changes  []Change
 	beats    []Beat
+	kept     map[Key]bool      // what Expire does not let go
+	onExpire func()            // called by Expire, if not nil
 	missing  []Key             // what the next Flush says that it misses
 	followed chan func(Update) // gets apply when Follow was called
 }
@@ -57,9 +60,22 @@ func (s *fakeStore) Flush(_ context.Context, beats []Beat) ([]Key, error) {
 }
 
 func (s *fakeStore) Expire(_ context.Context, dead []Beat) ([]Key, error) {
+	if s.onExpire != nil {
+		s.onExpire()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Keys(dead), s.broken
+	if s.broken != nil {
+		return nil, s.broken
+	}
+	return slices.DeleteFunc(Keys(dead), func(k Key) bool { return s.kept[k] }), nil
+}
+
+// keep says which hosts Expire does not let go from now on.
+func (s *fakeStore) keep(kept map[Key]bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept = kept
 }
 
 func (s *fakeStore) Follow(ctx context.Context, apply func(Update)) error {

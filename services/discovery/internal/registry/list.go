@@ -73,7 +73,7 @@ func (r *Registry) addTo(list *Listing, e *entry, now time.Time) {
 
 // view is e as readers see it now. r.mu must be held.
 func (r *Registry) view(e *entry, now time.Time) View {
-	v := View{Record: e.record(r.born), Weight: e.host.Tags.Weight, Stale: e.stale}
+	v := View{Record: e.record(r.wall), Weight: e.host.Tags.Weight, Stale: e.stale}
 	drainingSince := e.drainingSince
 	if len(r.settings) > 0 {
 		if s := r.settingOf(Weigh, e.host); s != nil {

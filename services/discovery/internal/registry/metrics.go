@@ -1,6 +1,10 @@
 package registry
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weirproxy/weir/services/discovery/internal/guard"
+)
 
 // metrics are the registry's, with every child resolved.
 type metrics struct {
@@ -9,6 +13,11 @@ type metrics struct {
 	deregistrations prometheus.Counter
 	expiries        prometheus.Counter
 	storeErrors     prometheus.Counter
+
+	guardHeld      [len(guard.Reasons)]prometheus.Gauge // as guard.Reasons
+	guardSuspended [len(guard.Causes)]prometheus.Gauge  // as guard.Causes
+	guardActs      *prometheus.CounterVec               // by guard.Reason or guard.Cause
+	guardLifts     prometheus.Counter
 }
 
 func newMetrics(registerer prometheus.Registerer) *metrics {
@@ -34,5 +43,43 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		HostNew:       checkIns.WithLabelValues("new"),
 	}
 	registerer.MustRegister(m.hosts, m.services, checkIns, m.deregistrations, m.expiries, m.storeErrors)
+	m.addGuard(registerer)
 	return m
+}
+
+// addGuard makes the metrics of the guard.
+func (m *metrics) addGuard(registerer prometheus.Registerer) {
+	held := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "discovery_guard_held_hosts",
+		Help: "Hosts held though their TTL has passed, by what holds them.",
+	}, []string{"guard"})
+	suspended := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "discovery_guard_suspended",
+		Help: "1 while no host expires, or each has its TTL from the end of a trouble, by that trouble.",
+	}, []string{"guard"})
+	m.guardActs = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "discovery_guard_acts_total",
+		Help: "Times that a guard began to hold hosts, or to suspend expiry.",
+	}, []string{"guard"})
+	m.guardLifts = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "discovery_guard_lifts_total", Help: "Times that an operator lifted the guards."})
+	for i, why := range guard.Reasons {
+		m.guardHeld[i] = held.WithLabelValues(why.String())
+		m.guardActs.WithLabelValues(why.String())
+	}
+	for i, c := range guard.Causes {
+		m.guardSuspended[i] = suspended.WithLabelValues(c.String())
+		m.guardActs.WithLabelValues(c.String())
+	}
+	registerer.MustRegister(held, suspended, m.guardActs, m.guardLifts)
+}
+
+// watch shows what a guard does now.
+func (m *metrics) watch(g *guard.Guard) {
+	for i, why := range guard.Reasons {
+		m.guardHeld[i].Set(float64(g.Held(why)))
+	}
+	for i, c := range guard.Causes {
+		m.guardSuspended[i].Set(float64(truth(g.Suspended(c))))
+	}
 }

@@ -19,11 +19,13 @@ type outbox struct {
 	store   Store
 	log     *slog.Logger
 	metrics *metrics
-	born    time.Time     // the zero of the registry's clock
+	wall    *wall
 	wake    chan struct{} // has a value when there are changes
 
 	// giveAgain gets the keys of hosts that the Store should have and has not.
 	giveAgain func([]Key)
+	// answered is told when the Store ceases to answer, and when it does again.
+	answered func(error)
 
 	mu      sync.Mutex
 	changes map[subject]Change
@@ -38,9 +40,9 @@ type subject struct {
 	setting SettingKey
 }
 
-func newOutbox(store Store, log *slog.Logger, m *metrics, born time.Time, giveAgain func([]Key)) *outbox {
+func newOutbox(store Store, log *slog.Logger, m *metrics, w *wall, giveAgain func([]Key), answered func(error)) *outbox {
 	return &outbox{
-		store: store, log: log, metrics: m, born: born, giveAgain: giveAgain,
+		store: store, log: log, metrics: m, wall: w, giveAgain: giveAgain, answered: answered,
 		wake: make(chan struct{}, 1), changes: map[subject]Change{},
 	}
 }
@@ -115,6 +117,9 @@ func (o *outbox) hand(ctx context.Context, healthy, withBeats bool) bool {
 	case err == nil && !healthy:
 		o.log.Info("the store takes changes again")
 	}
+	if (err == nil) != healthy {
+		o.answered(err)
+	}
 	if err != nil {
 		o.metrics.storeErrors.Inc()
 	}
@@ -158,7 +163,7 @@ func (o *outbox) handBeats(ctx context.Context) error {
 	for i, e := range taken {
 		// Before the time is read, so that a beat after it is not missed.
 		e.beaten.Store(false)
-		beats[i] = Beat{e.key, o.born.Add(time.Duration(e.lastBeat.Load()))}
+		beats[i] = Beat{e.key, o.wall.at(time.Duration(e.lastBeat.Load()))}
 	}
 	missing, err := o.store.Flush(ctx, beats)
 	if err != nil {

@@ -13,9 +13,12 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weirproxy/weir/services/discovery/internal/guard"
 )
 
 // ErrNotLoaded is the answer to every call before the Store has been read: the
@@ -50,6 +53,9 @@ type Options struct {
 	// DrainTime is how long a host is Draining before it is Out.
 	DrainTime time.Duration
 	Limits    Limits
+	// Guard is how careful the registry is with hosts that fall silent. What is
+	// left 0 is not guarded.
+	Guard guard.Limits
 }
 
 // Limits bounds what callers can fill a registry with. All are above 0.
@@ -71,7 +77,9 @@ type Registry struct {
 	options Options
 	// born is the zero of the registry's clock; it carries a monotonic reading,
 	// so a step of the wall clock expires nobody.
-	born time.Time
+	born  time.Time
+	wall  *wall
+	beats atomic.Int64 // taken here since the guard was last told
 
 	loaded, warm chan struct{} // closed when so
 	outbox       *outbox
@@ -89,6 +97,11 @@ type Registry struct {
 	feeds    []*Feed
 	events   map[*EventFeed]struct{}
 	waiters  map[string]*waiter // by service
+	guard    *guard.Guard
+	// leaving is how many hosts the Store is asked to let go, away how many are
+	// expected to be.
+	leaving, away int
+	failing       uint8 // ways to call the Store that fail, a bit for each storeCall
 }
 
 // service is one known service: one that has, or lately had, a host.
@@ -96,6 +109,8 @@ type service struct {
 	name    string
 	hosts   map[string]*entry // by Key.ID
 	history history
+	// leaving and away are those of Registry, of this service's hosts.
+	leaving, away int
 	// changedAt is when it last changed.
 	changedAt time.Time
 	// emptySince is when the last host went, on the registry's clock; empty is
@@ -122,8 +137,10 @@ func New(o Options) *Registry {
 		empties:  list.New(),
 		events:   map[*EventFeed]struct{}{},
 		waiters:  map[string]*waiter{},
+		guard:    guard.New(o.Guard),
 	}
-	r.outbox = newOutbox(o.Store, o.Log, r.metrics, r.born, r.giveAgain)
+	r.wall = newWall(r.born)
+	r.outbox = newOutbox(o.Store, o.Log, r.metrics, r.wall, r.giveAgain, func(err error) { r.answered(telling, err) })
 	return r
 }
 
@@ -180,7 +197,7 @@ func (r *Registry) load(ctx context.Context) bool {
 func (r *Registry) restore(contents *Contents) {
 	r.mu.Lock()
 	for _, record := range contents.Records {
-		r.put(record)
+		r.put(record, r.wall.of(record.LastCheckIn))
 	}
 	for i := range contents.Settings {
 		r.set(&contents.Settings[i])
@@ -189,6 +206,9 @@ func (r *Registry) restore(contents *Contents) {
 		if s := r.services[contents.Events[i].Service]; s != nil {
 			s.history.add(&contents.Events[i])
 		}
+	}
+	if len(contents.Records) > 0 {
+		r.renew(guard.Started, "what came before was not heard", time.Since(r.born))
 	}
 	r.isLoaded = true
 	r.mu.Unlock()

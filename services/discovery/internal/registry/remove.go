@@ -95,9 +95,9 @@ func (r *Registry) SetWeight(selected Selection, weight uint8, actor string) (in
 		h := *e.host
 		h.Tags.Weight = weight
 		event := &Event{At: time.Now(), Kind: Changed, Service: h.Service, ID: h.ID, Actor: actor, Detail: e.host.difference(&h)}
-		record := e.record(r.born)
+		record := e.record(r.wall)
 		record.Host = &h
-		r.put(record)
+		r.put(record, time.Duration(e.lastBeat.Load()))
 		r.happened(event)
 		r.outbox.change(Change{Key: h.Key, Record: &record, Event: event})
 	}

@@ -143,7 +143,7 @@ func (r *Registry) set(s *Setting) bool {
 		return false
 	}
 	r.settings[s.Key()] = &setting{Setting: *s}
-	r.tellScope(s.Scope)
+	r.settled(s.Key())
 	return true
 }
 
@@ -153,8 +153,16 @@ func (r *Registry) unset(k SettingKey) bool {
 		return false
 	}
 	delete(r.settings, k)
-	r.tellScope(k.Scope)
+	r.settled(k)
 	return true
+}
+
+// settled has what a setting means for hosts take effect. r.mu must be held.
+func (r *Registry) settled(k SettingKey) {
+	if k.Kind == Maintenance {
+		r.maintained(k.Scope)
+	}
+	r.tellScope(k.Scope)
 }
 
 // settingOf is the setting of one kind that holds for h, nil if none: the
@@ -201,20 +209,28 @@ func (r *Registry) settle(now time.Time) {
 
 // tellScope tells of the services with hosts in a scope. r.mu must be held.
 func (r *Registry) tellScope(scope Scope) {
+	for _, s := range r.inScope(scope) {
+		r.tell(s)
+	}
+}
+
+// inScope returns the services with hosts in a scope. r.mu must be held.
+func (r *Registry) inScope(scope Scope) (services []*service) {
 	if scope.Service != "" {
 		if s := r.services[scope.Service]; s != nil {
-			r.tell(s)
+			services = append(services, s)
 		}
-		return
+		return services
 	}
 	for _, s := range r.services {
 		for _, e := range s.hosts {
 			if e.host.Tags.Zone == scope.Zone {
-				r.tell(s)
+				services = append(services, s)
 				break
 			}
 		}
 	}
+	return services
 }
 
 // describe says what s is, for people.

@@ -14,8 +14,8 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/store/memory"
 )
 
-// Options are those of a registry in memory, which warms up at once and logs
-// nothing.
+// Options are those of a registry in memory, which warms up at once, logs nothing
+// and guards nothing: a dead host goes, be it the last one or not.
 func Options() registry.Options {
 	return registry.Options{
 		Store:                 memory.New(),
