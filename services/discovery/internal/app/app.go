@@ -76,6 +76,7 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 			Services:        o.MaxServices,
 			TagBytes:        o.MaxTagBytes,
 		},
+		Guard: o.guard(),
 	})
 	a.group.Add(daemon.Background("registry", hosts.Run))
 

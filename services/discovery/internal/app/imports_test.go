@@ -14,7 +14,7 @@ func TestImports(t *testing.T) {
 		"cmd/discovery-agent": {"internal/agent"},
 		"internal/agent":      {"weir/internal/daemon"},
 		"internal/app": {
-			"internal/beats", "internal/builtin", "internal/registry", "internal/rest/v1", "internal/xds",
+			"internal/beats", "internal/builtin", "internal/guard", "internal/registry", "internal/rest/v1", "internal/xds",
 			"weir/internal/admin", "weir/internal/command", "weir/internal/daemon",
 		},
 		"internal/beats":                 {"internal/registry", "weir/proto/discovery/v2"},

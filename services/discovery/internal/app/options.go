@@ -3,6 +3,7 @@ package app
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/internal/daemon"
+	"github.com/weirproxy/weir/services/discovery/internal/guard"
 )
 
 // Options is every setting of the service, read from the environment. HOST_TTL,
@@ -38,6 +40,14 @@ type Options struct {
 	MaxServices           int            `envconfig:"DISCOVERY_MAX_SERVICES" default:"50000" desc:"services that there may be; more are refused"`
 	MaxTagBytes           int            `envconfig:"DISCOVERY_MAX_TAG_BYTES" default:"16384" desc:"names and values of a host's tags together"`
 	AutoIPRanges          []netip.Prefix `envconfig:"DISCOVERY_AUTO_IP_RANGES" default:"192.168.0.0/16" desc:"where an address must lie that auto_ip takes from X-Forwarded-For"`
+
+	GuardServiceShare float64       `envconfig:"DISCOVERY_GUARD_SERVICE_SHARE" default:"0.25" desc:"share of a service's hosts that expire within one TTL at most, one at least; 0 turns this guard off"`
+	GuardGlobalShare  float64       `envconfig:"DISCOVERY_GUARD_GLOBAL_SHARE" default:"0.15" desc:"the same of all hosts; 0 turns this guard off"`
+	GuardGlobalLeast  int           `envconfig:"DISCOVERY_GUARD_GLOBAL_LEAST" default:"10" desc:"so many hosts may expire within one TTL whatever share of all hosts they are"`
+	GuardLastHost     float64       `envconfig:"DISCOVERY_GUARD_LAST_HOST" default:"2" desc:"TTLs after its last check-in at which the last host of a service is dropped; below 0 it stays until the ceiling"`
+	GuardCeiling      time.Duration `envconfig:"DISCOVERY_GUARD_CEILING" default:"1h" desc:"how long after its TTL a host is dropped whatever guards say; 0 for never"`
+	GuardBeatLoss     float64       `envconfig:"DISCOVERY_GUARD_BEAT_LOSS" default:"0.5" desc:"share of the usual heartbeats below which no host expires; 0 turns this guard off"`
+	GuardBeatLeast    int           `envconfig:"DISCOVERY_GUARD_BEAT_LEAST" default:"100" desc:"heartbeats that must have been due lately for that to be judged"`
 
 	DebounceQuiet   time.Duration `envconfig:"DISCOVERY_DEBOUNCE_QUIET" default:"100ms" desc:"how long a service must not have changed before xDS clients hear of it"`
 	DebounceLongest time.Duration `envconfig:"DISCOVERY_DEBOUNCE_LONGEST" default:"900ms" desc:"how long they wait at most while it goes on changing"`
@@ -81,6 +91,19 @@ func (o Options) identifier() string {
 	return name
 }
 
+// guard is how careful the registry is with hosts that fall silent.
+func (o Options) guard() guard.Limits {
+	return guard.Limits{
+		ServiceShare: o.GuardServiceShare,
+		GlobalShare:  o.GuardGlobalShare,
+		GlobalLeast:  o.GuardGlobalLeast,
+		LastHost:     o.GuardLastHost,
+		Ceiling:      o.GuardCeiling,
+		BeatLoss:     o.GuardBeatLoss,
+		BeatLeast:    o.GuardBeatLeast,
+	}
+}
+
 // hostTTL is HOST_TTL as a duration.
 func (o Options) hostTTL() time.Duration { return time.Duration(o.HostTTL) * time.Second }
 
@@ -117,6 +140,32 @@ func (o Options) check() error {
 			fault("DISCOVERY_AUTO_IP_RANGES: %v: the range of that is %v", p, p.Masked())
 		}
 	}
+	for _, share := range []struct {
+		name  string
+		value float64
+	}{
+		{"DISCOVERY_GUARD_SERVICE_SHARE", o.GuardServiceShare},
+		{"DISCOVERY_GUARD_GLOBAL_SHARE", o.GuardGlobalShare},
+		{"DISCOVERY_GUARD_BEAT_LOSS", o.GuardBeatLoss},
+	} {
+		if !(share.value >= 0 && share.value <= 1) { // nor not a number
+			fault("%s=%v: not from 0 to 1", share.name, share.value)
+		}
+	}
+	if math.IsNaN(o.GuardLastHost) || math.IsInf(o.GuardLastHost, 0) {
+		fault("DISCOVERY_GUARD_LAST_HOST=%v: not a number of TTLs; below 0 is for ever", o.GuardLastHost)
+	}
+	for _, least := range []struct {
+		name  string
+		value int
+	}{
+		{"DISCOVERY_GUARD_GLOBAL_LEAST", o.GuardGlobalLeast},
+		{"DISCOVERY_GUARD_BEAT_LEAST", o.GuardBeatLeast},
+	} {
+		if least.value < 0 {
+			fault("%s=%d: below 0", least.name, least.value)
+		}
+	}
 	if o.XDSKeepalive < time.Second {
 		fault("DISCOVERY_XDS_KEEPALIVE=%v: below 1s", o.XDSKeepalive)
 	}
@@ -140,6 +189,7 @@ func (o Options) check() error {
 		name  string
 		value time.Duration
 	}{
+		{"DISCOVERY_GUARD_CEILING", o.GuardCeiling},
 		{"DISCOVERY_WARM_UP", o.WarmUp},
 		{"DISCOVERY_DRAIN_TIME", o.DrainTime},
 		{"DISCOVERY_EMPTY_SERVICE_RETENTION", o.EmptyServiceRetention},

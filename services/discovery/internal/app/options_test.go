@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"strconv"
@@ -36,7 +37,16 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 		"no streams":                {func(o *app.Options) { o.XDSMaxStreams = 0 }, "DISCOVERY_XDS_MAX_STREAMS=0: below 1"},
 		"too keen a keepalive":      {func(o *app.Options) { o.XDSKeepalive = 1 }, "DISCOVERY_XDS_KEEPALIVE=1ns: below 1s"},
 		"a debounce without an end": {func(o *app.Options) { o.DebounceLongest = 1 }, "DISCOVERY_DEBOUNCE_LONGEST=1ns: below DISCOVERY_DEBOUNCE_QUIET=100ms"},
-		"no sweep":                  {func(o *app.Options) { o.SweepInterval = 0 }, "DISCOVERY_SWEEP_INTERVAL=0s: not above 0"},
+		"a share above all":         {func(o *app.Options) { o.GuardServiceShare = 25 }, "DISCOVERY_GUARD_SERVICE_SHARE=25: not from 0 to 1"},
+		"shares that are none": {func(o *app.Options) { o.GuardGlobalShare, o.GuardBeatLoss = -0.1, math.NaN() },
+			"DISCOVERY_GUARD_GLOBAL_SHARE=-0.1: not from 0 to 1\nDISCOVERY_GUARD_BEAT_LOSS=NaN: not from 0 to 1"},
+		"numbers that are none, and a ceiling below 0": {
+			func(o *app.Options) {
+				o.GuardLastHost, o.GuardGlobalLeast, o.GuardBeatLeast, o.GuardCeiling = math.Inf(1), -1, -2, -3
+			},
+			"DISCOVERY_GUARD_LAST_HOST=+Inf: not a number of TTLs; below 0 is for ever\nDISCOVERY_GUARD_GLOBAL_LEAST=-1: below 0\n" +
+				"DISCOVERY_GUARD_BEAT_LEAST=-2: below 0\nDISCOVERY_GUARD_CEILING=-3ns: below 0"},
+		"no sweep": {func(o *app.Options) { o.SweepInterval = 0 }, "DISCOVERY_SWEEP_INTERVAL=0s: not above 0"},
 		"no snapshot, no deadline, and a grace below 0": {func(o *app.Options) { o.SnapshotInterval, o.DrainDeadline, o.DrainGrace = 0, 0, -1 },
 			"DISCOVERY_SNAPSHOT_INTERVAL=0s: not above 0\nDISCOVERY_DRAIN_DEADLINE=0s: not above 0\nDISCOVERY_DRAIN_GRACE=-1ns: below 0"},
 	} {
