@@ -112,6 +112,8 @@ type Host struct {
 	// last beat, or when this process came to hear the beats of all. From is when
 	// its TTL began to run: then, or when it began anew since.
 	Silent, From time.Duration
+	// Draining says that it was about to go.
+	Draining bool
 	// Held is what was last said of it: Free at first.
 	Held Reason
 }
@@ -125,7 +127,8 @@ type Verdict struct {
 }
 
 // Judge says whether h may go now. If so, it counts as gone from now on. If not,
-// it counts as held until it is judged again or released.
+// it counts as held until it is judged again or released. One that was draining
+// is held by suspensions alone, and does not count.
 //
 // While the Store is away no host goes: the beats of those that beat elsewhere
 // come through it, however long that lasts, and it has to agree. Otherwise the
@@ -137,7 +140,9 @@ func (g *Guard) Judge(h Host, now time.Duration) Verdict {
 	g.window.advance(now)
 	held, again := g.holds(h, now)
 	if held == Free {
-		g.window.add(h.Service, now+h.TTL)
+		if !h.Draining {
+			g.window.add(h.Service, now+h.TTL)
+		}
 	} else if left, ok := g.ceiling(h, now); ok && left > 0 {
 		again = now + min(again-now, left)
 	}
@@ -166,6 +171,9 @@ func (g *Guard) holds(h Host, now time.Duration) (held Reason, again time.Durati
 	}
 	if g.suspensions[BeatsLost].lasting {
 		return Suspended, again
+	}
+	if h.Draining {
+		return Free, 0
 	}
 	if h.Hosts <= 1 && g.limits.LastHost < 0 {
 		return LastHost, again

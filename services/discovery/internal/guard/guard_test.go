@@ -18,6 +18,9 @@ var usual = Limits{
 // and has a TTL of 30s.
 var dead = Host{Service: "users", Hosts: 10, All: 1000, TTL: 30 * time.Second}
 
+// draining is the last host of "users", which was about to go.
+var draining = Host{Service: "users", Hosts: 1, All: 1000, TTL: 30 * time.Second, Draining: true}
+
 func TestJudge(t *testing.T) {
 	const second, minute = time.Second, time.Minute
 	for name, test := range map[string]struct {
@@ -49,6 +52,17 @@ func TestJudge(t *testing.T) {
 		"one more is": {
 			limits: usual, before: gone("orders", 10, 10*second), host: Host{Service: "users", Hosts: 10, All: 10, TTL: 30 * second}, now: 30 * second,
 			want: Verdict{GlobalShare, 30*second + dead.TTL/8}},
+		"what was draining goes, be it the last": {
+			limits: usual, before: gone("users", 200, 10*second), host: draining, now: 30 * second},
+		"what was draining does not count": {
+			limits: usual, before: func(g *Guard) {
+				for range 100 {
+					g.Judge(draining, 30*second)
+				}
+			}, host: dead, now: 30 * second},
+		"what was draining is suspended": {
+			limits: usual, before: func(g *Guard) { g.Suspend(BeatsLost, "", 20*second) }, host: draining, now: 30 * second,
+			want: Verdict{Suspended, 30*second + dead.TTL/8}},
 		"the last host stays": {
 			limits: usual, host: Host{Service: "users", Hosts: 1, All: 1000, TTL: 30 * second}, now: 59 * second,
 			want: Verdict{LastHost, 60 * second}},

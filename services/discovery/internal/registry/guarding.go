@@ -68,6 +68,9 @@ func (r *Registry) renew(c guard.Cause, detail string, now time.Duration) {
 		longest = max(longest, e.host.TTL)
 	}
 	r.guard.Resume(c, detail, now, now+longest)
+	if c == guard.StoreAway && r.failing != 0 { // it lost data, and still fails
+		r.guard.Suspend(c, detail, now)
+	}
 }
 
 // storeCall is one of the ways in which the Store is called.
@@ -119,6 +122,8 @@ func (r *Registry) judged(e *entry) guard.Host {
 		Silent:  max(time.Duration(e.lastBeat.Load()), e.heardFrom),
 		From:    e.since(),
 		Held:    e.held,
+
+		Draining: e.host.Draining || len(r.settings) > 0 && r.settingOf(Drain, e.host) != nil,
 	}
 }
 

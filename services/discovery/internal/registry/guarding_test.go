@@ -291,6 +291,8 @@ func TestAStoreThatCannotBeFollowedIsAway(t *testing.T) {
 		r.answered(telling, nil)
 		r.answered(expiring, nil)
 		require.True(t, r.Guard().Suspensions[0].Lasting, "it cannot be followed yet")
+		r.apply(Update{Whole: &Contents{}, Covers: func(string) bool { return true }, Lost: true})
+		require.True(t, r.Guard().Suspensions[0].Lasting, "that it lost data is the lesser trouble")
 		r.answered(following, nil)
 		require.False(t, r.Guard().Suspensions[0].Lasting)
 	})
@@ -439,6 +441,24 @@ func TestAWallClockThatIsKeptRightIsNoJump(t *testing.T) {
 	require.InDelta(t, 7*time.Second, w.at(time.Second).Sub(at), float64(slack))
 }
 
+func TestHostsThatDrainedGoAtTheirTTL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := guarded(t, newFakeStore(), nil)
+		hosts := fleet(10)
+		for i := range hosts[:50] {
+			hosts[i].Draining = true
+		}
+		for _, h := range hosts {
+			checkIn(t, r, h)
+		}
+		require.NoError(t, r.Make(Setting{Scope: Scope{Service: "service 5"}, Kind: Drain, Author: "ann", Made: time.Now()}))
+		beatFor(t, r, 70*time.Second, hosts[60:])
+		_, all := stale(t, r)
+		require.Equal(t, 40, all)
+		require.Zero(t, r.Guard().Gone)
+	})
+}
+
 func TestHostsInMaintenanceDoNotExpireAndDoNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := guarded(t, newFakeStore(), nil)
@@ -538,4 +558,26 @@ func TestWhatExpiredElsewhereCounts(t *testing.T) {
 		r.apply(Update{Changes: []Change{{Key: hosts[2].Key, Event: &Event{Kind: Deregistered, Service: hosts[2].Service, ID: hosts[2].ID}}}})
 		require.Equal(t, 2, r.Guard().Gone)
 	})
+}
+
+// BenchmarkSweepOfHeldHosts is a tick in which a hundred thousand hosts are held and none may
+// go.
+func BenchmarkSweepOfHeldHosts(b *testing.B) {
+	r := newRegistry(newFakeStore())
+	r.guard = guard.New(guard.Limits{LastHost: -1})
+	r.isLoaded = true
+	for i := range 100_000 {
+		h := host("a", 1)
+		h.Service = fmt.Sprint(i)
+		h.TTL = 30 * time.Second
+		if _, err := r.CheckIn(h, "tester"); err != nil {
+			b.Fatal(err)
+		}
+	}
+	now := time.Minute
+	r.sweep(b.Context(), now)
+	for b.Loop() {
+		now += r.options.SweepInterval
+		r.sweep(b.Context(), now)
+	}
 }
