@@ -21,6 +21,7 @@ func TestImports(t *testing.T) {
 		"internal/builtin":               {"internal/registry", "internal/store/*"},
 		"internal/registry":              {"internal/guard"},
 		"internal/registry/registrytest": {"internal/registry", "internal/store/memory"},
+		"internal/rest/httpjson":         {},
 		"internal/rest/v1":               {"internal/registry"},
 		"internal/xds":                   {"internal/registry"},
 		"internal/store/memory":          {"internal/registry"},
