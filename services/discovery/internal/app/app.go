@@ -131,6 +131,7 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 		Env:          o.Env,
 		TTL:          o.hostTTL(),
 		MaxTTL:       o.MaxTTL,
+		AutoIPHops:   o.AutoIPHops,
 		AutoIPRanges: o.AutoIPRanges,
 		Metrics:      metrics,
 		Log:          log,

@@ -22,7 +22,7 @@ func TestImports(t *testing.T) {
 		"internal/registry":              {"internal/guard"},
 		"internal/registry/registrytest": {"internal/registry", "internal/store/memory"},
 		"internal/rest/httpjson":         {},
-		"internal/rest/v1":               {"internal/registry"},
+		"internal/rest/v1":               {"internal/registry", "internal/rest/httpjson"},
 		"internal/xds":                   {"internal/registry"},
 		"internal/store/memory":          {"internal/registry"},
 		"internal/store/file":            {"internal/registry"},

@@ -39,7 +39,8 @@ type Options struct {
 	MaxHostsPerService    int            `envconfig:"DISCOVERY_MAX_HOSTS_PER_SERVICE" default:"20000" desc:"hosts that one service may have; more are refused"`
 	MaxServices           int            `envconfig:"DISCOVERY_MAX_SERVICES" default:"50000" desc:"services that there may be; more are refused"`
 	MaxTagBytes           int            `envconfig:"DISCOVERY_MAX_TAG_BYTES" default:"16384" desc:"names and values of a host's tags together"`
-	AutoIPRanges          []netip.Prefix `envconfig:"DISCOVERY_AUTO_IP_RANGES" default:"192.168.0.0/16" desc:"where an address must lie that auto_ip takes from X-Forwarded-For"`
+	AutoIPHops            int            `envconfig:"DISCOVERY_AUTO_IP_HOPS" default:"1" desc:"proxies of one's own before REST: auto_ip takes the address that many from the end of X-Forwarded-For; with 0 that of the connection"`
+	AutoIPRanges          []netip.Prefix `envconfig:"DISCOVERY_AUTO_IP_RANGES" default:"192.168.0.0/16" desc:"where an address must lie that auto_ip takes"`
 
 	GuardServiceShare float64       `envconfig:"DISCOVERY_GUARD_SERVICE_SHARE" default:"0.25" desc:"share of a service's hosts that expire within one TTL at most, one at least; 0 turns this guard off"`
 	GuardGlobalShare  float64       `envconfig:"DISCOVERY_GUARD_GLOBAL_SHARE" default:"0.15" desc:"the same of all hosts; 0 turns this guard off"`
@@ -134,6 +135,9 @@ func (o Options) check() error {
 		if least.value < 1 {
 			fault("%s=%d: below 1", least.name, least.value)
 		}
+	}
+	if o.AutoIPHops < 0 {
+		fault("DISCOVERY_AUTO_IP_HOPS=%d: below 0", o.AutoIPHops)
 	}
 	for _, p := range o.AutoIPRanges {
 		if p != p.Masked() {

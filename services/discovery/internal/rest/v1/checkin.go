@@ -1,28 +1,30 @@
 package v1
 
 import (
+	"io"
 	"net/http"
-	"strings"
 )
 
 // checkIn registers a host, or is its heartbeat: the same call either way, and
 // the same answer.
 func (f *face) checkIn(w http.ResponseWriter, r *http.Request) error {
-	service, err := pathName(r, "service")
-	if err != nil {
-		return err
-	}
 	form, err := readForm(w, r)
 	if err != nil {
 		return err
 	}
-	h, err := f.terms.readHost(service, form, strings.Join(r.Header.Values("X-Forwarded-For"), ","))
+	h, err := f.terms.readHost(r.PathValue("service"), &form, r)
 	if err != nil {
 		return err
 	}
-	if _, err := f.registry.CheckIn(h, r.RemoteAddr); err != nil {
+	if _, err := f.registry.CheckIn(h, actor(r)); err != nil {
 		return err
 	}
-	answer(w, http.StatusOK, struct{}{})
+	done(w)
 	return nil
+}
+
+// done answers that what was asked for is done.
+func done(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = io.WriteString(w, "{}\n") // a failed write means that the caller has gone
 }

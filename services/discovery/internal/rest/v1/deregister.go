@@ -3,6 +3,7 @@ package v1
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 )
@@ -14,36 +15,44 @@ func (f *face) deregister(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	removed, err := f.registry.Remove(selected, r.RemoteAddr)
+	removed, err := f.registry.Remove(selected, actor(r))
 	if err != nil {
 		return err
 	}
 	if removed == 0 {
 		return &refusal{http.StatusBadRequest, noHost(selected)}
 	}
-	answer(w, http.StatusOK, struct{}{})
+	done(w)
 	return nil
 }
 
-// selection reads which hosts a call is about from its path and query.
+// selection reads which hosts a call is about from its path and query. Two
+// routes share one shape: after the service "repo" an address stands in the
+// place of a repository's name.
 func selection(r *http.Request) (registry.Selection, error) {
-	service, err := pathService(r)
-	if err != nil {
-		return registry.Selection{}, err
+	service, ip := r.PathValue("service"), r.PathValue("ip")
+	if repo := r.PathValue("repo"); repo != "" {
+		service, ip = "repo", repo
 	}
 	var f faults
 	selected := registry.Selection{Service: service}
-	ip, err := pathIP(r)
-	if err != nil {
-		return selected, err
-	}
 	if ip != "" {
+		var err error
 		if selected.IP, err = readAddress(ip); err != nil {
 			f.add("ip: %v", err)
 		}
 	}
-	if query := r.URL.Query(); query.Has("port") {
-		selected.Port = readPort(query.Get("port"), &f)
+	// What cannot be read could be the port that keeps the other hosts.
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		f.add("query: %v", err)
+	}
+	switch ports := query["port"]; len(ports) {
+	case 0:
+	case 1:
+		selected.Port = readPort(ports[0], &f)
+	default:
+		f.add("port: there %d times", len(ports))
 	}
 	return selected, f.refusal()
 }

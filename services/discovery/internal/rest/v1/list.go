@@ -1,12 +1,13 @@
 package v1
 
 import (
-	"encoding/json"
+	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
 // timeForm is how last_check_in is written: UTC, to the microsecond.
@@ -15,29 +16,23 @@ const timeForm = "2006-01-02 15:04:05.000000+00:00"
 // list answers with the hosts of a service. An unknown service is no error: a
 // reader cannot tell it from one without hosts.
 func (f *face) list(w http.ResponseWriter, r *http.Request) error {
-	service, err := pathName(r, "service")
+	service := r.PathValue("service")
+	listing, err := f.registry.List(service)
 	if err != nil {
 		return err
 	}
-	hosts, err := f.registry.List(service)
-	if err != nil {
-		return err
-	}
-	f.answerList(w, `{"service":`, service, hosts.Hosts)
+	f.answerList(w, r, `{"service":`, service, &listing)
 	return nil
 }
 
 // listRepo answers with the hosts of a repository.
 func (f *face) listRepo(w http.ResponseWriter, r *http.Request) error {
-	repo, err := pathName(r, "repo")
+	repo := r.PathValue("repo")
+	listing, err := f.registry.ListRepo(repo)
 	if err != nil {
 		return err
 	}
-	hosts, err := f.registry.ListRepo(repo)
-	if err != nil {
-		return err
-	}
-	f.answerList(w, `{"service_repo_name":`, repo, hosts.Hosts)
+	f.answerList(w, r, `{"service_repo_name":`, repo, &listing)
 	return nil
 }
 
@@ -47,12 +42,20 @@ const hostSize = 320
 // answerList answers with hosts, by what follows of the object that begins with
 // open. Lists are what is asked for most, so they are written by hand into one
 // buffer, in a third of the time that encoding/json takes.
-func (f *face) answerList(w http.ResponseWriter, open, name string, hosts []registry.View) {
+//
+// The entity tag is of all but the times of the check-ins, so that a poller is
+// not sent a list again in which nothing else is new. It is weak, since the
+// body may differ in them (RFC 9110 §8.8.1).
+func (f *face) answerList(w http.ResponseWriter, r *http.Request, open, name string, listing *registry.Listing) {
+	if httpjson.Unmodified(w, r, fmt.Sprintf(`W/"%016x"`, uint64(listing.Version)^f.envHash)) {
+		return
+	}
+	hosts := shown(listing.Hosts)
 	b := make([]byte, 0, hostSize*(len(hosts)+1))
 	b = append(b, open...)
-	b = appendText(b, name)
+	b = httpjson.AppendText(b, name)
 	b = append(b, `,"env":`...)
-	b = appendText(b, f.env)
+	b = httpjson.AppendText(b, f.env)
 	b = append(b, `,"hosts":[`...)
 	for i := range hosts {
 		if i > 0 {
@@ -61,41 +64,55 @@ func (f *face) answerList(w http.ResponseWriter, open, name string, hosts []regi
 		b = appendHost(b, &hosts[i])
 	}
 	b = append(b, "]}\n"...)
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(b) // a failed write means that the caller has gone
+	httpjson.Write(w, b)
 }
+
+// shown returns the hosts that are listed, in the place of all. A list of v1
+// has no word for a host's state: one that is in it is given work. So those
+// that drain are left out, and where a service has no others they are not: they
+// still work, and a list without hosts would stop the service before they end.
+func shown(hosts []registry.View) []registry.View {
+	kept := hosts[:0]
+	for len(hosts) > 0 {
+		n := 1
+		for n < len(hosts) && hosts[n].Host.Service == hosts[0].Host.Service {
+			n++
+		}
+		service := hosts[:n]
+		hosts = hosts[n:]
+		wanted := registry.Draining
+		if slices.ContainsFunc(service, isServing) {
+			wanted = registry.Serving
+		}
+		for i := range service {
+			if service[i].State == wanted {
+				kept = append(kept, service[i])
+			}
+		}
+	}
+	return kept
+}
+
+func isServing(v registry.View) bool { return v.State == registry.Serving }
 
 // appendHost appends one host as lists show it. The legacy SDS wants
 // ip_address, port as an integer, and in tags az as text, canary as a boolean
 // and the weight as an integer of 1 to 100; one host that breaks this spoils
 // the whole list for it.
-func appendHost(b []byte, r *registry.View) []byte {
+func appendHost(b []byte, v *registry.View) []byte {
 	b = append(b, `{"service":`...)
-	b = appendText(b, r.Host.Service)
+	b = httpjson.AppendText(b, v.Host.Service)
 	b = append(b, `,"ip_address":"`...)
-	b = r.Host.Address.Addr().AppendTo(b)
+	b = v.Host.Address.Addr().AppendTo(b)
 	b = append(b, `","service_repo_name":`...)
-	b = appendText(b, r.Host.Repo)
+	b = httpjson.AppendText(b, v.Host.Repo)
 	b = append(b, `,"port":`...)
-	b = strconv.AppendUint(b, uint64(r.Host.Address.Port()), 10)
+	b = strconv.AppendUint(b, uint64(v.Host.Address.Port()), 10)
 	b = append(b, `,"revision":`...)
-	b = appendText(b, r.Host.Revision)
+	b = httpjson.AppendText(b, v.Host.Revision)
 	b = append(b, `,"last_check_in":"`...)
-	b = r.LastCheckIn.UTC().AppendFormat(b, timeForm)
+	b = v.LastCheckIn.UTC().AppendFormat(b, timeForm)
 	b = append(b, `","tags":`...)
-	b = appendTags(b, &r.Host.Tags)
+	b = appendTags(b, &v.Host.Tags, v.Weight)
 	return append(b, '}')
-}
-
-// appendText appends text as a JSON string.
-func appendText(b []byte, text string) []byte {
-	for i := range len(text) {
-		if c := text[i]; c < ' ' || c > '~' || strings.IndexByte(`"\<>&`, c) >= 0 {
-			quoted, _ := json.Marshal(text) // a string always can be
-			return append(b, quoted...)
-		}
-	}
-	b = append(b, '"')
-	b = append(b, text...)
-	return append(b, '"')
 }

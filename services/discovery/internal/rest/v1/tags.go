@@ -1,16 +1,15 @@
 package v1
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
 // The tags that mean something here; all others are kept as they are.
@@ -22,11 +21,34 @@ const (
 	tagWeight     = "load_balancing_weight"
 )
 
+// known are the members of tags that mean something, as JSON; empty where the
+// member is not there.
+type known struct {
+	zone, region, instanceID, canary, weight string
+}
+
+// find returns the member of a name, or nil if the name means nothing.
+func (k *known) find(name string) *string {
+	switch name {
+	case tagZone:
+		return &k.zone
+	case tagRegion:
+		return &k.region
+	case tagInstanceID:
+		return &k.instanceID
+	case tagCanary:
+		return &k.canary
+	case tagWeight:
+		return &k.weight
+	default:
+		return nil
+	}
+}
+
 // readTags reads the tags field of a form, a JSON object, and adds to faults
 // what is wrong with it. Text is taken for canary and weight too, if it says
-// what a boolean or an integer would.
+// what a boolean or an integer would. The tags are copies of parts of text.
 func readTags(text string, faults *faults) registry.Tags {
-	var values map[string]json.RawMessage
 	if text == "" {
 		text = "{}"
 	}
@@ -34,99 +56,59 @@ func readTags(text string, faults *faults) registry.Tags {
 		faults.add("tags: not UTF-8")
 		return registry.Tags{}
 	}
-	if err := json.Unmarshal([]byte(text), &values); err != nil {
+	if err := checkObject(text); err != nil {
 		faults.add("tags: not a JSON object: %v", err)
 		return registry.Tags{}
 	}
-	if values == nil {
-		faults.add("tags: not a JSON object: null")
-		return registry.Tags{}
-	}
-	if members(text) != len(values) {
-		for _, name := range repeated(text) {
-			faults.add("tags: %q is there twice", name)
+	var given known
+	var other map[string]json.RawMessage
+	var repeated []string
+	for name, value := range members(text) {
+		member := given.find(name)
+		_, isOther := other[name]
+		switch {
+		case isOther || member != nil && *member != "":
+			if !slices.Contains(repeated, name) {
+				repeated = append(repeated, name)
+				faults.add("tags: %q is there more than once", name)
+			}
+		case member != nil:
+			*member = value
+		default:
+			if other == nil {
+				other = map[string]json.RawMessage{}
+			}
+			other[strings.Clone(name)] = compact(value)
 		}
 	}
-	tags := registry.Tags{
-		Zone:       takeText(values, tagZone, faults),
-		Region:     takeText(values, tagRegion, faults),
-		InstanceID: takeText(values, tagInstanceID, faults),
-		Canary:     takeCanary(values, faults),
-		Weight:     takeWeight(values, faults),
+	return registry.Tags{
+		Zone:       readText(tagZone, given.zone, faults),
+		Region:     readText(tagRegion, given.region, faults),
+		InstanceID: readText(tagInstanceID, given.instanceID, faults),
+		Canary:     readCanary(given.canary, faults),
+		Weight:     readTagWeight(given.weight, faults),
+		Other:      other,
 	}
-	for _, name := range slices.Sorted(maps.Keys(values)) {
-		var compact bytes.Buffer
-		// Cannot fail: the value was part of a JSON text that was read.
-		_ = json.Compact(&compact, values[name])
-		values[name] = compact.Bytes()
-	}
-	if len(values) > 0 {
-		tags.Other = values
-	}
-	return tags
 }
 
-// members counts the members of a JSON object, which must be one. Of those with
-// one name, Unmarshal keeps the last alone.
-func members(object string) int {
-	count, depth, quoted := 0, 0, false
-	for i := 0; i < len(object); i++ {
-		switch c := object[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case c == '{' || c == '[':
-			depth++
-		case c == '}' || c == ']':
-			depth--
-		case c == ':' && depth == 1:
-			count++
-		}
-	}
-	return count
-}
+// isNull reports whether a member is not there, or null, which is the same.
+func isNull(value string) bool { return value == "" || value == "null" }
 
-// repeated are the names that a JSON object has more than once, in order.
-func repeated(object string) []string {
-	decoder := json.NewDecoder(strings.NewReader(object))
-	_, err := decoder.Token() // the brace; nothing fails here, since the object was read before
-	times := map[string]int{}
-	for err == nil && decoder.More() {
-		var name json.Token
-		if name, err = decoder.Token(); err == nil {
-			times[fmt.Sprint(name)]++
-			err = decoder.Decode(new(json.RawMessage))
-		}
-	}
-	maps.DeleteFunc(times, func(_ string, n int) bool { return n == 1 })
-	return slices.Sorted(maps.Keys(times))
-}
-
-// take removes a tag from values; a tag of null counts as not given.
-func take(values map[string]json.RawMessage, name string) (json.RawMessage, bool) {
-	value, ok := values[name]
-	delete(values, name)
-	return value, ok && string(value) != "null"
-}
-
-func takeText(values map[string]json.RawMessage, name string, faults *faults) string {
-	value, given := take(values, name)
-	if !given {
+func readText(name, value string, faults *faults) string {
+	switch {
+	case isNull(value):
 		faults.add("tags.%s: missing", name)
 		return ""
-	}
-	var text string
-	if json.Unmarshal(value, &text) != nil {
+	case !isText(value):
 		faults.add("tags.%s: %s is not a string", name, value)
+		return ""
+	default:
+		return strings.Clone(textOf(value))
 	}
-	return text
 }
 
-func takeCanary(values map[string]json.RawMessage, faults *faults) *bool {
-	value, given := take(values, tagCanary)
-	if !given {
+func readCanary(value string, faults *faults) *bool {
+	if isNull(value) {
 		return nil
 	}
 	canary := false
@@ -140,9 +122,8 @@ func takeCanary(values map[string]json.RawMessage, faults *faults) *bool {
 	return &canary
 }
 
-func takeWeight(values map[string]json.RawMessage, faults *faults) uint8 {
-	value, given := take(values, tagWeight)
-	if !given {
+func readTagWeight(value string, faults *faults) uint8 {
+	if isNull(value) {
 		return 0
 	}
 	weight, err := readWeight(unquote(value))
@@ -153,12 +134,11 @@ func takeWeight(values map[string]json.RawMessage, faults *faults) uint8 {
 }
 
 // unquote returns what a JSON string says, and any other value as written.
-func unquote(value json.RawMessage) string {
-	var text string
-	if json.Unmarshal(value, &text) == nil {
-		return text
+func unquote(value string) string {
+	if isText(value) {
+		return textOf(value)
 	}
-	return string(value)
+	return value
 }
 
 // readWeight reads a load balancing weight.
@@ -170,30 +150,35 @@ func readWeight(text string) (uint8, error) {
 	return uint8(weight), nil
 }
 
-// appendTags appends tags as lists show them.
-func appendTags(b []byte, t *registry.Tags) []byte {
+// appendTags appends tags as lists show them, with the weight that holds, if
+// there is one. Hosts that came otherwise than by v1 may have further tags of
+// names that mean something here: these are not shown.
+func appendTags(b []byte, t *registry.Tags, weight uint8) []byte {
 	b = append(b, `{"az":`...)
-	b = appendText(b, t.Zone)
+	b = httpjson.AppendText(b, t.Zone)
 	b = append(b, `,"region":`...)
-	b = appendText(b, t.Region)
+	b = httpjson.AppendText(b, t.Region)
 	b = append(b, `,"instance_id":`...)
-	b = appendText(b, t.InstanceID)
+	b = httpjson.AppendText(b, t.InstanceID)
 	if t.Canary != nil {
 		b = append(b, `,"canary":`...)
 		b = strconv.AppendBool(b, *t.Canary)
 	}
-	if t.Weight != 0 {
+	if weight != 0 {
 		b = append(b, `,"load_balancing_weight":`...)
-		b = strconv.AppendUint(b, uint64(t.Weight), 10)
+		b = strconv.AppendUint(b, uint64(weight), 10)
 	}
+	var meaning known
 	names := make([]string, 0, 16) // on the stack, for as many tags as are common
 	for name := range t.Other {
-		names = append(names, name)
+		if meaning.find(name) == nil {
+			names = append(names, name)
+		}
 	}
 	slices.Sort(names)
 	for _, name := range names {
 		b = append(b, ',')
-		b = appendText(b, name)
+		b = httpjson.AppendText(b, name)
 		b = append(b, ':')
 		b = append(b, t.Other[name]...)
 	}

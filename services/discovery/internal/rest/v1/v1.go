@@ -6,21 +6,21 @@
 package v1
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/gorilla/mux"
+	"github.com/cespare/xxhash/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
 // Options is what the face is made of. Every field is required.
@@ -31,7 +31,10 @@ type Options struct {
 	// TTL is that of a host that names none; MaxTTL is the longest that one may
 	// name. Both are whole seconds.
 	TTL, MaxTTL time.Duration
-	// AutoIPRanges is where an address taken from X-Forwarded-For must lie.
+	// AutoIPHops is how many proxies of one's own stand in front: auto_ip is the
+	// address that many from the end of X-Forwarded-For; with 0 it is that of
+	// the connection. AutoIPRanges is where it must lie.
+	AutoIPHops   int
 	AutoIPRanges []netip.Prefix
 	Log          *slog.Logger
 	Metrics      prometheus.Registerer
@@ -41,6 +44,7 @@ type Options struct {
 type face struct {
 	registry *registry.Registry
 	env      string
+	envHash  uint64
 	terms    terms
 	log      *slog.Logger
 }
@@ -54,23 +58,23 @@ func Handler(o Options) http.Handler {
 	f := &face{
 		registry: o.Registry,
 		env:      o.Env,
-		terms:    terms{ttl: o.TTL, maxTTL: o.MaxTTL, autoIPRanges: o.AutoIPRanges},
+		envHash:  xxhash.Sum64String(o.Env),
+		terms:    terms{ttl: o.TTL, maxTTL: o.MaxTTL, autoIP: autoIP{hops: o.AutoIPHops, ranges: o.AutoIPRanges}},
 		log:      o.Log,
 	}
 	requests := newRequests(o.Metrics)
-	// The path is matched as it came, so that a name may hold an escaped slash.
-	router := mux.NewRouter().UseEncodedPath().SkipClean(true)
+	router := http.NewServeMux()
 	route := func(path string, methods map[string]handler) {
 		router.Handle(path, f.dispatch(methods, requests.of(path)))
 	}
 	route("/healthcheck", map[string]handler{"GET": f.healthcheck})
-	// Before the route below, which it hides for the service "repo".
-	route("/v1/registration/repo/{repo}", map[string]handler{"GET": f.listRepo, "DELETE": f.deregister})
 	route("/v1/registration/{service}", map[string]handler{"GET": f.list, "POST": f.checkIn})
 	route("/v1/registration/{service}/{ip}", map[string]handler{"DELETE": f.deregister})
+	// Hides the route above for the service "repo", and so takes its part too.
+	route("/v1/registration/repo/{repo}", map[string]handler{"GET": f.listRepo, "DELETE": f.deregister})
 	route("/v1/loadbalancing/{service}", map[string]handler{"POST": f.weigh})
 	route("/v1/loadbalancing/{service}/{ip}", map[string]handler{"POST": f.weigh})
-	router.NotFoundHandler = f.dispatch(nil, requests.of("other"))
+	router.Handle("/", f.dispatch(nil, requests.of("other")))
 	return router
 }
 
@@ -125,7 +129,7 @@ func (f *face) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if status >= http.StatusInternalServerError && !errors.Is(err, registry.ErrNotLoaded) {
 		f.log.Error("call not answered", "method", r.Method, "path", r.URL.Path, "error", err)
 	}
-	answer(w, status, map[string]string{"error": err.Error()})
+	httpjson.Answer(w, status, map[string]string{"error": err.Error()})
 }
 
 // statusOf is the status that an error is answered with.
@@ -145,13 +149,6 @@ func statusOf(err error) int {
 	}
 }
 
-// answer writes v as JSON.
-func answer(w http.ResponseWriter, status int, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // a failed write means that the caller has gone
-}
-
 // healthcheck says that the process lives; it asks nothing of the registry.
 func (f *face) healthcheck(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -159,31 +156,11 @@ func (f *face) healthcheck(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
-// pathName returns an escaped segment of the path as the name that it stands
-// for, or nothing if the route has no such segment.
-func pathName(r *http.Request, segment string) (string, error) {
-	name, err := url.PathUnescape(mux.Vars(r)[segment])
+// actor names the caller in the history of a service: by its address.
+func actor(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
-		return "", &refusal{http.StatusBadRequest, fmt.Sprintf("%s in the path: %v", segment, err)}
+		return r.RemoteAddr
 	}
-	return name, nil
-}
-
-// pathService returns the service that a call about hosts names. Two routes
-// share one shape: after the service "repo" an address stands in the place of
-// a repository's name.
-func pathService(r *http.Request) (string, error) {
-	if _, ok := mux.Vars(r)["repo"]; ok {
-		return "repo", nil
-	}
-	return pathName(r, "service")
-}
-
-// pathIP returns the address that a call about hosts names, or nothing where
-// its route has none.
-func pathIP(r *http.Request) (string, error) {
-	if _, ok := mux.Vars(r)["repo"]; ok {
-		return pathName(r, "repo")
-	}
-	return pathName(r, "ip")
+	return host
 }

@@ -16,7 +16,7 @@ func (f *face) weigh(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	text := form.Get(tagWeight)
+	text := form.weight.value
 	if text == "" {
 		return &refusal{http.StatusBadRequest, tagWeight + ": missing"}
 	}
@@ -24,7 +24,7 @@ func (f *face) weigh(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return &refusal{http.StatusBadRequest, fmt.Sprintf("%s: %v", tagWeight, err)}
 	}
-	found, err := f.registry.SetWeight(selected, weight, r.RemoteAddr)
+	found, err := f.registry.SetWeight(selected, weight, actor(r))
 	if err != nil {
 		return err
 	}
