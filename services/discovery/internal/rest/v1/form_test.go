@@ -122,32 +122,3 @@ func FuzzTags(f *testing.F) {
 		require.Equal(t, want, got)
 	})
 }
-
-func BenchmarkCheckIn(b *testing.B) {
-	h := loadedHandler(b)
-	body := fields().Encode()
-	b.ReportAllocs()
-	for b.Loop() {
-		r := httptest.NewRequest("POST", "/v1/registration/users", strings.NewReader(body))
-		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		w := httptest.NewRecorder()
-		if h.ServeHTTP(w, r); w.Code != 200 {
-			b.Fatal(w.Body)
-		}
-	}
-}
-
-func BenchmarkListOfTen(b *testing.B) {
-	h := loadedHandler(b)
-	for _, ip := range strings.Split("1 2 3 4 5 6 7 8 9 10", " ") {
-		if w := call(h, "POST", "/v1/registration/users", fields("ip", "10.0.0."+ip)); w.Code != 200 {
-			b.Fatal(w.Body)
-		}
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		if w := call(h, "GET", "/v1/registration/users", url.Values(nil)); w.Code != 200 {
-			b.Fatal(w.Body)
-		}
-	}
-}
