@@ -21,6 +21,7 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/beats"
 	"github.com/weirproxy/weir/services/discovery/internal/builtin"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	scrape "github.com/weirproxy/weir/services/discovery/internal/rest/prometheus"
 	v1 "github.com/weirproxy/weir/services/discovery/internal/rest/v1"
 	"github.com/weirproxy/weir/services/discovery/internal/xds"
 )
@@ -126,7 +127,8 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	a.group.Add(daemon.ServeHTTP("http listener", httpListener, v1.Handler(v1.Options{
+	rest := http.NewServeMux()
+	rest.Handle("/", v1.Handler(v1.Options{
 		Registry:     hosts,
 		Env:          o.Env,
 		TTL:          o.hostTTL(),
@@ -135,7 +137,9 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 		AutoIPRanges: o.AutoIPRanges,
 		Metrics:      metrics,
 		Log:          log,
-	}), log))
+	}))
+	rest.Handle(scrape.Path, scrape.Handler(hosts))
+	a.group.Add(daemon.ServeHTTP("http listener", httpListener, rest, log))
 
 	// Last, so that it is the first to hear of the stop.
 	a.group.Add(daemon.Part{Name: "readiness", Drain: func() { state.stopping.Store(true) }})

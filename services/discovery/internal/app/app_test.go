@@ -204,6 +204,21 @@ func TestOperatorsAreToldThatTheRegistryIsNotLoaded(t *testing.T) {
 	})
 }
 
+func TestEveryFaceOfRESTIsServed(t *testing.T) {
+	r := start(t, options(t))
+	r.register(t, "8001", "60")
+	for path, want := range map[string]string{
+		"/healthcheck":                       "OK",
+		"/v1/registration/echo":              `"port":8001`,
+		"/v2/prometheus/sd":                  `"targets":["127.0.0.1:8001"]`,
+		"/v2/prometheus/sd?service=somebody": "[]",
+	} {
+		status, body := r.get(t, "http", path)
+		require.Equal(t, 200, status, path)
+		require.Contains(t, body, want, path)
+	}
+}
+
 func TestMetricsAreThoseOfTheGoldenFile(t *testing.T) {
 	heads := regexp.MustCompile(`(?m)^# (HELP|TYPE) discovery_.*\n`)
 	_, body := start(t, options(t)).get(t, "admin", "/metrics")

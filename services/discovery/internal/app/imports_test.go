@@ -15,6 +15,7 @@ func TestImports(t *testing.T) {
 		"internal/agent":      {"weir/internal/daemon"},
 		"internal/app": {
 			"internal/beats", "internal/builtin", "internal/guard", "internal/registry", "internal/rest/v1", "internal/xds",
+			"internal/beats", "internal/builtin", "internal/registry", "internal/rest/prometheus", "internal/rest/v1", "internal/xds",
 			"weir/internal/admin", "weir/internal/command", "weir/internal/daemon",
 		},
 		"internal/beats":                 {"internal/registry", "weir/proto/discovery/v2"},
@@ -22,6 +23,7 @@ func TestImports(t *testing.T) {
 		"internal/registry":              {"internal/guard"},
 		"internal/registry/registrytest": {"internal/registry", "internal/store/memory"},
 		"internal/rest/httpjson":         {},
+		"internal/rest/prometheus":       {"internal/registry", "internal/rest/httpjson"},
 		"internal/rest/v1":               {"internal/registry", "internal/rest/httpjson"},
 		"internal/xds":                   {"internal/registry"},
 		"internal/store/memory":          {"internal/registry"},
