@@ -23,6 +23,7 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	scrape "github.com/weirproxy/weir/services/discovery/internal/rest/prometheus"
 	v1 "github.com/weirproxy/weir/services/discovery/internal/rest/v1"
+	"github.com/weirproxy/weir/services/discovery/internal/statsd"
 	"github.com/weirproxy/weir/services/discovery/internal/xds"
 )
 
@@ -81,6 +82,13 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	})
 	a.group.Add(daemon.Background("registry", hosts.Run))
 
+	var registration func(service string, taken bool)
+	if address := o.statsd(); address != "" {
+		sender := statsd.New(statsd.Options{Address: address, Registry: hosts, Log: log})
+		registration = sender.Registration
+		a.group.Add(daemon.Background("statsd", sender.Run))
+	}
+
 	state := &serviceState{registry: hosts}
 	adminListener, err := a.listeners.Open("admin", o.AdminAddress, "DISCOVERY_ADMIN_ADDRESS")
 	if err != nil {
@@ -135,6 +143,7 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 		MaxTTL:       o.MaxTTL,
 		AutoIPHops:   o.AutoIPHops,
 		AutoIPRanges: o.AutoIPRanges,
+		Registration: registration,
 		Metrics:      metrics,
 		Log:          log,
 	}))

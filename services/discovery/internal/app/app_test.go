@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -217,6 +218,22 @@ func TestEveryFaceOfRESTIsServed(t *testing.T) {
 		require.Equal(t, 200, status, path)
 		require.Contains(t, body, want, path)
 	}
+}
+
+func TestAStatsdServerIsToldOfRegistrations(t *testing.T) {
+	server, err := net.ListenPacket("udp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer server.Close()
+	o := options(t)
+	o.StatsdHost, o.StatsdPort = "127.0.0.1", server.LocalAddr().(*net.UDPAddr).Port
+	r := start(t, o)
+	r.register(t, "8001", "60")
+	require.NoError(t, r.stop())
+	require.NoError(t, server.SetReadDeadline(time.Now().Add(10*time.Second)))
+	datagram := make([]byte, 2000)
+	n, _, err := server.ReadFrom(datagram)
+	require.NoError(t, err)
+	require.Equal(t, "registration.echo.success:1|c", string(datagram[:n]))
 }
 
 func TestMetricsAreThoseOfTheGoldenFile(t *testing.T) {

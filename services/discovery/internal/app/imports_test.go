@@ -16,6 +16,7 @@ func TestImports(t *testing.T) {
 		"internal/app": {
 			"internal/beats", "internal/builtin", "internal/guard", "internal/registry", "internal/rest/v1", "internal/xds",
 			"internal/beats", "internal/builtin", "internal/registry", "internal/rest/prometheus", "internal/rest/v1", "internal/xds",
+			"internal/beats", "internal/builtin", "internal/registry", "internal/rest/prometheus", "internal/rest/v1", "internal/statsd", "internal/xds",
 			"weir/internal/admin", "weir/internal/command", "weir/internal/daemon",
 		},
 		"internal/beats":                 {"internal/registry", "weir/proto/discovery/v2"},
@@ -25,6 +26,7 @@ func TestImports(t *testing.T) {
 		"internal/rest/httpjson":         {},
 		"internal/rest/prometheus":       {"internal/registry", "internal/rest/httpjson"},
 		"internal/rest/v1":               {"internal/registry", "internal/rest/httpjson"},
+		"internal/statsd":                {"internal/registry"},
 		"internal/xds":                   {"internal/registry"},
 		"internal/store/memory":          {"internal/registry"},
 		"internal/store/file":            {"internal/registry"},

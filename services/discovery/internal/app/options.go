@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -60,6 +61,9 @@ type Options struct {
 	BeatMaxStreams int           `envconfig:"DISCOVERY_BEAT_MAX_STREAMS" default:"10000" desc:"streams of heartbeats served at once; more are refused"`
 	BeatMaxHosts   int           `envconfig:"DISCOVERY_BEAT_MAX_HOSTS" default:"100000" desc:"hosts that one stream of heartbeats may carry"`
 
+	StatsdHost string `envconfig:"STATSD_HOST" desc:"host of a statsd server that is sent lyft/discovery's counters by UDP; localhost if only STATSD_PORT is set; nothing is sent if neither is"`
+	StatsdPort int    `envconfig:"STATSD_PORT" desc:"its port; 8125 if only STATSD_HOST is set"`
+
 	DrainGrace    time.Duration `envconfig:"DISCOVERY_DRAIN_GRACE" default:"1s" desc:"time between not being ready any more and closing the listeners, at SIGTERM"`
 	DrainDeadline time.Duration `envconfig:"DISCOVERY_DRAIN_DEADLINE" default:"10s" desc:"time that work in flight has to end, after that"`
 }
@@ -70,6 +74,15 @@ func (o Options) httpAddress() (address, variable string) {
 		return o.HTTPAddress, "DISCOVERY_HTTP_ADDRESS"
 	}
 	return net.JoinHostPort("0.0.0.0", strconv.Itoa(o.Port)), "PORT"
+}
+
+// statsd is where counters are sent; empty for nowhere.
+func (o Options) statsd() string {
+	if o.StatsdHost == "" && o.StatsdPort == 0 {
+		return ""
+	}
+	host, port := cmp.Or(o.StatsdHost, "localhost"), cmp.Or(o.StatsdPort, 8125)
+	return net.JoinHostPort(host, strconv.Itoa(port))
 }
 
 // log is how to log, and the variable that says so.
@@ -115,6 +128,9 @@ func (o Options) check() error {
 	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if o.Port < 0 || o.Port > 65535 {
 		fault("PORT=%d: not a port", o.Port)
+	}
+	if o.StatsdPort < 0 || o.StatsdPort > 65535 {
+		fault("STATSD_PORT=%d: not a port", o.StatsdPort)
 	}
 	if o.HostTTL < 1 {
 		fault("HOST_TTL=%d: below 1 second", o.HostTTL)

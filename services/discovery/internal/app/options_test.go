@@ -26,6 +26,7 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 		want   string
 	}{
 		"a port out of range":       {func(o *app.Options) { o.Port = 65536 }, "PORT=65536: not a port"},
+		"no port of a statsd":       {func(o *app.Options) { o.StatsdPort = 65536 }, "STATSD_PORT=65536: not a port"},
 		"an HTTP port in use":       {func(o *app.Options) { o.HTTPAddress = address }, "listen on " + address + ": the port is in use; DISCOVERY_HTTP_ADDRESS moves it"},
 		"an xDS port in use":        {func(o *app.Options) { o.XDSAddress = address }, "listen on " + address + ": the port is in use; DISCOVERY_XDS_ADDRESS moves it"},
 		"an admin port in use":      {func(o *app.Options) { o.AdminAddress = address }, "listen on " + address + ": the port is in use; DISCOVERY_ADMIN_ADDRESS moves it"},

@@ -8,19 +8,28 @@ import (
 // checkIn registers a host, or is its heartbeat: the same call either way, and
 // the same answer.
 func (f *face) checkIn(w http.ResponseWriter, r *http.Request) error {
-	form, err := readForm(w, r)
+	service := r.PathValue("service")
+	err := f.take(w, r, service)
+	f.told(service, err == nil)
 	if err != nil {
-		return err
-	}
-	h, err := f.terms.readHost(r.PathValue("service"), &form, r)
-	if err != nil {
-		return err
-	}
-	if _, err := f.registry.CheckIn(h, actor(r)); err != nil {
 		return err
 	}
 	done(w)
 	return nil
+}
+
+// take reads the host that a call registers, and checks it in.
+func (f *face) take(w http.ResponseWriter, r *http.Request, service string) error {
+	form, err := readForm(w, r)
+	if err != nil {
+		return err
+	}
+	h, err := f.terms.readHost(service, &form, r)
+	if err != nil {
+		return err
+	}
+	_, err = f.registry.CheckIn(h, actor(r))
+	return err
 }
 
 // done answers that what was asked for is done.

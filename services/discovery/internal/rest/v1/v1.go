@@ -23,7 +23,7 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
-// Options is what the face is made of. Every field is required.
+// Options is what the face is made of. Every field but Registration is required.
 type Options struct {
 	Registry *registry.Registry
 	// Env is what lists say as their env.
@@ -36,6 +36,9 @@ type Options struct {
 	// the connection. AutoIPRanges is where it must lie.
 	AutoIPHops   int
 	AutoIPRanges []netip.Prefix
+	// Registration, unless nil, is told of each call by which a host of a
+	// service registers or beats, and whether it was taken.
+	Registration func(service string, taken bool)
 	Log          *slog.Logger
 	Metrics      prometheus.Registerer
 }
@@ -46,6 +49,7 @@ type face struct {
 	env      string
 	envHash  uint64
 	terms    terms
+	told     func(service string, taken bool)
 	log      *slog.Logger
 }
 
@@ -60,7 +64,11 @@ func Handler(o Options) http.Handler {
 		env:      o.Env,
 		envHash:  xxhash.Sum64String(o.Env),
 		terms:    terms{ttl: o.TTL, maxTTL: o.MaxTTL, autoIP: autoIP{hops: o.AutoIPHops, ranges: o.AutoIPRanges}},
+		told:     o.Registration,
 		log:      o.Log,
+	}
+	if f.told == nil {
+		f.told = func(string, bool) {}
 	}
 	requests := newRequests(o.Metrics)
 	router := http.NewServeMux()

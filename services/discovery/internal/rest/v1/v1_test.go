@@ -452,6 +452,21 @@ func TestTheHistoryNamesTheCaller(t *testing.T) {
 	}
 }
 
+func TestEachRegistrationIsToldOfAndWhetherItWasTaken(t *testing.T) {
+	o := options(registrytest.Loaded(t))
+	var told []string
+	o.Registration = func(service string, taken bool) { told = append(told, fmt.Sprint(service, " ", taken)) }
+	h := Handler(o)
+	call(h, "POST", "/v1/registration/users", fields())
+	call(h, "POST", "/v1/registration/users", fields())
+	call(h, "POST", "/v1/registration/a%2Fb", fields("port", "0"))
+	call(h, "POST", "/v1/registration/users", fields("tags", "{"))
+	call(h, "GET", "/v1/registration/users", nil)
+	call(h, "POST", "/v1/loadbalancing/users", fields())
+	call(h, "DELETE", "/v1/registration/users/10.0.0.1", nil)
+	require.Equal(t, []string{"users true", "users true", "a/b false", "users false"}, told)
+}
+
 func TestMoreThanTheOperatorAllowsIsRefusedWithItsNumber(t *testing.T) {
 	o := registrytest.Options()
 	o.Limits = registry.Limits{HostsPerService: 1, Services: 1, TagBytes: 1000}
