@@ -1,7 +1,9 @@
 package app_test
 
 import (
+	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -185,7 +187,7 @@ func TestOperatorsSeeServicesStreamsAndMetrics(t *testing.T) {
 	}
 }
 
-func TestOperatorsAreToldThatTheRegistryIsNotLoaded(t *testing.T) {
+func TestUntilTheRegistryIsLoadedNobodyIsToldOfHosts(t *testing.T) {
 	o := options(t)
 	path := filepath.Join(t.TempDir(), "hosts.snapshot")
 	o.Store = "file://" + path
@@ -193,16 +195,93 @@ func TestOperatorsAreToldThatTheRegistryIsNotLoaded(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, os.Symlink(path, path)) // to itself: nobody can open that
 	servicetest.Run(t, a)
+	t.Cleanup(http.DefaultClient.CloseIdleConnections) // before the service ends
+	const reason = "the registry is not loaded yet"
 	for _, target := range []string{"/registry", "/ready"} {
 		status, body := servicetest.Get(t, a.Addrs()["admin"], target)
 		require.Equal(t, http.StatusServiceUnavailable, status, target)
-		require.Contains(t, body, "the registry is not loaded yet", target)
+		require.Contains(t, body, reason, target)
+	}
+	for _, call := range []string{
+		"GET /v1/registration/echo", "HEAD /v1/registration/echo", "GET /v1/registration/repo/echo",
+		"POST /v1/registration/echo", "DELETE /v1/registration/echo/127.0.0.1",
+		"POST /v1/loadbalancing/echo", "POST /v1/loadbalancing/echo/127.0.0.1",
+		"GET /v2/prometheus/sd", "GET /v2/prometheus/sd?service=echo",
+	} {
+		method, target, _ := strings.Cut(call, " ")
+		form := url.Values{
+			"ip": {"127.0.0.1"}, "port": {"1"}, "revision": {"r1"}, "load_balancing_weight": {"1"},
+			"tags": {`{"az":"a","region":"r","instance_id":"i"}`},
+		}
+		request, err := http.NewRequestWithContext(t.Context(), method, "http://"+a.Addrs()["http"]+target, strings.NewReader(form.Encode()))
+		require.NoError(t, err)
+		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		response, err := http.DefaultClient.Do(request)
+		require.NoError(t, err)
+		body, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		require.NoError(t, err)
+		require.Equal(t, http.StatusServiceUnavailable, response.StatusCode, call)
+		require.Equal(t, "1", response.Header.Get("Retry-After"), call)
+		require.Empty(t, response.Header.Get("ETag"), call)
+		if method != "HEAD" {
+			require.JSONEq(t, `{"error":"`+reason+`"}`, string(body), call)
+		}
+	}
+	for listener, target := range map[string]string{"admin": "/healthz", "http": "/healthcheck"} {
+		status, _ := servicetest.Get(t, a.Addrs()[listener], target)
+		require.Equal(t, http.StatusOK, status, "it lives, says %s", target)
 	}
 	require.NoError(t, os.Remove(path))
 	servicetest.Eventually(t, "the registry is loaded", func() bool {
 		status, body := servicetest.Get(t, a.Addrs()["admin"], "/registry")
 		return status == http.StatusOK && strings.Contains(body, `"services": {}`)
 	})
+	status, _ := servicetest.Get(t, a.Addrs()["http"], "/v1/registration/echo")
+	require.Equal(t, http.StatusOK, status)
+}
+
+func TestAtTheStopWhatIsInFlightEndsAndNothingNewIsTaken(t *testing.T) {
+	r := start(t, options(t))
+	body := url.Values{
+		"ip": {"127.0.0.1"}, "port": {"8001"}, "revision": {"r1"}, "tags": {`{"az":"a","region":"r","instance_id":"i"}`},
+	}.Encode()
+	c, err := net.Dial("tcp", r.addrs["http"])
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, c.SetDeadline(time.Now().Add(20*time.Second)))
+	_, err = fmt.Fprintf(c, "POST /v1/registration/echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", len(body))
+	require.NoError(t, err)
+	answers := bufio.NewReader(c)
+	line, err := answers.ReadString('\n') // sent when the body is asked for
+	require.NoError(t, err)
+	require.Contains(t, line, "100 Continue")
+	_, err = answers.ReadString('\n') // and the empty line after it
+	require.NoError(t, err)
+
+	stopped := make(chan error, 1)
+	// Ends when the service has; received below.
+	go func() { stopped <- r.stop() }()
+	servicetest.Eventually(t, "no connection is taken any more", func() bool {
+		another, err := net.Dial("tcp", r.addrs["http"])
+		if err == nil {
+			another.Close()
+		}
+		return err != nil
+	})
+	status, text := r.get(t, "admin", "/ready")
+	require.Equal(t, http.StatusServiceUnavailable, status)
+	require.Contains(t, text, "stopping")
+	status, _ = r.get(t, "admin", "/healthz")
+	require.Equal(t, http.StatusOK, status)
+
+	_, err = io.WriteString(c, body)
+	require.NoError(t, err)
+	response, err := http.ReadResponse(answers, nil)
+	require.NoError(t, err)
+	response.Body.Close()
+	require.Equal(t, http.StatusOK, response.StatusCode)
+	require.NoError(t, <-stopped)
 }
 
 func TestEveryFaceOfRESTIsServed(t *testing.T) {
