@@ -1,0 +1,60 @@
+// Package rule is what every REST face holds names and addresses to, so that no
+// host that one of them takes spoils what another shows. It is for text from
+// outside, and keeps nothing.
+package rule
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// MaxName is the longest name, in bytes.
+const MaxName = 255
+
+// Name returns an error unless name can name something: 1 to MaxName bytes of
+// UTF-8 without control characters.
+func Name(name string) error {
+	switch {
+	case name == "":
+		return errors.New(`"" is not a name`)
+	case len(name) > MaxName:
+		return fmt.Errorf("the name has %d bytes, of %d at most", len(name), MaxName)
+	case !utf8.ValidString(name):
+		return fmt.Errorf("%q is not UTF-8", name)
+	case strings.ContainsFunc(name, unicode.IsControl):
+		return fmt.Errorf("%q holds a control character", name)
+	}
+	return nil
+}
+
+// ServiceName is Name for a service. "*" would mean every service to a reader
+// over xDS.
+func ServiceName(name string) error {
+	if name == "*" {
+		return errors.New(`"*" is not a name`)
+	}
+	return Name(name)
+}
+
+// broadcast is every host of a network at once (RFC 919 §7).
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// Address reads an IPv4 or IPv6 address that one host can have.
+func Address(text string) (netip.Addr, error) {
+	ip, err := netip.ParseAddr(text)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("%q is not an IPv4 or IPv6 address", text)
+	}
+	ip = ip.Unmap()
+	if ip.Zone() != "" {
+		return netip.Addr{}, fmt.Errorf("%q has a zone, which means nothing to others", text)
+	}
+	if ip.IsUnspecified() || ip.IsMulticast() || ip == broadcast {
+		return netip.Addr{}, fmt.Errorf("%q is not the address of a host", text)
+	}
+	return ip, nil
+}
