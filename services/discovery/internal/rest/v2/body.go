@@ -1,0 +1,289 @@
+package v2
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"mime"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/weirproxy/weir/services/discovery/internal/rest/jsontext"
+)
+
+// maxBody is the longest body taken, in bytes, and maxBeats that of many beats.
+const (
+	maxBody  = 64 << 10
+	maxBeats = 256 << 10
+)
+
+// readBody reads a JSON body of limit bytes at most, within the time that the
+// listener gives. The error is a *refusal.
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	given := r.Header.Get("Content-Type")
+	if media, _, err := mime.ParseMediaType(given); err != nil || media != "application/json" {
+		return nil, refuse(http.StatusUnsupportedMediaType, "content-type %q: the body must be application/json", given)
+	}
+	var body bytes.Buffer
+	body.Grow(int(min(max(r.ContentLength, 0), limit)) + bytes.MinRead)
+	if _, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, limit)); err != nil {
+		return nil, bodyRefusal(err)
+	}
+	if reason := encodingFault(body.Bytes()); reason != "" {
+		return nil, faults{{"body", reason}}.refusal()
+	}
+	return body.Bytes(), nil
+}
+
+// bodyRefusal tells the caller why a body could not be read.
+func bodyRefusal(err error) error {
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return refuse(http.StatusRequestEntityTooLarge, "the body is longer than %d bytes", tooLarge.Limit)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return refuse(http.StatusRequestTimeout, "the body did not come in time")
+	}
+	return refuse(http.StatusBadRequest, "read the body: %v", err)
+}
+
+// hasBody reports whether a call whose body may be left out brought one.
+func hasBody(r *http.Request) (bool, error) {
+	if r.ContentLength >= 0 {
+		return r.ContentLength > 0, nil
+	}
+	first := make([]byte, 1)
+	n, err := io.ReadFull(r.Body, first)
+	if n == 0 && errors.Is(err, io.EOF) {
+		return false, nil
+	}
+	if err != nil {
+		return false, bodyRefusal(err)
+	}
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(first), r.Body), r.Body}
+	return true, nil
+}
+
+// encodingFault says what makes text no UTF-8, or would make no UTF-8 of it:
+// encoding/json puts another character in its place without a word.
+func encodingFault(text []byte) string {
+	if !utf8.Valid(text) {
+		return "not UTF-8"
+	}
+	for rest := text; ; {
+		at := bytes.Index(rest, []byte(`\`))
+		if at < 0 {
+			return ""
+		}
+		rest = rest[at:]
+		unit := escapedUnit(rest)
+		switch {
+		case unit < 0:
+			rest = rest[min(2, len(rest)):] // another escape, perhaps of a backslash
+		case unit >= 0xd800 && unit < 0xdc00:
+			if low := escapedUnit(rest[6:]); low < 0xdc00 || low > 0xdfff {
+				return "holds half of a surrogate pair: " + string(rest[:6])
+			}
+			rest = rest[12:]
+		case unit >= 0xdc00 && unit <= 0xdfff:
+			return "holds half of a surrogate pair: " + string(rest[:6])
+		default:
+			rest = rest[6:]
+		}
+	}
+}
+
+// escapedUnit is the number of a \uXXXX that text begins with, else -1.
+func escapedUnit(text []byte) int {
+	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
+		return -1
+	}
+	unit, err := strconv.ParseUint(string(text[2:6]), 16, 16)
+	if err != nil {
+		return -1
+	}
+	return int(unit)
+}
+
+// object is a JSON object whose members are taken one by one, by what they must
+// be; what is left at the end means nothing here. Faults go to one list.
+type object struct {
+	path    string // of the object, with a dot at its end; "" for the body
+	members map[string]json.RawMessage
+	faults  *faults
+}
+
+// readObject reads a JSON object at a path of the body; "" is the body itself.
+// Of what is no object no member is there.
+func readObject(text []byte, path string, f *faults) *object {
+	members, twice, err := jsontext.ReadObject(text)
+	o := &object{members: members, faults: f}
+	place := "body"
+	if path != "" {
+		o.path, place = path+".", path
+	}
+	if err != nil {
+		f.add(place, "%v", err)
+	}
+	for _, name := range twice {
+		o.fault(name, "there twice")
+	}
+	return o
+}
+
+func (o *object) fault(name, format string, args ...any) { o.faults.add(o.path+name, format, args...) }
+
+// take removes a member from o.
+func (o *object) take(name string) (value json.RawMessage, given bool) {
+	value, given = o.members[name]
+	delete(o.members, name)
+	return value, given
+}
+
+// end refuses the members that nobody took.
+func (o *object) end() {
+	for _, name := range slices.Sorted(maps.Keys(o.members)) {
+		o.fault(name, "unknown")
+	}
+}
+
+// missing refuses that a member is not given, unless all of o is.
+func (o *object) missing(name string) {
+	if o.members != nil {
+		o.fault(name, "missing")
+	}
+}
+
+// text takes a string that check finds nothing wrong with; empty if it is not
+// given.
+func (o *object) text(name string, check func(string) error) (text string, given bool) {
+	value, given := o.take(name)
+	if !given {
+		return "", false
+	}
+	text, ok := readString(value)
+	if !ok {
+		o.fault(name, "%s is not a string", short(value))
+	} else if err := check(text); err != nil {
+		o.fault(name, "%v", err)
+	}
+	return text, true
+}
+
+// atMost checks that a text has most bytes at most, and no control characters.
+func atMost(most int) func(string) error {
+	return func(text string) error {
+		if len(text) > most {
+			return fmt.Errorf("has %d bytes, of %d at most", len(text), most)
+		}
+		if strings.ContainsFunc(text, unicode.IsControl) {
+			return fmt.Errorf("%q holds a control character", text)
+		}
+		return nil
+	}
+}
+
+// integer takes an integer from 1 to most; 0 if it is not given.
+func (o *object) integer(name string, most uint64) (number uint64, given bool) {
+	value, given := o.take(name)
+	if !given {
+		return 0, false
+	}
+	number, err := strconv.ParseUint(string(value), 10, 64)
+	if err != nil || number < 1 || number > most {
+		o.fault(name, "%s is not an integer from 1 to %d", short(value), most)
+		return 0, true
+	}
+	return number, true
+}
+
+// boolean takes true or false; nil if it is not given.
+func (o *object) boolean(name string) *bool {
+	value, given := o.take(name)
+	if !given {
+		return nil
+	}
+	truth := string(value) == "true"
+	if !truth && string(value) != "false" {
+		o.fault(name, "%s is not true or false", short(value))
+	}
+	return &truth
+}
+
+// duration takes a duration in whole seconds, from 1 s to most; 0 if it is not
+// given.
+func (o *object) duration(name string, most time.Duration) time.Duration {
+	value, given := o.take(name)
+	if !given {
+		return 0
+	}
+	text, isString := readString(value)
+	d, err := time.ParseDuration(text)
+	if !isString || err != nil || d < time.Second || d > most || d%time.Second != 0 {
+		o.fault(name, "%s is not a duration from 1s to %v in whole seconds, such as \"30s\"", short(value), most)
+		return 0
+	}
+	return d
+}
+
+// list takes an array of most elements at most.
+func (o *object) list(name string, most int) []json.RawMessage {
+	value, given := o.take(name)
+	if !given {
+		return nil
+	}
+	var elements []json.RawMessage
+	if json.Unmarshal(value, &elements) != nil || elements == nil {
+		o.fault(name, "%s is not an array", short(value))
+		return nil
+	}
+	if len(elements) > most {
+		o.fault(name, "has %d elements, of %d at most", len(elements), most)
+		return nil
+	}
+	return elements
+}
+
+// object takes an object; one without members if it is not given.
+func (o *object) object(name string) *object {
+	value, given := o.take(name)
+	if !given {
+		return &object{faults: o.faults}
+	}
+	return readObject(value, o.path+name, o.faults)
+}
+
+// names are those of the members, in order.
+func (o *object) names() []string { return slices.Sorted(maps.Keys(o.members)) }
+
+// readString returns what a JSON string says. null is none.
+func readString(value json.RawMessage) (text string, ok bool) {
+	if len(value) == 0 || value[0] != '"' {
+		return "", false
+	}
+	return text, json.Unmarshal(value, &text) == nil
+}
+
+// short is a JSON value as a reason shows it.
+func short(value json.RawMessage) string {
+	const most = 64
+	if len(value) <= most {
+		return string(value)
+	}
+	cut := most
+	for !utf8.RuneStart(value[cut]) {
+		cut--
+	}
+	return string(value[:cut]) + "…"
+}

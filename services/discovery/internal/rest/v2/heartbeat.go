@@ -1,0 +1,189 @@
+package v2
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+)
+
+// maxLeases is how many hosts may beat by one call.
+const maxLeases = 10_000
+
+// beat is a heartbeat of one host. A body may name its lease; then the beat is
+// of that stay alone, and not of one that came later.
+func (f *face) beat(w http.ResponseWriter, r *http.Request) (int, error) {
+	q := readQuery(r)
+	key := pathKey(r, &q.faults)
+	caller, err := f.host(r, key.Service)
+	if err != nil {
+		return 0, err
+	}
+	lease, given, err := readBeat(w, r, &q.faults)
+	if err != nil {
+		return 0, err
+	}
+	if err := q.end(); err != nil {
+		return 0, err
+	}
+	view, found, err := f.registry.Find(key)
+	if err != nil {
+		return 0, err
+	}
+	if !found {
+		return 0, noHost(key)
+	}
+	if given && lease != view.Lease {
+		return 0, refuse(http.StatusNotFound, "host %q of service %q has another lease now: register again", key.ID, key.Service)
+	}
+	unknown, err := f.registry.Beat([]registry.Lease{view.Lease}, nil, actor(caller, r))
+	if err != nil {
+		return 0, err
+	}
+	if len(unknown) > 0 { // it went a moment ago
+		return 0, noHost(key)
+	}
+	return answerNothing(w), nil
+}
+
+// readBeat reads the lease of a single heartbeat, if one is given.
+func readBeat(w http.ResponseWriter, r *http.Request, f *faults) (lease registry.Lease, given bool, err error) {
+	if some, err := hasBody(r); err != nil || !some {
+		return 0, false, err
+	}
+	body, err := readBody(w, r, maxBody)
+	if err != nil {
+		return 0, false, err
+	}
+	o := readObject(body, "", f)
+	if value, ok := o.take("lease"); ok {
+		given = true
+		lease = readLease(value, "lease", f)
+	}
+	o.end()
+	return lease, given, nil
+}
+
+// beatMany is a heartbeat of many hosts, each by its lease. Who was told of a
+// lease may beat by it. The answer names the leases that are not known.
+func (f *face) beatMany(w http.ResponseWriter, r *http.Request) (int, error) {
+	q := readQuery(r)
+	body, err := readBody(w, r, maxBeats)
+	if err != nil {
+		return 0, err
+	}
+	leases := readLeases(body, &q.faults)
+	if err := q.end(); err != nil {
+		return 0, err
+	}
+	unknown, err := f.registry.Beat(leases, nil, actor(f.caller(r), r))
+	if err != nil {
+		return 0, err
+	}
+	b := append(make([]byte, 0, (hexDigits+3)*(len(unknown)+1)), `{"unknown":[`...)
+	for i, lease := range unknown {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendHex(b, uint64(lease))
+	}
+	return answerJSON(w, append(b, "]}\n"...)), nil
+}
+
+// readLeases reads the body of many heartbeats.
+func readLeases(body []byte, f *faults) []registry.Lease {
+	o := readObject(body, "", f)
+	value, given := o.take("leases")
+	o.end()
+	if !given {
+		o.missing("leases")
+		return nil
+	}
+	leases, plain := plainLeases(value)
+	if !plain {
+		leases = anyLeases(value, f)
+	}
+	if len(leases) > maxLeases {
+		f.add("leases", "has %d elements, of %d at most", len(leases), maxLeases)
+	}
+	return leases
+}
+
+// plainLeases reads an array of leases in a tenth of the time that
+// encoding/json takes. It knows strings without escapes alone; ok is false for
+// whatever else the array holds, or if value is no array. value must be JSON.
+func plainLeases(value json.RawMessage) (leases []registry.Lease, ok bool) {
+	if value[0] != '[' {
+		return nil, false
+	}
+	const quoted = hexDigits + 2
+	leases = make([]registry.Lease, 0, len(value)/(quoted+1)+1)
+	for i := 1; ; {
+		switch value[i] {
+		case ' ', '\t', '\r', '\n', ',':
+			i++
+		case ']':
+			return leases, true
+		case '"':
+			if len(value) < i+quoted || value[i+quoted-1] != '"' {
+				return nil, false
+			}
+			lease, ok := plainHex(value[i+1 : i+1+hexDigits])
+			if !ok {
+				return nil, false
+			}
+			leases = append(leases, registry.Lease(lease))
+			i += quoted
+		default:
+			return nil, false
+		}
+	}
+}
+
+// plainHex is readHex for bytes.
+func plainHex(digits []byte) (number uint64, ok bool) {
+	for _, c := range digits {
+		switch {
+		case c >= '0' && c <= '9':
+			number = number<<4 | uint64(c-'0')
+		case c >= 'a' && c <= 'f':
+			number = number<<4 | uint64(c-'a'+10)
+		default:
+			return 0, false
+		}
+	}
+	return number, true
+}
+
+// maxLeaseFaults is how many leases that are none a refusal names.
+const maxLeaseFaults = 100
+
+// anyLeases reads an array of leases, and says what is wrong with it.
+func anyLeases(value json.RawMessage, f *faults) []registry.Lease {
+	var elements []json.RawMessage
+	if json.Unmarshal(value, &elements) != nil || elements == nil {
+		f.add("leases", "%s is not an array", short(value))
+		return nil
+	}
+	leases := make([]registry.Lease, len(elements))
+	var wrong faults
+	for i, element := range elements {
+		leases[i] = readLease(element, "leases", &wrong)
+	}
+	if more := len(wrong) - maxLeaseFaults; more > 0 {
+		wrong = wrong[:maxLeaseFaults]
+		wrong.add("leases", "and %d more", more)
+	}
+	*f = append(*f, wrong...)
+	return leases
+}
+
+// readLease reads a lease as the answer to PUT shows it.
+func readLease(value json.RawMessage, field string, f *faults) registry.Lease {
+	text, _ := readString(value)
+	lease, ok := readHex(text)
+	if !ok {
+		f.add(field, "%s is not %d hexadecimal digits in lower case", short(value), hexDigits)
+	}
+	return registry.Lease(lease)
+}

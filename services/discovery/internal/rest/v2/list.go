@@ -1,0 +1,288 @@
+package v2
+
+import (
+	"bytes"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/jsontext"
+)
+
+// list answers with the hosts of a service that a filter leaves, at once or,
+// where the caller knows what is there, when that changes. An unknown service is
+// no error: a reader cannot tell it from one without hosts.
+func (f *face) list(w http.ResponseWriter, r *http.Request) (int, error) {
+	query, err := f.readListQuery(r)
+	if err != nil {
+		return 0, err
+	}
+	listing, err := f.registry.List(query.service)
+	if err != nil {
+		return 0, err
+	}
+	if query.wait > 0 && query.knows(listing.Version) {
+		if listing, err = f.await(w, r, query); err != nil {
+			return 0, err
+		}
+	}
+	w.Header().Set("ETag", string(appendHex(append(make([]byte, 0, 32), "W/"...), uint64(listing.Version))))
+	if query.knows(listing.Version) {
+		w.WriteHeader(http.StatusNotModified)
+		return http.StatusNotModified, nil
+	}
+	return answerJSON(w, encodeList(query.service, &listing, &query.filter)), nil
+}
+
+// listQuery is what a call for a list asks for.
+type listQuery struct {
+	service string
+	filter  filter
+	// known is the version that the caller has, if hasKnown; wait is how long
+	// another is waited for.
+	known    registry.Version
+	hasKnown bool
+	wait     time.Duration
+}
+
+func (q *listQuery) knows(v registry.Version) bool { return q.hasKnown && q.known == v }
+
+// readListQuery reads the path and the query of a list. The error is a *refusal.
+func (f *face) readListQuery(r *http.Request) (listQuery, error) {
+	q := readQuery(r)
+	list := listQuery{service: pathService(r, &q.faults), filter: readFilter(q)}
+	if text, given := q.text("index"); given {
+		version, ok := readHex(text)
+		if !ok {
+			q.faults.add("index", "%q is not %d hexadecimal digits in lower case", text, hexDigits)
+		}
+		list.known, list.hasKnown = registry.Version(version), true
+	}
+	if list.wait = q.duration("wait", f.longPollMax); list.wait > 0 && !list.hasKnown {
+		q.faults.add("wait", "there is no index to wait for the end of")
+	}
+	if !list.hasKnown {
+		list.known, list.hasKnown = readETag(r.Header.Get("If-None-Match"))
+	}
+	return list, q.end()
+}
+
+// readETag reads the version in an If-None-Match of one tag. Any other one is of
+// no use here, and is not wrong.
+func readETag(text string) (registry.Version, bool) {
+	digits, ok := strings.CutPrefix(strings.TrimPrefix(text, "W/"), `"`)
+	if !ok || !strings.HasSuffix(digits, `"`) {
+		return 0, false
+	}
+	version, ok := readHex(strings.TrimSuffix(digits, `"`))
+	return registry.Version(version), ok
+}
+
+// filter is which hosts of a list are wanted: those for which all that is given
+// holds. Its zero value leaves all.
+type filter struct {
+	zone, revision *string
+	canary, stale  *bool
+	state          *registry.State
+	tags           []tagFilter
+}
+
+// tagFilter is a tag that a host must have, with a value if one is given.
+type tagFilter struct {
+	name, value string
+	any         bool
+}
+
+// maxTagFilters is how many tags a list can be filtered by at once.
+const maxTagFilters = 16
+
+// readFilter takes the parameters of a filter.
+func readFilter(q *query) (f filter) {
+	text := func(name string) *string {
+		if value, given := q.text(name); given {
+			return new(value)
+		}
+		return nil
+	}
+	truth := func(name string) *bool {
+		if value := q.oneOf(name, "true", "false"); value != "" {
+			return new(value == "true")
+		}
+		return nil
+	}
+	f.zone, f.revision = text("zone"), text("revision")
+	f.canary, f.stale = truth("canary"), truth("stale")
+	switch q.oneOf("state", "serving", "draining", "out") {
+	case "serving":
+		f.state = new(registry.Serving)
+	case "draining":
+		f.state = new(registry.Draining)
+	case "out":
+		f.state = new(registry.Out)
+	}
+	tags := q.all("tag")
+	if len(tags) > maxTagFilters {
+		q.faults.add("tag", "there %d times, of %d at most", len(tags), maxTagFilters)
+	}
+	for _, tag := range tags {
+		name, value, valued := strings.Cut(tag, ":")
+		if name == "" {
+			q.faults.add("tag", "%q names none", tag)
+		}
+		f.tags = append(f.tags, tagFilter{name, value, !valued})
+	}
+	return f
+}
+
+// leaves reports whether a host passes the filter.
+func (f *filter) leaves(v *registry.View) bool {
+	tags := &v.Host.Tags
+	return (f.zone == nil || *f.zone == tags.Zone) &&
+		(f.revision == nil || *f.revision == v.Host.Revision) &&
+		(f.canary == nil || *f.canary == (tags.Canary != nil && *tags.Canary)) &&
+		(f.stale == nil || *f.stale == v.Stale) &&
+		(f.state == nil || *f.state == v.State) &&
+		!slices.ContainsFunc(f.tags, func(t tagFilter) bool { return !t.holds(tags) })
+}
+
+// holds reports whether a host has the tag: with a text that is the value, or
+// with another value that is written so.
+func (t tagFilter) holds(tags *registry.Tags) bool {
+	held, ok := tags.Other[t.name]
+	if !ok || t.any {
+		return ok
+	}
+	if text, isText := readString(held); isText {
+		return text == t.value
+	}
+	return bytes.Equal(held, []byte(t.value))
+}
+
+// hostSize is about how many bytes a host has in a list.
+const hostSize = 448
+
+// encodeList is the answer with the hosts of a service that filter leaves. Lists
+// are what is asked for most, so they are written by hand into one buffer, in a
+// third of the time that encoding/json takes.
+func encodeList(service string, list *registry.Listing, filter *filter) []byte {
+	b := make([]byte, 0, hostSize*(len(list.Hosts)+1))
+	b = append(b, `{"service":`...)
+	b = jsontext.AppendString(b, service)
+	b = append(b, `,"known":`...)
+	b = strconv.AppendBool(b, list.Known)
+	b = append(b, `,"index":`...)
+	b = appendHex(b, uint64(list.Version))
+	b = append(b, `,"hosts":[`...)
+	first := true
+	for i := range list.Hosts {
+		view := &list.Hosts[i]
+		if !filter.leaves(view) {
+			continue
+		}
+		if !first {
+			b = append(b, ',')
+		}
+		first = false
+		b = appendHost(b, view)
+	}
+	return append(b, "]}\n"...)
+}
+
+// appendHost appends one host as it is shown everywhere. Its lease is not: who
+// has that can beat for the host.
+func appendHost(b []byte, v *registry.View) []byte {
+	h := v.Host
+	b = append(b, `{"service":`...)
+	b = jsontext.AppendString(b, h.Service)
+	b = append(b, `,"id":`...)
+	b = jsontext.AppendString(b, h.ID)
+	b = append(b, `,"address":"`...)
+	b = h.Address.Addr().AppendTo(b)
+	b = append(b, `","additional_addresses":[`...)
+	for i, address := range h.Additional {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, '"')
+		b = address.AppendTo(b)
+		b = append(b, '"')
+	}
+	b = append(b, `],"port":`...)
+	b = strconv.AppendUint(b, uint64(h.Address.Port()), 10)
+	b = append(b, `,"ports":{`...)
+	for i, port := range h.Ports {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsontext.AppendString(b, port.Name)
+		b = append(b, ':')
+		b = strconv.AppendUint(b, uint64(port.Number), 10)
+	}
+	b = append(b, `},"zone":`...)
+	b = jsontext.AppendString(b, h.Tags.Zone)
+	b = append(b, `,"region":`...)
+	b = jsontext.AppendString(b, h.Tags.Region)
+	b = append(b, `,"repo":`...)
+	b = jsontext.AppendString(b, h.Repo)
+	b = append(b, `,"revision":`...)
+	b = jsontext.AppendString(b, h.Revision)
+	if v.Weight != 0 {
+		b = append(b, `,"weight":`...)
+		b = strconv.AppendUint(b, uint64(v.Weight), 10)
+	}
+	if h.Tags.Weight != 0 {
+		b = append(b, `,"own_weight":`...)
+		b = strconv.AppendUint(b, uint64(h.Tags.Weight), 10)
+	}
+	if h.Tags.Canary != nil {
+		b = append(b, `,"canary":`...)
+		b = strconv.AppendBool(b, *h.Tags.Canary)
+	}
+	b = append(b, `,"tags":{`...)
+	b = appendTags(b, &h.Tags)
+	b = append(b, `},"ttl":`...)
+	b = appendSeconds(b, h.TTL)
+	b = append(b, `,"state":"`...)
+	b = append(b, v.State.String()...)
+	b = append(b, `","stale":`...)
+	b = strconv.AppendBool(b, v.Stale)
+	b = append(b, `,"first_seen":"`...)
+	b = v.FirstSeen.UTC().AppendFormat(b, timeForm)
+	b = append(b, `","last_check_in":"`...)
+	b = v.LastCheckIn.UTC().AppendFormat(b, timeForm)
+	return append(b, `"}`...)
+}
+
+// appendTags appends the members of tags, ordered by name.
+func appendTags(b []byte, t *registry.Tags) []byte {
+	names := make([]string, 0, 16) // on the stack, for as many tags as are common
+	for name := range t.Other {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for i, name := range names {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsontext.AppendString(b, name)
+		b = append(b, ':')
+		b = append(b, t.Other[name]...)
+	}
+	return b
+}
+
+// appendSeconds appends d as time.Duration prints it; the most common ones,
+// whole seconds below a minute, without allocating.
+func appendSeconds(b []byte, d time.Duration) []byte {
+	b = append(b, '"')
+	if d < time.Minute && d >= 0 && d%time.Second == 0 {
+		b = strconv.AppendInt(b, int64(d/time.Second), 10)
+		b = append(b, 's')
+	} else {
+		b = append(b, d.String()...)
+	}
+	return append(b, '"')
+}

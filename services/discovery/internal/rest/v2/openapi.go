@@ -1,0 +1,19 @@
+package v2
+
+import (
+	_ "embed"
+	"net/http"
+)
+
+//go:embed openapi.yaml
+var openAPI []byte
+
+// openAPI answers with the file that says what this face is.
+func (f *face) openAPI(w http.ResponseWriter, r *http.Request) (int, error) {
+	if err := readQuery(r).end(); err != nil {
+		return 0, err
+	}
+	w.Header().Set("Content-Type", "application/yaml")
+	_, _ = w.Write(openAPI) // a failed write means that the caller has gone
+	return http.StatusOK, nil
+}

@@ -1,0 +1,46 @@
+package v2
+
+import (
+	"net/http"
+	"net/url"
+
+	"github.com/gorilla/mux"
+
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/rule"
+)
+
+// pathKey reads which host a call is about.
+func pathKey(r *http.Request, f *faults) registry.Key {
+	return registry.Key{Service: pathService(r, f), ID: pathName(r, "id", rule.Name, f)}
+}
+
+// pathService reads which service a call is about.
+func pathService(r *http.Request, f *faults) string {
+	return pathName(r, "service", rule.ServiceName, f)
+}
+
+// pathKind reads the kind of setting that a call is about.
+func pathKind(r *http.Request, f *faults) registry.SettingKind {
+	name := pathName(r, "kind", rule.Name, f)
+	kind := registry.SettingKind(name)
+	switch kind {
+	case registry.Weigh, registry.Drain, registry.Maintenance:
+	default:
+		f.add("kind", "%q is not one of weight, drain, maintenance", name)
+	}
+	return kind
+}
+
+// pathName returns an escaped segment of the path as the name that it stands
+// for.
+func pathName(r *http.Request, segment string, check func(string) error, f *faults) string {
+	name, err := url.PathUnescape(mux.Vars(r)[segment])
+	if err == nil {
+		err = check(name)
+	}
+	if err != nil {
+		f.add(segment, "%v", err)
+	}
+	return name
+}

@@ -1,0 +1,245 @@
+package v2
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/store/memory"
+)
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
+// fixture is a face over a registry that is loaded.
+type fixture struct {
+	http.Handler
+	registry *registry.Registry
+	metrics  *prometheus.Registry
+	stop     func() // ends all waits
+}
+
+// newFixture makes a fixture, after changes to its options.
+func newFixture(t testing.TB, changes ...func(*Options)) *fixture {
+	hosts := newRegistry()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	// Ends with ctx; the cleanup waits for it.
+	go func() { ended <- hosts.Run(ctx) }()
+	t.Cleanup(func() { cancel(); require.NoError(t, <-ended) })
+	<-hosts.Loaded()
+	return fixtureOf(hosts, changes...)
+}
+
+func newRegistry() *registry.Registry {
+	return registry.New(registry.Options{
+		Store: memory.New(), Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+		SweepInterval: 500 * time.Millisecond, EmptyServiceRetention: time.Hour, DrainTime: time.Minute,
+		Limits: registry.Limits{HostsPerService: 10, Services: 20_000, TagBytes: 16 << 10},
+	})
+}
+
+func fixtureOf(hosts *registry.Registry, changes ...func(*Options)) *fixture {
+	stopping := make(chan struct{})
+	metrics := prometheus.NewRegistry()
+	o := Options{
+		Registry: hosts, TTL: time.Minute, MaxTTL: time.Hour, LongPollMax: 5 * time.Minute, MaxWaiters: 2,
+		Stopping: stopping, Log: slog.New(slog.DiscardHandler), Metrics: metrics,
+	}
+	for _, change := range changes {
+		change(&o)
+	}
+	return &fixture{Handler(o), hosts, metrics, func() { close(stopping) }}
+}
+
+// call is one request; a body of "" is none.
+func (f *fixture) call(method, target, body string) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	f.ServeHTTP(w, newRequest(method, target, body))
+	return w
+}
+
+func newRequest(method, target, body string) *http.Request {
+	if body == "" {
+		return httptest.NewRequest(method, target, nil)
+	}
+	r := httptest.NewRequest(method, target, strings.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
+	return r
+}
+
+// put registers a host, which must be taken, and returns the answer.
+func (f *fixture) put(t testing.TB, target, body string) map[string]any {
+	t.Helper()
+	w := f.call("PUT", target, body)
+	require.Contains(t, []int{200, 201}, w.Code, w.Body)
+	return decode(t, w.Body)
+}
+
+// get is the answer to a GET, which must be 200.
+func (f *fixture) get(t testing.TB, target string) map[string]any {
+	t.Helper()
+	w := f.call("GET", target, "")
+	require.Equal(t, 200, w.Code, "%s: %s", target, w.Body)
+	return decode(t, w.Body)
+}
+
+// ids are those of the hosts in the answer to a list.
+func (f *fixture) ids(t testing.TB, target string) []string {
+	t.Helper()
+	ids := []string{}
+	for _, host := range f.get(t, target)["hosts"].([]any) {
+		ids = append(ids, host.(map[string]any)["id"].(string))
+	}
+	return ids
+}
+
+// events are what the history of a service tells, by kind, host and actor.
+func (f *fixture) events(t testing.TB, service string) (events []string) {
+	t.Helper()
+	for _, event := range f.get(t, "/v2/services/"+service+"/history")["events"].([]any) {
+		e := event.(map[string]any)
+		events = append(events, strings.TrimSpace(e["kind"].(string)+" "+e["id"].(string)+" by "+e["actor"].(string)+" "+e["detail"].(string)))
+	}
+	return events
+}
+
+func decode(t testing.TB, body io.Reader) (read map[string]any) {
+	t.Helper()
+	require.NoError(t, json.NewDecoder(body).Decode(&read))
+	return read
+}
+
+// requireRefused wants an answer of one status that names all that is wrong,
+// each once in the line and once by field.
+func requireRefused(t testing.TB, w *httptest.ResponseRecorder, status int, faults ...string) {
+	t.Helper()
+	require.Equal(t, status, w.Code, w.Body)
+	var read errorJSON
+	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &read))
+	require.Equal(t, strings.Join(faults, "; "), read.Error)
+	for i, fault := range read.Fields {
+		require.Equal(t, faults[i], fault.Field+": "+fault.Reason)
+	}
+}
+
+const fine = `{"address":"10.0.0.1","port":8080}`
+
+func TestNothingIsAnsweredBeforeTheRegistryIsLoaded(t *testing.T) {
+	f := fixtureOf(newRegistry())
+	const lease = `"00000000000000aa"`
+	for _, test := range []struct{ method, target, body string }{
+		{"PUT", "/v2/services/users/hosts/a", fine},
+		{"GET", "/v2/services/users/hosts/a", ""},
+		{"DELETE", "/v2/services/users/hosts/a", ""},
+		{"POST", "/v2/services/users/hosts/a/heartbeat", ""},
+		{"POST", "/v2/heartbeats", `{"leases":[` + lease + `]}`},
+		{"GET", "/v2/services/users/hosts", ""},
+		{"GET", "/v2/services/users/hosts?index=0000000000000000&wait=1m", ""},
+		{"GET", "/v2/services", ""},
+		{"GET", "/v2/services/users/revisions", ""},
+		{"GET", "/v2/services/users/history", ""},
+		{"GET", "/v2/events", ""},
+		{"GET", "/v2/settings", ""},
+		{"PUT", "/v2/settings/drain", `{"scope":{"zone":"a"},"author":"ada","reason":"r"}`},
+		{"DELETE", "/v2/settings/drain?zone=a", ""},
+	} {
+		w := f.call(test.method, test.target, test.body)
+		requireRefused(t, w, 503, "the registry is not loaded yet")
+		require.Equal(t, "1", w.Header().Get("Retry-After"), "%s %s", test.method, test.target)
+	}
+	require.Equal(t, 200, f.call("GET", "/v2/openapi.yaml", "").Code)
+}
+
+func TestAWrongMethodIsToldTheRightOnes(t *testing.T) {
+	f := newFixture(t)
+	for target, allow := range map[string]string{
+		"/v2/services/users/hosts/a":           "DELETE, GET, HEAD, PUT",
+		"/v2/services/users/hosts/a/heartbeat": "POST",
+		"/v2/heartbeats":                       "POST",
+		"/v2/services/users/hosts":             "GET, HEAD",
+		"/v2/settings/drain":                   "DELETE, PUT",
+	} {
+		w := f.call("PATCH", target, "{}")
+		requireRefused(t, w, 405, "method PATCH: not one of "+allow)
+		require.Equal(t, allow, w.Header().Get("Allow"))
+	}
+}
+
+func TestNothingIsAtOtherPaths(t *testing.T) {
+	f := newFixture(t)
+	for _, target := range []string{"/v2", "/v2/", "/v2/services/", "/v2/services//hosts", "/v2/services/users/hosts/a/b", "/v2/services/users/hosts/../hosts"} {
+		w := f.call("GET", target, "")
+		requireRefused(t, w, 404, "nothing is at "+target)
+	}
+}
+
+func TestAPathThatNamesNothingIsRefused(t *testing.T) {
+	f := newFixture(t)
+	long := strings.Repeat("x", 256)
+	requireRefused(t, f.call("GET", "/v2/services/*/hosts", ""), 400, `service: "*" is not a name`)
+	requireRefused(t, f.call("GET", "/v2/services/%FF/hosts/a%0Ab", ""), 400, `service: "\xff" is not UTF-8`, `id: "a\nb" holds a control character`)
+	requireRefused(t, f.call("DELETE", "/v2/services/"+long+"/hosts/"+long, ""), 400,
+		`service: the name has 256 bytes, of 255 at most`, `id: the name has 256 bytes, of 255 at most`)
+	requireRefused(t, f.call("PUT", "/v2/services/*/hosts/a", `{}`), 400,
+		`service: "*" is not a name`, `address: missing`, `port: missing`)
+}
+
+func TestAParameterThatMeansNothingIsRefused(t *testing.T) {
+	f := newFixture(t)
+	for _, test := range []struct{ method, target, body string }{
+		{"PUT", "/v2/services/users/hosts/a", fine},
+		{"GET", "/v2/services/users/hosts/a", ""},
+		{"DELETE", "/v2/services/users/hosts/a", ""},
+		{"POST", "/v2/services/users/hosts/a/heartbeat", ""},
+		{"POST", "/v2/heartbeats", `{"leases":[]}`},
+		{"GET", "/v2/services/users/hosts", ""},
+		{"GET", "/v2/services", ""},
+		{"GET", "/v2/services/users/revisions", ""},
+		{"GET", "/v2/services/users/history", ""},
+		{"GET", "/v2/events", ""},
+		{"GET", "/v2/settings", ""},
+		{"PUT", "/v2/settings/drain", `{"scope":{"zone":"a"},"author":"ada","reason":"r"}`},
+		{"GET", "/v2/openapi.yaml", ""},
+	} {
+		requireRefused(t, f.call(test.method, test.target+"?zon=a", test.body), 400, "zon: unknown")
+	}
+	requireRefused(t, f.call("DELETE", "/v2/settings/drain?zon=a", ""), 400, "scope: names neither service nor zone", "zon: unknown")
+	requireRefused(t, f.call("GET", "/v2/services?%zz", ""), 400, `query: invalid URL escape "%zz"`)
+	require.Empty(t, f.ids(t, "/v2/services/users/hosts"))
+	require.Empty(t, f.get(t, "/v2/settings")["settings"])
+}
+
+func TestCallsAreCountedByRouteAndStatus(t *testing.T) {
+	f := newFixture(t)
+	f.call("PUT", "/v2/services/users/hosts/a", fine)
+	f.call("GET", "/v2/services/users/hosts", "")
+	f.call("GET", "/v2/services/users/hosts?wait=1s", "")
+	f.call("GET", "/v2/nothing", "")
+	families, err := f.metrics.Gather()
+	require.NoError(t, err)
+	counts := map[string]float64{}
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			if family.GetName() == "discovery_rest_v2_requests_total" && metric.GetCounter().GetValue() > 0 {
+				counts[metric.GetLabel()[1].GetValue()+" "+metric.GetLabel()[0].GetValue()] = metric.GetCounter().GetValue()
+			}
+		}
+	}
+	require.Equal(t, map[string]float64{
+		"/v2/services/{service}/hosts/{id} 201": 1,
+		"/v2/services/{service}/hosts 200":      1,
+		"/v2/services/{service}/hosts 400":      1,
+		"other 404":                             1,
+	}, counts)
+}
