@@ -106,7 +106,7 @@ func TestAHostThatDrainsIsShownSoAndThenOut(t *testing.T) {
 		state := func() any { return f.get(t, "/v2/services/users/hosts/a")["state"] }
 		put(true)
 		require.Equal(t, "draining", state())
-		time.Sleep(time.Minute)
+		time.Sleep(30 * time.Second)
 		require.Equal(t, "out", state())
 		put(false)
 		require.Equal(t, "serving", state())

@@ -1,7 +1,6 @@
 package v2
 
 import (
-	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -16,7 +15,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
-	"github.com/weirproxy/weir/services/discovery/internal/store/memory"
+	"github.com/weirproxy/weir/services/discovery/internal/registry/registrytest"
 )
 
 func TestMain(m *testing.M) { servicetest.Main(m) }
@@ -29,24 +28,19 @@ type fixture struct {
 	stop     func() // ends all waits
 }
 
-// newFixture makes a fixture, after changes to its options.
+// newFixture makes a fixture, after changes to its options. A service of it has
+// ten hosts at most, and a host drains for 30 s.
 func newFixture(t testing.TB, changes ...func(*Options)) *fixture {
 	hosts := newRegistry()
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	// Ends with ctx; the cleanup waits for it.
-	go func() { ended <- hosts.Run(ctx) }()
-	t.Cleanup(func() { cancel(); require.NoError(t, <-ended) })
+	registrytest.Run(t, hosts)
 	<-hosts.Loaded()
 	return fixtureOf(hosts, changes...)
 }
 
 func newRegistry() *registry.Registry {
-	return registry.New(registry.Options{
-		Store: memory.New(), Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
-		SweepInterval: 500 * time.Millisecond, EmptyServiceRetention: time.Hour, DrainTime: time.Minute,
-		Limits: registry.Limits{HostsPerService: 10, Services: 20_000, TagBytes: 16 << 10},
-	})
+	o := registrytest.Options()
+	o.Limits.HostsPerService = 10
+	return registry.New(o)
 }
 
 func fixtureOf(hosts *registry.Registry, changes ...func(*Options)) *fixture {

@@ -1,0 +1,187 @@
+package v2
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+)
+
+func newMetrics() *prometheus.Registry { return prometheus.NewRegistry() }
+
+// waiting is a call that is made in the background.
+type waiting struct {
+	w     *httptest.ResponseRecorder
+	ended chan struct{} // closed at the answer
+	leave func()        // ends the call from the caller's side
+}
+
+func (f *fixture) wait(target string) *waiting {
+	ctx, leave := context.WithCancel(context.Background())
+	c := &waiting{httptest.NewRecorder(), make(chan struct{}), leave}
+	// Ends with the answer, which each test waits for.
+	go func() {
+		defer close(c.ended)
+		f.ServeHTTP(c.w, newRequest("GET", target, "").WithContext(ctx))
+	}()
+	synctest.Wait()
+	return c
+}
+
+// answered reports whether the call has its answer, once nothing moves any more.
+func (c *waiting) answered() bool {
+	synctest.Wait()
+	select {
+	case <-c.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+func (f *fixture) index(t testing.TB, service string) string {
+	return f.get(t, "/v2/services/"+service+"/hosts")["index"].(string)
+}
+
+func TestAListIsWaitedForUntilItChanges(t *testing.T) {
+	const at = "/v2/services/users/hosts"
+	for name, test := range map[string]struct {
+		change func(t *testing.T, f *fixture)
+	}{
+		"a host comes":   {func(t *testing.T, f *fixture) { f.put(t, at+"/b", fine) }},
+		"a host changes": {func(t *testing.T, f *fixture) { f.put(t, at+"/a", `{"address":"10.0.0.1","port":8081}`) }},
+		"a host goes":    {func(t *testing.T, f *fixture) { f.call("DELETE", at+"/a", "") }},
+		"a host expires": {func(t *testing.T, f *fixture) { time.Sleep(61 * time.Second) }},
+		"an operator drains": {func(t *testing.T, f *fixture) {
+			require.Equal(t, 200, f.call("PUT", "/v2/settings/drain", `{"scope":{"service":"users"},"author":"ada","reason":"r"}`).Code)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture(t)
+				f.put(t, at+"/a", fine)
+				index := f.index(t, "users")
+				c := f.wait(at + "?wait=5m&zone=none&index=" + index)
+				f.put(t, at+"/a", fine) // a heartbeat is no change
+				f.put(t, "/v2/services/carts/hosts/a", fine)
+				require.False(t, c.answered())
+				test.change(t, f)
+				require.True(t, c.answered())
+				require.Equal(t, 200, c.w.Code)
+				answer := decode(t, c.w.Body)
+				require.NotEqual(t, index, answer["index"])
+				require.Empty(t, answer["hosts"], "the filter holds for the answer")
+			})
+		})
+	}
+}
+
+func TestAServiceThatIsNotKnownIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		c := f.wait("/v2/services/users/hosts?wait=5m&index=0000000000000000")
+		require.False(t, c.answered())
+		f.put(t, "/v2/services/users/hosts/a", fine)
+		require.True(t, c.answered())
+		require.Len(t, decode(t, c.w.Body)["hosts"], 1)
+	})
+}
+
+func TestAWaitEndsWhenItsTimeIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		begin := time.Now()
+		c := f.wait("/v2/services/users/hosts?wait=30s&index=0000000000000000")
+		<-c.ended
+		require.Equal(t, 30*time.Second, time.Since(begin))
+		require.Equal(t, 304, c.w.Code)
+		require.Empty(t, c.w.Body.String())
+	})
+}
+
+func TestWhoHasAnotherIndexDoesNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		c := f.wait("/v2/services/users/hosts?wait=5m&index=00000000000000aa")
+		require.True(t, c.answered())
+		require.Equal(t, 200, c.w.Code)
+	})
+}
+
+func TestAWaitEndsWithTheCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		c := f.wait("/v2/services/users/hosts?wait=5m&index=0000000000000000")
+		c.leave()
+		require.True(t, c.answered())
+	})
+}
+
+func TestWaitsAndStreamsEndWhenTheServiceStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		poll := f.wait("/v2/services/users/hosts?wait=5m&index=0000000000000000")
+		stream := f.wait("/v2/events")
+		f.stop()
+		require.True(t, poll.answered())
+		require.Equal(t, 304, poll.w.Code)
+		require.True(t, stream.answered())
+		require.Equal(t, 200, stream.w.Code)
+	})
+}
+
+func TestOneWaiterTooManyIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t) // of two
+		const poll = "/v2/services/users/hosts?wait=5m&index=0000000000000000"
+		first, second := f.wait(poll), f.wait("/v2/events")
+		for _, target := range []string{poll, "/v2/events"} {
+			w := f.call("GET", target, "")
+			requireRefused(t, w, 503, "too many calls wait for changes already")
+			require.Equal(t, "10", w.Header().Get("Retry-After"))
+		}
+		require.Equal(t, 200, f.call("GET", "/v2/services/users/hosts", "").Code, "who does not wait is answered")
+		first.leave()
+		<-first.ended
+		third := f.wait(poll)
+		require.False(t, third.answered())
+		f.stop()
+		<-second.ended
+		<-third.ended
+	})
+}
+
+// TestAWaitOutlastsTheListenersDeadlines has deadlines that are far shorter than
+// the wait, which is over at a change that comes after both of them.
+func TestAWaitOutlastsTheListenersDeadlines(t *testing.T) {
+	f := newFixture(t)
+	server := httptest.NewUnstartedServer(f)
+	server.Config.ReadTimeout, server.Config.WriteTimeout = 50*time.Millisecond, 50*time.Millisecond
+	server.Start()
+	defer server.Close()
+	answers := make(chan *http.Response, 1)
+	// Ends with the answer, which the test waits for.
+	go func() {
+		response, err := server.Client().Get(server.URL + "/v2/services/users/hosts?wait=1m&index=0000000000000000")
+		if err != nil {
+			t.Error(err)
+		}
+		answers <- response
+	}()
+	select {
+	case <-answers:
+		t.Fatal("answered before the change")
+	case <-time.After(200 * time.Millisecond): // past the deadlines
+	}
+	f.put(t, "/v2/services/users/hosts/a", fine)
+	response := <-answers
+	require.NotNil(t, response)
+	defer response.Body.Close()
+	require.Equal(t, 200, response.StatusCode)
+	require.Len(t, decode(t, response.Body)["hosts"], 1)
+}
