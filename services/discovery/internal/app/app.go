@@ -23,6 +23,7 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	scrape "github.com/weirproxy/weir/services/discovery/internal/rest/prometheus"
 	v1 "github.com/weirproxy/weir/services/discovery/internal/rest/v1"
+	v2 "github.com/weirproxy/weir/services/discovery/internal/rest/v2"
 	"github.com/weirproxy/weir/services/discovery/internal/statsd"
 	"github.com/weirproxy/weir/services/discovery/internal/xds"
 )
@@ -147,8 +148,22 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 		Metrics:      metrics,
 		Log:          log,
 	}))
+	stopping := make(chan struct{})
+	rest.Handle("/v2/", v2.Handler(v2.Options{
+		Registry:    hosts,
+		TTL:         o.hostTTL(),
+		MaxTTL:      o.MaxTTL,
+		LongPollMax: o.LongPollMax,
+		MaxWaiters:  o.MaxWaiters,
+		Stopping:    stopping,
+		Metrics:     metrics,
+		Log:         log,
+	}))
 	rest.Handle(scrape.Path, scrape.Handler(hosts))
 	a.group.Add(daemon.ServeHTTP("http listener", httpListener, rest, log))
+	// Just before the listener stops, which waits for the calls in flight: those
+	// that wait for a change are answered, and find another replica.
+	a.group.Add(daemon.Part{Name: "waiting calls", Stop: func(context.Context) error { close(stopping); return nil }})
 
 	// Last, so that it is the first to hear of the stop.
 	a.group.Add(daemon.Part{Name: "readiness", Drain: func() { state.stopping.Store(true) }})

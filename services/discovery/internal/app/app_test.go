@@ -146,6 +146,51 @@ func TestAHostThatChecksInIsSeenOverADSUntilItsTTLHasPassed(t *testing.T) {
 	require.NotContains(t, body, `"port":8002`)
 }
 
+func TestAHostThatRegistersByJSONIsSeenByAllFaces(t *testing.T) {
+	r := start(t, options(t))
+	w := r.watch(t)
+	r.put(t, "8001")
+	w.await(t, 8001)
+	_, body := r.get(t, "http", "/v1/registration/echo")
+	require.Contains(t, body, `"instance_id":"i-1"`)
+	_, body = r.get(t, "http", "/v2/services/echo/hosts")
+	require.Contains(t, body, `"port":8001`)
+	status, body := r.get(t, "http", "/v2")
+	require.Equal(t, 404, status, body)
+}
+
+func TestACallThatWaitsIsAnsweredWhenTheServiceStops(t *testing.T) {
+	o := options(t)
+	o.MaxWaiters = 1
+	r := start(t, o)
+	const poll = "/v2/services/echo/hosts?index=0000000000000000&wait=5m"
+	ended := make(chan int, 1)
+	// Ends with the service; the test waits for it.
+	go func() {
+		status, _ := r.get(t, "http", poll)
+		ended <- status
+	}()
+	servicetest.Eventually(t, "the call waits", func() bool {
+		_, body := r.get(t, "admin", "/metrics")
+		return strings.Contains(body, "discovery_rest_v2_waiters 1\n")
+	})
+	require.NoError(t, r.stop())
+	require.Equal(t, http.StatusNotModified, <-ended)
+}
+
+// put registers host i-1 of "echo" at a port of 127.0.0.1, by JSON.
+func (r *running) put(t testing.TB, port string) {
+	t.Helper()
+	request, err := http.NewRequest("PUT", "http://"+r.addrs["http"]+"/v2/services/echo/hosts/i-1",
+		strings.NewReader(`{"address":"127.0.0.1","port":`+port+`,"ttl":"60s"}`))
+	require.NoError(t, err)
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	require.NoError(t, err)
+	defer response.Body.Close()
+	require.Equal(t, http.StatusCreated, response.StatusCode)
+}
+
 func TestHostsComeBackAfterARestart(t *testing.T) {
 	o := options(t)
 	o.Store = "file://" + filepath.Join(t.TempDir(), "hosts.snapshot")

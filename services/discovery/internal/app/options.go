@@ -51,6 +51,9 @@ type Options struct {
 	GuardBeatLoss     float64       `envconfig:"DISCOVERY_GUARD_BEAT_LOSS" default:"0.5" desc:"share of the usual heartbeats below which no host expires; 0 turns this guard off"`
 	GuardBeatLeast    int           `envconfig:"DISCOVERY_GUARD_BEAT_LEAST" default:"100" desc:"heartbeats that must have been due lately for that to be judged"`
 
+	LongPollMax time.Duration `envconfig:"DISCOVERY_LONG_POLL_MAX" default:"5m" desc:"how long a caller of v2 may wait for a list to change at most"`
+	MaxWaiters  int           `envconfig:"DISCOVERY_MAX_WAITERS" default:"10000" desc:"calls of v2 that wait at once, for a list to change or on a stream of events; more are refused"`
+
 	DebounceQuiet   time.Duration `envconfig:"DISCOVERY_DEBOUNCE_QUIET" default:"100ms" desc:"how long a service must not have changed before xDS clients hear of it"`
 	DebounceLongest time.Duration `envconfig:"DISCOVERY_DEBOUNCE_LONGEST" default:"900ms" desc:"how long they wait at most while it goes on changing"`
 	XDSMaxStreams   int           `envconfig:"DISCOVERY_XDS_MAX_STREAMS" default:"10000" desc:"xDS streams served at once; more are refused"`
@@ -144,6 +147,7 @@ func (o Options) check() error {
 		{"DISCOVERY_MAX_HOSTS_PER_SERVICE", o.MaxHostsPerService},
 		{"DISCOVERY_MAX_SERVICES", o.MaxServices},
 		{"DISCOVERY_MAX_TAG_BYTES", o.MaxTagBytes},
+		{"DISCOVERY_MAX_WAITERS", o.MaxWaiters},
 		{"DISCOVERY_XDS_MAX_STREAMS", o.XDSMaxStreams},
 		{"DISCOVERY_BEAT_MAX_STREAMS", o.BeatMaxStreams},
 		{"DISCOVERY_BEAT_MAX_HOSTS", o.BeatMaxHosts},
@@ -197,6 +201,7 @@ func (o Options) check() error {
 		value time.Duration
 	}{
 		{"DISCOVERY_SNAPSHOT_INTERVAL", o.SnapshotInterval},
+		{"DISCOVERY_LONG_POLL_MAX", o.LongPollMax},
 		{"DISCOVERY_BEAT_SILENCE", o.BeatSilence},
 		{"DISCOVERY_SWEEP_INTERVAL", o.SweepInterval},
 		{"DISCOVERY_DRAIN_DEADLINE", o.DrainDeadline},

@@ -36,6 +36,7 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 		"a ttl of three centuries":  {func(o *app.Options) { o.HostTTL = 10_000_000_000 }, "HOST_TTL=10000000000: above DISCOVERY_MAX_TTL=1h0m0s"},
 		"hops that are none":        {func(o *app.Options) { o.AutoIPHops = -1 }, "DISCOVERY_AUTO_IP_HOPS=-1: below 0"},
 		"a range that is none":      {func(o *app.Options) { o.AutoIPRanges = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/8")} }, "DISCOVERY_AUTO_IP_RANGES: 10.1.0.0/8: the range of that is 10.0.0.0/8"},
+		"no waiters, and no waits":  {func(o *app.Options) { o.MaxWaiters, o.LongPollMax = 0, 0 }, "DISCOVERY_MAX_WAITERS=0: below 1\nDISCOVERY_LONG_POLL_MAX=0s: not above 0"},
 		"no streams":                {func(o *app.Options) { o.XDSMaxStreams = 0 }, "DISCOVERY_XDS_MAX_STREAMS=0: below 1"},
 		"too keen a keepalive":      {func(o *app.Options) { o.XDSKeepalive = 1 }, "DISCOVERY_XDS_KEEPALIVE=1ns: below 1s"},
 		"a debounce without an end": {func(o *app.Options) { o.DebounceLongest = 1 }, "DISCOVERY_DEBOUNCE_LONGEST=1ns: below DISCOVERY_DEBOUNCE_QUIET=100ms"},
