@@ -232,6 +232,19 @@ func TestOperatorsSeeServicesStreamsAndMetrics(t *testing.T) {
 	}
 }
 
+func TestTheLastHostOfAServiceIsKeptAsTheSettingsSay(t *testing.T) {
+	o := options(t)
+	o.GuardLastHost = -1
+	r := start(t, o)
+	r.register(t, "8001", "1")
+	servicetest.Eventually(t, "a guard holds it", func() bool {
+		_, body := r.get(t, "admin", "/metrics")
+		return strings.Contains(body, `discovery_guard_held_hosts{guard="last_host"} 1`)
+	})
+	_, body := r.get(t, "http", "/v1/registration/echo")
+	require.Contains(t, body, `"port":8001`)
+}
+
 func TestUntilTheRegistryIsLoadedNobodyIsToldOfHosts(t *testing.T) {
 	o := options(t)
 	path := filepath.Join(t.TempDir(), "hosts.snapshot")
