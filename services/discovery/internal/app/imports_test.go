@@ -13,6 +13,7 @@ func TestImports(t *testing.T) {
 		"cmd/discovery":       {"internal/app"},
 		"cmd/discovery-agent": {"internal/agent"},
 		"internal/agent":      {"weir/internal/daemon"},
+		"internal/client":     {},
 		"internal/app": {
 			"internal/beats",
 			"internal/builtin",
