@@ -85,14 +85,14 @@ func EchoProgram(t testing.TB, name string) Program {
 }
 
 // Host starts a backend of the service echo that registers itself through
-// discovery-agent, by its name as instance id, and beats.
+// discovery-agent, by its name as id, and beats.
 func Host(t testing.TB, name, discovery string) *Process {
 	t.Helper()
 	address := servicetest.FreeAddress(t)
 	host, port, _ := strings.Cut(address, ":")
 	return Start(t, Program{Name: name, Path: binary(t, "discovery-agent"), Command: func(_ Addresses, readyFile string) (arguments, environment []string) {
 		return []string{
-			"run", "--service", "echo", "--ip", host, "--port", port, "--instance-id", name,
+			"run", "--service", "echo", "--address", host, "--port", port, "--id", name,
 			"--discovery", "http://" + discovery, "--ttl", HostTTL.String(), "--interval", HostInterval.String(), "--drain", "500ms",
 			"--", binary(t, "echo"), "--listen", address, "--name", name, "--ready-file", readyFile,
 		}, nil

@@ -5,51 +5,88 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net/netip"
-	"net/url"
+	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/weirproxy/weir/internal/daemon"
 )
 
-const usage = `discovery-agent runs a program and keeps it registered while it lives.
+// Exit codes, beside those of the program that run runs.
+const (
+	done       = 0
+	notDone    = 1 // discovery refused, or did not answer
+	wrongUsage = 2 // the command line cannot be understood
+)
 
-  discovery-agent run --service NAME --port PORT [flags] -- PROGRAM [ARGUMENT…]
-  discovery-agent --version
-  discovery-agent --help
+// action is what a subcommand does.
+type action interface {
+	// declare declares its flags.
+	declare(*flag.FlagSet)
+	// check looks at the flags, once they are read, and at what stands after
+	// them. The error says all that is wrong.
+	check(rest []string) error
+	// do does it and returns the exit code.
+	do(p process) int
+}
 
-It registers the program when its port answers, beats, and at SIGTERM or SIGINT
-deregisters it, waits for --drain, and only then passes the signal on. It ends
-when the program does, with its exit code. If it is killed, the beats end, and
-discovery drops the program after --ttl; Linux sends the program a SIGTERM. A
-program whose port is answered before it was started is not started, with exit
-code 127.
+// process is what an action works in.
+type process struct {
+	signals        <-chan os.Signal
+	stdout, stderr io.Writer
+	log            *slog.Logger
+}
 
-Flags of run:
+// subcommand is a word that stands first on the command line.
+type subcommand struct {
+	name string
+	// line is what stands after the name, and brief what it does, in a line.
+	line, brief string
+	// help tells more.
+	help string
+	// everywhere says that all of its flags can be given by variables, not those
+	// of the connection alone: what an operator does stands on the command line.
+	everywhere bool
+	// named says that a name may stand before the flags, as well as after them.
+	named  bool
+	action func() action
+}
 
-`
+func subcommands() []subcommand {
+	return []subcommand{
+		{"run", "--service NAME --port PORT [flags] -- PROGRAM [ARGUMENT…]", "run a program and keep it registered while it lives", runHelp, true, false, func() action { return &runAction{} }},
+		{"watch", "--service NAME --file FILE [flags]", "keep a file of the hosts of services", watchHelp, true, false, func() action { return &watchAction{} }},
+		{"drain", scopeLine + " --reason TEXT [flags]", "give hosts no new work", drainHelp, false, false, func() action { return &makeAction{kind: "drain"} }},
+		{"maintenance", scopeLine + " --reason TEXT [flags]", "drain hosts that will be away, and do not expect their beats", maintenanceHelp, false, false, func() action { return &makeAction{kind: "maintenance"} }},
+		{"up", scopeLine + " [flags]", "end drain and maintenance", upHelp, false, false, func() action { return &endAction{} }},
+		{"list", "[SERVICE] [flags]", "list the hosts of a service, or all services", listHelp, false, true, func() action { return &listAction{} }},
+	}
+}
 
-// wrongUsage is the exit code of a command line that cannot be understood.
-const wrongUsage = 2
+// fromVariable reports whether a flag can be given by its variable.
+func (s *subcommand) fromVariable(name string) bool { return s.everywhere || isConnection(name) }
 
 // Main is the command discovery-agent. It returns the exit code: the program's
-// own, or 2 for a wrong command line.
+// own for run, else 0 when what was wanted is done, 1 when it is not, 2 for a
+// wrong command line.
 func Main(args []string, version string) int {
-	o, err := parse(args)
+	s, a, err := parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Print(usage)
-		printFlags(os.Stdout)
-		return 0
+		printHelp(os.Stdout, s)
+		return done
 	case errors.Is(err, errVersion):
 		fmt.Println("discovery-agent", daemon.Version(version))
-		return 0
+		return done
 	case err != nil:
-		fmt.Fprintf(os.Stderr, "discovery-agent: %v; --help shows what there is\n", err)
+		help := "--help"
+		if s != nil {
+			help = s.name + " " + help
+		}
+		fmt.Fprintf(os.Stderr, "discovery-agent: %v\ndiscovery-agent %s shows what there is\n", err, help)
 		return wrongUsage
 	}
 	log, err := daemon.Logger(os.Stderr, daemon.LogOptions{Level: "info"})
@@ -57,150 +94,88 @@ func Main(args []string, version string) int {
 		fmt.Fprintf(os.Stderr, "discovery-agent: %v\n", err)
 		return wrongUsage
 	}
+	for _, name := range strangeVariables(os.Environ()) {
+		log.Warn("environment variable stands for no flag", "name", name)
+	}
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
-	defer signal.Stop(signals)
-	return Run(o, signals, os.Stdout, os.Stderr, log)
+	if s.everywhere { // others are ended by them
+		signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
+		defer signal.Stop(signals)
+	}
+	return a.do(process{signals: signals, stdout: os.Stdout, stderr: os.Stderr, log: log})
 }
 
 // errVersion asks for the version.
 var errVersion = errors.New("--version")
 
-// values are the flags of run as they were written.
-type values struct {
-	discovery, ip string
-	auto          bool
-	port          uint
-	tags          tagList
-	options       Options
-}
-
 // parse reads the command line. The error is flag.ErrHelp, errVersion, or says
-// all that is wrong.
-func parse(args []string) (Options, error) {
+// all that is wrong. The subcommand is nil if none is named.
+func parse(args []string) (*subcommand, action, error) {
 	if len(args) == 0 {
-		return Options{}, errors.New("no subcommand: run is the one there is")
+		return nil, nil, fmt.Errorf("no subcommand: %s", names())
 	}
-	switch first := args[0]; {
-	case first == "run":
-	case first == "--version", first == "-version":
-		return Options{}, errVersion
-	case first == "--help", first == "-help", first == "-h", first == "help":
-		return Options{}, flag.ErrHelp
-	case strings.HasPrefix(first, "-"):
-		return Options{}, fmt.Errorf("unknown flag %s: those of run stand after it", first)
-	default:
-		return Options{}, fmt.Errorf("unknown subcommand %q: run is the one there is", args[0])
-	}
-	var v values
-	flags := v.flags()
-	if err := flags.Parse(args[1:]); err != nil {
-		return Options{}, err
-	}
-	v.options.Command = flags.Args()
-	return v.check()
-}
-
-// flags declares the flags of run.
-func (v *values) flags() *flag.FlagSet {
-	f := flag.NewFlagSet("run", flag.ContinueOnError)
-	f.SetOutput(io.Discard)
-	o := &v.options
-	f.StringVar(&v.discovery, "discovery", "http://127.0.0.1:8090", "`URLs` of discovery's REST listener, by commas; the first that answers is used")
-	f.StringVar(&o.Service, "service", "", "`name` of the service that the program is one of; required")
-	f.UintVar(&v.port, "port", 0, "`port` on which the program takes requests; required")
-	f.StringVar(&v.ip, "ip", "", "`address` at which others reach the program")
-	f.BoolVar(&v.auto, "auto", false, "take the address from which this machine reaches discovery; so it is without --ip too")
-	f.StringVar(&o.InstanceID, "instance-id", "", "`name` that tells this program from others of the service on the same address (default: host name and port)")
-	f.StringVar(&o.Revision, "revision", "unknown", "`text` that says which build of the program it is")
-	f.StringVar(&o.Zone, "az", "", "`name` of the zone")
-	f.StringVar(&o.Region, "region", "", "`name` of the region")
-	f.StringVar(&o.Repo, "repo", "", "`name` of the repository, by which hosts can be listed too")
-	f.Var(&v.tags, "tag", "further tag, as `key=value`; may be given several times")
-	f.DurationVar(&o.TTL, "ttl", 30*time.Second, "`time` after which discovery drops the program if no beat comes, in whole seconds")
-	f.DurationVar(&o.Interval, "interval", 0, "`time` between beats (default: a third of --ttl)")
-	f.DurationVar(&o.Drain, "drain", time.Second, "`time` that the program runs on after it was deregistered")
-	return f
-}
-
-// check turns the flags into Options, or says all that is wrong with them.
-func (v *values) check() (Options, error) {
-	o := v.options
-	var errs []error
-	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	for base := range strings.SplitSeq(v.discovery, ",") {
-		base = strings.TrimRight(strings.TrimSpace(base), "/")
-		if u, err := url.Parse(base); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			fault("--discovery %q: not a URL such as http://127.0.0.1:8090", base)
+	first, rest := args[0], args[1:]
+	switch first {
+	case "--version", "-version":
+		return nil, nil, errVersion
+	case "--help", "-help", "-h":
+		return nil, nil, flag.ErrHelp
+	case "help":
+		if len(rest) == 0 {
+			return nil, nil, flag.ErrHelp
 		}
-		o.Discovery = append(o.Discovery, base)
+		first, rest = rest[0], []string{"--help"}
 	}
-	if o.Service == "" {
-		fault("--service: missing")
+	if strings.HasPrefix(first, "-") {
+		return nil, nil, fmt.Errorf("unknown flag %s: flags stand after the subcommand", first)
 	}
-	if v.port < 1 || v.port > 65535 {
-		fault("--port %d: not from 1 to 65535", v.port)
-	}
-	o.Port = uint16(v.port)
-	if v.ip != "" {
-		ip, err := netip.ParseAddr(v.ip)
-		if err != nil || ip.IsUnspecified() {
-			fault("--ip %q: not the address of a host", v.ip)
+	for _, s := range subcommands() {
+		if s.name != first {
+			continue
 		}
-		if v.auto {
-			fault("--ip and --auto: only one of them")
+		a := s.action()
+		f := newFlags(s.name)
+		a.declare(f)
+		if s.named && len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
+			rest = append(slices.Clone(rest[1:]), rest[0])
 		}
-		o.IP = ip
+		rest, whole, err := readFlags(f, rest, s.fromVariable)
+		if whole {
+			err = errors.Join(err, a.check(rest))
+		}
+		return &s, a, err
 	}
-	if o.InstanceID == "" {
-		o.InstanceID = instanceID(o.Port)
-	}
-	if o.TTL < time.Second || o.TTL%time.Second != 0 {
-		fault("--ttl %v: not whole seconds", o.TTL)
-	}
-	if o.Interval == 0 {
-		o.Interval = o.TTL / 3
-	}
-	if o.Interval <= 0 || o.Interval >= o.TTL {
-		fault("--interval %v: not between 0 and --ttl %v", o.Interval, o.TTL)
-	}
-	if o.Drain < 0 {
-		fault("--drain %v: below 0", o.Drain)
-	}
-	if len(o.Command) == 0 {
-		fault("no program: it stands after --")
-	}
-	o.Tags = v.tags
-	return o, errors.Join(errs...)
+	return nil, nil, fmt.Errorf("unknown subcommand %q: %s", first, names())
 }
 
-// tagList gathers --tag flags.
-type tagList map[string]string
-
-// String is part of flag.Value.
-func (t *tagList) String() string { return "" }
-
-// Set is part of flag.Value.
-func (t *tagList) Set(text string) error {
-	key, value, ok := strings.Cut(text, "=")
-	if !ok || key == "" {
-		return errors.New("not key=value")
+// names tells the subcommands.
+func names() string {
+	var list []string
+	for _, s := range subcommands() {
+		list = append(list, s.name)
 	}
-	switch key {
-	case "az", "region", "instance_id":
-		return fmt.Errorf("%s has a flag of its own", key)
-	}
-	if *t == nil {
-		*t = tagList{}
-	}
-	(*t)[key] = value
-	return nil
+	return "there are " + strings.Join(list, ", ")
 }
 
-// printFlags writes the flags of run.
-func printFlags(w io.Writer) {
-	var v values
-	flags := v.flags()
-	flags.SetOutput(w)
-	flags.PrintDefaults()
+// printHelp writes the help of a subcommand, or of all for nil.
+func printHelp(w io.Writer, s *subcommand) {
+	if s == nil {
+		fmt.Fprint(w, "discovery-agent works with discovery for the programs and people of a machine.\n\n")
+		for _, s := range subcommands() {
+			fmt.Fprintf(w, "  discovery-agent %s %s\n        %s\n", s.name, s.line, s.brief)
+		}
+		fmt.Fprint(w, "\ndiscovery-agent SUBCOMMAND --help tells all of one; --version prints the version.\n\n")
+		fmt.Fprint(w, "It ends with 0 when what was wanted is done, 1 when discovery refused or did not\nanswer, 2 when the command line is wrong, and run with the program's own code.\n")
+		return
+	}
+	which := "--discovery, --token-file, --ca, --cert and --key can"
+	if s.everywhere {
+		which = "Each flag can"
+	}
+	fmt.Fprintf(w, "  discovery-agent %s %s\n\n%s\n%s be given by an environment variable too: --token-file is\n%s. Of flags that may be given several times it has one a line.\n\nFlags:\n\n",
+		s.name, s.line, strings.TrimSpace(s.help)+"\n", which, variable("token-file"))
+	f := newFlags(s.name)
+	s.action().declare(f)
+	f.SetOutput(w)
+	f.PrintDefaults()
 }

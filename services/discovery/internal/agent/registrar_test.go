@@ -2,14 +2,13 @@ package agent
 
 import (
 	"context"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/netip"
-	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -17,30 +16,38 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/discovery/internal/client"
 )
 
-func TestAProgramWhosePortIsAnsweredBeforeItIsNotStarted(t *testing.T) {
-	other, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer other.Close()
-	port := other.Addr().(*net.TCPAddr).AddrPort().Port()
-	var e events
-	d := newDiscovery(t, &e, 200)
-	o := Options{Discovery: []string{d.URL}, IP: netip.MustParseAddr("127.0.0.1"), Port: port, TTL: time.Second,
-		Interval: time.Millisecond, Command: []string{"/none/such"}}
-	code := Run(o, nil, &e, &e, slog.New(slog.NewTextHandler(&e, nil)))
-	require.Equal(t, startFailed, code)
-	require.Len(t, e.all(), 1)
-	require.Contains(t, e.all()[0], fmt.Sprintf("port %d is answered before /none/such was started", port))
+// transport is a function in the place of the network.
+type transport func(*http.Request) (*http.Response, error)
+
+// RoundTrip implements http.RoundTripper.
+func (f transport) RoundTrip(request *http.Request) (*http.Response, error) { return f(request) }
+
+// answer is a response of a registry.
+func answer(status int, body string) (*http.Response, error) {
+	return &http.Response{StatusCode: status, Status: http.StatusText(status), Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}, nil
 }
 
-func TestThePortOfAnAddressThatIsNotOursIsNotAsked(t *testing.T) {
-	r := newRegistrar(Options{Discovery: []string{"http://127.0.0.1"}, IP: netip.MustParseAddr("192.0.2.1"), Port: 1, TTL: time.Second},
-		slog.New(slog.DiscardHandler))
-	begin := time.Now()
-	require.False(t, r.portIsTaken())
-	require.Less(t, time.Since(begin), portTryout)
+// newTestRegistrar is a registrar of the host users/i-1 at 127.0.0.1:1, which
+// calls registries by way of f; nil is the network. change may change its
+// options.
+func newTestRegistrar(t *testing.T, log io.Writer, f transport, registries []string, change func(*Options)) *registrar {
+	o := Options{
+		Service: "users", ID: "i-1", Host: client.Registration{Address: netip.MustParseAddr("127.0.0.1"), Port: 1},
+		TTL: 30 * time.Second, Interval: 10 * time.Second, Discovery: client.Options{Registries: registries},
+	}
+	if f != nil {
+		o.Discovery.Transport = f
+	}
+	if change != nil {
+		change(&o)
+	}
+	discovery, err := client.New(o.Discovery)
+	require.NoError(t, err)
+	t.Cleanup(discovery.Close)
+	return newRegistrar(o, discovery, slog.New(slog.NewTextHandler(log, nil)))
 }
 
 func TestAHostThatWasNeverTakenIsNotDeregistered(t *testing.T) {
@@ -51,83 +58,150 @@ func TestAHostThatWasNeverTakenIsNotDeregistered(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var e events
 			d := newDiscovery(t, &e, 400)
-			r := newRegistrar(Options{Discovery: append(before, d.URL), Service: "users", IP: netip.MustParseAddr("127.0.0.1"),
-				Port: 1, TTL: time.Second}, slog.New(slog.NewTextHandler(&e, nil)))
+			r := newTestRegistrar(t, &e, nil, append(before, d.URL), nil)
 			for range 3 {
 				require.ErrorContains(t, r.beat(t.Context()), "400 Bad Request: the reason")
 			}
-			r.deregister()
-			require.Equal(t, 3, e.count("POST /v1/registration/users 400"))
+			r.leave(t.Context(), time.Hour)
+			require.Equal(t, 3, e.count("PUT "+path+" 400"))
 			require.Len(t, e.all(), 3, "neither a DELETE nor a word of one")
 		})
 	}
 }
 
 func TestARefusalIsSaidOnceWhileItLasts(t *testing.T) {
-	var e events
-	d := newDiscovery(t, &e, 400)
-	a := start(t, &e, []string{d.URL}, 0, "listen")
-	servicetest.Eventually(t, "it tries on", func() bool { return e.count("POST /v1/registration/users 400") >= 3 })
-	require.Equal(t, 1, e.count("not registered, trying on"))
-	a.signals <- syscall.SIGTERM
-	a.end(t, 7)
+	synctest.Test(t, func(t *testing.T) {
+		var e events
+		r := newTestRegistrar(t, &e, func(request *http.Request) (*http.Response, error) {
+			e.add(request.Method)
+			return answer(403, `{"error":"not yours"}`)
+		}, []string{"http://one"}, nil)
+		ctx, stop := context.WithTimeout(t.Context(), time.Hour)
+		defer stop()
+		r.keepRegistered(ctx)
+		require.Equal(t, 1, e.count("not registered, trying on"))
+		require.Equal(t, 1, e.count("not yours"))
+		require.InDelta(t, 80, e.count("PUT"), 25, "once in 45s, more or less")
+	})
 }
-
-// transport is a function in the place of the network.
-type transport func(*http.Request) (*http.Response, error)
-
-// RoundTrip implements http.RoundTripper.
-func (f transport) RoundTrip(request *http.Request) (*http.Response, error) { return f(request) }
 
 func TestABeatThatHasBegunIsLetFinishBeforeTheDeregistration(t *testing.T) {
 	beating, stop := context.WithCancel(t.Context())
 	var calls []string
-	r := newRegistrar(Options{Discovery: []string{"http://one"}, Service: "users", IP: netip.MustParseAddr("127.0.0.1"),
-		Port: 1, TTL: time.Second}, slog.New(slog.DiscardHandler))
-	r.client.Transport = transport(func(request *http.Request) (*http.Response, error) {
-		if request.Method == http.MethodPost {
-			stop()
-		}
+	r := newTestRegistrar(t, io.Discard, func(request *http.Request) (*http.Response, error) {
+		stop()
 		calls = append(calls, fmt.Sprintf("%s, cut off: %v", request.Method, request.Context().Err()))
-		return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
-	})
+		return answer(200, `{}`)
+	}, []string{"http://one"}, nil)
 	r.keepRegistered(beating)
-	r.deregister()
-	require.Equal(t, []string{"POST, cut off: <nil>", "DELETE, cut off: <nil>"}, calls)
+	r.leave(t.Context(), 0)
+	require.Equal(t, []string{"PUT, cut off: <nil>", "DELETE, cut off: <nil>"}, calls)
 }
 
 func TestABeatThatHangsAtTheStopIsCutOffAndItsHostDeregistered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		beating, stop := context.WithCancel(t.Context())
 		var calls []string
-		r := newRegistrar(Options{Discovery: []string{"http://one", "http://two"}, Service: "users",
-			IP: netip.MustParseAddr("127.0.0.1"), Port: 1, TTL: time.Minute}, slog.New(slog.DiscardHandler))
-		r.client.Transport = transport(func(request *http.Request) (*http.Response, error) {
+		r := newTestRegistrar(t, io.Discard, func(request *http.Request) (*http.Response, error) {
 			calls = append(calls, request.Method+" "+request.URL.Host)
-			if request.Method == http.MethodPost {
+			if request.Method == http.MethodPut {
 				stop()
 				<-request.Context().Done()
 				return nil, request.Context().Err()
 			}
-			return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
-		})
+			return answer(204, "")
+		}, []string{"http://one", "http://two"}, nil)
 		begin := time.Now()
 		r.keepRegistered(beating)
-		require.Equal(t, beatTimeout, time.Since(begin))
-		r.deregister()
-		require.Equal(t, []string{"POST one", "DELETE one"}, calls, "the other is not asked any more")
+		require.Equal(t, callTimeout, time.Since(begin))
+		r.leave(t.Context(), 0)
+		require.Equal(t, []string{"PUT one", "DELETE one"}, calls, "the other is not asked any more")
 	})
+}
+
+func TestAHostThatLeavesIsDrainedForItsTimeAndBeatsMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var e events
+		begin := time.Now()
+		r := newTestRegistrar(t, io.Discard, func(request *http.Request) (*http.Response, error) {
+			body, _ := io.ReadAll(request.Body)
+			e.add(fmt.Sprintf("%v %s %v", time.Since(begin).Round(10*time.Second), request.Method, strings.Contains(string(body), `"draining":true`)))
+			return answer(200, `{"lease":"1"}`)
+		}, []string{"http://one"}, nil)
+		require.NoError(t, r.beat(t.Context()))
+		r.leave(t.Context(), 35*time.Second)
+		require.Equal(t, []string{"0s PUT false", "0s PUT true", "10s POST false", "20s POST false", "30s POST false", "40s DELETE false"}, e.all())
+	})
+}
+
+func TestRegistriesThatAllHangHoldUpTheEndForABoundedTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hangs := false
+		r := newTestRegistrar(t, io.Discard, func(request *http.Request) (*http.Response, error) {
+			if hangs {
+				<-request.Context().Done()
+				return nil, request.Context().Err()
+			}
+			return answer(200, `{"lease":"1"}`)
+		}, []string{"http://one", "http://two", "http://three"}, nil)
+		require.NoError(t, r.beat(t.Context()))
+		hangs = true
+		begin := time.Now()
+		r.leave(t.Context(), time.Second)
+		require.Equal(t, callTimeout+deregisterTimeout, time.Since(begin))
+	})
+}
+
+func TestTheTimeBetweenBeatsFollowsTheTTLThatTheRegistryGrants(t *testing.T) {
+	for granted, want := range map[string]time.Duration{
+		"30s": 10 * time.Second, "1h0m0s": 10 * time.Second, "6s": 2 * time.Second, "": 10 * time.Second, "x": 10 * time.Second, "0s": 10 * time.Second,
+	} {
+		t.Run(granted, func(t *testing.T) {
+			r := newTestRegistrar(t, io.Discard, func(*http.Request) (*http.Response, error) {
+				return answer(200, `{"lease":"1","ttl":"`+granted+`"}`)
+			}, []string{"http://one"}, nil)
+			require.NoError(t, r.beat(t.Context()))
+			require.Equal(t, want, r.interval)
+		})
+	}
+}
+
+func TestWithoutANameAHostIsNamedByItsAddressAndKeepsThat(t *testing.T) {
+	var hosts []string
+	r := newTestRegistrar(t, io.Discard, func(request *http.Request) (*http.Response, error) {
+		var host client.Registration
+		_ = json.NewDecoder(request.Body).Decode(&host)
+		hosts = append(hosts, request.Method+" "+request.URL.Path+" "+host.Address.String())
+		return answer(200, `{"lease":"1"}`)
+	}, []string{"http://one"}, func(o *Options) { o.ID, o.Host.Address = "", netip.MustParseAddr("fd00::1") })
+	require.NoError(t, r.beat(t.Context()))
+	r.options.Host.Address = netip.MustParseAddr("fd00::2") // as where the machine got another one
+	require.NoError(t, r.beat(t.Context()))
+	require.Equal(t, []string{
+		"PUT /v2/services/users/hosts/[fd00::1]:1 fd00::1",
+		"PUT /v2/services/users/hosts/[fd00::1]:1 fd00::2",
+	}, hosts)
 }
 
 func TestAHostThatMayHaveBeenTakenIsDeregistered(t *testing.T) {
 	var e events
 	d := newDiscovery(t, &e, 500)
 	a := start(t, &e, []string{d.URL}, 0, "listen")
-	e.await(t, "POST")
+	e.await(t, "PUT")
 	a.signals <- syscall.SIGTERM
 	a.end(t, 7)
-	require.Equal(t, 1, e.count("DELETE /v1/registration/users/127.0.0.1?port="+os.Getenv(programPort)+" 500"))
+	require.Equal(t, 1, e.count("DELETE "+path+" 500"))
 	require.Equal(t, 1, e.count("not deregistered; if it is still registered, that ends with the ttl"))
+}
+
+func TestAHostThatIsOutAlreadyIsDeregistered(t *testing.T) {
+	var e events
+	d := newDiscovery(t, &e, 200)
+	r := newTestRegistrar(t, &e, nil, []string{d.URL}, nil)
+	require.NoError(t, r.beat(t.Context()))
+	d.forget()
+	r.leave(t.Context(), 0)
+	e.order(t, "DELETE "+path+" 404", "msg=deregistered")
 }
 
 func TestAHostThatWasTakenOnceIsDeregisteredThoughRefusedLater(t *testing.T) {
@@ -136,30 +210,53 @@ func TestAHostThatWasTakenOnceIsDeregisteredThoughRefusedLater(t *testing.T) {
 	a := start(t, &e, []string{d.URL}, 0, "listen")
 	e.await(t, "msg=registered")
 	d.answer(400)
-	e.await(t, "POST /v1/registration/users 400")
+	e.await(t, "heartbeat 400")
 	d.answer(200)
 	a.signals <- syscall.SIGTERM
 	a.end(t, 7)
-	e.order(t, "users 400", "DELETE", "msg=deregistered")
+	e.order(t, "heartbeat 400", "DELETE", "msg=deregistered")
+}
+
+func TestTheOwnAddressIsThatTowardsDiscovery(t *testing.T) {
+	for _, base := range []string{"http://127.0.0.1:8090", "http://127.0.0.1", "https://127.0.0.1"} {
+		r := newTestRegistrar(t, io.Discard, nil, []string{base}, func(o *Options) { o.Host.Address = netip.Addr{} })
+		target, err := r.target(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, netip.MustParseAddrPort("127.0.0.1:1"), target)
+	}
+}
+
+func TestAnAddressThatCannotBeFoundTowardsOneRegistryIsTowardsAnother(t *testing.T) {
+	var e events
+	d := newDiscovery(t, &e, 200)
+	r := newTestRegistrar(t, &e, nil, []string{"http://no.such.invalid", d.URL}, func(o *Options) { o.Host.Address = netip.Addr{} })
+	require.NoError(t, r.beat(t.Context()))
+	require.Equal(t, 1, e.count(`{"address":"127.0.0.1"`))
 }
 
 func TestThePausesGrowAndMostAfterARefusal(t *testing.T) {
+	refusal, err := func() (error, error) {
+		c, err := client.New(client.Options{Registries: []string{"http://one"}, Transport: transport(func(*http.Request) (*http.Response, error) { return answer(400, "") })})
+		return c.InTurn(func(r *client.Registry) error { return r.Remove(t.Context(), "a", "b") }), err
+	}()
+	require.NoError(t, err)
 	for name, test := range map[string]struct {
 		err     error
 		longest time.Duration
 	}{
-		"refused":                           {&statusError{400, "no"}, time.Minute},
-		"refused by one, another not heard": {errors.Join(io.EOF, &statusError{400, "no"}), time.Minute},
-		"not ready":                         {&statusError{503, "later"}, 2 * time.Second},
-		"not heard":                         {io.EOF, 2 * time.Second},
+		"refused":   {refusal, refusedLongest},
+		"not heard": {io.EOF, retryLongest},
 	} {
 		t.Run(name, func(t *testing.T) {
-			pause := nextRetry(retryShortest, test.err)
-			require.Equal(t, 2*retryShortest, pause)
-			for range 10 {
-				pause = nextRetry(pause, test.err)
+			var b backoff
+			for i := range 12 {
+				step := min(retryShortest<<i, test.longest)
+				pause := b.next(test.err)
+				require.LessOrEqual(t, pause, step)
+				require.GreaterOrEqual(t, pause, step/2)
 			}
-			require.Equal(t, test.longest, pause)
+			b.reset()
+			require.LessOrEqual(t, b.next(test.err), retryShortest)
 		})
 	}
 }

@@ -12,7 +12,7 @@ func TestImports(t *testing.T) {
 	archtest.Check(t, "github.com/weirproxy/weir/services/discovery", archtest.Edges{
 		"cmd/discovery":       {"internal/app"},
 		"cmd/discovery-agent": {"internal/agent"},
-		"internal/agent":      {"weir/internal/daemon"},
+		"internal/agent":      {"internal/client", "weir/internal/daemon"},
 		"internal/client":     {},
 		"internal/app": {
 			"internal/beats",
