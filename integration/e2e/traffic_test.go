@@ -80,5 +80,5 @@ func TestAHostThatIsStoppedLeavesWithoutAFailedRequest(t *testing.T) {
 	two.Stop()
 	load.Await(100)
 	require.Empty(t, load.Stop().Failures)
-	require.Equal(t, 1, s.Stat("cluster.echo.membership_total"))
+	servicetest.Eventually(t, "the host is out", func() bool { return s.Stat("cluster.echo.membership_total") == 1 })
 }
