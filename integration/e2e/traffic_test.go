@@ -82,3 +82,26 @@ func TestAHostThatIsStoppedLeavesWithoutAFailedRequest(t *testing.T) {
 	require.Empty(t, load.Stop().Failures)
 	servicetest.Eventually(t, "the host is out", func() bool { return s.Stat("cluster.echo.membership_total") == 1 })
 }
+
+func TestAHostThatAnOperatorDrainsTakesNoTrafficUntilItIsUpAgain(t *testing.T) {
+	s := harness.NewStack(t, harness.Options{})
+	s.AddHost("one")
+	s.AddHost("two")
+	load := s.StartLoad()
+	load.Await(50)
+	text, code := s.Agent("drain", "--service", "echo", "--id", "two", "--reason", "test", "--author", "test", "--for", "1h")
+	require.Zero(t, code, text)
+	servicetest.Eventually(t, "the proxy has heard of it", func() bool { return s.Stat("cluster.echo.membership_healthy") == 1 })
+	for range 10 {
+		require.Equal(t, "one", s.Get("/", "").Instance)
+	}
+	text, code = s.Agent("list", "echo")
+	require.Zero(t, code, text)
+	require.Regexp(t, `(?m)^one .* serving `, text)
+	require.Regexp(t, `(?m)^two .* draining `, text)
+
+	text, code = s.Agent("up", "--service", "echo", "--id", "two")
+	require.Zero(t, code, text)
+	s.AwaitHosts("two")
+	require.Empty(t, load.Stop().Failures)
+}

@@ -99,6 +99,17 @@ func Host(t testing.TB, name, discovery string) *Process {
 	}})
 }
 
+// Agent runs a subcommand of discovery-agent to its end and returns what it
+// printed and the exit code.
+func (s *Stack) Agent(arguments ...string) (text string, code int) {
+	s.t.Helper()
+	p := Launch(s.t, Program{Name: "discovery-agent", Path: binary(s.t, "discovery-agent"), Command: func(Addresses, string) ([]string, []string) {
+		return append(arguments, "--discovery", "http://"+s.Discovery.Addr("http")), nil
+	}})
+	code = p.Wait()
+	return p.Log(), code
+}
+
 // Validate runs our proxy's check of a bootstrap and returns what it printed
 // and the exit code.
 func Validate(t testing.TB, bootstrap string) (text string, code int) {
