@@ -16,6 +16,7 @@ func TestImports(t *testing.T) {
 		"daemon":      nil,
 		"environ":     nil,
 		"environtest": {"environ"},
+		"filewatch":   nil,
 		"servicetest": nil,
 	})
 }
