@@ -7,16 +7,18 @@ import (
 )
 
 // The shared packages lean on no service, and on none of each other but for
-// command, which puts some of them together, and the tests' helper for environ.
+// command, which puts some of them together, the certificates, which are watched
+// files, and the tests' helper for environ.
 func TestImports(t *testing.T) {
 	archtest.Check(t, "github.com/weirproxy/weir/internal", archtest.Edges{
-		"admin":       nil,
-		"archtest":    nil,
-		"command":     {"admin", "daemon", "environ"},
-		"daemon":      nil,
-		"environ":     nil,
-		"environtest": {"environ"},
-		"filewatch":   nil,
-		"servicetest": nil,
+		"admin":        nil,
+		"archtest":     nil,
+		"certificates": {"filewatch"},
+		"command":      {"admin", "daemon", "environ"},
+		"daemon":       nil,
+		"environ":      nil,
+		"environtest":  {"environ"},
+		"filewatch":    nil,
+		"servicetest":  nil,
 	})
 }

@@ -27,7 +27,7 @@ func TestImports(t *testing.T) {
 		"internal/algorithm/algorithmtest": {"internal/algorithm"},
 		"internal/algorithm/fixedwindow":   {"internal/algorithm"},
 		"internal/builtin":                 {"internal/algorithm", "internal/algorithm/*", "internal/limiter", "internal/store/*"},
-		"internal/grpcserver":              {"internal/rls", "weir/internal/daemon", "weir/proto/ratelimit/lyft"},
+		"internal/grpcserver":              {"internal/rls", "weir/internal/certificates", "weir/internal/daemon", "weir/internal/filewatch", "weir/proto/ratelimit/lyft"},
 		"internal/limiter":                 {"internal/limits", "internal/algorithm", "internal/localcache"},
 		"internal/limits":                  {"internal/algorithm"},
 		"internal/limitsource":             {"internal/limits"},

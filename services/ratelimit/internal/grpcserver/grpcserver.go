@@ -11,12 +11,14 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/encoding/proto"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/weirproxy/weir/internal/certificates"
 	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/services/ratelimit/internal/rls"
 )
@@ -29,7 +31,7 @@ type Options struct {
 	Reflection bool
 	// Certificates are shown to clients, and perhaps asked of them; nil serves
 	// without TLS. The caller runs them.
-	Certificates *Certificates
+	Certificates *certificates.Certificates
 
 	// MaxConnectionAge is the age at which a connection is asked to close, so
 	// that clients spread anew, and MaxConnectionAgeGrace the time that its
@@ -92,7 +94,7 @@ func New(l net.Listener, o Options) *Server {
 		grpc.StreamInterceptor(endWith(stopping)),
 	}
 	if o.Certificates != nil {
-		options = append(options, grpc.Creds(o.Certificates.credentials()))
+		options = append(options, grpc.Creds(credentials.NewTLS(o.Certificates.Config())))
 	}
 	s.grpc = grpc.NewServer(options...)
 	s.register()
