@@ -1,0 +1,156 @@
+package auth
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"github.com/weirproxy/weir/services/discovery/internal/denial"
+)
+
+// Caller is who makes a call. Its questions return nil for what it may do, else
+// a *denial.Error, which they have counted. The zero Caller may do everything.
+type Caller struct {
+	// Name is that of its token, or the name in its certificate by which a rule
+	// knows it, be it one that may not do much. Empty for a caller that did not
+	// say who it is.
+	Name string
+	// Address is where it calls from. It is the zero one where that is not known.
+	Address netip.Addr
+
+	rule    *rule // nil if none is needed, or it is not known
+	unknown unknown
+	by      denial.Reason // what it showed: denial.Token or denial.Identity
+	policy  *Policy       // nil for the zero Caller alone
+}
+
+// unknown is why no rule is for a caller.
+type unknown uint8
+
+const (
+	known unknown = iota // or nobody must be
+	noToken
+	otherScheme
+	unknownToken
+	unknownIdentity
+)
+
+// Actor is the caller's name where it has one, else its address: what a history
+// says of who did something.
+func (c *Caller) Actor() string {
+	switch {
+	case c.Name != "":
+		return c.Name
+	case c.Address.IsValid():
+		return c.Address.String()
+	default:
+		return "unknown"
+	}
+}
+
+// MayRegister asks to change hosts of a service: register them, beat for them by
+// name, take them out.
+func (c *Caller) MayRegister(service string) error {
+	if c.rule != nil && c.rule.allows(service) {
+		return nil
+	}
+	return c.refuse("change hosts of service %q", service)
+}
+
+// MayRegisterAddress asks to have a host at an address, or to take out the one
+// that is there. MayRegister asks for the service.
+func (c *Caller) MayRegisterAddress(a netip.Addr) error {
+	if c.policy == nil || c.rule != nil && c.rule.operator {
+		return nil
+	}
+	bound := c.policy.options.OwnAddress
+	a = plain(a)
+	if c.rule != nil && c.rule.addresses != nil {
+		bound = true
+		for _, r := range c.rule.addresses {
+			if r.Contains(a) {
+				return nil
+			}
+		}
+	}
+	if !bound || a == c.Address {
+		return nil
+	}
+	text := fmt.Sprintf("address %v is not that of the caller, %v, and it may register no other", a, c.Address)
+	if !c.Address.IsValid() {
+		text = fmt.Sprintf("address %v: it is not known to be the caller's, for x-forwarded-for does not tell that of the caller before %d proxies",
+			a, c.policy.options.Hops)
+	}
+	c.policy.options.Denials.Count(denial.Address)
+	return &denial.Error{Status: 403, Reason: denial.Address, Text: text}
+}
+
+// MayBeat asks to beat for hosts by their leases, which are as good as tokens:
+// only who registered a host knows its lease.
+func (c *Caller) MayBeat() error {
+	if c.rule != nil {
+		return nil
+	}
+	return c.refuse("beat")
+}
+
+// MayOperate asks to do what is an operator's: settings of hosts that are not
+// one's own, and the guards.
+func (c *Caller) MayOperate() error {
+	if c.rule != nil && c.rule.operator {
+		return nil
+	}
+	return c.refuse("do what is an operator's")
+}
+
+// MayRead asks to see hosts, or anything else that is known.
+func (c *Caller) MayRead() error {
+	if c.rule != nil || c.policy == nil || !c.policy.options.ClosedReads {
+		return nil
+	}
+	return c.refuse("read")
+}
+
+// refuse returns why a caller may not do something that a rule must allow, or
+// nil if no rules are in force.
+func (c *Caller) refuse(format string, args ...any) error {
+	if c.policy == nil || c.rule == nil && c.unknown == known {
+		return nil
+	}
+	e := &denial.Error{Status: 401, Reason: c.by, Challenge: `Bearer realm="discovery"`}
+	what := fmt.Sprintf(format, args...)
+	switch c.unknown {
+	case noToken:
+		e.Text = fmt.Sprintf("to %s takes a token, as Authorization: Bearer, or a client certificate that has a rule", what)
+	case otherScheme:
+		e.Text = fmt.Sprintf("to %s takes a token, as Authorization: Bearer; another scheme is not known", what)
+	case unknownToken:
+		e.Challenge += `, error="invalid_token"`
+		e.Text = fmt.Sprintf("to %s takes a token that is known, and this one is not", what)
+	case unknownIdentity:
+		e.Status, e.Challenge = 403, ""
+		e.Text = fmt.Sprintf("no rule is for identity %q, and to %s takes one", c.Name, what)
+	case known:
+		e.Status, e.Challenge = 403, ""
+		e.Text = fmt.Sprintf("the rule of %q does not let it %s", c.Name, what)
+	}
+	c.policy.options.Denials.Count(e.Reason)
+	return e
+}
+
+// callerKey is the key of a context's Caller.
+type callerKey struct{}
+
+// NewContext is ctx with a caller in it.
+func NewContext(ctx context.Context, c *Caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, c)
+}
+
+// FromContext returns the caller of a call, which is shared and may not be
+// changed. Where the gate put none, it is the zero Caller.
+func FromContext(ctx context.Context) *Caller {
+	if c, ok := ctx.Value(callerKey{}).(*Caller); ok {
+		return c
+	}
+	return &Caller{}
+}

@@ -1,0 +1,127 @@
+// Package denial is what a caller is told whom a rule or a limit keeps from
+// what it asked for, and how often that happened. Those who refuse make an
+// Error; every face answers it with the same status and headers. The package
+// knows no rule and decides nothing.
+package denial
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Reason is why something is refused: the label of the counter.
+type Reason uint8
+
+const (
+	// Token is of callers that show no token, one that nobody knows, or one
+	// that is not for what they ask.
+	Token Reason = iota
+	// Identity is the same of callers that show a certificate.
+	Identity
+	// Address is of hosts that a caller may not register, since they are not at
+	// its own address.
+	Address
+	// Rate is of sources that call too often.
+	Rate
+	// Hosts is of hosts that a full service has no room for.
+	Hosts
+	// Services is of services beyond the most that may be.
+	Services
+	// Tags is of hosts that say too much of themselves.
+	Tags
+	// Body is of bodies that are too long.
+	Body
+
+	reasons // how many there are
+)
+
+func (r Reason) String() string {
+	return [reasons]string{"token", "identity", "address", "rate", "hosts", "services", "tags", "body"}[r]
+}
+
+// Error is one refusal.
+type Error struct {
+	// Status is that of HTTP: 400, 401, 403, 409, 413 or 429.
+	Status int
+	Reason Reason
+	// Text says what is missing, or too much. It holds no secret.
+	Text string
+	// Challenge is the WWW-Authenticate of a 401.
+	Challenge string
+	// RetryAfter is after how long a 429 may do; above 0 there, else 0.
+	RetryAfter time.Duration
+}
+
+func (e *Error) Error() string { return e.Text }
+
+// SetHeaders sets what an answer of e says beside its status and its text.
+func (e *Error) SetHeaders(h http.Header) {
+	if e.Challenge != "" {
+		h.Set("WWW-Authenticate", e.Challenge)
+	}
+	if e.RetryAfter > 0 {
+		seconds := (e.RetryAfter + time.Second - 1) / time.Second
+		h.Set("Retry-After", strconv.FormatInt(int64(seconds), 10))
+	}
+}
+
+// Limit says how an error of somebody who does not know this package is
+// answered.
+type Limit struct {
+	// Err is what the error is, by errors.Is.
+	Err    error
+	Reason Reason
+	Status int
+}
+
+// Counters counts, and tells denials from other errors. Its methods may be
+// called on nil, which counts nothing and knows no Limit.
+type Counters struct {
+	counters [reasons]prometheus.Counter
+	limits   []Limit
+}
+
+// NewCounters registers the counters: one of every reason, so that a graph has them all
+// from the start.
+func NewCounters(registerer prometheus.Registerer, limits ...Limit) *Counters {
+	vec := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "discovery_refusals_total",
+		Help: "What callers were refused by a rule or a limit, by reason.",
+	}, []string{"reason"})
+	registerer.MustRegister(vec)
+	c := &Counters{limits: limits}
+	for reason := range reasons {
+		c.counters[reason] = vec.WithLabelValues(reason.String())
+	}
+	return c
+}
+
+// Count counts one refusal.
+func (c *Counters) Count(reason Reason) {
+	if c != nil {
+		c.counters[reason].Inc()
+	}
+}
+
+// Of returns the refusal that err is, or nil if it is none. One that comes of a
+// Limit is counted here; an *Error was counted by who made it. Call it once for
+// each answer.
+func (c *Counters) Of(err error) *Error {
+	if refused, ok := errors.AsType[*Error](err); ok {
+		return refused
+	}
+	if c == nil {
+		return nil
+	}
+	for _, l := range c.limits {
+		if errors.Is(err, l.Err) {
+			c.Count(l.Reason)
+			return &Error{Status: l.Status, Reason: l.Reason, Text: err.Error()}
+		}
+	}
+	return nil
+}
