@@ -54,6 +54,10 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
+	access, err := newAccess(o.AccessOptions, metrics, log)
+	if err != nil {
+		return nil, err
+	}
 	store, err := builtin.OpenStore(o.Store, builtin.StoreOptions{SnapshotInterval: o.SnapshotInterval, Log: log})
 	if err != nil {
 		return nil, fmt.Errorf("DISCOVERY_STORE: %w", err)
@@ -82,6 +86,7 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 		Guard: o.guard(),
 	})
 	a.group.Add(daemon.Background("registry", hosts.Run))
+	access.addParts(&a.group)
 
 	var registration func(service string, taken bool)
 	if address := o.statsd(); address != "" {
@@ -114,7 +119,7 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	operators.Handle("GET /registry", "known services and how many hosts each has", serveServices(hosts))
 	operators.Handle("GET /xds", "open streams: who, what they have, what they refused", server.StatusHandler())
 	a.group.Add(daemon.Background("xds", server.Run))
-	streams := newGRPCServer(o)
+	streams := newGRPCServer(o, access)
 	server.Register(streams)
 	heartbeats := beats.New(beats.Options{
 		Registry:   hosts,
@@ -160,7 +165,7 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 		Log:         log,
 	}))
 	rest.Handle(scrape.Path, scrape.Handler(hosts))
-	a.group.Add(daemon.ServeHTTP("http listener", httpListener, rest, log))
+	a.group.Add(daemon.ServeHTTP("http listener", access.http(httpListener), access.gate.HTTP(rest), log))
 	// Just before the listener stops, which waits for the calls in flight: those
 	// that wait for a change are answered, and find another replica.
 	a.group.Add(daemon.Part{Name: "waiting calls", Stop: func(context.Context) error { close(stopping); return nil }})
@@ -171,6 +176,7 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	// The rest of the URL may hold a password.
 	scheme, _, _ := strings.Cut(o.Store, ":")
 	addresses := a.Addrs()
+	access.warnIfOpen(o.AccessOptions, addresses["http"], log)
 	log.Info("listening", "http", addresses["http"], "xds", addresses["xds"], "admin", addresses["admin"], "store", scheme)
 	return a, nil
 }

@@ -67,6 +67,8 @@ type Options struct {
 	StatsdHost string `envconfig:"STATSD_HOST" desc:"host of a statsd server that is sent lyft/discovery's counters by UDP; localhost if only STATSD_PORT is set; nothing is sent if neither is"`
 	StatsdPort int    `envconfig:"STATSD_PORT" desc:"its port; 8125 if only STATSD_HOST is set"`
 
+	AccessOptions
+
 	DrainGrace    time.Duration `envconfig:"DISCOVERY_DRAIN_GRACE" default:"1s" desc:"time between not being ready any more and closing the listeners, at SIGTERM"`
 	DrainDeadline time.Duration `envconfig:"DISCOVERY_DRAIN_DEADLINE" default:"10s" desc:"time that work in flight has to end, after that"`
 }
@@ -190,6 +192,7 @@ func (o Options) check() error {
 			fault("%s=%d: below 0", least.name, least.value)
 		}
 	}
+	o.AccessOptions.check(fault)
 	if o.XDSKeepalive < time.Second {
 		fault("DISCOVERY_XDS_KEEPALIVE=%v: below 1s", o.XDSKeepalive)
 	}

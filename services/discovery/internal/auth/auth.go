@@ -161,21 +161,21 @@ func (p *Policy) Caller(c Call) Caller {
 	switch scheme, token, _ := strings.Cut(c.Authorization, " "); {
 	case r == nil:
 		if len(names) > 0 {
-			caller.Name = names[0].name
+			caller.name = names[0].name
 		}
 	case strings.EqualFold(scheme, "Bearer"):
 		if caller.rule = r.ofToken(strings.TrimSpace(token)); caller.rule == nil {
 			caller.unknown = unknownToken
 			break
 		}
-		caller.Name = caller.rule.name
+		caller.name = caller.rule.name
 	case len(names) > 0:
 		var name identity
 		name, caller.rule = r.ofIdentities(names)
-		caller.Name, caller.by = name.name, denial.Identity
+		caller.name, caller.by = name.name, denial.Identity
 		if caller.rule == nil {
 			caller.unknown = unknownIdentity
-			caller.Name = names[0].name
+			caller.name = names[0].name
 		}
 	case c.Authorization != "":
 		caller.unknown = otherScheme

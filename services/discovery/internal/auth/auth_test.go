@@ -142,7 +142,7 @@ func TestWhoMayRegisterWhat(t *testing.T) {
 			for _, service := range test.not {
 				require.Equal(t, 403, refused(t, c.MayRegister(service)).Status, service)
 			}
-			require.NoError(t, c.MayBeat())
+			require.NoError(t, c.MayWrite())
 			require.NoError(t, c.MayRead())
 		})
 	}
@@ -158,23 +158,23 @@ func TestWhoIsNotKnownIsToldWhatIsMissing(t *testing.T) {
 		challenge string
 		text      string
 	}{
-		"nothing shown":           {auth.Call{}, 401, denial.Token, challenge, "to beat takes a token, as Authorization: Bearer, or a client certificate that has a rule"},
-		"another scheme":          {auth.Call{Authorization: "Basic " + usersToken}, 401, denial.Token, challenge, "to beat takes a token, as Authorization: Bearer; another scheme is not known"},
-		"a token without scheme":  {auth.Call{Authorization: usersToken}, 401, denial.Token, challenge, "to beat takes a token, as Authorization: Bearer; another scheme is not known"},
-		"an unknown token":        {bearing("s3cret"), 401, denial.Token, invalid, "to beat takes a token that is known, and this one is not"},
-		"no token":                {bearing(""), 401, denial.Token, invalid, "to beat takes a token that is known, and this one is not"},
-		"the digest of a token":   {bearing(digest(usersToken)), 401, denial.Token, invalid, "to beat takes a token that is known, and this one is not"},
-		"an unknown identity":     {showing(uris("spiffe://td/ns/a/b/sa/users")), 403, denial.Identity, "", `no rule is for identity "spiffe://td/ns/a/b/sa/users", and to beat takes one`},
-		"another trust domain":    {showing(uris("spiffe://other/ns/a/sa/users")), 403, denial.Identity, "", `no rule is for identity "spiffe://other/ns/a/sa/users", and to beat takes one`},
-		"two URIs, which is none": {showing(uris("spiffe://td/ns/a/sa/users", "spiffe://td/ns/b/sa/users")), 401, denial.Token, challenge, "to beat takes a token, as Authorization: Bearer, or a client certificate that has a rule"},
-		"a URI of another scheme": {showing(uris("https://td/ns/a/sa/users")), 401, denial.Token, challenge, "to beat takes a token, as Authorization: Bearer, or a client certificate that has a rule"},
-		"a deeper host name":      {showing(x509.Certificate{DNSNames: []string{"a.b.users.svc"}}), 403, denial.Identity, "", `no rule is for identity "a.b.users.svc", and to beat takes one`},
-		"a name of all hosts":     {showing(x509.Certificate{DNSNames: []string{"*.users.svc"}}), 401, denial.Token, challenge, "to beat takes a token, as Authorization: Bearer, or a client certificate that has a rule"},
-		"an unverified chain":     {auth.Call{TLS: &tls.ConnectionState{PeerCertificates: []*x509.Certificate{{DNSNames: []string{"gate.svc"}}}}}, 401, denial.Token, challenge, "to beat takes a token, as Authorization: Bearer, or a client certificate that has a rule"},
+		"nothing shown":           {auth.Call{}, 401, denial.Token, challenge, "to change anything takes a token, as Authorization: Bearer, or a client certificate that has a rule"},
+		"another scheme":          {auth.Call{Authorization: "Basic " + usersToken}, 401, denial.Token, challenge, "to change anything takes a token, as Authorization: Bearer; another scheme is not known"},
+		"a token without scheme":  {auth.Call{Authorization: usersToken}, 401, denial.Token, challenge, "to change anything takes a token, as Authorization: Bearer; another scheme is not known"},
+		"an unknown token":        {bearing("s3cret"), 401, denial.Token, invalid, "to change anything takes a token that is known, and this one is not"},
+		"no token":                {bearing(""), 401, denial.Token, invalid, "to change anything takes a token that is known, and this one is not"},
+		"the digest of a token":   {bearing(digest(usersToken)), 401, denial.Token, invalid, "to change anything takes a token that is known, and this one is not"},
+		"an unknown identity":     {showing(uris("spiffe://td/ns/a/b/sa/users")), 403, denial.Identity, "", `no rule is for identity "spiffe://td/ns/a/b/sa/users", and to change anything takes one`},
+		"another trust domain":    {showing(uris("spiffe://other/ns/a/sa/users")), 403, denial.Identity, "", `no rule is for identity "spiffe://other/ns/a/sa/users", and to change anything takes one`},
+		"two URIs, which is none": {showing(uris("spiffe://td/ns/a/sa/users", "spiffe://td/ns/b/sa/users")), 401, denial.Token, challenge, "to change anything takes a token, as Authorization: Bearer, or a client certificate that has a rule"},
+		"a URI of another scheme": {showing(uris("https://td/ns/a/sa/users")), 401, denial.Token, challenge, "to change anything takes a token, as Authorization: Bearer, or a client certificate that has a rule"},
+		"a deeper host name":      {showing(x509.Certificate{DNSNames: []string{"a.b.users.svc"}}), 403, denial.Identity, "", `no rule is for identity "a.b.users.svc", and to change anything takes one`},
+		"a name of all hosts":     {showing(x509.Certificate{DNSNames: []string{"*.users.svc"}}), 401, denial.Token, challenge, "to change anything takes a token, as Authorization: Bearer, or a client certificate that has a rule"},
+		"an unverified chain":     {auth.Call{TLS: &tls.ConnectionState{PeerCertificates: []*x509.Certificate{{DNSNames: []string{"gate.svc"}}}}}, 401, denial.Token, challenge, "to change anything takes a token, as Authorization: Bearer, or a client certificate that has a rule"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := p.Caller(test.call)
-			require.Equal(t, &denial.Error{Status: test.status, Reason: test.reason, Challenge: test.challenge, Text: test.text}, refused(t, c.MayBeat()))
+			require.Equal(t, &denial.Error{Status: test.status, Reason: test.reason, Challenge: test.challenge, Text: test.text}, refused(t, c.MayWrite()))
 			for _, err := range []error{c.MayRegister("users"), c.MayOperate(), c.MayRead()} {
 				require.Equal(t, test.status, refused(t, err).Status)
 			}
@@ -212,7 +212,7 @@ func TestWithoutRulesEveryoneMayDoEverything(t *testing.T) {
 	for _, c := range []*auth.Caller{&anyone, &identified, auth.FromContext(t.Context())} {
 		require.NoError(t, c.MayRegister("users"))
 		require.NoError(t, c.MayRegisterAddress(netip.MustParseAddr("10.0.0.2")))
-		require.NoError(t, c.MayBeat())
+		require.NoError(t, c.MayWrite())
 		require.NoError(t, c.MayOperate())
 		require.NoError(t, c.MayRead())
 	}
@@ -291,7 +291,7 @@ func TestRefusalsAreCountedOnceEach(t *testing.T) {
 	})
 	unknown, users := p.Caller(bearing("s3cret")), p.Caller(bearing(usersToken))
 	stranger := p.Caller(showing(uris("spiffe://td/none")))
-	require.Error(t, unknown.MayBeat())
+	require.Error(t, unknown.MayWrite())
 	require.Error(t, users.MayRegister("billing"))
 	require.Error(t, stranger.MayOperate())
 	require.Error(t, users.MayRegisterAddress(netip.MustParseAddr("10.0.0.2")))
@@ -316,10 +316,10 @@ func TestTheCallerOfAnHTTPRequest(t *testing.T) {
 		RemoteAddr: "10.0.0.1:1234",
 		Header:     http.Header{"Authorization": {"Bearer " + usersToken}, "X-Forwarded-For": {"10.0.0.3", "10.0.0.2"}},
 	})
-	require.Equal(t, "users-team", c.Name)
+	require.Equal(t, "users-team", c.Identity())
 	require.Equal(t, "10.0.0.3", c.Address.String())
 	c = p.HTTP(&http.Request{RemoteAddr: "@", TLS: showing(uris("spiffe://td/ns/a/sa/users")).TLS})
-	require.Equal(t, "spiffe://td/ns/a/sa/users", c.Name)
+	require.Equal(t, "spiffe://td/ns/a/sa/users", c.Identity())
 	require.False(t, c.Address.IsValid())
 }
 

@@ -11,13 +11,10 @@ import (
 // Caller is who makes a call. Its questions return nil for what it may do, else
 // a *denial.Error, which they have counted. The zero Caller may do everything.
 type Caller struct {
-	// Name is that of its token, or the name in its certificate by which a rule
-	// knows it, be it one that may not do much. Empty for a caller that did not
-	// say who it is.
-	Name string
 	// Address is where it calls from. It is the zero one where that is not known.
 	Address netip.Addr
 
+	name    string
 	rule    *rule // nil if none is needed, or it is not known
 	unknown unknown
 	by      denial.Reason // what it showed: denial.Token or denial.Identity
@@ -35,12 +32,16 @@ const (
 	unknownIdentity
 )
 
-// Actor is the caller's name where it has one, else its address: what a history
-// says of who did something.
+// Identity is the name of the caller's token, or the name in its certificate by
+// which a rule knows it. It is empty for a caller that did not say who it is.
+func (c *Caller) Identity() string { return c.name }
+
+// Actor is the caller's identity where it has one, else its address: what a
+// history says of who did something.
 func (c *Caller) Actor() string {
 	switch {
-	case c.Name != "":
-		return c.Name
+	case c.name != "":
+		return c.name
 	case c.Address.IsValid():
 		return c.Address.String()
 	default:
@@ -85,13 +86,14 @@ func (c *Caller) MayRegisterAddress(a netip.Addr) error {
 	return &denial.Error{Status: 403, Reason: denial.Address, Text: text}
 }
 
-// MayBeat asks to beat for hosts by their leases, which are as good as tokens:
-// only who registered a host knows its lease.
-func (c *Caller) MayBeat() error {
+// MayWrite asks to change anything at all, or to beat for hosts by their leases,
+// which are as good as tokens: only who registered a host knows its lease.
+// Everyone may whom a rule is for. The gate asks it for all calls but reads.
+func (c *Caller) MayWrite() error {
 	if c.rule != nil {
 		return nil
 	}
-	return c.refuse("beat")
+	return c.refuse("change anything")
 }
 
 // MayOperate asks to do what is an operator's: settings of hosts that are not
@@ -129,10 +131,10 @@ func (c *Caller) refuse(format string, args ...any) error {
 		e.Text = fmt.Sprintf("to %s takes a token that is known, and this one is not", what)
 	case unknownIdentity:
 		e.Status, e.Challenge = 403, ""
-		e.Text = fmt.Sprintf("no rule is for identity %q, and to %s takes one", c.Name, what)
+		e.Text = fmt.Sprintf("no rule is for identity %q, and to %s takes one", c.name, what)
 	case known:
 		e.Status, e.Challenge = 403, ""
-		e.Text = fmt.Sprintf("the rule of %q does not let it %s", c.Name, what)
+		e.Text = fmt.Sprintf("the rule of %q does not let it %s", c.name, what)
 	}
 	c.policy.options.Denials.Count(e.Reason)
 	return e

@@ -3,6 +3,7 @@ package auth
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"os"
 	"strings"
 	"testing"
 
@@ -54,6 +55,21 @@ func TestAFileIsRefusedWithAllThatIsWrong(t *testing.T) {
 			require.EqualError(t, err, test.want)
 		})
 	}
+}
+
+func TestTheFileOfTheREADMEIsTaken(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	_, section, _ := strings.Cut(string(text), "## Who may do what\n")
+	_, block, found := strings.Cut(section, "```yaml\n")
+	require.True(t, found)
+	block, _, _ = strings.Cut(block, "```")
+	read, err := readRules("README.md", []byte(block))
+	require.NoError(t, err)
+	require.Equal(t, "users-team", read.ofToken("example-token-of-users").name)
+	require.True(t, read.ofToken("example-token-of-ops").operator)
+	_, gate := read.ofIdentities([]identity{{dns, "eu.gate.example.org"}})
+	require.True(t, gate.allows("gate"))
 }
 
 func TestManyFaultsAreCutShort(t *testing.T) {

@@ -45,14 +45,14 @@ func (r Reason) String() string {
 
 // Error is one refusal.
 type Error struct {
-	// Status is that of HTTP: 400, 401, 403, 409, 413 or 429.
+	// Status is that of HTTP: 400, 401, 403, 413 or 429.
 	Status int
 	Reason Reason
 	// Text says what is missing, or too much. It holds no secret.
 	Text string
 	// Challenge is the WWW-Authenticate of a 401.
 	Challenge string
-	// RetryAfter is after how long a 429 may do; above 0 there, else 0.
+	// RetryAfter is after how long it may be tried again; 0 if that helps not.
 	RetryAfter time.Duration
 }
 
@@ -76,6 +76,8 @@ type Limit struct {
 	Err    error
 	Reason Reason
 	Status int
+	// RetryAfter is after how long there may be room again; 0 if that helps not.
+	RetryAfter time.Duration
 }
 
 // Counters counts, and tells denials from other errors. Its methods may be
@@ -107,20 +109,33 @@ func (c *Counters) Count(reason Reason) {
 	}
 }
 
-// Of returns the refusal that err is, or nil if it is none. One that comes of a
-// Limit is counted here; an *Error was counted by who made it. Call it once for
-// each answer.
+// Of returns the refusal that err is, or comes of by a Limit; nil if it is none.
 func (c *Counters) Of(err error) *Error {
 	if refused, ok := errors.AsType[*Error](err); ok {
 		return refused
 	}
-	if c == nil {
+	if l := c.limit(err); l != nil {
+		return &Error{Status: l.Status, Reason: l.Reason, Text: err.Error(), RetryAfter: l.RetryAfter}
+	}
+	return nil
+}
+
+// Note counts err if it comes of a Limit; an *Error was counted by who made it.
+// A face calls it once for each call that it refuses.
+func (c *Counters) Note(err error) {
+	if l := c.limit(err); l != nil {
+		c.Count(l.Reason)
+	}
+}
+
+// limit is the Limit that err comes of, or nil.
+func (c *Counters) limit(err error) *Limit {
+	if c == nil || err == nil {
 		return nil
 	}
-	for _, l := range c.limits {
-		if errors.Is(err, l.Err) {
-			c.Count(l.Reason)
-			return &Error{Status: l.Status, Reason: l.Reason, Text: err.Error()}
+	for i := range c.limits {
+		if errors.Is(err, c.limits[i].Err) {
+			return &c.limits[i]
 		}
 	}
 	return nil

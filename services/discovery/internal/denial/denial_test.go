@@ -18,14 +18,14 @@ import (
 var errFull = errors.New("full")
 
 func TestAnErrorIsTheRefusalThatItWraps(t *testing.T) {
-	r := denial.NewCounters(prometheus.NewRegistry(), denial.Limit{Err: errFull, Reason: denial.Hosts, Status: 409})
+	r := denial.NewCounters(prometheus.NewRegistry(), denial.Limit{Err: errFull, Reason: denial.Hosts, Status: 429, RetryAfter: time.Second})
 	made := &denial.Error{Status: 403, Reason: denial.Address, Text: "not yours"}
 	for name, test := range map[string]struct {
 		err  error
 		want *denial.Error
 	}{
 		"a refusal":        {fmt.Errorf("register: %w", made), made},
-		"one of a limit":   {fmt.Errorf("service %q: %w", "users", errFull), &denial.Error{Status: 409, Reason: denial.Hosts, Text: `service "users": full`}},
+		"one of a limit":   {fmt.Errorf("service %q: %w", "users", errFull), &denial.Error{Status: 429, Reason: denial.Hosts, Text: `service "users": full`, RetryAfter: time.Second}},
 		"some other error": {errors.New("away"), nil},
 		"no error":         {nil, nil},
 	} {
@@ -38,11 +38,13 @@ func TestAnErrorIsTheRefusalThatItWraps(t *testing.T) {
 
 func TestEveryReasonHasACounterFromTheStart(t *testing.T) {
 	metrics := prometheus.NewRegistry()
-	r := denial.NewCounters(metrics, denial.Limit{Err: errFull, Reason: denial.Hosts, Status: 409})
+	r := denial.NewCounters(metrics, denial.Limit{Err: errFull, Reason: denial.Hosts, Status: 429, RetryAfter: time.Second})
 	r.Count(denial.Token)
 	r.Count(denial.Token)
-	r.Of(errFull)
-	r.Of(&denial.Error{Reason: denial.Body}) // counted by who made it
+	r.Note(fmt.Errorf("register: %w", errFull))
+	r.Note(&denial.Error{Reason: denial.Body}) // counted by who made it
+	r.Note(errors.New("away"))
+	r.Note(nil)
 	require.NoError(t, testutil.GatherAndCompare(metrics, strings.NewReader(`
 # HELP discovery_refusals_total What callers were refused by a rule or a limit, by reason.
 # TYPE discovery_refusals_total counter
@@ -57,6 +59,7 @@ discovery_refusals_total{reason="token"} 2
 `)))
 	var none *denial.Counters
 	none.Count(denial.Token)
+	none.Note(errFull)
 }
 
 func TestHeadersSayHowToAskAgain(t *testing.T) {

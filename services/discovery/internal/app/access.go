@@ -1,0 +1,191 @@
+package app
+
+import (
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/weirproxy/weir/internal/certificates"
+	"github.com/weirproxy/weir/internal/daemon"
+	"github.com/weirproxy/weir/internal/filewatch"
+	"github.com/weirproxy/weir/services/discovery/internal/auth"
+	"github.com/weirproxy/weir/services/discovery/internal/denial"
+	"github.com/weirproxy/weir/services/discovery/internal/gate"
+	"github.com/weirproxy/weir/services/discovery/internal/quota"
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+)
+
+// AccessOptions are the settings of who may do what, and how often.
+type AccessOptions struct {
+	AuthFile      string         `envconfig:"DISCOVERY_AUTH_FILE" desc:"file of tokens and identities and what they may do, YAML; if unset, everyone may do everything"`
+	Reads         string         `envconfig:"DISCOVERY_READS" default:"open" desc:"open: everyone may read; closed: only whom DISCOVERY_AUTH_FILE names"`
+	OwnAddress    bool           `envconfig:"DISCOVERY_OWN_ADDRESS" default:"false" desc:"whether hosts may be registered only at the address that the call comes from"`
+	TrustedHops   int            `envconfig:"DISCOVERY_TRUSTED_HOPS" default:"0" desc:"proxies in front of every caller; the address that a call comes from is as many from the end of X-Forwarded-For"`
+	TrustedRanges []netip.Prefix `envconfig:"DISCOVERY_TRUSTED_RANGES" desc:"where the nearest of those proxies are; X-Forwarded-For from elsewhere is not believed; if unset, from everywhere"`
+
+	CallsPerSource float64 `envconfig:"DISCOVERY_CALLS_PER_SOURCE" default:"0" desc:"calls per second from one address, reads not counted and beats in bulk counted as one; 0: as many as come"`
+	CallsBurst     int     `envconfig:"DISCOVERY_CALLS_BURST" default:"100" desc:"how many of them may come at once"`
+
+	TLSCert       string `envconfig:"DISCOVERY_TLS_CERT" desc:"file of the certificate chain of the REST and xDS listeners, PEM; if unset, they serve in the clear"`
+	TLSKey        string `envconfig:"DISCOVERY_TLS_KEY" desc:"file of its key, PEM"`
+	TLSClientCA   string `envconfig:"DISCOVERY_TLS_CLIENT_CA" desc:"file of the authorities of clients, PEM; if unset, clients are asked for no certificate"`
+	TLSClientAuth string `envconfig:"DISCOVERY_TLS_CLIENT_AUTH" default:"required" desc:"required: every client shows a certificate; optional: it may show none"`
+}
+
+// What a setting of calls per second can be.
+const (
+	leastRate = 0.001
+	mostRate  = 1e6
+	mostBurst = 1_000_000
+)
+
+// check reports each fault of a value that its type alone does not rule out.
+func (o AccessOptions) check(fault func(format string, args ...any)) {
+	if o.Reads != "open" && o.Reads != "closed" {
+		fault("DISCOVERY_READS=%s: not one of open, closed", o.Reads)
+	}
+	if o.Reads == "closed" && o.AuthFile == "" {
+		fault("DISCOVERY_READS=closed: DISCOVERY_AUTH_FILE must name who may read")
+	}
+	if o.TrustedHops < 0 {
+		fault("DISCOVERY_TRUSTED_HOPS=%d: below 0", o.TrustedHops)
+	}
+	if o.TrustedHops == 0 && len(o.TrustedRanges) > 0 {
+		fault("DISCOVERY_TRUSTED_RANGES: DISCOVERY_TRUSTED_HOPS must say how many proxies there are")
+	}
+	for _, p := range o.TrustedRanges {
+		if p != p.Masked() {
+			fault("DISCOVERY_TRUSTED_RANGES: %v: the range of that is %v", p, p.Masked())
+		}
+	}
+	if !(o.CallsPerSource == 0 || o.CallsPerSource >= leastRate && o.CallsPerSource <= mostRate) {
+		fault("DISCOVERY_CALLS_PER_SOURCE=%v: not 0, and not from %v to %v", o.CallsPerSource, leastRate, mostRate)
+	}
+	if o.CallsBurst < 1 || o.CallsBurst > mostBurst {
+		fault("DISCOVERY_CALLS_BURST=%d: not from 1 to %d", o.CallsBurst, mostBurst)
+	}
+	if (o.TLSCert == "") != (o.TLSKey == "") {
+		fault("DISCOVERY_TLS_CERT=%s, DISCOVERY_TLS_KEY=%s: one needs the other", o.TLSCert, o.TLSKey)
+	}
+	if o.TLSClientCA != "" && o.TLSCert == "" {
+		fault("DISCOVERY_TLS_CLIENT_CA=%s: clients can show a certificate only with DISCOVERY_TLS_CERT", o.TLSClientCA)
+	}
+	if o.TLSClientAuth != "required" && o.TLSClientAuth != "optional" {
+		fault("DISCOVERY_TLS_CLIENT_AUTH=%s: not one of required, optional", o.TLSClientAuth)
+	}
+}
+
+// filePoll is the time between looks at files of access, for changes of which
+// the file system does not tell.
+const filePoll = 10 * time.Second
+
+// access is what stands between callers and the faces.
+type access struct {
+	denials      *denial.Counters
+	policy       *auth.Policy
+	certificates *certificates.Certificates // nil where listeners serve in the clear
+	gate         *gate.Gate
+}
+
+// newAccess reads the files of access. The error names the settings and all
+// that is wrong.
+func newAccess(o AccessOptions, metrics prometheus.Registerer, log *slog.Logger) (*access, error) {
+	a := &access{denials: denial.NewCounters(metrics,
+		denial.Limit{Err: registry.ErrServiceFull, Reason: denial.Hosts, Status: http.StatusTooManyRequests, RetryAfter: 10 * time.Second},
+		denial.Limit{Err: registry.ErrTooManyServices, Reason: denial.Services, Status: http.StatusTooManyRequests, RetryAfter: 10 * time.Second},
+		denial.Limit{Err: registry.ErrTagsTooLarge, Reason: denial.Tags, Status: http.StatusBadRequest},
+	)}
+	var err error
+	a.policy, err = auth.New(auth.Options{
+		File:        filewatch.File{Setting: "DISCOVERY_AUTH_FILE", Path: o.AuthFile},
+		Poll:        filePoll,
+		ClosedReads: o.Reads == "closed",
+		OwnAddress:  o.OwnAddress,
+		Hops:        o.TrustedHops,
+		Proxies:     o.TrustedRanges,
+		Log:         log,
+		Metrics:     metrics,
+		Denials:     a.denials,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if o.TLSCert != "" {
+		a.certificates, err = certificates.Load(certificates.Options{
+			Cert:     filewatch.File{Setting: "DISCOVERY_TLS_CERT", Path: o.TLSCert},
+			Key:      filewatch.File{Setting: "DISCOVERY_TLS_KEY", Path: o.TLSKey},
+			ClientCA: filewatch.File{Setting: "DISCOVERY_TLS_CLIENT_CA", Path: o.TLSClientCA},
+			Optional: o.TLSClientAuth == "optional",
+			Poll:     filePoll,
+			Log:      log,
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	a.gate = &gate.Gate{
+		Policy:    a.policy,
+		Sources:   quota.NewSources(o.CallsPerSource, o.CallsBurst, a.denials),
+		Open:      func(path string) bool { return path == "/healthcheck" },
+		BodyLimit: bodyLimit,
+		OnlyReads: func(method string) bool { return strings.HasPrefix(method, "/envoy.service.") },
+		Denials:   a.denials,
+	}
+	return a, nil
+}
+
+// bodyLimit is how many bytes the body of a call has at most: more where many
+// hosts beat by one.
+func bodyLimit(path string) int64 {
+	if path == "/v2/heartbeats" {
+		return 256 << 10
+	}
+	return 64 << 10
+}
+
+// addParts adds what reads the files of access again.
+func (a *access) addParts(group *daemon.Group) {
+	if a.policy.Enforced() {
+		group.Add(daemon.Background("access rules", a.policy.Run))
+	}
+	if a.certificates != nil {
+		group.Add(daemon.Background("certificates", a.certificates.Run))
+	}
+}
+
+// http is l with TLS, where it is wanted.
+func (a *access) http(l net.Listener) net.Listener {
+	if a.certificates == nil {
+		return l
+	}
+	return tls.NewListener(l, a.certificates.Config("h2", "http/1.1"))
+}
+
+// grpc puts the gate before a gRPC server, and TLS where it is wanted.
+func (a *access) grpc() []grpc.ServerOption {
+	options := a.gate.ServerOptions()
+	if a.certificates != nil {
+		options = append(options, grpc.Creds(credentials.NewTLS(a.certificates.Config("h2"))))
+	}
+	return options
+}
+
+// warnIfOpen logs that strangers may change everything, where they may: nobody
+// asks who calls, and the listener of an address is reached from elsewhere.
+func (a *access) warnIfOpen(o AccessOptions, address string, log *slog.Logger) {
+	known := a.policy.Enforced() || o.TLSClientCA != "" && o.TLSClientAuth == "required"
+	at, err := netip.ParseAddrPort(address)
+	if known || err == nil && at.Addr().IsLoopback() {
+		return
+	}
+	log.Warn(fmt.Sprintf("whoever reaches %s may register and take out hosts of every service: DISCOVERY_AUTH_FILE is not set", address))
+}
