@@ -34,7 +34,7 @@ func TestImports(t *testing.T) {
 			"weir/internal/daemon",
 			"weir/internal/filewatch",
 		},
-		"internal/beats":                 {"internal/registry", "weir/proto/discovery/v2"},
+		"internal/beats":                 {"internal/auth", "internal/registry", "weir/proto/discovery/v2"},
 		"internal/auth":                  {"internal/denial", "weir/internal/filewatch"},
 		"internal/builtin":               {"internal/registry", "internal/store/*"},
 		"internal/registry":              {"internal/guard"},

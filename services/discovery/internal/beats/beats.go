@@ -17,10 +17,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	discoveryv2 "github.com/weirproxy/weir/proto/discovery/v2"
+	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 )
 
@@ -72,10 +72,7 @@ func (s *Server) Beat(w wire) error {
 		return status.Errorf(codes.ResourceExhausted, "%d streams are open, the most that are served", s.options.MaxStreams)
 	}
 	s.metrics.streams.Inc()
-	c := &connection{server: s, attached: map[registry.Lease]struct{}{}, actor: "a stream of heartbeats"}
-	if p, ok := peer.FromContext(w.Context()); ok {
-		c.actor = p.Addr.String()
-	}
+	c := &connection{server: s, attached: map[registry.Lease]struct{}{}, actor: auth.FromContext(w.Context()).Actor()}
 	err := c.serve(w)
 	s.streams.Add(-1)
 	s.metrics.streams.Dec()
