@@ -197,3 +197,39 @@ func TestAListenerThatStrangersMayUseIsWarnedOf(t *testing.T) {
 		})
 	}
 }
+
+func TestAHostIsRegisteredByWhoMayAndAtItsOwnAddress(t *testing.T) {
+	o := options(t)
+	o.AuthFile, o.OwnAddress = ruleFile(t), true
+	r := start(t, o)
+	for _, test := range []struct {
+		token, ip string
+		status    int
+		reason    string
+	}{
+		{usersToken, "127.0.0.1", 403, "does not let it change hosts of service"},
+		{echoToken, "10.0.0.1", 403, "address 10.0.0.1 is not that of the caller, 127.0.0.1"},
+		{echoToken, "127.0.0.1", 200, "{}"},
+		{echoToken, "::ffff:127.0.0.1", 200, "{}"},
+	} {
+		response, body := r.call(t, "POST", "/v1/registration/echo", test.token, host(test.ip))
+		require.Equal(t, test.status, response.StatusCode, body)
+		require.Contains(t, body, test.reason)
+	}
+	_, metrics := r.get(t, "admin", "/metrics")
+	require.Contains(t, metrics, "discovery_refusals_total{reason=\"address\"} 1\n")
+	require.Contains(t, metrics, "discovery_refusals_total{reason=\"token\"} 1\n")
+}
+
+func TestAFullServiceIsRefusedAndCounted(t *testing.T) {
+	o := options(t)
+	o.MaxHostsPerService = 1
+	r := start(t, o)
+	response, body := r.call(t, "POST", "/v1/registration/echo", "", host("127.0.0.1"))
+	require.Equal(t, 200, response.StatusCode, body)
+	response, body = r.call(t, "POST", "/v1/registration/echo", "", host("127.0.0.2"))
+	require.Equal(t, 429, response.StatusCode, body)
+	require.Equal(t, "10", response.Header.Get("Retry-After"))
+	_, metrics := r.get(t, "admin", "/metrics")
+	require.Contains(t, metrics, "discovery_refusals_total{reason=\"hosts\"} 1\n")
+}

@@ -150,6 +150,7 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 		AutoIPHops:   o.AutoIPHops,
 		AutoIPRanges: o.AutoIPRanges,
 		Registration: registration,
+		Denials:      access.denials,
 		Metrics:      metrics,
 		Log:          log,
 	}))

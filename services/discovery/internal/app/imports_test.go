@@ -44,7 +44,7 @@ func TestImports(t *testing.T) {
 		"internal/registry/registrytest": {"internal/registry", "internal/store/memory"},
 		"internal/rest/httpjson":         {},
 		"internal/rest/prometheus":       {"internal/registry", "internal/rest/httpjson"},
-		"internal/rest/v1":               {"internal/registry", "internal/rest/httpjson"},
+		"internal/rest/v1":               {"internal/auth", "internal/denial", "internal/registry", "internal/rest/httpjson"},
 		"internal/statsd":                {"internal/registry"},
 		"internal/rest/jsontext":         {},
 		"internal/rest/rule":             {},

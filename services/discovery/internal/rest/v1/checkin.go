@@ -3,6 +3,8 @@ package v1
 import (
 	"io"
 	"net/http"
+
+	"github.com/weirproxy/weir/services/discovery/internal/auth"
 )
 
 // checkIn registers a host, or is its heartbeat: the same call either way, and
@@ -20,6 +22,10 @@ func (f *face) checkIn(w http.ResponseWriter, r *http.Request) error {
 
 // take reads the host that a call registers, and checks it in.
 func (f *face) take(w http.ResponseWriter, r *http.Request, service string) error {
+	caller := auth.FromContext(r.Context())
+	if err := caller.MayRegister(service); err != nil {
+		return err
+	}
 	form, err := readForm(w, r)
 	if err != nil {
 		return err
@@ -28,7 +34,10 @@ func (f *face) take(w http.ResponseWriter, r *http.Request, service string) erro
 	if err != nil {
 		return err
 	}
-	_, err = f.registry.CheckIn(h, actor(r))
+	if err := caller.MayRegisterAddress(h.Address.Addr()); err != nil {
+		return err
+	}
+	_, err = f.registry.CheckIn(h, caller.Actor())
 	return err
 }
 

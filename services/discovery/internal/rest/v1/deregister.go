@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 
+	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 )
 
@@ -15,7 +16,14 @@ func (f *face) deregister(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	removed, err := f.registry.Remove(selected, actor(r))
+	caller := auth.FromContext(r.Context())
+	if err := caller.MayRegister(selected.Service); err != nil {
+		return err
+	}
+	if err := caller.MayRegisterAddress(selected.IP); err != nil {
+		return err
+	}
+	removed, err := f.registry.Remove(selected, caller.Actor())
 	if err != nil {
 		return err
 	}

@@ -25,12 +25,12 @@ func (r requests) of(route string) requestCounters {
 	}
 }
 
-// count counts a call by what its handler returned.
-func (c requestCounters) count(err error) {
+// count counts a call by its status.
+func (c requestCounters) count(status int) {
 	switch {
-	case err == nil:
+	case status < 400:
 		c.done.Inc()
-	case statusOf(err) < 500:
+	case status < 500:
 		c.refused.Inc()
 	default:
 		c.unavailable.Inc()

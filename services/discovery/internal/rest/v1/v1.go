@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -19,11 +18,13 @@ import (
 	"github.com/cespare/xxhash/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/weirproxy/weir/services/discovery/internal/denial"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
-// Options is what the face is made of. Every field but Registration is required.
+// Options is what the face is made of. Every field but Registration and
+// Denials is required.
 type Options struct {
 	Registry *registry.Registry
 	// Env is what lists say as their env.
@@ -41,6 +42,9 @@ type Options struct {
 	Registration func(service string, taken bool)
 	Log          *slog.Logger
 	Metrics      prometheus.Registerer
+	// Denials says how what a limit or a rule refuses is answered, and counts it.
+	// It may be nil.
+	Denials *denial.Counters
 }
 
 // face answers the calls.
@@ -51,6 +55,7 @@ type face struct {
 	terms    terms
 	told     func(service string, taken bool)
 	log      *slog.Logger
+	denials  *denial.Counters
 }
 
 // handler is one call: it writes a success itself, and returns what is wrong
@@ -66,6 +71,7 @@ func Handler(o Options) http.Handler {
 		terms:    terms{ttl: o.TTL, maxTTL: o.MaxTTL, autoIP: autoIP{hops: o.AutoIPHops, ranges: o.AutoIPRanges}},
 		told:     o.Registration,
 		log:      o.Log,
+		denials:  o.Denials,
 	}
 	if f.told == nil {
 		f.told = func(string, bool) {}
@@ -121,16 +127,20 @@ func (f *face) dispatch(methods map[string]handler, counters requestCounters) ht
 		default:
 			err = handle(w, r)
 		}
-		counters.count(err)
+		status := f.statusOf(err)
+		counters.count(status)
 		if err != nil {
-			f.refuse(w, r, err)
+			f.refuse(w, r, status, err)
 		}
 	})
 }
 
 // refuse answers a call that was not done.
-func (f *face) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	status := statusOf(err)
+func (f *face) refuse(w http.ResponseWriter, r *http.Request, status int, err error) {
+	f.denials.Note(err)
+	if denied := f.denials.Of(err); denied != nil {
+		denied.SetHeaders(w.Header())
+	}
 	if status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "1")
 	}
@@ -140,10 +150,16 @@ func (f *face) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	httpjson.Answer(w, status, map[string]string{"error": err.Error()})
 }
 
-// statusOf is the status that an error is answered with.
-func statusOf(err error) int {
+// statusOf is the status that an error is answered with; 200 for none, which
+// stands for what the handler wrote.
+func (f *face) statusOf(err error) int {
 	var refused *refusal
+	denied := f.denials.Of(err)
 	switch {
+	case err == nil:
+		return http.StatusOK
+	case denied != nil:
+		return denied.Status
 	case errors.As(err, &refused):
 		return refused.status
 	case errors.Is(err, registry.ErrNotLoaded):
@@ -162,13 +178,4 @@ func (f *face) healthcheck(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	fmt.Fprint(w, "OK")
 	return nil
-}
-
-// actor names the caller in the history of a service: by its address.
-func actor(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
-	return host
 }

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -20,7 +21,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	"github.com/weirproxy/weir/internal/filewatch"
 	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/discovery/internal/auth"
+	"github.com/weirproxy/weir/services/discovery/internal/denial"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/registry/registrytest"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
@@ -437,18 +441,87 @@ func TestAutoIPCountsTheProxiesThatStandInFront(t *testing.T) {
 	}
 }
 
+// token is the one that the rules of behindAuth know.
+const token = "users-0123456789abcdef"
+
+// behindAuth puts the caller of each call into its context, as the gate does:
+// httptest's requests come from 192.0.2.1, and only with the token something may
+// be done, to hosts of "users" at that address or 10.0.0.1.
+func behindAuth(t *testing.T, o Options) http.Handler {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "access.yaml")
+	require.NoError(t, os.WriteFile(path, []byte("tokens: [{name: users-team, token: "+token+", services: [users], addresses: [10.0.0.1]}]"), 0o600))
+	policy, err := auth.New(auth.Options{
+		File: filewatch.File{Setting: "RULES", Path: path}, Log: o.Log, Metrics: prometheus.NewRegistry(), Denials: o.Denials,
+	})
+	require.NoError(t, err)
+	h := Handler(o)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		caller := policy.HTTP(r)
+		h.ServeHTTP(w, r.WithContext(auth.NewContext(r.Context(), &caller)))
+	})
+}
+
 func TestTheHistoryNamesTheCaller(t *testing.T) {
 	hosts := registrytest.Loaded(t)
-	h := newHandler(hosts)
-	require.Equal(t, 200, call(h, "POST", "/v1/registration/users", fields()).Code)
-	require.Equal(t, 204, call(h, "POST", "/v1/loadbalancing/users", url.Values{"load_balancing_weight": {"7"}}).Code)
-	require.Equal(t, 200, call(h, "DELETE", "/v1/registration/users/10.0.0.1", nil).Code)
+	h := behindAuth(t, options(hosts))
+	bearer := []string{"Authorization", "Bearer " + token}
+	require.Equal(t, 200, call(h, "POST", "/v1/registration/users", fields(), bearer...).Code)
+	require.Equal(t, 204, call(h, "POST", "/v1/loadbalancing/users", url.Values{"load_balancing_weight": {"7"}}, bearer...).Code)
+	require.Equal(t, 200, call(h, "DELETE", "/v1/registration/users/10.0.0.1", nil, bearer...).Code)
 	history, err := hosts.History("users")
 	require.NoError(t, err)
 	require.Len(t, history, 3)
 	for _, event := range history {
-		require.Equal(t, "192.0.2.1", event.Actor, "where httptest's requests come from")
+		require.Equal(t, "users-team", event.Actor)
 		require.Equal(t, "10.0.0.1:8080", event.ID)
+	}
+}
+
+func TestACallerMayDoNoMoreThanItMay(t *testing.T) {
+	hosts := registrytest.Loaded(t)
+	h := behindAuth(t, options(hosts))
+	bearer := []string{"Authorization", "Bearer " + token}
+	weight := url.Values{"load_balancing_weight": {"7"}}
+	require.Equal(t, 200, call(h, "POST", "/v1/registration/users", fields(), bearer...).Code)
+	for _, test := range []struct {
+		method, target string
+		form           url.Values
+		header         []string
+		status         int
+		reason         string
+	}{
+		{"POST", "/v1/registration/users", fields("revision", "r2"), nil, 401, `to change hosts of service "users" takes a token`},
+		{"POST", "/v1/registration/users", fields("ip", "10.0.0.2"), bearer, 403, `address 10.0.0.2 is not that of the caller`},
+		{"POST", "/v1/registration/carts", fields(), bearer, 403, `the rule of "users-team" does not let it change hosts of service "carts"`},
+		{"DELETE", "/v1/registration/users/10.0.0.1", nil, nil, 401, `to change hosts of service "users" takes a token`},
+		{"DELETE", "/v1/registration/users/10.0.0.2", nil, bearer, 403, `address 10.0.0.2 is not that of the caller`},
+		{"DELETE", "/v1/registration/repo/10.0.0.1", nil, bearer, 403, `the rule of "users-team" does not let it change hosts of service "repo"`},
+		{"POST", "/v1/loadbalancing/users", weight, nil, 401, `to change hosts of service "users" takes a token`},
+		{"POST", "/v1/loadbalancing/carts", weight, bearer, 403, `the rule of "users-team" does not let it change hosts of service "carts"`},
+	} {
+		w := call(h, test.method, test.target, test.form, test.header...)
+		require.Equal(t, test.status, w.Code, "%s %s", test.method, test.target)
+		require.Contains(t, strings.ReplaceAll(w.Body.String(), `\"`, `"`), test.reason)
+		require.Equal(t, test.status == 401, w.Header().Get("WWW-Authenticate") != "")
+	}
+	require.Equal(t, "r1", listed(t, h, "users")[0]["revision"])
+}
+
+func TestALimitIsCountedAndAnsweredAsItsDenialSays(t *testing.T) {
+	metrics := prometheus.NewRegistry()
+	o := options(registrytest.Loaded(t))
+	o.Denials = denial.NewCounters(metrics, denial.Limit{Err: registry.ErrTagsTooLarge, Reason: denial.Tags, Status: 429, RetryAfter: time.Second})
+	tags := `{"az":"a","region":"r","instance_id":"i","x":"` + strings.Repeat("x", 20_000) + `"}`
+	w := call(Handler(o), "POST", "/v1/registration/users", fields("tags", tags))
+	require.Equal(t, 429, w.Code)
+	require.Equal(t, "1", w.Header().Get("Retry-After"))
+	families, err := metrics.Gather()
+	require.NoError(t, err)
+	for _, m := range families[0].GetMetric() {
+		if m.GetLabel()[0].GetValue() == "tags" {
+			require.Equal(t, 1.0, m.GetCounter().GetValue())
+		}
 	}
 }
 

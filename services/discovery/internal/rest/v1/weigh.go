@@ -3,6 +3,8 @@ package v1
 import (
 	"fmt"
 	"net/http"
+
+	"github.com/weirproxy/weir/services/discovery/internal/auth"
 )
 
 // weigh sets the weight of the hosts at an address, with ?port= only of those
@@ -10,6 +12,10 @@ import (
 func (f *face) weigh(w http.ResponseWriter, r *http.Request) error {
 	selected, err := selection(r)
 	if err != nil {
+		return err
+	}
+	caller := auth.FromContext(r.Context())
+	if err := caller.MayRegister(selected.Service); err != nil {
 		return err
 	}
 	form, err := readForm(w, r)
@@ -24,7 +30,7 @@ func (f *face) weigh(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return &refusal{http.StatusBadRequest, fmt.Sprintf("%s: %v", tagWeight, err)}
 	}
-	found, err := f.registry.SetWeight(selected, weight, actor(r))
+	found, err := f.registry.SetWeight(selected, weight, caller.Actor())
 	if err != nil {
 		return err
 	}
