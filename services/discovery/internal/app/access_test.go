@@ -32,6 +32,7 @@ import (
 const (
 	echoToken  = "echo-0123456789abcdef"
 	usersToken = "users-0123456789abcdef"
+	opsToken   = "ops-0123456789abcdef"
 )
 
 // ruleFile writes a file of rules and returns its path.
@@ -42,6 +43,7 @@ func ruleFile(t testing.TB) string {
 tokens:
 - {name: echo-team, token: `+echoToken+`, services: [echo]}
 - {name: users-team, token: `+usersToken+`, services: [users]}
+- {name: ops, token: `+opsToken+`, operator: true}
 identities:
 - {spiffe: "spiffe://td/ns/*/sa/echo", services: [echo]}
 `), 0o600))
@@ -232,4 +234,39 @@ func TestAFullServiceIsRefusedAndCounted(t *testing.T) {
 	require.Equal(t, "10", response.Header.Get("Retry-After"))
 	_, metrics := r.get(t, "admin", "/metrics")
 	require.Contains(t, metrics, "discovery_refusals_total{reason=\"hosts\"} 1\n")
+}
+
+func TestTheJSONAPIAsksWhoMay(t *testing.T) {
+	o := options(t)
+	o.AuthFile = ruleFile(t)
+	r := start(t, o)
+	for _, test := range []struct {
+		method, path, token, body string
+		status                    int
+	}{
+		{"PUT", "/v2/services/echo/hosts/a", "", `{"address":"127.0.0.1","port":1}`, 401},
+		{"PUT", "/v2/services/echo/hosts/a", usersToken, `{"address":"127.0.0.1","port":1}`, 403},
+		{"PUT", "/v2/services/echo/hosts/a", echoToken, `{"address":"127.0.0.1","port":1}`, 201},
+		{"POST", "/v2/heartbeats", "", `{"leases":[]}`, 401},
+		{"POST", "/v2/heartbeats", usersToken, `{"leases":[]}`, 200},
+		{"PUT", "/v2/settings/drain", echoToken, `{"scope":{"service":"echo"},"reason":"test"}`, 403},
+		{"PUT", "/v2/settings/drain", opsToken, `{"scope":{"service":"echo"},"reason":"test"}`, 200},
+		{"GET", "/v2/settings", "", "", 200},
+	} {
+		request, err := http.NewRequest(test.method, "http://"+r.addrs["http"]+test.path, strings.NewReader(test.body))
+		require.NoError(t, err)
+		request.Header.Set("Content-Type", "application/json")
+		if test.token != "" {
+			request.Header.Set("Authorization", "Bearer "+test.token)
+		}
+		response, err := http.DefaultClient.Do(request)
+		require.NoError(t, err)
+		text, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		require.NoError(t, err)
+		require.Equal(t, test.status, response.StatusCode, "%s %s: %s", test.method, test.path, text)
+		require.Equal(t, test.status == 401, response.Header.Get("WWW-Authenticate") != "")
+	}
+	_, settings := r.get(t, "http", "/v2/settings")
+	require.Contains(t, settings, `"author":"ops"`)
 }

@@ -1,8 +1,11 @@
 package v2
 
 import (
+	"errors"
 	"net/http"
 	"net/netip"
+
+	"github.com/weirproxy/weir/services/discovery/internal/denial"
 )
 
 // Caller is who makes a call, and what they may do. An error says why not, for
@@ -41,7 +44,7 @@ func actor(c Caller, r *http.Request) string {
 func (f *face) host(r *http.Request, service string) (Caller, error) {
 	c := f.caller(r)
 	if err := c.MayRegister(service); err != nil {
-		return nil, refuse(http.StatusForbidden, "%v", err)
+		return nil, forbid(err)
 	}
 	return c, nil
 }
@@ -50,7 +53,16 @@ func (f *face) host(r *http.Request, service string) (Caller, error) {
 func (f *face) operator(r *http.Request) (Caller, error) {
 	c := f.caller(r)
 	if err := c.MayOperate(); err != nil {
-		return nil, refuse(http.StatusForbidden, "%v", err)
+		return nil, forbid(err)
 	}
 	return c, nil
+}
+
+// forbid is the answer to a caller that may not do something: what the error
+// itself says of it, else 403.
+func forbid(err error) error {
+	if denied, ok := errors.AsType[*denial.Error](err); ok {
+		return denied
+	}
+	return refuse(http.StatusForbidden, "%v", err)
 }

@@ -57,11 +57,12 @@ func (f *face) put(w http.ResponseWriter, r *http.Request) (int, error) {
 	}
 	for _, address := range append([]netip.Addr{h.Address.Addr()}, h.Additional...) {
 		if err := caller.MayRegisterAddress(address); err != nil {
-			return 0, refuse(http.StatusForbidden, "%v", err)
+			return 0, forbid(err)
 		}
 	}
 	receipt, err := f.registry.Put(h, actor(caller, r))
 	if errors.Is(err, registry.ErrTagsTooLarge) {
+		f.denials.Note(err)
 		return 0, faults{{"tags", err.Error()}}.refusal()
 	}
 	if err != nil {

@@ -16,10 +16,12 @@ import (
 	"github.com/gorilla/mux"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/weirproxy/weir/services/discovery/internal/denial"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 )
 
-// Options is what the face is made of. Every field is required but Caller.
+// Options is what the face is made of. Every field is required but Caller
+// and Denials.
 type Options struct {
 	Registry *registry.Registry
 	// TTL is that of a host that names none; MaxTTL is the longest that one may
@@ -34,7 +36,10 @@ type Options struct {
 	Stopping <-chan struct{}
 	// Caller says who makes a call. If it is nil, everybody may everything, and
 	// is named by the address of the connection.
-	Caller  func(*http.Request) Caller
+	Caller func(*http.Request) Caller
+	// Denials says how what a limit or a rule refuses is answered, and counts it.
+	// It may be nil.
+	Denials *denial.Counters
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
 }
@@ -47,6 +52,7 @@ type face struct {
 	waiters     *waiters
 	stopping    <-chan struct{}
 	caller      func(*http.Request) Caller
+	denials     *denial.Counters
 	log         *slog.Logger
 }
 
@@ -100,6 +106,7 @@ func newFace(o Options) *face {
 		waiters:     newWaiters(o.MaxWaiters, o.Metrics),
 		stopping:    o.Stopping,
 		caller:      o.Caller,
+		denials:     o.Denials,
 		log:         o.Log,
 	}
 	if f.caller == nil {
@@ -145,7 +152,12 @@ func (f *face) dispatch(methods map[string]handler, requests routeRequests) http
 
 // answerError answers a call that was not done, and returns the status.
 func (f *face) answerError(w http.ResponseWriter, r *http.Request, err error) int {
+	f.denials.Note(err)
 	status, retryAfter := statusOf(err)
+	if denied := f.denials.Of(err); denied != nil {
+		status = denied.Status
+		denied.SetHeaders(w.Header())
+	}
 	if retryAfter != "" {
 		w.Header().Set("Retry-After", retryAfter)
 	}
