@@ -133,6 +133,22 @@ func TestANameIsTakenAsItWasEscaped(t *testing.T) {
 	require.Empty(t, listed(t, h, escaped))
 }
 
+func TestAPathThatGoesRoundAboutIsSentToTheStraightOne(t *testing.T) {
+	h := loadedHandler(t)
+	for _, method := range []string{"GET", "POST"} {
+		for path, want := range map[string]string{
+			"/v1//registration/users": "/v1/registration/users",
+			"/v1/x/../registration/a": "/v1/registration/a",
+		} {
+			w := call(h, method, path, fields())
+			require.Equal(t, 307, w.Code)
+			require.Equal(t, want, w.Header().Get("Location"))
+		}
+	}
+	require.Equal(t, 200, call(h, "POST", "/v1/registration/%2E%2E", fields()).Code)
+	require.Equal(t, "..", listed(t, h, "%2E%2E")[0]["service"])
+}
+
 func TestTheServiceRepoHasAllButItsRegistrationPathToItself(t *testing.T) {
 	h := loadedHandler(t)
 	require.Equal(t, 200, call(h, "POST", "/v1/registration/repo", fields()).Code)
