@@ -45,6 +45,7 @@ func TestImports(t *testing.T) {
 		"internal/rest/httpjson":         {},
 		"internal/rest/prometheus":       {"internal/registry", "internal/rest/httpjson"},
 		"internal/rest/v1":               {"internal/auth", "internal/denial", "internal/registry", "internal/rest/httpjson"},
+		"internal/rest/v1":               {"internal/registry", "internal/rest/httpjson", "internal/rest/jsontext", "internal/rest/rule"},
 		"internal/statsd":                {"internal/registry"},
 		"internal/rest/jsontext":         {},
 		"internal/rest/rule":             {},

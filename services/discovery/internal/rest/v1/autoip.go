@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+
+	"github.com/weirproxy/weir/services/discovery/internal/rest/rule"
 )
 
 // autoIP is how the address of a caller is found that does not know its own.
@@ -41,7 +43,7 @@ func (a *autoIP) seen(r *http.Request) (netip.Addr, error) {
 	if len(hops) < a.hops {
 		return netip.Addr{}, fmt.Errorf("x-forwarded-for %q has fewer than %d hops", forwardedFor, a.hops)
 	}
-	ip, err := readAddress(strings.TrimSpace(hops[len(hops)-a.hops]))
+	ip, err := rule.Address(strings.TrimSpace(hops[len(hops)-a.hops]))
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("hop %d from the end of x-forwarded-for %q: %w", a.hops, forwardedFor, err)
 	}
@@ -54,5 +56,5 @@ func remoteAddress(r *http.Request) (netip.Addr, error) {
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("the caller's address %q: %w", r.RemoteAddr, err)
 	}
-	return readAddress(remote.Addr().WithZone("").String())
+	return rule.Address(remote.Addr().WithZone("").String())
 }

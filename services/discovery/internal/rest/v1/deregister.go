@@ -7,6 +7,7 @@ import (
 
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/rule"
 )
 
 // deregister takes the hosts at an address out of a service; with ?port= only
@@ -46,7 +47,7 @@ func selection(r *http.Request) (registry.Selection, error) {
 	selected := registry.Selection{Service: service}
 	if ip != "" {
 		var err error
-		if selected.IP, err = readAddress(ip); err != nil {
+		if selected.IP, err = rule.Address(ip); err != nil {
 			f.add("ip: %v", err)
 		}
 	}

@@ -7,18 +7,14 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/rule"
 )
 
-// maxName is the longest name of a service, maxText the longest revision or
-// repository, in bytes.
-const (
-	maxName = 255
-	maxText = 1024
-)
+// maxText is the longest revision or repository, in bytes.
+const maxText = 1024
 
 // faults gathers what is wrong with a call, so that all is said at once.
 type faults []string
@@ -44,7 +40,9 @@ type terms struct {
 // a *refusal that names every fault.
 func (t *terms) readHost(service string, form *form, r *http.Request) (registry.Host, error) {
 	var f faults
-	checkService(service, &f)
+	if err := rule.ServiceName(service); err != nil {
+		f.add("service: %v", err)
+	}
 	ip := t.readIP(form, r, &f)
 	port := readPort(form.port.value, &f)
 	if form.revision.value == "" {
@@ -68,21 +66,6 @@ func (t *terms) readHost(service string, form *form, r *http.Request) (registry.
 		Tags:     tags,
 		TTL:      ttl,
 	}, nil
-}
-
-// checkService holds a service's name to what every reader of it can take. "*"
-// would mean every service to a reader over xDS.
-func checkService(name string, f *faults) {
-	switch {
-	case name == "" || name == "*":
-		f.add("service: %q is not a name", name)
-	case len(name) > maxName:
-		f.add("service: the name has %d bytes, of %d at most", len(name), maxName)
-	case !utf8.ValidString(name):
-		f.add("service: %q is not UTF-8", name)
-	case strings.ContainsFunc(name, unicode.IsControl):
-		f.add("service: %q holds a control character", name)
-	}
 }
 
 func checkText(name, text string, f *faults) {
@@ -109,30 +92,11 @@ func (t *terms) readIP(form *form, r *http.Request, f *faults) netip.Addr {
 		f.add("ip: missing")
 		return netip.Addr{}
 	}
-	ip, err := readAddress(text)
+	ip, err := rule.Address(text)
 	if err != nil {
 		f.add("ip: %v", err)
 	}
 	return ip
-}
-
-// broadcast is every host of a network at once (RFC 919 §7).
-var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
-
-// readAddress reads an IPv4 or IPv6 address that one host can have.
-func readAddress(text string) (netip.Addr, error) {
-	ip, err := netip.ParseAddr(text)
-	if err != nil {
-		return netip.Addr{}, fmt.Errorf("%q is not an IPv4 or IPv6 address", text)
-	}
-	ip = ip.Unmap()
-	if ip.Zone() != "" {
-		return netip.Addr{}, fmt.Errorf("%q has a zone, which means nothing to others", text)
-	}
-	if ip.IsUnspecified() || ip.IsMulticast() || ip == broadcast {
-		return netip.Addr{}, fmt.Errorf("%q is not the address of a host", text)
-	}
-	return ip, nil
 }
 
 func readPort(text string, f *faults) uint16 {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/jsontext"
 )
 
 // The tags that mean something here; all others are kept as they are.
@@ -75,6 +76,9 @@ func readTags(text string, faults *faults) registry.Tags {
 		case member != nil:
 			*member = value
 		default:
+			if err := jsontext.CheckValue([]byte(value)); err != nil {
+				faults.add("tags.%s: %v", name, err)
+			}
 			if other == nil {
 				other = map[string]json.RawMessage{}
 			}

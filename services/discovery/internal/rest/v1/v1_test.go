@@ -272,8 +272,11 @@ func TestWhatIsWrongIsRefusedWithItsReason(t *testing.T) {
 		"a ttl of 0":            {fields("ttl", "0"), `ttl: "0" is not an integer from 1 to 3600, in seconds`},
 		"a ttl too long":        {fields("ttl", "3601"), `ttl: "3601" is not an integer from 1 to 3600, in seconds`},
 		"fields given twice":    {url.Values{"ip": {"10.0.0.1", "10.0.0.1"}, "ttl": {"1", "2", "3"}}, `ip: there 2 times; ttl: there 3 times`},
-		"tags given twice": {fields("tags", `{`+fine+`,"az":"eu-2","a:b":{"x":":","x":1},"\u0061:b":["\\\":",{}],"c":":"}`),
+		"tags given twice": {fields("tags", `{`+fine+`,"az":"eu-2","a:b":{"x":":","y":1},"\u0061:b":["\\\":",{}],"c":":"}`),
 			`tags: "az" is there more than once; tags: "a:b" is there more than once`},
+		"a tag that is too large a number": {fields("tags", `{`+fine+`,"x":1e999}`), `tags.x: holds what is no 64-bit number: json: cannot unmarshal number 1e999 into Go value of type float64`},
+		"a tag that says a name twice":     {fields("tags", `{`+fine+`,"x":[{"y":1,"y":2}]}`), `tags.x: holds an object that has "y" twice`},
+		"a tag that is too deep":           {fields("tags", `{`+fine+`,"x":`+strings.Repeat("[", 33)+strings.Repeat("]", 33)+`}`), `tags.x: holds values in each other more than 32 deep`},
 		"everything, said at once": {url.Values{"port": {"x"}, "ttl": {"x"}, "tags": {`{"az":1}`}},
 			`ip: missing; port: "x" is not an integer from 1 to 65535; revision: missing; tags.az: 1 is not a string; ` +
 				`tags.region: missing; tags.instance_id: missing; ttl: "x" is not an integer from 1 to 3600, in seconds`},
@@ -294,7 +297,7 @@ func TestWhatIsWrongIsRefusedWithItsReason(t *testing.T) {
 func TestFieldsThatMeanNothingAreIgnored(t *testing.T) {
 	h := loadedHandler(t)
 	w := call(h, "POST", "/v1/registration/users", url.Values{
-		"ip": {"10.0.0.1"}, "port": {"80"}, "revision": {"r"}, "tl": {"5", "6"}, "tags": {`{"az":"a","region":"r","instance_id":"i","x":{"y":1,"y":2}}`},
+		"ip": {"10.0.0.1"}, "port": {"80"}, "revision": {"r"}, "tl": {"5", "6"}, "tags": {`{"az":"a","region":"r","instance_id":"i","x":{"y":1}}`},
 	})
 	require.Equal(t, 200, w.Code, w.Body)
 }
