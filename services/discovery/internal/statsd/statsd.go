@@ -7,9 +7,9 @@
 //	service.host.delete.<service>    hosts that went, be it expired or deregistered
 //
 // The app runs a Sender in the background and has REST v1 tell it of its calls;
-// of hosts that go it hears from the registry. No caller waits for the server:
-// what was counted in a second is sent as one line for each name, by UDP, and is
-// lost if nobody takes it.
+// of hosts that go it hears from the registry, be it another replica that took
+// them out. No caller waits for the server: what was counted in a second is sent
+// as one line for each name, by UDP, and is lost if nobody takes it.
 package statsd
 
 import (
