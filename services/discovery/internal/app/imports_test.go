@@ -50,6 +50,7 @@ func TestImports(t *testing.T) {
 		"internal/rest/jsontext":         {},
 		"internal/rest/rule":             {},
 		"internal/rest/v2":               {"internal/denial", "internal/registry", "internal/rest/jsontext", "internal/rest/rule"},
+		"internal/rest/v2":               {"internal/registry", "internal/rest/httpjson", "internal/rest/jsontext", "internal/rest/rule"},
 		"internal/xds":                   {"internal/registry"},
 		"internal/store/memory":          {"internal/registry"},
 		"internal/store/file":            {"internal/registry"},

@@ -1,6 +1,6 @@
-// Package jsontext reads and writes the JSON that the REST faces share beyond
-// what encoding/json does: it tells of members that an object has twice, and
-// appends strings without allocating. It knows nothing of hosts.
+// Package jsontext reads JSON more strictly than encoding/json does: it tells of
+// names that an object has twice, and of values that some readers could not
+// take. The REST faces read bodies with it. It knows nothing of hosts.
 package jsontext
 
 import (
@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 )
 
 // ReadObject reads a JSON object into its members. twice are the names that
@@ -81,18 +80,4 @@ func repeated(object []byte) []string {
 	}
 	maps.DeleteFunc(times, func(_ string, n int) bool { return n == 1 })
 	return slices.Sorted(maps.Keys(times))
-}
-
-// AppendString appends text as a JSON string. It allocates only where text
-// holds what must be escaped.
-func AppendString(b []byte, text string) []byte {
-	for i := range len(text) {
-		if c := text[i]; c < ' ' || c > '~' || strings.IndexByte(`"\<>&`, c) >= 0 {
-			quoted, _ := json.Marshal(text) // a string always can be
-			return append(b, quoted...)
-		}
-	}
-	b = append(b, '"')
-	b = append(b, text...)
-	return append(b, '"')
 }

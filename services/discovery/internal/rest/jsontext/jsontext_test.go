@@ -48,19 +48,6 @@ func TestReadObject(t *testing.T) {
 	}
 }
 
-func TestAppendStringEscapesAsEncodingJSONDoes(t *testing.T) {
-	for _, text := range []string{"", "plain text ~", `a"b\c`, "<&>", "\x00\n\x7f", "für", "\u2028", "\xff", "😀"} {
-		want, err := json.Marshal(text)
-		require.NoError(t, err)
-		require.Equal(t, "["+string(want), string(AppendString([]byte("["), text)))
-	}
-}
-
-func TestAppendStringAllocatesNothingForPlainText(t *testing.T) {
-	b := make([]byte, 0, 64)
-	servicetest.Allocations(t, 0, func() { AppendString(b, "plain text") })
-}
-
 // FuzzReadObject holds ReadObject against encoding/json: what it reads are the
 // members, and a name is twice only if another decoder sees it twice.
 func FuzzReadObject(f *testing.F) {

@@ -1,7 +1,6 @@
 package v2
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -9,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
 // fault is one thing that is wrong with a call.
@@ -62,9 +62,7 @@ type errorJSON struct {
 
 // answer writes v as JSON, and returns the status.
 func answer(w http.ResponseWriter, status int, v any) int {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // a failed write means that the caller has gone
+	httpjson.Answer(w, status, v)
 	return status
 }
 
@@ -93,15 +91,6 @@ func appendHex(b []byte, number uint64) []byte {
 
 func leaseText(l registry.Lease) string   { return fmt.Sprintf("%016x", uint64(l)) }
 func indexText(v registry.Version) string { return fmt.Sprintf("%016x", uint64(v)) }
-
-// answerJSON writes b, which is JSON with a line's end, as a success.
-func answerJSON(w http.ResponseWriter, b []byte) int {
-	header := w.Header()
-	header.Set("Content-Type", "application/json")
-	header.Set("Content-Length", strconv.Itoa(len(b)))
-	_, _ = w.Write(b) // a failed write means that the caller has gone
-	return http.StatusOK
-}
 
 // readHex reads what appendHex writes between the quotes.
 func readHex(text string) (number uint64, ok bool) {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
 // maxLeases is how many hosts may beat by one call.
@@ -87,7 +88,8 @@ func (f *face) beatMany(w http.ResponseWriter, r *http.Request) (int, error) {
 		}
 		b = appendHex(b, uint64(lease))
 	}
-	return answerJSON(w, append(b, "]}\n"...)), nil
+	httpjson.Write(w, append(b, "]}\n"...))
+	return http.StatusOK, nil
 }
 
 // readLeases reads the body of many heartbeats.

@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
 // get answers with one host.
@@ -20,7 +21,8 @@ func (f *face) get(w http.ResponseWriter, r *http.Request) (int, error) {
 	if !found {
 		return 0, noHost(key)
 	}
-	return answerJSON(w, append(appendHost(nil, &view), '\n')), nil
+	httpjson.Write(w, append(appendHost(nil, &view), '\n'))
+	return http.StatusOK, nil
 }
 
 // remove takes a host out, at its own wish or an operator's.

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
-	"github.com/weirproxy/weir/services/discovery/internal/rest/jsontext"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
 // list answers with the hosts of a service that a filter leaves, at once or,
@@ -29,12 +29,18 @@ func (f *face) list(w http.ResponseWriter, r *http.Request) (int, error) {
 			return 0, err
 		}
 	}
-	w.Header().Set("ETag", string(appendHex(append(make([]byte, 0, 32), "W/"...), uint64(listing.Version))))
-	if query.knows(listing.Version) {
-		w.WriteHeader(http.StatusNotModified)
+	tag := string(appendHex(append(make([]byte, 0, 32), "W/"...), uint64(listing.Version)))
+	if query.hasKnown {
+		w.Header().Set("Etag", tag)
+		if query.knows(listing.Version) {
+			w.WriteHeader(http.StatusNotModified)
+			return http.StatusNotModified, nil
+		}
+	} else if httpjson.Unmodified(w, r, tag) {
 		return http.StatusNotModified, nil
 	}
-	return answerJSON(w, encodeList(query.service, &listing, &query.filter)), nil
+	httpjson.Write(w, encodeList(query.service, &listing, &query.filter))
+	return http.StatusOK, nil
 }
 
 // listQuery is what a call for a list asks for.
@@ -64,21 +70,7 @@ func (f *face) readListQuery(r *http.Request) (listQuery, error) {
 	if list.wait = q.duration("wait", f.longPollMax); list.wait > 0 && !list.hasKnown {
 		q.faults.add("wait", "there is no index to wait for the end of")
 	}
-	if !list.hasKnown {
-		list.known, list.hasKnown = readETag(r.Header.Get("If-None-Match"))
-	}
 	return list, q.end()
-}
-
-// readETag reads the version in an If-None-Match of one tag. Any other one is of
-// no use here, and is not wrong.
-func readETag(text string) (registry.Version, bool) {
-	digits, ok := strings.CutPrefix(strings.TrimPrefix(text, "W/"), `"`)
-	if !ok || !strings.HasSuffix(digits, `"`) {
-		return 0, false
-	}
-	version, ok := readHex(strings.TrimSuffix(digits, `"`))
-	return registry.Version(version), ok
 }
 
 // filter is which hosts of a list are wanted: those for which all that is given
@@ -170,7 +162,7 @@ const hostSize = 448
 func encodeList(service string, list *registry.Listing, filter *filter) []byte {
 	b := make([]byte, 0, hostSize*(len(list.Hosts)+1))
 	b = append(b, `{"service":`...)
-	b = jsontext.AppendString(b, service)
+	b = httpjson.AppendText(b, service)
 	b = append(b, `,"known":`...)
 	b = strconv.AppendBool(b, list.Known)
 	b = append(b, `,"index":`...)
@@ -196,9 +188,9 @@ func encodeList(service string, list *registry.Listing, filter *filter) []byte {
 func appendHost(b []byte, v *registry.View) []byte {
 	h := v.Host
 	b = append(b, `{"service":`...)
-	b = jsontext.AppendString(b, h.Service)
+	b = httpjson.AppendText(b, h.Service)
 	b = append(b, `,"id":`...)
-	b = jsontext.AppendString(b, h.ID)
+	b = httpjson.AppendText(b, h.ID)
 	b = append(b, `,"address":"`...)
 	b = h.Address.Addr().AppendTo(b)
 	b = append(b, `","additional_addresses":[`...)
@@ -217,18 +209,18 @@ func appendHost(b []byte, v *registry.View) []byte {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = jsontext.AppendString(b, port.Name)
+		b = httpjson.AppendText(b, port.Name)
 		b = append(b, ':')
 		b = strconv.AppendUint(b, uint64(port.Number), 10)
 	}
 	b = append(b, `},"zone":`...)
-	b = jsontext.AppendString(b, h.Tags.Zone)
+	b = httpjson.AppendText(b, h.Tags.Zone)
 	b = append(b, `,"region":`...)
-	b = jsontext.AppendString(b, h.Tags.Region)
+	b = httpjson.AppendText(b, h.Tags.Region)
 	b = append(b, `,"repo":`...)
-	b = jsontext.AppendString(b, h.Repo)
+	b = httpjson.AppendText(b, h.Repo)
 	b = append(b, `,"revision":`...)
-	b = jsontext.AppendString(b, h.Revision)
+	b = httpjson.AppendText(b, h.Revision)
 	if v.Weight != 0 {
 		b = append(b, `,"weight":`...)
 		b = strconv.AppendUint(b, uint64(v.Weight), 10)
@@ -267,7 +259,7 @@ func appendTags(b []byte, t *registry.Tags) []byte {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = jsontext.AppendString(b, name)
+		b = httpjson.AppendText(b, name)
 		b = append(b, ':')
 		b = append(b, t.Other[name]...)
 	}

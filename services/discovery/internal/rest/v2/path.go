@@ -2,9 +2,6 @@ package v2
 
 import (
 	"net/http"
-	"net/url"
-
-	"github.com/gorilla/mux"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/rule"
@@ -32,14 +29,10 @@ func pathKind(r *http.Request, f *faults) registry.SettingKind {
 	return kind
 }
 
-// pathName returns an escaped segment of the path as the name that it stands
-// for.
+// pathName returns what a segment of the path names.
 func pathName(r *http.Request, segment string, check func(string) error, f *faults) string {
-	name, err := url.PathUnescape(mux.Vars(r)[segment])
-	if err == nil {
-		err = check(name)
-	}
-	if err != nil {
+	name := r.PathValue(segment)
+	if err := check(name); err != nil {
 		f.add(segment, "%v", err)
 	}
 	return name

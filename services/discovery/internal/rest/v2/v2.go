@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gorilla/mux"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weirproxy/weir/services/discovery/internal/denial"
@@ -66,8 +65,7 @@ type route struct {
 	methods map[string]handler
 }
 
-// routes are all paths. The order has no meaning, but that a path is looked for
-// from the first on.
+// routes are all paths.
 func (f *face) routes() []route {
 	const host = "/v2/services/{service}/hosts/{id}"
 	return []route{
@@ -89,12 +87,11 @@ func (f *face) routes() []route {
 func Handler(o Options) http.Handler {
 	f := newFace(o)
 	requests := newRequests(o.Metrics)
-	// The path is matched as it came, so that a name may hold an escaped slash.
-	router := mux.NewRouter().UseEncodedPath().SkipClean(true)
+	router := http.NewServeMux()
 	for _, route := range f.routes() {
 		router.Handle(route.path, f.dispatch(route.methods, requests.of(route.path)))
 	}
-	router.NotFoundHandler = f.dispatch(nil, requests.of("other"))
+	router.Handle("/", f.dispatch(nil, requests.of("other")))
 	return router
 }
 
