@@ -70,10 +70,8 @@ func (f *face) events(w http.ResponseWriter, r *http.Request) (int, error) {
 	if err := query.end(); err != nil {
 		return 0, err
 	}
-	select {
-	case <-f.registry.Loaded():
-	default:
-		return 0, registry.ErrNotLoaded
+	if err := f.checkLoaded(); err != nil {
+		return 0, err
 	}
 	end, err := f.waiters.begin()
 	if err != nil {

@@ -184,6 +184,16 @@ var exchanges = []exchange{
 	{operation: "followEvents", target: "/v2/events", status: 503, on: "unloaded"},
 	{operation: "followEvents", target: "/v2/events", status: 503, on: "full of waiters"},
 
+	{operation: "getGuard", target: "/v2/guard", status: 200, on: "held"},
+	{operation: "liftGuard", target: "/v2/guard/suspension?reason=the+zone+burnt+down", status: 204, on: "held"},
+	{operation: "getGuard", target: "/v2/guard", status: 200, on: "held"},
+	{operation: "getGuard", target: "/v2/guard", status: 200},
+	{operation: "getGuard", target: "/v2/guard?x=y", status: 400},
+	{operation: "getGuard", target: "/v2/guard", status: 503, on: "unloaded"},
+	{operation: "liftGuard", target: "/v2/guard/suspension", status: 400},
+	{operation: "liftGuard", target: "/v2/guard/suspension?reason=r", status: 403, on: "clerk"},
+	{operation: "liftGuard", target: "/v2/guard/suspension?reason=r", status: 503, on: "unloaded"},
+
 	{operation: "getOpenAPI", target: "/v2/openapi.yaml", status: 200},
 	{operation: "getOpenAPI", target: "/v2/openapi.yaml?x=y", status: 400},
 }
@@ -200,6 +210,7 @@ func TestEveryAnswerIsAsTheFileSays(t *testing.T) {
 		"clerk":            newFixture(t, func(o *Options) { o.Caller = func(*http.Request) Caller { return clerk{} } }),
 		"full of waiters":  newFixture(t, func(o *Options) { o.MaxWaiters = 0 }),
 		"full of settings": newFixture(t),
+		"held":             heldFixture(t),
 	}
 	for i := range 10 {
 		fixtures[""].put(t, fmt.Sprintf("/v2/services/full/hosts/%d", i), fine)

@@ -79,6 +79,8 @@ func (f *face) routes() []route {
 		{"/v2/events", map[string]handler{"GET": f.events}},
 		{"/v2/settings", map[string]handler{"GET": f.settings}},
 		{"/v2/settings/{kind}", map[string]handler{"PUT": f.putSetting, "DELETE": f.deleteSetting}},
+		{"/v2/guard", map[string]handler{"GET": f.guard}},
+		{"/v2/guard/suspension", map[string]handler{"DELETE": f.liftGuard}},
 		{"/v2/openapi.yaml", map[string]handler{"GET": f.openAPI}},
 	}
 }

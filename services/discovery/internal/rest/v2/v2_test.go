@@ -147,6 +147,8 @@ func TestNothingIsAnsweredBeforeTheRegistryIsLoaded(t *testing.T) {
 		{"GET", "/v2/settings", ""},
 		{"PUT", "/v2/settings/drain", `{"scope":{"zone":"a"},"author":"ada","reason":"r"}`},
 		{"DELETE", "/v2/settings/drain?zone=a", ""},
+		{"GET", "/v2/guard", ""},
+		{"DELETE", "/v2/guard/suspension?reason=r", ""},
 	} {
 		w := f.call(test.method, test.target, test.body)
 		requireRefused(t, w, 503, "the registry is not loaded yet")
@@ -172,7 +174,7 @@ func TestAWrongMethodIsToldTheRightOnes(t *testing.T) {
 
 func TestNothingIsAtOtherPaths(t *testing.T) {
 	f := newFixture(t)
-	for _, target := range []string{"/v2", "/v2/", "/v2/services/", "/v2/services//hosts", "/v2/services/users/hosts/a/b", "/v2/services/users/hosts/../hosts"} {
+	for _, target := range []string{"/v2", "/v2/", "/v2/services/", "/v2/services/users", "/v2/services/users/hosts/a/b", "/v1/registration/users"} {
 		w := f.call("GET", target, "")
 		requireRefused(t, w, 404, "nothing is at "+target)
 	}
@@ -204,9 +206,15 @@ func TestAParameterThatMeansNothingIsRefused(t *testing.T) {
 		{"GET", "/v2/events", ""},
 		{"GET", "/v2/settings", ""},
 		{"PUT", "/v2/settings/drain", `{"scope":{"zone":"a"},"author":"ada","reason":"r"}`},
+		{"GET", "/v2/guard", ""},
+		{"DELETE", "/v2/guard/suspension?reason=r&", ""},
 		{"GET", "/v2/openapi.yaml", ""},
 	} {
-		requireRefused(t, f.call(test.method, test.target+"?zon=a", test.body), 400, "zon: unknown")
+		mark := "?"
+		if strings.Contains(test.target, mark) {
+			mark = ""
+		}
+		requireRefused(t, f.call(test.method, test.target+mark+"zon=a", test.body), 400, "zon: unknown")
 	}
 	requireRefused(t, f.call("DELETE", "/v2/settings/drain?zon=a", ""), 400, "scope: names neither service nor zone", "zon: unknown")
 	requireRefused(t, f.call("GET", "/v2/services?%zz", ""), 400, `query: invalid URL escape "%zz"`)
