@@ -16,6 +16,8 @@ import (
 	"github.com/getkin/kin-openapi/openapi3filter"
 	"github.com/getkin/kin-openapi/routers"
 	"github.com/stretchr/testify/require"
+
+	scrape "github.com/weirproxy/weir/services/discovery/internal/rest/prometheus"
 )
 
 // readOpenAPI reads the file that the face serves. Answers may hold nothing that
@@ -52,7 +54,8 @@ func closeSchema(s *openapi3.Schema) {
 }
 
 func TestTheFileNamesEveryRouteAndNoOther(t *testing.T) {
-	var documented, served []string
+	var documented []string
+	served := []string{"GET " + scrape.Path} // of a face of its own
 	for path, item := range readOpenAPI(t).Paths.Map() {
 		for method := range item.Operations() {
 			documented = append(documented, method+" "+path)
@@ -194,13 +197,19 @@ var exchanges = []exchange{
 	{operation: "liftGuard", target: "/v2/guard/suspension?reason=r", status: 403, on: "clerk"},
 	{operation: "liftGuard", target: "/v2/guard/suspension?reason=r", status: 503, on: "unloaded"},
 
+	{operation: "listTargets", target: "/v2/prometheus/sd?service=users&port=grpc", status: 200},
+	{operation: "listTargets", target: "/v2/prometheus/sd", status: 200},
+	{operation: "listTargets", target: "/v2/prometheus/sd", status: 304, change: func(r *http.Request) { r.Header.Set("If-None-Match", "*") }},
+	{operation: "listTargets", target: "/v2/prometheus/sd?x=y", status: 400},
+	{operation: "listTargets", target: "/v2/prometheus/sd", status: 503, on: "unloaded"},
+
 	{operation: "getOpenAPI", target: "/v2/openapi.yaml", status: 200},
 	{operation: "getOpenAPI", target: "/v2/openapi.yaml?x=y", status: 400},
 }
 
-// elsewhere are the answers that others give: who stands before the face and
-// does not know a caller.
-var elsewhere = []string{"401"}
+// elsewhere are the answers that another may give to any call: who stands before
+// the faces, and does not know a caller, or not let it through.
+var elsewhere = []string{"401", "403", "429"}
 
 func TestEveryAnswerIsAsTheFileSays(t *testing.T) {
 	file := readOpenAPI(t)
@@ -230,7 +239,7 @@ func TestEveryAnswerIsAsTheFileSays(t *testing.T) {
 				require.NoError(t, openapi3filter.ValidateRequest(t.Context(), input))
 			}
 			w := httptest.NewRecorder()
-			fixtures[e.on].ServeHTTP(w, r)
+			fixtures[e.on].withTargets().ServeHTTP(w, r)
 			require.Equal(t, e.status, w.Code, w.Body)
 			require.NoError(t, openapi3filter.ValidateResponse(t.Context(), &openapi3filter.ResponseValidationInput{
 				RequestValidationInput: input, Status: w.Code, Header: w.Header(), Body: io.NopCloser(bytes.NewReader(w.Body.Bytes())),
@@ -242,6 +251,14 @@ func TestEveryAnswerIsAsTheFileSays(t *testing.T) {
 		})
 	}
 	require.Empty(t, open, "answers of the file that no call above had")
+}
+
+// withTargets is the face with the other one below /v2/ beside it.
+func (f *fixture) withTargets() http.Handler {
+	faces := http.NewServeMux()
+	faces.Handle("/v2/", f)
+	faces.Handle(scrape.Path, scrape.Handler(f.registry))
+	return faces
 }
 
 // documentedAnswers are the operations of a file with each status that is not
