@@ -13,8 +13,11 @@ import (
 type Caller interface {
 	// Identity is the caller's name; empty if calls carry none.
 	Identity() string
+	// MayRegister asks to change hosts of a service, and MayRegisterAddress to
+	// have one at an address, or to take out the one there.
 	MayRegister(service string) error
 	MayRegisterAddress(netip.Addr) error
+	// MayOperate asks to do what is an operator's.
 	MayOperate() error
 }
 

@@ -36,11 +36,21 @@ func (f *face) remove(w http.ResponseWriter, r *http.Request) (int, error) {
 	if err := q.end(); err != nil {
 		return 0, err
 	}
+	view, found, err := f.registry.Find(key)
+	if err != nil {
+		return 0, err
+	}
+	if !found {
+		return 0, noHost(key)
+	}
+	if err := caller.MayRegisterAddress(view.Host.Address.Addr()); err != nil {
+		return 0, refuse(http.StatusForbidden, "%v", err)
+	}
 	removed, err := f.registry.Remove(registry.Selection{Service: key.Service, ID: key.ID}, actor(caller, r))
 	if err != nil {
 		return 0, err
 	}
-	if removed == 0 {
+	if removed == 0 { // it went a moment ago
 		return 0, noHost(key)
 	}
 	return answerNothing(w), nil

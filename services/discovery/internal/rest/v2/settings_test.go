@@ -136,23 +136,30 @@ func (clerk) MayOperate() error { return errors.New("not an operator") }
 
 func TestACallerMayDoNoMoreThanItMay(t *testing.T) {
 	f := newFixture(t, func(o *Options) { o.Caller = func(*http.Request) Caller { return clerk{} } })
-	_, err := f.registry.Put(registry.Host{Key: registry.Key{Service: "users", ID: "a"}, Address: netip.MustParseAddrPort("10.0.0.1:1"), TTL: time.Hour}, "test")
-	require.NoError(t, err)
+	for _, h := range []registry.Host{
+		{Key: registry.Key{Service: "users", ID: "a"}, Address: netip.MustParseAddrPort("10.0.0.1:1"), TTL: time.Hour},
+		{Key: registry.Key{Service: "carts", ID: "b"}, Address: netip.MustParseAddrPort("10.0.0.2:1"), TTL: time.Hour},
+	} {
+		_, err := f.registry.Put(h, "test")
+		require.NoError(t, err)
+	}
 	for _, test := range []struct{ method, target, body, reason string }{
 		{"PUT", "/v2/services/users/hosts/a", fine, "not your service"},
 		{"DELETE", "/v2/services/users/hosts/a", "", "not your service"},
 		{"POST", "/v2/services/users/hosts/a/heartbeat", "", "not your service"},
 		{"PUT", "/v2/services/carts/hosts/a", `{"address":"10.0.0.2","port":1}`, "not your address"},
 		{"PUT", "/v2/services/carts/hosts/a", `{"address":"10.0.0.1","additional_addresses":["fd00::1"],"port":1}`, "not your address"},
+		{"DELETE", "/v2/services/carts/hosts/b", "", "not your address"},
 		{"PUT", "/v2/settings/drain", `{"scope":{"zone":"z"},"reason":"r"}`, "not an operator"},
 		{"DELETE", "/v2/settings/drain?zone=z", "", "not an operator"},
+		{"DELETE", "/v2/guard/suspension?reason=r", "", "not an operator"},
 	} {
 		requireRefused(t, f.call(test.method, test.target, test.body), 403, test.reason)
 	}
 	f.put(t, "/v2/services/carts/hosts/a", fine)
 	require.Equal(t, 204, f.call("POST", "/v2/services/carts/hosts/a/heartbeat", "").Code)
 	require.Equal(t, 204, f.call("DELETE", "/v2/services/carts/hosts/a", "").Code)
-	require.Equal(t, []string{"registered a by spiffe://carts", "deregistered a by spiffe://carts"}, f.events(t, "carts"))
+	require.Equal(t, []string{"registered b by test", "registered a by spiffe://carts", "deregistered a by spiffe://carts"}, f.events(t, "carts"))
 	require.Equal(t, []string{"a"}, f.ids(t, "/v2/services/users/hosts"))
 }
 
