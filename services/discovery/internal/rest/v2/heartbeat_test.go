@@ -77,7 +77,7 @@ func TestAHeartbeatOfNobodyIsToldToRegister(t *testing.T) {
 	w := f.call("POST", "/v2/heartbeats", `{"leases":["`+old+`","`+now+`","0000000000000000"]}`)
 	require.Equal(t, 200, w.Code)
 	require.Equal(t, `{"unknown":["`+old+`","0000000000000000"]}`+"\n", w.Body.String())
-	require.Equal(t, `{"unknown":[]}`+"\n", f.call("POST", "/v2/heartbeats", ` { "leases" : [ ] } `).Body.String())
+	require.JSONEq(t, `{"unknown":[]}`, f.call("POST", "/v2/heartbeats", ` { "leases" : [ ] } `).Body.String())
 }
 
 func TestWhatIsWrongWithHeartbeatsIsRefused(t *testing.T) {
@@ -128,9 +128,9 @@ func TestWhatIsWrongWithHeartbeatsIsRefused(t *testing.T) {
 
 func TestAsManyHostsAsOneCallMayNameBeat(t *testing.T) {
 	f, body := withMany(t)
-	require.Equal(t, `{"unknown":[]}`+"\n", f.call("POST", "/v2/heartbeats", body).Body.String())
+	require.JSONEq(t, `{"unknown":[]}`, f.call("POST", "/v2/heartbeats", body).Body.String())
 	spaced := strings.ReplaceAll(body, ",", ",\n     ")
-	require.Equal(t, `{"unknown":[]}`+"\n", f.call("POST", "/v2/heartbeats", spaced).Body.String())
+	require.JSONEq(t, `{"unknown":[]}`, f.call("POST", "/v2/heartbeats", spaced).Body.String())
 }
 
 func TestABodyThatDoesNotComeIsAnsweredWhenItsTimeIsOver(t *testing.T) {
