@@ -1,7 +1,7 @@
-// Package file keeps hosts in memory and writes them, every few seconds in
+// Package file keeps hosts and settings in memory and writes them, every few seconds in
 // which something changed and at the end, to one snapshot file. It is the store
-// behind the URL file:///path, and the registry is its only caller. What came
-// after the last snapshot is lost in a crash; a crash while writing loses
+// behind the URL file:///path, called by the registry, and by the fallback store,
+// to which it is the copy that outlives a restart. What came after the last snapshot is lost in a crash; a crash while writing loses
 // nothing more, since a file is never changed in place. A snapshot that is not
 // whole is set aside and never stops the start; what never was a snapshot is
 // refused at the start and never touched.
@@ -30,10 +30,11 @@ type Store struct {
 	done  chan struct{}  // closed by Close
 	loops sync.WaitGroup // of the goroutine that writes
 
-	mu      sync.Mutex
-	records map[registry.Key]registry.Record
-	loaded  bool // the file has been read, so it may be written over
-	changed bool // since the last snapshot; beats alone do not count
+	mu       sync.Mutex
+	records  map[registry.Key]registry.Record
+	settings map[registry.SettingKey]registry.Setting
+	loaded   bool // the file has been read, so it may be written over
+	changed  bool // since the last snapshot; beats alone do not count
 }
 
 // Open returns a store over the file at path, which need not be there yet, and
@@ -44,7 +45,10 @@ func Open(path string, interval time.Duration, log *slog.Logger) (*Store, error)
 	if err := checkPlace(path); err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w", path, err)
 	}
-	s := &Store{path: path, log: log, done: make(chan struct{}), records: map[registry.Key]registry.Record{}}
+	s := &Store{
+		path: path, log: log, done: make(chan struct{}),
+		records: map[registry.Key]registry.Record{}, settings: map[registry.SettingKey]registry.Setting{},
+	}
 	// Ends with Close, which waits for it.
 	s.loops.Go(func() { s.writeEvery(interval) })
 	return s, nil
@@ -92,7 +96,15 @@ func (s *Store) Load(context.Context) (*registry.Contents, error) {
 		}
 		s.loaded = true
 	}
-	return &registry.Contents{Records: slices.Collect(maps.Values(s.records))}, nil
+	return s.contents(), nil
+}
+
+// contents is all that is kept. s.mu must be held.
+func (s *Store) contents() *registry.Contents {
+	return &registry.Contents{
+		Records:  slices.Collect(maps.Values(s.records)),
+		Settings: slices.Collect(maps.Values(s.settings)),
+	}
 }
 
 // read fills the store from its file. s.mu must be held.
@@ -105,7 +117,7 @@ func (s *Store) read() error {
 		return fmt.Errorf("read snapshot: %w", err)
 	}
 	defer f.Close()
-	records, err := decode(f)
+	contents, err := decode(f)
 	if corrupt, ok := errors.AsType[*corruptError](err); ok {
 		s.setAside(corrupt)
 		return nil
@@ -113,10 +125,18 @@ func (s *Store) read() error {
 	if err != nil {
 		return fmt.Errorf("read snapshot %s: %w", s.path, err)
 	}
-	for _, record := range records {
+	s.keep(contents)
+	return nil
+}
+
+// keep takes over contents. s.mu must be held.
+func (s *Store) keep(contents *registry.Contents) {
+	for _, record := range contents.Records {
 		s.records[record.Host.Key] = record
 	}
-	return nil
+	for _, setting := range contents.Settings {
+		s.settings[setting.Key()] = setting
+	}
 }
 
 // setAside renames a file that cannot be understood, so that an operator can
@@ -136,26 +156,39 @@ func (s *Store) Append(_ context.Context, changes []registry.Change) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range changes {
-		if c.Key == (registry.Key{}) {
-			continue
-		}
-		if c.Record == nil {
-			delete(s.records, c.Key)
-		} else {
+		switch {
+		case c.Record != nil:
 			s.records[c.Key] = *c.Record
+		case c.Key != registry.Key{}:
+			delete(s.records, c.Key)
+		case c.Setting != nil:
+			s.settings[c.SettingKey] = *c.Setting
+		default:
+			delete(s.settings, c.SettingKey)
 		}
 	}
 	s.changed = s.changed || len(changes) > 0
 	return nil
 }
 
-// Flush takes over the times of the beats; they are written with the next
-// change, or at the end.
+// Replace makes contents all that is kept of the services for which covers is
+// true. The next snapshot has it.
+func (s *Store) Replace(contents *registry.Contents, covers func(service string) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.records, func(k registry.Key, _ registry.Record) bool { return covers(k.Service) })
+	maps.DeleteFunc(s.settings, func(k registry.SettingKey, _ registry.Setting) bool { return covers(k.Scope.Service) })
+	s.keep(contents)
+	s.changed = true
+}
+
+// Flush takes over the times of the beats that are later than what is kept; they
+// are written with the next change, or at the end.
 func (s *Store) Flush(_ context.Context, beats []registry.Beat) ([]registry.Key, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, b := range beats {
-		if record, ok := s.records[b.Key]; ok {
+		if record, ok := s.records[b.Key]; ok && b.At.After(record.LastCheckIn) {
 			record.LastCheckIn = b.At
 			s.records[b.Key] = record
 		}
@@ -214,11 +247,11 @@ func (s *Store) snapshot() error {
 		s.mu.Unlock()
 		return nil
 	}
-	records := slices.Collect(maps.Values(s.records))
+	contents := s.contents()
 	s.changed = false
 	s.mu.Unlock()
 
-	err := replace(s.path, func(f *os.File) error { return encode(f, records) })
+	err := replace(s.path, func(f *os.File) error { return encode(f, contents) })
 	if err != nil {
 		s.mu.Lock()
 		s.changed = true

@@ -2,10 +2,12 @@ package file
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -48,6 +50,65 @@ func TestHostsComeBackAfterARestart(t *testing.T) {
 
 	s = open(t, path, never, io.Discard)
 	require.ElementsMatch(t, []registry.Record{a, b}, load(t, s))
+	require.NoError(t, s.Close())
+}
+
+func TestSettingsComeBackAfterARestart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hosts.snapshot")
+	s := open(t, path, never, io.Discard)
+	load(t, s)
+	drain := storetest.Setting(registry.Scope{Zone: "eu-1"}, registry.Drain)
+	require.NoError(t, s.Append(t.Context(), []registry.Change{{SettingKey: drain.Key(), Setting: &drain}}))
+	require.NoError(t, s.Close())
+
+	s = open(t, path, never, io.Discard)
+	contents, err := s.Load(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []registry.Setting{drain}, contents.Settings)
+	require.NoError(t, s.Close())
+}
+
+// version1 is a snapshot as it was before there were leases and settings.
+const version1 = "testdata/version1.snapshot"
+
+func TestASnapshotOfTheFirstVersionIsRead(t *testing.T) {
+	text, err := os.ReadFile(version1)
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "hosts.snapshot")
+	require.NoError(t, os.WriteFile(path, text, 0o600))
+	s := open(t, path, never, io.Discard)
+	hosts := load(t, s)
+	require.NoError(t, s.Close())
+	require.Len(t, hosts, 2)
+	require.NotZero(t, hosts[0].Lease)
+	require.NotEqual(t, hosts[0].Lease, hosts[1].Lease, "each has one of its own")
+	users := hosts[slices.IndexFunc(hosts, func(r registry.Record) bool { return r.Host.Service == "users" })]
+	require.Equal(t, "10.0.0.1:8080", users.Host.Address.String())
+	require.Equal(t, uint8(7), users.Host.Tags.Weight)
+	require.Equal(t, time.Date(2026, 2, 3, 4, 6, 6, 500_000_000, time.UTC), users.LastCheckIn)
+
+	s = open(t, path, never, io.Discard)
+	require.ElementsMatch(t, hosts, load(t, s), "the next one has the leases")
+	require.NoError(t, s.Close())
+}
+
+func TestWhatIsReplacedIsThatOfTheCoveredServicesAlone(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "hosts.snapshot"), never, io.Discard)
+	load(t, s)
+	put(t, s, contents().Records...)
+	drain := storetest.Setting(registry.Scope{Zone: "eu-1"}, registry.Drain)
+	old := storetest.Setting(registry.Scope{Service: "users"}, registry.Drain)
+	for _, setting := range []registry.Setting{drain, old} {
+		require.NoError(t, s.Append(t.Context(), []registry.Change{{SettingKey: setting.Key(), Setting: &setting}}))
+	}
+	c := storetest.Record("users", "c", 1)
+	newer := storetest.Setting(registry.Scope{Service: "users"}, registry.Weigh)
+	s.Replace(&registry.Contents{Records: []registry.Record{c}, Settings: []registry.Setting{newer}},
+		func(service string) bool { return service == "users" })
+	kept, err := s.Load(t.Context())
+	require.NoError(t, err)
+	require.ElementsMatch(t, []registry.Record{storetest.Record("orders", "a", 3), c}, kept.Records)
+	require.ElementsMatch(t, []registry.Setting{drain, newer}, kept.Settings)
 	require.NoError(t, s.Close())
 }
 
@@ -100,7 +161,7 @@ func TestAFailedSnapshotLeavesTheLastOneAlone(t *testing.T) {
 
 func TestACrashWhileWritingLeavesTheLastSnapshot(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "hosts.snapshot")
-	require.NoError(t, replace(path, func(f *os.File) error { return encode(f, records()) }))
+	require.NoError(t, replace(path, func(f *os.File) error { return encode(f, contents()) }))
 	// A crash leaves a file aside that goes as far as it came.
 	whole, err := os.ReadFile(path)
 	require.NoError(t, err)
@@ -118,24 +179,26 @@ func TestACrashWhileWritingLeavesTheLastSnapshot(t *testing.T) {
 
 func TestAFileThatIsNotWholeIsSetAsideWithTheReason(t *testing.T) {
 	var whole bytes.Buffer
-	require.NoError(t, encode(&whole, records()))
+	require.NoError(t, encode(&whole, contents()))
 	lines := strings.SplitAfter(whole.String(), "\n")
 
 	for name, test := range map[string]struct{ text, reason string }{
 		"empty":                 {"", "line 1: the file ends here"},
 		"cut in its first word": {beginning[:5], "line 1: the file ends here"},
 		"no JSON":               {beginning + "\n", "line 1: unexpected end of JSON input"},
-		"of a later version":    {`{"format":"weir-discovery-hosts","version":2}` + "\n", "version 2: not"},
+		"of a later version":    {`{"format":"weir-discovery-hosts","version":3}` + "\n", "version 3: not"},
 		"cut within a host":     {whole.String()[:len(lines[0])+20], "line 2: the file ends here"},
 		"cut after a host":      {lines[0] + lines[1], "line 3: the file ends here"},
-		"without its checksum":  {strings.Join(lines[:4], ""), "line 5: the file ends here"},
-		"a digit turned":        {strings.Replace(whole.String(), "10.0.0.1:1", "10.0.0.1:7", 1), "line 5: checksum"},
-		"something after it":    {whole.String() + "x", "line 5: something stands after the checksum"},
+		"without its checksum":  {strings.Join(lines[:5], ""), "line 6: the file ends here"},
+		"without its setting":   {strings.Join(lines[:4], ""), "line 5: the file ends here"},
+		"a digit turned":        {strings.Replace(whole.String(), "10.0.0.1:1", "10.0.0.1:7", 1), "line 6: checksum"},
+		"something after it":    {whole.String() + "x", "line 6: something stands after the checksum"},
 		"a host without address": {lines[0] + strings.Replace(lines[1], "10.0.0.1:1", "", 1) + strings.Join(lines[2:], ""),
 			`line 2: host \"a\" of \"users\": address`},
 		"a host without ttl": {lines[0] + strings.Replace(lines[1], "60000", "0", 1) + strings.Join(lines[2:], ""),
 			"line 2: host \\\"a\\\" of \\\"users\\\": ttl_ms 0"},
-		"a number for a name": {lines[0] + strings.Replace(lines[1], `"users"`, "1", 1), "line 2: json: cannot unmarshal number"},
+		"a setting without author": {strings.Replace(whole.String(), `"author":"operator"`, `"author":""`, 1), "line 5: setting"},
+		"a number for a name":      {lines[0] + strings.Replace(lines[1], `"users"`, "1", 1), "line 2: json: cannot unmarshal number"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "hosts.snapshot")
@@ -226,9 +289,12 @@ func tree(t *testing.T, dir string) map[string]string {
 
 func FuzzDecode(f *testing.F) {
 	var whole bytes.Buffer
-	require.NoError(f, encode(&whole, records()))
+	require.NoError(f, encode(&whole, contents()))
 	f.Add(whole.Bytes())
 	f.Add(whole.Bytes()[:whole.Len()/2])
+	old, err := os.ReadFile(version1)
+	require.NoError(f, err)
+	f.Add(old)
 	f.Add([]byte(`{"format":"weir-discovery-hosts","version":1,"hosts":-1}` + "\n" + `{"sha256":""}` + "\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		read, err := decode(bytes.NewReader(text))
@@ -241,24 +307,48 @@ func FuzzDecode(f *testing.F) {
 		require.NoError(t, encode(&again, read))
 		twice, err := decode(&again)
 		require.NoError(t, err)
-		require.Len(t, twice, len(read))
+		require.Len(t, twice.Records, len(read.Records))
+		require.Len(t, twice.Settings, len(read.Settings))
 	})
 }
 
-func BenchmarkSnapshotOfHundredThousand(b *testing.B) {
+// many is 100,000 hosts.
+func many() []registry.Record {
 	many := make([]registry.Record, 100_000)
 	for i := range many {
-		many[i] = storetest.Record("users", string(rune('a'+i%26)), uint16(i%60_000+1))
+		many[i] = storetest.Record(fmt.Sprint("users-", i/10), fmt.Sprint("10.0.0.1/i-", i), uint16(i%60_000+1))
 	}
+	return many
+}
+
+func BenchmarkLoadHundredThousand(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "hosts.snapshot")
+	require.NoError(b, replace(path, func(f *os.File) error { return encode(f, &registry.Contents{Records: many()}) }))
 	for b.Loop() {
-		if err := encode(io.Discard, many); err != nil {
+		f, err := os.Open(path)
+		require.NoError(b, err)
+		c, err := decode(f)
+		require.NoError(b, err)
+		require.Len(b, c.Records, 100_000)
+		require.NoError(b, f.Close())
+	}
+}
+
+func BenchmarkSnapshotOfHundredThousand(b *testing.B) {
+	many := many()
+	for b.Loop() {
+		if err := encode(io.Discard, &registry.Contents{Records: many}); err != nil {
 			b.Fatal(err)
 		}
 	}
 }
 
-func records() []registry.Record {
-	return []registry.Record{storetest.Record("users", "a", 1), storetest.Record("users", "b", 2), storetest.Record("orders", "a", 3)}
+// contents is three hosts and a setting: six lines of a snapshot.
+func contents() *registry.Contents {
+	return &registry.Contents{
+		Records:  []registry.Record{storetest.Record("users", "a", 1), storetest.Record("users", "b", 2), storetest.Record("orders", "a", 3)},
+		Settings: []registry.Setting{storetest.Setting(registry.Scope{Service: "users"}, registry.Weigh)},
+	}
 }
 
 func open(t *testing.T, path string, interval time.Duration, log io.Writer) *Store {

@@ -1,0 +1,153 @@
+// Package record writes hosts, operators' settings and events as compact JSON,
+// one object each without a line end, and reads them again: the form in which
+// the file store and the redis store keep them. It holds nothing and does no
+// input or output. Fields that are not known are ignored, so that replicas of
+// two versions can share a store; what breaks a rule of the registry is refused
+// with the reason, and never a panic.
+package record
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+)
+
+// hostJSON is a registry.Record. A field that was added after the first version
+// of the snapshot file may be missing.
+type hostJSON struct {
+	Service       string                     `json:"service"`
+	ID            string                     `json:"id"`
+	Lease         registry.Lease             `json:"lease,omitempty"`
+	Address       netip.AddrPort             `json:"address"`
+	Additional    []netip.Addr               `json:"additional_addresses,omitempty"`
+	Ports         []portJSON                 `json:"ports,omitempty"`
+	Repo          string                     `json:"repo,omitempty"`
+	Revision      string                     `json:"revision,omitempty"`
+	Region        string                     `json:"region,omitempty"`
+	Zone          string                     `json:"zone,omitempty"`
+	InstanceID    string                     `json:"instance_id,omitempty"`
+	Canary        *bool                      `json:"canary,omitempty"`
+	Weight        uint8                      `json:"weight,omitempty"`
+	Tags          map[string]json.RawMessage `json:"tags,omitempty"`
+	TTLMillis     int64                      `json:"ttl_ms"`
+	Draining      bool                       `json:"draining,omitempty"`
+	FirstSeen     time.Time                  `json:"first_seen"`
+	LastCheckIn   time.Time                  `json:"last_check_in,omitzero"`
+	DrainingSince time.Time                  `json:"draining_since,omitzero"`
+}
+
+type portJSON struct {
+	Name   string `json:"name"`
+	Number uint16 `json:"port"`
+}
+
+// EncodeHost returns r as JSON. A LastCheckIn that is zero is left out. The
+// error is that of a tag whose value is not JSON.
+func EncodeHost(r *registry.Record) ([]byte, error) {
+	h := r.Host
+	v := hostJSON{
+		Service: h.Service, ID: h.ID, Lease: r.Lease,
+		Address: h.Address, Additional: h.Additional, Repo: h.Repo, Revision: h.Revision,
+		Region: h.Tags.Region, Zone: h.Tags.Zone, InstanceID: h.Tags.InstanceID,
+		Canary: h.Tags.Canary, Weight: h.Tags.Weight, Tags: h.Tags.Other,
+		TTLMillis: h.TTL.Milliseconds(), Draining: h.Draining,
+		FirstSeen: r.FirstSeen.UTC(), LastCheckIn: r.LastCheckIn.UTC(), DrainingSince: r.DrainingSince.UTC(),
+	}
+	for _, p := range h.Ports {
+		v.Ports = append(v.Ports, portJSON{p.Name, p.Number})
+	}
+	text, err := encode(v)
+	if err != nil {
+		return nil, fmt.Errorf("write host %q of %q: %w", h.ID, h.Service, err)
+	}
+	return text, nil
+}
+
+// DecodeHost reads what EncodeHost wrote, or says why it is not a host. The
+// lease is 0 if it was written before there were leases.
+func DecodeHost(text []byte) (registry.Record, error) {
+	var v hostJSON
+	if err := json.Unmarshal(text, &v); err != nil {
+		return registry.Record{}, err
+	}
+	if err := v.check(); err != nil {
+		return registry.Record{}, err
+	}
+	host := &registry.Host{
+		Key:     registry.Key{Service: v.Service, ID: v.ID},
+		Address: v.Address, Additional: v.Additional, Repo: v.Repo, Revision: v.Revision,
+		Tags: registry.Tags{
+			Region: v.Region, Zone: v.Zone, InstanceID: v.InstanceID,
+			Canary: v.Canary, Weight: v.Weight, Other: v.Tags,
+		},
+		TTL: time.Duration(v.TTLMillis) * time.Millisecond, Draining: v.Draining,
+	}
+	for _, p := range v.Ports {
+		host.Ports = append(host.Ports, registry.Port{Name: p.Name, Number: p.Number})
+	}
+	return registry.Record{
+		Host: host, Lease: v.Lease,
+		FirstSeen: v.FirstSeen, LastCheckIn: v.LastCheckIn, DrainingSince: v.DrainingSince,
+	}, nil
+}
+
+// longestTTL is what fits into a time.Duration.
+const longestTTL = int64(1<<63-1) / int64(time.Millisecond)
+
+// check says which rule of registry.Host v breaks.
+func (v *hostJSON) check() error {
+	fault := func(format string, args ...any) error {
+		return fmt.Errorf("host %q of %q: %w", v.ID, v.Service, fmt.Errorf(format, args...))
+	}
+	switch {
+	case v.Service == "":
+		return errors.New("a host without service")
+	case !v.Address.IsValid() || v.Address.Port() == 0 || v.Address.Addr().Zone() != "":
+		return fault("address %q", v.Address)
+	case v.TTLMillis <= 0 || v.TTLMillis > longestTTL:
+		return fault("ttl_ms %d", v.TTLMillis)
+	case v.Weight > 100:
+		return fault("weight %d", v.Weight)
+	case !writable(v.FirstSeen, v.LastCheckIn, v.DrainingSince):
+		return fault("times %v, %v, %v", v.FirstSeen, v.LastCheckIn, v.DrainingSince)
+	}
+	for _, a := range v.Additional {
+		if !a.IsValid() || a.Zone() != "" {
+			return fault("additional address %q", a)
+		}
+	}
+	for i, p := range v.Ports {
+		if p.Name == "" || p.Number == 0 || i > 0 && p.Name <= v.Ports[i-1].Name {
+			return fault("port %d named %q in place %d", p.Number, p.Name, i)
+		}
+	}
+	return nil
+}
+
+// writable says whether times that were read can be written again as UTC, whose
+// year may be another.
+func writable(times ...time.Time) bool {
+	for _, t := range times {
+		if year := t.UTC().Year(); year < 0 || year > 9999 {
+			return false
+		}
+	}
+	return true
+}
+
+// encode is v as JSON whose values of tags stay as they are, byte by byte: the
+// registry compares them so.
+func encode(v any) ([]byte, error) {
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(text.Bytes(), []byte("\n")), nil
+}

@@ -1,0 +1,206 @@
+package record_test
+
+import (
+	"encoding/json"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/store/record"
+)
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
+var at = time.Date(2026, 2, 3, 4, 5, 6, 7_000_000, time.UTC)
+
+// host is a record with every field.
+func host() registry.Record {
+	canary := false
+	return registry.Record{
+		Host: &registry.Host{
+			Key:        registry.Key{Service: "users", ID: "a"},
+			Address:    netip.MustParseAddrPort("10.0.0.1:8080"),
+			Additional: []netip.Addr{netip.MustParseAddr("fd00::1")},
+			Ports:      []registry.Port{{Name: "grpc", Number: 9090}, {Name: "metrics", Number: 9100}},
+			Repo:       "users-repo", Revision: "r1",
+			Tags: registry.Tags{
+				Region: "eu", Zone: "eu-1", InstanceID: "i-1", Canary: &canary, Weight: 7,
+				Other: map[string]json.RawMessage{"rack": json.RawMessage(`{"note":"<a & b>"}`)},
+			},
+			TTL: 1500 * time.Millisecond, Draining: true,
+		},
+		Lease:     1<<64 - 1,
+		FirstSeen: at, LastCheckIn: at.Add(time.Second), DrainingSince: at.Add(time.Minute),
+	}
+}
+
+func TestWhatWasWrittenIsReadAgain(t *testing.T) {
+	local := time.FixedZone("local", 3600)
+
+	r := host()
+	r.FirstSeen = r.FirstSeen.In(local)
+	text, err := record.EncodeHost(&r)
+	require.NoError(t, err)
+	read, err := record.DecodeHost(text)
+	require.NoError(t, err)
+	require.Equal(t, host(), read)
+
+	r.LastCheckIn = time.Time{}
+	text, err = record.EncodeHost(&r)
+	require.NoError(t, err)
+	require.NotContains(t, string(text), "last_check_in")
+	read, err = record.DecodeHost(text)
+	require.NoError(t, err)
+	require.True(t, read.LastCheckIn.IsZero())
+
+	for _, s := range []registry.Setting{
+		{Scope: registry.Scope{Service: "users"}, Kind: registry.Weigh, Weight: 100, Author: "ops", Reason: "<slow>", Made: at, Expires: at.Add(time.Hour)},
+		{Scope: registry.Scope{Service: "users", ID: "a"}, Kind: registry.Maintenance, Author: "ops", Made: at},
+		{Scope: registry.Scope{Zone: "eu-1"}, Kind: registry.Drain, Author: "ops", Made: at},
+	} {
+		text, err := record.EncodeSetting(&s)
+		require.NoError(t, err)
+		read, err := record.DecodeSetting(text)
+		require.NoError(t, err)
+		require.Equal(t, s, read)
+	}
+
+	e := registry.Event{At: at, Kind: registry.Changed, Service: "users", ID: "a", Actor: "10.0.0.9", Detail: "port 1 → 2"}
+	text, err = record.EncodeEvent(&e)
+	require.NoError(t, err)
+	event, err := record.DecodeEvent(text)
+	require.NoError(t, err)
+	require.Equal(t, e, event)
+}
+
+func TestAnEncodedHostIsCompact(t *testing.T) {
+	r := registry.Record{
+		Host:      &registry.Host{Key: registry.Key{Service: "users", ID: "a"}, Address: netip.MustParseAddrPort("10.0.0.1:80"), TTL: time.Minute},
+		FirstSeen: at,
+	}
+	text, err := record.EncodeHost(&r)
+	require.NoError(t, err)
+	want := []byte(`{"service":"users","id":"a","address":"10.0.0.1:80","ttl_ms":60000,"first_seen":"2026-02-03T04:05:06.007Z"}`)
+	require.Equal(t, want, text)
+}
+
+func TestATagThatIsNotJSONIsRefused(t *testing.T) {
+	r := host()
+	r.Host.Tags.Other = map[string]json.RawMessage{"rack": json.RawMessage(`{`)}
+	_, err := record.EncodeHost(&r)
+	require.ErrorContains(t, err, `write host "a" of "users"`)
+}
+
+func TestAHostThatCannotBeIsRefused(t *testing.T) {
+	for text, reason := range map[string]string{
+		``:                "unexpected end of JSON input",
+		`[]`:              "cannot unmarshal array",
+		`{}`:              "a host without service",
+		`{"service":"s"}`: `host "" of "s": address`,
+		`{"service":"s","id":"a","address":"10.0.0.1:0","ttl_ms":1}`:                                              `host "a" of "s": address "10.0.0.1:0"`,
+		`{"service":"s","address":"[fe80::1%eth0]:1","ttl_ms":1}`:                                                 "address",
+		`{"service":"s","address":"h:1","ttl_ms":1}`:                                                              "ParseAddr",
+		`{"service":"s","address":"10.0.0.1:1"}`:                                                                  "ttl_ms 0",
+		`{"service":"s","address":"10.0.0.1:1","ttl_ms":9223372036854775807}`:                                     "ttl_ms 9223372036854775807",
+		`{"service":"s","address":"10.0.0.1:1","ttl_ms":1,"weight":101}`:                                          "weight 101",
+		`{"service":"s","address":"10.0.0.1:1","ttl_ms":1,"additional_addresses":["fe80::1%a"]}`:                  "additional address",
+		`{"service":"s","address":"10.0.0.1:1","ttl_ms":1,"additional_addresses":[""]}`:                           "additional address",
+		`{"service":"s","address":"10.0.0.1:1","ttl_ms":1,"ports":[{"name":"b","port":1},{"name":"a","port":1}]}`: `port 1 named "a" in place 1`,
+		`{"service":"s","address":"10.0.0.1:1","ttl_ms":1,"ports":[{"name":"a","port":0}]}`:                       `port 0 named "a"`,
+		`{"service":"s","address":"10.0.0.1:1","ttl_ms":1,"first_seen":"9999-12-31T23:59:59-23:00"}`:              "times 9999",
+		`{"service":"s","address":"10.0.0.1:1","ttl_ms":1,"ports":[{"port":1}]}`:                                  `named ""`,
+	} {
+		_, err := record.DecodeHost([]byte(text))
+		require.ErrorContains(t, err, reason, text)
+	}
+}
+
+func TestASettingOrEventThatCannotBeIsRefused(t *testing.T) {
+	for text, reason := range map[string]string{
+		`{`:                "unexpected end of JSON input",
+		`{"kind":"share"}`: "no such kind",
+		`{"kind":"weight","service":"s","author":"a"}`:                                   "weight 0",
+		`{"kind":"weight","service":"s","author":"a","weight":101}`:                      "weight 101",
+		`{"kind":"drain","service":"s","author":"a","weight":1}`:                         "weight 1 of a kind that has none",
+		`{"kind":"drain","author":"a"}`:                                                  "neither a service nor a zone",
+		`{"kind":"drain","service":"s","id":"a","zone":"z","author":"a"}`:                "a host with a zone",
+		`{"kind":"drain","zone":"z","id":"a","author":"a"}`:                              "a host with a zone, or without a service",
+		`{"kind":"drain","service":"s","author":"a","made":"9999-12-31T23:59:59-23:00"}`: "times 9999",
+		`{"kind":"drain","service":"s"}`:                                                 `setting "drain" of service "s", host "", zone "": no author`,
+	} {
+		_, err := record.DecodeSetting([]byte(text))
+		require.ErrorContains(t, err, reason, text)
+	}
+	_, err := record.DecodeEvent([]byte(`{}`))
+	require.ErrorContains(t, err, "an event without kind")
+	_, err = record.DecodeEvent([]byte(`{"kind":"registered","at":"9999-12-31T23:59:59-23:00"}`))
+	require.ErrorContains(t, err, `event "registered" at 9999`)
+	_, err = record.DecodeEvent([]byte(`{`))
+	require.Error(t, err)
+}
+
+func TestUnknownFieldsOfANewerVersionAreIgnored(t *testing.T) {
+	r := host()
+	text, err := record.EncodeHost(&r)
+	require.NoError(t, err)
+	read, err := record.DecodeHost(append([]byte(`{"shoe_size":42,`), text[1:]...))
+	require.NoError(t, err)
+	require.Equal(t, r, read)
+}
+
+// FuzzDecode holds that whatever bytes are read, what was taken for a host, a
+// setting or an event is written and read again the same.
+func FuzzDecode(f *testing.F) {
+	r := host()
+	text, err := record.EncodeHost(&r)
+	require.NoError(f, err)
+	f.Add(text)
+	f.Add([]byte(`{"service":"s","address":"10.0.0.1:1","ttl_ms":1}`))
+	f.Add([]byte(`{"kind":"weight","service":"s","author":"a","weight":1,"made":"2026-02-03T04:05:06Z"}`))
+	f.Add([]byte(`{"kind":"registered","at":"9999-12-31T23:59:59-23:00"}`))
+	f.Add([]byte(`{"kind":"registered","at":"2026-02-03T04:05:06Z"}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if r, err := record.DecodeHost(text); err == nil {
+			again(t, &r, record.EncodeHost, record.DecodeHost)
+		}
+		if s, err := record.DecodeSetting(text); err == nil {
+			again(t, &s, record.EncodeSetting, record.DecodeSetting)
+		}
+		if e, err := record.DecodeEvent(text); err == nil {
+			again(t, &e, record.EncodeEvent, record.DecodeEvent)
+		}
+	})
+}
+
+// again writes v, reads it, and wants the same text of what was read.
+func again[T any](t *testing.T, v *T, encode func(*T) ([]byte, error), decode func([]byte) (T, error)) {
+	first, err := encode(v)
+	require.NoError(t, err)
+	read, err := decode(first)
+	require.NoError(t, err, "%s", first)
+	second, err := encode(&read)
+	require.NoError(t, err)
+	require.Equal(t, string(first), string(second))
+}
+
+func BenchmarkEncodeHost(b *testing.B) {
+	r := host()
+	b.ReportAllocs()
+	for b.Loop() {
+		_, _ = record.EncodeHost(&r)
+	}
+}
+
+func BenchmarkDecodeHost(b *testing.B) {
+	r := host()
+	text, err := record.EncodeHost(&r)
+	require.NoError(b, err)
+	b.ReportAllocs()
+	for b.Loop() {
+		_, _ = record.DecodeHost(text)
+	}
+}
