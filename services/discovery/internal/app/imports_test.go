@@ -55,5 +55,7 @@ func TestImports(t *testing.T) {
 		"internal/store/record":          {"internal/registry"},
 		"internal/store/storetest":       {"internal/registry"},
 		"internal/guard":                 {},
+		"internal/store/redis":           {"internal/registry", "internal/store/record"},
+		"internal/store/storetest":       {"internal/registry", "weir/internal/servicetest"},
 	})
 }

@@ -8,6 +8,7 @@ package storetest
 import (
 	"context"
 	"encoding/json"
+	"hash/crc32"
 	"net/netip"
 	"sync"
 	"testing"
@@ -249,7 +250,8 @@ func keeping() suite {
 	}
 }
 
-// Record is a host to store, at 10.0.0.1 and the given port, with lease 1.
+// Record is a host to store, at 10.0.0.1 and the given port, with a lease that
+// follows from its names.
 func Record(service, id string, port uint16) registry.Record {
 	at := time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)
 	return registry.Record{
@@ -258,7 +260,7 @@ func Record(service, id string, port uint16) registry.Record {
 			Address: netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), port),
 			TTL:     time.Minute,
 		},
-		Lease:       1,
+		Lease:       registry.Lease(crc32.ChecksumIEEE([]byte(service+"/"+id))) + 1,
 		FirstSeen:   at,
 		LastCheckIn: at,
 	}

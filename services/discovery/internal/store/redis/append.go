@@ -1,0 +1,117 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/store/record"
+)
+
+const (
+	// logLength is about how many entries the log of a partition has. A replica
+	// that missed more reads the partition anew.
+	logLength = 1000
+	// tombTime is how long a lease that was deregistered is not taken back: as
+	// long as a replica may have been cut off from Redis, and hear the host.
+	tombTime = time.Hour
+)
+
+// Append writes changes to Redis, each with an entry in the log of its partition
+// unless nothing changes by it. Those of a partition are one step; the order of
+// steps is that of the log, and the later of two writers wins. A host with a
+// lease that was deregistered is not taken back, and one that meanwhile has
+// another lease is not removed; then Follow hands over the partition as it is.
+func (s *Store) Append(ctx context.Context, changes []registry.Change) error {
+	s.exchange.Lock()
+	defer s.exchange.Unlock()
+	s.appends++
+	b := s.newBatch(appendScript, "rec", "beat", "log", "ovr", "meta", "tomb")
+	b.head = []any{schema, fresh(), writerOf(s.writer, s.appends), logLength, tombTime.Milliseconds()}
+	for i := range changes {
+		c := &changes[i]
+		if s.tookOut(c) {
+			continue
+		}
+		args, err := argsOf(c)
+		if err != nil {
+			return err
+		}
+		b.add(serviceOf(c), i, args...)
+	}
+	return b.run(ctx, func(c *call) error {
+		refused, err := c.answer.Slice()
+		if len(refused) > 0 {
+			s.mu.Lock()
+			s.refused[c.partition] = struct{}{}
+			s.mu.Unlock()
+		}
+		return err
+	})
+}
+
+// serviceOf is whose partition a change is of.
+func serviceOf(c *registry.Change) string {
+	if c.Key != (registry.Key{}) {
+		return c.Key.Service
+	}
+	return c.SettingKey.Scope.Service
+}
+
+// tookOut says whether c tells of a host that Expire has taken out already. If it
+// has come back since, by a replica that hears it, it must not go by this.
+func (s *Store) tookOut(c *registry.Change) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, expired := s.expired[c.Key]
+	delete(s.expired, c.Key)
+	return expired && c.Record == nil && c.Event != nil && c.Event.Kind == registry.Expired
+}
+
+// argsOf is what appendScript is told of c.
+func argsOf(c *registry.Change) ([]any, error) {
+	var text, event []byte
+	var err error
+	if c.Event != nil {
+		if event, err = record.EncodeEvent(c.Event); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case c.Record != nil:
+		kept := *c.Record
+		kept.LastCheckIn = time.Time{} // beats have a place of their own
+		if text, err = record.EncodeHost(&kept); err != nil {
+			return nil, err
+		}
+		member := hostMember(c.Key)
+		return []any{hostPut, member, value(member, kept.Lease, text), leaseText(kept.Lease), event, age(c.Record.LastCheckIn)}, nil
+	case c.Key != registry.Key{}:
+		buried := "1"
+		if c.Lease == 0 || c.Event != nil && c.Event.Kind == registry.Expired {
+			buried = "0" // whoever hears the host may bring it back
+		}
+		return []any{hostRemoved, hostMember(c.Key), "", leaseText(c.Lease), event, buried}, nil
+	case c.Setting != nil:
+		if text, err = record.EncodeSetting(c.Setting); err != nil {
+			return nil, err
+		}
+		member := settingMember(c.SettingKey)
+		return []any{settingPut, member, value(member, 0, text), leaseText(0), event, 0}, nil
+	}
+	return []any{settingEnded, settingMember(c.SettingKey), "", leaseText(0), event, 0}, nil
+}
+
+// leaseText is a lease as scripts and logs have it.
+func leaseText(l registry.Lease) string { return fmt.Sprintf("%016x", uint64(l)) }
+
+// fresh draws the generation of a partition that has none.
+func fresh() string { return strconv.FormatUint(rand.Uint64(), 36) }
+
+// writerOf is how the log calls the writer of the Append of that number.
+func writerOf(writer string, number uint64) string {
+	return writer + ":" + strconv.FormatUint(number, 10)
+}

@@ -1,0 +1,151 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	goredis "github.com/redis/go-redis/v9"
+)
+
+// call is one script on one partition, and its answer.
+type call struct {
+	partition int
+	script    *script
+	keys      []string
+	args      []any
+	// things are what the call is told of, as places in what the caller has.
+	things []int
+	answer *goredis.Cmd
+}
+
+// run carries out calls in one pipeline, within the timeout. Each holds its own
+// answer or error afterwards; the error is the first of them. All scripts may be
+// carried out twice, so those whose answer is that Redis does not know the
+// script, as after a restart, are sent once more.
+func (s *Store) run(ctx context.Context, calls []*call) error {
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	unknown := s.send(ctx, calls)
+	if len(unknown) > 0 {
+		if err := s.loadScripts(ctx); err != nil {
+			return s.fault(err)
+		}
+		s.send(ctx, unknown)
+	}
+	for _, c := range calls {
+		if err := c.answer.Err(); err != nil {
+			return s.fault(err)
+		}
+	}
+	return nil
+}
+
+// send carries out calls, and returns those whose script is not known.
+func (s *Store) send(ctx context.Context, calls []*call) (unknown []*call) {
+	pipe := s.client.Pipeline()
+	for _, c := range calls {
+		c.answer = pipe.EvalSha(ctx, c.script.hash, c.keys, c.args...)
+	}
+	_, err := pipe.Exec(ctx)
+	if err == nil {
+		return nil
+	}
+	if !slices.ContainsFunc(calls, func(c *call) bool { return c.answer.Err() != nil }) {
+		// The driver leaves commands as they were where a server refuses the
+		// connection in its own words, a wrong password for one.
+		for _, c := range calls {
+			c.answer.SetErr(err)
+		}
+	}
+	for _, c := range calls {
+		if err := c.answer.Err(); err != nil && goredis.HasErrorPrefix(err, "NOSCRIPT") {
+			unknown = append(unknown, c)
+		}
+	}
+	return unknown
+}
+
+// loadScripts makes the scripts known to the server, or each of a Cluster.
+func (s *Store) loadScripts(ctx context.Context) error {
+	load := func(ctx context.Context, client *goredis.Client) error {
+		pipe := client.Pipeline()
+		for _, script := range scripts() {
+			pipe.ScriptLoad(ctx, script.text)
+		}
+		_, err := pipe.Exec(ctx)
+		return err
+	}
+	switch client := s.client.(type) {
+	case *goredis.ClusterClient:
+		return client.ForEachMaster(ctx, load)
+	case *goredis.Client:
+		return load(ctx, client)
+	}
+	return errors.New("no such client")
+}
+
+// fault is err as the registry is told it.
+func (s *Store) fault(err error) error { return fmt.Errorf("redis at %v: %w", s.place, err) }
+
+const (
+	// scriptSize is the most things that one call is told of, exchangeSize about
+	// the most of one exchange.
+	scriptSize   = 500
+	exchangeSize = 4000
+)
+
+// batch is calls of one script that are told of many things.
+type batch struct {
+	store  *Store
+	script *script
+	names  []string // of the keys
+	head   []any    // what each call is told before it is told of things
+	calls  []*call
+	filled [partitionCount]*call // the last of each partition
+}
+
+func (s *Store) newBatch(script *script, names ...string) *batch {
+	return &batch{store: s, script: script, names: names}
+}
+
+// add has a call on the partition of a service told of a thing.
+func (b *batch) add(service string, thing int, args ...any) {
+	p := partitionOf(service)
+	c := b.filled[p]
+	if c == nil || len(c.things) == scriptSize {
+		c = &call{partition: p, script: b.script, keys: b.store.keys(p, b.names...), args: slices.Clone(b.head)}
+		b.filled[p] = c
+		b.calls = append(b.calls, c)
+	}
+	c.things = append(c.things, thing)
+	c.args = append(c.args, args...)
+}
+
+// run carries out all calls, in as many exchanges as it takes, and has read take
+// the answer of each that has one. The error is the first; calls after an
+// exchange with an error are not carried out.
+func (b *batch) run(ctx context.Context, read func(*call) error) error {
+	for len(b.calls) > 0 {
+		n, things := 0, 0
+		for n < len(b.calls) && things < exchangeSize {
+			things += len(b.calls[n].things)
+			n++
+		}
+		err := b.store.run(ctx, b.calls[:n])
+		for _, c := range b.calls[:n] {
+			if c.answer.Err() != nil {
+				continue
+			}
+			if wrong := read(c); wrong != nil {
+				err = errors.Join(err, b.store.fault(wrong))
+			}
+		}
+		if err != nil {
+			return err
+		}
+		b.calls = b.calls[n:]
+	}
+	return nil
+}

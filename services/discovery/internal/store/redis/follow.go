@@ -1,0 +1,266 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/store/record"
+)
+
+const (
+	// followEvery is how often the logs are read: all by one command, or in a
+	// Cluster by one for each. A command that waits for entries would be told of
+	// one by one, and cost Redis more than being asked: it notes who waits, and
+	// forgets it again, at each of the logs.
+	followEvery = 100 * time.Millisecond
+	// entriesAtOnce is how many entries of each log are read at once, and
+	// changesAtOnce how many changes and beats are handed over at once, so that
+	// the registry holds no lock for long.
+	entriesAtOnce = 100
+	changesAtOnce = 2000
+)
+
+// Follow tells of what other writers do, about a tenth of a second later, and of
+// all beats that Redis knows, about two seconds later. Where it finds that it
+// missed something, it reads the partition as a whole.
+//
+// What this store wrote is skipped: the registry knows it. But where a change of
+// another writer was handed over that this store then had overwritten, in Redis,
+// the registry is told of its own change too: else it would keep the other.
+//
+// After an error, of all of Redis or of one server of a Cluster, what the others
+// answered has been handed over, and the next call goes on from there.
+func (s *Store) Follow(ctx context.Context, apply func(registry.Update)) error {
+	ticker := time.NewTicker(followEvery)
+	defer ticker.Stop()
+	var looked time.Time
+	for {
+		look := time.Since(looked) >= lookEvery
+		if look {
+			looked = time.Now()
+		}
+		more, err := s.followOnce(ctx, look, apply)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if more {
+			continue
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// followOnce takes one look, if so told, reads the logs, and reads the partitions
+// anew for which that is needed. It says whether more is in the logs.
+func (s *Store) followOnce(ctx context.Context, look bool, apply func(registry.Update)) (more bool, err error) {
+	s.exchange.Lock()
+	defer s.exchange.Unlock()
+	s.tellHeard(apply)
+	if look {
+		var answered bool
+		if answered, err = s.look(ctx, apply); !answered {
+			return false, err
+		}
+	}
+	answered, more, err2 := s.readLogs(ctx, apply)
+	if err = errors.Join(err, err2); !answered {
+		return false, err
+	}
+	return more, errors.Join(err, s.readAgain(ctx, apply))
+}
+
+// tellHeard hands over the beats that Expire has heard of.
+func (s *Store) tellHeard(apply func(registry.Update)) {
+	s.mu.Lock()
+	heard := s.heard
+	if len(heard) > 0 {
+		s.heard = map[registry.Key]time.Time{}
+	}
+	s.mu.Unlock()
+	beats := make([]registry.Beat, 0, len(heard))
+	for key, at := range heard {
+		beats = append(beats, registry.Beat{Key: key, At: at})
+	}
+	tellBeats(beats, apply)
+}
+
+// tellBeats hands beats over.
+func tellBeats(beats []registry.Beat, apply func(registry.Update)) {
+	for len(beats) > 0 {
+		n := min(len(beats), changesAtOnce)
+		apply(registry.Update{Beats: beats[:n:n]})
+		beats = beats[n:]
+	}
+}
+
+// readLogs hands over what stands in the logs. It says whether any server
+// answered, and whether a log may have more.
+func (s *Store) readLogs(ctx context.Context, apply func(registry.Update)) (answered, more bool, err error) {
+	streams, answered, err := s.readStreams(ctx)
+	var changes []registry.Change
+	var foreign []*partition
+	for _, stream := range streams {
+		p := &s.partitions[partitionOfKey(stream.Stream)]
+		list, others := s.take(p, stream.Messages)
+		changes = append(changes, list...)
+		if others {
+			foreign = append(foreign, p)
+		}
+		more = more || len(stream.Messages) == entriesAtOnce && !p.again
+	}
+	for len(changes) > 0 {
+		n := min(len(changes), changesAtOnce)
+		apply(registry.Update{Changes: changes[:n:n]})
+		changes = changes[n:]
+	}
+	for _, p := range foreign {
+		p.appends = s.appends
+	}
+	return answered, more, err
+}
+
+// readStreams reads the next entries of the logs of all partitions that are
+// followed.
+func (s *Store) readStreams(ctx context.Context) (streams []goredis.XStream, answered bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
+	var keys, ids []string
+	for p := range s.partitions {
+		if followed := &s.partitions[p]; followed.known && !followed.again {
+			keys = append(keys, s.keys(p, "log")...)
+			ids = append(ids, followed.last.String())
+		}
+	}
+	if len(keys) == 0 {
+		return nil, true, nil
+	}
+	read := func(c goredis.Cmdable, keys, ids []string) *goredis.XStreamSliceCmd {
+		args := goredis.XReadArgs{Streams: slices.Concat(keys, ids), Count: entriesAtOnce, Block: -1}
+		return c.XRead(ctx, &args)
+	}
+	if s.place.kind != cluster {
+		streams, err = read(s.client, keys, ids).Result()
+		if err != nil && !errors.Is(err, goredis.Nil) {
+			return nil, false, s.fault(err)
+		}
+		return streams, true, nil
+	}
+	pipe := s.client.Pipeline()
+	commands := make([]*goredis.XStreamSliceCmd, len(keys))
+	for i := range keys {
+		commands[i] = read(pipe, keys[i:i+1], ids[i:i+1])
+	}
+	_, failed := pipe.Exec(ctx)
+	for _, c := range commands {
+		list, wrong := c.Result()
+		switch {
+		case wrong == nil || errors.Is(wrong, goredis.Nil):
+			answered = true
+			streams = append(streams, list...)
+		case err == nil:
+			err = s.fault(wrong)
+		}
+	}
+	if failed != nil && !errors.Is(failed, goredis.Nil) && err == nil {
+		return nil, false, s.fault(failed) // no command was tried at all
+	}
+	return streams, answered, err
+}
+
+// partitionOfKey is the number between the braces.
+func partitionOfKey(key string) int {
+	tag := key[strings.LastIndexByte(key, '{')+1:]
+	p, _ := strconv.Atoi(tag[:strings.IndexByte(tag, '}')])
+	return p
+}
+
+// take reads entries of the log of p, as far as each follows on the one before
+// it. It returns the changes that the registry is to be told of, and whether any
+// is another writer's.
+func (s *Store) take(p *partition, entries []goredis.XMessage) (changes []registry.Change, foreign bool) {
+	for _, entry := range entries {
+		text := func(field string) string {
+			v, _ := entry.Values[field].(string)
+			return v
+		}
+		id, err := parseID(entry.ID)
+		if err != nil || text("b") != p.digest {
+			p.again = true
+			return changes, foreign
+		}
+		p.last, p.digest = id, text("d")
+		writer, number, _ := strings.Cut(text("w"), ":")
+		appends, _ := strconv.ParseUint(number, 10, 64)
+		if writer == s.writer && appends > p.appends {
+			continue
+		}
+		foreign = foreign || writer != s.writer
+		change, err := decodeEntry(text, p.clock)
+		if err != nil {
+			s.skip(partitionOf(change.Key.Service), text("m"), err)
+			continue
+		}
+		changes = append(changes, change)
+	}
+	return changes, foreign
+}
+
+// decodeEntry reads an entry of a log, by its fields. On an error the change may
+// still say of whom it was.
+func decodeEntry(text func(field string) string, c clock) (change registry.Change, err error) {
+	if event := text("e"); event != "" {
+		e, err := record.DecodeEvent([]byte(event))
+		if err != nil {
+			return change, err
+		}
+		change.Event = &e
+	}
+	kind := text("k")
+	switch kind {
+	case hostPut, hostRemoved:
+		change.Key, err = parseHostMember(text("m"))
+	case settingPut, settingEnded:
+		change.SettingKey, err = parseSettingMember(text("m"))
+	default:
+		err = errors.New("no such kind of entry: " + strconv.Quote(kind))
+	}
+	if err != nil {
+		return change, err
+	}
+	switch kind {
+	case hostPut:
+		r, err := decodeHost(text("v"))
+		if err != nil {
+			return change, err
+		}
+		r.LastCheckIn = c.time(milliseconds(text("a")))
+		change.Record = &r
+	case hostRemoved:
+		lease, err := strconv.ParseUint(text("l"), 16, 64)
+		if err != nil {
+			return change, err
+		}
+		change.Lease = registry.Lease(lease)
+	case settingPut:
+		setting, err := decodeSetting(text("v"))
+		if err != nil {
+			return change, err
+		}
+		change.Setting = &setting
+	}
+	return change, nil
+}

@@ -1,0 +1,246 @@
+package redis
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/store/record"
+)
+
+const (
+	// loadedAtOnce is how many partitions one exchange reads.
+	loadedAtOnce = 16
+	// loadedEvents is of how many entries of a partition's log Load returns the
+	// events.
+	loadedEvents = 100
+)
+
+// Load reads all partitions, each in one step. A record or setting that cannot be
+// understood is left out, with a line in the log: one replica of another version
+// must not keep the others from starting. The first Load that succeeds also says
+// from where Follow goes on.
+func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
+	s.exchange.Lock()
+	defer s.exchange.Unlock()
+	contents := &registry.Contents{}
+	var read []*whole
+	for first := 0; first < partitionCount; first += loadedAtOnce {
+		var list []int
+		for p := first; p < first+loadedAtOnce; p++ {
+			list = append(list, p)
+		}
+		wholes, err := s.readWhole(ctx, list, loadedEvents)
+		if err != nil {
+			return nil, err
+		}
+		for _, w := range wholes {
+			w.addTo(contents)
+			w.contents = registry.Contents{} // two copies of all are one too many
+		}
+		read = append(read, wholes...)
+	}
+	for _, w := range read {
+		if p := &s.partitions[w.partition]; !p.known {
+			p.goOnFrom(w)
+		}
+	}
+	slices.SortStableFunc(contents.Events, func(a, b registry.Event) int { return a.At.Compare(b.At) })
+	return contents, nil
+}
+
+// whole is all of a partition at one moment.
+type whole struct {
+	partition   int
+	contents    registry.Contents
+	clock       clock
+	gen, digest string
+	last, first entryID
+	// logged says that the log has an entry, followed that it has the one up to
+	// which it was followed.
+	logged, followed bool
+}
+
+// addTo adds what w holds to contents.
+func (w *whole) addTo(contents *registry.Contents) {
+	contents.Records = append(contents.Records, w.contents.Records...)
+	contents.Settings = append(contents.Settings, w.contents.Settings...)
+	contents.Events = append(contents.Events, w.contents.Events...)
+}
+
+// goOnFrom makes w what the registry was told of p.
+func (p *partition) goOnFrom(w *whole) {
+	p.known, p.again = true, false
+	p.gen, p.digest, p.last = w.gen, w.digest, w.last
+	p.clock, p.heard = w.clock, w.clock.redis
+}
+
+// readWhole reads some partitions in one exchange, with the events of so many
+// entries of each.
+func (s *Store) readWhole(ctx context.Context, list []int, events int) ([]*whole, error) {
+	calls := make([]*call, len(list))
+	for i, p := range list {
+		calls[i] = &call{
+			partition: p, script: wholeScript, keys: s.keys(p, "rec", "beat", "log", "ovr", "meta"),
+			args: []any{s.partitions[p].last.String(), events},
+		}
+	}
+	if err := s.run(ctx, calls); err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	wholes := make([]*whole, len(list))
+	for i, c := range calls {
+		w, err := s.decodeWhole(c, now)
+		if err != nil {
+			return nil, s.fault(fmt.Errorf("partition %d: %w", c.partition, err))
+		}
+		wholes[i] = w
+	}
+	return wholes, nil
+}
+
+// decodeWhole reads the answer of wholeScript, which came at a time.
+func (s *Store) decodeWhole(c *call, at time.Time) (*whole, error) {
+	answer, err := c.answer.Slice()
+	if err != nil {
+		return nil, err
+	}
+	a := reader{answer: answer}
+	w := &whole{partition: c.partition, clock: clock{at, a.number()}}
+	have := a.text()
+	w.gen, w.digest = a.text(), a.text()
+	w.last = a.id()
+	first := a.text()
+	w.logged, w.followed = first != "", a.number() > 0
+	records, settings, beats, events := a.texts(), a.texts(), a.texts(), a.texts()
+	if a.err == nil {
+		w.first, a.err = parseID(first)
+	}
+	switch {
+	case a.err != nil:
+		return nil, a.err
+	case have != "" && have != schema:
+		return nil, fmt.Errorf("its data has schema %q, and this version knows %q", have, schema)
+	}
+	last := make(map[string]int64, len(beats)/2)
+	for i := 0; i+1 < len(beats); i += 2 {
+		last[beats[i]] = milliseconds(beats[i+1])
+	}
+	w.contents.Records = make([]registry.Record, 0, len(records)/2)
+	for i := 0; i+1 < len(records); i += 2 {
+		r, err := decodeHost(records[i+1])
+		if err != nil {
+			s.skip(c.partition, records[i], err)
+			continue
+		}
+		if r.LastCheckIn = r.FirstSeen; last[records[i]] > 0 {
+			r.LastCheckIn = w.clock.time(last[records[i]])
+		}
+		w.contents.Records = append(w.contents.Records, r)
+	}
+	for i := 0; i+1 < len(settings); i += 2 {
+		setting, err := decodeSetting(settings[i+1])
+		if err != nil {
+			s.skip(c.partition, settings[i], err)
+			continue
+		}
+		w.contents.Settings = append(w.contents.Settings, setting)
+	}
+	for _, text := range slices.Backward(events) {
+		event, err := record.DecodeEvent([]byte(text))
+		if err != nil {
+			s.skip(c.partition, "an event", err)
+			continue
+		}
+		w.contents.Events = append(w.contents.Events, event)
+	}
+	return w, nil
+}
+
+// skip tells of something in Redis that cannot be understood.
+func (s *Store) skip(partition int, what string, why error) {
+	s.options.Log.Error("left out what lies in redis and cannot be understood",
+		"redis", s.place.String(), "partition", partition, "of", what, "reason", why)
+}
+
+// decodeHost reads the value of a host.
+func decodeHost(value string) (registry.Record, error) {
+	text, err := textOf(value)
+	if err != nil {
+		return registry.Record{}, err
+	}
+	return record.DecodeHost(text)
+}
+
+// decodeSetting reads the value of a setting.
+func decodeSetting(value string) (registry.Setting, error) {
+	text, err := textOf(value)
+	if err != nil {
+		return registry.Setting{}, err
+	}
+	return record.DecodeSetting(text)
+}
+
+// reader takes an answer apart, one part after the other. After the first part
+// that is not as it should be, err says so and all others are empty.
+type reader struct {
+	answer []any
+	err    error
+}
+
+// next is the next part.
+func (r *reader) next() any {
+	if r.err == nil && len(r.answer) == 0 {
+		r.err = fmt.Errorf("the answer ends too soon")
+	}
+	if r.err != nil {
+		return nil
+	}
+	part := r.answer[0]
+	r.answer = r.answer[1:]
+	return part
+}
+
+// as reports a part that is not what it should be.
+func (r *reader) as(ok bool, part any, wanted string) {
+	if !ok {
+		r.err = cmp.Or(r.err, fmt.Errorf("an answer has %T in the place of %s", part, wanted))
+	}
+}
+
+func (r *reader) number() int64 {
+	part := r.next()
+	n, ok := part.(int64)
+	r.as(ok, part, "a number")
+	return n
+}
+
+func (r *reader) text() string {
+	part := r.next()
+	text, ok := part.(string)
+	r.as(ok, part, "a text")
+	return text
+}
+
+func (r *reader) id() entryID {
+	id, err := parseID(r.text())
+	r.err = cmp.Or(r.err, err)
+	return id
+}
+
+// texts is a list of texts.
+func (r *reader) texts() []string {
+	part := r.next()
+	list, ok := part.([]any)
+	r.as(ok, part, "a list")
+	texts := make([]string, len(list))
+	for i := range list {
+		texts[i], ok = list[i].(string)
+		r.as(ok, list[i], "a text")
+	}
+	return texts
+}

@@ -1,0 +1,160 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+)
+
+const (
+	// lookEvery is how often it is looked whether Redis still has what it had,
+	// and for the beats that other replicas heard. With each look the digest of
+	// one partition is computed anew.
+	lookEvery = time.Second
+	// lookBack is how much older than the last look a beat may be that was not
+	// there then: the registry gathers beats for a second, and they are some time
+	// under way. Later ones are seen with the next beat of their host, or when
+	// the registry takes it for dead.
+	lookBack = 1500 * time.Millisecond
+)
+
+// look compares what Redis says of each partition with what was followed, marks
+// those to be read anew, and hands over new beats. It says whether any server
+// answered.
+func (s *Store) look(ctx context.Context, apply func(registry.Update)) (answered bool, err error) {
+	s.looks++
+	calls := make([]*call, partitionCount)
+	for i := range calls {
+		since, generation := "", ""
+		if p := &s.partitions[i]; p.known {
+			since = fmt.Sprint(p.heard - lookBack.Milliseconds())
+		}
+		if s.looks%partitionCount == i {
+			generation = fresh()
+		}
+		calls[i] = &call{
+			partition: i, script: lookScript, keys: s.keys(i, "rec", "beat", "ovr", "meta"),
+			args: []any{since, generation},
+		}
+	}
+	err = s.run(ctx, calls)
+	now := time.Now()
+	var beats []registry.Beat
+	for i, c := range calls {
+		answer, failed := c.answer.Slice()
+		if failed != nil {
+			continue
+		}
+		answered = true
+		a, p := reader{answer: answer}, &s.partitions[i]
+		p.clock = clock{now, a.number()}
+		gen, digest, last, scores := a.text(), a.text(), a.id(), a.texts()
+		if a.err != nil {
+			return answered, s.fault(a.err)
+		}
+		p.compare(gen, digest, last)
+		p.heard = p.clock.redis
+		for i := 0; i+1 < len(scores); i += 2 {
+			key, err := parseHostMember(scores[i])
+			if err != nil {
+				s.skip(c.partition, "a beat", err)
+				continue
+			}
+			beats = append(beats, registry.Beat{Key: key, At: p.clock.time(milliseconds(scores[i+1]))})
+		}
+	}
+	tellBeats(beats, apply)
+	return answered, err
+}
+
+// compare marks p to be read anew if what meta says now cannot come of what it
+// said, and of entries in the log that were not read yet.
+func (p *partition) compare(gen, digest string, last entryID) {
+	older := last.compare(p.last)
+	switch {
+	case !p.known:
+	case p.gen == "" && p.last == entryID{}:
+		p.gen = gen // it is written for the first time
+	case gen != p.gen, older < 0, older == 0 && digest != p.digest:
+		p.again = true
+	}
+}
+
+// lost says whether w, read anew, lacks what p had: then what is not in it need
+// not be gone.
+func (p *partition) lost(w *whole) bool {
+	switch {
+	case !p.known: // nothing can be said
+		return true
+	case p.gen != "" && w.gen != p.gen, w.last.compare(p.last) < 0:
+		return true
+	case p.last == entryID{}:
+		return false
+	case w.followed:
+		return w.last == p.last && w.digest != p.digest
+	}
+	// Entries go from the beginning, but for those that the data never had that
+	// is there now.
+	return !w.logged || w.first.compare(p.last) < 0
+}
+
+// readAgain reads the partitions that are to be, and hands them over as a whole.
+func (s *Store) readAgain(ctx context.Context, apply func(registry.Update)) error {
+	s.mu.Lock()
+	for p := range s.refused {
+		s.partitions[p].again = true
+	}
+	clear(s.refused)
+	s.mu.Unlock()
+	var list []int
+	for p := range s.partitions {
+		if !s.partitions[p].known || s.partitions[p].again {
+			list = append(list, p)
+		}
+	}
+	for len(list) > 0 {
+		n := min(len(list), loadedAtOnce)
+		wholes, err := s.readWhole(ctx, list[:n], 0)
+		if err != nil {
+			return err
+		}
+		var lost, kept []*whole
+		for _, w := range wholes {
+			if s.partitions[w.partition].lost(w) {
+				lost = append(lost, w)
+			} else {
+				kept = append(kept, w)
+			}
+		}
+		s.tellWhole(lost, true, apply)
+		s.tellWhole(kept, false, apply)
+		list = list[n:]
+	}
+	return nil
+}
+
+// tellWhole hands partitions over as a whole.
+func (s *Store) tellWhole(wholes []*whole, lost bool, apply func(registry.Update)) {
+	if len(wholes) == 0 {
+		return
+	}
+	var covered [partitionCount]bool
+	contents := &registry.Contents{}
+	for _, w := range wholes {
+		covered[w.partition] = true
+		w.addTo(contents)
+	}
+	s.options.Log.Info("partitions of redis were read anew", "redis", s.place.String(),
+		"partitions", len(wholes), "hosts", len(contents.Records), "lost_data", lost)
+	apply(registry.Update{
+		Whole: contents, Lost: lost,
+		Covers: func(service string) bool { return covered[partitionOf(service)] },
+	})
+	for _, w := range wholes {
+		p := &s.partitions[w.partition]
+		p.goOnFrom(w)
+		p.appends = s.appends
+	}
+}

@@ -1,0 +1,145 @@
+// Package redis keeps hosts and settings in Redis, 6.2 or newer: one server, one
+// that Sentinels find, or a Cluster. It is the store behind URLs such as
+// redis://host:port, and lets several replicas of discovery be one registry. The
+// registry calls it off the path of any request; reads never come here, nothing
+// here expires by itself, and no call waits longer for Redis than a second for
+// each few thousand hosts.
+//
+// # Keys
+//
+// Services are spread over 256 partitions, by FNV-1a of their names. All keys of
+// a partition p have the hash tag {p}, so that they share a slot of a Cluster and
+// a script can change them in one step; what concerns several partitions is a
+// pipeline of such scripts. <prefix> is sd: unless the URL has another.
+//
+//	<prefix>{p}:rec    hash     host → hash, lease, and the record as JSON; written when it changes, never by a beat
+//	<prefix>{p}:beat   zset     host → last beat in ms of Redis' clock
+//	<prefix>{p}:log    stream   about the last 1,000 changes, each with the record, its event and who wrote it
+//	<prefix>{p}:ovr    hash     setting → hash, and the setting as JSON
+//	<prefix>{p}:meta   hash     gen, digest, last, schema: see below
+//	<prefix>{p}:tomb   zset     leases that were deregistered within the last hour → when that is over, in ms
+//	<prefix>{p}:sweep  string   the replica that takes out dead hosts, for three seconds
+//
+// gen is drawn when the partition is first written, so that another one tells of
+// data that was lost. digest is the exclusive or of the hashes of all records and
+// settings. last is the id of the latest entry of the log. Redis must not evict
+// keys: noeviction, or a maxmemory that is not reached.
+//
+// # Times
+//
+// Redis' clock is the only one. A script is told how long ago a beat was, and
+// takes that from its own TIME; and who reads a beat takes the time that it tells
+// from its own. So no replica needs to know how its clock differs, and a beat
+// seems younger than it was by the time that it was under way.
+//
+// # Faults
+//
+// What Redis keeps survives this process. What it loses, in a crash or because a
+// replica of it takes over that was behind, is told to the registry as lost,
+// which gives it again; nothing is deleted for it.
+package redis
+
+import (
+	"log/slog"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+)
+
+// Options says where Redis is and how long it may take. Every field is required.
+type Options struct {
+	// URL is one of Forms.
+	URL string
+	// Timeout bounds one exchange with Redis, which carries some thousand hosts
+	// at most; Redis that took longer is away.
+	Timeout time.Duration
+	// Log gets a line when a partition was read anew because data was lost, and
+	// one for each record that cannot be understood.
+	Log *slog.Logger
+}
+
+// Store is a registry.Store in Redis.
+type Store struct {
+	options Options
+	place   *place
+	client  goredis.UniversalClient
+	// writer names this store in the logs and the leases of sweepers.
+	writer string
+
+	// exchange is held by Append, and by Follow from reading until what it read
+	// was applied. So whatever Follow hands over, the registry knows of each of
+	// its own changes whether it is older: Append has returned; or newer: it
+	// waits to be appended.
+	exchange   sync.Mutex
+	partitions [partitionCount]partition
+	appends    uint64 // how many Append have begun
+	looks      int    // how many looks were taken
+
+	mu sync.Mutex // of what follows
+	// expired are the hosts that Expire took out, until Append is told so too.
+	expired map[registry.Key]struct{}
+	// heard are later beats of hosts that the registry took for dead, for Follow
+	// to hand over.
+	heard map[registry.Key]time.Time
+	// refused are the partitions where Append was refused something, for Follow
+	// to read anew.
+	refused map[int]struct{}
+}
+
+var _ registry.Store = (*Store)(nil)
+
+// Open makes a store; Close ends it. It waits for nothing: a Redis that is away
+// is an error of each call. The error is that of the URL, and shows no more of
+// it than the scheme.
+func Open(o Options) (*Store, error) {
+	p, err := parse(o.URL)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		options: o, place: p,
+		writer:  strconv.FormatUint(rand.Uint64(), 36),
+		expired: map[registry.Key]struct{}{},
+		heard:   map[registry.Key]time.Time{},
+		refused: map[int]struct{}{},
+	}
+	switch u := s.universal(); p.kind {
+	case cluster:
+		s.client = goredis.NewClusterClient(u.Cluster())
+	case sentinel:
+		s.client = goredis.NewFailoverClient(u.Failover())
+	default:
+		s.client = goredis.NewClient(u.Simple())
+	}
+	return s, nil
+}
+
+// universal is what all three kinds of client have in common.
+func (s *Store) universal() *goredis.UniversalOptions {
+	p, timeout := s.place, s.options.Timeout
+	return &goredis.UniversalOptions{
+		Addrs: p.addresses, MasterName: p.master, DB: p.db,
+		Username: p.username, Password: p.password,
+		SentinelUsername: p.sentinelUsername, SentinelPassword: p.sentinelPassword,
+		TLSConfig: p.tls,
+		// The registry tries again, with what is new by then.
+		MaxRetries:    -1,
+		DialerRetries: 1,
+		DialTimeout:   timeout, ReadTimeout: timeout, WriteTimeout: timeout, PoolTimeout: timeout,
+		ContextTimeoutEnabled: true,
+		// Append, Flush, Expire and Follow have one exchange each at a time.
+		PoolSize: 5, PipelinePoolSize: -1,
+		// Nothing is pushed, so nothing need be looked for.
+		Protocol: 2, DisableIdentity: true,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+	}
+}
+
+// Close closes the connections. No other method may run any more.
+func (s *Store) Close() error { return s.client.Close() }

@@ -1,0 +1,210 @@
+package redis
+
+import (
+	"crypto/sha1"
+	"encoding/hex"
+)
+
+// script is one that Redis carries out, and what Redis calls it by.
+type script struct{ text, hash string }
+
+// newScript is the script of that body.
+func newScript(body string) *script {
+	text := preamble + body
+	sum := sha1.Sum([]byte(text))
+	return &script{text, hex.EncodeToString(sum[:])}
+}
+
+// preamble is what all scripts begin with. now is Redis' time in ms. xor is the
+// exclusive or of two numbers of 16 hex digits. open returns the digest in meta,
+// which it makes, if it is not there, with a generation that the caller drew; it
+// returns nil if what is there has another schema.
+const preamble = `
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function half(a, b, from, to)
+  return bit.tohex(bit.bxor(tonumber(string.sub(a, from, to), 16), tonumber(string.sub(b, from, to), 16)))
+end
+local zero = '0000000000000000'
+local function xor(a, b) return half(a, b, 1, 8) .. half(a, b, 9, 16) end
+local function open(meta, schema, fresh)
+  local have = redis.call('HMGET', meta, 'schema', 'digest')
+  if not have[1] then
+    redis.call('HSET', meta, 'schema', schema, 'gen', fresh, 'digest', zero, 'last', '0-0')
+    return zero
+  end
+  if have[1] == schema then return have[2] or zero end
+end
+local function foreign() return redis.error_reply('SCHEMA of another version') end
+local function log(key, most, writer, before, after, kind, member, value, lease, event, at)
+  return redis.call('XADD', key, 'MAXLEN', '~', most, '*', 'w', writer, 'b', before, 'd', after,
+    'k', kind, 'm', member, 'v', value, 'l', lease, 'e', event, 'a', at)
+end
+`
+
+// The kinds of changes in the log, and what appendScript is told to do.
+const (
+	hostPut      = "p"
+	hostRemoved  = "r"
+	settingPut   = "s"
+	settingEnded = "e"
+)
+
+// appendScript carries out changes, each of which ARGV tells in six words after
+// the first five: its kind, the member, the value, the lease, the event, and for
+// a host that is put how many ms ago its last check-in was, for one that is
+// removed whether its lease is not taken back ("1"). What is so already is not
+// logged again. It returns the places of the changes that it refused: a host put
+// with a lease that is not taken back, and one removed that has another lease.
+var appendScript = newScript(`
+local rec, beat, logKey, ovr, meta, tomb = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local writer, most, kept = ARGV[3], ARGV[4], tonumber(ARGV[5])
+local digest, last = open(meta, ARGV[1], ARGV[2]), nil
+if not digest then return foreign() end
+local function change(hash, kind, member, value, lease, event, at)
+  local old = redis.call('HGET', hash, member)
+  if old == value or not old and value == '' then return end
+  local before = digest
+  if old then digest = xor(digest, string.sub(old, 1, 16)) end
+  if value == '' then
+    redis.call('HDEL', hash, member)
+  else
+    digest = xor(digest, string.sub(value, 1, 16))
+    redis.call('HSET', hash, member, value)
+  end
+  last = log(logKey, most, writer, before, digest, kind, member, value, lease, event, at)
+end
+redis.call('ZREMRANGEBYSCORE', tomb, '-inf', now)
+local refused = {}
+for i = 6, #ARGV, 6 do
+  local kind, member, value, lease, event = ARGV[i], ARGV[i+1], ARGV[i+2], ARGV[i+3], ARGV[i+4]
+  if kind == '` + hostPut + `' then
+    if redis.call('ZSCORE', tomb, lease) then
+      refused[#refused+1] = (i - 6) / 6
+    else
+      local at = now - ARGV[i+5]
+      change(rec, kind, member, value, lease, event, at)
+      redis.call('ZADD', beat, 'GT', at, member)
+    end
+  elseif kind == '` + hostRemoved + `' then
+    local old = redis.call('HGET', rec, member)
+    if ARGV[i+5] == '1' then redis.call('ZADD', tomb, now + kept, lease) end
+    if old and lease ~= zero and string.sub(old, 17, 32) ~= lease then
+      refused[#refused+1] = (i - 6) / 6
+    else
+      redis.call('ZREM', beat, member)
+      change(rec, kind, member, '', lease, event, 0)
+    end
+  else
+    change(ovr, kind, member, value, lease, event, 0)
+  end
+end
+if last then redis.call('HSET', meta, 'digest', digest, 'last', last) end
+return refused
+`)
+
+// flushScript notes beats, each of which ARGV tells in two words: how many ms ago
+// it was, and the member. It returns the places of those whose member is not
+// there. CH has ZADD count the scores that rose; those that did not are either
+// later ones that another replica told of, or missing, so only then is it looked
+// which.
+var flushScript = newScript(`
+local scored, members = {}, {}
+for i = 1, #ARGV, 2 do
+  scored[i], scored[i+1] = now - ARGV[i], ARGV[i+1]
+  members[#members+1] = ARGV[i+1]
+end
+if redis.call('ZADD', KEYS[1], 'XX', 'GT', 'CH', unpack(scored)) == #members then return {} end
+local missing = {}
+for i, score in ipairs(redis.call('ZMSCORE', KEYS[1], unpack(members))) do
+  if not score then missing[#missing+1] = i - 1 end
+end
+return missing
+`)
+
+// expireScript takes out dead hosts, each of which ARGV tells in three words
+// after the first five: the member, how many ms ago the last beat was that is
+// known of it, and the event. It does so only for the holder of the sweep lease,
+// which is whoever asks first; others get an empty answer. Else it answers with
+// the time and, for each host, ” if it is out, or its later beat.
+var expireScript = newScript(`
+local rec, beat, logKey, meta, sweep = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local writer, most = ARGV[3], ARGV[4]
+local holder = redis.call('GET', sweep)
+if holder and holder ~= writer then return {} end
+local digest, last = open(meta, ARGV[1], ARGV[2]), nil
+if not digest then return foreign() end
+redis.call('SET', sweep, writer, 'PX', ARGV[5])
+local answer = {now}
+for i = 6, #ARGV, 3 do
+  local member = ARGV[i]
+  local old, score = redis.call('HGET', rec, member), redis.call('ZSCORE', beat, member)
+  if score and tonumber(score) > now - ARGV[i+1] then
+    answer[#answer+1] = score
+  else
+    redis.call('ZREM', beat, member)
+    if old then
+      local before = digest
+      digest = xor(digest, string.sub(old, 1, 16))
+      redis.call('HDEL', rec, member)
+      last = log(logKey, most, writer, before, digest, '` + hostRemoved + `', member, '', string.sub(old, 17, 32), ARGV[i+2], 0)
+    end
+    answer[#answer+1] = ''
+  end
+end
+if last then redis.call('HSET', meta, 'digest', digest, 'last', last) end
+return answer
+`)
+
+// wholeScript returns all of a partition in one step: the time, the fields of
+// meta, the first entry of the log, whether that of ARGV[1] is there, the
+// contents of the hashes and the beats, and the events of the last ARGV[2]
+// entries, the latest first.
+var wholeScript = newScript(`
+local rec, beat, logKey, ovr, meta = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local have = redis.call('HMGET', meta, 'schema', 'gen', 'digest', 'last')
+local first = redis.call('XRANGE', logKey, '-', '+', 'COUNT', 1)[1]
+local events = {}
+if tonumber(ARGV[2]) > 0 then
+  for _, entry in ipairs(redis.call('XREVRANGE', logKey, '+', '-', 'COUNT', ARGV[2])) do
+    for i = 1, #entry[2], 2 do
+      if entry[2][i] == 'e' and entry[2][i+1] ~= '' then events[#events+1] = entry[2][i+1] end
+    end
+  end
+end
+return {
+  now, have[1] or '', have[2] or '', have[3] or zero, have[4] or '0-0',
+  first and first[1] or '', #redis.call('XRANGE', logKey, ARGV[1], ARGV[1]),
+  redis.call('HGETALL', rec), redis.call('HGETALL', ovr), redis.call('ZRANGE', beat, 0, -1, 'WITHSCORES'), events,
+}
+`)
+
+// lookScript returns the time, the fields of meta, and, if ARGV[1] is not ”, the
+// beats from that time on. If ARGV[2] is not ” it computes the digest anew; one
+// that differs tells of data that went without a script, for which it takes
+// ARGV[2] as another generation.
+var lookScript = newScript(`
+local rec, beat, ovr, meta = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local have = redis.call('HMGET', meta, 'gen', 'digest', 'last')
+if ARGV[2] ~= '' and have[1] then
+  local a, b = 0, 0
+  for _, hash in ipairs({rec, ovr}) do
+    for _, value in ipairs(redis.call('HVALS', hash)) do
+      a = bit.bxor(a, tonumber(string.sub(value, 1, 8), 16) or 0)
+      b = bit.bxor(b, tonumber(string.sub(value, 9, 16), 16) or 0)
+    end
+  end
+  local digest = bit.tohex(a) .. bit.tohex(b)
+  if digest ~= have[2] then
+    redis.call('HSET', meta, 'gen', ARGV[2], 'digest', digest)
+    have[1], have[2] = ARGV[2], digest
+  end
+end
+local beats = {}
+if ARGV[1] ~= '' then beats = redis.call('ZRANGEBYSCORE', beat, ARGV[1], '+inf', 'WITHSCORES') end
+return {now, have[1] or '', have[2] or zero, have[3] or '0-0', beats}
+`)
+
+func scripts() []*script {
+	return []*script{appendScript, flushScript, expireScript, wholeScript, lookScript}
+}

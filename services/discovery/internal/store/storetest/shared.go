@@ -1,0 +1,302 @@
+package storetest
+
+import (
+	"context"
+	"maps"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+)
+
+// RunShared tests a store that several replicas write to. open returns two new
+// stores on the same data, which is empty, each time it is called.
+func RunShared(t *testing.T, open func(t *testing.T) (a, b registry.Store)) {
+	for name, test := range shared() {
+		t.Run(name, func(t *testing.T) {
+			a, b := open(t)
+			test(t, a, b)
+		})
+	}
+}
+
+// shared is what holds for two stores on the same data.
+func shared() map[string]func(t *testing.T, a, b registry.Store) {
+	return map[string]func(t *testing.T, a, b registry.Store){
+		"what one appends the other loads": func(t *testing.T, a, b registry.Store) {
+			put(t, a, Record("users", "a", 1))
+			put(t, b, Record("users", "b", 1))
+			require.Len(t, load(t, a), 2)
+			require.Equal(t, load(t, a), load(t, b))
+		},
+		"what one does the other is told, with the event": func(t *testing.T, a, b registry.Store) {
+			view := Follow(t, b)
+			first, second := Record("users", "a", 1), Record("orders", "b", 2)
+			put(t, a, first, second)
+			drain := Setting(registry.Scope{Service: "users"}, registry.Drain)
+			set(t, a, drain)
+			servicetest.Eventually(t, "hosts and setting are there", func() bool {
+				return len(view.Hosts()) == 2 && len(view.Settings()) == 1
+			})
+			hosts := view.Hosts()
+			for _, want := range []registry.Record{first, second} {
+				got := hosts[want.Host.Key]
+				got.LastCheckIn = rounded(got.LastCheckIn)
+				require.Equal(t, want, got)
+			}
+			require.Equal(t, drain, view.Settings()[drain.Key()])
+
+			remove(t, a, first)
+			unset(t, a, drain.Key())
+			servicetest.Eventually(t, "host and setting are gone", func() bool {
+				return len(view.Hosts()) == 1 && len(view.Settings()) == 0
+			})
+			require.Equal(t, []registry.EventKind{registry.Registered, registry.Deregistered}, view.Kinds(first.Host.Key))
+		},
+		"what is appended to one is not handed over to it": func(t *testing.T, a, b registry.Store) {
+			view := Follow(t, a)
+			put(t, a, Record("users", "a", 1))
+			put(t, b, Record("users", "b", 1))
+			servicetest.Eventually(t, "the host of the other is there", func() bool { return len(view.Hosts()) > 0 })
+			require.NotContains(t, view.Hosts(), registry.Key{Service: "users", ID: "a"})
+		},
+		"two that write the same host come to hold the same": func(t *testing.T, a, b registry.Store) {
+			views := []*View{Follow(t, a), Follow(t, b)}
+			key := registry.Key{Service: "users", ID: "a"}
+			var writers sync.WaitGroup
+			for w, s := range []registry.Store{a, b} {
+				// Ends by itself; the test waits below.
+				writers.Go(func() {
+					for i := range uint16(40) {
+						r := Record(key.Service, key.ID, 1+i*2+uint16(w))
+						views[w].Know(r) // a registry knows first
+						if err := s.Append(t.Context(), []registry.Change{{Key: key, Record: &r}}); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			writers.Wait()
+			last := load(t, a)[key].Host.Address
+			servicetest.Eventually(t, "both have the last one", func() bool {
+				return views[0].Hosts()[key].Host.Address == last && views[1].Hosts()[key].Host.Address == last
+			})
+		},
+		"beats of one are told the other": func(t *testing.T, a, b registry.Store) {
+			r := Record("users", "a", 1)
+			put(t, a, r)
+			view := Follow(t, b)
+			at := time.Now()
+			require.Empty(t, flush(t, a, registry.Beat{Key: r.Host.Key, At: at}))
+			servicetest.Eventually(t, "the beat is there", func() bool {
+				return view.Hosts()[r.Host.Key].LastCheckIn.After(at.Add(-5 * time.Second))
+			})
+		},
+		"beats of hosts that the other took out are missing": func(t *testing.T, a, b registry.Store) {
+			first, second := Record("users", "a", 1), Record("users", "b", 1)
+			put(t, a, first, second)
+			remove(t, b, first)
+			none := registry.Key{Service: "none", ID: "none"}
+			now := time.Now()
+			require.ElementsMatch(t, []registry.Key{first.Host.Key, none}, flush(t, a,
+				registry.Beat{Key: first.Host.Key, At: now}, registry.Beat{Key: second.Host.Key, At: now}, registry.Beat{Key: none, At: now}))
+			require.Empty(t, flush(t, b, registry.Beat{Key: second.Host.Key, At: now.Add(-time.Minute)}), "that it is no later says nothing")
+		},
+		"a lease that was deregistered is not taken back, and who has it is told": func(t *testing.T, a, b registry.Store) {
+			r := Record("users", "a", 1)
+			put(t, a, r)
+			view := Follow(t, b)
+			servicetest.Eventually(t, "the host is there", func() bool { return len(view.Hosts()) == 1 })
+			remove(t, a, r)
+			servicetest.Eventually(t, "the host is gone", func() bool { return len(view.Hosts()) == 0 })
+			view.Know(r) // a late beat
+			put(t, b, r)
+			require.Empty(t, load(t, b))
+			servicetest.Eventually(t, "the host is gone again", func() bool { return len(view.Hosts()) == 0 })
+			r.Lease++
+			put(t, b, r)
+			require.Len(t, load(t, a), 1)
+		},
+		"deregistering does not harm a host that came back meanwhile": func(t *testing.T, a, b registry.Store) {
+			r := Record("users", "a", 1)
+			put(t, a, r)
+			remove(t, b, r)
+			back := r
+			back.Lease++
+			put(t, b, back)
+			view := Follow(t, a)
+			remove(t, a, r)
+			require.Equal(t, back.Lease, load(t, a)[r.Host.Key].Lease)
+			servicetest.Eventually(t, "the host is there", func() bool { return view.Hosts()[r.Host.Key].Lease == back.Lease })
+		},
+		"a host that beats elsewhere does not expire, and its beat is told": func(t *testing.T, a, b registry.Store) {
+			r := Record("users", "a", 1)
+			put(t, a, r)
+			at := time.Now()
+			require.Empty(t, flush(t, b, registry.Beat{Key: r.Host.Key, At: at}))
+			require.Empty(t, expire(t, a, registry.Beat{Key: r.Host.Key, At: r.LastCheckIn}))
+			require.Len(t, load(t, a), 1)
+			view := Follow(t, a)
+			servicetest.Eventually(t, "the beat is there", func() bool {
+				return view.Beats()[r.Host.Key].After(at.Add(-5 * time.Second))
+			})
+		},
+		"what one expires the other is told, and may bring back if it hears it": func(t *testing.T, a, b registry.Store) {
+			r := Record("users", "a", 1)
+			put(t, a, r)
+			view := Follow(t, b)
+			servicetest.Eventually(t, "the host is there", func() bool { return len(view.Hosts()) == 1 })
+			require.Equal(t, []registry.Key{r.Host.Key}, expire(t, a, registry.Beat{Key: r.Host.Key, At: r.LastCheckIn.Add(time.Second)}))
+			servicetest.Eventually(t, "the host is gone", func() bool { return len(view.Hosts()) == 0 })
+			require.Contains(t, view.Kinds(r.Host.Key), registry.Expired)
+			require.Equal(t, []registry.Key{r.Host.Key}, flush(t, b, registry.Beat{Key: r.Host.Key, At: time.Now()}))
+			put(t, b, r)
+			removeFor(t, a, r, registry.Expired) // as the registry tells what Expire did
+			require.Len(t, load(t, a), 1, "it came back between")
+		},
+		"only one takes out the dead of a service at a time": func(t *testing.T, a, b registry.Store) {
+			first, second := Record("users", "a", 1), Record("users", "b", 1)
+			put(t, a, first, second)
+			dead := func(r registry.Record) registry.Beat {
+				return registry.Beat{Key: r.Host.Key, At: r.LastCheckIn.Add(time.Second)}
+			}
+			require.Len(t, expire(t, a, dead(first)), 1)
+			require.Empty(t, expire(t, b, dead(second)))
+			require.Len(t, expire(t, a, dead(second)), 1)
+		},
+	}
+}
+
+// View is what a follower of a store comes to hold, like a registry that nobody
+// checks in at.
+type View struct {
+	mu       sync.Mutex
+	hosts    map[registry.Key]registry.Record
+	settings map[registry.SettingKey]registry.Setting
+	beats    map[registry.Key]time.Time
+	events   []registry.Event
+	lost     int
+}
+
+// Follow loads s and follows it until the test ends, again and again after
+// errors.
+func Follow(t testing.TB, s registry.Store) *View {
+	t.Helper()
+	contents, err := s.Load(t.Context())
+	require.NoError(t, err)
+	v := &View{
+		hosts:    map[registry.Key]registry.Record{},
+		settings: map[registry.SettingKey]registry.Setting{},
+		beats:    map[registry.Key]time.Time{},
+	}
+	v.take(contents)
+	ctx, cancel := context.WithCancel(context.Background())
+	var following sync.WaitGroup
+	// Ends with ctx; the cleanup waits for it.
+	following.Go(func() {
+		for s.Follow(ctx, v.apply) != nil {
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		following.Wait()
+	})
+	return v
+}
+
+func (v *View) take(c *registry.Contents) {
+	for _, r := range c.Records {
+		v.hosts[r.Host.Key] = r
+	}
+	for _, s := range c.Settings {
+		v.settings[s.Key()] = s
+	}
+}
+
+func (v *View) apply(u registry.Update) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, c := range u.Changes {
+		switch {
+		case c.Record != nil:
+			v.hosts[c.Key] = *c.Record
+		case c.Key != registry.Key{}:
+			delete(v.hosts, c.Key)
+		case c.Setting != nil:
+			v.settings[c.SettingKey] = *c.Setting
+		default:
+			delete(v.settings, c.SettingKey)
+		}
+		if c.Event != nil {
+			v.events = append(v.events, *c.Event)
+		}
+	}
+	for _, b := range u.Beats {
+		v.beats[b.Key] = b.At
+		if r, ok := v.hosts[b.Key]; ok {
+			r.LastCheckIn = b.At
+			v.hosts[b.Key] = r
+		}
+	}
+	if u.Whole == nil {
+		return
+	}
+	if u.Lost {
+		v.lost++
+	} else {
+		maps.DeleteFunc(v.hosts, func(k registry.Key, _ registry.Record) bool { return u.Covers(k.Service) })
+		maps.DeleteFunc(v.settings, func(k registry.SettingKey, _ registry.Setting) bool { return u.Covers(k.Scope.Service) })
+	}
+	v.take(u.Whole)
+}
+
+// Know adds what a registry would know before the store does.
+func (v *View) Know(r registry.Record) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.hosts[r.Host.Key] = r
+}
+
+// Hosts are those that are known now.
+func (v *View) Hosts() map[registry.Key]registry.Record {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return maps.Clone(v.hosts)
+}
+
+// Settings are those that are known now.
+func (v *View) Settings() map[registry.SettingKey]registry.Setting {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return maps.Clone(v.settings)
+}
+
+// Beats are the last that were handed over, by host.
+func (v *View) Beats() map[registry.Key]time.Time {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return maps.Clone(v.beats)
+}
+
+// Lost is how often it was said that the store lost data.
+func (v *View) Lost() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.lost
+}
+
+// Kinds are those of the events of a host that were handed over.
+func (v *View) Kinds(k registry.Key) (kinds []registry.EventKind) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, e := range v.events {
+		if e.Service == k.Service && e.ID == k.ID {
+			kinds = append(kinds, e.Kind)
+		}
+	}
+	return kinds
+}
