@@ -28,9 +28,8 @@ const (
 func (s *Store) Append(ctx context.Context, changes []registry.Change) error {
 	s.exchange.Lock()
 	defer s.exchange.Unlock()
-	s.appends++
-	b := s.newBatch(appendScript, "rec", "beat", "log", "ovr", "meta", "tomb")
-	b.head = []any{schema, fresh(), writerOf(s.writer, s.appends), logLength, tombTime.Milliseconds()}
+	b := s.scripted(appendScript, []string{"rec", "beat", "log", "ovr", "meta", "tomb"},
+		schema, fresh(), s.writer, logLength, tombTime.Milliseconds())
 	for i := range changes {
 		c := &changes[i]
 		if s.tookOut(c) {
@@ -110,8 +109,3 @@ func leaseText(l registry.Lease) string { return fmt.Sprintf("%016x", uint64(l))
 
 // fresh draws the generation of a partition that has none.
 func fresh() string { return strconv.FormatUint(rand.Uint64(), 36) }
-
-// writerOf is how the log calls the writer of the Append of that number.
-func writerOf(writer string, number uint64) string {
-	return writer + ":" + strconv.FormatUint(number, 10)
-}

@@ -9,10 +9,10 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// call is one script on one partition, and its answer.
+// call is one script or command on one partition, and its answer.
 type call struct {
 	partition int
-	script    *script
+	script    *script // nil for a command, the words of which are args
 	keys      []string
 	args      []any
 	// things are what the call is told of, as places in what the caller has.
@@ -21,7 +21,7 @@ type call struct {
 }
 
 // run carries out calls in one pipeline, within the timeout. Each holds its own
-// answer or error afterwards; the error is the first of them. All scripts may be
+// answer or error afterwards; the error is the first of them. All calls may be
 // carried out twice, so those whose answer is that Redis does not know the
 // script, as after a restart, are sent once more.
 func (s *Store) run(ctx context.Context, calls []*call) error {
@@ -46,6 +46,10 @@ func (s *Store) run(ctx context.Context, calls []*call) error {
 func (s *Store) send(ctx context.Context, calls []*call) (unknown []*call) {
 	pipe := s.client.Pipeline()
 	for _, c := range calls {
+		if c.script == nil {
+			c.answer = pipe.Do(ctx, c.args...)
+			continue
+		}
 		c.answer = pipe.EvalSha(ctx, c.script.hash, c.keys, c.args...)
 	}
 	_, err := pipe.Exec(ctx)
@@ -96,18 +100,29 @@ const (
 	exchangeSize = 4000
 )
 
-// batch is calls of one script that are told of many things.
+// batch is calls that are told of many things.
 type batch struct {
-	store  *Store
-	script *script
-	names  []string // of the keys
-	head   []any    // what each call is told before it is told of things
+	store *Store
+	// begin makes a call on a partition that is told of nothing yet.
+	begin  func(p int) *call
 	calls  []*call
 	filled [partitionCount]*call // the last of each partition
 }
 
-func (s *Store) newBatch(script *script, names ...string) *batch {
-	return &batch{store: s, script: script, names: names}
+// scripted is a batch of calls of a script, on these keys, with these arguments
+// before those of the things.
+func (s *Store) scripted(script *script, keys []string, head ...any) *batch {
+	return &batch{store: s, begin: func(p int) *call {
+		return &call{script: script, keys: s.keys(p, keys...), args: slices.Clone(head)}
+	}}
+}
+
+// commands is a batch of a command that has the key as its first argument, and
+// these arguments before those of the things.
+func (s *Store) commands(name, key string, head ...any) *batch {
+	return &batch{store: s, begin: func(p int) *call {
+		return &call{args: append([]any{name, s.keys(p, key)[0]}, head...)}
+	}}
 }
 
 // add has a call on the partition of a service told of a thing.
@@ -115,7 +130,8 @@ func (b *batch) add(service string, thing int, args ...any) {
 	p := partitionOf(service)
 	c := b.filled[p]
 	if c == nil || len(c.things) == scriptSize {
-		c = &call{partition: p, script: b.script, keys: b.store.keys(p, b.names...), args: slices.Clone(b.head)}
+		c = b.begin(p)
+		c.partition = p
 		b.filled[p] = c
 		b.calls = append(b.calls, c)
 	}

@@ -18,8 +18,8 @@ const sweepLease = 3 * time.Second
 // than the one given, in partitions where this replica holds the sweep lease or
 // nobody does. Of a host with a later beat Follow tells that.
 func (s *Store) Expire(ctx context.Context, dead []registry.Beat) (gone []registry.Key, err error) {
-	b := s.newBatch(expireScript, "rec", "beat", "log", "meta", "sweep")
-	b.head = []any{schema, fresh(), s.writer, logLength, sweepLease.Milliseconds()}
+	b := s.scripted(expireScript, []string{"rec", "beat", "log", "meta", "sweep"},
+		schema, fresh(), s.writer, logLength, sweepLease.Milliseconds())
 	for i := range dead {
 		key := dead[i].Key
 		event, err := record.EncodeEvent(&registry.Event{
@@ -30,6 +30,7 @@ func (s *Store) Expire(ctx context.Context, dead []registry.Beat) (gone []regist
 		}
 		b.add(key.Service, i, hostMember(key), age(dead[i].At), event)
 	}
+	asked := time.Now()
 	err = b.run(ctx, func(c *call) error {
 		answer, err := c.answer.Slice()
 		if err != nil || len(answer) == 0 { // another holds the lease
@@ -39,13 +40,13 @@ func (s *Store) Expire(ctx context.Context, dead []registry.Beat) (gone []regist
 		if !ok || len(answer) != 1+len(c.things) {
 			return fmt.Errorf("%d answers for %d hosts", len(answer)-1, len(c.things))
 		}
-		reading := clock{time.Now(), now}
+		reading := &clock{asked: asked, answered: time.Now(), redis: now}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for i, thing := range c.things {
 			key := dead[thing].Key
 			if score, _ := answer[1+i].(string); score != "" {
-				s.heard[key] = reading.time(milliseconds(score))
+				s.heard[key] = reading.read(milliseconds(score))
 				continue
 			}
 			gone = append(gone, key)

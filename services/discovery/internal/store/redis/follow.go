@@ -19,7 +19,7 @@ const (
 	// Cluster by one for each. A command that waits for entries would be told of
 	// one by one, and cost Redis more than being asked: it notes who waits, and
 	// forgets it again, at each of the logs.
-	followEvery = 100 * time.Millisecond
+	followEvery = 200 * time.Millisecond
 	// entriesAtOnce is how many entries of each log are read at once, and
 	// changesAtOnce how many changes and beats are handed over at once, so that
 	// the registry holds no lock for long.
@@ -27,13 +27,13 @@ const (
 	changesAtOnce = 2000
 )
 
-// Follow tells of what other writers do, about a tenth of a second later, and of
-// all beats that Redis knows, about two seconds later. Where it finds that it
+// Follow tells of what other writers do, a tenth of a second later on average,
+// and of all beats that Redis knows, a few seconds later. Where it finds that it
 // missed something, it reads the partition as a whole.
 //
-// What this store wrote is skipped: the registry knows it. But where a change of
-// another writer was handed over that this store then had overwritten, in Redis,
-// the registry is told of its own change too: else it would keep the other.
+// What this store wrote is skipped, unless others write to the partition too: then
+// the registry is told of its own changes as well, in the order in which Redis has
+// them, to end with what is there.
 //
 // After an error, of all of Redis or of one server of a Cluster, what the others
 // answered has been handed over, and the next call goes on from there.
@@ -112,23 +112,15 @@ func tellBeats(beats []registry.Beat, apply func(registry.Update)) {
 func (s *Store) readLogs(ctx context.Context, apply func(registry.Update)) (answered, more bool, err error) {
 	streams, answered, err := s.readStreams(ctx)
 	var changes []registry.Change
-	var foreign []*partition
 	for _, stream := range streams {
 		p := &s.partitions[partitionOfKey(stream.Stream)]
-		list, others := s.take(p, stream.Messages)
-		changes = append(changes, list...)
-		if others {
-			foreign = append(foreign, p)
-		}
+		changes = append(changes, s.take(p, stream.Messages)...)
 		more = more || len(stream.Messages) == entriesAtOnce && !p.again
 	}
 	for len(changes) > 0 {
 		n := min(len(changes), changesAtOnce)
 		apply(registry.Update{Changes: changes[:n:n]})
 		changes = changes[n:]
-	}
-	for _, p := range foreign {
-		p.appends = s.appends
 	}
 	return answered, more, err
 }
@@ -189,9 +181,8 @@ func partitionOfKey(key string) int {
 }
 
 // take reads entries of the log of p, as far as each follows on the one before
-// it. It returns the changes that the registry is to be told of, and whether any
-// is another writer's.
-func (s *Store) take(p *partition, entries []goredis.XMessage) (changes []registry.Change, foreign bool) {
+// it, and returns the changes that the registry is to be told of.
+func (s *Store) take(p *partition, entries []goredis.XMessage) (changes []registry.Change) {
 	for _, entry := range entries {
 		text := func(field string) string {
 			v, _ := entry.Values[field].(string)
@@ -200,28 +191,25 @@ func (s *Store) take(p *partition, entries []goredis.XMessage) (changes []regist
 		id, err := parseID(entry.ID)
 		if err != nil || text("b") != p.digest {
 			p.again = true
-			return changes, foreign
+			return changes
 		}
 		p.last, p.digest = id, text("d")
-		writer, number, _ := strings.Cut(text("w"), ":")
-		appends, _ := strconv.ParseUint(number, 10, 64)
-		if writer == s.writer && appends > p.appends {
+		if p.shared = p.shared || text("w") != s.writer; !p.shared {
 			continue
 		}
-		foreign = foreign || writer != s.writer
-		change, err := decodeEntry(text, p.clock)
+		change, err := decodeEntry(text, p.clock.Load())
 		if err != nil {
 			s.skip(partitionOf(change.Key.Service), text("m"), err)
 			continue
 		}
 		changes = append(changes, change)
 	}
-	return changes, foreign
+	return changes
 }
 
 // decodeEntry reads an entry of a log, by its fields. On an error the change may
 // still say of whom it was.
-func decodeEntry(text func(field string) string, c clock) (change registry.Change, err error) {
+func decodeEntry(text func(field string) string, c *clock) (change registry.Change, err error) {
 	if event := text("e"); event != "" {
 		e, err := record.DecodeEvent([]byte(event))
 		if err != nil {
@@ -247,7 +235,7 @@ func decodeEntry(text func(field string) string, c clock) (change registry.Chang
 		if err != nil {
 			return change, err
 		}
-		r.LastCheckIn = c.time(milliseconds(text("a")))
+		r.LastCheckIn = c.read(milliseconds(text("a")))
 		change.Record = &r
 	case hostRemoved:
 		lease, err := strconv.ParseUint(text("l"), 16, 64)

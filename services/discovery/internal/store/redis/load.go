@@ -56,7 +56,7 @@ func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 type whole struct {
 	partition   int
 	contents    registry.Contents
-	clock       clock
+	clock       *clock
 	gen, digest string
 	last, first entryID
 	// logged says that the log has an entry, followed that it has the one up to
@@ -75,7 +75,8 @@ func (w *whole) addTo(contents *registry.Contents) {
 func (p *partition) goOnFrom(w *whole) {
 	p.known, p.again = true, false
 	p.gen, p.digest, p.last = w.gen, w.digest, w.last
-	p.clock, p.heard = w.clock, w.clock.redis
+	p.clock.Store(w.clock)
+	p.heard = w.clock.redis
 }
 
 // readWhole reads some partitions in one exchange, with the events of so many
@@ -88,13 +89,14 @@ func (s *Store) readWhole(ctx context.Context, list []int, events int) ([]*whole
 			args: []any{s.partitions[p].last.String(), events},
 		}
 	}
+	asked := time.Now()
 	if err := s.run(ctx, calls); err != nil {
 		return nil, err
 	}
-	now := time.Now()
+	answered := time.Now()
 	wholes := make([]*whole, len(list))
 	for i, c := range calls {
-		w, err := s.decodeWhole(c, now)
+		w, err := s.decodeWhole(c, &clock{asked: asked, answered: answered})
 		if err != nil {
 			return nil, s.fault(fmt.Errorf("partition %d: %w", c.partition, err))
 		}
@@ -103,14 +105,16 @@ func (s *Store) readWhole(ctx context.Context, list []int, events int) ([]*whole
 	return wholes, nil
 }
 
-// decodeWhole reads the answer of wholeScript, which came at a time.
-func (s *Store) decodeWhole(c *call, at time.Time) (*whole, error) {
+// decodeWhole reads the answer of wholeScript. The reading is yet without what
+// Redis' clock says.
+func (s *Store) decodeWhole(c *call, reading *clock) (*whole, error) {
 	answer, err := c.answer.Slice()
 	if err != nil {
 		return nil, err
 	}
 	a := reader{answer: answer}
-	w := &whole{partition: c.partition, clock: clock{at, a.number()}}
+	reading.redis = a.number()
+	w := &whole{partition: c.partition, clock: reading}
 	have := a.text()
 	w.gen, w.digest = a.text(), a.text()
 	w.last = a.id()
@@ -138,7 +142,7 @@ func (s *Store) decodeWhole(c *call, at time.Time) (*whole, error) {
 			continue
 		}
 		if r.LastCheckIn = r.FirstSeen; last[records[i]] > 0 {
-			r.LastCheckIn = w.clock.time(last[records[i]])
+			r.LastCheckIn = w.clock.read(last[records[i]])
 		}
 		w.contents.Records = append(w.contents.Records, r)
 	}

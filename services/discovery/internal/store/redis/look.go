@@ -2,71 +2,87 @@ package redis
 
 import (
 	"context"
-	"fmt"
+	"slices"
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 )
 
 const (
-	// lookEvery is how often it is looked whether Redis still has what it had,
-	// and for the beats that other replicas heard. With each look the digest of
-	// one partition is computed anew.
+	// lookEvery is how often it is looked whether Redis still has what it had.
+	// With each look the digest of one partition is computed anew.
 	lookEvery = time.Second
-	// lookBack is how much older than the last look a beat may be that was not
+	// hearEvery is with how many looks the beats are read too, which others heard.
+	// That costs Redis as much as to note them. What a replica has not read yet it
+	// is told when it takes the host for dead.
+	hearEvery = 4
+	// hearBack is how much older than the last reading a beat may be that was not
 	// there then: the registry gathers beats for a second, and they are some time
-	// under way. Later ones are seen with the next beat of their host, or when
+	// under way. Older ones are seen with the next beat of their host, or when
 	// the registry takes it for dead.
-	lookBack = 1500 * time.Millisecond
+	hearBack = 1500 * time.Millisecond
 )
 
 // look compares what Redis says of each partition with what was followed, marks
-// those to be read anew, and hands over new beats. It says whether any server
-// answered.
+// those to be read anew, and, with some looks, hands over new beats. It says
+// whether any server answered.
 func (s *Store) look(ctx context.Context, apply func(registry.Update)) (answered bool, err error) {
-	s.looks++
-	calls := make([]*call, partitionCount)
-	for i := range calls {
-		since, generation := "", ""
-		if p := &s.partitions[i]; p.known {
-			since = fmt.Sprint(p.heard - lookBack.Milliseconds())
-		}
+	looks, beats := make([]*call, partitionCount), []*call(nil)
+	for i := range looks {
+		generation := ""
 		if s.looks%partitionCount == i {
 			generation = fresh()
 		}
-		calls[i] = &call{
-			partition: i, script: lookScript, keys: s.keys(i, "rec", "beat", "ovr", "meta"),
-			args: []any{since, generation},
+		looks[i] = &call{partition: i, script: lookScript, keys: s.keys(i, "rec", "ovr", "meta"), args: []any{generation}}
+		if p := &s.partitions[i]; p.known && s.looks%hearEvery == 0 {
+			since := p.heard - hearBack.Milliseconds()
+			beats = append(beats, &call{partition: i, args: []any{"zrangebyscore", s.keys(i, "beat")[0], since, "+inf", "withscores"}})
 		}
 	}
-	err = s.run(ctx, calls)
+	s.looks++
+	asked := time.Now()
+	err = s.run(ctx, slices.Concat(looks, beats))
 	now := time.Now()
-	var beats []registry.Beat
-	for i, c := range calls {
+	for i, c := range looks {
 		answer, failed := c.answer.Slice()
 		if failed != nil {
 			continue
 		}
 		answered = true
 		a, p := reader{answer: answer}, &s.partitions[i]
-		p.clock = clock{now, a.number()}
-		gen, digest, last, scores := a.text(), a.text(), a.id(), a.texts()
+		reading := &clock{asked: asked, answered: now, redis: a.number()}
+		gen, digest, last := a.text(), a.text(), a.id()
 		if a.err != nil {
 			return answered, s.fault(a.err)
 		}
+		p.clock.Store(reading)
 		p.compare(gen, digest, last)
-		p.heard = p.clock.redis
+	}
+	s.hear(beats, apply)
+	return answered, err
+}
+
+// hear hands over the beats that were read.
+func (s *Store) hear(calls []*call, apply func(registry.Update)) {
+	var beats []registry.Beat
+	for _, c := range calls {
+		p := &s.partitions[c.partition]
+		scores, err := c.answer.StringSlice()
+		if err != nil {
+			continue // that is told by the exchange
+		}
+		reading := p.clock.Load()
+		p.heard = reading.redis
 		for i := 0; i+1 < len(scores); i += 2 {
 			key, err := parseHostMember(scores[i])
 			if err != nil {
 				s.skip(c.partition, "a beat", err)
 				continue
 			}
-			beats = append(beats, registry.Beat{Key: key, At: p.clock.time(milliseconds(scores[i+1]))})
+			beats = append(beats, registry.Beat{Key: key, At: reading.read(milliseconds(scores[i+1]))})
 		}
 	}
 	tellBeats(beats, apply)
-	return answered, err
 }
 
 // compare marks p to be read anew if what meta says now cannot come of what it
@@ -155,6 +171,6 @@ func (s *Store) tellWhole(wholes []*whole, lost bool, apply func(registry.Update
 	for _, w := range wholes {
 		p := &s.partitions[w.partition]
 		p.goOnFrom(w)
-		p.appends = s.appends
+		p.shared = true // this too may have overwritten something
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
@@ -41,34 +42,40 @@ func (s *Store) keys(p int, names ...string) []string {
 }
 
 // partition is what this store knows of one: up to where the registry was told
-// of it. It is guarded by Store.exchange.
+// of it. All but the clock is guarded by Store.exchange.
 type partition struct {
 	// known says that the rest holds: it was read as a whole.
 	known bool
 	// gen, digest and last are those of meta at the time.
 	gen, digest string
 	last        entryID
-	// clock tells Redis' time.
-	clock clock
+	// clock tells the time of its Redis; nil before it was read.
+	clock atomic.Pointer[clock]
 	// heard is the time in ms of Redis up to which beats were handed over.
 	heard int64
-	// appends is Store.appends when a change of another writer was last handed
-	// over. Own changes of until then may have been overwritten by it.
-	appends uint64
+	// shared says that a change of another writer was handed over. In the registry
+	// it may have overwritten what this store then wrote after it, so from then on
+	// own changes are handed over too: what counts is the order in the log.
+	shared bool
 	// again says that it must be read anew.
 	again bool
 }
 
-// clock is two readings at the same moment: of this machine's clock, and of
-// Redis', in ms.
+// clock is a reading of Redis' clock, in ms, and between which times of this
+// machine's it was taken.
 type clock struct {
-	here  time.Time
-	redis int64
+	asked, answered time.Time
+	redis           int64
 }
 
-// time is what this machine's clock says at a time of Redis'.
-func (c clock) time(redis int64) time.Time {
-	return c.here.Add(time.Duration(redis-c.redis) * time.Millisecond)
+// read is what this machine's clock says at a time of Redis', or slightly later.
+func (c *clock) read(redis int64) time.Time {
+	return c.answered.Add(time.Duration(redis-c.redis) * time.Millisecond)
+}
+
+// write is what Redis' clock says at a time of this machine's, or slightly later.
+func (c *clock) write(at time.Time) int64 {
+	return c.redis + time.Since(c.asked).Milliseconds() - age(at)
 }
 
 // age is how many ms at was ago, never below 0. The zero time was 30 years ago.

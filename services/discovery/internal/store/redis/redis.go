@@ -27,10 +27,10 @@
 //
 // # Times
 //
-// Redis' clock is the only one. A script is told how long ago a beat was, and
-// takes that from its own TIME; and who reads a beat takes the time that it tells
-// from its own. So no replica needs to know how its clock differs, and a beat
-// seems younger than it was by the time that it was under way.
+// Times in Redis are those of its clock: of that of each server in a Cluster. A
+// replica keeps the difference to its own for each partition, read anew each
+// second from TIME. An exchange takes some time, in favour of the host: a beat
+// seems as much younger than it was.
 //
 // # Faults
 //
@@ -73,12 +73,10 @@ type Store struct {
 	writer string
 
 	// exchange is held by Append, and by Follow from reading until what it read
-	// was applied. So whatever Follow hands over, the registry knows of each of
-	// its own changes whether it is older: Append has returned; or newer: it
-	// waits to be appended.
+	// was applied. So what Follow hands over is later than all that was appended,
+	// and earlier than what the registry has yet to append.
 	exchange   sync.Mutex
 	partitions [partitionCount]partition
-	appends    uint64 // how many Append have begun
 	looks      int    // how many looks were taken
 
 	mu sync.Mutex // of what follows

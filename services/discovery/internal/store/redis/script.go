@@ -103,25 +103,6 @@ if last then redis.call('HSET', meta, 'digest', digest, 'last', last) end
 return refused
 `)
 
-// flushScript notes beats, each of which ARGV tells in two words: how many ms ago
-// it was, and the member. It returns the places of those whose member is not
-// there. CH has ZADD count the scores that rose; those that did not are either
-// later ones that another replica told of, or missing, so only then is it looked
-// which.
-var flushScript = newScript(`
-local scored, members = {}, {}
-for i = 1, #ARGV, 2 do
-  scored[i], scored[i+1] = now - ARGV[i], ARGV[i+1]
-  members[#members+1] = ARGV[i+1]
-end
-if redis.call('ZADD', KEYS[1], 'XX', 'GT', 'CH', unpack(scored)) == #members then return {} end
-local missing = {}
-for i, score in ipairs(redis.call('ZMSCORE', KEYS[1], unpack(members))) do
-  if not score then missing[#missing+1] = i - 1 end
-end
-return missing
-`)
-
 // expireScript takes out dead hosts, each of which ARGV tells in three words
 // after the first five: the member, how many ms ago the last beat was that is
 // known of it, and the event. It does so only for the holder of the sweep lease,
@@ -179,14 +160,13 @@ return {
 }
 `)
 
-// lookScript returns the time, the fields of meta, and, if ARGV[1] is not ”, the
-// beats from that time on. If ARGV[2] is not ” it computes the digest anew; one
-// that differs tells of data that went without a script, for which it takes
-// ARGV[2] as another generation.
+// lookScript returns the time and the fields of meta. If ARGV[1] is not ” it
+// computes the digest anew; one that differs tells of data that went without a
+// script, for which it takes ARGV[1] as another generation.
 var lookScript = newScript(`
-local rec, beat, ovr, meta = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local rec, ovr, meta = KEYS[1], KEYS[2], KEYS[3]
 local have = redis.call('HMGET', meta, 'gen', 'digest', 'last')
-if ARGV[2] ~= '' and have[1] then
+if ARGV[1] ~= '' and have[1] then
   local a, b = 0, 0
   for _, hash in ipairs({rec, ovr}) do
     for _, value in ipairs(redis.call('HVALS', hash)) do
@@ -196,15 +176,13 @@ if ARGV[2] ~= '' and have[1] then
   end
   local digest = bit.tohex(a) .. bit.tohex(b)
   if digest ~= have[2] then
-    redis.call('HSET', meta, 'gen', ARGV[2], 'digest', digest)
-    have[1], have[2] = ARGV[2], digest
+    redis.call('HSET', meta, 'gen', ARGV[1], 'digest', digest)
+    have[1], have[2] = ARGV[1], digest
   end
 end
-local beats = {}
-if ARGV[1] ~= '' then beats = redis.call('ZRANGEBYSCORE', beat, ARGV[1], '+inf', 'WITHSCORES') end
-return {now, have[1] or '', have[2] or zero, have[3] or '0-0', beats}
+return {now, have[1] or '', have[2] or zero, have[3] or '0-0'}
 `)
 
 func scripts() []*script {
-	return []*script{appendScript, flushScript, expireScript, wholeScript, lookScript}
+	return []*script{appendScript, expireScript, wholeScript, lookScript}
 }

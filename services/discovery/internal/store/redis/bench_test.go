@@ -1,0 +1,120 @@
+package redis
+
+import (
+	"bufio"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/store/storetest"
+)
+
+// hundredThousand are so many hosts, ten to a service.
+func hundredThousand() []registry.Change {
+	changes := make([]registry.Change, 100_000)
+	for i := range changes {
+		r := storetest.Record(fmt.Sprint("service-", i/10), fmt.Sprint("10.0.0.1/i-", i), uint16(i%60_000+1))
+		r.LastCheckIn = time.Now()
+		r.Host.Tags = registry.Tags{Region: "eu", Zone: "eu-1", InstanceID: fmt.Sprint("i-", i)}
+		r.Host.Repo, r.Host.Revision = "service-repo", "0123456789abcdef"
+		changes[i] = registry.Change{Key: r.Host.Key, Record: &r, Event: &registry.Event{
+			At: r.FirstSeen, Kind: registry.Registered, Service: r.Host.Service, ID: r.Host.ID, Actor: "10.0.0.1",
+		}}
+	}
+	return changes
+}
+
+// cpu is how much processor time the server has used.
+func cpu(tb testing.TB, server *servicetest.RedisServer) time.Duration {
+	tb.Helper()
+	var total float64
+	lines := bufio.NewScanner(strings.NewReader(server.Command("INFO cpu")))
+	for lines.Scan() {
+		name, text, _ := strings.Cut(lines.Text(), ":")
+		if name == "used_cpu_user" || name == "used_cpu_sys" {
+			seconds, err := strconv.ParseFloat(text, 64)
+			require.NoError(tb, err)
+			total += seconds
+		}
+	}
+	require.Positive(tb, total)
+	return time.Duration(total * float64(time.Second))
+}
+
+// filled is a store that has a hundred thousand hosts, and its server.
+func filled(b *testing.B) (*Store, *servicetest.RedisServer, []registry.Change) {
+	server := servicetest.Redis(b)
+	s := open(b, "redis://"+server.Address, patience)
+	changes := hundredThousand()
+	begin := time.Now()
+	require.NoError(b, s.Append(b.Context(), changes))
+	b.Logf("100,000 hosts were written in %v", time.Since(begin))
+	return s, server, changes
+}
+
+// BenchmarkLoadHundredThousand is a restart of a replica, as far as Redis goes.
+func BenchmarkLoadHundredThousand(b *testing.B) {
+	s, server, _ := filled(b)
+	before := cpu(b, server)
+	for b.Loop() {
+		contents, err := s.Load(b.Context())
+		require.NoError(b, err)
+		require.Len(b, contents.Records, 100_000)
+	}
+	b.ReportMetric(float64((cpu(b, server)-before).Milliseconds())/float64(b.N), "redis-ms/op")
+}
+
+// BenchmarkSecondOfTenThousandBeats is what one replica with 100,000 hosts asks of
+// Redis in a second, which each round takes: to note 10,000 beats, to look once
+// and to read the logs. %core is the part of a core that Redis spends on it.
+func BenchmarkSecondOfTenThousandBeats(b *testing.B) {
+	s, server, changes := filled(b)
+	_, err := s.Load(b.Context())
+	require.NoError(b, err)
+	ignore := func(registry.Update) {}
+	parts := []struct {
+		name string
+		run  func(round int)
+		used time.Duration
+	}{
+		{name: "flush", run: func(round int) {
+			beats := make([]registry.Beat, 10_000)
+			for i := range beats {
+				beats[i] = registry.Beat{Key: changes[(round*len(beats)+i)%len(changes)].Key, At: time.Now()}
+			}
+			missing, err := s.Flush(b.Context(), beats)
+			require.NoError(b, err)
+			require.Empty(b, missing)
+		}},
+		{name: "look", run: func(int) {
+			_, err := s.look(b.Context(), ignore)
+			require.NoError(b, err)
+		}},
+		{name: "logs", run: func(int) {
+			for range time.Second / followEvery {
+				_, _, err := s.readLogs(b.Context(), ignore)
+				require.NoError(b, err)
+			}
+		}},
+	}
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
+	b.ResetTimer()
+	for round := range b.N {
+		<-second.C
+		for i := range parts {
+			before := cpu(b, server)
+			parts[i].run(round)
+			parts[i].used += cpu(b, server) - before
+		}
+	}
+	for _, p := range parts {
+		b.ReportMetric(100*p.used.Seconds()/float64(b.N), p.name+"-%core")
+	}
+}
