@@ -53,7 +53,6 @@ func TestImports(t *testing.T) {
 		"internal/store/memory":          {"internal/registry"},
 		"internal/store/file":            {"internal/registry", "internal/store/record"},
 		"internal/store/record":          {"internal/registry"},
-		"internal/store/storetest":       {"internal/registry"},
 		"internal/guard":                 {},
 		"internal/store/redis":           {"internal/registry", "internal/store/record"},
 		"internal/store/storetest":       {"internal/registry", "weir/internal/servicetest"},

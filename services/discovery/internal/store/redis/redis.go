@@ -77,7 +77,7 @@ type Store struct {
 	// and earlier than what the registry has yet to append.
 	exchange   sync.Mutex
 	partitions [partitionCount]partition
-	looks      int    // how many looks were taken
+	looks      int // how many looks were taken
 
 	mu sync.Mutex // of what follows
 	// expired are the hosts that Expire took out, until Append is told so too.
