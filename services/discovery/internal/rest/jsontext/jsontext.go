@@ -6,78 +6,138 @@ package jsontext
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"maps"
+	"iter"
 	"slices"
+	"strings"
+	"unicode/utf8"
 )
 
 // ReadObject reads a JSON object into its members. twice are the names that
 // there are more than one of, in order; of their values the last is kept. The
-// error says why text is no object; it names the text where that is short.
+// error is that of CheckObject.
 func ReadObject(text []byte) (members map[string]json.RawMessage, twice []string, err error) {
-	if err := json.Unmarshal(text, &members); err != nil {
-		if _, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-			return nil, nil, fmt.Errorf("not a JSON object: %s", kind(text))
+	if err := CheckObject(text); err != nil {
+		return nil, nil, err
+	}
+	members = map[string]json.RawMessage{}
+	for name, value := range Members(string(text)) {
+		if _, known := members[name]; known && !slices.Contains(twice, name) {
+			twice = append(twice, name)
 		}
-		return nil, nil, fmt.Errorf("not a JSON object: %w", err)
+		members[name] = json.RawMessage(value)
 	}
-	if members == nil {
-		return nil, nil, errors.New("not a JSON object: null")
-	}
-	if count(text) != len(members) {
-		twice = repeated(text)
-	}
+	slices.Sort(twice)
 	return members, twice, nil
 }
 
-// kind says what a JSON text is that is no object.
-func kind(text []byte) string {
-	switch c := bytes.TrimSpace(text)[0]; c {
+// CheckObject returns an error that says why text is not a JSON object, or nil
+// if it is one.
+func CheckObject(text []byte) error {
+	if !json.Valid(text) {
+		var value json.RawMessage
+		return fmt.Errorf("not a JSON object: %w", json.Unmarshal(text, &value)) // which says why
+	}
+	if first := bytes.TrimLeft(text, space)[0]; first != '{' {
+		return fmt.Errorf("not a JSON object: %s", kind(first))
+	}
+	return nil
+}
+
+// kind says what a JSON text is that begins so and is no object.
+func kind(first byte) string {
+	switch first {
 	case '[':
 		return "an array"
 	case '"':
 		return "a string"
 	case 't', 'f':
 		return "a boolean"
+	case 'n':
+		return "null"
 	default:
 		return "a number"
 	}
 }
 
-// count counts the members of a JSON object, which must be one.
-func count(object []byte) int {
-	members, depth, quoted := 0, 0, false
-	for i := 0; i < len(object); i++ {
-		switch c := object[i]; {
+// Members goes through the members of a JSON object, in their order: what the
+// name says, and the value as it is written. Both are parts of object, which
+// must be valid, unless the name holds escapes.
+func Members(object string) iter.Seq2[string, string] {
+	return func(yield func(name, value string) bool) {
+		name, value, rest := next(object)
+		for rest != "" && yield(name, value) {
+			name, value, rest = next(rest)
+		}
+	}
+}
+
+// next returns the member that an object's text begins with, be it the whole or
+// what is left of it, and what is left then; nothing if there is no member.
+func next(text string) (name, value, rest string) {
+	text = strings.TrimLeft(text, space+"{,")
+	if text[0] == '}' {
+		return "", "", ""
+	}
+	quoted := text[:valueEnd(text)]
+	text = strings.TrimLeft(text[len(quoted):], space+":")
+	value = text[:valueEnd(text)]
+	name, _ = Text(quoted)
+	return name, value, text[len(value):]
+}
+
+// Text returns what a JSON string says, as a part of value unless it holds
+// escapes. It returns false for a value that is no string.
+func Text(value string) (string, bool) {
+	if value[0] != '"' {
+		return "", false
+	}
+	if text := value[1 : len(value)-1]; strings.IndexByte(text, '\\') < 0 && utf8.ValidString(text) {
+		return text, true
+	}
+	var text string
+	_ = json.Unmarshal([]byte(value), &text) // a valid string always can be
+	return text, true
+}
+
+// space is what may stand between the tokens of JSON (RFC 8259 §2).
+const space = " \t\r\n"
+
+// valueEnd returns the length of the JSON value that text begins with.
+func valueEnd(text string) int {
+	depth, quoted := 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
 		case quoted && c == '\\':
 			i++
 		case c == '"':
 			quoted = !quoted
+			if !quoted && depth == 0 {
+				return i + 1
+			}
 		case quoted:
 		case c == '{' || c == '[':
 			depth++
 		case c == '}' || c == ']':
-			depth--
-		case c == ':' && depth == 1:
-			members++
+			if depth == 0 {
+				return i // the end of what the value is in
+			}
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		case depth == 0 && strings.IndexByte(space+",", c) >= 0:
+			return i
 		}
 	}
-	return members
+	return len(text)
 }
 
-// repeated are the names that a JSON object has more than once, in order.
-func repeated(object []byte) []string {
-	decoder := json.NewDecoder(bytes.NewReader(object))
-	_, err := decoder.Token() // the brace; nothing fails here, since the object was read before
-	times := map[string]int{}
-	for err == nil && decoder.More() {
-		var name json.Token
-		if name, err = decoder.Token(); err == nil {
-			times[fmt.Sprint(name)]++
-			err = decoder.Decode(new(json.RawMessage))
-		}
+// Compact returns a copy of a JSON value without the space between its tokens.
+func Compact(value string) json.RawMessage {
+	if value[0] != '{' && value[0] != '[' {
+		return json.RawMessage(value)
 	}
-	maps.DeleteFunc(times, func(_ string, n int) bool { return n == 1 })
-	return slices.Sorted(maps.Keys(times))
+	var b bytes.Buffer
+	_ = json.Compact(&b, []byte(value)) // a valid value always can be
+	return b.Bytes()
 }

@@ -1,9 +1,10 @@
 package jsontext
 
 import (
+	"bytes"
 	"encoding/json"
+	"slices"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 
@@ -48,27 +49,66 @@ func TestReadObject(t *testing.T) {
 	}
 }
 
+func TestMembersAreReadWithoutAllocating(t *testing.T) {
+	const object = ` { "az" : "eu-1" , "other":{"a":["]", "\""]},"n":1,"last":true } `
+	count := 0
+	servicetest.Allocations(t, 0, func() {
+		for name, value := range Members(object) {
+			if text, ok := Text(value); ok && name == "az" && text == "eu-1" {
+				count++
+			}
+		}
+	})
+	require.Positive(t, count)
+}
+
+func TestTextOfAString(t *testing.T) {
+	for value, want := range map[string]string{`""`: "", `"a b"`: "a b", `"\u0061\n\""`: "a\n\"", "\"\xff\"": "\ufffd"} {
+		text, ok := Text(value)
+		require.True(t, ok)
+		require.Equal(t, want, text)
+	}
+	for _, value := range []string{`1`, `null`, `{}`, `["a"]`, `true`} {
+		_, ok := Text(value)
+		require.False(t, ok)
+	}
+}
+
+func TestAValueIsCompact(t *testing.T) {
+	for value, want := range map[string]string{`1`: `1`, `" a "`: `" a "`, `[ 1 , " 2 " ]`: `[1," 2 "]`, "{ \"a\" :\n{ } }": `{"a":{}}`} {
+		require.Equal(t, want, string(Compact(value)))
+	}
+}
+
 // FuzzReadObject holds ReadObject against encoding/json: what it reads are the
-// members, and a name is twice only if another decoder sees it twice.
+// members with the last value of each name, and a name is twice only if another
+// decoder sees it twice.
 func FuzzReadObject(f *testing.F) {
-	for _, text := range []string{`{"a":1,"a":2}`, `{"a":{"a":[1,{}]},"\u0061":"\"}"}`, "[]", "null", "{", `{"a":"\\"}`, " {} "} {
+	for _, text := range []string{`{"a":1,"a":2}`, `{"a":{"a":[1,{}]},"\u0061":"\"}"}`, "[]", "null", "{", `{"a":"\\"}`, " {} ", "{\"\xff\":1}", `{"a" : -1e5 , "" : null}`} {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		members, twice, err := ReadObject(text)
-		var want map[string]any
+		var want map[string]json.RawMessage
 		if wantErr := json.Unmarshal(text, &want); wantErr != nil || want == nil {
 			require.Error(t, err)
 			return
 		}
 		require.NoError(t, err)
-		require.Len(t, members, len(want))
-		for _, name := range twice {
-			require.Contains(t, members, name)
-			require.True(t, utf8.ValidString(name))
+		require.Equal(t, want, members)
+		seen := map[string]int{}
+		decoder := json.NewDecoder(bytes.NewReader(text))
+		_, err = decoder.Token()
+		for err == nil && decoder.More() {
+			var name json.Token
+			if name, err = decoder.Token(); err == nil {
+				seen[name.(string)]++
+				err = decoder.Decode(new(json.RawMessage))
+			}
 		}
-		if len(twice) == 0 {
-			require.Equal(t, len(members), count(text))
+		require.NoError(t, err)
+		for name, times := range seen {
+			require.Equal(t, times > 1, slices.Contains(twice, name), name)
 		}
 	})
 }

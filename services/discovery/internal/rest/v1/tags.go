@@ -57,14 +57,14 @@ func readTags(text string, faults *faults) registry.Tags {
 		faults.add("tags: not UTF-8")
 		return registry.Tags{}
 	}
-	if err := checkObject(text); err != nil {
-		faults.add("tags: not a JSON object: %v", err)
+	if err := jsontext.CheckObject([]byte(text)); err != nil {
+		faults.add("tags: %v", err)
 		return registry.Tags{}
 	}
 	var given known
 	var other map[string]json.RawMessage
 	var repeated []string
-	for name, value := range members(text) {
+	for name, value := range jsontext.Members(text) {
 		member := given.find(name)
 		_, isOther := other[name]
 		switch {
@@ -82,7 +82,7 @@ func readTags(text string, faults *faults) registry.Tags {
 			if other == nil {
 				other = map[string]json.RawMessage{}
 			}
-			other[strings.Clone(name)] = compact(value)
+			other[strings.Clone(name)] = jsontext.Compact(value)
 		}
 	}
 	return registry.Tags{
@@ -99,16 +99,15 @@ func readTags(text string, faults *faults) registry.Tags {
 func isNull(value string) bool { return value == "" || value == "null" }
 
 func readText(name, value string, faults *faults) string {
-	switch {
-	case isNull(value):
+	if isNull(value) {
 		faults.add("tags.%s: missing", name)
 		return ""
-	case !isText(value):
-		faults.add("tags.%s: %s is not a string", name, value)
-		return ""
-	default:
-		return strings.Clone(textOf(value))
 	}
+	text, ok := jsontext.Text(value)
+	if !ok {
+		faults.add("tags.%s: %s is not a string", name, value)
+	}
+	return strings.Clone(text)
 }
 
 func readCanary(value string, faults *faults) *bool {
@@ -139,8 +138,8 @@ func readTagWeight(value string, faults *faults) uint8 {
 
 // unquote returns what a JSON string says, and any other value as written.
 func unquote(value string) string {
-	if isText(value) {
-		return textOf(value)
+	if text, ok := jsontext.Text(value); ok {
+		return text
 	}
 	return value
 }

@@ -1,7 +1,6 @@
 package v2
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -188,10 +187,7 @@ func readTags(o *object) map[string]json.RawMessage {
 		if err := jsontext.CheckValue(tags.members[name]); err != nil {
 			tags.fault(name, "%v", err)
 		}
-		var compact bytes.Buffer
-		// Cannot fail: the value was part of a JSON text that was read.
-		_ = json.Compact(&compact, tags.members[name])
-		tags.members[name] = compact.Bytes()
+		tags.members[name] = jsontext.Compact(string(tags.members[name]))
 	}
 	if len(tags.members) == 0 {
 		return nil
