@@ -167,7 +167,7 @@ func (f *face) statusOf(err error) int {
 	case errors.Is(err, registry.ErrTagsTooLarge):
 		return http.StatusBadRequest
 	case errors.Is(err, registry.ErrServiceFull), errors.Is(err, registry.ErrTooManyServices):
-		return http.StatusForbidden
+		return http.StatusTooManyRequests
 	default:
 		return http.StatusInternalServerError
 	}

@@ -400,7 +400,7 @@ func TestAutoIPTakesTheLastHopIfItIsInARange(t *testing.T) {
 		"an ip goes before it": {ip: "10.0.0.1", hops: []string{"192.168.1.5"}, want: "10.0.0.1"},
 		"out of range": {hops: []string{"10.0.0.1"},
 			reason: `auto_ip: 10.0.0.1, where the caller was seen, is not in one of [192.168.0.0/16]`},
-		"no hop": {reason: `auto_ip: hop 1 from the end of x-forwarded-for "": "" is not an IPv4 or IPv6 address`},
+		"no hop": {reason: `auto_ip: x-forwarded-for "" has no address at place 1 from its end`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := loadedHandler(t)
@@ -430,13 +430,14 @@ func TestAutoIPCountsTheProxiesThatStandInFront(t *testing.T) {
 		"two hops":       {2, "6.6.6.6, 192.168.1.5, 10.0.0.1", "", "192.168.1.5", ""},
 		"just enough":    {2, "192.168.1.5,10.0.0.1", "", "192.168.1.5", ""},
 		"IPv6":           {1, "FD00::7", "", "fd00::7", ""},
+		"with a port":    {1, "192.168.1.5:4711", "", "192.168.1.5", ""},
 		"mapped IPv4":    {1, "::ffff:192.168.1.5", "", "192.168.1.5", ""},
-		"too few":        {3, "192.168.1.5, 10.0.0.1", "", "", `auto_ip: x-forwarded-for "192.168.1.5, 10.0.0.1" has fewer than 3 hops`},
-		"a hop of text":  {1, "192.168.1.5, unknown", "", "", `auto_ip: hop 1 from the end of x-forwarded-for "192.168.1.5, unknown": "unknown" is not an IPv4 or IPv6 address`},
+		"too few":        {3, "192.168.1.5, 10.0.0.1", "", "", `auto_ip: x-forwarded-for "192.168.1.5, 10.0.0.1" has no address at place 3 from its end`},
+		"a hop of text":  {1, "192.168.1.5, unknown", "", "", `auto_ip: x-forwarded-for "192.168.1.5, unknown" has no address at place 1 from its end`},
 		"no proxy":       {0, "192.168.1.5", "192.168.1.6:4711", "192.168.1.6", ""},
 		"no proxy, IPv6": {0, "", "[fd00::7]:4711", "fd00::7", ""},
 		"a far caller":   {0, "192.168.1.5", "6.6.6.6:4711", "", `auto_ip: 6.6.6.6, where the caller was seen, is not in one of [192.168.0.0/16 fd00::/8]`},
-		"no address":     {0, "", "@", "", `auto_ip: the caller's address "@": not an ip:port`},
+		"no address":     {0, "", "@", "", `auto_ip: it is not known where the caller was seen`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := options(registrytest.Loaded(t))
@@ -572,7 +573,7 @@ func TestMoreThanTheOperatorAllowsIsRefusedWithItsNumber(t *testing.T) {
 		"/v1/registration/mail":  "there are as many services as there may be: 1",
 	} {
 		w := call(h, "POST", target, fields("port", "1"))
-		require.Equal(t, 403, w.Code)
+		require.Equal(t, 429, w.Code)
 		require.JSONEq(t, `{"error":`+string(httpjson.AppendText(nil, reason))+`}`, w.Body.String())
 	}
 	require.Equal(t, 200, call(h, "POST", "/v1/registration/users", fields()).Code, "what is there beats on")
