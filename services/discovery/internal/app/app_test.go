@@ -260,30 +260,55 @@ func TestUntilTheRegistryIsLoadedNobodyIsToldOfHosts(t *testing.T) {
 		require.Equal(t, http.StatusServiceUnavailable, status, target)
 		require.Contains(t, body, reason, target)
 	}
-	for _, call := range []string{
-		"GET /v1/registration/echo", "HEAD /v1/registration/echo", "GET /v1/registration/repo/echo",
-		"POST /v1/registration/echo", "DELETE /v1/registration/echo/127.0.0.1",
-		"POST /v1/loadbalancing/echo", "POST /v1/loadbalancing/echo/127.0.0.1",
-		"GET /v2/prometheus/sd", "GET /v2/prometheus/sd?service=echo",
+	form := url.Values{
+		"ip": {"127.0.0.1"}, "port": {"1"}, "revision": {"r1"}, "load_balancing_weight": {"1"},
+		"tags": {`{"az":"a","region":"r","instance_id":"i"}`},
+	}.Encode()
+	for call, body := range map[string]string{
+		"GET /v1/registration/echo":                                  "",
+		"HEAD /v1/registration/echo":                                 "",
+		"GET /v1/registration/repo/echo":                             "",
+		"POST /v1/registration/echo":                                 form,
+		"DELETE /v1/registration/echo/127.0.0.1":                     "",
+		"POST /v1/loadbalancing/echo":                                form,
+		"POST /v1/loadbalancing/echo/127.0.0.1":                      form,
+		"GET /v2/prometheus/sd":                                      "",
+		"GET /v2/prometheus/sd?service=echo":                         "",
+		"GET /v2/services":                                           "",
+		"GET /v2/services/echo/hosts":                                "",
+		"GET /v2/services/echo/hosts?index=0000000000000000&wait=1s": "",
+		"GET /v2/services/echo/hosts/a":                              "",
+		"PUT /v2/services/echo/hosts/a":                              `{"address":"127.0.0.1","port":1}`,
+		"DELETE /v2/services/echo/hosts/a":                           "",
+		"POST /v2/services/echo/hosts/a/heartbeat":                   "",
+		"POST /v2/heartbeats":                                        `{"leases":["0000000000000001"]}`,
+		"GET /v2/services/echo/revisions":                            "",
+		"GET /v2/services/echo/history":                              "",
+		"GET /v2/events":                                             "",
+		"GET /v2/settings":                                           "",
+		"PUT /v2/settings/drain":                                     `{"scope":{"service":"echo"},"author":"ann","reason":"r"}`,
+		"DELETE /v2/settings/drain?service=echo":                     "",
+		"GET /v2/guard":                                              "",
+		"DELETE /v2/guard/suspension?reason=r":                       "",
 	} {
 		method, target, _ := strings.Cut(call, " ")
-		form := url.Values{
-			"ip": {"127.0.0.1"}, "port": {"1"}, "revision": {"r1"}, "load_balancing_weight": {"1"},
-			"tags": {`{"az":"a","region":"r","instance_id":"i"}`},
-		}
-		request, err := http.NewRequestWithContext(t.Context(), method, "http://"+a.Addrs()["http"]+target, strings.NewReader(form.Encode()))
+		request, err := http.NewRequestWithContext(t.Context(), method, "http://"+a.Addrs()["http"]+target, strings.NewReader(body))
 		require.NoError(t, err)
-		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		if body == form {
+			request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		} else if body != "" {
+			request.Header.Set("Content-Type", "application/json")
+		}
 		response, err := http.DefaultClient.Do(request)
 		require.NoError(t, err)
-		body, err := io.ReadAll(response.Body)
+		answer, err := io.ReadAll(response.Body)
 		response.Body.Close()
 		require.NoError(t, err)
-		require.Equal(t, http.StatusServiceUnavailable, response.StatusCode, call)
+		require.Equal(t, http.StatusServiceUnavailable, response.StatusCode, "%s: %s", call, answer)
 		require.Equal(t, "1", response.Header.Get("Retry-After"), call)
 		require.Empty(t, response.Header.Get("ETag"), call)
 		if method != "HEAD" {
-			require.JSONEq(t, `{"error":"`+reason+`"}`, string(body), call)
+			require.JSONEq(t, `{"error":"`+reason+`"}`, string(answer), call)
 		}
 	}
 	for listener, target := range map[string]string{"admin": "/healthz", "http": "/healthcheck"} {
