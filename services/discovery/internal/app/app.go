@@ -18,7 +18,6 @@ import (
 
 	"github.com/weirproxy/weir/internal/admin"
 	"github.com/weirproxy/weir/internal/daemon"
-	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/beats"
 	"github.com/weirproxy/weir/services/discovery/internal/builtin"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
@@ -163,7 +162,6 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 		LongPollMax: o.LongPollMax,
 		MaxWaiters:  o.MaxWaiters,
 		Stopping:    stopping,
-		Caller:      func(r *http.Request) v2.Caller { return auth.FromContext(r.Context()) },
 		Denials:     access.denials,
 		Metrics:     metrics,
 		Log:         log,

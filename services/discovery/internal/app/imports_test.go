@@ -48,7 +48,7 @@ func TestImports(t *testing.T) {
 		"internal/statsd":                {"internal/registry"},
 		"internal/rest/jsontext":         {},
 		"internal/rest/rule":             {},
-		"internal/rest/v2":               {"internal/denial", "internal/registry", "internal/rest/httpjson", "internal/rest/jsontext", "internal/rest/rule"},
+		"internal/rest/v2":               {"internal/auth", "internal/denial", "internal/registry", "internal/rest/httpjson", "internal/rest/jsontext", "internal/rest/rule"},
 		"internal/xds":                   {"internal/registry"},
 		"internal/store/memory":          {"internal/registry"},
 		"internal/store/file":            {"internal/registry", "internal/store/record"},

@@ -4,6 +4,7 @@ import (
 	"math"
 	"net/http"
 
+	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 )
 
@@ -96,8 +97,8 @@ func showGuard(s registry.GuardStatus) guardJSON {
 // liftGuard lets the hosts go that the guard holds: an operator knows that they
 // are dead.
 func (f *face) liftGuard(w http.ResponseWriter, r *http.Request) (int, error) {
-	caller, err := f.operator(r)
-	if err != nil {
+	caller := auth.FromContext(r.Context())
+	if err := caller.MayOperate(); err != nil {
 		return 0, err
 	}
 	q := readQuery(r)
@@ -111,7 +112,7 @@ func (f *face) liftGuard(w http.ResponseWriter, r *http.Request) (int, error) {
 	if err := f.checkLoaded(); err != nil {
 		return 0, err
 	}
-	f.registry.LiftGuards(actor(caller, r), reason)
+	f.registry.LiftGuards(caller.Actor(), reason)
 	return answerNothing(w), nil
 }
 

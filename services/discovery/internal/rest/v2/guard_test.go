@@ -29,7 +29,7 @@ func heldFixture(t testing.TB) *fixture {
 	}, "test")
 	require.NoError(t, err)
 	servicetest.Eventually(t, "the host is held", func() bool { return hosts.Guard().Stale == 1 })
-	return fixtureOf(hosts)
+	return fixtureOf(t, hosts)
 }
 
 func TestAHostThatAGuardHoldsIsStaleUntilTheGuardIsLifted(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 
+	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
@@ -16,8 +17,8 @@ const maxLeases = 10_000
 func (f *face) beat(w http.ResponseWriter, r *http.Request) (int, error) {
 	q := readQuery(r)
 	key := pathKey(r, &q.faults)
-	caller, err := f.host(r, key.Service)
-	if err != nil {
+	caller := auth.FromContext(r.Context())
+	if err := caller.MayRegister(key.Service); err != nil {
 		return 0, err
 	}
 	lease, given, err := readBeat(w, r, &q.faults)
@@ -37,7 +38,7 @@ func (f *face) beat(w http.ResponseWriter, r *http.Request) (int, error) {
 	if given && lease != view.Lease {
 		return 0, refuse(http.StatusNotFound, "host %q of service %q has another lease now: register again", key.ID, key.Service)
 	}
-	unknown, err := f.registry.Beat([]registry.Lease{view.Lease}, nil, actor(caller, r))
+	unknown, err := f.registry.Beat([]registry.Lease{view.Lease}, nil, caller.Actor())
 	if err != nil {
 		return 0, err
 	}
@@ -77,7 +78,7 @@ func (f *face) beatMany(w http.ResponseWriter, r *http.Request) (int, error) {
 	if err := q.end(); err != nil {
 		return 0, err
 	}
-	unknown, err := f.registry.Beat(leases, nil, actor(f.caller(r), r))
+	unknown, err := f.registry.Beat(leases, nil, auth.FromContext(r.Context()).Actor())
 	if err != nil {
 		return 0, err
 	}

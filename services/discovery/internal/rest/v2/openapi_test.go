@@ -90,6 +90,8 @@ func isLate(r *http.Request) { r.Body, r.ContentLength = late{}, 10 }
 
 func isText(r *http.Request) { r.Header.Set("Content-Type", "text/plain") }
 
+func isStranger(r *http.Request) { r.Header.Set("Authorization", "Bearer nobody-knows-this-one") }
+
 func gone(r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	cancel()
@@ -104,6 +106,7 @@ var exchanges = []exchange{
 	{operation: "putHost", target: "/v2/services/users/hosts/a%2Fb", body: whole, status: 200},
 	{operation: "putHost", target: "/v2/services/users/hosts/c", body: fine, status: 201},
 	{operation: "putHost", target: "/v2/services/users/hosts/c", body: `{}`, status: 400},
+	{operation: "putHost", target: "/v2/services/users/hosts/c", body: fine, status: 401, on: "clerk", change: isStranger},
 	{operation: "putHost", target: "/v2/services/users/hosts/c", body: fine, status: 403, on: "clerk"},
 	{operation: "putHost", target: "/v2/services/users/hosts/c", body: fine, status: 408, change: isLate},
 	{operation: "putHost", target: "/v2/services/users/hosts/c", body: tooLong, status: 413},
@@ -215,8 +218,8 @@ func TestEveryAnswerIsAsTheFileSays(t *testing.T) {
 	file := readOpenAPI(t)
 	fixtures := map[string]*fixture{
 		"":                 newFixture(t),
-		"unloaded":         fixtureOf(newRegistry()),
-		"clerk":            newFixture(t, func(o *Options) { o.Caller = func(*http.Request) Caller { return clerk{} } }),
+		"unloaded":         fixtureOf(t, newRegistry()),
+		"clerk":            newFixture(t).as(t, "carts-team", clerk),
 		"full of waiters":  newFixture(t, func(o *Options) { o.MaxWaiters = 0 }),
 		"full of settings": newFixture(t),
 		"held":             heldFixture(t),

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/jsontext"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/rule"
@@ -42,8 +43,8 @@ type registration struct {
 func (f *face) put(w http.ResponseWriter, r *http.Request) (int, error) {
 	q := readQuery(r)
 	key := pathKey(r, &q.faults)
-	caller, err := f.host(r, key.Service)
-	if err != nil {
+	caller := auth.FromContext(r.Context())
+	if err := caller.MayRegister(key.Service); err != nil {
 		return 0, err
 	}
 	body, err := readBody(w, r, maxBody)
@@ -56,10 +57,10 @@ func (f *face) put(w http.ResponseWriter, r *http.Request) (int, error) {
 	}
 	for _, address := range append([]netip.Addr{h.Address.Addr()}, h.Additional...) {
 		if err := caller.MayRegisterAddress(address); err != nil {
-			return 0, forbid(err)
+			return 0, err
 		}
 	}
-	receipt, err := f.registry.Put(h, actor(caller, r))
+	receipt, err := f.registry.Put(h, caller.Actor())
 	if errors.Is(err, registry.ErrTagsTooLarge) {
 		f.denials.Note(err)
 		return 0, faults{{"tags", err.Error()}}.refusal()

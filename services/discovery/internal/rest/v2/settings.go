@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/rule"
 )
@@ -65,8 +66,8 @@ func (f *face) settings(w http.ResponseWriter, r *http.Request) (int, error) {
 // putSetting puts a setting in force, in the place of one of the same kind and
 // scope.
 func (f *face) putSetting(w http.ResponseWriter, r *http.Request) (int, error) {
-	caller, err := f.operator(r)
-	if err != nil {
+	caller := auth.FromContext(r.Context())
+	if err := caller.MayOperate(); err != nil {
 		return 0, err
 	}
 	body, err := readBody(w, r, maxBody)
@@ -159,8 +160,8 @@ func checkScope(s registry.Scope, f *faults) {
 
 // deleteSetting ends a setting.
 func (f *face) deleteSetting(w http.ResponseWriter, r *http.Request) (int, error) {
-	caller, err := f.operator(r)
-	if err != nil {
+	caller := auth.FromContext(r.Context())
+	if err := caller.MayOperate(); err != nil {
 		return 0, err
 	}
 	q := readQuery(r)
@@ -172,7 +173,7 @@ func (f *face) deleteSetting(w http.ResponseWriter, r *http.Request) (int, error
 	if err := q.end(); err != nil {
 		return 0, err
 	}
-	ended, err := f.registry.End(key, actor(caller, r))
+	ended, err := f.registry.End(key, caller.Actor())
 	if err != nil {
 		return 0, err
 	}

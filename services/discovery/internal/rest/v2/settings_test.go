@@ -1,8 +1,7 @@
 package v2
 
 import (
-	"errors"
-	"net/http"
+	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -113,29 +112,16 @@ func TestWhatIsWrongWithEndingASettingIsRefused(t *testing.T) {
 	}
 }
 
-// clerk is a caller with a name, who may register hosts of "carts" at 10.0.0.1.
-type clerk struct{}
-
-func (clerk) Identity() string { return "spiffe://carts" }
-
-func (clerk) MayRegister(service string) error {
-	if service != "carts" {
-		return errors.New("not your service")
-	}
-	return nil
-}
-
-func (clerk) MayRegisterAddress(address netip.Addr) error {
-	if address != netip.MustParseAddr("10.0.0.1") {
-		return errors.New("not your address")
-	}
-	return nil
-}
-
-func (clerk) MayOperate() error { return errors.New("not an operator") }
+// clerk is the rule of a caller who may register hosts of "carts" at 10.0.0.1.
+const clerk = "services: [carts], addresses: [10.0.0.1]"
 
 func TestACallerMayDoNoMoreThanItMay(t *testing.T) {
-	f := newFixture(t, func(o *Options) { o.Caller = func(*http.Request) Caller { return clerk{} } })
+	f := newFixture(t).as(t, "carts-team", clerk)
+	const (
+		service  = `the rule of "carts-team" does not let it change hosts of service "users"`
+		address  = `address %s is not that of the caller, 192.0.2.1, and it may register no other`
+		operator = `the rule of "carts-team" does not let it do what is an operator's`
+	)
 	for _, h := range []registry.Host{
 		{Key: registry.Key{Service: "users", ID: "a"}, Address: netip.MustParseAddrPort("10.0.0.1:1"), TTL: time.Hour},
 		{Key: registry.Key{Service: "carts", ID: "b"}, Address: netip.MustParseAddrPort("10.0.0.2:1"), TTL: time.Hour},
@@ -144,36 +130,31 @@ func TestACallerMayDoNoMoreThanItMay(t *testing.T) {
 		require.NoError(t, err)
 	}
 	for _, test := range []struct{ method, target, body, reason string }{
-		{"PUT", "/v2/services/users/hosts/a", fine, "not your service"},
-		{"DELETE", "/v2/services/users/hosts/a", "", "not your service"},
-		{"POST", "/v2/services/users/hosts/a/heartbeat", "", "not your service"},
-		{"PUT", "/v2/services/carts/hosts/a", `{"address":"10.0.0.2","port":1}`, "not your address"},
-		{"PUT", "/v2/services/carts/hosts/a", `{"address":"10.0.0.1","additional_addresses":["fd00::1"],"port":1}`, "not your address"},
-		{"DELETE", "/v2/services/carts/hosts/b", "", "not your address"},
-		{"PUT", "/v2/settings/drain", `{"scope":{"zone":"z"},"reason":"r"}`, "not an operator"},
-		{"DELETE", "/v2/settings/drain?zone=z", "", "not an operator"},
-		{"DELETE", "/v2/guard/suspension?reason=r", "", "not an operator"},
+		{"PUT", "/v2/services/users/hosts/a", fine, service},
+		{"DELETE", "/v2/services/users/hosts/a", "", service},
+		{"POST", "/v2/services/users/hosts/a/heartbeat", "", service},
+		{"PUT", "/v2/services/carts/hosts/a", `{"address":"10.0.0.2","port":1}`, fmt.Sprintf(address, "10.0.0.2")},
+		{"PUT", "/v2/services/carts/hosts/a", `{"address":"10.0.0.1","additional_addresses":["fd00::1"],"port":1}`, fmt.Sprintf(address, "fd00::1")},
+		{"DELETE", "/v2/services/carts/hosts/b", "", fmt.Sprintf(address, "10.0.0.2")},
+		{"PUT", "/v2/settings/drain", `{"scope":{"zone":"z"},"reason":"r"}`, operator},
+		{"DELETE", "/v2/settings/drain?zone=z", "", operator},
+		{"DELETE", "/v2/guard/suspension?reason=r", "", operator},
 	} {
 		requireRefused(t, f.call(test.method, test.target, test.body), 403, test.reason)
 	}
 	f.put(t, "/v2/services/carts/hosts/a", fine)
 	require.Equal(t, 204, f.call("POST", "/v2/services/carts/hosts/a/heartbeat", "").Code)
 	require.Equal(t, 204, f.call("DELETE", "/v2/services/carts/hosts/a", "").Code)
-	require.Equal(t, []string{"registered b by test", "registered a by spiffe://carts", "deregistered a by spiffe://carts"}, f.events(t, "carts"))
+	require.Equal(t, []string{"registered b by test", "registered a by carts-team", "deregistered a by carts-team"}, f.events(t, "carts"))
 	require.Equal(t, []string{"a"}, f.ids(t, "/v2/services/users/hosts"))
 }
 
-// chief is an operator with a name.
-type chief struct{ clerk }
-
-func (chief) MayOperate() error { return nil }
-
 func TestTheAuthorOfASettingIsWhoMakesTheCall(t *testing.T) {
-	f := newFixture(t, func(o *Options) { o.Caller = func(*http.Request) Caller { return chief{} } })
+	f := newFixture(t).as(t, "ada", "operator: true")
 	for _, author := range []string{"", `,"author":"somebody else"`} {
 		w := f.call("PUT", "/v2/settings/drain", `{"scope":{"zone":"z"},"reason":"r"`+author+`}`)
 		require.Equal(t, 200, w.Code, w.Body)
-		require.Equal(t, "spiffe://carts", decode(t, w.Body)["author"])
+		require.Equal(t, "ada", decode(t, w.Body)["author"])
 	}
 }
 

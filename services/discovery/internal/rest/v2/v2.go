@@ -19,8 +19,7 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 )
 
-// Options is what the face is made of. Every field is required but Caller
-// and Denials.
+// Options is what the face is made of. Every field but Denials is required.
 type Options struct {
 	Registry *registry.Registry
 	// TTL is that of a host that names none; MaxTTL is the longest that one may
@@ -33,9 +32,6 @@ type Options struct {
 	MaxWaiters int
 	// Stopping is closed when no call is to wait any longer.
 	Stopping <-chan struct{}
-	// Caller says who makes a call. If it is nil, everybody may everything, and
-	// is named by the address of the connection.
-	Caller func(*http.Request) Caller
 	// Denials says how what a limit or a rule refuses is answered, and counts it.
 	// It may be nil.
 	Denials *denial.Counters
@@ -50,7 +46,6 @@ type face struct {
 	longPollMax time.Duration
 	waiters     *waiters
 	stopping    <-chan struct{}
-	caller      func(*http.Request) Caller
 	denials     *denial.Counters
 	log         *slog.Logger
 }
@@ -98,20 +93,15 @@ func Handler(o Options) http.Handler {
 }
 
 func newFace(o Options) *face {
-	f := &face{
+	return &face{
 		registry:    o.Registry,
 		terms:       terms{ttl: o.TTL, maxTTL: o.MaxTTL},
 		longPollMax: o.LongPollMax,
 		waiters:     newWaiters(o.MaxWaiters, o.Metrics),
 		stopping:    o.Stopping,
-		caller:      o.Caller,
 		denials:     o.Denials,
 		log:         o.Log,
 	}
-	if f.caller == nil {
-		f.caller = anybody
-	}
-	return f
 }
 
 // dispatch answers with the method's handler; without methods, that there is

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +15,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	"github.com/weirproxy/weir/internal/filewatch"
 	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/registry/registrytest"
 )
@@ -26,6 +30,38 @@ type fixture struct {
 	registry *registry.Registry
 	metrics  *prometheus.Registry
 	stop     func() // ends all waits
+	// policy knows the callers, who come from 192.0.2.1. Without rules they may
+	// do everything; otherwise they have token unless they show another.
+	policy *auth.Policy
+}
+
+const token = "users-0123456789abcdef"
+
+// ServeHTTP puts the caller into the context of a call, as the gate does.
+func (f *fixture) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Authorization") == "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	caller := f.policy.HTTP(r)
+	f.Handler.ServeHTTP(w, r.WithContext(auth.NewContext(r.Context(), &caller)))
+}
+
+// as is f for a caller of that name and a rule, in the flow style of YAML.
+func (f *fixture) as(t testing.TB, name, rule string) *fixture {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "access.yaml")
+	require.NoError(t, os.WriteFile(path, []byte("tokens: [{name: "+name+", token: "+token+", "+rule+"}]"), 0o600))
+	f.policy = newPolicy(t, path)
+	return f
+}
+
+func newPolicy(t testing.TB, path string) *auth.Policy {
+	t.Helper()
+	policy, err := auth.New(auth.Options{
+		File: filewatch.File{Setting: "RULES", Path: path}, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+	})
+	require.NoError(t, err)
+	return policy
 }
 
 // newFixture makes a fixture, after changes to its options. A service of it has
@@ -34,7 +70,7 @@ func newFixture(t testing.TB, changes ...func(*Options)) *fixture {
 	hosts := newRegistry()
 	registrytest.Run(t, hosts)
 	<-hosts.Loaded()
-	return fixtureOf(hosts, changes...)
+	return fixtureOf(t, hosts, changes...)
 }
 
 func newRegistry() *registry.Registry {
@@ -43,7 +79,7 @@ func newRegistry() *registry.Registry {
 	return registry.New(o)
 }
 
-func fixtureOf(hosts *registry.Registry, changes ...func(*Options)) *fixture {
+func fixtureOf(t testing.TB, hosts *registry.Registry, changes ...func(*Options)) *fixture {
 	stopping := make(chan struct{})
 	metrics := prometheus.NewRegistry()
 	o := Options{
@@ -53,7 +89,7 @@ func fixtureOf(hosts *registry.Registry, changes ...func(*Options)) *fixture {
 	for _, change := range changes {
 		change(&o)
 	}
-	return &fixture{Handler(o), hosts, metrics, func() { close(stopping) }}
+	return &fixture{Handler(o), hosts, metrics, func() { close(stopping) }, newPolicy(t, "")}
 }
 
 // call is one request; a body of "" is none.
@@ -130,7 +166,7 @@ func requireRefused(t testing.TB, w *httptest.ResponseRecorder, status int, faul
 const fine = `{"address":"10.0.0.1","port":8080}`
 
 func TestNothingIsAnsweredBeforeTheRegistryIsLoaded(t *testing.T) {
-	f := fixtureOf(newRegistry())
+	f := fixtureOf(t, newRegistry())
 	const lease = `"00000000000000aa"`
 	for _, test := range []struct{ method, target, body string }{
 		{"PUT", "/v2/services/users/hosts/a", fine},
