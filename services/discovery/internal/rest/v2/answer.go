@@ -1,6 +1,7 @@
 package v2
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -25,6 +26,10 @@ type faults []fault
 func (f *faults) add(field, format string, args ...any) {
 	*f = append(*f, fault{field, fmt.Sprintf(format, args...)})
 }
+
+// fieldName is a name of somebody else's as a field shows it: an empty one in
+// quotes.
+func fieldName(name string) string { return cmp.Or(name, `""`) }
 
 // refusal returns nil if there are no faults.
 func (f faults) refusal() error {

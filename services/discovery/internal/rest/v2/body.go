@@ -142,7 +142,9 @@ func readObject(text []byte, path string, f *faults) *object {
 	return o
 }
 
-func (o *object) fault(name, format string, args ...any) { o.faults.add(o.path+name, format, args...) }
+func (o *object) fault(name, format string, args ...any) {
+	o.faults.add(o.path+fieldName(name), format, args...)
+}
 
 // take removes a member from o.
 func (o *object) take(name string) (value json.RawMessage, given bool) {

@@ -143,6 +143,7 @@ func TestWhatIsWrongWithAHostIsToldAllAtOnce(t *testing.T) {
 		"the other half":        {with(`"tags":{"\udc00":1}`), []string{`body: holds half of a surrogate pair: \udc00`}},
 		"nothing":               {`{}`, []string{`address: missing`, `port: missing`}},
 		"unknown members":       {with(`"zoned":1,"ttls":null`), []string{`ttls: unknown`, `zoned: unknown`}},
+		"a member without name": {with(`"":1`), []string{`"": unknown`}},
 		"members in other case": {with(`"Zone":"a"`), []string{`Zone: unknown`}},
 		"members twice":         {with(`"port":1,"zone":"a","z\u006fne":"b","tags":{"x":1,"x":2},"ports":{"p":1,"p":2}`), []string{`port: there twice`, `zone: there twice`, `ports.p: there twice`, `tags.x: there twice`}},
 
@@ -168,7 +169,7 @@ func TestWhatIsWrongWithAHostIsToldAllAtOnce(t *testing.T) {
 		"a port too high":        {`{"address":"10.0.0.1","port":65536}`, []string{`port: 65536 is not an integer from 1 to 65535`}},
 		"a port far too high":    {`{"address":"10.0.0.1","port":123456789012345678901234567890123456789012345678901234567890123456789}`, []string{`port: 1234567890123456789012345678901234567890123456789012345678901234… is not an integer from 1 to 65535`}},
 		"a port with a fraction": {`{"address":"10.0.0.1","port":80.5}`, []string{`port: 80.5 is not an integer from 1 to 65535`}},
-		"ports that are none":    {with(`"ports":{"":1,"a b":2,"ok":0,"x":"1"}`), []string{`ports.: the name is not 1 to 63 letters, digits, "-", "_" and "."`, `ports.a b: the name is not 1 to 63 letters, digits, "-", "_" and "."`, `ports.ok: 0 is not an integer from 1 to 65535`, `ports.x: "1" is not an integer from 1 to 65535`}},
+		"ports that are none":    {with(`"ports":{"":1,"a b":2,"ok":0,"x":"1"}`), []string{`ports."": the name is not 1 to 63 letters, digits, "-", "_" and "."`, `ports.a b: the name is not 1 to 63 letters, digits, "-", "_" and "."`, `ports.ok: 0 is not an integer from 1 to 65535`, `ports.x: "1" is not an integer from 1 to 65535`}},
 		"a port's name too long": {with(`"ports":{"` + long[:64] + `":1}`), []string{`ports.` + long[:64] + `: the name is not 1 to 63 letters, digits, "-", "_" and "."`}},
 		"too many ports":         {with(`"ports":{"a":1,"b":1,"c":1,"d":1,"e":1,"f":1,"g":1,"h":1,"i":1,"j":1,"k":1,"l":1,"m":1,"n":1,"o":1,"p":1,"q":1}`), []string{`ports: has 17 members, of 16 at most`}},
 		"texts too long":         {with(`"zone":"` + long + `","revision":"` + long + `"`), []string{`zone: has 256 bytes, of 255 at most`, `revision: has 256 bytes, of 255 at most`}},
@@ -269,6 +270,7 @@ func FuzzPut(f *testing.F) {
 	f.Add([]byte(`{"address":"fd00::1","port":1,"tags":{"a":[{"b":null}],"\u0041":"\ud83d\ude00"},"ttl":"1h"}`))
 	f.Add([]byte(`{"address":"10.0.0.1","port":1e2,"ports":{"a":1,"a":2},"tags":{"a":{"b":1,"b":2}},"x":0}`))
 	f.Add([]byte(`{"zone":"\ud800","additional_addresses":["","10.0.0.1"]}`))
+	f.Add([]byte(`{"":false}`))
 	f.Add([]byte("{\"repo\":\"\xff\""))
 	t := terms{ttl: time.Minute, maxTTL: time.Hour}
 	f.Fuzz(func(test *testing.T, body []byte) {

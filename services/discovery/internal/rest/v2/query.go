@@ -36,7 +36,7 @@ func (q *query) end() error {
 		return q.faults.refusal()
 	}
 	for _, name := range slices.Sorted(maps.Keys(q.values)) {
-		q.faults.add(name, "unknown")
+		q.faults.add(fieldName(name), "unknown")
 	}
 	return q.faults.refusal()
 }

@@ -253,6 +253,7 @@ func TestAParameterThatMeansNothingIsRefused(t *testing.T) {
 		requireRefused(t, f.call(test.method, test.target+mark+"zon=a", test.body), 400, "zon: unknown")
 	}
 	requireRefused(t, f.call("DELETE", "/v2/settings/drain?zon=a", ""), 400, "scope: names neither service nor zone", "zon: unknown")
+	requireRefused(t, f.call("GET", "/v2/services?=a", ""), 400, `"": unknown`)
 	requireRefused(t, f.call("GET", "/v2/services?%zz", ""), 400, `query: invalid URL escape "%zz"`)
 	require.Empty(t, f.ids(t, "/v2/services/users/hosts"))
 	require.Empty(t, f.get(t, "/v2/settings")["settings"])
