@@ -189,11 +189,12 @@ func (s *Store) take(p *partition, entries []goredis.XMessage) (changes []regist
 			return v
 		}
 		id, err := parseID(entry.ID)
-		if err != nil || text("b") != p.digest {
+		gen := text("g")
+		if err != nil || text("b") != p.digest || p.gen != "" && p.gen != gen {
 			p.again = true
 			return changes
 		}
-		p.last, p.digest = id, text("d")
+		p.last, p.gen, p.digest = id, gen, text("d")
 		if p.shared = p.shared || text("w") != s.writer; !p.shared {
 			continue
 		}
@@ -231,7 +232,7 @@ func decodeEntry(text func(field string) string, c *clock) (change registry.Chan
 	}
 	switch kind {
 	case hostPut:
-		r, err := decodeHost(text("v"))
+		r, err := decodeHost(text("m"), text("v"))
 		if err != nil {
 			return change, err
 		}
@@ -244,7 +245,7 @@ func decodeEntry(text func(field string) string, c *clock) (change registry.Chan
 		}
 		change.Lease = registry.Lease(lease)
 	case settingPut:
-		setting, err := decodeSetting(text("v"))
+		setting, err := decodeSetting(text("m"), text("v"))
 		if err != nil {
 			return change, err
 		}

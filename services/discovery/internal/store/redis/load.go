@@ -136,7 +136,7 @@ func (s *Store) decodeWhole(c *call, reading *clock) (*whole, error) {
 	}
 	w.contents.Records = make([]registry.Record, 0, len(records)/2)
 	for i := 0; i+1 < len(records); i += 2 {
-		r, err := decodeHost(records[i+1])
+		r, err := decodeHost(records[i], records[i+1])
 		if err != nil {
 			s.skip(c.partition, records[i], err)
 			continue
@@ -147,7 +147,7 @@ func (s *Store) decodeWhole(c *call, reading *clock) (*whole, error) {
 		w.contents.Records = append(w.contents.Records, r)
 	}
 	for i := 0; i+1 < len(settings); i += 2 {
-		setting, err := decodeSetting(settings[i+1])
+		setting, err := decodeSetting(settings[i], settings[i+1])
 		if err != nil {
 			s.skip(c.partition, settings[i], err)
 			continue
@@ -172,21 +172,29 @@ func (s *Store) skip(partition int, what string, why error) {
 }
 
 // decodeHost reads the value of a host.
-func decodeHost(value string) (registry.Record, error) {
+func decodeHost(member, value string) (registry.Record, error) {
 	text, err := textOf(value)
 	if err != nil {
 		return registry.Record{}, err
 	}
-	return record.DecodeHost(text)
+	r, err := record.DecodeHost(text)
+	if err == nil && hostMember(r.Host.Key) != member {
+		err = fmt.Errorf("it is of host %q of %q", r.Host.ID, r.Host.Service)
+	}
+	return r, err
 }
 
 // decodeSetting reads the value of a setting.
-func decodeSetting(value string) (registry.Setting, error) {
+func decodeSetting(member, value string) (registry.Setting, error) {
 	text, err := textOf(value)
 	if err != nil {
 		return registry.Setting{}, err
 	}
-	return record.DecodeSetting(text)
+	setting, err := record.DecodeSetting(text)
+	if err == nil && settingMember(setting.Key()) != member {
+		err = fmt.Errorf("it is of setting %v", setting.Key())
+	}
+	return setting, err
 }
 
 // reader takes an answer apart, one part after the other. After the first part

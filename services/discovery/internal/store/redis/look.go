@@ -91,8 +91,8 @@ func (p *partition) compare(gen, digest string, last entryID) {
 	older := last.compare(p.last)
 	switch {
 	case !p.known:
-	case p.gen == "" && p.last == entryID{}:
-		p.gen = gen // it is written for the first time
+	case p.gen == "" && older >= 0:
+		// What is there now came after: the log tells.
 	case gen != p.gen, older < 0, older == 0 && digest != p.digest:
 		p.again = true
 	}

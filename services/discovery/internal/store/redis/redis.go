@@ -129,7 +129,11 @@ func (s *Store) universal() *goredis.UniversalOptions {
 		// The registry tries again, with what is new by then.
 		MaxRetries:    -1,
 		DialerRetries: 1,
-		DialTimeout:   timeout, ReadTimeout: timeout, WriteTimeout: timeout, PoolTimeout: timeout,
+		// Nor is another server of a Cluster asked in the same exchange: if one does
+		// not answer in time, the driver would forget the answers of the others.
+		// After an answer that says where a partition is now, it knows.
+		MaxRedirects: -1,
+		DialTimeout:  timeout, ReadTimeout: timeout, WriteTimeout: timeout, PoolTimeout: timeout,
 		ContextTimeoutEnabled: true,
 		// Append, Flush, Expire and Follow have one exchange each at a time.
 		PoolSize: 5, PipelinePoolSize: -1,

@@ -13,9 +13,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	LogDriver(slog.New(slog.DiscardHandler))
+	LogDriver(discard)
 	servicetest.Main(m)
 }
+
+// discard takes what no test looks at.
+var discard = slog.New(slog.DiscardHandler)
 
 // patience is a timeout that a busy machine keeps; impatience is for tests that
 // wait for it to pass.
@@ -27,7 +30,7 @@ const (
 // open opens a store that the test closes at its end.
 func open(t testing.TB, url string, timeout time.Duration) *Store {
 	t.Helper()
-	s, err := Open(Options{URL: url, Timeout: timeout, Log: slog.New(slog.DiscardHandler)})
+	s, err := Open(Options{URL: url, Timeout: timeout, Log: discard})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	return s

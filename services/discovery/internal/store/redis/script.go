@@ -16,9 +16,10 @@ func newScript(body string) *script {
 }
 
 // preamble is what all scripts begin with. now is Redis' time in ms. xor is the
-// exclusive or of two numbers of 16 hex digits. open returns the digest in meta,
-// which it makes, if it is not there, with a generation that the caller drew; it
-// returns nil if what is there has another schema.
+// exclusive or of two numbers of 16 hex digits. open returns generation and digest
+// of meta, which it makes, if it is not there, with a generation that the caller
+// drew; it returns nil if what is there has another schema. log adds an entry and
+// returns its id.
 const preamble = `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -28,16 +29,16 @@ end
 local zero = '0000000000000000'
 local function xor(a, b) return half(a, b, 1, 8) .. half(a, b, 9, 16) end
 local function open(meta, schema, fresh)
-  local have = redis.call('HMGET', meta, 'schema', 'digest')
+  local have = redis.call('HMGET', meta, 'schema', 'gen', 'digest')
   if not have[1] then
     redis.call('HSET', meta, 'schema', schema, 'gen', fresh, 'digest', zero, 'last', '0-0')
-    return zero
+    return fresh, zero
   end
-  if have[1] == schema then return have[2] or zero end
+  if have[1] == schema then return have[2], have[3] end
 end
 local function foreign() return redis.error_reply('SCHEMA of another version') end
-local function log(key, most, writer, before, after, kind, member, value, lease, event, at)
-  return redis.call('XADD', key, 'MAXLEN', '~', most, '*', 'w', writer, 'b', before, 'd', after,
+local function log(key, most, writer, gen, before, after, kind, member, value, lease, event, at)
+  return redis.call('XADD', key, 'MAXLEN', '~', most, '*', 'w', writer, 'g', gen, 'b', before, 'd', after,
     'k', kind, 'm', member, 'v', value, 'l', lease, 'e', event, 'a', at)
 end
 `
@@ -59,8 +60,9 @@ const (
 var appendScript = newScript(`
 local rec, beat, logKey, ovr, meta, tomb = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local writer, most, kept = ARGV[3], ARGV[4], tonumber(ARGV[5])
-local digest, last = open(meta, ARGV[1], ARGV[2]), nil
-if not digest then return foreign() end
+local gen, digest = open(meta, ARGV[1], ARGV[2])
+if not gen then return foreign() end
+local last
 local function change(hash, kind, member, value, lease, event, at)
   local old = redis.call('HGET', hash, member)
   if old == value or not old and value == '' then return end
@@ -72,7 +74,7 @@ local function change(hash, kind, member, value, lease, event, at)
     digest = xor(digest, string.sub(value, 1, 16))
     redis.call('HSET', hash, member, value)
   end
-  last = log(logKey, most, writer, before, digest, kind, member, value, lease, event, at)
+  last = log(logKey, most, writer, gen, before, digest, kind, member, value, lease, event, at)
 end
 redis.call('ZREMRANGEBYSCORE', tomb, '-inf', now)
 local refused = {}
@@ -113,8 +115,9 @@ local rec, beat, logKey, meta, sweep = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[
 local writer, most = ARGV[3], ARGV[4]
 local holder = redis.call('GET', sweep)
 if holder and holder ~= writer then return {} end
-local digest, last = open(meta, ARGV[1], ARGV[2]), nil
-if not digest then return foreign() end
+local gen, digest = open(meta, ARGV[1], ARGV[2])
+if not gen then return foreign() end
+local last
 redis.call('SET', sweep, writer, 'PX', ARGV[5])
 local answer = {now}
 for i = 6, #ARGV, 3 do
@@ -128,7 +131,7 @@ for i = 6, #ARGV, 3 do
       local before = digest
       digest = xor(digest, string.sub(old, 1, 16))
       redis.call('HDEL', rec, member)
-      last = log(logKey, most, writer, before, digest, '` + hostRemoved + `', member, '', string.sub(old, 17, 32), ARGV[i+2], 0)
+      last = log(logKey, most, writer, gen, before, digest, '` + hostRemoved + `', member, '', string.sub(old, 17, 32), ARGV[i+2], 0)
     end
     answer[#answer+1] = ''
   end

@@ -1,0 +1,429 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/registry/registrytest"
+	"github.com/weirproxy/weir/services/discovery/internal/store/storetest"
+)
+
+// replica is a registry on a store of its own.
+type replica struct {
+	t *testing.T
+	*registry.Registry
+}
+
+// start runs a replica on the Redis at url until the test ends, and returns when
+// it is loaded.
+func start(t *testing.T, url string, timeout time.Duration) replica {
+	o := registrytest.Options()
+	o.Store = open(t, url, timeout)
+	r := registry.New(o)
+	registrytest.Run(t, r)
+	<-r.Loaded()
+	return replica{t, r}
+}
+
+// checkIn is a check-in of a host of the service users.
+func (r replica) checkIn(id string, ttl time.Duration) {
+	r.t.Helper()
+	_, err := r.CheckIn(registry.Host{
+		Key:     registry.Key{Service: "users", ID: id},
+		Address: netip.MustParseAddrPort("10.0.0.1:80"), Revision: "r1",
+		Tags: registry.Tags{Region: "eu", Zone: "eu-1", InstanceID: id},
+		TTL:  ttl,
+	}, "a test")
+	require.NoError(r.t, err)
+}
+
+// ids are those of the hosts of users, in order.
+func (r replica) ids() string {
+	r.t.Helper()
+	list, err := r.List("users")
+	require.NoError(r.t, err)
+	var ids []string
+	for _, host := range list.Hosts {
+		ids = append(ids, host.Host.ID)
+	}
+	return strings.Join(ids, " ")
+}
+
+// await waits until all replicas list these hosts.
+func await(t *testing.T, ids string, replicas ...replica) {
+	t.Helper()
+	servicetest.Eventually(t, "all list "+ids, func() bool {
+		for _, r := range replicas {
+			if r.ids() != ids {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// awaitKept waits until these hosts of users are in Redis.
+func awaitKept(t *testing.T, url, ids string) {
+	t.Helper()
+	s := open(t, url, patience)
+	servicetest.Eventually(t, "redis has "+ids, func() bool {
+		contents, err := s.Load(t.Context())
+		if err != nil {
+			return false
+		}
+		kept := map[string]bool{}
+		for _, r := range contents.Records {
+			kept[r.Host.ID] = true
+		}
+		for id := range strings.FieldsSeq(ids) {
+			if !kept[id] {
+				return false
+			}
+		}
+		return len(kept) == len(strings.Fields(ids))
+	})
+}
+
+func TestReplicasListTheSameHosts(t *testing.T) {
+	url := "redis://" + servicetest.Redis(t).Address
+	a, b := start(t, url, patience), start(t, url, patience)
+	a.checkIn("1", time.Minute)
+	b.checkIn("2", time.Minute)
+	await(t, "1 2", a, b)
+	c := start(t, url, patience)
+	require.Equal(t, "1 2", c.ids(), "one that starts later loads them")
+
+	n, err := c.Remove(registry.Selection{Service: "users", ID: "1"}, "a test")
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+	await(t, "2", a, b, c)
+	require.NoError(t, a.Make(registry.Setting{
+		Scope: registry.Scope{Service: "users"}, Kind: registry.Drain, Author: "operator", Made: time.Now(),
+	}))
+	servicetest.Eventually(t, "all drain the service", func() bool {
+		for _, r := range []replica{a, b, c} {
+			if list, err := r.List("users"); err != nil || list.Hosts[0].State == registry.Serving {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// A host that is heard by one replica lives on all, for longer than its TTL; one
+// that nobody hears dies on all.
+func TestAHostLivesWhereverItBeats(t *testing.T) {
+	const ttl = 2 * time.Second
+	url := "redis://" + servicetest.Redis(t).Address
+	a, b := start(t, url, patience), start(t, url, patience)
+	a.checkIn("beats", ttl)
+	a.checkIn("dies", ttl)
+	await(t, "beats dies", b)
+	ctx, cancel := context.WithCancel(t.Context())
+	var beating sync.WaitGroup
+	// Ends with ctx; the test waits below.
+	beating.Go(func() {
+		tick := time.NewTicker(ttl / 10)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			a.checkIn("beats", ttl)
+			<-tick.C
+		}
+	})
+	await(t, "beats", a, b)
+	born := time.Now()
+	servicetest.Eventually(t, "it lives on for more than its TTL", func() bool {
+		require.Equal(t, "beats", b.ids())
+		return time.Since(born) > ttl+ttl/2
+	})
+	cancel()
+	beating.Wait()
+	await(t, "", a, b)
+}
+
+func TestReplicasGoOnWithoutRedisAndGiveBackWhatItLost(t *testing.T) {
+	server := servicetest.Redis(t)
+	url := "redis://" + server.Address
+	a, b := start(t, url, patience), start(t, url, patience)
+	a.checkIn("1", time.Minute)
+	b.checkIn("2", time.Minute)
+	await(t, "1 2", a, b)
+
+	server.Kill()
+	a.checkIn("3", time.Minute)
+	require.Equal(t, "1 2 3", a.ids(), "check-ins are taken")
+	require.Equal(t, "1 2", b.ids(), "reads are answered")
+
+	server.Start() // empty
+	await(t, "1 2 3", a, b)
+	awaitKept(t, url, "1 2 3")
+}
+
+func TestNothingIsLostWhenRedisIsFlushed(t *testing.T) {
+	server := servicetest.Redis(t)
+	url := "redis://" + server.Address
+	a, b := start(t, url, patience), start(t, url, patience)
+	a.checkIn("1", time.Minute)
+	b.checkIn("2", time.Minute)
+	await(t, "1 2", a, b)
+	server.Command("FLUSHALL")
+	server.Command("SCRIPT FLUSH")
+	b.checkIn("3", time.Minute) // the first that is written anew
+	await(t, "1 2 3", a, b)
+	awaitKept(t, url, "1 2 3")
+}
+
+func TestNothingIsLostWhenRedisComesBackAsItWasBefore(t *testing.T) {
+	server := servicetest.Redis(t)
+	url := "redis://" + server.Address
+	a, b := start(t, url, patience), start(t, url, patience)
+	a.checkIn("1", time.Minute)
+	await(t, "1", a, b)
+	server.Command("SAVE")
+	b.checkIn("2", time.Minute)
+	await(t, "1 2", a, b)
+	server.Kill()
+	server.Start() // with what was saved
+	awaitKept(t, url, "1 2")
+	require.Equal(t, "1 2", a.ids())
+	require.Equal(t, "1 2", b.ids())
+}
+
+func TestReplicasFollowASentinelsMasterToAnotherServer(t *testing.T) {
+	group := servicetest.Sentinel(t)
+	url := "redis+sentinel://" + group.Address + "/" + group.Name
+	a, b := start(t, url, time.Second), start(t, url, time.Second)
+	a.checkIn("1", time.Minute)
+	await(t, "1", a, b)
+	group.Replica.Command("REPLICAOF 127.0.0.1 1") // so it lacks what comes now
+	b.checkIn("2", time.Minute)
+	await(t, "1 2", a, b)
+	group.Master.Kill()
+	a.checkIn("3", time.Minute)
+	await(t, "1 2 3", a, b)
+	awaitKept(t, "redis://"+group.Replica.Address, "1 2 3")
+}
+
+func TestAHungRedisIsAwayWithinTheTimeout(t *testing.T) {
+	server := servicetest.Redis(t)
+	s := open(t, "redis://"+server.Address, impatience)
+	r := storetest.Record("users", "a", 1)
+	servicetest.Eventually(t, "redis answers in time", func() bool {
+		return s.Append(t.Context(), []registry.Change{{Key: r.Host.Key, Record: &r}}) == nil
+	})
+	require.NoError(t, server.Process().Signal(syscall.SIGSTOP))
+	beats := []registry.Beat{{Key: r.Host.Key, At: time.Now()}}
+	before := runtime.NumGoroutine()
+	for range 3 {
+		for name, call := range map[string]func() error{
+			"append": func() error { return s.Append(t.Context(), []registry.Change{{Key: r.Host.Key}}) },
+			"flush":  func() error { _, err := s.Flush(t.Context(), beats); return err },
+			"expire": func() error { _, err := s.Expire(t.Context(), beats); return err },
+			"load":   func() error { _, err := s.Load(t.Context()); return err },
+			"follow": func() error { return s.Follow(t.Context(), func(registry.Update) {}) },
+		} {
+			begin := time.Now()
+			require.ErrorContains(t, call(), "redis at "+server.Address, name)
+			require.Less(t, time.Since(begin), impatience+time.Second, "%s: the timeout, on a machine that may be busy", name)
+		}
+	}
+	require.LessOrEqual(t, runtime.NumGoroutine(), before+5, "no more than one for each connection")
+	require.NoError(t, server.Process().Signal(syscall.SIGCONT))
+	servicetest.Eventually(t, "redis is there again", func() bool {
+		contents, err := s.Load(t.Context())
+		return err == nil && len(contents.Records) <= 1
+	})
+}
+
+func TestAStoppedServerOfAClusterDoesNotHoldUpTheOthers(t *testing.T) {
+	masters := servicetest.RedisCluster(t)
+	url := "redis+cluster://" + masters[0].Address
+	a, b := open(t, url, impatience), open(t, url, impatience)
+	view := storetest.Follow(t, b)
+	services := map[string]string{} // one on each server
+	for i := 0; len(services) < len(masters); i++ {
+		service := fmt.Sprint("service-", i)
+		master, err := a.client.(*goredis.ClusterClient).MasterForKey(t.Context(), a.keys(partitionOf(service), "rec")[0])
+		require.NoError(t, err)
+		services[master.Options().Addr] = service
+	}
+	put := func(service, id string) error {
+		r := storetest.Record(service, id, 1)
+		return a.Append(t.Context(), []registry.Change{{Key: r.Host.Key, Record: &r}})
+	}
+	require.NoError(t, masters[2].Process().Signal(syscall.SIGSTOP))
+	for _, m := range masters[:2] {
+		service := services[m.Address]
+		servicetest.Eventually(t, "a host on another server is followed", func() bool {
+			_ = put(service, "a")
+			return view.Hosts()[registry.Key{Service: service, ID: "a"}].Host != nil
+		})
+	}
+	require.Error(t, put(services[masters[2].Address], "a"))
+	require.NoError(t, masters[2].Process().Signal(syscall.SIGCONT))
+	servicetest.Eventually(t, "a host on the server that was stopped is followed", func() bool {
+		_ = put(services[masters[2].Address], "a")
+		return len(view.Hosts()) == len(masters)
+	})
+}
+
+func TestTheSweepLeaseMovesWhenItsHolderDies(t *testing.T) {
+	url := "redis://" + servicetest.Redis(t).Address
+	a, b := open(t, url, patience), open(t, url, patience)
+	first, second := storetest.Record("users", "a", 1), storetest.Record("users", "b", 1)
+	for _, r := range []registry.Record{first, second} {
+		require.NoError(t, a.Append(t.Context(), []registry.Change{{Key: r.Host.Key, Record: &r}}))
+	}
+	gone, err := a.Expire(t.Context(), []registry.Beat{{Key: first.Host.Key, At: time.Now()}})
+	require.NoError(t, err)
+	require.Len(t, gone, 1)
+	servicetest.Eventually(t, "the other takes over", func() bool {
+		gone, err := b.Expire(t.Context(), []registry.Beat{{Key: second.Host.Key, At: time.Now()}})
+		return err == nil && len(gone) == 1
+	})
+}
+
+// updates collects what followOnce hands over.
+func updates(t *testing.T, s *Store) (list []registry.Update) {
+	t.Helper()
+	_, err := s.followOnce(t.Context(), true, func(u registry.Update) { list = append(list, u) })
+	require.NoError(t, err)
+	return list
+}
+
+// one is a store with a host, loaded, and a second one on the same data.
+func one(t *testing.T) (s, other *Store, server *servicetest.RedisServer) {
+	server = servicetest.Redis(t)
+	url := "redis://" + server.Address
+	s, other = open(t, url, patience), open(t, url, patience)
+	r := storetest.Record("users", "a", 1)
+	require.NoError(t, s.Append(t.Context(), []registry.Change{{Key: r.Host.Key, Record: &r}}))
+	_, err := s.Load(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, updates(t, s), "nothing happened")
+	return s, other, server
+}
+
+// key is that of the partition of users.
+func (s *Store) key(name string) string { return s.keys(partitionOf("users"), name)[0] }
+
+func TestATrimmedLogHasThePartitionReadAnew(t *testing.T) {
+	s, other, server := one(t)
+	for _, id := range []string{"b", "c"} {
+		r := storetest.Record("users", id, 1)
+		require.NoError(t, other.Append(t.Context(), []registry.Change{{Key: r.Host.Key, Record: &r}}))
+	}
+	server.Command("XTRIM " + s.key("log") + " MAXLEN 1")
+	list := updates(t, s)
+	require.Len(t, list, 1)
+	require.NotNil(t, list[0].Whole)
+	require.False(t, list[0].Lost)
+	require.Len(t, list[0].Whole.Records, 3)
+	require.True(t, list[0].Covers("users"))
+	require.False(t, list[0].Covers("orders"))
+	require.Empty(t, updates(t, s), "once is enough")
+}
+
+func TestDataThatWentByOtherMeansIsToldAsLost(t *testing.T) {
+	for name, destroy := range map[string]func(s *Store, server *servicetest.RedisServer){
+		"everything": func(_ *Store, server *servicetest.RedisServer) { server.Command("FLUSHALL") },
+		"the log and all": func(s *Store, server *servicetest.RedisServer) {
+			server.Command("DEL " + s.key("meta") + " " + s.key("log"))
+		},
+		"a record": func(s *Store, server *servicetest.RedisServer) {
+			server.Command("HDEL " + s.key("rec") + " 5:users/a")
+			s.looks = partitionOf("users") // whose turn comes
+		},
+		"all records": func(s *Store, server *servicetest.RedisServer) {
+			server.Command("DEL " + s.key("rec"))
+			s.looks = partitionOf("users")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _, server := one(t)
+			destroy(s, server)
+			list := updates(t, s)
+			require.Len(t, list, 1)
+			require.True(t, list[0].Lost)
+			require.True(t, list[0].Covers("users"))
+			require.Empty(t, updates(t, s), "once is enough")
+		})
+	}
+}
+
+func TestDataOfAnotherSchemaIsNotTouched(t *testing.T) {
+	s, other, server := one(t)
+	server.Command("HSET " + s.key("meta") + " schema 2/512")
+	_, err := other.Load(t.Context())
+	require.ErrorContains(t, err, `its data has schema "2/512", and this version knows "1/256"`)
+	r := storetest.Record("users", "a", 2)
+	require.ErrorContains(t, s.Append(t.Context(), []registry.Change{{Key: r.Host.Key, Record: &r}}), "SCHEMA")
+	_, err = s.Expire(t.Context(), []registry.Beat{{Key: r.Host.Key, At: time.Now()}})
+	require.ErrorContains(t, err, "SCHEMA")
+	require.Equal(t, "1", server.Command("HLEN "+s.key("rec")))
+}
+
+func TestWhatCannotBeUnderstoodIsLeftOutAndLogged(t *testing.T) {
+	_, other, server := one(t)
+	var log strings.Builder
+	other.options.Log = slog.New(slog.NewTextHandler(&log, nil))
+	for _, text := range []string{"x", strings.Repeat("0", 32) + "{}"} {
+		server.Command("HSET " + other.key("rec") + " 5:users/b " + text)
+		contents, err := other.Load(t.Context())
+		require.NoError(t, err)
+		require.Len(t, contents.Records, 1)
+	}
+	require.Contains(t, log.String(), "a value of 1 bytes")
+	require.Contains(t, log.String(), "a host without service")
+}
+
+func TestScriptsAreMadeKnownAnew(t *testing.T) {
+	s, _, server := one(t)
+	server.Command("SCRIPT FLUSH")
+	contents, err := s.Load(t.Context())
+	require.NoError(t, err)
+	require.Len(t, contents.Records, 1)
+}
+
+func TestLoadReturnsThePastOldestFirst(t *testing.T) {
+	s, other, _ := one(t)
+	at := time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)
+	for i, service := range []string{"users", "orders", "users"} {
+		r := storetest.Record(service, fmt.Sprint(i), 1)
+		require.NoError(t, s.Append(t.Context(), []registry.Change{{Key: r.Host.Key, Record: &r, Event: &registry.Event{
+			At: at.Add(time.Duration(i) * time.Second), Kind: registry.Registered, Service: service, ID: r.Host.ID,
+		}}}))
+	}
+	contents, err := other.Load(t.Context())
+	require.NoError(t, err)
+	require.Len(t, contents.Events, 3)
+	for i, e := range contents.Events {
+		require.Equal(t, fmt.Sprint(i), e.ID)
+	}
+}
+
+func TestAWrongPasswordIsAnErrorOfEachCall(t *testing.T) {
+	server := servicetest.Redis(t)
+	server.Command("CONFIG SET requirepass right")
+	s := open(t, "redis://:wrong@"+server.Address, patience)
+	_, err := s.Load(t.Context())
+	require.ErrorContains(t, err, "WRONGPASS")
+	r := storetest.Record("users", "a", 1)
+	require.ErrorContains(t, s.Append(t.Context(), []registry.Change{{Key: r.Host.Key, Record: &r}}), "WRONGPASS")
+	require.ErrorContains(t, s.Follow(t.Context(), func(registry.Update) {}), "WRONGPASS")
+	s = open(t, "redis://:right@"+server.Address, patience)
+	require.NoError(t, s.Append(t.Context(), []registry.Change{{Key: r.Host.Key, Record: &r}}))
+}
