@@ -58,7 +58,9 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := builtin.OpenStore(o.Store, builtin.StoreOptions{SnapshotInterval: o.SnapshotInterval, Log: log})
+	store, err := builtin.OpenStore(o.Store, builtin.StoreOptions{
+		Snapshot: o.Snapshot, SnapshotInterval: o.SnapshotInterval, Log: log,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("DISCOVERY_STORE: %w", err)
 	}

@@ -51,6 +51,7 @@ func TestImports(t *testing.T) {
 		"internal/rest/v2":               {"internal/auth", "internal/denial", "internal/registry", "internal/rest/httpjson", "internal/rest/jsontext", "internal/rest/rule"},
 		"internal/xds":                   {"internal/registry"},
 		"internal/store/memory":          {"internal/registry"},
+		"internal/store/fallback":        {"internal/registry"},
 		"internal/store/file":            {"internal/registry", "internal/store/record"},
 		"internal/store/record":          {"internal/registry"},
 		"internal/guard":                 {},

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 
 	"github.com/weirproxy/weir/internal/command"
+	"github.com/weirproxy/weir/services/discovery/internal/builtin"
 )
 
 // Main is the command discovery. It returns the exit code: 0 after a wanted
@@ -15,6 +16,9 @@ func Main(args []string, version string) int {
 		Prefixes: []string{"DISCOVERY_"},
 		Admin:    func(o Options) string { return o.AdminAddress },
 		Log:      Options.log,
-		New:      func(o Options, log *slog.Logger) (command.Service, error) { return New(o, log) },
+		New: func(o Options, log *slog.Logger) (command.Service, error) {
+			builtin.LogDrivers(log)
+			return New(o, log)
+		},
 	}, args, version)
 }

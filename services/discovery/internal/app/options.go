@@ -28,8 +28,9 @@ type Options struct {
 	Env          string `envconfig:"APPLICATION_ENV" default:"development" desc:"what lists of hosts say as their env"`
 	Identifier   string `envconfig:"DISCOVERY_IDENTIFIER" desc:"name of this replica in xDS responses; if unset, the host's name"`
 
-	Store            string        `envconfig:"DISCOVERY_STORE" default:"memory:" desc:"where hosts are kept over a restart: memory: (not at all) or file:///path"`
-	SnapshotInterval time.Duration `envconfig:"DISCOVERY_SNAPSHOT_INTERVAL" default:"5s" desc:"how often a file:// store writes, if a host changed"`
+	Store            string        `envconfig:"DISCOVERY_STORE" default:"memory:" desc:"where hosts are kept over a restart: memory: (not at all), file:///path, or one of redis://, redis+sentinel://, redis+cluster://, which replicas share"`
+	Snapshot         string        `envconfig:"DISCOVERY_SNAPSHOT" desc:"file for a copy of what a store in Redis has, to start with where Redis does not answer; if unset, none"`
+	SnapshotInterval time.Duration `envconfig:"DISCOVERY_SNAPSHOT_INTERVAL" default:"5s" desc:"how often a file:// store, and the copy of one in Redis, is written, if a host changed"`
 
 	HostTTL               int            `envconfig:"HOST_TTL" default:"600" desc:"seconds after its last check-in at which a host is dropped, unless it names its own"`
 	MaxTTL                time.Duration  `envconfig:"DISCOVERY_MAX_TTL" default:"1h" desc:"longest time that a host may name, in whole seconds"`

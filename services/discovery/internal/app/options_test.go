@@ -16,6 +16,10 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/app"
 )
 
+// storeForms is what URLs of stores look like.
+const storeForms = "memory:, file:///path, redis://user:password@host:port/db, " +
+	"redis+sentinel://user:password@host:port,host:port/master/db, redis+cluster://user:password@host:port,host:port (rediss for TLS)"
+
 func TestASettingThatCannotBeIsRefused(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -30,7 +34,8 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 		"an HTTP port in use":       {func(o *app.Options) { o.HTTPAddress = address }, "listen on " + address + ": the port is in use; DISCOVERY_HTTP_ADDRESS moves it"},
 		"an xDS port in use":        {func(o *app.Options) { o.XDSAddress = address }, "listen on " + address + ": the port is in use; DISCOVERY_XDS_ADDRESS moves it"},
 		"an admin port in use":      {func(o *app.Options) { o.AdminAddress = address }, "listen on " + address + ": the port is in use; DISCOVERY_ADMIN_ADDRESS moves it"},
-		"an unknown store":          {func(o *app.Options) { o.Store = "tape:" }, `DISCOVERY_STORE: store of scheme "tape": not one of memory:, file:///path`},
+		"an unknown store":          {func(o *app.Options) { o.Store = "tape:" }, `DISCOVERY_STORE: store of scheme "tape": not one of ` + storeForms},
+		"a copy of what is none":    {func(o *app.Options) { o.Snapshot = "/hosts" }, `DISCOVERY_STORE: store of scheme "memory": a snapshot beside it is for stores that replicas share`},
 		"no ttl":                    {func(o *app.Options) { o.HostTTL = 0 }, "HOST_TTL=0: below 1 second"},
 		"a ttl above the longest":   {func(o *app.Options) { o.HostTTL = 7200 }, "HOST_TTL=7200: above DISCOVERY_MAX_TTL=1h0m0s"},
 		"a ttl of three centuries":  {func(o *app.Options) { o.HostTTL = 10_000_000_000 }, "HOST_TTL=10000000000: above DISCOVERY_MAX_TTL=1h0m0s"},

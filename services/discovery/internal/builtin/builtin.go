@@ -9,12 +9,15 @@ import (
 	"io"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/store/fallback"
 	"github.com/weirproxy/weir/services/discovery/internal/store/file"
 	"github.com/weirproxy/weir/services/discovery/internal/store/memory"
+	"github.com/weirproxy/weir/services/discovery/internal/store/redis"
 )
 
 // Store is a store that its opener closes.
@@ -25,22 +28,29 @@ type Store interface {
 
 // StoreOptions is what stores may use beside their URL.
 type StoreOptions struct {
-	// SnapshotInterval is how often a store that writes snapshots does so.
+	// Snapshot is the path of a file with a copy of a shared store, to start with
+	// where that does not answer; "" for none.
+	Snapshot string
+	// SnapshotInterval is how often snapshots are written, of this kind and of
+	// stores that are a file.
 	SnapshotInterval time.Duration
 	Log              *slog.Logger
 }
 
-// scheme is one kind of store.
-type scheme struct {
-	name string
-	form string // what its URLs look like
-	open func(u *url.URL, o StoreOptions) (Store, error)
+// kind is one kind of store.
+type kind struct {
+	schemes []string
+	form    string // what its URLs look like
+	// shared says that several replicas can share one.
+	shared bool
+	open   func(u *url.URL, o StoreOptions) (Store, error)
 }
 
-func schemes() []scheme {
-	return []scheme{
-		{"memory", "memory:", openMemory},
-		{"file", "file:///path", openFile},
+func kinds() []kind {
+	return []kind{
+		{[]string{"memory"}, "memory:", false, openMemory},
+		{[]string{"file"}, "file:///path", false, openFile},
+		{redis.Schemes(), redis.Forms, true, openRedis},
 	}
 }
 
@@ -52,11 +62,20 @@ func OpenStore(rawURL string, o StoreOptions) (Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: not a URL, such as %s", forms())
 	}
-	for _, s := range schemes() {
-		if u.Scheme != s.name {
+	for _, k := range kinds() {
+		if !slices.Contains(k.schemes, u.Scheme) {
 			continue
 		}
-		store, err := s.open(u, o)
+		store, err := k.open(u, o)
+		switch {
+		case err != nil:
+		case o.Snapshot == "":
+			return store, nil
+		case k.shared:
+			store, err = withSnapshot(store, o)
+		default:
+			err = errors.Join(errors.New("a snapshot beside it is for stores that replicas share"), store.Close())
+		}
 		if err != nil {
 			return nil, fmt.Errorf("store of scheme %q: %w", u.Scheme, err)
 		}
@@ -68,8 +87,8 @@ func OpenStore(rawURL string, o StoreOptions) (Store, error) {
 // forms is what the URLs of stores look like.
 func forms() string {
 	var list []string
-	for _, s := range schemes() {
-		list = append(list, s.form)
+	for _, k := range kinds() {
+		list = append(list, k.form)
 	}
 	return strings.Join(list, ", ")
 }
@@ -87,3 +106,24 @@ func openFile(u *url.URL, o StoreOptions) (Store, error) {
 	}
 	return file.Open(u.Path, o.SnapshotInterval, o.Log)
 }
+
+// redisTimeout bounds one exchange with Redis.
+const redisTimeout = time.Second
+
+func openRedis(u *url.URL, o StoreOptions) (Store, error) {
+	return redis.Open(redis.Options{URL: u.String(), Timeout: redisTimeout, Log: o.Log})
+}
+
+// withSnapshot is a shared store with a copy in a file. If the file cannot be,
+// the shared store is closed.
+func withSnapshot(shared Store, o StoreOptions) (Store, error) {
+	local, err := file.Open(o.Snapshot, o.SnapshotInterval, o.Log)
+	if err != nil {
+		return nil, errors.Join(err, shared.Close())
+	}
+	return fallback.New(shared, local, o.Log), nil
+}
+
+// LogDrivers sends what the drivers of stores have to say to log, at level debug.
+// They have one logger for the whole process, so only a command calls this.
+func LogDrivers(log *slog.Logger) { redis.LogDriver(log) }

@@ -1,0 +1,143 @@
+// Package fallback keeps a copy of a shared store in a file, so that a replica
+// which starts while the shared store is away has something to serve. It is the
+// store behind a redis:// URL where a snapshot is wanted too; the registry is its
+// only caller. The shared store is the truth: the copy is asked at the start
+// alone, and only if the shared store does not answer for a few seconds.
+package fallback
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+)
+
+// Shared is the store that replicas have in common.
+type Shared interface {
+	registry.Store
+	io.Closer
+}
+
+// Copy is a store that only this process writes to, and that never fails but in
+// Load and Close.
+type Copy interface {
+	registry.Store
+	io.Closer
+	// Replace makes contents all that is kept of the services for which covers is
+	// true.
+	Replace(contents *registry.Contents, covers func(service string) bool)
+}
+
+// Store is a registry.Store that keeps all in two others.
+type Store struct {
+	shared Shared
+	local  Copy
+	log    *slog.Logger
+}
+
+// New makes a store of both, which it closes.
+func New(shared Shared, local Copy, log *slog.Logger) *Store { return &Store{shared, local, log} }
+
+const (
+	// patience is how long the shared store is asked before the copy is.
+	patience = 3 * time.Second
+	// pause is the time between questions.
+	pause = 500 * time.Millisecond
+)
+
+// Load returns what the shared store has, or, if that does not answer within
+// patience, what the copy has, if it has anything: the hosts of the last snapshot.
+// Then Follow hands over what is shared as soon as it can be read, as of a store
+// that lost data, since what the copy lacks or has too much is not known.
+func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
+	copied, unread := s.local.Load(ctx)
+	if unread != nil {
+		s.log.Error("the snapshot cannot be read, and none is written", "error", unread)
+	}
+	contents, err := s.ask(ctx)
+	switch {
+	case err == nil:
+		s.local.Replace(contents, func(string) bool { return true })
+		return contents, nil
+	case ctx.Err() != nil || unread != nil || len(copied.Records)+len(copied.Settings) == 0:
+		return nil, errors.Join(err, unread)
+	}
+	s.log.Warn("the store does not answer; starting with the last snapshot", "error", err, "hosts", len(copied.Records))
+	return copied, nil
+}
+
+// ask loads the shared store, with several attempts.
+func (s *Store) ask(ctx context.Context) (*registry.Contents, error) {
+	begin := time.Now()
+	for {
+		contents, err := s.shared.Load(ctx)
+		if err == nil || time.Since(begin) >= patience {
+			return contents, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+// Append keeps changes in the copy, and then in the shared store; the error is
+// that of the latter.
+func (s *Store) Append(ctx context.Context, changes []registry.Change) error {
+	_ = s.local.Append(ctx, changes)
+	return s.shared.Append(ctx, changes)
+}
+
+// Flush notes beats in both.
+func (s *Store) Flush(ctx context.Context, beats []registry.Beat) ([]registry.Key, error) {
+	_, _ = s.local.Flush(ctx, beats)
+	return s.shared.Flush(ctx, beats)
+}
+
+// Expire asks the shared store; of what goes the copy learns by Append.
+func (s *Store) Expire(ctx context.Context, dead []registry.Beat) ([]registry.Key, error) {
+	return s.shared.Expire(ctx, dead)
+}
+
+// Follow follows the shared store, and has the copy do the same.
+func (s *Store) Follow(ctx context.Context, apply func(registry.Update)) error {
+	return s.shared.Follow(ctx, func(u registry.Update) {
+		s.copy(ctx, u)
+		apply(u)
+	})
+}
+
+// copy does to the copy what others did to the shared store. Of one that lost
+// data, what it lacks is not gone.
+func (s *Store) copy(ctx context.Context, u registry.Update) {
+	_ = s.local.Append(ctx, u.Changes)
+	_, _ = s.local.Flush(ctx, u.Beats)
+	switch {
+	case u.Whole == nil:
+	case u.Lost:
+		_ = s.local.Append(ctx, changes(u.Whole))
+	default:
+		s.local.Replace(u.Whole, u.Covers)
+	}
+}
+
+// changes are those that make contents known.
+func changes(contents *registry.Contents) []registry.Change {
+	var list []registry.Change
+	for i := range contents.Records {
+		r := &contents.Records[i]
+		list = append(list, registry.Change{Key: r.Host.Key, Record: r})
+	}
+	for i := range contents.Settings {
+		s := &contents.Settings[i]
+		list = append(list, registry.Change{SettingKey: s.Key(), Setting: s})
+	}
+	return list
+}
+
+// Close closes both. The error joins theirs.
+func (s *Store) Close() error { return errors.Join(s.local.Close(), s.shared.Close()) }

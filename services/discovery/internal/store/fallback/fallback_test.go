@@ -1,0 +1,180 @@
+package fallback
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/store/file"
+	"github.com/weirproxy/weir/services/discovery/internal/store/storetest"
+)
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
+var discard = slog.New(slog.DiscardHandler)
+
+// fileStore is one in a directory of its own.
+func fileStore(t *testing.T, path string) *file.Store {
+	t.Helper()
+	s, err := file.Open(path, time.Hour, discard)
+	require.NoError(t, err)
+	return s
+}
+
+// TestContract has another file in the place of the shared store.
+func TestContract(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) registry.Store {
+		dir := t.TempDir()
+		s := New(fileStore(t, filepath.Join(dir, "shared")), fileStore(t, filepath.Join(dir, "copy")), discard)
+		_, err := s.Load(t.Context())
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, s.Close()) })
+		return s
+	})
+}
+
+var errAway = errors.New("away")
+
+// sharedStore is one that a test has fail and speak.
+type sharedStore struct {
+	mu       sync.Mutex
+	away     bool
+	contents registry.Contents
+	updates  []registry.Update
+	loads    int
+}
+
+func (s *sharedStore) Load(context.Context) (*registry.Contents, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.loads++
+	return &s.contents, s.err()
+}
+
+func (s *sharedStore) err() error {
+	if s.away {
+		return errAway
+	}
+	return nil
+}
+
+func (s *sharedStore) Append(context.Context, []registry.Change) error { return s.err() }
+
+func (s *sharedStore) Flush(_ context.Context, beats []registry.Beat) ([]registry.Key, error) {
+	return registry.Keys(beats), s.err()
+}
+
+func (s *sharedStore) Expire(context.Context, []registry.Beat) ([]registry.Key, error) {
+	return nil, s.err()
+}
+
+func (s *sharedStore) Follow(_ context.Context, apply func(registry.Update)) error {
+	for _, u := range s.updates {
+		apply(u)
+	}
+	return s.err()
+}
+
+func (*sharedStore) Close() error { return nil }
+
+// kept is what the file at path has.
+func kept(t *testing.T, path string) (ids []string, settings int) {
+	t.Helper()
+	s := fileStore(t, path)
+	contents, err := s.Load(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	for _, r := range contents.Records {
+		ids = append(ids, r.Host.ID)
+	}
+	return ids, len(contents.Settings)
+}
+
+func TestTheSnapshotIsServedWhereTheStoreDoesNotAnswer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "copy")
+	a, b := storetest.Record("users", "a", 1), storetest.Record("users", "b", 1)
+	shared := &sharedStore{contents: registry.Contents{Records: []registry.Record{a}}}
+	s := New(shared, fileStore(t, path), discard)
+	contents, err := s.Load(t.Context())
+	require.NoError(t, err)
+	require.Len(t, contents.Records, 1)
+	require.Equal(t, 1, shared.loads)
+	shared.away = true
+	require.ErrorIs(t, s.Append(t.Context(), []registry.Change{{Key: b.Host.Key, Record: &b}}), errAway)
+	missing, err := s.Flush(t.Context(), []registry.Beat{{Key: a.Host.Key, At: a.LastCheckIn.Add(time.Second)}})
+	require.ErrorIs(t, err, errAway)
+	require.Len(t, missing, 1)
+	require.NoError(t, s.Close())
+
+	synctest.Test(t, func(t *testing.T) {
+		s := New(shared, fileStore(t, path), discard)
+		begin := time.Now()
+		contents, err := s.Load(t.Context())
+		require.NoError(t, err)
+		require.Len(t, contents.Records, 2, "what the store was not told is there too")
+		require.Equal(t, patience, time.Since(begin))
+		require.NoError(t, s.Close())
+
+		s = New(shared, fileStore(t, path+"-of-another"), discard)
+		_, err = s.Load(t.Context())
+		require.ErrorIs(t, err, errAway, "no hosts are not known hosts")
+		time.AfterFunc(time.Second, func() {
+			shared.mu.Lock()
+			defer shared.mu.Unlock()
+			shared.away = false
+		})
+		contents, err = s.Load(t.Context())
+		require.NoError(t, err)
+		require.Len(t, contents.Records, 1, "the store answers before patience ends")
+		require.NoError(t, s.Close())
+	})
+}
+
+func TestWhatOthersDoIsInTheSnapshot(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "copy")
+	put := func(id string) registry.Change {
+		r := storetest.Record("users", id, 1)
+		return registry.Change{Key: r.Host.Key, Record: &r}
+	}
+	drain := storetest.Setting(registry.Scope{Service: "users"}, registry.Drain)
+	users := func(service string) bool { return service == "users" }
+	shared := &sharedStore{}
+	follow := func(u registry.Update) ([]string, int) {
+		t.Helper()
+		s := New(shared, fileStore(t, path), discard)
+		ids, settings := kept(t, path)
+		for _, id := range ids {
+			shared.contents.Records = append(shared.contents.Records, storetest.Record("users", id, 1))
+		}
+		if settings > 0 {
+			shared.contents.Settings = []registry.Setting{drain}
+		}
+		_, err := s.Load(t.Context())
+		require.NoError(t, err)
+		shared.contents = registry.Contents{}
+		shared.updates = []registry.Update{u}
+		told := 0
+		require.NoError(t, s.Follow(t.Context(), func(registry.Update) { told++ }))
+		require.Equal(t, 1, told)
+		require.NoError(t, s.Close())
+		return kept(t, path)
+	}
+	ids, settings := follow(registry.Update{Changes: []registry.Change{put("a"), put("b"), {SettingKey: drain.Key(), Setting: &drain}}})
+	require.ElementsMatch(t, []string{"a", "b"}, ids)
+	require.Equal(t, 1, settings)
+	ids, settings = follow(registry.Update{Whole: &registry.Contents{Records: []registry.Record{*put("c").Record}}, Covers: users, Lost: true})
+	require.ElementsMatch(t, []string{"a", "b", "c"}, ids)
+	require.Equal(t, 1, settings)
+	ids, settings = follow(registry.Update{Whole: &registry.Contents{Records: []registry.Record{*put("c").Record}}, Covers: users})
+	require.Equal(t, []string{"c"}, ids)
+	require.Zero(t, settings)
+}
