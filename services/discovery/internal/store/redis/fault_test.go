@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -237,7 +238,7 @@ func TestAHungRedisIsAwayWithinTheTimeout(t *testing.T) {
 		} {
 			begin := time.Now()
 			require.ErrorContains(t, call(), "redis at "+server.Address, name)
-			require.Less(t, time.Since(begin), impatience+time.Second, "%s: the timeout, on a machine that may be busy", name)
+			require.Less(t, time.Since(begin), impatience+2*time.Second, "%s: the timeout, on a machine that may be busy", name)
 		}
 	}
 	require.LessOrEqual(t, runtime.NumGoroutine(), before+5, "no more than one for each connection")
@@ -251,7 +252,7 @@ func TestAHungRedisIsAwayWithinTheTimeout(t *testing.T) {
 func TestAStoppedServerOfAClusterDoesNotHoldUpTheOthers(t *testing.T) {
 	masters := servicetest.RedisCluster(t)
 	url := "redis+cluster://" + masters[0].Address
-	a, b := open(t, url, impatience), open(t, url, impatience)
+	a, b := open(t, url, time.Second/2), open(t, url, time.Second/2)
 	view := storetest.Follow(t, b)
 	services := map[string]string{} // one on each server
 	for i := 0; len(services) < len(masters); i++ {
@@ -313,6 +314,7 @@ func one(t *testing.T) (s, other *Store, server *servicetest.RedisServer) {
 	require.NoError(t, s.Append(t.Context(), []registry.Change{{Key: r.Host.Key, Record: &r}}))
 	_, err := s.Load(t.Context())
 	require.NoError(t, err)
+	s.looks = partitionOf("users") // have the digest of that computed
 	require.Empty(t, updates(t, s), "nothing happened")
 	return s, other, server
 }
@@ -413,6 +415,34 @@ func TestLoadReturnsThePastOldestFirst(t *testing.T) {
 	for i, e := range contents.Events {
 		require.Equal(t, fmt.Sprint(i), e.ID)
 	}
+}
+
+func TestTheRightsInTheREADMEAreEnough(t *testing.T) {
+	text, err := os.ReadFile("../../../README.md")
+	require.NoError(t, err)
+	_, rights, found := strings.Cut(string(text), "\nACL SETUSER discovery")
+	require.True(t, found)
+	rights, _, _ = strings.Cut(rights, "\n```")
+	server := servicetest.Redis(t)
+	server.Command("ACL SETUSER discovery " + strings.Join(strings.Fields(strings.ReplaceAll(rights, "\\", "")), " "))
+	url := "redis://discovery:password@" + server.Address
+	server.Command("ACL SETUSER default nocommands +ping +flushall")
+	a, b := start(t, url, patience), open(t, url, patience)
+	r := storetest.Record("users", "2", 81)
+	drain := storetest.Setting(registry.Scope{Service: "users"}, registry.Maintenance)
+	require.NoError(t, b.Append(t.Context(), []registry.Change{{Key: r.Host.Key, Record: &r}, {SettingKey: drain.Key(), Setting: &drain}}))
+	a.checkIn("1", time.Minute)
+	await(t, "1 2", a)
+	missing, err := b.Flush(t.Context(), []registry.Beat{{Key: registry.Key{Service: "none", ID: "none"}, At: time.Now()}})
+	require.NoError(t, err)
+	require.Len(t, missing, 1)
+	gone, err := b.Expire(t.Context(), []registry.Beat{{Key: r.Host.Key, At: time.Now()}})
+	require.NoError(t, err)
+	require.Len(t, gone, 1)
+	require.NoError(t, b.Append(t.Context(), []registry.Change{{Key: registry.Key{Service: "users", ID: "1"}}, {SettingKey: drain.Key()}}))
+	await(t, "", a)
+	b.looks = partitionOf("users")
+	updates(t, b)
 }
 
 func TestAWrongPasswordIsAnErrorOfEachCall(t *testing.T) {

@@ -199,6 +199,10 @@ func Follow(t testing.TB, s registry.Store) *View {
 	// Ends with ctx; the cleanup waits for it.
 	following.Go(func() {
 		for s.Follow(ctx, v.apply) != nil {
+			select {
+			case <-time.After(10 * time.Millisecond):
+			case <-ctx.Done():
+			}
 		}
 	})
 	t.Cleanup(func() {
