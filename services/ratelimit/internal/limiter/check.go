@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"bytes"
 	"context"
 	"math"
 	"slices"
@@ -193,12 +192,12 @@ func (l *Limiter) apply(ctx context.Context, s *scratch) error {
 	return nil
 }
 
-// tellLocalCache has the local cache remember which counters are over, and then
-// forget those that hits were given back to.
+// tellLocalCache has the local cache remember which counters stand above their
+// limits, and then forget those that hits were given back to.
 func (l *Limiter) tellLocalCache(s *scratch) {
 	for i, of := range s.ops {
-		if op := &s.call.Ops[i]; op.Err == nil && op.Decision.Over && s.reached(i) {
-			l.options.LocalCache.Remember(op.Key, op.Decision.After, s.call.Now.Add(op.Decision.ResetIn), s.targets[of].asked)
+		if op := &s.call.Ops[i]; op.Err == nil && op.Decision.Over && op.Stands > uint64(op.Limit.Requests) {
+			l.options.LocalCache.Remember(op.Key, op.Stands, s.call.Now.Add(op.Decision.ResetIn), s.targets[of].asked)
 		}
 	}
 	for i := range s.call.Ops {
@@ -206,28 +205,6 @@ func (l *Limiter) tellLocalCache(s *scratch) {
 			l.options.LocalCache.Forget(op.Key)
 		}
 	}
-}
-
-// fewOps is the most operations of a request among which others on the same
-// counter are looked for.
-const fewOps = 64
-
-// reached says whether the counter of operation i stands where its decision
-// says. It may not in a call that stops: hits ahead of it on the same counter,
-// with which it is over, may not have been counted.
-func (s *scratch) reached(i int) bool {
-	if !s.call.StopWhenOver || len(s.call.Ops) == 1 {
-		return true
-	}
-	if len(s.call.Ops) > fewOps {
-		return false
-	}
-	for j := range s.call.Ops {
-		if j != i && bytes.Equal(s.call.Ops[i].Key, s.call.Ops[j].Key) {
-			return false
-		}
-	}
-	return true
 }
 
 // withoutStore decides by their rules' OnStoreError what the store did not. It

@@ -147,7 +147,8 @@ func (p *part) take(request *limiter.Call, seconds bool) {
 // give copies the decisions and errors back.
 func (p *part) give(request *limiter.Call) {
 	for i, at := range p.from {
-		request.Ops[at].Decision, request.Ops[at].Err = p.call.Ops[i].Decision, p.call.Ops[i].Err
+		op, done := &request.Ops[at], &p.call.Ops[i]
+		op.Decision, op.Stands, op.Err = done.Decision, done.Stands, done.Err
 	}
 }
 
@@ -171,7 +172,7 @@ func (p *part) foresee(request *limiter.Call) (over bool, err error) {
 		}
 		now, known := at[string(op.Key)]
 		if !known {
-			now = p.call.Ops[i].Decision.After
+			now = p.call.Ops[i].Stands
 		}
 		if op.Refund {
 			now -= min(now, op.Hits)
@@ -203,10 +204,10 @@ func (p *part) count(request *limiter.Call, over bool) {
 // hits that were not counted then, it stays so.
 func (p *part) conclude(request *limiter.Call) {
 	for i, from := range p.from {
-		op, after := &request.Ops[from], &p.call.Ops[i].Decision
-		op.Err = nil
-		if !op.Decision.Over || after.After >= op.Decision.After {
-			op.Decision = *after
+		op, done := &request.Ops[from], &p.call.Ops[i]
+		op.Stands, op.Err = done.Stands, nil
+		if !op.Decision.Over || done.Decision.After >= op.Decision.After {
+			op.Decision = done.Decision
 		}
 	}
 }

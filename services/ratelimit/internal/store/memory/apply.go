@@ -72,7 +72,7 @@ func (s *Store) applyTogether(call *limiter.Call) {
 				continue
 			}
 			// What made it over may not be counted now, if it was an operation
-			// on the same counter: it is over nevertheless.
+			// on the same counter: it is over nevertheless. Stands is of now.
 			decision := op.Decision
 			h.apply(op, op.Hits, call.Now)
 			op.Decision = decision
@@ -105,6 +105,7 @@ func (h *shard) apply(op *limiter.Op, hits uint64, now time.Time) before {
 	} else {
 		state, op.Decision = op.Algorithm.Apply(op.Limit, was, hits, now)
 	}
+	op.Stands = op.Decision.After
 	switch {
 	case known:
 		h.slots[position].state = state

@@ -218,6 +218,7 @@ func (c *call) settle(request *limiter.Call) error {
 		if op.Err == nil {
 			op.Decision = op.Algorithm.(algorithm.Counted).Decide(op.Limit, d.after, request.Now)
 			op.Decision.Over = op.Decision.Over && !op.Refund
+			op.Stands = d.stands
 		} else if fault == nil {
 			fault = op.Err
 		}
@@ -370,10 +371,11 @@ type command struct {
 	// first one carries, before those that it carries ahead of this one's.
 	first         *command
 	total, before int64
-	// after is the counter once the command was carried out, err why it was not
-	// or may not have been.
-	after uint64
-	err   error
+	// after is what the counter would stand at if all of the call's commands
+	// counted, stands what it stands at once this one was carried out; they differ
+	// in a step only. Err is why it was not carried out, or may not have been.
+	after, stands uint64
+	err           error
 
 	counting, looking, givingBack, expiring *goredis.IntCmd
 }

@@ -203,7 +203,7 @@ func (x *exchange) read(c *call) {
 	h := x.shard
 	if c.step != nil {
 		after, err := c.step.send.Result()
-		if err == nil && len(after) != c.used {
+		if err == nil && len(after) != 2*c.used {
 			err = fmt.Errorf("%d answers for %d counters", len(after), c.used)
 		}
 		if err != nil {
@@ -211,7 +211,7 @@ func (x *exchange) read(c *call) {
 		}
 		for i, d := range c.commands[:c.used] {
 			if d.err = err; err == nil {
-				d.after = uint64(max(0, after[i]))
+				d.after, d.stands = uint64(max(0, after[i])), uint64(max(0, after[c.used+i]))
 			}
 		}
 		return
@@ -223,6 +223,7 @@ func (x *exchange) read(c *call) {
 		if d.err = x.readOne(d); d.err != nil {
 			d.err = h.fault(d.err)
 		}
+		d.stands = d.after
 	}
 }
 
