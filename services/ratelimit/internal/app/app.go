@@ -166,13 +166,3 @@ func (b *build) makeLimiter() error {
 	b.limiter = limiter.New(options)
 	return nil
 }
-
-func (b *build) openRules() error {
-	o := &b.options
-	parser := &limits.Parser{Algorithms: builtin.Algorithms(), NearLimitRatio: o.NearLimitRatio, Stats: b.stats}
-	if o.ConfigType == configXDS {
-		return b.openControlPlane(parser)
-	}
-	b.openDirectory(parser)
-	return nil
-}

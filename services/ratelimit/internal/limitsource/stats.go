@@ -11,7 +11,7 @@ func newStats(reg prometheus.Registerer) *stats {
 	s := &stats{
 		loadSuccess: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ratelimit_service_config_load_success",
-			Help: "Loads in which every rule file was good.",
+			Help: "Loads in which nothing was refused.",
 		}),
 		loadError: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "ratelimit_service_config_load_error",
