@@ -41,7 +41,7 @@ func (n *requestNames) counters(r *Rule, entries []Entry) *Counters {
 	if name[0] == '(' || !readableBytes(name) {
 		return n.quoted(r, name)
 	}
-	return n.stats.request(ruleHits, r.Domain, name, n.others)
+	return n.stats.ofRequest(ruleHits, r.Domain, name, n.others)
 }
 
 // appendName appends the name that entries make to dst, or what fits of it and
@@ -81,5 +81,5 @@ func (n *requestNames) quoted(r *Rule, name []byte) *Counters {
 	if len(quoted) > maxName {
 		return n.others
 	}
-	return n.stats.request(ruleHits, r.Domain, quoted, n.others)
+	return n.stats.ofRequest(ruleHits, r.Domain, quoted, n.others)
 }

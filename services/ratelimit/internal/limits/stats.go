@@ -147,14 +147,14 @@ func (s *Stats) hold(name seriesName) *Counters {
 func (s *Stats) DomainNotFound(domain string, n uint64) {
 	counters := s.otherDomains
 	if len(domain) <= maxName && utf8.ValidString(domain) {
-		counters = s.request(domainNotFound, domain, nil, counters)
+		counters = s.ofRequest(domainNotFound, domain, nil, counters)
 	}
 	counters.TotalHits.Add(n)
 }
 
-// request returns the Counters of a name that a request makes, or others where
+// ofRequest returns the Counters of a name that a request makes, or others where
 // there are too many names.
-func (s *Stats) request(kind kind, domain string, rule []byte, others *Counters) *Counters {
+func (s *Stats) ofRequest(kind kind, domain string, rule []byte, others *Counters) *Counters {
 	s.mu.RLock()
 	found := s.series[seriesName{kind, domain, string(rule)}] // no allocation
 	if found != nil && !found.used.Load() {
