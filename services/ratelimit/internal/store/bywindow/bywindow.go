@@ -70,7 +70,7 @@ func (s *Store) Apply(ctx context.Context, request *limiter.Call) error {
 	c.seconds.take(request, true)
 	c.others.take(request, false)
 	if request.StopWhenOver {
-		return s.together(ctx, c, request)
+		return s.step(ctx, c, request)
 	}
 	err := s.both(ctx, c)
 	c.seconds.give(request)
@@ -87,7 +87,7 @@ func (s *Store) both(ctx context.Context, c *call) error {
 	return errors.Join(err, <-c.done)
 }
 
-// together is Apply for a call of which either all operations count or only
+// step is Apply for a call of which either all operations count or only
 // those that are over. Its steps:
 //
 //  1. look at all counters;
@@ -97,7 +97,7 @@ func (s *Store) both(ctx context.Context, c *call) error {
 //
 // An operation that was foreseen to be over is so, whatever is given back in
 // between. If a store fails, the call does as a whole.
-func (s *Store) together(ctx context.Context, c *call, request *limiter.Call) error {
+func (s *Store) step(ctx context.Context, c *call, request *limiter.Call) error {
 	c.seconds.look()
 	c.others.look()
 	if err := s.both(ctx, c); err != nil {
