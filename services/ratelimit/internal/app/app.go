@@ -113,8 +113,7 @@ func (b *build) openStore() error {
 	if backend.Name == "redis" {
 		b.shown += " at " + redis.Address(o.redis())
 	}
-	store := b.store // without the spans of tracing, which ends before
-	b.group.Add(daemon.Part{Name: "store", Stop: func(context.Context) error { return store.Close() }})
+	b.group.Add(daemon.Part{Name: "store", Stop: func(context.Context) error { return b.store.Close() }})
 	return nil
 }
 

@@ -66,8 +66,7 @@ func (b *build) listenPrometheus() error {
 }
 
 // listenHTTP serves /json, /healthcheck for readiness and /healthz for whether
-// the process lives, and makes the service that gRPC
-// serves too.
+// the process lives.
 func (b *build) listenHTTP() error {
 	o := &b.options
 	var json http.Handler = http.HandlerFunc(b.service.JSON)

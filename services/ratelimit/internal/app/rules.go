@@ -85,19 +85,19 @@ func (b *build) addRules(source ruleSource) {
 	b.group.Add(daemon.Background("rule source", source.Run))
 	b.rules = source
 	if b.options.HealthyWithConfig {
-		b.rules = nowOrNever{source, b.limiter}
+		b.rules = needsDomain{source, b.limiter}
 	}
 }
 
-// nowOrNever is a source that has no rules when none are in force, though there
-// were some before.
-type nowOrNever struct {
+// needsDomain is a source that has no rules while no domain is in force, though
+// there was one before.
+type needsDomain struct {
 	ruleSource
 	limiter *limiter.Limiter
 }
 
 // NoRules is part of ruleSource.
-func (s nowOrNever) NoRules() error {
+func (s needsDomain) NoRules() error {
 	if err := s.ruleSource.NoRules(); err != nil {
 		return err
 	}
