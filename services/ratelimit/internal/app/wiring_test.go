@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -37,16 +38,22 @@ func TestStatisticsAreSentUnderThePeersNames(t *testing.T) {
 	require.NoError(t, err)
 	defer l.Close()
 	lines := make(chan string, 1000)
-	// Ends when the service has disconnected; the channel is closed then.
+	// Takes one connection after the other, for a stop may cut off a dial and the
+	// last flush then dials again. Ends with a line "end", or with l.
 	go func() {
 		defer close(lines)
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		defer c.Close()
-		for scanner := bufio.NewScanner(c); scanner.Scan(); {
-			lines <- scanner.Text()
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			for scanner := bufio.NewScanner(c); scanner.Scan(); {
+				if scanner.Text() == "end" {
+					return
+				}
+				lines <- scanner.Text()
+			}
 		}
 	}()
 	o := options(t)
@@ -57,6 +64,11 @@ func TestStatisticsAreSentUnderThePeersNames(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.NoError(t, r.stop()) // and with it the last flush
+	end, err := net.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	defer end.Close()
+	_, err = fmt.Fprintln(end, "end")
+	require.NoError(t, err)
 	counted := map[string]int{}
 	for line := range lines {
 		for _, name := range []string{"total_hits", "within_limit", "over_limit"} {
