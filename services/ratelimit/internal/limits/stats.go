@@ -275,7 +275,7 @@ func (s *Stats) Collect(ch chan<- prometheus.Metric) {
 	}
 	for d := range rules.Domains() {
 		for _, r := range d.Rules {
-			if !r.Unlimited && (r.byRequest != nil || r.counters.met()) {
+			if !r.Unlimited && (r.namedByRequests() || r.counters.met()) {
 				ch <- prometheus.MustNewConstMetric(s.limit, prometheus.GaugeValue, float64(r.Rate.Requests),
 					r.Domain, r.Key, r.Rate.per())
 			}
