@@ -139,7 +139,7 @@ func (l *Limiter) apply(ctx context.Context, s *scratch) error {
 func (l *Limiter) tellLocalCache(s *scratch) {
 	for i, at := range s.targetOf {
 		if op := &s.call.Ops[i]; op.Err == nil && op.Decision.Over && op.Stands > uint64(op.Limit.Requests) {
-			l.options.LocalCache.Remember(op.Key, op.Stands, s.call.Now.Add(op.Decision.ResetIn), s.targets[at].asked)
+			l.options.LocalCache.Remember(op.Key, op.Stands, s.call.Now.Add(op.Decision.ResetIn), s.call.Now, s.targets[at].asked)
 		}
 	}
 	for i := range s.call.Ops {

@@ -79,7 +79,8 @@ func TestFamiliesAreCalledAsByThePeer(t *testing.T) {
 	connections.WithLabelValues("redis_per_second_pool").Add(5)
 	for _, name := range []string{
 		"ratelimit_service_config_load_success", "ratelimit_service_config_load_error",
-		"ratelimit_service_global_shadow_mode", "ratelimit_localcache_evicted_total",
+		"ratelimit_service_global_shadow_mode", "ratelimit_localcache_evicted_total", "ratelimit_localcache_expired_total",
+		"ratelimit_localcache_overwritten_total", "ratelimit_localcache_last_used_seconds",
 	} {
 		counter(reg, name).WithLabelValues().Inc()
 	}
@@ -111,6 +112,9 @@ func TestFamiliesAreCalledAsByThePeer(t *testing.T) {
 		"ratelimit.localcache.missCount":                               3,
 		"ratelimit.localcache.lookupCount":                             5,
 		"ratelimit.localcache.evacuateCount":                           1,
+		"ratelimit.localcache.expiredCount":                            1,
+		"ratelimit.localcache.overwriteCount":                          1,
+		"ratelimit.localcache.averageAccessTime":                       1,
 	}, read(t, peerstats.NewReader(reg)))
 }
 

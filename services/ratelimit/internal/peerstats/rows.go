@@ -71,10 +71,13 @@ var rows = map[string][]row{
 	"ratelimit_service_config_load_error":   {plain(Counter, "ratelimit.service.config_load_error")},
 	"ratelimit_service_global_shadow_mode":  {plain(Counter, "ratelimit.service.global_shadow_mode")},
 
-	"ratelimit_localcache_entries":       {plain(Gauge, "ratelimit.localcache.entryCount")},
-	"ratelimit_localcache_hits_total":    {plain(Gauge, "ratelimit.localcache.hitCount"), plain(Gauge, "ratelimit.localcache.lookupCount")},
-	"ratelimit_localcache_misses_total":  {plain(Gauge, "ratelimit.localcache.missCount"), plain(Gauge, "ratelimit.localcache.lookupCount")},
-	"ratelimit_localcache_evicted_total": {plain(Gauge, "ratelimit.localcache.evacuateCount")},
+	"ratelimit_localcache_entries":           {plain(Gauge, "ratelimit.localcache.entryCount")},
+	"ratelimit_localcache_last_used_seconds": {plain(Gauge, "ratelimit.localcache.averageAccessTime")},
+	"ratelimit_localcache_hits_total":        {plain(Gauge, "ratelimit.localcache.hitCount"), plain(Gauge, "ratelimit.localcache.lookupCount")},
+	"ratelimit_localcache_misses_total":      {plain(Gauge, "ratelimit.localcache.missCount"), plain(Gauge, "ratelimit.localcache.lookupCount")},
+	"ratelimit_localcache_evicted_total":     {plain(Gauge, "ratelimit.localcache.evacuateCount")},
+	"ratelimit_localcache_expired_total":     {plain(Gauge, "ratelimit.localcache.expiredCount")},
+	"ratelimit_localcache_overwritten_total": {plain(Gauge, "ratelimit.localcache.overwriteCount")},
 
 	"ratelimit_redis_connections":              {{kind: Gauge, name: ofPool("cx_active")}},
 	"ratelimit_redis_connections_opened_total": {{kind: Counter, name: ofPool("cx_total")}},
