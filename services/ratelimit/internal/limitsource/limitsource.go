@@ -65,9 +65,10 @@ func (f *InForce) Domains() Domains { return f.domains }
 //   - something is wrong and nothing is good, and there were no rules yet.
 //
 // Refused is a line for each thing that is wrong; it is logged where it is not
-// that of the load before. The log's line of what is in force begins with load,
-// which are names and values.
-func (f *InForce) Take(next Domains, refused []string, load ...any) (taken bool) {
+// that of the load before. Sources is how many files or resources were read, good
+// or not. The log's line of what is in force begins with load, which are names and
+// values.
+func (f *InForce) Take(next Domains, refused []string, sources int, load ...any) (taken bool) {
 	refusal := "rules refused"
 	if len(f.domains) > 0 {
 		refusal = "rules refused, the last good ones stay"
@@ -79,6 +80,7 @@ func (f *InForce) Take(next Domains, refused []string, load ...any) (taken bool)
 		f.loaded.Store(true)
 	}
 	f.options.Parser.Stats.Retain(f.domains.Set())
+	f.stats.sources.Set(float64(sources))
 	if good {
 		f.stats.loadSuccess.Inc()
 	} else {

@@ -155,7 +155,7 @@ func TestWhatIsTaken(t *testing.T) {
 			f, rules, _, _ := inForce(c.allOrNothing)
 			given := 0
 			for i, l := range c.loads {
-				require.Equal(t, l.taken, f.Take(l.next, l.refused), "load %d", i)
+				require.Equal(t, l.taken, f.Take(l.next, l.refused, len(l.next)), "load %d", i)
 				if l.taken {
 					given++
 				}
@@ -192,16 +192,16 @@ func TestLoadsAreCountedAndWhatIsWrongIsLoggedOnce(t *testing.T) {
 	}
 	a := domains(claim("a", "x"))
 	wrong := []string{"one", "two"}
-	f.Take(nil, nil, "from", "here")
+	f.Take(nil, nil, 0, "from", "here")
 	require.Equal(t, `level=INFO msg="rules in force" from=here domains=0 rules=0 refused=0
 level=ERROR msg="every call is refused until there are rules" error="no rules: nothing was read"`, said())
-	f.Take(a, wrong)
+	f.Take(a, wrong, 3)
 	require.Equal(t, `level=ERROR msg="rules refused" error=one
 level=ERROR msg="rules refused" error=two
 level=INFO msg="rules in force" domains=1 rules=0 refused=2`, said())
-	f.Take(a, wrong)
+	f.Take(a, wrong, 3)
 	require.Equal(t, `level=INFO msg="rules in force" domains=1 rules=0 refused=2`, said())
-	f.Take(a, wrong[:1])
+	f.Take(a, wrong[:1], 2)
 	require.Equal(t, `level=ERROR msg="rules refused, the last good ones stay" error=one
 level=INFO msg="rules in force" domains=1 rules=0 refused=1`, said())
 	require.NoError(t, testutil.GatherAndCompare(metrics, strings.NewReader(`
@@ -211,5 +211,8 @@ ratelimit_service_config_load_error 3
 # HELP ratelimit_service_config_load_success Loads in which nothing was refused.
 # TYPE ratelimit_service_config_load_success counter
 ratelimit_service_config_load_success 1
+# HELP ratelimit_service_config_sources Rule files or resources that the last load read, good or not.
+# TYPE ratelimit_service_config_sources gauge
+ratelimit_service_config_sources 2
 `)))
 }

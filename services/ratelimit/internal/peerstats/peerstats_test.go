@@ -79,6 +79,7 @@ func TestFamiliesAreCalledAsByThePeer(t *testing.T) {
 	connections.WithLabelValues("redis_per_second_pool").Add(5)
 	for _, name := range []string{
 		"ratelimit_service_config_load_success", "ratelimit_service_config_load_error",
+		"ratelimit_service_config_unread", "ratelimit_service_config_sources",
 		"ratelimit_service_global_shadow_mode", "ratelimit_localcache_evicted_total", "ratelimit_localcache_expired_total",
 		"ratelimit_localcache_overwritten_total", "ratelimit_localcache_last_used_seconds",
 	} {
@@ -107,6 +108,9 @@ func TestFamiliesAreCalledAsByThePeer(t *testing.T) {
 		"ratelimit.service.call.should_rate_limit.service_error":       2,
 		"ratelimit.service.config_load_success":                        1,
 		"ratelimit.service.config_load_error":                          1,
+		"runtime.load_attempts":                                        2,
+		"runtime.load_failures":                                        1,
+		"runtime.num_values":                                           1,
 		"ratelimit.service.global_shadow_mode":                         1,
 		"ratelimit.localcache.hitCount":                                2,
 		"ratelimit.localcache.missCount":                               3,

@@ -67,8 +67,11 @@ var rows = map[string][]row{
 	"ratelimit_service_response_time_seconds":   {{kind: Timer, name: ofMethod("response_time"), scale: 1000}},
 	"ratelimit_service_should_rate_limit_error": {{kind: Counter, name: callError}},
 
-	"ratelimit_service_config_load_success": {plain(Counter, "ratelimit.service.config_load_success")},
-	"ratelimit_service_config_load_error":   {plain(Counter, "ratelimit.service.config_load_error")},
+	// The peer's library of files counts by itself what there is to load.
+	"ratelimit_service_config_load_success": {plain(Counter, "ratelimit.service.config_load_success"), plain(Counter, "runtime.load_attempts")},
+	"ratelimit_service_config_load_error":   {plain(Counter, "ratelimit.service.config_load_error"), plain(Counter, "runtime.load_attempts")},
+	"ratelimit_service_config_unread":       {plain(Counter, "runtime.load_failures")},
+	"ratelimit_service_config_sources":      {plain(Gauge, "runtime.num_values")},
 	"ratelimit_service_global_shadow_mode":  {plain(Counter, "ratelimit.service.global_shadow_mode")},
 
 	"ratelimit_localcache_entries":           {plain(Gauge, "ratelimit.localcache.entryCount")},

@@ -34,6 +34,7 @@ type Options struct {
 type Source struct {
 	*limitsource.InForce
 	options Options
+	stats   *stats
 	// last is the directory as it was last read; its files are those that were
 	// last applied, good or not.
 	last snapshot
@@ -44,7 +45,7 @@ type Source struct {
 // New makes a source; nothing is read yet.
 func New(o Options) *Source {
 	none := func() error { return errors.New("no rule file in " + o.Directory) }
-	return &Source{InForce: limitsource.NewInForce(o.Options, none), options: o}
+	return &Source{InForce: limitsource.NewInForce(o.Options, none), options: o, stats: newStats(o.Metrics)}
 }
 
 // Read reads the directory once, for a tool: it returns the rules that a source
@@ -105,10 +106,13 @@ func (s *Source) reload(ctx context.Context) {
 // off.
 func (s *Source) apply(now snapshot, err error) {
 	s.last = now
+	unread := now.unread()
+	s.stats.unread.Add(float64(unread))
 	var next limitsource.Domains
 	var parts []part
 	var refused []string
 	if err != nil {
+		s.stats.unread.Inc()
 		refused = []string{err.Error()}
 	} else {
 		next, parts, refused = s.choose(now.files)
@@ -116,7 +120,7 @@ func (s *Source) apply(now snapshot, err error) {
 	if len(next) == 0 && s.NoRules() != nil {
 		next = nil
 	}
-	if s.Take(next, refused, "directory", s.options.Directory, "files", len(now.files)) {
+	if s.Take(next, refused, len(now.files)-unread, "directory", s.options.Directory, "files", len(now.files)) {
 		s.parts = parts
 	}
 }

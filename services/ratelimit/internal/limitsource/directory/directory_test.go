@@ -2,6 +2,7 @@ package directory
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/servicetest"
@@ -107,6 +109,20 @@ func write(t *testing.T, path, text string) {
 	require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
 }
 
+// requireRead checks how many files the source's last load read, and how many
+// files and directories its loads could not.
+func requireRead(t *testing.T, s *Source, sources, unread int) {
+	t.Helper()
+	require.NoError(t, testutil.GatherAndCompare(s.options.Metrics.(prometheus.Gatherer), strings.NewReader(fmt.Sprintf(`
+# HELP ratelimit_service_config_sources Rule files or resources that the last load read, good or not.
+# TYPE ratelimit_service_config_sources gauge
+ratelimit_service_config_sources %d
+# HELP ratelimit_service_config_unread Files and directories that a load could not read.
+# TYPE ratelimit_service_config_unread counter
+ratelimit_service_config_unread %d
+`, sources, unread)), "ratelimit_service_config_sources", "ratelimit_service_config_unread"))
+}
+
 func TestLoadReadsEveryFileBelowTheDirectory(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir+"/a.yaml", rule("a", "k"))
@@ -117,6 +133,7 @@ func TestLoadReadsEveryFileBelowTheDirectory(t *testing.T) {
 	s, rules := watching(t, dir, dir, 0)
 	require.Equal(t, in("a.yaml", "a", "k")+"\n"+in("b", "b", "k"), rules.String())
 	require.Empty(t, s.Refused())
+	requireRead(t, s, 2, 0)
 }
 
 func TestLoadTakesWhatIsGoodAndSaysWhatIsNot(t *testing.T) {
@@ -130,6 +147,11 @@ func TestLoadTakesWhatIsGoodAndSaysWhatIsNot(t *testing.T) {
 		dir + `/bad.yaml:2:1: a rule file has no key "limits"; it has domain, descriptors`,
 		"read rule file " + dir + "/link.yaml: no such file or directory",
 	}, s.Refused())
+	requireRead(t, s, 2, 1)
+
+	require.NoError(t, os.RemoveAll(dir))
+	s.reload(t.Context())
+	requireRead(t, s, 0, 2) // the directory itself
 }
 
 // step writes files, links to others ("-> target") or removes them (""), and

@@ -28,6 +28,17 @@ type snapshot struct {
 	hash [sha256.Size]byte
 }
 
+// unread is how many of the files could not be read.
+func (n snapshot) unread() int {
+	unread := 0
+	for _, f := range n.files {
+		if f.err != nil {
+			unread++
+		}
+	}
+	return unread
+}
+
 // file is one rule file, or why it could not be read.
 type file struct {
 	path string

@@ -27,7 +27,7 @@ type wanted struct {
 // thing that is wrong with it.
 func (s *Source) apply(response *discoveryv3.DiscoveryResponse) []string {
 	next, refused := s.choose(response.GetResources())
-	s.Take(next, refused, "version", response.GetVersionInfo())
+	s.Take(next, refused, len(response.GetResources()), "version", response.GetVersionInfo())
 	if len(refused) == 0 {
 		s.version = response.GetVersionInfo()
 	}

@@ -338,7 +338,8 @@ func TestAPlaneThatAnswersEachRefusalIsRefusedOnceASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		p := newPlane()
-		s := running(t, options(&sink{}, &log), p.dial)
+		o := options(&sink{}, &log)
+		s := running(t, o, p.dial)
 		<-p.requests
 		began := time.Now()
 		for range 11 {
@@ -351,6 +352,17 @@ func TestAPlaneThatAnswersEachRefusalIsRefusedOnceASecond(t *testing.T) {
 		require.Equal(t, 10*time.Second, time.Since(began))
 		require.Equal(t, 1, strings.Count(log.String(), "rules refused"), log.String())
 		require.Empty(t, s.Refused())
+		require.NoError(t, testutil.GatherAndCompare(o.Metrics.(prometheus.Gatherer), strings.NewReader(`
+# HELP ratelimit_service_config_load_error Loads in which something was refused.
+# TYPE ratelimit_service_config_load_error counter
+ratelimit_service_config_load_error 11
+# HELP ratelimit_service_config_load_success Loads in which nothing was refused.
+# TYPE ratelimit_service_config_load_success counter
+ratelimit_service_config_load_success 1
+# HELP ratelimit_service_config_sources Rule files or resources that the last load read, good or not.
+# TYPE ratelimit_service_config_sources gauge
+ratelimit_service_config_sources 1
+`), "ratelimit_service_config_load_error", "ratelimit_service_config_load_success", "ratelimit_service_config_sources"))
 	})
 }
 
