@@ -67,7 +67,9 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	}
 	b := &build{App: &App{}, options: o, log: log, metrics: prometheus.NewRegistry()}
 	b.group = daemon.Group{Log: log, Grace: o.DrainGrace, Deadline: o.DrainDeadline}
-	b.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	b.metrics.MustRegister(
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newGCShare(),
+	)
 	defer func() {
 		if err != nil {
 			b.listeners.Close()

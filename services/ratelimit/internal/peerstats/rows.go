@@ -15,6 +15,9 @@ type row struct {
 	name func(labels) string
 	// scale turns the family's unit into that of the flat name; 0 is 1.
 	scale float64
+	// ofSum has a Counter grow by what a summary sums up, in whole numbers, and
+	// not by how much it has seen.
+	ofSum bool
 }
 
 func (r row) scaled() float64 {
@@ -50,9 +53,9 @@ func (l labels) get(name, otherwise string) string {
 	return otherwise
 }
 
-// rows are the flat names of each family that has one. Some of the peer's have
-// no counterpart here, such as those of how its own cache works inside, and
-// most of what we count beyond it has no name there.
+// rows are the flat names of each family that has one. Those of the peer's that
+// have no family are of memcached; most of what we count beyond it has no name
+// there.
 var rows = map[string][]row{
 	"ratelimit_service_rate_limit_total_hits":                  {ofRule("total_hits")},
 	"ratelimit_service_rate_limit_within_limit":                {ofRule("within_limit")},
@@ -97,8 +100,12 @@ var rows = map[string][]row{
 	"go_memstats_heap_objects":         {plain(Gauge, "ratelimit.go.heapObjects")},
 	"go_memstats_next_gc_bytes":        {plain(Gauge, "ratelimit.go.nextGC")},
 	"go_memstats_last_gc_time_seconds": {{kind: Gauge, name: called("ratelimit.go.lastGC"), scale: 1e9}},
-	"go_gc_duration_seconds":           {plain(Counter, "ratelimit.go.numGC")},
-	"go_goroutines":                    {plain(Gauge, "ratelimit.go.numGoroutine")},
+	"go_gc_duration_seconds": {
+		plain(Counter, "ratelimit.go.numGC"),
+		{kind: Counter, name: called("ratelimit.go.pauseTotalNs"), scale: 1e9, ofSum: true},
+	},
+	"go_goroutines":                  {plain(Gauge, "ratelimit.go.numGoroutine")},
+	"ratelimit_process_gc_cpu_ratio": {{kind: Gauge, name: called("ratelimit.go.gcCPUPercent"), scale: 100}},
 }
 
 func plain(kind Kind, name string) row { return row{kind: kind, name: called(name)} }
