@@ -77,6 +77,7 @@ func TestFamiliesAreCalledAsByThePeer(t *testing.T) {
 	connections := counter(reg, "ratelimit_redis_connections_opened_total", "pool")
 	connections.WithLabelValues("redis_pool").Add(4)
 	connections.WithLabelValues("redis_per_second_pool").Add(5)
+	counter(reg, "ratelimit_redis_connections_closed_total", "pool").WithLabelValues("redis_pool").Add(3)
 	for _, name := range []string{
 		"ratelimit_service_config_load_success", "ratelimit_service_config_load_error",
 		"ratelimit_service_config_unread", "ratelimit_service_config_sources",
@@ -105,6 +106,7 @@ func TestFamiliesAreCalledAsByThePeer(t *testing.T) {
 		"ratelimit_server.ShouldRateLimit.total_requests":              3,
 		"ratelimit.redis_pool.cx_total":                                4,
 		"ratelimit.redis_per_second_pool.cx_total":                     5,
+		"ratelimit.redis_pool.cx_local_close":                          3,
 		"ratelimit.service.call.should_rate_limit.redis_error":         1,
 		"ratelimit.service.call.should_rate_limit.service_error":       2,
 		"ratelimit.service.config_load_success":                        1,

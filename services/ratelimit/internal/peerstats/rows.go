@@ -87,6 +87,7 @@ var rows = map[string][]row{
 
 	"ratelimit_redis_connections":              {{kind: Gauge, name: ofPool("cx_active")}},
 	"ratelimit_redis_connections_opened_total": {{kind: Counter, name: ofPool("cx_total")}},
+	"ratelimit_redis_connections_closed_total": {{kind: Counter, name: ofPool("cx_local_close")}},
 
 	"go_memstats_alloc_bytes":          {plain(Gauge, "ratelimit.go.alloc"), plain(Gauge, "ratelimit.go.heapAlloc")},
 	"go_memstats_alloc_bytes_total":    {plain(Counter, "ratelimit.go.totalAlloc")},

@@ -538,3 +538,17 @@ func TestHitsThatRaceThroughTwoStoresAreAllCountedAndNoneAdmittedTooMany(t *test
 	require.NoError(t, stores[0].Apply(t.Context(), &limiter.Call{Ops: ops, Now: now}))
 	require.Equal(t, uint64(requests), ops[0].Decision.After)
 }
+
+func TestAConnectionThatTheServerEndedIsClosedBeforeItIsUsed(t *testing.T) {
+	server := servicetest.Redis(t)
+	s := openWith(t, Options{URL: server.Address})
+	_, err := hit(t.Context(), s, "k")
+	require.NoError(t, err)
+	require.Zero(t, testutil.ToFloat64(s.stats.closed))
+	opened := testutil.ToFloat64(s.stats.opened)
+	server.Command("CLIENT KILL TYPE normal SKIPME yes")
+	_, err = hit(t.Context(), s, "k")
+	require.NoError(t, err)
+	require.Equal(t, 1.0, testutil.ToFloat64(s.stats.closed))
+	require.Equal(t, opened+1, testutil.ToFloat64(s.stats.opened))
+}
