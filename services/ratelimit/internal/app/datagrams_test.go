@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"crypto/x509"
 	"net"
 	"os"
 	"path/filepath"
@@ -112,7 +113,8 @@ func entries(keysAndValues ...string) *commonpb.RateLimitDescriptor {
 // The names and kinds are those that the peer sent when it ran.
 func TestWhatThePeerSendsOfItselfIsSent(t *testing.T) {
 	o := options(t)
-	o.LocalCacheSize = 1 << 20
+	o.LocalCacheSize, o.ServerTLS = 1<<20, true
+	o.ServerTLSCert, o.ServerTLSKey = servicetest.NewAuthority(t).IssueFiles(x509.Certificate{})
 	sent := receive(t, &o)
 	start(t, o)
 	runtime.GC()
@@ -128,6 +130,7 @@ func TestWhatThePeerSendsOfItselfIsSent(t *testing.T) {
 			"ratelimit.localcache.expiredCount|g", "ratelimit.localcache.hitCount|g", "ratelimit.localcache.lookupCount|g",
 			"ratelimit.localcache.missCount|g", "ratelimit.localcache.overwriteCount|g",
 			"ratelimit.service.config_load_success|c", "runtime.load_attempts|c", "runtime.num_values|g",
+			"certs.load_attempts|c", "certs.num_values|g",
 		})
 		return len(missing) == 0
 	})

@@ -107,7 +107,7 @@ func (b *build) listenGRPC() error {
 	if o.ServerTLS {
 		certificates, err := grpcserver.LoadCertificates(grpcserver.Files{
 			Cert: o.ServerTLSCert, Key: o.ServerTLSKey, ClientCA: o.ClientTLSCA, ClientSAN: o.ClientTLSSAN, Poll: o.RulesPoll,
-		}, b.log)
+		}, b.log, b.metrics)
 		if err != nil {
 			return err
 		}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/credentials"
 )
 
@@ -41,14 +42,15 @@ type Files struct {
 type Certificates struct {
 	files Files
 	log   *slog.Logger
+	stats *certificateStats
 	now   atomic.Pointer[tls.Config]
 	last  [sha256.Size]byte // of the contents that were read last, good or bad
 }
 
-// LoadCertificates reads the files. The error names the variable and the file
-// that is wrong.
-func LoadCertificates(files Files, log *slog.Logger) (*Certificates, error) {
-	c := &Certificates{files: files, log: log}
+// LoadCertificates reads the files, and registers metrics of what is read. The
+// error names the variable and the file that is wrong.
+func LoadCertificates(files Files, log *slog.Logger, metrics prometheus.Registerer) (*Certificates, error) {
+	c := &Certificates{files: files, log: log, stats: newCertificateStats(metrics)}
 	contents, err := c.read()
 	if err != nil {
 		return nil, err
@@ -58,8 +60,21 @@ func LoadCertificates(files Files, log *slog.Logger) (*Certificates, error) {
 		return nil, err
 	}
 	c.last = contents.sum()
-	c.now.Store(config)
+	c.use(config, contents)
 	return c, nil
+}
+
+// use puts config, which is made of contents, in force.
+func (c *Certificates) use(config *tls.Config, contents *contents) {
+	c.now.Store(config)
+	c.stats.loadSuccess.Inc()
+	files := 0
+	for _, text := range [][]byte{contents.cert, contents.key, contents.clientCA} {
+		if text != nil {
+			files++
+		}
+	}
+	c.stats.files.Set(float64(files))
 }
 
 // credentials gives each new connection the certificates of its time.
@@ -236,8 +251,9 @@ func (c *Certificates) take(contents *contents, err error) {
 	}
 	if err != nil {
 		c.log.Error("certificates are not changed", "error", err)
+		c.stats.loadError.Inc()
 		return
 	}
-	c.now.Store(config)
+	c.use(config, contents)
 	c.log.Info("certificates changed", "expire", config.Certificates[0].Leaf.NotAfter)
 }

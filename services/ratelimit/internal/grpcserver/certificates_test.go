@@ -16,6 +16,8 @@ import (
 	"time"
 
 	v3pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -58,7 +60,7 @@ func client(t *testing.T, a *servicetest.Authority, cert, key []byte) *tls.Confi
 func withTLS(t *testing.T, files Files) string {
 	o := options(echo{})
 	var err error
-	o.Certificates, err = LoadCertificates(files, discard())
+	o.Certificates, err = LoadCertificates(files, discard(), prometheus.NewRegistry())
 	require.NoError(t, err)
 	l := listen(t)
 	start(t, l, o)
@@ -143,7 +145,7 @@ func TestWrongCertificatesAreToldByVariableAndFile(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			files := good
 			c.change(&files)
-			_, err := LoadCertificates(files, discard())
+			_, err := LoadCertificates(files, discard(), prometheus.NewRegistry())
 			require.ErrorContains(t, err, c.want)
 		})
 	}
@@ -190,7 +192,7 @@ func TestChangedCertificatesAreTakenWithoutARestart(t *testing.T) {
 			var err error
 			o.Certificates, err = LoadCertificates(Files{
 				Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"), Poll: c.poll,
-			}, slog.New(slog.NewTextHandler(log, nil)))
+			}, slog.New(slog.NewTextHandler(log, nil)), prometheus.NewRegistry())
 			require.NoError(t, err)
 			ctx, cancel := context.WithCancel(t.Context())
 			ran := make(chan error, 1)
@@ -230,6 +232,9 @@ func TestChangedCertificatesAreTakenWithoutARestart(t *testing.T) {
 			require.NoError(t, <-ran)
 			if dir != files { // else the file may have been seen half written, too
 				require.Equal(t, 1, log.count("failed to find any PEM data"), "the same fault is logged once")
+				require.Equal(t, 1.0, testutil.ToFloat64(o.Certificates.stats.loadError))
+				require.Equal(t, 3.0, testutil.ToFloat64(o.Certificates.stats.loadSuccess))
+				require.Equal(t, 2.0, testutil.ToFloat64(o.Certificates.stats.files))
 			}
 		})
 	}

@@ -81,6 +81,7 @@ func TestFamiliesAreCalledAsByThePeer(t *testing.T) {
 	for _, name := range []string{
 		"ratelimit_service_config_load_success", "ratelimit_service_config_load_error",
 		"ratelimit_service_config_unread", "ratelimit_service_config_sources",
+		"ratelimit_certificates_load_success", "ratelimit_certificates_load_error", "ratelimit_certificates_files",
 		"ratelimit_service_global_shadow_mode", "ratelimit_localcache_evicted_total", "ratelimit_localcache_expired_total",
 		"ratelimit_localcache_overwritten_total", "ratelimit_localcache_last_used_seconds",
 	} {
@@ -115,6 +116,9 @@ func TestFamiliesAreCalledAsByThePeer(t *testing.T) {
 		"runtime.load_attempts":                                        2,
 		"runtime.load_failures":                                        1,
 		"runtime.num_values":                                           1,
+		"certs.load_attempts":                                          2,
+		"certs.load_failures":                                          1,
+		"certs.num_values":                                             1,
 		"ratelimit.service.global_shadow_mode":                         1,
 		"ratelimit.localcache.hitCount":                                2,
 		"ratelimit.localcache.missCount":                               3,

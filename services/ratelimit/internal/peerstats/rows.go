@@ -77,6 +77,10 @@ var rows = map[string][]row{
 	"ratelimit_service_config_sources":      {plain(Gauge, "runtime.num_values")},
 	"ratelimit_service_global_shadow_mode":  {plain(Counter, "ratelimit.service.global_shadow_mode")},
 
+	"ratelimit_certificates_load_success": {plain(Counter, "certs.load_attempts")},
+	"ratelimit_certificates_load_error":   {plain(Counter, "certs.load_attempts"), plain(Counter, "certs.load_failures")},
+	"ratelimit_certificates_files":        {plain(Gauge, "certs.num_values")},
+
 	"ratelimit_localcache_entries":           {plain(Gauge, "ratelimit.localcache.entryCount")},
 	"ratelimit_localcache_last_used_seconds": {plain(Gauge, "ratelimit.localcache.averageAccessTime")},
 	"ratelimit_localcache_hits_total":        {plain(Gauge, "ratelimit.localcache.hitCount"), plain(Gauge, "ratelimit.localcache.lookupCount")},
