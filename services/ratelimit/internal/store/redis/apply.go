@@ -275,12 +275,11 @@ func (s *Store) fill(c *call, request *limiter.Call) error {
 		}
 		c.counts = c.counts && d.kind == count
 		end := counted.WindowEnd(op.Limit, request.Now)
-		ttl := end.Sub(request.Now)
-		if s.options.ExpirationJitter > 0 {
-			ttl += rand.N(s.options.ExpirationJitter)
-		}
-		d.ttl = ttl.Milliseconds() + 1
 		s.name(d, op.Key, request.Domain, end)
+		d.ttl = end.Sub(request.Now).Milliseconds() + 1
+		if stepped || d.kind == count && d.expires {
+			d.ttl += s.jitter()
+		}
 		switch {
 		case s.nodes == nil:
 			d.shard = s.one
@@ -306,6 +305,14 @@ func (s *Store) fill(c *call, request *limiter.Call) error {
 	}
 	c.step = newStep(c.commands[:c.used])
 	return nil
+}
+
+// jitter is a random addition to a time to live, in milliseconds.
+func (s *Store) jitter() int64 {
+	if s.options.ExpirationJitter <= 0 {
+		return 0
+	}
+	return rand.N(s.options.ExpirationJitter).Milliseconds()
 }
 
 // isStep says whether a call must be one script: one that counts or looks at one
@@ -360,7 +367,7 @@ type command struct {
 	shard *shard
 	key   bytesArg // that of the operation, and the end of its window
 	hits  int64
-	ttl   int64 // milliseconds
+	ttl   int64 // milliseconds; with the jitter where the key is about to be given it
 	most  int64 // hits that fit into the limit; set in a step only
 	// hash is what memo knows the key by, expires that the key is to be given
 	// a time to live; both are set of a count only.

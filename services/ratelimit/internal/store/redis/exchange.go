@@ -260,7 +260,7 @@ func (x *exchange) readOne(d *command) error {
 		}
 	case d.counting.Val() == d.total:
 		// The key is new to Redis, which must have lost what it was told.
-		x.unset = append(x.unset, unset{string(d.key), d.ttl})
+		x.unset = append(x.unset, unset{string(d.key), d.ttl + x.shard.store.jitter()})
 	}
 	return nil
 }
