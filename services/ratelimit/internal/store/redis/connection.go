@@ -20,7 +20,9 @@ func (t *stats) counting(dial dialer) dialer {
 		t.opened.Inc()
 		counted := &countedConn{Conn: c, end: sync.OnceFunc(t.closed.Inc)}
 		if socket, ok := c.(syscall.Conn); ok {
-			return &countedSocket{counted, socket}, nil
+			if raw, err := socket.SyscallConn(); err == nil {
+				return &countedSocket{counted, raw}, nil
+			}
 		}
 		return counted, nil
 	}
@@ -41,9 +43,12 @@ func (c *countedConn) Close() error {
 // NetConn is what the driver looks for to see a socket through TLS.
 func (c *countedConn) NetConn() net.Conn { return c.Conn }
 
-// countedSocket is one without TLS, of which the driver asks the system whether
-// the server has hung up.
+// countedSocket is one without TLS, of which the driver asks the system before
+// each use whether the server has hung up. What it asks by is made once.
 type countedSocket struct {
 	*countedConn
-	syscall.Conn
+	raw syscall.RawConn
 }
+
+// SyscallConn is part of syscall.Conn.
+func (c *countedSocket) SyscallConn() (syscall.RawConn, error) { return c.raw, nil }

@@ -81,8 +81,8 @@ func (x *exchange) take() bool {
 	return true
 }
 
-// carryOut sends the commands of the batch in one pipeline and hands each call
-// their outcome.
+// carryOut sends the commands of the batch together and hands each call their
+// outcome.
 func (x *exchange) carryOut() {
 	h, calls := x.shard, 0
 	defer x.release()
@@ -113,8 +113,7 @@ func (x *exchange) carryOut() {
 		return
 	}
 	begin := time.Now()
-	_ = x.pipe.BatchProcess(context.Background(), x.send...)
-	err := exec(x.pipe)
+	err := x.exchange()
 	h.stats.time.Observe(time.Since(begin).Seconds())
 	h.stats.calls.Observe(float64(calls))
 	// Who gets no answer gets none for all that follows.
@@ -181,6 +180,16 @@ func (x *exchange) join(c *call, d *command) bool {
 	d.first, d.before = first, first.total
 	first.total += d.hits
 	return true
+}
+
+// exchange sends the commands in x.send and waits for their answers. A lone one
+// needs no pipeline, which costs the driver more.
+func (x *exchange) exchange() error {
+	if len(x.send) == 1 {
+		return x.shard.client.Process(context.Background(), x.send[0])
+	}
+	_ = x.pipe.BatchProcess(context.Background(), x.send...)
+	return exec(x.pipe)
 }
 
 // exec sends what is in pipe. Each command holds its own outcome afterwards, the
@@ -274,8 +283,7 @@ func (x *exchange) expire() {
 	for _, u := range x.unset {
 		x.send = append(x.send, goredis.NewIntCmd(context.Background(), "pexpire", u.key, u.ttl))
 	}
-	_ = x.pipe.BatchProcess(context.Background(), x.send...)
-	if exec(x.pipe) != nil {
+	if x.exchange() != nil {
 		h.store.given.clear()
 	}
 }
