@@ -253,7 +253,8 @@ func TestResponseTimesAreThoseOfAllCallsWhateverTheirAnswer(t *testing.T) {
 	}
 }
 
-// slow is a Limiter that takes three milliseconds to answer err.
+// slow is a Limiter that takes three milliseconds of a bubble's time to answer
+// err.
 type slow struct{ err error }
 
 func (s slow) Check(context.Context, *limiter.Request, *limiter.Answer) error {
