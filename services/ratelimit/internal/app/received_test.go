@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"bufio"
 	"crypto/x509"
 	"net"
 	"os"
@@ -22,22 +23,22 @@ import (
 	"github.com/weirproxy/weir/services/ratelimit/internal/app"
 )
 
-// datagrams is a statsd server, and what was sent to it.
-type datagrams struct {
+// received is what was sent to a statsd server.
+type received struct {
 	mu sync.Mutex
 	// values are by name and kind, "runtime.num_values|g": of a gauge the last,
 	// of all else the sum.
 	values map[string]float64
 }
 
-// receive starts a statsd server that runs until the test ends, and has o send
+// receive starts a statsd server of datagrams that runs until the test ends, and has o send
 // to it.
-func receive(t *testing.T, o *app.Options) *datagrams {
+func receive(t *testing.T, o *app.Options) *received {
 	t.Helper()
 	c, err := net.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.NoError(t, c.(*net.UDPConn).SetReadBuffer(1<<20)) // what does not fit is lost
-	d := &datagrams{values: map[string]float64{}}
+	d := &received{values: map[string]float64{}}
 	var reading sync.WaitGroup
 	// Ends when the test does, which waits for it.
 	reading.Go(func() {
@@ -58,8 +59,34 @@ func receive(t *testing.T, o *app.Options) *datagrams {
 	return d
 }
 
+// receiveStreams is receive over TCP, one connection after the other: one that
+// the stop cut short may come before that of the last flush.
+func receiveStreams(t *testing.T, o *app.Options) *received {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	d := &received{values: map[string]float64{}}
+	var reading sync.WaitGroup
+	// Ends when the test does, which waits for it, and the service has ended.
+	reading.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			for lines := bufio.NewScanner(c); lines.Scan(); {
+				d.add(lines.Text())
+			}
+			c.Close()
+		}
+	})
+	t.Cleanup(func() { l.Close(); reading.Wait() })
+	o.StatsdHost, o.StatsdPort, o.FlushInterval = "127.0.0.1", l.Addr().(*net.TCPAddr).Port, 20*time.Millisecond
+	return d
+}
+
 // add takes one line, "name:1|c".
-func (d *datagrams) add(line string) {
+func (d *received) add(line string) {
 	name, rest, _ := strings.Cut(line, ":")
 	number, kind, _ := strings.Cut(rest, "|")
 	kind, _, _ = strings.Cut(kind, "|") // a timer's may have a rate behind it
@@ -76,14 +103,14 @@ func (d *datagrams) add(line string) {
 	d.values[name] += value
 }
 
-func (d *datagrams) value(name string) float64 {
+func (d *received) value(name string) float64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.values[name]
 }
 
 // missing is which of names was not sent.
-func (d *datagrams) missing(names []string) []string {
+func (d *received) missing(names []string) []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
