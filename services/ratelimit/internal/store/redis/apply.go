@@ -115,6 +115,18 @@ func (s *Store) Apply(ctx context.Context, request *limiter.Call) error {
 			p.shard.submit(c)
 		}
 	}
+	s.await(ctx, c)
+	err := c.settle(request)
+	if err != nil && !errors.Is(ctx.Err(), context.Canceled) {
+		s.stats.failed(kindOf(err))
+	}
+	s.pool(c)
+	return err
+}
+
+// await waits until c has finished. It has the caller leave c if ctx or the
+// store's timeout ends before.
+func (s *Store) await(ctx context.Context, c *call) {
 	// A caller whose own deadline is sooner needs no other.
 	var late <-chan time.Time
 	if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > s.options.Timeout {
@@ -125,33 +137,18 @@ func (s *Store) Apply(ctx context.Context, request *limiter.Call) error {
 	case <-c.done:
 	case <-ctx.Done():
 		c.leave(ctx.Err())
-		err := c.settle(request)
-		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			s.stats.failed(kindOf(err))
-		}
-		return err
 	case <-late:
 		s.late(c)
-		err := c.settle(request)
-		if err != nil {
-			s.stats.failed(kindOf(err))
-		}
-		return err
 	}
 	if late != nil {
 		c.timer.Stop()
 	}
-	err := c.settle(request)
-	if err != nil {
-		s.stats.failed(kindOf(err))
-	}
-	s.pool(c)
-	return err
 }
 
-// pool keeps c for another Apply, unless it has grown beyond the usual.
+// pool keeps c for another Apply, unless its caller left it or it has grown
+// beyond the usual.
 func (s *Store) pool(c *call) {
-	if len(c.commands) <= keptOps {
+	if !c.gone.Load() && len(c.commands) <= keptOps {
 		s.calls.Put(c)
 	}
 }
