@@ -32,7 +32,10 @@ type Options struct {
 	// Poll is the time between looks at the files, for changes of which the
 	// file system does not tell.
 	Poll time.Duration
-	Log  *slog.Logger
+	// Loaded, if not nil, is told of each load that ended: how many files it
+	// read, and what was wrong with them, if they were not taken.
+	Loaded func(files int, err error)
+	Log    *slog.Logger
 }
 
 // Certificates are what is shown and asked for now. Connections that are open
@@ -60,7 +63,15 @@ func Load(o Options) (*Certificates, error) {
 	}
 	c.watch = watch
 	c.now.Store(config)
+	c.loaded(len(contents), nil)
 	return c, nil
+}
+
+// loaded tells of a load.
+func (c *Certificates) loaded(files int, err error) {
+	if c.options.Loaded != nil {
+		c.options.Loaded(files, err)
+	}
 }
 
 // Config gives each new connection the certificates of its time. Protocols are
@@ -83,6 +94,7 @@ func (c *Certificates) Run(ctx context.Context) error {
 		if err == nil {
 			config, err = c.parse(contents)
 		}
+		c.loaded(len(contents), err)
 		if err != nil {
 			c.options.Log.Error("certificates are not changed", "error", err)
 			return

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -189,6 +190,14 @@ func TestChangedCertificatesAreTakenWithoutARestart(t *testing.T) {
 	log := &text{}
 	o := options(t, a, dir, 2)
 	o.Log = slog.New(slog.NewTextHandler(log, nil))
+	var taken, refused atomic.Int32
+	o.Loaded = func(_ int, err error) {
+		if err != nil {
+			refused.Add(1)
+			return
+		}
+		taken.Add(1)
+	}
 	c, err := certificates.Load(o)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -213,4 +222,6 @@ func TestChangedCertificatesAreTakenWithoutARestart(t *testing.T) {
 	servicetest.Eventually(t, "the mended certificate is shown", func() bool { return serial() == 4 })
 	cancel()
 	require.NoError(t, <-ran)
+	require.EqualValues(t, 3, taken.Load(), "each is told of")
+	require.GreaterOrEqual(t, refused.Load(), int32(2), "and those that are not taken")
 }

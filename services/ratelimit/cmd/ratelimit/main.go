@@ -1,5 +1,6 @@
 // Command ratelimit is the rate-limit service: it answers Envoy's rate limit
-// calls by the rules of a directory. All of it lies in internal/app.
+// calls by the rules of a directory or a control plane. All of it lies in
+// internal/app.
 package main
 
 import (

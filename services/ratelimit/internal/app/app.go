@@ -67,7 +67,9 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	}
 	b := &build{App: &App{}, options: o, log: log, metrics: prometheus.NewRegistry()}
 	b.group = daemon.Group{Log: log, Grace: o.DrainGrace, Deadline: o.DrainDeadline}
-	b.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	b.metrics.MustRegister(
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newGCShare(),
+	)
 	defer func() {
 		if err != nil {
 			b.listeners.Close()
@@ -113,8 +115,7 @@ func (b *build) openStore() error {
 	if backend.Name == "redis" {
 		b.shown += " at " + redis.Address(o.redis())
 	}
-	store := b.store // without the spans of tracing, which ends before
-	b.group.Add(daemon.Part{Name: "store", Stop: func(context.Context) error { return store.Close() }})
+	b.group.Add(daemon.Part{Name: "store", Stop: func(context.Context) error { return b.store.Close() }})
 	return nil
 }
 
@@ -164,15 +165,5 @@ func (b *build) makeLimiter() error {
 		options.LocalCache = localcache.New(o.LocalCacheSize, b.metrics)
 	}
 	b.limiter = limiter.New(options)
-	return nil
-}
-
-func (b *build) openRules() error {
-	o := &b.options
-	parser := &limits.Parser{Algorithms: builtin.Algorithms(), NearLimitRatio: o.NearLimitRatio, Stats: b.stats}
-	if o.ConfigType == configXDS {
-		return b.openControlPlane(parser)
-	}
-	b.openDirectory(parser)
 	return nil
 }

@@ -14,13 +14,14 @@ func TestImports(t *testing.T) {
 		"cmd/ratelimit-check": {"internal/check"},
 		"internal/app": {
 			"internal/builtin", "internal/grpcserver", "internal/limiter", "internal/limits", "internal/limitsource",
-			"internal/limitsource/xds", "internal/localcache", "internal/prommap", "internal/refusals", "internal/rls",
+			"internal/limitsource/directory", "internal/limitsource/xds", "internal/localcache", "internal/prommap", "internal/refusals", "internal/rls",
 			"internal/statsd", "internal/tracing", "internal/web",
 			"internal/store/redis", // for its options, its driver's log, and the address to log
 			"weir/internal/admin", "weir/internal/command", "weir/internal/daemon", "weir/internal/environ",
 		},
 		"internal/check": {
-			"internal/builtin", "internal/limiter", "internal/limits", "internal/limitsource", "internal/peerstats",
+			"internal/builtin", "internal/limiter", "internal/limits", "internal/limitsource", "internal/limitsource/directory",
+			"internal/peerstats",
 			"weir/internal/daemon", // for the version
 		},
 		"internal/algorithm":               {},
@@ -31,7 +32,8 @@ func TestImports(t *testing.T) {
 		"internal/limiter":                 {"internal/limits", "internal/algorithm", "internal/localcache"},
 		"internal/limits":                  {"internal/algorithm"},
 		"internal/limitsource":             {"internal/limits"},
-		"internal/limitsource/xds":         {"internal/limits"},
+		"internal/limitsource/directory":   {"internal/limits", "internal/limitsource"},
+		"internal/limitsource/xds":         {"internal/limits", "internal/limitsource"},
 		"internal/localcache":              {},
 		"internal/peerstats":               {},
 		"internal/prommap":                 {"internal/peerstats"},

@@ -66,8 +66,7 @@ func (b *build) listenPrometheus() error {
 }
 
 // listenHTTP serves /json, /healthcheck for readiness and /healthz for whether
-// the process lives, and makes the service that gRPC
-// serves too.
+// the process lives.
 func (b *build) listenHTTP() error {
 	o := &b.options
 	var json http.Handler = http.HandlerFunc(b.service.JSON)
@@ -108,7 +107,7 @@ func (b *build) listenGRPC() error {
 	if o.ServerTLS {
 		certificates, err := grpcserver.LoadCertificates(grpcserver.Files{
 			Cert: o.ServerTLSCert, Key: o.ServerTLSKey, ClientCA: o.ClientTLSCA, ClientSAN: o.ClientTLSSAN, Poll: o.RulesPoll,
-		}, b.log)
+		}, b.log, b.metrics)
 		if err != nil {
 			return err
 		}

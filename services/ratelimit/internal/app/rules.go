@@ -7,9 +7,11 @@ import (
 	"net/http"
 
 	"github.com/weirproxy/weir/internal/daemon"
+	"github.com/weirproxy/weir/services/ratelimit/internal/builtin"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limiter"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limitsource"
+	"github.com/weirproxy/weir/services/ratelimit/internal/limitsource/directory"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limitsource/xds"
 )
 
@@ -23,40 +25,47 @@ type ruleSource interface {
 	NoRules() error
 }
 
-// openDirectory takes rules from files.
-func (b *build) openDirectory(parser *limits.Parser) {
+// openRules takes rules from where the options say.
+func (b *build) openRules() error {
 	o := &b.options
-	source := limitsource.New(limitsource.Options{
-		Directory:    o.rulesDirectory(),
-		Root:         o.RuntimeRoot,
-		IgnoreDot:    o.IgnoreDotFiles,
-		Poll:         o.RulesPoll,
+	rules := limitsource.Options{
 		MergeDomains: o.MergeDomains,
 		AllOrNothing: o.AllOrNothing,
-		Parser:       parser,
+		Parser:       &limits.Parser{Algorithms: builtin.Algorithms(), NearLimitRatio: o.NearLimitRatio, Stats: b.stats},
 		Sink:         b.limiter,
 		Log:          b.log,
 		Metrics:      b.metrics,
+	}
+	if o.ConfigType == configXDS {
+		return b.openControlPlane(rules)
+	}
+	b.openDirectory(rules)
+	return nil
+}
+
+// openDirectory takes rules from files.
+func (b *build) openDirectory(rules limitsource.Options) {
+	o := &b.options
+	source := directory.New(directory.Options{
+		Options:   rules,
+		Directory: o.rulesDirectory(),
+		Root:      o.RuntimeRoot,
+		IgnoreDot: o.IgnoreDotFiles,
+		Poll:      o.RulesPoll,
 	})
 	source.Load()
 	b.addRules(source)
 }
 
 // openControlPlane takes rules from a control plane.
-func (b *build) openControlPlane(parser *limits.Parser) error {
+func (b *build) openControlPlane(rules limitsource.Options) error {
 	o := &b.options
 	options := xds.Options{
-		Server: o.XDSServer, NodeID: o.XDSNodeID, NodeMetadata: o.XDSNodeMetadata, Headers: o.XDSHeaders,
+		Options: rules,
+		Server:  o.XDSServer, NodeID: o.XDSNodeID, NodeMetadata: o.XDSNodeMetadata, Headers: o.XDSHeaders,
 		ConnectRetry: o.XDSRetry,
 		Backoff:      xds.Backoff{Initial: o.XDSBackoff, Max: o.XDSBackoffMax},
 		MaxMessage:   o.XDSMaxMessage,
-		AllOrNothing: o.AllOrNothing,
-		MergeDomains: o.MergeDomains,
-		Parse:        parser.ParseProtos,
-		Stats:        parser.Stats,
-		Sink:         b.limiter,
-		Log:          b.log,
-		Metrics:      b.metrics,
 	}
 	if o.XDSBackoffJitter {
 		options.Backoff.Spread = min(1, o.XDSBackoffFactor)
@@ -76,19 +85,19 @@ func (b *build) addRules(source ruleSource) {
 	b.group.Add(daemon.Background("rule source", source.Run))
 	b.rules = source
 	if b.options.HealthyWithConfig {
-		b.rules = nowOrNever{source, b.limiter}
+		b.rules = needsDomain{source, b.limiter}
 	}
 }
 
-// nowOrNever is a source that has no rules when none are in force, though there
-// were some before.
-type nowOrNever struct {
+// needsDomain is a source that has no rules while no domain is in force, though
+// there was one before.
+type needsDomain struct {
 	ruleSource
 	limiter *limiter.Limiter
 }
 
 // NoRules is part of ruleSource.
-func (s nowOrNever) NoRules() error {
+func (s needsDomain) NoRules() error {
 	if err := s.ruleSource.NoRules(); err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ func (b *build) makeService() error {
 type callTracer struct{ tracer *tracing.Tracer }
 
 // Begin is part of rls.Tracer.
-func (t callTracer) Begin(ctx context.Context, _ rls.Version) (context.Context, func(string, bool, *rls.Error)) {
+func (t callTracer) Begin(ctx context.Context) (context.Context, func(string, bool, *rls.Error)) {
 	traced, end := t.tracer.StartCall(ctx, "ShouldRateLimit Execution",
 		func(key string) []string { return metadata.ValueFromIncomingContext(ctx, key) })
 	return traced, func(domain string, over bool, e *rls.Error) {

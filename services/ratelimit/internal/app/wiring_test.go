@@ -1,7 +1,6 @@
 package app_test
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"io"
@@ -33,41 +32,18 @@ import (
 )
 
 func TestStatisticsAreSentUnderThePeersNames(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	lines := make(chan string, 1000)
-	// Ends when the service has disconnected; the channel is closed then.
-	go func() {
-		defer close(lines)
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		defer c.Close()
-		for scanner := bufio.NewScanner(c); scanner.Scan(); {
-			lines <- scanner.Text()
-		}
-	}()
 	o := options(t)
-	o.StatsdHost, o.StatsdPort, o.FlushInterval = "127.0.0.1", l.Addr().(*net.TCPAddr).Port, 20*time.Millisecond
+	sent := receiveStreams(t, &o)
 	r := start(t, o)
 	for range 4 {
 		_, err := r.ask(t.Context(), "user", "alice")
 		require.NoError(t, err)
 	}
 	require.NoError(t, r.stop()) // and with it the last flush
-	counted := map[string]int{}
-	for line := range lines {
-		for _, name := range []string{"total_hits", "within_limit", "over_limit"} {
-			if n, found := strings.CutPrefix(line, "ratelimit.service.rate_limit.shop.user."+name+":"); found {
-				n, _, _ := strings.Cut(n, "|")
-				counted[name] += int(n[0] - '0')
-				require.Len(t, n, 1)
-			}
-		}
-	}
-	require.Equal(t, map[string]int{"total_hits": 4, "within_limit": 3, "over_limit": 1}, counted)
+	const name = "ratelimit.service.rate_limit.shop.user."
+	servicetest.Eventually(t, "all that was counted has come", func() bool {
+		return sent.value(name+"total_hits|c") == 4 && sent.value(name+"within_limit|c") == 3 && sent.value(name+"over_limit|c") == 1
+	})
 }
 
 func TestMetricsAreServedUnderThePeersNamesWhereThatIsWanted(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"github.com/weirproxy/weir/services/ratelimit/internal/builtin"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limitsource"
+	"github.com/weirproxy/weir/services/ratelimit/internal/limitsource/directory"
 )
 
 const usage = `ratelimit-check %s
@@ -180,16 +181,12 @@ func (t *tool) unreadable(err error) int {
 
 // read reads a directory as the service does. The error is that of the
 // directory; what is wrong with its files is in refused, a line each.
-func (t *tool) read(directory string) (rules *limits.Set, refused []string, err error) {
-	return limitsource.Read(limitsource.Options{
-		Directory:    directory,
-		IgnoreDot:    t.ignoreDot,
-		MergeDomains: t.merge,
-		Parser: &limits.Parser{
-			Algorithms:     builtin.Algorithms(),
-			NearLimitRatio: 0.8,
-			Stats:          t.stats,
-		},
+func (t *tool) read(path string) (rules *limits.Set, refused []string, err error) {
+	parser := &limits.Parser{Algorithms: builtin.Algorithms(), NearLimitRatio: 0.8, Stats: t.stats}
+	return directory.Read(directory.Options{
+		Options:   limitsource.Options{MergeDomains: t.merge, Parser: parser},
+		Directory: path,
+		IgnoreDot: t.ignoreDot,
 	})
 }
 

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/weirproxy/weir/internal/certificates"
 	"github.com/weirproxy/weir/internal/filewatch"
 )
@@ -30,14 +32,15 @@ type Files struct {
 	Poll time.Duration
 }
 
-// LoadCertificates reads the files. The error names the variable and the file
-// that is wrong.
-func LoadCertificates(files Files, log *slog.Logger) (*certificates.Certificates, error) {
+// LoadCertificates reads the files, and registers metrics of what is read. The
+// error names the variable and the file that is wrong.
+func LoadCertificates(files Files, log *slog.Logger, metrics prometheus.Registerer) (*certificates.Certificates, error) {
 	o := certificates.Options{
 		Cert:     filewatch.File{Setting: "GRPC_SERVER_TLS_CERT", Path: files.Cert},
 		Key:      filewatch.File{Setting: "GRPC_SERVER_TLS_KEY", Path: files.Key},
 		ClientCA: filewatch.File{Setting: "GRPC_CLIENT_TLS_CACERT", Path: files.ClientCA},
 		Poll:     files.Poll,
+		Loaded:   newCertificateStats(metrics).loaded,
 		Log:      log,
 	}
 	for _, f := range []filewatch.File{o.Cert, o.Key} {

@@ -3,14 +3,18 @@ package grpcserver
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	v3pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -53,7 +57,7 @@ func client(t *testing.T, a *servicetest.Authority, cert, key []byte) *tls.Confi
 func withTLS(t *testing.T, files Files) string {
 	o := options(echo{})
 	var err error
-	o.Certificates, err = LoadCertificates(files, discard())
+	o.Certificates, err = LoadCertificates(files, discard(), prometheus.NewRegistry())
 	require.NoError(t, err)
 	l := listen(t)
 	start(t, l, o)
@@ -134,8 +138,30 @@ func TestWrongCertificatesAreToldByVariableAndFile(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			files := good
 			c.change(&files)
-			_, err := LoadCertificates(files, discard())
+			_, err := LoadCertificates(files, discard(), prometheus.NewRegistry())
 			require.ErrorContains(t, err, c.want)
 		})
 	}
+}
+
+func TestLoadsOfCertificatesAreCounted(t *testing.T) {
+	a := servicetest.NewAuthority(t)
+	reg := prometheus.NewRegistry()
+	_, err := LoadCertificates(certified(t, a, t.TempDir()), discard(), reg)
+	require.NoError(t, err)
+	require.NoError(t, testutil.GatherAndCompare(reg, strings.NewReader(`
+# HELP ratelimit_certificates_files Files of the certificates that are shown and asked for.
+# TYPE ratelimit_certificates_files gauge
+ratelimit_certificates_files 2
+# HELP ratelimit_certificates_load_success Loads of the certificate files that are shown since.
+# TYPE ratelimit_certificates_load_success counter
+ratelimit_certificates_load_success 1
+`), "ratelimit_certificates_files", "ratelimit_certificates_load_success"))
+
+	s := newCertificateStats(prometheus.NewRegistry())
+	s.loaded(3, nil)
+	s.loaded(2, errors.New("no PEM data"))
+	require.Equal(t, 1.0, testutil.ToFloat64(s.loadSuccess))
+	require.Equal(t, 1.0, testutil.ToFloat64(s.loadError))
+	require.Equal(t, 3.0, testutil.ToFloat64(s.files), "those that are shown")
 }

@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"bytes"
 	"context"
 	"math"
 	"slices"
@@ -9,36 +8,18 @@ import (
 
 	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
-	"github.com/weirproxy/weir/services/ratelimit/internal/localcache"
 )
 
 // scratch is the memory of one Check, pooled.
 type scratch struct {
-	targets []target // one for each descriptor
-	call    Call
-	ops     []int  // beside call.Ops: the descriptor of each
-	keys    []byte // the bytes of all counters' keys
+	targets  []target // one for each descriptor
+	call     Call
+	targetOf []int  // beside call.Ops: the index of its target
+	keys     []byte // the bytes of all counters' keys
+	// over says that the local cache knows a counter to be over.
+	over bool
 	// replaced is the names of the limits that are not applied.
 	replaced []string
-}
-
-// target is what a descriptor is held to.
-type target struct {
-	// rule is nil if the descriptor brings an override, meets no rule, or one
-	// that another replaces.
-	rule     *limits.Rule
-	limited  bool // neither unlimited nor without a limit
-	counters *limits.Counters
-	rate     limits.Rate
-	limit    algorithm.Limit
-	by       algorithm.Algorithm
-	near     uint64
-	keyEnd   int // where the counter's key ends in scratch.keys
-	// known says that the local cache made the decision, spared that the hits
-	// were not counted because another descriptor is over.
-	known, spared bool
-	asked         localcache.Epoch // when the local cache was asked
-	decision      algorithm.Decision
 }
 
 // Check answers req into answer. Its steps:
@@ -83,45 +64,6 @@ func (l *Limiter) Check(ctx context.Context, req *Request, answer *Answer) error
 	return nil
 }
 
-// find fills s.targets with what the descriptors are held to.
-func (l *Limiter) find(s *scratch, domain *limits.Domain, req *Request) {
-	s.targets, s.replaced = s.targets[:0], s.replaced[:0]
-	for i := range req.Descriptors {
-		d := &req.Descriptors[i]
-		var t target
-		if d.HasOverride {
-			t = target{
-				limited: true, counters: domain.Overrides, rate: d.Override, limit: d.Override.Limit(),
-				by: l.options.Algorithm, near: limits.NearThreshold(d.Override.Requests, l.options.NearLimitRatio),
-			}
-		} else if r := domain.Match(d.Entries); r != nil {
-			t = target{
-				rule: r, limited: !r.Unlimited, counters: r.CountersOf(d.Entries), rate: r.Rate, limit: r.Limit,
-				by: r.Algorithm, near: r.Near,
-			}
-			for _, name := range r.Replaces {
-				if !slices.Contains(s.replaced, name) { // there are as many as rules have
-					s.replaced = append(s.replaced, name)
-				}
-			}
-		}
-		s.targets = append(s.targets, t)
-	}
-	if len(s.replaced) > 0 {
-		s.replace()
-	}
-}
-
-// replace takes out the limits of s.replaced; one that is taken out itself has
-// taken out others all the same. Unlimited rules cannot be taken out.
-func (s *scratch) replace() {
-	for i := range s.targets {
-		if t := &s.targets[i]; t.rule != nil && t.limited && t.rule.Name != "" && slices.Contains(s.replaced, t.rule.Name) {
-			*t = target{}
-		}
-	}
-}
-
 // prepare names the counters, decides what the local cache knows, and fills
 // s.call with the operations on the others.
 func (l *Limiter) prepare(s *scratch, req *Request) {
@@ -133,9 +75,9 @@ func (l *Limiter) prepare(s *scratch, req *Request) {
 		}
 	}
 	// Only now do the keys stay where they are.
-	s.call.Ops, s.ops = s.call.Ops[:0], s.ops[:0]
+	s.call.Ops, s.targetOf, s.over = s.call.Ops[:0], s.targetOf[:0], false
 	s.call.Domain, s.call.StopWhenOver = req.Domain, l.options.StopWhenOver
-	start, over := 0, false
+	start := 0
 	for i := range s.targets {
 		t, d := &s.targets[i], &req.Descriptors[i]
 		if !t.limited {
@@ -146,19 +88,18 @@ func (l *Limiter) prepare(s *scratch, req *Request) {
 		if l.options.LocalCache != nil && !d.Refund {
 			until, known, at := l.options.LocalCache.Over(key, t.limit.Requests, s.call.Now)
 			if t.asked = at; known {
-				t.known, over = true, true
+				t.known, s.over = true, true
 				t.decision = algorithm.Decision{Over: true, After: math.MaxUint64, ResetIn: until.Sub(s.call.Now)}
 				continue
 			}
 		}
-		s.call.Ops = append(s.call.Ops, Op{Key: key, Algorithm: t.by, Limit: t.limit, Hits: d.Hits, Refund: d.Refund})
-		s.ops = append(s.ops, i)
+		s.call.Ops = append(s.call.Ops, Op{Key: key, Algorithm: t.algorithm, Limit: t.limit, Hits: d.Hits, Refund: d.Refund})
+		s.targetOf = append(s.targetOf, i)
 	}
-	if over && s.call.StopWhenOver {
+	if s.over && s.call.StopWhenOver {
 		for i := range s.call.Ops {
 			if op := &s.call.Ops[i]; !op.Refund {
 				op.Hits = 0
-				s.targets[s.ops[i]].spared = true
 			}
 		}
 	}
@@ -175,17 +116,17 @@ func (l *Limiter) apply(ctx context.Context, s *scratch) error {
 			return err
 		}
 	}
-	anyOver := false
+	over := s.over
 	for i := range s.call.Ops {
-		anyOver = anyOver || s.call.Ops[i].Decision.Over
+		over = over || s.call.Ops[i].Decision.Over
 	}
-	for i, of := range s.ops {
-		op, t := &s.call.Ops[i], &s.targets[of]
+	for i, at := range s.targetOf {
+		op, t := &s.call.Ops[i], &s.targets[at]
 		if op.Err != nil {
 			continue
 		}
 		t.decision = op.Decision
-		t.spared = t.spared || s.call.StopWhenOver && anyOver && !op.Decision.Over && !op.Refund
+		t.spared = s.call.StopWhenOver && over && !op.Decision.Over && !op.Refund
 	}
 	if l.options.LocalCache != nil {
 		l.tellLocalCache(s)
@@ -193,12 +134,12 @@ func (l *Limiter) apply(ctx context.Context, s *scratch) error {
 	return nil
 }
 
-// tellLocalCache has the local cache remember which counters are over, and then
-// forget those that hits were given back to.
+// tellLocalCache has the local cache remember which counters stand above their
+// limits, and then forget those that hits were given back to.
 func (l *Limiter) tellLocalCache(s *scratch) {
-	for i, of := range s.ops {
-		if op := &s.call.Ops[i]; op.Err == nil && op.Decision.Over && s.reached(i) {
-			l.options.LocalCache.Remember(op.Key, op.Decision.After, s.call.Now.Add(op.Decision.ResetIn), s.targets[of].asked)
+	for i, at := range s.targetOf {
+		if op := &s.call.Ops[i]; op.Err == nil && op.Decision.Over && op.Stands > uint64(op.Limit.Requests) {
+			l.options.LocalCache.Remember(op.Key, op.Stands, s.call.Now.Add(op.Decision.ResetIn), s.call.Now, s.targets[at].asked)
 		}
 	}
 	for i := range s.call.Ops {
@@ -206,28 +147,6 @@ func (l *Limiter) tellLocalCache(s *scratch) {
 			l.options.LocalCache.Forget(op.Key)
 		}
 	}
-}
-
-// fewOps is the most operations of a request among which others on the same
-// counter are looked for.
-const fewOps = 64
-
-// reached says whether the counter of operation i stands where its decision
-// says. It may not in a call that stops: hits ahead of it on the same counter,
-// with which it is over, may not have been counted.
-func (s *scratch) reached(i int) bool {
-	if !s.call.StopWhenOver || len(s.call.Ops) == 1 {
-		return true
-	}
-	if len(s.call.Ops) > fewOps {
-		return false
-	}
-	for j := range s.call.Ops {
-		if j != i && bytes.Equal(s.call.Ops[i].Key, s.call.Ops[j].Key) {
-			return false
-		}
-	}
-	return true
 }
 
 // withoutStore decides by their rules' OnStoreError what the store did not. It
@@ -238,22 +157,22 @@ func (l *Limiter) withoutStore(ctx context.Context, s *scratch, err error) error
 	if ctx.Err() != nil || !slices.ContainsFunc(s.call.Ops, undecided) {
 		return err
 	}
-	for i, of := range s.ops {
+	for i, at := range s.targetOf {
 		if s.call.Ops[i].Err == nil {
 			continue
 		}
-		if r := s.targets[of].rule; r == nil || r.OnStoreError == limits.FailRequest {
+		if r := s.targets[at].rule; r == nil || r.OnStoreError == limits.FailRequest {
 			return err
 		}
 	}
 	l.stats.decidedWithoutStore.Inc()
-	for i, of := range s.ops {
+	for i, at := range s.targetOf {
 		if s.call.Ops[i].Err == nil {
 			continue
 		}
-		t := &s.targets[of]
+		t := &s.targets[at]
 		// What is known without the counter is when its window ends.
-		_, look := t.by.Apply(t.limit, algorithm.State{}, 0, s.call.Now)
+		_, look := t.algorithm.Apply(t.limit, algorithm.State{}, 0, s.call.Now)
 		t.decision = algorithm.Decision{
 			Over:    t.rule.OnStoreError == limits.DenyHits && !s.call.Ops[i].Refund,
 			ResetIn: look.ResetIn,

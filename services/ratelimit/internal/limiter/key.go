@@ -25,7 +25,7 @@ const maxKey = 512
 func (l *Limiter) appendKey(dst []byte, t *target, domain string, entries []limits.Entry) []byte {
 	dst = append(dst, l.options.KeyPrefix...)
 	start := len(dst)
-	dst = append(dst, t.by.Name()...)
+	dst = append(dst, t.algorithm.Name()...)
 	dst = append(dst, ':')
 	dst = strconv.AppendInt(dst, int64(t.limit.Window/time.Second), 10)
 	dst = append(dst, ':')
@@ -51,7 +51,7 @@ func (l *Limiter) appendKey(dst []byte, t *target, domain string, entries []limi
 // does. The rule must not be unlimited: such a one has no counter.
 func CounterKey(prefix string, rule *limits.Rule, entries []limits.Entry) []byte {
 	l := Limiter{options: Options{KeyPrefix: prefix}}
-	return l.appendKey(nil, &target{rule: rule, limit: rule.Limit, by: rule.Algorithm}, rule.Domain, entries)
+	return l.appendKey(nil, &target{rule: rule, limit: rule.Limit, algorithm: rule.Algorithm}, rule.Domain, entries)
 }
 
 func appendFramed(dst []byte, part string) []byte {

@@ -52,6 +52,10 @@ type Op struct {
 	// Decision is set by the store, or Err to why there is none.
 	Decision algorithm.Decision
 	Err      error
+	// Stands is set with Decision: what the counter stands at, at least, once the
+	// operation was carried out. That is Decision.After, but less where the
+	// operation is over with hits before it that StopWhenOver had not counted.
+	Stands uint64
 }
 
 // MaxHits is the most hits that one operation may count. It keeps sums far

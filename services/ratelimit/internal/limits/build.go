@@ -179,9 +179,7 @@ func (b *builder) rule(at spot, d *descriptor) *Rule {
 	for _, l := range at.levels {
 		rule.Shares = rule.Shares || l.ShareThreshold
 	}
-	if byRequest(at.levels, d.detailedMetric) {
-		rule.byRequest = &requestNames{stats: b.Stats, detailed: d.detailedMetric}
-	}
+	rule.byRequest = newRequestNames(b.Stats, at.levels, d.detailedMetric, at.path.plain)
 	if !rule.Unlimited && rule.Rate.Check() == nil {
 		rule.Limit = rule.Rate.Limit()
 		rule.Near = NearThreshold(rule.Rate.Requests, b.NearLimitRatio)

@@ -1,31 +1,56 @@
 package limits
 
-import "strconv"
+import (
+	"strconv"
+	"strings"
+)
 
 // maxName is the length in bytes up to which a name that a request makes gets
-// counters of its own, since values may be as long as their sender likes.
+// counters of its own, since keys and values may be as long as their sender
+// likes.
 const maxName = 512
 
-// requestNames finds the counters of a rule in whose name values of requests
-// stand.
+// requestNames finds the counters of a rule in whose name keys or values of
+// requests stand.
 type requestNames struct {
 	stats *Stats
-	// detailed puts the whole request into the name, else only the values of
-	// levels with ValueToMetric stand there.
+	// detailed puts the whole request into the name. Else the keys stand there
+	// that patterns take, and the values of levels with ValueToMetric.
 	detailed bool
+	// shares says that a level has ShareThreshold.
+	shares bool
+	// patterns are the texts of the levels that are patterns, "" of the others.
+	patterns []string
+	// usual is the rule's own name where nearly all requests make it, since no
+	// key is a pattern: a pattern in a value sees the end of a longer key only.
+	// Else it is "".
+	usual string
 	// others are the counters for when there are too many names.
 	others *Counters
 }
 
-// byRequest says whether requests that meet the same rule may make different
-// names.
-func byRequest(levels []Level, detailed bool) bool {
+// newRequestNames returns nil if all requests that meet the rule make the same
+// name, which is own.
+func newRequestNames(stats *Stats, levels []Level, detailed bool, own string) *requestNames {
+	n := &requestNames{stats: stats, detailed: detailed, usual: own}
+	needed := false
 	for _, l := range levels {
-		if l.open() && (detailed || l.ValueToMetric) && !l.ShareThreshold {
-			return true
+		text := ""
+		if isPattern(l.text()) {
+			text = l.text()
 		}
+		n.patterns = append(n.patterns, text)
+		n.shares = n.shares || l.ShareThreshold
+		told := l.open() && (detailed || l.ValueToMetric) && !l.ShareThreshold
+		if told || isPattern(l.Key) {
+			n.usual = ""
+		}
+		needed = needed || told || text != ""
 	}
-	return false
+	if !needed {
+		return nil
+	}
+	return n
 }
 
 // open says whether entries of different text take the level.
@@ -35,29 +60,34 @@ func (l Level) open() bool { return l.Value == "" || isPattern(l.Key) || isPatte
 func (n *requestNames) counters(r *Rule, entries []Entry) *Counters {
 	var memory [maxName]byte
 	name, ok := n.appendName(memory[:0], r.Levels, entries)
-	if !ok {
+	switch {
+	case !ok:
 		return n.others
-	}
-	if name[0] == '(' || !readableBytes(name) {
+	case n.usual != "" && string(name) == n.usual:
+		return r.counters
+	case len(name) == 0 || name[0] == '(' || !readableBytes(name):
 		return n.quoted(r, name)
 	}
-	return n.stats.request(r.Domain, name, n.others)
+	return n.stats.ofRequest(ruleHits, r.Domain, name, n.others)
 }
 
-// appendName appends the name that entries make to dst, or what fits of it and
-// false where that is not all.
+// appendName appends the name that entries make to dst, as envoyproxy/ratelimit
+// spells it, or what fits of it and false where that is not all.
 func (n *requestNames) appendName(dst []byte, levels []Level, entries []Entry) ([]byte, bool) {
 	for i, l := range levels {
 		key, value := l.Key, l.Value
 		underscore := value != ""
-		if l.open() && !l.ShareThreshold {
-			switch {
-			case n.detailed:
-				key, value, underscore = entries[i].Key, entries[i].Value, true
-			case l.ValueToMetric:
-				key, value = entries[i].Key, entries[i].Value
-				underscore = value != ""
-			}
+		switch {
+		case !l.open():
+		case n.patterns[i] != "" && (l.ShareThreshold || !n.detailed && !l.ValueToMetric):
+			key, value = entries[i].Key, behind(n.patterns[i], entries[i].Key)
+			underscore = value != ""
+		case n.detailed:
+			key, value = entries[i].Key, entries[i].Value
+			underscore = value != "" || !n.shares
+		case l.ValueToMetric:
+			key, value = entries[i].Key, entries[i].Value
+			underscore = value != ""
 		}
 		if len(dst)+len(key)+len(value)+2 > maxName {
 			return dst, false
@@ -74,6 +104,15 @@ func (n *requestNames) appendName(dst []byte, levels []Level, entries []Entry) (
 	return dst, true
 }
 
+// behind is a pattern without key and underscore where it begins with them:
+// of path_/x* behind path it is /x*. Of w* behind wx it is all.
+func behind(pattern, key string) string {
+	if rest, ok := strings.CutPrefix(pattern, key); ok && strings.HasPrefix(rest, "_") {
+		return rest[1:]
+	}
+	return pattern
+}
+
 // quoted is counters for a name that may not stand in a line as it is, or may
 // look like one that is given to no rule.
 func (n *requestNames) quoted(r *Rule, name []byte) *Counters {
@@ -81,5 +120,5 @@ func (n *requestNames) quoted(r *Rule, name []byte) *Counters {
 	if len(quoted) > maxName {
 		return n.others
 	}
-	return n.stats.request(r.Domain, quoted, n.others)
+	return n.stats.ofRequest(ruleHits, r.Domain, quoted, n.others)
 }

@@ -39,7 +39,7 @@ type Stats struct {
 	IdleNames time.Duration
 
 	mu     sync.RWMutex
-	series map[ruleName]*series
+	series map[seriesName]*series
 	names  atomic.Int64 // how many of series requests made; written under mu
 	// nextSweep is when idle names are looked for again, in Unix nanoseconds.
 	nextSweep atomic.Int64
@@ -58,17 +58,25 @@ const (
 	DefaultIdleNames = time.Hour
 )
 
-// ruleName is the labels of a rule's metrics.
-type ruleName struct{ domain, rule string }
+// seriesName is what a series counts, and the labels of its metrics.
+type seriesName struct {
+	kind         kind
+	domain, rule string // rule is that of ruleHits
+}
 
-// notFound is the rule of the series, one for each domain without rules, whose
-// TotalHits are the descriptors that asked for it. No rule is called so.
-const notFound = ""
+// kind is what a series counts.
+type kind uint8
+
+const (
+	ruleHits       kind = iota // the hits that a rule decided
+	domainNotFound             // in TotalHits, descriptors that asked for a domain without rules
+)
 
 // series is the counters of one name.
 type series struct {
 	Counters
-	// held says that a rule holds the counters. Requests made the others.
+	// held says that a rule, or the Stats, holds the counters. Requests made the
+	// others.
 	held bool
 	// used is set at each use of a name that requests made, and seen is when a
 	// sweep last found it so.
@@ -87,7 +95,7 @@ func NewStats(reg prometheus.Registerer) *Stats {
 	s := &Stats{
 		MaxNames:  DefaultMaxNames,
 		IdleNames: DefaultIdleNames,
-		series:    map[ruleName]*series{},
+		series:    map[seriesName]*series{},
 		rules:     &Set{},
 	}
 	add := func(name, help string, value func(*Counters) *atomic.Uint64) {
@@ -107,16 +115,20 @@ func NewStats(reg prometheus.Registerer) *Stats {
 		"Requests that the rule grants per unit of time.", []string{"domain", "rule", "unit"}, nil)
 	s.notFound = prometheus.NewDesc("ratelimit_service_rate_limit_domain_not_found",
 		"Descriptors of requests for a domain that has no rules.", []string{"domain"}, nil)
-	s.otherDomains = s.Rule(others, notFound)
+	s.otherDomains = s.hold(seriesName{domainNotFound, others, ""})
 	reg.MustRegister(s)
 	return s
 }
 
 // Rule returns the Counters of a rule, the same for the same names.
 func (s *Stats) Rule(domain, rule string) *Counters {
+	return s.hold(seriesName{ruleHits, domain, rule})
+}
+
+// hold returns the Counters of a name that lasts.
+func (s *Stats) hold(name seriesName) *Counters {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	name := ruleName{domain, rule}
 	found := s.series[name]
 	switch {
 	case found == nil:
@@ -135,16 +147,16 @@ func (s *Stats) Rule(domain, rule string) *Counters {
 func (s *Stats) DomainNotFound(domain string, n uint64) {
 	counters := s.otherDomains
 	if len(domain) <= maxName && utf8.ValidString(domain) {
-		counters = s.request(domain, []byte(notFound), counters)
+		counters = s.ofRequest(domainNotFound, domain, nil, counters)
 	}
 	counters.TotalHits.Add(n)
 }
 
-// request returns the Counters of a name that a request makes, or others where
+// ofRequest returns the Counters of a name that a request makes, or others where
 // there are too many names.
-func (s *Stats) request(domain string, rule []byte, others *Counters) *Counters {
+func (s *Stats) ofRequest(kind kind, domain string, rule []byte, others *Counters) *Counters {
 	s.mu.RLock()
-	found := s.series[ruleName{domain, string(rule)}] // no allocation
+	found := s.series[seriesName{kind, domain, string(rule)}] // no allocation
 	if found != nil && !found.used.Load() {
 		found.used.Store(true)
 	}
@@ -158,7 +170,7 @@ func (s *Stats) request(domain string, rule []byte, others *Counters) *Counters 
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	name := ruleName{domain, string(rule)}
+	name := seriesName{kind, domain, string(rule)}
 	if found = s.series[name]; found != nil {
 		found.used.Store(true)
 		return &found.Counters
@@ -170,7 +182,8 @@ func (s *Stats) request(domain string, rule []byte, others *Counters) *Counters 
 		return others
 	}
 	found = &series{seen: now}
-	s.series[ruleName{strings.Clone(domain), name.rule}] = found // domain may be a part of a long message
+	name.domain = strings.Clone(domain) // which may be a part of a long message
+	s.series[name] = found
 	s.names.Add(1)
 	return &found.Counters
 }
@@ -233,7 +246,7 @@ func (s *Stats) Describe(ch chan<- *prometheus.Desc) {
 // the reader of ch.
 func (s *Stats) Collect(ch chan<- prometheus.Metric) {
 	type named struct {
-		ruleName
+		seriesName
 		counters *Counters
 	}
 	s.mu.Lock()
@@ -243,14 +256,14 @@ func (s *Stats) Collect(ch chan<- prometheus.Metric) {
 	rules := s.rules
 	all := make([]named, 0, len(s.series))
 	for name, found := range s.series {
-		if found.met() || name.rule == notFound { // which has one domain at first
+		if found.met() || name.kind == domainNotFound { // which has one domain at first
 			all = append(all, named{name, &found.Counters})
 		}
 	}
 	s.mu.RUnlock()
 	domain, rule := "domain", "rule"
 	for _, n := range all {
-		if n.rule == notFound {
+		if n.kind == domainNotFound {
 			labels := []*dto.LabelPair{{Name: &domain, Value: &n.domain}}
 			ch <- &sample{s.notFound, labels, float64(n.counters.TotalHits.Load())}
 			continue
@@ -262,7 +275,7 @@ func (s *Stats) Collect(ch chan<- prometheus.Metric) {
 	}
 	for d := range rules.Domains() {
 		for _, r := range d.Rules {
-			if !r.Unlimited && (r.byRequest != nil || r.counters.met()) {
+			if !r.Unlimited && (r.namedByRequests() || r.counters.met()) {
 				ch <- prometheus.MustNewConstMetric(s.limit, prometheus.GaugeValue, float64(r.Rate.Requests),
 					r.Domain, r.Key, r.Rate.per())
 			}

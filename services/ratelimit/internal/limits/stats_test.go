@@ -119,6 +119,36 @@ func TestWhatARequestIsCountedUnder(t *testing.T) {
 			[]Entry{{"a", "xx"}, {"b", "yy"}}, "a_x*.b_yy"},
 		{"a_value_that_is_shared", `{key: a, value: "x*", share_threshold: true, value_to_metric: true, LIMITED}`,
 			[]Entry{{"a", "xx"}}, "a_x*"},
+		{"detailed_but_shared_with_empty_values", `{key: a, value: "x*", share_threshold: true, descriptors: [{key: b, detailed_metric: true, LIMITED}]}`,
+			[]Entry{{"a", "xx"}, {"b", ""}}, "a_x*.b"},
+		{"the_key_that_a_pattern_takes_and_the_pattern", `{key: "w*", LIMITED}`,
+			[]Entry{{"wx", "1"}}, "wx_w*"},
+		{"a_key_that_the_pattern_begins_with", `{key: "w*", LIMITED}`,
+			[]Entry{{"w", ""}}, "w_w*"},
+		{"a_key_that_is_the_pattern", `{key: "w*", LIMITED}`,
+			[]Entry{{"w*", ""}}, "w*_w*"},
+		{"a_key_and_a_pattern_with_a_value", `{key: "k*", value: "v*", LIMITED}`,
+			[]Entry{{"kx", "vy"}}, "kx_k*_v*"},
+		{"a_key_that_ends_elsewhere_than_the_pattern's", `{key: "k*", value: "v*", LIMITED}`,
+			[]Entry{{"k_v", "w"}}, "k_v_k*_v*"},
+		{"a_key_and_value_that_are_the_pattern's", `{key: "k*", value: "v*", LIMITED}`,
+			[]Entry{{"k*", "v*"}}, "k*_v*"},
+		{"a_key_that_a_star_alone_takes", `{key: "*", LIMITED}`,
+			[]Entry{{"a.b.c", "val"}}, "a.b.c_*"},
+		{"a_key_above_the_rule", `{key: "ne*", descriptors: [{key: x, value: "y*", LIMITED}]}`,
+			[]Entry{{"nex", "1"}, {"x", "yz"}}, "nex_ne*.x_y*"},
+		{"a_key_of_values_that_are_shared", `{key: "ts*", value: "q*", share_threshold: true, descriptors: [{key: in, detailed_metric: true, LIMITED}]}`,
+			[]Entry{{"tsx", "qq"}, {"in", "2"}}, "tsx_ts*_q*.in_2"},
+		{"a_key_of_a_shared_value_that_is_asked_for", `{key: "sv*", value: "a*", share_threshold: true, value_to_metric: true, LIMITED}`,
+			[]Entry{{"svx", "ay"}}, "svx_sv*_a*"},
+		{"a_value_without_the_pattern_of_its_key", `{key: "um*", value_to_metric: true, LIMITED}`,
+			[]Entry{{"umx", "1"}}, "umx_1"},
+		{"a_shorter_key_than_the_rule's", `{key: c_d, value: "e*", LIMITED}`,
+			[]Entry{{"c", "d_ex"}}, "c_d_e*"},
+		{"a_longer_key_than_the_rule's", `{key: user, value: "a*", LIMITED}`,
+			[]Entry{{"user_abc", "z"}}, "user_abc_user_a*"},
+		{"an_empty_key_without_a_value", `{key: "*", value_to_metric: true, LIMITED}`,
+			[]Entry{{"", ""}}, `""`},
 		{"what_looks_like_another_rule", `{key: a, detailed_metric: true, LIMITED}`,
 			[]Entry{{"a", "x.b_y"}}, "a_x.b_y"},
 		{"what_would_break_a_line", `{key: a, value_to_metric: true, LIMITED}`,
@@ -127,6 +157,8 @@ func TestWhatARequestIsCountedUnder(t *testing.T) {
 			[]Entry{{"a", "\xff"}}, `"a_\xff"`},
 		{"what_looks_like_no_rules_name", `{key: "*", value_to_metric: true, LIMITED}`,
 			[]Entry{{"(other)", ""}}, `"(other)"`},
+		{"a_key_that_is_too_long", `{key: "a*", LIMITED}`,
+			[]Entry{{strings.Repeat("a", maxName), ""}}, "(other)"},
 		{"what_is_too_long", `{key: a, value_to_metric: true, LIMITED}`,
 			[]Entry{{"a", strings.Repeat("x", maxName)}}, "(other)"},
 		{"what_is_too_long_in_quotes", `{key: a, value_to_metric: true, LIMITED}`,
@@ -156,6 +188,40 @@ func TestANameThatARequestAndARuleMakeIsOne(t *testing.T) {
 	require.Equal(t, map[string]float64{"a_b": 2}, shown(t, p.Stats))
 	d.Rules[0].CountersOf([]Entry{{"a", "c"}}).TotalHits.Add(1)
 	require.Equal(t, 1.0, shown(t, p.Stats)["a_c"], "the rule's name leaves its place to another")
+}
+
+func TestPatternsInValuesLeaveTheRuleItsCounters(t *testing.T) {
+	p := newParser()
+	p.Stats.MaxNames = 1
+	// Two read a.b_c*, and count under their own names in quotes.
+	d := load(t, p, `domain: d
+descriptors:
+- {key: a, value: b*, rate_limit: {unit: hour, requests_per_unit: 1}}
+- {key: a.b, value: c*, rate_limit: {unit: hour, requests_per_unit: 1}}
+- {key: a, descriptors: [{key: b, value: c*, rate_limit: {unit: hour, requests_per_unit: 1}}]}
+- {key: k*, rate_limit: {unit: hour, requests_per_unit: 1}}
+`)
+	for _, entries := range [][]Entry{{{"a", "bb"}}, {{"a.b", "cc"}}, {{"a", ""}, {"b", "cc"}}} {
+		rule := d.Match(entries)
+		require.Same(t, rule.counters, rule.CountersOf(entries))
+	}
+	require.Zero(t, p.Stats.names.Load())
+	require.NoError(t, testutil.CollectAndCompare(p.Stats, strings.NewReader(`
+# HELP ratelimit_service_rate_limit_requests_per_unit Requests that the rule grants per unit of time.
+# TYPE ratelimit_service_rate_limit_requests_per_unit gauge
+ratelimit_service_rate_limit_requests_per_unit{domain="d",rule="k*",unit="HOUR"} 1
+`), "ratelimit_service_rate_limit_requests_per_unit"), "of the others no request has met one")
+}
+
+func TestKeysThatPatternsTakeAreBounded(t *testing.T) {
+	p := newParser()
+	p.Stats.MaxNames = 2
+	d := load(t, p, "domain: d\ndescriptors:\n- {key: k*, rate_limit: {unlimited: true}}\n")
+	for i := range 5 {
+		entries := []Entry{{fmt.Sprintf("k%d", i), ""}}
+		d.Match(entries).CountersOf(entries).TotalHits.Add(1)
+	}
+	require.Equal(t, map[string]float64{"k0_k*": 1, "k1_k*": 1, "(other)": 3}, shown(t, p.Stats))
 }
 
 func TestNamesThatRequestsMakeAreBounded(t *testing.T) {
@@ -189,12 +255,15 @@ func TestNamesThatRequestsMakeAreBounded(t *testing.T) {
 
 func TestCountersOfAKnownNameDoesNotAllocate(t *testing.T) {
 	p := newParser()
-	d := load(t, p, "domain: d\ndescriptors:\n- {key: a, detailed_metric: true, rate_limit: {unlimited: true}}\n- {key: b, rate_limit: {unlimited: true}}\n")
+	d := load(t, p, "domain: d\ndescriptors:\n- {key: a, detailed_metric: true, rate_limit: {unlimited: true}}\n- {key: b, rate_limit: {unlimited: true}}\n"+
+		"- {key: p, value: x*, rate_limit: {unlimited: true}}\n- {key: k*, rate_limit: {unlimited: true}}\n")
 	for _, c := range []struct {
 		name    string
 		entries []Entry
 	}{
 		{"the_rules_own", []Entry{{"b", "x"}}},
+		{"the_rules_own_with_a_pattern", []Entry{{"p", "xyz"}}},
+		{"one_with_the_requests_key", []Entry{{"kx", "xyz"}}},
 		{"a_requests", []Entry{{"a", strings.Repeat("x", 200)}}},
 		{"too_long", []Entry{{"a", strings.Repeat("x", 2000)}}},
 	} {

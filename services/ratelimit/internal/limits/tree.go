@@ -118,8 +118,9 @@ type Rule struct {
 	// Shares says that a level has ShareThreshold.
 	Shares bool
 
-	// counters are those of the rule's own name. Where requests' values are
-	// part of the name, byRequest finds the others; else it is nil.
+	// counters are those of the rule's own name. Where keys or values of
+	// requests may be part of the name, byRequest finds the others; else it is
+	// nil.
 	counters  *Counters
 	byRequest *requestNames
 }
@@ -155,6 +156,10 @@ func (r *Rule) CountersOf(entries []Entry) *Counters {
 	}
 	return r.byRequest.counters(r, entries)
 }
+
+// namedByRequests says that requests count under other names than the rule's
+// own, but for a few.
+func (r *Rule) namedByRequests() bool { return r.byRequest != nil && r.byRequest.usual == "" }
 
 // String is the rule's line in /rlconfig. It begins as that of
 // envoyproxy/ratelimit.

@@ -137,7 +137,7 @@ func (r *Reader) remembered(family string, rows []row, m *dto.Metric) *series {
 // growth is one metric at a reading: its value, and by how much it grew.
 type growth struct {
 	value, by float64
-	sum       float64
+	sum       float64  // by how much a summary's or a histogram's sum grew
 	buckets   []Bucket // in the family's own unit
 }
 
@@ -148,18 +148,19 @@ func (s *series) grow(m *dto.Metric) growth {
 		return s.growHistogram(h)
 	}
 	var g growth
+	sum := 0.0
 	switch {
 	case m.GetCounter() != nil:
 		g.value = m.GetCounter().GetValue()
 	case m.GetSummary() != nil:
-		g.value = float64(m.GetSummary().GetSampleCount())
+		g.value, sum = float64(m.GetSummary().GetSampleCount()), m.GetSummary().GetSampleSum()
 	default:
 		g.value = m.GetGauge().GetValue()
 	}
-	if g.by = g.value - s.value; g.by < 0 {
-		g.by = g.value
+	if g.by, g.sum = g.value-s.value, sum-s.sum; g.by < 0 {
+		g.by, g.sum = g.value, sum
 	}
-	s.value = g.value
+	s.value, s.sum = g.value, sum
 	return g
 }
 
@@ -188,6 +189,10 @@ func (s *series) growHistogram(h *dto.Histogram) growth {
 func (s *Stat) add(row row, g growth) {
 	switch row.kind {
 	case Counter:
+		if row.ofSum {
+			s.Value += math.Round(g.sum * row.scaled())
+			return
+		}
 		s.Value += g.by * row.scaled()
 	case Gauge:
 		s.Value += g.value * row.scaled()

@@ -77,14 +77,19 @@ func TestFamiliesAreCalledAsByThePeer(t *testing.T) {
 	connections := counter(reg, "ratelimit_redis_connections_opened_total", "pool")
 	connections.WithLabelValues("redis_pool").Add(4)
 	connections.WithLabelValues("redis_per_second_pool").Add(5)
+	counter(reg, "ratelimit_redis_connections_closed_total", "pool").WithLabelValues("redis_pool").Add(3)
 	for _, name := range []string{
 		"ratelimit_service_config_load_success", "ratelimit_service_config_load_error",
-		"ratelimit_service_global_shadow_mode", "ratelimit_localcache_evicted_total",
+		"ratelimit_service_config_unread", "ratelimit_service_config_sources",
+		"ratelimit_certificates_load_success", "ratelimit_certificates_load_error", "ratelimit_certificates_files",
+		"ratelimit_service_global_shadow_mode", "ratelimit_localcache_evicted_total", "ratelimit_localcache_expired_total",
+		"ratelimit_localcache_overwritten_total", "ratelimit_localcache_last_used_seconds",
 	} {
 		counter(reg, name).WithLabelValues().Inc()
 	}
 	counter(reg, "ratelimit_localcache_hits_total").WithLabelValues().Add(2)
 	counter(reg, "ratelimit_localcache_misses_total").WithLabelValues().Add(3)
+	counter(reg, "ratelimit_process_gc_cpu_ratio").WithLabelValues().Add(.25)
 	errors := counter(reg, "ratelimit_service_should_rate_limit_error", "err_type")
 	for _, cause := range []string{"store_error", "bad_request", "no_rules"} {
 		errors.WithLabelValues(cause).Inc()
@@ -102,15 +107,26 @@ func TestFamiliesAreCalledAsByThePeer(t *testing.T) {
 		"ratelimit_server.ShouldRateLimit.total_requests":              3,
 		"ratelimit.redis_pool.cx_total":                                4,
 		"ratelimit.redis_per_second_pool.cx_total":                     5,
+		"ratelimit.redis_pool.cx_local_close":                          3,
 		"ratelimit.service.call.should_rate_limit.redis_error":         1,
 		"ratelimit.service.call.should_rate_limit.service_error":       2,
 		"ratelimit.service.config_load_success":                        1,
 		"ratelimit.service.config_load_error":                          1,
+		"ratelimit.go.gcCPUPercent":                                    25,
+		"runtime.load_attempts":                                        2,
+		"runtime.load_failures":                                        1,
+		"runtime.num_values":                                           1,
+		"certs.load_attempts":                                          2,
+		"certs.load_failures":                                          1,
+		"certs.num_values":                                             1,
 		"ratelimit.service.global_shadow_mode":                         1,
 		"ratelimit.localcache.hitCount":                                2,
 		"ratelimit.localcache.missCount":                               3,
 		"ratelimit.localcache.lookupCount":                             5,
 		"ratelimit.localcache.evacuateCount":                           1,
+		"ratelimit.localcache.expiredCount":                            1,
+		"ratelimit.localcache.overwriteCount":                          1,
+		"ratelimit.localcache.averageAccessTime":                       1,
 	}, read(t, peerstats.NewReader(reg)))
 }
 
@@ -213,9 +229,43 @@ func TestFamiliesOfTheRuntimeAreBoth(t *testing.T) {
 	require.Equal(t, []string{
 		"ratelimit.go.alloc", "ratelimit.go.frees", "ratelimit.go.heapAlloc", "ratelimit.go.heapIdle", "ratelimit.go.heapInuse",
 		"ratelimit.go.heapObjects", "ratelimit.go.heapReleased", "ratelimit.go.heapSys", "ratelimit.go.lastGC", "ratelimit.go.mallocs",
-		"ratelimit.go.nextGC", "ratelimit.go.numGC", "ratelimit.go.numGoroutine", "ratelimit.go.sys", "ratelimit.go.totalAlloc",
+		"ratelimit.go.nextGC", "ratelimit.go.numGC", "ratelimit.go.numGoroutine", "ratelimit.go.pauseTotalNs", "ratelimit.go.sys", "ratelimit.go.totalAlloc",
 	}, flat)
 	require.Contains(t, own, "go_goroutines")
+}
+
+// pauses is a summary that a test sets.
+type pauses struct {
+	count uint64
+	sum   float64 // seconds
+}
+
+func (*pauses) Describe(ch chan<- *prometheus.Desc) { ch <- pausesDesc() }
+
+func (p *pauses) Collect(ch chan<- prometheus.Metric) {
+	ch <- prometheus.MustNewConstSummary(pausesDesc(), p.count, p.sum, nil)
+}
+
+func pausesDesc() *prometheus.Desc { return prometheus.NewDesc("go_gc_duration_seconds", "", nil, nil) }
+
+func TestPausesAreReadAsTheirNumberAndTheirTime(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	p := &pauses{}
+	reg.MustRegister(p)
+	r := peerstats.NewReader(reg)
+	for _, c := range []struct {
+		name      string
+		now       pauses
+		grown, ns float64
+	}{
+		{"first", pauses{2, 1.000000191}, 2, 1000000191},
+		{"more", pauses{3, 1.000190732}, 1, 190541},
+		{"none", pauses{3, 1.000190732}, 0, 0},
+		{"begun_anew", pauses{1, .00005}, 1, 50000},
+	} {
+		*p = c.now
+		require.Equal(t, map[string]float64{"ratelimit.go.numGC": c.grown, "ratelimit.go.pauseTotalNs": c.ns}, read(t, r), c.name)
+	}
 }
 
 func FuzzSanitizeDoesAsThePeer(f *testing.F) {

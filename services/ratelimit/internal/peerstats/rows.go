@@ -15,6 +15,9 @@ type row struct {
 	name func(labels) string
 	// scale turns the family's unit into that of the flat name; 0 is 1.
 	scale float64
+	// ofSum has a Counter grow by what a summary sums up, in whole numbers, and
+	// not by how much it has seen.
+	ofSum bool
 }
 
 func (r row) scaled() float64 {
@@ -50,9 +53,9 @@ func (l labels) get(name, otherwise string) string {
 	return otherwise
 }
 
-// rows are the flat names of each family that has one. Some of the peer's have
-// no counterpart here, such as those of how its own cache works inside, and
-// most of what we count beyond it has no name there.
+// rows are the flat names of each family that has one. Those of the peer's that
+// have no family are of memcached; most of what we count beyond it has no name
+// there.
 var rows = map[string][]row{
 	"ratelimit_service_rate_limit_total_hits":                  {ofRule("total_hits")},
 	"ratelimit_service_rate_limit_within_limit":                {ofRule("within_limit")},
@@ -67,17 +70,28 @@ var rows = map[string][]row{
 	"ratelimit_service_response_time_seconds":   {{kind: Timer, name: ofMethod("response_time"), scale: 1000}},
 	"ratelimit_service_should_rate_limit_error": {{kind: Counter, name: callError}},
 
-	"ratelimit_service_config_load_success": {plain(Counter, "ratelimit.service.config_load_success")},
-	"ratelimit_service_config_load_error":   {plain(Counter, "ratelimit.service.config_load_error")},
+	// The peer's library of files counts by itself what there is to load.
+	"ratelimit_service_config_load_success": {plain(Counter, "ratelimit.service.config_load_success"), plain(Counter, "runtime.load_attempts")},
+	"ratelimit_service_config_load_error":   {plain(Counter, "ratelimit.service.config_load_error"), plain(Counter, "runtime.load_attempts")},
+	"ratelimit_service_config_unread":       {plain(Counter, "runtime.load_failures")},
+	"ratelimit_service_config_sources":      {plain(Gauge, "runtime.num_values")},
 	"ratelimit_service_global_shadow_mode":  {plain(Counter, "ratelimit.service.global_shadow_mode")},
 
-	"ratelimit_localcache_entries":       {plain(Gauge, "ratelimit.localcache.entryCount")},
-	"ratelimit_localcache_hits_total":    {plain(Gauge, "ratelimit.localcache.hitCount"), plain(Gauge, "ratelimit.localcache.lookupCount")},
-	"ratelimit_localcache_misses_total":  {plain(Gauge, "ratelimit.localcache.missCount"), plain(Gauge, "ratelimit.localcache.lookupCount")},
-	"ratelimit_localcache_evicted_total": {plain(Gauge, "ratelimit.localcache.evacuateCount")},
+	"ratelimit_certificates_load_success": {plain(Counter, "certs.load_attempts")},
+	"ratelimit_certificates_load_error":   {plain(Counter, "certs.load_attempts"), plain(Counter, "certs.load_failures")},
+	"ratelimit_certificates_files":        {plain(Gauge, "certs.num_values")},
+
+	"ratelimit_localcache_entries":           {plain(Gauge, "ratelimit.localcache.entryCount")},
+	"ratelimit_localcache_last_used_seconds": {plain(Gauge, "ratelimit.localcache.averageAccessTime")},
+	"ratelimit_localcache_hits_total":        {plain(Gauge, "ratelimit.localcache.hitCount"), plain(Gauge, "ratelimit.localcache.lookupCount")},
+	"ratelimit_localcache_misses_total":      {plain(Gauge, "ratelimit.localcache.missCount"), plain(Gauge, "ratelimit.localcache.lookupCount")},
+	"ratelimit_localcache_evicted_total":     {plain(Gauge, "ratelimit.localcache.evacuateCount")},
+	"ratelimit_localcache_expired_total":     {plain(Gauge, "ratelimit.localcache.expiredCount")},
+	"ratelimit_localcache_overwritten_total": {plain(Gauge, "ratelimit.localcache.overwriteCount")},
 
 	"ratelimit_redis_connections":              {{kind: Gauge, name: ofPool("cx_active")}},
 	"ratelimit_redis_connections_opened_total": {{kind: Counter, name: ofPool("cx_total")}},
+	"ratelimit_redis_connections_closed_total": {{kind: Counter, name: ofPool("cx_local_close")}},
 
 	"go_memstats_alloc_bytes":          {plain(Gauge, "ratelimit.go.alloc"), plain(Gauge, "ratelimit.go.heapAlloc")},
 	"go_memstats_alloc_bytes_total":    {plain(Counter, "ratelimit.go.totalAlloc")},
@@ -91,8 +105,12 @@ var rows = map[string][]row{
 	"go_memstats_heap_objects":         {plain(Gauge, "ratelimit.go.heapObjects")},
 	"go_memstats_next_gc_bytes":        {plain(Gauge, "ratelimit.go.nextGC")},
 	"go_memstats_last_gc_time_seconds": {{kind: Gauge, name: called("ratelimit.go.lastGC"), scale: 1e9}},
-	"go_gc_duration_seconds":           {plain(Counter, "ratelimit.go.numGC")},
-	"go_goroutines":                    {plain(Gauge, "ratelimit.go.numGoroutine")},
+	"go_gc_duration_seconds": {
+		plain(Counter, "ratelimit.go.numGC"),
+		{kind: Counter, name: called("ratelimit.go.pauseTotalNs"), scale: 1e9, ofSum: true},
+	},
+	"go_goroutines":                  {plain(Gauge, "ratelimit.go.numGoroutine")},
+	"ratelimit_process_gc_cpu_ratio": {{kind: Gauge, name: called("ratelimit.go.gcCPUPercent"), scale: 100}},
 }
 
 func plain(kind Kind, name string) row { return row{kind: kind, name: called(name)} }

@@ -98,6 +98,7 @@ func TestTheServiceHasTheNamesOfThePeer(t *testing.T) {
 		`ratelimit_service_should_rate_limit_error{err_type="redis_error"} 1`,
 		`ratelimit_service_should_rate_limit_error{err_type="service_error"} 2`,
 		`ratelimit_service_total_requests{grpc_method="ShouldRateLimit"} 1`,
+		"runtime_load_attempts 2",
 	}, scrape(t, mapped(t, prommap.Options{Metrics: reg})))
 }
 

@@ -29,7 +29,7 @@ type Tracer interface {
 	// that comes back; end is called once, with the domain ("" if the message
 	// could not be read), whether the answer was over, and the error that was
 	// answered in its place, or nil.
-	Begin(ctx context.Context, v Version) (traced context.Context, end func(domain string, over bool, err *Error))
+	Begin(ctx context.Context) (traced context.Context, end func(domain string, over bool, err *Error))
 }
 
 // Options says how a service answers. Limiter, JSONTimeout and Metrics are

@@ -32,7 +32,7 @@ func (s *Service) ShouldRateLimit(ctx context.Context, v Version, message string
 	defer s.release(c)
 	var end func(domain string, over bool, err *Error)
 	if s.options.Tracer != nil {
-		ctx, end = s.options.Tracer.Begin(ctx, v)
+		ctx, end = s.options.Tracer.Begin(ctx)
 	}
 	answer, err := s.answer(ctx, c, v, message, dst)
 	s.stats.responseTime.Observe(time.Since(begin).Seconds())

@@ -25,9 +25,6 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/weirproxy/weir/internal/servicetest"
-	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm"
-	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm/fixedwindow"
-	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
 )
 
 // serve serves ads on a free port until the test ends, and returns the port's
@@ -66,7 +63,6 @@ func TestRulesOfAUsualControlPlaneAreFollowed(t *testing.T) {
 	rules := &sink{}
 	o := options(rules, t.Output())
 	o.Server = serve(t, server.NewServer(ctx, plane, nil))
-	o.Parse = (&limits.Parser{Algorithms: []algorithm.Algorithm{fixedwindow.Algorithm{}}, Stats: o.Stats}).ParseProtos
 	s := running(t, o, nil)
 	follows := func(what, want string) {
 		t.Helper()

@@ -18,28 +18,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
-	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
+	"github.com/weirproxy/weir/services/ratelimit/internal/limitsource"
 )
 
-// Sink takes the rules that are to be in force.
-type Sink interface {
-	SetRules(*limits.Set)
-}
-
-// Options says which control plane is asked, and how. Server, Backoff, Parse,
-// Stats, Sink, Log and Metrics are required.
+// Options says which control plane is asked, and how. Server and Backoff are
+// required.
 type Options struct {
+	limitsource.Options
 	// Server is the control plane's address, "host:port", or a target in
 	// another form that gRPC knows.
 	Server string
@@ -57,21 +50,6 @@ type Options struct {
 	// MaxMessage is the largest response that is read, in bytes; 0 stands for
 	// 64 MiB.
 	MaxMessage int
-	// AllOrNothing keeps every rule as it was if anything is wrong with a
-	// response.
-	AllOrNothing bool
-	// MergeDomains has several resources give one domain, each other
-	// descriptors.
-	MergeDomains bool
-	// Parse makes a domain of a resource, or where domains are merged of all
-	// those that name it; limits.Parser's ParseProtos does. The error is a
-	// *limits.ParseError with everything that is wrong.
-	Parse func([]limits.Resource) (*limits.Domain, error)
-	// Stats is that of the rules which Parse makes.
-	Stats   *limits.Stats
-	Sink    Sink
-	Log     *slog.Logger
-	Metrics prometheus.Registerer
 }
 
 // Backoff says how long to wait before the next of several tries: Initial, then
@@ -96,9 +74,10 @@ func (b Backoff) spread(wait time.Duration) time.Duration {
 	return time.Duration(float64(wait) * (1 + b.Spread*(2*rand.Float64()-1)))
 }
 
-// Source is the client of one control plane. Run is called once; the other
-// methods may be called from any goroutine.
+// Source is the client of one control plane. Run is called once, and alone calls
+// Take and Domains; the other methods may be called from any goroutine.
 type Source struct {
+	*limitsource.InForce
 	options Options
 	node    *corev3.Node
 	headers metadata.MD
@@ -108,15 +87,8 @@ type Source struct {
 
 	// The next group belongs to Run.
 	version string // accepted last
-	// good holds the domains in force by name.
-	good map[string]given
 	// refusedAt is when the last NACK went out.
 	refusedAt time.Time
-
-	// refused is what was wrong with the last response.
-	refused atomic.Pointer[[]string]
-	// loaded is whether rules were in force once.
-	loaded atomic.Bool
 
 	mu   sync.Mutex
 	away error // why there is no stream; nil while there is one
@@ -128,9 +100,8 @@ func New(o Options) (*Source, error) {
 	if o.MaxMessage == 0 {
 		o.MaxMessage = 64 << 20
 	}
-	s := &Source{options: o, stats: newStats(o.Metrics), good: map[string]given{}}
-	s.refused.Store(&[]string{})
-	s.away = errors.New("not connected yet")
+	s := &Source{options: o, stats: newStats(o.Metrics), away: errors.New("not connected yet")}
+	s.InForce = limitsource.NewInForce(o.Options, s.silent)
 	s.dial = s.open
 	var errs [3]error
 	s.node = &corev3.Node{Id: o.NodeID, UserAgentName: "ratelimit"}
@@ -145,26 +116,15 @@ func New(o Options) (*Source, error) {
 	return s, nil
 }
 
-// Refused lists what is wrong with the last response, one line each. The list
-// must not be changed.
-func (s *Source) Refused() []string { return *s.refused.Load() }
-
-// NoRules returns nil if rules were in force since the start, else why there
-// were none. That the control plane has no rules is a state like others: they
-// are in force as soon as it says so.
-func (s *Source) NoRules() error {
-	if s.loaded.Load() {
-		return nil
-	}
-	if refused := s.Refused(); len(refused) > 0 {
-		return fmt.Errorf("no rules: %s", refused[0])
-	}
+// silent says why there were no rules yet. That the control plane has no rules
+// is a state like others: they are in force as soon as it says so.
+func (s *Source) silent() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.away != nil {
-		return fmt.Errorf("no rules: control plane %s: %w", s.options.Server, s.away)
+		return fmt.Errorf("control plane %s: %w", s.options.Server, s.away)
 	}
-	return fmt.Errorf("no rules: control plane %s sent none yet", s.options.Server)
+	return fmt.Errorf("control plane %s sent none yet", s.options.Server)
 }
 
 // setAway notes that there is a stream, or why there is none.

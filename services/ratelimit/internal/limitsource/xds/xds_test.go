@@ -17,7 +17,6 @@ import (
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	ratelimitv3 "github.com/envoyproxy/go-control-plane/ratelimit/config/ratelimit/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
@@ -31,6 +30,7 @@ import (
 	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm"
 	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm/fixedwindow"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
+	"github.com/weirproxy/weir/services/ratelimit/internal/limitsource"
 )
 
 func TestMain(m *testing.M) { servicetest.Main(m) }
@@ -57,37 +57,23 @@ func (s *sink) String() string {
 	return strings.Join(names, " ")
 }
 
-// parser reads domains and the first keys of resources; the key "bad" is a
-// fault.
-func parser(stats *limits.Stats) func([]limits.Resource) (*limits.Domain, error) {
-	p := &limits.Parser{Algorithms: []algorithm.Algorithm{fixedwindow.Algorithm{}}, NearLimitRatio: 0.8, Stats: stats}
-	return func(resources []limits.Resource) (*limits.Domain, error) {
-		var files []limits.File
-		for _, r := range resources {
-			key := r.Config.GetDescriptors()[0].GetKey()
-			if key == "bad" {
-				return nil, &limits.ParseError{Faults: []limits.Fault{{Place: limits.Place{File: r.Name, Line: 1, Column: 1}, Text: "bad"}}}
-			}
-			files = append(files, limits.File{Path: r.Name, Text: fmt.Appendf(nil,
-				"{domain: %q, descriptors: [{rate_limit: {unit: hour, requests_per_unit: 1}, key: %q}]}", r.Config.GetDomain(), key)})
-		}
-		return p.ParseFiles(files)
-	}
-}
-
 // options are those that every test may do with.
 func options(rules *sink, log io.Writer) Options {
-	stats := limits.NewStats(prometheus.NewRegistry())
 	return Options{
+		Options: limitsource.Options{
+			Parser: &limits.Parser{
+				Algorithms:     []algorithm.Algorithm{fixedwindow.Algorithm{}},
+				NearLimitRatio: 0.8,
+				Stats:          limits.NewStats(prometheus.NewRegistry()),
+			},
+			Sink:    rules,
+			Log:     slog.New(slog.NewTextHandler(log, nil)),
+			Metrics: prometheus.NewRegistry(),
+		},
 		Server:       "plane",
 		NodeID:       "p",
 		ConnectRetry: 3 * time.Second,
 		Backoff:      Backoff{Initial: 10 * time.Second, Max: time.Minute},
-		Parse:        parser(stats),
-		Stats:        stats,
-		Sink:         rules,
-		Log:          slog.New(slog.NewTextHandler(log, nil)),
-		Metrics:      prometheus.NewRegistry(),
 	}
 }
 
@@ -155,8 +141,8 @@ func running(t *testing.T, o Options, dial func() (grpc.ClientConnInterface, io.
 	return s
 }
 
-// packed makes a resource of a word of a transcript: NAME=DOMAIN:KEY, where the key
-// "bad" is refused, or one of the marks below.
+// packed makes a resource of a word of a transcript: NAME=DOMAIN:KEY, which has
+// one rule and is refused without a key, or one of the marks below.
 func packed(t testing.TB, word string) *anypb.Any {
 	var m proto.Message
 	mark, rest, _ := strings.Cut(word, "/")
@@ -173,7 +159,7 @@ func packed(t testing.TB, word string) *anypb.Any {
 	default:
 		name, rest, _ := strings.Cut(word, "=")
 		domain, key, _ := strings.Cut(rest, ":")
-		m = &ratelimitv3.RateLimitConfig{Name: name, Domain: domain, Descriptors: []*ratelimitv3.RateLimitDescriptor{{Key: key}}}
+		m = config(name, domain, key).(proto.Message)
 	}
 	a, err := anypb.New(m)
 	require.NoError(t, err)
@@ -352,11 +338,12 @@ func TestAPlaneThatAnswersEachRefusalIsRefusedOnceASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		p := newPlane()
-		s := running(t, options(&sink{}, &log), p.dial)
+		o := options(&sink{}, &log)
+		s := running(t, o, p.dial)
 		<-p.requests
 		began := time.Now()
 		for range 11 {
-			p.responses <- response(t, "1", "x", "one=a:bad")
+			p.responses <- response(t, "1", "x", "one=a:")
 			require.NotNil(t, (<-p.requests).GetErrorDetail())
 		}
 		require.Equal(t, 10*time.Second, time.Since(began))
@@ -364,9 +351,18 @@ func TestAPlaneThatAnswersEachRefusalIsRefusedOnceASecond(t *testing.T) {
 		require.Nil(t, (<-p.requests).GetErrorDetail())
 		require.Equal(t, 10*time.Second, time.Since(began))
 		require.Equal(t, 1, strings.Count(log.String(), "rules refused"), log.String())
-		require.Equal(t, 11.0, testutil.ToFloat64(s.stats.loadError))
-		require.Equal(t, 1.0, testutil.ToFloat64(s.stats.loadSuccess))
 		require.Empty(t, s.Refused())
+		require.NoError(t, testutil.GatherAndCompare(o.Metrics.(prometheus.Gatherer), strings.NewReader(`
+# HELP ratelimit_service_config_load_error Loads in which something was refused.
+# TYPE ratelimit_service_config_load_error counter
+ratelimit_service_config_load_error 11
+# HELP ratelimit_service_config_load_success Loads in which nothing was refused.
+# TYPE ratelimit_service_config_load_success counter
+ratelimit_service_config_load_success 1
+# HELP ratelimit_service_config_sources Rule files or resources that the last load read, good or not.
+# TYPE ratelimit_service_config_sources gauge
+ratelimit_service_config_sources 1
+`), "ratelimit_service_config_load_error", "ratelimit_service_config_load_success", "ratelimit_service_config_sources"))
 	})
 }
 
@@ -381,7 +377,7 @@ func TestALongRefusalIsCut(t *testing.T) {
 func FuzzApply(f *testing.F) {
 	for _, words := range [][]string{
 		{"1", "x", "one=a:k", "two=b:k"},
-		{"1", "x", "garbage", "othertype", "wrapped/one=a:k", "wrappedgarbage/b", "one=a:bad"},
+		{"1", "x", "garbage", "othertype", "wrapped/one=a:k", "wrappedgarbage/b", "one=a:"},
 		{"", ""},
 	} {
 		bytes, err := proto.Marshal(response(f, words...))
@@ -390,7 +386,6 @@ func FuzzApply(f *testing.F) {
 	}
 	rules := &sink{}
 	o := options(rules, io.Discard)
-	o.Parse = (&limits.Parser{Algorithms: []algorithm.Algorithm{fixedwindow.Algorithm{}}, Stats: o.Stats}).ParseProtos
 	s, err := New(o)
 	require.NoError(f, err)
 	f.Fuzz(func(t *testing.T, bytes []byte) {

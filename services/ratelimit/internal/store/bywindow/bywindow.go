@@ -70,7 +70,7 @@ func (s *Store) Apply(ctx context.Context, request *limiter.Call) error {
 	c.seconds.take(request, true)
 	c.others.take(request, false)
 	if request.StopWhenOver {
-		return s.together(ctx, c, request)
+		return s.step(ctx, c, request)
 	}
 	err := s.both(ctx, c)
 	c.seconds.give(request)
@@ -87,7 +87,7 @@ func (s *Store) both(ctx context.Context, c *call) error {
 	return errors.Join(err, <-c.done)
 }
 
-// together is Apply for a call of which either all operations count or only
+// step is Apply for a call of which either all operations count or only
 // those that are over. Its steps:
 //
 //  1. look at all counters;
@@ -97,7 +97,7 @@ func (s *Store) both(ctx context.Context, c *call) error {
 //
 // An operation that was foreseen to be over is so, whatever is given back in
 // between. If a store fails, the call does as a whole.
-func (s *Store) together(ctx context.Context, c *call, request *limiter.Call) error {
+func (s *Store) step(ctx context.Context, c *call, request *limiter.Call) error {
 	c.seconds.look()
 	c.others.look()
 	if err := s.both(ctx, c); err != nil {
@@ -147,7 +147,8 @@ func (p *part) take(request *limiter.Call, seconds bool) {
 // give copies the decisions and errors back.
 func (p *part) give(request *limiter.Call) {
 	for i, at := range p.from {
-		request.Ops[at].Decision, request.Ops[at].Err = p.call.Ops[i].Decision, p.call.Ops[i].Err
+		op, done := &request.Ops[at], &p.call.Ops[i]
+		op.Decision, op.Stands, op.Err = done.Decision, done.Stands, done.Err
 	}
 }
 
@@ -171,7 +172,7 @@ func (p *part) foresee(request *limiter.Call) (over bool, err error) {
 		}
 		now, known := at[string(op.Key)]
 		if !known {
-			now = p.call.Ops[i].Decision.After
+			now = p.call.Ops[i].Stands
 		}
 		if op.Refund {
 			now -= min(now, op.Hits)
@@ -203,10 +204,10 @@ func (p *part) count(request *limiter.Call, over bool) {
 // hits that were not counted then, it stays so.
 func (p *part) conclude(request *limiter.Call) {
 	for i, from := range p.from {
-		op, after := &request.Ops[from], &p.call.Ops[i].Decision
-		op.Err = nil
-		if !op.Decision.Over || after.After >= op.Decision.After {
-			op.Decision = *after
+		op, done := &request.Ops[from], &p.call.Ops[i]
+		op.Stands, op.Err = done.Stands, nil
+		if !op.Decision.Over || done.Decision.After >= op.Decision.After {
+			op.Decision = done.Decision
 		}
 	}
 }

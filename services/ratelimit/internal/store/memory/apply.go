@@ -16,7 +16,7 @@ import (
 // it never fails. It allocates only for a counter that is new.
 func (s *Store) Apply(_ context.Context, call *limiter.Call) error {
 	if call.StopWhenOver && len(call.Ops) > 1 {
-		s.applyTogether(call)
+		s.applyStep(call)
 		return nil
 	}
 	for i := range call.Ops {
@@ -31,7 +31,7 @@ func (s *Store) Apply(_ context.Context, call *limiter.Call) error {
 
 func (s *Store) shardOf(key []byte) uint64 { return maphash.Bytes(s.seed, key) % shards }
 
-// applyTogether is Apply for a call of which either all operations count or
+// applyStep is Apply for a call of which either all operations count or
 // only those that are over. Its steps:
 //
 //  1. lock the shards of all keys, each once and in their order, so that no two
@@ -39,7 +39,7 @@ func (s *Store) shardOf(key []byte) uint64 { return maphash.Bytes(s.seed, key) %
 //  2. apply every operation, and note what each counter was before;
 //  3. if any is over, put all back, and apply again: those that are over and
 //     the refunds as they are, the others as looks.
-func (s *Store) applyTogether(call *limiter.Call) {
+func (s *Store) applyStep(call *limiter.Call) {
 	var locked uint64 // a bit for each shard
 	for i := range call.Ops {
 		locked |= 1 << s.shardOf(call.Ops[i].Key)
@@ -72,7 +72,7 @@ func (s *Store) applyTogether(call *limiter.Call) {
 				continue
 			}
 			// What made it over may not be counted now, if it was an operation
-			// on the same counter: it is over nevertheless.
+			// on the same counter: it is over nevertheless. Stands is of now.
 			decision := op.Decision
 			h.apply(op, op.Hits, call.Now)
 			op.Decision = decision
@@ -105,6 +105,7 @@ func (h *shard) apply(op *limiter.Op, hits uint64, now time.Time) before {
 	} else {
 		state, op.Decision = op.Algorithm.Apply(op.Limit, was, hits, now)
 	}
+	op.Stands = op.Decision.After
 	switch {
 	case known:
 		h.slots[position].state = state

@@ -80,16 +80,16 @@ type slot struct {
 	state algorithm.State
 }
 
-// look is how many slots each added counter looks at, and clears if expired.
+// scanned is how many slots each added counter looks at, and clears if expired.
 // With more than one, clearing is faster than adding.
-const look = 4
+const scanned = 4
 
 // place returns a position for a new counter. It looks at a few slots and
 // clears the expired ones; in a full shard without any, it forgets the one of
 // them that expires soonest.
 func (h *shard) place(now int64) int {
 	soonest := -1
-	for range min(look, len(h.slots)) {
+	for range min(scanned, len(h.slots)) {
 		h.hand = (h.hand + 1) % len(h.slots)
 		s := &h.slots[h.hand]
 		switch {

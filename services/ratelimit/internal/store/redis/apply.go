@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
-
-	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/weirproxy/weir/services/ratelimit/internal/algorithm"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limiter"
@@ -118,6 +115,18 @@ func (s *Store) Apply(ctx context.Context, request *limiter.Call) error {
 			p.shard.submit(c)
 		}
 	}
+	s.await(ctx, c)
+	err := c.settle(request)
+	if err != nil && !errors.Is(ctx.Err(), context.Canceled) {
+		s.stats.failed(kindOf(err))
+	}
+	s.pool(c)
+	return err
+}
+
+// await waits until c has finished. It has the caller leave c if ctx or the
+// store's timeout ends before.
+func (s *Store) await(ctx context.Context, c *call) {
 	// A caller whose own deadline is sooner needs no other.
 	var late <-chan time.Time
 	if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > s.options.Timeout {
@@ -128,33 +137,18 @@ func (s *Store) Apply(ctx context.Context, request *limiter.Call) error {
 	case <-c.done:
 	case <-ctx.Done():
 		c.leave(ctx.Err())
-		err := c.settle(request)
-		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			s.stats.failed(kindOf(err))
-		}
-		return err
 	case <-late:
 		s.late(c)
-		err := c.settle(request)
-		if err != nil {
-			s.stats.failed(kindOf(err))
-		}
-		return err
 	}
 	if late != nil {
 		c.timer.Stop()
 	}
-	err := c.settle(request)
-	if err != nil {
-		s.stats.failed(kindOf(err))
-	}
-	s.pool(c)
-	return err
 }
 
-// pool keeps c for another Apply, unless it has grown beyond the usual.
+// pool keeps c for another Apply, unless its caller left it or it has grown
+// beyond the usual.
 func (s *Store) pool(c *call) {
-	if len(c.commands) <= keptOps {
+	if !c.gone.Load() && len(c.commands) <= keptOps {
 		s.calls.Put(c)
 	}
 }
@@ -218,6 +212,7 @@ func (c *call) settle(request *limiter.Call) error {
 		if op.Err == nil {
 			op.Decision = op.Algorithm.(algorithm.Counted).Decide(op.Limit, d.after, request.Now)
 			op.Decision.Over = op.Decision.Over && !op.Refund
+			op.Stands = d.stands
 		} else if fault == nil {
 			fault = op.Err
 		}
@@ -274,12 +269,11 @@ func (s *Store) fill(c *call, request *limiter.Call) error {
 		}
 		c.counts = c.counts && d.kind == count
 		end := counted.WindowEnd(op.Limit, request.Now)
-		ttl := end.Sub(request.Now)
-		if s.options.ExpirationJitter > 0 {
-			ttl += rand.N(s.options.ExpirationJitter)
-		}
-		d.ttl = ttl.Milliseconds() + 1
 		s.name(d, op.Key, request.Domain, end)
+		d.ttl = end.Sub(request.Now).Milliseconds() + 1
+		if stepped || d.kind == count && d.expires {
+			d.ttl += s.jitter()
+		}
 		switch {
 		case s.nodes == nil:
 			d.shard = s.one
@@ -305,6 +299,14 @@ func (s *Store) fill(c *call, request *limiter.Call) error {
 	}
 	c.step = newStep(c.commands[:c.used])
 	return nil
+}
+
+// jitter is a random addition to a time to live, in milliseconds.
+func (s *Store) jitter() int64 {
+	if s.options.ExpirationJitter <= 0 {
+		return 0
+	}
+	return rand.N(s.options.ExpirationJitter).Milliseconds()
 }
 
 // isStep says whether a call must be one script: one that counts or looks at one
@@ -341,71 +343,4 @@ func (s *Store) prefixOf(key []byte) string {
 		return p
 	}
 	return ""
-}
-
-// kind is what a command does.
-type kind uint8
-
-const (
-	count kind = iota
-	look
-	giveBack
-)
-
-// command is one counter to be read or changed. What it sends refers to its
-// fields, so that it is made once and sent many times.
-type command struct {
-	kind  kind
-	shard *shard
-	key   bytesArg // that of the operation, and the end of its window
-	hits  int64
-	ttl   int64 // milliseconds
-	most  int64 // hits that fit into the limit; set in a step only
-	// hash is what memo knows the key by, expires that the key is to be given
-	// a time to live; both are set of a count only.
-	hash    uint64
-	expires bool
-	// first is the command that carries the hits to Redis: the command itself, or
-	// an earlier one of the batch on the same counter. total is the hits that a
-	// first one carries, before those that it carries ahead of this one's.
-	first         *command
-	total, before int64
-	// after is the counter once the command was carried out, err why it was not
-	// or may not have been.
-	after uint64
-	err   error
-
-	counting, looking, givingBack, expiring *goredis.IntCmd
-}
-
-// bytesArg is an argument that the driver need not box.
-type bytesArg []byte
-
-// MarshalBinary returns the argument itself.
-func (b *bytesArg) MarshalBinary() ([]byte, error) { return *b, nil }
-
-// main is what the driver is to send for d.
-func (d *command) main() *goredis.IntCmd {
-	switch d.kind {
-	case look:
-		return renew(&d.looking, "get", &d.key)
-	case giveBack:
-		return renew(&d.givingBack, "evalsha", giveBackHash, "1", &d.key, &d.hits)
-	default:
-		return renew(&d.counting, "incrby", &d.key, &d.total)
-	}
-}
-
-// expire is what the driver is to send for d after main, if d.expires.
-func (d *command) expire() *goredis.IntCmd {
-	return renew(&d.expiring, "pexpire", &d.key, &d.ttl)
-}
-
-// renew returns *to without the outcome that it had, and makes it if it is nil.
-func renew(to **goredis.IntCmd, args ...any) *goredis.IntCmd {
-	if *to == nil {
-		*to = goredis.NewIntCmd(context.Background(), slices.Clone(args)...)
-	}
-	(*to).SetErr(nil)
-	return *to
 }

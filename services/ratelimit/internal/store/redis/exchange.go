@@ -81,8 +81,8 @@ func (x *exchange) take() bool {
 	return true
 }
 
-// carryOut sends the commands of the batch in one pipeline and hands each call
-// their outcome.
+// carryOut sends the commands of the batch together and hands each call their
+// outcome.
 func (x *exchange) carryOut() {
 	h, calls := x.shard, 0
 	defer x.release()
@@ -113,8 +113,7 @@ func (x *exchange) carryOut() {
 		return
 	}
 	begin := time.Now()
-	_ = x.pipe.BatchProcess(context.Background(), x.send...)
-	err := exec(x.pipe)
+	err := x.exchange()
 	h.stats.time.Observe(time.Since(begin).Seconds())
 	h.stats.calls.Observe(float64(calls))
 	// Who gets no answer gets none for all that follows.
@@ -183,6 +182,16 @@ func (x *exchange) join(c *call, d *command) bool {
 	return true
 }
 
+// exchange sends the commands in x.send and waits for their answers. A lone one
+// needs no pipeline, which costs the driver more.
+func (x *exchange) exchange() error {
+	if len(x.send) == 1 {
+		return x.shard.client.Process(context.Background(), x.send[0])
+	}
+	_ = x.pipe.BatchProcess(context.Background(), x.send...)
+	return exec(x.pipe)
+}
+
 // exec sends what is in pipe. Each command holds its own outcome afterwards, the
 // error is only the first of theirs.
 func exec(pipe goredis.Pipeliner) error {
@@ -203,7 +212,7 @@ func (x *exchange) read(c *call) {
 	h := x.shard
 	if c.step != nil {
 		after, err := c.step.send.Result()
-		if err == nil && len(after) != c.used {
+		if err == nil && len(after) != 2*c.used {
 			err = fmt.Errorf("%d answers for %d counters", len(after), c.used)
 		}
 		if err != nil {
@@ -211,7 +220,7 @@ func (x *exchange) read(c *call) {
 		}
 		for i, d := range c.commands[:c.used] {
 			if d.err = err; err == nil {
-				d.after = uint64(max(0, after[i]))
+				d.after, d.stands = uint64(max(0, after[i])), uint64(max(0, after[c.used+i]))
 			}
 		}
 		return
@@ -223,6 +232,7 @@ func (x *exchange) read(c *call) {
 		if d.err = x.readOne(d); d.err != nil {
 			d.err = h.fault(d.err)
 		}
+		d.stands = d.after
 	}
 }
 
@@ -259,7 +269,7 @@ func (x *exchange) readOne(d *command) error {
 		}
 	case d.counting.Val() == d.total:
 		// The key is new to Redis, which must have lost what it was told.
-		x.unset = append(x.unset, unset{string(d.key), d.ttl})
+		x.unset = append(x.unset, unset{string(d.key), d.ttl + x.shard.store.jitter()})
 	}
 	return nil
 }
@@ -273,8 +283,7 @@ func (x *exchange) expire() {
 	for _, u := range x.unset {
 		x.send = append(x.send, goredis.NewIntCmd(context.Background(), "pexpire", u.key, u.ttl))
 	}
-	_ = x.pipe.BatchProcess(context.Background(), x.send...)
-	if exec(x.pipe) != nil {
+	if x.exchange() != nil {
 		h.store.given.clear()
 	}
 }

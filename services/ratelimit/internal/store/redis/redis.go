@@ -7,7 +7,6 @@ package redis
 import (
 	"context"
 	"maps"
-	"net"
 	"slices"
 	"sync"
 	"time"
@@ -128,14 +127,7 @@ func (s *Store) universal() *goredis.UniversalOptions {
 		Protocol: 2, DisableIdentity: true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
-	dial := goredis.NewDialer(&goredis.Options{DialTimeout: u.DialTimeout, TLSConfig: p.tls})
-	u.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		c, err := dial(ctx, network, addr)
-		if err == nil {
-			s.stats.opened.Inc()
-		}
-		return c, err
-	}
+	u.Dialer = s.stats.counting(goredis.NewDialer(&goredis.Options{DialTimeout: u.DialTimeout, TLSConfig: p.tls}))
 	return u
 }
 

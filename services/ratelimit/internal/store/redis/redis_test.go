@@ -79,6 +79,29 @@ func TestCountersExpireAfterTheirWindow(t *testing.T) {
 	require.Greater(t, ttl, time.Until(end)-time.Second)
 }
 
+func TestKeysOutliveTheirWindowAtRandom(t *testing.T) {
+	server := servicetest.Redis(t)
+	s := openWith(t, Options{URL: server.Address})
+	s.options.ExpirationJitter = 10_000 * time.Hour // which none of them meets in its first second
+	now := time.Now()
+	end := fixedwindow.Algorithm{}.WindowEnd(oneHit()[0].Limit, now)
+	outlives := func() bool {
+		ttl, err := s.one.client.PTTL(t.Context(), fmt.Sprintf("k@%d", end.Unix())).Result()
+		require.NoError(t, err)
+		return ttl > end.Sub(now)+time.Second
+	}
+	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: oneHit(), Now: now}))
+	require.True(t, outlives(), "one that is new")
+	server.Command("FLUSHALL")
+	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: oneHit(), Now: now}))
+	servicetest.Eventually(t, "one that Redis had lost", outlives)
+	server.Command("FLUSHALL")
+	step := []limiter.Op{oneHit()[0], oneHit()[0]}
+	step[1].Key = []byte("l")
+	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: step, Now: now, StopWhenOver: true}))
+	require.True(t, outlives(), "one of a call that is one step")
+}
+
 func TestACounterThatIsFullRefuses(t *testing.T) {
 	server := servicetest.Redis(t)
 	s := open(t, server.Address, 5*time.Second)

@@ -18,10 +18,11 @@ return redis.call('DECRBY', KEYS[1], math.min(now, tonumber(ARGV[1])))
 
 // stepScript carries out a call that is one step. KEYS are the counters;
 // ARGV has three numbers for each: the hits, below 0 to give back, the most that
-// fits, and the milliseconds to live. It returns what each counter stands at
-// after its operation. First it tries all of them, on copies of the counters;
-// if any is over, those that are not, and count, then only look. A counter that
-// is full fails to grow, and is over all the same.
+// fits, and the milliseconds to live. First it tries all of them, on copies of
+// the counters; if any is over, those that are not, and count, then only look. A
+// counter that is full fails to grow, and is over all the same. It returns what
+// each operation is decided by, that is the counter after it, or of one that is
+// over after the trial; and then what the counter of each stands at after it.
 const stepScript = `
 local at, after, over, any = {}, {}, {}, false
 for i, key in ipairs(KEYS) do
@@ -35,15 +36,21 @@ for i, key in ipairs(KEYS) do
 end
 for i, key in ipairs(KEYS) do
   local hits = tonumber(ARGV[3*i-2])
+  local now
   if hits > 0 and (over[i] or not any) then
-    local now = redis.pcall('INCRBY', key, hits)
+    now = redis.pcall('INCRBY', key, hits)
     if now == hits then redis.call('PEXPIRE', key, ARGV[3*i]) end
-    if type(now) == 'table' and not string.find(now.err, 'overflow', 1, true) then return now end
-  elseif not over[i] then
-    local now = tonumber(redis.call('GET', key) or 0)
+    if type(now) == 'table' then
+      if not string.find(now.err, 'overflow', 1, true) then return now end
+      now = 2^53
+    end
+  else
+    now = tonumber(redis.call('GET', key) or 0)
     if hits < 0 and now > 0 then now = redis.call('DECRBY', key, math.min(now, -hits)) end
-    after[i] = math.min(now, 2^53)
   end
+  now = math.min(now, 2^53)
+  if not over[i] then after[i] = now end
+  after[#KEYS+i] = now
 end
 return after
 `

@@ -13,6 +13,7 @@ type stats struct {
 	time   *prometheus.HistogramVec
 	calls  *prometheus.HistogramVec
 	opened prometheus.Counter
+	closed prometheus.Counter
 }
 
 // shardStats is the part of it that belongs to one server.
@@ -52,11 +53,15 @@ func newStats(reg prometheus.Registerer, s *Store) *stats {
 			Name: "ratelimit_redis_connections_opened_total",
 			Help: "Connections opened.",
 		}),
+		closed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "ratelimit_redis_connections_closed_total",
+			Help: "Connections closed here, whatever for.",
+		}),
 	}
 	for i, name := range faultNames {
 		t.kinds[i] = t.errors.WithLabelValues(name)
 	}
-	reg.MustRegister(t.errors, t.time, t.calls, t.opened, &collector{
+	reg.MustRegister(t.errors, t.time, t.calls, t.opened, t.closed, &collector{
 		store: s,
 		inFlight: prometheus.NewDesc("ratelimit_redis_calls_in_flight",
 			"Calls that wait for a server or are under way to it.", []string{"node"}, nil),

@@ -111,6 +111,9 @@ func decisions(t *testing.T, s limiter.Store, c *limiter.Call) []algorithm.Decis
 	list := make([]algorithm.Decision, len(ops))
 	for i := range ops {
 		list[i] = ops[i].Decision
+		if !c.StopWhenOver || !list[i].Over {
+			require.Equal(t, list[i].After, ops[i].Stands)
+		}
 	}
 	return list
 }
@@ -206,14 +209,18 @@ func random(t *testing.T, s limiter.Store, now time.Time) {
 			ops[i].Refund = r.IntN(4) == 0
 		}
 		c := call(now, r.IntN(2) == 0, ops...)
-		want := model(states, c)
+		want, stands := model(states, c)
 		require.Equal(t, want, decisions(t, s, c))
+		for i := range ops {
+			require.Equal(t, stands[i], ops[i].Stands)
+		}
 		now = now.Add(time.Duration(r.Int64N(int64(3 * time.Second))))
 	}
 }
 
-// model carries out a call on states, and returns what its decisions must be.
-func model(states map[string]algorithm.State, c *limiter.Call) []algorithm.Decision {
+// model carries out a call on states, and returns what its decisions must be, and
+// what the counters stand at after each operation.
+func model(states map[string]algorithm.State, c *limiter.Call) (decisions []algorithm.Decision, stands []uint64) {
 	run := func(states map[string]algorithm.State, hits func(i int) uint64) []algorithm.Decision {
 		list := make([]algorithm.Decision, len(c.Ops))
 		for i, o := range c.Ops {
@@ -225,26 +232,22 @@ func model(states map[string]algorithm.State, c *limiter.Call) []algorithm.Decis
 		}
 		return list
 	}
-	all := func(i int) uint64 { return c.Ops[i].Hits }
-	if !c.StopWhenOver {
-		return run(states, all)
-	}
-	first := run(maps.Clone(states), all)
-	if !slices.ContainsFunc(first, func(d algorithm.Decision) bool { return d.Over }) {
-		return run(states, all)
-	}
-	second := run(states, func(i int) uint64 {
-		if first[i].Over || c.Ops[i].Refund {
-			return c.Ops[i].Hits
+	isOver := func(d algorithm.Decision) bool { return d.Over }
+	trial := run(maps.Clone(states), func(i int) uint64 { return c.Ops[i].Hits })
+	stops := c.StopWhenOver && slices.ContainsFunc(trial, isOver)
+	decisions = run(states, func(i int) uint64 {
+		if stops && !trial[i].Over && !c.Ops[i].Refund {
+			return 0
 		}
-		return 0
+		return c.Ops[i].Hits
 	})
-	for i := range second {
-		if first[i].Over {
-			second[i] = first[i]
+	for i := range decisions {
+		stands = append(stands, decisions[i].After)
+		if trial[i].Over {
+			decisions[i] = trial[i]
 		}
 	}
-	return second
+	return decisions, stands
 }
 
 func refunds(t *testing.T, s limiter.Store, now time.Time) {
@@ -304,9 +307,11 @@ func stepRefunds(t *testing.T, s limiter.Store, now time.Time) {
 func stepTwice(t *testing.T, s limiter.Store, now time.Time) {
 	d := step(t, s, now, op("k", minute, 2), op("k", minute, 2))
 	require.Equal(t, []uint64{2, 4}, []uint64{d[0].After, d[1].After})
-	d = step(t, s, now, op("k", minute, 1), op("k", minute, 1))
+	c := call(now, true, op("k", minute, 1), op("k", minute, 1))
+	d = decisions(t, s, c)
 	require.Equal(t, fixed.Decide(minute, 4, now), d[0], "a look")
 	require.Equal(t, fixed.Decide(minute, 6, now), d[1], "over with the first")
+	require.Equal(t, uint64(5), c.Ops[1].Stands, "which was not counted")
 	require.Equal(t, uint64(5), apply(t, s, now, op("k", minute, 0))[0].After, "only the second was counted")
 }
 

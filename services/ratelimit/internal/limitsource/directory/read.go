@@ -1,4 +1,4 @@
-package limitsource
+package directory
 
 import (
 	"crypto/sha256"
@@ -26,6 +26,17 @@ type snapshot struct {
 	directories []string
 	// hash is equal for snapshots with equal files.
 	hash [sha256.Size]byte
+}
+
+// unread is how many of the files could not be read.
+func (n snapshot) unread() int {
+	unread := 0
+	for _, f := range n.files {
+		if f.err != nil {
+			unread++
+		}
+	}
+	return unread
 }
 
 // file is one rule file, or why it could not be read.

@@ -32,12 +32,12 @@ func TestSettingsThatDoSomethingElseThanAtThePeerAreWarnedOf(t *testing.T) {
 			require.NoError(t, environ.Load(&o))
 			lookup := func(name string) (string, bool) { return c.value, name == c.name }
 			o.BackendType = "redis"
-			require.Equal(t, c.want, otherwise(o, lookup))
+			require.Equal(t, c.want, warnings(o, lookup))
 		})
 	}
 	t.Run("redis_without_a_place", func(t *testing.T) {
 		lookup := func(name string) (string, bool) { return "cluster", name == "REDIS_TYPE" }
 		require.Equal(t, []string{"REDIS_TYPE is set, but neither REDIS_URL nor BACKEND_TYPE: counters lie in memory, each replica's by itself"},
-			otherwise(Options{}, lookup))
+			warnings(Options{}, lookup))
 	})
 }

@@ -1,4 +1,4 @@
-package limitsource
+package directory
 
 import (
 	"context"
