@@ -88,7 +88,7 @@ func (f *reader) root(text []byte) *yaml.Node {
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	var document, next yaml.Node
 	err := decoder.Decode(&document)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		f.fault(start, "no tokens and no identities")
 		return nil
 	}
@@ -96,7 +96,7 @@ func (f *reader) root(text []byte) *yaml.Node {
 		f.faults = append(f.faults, fmt.Errorf("%s: %w", f.file, err))
 		return nil
 	}
-	if err := decoder.Decode(&next); err != io.EOF {
+	if err := decoder.Decode(&next); !errors.Is(err, io.EOF) {
 		f.fault(start, "more than one YAML document")
 		return nil
 	}
@@ -176,16 +176,16 @@ func (f *reader) readToken(n *yaml.Node) {
 
 // readDigest returns the SHA-256 of an entry's token.
 func (f *reader) readDigest(n *yaml.Node, values map[string]*yaml.Node) (digest [sha256.Size]byte, ok bool) {
-	clear, hashed := values["token"], values["sha256"]
+	open, hashed := values["token"], values["sha256"]
 	switch {
-	case (clear == nil) == (hashed == nil):
+	case (open == nil) == (hashed == nil):
 		f.fault(n, "a token: want one of token and sha256")
-	case clear != nil:
-		token := f.text(clear, "token")
+	case open != nil:
+		token := f.text(open, "token")
 		if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-			f.fault(clear, "token: not of printable ASCII without spaces")
+			f.fault(open, "token: not of printable ASCII without spaces")
 		} else if len(token) < minToken && token != "" {
-			f.fault(clear, "token: shorter than %d characters, so that it may be guessed", minToken)
+			f.fault(open, "token: shorter than %d characters, so that it may be guessed", minToken)
 		} else if token != "" {
 			return sha256.Sum256([]byte(token)), true
 		}

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -18,8 +19,7 @@ func ForwardedFor(header []string, remote netip.Addr, hops int) netip.Addr {
 	if hops <= 0 {
 		return plain(remote)
 	}
-	for i := len(header) - 1; i >= 0; i-- {
-		line := header[i]
+	for _, line := range slices.Backward(header) {
 		for {
 			comma := strings.LastIndexByte(line, ',')
 			hops--

@@ -159,7 +159,7 @@ func TestASourceThatCallsTooOftenIsToldWhenItMayAgain(t *testing.T) {
 	over := call("DELETE", "/v2", "10.0.0.1:3")
 	require.Equal(t, 429, over.Code)
 	require.Equal(t, "100", over.Header().Get("Retry-After"))
-	require.Equal(t, `{"error":"10.0.0.1 calls oftener than once in 1m40s"}`+"\n", over.Body.String())
+	require.JSONEq(t, `{"error":"10.0.0.1 calls oftener than once in 1m40s"}`, over.Body.String())
 	require.Equal(t, 1.0, refused(denial.Rate))
 	require.Equal(t, 200, call("GET", "/v1", "10.0.0.1:4").Code, "reads are not held to it")
 	require.Equal(t, 200, call("POST", "/v1", "10.0.0.2:1").Code, "nor is another source")
@@ -264,7 +264,7 @@ func serveGRPC(t *testing.T, g *gate.Gate, by credentials.TransportCredentials, 
 }
 
 // watch opens a stream and returns what it ends with.
-func watch(t *testing.T, ctx context.Context, conn *grpc.ClientConn) error {
+func watch(ctx context.Context, t *testing.T, conn *grpc.ClientConn) error {
 	t.Helper()
 	stream, err := conn.NewStream(ctx, &healthpb.Health_ServiceDesc.Streams[0], healthpb.Health_Watch_FullMethodName)
 	require.NoError(t, err)
@@ -288,7 +288,7 @@ func TestIdentitiesOverGRPC(t *testing.T) {
 			if test.code == codes.OK {
 				test.code = codes.Aborted // as the face says
 			}
-			require.Equal(t, status.Error(test.code, test.want).Error(), watch(t, t.Context(), c).Error())
+			require.Equal(t, status.Error(test.code, test.want).Error(), watch(t.Context(), t, c).Error())
 		})
 	}
 }
@@ -297,14 +297,14 @@ func TestTokensAndRatesOverGRPC(t *testing.T) {
 	g, refused := newGate(t, options{rules: ruleFile, closedReads: true, perSecond: 0.01})
 	c := serveGRPC(t, g, insecure.NewCredentials(), insecure.NewCredentials())
 	known := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+usersToken)
-	require.Equal(t, "rpc error: code = Aborted desc = users-team", watch(t, known, c).Error())
-	require.Equal(t, codes.Unauthenticated, status.Code(watch(t, t.Context(), c)))
+	require.Equal(t, "rpc error: code = Aborted desc = users-team", watch(known, t, c).Error())
+	require.Equal(t, codes.Unauthenticated, status.Code(watch(t.Context(), t, c)))
 
 	// Other methods are held to the rate, be the caller known or not.
 	require.Equal(t, "rpc error: code = Aborted desc = users-team", check(known, c).Error())
 	require.Equal(t, codes.Unauthenticated, status.Code(check(t.Context(), c)))
 	require.Equal(t, codes.ResourceExhausted, status.Code(check(known, c)))
-	require.Equal(t, "rpc error: code = Aborted desc = users-team", watch(t, known, c).Error(), "reads are not")
+	require.Equal(t, "rpc error: code = Aborted desc = users-team", watch(known, t, c).Error(), "reads are not")
 	require.Equal(t, 1.0, refused(denial.Rate))
 	require.Equal(t, 2.0, refused(denial.Token))
 }

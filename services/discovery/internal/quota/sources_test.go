@@ -52,7 +52,7 @@ func TestASourceTakesItsBurstAndThenItsRate(t *testing.T) {
 				require.NoError(t, s.Take(b), "another source has its own")
 				time.Sleep(test.interval - 1)
 				require.Error(t, s.Take(a))
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				require.NoError(t, s.Take(a))
 				require.Error(t, s.Take(a))
 				time.Sleep(2 * test.interval)

@@ -152,7 +152,7 @@ func (s *Sender) flush(ctx context.Context) {
 	s.counts, s.missed = map[counter]uint64{}, 0
 	s.mu.Unlock()
 	if missed > 0 {
-		s.log.Warn("more names than are counted for statsd", "most", maxNames, "calls not counted", missed)
+		s.log.Warn("more names than are counted for statsd", "most", maxNames, "not_counted", missed)
 	}
 	if len(counts) == 0 {
 		return

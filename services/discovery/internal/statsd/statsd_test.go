@@ -145,7 +145,7 @@ func TestStrangersCannotFillTheMemoryWithNames(t *testing.T) {
 	require.Equal(t, uint64(7), s.missed)
 	s.counts = map[counter]uint64{} // they would fill the server's buffer
 	s.flush(t.Context())
-	require.Contains(t, logged.String(), `msg="more names than are counted for statsd" most=100000 "calls not counted"=7`)
+	require.Contains(t, logged.String(), `msg="more names than are counted for statsd" most=100000 not_counted=7`)
 }
 
 func TestTheLogTellsOnceThatTheServerCannotBeReached(t *testing.T) {
