@@ -41,16 +41,14 @@ type StoreOptions struct {
 type kind struct {
 	schemes []string
 	form    string // what its URLs look like
-	// shared says that several replicas can share one.
-	shared bool
-	open   func(u *url.URL, o StoreOptions) (Store, error)
+	open    func(u *url.URL, o StoreOptions) (Store, error)
 }
 
 func kinds() []kind {
 	return []kind{
-		{[]string{"memory"}, "memory:", false, openMemory},
-		{[]string{"file"}, "file:///path", false, openFile},
-		{redis.Schemes(), redis.Forms, true, openRedis},
+		{[]string{"memory"}, "memory:", openMemory},
+		{[]string{"file"}, "file:///path", openFile},
+		{redis.Schemes(), redis.Forms, openRedis},
 	}
 }
 
@@ -67,14 +65,8 @@ func OpenStore(rawURL string, o StoreOptions) (Store, error) {
 			continue
 		}
 		store, err := k.open(u, o)
-		switch {
-		case err != nil:
-		case o.Snapshot == "":
-			return store, nil
-		case k.shared:
+		if err == nil && o.Snapshot != "" {
 			store, err = withSnapshot(store, o)
-		default:
-			err = errors.Join(errors.New("a snapshot beside it is for stores that replicas share"), store.Close())
 		}
 		if err != nil {
 			return nil, fmt.Errorf("store of scheme %q: %w", u.Scheme, err)
@@ -114,9 +106,13 @@ func openRedis(u *url.URL, o StoreOptions) (Store, error) {
 	return redis.Open(redis.Options{URL: u.String(), Timeout: redisTimeout, Log: o.Log})
 }
 
-// withSnapshot is a shared store with a copy in a file. If the file cannot be,
-// the shared store is closed.
-func withSnapshot(shared Store, o StoreOptions) (Store, error) {
+// withSnapshot is a shared store with a copy in a file. If that cannot be, the
+// store is closed.
+func withSnapshot(store Store, o StoreOptions) (Store, error) {
+	shared, ok := store.(fallback.Shared)
+	if !ok {
+		return nil, errors.Join(errors.New("a snapshot beside it is for stores that replicas share"), store.Close())
+	}
 	local, err := file.Open(o.Snapshot, o.SnapshotInterval, o.Log)
 	if err != nil {
 		return nil, errors.Join(err, shared.Close())

@@ -108,7 +108,7 @@ func TestAReplicaStartsFromItsSnapshotWhileRedisIsAway(t *testing.T) {
 	go func() {
 		defer close(followed)
 		for ctx.Err() == nil {
-			_ = store.Follow(ctx, func(u registry.Update) {
+			_ = store.(registry.SharedStore).Follow(ctx, func(u registry.Update) {
 				if u.Lost && u.Covers("users") {
 					once()
 				}

@@ -7,12 +7,12 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/guard"
 )
 
-// follow applies what other writers of the Store did until ctx ends.
+// follow applies what other writers of the shared store did until ctx ends.
 func (r *Registry) follow(ctx context.Context) {
 	for {
 		// One that has not failed for a while is taken to be answered.
 		answered := time.AfterFunc(retryDelay, func() { r.answered(following, nil) })
-		err := r.store.Follow(ctx, r.apply)
+		err := r.shared.Follow(ctx, r.apply)
 		answered.Stop()
 		if ctx.Err() != nil {
 			return

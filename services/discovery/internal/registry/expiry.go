@@ -156,7 +156,7 @@ func (r *Registry) look(e *entry, now time.Duration) bool {
 // waits for the Store without the lock.
 func (r *Registry) letGo(ctx context.Context, dead []Beat) {
 	began := time.Now()
-	gone, err := r.store.Expire(ctx, dead)
+	gone, err := r.expire(ctx, dead)
 	if err != nil && ctx.Err() != nil {
 		return
 	}
@@ -166,6 +166,15 @@ func (r *Registry) letGo(ctx context.Context, dead []Beat) {
 		r.metrics.expiries.Inc()
 		r.log.Info("host expired", "service", h.Service, "host", h.ID, "address", h.Address, "ttl", h.TTL.String())
 	}
+}
+
+// expire asks the Store which of the dead hosts are gone. One that has no other
+// writer is not asked, only told of it later.
+func (r *Registry) expire(ctx context.Context, dead []Beat) (gone []Key, err error) {
+	if r.shared == nil {
+		return Keys(dead), nil
+	}
+	return r.shared.Expire(ctx, dead)
 }
 
 // settleGone drops the hosts that are gone from the Store, and returns them. None

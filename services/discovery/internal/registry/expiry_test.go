@@ -47,6 +47,21 @@ func TestAHostIsDroppedItsTTLAfterItsLastCheckIn(t *testing.T) {
 	}
 }
 
+func TestAStoreThatNobodyElseWritesToIsOnlyToldWhatExpired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newFakeStore()
+		s.onExpire = func() { t.Error("the store is asked") }
+		r := started(t, struct{ Store }{s})
+		checkIn(t, r, host("a", 1))
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		require.Empty(t, ids(t, r))
+		changes, _ := s.taken()
+		require.Equal(t, Expired, changes[len(changes)-1].Event.Kind)
+		require.Empty(t, s.followed)
+	})
+}
+
 // stall is a log that a test can make the sweeper stand still with.
 type stall struct {
 	slog.Handler

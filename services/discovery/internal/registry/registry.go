@@ -36,6 +36,7 @@ var (
 // Options is what a registry is made of. Every field is required.
 type Options struct {
 	// Store keeps the hosts; the registry is its only user and does not close it.
+	// If it is a SharedStore, the registry is one of several replicas.
 	Store Store
 	// Log gets one line per host that comes, goes or expires.
 	Log *slog.Logger
@@ -72,6 +73,7 @@ type Limits struct {
 // many goroutines; Run must be running for anything to be loaded or to expire.
 type Registry struct {
 	store   Store
+	shared  SharedStore // the same; nil if nobody else writes to it
 	log     *slog.Logger
 	metrics *metrics
 	options Options
@@ -139,6 +141,7 @@ func New(o Options) *Registry {
 		waiters:  map[string]*waiter{},
 		guard:    guard.New(o.Guard),
 	}
+	r.shared, _ = o.Store.(SharedStore)
 	r.wall = newWall(r.born)
 	r.outbox = newOutbox(o.Store, o.Log, r.metrics, r.wall, r.giveAgain, func(err error) { r.answered(telling, err) })
 	return r
@@ -167,8 +170,10 @@ func (r *Registry) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	// Both end with ctx; Run waits for them.
-	running.Go(func() { r.follow(ctx) })
 	running.Go(func() { r.outbox.run(ctx) })
+	if r.shared != nil {
+		running.Go(func() { r.follow(ctx) })
+	}
 	r.sweepUntil(ctx)
 	return nil
 }

@@ -5,13 +5,12 @@ import (
 	"time"
 )
 
-// Store keeps hosts beyond the life of one process, and, if it is shared,
-// carries them between replicas. The registry reads it once and then only tells
-// it what happened, off the path of any caller; so a Store may be slow, but
-// must give up by its own when what is behind it does not answer. Append,
-// Flush, Expire and Follow are called from one goroutine each. A registry is
-// lossy by contract: what was not handed over before a crash comes back with
-// the host's next check-in.
+// Store keeps hosts beyond the life of one process. The registry reads it once
+// and then only tells it what happened, off the path of any caller; so a Store
+// may be slow, but must give up by its own when what is behind it does not
+// answer. Append and Flush are called from one goroutine. A registry is lossy by
+// contract: what was not handed over before a crash comes back with the host's
+// next check-in.
 type Store interface {
 	// Load returns all that is kept. It does not return what it could not
 	// read as if it were not there: a Store that lost its data may be empty,
@@ -28,15 +27,20 @@ type Store interface {
 	// the registry, which has them, gives them to Append again. A Store with a
 	// single writer never misses any.
 	Flush(ctx context.Context, beats []Beat) (missing []Key, err error)
+}
+
+// SharedStore is a Store that several replicas write to, and that carries hosts
+// between them. Expire and Follow are called from one goroutine each.
+type SharedStore interface {
+	Store
 	// Expire asks to take out dead hosts, each with the last beat that the
 	// registry knows. gone are those that are out of the Store now, or were
-	// before, or go with the next Append; the others beat elsewhere meanwhile, or are another replica's to
-	// take out. A Store with a single writer lets all go. After an error no host
-	// goes.
+	// before, or go with the next Append; the others beat elsewhere meanwhile,
+	// or are another replica's to take out. After an error no host goes.
 	Expire(ctx context.Context, dead []Beat) (gone []Key, err error)
 	// Follow calls apply with what other writers did to the same data since
-	// Load, in order, until ctx ends; then it returns nil. A Store with a single
-	// writer only waits. After an error the registry calls it again.
+	// Load, in order, until ctx ends; then it returns nil. After an error the
+	// registry calls it again.
 	Follow(ctx context.Context, apply func(Update)) error
 }
 
@@ -82,7 +86,7 @@ func Keys(beats []Beat) []Key {
 	return keys
 }
 
-// Update is what other writers did to a Store, or what became of it.
+// Update is what other writers did to a SharedStore, or what became of it.
 type Update struct {
 	// Changes and Beats are as they were given to the Store, and already kept.
 	Changes []Change

@@ -17,7 +17,7 @@ import (
 
 // Shared is the store that replicas have in common.
 type Shared interface {
-	registry.Store
+	registry.SharedStore
 	io.Closer
 }
 
@@ -31,12 +31,14 @@ type Copy interface {
 	Replace(contents *registry.Contents, covers func(service string) bool)
 }
 
-// Store is a registry.Store that keeps all in two others.
+// Store is a registry.SharedStore that keeps all in two others.
 type Store struct {
 	shared Shared
 	local  Copy
 	log    *slog.Logger
 }
+
+var _ registry.SharedStore = (*Store)(nil)
 
 // New makes a store of both, which it closes.
 func New(shared Shared, local Copy, log *slog.Logger) *Store { return &Store{shared, local, log} }

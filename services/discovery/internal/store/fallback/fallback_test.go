@@ -30,11 +30,23 @@ func fileStore(t *testing.T, path string) *file.Store {
 	return s
 }
 
+// sharedFile is a file in the place of the shared store.
+type sharedFile struct{ *file.Store }
+
+func (sharedFile) Expire(_ context.Context, dead []registry.Beat) ([]registry.Key, error) {
+	return registry.Keys(dead), nil
+}
+
+func (sharedFile) Follow(ctx context.Context, _ func(registry.Update)) error {
+	<-ctx.Done()
+	return nil
+}
+
 // TestContract has another file in the place of the shared store.
 func TestContract(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) registry.Store {
 		dir := t.TempDir()
-		s := New(fileStore(t, filepath.Join(dir, "shared")), fileStore(t, filepath.Join(dir, "copy")), discard)
+		s := New(sharedFile{fileStore(t, filepath.Join(dir, "shared"))}, fileStore(t, filepath.Join(dir, "copy")), discard)
 		_, err := s.Load(t.Context())
 		require.NoError(t, err)
 		t.Cleanup(func() { require.NoError(t, s.Close()) })

@@ -196,17 +196,6 @@ func (s *Store) Flush(_ context.Context, beats []registry.Beat) ([]registry.Key,
 	return nil, nil
 }
 
-// Expire lets all go; that they are gone it is told by Append.
-func (s *Store) Expire(_ context.Context, dead []registry.Beat) ([]registry.Key, error) {
-	return registry.Keys(dead), nil
-}
-
-// Follow waits for ctx to end: a snapshot file has one writer.
-func (s *Store) Follow(ctx context.Context, _ func(registry.Update)) error {
-	<-ctx.Done()
-	return nil
-}
-
 // Close writes a last snapshot and ends the store. It returns the error of
 // that snapshot. It must not be called twice.
 func (s *Store) Close() error {

@@ -25,16 +25,5 @@ func (Store) Append(context.Context, []registry.Change) error { return nil }
 // Flush does nothing.
 func (Store) Flush(context.Context, []registry.Beat) ([]registry.Key, error) { return nil, nil }
 
-// Expire lets all go.
-func (Store) Expire(_ context.Context, dead []registry.Beat) ([]registry.Key, error) {
-	return registry.Keys(dead), nil
-}
-
-// Follow waits for ctx to end: nobody else writes here.
-func (Store) Follow(ctx context.Context, _ func(registry.Update)) error {
-	<-ctx.Done()
-	return nil
-}
-
 // Close does nothing.
 func (Store) Close() error { return nil }

@@ -64,7 +64,7 @@ type Options struct {
 	Log *slog.Logger
 }
 
-// Store is a registry.Store in Redis.
+// Store is a registry.SharedStore in Redis.
 type Store struct {
 	options Options
 	place   *place
@@ -90,7 +90,7 @@ type Store struct {
 	refused map[int]struct{}
 }
 
-var _ registry.Store = (*Store)(nil)
+var _ registry.SharedStore = (*Store)(nil)
 
 // Open makes a store; Close ends it. It waits for nothing: a Redis that is away
 // is an error of each call. The error is that of the URL, and shows no more of

@@ -42,7 +42,7 @@ func contract(t *testing.T, url string, empty func()) {
 		empty()
 		return open(t, url, patience)
 	})
-	storetest.RunShared(t, func(t *testing.T) (a, b registry.Store) {
+	storetest.RunShared(t, func(t *testing.T) (a, b registry.SharedStore) {
 		empty()
 		return open(t, url, patience), open(t, url, patience)
 	})

@@ -15,7 +15,7 @@ import (
 
 // RunShared tests a store that several replicas write to. open returns two new
 // stores on the same data, which is empty, each time it is called.
-func RunShared(t *testing.T, open func(t *testing.T) (a, b registry.Store)) {
+func RunShared(t *testing.T, open func(t *testing.T) (a, b registry.SharedStore)) {
 	for name, test := range shared() {
 		t.Run(name, func(t *testing.T) {
 			a, b := open(t)
@@ -25,15 +25,41 @@ func RunShared(t *testing.T, open func(t *testing.T) (a, b registry.Store)) {
 }
 
 // shared is what holds for two stores on the same data.
-func shared() map[string]func(t *testing.T, a, b registry.Store) {
-	return map[string]func(t *testing.T, a, b registry.Store){
-		"what one appends the other loads": func(t *testing.T, a, b registry.Store) {
+func shared() map[string]func(t *testing.T, a, b registry.SharedStore) {
+	return map[string]func(t *testing.T, a, b registry.SharedStore){
+		"no dead are no error": func(t *testing.T, a, _ registry.SharedStore) {
+			require.Empty(t, expire(t, a))
+		},
+		"following ends with its context": func(t *testing.T, a, _ registry.SharedStore) {
+			stop := followed(t, a)
+			require.NoError(t, stop())
+		},
+		"a dead host goes": func(t *testing.T, s, _ registry.SharedStore) {
+			a, b := Record("users", "a", 1), Record("users", "b", 1)
+			put(t, s, a, b)
+			require.Equal(t, []registry.Key{a.Host.Key}, expire(t, s, registry.Beat{Key: a.Host.Key, At: a.LastCheckIn.Add(time.Second)}))
+			removeFor(t, s, a, registry.Expired)
+			require.Equal(t, map[registry.Key]registry.Record{b.Host.Key: b}, load(t, s))
+		},
+		"a host that is not kept is gone": func(t *testing.T, a, _ registry.SharedStore) {
+			none := registry.Key{Service: "none", ID: "none"}
+			require.Equal(t, []registry.Key{none}, expire(t, a, registry.Beat{Key: none, At: time.Now()}))
+		},
+		"changes, beats and the dead may come beside each other, and be followed": func(t *testing.T, a, _ registry.SharedStore) {
+			stop := followed(t, a)
+			beside(t, a, func() error {
+				_, err := a.Expire(t.Context(), []registry.Beat{{Key: registry.Key{Service: "none", ID: "none"}}})
+				return err
+			})
+			require.NoError(t, stop())
+		},
+		"what one appends the other loads": func(t *testing.T, a, b registry.SharedStore) {
 			put(t, a, Record("users", "a", 1))
 			put(t, b, Record("users", "b", 1))
 			require.Len(t, load(t, a), 2)
 			require.Equal(t, load(t, a), load(t, b))
 		},
-		"what one does the other is told, with the event": func(t *testing.T, a, b registry.Store) {
+		"what one does the other is told, with the event": func(t *testing.T, a, b registry.SharedStore) {
 			view := Follow(t, b)
 			first, second := Record("users", "a", 1), Record("orders", "b", 2)
 			put(t, a, first, second)
@@ -57,14 +83,14 @@ func shared() map[string]func(t *testing.T, a, b registry.Store) {
 			})
 			require.Equal(t, []registry.EventKind{registry.Registered, registry.Deregistered}, view.Kinds(first.Host.Key))
 		},
-		"what is appended to one is not handed over to it": func(t *testing.T, a, b registry.Store) {
+		"what is appended to one is not handed over to it": func(t *testing.T, a, b registry.SharedStore) {
 			view := Follow(t, a)
 			put(t, a, Record("users", "a", 1))
 			put(t, b, Record("users", "b", 1))
 			servicetest.Eventually(t, "the host of the other is there", func() bool { return len(view.Hosts()) > 0 })
 			require.NotContains(t, view.Hosts(), registry.Key{Service: "users", ID: "a"})
 		},
-		"two that write the same host come to hold the same": func(t *testing.T, a, b registry.Store) {
+		"two that write the same host come to hold the same": func(t *testing.T, a, b registry.SharedStore) {
 			views := []*View{Follow(t, a), Follow(t, b)}
 			key := registry.Key{Service: "users", ID: "a"}
 			var writers sync.WaitGroup
@@ -86,7 +112,7 @@ func shared() map[string]func(t *testing.T, a, b registry.Store) {
 				return views[0].Hosts()[key].Host.Address == last && views[1].Hosts()[key].Host.Address == last
 			})
 		},
-		"beats of one are told the other": func(t *testing.T, a, b registry.Store) {
+		"beats of one are told the other": func(t *testing.T, a, b registry.SharedStore) {
 			r := Record("users", "a", 1)
 			put(t, a, r)
 			view := Follow(t, b)
@@ -96,7 +122,7 @@ func shared() map[string]func(t *testing.T, a, b registry.Store) {
 				return view.Hosts()[r.Host.Key].LastCheckIn.After(at.Add(-5 * time.Second))
 			})
 		},
-		"beats of hosts that the other took out are missing": func(t *testing.T, a, b registry.Store) {
+		"beats of hosts that the other took out are missing": func(t *testing.T, a, b registry.SharedStore) {
 			first, second := Record("users", "a", 1), Record("users", "b", 1)
 			put(t, a, first, second)
 			remove(t, b, first)
@@ -106,7 +132,7 @@ func shared() map[string]func(t *testing.T, a, b registry.Store) {
 				registry.Beat{Key: first.Host.Key, At: now}, registry.Beat{Key: second.Host.Key, At: now}, registry.Beat{Key: none, At: now}))
 			require.Empty(t, flush(t, b, registry.Beat{Key: second.Host.Key, At: now.Add(-time.Minute)}), "that it is no later says nothing")
 		},
-		"a lease that was deregistered is not taken back, and who has it is told": func(t *testing.T, a, b registry.Store) {
+		"a lease that was deregistered is not taken back, and who has it is told": func(t *testing.T, a, b registry.SharedStore) {
 			r := Record("users", "a", 1)
 			put(t, a, r)
 			view := Follow(t, b)
@@ -121,7 +147,7 @@ func shared() map[string]func(t *testing.T, a, b registry.Store) {
 			put(t, b, r)
 			require.Len(t, load(t, a), 1)
 		},
-		"deregistering does not harm a host that came back meanwhile": func(t *testing.T, a, b registry.Store) {
+		"deregistering does not harm a host that came back meanwhile": func(t *testing.T, a, b registry.SharedStore) {
 			r := Record("users", "a", 1)
 			put(t, a, r)
 			remove(t, b, r)
@@ -133,7 +159,7 @@ func shared() map[string]func(t *testing.T, a, b registry.Store) {
 			require.Equal(t, back.Lease, load(t, a)[r.Host.Key].Lease)
 			servicetest.Eventually(t, "the host is there", func() bool { return view.Hosts()[r.Host.Key].Lease == back.Lease })
 		},
-		"a host that beats elsewhere does not expire, and its beat is told": func(t *testing.T, a, b registry.Store) {
+		"a host that beats elsewhere does not expire, and its beat is told": func(t *testing.T, a, b registry.SharedStore) {
 			r := Record("users", "a", 1)
 			put(t, a, r)
 			at := time.Now()
@@ -145,7 +171,7 @@ func shared() map[string]func(t *testing.T, a, b registry.Store) {
 				return view.Beats()[r.Host.Key].After(at.Add(-5 * time.Second))
 			})
 		},
-		"what one expires the other is told, and may bring back if it hears it": func(t *testing.T, a, b registry.Store) {
+		"what one expires the other is told, and may bring back if it hears it": func(t *testing.T, a, b registry.SharedStore) {
 			r := Record("users", "a", 1)
 			put(t, a, r)
 			view := Follow(t, b)
@@ -158,7 +184,7 @@ func shared() map[string]func(t *testing.T, a, b registry.Store) {
 			removeFor(t, a, r, registry.Expired) // as the registry tells what Expire did
 			require.Len(t, load(t, a), 1, "it came back between")
 		},
-		"only one takes out the dead of a service at a time": func(t *testing.T, a, b registry.Store) {
+		"only one takes out the dead of a service at a time": func(t *testing.T, a, b registry.SharedStore) {
 			first, second := Record("users", "a", 1), Record("users", "b", 1)
 			put(t, a, first, second)
 			dead := func(r registry.Record) registry.Beat {
@@ -168,6 +194,19 @@ func shared() map[string]func(t *testing.T, a, b registry.Store) {
 			require.Empty(t, expire(t, b, dead(second)))
 			require.Len(t, expire(t, a, dead(second)), 1)
 		},
+	}
+}
+
+// followed has a store followed until stop is called, which returns how that
+// ended.
+func followed(t *testing.T, s registry.SharedStore) (stop func() error) {
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	// Ends with ctx; stop waits for its error.
+	go func() { ended <- s.Follow(ctx, func(registry.Update) {}) }()
+	return func() error {
+		cancel()
+		return <-ended
 	}
 }
 
@@ -184,7 +223,7 @@ type View struct {
 
 // Follow loads s and follows it until the test ends, again and again after
 // errors.
-func Follow(t testing.TB, s registry.Store) *View {
+func Follow(t testing.TB, s registry.SharedStore) *View {
 	t.Helper()
 	contents, err := s.Load(t.Context())
 	require.NoError(t, err)

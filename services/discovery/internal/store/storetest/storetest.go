@@ -6,7 +6,6 @@
 package storetest
 
 import (
-	"context"
 	"encoding/json"
 	"hash/crc32"
 	"net/netip"
@@ -50,18 +49,9 @@ func all() suite {
 			require.Empty(t, load(t, s))
 			require.Empty(t, loadSettings(t, s))
 		},
-		"no changes, no beats and no dead are no error": func(t *testing.T, s registry.Store) {
+		"no changes and no beats are no error": func(t *testing.T, s registry.Store) {
 			require.NoError(t, s.Append(t.Context(), nil))
 			require.Empty(t, flush(t, s))
-			require.Empty(t, expire(t, s))
-		},
-		"following ends with its context": func(t *testing.T, s registry.Store) {
-			ctx, cancel := context.WithCancel(t.Context())
-			ended := make(chan error, 1)
-			// Ends with ctx; the test waits for its error.
-			go func() { ended <- s.Follow(ctx, func(registry.Update) {}) }()
-			cancel()
-			require.NoError(t, <-ended)
 		},
 	}
 }
@@ -76,10 +66,6 @@ func forgetful() suite {
 			flush(t, s, registry.Beat{Key: r.Host.Key, At: time.Now()})
 			require.Empty(t, load(t, s))
 			require.Empty(t, loadSettings(t, s))
-		},
-		"the dead go": func(t *testing.T, s registry.Store) {
-			a := registry.Key{Service: "users", ID: "a"}
-			require.Equal(t, []registry.Key{a}, expire(t, s, registry.Beat{Key: a}))
 		},
 	}
 }
@@ -154,16 +140,11 @@ func keeping() suite {
 			flush(t, s, registry.Beat{Key: r.Host.Key, At: time.Now()})
 			require.Empty(t, load(t, s))
 		},
-		"a dead host goes": func(t *testing.T, s registry.Store) {
+		"a host that expired is not loaded": func(t *testing.T, s registry.Store) {
 			a, b := Record("users", "a", 1), Record("users", "b", 1)
 			put(t, s, a, b)
-			require.Equal(t, []registry.Key{a.Host.Key}, expire(t, s, registry.Beat{Key: a.Host.Key, At: a.LastCheckIn.Add(time.Second)}))
 			removeFor(t, s, a, registry.Expired)
 			require.Equal(t, map[registry.Key]registry.Record{b.Host.Key: b}, load(t, s))
-		},
-		"a host that is not kept is gone": func(t *testing.T, s registry.Store) {
-			none := registry.Key{Service: "none", ID: "none"}
-			require.Equal(t, []registry.Key{none}, expire(t, s, registry.Beat{Key: none, At: time.Now()}))
 		},
 		"settings are loaded with every field": func(t *testing.T, s registry.Store) {
 			weight := Setting(users, registry.Weigh)
@@ -212,41 +193,7 @@ func keeping() suite {
 			put(t, s, many...)
 			require.Len(t, load(t, s), len(many))
 		},
-		"changes, beats and the dead may come beside each other": func(t *testing.T, s registry.Store) {
-			ctx, cancel := context.WithCancel(t.Context())
-			followed := make(chan error, 1)
-			// Ends with ctx; the test waits for its error.
-			go func() { followed <- s.Follow(ctx, func(registry.Update) {}) }()
-			a := Record("users", "a", 1)
-			put(t, s, a)
-			var callers sync.WaitGroup
-			run := func(call func(i int) error) {
-				// Ends by itself; the test waits below.
-				callers.Go(func() {
-					for i := range 50 {
-						if err := call(i); err != nil {
-							t.Error(err)
-						}
-					}
-				})
-			}
-			run(func(i int) error {
-				r := Record("orders", string(rune('a'+i)), 1)
-				return s.Append(t.Context(), []registry.Change{{Key: r.Host.Key, Record: &r}})
-			})
-			run(func(i int) error {
-				_, err := s.Flush(t.Context(), []registry.Beat{{Key: a.Host.Key, At: a.LastCheckIn.Add(time.Duration(i) * time.Second)}})
-				return err
-			})
-			run(func(int) error {
-				_, err := s.Expire(t.Context(), []registry.Beat{{Key: registry.Key{Service: "none", ID: "none"}}})
-				return err
-			})
-			callers.Wait()
-			cancel()
-			require.NoError(t, <-followed)
-			require.Len(t, load(t, s), 51)
-		},
+		"changes and beats may come beside each other": func(t *testing.T, s registry.Store) { beside(t, s) },
 	}
 }
 
@@ -276,6 +223,36 @@ func Setting(scope registry.Scope, kind registry.SettingKind) registry.Setting {
 		s.Weight = 50
 	}
 	return s
+}
+
+// beside has changes and beats come beside each other, and what else is called.
+func beside(t *testing.T, s registry.Store, others ...func() error) {
+	a := Record("users", "a", 1)
+	put(t, s, a)
+	var callers sync.WaitGroup
+	run := func(call func(i int) error) {
+		// Ends by itself; the test waits below.
+		callers.Go(func() {
+			for i := range 50 {
+				if err := call(i); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	run(func(i int) error {
+		r := Record("orders", string(rune('a'+i)), 1)
+		return s.Append(t.Context(), []registry.Change{{Key: r.Host.Key, Record: &r}})
+	})
+	run(func(i int) error {
+		_, err := s.Flush(t.Context(), []registry.Beat{{Key: a.Host.Key, At: a.LastCheckIn.Add(time.Duration(i) * time.Second)}})
+		return err
+	})
+	for _, call := range others {
+		run(func(int) error { return call() })
+	}
+	callers.Wait()
+	require.Len(t, load(t, s), 51)
 }
 
 func put(t *testing.T, s registry.Store, records ...registry.Record) {
@@ -322,7 +299,7 @@ func flush(t *testing.T, s registry.Store, beats ...registry.Beat) []registry.Ke
 	return missing
 }
 
-func expire(t *testing.T, s registry.Store, dead ...registry.Beat) []registry.Key {
+func expire(t *testing.T, s registry.SharedStore, dead ...registry.Beat) []registry.Key {
 	t.Helper()
 	gone, err := s.Expire(t.Context(), dead)
 	require.NoError(t, err)
