@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"strings"
 	"time"
@@ -21,7 +20,8 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/denial"
 	"github.com/weirproxy/weir/services/discovery/internal/gate"
 	"github.com/weirproxy/weir/services/discovery/internal/quota"
-	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
+	v2 "github.com/weirproxy/weir/services/discovery/internal/rest/v2"
 )
 
 // AccessOptions are the settings of who may do what, and how often.
@@ -99,11 +99,7 @@ type access struct {
 // newAccess reads the files of access. The error names the settings and all
 // that is wrong.
 func newAccess(o AccessOptions, metrics prometheus.Registerer, log *slog.Logger) (*access, error) {
-	a := &access{denials: denial.NewCounters(metrics,
-		denial.Limit{Err: registry.ErrServiceFull, Reason: denial.Hosts, Status: http.StatusTooManyRequests, RetryAfter: 10 * time.Second},
-		denial.Limit{Err: registry.ErrTooManyServices, Reason: denial.Services, Status: http.StatusTooManyRequests, RetryAfter: 10 * time.Second},
-		denial.Limit{Err: registry.ErrTagsTooLarge, Reason: denial.Tags, Status: http.StatusBadRequest},
-	)}
+	a := &access{denials: denial.NewCounters(metrics, call.Limits()...)}
 	var err error
 	a.policy, err = auth.New(auth.Options{
 		File:        filewatch.File{Setting: "DISCOVERY_AUTH_FILE", Path: o.AuthFile},
@@ -147,9 +143,9 @@ func newAccess(o AccessOptions, metrics prometheus.Registerer, log *slog.Logger)
 // hosts beat by one.
 func bodyLimit(path string) int64 {
 	if path == "/v2/heartbeats" {
-		return 256 << 10
+		return v2.MaxBeatsBody
 	}
-	return 64 << 10
+	return call.MaxBody
 }
 
 // addParts adds what reads the files of access again.

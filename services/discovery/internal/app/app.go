@@ -6,12 +6,9 @@ package app
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"strings"
-	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -21,9 +18,6 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/beats"
 	"github.com/weirproxy/weir/services/discovery/internal/builtin"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
-	scrape "github.com/weirproxy/weir/services/discovery/internal/rest/prometheus"
-	v1 "github.com/weirproxy/weir/services/discovery/internal/rest/v1"
-	v2 "github.com/weirproxy/weir/services/discovery/internal/rest/v2"
 	"github.com/weirproxy/weir/services/discovery/internal/statsd"
 	"github.com/weirproxy/weir/services/discovery/internal/xds"
 )
@@ -143,33 +137,9 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	rest := http.NewServeMux()
-	rest.Handle("/", v1.Handler(v1.Options{
-		Registry:     hosts,
-		Env:          o.Env,
-		TTL:          o.hostTTL(),
-		MaxTTL:       o.MaxTTL,
-		AutoIPHops:   o.AutoIPHops,
-		AutoIPRanges: o.AutoIPRanges,
-		Registration: registration,
-		Denials:      access.denials,
-		Metrics:      metrics,
-		Log:          log,
-	}))
 	stopping := make(chan struct{})
-	rest.Handle("/v2/", v2.Handler(v2.Options{
-		Registry:    hosts,
-		TTL:         o.hostTTL(),
-		MaxTTL:      o.MaxTTL,
-		LongPollMax: o.LongPollMax,
-		MaxWaiters:  o.MaxWaiters,
-		Stopping:    stopping,
-		Denials:     access.denials,
-		Metrics:     metrics,
-		Log:         log,
-	}))
-	rest.Handle(scrape.Path, scrape.Handler(hosts))
-	a.group.Add(daemon.ServeHTTP("http listener", access.http(httpListener), access.gate.HTTP(rest), log))
+	faces := newFaces(o, hosts, registration, stopping, access.denials, metrics, log)
+	a.group.Add(daemon.ServeHTTP("http listener", access.http(httpListener), access.gate.HTTP(faces), log))
 	// Just before the listener stops, which waits for the calls in flight: those
 	// that wait for a change are answered, and find another replica.
 	a.group.Add(daemon.Part{Name: "waiting calls", Stop: func(context.Context) error { close(stopping); return nil }})
@@ -183,46 +153,4 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	access.warnIfOpen(o.AccessOptions, addresses["http"], log)
 	log.Info("listening", "http", addresses["http"], "xds", addresses["xds"], "admin", addresses["admin"], "store", scheme)
 	return a, nil
-}
-
-// serviceState is what /ready tells.
-type serviceState struct {
-	registry *registry.Registry
-	stopping atomic.Bool
-}
-
-// get says whether hosts may check in and readers may ask.
-func (s *serviceState) get() admin.State {
-	if s.stopping.Load() {
-		return admin.State{Text: "stopping"}
-	}
-	select {
-	case <-s.registry.Loaded():
-		return admin.State{Ready: true, Text: "ready"}
-	default:
-		return admin.State{Text: "the registry is not loaded yet"}
-	}
-}
-
-// serveServices answers with how many hosts each known service has, and with 503
-// while the registry is not loaded.
-func serveServices(r *registry.Registry) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		services, err := r.Services()
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		counts := make(map[string]int, len(services))
-		for i := range services {
-			counts[services[i].Name] = services[i].Hosts
-		}
-		w.Header().Set("Content-Type", "application/json")
-		encoder := json.NewEncoder(w)
-		encoder.SetIndent("", "  ")
-		// A failed write means that the reader has gone.
-		_ = encoder.Encode(struct {
-			Services map[string]int `json:"services"`
-		}{counts})
-	})
 }

@@ -63,8 +63,14 @@ func (e *Error) SetHeaders(h http.Header) {
 	if e.Challenge != "" {
 		h.Set("WWW-Authenticate", e.Challenge)
 	}
-	if e.RetryAfter > 0 {
-		seconds := (e.RetryAfter + time.Second - 1) / time.Second
+	SetRetryAfter(h, e.RetryAfter)
+}
+
+// SetRetryAfter sets after how long a call may be tried again, in whole seconds;
+// nothing if that is 0.
+func SetRetryAfter(h http.Header, after time.Duration) {
+	if after > 0 {
+		seconds := (after + time.Second - 1) / time.Second
 		h.Set("Retry-After", strconv.FormatInt(int64(seconds), 10))
 	}
 }
@@ -87,8 +93,8 @@ type Counters struct {
 	limits   []Limit
 }
 
-// NewCounters registers the counters: one of every reason, so that a graph has them all
-// from the start.
+// NewCounters registers the counters: one of every reason, so that a graph has
+// them all from the start.
 func NewCounters(registerer prometheus.Registerer, limits ...Limit) *Counters {
 	vec := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "discovery_refusals_total",

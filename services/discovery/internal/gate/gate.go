@@ -6,7 +6,6 @@
 package gate
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,7 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/denial"
 	"github.com/weirproxy/weir/services/discovery/internal/quota"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
 // Gate is what it is made of. Every field but Sources is required.
@@ -86,9 +86,7 @@ func (g *Gate) answer(w http.ResponseWriter, err error) {
 		status = refused.Status
 		refused.SetHeaders(w.Header())
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]string{"error": err.Error()}) // a failed write means that the caller has gone
+	_, _ = httpjson.Answer(w, status, map[string]string{"error": err.Error()})
 }
 
 // body counts that it was longer than it may be: only reading one that comes

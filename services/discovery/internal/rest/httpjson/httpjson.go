@@ -5,24 +5,34 @@ package httpjson
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
 )
 
-// Answer answers with v as JSON.
-func Answer(w http.ResponseWriter, status int, v any) {
+// Answer answers with v as JSON. It returns what a handler returns, as the
+// others here do: the status, and nil.
+func Answer(w http.ResponseWriter, status int, v any) (int, error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(v) // a failed write means that the caller has gone
+	return status, nil
 }
 
 // Write answers with status 200 and a body that is JSON already. The length
 // goes before it: without one net/http would cut a long body in chunks.
-func Write(w http.ResponseWriter, body []byte) {
+func Write(w http.ResponseWriter, body []byte) (int, error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	_, _ = w.Write(body) // a failed write means that the caller has gone
+	return http.StatusOK, nil
+}
+
+// Nothing answers with status 204.
+func Nothing(w http.ResponseWriter) (int, error) {
+	w.WriteHeader(http.StatusNoContent)
+	return http.StatusNoContent, nil
 }
 
 // AppendText appends text as a JSON string, as encoding/json writes it.
@@ -37,6 +47,10 @@ func AppendText(b []byte, text string) []byte {
 	b = append(b, text...)
 	return append(b, '"')
 }
+
+// Tag is the entity tag of a version: weak, since times in a body may differ
+// where the version does not (RFC 9110 §8.8.1).
+func Tag(version uint64) string { return fmt.Sprintf(`W/"%016x"`, version) }
 
 // Unmodified says under which entity tag the answer to a GET or HEAD goes out,
 // and answers with 304 if the caller has that one. Then it returns true, and

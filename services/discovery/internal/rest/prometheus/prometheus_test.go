@@ -3,6 +3,8 @@ package prometheus_test
 import (
 	"encoding/json"
 	"fmt"
+	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"strconv"
@@ -10,11 +12,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	client "github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/discovery/internal/denial"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/registry/registrytest"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/prometheus"
 )
 
@@ -36,19 +41,27 @@ func put(t testing.TB, r *registry.Registry, service, address string, change fun
 	require.NoError(t, err)
 }
 
-func call(r *registry.Registry, method, query string, header ...string) *httptest.ResponseRecorder {
-	request := httptest.NewRequest(method, prometheus.Path+query, nil)
+// face serves the targets alone, as the app serves all.
+func face(r *registry.Registry) http.Handler {
+	metrics := client.NewRegistry()
+	return call.NewRouter(call.Options{
+		Log: slog.New(slog.DiscardHandler), Metrics: metrics, Denials: denial.NewCounters(metrics, call.Limits()...),
+	}, prometheus.Routes(r)...)
+}
+
+func ask(r *registry.Registry, method, query string, header ...string) *httptest.ResponseRecorder {
+	request := httptest.NewRequest(method, "/v2/prometheus/sd"+query, nil)
 	for i := 0; i < len(header); i += 2 {
 		request.Header.Add(header[i], header[i+1])
 	}
 	w := httptest.NewRecorder()
-	prometheus.Handler(r).ServeHTTP(w, request)
+	face(r).ServeHTTP(w, request)
 	return w
 }
 
 func groups(t testing.TB, r *registry.Registry, query string) (list []group) {
 	t.Helper()
-	w := call(r, "GET", query)
+	w := ask(r, "GET", query)
 	require.Equal(t, 200, w.Code, w.Body)
 	require.Equal(t, "application/json", w.Header().Get("Content-Type"))
 	require.Equal(t, strconv.Itoa(w.Body.Len()), w.Header().Get("Content-Length"))
@@ -102,7 +115,7 @@ func TestTagsWhoseNamesBecomeTheSameAreOneLabel(t *testing.T) {
 		h.Tags.Other = map[string]json.RawMessage{"a.b": []byte(`"first"`), "a/b": []byte(`"second"`), "a_b": []byte(`"third"`)}
 	})
 	require.Equal(t, "first", groups(t, r, "")[0].Labels["__meta_discovery_tag_a_b"])
-	require.Contains(t, call(r, "GET", "").Body.String(), `"__meta_discovery_tag_a_b":"first"}}`)
+	require.Contains(t, ask(r, "GET", "").Body.String(), `"__meta_discovery_tag_a_b":"first"}}`)
 }
 
 func TestAQuerySaysWhichServiceAndWhichPort(t *testing.T) {
@@ -137,7 +150,7 @@ func TestHostsThatDrainAreTargetsUntilTheyAreOut(t *testing.T) {
 		require.Equal(t, "draining", groups(t, r, "")[0].Labels["__meta_discovery_state"])
 		time.Sleep(30 * time.Second)
 		require.Empty(t, groups(t, r, ""))
-		require.Equal(t, "[]\n", call(r, "GET", "").Body.String())
+		require.Equal(t, "[]\n", ask(r, "GET", "").Body.String())
 	})
 }
 
@@ -147,18 +160,18 @@ func TestAListIsSentAgainOnlyWhenItSaysSomethingElse(t *testing.T) {
 	put(t, r, "mail", "10.0.0.2:25", nil)
 	tags := map[string]string{}
 	for _, query := range []string{"", "?service=users"} {
-		tags[query] = call(r, "GET", query).Header().Get("ETag")
+		tags[query] = ask(r, "GET", query).Header().Get("ETag")
 		require.Regexp(t, `^W/"[0-9a-f]{16}"$`, tags[query])
 		put(t, r, "users", "10.0.0.1:80", nil)
 		for _, method := range []string{"GET", "HEAD"} {
-			w := call(r, method, query, "If-None-Match", tags[query])
+			w := ask(r, method, query, "If-None-Match", tags[query])
 			require.Equal(t, 304, w.Code)
 			require.Empty(t, w.Body)
 		}
 	}
 	put(t, r, "mail", "10.0.0.3:25", nil)
-	require.Equal(t, 200, call(r, "GET", "", "If-None-Match", tags[""]).Code)
-	require.Equal(t, 304, call(r, "GET", "?service=users", "If-None-Match", tags["?service=users"]).Code)
+	require.Equal(t, 200, ask(r, "GET", "", "If-None-Match", tags[""]).Code)
+	require.Equal(t, 304, ask(r, "GET", "?service=users", "If-None-Match", tags["?service=users"]).Code)
 }
 
 func TestWhatCannotBeAnsweredIsRefusedWithItsReason(t *testing.T) {
@@ -168,23 +181,23 @@ func TestWhatCannotBeAnsweredIsRefusedWithItsReason(t *testing.T) {
 		status        int
 		reason        string
 	}{
-		{"GET", "?servce=users&service=", 400, "servce: not one of service, port; service: empty"},
+		{"GET", "?servce=users&service=", 400, "service: empty; servce: unknown"},
 		{"GET", "?port=a&port=b", 400, "port: there 2 times"},
 		{"GET", "?port=%zz", 400, `query: invalid URL escape "%zz"`},
 		{"POST", "", 405, "method POST: not one of GET, HEAD"},
 	} {
-		w := call(r, test.method, test.query)
+		w := ask(r, test.method, test.query)
 		require.Equal(t, test.status, w.Code)
-		var answer map[string]string
+		var answer struct{ Error string }
 		require.NoError(t, json.Unmarshal(w.Body.Bytes(), &answer))
-		require.Equal(t, map[string]string{"error": test.reason}, answer)
+		require.Equal(t, test.reason, answer.Error)
 		require.Equal(t, test.status == 405, w.Header().Get("Allow") == "GET, HEAD")
 	}
 }
 
 func TestNothingIsAnsweredBeforeTheRegistryIsLoaded(t *testing.T) {
 	for _, query := range []string{"", "?service=users"} {
-		w := call(registry.New(registrytest.Options()), "GET", query)
+		w := ask(registry.New(registrytest.Options()), "GET", query)
 		require.Equal(t, 503, w.Code)
 		require.Equal(t, "1", w.Header().Get("Retry-After"))
 		require.JSONEq(t, `{"error":"the registry is not loaded yet"}`, w.Body.String())
@@ -231,16 +244,16 @@ func BenchmarkHundredThousandHosts(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if w := call(r, "GET", query); w.Code != 200 {
+				if w := ask(r, "GET", query); w.Code != 200 {
 					b.Fatal(w.Body)
 				}
 			}
-			b.ReportMetric(float64(call(r, "GET", query).Body.Len()), "B/answer")
+			b.ReportMetric(float64(ask(r, "GET", query).Body.Len()), "B/answer")
 		})
 	}
 	b.Run("known", func(b *testing.B) {
 		for b.Loop() {
-			if w := call(r, "GET", "", "If-None-Match", "*"); w.Code != 304 {
+			if w := ask(r, "GET", "", "If-None-Match", "*"); w.Code != 304 {
 				b.Fatal(w.Code)
 			}
 		}

@@ -37,7 +37,7 @@ func BenchmarkListOfTen(b *testing.B) {
 	registerTen(b, h)
 	b.ReportAllocs()
 	for b.Loop() {
-		if w := call(h, "GET", "/v1/registration/users", nil); w.Code != 200 {
+		if w := do(h, "GET", "/v1/registration/users", nil); w.Code != 200 {
 			b.Fatal(w.Body)
 		}
 	}
@@ -45,7 +45,7 @@ func BenchmarkListOfTen(b *testing.B) {
 
 func registerTen(b *testing.B, h http.Handler) {
 	for port := range 10 {
-		if w := call(h, "POST", "/v1/registration/users", fields("port", fmt.Sprint(port+1))); w.Code != 200 {
+		if w := do(h, "POST", "/v1/registration/users", fields("port", fmt.Sprint(port+1))); w.Code != 200 {
 			b.Fatal(w.Body)
 		}
 	}

@@ -3,36 +3,35 @@ package v1
 import (
 	"fmt"
 	"net/http"
-	"net/url"
 
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/rule"
 )
 
 // deregister takes the hosts at an address out of a service; with ?port= only
 // those that listen there.
-func (f *face) deregister(w http.ResponseWriter, r *http.Request) error {
+func (f *face) deregister(w http.ResponseWriter, r *http.Request) (int, error) {
 	selected, err := selection(r)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	caller := auth.FromContext(r.Context())
 	if err := caller.MayRegister(selected.Service); err != nil {
-		return err
+		return 0, err
 	}
 	if err := caller.MayRegisterAddress(selected.IP); err != nil {
-		return err
+		return 0, err
 	}
 	removed, err := f.registry.Remove(selected, caller.Actor())
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if removed == 0 {
-		return &refusal{http.StatusBadRequest, noHost(selected)}
+		return 0, call.Refuse(http.StatusBadRequest, "%s", noHost(selected))
 	}
-	done(w)
-	return nil
+	return done(w)
 }
 
 // selection reads which hosts a call is about from its path and query. Two
@@ -43,27 +42,19 @@ func selection(r *http.Request) (registry.Selection, error) {
 	if repo := r.PathValue("repo"); repo != "" {
 		service, ip = "repo", repo
 	}
-	var f faults
+	query := call.ReadQuery(r)
 	selected := registry.Selection{Service: service}
 	if ip != "" {
 		var err error
 		if selected.IP, err = rule.Address(ip); err != nil {
-			f.add("ip: %v", err)
+			query.Faults.Add("ip", "%v", err)
 		}
 	}
 	// What cannot be read could be the port that keeps the other hosts.
-	query, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		f.add("query: %v", err)
+	if port, given := query.Text("port"); given {
+		selected.Port = readPort(port, &query.Faults)
 	}
-	switch ports := query["port"]; len(ports) {
-	case 0:
-	case 1:
-		selected.Port = readPort(ports[0], &f)
-	default:
-		f.add("port: there %d times", len(ports))
-	}
-	return selected, f.refusal()
+	return selected, query.Faults.Line()
 }
 
 func noHost(s registry.Selection) string {

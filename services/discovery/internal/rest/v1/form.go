@@ -1,18 +1,13 @@
 package v1
 
 import (
-	"bytes"
-	"errors"
-	"fmt"
 	"mime"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
-)
 
-// maxBody is the longest form taken, in bytes.
-const maxBody = 64 << 10
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
+)
 
 // formType is the only content type that is read.
 const formType = "application/x-www-form-urlencoded"
@@ -57,16 +52,16 @@ func (f *form) find(name string) *field {
 }
 
 // readForm reads a form-encoded body, in which no field that means something is
-// twice. The error is a *refusal.
+// twice. The error is a *call.Refusal.
 func readForm(w http.ResponseWriter, r *http.Request) (form, error) {
 	if err := checkContentType(r.Header.Get("Content-Type")); err != nil {
 		return form{}, err
 	}
-	body, err := readBody(w, r)
+	body, err := call.ReadBody(w, r, call.MaxBody)
 	if err != nil {
 		return form{}, err
 	}
-	return parseForm(body)
+	return parseForm(string(body))
 }
 
 func checkContentType(given string) error {
@@ -78,58 +73,37 @@ func checkContentType(given string) error {
 	case err == nil && media == formType:
 		return nil
 	case err == nil && media == "application/json":
-		return &refusal{http.StatusBadRequest,
-			fmt.Sprintf("content-type %q: JSON is not read here; the body must be %s", given, formType)}
+		return call.Refuse(http.StatusBadRequest, "content-type %q: JSON is not read here; the body must be %s", given, formType)
 	default:
-		return &refusal{http.StatusBadRequest, fmt.Sprintf("content-type %q: the body must be %s", given, formType)}
+		return call.Refuse(http.StatusBadRequest, "content-type %q: the body must be %s", given, formType)
 	}
-}
-
-// readBody reads a body of maxBody bytes at most.
-func readBody(w http.ResponseWriter, r *http.Request) (string, error) {
-	tooLarge := &refusal{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is longer than %d bytes", maxBody)}
-	if r.ContentLength > maxBody {
-		return "", tooLarge
-	}
-	// MinRead is what the buffer wants to have free before it sees the end.
-	body := bytes.NewBuffer(make([]byte, 0, max(r.ContentLength, 0)+bytes.MinRead))
-	if _, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, maxBody)); err != nil {
-		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return "", tooLarge
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return "", &refusal{http.StatusRequestTimeout, "the body did not come in time"}
-		}
-		return "", &refusal{http.StatusBadRequest, fmt.Sprintf("read the body: %v", err)}
-	}
-	return body.String(), nil
 }
 
 // parseForm reads a form as URL Standard §5.1 describes it, but for broken
 // escapes, which it refuses. It allocates for values that hold escapes alone,
-// so that the others are parts of body. The error is a *refusal.
+// so that the others are parts of body. The error is a *call.Refusal.
 func parseForm(body string) (form, error) {
 	var parsed form
 	for pair := range strings.SplitSeq(body, "&") {
 		name, value, _ := strings.Cut(pair, "=")
 		name, err := url.QueryUnescape(name)
 		if err != nil {
-			return form{}, &refusal{http.StatusBadRequest, fmt.Sprintf("read the form: %v", err)}
+			return form{}, call.Refuse(http.StatusBadRequest, "read the form: %v", err)
 		}
 		value, err = url.QueryUnescape(value)
 		if err != nil {
-			return form{}, &refusal{http.StatusBadRequest, fmt.Sprintf("read the form: %v", err)}
+			return form{}, call.Refuse(http.StatusBadRequest, "read the form: %v", err)
 		}
 		if field := parsed.find(name); field != nil {
 			field.value = value
 			field.times++
 		}
 	}
-	var f faults
+	var f call.Faults
 	for _, name := range fieldNames {
 		if n := parsed.find(name).times; n > 1 {
-			f.add("%s: there %d times", name, n)
+			f.Add(name, "there %d times", n)
 		}
 	}
-	return parsed, f.refusal()
+	return parsed, f.Line()
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 )
 
 // FuzzRegistration sends any body: it must be refused with a reason, or give a
@@ -29,13 +30,13 @@ func FuzzRegistration(f *testing.F) {
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		form, err := readForm(httptest.NewRecorder(), r)
 		if err != nil {
-			require.ErrorAs(test, err, new(*refusal))
+			require.ErrorAs(test, err, new(*call.Refusal))
 			return
 		}
 		r.Header.Set("X-Forwarded-For", forwardedFor)
 		h, err := t.readHost(service, &form, r)
 		if err != nil {
-			require.ErrorAs(test, err, new(*refusal))
+			require.ErrorAs(test, err, new(*call.Refusal))
 			require.NotEmpty(test, err.Error())
 			return
 		}
@@ -105,7 +106,7 @@ func FuzzTags(f *testing.F) {
 	f.Add(`null`)
 	f.Add("{\"\xff\":1}")
 	f.Fuzz(func(t *testing.T, text string) {
-		var f faults
+		var f call.Faults
 		tags := readTags(text, &f)
 		if len(f) > 0 {
 			return

@@ -1,7 +1,6 @@
 package v1
 
 import (
-	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -15,25 +14,23 @@ const timeForm = "2006-01-02 15:04:05.000000+00:00"
 
 // list answers with the hosts of a service. An unknown service is no error: a
 // reader cannot tell it from one without hosts.
-func (f *face) list(w http.ResponseWriter, r *http.Request) error {
+func (f *face) list(w http.ResponseWriter, r *http.Request) (int, error) {
 	service := r.PathValue("service")
 	listing, err := f.registry.List(service)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	f.answerList(w, r, `{"service":`, service, &listing)
-	return nil
+	return f.answerList(w, r, `{"service":`, service, &listing)
 }
 
 // listRepo answers with the hosts of a repository.
-func (f *face) listRepo(w http.ResponseWriter, r *http.Request) error {
+func (f *face) listRepo(w http.ResponseWriter, r *http.Request) (int, error) {
 	repo := r.PathValue("repo")
 	listing, err := f.registry.ListRepo(repo)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	f.answerList(w, r, `{"service_repo_name":`, repo, &listing)
-	return nil
+	return f.answerList(w, r, `{"service_repo_name":`, repo, &listing)
 }
 
 // hostSize is about how many bytes a host has in a list.
@@ -44,11 +41,10 @@ const hostSize = 320
 // buffer, in a third of the time that encoding/json takes.
 //
 // The entity tag is of all but the times of the check-ins, so that a poller is
-// not sent a list again in which nothing else is new. It is weak, since the
-// body may differ in them (RFC 9110 §8.8.1).
-func (f *face) answerList(w http.ResponseWriter, r *http.Request, open, name string, listing *registry.Listing) {
-	if httpjson.Unmodified(w, r, fmt.Sprintf(`W/"%016x"`, uint64(listing.Version)^f.envHash)) {
-		return
+// not sent a list again in which nothing else is new.
+func (f *face) answerList(w http.ResponseWriter, r *http.Request, open, name string, listing *registry.Listing) (int, error) {
+	if httpjson.Unmodified(w, r, httpjson.Tag(uint64(listing.Version)^f.envHash)) {
+		return http.StatusNotModified, nil
 	}
 	hosts := shown(listing.Hosts)
 	b := make([]byte, 0, hostSize*(len(hosts)+1))
@@ -64,7 +60,7 @@ func (f *face) answerList(w http.ResponseWriter, r *http.Request, open, name str
 		b = appendHost(b, &hosts[i])
 	}
 	b = append(b, "]}\n"...)
-	httpjson.Write(w, b)
+	return httpjson.Write(w, b)
 }
 
 // shown returns the hosts that are listed, in the place of all. A list of v1

@@ -30,7 +30,7 @@ func put(t testing.TB, r *registry.Registry, id string, change func(*registry.Ho
 
 // listedPorts tells hosts of a list apart.
 func listedPorts(t testing.TB, o Options, target string) (ports []any) {
-	for _, host := range listed(t, Handler(o), target) {
+	for _, host := range listed(t, handlerOf(o), target) {
 		ports = append(ports, host["port"])
 	}
 	return ports
@@ -66,13 +66,13 @@ func TestAHostThatDrainsIsListedOnlyWhereNoOtherServes(t *testing.T) {
 
 func TestTheWeightOfAnOperatorIsShownInThePlaceOfTheHosts(t *testing.T) {
 	o := options(registrytest.Loaded(t))
-	h := Handler(o)
-	require.Equal(t, 200, call(h, "POST", "/v1/registration/users",
+	h := handlerOf(o)
+	require.Equal(t, 200, do(h, "POST", "/v1/registration/users",
 		fields("tags", `{"az":"a","region":"r","instance_id":"i","load_balancing_weight":50}`)).Code)
 	require.NoError(t, o.Registry.Make(registry.Setting{
 		Scope: registry.Scope{Service: "users"}, Kind: registry.Weigh, Weight: 3, Author: "ann", Made: time.Now(),
 	}))
-	require.Equal(t, 200, call(h, "POST", "/v1/registration/users", fields()).Code)
+	require.Equal(t, 200, do(h, "POST", "/v1/registration/users", fields()).Code)
 	require.Equal(t, 3.0, listed(t, h, "users")[0]["tags"].(map[string]any)["load_balancing_weight"])
 	_, err := o.Registry.End(registry.SettingKey{Scope: registry.Scope{Service: "users"}, Kind: registry.Weigh}, "ann")
 	require.NoError(t, err)
@@ -93,10 +93,10 @@ func TestNoHostOfAnotherFaceSpoilsAList(t *testing.T) {
 func TestAListIsSentAgainOnlyWhenItSaysSomethingElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := options(registrytest.Loaded(t))
-		h := Handler(o)
+		h := handlerOf(o)
 		tag := func(target string) string {
 			t.Helper()
-			w := call(h, "GET", target, nil)
+			w := do(h, "GET", target, nil)
 			require.Equal(t, 200, w.Code)
 			require.Regexp(t, `^W/"[0-9a-f]{16}"$`, w.Header().Get("ETag"))
 			require.Equal(t, fmt.Sprint(w.Body.Len()), w.Header().Get("Content-Length"))
@@ -104,15 +104,15 @@ func TestAListIsSentAgainOnlyWhenItSaysSomethingElse(t *testing.T) {
 		}
 		for _, target := range []string{"/v1/registration/users", "/v1/registration/repo/users-repo"} {
 			empty := tag(target)
-			require.Equal(t, 200, call(h, "POST", "/v1/registration/users", fields()).Code)
+			require.Equal(t, 200, do(h, "POST", "/v1/registration/users", fields()).Code)
 			one := tag(target)
 			require.NotEqual(t, empty, one)
 
 			time.Sleep(time.Minute)
-			require.Equal(t, 200, call(h, "POST", "/v1/registration/users", fields()).Code)
+			require.Equal(t, 200, do(h, "POST", "/v1/registration/users", fields()).Code)
 			require.Equal(t, one, tag(target), "a heartbeat is no news")
 			for _, method := range []string{"GET", "HEAD"} {
-				w := call(h, method, target, nil, "If-None-Match", `"x", `+one)
+				w := do(h, method, target, nil, "If-None-Match", `"x", `+one)
 				require.Equal(t, 304, w.Code)
 				require.Empty(t, w.Body)
 				require.Equal(t, one, w.Header().Get("ETag"))
@@ -121,31 +121,31 @@ func TestAListIsSentAgainOnlyWhenItSaysSomethingElse(t *testing.T) {
 
 			for _, change := range []func() *httptest.ResponseRecorder{
 				func() *httptest.ResponseRecorder {
-					return call(h, "POST", "/v1/loadbalancing/users", url.Values{"load_balancing_weight": {"7"}})
+					return do(h, "POST", "/v1/loadbalancing/users", url.Values{"load_balancing_weight": {"7"}})
 				},
 				func() *httptest.ResponseRecorder {
-					return call(h, "POST", "/v1/registration/users", fields("revision", "r2"))
+					return do(h, "POST", "/v1/registration/users", fields("revision", "r2"))
 				},
 				func() *httptest.ResponseRecorder {
-					return call(h, "POST", "/v1/registration/users", fields("revision", "r2", "tags", `{"az":"eu-1","region":"eu","instance_id":"i-1","rack":1}`))
+					return do(h, "POST", "/v1/registration/users", fields("revision", "r2", "tags", `{"az":"eu-1","region":"eu","instance_id":"i-1","rack":1}`))
 				},
 				func() *httptest.ResponseRecorder {
-					return call(h, "POST", "/v1/registration/users", fields("ip", "10.0.0.9"))
+					return do(h, "POST", "/v1/registration/users", fields("ip", "10.0.0.9"))
 				},
 			} {
 				before := tag(target)
 				require.Less(t, change().Code, 300)
 				require.NotEqual(t, before, tag(target))
-				require.Equal(t, 200, call(h, "GET", target, nil, "If-None-Match", before).Code)
+				require.Equal(t, 200, do(h, "GET", target, nil, "If-None-Match", before).Code)
 			}
-			require.Equal(t, 204, call(h, "POST", "/v1/loadbalancing/users", url.Values{"load_balancing_weight": {"7"}}).Code)
+			require.Equal(t, 204, do(h, "POST", "/v1/loadbalancing/users", url.Values{"load_balancing_weight": {"7"}}).Code)
 
 			other := options(o.Registry)
 			other.Env = "other"
-			w := call(Handler(other), "GET", target, nil, "If-None-Match", tag(target))
+			w := do(handlerOf(other), "GET", target, nil, "If-None-Match", tag(target))
 			require.Equal(t, 200, w.Code, "env is in the list too")
-			require.Equal(t, 200, call(h, "DELETE", "/v1/registration/users/10.0.0.1", nil).Code)
-			require.Equal(t, 200, call(h, "DELETE", "/v1/registration/users/10.0.0.9", nil).Code)
+			require.Equal(t, 200, do(h, "DELETE", "/v1/registration/users/10.0.0.1", nil).Code)
+			require.Equal(t, 200, do(h, "DELETE", "/v1/registration/users/10.0.0.9", nil).Code)
 			require.Equal(t, empty, tag(target))
 		}
 	})

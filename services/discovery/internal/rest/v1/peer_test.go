@@ -103,9 +103,9 @@ func TestEveryCallAnswersAsThePeersTable(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			h := loadedHandler(t)
 			for _, known := range []struct{ service, ip string }{{"known", "10.0.0.1"}, {"known", "fd00::1"}, {"repo", "10.0.0.1"}} {
-				require.Equal(t, 200, call(h, "POST", "/v1/registration/"+known.service, fields("ip", known.ip)).Code)
+				require.Equal(t, 200, do(h, "POST", "/v1/registration/"+known.service, fields("ip", known.ip)).Code)
 			}
-			w := call(h, test.method, test.target, test.form)
+			w := do(h, test.method, test.target, test.form)
 			require.Equal(t, test.status, w.Code, w.Body)
 			require.Equal(t, test.status == 405, w.Header().Get("Allow") != "")
 			switch {
@@ -132,11 +132,11 @@ func TestTheWeightsThatCallsSetAreSeenAndStay(t *testing.T) {
 	}
 	weigh := func(target, weight string) {
 		t.Helper()
-		require.Equal(t, 204, call(h, "POST", "/v1/loadbalancing/users"+target, url.Values{"load_balancing_weight": {weight}}).Code)
+		require.Equal(t, 204, do(h, "POST", "/v1/loadbalancing/users"+target, url.Values{"load_balancing_weight": {weight}}).Code)
 	}
 	beat := func() {
 		for _, at := range [][2]string{{"10.0.0.1", "80"}, {"10.0.0.1", "81"}, {"10.0.0.2", "80"}} {
-			require.Equal(t, 200, call(h, "POST", "/v1/registration/users", fields("ip", at[0], "port", at[1])).Code)
+			require.Equal(t, 200, do(h, "POST", "/v1/registration/users", fields("ip", at[0], "port", at[1])).Code)
 		}
 	}
 	beat()
@@ -155,9 +155,9 @@ func TestTheWeightsThatCallsSetAreSeenAndStay(t *testing.T) {
 func TestReadsTakeNothingOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := options(registrytest.Loaded(t))
-		h := Handler(o)
-		require.Equal(t, 200, call(h, "POST", "/v1/registration/users", fields("ttl", "1")).Code)
-		require.Equal(t, 200, call(h, "POST", "/v1/registration/users", fields("ip", "10.0.0.2")).Code)
+		h := handlerOf(o)
+		require.Equal(t, 200, do(h, "POST", "/v1/registration/users", fields("ttl", "1")).Code)
+		require.Equal(t, 200, do(h, "POST", "/v1/registration/users", fields("ip", "10.0.0.2")).Code)
 		time.Sleep(999 * time.Millisecond)
 		feed := o.Registry.Events()
 		defer feed.Close()
@@ -174,16 +174,16 @@ func TestACheckInIsShownAtItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := loadedHandler(t)
 		shown := func() string {
-			_, rest, found := strings.Cut(call(h, "GET", "/v1/registration/users", nil).Body.String(), `"last_check_in":"`)
+			_, rest, found := strings.Cut(do(h, "GET", "/v1/registration/users", nil).Body.String(), `"last_check_in":"`)
 			require.True(t, found)
 			return rest[:len(timeForm)]
 		}
-		require.Equal(t, 200, call(h, "POST", "/v1/registration/users", fields()).Code)
+		require.Equal(t, 200, do(h, "POST", "/v1/registration/users", fields()).Code)
 		first := shown()
 		require.Equal(t, time.Now().UTC().Format(timeForm), first)
 		time.Sleep(3 * time.Second)
 		require.Equal(t, first, shown(), "a read is no beat")
-		require.Equal(t, 200, call(h, "POST", "/v1/registration/users", fields()).Code)
+		require.Equal(t, 200, do(h, "POST", "/v1/registration/users", fields()).Code)
 		require.Equal(t, time.Now().UTC().Format(timeForm), shown())
 	})
 }

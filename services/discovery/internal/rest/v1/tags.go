@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/jsontext"
 )
@@ -49,16 +50,16 @@ func (k *known) find(name string) *string {
 // readTags reads the tags field of a form, a JSON object, and adds to faults
 // what is wrong with it. Text is taken for canary and weight too, if it says
 // what a boolean or an integer would. The tags are copies of parts of text.
-func readTags(text string, faults *faults) registry.Tags {
+func readTags(text string, faults *call.Faults) registry.Tags {
 	if text == "" {
 		text = "{}"
 	}
 	if !utf8.ValidString(text) { // a value is kept as written, and would spoil lists
-		faults.add("tags: not UTF-8")
+		faults.Add("tags", "not UTF-8")
 		return registry.Tags{}
 	}
 	if err := jsontext.CheckObject([]byte(text)); err != nil {
-		faults.add("tags: %v", err)
+		faults.Add("tags", "%v", err)
 		return registry.Tags{}
 	}
 	var given known
@@ -71,13 +72,13 @@ func readTags(text string, faults *faults) registry.Tags {
 		case isOther || member != nil && *member != "":
 			if !slices.Contains(repeated, name) {
 				repeated = append(repeated, name)
-				faults.add("tags: %q is there more than once", name)
+				faults.Add("tags", "%q is there more than once", name)
 			}
 		case member != nil:
 			*member = value
 		default:
 			if err := jsontext.CheckValue([]byte(value)); err != nil {
-				faults.add("tags.%s: %v", name, err)
+				faults.Add("tags."+name, "%v", err)
 			}
 			if other == nil {
 				other = map[string]json.RawMessage{}
@@ -98,19 +99,19 @@ func readTags(text string, faults *faults) registry.Tags {
 // isNull reports whether a member is not there, or null, which is the same.
 func isNull(value string) bool { return value == "" || value == "null" }
 
-func readText(name, value string, faults *faults) string {
+func readText(name, value string, faults *call.Faults) string {
 	if isNull(value) {
-		faults.add("tags.%s: missing", name)
+		faults.Add("tags."+name, "missing")
 		return ""
 	}
 	text, ok := jsontext.Text(value)
 	if !ok {
-		faults.add("tags.%s: %s is not a string", name, value)
+		faults.Add("tags."+name, "%s is not a string", value)
 	}
 	return strings.Clone(text)
 }
 
-func readCanary(value string, faults *faults) *bool {
+func readCanary(value string, faults *call.Faults) *bool {
 	if isNull(value) {
 		return nil
 	}
@@ -120,18 +121,18 @@ func readCanary(value string, faults *faults) *bool {
 		canary = true
 	case "false":
 	default:
-		faults.add("tags.%s: %s is not true or false", tagCanary, value)
+		faults.Add("tags."+tagCanary, "%s is not true or false", value)
 	}
 	return &canary
 }
 
-func readTagWeight(value string, faults *faults) uint8 {
+func readTagWeight(value string, faults *call.Faults) uint8 {
 	if isNull(value) {
 		return 0
 	}
 	weight, err := readWeight(unquote(value))
 	if err != nil {
-		faults.add("tags.%s: %v", tagWeight, err)
+		faults.Add("tags."+tagWeight, "%v", err)
 	}
 	return weight
 }

@@ -27,6 +27,7 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/denial"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/registry/registrytest"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
@@ -35,18 +36,25 @@ func TestMain(m *testing.M) { servicetest.Main(m) }
 // loadedHandler serves a registry that is loaded.
 func loadedHandler(t testing.TB) http.Handler { return newHandler(registrytest.Loaded(t)) }
 
-func newHandler(hosts *registry.Registry) http.Handler { return Handler(options(hosts)) }
+func newHandler(hosts *registry.Registry) http.Handler { return handlerOf(options(hosts)) }
 
 func options(hosts *registry.Registry) Options {
 	return Options{
 		Registry: hosts, Env: "test", TTL: 600 * time.Second, MaxTTL: time.Hour,
 		AutoIPHops: 1, AutoIPRanges: []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")},
-		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 	}
 }
 
-// call is one request; form nil means no body.
-func call(h http.Handler, method, target string, form url.Values, header ...string) *httptest.ResponseRecorder {
+// handlerOf serves the face alone, as the app serves all.
+func handlerOf(o Options) http.Handler {
+	metrics := prometheus.NewRegistry()
+	return call.NewRouter(call.Options{
+		Log: slog.New(slog.DiscardHandler), Metrics: metrics, Denials: denial.NewCounters(metrics, call.Limits()...),
+	}, Routes(o)...)
+}
+
+// do makes one request; form nil means no body.
+func do(h http.Handler, method, target string, form url.Values, header ...string) *httptest.ResponseRecorder {
 	var body io.Reader
 	if form != nil {
 		body = strings.NewReader(form.Encode())
@@ -81,7 +89,7 @@ func fields(changes ...string) url.Values {
 // listed are the hosts of a service, without the times of their check-ins.
 func listed(t testing.TB, h http.Handler, service string) []map[string]any {
 	t.Helper()
-	w := call(h, "GET", "/v1/registration/"+service, nil)
+	w := do(h, "GET", "/v1/registration/"+service, nil)
 	require.Equal(t, 200, w.Code)
 	var answer struct{ Hosts []map[string]any }
 	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &answer))
@@ -94,8 +102,8 @@ func listed(t testing.TB, h http.Handler, service string) []map[string]any {
 
 func TestARegisteredHostIsListedByServiceAndRepository(t *testing.T) {
 	h := loadedHandler(t)
-	require.Equal(t, 200, call(h, "POST", "/v1/registration/users", fields()).Code)
-	require.Equal(t, 200, call(h, "POST", "/v1/registration/users", fields("ip", "FD00::1", "port", "1", "service_repo_name", "-",
+	require.Equal(t, 200, do(h, "POST", "/v1/registration/users", fields()).Code)
+	require.Equal(t, 200, do(h, "POST", "/v1/registration/users", fields("ip", "FD00::1", "port", "1", "service_repo_name", "-",
 		"tags", `{"az":"eu-2","region":"eu","instance_id":"i-2","canary":"true","load_balancing_weight":"50","other":{"a":[1, 2]},"none":null}`)).Code)
 	want := []map[string]any{
 		{"service": "users", "ip_address": "10.0.0.1", "port": 8080.0, "revision": "r1", "service_repo_name": "users-repo",
@@ -107,12 +115,12 @@ func TestARegisteredHostIsListedByServiceAndRepository(t *testing.T) {
 	require.Equal(t, want, listed(t, h, "users"))
 	require.Equal(t, want[:1], listed(t, h, "repo/users-repo"))
 
-	head := call(h, "HEAD", "/v1/registration/users", nil)
+	head := do(h, "HEAD", "/v1/registration/users", nil)
 	require.Equal(t, 200, head.Code)
 }
 
 func TestAHostIsWrittenWithoutAllocating(t *testing.T) {
-	var f faults
+	var f call.Faults
 	tags := readTags(`{"az":"eu-1","region":"eu","instance_id":"i-1","canary":true,"load_balancing_weight":7,"rack":"7","a":{}}`, &f)
 	require.Empty(t, f)
 	view := registry.View{Weight: 7, Record: registry.Record{LastCheckIn: time.Now(), Host: &registry.Host{
@@ -125,11 +133,11 @@ func TestAHostIsWrittenWithoutAllocating(t *testing.T) {
 func TestANameIsTakenAsItWasEscaped(t *testing.T) {
 	h := loadedHandler(t)
 	const escaped = "a%2Fb%20%C3%A9"
-	require.Equal(t, 200, call(h, "POST", "/v1/registration/"+escaped, fields("service_repo_name", "org/name")).Code)
+	require.Equal(t, 200, do(h, "POST", "/v1/registration/"+escaped, fields("service_repo_name", "org/name")).Code)
 	require.Equal(t, "a/b é", listed(t, h, escaped)[0]["service"])
 	require.Len(t, listed(t, h, "repo/org%2Fname"), 1)
-	require.Equal(t, 204, call(h, "POST", "/v1/loadbalancing/"+escaped+"/10.0.0.1", url.Values{"load_balancing_weight": {"7"}}).Code)
-	require.Equal(t, 200, call(h, "DELETE", "/v1/registration/"+escaped+"/10.0.0.1", nil).Code)
+	require.Equal(t, 204, do(h, "POST", "/v1/loadbalancing/"+escaped+"/10.0.0.1", url.Values{"load_balancing_weight": {"7"}}).Code)
+	require.Equal(t, 200, do(h, "DELETE", "/v1/registration/"+escaped+"/10.0.0.1", nil).Code)
 	require.Empty(t, listed(t, h, escaped))
 }
 
@@ -140,27 +148,27 @@ func TestAPathThatGoesRoundAboutIsSentToTheStraightOne(t *testing.T) {
 			"/v1//registration/users": "/v1/registration/users",
 			"/v1/x/../registration/a": "/v1/registration/a",
 		} {
-			w := call(h, method, path, fields())
+			w := do(h, method, path, fields())
 			require.Equal(t, 307, w.Code)
 			require.Equal(t, want, w.Header().Get("Location"))
 		}
 	}
-	require.Equal(t, 200, call(h, "POST", "/v1/registration/%2E%2E", fields()).Code)
+	require.Equal(t, 200, do(h, "POST", "/v1/registration/%2E%2E", fields()).Code)
 	require.Equal(t, "..", listed(t, h, "%2E%2E")[0]["service"])
 }
 
 func TestTheServiceRepoHasAllButItsRegistrationPathToItself(t *testing.T) {
 	h := loadedHandler(t)
-	require.Equal(t, 200, call(h, "POST", "/v1/registration/repo", fields()).Code)
+	require.Equal(t, 200, do(h, "POST", "/v1/registration/repo", fields()).Code)
 	require.Len(t, listed(t, h, "repo"), 1)
-	require.Equal(t, 200, call(h, "DELETE", "/v1/registration/repo/10.0.0.1", nil).Code)
+	require.Equal(t, 200, do(h, "DELETE", "/v1/registration/repo/10.0.0.1", nil).Code)
 	require.Empty(t, listed(t, h, "repo"))
 }
 
 func TestAHostIsItsAddressAndPort(t *testing.T) {
 	h := loadedHandler(t)
 	register := func(changes ...string) {
-		require.Equal(t, 200, call(h, "POST", "/v1/registration/users", fields(changes...)).Code)
+		require.Equal(t, 200, do(h, "POST", "/v1/registration/users", fields(changes...)).Code)
 	}
 	ports := func() (ports []any) {
 		for _, host := range listed(t, h, "users") {
@@ -177,25 +185,25 @@ func TestAHostIsItsAddressAndPort(t *testing.T) {
 	register("ip", "10.0.0.2")
 	register("ip", "fd00::1")
 	require.Equal(t, []any{8080.0, 9090.0, 8080.0, 8080.0}, ports(), "other addresses")
-	require.Equal(t, 200, call(h, "DELETE", "/v1/registration/users/10.0.0.2?port=8080", nil).Code)
+	require.Equal(t, 200, do(h, "DELETE", "/v1/registration/users/10.0.0.2?port=8080", nil).Code)
 	require.Equal(t, []any{8080.0, 9090.0, 8080.0}, ports())
-	require.Equal(t, 200, call(h, "DELETE", "/v1/registration/users/10.0.0.1", nil).Code)
+	require.Equal(t, 200, do(h, "DELETE", "/v1/registration/users/10.0.0.1", nil).Code)
 	require.Equal(t, []any{8080.0}, ports(), "all ports of an address went")
-	require.Equal(t, 200, call(h, "DELETE", "/v1/registration/users/FD00:0::1", nil).Code)
+	require.Equal(t, 200, do(h, "DELETE", "/v1/registration/users/FD00:0::1", nil).Code)
 	require.Empty(t, ports(), "an address has more than one spelling")
 }
 
 func TestAHeartbeatLosesNoTagAndNoWeight(t *testing.T) {
 	h := loadedHandler(t)
 	tags := func() any { return listed(t, h, "users")[0]["tags"] }
-	require.Equal(t, 200, call(h, "POST", "/v1/registration/users",
+	require.Equal(t, 200, do(h, "POST", "/v1/registration/users",
 		fields("tags", `{"az":"eu-1","region":"eu","instance_id":"i-1","rack":"7","canary":true}`)).Code)
-	require.Equal(t, 204, call(h, "POST", "/v1/loadbalancing/users/10.0.0.1", url.Values{"load_balancing_weight": {"30"}}).Code)
-	require.Equal(t, 200, call(h, "POST", "/v1/registration/users", fields()).Code)
+	require.Equal(t, 204, do(h, "POST", "/v1/loadbalancing/users/10.0.0.1", url.Values{"load_balancing_weight": {"30"}}).Code)
+	require.Equal(t, 200, do(h, "POST", "/v1/registration/users", fields()).Code)
 	want := map[string]any{"az": "eu-1", "region": "eu", "instance_id": "i-1", "rack": "7", "canary": true, "load_balancing_weight": 30.0}
 	require.Equal(t, want, tags())
 
-	require.Equal(t, 200, call(h, "POST", "/v1/registration/users",
+	require.Equal(t, 200, do(h, "POST", "/v1/registration/users",
 		fields("tags", `{"az":"eu-1","region":"eu","instance_id":"i-1","load_balancing_weight":2}`)).Code)
 	want["load_balancing_weight"] = 2.0
 	require.Equal(t, want, tags())
@@ -204,7 +212,7 @@ func TestAHeartbeatLosesNoTagAndNoWeight(t *testing.T) {
 func TestTagsThatGrowWithEveryHeartbeatAreRefusedAtTheirBound(t *testing.T) {
 	h := loadedHandler(t)
 	beat := func(n int) *httptest.ResponseRecorder {
-		return call(h, "POST", "/v1/registration/users",
+		return do(h, "POST", "/v1/registration/users",
 			fields("tags", fmt.Sprintf(`{"az":"a","region":"r","instance_id":"i","tag-%d":"%s"}`, n, strings.Repeat("x", 8000))))
 	}
 	require.Equal(t, 200, beat(1).Code)
@@ -219,8 +227,8 @@ func TestTagsThatGrowWithEveryHeartbeatAreRefusedAtTheirBound(t *testing.T) {
 func TestAHostLivesForTheTTLThatItNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := loadedHandler(t)
-		require.Equal(t, 200, call(h, "POST", "/v1/registration/users", fields("ttl", "3")).Code)
-		require.Equal(t, 200, call(h, "POST", "/v1/registration/users", fields("ip", "10.0.0.2")).Code)
+		require.Equal(t, 200, do(h, "POST", "/v1/registration/users", fields("ttl", "3")).Code)
+		require.Equal(t, 200, do(h, "POST", "/v1/registration/users", fields("ip", "10.0.0.2")).Code)
 		time.Sleep(2999 * time.Millisecond)
 		synctest.Wait()
 		require.Len(t, listed(t, h, "users"), 2)
@@ -283,8 +291,8 @@ func TestWhatIsWrongIsRefusedWithItsReason(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := loadedHandler(t)
-			require.Equal(t, 200, call(h, "POST", "/v1/registration/users", fields("ip", "10.0.0.7")).Code)
-			w := call(h, "POST", "/v1/registration/users", test.form)
+			require.Equal(t, 200, do(h, "POST", "/v1/registration/users", fields("ip", "10.0.0.7")).Code)
+			w := do(h, "POST", "/v1/registration/users", test.form)
 			require.Equal(t, 400, w.Code)
 			var answer map[string]string
 			require.NoError(t, json.Unmarshal(w.Body.Bytes(), &answer))
@@ -296,7 +304,7 @@ func TestWhatIsWrongIsRefusedWithItsReason(t *testing.T) {
 
 func TestFieldsThatMeanNothingAreIgnored(t *testing.T) {
 	h := loadedHandler(t)
-	w := call(h, "POST", "/v1/registration/users", url.Values{
+	w := do(h, "POST", "/v1/registration/users", url.Values{
 		"ip": {"10.0.0.1"}, "port": {"80"}, "revision": {"r"}, "tl": {"5", "6"}, "tags": {`{"az":"a","region":"r","instance_id":"i","x":{"y":1}}`},
 	})
 	require.Equal(t, 200, w.Code, w.Body)
@@ -310,7 +318,7 @@ func TestAServiceNameThatReadersCouldNotTakeIsRefused(t *testing.T) {
 		"a%0Ab":                  `service: "a\nb" holds a control character`,
 		strings.Repeat("x", 256): `service: the name has 256 bytes, of 255 at most`,
 	} {
-		w := call(h, "POST", "/v1/registration/"+name, fields())
+		w := do(h, "POST", "/v1/registration/"+name, fields())
 		require.Equal(t, 400, w.Code, name)
 		var answer map[string]string
 		require.NoError(t, json.Unmarshal(w.Body.Bytes(), &answer))
@@ -334,7 +342,7 @@ func TestABodyThatIsNoFormIsRefused(t *testing.T) {
 		"no body":        {"", "", 400, `ip: missing; port: missing; revision: missing; tags.az: missing; tags.region: missing; tags.instance_id: missing`},
 		"ampersands":     {"", "&&=&", 400, `ip: missing; port: missing; revision: missing; tags.az: missing; tags.region: missing; tags.instance_id: missing`},
 		"a semicolon":    {"", "ip=1;port=2&port=1&revision=r&tags={%22az%22:%22%22,%22region%22:%22%22,%22instance_id%22:%22%22}", 400, `ip: "1;port=2" is not an IPv4 or IPv6 address`},
-		"a body too big": {"", "ip=" + strings.Repeat("1", maxBody), 413, `the body is longer than 65536 bytes`},
+		"a body too big": {"", "ip=" + strings.Repeat("1", call.MaxBody), 413, `the body is longer than 65536 bytes`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := httptest.NewRequest("POST", "/v1/registration/users", strings.NewReader(test.body))
@@ -355,8 +363,8 @@ func TestABodyThatIsNotReadToItsEndIsRefused(t *testing.T) {
 		status int
 		reason string
 	}{
-		"it says that it is too long": {iotest.ErrReader(errors.New("read")), maxBody + 1, 413, "the body is longer than 65536 bytes"},
-		"it turns out too long":       {strings.NewReader(strings.Repeat("x", maxBody+1)), -1, 413, "the body is longer than 65536 bytes"},
+		"it says that it is too long": {iotest.ErrReader(errors.New("read")), call.MaxBody + 1, 413, "the body is longer than 65536 bytes"},
+		"it turns out too long":       {strings.NewReader(strings.Repeat("x", call.MaxBody+1)), -1, 413, "the body is longer than 65536 bytes"},
 		"it is late":                  {iotest.ErrReader(os.ErrDeadlineExceeded), 10, 408, "the body did not come in time"},
 		"it is late after a part":     {io.MultiReader(strings.NewReader("ip="), iotest.ErrReader(os.ErrDeadlineExceeded)), 10, 408, "the body did not come in time"},
 		"it breaks off":               {iotest.ErrReader(io.ErrUnexpectedEOF), 10, 400, "read the body: unexpected EOF"},
@@ -380,7 +388,7 @@ func TestABodyThatIsNotReadToItsEndIsRefused(t *testing.T) {
 func TestTheLongestBodyIsRead(t *testing.T) {
 	h := loadedHandler(t)
 	body := fields().Encode() + "&other="
-	body += strings.Repeat("x", maxBody-len(body))
+	body += strings.Repeat("x", call.MaxBody-len(body))
 	r := httptest.NewRequest("POST", "/v1/registration/users", strings.NewReader(body))
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
@@ -408,7 +416,7 @@ func TestAutoIPTakesTheLastHopIfItIsInARange(t *testing.T) {
 			for _, hop := range test.hops {
 				header = append(header, "X-Forwarded-For", hop)
 			}
-			w := call(h, "POST", "/v1/registration/users", fields("ip", test.ip, "auto_ip", "yes"), header...)
+			w := do(h, "POST", "/v1/registration/users", fields("ip", test.ip, "auto_ip", "yes"), header...)
 			if test.reason != "" {
 				require.Equal(t, 400, w.Code)
 				require.JSONEq(t, `{"error":`+string(httpjson.AppendText(nil, test.reason))+`}`, w.Body.String())
@@ -442,7 +450,7 @@ func TestAutoIPCountsTheProxiesThatStandInFront(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := options(registrytest.Loaded(t))
 			o.AutoIPHops, o.AutoIPRanges = test.hops, append(o.AutoIPRanges, netip.MustParsePrefix("fd00::/8"))
-			h := Handler(o)
+			h := handlerOf(o)
 			r := httptest.NewRequest("POST", "/v1/registration/users", strings.NewReader(fields("ip", "-", "auto_ip", "1").Encode()))
 			r.Header.Set("X-Forwarded-For", test.forwardedFor)
 			if test.remote != "" {
@@ -472,10 +480,10 @@ func behindAuth(t *testing.T, o Options) http.Handler {
 	path := filepath.Join(t.TempDir(), "access.yaml")
 	require.NoError(t, os.WriteFile(path, []byte("tokens: [{name: users-team, token: "+token+", services: [users], addresses: [10.0.0.1]}]"), 0o600))
 	policy, err := auth.New(auth.Options{
-		File: filewatch.File{Setting: "RULES", Path: path}, Log: o.Log, Metrics: prometheus.NewRegistry(), Denials: o.Denials,
+		File: filewatch.File{Setting: "RULES", Path: path}, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Denials: denial.NewCounters(prometheus.NewRegistry()),
 	})
 	require.NoError(t, err)
-	h := Handler(o)
+	h := handlerOf(o)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		caller := policy.HTTP(r)
 		h.ServeHTTP(w, r.WithContext(auth.NewContext(r.Context(), &caller)))
@@ -486,9 +494,9 @@ func TestTheHistoryNamesTheCaller(t *testing.T) {
 	hosts := registrytest.Loaded(t)
 	h := behindAuth(t, options(hosts))
 	bearer := []string{"Authorization", "Bearer " + token}
-	require.Equal(t, 200, call(h, "POST", "/v1/registration/users", fields(), bearer...).Code)
-	require.Equal(t, 204, call(h, "POST", "/v1/loadbalancing/users", url.Values{"load_balancing_weight": {"7"}}, bearer...).Code)
-	require.Equal(t, 200, call(h, "DELETE", "/v1/registration/users/10.0.0.1", nil, bearer...).Code)
+	require.Equal(t, 200, do(h, "POST", "/v1/registration/users", fields(), bearer...).Code)
+	require.Equal(t, 204, do(h, "POST", "/v1/loadbalancing/users", url.Values{"load_balancing_weight": {"7"}}, bearer...).Code)
+	require.Equal(t, 200, do(h, "DELETE", "/v1/registration/users/10.0.0.1", nil, bearer...).Code)
 	history, err := hosts.History("users")
 	require.NoError(t, err)
 	require.Len(t, history, 3)
@@ -503,7 +511,7 @@ func TestACallerMayDoNoMoreThanItMay(t *testing.T) {
 	h := behindAuth(t, options(hosts))
 	bearer := []string{"Authorization", "Bearer " + token}
 	weight := url.Values{"load_balancing_weight": {"7"}}
-	require.Equal(t, 200, call(h, "POST", "/v1/registration/users", fields(), bearer...).Code)
+	require.Equal(t, 200, do(h, "POST", "/v1/registration/users", fields(), bearer...).Code)
 	for _, test := range []struct {
 		method, target string
 		form           url.Values
@@ -520,7 +528,7 @@ func TestACallerMayDoNoMoreThanItMay(t *testing.T) {
 		{"POST", "/v1/loadbalancing/users", weight, nil, 401, `to change hosts of service "users" takes a token`},
 		{"POST", "/v1/loadbalancing/carts", weight, bearer, 403, `the rule of "users-team" does not let it change hosts of service "carts"`},
 	} {
-		w := call(h, test.method, test.target, test.form, test.header...)
+		w := do(h, test.method, test.target, test.form, test.header...)
 		require.Equal(t, test.status, w.Code, "%s %s", test.method, test.target)
 		require.Contains(t, strings.ReplaceAll(w.Body.String(), `\"`, `"`), test.reason)
 		require.Equal(t, test.status == 401, w.Header().Get("WWW-Authenticate") != "")
@@ -528,35 +536,18 @@ func TestACallerMayDoNoMoreThanItMay(t *testing.T) {
 	require.Equal(t, "r1", listed(t, h, "users")[0]["revision"])
 }
 
-func TestALimitIsCountedAndAnsweredAsItsDenialSays(t *testing.T) {
-	metrics := prometheus.NewRegistry()
-	o := options(registrytest.Loaded(t))
-	o.Denials = denial.NewCounters(metrics, denial.Limit{Err: registry.ErrTagsTooLarge, Reason: denial.Tags, Status: 429, RetryAfter: time.Second})
-	tags := `{"az":"a","region":"r","instance_id":"i","x":"` + strings.Repeat("x", 20_000) + `"}`
-	w := call(Handler(o), "POST", "/v1/registration/users", fields("tags", tags))
-	require.Equal(t, 429, w.Code)
-	require.Equal(t, "1", w.Header().Get("Retry-After"))
-	families, err := metrics.Gather()
-	require.NoError(t, err)
-	for _, m := range families[0].GetMetric() {
-		if m.GetLabel()[0].GetValue() == "tags" {
-			require.Equal(t, 1.0, m.GetCounter().GetValue())
-		}
-	}
-}
-
 func TestEachRegistrationIsToldOfAndWhetherItWasTaken(t *testing.T) {
 	o := options(registrytest.Loaded(t))
 	var told []string
 	o.Registration = func(service string, taken bool) { told = append(told, fmt.Sprint(service, " ", taken)) }
-	h := Handler(o)
-	call(h, "POST", "/v1/registration/users", fields())
-	call(h, "POST", "/v1/registration/users", fields())
-	call(h, "POST", "/v1/registration/a%2Fb", fields("port", "0"))
-	call(h, "POST", "/v1/registration/users", fields("tags", "{"))
-	call(h, "GET", "/v1/registration/users", nil)
-	call(h, "POST", "/v1/loadbalancing/users", fields())
-	call(h, "DELETE", "/v1/registration/users/10.0.0.1", nil)
+	h := handlerOf(o)
+	do(h, "POST", "/v1/registration/users", fields())
+	do(h, "POST", "/v1/registration/users", fields())
+	do(h, "POST", "/v1/registration/a%2Fb", fields("port", "0"))
+	do(h, "POST", "/v1/registration/users", fields("tags", "{"))
+	do(h, "GET", "/v1/registration/users", nil)
+	do(h, "POST", "/v1/loadbalancing/users", fields())
+	do(h, "DELETE", "/v1/registration/users/10.0.0.1", nil)
 	require.Equal(t, []string{"users true", "users true", "a/b false", "users false"}, told)
 }
 
@@ -567,16 +558,17 @@ func TestMoreThanTheOperatorAllowsIsRefusedWithItsNumber(t *testing.T) {
 	registrytest.Run(t, hosts)
 	<-hosts.Loaded()
 	h := newHandler(hosts)
-	require.Equal(t, 200, call(h, "POST", "/v1/registration/users", fields()).Code)
+	require.Equal(t, 200, do(h, "POST", "/v1/registration/users", fields()).Code)
 	for target, reason := range map[string]string{
 		"/v1/registration/users": "the service has as many hosts as it may: 1",
 		"/v1/registration/mail":  "there are as many services as there may be: 1",
 	} {
-		w := call(h, "POST", target, fields("port", "1"))
+		w := do(h, "POST", target, fields("port", "1"))
 		require.Equal(t, 429, w.Code)
+		require.Equal(t, "10", w.Header().Get("Retry-After"))
 		require.JSONEq(t, `{"error":`+string(httpjson.AppendText(nil, reason))+`}`, w.Body.String())
 	}
-	require.Equal(t, 200, call(h, "POST", "/v1/registration/users", fields()).Code, "what is there beats on")
+	require.Equal(t, 200, do(h, "POST", "/v1/registration/users", fields()).Code, "what is there beats on")
 }
 
 func TestNothingIsAnsweredBeforeTheRegistryIsLoaded(t *testing.T) {
@@ -591,10 +583,10 @@ func TestNothingIsAnsweredBeforeTheRegistryIsLoaded(t *testing.T) {
 		{"DELETE", "/v1/registration/users/10.0.0.1", nil},
 		{"POST", "/v1/loadbalancing/users", url.Values{"load_balancing_weight": {"7"}}},
 	} {
-		w := call(h, test.method, test.target, test.form)
+		w := do(h, test.method, test.target, test.form)
 		require.Equal(t, 503, w.Code, "%s %s", test.method, test.target)
 		require.Equal(t, "1", w.Header().Get("Retry-After"))
 		require.JSONEq(t, `{"error":"the registry is not loaded yet"}`, w.Body.String())
 	}
-	require.Equal(t, 200, call(h, "GET", "/healthcheck", nil).Code)
+	require.Equal(t, 200, do(h, "GET", "/healthcheck", nil).Code)
 }

@@ -1,42 +1,42 @@
 package v1
 
 import (
-	"fmt"
 	"net/http"
 
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
 // weigh sets the weight of the hosts at an address, with ?port= only of those
 // that listen there, or of all hosts of a service, be there any or not.
-func (f *face) weigh(w http.ResponseWriter, r *http.Request) error {
+func (f *face) weigh(w http.ResponseWriter, r *http.Request) (int, error) {
 	selected, err := selection(r)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	caller := auth.FromContext(r.Context())
 	if err := caller.MayRegister(selected.Service); err != nil {
-		return err
+		return 0, err
 	}
 	form, err := readForm(w, r)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	text := form.weight.value
 	if text == "" {
-		return &refusal{http.StatusBadRequest, tagWeight + ": missing"}
+		return 0, call.Refuse(http.StatusBadRequest, "%s: missing", tagWeight)
 	}
 	weight, err := readWeight(text)
 	if err != nil {
-		return &refusal{http.StatusBadRequest, fmt.Sprintf("%s: %v", tagWeight, err)}
+		return 0, call.Refuse(http.StatusBadRequest, "%s: %v", tagWeight, err)
 	}
 	found, err := f.registry.SetWeight(selected, weight, caller.Actor())
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if found == 0 && selected.IP.IsValid() {
-		return &refusal{http.StatusNotFound, noHost(selected)}
+		return 0, call.Refuse(http.StatusNotFound, "%s", noHost(selected))
 	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return httpjson.Nothing(w)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 )
 
 const described = `{"address":"10.0.0.%d","additional_addresses":["fd00::%d"],"port":8080,"ports":{"grpc":9090},` +
@@ -78,7 +79,7 @@ func BenchmarkReadLeases(b *testing.B) {
 	b.SetBytes(int64(len(text)))
 	b.ReportAllocs()
 	for b.Loop() {
-		var wrong faults
+		var wrong call.Faults
 		if leases := readLeases(text, &wrong); len(leases) != maxLeases || wrong != nil {
 			b.Fatal(wrong)
 		}

@@ -3,13 +3,10 @@ package v2
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"mime"
 	"net/http"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,62 +14,25 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/jsontext"
 )
 
-// maxBody is the longest body taken, in bytes, and maxBeats that of many beats.
-const (
-	maxBody  = 64 << 10
-	maxBeats = 256 << 10
-)
-
 // readBody reads a JSON body of limit bytes at most, within the time that the
-// listener gives. The error is a *refusal.
+// listener gives. The error is a *call.Refusal.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	given := r.Header.Get("Content-Type")
 	if media, _, err := mime.ParseMediaType(given); err != nil || media != "application/json" {
-		return nil, refuse(http.StatusUnsupportedMediaType, "content-type %q: the body must be application/json", given)
+		return nil, call.Refuse(http.StatusUnsupportedMediaType, "content-type %q: the body must be application/json", given)
 	}
-	var body bytes.Buffer
-	body.Grow(int(min(max(r.ContentLength, 0), limit)) + bytes.MinRead)
-	if _, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, limit)); err != nil {
-		return nil, bodyRefusal(err)
-	}
-	if reason := encodingFault(body.Bytes()); reason != "" {
-		return nil, faults{{"body", reason}}.refusal()
-	}
-	return body.Bytes(), nil
-}
-
-// bodyRefusal tells the caller why a body could not be read.
-func bodyRefusal(err error) error {
-	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return refuse(http.StatusRequestEntityTooLarge, "the body is longer than %d bytes", tooLarge.Limit)
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return refuse(http.StatusRequestTimeout, "the body did not come in time")
-	}
-	return refuse(http.StatusBadRequest, "read the body: %v", err)
-}
-
-// hasBody reports whether a call whose body may be left out brought one.
-func hasBody(r *http.Request) (bool, error) {
-	if r.ContentLength >= 0 {
-		return r.ContentLength > 0, nil
-	}
-	first := make([]byte, 1)
-	n, err := io.ReadFull(r.Body, first)
-	if n == 0 && errors.Is(err, io.EOF) {
-		return false, nil
-	}
+	body, err := call.ReadBody(w, r, limit)
 	if err != nil {
-		return false, bodyRefusal(err)
+		return nil, err
 	}
-	r.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(bytes.NewReader(first), r.Body), r.Body}
-	return true, nil
+	if reason := encodingFault(body); reason != "" {
+		return nil, call.Faults{{Field: "body", Reason: reason}}.Refusal()
+	}
+	return body, nil
 }
 
 // encodingFault says what makes text no UTF-8, or would make no UTF-8 of it:
@@ -121,12 +81,12 @@ func escapedUnit(text []byte) int {
 type object struct {
 	path    string // of the object, with a dot at its end; "" for the body
 	members map[string]json.RawMessage
-	faults  *faults
+	faults  *call.Faults
 }
 
 // readObject reads a JSON object at a path of the body; "" is the body itself.
 // Of what is no object no member is there.
-func readObject(text []byte, path string, f *faults) *object {
+func readObject(text []byte, path string, f *call.Faults) *object {
 	members, twice, err := jsontext.ReadObject(text)
 	o := &object{members: members, faults: f}
 	place := "body"
@@ -134,7 +94,7 @@ func readObject(text []byte, path string, f *faults) *object {
 		o.path, place = path+".", path
 	}
 	if err != nil {
-		f.add(place, "%v", err)
+		f.Add(place, "%v", err)
 	}
 	for _, name := range twice {
 		o.fault(name, "there twice")
@@ -143,7 +103,7 @@ func readObject(text []byte, path string, f *faults) *object {
 }
 
 func (o *object) fault(name, format string, args ...any) {
-	o.faults.add(o.path+fieldName(name), format, args...)
+	o.faults.Add(o.path+call.FieldName(name), format, args...)
 }
 
 // take removes a member from o.

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/rule"
 )
 
@@ -25,9 +27,9 @@ func showEvent(e registry.Event) eventJSON {
 
 // history answers with what happened to a service lately.
 func (f *face) history(w http.ResponseWriter, r *http.Request) (int, error) {
-	query := readQuery(r)
-	service := pathService(r, &query.faults)
-	if err := query.end(); err != nil {
+	query := call.ReadQuery(r)
+	service := pathService(r, &query.Faults)
+	if err := query.End(); err != nil {
 		return 0, err
 	}
 	past, err := f.registry.History(service)
@@ -38,10 +40,10 @@ func (f *face) history(w http.ResponseWriter, r *http.Request) (int, error) {
 	for i, e := range past {
 		events[i] = showEvent(e)
 	}
-	return answer(w, http.StatusOK, struct {
+	return httpjson.Answer(w, http.StatusOK, struct {
 		Service string      `json:"service"`
 		Events  []eventJSON `json:"events"`
-	}{service, events}), nil
+	}{service, events})
 }
 
 const (
@@ -65,9 +67,9 @@ const (
 // A reader that is too slow for them is told that it missed some; one that
 // takes nothing at all is let go.
 func (f *face) events(w http.ResponseWriter, r *http.Request) (int, error) {
-	query := readQuery(r)
-	service, chosen := query.checked("service", rule.ServiceName)
-	if err := query.end(); err != nil {
+	query := call.ReadQuery(r)
+	service, chosen := query.Checked("service", rule.ServiceName)
+	if err := query.End(); err != nil {
 		return 0, err
 	}
 	if err := f.checkLoaded(); err != nil {

@@ -6,6 +6,8 @@ import (
 
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
 // guardJSON is what keeps dead hosts from going, at one moment.
@@ -57,13 +59,13 @@ type limitsJSON struct {
 
 // guard answers with what keeps dead hosts from going.
 func (f *face) guard(w http.ResponseWriter, r *http.Request) (int, error) {
-	if err := readQuery(r).end(); err != nil {
+	if err := call.ReadQuery(r).End(); err != nil {
 		return 0, err
 	}
 	if err := f.checkLoaded(); err != nil {
 		return 0, err
 	}
-	return answer(w, http.StatusOK, showGuard(f.registry.Guard())), nil
+	return httpjson.Answer(w, http.StatusOK, showGuard(f.registry.Guard()))
 }
 
 func showGuard(s registry.GuardStatus) guardJSON {
@@ -101,19 +103,19 @@ func (f *face) liftGuard(w http.ResponseWriter, r *http.Request) (int, error) {
 	if err := caller.MayOperate(); err != nil {
 		return 0, err
 	}
-	q := readQuery(r)
-	reason, given := q.checked("reason", some(maxReason))
+	q := call.ReadQuery(r)
+	reason, given := q.Checked("reason", some(maxReason))
 	if !given {
-		q.faults.add("reason", "missing")
+		q.Faults.Add("reason", "missing")
 	}
-	if err := q.end(); err != nil {
+	if err := q.End(); err != nil {
 		return 0, err
 	}
 	if err := f.checkLoaded(); err != nil {
 		return 0, err
 	}
 	f.registry.LiftGuards(caller.Actor(), reason)
-	return answerNothing(w), nil
+	return httpjson.Nothing(w)
 }
 
 // checkLoaded is for what the registry would answer before it is loaded too.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
@@ -15,17 +16,17 @@ const maxLeases = 10_000
 // beat is a heartbeat of one host. A body may name its lease; then the beat is
 // of that stay alone, and not of one that came later.
 func (f *face) beat(w http.ResponseWriter, r *http.Request) (int, error) {
-	q := readQuery(r)
-	key := pathKey(r, &q.faults)
+	q := call.ReadQuery(r)
+	key := pathKey(r, &q.Faults)
 	caller := auth.FromContext(r.Context())
 	if err := caller.MayRegister(key.Service); err != nil {
 		return 0, err
 	}
-	lease, given, err := readBeat(w, r, &q.faults)
+	lease, given, err := readBeat(w, r, &q.Faults)
 	if err != nil {
 		return 0, err
 	}
-	if err := q.end(); err != nil {
+	if err := q.End(); err != nil {
 		return 0, err
 	}
 	view, found, err := f.registry.Find(key)
@@ -36,7 +37,7 @@ func (f *face) beat(w http.ResponseWriter, r *http.Request) (int, error) {
 		return 0, noHost(key)
 	}
 	if given && lease != view.Lease {
-		return 0, refuse(http.StatusNotFound, "host %q of service %q has another lease now: register again", key.ID, key.Service)
+		return 0, call.Refuse(http.StatusNotFound, "host %q of service %q has another lease now: register again", key.ID, key.Service)
 	}
 	unknown, err := f.registry.Beat([]registry.Lease{view.Lease}, nil, caller.Actor())
 	if err != nil {
@@ -45,15 +46,15 @@ func (f *face) beat(w http.ResponseWriter, r *http.Request) (int, error) {
 	if len(unknown) > 0 { // it went a moment ago
 		return 0, noHost(key)
 	}
-	return answerNothing(w), nil
+	return httpjson.Nothing(w)
 }
 
 // readBeat reads the lease of a single heartbeat, if one is given.
-func readBeat(w http.ResponseWriter, r *http.Request, f *faults) (lease registry.Lease, given bool, err error) {
-	if some, err := hasBody(r); err != nil || !some {
+func readBeat(w http.ResponseWriter, r *http.Request, f *call.Faults) (lease registry.Lease, given bool, err error) {
+	if some, err := call.HasBody(r); err != nil || !some {
 		return 0, false, err
 	}
-	body, err := readBody(w, r, maxBody)
+	body, err := readBody(w, r, call.MaxBody)
 	if err != nil {
 		return 0, false, err
 	}
@@ -69,13 +70,13 @@ func readBeat(w http.ResponseWriter, r *http.Request, f *faults) (lease registry
 // beatMany is a heartbeat of many hosts, each by its lease. Who was told of a
 // lease may beat by it. The answer names the leases that are not known.
 func (f *face) beatMany(w http.ResponseWriter, r *http.Request) (int, error) {
-	q := readQuery(r)
-	body, err := readBody(w, r, maxBeats)
+	q := call.ReadQuery(r)
+	body, err := readBody(w, r, MaxBeatsBody)
 	if err != nil {
 		return 0, err
 	}
-	leases := readLeases(body, &q.faults)
-	if err := q.end(); err != nil {
+	leases := readLeases(body, &q.Faults)
+	if err := q.End(); err != nil {
 		return 0, err
 	}
 	unknown, err := f.registry.Beat(leases, nil, auth.FromContext(r.Context()).Actor())
@@ -89,12 +90,11 @@ func (f *face) beatMany(w http.ResponseWriter, r *http.Request) (int, error) {
 		}
 		b = appendHex(b, uint64(lease))
 	}
-	httpjson.Write(w, append(b, "]}\n"...))
-	return http.StatusOK, nil
+	return httpjson.Write(w, append(b, "]}\n"...))
 }
 
 // readLeases reads the body of many heartbeats.
-func readLeases(body []byte, f *faults) []registry.Lease {
+func readLeases(body []byte, f *call.Faults) []registry.Lease {
 	o := readObject(body, "", f)
 	value, given := o.take("leases")
 	o.end()
@@ -107,7 +107,7 @@ func readLeases(body []byte, f *faults) []registry.Lease {
 		leases = anyLeases(value, f)
 	}
 	if len(leases) > maxLeases {
-		f.add("leases", "has %d elements, of %d at most", len(leases), maxLeases)
+		f.Add("leases", "has %d elements, of %d at most", len(leases), maxLeases)
 	}
 	return leases
 }
@@ -162,31 +162,31 @@ func plainHex(digits []byte) (number uint64, ok bool) {
 const maxLeaseFaults = 100
 
 // anyLeases reads an array of leases, and says what is wrong with it.
-func anyLeases(value json.RawMessage, f *faults) []registry.Lease {
+func anyLeases(value json.RawMessage, f *call.Faults) []registry.Lease {
 	var elements []json.RawMessage
 	if json.Unmarshal(value, &elements) != nil || elements == nil {
-		f.add("leases", "%s is not an array", short(value))
+		f.Add("leases", "%s is not an array", short(value))
 		return nil
 	}
 	leases := make([]registry.Lease, len(elements))
-	var wrong faults
+	var wrong call.Faults
 	for i, element := range elements {
 		leases[i] = readLease(element, "leases", &wrong)
 	}
 	if more := len(wrong) - maxLeaseFaults; more > 0 {
 		wrong = wrong[:maxLeaseFaults]
-		wrong.add("leases", "and %d more", more)
+		wrong.Add("leases", "and %d more", more)
 	}
 	*f = append(*f, wrong...)
 	return leases
 }
 
 // readLease reads a lease as the answer to PUT shows it.
-func readLease(value json.RawMessage, field string, f *faults) registry.Lease {
+func readLease(value json.RawMessage, field string, f *call.Faults) registry.Lease {
 	text, _ := readString(value)
 	lease, ok := readHex(text)
 	if !ok {
-		f.add(field, "%s is not %d hexadecimal digits in lower case", short(value), hexDigits)
+		f.Add(field, "%s is not %d hexadecimal digits in lower case", short(value), hexDigits)
 	}
 	return registry.Lease(lease)
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 )
 
 const short30s = `{"address":"10.0.0.1","port":8080,"ttl":"30s"}`
@@ -166,10 +168,10 @@ func FuzzBeatMany(f *testing.F) {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		var wrong faults
+		var wrong call.Faults
 		leases := readLeases(body, &wrong)
 		if wrong != nil {
-			require.NotEmpty(t, wrong.refusal().Error())
+			require.NotEmpty(t, wrong.Refusal().Error())
 			return
 		}
 		var read struct{ Leases []string }
@@ -188,10 +190,10 @@ func FuzzBeat(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		r := newRequest("POST", "/v2/services/users/hosts/a/heartbeat", string(body))
-		var wrong faults
+		var wrong call.Faults
 		lease, given, err := readBeat(httptest.NewRecorder(), r, &wrong)
 		if err != nil {
-			require.ErrorAs(t, err, new(*refusal))
+			require.ErrorAs(t, err, new(*call.Refusal))
 			return
 		}
 		if wrong == nil && given {

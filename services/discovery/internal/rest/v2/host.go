@@ -5,14 +5,15 @@ import (
 
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
 // get answers with one host.
 func (f *face) get(w http.ResponseWriter, r *http.Request) (int, error) {
-	q := readQuery(r)
-	key := pathKey(r, &q.faults)
-	if err := q.end(); err != nil {
+	q := call.ReadQuery(r)
+	key := pathKey(r, &q.Faults)
+	if err := q.End(); err != nil {
 		return 0, err
 	}
 	view, found, err := f.registry.Find(key)
@@ -22,19 +23,18 @@ func (f *face) get(w http.ResponseWriter, r *http.Request) (int, error) {
 	if !found {
 		return 0, noHost(key)
 	}
-	httpjson.Write(w, append(appendHost(nil, &view), '\n'))
-	return http.StatusOK, nil
+	return httpjson.Write(w, append(appendHost(nil, &view), '\n'))
 }
 
 // remove takes a host out, at its own wish or an operator's.
 func (f *face) remove(w http.ResponseWriter, r *http.Request) (int, error) {
-	q := readQuery(r)
-	key := pathKey(r, &q.faults)
+	q := call.ReadQuery(r)
+	key := pathKey(r, &q.Faults)
 	caller := auth.FromContext(r.Context())
 	if err := caller.MayRegister(key.Service); err != nil {
 		return 0, err
 	}
-	if err := q.end(); err != nil {
+	if err := q.End(); err != nil {
 		return 0, err
 	}
 	view, found, err := f.registry.Find(key)
@@ -54,9 +54,9 @@ func (f *face) remove(w http.ResponseWriter, r *http.Request) (int, error) {
 	if removed == 0 { // it went a moment ago
 		return 0, noHost(key)
 	}
-	return answerNothing(w), nil
+	return httpjson.Nothing(w)
 }
 
 func noHost(k registry.Key) error {
-	return refuse(http.StatusNotFound, "service %q has no host %q", k.Service, k.ID)
+	return call.Refuse(http.StatusNotFound, "service %q has no host %q", k.Service, k.ID)
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
@@ -29,7 +30,7 @@ func (f *face) list(w http.ResponseWriter, r *http.Request) (int, error) {
 			return 0, err
 		}
 	}
-	tag := string(appendHex(append(make([]byte, 0, 32), "W/"...), uint64(listing.Version)))
+	tag := httpjson.Tag(uint64(listing.Version))
 	if query.hasKnown {
 		w.Header().Set("Etag", tag)
 		if query.knows(listing.Version) {
@@ -39,8 +40,7 @@ func (f *face) list(w http.ResponseWriter, r *http.Request) (int, error) {
 	} else if httpjson.Unmodified(w, r, tag) {
 		return http.StatusNotModified, nil
 	}
-	httpjson.Write(w, encodeList(query.service, &listing, &query.filter))
-	return http.StatusOK, nil
+	return httpjson.Write(w, encodeList(query.service, &listing, &query.filter))
 }
 
 // listQuery is what a call for a list asks for.
@@ -56,21 +56,21 @@ type listQuery struct {
 
 func (q *listQuery) knows(v registry.Version) bool { return q.hasKnown && q.known == v }
 
-// readListQuery reads the path and the query of a list. The error is a *refusal.
+// readListQuery reads the path and the query of a list. The error is a *call.Refusal.
 func (f *face) readListQuery(r *http.Request) (listQuery, error) {
-	q := readQuery(r)
-	list := listQuery{service: pathService(r, &q.faults), filter: readFilter(q)}
-	if text, given := q.text("index"); given {
+	q := call.ReadQuery(r)
+	list := listQuery{service: pathService(r, &q.Faults), filter: readFilter(q)}
+	if text, given := q.Text("index"); given {
 		version, ok := readHex(text)
 		if !ok {
-			q.faults.add("index", "%q is not %d hexadecimal digits in lower case", text, hexDigits)
+			q.Faults.Add("index", "%q is not %d hexadecimal digits in lower case", text, hexDigits)
 		}
 		list.known, list.hasKnown = registry.Version(version), true
 	}
-	if list.wait = q.duration("wait", f.longPollMax); list.wait > 0 && !list.hasKnown {
-		q.faults.add("wait", "there is no index to wait for the end of")
+	if list.wait = q.Duration("wait", f.longPollMax); list.wait > 0 && !list.hasKnown {
+		q.Faults.Add("wait", "there is no index to wait for the end of")
 	}
-	return list, q.end()
+	return list, q.End()
 }
 
 // filter is which hosts of a list are wanted: those for which all that is given
@@ -92,22 +92,22 @@ type tagFilter struct {
 const maxTagFilters = 16
 
 // readFilter takes the parameters of a filter.
-func readFilter(q *query) (f filter) {
+func readFilter(q *call.Query) (f filter) {
 	text := func(name string) *string {
-		if value, given := q.text(name); given {
+		if value, given := q.Text(name); given {
 			return new(value)
 		}
 		return nil
 	}
 	truth := func(name string) *bool {
-		if value := q.oneOf(name, "true", "false"); value != "" {
+		if value := q.OneOf(name, "true", "false"); value != "" {
 			return new(value == "true")
 		}
 		return nil
 	}
 	f.zone, f.revision = text("zone"), text("revision")
 	f.canary, f.stale = truth("canary"), truth("stale")
-	switch q.oneOf("state", "serving", "draining", "out") {
+	switch q.OneOf("state", "serving", "draining", "out") {
 	case "serving":
 		f.state = new(registry.Serving)
 	case "draining":
@@ -115,14 +115,14 @@ func readFilter(q *query) (f filter) {
 	case "out":
 		f.state = new(registry.Out)
 	}
-	tags := q.all("tag")
+	tags := q.All("tag")
 	if len(tags) > maxTagFilters {
-		q.faults.add("tag", "there %d times, of %d at most", len(tags), maxTagFilters)
+		q.Faults.Add("tag", "there %d times, of %d at most", len(tags), maxTagFilters)
 	}
 	for _, tag := range tags {
 		name, value, valued := strings.Cut(tag, ":")
 		if name == "" {
-			q.faults.add("tag", "%q names none", tag)
+			q.Faults.Add("tag", "%q names none", tag)
 		}
 		f.tags = append(f.tags, tagFilter{name, value, !valued})
 	}

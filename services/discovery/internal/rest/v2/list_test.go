@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 )
 
 func TestAListIsFiltered(t *testing.T) {
@@ -229,15 +230,15 @@ func FuzzListQuery(f *testing.F) {
 	} {
 		f.Add(query)
 	}
-	face := newFace(Options{MaxWaiters: 1, LongPollMax: time.Minute, Metrics: newMetrics()})
+	face := &face{longPollMax: time.Minute}
 	f.Fuzz(func(t *testing.T, raw string) {
 		r := newRequest("GET", "/v2/services/users/hosts", "")
 		r.URL.RawQuery = raw
-		q := readQuery(r)
+		q := call.ReadQuery(r)
 		filter := readFilter(q)
 		list, err := face.readListQuery(r)
 		if err != nil {
-			require.ErrorAs(t, err, new(*refusal))
+			require.ErrorAs(t, err, new(*call.Refusal))
 			require.NotEmpty(t, err.Error())
 			return
 		}

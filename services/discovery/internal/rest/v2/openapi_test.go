@@ -55,15 +55,15 @@ func closeSchema(s *openapi3.Schema) {
 
 func TestTheFileNamesEveryRouteAndNoOther(t *testing.T) {
 	var documented []string
-	served := []string{"GET " + scrape.Path} // of a face of its own
+	var served []string
 	for path, item := range readOpenAPI(t).Paths.Map() {
 		for method := range item.Operations() {
 			documented = append(documented, method+" "+path)
 		}
 	}
-	for _, route := range newFace(Options{Metrics: newMetrics()}).routes() {
-		for method := range route.methods {
-			served = append(served, method+" "+route.path)
+	for _, route := range append(Routes(Options{Metrics: newMetrics()}), scrape.Routes(nil)...) {
+		for method := range route.Methods {
+			served = append(served, method+" "+route.Path)
 		}
 	}
 	require.ElementsMatch(t, documented, served)
@@ -98,7 +98,7 @@ func gone(r *http.Request) {
 	*r = *r.WithContext(ctx)
 }
 
-var tooLong = `{"leases":[]}` + strings.Repeat(" ", maxBeats)
+var tooLong = `{"leases":[]}` + strings.Repeat(" ", MaxBeatsBody)
 
 // exchanges are calls in an order in which each finds what it needs.
 var exchanges = []exchange{
@@ -242,7 +242,7 @@ func TestEveryAnswerIsAsTheFileSays(t *testing.T) {
 				require.NoError(t, openapi3filter.ValidateRequest(t.Context(), input))
 			}
 			w := httptest.NewRecorder()
-			fixtures[e.on].withTargets().ServeHTTP(w, r)
+			fixtures[e.on].ServeHTTP(w, r)
 			require.Equal(t, e.status, w.Code, w.Body)
 			require.NoError(t, openapi3filter.ValidateResponse(t.Context(), &openapi3filter.ResponseValidationInput{
 				RequestValidationInput: input, Status: w.Code, Header: w.Header(), Body: io.NopCloser(bytes.NewReader(w.Body.Bytes())),
@@ -254,14 +254,6 @@ func TestEveryAnswerIsAsTheFileSays(t *testing.T) {
 		})
 	}
 	require.Empty(t, open, "answers of the file that no call above had")
-}
-
-// withTargets is the face with the other one below /v2/ beside it.
-func (f *fixture) withTargets() http.Handler {
-	faces := http.NewServeMux()
-	faces.Handle("/v2/", f)
-	faces.Handle(scrape.Path, scrape.Handler(f.registry))
-	return faces
 }
 
 // documentedAnswers are the operations of a file with each status that is not

@@ -11,6 +11,8 @@ import (
 
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/jsontext"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/rule"
 )
@@ -41,29 +43,29 @@ type registration struct {
 // put makes a host what the body says of it. The same call again is a
 // heartbeat and no more.
 func (f *face) put(w http.ResponseWriter, r *http.Request) (int, error) {
-	q := readQuery(r)
-	key := pathKey(r, &q.faults)
+	q := call.ReadQuery(r)
+	key := pathKey(r, &q.Faults)
 	caller := auth.FromContext(r.Context())
 	if err := caller.MayRegister(key.Service); err != nil {
 		return 0, err
 	}
-	body, err := readBody(w, r, maxBody)
+	body, err := readBody(w, r, call.MaxBody)
 	if err != nil {
 		return 0, err
 	}
-	h := f.terms.readHost(key, body, &q.faults)
-	if err := q.end(); err != nil {
+	h := f.terms.readHost(key, body, &q.Faults)
+	if err := q.End(); err != nil {
 		return 0, err
 	}
-	for _, address := range append([]netip.Addr{h.Address.Addr()}, h.Additional...) {
-		if err := caller.MayRegisterAddress(address); err != nil {
-			return 0, err
-		}
+	if err := mayPut(caller, &h); err != nil {
+		return 0, err
 	}
 	receipt, err := f.registry.Put(h, caller.Actor())
 	if errors.Is(err, registry.ErrTagsTooLarge) {
-		f.denials.Note(err)
-		return 0, faults{{"tags", err.Error()}}.refusal()
+		return 0, &call.Refusal{
+			Status: http.StatusBadRequest, Reason: "tags: " + err.Error(),
+			Fields: call.Faults{{Field: "tags", Reason: err.Error()}}, Cause: err,
+		}
 	}
 	if err != nil {
 		return 0, err
@@ -72,13 +74,23 @@ func (f *face) put(w http.ResponseWriter, r *http.Request) (int, error) {
 	if receipt.Outcome == registry.HostNew {
 		status = http.StatusCreated
 	}
-	return answer(w, status, registration{
+	return httpjson.Answer(w, status, registration{
 		key.Service, key.ID, leaseText(receipt.Lease), h.TTL.String(), receipt.Outcome.String(),
-	}), nil
+	})
+}
+
+// mayPut asks whether a caller may have a host where it says to be.
+func mayPut(caller *auth.Caller, h *registry.Host) error {
+	for _, address := range append([]netip.Addr{h.Address.Addr()}, h.Additional...) {
+		if err := caller.MayRegisterAddress(address); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // readHost makes a host of a body.
-func (t terms) readHost(key registry.Key, body []byte, f *faults) registry.Host {
+func (t terms) readHost(key registry.Key, body []byte, f *call.Faults) registry.Host {
 	o := readObject(body, "", f)
 	h := registry.Host{Key: key}
 	h.Address, h.Additional = readAddresses(o)

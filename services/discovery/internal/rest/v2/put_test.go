@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 )
 
 // whole is a host that says all of itself.
@@ -277,10 +278,10 @@ func FuzzPut(f *testing.F) {
 		if encodingFault(body) != "" {
 			return
 		}
-		var wrong faults
+		var wrong call.Faults
 		h := t.readHost(registry.Key{Service: "users", ID: "a"}, body, &wrong)
 		if wrong != nil {
-			require.NotEmpty(test, wrong.refusal().Error())
+			require.NotEmpty(test, wrong.Refusal().Error())
 			for _, fault := range wrong {
 				require.NotEmpty(test, fault.Field)
 				require.NotEmpty(test, fault.Reason)

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
 // serviceJSON is a service in the index of all.
@@ -23,7 +25,7 @@ type serviceJSON struct {
 
 // services answers with all known services and how many hosts each has.
 func (f *face) services(w http.ResponseWriter, r *http.Request) (int, error) {
-	if err := readQuery(r).end(); err != nil {
+	if err := call.ReadQuery(r).End(); err != nil {
 		return 0, err
 	}
 	summaries, err := f.registry.Services()
@@ -34,9 +36,9 @@ func (f *face) services(w http.ResponseWriter, r *http.Request) (int, error) {
 	for i, s := range summaries {
 		services[i] = serviceJSON{s.Name, s.Hosts, s.Serving, s.Draining, s.Out, s.Stale, indexText(s.Version), stamp(s.ChangedAt)}
 	}
-	return answer(w, http.StatusOK, struct {
+	return httpjson.Answer(w, http.StatusOK, struct {
 		Services []serviceJSON `json:"services"`
-	}{services}), nil
+	}{services})
 }
 
 // revisionJSON is how many hosts have a revision. Oldest and Newest are when the
@@ -53,21 +55,21 @@ type revisionJSON struct {
 // revisions answers with how many hosts of a service have each revision, the
 // one that came last first: how far a deployment is.
 func (f *face) revisions(w http.ResponseWriter, r *http.Request) (int, error) {
-	query := readQuery(r)
-	service := pathService(r, &query.faults)
-	if err := query.end(); err != nil {
+	query := call.ReadQuery(r)
+	service := pathService(r, &query.Faults)
+	if err := query.End(); err != nil {
 		return 0, err
 	}
 	listing, err := f.registry.List(service)
 	if err != nil {
 		return 0, err
 	}
-	return answer(w, http.StatusOK, struct {
+	return httpjson.Answer(w, http.StatusOK, struct {
 		Service   string         `json:"service"`
 		Known     bool           `json:"known"`
 		Index     string         `json:"index"`
 		Revisions []revisionJSON `json:"revisions"`
-	}{service, listing.Known, indexText(listing.Version), countRevisions(listing.Hosts)}), nil
+	}{service, listing.Known, indexText(listing.Version), countRevisions(listing.Hosts)})
 }
 
 // revision is revisionJSON as it is counted.

@@ -7,6 +7,8 @@ import (
 
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/rule"
 )
 
@@ -47,7 +49,7 @@ func showSetting(s registry.Setting) settingJSON {
 
 // settings answers with what operators set.
 func (f *face) settings(w http.ResponseWriter, r *http.Request) (int, error) {
-	if err := readQuery(r).end(); err != nil {
+	if err := call.ReadQuery(r).End(); err != nil {
 		return 0, err
 	}
 	inForce, err := f.registry.Settings()
@@ -58,9 +60,9 @@ func (f *face) settings(w http.ResponseWriter, r *http.Request) (int, error) {
 	for i, s := range inForce {
 		settings[i] = showSetting(s)
 	}
-	return answer(w, http.StatusOK, struct {
+	return httpjson.Answer(w, http.StatusOK, struct {
 		Settings []settingJSON `json:"settings"`
-	}{settings}), nil
+	}{settings})
 }
 
 // putSetting puts a setting in force, in the place of one of the same kind and
@@ -70,24 +72,28 @@ func (f *face) putSetting(w http.ResponseWriter, r *http.Request) (int, error) {
 	if err := caller.MayOperate(); err != nil {
 		return 0, err
 	}
-	body, err := readBody(w, r, maxBody)
+	body, err := readBody(w, r, call.MaxBody)
 	if err != nil {
 		return 0, err
 	}
-	q := readQuery(r)
-	s := readSetting(pathKind(r, &q.faults), body, caller.Identity(), time.Now(), &q.faults)
-	if err := q.end(); err != nil {
+	q := call.ReadQuery(r)
+	s := readSetting(pathKind(r, &q.Faults), body, caller.Identity(), time.Now(), &q.Faults)
+	if err := q.End(); err != nil {
 		return 0, err
 	}
-	if err := f.registry.Make(s); err != nil {
+	err = f.registry.Make(s)
+	if errors.Is(err, registry.ErrTooManySettings) {
+		return 0, &call.Refusal{Status: http.StatusTooManyRequests, Reason: err.Error(), RetryAfter: 10 * time.Second}
+	}
+	if err != nil {
 		return 0, err
 	}
-	return answer(w, http.StatusOK, showSetting(s)), nil
+	return httpjson.Answer(w, http.StatusOK, showSetting(s))
 }
 
 // readSetting makes a setting of a body, from now on. Its author is identity, if
 // that is not empty, whatever the body says.
-func readSetting(kind registry.SettingKind, body []byte, identity string, now time.Time, f *faults) registry.Setting {
+func readSetting(kind registry.SettingKind, body []byte, identity string, now time.Time, f *call.Faults) registry.Setting {
 	o := readObject(body, "", f)
 	s := registry.Setting{Kind: kind, Scope: readScope(o), Made: now}
 	weight, weighs := o.integer("weight", 100)
@@ -147,14 +153,14 @@ func readScope(o *object) registry.Scope {
 }
 
 // checkScope refuses what is no scope.
-func checkScope(s registry.Scope, f *faults) {
+func checkScope(s registry.Scope, f *call.Faults) {
 	switch {
 	case s == registry.Scope{}:
-		f.add("scope", "names neither service nor zone")
+		f.Add("scope", "names neither service nor zone")
 	case s.ID != "" && s.Zone != "":
-		f.add("scope", "names both id and zone")
+		f.Add("scope", "names both id and zone")
 	case s.ID != "" && s.Service == "":
-		f.add("scope", "names an id, but no service")
+		f.Add("scope", "names an id, but no service")
 	}
 }
 
@@ -164,13 +170,13 @@ func (f *face) deleteSetting(w http.ResponseWriter, r *http.Request) (int, error
 	if err := caller.MayOperate(); err != nil {
 		return 0, err
 	}
-	q := readQuery(r)
-	key := registry.SettingKey{Kind: pathKind(r, &q.faults)}
-	key.Scope.Service, _ = q.checked("service", rule.ServiceName)
-	key.Scope.ID, _ = q.checked("id", rule.Name)
-	key.Scope.Zone, _ = q.checked("zone", rule.Name)
-	checkScope(key.Scope, &q.faults)
-	if err := q.end(); err != nil {
+	q := call.ReadQuery(r)
+	key := registry.SettingKey{Kind: pathKind(r, &q.Faults)}
+	key.Scope.Service, _ = q.Checked("service", rule.ServiceName)
+	key.Scope.ID, _ = q.Checked("id", rule.Name)
+	key.Scope.Zone, _ = q.Checked("zone", rule.Name)
+	checkScope(key.Scope, &q.Faults)
+	if err := q.End(); err != nil {
 		return 0, err
 	}
 	ended, err := f.registry.End(key, caller.Actor())
@@ -178,7 +184,7 @@ func (f *face) deleteSetting(w http.ResponseWriter, r *http.Request) (int, error
 		return 0, err
 	}
 	if !ended {
-		return 0, refuse(http.StatusNotFound, "there is no setting %s of that scope", key.Kind)
+		return 0, call.Refuse(http.StatusNotFound, "there is no setting %s of that scope", key.Kind)
 	}
-	return answerNothing(w), nil
+	return httpjson.Nothing(w)
 }

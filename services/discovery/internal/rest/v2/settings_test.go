@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 )
 
 func TestASettingIsInForceUntilItIsEnded(t *testing.T) {
@@ -167,10 +168,10 @@ func FuzzSetting(f *testing.F) {
 	f.Add("", []byte(`{"scope":[],"x":1}`))
 	now := time.Now()
 	f.Fuzz(func(t *testing.T, kind string, body []byte) {
-		var wrong faults
+		var wrong call.Faults
 		s := readSetting(registry.SettingKind(kind), body, "", now, &wrong)
 		if wrong != nil {
-			require.NotEmpty(t, wrong.refusal().Error())
+			require.NotEmpty(t, wrong.Refusal().Error())
 			return
 		}
 		require.NotEmpty(t, s.Author)

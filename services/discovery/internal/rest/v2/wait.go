@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 )
 
 // waiters bounds how many calls wait at once: each holds a connection and a
@@ -27,13 +28,13 @@ func newWaiters(most int, registerer prometheus.Registerer) *waiters {
 }
 
 // begin lets one more call wait, which calls end when it is done. The error is
-// a *refusal.
+// a *call.Refusal.
 func (w *waiters) begin() (end func(), err error) {
 	if w.waiting.Add(1) > w.most {
 		w.waiting.Add(-1)
-		return nil, &refusal{
-			status: http.StatusServiceUnavailable, retryAfter: "10",
-			reason: "too many calls wait for changes already",
+		return nil, &call.Refusal{
+			Status: http.StatusServiceUnavailable, RetryAfter: 10 * time.Second,
+			Reason: "too many calls wait for changes already",
 		}
 	}
 	return func() { w.waiting.Add(-1) }, nil
@@ -46,7 +47,7 @@ const answerTime = 30 * time.Second
 // await waits until the version of a service is another than the caller knows,
 // until its time is over, the caller is gone or no call is to wait any longer,
 // and returns the list of that moment. The error is that of the registry, or a
-// *refusal.
+// *call.Refusal.
 func (f *face) await(w http.ResponseWriter, r *http.Request, query listQuery) (registry.Listing, error) {
 	end, err := f.waiters.begin()
 	if err != nil {

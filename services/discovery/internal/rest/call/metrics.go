@@ -1,4 +1,4 @@
-package v2
+package call
 
 import (
 	"net/http"
@@ -12,8 +12,8 @@ type requests struct{ *prometheus.CounterVec }
 
 func newRequests(registerer prometheus.Registerer) requests {
 	counter := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "discovery_rest_v2_requests_total",
-		Help: "Calls of the v2 REST face by route and status code.",
+		Name: "discovery_rest_requests_total",
+		Help: "Calls of the HTTP listener by route and status code.",
 	}, []string{"route", "code"})
 	registerer.MustRegister(counter)
 	return requests{counter}

@@ -1,0 +1,58 @@
+package call
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+)
+
+// MaxBody is the longest body that a call commonly has, in bytes.
+const MaxBody = 64 << 10
+
+// ReadBody reads a body of limit bytes at most, within the time that the
+// listener gives. The error is a *Refusal.
+func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	if r.ContentLength > limit {
+		return nil, bodyRefusal(&http.MaxBytesError{Limit: limit})
+	}
+	// MinRead is what the buffer wants to have free before it sees the end.
+	body := bytes.NewBuffer(make([]byte, 0, max(r.ContentLength, 0)+bytes.MinRead))
+	if _, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, limit)); err != nil {
+		return nil, bodyRefusal(err)
+	}
+	return body.Bytes(), nil
+}
+
+// HasBody reports whether a call whose body may be left out brought one. The
+// error is a *Refusal.
+func HasBody(r *http.Request) (bool, error) {
+	if r.ContentLength >= 0 {
+		return r.ContentLength > 0, nil
+	}
+	first := make([]byte, 1)
+	n, err := io.ReadFull(r.Body, first)
+	if n == 0 && errors.Is(err, io.EOF) {
+		return false, nil
+	}
+	if err != nil {
+		return false, bodyRefusal(err)
+	}
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(first), r.Body), r.Body}
+	return true, nil
+}
+
+// bodyRefusal tells the caller why a body could not be read.
+func bodyRefusal(err error) error {
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return Refuse(http.StatusRequestEntityTooLarge, "the body is longer than %d bytes", tooLarge.Limit)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return Refuse(http.StatusRequestTimeout, "the body did not come in time")
+	}
+	return Refuse(http.StatusBadRequest, "read the body: %v", err)
+}

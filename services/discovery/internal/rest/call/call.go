@@ -1,0 +1,138 @@
+// Package call is what the REST faces do with a call alike: it leads it to the
+// handler of its path and method, reads its query and its body, and answers and
+// counts what is refused, be it by a face, a rule or a limit. The faces give it
+// their Routes, and the app serves the Router of all. It knows no host.
+package call
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weirproxy/weir/services/discovery/internal/denial"
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
+)
+
+// Handler is one call: it writes a success itself and returns its status, or
+// returns what is wrong, commonly a *Refusal or a *denial.Error.
+type Handler func(w http.ResponseWriter, r *http.Request) (status int, err error)
+
+// Route is a path, as http.ServeMux writes it, with the handlers of its methods.
+// HEAD is GET's.
+type Route struct {
+	Path    string
+	Methods map[string]Handler
+}
+
+// Options is what a router is made of. Every field is required.
+type Options struct {
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+	// Denials says how what a limit refuses is answered, and counts it.
+	Denials *denial.Counters
+}
+
+// router answers what the handlers do not.
+type router struct {
+	log     *slog.Logger
+	denials *denial.Counters
+}
+
+// NewRouter serves routes. Other paths are answered with 404, and other methods
+// of the same paths with 405.
+func NewRouter(o Options, routes ...Route) http.Handler {
+	t := &router{o.Log, o.Denials}
+	requests := newRequests(o.Metrics)
+	mux := http.NewServeMux()
+	for _, route := range routes {
+		mux.Handle(route.Path, t.lead(route.byMethod(), requests.of(route.Path)))
+	}
+	mux.Handle("/", t.lead(nowhere, requests.of("other")))
+	return mux
+}
+
+// lead answers with a handler, and counts the call.
+func (t *router) lead(handle Handler, requests routeRequests) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		status, err := handle(w, r)
+		if err != nil {
+			status = t.refuse(w, r, err)
+		}
+		requests.count(status)
+	})
+}
+
+// byMethod is the handler of all methods.
+func (route Route) byMethod() Handler {
+	methods := route.Methods
+	var allowed []string
+	for method := range methods {
+		allowed = append(allowed, method)
+		if method == "GET" {
+			allowed = append(allowed, "HEAD")
+		}
+	}
+	slices.Sort(allowed)
+	allow := strings.Join(allowed, ", ")
+	return func(w http.ResponseWriter, r *http.Request) (int, error) {
+		handle := methods[r.Method]
+		if r.Method == "HEAD" {
+			handle = methods["GET"]
+		}
+		if handle == nil {
+			w.Header().Set("Allow", allow)
+			return 0, Refuse(http.StatusMethodNotAllowed, "method %s: not one of %s", r.Method, allow)
+		}
+		return handle(w, r)
+	}
+}
+
+// nowhere is the handler of a path that no route has.
+func nowhere(_ http.ResponseWriter, r *http.Request) (int, error) {
+	return 0, Refuse(http.StatusNotFound, "nothing is at %s", r.URL.EscapedPath())
+}
+
+// refuse answers a call that was not done, and returns the status.
+func (t *router) refuse(w http.ResponseWriter, r *http.Request, err error) int {
+	t.denials.Note(err)
+	refused, isRefusal := errors.AsType[*Refusal](err)
+	denied := t.denials.Of(err)
+	status := http.StatusInternalServerError
+	switch {
+	case denied != nil:
+		status = denied.Status
+		denied.SetHeaders(w.Header())
+	case isRefusal:
+		status = refused.Status
+		denial.SetRetryAfter(w.Header(), refused.RetryAfter)
+	case errors.Is(err, registry.ErrNotLoaded):
+		status = http.StatusServiceUnavailable
+		denial.SetRetryAfter(w.Header(), time.Second)
+	default:
+		t.log.Error("call not answered", "method", r.Method, "path", r.URL.Path, "error", err)
+	}
+	body := struct {
+		Error  string `json:"error"`
+		Fields Faults `json:"fields,omitempty"`
+	}{Error: err.Error()}
+	if isRefusal {
+		body.Fields = refused.Fields
+	}
+	_, _ = httpjson.Answer(w, status, body)
+	return status
+}
+
+// Limits are the answers to what goes beyond the registry's limits.
+func Limits() []denial.Limit {
+	return []denial.Limit{
+		{Err: registry.ErrServiceFull, Reason: denial.Hosts, Status: http.StatusTooManyRequests, RetryAfter: 10 * time.Second},
+		{Err: registry.ErrTooManyServices, Reason: denial.Services, Status: http.StatusTooManyRequests, RetryAfter: 10 * time.Second},
+		{Err: registry.ErrTagsTooLarge, Reason: denial.Tags, Status: http.StatusBadRequest},
+	}
+}

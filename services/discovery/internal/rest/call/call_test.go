@@ -1,0 +1,227 @@
+package call_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/discovery/internal/denial"
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
+)
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
+// face is a router with what it counts and logs.
+type face struct {
+	http.Handler
+	metrics *prometheus.Registry
+	log     bytes.Buffer
+}
+
+// newFace has a path of a thing, which answers GET with 200 and PUT as put says.
+func newFace(put call.Handler) *face {
+	f := &face{metrics: prometheus.NewRegistry()}
+	f.Handler = call.NewRouter(call.Options{
+		Log: slog.New(slog.NewTextHandler(&f.log, nil)), Metrics: f.metrics, Denials: denial.NewCounters(f.metrics, call.Limits()...),
+	}, call.Route{Path: "/things/{name}", Methods: map[string]call.Handler{
+		"GET": func(w http.ResponseWriter, r *http.Request) (int, error) {
+			return httpjson.Answer(w, 200, r.PathValue("name"))
+		},
+		"PUT": put,
+	}})
+	return f
+}
+
+func (f *face) call(method, target string) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	f.ServeHTTP(w, httptest.NewRequest(method, target, nil))
+	return w
+}
+
+// counts are the counters of a name that are not 0, by their labels' values.
+func (f *face) counts(t *testing.T, name string) map[string]float64 {
+	t.Helper()
+	families, err := f.metrics.Gather()
+	require.NoError(t, err)
+	counts := map[string]float64{}
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			if family.GetName() != name || metric.GetCounter().GetValue() == 0 {
+				continue
+			}
+			var labels []string
+			for _, label := range metric.GetLabel() {
+				labels = append(labels, label.GetValue())
+			}
+			counts[strings.Join(labels, " ")] = metric.GetCounter().GetValue()
+		}
+	}
+	return counts
+}
+
+func TestACallIsLedToTheHandlerOfItsPathAndMethod(t *testing.T) {
+	f := newFace(func(w http.ResponseWriter, _ *http.Request) (int, error) { return httpjson.Nothing(w) })
+	require.Equal(t, "\"a/b\"\n", f.call("GET", "/things/a%2Fb").Body.String())
+	require.Equal(t, 200, f.call("HEAD", "/things/a").Code)
+	require.Equal(t, 204, f.call("PUT", "/things/a").Code)
+
+	w := f.call("POST", "/things/a")
+	require.Equal(t, 405, w.Code)
+	require.Equal(t, "GET, HEAD, PUT", w.Header().Get("Allow"))
+	require.JSONEq(t, `{"error":"method POST: not one of GET, HEAD, PUT"}`, w.Body.String())
+	for _, target := range []string{"/", "/things", "/things/", "/things/a/b", "/thing%2Fa"} {
+		w := f.call("GET", target)
+		require.Equal(t, 404, w.Code)
+		require.Equal(t, "application/json", w.Header().Get("Content-Type"))
+		require.JSONEq(t, `{"error":"nothing is at `+target+`"}`, w.Body.String())
+	}
+	require.Equal(t, map[string]float64{
+		"200 /things/{name}": 2, "204 /things/{name}": 1, "405 /things/{name}": 1, "404 other": 5,
+	}, f.counts(t, "discovery_rest_requests_total"))
+}
+
+func TestWhatIsNotDoneIsAnsweredByWhatTheErrorIs(t *testing.T) {
+	full := fmt.Errorf("%w: 7", registry.ErrServiceFull)
+	for name, test := range map[string]struct {
+		err        error
+		status     int
+		retryAfter string
+		body       string
+		counted    string // the reason of a denial
+		logged     bool
+	}{
+		"a refusal": {err: call.Refuse(404, "no %q", "a"), status: 404, body: `{"error":"no \"a\""}`},
+		"faults": {
+			err: call.Faults{{Field: "a", Reason: "missing"}, {Field: "b.c", Reason: "unknown"}}.Refusal(), status: 400,
+			body: `{"error":"a: missing; b.c: unknown","fields":[{"field":"a","reason":"missing"},{"field":"b.c","reason":"unknown"}]}`,
+		},
+		"faults in a line": {
+			err:    call.Faults{{Field: "a", Reason: "missing"}, {Field: "b.c", Reason: "unknown"}}.Line(),
+			status: 400, body: `{"error":"a: missing; b.c: unknown"}`,
+		},
+		"a refusal for now": {
+			err: &call.Refusal{Status: 503, Reason: "busy", RetryAfter: 1500 * time.Millisecond}, status: 503, retryAfter: "2", body: `{"error":"busy"}`,
+		},
+		"a denial":            {err: &denial.Error{Status: 403, Text: "not you"}, status: 403, body: `{"error":"not you"}`},
+		"a limit":             {err: full, status: 429, retryAfter: "10", counted: "hosts", body: `{"error":"the service has as many hosts as it may: 7"}`},
+		"a limit, by a field": {err: &call.Refusal{Status: 400, Reason: "x: y", Fields: call.Faults{{"x", "y"}}, Cause: full}, status: 429, retryAfter: "10", counted: "hosts", body: `{"error":"x: y","fields":[{"field":"x","reason":"y"}]}`},
+		"not loaded":          {err: registry.ErrNotLoaded, status: 503, retryAfter: "1", body: `{"error":"the registry is not loaded yet"}`},
+		"another error":       {err: errors.New("broken"), status: 500, body: `{"error":"broken"}`, logged: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFace(func(http.ResponseWriter, *http.Request) (int, error) { return 0, test.err })
+			w := f.call("PUT", "/things/a")
+			require.Equal(t, test.status, w.Code)
+			require.Equal(t, test.retryAfter, w.Header().Get("Retry-After"))
+			require.JSONEq(t, test.body, w.Body.String())
+			require.Equal(t, map[string]float64{fmt.Sprint(test.status) + " /things/{name}": 1}, f.counts(t, "discovery_rest_requests_total"))
+			counted := map[string]float64{}
+			if test.counted != "" {
+				counted[test.counted] = 1
+			}
+			require.Equal(t, counted, f.counts(t, "discovery_refusals_total"))
+			require.Equal(t, test.logged, f.log.Len() > 0, f.log.String())
+		})
+	}
+}
+
+func TestNoFaultsAreNoRefusal(t *testing.T) {
+	var f call.Faults
+	require.NoError(t, f.Refusal())
+	require.NoError(t, f.Line())
+}
+
+func TestABodyIsReadUpToItsLimitAndInTime(t *testing.T) {
+	for name, test := range map[string]struct {
+		body   io.Reader
+		length int64
+		status int
+		reason string
+	}{
+		"fits":             {strings.NewReader("0123456789"), 10, 0, ""},
+		"without length":   {strings.NewReader("0123456789"), -1, 0, ""},
+		"too long":         {strings.NewReader("0123456789x"), 11, 413, "the body is longer than 10 bytes"},
+		"too long at last": {strings.NewReader("0123456789x"), -1, 413, "the body is longer than 10 bytes"},
+		"too late":         {iotest.ErrReader(os.ErrDeadlineExceeded), -1, 408, "the body did not come in time"},
+		"broken":           {iotest.ErrReader(errors.New("cut")), -1, 400, "read the body: cut"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := httptest.NewRequest("PUT", "/", test.body)
+			r.ContentLength = test.length
+			body, err := call.ReadBody(httptest.NewRecorder(), r, 10)
+			if test.reason == "" {
+				require.NoError(t, err)
+				require.Equal(t, "0123456789", string(body))
+				return
+			}
+			require.EqualError(t, err, test.reason)
+			refused, ok := errors.AsType[*call.Refusal](err)
+			require.True(t, ok)
+			require.Equal(t, test.status, refused.Status)
+		})
+	}
+}
+
+func TestABodyThatMayBeLeftOutIsFoundWithoutLosingIt(t *testing.T) {
+	for text, length := range map[string]int64{"": 0, "x": 1, "yz": -1} {
+		r := httptest.NewRequest("PUT", "/", io.NopCloser(strings.NewReader(text)))
+		r.ContentLength = length
+		has, err := call.HasBody(r)
+		require.NoError(t, err)
+		require.Equal(t, text != "", has)
+		body, err := io.ReadAll(r.Body)
+		require.NoError(t, err)
+		require.Equal(t, text, string(body))
+	}
+	r := httptest.NewRequest("PUT", "/", io.NopCloser(strings.NewReader("")))
+	r.ContentLength = -1
+	has, err := call.HasBody(r)
+	require.NoError(t, err)
+	require.False(t, has)
+	r.Body = io.NopCloser(iotest.ErrReader(os.ErrDeadlineExceeded))
+	_, err = call.HasBody(r)
+	require.EqualError(t, err, "the body did not come in time")
+}
+
+func TestAllThatIsWrongWithAQueryIsToldAtOnce(t *testing.T) {
+	short := func(text string) error {
+		if len(text) > 1 {
+			return errors.New("long")
+		}
+		return nil
+	}
+	for raw, want := range map[string]string{
+		"name=a&kind=x&wait=1s&tag=1&tag=2": "",
+		"":                                  "",
+		"name=ab&kind=z&wait=2m":            `name: long; kind: "z" is not one of x, y; wait: "2m" is not a duration above 0 and up to 1m0s, such as "30s"`,
+		"name=a&name=b&wait=x&other=&ab=":   `name: there 2 times; wait: "x" is not a duration above 0 and up to 1m0s, such as "30s"; ab: unknown; other: unknown`,
+		"tag=%ff":                           `tag: "\xff" is not UTF-8`,
+		"%zz":                               `query: invalid URL escape "%zz"`,
+	} {
+		q := call.ReadQuery(httptest.NewRequest("GET", "/?"+raw, nil))
+		q.Checked("name", short)
+		q.OneOf("kind", "x", "y")
+		q.Duration("wait", time.Minute)
+		q.All("tag")
+		if err := q.End(); want == "" {
+			require.NoError(t, err)
+		} else {
+			require.EqualError(t, err, want)
+		}
+	}
+}
