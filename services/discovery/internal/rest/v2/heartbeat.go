@@ -36,6 +36,9 @@ func (f *face) beat(w http.ResponseWriter, r *http.Request) (int, error) {
 	if !found {
 		return 0, noHost(key)
 	}
+	if err := caller.MayRegisterAddress(view.Host.Address.Addr()); err != nil {
+		return 0, err
+	}
 	if given && lease != view.Lease {
 		return 0, call.Refuse(http.StatusNotFound, "host %q of service %q has another lease now: register again", key.ID, key.Service)
 	}

@@ -136,6 +136,8 @@ func TestACallerMayDoNoMoreThanItMay(t *testing.T) {
 		{"POST", "/v2/services/users/hosts/a/heartbeat", "", service},
 		{"PUT", "/v2/services/carts/hosts/a", `{"address":"10.0.0.2","port":1}`, fmt.Sprintf(address, "10.0.0.2")},
 		{"PUT", "/v2/services/carts/hosts/a", `{"address":"10.0.0.1","additional_addresses":["fd00::1"],"port":1}`, fmt.Sprintf(address, "fd00::1")},
+		{"PUT", "/v2/services/carts/hosts/b", fine, fmt.Sprintf(address, "10.0.0.2")},
+		{"POST", "/v2/services/carts/hosts/b/heartbeat", "", fmt.Sprintf(address, "10.0.0.2")},
 		{"DELETE", "/v2/services/carts/hosts/b", "", fmt.Sprintf(address, "10.0.0.2")},
 		{"PUT", "/v2/settings/drain", `{"scope":{"zone":"z"},"reason":"r"}`, operator},
 		{"DELETE", "/v2/settings/drain?zone=z", "", operator},
