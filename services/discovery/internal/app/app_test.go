@@ -34,13 +34,13 @@ const (
 	endpointURL = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 )
 
-// options are the defaults, on free ports of loopback.
+// options are the defaults, on free ports of loopback, and warm at once.
 func options(t testing.TB) app.Options {
 	t.Helper()
 	var o app.Options
 	environtest.Defaults(t, &o)
 	o.HTTPAddress, o.XDSAddress, o.AdminAddress = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
-	o.DrainGrace = 0
+	o.DrainGrace, o.WarmUp = 0, 0
 	return o
 }
 
@@ -402,4 +402,31 @@ func TestMetricsAreThoseOfTheGoldenFile(t *testing.T) {
 	heads := regexp.MustCompile(`(?m)^# (HELP|TYPE) discovery_.*\n`)
 	_, body := start(t, options(t)).get(t, "admin", "/metrics")
 	servicetest.Golden(t, "testdata/metrics.txt", []byte(strings.Join(heads.FindAllString(body, -1), "")))
+}
+
+func TestUntilItIsWarmNobodyIsToldThatAServiceHasNoHosts(t *testing.T) {
+	o := options(t)
+	o.WarmUp = time.Hour
+	r := start(t, o)
+	lists := []string{
+		"/v1/registration/echo", "/v1/registration/repo/echo", "/v2/services/echo/hosts", "/v2/services/echo/hosts?index=00000000000000aa",
+		"/v2/services/echo/hosts?index=0000000000000000&wait=1ms", "/v2/services/echo/revisions", "/v2/prometheus/sd", "/v2/prometheus/sd?service=echo",
+	}
+	for _, target := range lists {
+		response, err := http.Get("http://" + r.addrs["http"] + target)
+		require.NoError(t, err)
+		body, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		require.NoError(t, err)
+		require.Equal(t, 503, response.StatusCode, target)
+		require.Equal(t, "1", response.Header.Get("Retry-After"), target)
+		require.Empty(t, response.Header.Get("ETag"), target)
+		require.JSONEq(t, `{"error":"the registry began a moment ago with no host restored: those that live may only be about to check in"}`, string(body))
+	}
+	r.register(t, "8001", "60")
+	for _, target := range []string{"/v1/registration/echo", "/v2/services/echo/hosts", "/v2/prometheus/sd"} {
+		status, body := r.get(t, "http", target)
+		require.Equal(t, 200, status, target)
+		require.Contains(t, body, "8001")
+	}
 }

@@ -35,7 +35,7 @@ type Options struct {
 	HostTTL               int            `envconfig:"HOST_TTL" default:"600" desc:"seconds after its last check-in at which a host is dropped, unless it names its own"`
 	MaxTTL                time.Duration  `envconfig:"DISCOVERY_MAX_TTL" default:"1h" desc:"longest time that a host may name, in whole seconds"`
 	SweepInterval         time.Duration  `envconfig:"DISCOVERY_SWEEP_INTERVAL" default:"500ms" desc:"how often dead hosts are looked for, and so how late one is dropped at most"`
-	WarmUp                time.Duration  `envconfig:"DISCOVERY_WARM_UP" default:"15s" desc:"after a start that restored no host: how long xDS clients that have resources already are left with them"`
+	WarmUp                time.Duration  `envconfig:"DISCOVERY_WARM_UP" default:"15s" desc:"after a start that restored no host: how long no reader is told that a service has no hosts, and those that have some from before are left with them"`
 	EmptyServiceRetention time.Duration  `envconfig:"DISCOVERY_EMPTY_SERVICE_RETENTION" default:"1h" desc:"how long a service is still known after its last host went"`
 	DrainTime             time.Duration  `envconfig:"DISCOVERY_DRAIN_TIME" default:"30s" desc:"how long a host that drains is still shown to proxies, as draining, before it is left out"`
 	MaxHostsPerService    int            `envconfig:"DISCOVERY_MAX_HOSTS_PER_SERVICE" default:"20000" desc:"hosts that one service may have; more are refused"`

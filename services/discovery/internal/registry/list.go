@@ -18,9 +18,9 @@ func (r *Registry) List(name string) (Listing, error) {
 	s := r.services[name]
 	if s == nil {
 		r.mu.RUnlock()
-		return Listing{}, nil
+		return Listing{Partial: r.Partial()}, nil
 	}
-	list := Listing{Hosts: make([]View, 0, len(s.hosts)), Known: true}
+	list := Listing{Hosts: make([]View, 0, len(s.hosts)), Known: true, Partial: r.Partial()}
 	now := time.Now()
 	for _, e := range s.hosts {
 		r.addTo(&list, e, now)
@@ -39,7 +39,7 @@ func (r *Registry) ListRepo(repo string) (Listing, error) {
 		return Listing{}, ErrNotLoaded
 	}
 	entries := r.repos[repo]
-	list := Listing{Hosts: make([]View, 0, len(entries)), Known: len(entries) > 0}
+	list := Listing{Hosts: make([]View, 0, len(entries)), Known: len(entries) > 0, Partial: r.Partial()}
 	now := time.Now()
 	for e := range entries {
 		r.addTo(&list, e, now)

@@ -150,10 +150,6 @@ func New(o Options) *Registry {
 // Loaded is closed once the Store has been read.
 func (r *Registry) Loaded() <-chan struct{} { return r.loaded }
 
-// Warm is closed once the registry can be taken to know all hosts: when it was
-// loaded with some, or WarmUp after it was loaded with none.
-func (r *Registry) Warm() <-chan struct{} { return r.warm }
-
 // retryDelay is the time between attempts to reach a Store that fails.
 const retryDelay = time.Second
 

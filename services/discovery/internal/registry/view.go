@@ -37,6 +37,9 @@ type Listing struct {
 	Hosts []View
 	// Known is false for a service that never had hosts, or none for long.
 	Known bool
+	// Partial says that hosts may be missing, since the registry is not warm. A
+	// reader is answered only what is Safe.
+	Partial bool
 	// Version is a hash of all that Hosts say but for the times of check-ins:
 	// equal on every replica that holds the same, and after a restart.
 	Version Version

@@ -111,7 +111,7 @@ func (t *router) refuse(w http.ResponseWriter, r *http.Request, err error) int {
 	case isRefusal:
 		status = refused.Status
 		denial.SetRetryAfter(w.Header(), refused.RetryAfter)
-	case errors.Is(err, registry.ErrNotLoaded):
+	case errors.Is(err, registry.ErrNotLoaded), errors.Is(err, registry.ErrNotWarm):
 		status = http.StatusServiceUnavailable
 		denial.SetRetryAfter(w.Header(), time.Second)
 	default:

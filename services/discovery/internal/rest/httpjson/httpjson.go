@@ -52,6 +52,9 @@ func AppendText(b []byte, text string) []byte {
 // where the version does not (RFC 9110 §8.8.1).
 func Tag(version uint64) string { return fmt.Sprintf(`W/"%016x"`, version) }
 
+// Holds reports whether the caller shows that it has an earlier answer.
+func Holds(r *http.Request) bool { return len(r.Header["If-None-Match"]) > 0 }
+
 // Unmodified says under which entity tag the answer to a GET or HEAD goes out,
 // and answers with 304 if the caller has that one. Then it returns true, and
 // all is done. An entity tag has its quotes, and W/ before them if it is weak.

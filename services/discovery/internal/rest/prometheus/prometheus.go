@@ -51,13 +51,14 @@ func notEmpty(text string) error {
 	return nil
 }
 
-// answer answers with what is wanted. The error is registry.ErrNotLoaded or nil.
+// answer answers with what is wanted. The error is registry.ErrNotLoaded,
+// registry.ErrNotWarm or nil.
 func answer(w http.ResponseWriter, r *http.Request, hosts *registry.Registry, wanted query) (int, error) {
-	services, version, err := find(hosts, wanted.service)
+	services, all, err := find(hosts, wanted.service)
 	if err != nil {
 		return 0, err
 	}
-	if httpjson.Unmodified(w, r, httpjson.Tag(uint64(version))) {
+	if !all.Partial && httpjson.Unmodified(w, r, httpjson.Tag(uint64(all.Version))) {
 		return http.StatusNotModified, nil
 	}
 	body := []byte{'['}
@@ -68,21 +69,25 @@ func answer(w http.ResponseWriter, r *http.Request, hosts *registry.Registry, wa
 		}
 		body = appendGroups(body, listing.Hosts, wanted.port)
 	}
+	if err := all.Safe(len(body) == 1, httpjson.Holds(r)); err != nil {
+		return 0, err
+	}
 	return httpjson.Write(w, append(body, "]\n"...))
 }
 
-// find returns the services that are wanted, in order, and the version of all
-// their hosts. If they change before they are listed, the version is too old,
-// and the caller is sent the same list again the next time.
-func find(hosts *registry.Registry, service string) (services []string, version registry.Version, err error) {
+// find returns the services that are wanted, in order, and all but the hosts of
+// a list of them all. If they change before they are listed, the version is too
+// old, and the caller is sent the same list again the next time.
+func find(hosts *registry.Registry, service string) (services []string, all registry.Listing, err error) {
 	if service != "" {
-		listing, err := hosts.List(service)
-		return []string{service}, listing.Version, err
+		all, err = hosts.List(service)
+		return []string{service}, all, err
 	}
+	all.Partial = hosts.Partial()
 	summaries, err := hosts.Services()
 	for i := range summaries {
 		services = append(services, summaries[i].Name)
-		version ^= summaries[i].Version // as that of a list is made of its hosts'
+		all.Version ^= summaries[i].Version // as that of a list is made of its hosts'
 	}
-	return services, version, err
+	return services, all, err
 }

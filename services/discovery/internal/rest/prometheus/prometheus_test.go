@@ -205,6 +205,29 @@ func TestNothingIsAnsweredBeforeTheRegistryIsLoaded(t *testing.T) {
 	}
 }
 
+func TestUntilTheRegistryIsWarmAListTakesNoTargetsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := registrytest.Options()
+		o.WarmUp = 15 * time.Second
+		r := registry.New(o)
+		registrytest.Run(t, r)
+		<-r.Loaded()
+		require.Equal(t, 503, ask(r, "GET", "").Code)
+		put(t, r, "users", "10.0.0.1:80", nil)
+		for query, status := range map[string]int{"": 200, "?service=users": 200, "?service=mail": 503, "?port=metrics": 503} {
+			w := ask(r, "GET", query)
+			require.Equal(t, status, w.Code, query)
+			require.Equal(t, status == 503, w.Header().Get("Retry-After") == "1")
+			require.Empty(t, w.Header().Get("ETag"))
+			require.Equal(t, 503, ask(r, "GET", query, "If-None-Match", `W/"00000000000000aa"`).Code, query)
+		}
+		time.Sleep(15 * time.Second)
+		synctest.Wait()
+		require.Empty(t, groups(t, r, "?service=mail"))
+		require.Equal(t, 200, ask(r, "GET", "", "If-None-Match", `W/"00000000000000aa"`).Code)
+	})
+}
+
 // FuzzTags shows hosts of any tags: the answer must be JSON without a label
 // twice.
 func FuzzTags(f *testing.F) {

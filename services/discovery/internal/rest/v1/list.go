@@ -41,12 +41,16 @@ const hostSize = 320
 // buffer, in a third of the time that encoding/json takes.
 //
 // The entity tag is of all but the times of the check-ins, so that a poller is
-// not sent a list again in which nothing else is new.
+// not sent a list again in which nothing else is new. A partial list has none:
+// who holds one so has it from before.
 func (f *face) answerList(w http.ResponseWriter, r *http.Request, open, name string, listing *registry.Listing) (int, error) {
-	if httpjson.Unmodified(w, r, httpjson.Tag(uint64(listing.Version)^f.envHash)) {
+	hosts := shown(listing.Hosts)
+	if err := listing.Safe(len(hosts) == 0, httpjson.Holds(r)); err != nil {
+		return 0, err
+	}
+	if !listing.Partial && httpjson.Unmodified(w, r, httpjson.Tag(uint64(listing.Version)^f.envHash)) {
 		return http.StatusNotModified, nil
 	}
-	hosts := shown(listing.Hosts)
 	b := make([]byte, 0, hostSize*(len(hosts)+1))
 	b = append(b, open...)
 	b = httpjson.AppendText(b, name)

@@ -150,3 +150,38 @@ func TestAListIsSentAgainOnlyWhenItSaysSomethingElse(t *testing.T) {
 		}
 	})
 }
+
+func TestUntilTheRegistryIsWarmAListTakesNoHostsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := registrytest.Options()
+		o.WarmUp = 15 * time.Second
+		hosts := registry.New(o)
+		registrytest.Run(t, hosts)
+		<-hosts.Loaded()
+		h := newHandler(hosts)
+		lists := []string{"/v1/registration/users", "/v1/registration/repo/users-repo"}
+		refused := func(w *httptest.ResponseRecorder) {
+			require.Equal(t, 503, w.Code)
+			require.Equal(t, "1", w.Header().Get("Retry-After"))
+			require.Empty(t, w.Header().Get("ETag"))
+		}
+		for _, target := range lists {
+			refused(do(h, "GET", target, nil))
+			refused(do(h, "HEAD", target, nil))
+		}
+		require.Equal(t, 200, do(h, "POST", "/v1/registration/users", fields()).Code)
+		for _, target := range lists {
+			w := do(h, "GET", target, nil)
+			require.Equal(t, 200, w.Code)
+			require.Empty(t, w.Header().Get("ETag"), "so that who has one has it from before")
+			refused(do(h, "GET", target, nil, "If-None-Match", `W/"00000000000000aa"`))
+		}
+		time.Sleep(15 * time.Second)
+		synctest.Wait()
+		for _, target := range append(lists, "/v1/registration/nobody") {
+			w := do(h, "GET", target, nil, "If-None-Match", `W/"00000000000000aa"`)
+			require.Equal(t, 200, w.Code)
+			require.NotEmpty(t, w.Header().Get("ETag"))
+		}
+	})
+}

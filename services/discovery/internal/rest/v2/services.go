@@ -64,6 +64,9 @@ func (f *face) revisions(w http.ResponseWriter, r *http.Request) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	if err := listing.Safe(len(listing.Hosts) == 0, false); err != nil {
+		return 0, err
+	}
 	return httpjson.Answer(w, http.StatusOK, struct {
 		Service   string         `json:"service"`
 		Known     bool           `json:"known"`

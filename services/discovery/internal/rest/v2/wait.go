@@ -44,9 +44,9 @@ func (w *waiters) begin() (end func(), err error) {
 // and to send the rest of a call that it has not sent yet.
 const answerTime = 30 * time.Second
 
-// await waits until the version of a service is another than the caller knows,
-// until its time is over, the caller is gone or no call is to wait any longer,
-// and returns the list of that moment. The error is that of the registry, or a
+// await waits until there is a list of a service that the caller does not wait
+// for any longer, until its time is over, the caller is gone or no call is to
+// wait, and returns the list of that moment. The error is that of the registry, or a
 // *call.Refusal.
 func (f *face) await(w http.ResponseWriter, r *http.Request, query listQuery) (registry.Listing, error) {
 	end, err := f.waiters.begin()
@@ -66,13 +66,18 @@ func (f *face) await(w http.ResponseWriter, r *http.Request, query listQuery) (r
 	for {
 		changed, forget := f.registry.Changed(query.service)
 		listing, err := f.registry.List(query.service)
-		if err != nil || !query.knows(listing.Version) {
+		if err != nil || !query.waitsFor(&listing) {
 			forget()
 			return listing, err
+		}
+		var warm <-chan struct{}
+		if listing.Partial {
+			warm = f.registry.Warm()
 		}
 		over := false
 		select {
 		case <-changed:
+		case <-warm:
 		case <-timer.C:
 			over = true
 		case <-f.stopping:

@@ -10,6 +10,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/registry/registrytest"
 )
 
 func newMetrics() *prometheus.Registry { return prometheus.NewRegistry() }
@@ -161,7 +164,7 @@ func TestOneWaiterTooManyIsRefused(t *testing.T) {
 func TestAWaitOutlastsTheListenersDeadlines(t *testing.T) {
 	f := newFixture(t)
 	server := httptest.NewUnstartedServer(f)
-	server.Config.ReadTimeout, server.Config.WriteTimeout = 50*time.Millisecond, 50*time.Millisecond
+	server.Config.ReadTimeout, server.Config.WriteTimeout = time.Second, time.Second
 	server.Start()
 	defer server.Close()
 	answers := make(chan *http.Response, 1)
@@ -176,7 +179,7 @@ func TestAWaitOutlastsTheListenersDeadlines(t *testing.T) {
 	select {
 	case <-answers:
 		t.Fatal("answered before the change")
-	case <-time.After(200 * time.Millisecond): // past the deadlines
+	case <-time.After(1200 * time.Millisecond): // past the deadlines
 	}
 	f.put(t, "/v2/services/users/hosts/a", fine)
 	response := <-answers
@@ -184,4 +187,69 @@ func TestAWaitOutlastsTheListenersDeadlines(t *testing.T) {
 	defer response.Body.Close()
 	require.Equal(t, 200, response.StatusCode)
 	require.Len(t, decode(t, response.Body)["hosts"], 1)
+}
+
+// newColdFixture is a fixture whose registry is not warm for 15 s.
+func newColdFixture(t testing.TB) *fixture {
+	o := registrytest.Options()
+	o.WarmUp = 15 * time.Second
+	hosts := registry.New(o)
+	registrytest.Run(t, hosts)
+	<-hosts.Loaded()
+	return fixtureOf(t, hosts)
+}
+
+const notWarm = "the registry began a moment ago with no host restored: those that live may only be about to check in"
+
+func TestUntilTheRegistryIsWarmAListTakesNoHostsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newColdFixture(t)
+		f.put(t, "/v2/services/users/hosts/a", fine)
+		for _, target := range []string{
+			"/v2/services/carts/hosts", "/v2/services/carts/revisions", "/v2/services/users/hosts?zone=none",
+			"/v2/services/users/hosts?index=00000000000000aa", "/v2/services/users/hosts?index=0000000000000000",
+		} {
+			w := f.call("GET", target, "")
+			requireRefused(t, w, 503, notWarm)
+			require.Equal(t, "1", w.Header().Get("Retry-After"))
+			require.Empty(t, w.Header().Get("ETag"))
+		}
+		r := newRequest("GET", "/v2/services/users/hosts", "")
+		r.Header.Set("If-None-Match", `W/"00000000000000aa"`)
+		w := httptest.NewRecorder()
+		f.ServeHTTP(w, r)
+		requireRefused(t, w, 503, notWarm)
+
+		require.Equal(t, []string{"a"}, f.ids(t, "/v2/services/users/hosts"))
+		require.Empty(t, f.call("GET", "/v2/services/users/hosts", "").Header().Get("ETag"), "so that who has one has it from before")
+		require.Len(t, f.get(t, "/v2/services/users/revisions")["revisions"], 1)
+		time.Sleep(15 * time.Second)
+		synctest.Wait()
+		require.Empty(t, f.ids(t, "/v2/services/carts/hosts"))
+		require.Equal(t, []string{"a"}, f.ids(t, "/v2/services/users/hosts?index=00000000000000aa"))
+	})
+}
+
+func TestWhoWaitsIsAnsweredWhenTheRegistryIsWarm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newColdFixture(t)
+		begin := time.Now()
+		c := f.wait("/v2/services/users/hosts?wait=5m&index=00000000000000aa")
+		f.put(t, "/v2/services/users/hosts/a", fine)
+		require.False(t, c.answered(), "others may be about to check in")
+		<-c.ended
+		require.Equal(t, 15*time.Second, time.Since(begin))
+		require.Len(t, decode(t, c.w.Body)["hosts"], 1)
+	})
+}
+
+func TestAWaitThatIsOverBeforeTheRegistryIsWarmTakesNoHostsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newColdFixture(t)
+		begin := time.Now()
+		c := f.wait("/v2/services/users/hosts?wait=10s&index=00000000000000aa")
+		<-c.ended
+		require.Equal(t, 10*time.Second, time.Since(begin))
+		requireRefused(t, c.w, 503, notWarm)
+	})
 }

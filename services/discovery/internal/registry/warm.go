@@ -1,0 +1,32 @@
+package registry
+
+import "errors"
+
+// ErrNotWarm is the answer in the place of a list that is not safe.
+var ErrNotWarm = errors.New("the registry began a moment ago with no host restored: those that live may only be about to check in")
+
+// Warm is closed once the registry can be taken to know all hosts: when it was
+// loaded with some, or WarmUp after it was loaded with none.
+func (r *Registry) Warm() <-chan struct{} { return r.warm }
+
+// Partial reports whether hosts that live may be missing: the registry is not
+// warm. What is read after that may be more than partial, never less.
+func (r *Registry) Partial() bool {
+	select {
+	case <-r.warm:
+		return false
+	default:
+		return true
+	}
+}
+
+// Safe returns ErrNotWarm if an answer made of l could take hosts away that
+// live: l is partial, and the answer is empty, or its reader holds an earlier
+// one, of which it would drop what is missing. One that has hosts and is the
+// first for its reader says nothing that is false.
+func (l *Listing) Safe(empty, held bool) error {
+	if l.Partial && (empty || held) {
+		return ErrNotWarm
+	}
+	return nil
+}
