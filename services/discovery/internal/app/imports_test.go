@@ -47,7 +47,7 @@ func TestImports(t *testing.T) {
 		"internal/rest/call":             {"internal/denial", "internal/registry", "internal/rest/httpjson"},
 		"internal/rest/prometheus":       {"internal/registry", "internal/rest/call", "internal/rest/httpjson"},
 		"internal/rest/v1":               {"internal/auth", "internal/registry", "internal/rest/call", "internal/rest/httpjson", "internal/rest/jsontext", "internal/rest/rule"},
-		"internal/statsd":                {"internal/registry"},
+		"internal/statsd":                {"internal/registry", "internal/rest/rule"},
 		"internal/rest/jsontext":         {},
 		"internal/rest/rule":             {},
 		"internal/rest/v2":               {"internal/auth", "internal/registry", "internal/rest/call", "internal/rest/httpjson", "internal/rest/jsontext", "internal/rest/rule"},

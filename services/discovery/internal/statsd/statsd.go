@@ -23,6 +23,7 @@ import (
 	"unicode"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/rule"
 )
 
 // Options is what a Sender is made of. Every field is required.
@@ -41,9 +42,6 @@ const (
 	// maxNames is how many names are counted between two flushes at most. Names
 	// of services that are refused are anybody's.
 	maxNames = 100_000
-	// maxService is the longest name of a service that is counted, in bytes. No
-	// service that is known has a longer one.
-	maxService = 255
 )
 
 // Sender counts, and sends while its Run does.
@@ -90,7 +88,7 @@ func (s *Sender) Registration(service string, wasTaken bool) {
 }
 
 func (s *Sender) count(k kind, service string) {
-	if len(service) > maxService {
+	if len(service) > rule.MaxName { // no service that is known has such a name
 		return
 	}
 	s.mu.Lock()

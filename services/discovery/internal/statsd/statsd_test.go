@@ -17,6 +17,7 @@ import (
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/registry/registrytest"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/rule"
 )
 
 func TestMain(m *testing.M) { servicetest.Main(m) }
@@ -134,7 +135,7 @@ func TestAServiceCannotEndItsNameOrItsLine(t *testing.T) {
 func TestStrangersCannotFillTheMemoryWithNames(t *testing.T) {
 	var logged bytes.Buffer
 	s := New(Options{Address: listen(t).address(), Registry: registrytest.Loaded(t), Log: slog.New(slog.NewTextHandler(&logged, nil))})
-	s.Registration(strings.Repeat("x", maxService+1), false)
+	s.Registration(strings.Repeat("x", rule.MaxName+1), false)
 	require.Empty(t, s.counts)
 	for i := range maxNames + 7 {
 		s.Registration(strconv.Itoa(i), false)

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
@@ -54,11 +53,12 @@ func readTags(text string, faults *call.Faults) registry.Tags {
 	if text == "" {
 		text = "{}"
 	}
-	if !utf8.ValidString(text) { // a value is kept as written, and would spoil lists
-		faults.Add("tags", "not UTF-8")
+	object := []byte(text)
+	if err := jsontext.CheckText(object); err != nil { // a value is kept as written, and would spoil lists
+		faults.Add("tags", "%v", err)
 		return registry.Tags{}
 	}
-	if err := jsontext.CheckObject([]byte(text)); err != nil {
+	if err := jsontext.CheckObject(object); err != nil {
 		faults.Add("tags", "%v", err)
 		return registry.Tags{}
 	}

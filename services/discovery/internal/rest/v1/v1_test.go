@@ -265,6 +265,7 @@ func TestWhatIsWrongIsRefusedWithItsReason(t *testing.T) {
 		"tags of null":          {fields("tags", "null"), `tags: not a JSON object: null`},
 		"tags of a number":      {fields("tags", "1"), `tags: not a JSON object: a number`},
 		"tags of a list":        {fields("tags", `["az","region","instance_id"]`), `tags: not a JSON object: an array`},
+		"tags of half a pair":   {fields("tags", `{`+fine+`,"rack":"\ud800"}`), `tags: holds half of a surrogate pair: \ud800`},
 		"tags of no text":       {fields("tags", `{`+fine+`,"rack":"`+"\xff"+`"}`), `tags: not UTF-8`},
 		"a revision too long":   {fields("revision", strings.Repeat("x", 1025)), `revision: has 1025 bytes, of 1024 at most`},
 		"a repo too long":       {fields("service_repo_name", strings.Repeat("x", 1025)), `service_repo_name: has 1025 bytes, of 1024 at most`},

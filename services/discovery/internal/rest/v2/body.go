@@ -1,7 +1,6 @@
 package v2
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -29,51 +28,10 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	if reason := encodingFault(body); reason != "" {
-		return nil, call.Faults{{Field: "body", Reason: reason}}.Refusal()
+	if err := jsontext.CheckText(body); err != nil {
+		return nil, call.Faults{{Field: "body", Reason: err.Error()}}.Refusal()
 	}
 	return body, nil
-}
-
-// encodingFault says what makes text no UTF-8, or would make no UTF-8 of it:
-// encoding/json puts another character in its place without a word.
-func encodingFault(text []byte) string {
-	if !utf8.Valid(text) {
-		return "not UTF-8"
-	}
-	for rest := text; ; {
-		at := bytes.Index(rest, []byte(`\`))
-		if at < 0 {
-			return ""
-		}
-		rest = rest[at:]
-		unit := escapedUnit(rest)
-		switch {
-		case unit < 0:
-			rest = rest[min(2, len(rest)):] // another escape, perhaps of a backslash
-		case unit >= 0xd800 && unit < 0xdc00:
-			if low := escapedUnit(rest[6:]); low < 0xdc00 || low > 0xdfff {
-				return "holds half of a surrogate pair: " + string(rest[:6])
-			}
-			rest = rest[12:]
-		case unit >= 0xdc00 && unit <= 0xdfff:
-			return "holds half of a surrogate pair: " + string(rest[:6])
-		default:
-			rest = rest[6:]
-		}
-	}
-}
-
-// escapedUnit is the number of a \uXXXX that text begins with, else -1.
-func escapedUnit(text []byte) int {
-	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
-		return -1
-	}
-	unit, err := strconv.ParseUint(string(text[2:6]), 16, 16)
-	if err != nil {
-		return -1
-	}
-	return int(unit)
 }
 
 // object is a JSON object whose members are taken one by one, by what they must
@@ -231,10 +189,10 @@ func (o *object) names() []string { return slices.Sorted(maps.Keys(o.members)) }
 
 // readString returns what a JSON string says. null is none.
 func readString(value json.RawMessage) (text string, ok bool) {
-	if len(value) == 0 || value[0] != '"' {
+	if len(value) == 0 {
 		return "", false
 	}
-	return text, json.Unmarshal(value, &text) == nil
+	return jsontext.Text(string(value))
 }
 
 // short is a JSON value as a reason shows it.
