@@ -5,11 +5,54 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+
+	"github.com/weirproxy/weir/internal/admin"
+	"github.com/weirproxy/weir/internal/daemon"
+	"github.com/weirproxy/weir/services/discovery/internal/beats"
+	"github.com/weirproxy/weir/services/discovery/internal/xds"
 )
 
 // helloTimeout is the time that a connection has to begin HTTP/2. Stopping
 // waits for those that have not, so it is well below any sensible deadline.
 const helloTimeout = 5 * time.Second
+
+// addGRPC opens the listener of all that is served over gRPC: xDS, and streams of
+// heartbeats.
+func (a *App) addGRPC(operators *admin.Server) error {
+	o := a.options
+	listener, err := a.listeners.Open("xds", o.XDSAddress, "DISCOVERY_XDS_ADDRESS")
+	if err != nil {
+		return err
+	}
+	resources := xds.New(xds.Options{
+		Registry:   a.hosts,
+		Identifier: o.identifier(),
+		Quiet:      o.DebounceQuiet,
+		Longest:    o.DebounceLongest,
+		MaxStreams: o.XDSMaxStreams,
+		Log:        a.log,
+		Metrics:    a.metrics,
+	})
+	operators.Handle("GET /xds", "open streams: who, what they have, what they refused", resources.StatusHandler())
+	a.group.Add(daemon.Background("xds", resources.Run))
+	heartbeats := beats.New(beats.Options{
+		Registry:   a.hosts,
+		Silence:    o.BeatSilence,
+		LossEnds:   o.BeatLossEnds,
+		MaxStreams: o.BeatMaxStreams,
+		MaxHosts:   o.BeatMaxHosts,
+		Log:        a.log,
+		Metrics:    a.metrics,
+	})
+	server := newGRPCServer(o, a.access)
+	resources.Register(server)
+	heartbeats.Register(server)
+	a.group.Add(daemon.ServeGRPC("xds listener", listener, server, helloTimeout, func() {
+		resources.Stop()
+		heartbeats.Stop()
+	}))
+	return nil
+}
 
 // newGRPCServer makes the server of all that is served over gRPC. After
 // XDSKeepalive of silence a client is asked whether it is there; it has as long

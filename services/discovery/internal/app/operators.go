@@ -6,8 +6,22 @@ import (
 	"sync/atomic"
 
 	"github.com/weirproxy/weir/internal/admin"
+	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 )
+
+// addOperators opens the listener at which operators look, and serves there what
+// is known without the others; they add theirs.
+func (a *App) addOperators(state *serviceState) (*admin.Server, error) {
+	listener, err := a.listeners.Open("admin", a.options.AdminAddress, "DISCOVERY_ADMIN_ADDRESS")
+	if err != nil {
+		return nil, err
+	}
+	operators := admin.New(listener, admin.Options{Name: "discovery", State: state.get, Metrics: a.metrics, Log: a.log})
+	operators.Handle("GET /registry", "known services and how many hosts each has", serveServices(a.hosts))
+	a.group.Add(daemon.Part{Name: "admin listener", Run: operators.Serve, Stop: operators.Stop})
+	return operators, nil
+}
 
 // serviceState is what /ready tells.
 type serviceState struct {

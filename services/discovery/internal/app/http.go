@@ -1,0 +1,58 @@
+package app
+
+import (
+	"context"
+	"net/http"
+	"slices"
+
+	"github.com/weirproxy/weir/internal/daemon"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
+	scrape "github.com/weirproxy/weir/services/discovery/internal/rest/prometheus"
+	v1 "github.com/weirproxy/weir/services/discovery/internal/rest/v1"
+	v2 "github.com/weirproxy/weir/services/discovery/internal/rest/v2"
+)
+
+// addHTTP opens the listener of all REST faces, behind the gate. registration is
+// told of each registration by v1; it may be nil.
+func (a *App) addHTTP(registration func(service string, taken bool)) error {
+	address, setting := a.options.httpAddress()
+	listener, err := a.listeners.Open("http", address, setting)
+	if err != nil {
+		return err
+	}
+	stopping := make(chan struct{})
+	faces := a.access.gate.HTTP(a.faces(registration, stopping))
+	a.group.Add(daemon.ServeHTTP("http listener", a.access.http(listener), faces, a.log))
+	// Just before the listener stops, which waits for the calls in flight: those
+	// that wait for a change are answered, and find another replica.
+	a.group.Add(daemon.Part{Name: "waiting calls", Stop: func(context.Context) error { close(stopping); return nil }})
+	return nil
+}
+
+// faces makes all that is served over HTTP. No call waits once stopping is
+// closed.
+func (a *App) faces(registration func(service string, taken bool), stopping <-chan struct{}) http.Handler {
+	o := a.options
+	routes := slices.Concat(
+		v1.Routes(v1.Options{
+			Registry:     a.hosts,
+			Env:          o.Env,
+			TTL:          o.hostTTL(),
+			MaxTTL:       o.MaxTTL,
+			AutoIPHops:   o.AutoIPHops,
+			AutoIPRanges: o.AutoIPRanges,
+			Registration: registration,
+		}),
+		v2.Routes(v2.Options{
+			Registry:    a.hosts,
+			TTL:         o.hostTTL(),
+			MaxTTL:      o.MaxTTL,
+			LongPollMax: o.LongPollMax,
+			MaxWaiters:  o.MaxWaiters,
+			Stopping:    stopping,
+			Metrics:     a.metrics,
+		}),
+		scrape.Routes(a.hosts),
+	)
+	return call.NewRouter(call.Options{Log: a.log, Metrics: a.metrics, Denials: a.access.denials}, routes...)
+}
