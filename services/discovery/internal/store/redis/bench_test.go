@@ -3,6 +3,7 @@ package redis
 import (
 	"bufio"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -30,21 +31,25 @@ func hundredThousand() []registry.Change {
 	return changes
 }
 
+// info is the sum of what the server says by these names.
+func info(tb testing.TB, server *servicetest.RedisServer, names ...string) (sum float64) {
+	tb.Helper()
+	lines := bufio.NewScanner(strings.NewReader(server.Command("INFO")))
+	for lines.Scan() {
+		if name, text, _ := strings.Cut(lines.Text(), ":"); slices.Contains(names, name) {
+			n, err := strconv.ParseFloat(text, 64)
+			require.NoError(tb, err)
+			sum += n
+		}
+	}
+	require.Positive(tb, sum)
+	return sum
+}
+
 // cpu is how much processor time the server has used.
 func cpu(tb testing.TB, server *servicetest.RedisServer) time.Duration {
 	tb.Helper()
-	var total float64
-	lines := bufio.NewScanner(strings.NewReader(server.Command("INFO cpu")))
-	for lines.Scan() {
-		name, text, _ := strings.Cut(lines.Text(), ":")
-		if name == "used_cpu_user" || name == "used_cpu_sys" {
-			seconds, err := strconv.ParseFloat(text, 64)
-			require.NoError(tb, err)
-			total += seconds
-		}
-	}
-	require.Positive(tb, total)
-	return time.Duration(total * float64(time.Second))
+	return time.Duration(info(tb, server, "used_cpu_user", "used_cpu_sys") * float64(time.Second))
 }
 
 // filled is a store that has a hundred thousand hosts, and its server.
@@ -68,6 +73,7 @@ func BenchmarkLoadHundredThousand(b *testing.B) {
 		require.Len(b, contents.Records, 100_000)
 	}
 	b.ReportMetric(float64((cpu(b, server)-before).Milliseconds())/float64(b.N), "redis-ms/op")
+	b.ReportMetric(info(b, server, "used_memory")/(1<<20), "redis-MiB")
 }
 
 // BenchmarkSecondOfTenThousandBeats is what one replica with 100,000 hosts asks of

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
@@ -94,13 +95,19 @@ func (s *Store) readWhole(ctx context.Context, list []int, events int) ([]*whole
 		return nil, err
 	}
 	answered := time.Now()
-	wholes := make([]*whole, len(list))
+	wholes, errs := make([]*whole, len(list)), make([]error, len(list))
+	var decoding sync.WaitGroup
 	for i, c := range calls {
-		w, err := s.decodeWhole(c, &clock{asked: asked, answered: answered})
+		// Ends by itself; waited for below.
+		decoding.Go(func() {
+			wholes[i], errs[i] = s.decodeWhole(c, &clock{asked: asked, answered: answered})
+		})
+	}
+	decoding.Wait()
+	for i, err := range errs {
 		if err != nil {
-			return nil, s.fault(fmt.Errorf("partition %d: %w", c.partition, err))
+			return nil, s.fault(fmt.Errorf("partition %d: %w", list[i], err))
 		}
-		wholes[i] = w
 	}
 	return wholes, nil
 }
