@@ -99,6 +99,29 @@ func TestWhatTheStoreHasYetToBeToldIsNotUndone(t *testing.T) {
 	})
 }
 
+func TestAChangeThatIsContestedWhileTheStoreIsToldOfItIsGivenAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, store, apply, both, _ := followed(t)
+		other := both
+		other.Host = new(host("both", 99))
+		appends := 0
+		store.onAppend = func() {
+			if appends++; appends == 1 {
+				apply(Update{Changes: []Change{{Key: both.Host.Key, Record: &other}}})
+			}
+		}
+		checkIn(t, r, host("both", 7))
+		synctest.Wait()
+		list := changes(store)
+		require.Len(t, list, 2)
+		for _, c := range list {
+			require.Equal(t, uint16(7), c.Record.Host.Address.Port(), "it may have been the earlier one there")
+		}
+		require.Nil(t, list[1].Event, "it is not told twice")
+		require.Equal(t, 2, appends)
+	})
+}
+
 func TestARemovalIsOfOneStay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, _, apply, both, _ := followed(t)

@@ -25,6 +25,7 @@ type fakeStore struct {
 	beats    []Beat
 	kept     map[Key]bool      // what Expire does not let go
 	onExpire func()            // called by Expire, if not nil
+	onAppend func()            // called by Append, if not nil
 	missing  []Key             // what the next Flush says that it misses
 	followed chan func(Update) // gets apply when Follow was called
 }
@@ -40,6 +41,9 @@ func (s *fakeStore) Load(context.Context) (*Contents, error) {
 }
 
 func (s *fakeStore) Append(_ context.Context, changes []Change) error {
+	if s.onAppend != nil {
+		s.onAppend()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.broken == nil {

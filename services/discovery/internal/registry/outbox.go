@@ -29,9 +29,12 @@ type outbox struct {
 
 	mu      sync.Mutex
 	changes map[subject]Change
-	// sent are those that the Store is just being told of.
-	sent  map[subject]Change
-	beats []*entry
+	// sent are those that the Store is just being told of. contested are those of
+	// which a change by another writer came meanwhile: it was not applied, but may
+	// be the later one in the Store, so the Store is told of ours once more.
+	sent      map[subject]Change
+	contested map[subject]struct{}
+	beats     []*entry
 }
 
 // subject is what a change is of: a host, or a setting.
@@ -43,7 +46,7 @@ type subject struct {
 func newOutbox(store Store, log *slog.Logger, m *metrics, w *wall, giveAgain func([]Key), answered func(error)) *outbox {
 	return &outbox{
 		store: store, log: log, metrics: m, wall: w, giveAgain: giveAgain, answered: answered,
-		wake: make(chan struct{}, 1), changes: map[subject]Change{},
+		wake: make(chan struct{}, 1), changes: map[subject]Change{}, contested: map[subject]struct{}{},
 	}
 }
 
@@ -52,9 +55,14 @@ func (o *outbox) change(c Change) {
 	o.mu.Lock()
 	o.changes[subject{c.Key, c.SettingKey}] = c
 	o.mu.Unlock()
+	o.rouse()
+}
+
+// rouse has the writer see that there are changes.
+func (o *outbox) rouse() {
 	select {
 	case o.wake <- struct{}{}:
-	default: // the writer has yet to see the last one
+	default: // it has yet to see the last one
 	}
 }
 
@@ -64,11 +72,14 @@ func (o *outbox) waits(c *Change) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	of := subject{c.Key, c.SettingKey}
-	_, waiting := o.changes[of]
-	if !waiting {
-		_, waiting = o.sent[of]
+	if _, waiting := o.changes[of]; waiting {
+		return true
 	}
-	return waiting
+	_, sent := o.sent[of]
+	if sent {
+		o.contested[of] = struct{}{}
+	}
+	return sent
 }
 
 // beat takes note that e beat; how often does not matter.
@@ -140,14 +151,20 @@ func (o *outbox) handChanges(ctx context.Context) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.sent = nil
-	if err == nil {
-		return nil
-	}
 	for key, c := range taken {
-		if _, newer := o.changes[key]; !newer {
+		_, newer := o.changes[key]
+		_, contested := o.contested[key]
+		switch {
+		case newer:
+		case err != nil:
 			o.changes[key] = c
+		case contested:
+			c.Event = nil // that is told
+			o.changes[key] = c
+			o.rouse()
 		}
 	}
+	clear(o.contested)
 	return err
 }
 
