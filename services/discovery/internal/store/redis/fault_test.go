@@ -39,15 +39,20 @@ func start(t *testing.T, url string, timeout time.Duration) replica {
 	return replica{t, r}
 }
 
-// checkIn is a check-in of a host of the service users.
-func (r replica) checkIn(id string, ttl time.Duration) {
-	r.t.Helper()
-	_, err := r.CheckIn(registry.Host{
+// hostOf is a host of the service users.
+func hostOf(id string, ttl time.Duration) registry.Host {
+	return registry.Host{
 		Key:     registry.Key{Service: "users", ID: id},
 		Address: netip.MustParseAddrPort("10.0.0.1:80"), Revision: "r1",
 		Tags: registry.Tags{Region: "eu", Zone: "eu-1", InstanceID: id},
 		TTL:  ttl,
-	}, "a test")
+	}
+}
+
+// checkIn is a check-in of a host of the service users.
+func (r replica) checkIn(id string, ttl time.Duration) {
+	r.t.Helper()
+	_, err := r.CheckIn(hostOf(id, ttl), "a test")
 	require.NoError(r.t, err)
 }
 
@@ -121,6 +126,38 @@ func TestReplicasListTheSameHosts(t *testing.T) {
 			}
 		}
 		return true
+	})
+}
+
+func TestReplicasThatChangeTheSameHostEndWithTheSame(t *testing.T) {
+	url := "redis://" + servicetest.Redis(t).Address
+	a, b := start(t, url, patience), start(t, url, patience)
+	a.checkIn("1", time.Minute)
+	await(t, "1", a, b)
+	var changing sync.WaitGroup
+	for name, r := range map[string]replica{"a": a, "b": b} {
+		// Ends by itself; the test waits below.
+		changing.Go(func() {
+			for i := range 300 {
+				h := hostOf("1", time.Minute)
+				h.Revision = fmt.Sprint(name, i)
+				if _, err := r.CheckIn(h, "a test"); err != nil {
+					t.Error(err)
+				}
+				runtime.Gosched()
+			}
+		})
+	}
+	changing.Wait()
+	revision := func(r replica) string {
+		list, err := r.List("users")
+		require.NoError(t, err)
+		return list.Hosts[0].Host.Revision
+	}
+	s := open(t, url, patience)
+	servicetest.Eventually(t, "both have what redis has", func() bool {
+		contents, err := s.Load(t.Context())
+		return err == nil && revision(a) == contents.Records[0].Host.Revision && revision(b) == revision(a)
 	})
 }
 
