@@ -7,8 +7,8 @@ SHELL := bash
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unreleased)
 RACE     ?=# anything: tests run under the race detector, which needs a C compiler
 SHORT    ?=# anything: benchmarks run once, and what they found is not kept
-SCENARIO ?=# ratelimit or proxy: bench runs these scenarios and nothing else
-PROFILE  ?=# a directory: bench keeps CPU profiles of ratelimit there, and says how they divide
+SCENARIO ?=# ratelimit, proxy or registry: bench runs these scenarios and nothing else
+PROFILE  ?=# a directory: bench keeps CPU profiles of ratelimit and discovery there, and says how they divide
 FUZZTIME ?= 10s
 
 MODULES  := internal proto services/ratelimit services/discovery services/proxy integration

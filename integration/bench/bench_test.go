@@ -34,11 +34,15 @@ type group struct {
 	// references are the programs that the others are held against, as the
 	// results' columns name them.
 	references []string
-	// beside is whose CPU time the processes beside are, as the column says it.
+	// beside is whose CPU time the processes beside are, as the column says it;
+	// empty if there are none.
 	beside    string
 	scenarios []*scenario // in the order of the rows; those of one load together
-	method    string      // how these loads are made, in Markdown
-	versions  []string    // of the programs, one a line
+	// figures, unless nil, measures what is no load, after all loads.
+	figures  func(t testing.TB, p plan) []figure
+	parts    []part   // of the programs' profiles
+	method   string   // how these loads are made, in Markdown
+	versions []string // of the programs, one a line
 }
 
 // scenario is one row of the results: a load on one process, whose CPU time is
@@ -53,6 +57,12 @@ type scenario struct {
 	// against has, for some of the group's references, the row that this one is
 	// held against.
 	against map[string]*scenario
+	// unit is what the load counts, in the singular; a request if it is empty.
+	unit string
+	// goal is how many units a second one core is to do; 0 for no goal.
+	goal float64
+	// reference is what others are known to do; may be empty.
+	reference string
 	// profiled asks for a CPU profile from the admin listener, if profiles are
 	// taken at all.
 	profiled bool
@@ -60,14 +70,25 @@ type scenario struct {
 	samples []sample // one of each round
 }
 
-// load runs for a duration and returns how many requests were answered; any
-// that was not answered well fails the test.
-type load func(t testing.TB, d time.Duration) (requests int)
+// load runs for a duration and returns how many requests were answered, or other
+// units of the scenario; any that was not answered well fails the test.
+type load func(t testing.TB, d time.Duration) (units int)
+
+// figure is a measurement that is made once.
+type figure struct {
+	title string
+	value float64
+	unit  string  // of value and goal
+	goal  float64 // what value is at most; 0 for no goal
+	// reference is what others are known to do; may be empty.
+	reference string
+}
 
 // groups are made when they are measured: each starts its programs.
 var groups = map[string]func(t testing.TB, m *machine) *group{
 	"proxy":     newProxyGroup,
 	"ratelimit": newRatelimitGroup,
+	"registry":  newRegistryGroup,
 }
 
 // BenchmarkScenarios runs once: -benchtime 1x. The variable SCENARIO names the
@@ -107,12 +128,16 @@ func run(t testing.TB, name string) {
 			s.samples = append(s.samples, measure(t, s, p.duration))
 		}
 	}
-	text := section(t, m, p, g)
+	var figures []figure
+	if g.figures != nil {
+		figures = g.figures(t, p)
+	}
+	text := section(t, m, p, g, figures)
 	fmt.Println(text)
 	if directory := os.Getenv("PROFILE"); directory != "" {
 		for _, s := range g.scenarios {
 			if s.profiled {
-				fmt.Println(profile(t, s, directory, 2*p.duration))
+				fmt.Println(profile(t, s, g.parts, directory, 2*p.duration))
 			}
 		}
 	}

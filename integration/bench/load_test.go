@@ -82,10 +82,19 @@ func (m *machine) run(t testing.TB, path string, arguments ...string) string {
 	return string(text)
 }
 
-// wrk loads an address over kept connections.
-func (m *machine) wrk(t testing.TB, path, address string, d time.Duration) (requests int) {
+// wrk loads an address over kept connections. script is a program in Lua that
+// makes the requests, with its arguments; without one they are GETs of "/".
+func (m *machine) wrk(t testing.TB, path, address string, connections int, d time.Duration, script ...string) (requests int) {
 	t.Helper()
-	text := m.run(t, path, "-t1", "-c"+strconv.Itoa(wrkConnections), "-d"+seconds(d), "http://"+address+"/")
+	arguments := []string{"-t1", "-c" + strconv.Itoa(connections), "-d" + seconds(d)}
+	if len(script) > 0 {
+		arguments = append(arguments, "-s", script[0])
+	}
+	arguments = append(arguments, "http://"+address+"/")
+	if len(script) > 0 {
+		arguments = append(append(arguments, "--"), script[1:]...)
+	}
+	text := m.run(t, path, arguments...)
 	require.NotContains(t, text, "Socket errors", "wrk")
 	require.NotContains(t, text, "Non-2xx", "wrk")
 	return find(t, text, `(\d+) requests in`)

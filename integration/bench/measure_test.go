@@ -19,11 +19,12 @@ import (
 
 // sample is what one load of one scenario showed.
 type sample struct {
-	cpu    float64 // of the measured process, in microseconds a request
+	cpu    float64 // of the measured process, in microseconds a request, or other unit
 	beside float64 // of the other process, likewise
 	// commands that the other process ran a request, if it is a Redis
 	commands float64
 	rate     float64 // requests a second
+	busy     float64 // share of the time in which the measured process ran
 }
 
 // measure runs a scenario once, and again if the sample says nothing: on a
@@ -31,9 +32,9 @@ type sample struct {
 // still for seconds, while they answer.
 func measure(t testing.TB, s *scenario, d time.Duration) sample {
 	t.Helper()
-	const least = 0.5 // in microseconds; no program answers for less
+	const least = 0.05 // every load keeps its process busier
 	for range 5 {
-		if one := measureOnce(t, s, d); one.cpu >= least {
+		if one := measureOnce(t, s, d); one.busy >= least {
 			return one
 		}
 	}
@@ -47,11 +48,13 @@ func measureOnce(t testing.TB, s *scenario, d time.Duration) sample {
 	cpu, beside, began := cpuTime(t, s.process), cpuTime(t, s.beside), time.Now()
 	requests := float64(s.load(t, d))
 	elapsed := time.Since(began)
+	spent := cpuTime(t, s.process) - cpu
 	return sample{
-		cpu:      (cpuTime(t, s.process) - cpu).Seconds() * 1e6 / requests,
+		cpu:      spent.Seconds() * 1e6 / requests,
 		beside:   (cpuTime(t, s.beside) - beside).Seconds() * 1e6 / requests,
 		commands: float64(redisCommands(t, s.beside)-commands) / requests,
 		rate:     requests / elapsed.Seconds(),
+		busy:     spent.Seconds() / elapsed.Seconds(),
 	}
 }
 
@@ -62,15 +65,21 @@ func redisCommands(t testing.TB, p *harness.Process) int {
 	if !isRedis(p) {
 		return 0
 	}
+	return find(t, redisInfo(t, p, "stats"), `total_commands_processed:(\d+)`)
+}
+
+// redisInfo is what a Redis says of itself in a section of INFO.
+func redisInfo(t testing.TB, p *harness.Process, section string) string {
+	t.Helper()
 	connection, err := net.DialTimeout("tcp", p.Addr("redis"), time.Second)
 	require.NoError(t, err)
 	defer connection.Close()
 	require.NoError(t, connection.SetDeadline(time.Now().Add(5*time.Second)))
-	_, err = io.WriteString(connection, "INFO stats\r\nQUIT\r\n")
+	_, err = io.WriteString(connection, "INFO "+section+"\r\nQUIT\r\n")
 	require.NoError(t, err)
 	text, err := io.ReadAll(connection)
 	require.NoError(t, err)
-	return find(t, string(text), `total_commands_processed:(\d+)`)
+	return string(text)
 }
 
 func isRedis(p *harness.Process) bool { return p != nil && p.Addresses["redis"] != "" }
@@ -98,12 +107,12 @@ func cpuTime(t testing.TB, p *harness.Process) time.Duration {
 	return time.Duration(ticks) * clockTick
 }
 
-// residentMB is the memory of a process, in MB.
-func residentMB(t testing.TB, p *harness.Process) int {
+// residentKB is the memory of a process, in kB.
+func residentKB(t testing.TB, p *harness.Process) int {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
 	require.NoError(t, err)
-	return find(t, string(text), `VmRSS:\s+(\d+) kB`) / 1024
+	return find(t, string(text), `VmRSS:\s+(\d+) kB`)
 }
 
 func revision() string {

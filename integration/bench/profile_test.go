@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net/http"
@@ -19,7 +20,7 @@ import (
 // profile runs a scenario once more and takes a CPU profile of its process
 // meanwhile, which it keeps in a directory. It returns how the profile's time
 // divides, in Markdown; no figure is of this run.
-func profile(t testing.TB, s *scenario, directory string, d time.Duration) string {
+func profile(t testing.TB, s *scenario, parts []part, directory string, d time.Duration) string {
 	t.Helper()
 	require.NoError(t, os.MkdirAll(directory, 0o755))
 	name := regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(s.title), "-")
@@ -31,14 +32,14 @@ func profile(t testing.TB, s *scenario, directory string, d time.Duration) strin
 	require.NoError(t, <-fetched, "profile of %s", s.program)
 	text, err := exec.Command("go", "tool", "pprof", "-traces", path).Output()
 	require.NoError(t, err, "go tool pprof -traces %s", path)
-	times, total, err := split(string(text))
+	times, total, err := split(string(text), parts)
 	require.NoError(t, err, path)
 	_, median, _ := s.spread(func(s sample) float64 { return s.cpu })
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s; its profile is %s\n\n| part | share | CPU µs a request |\n|---|---|---|\n", s.title, path)
-	for _, part := range parts() {
+	fmt.Fprintf(&b, "%s; its profile is %s\n\n| part | share | CPU µs a %s |\n|---|---|---|\n", s.title, path, cmp.Or(s.unit, request))
+	for _, part := range parts {
 		share := times[part.name].Seconds() / total.Seconds()
-		fmt.Fprintf(&b, "| %s | %.0f %% | %.1f |\n", part.name, 100*share, share*median)
+		fmt.Fprintf(&b, "| %s | %.0f %% | %s |\n", part.name, 100*share, microseconds(share*median))
 	}
 	return b.String()
 }
@@ -69,9 +70,9 @@ type part struct {
 	function *regexp.Regexp
 }
 
-// parts are those of a rate limiter, in the order of a request. Of two that
-// name the same function the first has it.
-func parts() []part {
+// ratelimitParts are those of a rate limiter, in the order of a request. Of two
+// that name the same function the first has it.
+func ratelimitParts() []part {
 	const own = `^github\.com/weirproxy/weir/services/ratelimit/internal/`
 	return []part{
 		{"decode", regexp.MustCompile(own + `rls\.(.*[.)])?(?i:unmarshal|decode|read)|^google\.golang\.org/protobuf/.*(?i:unmarshal|consume|merge)`)},
@@ -81,18 +82,34 @@ func parts() []part {
 		{"check", regexp.MustCompile(own + `(limiter|localcache|algorithm)[./]`)},
 		{"serve (the rest of internal/rls)", regexp.MustCompile(own + `rls\.`)},
 		{"transport (grpc-go, net, system calls)", regexp.MustCompile(`^google\.golang\.org/grpc|^golang\.org/x/net|` + own + `(app|grpcserver)\.|^github\.com/weirproxy/weir/internal/`)},
-		{"garbage collection", regexp.MustCompile(`^runtime\.(gcBgMarkWorker|gcAssistAlloc|bgsweep|bgscavenge|gcStart)`)},
-		{"scheduler", regexp.MustCompile(`^runtime\.(mcall|schedule|park_m|goexit0|mstart|sysmon|findRunnable)`)},
-		{other, regexp.MustCompile(`^$`)},
+		collection, scheduler, theRest,
 	}
 }
+
+// registryParts are those of discovery, likewise.
+func registryParts() []part {
+	const own = `^github\.com/weirproxy/weir/services/discovery/internal/`
+	return []part{
+		{"registry, and its store", regexp.MustCompile(own + `(registry|guard|store)[./]`)},
+		{"the API (internal/rest, internal/beats)", regexp.MustCompile(own + `(rest|beats)[./]|^encoding/json`)},
+		{"transport (net/http, grpc-go, net, system calls)", regexp.MustCompile(`^net/http|^google\.golang\.org/(grpc|protobuf)|^golang\.org/x/net|^github\.com/weirproxy/weir/internal/`)},
+		collection, scheduler, theRest,
+	}
+}
+
+// The parts of every Go program.
+var (
+	collection = part{"garbage collection", regexp.MustCompile(`^runtime\.(gcBgMarkWorker|gcAssistAlloc|bgsweep|bgscavenge|gcStart)`)}
+	scheduler  = part{"scheduler", regexp.MustCompile(`^runtime\.(mcall|schedule|park_m|goexit0|mstart|sysmon|findRunnable)`)}
+	theRest    = part{other, regexp.MustCompile(`^$`)}
+)
 
 // other is the part of stacks that are of no other one.
 const other = "other"
 
 // split divides the time of the stacks that pprof -traces prints. An error says
 // what could not be read.
-func split(traces string) (times map[string]time.Duration, total time.Duration, err error) {
+func split(traces string, parts []part) (times map[string]time.Duration, total time.Duration, err error) {
 	const rule = "-----------+"
 	times = map[string]time.Duration{}
 	for _, stack := range strings.Split(traces, rule)[1:] {
@@ -101,7 +118,7 @@ func split(traces string) (times map[string]time.Duration, total time.Duration, 
 		if err != nil {
 			return nil, 0, err
 		}
-		times[partOf(frames)] += spent
+		times[partOf(frames, parts)] += spent
 		total += spent
 	}
 	if total == 0 {
@@ -128,12 +145,11 @@ func readStack(text string) (spent time.Duration, frames []string, err error) {
 }
 
 // partOf is the name of the part that a stack belongs to.
-func partOf(frames []string) string {
-	all := parts()
+func partOf(frames []string, parts []part) string {
 	for _, frame := range frames {
-		i := slices.IndexFunc(all, func(p part) bool { return p.function.MatchString(frame) })
+		i := slices.IndexFunc(parts, func(p part) bool { return p.function.MatchString(frame) })
 		if i >= 0 {
-			return all[i].name
+			return parts[i].name
 		}
 	}
 	return other
@@ -171,7 +187,7 @@ Type: cpu
       70ms   time.now
              main.main
 `
-	times, total, err := split(traces)
+	times, total, err := split(traces, ratelimitParts())
 	require.NoError(t, err)
 	require.Equal(t, 1440*time.Millisecond, total)
 	require.Equal(t, map[string]time.Duration{
@@ -183,6 +199,6 @@ Type: cpu
 		"scheduler":                              60 * time.Millisecond,
 		other:                                    70 * time.Millisecond,
 	}, times)
-	_, _, err = split("File: ratelimit\n")
+	_, _, err = split("File: ratelimit\n", ratelimitParts())
 	require.ErrorContains(t, err, "no samples")
 }

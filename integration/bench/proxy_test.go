@@ -33,7 +33,7 @@ func newProxyGroup(t testing.TB, m *machine) *group {
 		row := func(proxy *harness.Process) *scenario {
 			one := &scenario{title: s.title, program: proxy.Program.Name, process: proxy}
 			one.load = func(t testing.TB, d time.Duration) int {
-				return m.wrk(t, wrk, proxy.Addr(s.listener), d)
+				return m.wrk(t, wrk, proxy.Addr(s.listener), wrkConnections, d)
 			}
 			if s.listener == "limited" {
 				one.load = asking(proxy, one.load)

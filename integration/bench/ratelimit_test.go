@@ -85,7 +85,7 @@ func newRatelimitGroup(t testing.TB, m *machine) *group {
 		fmt.Println("peer: " + peerIs + ": its rows are left out")
 	}
 
-	g := &group{references: []string{peer, floorDefault, floorTuned}, beside: "Redis'"}
+	g := &group{references: []string{peer, floorDefault, floorTuned}, beside: "Redis'", parts: ratelimitParts()}
 	add := func(title, program string, c calls, p *harness.Process, check func(*scenario, calls, load) load) *scenario {
 		s := &scenario{title: title + "; " + c.String(), program: program, process: p}
 		s.load = check(s, c, m.h2load(t, h2load, p.Addr("grpc"), c))

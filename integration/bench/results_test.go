@@ -1,9 +1,12 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -44,26 +47,148 @@ func (s *scenario) ratio(to *scenario, part func(sample) float64) string {
 	return fmt.Sprintf("%.2f", median)
 }
 
+// request is the unit of most loads.
+const request = "request"
+
+// column is one column of the results.
+type column struct {
+	head string
+	cell func(t testing.TB, s *scenario) string
+}
+
+// columns are those of a group's results.
+func (g *group) columns() []column {
+	cpu := func(s sample) float64 { return s.cpu }
+	unit := request
+	list := []column{
+		{"load", func(_ testing.TB, s *scenario) string { return s.title }},
+		{"program", func(_ testing.TB, s *scenario) string { return s.program }},
+	}
+	if slices.ContainsFunc(g.scenarios, func(s *scenario) bool { return s.unit != "" }) {
+		unit = "unit"
+		list = append(list, column{unit, func(_ testing.TB, s *scenario) string { return cmp.Or(s.unit, request) }})
+	}
+	list = append(list, column{"CPU µs a " + unit + ": min / **median** / max", func(_ testing.TB, s *scenario) string {
+		least, median, most := s.spread(cpu)
+		return fmt.Sprintf("%s / **%s** / %s", microseconds(least), microseconds(median), microseconds(most))
+	}})
+	for _, name := range g.references {
+		list = append(list, column{"of " + name, func(_ testing.TB, s *scenario) string { return s.ratio(s.against[name], cpu) }})
+	}
+	if g.beside != "" {
+		list = append(list, g.besideColumns()...)
+	}
+	if slices.ContainsFunc(g.scenarios, func(s *scenario) bool { return s.goal > 0 }) {
+		list = append(list, goalColumns(unit)...)
+	}
+	return append(list,
+		column{unit + "s/s", func(_ testing.TB, s *scenario) string {
+			_, rate, _ := s.spread(func(s sample) float64 { return s.rate })
+			return fmt.Sprintf("%.0f", rate)
+		}},
+		column{"memory, MB", func(t testing.TB, s *scenario) string { return fmt.Sprint(residentKB(t, s.process) / 1024) }},
+	)
+}
+
+// besideColumns are about the processes beside.
+func (g *group) besideColumns() []column {
+	cpu := func(s sample) float64 { return s.beside }
+	orDash := func(cell func(s *scenario) string) func(testing.TB, *scenario) string {
+		return func(_ testing.TB, s *scenario) string {
+			if s.beside == nil {
+				return "–"
+			}
+			return cell(s)
+		}
+	}
+	list := []column{
+		{g.beside + " CPU µs", orDash(func(s *scenario) string {
+			_, own, _ := s.spread(cpu)
+			return fmt.Sprintf("%.1f", own)
+		})},
+		{"of " + g.references[0], orDash(func(s *scenario) string { return s.ratio(s.against[g.references[0]], cpu) })},
+	}
+	if slices.ContainsFunc(g.scenarios, func(s *scenario) bool { return isRedis(s.beside) }) {
+		list = append(list, column{"Redis' commands a request", orDash(func(s *scenario) string {
+			_, commands, _ := s.spread(func(s sample) float64 { return s.commands })
+			return fmt.Sprintf("%.2f", commands)
+		})})
+	}
+	return list
+}
+
+// goalColumns are how many units one core does, and what it is to do.
+func goalColumns(unit string) []column {
+	perCore := func(s *scenario) float64 {
+		_, median, _ := s.spread(func(s sample) float64 { return s.cpu })
+		return 1e6 / median
+	}
+	return []column{
+		{unit + "s/s of one core", func(_ testing.TB, s *scenario) string { return thousands(perCore(s)) }},
+		{"goal", func(_ testing.TB, s *scenario) string {
+			if s.goal == 0 {
+				return "–"
+			}
+			return "≥ " + thousands(s.goal) + ": " + verdict(perCore(s), s.goal, atLeast)
+		}},
+		{"reference", func(_ testing.TB, s *scenario) string { return cmp.Or(s.reference, "–") }},
+	}
+}
+
+// atLeast and atMost are two kinds of goal.
+const atLeast, atMost = true, false
+
+// verdict says whether a value reaches a goal.
+func verdict(value, goal float64, least bool) string {
+	short := 1 - value/goal
+	if !least {
+		short = value/goal - 1
+	}
+	if short <= 0 {
+		return "holds"
+	}
+	return fmt.Sprintf("misses by %.0f %%", math.Ceil(100*short))
+}
+
+// microseconds writes a time with as many digits as say something.
+func microseconds(value float64) string {
+	if value < 1 {
+		return fmt.Sprintf("%.3f", value)
+	}
+	return fmt.Sprintf("%.1f", value)
+}
+
+// thousands writes a rate, which is rounded to a tenth of a percent or so, with
+// commas.
+func thousands(value float64) string {
+	whole := strconv.Itoa(int(value))
+	if len(whole) > 4 {
+		whole = whole[:4] + strings.Repeat("0", len(whole)-4)
+	}
+	for at := len(whole) - 3; at > 0; at -= 3 {
+		whole = whole[:at] + "," + whole[at:]
+	}
+	return whole
+}
+
 // section writes a group's part of the page.
-func section(t testing.TB, m *machine, p plan, g *group) string {
+func section(t testing.TB, m *machine, p plan, g *group, figures []figure) string {
 	t.Helper()
 	var b strings.Builder
 	fmt.Fprintf(&b, "Written by `make bench` on %s, at revision %s.\n\n", time.Now().UTC().Format("2006-01-02"), revision())
-	head := []string{"load", "program", "CPU µs a request: min / **median** / max"}
-	for _, name := range g.references {
-		head = append(head, "of "+name)
+	columns := g.columns()
+	row := func(cell func(column) string) {
+		for _, c := range columns {
+			fmt.Fprintf(&b, "| %s ", cell(c))
+		}
+		b.WriteString("|\n")
 	}
-	head = append(head, g.beside+" CPU µs", "of "+g.references[0])
-	if g.countsCommands() {
-		head = append(head, "Redis' commands a request")
-	}
-	head = append(head, "requests/s", "memory, MB")
-	row := func(cells []string) { fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | ")) }
-	row(head)
-	fmt.Fprintf(&b, "|%s\n", strings.Repeat("---|", len(head)))
+	row(func(c column) string { return c.head })
+	fmt.Fprintf(&b, "|%s\n", strings.Repeat("---|", len(columns)))
 	for _, s := range g.scenarios {
-		row(cells(t, g, s))
+		row(func(c column) string { return c.cell(t, s) })
 	}
+	writeFigures(&b, figures)
 	pinning := "Nothing is pinned."
 	if m.taskset != "" {
 		pinning = fmt.Sprintf("The program under test is pinned to core %d, all else to core %d.", m.measured, m.other)
@@ -83,34 +208,20 @@ Compare ratios within one run; other runs are other weather.
 	return b.String()
 }
 
-// countsCommands says whether a process beside is a Redis.
-func (g *group) countsCommands() bool {
-	return slices.ContainsFunc(g.scenarios, func(s *scenario) bool { return isRedis(s.beside) })
-}
-
-// cells are those of one row.
-func cells(t testing.TB, g *group, s *scenario) []string {
-	t.Helper()
-	cpu := func(s sample) float64 { return s.cpu }
-	beside := func(s sample) float64 { return s.beside }
-	least, median, most := s.spread(cpu)
-	list := []string{s.title, s.program, fmt.Sprintf("%.1f / **%.1f** / %.1f", least, median, most)}
-	for _, name := range g.references {
-		list = append(list, s.ratio(s.against[name], cpu))
+// writeFigures writes a table of measurements that are made once; nothing
+// without any.
+func writeFigures(b *strings.Builder, figures []figure) {
+	if len(figures) == 0 {
+		return
 	}
-	_, own, _ := s.spread(beside)
-	_, commands, _ := s.spread(func(s sample) float64 { return s.commands })
-	others := []string{fmt.Sprintf("%.1f", own), s.ratio(s.against[g.references[0]], beside)}
-	if g.countsCommands() {
-		others = append(others, fmt.Sprintf("%.2f", commands))
-	}
-	if s.beside == nil {
-		for i := range others {
-			others[i] = "–"
+	b.WriteString("\n| measured once | | goal | reference |\n|---|---|---|---|\n")
+	for _, f := range figures {
+		goal := "–"
+		if f.goal > 0 {
+			goal = fmt.Sprintf("≤ %v %s: %s", f.goal, f.unit, verdict(f.value, f.goal, atMost))
 		}
+		fmt.Fprintf(b, "| %s | %.3g %s | %s | %s |\n", f.title, f.value, f.unit, goal, cmp.Or(f.reference, "–"))
 	}
-	_, rate, _ := s.spread(func(s sample) float64 { return s.rate })
-	return append(append(list, others...), fmt.Sprintf("%.0f", rate), fmt.Sprint(residentMB(t, s.process)))
 }
 
 // replaceSection puts a group's text between its marks in the page, and leaves
@@ -150,4 +261,19 @@ func TestARatioIsTheMedianOfTheRounds(t *testing.T) {
 	require.Equal(t, "0.50", of(5, 20, 6).ratio(of(10, 20, 12), cpu))
 	require.Equal(t, "–", of(5, 20).ratio(of(10, 0), cpu))
 	require.Equal(t, "–", of(5).ratio(nil, cpu))
+}
+
+func TestAVerdictSaysByHowMuchAGoalIsMissed(t *testing.T) {
+	require.Equal(t, "holds", verdict(25_000, 25_000, atLeast))
+	require.Equal(t, "misses by 20 %", verdict(20_000, 25_000, atLeast))
+	require.Equal(t, "holds", verdict(1.9, 2, atMost))
+	require.Equal(t, "misses by 1 %", verdict(2.001, 2, atMost))
+}
+
+func TestNumbersAreWrittenWithTheDigitsThatSaySomething(t *testing.T) {
+	require.Equal(t, "999", thousands(999.9))
+	require.Equal(t, "25,120", thousands(25_123))
+	require.Equal(t, "1,234,000", thousands(1_234_567))
+	require.Equal(t, "0.312", microseconds(0.3123))
+	require.Equal(t, "12.3", microseconds(12.34))
 }

@@ -90,3 +90,11 @@ func RLSFloorProgram(t testing.TB, workers, gogc string, settings ...string) Pro
 		return []string{"--ready-file", readyFile, "--stream-workers", workers}, append([]string{"GOGC=" + gogc}, settings...)
 	}}
 }
+
+// HTTPFloorProgram is an HTTP service that does nothing. Its listener is http.
+func HTTPFloorProgram(t testing.TB, settings ...string) Program {
+	t.Helper()
+	return Program{Name: "httpfloor", Path: binary(t, "httpfloor"), Command: func(_ Addresses, readyFile string) (arguments, environment []string) {
+		return []string{"--ready-file", readyFile}, settings
+	}}
+}
