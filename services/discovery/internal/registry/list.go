@@ -38,10 +38,10 @@ func (r *Registry) ListRepo(repo string) (Listing, error) {
 		r.mu.RUnlock()
 		return Listing{}, ErrNotLoaded
 	}
-	entries := r.repos[repo]
-	list := Listing{Hosts: make([]View, 0, len(entries)), Known: len(entries) > 0, Partial: r.Partial()}
+	first := r.repos[repo]
+	list := Listing{Known: first != nil, Partial: r.Partial()}
 	now := time.Now()
-	for e := range entries {
+	for e := first; e != nil; e = e.after {
 		r.addTo(&list, e, now)
 	}
 	r.mu.RUnlock()
@@ -74,7 +74,7 @@ func (r *Registry) addTo(list *Listing, e *entry, now time.Time) {
 // view is e as readers see it now. r.mu must be held.
 func (r *Registry) view(e *entry, now time.Time) View {
 	v := View{Record: e.record(r.wall), Weight: e.host.Tags.Weight, Stale: e.stale}
-	drainingSince := e.drainingSince
+	drainingSince := e.drainingSince.time()
 	if len(r.settings) > 0 {
 		if s := r.settingOf(Weigh, e.host); s != nil {
 			v.Weight = s.Weight

@@ -91,7 +91,7 @@ type Registry struct {
 	isLoaded bool
 	services map[string]*service
 	leases   map[Lease]*entry
-	repos    map[string]map[*entry]struct{}
+	repos    map[string]*entry // the first of the chain of each repository
 	expiries expiryQueue
 	draining map[*entry]struct{} // those whose hosts say so
 	settings map[SettingKey]*setting
@@ -133,7 +133,7 @@ func New(o Options) *Registry {
 		warm:     make(chan struct{}),
 		services: map[string]*service{},
 		leases:   map[Lease]*entry{},
-		repos:    map[string]map[*entry]struct{}{},
+		repos:    map[string]*entry{},
 		draining: map[*entry]struct{}{},
 		settings: map[SettingKey]*setting{},
 		empties:  list.New(),

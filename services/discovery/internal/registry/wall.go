@@ -40,3 +40,21 @@ func (w *wall) set(now time.Duration) (jump time.Duration) {
 	w.zero.Add(int64(jump))
 	return jump
 }
+
+// instant is a time of the wall clock in a third of the memory: Unix
+// nanoseconds, or 0 for none.
+type instant int64
+
+func instantOf(t time.Time) instant {
+	if t.IsZero() {
+		return 0
+	}
+	return instant(t.UnixNano())
+}
+
+func (i instant) time() time.Time {
+	if i == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(i))
+}
