@@ -102,7 +102,7 @@ func (r *Registry) change(h *Host, actor string, tags tagging) (Receipt, error) 
 	defer r.mu.Unlock()
 	now := time.Now()
 	record := Record{Host: h, FirstSeen: now, LastCheckIn: now}
-	event := &Event{At: now, Kind: Registered, Service: h.Service, ID: h.ID, Actor: actor}
+	event := &Event{At: now, Kind: Registered, Actor: actor}
 	outcome := HostNew
 	if e := r.find(h.Key); e != nil {
 		if e.stale {
@@ -130,8 +130,10 @@ func (r *Registry) change(h *Host, actor string, tags tagging) (Receipt, error) 
 	case record.DrainingSince.IsZero():
 		record.DrainingSince = now
 	}
+	r.shareText(h)
 	e := r.put(record, time.Since(r.born))
 	record.Lease = e.lease
+	event.Service, event.ID = h.Service, h.ID
 	r.happened(event)
 	r.outbox.change(Change{Key: h.Key, Record: &record, Event: event})
 	return Receipt{outcome, e.lease}, nil

@@ -5,26 +5,43 @@ import "sync"
 // historyLength is how many events of a service are kept.
 const historyLength = 50
 
-// history is the last events of a service: a ring that grows up to its length.
+// history is the last events of a service: a ring that grows up to its length,
+// by little, since most services have a few events and there are many services.
 type history struct {
-	events []*Event
+	events []past
 	next   int // where the next goes, once the ring is full
 }
 
-func (h *history) add(e *Event) {
-	if len(h.events) < historyLength {
-		h.events = append(h.events, e)
-		return
-	}
-	h.events[h.next] = e
-	h.next = (h.next + 1) % historyLength
+// past is an Event but for the service, which is that of the history.
+type past struct {
+	at                instant
+	kind              EventKind
+	id, actor, detail string
 }
 
-// list returns the events, oldest first.
-func (h *history) list() []Event {
+func (h *history) add(e *Event) {
+	p := past{instantOf(e.At), e.Kind, e.ID, e.Actor, e.Detail}
+	n := len(h.events)
+	if n > 0 { // one caller often does several things
+		share(&p.actor, h.events[(h.next+n-1)%n].actor)
+	}
+	if n == historyLength {
+		h.events[h.next] = p
+		h.next = (h.next + 1) % n
+		return
+	}
+	if n == cap(h.events) {
+		h.events = append(make([]past, 0, min(n+n/4+2, historyLength)), h.events...)
+	}
+	h.events = append(h.events, p)
+}
+
+// list returns the events, oldest first, which are of a service.
+func (h *history) list(service string) []Event {
 	list := make([]Event, 0, len(h.events))
 	for i := range h.events {
-		list = append(list, *h.events[(h.next+i)%len(h.events)])
+		p := &h.events[(h.next+i)%len(h.events)]
+		list = append(list, Event{At: p.at.time(), Kind: p.kind, Service: service, ID: p.id, Actor: p.actor, Detail: p.detail})
 	}
 	return list
 }
@@ -41,7 +58,7 @@ func (r *Registry) History(name string) ([]Event, error) {
 	if s == nil {
 		return nil, nil
 	}
-	return s.history.list(), nil
+	return s.history.list(s.name), nil
 }
 
 // happened tells of an event, which nobody changes afterwards. r.mu must be
