@@ -102,7 +102,7 @@ func (s *Store) Load(context.Context) (*registry.Contents, error) {
 // contents is all that is kept. s.mu must be held.
 func (s *Store) contents() *registry.Contents {
 	return &registry.Contents{
-		Records:  slices.Collect(maps.Values(s.records)),
+		Records:  slices.AppendSeq(make([]registry.Record, 0, len(s.records)), maps.Values(s.records)),
 		Settings: slices.Collect(maps.Values(s.settings)),
 	}
 }
