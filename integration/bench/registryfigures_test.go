@@ -2,6 +2,7 @@ package bench
 
 import (
 	"io"
+	"math"
 	"net/http"
 	"path/filepath"
 	"regexp"
@@ -27,7 +28,7 @@ func registryFigures(t testing.TB, m *machine, f fleet, d time.Duration) (figure
 		figures = append(figures, figure{title, value, unit, goal, reference})
 	}
 	start := func(store string) *harness.Process {
-		return m.start(t, m.measured, discoveryProgram(t, "DISCOVERY_STORE="+store))
+		return m.start(t, m.measured, discoveryProgram(t, "DISCOVERY_STORE="+store, "DISCOVERY_SNAPSHOT_INTERVAL=2s"))
 	}
 	perHost := func(bytes float64) float64 { return bytes / float64(f.hosts()) / 1000 }
 
@@ -75,21 +76,22 @@ func occupy(t testing.TB, p *harness.Process, f fleet) (leases []string, residen
 }
 
 // settled returns resident memory and live heap, in bytes, when garbage was
-// collected and memory went back to the system.
+// collected, memory went back to the system, and neither changes any more.
 func settled(t testing.TB, p *harness.Process) (resident, live float64) {
 	t.Helper()
-	for last := 0.0; ; last = resident {
+	for calm, lastResident, lastLive := 0, 0.0, 0.0; calm < 3; lastResident, lastLive = resident, live {
 		answer, err := http.Get("http://" + p.Addr("admin") + "/debug/pprof/heap?gc=1")
 		require.NoError(t, err)
 		_, err = io.Copy(io.Discard, answer.Body)
 		require.NoError(t, err)
 		require.NoError(t, answer.Body.Close())
-		resident = float64(residentKB(t, p)) * 1024
-		if last > 0 && resident > 0.99*last {
-			return resident, float64(metric(t, p, "go_memstats_heap_alloc_bytes"))
+		resident, live = float64(residentKB(t, p))*1024, float64(metric(t, p, "go_memstats_heap_alloc_bytes"))
+		if calm++; math.Abs(1-lastResident/resident) > 0.01 || math.Abs(1-lastLive/live) > 0.02 {
+			calm = 0
 		}
 		time.Sleep(time.Second)
 	}
+	return resident, live
 }
 
 // steady lets all hosts beat, 1,000 by a call, ten calls a second, and returns
