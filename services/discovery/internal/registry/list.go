@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -20,13 +19,13 @@ func (r *Registry) List(name string) (Listing, error) {
 		r.mu.RUnlock()
 		return Listing{Partial: r.Partial()}, nil
 	}
-	list := Listing{Hosts: make([]View, 0, len(s.hosts)), Known: true, Partial: r.Partial()}
-	now := time.Now()
+	entries := make([]*entry, 0, 32) // on the stack, for as many hosts as are common
 	for _, e := range s.hosts {
-		r.addTo(&list, e, now)
+		entries = append(entries, e)
 	}
+	list := r.listing(entries)
 	r.mu.RUnlock()
-	sortViews(list.Hosts)
+	list.Known = true
 	return list, nil
 }
 
@@ -38,14 +37,13 @@ func (r *Registry) ListRepo(repo string) (Listing, error) {
 		r.mu.RUnlock()
 		return Listing{}, ErrNotLoaded
 	}
-	first := r.repos[repo]
-	list := Listing{Known: first != nil, Partial: r.Partial()}
-	now := time.Now()
-	for e := first; e != nil; e = e.after {
-		r.addTo(&list, e, now)
+	var entries []*entry
+	for e := r.repos[repo]; e != nil; e = e.after {
+		entries = append(entries, e)
 	}
+	list := r.listing(entries)
 	r.mu.RUnlock()
-	sortViews(list.Hosts)
+	list.Known = len(entries) > 0
 	return list, nil
 }
 
@@ -64,16 +62,41 @@ func (r *Registry) Find(k Key) (View, bool, error) {
 	return r.view(e, time.Now()), true, nil
 }
 
-// addTo adds a host to a list as it is seen now. r.mu must be held.
-func (r *Registry) addTo(list *Listing, e *entry, now time.Time) {
-	v := r.view(e, now)
-	list.Version ^= v.seal(e.hash)
-	list.Hosts = append(list.Hosts, v)
+// listing is hosts as readers see them now. It orders entries, which are a
+// twelfth of a View each. r.mu must be held.
+func (r *Registry) listing(entries []*entry) Listing {
+	slices.SortFunc(entries, compareEntries)
+	list := Listing{Hosts: make([]View, len(entries)), Partial: r.Partial()}
+	now := time.Now()
+	for i, e := range entries {
+		v := &list.Hosts[i]
+		r.see(v, e, now)
+		list.Version ^= v.seal(e.hash)
+	}
+	return list
+}
+
+// compareEntries orders entries as a Listing is ordered. Most hosts differ in
+// their addresses, and hosts of one service share its name.
+func compareEntries(a, b *entry) int {
+	if order := strings.Compare(a.key.Service, b.key.Service); order != 0 {
+		return order
+	}
+	if order := a.host.Address.Compare(b.host.Address); order != 0 {
+		return order
+	}
+	return strings.Compare(a.key.ID, b.key.ID)
 }
 
 // view is e as readers see it now. r.mu must be held.
-func (r *Registry) view(e *entry, now time.Time) View {
-	v := View{Record: e.record(r.wall), Weight: e.host.Tags.Weight, Stale: e.stale}
+func (r *Registry) view(e *entry, now time.Time) (v View) {
+	r.see(&v, e, now)
+	return v
+}
+
+// see makes v what readers see of e now. r.mu must be held.
+func (r *Registry) see(v *View, e *entry, now time.Time) {
+	*v = View{Record: e.record(r.wall), Weight: e.host.Tags.Weight, Stale: e.stale}
 	drainingSince := e.drainingSince.time()
 	if len(r.settings) > 0 {
 		if s := r.settingOf(Weigh, e.host); s != nil {
@@ -92,16 +115,6 @@ func (r *Registry) view(e *entry, now time.Time) View {
 	default:
 		v.State = Out
 	}
-	return v
-}
-
-func sortViews(views []View) {
-	slices.SortFunc(views, func(a, b View) int {
-		return cmp.Or(
-			cmp.Compare(a.Host.Service, b.Host.Service),
-			a.Host.Address.Compare(b.Host.Address),
-			cmp.Compare(a.Host.ID, b.Host.ID))
-	})
 }
 
 // ServiceSummary is a service in the index of all.
