@@ -66,8 +66,9 @@ func encode(w io.Writer, c *registry.Contents) error {
 	if err := write(json.Marshal(head)); err != nil {
 		return err
 	}
+	hosts := record.NewHostEncoder()
 	for i := range c.Records {
-		if err := write(record.EncodeHost(&c.Records[i])); err != nil {
+		if err := write(hosts.Encode(&c.Records[i])); err != nil {
 			return err
 		}
 	}
@@ -109,6 +110,7 @@ func decode(r io.Reader) (*registry.Contents, error) {
 			head.Format, head.Version, formatName, formatVersion))
 	}
 	c := &registry.Contents{}
+	var texts record.Texts
 	for range head.Hosts {
 		text, err := lines.read()
 		if err != nil {
@@ -121,6 +123,7 @@ func decode(r io.Reader) (*registry.Contents, error) {
 		if host.Lease == 0 {
 			host.Lease = registry.Lease(rand.Uint64() | 1)
 		}
+		texts.Share(host.Host)
 		c.Records = append(c.Records, host)
 	}
 	for range head.Settings {

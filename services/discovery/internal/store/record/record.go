@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"time"
 
@@ -48,9 +49,27 @@ type portJSON struct {
 
 // EncodeHost returns r as JSON. A LastCheckIn that is zero is left out. The
 // error is that of a tag whose value is not JSON.
-func EncodeHost(r *registry.Record) ([]byte, error) {
+func EncodeHost(r *registry.Record) ([]byte, error) { return NewHostEncoder().Encode(r) }
+
+// HostEncoder is EncodeHost for many hosts, in memory that it uses again. It is
+// for one goroutine.
+type HostEncoder struct {
+	host hostJSON
+	text bytes.Buffer
+	json *json.Encoder
+}
+
+// NewHostEncoder makes an encoder.
+func NewHostEncoder() *HostEncoder {
+	e := &HostEncoder{}
+	e.json = newEncoder(&e.text)
+	return e
+}
+
+// Encode is EncodeHost, whose answer is valid until the next call.
+func (e *HostEncoder) Encode(r *registry.Record) ([]byte, error) {
 	h := r.Host
-	v := hostJSON{
+	e.host = hostJSON{
 		Service: h.Service, ID: h.ID, Lease: r.Lease,
 		Address: h.Address, Additional: h.Additional, Repo: h.Repo, Revision: h.Revision,
 		Region: h.Tags.Region, Zone: h.Tags.Zone, InstanceID: h.Tags.InstanceID,
@@ -59,13 +78,13 @@ func EncodeHost(r *registry.Record) ([]byte, error) {
 		FirstSeen: r.FirstSeen.UTC(), LastCheckIn: r.LastCheckIn.UTC(), DrainingSince: r.DrainingSince.UTC(),
 	}
 	for _, p := range h.Ports {
-		v.Ports = append(v.Ports, portJSON{p.Name, p.Number})
+		e.host.Ports = append(e.host.Ports, portJSON{p.Name, p.Number})
 	}
-	text, err := encode(v)
-	if err != nil {
+	e.text.Reset()
+	if err := e.json.Encode(&e.host); err != nil {
 		return nil, fmt.Errorf("write host %q of %q: %w", h.ID, h.Service, err)
 	}
-	return text, nil
+	return bytes.TrimSuffix(e.text.Bytes(), []byte("\n")), nil
 }
 
 // DecodeHost reads what EncodeHost wrote, or says why it is not a host. The
@@ -140,13 +159,18 @@ func writable(times ...time.Time) bool {
 	return true
 }
 
-// encode is v as JSON whose values of tags stay as they are, byte by byte: the
-// registry compares them so.
+// newEncoder writes values of tags as they are, byte by byte: the registry
+// compares them so.
+func newEncoder(w io.Writer) *json.Encoder {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	return encoder
+}
+
+// encode is v as JSON.
 func encode(v any) ([]byte, error) {
 	var text bytes.Buffer
-	encoder := json.NewEncoder(&text)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(v); err != nil {
+	if err := newEncoder(&text).Encode(v); err != nil {
 		return nil, err
 	}
 	return bytes.TrimSuffix(text.Bytes(), []byte("\n")), nil

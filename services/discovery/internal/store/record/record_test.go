@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 
@@ -75,6 +76,42 @@ func TestWhatWasWrittenIsReadAgain(t *testing.T) {
 	event, err := record.DecodeEvent(text)
 	require.NoError(t, err)
 	require.Equal(t, e, event)
+}
+
+func TestAnEncoderWritesEachHostAsIfItWereTheOnlyOne(t *testing.T) {
+	full, bare := host(), registry.Record{Host: &registry.Host{
+		Key: registry.Key{Service: "a"}, Address: netip.MustParseAddrPort("10.0.0.1:1"), TTL: time.Second,
+	}}
+	encoder := record.NewHostEncoder()
+	for _, r := range []registry.Record{full, bare, full} {
+		want, err := record.EncodeHost(&r)
+		require.NoError(t, err)
+		got, err := encoder.Encode(&r)
+		require.NoError(t, err)
+		require.Equal(t, string(want), string(got))
+	}
+}
+
+func TestHostsShareTheMemoryOfWhatTheySayAlike(t *testing.T) {
+	written := host()
+	text, err := record.EncodeHost(&written)
+	require.NoError(t, err)
+	var hosts [2]*registry.Host
+	for i := range hosts {
+		r, err := record.DecodeHost(text)
+		require.NoError(t, err)
+		hosts[i] = r.Host
+	}
+	inZones := func() (a, b *byte) { return unsafe.StringData(hosts[0].Tags.Zone), unsafe.StringData(hosts[1].Tags.Zone) }
+	a, b := inZones()
+	require.NotSame(t, a, b)
+	var texts record.Texts
+	for _, h := range hosts {
+		texts.Share(h)
+		require.Equal(t, written.Host, h)
+	}
+	a, b = inZones()
+	require.Same(t, a, b)
 }
 
 func TestAnEncodedHostIsCompact(t *testing.T) {
@@ -192,6 +229,15 @@ func BenchmarkEncodeHost(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		_, _ = record.EncodeHost(&r)
+	}
+}
+
+func BenchmarkHostEncoder(b *testing.B) {
+	r := host()
+	encoder := record.NewHostEncoder()
+	b.ReportAllocs()
+	for b.Loop() {
+		_, _ = encoder.Encode(&r)
 	}
 }
 

@@ -142,6 +142,7 @@ func (s *Store) decodeWhole(c *call, reading *clock) (*whole, error) {
 		last[beats[i]] = milliseconds(beats[i+1])
 	}
 	w.contents.Records = make([]registry.Record, 0, len(records)/2)
+	var texts record.Texts
 	for i := 0; i+1 < len(records); i += 2 {
 		r, err := decodeHost(records[i], records[i+1])
 		if err != nil {
@@ -151,6 +152,7 @@ func (s *Store) decodeWhole(c *call, reading *clock) (*whole, error) {
 		if r.LastCheckIn = r.FirstSeen; last[records[i]] > 0 {
 			r.LastCheckIn = w.clock.read(last[records[i]])
 		}
+		texts.Share(r.Host)
 		w.contents.Records = append(w.contents.Records, r)
 	}
 	for i := 0; i+1 < len(settings); i += 2 {
