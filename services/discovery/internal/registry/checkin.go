@@ -113,7 +113,7 @@ func (r *Registry) change(h *Host, actor string, tags tagging) (Receipt, error) 
 			return Receipt{HostUnchanged, e.lease}, nil
 		}
 		outcome = HostChanged
-		record.Lease, record.FirstSeen, record.DrainingSince = e.lease, e.firstSeen.time(), e.drainingSince.time()
+		record.Lease, record.FirstSeen, record.DrainingSince = e.lease, e.firstSeen.Time(), e.drainingSince.Time()
 		if tags == laidOver {
 			h.Tags = e.host.Tags.merge(h.Tags)
 		}

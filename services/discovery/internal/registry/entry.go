@@ -15,8 +15,8 @@ type entry struct {
 	lease         Lease // never changes
 	host          *Host
 	hash          uint64 // of host
-	firstSeen     instant
-	drainingSince instant
+	firstSeen     Instant
+	drainingSince Instant
 	// heldFrom is when this process took the host over, on the registry's clock,
 	// or when a trouble ended that the host is not to suffer for; the TTL counts
 	// from here if the last beat is older. heardFrom is the same for those
@@ -70,9 +70,9 @@ func (e *entry) deadline() time.Duration { return time.Duration(e.lastBeat.Load(
 // record is what a Store keeps of e.
 func (e *entry) record(w *wall) Record {
 	return Record{
-		Host: e.host, Lease: e.lease, FirstSeen: e.firstSeen.time(),
+		Host: e.host, Lease: e.lease, FirstSeen: e.firstSeen.Time(),
 		LastCheckIn:   w.at(time.Duration(e.lastBeat.Load())),
-		DrainingSince: e.drainingSince.time(),
+		DrainingSince: e.drainingSince.Time(),
 	}
 }
 
@@ -99,7 +99,7 @@ func (r *Registry) put(record Record, beat time.Duration) *entry {
 	// A clock that was set back since may have stored a time to come.
 	beat = min(beat, now)
 	if e == nil {
-		e = &entry{key: h.Key, lease: record.Lease, host: h, firstSeen: instantOf(record.FirstSeen), heldFrom: now, heardFrom: now}
+		e = &entry{key: h.Key, lease: record.Lease, host: h, firstSeen: InstantOf(record.FirstSeen), heldFrom: now, heardFrom: now}
 		e.lastBeat.Store(int64(beat))
 		s.hosts[h.ID] = e
 		r.leases[e.lease] = e
@@ -119,7 +119,7 @@ func (r *Registry) put(record Record, beat time.Duration) *entry {
 		r.expiries.move(e, e.deadline())
 	}
 	e.hash = h.hash()
-	e.drainingSince = instantOf(record.DrainingSince)
+	e.drainingSince = InstantOf(record.DrainingSince)
 	r.index(e)
 	r.setAway(e, r.isAway(h))
 	r.tell(s)

@@ -14,13 +14,13 @@ type history struct {
 
 // past is an Event but for the service, which is that of the history.
 type past struct {
-	at                instant
+	at                Instant
 	kind              EventKind
 	id, actor, detail string
 }
 
 func (h *history) add(e *Event) {
-	p := past{instantOf(e.At), e.Kind, e.ID, e.Actor, e.Detail}
+	p := past{InstantOf(e.At), e.Kind, e.ID, e.Actor, e.Detail}
 	n := len(h.events)
 	if n > 0 { // one caller often does several things
 		share(&p.actor, h.events[(h.next+n-1)%n].actor)
@@ -41,7 +41,7 @@ func (h *history) list(service string) []Event {
 	list := make([]Event, 0, len(h.events))
 	for i := range h.events {
 		p := &h.events[(h.next+i)%len(h.events)]
-		list = append(list, Event{At: p.at.time(), Kind: p.kind, Service: service, ID: p.id, Actor: p.actor, Detail: p.detail})
+		list = append(list, Event{At: p.at.Time(), Kind: p.kind, Service: service, ID: p.id, Actor: p.actor, Detail: p.detail})
 	}
 	return list
 }

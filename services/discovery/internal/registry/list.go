@@ -97,7 +97,7 @@ func (r *Registry) view(e *entry, now time.Time) (v View) {
 // see makes v what readers see of e now. r.mu must be held.
 func (r *Registry) see(v *View, e *entry, now time.Time) {
 	*v = View{Record: e.record(r.wall), Weight: e.host.Tags.Weight, Stale: e.stale}
-	drainingSince := e.drainingSince.time()
+	drainingSince := e.drainingSince.Time()
 	if len(r.settings) > 0 {
 		if s := r.settingOf(Weigh, e.host); s != nil {
 			v.Weight = s.Weight

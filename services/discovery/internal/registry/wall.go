@@ -41,20 +41,22 @@ func (w *wall) set(now time.Duration) (jump time.Duration) {
 	return jump
 }
 
-// instant is a time of the wall clock in a third of the memory: Unix
+// Instant is a time of the wall clock in a third of the memory of time.Time: Unix
 // nanoseconds, or 0 for none.
-type instant int64
+type Instant int64
 
-func instantOf(t time.Time) instant {
+// InstantOf is t, which may be zero.
+func InstantOf(t time.Time) Instant {
 	if t.IsZero() {
 		return 0
 	}
-	return instant(t.UnixNano())
+	return Instant(t.UnixNano())
 }
 
-func (i instant) time() time.Time {
+// Time is i in UTC, or the zero time for none.
+func (i Instant) Time() time.Time {
 	if i == 0 {
 		return time.Time{}
 	}
-	return time.Unix(0, int64(i))
+	return time.Unix(0, int64(i)).UTC()
 }

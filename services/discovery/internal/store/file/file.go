@@ -31,10 +31,28 @@ type Store struct {
 	loops sync.WaitGroup // of the goroutine that writes
 
 	mu       sync.Mutex
-	records  map[registry.Key]registry.Record
+	records  map[registry.Key]kept
 	settings map[registry.SettingKey]registry.Setting
 	loaded   bool // the file has been read, so it may be written over
 	changed  bool // since the last snapshot; beats alone do not count
+}
+
+// kept is a registry.Record in half the memory.
+type kept struct {
+	host                                  *registry.Host
+	lease                                 registry.Lease
+	firstSeen, lastCheckIn, drainingSince registry.Instant
+}
+
+func keptOf(r *registry.Record) kept {
+	return kept{r.Host, r.Lease, registry.InstantOf(r.FirstSeen), registry.InstantOf(r.LastCheckIn), registry.InstantOf(r.DrainingSince)}
+}
+
+func (k *kept) record() registry.Record {
+	return registry.Record{
+		Host: k.host, Lease: k.lease,
+		FirstSeen: k.firstSeen.Time(), LastCheckIn: k.lastCheckIn.Time(), DrainingSince: k.drainingSince.Time(),
+	}
 }
 
 // Open returns a store over the file at path, which need not be there yet, and
@@ -47,7 +65,7 @@ func Open(path string, interval time.Duration, log *slog.Logger) (*Store, error)
 	}
 	s := &Store{
 		path: path, log: log, done: make(chan struct{}),
-		records: map[registry.Key]registry.Record{}, settings: map[registry.SettingKey]registry.Setting{},
+		records: map[registry.Key]kept{}, settings: map[registry.SettingKey]registry.Setting{},
 	}
 	// Ends with Close, which waits for it.
 	s.loops.Go(func() { s.writeEvery(interval) })
@@ -101,8 +119,12 @@ func (s *Store) Load(context.Context) (*registry.Contents, error) {
 
 // contents is all that is kept. s.mu must be held.
 func (s *Store) contents() *registry.Contents {
+	records := make([]registry.Record, 0, len(s.records))
+	for _, k := range s.records {
+		records = append(records, k.record())
+	}
 	return &registry.Contents{
-		Records:  slices.AppendSeq(make([]registry.Record, 0, len(s.records)), maps.Values(s.records)),
+		Records:  records,
 		Settings: slices.Collect(maps.Values(s.settings)),
 	}
 }
@@ -132,7 +154,7 @@ func (s *Store) read() error {
 // keep takes over contents. s.mu must be held.
 func (s *Store) keep(contents *registry.Contents) {
 	for _, record := range contents.Records {
-		s.records[record.Host.Key] = record
+		s.records[record.Host.Key] = keptOf(&record)
 	}
 	for _, setting := range contents.Settings {
 		s.settings[setting.Key()] = setting
@@ -158,7 +180,7 @@ func (s *Store) Append(_ context.Context, changes []registry.Change) error {
 	for _, c := range changes {
 		switch {
 		case c.Record != nil:
-			s.records[c.Key] = *c.Record
+			s.records[c.Key] = keptOf(c.Record)
 		case c.Key != registry.Key{}:
 			delete(s.records, c.Key)
 		case c.Setting != nil:
@@ -176,7 +198,7 @@ func (s *Store) Append(_ context.Context, changes []registry.Change) error {
 func (s *Store) Replace(contents *registry.Contents, covers func(service string) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	maps.DeleteFunc(s.records, func(k registry.Key, _ registry.Record) bool { return covers(k.Service) })
+	maps.DeleteFunc(s.records, func(k registry.Key, _ kept) bool { return covers(k.Service) })
 	maps.DeleteFunc(s.settings, func(k registry.SettingKey, _ registry.Setting) bool { return covers(k.Scope.Service) })
 	s.keep(contents)
 	s.changed = true
@@ -188,9 +210,9 @@ func (s *Store) Flush(_ context.Context, beats []registry.Beat) ([]registry.Key,
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, b := range beats {
-		if record, ok := s.records[b.Key]; ok && b.At.After(record.LastCheckIn) {
-			record.LastCheckIn = b.At
-			s.records[b.Key] = record
+		if k, ok := s.records[b.Key]; ok && registry.InstantOf(b.At) > k.lastCheckIn {
+			k.lastCheckIn = registry.InstantOf(b.At)
+			s.records[b.Key] = k
 		}
 	}
 	return nil, nil

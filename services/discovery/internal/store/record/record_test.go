@@ -102,7 +102,9 @@ func TestHostsShareTheMemoryOfWhatTheySayAlike(t *testing.T) {
 		require.NoError(t, err)
 		hosts[i] = r.Host
 	}
-	inZones := func() (a, b *byte) { return unsafe.StringData(hosts[0].Tags.Zone), unsafe.StringData(hosts[1].Tags.Zone) }
+	inZones := func() (a, b *byte) {
+		return unsafe.StringData(hosts[0].Tags.Zone), unsafe.StringData(hosts[1].Tags.Zone)
+	}
 	a, b := inZones()
 	require.NotSame(t, a, b)
 	var texts record.Texts
