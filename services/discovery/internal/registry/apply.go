@@ -59,7 +59,7 @@ func (r *Registry) applyChange(c *Change) {
 	default:
 		if e := r.find(c.Key); e != nil && (c.Lease == 0 || c.Lease == e.lease) {
 			if c.Event != nil && c.Event.Kind == Expired && !e.leaving {
-				r.guard.Went(e.key.Service, e.host.TTL, time.Since(r.born))
+				r.guard.Went(e.host.Service, e.host.TTL, time.Since(r.born))
 			}
 			r.drop(e)
 			changed = true
@@ -87,7 +87,7 @@ func (r *Registry) hear(e *entry, at time.Time) {
 	e.beat(min(r.wall.of(at), now))
 	if e.stale && e.deadline() > now {
 		r.revive(e)
-		r.tell(r.services[e.key.Service])
+		r.tell(r.services[e.host.Service])
 	}
 }
 
@@ -110,13 +110,13 @@ func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost boo
 			continue
 		}
 		for _, e := range s.hosts {
-			if _, ok := stored[e.key]; ok {
+			if _, ok := stored[e.host.Key]; ok {
 				continue
 			}
 			if lost {
 				r.giveEntry(e)
 			} else {
-				r.applyChange(&Change{Key: e.key})
+				r.applyChange(&Change{Key: e.host.Key})
 			}
 		}
 	}
@@ -160,5 +160,5 @@ func (r *Registry) giveAgain(keys []Key) {
 // giveEntry gives the Store a host once more. r.mu must be held.
 func (r *Registry) giveEntry(e *entry) {
 	record := e.record(r.wall)
-	r.outbox.change(Change{Key: e.key, Record: &record})
+	r.outbox.change(Change{Key: e.host.Key, Record: &record})
 }

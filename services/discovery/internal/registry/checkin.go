@@ -96,6 +96,19 @@ func (r *Registry) note(e *entry) {
 	r.outbox.beat(e)
 }
 
+// beatsOf is when entries last beat, for the outbox, in which they wait no more.
+func (r *Registry) beatsOf(entries []*entry) []Beat {
+	beats := make([]Beat, len(entries))
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for i, e := range entries {
+		// Before the time is read, so that a beat after it is not missed.
+		e.beaten.Store(false)
+		beats[i] = Beat{e.host.Key, r.wall.at(time.Duration(e.lastBeat.Load()))}
+	}
+	return beats
+}
+
 // change checks in a host that was not known just so a moment ago.
 func (r *Registry) change(h *Host, actor string, tags tagging) (Receipt, error) {
 	r.mu.Lock()
@@ -143,8 +156,8 @@ func (r *Registry) change(h *Host, actor string, tags tagging) (Receipt, error) 
 func (r *Registry) recover(e *entry, actor string) {
 	r.revive(e)
 	r.note(e)
-	r.happened(&Event{At: time.Now(), Kind: Recovered, Service: e.key.Service, ID: e.key.ID, Actor: actor})
-	r.tell(r.services[e.key.Service])
+	r.happened(&Event{At: time.Now(), Kind: Recovered, Service: e.host.Service, ID: e.host.ID, Actor: actor})
+	r.tell(r.services[e.host.Service])
 }
 
 // checkRoom says whether a host more may come to a service. r.mu must be held.

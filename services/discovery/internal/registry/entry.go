@@ -8,12 +8,11 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/guard"
 )
 
-// entry is a host in the registry. Fields but key, lease, lastBeat and beaten
-// are guarded by Registry.mu.
+// entry is a host in the registry. Fields but lease, lastBeat and beaten are
+// guarded by Registry.mu.
 type entry struct {
-	key           Key   // never changes
-	lease         Lease // never changes
-	host          *Host
+	lease         Lease  // never changes
+	host          *Host  // its Key never changes
 	hash          uint64 // of host
 	firstSeen     Instant
 	drainingSince Instant
@@ -99,7 +98,7 @@ func (r *Registry) put(record Record, beat time.Duration) *entry {
 	// A clock that was set back since may have stored a time to come.
 	beat = min(beat, now)
 	if e == nil {
-		e = &entry{key: h.Key, lease: record.Lease, host: h, firstSeen: InstantOf(record.FirstSeen), heldFrom: now, heardFrom: now}
+		e = &entry{lease: record.Lease, host: h, firstSeen: InstantOf(record.FirstSeen), heldFrom: now, heardFrom: now}
 		e.lastBeat.Store(int64(beat))
 		s.hosts[h.ID] = e
 		r.leases[e.lease] = e
@@ -128,7 +127,7 @@ func (r *Registry) put(record Record, beat time.Duration) *entry {
 
 // drop takes a host out; its service stays known for a while. r.mu must be held.
 func (r *Registry) drop(e *entry) {
-	s := r.services[e.key.Service]
+	s := r.services[e.host.Service]
 	r.forget(s, e)
 	if len(s.hosts) == 0 {
 		s.emptySince = time.Since(r.born)
@@ -141,7 +140,7 @@ func (r *Registry) drop(e *entry) {
 func (r *Registry) forget(s *service, e *entry) {
 	r.setAway(e, false)
 	r.revive(e)
-	delete(s.hosts, e.key.ID)
+	delete(s.hosts, e.host.ID)
 	delete(r.leases, e.lease)
 	r.unindex(e)
 	r.expiries.remove(e)

@@ -121,7 +121,7 @@ func (r *Registry) lookAtDue(now time.Duration, limit int) (dead []Beat, more bo
 		}
 		e := r.expiries[0]
 		if r.look(e, now) {
-			dead = append(dead, Beat{e.key, r.wall.at(time.Duration(e.lastBeat.Load()))})
+			dead = append(dead, Beat{e.host.Key, r.wall.at(time.Duration(e.lastBeat.Load()))})
 		}
 	}
 	return dead, true

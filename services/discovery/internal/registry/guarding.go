@@ -113,7 +113,7 @@ func (r *Registry) judge(e *entry, now time.Duration) guard.Verdict {
 
 // judged is e as the guard sees it. r.mu must be held.
 func (r *Registry) judged(e *entry) guard.Host {
-	s := r.services[e.key.Service]
+	s := r.services[e.host.Service]
 	return guard.Host{
 		Service: s.name,
 		Hosts:   len(s.hosts) - s.leaving - s.away,
@@ -135,8 +135,8 @@ func (r *Registry) hold(e *entry, why guard.Reason) {
 		return
 	}
 	e.stale = true
-	s := r.services[e.key.Service]
-	r.happened(&Event{At: time.Now(), Kind: HeldStale, Service: s.name, ID: e.key.ID, Actor: "discovery", Detail: why.String()})
+	s := r.services[e.host.Service]
+	r.happened(&Event{At: time.Now(), Kind: HeldStale, Service: s.name, ID: e.host.ID, Actor: "discovery", Detail: why.String()})
 	r.tell(s)
 }
 
@@ -154,7 +154,7 @@ func (r *Registry) revive(e *entry) (wasStale bool) {
 // be held.
 func (r *Registry) leaves(e *entry) {
 	e.leaving, e.held = true, guard.Free
-	r.services[e.key.Service].leaving++
+	r.services[e.host.Service].leaving++
 	r.leaving++
 }
 
@@ -164,7 +164,7 @@ func (r *Registry) stays(e *entry) {
 		return
 	}
 	e.leaving, e.refusals = false, 0
-	r.services[e.key.Service].leaving--
+	r.services[e.host.Service].leaving--
 	r.leaving--
 }
 
@@ -176,7 +176,7 @@ func (r *Registry) setAway(e *entry, away bool) {
 		return
 	}
 	e.away = away
-	s := r.services[e.key.Service]
+	s := r.services[e.host.Service]
 	if !away {
 		s.away--
 		r.away--

@@ -79,13 +79,13 @@ func (r *Registry) listing(entries []*entry) Listing {
 // compareEntries orders entries as a Listing is ordered. Most hosts differ in
 // their addresses, and hosts of one service share its name.
 func compareEntries(a, b *entry) int {
-	if order := strings.Compare(a.key.Service, b.key.Service); order != 0 {
+	if order := strings.Compare(a.host.Service, b.host.Service); order != 0 {
 		return order
 	}
 	if order := a.host.Address.Compare(b.host.Address); order != 0 {
 		return order
 	}
-	return strings.Compare(a.key.ID, b.key.ID)
+	return strings.Compare(a.host.ID, b.host.ID)
 }
 
 // view is e as readers see it now. r.mu must be held.

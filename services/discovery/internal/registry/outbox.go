@@ -19,9 +19,10 @@ type outbox struct {
 	store   Store
 	log     *slog.Logger
 	metrics *metrics
-	wall    *wall
 	wake    chan struct{} // has a value when there are changes
 
+	// beatsOf says when hosts last beat, and that they wait here no more.
+	beatsOf func([]*entry) []Beat
 	// giveAgain gets the keys of hosts that the Store should have and has not.
 	giveAgain func([]Key)
 	// answered is told when the Store ceases to answer, and when it does again.
@@ -43,9 +44,9 @@ type subject struct {
 	setting SettingKey
 }
 
-func newOutbox(store Store, log *slog.Logger, m *metrics, w *wall, giveAgain func([]Key), answered func(error)) *outbox {
+func newOutbox(store Store, log *slog.Logger, m *metrics, beatsOf func([]*entry) []Beat, giveAgain func([]Key), answered func(error)) *outbox {
 	return &outbox{
-		store: store, log: log, metrics: m, wall: w, giveAgain: giveAgain, answered: answered,
+		store: store, log: log, metrics: m, beatsOf: beatsOf, giveAgain: giveAgain, answered: answered,
 		wake: make(chan struct{}, 1), changes: map[subject]Change{}, contested: map[subject]struct{}{},
 	}
 }
@@ -176,13 +177,7 @@ func (o *outbox) handBeats(ctx context.Context) error {
 	if len(taken) == 0 {
 		return nil
 	}
-	beats := make([]Beat, len(taken))
-	for i, e := range taken {
-		// Before the time is read, so that a beat after it is not missed.
-		e.beaten.Store(false)
-		beats[i] = Beat{e.key, o.wall.at(time.Duration(e.lastBeat.Load()))}
-	}
-	missing, err := o.store.Flush(ctx, beats)
+	missing, err := o.store.Flush(ctx, o.beatsOf(taken))
 	if err != nil {
 		for _, e := range taken {
 			o.beat(e)

@@ -47,10 +47,10 @@ func (r *Registry) remove(selected Selection, actor string) (removed []*Host, er
 // takeOut drops e, tells of it, and has the Store do so too; At and the host of
 // the event are filled in. r.mu must be held.
 func (r *Registry) takeOut(e *entry, event *Event) {
-	event.At, event.Service, event.ID = time.Now(), e.key.Service, e.key.ID
+	event.At, event.Service, event.ID = time.Now(), e.host.Service, e.host.ID
 	r.drop(e)
 	r.happened(event)
-	r.outbox.change(Change{Key: e.key, Lease: e.lease, Event: event})
+	r.outbox.change(Change{Key: e.host.Key, Lease: e.lease, Event: event})
 }
 
 // Lose takes out the hosts with some leases because the connection that was
@@ -75,7 +75,7 @@ func (r *Registry) lose(leases []Lease, actor string) (lost []*Host, err error) 
 	}
 	for _, lease := range leases {
 		e := r.leases[lease]
-		if e == nil || len(r.services[e.key.Service].hosts) == 1 {
+		if e == nil || len(r.services[e.host.Service].hosts) == 1 {
 			continue
 		}
 		r.takeOut(e, &Event{Kind: Expired, Actor: actor, Detail: "its connection is gone"})

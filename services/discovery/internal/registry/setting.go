@@ -202,7 +202,7 @@ func (r *Registry) settle(now time.Time) {
 	for e := range r.draining {
 		if now.Sub(e.drainingSince.Time()) >= r.options.DrainTime {
 			delete(r.draining, e)
-			r.tell(r.services[e.key.Service])
+			r.tell(r.services[e.host.Service])
 		}
 	}
 }

@@ -10,7 +10,7 @@ import "strings"
 func (r *Registry) shareText(h *Host) {
 	isID := h.Tags.InstanceID == h.ID // v2 has no other
 	if e := r.find(h.Key); e != nil {
-		h.Key = e.key
+		h.Key = e.host.Key
 		share(&h.Tags.InstanceID, e.host.Tags.InstanceID)
 		h.shareWith(e.host)
 	} else {
