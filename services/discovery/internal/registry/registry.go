@@ -211,15 +211,15 @@ func (r *Registry) restore(contents *Contents) {
 	if len(contents.Records) > 0 {
 		r.renew(guard.Started, "what came before was not heard", time.Since(r.born))
 	}
+	if len(contents.Records) > 0 || r.options.WarmUp == 0 {
+		close(r.warm) // before anybody is answered
+	} else {
+		time.AfterFunc(r.options.WarmUp, func() { close(r.warm) })
+	}
 	r.isLoaded = true
 	r.mu.Unlock()
 	close(r.loaded)
 	r.log.Info("registry loaded", "hosts", len(contents.Records), "settings", len(contents.Settings))
-	if len(contents.Records) > 0 || r.options.WarmUp == 0 {
-		close(r.warm)
-		return
-	}
-	time.AfterFunc(r.options.WarmUp, func() { close(r.warm) })
 }
 
 // find returns the entry of k, or nil. r.mu must be held.
