@@ -375,6 +375,7 @@ func TestEveryFaceOfRESTIsServed(t *testing.T) {
 		"/v1/registration/echo":              `"port":8001`,
 		"/v2/prometheus/sd":                  `"targets":["127.0.0.1:8001"]`,
 		"/v2/prometheus/sd?service=somebody": "[]",
+		"/v2/status":                         `"state":"ready"`,
 	} {
 		status, body := r.get(t, "http", path)
 		require.Equal(t, 200, status, path)

@@ -45,6 +45,8 @@ func (a *App) faces(registration func(service string, taken bool), stopping <-ch
 		}),
 		v2.Routes(v2.Options{
 			Registry:    a.hosts,
+			Env:         o.Env,
+			Replica:     o.identifier(),
 			TTL:         o.hostTTL(),
 			MaxTTL:      o.MaxTTL,
 			LongPollMax: o.LongPollMax,

@@ -206,6 +206,11 @@ var exchanges = []exchange{
 	{operation: "listTargets", target: "/v2/prometheus/sd?x=y", status: 400},
 	{operation: "listTargets", target: "/v2/prometheus/sd", status: 503, on: "unloaded"},
 
+	{operation: "getStatus", target: "/v2/status", status: 200},
+	{operation: "getStatus", target: "/v2/status", status: 200, on: "unloaded"},
+	{operation: "getStatus", target: "/v2/status", status: 200, on: "clerk"},
+	{operation: "getStatus", target: "/v2/status?x=y", status: 400},
+
 	{operation: "getOpenAPI", target: "/v2/openapi.yaml", status: 200},
 	{operation: "getOpenAPI", target: "/v2/openapi.yaml?x=y", status: 400},
 }

@@ -17,6 +17,8 @@ import (
 // Options is what the face is made of. Every field is required.
 type Options struct {
 	Registry *registry.Registry
+	// Env and Replica are what the status says of this process.
+	Env, Replica string
 	// TTL is that of a host that names none; MaxTTL is the longest that one may
 	// name. Both are whole seconds.
 	TTL, MaxTTL time.Duration
@@ -37,6 +39,8 @@ const MaxBeatsBody = 256 << 10
 // face answers the calls.
 type face struct {
 	registry    *registry.Registry
+	env         string
+	replica     string
 	terms       terms
 	longPollMax time.Duration
 	waiters     *waiters
@@ -47,6 +51,8 @@ type face struct {
 func Routes(o Options) []call.Route {
 	f := &face{
 		registry:    o.Registry,
+		env:         o.Env,
+		replica:     o.Replica,
 		terms:       terms{ttl: o.TTL, maxTTL: o.MaxTTL},
 		longPollMax: o.LongPollMax,
 		waiters:     newWaiters(o.MaxWaiters, o.Metrics),
@@ -67,6 +73,7 @@ func Routes(o Options) []call.Route {
 		{Path: "/v2/settings/{kind}", Methods: methods{"PUT": f.putSetting, "DELETE": f.deleteSetting}},
 		{Path: "/v2/guard", Methods: methods{"GET": f.guard}},
 		{Path: "/v2/guard/suspension", Methods: methods{"DELETE": f.liftGuard}},
+		{Path: "/v2/status", Methods: methods{"GET": f.status}},
 		{Path: "/v2/openapi.yaml", Methods: methods{"GET": f.openAPI}},
 	}
 }

@@ -253,6 +253,7 @@ func TestAParameterThatMeansNothingIsRefused(t *testing.T) {
 		{"PUT", "/v2/settings/drain", `{"scope":{"zone":"a"},"author":"ada","reason":"r"}`},
 		{"GET", "/v2/guard", ""},
 		{"DELETE", "/v2/guard/suspension?reason=r&", ""},
+		{"GET", "/v2/status", ""},
 		{"GET", "/v2/openapi.yaml", ""},
 	} {
 		mark := "?"

@@ -1,0 +1,55 @@
+package v2
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/weirproxy/weir/services/discovery/internal/auth"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
+)
+
+// statusJSON is who answers, and what the caller is to discovery.
+type statusJSON struct {
+	Env     string     `json:"env"`
+	Replica string     `json:"replica"`
+	State   string     `json:"state"`
+	Now     string     `json:"now"`
+	Caller  callerJSON `json:"caller"`
+}
+
+type callerJSON struct {
+	Identity string `json:"identity"`
+	Operator bool   `json:"operator"`
+	Denied   string `json:"denied,omitempty"`
+}
+
+// status answers at any time, so that a page can say what it waits for. One that
+// tells a caller that it may not operate counts as a refusal of that.
+func (f *face) status(w http.ResponseWriter, r *http.Request) (int, error) {
+	if err := call.ReadQuery(r).End(); err != nil {
+		return 0, err
+	}
+	caller := auth.FromContext(r.Context())
+	shown := statusJSON{
+		Env: f.env, Replica: f.replica, State: f.state(), Now: stamp(time.Now()),
+		Caller: callerJSON{Identity: caller.Identity(), Operator: true},
+	}
+	if err := caller.MayOperate(); err != nil {
+		shown.Caller.Operator, shown.Caller.Denied = false, err.Error()
+	}
+	return httpjson.Answer(w, http.StatusOK, shown)
+}
+
+// state says whether calls are answered.
+func (f *face) state() string {
+	select {
+	case <-f.stopping:
+		return "stopping"
+	default:
+	}
+	if f.checkLoaded() != nil {
+		return "loading"
+	}
+	return "ready"
+}
