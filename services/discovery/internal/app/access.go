@@ -22,6 +22,7 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/quota"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 	v2 "github.com/weirproxy/weir/services/discovery/internal/rest/v2"
+	"github.com/weirproxy/weir/services/discovery/internal/web"
 )
 
 // AccessOptions are the settings of who may do what, and how often.
@@ -131,7 +132,7 @@ func newAccess(o AccessOptions, metrics prometheus.Registerer, log *slog.Logger)
 	a.gate = &gate.Gate{
 		Policy:    a.policy,
 		Sources:   quota.NewSources(o.CallsPerSource, o.CallsBurst, a.denials),
-		Open:      func(path string) bool { return path == "/healthcheck" },
+		Open:      func(path string) bool { return path == "/healthcheck" || web.Has(path) },
 		BodyLimit: bodyLimit,
 		OnlyReads: func(method string) bool { return strings.HasPrefix(method, "/envoy.service.") },
 		Denials:   a.denials,
@@ -164,6 +165,14 @@ func (a *access) http(l net.Listener) net.Listener {
 		return l
 	}
 	return tls.NewListener(l, a.certificates.Config("h2", "http/1.1"))
+}
+
+// scheme is that of URLs of the REST listener.
+func (a *access) scheme() string {
+	if a.certificates == nil {
+		return "http"
+	}
+	return "https"
 }
 
 // grpc puts the gate before a gRPC server, and TLS where it is wanted.

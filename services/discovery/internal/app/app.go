@@ -80,7 +80,7 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	if err := a.addGRPC(operators); err != nil {
 		return nil, err
 	}
-	if err := a.addHTTP(registration); err != nil {
+	if err := a.addHTTP(registration, operators); err != nil {
 		return nil, err
 	}
 	a.group.Add(daemon.Part{Name: "readiness", Drain: func() { state.stopping.Store(true) }})

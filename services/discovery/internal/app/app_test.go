@@ -376,11 +376,25 @@ func TestEveryFaceOfRESTIsServed(t *testing.T) {
 		"/v2/prometheus/sd":                  `"targets":["127.0.0.1:8001"]`,
 		"/v2/prometheus/sd?service=somebody": "[]",
 		"/v2/status":                         `"state":"ready"`,
+		"/":                                  "<title>discovery</title>",
+		"/page.js":                           "v2/",
 	} {
 		status, body := r.get(t, "http", path)
 		require.Equal(t, 200, status, path)
 		require.Contains(t, body, want, path)
 	}
+}
+
+func TestTheAdminListenerLeadsToThePage(t *testing.T) {
+	o := options(t)
+	o.HTTPAddress = "0.0.0.0:0"
+	r := start(t, o)
+	_, index := r.get(t, "admin", "/")
+	require.Contains(t, index, `href="/page"`)
+	// The listener is at any address: the page is looked for at that of the admin listener.
+	status, body := r.get(t, "admin", "/page")
+	require.Equal(t, 200, status)
+	require.Contains(t, body, "<title>discovery</title>")
 }
 
 func TestAStatsdServerIsToldOfRegistrations(t *testing.T) {

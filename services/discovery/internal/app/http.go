@@ -5,31 +5,38 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/weirproxy/weir/internal/admin"
 	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 	scrape "github.com/weirproxy/weir/services/discovery/internal/rest/prometheus"
 	v1 "github.com/weirproxy/weir/services/discovery/internal/rest/v1"
 	v2 "github.com/weirproxy/weir/services/discovery/internal/rest/v2"
+	"github.com/weirproxy/weir/services/discovery/internal/web"
 )
 
-// addHTTP opens the listener of all REST faces, behind the gate. registration is
-// told of each registration by v1; it may be nil.
-func (a *App) addHTTP(registration func(service string, taken bool)) error {
+// addHTTP opens the listener of all REST faces and the page, behind the gate.
+// registration is told of each registration by v1; it may be nil. operators are
+// led to the page.
+func (a *App) addHTTP(registration func(service string, taken bool), operators *admin.Server) error {
 	address, setting := a.options.httpAddress()
 	listener, err := a.listeners.Open("http", address, setting)
 	if err != nil {
 		return err
 	}
 	stopping := make(chan struct{})
-	faces := a.access.gate.HTTP(a.faces(registration, stopping))
-	a.group.Add(daemon.ServeHTTP("http listener", a.access.http(listener), faces, a.log))
+	served := http.NewServeMux()
+	served.Handle("/", a.faces(registration, stopping))
+	web.Mount(served)
+	operators.Handle("GET /page", "services and hosts, live, to look at and to drain: the page of the HTTP listener",
+		pageElsewhere(a.access.scheme(), a.Addrs()["http"]))
+	a.group.Add(daemon.ServeHTTP("http listener", a.access.http(listener), a.access.gate.HTTP(served), a.log))
 	// Just before the listener stops, which waits for the calls in flight: those
 	// that wait for a change are answered, and find another replica.
 	a.group.Add(daemon.Part{Name: "waiting calls", Stop: func(context.Context) error { close(stopping); return nil }})
 	return nil
 }
 
-// faces makes all that is served over HTTP. No call waits once stopping is
+// faces makes the REST faces. No call waits once stopping is
 // closed.
 func (a *App) faces(registration func(service string, taken bool), stopping <-chan struct{}) http.Handler {
 	o := a.options

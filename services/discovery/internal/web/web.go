@@ -1,0 +1,77 @@
+// Package web is the page that shows operators all services and hosts, live, and
+// from which they drain and weigh them. It is served beside the JSON API of
+// rest/v2, which it asks for all that it shows: this package knows no host. The
+// page needs nothing from elsewhere, and runs no script and no style but the
+// files beside it, whatever hosts say of themselves.
+package web
+
+import (
+	"bytes"
+	"embed"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+	"time"
+)
+
+//go:embed page.html page.css page.js page/*.js
+var files embed.FS
+
+// policy is what the page may do: what its own files say, and calls to where it
+// comes from. No text becomes markup, and no other page shows this one.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; " +
+	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+
+// types are those of the files, by their extension.
+var types = map[string]string{
+	".html": "text/html; charset=utf-8",
+	".css":  "text/css; charset=utf-8",
+	".js":   "text/javascript; charset=utf-8",
+}
+
+// names are the files beside page.html. Each is served at its own path.
+var names = []string{
+	"page.css", "page.js",
+	"page/calls.js", "page/dialog.js", "page/status.js", "page/stream.js", "page/table.js", "page/text.js",
+}
+
+// Has reports whether something of the page is at a path. It holds no secret:
+// who may not read is told so by the calls that it makes.
+func Has(path string) bool {
+	return path == "/" || path == "/page" || slices.Contains(names, strings.TrimPrefix(path, "/"))
+}
+
+// Mount serves the page at / and /page of mux.
+func Mount(mux *http.ServeMux) {
+	mux.Handle("GET /{$}", serve("page.html"))
+	mux.Handle("GET /page", serve("page.html"))
+	for _, name := range names {
+		mux.Handle("GET /"+name, serve(name))
+	}
+}
+
+// serve answers with a file. A browser asks each time whether it has changed:
+// page, style and script belong together.
+func serve(name string) http.Handler {
+	content, err := fs.ReadFile(files, name)
+	if err != nil {
+		panic(err) // the compiler has put it in
+	}
+	hash := fnv.New64a()
+	hash.Write(content)
+	tag := fmt.Sprintf(`"%016x"`, hash.Sum64())
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		header := w.Header()
+		header.Set("Content-Type", types[path.Ext(name)])
+		header.Set("Content-Security-Policy", policy)
+		header.Set("X-Content-Type-Options", "nosniff")
+		header.Set("Referrer-Policy", "no-referrer")
+		header.Set("Cache-Control", "no-cache")
+		header.Set("Etag", tag)
+		http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(content))
+	})
+}
