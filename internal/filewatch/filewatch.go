@@ -78,7 +78,8 @@ func (w *Watch) Run(ctx context.Context, take func(contents [][]byte, err error)
 			return
 		case <-poll.C:
 		case <-events:
-		case <-faults: // events may be lost; the look that follows makes up for it
+		case err := <-faults: // the look that follows makes up for events that were lost
+			w.options.Log.Debug("the file system did not tell of a change of "+w.options.What, "error", err)
 		}
 	}
 }
