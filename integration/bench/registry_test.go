@@ -83,10 +83,11 @@ restart is from the start of the process until it says that it is ready.`, f.hos
 	return g
 }
 
-// discoveryProgram is discovery on one core, without a line of log a host.
+// discoveryProgram is discovery on one core, without a line of log a host, that
+// answers readers at once though it restored no host.
 func discoveryProgram(t testing.TB, settings ...string) harness.Program {
 	t.Helper()
-	return harness.DiscoveryProgram(t, append([]string{"GOMAXPROCS=1", "DISCOVERY_LOG_LEVEL=warn"}, settings...)...)
+	return harness.DiscoveryProgram(t, append([]string{"GOMAXPROCS=1", "DISCOVERY_LOG_LEVEL=warn", "DISCOVERY_WARM_UP=0s"}, settings...)...)
 }
 
 // numbers are leases as gRPC has them.

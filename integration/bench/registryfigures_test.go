@@ -76,20 +76,27 @@ func occupy(t testing.TB, p *harness.Process, f fleet) (leases []string, residen
 }
 
 // settled returns resident memory and live heap, in bytes, when garbage was
-// collected, memory went back to the system, and neither changes any more.
+// collected, memory went back to the system, and neither changes any more; or
+// after 30 seconds, whatever they do.
 func settled(t testing.TB, p *harness.Process) (resident, live float64) {
 	t.Helper()
-	for calm, lastResident, lastLive := 0, 0.0, 0.0; calm < 3; lastResident, lastLive = resident, live {
+	const tries, enough = 30, 3
+	calm := 0
+	for lastResident, lastLive, n := 0.0, 0.0, 0; calm < enough && n < tries; n++ {
+		if n > 0 {
+			time.Sleep(time.Second)
+		}
 		answer, err := http.Get("http://" + p.Addr("admin") + "/debug/pprof/heap?gc=1")
 		require.NoError(t, err)
 		_, err = io.Copy(io.Discard, answer.Body)
 		require.NoError(t, err)
 		require.NoError(t, answer.Body.Close())
 		resident, live = float64(residentKB(t, p))*1024, float64(metric(t, p, "go_memstats_heap_alloc_bytes"))
-		if calm++; math.Abs(1-lastResident/resident) > 0.01 || math.Abs(1-lastLive/live) > 0.02 {
+		calm++
+		if math.Abs(1-lastResident/resident) > 0.01 || math.Abs(1-lastLive/live) > 0.02 {
 			calm = 0
 		}
-		time.Sleep(time.Second)
+		lastResident, lastLive = resident, live
 	}
 	return resident, live
 }
