@@ -97,7 +97,7 @@ type lift struct {
 
 // New returns a guard that nothing was told yet.
 func New(limits Limits) *Guard {
-	return &Guard{limits: limits, window: window{gone: map[string]int{}}}
+	return &Guard{limits: limits, window: newWindow()}
 }
 
 // Host is a host that did not beat for its TTL.
@@ -126,9 +126,10 @@ type Verdict struct {
 	Again time.Duration
 }
 
-// Judge says whether h may go now. If so, it counts as gone from now on. If not,
-// it counts as held until it is judged again or released. One that was draining
-// is held by suspensions alone, and does not count.
+// Judge says whether h may go now. If so, it counts as gone from now on, for its
+// TTL, unless it Stayed. If not, it counts as held until it is judged again or
+// released. One that was draining is held by suspensions alone, and does not
+// count.
 //
 // While the Store is away no host goes: the beats of those that beat elsewhere
 // come through it, however long that lasts, and it has to agree. Otherwise the
@@ -242,6 +243,10 @@ func (g *Guard) detail(why Reason, h Host) string {
 // Release says that a host that was held for a reason is so no more: it beat, or
 // went without being judged.
 func (g *Guard) Release(held Reason) { g.held[held]-- }
+
+// Stayed says that a host did not go which Judge let go: it was heard of after all.
+// ends is when it would have ceased to count as gone, its TTL after it was judged.
+func (g *Guard) Stayed(service string, ends time.Duration) { g.window.takeBack(service, ends) }
 
 // Went says that a host expired without being judged here: another process let
 // it go.

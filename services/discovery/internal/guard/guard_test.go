@@ -251,6 +251,11 @@ func (m *model) tick(r *rand.Rand) {
 			require.LessOrEqual(m.t, float64(all+1), max(float64(m.limits.GlobalLeast), m.limits.GlobalShare*float64(h.All+all)), "of all, at %v", m.now)
 			require.True(m.t, h.Hosts > 1 || float64(m.now-h.Silent) >= m.limits.LastHost*float64(h.TTL), "the last host, at %v", m.now)
 		}
+		if r.IntN(4) == 0 { // it beat elsewhere
+			m.g.Stayed(h.Service, m.now+h.TTL)
+			h.Silent, h.From, h.Held = m.now, m.now, Free
+			continue
+		}
 		delete(m.hosts, id)
 		m.went = append(m.went, departure{h.Service, h.TTL})
 		m.times = append(m.times, m.now)
@@ -285,7 +290,8 @@ func TestNeverMoreThanTheShareGoesAndAllDeadGoInTheEnd(t *testing.T) {
 					living++
 				}
 			}
-			longest := 50*time.Second + limits.Ceiling
+			// One in four that are let go stays once more.
+			longest := 10 * (50*time.Second + limits.Ceiling)
 			for ; m.now <= longest; m.now += time.Second {
 				m.tick(r)
 			}
@@ -297,6 +303,8 @@ func TestNeverMoreThanTheShareGoesAndAllDeadGoInTheEnd(t *testing.T) {
 			m.g.Tick(0, 0, m.now)
 			require.Empty(t, m.g.window.departures, "nothing is kept of hosts that went long ago")
 			require.Empty(t, m.g.window.gone)
+			require.Empty(t, m.g.window.back)
+			require.Zero(t, m.g.window.all())
 		})
 	}
 }
@@ -318,6 +326,22 @@ func TestAGuardThatActsSaysSoOnceAndWhenItEnds(t *testing.T) {
 	require.Empty(t, g.Status(32*time.Second).Acts)
 	g.Tick(0, 10, 33*time.Second)
 	require.Equal(t, []Notice{{What: "service_share", Ended: true, Lasted: 3 * time.Second, Most: 2}}, g.Notices())
+}
+
+func TestAHostThatStayedCountsNoMore(t *testing.T) {
+	g := New(usual)
+	one := dead
+	one.Hosts = 2
+	require.Equal(t, Free, g.Judge(one, 30*time.Second).Held)
+	require.Equal(t, ServiceShare, g.Judge(one, 31*time.Second).Held)
+	g.Release(ServiceShare)
+	g.Stayed(one.Service, 30*time.Second+one.TTL)
+	require.Zero(t, g.Status(31*time.Second).Gone)
+	require.Equal(t, Free, g.Judge(one, 32*time.Second).Held)
+	require.Equal(t, 1, g.Status(61*time.Second).Gone, "another one counts on")
+	require.Zero(t, g.Status(62*time.Second).Gone)
+	g.Stayed(one.Service, 32*time.Second+one.TTL)
+	require.Zero(t, g.Status(62*time.Second).Gone, "what counts no more is not taken back")
 }
 
 func TestAHostThatTheStoreKeepsIsHeld(t *testing.T) {

@@ -9,8 +9,17 @@ import (
 // then, so that the counts are exact where hosts have different ones. It costs
 // a small piece of memory for each host that went, for that long.
 type window struct {
+	now        time.Duration // up to when it was advanced
 	departures departures
 	gone       map[string]int // by service, those without are left out
+	// back are the departures that did not come to be, and backs how many those
+	// are: they count no more, and leave the heap in their turn.
+	back  map[departure]int
+	backs int
+}
+
+func newWindow() window {
+	return window{gone: map[string]int{}, back: map[departure]int{}}
 }
 
 // departure is one host that went.
@@ -25,18 +34,41 @@ func (w *window) add(service string, ends time.Duration) {
 	w.gone[service]++
 }
 
+// takeBack undoes add.
+func (w *window) takeBack(service string, ends time.Duration) {
+	if ends <= w.now {
+		return // it counts no more
+	}
+	w.back[departure{service, ends}]++
+	w.backs++
+	w.forget(service)
+}
+
+// forget counts one of a service less.
+func (w *window) forget(service string) {
+	if w.gone[service]--; w.gone[service] == 0 {
+		delete(w.gone, service)
+	}
+}
+
 // advance forgets those that count no more now.
 func (w *window) advance(now time.Duration) {
+	w.now = now
 	for len(w.departures) > 0 && w.departures[0].ends <= now {
 		d := heap.Pop(&w.departures).(*departure)
-		if w.gone[d.service]--; w.gone[d.service] == 0 {
-			delete(w.gone, d.service)
+		if w.back[*d] == 0 {
+			w.forget(d.service)
+			continue
+		}
+		w.backs--
+		if w.back[*d]--; w.back[*d] == 0 {
+			delete(w.back, *d)
 		}
 	}
 }
 
 // all is how many went.
-func (w *window) all() int { return len(w.departures) }
+func (w *window) all() int { return len(w.departures) - w.backs }
 
 // departures is a heap, those on top that end first.
 type departures []*departure

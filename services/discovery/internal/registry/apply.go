@@ -58,8 +58,8 @@ func (r *Registry) applyChange(c *Change) {
 		changed = r.take(c.Record)
 	default:
 		if e := r.find(c.Key); e != nil && (c.Lease == 0 || c.Lease == e.lease) {
-			if c.Event != nil && c.Event.Kind == Expired && !e.leaving {
-				r.guard.Went(e.host.Service, e.host.TTL, time.Since(r.born))
+			if c.Event != nil && c.Event.Kind == Expired {
+				r.expiredElsewhere(e)
 			}
 			r.drop(e)
 			changed = true

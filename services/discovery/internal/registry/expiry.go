@@ -146,7 +146,6 @@ func (r *Registry) look(e *entry, now time.Duration) bool {
 			r.expiries.move(e, verdict.Again)
 			return false
 		}
-		r.leaves(e)
 	}
 	r.expiries.move(e, now+retryDelay)
 	return true
@@ -195,6 +194,7 @@ func (r *Registry) settleGone(dead []Beat, gone []Key, relied bool) (expired []*
 			r.stays(e)
 			r.giveEntry(e)
 		default:
+			delete(r.counted, e) // it went, as the guard counts it
 			r.takeOut(e, &Event{Kind: Expired, Actor: "discovery"})
 			expired = append(expired, e.host)
 		}

@@ -106,9 +106,18 @@ func (r *Registry) storeAnswers(call storeCall, now time.Duration) {
 	}
 }
 
-// judge asks the guard about a host whose TTL has passed. r.mu must be held.
+// judge asks the guard about a host whose TTL has passed, and lets it leave if it
+// may. r.mu must be held.
 func (r *Registry) judge(e *entry, now time.Duration) guard.Verdict {
-	return r.guard.Judge(r.judged(e), now)
+	h := r.judged(e)
+	verdict := r.guard.Judge(h, now)
+	if verdict.Held == guard.Free {
+		r.leaves(e)
+		if !h.Draining {
+			r.counted[e] = now + h.TTL
+		}
+	}
+	return verdict
 }
 
 // judged is e as the guard sees it. r.mu must be held.
@@ -158,14 +167,29 @@ func (r *Registry) leaves(e *entry) {
 	r.leaving++
 }
 
-// stays undoes leaves, if it was. r.mu must be held.
+// stays undoes leaves, if it was: the guard counts e as gone no more, unless it
+// went. r.mu must be held.
 func (r *Registry) stays(e *entry) {
 	if !e.leaving {
 		return
 	}
+	if ends, counts := r.counted[e]; counts {
+		r.guard.Stayed(e.host.Service, ends)
+		delete(r.counted, e)
+	}
 	e.leaving, e.refusals = false, 0
 	r.services[e.host.Service].leaving--
 	r.leaving--
+}
+
+// expiredElsewhere counts a host as gone that another replica let go. r.mu must be
+// held.
+func (r *Registry) expiredElsewhere(e *entry) {
+	if e.leaving {
+		delete(r.counted, e) // it counts already
+		return
+	}
+	r.guard.Went(e.host.Service, e.host.TTL, time.Since(r.born))
 }
 
 // setAway says whether e is expected to be away, by a Maintenance setting. Then

@@ -323,6 +323,38 @@ func TestAHostThatTheStoreDoesNotLetGoStays(t *testing.T) {
 	})
 }
 
+// Hosts that beat at another replica may seem dead here again and again.
+func TestAHostThatBeatsElsewhereDoesNotCountAsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore()
+		r := guarded(t, store, nil)
+		hosts := fleet(1)
+		kept := map[Key]bool{}
+		for _, h := range hosts[:9] {
+			kept[h.Key] = true
+		}
+		store.keep(kept)
+		for _, h := range hosts {
+			checkIn(t, r, h)
+		}
+		for range 10 {
+			time.Sleep(time.Minute + time.Second)
+			synctest.Wait()
+			require.LessOrEqual(t, r.Guard().Gone, 3, "a quarter of ten, and one")
+			var heard []Beat
+			for _, h := range hosts[:9] {
+				heard = append(heard, Beat{h.Key, time.Now()})
+			}
+			r.apply(Update{Beats: heard})
+			time.Sleep(time.Second)
+			synctest.Wait()
+			require.LessOrEqual(t, r.Guard().Gone, 1)
+		}
+		_, all := stale(t, r)
+		require.Equal(t, 9, all)
+	})
+}
+
 func TestAHostThatBeatsWhileTheStoreLetsItGoIsGivenAgain(t *testing.T) {
 	for name, test := range map[string]struct {
 		takes time.Duration

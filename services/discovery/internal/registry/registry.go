@@ -103,7 +103,10 @@ type Registry struct {
 	// leaving is how many hosts the Store is asked to let go, away how many are
 	// expected to be.
 	leaving, away int
-	failing       uint8 // ways to call the Store that fail, a bit for each storeCall
+	// counted are the hosts that leave and that the guard counts as gone: until
+	// when.
+	counted map[*entry]time.Duration
+	failing uint8 // ways to call the Store that fail, a bit for each storeCall
 }
 
 // service is one known service: one that has, or lately had, a host.
@@ -139,6 +142,7 @@ func New(o Options) *Registry {
 		empties:  list.New(),
 		events:   map[*EventFeed]struct{}{},
 		waiters:  map[string]*waiter{},
+		counted:  map[*entry]time.Duration{},
 		guard:    guard.New(o.Guard),
 	}
 	r.shared, _ = o.Store.(SharedStore)
