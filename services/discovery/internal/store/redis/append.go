@@ -35,6 +35,9 @@ func (s *Store) Append(ctx context.Context, changes []registry.Change) error {
 		if s.tookOut(c) {
 			continue
 		}
+		if c.Record != nil {
+			s.partitions[partitionOf(c.Key.Service)].heed(c.Record)
+		}
 		args, err := argsOf(c)
 		if err != nil {
 			return err

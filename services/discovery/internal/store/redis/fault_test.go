@@ -494,3 +494,28 @@ func TestAWrongPasswordIsAnErrorOfEachCall(t *testing.T) {
 	s = open(t, "redis://:right@"+server.Address, patience)
 	require.NoError(t, s.Append(t.Context(), []registry.Change{{Key: r.Host.Key, Record: &r}}))
 }
+
+func TestBeatsOfHostsWithAShortTTLAreReadWithEveryLook(t *testing.T) {
+	url := "redis://" + servicetest.Redis(t).Address
+	s, other := open(t, url, patience), open(t, url, patience)
+	_, err := s.Load(t.Context())
+	require.NoError(t, err)
+	short, long := storetest.Record("users", "a", 1), storetest.Record("orders", "a", 1)
+	short.Host.TTL = 5 * time.Second
+	for _, r := range []registry.Record{short, long} {
+		require.NoError(t, other.Append(t.Context(), []registry.Change{{Key: r.Host.Key, Record: &r}}))
+	}
+	updates(t, s) // it hears of both
+	heard := map[registry.Key]int{}
+	for range 2 * hearEvery {
+		now := time.Now()
+		_, err := other.Flush(t.Context(), []registry.Beat{{Key: short.Host.Key, At: now}, {Key: long.Host.Key, At: now}})
+		require.NoError(t, err)
+		for _, u := range updates(t, s) {
+			for _, b := range u.Beats {
+				heard[b.Key]++
+			}
+		}
+	}
+	require.Equal(t, map[registry.Key]int{short.Host.Key: 2 * hearEvery, long.Host.Key: 2}, heard)
+}

@@ -203,6 +203,9 @@ func (s *Store) take(p *partition, entries []goredis.XMessage) (changes []regist
 			s.skip(partitionOf(change.Key.Service), text("m"), err)
 			continue
 		}
+		if change.Record != nil {
+			p.heed(change.Record)
+		}
 		changes = append(changes, change)
 	}
 	return changes

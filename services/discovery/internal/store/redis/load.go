@@ -80,6 +80,9 @@ func (p *partition) goOnFrom(w *whole) {
 	p.heard = w.clock.redis
 }
 
+// heed notes what the store has to know of a host of p.
+func (p *partition) heed(r *registry.Record) { p.short = p.short || r.Host.TTL < shortTTL }
+
 // readWhole reads some partitions in one exchange, with the events of so many
 // entries of each.
 func (s *Store) readWhole(ctx context.Context, list []int, events int) ([]*whole, error) {
@@ -153,6 +156,7 @@ func (s *Store) decodeWhole(c *call, reading *clock) (*whole, error) {
 			r.LastCheckIn = w.clock.read(last[records[i]])
 		}
 		texts.Share(r.Host)
+		s.partitions[c.partition].heed(&r)
 		w.contents.Records = append(w.contents.Records, r)
 	}
 	for i := 0; i+1 < len(settings); i += 2 {

@@ -14,8 +14,10 @@ const (
 	lookEvery = time.Second
 	// hearEvery is with how many looks the beats are read too, which others heard.
 	// That costs Redis as much as to note them. What a replica has not read yet it
-	// is told when it takes the host for dead.
+	// is told when it takes the host for dead. That is to be an exception: so where
+	// a host has a TTL below shortTTL, beats are read with every look.
 	hearEvery = 4
+	shortTTL  = 20 * time.Second
 	// hearBack is how much older than the last reading a beat may be that was not
 	// there then: the registry gathers beats for a second, and they are some time
 	// under way. Older ones are seen with the next beat of their host, or when
@@ -34,7 +36,7 @@ func (s *Store) look(ctx context.Context, apply func(registry.Update)) (answered
 			generation = fresh()
 		}
 		looks[i] = &call{partition: i, script: lookScript, keys: s.keys(i, "rec", "ovr", "meta"), args: []any{generation}}
-		if p := &s.partitions[i]; p.known && s.looks%hearEvery == 0 {
+		if p := &s.partitions[i]; p.known && (p.short || s.looks%hearEvery == 0) {
 			since := p.heard - hearBack.Milliseconds()
 			beats = append(beats, &call{partition: i, args: []any{"zrangebyscore", s.keys(i, "beat")[0], since, "+inf", "withscores"}})
 		}

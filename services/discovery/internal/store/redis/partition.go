@@ -53,6 +53,8 @@ type partition struct {
 	clock atomic.Pointer[clock]
 	// heard is the time in ms of Redis up to which beats were handed over.
 	heard int64
+	// short says that it has, or had, a host with a TTL below shortTTL.
+	short bool
 	// shared says that a change of another writer was handed over. In the registry
 	// it may have overwritten what this store then wrote after it, so from then on
 	// own changes are handed over too: what counts is the order in the log.
