@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -518,4 +519,24 @@ func TestBeatsOfHostsWithAShortTTLAreReadWithEveryLook(t *testing.T) {
 		}
 	}
 	require.Equal(t, map[registry.Key]int{short.Host.Key: 2 * hearEvery, long.Host.Key: 2}, heard)
+}
+
+func TestAClockThatIsSetBackKeepsNoDeadHost(t *testing.T) {
+	s, _, server := one(t)
+	key := storetest.Record("users", "a", 1).Host.Key
+	hour := time.Now().Add(time.Hour).UnixMilli()
+	server.Command(fmt.Sprintf("ZADD %s XX %d 5:users/a", s.key("beat"), hour))
+	server.Command(fmt.Sprintf("SET %s another PX %d", s.key("sweep"), time.Hour.Milliseconds()))
+	s.looks = 0 // that beats are read with
+	list := updates(t, s)
+	require.Len(t, list, 1)
+	require.Len(t, list[0].Beats, 1, "once it is heard")
+
+	score, err := strconv.ParseInt(server.Command("ZSCORE "+s.key("beat")+" 5:users/a"), 10, 64)
+	require.NoError(t, err)
+	require.LessOrEqual(t, score, time.Now().UnixMilli(), "and later beats are noted again")
+
+	gone, err := s.Expire(t.Context(), []registry.Beat{{Key: key, At: time.Now()}})
+	require.NoError(t, err)
+	require.Equal(t, []registry.Key{key}, gone, "whoever holds a lease for so long")
 }

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -60,13 +61,16 @@ func (s *Store) look(ctx context.Context, apply func(registry.Update)) (answered
 		p.clock.Store(reading)
 		p.compare(gen, digest, last)
 	}
-	s.hear(beats, apply)
-	return answered, err
+	return answered, errors.Join(err, s.hear(ctx, beats, apply))
 }
 
-// hear hands over the beats that were read.
-func (s *Store) hear(calls []*call, apply func(registry.Update)) {
+// hear hands over the beats that were read. Those later than Redis' clock, by more
+// than they can be too late, are from before it was set back, or from another
+// server: they are made beats of now, or else the hosts would be kept until then,
+// and later beats not be noted.
+func (s *Store) hear(ctx context.Context, calls []*call, apply func(registry.Update)) error {
 	var beats []registry.Beat
+	ahead := s.commands("zadd", "beat", "xx", "lt")
 	for _, c := range calls {
 		p := &s.partitions[c.partition]
 		scores, err := c.answer.StringSlice()
@@ -81,10 +85,15 @@ func (s *Store) hear(calls []*call, apply func(registry.Update)) {
 				s.skip(c.partition, "a beat", err)
 				continue
 			}
-			beats = append(beats, registry.Beat{Key: key, At: reading.read(milliseconds(scores[i+1]))})
+			at := milliseconds(scores[i+1])
+			if at > reading.redis+s.options.Timeout.Milliseconds() {
+				ahead.add(key.Service, len(beats), reading.redis, scores[i])
+			}
+			beats = append(beats, registry.Beat{Key: key, At: reading.read(at)})
 		}
 	}
 	tellBeats(beats, apply)
+	return ahead.run(ctx, func(c *call) error { return c.answer.Err() })
 }
 
 // compare marks p to be read anew if what meta says now cannot come of what it

@@ -30,7 +30,8 @@
 // Times in Redis are those of its clock: of that of each server in a Cluster. A
 // replica keeps the difference to its own for each partition, read anew each
 // second from TIME. An exchange takes some time, in favour of the host: a beat
-// seems as much younger than it was.
+// seems as much younger than it was. Where Redis' clock is set back, beats of a time
+// to come are made beats of now.
 //
 // # Faults
 //

@@ -108,13 +108,14 @@ return refused
 // expireScript takes out dead hosts, each of which ARGV tells in three words
 // after the first five: the member, how many ms ago the last beat was that is
 // known of it, and the event. It does so only for the holder of the sweep lease,
-// which is whoever asks first; others get an empty answer. Else it answers with
+// which is whoever asks first; others get an empty answer. A lease for longer than
+// is given is one from before Redis' clock was set back. Else it answers with
 // the time and, for each host, ” if it is out, or its later beat.
 var expireScript = newScript(`
 local rec, beat, logKey, meta, sweep = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local writer, most = ARGV[3], ARGV[4]
 local holder = redis.call('GET', sweep)
-if holder and holder ~= writer then return {} end
+if holder and holder ~= writer and redis.call('PTTL', sweep) <= tonumber(ARGV[5]) then return {} end
 local gen, digest = open(meta, ARGV[1], ARGV[2])
 if not gen then return foreign() end
 local last
