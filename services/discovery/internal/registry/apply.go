@@ -59,6 +59,10 @@ func (r *Registry) applyChange(c *Change) {
 	default:
 		if e := r.find(c.Key); e != nil && (c.Lease == 0 || c.Lease == e.lease) {
 			if c.Event != nil && c.Event.Kind == Expired {
+				if c.Event.Actor == sweeper && r.beatsHere(e) {
+					r.giveEntry(e)
+					return
+				}
 				r.expiredElsewhere(e)
 			}
 			r.drop(e)
@@ -68,6 +72,13 @@ func (r *Registry) applyChange(c *Change) {
 	if changed && c.Event != nil {
 		r.happened(c.Event)
 	}
+}
+
+// beatsHere says whether e, which another replica took for dead, is not: that one
+// cannot have heard of its beats. What is nearly dead here is not given back: both
+// may know the same last beat, and differ by a moment. r.mu must be held.
+func (r *Registry) beatsHere(e *entry) bool {
+	return e.deadline() > time.Since(r.born)+e.host.TTL/4
 }
 
 // take makes a stored record the registry's, and reports whether it was not.

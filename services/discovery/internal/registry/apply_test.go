@@ -214,3 +214,42 @@ func TestAVersionIsThatOfWhatReadersSee(t *testing.T) {
 		differs("a host less")
 	})
 }
+
+// Another replica does not hear the beats of a host if this one cannot tell the
+// Store of them.
+func TestAHostThatBeatsHereIsGivenAgainWhenAnotherReplicaTookItForDead(t *testing.T) {
+	expired := &Event{Kind: Expired, Actor: "discovery"}
+	for name, c := range map[string]struct {
+		event  *Event
+		silent time.Duration
+		stays  bool
+	}{
+		"it beat lately":                        {expired, 40 * time.Second, true},
+		"nobody heard of it for nearly its TTL": {expired, 50 * time.Second, false},
+		"its connection is gone":                {&Event{Kind: Expired, Actor: "ann"}, 0, false},
+		"it was deregistered":                   {&Event{Kind: Deregistered, Actor: "discovery"}, 0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := newFakeStore()
+				r := started(t, store)
+				receipt, err := r.CheckIn(host("a", 1), "tester")
+				require.NoError(t, err)
+				time.Sleep(c.silent)
+				synctest.Wait()
+				store.taken()
+				r.apply(Update{Changes: []Change{{Key: host("a", 1).Key, Lease: receipt.Lease, Event: c.event}}})
+				synctest.Wait()
+				given, _ := store.taken()
+				if !c.stays {
+					require.Empty(t, ids(t, r))
+					require.Empty(t, given)
+					return
+				}
+				require.Equal(t, []string{"a"}, ids(t, r))
+				require.Len(t, given, 1)
+				require.Equal(t, receipt.Lease, given[0].Record.Lease)
+			})
+		})
+	}
+}

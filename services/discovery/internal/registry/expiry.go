@@ -71,6 +71,9 @@ const (
 	longestJump = time.Second
 )
 
+// sweeper is the actor of what no caller did.
+const sweeper = "discovery"
+
 // sweepUntil drops dead hosts every SweepInterval until ctx ends. If this
 // process stood still, for it was stopped or starved, the hosts are not to
 // suffer for it: their beats may only be about to be read.
@@ -195,7 +198,7 @@ func (r *Registry) settleGone(dead []Beat, gone []Key, relied bool) (expired []*
 			r.giveEntry(e)
 		default:
 			delete(r.counted, e) // it went, as the guard counts it
-			r.takeOut(e, &Event{Kind: Expired, Actor: "discovery"})
+			r.takeOut(e, &Event{Kind: Expired, Actor: sweeper})
 			expired = append(expired, e.host)
 		}
 	}
