@@ -39,14 +39,14 @@ down: ## stop the demo
 # The import edges are tested a second time, uncached: Go's test cache does not
 # see the packages that such a test lists.
 test: ## run the tests that need only Go (RACE=1: under the race detector)
-	$(TEST) $$(go list work | grep -vE '/integration/(e2e|conformance|bench)$$')
+	$(TEST) $$(go list work | grep -vE '/integration/(e2e|faults|conformance|bench)$$')
 	go test -count=1 -run '^TestImports$$' ./internal/archtest $(wildcard ./services/*/internal/app)
 
 peers: ## install the programs that more tests use: redis-server, Envoy, wrk, h2load, chromium, promtool
 	tools/peers
 
-e2e: build ## test the three services together, as built binaries
-	go test -count=1 ./integration/e2e
+e2e: build ## test the three services together, as built binaries, and the registry in faults
+	go test -count=1 -p 1 ./integration/e2e ./integration/faults
 
 conformance: build ## test the services against other people's programs
 	go test -count=1 ./integration/conformance
