@@ -80,6 +80,9 @@ func appendLabels(b []byte, v *registry.View) []byte {
 	b = append(b, `,"__meta_discovery_state":"`...)
 	b = append(b, v.State.String()...)
 	b = append(b, '"')
+	if v.Stale {
+		b = append(b, `,"__meta_discovery_stale":"true"`...)
+	}
 	for _, label := range [...]struct{ name, value string }{
 		{"zone", v.Host.Tags.Zone},
 		{"region", v.Host.Tags.Region},

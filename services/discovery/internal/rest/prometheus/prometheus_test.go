@@ -17,6 +17,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/discovery/internal/denial"
+	"github.com/weirproxy/weir/services/discovery/internal/guard"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/registry/registrytest"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
@@ -151,6 +152,25 @@ func TestHostsThatDrainAreTargetsUntilTheyAreOut(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		require.Empty(t, groups(t, r, ""))
 		require.Equal(t, "[]\n", ask(r, "GET", "").Body.String())
+	})
+}
+
+func TestAHostThatAGuardHoldsIsATargetThatIsStale(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := registrytest.Options()
+		o.Guard = guard.Limits{LastHost: -1}
+		r := registry.New(o)
+		registrytest.Run(t, r)
+		<-r.Loaded()
+		put(t, r, "users", "10.0.0.1:80", nil)
+		labels := map[string]string{"__meta_discovery_service": "users", "__meta_discovery_state": "serving"}
+		require.Equal(t, []group{{[]string{"10.0.0.1:80"}, labels}}, groups(t, r, ""))
+		tag := ask(r, "GET", "").Header().Get("ETag")
+		time.Sleep(time.Hour + o.SweepInterval)
+		synctest.Wait()
+		labels["__meta_discovery_stale"] = "true"
+		require.Equal(t, []group{{[]string{"10.0.0.1:80"}, labels}}, groups(t, r, ""))
+		require.Equal(t, 200, ask(r, "GET", "", "If-None-Match", tag).Code)
 	})
 }
 
