@@ -32,7 +32,8 @@ type Options struct {
 	Snapshot         string        `envconfig:"DISCOVERY_SNAPSHOT" desc:"file for a copy of what a store in Redis has, to start with where Redis does not answer; if unset, none"`
 	SnapshotInterval time.Duration `envconfig:"DISCOVERY_SNAPSHOT_INTERVAL" default:"5s" desc:"how often a file:// store, and the copy of one in Redis, is written, if a host changed"`
 
-	HostTTL               int            `envconfig:"HOST_TTL" default:"600" desc:"seconds after its last check-in at which a host is dropped, unless it names its own"`
+	HostTTL               time.Duration  `envconfig:"DISCOVERY_HOST_TTL" desc:"time after its last check-in at which a host is dropped that names none of its own, in whole seconds; if unset, HOST_TTL holds"`
+	PeerHostTTL           int            `envconfig:"HOST_TTL" default:"600" desc:"the same as a number of seconds"`
 	MaxTTL                time.Duration  `envconfig:"DISCOVERY_MAX_TTL" default:"1h" desc:"longest time that a host may name, in whole seconds"`
 	SweepInterval         time.Duration  `envconfig:"DISCOVERY_SWEEP_INTERVAL" default:"500ms" desc:"how often dead hosts are looked for, and so how late one is dropped at most"`
 	WarmUp                time.Duration  `envconfig:"DISCOVERY_WARM_UP" default:"15s" desc:"after a start that restored no host: how long no reader is told that a service has no hosts, and those that have some from before are left with them"`
@@ -124,8 +125,28 @@ func (o Options) guard() guard.Limits {
 	}
 }
 
-// hostTTL is HOST_TTL as a duration.
-func (o Options) hostTTL() time.Duration { return time.Duration(o.HostTTL) * time.Second }
+// hostTTL is the TTL of a host that names none.
+func (o Options) hostTTL() time.Duration {
+	if o.HostTTL != 0 {
+		return o.HostTTL
+	}
+	return time.Duration(o.PeerHostTTL) * time.Second
+}
+
+// checkHostTTL reports each fault of the variable that hostTTL takes.
+func (o Options) checkHostTTL(fault func(format string, args ...any)) {
+	switch {
+	case o.HostTTL == 0 && o.PeerHostTTL < 1:
+		fault("HOST_TTL=%d: below 1 second", o.PeerHostTTL)
+	case o.HostTTL == 0 && o.PeerHostTTL > int(o.MaxTTL/time.Second): // in seconds, for a duration may not hold it
+		fault("HOST_TTL=%d: above DISCOVERY_MAX_TTL=%v", o.PeerHostTTL, o.MaxTTL)
+	case o.HostTTL == 0:
+	case o.HostTTL < time.Second || o.HostTTL%time.Second != 0:
+		fault("DISCOVERY_HOST_TTL=%v: not whole seconds, 1 at least", o.HostTTL)
+	case o.HostTTL > o.MaxTTL:
+		fault("DISCOVERY_HOST_TTL=%v: above DISCOVERY_MAX_TTL=%v", o.HostTTL, o.MaxTTL)
+	}
+}
 
 // check returns an error for each value that its type alone does not rule out,
 // joined. Each names the variable and the value.
@@ -138,11 +159,7 @@ func (o Options) check() error {
 	if o.StatsdPort < 0 || o.StatsdPort > 65535 {
 		fault("STATSD_PORT=%d: not a port", o.StatsdPort)
 	}
-	if o.HostTTL < 1 {
-		fault("HOST_TTL=%d: below 1 second", o.HostTTL)
-	} else if o.HostTTL > int(o.MaxTTL/time.Second) { // in seconds, for a duration may not hold it
-		fault("HOST_TTL=%d: above DISCOVERY_MAX_TTL=%v", o.HostTTL, o.MaxTTL)
-	}
+	o.checkHostTTL(fault)
 	for _, least := range []struct {
 		name  string
 		value int

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -36,9 +37,12 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 		"an admin port in use":      {func(o *app.Options) { o.AdminAddress = address }, "listen on " + address + ": the port is in use; DISCOVERY_ADMIN_ADDRESS moves it"},
 		"an unknown store":          {func(o *app.Options) { o.Store = "tape:" }, `DISCOVERY_STORE: store of scheme "tape": not one of ` + storeForms},
 		"a copy of what is none":    {func(o *app.Options) { o.Snapshot = "/hosts" }, `DISCOVERY_STORE: store of scheme "memory": a snapshot beside it is for stores that replicas share`},
-		"no ttl":                    {func(o *app.Options) { o.HostTTL = 0 }, "HOST_TTL=0: below 1 second"},
-		"a ttl above the longest":   {func(o *app.Options) { o.HostTTL = 7200 }, "HOST_TTL=7200: above DISCOVERY_MAX_TTL=1h0m0s"},
-		"a ttl of three centuries":  {func(o *app.Options) { o.HostTTL = 10_000_000_000 }, "HOST_TTL=10000000000: above DISCOVERY_MAX_TTL=1h0m0s"},
+		"no ttl":                    {func(o *app.Options) { o.PeerHostTTL = 0 }, "HOST_TTL=0: below 1 second"},
+		"a ttl above the longest":   {func(o *app.Options) { o.PeerHostTTL = 7200 }, "HOST_TTL=7200: above DISCOVERY_MAX_TTL=1h0m0s"},
+		"a ttl of three centuries":  {func(o *app.Options) { o.PeerHostTTL = 10_000_000_000 }, "HOST_TTL=10000000000: above DISCOVERY_MAX_TTL=1h0m0s"},
+		"a ttl of our own below 0":  {func(o *app.Options) { o.HostTTL = -time.Second }, "DISCOVERY_HOST_TTL=-1s: not whole seconds, 1 at least"},
+		"a ttl of half a second":    {func(o *app.Options) { o.HostTTL = 1500 * time.Millisecond }, "DISCOVERY_HOST_TTL=1.5s: not whole seconds, 1 at least"},
+		"our own above the longest": {func(o *app.Options) { o.HostTTL = 2 * time.Hour }, "DISCOVERY_HOST_TTL=2h0m0s: above DISCOVERY_MAX_TTL=1h0m0s"},
 		"hops that are none":        {func(o *app.Options) { o.AutoIPHops = -1 }, "DISCOVERY_AUTO_IP_HOPS=-1: below 0"},
 		"a range that is none":      {func(o *app.Options) { o.AutoIPRanges = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/8")} }, "DISCOVERY_AUTO_IP_RANGES: 10.1.0.0/8: the range of that is 10.0.0.0/8"},
 		"no waiters, and no waits":  {func(o *app.Options) { o.MaxWaiters, o.LongPollMax = 0, 0 }, "DISCOVERY_MAX_WAITERS=0: below 1\nDISCOVERY_LONG_POLL_MAX=0s: not above 0"},
@@ -92,6 +96,23 @@ func TestPORTMovesTheRESTListenerUnlessAnAddressIsGiven(t *testing.T) {
 	require.EqualError(t, err, "listen on 0.0.0.0:"+strconv.Itoa(port)+": the port is in use; PORT moves it")
 	o.HTTPAddress = "127.0.0.1:0"
 	start(t, o)
+}
+
+func TestDISCOVERY_HOST_TTLIsThatOfHostsThatNameNone(t *testing.T) {
+	for own, want := range map[string]string{"": "2m0s", "30s": "30s"} {
+		o := options(t)
+		t.Setenv("HOST_TTL", "120")
+		if own != "" {
+			t.Setenv("DISCOVERY_HOST_TTL", own)
+		}
+		var loaded app.Options
+		require.NoError(t, environ.Load(&loaded))
+		o.HostTTL, o.PeerHostTTL = loaded.HostTTL, loaded.PeerHostTTL
+		r := start(t, o)
+		r.register(t, "8080", "")
+		_, body := r.get(t, "http", "/v2/services/echo/hosts")
+		require.Contains(t, body, `"ttl":"`+want+`"`)
+	}
 }
 
 func TestAPORTOf0TakesAFreeOne(t *testing.T) {
