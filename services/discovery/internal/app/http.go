@@ -36,8 +36,7 @@ func (a *App) addHTTP(registration func(service string, taken bool), operators *
 	return nil
 }
 
-// faces makes the REST faces. No call waits once stopping is
-// closed.
+// faces makes the REST faces. No call waits once stopping is closed.
 func (a *App) faces(registration func(service string, taken bool), stopping <-chan struct{}) http.Handler {
 	o := a.options
 	routes := slices.Concat(

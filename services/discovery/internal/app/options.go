@@ -16,8 +16,8 @@ import (
 )
 
 // Options is every setting of the service, read from the environment. HOST_TTL,
-// PORT, APPLICATION_ENV and LOG_LEVEL are named as lyft/discovery names them;
-// the others begin with DISCOVERY_.
+// PORT, APPLICATION_ENV, LOG_LEVEL, STATSD_HOST and STATSD_PORT are named as
+// lyft/discovery names them; the others begin with DISCOVERY_.
 type Options struct {
 	HTTPAddress  string `envconfig:"DISCOVERY_HTTP_ADDRESS" desc:"where REST is served; if unset, at PORT of 0.0.0.0; port 0 takes a free one, here and below"`
 	XDSAddress   string `envconfig:"DISCOVERY_XDS_ADDRESS" default:"0.0.0.0:18000" desc:"where xDS is served over gRPC"`
@@ -26,7 +26,7 @@ type Options struct {
 	LogLevel     string `envconfig:"DISCOVERY_LOG_LEVEL" desc:"debug, info, warn or error; if unset, LOG_LEVEL holds"`
 	AnyLogLevel  string `envconfig:"LOG_LEVEL" default:"info" desc:"the same for every service of this environment"`
 	Env          string `envconfig:"APPLICATION_ENV" default:"development" desc:"what lists of hosts say as their env"`
-	Identifier   string `envconfig:"DISCOVERY_IDENTIFIER" desc:"name of this replica in xDS responses; if unset, the host's name"`
+	Identifier   string `envconfig:"DISCOVERY_IDENTIFIER" desc:"name of this replica in xDS responses and /v2/status; if unset, the host's name"`
 
 	Store            string        `envconfig:"DISCOVERY_STORE" default:"memory:" desc:"where hosts are kept over a restart: memory: (not at all), file:///path, or one of redis://, redis+sentinel://, redis+cluster://, which replicas share"`
 	Snapshot         string        `envconfig:"DISCOVERY_SNAPSHOT" desc:"file for a copy of what a store in Redis has, to start with where Redis does not answer; if unset, none"`

@@ -12,9 +12,10 @@ import (
 // flushInterval is how often beats are handed to the Store. Changes go at once.
 const flushInterval = time.Second
 
-// outbox holds what the Store has not been told yet: at most one change and
-// one beat per host, and one change per setting. While the Store is away it grows with every host that
-// comes, and those that went stay in it, since the Store may still hold them.
+// outbox holds what the Store has not been told yet: at most one change and one
+// beat per host, and one change per setting. While the Store is away it grows
+// with every host that comes, and those that went stay in it, since the Store may
+// still hold them.
 type outbox struct {
 	store   Store
 	log     *slog.Logger

@@ -1,7 +1,8 @@
 // Package call is what the REST faces do with a call alike: it leads it to the
 // handler of its path and method, reads its query and its body, and answers and
 // counts what is refused, be it by a face, a rule or a limit. The faces give it
-// their Routes, and the app serves the Router of all. It knows no host.
+// their Routes, and the app serves the Router of all. Of the registry it knows
+// the errors alone, to which it has an answer each; it asks it nothing.
 package call
 
 import (

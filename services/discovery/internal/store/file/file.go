@@ -1,10 +1,11 @@
-// Package file keeps hosts and settings in memory and writes them, every few seconds in
-// which something changed and at the end, to one snapshot file. It is the store
-// behind the URL file:///path, called by the registry, and by the fallback store,
-// to which it is the copy that outlives a restart. What came after the last snapshot is lost in a crash; a crash while writing loses
-// nothing more, since a file is never changed in place. A snapshot that is not
-// whole is set aside and never stops the start; what never was a snapshot is
-// refused at the start and never touched.
+// Package file keeps hosts and settings in memory and writes them, every few
+// seconds in which something changed and at the end, to one snapshot file. It is
+// the store behind the URL file:///path, called by the registry, and by the
+// fallback store, to which it is the copy that outlives a restart. What came
+// after the last snapshot is lost in a crash; a crash while writing loses nothing
+// more, since a file is never changed in place. A snapshot that is not whole is
+// set aside and never stops the start; what never was a snapshot is refused at
+// the start and never touched.
 package file
 
 import (

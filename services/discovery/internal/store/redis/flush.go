@@ -9,9 +9,7 @@ import (
 )
 
 // Flush writes the times of beats to Redis, those of a partition by one command.
-// missing are those whose host Redis does not have, as far as it answered. A
-// registry may well hold back the beats of a host with a long TTL, for a third
-// of it at most: others then see the host as older by as much, and no more.
+// missing are those whose host Redis does not have, as far as it answered.
 //
 // The command changes only what is there (XX) to what is later (GT), and counts
 // what it changed (CH). What it did not count is missing, or no later than what
