@@ -45,6 +45,63 @@ func TestLinksOfAllPagesLeadSomewhere(t *testing.T) {
 	}
 }
 
+// heading is a heading of a page: how deep it is, and its text.
+type heading struct {
+	depth int
+	text  string
+}
+
+// headings are those of a page, and those of them that nothing
+// stands below, be it text or a deeper heading.
+func headings(text string) (all, empty []heading) {
+	line := regexp.MustCompile(`^(#+) +(.*\S)`)
+	owed, inCode := false, false // the last heading has nothing below it yet
+	for l := range strings.Lines(text) {
+		if strings.HasPrefix(l, "```") {
+			inCode = !inCode
+		}
+		found := line.FindStringSubmatch(l)
+		if inCode || found == nil {
+			owed = owed && strings.TrimSpace(l) == ""
+			continue
+		}
+		next := heading{len(found[1]), found[2]}
+		if owed && next.depth <= all[len(all)-1].depth {
+			empty = append(empty, all[len(all)-1])
+		}
+		all, owed = append(all, next), true
+	}
+	if owed {
+		empty = append(empty, all[len(all)-1])
+	}
+	return all, empty
+}
+
+func TestNoHeadingOfAREADMEStandsTwiceInAPlaceOrOverNothing(t *testing.T) {
+	all, empty := headings("# a\n\n## b\ntext\n## c\n\n## b\n```\n# d\n```\n### e\n\n")
+	require.Equal(t, []heading{{1, "a"}, {2, "b"}, {2, "c"}, {2, "b"}, {3, "e"}}, all)
+	require.Equal(t, []heading{{2, "c"}, {3, "e"}}, empty)
+	for _, page := range pages(t) {
+		if filepath.Base(page) != "README.md" {
+			continue
+		}
+		text, err := os.ReadFile(page)
+		require.NoError(t, err)
+		all, empty := headings(string(text))
+		require.NotEmpty(t, all, page)
+		require.Empty(t, empty, page)
+		var above []string // the texts of the headings that h is below, and its own
+		seen := map[string]bool{}
+		for _, h := range all {
+			require.GreaterOrEqual(t, len(above), h.depth-1, "%s: nothing is a level above %q", page, h.text)
+			above = append(above[:h.depth-1], h.text)
+			place := strings.Join(above, " > ")
+			require.False(t, seen[place], "%s has %q twice", page, place)
+			seen[place] = true
+		}
+	}
+}
+
 func TestThePathOfOneRequestNamesFilesAndFunctionsThatAreThere(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root, "README.md"))
 	require.NoError(t, err)
