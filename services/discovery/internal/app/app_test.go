@@ -383,6 +383,16 @@ func TestEveryFaceOfRESTIsServed(t *testing.T) {
 		require.Equal(t, 200, status, path)
 		require.Contains(t, body, want, path)
 	}
+	for path, want := range map[string]string{
+		"/": "GET, HEAD", "/page": "GET, HEAD", "/page.js": "GET, HEAD", "/healthcheck": "GET, HEAD", "/v2/heartbeats": "POST",
+	} {
+		response, _ := r.call(t, "PATCH", path, "", nil)
+		require.Equal(t, 405, response.StatusCode, path)
+		require.Equal(t, want, response.Header.Get("Allow"), path)
+	}
+	response, body := r.call(t, "GET", "/page.html", "", nil)
+	require.Equal(t, 404, response.StatusCode)
+	require.JSONEq(t, `{"error":"nothing is at /page.html"}`, body)
 }
 
 func TestTheAdminListenerLeadsToThePage(t *testing.T) {

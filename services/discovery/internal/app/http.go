@@ -24,19 +24,16 @@ func (a *App) addHTTP(registration func(service string, taken bool), operators *
 		return err
 	}
 	stopping := make(chan struct{})
-	served := http.NewServeMux()
-	served.Handle("/", a.faces(registration, stopping))
-	web.Mount(served)
 	operators.Handle("GET /page", "services and hosts, live, to look at and to drain: the page of the HTTP listener",
 		pageElsewhere(a.access.scheme(), a.Addrs()["http"]))
-	a.group.Add(daemon.ServeHTTP("http listener", a.access.http(listener), a.access.gate.HTTP(served), a.log))
+	a.group.Add(daemon.ServeHTTP("http listener", a.access.http(listener), a.access.gate.HTTP(a.faces(registration, stopping)), a.log))
 	// Just before the listener stops, which waits for the calls in flight: those
 	// that wait for a change are answered, and find another replica.
 	a.group.Add(daemon.Part{Name: "waiting calls", Stop: func(context.Context) error { close(stopping); return nil }})
 	return nil
 }
 
-// faces makes the REST faces. No call waits once stopping is closed.
+// faces makes the REST faces and the page. No call waits once stopping is closed.
 func (a *App) faces(registration func(service string, taken bool), stopping <-chan struct{}) http.Handler {
 	o := a.options
 	routes := slices.Concat(
@@ -61,6 +58,7 @@ func (a *App) faces(registration func(service string, taken bool), stopping <-ch
 			Metrics:     a.metrics,
 		}),
 		scrape.Routes(a.hosts),
+		web.Routes(),
 	)
 	return call.NewRouter(call.Options{Log: a.log, Metrics: a.metrics, Denials: a.access.denials}, routes...)
 }

@@ -52,7 +52,7 @@ func TestImports(t *testing.T) {
 		"internal/rest/jsontext":         {},
 		"internal/rest/rule":             {},
 		"internal/rest/v2":               {"internal/auth", "internal/registry", "internal/rest/call", "internal/rest/httpjson", "internal/rest/jsontext", "internal/rest/rule"},
-		"internal/web":                   {},
+		"internal/web":                   {"internal/rest/call", "internal/rest/httpjson"},
 		"internal/xds":                   {"internal/registry"},
 		"internal/store/memory":          {"internal/registry"},
 		"internal/store/fallback":        {"internal/registry"},

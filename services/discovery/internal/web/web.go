@@ -1,12 +1,11 @@
 // Package web is the page that shows operators all services and hosts, live, and
-// from which they drain and weigh them. It is served beside the JSON API of
+// from which they drain and weigh them. The app serves its Routes beside those of
 // rest/v2, which it asks for all that it shows: this package knows no host. The
 // page needs nothing from elsewhere, and runs no script and no style but the
 // files beside it, whatever hosts say of themselves.
 package web
 
 import (
-	"bytes"
 	"embed"
 	"fmt"
 	"hash/fnv"
@@ -14,8 +13,11 @@ import (
 	"net/http"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
-	"time"
+
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
 //go:embed page.html page.css page.js page/*.js
@@ -45,18 +47,22 @@ func Has(path string) bool {
 	return path == "/" || path == "/page" || slices.Contains(names, strings.TrimPrefix(path, "/"))
 }
 
-// Mount serves the page at / and /page of mux.
-func Mount(mux *http.ServeMux) {
-	mux.Handle("GET /{$}", serve("page.html"))
-	mux.Handle("GET /page", serve("page.html"))
+// Routes are the page, at / and /page, and the files beside it.
+func Routes() []call.Route {
+	routes := []call.Route{route("/{$}", "page.html"), route("/page", "page.html")}
 	for _, name := range names {
-		mux.Handle("GET /"+name, serve(name))
+		routes = append(routes, route("/"+name, name))
 	}
+	return routes
+}
+
+func route(path, name string) call.Route {
+	return call.Route{Path: path, Methods: map[string]call.Handler{"GET": serve(name)}}
 }
 
 // serve answers with a file. A browser asks each time whether it has changed:
 // page, style and script belong together.
-func serve(name string) http.Handler {
+func serve(name string) call.Handler {
 	content, err := fs.ReadFile(files, name)
 	if err != nil {
 		panic(err) // the compiler has put it in
@@ -64,14 +70,18 @@ func serve(name string) http.Handler {
 	hash := fnv.New64a()
 	hash.Write(content)
 	tag := fmt.Sprintf(`"%016x"`, hash.Sum64())
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return func(w http.ResponseWriter, r *http.Request) (int, error) {
 		header := w.Header()
 		header.Set("Content-Type", types[path.Ext(name)])
 		header.Set("Content-Security-Policy", policy)
 		header.Set("X-Content-Type-Options", "nosniff")
 		header.Set("Referrer-Policy", "no-referrer")
 		header.Set("Cache-Control", "no-cache")
-		header.Set("Etag", tag)
-		http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(content))
-	})
+		if httpjson.Unmodified(w, r, tag) {
+			return http.StatusNotModified, nil
+		}
+		header.Set("Content-Length", strconv.Itoa(len(content)))
+		_, _ = w.Write(content) // a failed write means that the caller has gone
+		return http.StatusOK, nil
+	}
 }

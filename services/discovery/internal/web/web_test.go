@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -10,10 +11,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/discovery/internal/denial"
 	"github.com/weirproxy/weir/services/discovery/internal/guard"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 	"github.com/weirproxy/weir/services/discovery/internal/web"
 )
 
@@ -21,12 +25,14 @@ func TestMain(m *testing.M) { servicetest.Main(m) }
 
 // get is the answer to a request for a path of the page.
 func get(path string, header http.Header) *httptest.ResponseRecorder {
-	mux := http.NewServeMux()
-	web.Mount(mux)
+	metrics := prometheus.NewRegistry()
+	served := call.NewRouter(call.Options{
+		Log: slog.New(slog.DiscardHandler), Metrics: metrics, Denials: denial.NewCounters(metrics),
+	}, web.Routes()...)
 	r := httptest.NewRequest("GET", path, nil)
 	maps.Copy(r.Header, header)
 	w := httptest.NewRecorder()
-	mux.ServeHTTP(w, r)
+	served.ServeHTTP(w, r)
 	return w
 }
 
