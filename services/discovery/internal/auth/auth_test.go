@@ -214,6 +214,9 @@ func TestWithoutRulesEveryoneMayDoEverything(t *testing.T) {
 		require.NoError(t, c.MayRegisterAddress(netip.MustParseAddr("10.0.0.2")))
 		require.NoError(t, c.MayWrite())
 		require.NoError(t, c.MayOperate())
+		is, whyNot := c.IsOperator()
+		require.True(t, is)
+		require.Empty(t, whyNot)
 		require.NoError(t, c.MayRead())
 	}
 	require.Equal(t, "10.0.0.1", anyone.Actor())
@@ -294,6 +297,9 @@ func TestRefusalsAreCountedOnceEach(t *testing.T) {
 	require.Error(t, unknown.MayWrite())
 	require.Error(t, users.MayRegister("billing"))
 	require.Error(t, stranger.MayOperate())
+	is, whyNot := stranger.IsOperator()
+	require.False(t, is)
+	require.Equal(t, `no rule is for identity "spiffe://td/none", and to do what is an operator's takes one`, whyNot)
 	require.Error(t, users.MayRegisterAddress(netip.MustParseAddr("10.0.0.2")))
 	require.NoError(t, users.MayRegister("users"))
 	require.NoError(t, testutil.GatherAndCompare(metrics, strings.NewReader(`

@@ -99,11 +99,26 @@ func (c *Caller) MayWrite() error {
 // MayOperate asks to do what is an operator's: settings of hosts that are not
 // one's own, and the guards.
 func (c *Caller) MayOperate() error {
-	if c.rule != nil && c.rule.operator {
+	if is, _ := c.IsOperator(); is {
 		return nil
 	}
-	return c.refuse("do what is an operator's")
+	return c.refuse(operate)
 }
+
+// IsOperator reports whether MayOperate would let the caller, and why not. It
+// counts nothing: the caller has asked for nothing that it may not.
+func (c *Caller) IsOperator() (is bool, whyNot string) {
+	if c.rule != nil && c.rule.operator {
+		return true, ""
+	}
+	if e := c.lacks(operate); e != nil {
+		return false, e.Text
+	}
+	return true, ""
+}
+
+// operate is what MayOperate asks for.
+const operate = "do what is an operator's"
 
 // MayRead asks to see hosts, or anything else that is known.
 func (c *Caller) MayRead() error {
@@ -113,9 +128,20 @@ func (c *Caller) MayRead() error {
 	return c.refuse("read")
 }
 
-// refuse returns why a caller may not do something that a rule must allow, or
-// nil if no rules are in force.
+// refuse is lacks for a caller that has asked to do what it may not, which it
+// counts.
 func (c *Caller) refuse(format string, args ...any) error {
+	e := c.lacks(format, args...)
+	if e == nil {
+		return nil
+	}
+	c.policy.options.Denials.Count(e.Reason)
+	return e
+}
+
+// lacks returns why a caller may not do something that a rule must allow, or nil
+// if no rules are in force.
+func (c *Caller) lacks(format string, args ...any) *denial.Error {
 	if c.policy == nil || c.rule == nil && c.unknown == known {
 		return nil
 	}
@@ -136,7 +162,6 @@ func (c *Caller) refuse(format string, args ...any) error {
 		e.Status, e.Challenge = 403, ""
 		e.Text = fmt.Sprintf("the rule of %q does not let it %s", c.name, what)
 	}
-	c.policy.options.Denials.Count(e.Reason)
 	return e
 }
 
