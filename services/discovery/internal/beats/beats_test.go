@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -175,15 +176,50 @@ func TestTheLossOfAStreamEndsItsHostsOnlyWhereThatWasAgreed(t *testing.T) {
 	}
 }
 
+// bubbleWire is a stream within a synctest bubble, where no network may be.
+type bubbleWire struct {
+	grpc.ServerStream
+	ctx       context.Context
+	requests  chan *discoveryv2.BeatRequest
+	responses chan *discoveryv2.BeatResponse
+}
+
+func (w *bubbleWire) Context() context.Context { return w.ctx }
+
+func (w *bubbleWire) Recv() (*discoveryv2.BeatRequest, error) {
+	select {
+	case m := <-w.requests:
+		return m, nil
+	case <-w.ctx.Done():
+		return nil, w.ctx.Err()
+	}
+}
+
+func (w *bubbleWire) Send(m *discoveryv2.BeatResponse) error {
+	w.responses <- m
+	return nil
+}
+
 func TestASilentStreamIsEnded(t *testing.T) {
-	hosts := registrytest.Loaded(t)
-	o := options(hosts)
-	o.Silence = 20 * time.Millisecond
-	_, service := serve(t, o)
-	c := open(t, service)
-	c.beat(&discoveryv2.BeatRequest{Attach: register(t, hosts, 2, time.Hour), LossEnds: true})
-	c.fails(codes.DeadlineExceeded)
-	require.Equal(t, 1, count(t, hosts))
+	synctest.Test(t, func(t *testing.T) {
+		hosts := registrytest.Loaded(t)
+		s := New(options(hosts)) // silent for a minute at most
+		w := &bubbleWire{ctx: t.Context(), requests: make(chan *discoveryv2.BeatRequest), responses: make(chan *discoveryv2.BeatResponse)}
+		ended := make(chan error, 1)
+		// Ends with the silence; the test waits for it.
+		go func() { ended <- s.Beat(w) }()
+		beat := func(m *discoveryv2.BeatRequest) {
+			time.Sleep(time.Minute - 1)
+			w.requests <- m
+			<-w.responses
+		}
+		beat(&discoveryv2.BeatRequest{Attach: register(t, hosts, 2, time.Hour), LossEnds: true})
+		beat(&discoveryv2.BeatRequest{})
+		heard := time.Now()
+		require.Equal(t, codes.DeadlineExceeded, status.Code(<-ended))
+		require.Equal(t, time.Minute, time.Since(heard))
+		require.Equal(t, 1, count(t, hosts))
+	})
 }
 
 func TestThereAreBoundsToStreamsAndTheirHosts(t *testing.T) {
