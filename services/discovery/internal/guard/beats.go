@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// beats compares the beats that come in with those that usually do. Both are
+// beatRate compares the beats that come in with those that usually do. Both are
 // averages that weigh what is past less and less: the recent one over about two
 // intervals between the beats of a host, the usual one over minutes.
-type beats struct {
+type beatRate struct {
 	at      time.Duration // of the last tick
 	waiting int           // beats of ticks that took no time
 	seconds float64       // observed in all
@@ -20,7 +20,7 @@ type beats struct {
 	// short and long are over how many seconds is averaged. They are not learned
 	// from beats that do not come.
 	short, long float64
-	isLost      bool
+	lost        bool // as was last judged
 }
 
 const (
@@ -29,7 +29,7 @@ const (
 )
 
 // observe takes the beats since the last tick.
-func (b *beats) observe(n, hosts int, now time.Duration) {
+func (b *beatRate) observe(n, hosts int, now time.Duration) {
 	n += b.waiting
 	b.waiting = 0
 	passed := (now - b.at).Seconds()
@@ -43,7 +43,7 @@ func (b *beats) observe(n, hosts int, now time.Duration) {
 	}
 	b.seconds += passed
 	rate := float64(n) / passed
-	if !b.isLost {
+	if !b.lost {
 		b.short, b.long = longest, usualSeconds
 		if b.usual > 0 {
 			interval := b.hosts / b.usual
@@ -59,40 +59,40 @@ func (b *beats) observe(n, hosts int, now time.Duration) {
 
 // weight is that of the last so many seconds in an average over some. At first
 // it is that of a plain mean.
-func (b *beats) weight(passed, over float64) float64 {
+func (b *beatRate) weight(passed, over float64) float64 {
 	return max(1-math.Exp(-passed/over), passed/b.seconds)
 }
 
 // skip makes the time until now one that was not observed.
-func (b *beats) skip(now time.Duration) { b.at = now }
+func (b *beatRate) skip(now time.Duration) { b.at = now }
 
 // expected is how many beats a second there should be: as usual, less those of
 // hosts that went. Hosts that came may beat elsewhere.
-func (b *beats) expected() float64 {
+func (b *beatRate) expected() float64 {
 	if b.hosts == 0 {
 		return 0
 	}
 	return b.usual * min(1, float64(b.now)/b.hosts)
 }
 
-// lost says whether less than a share of the beats comes in, if that can be
-// judged: at least least of them were expected lately.
-func (b *beats) lost(share float64, least int) bool {
+// judgeLost judges whether less than a share of the beats comes in, if that can
+// be judged: at least least of them were expected lately.
+func (b *beatRate) judgeLost(share float64, least int) (lost bool) {
 	expected := b.expected()
-	b.isLost = b.seconds >= b.short && expected*b.short >= float64(least) && b.recent < share*expected
-	return b.isLost
+	b.lost = b.seconds >= b.short && expected*b.short >= float64(least) && b.recent < share*expected
+	return b.lost
 }
 
-// back says whether beats that were lost come in again, or the lesser number has
-// become usual. It takes a quarter more than not to lose them.
-func (b *beats) back(share float64) bool {
-	b.isLost = b.recent < min(1.25*share, 1)*b.expected()
-	return !b.isLost
+// judgeBack judges whether beats that were lost come in again, or the lesser
+// number has become usual. It takes a quarter more than not to lose them.
+func (b *beatRate) judgeBack(share float64) (back bool) {
+	b.lost = b.recent < min(1.25*share, 1)*b.expected()
+	return !b.lost
 }
 
 // forget has all learned anew.
-func (b *beats) forget() { *b = beats{at: b.at} }
+func (b *beatRate) forget() { *b = beatRate{at: b.at} }
 
-func (b *beats) String() string {
+func (b *beatRate) String() string {
 	return fmt.Sprintf("%.3g beats a second come in where %.3g are usual for %d hosts", b.recent, b.expected(), b.now)
 }

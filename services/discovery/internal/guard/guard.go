@@ -70,7 +70,7 @@ func (r Reason) String() string {
 type Guard struct {
 	limits Limits
 	window window
-	beats  beats
+	beats  beatRate
 
 	held        [reasons]int // that of Free means nothing
 	acts        [reasons]act

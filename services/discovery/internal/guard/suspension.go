@@ -98,9 +98,9 @@ func (g *Guard) Tick(beats, hosts int, now time.Duration) (recovered bool) {
 	g.beats.observe(beats, hosts, now)
 	lost := &g.suspensions[BeatsLost].lasting
 	switch {
-	case !*lost && g.beats.lost(g.limits.BeatLoss, g.limits.BeatLeast):
+	case !*lost && g.beats.judgeLost(g.limits.BeatLoss, g.limits.BeatLeast):
 		g.Suspend(BeatsLost, g.beats.String(), now)
-	case *lost && g.beats.back(g.limits.BeatLoss):
+	case *lost && g.beats.judgeBack(g.limits.BeatLoss):
 		return true
 	}
 	return false

@@ -13,7 +13,7 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
-// list answers with the hosts of a service that a filter leaves, at once or,
+// list answers with the hosts of a service that pass a filter, at once or,
 // where the caller knows what is there, when that changes. An unknown service is
 // no error: a reader cannot tell it from one without hosts.
 func (f *face) list(w http.ResponseWriter, r *http.Request) (int, error) {
@@ -30,7 +30,7 @@ func (f *face) list(w http.ResponseWriter, r *http.Request) (int, error) {
 			return 0, err
 		}
 	}
-	listing.Hosts = slices.DeleteFunc(listing.Hosts, func(v registry.View) bool { return !query.filter.leaves(&v) })
+	listing.Hosts = slices.DeleteFunc(listing.Hosts, func(v registry.View) bool { return !query.filter.passes(&v) })
 	if err := listing.Safe(len(listing.Hosts) == 0, query.hasKnown || httpjson.Holds(r)); err != nil {
 		return 0, err
 	}
@@ -94,7 +94,7 @@ func (f *face) readListQuery(r *http.Request) (listQuery, error) {
 }
 
 // filter is which hosts of a list are wanted: those for which all that is given
-// holds. Its zero value leaves all.
+// holds. Its zero value passes all.
 type filter struct {
 	zone, revision *string
 	canary, stale  *bool
@@ -149,8 +149,8 @@ func readFilter(q *call.Query) (f filter) {
 	return f
 }
 
-// leaves reports whether a host passes the filter.
-func (f *filter) leaves(v *registry.View) bool {
+// passes reports whether a host is wanted.
+func (f *filter) passes(v *registry.View) bool {
 	tags := &v.Host.Tags
 	return (f.zone == nil || *f.zone == tags.Zone) &&
 		(f.revision == nil || *f.revision == v.Host.Revision) &&

@@ -59,12 +59,12 @@ const clockLife = 10 * time.Second
 // readClocks reads the clock of all partitions, if that of one with beats was not
 // read lately.
 func (s *Store) readClocks(ctx context.Context, beats []registry.Beat) error {
-	fresh := true
+	known := true
 	for i := range beats {
 		c := s.partitions[partitionOf(beats[i].Key.Service)].clock.Load()
-		fresh = fresh && c != nil && time.Since(c.answered) < clockLife
+		known = known && c != nil && time.Since(c.answered) < clockLife
 	}
-	if fresh {
+	if known {
 		return nil
 	}
 	calls := make([]*call, partitionCount)
