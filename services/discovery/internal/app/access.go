@@ -21,7 +21,6 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/gate"
 	"github.com/weirproxy/weir/services/discovery/internal/quota"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
-	v2 "github.com/weirproxy/weir/services/discovery/internal/rest/v2"
 	"github.com/weirproxy/weir/services/discovery/internal/web"
 )
 
@@ -133,20 +132,10 @@ func newAccess(o AccessOptions, metrics prometheus.Registerer, log *slog.Logger)
 		Policy:    a.policy,
 		Sources:   quota.NewSources(o.CallsPerSource, o.CallsBurst, a.denials),
 		Open:      func(path string) bool { return path == "/healthcheck" || web.Has(path) },
-		BodyLimit: bodyLimit,
 		OnlyReads: func(method string) bool { return strings.HasPrefix(method, "/envoy.service.") },
 		Denials:   a.denials,
 	}
 	return a, nil
-}
-
-// bodyLimit is how many bytes the body of a call has at most: more where many
-// hosts beat by one.
-func bodyLimit(path string) int64 {
-	if path == "/v2/heartbeats" {
-		return v2.MaxBeatsBody
-	}
-	return call.MaxBody
 }
 
 // addParts adds what reads the files of access again.

@@ -1,14 +1,11 @@
 // Package gate stands before all that callers reach over HTTP and gRPC: it says
 // once for each call who makes it, keeps out those who must be known and are not,
-// and bounds how often a source calls and how much it sends. What a caller may do
-// beyond that, the faces ask the auth.Caller that it leaves in the context. It
-// knows no host, and of paths and methods no more than it is told.
+// and bounds how often a source calls. What a caller may do beyond that, the faces
+// ask the auth.Caller that it leaves in the context. It knows no host, and of
+// paths and methods no more than it is told.
 package gate
 
 import (
-	"errors"
-	"fmt"
-	"io"
 	"net/http"
 
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
@@ -25,8 +22,6 @@ type Gate struct {
 	Sources *quota.Sources
 	// Open reports whether an HTTP path is for everyone, whoever may read.
 	Open func(path string) bool
-	// BodyLimit is how many bytes the body of a call to an HTTP path has at most.
-	BodyLimit func(path string) int64
 	// OnlyReads reports whether a gRPC method, "/package.Service/Method", only
 	// reads.
 	OnlyReads func(method string) bool
@@ -42,11 +37,7 @@ func (g *Gate) HTTP(next http.Handler) http.Handler {
 			g.answer(w, err)
 			return
 		}
-		r = r.WithContext(auth.NewContext(r.Context(), &caller))
-		if r.Body != http.NoBody {
-			r.Body = &body{http.MaxBytesReader(w, r.Body, g.BodyLimit(r.URL.Path)), g.Denials}
-		}
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, r.WithContext(auth.NewContext(r.Context(), &caller)))
 	})
 }
 
@@ -54,20 +45,12 @@ func (g *Gate) HTTP(next http.Handler) http.Handler {
 func (g *Gate) pass(r *http.Request, caller *auth.Caller) error {
 	switch {
 	case g.Open(r.URL.Path):
+		return nil
 	case r.Method == "GET" || r.Method == "HEAD" || r.Method == "OPTIONS":
-		if err := caller.MayRead(); err != nil {
-			return err
-		}
+		return caller.MayRead()
 	default:
-		if err := g.write(caller); err != nil {
-			return err
-		}
+		return g.write(caller)
 	}
-	if most := g.BodyLimit(r.URL.Path); r.ContentLength > most {
-		g.Denials.Count(denial.Body)
-		return &denial.Error{Status: 413, Reason: denial.Body, Text: fmt.Sprintf("the body is longer than %d bytes", most)}
-	}
-	return nil
 }
 
 // write returns why a call that is no read may not go on, or nil. The rate comes
@@ -87,20 +70,4 @@ func (g *Gate) answer(w http.ResponseWriter, err error) {
 		refused.SetHeaders(w.Header())
 	}
 	_, _ = httpjson.Answer(w, status, map[string]string{"error": err.Error()})
-}
-
-// body counts that it was longer than it may be: only reading one that comes
-// without its length tells.
-type body struct {
-	io.ReadCloser
-	denials *denial.Counters // nil once it was counted
-}
-
-func (b *body) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if _, tooLong := errors.AsType[*http.MaxBytesError](err); tooLong {
-		b.denials.Count(denial.Body)
-		b.denials = nil
-	}
-	return n, err
 }

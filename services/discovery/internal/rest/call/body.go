@@ -3,6 +3,7 @@ package call
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -10,6 +11,10 @@ import (
 
 // MaxBody is the longest body that a call commonly has, in bytes.
 const MaxBody = 64 << 10
+
+// errBodyTooLong is the cause of a refusal of a body that is longer than its call
+// may have.
+var errBodyTooLong = errors.New("the body is too long")
 
 // ReadBody reads a body of limit bytes at most, within the time that the
 // listener gives. The error is a *Refusal.
@@ -49,7 +54,11 @@ func HasBody(r *http.Request) (bool, error) {
 // bodyRefusal tells the caller why a body could not be read.
 func bodyRefusal(err error) error {
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return Refuse(http.StatusRequestEntityTooLarge, "the body is longer than %d bytes", tooLarge.Limit)
+		return &Refusal{
+			Status: http.StatusRequestEntityTooLarge,
+			Reason: fmt.Sprintf("the body is longer than %d bytes", tooLarge.Limit),
+			Cause:  errBodyTooLong,
+		}
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return Refuse(http.StatusRequestTimeout, "the body did not come in time")

@@ -129,11 +129,13 @@ func (t *router) refuse(w http.ResponseWriter, r *http.Request, err error) int {
 	return status
 }
 
-// Limits are the answers to what goes beyond the registry's limits.
+// Limits are the answers to what goes beyond the registry's limits, and that of a
+// body.
 func Limits() []denial.Limit {
 	return []denial.Limit{
 		{Err: registry.ErrServiceFull, Reason: denial.Hosts, Status: http.StatusTooManyRequests, RetryAfter: 10 * time.Second},
 		{Err: registry.ErrTooManyServices, Reason: denial.Services, Status: http.StatusTooManyRequests, RetryAfter: 10 * time.Second},
 		{Err: registry.ErrTagsTooLarge, Reason: denial.Tags, Status: http.StatusBadRequest},
+		{Err: errBodyTooLong, Reason: denial.Body, Status: http.StatusRequestEntityTooLarge},
 	}
 }

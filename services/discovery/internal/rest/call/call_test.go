@@ -177,6 +177,22 @@ func TestABodyIsReadUpToItsLimitAndInTime(t *testing.T) {
 	}
 }
 
+func TestABodyThatIsTooLongIsCountedOnce(t *testing.T) {
+	f := newFace(func(w http.ResponseWriter, r *http.Request) (int, error) {
+		_, err := call.ReadBody(w, r, 10)
+		return 0, err
+	})
+	for _, length := range []int64{11, -1} {
+		r := httptest.NewRequest("PUT", "/things/a", strings.NewReader("0123456789x"))
+		r.ContentLength = length
+		w := httptest.NewRecorder()
+		f.ServeHTTP(w, r)
+		require.Equal(t, 413, w.Code)
+		require.JSONEq(t, `{"error":"the body is longer than 10 bytes"}`, w.Body.String())
+	}
+	require.Equal(t, map[string]float64{"body": 2}, f.counts(t, "discovery_refusals_total"))
+}
+
 func TestABodyThatMayBeLeftOutIsFoundWithoutLosingIt(t *testing.T) {
 	for text, length := range map[string]int64{"": 0, "x": 1, "yz": -1} {
 		r := httptest.NewRequest("PUT", "/", io.NopCloser(strings.NewReader(text)))

@@ -10,8 +10,12 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
-// maxLeases is how many hosts may beat by one call.
-const maxLeases = 10_000
+// maxLeases is how many hosts may beat by one call, and maxBeatsBody the longest
+// body that they have, in bytes.
+const (
+	maxLeases    = 10_000
+	maxBeatsBody = 256 << 10
+)
 
 // beat is a heartbeat of one host. A body may name its lease; then the beat is
 // of that stay alone, and not of one that came later.
@@ -74,7 +78,7 @@ func readBeat(w http.ResponseWriter, r *http.Request, f *call.Faults) (lease reg
 // lease may beat by it. The answer names the leases that are not known.
 func (f *face) beatMany(w http.ResponseWriter, r *http.Request) (int, error) {
 	q := call.ReadQuery(r)
-	body, err := readBody(w, r, MaxBeatsBody)
+	body, err := readBody(w, r, maxBeatsBody)
 	if err != nil {
 		return 0, err
 	}

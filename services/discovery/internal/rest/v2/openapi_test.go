@@ -98,7 +98,7 @@ func gone(r *http.Request) {
 	*r = *r.WithContext(ctx)
 }
 
-var tooLong = `{"leases":[]}` + strings.Repeat(" ", MaxBeatsBody)
+var tooLong = `{"leases":[]}` + strings.Repeat(" ", maxBeatsBody)
 
 // exchanges are calls in an order in which each finds what it needs.
 var exchanges = []exchange{

@@ -32,10 +32,6 @@ type Options struct {
 	Metrics  prometheus.Registerer
 }
 
-// MaxBeatsBody is the longest body of many heartbeats, in bytes. That of any
-// other call has call.MaxBody at most.
-const MaxBeatsBody = 256 << 10
-
 // face answers the calls.
 type face struct {
 	registry    *registry.Registry
