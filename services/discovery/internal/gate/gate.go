@@ -10,8 +10,8 @@ import (
 
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/denial"
+	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/quota"
-	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
 // Gate is what it is made of. Every field but Sources is required.

@@ -23,7 +23,7 @@ import (
 	"unicode"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
-	"github.com/weirproxy/weir/services/discovery/internal/rest/rule"
+	"github.com/weirproxy/weir/services/discovery/internal/rule"
 )
 
 // Options is what a Sender is made of. Every field is required.

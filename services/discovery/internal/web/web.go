@@ -16,8 +16,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
-	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
 //go:embed page.html page.css page.js page/*.js

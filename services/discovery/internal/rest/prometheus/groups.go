@@ -7,8 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
-	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
 // group is targets with the same labels, both in JSON.

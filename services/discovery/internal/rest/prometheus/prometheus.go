@@ -8,9 +8,9 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
-	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
 // Routes answer GET with the hosts that serve or drain, as groups of targets:

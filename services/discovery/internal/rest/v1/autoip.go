@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
-	"github.com/weirproxy/weir/services/discovery/internal/rest/rule"
+	"github.com/weirproxy/weir/services/discovery/internal/rule"
 )
 
 // autoIP is how the address of a caller is found that does not know its own.

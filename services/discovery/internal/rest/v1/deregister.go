@@ -7,7 +7,7 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
-	"github.com/weirproxy/weir/services/discovery/internal/rest/rule"
+	"github.com/weirproxy/weir/services/discovery/internal/rule"
 )
 
 // deregister takes the hosts at an address out of a service; with ?port= only

@@ -10,7 +10,7 @@ import (
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
-	"github.com/weirproxy/weir/services/discovery/internal/rest/rule"
+	"github.com/weirproxy/weir/services/discovery/internal/rule"
 )
 
 // maxText is the longest revision or repository, in bytes.

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
-	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
 // timeForm is how last_check_in is written: UTC, to the microsecond.

@@ -7,9 +7,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
-	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/jsontext"
 )
 

@@ -5,9 +5,9 @@ import (
 	"net/http"
 
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
+	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
-	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
 // maxLeases is how many hosts may beat by one call, and maxBeatsBody the longest

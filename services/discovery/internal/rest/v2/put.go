@@ -10,11 +10,11 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
+	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
-	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/jsontext"
-	"github.com/weirproxy/weir/services/discovery/internal/rest/rule"
+	"github.com/weirproxy/weir/services/discovery/internal/rule"
 )
 
 // The bounds of what a host says of itself, beside those of the registry. Texts

@@ -6,9 +6,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
-	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
 // serviceJSON is a service in the index of all.

@@ -6,10 +6,10 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
+	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
-	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
-	"github.com/weirproxy/weir/services/discovery/internal/rest/rule"
+	"github.com/weirproxy/weir/services/discovery/internal/rule"
 )
 
 // The bounds of a setting: its reason in bytes, and how long it can be in force

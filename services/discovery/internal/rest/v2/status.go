@@ -5,8 +5,8 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
+	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
-	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
 )
 
 // statusJSON is who answers, and what the caller is to discovery.

@@ -1,6 +1,6 @@
-// Package httpjson is how the REST faces answer in JSON: whole values, bodies
-// written by hand, and nothing at all to readers who have the answer already.
-// It knows nothing of hosts.
+// Package httpjson is how the gate and all behind it answer over HTTP: in JSON,
+// whole values and bodies written by hand, and with nothing at all to readers who
+// have the answer already. It knows nothing of hosts.
 package httpjson
 
 import (

@@ -1,6 +1,7 @@
 // Package rule is what every REST face holds names and addresses to, so that no
-// host that one of them takes spoils what another shows. It is for text from
-// outside, and keeps nothing.
+// host that one of them takes spoils what another shows. Who makes something of
+// names, as statsd does, knows by it what they can be. It is for text from outside,
+// and keeps nothing.
 package rule
 
 import (

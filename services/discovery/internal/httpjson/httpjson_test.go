@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/servicetest"
-	"github.com/weirproxy/weir/services/discovery/internal/rest/httpjson"
+	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
 )
 
 func TestMain(m *testing.M) { servicetest.Main(m) }
