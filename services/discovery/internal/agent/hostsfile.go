@@ -5,14 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/client"
+	"github.com/weirproxy/weir/services/discovery/internal/replacefile"
 )
 
 // fileFormat and fileVersion stand at the beginning of every hosts file.
@@ -67,12 +68,9 @@ type hostsFile struct {
 func openHostsFile(path string, services []string, log *slog.Logger) (*hostsFile, error) {
 	f := &hostsFile{path: path, changed: make(chan struct{}, 1), services: map[string]knownHosts{}}
 	// Better said now than at the first change.
-	aside, err := os.OpenFile(f.aside(), os.O_WRONLY|os.O_CREATE, 0o644)
-	if err != nil {
+	if err := replacefile.Check(path); err != nil {
 		return nil, fmt.Errorf("hosts file %s: %w", path, err)
 	}
-	_ = aside.Close()
-	_ = os.Remove(f.aside()) // the next write would do it too
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return f, nil
@@ -174,38 +172,13 @@ func (f *hostsFile) write(now time.Time) error {
 	err := lines.Encode(content)
 	f.mu.Unlock()
 	if err == nil {
-		err = f.replace(text.Bytes())
+		err = replacefile.Write(f.path, func(w io.Writer) error {
+			_, err := w.Write(text.Bytes())
+			return err
+		})
 	}
 	if err != nil {
 		return fmt.Errorf("write hosts file %s: %w", f.path, err)
 	}
 	return nil
-}
-
-// aside is where the file is written before it gets its name.
-func (f *hostsFile) aside() string {
-	return filepath.Join(filepath.Dir(f.path), "."+filepath.Base(f.path)+".new")
-}
-
-// replace writes the file aside and renames it once it is on the disk.
-func (f *hostsFile) replace(text []byte) error {
-	aside, err := os.OpenFile(f.aside(), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
-	if err != nil {
-		return err
-	}
-	if _, err = aside.Write(text); err == nil {
-		err = aside.Sync()
-	}
-	if err = errors.Join(err, aside.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.aside(), f.path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(f.path))
-	if err != nil {
-		return err
-	}
-	// Only with its directory on the disk does the new name survive a crash.
-	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -12,7 +12,7 @@ func TestImports(t *testing.T) {
 	archtest.Check(t, "github.com/weirproxy/weir/services/discovery", archtest.Edges{
 		"cmd/discovery":       {"internal/app"},
 		"cmd/discovery-agent": {"internal/agent"},
-		"internal/agent":      {"internal/client", "weir/internal/daemon"},
+		"internal/agent":      {"internal/client", "internal/replacefile", "weir/internal/daemon"},
 		"internal/client":     {},
 		"internal/app": {
 			"internal/auth",
@@ -43,6 +43,7 @@ func TestImports(t *testing.T) {
 		"internal/gate":                  {"internal/auth", "internal/denial", "internal/httpjson", "internal/quota"},
 		"internal/quota":                 {"internal/denial"},
 		"internal/denial":                {},
+		"internal/replacefile":           {},
 		"internal/registry/registrytest": {"internal/registry", "internal/store/memory"},
 		"internal/httpjson":              {},
 		"internal/rest/call":             {"internal/denial", "internal/httpjson", "internal/registry"},
@@ -56,7 +57,7 @@ func TestImports(t *testing.T) {
 		"internal/xds":                   {"internal/registry"},
 		"internal/store/memory":          {"internal/registry"},
 		"internal/store/fallback":        {"internal/registry"},
-		"internal/store/file":            {"internal/registry", "internal/store/record"},
+		"internal/store/file":            {"internal/registry", "internal/replacefile", "internal/store/record"},
 		"internal/store/record":          {"internal/registry"},
 		"internal/guard":                 {},
 		"internal/store/redis":           {"internal/registry", "internal/store/record"},

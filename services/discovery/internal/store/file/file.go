@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -22,6 +23,7 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/replacefile"
 )
 
 // Store is a registry.Store in memory with a snapshot file.
@@ -263,7 +265,7 @@ func (s *Store) snapshot() error {
 	s.changed = false
 	s.mu.Unlock()
 
-	err := replace(s.path, func(f *os.File) error { return encode(f, contents) })
+	err := replacefile.Write(s.path, func(w io.Writer) error { return encode(w, contents) })
 	if err != nil {
 		s.mu.Lock()
 		s.changed = true
@@ -271,29 +273,4 @@ func (s *Store) snapshot() error {
 		return fmt.Errorf("write snapshot %s: %w", s.path, err)
 	}
 	return nil
-}
-
-// replace makes the file at path hold what write writes, or leaves it as it
-// was: the new content is on the disk before it gets the name.
-func replace(path string, write func(*os.File) error) error {
-	aside := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
-	f, err := os.OpenFile(aside, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
-	if err != nil {
-		return err
-	}
-	if err = write(f); err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(aside, path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	// Only with its directory on the disk does the new name survive a crash.
-	return errors.Join(dir.Sync(), dir.Close())
 }

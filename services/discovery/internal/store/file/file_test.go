@@ -17,6 +17,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/replacefile"
 	"github.com/weirproxy/weir/services/discovery/internal/store/storetest"
 )
 
@@ -161,7 +162,7 @@ func TestAFailedSnapshotLeavesTheLastOneAlone(t *testing.T) {
 
 func TestACrashWhileWritingLeavesTheLastSnapshot(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "hosts.snapshot")
-	require.NoError(t, replace(path, func(f *os.File) error { return encode(f, contents()) }))
+	require.NoError(t, replacefile.Write(path, func(w io.Writer) error { return encode(w, contents()) }))
 	// A crash leaves a file aside that goes as far as it came.
 	whole, err := os.ReadFile(path)
 	require.NoError(t, err)
@@ -323,7 +324,7 @@ func many() []registry.Record {
 
 func BenchmarkLoadHundredThousand(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "hosts.snapshot")
-	require.NoError(b, replace(path, func(f *os.File) error { return encode(f, &registry.Contents{Records: many()}) }))
+	require.NoError(b, replacefile.Write(path, func(w io.Writer) error { return encode(w, &registry.Contents{Records: many()}) }))
 	for b.Loop() {
 		f, err := os.Open(path)
 		require.NoError(b, err)
