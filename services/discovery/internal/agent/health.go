@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/netip"
 	"time"
+
+	"github.com/weirproxy/weir/services/discovery/internal/pause"
 )
 
 // Check is how the program is asked whether it takes work.
@@ -77,7 +79,7 @@ func (h *health) await(ctx context.Context) bool {
 			said = true
 			h.log.Warn("the program is not registered yet: its check does not pass", "error", err)
 		}
-		if !sleep(ctx, startInterval) {
+		if !pause.For(ctx, startInterval) {
 			return false
 		}
 	}
@@ -87,7 +89,7 @@ func (h *health) await(ctx context.Context) bool {
 // in a row have failed, and when one passes after that.
 func (h *health) watch(ctx context.Context, changed func(unwell bool)) {
 	failures := 0
-	for sleep(ctx, jitter(h.Interval)) {
+	for pause.For(ctx, jitter(h.Interval)) {
 		err := h.ask(ctx)
 		if ctx.Err() != nil {
 			return

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/client"
+	"github.com/weirproxy/weir/services/discovery/internal/pause"
 )
 
 // watcher keeps a hosts file. Each service is asked for in a call of its own
@@ -111,7 +112,7 @@ func (w *watcher) follow(ctx context.Context, service string) {
 				index = list.Index
 			}
 		}
-		if !sleep(ctx, wait) {
+		if !pause.For(ctx, wait) {
 			return
 		}
 	}
@@ -140,7 +141,7 @@ func (w *watcher) keepWritten(ctx context.Context) {
 	for {
 		select {
 		case <-w.file.changed:
-			sleep(ctx, w.write(&last))
+			pause.For(ctx, w.write(&last))
 		case <-ctx.Done():
 			select {
 			case <-w.file.changed:

@@ -12,7 +12,7 @@ func TestImports(t *testing.T) {
 	archtest.Check(t, "github.com/weirproxy/weir/services/discovery", archtest.Edges{
 		"cmd/discovery":       {"internal/app"},
 		"cmd/discovery-agent": {"internal/agent"},
-		"internal/agent":      {"internal/client", "internal/replacefile", "weir/internal/daemon"},
+		"internal/agent":      {"internal/client", "internal/pause", "internal/replacefile", "weir/internal/daemon"},
 		"internal/client":     {},
 		"internal/app": {
 			"internal/auth",
@@ -39,10 +39,11 @@ func TestImports(t *testing.T) {
 		"internal/beats":                 {"internal/auth", "internal/registry", "weir/proto/discovery/v2"},
 		"internal/auth":                  {"internal/denial", "weir/internal/filewatch"},
 		"internal/builtin":               {"internal/registry", "internal/store/*"},
-		"internal/registry":              {"internal/guard"},
+		"internal/registry":              {"internal/guard", "internal/pause"},
 		"internal/gate":                  {"internal/auth", "internal/denial", "internal/httpjson", "internal/quota"},
 		"internal/quota":                 {"internal/denial"},
 		"internal/denial":                {},
+		"internal/pause":                 {},
 		"internal/replacefile":           {},
 		"internal/registry/registrytest": {"internal/registry", "internal/store/memory"},
 		"internal/httpjson":              {},

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/guard"
+	"github.com/weirproxy/weir/services/discovery/internal/pause"
 )
 
 // follow applies what other writers of the shared store did until ctx ends.
@@ -19,7 +20,7 @@ func (r *Registry) follow(ctx context.Context) {
 		}
 		r.answered(following, err)
 		r.log.Error("changes of other replicas cannot be followed, trying again", "error", err, "in", retryDelay.String())
-		if !sleep(ctx, retryDelay) {
+		if !pause.For(ctx, retryDelay) {
 			return
 		}
 	}

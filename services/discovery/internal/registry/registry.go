@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weirproxy/weir/services/discovery/internal/guard"
+	"github.com/weirproxy/weir/services/discovery/internal/pause"
 )
 
 // ErrNotLoaded is the answer to every call before the Store has been read: the
@@ -191,7 +192,7 @@ func (r *Registry) load(ctx context.Context) bool {
 			return false
 		}
 		r.log.Error("the registry cannot be loaded, trying again", "error", err, "in", retryDelay.String())
-		if !sleep(ctx, retryDelay) {
+		if !pause.For(ctx, retryDelay) {
 			return false
 		}
 	}
@@ -233,16 +234,4 @@ func (r *Registry) find(k Key) *entry {
 		return nil
 	}
 	return s.hosts[k.ID]
-}
-
-// sleep waits for d and reports whether it passed before ctx ended.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
