@@ -87,7 +87,7 @@ func (r *Registry) put(record Record, beat time.Duration) *entry {
 		r.metrics.services.Set(float64(len(r.services)))
 	}
 	if record.Lease == 0 { // from a Store that kept none
-		record.Lease = newLease()
+		record.Lease = NewLease()
 	}
 	e := s.hosts[h.ID]
 	if e != nil && e.lease != record.Lease { // another stay of the same host
@@ -183,9 +183,9 @@ func (r *Registry) unindex(e *entry) {
 	e.before, e.after = nil, nil
 }
 
-// newLease draws a lease. That two hosts of one registry have the same is as
+// NewLease draws a lease. That two hosts of one registry have the same is as
 // likely as 1 in 10^9 for 100,000 hosts.
-func newLease() Lease {
+func NewLease() Lease {
 	for {
 		if lease := Lease(rand.Uint64()); lease != 0 {
 			return lease

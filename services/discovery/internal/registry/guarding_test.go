@@ -231,7 +231,7 @@ func TestRestoredHostsAreStaleUntilTheyBeatAndHaveTheirTTLForIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var records []Record
 		for _, h := range fleet(10) {
-			records = append(records, Record{Host: &h, Lease: newLease(), LastCheckIn: time.Now().Add(-5 * time.Hour)})
+			records = append(records, Record{Host: &h, Lease: NewLease(), LastCheckIn: time.Now().Add(-5 * time.Hour)})
 		}
 		r := guarded(t, newFakeStore(records...), func(l *guard.Limits) { l.ServiceShare, l.GlobalShare = 0, 0 })
 		time.Sleep(59 * time.Second)

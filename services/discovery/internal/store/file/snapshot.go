@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"math/rand/v2"
 	"strings"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
@@ -121,7 +120,7 @@ func decode(r io.Reader) (*registry.Contents, error) {
 			return nil, lines.corrupt(err)
 		}
 		if host.Lease == 0 {
-			host.Lease = registry.Lease(rand.Uint64() | 1)
+			host.Lease = registry.NewLease()
 		}
 		texts.Share(host.Host)
 		c.Records = append(c.Records, host)
