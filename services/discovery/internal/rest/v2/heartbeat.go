@@ -138,7 +138,7 @@ func plainLeases(value json.RawMessage) (leases []registry.Lease, ok bool) {
 			if len(value) < i+quoted || value[i+quoted-1] != '"' {
 				return nil, false
 			}
-			lease, ok := plainHex(value[i+1 : i+1+hexDigits])
+			lease, ok := readHex(value[i+1 : i+1+hexDigits])
 			if !ok {
 				return nil, false
 			}
@@ -148,21 +148,6 @@ func plainLeases(value json.RawMessage) (leases []registry.Lease, ok bool) {
 			return nil, false
 		}
 	}
-}
-
-// plainHex is readHex for bytes.
-func plainHex(digits []byte) (number uint64, ok bool) {
-	for _, c := range digits {
-		switch {
-		case c >= '0' && c <= '9':
-			number = number<<4 | uint64(c-'0')
-		case c >= 'a' && c <= 'f':
-			number = number<<4 | uint64(c-'a'+10)
-		default:
-			return 0, false
-		}
-	}
-	return number, true
 }
 
 // maxLeaseFaults is how many leases that are none a refusal names.

@@ -199,7 +199,7 @@ func FuzzBeat(f *testing.F) {
 		if wrong == nil && given {
 			var read struct{ Lease string }
 			require.NoError(t, json.Unmarshal(body, &read))
-			require.Equal(t, read.Lease, leaseText(lease))
+			require.Equal(t, read.Lease, hexText(lease))
 		}
 	})
 }

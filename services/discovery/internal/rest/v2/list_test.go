@@ -214,7 +214,7 @@ func TestADurationIsWrittenAsGoDoes(t *testing.T) {
 
 func TestAnIndexIsReadAsItIsWritten(t *testing.T) {
 	for _, version := range []registry.Version{0, 1, 0xfedcba9876543210, ^registry.Version(0)} {
-		text := indexText(version)
+		text := hexText(version)
 		require.Equal(t, `"`+text+`"`, string(appendHex(nil, uint64(version))))
 		read, ok := readHex(text)
 		require.True(t, ok)

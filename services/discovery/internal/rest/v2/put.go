@@ -75,7 +75,7 @@ func (f *face) put(w http.ResponseWriter, r *http.Request) (int, error) {
 		status = http.StatusCreated
 	}
 	return httpjson.Answer(w, status, registration{
-		key.Service, key.ID, leaseText(receipt.Lease), h.TTL.String(), receipt.Outcome.String(),
+		key.Service, key.ID, hexText(receipt.Lease), h.TTL.String(), receipt.Outcome.String(),
 	})
 }
 

@@ -34,7 +34,7 @@ func (f *face) services(w http.ResponseWriter, r *http.Request) (int, error) {
 	}
 	services := make([]serviceJSON, len(summaries))
 	for i, s := range summaries {
-		services[i] = serviceJSON{s.Name, s.Hosts, s.Serving, s.Draining, s.Out, s.Stale, indexText(s.Version), stamp(s.ChangedAt)}
+		services[i] = serviceJSON{s.Name, s.Hosts, s.Serving, s.Draining, s.Out, s.Stale, hexText(s.Version), stamp(s.ChangedAt)}
 	}
 	return httpjson.Answer(w, http.StatusOK, struct {
 		Services []serviceJSON `json:"services"`
@@ -72,7 +72,7 @@ func (f *face) revisions(w http.ResponseWriter, r *http.Request) (int, error) {
 		Known     bool           `json:"known"`
 		Index     string         `json:"index"`
 		Revisions []revisionJSON `json:"revisions"`
-	}{service, listing.Known, indexText(listing.Version), countRevisions(listing.Hosts)})
+	}{service, listing.Known, hexText(listing.Version), countRevisions(listing.Hosts)})
 }
 
 // revision is revisionJSON as it is counted.

@@ -2,8 +2,6 @@ package v2
 
 import (
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
@@ -26,14 +24,25 @@ func appendHex(b []byte, number uint64) []byte {
 	return append(b, '"')
 }
 
-func leaseText(l registry.Lease) string   { return fmt.Sprintf("%016x", uint64(l)) }
-func indexText(v registry.Version) string { return fmt.Sprintf("%016x", uint64(v)) }
+// hexText is a lease or an index as text.
+func hexText[N registry.Lease | registry.Version](number N) string {
+	return fmt.Sprintf("%0*x", hexDigits, uint64(number))
+}
 
 // readHex reads what appendHex writes between the quotes.
-func readHex(text string) (number uint64, ok bool) {
-	if len(text) != hexDigits || strings.ContainsAny(text, "ABCDEF") {
+func readHex[T string | ~[]byte](digits T) (number uint64, ok bool) {
+	if len(digits) != hexDigits {
 		return 0, false
 	}
-	number, err := strconv.ParseUint(text, 16, 64)
-	return number, err == nil
+	for _, c := range []byte(digits) {
+		switch {
+		case c >= '0' && c <= '9':
+			number = number<<4 | uint64(c-'0')
+		case c >= 'a' && c <= 'f':
+			number = number<<4 | uint64(c-'a'+10)
+		default:
+			return 0, false
+		}
+	}
+	return number, true
 }
