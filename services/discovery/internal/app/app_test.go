@@ -435,7 +435,7 @@ func TestUntilItIsWarmNobodyIsToldThatAServiceHasNoHosts(t *testing.T) {
 	r := start(t, o)
 	lists := []string{
 		"/v1/registration/echo", "/v1/registration/repo/echo", "/v2/services/echo/hosts", "/v2/services/echo/hosts?index=00000000000000aa",
-		"/v2/services/echo/hosts?index=0000000000000000&wait=1ms", "/v2/services/echo/revisions", "/v2/prometheus/sd", "/v2/prometheus/sd?service=echo",
+		"/v2/services/echo/hosts?index=0000000000000000&wait=1ms", "/v2/services/echo/revisions", "/v2/services", "/v2/prometheus/sd", "/v2/prometheus/sd?service=echo",
 	}
 	for _, target := range lists {
 		response, err := http.Get("http://" + r.addrs["http"] + target)

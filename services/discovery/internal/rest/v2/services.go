@@ -23,13 +23,18 @@ type serviceJSON struct {
 	ChangedAt string `json:"changed_at"`
 }
 
-// services answers with all known services and how many hosts each has.
+// services answers with all known services and how many hosts each has. That
+// there are none is said once the registry is warm, as of a list.
 func (f *face) services(w http.ResponseWriter, r *http.Request) (int, error) {
 	if err := call.ReadQuery(r).End(); err != nil {
 		return 0, err
 	}
+	all := registry.Listing{Partial: f.registry.Partial()}
 	summaries, err := f.registry.Services()
 	if err != nil {
+		return 0, err
+	}
+	if err := all.Safe(len(summaries) == 0, false); err != nil {
 		return 0, err
 	}
 	services := make([]serviceJSON, len(summaries))

@@ -204,7 +204,9 @@ const notWarm = "the registry began a moment ago with no host restored: those th
 func TestUntilTheRegistryIsWarmAListTakesNoHostsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newColdFixture(t)
+		requireRefused(t, f.call("GET", "/v2/services", ""), 503, notWarm)
 		f.put(t, "/v2/services/users/hosts/a", fine)
+		require.Len(t, f.get(t, "/v2/services")["services"], 1)
 		for _, target := range []string{
 			"/v2/services/carts/hosts", "/v2/services/carts/revisions", "/v2/services/users/hosts?zone=none",
 			"/v2/services/users/hosts?index=00000000000000aa", "/v2/services/users/hosts?index=0000000000000000",
