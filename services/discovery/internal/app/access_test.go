@@ -200,7 +200,7 @@ func TestAListenerThatStrangersMayUseIsWarnedOf(t *testing.T) {
 	}
 }
 
-func TestAHostIsRegisteredByWhoMayAndAtItsOwnAddress(t *testing.T) {
+func TestAHostIsRegisteredAndWeighedByWhoMayAndAtItsOwnAddress(t *testing.T) {
 	o := options(t)
 	o.AuthFile, o.OwnAddress = ruleFile(t), true
 	r := start(t, o)
@@ -218,8 +218,12 @@ func TestAHostIsRegisteredByWhoMayAndAtItsOwnAddress(t *testing.T) {
 		require.Equal(t, test.status, response.StatusCode, body)
 		require.Contains(t, body, test.reason)
 	}
+	for path, status := range map[string]int{"/127.0.0.1": 204, "/10.0.0.1": 403, "": 204} {
+		response, body := r.call(t, "POST", "/v1/loadbalancing/echo"+path, echoToken, url.Values{"load_balancing_weight": {"7"}})
+		require.Equal(t, status, response.StatusCode, "%s: %s", path, body)
+	}
 	_, metrics := r.get(t, "admin", "/metrics")
-	require.Contains(t, metrics, "discovery_refusals_total{reason=\"address\"} 1\n")
+	require.Contains(t, metrics, "discovery_refusals_total{reason=\"address\"} 2\n")
 	require.Contains(t, metrics, "discovery_refusals_total{reason=\"token\"} 1\n")
 }
 

@@ -9,7 +9,8 @@ import (
 )
 
 // weigh sets the weight of the hosts at an address, with ?port= only of those
-// that listen there, or of all hosts of a service, be there any or not.
+// that listen there, or of all hosts of a service, be there any or not. At an
+// address it takes who may register there; for a service its rule is enough.
 func (f *face) weigh(w http.ResponseWriter, r *http.Request) (int, error) {
 	selected, err := selection(r)
 	if err != nil {
@@ -18,6 +19,11 @@ func (f *face) weigh(w http.ResponseWriter, r *http.Request) (int, error) {
 	caller := auth.FromContext(r.Context())
 	if err := caller.MayRegister(selected.Service); err != nil {
 		return 0, err
+	}
+	if selected.IP.IsValid() {
+		if err := caller.MayRegisterAddress(selected.IP); err != nil {
+			return 0, err
+		}
 	}
 	form, err := readForm(w, r)
 	if err != nil {
