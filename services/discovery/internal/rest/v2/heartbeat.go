@@ -2,6 +2,7 @@ package v2
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
@@ -75,14 +76,15 @@ func readBeat(w http.ResponseWriter, r *http.Request, f *call.Faults) (lease reg
 }
 
 // beatMany is a heartbeat of many hosts, each by its lease. Who was told of a
-// lease may beat by it. The answer names the leases that are not known.
+// lease may beat by it. The answer names the leases that are not known, and texts
+// that are none as they came: one host that is mistaken harms no other.
 func (f *face) beatMany(w http.ResponseWriter, r *http.Request) (int, error) {
 	q := call.ReadQuery(r)
 	body, err := readBody(w, r, maxBeatsBody)
 	if err != nil {
 		return 0, err
 	}
-	leases := readLeases(body, &q.Faults)
+	leases, strange := readLeases(body, &q.Faults)
 	if err := q.End(); err != nil {
 		return 0, err
 	}
@@ -97,26 +99,33 @@ func (f *face) beatMany(w http.ResponseWriter, r *http.Request) (int, error) {
 		}
 		b = appendHex(b, uint64(lease))
 	}
+	for i, text := range strange {
+		if i > 0 || len(unknown) > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, text...)
+	}
 	return httpjson.Write(w, append(b, "]}\n"...))
 }
 
-// readLeases reads the body of many heartbeats.
-func readLeases(body []byte, f *call.Faults) []registry.Lease {
+// readLeases reads the body of many heartbeats: the leases, and as JSON the texts
+// that are none.
+func readLeases(body []byte, f *call.Faults) (leases []registry.Lease, strange []json.RawMessage) {
 	o := readObject(body, "", f)
 	value, given := o.take("leases")
 	o.end()
 	if !given {
 		o.missing("leases")
-		return nil
+		return nil, nil
 	}
 	leases, plain := plainLeases(value)
 	if !plain {
-		leases = anyLeases(value, f)
+		leases, strange = anyLeases(value, f)
 	}
-	if len(leases) > maxLeases {
-		f.Add("leases", "has %d elements, of %d at most", len(leases), maxLeases)
+	if elements := len(leases) + len(strange); elements > maxLeases {
+		f.Add("leases", "has %d elements, of %d at most", elements, maxLeases)
 	}
-	return leases
+	return leases, strange
 }
 
 // plainLeases reads an array of leases in a tenth of the time that
@@ -150,27 +159,37 @@ func plainLeases(value json.RawMessage) (leases []registry.Lease, ok bool) {
 	}
 }
 
-// maxLeaseFaults is how many leases that are none a refusal names.
+// maxLeaseFaults is how many elements that are no texts a refusal names.
 const maxLeaseFaults = 100
 
-// anyLeases reads an array of leases, and says what is wrong with it.
-func anyLeases(value json.RawMessage, f *call.Faults) []registry.Lease {
+// anyLeases reads an array of leases, and of texts that are none. It says which
+// elements are no texts.
+func anyLeases(value json.RawMessage, f *call.Faults) (leases []registry.Lease, strange []json.RawMessage) {
 	var elements []json.RawMessage
 	if json.Unmarshal(value, &elements) != nil || elements == nil {
 		f.Add("leases", "%s is not an array", short(value))
-		return nil
+		return nil, nil
 	}
-	leases := make([]registry.Lease, len(elements))
-	var wrong call.Faults
+	wrong := 0
 	for i, element := range elements {
-		leases[i] = readLease(element, "leases", &wrong)
+		text, isText := readString(element)
+		lease, ok := readHex(text)
+		switch {
+		case isText && ok:
+			leases = append(leases, registry.Lease(lease))
+		case isText:
+			strange = append(strange, element)
+		case wrong < maxLeaseFaults:
+			f.Add(fmt.Sprintf("leases[%d]", i), "%s is not a string", short(element))
+			wrong++
+		default:
+			wrong++
+		}
 	}
-	if more := len(wrong) - maxLeaseFaults; more > 0 {
-		wrong = wrong[:maxLeaseFaults]
-		wrong.Add("leases", "and %d more", more)
+	if more := wrong - maxLeaseFaults; more > 0 {
+		f.Add("leases", "and %d more", more)
 	}
-	*f = append(*f, wrong...)
-	return leases
+	return leases, strange
 }
 
 // readLease reads a lease as the answer to PUT shows it.

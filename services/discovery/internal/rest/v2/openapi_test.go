@@ -130,7 +130,7 @@ var exchanges = []exchange{
 	{operation: "beat", target: "/v2/services/users/hosts/c/heartbeat", status: 503, on: "unloaded"},
 
 	{operation: "beatMany", target: "/v2/heartbeats", body: `{"leases":["0000000000000000"]}`, status: 200},
-	{operation: "beatMany", target: "/v2/heartbeats", body: `{"leases":[""]}`, status: 400},
+	{operation: "beatMany", target: "/v2/heartbeats", body: `{"leases":[1]}`, status: 400},
 	{operation: "beatMany", target: "/v2/heartbeats", body: `{"leases":[]}`, status: 408, change: isLate},
 	{operation: "beatMany", target: "/v2/heartbeats", body: tooLong, status: 413},
 	{operation: "beatMany", target: "/v2/heartbeats", body: `{"leases":[]}`, status: 415, change: isText},
