@@ -160,10 +160,14 @@ func (r *Registry) recover(e *entry, actor string) {
 	r.tell(r.services[e.host.Service])
 }
 
-// checkRoom says whether a host more may come to a service. r.mu must be held.
+// checkRoom says whether a host more may come to a service. For one that is new,
+// that which has been without hosts for longest makes room. r.mu must be held.
 func (r *Registry) checkRoom(name string) error {
 	limits := r.options.Limits
 	s := r.services[name]
+	if empty := r.empties.Front(); s == nil && empty != nil && len(r.services) >= limits.Services {
+		r.forgetService(empty)
+	}
 	switch {
 	case s == nil && len(r.services) >= limits.Services:
 		return fmt.Errorf("%w: %d", ErrTooManyServices, limits.Services)

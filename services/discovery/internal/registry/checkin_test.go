@@ -293,6 +293,34 @@ func TestLimitsRefuseNewHostsAlone(t *testing.T) {
 	require.Equal(t, HostUnchanged, checkIn(t, r, host("b", 2)))
 }
 
+func TestServicesWithoutHostsMakeRoomForNewOnes(t *testing.T) {
+	r := newRegistry(newFakeStore())
+	r.options.Limits = Limits{HostsPerService: 9, Services: 2, TagBytes: maxTags}
+	run(t, r)
+	<-r.Loaded()
+	flap := func(service string) {
+		h := host("a", 1)
+		h.Service = service
+		checkIn(t, r, h)
+		_, err := r.Remove(Selection{Service: service}, "tester")
+		require.NoError(t, err)
+	}
+	for i := range 10 {
+		flap(fmt.Sprint("branch-", i))
+	}
+	require.Equal(t, map[string]int{"branch-8": 0, "branch-9": 0}, services(t, r), "the longest empty ones went")
+	for _, name := range []string{"users", "orders"} {
+		h := host("a", 1)
+		h.Service = name
+		checkIn(t, r, h)
+	}
+	h := host("a", 1)
+	h.Service = "one more"
+	_, err := r.CheckIn(h, "tester")
+	require.ErrorIs(t, err, ErrTooManyServices)
+	require.Equal(t, map[string]int{"users": 1, "orders": 1}, services(t, r))
+}
+
 func TestABulkBeatAllocatesNothing(t *testing.T) {
 	r := started(t, newFakeStore())
 	leases := manyLeases(t, r, 1000)

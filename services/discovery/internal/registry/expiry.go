@@ -2,6 +2,7 @@ package registry
 
 import (
 	"container/heap"
+	"container/list"
 	"context"
 	"time"
 
@@ -235,11 +236,16 @@ func (r *Registry) forgetEmpty(now time.Duration) (forgotten []string) {
 		if now-s.emptySince < r.options.EmptyServiceRetention {
 			break
 		}
-		r.empties.Remove(first)
-		delete(r.services, s.name)
-		r.metrics.services.Set(float64(len(r.services)))
-		r.tell(s)
+		r.forgetService(first)
 		forgotten = append(forgotten, s.name)
 	}
 	return forgotten
+}
+
+// forgetService forgets one of r.empties. r.mu must be held.
+func (r *Registry) forgetService(empty *list.Element) {
+	s := r.empties.Remove(empty).(*service)
+	delete(r.services, s.name)
+	r.metrics.services.Set(float64(len(r.services)))
+	r.tell(s)
 }
