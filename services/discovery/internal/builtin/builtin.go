@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/store/fallback"
 	"github.com/weirproxy/weir/services/discovery/internal/store/file"
@@ -35,6 +37,7 @@ type StoreOptions struct {
 	// stores that are a file.
 	SnapshotInterval time.Duration
 	Log              *slog.Logger
+	Metrics          prometheus.Registerer
 }
 
 // kind is one kind of store.
@@ -96,7 +99,7 @@ func openFile(u *url.URL, o StoreOptions) (Store, error) {
 	if u.User != nil || u.Host != "" || u.Opaque != "" || u.RawQuery != "" || u.Path == "" || strings.HasSuffix(u.Path, "/") {
 		return nil, errors.New("not file:/// and the absolute path of a file")
 	}
-	return file.Open(u.Path, o.SnapshotInterval, o.Log)
+	return file.Open(u.Path, o.SnapshotInterval, o.Log, o.Metrics)
 }
 
 // redisTimeout bounds one exchange with Redis.
@@ -113,7 +116,7 @@ func withSnapshot(store Store, o StoreOptions) (Store, error) {
 	if !ok {
 		return nil, errors.Join(errors.New("a snapshot beside it is for stores that replicas share"), store.Close())
 	}
-	local, err := file.Open(o.Snapshot, o.SnapshotInterval, o.Log)
+	local, err := file.Open(o.Snapshot, o.SnapshotInterval, o.Log, o.Metrics)
 	if err != nil {
 		return nil, errors.Join(err, shared.Close())
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/servicetest"
@@ -37,7 +38,7 @@ func TestAStoreIsOpenedByTheSchemeOfItsURL(t *testing.T) {
 		":":                           "store: not a URL, such as memory:, file:///path",
 	} {
 		t.Run(url, func(t *testing.T) {
-			store, err := OpenStore(url, StoreOptions{SnapshotInterval: time.Hour, Log: slog.New(slog.DiscardHandler)})
+			store, err := OpenStore(url, StoreOptions{SnapshotInterval: time.Hour, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
 			if reason != "" {
 				require.ErrorContains(t, err, reason)
 				return
@@ -65,7 +66,7 @@ func TestAnErrorShowsNoPassword(t *testing.T) {
 		"memory:secret",
 	} {
 		t.Run(url, func(t *testing.T) {
-			_, err := OpenStore(url, StoreOptions{SnapshotInterval: time.Hour, Log: slog.New(slog.DiscardHandler)})
+			_, err := OpenStore(url, StoreOptions{SnapshotInterval: time.Hour, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
 			require.Error(t, err)
 			require.NotContains(t, err.Error(), "sec")
 		})
@@ -78,7 +79,7 @@ func TestAReplicaStartsFromItsSnapshotWhileRedisIsAway(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "hosts.snapshot")
 	open := func() Store {
 		store, err := OpenStore("redis://"+server.Address, StoreOptions{
-			Snapshot: path, SnapshotInterval: time.Hour, Log: slog.New(slog.DiscardHandler),
+			Snapshot: path, SnapshotInterval: time.Hour, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 		})
 		require.NoError(t, err)
 		return store
@@ -123,7 +124,7 @@ func TestAReplicaStartsFromItsSnapshotWhileRedisIsAway(t *testing.T) {
 
 func TestASnapshotThatCannotBeIsRefused(t *testing.T) {
 	for store, snapshot := range map[string]string{"redis://h": "/none/hosts", "memory:": filepath.Join(t.TempDir(), "hosts")} {
-		_, err := OpenStore(store, StoreOptions{Snapshot: snapshot, SnapshotInterval: time.Hour, Log: slog.New(slog.DiscardHandler)})
+		_, err := OpenStore(store, StoreOptions{Snapshot: snapshot, SnapshotInterval: time.Hour, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
 		require.ErrorContains(t, err, "snapshot")
 	}
 }

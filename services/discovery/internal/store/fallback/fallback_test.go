@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/servicetest"
@@ -25,7 +26,7 @@ var discard = slog.New(slog.DiscardHandler)
 // fileStore is one in a directory of its own.
 func fileStore(t *testing.T, path string) *file.Store {
 	t.Helper()
-	s, err := file.Open(path, time.Hour, discard)
+	s, err := file.Open(path, time.Hour, discard, prometheus.NewRegistry())
 	require.NoError(t, err)
 	return s
 }

@@ -4,8 +4,8 @@
 // fallback store, to which it is the copy that outlives a restart. What came
 // after the last snapshot is lost in a crash; a crash while writing loses nothing
 // more, since a file is never changed in place. A snapshot that is not whole is
-// set aside and never stops the start; what never was a snapshot is refused at
-// the start and never touched.
+// set aside and never stops the start; a file that never was a snapshot does not
+// stop it either, and is never touched: nothing is kept until it is gone.
 package file
 
 import (
@@ -22,21 +22,25 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/replacefile"
 )
 
 // Store is a registry.Store in memory with a snapshot file.
 type Store struct {
-	path  string
-	log   *slog.Logger
-	done  chan struct{}  // closed by Close
-	loops sync.WaitGroup // of the goroutine that writes
+	path    string
+	log     *slog.Logger
+	metrics *metrics
+	done    chan struct{}  // closed by Close
+	loops   sync.WaitGroup // of the goroutine that writes
 
 	mu       sync.Mutex
 	records  map[registry.Key]kept
 	settings map[registry.SettingKey]registry.Setting
 	loaded   bool // the file has been read, so it may be written over
+	foreign  bool // the file is somebody else's
 	changed  bool // since the last snapshot; beats alone do not count
 }
 
@@ -60,14 +64,13 @@ func (k *kept) record() registry.Record {
 
 // Open returns a store over the file at path, which need not be there yet, and
 // writes a snapshot every interval, above 0. The error is that of a path at
-// which no snapshot can be, or at which something else is. The caller must
-// Close the store.
-func Open(path string, interval time.Duration, log *slog.Logger) (*Store, error) {
+// which no snapshot can be. The caller must Close the store.
+func Open(path string, interval time.Duration, log *slog.Logger, registerer prometheus.Registerer) (*Store, error) {
 	if err := checkPlace(path); err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w", path, err)
 	}
 	s := &Store{
-		path: path, log: log, done: make(chan struct{}),
+		path: path, log: log, metrics: newMetrics(registerer), done: make(chan struct{}),
 		records: map[registry.Key]kept{}, settings: map[registry.SettingKey]registry.Setting{},
 	}
 	// Ends with Close, which waits for it.
@@ -76,8 +79,7 @@ func Open(path string, interval time.Duration, log *slog.Logger) (*Store, error)
 }
 
 // checkPlace says why path cannot be that of a snapshot: its directory is
-// missing, so that it may be mistyped, or something else is there, which would
-// be replaced.
+// missing, so that it may be mistyped, or what is there is no file.
 func checkPlace(path string) error {
 	dir := filepath.Dir(path)
 	switch info, err := os.Stat(dir); {
@@ -100,14 +102,13 @@ func checkPlace(path string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	return checkBeginning(f)
+	return f.Close()
 }
 
 // Load reads the snapshot on its first call; later calls return what is kept.
 // No file is no hosts; one that is not whole is renamed, with the reason in the
-// log, and is no hosts either. The error is that of a file that is there but
-// cannot be opened or read.
+// log, and is no hosts either, nor is one of somebody else. The error is that of a
+// file that is there but cannot be opened or read.
 func (s *Store) Load(context.Context) (*registry.Contents, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -142,6 +143,13 @@ func (s *Store) read() error {
 		return fmt.Errorf("read snapshot: %w", err)
 	}
 	defer f.Close()
+	if ours, err := isOurs(f); err != nil {
+		return fmt.Errorf("read snapshot %s: %w", s.path, err)
+	} else if !ours {
+		s.foreign = true
+		s.log.Error("the file is no snapshot, not even a damaged one: it is left alone, and nothing is kept until it is gone", "path", s.path)
+		return nil
+	}
 	contents, err := decode(f)
 	if corrupt, ok := errors.AsType[*corruptError](err); ok {
 		s.setAside(corrupt)
@@ -261,6 +269,14 @@ func (s *Store) snapshot() error {
 		s.mu.Unlock()
 		return nil
 	}
+	if s.foreign {
+		if _, err := os.Stat(s.path); !errors.Is(err, fs.ErrNotExist) {
+			s.mu.Unlock()
+			s.metrics.errors.Inc()
+			return fmt.Errorf("write snapshot %s: the file is somebody else's", s.path)
+		}
+		s.foreign = false
+	}
 	contents := s.contents()
 	s.changed = false
 	s.mu.Unlock()
@@ -270,7 +286,9 @@ func (s *Store) snapshot() error {
 		s.mu.Lock()
 		s.changed = true
 		s.mu.Unlock()
+		s.metrics.errors.Inc()
 		return fmt.Errorf("write snapshot %s: %w", s.path, err)
 	}
+	s.metrics.written.SetToCurrentTime()
 	return nil
 }

@@ -13,6 +13,8 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/servicetest"
@@ -238,38 +240,89 @@ func TestAFileThatCannotBeReadIsAnErrorAndStaysWhereItIs(t *testing.T) {
 	require.DirExists(t, path)
 }
 
-func TestAPathThatIsNotThatOfASnapshotIsRefusedAndLeftAlone(t *testing.T) {
+func TestAPathAtWhichNoSnapshotCanBeIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	foreign := filepath.Join(dir, "hostname")
-	for path, text := range map[string]string{
-		foreign:                      "hello\n",
-		filepath.Join(dir, "format"): `{"format":"other","version":1}` + "\n",
-		filepath.Join(dir, "longer"): `{"format":"weir-discovery-hosts-of-old","version":1}` + "\n",
-	} {
-		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
-	}
+	require.NoError(t, os.WriteFile(foreign, []byte("hello\n"), 0o600))
 	missing := filepath.Join(dir, "missing")
 	before := tree(t, dir)
 	for name, test := range map[string]struct {
 		path    string
 		reasons []string
 	}{
-		"a file of somebody else":       {foreign, []string{foreign, "it is no snapshot", formatName}},
-		"JSON of another format":        {filepath.Join(dir, "format"), []string{"it is no snapshot"}},
-		"JSON of a format that goes on": {filepath.Join(dir, "longer"), []string{"it is no snapshot"}},
-		"a directory":                   {dir, []string{dir, "it is a directory, not a file"}},
-		"a device":                      {os.DevNull, []string{os.DevNull, "not a file"}},
-		"in a missing directory":        {filepath.Join(missing, "hosts.json"), []string{"hosts.json", missing + ": no such file or directory"}},
-		"in a file":                     {filepath.Join(foreign, "hosts.json"), []string{foreign + " is not a directory"}},
-		"below a file":                  {filepath.Join(foreign, "below", "hosts.json"), []string{"its directory", "not a directory"}},
+		"a directory":            {dir, []string{dir, "it is a directory, not a file"}},
+		"a device":               {os.DevNull, []string{os.DevNull, "not a file"}},
+		"in a missing directory": {filepath.Join(missing, "hosts.json"), []string{"hosts.json", missing + ": no such file or directory"}},
+		"in a file":              {filepath.Join(foreign, "hosts.json"), []string{foreign + " is not a directory"}},
+		"below a file":           {filepath.Join(foreign, "below", "hosts.json"), []string{"its directory", "not a directory"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := Open(test.path, never, slog.New(slog.DiscardHandler))
+			_, err := Open(test.path, never, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 			require.Error(t, err)
 			for _, reason := range test.reasons {
 				require.ErrorContains(t, err, reason)
 			}
 			require.Equal(t, before, tree(t, dir))
+		})
+	}
+}
+
+func TestAFileOfSomebodyElseIsLeftAloneUntilItIsGone(t *testing.T) {
+	for name, text := range map[string]string{
+		"text":                          "hello\n",
+		"JSON of another format":        `{"format":"other","version":1}` + "\n",
+		"JSON of a format that goes on": `{"format":"weir-discovery-hosts-of-old","version":1}` + "\n",
+		"anything":                      strings.Repeat("\x9f\x02zeros\x00\x00", 200),
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "hosts.snapshot")
+			require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+			before := tree(t, dir)
+			var log bytes.Buffer
+			s := open(t, path, never, &log)
+			require.Empty(t, load(t, s))
+			put(t, s, storetest.Record("users", "a", 1))
+			require.ErrorContains(t, s.snapshot(), path)
+			require.Equal(t, 1.0, testutil.ToFloat64(s.metrics.errors))
+			require.Zero(t, testutil.ToFloat64(s.metrics.written))
+			require.Equal(t, before, tree(t, dir))
+			require.Contains(t, log.String(), "level=ERROR")
+
+			require.NoError(t, os.Remove(path))
+			require.NoError(t, s.snapshot())
+			require.NotZero(t, testutil.ToFloat64(s.metrics.written))
+			require.NoError(t, s.Close())
+			s = open(t, path, never, io.Discard)
+			require.Len(t, load(t, s), 1)
+			require.NoError(t, s.Close())
+		})
+	}
+}
+
+func TestASnapshotThatIsDamagedAtItsBeginningIsSetAside(t *testing.T) {
+	var whole bytes.Buffer
+	require.NoError(t, encode(&whole, contents()))
+	flipped := bytes.Clone(whole.Bytes())
+	flipped[1] ^= 4
+	for name, text := range map[string][]byte{
+		"zeros, as after a power cut": make([]byte, whole.Len()),
+		"one bit":                     flipped,
+		"its header is gone":          whole.Bytes()[bytes.IndexByte(whole.Bytes(), '\n')+1:],
+		"nothing is there":            {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "hosts.snapshot")
+			require.NoError(t, os.WriteFile(path, text, 0o600))
+			s := open(t, path, never, io.Discard)
+			require.Empty(t, load(t, s))
+			aside, err := filepath.Glob(path + ".bad-*")
+			require.NoError(t, err)
+			require.Len(t, aside, 1)
+			put(t, s, storetest.Record("users", "a", 1))
+			require.NoError(t, s.Close())
+			require.FileExists(t, path)
 		})
 	}
 }
@@ -354,7 +407,7 @@ func contents() *registry.Contents {
 
 func open(t *testing.T, path string, interval time.Duration, log io.Writer) *Store {
 	t.Helper()
-	s, err := Open(path, interval, slog.New(slog.NewTextHandler(log, nil)))
+	s, err := Open(path, interval, slog.New(slog.NewTextHandler(log, nil)), prometheus.NewRegistry())
 	require.NoError(t, err)
 	return s
 }

@@ -2,6 +2,7 @@ package file
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -27,6 +28,9 @@ const (
 
 // beginning is how encode begins every snapshot, of this version or another.
 const beginning = `{"format":"` + formatName + `"`
+
+// trailerBeginning is how the last line begins.
+const trailerBeginning = `{"sha256":"`
 
 type header struct {
 	Format   string `json:"format"`
@@ -82,18 +86,32 @@ func encode(w io.Writer, c *registry.Contents) error {
 	return buffered.Flush()
 }
 
-// checkBeginning tells a snapshot, be it cut short even within its beginning,
-// from a file of somebody else.
-func checkBeginning(r io.Reader) error {
-	text, err := io.ReadAll(io.LimitReader(r, int64(len(beginning))))
+// isOurs tells a snapshot, be it cut short or damaged, from a file of somebody
+// else, and leaves f at its beginning. Of a snapshot there is left the beginning
+// or a part of it, the name of the format in the header, or the trailer; or
+// nothing but zeros, as some file systems leave a file in a power cut.
+func isOurs(f io.ReadSeeker) (bool, error) {
+	const part = 512
+	head, err := io.ReadAll(io.LimitReader(f, part))
 	if err != nil {
-		return err
+		return false, err
 	}
-	if !strings.HasPrefix(beginning, string(text)) {
-		// What it does begin with may be a secret.
-		return fmt.Errorf("it is no snapshot, which begins with %s", beginning)
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return false, err
 	}
-	return nil
+	if _, err = f.Seek(max(0, size-part), io.SeekStart); err != nil {
+		return false, err
+	}
+	tail, err := io.ReadAll(io.LimitReader(f, part))
+	if err != nil {
+		return false, err
+	}
+	_, err = f.Seek(0, io.SeekStart)
+	return strings.HasPrefix(beginning, string(head)) ||
+		bytes.Contains(head, []byte(formatName+`"`)) ||
+		len(bytes.Trim(head, "\x00")) == 0 ||
+		bytes.Contains(tail, []byte("\n"+trailerBeginning)), err
 }
 
 // decode reads a snapshot. The error is a *corruptError for a file that is not
