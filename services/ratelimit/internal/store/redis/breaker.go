@@ -189,20 +189,3 @@ func (h *shard) ping(ctx context.Context) error {
 	}
 	return nil
 }
-
-// ask has a server carry out a command that writes but changes nothing: a PING
-// is answered also by a replica, and where no write is taken for other reasons.
-// In a Cluster the answer may be that another server has the key, which is as
-// good.
-func (s *Store) ask(ctx context.Context, client *goredis.Client, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, probeWait)
-	defer cancel()
-	err := client.Do(ctx, "pexpire", s.options.KeyPrefix+"probe", "1").Err()
-	if err == nil || s.nodes == nil {
-		return err
-	}
-	if isElsewhere(err) {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", name, err)
-}
