@@ -45,6 +45,11 @@ type part struct {
 	// finished is set when the sender is done with the shard's commands of the
 	// call, or they were refused; they hold their outcome then.
 	finished atomic.Bool
+	// answers is how often the shard had answered when the call was queued.
+	answers uint64
+	// sent is how many of the call's commands senders are done with. It belongs
+	// to the sender that has the call, or is not to be touched while it waits.
+	sent int
 }
 
 func newCall() *call {
@@ -102,6 +107,7 @@ func (s *Store) Apply(ctx context.Context, request *limiter.Call) error {
 			refused = p.err
 			continue
 		}
+		p.answers = p.shard.breaker.answers.Load()
 		asked++
 	}
 	if asked == 0 || refused != nil && request.StopWhenOver {
@@ -162,12 +168,13 @@ func fail(request *limiter.Call, err error) error {
 }
 
 // late has the caller leave a call for which Redis took too long, and notes it
-// of the shards that have not finished.
+// of the shards that have not finished, nor answered anything meanwhile: one that
+// has is not away, but has much to do, of this call or of others.
 func (s *Store) late(c *call) {
 	err := &lateError{s.place, s.options.Timeout}
 	c.leave(err)
 	for i := range c.parts {
-		if p := &c.parts[i]; errors.Is(p.err, err) {
+		if p := &c.parts[i]; errors.Is(p.err, err) && p.answers == p.shard.breaker.answers.Load() {
 			p.shard.breaker.failed(err)
 		}
 	}
@@ -232,9 +239,10 @@ func (c *call) finish(h *shard) {
 	}
 }
 
-// refuse finishes the part of h, which was not asked, with err.
+// refuse finishes the part of h with err, which those commands get that were not
+// sent.
 func (c *call) refuse(h *shard, err error) {
-	for _, d := range c.commands[:c.used] {
+	for _, d := range c.commands[c.part(h).sent:c.used] {
 		if d.shard == h {
 			d.err = err
 		}

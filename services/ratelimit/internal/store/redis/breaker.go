@@ -29,8 +29,8 @@ const (
 
 // breaker refuses the calls of one shard after it has failed for a while, so
 // that only the first callers wait for a server that hangs. It learns of that
-// from exchanges, from callers that waited for the store's timeout, and from
-// pings, which soon find out what calls with a long timeout, or with
+// from exchanges, from callers that waited for the store's timeout while no
+// exchange was answered, and from pings, which soon find out what calls with a long timeout, or with
 // callers that leave sooner, do not. Its probe asks the server until it answers,
 // and ends the refusal, as does a ping that is answered.
 type breaker struct {
@@ -39,8 +39,10 @@ type breaker struct {
 	open atomic.Pointer[refusal]
 	// failing is the number of failures in a row, unpinged that of pings.
 	failing, unpinged atomic.Int32
-	mu                sync.Mutex // of what follows, and of writes to the above
-	since, pinged     time.Time  // of the first of each
+	// answers is how often the server has answered an exchange.
+	answers       atomic.Uint64
+	mu            sync.Mutex // of what follows, and of writes to the above
+	since, pinged time.Time  // of the first of each
 }
 
 // refusal is why calls are refused.
@@ -72,6 +74,12 @@ func (h *shard) refusal() error {
 		return nil
 	}
 	return &refusedError{h.name, time.Since(r.since), r.cause}
+}
+
+// answered notes that the server has answered an exchange.
+func (b *breaker) answered() {
+	b.answers.Add(1)
+	b.succeeded()
 }
 
 // succeeded notes that the server has answered.

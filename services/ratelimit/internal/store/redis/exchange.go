@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"math"
 	"runtime"
 	"slices"
@@ -24,13 +25,48 @@ type exchange struct {
 	shard *shard
 	term  int // of the shard, when the sender began
 	pipe  goredis.Pipeliner
-	batch []*call
+	batch []piece
 	send  []goredis.Cmder
 	// firsts is the commands of the batch that others may join, by the hash of
 	// their keys.
 	firsts map[uint64]*command
 	// unset is the keys that turned out to have no time to live.
 	unset []unset
+}
+
+// piece is the commands of a call from one place on to another, all of them
+// unless they are more than bulk. Those of other shards may be among them.
+type piece struct {
+	call     *call // nil if nobody waits for it any more
+	from, to int
+}
+
+// next is the piece of c that h is to carry out next, of no more commands of h
+// than there is room for, and how many it has. One step is never cut.
+func (c *call) next(h *shard, room int) (p piece, size int) {
+	p = piece{c, c.part(h).sent, c.used}
+	for i, d := range c.commands[p.from:p.to] {
+		if d.shard != h {
+			continue
+		}
+		if size == room && c.step == nil {
+			p.to = p.from + i
+			break
+		}
+		size++
+	}
+	return p, size
+}
+
+// commands are those of the piece that h is to carry out.
+func (p piece) commands(h *shard) iter.Seq[*command] {
+	return func(yield func(*command) bool) {
+		for _, d := range p.call.commands[p.from:p.to] {
+			if d.shard == h && !yield(d) {
+				return
+			}
+		}
+	}
 }
 
 // unset is a key to be given a time to live.
@@ -61,23 +97,28 @@ func (x *exchange) take() bool {
 	h.inFlight -= len(x.batch)
 	clear(x.batch)
 	x.batch = x.batch[:0]
-	switch n := len(h.waiting); {
+	switch {
 	case x.term != h.term:
 		h.free = append(h.free, x)
 		return false
-	case n == 0:
+	case len(h.waiting) == 0:
 		h.senders--
 		h.free = append(h.free, x)
 		return false
-	case n <= batched:
-		x.batch, h.waiting = h.waiting, x.batch
-	default:
-		x.batch = append(x.batch, h.waiting[:batched]...)
-		left := copy(h.waiting, h.waiting[batched:])
-		clear(h.waiting[left:])
-		h.waiting = h.waiting[:left]
 	}
-	h.crowd = crowd(len(h.waiting))
+	room := bulk
+	for _, c := range h.waiting[:min(batched, len(h.waiting))] {
+		p, size := c.next(h, room)
+		if (p.to < c.used || size > room) && len(x.batch) > 0 {
+			break // it comes first in the next
+		}
+		room -= size
+		x.batch = append(x.batch, p)
+	}
+	left := copy(h.waiting, h.waiting[len(x.batch):])
+	clear(h.waiting[left:])
+	h.waiting = h.waiting[:left]
+	h.crowd = crowd(left)
 	return true
 }
 
@@ -86,9 +127,10 @@ func (x *exchange) take() bool {
 func (x *exchange) carryOut() {
 	h, calls := x.shard, 0
 	defer x.release()
-	for i, c := range x.batch {
+	for i, p := range x.batch {
+		c := p.call
 		if c.gone.Load() {
-			x.batch[i] = nil // nobody waits for it to finish
+			x.batch[i].call = nil
 			continue
 		}
 		calls++
@@ -96,10 +138,7 @@ func (x *exchange) carryOut() {
 			x.send = append(x.send, c.step.send)
 			continue
 		}
-		for _, d := range c.commands[:c.used] {
-			if d.shard != h {
-				continue
-			}
+		for d := range p.commands(h) {
 			if x.join(c, d) {
 				continue
 			}
@@ -117,29 +156,47 @@ func (x *exchange) carryOut() {
 	h.stats.time.Observe(time.Since(begin).Seconds())
 	h.stats.calls.Observe(float64(calls))
 	// Who gets no answer gets none for all that follows.
+	var lost error
 	if last := x.send[len(x.send)-1].Err(); last != nil && !answered(last) {
+		lost = last
 		h.store.given.clear()
 		h.breaker.failed(last)
 	} else {
-		h.breaker.succeeded()
+		h.breaker.answered()
 	}
 	if err != nil {
 		x.again()
 	}
-	for _, c := range x.batch {
-		if c != nil {
-			x.read(c)
+	for _, p := range x.batch {
+		if p.call != nil {
+			x.read(p)
 		}
 	}
 	// Only now, for one that has finished is used again, and others may have
 	// joined its commands.
-	for _, c := range x.batch {
-		if c != nil {
-			c.finish(h)
+	for _, p := range x.batch {
+		if p.call != nil {
+			h.goOn(p, lost)
 		}
 	}
 	if len(x.unset) > 0 {
 		x.expire()
+	}
+}
+
+// goOn finishes the call of a piece that was sent, or queues what is left of it
+// behind those that wait; if Redis did not answer, for which lost is the reason,
+// that is not sent any more.
+func (h *shard) goOn(p piece, lost error) {
+	c := p.call
+	c.part(h).sent = p.to
+	switch {
+	case p.to == c.used:
+		c.finish(h)
+	case lost != nil:
+		c.refuse(h, h.fault(lost))
+	default:
+		h.submit(c)
 	}
 }
 
@@ -207,9 +264,9 @@ func exec(pipe goredis.Pipeliner) error {
 	return err
 }
 
-// read copies the outcome of h's commands of c into them.
-func (x *exchange) read(c *call) {
-	h := x.shard
+// read copies the outcome of h's commands of p into them.
+func (x *exchange) read(p piece) {
+	h, c := x.shard, p.call
 	if c.step != nil {
 		after, err := c.step.send.Result()
 		if err == nil && len(after) != 2*c.used {
@@ -225,10 +282,7 @@ func (x *exchange) read(c *call) {
 		}
 		return
 	}
-	for _, d := range c.commands[:c.used] {
-		if d.shard != h {
-			continue
-		}
+	for d := range p.commands(h) {
 		if d.err = x.readOne(d); d.err != nil {
 			d.err = h.fault(d.err)
 		}

@@ -11,6 +11,11 @@ import (
 const (
 	// batched is the most calls that one pipeline carries.
 	batched = 128
+	// bulk is the most operations that it carries, but for a call that is one
+	// step. A call of more goes in pieces, and between them come those of others:
+	// so one caller's bulk makes nobody wait for all of it, and no pipeline takes
+	// longer than a server that is well may need.
+	bulk = 1024
 	// early is how many senders a shard has as soon as calls come in while the
 	// others are busy: one may send while the other waits. More of them would
 	// make batches small, so the rest helps out only where whole batches wait.
@@ -52,8 +57,8 @@ func newShard(s *Store, name string, client *goredis.Client) *shard {
 // for, if so many did after the last time: looking costs each call little then.
 func crowd(waiting int) int { return 2 * max(waiting, batched) }
 
-// submit queues c, and starts a sender if there are too few. If h's calls have
-// come to be refused, c is so too.
+// submit queues c, or what is left of it, and starts a sender if there are too
+// few. If h's calls have come to be refused, c is so too.
 func (h *shard) submit(c *call) {
 	h.mu.Lock()
 	if err := h.refusal(); err != nil {
