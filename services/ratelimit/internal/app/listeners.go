@@ -101,6 +101,8 @@ func (b *build) listenGRPC() error {
 		MaxConnectionAge:      o.MaxConnectionAge,
 		MaxConnectionAgeGrace: o.MaxConnectionAgeGrace,
 		MaxConcurrentStreams:  uint32(o.MaxConcurrentStreams),
+		MaxConnections:        o.MaxConnections,
+		CallTimeout:           o.CallTimeout,
 		KeepaliveMinTime:      o.KeepaliveMinTime,
 		StreamWorkers:         streamWorkers,
 	}

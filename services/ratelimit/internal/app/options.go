@@ -17,6 +17,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/services/ratelimit/internal/builtin"
+	"github.com/weirproxy/weir/services/ratelimit/internal/rls"
 	"github.com/weirproxy/weir/services/ratelimit/internal/store/redis"
 )
 
@@ -47,6 +48,9 @@ type ListenerOptions struct {
 	MaxConnectionAge      time.Duration `envconfig:"GRPC_MAX_CONNECTION_AGE" default:"24h" desc:"age at which a gRPC connection is asked to close, so that clients spread anew; 0 is never"`
 	MaxConnectionAgeGrace time.Duration `envconfig:"GRPC_MAX_CONNECTION_AGE_GRACE" default:"1h" desc:"time that calls on such a connection have to end; 0 is for ever"`
 	MaxConcurrentStreams  int           `envconfig:"RATELIMIT_GRPC_MAX_CONCURRENT_STREAMS" default:"1024" desc:"calls under way at once that one gRPC connection may have"`
+	MaxConnections        int           `envconfig:"RATELIMIT_GRPC_MAX_CONNECTIONS" default:"0" desc:"gRPC connections open at once; more wait to be taken; 0 is no bound"`
+	CallTimeout           time.Duration `envconfig:"RATELIMIT_GRPC_TIMEOUT" default:"10s" desc:"longest that a gRPC call may take, its message on the way included, whatever its deadline"`
+	MaxDescriptors        int           `envconfig:"RATELIMIT_MAX_DESCRIPTORS" default:"10000" desc:"descriptors that a request may have; 10000 at most"`
 	KeepaliveMinTime      time.Duration `envconfig:"RATELIMIT_GRPC_KEEPALIVE_MIN_TIME" default:"10s" desc:"time between a gRPC client's pings below which it is sent away"`
 	Reflection            bool          `envconfig:"RATELIMIT_GRPC_REFLECTION" default:"true" desc:"whether gRPC clients may ask which services and messages there are"`
 	JSONTimeout           time.Duration `envconfig:"RATELIMIT_JSON_TIMEOUT" default:"1s" desc:"longest that a call of /json may take"`
@@ -209,6 +213,7 @@ func (o *Options) check() error {
 		{"RATELIMIT_RULES_POLL", o.RulesPoll},
 		{"RATELIMIT_DRAIN_DEADLINE", o.DrainDeadline},
 		{"RATELIMIT_JSON_TIMEOUT", o.JSONTimeout},
+		{"RATELIMIT_GRPC_TIMEOUT", o.CallTimeout},
 		{"RATELIMIT_GRPC_KEEPALIVE_MIN_TIME", o.KeepaliveMinTime},
 		{"RATELIMIT_METRICS_IDLE_NAMES", o.IdleNames},
 		{"CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL", o.XDSRetry},
@@ -228,6 +233,8 @@ func (o *Options) check() error {
 		{"RATELIMIT_MEMORY_MAX_COUNTERS", o.MaxCounters, 1, math.MaxInt32},
 		{"RATELIMIT_METRICS_MAX_NAMES", o.MaxNames, 1, math.MaxInt32},
 		{"RATELIMIT_GRPC_MAX_CONCURRENT_STREAMS", o.MaxConcurrentStreams, 1, math.MaxInt32},
+		{"RATELIMIT_GRPC_MAX_CONNECTIONS", o.MaxConnections, 0, math.MaxInt32},
+		{"RATELIMIT_MAX_DESCRIPTORS", o.MaxDescriptors, 1, rls.MaxDescriptors},
 		{"LOCAL_CACHE_SIZE_IN_BYTES", o.LocalCacheSize, 0, math.MaxInt},
 		{"EXPIRATION_JITTER_MAX_SECONDS", o.ExpirationJitter, 0, maxJitter},
 	} {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/encoding"
@@ -41,6 +42,12 @@ type Options struct {
 	// each take a goroutine while the store is slow; clients wait with what is
 	// above it or open another connection. 0 is no bound.
 	MaxConcurrentStreams uint32
+	// MaxConnections bounds the connections that are open; what is above it waits
+	// to be taken. 0 is no bound.
+	MaxConnections int
+	// CallTimeout bounds the time of a call from its headers on, that in which its
+	// message comes included, whatever its client's deadline. 0 is no bound.
+	CallTimeout time.Duration
 	// KeepaliveMinTime is the time that must pass between two pings of a
 	// client; one that pings more often is cut off. Pings without a call in
 	// flight are allowed, since proxies keep connections alive with them. 0 is
@@ -77,6 +84,9 @@ func New(l net.Listener, o Options) *Server {
 	s := &Server{listener: l, service: o.Service, stop: stop}
 	s.calls.New = func() any { return &call{server: s} }
 	s.answers.pool.New = func() any { return new(make([]byte, 0, answerCapacity)) }
+	if o.MaxConnections > 0 {
+		s.listener = netutil.LimitListener(l, o.MaxConnections)
+	}
 	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(proto.Name)}),
 		grpc.NumStreamWorkers(o.StreamWorkers),
@@ -92,6 +102,9 @@ func New(l net.Listener, o Options) *Server {
 			PermitWithoutStream: true,
 		}),
 		grpc.StreamInterceptor(endWith(stopping)),
+	}
+	if o.CallTimeout > 0 {
+		options = append(options, grpc.InTapHandle(bound(o.CallTimeout)))
 	}
 	if o.Certificates != nil {
 		options = append(options, grpc.Creds(credentials.NewTLS(o.Certificates.Config())))

@@ -9,13 +9,17 @@ import (
 
 // check refuses a request that cannot be answered, and completes the others:
 // a descriptor without hits of its own counts the request's, which are one at
-// least. The error names the field that is wrong and its value.
-func (c *call) check() error {
+// least. Most is how many descriptors it may have. The error names the field that
+// is wrong and its value.
+func (c *call) check(most int) error {
 	if c.request.Domain == "" {
 		return errors.New("domain: empty")
 	}
 	if len(c.request.Descriptors) == 0 {
 		return errors.New("descriptors: empty")
+	}
+	if n := len(c.request.Descriptors); n > most {
+		return fmt.Errorf("descriptors: %d are more than %d", n, most)
 	}
 	for i := range c.request.Descriptors {
 		d := &c.request.Descriptors[i]

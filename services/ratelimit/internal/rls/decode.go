@@ -13,7 +13,8 @@ import (
 // hundred in memory, so that a message within gRPC's bounds could take all of
 // it; proxies send a handful.
 const (
-	maxDescriptors = 10_000
+	// MaxDescriptors is the most that Options may allow.
+	MaxDescriptors = 10_000
 	maxEntries     = 100_000 // of all descriptors together
 )
 
@@ -79,7 +80,7 @@ func partError(path string, err error) error { return fmt.Errorf("%s: %w", path,
 
 // decodeDescriptor reads one more descriptor.
 func (c *call) decodeDescriptor(message string, d *dialect) error {
-	if len(c.request.Descriptors) == maxDescriptors {
+	if len(c.request.Descriptors) == MaxDescriptors {
 		return partError("", errTooManyDescriptors)
 	}
 	var out limiter.Descriptor
@@ -123,7 +124,7 @@ func (c *call) decodeDescriptor(message string, d *dialect) error {
 }
 
 var (
-	errTooManyDescriptors = fmt.Errorf("more than %d descriptors", maxDescriptors)
+	errTooManyDescriptors = fmt.Errorf("more than %d descriptors", MaxDescriptors)
 	errTooManyEntries     = fmt.Errorf("more than %d entries in all", maxEntries)
 )
 

@@ -6,6 +6,7 @@
 package rls
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -42,6 +43,9 @@ type Options struct {
 	// DynamicMetadata describes the request, and the rules that it passed, in
 	// answers of version 3.
 	DynamicMetadata bool
+	// MaxDescriptors is how many descriptors a request may have; 0 is
+	// MaxDescriptors, the most there may be.
+	MaxDescriptors int
 	// JSONTimeout bounds the time that a request over HTTP waits for the
 	// store, since HTTP carries no deadline.
 	JSONTimeout time.Duration
@@ -67,6 +71,7 @@ type Service struct {
 
 // New makes a service.
 func New(o Options) *Service {
+	o.MaxDescriptors = cmp.Or(o.MaxDescriptors, MaxDescriptors)
 	s := &Service{options: o, stats: newStats(o.Metrics)}
 	s.calls.New = func() any { return &call{} }
 	return s

@@ -154,7 +154,7 @@ func TestMalformedRequestsAreInvalidArguments(t *testing.T) {
 		{"a_limit_that_breaks_off", "\x12\x03\x12\x01\x08", "descriptors[0].limit: not a protobuf message"},
 		{"a_multiplier_that_breaks_off", "\x12\x05\x12\x03\x1a\x01\x08", "descriptors[0].limit: not a protobuf message"},
 		{"hits_that_break_off", "\x12\x03\x1a\x01\x08", "descriptors[0].hits_addend: not a protobuf message"},
-		{"too_many_descriptors", strings.Repeat("\x12\x00", maxDescriptors+1), "descriptors[10000]: more than 10000 descriptors"},
+		{"too_many_descriptors", strings.Repeat("\x12\x00", MaxDescriptors+1), "descriptors[10000]: more than 10000 descriptors"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			service := newService(&scripted{err: errors.New("asked")})
@@ -163,6 +163,14 @@ func TestMalformedRequestsAreInvalidArguments(t *testing.T) {
 			require.Equal(t, 1.0, testutil.ToFloat64(service.stats.badRequests))
 		})
 	}
+}
+
+func TestARequestOfMoreDescriptorsThanWantedIsRefused(t *testing.T) {
+	s := New(Options{Limiter: &scripted{}, MaxDescriptors: 2, Metrics: prometheus.NewRegistry()})
+	_, err := s.ShouldRateLimit(t.Context(), V3, "\x0a\x01d"+strings.Repeat("\x12\x00", 2), nil)
+	require.Nil(t, err)
+	_, err = s.ShouldRateLimit(t.Context(), V3, "\x0a\x01d"+strings.Repeat("\x12\x00", 3), nil)
+	require.Equal(t, &Error{InvalidArgument, "descriptors: 3 are more than 2"}, err)
 }
 
 func TestTooManyEntriesAreRefusedOverAllDescriptors(t *testing.T) {

@@ -46,7 +46,7 @@ func (s *Service) ShouldRateLimit(ctx context.Context, v Version, message string
 func (s *Service) answer(ctx context.Context, c *call, v Version, message string, dst []byte) ([]byte, *Error) {
 	err := c.decode(message, &dialects[v])
 	if err == nil {
-		err = c.check()
+		err = c.check(s.options.MaxDescriptors)
 	}
 	if err != nil {
 		s.stats.badRequests.Inc()
