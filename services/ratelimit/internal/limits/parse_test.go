@@ -70,6 +70,13 @@ descriptors:
 	require.Equal(t, map[string]any{"a": "b"}, all.Metadata.AsMap())
 }
 
+func TestScalarsThatAreNoTextAreTakenAsTheyAreWritten(t *testing.T) {
+	for _, written := range []string{"2020-01-01", "2020-01-01T10:00:00Z", "007", "0x1F", "1_000", "TRUE"} {
+		d := parse(t, "domain: d\ndescriptors:\n- {key: on, value: "+written+", rate_limit: {unlimited: true}}\n")
+		require.NotNil(t, d.Match([]Entry{{"on", written}}), written)
+	}
+}
+
 func TestFailureModeDeny(t *testing.T) {
 	for text, want := range map[string]OnStoreError{"": FailRequest, "null": FailRequest, "false": AllowHits, "true": DenyHits} {
 		if text != "" {

@@ -141,7 +141,11 @@ func (d *document) sequence(n *yaml.Node, what string) []*yaml.Node {
 	return n.Content
 }
 
-// text returns a scalar's text. Numbers without fraction and booleans are
+// texts are the tags of scalars that are taken as the text that they are
+// written as.
+var texts = []string{"!!str", "!!int", "!!bool", "!!timestamp"}
+
+// text returns a scalar's text. Numbers without fraction, booleans and dates are
 // taken as they are written; null is "".
 func (d *document) text(n *yaml.Node, what string) given[string] {
 	if n == nil {
@@ -151,7 +155,7 @@ func (d *document) text(n *yaml.Node, what string) given[string] {
 	r := d.resolve(n)
 	switch {
 	case isNull(r):
-	case r.Kind == yaml.ScalarNode && (r.Tag == "!!str" || r.Tag == "!!int" || r.Tag == "!!bool"):
+	case r.Kind == yaml.ScalarNode && slices.Contains(texts, r.Tag):
 		v.value = r.Value
 	default:
 		d.add(v.at, "%s must be text, not %s", what, kindOf(r))
