@@ -204,16 +204,25 @@ func (t *tool) check(directories []string) int {
 	if domains == 0 && len(refused) == 0 {
 		refused = append(refused, "no rule file in "+directories[0])
 	}
-	for _, line := range refused {
+	for _, line := range limitsource.Bounded(refused) {
 		fmt.Fprintln(t.stdout, line)
 	}
 	if len(refused) > 0 {
 		fmt.Fprintf(t.stdout, "%s; good: %s, %s\n",
-			plural(len(refused), "fault"), plural(domains, "domain"), plural(count, "rule"))
+			faults(len(refused)), plural(domains, "domain"), plural(count, "rule"))
 		return found
 	}
 	fmt.Fprintf(t.stdout, "%s, %s, no faults\n", plural(domains, "domain"), plural(count, "rule"))
 	return fine
+}
+
+// faults says how many there are, of which as many lines tell. Those that no line
+// tells are of files that have too many.
+func faults(lines int) string {
+	if lines > limits.MaxFaults {
+		return fmt.Sprintf("more than %d faults", limits.MaxFaults)
+	}
+	return plural(lines, "fault")
 }
 
 // plural is "1 rule", "2 rules".

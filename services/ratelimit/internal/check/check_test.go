@@ -109,6 +109,10 @@ func TestWhatIsNoRuleFileIsAFaultAndNoMore(t *testing.T) {
 		{"a link to where it is", func(t *testing.T, dir string) {
 			require.NoError(t, os.Symlink(dir, dir+"/x"))
 		}, "no rule file in DIR\n"},
+		{"a file of nothing but faults", func(t *testing.T, dir string) {
+			text := "domain: d\ndescriptors:\n" + strings.Repeat("- {}\n", 1000)
+			require.NoError(t, os.WriteFile(dir+"/x", []byte(text), 0o600))
+		}, strings.Join(noKeys(limits.MaxFaults), "") + "DIR/x: … and 900 more faults\nmore than 100 faults; good: 0 domains, 0 rules\n"},
 		{"a huge file", func(t *testing.T, dir string) {
 			require.NoError(t, os.WriteFile(dir+"/x", nil, 0o600))
 			require.NoError(t, os.Truncate(dir+"/x", 1<<30))
@@ -123,6 +127,14 @@ func TestWhatIsNoRuleFileIsAFaultAndNoMore(t *testing.T) {
 			require.True(t, strings.HasPrefix(strings.ReplaceAll(stdout.String(), dir, "DIR"), c.want), stdout.String())
 		})
 	}
+}
+
+// noKeys are the first lines that a list of empty descriptors gets.
+func noKeys(n int) (lines []string) {
+	for i := range n {
+		lines = append(lines, fmt.Sprintf("DIR/x:%d:3: a descriptor has no key\n", 3+i))
+	}
+	return lines
 }
 
 func TestExplainBoundsWhatItShowsOfALongList(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/weirproxy/weir/services/ratelimit/internal/builtin"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
+	"github.com/weirproxy/weir/services/ratelimit/internal/limitsource"
 )
 
 // diff says how the rules of two directories differ.
@@ -17,17 +18,17 @@ func (t *tool) diff(directories []string) int {
 	var sets [2]*limits.Set
 	refused := 0
 	for i, directory := range directories {
-		rules, faults, err := t.read(directory)
+		rules, wrong, err := t.read(directory)
 		if err != nil {
 			return t.unreadable(err)
 		}
-		for _, line := range faults {
+		for _, line := range limitsource.Bounded(wrong) {
 			fmt.Fprintln(t.stderr, line)
 		}
-		sets[i], refused = rules, refused+len(faults)
+		sets[i], refused = rules, refused+len(wrong)
 	}
 	if refused > 0 {
-		fmt.Fprintf(t.stderr, "ratelimit-check: %s, so that the rules cannot be compared\n", plural(refused, "fault"))
+		fmt.Fprintf(t.stderr, "ratelimit-check: %s, so that the rules cannot be compared\n", faults(refused))
 		return unusable
 	}
 	changes := compare(sets[0], sets[1])

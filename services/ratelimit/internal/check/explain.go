@@ -10,6 +10,7 @@ import (
 
 	"github.com/weirproxy/weir/services/ratelimit/internal/limiter"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
+	"github.com/weirproxy/weir/services/ratelimit/internal/limitsource"
 	"github.com/weirproxy/weir/services/ratelimit/internal/peerstats"
 )
 
@@ -25,7 +26,7 @@ func (t *tool) explain(directories []string) int {
 	if err != nil {
 		return t.unreadable(err)
 	}
-	for _, line := range refused {
+	for _, line := range limitsource.Bounded(refused) {
 		fmt.Fprintln(t.stderr, line)
 	}
 	if domain := rules.Domain(t.domain); domain != nil {

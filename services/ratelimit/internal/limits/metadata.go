@@ -37,7 +37,7 @@ func (d *document) structure(n *yaml.Node, depth int) *structpb.Struct {
 		case key.Kind != yaml.ScalarNode || key.Tag != "!!str":
 			d.add(d.at(n.Content[i]), "a key of metadata must be text, not %s", kindOf(key))
 		case s.Fields[key.Value] != nil:
-			d.add(d.at(n.Content[i]), "metadata has the key %q twice", key.Value)
+			d.add(d.at(n.Content[i]), "metadata has the key %q twice", brief(key.Value))
 		default:
 			s.Fields[key.Value] = d.anyValue(n.Content[i+1], depth)
 		}

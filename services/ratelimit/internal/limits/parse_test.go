@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -179,6 +180,30 @@ func TestParseErrorTellsTheDomainOfABadFile(t *testing.T) {
 	require.ErrorAs(t, err, &refused)
 	require.Equal(t, "shop", refused.Domain)
 	require.Equal(t, []Fault{{Place{File: "f", Line: 2, Column: 1}, `a rule file has no key "limits"; it has domain, descriptors`}}, refused.Faults)
+}
+
+func TestFaultsAreBoundedInNumberAndLength(t *testing.T) {
+	const long = 1 << 20
+	text := "domain: d\ndescriptors:\n- key: a\n  ? " + strings.Repeat("x", long) + "\n  : 1\n  rate_limit: " + strings.Repeat("y", long) + "\n" +
+		"- {key: b, rate_limit: {unit: " + strings.Repeat("é", long) + ", requests_per_unit: " + strings.Repeat("z", long) + "}}\n"
+	_, err := newParser().Parse("f", []byte(text))
+	var refused *ParseError
+	require.ErrorAs(t, err, &refused)
+	require.Len(t, refused.Faults, 4)
+	require.Contains(t, err.Error(), "x… (1048576 bytes)")
+	for _, line := range refused.Lines() {
+		require.Less(t, len(line), 2*maxText)
+		require.True(t, utf8.ValidString(line))
+	}
+
+	text = "domain: d\ndescriptors:\n" + strings.Repeat("- {}\n", 3*MaxFaults)
+	_, err = newParser().Parse("f", []byte(text))
+	require.ErrorAs(t, err, &refused)
+	require.Len(t, refused.Faults, MaxFaults)
+	lines := refused.Lines()
+	require.Len(t, lines, MaxFaults+1)
+	require.Equal(t, "f:3:3: a descriptor has no key", lines[0])
+	require.Equal(t, "f: … and 200 more faults", lines[MaxFaults])
 }
 
 func TestAliasesThatMultiplyEndInAFault(t *testing.T) {

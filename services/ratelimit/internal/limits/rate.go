@@ -43,7 +43,7 @@ func ParseUnit(name string) (Unit, error) {
 			return Unit(i), nil
 		}
 	}
-	return 0, fmt.Errorf("unit %q is none of second, minute, hour, day, week, month, year", name)
+	return 0, fmt.Errorf("unit %q is none of second, minute, hour, day, week, month, year", brief(name))
 }
 
 // Valid says whether u is one of the units.

@@ -89,7 +89,7 @@ func (d *document) exhausted(n *yaml.Node) bool {
 	}
 	if !d.full {
 		d.full = true
-		d.add(d.at(n), "the file's aliases expand to more than %d values", d.maxNodes)
+		d.addAnyhow(d.at(n), "the file's aliases expand to more than %d values", d.maxNodes)
 	}
 	return true
 }
@@ -113,13 +113,13 @@ func (d *document) mapping(n *yaml.Node, k keys) map[string]*yaml.Node {
 		case key.Kind != yaml.ScalarNode || key.Tag != "!!str":
 			d.add(d.at(n.Content[i]), "a key of %s must be text, not %s", k.what, kindOf(key))
 		case twice:
-			d.add(d.at(n.Content[i]), "%s has the key %q twice", k.what, key.Value)
+			d.add(d.at(n.Content[i]), "%s has the key %q twice", k.what, brief(key.Value))
 		case slices.Contains(k.known, key.Value):
 			values[key.Value] = value
 		case elsewhere(key.Value) != "":
 			d.add(d.at(n.Content[i]), "%s has no key %q, which belongs to %s", k.what, key.Value, elsewhere(key.Value))
 		default:
-			d.add(d.at(n.Content[i]), "%s has no key %q; it has %s", k.what, key.Value, strings.Join(k.known, ", "))
+			d.add(d.at(n.Content[i]), "%s has no key %q; it has %s", k.what, brief(key.Value), strings.Join(k.known, ", "))
 		}
 	}
 	return values
@@ -206,9 +206,9 @@ func kindOf(n *yaml.Node) string {
 		case "!!null":
 			return "null"
 		case "!!str":
-			return "the text " + strconv.Quote(n.Value)
+			return "the text " + strconv.Quote(brief(n.Value))
 		}
-		return n.Value
+		return brief(n.Value)
 	default:
 		return "an alias"
 	}

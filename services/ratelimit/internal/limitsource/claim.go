@@ -54,7 +54,7 @@ func (d Domains) Choose(claims []Claim, kept Domains) (next Domains, refused []s
 			continue
 		}
 		refused = append(refused, limits.Fault{
-			Place: c.Domain.Place, Text: fmt.Sprintf("the domain %q is already given at %s", c.Domain.Name, other.Domain.Place),
+			Place: c.Domain.Place, Text: fmt.Sprintf("the domain %.100q is already given at %s", c.Domain.Name, other.Domain.Place),
 		}.Error())
 		maps.Copy(next, d.Which(func(was Claim) bool { return slices.ContainsFunc(c.By, was.GivenBy) }))
 	}

@@ -65,7 +65,7 @@ func (f *InForce) Domains() Domains { return f.domains }
 //   - something is wrong and nothing is good, and there were no rules yet.
 //
 // Refused is a line for each thing that is wrong; it is logged where it is not
-// that of the load before. Sources is how many files or resources were read, good
+// that of the load before, the first hundred of many. Sources is how many files or resources were read, good
 // or not. The log's line of what is in force begins with load, which are names and
 // values.
 func (f *InForce) Take(next Domains, refused []string, sources int, load ...any) (taken bool) {
@@ -86,6 +86,8 @@ func (f *InForce) Take(next Domains, refused []string, sources int, load ...any)
 	} else {
 		f.stats.loadError.Inc()
 	}
+	wrong := len(refused)
+	refused = Bounded(refused)
 	before := f.refused.Swap(&refused)
 	news := before == nil || !slices.Equal(*before, refused)
 	if news {
@@ -98,15 +100,15 @@ func (f *InForce) Take(next Domains, refused []string, sources int, load ...any)
 		rules += len(c.Domain.Rules)
 	}
 	f.options.Log.Info("rules in force",
-		append(load, "domains", len(f.domains), "rules", rules, "refused", len(refused))...)
+		append(load, "domains", len(f.domains), "rules", rules, "refused", wrong)...)
 	if err := f.NoRules(); err != nil && news {
 		f.options.Log.Error("every call is refused until there are rules", "error", err)
 	}
 	return taken
 }
 
-// Refused lists what is wrong with what was read last, one line each. The list
-// must not be changed.
+// Refused lists what is wrong with what was read last, one line each, the first
+// hundred of many. The list must not be changed.
 func (f *InForce) Refused() []string {
 	if refused := f.refused.Load(); refused != nil {
 		return *refused

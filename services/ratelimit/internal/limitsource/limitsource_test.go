@@ -2,6 +2,7 @@ package limitsource
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -177,6 +178,22 @@ func TestBeforeTheFirstLoadNothingIsRefused(t *testing.T) {
 	f, _, _, _ := inForce(false)
 	require.Equal(t, []string{}, f.Refused())
 	require.EqualError(t, f.NoRules(), "no rules: nothing was read")
+}
+
+func TestLinesOfManyFilesAreBounded(t *testing.T) {
+	f, _, log, _ := inForce(false)
+	wrong := make([]string, 3*limits.MaxFaults)
+	for i := range wrong {
+		wrong[i] = fmt.Sprint("line ", i)
+	}
+	f.Take(nil, wrong, 3)
+	require.Len(t, f.Refused(), limits.MaxFaults+1)
+	require.Equal(t, "… and 200 more lines like these", f.Refused()[limits.MaxFaults])
+	require.Equal(t, limits.MaxFaults+1, strings.Count(log.String(), "rules refused"))
+	require.Contains(t, log.String(), "refused=300")
+
+	f.Take(nil, wrong[:limits.MaxFaults+1], 1)
+	require.Equal(t, wrong[:limits.MaxFaults+1], f.Refused(), "those of one file are as they are")
 }
 
 func TestLoadsAreCountedAndWhatIsWrongIsLoggedOnce(t *testing.T) {

@@ -64,7 +64,7 @@ func (s *Source) parse(files []file) (good []part, bad []unread, refused []strin
 			good = append(good, part{limits.File{Path: f.path, Text: f.text}, domain})
 			continue
 		}
-		refused = append(refused, strings.Split(err.Error(), "\n")...)
+		refused = append(refused, limitsource.Lines(err)...)
 		u := unread{path: f.path}
 		if parse, ok := errors.AsType[*limits.ParseError](err); ok {
 			u.domain = parse.Domain

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/ratelimit/config/ratelimit/v3"
@@ -47,7 +46,7 @@ func (s *Source) choose(resources []*anypb.Any) (next limitsource.Domains, refus
 			good = append(good, limitsource.Claim{Domain: domain, By: w.by})
 			continue
 		}
-		refused = append(refused, strings.Split(err.Error(), "\n")...)
+		refused = append(refused, limitsource.Lines(err)...)
 		named := w.resources[0].Config.GetDomain()
 		maps.Copy(kept, s.Domains().Which(func(c limitsource.Claim) bool {
 			return c.Domain.Name == named || slices.ContainsFunc(w.by, c.GivenBy)
