@@ -14,7 +14,8 @@ import (
 func (b *build) makeService() error {
 	o := &b.options
 	options := rls.Options{
-		Limiter: b.limiter, DynamicMetadata: o.DynamicMetadata, MaxDescriptors: o.MaxDescriptors, JSONTimeout: o.JSONTimeout, Metrics: b.metrics,
+		Limiter: b.limiter, DynamicMetadata: o.DynamicMetadata, MaxDescriptors: o.MaxDescriptors, JSONTimeout: o.JSONTimeout,
+		Log: b.log, Metrics: b.metrics,
 	}
 	if o.ResponseHeaders {
 		options.Headers = &rls.Headers{Limit: o.LimitHeader, Remaining: o.RemainingHeader, Reset: o.ResetHeader}

@@ -163,7 +163,7 @@ func TestErrorsHaveTheirCodeAndText(t *testing.T) {
 	require.Equal(t, "domain: empty", status.Convert(err).Message())
 	_, err = client.ShouldRateLimit(t.Context(), request("away", "a", "b"))
 	require.Equal(t, codes.Unavailable, status.Code(err))
-	require.Equal(t, `count hits of domain "away": no answer`, status.Convert(err).Message())
+	require.Equal(t, "the hits could not be counted, since the store fails", status.Convert(err).Message())
 	_, err = client.ShouldRateLimit(t.Context(), request(strings.Repeat("d", 5<<20), "a", "b"))
 	require.Equal(t, codes.ResourceExhausted, status.Code(err))
 	long := metadata.AppendToOutgoingContext(t.Context(), "x-long", strings.Repeat("l", maxHeaders))

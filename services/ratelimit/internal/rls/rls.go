@@ -8,6 +8,7 @@ package rls
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -50,7 +51,9 @@ type Options struct {
 	// store, since HTTP carries no deadline.
 	JSONTimeout time.Duration
 	// Tracer may be nil.
-	Tracer  Tracer
+	Tracer Tracer
+	// Log is told why the store does not answer; nil is nobody.
+	Log     *slog.Logger
 	Metrics prometheus.Registerer
 }
 
@@ -67,12 +70,13 @@ type Service struct {
 	options Options
 	calls   sync.Pool
 	stats   *stats
+	outages outages
 }
 
 // New makes a service.
 func New(o Options) *Service {
 	o.MaxDescriptors = cmp.Or(o.MaxDescriptors, MaxDescriptors)
-	s := &Service{options: o, stats: newStats(o.Metrics)}
+	s := &Service{options: o, stats: newStats(o.Metrics), outages: outages{log: cmp.Or(o.Log, slog.New(slog.DiscardHandler))}}
 	s.calls.New = func() any { return &call{} }
 	return s
 }

@@ -3,7 +3,6 @@ package rls
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/weirproxy/weir/services/ratelimit/internal/limiter"
@@ -62,7 +61,8 @@ func (s *Service) answer(ctx context.Context, c *call, v Version, message string
 	return out, nil
 }
 
-// unanswered says why the limiter did not answer. A store may notice the end
+// unanswered says why the limiter did not answer, in the same words each time: the
+// log has more. A store may notice the end
 // of the caller's time a moment before the caller's context does.
 func (s *Service) unanswered(ctx context.Context, domain string, err error) *Error {
 	if errors.Is(err, limiter.ErrNoRules) {
@@ -70,13 +70,12 @@ func (s *Service) unanswered(ctx context.Context, domain string, err error) *Err
 		return &Error{Unavailable, err.Error()}
 	}
 	s.stats.storeErrors.Inc()
-	text := fmt.Sprintf("count hits of domain %.64q: %v", domain, err)
-	deadline, bounded := ctx.Deadline()
-	switch {
-	case errors.Is(ctx.Err(), context.Canceled):
-		return &Error{Canceled, text}
-	case ctx.Err() != nil, bounded && !time.Now().Before(deadline):
-		return &Error{DeadlineExceeded, text}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return &Error{Canceled, "the caller left before the hits were counted"}
 	}
-	return &Error{Unavailable, text}
+	s.outages.add(domain, err)
+	if deadline, bounded := ctx.Deadline(); ctx.Err() != nil || bounded && !time.Now().Before(deadline) {
+		return &Error{DeadlineExceeded, "the hits were not counted within the time of the call"}
+	}
+	return &Error{Unavailable, "the hits could not be counted, since the store fails"}
 }
