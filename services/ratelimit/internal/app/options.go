@@ -53,7 +53,7 @@ type ListenerOptions struct {
 	MaxDescriptors        int           `envconfig:"RATELIMIT_MAX_DESCRIPTORS" default:"10000" desc:"descriptors that a request may have; 10000 at most"`
 	KeepaliveMinTime      time.Duration `envconfig:"RATELIMIT_GRPC_KEEPALIVE_MIN_TIME" default:"10s" desc:"time between a gRPC client's pings below which it is sent away"`
 	Reflection            bool          `envconfig:"RATELIMIT_GRPC_REFLECTION" default:"true" desc:"whether gRPC clients may ask which services and messages there are"`
-	JSONTimeout           time.Duration `envconfig:"RATELIMIT_JSON_TIMEOUT" default:"1s" desc:"longest that a call of /json may take"`
+	JSONTimeout           time.Duration `envconfig:"RATELIMIT_JSON_TIMEOUT" default:"1s" desc:"longest that a call of /json may take, its body on the way included"`
 
 	ServerTLS     bool   `envconfig:"GRPC_SERVER_USE_TLS" default:"false" desc:"serve gRPC over TLS, with the two files below, which are read again when they change"`
 	ServerTLSCert string `envconfig:"GRPC_SERVER_TLS_CERT" desc:"file of the server's certificate chain, PEM"`

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"time"
 
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -18,17 +20,16 @@ const maxBody = 4 << 20
 // JSON serves the same call over HTTP: the request's message as protojson in
 // the body, whatever the method, and the response's message back. It answers
 // 200 within the limit, 429 over it, 400 for what it cannot read or what is
-// wrong in it, 413 for a body above maxBody, 503 when the store does not
-// answer in time or no rules are loaded, 500 when an answer cannot be written;
-// errors as plain text.
+// wrong in it, 408 for a body that does not come whole within JSONTimeout, 413
+// for one above maxBody, 503 when the store does not answer in what is left of
+// JSONTimeout or no rules are loaded, 500 when an answer cannot be written; errors
+// as plain text.
 func (s *Service) JSON(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if err != nil {
-		if _, long := errors.AsType[*http.MaxBytesError](err); long {
-			http.Error(w, fmt.Sprintf("the request's body is longer than %d bytes", maxBody), http.StatusRequestEntityTooLarge)
-			return
-		}
-		http.Error(w, fmt.Sprintf("read the request's body: %v", err), http.StatusBadRequest)
+	ctx, cancel := context.WithTimeout(r.Context(), s.options.JSONTimeout)
+	defer cancel()
+	body, fault := s.readBody(w, r)
+	if fault != nil {
+		http.Error(w, fault.text, fault.status)
 		return
 	}
 	if len(body) == 0 { // such as a browser's GET
@@ -45,11 +46,9 @@ func (s *Service) JSON(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("read the request as JSON: %v", err), http.StatusBadRequest)
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), s.options.JSONTimeout)
-	defer cancel()
-	answer, fault := s.ShouldRateLimit(ctx, jsonV3, string(message), nil)
-	if fault != nil {
-		http.Error(w, fault.Text, fault.httpStatus())
+	answer, refused := s.ShouldRateLimit(ctx, jsonV3, string(message), nil)
+	if refused != nil {
+		http.Error(w, refused.Text, refused.httpStatus())
 		return
 	}
 	out := &pb.RateLimitResponse{}
@@ -67,6 +66,36 @@ func (s *Service) JSON(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusTooManyRequests)
 	}
 	_, _ = w.Write(text) // a failed write means that the caller has gone
+}
+
+// bodyFault is why there is no body to read.
+type bodyFault struct {
+	status int
+	text   string
+}
+
+// readBody reads the whole body within JSONTimeout. One that is announced as too
+// long is not waited for.
+func (s *Service) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *bodyFault) {
+	tooLong := &bodyFault{http.StatusRequestEntityTooLarge, fmt.Sprintf("the request's body is longer than %d bytes", maxBody)}
+	if r.ContentLength > maxBody {
+		return nil, tooLong
+	}
+	connection := http.NewResponseController(w) // a recorder of tests has no deadlines
+	_ = connection.SetReadDeadline(time.Now().Add(s.options.JSONTimeout))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err == nil {
+		// Or it would end the request while the store is asked.
+		_ = connection.SetReadDeadline(time.Time{})
+		return body, nil
+	}
+	if _, long := errors.AsType[*http.MaxBytesError](err); long {
+		return nil, tooLong
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, &bodyFault{http.StatusRequestTimeout, fmt.Sprintf("the request's body did not come whole within %v", s.options.JSONTimeout)}
+	}
+	return nil, &bodyFault{http.StatusBadRequest, fmt.Sprintf("read the request's body: %v", err)}
 }
 
 // httpStatus is HTTP's word for the code.

@@ -1,8 +1,11 @@
 package rls
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -92,6 +95,38 @@ func TestJSONDoesNotWaitForAStoreThatHangs(t *testing.T) {
 	require.Equal(t, http.StatusServiceUnavailable, w.Code)
 	require.Equal(t, "the hits were not counted within the time of the call\n", w.Body.String())
 	require.Equal(t, 1.0, testutil.ToFloat64(service.stats.requests[jsonV3]))
+}
+
+// sendRaw sends text to a server of JSON with a timeout, and returns the first line
+// of the answer and its body. The connection is not closed before.
+func sendRaw(t *testing.T, timeout time.Duration, text string) (status, body string) {
+	t.Helper()
+	service := New(Options{Limiter: &scripted{}, JSONTimeout: timeout, Metrics: prometheus.NewRegistry()})
+	server := httptest.NewServer(http.HandlerFunc(service.JSON))
+	t.Cleanup(server.Close)
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	_, err = io.WriteString(conn, text)
+	require.NoError(t, err)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	return resp.Status, string(answer)
+}
+
+func TestJSONDoesNotWaitForABodyThatDoesNotCome(t *testing.T) {
+	status, body := sendRaw(t, 10*time.Millisecond, "POST /json HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n{")
+	require.Equal(t, "408 Request Timeout", status)
+	require.Equal(t, "the request's body did not come whole within 10ms\n", body)
+}
+
+func TestJSONRefusesABodyThatIsAnnouncedAsTooLongAtOnce(t *testing.T) {
+	status, body := sendRaw(t, time.Hour, "POST /json HTTP/1.1\r\nHost: h\r\nContent-Length: 99999999999\r\n\r\n{")
+	require.Equal(t, "413 Request Entity Too Large", status)
+	require.Equal(t, "the request's body is longer than 4194304 bytes\n", body)
 }
 
 func TestJSONHasAWordOfHTTPForEachCode(t *testing.T) {
