@@ -3,7 +3,6 @@ package app
 import (
 	"log/slog"
 	"os"
-	"runtime/debug"
 
 	"github.com/weirproxy/weir/internal/command"
 	"github.com/weirproxy/weir/services/ratelimit/internal/store/redis"
@@ -28,13 +27,4 @@ func Main(args []string, version string) int {
 			return New(o, log)
 		},
 	}, args, version)
-}
-
-// tuneGC lets the heap grow to five times what is live before a collection,
-// unless GOGC says otherwise: a request's memory is short-lived and little is
-// live, so that collections cost more than the memory does.
-func tuneGC() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(400)
-	}
 }

@@ -31,6 +31,7 @@ func (b *build) openRules() error {
 	rules := limitsource.Options{
 		MergeDomains: o.MergeDomains,
 		AllOrNothing: o.AllOrNothing,
+		Loading:      loadFrugally,
 		Parser:       &limits.Parser{Algorithms: builtin.Algorithms(), NearLimitRatio: o.NearLimitRatio, Stats: b.stats},
 		Sink:         b.limiter,
 		Log:          b.log,

@@ -21,7 +21,8 @@ type Sink interface {
 	SetRules(*limits.Set)
 }
 
-// Options are those of every source. All fields but the switches are required.
+// Options are those of every source. All fields but the switches and
+// Loading are required.
 type Options struct {
 	// MergeDomains has several files or resources give one domain, each other
 	// descriptors.
@@ -29,10 +30,13 @@ type Options struct {
 	// AllOrNothing keeps all rules as they are while anything is wrong, instead
 	// of those of the files or resources concerned.
 	AllOrNothing bool
-	Parser       *limits.Parser
-	Sink         Sink
-	Log          *slog.Logger
-	Metrics      prometheus.Registerer
+	// Loading, if it is not nil, is told of how many bytes rules are about to be
+	// read, and what it returns is called when they are in force.
+	Loading func(size int) (done func())
+	Parser  *limits.Parser
+	Sink    Sink
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
 }
 
 // InForce is the rules of one source that are in force, and what was wrong with
@@ -47,6 +51,14 @@ type InForce struct {
 	refused atomic.Pointer[[]string]
 	// loaded is whether rules were in force once.
 	loaded atomic.Bool
+}
+
+// BeginLoad begins a load of rules of so many bytes; done ends it, after Take.
+func (o *Options) BeginLoad(size int) (done func()) {
+	if o.Loading == nil {
+		return func() {}
+	}
+	return o.Loading(size)
 }
 
 // NewInForce makes an InForce without rules. Why says why a source has read none

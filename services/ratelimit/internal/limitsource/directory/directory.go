@@ -35,8 +35,8 @@ type Source struct {
 	*limitsource.InForce
 	options Options
 	stats   *stats
-	// last is the directory as it was last read; its files are those that were
-	// last applied, good or not.
+	// last is the directory as it was last read, without its files; its hash is of
+	// those that were last applied, good or not.
 	last snapshot
 	// parts are what makes the domains in force, where domains are merged.
 	parts []part
@@ -105,7 +105,8 @@ func (s *Source) reload(ctx context.Context) {
 // that nothing was there yet is not, since a wrong path would switch all limits
 // off.
 func (s *Source) apply(now snapshot, err error) {
-	s.last = now
+	defer s.options.BeginLoad(now.size())()
+	s.last = snapshot{directories: now.directories, hash: now.hash}
 	unread := now.unread()
 	s.stats.unread.Add(float64(unread))
 	var next limitsource.Domains

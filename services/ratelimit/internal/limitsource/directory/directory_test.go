@@ -93,6 +93,25 @@ func watching(t *testing.T, root, directory string, poll time.Duration, switches
 	return s, rules
 }
 
+func TestALoadIsToldOfItsSizeAndItsEnd(t *testing.T) {
+	root := t.TempDir()
+	write(t, filepath.Join(root, "a.yaml"), rule("a", "k"))
+	write(t, filepath.Join(root, "b.yaml"), rule("b", "k"))
+	size := 0
+	done := false
+	s, rules := watching(t, root, root, 0, func(o *Options) {
+		taker := o.Sink.(*sink)
+		o.Loading = func(n int) func() {
+			size = n
+			return func() { done = taker.given.Load() == 1 }
+		}
+	})
+	require.Equal(t, len(rule("a", "k"))+len(rule("b", "k")), size)
+	require.True(t, done, "the end is told when the rules are in force")
+	require.Equal(t, int32(1), rules.given.Load())
+	require.Empty(t, s.last.files, "the texts are not kept")
+}
+
 // rule is a file of one domain with one rule.
 func rule(domain, key string) string {
 	return "domain: " + domain + "\ndescriptors:\n- {key: " + key + ", rate_limit: {unit: hour, requests_per_unit: 1}}\n"

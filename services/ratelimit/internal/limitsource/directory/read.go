@@ -39,6 +39,15 @@ func (n snapshot) unread() int {
 	return unread
 }
 
+// size is that of the files' texts together, in bytes.
+func (n snapshot) size() int {
+	size := 0
+	for _, f := range n.files {
+		size += len(f.text)
+	}
+	return size
+}
+
 // file is one rule file, or why it could not be read.
 type file struct {
 	path string

@@ -25,6 +25,7 @@ type wanted struct {
 // apply puts the good rules of a response in force and returns a line for each
 // thing that is wrong with it.
 func (s *Source) apply(response *discoveryv3.DiscoveryResponse) []string {
+	defer s.options.BeginLoad(proto.Size(response))()
 	next, refused := s.choose(response.GetResources())
 	s.Take(next, refused, len(response.GetResources()), "version", response.GetVersionInfo())
 	if len(refused) == 0 {
