@@ -52,6 +52,7 @@ type build struct {
 	stats    *limits.Stats
 	limiter  *limiter.Limiter
 	rules    ruleSource
+	loaded   chan struct{} // has one when rules were loaded since it was last emptied
 	health   *serviceHealth
 	service  *rls.Service
 }
@@ -65,7 +66,7 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	b := &build{App: &App{}, options: o, log: log, metrics: prometheus.NewRegistry()}
+	b := &build{App: &App{}, options: o, log: log, metrics: prometheus.NewRegistry(), loaded: make(chan struct{}, 1)}
 	b.group = daemon.Group{Log: log, Grace: o.DrainGrace, Deadline: o.DrainDeadline}
 	b.metrics.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newGCShare(),

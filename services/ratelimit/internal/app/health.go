@@ -34,8 +34,10 @@ type serviceHealth struct {
 	// noRules returns nil once there were rules, else why there were none.
 	noRules func() error
 	store   limiter.Store
-	log     *slog.Logger
-	grpc    *health.Server
+	// loaded has run probe at once when rules were loaded; nil never does.
+	loaded <-chan struct{}
+	log    *slog.Logger
+	grpc   *health.Server
 
 	mu       sync.Mutex
 	now      admin.State
@@ -56,7 +58,8 @@ func (h *serviceHealth) state() admin.State {
 	return h.now
 }
 
-// run probes until ctx ends. The error is always nil.
+// run probes now and then, and when rules were loaded, until ctx ends. The error is
+// always nil.
 func (h *serviceHealth) run(ctx context.Context) error {
 	tick := time.NewTicker(probeInterval)
 	defer tick.Stop()
@@ -65,8 +68,9 @@ func (h *serviceHealth) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			h.probe(ctx)
+		case <-h.loaded:
 		}
+		h.probe(ctx)
 	}
 }
 

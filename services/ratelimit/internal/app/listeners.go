@@ -23,6 +23,7 @@ const socketMode = 0o666
 
 func (b *build) listenAdmin() error {
 	b.health = newHealth(b.rules.NoRules, b.store, b.log)
+	b.health.loaded = b.loaded
 	l, err := b.listeners.Open("admin", address(b.options.DebugHost, b.options.DebugPort), "DEBUG_PORT")
 	if err != nil {
 		return err

@@ -76,7 +76,7 @@ type RuleOptions struct {
 	MergeDomains        bool          `envconfig:"MERGE_DOMAIN_CONFIG" default:"false" desc:"let several files give one domain, whose descriptors are then those of all"`
 	AllOrNothing        bool          `envconfig:"RATELIMIT_RULES_ALL_OR_NOTHING" default:"false" desc:"keep all rules as they were if anything is wrong with a file, and not those of its domain alone"`
 	RulesPoll           time.Duration `envconfig:"RATELIMIT_RULES_POLL" default:"2s" desc:"time between looks at the rule files, for changes of which the file system does not tell"`
-	ForceStart          bool          `envconfig:"FORCE_START_WITHOUT_INITIAL_CONFIG" default:"false" desc:"without effect: the ports open at once, and calls are refused until rules are loaded"`
+	ForceStart          bool          `envconfig:"FORCE_START_WITHOUT_INITIAL_CONFIG" default:"false" desc:"without effect: the ports open when the rule files were read once, be they good or not, and calls are refused until rules are loaded"`
 	HealthyWithConfig   bool          `envconfig:"HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED" default:"false" desc:"be ready only while a domain is loaded, and not for ever once one was"`
 
 	XDSNodeID        string        `envconfig:"CONFIG_GRPC_XDS_NODE_ID" default:"default" desc:"id of this node for the control plane"`

@@ -55,6 +55,30 @@ func TestReadinessFollowsTheStore(t *testing.T) {
 	}
 }
 
+func TestReadinessFollowsTheFirstRulesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ruled atomic.Bool
+		h := newHealth(func() error {
+			if ruled.Load() {
+				return nil
+			}
+			return errors.New("no rules yet")
+		}, &flaky{}, slog.New(slog.DiscardHandler))
+		b := build{loaded: make(chan struct{}, 1)}
+		h.loaded = b.loaded
+		ctx, stop := context.WithCancel(t.Context())
+		go func() { _ = h.run(ctx) }() // ends with ctx; the bubble waits for it
+		defer stop()
+		done := b.load(0)
+		synctest.Wait()
+		require.Equal(t, "no rules yet", h.state().Text)
+		ruled.Store(true)
+		done()
+		synctest.Wait()
+		require.True(t, h.state().Ready, "and no time has passed")
+	})
+}
+
 // hanging is a store that answers no ping while hung is set.
 type hanging struct {
 	limiter.Store

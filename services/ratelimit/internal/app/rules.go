@@ -31,7 +31,7 @@ func (b *build) openRules() error {
 	rules := limitsource.Options{
 		MergeDomains: o.MergeDomains,
 		AllOrNothing: o.AllOrNothing,
-		Loading:      loadFrugally,
+		Loading:      b.load,
 		Parser:       &limits.Parser{Algorithms: builtin.Algorithms(), NearLimitRatio: o.NearLimitRatio, Stats: b.stats},
 		Sink:         b.limiter,
 		Log:          b.log,
@@ -42,6 +42,19 @@ func (b *build) openRules() error {
 	}
 	b.openDirectory(rules)
 	return nil
+}
+
+// load is called as rules of so many bytes are about to be read, and what it
+// returns when they are in force: readiness follows them at once.
+func (b *build) load(size int) (done func()) {
+	end := loadFrugally(size)
+	return func() {
+		select {
+		case b.loaded <- struct{}{}:
+		default: // it has yet to look
+		}
+		end()
+	}
 }
 
 // openDirectory takes rules from files.
