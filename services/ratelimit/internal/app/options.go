@@ -116,6 +116,10 @@ type LimitOptions struct {
 // only fill Redis.
 const maxJitter = 24 * 60 * 60
 
+// maxLocalCache is more than any machine gives to names, 1 TiB: what is above it is
+// a slip.
+const maxLocalCache = min(1<<40, math.MaxInt)
+
 // StoreOptions say where counters lie.
 type StoreOptions struct {
 	BackendType string `envconfig:"BACKEND_TYPE" desc:"where counters lie: memory or redis; if unset, redis where REDIS_URL is set, else memory"`
@@ -235,7 +239,7 @@ func (o *Options) check() error {
 		{"RATELIMIT_GRPC_MAX_CONCURRENT_STREAMS", o.MaxConcurrentStreams, 1, math.MaxInt32},
 		{"RATELIMIT_GRPC_MAX_CONNECTIONS", o.MaxConnections, 0, math.MaxInt32},
 		{"RATELIMIT_MAX_DESCRIPTORS", o.MaxDescriptors, 1, rls.MaxDescriptors},
-		{"LOCAL_CACHE_SIZE_IN_BYTES", o.LocalCacheSize, 0, math.MaxInt},
+		{"LOCAL_CACHE_SIZE_IN_BYTES", o.LocalCacheSize, 0, maxLocalCache},
 		{"EXPIRATION_JITTER_MAX_SECONDS", o.ExpirationJitter, 0, maxJitter},
 	} {
 		switch {

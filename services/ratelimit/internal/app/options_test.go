@@ -43,6 +43,7 @@ func TestNewRefuses(t *testing.T) {
 			o.Port, o.DebugPort, o.RedisTimeout, o.DrainGrace, o.BackendType = -1, 70000, 0, -1, "memcache"
 		}, "PORT=-1: not a port\nDEBUG_PORT=70000: not a port\nREDIS_TIMEOUT=0s: not above 0\n" +
 			"RATELIMIT_DRAIN_GRACE=-1ns: below 0\nBACKEND_TYPE=memcache: memcached cannot count exactly and is not supported; take one of memory, redis"},
+		{"a_cache_larger_than_any_memory", func(o *app.Options) { o.LocalCacheSize = 9999999999999999 }, "LOCAL_CACHE_SIZE_IN_BYTES=9999999999999999: above 1099511627776"},
 		{"an_unknown_backend", func(o *app.Options) { o.BackendType = "etcd" }, "BACKEND_TYPE=etcd: not one of memory, redis"},
 		{"an_unknown_kind_of_redis", func(o *app.Options) { o.RedisURL, o.RedisType = "127.0.0.1:1", "ring" }, "REDIS_TYPE=ring: not one of single, sentinel, cluster"},
 		{"an_unknown_source_of_rules", func(o *app.Options) { o.ConfigType = "HTTP" }, "CONFIG_TYPE=HTTP: not one of FILE, GRPC_XDS_SOTW"},

@@ -2,6 +2,7 @@ package app
 
 import (
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -34,6 +35,9 @@ func warnings(o Options, lookup func(string) (string, bool)) []string {
 	}
 	if o.RedisTimeout > longWait {
 		list = append(list, fmt.Sprintf("REDIS_TIMEOUT=%v bounds how long a request waits for Redis, not only dialling", o.RedisTimeout))
+	}
+	if most := debug.SetMemoryLimit(-1); int64(o.LocalCacheSize) > most {
+		list = append(list, fmt.Sprintf("LOCAL_CACHE_SIZE_IN_BYTES=%d is more than the memory that the process may take, %d bytes", o.LocalCacheSize, most))
 	}
 	if hosts, set := lookup("MEMCACHE_HOST_PORT"); set {
 		list = append(list, fmt.Sprintf("MEMCACHE_HOST_PORT=%s is without effect: memcached is not supported", hosts))

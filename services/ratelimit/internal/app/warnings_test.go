@@ -1,6 +1,7 @@
 package app
 
 import (
+	"runtime/debug"
 	"testing"
 	"time"
 
@@ -35,6 +36,16 @@ func TestSettingsThatDoSomethingElseThanAtThePeerAreWarnedOf(t *testing.T) {
 			require.Equal(t, c.want, warnings(o, lookup))
 		})
 	}
+	t.Run("a_cache_larger_than_the_memory", func(t *testing.T) {
+		defer debug.SetMemoryLimit(debug.SetMemoryLimit(1 << 30))
+		unset := func(string) (string, bool) { return "", false }
+		o := Options{}
+		o.LocalCacheSize = 1 << 30
+		require.Empty(t, warnings(o, unset))
+		o.LocalCacheSize++
+		require.Equal(t, []string{"LOCAL_CACHE_SIZE_IN_BYTES=1073741825 is more than the memory that the process may take, 1073741824 bytes"},
+			warnings(o, unset))
+	})
 	t.Run("redis_without_a_place", func(t *testing.T) {
 		lookup := func(name string) (string, bool) { return "cluster", name == "REDIS_TYPE" }
 		require.Equal(t, []string{"REDIS_TYPE is set, but neither REDIS_URL nor BACKEND_TYPE: counters lie in memory, each replica's by itself"},

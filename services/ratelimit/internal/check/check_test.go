@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -113,6 +114,12 @@ func TestWhatIsNoRuleFileIsAFaultAndNoMore(t *testing.T) {
 			text := "domain: d\ndescriptors:\n" + strings.Repeat("- {}\n", 1000)
 			require.NoError(t, os.WriteFile(dir+"/x", []byte(text), 0o600))
 		}, strings.Join(noKeys(limits.MaxFaults), "") + "DIR/x: … and 900 more faults\nmore than 100 faults; good: 0 domains, 0 rules\n"},
+		{"a pipe", func(t *testing.T, dir string) {
+			require.NoError(t, syscall.Mkfifo(dir+"/x", 0o600))
+		}, "read rule file DIR/x: neither a file nor a directory\n1 fault; good: 0 domains, 0 rules\n"},
+		{"directories without end", func(t *testing.T, dir string) {
+			require.NoError(t, os.MkdirAll(dir+strings.Repeat("/d", 17), 0o700))
+		}, "read rule file DIR" + strings.Repeat("/d", 17) + ": more than 16 directories deep\n"},
 		{"a huge file", func(t *testing.T, dir string) {
 			require.NoError(t, os.WriteFile(dir+"/x", nil, 0o600))
 			require.NoError(t, os.Truncate(dir+"/x", 1<<30))

@@ -108,17 +108,24 @@ func (r *reader) enter(directory string, above []fs.FileInfo) error {
 		switch {
 		case err != nil:
 			r.files = append(r.files, file{path: path, err: err})
-		case target.IsDir() && len(above) < maxDirectories:
+		case target.IsDir() && len(above) >= maxDirectories:
+			r.files = append(r.files, file{path: path, err: fmt.Errorf("more than %d directories deep", maxDirectories)})
+		case target.IsDir():
 			if err := r.enter(path, append(above, info)); err != nil {
 				r.files = append(r.files, file{path: path, err: err})
 			}
 		case target.Mode().IsRegular():
 			text, err := readFile(path)
 			r.files = append(r.files, file{path, text, err})
+		default: // to open it might wait for ever
+			r.files = append(r.files, file{path: path, err: errNoFile})
 		}
 	}
 	return nil
 }
+
+// errNoFile is why a pipe, a socket or a device is not read.
+var errNoFile = errors.New("neither a file nor a directory")
 
 func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
