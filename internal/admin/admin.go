@@ -54,7 +54,7 @@ type entry struct{ Path, Help string }
 func New(listener net.Listener, o Options) *Server {
 	s := &Server{listener: listener, mux: http.NewServeMux(), name: o.Name}
 	s.server = &http.Server{
-		Handler:           s.mux,
+		Handler:           namedLocally(listener.Addr(), s.mux),
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
 	}
