@@ -15,7 +15,7 @@ const (
 	// step. A call of more goes in pieces, and between them come those of others:
 	// so one caller's bulk makes nobody wait for all of it, and no pipeline takes
 	// longer than a server that is well may need.
-	bulk = 1024
+	bulk = 512
 	// early is how many senders a shard has as soon as calls come in while the
 	// others are busy: one may send while the other waits. More of them would
 	// make batches small, so the rest helps out only where whole batches wait.
