@@ -160,7 +160,7 @@ func (f *fleet) awaitAll(t *testing.T) {
 			}
 		}
 		return true
-	}, 30*time.Second, 10*time.Millisecond, "all hosts are registered")
+	}, time.Minute, 20*time.Millisecond, "all hosts are registered")
 }
 
 // kill has a host cease to beat.

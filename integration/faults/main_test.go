@@ -19,7 +19,7 @@ import (
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if given := flag.Lookup("test.parallel"); given.Value.String() == given.DefValue {
-		_ = flag.Set("test.parallel", "5") // fails for no number above 0
+		_ = flag.Set("test.parallel", "4") // fails for no number above 0
 	}
 	harness.Main(m)
 }
