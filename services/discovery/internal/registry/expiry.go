@@ -199,7 +199,7 @@ func (r *Registry) settleGone(dead []Beat, gone []Key, relied bool) (expired []*
 			r.giveEntry(e)
 		default:
 			delete(r.counted, e) // it went, as the guard counts it
-			r.takeOut(e, &Event{Kind: Expired, Actor: sweeper})
+			r.expired(e)
 			expired = append(expired, e.host)
 		}
 	}
@@ -209,6 +209,19 @@ func (r *Registry) settleGone(dead []Beat, gone []Key, relied bool) (expired []*
 		}
 	}
 	return expired
+}
+
+// expired drops a host that is gone from a Store that other replicas write to. Of
+// any other Store it is yet to go. What comes of it from other replicas then is
+// later, and must be taken: so a shared Store is not told again. r.mu must be held.
+func (r *Registry) expired(e *entry) {
+	event := &Event{Kind: Expired, Actor: sweeper}
+	if r.shared == nil {
+		r.takeOut(e, event)
+		return
+	}
+	r.outbox.forget(e.host.Key)
+	r.takenOut(e, event)
 }
 
 // mostRefusals is how often the Store keeps a host, a second each, before readers

@@ -355,6 +355,37 @@ func TestAHostThatBeatsElsewhereDoesNotCountAsGone(t *testing.T) {
 	})
 }
 
+// Another replica, which hears the host, may give it back at once.
+func TestAHostThatExpiredAndIsGivenBackByAnotherReplicaIsTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore()
+		appends := make(chan struct{})
+		r := newRegistry(store)
+		run(t, r)
+		<-r.Loaded()
+		receipt, err := r.CheckIn(host("a", 1), "tester")
+		require.NoError(t, err)
+		synctest.Wait()
+		store.taken()
+		store.onAppend = func() { <-appends } // of another host, that takes its time
+		checkIn(t, r, host("b", 2))
+		time.Sleep(59 * time.Second)
+		checkIn(t, r, host("b", 2))
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		require.Equal(t, []string{"b"}, ids(t, r))
+		record := Record{Host: new(host("a", 1)), Lease: receipt.Lease, FirstSeen: time.Now(), LastCheckIn: time.Now()}
+		r.apply(Update{Changes: []Change{{Key: record.Host.Key, Record: &record}}})
+		require.Equal(t, []string{"a", "b"}, ids(t, r))
+		close(appends)
+		synctest.Wait()
+		changes, _ := store.taken()
+		for _, c := range changes {
+			require.Equal(t, "b", c.Key.ID, "what the store did it is not told")
+		}
+	})
+}
+
 func TestAHostThatBeatsWhileTheStoreLetsItGoIsGivenAgain(t *testing.T) {
 	for name, test := range map[string]struct {
 		takes time.Duration

@@ -68,6 +68,13 @@ func (o *outbox) rouse() {
 	}
 }
 
+// forget takes back what the Store has yet to be told of a host.
+func (o *outbox) forget(k Key) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.changes, subject{key: k})
+}
+
 // waits reports whether the Store has yet to be told of a change of the same
 // host or setting.
 func (o *outbox) waits(c *Change) bool {

@@ -47,10 +47,15 @@ func (r *Registry) remove(selected Selection, actor string) (removed []*Host, er
 // takeOut drops e, tells of it, and has the Store do so too; At and the host of
 // the event are filled in. r.mu must be held.
 func (r *Registry) takeOut(e *entry, event *Event) {
+	r.takenOut(e, event)
+	r.outbox.change(Change{Key: e.host.Key, Lease: e.lease, Event: event})
+}
+
+// takenOut is takeOut of what the Store knows. r.mu must be held.
+func (r *Registry) takenOut(e *entry, event *Event) {
 	event.At, event.Service, event.ID = time.Now(), e.host.Service, e.host.ID
 	r.drop(e)
 	r.happened(event)
-	r.outbox.change(Change{Key: e.host.Key, Lease: e.lease, Event: event})
 }
 
 // Lose takes out the hosts with some leases because the connection that was

@@ -35,8 +35,8 @@ type SharedStore interface {
 	Store
 	// Expire asks to take out dead hosts, each with the last beat that the
 	// registry knows. gone are those that are out of the Store now, or were
-	// before, or go with the next Append; the others beat elsewhere meanwhile,
-	// or are another replica's to take out. After an error no host goes.
+	// before, of which Append is not told; the others beat elsewhere meanwhile, or
+	// are another replica's to take out. After an error no host goes.
 	Expire(ctx context.Context, dead []Beat) (gone []Key, err error)
 	// Follow calls apply with what other writers did to the same data since
 	// Load, in order, until ctx ends; then it returns nil. After an error the

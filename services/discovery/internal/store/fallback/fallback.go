@@ -100,9 +100,15 @@ func (s *Store) Flush(ctx context.Context, beats []registry.Beat) ([]registry.Ke
 	return s.shared.Flush(ctx, beats)
 }
 
-// Expire asks the shared store; of what goes the copy learns by Append.
-func (s *Store) Expire(ctx context.Context, dead []registry.Beat) ([]registry.Key, error) {
-	return s.shared.Expire(ctx, dead)
+// Expire asks the shared store; what goes there goes from the copy too.
+func (s *Store) Expire(ctx context.Context, dead []registry.Beat) (gone []registry.Key, err error) {
+	gone, err = s.shared.Expire(ctx, dead)
+	changes := make([]registry.Change, len(gone))
+	for i, key := range gone {
+		changes[i].Key = key
+	}
+	_ = s.local.Append(ctx, changes)
+	return gone, err
 }
 
 // Follow follows the shared store, and has the copy do the same.

@@ -152,6 +152,24 @@ func TestTheSnapshotIsServedWhereTheStoreDoesNotAnswer(t *testing.T) {
 	})
 }
 
+func TestWhatExpiresGoesFromTheSnapshotToo(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "copy")
+	s := New(sharedFile{fileStore(t, filepath.Join(dir, "shared"))}, fileStore(t, path), discard)
+	_, err := s.Load(t.Context())
+	require.NoError(t, err)
+	for _, id := range []string{"a", "b"} {
+		r := storetest.Record("users", id, 1)
+		require.NoError(t, s.Append(t.Context(), []registry.Change{{Key: r.Host.Key, Record: &r}}))
+	}
+	gone, err := s.Expire(t.Context(), []registry.Beat{{Key: registry.Key{Service: "users", ID: "a"}}})
+	require.NoError(t, err)
+	require.Len(t, gone, 1)
+	require.NoError(t, s.Close())
+	ids, _ := kept(t, path)
+	require.Equal(t, []string{"b"}, ids)
+}
+
 func TestWhatOthersDoIsInTheSnapshot(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "copy")
 	put := func(id string) registry.Change {

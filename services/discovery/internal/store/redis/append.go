@@ -32,9 +32,6 @@ func (s *Store) Append(ctx context.Context, changes []registry.Change) error {
 		schema, fresh(), s.writer, logLength, tombTime.Milliseconds())
 	for i := range changes {
 		c := &changes[i]
-		if s.tookOut(c) {
-			continue
-		}
 		if c.Record != nil {
 			s.partitions[partitionOf(c.Key.Service)].heed(c.Record)
 		}
@@ -61,16 +58,6 @@ func serviceOf(c *registry.Change) string {
 		return c.Key.Service
 	}
 	return c.SettingKey.Scope.Service
-}
-
-// tookOut says whether c tells of a host that Expire has taken out already. If it
-// has come back since, by a replica that hears it, it must not go by this.
-func (s *Store) tookOut(c *registry.Change) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, expired := s.expired[c.Key]
-	delete(s.expired, c.Key)
-	return expired && c.Record == nil && c.Event != nil && c.Event.Kind == registry.Expired
 }
 
 // argsOf is what appendScript is told of c.

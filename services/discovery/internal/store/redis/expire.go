@@ -14,10 +14,6 @@ import (
 // partition, from when it last did: so that the guard of one alone decides.
 const sweepLease = 3 * time.Second
 
-// mostExpired is of how many hosts that were taken out it is remembered, until
-// Append is told so too. Of some it never is: they went otherwise meanwhile.
-const mostExpired = 100_000
-
 // Expire takes dead hosts out of Redis, those whose last beat there is not later
 // than the one given, in partitions where this replica holds the sweep lease or
 // nobody does. Of a host with a later beat Follow tells that.
@@ -47,9 +43,6 @@ func (s *Store) Expire(ctx context.Context, dead []registry.Beat) (gone []regist
 		reading := &clock{asked: asked, answered: time.Now(), redis: now}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if len(s.expired) > mostExpired {
-			clear(s.expired)
-		}
 		for i, thing := range c.things {
 			key := dead[thing].Key
 			if score, _ := answer[1+i].(string); score != "" {
@@ -57,7 +50,6 @@ func (s *Store) Expire(ctx context.Context, dead []registry.Beat) (gone []regist
 				continue
 			}
 			gone = append(gone, key)
-			s.expired[key] = struct{}{}
 		}
 		return nil
 	})

@@ -81,8 +81,6 @@ type Store struct {
 	looks      int // how many looks were taken
 
 	mu sync.Mutex // of what follows
-	// expired are the hosts that Expire took out, until Append is told so too.
-	expired map[registry.Key]struct{}
 	// heard are later beats of hosts that the registry took for dead, for Follow
 	// to hand over.
 	heard map[registry.Key]time.Time
@@ -104,7 +102,6 @@ func Open(o Options) (*Store, error) {
 	s := &Store{
 		options: o, place: p,
 		writer:  strconv.FormatUint(rand.Uint64(), 36),
-		expired: map[registry.Key]struct{}{},
 		heard:   map[registry.Key]time.Time{},
 		refused: map[int]struct{}{},
 	}
