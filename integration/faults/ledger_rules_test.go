@@ -16,7 +16,7 @@ func TestAViewFindsFaults(t *testing.T) {
 	require.Len(t, hosts, 3)
 	answer := func(v *view, at time.Duration, listed ...*host) {
 		now = at
-		v.answered(service, listed, at)
+		v.answered(service, listed, at, at)
 	}
 	const second = time.Second
 	for name, c := range map[string]struct {

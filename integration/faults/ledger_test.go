@@ -26,8 +26,10 @@ type view struct {
 	answers int
 	held    []seen // by host
 	faults  []string
-	lost    time.Duration // the longest that a living host was missing
-	lostBy  *host
+	// lost is the longest that a living host was missing, lostBy that host, and
+	// lostFrom when that began.
+	lost, lostFrom time.Duration
+	lostBy         *host
 	// unheard are hosts that may be missing, since nobody hears them.
 	unheard func(*host) bool
 }
@@ -44,13 +46,12 @@ func newView(name string, f *fleet, pushed bool) *view {
 	return &view{name: name, fleet: f, pushed: pushed, held: make([]seen, len(f.hosts))}
 }
 
-// answered judges an answer: that a service has just these hosts, at a time of
-// the test's clock when the call began.
-func (v *view) answered(service string, listed []*host, asked time.Duration) {
+// answered judges an answer: that a service has just these hosts. By the test's
+// clock the call began at asked, and the answer came now.
+func (v *view) answered(service string, listed []*host, asked, now time.Duration) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.answers++
-	now := v.fleet.clock()
 	there := make(map[*host]bool, len(listed))
 	for _, h := range listed {
 		there[h] = true
@@ -93,7 +94,7 @@ func (v *view) note(h *host, now time.Duration) {
 		return
 	}
 	if lost := now - s.missing; lost > v.lost {
-		v.lost, v.lostBy = lost, h
+		v.lost, v.lostBy, v.lostFrom = lost, h, s.missing
 	}
 }
 
@@ -139,7 +140,8 @@ func (v *view) verdict(mostLost time.Duration) []string {
 	defer v.mu.Unlock()
 	faults := v.faults
 	if v.lost > mostLost {
-		faults = append(faults, fmt.Sprintf("%s: %s of %s was missing for %v", v.name, v.lostBy.id, v.lostBy.service, v.lost.Round(time.Millisecond)))
+		faults = append(faults, fmt.Sprintf("%v: %s lacks %s of %s, for %v",
+			v.lostFrom.Round(time.Millisecond), v.name, v.lostBy.id, v.lostBy.service, v.lost.Round(time.Millisecond)))
 	}
 	return faults
 }

@@ -104,7 +104,7 @@ func (p *poller) ask(ctx context.Context, client *http.Client, service string) b
 	default:
 		return false
 	}
-	p.view.answered(service, p.last[service], asked)
+	p.view.answered(service, p.last[service], asked, p.view.fleet.clock())
 	return true
 }
 
@@ -150,12 +150,15 @@ func (s *subscriber) follow(ctx context.Context) {
 		if err != nil {
 			return
 		}
+		// What comes next is made after the request that answers this, so that
+		// however long this takes to read, it is of now.
+		received := s.view.fleet.clock()
 		for _, resource := range response.GetResources() {
 			var assignment endpointv3.ClusterLoadAssignment
 			if resource.UnmarshalTo(&assignment) != nil {
 				continue
 			}
-			s.view.answered(assignment.GetClusterName(), s.hosts(&assignment), s.view.fleet.clock())
+			s.view.answered(assignment.GetClusterName(), s.hosts(&assignment), received, received)
 		}
 		s.version = response.GetVersionInfo()
 		request.VersionInfo, request.ResponseNonce = s.version, response.GetNonce()
