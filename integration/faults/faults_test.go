@@ -179,6 +179,10 @@ func TestAllReplicasAreKilledAndStartAgain(t *testing.T) {
 			})
 			s.kill(0)
 			redis.Kill()
+			// Who comes now is known to one replica or two, until Redis is back.
+			s.mayMiss(s.views, func(h *host) bool { return h.late })
+			s.fleet.late.Store(true)
+			s.pass(ttl / 2)
 			all(s, (*harness.Process).Kill)
 			s.pass(ttl)
 			all(s, (*harness.Process).Restart)
