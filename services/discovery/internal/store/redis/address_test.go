@@ -149,9 +149,8 @@ func FuzzEntry(f *testing.F) {
 	f.Fuzz(func(t *testing.T, id, kind, member, value, lease, event, at string) {
 		fields := map[string]any{"k": kind, "m": member, "v": value, "l": lease, "e": event, "a": at}
 		s := &Store{place: &place{}, options: Options{Log: discard}}
-		p := &partition{}
-		p.clock.Store(&clock{})
-		for _, c := range s.take(p, []goredis.XMessage{{ID: id, Values: fields}}) {
+		s.partitions[0].clock.Store(&clock{})
+		for _, c := range s.take(0, []goredis.XMessage{{ID: id, Values: fields}}) {
 			if c.Record != nil {
 				require.Equal(t, c.Key, c.Record.Host.Key)
 			}

@@ -430,6 +430,16 @@ func TestWhatCannotBeUnderstoodIsLeftOutAndLogged(t *testing.T) {
 	require.Contains(t, log.String(), "a host without service")
 }
 
+func TestASettingInTheLogThatCannotBeUnderstoodIsLoggedWithItsPartition(t *testing.T) {
+	s, _, server := one(t)
+	var log strings.Builder
+	s.options.Log = slog.New(slog.NewTextHandler(&log, nil))
+	p := &s.partitions[partitionOf("users")]
+	server.Command("XADD " + s.key("log") + " * w another g " + p.gen + " b " + p.digest + " d " + p.digest + " k s m none v none e {}")
+	updates(t, s)
+	require.Contains(t, log.String(), fmt.Sprint("partition=", partitionOf("users")))
+}
+
 func TestScriptsAreMadeKnownAnew(t *testing.T) {
 	s, _, server := one(t)
 	server.Command("SCRIPT FLUSH")

@@ -113,9 +113,9 @@ func (s *Store) readLogs(ctx context.Context, apply func(registry.Update)) (answ
 	streams, answered, err := s.readStreams(ctx)
 	var changes []registry.Change
 	for _, stream := range streams {
-		p := &s.partitions[partitionOfKey(stream.Stream)]
+		p := partitionOfKey(stream.Stream)
 		changes = append(changes, s.take(p, stream.Messages)...)
-		more = more || len(stream.Messages) == entriesAtOnce && !p.again
+		more = more || len(stream.Messages) == entriesAtOnce && !s.partitions[p].again
 	}
 	for len(changes) > 0 {
 		n := min(len(changes), changesAtOnce)
@@ -180,9 +180,10 @@ func partitionOfKey(key string) int {
 	return p
 }
 
-// take reads entries of the log of p, as far as each follows on the one before
-// it, and returns the changes that the registry is to be told of.
-func (s *Store) take(p *partition, entries []goredis.XMessage) (changes []registry.Change) {
+// take reads entries of the log of a partition, as far as each follows on the one
+// before it, and returns the changes that the registry is to be told of.
+func (s *Store) take(partition int, entries []goredis.XMessage) (changes []registry.Change) {
+	p := &s.partitions[partition]
 	for _, entry := range entries {
 		text := func(field string) string {
 			v, _ := entry.Values[field].(string)
@@ -200,7 +201,7 @@ func (s *Store) take(p *partition, entries []goredis.XMessage) (changes []regist
 		}
 		change, err := decodeEntry(text, p.clock.Load())
 		if err != nil {
-			s.skip(partitionOf(change.Key.Service), text("m"), err)
+			s.skip(partition, text("m"), err)
 			continue
 		}
 		if change.Record != nil {
