@@ -98,8 +98,7 @@ func (r *Registry) hear(e *entry, at time.Time) {
 	now := time.Since(r.born)
 	e.beat(min(r.wall.of(at), now))
 	if e.stale && e.deadline() > now {
-		r.revive(e)
-		r.tell(r.services[e.host.Service])
+		r.recover(e, sweeper)
 	}
 }
 

@@ -75,12 +75,12 @@ func (r *Registry) checkIn(h *Host, actor string, tags tagging) (Receipt, error)
 	}
 	r.mu.RUnlock()
 
-	r.beats.Add(1)
 	kept := *h // so that h itself need not be on the heap
 	receipt, err := r.change(&kept, actor, tags)
 	if err != nil {
-		return Receipt{}, err
+		return Receipt{}, err // which is no beat
 	}
+	r.beats.Add(1)
 	r.metrics.checkIns[receipt.Outcome].Inc()
 	if receipt.Outcome == HostNew {
 		r.log.Info("host registered", "service", h.Service, "host", h.ID, "address", h.Address, "ttl", h.TTL.String(), "by", actor)
@@ -117,12 +117,13 @@ func (r *Registry) change(h *Host, actor string, tags tagging) (Receipt, error) 
 	record := Record{Host: h, FirstSeen: now, LastCheckIn: now}
 	event := &Event{At: now, Kind: Registered, Actor: actor}
 	outcome := HostNew
-	if e := r.find(h.Key); e != nil {
-		if e.stale {
-			r.recover(e, actor)
-		}
+	e := r.find(h.Key)
+	if e != nil {
 		if !tags.isNews(e.host, h) { // it was stale alone, or another was faster
 			r.note(e)
+			if e.stale {
+				r.recover(e, actor)
+			}
 			return Receipt{HostUnchanged, e.lease}, nil
 		}
 		outcome = HostChanged
@@ -143,21 +144,16 @@ func (r *Registry) change(h *Host, actor string, tags tagging) (Receipt, error) 
 	case record.DrainingSince.IsZero():
 		record.DrainingSince = now
 	}
+	if e != nil && e.stale {
+		r.recover(e, actor)
+	}
 	r.shareText(h)
-	e := r.put(record, time.Since(r.born))
+	e = r.put(record, time.Since(r.born))
 	record.Lease = e.lease
 	event.Service, event.ID = h.Service, h.ID
 	r.happened(event)
 	r.outbox.change(Change{Key: h.Key, Record: &record, Event: event})
 	return Receipt{outcome, e.lease}, nil
-}
-
-// recover makes a stale host one that beats. r.mu must be held.
-func (r *Registry) recover(e *entry, actor string) {
-	r.revive(e)
-	r.note(e)
-	r.happened(&Event{At: time.Now(), Kind: Recovered, Service: e.host.Service, ID: e.host.ID, Actor: actor})
-	r.tell(r.services[e.host.Service])
 }
 
 // checkRoom says whether a host more may come to a service. For one that is new,

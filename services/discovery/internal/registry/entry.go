@@ -113,7 +113,7 @@ func (r *Registry) put(record Record, beat time.Duration) *entry {
 		e.host = h
 		e.beat(beat)
 		if e.deadline() > now {
-			r.revive(e)
+			r.recover(e, sweeper)
 		}
 		r.expiries.move(e, e.deadline())
 	}
@@ -139,7 +139,7 @@ func (r *Registry) drop(e *entry) {
 // forget undoes put, but for the service. r.mu must be held.
 func (r *Registry) forget(s *service, e *entry) {
 	r.setAway(e, false)
-	r.revive(e)
+	r.release(e)
 	delete(s.hosts, e.host.ID)
 	delete(r.leases, e.lease)
 	r.unindex(e)

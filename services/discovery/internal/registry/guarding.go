@@ -149,14 +149,25 @@ func (r *Registry) hold(e *entry, why guard.Reason) {
 	r.tell(s)
 }
 
-// revive undoes hold and leaves, for a host that was heard of, and reports whether
-// readers are to be told. r.mu must be held.
-func (r *Registry) revive(e *entry) (wasStale bool) {
+// release undoes hold and leaves, and reports whether readers knew that e was held.
+// r.mu must be held.
+func (r *Registry) release(e *entry) (wasStale bool) {
 	r.guard.Release(e.held)
 	wasStale = e.stale
 	e.held, e.stale = guard.Free, false
 	r.stays(e)
 	return wasStale
+}
+
+// recover is release for a host that was heard of, and tells of it if it was held.
+// actor is who said that it lives. r.mu must be held.
+func (r *Registry) recover(e *entry, actor string) {
+	if !r.release(e) {
+		return
+	}
+	s := r.services[e.host.Service]
+	r.happened(&Event{At: time.Now(), Kind: Recovered, Service: s.name, ID: e.host.ID, Actor: actor})
+	r.tell(s)
 }
 
 // leaves counts e no more among the hosts that are there: it may go. r.mu must
@@ -210,7 +221,7 @@ func (r *Registry) setAway(e *entry, away bool) {
 	}
 	s.away++
 	r.away++
-	if r.revive(e) {
+	if r.release(e) {
 		r.tell(s)
 	}
 }

@@ -1,8 +1,10 @@
 package registry
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -219,12 +221,31 @@ func TestAHeldHostThatBeatsIsHeldNoMore(t *testing.T) {
 				<-changed
 				held, _ = stale(t, r)
 				require.Zero(t, held)
+				require.Contains(t, kinds(t, r, "users"), Recovered)
 				time.Sleep(50 * time.Second)
 				synctest.Wait()
 				require.Equal(t, []string{"a"}, ids(t, r))
 			})
 		})
 	}
+}
+
+func TestACheckInThatIsRefusedIsNoBeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := guarded(t, newFakeStore(), nil)
+		checkIn(t, r, host("a", 1))
+		time.Sleep(90 * time.Second)
+		synctest.Wait()
+		r.beats.Store(0)
+		h := host("a", 1)
+		h.Tags.Other = map[string]json.RawMessage{"huge": json.RawMessage(strings.Repeat("1", maxTags))}
+		_, err := r.CheckIn(h, "tester")
+		require.ErrorIs(t, err, ErrTagsTooLarge)
+		require.Zero(t, r.beats.Load())
+		held, _ := stale(t, r)
+		require.Equal(t, 1, held)
+		require.NotContains(t, kinds(t, r, "users"), Recovered)
+	})
 }
 
 func TestRestoredHostsAreStaleUntilTheyBeatAndHaveTheirTTLForIt(t *testing.T) {
