@@ -46,6 +46,7 @@ type Server struct {
 	metrics  *metrics
 	streams  atomic.Int64
 	stopping chan struct{} // closed by Stop
+	carriers carriers      // used where LossEnds
 }
 
 // New makes a server; Register puts it on a gRPC server.
@@ -74,9 +75,12 @@ func (s *Server) Beat(w wire) error {
 	s.metrics.streams.Inc()
 	c := &connection{server: s, attached: map[registry.Lease]struct{}{}, actor: auth.FromContext(w.Context()).Actor()}
 	err := c.serve(w)
+	s.metrics.hosts.Sub(float64(len(c.attached)))
+	for lease := range c.attached {
+		c.detach(lease)
+	}
 	s.streams.Add(-1)
 	s.metrics.streams.Dec()
-	s.metrics.hosts.Sub(float64(len(c.attached)))
 	return err
 }
 
@@ -142,6 +146,7 @@ type connection struct {
 	begun    bool // the first message has come
 	lossEnds bool
 	attached map[registry.Lease]struct{}
+	heard    time.Time // when the last message was taken
 	// leases are the keys of attached, and unknown has room for an answer; both
 	// are kept from message to message.
 	leases, unknown []registry.Lease
@@ -158,10 +163,10 @@ func (c *connection) take(m *discoveryv2.BeatRequest) (*discoveryv2.BeatResponse
 	before := len(c.attached)
 	defer func() { c.server.metrics.hosts.Add(float64(len(c.attached) - before)) }()
 	for _, lease := range m.GetDetach() {
-		delete(c.attached, registry.Lease(lease))
+		c.detach(registry.Lease(lease))
 	}
 	for _, lease := range m.GetAttach() {
-		c.attached[registry.Lease(lease)] = struct{}{}
+		c.attach(registry.Lease(lease))
 	}
 	if most := c.server.options.MaxHosts; len(c.attached) > most {
 		c.server.metrics.refused.Inc()
@@ -177,10 +182,11 @@ func (c *connection) take(m *discoveryv2.BeatRequest) (*discoveryv2.BeatResponse
 	if c.unknown, err = c.server.options.Registry.Beat(c.leases, c.unknown[:0], c.actor); err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
+	c.heard = time.Now()
 	c.server.metrics.messages.Inc()
 	response := &discoveryv2.BeatResponse{LossEnds: c.lossEnds}
 	for _, lease := range c.unknown {
-		delete(c.attached, lease)
+		c.detach(lease)
 		response.Unknown = append(response.Unknown, uint64(lease))
 	}
 	slices.Sort(response.Unknown)
@@ -188,16 +194,41 @@ func (c *connection) take(m *discoveryv2.BeatRequest) (*discoveryv2.BeatResponse
 	return response, nil
 }
 
-// lost does what was agreed for the case that the stream breaks.
+// attach has the stream carry a host.
+func (c *connection) attach(lease registry.Lease) {
+	if _, attached := c.attached[lease]; attached {
+		return
+	}
+	c.attached[lease] = struct{}{}
+	if c.server.options.LossEnds {
+		c.server.carriers.add(lease)
+	}
+}
+
+// detach undoes attach, if it was.
+func (c *connection) detach(lease registry.Lease) {
+	if _, attached := c.attached[lease]; !attached {
+		return
+	}
+	delete(c.attached, lease)
+	if c.server.options.LossEnds {
+		c.server.carriers.remove(lease)
+	}
+}
+
+// lost does what was agreed for the case that the stream breaks. A host that
+// another stream carries too stays: its client has come back already.
 func (c *connection) lost() {
 	if !c.lossEnds || len(c.attached) == 0 {
 		return
 	}
 	leases := make([]registry.Lease, 0, len(c.attached))
 	for lease := range c.attached {
-		leases = append(leases, lease)
+		if c.server.carriers.count(lease) == 1 {
+			leases = append(leases, lease)
+		}
 	}
 	// The error says that nothing is loaded; then nobody is attached.
-	lost, _ := c.server.options.Registry.Lose(leases, c.actor)
+	lost, _ := c.server.options.Registry.Lose(leases, c.heard, c.actor)
 	c.server.options.Log.Info("hosts taken out with their stream", "hosts", lost, "peer", c.actor)
 }

@@ -200,6 +200,22 @@ func (w *bubbleWire) Send(m *discoveryv2.BeatResponse) error {
 	return nil
 }
 
+func TestAHostThatAnotherStreamCarriesIsNotLost(t *testing.T) {
+	hosts := registrytest.Loaded(t)
+	s, service := serve(t, options(hosts))
+	leases := register(t, hosts, 3, time.Hour)
+	first, next := open(t, service), open(t, service)
+	first.beat(&discoveryv2.BeatRequest{Attach: leases, LossEnds: true})
+	next.beat(&discoveryv2.BeatRequest{Attach: leases[:2], LossEnds: true})
+	first.end()
+	servicetest.Eventually(t, "the stream has ended", func() bool { return s.streams.Load() == 1 })
+	require.Equal(t, 2, count(t, hosts))
+	next.end()
+	servicetest.Eventually(t, "the other has ended", func() bool { return s.streams.Load() == 0 })
+	require.Equal(t, 1, count(t, hosts), "the last host stays")
+	require.Empty(t, s.carriers.streams)
+}
+
 func TestASilentStreamIsEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hosts := registrytest.Loaded(t)

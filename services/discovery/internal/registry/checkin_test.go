@@ -268,10 +268,32 @@ func TestAHostIsLostWithItsConnectionButNotTheLastOne(t *testing.T) {
 		require.NoError(t, err)
 		leases = append(leases, receipt.Lease)
 	}
-	lost, err := r.Lose(append(leases, 12), "stream")
+	lost, err := r.Lose(append(leases, 12), time.Now(), "stream")
 	require.NoError(t, err)
 	require.Equal(t, 2, lost)
 	require.Equal(t, []string{"c"}, ids(t, r))
+}
+
+func TestAHostThatHasBeatenSinceIsNotLostWithAConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := started(t, newFakeStore())
+		var leases []Lease
+		for _, id := range []string{"a", "b", "c"} {
+			receipt, err := r.Put(host(id, 1), "tester")
+			require.NoError(t, err)
+			leases = append(leases, receipt.Lease)
+		}
+		heard := time.Now()
+		time.Sleep(time.Second)
+		_, err := r.Beat(leases[:1], nil, "another stream")
+		require.NoError(t, err)
+		// What was heard here comes back from the Store, seemingly a bit later.
+		r.apply(Update{Beats: []Beat{{Key{"users", "b"}, heard.Add(echo / 2)}}})
+		lost, err := r.Lose(leases, heard, "stream")
+		require.NoError(t, err)
+		require.Equal(t, 2, lost)
+		require.Equal(t, []string{"a"}, ids(t, r))
+	})
 }
 
 func TestLimitsRefuseNewHostsAlone(t *testing.T) {

@@ -59,11 +59,12 @@ func (r *Registry) takenOut(e *entry, event *Event) {
 }
 
 // Lose takes out the hosts with some leases because the connection that was
-// their beat is gone, and returns how many they were. The last host of a service
-// stays until its TTL has passed: that it is gone is less sure than that the
-// connection is. The error is ErrNotLoaded or nil.
-func (r *Registry) Lose(leases []Lease, actor string) (int, error) {
-	lost, err := r.lose(leases, actor)
+// their beat is gone, and returns how many they were. heard is when that last
+// beat: a host that has beaten since does so in another way, and stays. The last
+// host of a service stays until its TTL has passed: that it is gone is less sure
+// than that the connection is. The error is ErrNotLoaded or nil.
+func (r *Registry) Lose(leases []Lease, heard time.Time, actor string) (int, error) {
+	lost, err := r.lose(leases, heard.Sub(r.born), actor)
 	for _, h := range lost {
 		r.metrics.expiries.Inc()
 		r.log.Info("host lost with its connection", "service", h.Service, "host", h.ID, "address", h.Address, "by", actor)
@@ -71,8 +72,12 @@ func (r *Registry) Lose(leases []Lease, actor string) (int, error) {
 	return len(lost), err
 }
 
-// lose is Lose, without saying so.
-func (r *Registry) lose(leases []Lease, actor string) (lost []*Host, err error) {
+// echo is how much later than it was a beat may seem, once a Store that is shared
+// has told of it too.
+const echo = 100 * time.Millisecond
+
+// lose is Lose, without saying so; heard is by the registry's clock.
+func (r *Registry) lose(leases []Lease, heard time.Duration, actor string) (lost []*Host, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.isLoaded {
@@ -80,7 +85,7 @@ func (r *Registry) lose(leases []Lease, actor string) (lost []*Host, err error) 
 	}
 	for _, lease := range leases {
 		e := r.leases[lease]
-		if e == nil || len(r.services[e.host.Service].hosts) == 1 {
+		if e == nil || time.Duration(e.lastBeat.Load()) > heard+echo || len(r.services[e.host.Service].hosts) == 1 {
 			continue
 		}
 		r.takeOut(e, &Event{Kind: Expired, Actor: actor, Detail: "its connection is gone"})
