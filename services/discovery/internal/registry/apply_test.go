@@ -226,7 +226,7 @@ func TestAHostThatBeatsHereIsGivenAgainWhenAnotherReplicaTookItForDead(t *testin
 	}{
 		"it beat lately":                        {expired, 40 * time.Second, true},
 		"nobody heard of it for nearly its TTL": {expired, 50 * time.Second, false},
-		"its connection is gone":                {&Event{Kind: Expired, Actor: "ann"}, 0, false},
+		"its connection is gone":                {&Event{Kind: Lost, Actor: "ann"}, 0, false},
 		"it was deregistered":                   {&Event{Kind: Deregistered, Actor: "discovery"}, 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/servicetest"
@@ -272,6 +273,9 @@ func TestAHostIsLostWithItsConnectionButNotTheLastOne(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 2, lost)
 	require.Equal(t, []string{"c"}, ids(t, r))
+	require.Equal(t, []EventKind{Lost, Lost}, kinds(t, r, "users"))
+	require.Equal(t, 2.0, testutil.ToFloat64(r.metrics.losses))
+	require.Zero(t, testutil.ToFloat64(r.metrics.expiries), "no TTL passed")
 }
 
 func TestAHostThatHasBeatenSinceIsNotLostWithAConnection(t *testing.T) {

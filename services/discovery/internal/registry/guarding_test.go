@@ -639,8 +639,11 @@ func TestWhatExpiredElsewhereCounts(t *testing.T) {
 			r.apply(Update{Changes: []Change{{Key: h.Key, Event: &Event{Kind: Expired, Service: h.Service, ID: h.ID}}}})
 		}
 		require.Equal(t, 2, r.Guard().Gone)
-		r.apply(Update{Changes: []Change{{Key: hosts[2].Key, Event: &Event{Kind: Deregistered, Service: hosts[2].Service, ID: hosts[2].ID}}}})
-		require.Equal(t, 2, r.Guard().Gone)
+		for i, kind := range []EventKind{Deregistered, Lost} {
+			h := hosts[2+i]
+			r.apply(Update{Changes: []Change{{Key: h.Key, Event: &Event{Kind: kind, Service: h.Service, ID: h.ID}}}})
+			require.Equal(t, 2, r.Guard().Gone, "it did not expire")
+		}
 	})
 }
 

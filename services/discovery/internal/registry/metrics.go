@@ -12,6 +12,7 @@ type metrics struct {
 	checkIns        [3]prometheus.Counter // by Outcome
 	deregistrations prometheus.Counter
 	expiries        prometheus.Counter
+	losses          prometheus.Counter
 	storeErrors     prometheus.Counter
 
 	guardHeld      [len(guard.Reasons)]prometheus.Gauge // as guard.Reasons
@@ -34,6 +35,8 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			Name: "discovery_deregistrations_total", Help: "Hosts taken out at their own wish."}),
 		expiries: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "discovery_expiries_total", Help: "Hosts dropped because their TTL passed without a check-in."}),
+		losses: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "discovery_losses_total", Help: "Hosts taken out because the stream that was their heartbeat broke."}),
 		storeErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "discovery_store_errors_total", Help: "Times the store did not take changes or beats."}),
 	}
@@ -42,7 +45,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		HostChanged:   checkIns.WithLabelValues("changed"),
 		HostNew:       checkIns.WithLabelValues("new"),
 	}
-	registerer.MustRegister(m.hosts, m.services, checkIns, m.deregistrations, m.expiries, m.storeErrors)
+	registerer.MustRegister(m.hosts, m.services, checkIns, m.deregistrations, m.expiries, m.losses, m.storeErrors)
 	m.addGuard(registerer)
 	return m
 }

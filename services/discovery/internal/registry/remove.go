@@ -66,7 +66,7 @@ func (r *Registry) takenOut(e *entry, event *Event) {
 func (r *Registry) Lose(leases []Lease, heard time.Time, actor string) (int, error) {
 	lost, err := r.lose(leases, heard.Sub(r.born), actor)
 	for _, h := range lost {
-		r.metrics.expiries.Inc()
+		r.metrics.losses.Inc()
 		r.log.Info("host lost with its connection", "service", h.Service, "host", h.ID, "address", h.Address, "by", actor)
 	}
 	return len(lost), err
@@ -88,7 +88,7 @@ func (r *Registry) lose(leases []Lease, heard time.Duration, actor string) (lost
 		if e == nil || time.Duration(e.lastBeat.Load()) > heard+echo || len(r.services[e.host.Service].hosts) == 1 {
 			continue
 		}
-		r.takeOut(e, &Event{Kind: Expired, Actor: actor, Detail: "its connection is gone"})
+		r.takeOut(e, &Event{Kind: Lost, Actor: actor, Detail: "its connection is gone"})
 		lost = append(lost, e.host)
 	}
 	return lost, nil

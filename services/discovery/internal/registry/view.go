@@ -71,6 +71,8 @@ const (
 	Changed      EventKind = "changed"
 	Deregistered EventKind = "deregistered"
 	Expired      EventKind = "expired"
+	// Lost is of a host that was taken out with the connection that was its beat.
+	Lost EventKind = "lost"
 	// HeldStale is of a host whose TTL passed and which a guard holds.
 	HeldStale EventKind = "held"
 	// Recovered is of a held host that beat again.

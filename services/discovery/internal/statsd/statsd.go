@@ -133,7 +133,7 @@ func (s *Sender) countEvents() {
 		case registry.Expired:
 			s.count(swept, events[i].Service)
 			s.count(deleted, events[i].Service)
-		case registry.Deregistered:
+		case registry.Deregistered, registry.Lost:
 			s.count(deleted, events[i].Service)
 		}
 	}

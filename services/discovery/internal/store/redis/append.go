@@ -60,6 +60,12 @@ func serviceOf(c *registry.Change) string {
 	return c.SettingKey.Scope.Service
 }
 
+// mayReturn says of a host that went by an event whether whoever hears it may bring
+// it back with the lease that it had: it did not go at its own wish.
+func mayReturn(e *registry.Event) bool {
+	return e != nil && (e.Kind == registry.Expired || e.Kind == registry.Lost)
+}
+
 // argsOf is what appendScript is told of c.
 func argsOf(c *registry.Change) ([]any, error) {
 	var text, event []byte
@@ -80,8 +86,8 @@ func argsOf(c *registry.Change) ([]any, error) {
 		return []any{hostPut, member, value(member, kept.Lease, text), leaseText(kept.Lease), event, age(c.Record.LastCheckIn)}, nil
 	case c.Key != registry.Key{}:
 		buried := "1"
-		if c.Lease == 0 || c.Event != nil && c.Event.Kind == registry.Expired {
-			buried = "0" // whoever hears the host may bring it back
+		if c.Lease == 0 || mayReturn(c.Event) {
+			buried = "0"
 		}
 		return []any{hostRemoved, hostMember(c.Key), "", leaseText(c.Lease), event, buried}, nil
 	case c.Setting != nil:

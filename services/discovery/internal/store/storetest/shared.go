@@ -182,6 +182,14 @@ func shared() map[string]func(t *testing.T, a, b registry.SharedStore) {
 			put(t, b, r)
 			require.Len(t, load(t, a), 1)
 		},
+		"a host that was lost with its stream may be brought back by whoever hears it": func(t *testing.T, a, b registry.SharedStore) {
+			r := Record("users", "a", 1)
+			put(t, a, r)
+			removeFor(t, a, r, registry.Lost)
+			require.Empty(t, load(t, a))
+			put(t, b, r)
+			require.Len(t, load(t, a), 1)
+		},
 		"only one takes out the dead of a service at a time": func(t *testing.T, a, b registry.SharedStore) {
 			first, second := Record("users", "a", 1), Record("users", "b", 1)
 			put(t, a, first, second)
