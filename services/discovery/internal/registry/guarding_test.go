@@ -535,7 +535,7 @@ func TestHostsThatDrainedGoAtTheirTTL(t *testing.T) {
 		for _, h := range hosts {
 			checkIn(t, r, h)
 		}
-		require.NoError(t, r.Make(Setting{Scope: Scope{Service: "service 5"}, Kind: Drain, Author: "ann", Made: time.Now()}))
+		makeSetting(t, r, Setting{Scope: Scope{Service: "service 5"}, Kind: Drain})
 		beatFor(t, r, 70*time.Second, hosts[60:])
 		_, all := stale(t, r)
 		require.Equal(t, 40, all)
@@ -551,8 +551,8 @@ func TestHostsInMaintenanceDoNotExpireAndDoNotCount(t *testing.T) {
 			hosts[i].Tags.Zone = "eu-2"
 		}
 		beatFor(t, r, 90*time.Second, hosts)
-		setting := Setting{Scope: Scope{Zone: "eu-2"}, Kind: Maintenance, Author: "ann", Made: time.Now()}
-		require.NoError(t, r.Make(setting))
+		setting := Setting{Scope: Scope{Zone: "eu-2"}, Kind: Maintenance}
+		makeSetting(t, r, setting)
 		time.Sleep(5 * time.Hour)
 		synctest.Wait()
 		require.Equal(t, 9, services(t, r)["service 0"], "the one that is left expired, as a last host")
@@ -574,7 +574,7 @@ func TestASettingOfMaintenanceEndsAHold(t *testing.T) {
 		checkIn(t, r, host("a", 1))
 		time.Sleep(90 * time.Second)
 		synctest.Wait()
-		require.NoError(t, r.Make(Setting{Scope: Scope{Service: "users"}, Kind: Maintenance, Author: "ann", Made: time.Now()}))
+		makeSetting(t, r, Setting{Scope: Scope{Service: "users"}, Kind: Maintenance})
 		held, _ := stale(t, r)
 		require.Zero(t, held)
 		_, err := r.Remove(Selection{Service: "users"}, "ann")

@@ -17,7 +17,8 @@ type Setting struct {
 	// Author and Reason are for those who find the setting later. Author is
 	// never empty.
 	Author, Reason string
-	Made           time.Time
+	// Made is since when the setting has done what it does.
+	Made time.Time
 	// Expires is when the setting ends by itself; zero for never.
 	Expires time.Time
 }
@@ -72,25 +73,30 @@ const MaxSettings = 10_000
 // ErrTooManySettings is the answer to one more than MaxSettings.
 var ErrTooManySettings = fmt.Errorf("there are %d settings, and cannot be more", MaxSettings)
 
-// Make puts a setting in force, in the place of one with the same key. The
-// setting must be as its fields say. The error is ErrNotLoaded,
-// ErrTooManySettings or nil.
-func (r *Registry) Make(s Setting) error {
+// Make puts a setting in force, in the place of one with the same key, and returns
+// it: where that did the same to its hosts, it is made when that was, so that
+// hosts that are Out do not become Draining once more. The setting must be as its
+// fields say. The error is ErrNotLoaded, ErrTooManySettings or nil.
+func (r *Registry) Make(s Setting) (Setting, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.isLoaded {
-		return ErrNotLoaded
+		return Setting{}, ErrNotLoaded
 	}
-	if r.settings[s.Key()] == nil && len(r.settings) >= MaxSettings {
-		return ErrTooManySettings
+	known := r.settings[s.Key()]
+	if known == nil && len(r.settings) >= MaxSettings {
+		return Setting{}, ErrTooManySettings
+	}
+	if known != nil && known.Weight == s.Weight {
+		s.Made = known.Made
 	}
 	event := &Event{
-		At: s.Made, Kind: SettingMade, Service: s.Scope.Service, ID: s.Scope.ID, Actor: s.Author, Detail: s.describe(),
+		At: time.Now(), Kind: SettingMade, Service: s.Scope.Service, ID: s.Scope.ID, Actor: s.Author, Detail: s.describe(),
 	}
 	r.set(&s)
 	r.happened(event)
 	r.outbox.change(Change{SettingKey: s.Key(), Setting: &s, Event: event})
-	return nil
+	return s, nil
 }
 
 // End takes a setting back, and reports whether there was one. The error is
@@ -139,10 +145,11 @@ func (r *Registry) end(k SettingKey, actor, why string) bool {
 
 // set puts a setting in force, and reports whether it was not. r.mu must be held.
 func (r *Registry) set(s *Setting) bool {
-	if known := r.settings[s.Key()]; known != nil && known.Setting == *s {
+	known := r.settings[s.Key()]
+	if known != nil && known.Setting == *s {
 		return false
 	}
-	r.settings[s.Key()] = &setting{Setting: *s}
+	r.settings[s.Key()] = &setting{Setting: *s, out: known != nil && known.out && known.Made.Equal(s.Made)}
 	r.settled(s.Key())
 	return true
 }

@@ -23,7 +23,8 @@ func seen(t testing.TB, r *Registry) map[string]View {
 func makeSetting(t testing.TB, r *Registry, s Setting) {
 	t.Helper()
 	s.Author, s.Made = "ann", time.Now()
-	require.NoError(t, r.Make(s))
+	_, err := r.Make(s)
+	require.NoError(t, err)
 }
 
 func TestTheNarrowerSettingHoldsAndNoBeatChangesIt(t *testing.T) {
@@ -183,7 +184,44 @@ func TestThereIsABoundToSettings(t *testing.T) {
 	}
 	makeSetting(t, r, s) // in the place of its like
 	s.Scope.ID = "one more"
-	require.ErrorIs(t, r.Make(s), ErrTooManySettings)
+	_, err := r.Make(s)
+	require.ErrorIs(t, err, ErrTooManySettings)
+}
+
+func TestASettingThatIsMadeAgainIsAsOldAsItWas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := started(t, newFakeStore())
+		h := host("a", 1)
+		h.TTL = time.Hour
+		checkIn(t, r, h)
+		drain := Setting{Scope: Scope{Service: "users"}, Kind: Drain}
+		begun := time.Now()
+		makeSetting(t, r, drain)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		feed := r.Subscribe()
+		feed.Take()
+		drain.Author, drain.Made, drain.Expires = "bob", time.Now(), time.Now().Add(time.Hour)
+		made, err := r.Make(drain)
+		require.NoError(t, err)
+		require.True(t, made.Made.Equal(begun))
+		require.Equal(t, "bob", made.Author)
+		require.Equal(t, Out, seen(t, r)["a"].State)
+		events, err := r.History("users")
+		require.NoError(t, err)
+		require.True(t, events[len(events)-1].At.Equal(time.Now()), "it was made again now")
+		feed.Take()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Empty(t, feed.Take(), "nothing is other for readers")
+
+		for _, weight := range []uint8{10, 20} {
+			made, err := r.Make(Setting{Scope: drain.Scope, Kind: Weigh, Weight: weight, Author: "ann", Made: time.Now()})
+			require.NoError(t, err)
+			require.True(t, made.Made.Equal(time.Now()), "another weight does something else")
+			time.Sleep(time.Second)
+		}
+	})
 }
 
 func TestSettingsComeBackWithTheStore(t *testing.T) {

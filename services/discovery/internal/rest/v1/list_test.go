@@ -69,12 +69,13 @@ func TestTheWeightOfAnOperatorIsShownInThePlaceOfTheHosts(t *testing.T) {
 	h := handlerOf(o)
 	require.Equal(t, 200, do(h, "POST", "/v1/registration/users",
 		fields("tags", `{"az":"a","region":"r","instance_id":"i","load_balancing_weight":50}`)).Code)
-	require.NoError(t, o.Registry.Make(registry.Setting{
+	_, err := o.Registry.Make(registry.Setting{
 		Scope: registry.Scope{Service: "users"}, Kind: registry.Weigh, Weight: 3, Author: "ann", Made: time.Now(),
-	}))
+	})
+	require.NoError(t, err)
 	require.Equal(t, 200, do(h, "POST", "/v1/registration/users", fields()).Code)
 	require.Equal(t, 3.0, listed(t, h, "users")[0]["tags"].(map[string]any)["load_balancing_weight"])
-	_, err := o.Registry.End(registry.SettingKey{Scope: registry.Scope{Service: "users"}, Kind: registry.Weigh}, "ann")
+	_, err = o.Registry.End(registry.SettingKey{Scope: registry.Scope{Service: "users"}, Kind: registry.Weigh}, "ann")
 	require.NoError(t, err)
 	require.Equal(t, 50.0, listed(t, h, "users")[0]["tags"].(map[string]any)["load_balancing_weight"])
 }

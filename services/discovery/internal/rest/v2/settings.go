@@ -81,7 +81,7 @@ func (f *face) putSetting(w http.ResponseWriter, r *http.Request) (int, error) {
 	if err := q.End(); err != nil {
 		return 0, err
 	}
-	err = f.registry.Make(s)
+	s, err = f.registry.Make(s)
 	if errors.Is(err, registry.ErrTooManySettings) {
 		return 0, &call.Refusal{Status: http.StatusTooManyRequests, Reason: err.Error(), RetryAfter: 10 * time.Second}
 	}

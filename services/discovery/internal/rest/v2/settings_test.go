@@ -189,8 +189,9 @@ func FuzzSetting(f *testing.F) {
 func (f *fixture) fillSettings(t testing.TB) {
 	t.Helper()
 	for i := range registry.MaxSettings {
-		require.NoError(t, f.registry.Make(registry.Setting{
+		_, err := f.registry.Make(registry.Setting{
 			Scope: registry.Scope{Service: "users", ID: strconv.Itoa(i)}, Kind: registry.Drain, Author: "ada", Made: time.Now(),
-		}))
+		})
+		require.NoError(t, err)
 	}
 }

@@ -117,9 +117,10 @@ func TestReplicasListTheSameHosts(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
 	await(t, "2", a, b, c)
-	require.NoError(t, a.Make(registry.Setting{
+	_, err = a.Make(registry.Setting{
 		Scope: registry.Scope{Service: "users"}, Kind: registry.Drain, Author: "operator", Made: time.Now(),
-	}))
+	})
+	require.NoError(t, err)
 	servicetest.Eventually(t, "all drain the service", func() bool {
 		for _, r := range []replica{a, b, c} {
 			if list, err := r.List("users"); err != nil || list.Hosts[0].State == registry.Serving {
