@@ -1,7 +1,9 @@
 package registry
 
 import (
+	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -164,6 +166,39 @@ func TestWhatTheStoreMissesIsGivenAgain(t *testing.T) {
 		require.Len(t, given, 1)
 		require.Equal(t, both.Lease, given[0].Record.Lease)
 	})
+}
+
+func TestWhatIsGivenAgainStillTellsWhatTheStoreWasNotToldOf(t *testing.T) {
+	for name, whileTold := range map[string]bool{"while it waits": false, "while the store is told of it": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r, store, apply, _, _ := followed(t)
+				again := func() { apply(Update{Whole: &Contents{}, Covers: everyService, Lost: true}) }
+				store.fail(errors.New("away"))
+				if whileTold {
+					once := sync.OnceFunc(again)
+					store.onAppend = once
+				}
+				changed := host("mine", 7)
+				checkIn(t, r, changed)
+				makeSetting(t, r, Setting{Scope: Scope{Service: "users"}, Kind: Drain})
+				synctest.Wait()
+				if !whileTold {
+					again()
+				}
+				store.fail(nil)
+				time.Sleep(2 * time.Second)
+				synctest.Wait()
+				events := map[EventKind]int{}
+				for _, c := range changes(store) {
+					if c.Event != nil {
+						events[c.Event.Kind]++
+					}
+				}
+				require.Equal(t, map[EventKind]int{Changed: 1, SettingMade: 1}, events)
+			})
+		})
+	}
 }
 
 func TestAVersionIsThatOfWhatReadersSee(t *testing.T) {

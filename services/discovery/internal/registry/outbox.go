@@ -52,12 +52,28 @@ func newOutbox(store Store, log *slog.Logger, m *metrics, beatsOf func([]*entry)
 	}
 }
 
-// change takes a change to be stored; it replaces an earlier one of its host.
+// change takes a change to be stored; it replaces an earlier one of its host or
+// setting.
 func (o *outbox) change(c Change) {
 	o.mu.Lock()
-	o.changes[subject{c.Key, c.SettingKey}] = c
+	of := subject{c.Key, c.SettingKey}
+	c.inherit(o.changes[of])
+	o.changes[of] = c
 	o.mu.Unlock()
 	o.rouse()
+}
+
+// inherit has c, which comes in the place of a change that the Store was not told
+// of, tell of that too where it only gives the same once more.
+func (c *Change) inherit(earlier Change) {
+	if c.Event != nil {
+		return
+	}
+	sameHost := c.Record != nil && earlier.Record != nil && c.Record.Lease == earlier.Record.Lease
+	sameSetting := c.Setting != nil && earlier.Setting != nil
+	if sameHost || sameSetting {
+		c.Event = earlier.Event
+	}
 }
 
 // rouse has the writer see that there are changes.
@@ -161,10 +177,14 @@ func (o *outbox) handChanges(ctx context.Context) error {
 	defer o.mu.Unlock()
 	o.sent = nil
 	for key, c := range taken {
-		_, newer := o.changes[key]
+		newer, waits := o.changes[key]
 		_, contested := o.contested[key]
 		switch {
-		case newer:
+		case waits:
+			if err != nil {
+				newer.inherit(c)
+				o.changes[key] = newer
+			}
 		case err != nil:
 			o.changes[key] = c
 		case contested:
