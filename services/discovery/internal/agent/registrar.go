@@ -150,6 +150,7 @@ func (r *registrar) register(ctx context.Context, registry *client.Registry, hos
 	if id == "" {
 		id = r.newID(host.Address)
 	}
+	r.lease = "" // that it has now is in the answer
 	receipt, err := registry.Put(ctx, r.options.Service, id, host)
 	if !client.IsRefusal(err) && !client.IsUnsent(err) {
 		r.id = id
@@ -204,8 +205,8 @@ func (r *registrar) deregister() {
 	err := r.discovery.Insist(func(registry *client.Registry) error {
 		ctx, cancel := context.WithTimeout(context.Background(), share)
 		defer cancel()
-		err := registry.Remove(ctx, r.options.Service, r.id)
-		if client.IsUnknown(err) { // it is out already
+		err := registry.Remove(ctx, r.options.Service, r.id, r.lease)
+		if client.IsUnknown(err) { // it is out already, or registered by somebody else
 			return nil
 		}
 		return err

@@ -201,7 +201,7 @@ func TestAHostThatIsOutAlreadyIsDeregistered(t *testing.T) {
 	require.NoError(t, r.beat(t.Context()))
 	d.forget()
 	r.leave(t.Context(), 0)
-	e.order(t, "DELETE "+path+" 404", "msg=deregistered")
+	e.order(t, "DELETE "+path+"?lease=0000000000000001 404", "msg=deregistered")
 }
 
 func TestAHostThatWasTakenOnceIsDeregisteredThoughRefusedLater(t *testing.T) {
@@ -237,7 +237,7 @@ func TestAnAddressThatCannotBeFoundTowardsOneRegistryIsTowardsAnother(t *testing
 func TestThePausesGrowAndMostAfterARefusal(t *testing.T) {
 	refusal, err := func() (error, error) {
 		c, err := client.New(client.Options{Registries: []string{"http://one"}, Transport: transport(func(*http.Request) (*http.Response, error) { return answer(400, "") })})
-		return c.InTurn(func(r *client.Registry) error { return r.Remove(t.Context(), "a", "b") }), err
+		return c.InTurn(func(r *client.Registry) error { return r.Remove(t.Context(), "a", "b", "") }), err
 	}()
 	require.NoError(t, err)
 	for name, test := range map[string]struct {

@@ -245,7 +245,7 @@ func TestAtSIGTERMTheProgramIsDrainedThenDeregisteredBeforeItHearsOfIt(t *testin
 	e.await(t, "POST")
 	a.signals <- syscall.SIGTERM
 	a.end(t, 7)
-	e.order(t, "POST", `"draining":true`, "msg=draining", "POST", "DELETE "+path+" 204", "msg=deregistered", "terminated")
+	e.order(t, "POST", `"draining":true`, "msg=draining", "POST", "DELETE "+path+"?lease=0000000000000002 204", "msg=deregistered", "terminated")
 	require.Equal(t, 2, e.count("PUT"))
 	require.Equal(t, 1, e.count("DELETE"))
 	list := e.all()

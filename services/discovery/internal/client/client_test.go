@@ -78,8 +78,9 @@ func TestCallsAreThoseOfTheAPI(t *testing.T) {
 			_, err := r.Put(ctx, "a", "i", Registration{Address: netip.MustParseAddr("10.0.0.1"), Port: 80, TTL: "1s"})
 			return err
 		}, `PUT /v2/services/a/hosts/i {"address":"10.0.0.1","port":80,"ttl":"1s"}`},
-		"a beat":    {func(ctx context.Context, r *Registry) error { return r.Heartbeat(ctx, "a", "i", "12") }, `POST /v2/services/a/hosts/i/heartbeat {"lease":"12"}`},
-		"a removal": {func(ctx context.Context, r *Registry) error { return r.Remove(ctx, "a", "i") }, "DELETE /v2/services/a/hosts/i"},
+		"a beat":            {func(ctx context.Context, r *Registry) error { return r.Heartbeat(ctx, "a", "i", "12") }, `POST /v2/services/a/hosts/i/heartbeat {"lease":"12"}`},
+		"a removal":         {func(ctx context.Context, r *Registry) error { return r.Remove(ctx, "a", "i", "") }, "DELETE /v2/services/a/hosts/i"},
+		"the end of a stay": {func(ctx context.Context, r *Registry) error { return r.Remove(ctx, "a", "i", "12") }, "DELETE /v2/services/a/hosts/i?lease=12"},
 		"a drain": {func(ctx context.Context, r *Registry) error {
 			return r.Make(ctx, "drain", Setting{Scope: Scope{Service: "a", ID: "i"}, Author: "me", Reason: "why", ExpiresIn: "1h0m0s"})
 		}, `PUT /v2/settings/drain {"scope":{"service":"a","id":"i"},"author":"me","reason":"why","expires_in":"1h0m0s"}`},
@@ -156,7 +157,7 @@ func TestAnErrorSaysWhatWasAskedAndTheReason(t *testing.T) {
 
 func TestACallWithoutAConnectionIsUnsent(t *testing.T) {
 	r := newTestClient(t, Options{}, "http://127.0.0.1:1").First() // where nobody listens
-	err := r.Remove(t.Context(), "a", "i")
+	err := r.Remove(t.Context(), "a", "i", "")
 	require.True(t, IsUnsent(err))
 	require.False(t, IsRefusal(err))
 }
@@ -206,7 +207,7 @@ func TestARegistryThatAsksToBeCalledLaterIsPassedOverUntilThen(t *testing.T) {
 					}
 					return response, nil
 				})}, "http://a", "http://b")
-				remove := func(r *Registry) error { return r.Remove(t.Context(), "s", "i") }
+				remove := func(r *Registry) error { return r.Remove(t.Context(), "s", "i", "") }
 				first := c.InTurn(remove)
 				require.Error(t, first)
 				if test.want > 0 {
@@ -258,7 +259,7 @@ func TestTheTokenIsThatOfItsFileAtEachCall(t *testing.T) {
 		{func() error { return os.Remove(path) }, "Bearer two"},
 	} {
 		require.NoError(t, step.change())
-		require.NoError(t, r.Remove(t.Context(), "a", "i"))
+		require.NoError(t, r.Remove(t.Context(), "a", "i", ""))
 		require.Equal(t, step.want, said.Load())
 	}
 }
@@ -282,7 +283,7 @@ func TestARegistryIsKnownByItsCertificateAndTheCallerByIts(t *testing.T) {
 
 	cert, key := authority.IssueFiles(x509.Certificate{SerialNumber: big.NewInt(7), URIs: []*url.URL{{Scheme: "spiffe", Host: "a"}}})
 	c := newTestClient(t, Options{CA: authority.File(), Cert: cert, Key: key}, s.URL)
-	call := func() { require.NoError(t, c.First().Remove(t.Context(), "a", "i")); c.Close() }
+	call := func() { require.NoError(t, c.First().Remove(t.Context(), "a", "i", "")); c.Close() }
 	call()
 	newCert, newKey := authority.Issue(x509.Certificate{SerialNumber: big.NewInt(8)})
 	require.NoError(t, os.WriteFile(cert, newCert, 0o600))
@@ -292,7 +293,7 @@ func TestARegistryIsKnownByItsCertificateAndTheCallerByIts(t *testing.T) {
 	require.Equal(t, []string{"7", "7", "8"}, serials)
 
 	stranger := newTestClient(t, Options{}, s.URL) // trusts the system's authorities alone
-	err = stranger.First().Remove(t.Context(), "a", "i")
+	err = stranger.First().Remove(t.Context(), "a", "i", "")
 	require.ErrorContains(t, err, "certificate")
 }
 

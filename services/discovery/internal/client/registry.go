@@ -24,9 +24,14 @@ func (r *Registry) Heartbeat(ctx context.Context, service, id, lease string) err
 	return err
 }
 
-// Remove takes a host out. An error that IsUnknown says that it is out already.
-func (r *Registry) Remove(ctx context.Context, service, id string) error {
-	_, err := r.call(ctx, http.MethodDelete, hostPath(service, id), nil, nil)
+// Remove takes a host out; with a lease that is not empty, only if that is its own
+// still. An error that IsUnknown says that it is out already.
+func (r *Registry) Remove(ctx context.Context, service, id, lease string) error {
+	path := hostPath(service, id)
+	if lease != "" {
+		path += "?" + url.Values{"lease": {lease}}.Encode()
+	}
+	_, err := r.call(ctx, http.MethodDelete, path, nil, nil)
 	return err
 }
 

@@ -10,19 +10,41 @@ type Selection struct {
 	Service string
 	// ID is the host's; empty selects any.
 	ID string
+	// Lease is that of the host's stay; 0 selects any.
+	Lease Lease
 	// IP is where the hosts are; its zero value selects those of any address.
 	IP netip.Addr
 	// Port is where they listen; 0 selects those of any port.
 	Port uint16
+	// Allow says why nothing may be done to a host at an address; nil if it may
+	// be. It is called while the registry is locked, and may be nil itself.
+	Allow func(netip.Addr) error
 }
 
-// holds reports whether a host is selected.
-func (s Selection) holds(h *Host) bool {
-	return (s.ID == "" || s.ID == h.ID) && (!s.IP.IsValid() || s.IP == h.Address.Addr()) && (s.Port == 0 || s.Port == h.Address.Port())
+// holds reports whether a host is selected. r.mu must be held.
+func (s *Selection) holds(e *entry) bool {
+	h := e.host
+	return (s.ID == "" || s.ID == h.ID) && (s.Lease == 0 || s.Lease == e.lease) &&
+		(!s.IP.IsValid() || s.IP == h.Address.Addr()) && (s.Port == 0 || s.Port == h.Address.Port())
+}
+
+// allowed says whether something may be done to all of entries, the error of Allow
+// if not. r.mu must be held.
+func (s *Selection) allowed(entries []*entry) error {
+	if s.Allow == nil {
+		return nil
+	}
+	for _, e := range entries {
+		if err := s.Allow(e.host.Address.Addr()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Remove takes out the selected hosts, at their own wish, and returns how many
-// they were. actor is who says so. The error is ErrNotLoaded or nil.
+// they were. actor is who says so. The error is ErrNotLoaded, that of
+// selected.Allow, for which none goes, or nil.
 func (r *Registry) Remove(selected Selection, actor string) (int, error) {
 	removed, err := r.remove(selected, actor)
 	for _, h := range removed {
@@ -114,26 +136,28 @@ func (r *Registry) SetWeight(selected Selection, weight uint8, actor string) (in
 	return len(entries), err
 }
 
-// selected returns the entries of a selection. r.mu must be held.
-func (r *Registry) selected(s Selection) ([]*entry, error) {
+// selected returns the entries of a selection. The error is ErrNotLoaded, that of
+// s.Allow, or nil. r.mu must be held.
+func (r *Registry) selected(s Selection) (entries []*entry, err error) {
 	if !r.isLoaded {
 		return nil, ErrNotLoaded
 	}
 	known := r.services[s.Service]
-	if known == nil {
-		return nil, nil
-	}
-	if s.ID != "" {
-		if e := known.hosts[s.ID]; e != nil && s.holds(e.host) {
-			return []*entry{e}, nil
-		}
-		return nil, nil
-	}
-	var entries []*entry
-	for _, e := range known.hosts {
-		if s.holds(e.host) {
+	switch {
+	case known == nil:
+	case s.ID != "":
+		if e := known.hosts[s.ID]; e != nil && s.holds(e) {
 			entries = append(entries, e)
 		}
+	default:
+		for _, e := range known.hosts {
+			if s.holds(e) {
+				entries = append(entries, e)
+			}
+		}
+	}
+	if err := s.allowed(entries); err != nil {
+		return nil, err
 	}
 	return entries, nil
 }

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 
@@ -38,6 +39,24 @@ func TestAWeightSetByAnOperatorLivesOnUntilAHostNamesOne(t *testing.T) {
 	found, err = r.SetWeight(Selection{Service: "none"}, 40, "tester")
 	require.NoError(t, err)
 	require.Zero(t, found)
+}
+
+func TestRemoveTakesOutNothingThatIsNotAllowed(t *testing.T) {
+	r := started(t, newFakeStore())
+	checkIn(t, r, host("a", 1))
+	moved := host("b", 2)
+	moved.Address = netip.MustParseAddrPort("10.0.0.2:2")
+	checkIn(t, r, moved)
+	foreign := errors.New("not yours")
+	removed, err := r.Remove(Selection{Service: "users", Allow: func(a netip.Addr) error {
+		if a == moved.Address.Addr() {
+			return foreign
+		}
+		return nil
+	}}, "tester")
+	require.ErrorIs(t, err, foreign)
+	require.Zero(t, removed)
+	require.Equal(t, []string{"a", "b"}, ids(t, r))
 }
 
 func TestRemoveTakesOutWhatIsSelected(t *testing.T) {

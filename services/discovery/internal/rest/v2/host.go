@@ -26,7 +26,8 @@ func (f *face) get(w http.ResponseWriter, r *http.Request) (int, error) {
 	return httpjson.Write(w, append(appendHost(nil, &view), '\n'))
 }
 
-// remove takes a host out, at its own wish or an operator's.
+// remove takes a host out, at its own wish or an operator's. With its lease it goes
+// only if it has that still: it may have come back since.
 func (f *face) remove(w http.ResponseWriter, r *http.Request) (int, error) {
 	q := call.ReadQuery(r)
 	key := pathKey(r, &q.Faults)
@@ -34,27 +35,35 @@ func (f *face) remove(w http.ResponseWriter, r *http.Request) (int, error) {
 	if err := caller.MayRegister(key.Service); err != nil {
 		return 0, err
 	}
+	lease := queryLease(q)
 	if err := q.End(); err != nil {
 		return 0, err
 	}
-	view, found, err := f.registry.Find(key)
-	if err != nil {
+	removed, err := f.registry.Remove(registry.Selection{
+		Service: key.Service, ID: key.ID, Lease: lease, Allow: caller.MayRegisterAddress,
+	}, caller.Actor())
+	switch {
+	case err != nil:
 		return 0, err
-	}
-	if !found {
-		return 0, noHost(key)
-	}
-	if err := caller.MayRegisterAddress(view.Host.Address.Addr()); err != nil {
-		return 0, err
-	}
-	removed, err := f.registry.Remove(registry.Selection{Service: key.Service, ID: key.ID}, caller.Actor())
-	if err != nil {
-		return 0, err
-	}
-	if removed == 0 { // it went a moment ago
+	case removed == 0 && lease != 0:
+		return 0, call.Refuse(http.StatusNotFound, "service %q has no host %q with that lease", key.Service, key.ID)
+	case removed == 0:
 		return 0, noHost(key)
 	}
 	return httpjson.Nothing(w)
+}
+
+// queryLease takes the lease that a call names, 0 for none.
+func queryLease(q *call.Query) registry.Lease {
+	text, given := q.Text("lease")
+	if !given {
+		return 0
+	}
+	lease, ok := readHex(text)
+	if !ok || lease == 0 { // which would select any
+		q.Faults.Add("lease", "%q is not %d hexadecimal digits in lower case, other than 0", text, hexDigits)
+	}
+	return registry.Lease(lease)
 }
 
 func noHost(k registry.Key) error {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -248,6 +249,28 @@ func TestOneHostTooManyIsToldToComeLater(t *testing.T) {
 	requireRefused(t, w, 429, "the service has as many hosts as it may: 10")
 	require.Equal(t, "10", w.Header().Get("Retry-After"))
 	require.Equal(t, 200, f.call("PUT", "/v2/services/users/hosts/9", fine).Code)
+}
+
+func TestAHostIsDeletedByItsLeaseOnlyWhileItHasThat(t *testing.T) {
+	f := newFixture(t)
+	const path = "/v2/services/users/hosts/a"
+	register := func() (lease string) {
+		receipt, err := f.registry.Put(registry.Host{
+			Key: registry.Key{Service: "users", ID: "a"}, Address: netip.MustParseAddrPort("10.0.0.1:1"), TTL: time.Hour,
+		}, "test")
+		require.NoError(t, err)
+		return fmt.Sprintf("%016x", uint64(receipt.Lease))
+	}
+	first := register()
+	require.Equal(t, 204, f.call("DELETE", path, "").Code)
+	second := register()
+	requireRefused(t, f.call("DELETE", path+"?lease="+first, ""), 404, `service "users" has no host "a" with that lease`)
+	require.Equal(t, []string{"a"}, f.ids(t, "/v2/services/users/hosts"))
+	for _, wrong := range []string{"", "12", "0000000000000000", strings.ToUpper("00000000000000ab")} {
+		requireRefused(t, f.call("DELETE", path+"?lease="+wrong, ""), 400, fmt.Sprintf("lease: %q is not 16 hexadecimal digits", wrong))
+	}
+	require.Equal(t, 204, f.call("DELETE", path+"?lease="+second, "").Code)
+	require.Empty(t, f.ids(t, "/v2/services/users/hosts"))
 }
 
 func TestAHostThatIsDeletedIsGone(t *testing.T) {
