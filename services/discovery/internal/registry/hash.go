@@ -1,10 +1,12 @@
 package registry
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/cespare/xxhash/v2"
@@ -60,7 +62,8 @@ func (v *View) seal(hash uint64) Version {
 	return Version(x ^ x>>33)
 }
 
-// difference names what is other in newer, for people.
+// difference names what is other in newer, for people: with what it was, where that
+// is short.
 func (h *Host) difference(newer *Host) string {
 	var parts []string
 	text := func(name, was, is string) {
@@ -76,8 +79,47 @@ func (h *Host) difference(newer *Host) string {
 	text("ttl", h.TTL.String(), newer.TTL.String())
 	text("weight", fmt.Sprint(h.Tags.Weight), fmt.Sprint(newer.Tags.Weight))
 	text("draining", fmt.Sprint(h.Draining), fmt.Sprint(newer.Draining))
-	if len(parts) == 0 {
-		return "addresses, ports or tags"
+	text("canary", h.Tags.canary(), newer.Tags.canary())
+	text("instance_id", h.Tags.InstanceID, newer.Tags.InstanceID)
+	if !slices.Equal(h.Additional, newer.Additional) {
+		parts = append(parts, "additional addresses")
+	}
+	if !slices.Equal(h.Ports, newer.Ports) {
+		parts = append(parts, "ports")
+	}
+	if names := h.Tags.differing(&newer.Tags); len(names) > 0 {
+		parts = append(parts, "tags "+strings.Join(names, " "))
 	}
 	return strings.Join(parts, ", ")
+}
+
+// canary is what tags say of that, for people.
+func (t *Tags) canary() string {
+	if t.Canary == nil {
+		return ""
+	}
+	return strconv.FormatBool(*t.Canary)
+}
+
+// mostNamed is how many tags a history names of one change.
+const mostNamed = 10
+
+// differing names the other tags that newer has otherwise, or has not, or has
+// alone; in order, and some of them if they are many.
+func (t *Tags) differing(newer *Tags) (names []string) {
+	for name, value := range newer.Other {
+		if held, ok := t.Other[name]; !ok || !bytes.Equal(held, value) {
+			names = append(names, strconv.Quote(name))
+		}
+	}
+	for name := range t.Other {
+		if _, ok := newer.Other[name]; !ok {
+			names = append(names, strconv.Quote(name))
+		}
+	}
+	slices.Sort(names)
+	if more := len(names) - mostNamed; more > 0 {
+		names = append(names[:mostNamed], fmt.Sprintf("and %d more", more))
+	}
+	return names
 }

@@ -1,7 +1,9 @@
 package registry
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/netip"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -26,6 +28,38 @@ func TestAHistoryIsTheLastEventsOfAService(t *testing.T) {
 	events, err = r.History("none")
 	require.NoError(t, err)
 	require.Empty(t, events)
+}
+
+func TestAChangeIsToldByWhatIsOther(t *testing.T) {
+	yes := true
+	raw := func(text string) json.RawMessage { return json.RawMessage(text) }
+	for want, change := range map[string]func(h *Host){
+		`weight "0" to "3"`:                  func(h *Host) { h.Tags.Weight = 3 },
+		`canary "" to "true"`:                func(h *Host) { h.Tags.Canary = &yes },
+		`instance_id "a" to "i"`:             func(h *Host) { h.Tags.InstanceID = "i" },
+		`additional addresses`:               func(h *Host) { h.Additional = []netip.Addr{netip.MustParseAddr("fd00::1")} },
+		`ports`:                              func(h *Host) { h.Ports = []Port{{"grpc", 9}} },
+		`revision "r1" to "r2", tags "rack"`: func(h *Host) { h.Revision, h.Tags.Other = "r2", nil },
+		`tags "disk" "rack"`:                 func(h *Host) { h.Tags.Other = map[string]json.RawMessage{"disk": raw("1"), "rack": raw("2")} },
+		`tags "0" "1" "10" "11" "2" "3" "4" "5" "6" "7" and 3 more`: func(h *Host) {
+			h.Tags.Other = map[string]json.RawMessage{}
+			for i := range 12 {
+				h.Tags.Other[fmt.Sprint(i)] = raw("1")
+			}
+		},
+	} {
+		t.Run(want, func(t *testing.T) {
+			r := started(t, newFakeStore())
+			checkIn(t, r, host("a", 1))
+			h := host("a", 1)
+			change(&h)
+			_, err := r.Put(h, "tester")
+			require.NoError(t, err)
+			events, err := r.History("users")
+			require.NoError(t, err)
+			require.Equal(t, want, events[len(events)-1].Detail)
+		})
+	}
 }
 
 func TestAnEventFeedTellsAllOrThatItMissedSome(t *testing.T) {

@@ -124,6 +124,9 @@ func (r *Registry) SetWeight(selected Selection, weight uint8, actor string) (in
 	defer r.mu.Unlock()
 	entries, err := r.selected(selected)
 	for _, e := range entries {
+		if e.host.Tags.Weight == weight {
+			continue
+		}
 		h := *e.host
 		h.Tags.Weight = weight
 		event := &Event{At: time.Now(), Kind: Changed, Service: h.Service, ID: h.ID, Actor: actor, Detail: e.host.difference(&h)}
