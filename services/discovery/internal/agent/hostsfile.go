@@ -141,6 +141,17 @@ func (f *hostsFile) update(service string, list client.Hosts, now time.Time) boo
 	return true
 }
 
+// held is the index of a service's list, where that has hosts; else it is empty.
+func (f *hostsFile) held(service string) (index string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	known := f.services[service]
+	if len(known.Hosts)+len(known.Draining) == 0 {
+		return ""
+	}
+	return known.Index
+}
+
 // confirm notes that a registry said that a service's list is still the one
 // with that index.
 func (f *hostsFile) confirm(service, index string, now time.Time) {

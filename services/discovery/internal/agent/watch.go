@@ -75,8 +75,11 @@ func (w *watcher) watch(ctx context.Context, services []string) {
 func (w *watcher) follow(ctx context.Context, service string) {
 	log := w.log.With("service", service)
 	var pauses backoff
-	last := ""  // what the last call failed with
-	index := "" // that of the last answer
+	last := "" // what the last call failed with
+	// That of the last answer. Of the first call it is the file's, so that a
+	// registry which has just begun, and has yet to hear of hosts, knows that they
+	// would be taken away.
+	index := w.file.held(service)
 	for {
 		list, changed, err := w.ask(ctx, service, index)
 		if ctx.Err() != nil {

@@ -29,7 +29,9 @@ type lists struct {
 	answers map[string]string
 	// status is what all calls are answered with; 200 for the lists.
 	status int
-	calls  int
+	// partial says that hosts may be missing yet.
+	partial bool
+	calls   int
 }
 
 func newLists() *lists {
@@ -75,6 +77,9 @@ func (l *lists) RoundTrip(request *http.Request) (*http.Response, error) {
 	for {
 		l.mu.Lock()
 		status, list, changed := l.status, l.answers[service], l.changed
+		if l.partial && index != "" {
+			status = 503
+		}
 		l.mu.Unlock()
 		switch {
 		case status == 0:
@@ -220,6 +225,39 @@ func TestNoListIsLostWhileTheRegistryIsAwayOrHasLostItsMemory(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestAFileLosesNoHostToARegistryThatHasYetToHearOfThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLists()
+		three := map[string]string{"a": "serving", "b": "serving", "c": "draining"}
+		l.set("users", "3", three)
+		path := filepath.Join(t.TempDir(), "hosts.json")
+		stop, err := watchHosts(Options{
+			Discovery: client.Options{Registries: []string{"http://one"}, Transport: l}, HostsFile: path, HostsOf: []string{"users"},
+		}, slog.New(slog.DiscardHandler))
+		require.NoError(t, err)
+		settle(time.Second)
+		stop()
+
+		// The agent and the registry both start anew.
+		begun := newLists()
+		begun.partial = true
+		begun.set("users", "1", map[string]string{"a": "serving"})
+		w := startWatching(t, begun, path, "users")
+		settle(15 * time.Second)
+		hosts, draining, _ := w.known(t, "users")
+		require.ElementsMatch(t, []string{"a", "b"}, hosts)
+		require.Equal(t, []string{"c"}, draining)
+
+		begun.mu.Lock()
+		begun.partial = false
+		begun.mu.Unlock()
+		settle(refusedLongest)
+		hosts, draining, _ = w.known(t, "users")
+		require.Equal(t, []string{"a"}, hosts, "now it says that there are no others")
+		require.Empty(t, draining)
+	})
 }
 
 func TestAFileThatCannotBeWrittenIsTriedOnAndThatIsSaidOnce(t *testing.T) {
