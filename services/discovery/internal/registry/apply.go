@@ -11,10 +11,7 @@ import (
 // follow applies what other writers of the shared store did until ctx ends.
 func (r *Registry) follow(ctx context.Context) {
 	for {
-		// One that has not failed for a while is taken to be answered.
-		answered := time.AfterFunc(retryDelay, func() { r.answered(following, nil) })
 		err := r.shared.Follow(ctx, r.apply)
-		answered.Stop()
 		if ctx.Err() != nil {
 			return
 		}
@@ -29,6 +26,10 @@ func (r *Registry) follow(ctx context.Context) {
 // apply takes over what other writers already stored. What this process has
 // changed itself and not stored yet is newer, and stays.
 func (r *Registry) apply(u Update) {
+	if u.isEmpty() {
+		r.answered(following, nil)
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range u.Changes {

@@ -23,11 +23,12 @@ type fakeStore struct {
 	events   []Event
 	changes  []Change
 	beats    []Beat
-	kept     map[Key]bool      // what Expire does not let go
-	onExpire func()            // called by Expire, if not nil
-	onAppend func()            // called by Append, if not nil
-	missing  []Key             // what the next Flush says that it misses
-	followed chan func(Update) // gets apply when Follow was called
+	kept     map[Key]bool                // what Expire does not let go
+	onExpire func()                      // called by Expire, if not nil
+	onAppend func()                      // called by Append, if not nil
+	onFollow func(context.Context) error // called by Follow, if not nil
+	missing  []Key                       // what the next Flush says that it misses
+	followed chan func(Update)           // gets apply when Follow was called
 }
 
 func newFakeStore(records ...Record) *fakeStore {
@@ -83,6 +84,12 @@ func (s *fakeStore) keep(kept map[Key]bool) {
 }
 
 func (s *fakeStore) Follow(ctx context.Context, apply func(Update)) error {
+	if s.onFollow != nil {
+		if err := s.onFollow(ctx); err != nil {
+			return err
+		}
+	}
+	apply(Update{})
 	s.followed <- apply
 	<-ctx.Done()
 	return nil

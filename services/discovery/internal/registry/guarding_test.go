@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -315,6 +316,31 @@ func TestAStoreThatCannotBeFollowedIsAway(t *testing.T) {
 		r.apply(Update{Whole: &Contents{}, Covers: func(string) bool { return true }, Lost: true})
 		require.True(t, r.Guard().Suspensions[0].Lasting, "that it lost data is the lesser trouble")
 		r.answered(following, nil)
+		require.False(t, r.Guard().Suspensions[0].Lasting)
+	})
+}
+
+func TestAStoreThatIsSlowToBeFollowedIsAwayUntilItAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore()
+		calls, answers := 0, make(chan struct{})
+		store.onFollow = func(ctx context.Context) error {
+			if calls++; calls == 1 {
+				return errors.New("no route to host")
+			}
+			select {
+			case <-answers:
+			case <-ctx.Done():
+			}
+			return nil
+		}
+		r := started(t, store)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		require.Equal(t, 2, calls)
+		require.True(t, r.Guard().Suspensions[0].Lasting, "that it has not failed yet says nothing")
+		close(answers)
+		synctest.Wait()
 		require.False(t, r.Guard().Suspensions[0].Lasting)
 	})
 }

@@ -39,8 +39,9 @@ type SharedStore interface {
 	// are another replica's to take out. After an error no host goes.
 	Expire(ctx context.Context, dead []Beat) (gone []Key, err error)
 	// Follow calls apply with what other writers did to the same data since
-	// Load, in order, until ctx ends; then it returns nil. After an error the
-	// registry calls it again.
+	// Load, in order, until ctx ends; then it returns nil. Once it can tell of all
+	// of them, which is when all of the Store has answered, it says so by an Update
+	// that is empty. After an error the registry calls it again.
 	Follow(ctx context.Context, apply func(Update)) error
 }
 
@@ -86,7 +87,8 @@ func Keys(beats []Beat) []Key {
 	return keys
 }
 
-// Update is what other writers did to a SharedStore, or what became of it.
+// Update is what other writers did to a SharedStore, or what became of it. An empty
+// one says that the Store answers.
 type Update struct {
 	// Changes and Beats are as they were given to the Store, and already kept.
 	Changes []Change
@@ -98,4 +100,9 @@ type Update struct {
 	// Lost says, with Whole, that the Store lost data: what it lacks is not
 	// gone, and the registry gives it again. Expiry is suspended for one TTL.
 	Lost bool
+}
+
+// isEmpty reports whether u says no more than that the Store answers.
+func (u *Update) isEmpty() bool {
+	return len(u.Changes) == 0 && len(u.Beats) == 0 && u.Whole == nil
 }

@@ -114,7 +114,7 @@ func (s *Store) Expire(ctx context.Context, dead []registry.Beat) (gone []regist
 // Follow follows the shared store, and has the copy do the same.
 func (s *Store) Follow(ctx context.Context, apply func(registry.Update)) error {
 	return s.shared.Follow(ctx, func(u registry.Update) {
-		s.copy(ctx, u)
+		s.copy(ctx, u) // of an empty one nothing
 		apply(u)
 	})
 }

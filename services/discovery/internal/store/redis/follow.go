@@ -41,6 +41,7 @@ func (s *Store) Follow(ctx context.Context, apply func(registry.Update)) error {
 	ticker := time.NewTicker(followEvery)
 	defer ticker.Stop()
 	var looked time.Time
+	told := false // that redis answers
 	for {
 		look := time.Since(looked) >= lookEvery
 		if look {
@@ -52,6 +53,10 @@ func (s *Store) Follow(ctx context.Context, apply func(registry.Update)) error {
 		}
 		if err != nil {
 			return err
+		}
+		if !told {
+			told = true
+			apply(registry.Update{})
 		}
 		if more {
 			continue

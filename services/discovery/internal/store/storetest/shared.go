@@ -34,6 +34,20 @@ func shared() map[string]func(t *testing.T, a, b registry.SharedStore) {
 			stop := followed(t, a)
 			require.NoError(t, stop())
 		},
+		"that it can be followed is said": func(t *testing.T, a, _ registry.SharedStore) {
+			_, err := a.Load(t.Context())
+			require.NoError(t, err)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			said := false
+			require.NoError(t, a.Follow(ctx, func(u registry.Update) {
+				if len(u.Changes)+len(u.Beats) == 0 && u.Whole == nil {
+					said = true
+					cancel()
+				}
+			}))
+			require.True(t, said)
+		},
 		"a dead host goes": func(t *testing.T, s, _ registry.SharedStore) {
 			a, b := Record("users", "a", 1), Record("users", "b", 1)
 			put(t, s, a, b)
