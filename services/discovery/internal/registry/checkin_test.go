@@ -174,6 +174,7 @@ func BenchmarkCheckInUnchanged(b *testing.B) {
 		checkIn(b, r, h)
 	}
 	b.ReportAllocs()
+	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for i := 0; pb.Next(); i++ {
 			_, _ = r.CheckIn(hosts[i%len(hosts)], "tester")

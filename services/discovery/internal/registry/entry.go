@@ -2,6 +2,7 @@ package registry
 
 import (
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -101,6 +102,7 @@ func (r *Registry) put(record Record, beat time.Duration) *entry {
 		e = &entry{lease: record.Lease, host: h, firstSeen: InstantOf(record.FirstSeen), heldFrom: now, heardFrom: now}
 		e.lastBeat.Store(int64(beat))
 		s.hosts[h.ID] = e
+		s.insert(e)
 		r.leases[e.lease] = e
 		if s.empty != nil {
 			r.empties.Remove(s.empty)
@@ -110,7 +112,7 @@ func (r *Registry) put(record Record, beat time.Duration) *entry {
 		r.metrics.hosts.Set(float64(len(r.leases)))
 	} else {
 		r.unindex(e)
-		e.host = h
+		s.replace(e, h)
 		e.beat(beat)
 		if e.deadline() > now {
 			r.recover(e, sweeper)
@@ -141,10 +143,37 @@ func (r *Registry) forget(s *service, e *entry) {
 	r.setAway(e, false)
 	r.release(e)
 	delete(s.hosts, e.host.ID)
+	s.remove(e)
 	delete(r.leases, e.lease)
 	r.unindex(e)
 	r.expiries.remove(e)
 	r.metrics.hosts.Set(float64(len(r.leases)))
+}
+
+// place is where e is in the order of the hosts, or would be. r.mu must be held.
+func (s *service) place(e *entry) int {
+	i, _ := slices.BinarySearchFunc(s.ordered, e, compareEntries)
+	return i
+}
+
+// insert puts e among the hosts in their order. r.mu must be held.
+func (s *service) insert(e *entry) { s.ordered = slices.Insert(s.ordered, s.place(e), e) }
+
+// remove undoes insert. r.mu must be held.
+func (s *service) remove(e *entry) {
+	i := s.place(e)
+	s.ordered = slices.Delete(s.ordered, i, i+1)
+}
+
+// replace makes h what e says of itself, and keeps the order. r.mu must be held.
+func (s *service) replace(e *entry, h *Host) {
+	if e.host.Address == h.Address {
+		e.host = h
+		return
+	}
+	s.remove(e)
+	e.host = h
+	s.insert(e)
 }
 
 // index makes e findable by its repository, and among those that are draining.

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -19,11 +20,7 @@ func (r *Registry) List(name string) (Listing, error) {
 		r.mu.RUnlock()
 		return Listing{Partial: r.Partial()}, nil
 	}
-	entries := make([]*entry, 0, 32) // on the stack, for as many hosts as are common
-	for _, e := range s.hosts {
-		entries = append(entries, e)
-	}
-	list := r.listing(entries)
+	list := r.listing(s.ordered)
 	r.mu.RUnlock()
 	list.Known = true
 	return list, nil
@@ -41,6 +38,7 @@ func (r *Registry) ListRepo(repo string) (Listing, error) {
 	for e := r.repos[repo]; e != nil; e = e.after {
 		entries = append(entries, e)
 	}
+	slices.SortFunc(entries, compareEntries)
 	list := r.listing(entries)
 	r.mu.RUnlock()
 	list.Known = len(entries) > 0
@@ -62,16 +60,14 @@ func (r *Registry) Find(k Key) (View, bool, error) {
 	return r.view(e, time.Now()), true, nil
 }
 
-// listing is hosts as readers see them now. It orders entries, which are a
-// twelfth of a View each. r.mu must be held.
+// listing is hosts, in their order, as readers see them now. r.mu must be held.
 func (r *Registry) listing(entries []*entry) Listing {
-	slices.SortFunc(entries, compareEntries)
 	list := Listing{Hosts: make([]View, len(entries)), Partial: r.Partial()}
 	now := time.Now()
 	for i, e := range entries {
 		v := &list.Hosts[i]
 		r.see(v, e, now)
-		list.Version ^= v.seal(e.hash)
+		list.Version ^= seal(e.hash, v.State, v.Weight, v.Stale)
 	}
 	return list
 }
@@ -96,11 +92,16 @@ func (r *Registry) view(e *entry, now time.Time) (v View) {
 
 // see makes v what readers see of e now. r.mu must be held.
 func (r *Registry) see(v *View, e *entry, now time.Time) {
-	*v = View{Record: e.record(r.wall), Weight: e.host.Tags.Weight, Stale: e.stale}
-	drainingSince := e.drainingSince.Time()
+	*v = View{Record: e.record(r.wall), Stale: e.stale}
+	v.State, v.Weight = r.outlook(e, now)
+}
+
+// outlook is the State of e now, and its weight. r.mu must be held.
+func (r *Registry) outlook(e *entry, now time.Time) (State, uint8) {
+	weight, drainingSince := e.host.Tags.Weight, e.drainingSince.Time()
 	if len(r.settings) > 0 {
 		if s := r.settingOf(Weigh, e.host); s != nil {
-			v.Weight = s.Weight
+			weight = s.Weight
 		}
 		for _, kind := range [...]SettingKind{Drain, Maintenance} {
 			if s := r.settingOf(kind, e.host); s != nil && (drainingSince.IsZero() || s.Made.Before(drainingSince)) {
@@ -110,10 +111,11 @@ func (r *Registry) see(v *View, e *entry, now time.Time) {
 	}
 	switch {
 	case drainingSince.IsZero():
+		return Serving, weight
 	case now.Sub(drainingSince) < r.options.DrainTime:
-		v.State = Draining
+		return Draining, weight
 	default:
-		v.State = Out
+		return Out, weight
 	}
 }
 
@@ -127,32 +129,57 @@ type ServiceSummary struct {
 	ChangedAt                            time.Time
 }
 
-// Services returns all known services, ordered by name. The work is
-// proportional to the number of all hosts. The slice is the caller's. The error
-// is ErrNotLoaded or nil.
+// summaryBatch is about how many hosts are counted under one hold of the lock.
+const summaryBatch = 1024
+
+// Services returns all known services, ordered by name, each as it was at one
+// moment while they were counted. The work is proportional to the number of all
+// hosts. The slice is the caller's. The error is ErrNotLoaded or nil.
 func (r *Registry) Services() ([]ServiceSummary, error) {
 	r.mu.RLock()
 	if !r.isLoaded {
 		r.mu.RUnlock()
 		return nil, ErrNotLoaded
 	}
-	now := time.Now()
-	summaries := make([]ServiceSummary, 0, len(r.services))
-	for _, s := range r.services {
-		summaries = append(summaries, r.summarize(s, now))
-	}
+	services := slices.Collect(maps.Values(r.services))
 	r.mu.RUnlock()
+	now := time.Now()
+	summaries := make([]ServiceSummary, 0, len(services))
+	for len(services) > 0 {
+		var n int
+		summaries, n = r.summarizeSome(services, summaries, now)
+		services = services[n:]
+	}
 	slices.SortFunc(summaries, func(a, b ServiceSummary) int { return strings.Compare(a.Name, b.Name) })
 	return summaries, nil
 }
 
+// summarizeSome appends the summaries of the first of some services, with
+// summaryBatch hosts or the first with more, and returns how many services these
+// were. Those that were forgotten meanwhile are left out.
+func (r *Registry) summarizeSome(services []*service, summaries []ServiceSummary, now time.Time) ([]ServiceSummary, int) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	looked := 0
+	for i, s := range services {
+		if looked >= summaryBatch {
+			return summaries, i
+		}
+		looked += 1 + len(s.ordered)
+		if r.services[s.name] == s {
+			summaries = append(summaries, r.summarize(s, now))
+		}
+	}
+	return summaries, len(services)
+}
+
 // summarize counts the hosts of a service. r.mu must be held.
 func (r *Registry) summarize(s *service, now time.Time) ServiceSummary {
-	sum := ServiceSummary{Name: s.name, Hosts: len(s.hosts), ChangedAt: s.changedAt}
-	for _, e := range s.hosts {
-		v := r.view(e, now)
-		sum.Version ^= v.seal(e.hash)
-		switch v.State {
+	sum := ServiceSummary{Name: s.name, Hosts: len(s.ordered), ChangedAt: s.changedAt}
+	for _, e := range s.ordered {
+		state, weight := r.outlook(e, now)
+		sum.Version ^= seal(e.hash, state, weight, e.stale)
+		switch state {
 		case Serving:
 			sum.Serving++
 		case Draining:
@@ -160,7 +187,7 @@ func (r *Registry) summarize(s *service, now time.Time) ServiceSummary {
 		case Out:
 			sum.Out++
 		}
-		if v.Stale {
+		if e.stale {
 			sum.Stale++
 		}
 	}

@@ -114,6 +114,7 @@ type Registry struct {
 type service struct {
 	name    string
 	hosts   map[string]*entry // by Key.ID
+	ordered []*entry          // the same, as a Listing is ordered
 	history history
 	// leaving and away are those of Registry, of this service's hosts.
 	leaving, away int

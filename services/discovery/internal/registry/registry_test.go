@@ -1,13 +1,43 @@
 package registry
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 )
+
+func TestTheHostsOfAServiceAreOrderedHoweverTheyComeMoveAndGo(t *testing.T) {
+	r := started(t, newFakeStore())
+	chance := rand.New(rand.NewPCG(1, 2))
+	known := map[string]Host{}
+	for range 2000 {
+		h := host(fmt.Sprint(chance.IntN(50)), uint16(1+chance.IntN(20)))
+		if chance.IntN(3) == 0 {
+			_, err := r.Remove(Selection{Service: "users", ID: h.ID}, "tester")
+			require.NoError(t, err)
+			delete(known, h.ID)
+			continue
+		}
+		checkIn(t, r, h)
+		known[h.ID] = h
+		list, err := r.List("users")
+		require.NoError(t, err)
+		require.Len(t, list.Hosts, len(known))
+		require.True(t, slices.IsSortedFunc(list.Hosts, func(a, b View) int {
+			return cmp.Or(a.Host.Address.Compare(b.Host.Address), cmp.Compare(a.Host.ID, b.Host.ID))
+		}))
+		for _, v := range list.Hosts {
+			require.Equal(t, known[v.Host.ID].Address, v.Host.Address)
+		}
+	}
+}
 
 func TestNothingIsAnsweredBeforeTheStoreWasRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
