@@ -2,6 +2,7 @@ package registry
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"testing"
 
@@ -42,6 +43,28 @@ func TestAWeightSetByAnOperatorLivesOnUntilAHostNamesOne(t *testing.T) {
 	found, err = r.SetWeight(Selection{Service: "none"}, 40, "tester")
 	require.NoError(t, err)
 	require.Zero(t, found)
+}
+
+func TestAHostThatGoesWhileManyAreWeighedIsLeftOut(t *testing.T) {
+	r := started(t, newFakeStore())
+	for i := range 2*weighBatch + 1 {
+		checkIn(t, r, host(fmt.Sprint(i), uint16(i+1)))
+	}
+	found, err := r.SetWeight(Selection{Service: "users"}, 7, "tester")
+	require.NoError(t, err)
+	require.Equal(t, 2*weighBatch+1, found)
+	for _, v := range seen(t, r) {
+		require.Equal(t, uint8(7), v.Weight)
+	}
+
+	entries, err := r.selected(Selection{Service: "users"})
+	require.NoError(t, err)
+	_, err = r.Remove(Selection{Service: "users", ID: "0"}, "tester")
+	require.NoError(t, err)
+	r.weighSome(entries[:2], 9, "tester")
+	views := seen(t, r)
+	require.NotContains(t, views, "0", "it is not brought back")
+	require.Equal(t, uint8(9), views["1"].Weight)
 }
 
 func TestRemoveTakesOutNothingThatIsNotAllowed(t *testing.T) {
