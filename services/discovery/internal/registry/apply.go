@@ -113,6 +113,7 @@ func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost boo
 		stored[record.Host.Key] = struct{}{}
 		if e := r.find(record.Host.Key); lost && e != nil && r.wall.of(record.LastCheckIn) < time.Duration(e.lastBeat.Load()) {
 			r.giveEntry(e) // what is held here is newer
+			r.restored.hosts++
 			continue
 		}
 		r.applyChange(&Change{Key: record.Host.Key, Record: record})
@@ -127,6 +128,7 @@ func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost boo
 			}
 			if lost {
 				r.giveEntry(e)
+				r.restored.hosts++
 			} else {
 				r.applyChange(&Change{Key: e.host.Key})
 			}
@@ -135,7 +137,6 @@ func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost boo
 	r.reconcileSettings(whole.Settings, covers, lost)
 	if lost {
 		r.renew(guard.StoreAway, "the store lost data", time.Since(r.born))
-		r.log.Warn("the store lost data; it is given again", "hosts", len(r.leases))
 	}
 }
 
@@ -152,6 +153,7 @@ func (r *Registry) reconcileSettings(kept []Setting, covers func(string) bool, l
 		}
 		if lost {
 			r.outbox.change(Change{SettingKey: key, Setting: &s.Setting})
+			r.restored.settings++
 		} else {
 			r.applyChange(&Change{SettingKey: key})
 		}

@@ -1,7 +1,9 @@
 package registry
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -81,6 +83,53 @@ func TestAStoreThatLostDataIsGivenItAgain(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, []string{"both", "mine", "theirs"}, ids(t, r), "all have their full TTL from then")
 	})
+}
+
+func TestWhatAStoreIsGivenAgainIsLoggedOnceAndNotUnderTheLock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore()
+		r := newRegistry(store)
+		var lines []string
+		r.log = slog.New(lockingLog{r, &lines})
+		run(t, r)
+		<-r.Loaded()
+		apply := <-store.followed
+		checkIn(t, r, host("a", 1))
+		checkIn(t, r, host("b", 2))
+		makeSetting(t, r, Setting{Scope: Scope{Service: "users"}, Kind: Drain})
+		for _, part := range []string{"users", "orders", "carts"} {
+			apply(Update{Whole: &Contents{}, Covers: func(s string) bool { return s == part }, Lost: true})
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		require.Equal(t, []string{"the store lost data, and is given it again hosts=2 settings=1"}, lines)
+	})
+}
+
+// lockingLog keeps the lines about lost data, and takes the registry's lock for
+// each line: it must be free.
+type lockingLog struct {
+	r     *Registry
+	lines *[]string
+}
+
+func (l lockingLog) Enabled(context.Context, slog.Level) bool { return true }
+func (l lockingLog) WithAttrs([]slog.Attr) slog.Handler       { return l }
+func (l lockingLog) WithGroup(string) slog.Handler            { return l }
+
+func (l lockingLog) Handle(_ context.Context, record slog.Record) error {
+	l.r.mu.Lock()
+	defer l.r.mu.Unlock()
+	if !strings.Contains(record.Message, "lost data") {
+		return nil
+	}
+	line := record.Message
+	record.Attrs(func(a slog.Attr) bool {
+		line += " " + a.String()
+		return true
+	})
+	*l.lines = append(*l.lines, line)
+	return nil
 }
 
 func TestWhatTheStoreHasYetToBeToldIsNotUndone(t *testing.T) {

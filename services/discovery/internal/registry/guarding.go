@@ -8,7 +8,8 @@ import (
 )
 
 // observe tells the guard what became of this process since the last tick, which
-// was so much too late, and logs what the guard began and ceased to do.
+// was so much too late, and logs what the guard began and ceased to do, and what the
+// Store was given again.
 func (r *Registry) observe(now, late time.Duration) {
 	beats := int(r.beats.Swap(0))
 	r.mu.Lock()
@@ -26,7 +27,12 @@ func (r *Registry) observe(now, late time.Duration) {
 	}
 	r.metrics.watch(r.guard)
 	notices := r.guard.Notices()
+	restored := r.restored
+	r.restored.hosts, r.restored.settings = 0, 0
 	r.mu.Unlock()
+	if restored.hosts+restored.settings > 0 { // a Store tells by and by what it lost
+		r.log.Warn("the store lost data, and is given it again", "hosts", restored.hosts, "settings", restored.settings)
+	}
 	for _, n := range notices {
 		r.tellNotice(n)
 	}

@@ -107,7 +107,10 @@ type Registry struct {
 	// counted are the hosts that leave and that the guard counts as gone: until
 	// when.
 	counted map[*entry]time.Duration
-	failing uint8 // ways to call the Store that fail, a bit for each storeCall
+	// restored is what was given again to a Store that lost data, since that was
+	// last logged.
+	restored struct{ hosts, settings int }
+	failing  uint8 // ways to call the Store that fail, a bit for each storeCall
 }
 
 // service is one known service: one that has, or lately had, a host.
