@@ -96,17 +96,22 @@ func (r *Registry) note(e *entry) {
 	r.outbox.beat(e)
 }
 
-// beatsOf is when entries last beat, for the outbox, in which they wait no more.
-func (r *Registry) beatsOf(entries []*entry) []Beat {
-	beats := make([]Beat, len(entries))
+// beatsOf is when entries last beat, for the outbox, in which they wait no more:
+// those of them that are there still, which it returns in the same memory.
+func (r *Registry) beatsOf(entries []*entry) (there []*entry, beats []Beat) {
+	there, beats = entries[:0], make([]Beat, 0, len(entries))
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	for i, e := range entries {
+	for _, e := range entries {
+		if r.leases[e.lease] != e {
+			continue
+		}
 		// Before the time is read, so that a beat after it is not missed.
 		e.beaten.Store(false)
-		beats[i] = Beat{e.host.Key, r.wall.at(time.Duration(e.lastBeat.Load()))}
+		there = append(there, e)
+		beats = append(beats, Beat{e.host.Key, r.wall.at(time.Duration(e.lastBeat.Load()))})
 	}
-	return beats
+	return there, beats
 }
 
 // change checks in a host that was not known just so a moment ago.

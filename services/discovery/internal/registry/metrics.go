@@ -50,6 +50,13 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 	return m
 }
 
+// addWaiting makes the metric of how many changes the Store has not taken.
+func addWaiting(registerer prometheus.Registerer, waiting func() int) {
+	registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "discovery_store_waiting", Help: "Changes of hosts and settings that the store has not taken yet.",
+	}, func() float64 { return float64(waiting()) }))
+}
+
 // addGuard makes the metrics of the guard.
 func (m *metrics) addGuard(registerer prometheus.Registerer) {
 	held := prometheus.NewGaugeVec(prometheus.GaugeOpts{

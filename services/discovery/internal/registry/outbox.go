@@ -12,18 +12,23 @@ import (
 // flushInterval is how often beats are handed to the Store. Changes go at once.
 const flushInterval = time.Second
 
-// outbox holds what the Store has not been told yet: at most one change and one
-// beat per host, and one change per setting. While the Store is away it grows
-// with every host that comes, and those that went stay in it, since the Store may
-// still hold them.
+// removalLife is how long a Store that is away will be told that a host went: after
+// that it may hold a host that is gone, until its TTL has passed there too.
+const removalLife = time.Hour
+
+// outbox holds what the Store has not been told yet: at most one change and
+// one beat per host, and one change per setting. While the Store is away it grows
+// with every host that comes, and those that went stay in it for removalLife, since
+// the Store may still hold them.
 type outbox struct {
 	store   Store
 	log     *slog.Logger
 	metrics *metrics
 	wake    chan struct{} // has a value when there are changes
 
-	// beatsOf says when hosts last beat, and that they wait here no more.
-	beatsOf func([]*entry) []Beat
+	// beatsOf says when hosts last beat, and that they wait here no more; those that
+	// went are left out.
+	beatsOf func([]*entry) ([]*entry, []Beat)
 	// giveAgain gets the keys of hosts that the Store should have and has not.
 	giveAgain func([]Key)
 	// answered is told when the Store ceases to answer, and when it does again.
@@ -45,7 +50,7 @@ type subject struct {
 	setting SettingKey
 }
 
-func newOutbox(store Store, log *slog.Logger, m *metrics, beatsOf func([]*entry) []Beat, giveAgain func([]Key), answered func(error)) *outbox {
+func newOutbox(store Store, log *slog.Logger, m *metrics, beatsOf func([]*entry) ([]*entry, []Beat), giveAgain func([]Key), answered func(error)) *outbox {
 	return &outbox{
 		store: store, log: log, metrics: m, beatsOf: beatsOf, giveAgain: giveAgain, answered: answered,
 		wake: make(chan struct{}, 1), changes: map[subject]Change{}, contested: map[subject]struct{}{},
@@ -144,8 +149,11 @@ func (o *outbox) run(ctx context.Context) {
 // the Store did not take waits for the next call.
 func (o *outbox) hand(ctx context.Context, healthy, withBeats bool) bool {
 	err := o.handChanges(ctx)
-	if err == nil && withBeats {
+	switch {
+	case err == nil && withBeats:
 		err = o.handBeats(ctx)
+	case withBeats:
+		o.dropBeats()
 	}
 	switch {
 	case err != nil && healthy:
@@ -185,6 +193,7 @@ func (o *outbox) handChanges(ctx context.Context) error {
 				newer.inherit(c)
 				o.changes[key] = newer
 			}
+		case err != nil && c.isOldRemoval():
 		case err != nil:
 			o.changes[key] = c
 		case contested:
@@ -197,22 +206,51 @@ func (o *outbox) handChanges(ctx context.Context) error {
 	return err
 }
 
-func (o *outbox) handBeats(ctx context.Context) error {
+// isOldRemoval reports whether c tells only that a host went, removalLife ago.
+func (c *Change) isOldRemoval() bool {
+	return c.Key != (Key{}) && c.Record == nil && c.Event != nil && time.Since(c.Event.At) > removalLife
+}
+
+// waiting is how many changes the Store has not taken.
+func (o *outbox) waiting() int {
 	o.mu.Lock()
-	taken := o.beats
-	o.beats = make([]*entry, 0, len(taken))
-	o.mu.Unlock()
-	if len(taken) == 0 {
+	defer o.mu.Unlock()
+	return len(o.changes) + len(o.sent)
+}
+
+func (o *outbox) handBeats(ctx context.Context) error {
+	there, beats := o.beatsOf(o.takeBeats())
+	if len(there) == 0 {
 		return nil
 	}
-	missing, err := o.store.Flush(ctx, o.beatsOf(taken))
+	missing, err := o.store.Flush(ctx, beats)
 	if err != nil {
-		for _, e := range taken {
-			o.beat(e)
-		}
+		o.beatAgain(there)
 	}
 	if len(missing) > 0 {
 		o.giveAgain(missing)
 	}
 	return err
+}
+
+// dropBeats forgets the beats of hosts that went.
+func (o *outbox) dropBeats() {
+	there, _ := o.beatsOf(o.takeBeats())
+	o.beatAgain(there)
+}
+
+// takeBeats returns whose beats wait, of which none waits any more.
+func (o *outbox) takeBeats() []*entry {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	taken := o.beats
+	o.beats = make([]*entry, 0, len(taken))
+	return taken
+}
+
+// beatAgain undoes takeBeats.
+func (o *outbox) beatAgain(entries []*entry) {
+	for _, e := range entries {
+		o.beat(e)
+	}
 }

@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 )
 
@@ -186,6 +189,49 @@ func TestAStoreThatWasAwayGetsTheLastOfEachHost(t *testing.T) {
 		require.Equal(t, "e", last["changes"].Host.Revision)
 		require.Len(t, beats, 1)
 		require.Equal(t, "beats", beats[0].Key.ID)
+	})
+}
+
+func TestAStoreThatIsAwayForLongIsNotToldOfAllThatWent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore()
+		r := started(t, store)
+		checkIn(t, r, host("early", 1))
+		checkIn(t, r, host("late", 2))
+		makeSetting(t, r, Setting{Scope: Scope{Service: "users"}, Kind: Drain})
+		synctest.Wait()
+		store.taken()
+		store.fail(errors.New("away"))
+		checkIn(t, r, host("early", 1)) // a beat, which is not told either
+		remove := func(id string) {
+			_, err := r.Remove(Selection{Service: "users", ID: id}, "tester")
+			require.NoError(t, err)
+		}
+		remove("early")
+		_, err := r.End(SettingKey{Scope{Service: "users"}, Drain}, "tester")
+		require.NoError(t, err)
+		time.Sleep(removalLife)
+		checkIn(t, r, host("stays", 3))
+		remove("late")
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		require.Equal(t, 3, r.outbox.waiting())
+		require.Empty(t, r.outbox.beats)
+		expected := "# HELP discovery_store_waiting Changes of hosts and settings that the store has not taken yet.\n" +
+			"# TYPE discovery_store_waiting gauge\ndiscovery_store_waiting 3\n"
+		require.NoError(t, testutil.GatherAndCompare(r.options.Metrics.(prometheus.Gatherer), strings.NewReader(expected), "discovery_store_waiting"))
+
+		store.fail(nil)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		told := map[string]bool{}
+		for _, c := range changes(store) {
+			told[c.Key.ID+string(c.SettingKey.Kind)] = true
+		}
+		require.Equal(t, map[string]bool{"late": true, "stays": true, "drain": true}, told)
+		require.Zero(t, r.outbox.waiting())
+		_, beats := store.taken()
+		require.NotContains(t, Keys(beats), Key{"users", "early"})
 	})
 }
 
