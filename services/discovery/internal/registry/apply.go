@@ -8,15 +8,17 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/pause"
 )
 
-// follow applies what other writers of the shared store did until ctx ends.
+// follow applies what other writers of the shared store did until ctx ends. It
+// logs once that it fails, and once that it does not any more.
 func (r *Registry) follow(ctx context.Context) {
 	for {
 		err := r.shared.Follow(ctx, r.apply)
 		if ctx.Err() != nil {
 			return
 		}
-		r.answered(following, err)
-		r.log.Error("changes of other replicas cannot be followed, trying again", "error", err, "in", retryDelay.String())
+		if r.answered(following, err) {
+			r.log.Error("changes of other replicas cannot be followed, trying on", "error", err, "every", retryDelay.String())
+		}
 		if !pause.For(ctx, retryDelay) {
 			return
 		}
@@ -27,7 +29,9 @@ func (r *Registry) follow(ctx context.Context) {
 // changed itself and not stored yet is newer, and stays.
 func (r *Registry) apply(u Update) {
 	if u.isEmpty() {
-		r.answered(following, nil)
+		if r.answered(following, nil) {
+			r.log.Info("changes of other replicas are followed again")
+		}
 		return
 	}
 	r.mu.Lock()

@@ -88,18 +88,20 @@ const (
 	expiring
 )
 
-// answered notes whether the Store answered a call. While any way to call it
-// fails, no host expires.
-func (r *Registry) answered(call storeCall, err error) {
+// answered notes whether the Store answered a call, and reports whether that is
+// other than it was. While any way to call it fails, no host expires.
+func (r *Registry) answered(call storeCall, err error) (turned bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Since(r.born)
+	failed := r.failing&(1<<call) != 0
 	if err == nil {
 		r.storeAnswers(call, now)
-		return
+		return failed
 	}
 	r.failing |= 1 << call
 	r.guard.Suspend(guard.StoreAway, err.Error(), now)
+	return !failed
 }
 
 // storeAnswers notes that a way to call the Store does not fail. r.mu must be
