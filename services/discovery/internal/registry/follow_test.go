@@ -35,6 +35,7 @@ func TestItIsLoggedOnceThatChangesCannotBeFollowedAndOnceThatTheyAre(t *testing.
 		var log strings.Builder
 		r.log = slog.New(slog.NewTextHandler(&log, nil))
 		run(t, r)
+		<-r.Loaded()
 		for range 2 {
 			store.fail(errors.New("no route to host"))
 			time.Sleep(time.Minute)
