@@ -51,7 +51,7 @@ type Options struct {
 	GuardLastHost     float64       `envconfig:"DISCOVERY_GUARD_LAST_HOST" default:"2" desc:"TTLs after its last check-in at which the last host of a service is dropped; below 0 it stays until the ceiling"`
 	GuardCeiling      time.Duration `envconfig:"DISCOVERY_GUARD_CEILING" default:"1h" desc:"how long after its TTL a host is dropped whatever guards say; 0 for never"`
 	GuardBeatLoss     float64       `envconfig:"DISCOVERY_GUARD_BEAT_LOSS" default:"0.5" desc:"share of the usual heartbeats below which no host expires; 0 turns this guard off"`
-	GuardBeatLeast    int           `envconfig:"DISCOVERY_GUARD_BEAT_LEAST" default:"100" desc:"heartbeats that must have been due lately for that to be judged"`
+	GuardBeatLeast    int           `envconfig:"DISCOVERY_GUARD_BEAT_LEAST" default:"10" desc:"heartbeats that must have been due lately for that to be judged; two hosts and more that all fall silent are judged by two each"`
 
 	LongPollMax time.Duration `envconfig:"DISCOVERY_LONG_POLL_MAX" default:"5m" desc:"how long a caller of v2 may wait for a list to change at most"`
 	MaxWaiters  int           `envconfig:"DISCOVERY_MAX_WAITERS" default:"10000" desc:"calls of v2 that wait at once, for a list to change or on a stream of events; more are refused"`

@@ -13,10 +13,14 @@ type beatRate struct {
 	at      time.Duration // of the last tick
 	waiting int           // beats of ticks that took no time
 	seconds float64       // observed in all
-	recent  float64       // beats a second
-	usual   float64       // the same
-	hosts   float64       // those that usually are there
-	now     int           // those that are there now
+	silent  float64       // seconds of those since the last beat
+	// interval is how many seconds were between the beats of a host, as usual when
+	// the last beat came; 0 before the first.
+	interval float64
+	recent   float64 // beats a second
+	usual    float64 // the same
+	hosts    float64 // those that usually are there
+	now      int     // those that are there now
 	// short and long are over how many seconds is averaged. They are not learned
 	// from beats that do not come.
 	short, long float64
@@ -26,6 +30,10 @@ type beatRate struct {
 const (
 	shortest, longest = 5, 600 // seconds of the recent average
 	usualSeconds      = 300    // of the usual one, at least
+	// Silence is when no beat at all came for so many intervals between the beats
+	// of a host, of so many hosts at least, so that five were due: of one host alone
+	// it says no more than that this one is dead.
+	silentIntervals, silentHosts = 2.25, 2
 )
 
 // observe takes the beats since the last tick.
@@ -46,8 +54,7 @@ func (b *beatRate) observe(n, hosts int, now time.Duration) {
 	if !b.lost {
 		b.short, b.long = longest, usualSeconds
 		if b.usual > 0 {
-			interval := b.hosts / b.usual
-			b.short = min(max(2*interval, shortest), longest)
+			b.short = min(max(2*b.hosts/b.usual, shortest), longest)
 		}
 		b.long = max(usualSeconds, 5*b.short)
 	}
@@ -55,6 +62,10 @@ func (b *beatRate) observe(n, hosts int, now time.Duration) {
 	weight := b.weight(passed, b.long)
 	b.usual += (rate - b.usual) * weight
 	b.hosts += (float64(hosts) - b.hosts) * weight
+	b.silent += passed
+	if n > 0 {
+		b.silent, b.interval = 0, b.hosts/b.usual
+	}
 }
 
 // weight is that of the last so many seconds in an average over some. At first
@@ -76,11 +87,19 @@ func (b *beatRate) expected() float64 {
 }
 
 // judgeLost judges whether less than a share of the beats comes in, if that can
-// be judged: at least least of them were expected lately.
+// be judged: at least least of them were expected lately, or none comes in.
 func (b *beatRate) judgeLost(share float64, least int) (lost bool) {
+	if share == 0 || b.seconds < b.short {
+		return false
+	}
 	expected := b.expected()
-	b.lost = b.seconds >= b.short && expected*b.short >= float64(least) && b.recent < share*expected
+	b.lost = expected*b.short >= float64(least) && b.recent < share*expected || b.isSilent()
 	return b.lost
+}
+
+// isSilent says whether there is silence where beats are usual.
+func (b *beatRate) isSilent() bool {
+	return b.now >= silentHosts && b.interval > 0 && b.silent >= silentIntervals*b.interval
 }
 
 // judgeBack judges whether beats that were lost come in again, or the lesser

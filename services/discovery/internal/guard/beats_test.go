@@ -48,6 +48,10 @@ func TestBeatsThatAreLostAreFoundBeforeHostsDieOfIt(t *testing.T) {
 		"beats each second":              {known: 1000, interval: time.Second},
 		"beats each ten seconds":         {known: 100, interval: 10 * time.Second},
 		"a hundred thousand":             {known: 100_000, interval: 10 * time.Second},
+		"ten hosts":                      {known: 10, interval: 2 * time.Second},
+		"two hosts":                      {known: 2, interval: 2 * time.Second},
+		"two hosts in step":              {known: 2, interval: 10 * time.Second, inStep: true},
+		"three hosts, beats of minutes":  {known: 3, interval: 200 * time.Second},
 		"beats in step":                  {known: 100, interval: 10 * time.Second, inStep: true},
 		"beats of minutes, also in step": {known: 100, interval: 200 * time.Second, inStep: true},
 	} {
@@ -59,7 +63,7 @@ func TestBeatsThatAreLostAreFoundBeforeHostsDieOfIt(t *testing.T) {
 			if f.inStep { // with a TTL of three intervals, and all have just beaten
 				f.run(3*f.interval - time.Second)
 			} else { // some were about to
-				f.run(max(2*f.interval, 4*time.Second))
+				f.run(max(5*f.interval/2, 4*time.Second))
 			}
 			require.Len(t, f.lost, 1)
 			f.run(time.Hour)
@@ -69,6 +73,26 @@ func TestBeatsThatAreLostAreFoundBeforeHostsDieOfIt(t *testing.T) {
 			require.Len(t, f.back, 1)
 			f.run(20 * f.interval)
 			require.Len(t, f.lost, 1)
+		})
+	}
+}
+
+// A few hosts of many are rather dead.
+func TestHalfOfASmallFleetThatDiesGoesInTheEnd(t *testing.T) {
+	for name, f := range map[string]*fleet{
+		"ten":         {known: 10, interval: 2 * time.Second},
+		"ten in step": {known: 10, interval: 10 * time.Second, inStep: true},
+		"two":         {known: 2, interval: 2 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f.g, f.beating = New(usual), f.known
+			f.run(30 * time.Minute)
+			f.beating = f.known / 2
+			f.run(15 * time.Minute)
+			require.Equal(t, len(f.lost), len(f.back), "no loss lasts")
+			was := len(f.lost)
+			f.run(time.Hour)
+			require.Len(t, f.lost, was, "fewer are usual now")
 		})
 	}
 }
@@ -95,7 +119,8 @@ func TestWhatIsNoLossOfBeats(t *testing.T) {
 		"hosts deregister":            {usual, 1000, func(f *fleet) { f.known, f.beating = 10, 10 }},
 		"all deregister":              {usual, 1000, func(f *fleet) { f.known, f.beating = 0, 0 }},
 		"half of them die":            {usual, 1000, func(f *fleet) { f.beating = 510 }},
-		"too few to judge by":         {usual, 40, func(f *fleet) { f.beating = 0 }},
+		"too few to judge by":         {usual, 4, func(f *fleet) { f.beating = 1 }},
+		"the only host dies":          {usual, 1, func(f *fleet) { f.beating = 0 }},
 		"others come, beat elsewhere": {usual, 1000, func(f *fleet) { f.known = 100_000 }},
 		"turned off":                  {Limits{}, 1000, func(f *fleet) { f.beating = 0 }},
 	} {

@@ -33,7 +33,7 @@ type Limits struct {
 	Ceiling time.Duration
 	// BeatLoss is which share of the usual beats must come in: with fewer,
 	// no host goes. 0 to 1. Less than BeatLeast expected beats are no ground to
-	// judge by.
+	// judge by, but where none comes in of several hosts.
 	BeatLoss  float64
 	BeatLeast int
 }

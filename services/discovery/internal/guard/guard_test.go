@@ -11,7 +11,7 @@ import (
 
 // usual are limits as they are set by default.
 var usual = Limits{
-	ServiceShare: 0.25, GlobalShare: 0.15, GlobalLeast: 10, LastHost: 2, Ceiling: time.Hour, BeatLoss: 0.5, BeatLeast: 100,
+	ServiceShare: 0.25, GlobalShare: 0.15, GlobalLeast: 10, LastHost: 2, Ceiling: time.Hour, BeatLoss: 0.5, BeatLeast: 10,
 }
 
 // dead is a host of "users", one of ten and of a thousand in all, that beat at 0

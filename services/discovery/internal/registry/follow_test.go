@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/services/discovery/internal/pause"
 )
 
 // severed is a fakeStore that cannot be followed while it is broken.
@@ -23,7 +25,7 @@ func (s severed) Follow(ctx context.Context, _ func(Update)) error {
 		if err != nil {
 			return err
 		}
-		sleep(ctx, 100*time.Millisecond)
+		pause.For(ctx, 100*time.Millisecond)
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ import (
 func guarded(t *testing.T, store Store, change func(*guard.Limits)) *Registry {
 	r := newRegistry(store)
 	limits := guard.Limits{
-		ServiceShare: 0.25, GlobalShare: 0.15, GlobalLeast: 10, LastHost: 2, Ceiling: time.Hour, BeatLoss: 0.5, BeatLeast: 100,
+		ServiceShare: 0.25, GlobalShare: 0.15, GlobalLeast: 10, LastHost: 2, Ceiling: time.Hour, BeatLoss: 0.5, BeatLeast: 10,
 	}
 	if change != nil {
 		change(&limits)
@@ -628,6 +628,42 @@ func TestLostBeatsHoldAllUntilTheyComeAgain(t *testing.T) {
 		held, _ = stale(t, r)
 		require.Zero(t, held)
 		require.Empty(t, r.Guard().Suspensions)
+	})
+}
+
+func TestASmallRegistryThatFallsSilentIsHeldUntilTheCeiling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := guarded(t, newFakeStore(), nil)
+		var hosts []Host
+		for i := range 10 {
+			h := host(fmt.Sprint(i), uint16(1+i))
+			h.Service, h.TTL = fmt.Sprint("service ", i/2), 6*time.Second
+			hosts = append(hosts, h)
+		}
+		beatAll := func(d time.Duration, hosts []Host) {
+			for end := time.Now().Add(d); time.Now().Before(end); {
+				for _, h := range hosts {
+					checkIn(t, r, h)
+				}
+				time.Sleep(2 * time.Second)
+			}
+			synctest.Wait()
+		}
+		beatAll(45*time.Second, hosts)
+		time.Sleep(50 * time.Minute)
+		synctest.Wait()
+		held, all := stale(t, r)
+		require.Equal(t, []int{10, 10}, []int{held, all}, "they were cut off")
+		beatAll(20*time.Minute, hosts)
+		held, all = stale(t, r)
+		require.Equal(t, []int{0, 10}, []int{held, all}, "they are back")
+		beatAll(20*time.Minute, hosts[:5])
+		held, all = stale(t, r)
+		require.Equal(t, []int{0, 5}, []int{held, all}, "half of them died")
+		time.Sleep(time.Hour + 10*time.Second)
+		synctest.Wait()
+		_, all = stale(t, r)
+		require.Zero(t, all, "the rest did")
 	})
 }
 
