@@ -17,7 +17,7 @@ import (
 // severed is a fakeStore that cannot be followed while it is broken.
 type severed struct{ *fakeStore }
 
-func (s severed) Follow(ctx context.Context, _ func(Update)) error {
+func (s severed) Follow(ctx context.Context, apply func(Update)) error {
 	for ctx.Err() == nil {
 		s.mu.Lock()
 		err := s.broken
@@ -25,6 +25,7 @@ func (s severed) Follow(ctx context.Context, _ func(Update)) error {
 		if err != nil {
 			return err
 		}
+		apply(Update{}) // it answers
 		pause.For(ctx, 100*time.Millisecond)
 	}
 	return nil
