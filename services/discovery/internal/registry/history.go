@@ -64,11 +64,22 @@ func (r *Registry) History(name string) ([]Event, error) {
 // happened tells of an event, which nobody changes afterwards. r.mu must be
 // held.
 func (r *Registry) happened(e *Event) {
-	if s := r.services[e.Service]; s != nil {
-		s.history.add(e)
-	}
+	r.remember(e)
 	for f := range r.events {
 		f.add(e)
+	}
+}
+
+// remember adds an event to the histories that it belongs to. r.mu must be held.
+func (r *Registry) remember(e *Event) {
+	if e.Service != "" || e.Zone == "" {
+		if s := r.services[e.Service]; s != nil {
+			s.history.add(e)
+		}
+		return
+	}
+	for _, s := range r.inScope(Scope{Zone: e.Zone}) {
+		s.history.add(e)
 	}
 }
 

@@ -214,9 +214,7 @@ func (r *Registry) restore(contents *Contents) {
 		r.set(&contents.Settings[i])
 	}
 	for i := range contents.Events {
-		if s := r.services[contents.Events[i].Service]; s != nil {
-			s.history.add(&contents.Events[i])
-		}
+		r.remember(&contents.Events[i])
 	}
 	if len(contents.Records) > 0 {
 		r.renew(guard.Started, "what came before was not heard", time.Since(r.born))

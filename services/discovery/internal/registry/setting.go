@@ -91,7 +91,7 @@ func (r *Registry) Make(s Setting) (Setting, error) {
 		s.Made = known.Made
 	}
 	event := &Event{
-		At: time.Now(), Kind: SettingMade, Service: s.Scope.Service, ID: s.Scope.ID, Actor: s.Author, Detail: s.describe(),
+		At: time.Now(), Kind: SettingMade, Service: s.Scope.Service, ID: s.Scope.ID, Zone: s.Scope.Zone, Actor: s.Author, Detail: s.describe(),
 	}
 	r.set(&s)
 	r.happened(event)
@@ -137,7 +137,7 @@ func (r *Registry) end(k SettingKey, actor, why string) bool {
 	if why != "" {
 		detail += ": " + why
 	}
-	event := &Event{At: time.Now(), Kind: SettingEnded, Service: k.Scope.Service, ID: k.Scope.ID, Actor: actor, Detail: detail}
+	event := &Event{At: time.Now(), Kind: SettingEnded, Service: k.Scope.Service, ID: k.Scope.ID, Zone: k.Scope.Zone, Actor: actor, Detail: detail}
 	r.happened(event)
 	r.outbox.change(Change{SettingKey: k, Event: event})
 	return true

@@ -188,6 +188,32 @@ func TestThereIsABoundToSettings(t *testing.T) {
 	require.ErrorIs(t, err, ErrTooManySettings)
 }
 
+func TestASettingOfAZoneStandsInTheHistoriesOfItsServices(t *testing.T) {
+	store := newFakeStore()
+	r := started(t, store)
+	checkIn(t, r, host("a", 1))
+	elsewhere := host("b", 2)
+	elsewhere.Service, elsewhere.Tags.Zone = "orders", "eu-2"
+	checkIn(t, r, elsewhere)
+	feed := r.Events()
+	defer feed.Close()
+	makeSetting(t, r, Setting{Scope: Scope{Zone: "eu-1"}, Kind: Drain})
+	_, err := r.End(SettingKey{Scope{Zone: "eu-1"}, Drain}, "ann")
+	require.NoError(t, err)
+	require.Equal(t, []EventKind{SettingMade, SettingEnded}, kinds(t, r, "users"))
+	require.Empty(t, kinds(t, r, "orders"))
+	events, _ := feed.Take()
+	require.Len(t, events, 2, "each is told once")
+
+	// So after a start, and on another replica.
+	other := newFakeStore(Record{Host: new(host("a", 1)), LastCheckIn: time.Now()})
+	other.events = events[:1]
+	next := started(t, other)
+	(<-other.followed)(Update{Changes: []Change{{SettingKey: SettingKey{Scope{Zone: "eu-1"}, Drain}, Event: &events[1],
+		Setting: &Setting{Scope: Scope{Zone: "eu-1"}, Kind: Drain, Author: "ann", Made: time.Now()}}}})
+	require.Equal(t, []EventKind{SettingMade, SettingEnded}, kinds(t, next, "users"))
+}
+
 func TestASettingThatIsMadeAgainIsAsOldAsItWas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := started(t, newFakeStore())

@@ -55,6 +55,9 @@ type Event struct {
 	Service string
 	// ID is the host's; empty when the event is of a whole service or zone.
 	ID string
+	// Zone is that of a setting's scope, if it has one. With a Zone and no Service
+	// the event is of all services with hosts there, and stands in their histories.
+	Zone string
 	// Actor is who did it: the identity or address of a caller, or the name of
 	// the part of discovery that did.
 	Actor string

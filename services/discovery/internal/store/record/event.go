@@ -15,6 +15,7 @@ type eventJSON struct {
 	Kind    registry.EventKind `json:"kind"`
 	Service string             `json:"service,omitempty"`
 	ID      string             `json:"id,omitempty"`
+	Zone    string             `json:"zone,omitempty"`
 	Actor   string             `json:"actor,omitempty"`
 	Detail  string             `json:"detail,omitempty"`
 }
@@ -22,7 +23,7 @@ type eventJSON struct {
 // EncodeEvent returns e as JSON. It does not fail for an event of the registry;
 // the error would be that of a time after the year 9999.
 func EncodeEvent(e *registry.Event) ([]byte, error) {
-	text, err := encode(eventJSON{e.At.UTC(), e.Kind, e.Service, e.ID, e.Actor, e.Detail})
+	text, err := encode(eventJSON{e.At.UTC(), e.Kind, e.Service, e.ID, e.Zone, e.Actor, e.Detail})
 	if err != nil {
 		return nil, fmt.Errorf("write event %q of %q: %w", e.Kind, e.Service, err)
 	}

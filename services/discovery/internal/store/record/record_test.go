@@ -70,7 +70,7 @@ func TestWhatWasWrittenIsReadAgain(t *testing.T) {
 		require.Equal(t, s, read)
 	}
 
-	e := registry.Event{At: at, Kind: registry.Changed, Service: "users", ID: "a", Actor: "10.0.0.9", Detail: "port 1 → 2"}
+	e := registry.Event{At: at, Kind: registry.Changed, Service: "users", ID: "a", Actor: "10.0.0.9", Detail: "port 1 → 2", Zone: "z"}
 	text, err = record.EncodeEvent(&e)
 	require.NoError(t, err)
 	event, err := record.DecodeEvent(text)
