@@ -1,0 +1,64 @@
+package resources
+
+import (
+	"testing"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	// The messages of all types.
+	_ "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
+)
+
+func TestAResourceIsEncodedAsItsBody(t *testing.T) {
+	for _, name := range []string{"users", ""} {
+		message := &clusterv3.Cluster{Name: name}
+		r, err := New(Clusters, name, message)
+		require.NoError(t, err)
+		want, err := anypb.New(message)
+		require.NoError(t, err)
+		require.True(t, proto.Equal(want, r.Body))
+		var decoded anypb.Any
+		require.NoError(t, proto.Unmarshal(r.Encoded(), &decoded))
+		require.True(t, proto.Equal(want, &decoded))
+	}
+}
+
+func TestAVersionIsOfNameAndContent(t *testing.T) {
+	version := func(name, content string) uint64 {
+		r, err := New(Endpoints, name, &endpointv3.ClusterLoadAssignment{ClusterName: content})
+		require.NoError(t, err)
+		return r.Version
+	}
+	require.Equal(t, version("users", "users"), version("users", "users"))
+	require.NotEqual(t, version("users", "users"), version("orders", "users"))
+	require.NotEqual(t, version("users", "users"), version("users", "orders"))
+	require.NotZero(t, version("", ""))
+}
+
+func TestAMessageThatCannotBeMarshalledIsNamed(t *testing.T) {
+	_, err := New(Clusters, "users", &clusterv3.Cluster{Name: "\xff"})
+	require.ErrorContains(t, err, `marshal clusters "users": `)
+}
+
+func TestEveryTypeIsKnownByItsURL(t *testing.T) {
+	for typ := range Types {
+		found, ok := OfURL(typ.URL())
+		require.True(t, ok)
+		require.Equal(t, typ, found)
+		_, err := (&anypb.Any{TypeUrl: typ.URL()}).UnmarshalNew()
+		require.NoError(t, err)
+		require.NotEmpty(t, typ.String())
+	}
+	_, ok := OfURL("type.googleapis.com/envoy.config.route.v3.VirtualHost")
+	require.False(t, ok)
+	_, ok = OfURL("")
+	require.False(t, ok)
+}
