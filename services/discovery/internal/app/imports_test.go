@@ -62,6 +62,7 @@ func TestImports(t *testing.T) {
 		"internal/rest/v2":               {"internal/auth", "internal/httpjson", "internal/registry", "internal/rest/call", "internal/rest/jsontext", "internal/rule"},
 		"internal/web":                   {"internal/httpjson", "internal/rest/call"},
 		"internal/xds":                   {"internal/registry"},
+		"internal/protoyaml":             {},
 		"internal/store/memory":          {"internal/registry"},
 		"internal/store/fallback":        {"internal/registry"},
 		"internal/store/file":            {"internal/registry", "internal/replacefile", "internal/store/record"},

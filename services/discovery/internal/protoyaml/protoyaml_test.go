@@ -1,0 +1,164 @@
+package protoyaml_test
+
+import (
+	"strings"
+	"testing"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/discovery/internal/protoyaml"
+)
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
+// read fills a cluster from texts, one over the other, and validates it.
+func read(t testing.TB, texts ...string) (*clusterv3.Cluster, error) {
+	c := &clusterv3.Cluster{}
+	for _, text := range texts {
+		f, root := protoyaml.Open("f.yaml", []byte(text))
+		if root == nil {
+			require.Error(t, f.Err())
+			return nil, f.Err()
+		}
+		f.Fill(root, c, "")
+		f.Validate(c, "")
+		if err := f.Err(); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+const tls = `{"@type":"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"`
+
+func TestAMessageIsReadFromYAMLAsFromJSON(t *testing.T) {
+	for name, test := range map[string]struct{ text, want string }{
+		"nothing":     {`{name: a}`, `{"name":"a"}`},
+		"JSON":        {`{"name": "a", "connectTimeout": "0.5s"}`, `{"name":"a","connectTimeout":"0.500s"}`},
+		"both names":  {"name: a\nlbPolicy: RANDOM\nconnect_timeout: 2s", `{"name":"a","lbPolicy":"RANDOM","connectTimeout":"2s"}`},
+		"null":        {"name: a\nlb_policy:\nconnect_timeout: ~", `{"name":"a"}`},
+		"a number":    {"name: a\nlb_policy: 3", `{"name":"a","lbPolicy":"RANDOM"}`},
+		"quoted":      {"name: 'true'\nalt_stat_name: \"8\"", `{"name":"true","altStatName":"8"}`},
+		"a date":      {"name: 2026-01-01", `{"name":"2026-01-01"}`},
+		"a wrapper":   {"name: a\nper_connection_buffer_limit_bytes: 0", `{"name":"a","perConnectionBufferLimitBytes":0}`},
+		"an alias":    {"name: &n a\nalt_stat_name: *n", `{"name":"a","altStatName":"a"}`},
+		"a bool":      {"name: a\nuse_tcp_for_dns_lookups: True", `{"name":"a","useTcpForDnsLookups":true}`},
+		"nested":      {"name: a\ncircuit_breakers:\n  thresholds:\n  - max_connections: 5\n  - {priority: HIGH}", `{"name":"a","circuitBreakers":{"thresholds":[{"maxConnections":5},{"priority":"HIGH"}]}}`},
+		"metadata":    {"name: a\nmetadata:\n  filter_metadata:\n    x: {n: 1, l: [true, ~, 'y', 0x1f]}", `{"name":"a","metadata":{"filterMetadata":{"x":{"n":1,"l":[true,null,"y","0x1f"]}}}}`},
+		"an Any":      {"name: a\ntransport_socket: {name: tls, typed_config: " + tls + ", sni: b}}", `{"name":"a","transportSocket":{"name":"tls","typedConfig":` + tls + `,"sni":"b"}}}`},
+		"Anys by key": {"name: a\ntyped_extension_protocol_options: {k: " + tls + ", sni: b}}", `{"name":"a","typedExtensionProtocolOptions":{"k":` + tls + `,"sni":"b"}}}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := read(t, test.text)
+			require.NoError(t, err)
+			want := &clusterv3.Cluster{}
+			require.NoError(t, protojson.Unmarshal([]byte(test.want), want))
+			require.True(t, proto.Equal(want, got), "got %s", protojson.Format(got))
+		})
+	}
+}
+
+func TestAMessageIsLaidOverAnother(t *testing.T) {
+	got, err := read(t, `
+name: a
+lb_policy: RANDOM
+use_tcp_for_dns_lookups: true
+circuit_breakers: {thresholds: [{max_connections: 1}]}
+upstream_connection_options: {tcp_keepalive: {keepalive_probes: 1, keepalive_time: 2}}
+transport_socket: {name: tls, typed_config: `+tls+`, sni: b}}
+metadata: {filter_metadata: {x: {a: 1, b: 2}, y: {}}}
+`, `
+lb_policy: ROUND_ROBIN
+use_tcp_for_dns_lookups: false
+circuit_breakers: {thresholds: [{max_connections: 2}]}
+upstream_connection_options: {tcp_keepalive: {keepalive_time: 3}}
+transport_socket: {typed_config: `+tls+`}}
+metadata: {filter_metadata: {x: {a: 3}}}
+`)
+	require.NoError(t, err)
+	want := &clusterv3.Cluster{}
+	require.NoError(t, protojson.Unmarshal([]byte(`{"name":"a",
+		"circuitBreakers":{"thresholds":[{"maxConnections":1},{"maxConnections":2}]},
+		"upstreamConnectionOptions":{"tcpKeepalive":{"keepaliveProbes":1,"keepaliveTime":3}},
+		"transportSocket":{"name":"tls","typedConfig":`+tls+`}},
+		"metadata":{"filterMetadata":{"x":{"a":3},"y":{}}}}`), want))
+	require.True(t, proto.Equal(want, got), "got %s", protojson.Format(got))
+}
+
+func TestWhatIsWrongIsToldByLineAndField(t *testing.T) {
+	for name, test := range map[string]struct{ text, want string }{
+		"nothing":          {"# later", "f.yaml:1:1: there is nothing in it"},
+		"no YAML":          {"a: [", "f.yaml: yaml: line 1: did not find expected node content"},
+		"two documents":    {"name: a\n---\nname: b", "f.yaml:1:1: more than one YAML document"},
+		"too long":         {strings.Repeat(" ", 4<<20+1), "f.yaml:1:1: 4194305 bytes, of 4194304 at most"},
+		"no mapping":       {"[]", "f.yaml:1:1: want the fields of envoy.config.cluster.v3.Cluster, got a list"},
+		"all at once":      {"name: a\nnmae: b\nlb_policy: FAST", "f.yaml:2:1: envoy.config.cluster.v3.Cluster has no field \"nmae\"\nf.yaml:3:12: lb_policy: invalid value for enum field lbPolicy: \"FAST\""},
+		"a key twice":      {"name: a\nname: b", "f.yaml:2:1: \"name\" is there twice, first on line 1"},
+		"a field twice":    {"name: a\nlb_policy: RANDOM\nlbPolicy: RANDOM", "f.yaml:3:1: lbPolicy cannot be there beside lb_policy"},
+		"two of a oneof":   {"name: a\ntype: EDS\ncluster_type: {name: x}", "f.yaml:3:1: cluster_type cannot be there beside type"},
+		"no list":          {"name: a\nhealth_checks: {}", "f.yaml:2:16: health_checks: want a list, got a mapping"},
+		"no text":          {"name: 5", "f.yaml:1:7: name: invalid value for string field name: 5"},
+		"no duration":      {"name: a\nconnect_timeout: 5", "f.yaml:2:18: connect_timeout: unexpected token 5"},
+		"a broken rule":    {"name: a\nconnect_timeout: -1s", "f.yaml:2:18: connect_timeout: value must be greater than 0s"},
+		"inside a list":    {"name: a\ncircuit_breakers:\n  thresholds:\n  - {max_pools: 1, priority: HIGH}\n  - {priority: 7}", "f.yaml:4:6: circuit_breakers.thresholds[0]: envoy.config.cluster.v3.CircuitBreakers.Thresholds has no field \"max_pools\"\nf.yaml:5:16: circuit_breakers.thresholds[1].priority: value must be one of the defined enum values"},
+		"a oneof missing":  {"name: a\nhealth_checks:\n- {timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1}", "f.yaml:3:3: health_checks[0]: HealthChecker: value is required"},
+		"what is missing":  {"name: a\nhealth_checks:\n- {tcp_health_check: {}}", "f.yaml:3:3: health_checks[0].timeout: value is required\nf.yaml:3:3: health_checks[0].interval: value is required\nf.yaml:3:3: health_checks[0].unhealthy_threshold: value is required\nf.yaml:3:3: health_checks[0].healthy_threshold: value is required"},
+		"an Any of none":   {"name: a\ntransport_socket: {name: tls, typed_config: {sni: b}}", "f.yaml:2:45: transport_socket.typed_config: @type is missing, as in \"type.googleapis.com/envoy.extensions…\""},
+		"an Any by URL":    {"name: a\ntransport_socket: {name: tls, typed_config: {'@type': b}}", "f.yaml:2:55: transport_socket.typed_config: @type \"b\" does not begin with type.googleapis.com/"},
+		"an unknown Any":   {"name: a\ntransport_socket: {name: tls, typed_config: {'@type': type.googleapis.com/b}}", "f.yaml:2:55: transport_socket.typed_config: @type: \"b\" is no type that is known here"},
+		"an Any of no use": {"name: a\ntransport_socket: {name: tls, typed_config: {'@type': type.googleapis.com/google.protobuf.Duration}}", "f.yaml:2:55: transport_socket.typed_config: @type: google.protobuf.Duration has no fields that a file can give"},
+		"inside an Any":    {"name: a\ntransport_socket: {name: tls, typed_config: " + tls + ",\n  max_session_keys: x,\n  sni: " + strings.Repeat("x", 256) + "}}", "f.yaml:3:21: transport_socket.typed_config.max_session_keys: invalid value for uint32 field value: \"x\"\nf.yaml:4:8: transport_socket.typed_config.sni: value length must be at most 255 bytes"},
+		"too deep":         {"name: a\nmetadata: {filter_metadata: {x: {a: " + strings.Repeat("[", 101) + strings.Repeat("]", 101) + "}}}", "f.yaml:2:134: metadata.filter_metadata[\"x\"]: nested more than 100 deep"},
+		"in itself":        {"name: a\nmetadata: {filter_metadata: {x: &x {a: *x}}}", "f.yaml:2:33: metadata.filter_metadata[\"x\"]: nested more than 100 deep"},
+		"a merge key":      {"<<: {name: a}", "f.yaml:1:1: the key of an entry must be a name\nf.yaml:1:1: name: value length must be at least 1 runes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := read(t, test.text)
+			require.EqualError(t, err, test.want)
+		})
+	}
+}
+
+func TestATextThatStandsForTooMuchIsRefused(t *testing.T) {
+	text := "name: a\nmetadata: {filter_metadata: {x: {a: &a0 [1,1,1,1,1,1,1,1,1,1]"
+	for i := range 8 {
+		n, m := string(rune('0'+i)), string(rune('1'+i))
+		text += ", b" + n + ": &a" + m + " [" + strings.Repeat("*a"+n+",", 10) + "]"
+	}
+	_, err := read(t, text+"}}}")
+	require.ErrorContains(t, err, "more than 200000 values")
+}
+
+func TestOnlySoManyFaultsAreTold(t *testing.T) {
+	_, err := read(t, "name: a\nhealth_checks: ["+strings.Repeat("{x: 1},", 100)+"]")
+	lines := strings.Split(err.Error(), "\n")
+	require.Len(t, lines, 51)
+	require.Equal(t, "f.yaml: and more", lines[50])
+}
+
+// FuzzFill wants no panic, and of what is read that it can be marshalled.
+func FuzzFill(f *testing.F) {
+	for _, seed := range []string{
+		"name: a\nhealth_checks:\n- {tcp_health_check: {}}",
+		"name: a\ntransport_socket: {name: tls, typed_config: " + tls + ", sni: b}}",
+		"name: a\nmetadata: {filter_metadata: {x: &x {a: *x}}}",
+		"{\"name\": \"a\", \"typed_extension_protocol_options\": {\"k\": 1}, \"name\": []}",
+		"name: !!binary aGFsbG8=\nlb_policy: !x 1\n? [a]\n: b",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := read(t, text)
+		if err != nil {
+			require.NotEmpty(t, err.Error())
+			return
+		}
+		_, err = proto.Marshal(c)
+		require.NoError(t, err)
+	})
+}
