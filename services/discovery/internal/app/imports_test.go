@@ -63,6 +63,7 @@ func TestImports(t *testing.T) {
 		"internal/web":                   {"internal/httpjson", "internal/rest/call"},
 		"internal/xds":                   {"internal/registry"},
 		"internal/protoyaml":             {},
+		"internal/resources":             {"internal/protoyaml", "internal/registry"},
 		"internal/store/memory":          {"internal/registry"},
 		"internal/store/fallback":        {"internal/registry"},
 		"internal/store/file":            {"internal/registry", "internal/replacefile", "internal/store/record"},

@@ -1,0 +1,183 @@
+package resources
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+)
+
+// assignment is the hosts of a service or of a subset of it by locality, in a
+// fixed order; those that are Out are left out. gRPC refuses an assignment as a
+// whole in which an address is there twice, a locality is there twice in a
+// priority or has no weight, or a priority is left out.
+func (m *Maker) assignment(n name, a Asker, hosts []registry.View) *endpointv3.ClusterLoadAssignment {
+	shown, _ := unique(hosts)
+	shown = slices.DeleteFunc(shown, func(v *registry.View) bool {
+		return v.State == registry.Out || !n.subset.has(v.Host)
+	})
+	shown = m.share(a, shown)
+	if !m.options.ZonePriorities || !servedIn(a, shown) {
+		a = Asker{} // to whom all are near
+	}
+	extra := additional(shown)
+	slices.SortStableFunc(shown, func(x, y *registry.View) int {
+		return cmp.Or(
+			cmp.Compare(a.distance(&x.Host.Tags), a.distance(&y.Host.Tags)),
+			compareLocality(x, y))
+	})
+
+	made := &endpointv3.ClusterLoadAssignment{ClusterName: n.cluster}
+	priority := uint32(0)
+	for first := 0; first < len(shown); {
+		end := first + 1
+		for end < len(shown) && compareLocality(shown[first], shown[end]) == 0 {
+			end++
+		}
+		if first > 0 && a.distance(&shown[first-1].Host.Tags) != a.distance(&shown[first].Host.Tags) {
+			priority++
+		}
+		made.Endpoints = append(made.Endpoints, m.locality(shown[first:end], priority, extra))
+		first = end
+	}
+	return made
+}
+
+// servedIn reports whether a host in the asker's zone takes work.
+func servedIn(a Asker, hosts []*registry.View) bool {
+	return a.Zone != "" && slices.ContainsFunc(hosts, func(v *registry.View) bool {
+		return v.State == registry.Serving && a.distance(&v.Host.Tags) == 0
+	})
+}
+
+// Duplicates is how many hosts of a service are shown to nobody because a later
+// comer has the same address.
+func Duplicates(hosts []registry.View) int {
+	_, duplicates := unique(hosts)
+	return duplicates
+}
+
+// unique returns hosts by address, of those with equal addresses the latest
+// comer, and how many others there were.
+func unique(hosts []registry.View) (list []*registry.View, duplicates int) {
+	list = make([]*registry.View, len(hosts))
+	for i := range hosts {
+		list[i] = &hosts[i]
+	}
+	slices.SortFunc(list, func(x, y *registry.View) int {
+		return cmp.Or(
+			x.Host.Address.Compare(y.Host.Address),
+			y.FirstSeen.Compare(x.FirstSeen),
+			cmp.Compare(x.Host.ID, y.Host.ID))
+	})
+	list = slices.CompactFunc(list, func(x, y *registry.View) bool { return x.Host.Address == y.Host.Address })
+	return list, len(hosts) - len(list)
+}
+
+// additional returns the further addresses of hosts that have such, without
+// those that are another host's: a host's own address comes before all, and of
+// two that claim a further one the latest comer has it.
+func additional(hosts []*registry.View) map[*registry.View][]netip.Addr {
+	var claimants []*registry.View
+	for _, v := range hosts {
+		if len(v.Host.Additional) > 0 {
+			claimants = append(claimants, v)
+		}
+	}
+	if claimants == nil {
+		return nil
+	}
+	taken := make(map[netip.AddrPort]bool, len(hosts)+len(claimants))
+	for _, v := range hosts {
+		taken[v.Host.Address] = true
+	}
+	slices.SortStableFunc(claimants, func(x, y *registry.View) int { return y.FirstSeen.Compare(x.FirstSeen) })
+	given := make(map[*registry.View][]netip.Addr, len(claimants))
+	for _, v := range claimants {
+		for _, ip := range v.Host.Additional {
+			if at := netip.AddrPortFrom(ip, v.Host.Address.Port()); !taken[at] {
+				taken[at] = true
+				given[v] = append(given[v], ip)
+			}
+		}
+	}
+	return given
+}
+
+// locality is one locality of an assignment. Its weight is the sum of its
+// hosts', of which one without a weight counts 1: so it is never 0, and far from
+// the end of its type.
+func (m *Maker) locality(hosts []*registry.View, priority uint32, extra map[*registry.View][]netip.Addr) *endpointv3.LocalityLbEndpoints {
+	tags := &hosts[0].Host.Tags
+	made := &endpointv3.LocalityLbEndpoints{
+		Locality:    &corev3.Locality{Region: tags.Region, Zone: tags.Zone},
+		LbEndpoints: make([]*endpointv3.LbEndpoint, len(hosts)),
+		Priority:    priority,
+	}
+	weight := uint32(0)
+	for i, v := range hosts {
+		made.LbEndpoints[i] = m.endpoint(v, extra[v])
+		weight += uint32(max(1, v.Weight))
+	}
+	made.LoadBalancingWeight = wrapperspb.UInt32(weight)
+	return made
+}
+
+// endpoint is one host of an assignment. Active health checks go to the port
+// that the host names health, if it has one.
+func (m *Maker) endpoint(v *registry.View, extra []netip.Addr) *endpointv3.LbEndpoint {
+	port := v.Host.Address.Port()
+	endpoint := &endpointv3.Endpoint{Address: address(v.Host.Address.Addr(), port)}
+	for _, ip := range extra {
+		endpoint.AdditionalAddresses = append(endpoint.AdditionalAddresses,
+			&endpointv3.Endpoint_AdditionalAddress{Address: address(ip, port)})
+	}
+	for _, p := range v.Host.Ports {
+		if p.Name == healthPort && p.Number != port {
+			endpoint.HealthCheckConfig = &endpointv3.Endpoint_HealthCheckConfig{PortValue: uint32(p.Number)}
+		}
+	}
+	made := &endpointv3.LbEndpoint{
+		HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: endpoint},
+		HealthStatus:   m.health(v),
+		Metadata:       m.metadata(v),
+	}
+	if v.Weight != 0 {
+		made.LoadBalancingWeight = wrapperspb.UInt32(uint32(v.Weight))
+	}
+	return made
+}
+
+// healthPort is the name of the port at which a host is asked for its health.
+const healthPort = "health"
+
+// health is what clients are told of a host's: to let go of one that drains, and
+// of one that serves nothing, which they take for healthy.
+func (m *Maker) health(v *registry.View) corev3.HealthStatus {
+	switch {
+	case v.State == registry.Draining:
+		return corev3.HealthStatus_DRAINING
+	case v.Stale && m.options.StaleDegraded:
+		return corev3.HealthStatus_DEGRADED
+	default:
+		return corev3.HealthStatus_UNKNOWN
+	}
+}
+
+func address(ip netip.Addr, port uint16) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address:       ip.String(),
+		PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(port)},
+	}}}
+}
+
+func compareLocality(x, y *registry.View) int {
+	return cmp.Or(
+		cmp.Compare(x.Host.Tags.Region, y.Host.Tags.Region),
+		cmp.Compare(x.Host.Tags.Zone, y.Host.Tags.Zone))
+}
