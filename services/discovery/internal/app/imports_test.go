@@ -64,6 +64,7 @@ func TestImports(t *testing.T) {
 		"internal/xds":                   {"internal/registry"},
 		"internal/protoyaml":             {},
 		"internal/resources":             {"internal/protoyaml", "internal/registry"},
+		"internal/templatefile":          {"internal/resources", "weir/internal/filewatch"},
 		"internal/store/memory":          {"internal/registry"},
 		"internal/store/fallback":        {"internal/registry"},
 		"internal/store/file":            {"internal/registry", "internal/replacefile", "internal/store/record"},
