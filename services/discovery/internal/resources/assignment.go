@@ -5,9 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 )
@@ -25,7 +23,7 @@ func (m *Maker) assignment(n name, a Asker, hosts []registry.View) *endpointv3.C
 	if !m.options.ZonePriorities || !servedIn(a, shown) {
 		a = Asker{} // to whom all are near
 	}
-	extra := additional(shown)
+	of := m.endpointsOf(shown)
 	slices.SortStableFunc(shown, func(x, y *registry.View) int {
 		return cmp.Or(
 			cmp.Compare(a.distance(&x.Host.Tags), a.distance(&y.Host.Tags)),
@@ -42,7 +40,7 @@ func (m *Maker) assignment(n name, a Asker, hosts []registry.View) *endpointv3.C
 		if first > 0 && a.distance(&shown[first-1].Host.Tags) != a.distance(&shown[first].Host.Tags) {
 			priority++
 		}
-		made.Endpoints = append(made.Endpoints, m.locality(shown[first:end], priority, extra))
+		made.Endpoints = append(made.Endpoints, of.locality(shown[first:end], priority))
 		first = end
 	}
 	return made
@@ -107,73 +105,6 @@ func additional(hosts []*registry.View) map[*registry.View][]netip.Addr {
 		}
 	}
 	return given
-}
-
-// locality is one locality of an assignment. Its weight is the sum of its
-// hosts', of which one without a weight counts 1: so it is never 0, and far from
-// the end of its type.
-func (m *Maker) locality(hosts []*registry.View, priority uint32, extra map[*registry.View][]netip.Addr) *endpointv3.LocalityLbEndpoints {
-	tags := &hosts[0].Host.Tags
-	made := &endpointv3.LocalityLbEndpoints{
-		Locality:    &corev3.Locality{Region: tags.Region, Zone: tags.Zone},
-		LbEndpoints: make([]*endpointv3.LbEndpoint, len(hosts)),
-		Priority:    priority,
-	}
-	weight := uint32(0)
-	for i, v := range hosts {
-		made.LbEndpoints[i] = m.endpoint(v, extra[v])
-		weight += uint32(max(1, v.Weight))
-	}
-	made.LoadBalancingWeight = wrapperspb.UInt32(weight)
-	return made
-}
-
-// endpoint is one host of an assignment. Active health checks go to the port
-// that the host names health, if it has one.
-func (m *Maker) endpoint(v *registry.View, extra []netip.Addr) *endpointv3.LbEndpoint {
-	port := v.Host.Address.Port()
-	endpoint := &endpointv3.Endpoint{Address: address(v.Host.Address.Addr(), port)}
-	for _, ip := range extra {
-		endpoint.AdditionalAddresses = append(endpoint.AdditionalAddresses,
-			&endpointv3.Endpoint_AdditionalAddress{Address: address(ip, port)})
-	}
-	for _, p := range v.Host.Ports {
-		if p.Name == healthPort && p.Number != port {
-			endpoint.HealthCheckConfig = &endpointv3.Endpoint_HealthCheckConfig{PortValue: uint32(p.Number)}
-		}
-	}
-	made := &endpointv3.LbEndpoint{
-		HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: endpoint},
-		HealthStatus:   m.health(v),
-		Metadata:       m.metadata(v),
-	}
-	if v.Weight != 0 {
-		made.LoadBalancingWeight = wrapperspb.UInt32(uint32(v.Weight))
-	}
-	return made
-}
-
-// healthPort is the name of the port at which a host is asked for its health.
-const healthPort = "health"
-
-// health is what clients are told of a host's: to let go of one that drains, and
-// of one that serves nothing, which they take for healthy.
-func (m *Maker) health(v *registry.View) corev3.HealthStatus {
-	switch {
-	case v.State == registry.Draining:
-		return corev3.HealthStatus_DRAINING
-	case v.Stale && m.options.StaleDegraded:
-		return corev3.HealthStatus_DEGRADED
-	default:
-		return corev3.HealthStatus_UNKNOWN
-	}
-}
-
-func address(ip netip.Addr, port uint16) *corev3.Address {
-	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-		Address:       ip.String(),
-		PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(port)},
-	}}}
 }
 
 func compareLocality(x, y *registry.View) int {

@@ -24,42 +24,66 @@ const (
 	instanceIDKey = "instance_id"
 )
 
-// metadata is what an endpoint says of its host beside its address; nil for
+// remarks is what many hosts of a service say alike of themselves.
+type remarks struct {
+	saysCanary, canary bool
+	revision           string
+	stale              bool
+}
+
+// metadataOf is what an endpoint says of its host beside its address; nil for
 // nothing. What the host did not say is left out.
-func (m *Maker) metadata(v *registry.View) *corev3.Metadata {
-	balancing := map[string]*structpb.Value{}
-	others := balancing
-	if namespace := m.options.TagNamespace; namespace != LoadBalancer {
-		others = map[string]*structpb.Value{}
-	}
-	if m.options.TagNamespace != "" {
-		addTags(others, &v.Host.Tags)
-	}
+func (s *endpoints) metadataOf(v *registry.View) *corev3.Metadata {
+	r := remarks{revision: v.Host.Revision, stale: v.Stale}
 	if canary := v.Host.Tags.Canary; canary != nil {
-		balancing[canaryKey] = structpb.NewBoolValue(*canary)
+		r.saysCanary, r.canary = true, *canary
 	}
-	if revision := v.Host.Revision; revision != "" {
-		balancing[revisionKey] = structpb.NewStringValue(revision)
+	namespace := s.maker.options.TagNamespace
+	if namespace != "" {
+		if fields := tagFields(&v.Host.Tags); len(fields) > 0 {
+			return r.metadata(namespace, fields)
+		}
 	}
-	if v.Stale {
+	made, ok := s.metadata[r]
+	if !ok {
+		made = r.metadata("", nil)
+		s.metadata[r] = made
+	}
+	return made
+}
+
+// metadata is remarks and, in a namespace, the fields of tags, which may be none.
+func (r remarks) metadata(namespace string, tags map[string]*structpb.Value) *corev3.Metadata {
+	balancing := map[string]*structpb.Value{}
+	namespaces := map[string]*structpb.Struct{}
+	switch {
+	case namespace == LoadBalancer:
+		balancing = tags
+	case len(tags) > 0:
+		namespaces[namespace] = &structpb.Struct{Fields: tags}
+	}
+	if r.saysCanary {
+		balancing[canaryKey] = structpb.NewBoolValue(r.canary)
+	}
+	if r.revision != "" {
+		balancing[revisionKey] = structpb.NewStringValue(r.revision)
+	}
+	if r.stale {
 		balancing[staleKey] = structpb.NewBoolValue(true)
-	}
-	if len(balancing) == 0 && len(others) == 0 {
-		return nil
-	}
-	namespaces := make(map[string]*structpb.Struct, 2)
-	if len(others) > 0 {
-		namespaces[m.options.TagNamespace] = &structpb.Struct{Fields: others}
 	}
 	if len(balancing) > 0 {
 		namespaces[LoadBalancer] = &structpb.Struct{Fields: balancing}
 	}
+	if len(namespaces) == 0 {
+		return nil
+	}
 	return &corev3.Metadata{FilterMetadata: namespaces}
 }
 
-// addTags puts a host's tags into fields. Region and zone are not among them:
-// they are the locality.
-func addTags(fields map[string]*structpb.Value, tags *registry.Tags) {
+// tagFields is a host's tags as fields of metadata. Region and zone are not among
+// them: they are the locality.
+func tagFields(tags *registry.Tags) map[string]*structpb.Value {
+	fields := make(map[string]*structpb.Value, len(tags.Other)+1)
 	for name, raw := range tags.Other {
 		if value := tagValue(raw); value != nil {
 			fields[name] = value
@@ -68,6 +92,7 @@ func addTags(fields map[string]*structpb.Value, tags *registry.Tags) {
 	if tags.InstanceID != "" {
 		fields[instanceIDKey] = structpb.NewStringValue(tags.InstanceID)
 	}
+	return fields
 }
 
 // maxTagDepth is how deep a tag may be nested that is sent. Clients read

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 )
@@ -30,7 +31,7 @@ func readName(t Type, text string) (name, bool) {
 	default:
 		return name{}, false
 	}
-	if text == "" || text == "*" {
+	if text == "" || text == "*" || !utf8.ValidString(text) {
 		return name{}, false
 	}
 	n := name{service: text, cluster: text}

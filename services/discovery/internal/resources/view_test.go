@@ -1,0 +1,55 @@
+package resources
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestAViewHoldsWhatMakesADifference(t *testing.T) {
+	all := Asker{ID: "a", Cluster: "c", Region: "eu", Zone: "eu-1"}
+	for name, test := range map[string]struct {
+		options Options
+		varies  bool
+		want    Asker
+	}{
+		"nothing":             {Options{StaleDegraded: true}, false, Asker{}},
+		"the zone":            {Options{ZonePriorities: true}, true, Asker{Region: "eu", Zone: "eu-1"}},
+		"the ID and the zone": {Options{SubsetSize: 3}, true, Asker{ID: "a", Region: "eu", Zone: "eu-1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMaker(t, test.options)
+			require.Equal(t, test.want, m.View(all).asker())
+			for kind := range Types {
+				require.Equal(t, test.varies && kind == Endpoints, m.Varies(kind))
+				require.Equal(t, kind == Clusters, m.Listed(kind))
+			}
+		})
+	}
+	require.Empty(t, newMaker(t, Options{}).View(all))
+	zones := newMaker(t, Options{ZonePriorities: true})
+	require.Empty(t, zones.View(Asker{ID: "a", Region: "eu"}), "a region alone")
+	require.Equal(t, zones.View(Asker{ID: "a", Zone: "1"}), zones.View(Asker{ID: "b", Zone: "1"}))
+}
+
+func TestAViewThatIsNoneIsOfNobody(t *testing.T) {
+	for _, v := range []View{"", "x", "1:", "1,:", "9,0:a", "0,9:a", "-1,1:ab", "9223372036854775807,9223372036854775807:a"} {
+		require.Equal(t, Asker{}, v.asker(), "%q", v)
+	}
+}
+
+// FuzzView wants different askers to have different views, whatever they say.
+func FuzzView(f *testing.F) {
+	f.Add("a", "eu", "eu-1")
+	f.Add("1,1:", ":", ",")
+	m, err := NewMaker(Options{SubsetSize: 1})
+	require.NoError(f, err)
+	f.Fuzz(func(t *testing.T, id, region, zone string) {
+		a := Asker{ID: id, Region: region, Zone: zone}
+		if zone == "" {
+			a.Region = ""
+		}
+		require.Equal(t, a, m.View(a).asker())
+		View(id).asker()
+	})
+}
