@@ -97,7 +97,7 @@ func TestWhatIsWrongIsToldByLineAndField(t *testing.T) {
 		"two documents":    {"name: a\n---\nname: b", "f.yaml:1:1: more than one YAML document"},
 		"too long":         {strings.Repeat(" ", 4<<20+1), "f.yaml:1:1: 4194305 bytes, of 4194304 at most"},
 		"no mapping":       {"[]", "f.yaml:1:1: want the fields of envoy.config.cluster.v3.Cluster, got a list"},
-		"all at once":      {"name: a\nnmae: b\nlb_policy: FAST", "f.yaml:2:1: envoy.config.cluster.v3.Cluster has no field \"nmae\"\nf.yaml:3:12: lb_policy: invalid value for enum field lbPolicy: \"FAST\""},
+		"all at once":      {"name: a\nkind: b\nlb_policy: FAST", "f.yaml:2:1: envoy.config.cluster.v3.Cluster has no field \"kind\"\nf.yaml:3:12: lb_policy: invalid value for enum field lbPolicy: \"FAST\""},
 		"a key twice":      {"name: a\nname: b", "f.yaml:2:1: \"name\" is there twice, first on line 1"},
 		"a field twice":    {"name: a\nlb_policy: RANDOM\nlbPolicy: RANDOM", "f.yaml:3:1: lbPolicy cannot be there beside lb_policy"},
 		"two of a oneof":   {"name: a\ntype: EDS\ncluster_type: {name: x}", "f.yaml:3:1: cluster_type cannot be there beside type"},

@@ -1,8 +1,8 @@
 package resources
 
-// What a template may hold in an Any, beside what the resources of this package
-// hold themselves: a type is known once its package is linked.
 import (
+	// What a template may hold in an Any, beside what the resources of this
+	// package hold themselves: a type is known once its package is linked.
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/upstream_codec/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/health_check/event_sinks/file/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/health_checkers/redis/v3"

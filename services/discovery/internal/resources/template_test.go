@@ -110,9 +110,9 @@ func TestABadTemplateIsRefusedByLineAndField(t *testing.T) {
 			"cluster: {connect_timeout: 0s}\nservices: {users: {}}", "clusters.yaml:1:28: cluster.connect_timeout: value must be greater than 0s",
 		},
 		"for some": {
-			"services:\n  users: {connect_timeout: 0s}\n  orders: {nmae: a}\n  users#canary: {}\n  '*': {}",
+			"services:\n  users: {connect_timeout: 0s}\n  orders: {kind: a}\n  users#canary: {}\n  '*': {}",
 			"clusters.yaml:2:28: services[\"users\"].connect_timeout: value must be greater than 0s\n" +
-				"clusters.yaml:3:12: services[\"orders\"]: envoy.config.cluster.v3.Cluster has no field \"nmae\"\n" +
+				"clusters.yaml:3:12: services[\"orders\"]: envoy.config.cluster.v3.Cluster has no field \"kind\"\n" +
 				"clusters.yaml:4:3: services[\"users#canary\"]: want a service's name: its subsets have the cluster of the service\n" +
 				"clusters.yaml:5:3: services[\"*\"]: want a service's name: its subsets have the cluster of the service",
 		},

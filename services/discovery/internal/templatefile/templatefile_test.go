@@ -2,7 +2,6 @@ package templatefile_test
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -31,6 +30,8 @@ type told struct {
 	messages chan string
 }
 
+func (h told) Enabled(context.Context, slog.Level) bool { return true }
+
 func (h told) Handle(_ context.Context, r slog.Record) error {
 	text := r.Message
 	r.Attrs(func(a slog.Attr) bool {
@@ -44,7 +45,7 @@ func (h told) Handle(_ context.Context, r slog.Record) error {
 func TestATemplateIsReadAnewAndABadOneChangesNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "clusters.yaml")
 	write(t, path, "services: {a: {}}")
-	log := told{slog.NewTextHandler(io.Discard, nil), make(chan string, 10)}
+	log := told{slog.DiscardHandler, make(chan string, 10)}
 	metrics := prometheus.NewRegistry()
 	watch, first, err := templatefile.Open(templatefile.Options{
 		File: filewatch.File{Setting: "TEMPLATE", Path: path}, Poll: time.Minute, Log: slog.New(log), Metrics: metrics,
@@ -69,9 +70,9 @@ func TestATemplateIsReadAnewAndABadOneChangesNothing(t *testing.T) {
 	require.Equal(t, 2, (<-taken).Services())
 	require.Equal(t, "cluster template changed 2", <-log.messages)
 
-	write(t, path, "services: {a: {nmae: b}}")
+	write(t, path, "services: {a: {kind: b}}")
 	require.Equal(t, "the cluster template is not changed "+path+
-		`:1:16: services["a"]: envoy.config.cluster.v3.Cluster has no field "nmae"`, <-log.messages)
+		`:1:16: services["a"]: envoy.config.cluster.v3.Cluster has no field "kind"`, <-log.messages)
 	require.InDelta(t, 0, good(), 0)
 
 	require.NoError(t, os.Remove(path))
