@@ -1,6 +1,7 @@
 package resources
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,6 +25,29 @@ func (m *Maker) View(a Asker) View {
 		return ""
 	}
 	return View(shown.frame())
+}
+
+// Narrow returns the part of a view that makes a difference to what Make makes of
+// one listing: askers whose narrowed views are equal get the same of it, so that
+// it need not be made for each. Who is shown all hosts is nobody in particular.
+func (m *Maker) Narrow(v View, list registry.Listing) View {
+	a := v.asker()
+	isPart := m.options.SubsetSize > 0 && len(list.Hosts) > m.options.SubsetSize
+	if !isPart {
+		a.ID = ""
+	}
+	if !isPart && (!m.options.ZonePriorities || !hasNear(a, list.Hosts)) {
+		a = Asker{}
+	}
+	if a == (Asker{}) {
+		return ""
+	}
+	return View(a.frame())
+}
+
+// hasNear reports whether a host is in the asker's zone.
+func hasNear(a Asker, hosts []registry.View) bool {
+	return a.Zone != "" && slices.ContainsFunc(hosts, func(v registry.View) bool { return a.distance(&v.Host.Tags) == 0 })
 }
 
 // frame writes region, zone and ID so that readFrame can tell them apart,

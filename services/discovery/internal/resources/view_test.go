@@ -1,9 +1,13 @@
 package resources
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
 )
 
 func TestAViewHoldsWhatMakesADifference(t *testing.T) {
@@ -30,6 +34,36 @@ func TestAViewHoldsWhatMakesADifference(t *testing.T) {
 	zones := newMaker(t, Options{ZonePriorities: true})
 	require.Empty(t, zones.View(Asker{ID: "a", Region: "eu"}), "a region alone")
 	require.Equal(t, zones.View(Asker{ID: "a", Zone: "1"}), zones.View(Asker{ID: "b", Zone: "1"}))
+}
+
+func TestANarrowedViewIsShownTheSame(t *testing.T) {
+	narrowed := 0
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		list := registry.Listing{Hosts: randomHosts(r, 20), Known: true}
+		m := newMaker(t, Options{ZonePriorities: r.IntN(2) == 0, SubsetSize: []int{0, 5, 15}[r.IntN(3)]})
+		v := m.View(Asker{ID: fmt.Sprint(r.IntN(9)), Region: []string{"", "eu", "us"}[r.IntN(3)], Zone: []string{"", "1", "2", "9"}[r.IntN(4)]})
+		narrow := m.Narrow(v, list)
+		if narrow != v {
+			narrowed++
+		}
+		require.Equal(t, narrow, m.Narrow(narrow, list))
+		for _, name := range []string{"users", "users#canary"} {
+			want, err := m.Make(Endpoints, name, v, list)
+			require.NoError(t, err)
+			got, err := m.Make(Endpoints, name, narrow, list)
+			require.NoError(t, err)
+			require.Equal(t, want.Version, got.Version, "seed %d", seed)
+		}
+	}
+	require.Greater(t, narrowed, 50)
+
+	m := newMaker(t, Options{SubsetSize: 5})
+	a, b := m.View(Asker{ID: "a", Zone: "eu-1"}), m.View(Asker{ID: "b", Zone: "eu-2"})
+	few, many := registry.Listing{Hosts: manyHosts(5, "eu-1")}, registry.Listing{Hosts: manyHosts(6, "eu-1")}
+	require.Empty(t, m.Narrow(a, few))
+	require.Equal(t, a, m.Narrow(a, many))
+	require.NotEqual(t, m.Narrow(a, many), m.Narrow(b, many))
 }
 
 func TestAViewThatIsNoneIsOfNobody(t *testing.T) {
