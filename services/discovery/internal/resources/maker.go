@@ -48,6 +48,13 @@ func NewMaker(o Options) (*Maker, error) {
 	return &Maker{o}, nil
 }
 
+// WithTemplate returns a maker that is like m but for the template.
+func (m *Maker) WithTemplate(t *Template) *Maker {
+	o := m.options
+	o.Template = t
+	return &Maker{o}
+}
+
 // Varies reports whether resources of a type differ between views.
 func (m *Maker) Varies(t Type) bool {
 	return t == Endpoints && (m.options.ZonePriorities || m.options.SubsetSize > 0)

@@ -3,6 +3,7 @@ package resources
 import (
 	"strings"
 	"testing"
+	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	"github.com/stretchr/testify/require"
@@ -84,6 +85,16 @@ services:
 			}
 		})
 	}
+}
+
+func TestAnotherTemplateLeavesAMakerAsItIs(t *testing.T) {
+	template, err := ReadTemplate("clusters.yaml", []byte("cluster: {connect_timeout: 2s}"))
+	require.NoError(t, err)
+	before := newMaker(t, Options{ZonePriorities: true})
+	after := before.WithTemplate(template)
+	require.Equal(t, time.Second, made[clusterv3.Cluster](t, before, Clusters, "users", "").GetConnectTimeout().AsDuration())
+	require.Equal(t, 2*time.Second, made[clusterv3.Cluster](t, after, Clusters, "users", "").GetConnectTimeout().AsDuration())
+	require.True(t, after.Varies(Endpoints))
 }
 
 func TestABadTemplateIsRefusedByLineAndField(t *testing.T) {
