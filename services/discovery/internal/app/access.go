@@ -22,6 +22,7 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/quota"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 	"github.com/weirproxy/weir/services/discovery/internal/web"
+	"github.com/weirproxy/weir/services/discovery/internal/xds"
 )
 
 // AccessOptions are the settings of who may do what, and how often.
@@ -132,7 +133,7 @@ func newAccess(o AccessOptions, metrics prometheus.Registerer, log *slog.Logger)
 		Policy:    a.policy,
 		Sources:   quota.NewSources(o.CallsPerSource, o.CallsBurst, a.denials),
 		Open:      func(path string) bool { return path == "/healthcheck" || web.Has(path) },
-		OnlyReads: func(method string) bool { return strings.HasPrefix(method, "/envoy.service.") },
+		OnlyReads: func(path string) bool { return strings.HasPrefix(path, "/envoy.service.") || xds.IsPoll(path) },
 		Denials:   a.denials,
 	}
 	return a, nil

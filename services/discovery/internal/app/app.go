@@ -77,10 +77,11 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := a.addGRPC(operators); err != nil {
+	discovery, err := a.addGRPC(operators)
+	if err != nil {
 		return nil, err
 	}
-	if err := a.addHTTP(registration, operators); err != nil {
+	if err := a.addHTTP(registration, operators, discovery.Routes()); err != nil {
 		return nil, err
 	}
 	a.group.Add(daemon.Part{Name: "readiness", Drain: func() { state.stopping.Store(true) }})

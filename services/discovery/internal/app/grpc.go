@@ -9,6 +9,7 @@ import (
 	"github.com/weirproxy/weir/internal/admin"
 	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/services/discovery/internal/beats"
+	"github.com/weirproxy/weir/services/discovery/internal/resources"
 	"github.com/weirproxy/weir/services/discovery/internal/xds"
 )
 
@@ -17,24 +18,28 @@ import (
 const helloTimeout = 5 * time.Second
 
 // addGRPC opens the listener of all that is served over gRPC: xDS, and streams of
-// heartbeats.
-func (a *App) addGRPC(operators *admin.Server) error {
+// heartbeats. It returns the server of xDS, which has a face over HTTP too.
+func (a *App) addGRPC(operators *admin.Server) (*xds.Server, error) {
 	o := a.options
 	listener, err := a.listeners.Open("xds", o.XDSAddress, "DISCOVERY_XDS_ADDRESS")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	resources := xds.New(xds.Options{
+	maker, err := resources.NewMaker(resources.Options{})
+	if err != nil {
+		return nil, err
+	}
+	discovery := xds.New(xds.Options{
 		Registry:   a.hosts,
+		Maker:      maker,
 		Identifier: o.identifier(),
-		Quiet:      o.DebounceQuiet,
-		Longest:    o.DebounceLongest,
-		MaxStreams: o.XDSMaxStreams,
+		Debounce:   o.debounce(),
+		Limits:     o.limits(),
 		Log:        a.log,
 		Metrics:    a.metrics,
 	})
-	operators.Handle("GET /xds", "open streams: who, what they have, what they refused", resources.StatusHandler())
-	a.group.Add(daemon.Background("xds", resources.Run))
+	operators.Handle("GET /xds", "open streams: who, what they have, what they refused", discovery.StatusHandler())
+	a.group.Add(daemon.Background("xds", discovery.Run))
 	heartbeats := beats.New(beats.Options{
 		Registry:   a.hosts,
 		Silence:    o.BeatSilence,
@@ -45,20 +50,21 @@ func (a *App) addGRPC(operators *admin.Server) error {
 		Metrics:    a.metrics,
 	})
 	server := newGRPCServer(o, a.access)
-	resources.Register(server)
+	discovery.Register(server)
 	heartbeats.Register(server)
 	a.group.Add(daemon.ServeGRPC("xds listener", listener, server, helloTimeout, func() {
-		resources.Stop()
+		discovery.Stop()
 		heartbeats.Stop()
 	}))
-	return nil
+	return discovery, nil
 }
 
 // newGRPCServer makes the server of all that is served over gRPC. After
 // XDSKeepalive of silence a client is asked whether it is there; it has as long
 // again, at most 20 seconds, to answer.
 func newGRPCServer(o Options, access *access) *grpc.Server {
-	return grpc.NewServer(append(access.grpc(),
+	options := append(access.grpc(), xds.ServerOptions()...)
+	return grpc.NewServer(append(options,
 		grpc.ConnectionTimeout(helloTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: o.XDSKeepalive, Timeout: min(o.XDSKeepalive, 20*time.Second)}),
 		// A client may ask oftener than we do.

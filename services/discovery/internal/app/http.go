@@ -16,8 +16,8 @@ import (
 
 // addHTTP opens the listener of all REST faces and the page, behind the gate.
 // registration is told of each registration by v1; it may be nil. operators are
-// led to the page.
-func (a *App) addHTTP(registration func(service string, taken bool), operators *admin.Server) error {
+// led to the page. polls are the routes of xDS.
+func (a *App) addHTTP(registration func(service string, taken bool), operators *admin.Server, polls []call.Route) error {
 	address, setting := a.options.httpAddress()
 	listener, err := a.listeners.Open("http", address, setting)
 	if err != nil {
@@ -26,7 +26,7 @@ func (a *App) addHTTP(registration func(service string, taken bool), operators *
 	stopping := make(chan struct{})
 	operators.Handle("GET /page", "services and hosts, live, to look at and to drain: the page of the HTTP listener",
 		pageElsewhere(a.access.scheme(), a.Addrs()["http"]))
-	a.group.Add(daemon.ServeHTTP("http listener", a.access.http(listener), a.access.gate.HTTP(a.faces(registration, stopping)), a.log))
+	a.group.Add(daemon.ServeHTTP("http listener", a.access.http(listener), a.access.gate.HTTP(a.faces(registration, polls, stopping)), a.log))
 	// Just before the listener stops, which waits for the calls in flight: those
 	// that wait for a change are answered, and find another replica.
 	a.group.Add(daemon.Part{Name: "waiting calls", Stop: func(context.Context) error { close(stopping); return nil }})
@@ -34,7 +34,7 @@ func (a *App) addHTTP(registration func(service string, taken bool), operators *
 }
 
 // faces makes the REST faces and the page. No call waits once stopping is closed.
-func (a *App) faces(registration func(service string, taken bool), stopping <-chan struct{}) http.Handler {
+func (a *App) faces(registration func(service string, taken bool), polls []call.Route, stopping <-chan struct{}) http.Handler {
 	o := a.options
 	routes := slices.Concat(
 		v1.Routes(v1.Options{
@@ -59,6 +59,7 @@ func (a *App) faces(registration func(service string, taken bool), stopping <-ch
 		}),
 		scrape.Routes(a.hosts),
 		web.Routes(),
+		polls,
 	)
 	return call.NewRouter(call.Options{Log: a.log, Metrics: a.metrics, Denials: a.access.denials}, routes...)
 }

@@ -56,10 +56,7 @@ type Options struct {
 	LongPollMax time.Duration `envconfig:"DISCOVERY_LONG_POLL_MAX" default:"5m" desc:"how long a caller of v2 may wait for a list to change at most"`
 	MaxWaiters  int           `envconfig:"DISCOVERY_MAX_WAITERS" default:"10000" desc:"calls of v2 that wait at once, for a list to change or on a stream of events; more are refused"`
 
-	DebounceQuiet   time.Duration `envconfig:"DISCOVERY_DEBOUNCE_QUIET" default:"100ms" desc:"how long a service must not have changed before xDS clients hear of it"`
-	DebounceLongest time.Duration `envconfig:"DISCOVERY_DEBOUNCE_LONGEST" default:"900ms" desc:"how long they wait at most while it goes on changing"`
-	XDSMaxStreams   int           `envconfig:"DISCOVERY_XDS_MAX_STREAMS" default:"10000" desc:"xDS streams served at once; more are refused"`
-	XDSKeepalive    time.Duration `envconfig:"DISCOVERY_XDS_KEEPALIVE" default:"30s" desc:"silence after which an xDS client is asked whether it is there"`
+	XDSOptions
 
 	BeatSilence    time.Duration `envconfig:"DISCOVERY_BEAT_SILENCE" default:"15s" desc:"how long a gRPC stream of heartbeats may be without a message before it is ended"`
 	BeatLossEnds   bool          `envconfig:"DISCOVERY_BEAT_LOSS_ENDS" default:"false" desc:"let hosts ask that they be taken out when their stream of heartbeats breaks"`
@@ -168,7 +165,6 @@ func (o Options) check() error {
 		{"DISCOVERY_MAX_SERVICES", o.MaxServices},
 		{"DISCOVERY_MAX_TAG_BYTES", o.MaxTagBytes},
 		{"DISCOVERY_MAX_WAITERS", o.MaxWaiters},
-		{"DISCOVERY_XDS_MAX_STREAMS", o.XDSMaxStreams},
 		{"DISCOVERY_BEAT_MAX_STREAMS", o.BeatMaxStreams},
 		{"DISCOVERY_BEAT_MAX_HOSTS", o.BeatMaxHosts},
 	} {
@@ -211,12 +207,7 @@ func (o Options) check() error {
 		}
 	}
 	o.AccessOptions.check(fault)
-	if o.XDSKeepalive < time.Second {
-		fault("DISCOVERY_XDS_KEEPALIVE=%v: below 1s", o.XDSKeepalive)
-	}
-	if o.DebounceLongest < o.DebounceQuiet {
-		fault("DISCOVERY_DEBOUNCE_LONGEST=%v: below DISCOVERY_DEBOUNCE_QUIET=%v", o.DebounceLongest, o.DebounceQuiet)
-	}
+	o.XDSOptions.check(fault)
 	for _, positive := range []struct {
 		name  string
 		value time.Duration
@@ -239,7 +230,6 @@ func (o Options) check() error {
 		{"DISCOVERY_WARM_UP", o.WarmUp},
 		{"DISCOVERY_DRAIN_TIME", o.DrainTime},
 		{"DISCOVERY_EMPTY_SERVICE_RETENTION", o.EmptyServiceRetention},
-		{"DISCOVERY_DEBOUNCE_QUIET", o.DebounceQuiet},
 		{"DISCOVERY_DRAIN_GRACE", o.DrainGrace},
 	} {
 		if least.value < 0 {

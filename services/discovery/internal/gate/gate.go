@@ -23,8 +23,8 @@ type Gate struct {
 	// Open reports whether an HTTP path is for everyone, whoever may read.
 	Open func(path string) bool
 	// OnlyReads reports whether a gRPC method, "/package.Service/Method", only
-	// reads.
-	OnlyReads func(method string) bool
+	// reads, or a POST to an HTTP path.
+	OnlyReads func(path string) bool
 	Denials   *denial.Counters
 }
 
@@ -46,10 +46,22 @@ func (g *Gate) pass(r *http.Request, caller *auth.Caller) error {
 	switch {
 	case g.Open(r.URL.Path):
 		return nil
-	case r.Method == "GET" || r.Method == "HEAD" || r.Method == "OPTIONS":
+	case g.reads(r):
 		return caller.MayRead()
 	default:
 		return g.write(caller)
+	}
+}
+
+// reads reports whether a call changes nothing.
+func (g *Gate) reads(r *http.Request) bool {
+	switch r.Method {
+	case "GET", "HEAD", "OPTIONS":
+		return true
+	case "POST":
+		return g.OnlyReads(r.URL.Path)
+	default:
+		return false
 	}
 }
 

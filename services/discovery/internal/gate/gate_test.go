@@ -71,7 +71,7 @@ func newGate(t testing.TB, o options) (g *gate.Gate, refused func(denial.Reason)
 		Policy:    policy,
 		Sources:   quota.NewSources(o.perSecond, 2, denials),
 		Open:      func(path string) bool { return path == "/healthcheck" },
-		OnlyReads: func(method string) bool { return method == healthpb.Health_Watch_FullMethodName },
+		OnlyReads: func(path string) bool { return path == healthpb.Health_Watch_FullMethodName || path == "/ask" },
 		Denials:   denials,
 	}
 	return g, func(reason denial.Reason) float64 {
@@ -114,6 +114,8 @@ func TestWhichCallsPass(t *testing.T) {
 		"the open path":            {options{rules: ruleFile, closedReads: true}, "GET", "/healthcheck", "", nil, 200, "192.0.2.1 says ", denial.Token, 0},
 		"a change":                 {options{}, "POST", "/v1", "", strings.NewReader("hello"), 200, "192.0.2.1 says hello", denial.Token, 0},
 		"a change with rules":      {options{rules: ruleFile}, "POST", "/v1", "", strings.NewReader("hello"), 401, strings.Replace(missing, "read", "change anything", 1), denial.Token, 1},
+		"a question by POST":       {options{rules: ruleFile}, "POST", "/ask", "", strings.NewReader("hello"), 200, "192.0.2.1 says hello", denial.Token, 0},
+		"one that may not be put":  {options{rules: ruleFile}, "PUT", "/ask", "", strings.NewReader("hello"), 401, strings.Replace(missing, "read", "change anything", 1), denial.Token, 1},
 		"a change with token":      {options{rules: ruleFile}, "POST", "/v1", usersToken, strings.NewReader("hello"), 200, "users-team says hello", denial.Token, 0},
 	} {
 		t.Run(name, func(t *testing.T) {

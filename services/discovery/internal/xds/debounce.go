@@ -2,19 +2,33 @@ package xds
 
 import "time"
 
-// debounce says when a service's change is to be sent: when the service has
-// been quiet for a while, or has kept changing for too long. It has no clock
-// and no lock of its own.
+// Debounce says how long a change waits for others of its service, to be sent
+// with them.
+type Debounce struct {
+	// Quiet is how long a service must not have changed.
+	Quiet time.Duration
+	// Leaving is the same for one that has only lost hosts since it was last
+	// sent: those that take their places come soon, as a rule.
+	Leaving time.Duration
+	// Longest is how long a change waits at most.
+	Longest time.Duration
+}
+
+// debounce holds the services whose changes wait. It has no clock and no lock of
+// its own.
 type debounce struct {
-	quiet, longest time.Duration
-	waiting        map[string]burst
+	Debounce
+	waiting map[string]burst
 }
 
 // burst is the changes of one service that wait to be sent together.
-type burst struct{ first, last time.Time }
+type burst struct {
+	first, last time.Time
+	quiet       time.Duration
+}
 
-func newDebounce(quiet, longest time.Duration) *debounce {
-	return &debounce{quiet: quiet, longest: longest, waiting: map[string]burst{}}
+func newDebounce(d Debounce) *debounce {
+	return &debounce{Debounce: d, waiting: map[string]burst{}}
 }
 
 // add notes that a service changed.
@@ -23,26 +37,36 @@ func (d *debounce) add(service string, now time.Time) {
 	if !ok {
 		b.first = now
 	}
-	b.last = now
+	b.last, b.quiet = now, d.Quiet
 	d.waiting[service] = b
+}
+
+// leaving makes a burst that was taken wait on, if it has only lost hosts and
+// has not waited long enough for that. It reports whether it waits.
+func (d *debounce) leaving(service string, b burst, now time.Time) bool {
+	b.quiet = d.Leaving
+	if !d.due(b).After(now) {
+		return false
+	}
+	d.waiting[service] = b
+	return true
 }
 
 // due is when a burst is to be sent.
 func (d *debounce) due(b burst) time.Time {
-	quiet, longest := b.last.Add(d.quiet), b.first.Add(d.longest)
+	quiet, longest := b.last.Add(b.quiet), b.first.Add(d.Longest)
 	if longest.Before(quiet) {
 		return longest
 	}
 	return quiet
 }
 
-// take removes and returns the services that are due, each with the time of
-// its first change.
-func (d *debounce) take(now time.Time) map[string]time.Time {
-	taken := map[string]time.Time{}
+// take removes and returns the bursts that are due, by service.
+func (d *debounce) take(now time.Time) map[string]burst {
+	taken := map[string]burst{}
 	for service, b := range d.waiting {
 		if !d.due(b).After(now) {
-			taken[service] = b.first
+			taken[service] = b
 			delete(d.waiting, service)
 		}
 	}

@@ -20,7 +20,7 @@ func TestAChangeIsSentWhenItsServiceIsQuietOrHasWaitedLongEnough(t *testing.T) {
 		"changes without an end": {changes: every(50*ms, 900*ms), due: 900 * ms},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := newDebounce(100*ms, 900*ms)
+			d := newDebounce(Debounce{Quiet: 100 * ms, Longest: 900 * ms})
 			begin := time.Now()
 			_, waiting := d.next(begin)
 			require.False(t, waiting)
@@ -33,7 +33,7 @@ func TestAChangeIsSentWhenItsServiceIsQuietOrHasWaitedLongEnough(t *testing.T) {
 			require.True(t, waiting)
 			require.Equal(t, test.due, now.Add(wait).Sub(begin))
 			require.Empty(t, d.take(begin.Add(test.due-1)))
-			require.Equal(t, map[string]time.Time{"users": begin}, d.take(begin.Add(test.due)))
+			require.Equal(t, begin, d.take(begin.Add(test.due))["users"].first)
 			_, waiting = d.next(begin)
 			require.False(t, waiting)
 		})
@@ -41,7 +41,7 @@ func TestAChangeIsSentWhenItsServiceIsQuietOrHasWaitedLongEnough(t *testing.T) {
 }
 
 func TestOneServiceDoesNotWaitForAnother(t *testing.T) {
-	d := newDebounce(100*time.Millisecond, time.Second)
+	d := newDebounce(Debounce{Quiet: 100 * time.Millisecond, Longest: time.Second})
 	begin := time.Now()
 	d.add("users", begin)
 	d.add("orders", begin.Add(90*time.Millisecond))
@@ -49,6 +49,35 @@ func TestOneServiceDoesNotWaitForAnother(t *testing.T) {
 	require.Equal(t, 10*time.Millisecond, wait)
 	require.Len(t, d.take(begin.Add(100*time.Millisecond)), 1)
 	require.Len(t, d.take(begin.Add(190*time.Millisecond)), 1)
+}
+
+func TestAServiceThatOnlyLostHostsWaitsLonger(t *testing.T) {
+	const ms = time.Millisecond
+	d := newDebounce(Debounce{Quiet: 100 * ms, Leaving: 300 * ms, Longest: 900 * ms})
+	begin := time.Now()
+	due := func(after time.Duration) burst {
+		t.Helper()
+		require.Empty(t, d.take(begin.Add(after-1)))
+		taken := d.take(begin.Add(after))
+		require.Len(t, taken, 1)
+		return taken["users"]
+	}
+	d.add("users", begin)
+	require.True(t, d.leaving("users", due(100*ms), begin.Add(100*ms)))
+	require.False(t, d.leaving("users", due(300*ms), begin.Add(300*ms)), "it has waited for long enough")
+
+	// A change while it waits may have brought hosts, and is looked at soon.
+	d.add("users", begin)
+	require.True(t, d.leaving("users", due(100*ms), begin.Add(100*ms)))
+	d.add("users", begin.Add(150*ms))
+	due(250 * ms)
+
+	// Nothing waits for longer than the longest.
+	d.add("users", begin)
+	for at := 50 * ms; at < 850*ms; at += 50 * ms {
+		d.add("users", begin.Add(at))
+	}
+	require.False(t, d.leaving("users", due(900*ms), begin.Add(900*ms)))
 }
 
 // every returns 0, step, 2 step, … below end.
@@ -60,7 +89,7 @@ func every(step, end time.Duration) (times []time.Duration) {
 }
 
 func BenchmarkDebounceOfTenThousand(b *testing.B) {
-	d := newDebounce(time.Hour, time.Hour)
+	d := newDebounce(Debounce{Quiet: time.Hour, Longest: time.Hour})
 	now := time.Now()
 	for i := range 10_000 {
 		d.add(fmt.Sprint("service-", i), now)

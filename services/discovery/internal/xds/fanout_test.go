@@ -2,20 +2,61 @@ package xds
 
 import (
 	"fmt"
-	"log/slog"
 	"testing"
+	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/weirproxy/weir/services/discovery/internal/resources"
 )
 
+// start is a moment for what needs one.
+var start = time.Unix(1_000_000, 0)
+
+// ask has a stream request names; those of a stream of the state of the world are
+// all that it wants.
+func ask(t testing.TB, s *stream, typ resources.Type, names ...string) {
+	t.Helper()
+	take(t, s, typ, "", names)
+}
+
+// answer acknowledges a response, with the names that the stream has.
+func answer(t testing.TB, s *stream, r *response) {
+	t.Helper()
+	var names []string
+	if !s.delta {
+		for topic, i := range s.subscriptions[r.typ].items {
+			if i.named {
+				names = append(names, topic.name)
+			}
+		}
+	}
+	take(t, s, r.typ, r.nonce, names)
+}
+
+func take(t testing.TB, s *stream, typ resources.Type, nonce string, names []string) {
+	t.Helper()
+	var m proto.Message = &discoveryv3.DiscoveryRequest{TypeUrl: typ.URL(), ResponseNonce: nonce, ResourceNames: names}
+	if s.delta {
+		m = &discoveryv3.DeltaDiscoveryRequest{TypeUrl: typ.URL(), ResponseNonce: nonce, ResourceNamesSubscribe: names}
+	}
+	message, err := proto.Marshal(m)
+	require.NoError(t, err)
+	r := request{delta: s.delta}
+	require.NoError(t, r.read(message))
+	require.NoError(t, s.request(&r))
+	s.hub.makeAsked()
+}
+
 // subscribed returns n streams that have acknowledged the assignments of names.
-func subscribed(t testing.TB, h *hub, n int, names ...string) []*stream {
+func subscribed(t testing.TB, h *testHub, delta bool, n int, names ...string) []*stream {
+	t.Helper()
 	streams := make([]*stream, n)
 	for i := range streams {
-		s := newStream(h, anyKind, "replica-1", slog.New(slog.DiscardHandler))
-		require.True(t, h.join(s, n))
-		require.NoError(t, s.request(&discoveryv3.DiscoveryRequest{TypeUrl: endpointURL, ResourceNames: names}))
+		s := h.stream(t, delta)
+		ask(t, s, resources.Endpoints, names...)
 		acknowledge(t, s)
 		streams[i] = s
 	}
@@ -23,85 +64,121 @@ func subscribed(t testing.TB, h *hub, n int, names ...string) []*stream {
 }
 
 // acknowledge takes and answers the one response that waits.
-func acknowledge(t testing.TB, s *stream) *discoveryv3.DiscoveryResponse {
-	response := s.next()
-	require.NotNil(t, response)
-	names := make([]string, 0, len(s.subscriptions[endpoints].names))
-	for name := range s.subscriptions[endpoints].names {
-		names = append(names, name)
-	}
-	require.NoError(t, s.request(&discoveryv3.DiscoveryRequest{
-		TypeUrl: response.GetTypeUrl(), ResourceNames: names, ResponseNonce: response.GetNonce()}))
-	return response
+func acknowledge(t testing.TB, s *stream) *response {
+	t.Helper()
+	r := s.next(start)
+	require.NotNil(t, r)
+	answer(t, s, r)
+	return r
 }
 
 func TestAChangeIsMarkedAtItsSubscribersAloneAndMarshalledOnce(t *testing.T) {
-	h := newTestHub()
+	h := newTestHub(t)
 	h.open(&h.loaded)
-	publish(t, h, "users", "10.0.0.1:80")
-	publish(t, h, "orders", "10.0.0.2:80")
-	users := subscribed(t, h, 3, "users")
-	orders := newStream(h, anyKind, "replica-1", slog.New(slog.DiscardHandler))
-	require.NoError(t, orders.request(&discoveryv3.DiscoveryRequest{TypeUrl: endpointURL, ResourceNames: []string{"orders"}}))
-	acknowledge(t, orders)
+	h.hosts("users", "10.0.0.1:80")
+	h.hosts("orders", "10.0.0.2:80")
+	users := append(subscribed(t, h, false, 2, "users"), subscribed(t, h, true, 1, "users")...)
+	orders := subscribed(t, h, true, 1, "orders")[0]
+	woken := 0
+	orders.wake = func() { woken++ }
 
-	publish(t, h, "users", "10.0.0.3:80")
-	first := users[0].next()
+	h.hosts("users", "10.0.0.3:80")
+	first := users[0].next(start)
 	for _, s := range users[1:] {
-		response := s.next()
-		require.Same(t, first.GetResources()[0], response.GetResources()[0])
-		require.Equal(t, first.GetVersionInfo(), response.GetVersionInfo())
+		require.Same(t, first.resources[0], s.next(start).resources[0])
 	}
-	require.Nil(t, orders.next())
-	require.Empty(t, orders.wake)
+	require.Nil(t, orders.next(start))
+	require.Zero(t, woken)
+	encoded := newWireForm("").encode(first)
+	require.Same(t, &first.resources[0].Encoded()[0], &encoded[2].ReadOnlyData()[0])
 }
 
-func TestAStreamThatLeftIsForgotten(t *testing.T) {
-	h := newTestHub()
+func TestWhatNobodySubscribesToIsForgottenAfterAWhile(t *testing.T) {
+	h := newTestHub(t)
 	h.open(&h.loaded)
-	publish(t, h, "users", "10.0.0.1:80")
-	for _, s := range subscribed(t, h, 2, "users", "unknown") {
-		require.NoError(t, s.request(&discoveryv3.DiscoveryRequest{TypeUrl: clusterURL}))
-		h.leave(s)
-	}
-	for k := range kinds {
-		require.Empty(t, h.named[k])
-		require.Empty(t, h.wildcard[k])
+	h.hosts("users", "10.0.0.1:80")
+	for _, delta := range []bool{false, true} {
+		for _, s := range subscribed(t, h, delta, 2, "users", "unknown", "users#canary") {
+			ask(t, s, resources.Clusters)
+			ask(t, s, resources.Listeners, "users")
+			s.close()
+			require.Nil(t, s.next(start))
+		}
 	}
 	require.Empty(t, h.streams)
+	require.Empty(t, h.ofNode)
+	require.NotEmpty(t, h.topics[resources.Endpoints], "they may come back")
+	require.True(t, h.topics[resources.Endpoints]["users"].editions[""].made)
+
+	h.sweep(time.Now().Add(linger))
+	for typ := range resources.Types {
+		require.Empty(t, h.shelves[typ])
+		if typ != resources.Clusters {
+			require.Empty(t, h.topics[typ])
+		}
+	}
+	require.Len(t, h.topics[resources.Clusters], 1, "that of the service itself is listed")
+	require.Empty(t, h.topics[resources.Clusters]["users"].editions)
+	require.Empty(t, h.idle)
+	require.Empty(t, h.idleShelves)
+
+	delete(h.listings, "users")
+	h.refresh("users", time.Now())
+	require.Empty(t, h.topics[resources.Clusters])
+	require.Empty(t, h.ofService)
 }
 
 // BenchmarkFanout is one change of a service that 1,000 streams subscribe to,
 // each to 50 services in all: making the resources and marking the streams.
 func BenchmarkFanout(b *testing.B) {
-	h, _ := crowd(b)
-	b.ReportAllocs()
-	for i := 0; b.Loop(); i++ {
-		publish(b, h, "service-0", fmt.Sprintf("10.0.0.1:%d", i%60_000+1))
+	for _, delta := range []bool{false, true} {
+		b.Run(variant(delta), func(b *testing.B) {
+			h, _, _ := crowd(b, delta)
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				h.hosts("service-0", fmt.Sprintf("10.0.0.1:%d", i%60_000+1))
+			}
+		})
 	}
 }
 
-// BenchmarkFanoutAndRespond is the same and each stream's response and its
-// answer.
+// BenchmarkFanoutAndRespond is the same and each stream's response, encoded, and
+// its answer.
 func BenchmarkFanoutAndRespond(b *testing.B) {
-	h, streams := crowd(b)
-	b.ReportAllocs()
-	for i := 0; b.Loop(); i++ {
-		publish(b, h, "service-0", fmt.Sprintf("10.0.0.1:%d", i%60_000+1))
-		for _, s := range streams {
-			acknowledge(b, s)
-		}
+	for _, delta := range []bool{false, true} {
+		b.Run(variant(delta), func(b *testing.B) {
+			h, streams, names := crowd(b, delta)
+			if delta {
+				names = nil // which an answer repeats only in the state of the world
+			}
+			form := newWireForm("replica-1")
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				h.hosts("service-0", fmt.Sprintf("10.0.0.1:%d", i%60_000+1))
+				for _, s := range streams {
+					r := s.next(start)
+					form.encode(r)
+					take(b, s, r.typ, r.nonce, names)
+				}
+			}
+		})
 	}
+}
+
+func variant(delta bool) string {
+	if delta {
+		return "delta"
+	}
+	return "sotw"
 }
 
 // crowd is 1,000 streams of 50 services each.
-func crowd(b *testing.B) (*hub, []*stream) {
-	h := newTestHub()
+func crowd(b *testing.B, delta bool) (h *testHub, streams []*stream, names []string) {
+	h = newTestHub(b)
 	h.open(&h.loaded)
-	var names []string
 	for i := range 50 {
 		names = append(names, fmt.Sprint("service-", i))
-		publish(b, h, names[i], "10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1")
+		h.hosts(names[i], "10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1")
 	}
-	return h, subscribed(b, h, 1000, names...)
+	return h, subscribed(b, h, delta, 1000, names...), names
 }

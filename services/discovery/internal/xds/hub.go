@@ -2,45 +2,79 @@ package xds
 
 import (
 	"context"
+	"hash/maphash"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/resources"
 )
 
-// hub turns changed services into resources and tells the streams that
-// subscribe to them. It never sends anything itself.
+// hub holds the topics, turns changed services into resources and tells the
+// streams that subscribe to them. It never sends anything itself. Only its run
+// makes resources, so that a later listing never comes before an earlier one.
 type hub struct {
 	registry *registry.Registry
 	feed     *registry.Feed
+	listing  func(service string) (registry.Listing, error) // the registry's List
 	debounce *debounce
 	log      *slog.Logger
 	metrics  *metrics
 
+	// seed is of the hashes of names, which nobody may foresee.
+	seed maphash.Seed
+
+	// hosts is how many hosts of each service were shown when it was last made.
+	// Only run uses it.
+	hosts map[string]int
+
+	// asked has a value when there is something in unmade or freshShelves.
+	asked chan struct{}
+
+	// mu guards all below. It is never held while anything is made or sent.
 	mu        sync.RWMutex
-	loaded    bool // everything that the registry was loaded with is in the catalogue
+	loaded    bool // everything that the registry was loaded with is known
 	warm      bool // what the registry does not know is not there
-	catalogue catalogue
-	streams   map[*stream]struct{}
-	named     [kinds]map[string]map[*stream]struct{} // streams by the names they subscribe to
-	wildcard  [kinds]map[*stream]struct{}            // streams that subscribe to everything
+	maker     *resources.Maker
+	known     map[string]struct{} // services that the registry knows
+	topics    [resources.Types]map[string]*topic
+	ofService map[string]map[*topic]struct{}
+	shelves   [resources.Types]map[resources.View]*shelf
+	// unmade are the topics whose editions have to be made anew, freshShelves the
+	// shelves that are made when those are.
+	unmade       map[*topic]struct{}
+	freshShelves []*shelf
+	// idle are the editions and shelves without subscribers, and since when.
+	idle        map[*edition]time.Time
+	idleShelves map[*shelf]time.Time
+	streams     map[*stream]struct{}
+	ofNode      map[string]int // how many streams each node has
 }
 
-func newHub(r *registry.Registry, quiet, longest time.Duration, log *slog.Logger, m *metrics) *hub {
+func newHub(r *registry.Registry, m *resources.Maker, d Debounce, log *slog.Logger, metrics *metrics) *hub {
 	h := &hub{
-		registry: r,
-		feed:     r.Subscribe(),
-		debounce: newDebounce(quiet, longest),
-		log:      log,
-		metrics:  m,
-		streams:  map[*stream]struct{}{},
+		registry:    r,
+		feed:        r.Subscribe(),
+		listing:     r.List,
+		debounce:    newDebounce(d),
+		log:         log,
+		metrics:     metrics,
+		seed:        maphash.MakeSeed(),
+		hosts:       map[string]int{},
+		asked:       make(chan struct{}, 1),
+		maker:       m,
+		known:       map[string]struct{}{},
+		ofService:   map[string]map[*topic]struct{}{},
+		unmade:      map[*topic]struct{}{},
+		idle:        map[*edition]time.Time{},
+		idleShelves: map[*shelf]time.Time{},
+		streams:     map[*stream]struct{}{},
+		ofNode:      map[string]int{},
 	}
-	for k := range kinds {
-		h.named[k] = map[string]map[*stream]struct{}{}
-		h.wildcard[k] = map[*stream]struct{}{}
+	for t := range resources.Types {
+		h.topics[t] = map[string]*topic{}
+		h.shelves[t] = map[resources.View]*shelf{}
 	}
 	return h
 }
@@ -48,18 +82,26 @@ func newHub(r *registry.Registry, quiet, longest time.Duration, log *slog.Logger
 // tick is the least time between two looks through what waits.
 const tick = 20 * time.Millisecond
 
+// sweepInterval is the time between two looks at all streams.
+const sweepInterval = time.Second
+
 // run follows the registry until ctx ends.
-func (h *hub) run(ctx context.Context) {
+func (h *hub) run(ctx context.Context, limits Limits) {
 	select {
 	case <-h.registry.Loaded():
 	case <-ctx.Done():
 		return
 	}
 	// All that was restored, at once: streams wait for it.
-	h.update(h.feed.Take())
+	for _, service := range h.feed.Take() {
+		h.refresh(service, time.Now())
+	}
+	h.makeAsked()
 	h.open(&h.loaded)
 
 	warm := h.registry.Warm()
+	sweep := time.NewTicker(sweepInterval)
+	defer sweep.Stop()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	<-timer.C
@@ -74,7 +116,7 @@ func (h *hub) run(ctx context.Context) {
 				h.debounce.add(service, now)
 			}
 			if !armed {
-				timer.Reset(min(h.debounce.quiet, h.debounce.longest))
+				timer.Reset(min(h.debounce.Quiet, h.debounce.Longest))
 				armed = true
 			}
 		case <-timer.C:
@@ -83,9 +125,14 @@ func (h *hub) run(ctx context.Context) {
 			if wait, armed = h.debounce.next(time.Now()); armed {
 				timer.Reset(max(wait, tick))
 			}
+		case <-h.asked:
+			h.makeAsked()
 		case <-warm:
 			warm = nil
 			h.open(&h.warm)
+		case now := <-sweep.C:
+			h.sweep(now)
+			h.sweepStreams(now, limits)
 		case <-ctx.Done():
 			return
 		}
@@ -94,51 +141,34 @@ func (h *hub) run(ctx context.Context) {
 
 // push sends what is due.
 func (h *hub) push(now time.Time) {
-	due := h.debounce.take(now)
-	if len(due) == 0 {
-		return
-	}
-	services := make([]string, 0, len(due))
-	for service, since := range due {
-		services = append(services, service)
-		h.metrics.debounce.Observe(now.Sub(since).Seconds())
-	}
-	h.update(services)
-}
-
-// update makes the resources of services anew and marks the streams that have
-// to hear of it.
-func (h *hub) update(services []string) {
-	for _, service := range services {
-		// The error says that nothing is loaded; then there is nothing to do yet.
-		hosts, err := h.registry.List(service)
-		if err != nil {
-			return
-		}
-		var cluster, assignment *resource
-		if hosts.Known {
-			cluster, assignment, err = h.build(service, hosts.Hosts)
-		}
-		if err != nil {
-			h.metrics.unbuilt.Inc()
-			h.log.Error("change of a service not sent", "service", service, "error", err)
+	for service, b := range h.debounce.take(now) {
+		if h.onlyLost(service) && h.debounce.leaving(service, b, now) {
 			continue
 		}
-		h.publish(service, cluster, assignment)
+		h.metrics.debounce.Observe(now.Sub(b.first).Seconds())
+		h.refresh(service, b.first)
 	}
+	h.metrics.waiting.Set(float64(len(h.debounce.waiting)))
 }
 
-// build makes the two resources of a service.
-func (h *hub) build(service string, hosts []registry.View) (cluster, assignment *resource, err error) {
-	message, duplicates := makeAssignment(service, hosts)
-	h.metrics.duplicates.Add(float64(duplicates))
-	if assignment, err = newResource(endpoints, service, message); err != nil {
-		return nil, nil, err
+// onlyLost reports whether a service has fewer hosts to show than when it was
+// last made.
+func (h *hub) onlyLost(service string) bool {
+	if h.debounce.Leaving <= h.debounce.Quiet || h.hosts[service] == 0 {
+		return false
 	}
-	if cluster, err = newResource(clusters, service, makeCluster(service)); err != nil {
-		return nil, nil, err
+	list, err := h.listing(service)
+	return err == nil && shownHosts(list) < h.hosts[service]
+}
+
+// shownHosts is how many hosts of a listing clients are shown.
+func shownHosts(list registry.Listing) (n int) {
+	for i := range list.Hosts {
+		if list.Hosts[i].State != registry.Out {
+			n++
+		}
 	}
-	return cluster, assignment, nil
+	return n
 }
 
 // open sets a flag of the hub and wakes every stream, which may wait for it.
@@ -147,30 +177,28 @@ func (h *hub) open(flag *bool) {
 	defer h.mu.Unlock()
 	*flag = true
 	for s := range h.streams {
-		s.awake()
+		s.wake()
 	}
 }
 
-// join takes a stream in, unless there are most of them already.
-func (h *hub) join(s *stream, most int) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if len(h.streams) >= most {
-		return false
-	}
-	h.streams[s] = struct{}{}
-	h.metrics.streams.Set(float64(len(h.streams)))
-	return true
+// ready says whether a subscription may be answered: the registry is loaded,
+// and, for a client that holds something from before, is not only just filling.
+// h.mu must be held.
+func (h *hub) ready(holdsEarlier bool) bool {
+	return h.loaded && (h.warm || !holdsEarlier)
 }
 
-// leave lets a stream go, with all its subscriptions.
-func (h *hub) leave(s *stream) {
-	for k := range kinds {
-		sub := &s.subscriptions[k]
-		h.unsubscribe(s, k, slices.Collect(maps.Keys(sub.names)), sub.wildcard)
+// ask has run make what is asked for. h.mu must be held.
+func (h *hub) ask() {
+	select {
+	case h.asked <- struct{}{}:
+	default: // run has yet to see the last one
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.streams, s)
-	h.metrics.streams.Set(float64(len(h.streams)))
+}
+
+// isLoaded reports whether anything may be answered at all.
+func (h *hub) isLoaded() bool {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.loaded
 }

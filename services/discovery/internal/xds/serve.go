@@ -3,78 +3,153 @@ package xds
 import (
 	"errors"
 	"io"
+	"math/rand/v2"
+	"sync"
+	"time"
 
-	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+
+	"github.com/weirproxy/weir/services/discovery/internal/resources"
 )
 
-// wire is a gRPC stream of the state-of-the-world variant.
-type wire = grpc.BidiStreamingServer[discoveryv3.DiscoveryRequest, discoveryv3.DiscoveryResponse]
-
-// serve answers one stream until the client or the server ends it. Only this
-// goroutine sends, and it holds no lock meanwhile: a client that does not read
-// holds up nobody else.
-func (s *Server) serve(w wire, only kind) error {
-	st := newStream(s.hub, only, s.identifier, s.log)
-	st.number = s.lastStream.Add(1)
-	if p, ok := peer.FromContext(w.Context()); ok {
-		st.peer = p.Addr.String()
+// serve answers one stream until the client or the server ends it. It waits for
+// the end in this goroutine; another receives, and a third sends for as long as
+// there is something to send. So a client that does not read holds up nobody and
+// can be dropped, and a stream at rest is two goroutines.
+func (s *Server) serve(wire grpc.ServerStream, only resources.Type, delta bool) error {
+	st := s.newStream(wire, only, delta)
+	if err := s.hub.join(st); err != nil {
+		return err
 	}
-	if !s.hub.join(st, s.maxStreams) {
-		s.metrics.refused.Inc()
-		return status.Errorf(codes.ResourceExhausted, "%d streams are open, the most that are served", s.maxStreams)
-	}
-	defer s.hub.leave(st)
+	s.metrics.opened(only, delta, 1)
+	defer s.metrics.opened(only, delta, -1)
 	s.log.Info("stream opened", "stream", st.number, "peer", st.peer)
-	defer func() { s.log.Info("stream closed", "stream", st.number, "peer", st.peer, "node", st.node.GetId()) }()
+	defer func() {
+		st.close() // after which no request changes anything
+		s.log.Info("stream closed", "stream", st.number, "peer", st.peer, "node", st.node.id)
+	}()
 
-	requests := make(chan *discoveryv3.DiscoveryRequest)
-	ended := make(chan error, 1)
 	// Ends when the stream does, which is when serve returns; nobody waits.
-	go func() { ended <- receive(w, requests) }()
-	for {
-		for {
-			response := st.next()
-			if response == nil {
-				break
-			}
-			if err := w.Send(response); err != nil {
-				return err
-			}
-		}
-		select {
-		case r := <-requests:
-			s.metrics.requests.Inc()
-			if err := st.request(r); err != nil {
-				return err
-			}
-		case <-st.wake:
-		case err := <-ended:
-			return err
-		case <-s.stopping:
-			return status.Error(codes.Unavailable, "this server is stopping")
-		}
+	go func() { st.end(s.receive(wire, st)) }()
+	select {
+	case err := <-st.ended:
+		return err
+	case <-s.stopping:
+		return status.Error(codes.Unavailable, "this server is stopping")
 	}
 }
 
-// receive hands on requests until the stream ends. It returns nil if the
-// client ended it.
-func receive(w wire, requests chan<- *discoveryv3.DiscoveryRequest) error {
+func (s *Server) newStream(wire grpc.ServerStream, only resources.Type, delta bool) *stream {
+	now := time.Now()
+	st := &stream{
+		hub: s.hub, only: only, delta: delta, limits: s.limits, ctx: wire.Context(),
+		number: s.lastStream.Add(1), since: now, log: s.log, ended: make(chan error, 1),
+	}
+	if p, ok := peer.FromContext(st.ctx); ok {
+		st.peer = p.Addr.String()
+	}
+	if s.limits.MaxAge > 0 {
+		// Streams that came at once shall not go at once.
+		st.until = now.Add(s.limits.MaxAge + time.Duration(rand.Int64N(int64(s.limits.MaxAge/5)+1))) //nolint:gosec // no secret
+	}
+	sender := &sender{server: s, stream: st, wire: wire}
+	st.wake = sender.wake
+	return st
+}
+
+// receive takes in requests until the stream ends. It returns nil if the client
+// ended it.
+func (s *Server) receive(wire grpc.ServerStream, st *stream) error {
+	pace := newBucket(s.limits.RequestRate)
+	r := request{delta: st.delta}
 	for {
-		r, err := w.Recv()
+		err := wire.RecvMsg(&r)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		select {
-		case requests <- r:
-		case <-w.Context().Done():
-			return w.Context().Err()
+		s.metrics.requests.Inc()
+		err = st.request(&r)
+		r.free()
+		if err != nil {
+			return err
+		}
+		// Who asks too often is read more slowly, and in the end held up by the
+		// flow control of its connection.
+		if !pace.wait(st.ctx) {
+			return status.FromContextError(st.ctx.Err()).Err()
 		}
 	}
+}
+
+// sender sends what a stream has to send, in a goroutine that is there only
+// while there is something.
+type sender struct {
+	server   *Server
+	stream   *stream
+	wire     grpc.ServerStream
+	admitted bool // only the sending goroutine uses it
+
+	mu             sync.Mutex
+	running, again bool
+}
+
+// wake makes sure that the stream is looked at after this call. It never waits.
+func (s *sender) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.running {
+		s.again = true
+		return
+	}
+	s.running = true
+	// Ends when there is nothing more to send, or with the stream, by which Send
+	// fails; nobody waits.
+	go s.run()
+}
+
+func (s *sender) run() {
+	for {
+		for s.one() {
+		}
+		s.mu.Lock()
+		if !s.again {
+			s.running = false
+			s.mu.Unlock()
+			return
+		}
+		s.again = false
+		s.mu.Unlock()
+	}
+}
+
+// one sends the next response, and reports whether there was one that could be
+// sent. No lock is held meanwhile.
+func (s *sender) one() bool {
+	if !s.admitted {
+		// After a mass reconnect everybody wants a first answer.
+		if !s.server.admission.wait(s.stream.ctx) {
+			return false
+		}
+		s.admitted = true
+	}
+	r := s.stream.next(time.Now())
+	if r == nil {
+		return false
+	}
+	message := s.server.form.encode(r)
+	s.server.metrics.bytes[r.typ].Add(float64(message.Len()))
+	if err := s.wire.SendMsg(message); err != nil {
+		s.stream.end(err)
+		return false
+	}
+	if !r.since.IsZero() {
+		s.server.metrics.pushed.Observe(time.Since(r.since).Seconds())
+	}
+	return true
 }

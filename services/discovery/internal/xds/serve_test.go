@@ -10,7 +10,6 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
-	"slices"
 	"testing"
 	"time"
 
@@ -31,6 +30,7 @@ import (
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/registry/registrytest"
+	"github.com/weirproxy/weir/services/discovery/internal/resources"
 )
 
 // service is a server on a socket with its registry.
@@ -44,18 +44,26 @@ type service struct {
 // helloTimeout is the time that a connection has to begin HTTP/2.
 const helloTimeout = time.Second
 
-// serving starts a server and its registry.
-func serving(t testing.TB, maxStreams int) *service {
+// serving starts a server and its registry; change, which may be nil, changes
+// its limits.
+func serving(t testing.TB, change func(*Limits)) *service {
 	o := registrytest.Options()
 	o.WarmUp = time.Hour
 	hosts := registry.New(o)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
+	maker, err := resources.NewMaker(resources.Options{})
+	require.NoError(t, err)
+	limits := Limits{Streams: 100, Names: 1000, SlowAfter: 30 * time.Second}
+	if change != nil {
+		change(&limits)
+	}
 	server := New(Options{
-		Registry: hosts, Identifier: "replica-1", Quiet: 20 * time.Millisecond, Longest: 200 * time.Millisecond,
-		MaxStreams: maxStreams, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+		Registry: hosts, Maker: maker, Identifier: "replica-1",
+		Debounce: Debounce{Quiet: 20 * time.Millisecond, Longest: 200 * time.Millisecond},
+		Limits:   limits, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 	})
-	grpcServer := grpc.NewServer(grpc.ConnectionTimeout(helloTimeout))
+	grpcServer := grpc.NewServer(append(ServerOptions(), grpc.ConnectionTimeout(helloTimeout))...)
 	server.Register(grpcServer)
 	part := daemon.ServeGRPC("xds listener", listener, grpcServer, helloTimeout, server.Stop)
 	running, cancel := context.WithCancel(context.Background())
@@ -106,18 +114,14 @@ func (s *service) register(t testing.TB, service string, port uint16) {
 	require.NoError(t, err)
 }
 
-// awaitEndpoints waits until the server has the assignment of a service with
-// so many endpoints.
-func (s *service) awaitEndpoints(t testing.TB, service string, want int) {
+// awaitService waits until the server lists a service.
+func (s *service) awaitService(t testing.TB, service string) {
 	t.Helper()
-	servicetest.Eventually(t, fmt.Sprintf("the assignment of %s has %d endpoints", service, want), func() bool {
-		got := 0
-		s.hub.lookup(endpoints, slices.Values([]string{service}), func(r *resource) {
-			var m endpointv3.ClusterLoadAssignment
-			require.NoError(t, r.body.UnmarshalTo(&m))
-			got = len(addresses(&m))
-		})
-		return got == want
+	servicetest.Eventually(t, "the server lists "+service, func() bool {
+		s.hub.mu.RLock()
+		defer s.hub.mu.RUnlock()
+		_, known := s.hub.known[service]
+		return known
 	})
 }
 
@@ -163,30 +167,30 @@ func assigned(t testing.TB, r *discoveryv3.DiscoveryResponse) []string {
 }
 
 func TestAClientHearsOfAHostWithinASecond(t *testing.T) {
-	s := serving(t, 10)
+	s := serving(t, nil)
 	<-s.hosts.Loaded()
 	c := s.aggregated(t)
-	c.ask(clusterURL, "")
-	require.Empty(t, c.want(clusterURL).GetResources())
+	c.ask(resources.Clusters.URL(), "")
+	require.Empty(t, c.want(resources.Clusters.URL()).GetResources())
 
 	begin := time.Now()
 	s.register(t, "users", 1)
-	require.Len(t, c.want(clusterURL).GetResources(), 1)
-	c.ask(endpointURL, "", "users")
-	require.Equal(t, []string{"127.0.0.1:1"}, assigned(t, c.want(endpointURL, "users")))
+	require.Len(t, c.want(resources.Clusters.URL()).GetResources(), 1)
+	c.ask(resources.Endpoints.URL(), "", "users")
+	require.Equal(t, []string{"127.0.0.1:1"}, assigned(t, c.want(resources.Endpoints.URL(), "users")))
 	s.register(t, "users", 2)
-	require.Equal(t, []string{"127.0.0.1:1", "127.0.0.1:2"}, assigned(t, c.want(endpointURL, "users")))
+	require.Equal(t, []string{"127.0.0.1:1", "127.0.0.1:2"}, assigned(t, c.want(resources.Endpoints.URL(), "users")))
 	_, err := s.hosts.Remove(registry.Selection{Service: "users"}, "tester")
 	require.NoError(t, err)
-	require.Empty(t, assigned(t, c.want(endpointURL, "users")), "a service without hosts has an assignment without endpoints")
+	require.Empty(t, assigned(t, c.want(resources.Endpoints.URL(), "users")), "a service without hosts has an assignment without endpoints")
 	require.Less(t, time.Since(begin), 3*time.Second, "three changes")
 }
 
 func TestStreamsOfOneTypeServeThatType(t *testing.T) {
-	s := serving(t, 10)
+	s := serving(t, nil)
 	<-s.hosts.Loaded()
 	s.register(t, "users", 1)
-	s.awaitEndpoints(t, "users", 1)
+	s.awaitService(t, "users")
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 
@@ -194,40 +198,28 @@ func TestStreamsOfOneTypeServeThatType(t *testing.T) {
 	require.NoError(t, err)
 	e := &client{t, endpointStream}
 	e.ask("", "", "users")
-	require.Equal(t, []string{"127.0.0.1:1"}, assigned(t, e.want(endpointURL, "users")))
-	e.ask(clusterURL, "")
+	require.Equal(t, []string{"127.0.0.1:1"}, assigned(t, e.want(resources.Endpoints.URL(), "users")))
+	e.ask(resources.Clusters.URL(), "")
 	_, err = e.Recv()
 	require.Equal(t, codes.InvalidArgument, status.Code(err))
 
 	clusterStream, err := clusterservice.NewClusterDiscoveryServiceClient(s.dial(t)).StreamClusters(ctx)
 	require.NoError(t, err)
 	c := &client{t, clusterStream}
-	c.ask(clusterURL, "")
-	require.Len(t, c.want(clusterURL).GetResources(), 1)
-}
-
-func TestWhatIsNotServedSaysSo(t *testing.T) {
-	s := serving(t, 10)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	delta, err := discoveryv3.NewAggregatedDiscoveryServiceClient(s.dial(t)).DeltaAggregatedResources(ctx)
-	require.NoError(t, err)
-	_, err = delta.Recv()
-	require.Equal(t, codes.Unimplemented, status.Code(err))
-	_, err = clusterservice.NewClusterDiscoveryServiceClient(s.dial(t)).FetchClusters(ctx, &discoveryv3.DiscoveryRequest{})
-	require.Equal(t, codes.Unimplemented, status.Code(err))
+	c.ask(resources.Clusters.URL(), "")
+	require.Len(t, c.want(resources.Clusters.URL()).GetResources(), 1)
 }
 
 func TestAClientThatDoesNotReadHoldsUpNobody(t *testing.T) {
-	s := serving(t, 10)
+	s := serving(t, nil)
 	<-s.hosts.Loaded()
 	// Enough for one response to be more than the client's window takes.
 	for port := range uint16(5000) {
 		s.register(t, "big", port+1)
 	}
-	s.awaitEndpoints(t, "big", 5000)
+	s.awaitService(t, "big")
 	slow, quick := s.aggregated(t), s.aggregated(t)
-	slow.ask(endpointURL, "", "big", "users")
+	slow.ask(resources.Endpoints.URL(), "", "big", "users")
 	servicetest.Eventually(t, "the slow client's response is on its way", func() bool {
 		for _, stream := range s.Status() { // either may have come first
 			if stream.Subscriptions["endpoints"].Unanswered {
@@ -236,21 +228,21 @@ func TestAClientThatDoesNotReadHoldsUpNobody(t *testing.T) {
 		}
 		return false
 	})
-	quick.ask(endpointURL, "", "users")
+	quick.ask(resources.Endpoints.URL(), "", "users")
 	for port := range uint16(5) {
 		s.register(t, "users", port+1)
-		require.Len(t, assigned(t, quick.want(endpointURL, "users")), int(port)+1)
+		require.Len(t, assigned(t, quick.want(resources.Endpoints.URL(), "users")), int(port)+1)
 	}
-	require.Len(t, assigned(t, slow.want(endpointURL, "big", "users")), 5000)
-	require.Len(t, assigned(t, slow.want(endpointURL, "big", "users")), 5, "what it missed comes as one")
+	require.Len(t, assigned(t, slow.want(resources.Endpoints.URL(), "big", "users")), 5000)
+	require.Len(t, assigned(t, slow.want(resources.Endpoints.URL(), "big", "users")), 5, "what it missed comes as one")
 }
 
 func TestMoreStreamsThanServedAreRefused(t *testing.T) {
-	s := serving(t, 1)
+	s := serving(t, func(l *Limits) { l.Streams = 1 })
 	<-s.hosts.Loaded()
 	c := s.aggregated(t)
-	c.ask(clusterURL, "")
-	c.want(clusterURL)
+	c.ask(resources.Clusters.URL(), "")
+	c.want(resources.Clusters.URL())
 	refused := s.aggregated(t)
 	_, err := refused.Recv()
 	require.Equal(t, codes.ResourceExhausted, status.Code(err))
@@ -259,18 +251,18 @@ func TestMoreStreamsThanServedAreRefused(t *testing.T) {
 }
 
 func TestStoppingEndsEveryStream(t *testing.T) {
-	s := serving(t, 10)
+	s := serving(t, nil)
 	<-s.hosts.Loaded()
 	c := s.aggregated(t)
-	c.ask(clusterURL, "")
-	c.want(clusterURL)
+	c.ask(resources.Clusters.URL(), "")
+	c.want(resources.Clusters.URL())
 	s.stop()
 	_, err := c.Recv()
 	require.Equal(t, codes.Unavailable, status.Code(err))
 }
 
 func TestAConnectionThatSaysNothingIsCutOffWhenTheStopHasNoMoreTime(t *testing.T) {
-	s := serving(t, 10)
+	s := serving(t, nil)
 	silent := s.silent(t)
 	begin := time.Now()
 	s.stopWithin(50 * time.Millisecond)
@@ -282,7 +274,7 @@ func TestAConnectionThatSaysNothingIsCutOffWhenTheStopHasNoMoreTime(t *testing.T
 
 func TestAConnectionThatSaysNothingHoldsTheStopForItsHelloAtMost(t *testing.T) {
 	t.Parallel() // it waits
-	s := serving(t, 10)
+	s := serving(t, nil)
 	s.silent(t)
 	begin := time.Now()
 	s.stopWithin(time.Minute)
@@ -299,23 +291,23 @@ func (s *service) silent(t testing.TB) net.Conn {
 	t.Cleanup(func() { _ = conn.Close() })
 	// Connections are taken in their order.
 	c := s.aggregated(t)
-	c.ask(clusterURL, "")
-	c.want(clusterURL)
+	c.ask(resources.Clusters.URL(), "")
+	c.want(resources.Clusters.URL())
 	return conn
 }
 
 func TestTheStatusShowsWhatAClientRefused(t *testing.T) {
-	s := serving(t, 10)
+	s := serving(t, nil)
 	<-s.hosts.Loaded()
 	s.register(t, "users", 1)
-	s.awaitEndpoints(t, "users", 1)
+	s.awaitService(t, "users")
 	c := s.aggregated(t)
-	c.ask(clusterURL, "")
-	version := c.want(clusterURL).GetVersionInfo()
-	c.ask(endpointURL, "", "users")
+	c.ask(resources.Clusters.URL(), "")
+	version := c.want(resources.Clusters.URL()).GetVersionInfo()
+	c.ask(resources.Endpoints.URL(), "", "users")
 	response, err := c.Recv()
 	require.NoError(t, err)
-	require.NoError(t, c.Send(&discoveryv3.DiscoveryRequest{TypeUrl: endpointURL, ResponseNonce: response.GetNonce(),
+	require.NoError(t, c.Send(&discoveryv3.DiscoveryRequest{TypeUrl: resources.Endpoints.URL(), ResponseNonce: response.GetNonce(),
 		ResourceNames: []string{"users"}, ErrorDetail: &rpcstatus.Status{Message: "no such thing"}}))
 
 	servicetest.Eventually(t, "the refusal is seen", func() bool {
@@ -329,6 +321,15 @@ func TestTheStatusShowsWhatAClientRefused(t *testing.T) {
 	require.Len(t, shown, 1)
 	require.Equal(t, "client-1", shown[0].Node)
 	require.Equal(t, "clients", shown[0].Cluster)
-	require.Equal(t, SubscriptionStatus{Wildcard: true, Version: version, Nonce: "1", ACKs: 1}, shown[0].Subscriptions["clusters"])
-	require.Equal(t, "no such thing", shown[0].Subscriptions["endpoints"].LastNACK)
+	require.Equal(t, "ads", shown[0].Type)
+	require.Equal(t, "sotw", shown[0].Variant)
+	require.False(t, shown[0].LastPush.IsZero())
+	clusters := shown[0].Subscriptions["clusters"]
+	require.False(t, clusters.SentAt.IsZero())
+	clusters.SentAt = time.Time{}
+	require.Equal(t, SubscriptionStatus{Wildcard: true, Version: version, Nonce: "1", ACKs: 1}, clusters)
+	refused := shown[0].Subscriptions["endpoints"].LastNACK
+	require.Equal(t, "no such thing", refused.Reason)
+	require.Equal(t, []string{"users"}, refused.Names)
+	require.Equal(t, "2", refused.Nonce)
 }

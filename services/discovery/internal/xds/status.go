@@ -10,12 +10,19 @@ import (
 
 // StreamStatus is one stream as an operator sees it.
 type StreamStatus struct {
-	Number        uint64                        `json:"stream"`
-	Peer          string                        `json:"peer"`
-	Since         time.Time                     `json:"since"`
-	Node          string                        `json:"node"`
-	Cluster       string                        `json:"cluster"`
-	Zone          string                        `json:"zone"`
+	Number uint64 `json:"stream"`
+	// Type is ads for a stream of all types; Variant is sotw or delta.
+	Type    string    `json:"type"`
+	Variant string    `json:"variant"`
+	Peer    string    `json:"peer"`
+	Since   time.Time `json:"since"`
+	Node    string    `json:"node"`
+	Cluster string    `json:"cluster"`
+	Region  string    `json:"region"`
+	Zone    string    `json:"zone"`
+	Agent   string    `json:"agent"`
+	// LastPush is when the last response went; zero before the first.
+	LastPush      time.Time                     `json:"last_push,omitzero"`
 	Subscriptions map[string]SubscriptionStatus `json:"subscriptions"`
 }
 
@@ -23,28 +30,40 @@ type StreamStatus struct {
 type SubscriptionStatus struct {
 	Wildcard bool `json:"wildcard"`
 	Names    int  `json:"names"`
-	// Version and Nonce are those of the last response; Unanswered says that
-	// the client neither took nor refused it yet.
-	Version    string `json:"version"`
-	Nonce      string `json:"nonce"`
-	Unanswered bool   `json:"unanswered"`
-	ACKs       uint64 `json:"acks"`
-	NACKs      uint64 `json:"nacks"`
-	// LastNACK is the client's reason for its last refusal.
-	LastNACK string `json:"last_nack,omitempty"`
+	// Pending is how many resources may have to be sent yet, of those that are
+	// not sent as a whole; Withheld says that something waits.
+	Pending  int  `json:"pending"`
+	Withheld bool `json:"withheld"`
+	// Version is that of all that was sent, in the state of the world. Nonce is
+	// that of the last response; Unanswered says that the client neither took
+	// nor refused it yet.
+	Version    string    `json:"version,omitempty"`
+	Nonce      string    `json:"nonce"`
+	SentAt     time.Time `json:"sent_at,omitzero"`
+	Unanswered bool      `json:"unanswered"`
+	Slow       bool      `json:"slow"`
+	ACKs       uint64    `json:"acks"`
+	NACKs      uint64    `json:"nacks"`
+	// LastNACK is the client's last refusal; nil if there was none.
+	LastNACK *NACKStatus `json:"last_nack,omitempty"`
+}
+
+// NACKStatus is a refusal: of which response, why, and the first of the names
+// that it held.
+type NACKStatus struct {
+	At     time.Time `json:"at"`
+	Nonce  string    `json:"nonce"`
+	Reason string    `json:"reason"`
+	Names  []string  `json:"names,omitempty"`
 }
 
 // Status is the streams that are open, the oldest first.
 func (s *Server) Status() []StreamStatus {
-	s.hub.mu.RLock()
-	open := make([]*stream, 0, len(s.hub.streams))
-	for st := range s.hub.streams {
-		open = append(open, st)
-	}
-	s.hub.mu.RUnlock()
-	list := make([]StreamStatus, len(open))
-	for i, st := range open {
-		list[i] = st.status()
+	list := []StreamStatus{}
+	for _, st := range s.hub.all() {
+		if !st.poll {
+			list = append(list, st.status())
+		}
 	}
 	slices.SortFunc(list, func(a, b StreamStatus) int { return cmp.Compare(a.Number, b.Number) })
 	return list
@@ -54,25 +73,42 @@ func (s *stream) status() StreamStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	shown := StreamStatus{
-		Number: s.number, Peer: s.peer, Since: s.since,
-		Node: s.node.GetId(), Cluster: s.node.GetCluster(), Zone: s.node.GetLocality().GetZone(),
+		Number: s.number, Peer: s.peer, Since: s.since, LastPush: s.lastPush,
+		Node: s.node.id, Cluster: s.node.cluster, Region: s.node.region, Zone: s.node.zone, Agent: s.node.agent,
 		Subscriptions: map[string]SubscriptionStatus{},
 	}
-	for k := range kinds {
-		u := &s.subscriptions[k]
-		if !u.begun {
-			continue
+	shown.Type, shown.Variant = streamKind{s.only, s.delta}.labels()
+	for _, u := range s.subscriptions {
+		if u != nil {
+			shown.Subscriptions[u.typ.String()] = u.status()
 		}
-		subscription := SubscriptionStatus{
-			Wildcard: u.wildcard, Names: len(u.names), Nonce: u.nonce, Unanswered: u.inFlight,
-			ACKs: u.acks, NACKs: u.nacks, LastNACK: u.lastNACK,
-		}
-		if u.nonce != "" {
-			subscription.Version = versionText(u.version)
-		}
-		shown.Subscriptions[k.String()] = subscription
 	}
 	return shown
+}
+
+func (u *subscription) status() SubscriptionStatus {
+	shown := SubscriptionStatus{
+		Wildcard: u.wildcard, Names: u.named(), Pending: len(u.pending), Withheld: !u.idle(),
+		Nonce: u.nonce, SentAt: u.sentAt, Unanswered: u.inFlight, Slow: u.slow, ACKs: u.acks, NACKs: u.nacks,
+	}
+	if !u.stream.delta && u.nonce != "" {
+		shown.Version = versionText(u.version)
+	}
+	if u.nacks > 0 {
+		last := NACKStatus(u.lastNACK)
+		shown.LastNACK = &last
+	}
+	return shown
+}
+
+// named is how many names are subscribed to.
+func (u *subscription) named() (n int) {
+	for _, i := range u.items {
+		if i.named {
+			n++
+		}
+	}
+	return n
 }
 
 // StatusHandler answers with Status as JSON.

@@ -1,215 +1,355 @@
 package xds
 
 import (
+	"context"
 	"log/slog"
-	"maps"
-	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/weirproxy/weir/services/discovery/internal/resources"
 )
+
+// allTypes stands for the types of an aggregated stream.
+const allTypes resources.Type = -1
 
 // stream is the protocol's state of one stream: what came in decides what next
 // returns. It sends and receives nothing itself.
 type stream struct {
-	hub        *hub
-	only       kind // anyKind on an aggregated stream
-	identifier string
-	number     uint64
-	peer       string
-	since      time.Time
-	log        *slog.Logger
+	hub    *hub
+	only   resources.Type // allTypes on an aggregated stream
+	delta  bool
+	poll   bool // it is a call of REST-JSON, which lasts for one response
+	limits Limits
+	ctx    context.Context // of who opened it
+	number uint64
+	peer   string
+	since  time.Time
+	// until is when the stream is too old; zero for never.
+	until time.Time
+	log   *slog.Logger
+	// wake makes the stream be looked at for something to send. It is called by
+	// whoever knows of something, with locks held: it must not wait.
+	wake  func()
+	ended chan error // has a value when the stream is to end
 
-	// wake has a value when there are marks, or the hub opened.
-	wake  chan struct{}
 	marks marks
 
-	// mu guards all below; the stream's own goroutine changes it, and the
-	// operator's view reads it.
-	mu            sync.Mutex
-	node          *corev3.Node // who the client is, from the first request that says it
-	nonces        uint64
-	subscriptions [kinds]subscription
+	// mu guards all below. It is never held while anything is sent, and comes
+	// before the hub's.
+	mu     sync.Mutex
+	begun  bool
+	closed bool
+	node   node // who the client is, from the first request
+	nonces uint64
+	// changedAt is when the first of the changes was that the client has yet to
+	// hear of; zero if there are none.
+	changedAt     time.Time
+	lastPush      time.Time
+	subscriptions [resources.Types]*subscription // nil before the first request
 }
 
-// marks are the names of changed resources that the stream has not looked at.
+// marks are the changed topics that the stream has not looked at.
 type marks struct {
-	mu    sync.Mutex
-	names [kinds]map[string]struct{}
+	mu     sync.Mutex
+	topics map[*topic]struct{}
+	since  time.Time // of the first of them
 }
 
-func newStream(h *hub, only kind, identifier string, log *slog.Logger) *stream {
-	return &stream{hub: h, only: only, identifier: identifier, log: log, since: time.Now(), wake: make(chan struct{}, 1)}
-}
-
-// mark tells the stream that a resource changed. It never waits.
-func (s *stream) mark(k kind, name string) {
+// mark tells the stream that a topic changed. It never waits.
+func (s *stream) mark(t *topic, since time.Time) {
 	s.marks.mu.Lock()
-	if s.marks.names[k] == nil {
-		s.marks.names[k] = map[string]struct{}{}
+	if s.marks.topics == nil {
+		s.marks.topics = map[*topic]struct{}{}
 	}
-	s.marks.names[k][name] = struct{}{}
+	s.marks.topics[t] = struct{}{}
+	if !since.IsZero() && (s.marks.since.IsZero() || since.Before(s.marks.since)) {
+		s.marks.since = since
+	}
 	s.marks.mu.Unlock()
-	s.awake()
+	s.wake()
 }
 
-// awake makes the stream's goroutine look whether there is something to send.
-func (s *stream) awake() {
+// end makes the stream end with an error, or nil. Only the first end counts.
+func (s *stream) end(err error) {
 	select {
-	case s.wake <- struct{}{}:
-	default: // it has yet to see the last one
+	case s.ended <- err:
+	default:
 	}
+}
+
+// asker is who the client is. It does not change once something is subscribed to.
+func (s *stream) asker() resources.Asker { return s.node.asker() }
+
+// mayHave reports whether the client may have the resource of a topic.
+func (s *stream) mayHave(t *topic) bool {
+	return t.typ != resources.Secrets || s.limits.MayHaveSecret == nil || s.limits.MayHaveSecret(s.asker(), t.name)
 }
 
 // request takes in what the client sent. The error is a gRPC status that ends
 // the stream.
-func (s *stream) request(r *discoveryv3.DiscoveryRequest) error {
+func (s *stream) request(r *request) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.node == nil && r.GetNode() != nil {
-		s.node = identity(r.GetNode())
+	if s.closed {
+		return status.Error(codes.Canceled, "the stream has ended")
 	}
-	k, served := s.kindOf(r.GetTypeUrl())
-	if !served {
-		if r.GetTypeUrl() == "" || s.only != anyKind {
-			return status.Errorf(codes.InvalidArgument, "type_url %q: not one of this stream's", r.GetTypeUrl())
-		}
-		// The other types of the stream must not suffer for one that we have
-		// nothing of.
-		s.hub.metrics.unserved.Inc()
-		return nil
+	if err := s.begin(r); err != nil {
+		return err
 	}
-
-	u := &s.subscriptions[k]
-	first := !u.begun
+	t, served := r.typ, r.served
+	if s.only != allTypes && r.typeURL == "" && !served {
+		t, served = s.only, true
+	}
+	if !served || s.only != allTypes && t != s.only {
+		return s.unserved(r)
+	}
+	u := s.subscriptions[t]
+	first := u == nil
 	if first {
-		u.begin(r.GetVersionInfo() != "")
+		u = newSubscription(s, t)
+		s.subscriptions[t] = u
 	}
-	isAnswer := u.inFlight && r.GetResponseNonce() == u.nonce
-	forgotten := !u.inFlight && u.nonce != "" && r.GetResponseNonce() == ""
-	switch {
-	case isAnswer:
-		s.answered(k, u, r)
-	case u.nonce != "" && r.GetResponseNonce() != u.nonce && !forgotten:
-		// It was written before the last response was read; the answer to
-		// that one will list the names again.
-		s.hub.metrics.stale.Inc()
-		return nil
+	now := time.Now()
+	take := s.requestSotW
+	if s.delta {
+		take = s.requestDelta
 	}
-
-	added, removed, wildcardChanged := u.want(k, r.GetResourceNames())
-	s.hub.subscribe(s, k, added, wildcardChanged && u.wildcard)
-	s.hub.unsubscribe(s, k, removed, wildcardChanged && !u.wildcard)
-	u.drop(removed)
-	changed := len(added)+len(removed) > 0 || wildcardChanged
-	switch {
-	case first || forgotten || !isAnswer && !changed:
-		// Asked, or asked again for the same: the client wants all of it.
-		u.demand(k, maps.Keys(u.names))
-	case len(added) > 0 || wildcardChanged && u.wildcard:
-		u.demand(k, slices.Values(added))
+	if err := take(u, r, first, now); err != nil {
+		return err
+	}
+	if s.hasWork() {
+		s.wake()
 	}
 	return nil
 }
 
-// identity is what is kept of a node for as long as its stream lasts: what logs
-// and the operator's view show. Metadata and the list of a proxy's extensions,
-// of tens of kilobytes, are not.
-func identity(n *corev3.Node) *corev3.Node {
-	return &corev3.Node{Id: n.GetId(), Cluster: n.GetCluster(), Locality: n.GetLocality()}
+// begin takes in who the client is, from its first request.
+func (s *stream) begin(r *request) error {
+	if s.begun {
+		return nil
+	}
+	n, err := readNode(r.node)
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	if s.limits.MayBe != nil {
+		if err := s.limits.MayBe(s.ctx, n.asker()); err != nil {
+			s.hub.metrics.refused.Inc()
+			return err
+		}
+	}
+	if err := s.hub.admitNode(n.id, s.limits.StreamsPerNode); err != nil {
+		return err
+	}
+	s.begun, s.node = true, n
+	return nil
 }
 
-// kindOf returns the kind of a request on this stream.
-func (s *stream) kindOf(typeURL string) (kind, bool) {
-	if s.only != anyKind && typeURL == "" {
-		return s.only, true
+// unserved is the answer to a request for a type that this stream does not have.
+// The other types of an aggregated stream must not suffer for it.
+func (s *stream) unserved(r *request) error {
+	url := r.typeURL
+	if r.served {
+		url = r.typ.URL()
 	}
-	k, ok := kindOf(typeURL)
-	return k, ok && (s.only == anyKind || s.only == k)
+	if url == "" || s.only != allTypes {
+		return status.Errorf(codes.InvalidArgument, "type_url %q: not one of this stream's", url[:min(len(url), 200)])
+	}
+	s.hub.metrics.unserved.Inc()
+	return nil
+}
+
+// mayName returns an error if the stream would have too many names with n of a
+// subscription.
+func (s *stream) mayName(u *subscription, n int) error {
+	for _, other := range s.subscriptions {
+		if other != nil && other != u {
+			n += len(other.items)
+		}
+	}
+	if n <= s.limits.Names {
+		return nil
+	}
+	s.hub.metrics.refused.Inc()
+	return status.Errorf(codes.ResourceExhausted, "%d names on one stream: %d are the most", n, s.limits.Names)
 }
 
 // answered takes in an ACK or a NACK. s.mu must be held.
-func (s *stream) answered(k kind, u *subscription, r *discoveryv3.DiscoveryRequest) {
-	if r.GetErrorDetail() == nil {
-		u.answered(k, "")
-		s.hub.metrics.acks[k].Inc()
+func (s *stream) answered(u *subscription, r *request, now time.Time) {
+	s.hub.metrics.ackLag.Observe(now.Sub(u.sentAt).Seconds())
+	u.answered(r, now)
+	if !r.refused {
+		s.hub.metrics.acks[u.typ].Inc()
 		return
 	}
-	reason := r.GetErrorDetail().GetMessage()
-	if reason == "" {
-		reason = "no reason given"
+	s.hub.metrics.nacks[u.typ].Inc()
+	s.log.Warn("client refused a response", "stream", s.number, "node", s.node.id, "type", u.typ, "nonce", u.nonce, "reason", u.lastNACK.Reason)
+}
+
+// reasonOf is why a client refused a response.
+func reasonOf(r *request) string {
+	if r.reason == "" {
+		return "no reason given"
 	}
-	u.answered(k, reason)
-	s.hub.metrics.nacks[k].Inc()
-	s.log.Warn("client refused a response", "stream", s.number, "node", s.node.GetId(), "type", k, "nonce", u.nonce, "reason", reason)
+	return strings.ToValidUTF8(r.reason[:min(len(r.reason), maxReason)], "\ufffd")
+}
+
+// hasWork reports whether something may be to be sent that does not wait for an
+// answer. s.mu must be held.
+func (s *stream) hasWork() bool {
+	for _, u := range s.subscriptions {
+		if u != nil && !u.inFlight && !u.idle() {
+			return true
+		}
+	}
+	return false
 }
 
 // next returns the next response to send, or nil if there is none now.
-func (s *stream) next() *discoveryv3.DiscoveryResponse {
+func (s *stream) next(now time.Time) *response {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
 	s.takeMarks()
-	for k := range kinds {
-		u := &s.subscriptions[k]
-		before := u.entire
-		resources, ok := u.compose(s.hub, k)
-		if !ok {
+	r := s.compose(now)
+	if r != nil {
+		r.since = s.changedAt
+		s.lastPush = now
+	}
+	if s.allIdle() {
+		s.changedAt = time.Time{}
+	}
+	return r
+}
+
+// compose puts the next response together: first of all types what is new or
+// changed, in their order; when all of that is sent, what is removed; then what
+// keeps resources with a time to live alive.
+func (s *stream) compose(now time.Time) *response {
+	s.hub.mu.RLock()
+	defer s.hub.mu.RUnlock()
+	for _, breaks := range [...]bool{false, true} {
+		for _, u := range s.subscriptions {
+			if u == nil || breaks && s.waits(u.typ) {
+				continue
+			}
+			if r := u.compose(s.hub, breaks); r != nil {
+				s.send(u, r, now)
+				return r
+			}
+		}
+	}
+	for _, u := range s.subscriptions {
+		if u == nil {
 			continue
 		}
-		if k == clusters {
-			s.resendEndpoints(u.entire, before)
+		if r := u.heartbeat(s.hub, now); r != nil {
+			s.send(u, r, now)
+			return r
 		}
-		s.nonces++
-		u.nonce = strconv.FormatUint(s.nonces, 10)
-		u.inFlight = true
-		s.hub.metrics.responses[k].Inc()
-		return s.respond(k, u, resources)
 	}
 	return nil
+}
+
+// send notes that a response is on its way, and completes it.
+func (s *stream) send(u *subscription, r *response, now time.Time) {
+	s.nonces++
+	u.nonce = strconv.FormatUint(s.nonces, 10)
+	u.inFlight, u.sentAt = true, now
+	r.delta, r.typ, r.nonce = s.delta, u.typ, u.nonce
+	if r.ttl = s.node.features.ttl && (s.delta || s.node.features.wrapped); r.ttl {
+		u.notes(r.resources, now)
+	}
+	s.hub.metrics.responses[u.typ].Inc()
+}
+
+// waits reports whether a type's removals have to wait: for what is new of later
+// types, which the client may need to do without what is removed.
+func (s *stream) waits(t resources.Type) bool {
+	for later := t + 1; later <= resources.Routes; later++ {
+		if u := s.subscriptions[later]; u != nil && u.inFlight && !u.idle() {
+			return true
+		}
+	}
+	return false
+}
+
+// laterNews reports whether something may be to be sent of types after t.
+func (s *stream) laterNews(t resources.Type) bool {
+	for later := t + 1; later <= resources.Routes; later++ {
+		if u := s.subscriptions[later]; u != nil && !u.idle() {
+			return true
+		}
+	}
+	return false
 }
 
 // takeMarks notes in the subscriptions what the hub marked.
 func (s *stream) takeMarks() {
 	s.marks.mu.Lock()
-	taken := s.marks.names
-	s.marks.names = [kinds]map[string]struct{}{}
+	taken, since := s.marks.topics, s.marks.since
+	s.marks.topics, s.marks.since = nil, time.Time{}
 	s.marks.mu.Unlock()
-	for k := range kinds {
-		for name := range taken[k] {
-			s.subscriptions[k].changed(k, name)
+	for t := range taken {
+		if u := s.subscriptions[t.typ]; u != nil {
+			u.changed(t)
 		}
+	}
+	if !since.IsZero() && (s.changedAt.IsZero() || since.Before(s.changedAt)) {
+		s.changedAt = since
 	}
 }
 
-// resendEndpoints sees to it that the assignment of every cluster that is new
+// allIdle reports whether there is surely nothing to send.
+func (s *stream) allIdle() bool {
+	for _, u := range s.subscriptions {
+		if u != nil && !u.idle() {
+			return false
+		}
+	}
+	return true
+}
+
+// resendAssignments sees to it that the assignment of every cluster that is new
 // to the client, or other than before, goes out again, though it may not have
 // changed: the client waits for it before it takes the cluster, and does not
-// ask again.
-func (s *stream) resendEndpoints(now, before *set) {
-	u := &s.subscriptions[endpoints]
-	now.changedFrom(before, func(r *resource) {
-		if _, wanted := u.names[r.name]; wanted {
-			u.pending[r.name] = true
+// ask again. The hub's lock must be held for reading.
+func (s *stream) resendAssignments(clusters []*resources.Resource) {
+	u := s.subscriptions[resources.Endpoints]
+	if u == nil {
+		return
+	}
+	for _, c := range clusters {
+		assignment := c.Name
+		if t := s.hub.topics[resources.Clusters][c.Name]; t != nil {
+			assignment = t.assignment
 		}
-	})
+		if t := s.hub.topics[resources.Endpoints][assignment]; t != nil && u.items[t].named {
+			u.want(t, true)
+		}
+	}
 }
 
-func (s *stream) respond(k kind, u *subscription, resources []*resource) *discoveryv3.DiscoveryResponse {
-	bodies := make([]*anypb.Any, len(resources))
-	for i, r := range resources {
-		bodies[i] = r.body
+// close makes the stream hear and say nothing any more.
+func (s *stream) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for _, u := range s.subscriptions {
+		if u == nil {
+			continue
+		}
+		s.hub.unsubscribe(u, u.topics())
+		if u.wildcard {
+			s.hub.unsubscribeAll(u)
+		}
 	}
-	return &discoveryv3.DiscoveryResponse{
-		VersionInfo:  versionText(u.version),
-		Resources:    bodies,
-		TypeUrl:      k.url(),
-		Nonce:        u.nonce,
-		ControlPlane: &corev3.ControlPlane{Identifier: s.identifier},
-	}
+	s.hub.leave(s)
 }

@@ -1,224 +1,292 @@
 package xds
 
 import (
-	"cmp"
 	"iter"
 	"maps"
-	"slices"
+	"time"
+
+	"github.com/weirproxy/weir/services/discovery/internal/resources"
 )
 
-// subscription is what one stream wants of one kind and what it has of it. It
-// follows the state-of-the-world protocol: each request lists all names, each
-// response is answered once, and none is sent while another is unanswered.
+// subscription is what one stream wants of one type and what it has of it. Each
+// response is answered once, and none is sent while another is unanswered; what
+// changes meanwhile folds. How requests are read and responses put together
+// differs by variant: see sotw.go and delta.go.
 type subscription struct {
-	// begun says that a request came.
-	begun bool
-	// everNamed says that a name was ever asked for: until then no names mean
-	// everything, and from then on they mean nothing.
+	stream *stream
+	typ    resources.Type
+	view   resources.View // guarded by the hub's lock
+
+	// everNamed says that a name was ever asked for: in the state of the world
+	// no names mean everything until then, and nothing from then on.
 	everNamed bool
 	wildcard  bool
-	names     map[string]struct{}
+	// items are the names that are subscribed to, and those the client has or
+	// has refused though it did not name them.
+	items map[*topic]item
+	// listed is a hash of the names of the last request of the state of the
+	// world, which most requests repeat; 0 before the first.
+	listed uint64
 	// holdsEarlier says that the client held resources of an earlier stream
-	// when it came.
+	// when it came; earlier is the version of all of them in the state of the
+	// world, initial their versions by name in delta, until they were compared.
 	holdsEarlier bool
+	earlier      string
+	initial      map[string]uint64
 
 	// nonce is that of the last response; empty before the first.
 	nonce    string
 	inFlight bool
+	sentAt   time.Time // when the last response went
+	// ttl is the least time to live of what the client has, 0 if none has one;
+	// beatAt is when all of them were last kept alive.
+	ttl    time.Duration
+	beatAt time.Time
+	slow   bool // it has been unanswered for so long that it was counted
+
 	// pending is what may have to be sent; true for what must be sent even if
-	// the client has it, as after a new subscription. For a kind whose
-	// responses are whole, everyName stands for the response.
-	pending map[string]bool
+	// the client has it, as after a new subscription.
+	pending map[*topic]bool
+	// all says that everything may have to be sent, of a type whose responses
+	// are whole or to who asked for everything; mustAll, that it must.
+	all, mustAll bool
 
-	// version is that of all that the client has.
+	// version is that of all that the client has, in the state of the world.
 	version uint64
-	// sent is what the client has, by name, in a kind sent in parts; entire is
-	// the last response in a kind sent whole.
-	sent   map[string]*resource
-	entire *set
+	// entire is the last response of a type sent whole; refused the one that the
+	// client refused last, which is not sent again; nil for none.
+	entire, refused *set
+	// lastSent is what the last response held, of a type sent in parts.
+	lastSent []sent
 
-	// lastSent is what the last response held, in a kind sent in parts.
-	lastSent []*resource
-	// refused are the versions that the client refused, by name, or under
-	// everyName that of a whole response. They are not sent again.
-	refused map[string]uint64
-
-	// For the operator's view.
+	// For the operators' view.
 	acks, nacks uint64
-	lastNACK    string
+	lastNACK    nack
+}
+
+// item is what a stream knows of a name.
+type item struct {
+	// named says that the client asked for it by name.
+	named bool
+	// has says that the client has a resource of that name, of the version that
+	// was sent, or of an unknown one if that is 0.
+	has  bool
+	sent uint64
+	// refused is the version that the client refused, which is not sent again
+	// until it changes; 0 for none.
+	refused uint64
+}
+
+// sent is what a response held under a name; a version of 0 for a removal.
+type sent struct {
+	topic   *topic
+	version uint64
+}
+
+// nack is a client's refusal of a response.
+type nack struct {
+	At     time.Time
+	Nonce  string
+	Reason string
+	Names  []string // the first few of what was in the response
 }
 
 // everyName is the wildcard.
 const everyName = "*"
 
-// begin prepares a subscription for its first request.
-func (u *subscription) begin(holdsEarlier bool) {
-	u.begun = true
-	u.holdsEarlier = holdsEarlier
-	u.names = map[string]struct{}{}
-	u.pending = map[string]bool{}
-	u.sent = map[string]*resource{}
-	u.refused = map[string]uint64{}
+// maxReason bounds the reason that is kept of a refusal, in bytes.
+const maxReason = 2048
+
+// maxShown is how many names are kept of a refused response.
+const maxShown = 10
+
+func newSubscription(s *stream, t resources.Type) *subscription {
+	return &subscription{stream: s, typ: t, items: map[*topic]item{}}
 }
 
-// answered takes an ACK, or with a reason a NACK, of the last response.
-func (u *subscription) answered(k kind, reason string) {
-	u.inFlight = false
-	if reason == "" {
+// refuses reports whether the client has refused a whole response.
+func (u *subscription) refuses(s *set) bool {
+	return u.refused != nil && u.refused.version == s.version
+}
+
+// idle reports whether there is surely nothing to send.
+func (u *subscription) idle() bool { return len(u.pending) == 0 && !u.all && !u.mustAll }
+
+// want makes a topic be looked at for the next response; must sends it even if
+// the client has it.
+func (u *subscription) want(t *topic, must bool) {
+	if u.pending == nil {
+		u.pending = map[*topic]bool{}
+	}
+	u.pending[t] = u.pending[t] || must
+}
+
+// wantAll makes all items be sent, whether the client has them or not.
+func (u *subscription) wantAll() {
+	for t := range u.items {
+		u.want(t, true)
+	}
+}
+
+// changed notes that a topic changed, if the subscription is for it.
+func (u *subscription) changed(t *topic) {
+	if !u.items[t].named && !u.wildcard {
+		return
+	}
+	if u.whole() {
+		u.all = true
+		return
+	}
+	u.want(t, false)
+}
+
+// whole says that every response holds all that the client subscribed to.
+func (u *subscription) whole() bool { return u.typ.Whole() && !u.stream.delta }
+
+// name notes that topics are subscribed to by name, and returns those that were
+// not before.
+func (u *subscription) name(topics []*topic) (added []*topic) {
+	for _, t := range topics {
+		i := u.items[t]
+		if i.named {
+			continue
+		}
+		i.named = true
+		u.items[t] = i
+		added = append(added, t)
+	}
+	return added
+}
+
+// drop notes that the client is not interested in a topic any more, and so has
+// neither it nor a quarrel with it.
+func (u *subscription) drop(t *topic) {
+	u.version ^= u.items[t].sent
+	delete(u.items, t)
+	delete(u.pending, t)
+}
+
+// sends notes that the client is sent a resource.
+func (u *subscription) sends(t *topic, version uint64) {
+	i := u.items[t]
+	u.version ^= i.sent ^ version
+	u.lastSent = append(u.lastSent, sent{t, version})
+	if !i.named {
+		// What everybody is sent is not kept of each stream.
+		delete(u.items, t)
+		return
+	}
+	i.has, i.sent, i.refused = version != 0, version, 0
+	u.items[t] = i
+}
+
+// answered takes in an ACK, or the reason of a NACK, of the last response.
+func (u *subscription) answered(r *request, now time.Time) {
+	u.inFlight, u.slow = false, false
+	if !r.refused {
 		u.acks++
 		u.lastSent = nil
 		return
 	}
 	u.nacks++
-	u.lastNACK = reason
-	if k.whole() {
-		u.refused[everyName] = u.entire.version
+	u.lastNACK = nack{At: now, Nonce: u.nonce, Reason: reasonOf(r)}
+	if u.whole() {
+		u.refused = u.entire
 		// The client has none of it, so all of it is new to it next time.
 		u.entire = nil
 		return
 	}
-	for _, r := range u.lastSent {
-		if u.sent[r.name] == r {
-			u.refused[r.name] = r.version
-			u.forget(r.name)
+	for _, s := range u.lastSent {
+		if len(u.lastNACK.Names) < maxShown {
+			u.lastNACK.Names = append(u.lastNACK.Names, s.topic.name)
 		}
+		if s.version == 0 {
+			continue // a removal cannot be refused
+		}
+		i, ok := u.items[s.topic]
+		if ok && i.sent != s.version || !ok && !u.wildcard {
+			continue // it is not wanted any more
+		}
+		// What the client has of it now is not known.
+		u.version ^= i.sent
+		i.sent, i.refused = 0, s.version
+		u.items[s.topic] = i
 	}
 	u.lastSent = nil
 }
 
-// forget notes that the client no longer has a resource.
-func (u *subscription) forget(name string) {
-	if r := u.sent[name]; r != nil {
-		u.version ^= r.version
-		delete(u.sent, name)
+// compose returns the next response's contents, or nil if none is to be sent
+// now: what is new or changed, or if breaks is true what is removed. The hub's
+// lock must be held for reading. What it returns counts as sent.
+func (u *subscription) compose(h *hub, breaks bool) *response {
+	if u.inFlight || u.idle() || !h.ready(u.holdsEarlier) {
+		return nil
 	}
+	var r *response
+	switch {
+	case u.stream.delta:
+		r = u.composeDelta(h, breaks)
+	case u.whole():
+		r = u.composeWhole(h, breaks)
+	case !breaks:
+		r = u.composeParts()
+	}
+	if u.idle() {
+		u.pending = nil // which may have been large
+	}
+	return r
 }
 
-// want makes names, as a request lists them, what is subscribed to. It returns
-// what is new and what is no longer wanted, and whether the wildcard began or
-// ended to be.
-func (u *subscription) want(k kind, names []string) (added, removed []string, wildcardChanged bool) {
-	wanted := make(map[string]struct{}, len(names))
-	for _, name := range names {
-		wanted[name] = struct{}{}
-	}
-	wildcard := false
-	if k.whole() {
-		_, wildcard = wanted[everyName]
-		delete(wanted, everyName)
-		u.everNamed = u.everNamed || len(names) > 0
-		wildcard = wildcard || !u.everNamed
-	}
-	for name := range wanted {
-		if _, held := u.names[name]; !held {
-			added = append(added, name)
+// maxResponse is about how many bytes of resources a response holds at most, in
+// what can come in parts: those of gRPC take no message of above 4 MiB.
+const maxResponse = 2 << 20
+
+// due gives the topics of pending that are known, with what they are now to this
+// client, nil for nothing, until the response is full. What it gives is not
+// pending any more unless the caller puts it back.
+func (u *subscription) due() iter.Seq2[*topic, pendingResource] {
+	return func(yield func(*topic, pendingResource) bool) {
+		size := 0
+		for t, must := range u.pending {
+			e := u.edition(t)
+			i := u.items[t]
+			p := pendingResource{item: i, must: must}
+			switch {
+			case !i.named && !t.listed || !u.stream.mayHave(t):
+				// It is off the shelf, or not there for this client.
+			case e == nil || !e.made:
+				continue
+			default:
+				p.resource = e.resource
+			}
+			if p.resource != nil {
+				if size += len(p.resource.Encoded()); size > maxResponse && size > len(p.resource.Encoded()) {
+					return
+				}
+			}
+			delete(u.pending, t)
+			if !yield(t, p) {
+				return
+			}
 		}
 	}
-	for name := range u.names {
-		if _, kept := wanted[name]; !kept {
-			removed = append(removed, name)
-		}
-	}
-	wildcardChanged = wildcard != u.wildcard
-	u.names, u.wildcard = wanted, wildcard
-	return added, removed, wildcardChanged
 }
 
-// demand makes names, or the whole response, be sent even if the client has
-// had them. Nothing is sent to a client that wants nothing.
-func (u *subscription) demand(k kind, names iter.Seq[string]) {
-	if k.whole() {
-		if u.wildcard || len(u.names) > 0 {
-			u.pending[everyName] = true
-		}
-		return
-	}
-	for name := range names {
-		u.pending[name] = true
-	}
+// pendingResource is something that may have to be sent.
+type pendingResource struct {
+	item     item
+	must     bool
+	resource *resources.Resource // nil: there is none
 }
 
-// drop notes that the client is not interested in names any more, and so has
-// neither them nor a quarrel with them.
-func (u *subscription) drop(names []string) {
-	for _, name := range names {
-		u.forget(name)
-		delete(u.pending, name)
-		delete(u.refused, name)
+// news reports whether there is a resource that is to be sent: one that must be,
+// or that the client does not have, and that it has not refused.
+func (p *pendingResource) news() bool {
+	if p.resource == nil || p.resource.Version == p.item.refused {
+		return false
 	}
+	return p.must || !p.item.has || p.item.sent != p.resource.Version
 }
 
-// changed notes that a name changed, if the subscription is for it.
-func (u *subscription) changed(k kind, name string) {
-	if !u.begun {
-		return
-	}
-	if _, named := u.names[name]; !named && !u.wildcard {
-		return
-	}
-	if k.whole() {
-		name = everyName
-	}
-	if _, ok := u.pending[name]; !ok {
-		u.pending[name] = false
-	}
-}
-
-// compose returns the next response's resources, and false if none is to be
-// sent. What it returns counts as sent.
-func (u *subscription) compose(h *hub, k kind) ([]*resource, bool) {
-	if !u.begun || u.inFlight || len(u.pending) == 0 || !h.ready(u.holdsEarlier) {
-		return nil, false
-	}
-	if k.whole() {
-		return u.composeWhole(h, k)
-	}
-	return u.composeParts(h, k)
-}
-
-func (u *subscription) composeWhole(h *hub, k kind) ([]*resource, bool) {
-	must := u.pending[everyName]
-	clear(u.pending)
-	var current *set
-	if u.wildcard {
-		current = h.everything(k)
-	} else {
-		var list []*resource
-		h.lookup(k, maps.Keys(u.names), func(r *resource) { list = append(list, r) })
-		current = newSet(list)
-	}
-	if version, refused := u.refused[everyName]; refused && version == current.version {
-		return nil, false
-	}
-	if !must && u.entire != nil && u.entire.version == current.version {
-		return nil, false
-	}
-	delete(u.refused, everyName)
-	u.entire, u.version = current, current.version
-	return current.list, true
-}
-
-func (u *subscription) composeParts(h *hub, k kind) ([]*resource, bool) {
-	var list []*resource
-	h.lookup(k, maps.Keys(u.pending), func(r *resource) {
-		if version, refused := u.refused[r.name]; refused && version == r.version {
-			return
-		}
-		if held := u.sent[r.name]; u.pending[r.name] || held == nil || held.version != r.version {
-			list = append(list, r)
-		}
-	})
-	clear(u.pending)
-	if len(list) == 0 {
-		return nil, false
-	}
-	for _, r := range list {
-		u.forget(r.name)
-		u.sent[r.name] = r
-		u.version ^= r.version
-		delete(u.refused, r.name)
-	}
-	slices.SortFunc(list, func(a, b *resource) int { return cmp.Compare(a.name, b.name) })
-	u.lastSent = list
-	return list, true
-}
+// topics are those that are subscribed to by name.
+func (u *subscription) topics() iter.Seq[*topic] { return maps.Keys(u.items) }

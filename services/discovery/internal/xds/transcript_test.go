@@ -2,187 +2,430 @@ package xds
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	runtimev3 "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/registry/registrytest"
+	"github.com/weirproxy/weir/services/discovery/internal/resources"
 )
 
 func TestMain(m *testing.M) { servicetest.Main(m) }
 
-// TestTranscripts plays each file of testdata/transcripts: what the registry
-// does and what the client sends, with what the server is to send after each
-// line. The lines are:
+// TestTranscripts plays each file of testdata/sotw and testdata/delta: what the
+// registry and operators' files do and what the client sends, with what the
+// server is to send after each line. The lines are:
 //
 //	loaded                          the registry is loaded
 //	warm                            the registry is warm
-//	hosts users: 10.0.0.1:80 …      these are the hosts of users now, perhaps none
+//	hosts users: 10.0.0.1:80 …      these are the hosts of users now, perhaps none;
+//	                                @eu-1 behind an address for its zone, # for a canary
 //	forget users                    users is not known any more
-//	> clusters a b key=value …      the client's request for names a and b; keys
-//	                                are nonce, version, node, and refused for the
-//	                                reason of a NACK; ! in front, of a type that is not served
-//	< clusters n1 v1: …             the server's response: nonce, version by order of appearance
+//	files routes/main:1 …           these are the resources of files now, with their
+//	                                contents; +30s behind them for a time to live, =users
+//	                                for the assignment of a cluster
+//	zones                           a maker comes that puts hosts of the asker's zone first
+//	after 10s                       so much time passes
+//	> clusters a b key=value …      the client's request for names a and b; in delta a
+//	                                name with - in front is unsubscribed from; keys are
+//	                                nonce, version, node, zone, features, refused for the
+//	                                reason of a NACK; in delta has and had for a resource
+//	                                that the client has as it is now, or otherwise; ! in
+//	                                front of the type, of one that is not served
+//	< clusters n1 v1: …             the server's response: nonce, version by order of
+//	                                appearance; in delta without, and with what is removed
 //	# …                             why
 //
-// With -update the server's lines are written anew.
+// A letter before > and < tells clients apart. A ~ behind a resource is for one
+// that is only kept alive. With -update the server's lines are written anew.
 func TestTranscripts(t *testing.T) {
-	files, err := filepath.Glob("testdata/transcripts/*.txt")
-	require.NoError(t, err)
-	require.NotEmpty(t, files)
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			text, err := os.ReadFile(file)
-			require.NoError(t, err)
-			servicetest.Golden(t, file, newPlay(t).play(string(text)))
-		})
+	for _, variant := range []string{"sotw", "delta"} {
+		files, err := filepath.Glob("testdata/" + variant + "/*.txt")
+		require.NoError(t, err)
+		require.NotEmpty(t, files)
+		for _, file := range files {
+			t.Run(variant+"/"+strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+				text, err := os.ReadFile(file)
+				require.NoError(t, err)
+				synctest.Test(t, func(t *testing.T) {
+					servicetest.Golden(t, file, newPlay(t, variant == "delta").play(string(text)))
+				})
+			})
+		}
 	}
 }
 
-// player plays one transcript on one stream.
+// player plays one transcript.
 type player struct {
 	t        *testing.T
-	hub      *hub
-	stream   *stream
+	hub      *testHub
+	delta    bool
+	clients  map[string]*stream
 	versions map[string]string // symbols by version
 	out      bytes.Buffer
 }
 
-func newPlay(t *testing.T) *player {
-	h := newTestHub()
-	s := newStream(h, anyKind, "replica-1", slog.New(slog.DiscardHandler))
-	require.True(t, h.join(s, 1))
-	t.Cleanup(func() { h.leave(s) })
-	return &player{t: t, hub: h, stream: s, versions: map[string]string{}}
+func newPlay(t *testing.T, delta bool) *player {
+	return &player{t: t, hub: newTestHub(t), delta: delta, clients: map[string]*stream{}, versions: map[string]string{}}
 }
 
-func newTestHub() *hub {
+// testHub is a hub with a registry of the test's own.
+type testHub struct {
+	*hub
+	listings map[string]registry.Listing
+}
+
+func newTestHub(t testing.TB) *testHub {
+	maker, err := resources.NewMaker(resources.Options{})
+	require.NoError(t, err)
 	hosts := registry.New(registrytest.Options())
-	return newHub(hosts, 100*time.Millisecond, time.Second, slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry()))
+	h := &testHub{
+		hub:      newHub(hosts, maker, Debounce{}, slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry())),
+		listings: map[string]registry.Listing{},
+	}
+	h.listing = func(service string) (registry.Listing, error) { return h.listings[service], nil }
+	return h
+}
+
+// stream opens a stream of all types.
+func (h *testHub) stream(t testing.TB, delta bool) *stream {
+	s := &stream{
+		hub: h.hub, only: allTypes, delta: delta, limits: Limits{Streams: 1 << 20, Names: 100}, ctx: context.Background(),
+		log: slog.New(slog.DiscardHandler), ended: make(chan error, 1), wake: func() {}, since: time.Now(),
+	}
+	require.NoError(t, h.join(s))
+	t.Cleanup(s.close)
+	return s
+}
+
+// set makes hosts those of a service.
+func (h *testHub) set(service string, hosts ...registry.View) {
+	h.listings[service] = registry.Listing{Known: true, Hosts: hosts}
+	h.refresh(service, time.Now())
+}
+
+// host is one at an address of a service, with @ and a zone or # behind it.
+func host(service, text string) registry.View {
+	address, isCanary := strings.CutSuffix(text, "#")
+	address, zone, _ := strings.Cut(address, "@")
+	return registry.View{Record: registry.Record{Host: &registry.Host{
+		Key:     registry.Key{Service: service, ID: address},
+		Address: netip.MustParseAddrPort(address),
+		Tags:    registry.Tags{Region: "eu", Zone: zone, Canary: &isCanary},
+	}}}
+}
+
+// hosts makes addresses the hosts of a service.
+func (h *testHub) hosts(service string, addresses ...string) {
+	var list []registry.View
+	for _, address := range addresses {
+		list = append(list, host(service, address))
+	}
+	h.set(service, list...)
 }
 
 // play returns text with the server's lines as they came.
 func (p *player) play(text string) []byte {
 	for line := range strings.Lines(text) {
-		if strings.HasPrefix(line, "<") {
+		verb, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if strings.HasSuffix(verb, "<") && len(verb) <= 2 {
 			continue
 		}
 		p.out.WriteString(line)
-		line = strings.TrimSpace(line)
-		verb, rest, _ := strings.Cut(line, " ")
-		switch {
-		case line == "" || strings.HasPrefix(line, "#"):
+		if verb == "" || strings.HasPrefix(verb, "#") {
 			continue
-		case verb == "loaded":
-			p.hub.open(&p.hub.loaded)
-		case verb == "warm":
-			p.hub.open(&p.hub.warm)
-		case verb == "forget":
-			p.hub.publish(rest, nil, nil)
-		case verb == "hosts":
-			service, addresses, _ := strings.Cut(rest, ":")
-			publish(p.t, p.hub, service, strings.Fields(addresses)...)
-		case verb == ">":
-			if err := p.stream.request(p.request(strings.Fields(rest))); err != nil {
-				fmt.Fprintf(&p.out, "< ended: %v\n", err)
-			}
-		default:
-			p.t.Fatalf("transcript: %q", line)
 		}
-		for response := p.stream.next(); response != nil; response = p.stream.next() {
-			p.show(response)
+		p.do(verb, rest)
+		p.hub.makeAsked()
+		labels := slices.Sorted(func(yield func(string) bool) {
+			for label := range p.clients {
+				if !yield(label) {
+					return
+				}
+			}
+		})
+		for _, label := range labels {
+			for r := p.clients[label].next(time.Now()); r != nil; r = p.clients[label].next(time.Now()) {
+				p.show(label, r)
+			}
 		}
 	}
 	return p.out.Bytes()
 }
 
-// publish makes addresses the hosts of service.
-func publish(t testing.TB, h *hub, service string, addresses ...string) {
-	t.Helper()
-	var hosts []registry.View
-	for _, address := range addresses {
-		hosts = append(hosts, registry.View{Record: registry.Record{Host: &registry.Host{
-			Key:     registry.Key{Service: service, ID: address},
-			Address: netip.MustParseAddrPort(address),
-			Tags:    registry.Tags{Region: "eu", Zone: "eu-1"},
-		}}})
+// do does what a line says.
+func (p *player) do(verb, rest string) {
+	label, isRequest := strings.CutSuffix(verb, ">")
+	switch {
+	case isRequest:
+		if p.clients[label] == nil {
+			p.clients[label] = p.hub.stream(p.t, p.delta)
+		}
+		if err := p.clients[label].request(p.request(strings.Fields(rest))); err != nil {
+			fmt.Fprintf(&p.out, "%s< ended: %v\n", label, err)
+		}
+	case verb == "loaded":
+		p.hub.open(&p.hub.loaded)
+	case verb == "warm":
+		p.hub.open(&p.hub.warm)
+	case verb == "forget":
+		delete(p.hub.listings, rest)
+		p.hub.refresh(rest, time.Now())
+	case verb == "hosts":
+		service, addresses, _ := strings.Cut(rest, ":")
+		p.hub.hosts(service, strings.Fields(addresses)...)
+	case verb == "files":
+		p.hub.setFiles(p.files(strings.Fields(rest)))
+	case verb == "zones":
+		maker, err := resources.NewMaker(resources.Options{ZonePriorities: true})
+		require.NoError(p.t, err)
+		p.hub.setMaker(maker)
+	case verb == "after":
+		d, err := time.ParseDuration(rest)
+		require.NoError(p.t, err)
+		time.Sleep(d)
+	default:
+		p.t.Fatalf("transcript: %q", verb)
 	}
-	cluster, assignment, err := h.build(service, hosts)
-	require.NoError(t, err)
-	h.publish(service, cluster, assignment)
 }
 
-func (p *player) request(words []string) *discoveryv3.DiscoveryRequest {
-	r := &discoveryv3.DiscoveryRequest{TypeUrl: map[string]string{"clusters": clusterURL, "endpoints": endpointURL}[words[0]]}
-	if name, other := strings.CutPrefix(words[0], "!"); other {
-		r.TypeUrl = "type.googleapis.com/" + name
+// typeNamed is the type of a name.
+func typeNamed(t testing.TB, name string) resources.Type {
+	for typ := range resources.Types {
+		if typ.String() == name {
+			return typ
+		}
 	}
+	t.Fatalf("type %q", name)
+	return 0
+}
+
+// files are the resources that words tell of.
+func (p *player) files(words []string) map[resources.Type][]*resources.Resource {
+	files := map[resources.Type][]*resources.Resource{}
+	for _, word := range words {
+		typ, rest, _ := strings.Cut(word, "/")
+		name, content, _ := strings.Cut(rest, ":")
+		content, ttl, mortal := strings.Cut(content, "+")
+		content, assignment, _ := strings.Cut(content, "=")
+		t := typeNamed(p.t, typ)
+		r, err := resources.New(t, name, fileMessage(t, name, content, assignment))
+		require.NoError(p.t, err)
+		if mortal {
+			r.TTL, err = time.ParseDuration(ttl)
+			require.NoError(p.t, err)
+		}
+		files[t] = append(files[t], r)
+	}
+	return files
+}
+
+func fileMessage(t resources.Type, name, content, assignment string) proto.Message {
+	switch t {
+	case resources.Clusters:
+		return &clusterv3.Cluster{Name: name, AltStatName: content, EdsClusterConfig: &clusterv3.Cluster_EdsClusterConfig{ServiceName: assignment}}
+	case resources.Listeners:
+		return &listenerv3.Listener{Name: name, StatPrefix: content}
+	case resources.Routes:
+		return &routev3.RouteConfiguration{Name: name, InternalOnlyHeaders: []string{content}}
+	case resources.Secrets:
+		return &tlsv3.Secret{Name: name}
+	case resources.Runtimes:
+		return &runtimev3.Runtime{Name: name}
+	case resources.Extensions:
+		return &corev3.TypedExtensionConfig{Name: name}
+	default:
+		return &endpointv3.ClusterLoadAssignment{ClusterName: name}
+	}
+}
+
+// request is what words tell of, over the wire.
+func (p *player) request(words []string) *request {
+	url := "type.googleapis.com/"
+	if other, ok := strings.CutPrefix(words[0], "!"); ok {
+		url += other
+	} else if words[0] != "nothing" {
+		url = typeNamed(p.t, words[0]).URL()
+	} else {
+		url = ""
+	}
+	sotw := &discoveryv3.DiscoveryRequest{TypeUrl: url}
+	delta := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: url, InitialResourceVersions: map[string]string{}}
+	node := &corev3.Node{}
 	for _, word := range words[1:] {
 		key, value, isKey := strings.Cut(word, "=")
 		switch {
 		case !isKey:
-			r.ResourceNames = append(r.ResourceNames, word)
+			sotw.ResourceNames = append(sotw.ResourceNames, word)
+			if name, drops := strings.CutPrefix(word, "-"); drops {
+				delta.ResourceNamesUnsubscribe = append(delta.ResourceNamesUnsubscribe, name)
+			} else {
+				delta.ResourceNamesSubscribe = append(delta.ResourceNamesSubscribe, word)
+			}
 		case key == "nonce":
-			r.ResponseNonce = value
+			sotw.ResponseNonce, delta.ResponseNonce = value, value
 		case key == "version":
-			r.VersionInfo = value
+			sotw.VersionInfo = p.version(value)
+		case key == "has":
+			delta.InitialResourceVersions[value] = p.current(typeNamed(p.t, words[0]), value)
+		case key == "had":
+			delta.InitialResourceVersions[value] = "other"
 		case key == "node":
-			r.Node = &corev3.Node{Id: value}
+			node.Id = value
+		case key == "zone":
+			node.Locality = &corev3.Locality{Zone: value}
+		case key == "features":
+			node.ClientFeatures = strings.Split(value, ",")
 		case key == "refused":
-			r.ErrorDetail = &rpcstatus.Status{Message: value}
+			sotw.ErrorDetail = &rpcstatus.Status{Message: value}
+			delta.ErrorDetail = sotw.GetErrorDetail()
 		default:
 			p.t.Fatalf("transcript: %q", word)
 		}
 	}
+	sotw.Node, delta.Node = node, node
+	r := &request{delta: p.delta}
+	var message proto.Message = sotw
+	if p.delta {
+		message = delta
+	}
+	text, err := proto.Marshal(message)
+	require.NoError(p.t, err)
+	require.NoError(p.t, r.read(text))
 	return r
 }
 
-// show writes a response as one line.
-func (p *player) show(r *discoveryv3.DiscoveryResponse) {
-	require.Equal(p.t, "replica-1", r.GetControlPlane().GetIdentifier())
-	k, ok := kindOf(r.GetTypeUrl())
-	require.True(p.t, ok)
-	if p.versions[r.GetVersionInfo()] == "" {
-		p.versions[r.GetVersionInfo()] = fmt.Sprintf("v%d", len(p.versions)+1)
-	}
-	var shown []string
-	for _, body := range r.GetResources() {
-		require.Equal(p.t, r.GetTypeUrl(), body.GetTypeUrl())
-		m, err := body.UnmarshalNew()
-		require.NoError(p.t, err)
-		switch m := m.(type) {
-		case *clusterv3.Cluster:
-			shown = append(shown, m.GetName())
-		case *endpointv3.ClusterLoadAssignment:
-			shown = append(shown, m.GetClusterName()+"("+strings.Join(addresses(m), " ")+")")
+// version is that of a symbol, or the text itself.
+func (p *player) version(symbol string) string {
+	for version, s := range p.versions {
+		if s == symbol {
+			return version
 		}
 	}
-	require.True(p.t, slices.IsSorted(shown))
-	fmt.Fprintf(&p.out, "< %s n%s %s: %s\n", k, r.GetNonce(), p.versions[r.GetVersionInfo()], strings.Join(shown, " "))
+	return symbol
 }
 
-// addresses are those of an assignment's endpoints.
+// current is the version of a resource as it is now.
+func (p *player) current(t resources.Type, name string) string {
+	service, _ := p.hub.maker.Service(t, name)
+	r, err := p.hub.maker.Make(t, name, "", p.hub.listings[service])
+	require.NoError(p.t, err)
+	if r == nil {
+		return "0123456789abcdef"
+	}
+	return versionText(r.Version)
+}
+
+// show writes a response as one line, as it comes out of the wire.
+func (p *player) show(label string, response *response) {
+	message := newWireForm("replica-1").encode(response).Materialize()
+	var url, nonce, version, identifier string
+	var shown []string
+	if p.delta {
+		var r discoveryv3.DeltaDiscoveryResponse
+		require.NoError(p.t, proto.Unmarshal(message, &r))
+		url, nonce, identifier = r.GetTypeUrl(), r.GetNonce(), r.GetControlPlane().GetIdentifier()
+		for _, resource := range r.GetResources() {
+			shown = append(shown, p.wrapped(resource))
+		}
+		for _, name := range r.GetRemovedResources() {
+			shown = append(shown, "-"+name)
+		}
+	} else {
+		var r discoveryv3.DiscoveryResponse
+		require.NoError(p.t, proto.Unmarshal(message, &r))
+		url, nonce, identifier = r.GetTypeUrl(), r.GetNonce(), r.GetControlPlane().GetIdentifier()
+		if p.versions[r.GetVersionInfo()] == "" {
+			p.versions[r.GetVersionInfo()] = fmt.Sprintf("v%d", len(p.versions)+1)
+		}
+		version = " " + p.versions[r.GetVersionInfo()]
+		for _, body := range r.GetResources() {
+			shown = append(shown, p.body(body))
+		}
+	}
+	require.Equal(p.t, "replica-1", identifier)
+	t, ok := resources.OfURL(url)
+	require.True(p.t, ok)
+	fmt.Fprintf(&p.out, "%s< %s n%s%s: %s\n", label, t, nonce, version, strings.Join(shown, " "))
+}
+
+// wrapped shows a resource that comes within a Resource.
+func (p *player) wrapped(r *discoveryv3.Resource) string {
+	text := r.GetName() + "~"
+	if r.GetResource() != nil {
+		text = p.body(r.GetResource())
+		require.True(p.t, strings.HasPrefix(text, r.GetName()))
+	}
+	require.NotEmpty(p.t, r.GetVersion())
+	if r.GetTtl() != nil {
+		text += "+" + r.GetTtl().AsDuration().String()
+	}
+	return text
+}
+
+// body shows a resource.
+func (p *player) body(body *anypb.Any) string {
+	m, err := body.UnmarshalNew()
+	require.NoError(p.t, err)
+	switch m := m.(type) {
+	case *discoveryv3.Resource:
+		return p.wrapped(m)
+	case *clusterv3.Cluster:
+		return withContent(m.GetName(), m.GetAltStatName())
+	case *listenerv3.Listener:
+		return withContent(m.GetName(), m.GetStatPrefix())
+	case *routev3.RouteConfiguration:
+		return withContent(m.GetName(), strings.Join(m.GetInternalOnlyHeaders(), ","))
+	case *endpointv3.ClusterLoadAssignment:
+		return m.GetClusterName() + "(" + strings.Join(addresses(m), " ") + ")"
+	default:
+		return m.(interface{ GetName() string }).GetName()
+	}
+}
+
+func withContent(name, content string) string {
+	if content == "" {
+		return name
+	}
+	return name + ":" + content
+}
+
+// addresses are those of an assignment's endpoints, with the priority behind
+// those that do not come first.
 func addresses(m *endpointv3.ClusterLoadAssignment) (list []string) {
 	for _, locality := range m.GetEndpoints() {
 		for _, endpoint := range locality.GetLbEndpoints() {
 			a := endpoint.GetEndpoint().GetAddress().GetSocketAddress()
-			list = append(list, netip.AddrPortFrom(netip.MustParseAddr(a.GetAddress()), uint16(a.GetPortValue())).String())
+			text := netip.AddrPortFrom(netip.MustParseAddr(a.GetAddress()), uint16(a.GetPortValue())).String()
+			if p := locality.GetPriority(); p > 0 {
+				text += "^" + strconv.Itoa(int(p))
+			}
+			list = append(list, text)
 		}
 	}
 	return list

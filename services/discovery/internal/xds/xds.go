@@ -1,9 +1,20 @@
-// Package xds serves the registry to Envoys, proxies and gRPC clients by the
-// xDS protocol, version 3: one cluster per service (CDS) and its hosts as that
-// cluster's assignment (EDS), in the state-of-the-world variant, on the
-// aggregated stream and on streams of one type. The app starts it beside the
-// REST face. It only reads from the registry, answers nothing before that is
-// loaded, and never holds a lock while it sends.
+// Package xds is a control plane for Envoys, other proxies and gRPC clients by
+// the xDS protocol, version 3: on aggregated streams and on streams of one type,
+// in the state-of-the-world variant and in delta, and by polling with JSON over
+// HTTP. What it hands out package resources makes from the registry, or
+// operators' files say. The app starts it beside the REST faces. It only reads
+// from the registry, answers nothing before that is loaded, and never holds a
+// lock while it sends.
+//
+// The parts, from a change to the wire: the hub follows the registry (hub.go,
+// debounce.go), makes what somebody subscribes to (make.go) and marks the streams
+// that are shown it; a topic is one name that can be subscribed to (topic.go,
+// subscribe.go). A stream (stream.go) holds a subscription for each type
+// (subscription.go), which reads requests and puts responses together by the
+// rules of its variant (sotw.go, delta.go). Requests are read by hand and
+// responses written around shared bytes (request.go, response.go, codec.go).
+// The ways in are gRPC (services.go, serve.go) and HTTP (rest.go); operators look
+// by status.go and csds.go. Locks are taken in the order stream, hub, marks.
 package xds
 
 import (
@@ -12,34 +23,61 @@ import (
 	"sync/atomic"
 	"time"
 
-	clusterservice "github.com/envoyproxy/go-control-plane/envoy/service/cluster/v3"
-	discoveryservice "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	endpointservice "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/grpc"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/resources"
 )
 
 // Options is what a server is made of. Every field is required.
 type Options struct {
 	Registry *registry.Registry
+	// Maker makes resources from what the registry lists. SetMaker replaces it.
+	Maker *resources.Maker
 	// Identifier names this replica in every response.
 	Identifier string
-	// Quiet is how long a service must not change before its change is sent;
-	// Longest is how long a change waits at most while others follow it.
-	Quiet, Longest time.Duration
-	// MaxStreams is how many streams are served at once.
-	MaxStreams int
+	Debounce   Debounce
+	Limits     Limits
 	Log        *slog.Logger
 	Metrics    prometheus.Registerer
 }
 
-// Server serves the services of xDS on a gRPC server that others make.
+// Limits bound what clients take of a server.
+type Limits struct {
+	// Streams is how many there are at once, calls of REST-JSON that wait
+	// included; StreamsPerNode how many one node has, 0 for any number.
+	Streams, StreamsPerNode int
+	// Names is how many names one stream subscribes to.
+	Names int
+	// RequestRate is how many requests per second are read from one stream, 0
+	// for any number: more are read later.
+	RequestRate int
+	// FirstAnswers is how many streams get their first response each second, 0
+	// for any number: the others wait.
+	FirstAnswers int
+	// MaxAge is the age at which a stream ends, up to a fifth later; 0 for none.
+	MaxAge time.Duration
+	// SlowAfter is how long a response is unanswered before its client counts
+	// as slow, DropAfter before the stream ends; 0 for never.
+	SlowAfter, DropAfter time.Duration
+	// Wait is how long a call of REST-JSON waits for something that the client
+	// does not have, 0 for not at all.
+	Wait time.Duration
+	// MayBe returns why who opened a stream, or called, may not be a node; the
+	// error is a gRPC status. nil lets everyone be any.
+	MayBe func(context.Context, resources.Asker) error
+	// MayHaveSecret reports whether a node may have the secret of a name; to one
+	// that may not, there is none. nil lets everyone have all.
+	MayHaveSecret func(resources.Asker, string) bool
+}
+
+// Server serves xDS on a gRPC server and an HTTP server that others make.
 type Server struct {
 	hub        *hub
 	identifier string
-	maxStreams int
+	limits     Limits
+	form       wireForm
+	admission  *bucket
 	log        *slog.Logger
 	metrics    *metrics
 	stopping   chan struct{} // closed when the stop begins; every stream ends by it
@@ -52,57 +90,22 @@ type Server struct {
 func New(o Options) *Server {
 	m := newMetrics(o.Metrics)
 	return &Server{
-		hub:        newHub(o.Registry, o.Quiet, o.Longest, o.Log, m),
+		hub:        newHub(o.Registry, o.Maker, o.Debounce, o.Log, m),
 		identifier: o.Identifier,
-		maxStreams: o.MaxStreams,
+		limits:     o.Limits,
+		form:       newWireForm(o.Identifier),
+		admission:  newBucket(o.Limits.FirstAnswers),
 		log:        o.Log,
 		metrics:    m,
 		stopping:   make(chan struct{}),
 	}
 }
 
-// Register puts the services on a gRPC server that does not serve yet.
-func (s *Server) Register(server grpc.ServiceRegistrar) {
-	discoveryservice.RegisterAggregatedDiscoveryServiceServer(server, &aggregated{server: s})
-	clusterservice.RegisterClusterDiscoveryServiceServer(server, &clusterDiscovery{server: s})
-	endpointservice.RegisterEndpointDiscoveryServiceServer(server, &endpointDiscovery{server: s})
-}
-
 // Run follows the registry until ctx ends, and returns nil.
 func (s *Server) Run(ctx context.Context) error {
-	s.hub.run(ctx)
+	s.hub.run(ctx, s.limits)
 	return nil
 }
 
-// Stop makes all streams end. It must be called once.
+// Stop makes all streams and calls end. It must be called once.
 func (s *Server) Stop() { close(s.stopping) }
-
-// aggregated is the service of streams of all types (ADS).
-type aggregated struct {
-	discoveryservice.UnimplementedAggregatedDiscoveryServiceServer
-	server *Server
-}
-
-func (a *aggregated) StreamAggregatedResources(wire discoveryservice.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
-	return a.server.serve(wire, anyKind)
-}
-
-// clusterDiscovery is the service of streams of clusters alone (CDS).
-type clusterDiscovery struct {
-	clusterservice.UnimplementedClusterDiscoveryServiceServer
-	server *Server
-}
-
-func (c *clusterDiscovery) StreamClusters(wire clusterservice.ClusterDiscoveryService_StreamClustersServer) error {
-	return c.server.serve(wire, clusters)
-}
-
-// endpointDiscovery is the service of streams of assignments alone (EDS).
-type endpointDiscovery struct {
-	endpointservice.UnimplementedEndpointDiscoveryServiceServer
-	server *Server
-}
-
-func (e *endpointDiscovery) StreamEndpoints(wire endpointservice.EndpointDiscoveryService_StreamEndpointsServer) error {
-	return e.server.serve(wire, endpoints)
-}

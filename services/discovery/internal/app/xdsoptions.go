@@ -1,0 +1,88 @@
+package app
+
+import (
+	"time"
+
+	"github.com/weirproxy/weir/services/discovery/internal/xds"
+)
+
+// XDSOptions are the settings of xDS.
+type XDSOptions struct {
+	DebounceQuiet   time.Duration `envconfig:"DISCOVERY_DEBOUNCE_QUIET" default:"100ms" desc:"how long a service must not have changed before xDS clients hear of it"`
+	DebounceLeaving time.Duration `envconfig:"DISCOVERY_DEBOUNCE_LEAVING" default:"200ms" desc:"the same for a service that has only lost hosts, whose places others may be about to take"`
+	DebounceLongest time.Duration `envconfig:"DISCOVERY_DEBOUNCE_LONGEST" default:"900ms" desc:"how long they wait at most while it goes on changing"`
+
+	XDSMaxStreams     int           `envconfig:"DISCOVERY_XDS_MAX_STREAMS" default:"10000" desc:"xDS streams, and calls of REST-JSON, served at once; more are refused"`
+	XDSStreamsPerNode int           `envconfig:"DISCOVERY_XDS_STREAMS_PER_NODE" default:"0" desc:"how many of them may be of one node id; 0: any number, for clients that share one"`
+	XDSMaxNames       int           `envconfig:"DISCOVERY_XDS_MAX_NAMES" default:"50000" desc:"names of resources that one stream may subscribe to; with more it ends"`
+	XDSRequestRate    int           `envconfig:"DISCOVERY_XDS_REQUEST_RATE" default:"1000" desc:"requests per second that are read from one stream, as many at once after a rest; 0: as many as come"`
+	XDSFirstAnswers   int           `envconfig:"DISCOVERY_XDS_FIRST_ANSWERS" default:"2000" desc:"streams that get their first response each second, as many at once after a rest; the others wait; 0: all at once"`
+	XDSMaxAge         time.Duration `envconfig:"DISCOVERY_XDS_MAX_AGE" default:"30m" desc:"age at which a stream is ended, or up to a fifth later, so that clients spread over replicas; 0 for never"`
+	XDSSlowAfter      time.Duration `envconfig:"DISCOVERY_XDS_SLOW_AFTER" default:"30s" desc:"how long a response is unanswered before its client counts as slow"`
+	XDSDropAfter      time.Duration `envconfig:"DISCOVERY_XDS_DROP_AFTER" default:"5m" desc:"how long a response is unanswered before its stream is ended; 0 for never"`
+	XDSKeepalive      time.Duration `envconfig:"DISCOVERY_XDS_KEEPALIVE" default:"30s" desc:"silence after which an xDS client is asked whether it is there"`
+	XDSPollWait       time.Duration `envconfig:"DISCOVERY_XDS_POLL_WAIT" default:"0s" desc:"how long a call of REST-JSON waits for something that the client does not have; below the client's request_timeout, which is 1s unless it says otherwise"`
+}
+
+// check reports each fault of a value that its type alone does not rule out.
+func (o XDSOptions) check(fault func(format string, args ...any)) {
+	for _, least := range []struct {
+		name         string
+		value, least int
+	}{
+		{"DISCOVERY_XDS_MAX_STREAMS", o.XDSMaxStreams, 1},
+		{"DISCOVERY_XDS_MAX_NAMES", o.XDSMaxNames, 1},
+		{"DISCOVERY_XDS_STREAMS_PER_NODE", o.XDSStreamsPerNode, 0},
+		{"DISCOVERY_XDS_REQUEST_RATE", o.XDSRequestRate, 0},
+		{"DISCOVERY_XDS_FIRST_ANSWERS", o.XDSFirstAnswers, 0},
+	} {
+		if least.value < least.least {
+			fault("%s=%d: below %d", least.name, least.value, least.least)
+		}
+	}
+	if o.XDSKeepalive < time.Second {
+		fault("DISCOVERY_XDS_KEEPALIVE=%v: below 1s", o.XDSKeepalive)
+	}
+	if o.DebounceLongest < o.DebounceQuiet {
+		fault("DISCOVERY_DEBOUNCE_LONGEST=%v: below DISCOVERY_DEBOUNCE_QUIET=%v", o.DebounceLongest, o.DebounceQuiet)
+	}
+	if o.XDSSlowAfter <= 0 {
+		fault("DISCOVERY_XDS_SLOW_AFTER=%v: not above 0", o.XDSSlowAfter)
+	}
+	if o.XDSDropAfter != 0 && o.XDSDropAfter < o.XDSSlowAfter {
+		fault("DISCOVERY_XDS_DROP_AFTER=%v: below DISCOVERY_XDS_SLOW_AFTER=%v", o.XDSDropAfter, o.XDSSlowAfter)
+	}
+	for _, least := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"DISCOVERY_DEBOUNCE_QUIET", o.DebounceQuiet},
+		{"DISCOVERY_DEBOUNCE_LEAVING", o.DebounceLeaving},
+		{"DISCOVERY_XDS_MAX_AGE", o.XDSMaxAge},
+		{"DISCOVERY_XDS_POLL_WAIT", o.XDSPollWait},
+	} {
+		if least.value < 0 {
+			fault("%s=%v: below 0", least.name, least.value)
+		}
+	}
+}
+
+// debounce is how long changes wait for others.
+func (o XDSOptions) debounce() xds.Debounce {
+	return xds.Debounce{Quiet: o.DebounceQuiet, Leaving: o.DebounceLeaving, Longest: o.DebounceLongest}
+}
+
+// limits bound what clients take of the server.
+func (o XDSOptions) limits() xds.Limits {
+	return xds.Limits{
+		Streams:        o.XDSMaxStreams,
+		StreamsPerNode: o.XDSStreamsPerNode,
+		Names:          o.XDSMaxNames,
+		RequestRate:    o.XDSRequestRate,
+		FirstAnswers:   o.XDSFirstAnswers,
+		MaxAge:         o.XDSMaxAge,
+		SlowAfter:      o.XDSSlowAfter,
+		DropAfter:      o.XDSDropAfter,
+		Wait:           o.XDSPollWait,
+	}
+}

@@ -1,0 +1,202 @@
+package xds
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/weirproxy/weir/services/discovery/internal/resources"
+)
+
+// requestDelta takes in a request of the delta variant. What it says of names
+// holds whether or not it is an answer, and to whatever response.
+func (s *stream) requestDelta(u *subscription, r *request, first bool, now time.Time) error {
+	switch {
+	case r.nonce == "":
+	case u.inFlight && r.nonce == u.nonce:
+		s.answered(u, r, now)
+	default:
+		s.hub.metrics.stale.Inc()
+	}
+	if err := s.mayName(u, max(r.names, r.initial)); err != nil {
+		return err
+	}
+	if first {
+		u.readInitial(r)
+	}
+	s.addNames(u, r, first)
+	s.dropNames(u, r)
+	if !u.wildcard {
+		u.initial = nil // of use only to who wants everything
+	}
+	return s.mayName(u, len(u.items))
+}
+
+// readInitial takes in what the client has from an earlier stream.
+func (u *subscription) readInitial(r *request) {
+	u.holdsEarlier = r.initial > 0
+	if r.initial == 0 {
+		return
+	}
+	u.initial = make(map[string]uint64, r.initial)
+	for name, version := range r.initialVersions() {
+		// A version that is not ours is unlike any.
+		v, err := strconv.ParseUint(string(version), 16, 64)
+		if err != nil {
+			v = 0
+		}
+		u.initial[string(name)] = v
+	}
+}
+
+// addNames subscribes to the new names of a request. Each is answered, also one
+// that is subscribed to already, but for what the client says it has.
+func (s *stream) addNames(u *subscription, r *request, first bool) {
+	everything := first && u.typ.Whole() && r.names == 0
+	topics := s.hub.subscribe(u, func(yield func([]byte) bool) {
+		for name := range r.allNames() {
+			if u.typ.Whole() && string(name) == everyName {
+				everything = true
+				continue
+			}
+			if !yield(name) {
+				return
+			}
+		}
+	})
+	u.name(topics)
+	for _, t := range topics {
+		version, has := u.initial[t.name]
+		if has {
+			i := u.items[t]
+			i.has, i.sent = true, version
+			u.items[t] = i
+			delete(u.initial, t.name)
+		}
+		u.want(t, !has)
+	}
+	if !everything {
+		return
+	}
+	if !u.wildcard {
+		u.wildcard = true
+		s.hub.subscribeAll(u)
+	}
+	u.mustAll = true
+}
+
+// dropNames unsubscribes from names of a request. One that the wildcard still
+// covers is answered: with the resource, or by its removal.
+func (s *stream) dropNames(u *subscription, r *request) {
+	var removed []*topic
+	for name := range r.droppedNames() {
+		if u.typ.Whole() && string(name) == everyName {
+			s.dropWildcard(u)
+			continue
+		}
+		t := s.hub.find(u.typ, name)
+		if t == nil || !u.items[t].named {
+			continue
+		}
+		removed = append(removed, t)
+		has := u.items[t].has
+		u.drop(t)
+		if u.wildcard {
+			u.want(t, true)
+			if has {
+				u.items[t] = item{has: true}
+			}
+		}
+	}
+	s.hub.unsubscribe(u, slices.Values(removed))
+}
+
+// dropWildcard unsubscribes from everything but what is named.
+func (s *stream) dropWildcard(u *subscription) {
+	if !u.wildcard {
+		return
+	}
+	u.wildcard, u.all, u.mustAll, u.initial = false, false, false, nil
+	s.hub.unsubscribeAll(u)
+	for t, i := range u.items {
+		if !i.named {
+			u.drop(t)
+		}
+	}
+	for t := range u.pending {
+		if !u.items[t].named {
+			delete(u.pending, t)
+		}
+	}
+}
+
+// composeDelta returns a response with what is new or changed and the removals
+// that a name was asked for, or if breaks is true with the other removals.
+func (u *subscription) composeDelta(h *hub, breaks bool) *response {
+	everything := u.mustAll
+	if everything {
+		all, known := h.everything(u.typ, u.view)
+		if !known {
+			return nil
+		}
+		u.mustAll = false
+		u.reconcile(h, all)
+	}
+	r := &response{delta: true}
+	var later []*topic
+	for t, p := range u.due() {
+		switch {
+		case p.news():
+			u.sends(t, p.resource.Version)
+			r.resources = append(r.resources, p.resource)
+		case p.resource != nil:
+			// The client has it, or does not want it.
+		case p.must || breaks:
+			u.sends(t, 0)
+			r.removed = append(r.removed, t.name)
+		case p.item.has || !p.item.named:
+			later = append(later, t)
+		}
+	}
+	for _, t := range later {
+		u.want(t, false)
+	}
+	if everything {
+		r.removed = append(r.removed, u.gone()...)
+	}
+	if len(r.resources)+len(r.removed) == 0 && !everything {
+		return nil
+	}
+	slices.SortFunc(r.resources, func(a, b *resources.Resource) int { return cmp.Compare(a.Name, b.Name) })
+	slices.Sort(r.removed)
+	if u.typ == resources.Clusters {
+		u.stream.resendAssignments(r.resources)
+	}
+	return r
+}
+
+// reconcile makes everything be sent but what the client says that it has.
+func (u *subscription) reconcile(h *hub, all *set) {
+	for _, r := range all.list {
+		version, has := u.initial[r.Name]
+		delete(u.initial, r.Name)
+		t := h.topics[u.typ][r.Name]
+		if i := u.items[t]; i.named && u.nonce == "" {
+			has, version = i.has, i.sent
+		}
+		if !has || version != r.Version {
+			u.want(t, true)
+		}
+	}
+}
+
+// gone are the names that the client says it has and there are not. It has been
+// told of them when this returns.
+func (u *subscription) gone() (names []string) {
+	for name := range u.initial {
+		names = append(names, name)
+	}
+	u.initial = nil
+	return names
+}

@@ -1,0 +1,223 @@
+package xds
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	// The messages that a resource of a type may hold, for JSON shows what is in
+	// an Any.
+	_ "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
+
+	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/resources"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
+)
+
+// makeWithin bounds the time that a call waits for what it asks for to be made.
+const makeWithin = 5 * time.Second
+
+// MaxPollBody is the longest body of a call of REST-JSON, in bytes: a proxy's node
+// alone is above 100 KiB as JSON.
+const MaxPollBody = 1 << 20
+
+// pollPath is where the calls of REST-JSON are.
+func pollPath(t resources.Type) string { return "/v3/discovery:" + t.String() }
+
+// IsPoll reports whether an HTTP path is one of the calls of REST-JSON, which
+// only read.
+func IsPoll(path string) bool {
+	for t := range resources.Types {
+		if path == pollPath(t) {
+			return true
+		}
+	}
+	return false
+}
+
+// Routes answer GET /v2/xds with Status, and POST /v3/discovery:<type>, a
+// DiscoveryRequest as JSON, by the DiscoveryResponse of all that it asks for, or
+// by 304 if the client has that, as its version_info says. Such a call is a stream
+// that ends with its first response, so what holds for streams holds for it: it
+// may wait for something new, and is refused while nothing is loaded.
+func (s *Server) Routes() []call.Route {
+	routes := []call.Route{{Path: "/v2/xds", Methods: map[string]call.Handler{
+		"GET": func(w http.ResponseWriter, _ *http.Request) (int, error) {
+			return httpjson.Answer(w, http.StatusOK, s.Status())
+		},
+	}}}
+	for t := range resources.Types {
+		routes = append(routes, call.Route{Path: pollPath(t), Methods: map[string]call.Handler{
+			"POST": func(w http.ResponseWriter, r *http.Request) (int, error) { return s.poll(w, r, t) },
+		}})
+	}
+	return routes
+}
+
+// poll answers a call of REST-JSON by the first response of a stream.
+func (s *Server) poll(w http.ResponseWriter, r *http.Request, t resources.Type) (int, error) {
+	if !s.hub.isLoaded() {
+		return 0, registry.ErrNotLoaded
+	}
+	body, err := call.ReadBody(w, r, MaxPollBody)
+	if err != nil {
+		return 0, err
+	}
+	asked, err := readPoll(body, t)
+	if err != nil {
+		return 0, err
+	}
+	awake := make(chan struct{}, 1)
+	st := &stream{
+		hub: s.hub, only: t, poll: true, limits: s.limits, ctx: r.Context(), peer: r.RemoteAddr, since: time.Now(), log: s.log,
+		ended: make(chan error, 1),
+		wake: func() {
+			select {
+			case awake <- struct{}{}:
+			default: // the call has yet to see the last one
+			}
+		},
+	}
+	if err := s.hub.join(st); err != nil {
+		return 0, refusal(err)
+	}
+	defer st.close()
+	if err := st.request(asked); err != nil {
+		return 0, refusal(err)
+	}
+	return s.finishPoll(w, st, t, awake)
+}
+
+// readPoll reads a DiscoveryRequest. The error is a *call.Refusal.
+func readPoll(body []byte, t resources.Type) (*request, error) {
+	var m discoveryv3.DiscoveryRequest
+	// What newer clients say beyond the fields that are known is of no matter.
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(body, &m); err != nil {
+		return nil, call.Refuse(http.StatusBadRequest, "read the body as a DiscoveryRequest: %v", err)
+	}
+	if m.GetTypeUrl() != "" && m.GetTypeUrl() != t.URL() {
+		return nil, call.Refuse(http.StatusBadRequest, "type_url %q: the path is that of %s", m.GetTypeUrl(), t)
+	}
+	m.TypeUrl, m.ResponseNonce, m.ErrorDetail = t.URL(), "", nil
+	message, err := proto.Marshal(&m)
+	var r request
+	if err == nil {
+		err = r.read(message)
+	}
+	if err != nil {
+		return nil, call.Refuse(http.StatusBadRequest, "read the body as a DiscoveryRequest: %v", err)
+	}
+	return &r, nil
+}
+
+// finishPoll waits for the response of a stream of one call and answers with it:
+// for as long as it takes to make it, and if the client has it as it is for as
+// long as such calls may wait.
+func (s *Server) finishPoll(w http.ResponseWriter, st *stream, t resources.Type, awake <-chan struct{}) (int, error) {
+	began := time.Now()
+	for {
+		if r := st.next(time.Now()); r != nil {
+			return s.answerPoll(w, r)
+		}
+		wait := makeWithin
+		settled := st.settled(t)
+		if settled {
+			wait = s.limits.Wait
+		}
+		timer := time.NewTimer(time.Until(began.Add(wait)))
+		var ended bool
+		select {
+		case <-awake:
+		case <-timer.C:
+			ended = true
+		case <-s.stopping:
+			ended = true
+		case <-st.ctx.Done():
+			ended = true // whatever it is answered
+		}
+		timer.Stop()
+		if ended {
+			return st.answerNothing(w, t, settled)
+		}
+	}
+}
+
+// answerPoll answers with a response as canonical JSON.
+func (s *Server) answerPoll(w http.ResponseWriter, r *response) (int, error) {
+	text, err := protojson.Marshal(r.message(s.identifier))
+	if err != nil {
+		// A resource of a file that holds what this program has no message of.
+		return 0, fmt.Errorf("write %s as JSON: %w", r.typ, err)
+	}
+	return httpjson.Write(w, text)
+}
+
+// answerNothing answers a call for which there is no response: the client has
+// what there is, or there is nothing.
+func (s *stream) answerNothing(w http.ResponseWriter, t resources.Type, settled bool) (int, error) {
+	if !settled {
+		return 0, &call.Refusal{Status: http.StatusServiceUnavailable, Reason: fmt.Sprintf("%s are not made yet", t), RetryAfter: time.Second}
+	}
+	if !s.hasSomething(t) {
+		return 0, call.Refuse(http.StatusNotFound, "no %s of the names that are asked for", t)
+	}
+	w.WriteHeader(http.StatusNotModified)
+	return http.StatusNotModified, nil
+}
+
+// settled reports whether all that a subscription is for is made, and may be
+// answered.
+func (s *stream) settled(t resources.Type) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hub.mu.RLock()
+	defer s.hub.mu.RUnlock()
+	u := s.subscriptions[t]
+	if u.wildcard {
+		if _, known := s.hub.everything(t, u.view); !known {
+			return false
+		}
+	}
+	for topic := range u.items {
+		if e := u.edition(topic); e == nil || !e.made {
+			return false
+		}
+	}
+	return true
+}
+
+// hasSomething reports whether the client has what it asked for, or has to wait
+// for it with what it has.
+func (s *stream) hasSomething(t resources.Type) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := s.subscriptions[t]
+	return u.entire != nil || u.version != 0 || !u.idle()
+}
+
+// refusal is an error of a stream, which is a gRPC status, as HTTP tells it.
+func refusal(err error) error {
+	r := &call.Refusal{Status: http.StatusBadRequest, Reason: status.Convert(err).Message()}
+	switch status.Code(err) {
+	case codes.PermissionDenied:
+		r.Status = http.StatusForbidden
+	case codes.Unauthenticated:
+		r.Status = http.StatusUnauthorized
+	case codes.ResourceExhausted:
+		r.Status, r.RetryAfter = http.StatusTooManyRequests, time.Second
+	}
+	return r
+}

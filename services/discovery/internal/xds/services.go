@@ -1,0 +1,71 @@
+package xds
+
+import (
+	"google.golang.org/grpc"
+
+	"github.com/weirproxy/weir/services/discovery/internal/resources"
+)
+
+// services are the gRPC services of xDS: the aggregated one and those of one
+// type. Each has a method Stream… for the state of the world and one Delta….
+var services = []struct {
+	name, methods, file string
+	only                resources.Type
+}{
+	{"envoy.service.discovery.v3.AggregatedDiscoveryService", "AggregatedResources", "envoy/service/discovery/v3/ads.proto", allTypes},
+	{"envoy.service.cluster.v3.ClusterDiscoveryService", "Clusters", "envoy/service/cluster/v3/cds.proto", resources.Clusters},
+	{"envoy.service.endpoint.v3.EndpointDiscoveryService", "Endpoints", "envoy/service/endpoint/v3/eds.proto", resources.Endpoints},
+	{"envoy.service.listener.v3.ListenerDiscoveryService", "Listeners", "envoy/service/listener/v3/lds.proto", resources.Listeners},
+	{"envoy.service.route.v3.RouteDiscoveryService", "Routes", "envoy/service/route/v3/rds.proto", resources.Routes},
+	{"envoy.service.secret.v3.SecretDiscoveryService", "Secrets", "envoy/service/secret/v3/sds.proto", resources.Secrets},
+	{"envoy.service.runtime.v3.RuntimeDiscoveryService", "Runtime", "envoy/service/runtime/v3/rtds.proto", resources.Runtimes},
+	{"envoy.service.extension.v3.ExtensionConfigDiscoveryService", "ExtensionConfigs", "envoy/service/extension/v3/config_discovery.proto", resources.Extensions},
+}
+
+// Register puts the services on a gRPC server that does not serve yet. It must
+// have been made with ServerOptions.
+func (s *Server) Register(server grpc.ServiceRegistrar) {
+	for _, service := range services {
+		server.RegisterService(&grpc.ServiceDesc{
+			ServiceName: service.name,
+			Streams: []grpc.StreamDesc{
+				s.streamOf("Stream"+service.methods, service.only, false),
+				s.streamOf("Delta"+service.methods, service.only, true),
+			},
+			Metadata: service.file,
+		}, nil)
+	}
+	s.registerStatus(server)
+}
+
+func (s *Server) streamOf(method string, only resources.Type, delta bool) grpc.StreamDesc {
+	return grpc.StreamDesc{
+		StreamName:    method,
+		Handler:       func(_ any, wire grpc.ServerStream) error { return s.serve(wire, only, delta) },
+		ServerStreams: true,
+		ClientStreams: true,
+	}
+}
+
+// What a connection of a client takes: it is at rest nearly always, and what it
+// sends is short, or its own node again. Responses are written in few pieces.
+const (
+	readBuffer  = 4 << 10
+	writeBuffer = 16 << 10
+	window      = 64 << 10
+	maxHeaders  = 16 << 10
+)
+
+// ServerOptions are those of a gRPC server on which Register puts the services:
+// the codec, and buffers for many connections at rest. They suit other services
+// on that server too.
+func ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.ForceServerCodecV2(newCodec()),
+		grpc.ReadBufferSize(readBuffer),
+		grpc.WriteBufferSize(writeBuffer),
+		grpc.StaticStreamWindowSize(window),
+		grpc.StaticConnWindowSize(window),
+		grpc.MaxHeaderListSize(maxHeaders),
+	}
+}

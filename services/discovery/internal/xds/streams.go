@@ -1,0 +1,124 @@
+package xds
+
+import (
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// join takes a stream in, unless there are as many as may be already.
+func (h *hub) join(s *stream) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.streams) >= s.limits.Streams {
+		h.metrics.refused.Inc()
+		return status.Errorf(codes.ResourceExhausted, "%d streams are open, the most that are served", s.limits.Streams)
+	}
+	h.streams[s] = struct{}{}
+	return nil
+}
+
+// admitNode counts a stream to its node, unless that has as many as it may, 0
+// for any number.
+func (h *hub) admitNode(id string, most int) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if most > 0 && h.ofNode[id] >= most {
+		h.metrics.refused.Inc()
+		return status.Errorf(codes.ResourceExhausted, "node %q has %d streams open, the most that a node may have", id, most)
+	}
+	h.ofNode[id]++
+	return nil
+}
+
+// leave lets a stream go, which has no subscriptions any more. Its lock must be
+// held.
+func (h *hub) leave(s *stream) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.streams, s)
+	if !s.begun {
+		return
+	}
+	if h.ofNode[s.node.id]--; h.ofNode[s.node.id] == 0 {
+		delete(h.ofNode, s.node.id)
+	}
+}
+
+// all returns the streams that are open.
+func (h *hub) all() []*stream {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	list := make([]*stream, 0, len(h.streams))
+	for s := range h.streams {
+		list = append(list, s)
+	}
+	return list
+}
+
+// sweepStreams looks at every stream: those that are too old, or whose clients
+// neither read nor answer, end; those with resources to keep alive are woken.
+func (h *hub) sweepStreams(now time.Time, limits Limits) {
+	dirty, slow := 0, 0
+	for _, s := range h.all() {
+		seen := s.sweep(now, limits)
+		if seen.dirty {
+			dirty++
+		}
+		if seen.slow {
+			slow++
+		}
+	}
+	h.metrics.dirty.Set(float64(dirty))
+	h.metrics.slowNow.Set(float64(slow))
+}
+
+// seen is what a sweep saw of a stream.
+type seen struct{ dirty, slow bool }
+
+func (s *stream) sweep(now time.Time, limits Limits) (seen seen) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.poll {
+		return seen
+	}
+	if !s.until.IsZero() && !now.Before(s.until) {
+		s.hub.metrics.aged.Inc()
+		s.end(nil)
+		return seen
+	}
+	s.marks.mu.Lock()
+	seen.dirty = len(s.marks.topics) > 0
+	s.marks.mu.Unlock()
+	for _, u := range s.subscriptions {
+		if u == nil {
+			continue
+		}
+		seen.dirty = seen.dirty || !u.idle()
+		seen.slow = s.isSlow(u, now, limits) || seen.slow
+		if u.beats(now) {
+			s.wake()
+		}
+	}
+	return seen
+}
+
+// isSlow reports whether a response has been unanswered for long. If it has for
+// too long, the stream ends.
+func (s *stream) isSlow(u *subscription, now time.Time, limits Limits) bool {
+	waits := now.Sub(u.sentAt)
+	if !u.inFlight || waits < limits.SlowAfter {
+		return false
+	}
+	if !u.slow {
+		u.slow = true
+		s.hub.metrics.slow.Inc()
+	}
+	if limits.DropAfter > 0 && waits >= limits.DropAfter {
+		s.hub.metrics.dropped.Inc()
+		s.log.Warn("client dropped: it has not answered", "stream", s.number, "node", s.node.id, "type", u.typ, "nonce", u.nonce, "for", waits.Round(time.Second).String())
+		s.end(status.Errorf(codes.DeadlineExceeded, "response %s of type %s was not answered for %v", u.nonce, u.typ, limits.DropAfter))
+	}
+	return true
+}
