@@ -50,6 +50,7 @@ type hub struct {
 	idleShelves map[*shelf]time.Time
 	streams     map[*stream]struct{}
 	ofNode      map[string]int // how many streams each node has
+	woken       []*stream      // those to wake when the lock is given back
 }
 
 func newHub(r *registry.Registry, m *resources.Maker, d Debounce, log *slog.Logger, metrics *metrics) *hub {
@@ -174,10 +175,10 @@ func shownHosts(list registry.Listing) (n int) {
 // open sets a flag of the hub and wakes every stream, which may wait for it.
 func (h *hub) open(flag *bool) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
+	defer h.unlock()
 	*flag = true
 	for s := range h.streams {
-		s.wake()
+		h.woken = append(h.woken, s)
 	}
 }
 

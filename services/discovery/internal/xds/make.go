@@ -46,12 +46,14 @@ func (h *hub) show(service string, list registry.Listing, since time.Time) {
 	}
 
 	h.mu.Lock()
-	defer h.mu.Unlock()
+	defer h.unlock()
+	locked := time.Now()
 	h.publish(maker, changes, since)
 	if !list.Known {
 		delete(h.known, service)
 		h.unlist(service)
 	}
+	h.metrics.marked.Observe(time.Since(locked).Seconds())
 }
 
 // makeAsked makes the topics that are asked for, and their editions, and what
@@ -88,12 +90,12 @@ func (h *hub) makeAsked() {
 	}
 
 	h.mu.Lock()
-	defer h.mu.Unlock()
+	defer h.unlock()
 	h.publish(maker, changes, time.Time{})
 	for _, sh := range shelves {
 		sh.made = true
 		for u := range sh.subscribers {
-			u.stream.wake()
+			h.woken = append(h.woken, u.stream)
 		}
 	}
 }
@@ -180,10 +182,29 @@ func (h *hub) put(e *edition, r *resources.Resource, since time.Time) {
 	}
 	e.made, e.resource = true, r
 	for u := range e.subscribers {
-		u.stream.mark(e.topic, since)
+		h.mark(u.stream, e.topic, since)
 	}
 	if e.topic.listed {
 		h.markShelf(e, since)
+	}
+}
+
+// mark tells a stream that a topic changed. The stream is woken when the lock is
+// given back, if it is not about to look anyway. h.mu must be held.
+func (h *hub) mark(s *stream, t *topic, since time.Time) {
+	if s.mark(t, since) {
+		h.woken = append(h.woken, s)
+	}
+}
+
+// unlock gives back the lock, and then wakes the streams that were marked under
+// it.
+func (h *hub) unlock() {
+	woken := h.woken
+	h.woken = nil
+	h.mu.Unlock()
+	for _, s := range woken {
+		s.wake()
 	}
 }
 
@@ -196,7 +217,7 @@ func (h *hub) markShelf(e *edition, since time.Time) {
 	}
 	sh.all = nil
 	for u := range sh.subscribers {
-		u.stream.mark(e.topic, since)
+		h.mark(u.stream, e.topic, since)
 	}
 }
 
@@ -239,7 +260,7 @@ func (s *Server) SetMaker(m *resources.Maker) { s.hub.setMaker(m) }
 
 func (h *hub) setMaker(m *resources.Maker) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
+	defer h.unlock()
 	h.maker = m
 	clear(h.idle)
 	clear(h.idleShelves)
@@ -305,7 +326,7 @@ func (s *Server) SetFiles(files map[resources.Type][]*resources.Resource) { s.hu
 func (h *hub) setFiles(files map[resources.Type][]*resources.Resource) {
 	now := time.Now()
 	h.mu.Lock()
-	defer h.mu.Unlock()
+	defer h.unlock()
 	for t := range resources.Types {
 		current := make(map[string]*resources.Resource, len(files[t]))
 		for _, r := range files[t] {

@@ -27,6 +27,7 @@ type metrics struct {
 	waiting    prometheus.Gauge
 	dirty      prometheus.Gauge
 	debounce   prometheus.Histogram
+	marked     prometheus.Histogram
 	pushed     prometheus.Histogram
 	ackLag     prometheus.Histogram
 }
@@ -102,6 +103,8 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		dirty:      gauge("discovery_xds_dirty_streams", "Streams with something yet to be sent, as of the last second."),
 		debounce: histogram("discovery_xds_debounce_seconds", "Time from a service's change to its being marked for sending.",
 			.05, .1, .15, .2, .3, .5, .75, 1, 1.5, 2),
+		marked: histogram("discovery_xds_mark_seconds", "Time to mark all streams that are shown a service that changed.",
+			.00001, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1),
 		pushed: histogram("discovery_xds_push_seconds", "Time from a service's change to a response with it being written.",
 			.05, .1, .15, .2, .3, .5, .75, 1, 1.5, 2, 3, 5, 10, 30),
 		ackLag: histogram("discovery_xds_ack_seconds", "Time from a response to the client's answer.",

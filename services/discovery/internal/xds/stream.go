@@ -33,7 +33,7 @@ type stream struct {
 	until time.Time
 	log   *slog.Logger
 	// wake makes the stream be looked at for something to send. It is called by
-	// whoever knows of something, with locks held: it must not wait.
+	// whoever knows of something, with the stream's lock held: it must not wait.
 	wake  func()
 	ended chan error // has a value when the stream is to end
 
@@ -53,25 +53,49 @@ type stream struct {
 	subscriptions [resources.Types]*subscription // nil before the first request
 }
 
-// marks are the changed topics that the stream has not looked at.
+// marks are the changed topics that the stream has not looked at: commonly one,
+// which needs no map.
 type marks struct {
-	mu     sync.Mutex
-	topics map[*topic]struct{}
-	since  time.Time // of the first of them
+	mu    sync.Mutex
+	first *topic
+	more  map[*topic]struct{}
+	since time.Time // of the first of them
 }
 
-// mark tells the stream that a topic changed. It never waits.
-func (s *stream) mark(t *topic, since time.Time) {
-	s.marks.mu.Lock()
-	if s.marks.topics == nil {
-		s.marks.topics = map[*topic]struct{}{}
+// mark tells the stream that a topic changed. It returns whether the stream has
+// to be woken for that: whether it has looked since the last mark.
+func (s *stream) mark(t *topic, since time.Time) (asleep bool) {
+	m := &s.marks
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.first == nil:
+		m.first, asleep = t, true
+	case m.more == nil:
+		m.more = map[*topic]struct{}{t: {}}
+	default:
+		m.more[t] = struct{}{}
 	}
-	s.marks.topics[t] = struct{}{}
-	if !since.IsZero() && (s.marks.since.IsZero() || since.Before(s.marks.since)) {
-		s.marks.since = since
+	if !since.IsZero() && (m.since.IsZero() || since.Before(m.since)) {
+		m.since = since
 	}
-	s.marks.mu.Unlock()
-	s.wake()
+	return asleep
+}
+
+// marked reports whether there are marks.
+func (m *marks) marked() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.first != nil
+}
+
+// take returns the marks, and forgets them.
+func (m *marks) take() (first *topic, more map[*topic]struct{}, since time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	first, more, since = m.first, m.more, m.since
+	m.first, m.more, m.since = nil, nil, time.Time{}
+	return first, more, since
 }
 
 // end makes the stream end with an error, or nil. Only the first end counts.
@@ -293,17 +317,23 @@ func (s *stream) laterNews(t resources.Type) bool {
 
 // takeMarks notes in the subscriptions what the hub marked.
 func (s *stream) takeMarks() {
-	s.marks.mu.Lock()
-	taken, since := s.marks.topics, s.marks.since
-	s.marks.topics, s.marks.since = nil, time.Time{}
-	s.marks.mu.Unlock()
-	for t := range taken {
-		if u := s.subscriptions[t.typ]; u != nil {
-			u.changed(t)
-		}
+	first, more, since := s.marks.take()
+	if first == nil {
+		return
+	}
+	s.changed(first)
+	for t := range more {
+		s.changed(t)
 	}
 	if !since.IsZero() && (s.changedAt.IsZero() || since.Before(s.changedAt)) {
 		s.changedAt = since
+	}
+}
+
+// changed notes that a topic changed.
+func (s *stream) changed(t *topic) {
+	if u := s.subscriptions[t.typ]; u != nil {
+		u.changed(t)
 	}
 }
 

@@ -88,9 +88,7 @@ func (s *stream) sweep(now time.Time, limits Limits) (seen seen) {
 		s.end(nil)
 		return seen
 	}
-	s.marks.mu.Lock()
-	seen.dirty = len(s.marks.topics) > 0
-	s.marks.mu.Unlock()
+	seen.dirty = s.marks.marked()
 	for _, u := range s.subscriptions {
 		if u == nil {
 			continue
