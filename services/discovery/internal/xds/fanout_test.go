@@ -7,6 +7,7 @@ import (
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/stretchr/testify/require"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
@@ -36,12 +37,28 @@ func answer(t testing.TB, s *stream, r *response) {
 	take(t, s, r.typ, r.nonce, names)
 }
 
+// refuse is a NACK of a response, of a type whose names are not listed.
+func refuse(t testing.TB, s *stream, r *response, reason string) {
+	t.Helper()
+	because := &rpcstatus.Status{Message: reason}
+	var m proto.Message = &discoveryv3.DiscoveryRequest{TypeUrl: r.typ.URL(), ResponseNonce: r.nonce, ErrorDetail: because}
+	if s.delta {
+		m = &discoveryv3.DeltaDiscoveryRequest{TypeUrl: r.typ.URL(), ResponseNonce: r.nonce, ErrorDetail: because}
+	}
+	send(t, s, m)
+}
+
 func take(t testing.TB, s *stream, typ resources.Type, nonce string, names []string) {
 	t.Helper()
 	var m proto.Message = &discoveryv3.DiscoveryRequest{TypeUrl: typ.URL(), ResponseNonce: nonce, ResourceNames: names}
 	if s.delta {
 		m = &discoveryv3.DeltaDiscoveryRequest{TypeUrl: typ.URL(), ResponseNonce: nonce, ResourceNamesSubscribe: names}
 	}
+	send(t, s, m)
+}
+
+func send(t testing.TB, s *stream, m proto.Message) {
+	t.Helper()
 	message, err := proto.Marshal(m)
 	require.NoError(t, err)
 	r := request{delta: s.delta}

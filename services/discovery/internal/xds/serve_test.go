@@ -15,9 +15,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	clusterservice "github.com/envoyproxy/go-control-plane/envoy/service/cluster/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	endpointservice "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
@@ -125,6 +123,28 @@ func (s *service) awaitService(t testing.TB, service string) {
 	})
 }
 
+// awaitStreams waits until so many streams and polls are open.
+func (s *service) awaitStreams(t testing.TB, n int) {
+	t.Helper()
+	servicetest.Eventually(t, fmt.Sprint(n, " streams are open"), func() bool {
+		for _, st := range s.hub.all() {
+			st.mu.Lock()
+			begun := st.begun
+			st.mu.Unlock()
+			if !begun {
+				return false
+			}
+		}
+		return len(s.hub.all()) == n
+	})
+}
+
+// awaitNoStreams waits until all streams are gone.
+func (s *service) awaitNoStreams(t testing.TB) {
+	t.Helper()
+	s.awaitStreams(t, 0)
+}
+
 // client is a stream of a client that acknowledges what it gets.
 type client struct {
 	t testing.TB
@@ -184,30 +204,6 @@ func TestAClientHearsOfAHostWithinASecond(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, assigned(t, c.want(resources.Endpoints.URL(), "users")), "a service without hosts has an assignment without endpoints")
 	require.Less(t, time.Since(begin), 3*time.Second, "three changes")
-}
-
-func TestStreamsOfOneTypeServeThatType(t *testing.T) {
-	s := serving(t, nil)
-	<-s.hosts.Loaded()
-	s.register(t, "users", 1)
-	s.awaitService(t, "users")
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-
-	endpointStream, err := endpointservice.NewEndpointDiscoveryServiceClient(s.dial(t)).StreamEndpoints(ctx)
-	require.NoError(t, err)
-	e := &client{t, endpointStream}
-	e.ask("", "", "users")
-	require.Equal(t, []string{"127.0.0.1:1"}, assigned(t, e.want(resources.Endpoints.URL(), "users")))
-	e.ask(resources.Clusters.URL(), "")
-	_, err = e.Recv()
-	require.Equal(t, codes.InvalidArgument, status.Code(err))
-
-	clusterStream, err := clusterservice.NewClusterDiscoveryServiceClient(s.dial(t)).StreamClusters(ctx)
-	require.NoError(t, err)
-	c := &client{t, clusterStream}
-	c.ask(resources.Clusters.URL(), "")
-	require.Len(t, c.want(resources.Clusters.URL()).GetResources(), 1)
 }
 
 func TestAClientThatDoesNotReadHoldsUpNobody(t *testing.T) {

@@ -219,7 +219,7 @@ func (u *subscription) answered(r *request, now time.Time) {
 // now: what is new or changed, or if breaks is true what is removed. The hub's
 // lock must be held for reading. What it returns counts as sent.
 func (u *subscription) compose(h *hub, breaks bool) *response {
-	if u.inFlight || u.idle() || !h.ready(u.holdsEarlier) {
+	if u.inFlight || u.idle() || !h.ready(u.holdsEarlier) || !u.made() {
 		return nil
 	}
 	var r *response
@@ -235,6 +235,17 @@ func (u *subscription) compose(h *hub, breaks bool) *response {
 		u.pending = nil // which may have been large
 	}
 	return r
+}
+
+// made reports whether all is made that may have to be sent. It soon will be, and
+// goes in one response then.
+func (u *subscription) made() bool {
+	for t := range u.pending {
+		if e := u.edition(t); e != nil && !e.made {
+			return false
+		}
+	}
+	return true
 }
 
 // maxResponse is about how many bytes of resources a response holds at most, in
@@ -254,8 +265,8 @@ func (u *subscription) due() iter.Seq2[*topic, pendingResource] {
 			switch {
 			case !i.named && !t.listed || !u.stream.mayHave(t):
 				// It is off the shelf, or not there for this client.
-			case e == nil || !e.made:
-				continue
+			case e == nil:
+				continue // the hub is about to say that it is off the shelf
 			default:
 				p.resource = e.resource
 			}

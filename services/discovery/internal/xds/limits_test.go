@@ -1,0 +1,219 @@
+package xds
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/discovery/internal/resources"
+)
+
+func TestABucketLetsSoManyThroughEachSecond(t *testing.T) {
+	b := newBucket(10)
+	now := start
+	var waits []time.Duration
+	for range 13 {
+		waits = append(waits, b.reserve(now))
+	}
+	for i, wait := range waits {
+		require.Equal(t, max(0, i-9) > 0, wait > 0, "place %d waits for %v", i, wait)
+	}
+	require.Equal(t, 300*time.Millisecond, waits[12])
+	require.LessOrEqual(t, b.reserve(now.Add(time.Second)), time.Duration(0), "they had a second of rest")
+
+	none := newBucket(0)
+	for range 1000 {
+		require.Zero(t, none.reserve(now))
+	}
+}
+
+func TestWhoWaitsForABucketGoesWithItsStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBucket(1)
+		require.True(t, b.wait(t.Context()))
+		began := time.Now()
+		require.True(t, b.wait(t.Context()))
+		require.Equal(t, time.Second, time.Since(began))
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		require.False(t, b.wait(ctx))
+	})
+}
+
+// ended is why a stream is to end, and whether it is.
+func ended(s *stream) (err error, is bool) {
+	select {
+	case err := <-s.ended:
+		return err, true
+	default:
+		return nil, false
+	}
+}
+
+func TestAStreamEndsWhenItIsTooOld(t *testing.T) {
+	h := newTestHub(t)
+	s := h.stream(t, true)
+	s.until = start.Add(time.Hour)
+	h.sweepStreams(start.Add(time.Hour-1), s.limits)
+	_, is := ended(s)
+	require.False(t, is)
+	h.sweepStreams(start.Add(time.Hour), s.limits)
+	err, is := ended(s)
+	require.True(t, is)
+	require.NoError(t, err)
+}
+
+func TestAClientThatDoesNotAnswerIsCountedAndThenDropped(t *testing.T) {
+	h := newTestHub(t)
+	h.open(&h.loaded)
+	limits := Limits{SlowAfter: 30 * time.Second, DropAfter: time.Minute}
+	s := h.stream(t, false)
+	ask(t, s, resources.Clusters)
+	r := s.next(start)
+	require.NotNil(t, r)
+	isSlow := func() bool { return s.status().Subscriptions["clusters"].Slow }
+
+	h.sweepStreams(start.Add(29*time.Second), limits)
+	require.False(t, isSlow())
+	h.sweepStreams(start.Add(30*time.Second), limits)
+	h.sweepStreams(start.Add(31*time.Second), limits)
+	require.True(t, isSlow())
+	answer(t, s, r)
+	require.False(t, isSlow())
+
+	h.hosts("users")
+	require.NotNil(t, s.next(start))
+	h.sweepStreams(start.Add(59*time.Second), limits)
+	_, is := ended(s)
+	require.False(t, is)
+	h.sweepStreams(start.Add(60*time.Second), limits)
+	err, _ := ended(s)
+	require.Equal(t, codes.DeadlineExceeded, status.Code(err))
+	require.ErrorContains(t, err, "response 2 of type clusters was not answered for 1m0s")
+}
+
+func TestAClientThatNeverReadsIsDropped(t *testing.T) {
+	s := serving(t, func(l *Limits) { l.SlowAfter, l.DropAfter = time.Millisecond, time.Second })
+	<-s.hosts.Loaded()
+	for port := range uint16(5000) {
+		s.register(t, "big", port+1)
+		s.register(t, "large", port+1)
+	}
+	// More than the client's window takes, and more again: the sender is stuck.
+	c := s.aggregated(t)
+	c.ask(resources.Endpoints.URL(), "", "big")
+	c.ask(resources.Listeners.URL(), "", "big", "large")
+	servicetest.Eventually(t, "the client is dropped", func() bool { return len(s.Status()) == 0 })
+}
+
+func TestAFloodOfNamesEndsTheStreamAlone(t *testing.T) {
+	s := serving(t, nil)
+	<-s.hosts.Loaded()
+	s.register(t, "users", 1)
+	good := s.aggregated(t)
+	good.ask(resources.Endpoints.URL(), "", "users")
+	good.want(resources.Endpoints.URL(), "users")
+	names := make([]string, 100_000)
+	for i := range names {
+		names[i] = fmt.Sprint("name-", i)
+	}
+	bad := s.aggregated(t)
+	bad.ask(resources.Endpoints.URL(), "", names...)
+	_, err := bad.Recv()
+	require.Equal(t, codes.ResourceExhausted, status.Code(err))
+	require.ErrorContains(t, err, "100000 names on one stream: 1000 are the most")
+
+	delta := s.delta(t)
+	require.NoError(t, delta.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resources.Endpoints.URL(), ResourceNamesSubscribe: names}))
+	_, err = delta.Recv()
+	require.Equal(t, codes.ResourceExhausted, status.Code(err))
+
+	s.register(t, "users", 2)
+	require.Len(t, assigned(t, good.want(resources.Endpoints.URL(), "users")), 2)
+	s.hub.mu.RLock()
+	defer s.hub.mu.RUnlock()
+	require.Less(t, len(s.hub.topics[resources.Endpoints]), 1000)
+}
+
+func TestANodeTooLargeToBeOneEndsTheStream(t *testing.T) {
+	s := serving(t, nil)
+	<-s.hosts.Loaded()
+	for _, node := range []*corev3.Node{{Id: strings.Repeat("a", 2000)}, {Cluster: strings.Repeat("a", 1<<20)}} {
+		c := s.aggregated(t)
+		require.NoError(t, c.Send(&discoveryv3.DiscoveryRequest{TypeUrl: resources.Clusters.URL(), Node: node}))
+		_, err := c.Recv()
+		require.Equal(t, codes.InvalidArgument, status.Code(err))
+	}
+}
+
+func TestWhoMayNotBeANodeIsRefused(t *testing.T) {
+	s := serving(t, func(l *Limits) {
+		l.MayBe = func(_ context.Context, a resources.Asker) error {
+			if a.ID == "client-1" && a.Cluster == "clients" {
+				return nil
+			}
+			return status.Errorf(codes.PermissionDenied, "not %q of %q", a.ID, a.Cluster)
+		}
+	})
+	<-s.hosts.Loaded()
+	c := s.aggregated(t)
+	c.ask(resources.Clusters.URL(), "")
+	c.want(resources.Clusters.URL())
+	refused := s.aggregated(t)
+	require.NoError(t, refused.Send(&discoveryv3.DiscoveryRequest{TypeUrl: resources.Clusters.URL(), Node: &corev3.Node{Id: "another"}}))
+	_, err := refused.Recv()
+	require.Equal(t, codes.PermissionDenied, status.Code(err))
+}
+
+func TestANodeHasSoManyStreams(t *testing.T) {
+	s := serving(t, func(l *Limits) { l.StreamsPerNode = 1 })
+	<-s.hosts.Loaded()
+	c := s.aggregated(t)
+	c.ask(resources.Clusters.URL(), "")
+	c.want(resources.Clusters.URL())
+	second := s.aggregated(t)
+	second.ask(resources.Clusters.URL(), "")
+	_, err := second.Recv()
+	require.Equal(t, codes.ResourceExhausted, status.Code(err))
+	require.NoError(t, c.CloseSend())
+	servicetest.Eventually(t, "the first stream is gone", func() bool { return len(s.Status()) == 0 })
+	third := s.aggregated(t)
+	third.ask(resources.Clusters.URL(), "")
+	third.want(resources.Clusters.URL())
+}
+
+func TestASecretIsForThoseWhoMayHaveIt(t *testing.T) {
+	h := newTestHub(t)
+	h.open(&h.loaded)
+	h.setFiles((&player{t: t}).files([]string{"secrets/cert:1"}))
+	for _, delta := range []bool{false, true} {
+		for _, may := range []bool{false, true} {
+			s := h.stream(t, delta)
+			s.limits.MayHaveSecret = func(_ resources.Asker, name string) bool {
+				require.Equal(t, "cert", name)
+				return may
+			}
+			ask(t, s, resources.Secrets, "cert")
+			r := s.next(start)
+			switch {
+			case may:
+				require.Len(t, r.resources, 1)
+			case delta:
+				require.Empty(t, r.resources)
+				require.Equal(t, []string{"cert"}, r.removed)
+			default:
+				require.Nil(t, r)
+			}
+		}
+	}
+}

@@ -1,0 +1,147 @@
+package xds
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	clusterservice "github.com/envoyproxy/go-control-plane/envoy/service/cluster/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	endpointservice "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
+	extensionservice "github.com/envoyproxy/go-control-plane/envoy/service/extension/v3"
+	listenerservice "github.com/envoyproxy/go-control-plane/envoy/service/listener/v3"
+	routeservice "github.com/envoyproxy/go-control-plane/envoy/service/route/v3"
+	runtimeservice "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
+	secretservice "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/weirproxy/weir/services/discovery/internal/resources"
+)
+
+// delta opens a delta stream of all types, on a connection of its own.
+func (s *service) delta(t testing.TB) grpc.BidiStreamingClient[discoveryv3.DeltaDiscoveryRequest, discoveryv3.DeltaDiscoveryResponse] {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	t.Cleanup(cancel)
+	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(s.dial(t)).DeltaAggregatedResources(ctx)
+	require.NoError(t, err)
+	return stream
+}
+
+// The methods of the services, as their clients have them.
+type (
+	sotwMethod  = func(context.Context, ...grpc.CallOption) (grpc.BidiStreamingClient[discoveryv3.DiscoveryRequest, discoveryv3.DiscoveryResponse], error)
+	deltaMethod = func(context.Context, ...grpc.CallOption) (grpc.BidiStreamingClient[discoveryv3.DeltaDiscoveryRequest, discoveryv3.DeltaDiscoveryResponse], error)
+)
+
+func TestEveryServiceServesItsTypeInBothVariants(t *testing.T) {
+	s := serving(t, nil)
+	<-s.hosts.Loaded()
+	s.register(t, "users", 1)
+	s.awaitService(t, "users")
+	s.SetFiles((&player{t: t}).files([]string{
+		"clusters/own:1", "endpoints/own:1", "listeners/own:1", "routes/own:1", "secrets/own:1", "runtime/own:1", "extension_configs/own:1",
+	}))
+	conn := s.dial(t)
+	var (
+		cds  = clusterservice.NewClusterDiscoveryServiceClient(conn)
+		eds  = endpointservice.NewEndpointDiscoveryServiceClient(conn)
+		lds  = listenerservice.NewListenerDiscoveryServiceClient(conn)
+		rds  = routeservice.NewRouteDiscoveryServiceClient(conn)
+		sds  = secretservice.NewSecretDiscoveryServiceClient(conn)
+		rtds = runtimeservice.NewRuntimeDiscoveryServiceClient(conn)
+		ecds = extensionservice.NewExtensionConfigDiscoveryServiceClient(conn)
+	)
+	for typ, methods := range map[resources.Type]struct {
+		sotw  sotwMethod
+		delta deltaMethod
+	}{
+		resources.Clusters:   {cds.StreamClusters, cds.DeltaClusters},
+		resources.Endpoints:  {eds.StreamEndpoints, eds.DeltaEndpoints},
+		resources.Listeners:  {lds.StreamListeners, lds.DeltaListeners},
+		resources.Routes:     {rds.StreamRoutes, rds.DeltaRoutes},
+		resources.Secrets:    {sds.StreamSecrets, sds.DeltaSecrets},
+		resources.Runtimes:   {rtds.StreamRuntime, rtds.DeltaRuntime},
+		resources.Extensions: {ecds.StreamExtensionConfigs, ecds.DeltaExtensionConfigs},
+	} {
+		t.Run(typ.String(), func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			stream, err := methods.sotw(ctx)
+			require.NoError(t, err)
+			c := &client{t, stream}
+			c.ask("", "", "own")
+			require.Len(t, c.want(typ.URL(), "own").GetResources(), 1)
+			other := resources.Clusters
+			if typ == other {
+				other = resources.Endpoints
+			}
+			c.ask(other.URL(), "")
+			_, err = c.Recv()
+			require.Equal(t, codes.InvalidArgument, status.Code(err))
+
+			delta, err := methods.delta(ctx)
+			require.NoError(t, err)
+			require.NoError(t, delta.Send(&discoveryv3.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{"own", "unknown"}}))
+			r, err := delta.Recv()
+			require.NoError(t, err)
+			require.Equal(t, typ.URL(), r.GetTypeUrl())
+			require.Equal(t, "own", r.GetResources()[0].GetName())
+			require.Equal(t, []string{"unknown"}, r.GetRemovedResources())
+			require.NoError(t, delta.CloseSend())
+			_, err = delta.Recv()
+			require.Error(t, err)
+		})
+	}
+}
+
+func TestAClientOfDeltaHearsOfHosts(t *testing.T) {
+	s := serving(t, nil)
+	<-s.hosts.Loaded()
+	c := s.delta(t)
+	nonce := ""
+	next := func() *discoveryv3.DeltaDiscoveryResponse {
+		r, err := c.Recv()
+		require.NoError(t, err)
+		nonce = r.GetNonce()
+		require.NoError(t, c.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: r.GetTypeUrl(), ResponseNonce: nonce}))
+		return r
+	}
+	require.NoError(t, c.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resources.Clusters.URL()}))
+	require.Empty(t, next().GetResources())
+	s.register(t, "users", 1)
+	require.Equal(t, "users", next().GetResources()[0].GetName())
+	require.NoError(t, c.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resources.Endpoints.URL(), ResourceNamesSubscribe: []string{"users"}}))
+	require.Len(t, next().GetResources(), 1)
+	s.register(t, "users", 2)
+	require.Len(t, next().GetResources(), 1)
+	list := s.Status()
+	require.Len(t, list, 1)
+	require.Equal(t, "delta", list[0].Variant)
+	require.Equal(t, 1, list[0].Subscriptions["endpoints"].Names)
+}
+
+func TestStreamsThatBreakLeaveNothingBehind(t *testing.T) {
+	s := serving(t, nil)
+	<-s.hosts.Loaded()
+	s.register(t, "users", 1)
+	for range 20 {
+		conn := s.dial(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(ctx)
+		require.NoError(t, err)
+		c := &client{t, stream}
+		c.ask(resources.Endpoints.URL(), "", "users")
+		if _, err := c.Recv(); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		require.NoError(t, conn.Close())
+	}
+	s.awaitNoStreams(t)
+	s.hub.mu.RLock()
+	defer s.hub.mu.RUnlock()
+	require.Empty(t, s.hub.topics[resources.Endpoints]["users"].editions[""].subscribers)
+}
