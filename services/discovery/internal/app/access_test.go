@@ -121,6 +121,26 @@ func TestReadsCanBeClosed(t *testing.T) {
 	require.NoError(t, read(t, r.addrs["xds"], usersToken, insecure.NewCredentials()))
 }
 
+func TestAPollOfXDSIsARead(t *testing.T) {
+	for reads, want := range map[string]int{"open": http.StatusOK, "closed": http.StatusUnauthorized} {
+		o := options(t)
+		o.AuthFile, o.Reads, o.WarmUp = ruleFile(t), reads, 0
+		r := start(t, o)
+		// A node of more than other bodies may have.
+		node := `{"node":{"id":"envoy-1","user_agent_name":"envoy","extensions":[` + strings.Repeat(`{"name":"a"},`, 10_000) + `{}]}}`
+		servicetest.Eventually(t, "the poll is answered", func() bool {
+			response, err := http.Post("http://"+r.addrs["http"]+"/v3/discovery:clusters", "application/json", strings.NewReader(node))
+			require.NoError(t, err)
+			require.NoError(t, response.Body.Close())
+			return response.StatusCode == want
+		})
+		response, err := http.Get("http://" + r.addrs["http"] + "/v2/xds")
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		require.Equal(t, want, response.StatusCode)
+	}
+}
+
 func TestASourceIsHeldToItsRate(t *testing.T) {
 	o := options(t)
 	o.CallsPerSource, o.CallsBurst = 0.001, 2

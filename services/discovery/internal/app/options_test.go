@@ -49,7 +49,20 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 		"no streams":                {func(o *app.Options) { o.XDSMaxStreams = 0 }, "DISCOVERY_XDS_MAX_STREAMS=0: below 1"},
 		"too keen a keepalive":      {func(o *app.Options) { o.XDSKeepalive = 1 }, "DISCOVERY_XDS_KEEPALIVE=1ns: below 1s"},
 		"a debounce without an end": {func(o *app.Options) { o.DebounceLongest = 1 }, "DISCOVERY_DEBOUNCE_LONGEST=1ns: below DISCOVERY_DEBOUNCE_QUIET=100ms"},
-		"a share above all":         {func(o *app.Options) { o.GuardServiceShare = 25 }, "DISCOVERY_GUARD_SERVICE_SHARE=25: not from 0 to 1"},
+		"numbers of xDS that are none": {
+			func(o *app.Options) {
+				o.XDSMaxNames, o.XDSStreamsPerNode, o.XDSRequestRate, o.XDSFirstAnswers = 0, -1, -2, -3
+			},
+			"DISCOVERY_XDS_MAX_NAMES=0: below 1\nDISCOVERY_XDS_STREAMS_PER_NODE=-1: below 0\nDISCOVERY_XDS_REQUEST_RATE=-2: below 0\nDISCOVERY_XDS_FIRST_ANSWERS=-3: below 0",
+		},
+		"times of xDS that are none": {
+			func(o *app.Options) {
+				o.XDSSlowAfter, o.XDSDropAfter, o.DebounceLeaving, o.XDSMaxAge, o.XDSPollWait = 0, -1, -1, -2, -3
+			},
+			"DISCOVERY_XDS_SLOW_AFTER=0s: not above 0\nDISCOVERY_XDS_DROP_AFTER=-1ns: below DISCOVERY_XDS_SLOW_AFTER=0s\n" +
+				"DISCOVERY_DEBOUNCE_LEAVING=-1ns: below 0\nDISCOVERY_XDS_MAX_AGE=-2ns: below 0\nDISCOVERY_XDS_POLL_WAIT=-3ns: below 0",
+		},
+		"a share above all": {func(o *app.Options) { o.GuardServiceShare = 25 }, "DISCOVERY_GUARD_SERVICE_SHARE=25: not from 0 to 1"},
 		"shares that are none": {func(o *app.Options) { o.GuardGlobalShare, o.GuardBeatLoss = -0.1, math.NaN() },
 			"DISCOVERY_GUARD_GLOBAL_SHARE=-0.1: not from 0 to 1\nDISCOVERY_GUARD_BEAT_LOSS=NaN: not from 0 to 1"},
 		"numbers that are none, and a ceiling below 0": {

@@ -141,7 +141,7 @@ func (h *hub) make(m *resources.Maker, c *change, list registry.Listing, made sa
 	r, err := m.Make(t.typ, t.name, c.edition.view, list)
 	if err != nil {
 		h.metrics.unbuilt.Inc()
-		h.log.Error("resource not made", "type", t.typ, "name", t.name, "error", err)
+		h.log.Error("resource not made", "type", t.typ.String(), "name", t.name, "error", err)
 		c.failed = true
 		return
 	}

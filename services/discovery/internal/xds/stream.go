@@ -212,7 +212,7 @@ func (s *stream) answered(u *subscription, r *request, now time.Time) {
 		return
 	}
 	s.hub.metrics.nacks[u.typ].Inc()
-	s.log.Warn("client refused a response", "stream", s.number, "node", s.node.id, "type", u.typ, "nonce", u.nonce, "reason", u.lastNACK.Reason)
+	s.log.Warn("client refused a response", "stream", s.number, "node", s.node.id, "type", u.typ.String(), "nonce", u.nonce, "reason", u.lastNACK.Reason)
 }
 
 // reasonOf is why a client refused a response.

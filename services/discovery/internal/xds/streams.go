@@ -115,7 +115,7 @@ func (s *stream) isSlow(u *subscription, now time.Time, limits Limits) bool {
 	}
 	if limits.DropAfter > 0 && waits >= limits.DropAfter {
 		s.hub.metrics.dropped.Inc()
-		s.log.Warn("client dropped: it has not answered", "stream", s.number, "node", s.node.id, "type", u.typ, "nonce", u.nonce, "for", waits.Round(time.Second).String())
+		s.log.Warn("client dropped: it has not answered", "stream", s.number, "node", s.node.id, "type", u.typ.String(), "nonce", u.nonce, "for", waits.Round(time.Second).String())
 		s.end(status.Errorf(codes.DeadlineExceeded, "response %s of type %s was not answered for %v", u.nonce, u.typ, limits.DropAfter))
 	}
 	return true
