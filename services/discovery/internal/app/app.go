@@ -81,7 +81,7 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := a.addHTTP(registration, operators, discovery.Routes()); err != nil {
+	if err := a.addHTTP(registration, operators, discovery); err != nil {
 		return nil, err
 	}
 	a.group.Add(daemon.Part{Name: "readiness", Drain: func() { state.stopping.Store(true) }})

@@ -143,7 +143,7 @@ func (s *Server) finishPoll(w http.ResponseWriter, st *stream, t resources.Type,
 		case <-awake:
 		case <-timer.C:
 			ended = true
-		case <-s.stopping:
+		case <-s.noWaits:
 			ended = true
 		case <-st.ctx.Done():
 			ended = true // whatever it is answered

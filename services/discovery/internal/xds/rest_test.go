@@ -173,7 +173,7 @@ func TestAStopEndsPollsThatWait(t *testing.T) {
 	face := s.face(t)
 	answered := later(face, "endpoints", `{"resource_names":["users"]}`)
 	s.awaitStreams(t, 1)
-	s.stop()
+	s.StopWaiting()
 	require.Equal(t, 404, (<-answered).Code)
 }
 

@@ -81,6 +81,7 @@ type Server struct {
 	log        *slog.Logger
 	metrics    *metrics
 	stopping   chan struct{} // closed when the stop begins; every stream ends by it
+	noWaits    chan struct{} // closed when polls may not wait any more
 
 	lastStream atomic.Uint64 // the number of the newest stream
 }
@@ -98,6 +99,7 @@ func New(o Options) *Server {
 		log:        o.Log,
 		metrics:    m,
 		stopping:   make(chan struct{}),
+		noWaits:    make(chan struct{}),
 	}
 }
 
@@ -107,5 +109,9 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// Stop makes all streams and calls end. It must be called once.
+// Stop makes all streams end. It must be called once.
 func (s *Server) Stop() { close(s.stopping) }
+
+// StopWaiting answers the polls that wait, and lets none wait from now on. It must
+// be called once.
+func (s *Server) StopWaiting() { close(s.noWaits) }
