@@ -9,7 +9,6 @@ import (
 	"github.com/weirproxy/weir/internal/admin"
 	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/services/discovery/internal/beats"
-	"github.com/weirproxy/weir/services/discovery/internal/resources"
 	"github.com/weirproxy/weir/services/discovery/internal/xds"
 )
 
@@ -25,7 +24,7 @@ func (a *App) addGRPC(operators *admin.Server) (*xds.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	maker, err := resources.NewMaker(resources.Options{})
+	maker, template, err := newMaker(o.ResourceOptions, a.metrics, a.log)
 	if err != nil {
 		return nil, err
 	}
@@ -40,6 +39,9 @@ func (a *App) addGRPC(operators *admin.Server) (*xds.Server, error) {
 	})
 	operators.Handle("GET /xds", "open streams: who, what they have, what they refused", discovery.StatusHandler())
 	a.group.Add(daemon.Background("xds", discovery.Run))
+	if template != nil {
+		a.group.Add(followTemplate(template, maker, discovery.SetMaker))
+	}
 	heartbeats := beats.New(beats.Options{
 		Registry:   a.hosts,
 		Silence:    o.BeatSilence,

@@ -58,6 +58,8 @@ type Options struct {
 
 	XDSOptions
 
+	ResourceOptions
+
 	BeatSilence    time.Duration `envconfig:"DISCOVERY_BEAT_SILENCE" default:"15s" desc:"how long a gRPC stream of heartbeats may be without a message before it is ended"`
 	BeatLossEnds   bool          `envconfig:"DISCOVERY_BEAT_LOSS_ENDS" default:"false" desc:"let hosts ask that they be taken out when their stream of heartbeats breaks"`
 	BeatMaxStreams int           `envconfig:"DISCOVERY_BEAT_MAX_STREAMS" default:"10000" desc:"streams of heartbeats served at once; more are refused"`
@@ -208,6 +210,7 @@ func (o Options) check() error {
 	}
 	o.AccessOptions.check(fault)
 	o.XDSOptions.check(fault)
+	o.ResourceOptions.check(fault)
 	for _, positive := range []struct {
 		name  string
 		value time.Duration

@@ -84,7 +84,10 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 		"neither needed nor not":     {func(o *app.Options) { o.TLSClientAuth = "maybe" }, "DISCOVERY_TLS_CLIENT_AUTH=maybe: not one of required, optional"},
 		"an auth file that is none":  {func(o *app.Options) { o.AuthFile = "/none" }, "DISCOVERY_AUTH_FILE=/none: open /none: no such file or directory"},
 		"a certificate that is none": {func(o *app.Options) { o.TLSCert, o.TLSKey = "/none", "/none" }, "DISCOVERY_TLS_CERT=/none: open /none: no such file or directory"},
-		"no sweep":                   {func(o *app.Options) { o.SweepInterval = 0 }, "DISCOVERY_SWEEP_INTERVAL=0s: not above 0"},
+		"a subset below 0, and a namespace of no text": {func(o *app.Options) { o.SubsetSize, o.TagNamespace = -1, "\xff" },
+			"DISCOVERY_XDS_SUBSET_SIZE=-1: below 0\nDISCOVERY_XDS_TAG_NAMESPACE=\"\\xff\": not UTF-8"},
+		"a template that is none": {func(o *app.Options) { o.ClusterTemplate = "/none" }, "DISCOVERY_XDS_CLUSTER_TEMPLATE=/none: open /none: no such file or directory"},
+		"no sweep":                {func(o *app.Options) { o.SweepInterval = 0 }, "DISCOVERY_SWEEP_INTERVAL=0s: not above 0"},
 		"no snapshot, no deadline, and a grace below 0": {func(o *app.Options) { o.SnapshotInterval, o.DrainDeadline, o.DrainGrace = 0, 0, -1 },
 			"DISCOVERY_SNAPSHOT_INTERVAL=0s: not above 0\nDISCOVERY_DRAIN_DEADLINE=0s: not above 0\nDISCOVERY_DRAIN_GRACE=-1ns: below 0"},
 	} {
