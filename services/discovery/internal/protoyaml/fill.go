@@ -35,11 +35,14 @@ func (f *File) message(n *yaml.Node, m protoreflect.Message, path string) {
 
 // fields sets what entries name in m.
 func (f *File) fields(entries []Entry, m protoreflect.Message, path string) {
+	if holdsSensitive(m.Descriptor()) {
+		defer f.hush()()
+	}
 	given := map[protoreflect.FullName]string{} // fields and oneofs, by what gave them
 	for _, e := range entries {
 		fd := fieldOf(m.Descriptor(), e.Key)
 		if fd == nil {
-			f.FaultOf(e, path, "%s has no field %q", m.Descriptor().FullName(), e.Key)
+			f.FaultOf(e, path, "%s has no field %s", m.Descriptor().FullName(), f.quote(e.Key))
 			continue
 		}
 		if null(e.Value) && elementName(fd) != "google.protobuf.Value" {
@@ -77,9 +80,12 @@ func join(path, field string) string {
 // field sets one field of m, or adds to it.
 func (f *File) field(n *yaml.Node, m protoreflect.Message, fd protoreflect.FieldDescriptor, path string) {
 	f.places[path] = n
+	if isSensitive(fd) {
+		defer f.hush()()
+	}
 	switch {
 	case fd.IsList() && n.Kind != yaml.SequenceNode:
-		f.Fault(n, path, "want a list, got %s", describe(n))
+		f.Fault(n, path, "want a list, got %s", f.describe(n))
 	case fd.IsList():
 		for _, item := range n.Content {
 			f.item(target(item), m, fd, fmt.Sprintf("%s[%d]", path, m.Get(fd).List().Len()))
@@ -157,9 +163,27 @@ const (
 
 // any fills m, an Any, from a mapping with "@type" and the fields of that type.
 func (f *File) any(n *yaml.Node, m protoreflect.Message, path string) {
-	defer f.leave()
-	if !f.enter(n, path) {
+	content := f.Typed(n, path)
+	if content == nil {
 		return
+	}
+	packed, err := proto.MarshalOptions{Deterministic: true}.Marshal(content)
+	if err != nil {
+		f.Fault(n, path, "%v", err)
+		return
+	}
+	into := m.Interface().(*anypb.Any)
+	into.TypeUrl, into.Value = typePrefix+string(content.ProtoReflect().Descriptor().FullName()), packed
+}
+
+// Typed reads a message of the type that the mapping's "@type" names, and has it
+// validated. It is nil, after noting why, if there is no such type; a message
+// with other faults is returned as far as it could be read.
+func (f *File) Typed(n *yaml.Node, path string) proto.Message {
+	defer f.leave()
+	n = target(n)
+	if !f.enter(n, path) {
+		return nil
 	}
 	entries := f.Mapping(n, path, "a mapping with @type")
 	i := slices.IndexFunc(entries, func(e Entry) bool { return e.Key == "@type" })
@@ -167,7 +191,7 @@ func (f *File) any(n *yaml.Node, m protoreflect.Message, path string) {
 		if n.Kind == yaml.MappingNode {
 			f.Fault(n, path, `@type is missing, as in "%senvoy.extensions…"`, typePrefix)
 		}
-		return
+		return nil
 	}
 	url := entries[i].Value
 	name, prefixed := strings.CutPrefix(url.Value, typePrefix)
@@ -175,24 +199,18 @@ func (f *File) any(n *yaml.Node, m protoreflect.Message, path string) {
 	switch {
 	case !prefixed:
 		f.Fault(url, path, "@type %.200q does not begin with %s", url.Value, typePrefix)
-		return
+		return nil
 	case err != nil:
 		f.Fault(url, path, "@type: %.200q is no type that is known here", name)
-		return
+		return nil
 	case wellKnown(t.Descriptor()):
 		f.Fault(url, path, "@type: %s has no fields that a file can give", name)
-		return
+		return nil
 	}
 	content := t.New()
 	f.fields(slices.Delete(entries, i, i+1), content, path)
 	f.Validate(content.Interface(), path)
-	packed, err := proto.MarshalOptions{Deterministic: true}.Marshal(content.Interface())
-	if err != nil {
-		f.Fault(n, path, "%v", err)
-		return
-	}
-	into := m.Interface().(*anypb.Any)
-	into.TypeUrl, into.Value = url.Value, packed
+	return content.Interface()
 }
 
 // elementName is the name of the message type of a field or its items; empty for
@@ -228,6 +246,10 @@ func (f *File) leaf(n *yaml.Node, m protoreflect.Message, fd protoreflect.FieldD
 	fresh := m.New()
 	text := fmt.Sprintf("{%q:%s%s%s}", fd.JSONName(), before, value, after)
 	if err := protojson.Unmarshal([]byte(text), fresh.Interface()); err != nil {
+		if f.sensitive > 0 {
+			f.Fault(n, path, "want %s, got something that is not told", fd.Kind())
+			return nil
+		}
 		f.Fault(n, path, "%s", placeInJSON.ReplaceAllString(err.Error(), ""))
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -33,33 +34,56 @@ type File struct {
 	faults  []error
 	values  int
 	depth   int
+	// sensitive is in how many values that nobody may tell of it is reading.
+	sensitive int
 }
 
 // Open returns a file and the top of its only document; the latter is nil if
 // there is none, which Err then tells. Name is how faults call the file.
 func Open(name string, text []byte) (*File, *yaml.Node) {
+	f, documents := OpenAll(name, text)
+	switch {
+	case len(documents) > 1:
+		f.Fault(start(), "", "more than one YAML document")
+		return f, nil
+	case len(documents) == 0:
+		if f.faults == nil {
+			f.Fault(start(), "", "there is nothing in it")
+		}
+		return f, nil
+	}
+	return f, documents[0]
+}
+
+// OpenAll returns a file and the tops of its documents, of which there may be
+// none. Those behind one that is no YAML are not read; Err tells why.
+func OpenAll(name string, text []byte) (*File, []*yaml.Node) {
 	f := &File{name: name, places: map[string]*yaml.Node{}, refused: map[string]bool{}}
-	start := &yaml.Node{Line: 1, Column: 1}
 	if len(text) > maxBytes {
-		f.Fault(start, "", "%d bytes, of %d at most", len(text), maxBytes)
+		f.Fault(start(), "", "%d bytes, of %d at most", len(text), maxBytes)
 		return f, nil
 	}
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	var document, next yaml.Node
-	switch err := decoder.Decode(&document); {
-	case errors.Is(err, io.EOF):
-		f.Fault(start, "", "there is nothing in it")
-		return f, nil
-	case err != nil:
-		f.faults = append(f.faults, fmt.Errorf("%s: %w", name, err))
-		return f, nil
+	var documents []*yaml.Node
+	for {
+		var document yaml.Node
+		switch err := decoder.Decode(&document); {
+		case errors.Is(err, io.EOF):
+			return f, documents
+		case err != nil:
+			f.faults = append(f.faults, fmt.Errorf("%s: %s", name, unknownAnchor.ReplaceAllString(err.Error(), "an alias of no anchor")))
+			return f, documents
+		}
+		documents = append(documents, document.Content[0])
 	}
-	if err := decoder.Decode(&next); !errors.Is(err, io.EOF) {
-		f.Fault(start, "", "more than one YAML document")
-		return f, nil
-	}
-	return f, document.Content[0]
 }
+
+// unknownAnchor is the one error of the YAML library that repeats text of the
+// file, which may be a secret that begins with a star.
+var unknownAnchor = regexp.MustCompile(`unknown anchor '.*' referenced`)
+
+// start is where a file begins.
+func start() *yaml.Node { return &yaml.Node{Line: 1, Column: 1} }
 
 // Err joins the faults that were found, each with file, line, column and path;
 // nil if there are none.
@@ -107,10 +131,17 @@ func (f *File) place(path string) *yaml.Node {
 			return n
 		}
 		if path == "" {
-			return &yaml.Node{Line: 1, Column: 1}
+			return start()
 		}
 		path = outer(path)
 	}
+}
+
+// Place is where the value at a path stands, or that in which it would:
+// "file:line:column".
+func (f *File) Place(path string) string {
+	n := f.place(path)
+	return fmt.Sprintf("%s:%d:%d", f.name, n.Line, n.Column)
 }
 
 // outer is the path of the value in which that at a path is, or somewhat less: it
@@ -130,7 +161,7 @@ func (f *File) Mapping(n *yaml.Node, path, want string) []Entry {
 	n = target(n)
 	f.places[path] = n
 	if n.Kind != yaml.MappingNode {
-		f.Fault(n, path, "want %s, got %s", want, describe(n))
+		f.Fault(n, path, "want %s, got %s", want, f.describe(n))
 		return nil
 	}
 	var entries []Entry
@@ -141,7 +172,7 @@ func (f *File) Mapping(n *yaml.Node, path, want string) []Entry {
 		case key.Kind != yaml.ScalarNode || key.ShortTag() == "!!merge":
 			f.note(key, path, "the key of an entry must be a name")
 		case line != 0:
-			f.note(key, path, "%q is there twice, first on line %d", key.Value, line)
+			f.note(key, path, "%s is there twice, first on line %d", f.quote(key.Value), line)
 		default:
 			lines[key.Value] = key.Line
 			entries = append(entries, Entry{key.Value, target(n.Content[i+1]), key})
@@ -185,7 +216,7 @@ func target(n *yaml.Node) *yaml.Node {
 func null(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
 
 // describe names what a node is.
-func describe(n *yaml.Node) string {
+func (f *File) describe(n *yaml.Node) string {
 	switch {
 	case n.Kind == yaml.MappingNode:
 		return "a mapping"
@@ -194,6 +225,14 @@ func describe(n *yaml.Node) string {
 	case null(n):
 		return "nothing"
 	default:
-		return fmt.Sprintf("%.80q", n.Value)
+		return f.quote(n.Value)
 	}
+}
+
+// quote is text of the file as a fault may tell it.
+func (f *File) quote(text string) string {
+	if f.sensitive > 0 {
+		return "something that is not told"
+	}
+	return fmt.Sprintf("%.80q", text)
 }

@@ -162,3 +162,52 @@ func FuzzFill(f *testing.F) {
 		require.NoError(t, err)
 	})
 }
+
+func TestWhatIsSensitiveIsNotTold(t *testing.T) {
+	const secret = "'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret\n"
+	for name, test := range map[string]struct{ text, want string }{
+		"a number for a text":    {secret + "tls_certificate: {password: {inline_string: 4711}}", "f.yaml:2:45: tls_certificate.password.inline_string: want string, got something that is not told\nf.yaml:2:29: tls_certificate.password: Specifier: value is required"},
+		"no base64":              {secret + "generic_secret: {secret: {inline_bytes: '!4711'}}", "f.yaml:2:41: generic_secret.secret.inline_bytes: want bytes, got something that is not told\nf.yaml:2:26: generic_secret.secret: Specifier: value is required"},
+		"a text for a message":   {secret + "generic_secret: {secret: '4711'}", "f.yaml:2:26: generic_secret.secret: want the fields of envoy.config.core.v3.DataSource, got something that is not told"},
+		"a text for a list":      {secret + "session_ticket_keys: {keys: '4711'}", "f.yaml:2:29: session_ticket_keys.keys: want a list, got something that is not told"},
+		"an unknown field":       {secret + "k4711: x", "f.yaml:2:1: envoy.extensions.transport_sockets.tls.v3.Secret has no field something that is not told"},
+		"an unknown field below": {secret + "tls_certificate: {k4711: x}", "f.yaml:2:19: tls_certificate: envoy.extensions.transport_sockets.tls.v3.TlsCertificate has no field something that is not told"},
+		"a key twice":            {secret + "tls_certificate: {password: {k4711: x, k4711: x}}", "f.yaml:2:40: tls_certificate.password: something that is not told is there twice, first on line 2\nf.yaml:2:30: tls_certificate.password: envoy.config.core.v3.DataSource has no field something that is not told"},
+		"a broken rule":          {secret + "tls_certificate: {password: {inline_string: ''}, private_key: {}}", "f.yaml:2:63: tls_certificate.private_key: Specifier: value is required"},
+		"an alias of no anchor":  {secret + "tls_certificate: {password: {inline_string: *k4711}}", "f.yaml: yaml: an alias of no anchor"},
+		"in another message":     {"'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext\nsni: 4712\ncommon_tls_context: {tls_certificates: [{private_key: {inline_string: 4711}}]}", "f.yaml:2:6: sni: invalid value for string field sni: 4712\nf.yaml:3:71: common_tls_context.tls_certificates[0].private_key.inline_string: want string, got something that is not told\nf.yaml:3:55: common_tls_context.tls_certificates[0].private_key: Specifier: value is required"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, documents := protoyaml.OpenAll("f.yaml", []byte(test.text))
+			for _, n := range documents {
+				f.Typed(n, "")
+			}
+			require.EqualError(t, f.Err(), test.want)
+			require.NotContains(t, f.Err().Error(), "4711")
+		})
+	}
+}
+
+func TestDocumentsAreReadUntilOneIsNoYAML(t *testing.T) {
+	for name, test := range map[string]struct {
+		text string
+		want int
+		err  string
+	}{
+		"none":          {"# later\n", 0, ""},
+		"two":           {"a: 1\n---\nb: 1\n", 2, ""},
+		"empty ones":    {"---\n---\na: 1\n---\n", 3, ""},
+		"the last bad":  {"a: 1\n---\nb: [\n", 1, "f.yaml: yaml: line 3: did not find expected node content"},
+		"JSON in lines": {`{"a": 1}` + "\n" + `{"b": 1}`, 1, "f.yaml: yaml: line 1: did not find expected <document start>"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, documents := protoyaml.OpenAll("f.yaml", []byte(test.text))
+			require.Len(t, documents, test.want)
+			if test.err == "" {
+				require.NoError(t, f.Err())
+				return
+			}
+			require.EqualError(t, f.Err(), test.err)
+		})
+	}
+}
