@@ -181,9 +181,10 @@ func (f *File) Mapping(n *yaml.Node, path, want string) []Entry {
 	return entries
 }
 
-// FaultOf notes what is wrong with the key of an entry of the value at a path.
+// FaultOf notes what is wrong with the key of an entry of the value at a path,
+// the rest of which is read.
 func (f *File) FaultOf(e Entry, path, format string, args ...any) {
-	f.Fault(e.at, path, format, args...)
+	f.note(e.at, path, format, args...)
 }
 
 // enter says whether one more value may be read, inside those that are being
