@@ -1,8 +1,8 @@
 // Package command is the command line of a service that is configured by
 // environment variables: --help with the table of them, --version,
-// --ready-file, healthcheck, and warnings of misspelt names. A service's app
-// describes itself in a Spec and its main calls Main. It knows no setting by
-// name and serves nothing.
+// --ready-file, healthcheck, commands of the service's own, and warnings of
+// misspelt names. A service's app describes itself in a Spec and its main calls
+// Main. It knows no setting by name and serves nothing.
 package command
 
 import (
@@ -29,12 +29,14 @@ type Service interface {
 }
 
 // Spec describes a service whose settings are a struct tagged for environ.
-// Every field but Check is required.
+// Every field but Commands and Check is required.
 type Spec[Settings any] struct {
 	// Name is the binary's.
 	Name string
 	// Summary says what it does, in a sentence.
 	Summary string
+	// Commands are what the binary does beside serving; none is a healthcheck.
+	Commands []Command
 	// Prefixes begin the names of variables that are taken to be meant for it.
 	Prefixes []string
 	// Admin is the address of the admin listener, "host:port".
@@ -49,13 +51,24 @@ type Spec[Settings any] struct {
 	New func(Settings, *slog.Logger) (Service, error)
 }
 
+// Command is something that a binary does and that ends by itself.
+type Command struct {
+	// Name is the word behind the binary's name that asks for it.
+	Name string
+	// Usage is Name with what follows it, and Summary says what it does.
+	Usage, Summary string
+	// Run is given the arguments behind Name, takes no settings, and returns the
+	// exit code.
+	Run func(args []string, stdout, stderr io.Writer) int
+}
+
 const usage = `%[1]s %[2]s
 
   %[1]s [--ready-file PATH]   serve until SIGTERM
   %[1]s healthcheck           ask a running one for /ready; exit 0 if it is
   %[1]s --version             print the version
   %[1]s --help                print this
-
+%[3]s
 --ready-file PATH gets the bound addresses by listener, as JSON, once they are
 bound: {"admin": "127.0.0.1:40001", …}
 
@@ -66,6 +79,11 @@ Settings are environment variables:
 // Main runs the command with its arguments and returns the exit code: 0 after
 // a wanted end, 1 for what went wrong, 2 for a wrong command line.
 func Main[Settings any](spec Spec[Settings], args []string, version string) int {
+	for _, c := range spec.Commands {
+		if len(args) > 0 && args[0] == c.Name {
+			return c.Run(args[1:], os.Stdout, os.Stderr)
+		}
+	}
 	flags := flag.NewFlagSet(spec.Name, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	readyFile := flags.String("ready-file", "", "")
@@ -78,7 +96,11 @@ func Main[Settings any](spec Spec[Settings], args []string, version string) int 
 	var settings Settings
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Printf(usage, spec.Name, spec.Summary)
+		commands := ""
+		for _, c := range spec.Commands {
+			commands += fmt.Sprintf("\n  %s %s\n      %s\n", spec.Name, c.Usage, c.Summary)
+		}
+		fmt.Printf(usage, spec.Name, spec.Summary, commands)
 		environ.Help(os.Stdout, settings)
 		return 0
 	case err != nil:

@@ -3,6 +3,7 @@ package command_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -51,6 +52,14 @@ func run(t *testing.T, args ...string) (code int, output string, served *setting
 	os.Stdout, os.Stderr = w, w
 	code = command.Main(command.Spec[settings]{
 		Name: "mill", Summary: "grinds.", Prefixes: []string{"MILL_"},
+		Commands: []command.Command{{
+			Name: "weigh", Usage: "weigh SACK", Summary: "say what a sack weighs",
+			Run: func(args []string, stdout, stderr io.Writer) int {
+				fmt.Fprintf(stdout, "weighed %q\n", args)
+				fmt.Fprintln(stderr, "roughly")
+				return 7
+			},
+		}},
 		Admin: func(s settings) string { return s.Admin },
 		Log: func(s settings) (daemon.LogOptions, string) {
 			return daemon.LogOptions{Level: s.Level}, "MILL_LOG_LEVEL"
@@ -84,6 +93,8 @@ func TestCommandLine(t *testing.T) {
 		output string
 	}{
 		"help":                {[]string{"--help"}, 0, "MILL_GRAIN"},
+		"help of commands":    {[]string{"--help"}, 0, "\n  mill weigh SACK\n      say what a sack weighs\n\n--ready-file"},
+		"a command":           {[]string{"weigh", "a", "--b"}, 7, "weighed [\"a\" \"--b\"]\nroughly\n"},
 		"version":             {[]string{"--version"}, 0, "mill v1.2.3"},
 		"an unknown flag":     {[]string{"--grind"}, 2, "flag provided but not defined: -grind; --help shows what there is"},
 		"an unknown argument": {[]string{"grind"}, 2, `unknown argument "grind"`},
