@@ -65,6 +65,7 @@ func TestImports(t *testing.T) {
 		"internal/xds":                   {"internal/registry", "internal/resources", "internal/rest/call", "internal/rest/httpjson"},
 		"internal/protoyaml":             {},
 		"internal/resources":             {"internal/protoyaml", "internal/registry"},
+		"internal/resourcefiles":         {"internal/protoyaml", "internal/resources", "weir/internal/filewatch"},
 		"internal/templatefile":          {"internal/resources", "weir/internal/filewatch"},
 		"internal/store/memory":          {"internal/registry"},
 		"internal/store/fallback":        {"internal/registry"},
