@@ -228,7 +228,7 @@ func (u *subscription) config(t *topic, i item, unanswered bool) *statusv3.Clien
 	if i.sent != 0 {
 		c.VersionInfo = versionText(i.sent)
 	}
-	if r != nil && r.Version == i.sent {
+	if r != nil && r.Version == i.sent && t.typ != resources.Secrets {
 		c.XdsConfig = r.Body
 	}
 	return c

@@ -77,6 +77,20 @@ func TestClientStatusTellsResourceByResource(t *testing.T) {
 	}
 }
 
+func TestClientStatusShowsOfSecretsNothingButNames(t *testing.T) {
+	h := newTestHub(t)
+	h.open(&h.loaded)
+	h.setFiles((&player{t: t}).files([]string{"secrets/cert:1"}))
+	for _, delta := range []bool{false, true} {
+		s := h.stream(t, delta)
+		ask(t, s, resources.Secrets, "cert")
+		answer(t, s, s.next(start))
+		require.Equal(t, map[string]string{
+			"secrets cert": statusv3.ConfigStatus_SYNCED.String() + " " + adminv3.ClientResourceStatus_ACKED.String(),
+		}, shown(s.clientConfig(func(string) bool { return true }, true)), variant(delta))
+	}
+}
+
 // unansweredIf is the status of a name that there is not: in delta its removal
 // is unanswered like the rest.
 func unansweredIf(delta bool, absent string) string {

@@ -199,7 +199,7 @@ func TestASecretIsForThoseWhoMayHaveIt(t *testing.T) {
 	for _, delta := range []bool{false, true} {
 		for _, may := range []bool{false, true} {
 			s := h.stream(t, delta)
-			s.limits.MayHaveSecret = func(_ resources.Asker, name string) bool {
+			s.limits.MayHaveSecret = func(_ context.Context, _ resources.Asker, name string) bool {
 				require.Equal(t, "cert", name)
 				return may
 			}
@@ -214,6 +214,36 @@ func TestASecretIsForThoseWhoMayHaveIt(t *testing.T) {
 			default:
 				require.Nil(t, r)
 			}
+		}
+	}
+}
+
+func TestWhoMayHaveASecretIsAskedAgain(t *testing.T) {
+	h := newTestHub(t)
+	h.open(&h.loaded)
+	h.setFiles((&player{t: t}).files([]string{"secrets/cert:1"}))
+	for _, delta := range []bool{false, true} {
+		may := false
+		s := h.stream(t, delta)
+		s.limits.MayHaveSecret = func(context.Context, resources.Asker, string) bool { return may }
+		ask(t, s, resources.Secrets, "cert")
+		if r := s.next(start); r != nil {
+			answer(t, s, r)
+		}
+		may = true
+		h.recheckSecrets()
+		r := s.next(start)
+		require.Len(t, r.resources, 1)
+		answer(t, s, r)
+		h.recheckSecrets()
+		require.Nil(t, s.next(start), "it has what it may have")
+		may = false
+		h.recheckSecrets()
+		r = s.next(start)
+		if delta {
+			require.Equal(t, []string{"cert"}, r.removed)
+		} else {
+			require.Nil(t, r, "nothing can be taken away in the state of the world")
 		}
 	}
 }

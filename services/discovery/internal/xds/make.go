@@ -342,6 +342,23 @@ func (h *hub) setFiles(files map[resources.Type][]*resources.Resource) {
 	h.ask()
 }
 
+// RecheckSecrets has every client shown the secrets that it may have now, and in
+// delta told of those that it may have no more.
+func (s *Server) RecheckSecrets() { s.hub.recheckSecrets() }
+
+func (h *hub) recheckSecrets() {
+	now := time.Now()
+	h.mu.Lock()
+	defer h.unlock()
+	for _, t := range h.topics[resources.Secrets] {
+		for _, e := range t.editions {
+			for u := range e.subscribers {
+				h.mark(u.stream, t, now)
+			}
+		}
+	}
+}
+
 // setFile makes r, which may be nil, what files say of a topic. h.mu must be
 // held.
 func (h *hub) setFile(t *topic, r *resources.Resource, now time.Time) {

@@ -111,7 +111,7 @@ func (s *stream) asker() resources.Asker { return s.node.asker() }
 
 // mayHave reports whether the client may have the resource of a topic.
 func (s *stream) mayHave(t *topic) bool {
-	return t.typ != resources.Secrets || s.limits.MayHaveSecret == nil || s.limits.MayHaveSecret(s.asker(), t.name)
+	return t.typ != resources.Secrets || s.limits.MayHaveSecret == nil || s.limits.MayHaveSecret(s.ctx, s.asker(), t.name)
 }
 
 // request takes in what the client sent. The error is a gRPC status that ends

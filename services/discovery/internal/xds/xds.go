@@ -66,9 +66,10 @@ type Limits struct {
 	// MayBe returns why who opened a stream, or called, may not be a node; the
 	// error is a gRPC status. nil lets everyone be any.
 	MayBe func(context.Context, resources.Asker) error
-	// MayHaveSecret reports whether a node may have the secret of a name; to one
-	// that may not, there is none. nil lets everyone have all.
-	MayHaveSecret func(resources.Asker, string) bool
+	// MayHaveSecret reports whether a node may have the secret of a name, whose
+	// stream or call has the context; to one that may not, there is none. nil lets
+	// everyone have all. Server.RecheckSecrets has it asked again.
+	MayHaveSecret func(context.Context, resources.Asker, string) bool
 }
 
 // Server serves xDS on a gRPC server and an HTTP server that others make.
