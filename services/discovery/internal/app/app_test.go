@@ -425,7 +425,8 @@ func TestAStatsdServerIsToldOfRegistrations(t *testing.T) {
 
 func TestMetricsAreThoseOfTheGoldenFile(t *testing.T) {
 	heads := regexp.MustCompile(`(?m)^# (HELP|TYPE) discovery_.*\n`)
-	_, body := start(t, options(t)).get(t, "admin", "/metrics")
+	o, _, _ := filed(t)
+	_, body := start(t, o).get(t, "admin", "/metrics")
 	servicetest.Golden(t, "testdata/metrics.txt", []byte(strings.Join(heads.FindAllString(body, -1), "")))
 }
 

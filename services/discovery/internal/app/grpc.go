@@ -28,12 +28,18 @@ func (a *App) addGRPC(operators *admin.Server) (*xds.Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	rules, err := a.openSecrets()
+	if err != nil {
+		return nil, err
+	}
+	limits := o.limits()
+	limits.MayHaveSecret = mayHaveSecret(rules)
 	discovery := xds.New(xds.Options{
 		Registry:   a.hosts,
 		Maker:      maker,
 		Identifier: o.identifier(),
 		Debounce:   o.debounce(),
-		Limits:     o.limits(),
+		Limits:     limits,
 		Log:        a.log,
 		Metrics:    a.metrics,
 	})
@@ -41,6 +47,9 @@ func (a *App) addGRPC(operators *admin.Server) (*xds.Server, error) {
 	a.group.Add(daemon.Background("xds", discovery.Run))
 	if template != nil {
 		a.group.Add(followTemplate(template, maker, discovery.SetMaker))
+	}
+	if err := a.addFiles(discovery, rules, operators); err != nil {
+		return nil, err
 	}
 	heartbeats := beats.New(beats.Options{
 		Registry:   a.hosts,

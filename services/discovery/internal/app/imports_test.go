@@ -24,6 +24,7 @@ func TestImports(t *testing.T) {
 			"internal/guard",
 			"internal/quota",
 			"internal/registry",
+			"internal/resourcefiles",
 			"internal/resources",
 			"internal/rest/call",
 			"internal/rest/prometheus",

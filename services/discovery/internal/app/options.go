@@ -57,6 +57,7 @@ type Options struct {
 	MaxWaiters  int           `envconfig:"DISCOVERY_MAX_WAITERS" default:"10000" desc:"calls of v2 that wait at once, for a list to change or on a stream of events; more are refused"`
 
 	XDSOptions
+	FileOptions
 
 	ResourceOptions
 
@@ -211,6 +212,7 @@ func (o Options) check() error {
 	o.AccessOptions.check(fault)
 	o.XDSOptions.check(fault)
 	o.ResourceOptions.check(fault)
+	o.FileOptions.check(fault)
 	for _, positive := range []struct {
 		name  string
 		value time.Duration

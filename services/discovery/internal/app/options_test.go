@@ -62,7 +62,11 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 			"DISCOVERY_XDS_SLOW_AFTER=0s: not above 0\nDISCOVERY_XDS_DROP_AFTER=-1ns: below DISCOVERY_XDS_SLOW_AFTER=0s\n" +
 				"DISCOVERY_DEBOUNCE_LEAVING=-1ns: below 0\nDISCOVERY_XDS_MAX_AGE=-2ns: below 0\nDISCOVERY_XDS_POLL_WAIT=-3ns: below 0",
 		},
-		"a share above all": {func(o *app.Options) { o.GuardServiceShare = 25 }, "DISCOVERY_GUARD_SERVICE_SHARE=25: not from 0 to 1"},
+		"no poll of files, and rules without them": {func(o *app.Options) { o.ResourcesPoll, o.SecretRules = 0, "/rules" },
+			"DISCOVERY_XDS_RESOURCES_POLL=0s: not above 0\nDISCOVERY_XDS_SECRET_RULES=/rules: without DISCOVERY_XDS_RESOURCES there are no secrets"},
+		"resources that are none": {func(o *app.Options) { o.Resources = "/none" }, "DISCOVERY_XDS_RESOURCES=/none: stat /none: no such file or directory"},
+		"rules that are none":     {func(o *app.Options) { o.Resources, o.SecretRules = ".", "/none" }, "DISCOVERY_XDS_SECRET_RULES=/none: open /none: no such file or directory"},
+		"a share above all":       {func(o *app.Options) { o.GuardServiceShare = 25 }, "DISCOVERY_GUARD_SERVICE_SHARE=25: not from 0 to 1"},
 		"shares that are none": {func(o *app.Options) { o.GuardGlobalShare, o.GuardBeatLoss = -0.1, math.NaN() },
 			"DISCOVERY_GUARD_GLOBAL_SHARE=-0.1: not from 0 to 1\nDISCOVERY_GUARD_BEAT_LOSS=NaN: not from 0 to 1"},
 		"numbers that are none, and a ceiling below 0": {
