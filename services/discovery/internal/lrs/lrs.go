@@ -1,0 +1,169 @@
+// Package lrs takes load reports (LRS, envoy.service.load_stats.v3): how many
+// requests each Envoy or gRPC client sent to each cluster, locality and host, and
+// what became of them. The app registers it on the gRPC listener; the page and
+// /metrics show what is known. It steers nothing by them, and forgets what a
+// client said when the client's stream ends or says nothing for a while.
+package lrs
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// Options is what a server is made of. Every field is required.
+type Options struct {
+	// Interval is how often clients are asked to report.
+	Interval time.Duration
+	// Endpoints asks clients to report each host too, and not localities alone.
+	// gRPC clients never do.
+	Endpoints bool
+	// MaxStreams is how many streams are served at once, and MaxRows how many
+	// clusters, localities and hosts are remembered of all reports together.
+	MaxStreams, MaxRows int
+	Log                 *slog.Logger
+	Metrics             prometheus.Registerer
+}
+
+// Server serves LoadReportingService.
+type Server struct {
+	loadstats.UnimplementedLoadReportingServiceServer
+	options  Options
+	metrics  *metrics
+	stopping chan struct{} // closed by Stop
+
+	mu      sync.Mutex
+	reports map[*report]struct{} // one of each stream
+	rows    int                  // of all reports
+}
+
+// New makes a server; Register puts it on a gRPC server.
+func New(o Options) *Server {
+	s := &Server{options: o, stopping: make(chan struct{}), reports: map[*report]struct{}{}}
+	s.metrics = newMetrics(o.Metrics, s)
+	return s
+}
+
+// Register puts s on a gRPC server that does not serve yet.
+func (s *Server) Register(server grpc.ServiceRegistrar) {
+	loadstats.RegisterLoadReportingServiceServer(server, s)
+}
+
+// Stop ends all streams. It must be called once.
+func (s *Server) Stop() { close(s.stopping) }
+
+// silentIntervals is after how many intervals without a report a client's last
+// one no longer counts.
+const silentIntervals = 3
+
+// StreamLoadStats serves one client: its first request says who it is and is
+// answered with what to report, all later ones are reports.
+func (s *Server) StreamLoadStats(wire grpc.BidiStreamingServer[loadstats.LoadStatsRequest, loadstats.LoadStatsResponse]) error {
+	first, err := wire.Recv()
+	if err != nil {
+		return endOf(err)
+	}
+	r := &report{node: nodeName(first.GetNode())}
+	if p, ok := peer.FromContext(wire.Context()); ok {
+		r.peer = p.Addr.String()
+	}
+	if !s.join(r) {
+		s.metrics.refused.Inc()
+		return status.Errorf(codes.ResourceExhausted, "%d streams of load reports are open, the most that are served", s.options.MaxStreams)
+	}
+	defer s.leave(r)
+	s.take(r, first)
+	err = wire.Send(&loadstats.LoadStatsResponse{
+		SendAllClusters:           true,
+		LoadReportingInterval:     durationpb.New(s.options.Interval),
+		ReportEndpointGranularity: s.options.Endpoints,
+	})
+	if err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	// Ends when the stream does, which is when this method returns; nobody waits.
+	go func() { ended <- s.receive(wire, r) }()
+	select {
+	case err := <-ended:
+		return endOf(err)
+	case <-s.stopping:
+		return status.Error(codes.Unavailable, "this server is stopping")
+	}
+}
+
+// receive takes reports until the stream ends.
+func (s *Server) receive(wire grpc.BidiStreamingServer[loadstats.LoadStatsRequest, loadstats.LoadStatsResponse], r *report) error {
+	for {
+		m, err := wire.Recv()
+		if err != nil {
+			return err
+		}
+		s.take(r, m)
+	}
+}
+
+// endOf is how a stream ends whose client is done.
+func endOf(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// nodeName is what a client is called for people.
+func nodeName(n *corev3.Node) string {
+	if n.GetId() == "" {
+		return n.GetCluster()
+	}
+	return n.GetId()
+}
+
+// join takes a stream in, unless there are most of them already.
+func (s *Server) join(r *report) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.reports) >= s.options.MaxStreams {
+		return false
+	}
+	s.reports[r] = struct{}{}
+	s.metrics.streams.Set(float64(len(s.reports)))
+	return true
+}
+
+func (s *Server) leave(r *report) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rows -= r.rows
+	delete(s.reports, r)
+	s.metrics.streams.Set(float64(len(s.reports)))
+}
+
+// take makes m the client's last report. One that is larger than what may be
+// remembered counts as none, and is told of in the metrics.
+func (s *Server) take(r *report, m *loadstats.LoadStatsRequest) {
+	if len(m.GetClusterStats()) == 0 && r.at.IsZero() {
+		return // the first request, as a rule, has none
+	}
+	clusters, rows := read(m.GetClusterStats(), s.options.Interval)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.rows-r.rows+rows > s.options.MaxRows {
+		s.metrics.tooLarge.Inc()
+		return
+	}
+	s.rows += rows - r.rows
+	r.at, r.clusters, r.rows = time.Now(), clusters, rows
+	s.metrics.reports.Inc()
+}

@@ -1,0 +1,204 @@
+package lrs
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+)
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
+func options() Options {
+	return Options{
+		Interval: 10 * time.Second, Endpoints: true, MaxStreams: 2, MaxRows: 1000,
+		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+	}
+}
+
+// stats are those of a cluster with one host in zone eu-1, over two seconds.
+func stats(name, serviceName string, issued uint64) *endpointv3.ClusterStats {
+	at := &corev3.Locality{Region: "eu", Zone: "eu-1"}
+	return &endpointv3.ClusterStats{
+		ClusterName: name, ClusterServiceName: serviceName, LoadReportInterval: durationpb.New(2 * time.Second),
+		DroppedRequests: []*endpointv3.ClusterStats_DroppedRequests{{Category: "lb", DroppedCount: 4}},
+		UpstreamLocalityStats: []*endpointv3.UpstreamLocalityStats{{
+			Locality: at, TotalIssuedRequests: issued, TotalSuccessfulRequests: issued - 2, TotalErrorRequests: 2, TotalRequestsInProgress: 1,
+			UpstreamEndpointStats: []*endpointv3.UpstreamEndpointStats{{
+				Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+					Address: "10.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: 80}}}},
+				TotalIssuedRequests: issued, TotalSuccessfulRequests: issued - 2, TotalErrorRequests: 2, TotalRequestsInProgress: 1,
+			}},
+		}},
+	}
+}
+
+func reportOf(stats ...*endpointv3.ClusterStats) *loadstats.LoadStatsRequest {
+	return &loadstats.LoadStatsRequest{ClusterStats: stats}
+}
+
+func TestLoadsAreTheSumOfWhatClientsLastReported(t *testing.T) {
+	s := New(options())
+	one, other := &report{node: "one"}, &report{node: "other"}
+	require.True(t, s.join(one))
+	require.True(t, s.join(other))
+	require.Empty(t, s.Loads())
+	s.take(one, reportOf(stats("users", "", 100)))
+	s.take(one, reportOf(stats("users", "", 20))) // the last one counts
+	s.take(other, reportOf(stats("users-blue", "users", 10), stats("users-green", "users", 10), stats("orders", "", 6)))
+
+	loads := s.Loads()
+	require.Len(t, loads, 2)
+	require.Equal(t, ClusterLoad{
+		Cluster: "orders", Clients: 1, Rates: Rates{3, 2, 1, 1}, Dropped: map[string]float64{"lb": 2},
+		Localities: []LocalityLoad{{Region: "eu", Zone: "eu-1", Rates: Rates{3, 2, 1, 1},
+			Endpoints: []EndpointLoad{{"10.0.0.1:80", Rates{3, 2, 1, 1}}}}},
+	}, loads[0])
+	require.Equal(t, "users", loads[1].Cluster)
+	require.Equal(t, 2, loads[1].Clients)
+	require.Equal(t, Rates{20, 17, 3, 3}, loads[1].Rates)
+	require.InDelta(t, 6, loads[1].Dropped["lb"], 0)
+
+	s.leave(other)
+	require.Len(t, s.Loads(), 1)
+	s.leave(one)
+	require.Empty(t, s.Loads())
+	require.Zero(t, s.rows)
+}
+
+func TestAClientThatSaysNothingForAWhileNoLongerCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(options())
+		r := &report{}
+		require.True(t, s.join(r))
+		s.take(r, reportOf(stats("users", "", 20)))
+		time.Sleep(30 * time.Second)
+		require.Len(t, s.Loads(), 1)
+		time.Sleep(time.Second)
+		require.Empty(t, s.Loads())
+		s.take(r, reportOf(stats("users", "", 20)))
+		require.Len(t, s.Loads(), 1)
+	})
+}
+
+func TestReportsAreRememberedUpToABound(t *testing.T) {
+	o := options()
+	o.MaxRows = 8 // a cluster of stats has a row of its own, a category, a locality and a host
+	s := New(o)
+	one, other := &report{}, &report{}
+	require.True(t, s.join(one))
+	require.True(t, s.join(other))
+	s.take(one, reportOf(stats("a", "", 2)))
+	s.take(other, reportOf(stats("a", "", 2), stats("b", "", 2)))
+	require.Len(t, s.Loads(), 1)
+	require.InDelta(t, 1, testutil.ToFloat64(s.metrics.tooLarge), 0)
+	s.take(other, reportOf(stats("b", "", 2)))
+	require.Len(t, s.Loads(), 2)
+}
+
+// serve serves o until the test ends.
+func serve(t testing.TB, o Options) (*Server, loadstats.LoadReportingServiceClient) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	s, server := New(o), grpc.NewServer()
+	s.Register(server)
+	ended := make(chan error, 1)
+	// Ends with the server's Stop; the cleanup waits for it.
+	go func() { ended <- server.Serve(listener) }()
+	conn, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, conn.Close())
+		server.Stop()
+		require.NoError(t, <-ended)
+	})
+	return s, loadstats.NewLoadReportingServiceClient(conn)
+}
+
+func open(t testing.TB, client loadstats.LoadReportingServiceClient) loadstats.LoadReportingService_StreamLoadStatsClient {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	t.Cleanup(cancel)
+	wire, err := client.StreamLoadStats(ctx)
+	require.NoError(t, err)
+	return wire
+}
+
+func TestAClientIsToldWhatToReportAndForgottenWhenItGoes(t *testing.T) {
+	s, client := serve(t, options())
+	wire := open(t, client)
+	require.NoError(t, wire.Send(&loadstats.LoadStatsRequest{Node: &corev3.Node{Id: "envoy-1"}}))
+	response, err := wire.Recv()
+	require.NoError(t, err)
+	want := &loadstats.LoadStatsResponse{SendAllClusters: true, LoadReportingInterval: durationpb.New(10 * time.Second), ReportEndpointGranularity: true}
+	require.True(t, proto.Equal(want, response), "%v", response)
+	require.NoError(t, wire.Send(reportOf(stats("users", "", 20))))
+	servicetest.Eventually(t, "the report is taken", func() bool { return len(s.Loads()) == 1 })
+	require.NoError(t, wire.CloseSend())
+	servicetest.Eventually(t, "the client is forgotten", func() bool { return len(s.Loads()) == 0 })
+}
+
+func TestTooManyClientsAreRefusedAndAllEndWithTheServer(t *testing.T) {
+	s, client := serve(t, options())
+	var open2 []loadstats.LoadReportingService_StreamLoadStatsClient
+	for range 2 {
+		wire := open(t, client)
+		require.NoError(t, wire.Send(&loadstats.LoadStatsRequest{}))
+		_, err := wire.Recv()
+		require.NoError(t, err)
+		open2 = append(open2, wire)
+	}
+	third := open(t, client)
+	require.NoError(t, third.Send(&loadstats.LoadStatsRequest{}))
+	_, err := third.Recv()
+	require.Equal(t, codes.ResourceExhausted, status.Code(err), "%v", err)
+	s.Stop()
+	for _, wire := range open2 {
+		_, err := wire.Recv()
+		require.Equal(t, codes.Unavailable, status.Code(err), "%v", err)
+	}
+}
+
+// FuzzReport takes any bytes that are a report: it must count them or not, and
+// show what it counts.
+func FuzzReport(f *testing.F) {
+	for _, m := range []*loadstats.LoadStatsRequest{{}, reportOf(stats("users", "blue", 3)), reportOf(nil, &endpointv3.ClusterStats{LoadReportInterval: durationpb.New(-1)})} {
+		text, err := proto.Marshal(m)
+		require.NoError(f, err)
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		m := &loadstats.LoadStatsRequest{}
+		if proto.Unmarshal(text, m) != nil {
+			return
+		}
+		s := New(options())
+		r := &report{}
+		require.True(t, s.join(r))
+		s.take(r, m)
+		require.LessOrEqual(t, s.rows, s.options.MaxRows)
+		for _, l := range s.Loads() {
+			for _, locality := range l.Localities {
+				require.GreaterOrEqual(t, l.Issued, locality.Issued)
+			}
+		}
+	})
+}
