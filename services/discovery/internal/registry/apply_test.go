@@ -289,6 +289,8 @@ func TestAVersionIsThatOfWhatReadersSee(t *testing.T) {
 		differs("out")
 		makeSetting(t, one, Setting{Scope: Scope{Service: "users", ID: "b"}, Kind: Weigh, Weight: 1})
 		differs("weight")
+		require.Equal(t, 1, one.SetHealth(map[Key]bool{{Service: "users", ID: "b"}: true}, "tester"))
+		differs("unhealthy")
 		h.Tags.Other = nil
 		_, err = one.Put(h, "tester")
 		require.NoError(t, err)

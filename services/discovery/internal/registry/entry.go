@@ -34,6 +34,8 @@ type entry struct {
 	held guard.Reason
 	// away says that a Maintenance setting holds for it.
 	away bool
+	// unhealthy is what SetHealth said of it last.
+	unhealthy bool
 	// leaving says that the guard let it go and the Store is asked to; refusals
 	// is how often the Store did not.
 	leaving  bool

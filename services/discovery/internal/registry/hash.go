@@ -52,8 +52,8 @@ func truth(b bool) byte {
 // seal is what one host of a Listing gives to its Version: the hash of the host
 // and what readers see beside it, mixed so that the exclusive or of several is
 // a hash of them all.
-func seal(hash uint64, state State, weight uint8, stale bool) Version {
-	x := hash ^ uint64(state)<<16 ^ uint64(weight)<<8 ^ uint64(truth(stale))
+func seal(hash uint64, state State, weight uint8, stale, unhealthy bool) Version {
+	x := hash ^ uint64(state)<<16 ^ uint64(weight)<<8 ^ uint64(truth(unhealthy))<<1 ^ uint64(truth(stale))
 	// The finalizer of MurmurHash3, which spreads each bit over all.
 	x ^= x >> 33
 	x *= 0xff51afd7ed558ccd

@@ -67,7 +67,7 @@ func (r *Registry) listing(entries []*entry) Listing {
 	for i, e := range entries {
 		v := &list.Hosts[i]
 		r.see(v, e, now)
-		list.Version ^= seal(e.hash, v.State, v.Weight, v.Stale)
+		list.Version ^= seal(e.hash, v.State, v.Weight, v.Stale, v.Unhealthy)
 	}
 	return list
 }
@@ -92,7 +92,7 @@ func (r *Registry) view(e *entry, now time.Time) (v View) {
 
 // see makes v what readers see of e now. r.mu must be held.
 func (r *Registry) see(v *View, e *entry, now time.Time) {
-	*v = View{Record: e.record(r.wall), Stale: e.stale}
+	*v = View{Record: e.record(r.wall), Stale: e.stale, Unhealthy: e.unhealthy}
 	v.State, v.Weight = r.outlook(e, now)
 }
 
@@ -123,10 +123,11 @@ func (r *Registry) outlook(e *entry, now time.Time) (State, uint8) {
 type ServiceSummary struct {
 	Name string
 	// Hosts is how many it has; Serving, Draining and Out are those by state,
-	// Stale those held beyond their TTL, which are in one of these too.
-	Hosts, Serving, Draining, Out, Stale int
-	Version                              Version
-	ChangedAt                            time.Time
+	// Stale those held beyond their TTL and Unhealthy those found to be so, which
+	// are in one of these too.
+	Hosts, Serving, Draining, Out, Stale, Unhealthy int
+	Version                                         Version
+	ChangedAt                                       time.Time
 }
 
 // summaryBatch is about how many hosts are counted under one hold of the lock.
@@ -178,7 +179,7 @@ func (r *Registry) summarize(s *service, now time.Time) ServiceSummary {
 	sum := ServiceSummary{Name: s.name, Hosts: len(s.ordered), ChangedAt: s.changedAt}
 	for _, e := range s.ordered {
 		state, weight := r.outlook(e, now)
-		sum.Version ^= seal(e.hash, state, weight, e.stale)
+		sum.Version ^= seal(e.hash, state, weight, e.stale, e.unhealthy)
 		switch state {
 		case Serving:
 			sum.Serving++
@@ -189,6 +190,9 @@ func (r *Registry) summarize(s *service, now time.Time) ServiceSummary {
 		}
 		if e.stale {
 			sum.Stale++
+		}
+		if e.unhealthy {
+			sum.Unhealthy++
 		}
 	}
 	return sum

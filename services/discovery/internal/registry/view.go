@@ -28,7 +28,13 @@ type View struct {
 	// Stale says that the host's TTL has passed without a check-in, and that it
 	// is still there because a guard holds it.
 	Stale bool
+	// Unhealthy says that those who check the host say so. It holds on this
+	// replica alone, and nothing keeps it.
+	Unhealthy bool
 }
+
+// TakesWork reports whether the host is one to give work to.
+func (v *View) TakesWork() bool { return v.State == Serving && !v.Unhealthy }
 
 // Listing is hosts of one service or repository at one moment. The slice is the
 // reader's.
@@ -80,6 +86,10 @@ const (
 	HeldStale EventKind = "held"
 	// Recovered is of a held host that beat again.
 	Recovered EventKind = "recovered"
+	// Sickened and Healed are of a host that became Unhealthy, and that is it no
+	// more. They are kept on this replica alone.
+	Sickened EventKind = "unhealthy"
+	Healed   EventKind = "healthy"
 	// SettingMade and SettingEnded are of operators' settings.
 	SettingMade  EventKind = "setting made"
 	SettingEnded EventKind = "setting ended"
