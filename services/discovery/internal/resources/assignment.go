@@ -49,7 +49,7 @@ func (m *Maker) assignment(n name, a Asker, hosts []registry.View) *endpointv3.C
 // servedIn reports whether a host in the asker's zone takes work.
 func servedIn(a Asker, hosts []*registry.View) bool {
 	return a.Zone != "" && slices.ContainsFunc(hosts, func(v *registry.View) bool {
-		return v.State == registry.Serving && a.distance(&v.Host.Tags) == 0
+		return v.TakesWork() && a.distance(&v.Host.Tags) == 0
 	})
 }
 

@@ -223,6 +223,8 @@ func TestAHostsHealthIsTold(t *testing.T) {
 		{stale, true, "DEGRADED"},
 		{inState(registry.Draining), true, "DRAINING"},
 		{func(v *registry.View, _ *registry.Host) { v.Stale, v.State = true, registry.Draining }, true, "DRAINING"},
+		{func(v *registry.View, _ *registry.Host) { v.Unhealthy, v.Stale = true, true }, true, "UNHEALTHY"},
+		{func(v *registry.View, _ *registry.Host) { v.Unhealthy, v.State = true, registry.Draining }, true, "DRAINING"},
 	} {
 		got := made[endpointv3.ClusterLoadAssignment](t, newMaker(t, Options{StaleDegraded: test.degraded}), Endpoints, "users", "",
 			host("10.0.0.1:80", "eu-1", test.host))

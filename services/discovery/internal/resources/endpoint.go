@@ -96,12 +96,15 @@ func (s *endpoints) endpoint(v *registry.View) *endpointv3.LbEndpoint {
 // healthPort is the name of the port at which a host is asked for its health.
 const healthPort = "health"
 
-// health is what clients are told of a host's: to let go of one that drains, and
-// of one that serves nothing, which they take for healthy.
+// health is what clients are told of a host's: to let go of one that drains or
+// was found to be unhealthy, and of the others nothing, which they take for
+// healthy.
 func (m *Maker) health(v *registry.View) corev3.HealthStatus {
 	switch {
 	case v.State == registry.Draining:
 		return corev3.HealthStatus_DRAINING
+	case v.Unhealthy:
+		return corev3.HealthStatus_UNHEALTHY
 	case v.Stale && m.options.StaleDegraded:
 		return corev3.HealthStatus_DEGRADED
 	default:

@@ -26,7 +26,7 @@ func (m *Maker) share(a Asker, hosts []*registry.View) []*registry.View {
 	order := rendezvous(a, hosts)
 	taken, serving := 0, 0
 	for taken < len(order) && serving < m.options.SubsetSize {
-		if order[taken].host.State == registry.Serving {
+		if order[taken].host.TakesWork() {
 			serving++
 		}
 		taken++

@@ -96,6 +96,9 @@ func appendLabels(b []byte, v *registry.View) []byte {
 			b = httpjson.AppendText(b, label.value)
 		}
 	}
+	if v.Unhealthy {
+		b = append(b, `,"__meta_discovery_unhealthy":"true"`...)
+	}
 	if canary := v.Host.Tags.Canary; canary != nil {
 		b = append(b, `,"__meta_discovery_canary":"`...)
 		b = strconv.AppendBool(b, *canary)

@@ -144,6 +144,16 @@ func TestAQuerySaysWhichServiceAndWhichPort(t *testing.T) {
 	}
 }
 
+func TestAHostThatIsUnhealthyIsATargetWithALabelThatSaysSo(t *testing.T) {
+	r := registrytest.Loaded(t)
+	put(t, r, "users", "10.0.0.1:80", nil)
+	require.NotContains(t, groups(t, r, "")[0].Labels, "__meta_discovery_unhealthy")
+	list, err := r.List("users")
+	require.NoError(t, err)
+	require.Equal(t, 1, r.SetHealth(map[registry.Key]bool{list.Hosts[0].Host.Key: true}, "test"))
+	require.Equal(t, "true", groups(t, r, "")[0].Labels["__meta_discovery_unhealthy"])
+}
+
 func TestHostsThatDrainAreTargetsUntilTheyAreOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := registrytest.Loaded(t)

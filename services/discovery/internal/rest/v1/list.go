@@ -69,8 +69,9 @@ func (f *face) answerList(w http.ResponseWriter, r *http.Request, open, name str
 
 // shown returns the hosts that are listed, in the place of all. A list of v1
 // has no word for a host's state: one that is in it is given work. So those
-// that drain are left out, and where a service has no others they are not: they
-// still work, and a list without hosts would stop the service before they end.
+// that drain or are unhealthy are left out, and where a service has no others
+// they are not: they may still work, and a list without hosts would stop the
+// service before they end.
 func shown(hosts []registry.View) []registry.View {
 	kept := hosts[:0]
 	for len(hosts) > 0 {
@@ -80,12 +81,12 @@ func shown(hosts []registry.View) []registry.View {
 		}
 		service := hosts[:n]
 		hosts = hosts[n:]
-		wanted := registry.Draining
-		if slices.ContainsFunc(service, isServing) {
-			wanted = registry.Serving
+		lists := isNotOut
+		if slices.ContainsFunc(service, takesWork) {
+			lists = takesWork
 		}
 		for i := range service {
-			if service[i].State == wanted {
+			if lists(service[i]) {
 				kept = append(kept, service[i])
 			}
 		}
@@ -93,7 +94,8 @@ func shown(hosts []registry.View) []registry.View {
 	return kept
 }
 
-func isServing(v registry.View) bool { return v.State == registry.Serving }
+func takesWork(v registry.View) bool { return v.TakesWork() }
+func isNotOut(v registry.View) bool  { return v.State != registry.Out }
 
 // appendHost appends one host as lists show it. The legacy SDS wants
 // ip_address, port as an integer, and in tags az as text, canary as a boolean

@@ -255,6 +255,9 @@ func appendHost(b []byte, v *registry.View) []byte {
 	b = append(b, v.State.String()...)
 	b = append(b, `","stale":`...)
 	b = strconv.AppendBool(b, v.Stale)
+	if v.Unhealthy {
+		b = append(b, `,"unhealthy":true`...)
+	}
 	b = append(b, `,"first_seen":"`...)
 	b = v.FirstSeen.UTC().AppendFormat(b, timeForm)
 	b = append(b, `","last_check_in":"`...)

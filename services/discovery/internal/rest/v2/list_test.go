@@ -175,9 +175,18 @@ func TestServicesAreCountedByState(t *testing.T) {
 		require.Regexp(t, "^[0-9a-f]{16}$", users["index"])
 		delete(users, "index")
 		require.Equal(t, map[string]any{
-			"name": "users", "hosts": 4.0, "serving": 2.0, "draining": 1.0, "out": 1.0, "stale": 0.0, "changed_at": now,
+			"name": "users", "hosts": 4.0, "serving": 2.0, "draining": 1.0, "out": 1.0, "stale": 0.0, "unhealthy": 0.0, "changed_at": now,
 		}, users)
 	})
+}
+
+func TestAHostThatIsUnhealthyIsShownSo(t *testing.T) {
+	f := newFixture(t)
+	f.put(t, "/v2/services/users/hosts/0", `{"address":"10.0.0.1","port":1,"ttl":"1h"}`)
+	require.NotContains(t, f.get(t, "/v2/services/users/hosts/0"), "unhealthy")
+	require.Equal(t, 1, f.registry.SetHealth(map[registry.Key]bool{{Service: "users", ID: "0"}: true}, "test"))
+	require.Equal(t, true, f.get(t, "/v2/services/users/hosts/0")["unhealthy"])
+	require.Equal(t, 1.0, f.get(t, "/v2/services")["services"].([]any)[0].(map[string]any)["unhealthy"])
 }
 
 func TestADeploymentIsSeenByRevision(t *testing.T) {

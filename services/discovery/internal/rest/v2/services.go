@@ -19,6 +19,7 @@ type serviceJSON struct {
 	Draining  int    `json:"draining"`
 	Out       int    `json:"out"`
 	Stale     int    `json:"stale"`
+	Unhealthy int    `json:"unhealthy"`
 	Index     string `json:"index"`
 	ChangedAt string `json:"changed_at"`
 }
@@ -39,7 +40,7 @@ func (f *face) services(w http.ResponseWriter, r *http.Request) (int, error) {
 	}
 	services := make([]serviceJSON, len(summaries))
 	for i, s := range summaries {
-		services[i] = serviceJSON{s.Name, s.Hosts, s.Serving, s.Draining, s.Out, s.Stale, hexText(s.Version), stamp(s.ChangedAt)}
+		services[i] = serviceJSON{s.Name, s.Hosts, s.Serving, s.Draining, s.Out, s.Stale, s.Unhealthy, hexText(s.Version), stamp(s.ChangedAt)}
 	}
 	return httpjson.Answer(w, http.StatusOK, struct {
 		Services []serviceJSON `json:"services"`
