@@ -39,10 +39,9 @@ type cluster struct {
 
 // report is the last one of a client. It is guarded by Server.mu.
 type report struct {
-	node, peer string
-	at         time.Time
-	clusters   map[string]*cluster
-	rows       int // that clusters has
+	at       time.Time
+	clusters map[string]*cluster
+	rows     int // that clusters has
 }
 
 // read turns counts into rates, and says how many rows that makes. A cluster
@@ -67,15 +66,31 @@ func read(stats []*endpointv3.ClusterStats, usual time.Duration) (clusters map[s
 			at := place{l.GetLocality().GetRegion(), l.GetLocality().GetZone(), l.GetLocality().GetSubZone(), ""}
 			c.count(at, seconds, l)
 			for _, e := range l.GetUpstreamEndpointStats() {
-				at.address = addressText(e.GetAddress())
-				c.count(at, seconds, e)
+				if at.address = addressText(e.GetAddress()); at.address != "" {
+					c.count(at, seconds, e)
+				}
 			}
 		}
 	}
-	for _, c := range clusters {
-		rows += 1 + len(c.dropped) + len(c.places)
+	for name, c := range clusters {
+		rows += rowsOf(name)
+		for category := range c.dropped {
+			rows += rowsOf(category)
+		}
+		for at := range c.places {
+			rows += rowsOf(at.region, at.zone, at.subZone, at.address)
+		}
 	}
 	return clusters, rows
+}
+
+// rowsOf is for how many rows one counts that bears these names.
+func rowsOf(names ...string) int {
+	bytes := 0
+	for _, name := range names {
+		bytes += len(name)
+	}
+	return max(1, (bytes+255)/256)
 }
 
 // counts is what localities and endpoints have in common.
@@ -98,6 +113,8 @@ func (c *cluster) count(at place, seconds float64, n counts) {
 	c.places[at] = rates
 }
 
+// addressText is where a host is, "host:port" or the path of a socket; empty
+// where that is not said.
 func addressText(a *corev3.Address) string {
 	socket := a.GetSocketAddress()
 	if socket == nil {

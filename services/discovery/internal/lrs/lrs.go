@@ -8,16 +8,13 @@ package lrs
 import (
 	"errors"
 	"io"
-	"log/slog"
 	"sync"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
@@ -30,9 +27,10 @@ type Options struct {
 	// gRPC clients never do.
 	Endpoints bool
 	// MaxStreams is how many streams are served at once, and MaxRows how many
-	// clusters, localities and hosts are remembered of all reports together.
+	// clusters, localities, hosts and categories of dropped requests are
+	// remembered of all reports together; each with a name of up to 256 bytes, and
+	// as one more for every 256 bytes beyond.
 	MaxStreams, MaxRows int
-	Log                 *slog.Logger
 	Metrics             prometheus.Registerer
 }
 
@@ -67,34 +65,21 @@ func (s *Server) Stop() { close(s.stopping) }
 // one no longer counts.
 const silentIntervals = 3
 
+// wire is the gRPC stream of one client.
+type wire = grpc.BidiStreamingServer[loadstats.LoadStatsRequest, loadstats.LoadStatsResponse]
+
 // StreamLoadStats serves one client: its first request says who it is and is
 // answered with what to report, all later ones are reports.
-func (s *Server) StreamLoadStats(wire grpc.BidiStreamingServer[loadstats.LoadStatsRequest, loadstats.LoadStatsResponse]) error {
-	first, err := wire.Recv()
-	if err != nil {
-		return endOf(err)
-	}
-	r := &report{node: nodeName(first.GetNode())}
-	if p, ok := peer.FromContext(wire.Context()); ok {
-		r.peer = p.Addr.String()
-	}
+func (s *Server) StreamLoadStats(w wire) error {
+	r := &report{}
 	if !s.join(r) {
 		s.metrics.refused.Inc()
 		return status.Errorf(codes.ResourceExhausted, "%d streams of load reports are open, the most that are served", s.options.MaxStreams)
 	}
 	defer s.leave(r)
-	s.take(r, first)
-	err = wire.Send(&loadstats.LoadStatsResponse{
-		SendAllClusters:           true,
-		LoadReportingInterval:     durationpb.New(s.options.Interval),
-		ReportEndpointGranularity: s.options.Endpoints,
-	})
-	if err != nil {
-		return err
-	}
 	ended := make(chan error, 1)
 	// Ends when the stream does, which is when this method returns; nobody waits.
-	go func() { ended <- s.receive(wire, r) }()
+	go func() { ended <- s.receive(w, r) }()
 	select {
 	case err := <-ended:
 		return endOf(err)
@@ -103,14 +88,25 @@ func (s *Server) StreamLoadStats(wire grpc.BidiStreamingServer[loadstats.LoadSta
 	}
 }
 
-// receive takes reports until the stream ends.
-func (s *Server) receive(wire grpc.BidiStreamingServer[loadstats.LoadStatsRequest, loadstats.LoadStatsResponse], r *report) error {
-	for {
-		m, err := wire.Recv()
+// receive answers the first request and takes reports until the stream ends.
+func (s *Server) receive(w wire, r *report) error {
+	for answered := false; ; answered = true {
+		m, err := w.Recv()
 		if err != nil {
 			return err
 		}
 		s.take(r, m)
+		if answered {
+			continue
+		}
+		err = w.Send(&loadstats.LoadStatsResponse{
+			SendAllClusters:           true,
+			LoadReportingInterval:     durationpb.New(s.options.Interval),
+			ReportEndpointGranularity: s.options.Endpoints,
+		})
+		if err != nil {
+			return err
+		}
 	}
 }
 
@@ -120,14 +116,6 @@ func endOf(err error) error {
 		return nil
 	}
 	return err
-}
-
-// nodeName is what a client is called for people.
-func nodeName(n *corev3.Node) string {
-	if n.GetId() == "" {
-		return n.GetCluster()
-	}
-	return n.GetId()
 }
 
 // join takes a stream in, unless there are most of them already.
@@ -151,7 +139,7 @@ func (s *Server) leave(r *report) {
 }
 
 // take makes m the client's last report. One that is larger than what may be
-// remembered counts as none, and is told of in the metrics.
+// remembered counts as none: the one before it holds until it is old.
 func (s *Server) take(r *report, m *loadstats.LoadStatsRequest) {
 	if len(m.GetClusterStats()) == 0 && r.at.IsZero() {
 		return // the first request, as a rule, has none

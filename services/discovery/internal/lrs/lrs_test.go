@@ -2,8 +2,9 @@ package lrs
 
 import (
 	"context"
-	"log/slog"
+	"fmt"
 	"net"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,7 +30,7 @@ func TestMain(m *testing.M) { servicetest.Main(m) }
 func options() Options {
 	return Options{
 		Interval: 10 * time.Second, Endpoints: true, MaxStreams: 2, MaxRows: 1000,
-		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+		Metrics: prometheus.NewRegistry(),
 	}
 }
 
@@ -56,7 +57,7 @@ func reportOf(stats ...*endpointv3.ClusterStats) *loadstats.LoadStatsRequest {
 
 func TestLoadsAreTheSumOfWhatClientsLastReported(t *testing.T) {
 	s := New(options())
-	one, other := &report{node: "one"}, &report{node: "other"}
+	one, other := &report{}, &report{}
 	require.True(t, s.join(one))
 	require.True(t, s.join(other))
 	require.Empty(t, s.Loads())
@@ -156,6 +157,53 @@ func TestAClientIsToldWhatToReportAndForgottenWhenItGoes(t *testing.T) {
 	servicetest.Eventually(t, "the client is forgotten", func() bool { return len(s.Loads()) == 0 })
 }
 
+func TestLongNamesCountAsSeveralRows(t *testing.T) {
+	for length, want := range map[int]int{0: 1, 1: 1, 256: 1, 257: 2, 1000: 4} {
+		_, rows := read([]*endpointv3.ClusterStats{{ClusterName: strings.Repeat("x", length)}}, time.Second)
+		require.Equal(t, want, rows, length)
+	}
+}
+
+func TestAHostWithoutAnAddressIsNotCountedTwice(t *testing.T) {
+	s := New(options())
+	r := &report{}
+	require.True(t, s.join(r))
+	one := stats("users", "", 20)
+	one.UpstreamLocalityStats[0].UpstreamEndpointStats[0].Address = nil
+	s.take(r, reportOf(one))
+	require.InDelta(t, 10, s.Loads()[0].Issued, 0)
+	require.Empty(t, s.Loads()[0].Localities[0].Endpoints)
+}
+
+func TestMetricsAreOfTheClustersWithTheMostRequests(t *testing.T) {
+	o := options()
+	o.MaxRows = 10_000
+	s := New(o)
+	r := &report{}
+	require.True(t, s.join(r))
+	var many []*endpointv3.ClusterStats
+	for i := range maxSeries + 1 {
+		many = append(many, &endpointv3.ClusterStats{
+			ClusterName: fmt.Sprint(i), LoadReportInterval: durationpb.New(time.Second),
+			UpstreamLocalityStats: []*endpointv3.UpstreamLocalityStats{{TotalIssuedRequests: uint64(i)}},
+		})
+	}
+	s.take(r, reportOf(many...))
+	families, err := o.Metrics.(*prometheus.Registry).Gather()
+	require.NoError(t, err)
+	for _, family := range families {
+		switch family.GetName() {
+		case "discovery_lrs_clusters":
+			require.InDelta(t, maxSeries+1, family.GetMetric()[0].GetGauge().GetValue(), 0)
+		case "discovery_lrs_requests_in_progress":
+			require.Len(t, family.GetMetric(), maxSeries)
+			for _, m := range family.GetMetric() {
+				require.NotEqual(t, "0", m.GetLabel()[0].GetValue(), "the one without requests")
+			}
+		}
+	}
+}
+
 func TestTooManyClientsAreRefusedAndAllEndWithTheServer(t *testing.T) {
 	s, client := serve(t, options())
 	var open2 []loadstats.LoadReportingService_StreamLoadStatsClient
@@ -166,9 +214,7 @@ func TestTooManyClientsAreRefusedAndAllEndWithTheServer(t *testing.T) {
 		require.NoError(t, err)
 		open2 = append(open2, wire)
 	}
-	third := open(t, client)
-	require.NoError(t, third.Send(&loadstats.LoadStatsRequest{}))
-	_, err := third.Recv()
+	_, err := open(t, client).Recv()
 	require.Equal(t, codes.ResourceExhausted, status.Code(err), "%v", err)
 	s.Stop()
 	for _, wire := range open2 {

@@ -1,6 +1,11 @@
 package lrs
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"cmp"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // metrics are those of all streams, and of the clusters that are reported.
 type metrics struct {
@@ -23,10 +28,16 @@ func newMetrics(registerer prometheus.Registerer, s *Server) *metrics {
 	return m
 }
 
+// maxSeries is how many clusters have metrics of their own at most, those with
+// the most requests: their names are the clients'.
+const maxSeries = 1000
+
 // collector tells the load of each cluster at the time of a scrape.
 type collector struct{ server *Server }
 
 var (
+	clustersDesc = prometheus.NewDesc("discovery_lrs_clusters",
+		"Clusters that clients report; the 1000 with the most requests have the metrics below.", nil, nil)
 	requestsDesc = prometheus.NewDesc("discovery_lrs_requests_per_second",
 		"Requests a second that clients report of a cluster, by what became of them.", []string{"cluster", "outcome"}, nil)
 	inProgressDesc = prometheus.NewDesc("discovery_lrs_requests_in_progress",
@@ -34,6 +45,7 @@ var (
 )
 
 func (c *collector) Describe(descs chan<- *prometheus.Desc) {
+	descs <- clustersDesc
 	descs <- requestsDesc
 	descs <- inProgressDesc
 }
@@ -42,7 +54,10 @@ func (c *collector) Collect(metrics chan<- prometheus.Metric) {
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
-	for _, l := range c.server.Loads() {
+	loads := c.server.Loads()
+	gauge(clustersDesc, float64(len(loads)))
+	slices.SortStableFunc(loads, func(a, b ClusterLoad) int { return cmp.Compare(b.Issued, a.Issued) })
+	for _, l := range loads[:min(len(loads), maxSeries)] {
 		dropped := 0.0
 		for _, rate := range l.Dropped {
 			dropped += rate
