@@ -25,8 +25,10 @@ func Fields() strict.Fields {
 
 		"envoy.config.endpoint.v3.ClusterLoadAssignment": {"cluster_name", "endpoints"},
 		"envoy.config.endpoint.v3.LocalityLbEndpoints":   {"locality", "lb_endpoints", "load_balancing_weight"},
-		"envoy.config.endpoint.v3.LbEndpoint":            {"endpoint", "health_status", "load_balancing_weight"},
+		"envoy.config.endpoint.v3.LbEndpoint":            {"endpoint", "health_status", "load_balancing_weight", "metadata"},
 		"envoy.config.endpoint.v3.Endpoint":              {"address"},
+		// Remarks on hosts, for policies that choose by them, of which there is none here.
+		"envoy.config.core.v3.Metadata": {"filter_metadata"},
 
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions":                    {"explicit_http_config"},
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig": {"http_protocol_options", "http2_protocol_options"},

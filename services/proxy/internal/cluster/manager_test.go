@@ -204,6 +204,16 @@ endpoints[0].lb_endpoints[1].endpoint.address.socket_address.port_value: 0 is no
 	require.Equal(t, map[string]bool{"10.0.0.1:80": true}, addresses(m.Get("a")))
 }
 
+func TestRemarksOnHostsAreTakenThoughNoPolicyReadsThem(t *testing.T) {
+	m := newManager(t, false)
+	require.NoError(t, m.ApplyClusters(clusters(t, eds("a"))))
+	require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.1", 80,
+		`, "metadata": {"filter_metadata": {"envoy.lb": {"canary": true, "revision": "r1", "stale": false}, "tags": {"rack": [1, null, {"a": "b"}]}}}`))))
+	require.Equal(t, map[string]bool{"10.0.0.1:80": true}, addresses(m.Get("a")))
+	err := m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.2", 80, `, "metadata": {"typed_filter_metadata": {"x": {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s"}}}`)))
+	require.ErrorContains(t, err, "endpoints[0].lb_endpoints[0].metadata.typed_filter_metadata: not supported")
+}
+
 func TestHostThatStaysKeepsItsConnectionsAndNumbers(t *testing.T) {
 	m := newManager(t, false)
 	require.NoError(t, m.ApplyClusters(clusters(t, eds("a"))))
