@@ -100,9 +100,20 @@ type Update struct {
 	// Lost says, with Whole, that the Store lost data: what it lacks is not
 	// gone, and the registry gives it again. Expiry is suspended for one TTL.
 	Lost bool
+	// Silent, unless nil, are all other replicas that ceased to tell of themselves
+	// and did not say that they end; empty if none did. It comes when that changes.
+	Silent []Replica
+}
+
+// Replica is one of several processes that share a Store.
+type Replica struct {
+	// ID is drawn anew each time that it starts, Name is for people.
+	ID, Name string
+	// Heard is when it last told of itself.
+	Heard time.Time
 }
 
 // isEmpty reports whether u says no more than that the Store answers.
 func (u *Update) isEmpty() bool {
-	return len(u.Changes) == 0 && len(u.Beats) == 0 && u.Whole == nil
+	return len(u.Changes) == 0 && len(u.Beats) == 0 && u.Whole == nil && u.Silent == nil
 }
