@@ -101,7 +101,8 @@ func (a *App) addRegistry(store registry.Store) {
 		Log:                   a.log,
 		Metrics:               a.metrics,
 		SweepInterval:         o.SweepInterval,
-		WarmUp:                o.WarmUp,
+		WarmUp:                o.warmUp(),
+		LostWarmUp:            o.hostTTL(),
 		EmptyServiceRetention: o.EmptyServiceRetention,
 		DrainTime:             o.DrainTime,
 		Limits: registry.Limits{

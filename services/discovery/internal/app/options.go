@@ -36,7 +36,7 @@ type Options struct {
 	PeerHostTTL           int            `envconfig:"HOST_TTL" default:"600" desc:"the same as a number of seconds"`
 	MaxTTL                time.Duration  `envconfig:"DISCOVERY_MAX_TTL" default:"1h" desc:"longest time that a host may name, in whole seconds"`
 	SweepInterval         time.Duration  `envconfig:"DISCOVERY_SWEEP_INTERVAL" default:"500ms" desc:"how often dead hosts are looked for, and so how late one is dropped at most"`
-	WarmUp                time.Duration  `envconfig:"DISCOVERY_WARM_UP" default:"15s" desc:"after a start that restored no host: how long no reader is told that a service has no hosts, and those that have some from before are left with them"`
+	WarmUp                *time.Duration `envconfig:"DISCOVERY_WARM_UP" desc:"after a start that restored no host: how long no reader is told that a service has no hosts, and those that have some from before are left with them; if unset, a quarter of HOST_TTL; HOST_TTL at least where the store lost hosts; 0 turns this off"`
 	EmptyServiceRetention time.Duration  `envconfig:"DISCOVERY_EMPTY_SERVICE_RETENTION" default:"1h" desc:"how long a service is still known after its last host went"`
 	DrainTime             time.Duration  `envconfig:"DISCOVERY_DRAIN_TIME" default:"30s" desc:"how long a host that drains is still shown to proxies, as draining, before it is left out"`
 	MaxHostsPerService    int            `envconfig:"DISCOVERY_MAX_HOSTS_PER_SERVICE" default:"20000" desc:"hosts that one service may have; more are refused"`
@@ -138,6 +138,15 @@ func (o Options) replicaLoss() time.Duration {
 // longestReplicaLoss is how long stores remember a replica.
 const longestReplicaLoss = 24 * time.Hour
 
+// warmUp is how long a registry that restored no host is not warm: as long as hosts
+// that know no better than HOST_TTL take to beat once.
+func (o Options) warmUp() time.Duration {
+	if o.WarmUp != nil {
+		return *o.WarmUp
+	}
+	return o.hostTTL() / 4
+}
+
 // hostTTL is the TTL of a host that names none.
 func (o Options) hostTTL() time.Duration {
 	if o.HostTTL != 0 {
@@ -223,6 +232,9 @@ func (o Options) check() error {
 			fault("%s=%d: below 0", least.name, least.value)
 		}
 	}
+	if o.WarmUp != nil && *o.WarmUp < 0 {
+		fault("DISCOVERY_WARM_UP=%v: below 0", *o.WarmUp)
+	}
 	if loss := o.GuardReplicaLoss; loss != nil && (*loss < 0 || *loss > longestReplicaLoss) {
 		fault("DISCOVERY_GUARD_REPLICA_LOSS=%v: not from 0 to %v", *loss, longestReplicaLoss)
 	}
@@ -252,7 +264,6 @@ func (o Options) check() error {
 		value time.Duration
 	}{
 		{"DISCOVERY_GUARD_CEILING", o.GuardCeiling},
-		{"DISCOVERY_WARM_UP", o.WarmUp},
 		{"DISCOVERY_DRAIN_TIME", o.DrainTime},
 		{"DISCOVERY_EMPTY_SERVICE_RETENTION", o.EmptyServiceRetention},
 		{"DISCOVERY_DEBOUNCE_QUIET", o.DebounceQuiet},

@@ -51,6 +51,9 @@ type Contents struct {
 	Settings []Setting
 	// Events are of the past, oldest first, as far as they are kept.
 	Events []Event
+	// Lost says, with no Records, that there were some, which were lost or cannot be
+	// read.
+	Lost bool
 }
 
 // Change says what became of one host, or of one setting: of the host with Key
