@@ -20,9 +20,9 @@ TEST     := go test $(if $(RACE),-race)
 # the binary of a rate limiter that has the settings of envoyproxy/ratelimit:
 # conformance and bench hold ours against it.
 export ENVOY ?= $(wildcard $(CURDIR)/bin/envoy)
-e2e conformance bench: export WEIR_BINARIES := $(CURDIR)/bin
+e2e faults conformance bench: export WEIR_BINARIES := $(CURDIR)/bin
 
-.PHONY: help build up down test peers e2e conformance bench fuzz generate lint fmt tools clean
+.PHONY: help build up down test peers e2e faults conformance bench fuzz generate lint fmt tools clean
 
 help:
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -45,8 +45,11 @@ test: ## run the tests that need only Go (RACE=1: under the race detector)
 peers: ## install the programs that more tests use: redis-server, Envoy, wrk, h2load, chromium, promtool
 	tools/peers
 
-e2e: build ## test the three services together, as built binaries, and the registry in faults
-	go test -count=1 -p 1 ./integration/e2e ./integration/faults
+e2e: build ## test the three services together, as built binaries
+	go test -count=1 ./integration/e2e
+
+faults: build ## test a registry of three replicas in faults, for three minutes; wants a machine that has nothing else to do
+	go test -count=1 ./integration/faults
 
 conformance: build ## test the services against other people's programs
 	go test -count=1 ./integration/conformance

@@ -20,7 +20,8 @@ func Discovery(t testing.TB, settings ...string) *Process {
 }
 
 // DiscoveryProgram is the discovery service. The settings win over the
-// harness's own, which are free ports and a short end.
+// harness's own, which are free ports, a short end, and a warm-up for hosts that
+// beat each few seconds.
 func DiscoveryProgram(t testing.TB, settings ...string) Program {
 	t.Helper()
 	return Program{Name: "discovery", Path: binary(t, "discovery"), Command: func(bound Addresses, readyFile string) (arguments, environment []string) {
@@ -29,6 +30,7 @@ func DiscoveryProgram(t testing.TB, settings ...string) Program {
 			"DISCOVERY_XDS_ADDRESS=" + bound.of("xds"),
 			"DISCOVERY_ADMIN_ADDRESS=" + bound.of("admin"),
 			"DISCOVERY_DRAIN_GRACE=0s",
+			"DISCOVERY_WARM_UP=15s",
 		}, settings...)
 	}}
 }

@@ -121,6 +121,8 @@ func Variables(settings any) []Variable {
 
 func typeName(t reflect.Type) string {
 	switch t.Kind() {
+	case reflect.Pointer: // nil where nothing is set
+		return typeName(t.Elem())
 	case reflect.Bool:
 		return "true or false"
 	case reflect.Float32, reflect.Float64:

@@ -28,6 +28,7 @@ type settings struct {
 	Tags    map[string]string `envconfig:"MILL_TAGS" desc:"tags of all metrics"`
 	Bytes   int64             `envconfig:"MILL_BYTES" default:"1024" desc:"largest body"`
 	Port    uint16            `envconfig:"PORT" default:"8090" desc:"older name's port"`
+	Wait    *time.Duration    `envconfig:"MILL_WAIT" desc:"before the first sack; if unset, as long as it takes"`
 
 	secret string // no tag, so no setting
 }
@@ -43,6 +44,14 @@ func TestLoad(t *testing.T) {
 			Address: "0.0.0.0:8090", Common: Common{LogLevel: "debug"}, Grace: 250 * time.Millisecond,
 			Streams: 64, Ratio: 0.8, Peers: []string{"a", "b"}, Bytes: 1024, Port: 8090,
 		}, s)
+	})
+	t.Run("tells_a_zero_from_nothing_by_a_pointer", func(t *testing.T) {
+		var s settings
+		require.NoError(t, Load(&s))
+		require.Nil(t, s.Wait)
+		t.Setenv("MILL_WAIT", "0s")
+		require.NoError(t, Load(&s))
+		require.Equal(t, new(time.Duration(0)), s.Wait)
 	})
 	for variable, c := range map[string]struct{ value, want string }{
 		"MILL_STREAMS":     {"many", `environment variable MILL_STREAMS="many": want integer`},
@@ -100,6 +109,7 @@ func TestVariablesStandInTheOrderOfTheFields(t *testing.T) {
 		{"MILL_TAGS", "k:v,… list", "", "tags of all metrics"},
 		{"MILL_BYTES", "integer", "1024", "largest body"},
 		{"PORT", "integer", "8090", "older name's port"},
+		{"MILL_WAIT", "duration", "", "before the first sack; if unset, as long as it takes"},
 	}
 	require.Equal(t, want, Variables(settings{}))
 	require.Equal(t, want, Variables(&settings{secret: "unused"}))

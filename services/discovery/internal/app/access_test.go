@@ -109,7 +109,7 @@ func TestStrangersMayReadAndNoMore(t *testing.T) {
 
 func TestReadsCanBeClosed(t *testing.T) {
 	o := options(t)
-	o.AuthFile, o.Reads, o.WarmUp = ruleFile(t), "closed", 0
+	o.AuthFile, o.Reads = ruleFile(t), "closed"
 	r := start(t, o)
 	for path, want := range map[string]int{"/v1/registration/echo": 401, "/healthcheck": 200} {
 		response, _ := r.call(t, "GET", path, "", nil)
@@ -155,7 +155,7 @@ func TestBothListenersServeTLSAndAskForCertificates(t *testing.T) {
 	a := servicetest.NewAuthority(t)
 	o := options(t)
 	o.TLSCert, o.TLSKey = a.IssueFiles(x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}})
-	o.TLSClientCA, o.AuthFile, o.Reads, o.WarmUp = a.File(), ruleFile(t), "closed", 0
+	o.TLSClientCA, o.AuthFile, o.Reads = a.File(), ruleFile(t), "closed"
 	r := start(t, o)
 	for name, test := range map[string]struct {
 		uri    string // "" for no certificate

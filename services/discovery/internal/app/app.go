@@ -57,7 +57,7 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 		return nil, err
 	}
 	store, err := builtin.OpenStore(o.Store, builtin.StoreOptions{
-		Snapshot: o.Snapshot, SnapshotInterval: o.SnapshotInterval, Log: log, Metrics: a.metrics,
+		Snapshot: o.Snapshot, SnapshotInterval: o.SnapshotInterval, Name: o.identifier(), Log: log, Metrics: a.metrics,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("DISCOVERY_STORE: %w", err)
@@ -102,7 +102,8 @@ func (a *App) addRegistry(store registry.Store) {
 		Log:                   a.log,
 		Metrics:               a.metrics,
 		SweepInterval:         o.SweepInterval,
-		WarmUp:                o.WarmUp,
+		WarmUp:                o.warmUp(),
+		LostWarmUp:            o.hostTTL(),
 		EmptyServiceRetention: o.EmptyServiceRetention,
 		DrainTime:             o.DrainTime,
 		Limits: registry.Limits{

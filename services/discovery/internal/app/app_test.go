@@ -40,7 +40,7 @@ func options(t testing.TB) app.Options {
 	var o app.Options
 	environtest.Defaults(t, &o)
 	o.HTTPAddress, o.XDSAddress, o.AdminAddress = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
-	o.DrainGrace, o.WarmUp = 0, 0
+	o.DrainGrace, o.WarmUp = 0, new(time.Duration(0))
 	return o
 }
 
@@ -432,7 +432,7 @@ func TestMetricsAreThoseOfTheGoldenFile(t *testing.T) {
 
 func TestUntilItIsWarmNobodyIsToldThatAServiceHasNoHosts(t *testing.T) {
 	o := options(t)
-	o.WarmUp = time.Hour
+	o.WarmUp = new(time.Hour)
 	r := start(t, o)
 	lists := []string{
 		"/v1/registration/echo", "/v1/registration/repo/echo", "/v2/services/echo/hosts", "/v2/services/echo/hosts?index=00000000000000aa",

@@ -36,7 +36,7 @@ type Options struct {
 	PeerHostTTL           int            `envconfig:"HOST_TTL" default:"600" desc:"the same as a number of seconds"`
 	MaxTTL                time.Duration  `envconfig:"DISCOVERY_MAX_TTL" default:"1h" desc:"longest time that a host may name, in whole seconds"`
 	SweepInterval         time.Duration  `envconfig:"DISCOVERY_SWEEP_INTERVAL" default:"500ms" desc:"how often dead hosts are looked for, and so how late one is dropped at most"`
-	WarmUp                time.Duration  `envconfig:"DISCOVERY_WARM_UP" default:"15s" desc:"after a start that restored no host: how long no reader is told that a service has no hosts, and those that have some from before are left with them"`
+	WarmUp                *time.Duration `envconfig:"DISCOVERY_WARM_UP" desc:"after a start that restored no host: how long no reader is told that a service has no hosts, and those that have some from before are left with them; if unset, a quarter of HOST_TTL; HOST_TTL at least where the store lost hosts; 0 turns this off"`
 	EmptyServiceRetention time.Duration  `envconfig:"DISCOVERY_EMPTY_SERVICE_RETENTION" default:"1h" desc:"how long a service is still known after its last host went"`
 	DrainTime             time.Duration  `envconfig:"DISCOVERY_DRAIN_TIME" default:"30s" desc:"how long a host that drains is still shown to proxies, as draining, before it is left out"`
 	MaxHostsPerService    int            `envconfig:"DISCOVERY_MAX_HOSTS_PER_SERVICE" default:"20000" desc:"hosts that one service may have; more are refused"`
@@ -45,13 +45,14 @@ type Options struct {
 	AutoIPHops            int            `envconfig:"DISCOVERY_AUTO_IP_HOPS" default:"1" desc:"proxies of one's own before REST: auto_ip takes the address that many from the end of X-Forwarded-For; with 0 that of the connection"`
 	AutoIPRanges          []netip.Prefix `envconfig:"DISCOVERY_AUTO_IP_RANGES" default:"192.168.0.0/16" desc:"where an address must lie that auto_ip takes"`
 
-	GuardServiceShare float64       `envconfig:"DISCOVERY_GUARD_SERVICE_SHARE" default:"0.25" desc:"share of a service's hosts that expire within one TTL at most, one at least; 0 turns this guard off"`
-	GuardGlobalShare  float64       `envconfig:"DISCOVERY_GUARD_GLOBAL_SHARE" default:"0.15" desc:"the same of all hosts; 0 turns this guard off"`
-	GuardGlobalLeast  int           `envconfig:"DISCOVERY_GUARD_GLOBAL_LEAST" default:"10" desc:"so many hosts may expire within one TTL whatever share of all hosts they are"`
-	GuardLastHost     float64       `envconfig:"DISCOVERY_GUARD_LAST_HOST" default:"2" desc:"TTLs after its last check-in at which the last host of a service is dropped; below 0 it stays until the ceiling"`
-	GuardCeiling      time.Duration `envconfig:"DISCOVERY_GUARD_CEILING" default:"1h" desc:"how long after its TTL a host is dropped whatever guards say; 0 for never"`
-	GuardBeatLoss     float64       `envconfig:"DISCOVERY_GUARD_BEAT_LOSS" default:"0.5" desc:"share of the usual heartbeats below which no host expires; 0 turns this guard off"`
-	GuardBeatLeast    int           `envconfig:"DISCOVERY_GUARD_BEAT_LEAST" default:"10" desc:"heartbeats that must have been due lately for that to be judged; two hosts and more that all fall silent are judged by two each"`
+	GuardServiceShare float64        `envconfig:"DISCOVERY_GUARD_SERVICE_SHARE" default:"0.25" desc:"share of a service's hosts that expire within one TTL at most, one at least; 0 turns this guard off"`
+	GuardGlobalShare  float64        `envconfig:"DISCOVERY_GUARD_GLOBAL_SHARE" default:"0.15" desc:"the same of all hosts; 0 turns this guard off"`
+	GuardGlobalLeast  int            `envconfig:"DISCOVERY_GUARD_GLOBAL_LEAST" default:"10" desc:"so many hosts may expire within one TTL whatever share of all hosts they are"`
+	GuardLastHost     float64        `envconfig:"DISCOVERY_GUARD_LAST_HOST" default:"2" desc:"TTLs after its last check-in at which the last host of a service is dropped; below 0 it stays until the ceiling"`
+	GuardCeiling      time.Duration  `envconfig:"DISCOVERY_GUARD_CEILING" default:"1h" desc:"how long after its TTL a host is dropped whatever guards say; 0 for never"`
+	GuardBeatLoss     float64        `envconfig:"DISCOVERY_GUARD_BEAT_LOSS" default:"0.5" desc:"share of the usual heartbeats below which no host expires; 0 turns this guard off"`
+	GuardBeatLeast    int            `envconfig:"DISCOVERY_GUARD_BEAT_LEAST" default:"10" desc:"heartbeats that must have been due lately for that to be judged; two hosts and more that all fall silent are judged by two each"`
+	GuardReplicaLoss  *time.Duration `envconfig:"DISCOVERY_GUARD_REPLICA_LOSS" desc:"how long no host expires because a replica that shares the store fell silent, 24h at most; if unset, three times HOST_TTL; 0 turns this guard off"`
 
 	LongPollMax time.Duration `envconfig:"DISCOVERY_LONG_POLL_MAX" default:"5m" desc:"how long a caller of v2 may wait for a list to change at most"`
 	MaxWaiters  int           `envconfig:"DISCOVERY_MAX_WAITERS" default:"10000" desc:"calls of v2 that wait at once, for a list to change or on a stream of events; more are refused"`
@@ -122,7 +123,28 @@ func (o Options) guard() guard.Limits {
 		Ceiling:      o.GuardCeiling,
 		BeatLoss:     o.GuardBeatLoss,
 		BeatLeast:    o.GuardBeatLeast,
+		ReplicaLoss:  o.replicaLoss(),
 	}
+}
+
+// replicaLoss is how long a replica that fell silent is missed.
+func (o Options) replicaLoss() time.Duration {
+	if o.GuardReplicaLoss != nil {
+		return *o.GuardReplicaLoss
+	}
+	return min(3*o.hostTTL(), longestReplicaLoss)
+}
+
+// longestReplicaLoss is how long stores remember a replica.
+const longestReplicaLoss = 24 * time.Hour
+
+// warmUp is how long a registry that restored no host is not warm: as long as hosts
+// that know no better than HOST_TTL take to beat once.
+func (o Options) warmUp() time.Duration {
+	if o.WarmUp != nil {
+		return *o.WarmUp
+	}
+	return o.hostTTL() / 4
 }
 
 // hostTTL is the TTL of a host that names none.
@@ -209,6 +231,12 @@ func (o Options) check() error {
 			fault("%s=%d: below 0", least.name, least.value)
 		}
 	}
+	if o.WarmUp != nil && *o.WarmUp < 0 {
+		fault("DISCOVERY_WARM_UP=%v: below 0", *o.WarmUp)
+	}
+	if loss := o.GuardReplicaLoss; loss != nil && (*loss < 0 || *loss > longestReplicaLoss) {
+		fault("DISCOVERY_GUARD_REPLICA_LOSS=%v: not from 0 to %v", *loss, longestReplicaLoss)
+	}
 	o.AccessOptions.check(fault)
 	o.XDSOptions.check(fault)
 	o.ResourceOptions.check(fault)
@@ -232,7 +260,6 @@ func (o Options) check() error {
 		value time.Duration
 	}{
 		{"DISCOVERY_GUARD_CEILING", o.GuardCeiling},
-		{"DISCOVERY_WARM_UP", o.WarmUp},
 		{"DISCOVERY_DRAIN_TIME", o.DrainTime},
 		{"DISCOVERY_EMPTY_SERVICE_RETENTION", o.EmptyServiceRetention},
 		{"DISCOVERY_DRAIN_GRACE", o.DrainGrace},

@@ -43,6 +43,7 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 		"a ttl of our own below 0":  {func(o *app.Options) { o.HostTTL = -time.Second }, "DISCOVERY_HOST_TTL=-1s: not whole seconds, 1 at least"},
 		"a ttl of half a second":    {func(o *app.Options) { o.HostTTL = 1500 * time.Millisecond }, "DISCOVERY_HOST_TTL=1.5s: not whole seconds, 1 at least"},
 		"our own above the longest": {func(o *app.Options) { o.HostTTL = 2 * time.Hour }, "DISCOVERY_HOST_TTL=2h0m0s: above DISCOVERY_MAX_TTL=1h0m0s"},
+		"a replica missed too long": {func(o *app.Options) { o.GuardReplicaLoss = new(25 * time.Hour) }, "DISCOVERY_GUARD_REPLICA_LOSS=25h0m0s: not from 0 to 24h0m0s"},
 		"hops that are none":        {func(o *app.Options) { o.AutoIPHops = -1 }, "DISCOVERY_AUTO_IP_HOPS=-1: below 0"},
 		"a range that is none":      {func(o *app.Options) { o.AutoIPRanges = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/8")} }, "DISCOVERY_AUTO_IP_RANGES: 10.1.0.0/8: the range of that is 10.0.0.0/8"},
 		"no waiters, and no waits":  {func(o *app.Options) { o.MaxWaiters, o.LongPollMax = 0, 0 }, "DISCOVERY_MAX_WAITERS=0: below 1\nDISCOVERY_LONG_POLL_MAX=0s: not above 0"},

@@ -36,8 +36,10 @@ type StoreOptions struct {
 	// SnapshotInterval is how often snapshots are written, of this kind and of
 	// stores that are a file.
 	SnapshotInterval time.Duration
-	Log              *slog.Logger
-	Metrics          prometheus.Registerer
+	// Name is that of this replica, for others that share the store.
+	Name    string
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
 }
 
 // kind is one kind of store.
@@ -106,7 +108,7 @@ func openFile(u *url.URL, o StoreOptions) (Store, error) {
 const redisTimeout = time.Second
 
 func openRedis(u *url.URL, o StoreOptions) (Store, error) {
-	return redis.Open(redis.Options{URL: u.String(), Timeout: redisTimeout, Log: o.Log})
+	return redis.Open(redis.Options{URL: u.String(), Timeout: redisTimeout, Name: o.Name, Log: o.Log})
 }
 
 // withSnapshot is a shared store with a copy in a file. If that cannot be, the

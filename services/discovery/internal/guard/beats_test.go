@@ -89,7 +89,7 @@ func TestHalfOfASmallFleetThatDiesGoesInTheEnd(t *testing.T) {
 			f.run(30 * time.Minute)
 			f.beating = f.known / 2
 			f.run(15 * time.Minute)
-			require.Equal(t, len(f.lost), len(f.back), "no loss lasts")
+			require.Len(t, f.back, len(f.lost), "no loss lasts")
 			was := len(f.lost)
 			f.run(time.Hour)
 			require.Len(t, f.lost, was, "fewer are usual now")

@@ -36,6 +36,8 @@ type Limits struct {
 	// judge by, but where none comes in of several hosts.
 	BeatLoss  float64
 	BeatLeast int
+	// ReplicaLoss is for how long no host goes because a replica fell silent.
+	ReplicaLoss time.Duration
 }
 
 // Reason is why a host is held.
@@ -71,6 +73,7 @@ type Guard struct {
 	limits Limits
 	window window
 	beats  beatRate
+	silent silent
 
 	held        [reasons]int // that of Free means nothing
 	acts        [reasons]act
@@ -170,7 +173,7 @@ func (g *Guard) holds(h Host, now time.Duration) (held Reason, again time.Durati
 	if begins := h.From + h.TTL; begins > now {
 		return Suspended, begins
 	}
-	if g.suspensions[BeatsLost].lasting {
+	if g.suspensions[BeatsLost].lasting || g.suspensions[ReplicaLost].lasting {
 		return Suspended, again
 	}
 	if h.Draining {
@@ -262,6 +265,7 @@ func (g *Guard) Went(service string, ttl, now time.Duration) {
 func (g *Guard) Lift(by, reason string, now time.Duration) {
 	g.lift = lift{by: by, reason: reason, at: now}
 	g.beats.forget()
+	g.silent.forgive()
 	for c := range g.suspensions {
 		if Cause(c) != StoreAway {
 			g.end(Cause(c), now)

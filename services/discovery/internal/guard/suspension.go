@@ -19,16 +19,19 @@ const (
 	StoreAway
 	// BeatsLost is of most of the usual beats not coming in.
 	BeatsLost
+	// ReplicaLost is of another process that fell silent and shares the Store: it may
+	// hear beats, and cannot tell of them.
+	ReplicaLost
 
 	causes = iota
 )
 
 // Causes are all of them.
-var Causes = [...]Cause{Started, Paused, ClockJumped, StoreAway, BeatsLost}
+var Causes = [...]Cause{Started, Paused, ClockJumped, StoreAway, BeatsLost, ReplicaLost}
 
 // String is the cause as metrics, JSON and logs name it.
 func (c Cause) String() string {
-	return [...]string{"started", "paused", "clock_jumped", "store_away", "beats_lost"}[c]
+	return [...]string{"started", "paused", "clock_jumped", "store_away", "beats_lost", "replica_lost"}[c]
 }
 
 // suspension is what came of one Cause.
@@ -94,6 +97,10 @@ func (g *Guard) Tick(beats, hosts int, now time.Duration) (recovered bool) {
 			}
 			*a = act{}
 		}
+	}
+	if g.suspensions[StoreAway].lasting {
+		g.beats.skip(now) // those that others hear do not come
+		return false
 	}
 	g.beats.observe(beats, hosts, now)
 	lost := &g.suspensions[BeatsLost].lasting

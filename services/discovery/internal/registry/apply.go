@@ -39,10 +39,15 @@ func (r *Registry) apply(u Update) {
 	for i := range u.Changes {
 		r.applyChange(&u.Changes[i])
 	}
+	heard := 0
 	for _, b := range u.Beats {
-		if e := r.find(b.Key); e != nil {
-			r.hear(e, b.At)
+		if e := r.find(b.Key); e != nil && r.hear(e, b.At) {
+			heard++
 		}
+	}
+	r.beats.Add(int64(heard))
+	if u.Silent != nil {
+		r.fellSilent(u.Silent)
 	}
 	if u.Whole != nil {
 		r.reconcile(u.Whole, u.Covers, u.Lost)
@@ -98,13 +103,21 @@ func (r *Registry) take(record *Record) bool {
 	return true
 }
 
-// hear notes a beat that another replica heard. r.mu must be held.
-func (r *Registry) hear(e *entry, at time.Time) {
+// echo is by how much later a beat that was heard here seems when the Store tells
+// of it, at most.
+const echo = 500 * time.Millisecond
+
+// hear notes a beat that another replica heard, and reports whether it is one that
+// is not known here. r.mu must be held.
+func (r *Registry) hear(e *entry, at time.Time) (isNew bool) {
 	now := time.Since(r.born)
-	e.beat(min(r.wall.of(at), now))
+	beat := min(r.wall.of(at), now)
+	isNew = beat > time.Duration(e.lastBeat.Load())+echo
+	e.beat(beat)
 	if e.stale && e.deadline() > now {
 		r.recover(e, sweeper)
 	}
+	return isNew
 }
 
 // reconcile makes what is held of the covered services what the Store holds. Of

@@ -21,6 +21,7 @@ type fakeStore struct {
 	records  []Record
 	settings []Setting
 	events   []Event
+	lost     bool // what Load says of it
 	changes  []Change
 	beats    []Beat
 	kept     map[Key]bool                // what Expire does not let go
@@ -38,7 +39,7 @@ func newFakeStore(records ...Record) *fakeStore {
 func (s *fakeStore) Load(context.Context) (*Contents, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &Contents{Records: s.records, Settings: s.settings, Events: s.events}, s.broken
+	return &Contents{Records: s.records, Settings: s.settings, Events: s.events, Lost: s.lost}, s.broken
 }
 
 func (s *fakeStore) Append(_ context.Context, changes []Change) error {
@@ -122,6 +123,7 @@ func newRegistry(store Store) *Registry {
 		Metrics:               prometheus.NewRegistry(),
 		SweepInterval:         500 * time.Millisecond,
 		WarmUp:                15 * time.Second,
+		LostWarmUp:            10 * time.Minute,
 		EmptyServiceRetention: time.Hour,
 		DrainTime:             30 * time.Second,
 		Limits:                Limits{HostsPerService: 100_000, Services: 100_000, TagBytes: maxTags},

@@ -25,6 +25,7 @@ func (r *Registry) observe(now, late time.Duration) {
 	if r.guard.Tick(beats, len(r.leases)-r.away, now) {
 		r.renew(guard.BeatsLost, "", now)
 	}
+	r.missReplicas(now)
 	r.metrics.watch(r.guard)
 	notices := r.guard.Notices()
 	restored := r.restored
@@ -111,6 +112,23 @@ func (r *Registry) storeAnswers(call storeCall, now time.Duration) {
 	r.failing &^= 1 << call
 	if was != 0 && r.failing == 0 {
 		r.renew(guard.StoreAway, "", now)
+	}
+}
+
+// fellSilent takes note of which replicas are silent. r.mu must be held.
+func (r *Registry) fellSilent(replicas []Replica) {
+	silent := make([]guard.Replica, len(replicas))
+	for i, one := range replicas {
+		silent[i] = guard.Replica{ID: one.ID, Name: one.Name, Since: r.wall.of(one.Heard)}
+	}
+	r.guard.FellSilent(silent)
+	r.missReplicas(time.Since(r.born))
+}
+
+// missReplicas has no host expire while a replica is missed. r.mu must be held.
+func (r *Registry) missReplicas(now time.Duration) {
+	if r.guard.MissReplicas(now) {
+		r.renew(guard.ReplicaLost, "", now)
 	}
 }
 

@@ -631,6 +631,72 @@ func TestLostBeatsHoldAllUntilTheyComeAgain(t *testing.T) {
 	})
 }
 
+func TestABeatThatTheStoreTellsOfCountsUnlessItWasHeardHere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := guarded(t, newFakeStore(), func(l *guard.Limits) { *l = guard.Limits{} })
+		h := host("a", 1)
+		tell := func(at time.Time) (counted int64) {
+			r.beats.Store(0)
+			r.apply(Update{Beats: []Beat{{h.Key, at}, {host("unknown", 1).Key, at}}})
+			return r.beats.Load()
+		}
+		checkIn(t, r, h)
+		heard := time.Now()
+		time.Sleep(2 * time.Second)
+		require.Zero(t, tell(heard.Add(20*time.Millisecond)), "it seems later than it was")
+		require.EqualValues(t, 1, tell(heard.Add(time.Second)))
+		require.Zero(t, tell(heard.Add(time.Second)), "once")
+	})
+}
+
+// Hosts that beat through another replica are cut off from that one.
+func TestLostBeatsOfOtherReplicasHoldAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := guarded(t, newFakeStore(), nil)
+		hosts := fleet(10)
+		for _, h := range hosts {
+			checkIn(t, r, h)
+		}
+		for range 100 {
+			time.Sleep(4 * time.Second)
+			var beats []Beat
+			for _, h := range hosts {
+				beats = append(beats, Beat{h.Key, time.Now()})
+			}
+			r.apply(Update{Beats: beats})
+		}
+		require.Empty(t, r.Guard().Suspensions)
+		time.Sleep(30 * time.Minute)
+		synctest.Wait()
+		held, all := stale(t, r)
+		require.Equal(t, []int{100, 100}, []int{held, all})
+	})
+}
+
+func TestASilentReplicaHoldsAllUntilItIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := guarded(t, newFakeStore(), func(l *guard.Limits) { *l = guard.Limits{ReplicaLoss: 10 * time.Minute} })
+		checkIn(t, r, host("a", 1))
+		r.apply(Update{Silent: []Replica{{ID: "1", Name: "d-1", Heard: time.Now()}}})
+		time.Sleep(9 * time.Minute)
+		synctest.Wait()
+		require.Equal(t, []string{"a"}, ids(t, r))
+		require.Equal(t, guard.ReplicaLost.String(), r.Guard().Suspensions[0].Cause)
+		r.apply(Update{Silent: []Replica{}})
+		time.Sleep(59 * time.Second)
+		require.Equal(t, []string{"a"}, ids(t, r), "it has its TTL to be heard of")
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		require.Empty(t, ids(t, r))
+
+		checkIn(t, r, host("a", 1))
+		r.apply(Update{Silent: []Replica{{ID: "1", Name: "d-1", Heard: time.Now()}}})
+		time.Sleep(11*time.Minute + 2*time.Second)
+		synctest.Wait()
+		require.Empty(t, ids(t, r), "it is not missed for ever")
+	})
+}
+
 func TestASmallRegistryThatFallsSilentIsHeldUntilTheCeiling(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := guarded(t, newFakeStore(), nil)

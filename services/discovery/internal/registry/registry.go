@@ -46,9 +46,11 @@ type Options struct {
 	// SweepInterval is how often dead hosts are looked for: a dead host is gone
 	// its TTL and at most this after its last check-in.
 	SweepInterval time.Duration
-	// WarmUp is how long after a start with nothing restored the registry is
-	// not warm: the hosts of an earlier life may only be about to check in.
-	WarmUp time.Duration
+	// WarmUp is how long after a start with no host restored the registry is
+	// not warm: the hosts of an earlier life may only be about to check in. Where
+	// the Store says that it had some, it is LostWarmUp, if that is longer. With a
+	// WarmUp of 0 the registry is warm at once.
+	WarmUp, LostWarmUp time.Duration
 	// EmptyServiceRetention is how long a service whose last host went is still
 	// known, as one without hosts.
 	EmptyServiceRetention time.Duration
@@ -82,7 +84,7 @@ type Registry struct {
 	// so a step of the wall clock expires nobody.
 	born  time.Time
 	wall  *wall
-	beats atomic.Int64 // taken here since the guard was last told
+	beats atomic.Int64 // taken here, or told by the Store, since the guard was last told
 
 	loaded, warm chan struct{} // closed when so
 	outbox       *outbox
@@ -222,11 +224,14 @@ func (r *Registry) restore(contents *Contents) {
 	if len(contents.Records) > 0 || r.options.WarmUp == 0 {
 		close(r.warm) // before anybody is answered
 	} else {
-		time.AfterFunc(r.options.WarmUp, func() { close(r.warm) })
+		time.AfterFunc(r.warmUp(contents.Lost), func() { close(r.warm) })
 	}
 	r.isLoaded = true
 	r.mu.Unlock()
 	close(r.loaded)
+	if contents.Lost {
+		r.log.Warn("the store had hosts that it cannot tell of; lists without hosts are held back until they have beaten", "for", r.warmUp(true).String())
+	}
 	r.log.Info("registry loaded", "hosts", len(contents.Records), "settings", len(contents.Settings))
 }
 

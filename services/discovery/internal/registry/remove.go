@@ -95,10 +95,6 @@ func (r *Registry) Lose(leases []Lease, heard time.Time, actor string) (int, err
 	return len(lost), err
 }
 
-// echo is how much later than it was a beat may seem, once a Store that is shared
-// has told of it too.
-const echo = 100 * time.Millisecond
-
 // lose is Lose, without saying so; heard is by the registry's clock.
 func (r *Registry) lose(leases []Lease, heard time.Duration, actor string) (lost []*Host, err error) {
 	r.mu.Lock()

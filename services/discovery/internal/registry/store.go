@@ -51,6 +51,9 @@ type Contents struct {
 	Settings []Setting
 	// Events are of the past, oldest first, as far as they are kept.
 	Events []Event
+	// Lost says, with no Records, that there were some, which were lost or cannot be
+	// read.
+	Lost bool
 }
 
 // Change says what became of one host, or of one setting: of the host with Key
@@ -100,9 +103,20 @@ type Update struct {
 	// Lost says, with Whole, that the Store lost data: what it lacks is not
 	// gone, and the registry gives it again. Expiry is suspended for one TTL.
 	Lost bool
+	// Silent, unless nil, are all other replicas that ceased to tell of themselves
+	// and did not say that they end; empty if none did. It comes when that changes.
+	Silent []Replica
+}
+
+// Replica is one of several processes that share a Store.
+type Replica struct {
+	// ID is drawn anew each time that it starts, Name is for people.
+	ID, Name string
+	// Heard is when it last told of itself.
+	Heard time.Time
 }
 
 // isEmpty reports whether u says no more than that the Store answers.
 func (u *Update) isEmpty() bool {
-	return len(u.Changes) == 0 && len(u.Beats) == 0 && u.Whole == nil
+	return len(u.Changes) == 0 && len(u.Beats) == 0 && u.Whole == nil && u.Silent == nil
 }

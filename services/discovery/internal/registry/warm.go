@@ -1,13 +1,24 @@
 package registry
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // ErrNotWarm is the answer in the place of a list that is not safe.
 var ErrNotWarm = errors.New("the registry began a moment ago with no host restored: those that live may only be about to check in")
 
 // Warm is closed once the registry can be taken to know all hosts: when it was
-// loaded with some, or WarmUp after it was loaded with none.
+// loaded with some, or a while after it was loaded with none.
 func (r *Registry) Warm() <-chan struct{} { return r.warm }
+
+// warmUp is how long after a start with no host restored the registry is not warm.
+func (r *Registry) warmUp(lost bool) time.Duration {
+	if lost {
+		return max(r.options.WarmUp, r.options.LostWarmUp)
+	}
+	return r.options.WarmUp
+}
 
 // Partial reports whether hosts that live may be missing: the registry is not
 // warm. What is read after that may be more than partial, never less.

@@ -12,15 +12,21 @@ func TestARegistryThatRestoredNoHostIsPartialUntilItIsWarm(t *testing.T) {
 	known := host("a", 1)
 	for name, test := range map[string]struct {
 		records []Record
-		partial bool
+		lost    bool
+		partial time.Duration
 	}{
-		"no host":   {nil, true},
-		"some host": {[]Record{{Host: &known, Lease: 1, LastCheckIn: time.Now()}}, false},
+		"no host":                     {nil, false, 15 * time.Second},
+		"no host of those there were": {nil, true, 10 * time.Minute},
+		"some host":                   {[]Record{{Host: &known, Lease: 1, LastCheckIn: time.Now()}}, false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := started(t, newFakeStore(test.records...))
-				checkIn(t, r, host("b", 2))
+				store := newFakeStore(test.records...)
+				store.lost = test.lost
+				r := started(t, store)
+				h := host("b", 2)
+				h.TTL = time.Hour
+				checkIn(t, r, h)
 				partial := func() (answers []bool) {
 					for _, list := range []func() (Listing, error){
 						func() (Listing, error) { return r.List("users") },
@@ -33,9 +39,12 @@ func TestARegistryThatRestoredNoHostIsPartialUntilItIsWarm(t *testing.T) {
 					}
 					return append(answers, r.Partial())
 				}
-				require.Equal(t, []bool{test.partial, test.partial, test.partial, test.partial}, partial())
-				time.Sleep(15 * time.Second)
-				synctest.Wait()
+				if test.partial > 0 {
+					time.Sleep(test.partial - time.Nanosecond)
+					require.Equal(t, []bool{true, true, true, true}, partial())
+					time.Sleep(time.Nanosecond)
+					synctest.Wait()
+				}
 				require.Equal(t, []bool{false, false, false, false}, partial())
 			})
 		})

@@ -310,6 +310,7 @@ const causes = {
   clock_jumped: "the clock of discovery was set",
   store_away: "the store cannot be reached",
   beats_lost: "most of the usual heartbeats do not come in",
+  replica_lost: "a replica that shares the store fell silent, and may hear hosts that are not heard here",
 };
 
 function showGuard() {

@@ -267,7 +267,7 @@ func TestAHostIsDeletedByItsLeaseOnlyWhileItHasThat(t *testing.T) {
 	requireRefused(t, f.call("DELETE", path+"?lease="+first, ""), 404, `service "users" has no host "a" with that lease`)
 	require.Equal(t, []string{"a"}, f.ids(t, "/v2/services/users/hosts"))
 	for _, wrong := range []string{"", "12", "0000000000000000", strings.ToUpper("00000000000000ab")} {
-		requireRefused(t, f.call("DELETE", path+"?lease="+wrong, ""), 400, fmt.Sprintf("lease: %q is not 16 hexadecimal digits", wrong))
+		requireRefused(t, f.call("DELETE", path+"?lease="+wrong, ""), 400, fmt.Sprintf("lease: %q is not 16 hexadecimal digits in lower case, other than 0", wrong))
 	}
 	require.Equal(t, 204, f.call("DELETE", path+"?lease="+second, "").Code)
 	require.Empty(t, f.ids(t, "/v2/services/users/hosts"))

@@ -53,7 +53,8 @@ const (
 // Load returns what the shared store has, or, if that does not answer within
 // patience, what the copy has, if it has anything: the hosts of the last snapshot.
 // Then Follow hands over what is shared as soon as it can be read, as of a store
-// that lost data, since what the copy lacks or has too much is not known.
+// that lost data, since what the copy lacks or has too much is not known. A shared
+// store without hosts has lost them if the copy has some.
 func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 	copied, unread := s.local.Load(ctx)
 	if unread != nil {
@@ -62,6 +63,7 @@ func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 	contents, err := s.ask(ctx)
 	switch {
 	case err == nil:
+		contents.Lost = contents.Lost || len(contents.Records) == 0 && unread == nil && (copied.Lost || len(copied.Records) > 0)
 		s.local.Replace(contents, func(string) bool { return true })
 		return contents, nil
 	case ctx.Err() != nil || unread != nil || len(copied.Records)+len(copied.Settings) == 0:

@@ -170,6 +170,27 @@ func TestWhatExpiresGoesFromTheSnapshotToo(t *testing.T) {
 	require.Equal(t, []string{"b"}, ids)
 }
 
+func TestASharedStoreWithoutHostsHasLostThemIfTheSnapshotHasSome(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "copy")
+	a := storetest.Record("users", "a", 1)
+	shared := &sharedStore{}
+	lost := func() bool {
+		t.Helper()
+		s := New(shared, fileStore(t, path), discard)
+		contents, err := s.Load(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, s.Close())
+		return contents.Lost
+	}
+	require.False(t, lost(), "there never were any")
+	shared.contents.Records = []registry.Record{a}
+	require.False(t, lost(), "they are there")
+	shared.contents = registry.Contents{}
+	require.True(t, lost())
+	shared.contents = registry.Contents{}
+	require.False(t, lost(), "nor has the snapshot any")
+}
+
 func TestWhatOthersDoIsInTheSnapshot(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "copy")
 	put := func(id string) registry.Change {

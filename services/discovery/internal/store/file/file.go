@@ -41,6 +41,7 @@ type Store struct {
 	settings map[registry.SettingKey]registry.Setting
 	loaded   bool // the file has been read, so it may be written over
 	foreign  bool // the file is somebody else's
+	lost     bool // it was not whole
 	changed  bool // since the last snapshot; beats alone do not count
 }
 
@@ -118,7 +119,9 @@ func (s *Store) Load(context.Context) (*registry.Contents, error) {
 		}
 		s.loaded = true
 	}
-	return s.contents(), nil
+	contents := s.contents()
+	contents.Lost = s.lost && len(contents.Records) == 0
+	return contents, nil
 }
 
 // contents is all that is kept. s.mu must be held.
@@ -153,6 +156,7 @@ func (s *Store) read() error {
 	contents, err := decode(f)
 	if corrupt, ok := errors.AsType[*corruptError](err); ok {
 		s.setAside(corrupt)
+		s.lost = true
 		return nil
 	}
 	if err != nil {

@@ -208,7 +208,10 @@ func TestAFileThatIsNotWholeIsSetAsideWithTheReason(t *testing.T) {
 			require.NoError(t, os.WriteFile(path, []byte(test.text), 0o600))
 			var log bytes.Buffer
 			s := open(t, path, never, &log)
-			require.Empty(t, load(t, s))
+			contents, err := s.Load(t.Context())
+			require.NoError(t, err)
+			require.Empty(t, contents.Records)
+			require.True(t, contents.Lost)
 			require.Contains(t, log.String(), test.reason)
 
 			aside, err := filepath.Glob(path + ".bad-*")

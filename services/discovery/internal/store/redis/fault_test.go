@@ -405,6 +405,23 @@ func TestDataThatWentByOtherMeansIsToldAsLost(t *testing.T) {
 	}
 }
 
+func TestHostsThatWereThereAreLostWhenItIsLoaded(t *testing.T) {
+	s, other, server := one(t)
+	lost := func() bool {
+		t.Helper()
+		contents, err := other.Load(t.Context())
+		require.NoError(t, err)
+		return contents.Lost
+	}
+	require.False(t, lost(), "they are there")
+	server.Command("HSET " + s.key("rec") + " 5:users/a x")
+	require.True(t, lost(), "it cannot be understood")
+	server.Command("DEL " + s.key("rec"))
+	require.True(t, lost())
+	server.Command("FLUSHALL")
+	require.False(t, lost(), "nobody knows of any")
+}
+
 func TestDataOfAnotherSchemaIsNotTouched(t *testing.T) {
 	s, other, server := one(t)
 	server.Command("HSET " + s.key("meta") + " schema 2/512")

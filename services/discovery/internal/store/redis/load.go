@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -40,6 +41,7 @@ func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 		}
 		for _, w := range wholes {
 			w.addTo(contents)
+			w.empty = len(w.contents.Records)+len(w.contents.Settings) == 0
 			w.contents = registry.Contents{} // two copies of all are one too many
 		}
 		read = append(read, wholes...)
@@ -49,6 +51,7 @@ func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 			p.goOnFrom(w)
 		}
 	}
+	contents.Lost = len(contents.Records) == 0 && slices.ContainsFunc(read, (*whole).isLost)
 	slices.SortStableFunc(contents.Events, func(a, b registry.Event) int { return a.At.Compare(b.At) })
 	return contents, nil
 }
@@ -63,7 +66,12 @@ type whole struct {
 	// logged says that the log has an entry, followed that it has the one up to
 	// which it was followed.
 	logged, followed bool
+	// empty says that it holds nothing that can be understood.
+	empty bool
 }
+
+// isLost says whether w is empty, and its digest is not that of nothing.
+func (w *whole) isLost() bool { return w.empty && w.digest != strings.Repeat("0", 16) }
 
 // addTo adds what w holds to contents.
 func (w *whole) addTo(contents *registry.Contents) {

@@ -27,8 +27,9 @@ const (
 )
 
 // look compares what Redis says of each partition with what was followed, marks
-// those to be read anew, and, with some looks, hands over new beats. It says
-// whether any server answered.
+// those to be read anew, and, with some looks, hands over new beats. It tells of
+// this replica, and hands over which others are silent. It says whether any server
+// answered.
 func (s *Store) look(ctx context.Context, apply func(registry.Update)) (answered bool, err error) {
 	looks, beats := make([]*call, partitionCount), []*call(nil)
 	for i := range looks {
@@ -43,8 +44,9 @@ func (s *Store) look(ctx context.Context, apply func(registry.Update)) (answered
 		}
 	}
 	s.looks++
+	replicas := s.presenceCall()
 	asked := time.Now()
-	err = s.run(ctx, slices.Concat(looks, beats))
+	err = s.run(ctx, slices.Concat(looks, beats, []*call{replicas}))
 	now := time.Now()
 	for i, c := range looks {
 		answer, failed := c.answer.Slice()
@@ -61,7 +63,11 @@ func (s *Store) look(ctx context.Context, apply func(registry.Update)) (answered
 		p.clock.Store(reading)
 		p.compare(gen, digest, last)
 	}
-	return answered, errors.Join(err, s.hear(ctx, beats, apply))
+	err = errors.Join(err, s.hear(ctx, beats, apply))
+	if replicas.answer.Err() == nil {
+		err = errors.Join(err, s.meet(replicas, apply))
+	}
+	return answered, err
 }
 
 // hear hands over the beats that were read. Those later than Redis' clock, by more

@@ -19,6 +19,7 @@
 //	<prefix>{p}:meta   hash     gen, digest, last, schema: see below
 //	<prefix>{p}:tomb   zset     leases that were deregistered within the last hour → when that is over, in ms
 //	<prefix>{p}:sweep  string   the replica that takes out dead hosts, for three seconds
+//	<prefix>{0}:replicas  hash  replica → since when it runs, when it last told so, in ms, and its name
 //
 // gen is drawn when the partition is first written, so that another one tells of
 // data that was lost. digest is the exclusive or of the hashes of all records and
@@ -60,6 +61,8 @@ type Options struct {
 	// Timeout bounds one exchange with Redis, which carries some thousand hosts
 	// at most; Redis that took longer is away.
 	Timeout time.Duration
+	// Name is what other replicas call this one; one that starts anew has it again.
+	Name string
 	// Log gets a line when a partition was read anew because data was lost, and
 	// one for each record that cannot be understood.
 	Log *slog.Logger
@@ -79,6 +82,7 @@ type Store struct {
 	exchange   sync.Mutex
 	partitions [partitionCount]partition
 	looks      int // how many looks were taken
+	presences  presences
 
 	mu sync.Mutex // of what follows
 	// heard are later beats of hosts that the registry took for dead, for Follow
@@ -141,5 +145,9 @@ func (s *Store) universal() *goredis.UniversalOptions {
 	}
 }
 
-// Close closes the connections. No other method may run any more.
-func (s *Store) Close() error { return s.client.Close() }
+// Close takes leave of the other replicas, for a second at most, and closes the
+// connections. No other method may run any more.
+func (s *Store) Close() error {
+	s.leave()
+	return s.client.Close()
+}
