@@ -15,6 +15,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/services/discovery/internal/builtin"
+	"github.com/weirproxy/weir/services/discovery/internal/lrs"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/statsd"
 )
@@ -30,6 +31,7 @@ type App struct {
 	metrics *prometheus.Registry
 	access  *access
 	hosts   *registry.Registry
+	loads   *lrs.Server
 }
 
 // Addrs is the bound addresses by listener: http, xds and admin.
@@ -72,6 +74,7 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	a.addRegistry(store)
 	a.access.addParts(&a.group)
 	registration := a.addStatsd()
+	a.loads = newLoads(o.LoadOptions, a.metrics)
 	state := &serviceState{registry: a.hosts}
 	operators, err := a.addOperators(state)
 	if err != nil {

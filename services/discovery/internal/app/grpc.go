@@ -17,7 +17,7 @@ import (
 const helloTimeout = 5 * time.Second
 
 // addGRPC opens the listener of all that is served over gRPC: xDS, and streams of
-// heartbeats. It returns the server of xDS, which has a face over HTTP too.
+// heartbeats and of load reports. It returns the server of xDS, which has a face over HTTP too.
 func (a *App) addGRPC(operators *admin.Server) (*xds.Server, error) {
 	o := a.options
 	listener, err := a.listeners.Open("xds", o.XDSAddress, "DISCOVERY_XDS_ADDRESS")
@@ -63,9 +63,11 @@ func (a *App) addGRPC(operators *admin.Server) (*xds.Server, error) {
 	server := newGRPCServer(o, a.access)
 	discovery.Register(server)
 	heartbeats.Register(server)
+	a.loads.Register(server)
 	a.group.Add(daemon.ServeGRPC("xds listener", listener, server, helloTimeout, func() {
 		discovery.Stop()
 		heartbeats.Stop()
+		a.loads.Stop()
 	}))
 	return discovery, nil
 }

@@ -60,6 +60,7 @@ func (a *App) faces(registration func(service string, taken bool), polls []call.
 			LongPollMax: o.LongPollMax,
 			MaxWaiters:  o.MaxWaiters,
 			Stopping:    stopping,
+			Loads:       a.loads.Loads,
 			Metrics:     a.metrics,
 		}),
 		scrape.Routes(a.hosts),

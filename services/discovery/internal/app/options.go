@@ -67,6 +67,8 @@ type Options struct {
 	BeatMaxStreams int           `envconfig:"DISCOVERY_BEAT_MAX_STREAMS" default:"10000" desc:"streams of heartbeats served at once; more are refused"`
 	BeatMaxHosts   int           `envconfig:"DISCOVERY_BEAT_MAX_HOSTS" default:"100000" desc:"hosts that one stream of heartbeats may carry"`
 
+	LoadOptions
+
 	StatsdHost string `envconfig:"STATSD_HOST" desc:"host of a statsd server that is sent lyft/discovery's counters by UDP; localhost if only STATSD_PORT is set; nothing is sent if neither is"`
 	StatsdPort int    `envconfig:"STATSD_PORT" desc:"its port; 8125 if only STATSD_HOST is set"`
 
@@ -241,6 +243,7 @@ func (o Options) check() error {
 	o.XDSOptions.check(fault)
 	o.ResourceOptions.check(fault)
 	o.FileOptions.check(fault)
+	o.LoadOptions.check(fault)
 	for _, positive := range []struct {
 		name  string
 		value time.Duration

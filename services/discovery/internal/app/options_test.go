@@ -49,6 +49,7 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 		"no waiters, and no waits":  {func(o *app.Options) { o.MaxWaiters, o.LongPollMax = 0, 0 }, "DISCOVERY_MAX_WAITERS=0: below 1\nDISCOVERY_LONG_POLL_MAX=0s: not above 0"},
 		"no streams":                {func(o *app.Options) { o.XDSMaxStreams = 0 }, "DISCOVERY_XDS_MAX_STREAMS=0: below 1"},
 		"too keen a keepalive":      {func(o *app.Options) { o.XDSKeepalive = 1 }, "DISCOVERY_XDS_KEEPALIVE=1ns: below 1s"},
+		"too many load reports":     {func(o *app.Options) { o.LRSInterval, o.LRSMaxStreams, o.LRSMaxRows = 1, 0, 0 }, "DISCOVERY_LRS_INTERVAL=1ns: below 1s\nDISCOVERY_LRS_MAX_STREAMS=0: below 1\nDISCOVERY_LRS_MAX_ROWS=0: below 1"},
 		"a debounce without an end": {func(o *app.Options) { o.DebounceLongest = 1 }, "DISCOVERY_DEBOUNCE_LONGEST=1ns: below DISCOVERY_DEBOUNCE_QUIET=100ms"},
 		"numbers of xDS that are none": {
 			func(o *app.Options) {

@@ -1,6 +1,6 @@
 // Package lrs takes load reports (LRS, envoy.service.load_stats.v3): how many
 // requests each Envoy or gRPC client sent to each cluster, locality and host, and
-// what became of them. The app registers it on the gRPC listener; the page and
+// what became of them. The app registers it on the gRPC listener; REST and
 // /metrics show what is known. It steers nothing by them, and forgets what a
 // client said when the client's stream ends or says nothing for a while.
 package lrs

@@ -211,6 +211,10 @@ var exchanges = []exchange{
 	{operation: "getStatus", target: "/v2/status", status: 200, on: "clerk"},
 	{operation: "getStatus", target: "/v2/status?x=y", status: 400},
 
+	{operation: "listLoads", target: "/v2/loads", status: 200, on: "loaded with requests"},
+	{operation: "listLoads", target: "/v2/loads?cluster=users", status: 200},
+	{operation: "listLoads", target: "/v2/loads?x=y", status: 400},
+
 	{operation: "getOpenAPI", target: "/v2/openapi.yaml", status: 200},
 	{operation: "getOpenAPI", target: "/v2/openapi.yaml?x=y", status: 400},
 }
@@ -222,12 +226,13 @@ var elsewhere = []string{"401", "403", "429"}
 func TestEveryAnswerIsAsTheFileSays(t *testing.T) {
 	file := readOpenAPI(t)
 	fixtures := map[string]*fixture{
-		"":                 newFixture(t),
-		"unloaded":         fixtureOf(t, newRegistry()),
-		"clerk":            newFixture(t).as(t, "carts-team", clerk),
-		"full of waiters":  newFixture(t, func(o *Options) { o.MaxWaiters = 0 }),
-		"full of settings": newFixture(t),
-		"held":             heldFixture(t),
+		"":                     newFixture(t),
+		"loaded with requests": newFixture(t, withLoads),
+		"unloaded":             fixtureOf(t, newRegistry()),
+		"clerk":                newFixture(t).as(t, "carts-team", clerk),
+		"full of waiters":      newFixture(t, func(o *Options) { o.MaxWaiters = 0 }),
+		"full of settings":     newFixture(t),
+		"held":                 heldFixture(t),
 	}
 	for i := range 10 {
 		fixtures[""].put(t, fmt.Sprintf("/v2/services/full/hosts/%d", i), fine)

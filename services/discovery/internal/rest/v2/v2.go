@@ -10,11 +10,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/weirproxy/weir/services/discovery/internal/lrs"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 )
 
-// Options is what the face is made of. Every field is required.
+// Options is what the face is made of. Every field but Loads is required.
 type Options struct {
 	Registry *registry.Registry
 	// Env and Replica are what the status says of this process.
@@ -29,7 +30,10 @@ type Options struct {
 	MaxWaiters int
 	// Stopping is closed when no call is to wait any longer.
 	Stopping <-chan struct{}
-	Metrics  prometheus.Registerer
+	// Loads tells the load of clusters, ordered by name. It may be nil: then none
+	// is known.
+	Loads   func() []lrs.ClusterLoad
+	Metrics prometheus.Registerer
 }
 
 // face answers the calls.
@@ -41,6 +45,7 @@ type face struct {
 	longPollMax time.Duration
 	waiters     *waiters
 	stopping    <-chan struct{}
+	loadsOf     func() []lrs.ClusterLoad
 }
 
 // Routes are the face's.
@@ -53,6 +58,7 @@ func Routes(o Options) []call.Route {
 		longPollMax: o.LongPollMax,
 		waiters:     newWaiters(o.MaxWaiters, o.Metrics),
 		stopping:    o.Stopping,
+		loadsOf:     o.Loads,
 	}
 	type methods = map[string]call.Handler
 	const host = "/v2/services/{service}/hosts/{id}"
@@ -69,6 +75,7 @@ func Routes(o Options) []call.Route {
 		{Path: "/v2/settings/{kind}", Methods: methods{"PUT": f.putSetting, "DELETE": f.deleteSetting}},
 		{Path: "/v2/guard", Methods: methods{"GET": f.guard}},
 		{Path: "/v2/guard/suspension", Methods: methods{"DELETE": f.liftGuard}},
+		{Path: "/v2/loads", Methods: methods{"GET": f.loads}},
 		{Path: "/v2/status", Methods: methods{"GET": f.status}},
 		{Path: "/v2/openapi.yaml", Methods: methods{"GET": f.openAPI}},
 	}

@@ -1,0 +1,46 @@
+package app
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weirproxy/weir/services/discovery/internal/lrs"
+)
+
+// LoadOptions are the settings of load reports.
+type LoadOptions struct {
+	LRSInterval   time.Duration `envconfig:"DISCOVERY_LRS_INTERVAL" default:"10s" desc:"how often proxies are asked to report how many requests they send where"`
+	LRSEndpoints  bool          `envconfig:"DISCOVERY_LRS_ENDPOINTS" default:"false" desc:"whether they are asked to report each host too, and not zones alone"`
+	LRSMaxStreams int           `envconfig:"DISCOVERY_LRS_MAX_STREAMS" default:"10000" desc:"streams of load reports served at once; more are refused"`
+	LRSMaxRows    int           `envconfig:"DISCOVERY_LRS_MAX_ROWS" default:"200000" desc:"clusters, zones and hosts remembered of all load reports together; a report beyond is passed over"`
+}
+
+// check reports each fault of a value that its type alone does not rule out.
+func (o LoadOptions) check(fault func(format string, args ...any)) {
+	if o.LRSInterval < time.Second {
+		fault("DISCOVERY_LRS_INTERVAL=%v: below 1s", o.LRSInterval)
+	}
+	for _, least := range []struct {
+		name  string
+		value int
+	}{
+		{"DISCOVERY_LRS_MAX_STREAMS", o.LRSMaxStreams},
+		{"DISCOVERY_LRS_MAX_ROWS", o.LRSMaxRows},
+	} {
+		if least.value < 1 {
+			fault("%s=%d: below 1", least.name, least.value)
+		}
+	}
+}
+
+// newLoads makes what takes load reports.
+func newLoads(o LoadOptions, metrics prometheus.Registerer) *lrs.Server {
+	return lrs.New(lrs.Options{
+		Interval:   o.LRSInterval,
+		Endpoints:  o.LRSEndpoints,
+		MaxStreams: o.LRSMaxStreams,
+		MaxRows:    o.LRSMaxRows,
+		Metrics:    metrics,
+	})
+}
