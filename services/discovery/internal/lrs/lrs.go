@@ -147,6 +147,9 @@ func (s *Server) take(r *report, m *loadstats.LoadStatsRequest) {
 	clusters, rows := read(m.GetClusterStats(), s.options.Interval)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if _, open := s.reports[r]; !open {
+		return // its stream ended meanwhile
+	}
 	if s.rows-r.rows+rows > s.options.MaxRows {
 		s.metrics.tooLarge.Inc()
 		return

@@ -81,6 +81,8 @@ func TestLoadsAreTheSumOfWhatClientsLastReported(t *testing.T) {
 	require.Len(t, s.Loads(), 1)
 	s.leave(one)
 	require.Empty(t, s.Loads())
+	s.take(one, reportOf(stats("users", "", 20))) // read just before its stream ended
+	require.Empty(t, s.Loads())
 	require.Zero(t, s.rows)
 }
 
