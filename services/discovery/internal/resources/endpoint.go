@@ -78,7 +78,7 @@ func (s *endpoints) endpoint(v *registry.View) *endpointv3.LbEndpoint {
 			&endpointv3.Endpoint_AdditionalAddress{Address: new(address).of(ip, port)})
 	}
 	for _, p := range v.Host.Ports {
-		if p.Name == healthPort && p.Number != port {
+		if p.Name == HealthPort && p.Number != port {
 			e.host.HealthCheckConfig = &endpointv3.Endpoint_HealthCheckConfig{PortValue: uint32(p.Number)}
 		}
 	}
@@ -93,8 +93,8 @@ func (s *endpoints) endpoint(v *registry.View) *endpointv3.LbEndpoint {
 	return &e.whole
 }
 
-// healthPort is the name of the port at which a host is asked for its health.
-const healthPort = "health"
+// HealthPort is the name of the port at which a host is asked for its health.
+const HealthPort = "health"
 
 // health is what clients are told of a host's: to let go of one that drains or
 // was found to be unhealthy, and of the others nothing, which they take for

@@ -1,0 +1,230 @@
+package hds
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	healthv3 "github.com/envoyproxy/go-control-plane/envoy/service/health/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/weirproxy/weir/internal/filewatch"
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/discovery/internal/auth"
+)
+
+func marshal(t testing.TB, m proto.Message) []byte {
+	t.Helper()
+	text, err := proto.Marshal(m)
+	require.NoError(t, err)
+	return text
+}
+
+func unmarshal(text []byte, m proto.Message) bool { return proto.Unmarshal(text, m) == nil }
+
+// message is what a checker sends.
+type message = healthv3.HealthCheckRequestOrEndpointHealthResponse
+
+func hello(id string) *message {
+	return &message{RequestType: &healthv3.HealthCheckRequestOrEndpointHealthResponse_HealthCheckRequest{
+		HealthCheckRequest: &healthv3.HealthCheckRequest{Node: &corev3.Node{Id: id}}}}
+}
+
+func report(m *healthv3.EndpointHealthResponse) *message {
+	return &message{RequestType: &healthv3.HealthCheckRequestOrEndpointHealthResponse_EndpointHealthResponse{EndpointHealthResponse: m}}
+}
+
+// serve serves f over gRPC until the test ends.
+func (f *fixture) serve() healthv3.HealthDiscoveryServiceClient {
+	f.t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(f.t, err)
+	server := grpc.NewServer()
+	f.Register(server)
+	ended := make(chan error, 1)
+	// Ends with the server's Stop; the cleanup waits for it.
+	go func() { ended <- server.Serve(listener) }()
+	conn, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(f.t, err)
+	f.t.Cleanup(func() {
+		require.NoError(f.t, conn.Close())
+		server.Stop()
+		require.NoError(f.t, <-ended)
+	})
+	return healthv3.NewHealthDiscoveryServiceClient(conn)
+}
+
+// open opens a stream and sends messages on it.
+func open(t testing.TB, client healthv3.HealthDiscoveryServiceClient, messages ...*message) healthv3.HealthDiscoveryService_StreamHealthCheckClient {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	t.Cleanup(cancel)
+	wire, err := client.StreamHealthCheck(ctx)
+	require.NoError(t, err)
+	for _, m := range messages {
+		require.NoError(t, wire.Send(m))
+	}
+	return wire
+}
+
+// ends awaits the end of a stream by the server.
+func ends(t testing.TB, wire healthv3.HealthDiscoveryService_StreamHealthCheckClient, code codes.Code, text string) {
+	t.Helper()
+	for {
+		if _, err := wire.Recv(); err != nil {
+			require.Equal(t, code, status.Code(err), "%v", err)
+			require.ErrorContains(t, err, text)
+			return
+		}
+	}
+}
+
+// quickRules want one checker, whose word counts a fifth of a second later.
+const quickRules = `{interval: 100ms, services: [{service: users, checkers: 1, health_checks: [` +
+	`{timeout: 0.1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}]}]}`
+
+func TestACheckerIsToldOverItsStreamAndHeard(t *testing.T) {
+	f := newFixture(t, quickRules)
+	f.run()
+	client := f.serve()
+	f.register("users", 1)
+	f.register("users", 2)
+	wire := open(t, client, hello("envoy-1"))
+	m, err := wire.Recv()
+	require.NoError(t, err)
+	require.Len(t, m.ClusterHealthChecks, 1)
+	servicetest.Eventually(t, "the host is marked", func() bool {
+		require.NoError(t, wire.Send(report(reportOf(map[int]corev3.HealthStatus{1: sick, 2: healthy}))))
+		return len(f.unhealthy()) == 1
+	})
+	require.NoError(t, wire.CloseSend())
+	ends(t, wire, codes.Unknown, "EOF")
+	servicetest.Eventually(t, "nobody says so any more", func() bool { return len(f.unhealthy()) == 0 })
+	require.Zero(t, testutil.ToFloat64(f.metrics.checkers))
+}
+
+func TestAStreamThatIsNotACheckersIsRefused(t *testing.T) {
+	f := newFixture(t, quickRules)
+	client := f.serve()
+	for _, first := range []*message{{}, hello(""), hello(strings.Repeat("x", 1025)), report(reportOf(nil))} {
+		ends(t, open(t, client, first), codes.InvalidArgument, "health_check_request.node.id")
+	}
+	require.Empty(t, f.checkers)
+}
+
+func TestASecondStreamOfANodeTakesThePlaceOfTheFirst(t *testing.T) {
+	f := newFixture(t, quickRules)
+	f.run()
+	client := f.serve()
+	first := open(t, client, hello("a"))
+	_, err := first.Recv()
+	require.NoError(t, err)
+	second := open(t, client, hello("a"))
+	ends(t, first, codes.Aborted, "another stream came with the same node id")
+	_, err = second.Recv()
+	require.NoError(t, err)
+	require.InDelta(t, 1, testutil.ToFloat64(f.metrics.checkers), 0)
+}
+
+func TestTooManyCheckersAreRefusedAndAllEndWithTheServer(t *testing.T) {
+	f := newFixture(t, quickRules)
+	client := f.serve()
+	streams := []healthv3.HealthDiscoveryService_StreamHealthCheckClient{open(t, client)} // which says nothing
+	for _, id := range []string{"a", "b", "c"} {
+		streams = append(streams, open(t, client, hello(id)))
+	}
+	servicetest.Eventually(t, "all are open", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.streams == 4 && len(f.checkers) == 3
+	})
+	ends(t, open(t, client, hello("d")), codes.ResourceExhausted, "4 health checkers are connected")
+	require.InDelta(t, 1, testutil.ToFloat64(f.metrics.refused), 0)
+	f.Stop()
+	for _, wire := range streams {
+		ends(t, wire, codes.Unavailable, "this server is stopping")
+	}
+	servicetest.Eventually(t, "none is left", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.streams == 0 && len(f.checkers) == 0
+	})
+}
+
+func TestACheckerWhoseStreamHasEndedDoesNotJoin(t *testing.T) {
+	f := newFixture(t, quickRules)
+	c := newChecker(&auth.Caller{})
+	f.leave(c) // its first message was read just before
+	require.Equal(t, codes.Canceled, status.Code(f.join(c, hello("a").GetHealthCheckRequest(), time.Now())))
+	require.Empty(t, f.checkers)
+}
+
+func TestACheckerMayCallInsteadOfHavingAStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, quickRules)
+		f.run()
+		f.register("users", 1)
+		f.register("users", 2)
+		ctx := peer.NewContext(t.Context(), &peer.Peer{Addr: &net.TCPAddr{Port: 7}})
+		elsewhere := peer.NewContext(t.Context(), &peer.Peer{Addr: &net.TCPAddr{Port: 8}})
+		told, err := f.FetchHealthCheck(ctx, hello("a"))
+		require.NoError(t, err)
+		require.Empty(t, told.ClusterHealthChecks)
+		time.Sleep(1100 * time.Millisecond)
+		found := report(reportOf(map[int]corev3.HealthStatus{1: sick}))
+		for range 40 {
+			told, err = f.FetchHealthCheck(ctx, found)
+			require.NoError(t, err)
+			time.Sleep(100 * time.Millisecond)
+		}
+		require.Len(t, told.ClusterHealthChecks, 1)
+		require.Equal(t, []string{"1"}, f.unhealthy())
+
+		_, err = f.FetchHealthCheck(elsewhere, found)
+		require.Equal(t, codes.FailedPrecondition, status.Code(err), "%v", err)
+		_, err = f.FetchHealthCheck(elsewhere, hello("a")) // it connected anew
+		require.NoError(t, err)
+		_, err = f.FetchHealthCheck(ctx, found)
+		require.Equal(t, codes.FailedPrecondition, status.Code(err), "%v", err)
+
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		require.Empty(t, f.unhealthy())
+		require.Empty(t, f.checkers, "one that ceased to call is forgotten")
+		require.Empty(t, f.polled)
+	})
+}
+
+func TestWhoMayNotChangeHostsMayNotCheckThem(t *testing.T) {
+	f := newFixture(t, quickRules)
+	f.register("users", 1)
+	path := f.file + ".rules"
+	write(t, path, "tokens: [{name: carts-team, token: carts-0123456789abcdef, services: [carts]}]")
+	policy, err := auth.New(auth.Options{File: filewatch.File{Setting: "RULES", Path: path}, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
+	require.NoError(t, err)
+
+	stranger := policy.Caller(auth.Call{})
+	_, err = f.FetchHealthCheck(auth.NewContext(t.Context(), &stranger), hello("a"))
+	require.ErrorContains(t, err, "to change anything takes a token")
+
+	clerk := policy.Caller(auth.Call{Authorization: "Bearer carts-0123456789abcdef"})
+	_, err = f.FetchHealthCheck(auth.NewContext(t.Context(), &clerk), hello("a"))
+	require.NoError(t, err)
+	f.changed([]string{"users"})
+	f.replan(time.Now())
+	require.Empty(t, f.checkers["a"].duties)
+	require.Empty(t, f.plans["users"].hosts[hostAddress(1)].words)
+}
