@@ -16,11 +16,16 @@ import (
 	"testing"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	healthv3 "github.com/envoyproxy/go-control-plane/envoy/service/health/v3"
+	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"github.com/weirproxy/weir/internal/environtest"
 	"github.com/weirproxy/weir/internal/servicetest"
@@ -405,6 +410,35 @@ func TestTheAdminListenerLeadsToThePage(t *testing.T) {
 	status, body := r.get(t, "admin", "/page")
 	require.Equal(t, 200, status)
 	require.Contains(t, body, "<title>discovery</title>")
+}
+
+func TestHostsAreCheckedOnlyWhereAFileSaysHow(t *testing.T) {
+	rules := filepath.Join(t.TempDir(), "hds.yaml")
+	require.NoError(t, os.WriteFile(rules, []byte("{services: [{service: echo, health_checks: ["+
+		"{timeout: 1s, interval: 2s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}]}]}"), 0o600))
+	for file, want := range map[string]codes.Code{"": codes.Unimplemented, rules: codes.OK} {
+		o := options(t)
+		o.HDSFile = file
+		r := start(t, o)
+		conn, err := grpc.NewClient(r.addrs["xds"], grpc.WithTransportCredentials(insecure.NewCredentials()))
+		require.NoError(t, err)
+		defer conn.Close()
+		stream, err := healthv3.NewHealthDiscoveryServiceClient(conn).StreamHealthCheck(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, stream.Send(&healthv3.HealthCheckRequestOrEndpointHealthResponse{
+			RequestType: &healthv3.HealthCheckRequestOrEndpointHealthResponse_HealthCheckRequest{
+				HealthCheckRequest: &healthv3.HealthCheckRequest{Node: &corev3.Node{Id: "a"}}},
+		}))
+		_, err = stream.Recv()
+		require.Equal(t, want, status.Code(err), "%v", err)
+
+		reports, err := loadstats.NewLoadReportingServiceClient(conn).StreamLoadStats(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, reports.Send(&loadstats.LoadStatsRequest{}))
+		_, err = reports.Recv()
+		require.NoError(t, err, "load reports are always taken")
+		require.NoError(t, r.stop(), "open streams do not hold up the end")
+	}
 }
 
 func TestAStatsdServerIsToldOfRegistrations(t *testing.T) {

@@ -17,7 +17,8 @@ import (
 const helloTimeout = 5 * time.Second
 
 // addGRPC opens the listener of all that is served over gRPC: xDS, and streams of
-// heartbeats and of load reports. It returns the server of xDS, which has a face over HTTP too.
+// heartbeats, of load reports and of health checks. It returns the server of xDS,
+// which has a face over HTTP too.
 func (a *App) addGRPC(operators *admin.Server) (*xds.Server, error) {
 	o := a.options
 	listener, err := a.listeners.Open("xds", o.XDSAddress, "DISCOVERY_XDS_ADDRESS")
@@ -60,14 +61,24 @@ func (a *App) addGRPC(operators *admin.Server) (*xds.Server, error) {
 		Log:        a.log,
 		Metrics:    a.metrics,
 	})
+	checks, err := a.addHealthChecks()
+	if err != nil {
+		return nil, err
+	}
 	server := newGRPCServer(o, a.access)
 	discovery.Register(server)
 	heartbeats.Register(server)
 	a.loads.Register(server)
+	if checks != nil {
+		checks.Register(server)
+	}
 	a.group.Add(daemon.ServeGRPC("xds listener", listener, server, helloTimeout, func() {
 		discovery.Stop()
 		heartbeats.Stop()
 		a.loads.Stop()
+		if checks != nil {
+			checks.Stop()
+		}
 	}))
 	return discovery, nil
 }

@@ -22,6 +22,7 @@ func TestImports(t *testing.T) {
 			"internal/denial",
 			"internal/gate",
 			"internal/guard",
+			"internal/hds",
 			"internal/lrs",
 			"internal/quota",
 			"internal/registry",

@@ -68,6 +68,7 @@ type Options struct {
 	BeatMaxHosts   int           `envconfig:"DISCOVERY_BEAT_MAX_HOSTS" default:"100000" desc:"hosts that one stream of heartbeats may carry"`
 
 	LoadOptions
+	HealthCheckOptions
 
 	StatsdHost string `envconfig:"STATSD_HOST" desc:"host of a statsd server that is sent lyft/discovery's counters by UDP; localhost if only STATSD_PORT is set; nothing is sent if neither is"`
 	StatsdPort int    `envconfig:"STATSD_PORT" desc:"its port; 8125 if only STATSD_HOST is set"`
@@ -244,6 +245,7 @@ func (o Options) check() error {
 	o.ResourceOptions.check(fault)
 	o.FileOptions.check(fault)
 	o.LoadOptions.check(fault)
+	o.HealthCheckOptions.check(fault)
 	for _, positive := range []struct {
 		name  string
 		value time.Duration

@@ -50,6 +50,8 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 		"no streams":                {func(o *app.Options) { o.XDSMaxStreams = 0 }, "DISCOVERY_XDS_MAX_STREAMS=0: below 1"},
 		"too keen a keepalive":      {func(o *app.Options) { o.XDSKeepalive = 1 }, "DISCOVERY_XDS_KEEPALIVE=1ns: below 1s"},
 		"too many load reports":     {func(o *app.Options) { o.LRSInterval, o.LRSMaxStreams, o.LRSMaxRows = 1, 0, 0 }, "DISCOVERY_LRS_INTERVAL=1ns: below 1s\nDISCOVERY_LRS_MAX_STREAMS=0: below 1\nDISCOVERY_LRS_MAX_ROWS=0: below 1"},
+		"health checks by nobody":   {func(o *app.Options) { o.HDSMaxCheckers, o.HDSMaxShare = 0, 1.5 }, "DISCOVERY_HDS_MAX_CHECKERS=0: below 1\nDISCOVERY_HDS_MAX_SHARE=1.5: not from 0 to 1"},
+		"no file of health checks":  {func(o *app.Options) { o.HDSFile = "/none.yaml" }, "DISCOVERY_HDS_FILE=/none.yaml: open /none.yaml: no such file or directory"},
 		"a debounce without an end": {func(o *app.Options) { o.DebounceLongest = 1 }, "DISCOVERY_DEBOUNCE_LONGEST=1ns: below DISCOVERY_DEBOUNCE_QUIET=100ms"},
 		"numbers of xDS that are none": {
 			func(o *app.Options) {

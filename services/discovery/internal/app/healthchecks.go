@@ -1,0 +1,47 @@
+package app
+
+import (
+	"github.com/weirproxy/weir/internal/daemon"
+	"github.com/weirproxy/weir/internal/filewatch"
+	"github.com/weirproxy/weir/services/discovery/internal/hds"
+)
+
+// HealthCheckOptions are the settings of what Envoys check.
+type HealthCheckOptions struct {
+	HDSFile        string  `envconfig:"DISCOVERY_HDS_FILE" desc:"file of the services whose hosts Envoys check, and how, YAML; read again when it changes; if unset, none is checked"`
+	HDSMaxCheckers int     `envconfig:"DISCOVERY_HDS_MAX_CHECKERS" default:"100" desc:"Envoys that check hosts at once; more are refused"`
+	HDSMaxShare    float64 `envconfig:"DISCOVERY_HDS_MAX_SHARE" default:"0.5" desc:"share of a service's checked hosts that are unhealthy at most; where more are found to be so, none is"`
+}
+
+// check reports each fault of a value that its type alone does not rule out.
+func (o HealthCheckOptions) check(fault func(format string, args ...any)) {
+	if o.HDSMaxCheckers < 1 {
+		fault("DISCOVERY_HDS_MAX_CHECKERS=%d: below 1", o.HDSMaxCheckers)
+	}
+	if !(o.HDSMaxShare >= 0 && o.HDSMaxShare <= 1) { // nor not a number
+		fault("DISCOVERY_HDS_MAX_SHARE=%v: not from 0 to 1", o.HDSMaxShare)
+	}
+}
+
+// addHealthChecks has Envoys check hosts, if there is a file that says which; if
+// not, it returns nil. The error names the setting and all that is wrong.
+func (a *App) addHealthChecks() (*hds.Server, error) {
+	if a.options.HDSFile == "" {
+		return nil, nil
+	}
+	checks, err := hds.New(hds.Options{
+		Registry:    a.hosts,
+		File:        filewatch.File{Setting: "DISCOVERY_HDS_FILE", Path: a.options.HDSFile},
+		Poll:        filePoll,
+		MaxCheckers: a.options.HDSMaxCheckers,
+		MaxShare:    a.options.HDSMaxShare,
+		Refusal:     a.access.gate.Status,
+		Log:         a.log,
+		Metrics:     a.metrics,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.group.Add(daemon.Background("health checks", checks.Run))
+	return checks, nil
+}
