@@ -124,7 +124,7 @@ func TestReadsCanBeClosed(t *testing.T) {
 func TestAPollOfXDSIsARead(t *testing.T) {
 	for reads, want := range map[string]int{"open": http.StatusOK, "closed": http.StatusUnauthorized} {
 		o := options(t)
-		o.AuthFile, o.Reads, o.WarmUp = ruleFile(t), reads, 0
+		o.AuthFile, o.Reads, o.WarmUp = ruleFile(t), reads, new(time.Duration(0))
 		r := start(t, o)
 		// A node of more than other bodies may have.
 		node := `{"node":{"id":"envoy-1","user_agent_name":"envoy","extensions":[` + strings.Repeat(`{"name":"a"},`, 10_000) + `{}]}}`

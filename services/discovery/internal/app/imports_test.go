@@ -64,8 +64,6 @@ func TestImports(t *testing.T) {
 		"internal/xds":                   {"internal/httpjson", "internal/registry", "internal/resources", "internal/rest/call"},
 		"internal/lrs":                   {},
 		"internal/hds":                   {"internal/auth", "internal/protoyaml", "internal/registry", "internal/resources", "weir/internal/filewatch"},
-		"internal/rest/v2":               {"internal/auth", "internal/denial", "internal/lrs", "internal/registry", "internal/rest/httpjson", "internal/rest/jsontext", "internal/rest/rule"},
-		"internal/xds":                   {"internal/registry"},
 		"internal/protoyaml":             {},
 		"internal/resources":             {"internal/protoyaml", "internal/registry"},
 		"internal/check":                 {"internal/resourcefiles", "internal/resources", "weir/internal/filewatch"},

@@ -49,7 +49,11 @@ func TestAFileOfRulesIsRefusedWithAllThatIsWrong(t *testing.T) {
 			"\nhds.yaml:1:28: services[0].service: must be given\nhds.yaml:1:28: services[0].health_checks: must be given",
 		"services: [{service: a*b, health_checks: 1}]": `hds.yaml:1:22: services[0].service: want a name, or the beginning of names with * behind it, got "a*b"` +
 			"\nhds.yaml:1:42: services[0].health_checks: want a list of health checks",
-		"services: [{service: a, health_checks: [{timeout: 1s, pth: x}]}]": `hds.yaml:1:55: services[0].health_checks[0]: envoy.config.core.v3.HealthCheck has no field "pth"`,
+		"services: [{service: a, health_checks: [{timeout: 1s, pth: x}]}]": `hds.yaml:1:55: services[0].health_checks[0]: envoy.config.core.v3.HealthCheck has no field "pth"` +
+			"\nhds.yaml:1:41: services[0].health_checks[0].interval: value is required" +
+			"\nhds.yaml:1:41: services[0].health_checks[0].unhealthy_threshold: value is required" +
+			"\nhds.yaml:1:41: services[0].health_checks[0].healthy_threshold: value is required" +
+			"\nhds.yaml:1:41: services[0].health_checks[0]: HealthChecker: value is required",
 		"services: [{service: a, health_checks: [" + tcpCheck + "], checkers: 17, unhealthy: 0}]": `hds.yaml:1:149: services[0].checkers: "17" is not a number from 1 to 16` +
 			"\n" + `hds.yaml:1:164: services[0].unhealthy: "0" is not a number from 1 to 16`,
 		"services: [{service: a, health_checks: [" + tcpCheck + "], checkers: 2, unhealthy: 3}]":                          "hds.yaml:1:12: services[0].unhealthy: 3, of 2 checkers",
