@@ -20,11 +20,16 @@ var _ algorithm.Counted = Algorithm{}
 // Name is "fixed_window".
 func (Algorithm) Name() string { return "fixed_window" }
 
-// Apply adds hits to the window that now lies in. A state of any other window
-// counts as none, a later one too: after a clock was set back, waiting for that
-// window would refuse for as long as the clock was wrong.
+// late is how long before the end of its window a call may have read the time
+// that comes after one of the next window: calls overtake each other.
+const late = time.Second
+
+// Apply adds hits to the window that now lies in, or to the next one if that has
+// begun while the call was under way. A state of any other window counts as none,
+// a later one too: after a clock was set back, waiting for that window would
+// refuse for as long as the clock was wrong.
 func (a Algorithm) Apply(limit algorithm.Limit, state algorithm.State, hits uint64, now time.Time) (algorithm.State, algorithm.Decision) {
-	state = a.window(limit, state, now)
+	state, now = a.window(limit, state, now)
 	if hits > math.MaxUint64-state.Count {
 		state.Count = math.MaxUint64
 	} else {
@@ -33,21 +38,28 @@ func (a Algorithm) Apply(limit algorithm.Limit, state algorithm.State, hits uint
 	return state, a.Decide(limit, state.Count, now)
 }
 
-// Refund takes hits out of the window that now lies in.
+// Refund takes hits out of the window that Apply would add them to.
 func (a Algorithm) Refund(limit algorithm.Limit, state algorithm.State, hits uint64, now time.Time) (algorithm.State, algorithm.Decision) {
-	state = a.window(limit, state, now)
+	state, now = a.window(limit, state, now)
 	state.Count -= min(hits, state.Count)
 	d := a.Decide(limit, state.Count, now)
 	d.Over = false
 	return state, d
 }
 
-// window is state if it is one of the window that now lies in, else none.
-func (a Algorithm) window(limit algorithm.Limit, state algorithm.State, now time.Time) algorithm.State {
-	if end := a.WindowEnd(limit, now).UnixNano(); state.Until != end {
-		return algorithm.State{Until: end}
+// window is state if it is one of the window that now lies in, or of the next one
+// and the call came late, which then counts as one of its begin; else none.
+func (a Algorithm) window(limit algorithm.Limit, state algorithm.State, now time.Time) (algorithm.State, time.Time) {
+	end := a.WindowEnd(limit, now)
+	switch state.Until {
+	case end.UnixNano():
+		return state, now
+	case end.Add(limit.Window).UnixNano():
+		if end.Sub(now) <= late {
+			return state, end
+		}
 	}
-	return state
+	return algorithm.State{Until: end.UnixNano()}, now
 }
 
 // WindowEnd is the next multiple of the window's length after now.

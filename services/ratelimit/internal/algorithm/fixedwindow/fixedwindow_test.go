@@ -52,6 +52,18 @@ func TestApply(t *testing.T) {
 			minute, 9, end + int64(time.Hour), 1, begin,
 			algorithm.Decision{After: 1, Remaining: 4, ResetIn: time.Minute}, algorithm.State{Count: 1, Until: end},
 		}, {
+			"a_call_that_one_of_the_next_window_overtook_counts_there",
+			minute, 3, end + int64(time.Minute), 1, time.Unix(0, end-1),
+			algorithm.Decision{After: 4, Remaining: 1, ResetIn: time.Minute}, algorithm.State{Count: 4, Until: end + int64(time.Minute)},
+		}, {
+			"one_that_was_overtaken_only_looks",
+			minute, 3, end + int64(time.Minute), 0, time.Unix(0, end-int64(time.Second)),
+			algorithm.Decision{After: 3, Remaining: 2, ResetIn: time.Minute}, algorithm.State{Count: 3, Until: end + int64(time.Minute)},
+		}, {
+			"a_clock_set_back_over_an_edge_begins_afresh",
+			minute, 3, end + int64(time.Minute), 1, time.Unix(0, end-int64(time.Second)-1),
+			algorithm.Decision{After: 1, Remaining: 4, ResetIn: time.Second + 1}, algorithm.State{Count: 1, Until: end},
+		}, {
 			"a_count_stops_at_the_largest_number",
 			minute, math.MaxUint64 - 1, end, 2, begin,
 			algorithm.Decision{Over: true, After: math.MaxUint64, ResetIn: time.Minute}, algorithm.State{Count: math.MaxUint64, Until: end},
