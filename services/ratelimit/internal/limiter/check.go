@@ -50,7 +50,7 @@ func (l *Limiter) Check(ctx context.Context, req *Request, answer *Answer) error
 		return nil
 	}
 	s := l.scratch.Get().(*scratch)
-	defer l.scratch.Put(s)
+	defer l.release(s)
 	s.call.Now = time.Now()
 	l.find(s, domain, req)
 	l.prepare(s, req)
@@ -62,6 +62,22 @@ func (l *Limiter) Check(ctx context.Context, req *Request, answer *Answer) error
 	}
 	l.conclude(s, answer)
 	return nil
+}
+
+// keptKeys is how many bytes of keys a scratch may have room for to be used again:
+// those of a request of huge values are not kept.
+const keptKeys = 1 << 20
+
+// release gives s back to the pool, and lets go of the request and of the rules
+// that it met.
+func (l *Limiter) release(s *scratch) {
+	if cap(s.keys) > keptKeys {
+		return
+	}
+	s.call.Domain = ""
+	clear(s.targets)
+	clear(s.replaced)
+	l.scratch.Put(s)
 }
 
 // prepare names the counters, decides what the local cache knows, and fills

@@ -108,7 +108,8 @@ func (r *Reader) Read() ([]Stat, []*dto.MetricFamily, error) {
 		}
 	}
 	for id, s := range r.series {
-		if s.seen != r.reading {
+		// What a reading that failed did not meet may be there all the same.
+		if err == nil && s.seen != r.reading {
 			delete(r.series, id)
 		}
 	}
