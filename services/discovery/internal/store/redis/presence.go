@@ -40,7 +40,7 @@ type presence struct {
 func (s *Store) presenceCall() *call {
 	return &call{
 		partition: presencePartition, script: presenceScript, keys: s.keys(presencePartition, "replicas"),
-		args: []any{s.writer, s.options.Name, presenceTime.Milliseconds()},
+		args: []any{s.writer, s.options.Name, presenceTime.Milliseconds(), silence.Milliseconds()},
 	}
 }
 

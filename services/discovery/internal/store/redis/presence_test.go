@@ -246,6 +246,29 @@ func TestReplicasThatFallSilentAreTold(t *testing.T) {
 	require.NoError(t, crashed.client.Close())
 }
 
+// As where several run on one machine, the name of which is theirs.
+func TestReplicasOfOneNameAreToldApart(t *testing.T) {
+	t.Parallel()
+	server := servicetest.Redis(t)
+	var stores []*Store
+	for range 3 {
+		stores = append(stores, open(t, "redis://"+server.Address, patience))
+	}
+	for range 3 {
+		for _, s := range stores {
+			_, told := s.lookFor(t)
+			require.False(t, told)
+		}
+	}
+	require.Equal(t, "3", server.Command("HLEN "+stores[0].keys(presencePartition, "replicas")[0]))
+	servicetest.Eventually(t, "the others are told of the third", func() bool {
+		first, told := stores[0].lookFor(t)
+		updates(t, stores[1])
+		return told && len(first) == 1
+	})
+	require.Equal(t, "3", server.Command("HLEN "+stores[0].keys(presencePartition, "replicas")[0]))
+}
+
 func TestASetClockSilencesNoReplica(t *testing.T) {
 	t.Parallel()
 	server := servicetest.Redis(t)

@@ -189,8 +189,9 @@ return {now, have[1] or '', have[2] or zero, have[3] or '0-0'}
 
 // presenceScript notes that the replica of ARGV[1] runs, by the name of ARGV[2], and
 // returns the time and of each other one the writer, when it was last noted, and
-// its name. It forgets those that were not noted for ARGV[3] ms, and those of the
-// same name that were not since this one began: this is what became of them.
+// its name. It forgets those that were not noted for ARGV[3] ms, and, after ARGV[4]
+// ms, those of the same name that were not since this one began: this is what became
+// of them.
 var presenceScript = newScript(`
 local replicas, writer, name = KEYS[1], ARGV[1], ARGV[2]
 local at = string.format('%.0f', now)
@@ -200,7 +201,9 @@ local answer, all = {now}, redis.call('HGETALL', replicas)
 for i = 1, #all, 2 do
   if all[i] ~= writer then
     local seen, other = string.match(all[i+1], '^%d+ (%d+) (.*)$')
-    if not seen or tonumber(seen) < now - ARGV[3] or other == name and tonumber(seen) < tonumber(began) then
+    local silent = now - (tonumber(seen) or 0)
+    local replaced = other == name and silent >= tonumber(ARGV[4]) and tonumber(seen) < tonumber(began)
+    if not seen or silent > tonumber(ARGV[3]) or replaced then
       redis.call('HDEL', replicas, all[i])
     else
       answer[#answer+1], answer[#answer+2], answer[#answer+3] = all[i], seen, other
