@@ -93,19 +93,17 @@ func (l *Limiter) prepare(s *scratch, req *Request) {
 	// Only now do the keys stay where they are.
 	s.call.Ops, s.targetOf, s.over = s.call.Ops[:0], s.targetOf[:0], false
 	s.call.Domain, s.call.StopWhenOver = req.Domain, l.options.StopWhenOver
-	// What a refund of this request makes room for, the cache does not know yet.
-	start, refunds := 0, false
+	start := 0
 	for i := range s.targets {
 		t, d := &s.targets[i], &req.Descriptors[i]
 		if !t.limited {
 			continue
 		}
-		refunds = refunds || d.Refund
 		key := s.keys[start:t.keyEnd:t.keyEnd]
 		start = t.keyEnd
 		if l.options.LocalCache != nil && !d.Refund {
 			until, known, at := l.options.LocalCache.Over(key, t.limit.Requests, s.call.Now)
-			if t.asked = at; known && !refunds {
+			if t.asked = at; known {
 				t.known, s.over = true, true
 				t.decision = algorithm.Decision{Over: true, After: math.MaxUint64, ResetIn: until.Sub(s.call.Now)}
 				continue
@@ -131,7 +129,6 @@ func (l *Limiter) apply(ctx context.Context, s *scratch) error {
 	}
 	if err := l.options.Store.Apply(ctx, &s.call); err != nil {
 		if err := l.withoutStore(ctx, s, err); err != nil {
-			l.forgetRefunded(s) // they may have been carried out
 			return err
 		}
 	}
@@ -160,15 +157,6 @@ func (l *Limiter) tellLocalCache(s *scratch) {
 		if op := &s.call.Ops[i]; op.Err == nil && op.Decision.Over && op.Stands > uint64(op.Limit.Requests) {
 			l.options.LocalCache.Remember(op.Key, op.Stands, s.call.Now.Add(op.Decision.ResetIn), s.call.Now, s.targets[at].asked)
 		}
-	}
-	l.forgetRefunded(s)
-}
-
-// forgetRefunded has the local cache forget the counters that hits are given back
-// to.
-func (l *Limiter) forgetRefunded(s *scratch) {
-	if l.options.LocalCache == nil {
-		return
 	}
 	for i := range s.call.Ops {
 		if op := &s.call.Ops[i]; op.Refund {
