@@ -101,9 +101,9 @@ type Descriptor struct {
 type Answer struct {
 	// Over is what the statuses come to; see Check.
 	Over bool
-	// Tightest is the index of the status that headers tell of: the last that
-	// makes the answer over, else the first with the least remaining, else -1
-	// where nothing is limited.
+	// Tightest is the index of the status that headers tell of: the last that is
+	// over and no quota, else the first with the least remaining, else -1 where
+	// nothing is limited.
 	Tightest int
 	// Statuses has one element for each descriptor, in their order.
 	Statuses []Status

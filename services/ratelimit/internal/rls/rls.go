@@ -28,8 +28,8 @@ type Limiter interface {
 // Tracer follows requests.
 type Tracer interface {
 	// Begin is called before a request is read. The limiter gets the context
-	// that comes back; end is called once, with the domain ("" if the message
-	// could not be read), whether the answer was over, and the error that was
+	// that comes back; end is called once, with the domain as far as the message
+	// could be read, whether the answer was over, and the error that was
 	// answered in its place, or nil.
 	Begin(ctx context.Context) (traced context.Context, end func(domain string, over bool, err *Error))
 }

@@ -72,14 +72,13 @@ func scriptOf(hash any) string {
 
 // step is a call that one script carries out.
 type step struct {
-	commands []*command
-	keys     int64
-	hits     []int64 // of each command, below 0 to give back
-	send     *goredis.IntSliceCmd
+	keys int64
+	hits []int64 // of each command, below 0 to give back
+	send *goredis.IntSliceCmd
 }
 
 func newStep(commands []*command) *step {
-	t := &step{commands: commands, keys: int64(len(commands)), hits: make([]int64, len(commands))}
+	t := &step{keys: int64(len(commands)), hits: make([]int64, len(commands))}
 	args := make([]any, 0, 3+4*len(commands))
 	args = append(args, "evalsha", stepHash, &t.keys)
 	for _, d := range commands {
