@@ -30,9 +30,10 @@ const (
 // breaker refuses the calls of one shard after it has failed for a while, so
 // that only the first callers wait for a server that hangs. It learns of that
 // from exchanges, from callers that waited for the store's timeout while no
-// exchange was answered, and from pings, which soon find out what calls with a long timeout, or with
-// callers that leave sooner, do not. Its probe asks the server until it answers,
-// and ends the refusal, as does a ping that is answered.
+// exchange was answered, and from pings, which soon find out what calls with a
+// long timeout, or with callers that leave sooner, do not. Its probe asks the
+// server until it answers, be it with an error, and ends the refusal, as does a
+// ping that is answered.
 type breaker struct {
 	shard *shard
 	// open is what calls are refused with; nil while they are not.
@@ -112,7 +113,7 @@ func (b *breaker) failed(cause error) {
 func (b *breaker) noteOf(ctx context.Context, took time.Duration, err error) {
 	s := b.shard.store
 	switch {
-	case err == nil && b.open.Load() != nil:
+	case (err == nil || answered(err)) && b.open.Load() != nil:
 		b.end()
 		return
 	case err == nil || answered(err):
@@ -167,7 +168,7 @@ func (b *breaker) probe(r *refusal) {
 		if b.open.Load() != r {
 			return
 		}
-		if err == nil {
+		if err == nil || answered(err) { // a server that refuses does not keep anybody waiting
 			b.end()
 			return
 		}

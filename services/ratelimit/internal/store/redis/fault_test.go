@@ -159,6 +159,24 @@ func TestAStoppedRedisCostsOnlyTheFirstCallersTheTimeout(t *testing.T) {
 	require.Zero(t, gauge(t, s, "ratelimit_redis_calls_in_flight"))
 }
 
+func TestARedisThatComesBackFullIsAskedAgain(t *testing.T) {
+	server := servicetest.Redis(t)
+	s := openWith(t, Options{URL: server.Address, Timeout: 50 * time.Millisecond})
+	l := startLoad(t, s, "k")
+	l.more(t)
+	server.Command("CONFIG SET maxmemory 1")
+	require.NoError(t, server.Process().Signal(syscall.SIGSTOP))
+	servicetest.Eventually(t, "calls are refused", func() bool { return gauge(t, s, "ratelimit_redis_breaker_open") == 1 })
+	require.NoError(t, server.Process().Signal(syscall.SIGCONT))
+	servicetest.Eventually(t, "it is asked, and says why itself", func() bool {
+		err := l.lastFailure.Load()
+		return gauge(t, s, "ratelimit_redis_breaker_open") == 0 && strings.Contains((*err).Error(), "OOM")
+	})
+	server.Command("CONFIG SET maxmemory 0")
+	l.more(t)
+	l.end()
+}
+
 // gauge is the sum of a metric of the store.
 func gauge(t *testing.T, s *Store, name string) (sum float64) {
 	t.Helper()
