@@ -129,6 +129,7 @@ func (l *Limiter) apply(ctx context.Context, s *scratch) error {
 	}
 	if err := l.options.Store.Apply(ctx, &s.call); err != nil {
 		if err := l.withoutStore(ctx, s, err); err != nil {
+			l.forgetRefunded(s) // they may have been carried out
 			return err
 		}
 	}
@@ -157,6 +158,15 @@ func (l *Limiter) tellLocalCache(s *scratch) {
 		if op := &s.call.Ops[i]; op.Err == nil && op.Decision.Over && op.Stands > uint64(op.Limit.Requests) {
 			l.options.LocalCache.Remember(op.Key, op.Stands, s.call.Now.Add(op.Decision.ResetIn), s.call.Now, s.targets[at].asked)
 		}
+	}
+	l.forgetRefunded(s)
+}
+
+// forgetRefunded has the local cache, if there is one, forget the counters that
+// hits are given back to.
+func (l *Limiter) forgetRefunded(s *scratch) {
+	if l.options.LocalCache == nil {
+		return
 	}
 	for i := range s.call.Ops {
 		if op := &s.call.Ops[i]; op.Refund {

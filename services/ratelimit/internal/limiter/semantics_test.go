@@ -219,6 +219,37 @@ func TestTheLocalCacheRefusesWithoutTheStore(t *testing.T) {
 	})
 }
 
+func TestARefundThatMayHaveBeenCarriedOutIsForgotten(t *testing.T) {
+	store := &failing{Store: newMemory()}
+	l := with(t, func(o *limiter.Options) {
+		o.Store, o.LocalCache = store, localcache.New(1<<20, prometheus.NewRegistry())
+	})
+	require.True(t, check(t, l, "d", of("two", "x", 3)).Over)
+	store.err = errors.New("no answer in time")
+	req := &limiter.Request{Domain: "d", Descriptors: []limiter.Descriptor{refund(of("two", "x", 3))}}
+	require.Error(t, l.Check(t.Context(), req, &limiter.Answer{}))
+	store.err = nil
+	require.False(t, check(t, l, "d", of("two", "x", 1)).Over)
+}
+
+// failing carries calls out, and may say that it did not.
+type failing struct {
+	limiter.Store
+	err error
+}
+
+func (s *failing) Apply(ctx context.Context, call *limiter.Call) error {
+	if err := s.Store.Apply(ctx, call); err != nil {
+		return err
+	}
+	if s.err != nil {
+		for i := range call.Ops {
+			call.Ops[i].Err = s.err
+		}
+	}
+	return s.err
+}
+
 func TestWhatTheLocalCacheRefusesStopsTheOthers(t *testing.T) {
 	l := with(t, func(o *limiter.Options) {
 		o.StopWhenOver, o.LocalCache = true, localcache.New(1<<20, prometheus.NewRegistry())
