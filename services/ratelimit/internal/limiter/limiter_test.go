@@ -253,14 +253,9 @@ func TestNewRulesApplyToTheNextRequest(t *testing.T) {
 // broken is a store that is away.
 type broken struct{ err error }
 
-func (s broken) Apply(_ context.Context, call *limiter.Call) error {
-	for i := range call.Ops {
-		call.Ops[i].Err = s.err
-	}
-	return s.err
-}
-func (s broken) Ping(context.Context) error { return s.err }
-func (s broken) Close() error               { return nil }
+func (s broken) Apply(_ context.Context, call *limiter.Call) error { return call.Fail(s.err) }
+func (s broken) Ping(context.Context) error                        { return s.err }
+func (s broken) Close() error                                      { return nil }
 
 func TestAStoreThatIsAwayFailsOnlyWhatNeedsIt(t *testing.T) {
 	away := errors.New("away")

@@ -243,11 +243,9 @@ func (s *failing) Apply(ctx context.Context, call *limiter.Call) error {
 		return err
 	}
 	if s.err != nil {
-		for i := range call.Ops {
-			call.Ops[i].Err = s.err
-		}
+		return call.Fail(s.err)
 	}
-	return s.err
+	return nil
 }
 
 func TestWhatTheLocalCacheRefusesStopsTheOthers(t *testing.T) {

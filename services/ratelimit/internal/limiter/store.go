@@ -39,6 +39,15 @@ type Call struct {
 	StopWhenOver bool
 }
 
+// Fail gives all operations err, and returns it: it is for a store that has no
+// decision of any.
+func (c *Call) Fail(err error) error {
+	for i := range c.Ops {
+		c.Ops[i].Err = err
+	}
+	return err
+}
+
 // Op is one operation on one counter.
 type Op struct {
 	// Key names the counter. It is not empty; its bytes may be anything.

@@ -101,33 +101,25 @@ func (s *Store) step(ctx context.Context, c *call, request *limiter.Call) error 
 	c.seconds.look()
 	c.others.look()
 	if err := s.both(ctx, c); err != nil {
-		return fail(request, err)
+		return request.Fail(err)
 	}
 	overSeconds, err := c.seconds.foresee(request)
 	if err != nil {
-		return fail(request, err)
+		return request.Fail(err)
 	}
 	overOthers, err := c.others.foresee(request)
 	if err != nil {
-		return fail(request, err)
+		return request.Fail(err)
 	}
 	over := overSeconds || overOthers
 	c.seconds.count(request, over)
 	c.others.count(request, over)
 	if err := s.both(ctx, c); err != nil {
-		return fail(request, err)
+		return request.Fail(err)
 	}
 	c.seconds.conclude(request)
 	c.others.conclude(request)
 	return nil
-}
-
-// fail gives all operations of a request err, and returns it.
-func fail(request *limiter.Call, err error) error {
-	for i := range request.Ops {
-		request.Ops[i].Err = err
-	}
-	return err
 }
 
 func isSecond(op *limiter.Op) bool { return op.Limit.Window == time.Second }

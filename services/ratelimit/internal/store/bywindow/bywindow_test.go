@@ -194,12 +194,7 @@ type away struct{ limiter.Store }
 
 var errAway = errors.New("away")
 
-func (away) Apply(_ context.Context, call *limiter.Call) error {
-	for i := range call.Ops {
-		call.Ops[i].Err = errAway
-	}
-	return errAway
-}
+func (away) Apply(_ context.Context, call *limiter.Call) error { return call.Fail(errAway) }
 
 // looksOnly is a store that fails to count.
 type looksOnly struct{ limiter.Store }

@@ -80,24 +80,33 @@ func (c *call) part(h *shard) *part {
 //  5. have the algorithms decide by what the counters stand at. An operation
 //     whose shard had no answer gets an error, the others keep their decisions.
 //
-// A call with an error is counted once, as one of Redis, unless the caller took
-// it back: that its own deadline came first is an error of Redis too.
+// A call with an error is counted once, by the error's kind, unless its caller
+// took it back: that the caller's own deadline came first is an error of Redis too.
 func (s *Store) Apply(ctx context.Context, request *limiter.Call) error {
 	if len(request.Ops) == 0 {
 		return nil
 	}
+	err := s.apply(ctx, request)
+	if err != nil && !errors.Is(ctx.Err(), context.Canceled) {
+		s.stats.failed(kindOf(err))
+	}
+	return err
+}
+
+// apply is Apply of a call that has operations, without counting its error.
+func (s *Store) apply(ctx context.Context, request *limiter.Call) error {
 	if err := ctx.Err(); err != nil {
-		return fail(request, err)
+		return request.Fail(err)
 	}
 	if s.nodes != nil {
 		if err := s.nodes.wait(ctx); err != nil {
-			s.stats.failed(connectionFault)
-			return fail(request, err)
+			return request.Fail(err)
 		}
 	}
 	c := s.calls.Get().(*call)
+	defer s.pool(c)
 	if err := s.fill(c, request); err != nil {
-		return fail(request, err)
+		return request.Fail(err)
 	}
 	var refused error
 	asked := 0
@@ -111,9 +120,7 @@ func (s *Store) Apply(ctx context.Context, request *limiter.Call) error {
 		asked++
 	}
 	if asked == 0 || refused != nil && request.StopWhenOver {
-		s.pool(c)
-		s.stats.failed(kindOf(refused))
-		return fail(request, refused)
+		return request.Fail(refused)
 	}
 	c.left.Store(int32(asked))
 	for i := range c.parts {
@@ -122,12 +129,7 @@ func (s *Store) Apply(ctx context.Context, request *limiter.Call) error {
 		}
 	}
 	s.await(ctx, c)
-	err := c.settle(request)
-	if err != nil && !errors.Is(ctx.Err(), context.Canceled) {
-		s.stats.failed(kindOf(err))
-	}
-	s.pool(c)
-	return err
+	return c.settle(request)
 }
 
 // await waits until c has finished. It has the caller leave c if ctx or the
@@ -157,14 +159,6 @@ func (s *Store) pool(c *call) {
 	if !c.gone.Load() && len(c.commands) <= keptOps {
 		s.calls.Put(c)
 	}
-}
-
-// fail gives all operations of a request err, and returns it.
-func fail(request *limiter.Call, err error) error {
-	for i := range request.Ops {
-		request.Ops[i].Err = err
-	}
-	return err
 }
 
 // late has the caller leave a call for which Redis took too long, and notes it
@@ -225,7 +219,7 @@ func (c *call) settle(request *limiter.Call) error {
 		}
 	}
 	if fault != nil && request.StopWhenOver {
-		return fail(request, fault)
+		return request.Fail(fault)
 	}
 	return fault
 }

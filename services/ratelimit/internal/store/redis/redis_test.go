@@ -204,6 +204,66 @@ func TestACallThatRedisFailsIsOneErrorAndOneThatItsCallerTakesBackIsNone(t *test
 	}
 }
 
+func TestACallThatDoesNotComeToRedisIsCountedByTheKindOfItsError(t *testing.T) {
+	expired, end := context.WithTimeout(t.Context(), -time.Second)
+	defer end()
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	two := append(oneHit(), oneHit()...)
+	foreign := oneHit()
+	foreign[0].Algorithm = uncounted{}
+	// away makes a store in a Cluster that is not there.
+	away := func(t *testing.T) *Store {
+		s := openWith(t, Options{Type: "cluster", URL: "127.0.0.1:1", Timeout: 20 * time.Millisecond})
+		servicetest.Eventually(t, "it is known to be away", func() bool { return s.nodes.fault.Load() != nil })
+		return s
+	}
+	// lost makes one that took it for known.
+	lost := func(t *testing.T) *Store {
+		s := away(t)
+		close(s.nodes.known)
+		return s
+	}
+	one := func(t *testing.T) *Store { return openWith(t, Options{URL: "127.0.0.1:1"}) }
+	for _, c := range []struct {
+		name string
+		open func(*testing.T) *Store
+		ctx  context.Context
+		call limiter.Call
+		kind fault // -1 for none
+		text string
+	}{
+		{"its_deadline_had_ended", one, expired, limiter.Call{Ops: oneHit()}, timeoutFault, "deadline exceeded"},
+		{"its_caller_had_gone", one, cancelled, limiter.Call{Ops: oneHit()}, -1, "canceled"},
+		{"the_layout_is_not_known", away, t.Context(), limiter.Call{Ops: oneHit()}, connectionFault, "learn the layout"},
+		{"the_layout_is_lost", lost, t.Context(), limiter.Call{Ops: oneHit()}, connectionFault, "find the server of a key"},
+		{"its_counters_lie_apart", lost, t.Context(), limiter.Call{Ops: two, StopWhenOver: true}, connectionFault, "must share a slot"},
+		{"plain_commands_cannot_express_it", one, t.Context(), limiter.Call{Ops: foreign}, connectionFault, "redis cannot count for the algorithm uncounted"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := c.open(t)
+			c.call.Now = time.Now()
+			require.ErrorContains(t, s.Apply(c.ctx, &c.call), c.text)
+			for _, op := range c.call.Ops {
+				require.ErrorContains(t, op.Err, c.text)
+			}
+			if c.kind < 0 {
+				require.Zero(t, errorCount(s))
+				return
+			}
+			require.Equal(t, 1.0, errorCount(s))
+			require.Equal(t, 1.0, testutil.ToFloat64(s.stats.kinds[c.kind]))
+		})
+	}
+	t.Run("its_caller_goes_while_the_layout_is_not_known", func(t *testing.T) {
+		s := openWith(t, Options{Type: "cluster", URL: "127.0.0.1:1"})
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Millisecond, cancel)
+		require.ErrorContains(t, s.Apply(ctx, &limiter.Call{Ops: oneHit(), Now: time.Now()}), "learn the layout")
+		require.Zero(t, errorCount(s))
+	})
+}
+
 func TestARedisThatIsAwayIsSeenAtOnceAndItsReturnToo(t *testing.T) {
 	server := servicetest.Redis(t)
 	s := open(t, server.Address, 5*time.Second)
@@ -220,13 +280,7 @@ func TestARedisThatIsAwayIsSeenAtOnceAndItsReturnToo(t *testing.T) {
 	require.NoError(t, s.Apply(t.Context(), &limiter.Call{Ops: oneHit(), Now: time.Now()}))
 }
 
-func TestAnAlgorithmThatPlainCommandsCannotExpressIsAnError(t *testing.T) {
-	s := open(t, "127.0.0.1:1", time.Second)
-	ops := oneHit()
-	ops[0].Algorithm = uncounted{}
-	require.ErrorContains(t, s.Apply(t.Context(), &limiter.Call{Ops: ops, Now: time.Now()}), "redis cannot count for the algorithm uncounted")
-}
-
+// uncounted is an algorithm that plain commands cannot express.
 type uncounted struct{}
 
 func (uncounted) Name() string { return "uncounted" }

@@ -37,7 +37,7 @@ func newStats(reg prometheus.Registerer, s *Store) *stats {
 	t := &stats{
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ratelimit_redis_errors_total",
-			Help: "Calls that Redis answered with an error (reply), not in time (timeout) or not at all (connection), or that were not sent since it had failed for long (breaker).",
+			Help: "Calls that Redis answered with an error (reply), not in time (timeout) or not at all (connection), or that were not sent since it had failed for long (breaker); none that its caller cancelled.",
 		}, []string{"kind"}),
 		time: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "ratelimit_redis_batch_seconds",
@@ -87,7 +87,8 @@ func (t *stats) forget(node string) {
 
 func (t *stats) failed(kind fault) { t.kinds[kind].Inc() }
 
-// kindOf is the kind of an error of an operation.
+// kindOf is the kind of an error of a call or of an operation. What is of no
+// other kind counts as no answer.
 func kindOf(err error) fault {
 	if _, refused := errors.AsType[*refusedError](err); refused {
 		return breakerFault
