@@ -31,7 +31,7 @@ type scratch struct {
 //  3. have the local cache decide what it knows to be over;
 //  4. have the store apply the rest in one call, which may block until ctx
 //     ends;
-//  5. write the statuses, count, and put them together.
+//  5. write the statuses, count, put them together, and tell of what is refused.
 //
 // Any other error is the store's, where a rule does not say what to answer
 // without it; after one, answer means nothing. Check keeps neither req nor
@@ -58,9 +58,10 @@ func (l *Limiter) Check(ctx context.Context, req *Request, answer *Answer) error
 		return err
 	}
 	for i := range s.targets {
-		l.settle(&s.targets[i], req.Domain, &req.Descriptors[i], &answer.Statuses[i])
+		settle(&s.targets[i], &req.Descriptors[i], &answer.Statuses[i])
 	}
 	l.conclude(s, answer)
+	l.tellRefused(req, answer)
 	return nil
 }
 
@@ -209,7 +210,7 @@ func (l *Limiter) withoutStore(ctx context.Context, s *scratch, err error) error
 }
 
 // settle writes the status of one descriptor and counts its hits.
-func (l *Limiter) settle(t *target, domain string, d *Descriptor, status *Status) {
+func settle(t *target, d *Descriptor, status *Status) {
 	switch {
 	case t.limited:
 		*status = Status{
@@ -217,13 +218,8 @@ func (l *Limiter) settle(t *target, domain string, d *Descriptor, status *Status
 			Remaining: t.decision.Remaining, ResetIn: t.decision.ResetIn,
 		}
 		count(t, d)
-		if !t.decision.Over {
-			return
-		}
 		if t.rule != nil && t.rule.ShadowMode {
 			status.Over = false
-		} else if l.options.Refused != nil {
-			l.options.Refused(domain, d.Entries, d.Hits)
 		}
 	case t.rule != nil:
 		*status = Status{Rule: t.rule, Remaining: math.MaxUint32}
@@ -257,5 +253,17 @@ func (l *Limiter) conclude(s *scratch, answer *Answer) {
 	if answer.Over && l.options.ShadowMode {
 		answer.Over = false
 		l.stats.shadowMode.Inc()
+	}
+}
+
+// tellRefused tells of the descriptors that are over, if the request is refused.
+func (l *Limiter) tellRefused(req *Request, answer *Answer) {
+	if l.options.Refused == nil || !answer.Over {
+		return
+	}
+	for i := range answer.Statuses {
+		if d := &req.Descriptors[i]; answer.Statuses[i].Over {
+			l.options.Refused(req.Domain, d.Entries, d.Hits)
+		}
 	}
 }

@@ -38,8 +38,8 @@ type Options struct {
 	// ShadowMode answers no request as over, QuotaMode takes every limit for
 	// one of a rule in quota mode.
 	ShadowMode, QuotaMode bool
-	// Refused, if set, is told of each descriptor that is refused, and must not
-	// keep entries.
+	// Refused, if set, is told of each descriptor that is over its limit in a
+	// request that is refused, and must not keep entries.
 	Refused func(domain string, entries []limits.Entry, hits uint64)
 	// DomainNotFound, if set, is told of each request for a domain that has no
 	// rules, and must not keep domain.

@@ -373,16 +373,36 @@ func BenchmarkCheckManyReplaced(b *testing.B) {
 	}
 }
 
-func TestRefusalsAreTold(t *testing.T) {
-	var told []string
-	l := with(t, func(o *limiter.Options) {
-		o.Refused = func(domain string, entries []limits.Entry, hits uint64) {
-			told = append(told, domain+" "+entries[0].Key)
-			require.Equal(t, uint64(2), hits)
-		}
-	})
-	check(t, l, "d", of("none", "x", 2), of("ten", "x", 2), of("shadow", "x", 2), of("empty-quota", "x", 2))
-	require.Equal(t, []string{"d none", "d empty-quota"}, told)
+func TestWhatIsOverInARequestThatIsRefusedIsTold(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*limiter.Options)
+		keys   []string
+		told   []string
+	}{
+		{"what_is_over", nil, []string{"none", "ten", "shadow", "free", "unknown", "empty-quota"}, []string{"d none", "d empty-quota"}},
+		{"nothing_of_a_request_that_quotas_let_pass", nil, []string{"empty-quota", "quota"}, nil},
+		{"nothing_in_global_shadow_mode", func(o *limiter.Options) { o.ShadowMode = true }, []string{"none", "ten"}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var told []string
+			l := with(t, func(o *limiter.Options) {
+				o.Refused = func(domain string, entries []limits.Entry, hits uint64) {
+					told = append(told, domain+" "+entries[0].Key)
+					require.Equal(t, uint64(1), hits)
+				}
+				if c.change != nil {
+					c.change(o)
+				}
+			})
+			var list []limiter.Descriptor
+			for _, key := range c.keys {
+				list = append(list, of(key, "x", 1))
+			}
+			check(t, l, "d", list...)
+			require.Equal(t, c.told, told)
+		})
+	}
 }
 
 func TestUnlimitedRemainsUnlimited(t *testing.T) {
