@@ -28,7 +28,9 @@ type scratch struct {
 //     domain is not limited;
 //  2. for each descriptor, find its limit, and leave out those that another
 //     descriptor's rule replaces;
-//  3. have the local cache decide what it knows to be over;
+//  3. have the local cache decide what it knows to be over. As in
+//     envoyproxy/ratelimit that comes before the store: what an earlier
+//     descriptor of the request gives back makes room for later requests only;
 //  4. have the store apply the rest in one call, which may block until ctx
 //     ends;
 //  5. write the statuses, count, put them together, and tell of what is refused.
@@ -82,7 +84,7 @@ func (l *Limiter) release(s *scratch) {
 }
 
 // prepare names the counters, decides what the local cache knows, and fills
-// s.call with the operations on the others.
+// s.call with the operations on the others, and with all that give hits back.
 func (l *Limiter) prepare(s *scratch, req *Request) {
 	s.keys = s.keys[:0]
 	for i := range s.targets {

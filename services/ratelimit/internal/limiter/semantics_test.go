@@ -219,6 +219,28 @@ func TestTheLocalCacheRefusesWithoutTheStore(t *testing.T) {
 	})
 }
 
+func TestARefundMakesRoomInItsRequestUnlessTheLocalCacheKnowsTheCounter(t *testing.T) {
+	for name, c := range map[string]struct {
+		size int // of the local cache
+		over bool
+	}{
+		"without_a_local_cache": {0, false},
+		"with_one":              {1 << 20, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := with(t, func(o *limiter.Options) {
+				if c.size > 0 {
+					o.LocalCache = localcache.New(c.size, prometheus.NewRegistry())
+				}
+			})
+			require.True(t, check(t, l, "d", of("two", "x", 3)).Over)
+			a := check(t, l, "d", refund(of("two", "x", 3)), of("two", "x", 1))
+			require.Equal(t, []bool{false, c.over}, []bool{a.Statuses[0].Over, a.Statuses[1].Over})
+			require.False(t, check(t, l, "d", of("two", "x", 1)).Over, "the next request finds room")
+		})
+	}
+}
+
 func TestARefundThatMayHaveBeenCarriedOutIsForgotten(t *testing.T) {
 	store := &failing{Store: newMemory()}
 	l := with(t, func(o *limiter.Options) {

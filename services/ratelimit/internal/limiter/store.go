@@ -35,7 +35,8 @@ type Call struct {
 	// and their decision is that of a look. Without it each operation stands
 	// for itself. Operations on the same counter follow one another in either
 	// way, and one that is over only with those before it is over, though they
-	// may count nothing then; refunds are always carried out.
+	// may count nothing then; refunds are always carried out. What the limiter's
+	// local cache knew to be over before the call is not among them.
 	StopWhenOver bool
 }
 
