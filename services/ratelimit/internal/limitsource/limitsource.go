@@ -77,10 +77,11 @@ func (f *InForce) Domains() Domains { return f.domains }
 //   - something is wrong and nothing is good, and there were no rules yet.
 //
 // Refused is a line for each thing that is wrong; it is logged where it is not
-// that of the load before, the first hundred of many. Sources is how many files or resources were read, good
-// or not. The log's line of what is in force begins with load, which are names and
+// that of the load before, the first hundred of many. Sources is how many files or
+// resources were read, good or not, and unread how many, or directories, could not
+// be. The log's line of what is in force begins with load, which are names and
 // values.
-func (f *InForce) Take(next Domains, refused []string, sources int, load ...any) (taken bool) {
+func (f *InForce) Take(next Domains, refused []string, sources, unread int, load ...any) (taken bool) {
 	refusal := "rules refused"
 	if len(f.domains) > 0 {
 		refusal = "rules refused, the last good ones stay"
@@ -93,6 +94,7 @@ func (f *InForce) Take(next Domains, refused []string, sources int, load ...any)
 	}
 	f.options.Parser.Stats.Retain(f.domains.Set())
 	f.stats.sources.Set(float64(sources))
+	f.stats.unread.Add(float64(unread))
 	if good {
 		f.stats.loadSuccess.Inc()
 	} else {

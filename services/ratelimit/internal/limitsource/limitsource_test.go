@@ -156,7 +156,7 @@ func TestWhatIsTaken(t *testing.T) {
 			f, rules, _, _ := inForce(c.allOrNothing)
 			given := 0
 			for i, l := range c.loads {
-				require.Equal(t, l.taken, f.Take(l.next, l.refused, len(l.next)), "load %d", i)
+				require.Equal(t, l.taken, f.Take(l.next, l.refused, len(l.next), 0), "load %d", i)
 				if l.taken {
 					given++
 				}
@@ -186,13 +186,13 @@ func TestLinesOfManyFilesAreBounded(t *testing.T) {
 	for i := range wrong {
 		wrong[i] = fmt.Sprint("line ", i)
 	}
-	f.Take(nil, wrong, 3)
+	f.Take(nil, wrong, 3, 0)
 	require.Len(t, f.Refused(), limits.MaxFaults+1)
 	require.Equal(t, "… and 200 more lines like these", f.Refused()[limits.MaxFaults])
 	require.Equal(t, limits.MaxFaults+1, strings.Count(log.String(), "rules refused"))
 	require.Contains(t, log.String(), "refused=300")
 
-	f.Take(nil, wrong[:limits.MaxFaults+1], 1)
+	f.Take(nil, wrong[:limits.MaxFaults+1], 1, 0)
 	require.Equal(t, wrong[:limits.MaxFaults+1], f.Refused(), "those of one file are as they are")
 }
 
@@ -209,16 +209,16 @@ func TestLoadsAreCountedAndWhatIsWrongIsLoggedOnce(t *testing.T) {
 	}
 	a := domains(claim("a", "x"))
 	wrong := []string{"one", "two"}
-	f.Take(nil, nil, 0, "from", "here")
+	f.Take(nil, nil, 0, 0, "from", "here")
 	require.Equal(t, `level=INFO msg="rules in force" from=here domains=0 rules=0 refused=0
 level=ERROR msg="every call is refused until there are rules" error="no rules: nothing was read"`, said())
-	f.Take(a, wrong, 3)
+	f.Take(a, wrong, 3, 1)
 	require.Equal(t, `level=ERROR msg="rules refused" error=one
 level=ERROR msg="rules refused" error=two
 level=INFO msg="rules in force" domains=1 rules=0 refused=2`, said())
-	f.Take(a, wrong, 3)
+	f.Take(a, wrong, 3, 1)
 	require.Equal(t, `level=INFO msg="rules in force" domains=1 rules=0 refused=2`, said())
-	f.Take(a, wrong[:1], 2)
+	f.Take(a, wrong[:1], 2, 1)
 	require.Equal(t, `level=ERROR msg="rules refused, the last good ones stay" error=one
 level=INFO msg="rules in force" domains=1 rules=0 refused=1`, said())
 	require.NoError(t, testutil.GatherAndCompare(metrics, strings.NewReader(`
@@ -231,5 +231,8 @@ ratelimit_service_config_load_success 1
 # HELP ratelimit_service_config_sources Rule files or resources that the last load read, good or not.
 # TYPE ratelimit_service_config_sources gauge
 ratelimit_service_config_sources 2
+# HELP ratelimit_service_config_unread Files, directories and resources that loads could not read.
+# TYPE ratelimit_service_config_unread counter
+ratelimit_service_config_unread 3
 `)))
 }

@@ -2,10 +2,11 @@ package limitsource
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// stats counts the loads of rules, and shows what the last one had.
+// stats counts the loads of rules and what they could not read, and shows what
+// the last one had.
 type stats struct {
-	loadSuccess, loadError prometheus.Counter
-	sources                prometheus.Gauge
+	loadSuccess, loadError, unread prometheus.Counter
+	sources                        prometheus.Gauge
 }
 
 func newStats(reg prometheus.Registerer) *stats {
@@ -18,11 +19,15 @@ func newStats(reg prometheus.Registerer) *stats {
 			Name: "ratelimit_service_config_load_error",
 			Help: "Loads in which something was refused.",
 		}),
+		unread: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "ratelimit_service_config_unread",
+			Help: "Files, directories and resources that loads could not read.",
+		}),
 		sources: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "ratelimit_service_config_sources",
 			Help: "Rule files or resources that the last load read, good or not.",
 		}),
 	}
-	reg.MustRegister(s.loadSuccess, s.loadError, s.sources)
+	reg.MustRegister(s.loadSuccess, s.loadError, s.unread, s.sources)
 	return s
 }

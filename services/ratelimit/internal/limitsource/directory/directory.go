@@ -34,7 +34,6 @@ type Options struct {
 type Source struct {
 	*limitsource.InForce
 	options Options
-	stats   *stats
 	// last is the directory as it was last read, without its files; its hash is of
 	// those that were last applied, good or not.
 	last snapshot
@@ -45,7 +44,7 @@ type Source struct {
 // New makes a source; nothing is read yet.
 func New(o Options) *Source {
 	none := func() error { return errors.New("no rule file in " + o.Directory) }
-	return &Source{InForce: limitsource.NewInForce(o.Options, none), options: o, stats: newStats(o.Metrics)}
+	return &Source{InForce: limitsource.NewInForce(o.Options, none), options: o}
 }
 
 // Read reads the directory once, for a tool: it returns the rules that a source
@@ -108,20 +107,19 @@ func (s *Source) apply(now snapshot, err error) {
 	defer s.options.BeginLoad(now.size())()
 	s.last = snapshot{directories: now.directories, hash: now.hash}
 	unread := now.unread()
-	s.stats.unread.Add(float64(unread))
+	sources := len(now.files) - unread
 	var next limitsource.Domains
 	var parts []part
 	var refused []string
 	if err != nil {
-		s.stats.unread.Inc()
-		refused = []string{err.Error()}
+		unread, refused = 1, []string{err.Error()}
 	} else {
 		next, parts, refused = s.choose(now.files)
 	}
 	if len(next) == 0 && s.NoRules() != nil {
 		next = nil
 	}
-	if s.Take(next, refused, len(now.files)-unread, "directory", s.options.Directory, "files", len(now.files)) {
+	if s.Take(next, refused, sources, unread, "directory", s.options.Directory, "files", len(now.files)) {
 		s.parts = parts
 	}
 }

@@ -136,7 +136,7 @@ func requireRead(t *testing.T, s *Source, sources, unread int) {
 # HELP ratelimit_service_config_sources Rule files or resources that the last load read, good or not.
 # TYPE ratelimit_service_config_sources gauge
 ratelimit_service_config_sources %d
-# HELP ratelimit_service_config_unread Files and directories that a load could not read.
+# HELP ratelimit_service_config_unread Files, directories and resources that loads could not read.
 # TYPE ratelimit_service_config_unread counter
 ratelimit_service_config_unread %d
 `, sources, unread)), "ratelimit_service_config_sources", "ratelimit_service_config_unread"))

@@ -26,20 +26,22 @@ type wanted struct {
 // thing that is wrong with it.
 func (s *Source) apply(response *discoveryv3.DiscoveryResponse) []string {
 	defer s.options.BeginLoad(proto.Size(response))()
-	next, refused := s.choose(response.GetResources())
-	s.Take(next, refused, len(response.GetResources()), "version", response.GetVersionInfo())
+	resources := response.GetResources()
+	next, unread, refused := s.choose(resources)
+	s.Take(next, refused, len(resources)-unread, unread, "version", response.GetVersionInfo())
 	if len(refused) == 0 {
 		s.version = response.GetVersionInfo()
 	}
 	return refused
 }
 
-// choose returns the domains to put in force, and a line for each thing that is
-// wrong. A bad resource keeps the domains that it gave, and the one that it
+// choose returns the domains to put in force, how many resources cannot be read,
+// and a line for each thing that is wrong. A bad resource keeps the domains that it gave, and the one that it
 // names now, as they were, unless another gives them; where domains are merged,
 // whoever else gives a part of them.
-func (s *Source) choose(resources []*anypb.Any) (next limitsource.Domains, refused []string) {
+func (s *Source) choose(resources []*anypb.Any) (next limitsource.Domains, unread int, refused []string) {
 	list, kept, refused := s.read(resources)
+	unread = len(refused)
 	var good []limitsource.Claim
 	for _, w := range list {
 		domain, err := s.options.Parser.ParseProtos(w.resources)
@@ -57,12 +59,12 @@ func (s *Source) choose(resources []*anypb.Any) (next limitsource.Domains, refus
 		good = slices.DeleteFunc(good, func(c limitsource.Claim) bool { _, stays := kept[c.Domain.Name]; return stays })
 	}
 	next, taken := s.Domains().Choose(good, kept)
-	return next, append(refused, taken...)
+	return next, unread, append(refused, taken...)
 }
 
 // read sorts the resources of a response by the domains that they are to make.
 // Kept is the domains in force that those may stand for which cannot be read, and
-// refused what is wrong with them.
+// refused what is wrong with these, one line each.
 func (s *Source) read(resources []*anypb.Any) (list []wanted, kept limitsource.Domains, refused []string) {
 	kept, refused = limitsource.Domains{}, []string{}
 	merged := map[string]int{} // where each domain is wanted

@@ -343,14 +343,14 @@ func TestAPlaneThatAnswersEachRefusalIsRefusedOnceASecond(t *testing.T) {
 		<-p.requests
 		began := time.Now()
 		for range 11 {
-			p.responses <- response(t, "1", "x", "one=a:")
+			p.responses <- response(t, "1", "x", "one=a:", "garbage/")
 			require.NotNil(t, (<-p.requests).GetErrorDetail())
 		}
 		require.Equal(t, 10*time.Second, time.Since(began))
 		p.responses <- response(t, "2", "y", "one=a:k")
 		require.Nil(t, (<-p.requests).GetErrorDetail())
 		require.Equal(t, 10*time.Second, time.Since(began))
-		require.Equal(t, 1, strings.Count(log.String(), "rules refused"), log.String())
+		require.Equal(t, 2, strings.Count(log.String(), "rules refused"), log.String())
 		require.Empty(t, s.Refused())
 		require.NoError(t, testutil.GatherAndCompare(o.Metrics.(prometheus.Gatherer), strings.NewReader(`
 # HELP ratelimit_service_config_load_error Loads in which something was refused.
@@ -362,7 +362,11 @@ ratelimit_service_config_load_success 1
 # HELP ratelimit_service_config_sources Rule files or resources that the last load read, good or not.
 # TYPE ratelimit_service_config_sources gauge
 ratelimit_service_config_sources 1
-`), "ratelimit_service_config_load_error", "ratelimit_service_config_load_success", "ratelimit_service_config_sources"))
+# HELP ratelimit_service_config_unread Files, directories and resources that loads could not read.
+# TYPE ratelimit_service_config_unread counter
+ratelimit_service_config_unread 11
+`), "ratelimit_service_config_load_error", "ratelimit_service_config_load_success",
+			"ratelimit_service_config_sources", "ratelimit_service_config_unread"))
 	})
 }
 
