@@ -82,13 +82,13 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 			}
 		}
 	}()
-	for _, step := range []func() error{
-		b.openStore, b.openStatsd, b.openTracing, b.makeLimiter, b.openRules, b.makeService,
-		b.listenAdmin, b.listenPrometheus, b.listenHTTP, b.listenGRPC,
-	} {
-		if err := step(); err != nil {
-			return nil, err
-		}
+	if err := inOrder(b.openStore, b.openStatsd, b.openTracing); err != nil {
+		return nil, err
+	}
+	b.makeLimiter()
+	b.makeService()
+	if err := inOrder(b.openRules, b.listenAdmin, b.listenPrometheus, b.listenHTTP, b.listenGRPC); err != nil {
+		return nil, err
 	}
 	// Last, so that it is the first to hear of the stop.
 	probe := daemon.Background("health", b.health.run)
@@ -98,6 +98,16 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	addresses := b.Addrs()
 	log.Info("listening", "grpc", addresses["grpc"], "http", addresses["http"], "admin", addresses["admin"], "store", b.shown)
 	return b.App, nil
+}
+
+// inOrder takes steps until one fails.
+func inOrder(steps ...func() error) error {
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (b *build) openStore() error {
@@ -146,7 +156,7 @@ func (b *build) openTracing() (err error) {
 	return err
 }
 
-func (b *build) makeLimiter() error {
+func (b *build) makeLimiter() {
 	o := &b.options
 	b.stats = limits.NewStats(b.metrics)
 	b.stats.MaxNames, b.stats.IdleNames = o.MaxNames, o.IdleNames
@@ -166,5 +176,4 @@ func (b *build) makeLimiter() error {
 		options.LocalCache = localcache.New(o.LocalCacheSize, b.metrics)
 	}
 	b.limiter = limiter.New(options)
-	return nil
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // makeService makes the rate limit service, which is served over HTTP and gRPC.
-func (b *build) makeService() error {
+func (b *build) makeService() {
 	o := &b.options
 	options := rls.Options{
 		Limiter: b.limiter, DynamicMetadata: o.DynamicMetadata, MaxDescriptors: o.MaxDescriptors, JSONTimeout: o.JSONTimeout,
@@ -24,7 +24,6 @@ func (b *build) makeService() error {
 		options.Tracer = callTracer{b.tracer}
 	}
 	b.service = rls.New(options)
-	return nil
 }
 
 // callTracer makes a span of each call.
