@@ -75,14 +75,14 @@ type RuleOptions struct {
 	IgnoreDotFiles      bool          `envconfig:"RUNTIME_IGNOREDOTFILES" default:"true" desc:"leave out files and directories whose name begins with a dot, such as a ConfigMap's copies"`
 	MergeDomains        bool          `envconfig:"MERGE_DOMAIN_CONFIG" default:"false" desc:"let several files give one domain, whose descriptors are then those of all"`
 	AllOrNothing        bool          `envconfig:"RATELIMIT_RULES_ALL_OR_NOTHING" default:"false" desc:"keep all rules as they were if anything is wrong with a file, and not those of its domain alone"`
-	RulesPoll           time.Duration `envconfig:"RATELIMIT_RULES_POLL" default:"2s" desc:"time between looks at the rule files, for changes of which the file system does not tell"`
+	RulesPoll           time.Duration `envconfig:"RATELIMIT_RULES_POLL" default:"2s" desc:"time between looks at the rule files, and at those of certificates, for changes of which the file system does not tell"`
 	ForceStart          bool          `envconfig:"FORCE_START_WITHOUT_INITIAL_CONFIG" default:"false" desc:"without effect: the ports open when the rule files were read once, be they good or not, and calls are refused until rules are loaded"`
 	HealthyWithConfig   bool          `envconfig:"HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED" default:"false" desc:"be ready only while a domain is loaded, and not for ever once one was"`
 
 	XDSNodeID        string        `envconfig:"CONFIG_GRPC_XDS_NODE_ID" default:"default" desc:"id of this node for the control plane"`
 	XDSNodeMetadata  string        `envconfig:"CONFIG_GRPC_XDS_NODE_METADATA" desc:"its metadata, k=v,k2=v2"`
 	XDSServer        string        `envconfig:"CONFIG_GRPC_XDS_SERVER_URL" default:"localhost:18000" desc:"host:port of the control plane's ADS"`
-	XDSRetry         time.Duration `envconfig:"CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL" default:"3s" desc:"longest time between two tries to connect to it"`
+	XDSRetry         time.Duration `envconfig:"CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL" default:"3s" desc:"time between two tries to connect to it"`
 	XDSHeaders       string        `envconfig:"CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS" desc:"gRPC metadata sent to it, k:v,k2:v2"`
 	XDSTLS           bool          `envconfig:"CONFIG_GRPC_XDS_SERVER_USE_TLS" default:"false" desc:"speak TLS with it"`
 	XDSTLSCert       string        `envconfig:"CONFIG_GRPC_XDS_CLIENT_TLS_CERT" desc:"file of the certificate shown to it, PEM"`
@@ -91,7 +91,7 @@ type RuleOptions struct {
 	XDSTLSSAN        string        `envconfig:"CONFIG_GRPC_XDS_SERVER_TLS_SAN" desc:"name that its certificate must have; if unset, its host's"`
 	XDSBackoff       time.Duration `envconfig:"XDS_CLIENT_BACKOFF_INITIAL_INTERVAL" default:"10s" desc:"time before a broken stream is tried again"`
 	XDSBackoffMax    time.Duration `envconfig:"XDS_CLIENT_BACKOFF_MAX_INTERVAL" default:"60s" desc:"longest such time; each is twice the last"`
-	XDSBackoffFactor float64       `envconfig:"XDS_CLIENT_BACKOFF_RANDOM_FACTOR" default:"0.5" desc:"share of such a time by which it is made longer or shorter at random; 1 at most"`
+	XDSBackoffFactor float64       `envconfig:"XDS_CLIENT_BACKOFF_RANDOM_FACTOR" default:"0.5" desc:"share of such a time, and of that between tries to connect, by which it is made longer or shorter at random; 1 at most"`
 	XDSBackoffJitter bool          `envconfig:"XDS_CLIENT_BACKOFF_JITTER" default:"true" desc:"whether it is"`
 	XDSMaxMessage    int           `envconfig:"XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES" default:"0" desc:"largest response taken from it; 0 is 64 MiB"`
 }

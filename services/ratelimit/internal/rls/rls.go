@@ -38,8 +38,7 @@ type Tracer interface {
 // required.
 type Options struct {
 	Limiter Limiter
-	// Headers, if it has names, are sent with each answer that a limit was
-	// applied in.
+	// Headers, if set, are sent with each answer that a limit was applied in.
 	Headers *Headers
 	// DynamicMetadata describes the request, and the rules that it passed, in
 	// answers of version 3.

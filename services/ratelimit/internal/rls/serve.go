@@ -62,8 +62,8 @@ func (s *Service) answer(ctx context.Context, c *call, v Version, message string
 }
 
 // unanswered says why the limiter did not answer, in the same words each time: the
-// log has more. A store may notice the end
-// of the caller's time a moment before the caller's context does.
+// log has more. A store may notice the end of the caller's time a moment before
+// the caller's context does.
 func (s *Service) unanswered(ctx context.Context, domain string, err error) *Error {
 	if errors.Is(err, limiter.ErrNoRules) {
 		s.stats.noRules.Inc()

@@ -43,7 +43,8 @@ type Options struct {
 	Headers string
 	// TLS is nil for plain text.
 	TLS *TLS
-	// ConnectRetry is the time between tries to connect. Backoff is the wait
+	// ConnectRetry is the time between tries to connect, made longer or shorter as
+	// those of Backoff are. Backoff is the wait
 	// after a stream was lost.
 	ConnectRetry time.Duration
 	Backoff      Backoff

@@ -37,7 +37,9 @@ type Options struct {
 	TLS                TLS
 	// PoolOnEmpty must be WAIT or "": the only way there is.
 	PoolOnEmpty string
-	// Timeout bounds the wait for the answer to an Apply or a Ping.
+	// Timeout bounds the wait for the answer to an Apply, and, in a Cluster, before
+	// that the wait for its layout, until that is known for the first time. Ping
+	// waits no longer for an answer either, but may have to dial first.
 	Timeout time.Duration
 	// Connections is how many batches may be under way to one server at most.
 	// More than two are so only where whole batches wait.
