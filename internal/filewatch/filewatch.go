@@ -33,23 +33,25 @@ type Options struct {
 }
 
 // Watch is the files as they were read last. It is for one goroutine at a time.
-type Watch struct{ loop[[][]byte] }
+type Watch struct{ loop Loop[[][]byte] }
 
 // Open reads the files for the first time and returns their contents in the
 // order of Files. The error names the setting and the file that can't be read.
 func Open(o Options) (*Watch, [][]byte, error) {
-	w := &Watch{loop[[][]byte]{poll: o.Poll, what: o.What, log: o.Log}}
-	w.concerns = func(string) bool { return true }
+	var directories []string
 	for _, f := range o.Files {
 		// Files are often replaced and not written.
-		w.directories = append(w.directories, filepath.Dir(f.Path))
+		directories = append(directories, filepath.Dir(f.Path))
 	}
-	w.look = func() ([][]byte, [sha256.Size]byte, error) { return look(o.Files) }
-	contents, sum, err := w.look()
+	w := &Watch{Loop[[][]byte]{Poll: o.Poll, What: o.What, Log: o.Log, Concerns: func(string) bool { return true }}}
+	w.loop.Look = func() ([][]byte, []string, [sha256.Size]byte, error) {
+		contents, sum, err := look(o.Files)
+		return contents, directories, sum, err
+	}
+	contents, err := w.loop.First()
 	if err != nil {
 		return nil, nil, err
 	}
-	w.last = sum
 	return w, contents, nil
 }
 
@@ -57,7 +59,9 @@ func Open(o Options) (*Watch, [][]byte, error) {
 // or with the error of a file that can't be read any more, until ctx ends: it
 // hears of changes from the file system, and looks for itself at each poll. The
 // same contents, or the same error, are taken once.
-func (w *Watch) Run(ctx context.Context, take func(contents [][]byte, err error)) { w.run(ctx, take) }
+func (w *Watch) Run(ctx context.Context, take func(contents [][]byte, err error)) {
+	w.loop.Run(ctx, take)
+}
 
 // look reads the files; sum tells what it came to, an error included.
 func look(files []File) (contents [][]byte, sum [sha256.Size]byte, err error) {

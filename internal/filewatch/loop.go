@@ -12,23 +12,42 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// loop looks at files again and again. T is what a look finds.
-type loop[T any] struct {
-	poll time.Duration
-	what string
-	log  *slog.Logger
-	// look reads the files; the sum tells what it came to, an error included.
-	look func() (T, [sha256.Size]byte, error)
-	// directories are those of which the file system is to tell; a look may
-	// change them.
-	directories []string
-	// concerns says whether a change of a name in them is worth a look.
-	concerns func(name string) bool
-	last     [sha256.Size]byte // of what was found last, good or bad
+// Loop looks at files again and again. Watch and Tree are two; whoever reads files
+// in another way makes one with a Look of its own. T is what a look finds. All
+// exported fields are required. It is for one goroutine at a time.
+type Loop[T any] struct {
+	// Poll, What and Log are as in Options.
+	Poll time.Duration
+	What string
+	Log  *slog.Logger
+	// Look reads the files. Directories are those of which the file system is to
+	// tell, as there are now; the sum tells what it came to, an error included.
+	Look func() (found T, directories []string, sum [sha256.Size]byte, err error)
+	// Concerns says whether a change of a name in them is worth a look.
+	Concerns func(name string) bool
+
+	directories []string          // of the last look
+	last        [sha256.Size]byte // of what was found last, good or bad
 }
 
-func (l *loop[T]) run(ctx context.Context, take func(T, error)) {
-	poll := time.NewTicker(l.poll)
+// First looks for the first time, or once more, and returns what it found. Run
+// does not hand that on again.
+func (l *Loop[T]) First() (T, error) {
+	found, sum, err := l.look()
+	l.last = sum
+	return found, err
+}
+
+func (l *Loop[T]) look() (found T, sum [sha256.Size]byte, err error) {
+	found, l.directories, sum, err = l.Look()
+	return found, sum, err
+}
+
+// Run calls take with what a look found, or with its error, whenever it came to
+// something else than before, until ctx ends: it hears of changes from the file
+// system, and looks for itself at each poll.
+func (l *Loop[T]) Run(ctx context.Context, take func(T, error)) {
+	poll := time.NewTicker(l.Poll)
 	defer poll.Stop()
 	var events <-chan fsnotify.Event // never any, if there is no watcher
 	var faults <-chan error
@@ -37,7 +56,7 @@ func (l *loop[T]) run(ctx context.Context, take func(T, error)) {
 		defer watcher.Close()
 		events, faults = watcher.Events, watcher.Errors
 	} else {
-		l.log.Warn(l.what+" are polled only", "error", err)
+		l.Log.Warn(l.What+" are polled only", "error", err)
 	}
 	for watched, warned := map[string]fs.FileInfo{}, err != nil; ; {
 		// At first too, and again when a directory is new: what changed before the
@@ -46,7 +65,7 @@ func (l *loop[T]) run(ctx context.Context, take func(T, error)) {
 			l.reload(ctx, take)
 			news, err = l.watch(watcher, watched)
 			if err != nil && !warned {
-				l.log.Warn(l.what+" are polled only", "error", err)
+				l.Log.Warn(l.What+" are polled only", "error", err)
 			}
 			warned = err != nil || watcher == nil
 		}
@@ -58,7 +77,7 @@ func (l *loop[T]) run(ctx context.Context, take func(T, error)) {
 
 // wait returns true when there may be something new, and false when ctx has
 // ended.
-func (l *loop[T]) wait(ctx context.Context, poll <-chan time.Time, events <-chan fsnotify.Event, faults <-chan error) bool {
+func (l *Loop[T]) wait(ctx context.Context, poll <-chan time.Time, events <-chan fsnotify.Event, faults <-chan error) bool {
 	for {
 		select {
 		case <-ctx.Done():
@@ -66,10 +85,10 @@ func (l *loop[T]) wait(ctx context.Context, poll <-chan time.Time, events <-chan
 		case <-poll:
 			return true
 		case err := <-faults: // the look that follows makes up for events that were lost
-			l.log.Debug("the file system did not tell of a change of "+l.what, "error", err)
+			l.Log.Debug("the file system did not tell of a change of "+l.What, "error", err)
 			return true
 		case event := <-events:
-			if l.concerns(event.Name) {
+			if l.Concerns(event.Name) {
 				drop(events)
 				return true
 			}
@@ -93,7 +112,7 @@ func drop(events <-chan fsnotify.Event) {
 // of them is new. A name may have come to stand for another directory, which
 // makes it new again. The error is of the last that can't be watched. A nil
 // watcher watches nothing.
-func (l *loop[T]) watch(watcher *fsnotify.Watcher, watched map[string]fs.FileInfo) (news bool, err error) {
+func (l *Loop[T]) watch(watcher *fsnotify.Watcher, watched map[string]fs.FileInfo) (news bool, err error) {
 	if watcher == nil {
 		return false, nil
 	}
@@ -126,7 +145,7 @@ func (l *loop[T]) watch(watcher *fsnotify.Watcher, watched map[string]fs.FileInf
 const settle = 50 * time.Millisecond
 
 // reload hands on what changed, once it has settled or ctx ends.
-func (l *loop[T]) reload(ctx context.Context, take func(T, error)) {
+func (l *Loop[T]) reload(ctx context.Context, take func(T, error)) {
 	_, before, _ := l.look()
 	for before != l.last {
 		select {

@@ -47,7 +47,7 @@ type TreeFile struct {
 
 // Tree is the files below a directory, as they were read last. It is for one
 // goroutine at a time.
-type Tree struct{ loop[[]TreeFile] }
+type Tree struct{ loop Loop[[]TreeFile] }
 
 // ReadTree reads once what a Tree watches; of the options it takes Directory and
 // Endings. Files are in the order of their paths. Links are followed, as those of
@@ -60,32 +60,33 @@ func ReadTree(o TreeOptions) ([]TreeFile, error) {
 
 // OpenTree reads the files for the first time, as ReadTree does.
 func OpenTree(o TreeOptions) (*Tree, []TreeFile, error) {
-	t := &Tree{loop[[]TreeFile]{poll: o.Poll, what: o.What, log: o.Log}}
+	t := &Tree{Loop[[]TreeFile]{Poll: o.Poll, What: o.What, Log: o.Log}}
 	directory := filepath.Clean(o.Directory.Path)
-	t.concerns = func(name string) bool { // and not what lies beside it
+	t.loop.Concerns = func(name string) bool { // and not what lies beside it
 		below, err := filepath.Rel(directory, name)
 		return err == nil && filepath.IsLocal(below)
 	}
-	t.look = func() ([]TreeFile, [sha256.Size]byte, error) {
+	t.loop.Look = func() ([]TreeFile, []string, [sha256.Size]byte, error) {
 		files, directories, err := readTree(o)
 		// The one above tells when the directory is replaced.
-		t.directories = append(directories, filepath.Dir(directory))
+		directories = append(directories, filepath.Dir(directory))
 		if err != nil {
-			return nil, sha256.Sum256([]byte(err.Error())), err
+			return nil, directories, sha256.Sum256([]byte(err.Error())), err
 		}
-		return files, sumOf(files), nil
+		return files, directories, sumOf(files), nil
 	}
-	files, sum, err := t.look()
+	files, err := t.loop.First()
 	if err != nil {
 		return nil, nil, err
 	}
-	t.last = sum
 	return t, files, nil
 }
 
 // Run calls take with the files whenever they became other than they were, or
 // with the error of the directory, until ctx ends, as Watch.Run does.
-func (t *Tree) Run(ctx context.Context, take func(files []TreeFile, err error)) { t.run(ctx, take) }
+func (t *Tree) Run(ctx context.Context, take func(files []TreeFile, err error)) {
+	t.loop.Run(ctx, take)
+}
 
 func sumOf(files []TreeFile) [sha256.Size]byte {
 	h := sha256.New()

@@ -32,7 +32,7 @@ func TestImports(t *testing.T) {
 		"internal/limiter":                 {"internal/limits", "internal/algorithm", "internal/localcache"},
 		"internal/limits":                  {"internal/algorithm"},
 		"internal/limitsource":             {"internal/limits"},
-		"internal/limitsource/directory":   {"internal/limits", "internal/limitsource"},
+		"internal/limitsource/directory":   {"internal/limits", "internal/limitsource", "weir/internal/filewatch"},
 		"internal/limitsource/xds":         {"internal/limits", "internal/limitsource"},
 		"internal/localcache":              {},
 		"internal/peerstats":               {},

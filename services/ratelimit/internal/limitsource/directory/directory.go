@@ -6,10 +6,11 @@
 package directory
 
 import (
-	"context"
 	"errors"
+	"path/filepath"
 	"time"
 
+	"github.com/weirproxy/weir/internal/filewatch"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limits"
 	"github.com/weirproxy/weir/services/ratelimit/internal/limitsource"
 )
@@ -34,9 +35,9 @@ type Options struct {
 type Source struct {
 	*limitsource.InForce
 	options Options
-	// last is the directory as it was last read, without its files; its hash is of
-	// those that were last applied, good or not.
-	last snapshot
+	files   filewatch.Loop[snapshot]
+	// path is the directories from Root's parent down to Directory.
+	path []string
 	// parts are what makes the domains in force, where domains are merged.
 	parts []part
 }
@@ -44,7 +45,11 @@ type Source struct {
 // New makes a source; nothing is read yet.
 func New(o Options) *Source {
 	none := func() error { return errors.New("no rule file in " + o.Directory) }
-	return &Source{InForce: limitsource.NewInForce(o.Options, none), options: o}
+	s := &Source{InForce: limitsource.NewInForce(o.Options, none), options: o}
+	s.options.Directory = filepath.Clean(o.Directory)
+	s.path = pathFrom(filepath.Dir(filepath.Clean(o.Root)), s.options.Directory)
+	s.files = filewatch.Loop[snapshot]{Poll: o.Poll, What: "rule files", Log: o.Log, Look: s.look, Concerns: s.concerns}
+	return s
 }
 
 // Read reads the directory once, for a tool: it returns the rules that a source
@@ -63,41 +68,7 @@ func Read(o Options) (rules *limits.Set, refused []string, err error) {
 
 // Load reads the directory, puts its good rules in force and logs what is
 // wrong with the others.
-func (s *Source) Load() {
-	now, err := read(s.options.Directory, s.options.IgnoreDot)
-	s.apply(now, err)
-}
-
-// settle is the time in which files must not change to be taken as complete:
-// a file that is being written is often right YAML already, but not all of it.
-const settle = 20 * time.Millisecond
-
-// reload reads the directory until two reads in a row agree, then applies what
-// they found if it is new. It gives up after a second of changes; the poll
-// comes back to them.
-func (s *Source) reload(ctx context.Context) {
-	before, beforeErr := read(s.options.Directory, s.options.IgnoreDot)
-	s.last.directories = before.directories // an empty one is watched too
-	if beforeErr == nil && before.hash == s.last.hash {
-		return
-	}
-	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(settle):
-		}
-		now, err := read(s.options.Directory, s.options.IgnoreDot)
-		s.last.directories = now.directories
-		if now.hash == before.hash && (err == nil) == (beforeErr == nil) {
-			if now.hash != s.last.hash {
-				s.apply(now, err)
-			}
-			return
-		}
-		before, beforeErr = now, err
-	}
-}
+func (s *Source) Load() { s.apply(s.files.First()) }
 
 // apply makes rules of a snapshot, or, if the directory cannot be read, keeps
 // those that there are. That nothing is left is a change of rules like others;
@@ -105,7 +76,6 @@ func (s *Source) reload(ctx context.Context) {
 // off.
 func (s *Source) apply(now snapshot, err error) {
 	defer s.options.BeginLoad(now.size())()
-	s.last = snapshot{directories: now.directories, hash: now.hash}
 	unread := now.unread()
 	sources := len(now.files) - unread
 	var next limitsource.Domains

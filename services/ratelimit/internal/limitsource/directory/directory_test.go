@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
@@ -99,7 +98,7 @@ func TestALoadIsToldOfItsSizeAndItsEnd(t *testing.T) {
 	write(t, filepath.Join(root, "b.yaml"), rule("b", "k"))
 	size := 0
 	done := false
-	s, rules := watching(t, root, root, 0, func(o *Options) {
+	_, rules := watching(t, root, root, 0, func(o *Options) {
 		taker := o.Sink.(*sink)
 		o.Loading = func(n int) func() {
 			size = n
@@ -109,7 +108,6 @@ func TestALoadIsToldOfItsSizeAndItsEnd(t *testing.T) {
 	require.Equal(t, len(rule("a", "k"))+len(rule("b", "k")), size)
 	require.True(t, done, "the end is told when the rules are in force")
 	require.Equal(t, int32(1), rules.given.Load())
-	require.Empty(t, s.last.files, "the texts are not kept")
 }
 
 // rule is a file of one domain with one rule.
@@ -169,7 +167,7 @@ func TestLoadTakesWhatIsGoodAndSaysWhatIsNot(t *testing.T) {
 	requireRead(t, s, 2, 1)
 
 	require.NoError(t, os.RemoveAll(dir))
-	s.reload(t.Context())
+	s.Load()
 	requireRead(t, s, 0, 2) // the directory itself
 }
 
@@ -196,7 +194,7 @@ func take(t *testing.T, steps []step, switches ...func(*Options)) {
 				write(t, path, text)
 			}
 		}
-		s.reload(t.Context())
+		s.Load()
 		require.Equal(t, strings.Join(step.want, "\n"), rules.String(), "step %d", i)
 		require.Len(t, s.Refused(), step.refused, "step %d: %q", i, s.Refused())
 	}
@@ -355,27 +353,27 @@ func TestNoRulesAreHandedOnBeforeTheFirstGoodOnes(t *testing.T) {
 	require.EqualError(t, s.NoRules(), "no rules: read rule directory: stat "+dir+": no such file or directory")
 
 	require.NoError(t, os.Mkdir(dir, 0o755))
-	s.reload(t.Context())
+	s.Load()
 	require.EqualError(t, s.NoRules(), "no rules: no rule file in "+dir)
 
 	write(t, dir+"/a", "domain: a\nlimits: 5\n")
-	s.reload(t.Context())
+	s.Load()
 	require.EqualError(t, s.NoRules(), "no rules: "+dir+`/a:2:1: a rule file has no key "limits"; it has domain, descriptors`)
 	require.Zero(t, rules.given.Load())
 	require.Contains(t, rules.log.String(), `msg="rules refused" error=`)
 	require.NotContains(t, rules.log.String(), "the last good ones stay")
 
 	write(t, dir+"/a", rule("a", "k"))
-	s.reload(t.Context())
+	s.Load()
 	require.NoError(t, s.NoRules())
 	require.Equal(t, in("a", "a", "k"), rules.String())
 
 	write(t, dir+"/a", "domain: a\nlimits: 5\n")
-	s.reload(t.Context())
+	s.Load()
 	require.Contains(t, rules.log.String(), `msg="rules refused, the last good ones stay" error=`)
 
 	require.NoError(t, os.Remove(dir+"/a"))
-	s.reload(t.Context())
+	s.Load()
 	require.Empty(t, rules.String())
 	require.NoError(t, s.NoRules(), "who empties the directory wants no limits")
 }
@@ -385,24 +383,27 @@ func TestADirectoryThatGoesAwayKeepsItsRules(t *testing.T) {
 	write(t, root+"/config/a", rule("a", "k"))
 	s, rules := watching(t, root, root+"/config", 0)
 	require.NoError(t, os.Rename(root+"/config", root+"/away"))
-	s.reload(t.Context())
+	s.Load()
 	require.Equal(t, in("a", "a", "k"), rules.String())
 	require.Len(t, s.Refused(), 1)
 	require.Contains(t, s.Refused()[0], "no such file or directory")
 	require.NoError(t, os.Rename(root+"/away", root+"/config"))
-	s.reload(t.Context())
+	s.Load()
 	require.Empty(t, s.Refused())
 }
 
 func TestWhatHasNotChangedIsNotLoadedAgain(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir+"/a", rule("a", "k"))
-	s, rules := watching(t, dir, dir, 0)
-	before := rules.rules.Load()
-	write(t, dir+"/a", rule("a", "k"))
-	s.reload(t.Context())
-	require.Same(t, before, rules.rules.Load())
-	require.Equal(t, int32(1), rules.given.Load())
+	_, rules := watching(t, dir, dir, time.Millisecond)
+	write(t, dir+"/.a", rule("a", "k"))
+	require.NoError(t, os.Rename(dir+"/.a", dir+"/a"))
+	write(t, dir+"/.b", rule("b", "k"))
+	require.NoError(t, os.Rename(dir+"/.b", dir+"/b"))
+	servicetest.Eventually(t, "the second file is in force", func() bool {
+		return rules.String() == in("a", "a", "k")+"\n"+in("b", "b", "k")
+	})
+	require.Equal(t, int32(2), rules.given.Load())
 }
 
 // Each case changes the rules of the domain a from k to new, in one way that
@@ -540,36 +541,19 @@ func TestEveryWayToChangeFilesIsSeen(t *testing.T) {
 	}
 }
 
-// What ends a wait is followed by a look at every directory.
-func TestOnlyWhatConcernsTheRulesEndsAWait(t *testing.T) {
+// What does is followed by a look at every directory.
+func TestOnlyChangesOnThePathAndBelowConcernTheRules(t *testing.T) {
 	root := t.TempDir()
 	s, _ := watching(t, root+"/current", root+"/current/config", 0)
-	path := s.pathFromRoot()
-	for _, c := range []struct {
-		name string
-		ends bool
-	}{
-		{"/neighbour", false},
-		{"/currently", false},
-		{"/current/configuration", false},
-		{"/current", true},
-		{"/current/config", true},
-		{"/current/config/team/a", true},
+	for name, concerns := range map[string]bool{
+		"/neighbour":             false,
+		"/currently":             false,
+		"/current/configuration": false,
+		"/current":               true,
+		"/current/config":        true,
+		"/current/config/team/a": true,
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			watcher := &fsnotify.Watcher{Events: make(chan fsnotify.Event)}
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			ended := make(chan bool)
-			// Ends with the wait; the test waits for it below.
-			go func() { ended <- s.wait(ctx, watcher, nil, path) }()
-			watcher.Events <- fsnotify.Event{Name: root + c.name}
-			if !c.ends {
-				watcher.Events <- fsnotify.Event{Name: root + c.name} // it still listens
-				cancel()
-			}
-			require.Equal(t, c.ends, <-ended)
-		})
+		require.Equal(t, concerns, s.concerns(root+name), name)
 	}
 }
 

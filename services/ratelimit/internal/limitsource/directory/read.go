@@ -62,7 +62,7 @@ type file struct {
 func read(directory string, ignoreDot bool) (snapshot, error) {
 	r := reader{ignoreDot: ignoreDot}
 	if err := r.enter(directory, nil); err != nil {
-		return snapshot{directories: []string{directory}}, fmt.Errorf("read rule directory: %w", err)
+		return snapshot{}, fmt.Errorf("read rule directory: %w", err)
 	}
 	sum := sha256.New()
 	for _, f := range r.files {

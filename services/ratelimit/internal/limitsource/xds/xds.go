@@ -44,8 +44,7 @@ type Options struct {
 	// TLS is nil for plain text.
 	TLS *TLS
 	// ConnectRetry is the time between tries to connect, made longer or shorter as
-	// those of Backoff are. Backoff is the wait
-	// after a stream was lost.
+	// those of Backoff are, which is the wait after a stream was lost.
 	ConnectRetry time.Duration
 	Backoff      Backoff
 	// MaxMessage is the largest response that is read, in bytes; 0 stands for
