@@ -32,10 +32,10 @@ func TestABrokenBootstrapIsRefusedWithAllItsFaults(t *testing.T) {
 	validated, code := harness.Validate(t, path)
 	require.Equal(t, 1, code)
 	for _, fault := range []string{
-		`broken.yaml:4:54 admin.address.socket_address.port_value: "many" is not a uint32`,
-		"broken.yaml:8:7 static_resources.clusters[0].conect_timeout: unknown field",
-		`broken.yaml:10:7 static_resources.clusters[1]: duplicate key "name"`,
-		"broken.yaml:11:7 static_resources.clusters[1].type: LOGICAL_DNS is not supported",
+		`broken.yaml:4:54: admin.address.socket_address.port_value: "many" is not a uint32`,
+		"broken.yaml:8:7: static_resources.clusters[0].conect_timeout: unknown field",
+		`broken.yaml:10:7: static_resources.clusters[1]: duplicate key "name"`,
+		"broken.yaml:11:7: static_resources.clusters[1].type: LOGICAL_DNS is not supported",
 	} {
 		require.Contains(t, validated, fault)
 	}

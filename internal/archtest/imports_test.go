@@ -19,6 +19,7 @@ func TestImports(t *testing.T) {
 		"environ":      nil,
 		"environtest":  {"environ"},
 		"filewatch":    nil,
+		"protoyaml":    nil,
 		"servicetest":  nil,
 	})
 }

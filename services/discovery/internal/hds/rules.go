@@ -2,7 +2,6 @@ package hds
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,7 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/weirproxy/weir/services/discovery/internal/protoyaml"
+	"github.com/weirproxy/weir/internal/protoyaml"
 )
 
 // Rules says which services are checked, and how. They never change.
@@ -97,20 +96,12 @@ func readInterval(f *protoyaml.File, e protoyaml.Entry) time.Duration {
 
 // readServices reads all rules.
 func (r *Rules) readServices(f *protoyaml.File, n *yaml.Node) {
-	if n.Kind != yaml.SequenceNode {
-		f.Fault(n, "services", "want a list of services")
-		return
-	}
-	if len(n.Content) > mostRules {
-		f.Fault(n, "services", "%d, of %d at most", len(n.Content), mostRules)
-		return
-	}
 	seen := map[string]int{} // by service, the line
-	for i, item := range n.Content {
-		path := fmt.Sprintf("services[%d]", i)
+	for i, item := range f.List(n, "services", mostRules) {
+		path := protoyaml.Path("services").Index(i)
 		one := readRule(f, item, path)
 		if line := seen[one.service]; line != 0 && one.service != "" {
-			f.Fault(item, path+".service", "%q is there twice, first on line %d", one.service, line)
+			f.Fault(item, path.Field("service"), "%q is there twice, first on line %d", one.service, line)
 			continue
 		}
 		seen[one.service] = item.Line
@@ -124,10 +115,10 @@ func (r *Rules) readServices(f *protoyaml.File, n *yaml.Node) {
 }
 
 // readRule reads one rule.
-func readRule(f *protoyaml.File, n *yaml.Node, path string) *rule {
+func readRule(f *protoyaml.File, n *yaml.Node, path protoyaml.Path) *rule {
 	r := &rule{checkers: usualCheckers}
 	for _, e := range f.Mapping(n, path, "a mapping") {
-		switch field := path + "." + e.Key; e.Key {
+		switch field := path.Field(e.Key); e.Key {
 		case "service":
 			r.service = readService(f, e.Value, field)
 		case "health_checks":
@@ -141,13 +132,13 @@ func readRule(f *protoyaml.File, n *yaml.Node, path string) *rule {
 		}
 	}
 	if r.service == "" {
-		f.FaultAt(path+".service", "must be given")
+		f.Add(path.Field("service"), "must be given")
 	}
 	if len(r.checks) == 0 {
-		f.FaultAt(path+".health_checks", "must be given")
+		f.Add(path.Field("health_checks"), "must be given")
 	}
 	if r.unhealthy > r.checkers {
-		f.FaultAt(path+".unhealthy", "%d, of %d checkers", r.unhealthy, r.checkers)
+		f.Add(path.Field("unhealthy"), "%d, of %d checkers", r.unhealthy, r.checkers)
 	}
 	if r.unhealthy == 0 {
 		r.unhealthy = r.checkers/2 + 1
@@ -155,14 +146,14 @@ func readRule(f *protoyaml.File, n *yaml.Node, path string) *rule {
 	return r
 }
 
-func readService(f *protoyaml.File, n *yaml.Node, path string) string {
+func readService(f *protoyaml.File, n *yaml.Node, path protoyaml.Path) string {
 	if n.Kind != yaml.ScalarNode || n.Value == "" || strings.Contains(strings.TrimSuffix(n.Value, "*"), "*") {
 		f.Fault(n, path, "want a name, or the beginning of names with * behind it, got %.80q", n.Value)
 	}
 	return n.Value
 }
 
-func readNumber(f *protoyaml.File, n *yaml.Node, path string, most int) int {
+func readNumber(f *protoyaml.File, n *yaml.Node, path protoyaml.Path, most int) int {
 	number, err := strconv.Atoi(n.Value)
 	if err != nil || number < 1 || number > most {
 		f.Fault(n, path, "%.80q is not a number from 1 to %d", n.Value, most)
@@ -174,18 +165,10 @@ func readNumber(f *protoyaml.File, n *yaml.Node, path string, most int) int {
 // readChecks reads health checks. Without traffic Envoy checks as often as
 // no_traffic_interval says, once a minute by default; a checker sends its hosts
 // none, so unless it is said otherwise interval holds.
-func readChecks(f *protoyaml.File, n *yaml.Node, path string) []*corev3.HealthCheck {
-	if n.Kind != yaml.SequenceNode {
-		f.Fault(n, path, "want a list of health checks")
-		return nil
-	}
-	if len(n.Content) > mostChecks {
-		f.Fault(n, path, "%d, of %d at most", len(n.Content), mostChecks)
-		return nil
-	}
+func readChecks(f *protoyaml.File, n *yaml.Node, path protoyaml.Path) []*corev3.HealthCheck {
 	var checks []*corev3.HealthCheck
-	for i, item := range n.Content {
-		at := fmt.Sprintf("%s[%d]", path, i)
+	for i, item := range f.List(n, path, mostChecks) {
+		at := path.Index(i)
 		check := &corev3.HealthCheck{}
 		f.Fill(item, check, at)
 		f.Validate(check, at)

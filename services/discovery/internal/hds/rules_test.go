@@ -43,20 +43,20 @@ func TestAFileOfRulesIsRefusedWithAllThatIsWrong(t *testing.T) {
 		"":            "hds.yaml:1:1: there is nothing in it",
 		"[]":          "hds.yaml:1:1: want a mapping, got a list",
 		"rules: []":   `hds.yaml:1:1: "rules" is not one of interval, services`,
-		"services: 1": "hds.yaml:1:11: services: want a list of services",
+		"services: 1": "hds.yaml:1:11: services: want a list, got \"1\"",
 		"interval: 1": `hds.yaml:1:11: interval: "1" is not a duration from 100ms to 10m0s, such as "5s"`,
 		"{interval: 1ms, services: [{}]}": `hds.yaml:1:12: interval: "1ms" is not a duration from 100ms to 10m0s, such as "5s"` +
-			"\nhds.yaml:1:28: services[0].service: must be given\nhds.yaml:1:28: services[0].health_checks: must be given",
+			"\nhds.yaml:1:28: services[0].health_checks: must be given\nhds.yaml:1:28: services[0].service: must be given",
 		"services: [{service: a*b, health_checks: 1}]": `hds.yaml:1:22: services[0].service: want a name, or the beginning of names with * behind it, got "a*b"` +
-			"\nhds.yaml:1:42: services[0].health_checks: want a list of health checks",
-		"services: [{service: a, health_checks: [{timeout: 1s, pth: x}]}]": `hds.yaml:1:55: services[0].health_checks[0]: envoy.config.core.v3.HealthCheck has no field "pth"` +
+			"\nhds.yaml:1:42: services[0].health_checks: want a list, got \"1\"",
+		"services: [{service: a, health_checks: [{timeout: 1s, pth: x}]}]": "hds.yaml:1:41: services[0].health_checks[0].health_checker: one of http_health_check, tcp_health_check, grpc_health_check, custom_health_check is required" +
+			"\nhds.yaml:1:41: services[0].health_checks[0].healthy_threshold: value is required" +
 			"\nhds.yaml:1:41: services[0].health_checks[0].interval: value is required" +
 			"\nhds.yaml:1:41: services[0].health_checks[0].unhealthy_threshold: value is required" +
-			"\nhds.yaml:1:41: services[0].health_checks[0].healthy_threshold: value is required" +
-			"\nhds.yaml:1:41: services[0].health_checks[0]: HealthChecker: value is required",
+			"\nhds.yaml:1:55: services[0].health_checks[0].pth: unknown field of envoy.config.core.v3.HealthCheck",
 		"services: [{service: a, health_checks: [" + tcpCheck + "], checkers: 17, unhealthy: 0}]": `hds.yaml:1:149: services[0].checkers: "17" is not a number from 1 to 16` +
 			"\n" + `hds.yaml:1:164: services[0].unhealthy: "0" is not a number from 1 to 16`,
-		"services: [{service: a, health_checks: [" + tcpCheck + "], checkers: 2, unhealthy: 3}]":                          "hds.yaml:1:12: services[0].unhealthy: 3, of 2 checkers",
+		"services: [{service: a, health_checks: [" + tcpCheck + "], checkers: 2, unhealthy: 3}]":                          "hds.yaml:1:152: services[0].unhealthy: 3, of 2 checkers",
 		"services:\n- {service: a, health_checks: [" + tcpCheck + "]}\n- {service: a, health_checks: [" + tcpCheck + "]}": `hds.yaml:3:3: services[1].service: "a" is there twice, first on line 2`,
 		"services: [{service: a, health_checks: [" + strings.Repeat("{}, ", 9) + "], host: b}]": "hds.yaml:1:40: services[0].health_checks: 9, of 8 at most" +
 			"\n" + `hds.yaml:1:80: services[0]: "host" is not one of service, health_checks, checkers, unhealthy`,

@@ -2,6 +2,7 @@ package resourcefiles
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/weirproxy/weir/services/discovery/internal/protoyaml"
+	"github.com/weirproxy/weir/internal/protoyaml"
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
 )
 
@@ -61,9 +62,9 @@ func read(path string, text []byte) ([]*entry, error) {
 			continue // nothing between two lines of ---
 		}
 		empty = false
-		at := ""
+		var at protoyaml.Path
 		if len(documents) > 1 {
-			at = fmt.Sprintf("document[%d]", i)
+			at = protoyaml.Path("document").Index(i)
 		}
 		r.document(d, at)
 	}
@@ -85,7 +86,7 @@ type reader struct {
 }
 
 // document reads one document at a path, which is empty where it is the only one.
-func (r *reader) document(n *yaml.Node, at string) {
+func (r *reader) document(n *yaml.Node, at protoyaml.Path) {
 	switch {
 	case n.Kind == yaml.SequenceNode:
 		r.list(n, at, "")
@@ -106,7 +107,7 @@ func hasKey(n *yaml.Node, key string) bool {
 }
 
 // response reads a mapping that has a list of resources.
-func (r *reader) response(n *yaml.Node, at string) {
+func (r *reader) response(n *yaml.Node, at protoyaml.Path) {
 	var list *yaml.Node
 	var wanted string
 	for _, e := range r.file.Mapping(n, at, "a mapping") {
@@ -117,67 +118,63 @@ func (r *reader) response(n *yaml.Node, at string) {
 		case "type_url", "typeUrl":
 			wanted = e.Value.Value
 			if _, ok := resources.OfURL(wanted); !ok {
-				r.file.Fault(e.Value, join(at, e.Key), "%.200q is not that of one of %s", wanted, known())
+				r.file.Fault(e.Value, at.Field(e.Key), "%.200q is not that of one of %s", wanted, known())
 				wanted = ""
 			}
 		default:
-			r.file.FaultOf(e, join(at, e.Key), "not one of version_info, type_url, resources")
+			r.file.FaultOf(e, at.Field(e.Key), "not one of version_info, type_url, resources")
 		}
 	}
-	switch {
-	case list == nil:
-	case list.Kind != yaml.SequenceNode:
-		r.file.Fault(list, join(at, "resources"), "want a list")
-	default:
-		r.list(list, join(at, "resources"), wanted)
+	if list != nil {
+		r.list(list, at.Field("resources"), wanted)
 	}
 }
 
 // list reads a list of resources, of one type alone if a URL is wanted.
-func (r *reader) list(n *yaml.Node, at, wanted string) {
-	for i, item := range n.Content {
-		r.resource(item, fmt.Sprintf("%s[%d]", at, i), wanted)
+func (r *reader) list(n *yaml.Node, at protoyaml.Path, wanted string) {
+	for i, item := range r.file.List(n, at, math.MaxInt) {
+		r.resource(item, at.Index(i), wanted)
 	}
 }
 
 // resource reads one resource.
-func (r *reader) resource(n *yaml.Node, at, wanted string) {
+func (r *reader) resource(n *yaml.Node, at protoyaml.Path, wanted string) {
 	m := r.file.Typed(n, at)
 	if m == nil {
 		return
 	}
 	inside, ttl := at, time.Duration(0)
 	if wrapped, ok := m.(*discoveryv3.Resource); ok {
-		inside = join(at, "resource")
+		inside = at.Field("resource")
 		if m, ttl = r.unwrap(wrapped, at); m == nil {
 			return
 		}
 	}
 	t, ok := typeOf(m)
 	if !ok {
-		r.file.FaultAt(at, "@type: %s is not one of %s", m.ProtoReflect().Descriptor().FullName(), known())
+		r.file.Add(at, "@type: %s is not one of %s", m.ProtoReflect().Descriptor().FullName(), known())
 		return
 	}
 	if wanted != "" && t.URL() != wanted {
-		r.file.FaultAt(at, "@type: %s beside type_url %s", t.URL(), wanted)
+		r.file.Add(at, "@type: %s beside type_url %s", t.URL(), wanted)
 	}
 	field, name := nameOf(m)
 	k := key{t, name}
-	place := r.file.Place(join(inside, field))
+	place := r.file.Place(inside.Field(field))
 	switch first := r.places[k]; {
 	case name == "":
-		r.file.FaultAt(join(inside, field), "a resource must have a name")
+		r.file.Add(inside.Field(field), "a resource must have a name")
 	case name == "*":
-		r.file.FaultAt(join(inside, field), "* means all resources and cannot be the name of one")
+		r.file.Add(inside.Field(field), "* means all resources and cannot be the name of one")
 	case first != "":
-		r.file.FaultAt(join(inside, field), "%v is given at %s already", k, first)
+		r.file.Add(inside.Field(field), "%v is given at %s already", k, first)
 	default:
 		r.places[k] = place
 	}
 	check(r.file, m, inside)
 	resource, err := resources.New(t, name, m)
 	if err != nil {
-		r.file.FaultAt(inside, "%v", err)
+		r.file.Add(inside, "%v", err)
 		return
 	}
 	resource.TTL = ttl
@@ -186,22 +183,22 @@ func (r *reader) resource(n *yaml.Node, at, wanted string) {
 
 // unwrap returns what a resource with a TTL holds, and that; nil after noting why
 // it can't be had.
-func (r *reader) unwrap(w *discoveryv3.Resource, at string) (proto.Message, time.Duration) {
+func (r *reader) unwrap(w *discoveryv3.Resource, at protoyaml.Path) (proto.Message, time.Duration) {
 	known := &discoveryv3.Resource{Name: w.GetName(), Resource: w.GetResource(), Ttl: w.GetTtl()}
 	if !proto.Equal(known, w) {
-		r.file.FaultAt(at, "of a Resource only name, resource and ttl can be given")
+		r.file.Add(at, "of a Resource only name, resource and ttl can be given")
 	}
 	ttl := w.GetTtl().AsDuration()
 	if w.GetTtl() != nil && ttl <= 0 {
-		r.file.FaultAt(join(at, "ttl"), "want more than 0s")
+		r.file.Add(at.Field("ttl"), "want more than 0s")
 	}
 	m, err := w.GetResource().UnmarshalNew()
 	if err != nil {
-		r.file.FaultAt(join(at, "resource"), "a Resource must hold a resource")
+		r.file.Add(at.Field("resource"), "a Resource must hold a resource")
 		return nil, 0
 	}
 	if _, name := nameOf(m); w.GetName() != "" && w.GetName() != name {
-		r.file.FaultAt(join(at, "name"), "%q holds %q: leave it out", w.GetName(), name)
+		r.file.Add(at.Field("name"), "%q holds %q: leave it out", w.GetName(), name)
 	}
 	return m, ttl
 }
@@ -240,12 +237,4 @@ func known() string {
 		list = append(list, strings.TrimPrefix(t.URL(), "type.googleapis.com/"))
 	}
 	return strings.Join(list, ", ")
-}
-
-// join is the path of a field of the message at a path.
-func join(path, field string) string {
-	if path == "" {
-		return field
-	}
-	return path + "." + field
 }

@@ -39,13 +39,13 @@ func TestAFileIsReadInEveryForm(t *testing.T) {
 		text string
 		want []string
 	}{
-		"one resource":         {clusterType + "\nname: a", []string{`"a" of clusters 2:7`}},
-		"documents":            {clusterType + "\nname: a\n---\n---\n" + clusterType + "\nname: b\n---\n", []string{`"a" of clusters 2:7`, `"b" of clusters 6:7`}},
-		"a list":               {"- " + clusterOfOne + "\n- {" + routeType + ", name: a}", []string{`"a" of clusters 1:72`, `"a" of routes 2:81`}},
-		"a list in a document": {"- " + clusterOfOne + "\n---\n[{" + routeType + ", name: a}]", []string{`"a" of clusters 1:72`, `"a" of routes 3:80`}},
-		"a response":           {"versionInfo: 7\nresources:\n- " + clusterOfOne, []string{`"a" of clusters 3:72`}},
-		"a response of a type": {"type_url: type.googleapis.com/envoy.config.cluster.v3.Cluster\nresources: [" + clusterOfOne + "]", []string{`"a" of clusters 2:82`}},
-		"JSON":                 {strings.ReplaceAll(strings.ReplaceAll(`{"resources": [{`+clusterType+`, "name": "a"}]}`, ": type", `: "type`), "Cluster,", `Cluster",`), []string{`"a" of clusters 1:89`}},
+		"one resource":         {clusterType + "\nname: a", []string{`"a" of clusters 2:1`}},
+		"documents":            {clusterType + "\nname: a\n---\n---\n" + clusterType + "\nname: b\n---\n", []string{`"a" of clusters 2:1`, `"b" of clusters 6:1`}},
+		"a list":               {"- " + clusterOfOne + "\n- {" + routeType + ", name: a}", []string{`"a" of clusters 1:66`, `"a" of routes 2:75`}},
+		"a list in a document": {"- " + clusterOfOne + "\n---\n[{" + routeType + ", name: a}]", []string{`"a" of clusters 1:66`, `"a" of routes 3:74`}},
+		"a response":           {"versionInfo: 7\nresources:\n- " + clusterOfOne, []string{`"a" of clusters 3:66`}},
+		"a response of a type": {"type_url: type.googleapis.com/envoy.config.cluster.v3.Cluster\nresources: [" + clusterOfOne + "]", []string{`"a" of clusters 2:76`}},
+		"JSON":                 {strings.ReplaceAll(strings.ReplaceAll(`{"resources": [{`+clusterType+`, "name": "a"}]}`, ": type", `: "type`), "Cluster,", `Cluster",`), []string{`"a" of clusters 1:81`}},
 		"no resources":         {"[]", nil},
 		"a response of none":   {"resources: []", nil},
 	} {
@@ -72,26 +72,26 @@ func TestWhatIsWrongIsToldAllAtOnceByPlaceAndField(t *testing.T) {
 	for name, test := range map[string]struct{ text, want string }{
 		"nothing":         {"# later", "f.yaml:1:1: there is nothing in it; no resources are []"},
 		"empty documents": {"---\n---\n", "f.yaml:1:1: there is nothing in it; no resources are []"},
-		"no YAML":         {clusterOfOne + "\n---\na: [", "f.yaml: yaml: line 3: did not find expected node content"},
+		"no YAML":         {clusterOfOne + "\n---\na: [", "f.yaml:4: did not find expected node content"},
 		"a text":          {"users", `f.yaml:1:1: want a mapping with @type, got "users"`},
-		"no type":         {"name: a", `f.yaml:1:1: @type is missing, as in "type.googleapis.com/envoy.extensions…"`},
-		"another message": {`"@type": type.googleapis.com/envoy.config.core.v3.Address`, "f.yaml:1:1: Address: value is required\nf.yaml:1:1: @type: envoy.config.core.v3.Address is not one of " + anyOf},
-		"an unknown type": {`"@type": type.googleapis.com/x.Y`, `f.yaml:1:10: @type: "x.Y" is no type that is known here`},
+		"no type":         {"name: a", `f.yaml:1:1: @type is missing: it names the type, as in "type.googleapis.com/envoy.…"`},
+		"another message": {`"@type": type.googleapis.com/envoy.config.core.v3.Address`, "f.yaml:1:1: @type: envoy.config.core.v3.Address is not one of " + anyOf + "\nf.yaml:1:1: address: one of socket_address, pipe, envoy_internal_address is required"},
+		"an unknown type": {`"@type": type.googleapis.com/x.Y`, `f.yaml:1:10: unknown type "x.Y"`},
 		"no name": {"- {" + secretType + ", generic_secret: {secret: {inline_string: x}}}\n- {" + routeType + "}",
 			"f.yaml:1:3: [0].name: a resource must have a name\nf.yaml:2:3: [1].name: a resource must have a name"},
-		"the wildcard":            {clusterType + "\nname: '*'", "f.yaml:2:7: name: * means all resources and cannot be the name of one"},
-		"a name twice":            {"[" + clusterOfOne + ",\n" + clusterOfOne + "]", `f.yaml:2:70: [1].name: "a" of clusters is given at f.yaml:1:71 already`},
-		"in several documents":    {clusterType + "\nname: a\nx: 1\n---\n" + clusterType + "\nname: a\nx: 1", "f.yaml:3:1: document[0]: envoy.config.cluster.v3.Cluster has no field \"x\"\nf.yaml:7:1: document[1]: envoy.config.cluster.v3.Cluster has no field \"x\"\nf.yaml:6:7: document[1].name: \"a\" of clusters is given at f.yaml:2:7 already"},
-		"what a response is not":  {"resource: 1\nresources: {}\ntypeUrl: x\nnonce: 1", "f.yaml:1:1: resource: not one of version_info, type_url, resources\nf.yaml:3:10: typeUrl: \"x\" is not that of one of " + anyOf + "\nf.yaml:4:1: nonce: not one of version_info, type_url, resources\nf.yaml:2:12: resources: want a list"},
+		"the wildcard":            {clusterType + "\nname: '*'", "f.yaml:2:1: name: * means all resources and cannot be the name of one"},
+		"a name twice":            {"[" + clusterOfOne + ",\n" + clusterOfOne + "]", `f.yaml:2:64: [1].name: "a" of clusters is given at f.yaml:1:65 already`},
+		"in several documents":    {clusterType + "\nname: a\nx: 1\n---\n" + clusterType + "\nname: a\nx: 1", "f.yaml:3:1: document[0].x: unknown field of envoy.config.cluster.v3.Cluster\nf.yaml:6:1: document[1].name: \"a\" of clusters is given at f.yaml:2:1 already\nf.yaml:7:1: document[1].x: unknown field of envoy.config.cluster.v3.Cluster"},
+		"what a response is not":  {"resource: 1\nresources: {}\ntypeUrl: x\nnonce: 1", "f.yaml:1:1: resource: not one of version_info, type_url, resources\nf.yaml:2:12: resources: want a list, got a mapping\nf.yaml:3:10: typeUrl: \"x\" is not that of one of " + anyOf + "\nf.yaml:4:1: nonce: not one of version_info, type_url, resources"},
 		"another type than told":  {"type_url: type.googleapis.com/envoy.config.cluster.v3.Cluster\nresources: [{" + routeType + ", name: a}]", "f.yaml:2:13: resources[0]: @type: type.googleapis.com/envoy.config.route.v3.RouteConfiguration beside type_url type.googleapis.com/envoy.config.cluster.v3.Cluster"},
 		"EDS of no source":        {"{" + clusterType + ", name: a, type: EDS}", "f.yaml:1:1: eds_cluster_config: a cluster of type EDS wants an eds_config"},
 		"a domain twice":          {routeType + "\nname: a\nvirtual_hosts:\n- {name: a, domains: [A, b, a]}\n- {name: b, domains: [c, B]}", "f.yaml:4:29: virtual_hosts[0].domains[2]: the domain \"a\" is given at f.yaml:4:23 already\nf.yaml:5:26: virtual_hosts[1].domains[1]: the domain \"b\" is given at f.yaml:4:26 already"},
 		"a secret of nothing":     {secretType + "\nname: a", "f.yaml:1:1: a secret holds one of tls_certificate, session_ticket_keys, validation_context, generic_secret"},
-		"a wrapper of nothing":    {wrappedType + "\nttl: 0s", "f.yaml:2:6: ttl: want more than 0s\nf.yaml:1:1: resource: a Resource must hold a resource"},
-		"a wrapper of much":       {wrappedType + "\nversion: x\nname: b\nresource: " + clusterOfOne, "f.yaml:1:1: of a Resource only name, resource and ttl can be given\nf.yaml:3:7: name: \"b\" holds \"a\": leave it out"},
-		"deep inside":             {clusterType + "\nname: a\ntransport_socket: {name: tls, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext,\n  sni: " + strings.Repeat("x", 256) + "}}", "f.yaml:4:8: transport_socket.typed_config.sni: value length must be at most 255 bytes"},
+		"a wrapper of nothing":    {wrappedType + "\nttl: 0s", "f.yaml:1:1: resource: a Resource must hold a resource\nf.yaml:2:1: ttl: want more than 0s"},
+		"a wrapper of much":       {wrappedType + "\nversion: x\nname: b\nresource: " + clusterOfOne, "f.yaml:1:1: of a Resource only name, resource and ttl can be given\nf.yaml:3:1: name: \"b\" holds \"a\": leave it out"},
+		"deep inside":             {clusterType + "\nname: a\ntransport_socket: {name: tls, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext,\n  sni: " + strings.Repeat("x", 256) + "}}", "f.yaml:4:3: transport_socket.typed_config.sni: value length must be at most 255 bytes"},
 		"a wrapper in a wrapper":  {wrappedType + "\nresource: {" + wrappedType + "}", "f.yaml:1:1: @type: envoy.service.discovery.v3.Resource is not one of " + anyOf},
-		"a secret with its value": {secretType + "\nname: a\ngeneric_secret: {secret: {inline_string: 4711}}", "f.yaml:3:42: generic_secret.secret.inline_string: want string, got something that is not told\nf.yaml:3:26: generic_secret.secret: Specifier: value is required"},
+		"a secret with its value": {secretType + "\nname: a\ngeneric_secret: {secret: {inline_string: 4711}}", "f.yaml:3:42: generic_secret.secret.inline_string: want a string, got something that is not told: put it in quotes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			entries, err := read("f.yaml", []byte(test.text))
@@ -116,7 +116,7 @@ func TestADirectoryIsReadAsAWhole(t *testing.T) {
 			"clusters": {"users"}, "endpoints": {"users"}, "listeners": {"ingress"}, "routes": {"ingress"},
 			"secrets": {"edge-cert"}, "runtime": {"rtds"}, "extension_configs": {"limit"},
 		},
-		Warnings: []string{`testdata/good/edge/others.json:4:13: "ingress" of routes names "pages" of clusters, which no file has: it must be a service, or the client's own`},
+		Warnings: []string{`testdata/good/edge/others.json:4:5: "ingress" of routes names "pages" of clusters, which no file has: it must be a service, or the client's own`},
 	}, status)
 }
 

@@ -1,13 +1,13 @@
 package resourcefiles
 
 import (
-	"fmt"
+	"math"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/weirproxy/weir/services/discovery/internal/protoyaml"
+	"github.com/weirproxy/weir/internal/protoyaml"
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
 )
 
@@ -59,20 +59,13 @@ func ReadSecretRules(file string, text []byte) (*SecretRules, error) {
 	r := &SecretRules{}
 	given := false
 	for _, e := range f.Mapping(root, "", "a mapping with secrets") {
-		switch {
-		case e.Key != "secrets":
+		if e.Key != "secrets" {
 			f.FaultOf(e, "", "%.80q is not secrets", e.Key)
-		case e.Value.Kind != yaml.SequenceNode:
-			given = true
-			f.Fault(e.Value, "secrets", "want a list")
-		case len(e.Value.Content) > maxRules:
-			given = true
-			f.Fault(e.Value, "secrets", "%d rules, of %d at most", len(e.Value.Content), maxRules)
-		default:
-			given = true
-			for i, n := range e.Value.Content {
-				r.rules = append(r.rules, readSecretRule(f, n, fmt.Sprintf("secrets[%d]", i)))
-			}
+			continue
+		}
+		given = true
+		for i, n := range f.List(e.Value, "secrets", maxRules) {
+			r.rules = append(r.rules, readSecretRule(f, n, protoyaml.Path("secrets").Index(i)))
 		}
 	}
 	if !given && f.Err() == nil {
@@ -84,33 +77,29 @@ func ReadSecretRules(file string, text []byte) (*SecretRules, error) {
 	return r, nil
 }
 
-func readSecretRule(f *protoyaml.File, n *yaml.Node, at string) (r secretRule) {
+func readSecretRule(f *protoyaml.File, n *yaml.Node, at protoyaml.Path) (r secretRule) {
 	for _, e := range f.Mapping(n, at, "a mapping with names") {
 		list := map[string]*patterns{"names": &r.names, "nodes": &r.nodes, "clusters": &r.clusters, "identities": &r.identities}[e.Key]
 		if list == nil {
-			f.FaultOf(e, join(at, e.Key), "not one of names, nodes, clusters, identities")
+			f.FaultOf(e, at.Field(e.Key), "not one of names, nodes, clusters, identities")
 			continue
 		}
-		*list = readPatterns(f, e.Value, join(at, e.Key))
+		*list = readPatterns(f, e.Value, at.Field(e.Key))
 	}
 	if r.names == nil {
-		f.FaultAt(at, "names are missing: one exactly, several by prefix*")
+		f.Add(at, "names are missing: one exactly, several by prefix*")
 	}
 	if r.nodes == nil && r.clusters == nil && r.identities == nil {
-		f.FaultAt(at, `one of nodes, clusters, identities must say who; everybody is nodes: ["*"]`)
+		f.Add(at, `one of nodes, clusters, identities must say who; everybody is nodes: ["*"]`)
 	}
 	return r
 }
 
 // readPatterns returns no nil, since an empty list says something too: nobody.
-func readPatterns(f *protoyaml.File, n *yaml.Node, at string) patterns {
+func readPatterns(f *protoyaml.File, n *yaml.Node, at protoyaml.Path) patterns {
 	list := patterns{}
-	if n.Kind != yaml.SequenceNode {
-		f.Fault(n, at, "want a list")
-		return list
-	}
-	for i, item := range n.Content {
-		at := fmt.Sprintf("%s[%d]", at, i)
+	for i, item := range f.List(n, at, math.MaxInt) {
+		at := at.Index(i)
 		switch {
 		case item.Kind != yaml.ScalarNode || item.ShortTag() == "!!null" || item.Value == "":
 			f.Fault(item, at, "want text")

@@ -73,14 +73,14 @@ func TestWhatIsWrongWithRulesIsToldAllAtOnce(t *testing.T) {
 		"nothing":      {"", "r.yaml:1:1: there is nothing in it"},
 		"an empty map": {"{}", "r.yaml:1:1: secrets are missing; no rules are []"},
 		"no mapping":   {"[]", "r.yaml:1:1: want a mapping with secrets, got a list"},
-		"no list":      {"secrets: {}\nsecret: []", "r.yaml:1:10: secrets: want a list\nr.yaml:2:1: \"secret\" is not secrets"},
+		"no list":      {"secrets: {}\nsecret: []", "r.yaml:1:10: secrets: want a list, got a mapping\nr.yaml:2:1: \"secret\" is not secrets"},
 		"nobody":       {"secrets: [{names: [a]}]", `r.yaml:1:11: secrets[0]: one of nodes, clusters, identities must say who; everybody is nodes: ["*"]`},
 		"no names": {"secrets:\n- {nodes: [a]}\n- {}", "r.yaml:2:3: secrets[0]: names are missing: one exactly, several by prefix*\n" +
 			"r.yaml:3:3: secrets[1]: names are missing: one exactly, several by prefix*\nr.yaml:3:3: secrets[1]: one of nodes, clusters, identities must say who; everybody is nodes: [\"*\"]"},
 		"other keys": {"secrets: [{names: [a], node: [b], nodes: [c]}]", "r.yaml:1:24: secrets[0].node: not one of names, nodes, clusters, identities"},
-		"no patterns": {"secrets: [{names: a, nodes: [{}, '', a*b, \"" + strings.Repeat("a", 2049) + "\"]}]", "r.yaml:1:19: secrets[0].names: want a list\n" +
+		"no patterns": {"secrets: [{names: a, nodes: [{}, '', a*b, \"" + strings.Repeat("a", 2049) + "\"]}]", "r.yaml:1:19: secrets[0].names: want a list, got \"a\"\n" +
 			"r.yaml:1:30: secrets[0].nodes[0]: want text\nr.yaml:1:34: secrets[0].nodes[1]: want text\nr.yaml:1:38: secrets[0].nodes[2]: \"a*b\" is not a name, or a prefix followed by *\nr.yaml:1:43: secrets[0].nodes[3]: 2049 bytes, of 2048 at most"},
-		"too many": {"secrets: [" + strings.Repeat("a,", 10_001) + "]", "r.yaml:1:10: secrets: 10001 rules, of 10000 at most"},
+		"too many": {"secrets: [" + strings.Repeat("a,", 10_001) + "]", "r.yaml:1:10: secrets: 10001, of 10000 at most"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := ReadSecretRules("r.yaml", []byte(test.text))

@@ -9,7 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/weirproxy/weir/services/discovery/internal/protoyaml"
+	"github.com/weirproxy/weir/internal/protoyaml"
 )
 
 // plainCluster is what a file's fields are laid over: a cluster whose hosts come
@@ -42,9 +42,9 @@ func (t *Template) cluster(n name) *clusterv3.Cluster {
 
 // fillCluster lays the fields at a node over a cluster and notes what is wrong
 // with it then. A cluster that passed has no name.
-func fillCluster(f *protoyaml.File, n *yaml.Node, c *clusterv3.Cluster, path string) {
+func fillCluster(f *protoyaml.File, n *yaml.Node, c *clusterv3.Cluster, path protoyaml.Path) {
 	f.Fill(n, c, path)
-	refuse := func(field, why string) { f.FaultAt(path+"."+field, "%s", why) }
+	refuse := func(field protoyaml.Path, why string) { f.Add(path+"."+field, "%s", why) }
 	if c.GetName() != "" {
 		refuse("name", "every cluster bears the name of its service")
 	}

@@ -1,13 +1,11 @@
 package resources
 
 import (
-	"fmt"
-
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/weirproxy/weir/services/discovery/internal/protoyaml"
+	"github.com/weirproxy/weir/internal/protoyaml"
 )
 
 // Template says what the clusters of services are made of. It never changes.
@@ -66,7 +64,7 @@ func ReadTemplate(file string, text []byte) (*Template, error) {
 func readServices(f *protoyaml.File, n *yaml.Node, base *clusterv3.Cluster) map[string]*clusterv3.Cluster {
 	services := map[string]*clusterv3.Cluster{}
 	for _, e := range f.Mapping(n, "services", "a mapping by service") {
-		path := fmt.Sprintf("services[%q]", e.Key)
+		path := protoyaml.Path("services").Key(e.Key)
 		if n, _ := readName(Clusters, e.Key); n.service != e.Key {
 			f.FaultOf(e, path, "want a service's name: its subsets have the cluster of the service")
 			continue

@@ -106,30 +106,30 @@ func TestABadTemplateIsRefusedByLineAndField(t *testing.T) {
 		"what breaks a cluster": {
 			"cluster:\n  name: a\n  type: STATIC\n  lb_policy: CLUSTER_PROVIDED\n  load_assignment: {cluster_name: a}\n" +
 				"  eds_cluster_config:\n    service_name: b\n    eds_config: {path: /c, resource_api_version: V2}",
-			"clusters.yaml:2:9: cluster.name: every cluster bears the name of its service\n" +
-				"clusters.yaml:3:9: cluster.type: hosts come by EDS\n" +
-				"clusters.yaml:5:20: cluster.load_assignment: hosts come by EDS\n" +
-				"clusters.yaml:4:14: cluster.lb_policy: no cluster whose hosts come by EDS provides one\n" +
-				"clusters.yaml:7:19: cluster.eds_cluster_config.service_name: assignments bear the names of their clusters\n" +
-				"clusters.yaml:8:17: cluster.eds_cluster_config.eds_config: hosts come from here: want ads or self\n" +
-				"clusters.yaml:8:50: cluster.eds_cluster_config.eds_config.resource_api_version: want V3",
+			"clusters.yaml:2:3: cluster.name: every cluster bears the name of its service\n" +
+				"clusters.yaml:3:3: cluster.type: hosts come by EDS\n" +
+				"clusters.yaml:4:3: cluster.lb_policy: no cluster whose hosts come by EDS provides one\n" +
+				"clusters.yaml:5:3: cluster.load_assignment: hosts come by EDS\n" +
+				"clusters.yaml:7:5: cluster.eds_cluster_config.service_name: assignments bear the names of their clusters\n" +
+				"clusters.yaml:8:5: cluster.eds_cluster_config.eds_config: hosts come from here: want ads or self\n" +
+				"clusters.yaml:8:28: cluster.eds_cluster_config.eds_config.resource_api_version: want V3",
 		},
 		"another way to its hosts": {
-			"cluster: {cluster_type: {name: a}}", "clusters.yaml:1:25: cluster.cluster_type: hosts come by EDS",
+			"cluster: {cluster_type: {name: a}}", "clusters.yaml:1:11: cluster.cluster_type: hosts come by EDS",
 		},
 		"for all, told once": {
-			"cluster: {connect_timeout: 0s}\nservices: {users: {}}", "clusters.yaml:1:28: cluster.connect_timeout: value must be greater than 0s",
+			"cluster: {connect_timeout: 0s}\nservices: {users: {}}", "clusters.yaml:1:11: cluster.connect_timeout: value must be greater than 0s",
 		},
 		"for some": {
 			"services:\n  users: {connect_timeout: 0s}\n  orders: {kind: a}\n  users#canary: {}\n  '*': {}",
-			"clusters.yaml:2:28: services[\"users\"].connect_timeout: value must be greater than 0s\n" +
-				"clusters.yaml:3:12: services[\"orders\"]: envoy.config.cluster.v3.Cluster has no field \"kind\"\n" +
+			"clusters.yaml:2:11: services[\"users\"].connect_timeout: value must be greater than 0s\n" +
+				"clusters.yaml:3:12: services[\"orders\"].kind: unknown field of envoy.config.cluster.v3.Cluster\n" +
 				"clusters.yaml:4:3: services[\"users#canary\"]: want a service's name: its subsets have the cluster of the service\n" +
 				"clusters.yaml:5:3: services[\"*\"]: want a service's name: its subsets have the cluster of the service",
 		},
 		"inside an Any": {
 			"services:\n  users:\n    transport_socket:\n      name: tls\n      typed_config:\n        '@type': " + tlsType + "\n        sni: " + strings.Repeat("x", 300),
-			"clusters.yaml:7:14: services[\"users\"].transport_socket.typed_config.sni: value length must be at most 255 bytes",
+			"clusters.yaml:7:9: services[\"users\"].transport_socket.typed_config.sni: value length must be at most 255 bytes",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

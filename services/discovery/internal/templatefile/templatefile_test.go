@@ -72,7 +72,7 @@ func TestATemplateIsReadAnewAndABadOneChangesNothing(t *testing.T) {
 
 	write(t, path, "services: {a: {kind: b}}")
 	require.Equal(t, "the cluster template is not changed "+path+
-		`:1:16: services["a"]: envoy.config.cluster.v3.Cluster has no field "kind"`, <-log.messages)
+		`:1:16: services["a"].kind: unknown field of envoy.config.cluster.v3.Cluster`, <-log.messages)
 	require.InDelta(t, 0, good(), 0)
 
 	require.NoError(t, os.Remove(path))
@@ -94,6 +94,6 @@ func TestABadTemplateAtTheStartIsAnError(t *testing.T) {
 	require.ErrorContains(t, err, "TEMPLATE="+path)
 	write(t, path, "cluster: {name: a}\nx: y")
 	_, _, err = templatefile.Open(options)
-	require.EqualError(t, err, "TEMPLATE: "+path+":1:17: cluster.name: every cluster bears the name of its service\n"+
+	require.EqualError(t, err, "TEMPLATE: "+path+":1:11: cluster.name: every cluster bears the name of its service\n"+
 		path+`:2:1: "x" is not one of cluster, services`)
 }

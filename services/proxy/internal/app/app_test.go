@@ -171,7 +171,7 @@ func TestCommandLine(t *testing.T) {
 		"--version":          {[]string{"--version"}, "proxy v1", "", false},
 		"--help":             {[]string{"--help"}, "--mode validate", "", false},
 		"validates":          {[]string{"-c", "testdata/good.yaml", "--mode", "validate"}, "configuration OK", "", false},
-		"finds faults":       {[]string{"-c", "testdata/broken.yaml", "--mode", "validate"}, "", "testdata/broken.yaml:3:50 ", false},
+		"finds faults":       {[]string{"-c", "testdata/broken.yaml", "--mode", "validate"}, "", "testdata/broken.yaml:3:50: ", false},
 		"no such file":       {[]string{"-c", "testdata/none.yaml"}, "", "read the bootstrap: open testdata/none.yaml: no such file or directory", false},
 		"no file":            {nil, "", "no bootstrap: give one with -c FILE", true},
 		"an unknown flag":    {[]string{"--speed", "9"}, "", "flag provided but not defined: -speed; --help lists the flags", true},

@@ -25,7 +25,7 @@ func TestImports(t *testing.T) {
 
 		"internal/bootstrap":  {"internal/coreconfig", "internal/strict"},
 		"internal/coreconfig": {"internal/strict"},
-		"internal/strict":     {},
+		"internal/strict":     {"weir/internal/protoyaml"},
 		"internal/stats":      {},
 		"internal/xds":        {"internal/stats", "internal/strict"},
 

@@ -36,15 +36,15 @@ func TestAddress(t *testing.T) {
 		{"IPv4 within IPv6", `socket_address: {address: "::ffff:10.0.0.1", port_value: 80}`, "10.0.0.1:80", ""},
 		{"port 0", `socket_address: {address: 10.0.0.1, port_value: 0}`, "10.0.0.1:0", ""},
 		{"a name", `socket_address: {address: localhost, port_value: 80}`, "",
-			`f:1:18 socket_address.address: "localhost" is not an IP address, and names are not resolved`},
+			`f:1:18: socket_address.address: "localhost" is not an IP address, and names are not resolved`},
 		{"UDP", `socket_address: {protocol: UDP, address: 10.0.0.1, port_value: 80}`, "",
-			"f:1:18 socket_address.protocol: UDP is not supported: use TCP"},
+			"f:1:18: socket_address.protocol: UDP is not supported: use TCP"},
 		{"a port that is none", `socket_address: {address: 10.0.0.1, port_value: 65536}`, "",
-			"f:1:37 socket_address.port_value: value must be less than or equal to 65535"},
+			"f:1:37: socket_address.port_value: value must be less than or equal to 65535"},
 		{"no address in it", `socket_address: {port_value: 80}`, "",
-			"f:1:1 socket_address.address: value length must be at least 1 runes"},
-		{"a pipe", `pipe: {path: /tmp/x}`, "", "f:1:1 pipe: not supported"},
-		{"nothing in it", `{}`, "", "f:1:1 address: socket_address is required"},
+			"f:1:1: socket_address.address: value length must be at least 1 runes"},
+		{"a pipe", `pipe: {path: /tmp/x}`, "", "f:1:1: pipe: not supported"},
+		{"nothing in it", `{}`, "", "f:1:1: address: socket_address is required"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			message := &corev3.Address{}

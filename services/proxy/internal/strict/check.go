@@ -1,10 +1,16 @@
 package strict
 
 import (
+	"errors"
+	"fmt"
+	"strings"
+
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/weirproxy/weir/internal/protoyaml"
 )
 
 // maxAnys bounds Anys inside Anys.
@@ -14,19 +20,20 @@ const maxAnys = 32
 // validators, inside its Anys too. The message is at the path at, which the
 // caller chooses so that faults name the resource.
 func Check(message proto.Message, at Path, schema *Schema, report *Report) {
-	c := checker{walk: walk{schema, report}}
+	c := checker{schema: schema, report: report}
 	c.whole(message, at)
 }
 
 type checker struct {
-	walk
-	anys int
+	schema *Schema
+	report *Report
+	anys   int
 }
 
 // whole checks a message that stands by itself: at the root or in an Any.
 func (c *checker) whole(m proto.Message, at Path) {
 	c.message(m.ProtoReflect(), at)
-	c.validate(m, at)
+	c.report.Validate(m, at, c.schema)
 }
 
 func (c *checker) message(m protoreflect.Message, at Path) {
@@ -35,17 +42,15 @@ func (c *checker) message(m protoreflect.Message, at Path) {
 		c.any(packed, at)
 		return
 	}
-	if wellKnown(m.Descriptor().FullName()) {
+	if protoyaml.WellKnown(m.Descriptor().FullName()) {
 		return
 	}
 	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		path := at.Field(string(fd.Name()))
-		if !c.schema.supports(fd) {
-			c.report.add(path, "not supported")
-			c.refuseField(at, fd)
+		if !c.schema.Supports(fd) {
+			c.report.RefuseField(at, fd, "not supported")
 			return true
 		}
-		c.field(fd, v, path)
+		c.field(fd, v, at.Field(string(fd.Name())))
 		return true
 	})
 }
@@ -71,29 +76,24 @@ func (c *checker) value(fd protoreflect.FieldDescriptor, v protoreflect.Value, a
 	case fd.Message() != nil:
 		c.message(v.Message(), at)
 	case fd.Kind() == protoreflect.EnumKind && fd.Enum().Values().ByNumber(v.Enum()) == nil:
-		c.report.add(at, "%d is not a %s", v.Enum(), fd.Enum().FullName())
-		c.report.settle(at)
+		c.report.Refuse(at, "%d is not a %s", v.Enum(), fd.Enum().FullName())
 	}
 }
 
 func (c *checker) any(packed *anypb.Any, at Path) {
-	refuse := func(err error) {
-		c.report.add(at, "%v", err)
-		c.report.settle(at)
-	}
-	if _, err := c.schema.find(packed.GetTypeUrl()); err != nil {
-		refuse(err)
+	if _, err := c.schema.Find(packed.GetTypeUrl()); err != nil {
+		c.report.Refuse(at, "%v", err)
 		return
 	}
 	if c.anys++; c.anys > maxAnys {
-		c.report.add(at, "an Any inside more than %d others", maxAnys)
+		c.report.Add(at, "an Any inside more than %d others", maxAnys)
 		c.anys--
 		return
 	}
 	defer func() { c.anys-- }()
 	m, err := Unpack(packed)
 	if err != nil {
-		refuse(err)
+		c.report.Refuse(at, "%v", err)
 		return
 	}
 	c.whole(m, at)
@@ -105,13 +105,32 @@ func (c *checker) unknown(b protoreflect.RawFields, at Path) {
 	for len(b) > 0 {
 		number, _, n := protowire.ConsumeField(b)
 		if n < 0 {
-			c.report.add(at, "malformed unknown fields")
+			c.report.Add(at, "malformed unknown fields")
 			return
 		}
 		if !told[number] {
 			told[number] = true
-			c.report.add(at, "unknown field number %d", number)
+			c.report.Add(at, "unknown field number %d", number)
 		}
 		b = b[n:]
 	}
+}
+
+// Unpack is the message inside an Any. The error says which type could not be
+// read.
+func Unpack(packed *anypb.Any) (proto.Message, error) {
+	if packed == nil {
+		return nil, errors.New("unpack: there is no Any")
+	}
+	t, err := protoyaml.FindType(packed.GetTypeUrl())
+	if err != nil {
+		return nil, fmt.Errorf("unpack: %w", err)
+	}
+	m := t.New().Interface()
+	if err := proto.Unmarshal(packed.GetValue(), m); err != nil {
+		// The library varies its spaces from build to build.
+		text := strings.ReplaceAll(err.Error(), "\u00a0", " ")
+		return nil, fmt.Errorf("unpack %s: %s", t.Descriptor().FullName(), text)
+	}
+	return m, nil
 }

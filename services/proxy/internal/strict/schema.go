@@ -7,7 +7,12 @@ import (
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/weirproxy/weir/internal/protoyaml"
 )
+
+// extensionPackages begin the names of what Envoy puts into Anys.
+const extensionPackages = "envoy.extensions."
 
 // Fields says which fields of which messages a package supports. A message
 // that may be set but has no supported field of its own has an empty list.
@@ -43,7 +48,10 @@ func NewSchema(parts ...Fields) (*Schema, error) {
 					continue
 				}
 				s.messages[message][name] = true
-				if element := elementOf(fd); element != nil {
+				if fd.IsMap() {
+					fd = fd.MapValue()
+				}
+				if element := fd.Message(); element != nil {
 					reached[element.FullName()] = true
 				}
 			}
@@ -62,29 +70,22 @@ func NewSchema(parts ...Fields) (*Schema, error) {
 	return s, nil
 }
 
-// elementOf is the message type of a field, of its elements or of its map's
-// values; nil for scalars.
-func elementOf(fd protoreflect.FieldDescriptor) protoreflect.MessageDescriptor {
-	if fd.IsMap() {
-		fd = fd.MapValue()
-	}
-	return fd.Message()
-}
-
-// supports says whether a field may be set. The well-known types are whole.
-func (s *Schema) supports(fd protoreflect.FieldDescriptor) bool {
+// Supports says whether a field may be set. The well-known types are whole.
+func (s *Schema) Supports(fd protoreflect.FieldDescriptor) bool {
 	message := fd.ContainingMessage().FullName()
-	return wellKnown(message) || s.messages[message][fd.Name()]
+	return protoyaml.WellKnown(message) || s.messages[message][fd.Name()]
 }
 
-// fields are the names of the supported fields of a message, sorted.
-func (s *Schema) fields(message protoreflect.FullName) []string {
-	var names []string
-	for name := range s.messages[message] {
-		names = append(names, string(name))
+// Find is the extension that a type URL names, if the schema has it.
+func (s *Schema) Find(url string) (protoreflect.MessageType, error) {
+	t, err := protoyaml.FindType(url)
+	if err != nil {
+		return nil, fmt.Errorf("%w; supported are: %s", err, strings.Join(s.extensions, ", "))
 	}
-	slices.Sort(names)
-	return names
+	name := t.Descriptor().FullName()
+	extension := strings.HasPrefix(string(name), extensionPackages)
+	if _, ok := s.messages[name]; !ok || !extension {
+		return nil, fmt.Errorf("type %s is not supported; supported are: %s", name, strings.Join(s.extensions, ", "))
+	}
+	return t, nil
 }
-
-func wellKnown(message protoreflect.FullName) bool { return message.Parent() == "google.protobuf" }

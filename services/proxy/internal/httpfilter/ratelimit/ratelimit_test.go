@@ -320,9 +320,9 @@ func TestParseRefuses(t *testing.T) {
 		{"no grpc_service", `{domain: edge, rate_limit_service: {transport_api_version: V3}}`, "rate_limit_service.grpc_service"},
 		{"no cluster", `{domain: edge, rate_limit_service: {transport_api_version: V3, grpc_service: {envoy_grpc: {}}}}`, "rate_limit_service.grpc_service.envoy_grpc.cluster_name"},
 		{"another transport", `{domain: edge, rate_limit_service: {transport_api_version: V3, grpc_service: {google_grpc: {target_uri: a, stat_prefix: b}}}}`, "google_grpc"},
-		{"no version", `{domain: edge, rate_limit_service: {grpc_service: {envoy_grpc: {cluster_name: rls}}}}`, "config.yaml:1:16 rate_limit_service.transport_api_version: AUTO is not supported: use V3"},
-		{"an old version", `{domain: edge, rate_limit_service: {transport_api_version: V2, grpc_service: {envoy_grpc: {cluster_name: rls}}}}`, "config.yaml:1:37 rate_limit_service.transport_api_version: V2 is not supported: use V3"},
-		{"a negative timeout", minimal + "timeout: -1s", "config.yaml:4:1 timeout: -1s is negative"},
+		{"no version", `{domain: edge, rate_limit_service: {grpc_service: {envoy_grpc: {cluster_name: rls}}}}`, "config.yaml:1:16: rate_limit_service.transport_api_version: AUTO is not supported: use V3"},
+		{"an old version", `{domain: edge, rate_limit_service: {transport_api_version: V2, grpc_service: {envoy_grpc: {cluster_name: rls}}}}`, "config.yaml:1:37: rate_limit_service.transport_api_version: V2 is not supported: use V3"},
+		{"a negative timeout", minimal + "timeout: -1s", "config.yaml:4:1: timeout: -1s is negative"},
 		{"a field that is not supported", minimal + "stage: 1", "stage"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -338,7 +338,7 @@ func TestParseHasTheClusterChecked(t *testing.T) {
 		report.Add(at, "no cluster %q", name)
 	}}
 	_, report := filtertest.Parse(t, factory, minimal)
-	require.EqualError(t, report.Err(), `config.yaml:3:77 rate_limit_service.grpc_service.envoy_grpc.cluster_name: no cluster "rls"`)
+	require.EqualError(t, report.Err(), `config.yaml:3:77: rate_limit_service.grpc_service.envoy_grpc.cluster_name: no cluster "rls"`)
 }
 
 func TestReadme(t *testing.T) { filtertest.Readme(t, ratelimit.Factory{}) }

@@ -1,4 +1,4 @@
-package strict
+package protoyaml
 
 // nearest is the name most like what was written, or "" if none is near: at
 // most one edit in three letters.

@@ -1,4 +1,4 @@
-package strict
+package protoyaml
 
 import (
 	"errors"
@@ -23,72 +23,78 @@ type (
 	}
 )
 
-// validate runs the generated validators of a message and of all messages in
-// it, but not inside its Anys, and adds what they say at proto paths.
-func (w *walk) validate(m proto.Message, at Path) {
+// Validate runs the generated validators of the message at path and of all
+// messages in it, but not inside its Anys, and adds what they say at proto paths.
+func (r *Report) Validate(m proto.Message, path Path, schema Schema) {
 	v, ok := m.(interface{ ValidateAll() error })
 	if !ok {
 		return
 	}
 	if err := v.ValidateAll(); err != nil {
-		w.violated(err, m.ProtoReflect().Descriptor(), at)
+		validation{r, schema}.violated(err, m.ProtoReflect().Descriptor(), path)
 	}
 }
 
-func (w *walk) violated(err error, m protoreflect.MessageDescriptor, at Path) {
+// validation puts what the validators say into a report.
+type validation struct {
+	*Report
+	schema Schema
+}
+
+func (v validation) violated(err error, m protoreflect.MessageDescriptor, path Path) {
 	var several violations
 	var one violation
 	switch {
 	case errors.As(err, &several):
 		for _, e := range several.AllErrors() {
-			w.violated(e, m, at)
+			v.violated(e, m, path)
 		}
 	case errors.As(err, &one):
-		w.violatedField(one, m, at)
+		v.violatedField(one, m, path)
 	default:
-		w.report.Add(at, "%s", err.Error())
+		v.Add(path, "%s", err.Error())
 	}
 }
 
 // violatedField finds the field that a validator names as Go does
 // ("FilterChains[0]") and goes on to the cause inside it, if there is one.
-func (w *walk) violatedField(v violation, m protoreflect.MessageDescriptor, at Path) {
-	name, index, indexed := strings.Cut(strings.TrimSuffix(v.Field(), "]"), "[")
+func (v validation) violatedField(one violation, m protoreflect.MessageDescriptor, path Path) {
+	name, index, indexed := strings.Cut(strings.TrimSuffix(one.Field(), "]"), "[")
 	if oneof := oneofByGoName(m, name); oneof != nil {
-		w.report.Add(at.Field(string(oneof.Name())), "%s", w.wantOneOf(oneof))
+		v.Add(path.Field(string(oneof.Name())), "%s", v.wantOneOf(oneof))
 		return
 	}
 	fd := fieldByGoName(m, name)
 	if fd == nil {
-		w.report.Add(at, "%s: %s", v.Field(), v.Reason())
+		v.Add(path, "%s: %s", one.Field(), one.Reason())
 		return
 	}
-	at = at.Field(string(fd.Name()))
+	path = path.Field(string(fd.Name()))
 	switch {
 	case indexed && fd.IsMap():
-		at = at.Key(index)
+		path = path.Key(index)
 	case indexed:
-		at += Path("[" + index + "]")
+		path += Path("[" + index + "]")
 	}
 	var several violations
-	var one violation
-	inside := errors.As(v.Cause(), &several) || errors.As(v.Cause(), &one)
+	var inner violation
+	inside := errors.As(one.Cause(), &several) || errors.As(one.Cause(), &inner)
 	if element := elementOf(fd); element != nil && inside {
-		w.violated(v.Cause(), element, at)
+		v.violated(one.Cause(), element, path)
 		return
 	}
-	text := v.Reason()
-	if v.Cause() != nil {
-		text += ": " + v.Cause().Error()
+	text := one.Reason()
+	if one.Cause() != nil && !isSensitive(fd) {
+		text += ": " + one.Cause().Error()
 	}
-	w.report.Add(at, "%s", text)
+	v.Add(path, "%s", text)
 }
 
 // wantOneOf says which members of a oneof are supported.
-func (w *walk) wantOneOf(oneof protoreflect.OneofDescriptor) string {
+func (v validation) wantOneOf(oneof protoreflect.OneofDescriptor) string {
 	var names []string
 	for i := range oneof.Fields().Len() {
-		if fd := oneof.Fields().Get(i); w.schema.supports(fd) {
+		if fd := oneof.Fields().Get(i); v.schema.Supports(fd) {
 			names = append(names, string(fd.Name()))
 		}
 	}

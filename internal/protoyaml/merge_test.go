@@ -1,4 +1,4 @@
-package strict_test
+package protoyaml_test
 
 import (
 	"testing"
@@ -6,7 +6,7 @@ import (
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	"github.com/stretchr/testify/require"
 
-	"github.com/weirproxy/weir/services/proxy/internal/strict"
+	"github.com/weirproxy/weir/internal/protoyaml"
 )
 
 const mergeBase = `
@@ -18,16 +18,13 @@ static_resources:
   - {name: second, address: {socket_address: {address: a, port_value: 2}}}
 `
 
-func TestLoadMerged(t *testing.T) {
-	load := func(t *testing.T, overlay string) (*bootstrapv3.Bootstrap, *strict.Report) {
+func TestTextsAreMerged(t *testing.T) {
+	overlaid := func(overlay string) (*bootstrapv3.Bootstrap, *protoyaml.Report) {
 		var b bootstrapv3.Bootstrap
-		report := strict.LoadMerged(&b, newSchema(t),
-			strict.Source{File: "file.yaml", Text: []byte(mergeBase)},
-			strict.Source{File: "--config-yaml", Text: []byte(overlay)})
-		return &b, report
+		return &b, load(&b, source{"file.yaml", mergeBase}, source{"--config-yaml", overlay})
 	}
 	t.Run("a later text fills, replaces and appends", func(t *testing.T) {
-		b, report := load(t, `
+		b, report := overlaid(`
 node: {cluster: c}
 admin: {address: {socket_address: {port_value: 2}}}
 static_resources: {listeners: [{name: third, address: {socket_address: {address: a, port_value: 3}}}]}
@@ -40,28 +37,27 @@ static_resources: {listeners: [{name: third, address: {socket_address: {address:
 		require.Len(t, b.GetStaticResources().GetListeners(), 3)
 	})
 	t.Run("faults name the text that they are in", func(t *testing.T) {
-		_, report := load(t, `static_resources: {listeners: [{name: third, address: {socket_address: {address: "", port_value: 3}}}], x: 1}`)
+		_, report := overlaid(`static_resources: {listeners: [{name: third, address: {socket_address: {address: "", port_value: 3}}}], x: 1}`)
 		report.Add("static_resources.listeners[1].name", "the second")
 		report.Add("static_resources.listeners[2].filter_chains[0]", "nowhere")
 		report.Add("static_resources.listeners[3].name", "beyond the end")
 		report.Add("admin.address", "in the file")
-		require.EqualError(t, report.Err(), `file.yaml:3:9 admin.address: in the file
-file.yaml:7:6 static_resources.listeners[1].name: the second
---config-yaml:1:20 static_resources.listeners[3].name: beyond the end
---config-yaml:1:32 static_resources.listeners[2].filter_chains[0]: nowhere
---config-yaml:1:73 static_resources.listeners[2].address.socket_address.address: value length must be at least 1 runes
---config-yaml:1:105 static_resources.x: unknown field of envoy.config.bootstrap.v3.Bootstrap.StaticResources`)
+		require.EqualError(t, report.Err(), `file.yaml:3:9: admin.address: in the file
+file.yaml:7:6: static_resources.listeners[1].name: the second
+--config-yaml:1:20: static_resources.listeners[3].name: beyond the end
+--config-yaml:1:32: static_resources.listeners[2].filter_chains[0]: nowhere
+--config-yaml:1:73: static_resources.listeners[2].address.socket_address.address: value length must be at least 1 runes
+--config-yaml:1:105: static_resources.x: unknown field of envoy.config.bootstrap.v3.Bootstrap.StaticResources`)
 	})
 	t.Run("a text that is no YAML does not hide the other's faults", func(t *testing.T) {
 		var b bootstrapv3.Bootstrap
-		report := strict.LoadMerged(&b, newSchema(t),
-			strict.Source{File: "a", Text: []byte("{")}, strict.Source{File: "b", Text: []byte("x: 1")})
-		require.EqualError(t, report.Err(), "a:2: did not find expected node content\nb:1:1 x: unknown field of envoy.config.bootstrap.v3.Bootstrap")
+		report := load(&b, source{"a", "{"}, source{"b", "x: 1"})
+		require.EqualError(t, report.Err(), "a:2: did not find expected node content\nb:1:1: x: unknown field of envoy.config.bootstrap.v3.Bootstrap")
 	})
 }
 
 func TestAddFindsTheLine(t *testing.T) {
-	text := []byte(`!ignore shared: &chain
+	text := `!ignore shared: &chain
   filters: [{name: a}]
 static_resources:
   listeners:
@@ -74,9 +70,9 @@ static_resources:
     metadata:
       filter_metadata:
         'odd "key".[0]': {a: [{b: 1}]}
-`)
+`
 	for _, c := range []struct {
-		path strict.Path
+		path protoyaml.Path
 		want string
 	}{
 		{"", "1:1"},
@@ -86,20 +82,20 @@ static_resources:
 		{"static_resources.listeners[0].filter_chains[1].filters[0].typed_config.x.y", "2:13"},
 		{"static_resources.listeners[0].filter_chains[1].filter_chain_match", "10:7"},
 		{"static_resources.listeners[0].filter_chains[7]", "7:5"},
-		{strict.Path("static_resources.listeners[0].metadata.filter_metadata").Key(`odd "key".[0]`).Key("a").Index(0).Key("b"), "13:32"},
+		{protoyaml.Path("static_resources.listeners[0].metadata.filter_metadata").Key(`odd "key".[0]`).Key("a").Index(0).Key("b"), "13:32"},
 		{"static_resources.listeners[", "4:3"},
 		{`static_resources.listeners["`, "4:3"},
 		{"static_resources..listeners", "3:1"},
-		{"static_resources.listeners[0]x.y", "5:5"},
+		{"static_resources.listeners[0]x.y", "4:3"},
 	} {
 		t.Run(string(c.path), func(t *testing.T) {
 			var b bootstrapv3.Bootstrap
-			report := strict.Load("f", text, &b, newSchema(t))
+			report := load(&b, source{"f", text})
 			require.NoError(t, report.Err())
 			report.Add(c.path, "here")
 			want := "f:" + c.want
 			if c.path != "" {
-				want += " " + string(c.path)
+				want += ": " + string(c.path)
 			}
 			require.EqualError(t, report.Err(), want+": here")
 		})
@@ -108,34 +104,34 @@ static_resources:
 
 func TestAddSaysNothingMoreOfARefusedValue(t *testing.T) {
 	var b bootstrapv3.Bootstrap
-	report := strict.Load("f", []byte("node: {id: 1, clutser: x, metadata: {}}"), &b, newSchema(t))
+	report := load(&b, source{"f", "node: {id: 1, clutser: x, metadata: {}}"})
 	report.Add("node.id", "a node needs an id")
 	report.Add("node.cluster", "a node needs a cluster")
 	report.Add("node.clutser[0].x", "inside")
 	report.Add("node.metadata", "told")
-	require.EqualError(t, report.Err(), `f:1:12 node.id: want a string, got the bare 1: put it in quotes
-f:1:15 node.clutser: unknown field of envoy.config.core.v3.Node: did you mean cluster?
-f:1:27 node.metadata: told`)
+	require.EqualError(t, report.Err(), `f:1:12: node.id: want a string, got the bare 1: put it in quotes
+f:1:15: node.clutser: unknown field of envoy.config.core.v3.Node: did you mean cluster?
+f:1:27: node.metadata: told`)
 }
 
 func TestPath(t *testing.T) {
-	for want, got := range map[strict.Path]strict.Path{
-		"a.b[2].c":     strict.Path("").Field("a").Field("b").Index(2).Field("c"),
-		`a["x.y"].b`:   strict.Path("a").Key("x.y").Field("b"),
-		`a["odd one"]`: strict.Path("a").Field("odd one"),
-		`[""]`:         strict.Path("").Field(""),
+	for want, got := range map[protoyaml.Path]protoyaml.Path{
+		"a.b[2].c":     protoyaml.Path("").Field("a").Field("b").Index(2).Field("c"),
+		`a["x.y"].b`:   protoyaml.Path("a").Key("x.y").Field("b"),
+		`a["odd one"]`: protoyaml.Path("a").Field("odd one"),
+		`[""]`:         protoyaml.Path("").Field(""),
 	} {
 		require.Equal(t, want, got)
 	}
 }
 
 func TestFaultLeavesOutWhatIsEmpty(t *testing.T) {
-	for want, f := range map[string]strict.Fault{
-		"f:1:2 a.b: text": {File: "f", Line: 1, Column: 2, Path: "a.b", Text: "text"},
-		"f:1: text":       {File: "f", Line: 1, Text: "text"},
-		"f: text":         {File: "f", Text: "text"},
-		"a: text":         {Path: "a", Text: "text"},
-		"text":            {Text: "text"},
+	for want, f := range map[string]protoyaml.Fault{
+		"f:1:2: a.b: text": {File: "f", Line: 1, Column: 2, Path: "a.b", Text: "text"},
+		"f:1: text":        {File: "f", Line: 1, Text: "text"},
+		"f: text":          {File: "f", Text: "text"},
+		"a: text":          {Path: "a", Text: "text"},
+		"text":             {Text: "text"},
 	} {
 		require.Equal(t, want, f.String())
 	}

@@ -1,4 +1,4 @@
-package strict
+package protoyaml
 
 import (
 	"encoding/base64"
@@ -37,23 +37,23 @@ func oldBool(n *yaml.Node) bool {
 }
 
 // scalar reads n as a value of fd's kind.
-func (l *loader) scalar(n *yaml.Node, fd protoreflect.FieldDescriptor, at Path) (v protoreflect.Value, ok bool) {
-	ok = l.enter(n, at, func(n *yaml.Node) bool {
+func (f *File) scalar(n *yaml.Node, fd protoreflect.FieldDescriptor, path Path) (v protoreflect.Value, ok bool) {
+	ok = f.enter(n, path, func(n *yaml.Node) bool {
 		if n.Kind != yaml.ScalarNode {
-			return l.fault(n, at, "want a %s, got %s", kindName(fd), describe(n))
+			return f.fault(n, path, "want a %s, got %s", kindName(fd), f.describe(n))
 		}
 		quoted := n.Style&quotedStyles != 0
 		switch tag := n.ShortTag(); {
 		case fd.Kind() == protoreflect.StringKind && (tag == "!!int" || tag == "!!float" || tag == "!!bool"):
-			return l.fault(n, at, "want a string, got the bare %s: put it in quotes", n.Value)
+			return f.fault(n, path, "want a string, got %s: put it in quotes", f.tell("the bare "+n.Value))
 		case fd.Kind() == protoreflect.StringKind && oldBool(n):
-			return l.fault(n, at, "want a string, got the bare %s, which some readers take for a bool: put it in quotes", n.Value)
+			return f.fault(n, path, "want a string, got %s, which some readers take for a bool: put it in quotes", f.tell("the bare "+n.Value))
 		case fd.Kind() == protoreflect.BoolKind && quoted:
-			return l.fault(n, at, "want a bool, got the string %s: leave out the quotes", quote(n.Value))
+			return f.fault(n, path, "want a bool, got the string %s: leave out the quotes", f.quote(n.Value))
 		}
 		var err error
-		if v, err = parseScalar(n.Value, fd); err != nil {
-			return l.fault(n, at, "%v", err)
+		if v, err = f.parseScalar(n.Value, fd); err != nil {
+			return f.fault(n, path, "%v", err)
 		}
 		return true
 	})
@@ -61,8 +61,8 @@ func (l *loader) scalar(n *yaml.Node, fd protoreflect.FieldDescriptor, at Path) 
 }
 
 // parseScalar reads text as a value of fd's kind.
-func parseScalar(text string, fd protoreflect.FieldDescriptor) (protoreflect.Value, error) {
-	wrong := fmt.Errorf("%s is not a %s", quote(text), kindName(fd))
+func (f *File) parseScalar(text string, fd protoreflect.FieldDescriptor) (protoreflect.Value, error) {
+	wrong := fmt.Errorf("%s is not a %s", f.quote(text), kindName(fd))
 	switch fd.Kind() {
 	case protoreflect.BoolKind:
 		switch text {
@@ -85,7 +85,7 @@ func parseScalar(text string, fd protoreflect.FieldDescriptor) (protoreflect.Val
 		}
 		return protoreflect.ValueOfBytes(b), nil
 	case protoreflect.EnumKind:
-		return parseEnum(text, fd.Enum())
+		return f.parseEnum(text, fd.Enum())
 	}
 	if !number.MatchString(text) {
 		return protoreflect.Value{}, fmt.Errorf("%w: want a plain decimal number", wrong)
@@ -104,11 +104,11 @@ func parseScalar(text string, fd protoreflect.FieldDescriptor) (protoreflect.Val
 		u, err := parseUint(text, 64)
 		return protoreflect.ValueOfUint64(u), orRange(err, wrong)
 	case protoreflect.FloatKind:
-		f, err := strconv.ParseFloat(text, 32)
-		return protoreflect.ValueOfFloat32(float32(f)), orRange(err, wrong)
+		x, err := strconv.ParseFloat(text, 32)
+		return protoreflect.ValueOfFloat32(float32(x)), orRange(err, wrong)
 	case protoreflect.DoubleKind:
-		f, err := strconv.ParseFloat(text, 64)
-		return protoreflect.ValueOfFloat64(f), orRange(err, wrong)
+		x, err := strconv.ParseFloat(text, 64)
+		return protoreflect.ValueOfFloat64(x), orRange(err, wrong)
 	}
 	return protoreflect.Value{}, wrong
 }
@@ -152,7 +152,7 @@ func wholeFloat(text string) (float64, bool) {
 }
 
 // parseEnum takes a value's name, or its number.
-func parseEnum(text string, enum protoreflect.EnumDescriptor) (protoreflect.Value, error) {
+func (f *File) parseEnum(text string, enum protoreflect.EnumDescriptor) (protoreflect.Value, error) {
 	values := enum.Values()
 	if v := values.ByName(protoreflect.Name(text)); v != nil {
 		return protoreflect.ValueOfEnum(v.Number()), nil
@@ -166,7 +166,7 @@ func parseEnum(text string, enum protoreflect.EnumDescriptor) (protoreflect.Valu
 	for i := range names {
 		names[i] = string(values.Get(i).Name())
 	}
-	return protoreflect.Value{}, fmt.Errorf("%s is not a %s: want %s", quote(text), enum.FullName(), strings.Join(names, ", "))
+	return protoreflect.Value{}, fmt.Errorf("%s is not a %s: want %s", f.quote(text), enum.FullName(), strings.Join(names, ", "))
 }
 
 func kindName(fd protoreflect.FieldDescriptor) string {
@@ -181,43 +181,43 @@ var seconds = regexp.MustCompile(`^-?[0-9]+(\.[0-9]{1,9})?s$`)
 
 // wellKnown fills one of protobuf's own messages, which have forms of their
 // own in JSON.
-func (l *loader) wellKnown(n *yaml.Node, m protoreflect.Message, at Path) bool {
+func (f *File) wellKnown(n *yaml.Node, m protoreflect.Message, path Path) bool {
 	name := m.Descriptor().FullName()
 	switch name {
 	case "google.protobuf.Struct", "google.protobuf.ListValue", "google.protobuf.Value":
-		v, ok := l.plain(n, at)
+		v, ok := f.plain(n, path)
 		if !ok {
 			return false
 		}
-		return l.setPlain(n, m, v, at)
+		return f.setPlain(n, m, v, path)
 	case "google.protobuf.Empty":
-		if n.Kind != yaml.MappingNode || len(l.entries(n, at)) > 0 {
-			return l.fault(n, at, "want {}, got %s", describe(n))
+		if n.Kind != yaml.MappingNode || len(f.entries(n, path)) > 0 {
+			return f.fault(n, path, "want {}, got %s", f.describe(n))
 		}
 		return true
 	case "google.protobuf.Duration", "google.protobuf.Timestamp", "google.protobuf.FieldMask":
 		if n.Kind != yaml.ScalarNode {
-			return l.fault(n, at, "want a %s, got %s", name.Name(), describe(n))
+			return f.fault(n, path, "want a %s, got %s", name.Name(), f.describe(n))
 		}
 		text, _ := json.Marshal(n.Value)
 		if err := protojson.Unmarshal(text, m.Interface()); err != nil {
 			hint := ""
 			switch {
 			case name.Name() == "Duration" && seconds.MatchString(n.Value):
-				return l.fault(n, at, "%s is out of range: a Duration is at most 315576000000s, some 10,000 years", quote(n.Value))
+				return f.fault(n, path, "%s is out of range: a Duration is at most 315576000000s, some 10,000 years", f.quote(n.Value))
 			case name.Name() == "Duration":
 				hint = `: want seconds, as in "0.25s"`
 			}
-			return l.fault(n, at, "%s is not a %s%s", quote(n.Value), name.Name(), hint)
+			return f.fault(n, path, "%s is not a %s%s", f.quote(n.Value), name.Name(), hint)
 		}
 		return true
 	}
 	// The wrappers: a message with the one field value.
 	fd := m.Descriptor().Fields().ByName("value")
 	if fd == nil || fd.IsList() || fd.IsMap() || fd.Message() != nil || m.Descriptor().Fields().Len() != 1 {
-		return l.fault(n, at, "%s cannot be written in a file", name)
+		return f.fault(n, path, "%s cannot be written in a file", name)
 	}
-	v, ok := l.scalar(n, fd, at)
+	v, ok := f.scalar(n, fd, path)
 	if ok {
 		m.Set(fd, v)
 	}
@@ -225,7 +225,7 @@ func (l *loader) wellKnown(n *yaml.Node, m protoreflect.Message, at Path) bool {
 }
 
 // setPlain copies a plain value into a Struct, ListValue or Value.
-func (l *loader) setPlain(n *yaml.Node, m protoreflect.Message, v *structpb.Value, at Path) bool {
+func (f *File) setPlain(n *yaml.Node, m protoreflect.Message, v *structpb.Value, path Path) bool {
 	switch into := m.Interface().(type) {
 	case *structpb.Value:
 		into.Kind = v.GetKind()
@@ -241,19 +241,21 @@ func (l *loader) setPlain(n *yaml.Node, m protoreflect.Message, v *structpb.Valu
 			return true
 		}
 	}
-	return l.fault(n, at, "want a %s, got %s", m.Descriptor().Name(), describe(n))
+	return f.fault(n, path, "want a %s, got %s", m.Descriptor().Name(), f.describe(n))
 }
 
 // plain reads a value without a schema: what stands in metadata.
-func (l *loader) plain(n *yaml.Node, at Path) (*structpb.Value, bool) {
+func (f *File) plain(n *yaml.Node, path Path) (*structpb.Value, bool) {
 	var v *structpb.Value
-	ok := l.enter(n, at, func(n *yaml.Node) bool {
+	ok := f.enter(n, path, func(n *yaml.Node) bool {
 		switch n.Kind {
 		case yaml.MappingNode:
 			fields := map[string]*structpb.Value{}
-			for _, e := range l.entries(n, at) {
-				if field, ok := l.plain(e.value, at.Key(e.key.Value)); ok {
-					fields[e.key.Value] = field
+			for _, e := range f.entries(n, path) {
+				at := path.Key(e.Key)
+				f.place(at, e.key)
+				if field, ok := f.plain(e.Value, at); ok {
+					fields[e.Key] = field
 				}
 			}
 			v = structpb.NewStructValue(&structpb.Struct{Fields: fields})
@@ -261,7 +263,9 @@ func (l *loader) plain(n *yaml.Node, at Path) (*structpb.Value, bool) {
 		case yaml.SequenceNode:
 			items := &structpb.ListValue{}
 			for i, item := range n.Content {
-				if value, ok := l.plain(item, at.Index(i)); ok {
+				at := path.Index(i)
+				f.place(at, item)
+				if value, ok := f.plain(item, at); ok {
 					items.Values = append(items.Values, value)
 				}
 			}
@@ -269,7 +273,7 @@ func (l *loader) plain(n *yaml.Node, at Path) (*structpb.Value, bool) {
 			return true
 		}
 		if oldBool(n) {
-			return l.fault(n, at, "some readers take the bare %s for a bool: put it in quotes", n.Value)
+			return f.fault(n, path, "some readers take %s for a bool: put it in quotes", f.tell("the bare "+n.Value))
 		}
 		switch n.ShortTag() {
 		case "!!null":
@@ -277,11 +281,11 @@ func (l *loader) plain(n *yaml.Node, at Path) (*structpb.Value, bool) {
 		case "!!bool":
 			v = structpb.NewBoolValue(strings.EqualFold(n.Value, "true"))
 		case "!!int", "!!float":
-			f, err := strconv.ParseFloat(n.Value, 64)
+			x, err := strconv.ParseFloat(n.Value, 64)
 			if err != nil || !number.MatchString(n.Value) {
-				return l.fault(n, at, "%s is not a plain decimal number: write one, or put it in quotes", n.Value)
+				return f.fault(n, path, "%s is not a plain decimal number: write one, or put it in quotes", f.tell(n.Value))
 			}
-			v = structpb.NewNumberValue(f)
+			v = structpb.NewNumberValue(x)
 		default:
 			v = structpb.NewStringValue(n.Value)
 		}
