@@ -194,6 +194,9 @@ func (f *File) typed(n *yaml.Node, path Path) proto.Message {
 		f.Fault(n, path, "want a mapping with @type, got %s", f.describe(n))
 		return nil
 	}
+	if t, err := FindType(ownType(n)); err == nil {
+		defer f.hush(t.Descriptor())() // what is wrong with the keys is told by entries
+	}
 	var url *yaml.Node
 	var rest []Entry
 	for _, e := range f.entries(n, path) {
@@ -220,6 +223,16 @@ func (f *File) typed(n *yaml.Node, path Path) proto.Message {
 	f.fields(rest, content, path)
 	f.Validate(content.Interface(), path)
 	return content.Interface()
+}
+
+// ownType is the "@type" among the keys of a mapping, before they are looked at.
+func ownType(n *yaml.Node) string {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == "@type" {
+			return target(n.Content[i+1]).Value
+		}
+	}
+	return ""
 }
 
 // elementOf is the message type of a field, of its elements or of its map's
