@@ -9,7 +9,11 @@ import (
 
 // List returns the hosts of a service. The work is proportional to the answer,
 // which alone is allocated. The error is ErrNotLoaded or nil.
-func (r *Registry) List(name string) (Listing, error) {
+func (r *Registry) List(name string) (Listing, error) { return r.ListInto(nil, name) }
+
+// ListInto is List for a reader that has room for the hosts: they are in room,
+// over what is there, if its capacity is enough, and nothing is allocated.
+func (r *Registry) ListInto(room []View, name string) (Listing, error) {
 	r.mu.RLock()
 	if !r.isLoaded {
 		r.mu.RUnlock()
@@ -20,7 +24,7 @@ func (r *Registry) List(name string) (Listing, error) {
 		r.mu.RUnlock()
 		return Listing{Partial: r.Partial()}, nil
 	}
-	list := r.listing(s.ordered)
+	list := r.listing(room, s.ordered)
 	r.mu.RUnlock()
 	list.Known = true
 	return list, nil
@@ -39,7 +43,7 @@ func (r *Registry) ListRepo(repo string) (Listing, error) {
 		entries = append(entries, e)
 	}
 	slices.SortFunc(entries, compareEntries)
-	list := r.listing(entries)
+	list := r.listing(nil, entries)
 	r.mu.RUnlock()
 	list.Known = len(entries) > 0
 	return list, nil
@@ -60,9 +64,13 @@ func (r *Registry) Find(k Key) (View, bool, error) {
 	return r.view(e, time.Now()), true, nil
 }
 
-// listing is hosts, in their order, as readers see them now. r.mu must be held.
-func (r *Registry) listing(entries []*entry) Listing {
-	list := Listing{Hosts: make([]View, len(entries)), Partial: r.Partial()}
+// listing is hosts, in their order, as readers see them now, in room if that is
+// enough. r.mu must be held.
+func (r *Registry) listing(room []View, entries []*entry) Listing {
+	if cap(room) < len(entries) {
+		room = make([]View, len(entries))
+	}
+	list := Listing{Hosts: room[:len(entries)], Partial: r.Partial()}
 	now := time.Now()
 	for i, e := range entries {
 		v := &list.Hosts[i]
