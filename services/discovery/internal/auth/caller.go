@@ -168,9 +168,22 @@ func (c *Caller) lacks(format string, args ...any) *denial.Error {
 // callerKey is the key of a context's Caller.
 type callerKey struct{}
 
-// NewContext is ctx with a caller in it.
+// callerContext is a context with a Caller, both in one piece: each call has one.
+type callerContext struct {
+	context.Context
+	caller Caller
+}
+
+func (c *callerContext) Value(key any) any {
+	if key == (callerKey{}) {
+		return &c.caller
+	}
+	return c.Context.Value(key)
+}
+
+// NewContext is ctx with a copy of a caller in it.
 func NewContext(ctx context.Context, c *Caller) context.Context {
-	return context.WithValue(ctx, callerKey{}, c)
+	return &callerContext{ctx, *c}
 }
 
 // FromContext returns the caller of a call, which is shared and may not be
