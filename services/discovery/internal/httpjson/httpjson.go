@@ -5,10 +5,11 @@ package httpjson
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 )
 
 // Answer answers with v as JSON. It returns what a handler returns, as the
@@ -29,16 +30,51 @@ func Write(w http.ResponseWriter, body []byte) (int, error) {
 	return http.StatusOK, nil
 }
 
+// buffers are those of Compose that no answer is in, each a *[]byte.
+var buffers sync.Pool
+
+// mostKept is how long a buffer may be that is kept for other answers, so that
+// a rare long one is not.
+const mostKept = 64 << 10
+
+// Compose answers as Write does, with the body that compose appends to b. That
+// is used again for other answers, and nobody may hold it: what garbage a call
+// leaves costs a service with many hosts more than what it takes to write them.
+func Compose(w http.ResponseWriter, compose func(b []byte) []byte) (int, error) {
+	buffer, _ := buffers.Get().(*[]byte)
+	if buffer == nil {
+		buffer = new([]byte)
+	}
+	body := compose((*buffer)[:0])
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	// A failed write means that the caller has gone. An HTTP/2 connection may
+	// then send from the body still.
+	if _, err := w.Write(body); err == nil && cap(body) <= mostKept {
+		*buffer = body
+		buffers.Put(buffer)
+	}
+	return http.StatusOK, nil
+}
+
 // Nothing answers with status 204.
 func Nothing(w http.ResponseWriter) (int, error) {
 	w.WriteHeader(http.StatusNoContent)
 	return http.StatusNoContent, nil
 }
 
+// isPlain says which bytes stand for themselves in a JSON string.
+var isPlain = func() (is [256]bool) {
+	for c := byte(' '); c <= '~'; c++ {
+		is[c] = !strings.ContainsRune(`"\<>&`, rune(c))
+	}
+	return is
+}()
+
 // AppendText appends text as a JSON string, as encoding/json writes it.
 func AppendText(b []byte, text string) []byte {
 	for i := range len(text) {
-		if c := text[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+		if !isPlain[text[i]] {
 			quoted, _ := json.Marshal(text) // a string always can be
 			return append(b, quoted...)
 		}
@@ -48,9 +84,37 @@ func AppendText(b []byte, text string) []byte {
 	return append(b, '"')
 }
 
+// AppendTime appends a time in UTC as RFC 3339 has it, with so many digits of the
+// second's fraction, 1 to 9; the rest of it is cut off.
+func AppendTime(b []byte, t time.Time, digits int) []byte {
+	b = t.UTC().AppendFormat(b, time.RFC3339) // the one layout of a second that is written fast
+	b[len(b)-1] = '.'                         // in the place of the Z
+	fraction := t.Nanosecond()
+	for range 9 - digits {
+		fraction /= 10
+	}
+	b = append(b, "000000000Z"[9-digits:]...)
+	for i := len(b) - 2; fraction > 0; i-- {
+		b[i] = '0' + byte(fraction%10)
+		fraction /= 10
+	}
+	return b
+}
+
+// AppendHex appends a number as a JSON string of 16 hexadecimal digits.
+func AppendHex(b []byte, number uint64) []byte {
+	b = append(b, '"')
+	for shift := 60; shift >= 0; shift -= 4 {
+		b = append(b, "0123456789abcdef"[number>>shift&0xf])
+	}
+	return append(b, '"')
+}
+
 // Tag is the entity tag of a version: weak, since times in a body may differ
 // where the version does not (RFC 9110 §8.8.1).
-func Tag(version uint64) string { return fmt.Sprintf(`W/"%016x"`, version) }
+func Tag(version uint64) string {
+	return string(AppendHex(append(make([]byte, 0, 20), "W/"...), version))
+}
 
 // Holds reports whether the caller shows that it has an earlier answer.
 func Holds(r *http.Request) bool { return len(r.Header["If-None-Match"]) > 0 }

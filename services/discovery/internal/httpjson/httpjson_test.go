@@ -2,9 +2,14 @@ package httpjson_test
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -22,13 +27,99 @@ func TestTextIsAppendedAsJSONWants(t *testing.T) {
 	}
 }
 
+func TestEachByteIsAppendedAsJSONWants(t *testing.T) {
+	for c := range 256 {
+		text := string([]byte{'a', byte(c), 'z'})
+		want, err := json.Marshal(text)
+		require.NoError(t, err)
+		require.Equal(t, string(want), string(httpjson.AppendText(nil, text)))
+	}
+}
+
+func TestATimeIsAppendedAsItsLayoutHasIt(t *testing.T) {
+	elsewhere := time.FixedZone("elsewhere", 5*3600+1800)
+	for _, at := range []time.Time{
+		{},
+		time.Unix(0, 0),
+		time.Unix(0, -1),
+		time.Unix(0, math.MaxInt64),
+		time.Date(2024, 2, 29, 23, 59, 59, 999_999_999, elsewhere),
+		time.Date(2026, 12, 31, 23, 59, 59, 5_000_000, elsewhere),
+		time.Date(2026, 1, 2, 3, 4, 5, 60_708, time.UTC),
+	} {
+		for digits := 1; digits <= 9; digits++ {
+			layout := "2006-01-02T15:04:05." + strings.Repeat("0", digits) + "Z"
+			require.Equal(t, "x"+at.UTC().Format(layout), string(httpjson.AppendTime([]byte("x"), at, digits)))
+		}
+	}
+}
+
+func TestATagIsOfAllDigitsOfAVersion(t *testing.T) {
+	for _, version := range []uint64{0, 0xa, 0x0123456789abcdef, math.MaxUint64} {
+		require.Equal(t, fmt.Sprintf(`W/"%016x"`, version), httpjson.Tag(version))
+	}
+}
+
 func TestABodyHasItsLength(t *testing.T) {
-	w := httptest.NewRecorder()
-	httpjson.Write(w, []byte("{}\n"))
-	require.Equal(t, 200, w.Code)
-	require.Equal(t, "{}\n", w.Body.String())
-	require.Equal(t, "3", w.Header().Get("Content-Length"))
-	require.Equal(t, "application/json", w.Header().Get("Content-Type"))
+	for name, write := range map[string]func(http.ResponseWriter) (int, error){
+		"given": func(w http.ResponseWriter) (int, error) { return httpjson.Write(w, []byte("{}\n")) },
+		"composed": func(w http.ResponseWriter) (int, error) {
+			return httpjson.Compose(w, func(b []byte) []byte { return append(b, "{}\n"...) })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := httptest.NewRecorder()
+			status, err := write(w)
+			require.NoError(t, err)
+			require.Equal(t, 200, status)
+			require.Equal(t, 200, w.Code)
+			require.Equal(t, "{}\n", w.Body.String())
+			require.Equal(t, "3", w.Header().Get("Content-Length"))
+			require.Equal(t, "application/json", w.Header().Get("Content-Type"))
+		})
+	}
+}
+
+// writer is a ResponseWriter whose Write is a function.
+type writer struct {
+	header http.Header
+	write  func(b []byte) (int, error)
+}
+
+func (w writer) Header() http.Header         { return w.header }
+func (w writer) Write(b []byte) (int, error) { return w.write(b) }
+func (w writer) WriteHeader(int)             {}
+
+func TestABufferIsUsedAgainOnlyWhenItsAnswerIsOut(t *testing.T) {
+	compose := func(text string, err error) (sent []byte) {
+		_, _ = httpjson.Compose(writer{http.Header{}, func(b []byte) (int, error) {
+			sent = b
+			return len(b), err
+		}}, func(b []byte) []byte {
+			require.Empty(t, b, "nothing is left of another answer")
+			return append(b, text...)
+		})
+		return sent
+	}
+	for i := range 100 { // with buffers of earlier calls
+		text := strings.Repeat(fmt.Sprint(i%10), 1+i*1000)
+		require.Equal(t, text, string(compose(text, nil)))
+	}
+	failed := compose("of a caller that has gone", errors.New("gone"))
+	for range 100 {
+		compose("of another caller, and no shorter", nil)
+	}
+	require.Equal(t, "of a caller that has gone", string(failed))
+}
+
+func TestABodyIsComposedWithoutGarbage(t *testing.T) {
+	w := writer{http.Header{}, func(b []byte) (int, error) { return len(b), nil }}
+	text := strings.Repeat("a", 4000)
+	// A slice for each of the two headers, the length, and what here turns a writer
+	// into a ResponseWriter.
+	servicetest.Allocations(t, 4, func() {
+		_, _ = httpjson.Compose(w, func(b []byte) []byte { return httpjson.AppendText(b, text) })
+	})
 }
 
 func TestAnAnswerIsJSON(t *testing.T) {
