@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/daemon"
+	"github.com/weirproxy/weir/internal/servicetest"
 )
 
 func BenchmarkCheckIn(b *testing.B) {
@@ -43,11 +44,50 @@ func BenchmarkListOfTen(b *testing.B) {
 	}
 }
 
-func registerTen(b *testing.B, h http.Handler) {
+func registerTen(t testing.TB, h http.Handler) {
 	for port := range 10 {
 		if w := do(h, "POST", "/v1/registration/users", fields("port", fmt.Sprint(port+1))); w.Code != 200 {
-			b.Fatal(w.Body)
+			t.Fatal(w.Body)
 		}
+	}
+}
+
+// discard is a ResponseWriter that keeps nothing.
+type discard struct{ header http.Header }
+
+func (d discard) Header() http.Header         { return d.header }
+func (d discard) Write(b []byte) (int, error) { return len(b), nil }
+func (d discard) WriteHeader(int)             {}
+
+func TestAListAllocatesLittle(t *testing.T) {
+	h := loadedHandler(t)
+	registerTen(t, h)
+	r := httptest.NewRequest("GET", "/v1/registration/users", nil)
+	w := discard{http.Header{}}
+	// The match of the path, the tag, the length and a slice for each of the three
+	// headers; nothing for a host.
+	servicetest.Allocations(t, 6, func() { h.ServeHTTP(w, r) })
+}
+
+// BenchmarkListOfEach lists many services in turn, so that what a host holds is
+// not at hand.
+func BenchmarkListOfEach(b *testing.B) {
+	h := loadedHandler(b)
+	requests := make([]*http.Request, 2000)
+	for i := range requests {
+		path := fmt.Sprintf("/v1/registration/service-%d", i)
+		for port := range 10 {
+			tags := fmt.Sprintf(`{"az":"eu-1a","region":"eu-1","instance_id":"i-%x"}`, i*10+port)
+			if w := do(h, "POST", path, fields("port", fmt.Sprint(port+1), "tags", tags)); w.Code != 200 {
+				b.Fatal(w.Body)
+			}
+		}
+		requests[i] = httptest.NewRequest("GET", path, nil)
+	}
+	w := discard{http.Header{}}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		h.ServeHTTP(w, requests[i%len(requests)])
 	}
 }
 

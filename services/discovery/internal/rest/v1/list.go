@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
@@ -12,11 +13,15 @@ import (
 // timeForm is how last_check_in is written: UTC, to the microsecond.
 const timeForm = "2006-01-02 15:04:05.000000+00:00"
 
+// commonHosts is for how many hosts a list needs no memory of its own.
+const commonHosts = 16
+
 // list answers with the hosts of a service. An unknown service is no error: a
 // reader cannot tell it from one without hosts.
 func (f *face) list(w http.ResponseWriter, r *http.Request) (int, error) {
 	service := r.PathValue("service")
-	listing, err := f.registry.List(service)
+	var room [commonHosts]registry.View // on the stack
+	listing, err := f.registry.ListInto(room[:0], service)
 	if err != nil {
 		return 0, err
 	}
@@ -33,12 +38,9 @@ func (f *face) listRepo(w http.ResponseWriter, r *http.Request) (int, error) {
 	return f.answerList(w, r, `{"service_repo_name":`, repo, &listing)
 }
 
-// hostSize is about how many bytes a host has in a list.
-const hostSize = 320
-
 // answerList answers with hosts, by what follows of the object that begins with
-// open. Lists are what is asked for most, so they are written by hand into one
-// buffer, in a third of the time that encoding/json takes.
+// open. Lists are what is asked for most, so they are written by hand, in a
+// fraction of the time that encoding/json takes.
 //
 // The entity tag is of all but the times of the check-ins, so that a poller is
 // not sent a list again in which nothing else is new. A partial list has none:
@@ -51,20 +53,20 @@ func (f *face) answerList(w http.ResponseWriter, r *http.Request, open, name str
 	if !listing.Partial && httpjson.Unmodified(w, r, httpjson.Tag(uint64(listing.Version)^f.envHash)) {
 		return http.StatusNotModified, nil
 	}
-	b := make([]byte, 0, hostSize*(len(hosts)+1))
-	b = append(b, open...)
-	b = httpjson.AppendText(b, name)
-	b = append(b, `,"env":`...)
-	b = httpjson.AppendText(b, f.env)
-	b = append(b, `,"hosts":[`...)
-	for i := range hosts {
-		if i > 0 {
-			b = append(b, ',')
+	return httpjson.Compose(w, func(b []byte) []byte {
+		b = append(b, open...)
+		b = httpjson.AppendText(b, name)
+		b = append(b, `,"env":`...)
+		b = httpjson.AppendText(b, f.env)
+		b = append(b, `,"hosts":[`...)
+		for i := range hosts {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = appendHost(b, &hosts[i])
 		}
-		b = appendHost(b, &hosts[i])
-	}
-	b = append(b, "]}\n"...)
-	return httpjson.Write(w, b)
+		return append(b, "]}\n"...)
+	})
 }
 
 // shown returns the hosts that are listed, in the place of all. A list of v1
@@ -113,8 +115,17 @@ func appendHost(b []byte, v *registry.View) []byte {
 	b = append(b, `,"revision":`...)
 	b = httpjson.AppendText(b, v.Host.Revision)
 	b = append(b, `,"last_check_in":"`...)
-	b = v.LastCheckIn.UTC().AppendFormat(b, timeForm)
+	b = appendTime(b, v.LastCheckIn)
 	b = append(b, `","tags":`...)
 	b = appendTags(b, &v.Host.Tags, v.Weight)
 	return append(b, '}')
+}
+
+// appendTime appends a time as timeForm has it.
+func appendTime(b []byte, t time.Time) []byte {
+	const dateEnd = len("2006-01-02")
+	begin := len(b)
+	b = httpjson.AppendTime(b, t, 6)
+	b[begin+dateEnd] = ' '                   // in the place of the T
+	return append(b[:len(b)-1], "+00:00"...) // in the place of the Z
 }

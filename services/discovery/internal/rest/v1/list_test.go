@@ -190,3 +190,9 @@ func TestUntilTheRegistryIsWarmAListTakesNoHostsAway(t *testing.T) {
 		}
 	})
 }
+
+func TestATimeIsWrittenAsItsFormSays(t *testing.T) {
+	for _, at := range []time.Time{{}, time.Unix(0, 1), time.Date(2026, 2, 28, 23, 59, 59, 999_999_999, time.FixedZone("", -3600))} {
+		require.Equal(t, at.UTC().Format(timeForm), string(appendTime(nil, at)))
+	}
+}

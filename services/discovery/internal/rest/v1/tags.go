@@ -172,6 +172,9 @@ func appendTags(b []byte, t *registry.Tags, weight uint8) []byte {
 		b = append(b, `,"load_balancing_weight":`...)
 		b = strconv.AppendUint(b, uint64(weight), 10)
 	}
+	if len(t.Other) == 0 { // as of most hosts
+		return append(b, '}')
+	}
 	var meaning known
 	names := make([]string, 0, 16) // on the stack, for as many tags as are common
 	for name := range t.Other {

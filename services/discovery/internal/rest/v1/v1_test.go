@@ -126,7 +126,7 @@ func TestAHostIsWrittenWithoutAllocating(t *testing.T) {
 	view := registry.View{Weight: 7, Record: registry.Record{LastCheckIn: time.Now(), Host: &registry.Host{
 		Key: registry.Key{Service: "users"}, Address: netip.MustParseAddrPort("10.0.0.1:80"), Repo: "repo", Revision: "r1", Tags: tags,
 	}}}
-	buffer := make([]byte, 0, hostSize)
+	buffer := make([]byte, 0, 512)
 	servicetest.Allocations(t, 0, func() { appendHost(buffer, &view) })
 }
 

@@ -144,5 +144,5 @@ func TestAListAllocatesLittle(t *testing.T) {
 	f := withTen(t)
 	r := newRequest("GET", "/v2/services/users/hosts", "")
 	w := discard{http.Header{}}
-	servicetest.Allocations(t, 18, func() { f.ServeHTTP(w, r) })
+	servicetest.Allocations(t, 9, func() { f.ServeHTTP(w, r) })
 }

@@ -123,7 +123,7 @@ func (f *face) events(w http.ResponseWriter, r *http.Request) (int, error) {
 // appendEvent appends one event of the stream.
 func appendEvent(b []byte, e registry.Event) []byte {
 	b = append(b, "event: change\nid: "...)
-	b = e.At.UTC().AppendFormat(b, timeForm)
+	b = appendStamp(b, e.At)
 	b = append(b, "\ndata: "...)
 	data, _ := json.Marshal(showEvent(e)) // texts alone: always can be
 	b = append(b, data...)

@@ -97,7 +97,7 @@ func (f *face) beatMany(w http.ResponseWriter, r *http.Request) (int, error) {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = appendHex(b, uint64(lease))
+		b = httpjson.AppendHex(b, uint64(lease))
 	}
 	for i, text := range strange {
 		if i > 0 || len(unknown) > 0 {

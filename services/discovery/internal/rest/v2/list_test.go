@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 )
@@ -224,7 +225,7 @@ func TestADurationIsWrittenAsGoDoes(t *testing.T) {
 func TestAnIndexIsReadAsItIsWritten(t *testing.T) {
 	for _, version := range []registry.Version{0, 1, 0xfedcba9876543210, ^registry.Version(0)} {
 		text := hexText(version)
-		require.Equal(t, `"`+text+`"`, string(appendHex(nil, uint64(version))))
+		require.Equal(t, `"`+text+`"`, string(httpjson.AppendHex(nil, uint64(version))))
 		read, ok := readHex(text)
 		require.True(t, ok)
 		require.Equal(t, version, registry.Version(read))
