@@ -46,6 +46,12 @@ func (m *Maker) assignment(n name, a Asker, hosts []registry.View) *endpointv3.C
 	return made
 }
 
+// NoEndpoints is the assignment of a cluster of which no host is known: what Make
+// makes of a service without hosts. The name is one of UTF-8.
+func NoEndpoints(cluster string) (*Resource, error) {
+	return New(Endpoints, cluster, &endpointv3.ClusterLoadAssignment{ClusterName: cluster})
+}
+
 // servedIn reports whether a host in the asker's zone takes work.
 func servedIn(a Asker, hosts []*registry.View) bool {
 	return a.Zone != "" && slices.ContainsFunc(hosts, func(v *registry.View) bool {

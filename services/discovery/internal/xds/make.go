@@ -171,9 +171,13 @@ func (h *hub) publish(maker *resources.Maker, changes []change, since time.Time)
 	}
 }
 
-// put makes r the resource of an edition, nil that there is none, and marks the
-// streams that are shown it if that changes anything. h.mu must be held.
+// put makes r the resource of an edition, nil that there is none but perhaps an
+// assignment without endpoints, and marks the streams that are shown it if that
+// changes anything. h.mu must be held.
 func (h *hub) put(e *edition, r *resources.Resource, since time.Time) {
+	if r == nil {
+		r = e.topic.empty
+	}
 	if e.made && (e.resource == r || e.resource != nil && r != nil && e.resource.Version == r.Version && e.resource.TTL == r.TTL) {
 		return
 	}
@@ -339,7 +343,39 @@ func (h *hub) setFiles(files map[resources.Type][]*resources.Resource) {
 			}
 		}
 	}
+	h.assign(files[resources.Clusters], now)
 	h.ask()
+}
+
+// assign sees to it that every cluster of files has an assignment, if one without
+// endpoints, and no other name has one for that. h.mu must be held.
+func (h *hub) assign(clusters []*resources.Resource, now time.Time) {
+	assigned := make(map[string]struct{}, len(clusters))
+	for _, c := range clusters {
+		if name := h.topics[resources.Clusters][c.Name].assignment; name != "" {
+			assigned[name] = struct{}{}
+			h.topic(resources.Endpoints, name)
+		}
+	}
+	for name, t := range h.topics[resources.Endpoints] {
+		_, is := assigned[name]
+		if is == (t.empty != nil) {
+			continue
+		}
+		t.empty = nil
+		if is {
+			t.empty, _ = resources.NoEndpoints(name) // which is UTF-8, as the cluster is that has it
+		}
+		if !is && t.fromService {
+			h.unmade[t] = struct{}{} // a service may have no hosts either
+		}
+		for _, e := range t.editions {
+			if is && e.made && e.resource == nil || !is && !t.fromService && t.file == nil {
+				h.put(e, nil, now)
+			}
+		}
+		h.tidy(t)
+	}
 }
 
 // RecheckSecrets has every client shown the secrets that it may have now, and in

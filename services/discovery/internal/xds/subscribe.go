@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"cmp"
 	"iter"
 	"time"
 
@@ -41,14 +42,14 @@ func (h *hub) attach(t *topic) {
 	topics[t] = struct{}{}
 }
 
-// assignmentOf is the name of the assignment of a cluster; that of the resource
-// for every other type.
+// assignmentOf is the name of the assignment of a file's cluster; empty for one
+// whose hosts do not come by EDS, and for every other type.
 func assignmentOf(t resources.Type, r *resources.Resource) string {
 	var c clusterv3.Cluster
-	if t != resources.Clusters || r.Body.UnmarshalTo(&c) != nil || c.GetEdsClusterConfig().GetServiceName() == "" {
-		return r.Name
+	if t != resources.Clusters || r.Body.UnmarshalTo(&c) != nil || c.GetClusterType() != nil || c.GetType() != clusterv3.Cluster_EDS {
+		return ""
 	}
-	return c.GetEdsClusterConfig().GetServiceName()
+	return cmp.Or(c.GetEdsClusterConfig().GetServiceName(), r.Name)
 }
 
 // view is what decides what a subscription is shown. h.mu must be held.
@@ -87,7 +88,7 @@ func (h *hub) need(e *edition) {
 	case e.topic.file != nil:
 		e.made, e.resource = true, e.topic.file
 	case !e.topic.fromService:
-		e.made = true
+		e.made, e.resource = true, e.topic.empty
 	default:
 		h.unmade[e.topic] = struct{}{}
 		h.ask()
@@ -170,7 +171,7 @@ func (h *hub) drop(e *edition) {
 
 // tidy forgets a topic that is nothing to anybody. h.mu must be held.
 func (h *hub) tidy(t *topic) {
-	if len(t.editions) > 0 || t.listed || t.file != nil {
+	if len(t.editions) > 0 || t.listed || t.file != nil || t.empty != nil {
 		return
 	}
 	if h.topics[t.typ][t.name] == t {

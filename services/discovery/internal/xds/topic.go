@@ -20,8 +20,13 @@ type topic struct {
 	fromService bool
 	// file is an operator's resource, which comes before any that is made.
 	file *resources.Resource
-	// assignment is the name of the assignment of the cluster that this is.
+	// assignment is the name of the assignment of the cluster that this is; empty
+	// for a file's cluster that has none.
 	assignment string
+	// empty is the assignment without endpoints that this is where neither a file
+	// nor a service gives one, for a file's cluster has it: who is shown a cluster
+	// waits for its assignment. nil where no file's cluster does.
+	empty *resources.Resource
 	// listed says that the resource is among everything of its type.
 	listed bool
 	// editions are those that somebody is shown, or lately was.

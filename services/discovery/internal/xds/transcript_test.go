@@ -48,7 +48,7 @@ func TestMain(m *testing.M) { servicetest.Main(m) }
 //	forget users                    users is not known any more
 //	files routes/main:1 …           these are the resources of files now, with their
 //	                                contents; +30s behind them for a time to live, =users
-//	                                for the assignment of a cluster
+//	                                for the assignment of a cluster, which else has none
 //	zones                           a maker comes that puts hosts of the asker's zone first
 //	after 10s                       so much time passes
 //	> clusters a b key=value …      the client's request for names a and b; in delta a
@@ -248,7 +248,15 @@ func (p *player) files(words []string) map[resources.Type][]*resources.Resource 
 func fileMessage(t resources.Type, name, content, assignment string) proto.Message {
 	switch t {
 	case resources.Clusters:
-		return &clusterv3.Cluster{Name: name, AltStatName: content, EdsClusterConfig: &clusterv3.Cluster_EdsClusterConfig{ServiceName: assignment}}
+		c := &clusterv3.Cluster{Name: name, AltStatName: content}
+		if assignment != "" {
+			c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
+			c.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{}
+			if assignment != name {
+				c.EdsClusterConfig.ServiceName = assignment
+			}
+		}
+		return c
 	case resources.Listeners:
 		return &listenerv3.Listener{Name: name, StatPrefix: content}
 	case resources.Routes:
