@@ -185,8 +185,8 @@ func (u *subscription) configs(h *hub) (list []*statusv3.ClientConfig_GenericXds
 			unanswered[s.topic] = true
 		}
 	}
-	for t, i := range u.items {
-		list = append(list, u.config(t, i, unanswered[t]))
+	for t, had := range u.names {
+		list = append(list, u.config(t, had, unanswered[t]))
 	}
 	if !u.wildcard {
 		return list
@@ -197,38 +197,43 @@ func (u *subscription) configs(h *hub) (list []*statusv3.ClientConfig_GenericXds
 	}
 	for _, r := range all.list {
 		t := h.topics[u.typ][r.Name]
-		if _, listed := u.items[t]; listed {
+		if _, named := u.names[t]; named {
 			continue
 		}
+		had := held(r.Version)
 		_, pending := u.pending[t]
-		list = append(list, u.config(t, item{has: !pending, sent: r.Version}, unanswered[t]))
+		if _, refused := u.refusals[t]; pending || refused {
+			had = something
+		}
+		list = append(list, u.config(t, had, unanswered[t]))
 	}
 	return list
 }
 
 // config is one resource of a subscription.
-func (u *subscription) config(t *topic, i item, unanswered bool) *statusv3.ClientConfig_GenericXdsConfig {
+func (u *subscription) config(t *topic, had held, unanswered bool) *statusv3.ClientConfig_GenericXdsConfig {
 	c := u.generic(t.name)
 	var r *resources.Resource
 	if e := u.edition(t); e != nil {
 		r = e.resource
 	}
+	refusal, refused := u.refusals[t]
 	switch {
-	case i.refused != 0:
-		u.refusedConfig(c, i.refused)
+	case refused:
+		u.refusedConfig(c, refusal.version)
 	case unanswered:
 		c.ConfigStatus, c.ClientStatus = statusv3.ConfigStatus_STALE, adminv3.ClientResourceStatus_REQUESTED
-	case i.has && r != nil && i.sent == r.Version:
+	case r != nil && had == held(r.Version):
 		c.ConfigStatus, c.ClientStatus = statusv3.ConfigStatus_SYNCED, adminv3.ClientResourceStatus_ACKED
 	case r == nil:
 		c.ConfigStatus, c.ClientStatus = statusv3.ConfigStatus_NOT_SENT, adminv3.ClientResourceStatus_DOES_NOT_EXIST
 	default:
 		c.ConfigStatus, c.ClientStatus = statusv3.ConfigStatus_NOT_SENT, adminv3.ClientResourceStatus_REQUESTED
 	}
-	if i.sent != 0 {
-		c.VersionInfo = versionText(i.sent)
+	if had.version() != 0 {
+		c.VersionInfo = versionText(had.version())
 	}
-	if r != nil && r.Version == i.sent && t.typ != resources.Secrets {
+	if r != nil && had == held(r.Version) && t.typ != resources.Secrets {
 		c.XdsConfig = r.Body
 	}
 	return c

@@ -30,7 +30,7 @@ func (s *stream) requestDelta(u *subscription, r *request, first bool, now time.
 	if !u.wildcard {
 		u.initial = nil // of use only to who wants everything
 	}
-	return s.mayName(u, len(u.items))
+	return s.mayName(u, len(u.names))
 }
 
 // readInitial takes in what the client has from an earlier stream.
@@ -39,14 +39,13 @@ func (u *subscription) readInitial(r *request) {
 	if r.initial == 0 {
 		return
 	}
-	u.initial = make(map[string]uint64, r.initial)
+	u.initial = make(map[string]held, r.initial)
 	for name, version := range r.initialVersions() {
-		// A version that is not ours is unlike any.
-		v, err := strconv.ParseUint(string(version), 16, 64)
-		if err != nil {
-			v = 0
+		has := something // of a version that is not ours
+		if v, err := strconv.ParseUint(string(version), 16, 64); err == nil && v != 0 {
+			has = held(v)
 		}
-		u.initial[string(name)] = v
+		u.initial[string(name)] = has
 	}
 }
 
@@ -69,9 +68,7 @@ func (s *stream) addNames(u *subscription, r *request, first bool) {
 	for _, t := range topics {
 		version, has := u.initial[t.name]
 		if has {
-			i := u.items[t]
-			i.has, i.sent = true, version
-			u.items[t] = i
+			u.names[t] = version
 			delete(u.initial, t.name)
 		}
 		u.want(t, !has)
@@ -96,17 +93,16 @@ func (s *stream) dropNames(u *subscription, r *request) {
 			continue
 		}
 		t := s.hub.find(u.typ, name)
-		if t == nil || !u.items[t].named {
+		if t == nil {
+			continue
+		}
+		if _, named := u.names[t]; !named {
 			continue
 		}
 		removed = append(removed, t)
-		has := u.items[t].has
 		u.drop(t)
 		if u.wildcard {
 			u.want(t, true)
-			if has {
-				u.items[t] = item{has: true}
-			}
 		}
 	}
 	s.hub.unsubscribe(u, slices.Values(removed))
@@ -119,13 +115,13 @@ func (s *stream) dropWildcard(u *subscription) {
 	}
 	u.wildcard, u.all, u.mustAll, u.initial = false, false, false, nil
 	s.hub.unsubscribeAll(u)
-	for t, i := range u.items {
-		if !i.named {
-			u.drop(t)
+	for t := range u.refusals {
+		if _, named := u.names[t]; !named {
+			u.forgive(t)
 		}
 	}
 	for t := range u.pending {
-		if !u.items[t].named {
+		if _, named := u.names[t]; !named {
 			delete(u.pending, t)
 		}
 	}
@@ -155,7 +151,7 @@ func (u *subscription) composeDelta(h *hub, breaks bool) *response {
 		case p.must || breaks:
 			u.sends(t, 0)
 			r.removed = append(r.removed, t.name)
-		case p.item.has || !p.item.named:
+		case p.held != nothing || !p.named:
 			later = append(later, t)
 		}
 	}
@@ -182,10 +178,10 @@ func (u *subscription) reconcile(h *hub, all *set) {
 		version, has := u.initial[r.Name]
 		delete(u.initial, r.Name)
 		t := h.topics[u.typ][r.Name]
-		if i := u.items[t]; i.named && u.nonce == "" {
-			has, version = i.has, i.sent
+		if had, named := u.names[t]; named && u.nonce == "" {
+			has, version = had != nothing, had
 		}
-		if !has || version != r.Version {
+		if !has || version != held(r.Version) {
 			u.want(t, true)
 		}
 	}

@@ -28,10 +28,8 @@ func answer(t testing.TB, s *stream, r *response) {
 	t.Helper()
 	var names []string
 	if !s.delta {
-		for topic, i := range s.subscriptions[r.typ].items {
-			if i.named {
-				names = append(names, topic.name)
-			}
+		for topic := range s.subscriptions[r.typ].names {
+			names = append(names, topic.name)
 		}
 	}
 	take(t, s, r.typ, r.nonce, names)

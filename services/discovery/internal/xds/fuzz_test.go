@@ -60,7 +60,7 @@ func FuzzRequests(f *testing.F) {
 			if changes>>i&1 == 1 {
 				h.hosts("users", fmt.Sprintf("10.0.0.%d:80", i+2))
 				h.hosts("orders")
-				h.setFiles((&player{t: t}).files([]string{fmt.Sprint("secrets/cert:", i, "+1s"), fmt.Sprint("clusters/a:", i), fmt.Sprint("listeners/a:", i)}))
+				h.setFiles((&player{t: t}).files([]string{fmt.Sprint("secrets/cert:", i, "+1s"), fmt.Sprint("clusters/a:", i, "=a"), fmt.Sprint("listeners/a:", i)}))
 			}
 			last = drain(t, s, last)
 		}
@@ -70,7 +70,7 @@ func FuzzRequests(f *testing.F) {
 			require.Empty(t, h.shelves[typ])
 			for _, topic := range h.topics[typ] {
 				require.Empty(t, topic.editions)
-				require.True(t, topic.listed || topic.file != nil)
+				require.True(t, topic.listed || topic.file != nil || topic.empty != nil)
 			}
 		}
 	})

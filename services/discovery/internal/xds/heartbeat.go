@@ -55,8 +55,8 @@ func (u *subscription) mortal(h *hub) (list []*resources.Resource) {
 		}
 		return list
 	}
-	for t, i := range u.items {
-		if e := u.edition(t); i.has && e != nil && e.resource != nil && e.resource.TTL > 0 && i.sent == e.resource.Version {
+	for t, had := range u.names {
+		if e := u.edition(t); e != nil && e.resource != nil && e.resource.TTL > 0 && had == held(e.resource.Version) {
 			list = append(list, e.resource)
 		}
 	}
@@ -71,8 +71,9 @@ func (u *subscription) mortal(h *hub) (list []*resources.Resource) {
 		// One that is named was looked at, and one in pending or refused the
 		// client has otherwise.
 		t := h.topics[u.typ][r.Name]
-		_, known := u.items[t]
-		if _, pending := u.pending[t]; r.TTL > 0 && !known && !pending {
+		_, named := u.names[t]
+		_, refused := u.refusals[t]
+		if _, pending := u.pending[t]; r.TTL > 0 && !named && !refused && !pending {
 			list = append(list, r)
 		}
 	}

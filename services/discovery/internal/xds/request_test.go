@@ -107,7 +107,7 @@ func TestAnAnswerThatRepeatsItsNodeIsReadNearlyWithoutAllocating(t *testing.T) {
 		require.NoError(t, s.request(&r))
 		r.free()
 	})
-	require.Len(t, u.items, 50)
+	require.Len(t, u.names, 50)
 }
 
 // BenchmarkAnswer is reading an answer of Envoy's, by hand and as a message.

@@ -92,11 +92,11 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request, t resources.Type) 
 		},
 	}
 	if err := s.hub.join(st); err != nil {
-		return 0, refusal(err)
+		return 0, httpRefusal(err)
 	}
 	defer st.close()
 	if err := st.request(asked); err != nil {
-		return 0, refusal(err)
+		return 0, httpRefusal(err)
 	}
 	return s.finishPoll(w, st, t, awake)
 }
@@ -191,7 +191,7 @@ func (s *stream) settled(t resources.Type) bool {
 			return false
 		}
 	}
-	for topic := range u.items {
+	for topic := range u.names {
 		if e := u.edition(topic); e == nil || !e.made {
 			return false
 		}
@@ -208,8 +208,8 @@ func (s *stream) hasSomething(t resources.Type) bool {
 	return u.entire != nil || u.version != 0 || !u.idle()
 }
 
-// refusal is an error of a stream, which is a gRPC status, as HTTP tells it.
-func refusal(err error) error {
+// httpRefusal is an error of a stream, which is a gRPC status, as HTTP tells it.
+func httpRefusal(err error) error {
 	r := &call.Refusal{Status: http.StatusBadRequest, Reason: status.Convert(err).Message()}
 	switch status.Code(err) {
 	case codes.PermissionDenied:

@@ -3,7 +3,6 @@ package xds
 import (
 	"cmp"
 	"hash/maphash"
-	"maps"
 	"slices"
 	"time"
 
@@ -51,7 +50,7 @@ func (s *stream) demand(u *subscription) {
 		u.wantAll()
 		return
 	}
-	if u.wildcard || len(u.items) > 0 {
+	if u.wildcard || len(u.names) > 0 {
 		u.mustAll = true
 	}
 }
@@ -98,7 +97,7 @@ func (s *stream) relist(u *subscription, r *request) (changed bool, err error) {
 	switch {
 	case u.whole():
 		u.mustAll = u.mustAll || len(added) > 0 || begins
-		if !u.wildcard && len(u.items) == 0 {
+		if !u.wildcard && len(u.names) == 0 {
 			u.all, u.mustAll = false, false
 		}
 	default:
@@ -109,13 +108,13 @@ func (s *stream) relist(u *subscription, r *request) (changed bool, err error) {
 	return len(added)+len(removed) > 0 || begins || ends, nil
 }
 
-// unlisted drops the items that are not among topics, and returns them.
+// unlisted drops the names that are not among topics, and returns them.
 func (s *stream) unlisted(u *subscription, topics []*topic) (removed []*topic) {
 	wanted := make(map[*topic]struct{}, len(topics))
 	for _, t := range topics {
 		wanted[t] = struct{}{}
 	}
-	for t := range u.items {
+	for t := range u.names {
 		if _, ok := wanted[t]; !ok {
 			removed = append(removed, t)
 		}
@@ -198,7 +197,7 @@ func (u *subscription) skips(current *set) bool {
 func (u *subscription) current(h *hub) (current *set, known bool) {
 	if u.wildcard {
 		all, known := h.everything(u.typ, u.view)
-		if !known || len(u.items) == 0 {
+		if !known || len(u.names) == 0 {
 			return all, known
 		}
 		more, known := u.offShelf(all)
@@ -207,8 +206,8 @@ func (u *subscription) current(h *hub) (current *set, known bool) {
 		}
 		return all.with(more), true
 	}
-	list := make([]*resources.Resource, 0, len(u.items))
-	for t := range u.items {
+	list := make([]*resources.Resource, 0, len(u.names))
+	for t := range u.names {
 		e := u.edition(t)
 		if e == nil || !e.made {
 			return nil, false
@@ -223,7 +222,7 @@ func (u *subscription) current(h *hub) (current *set, known bool) {
 // offShelf are the resources that are subscribed to by name and are not among
 // everything.
 func (u *subscription) offShelf(all *set) (list []*resources.Resource, known bool) {
-	for t := range u.items {
+	for t := range u.names {
 		e := u.edition(t)
 		if e == nil || !e.made {
 			return nil, false
@@ -267,7 +266,7 @@ func (u *subscription) skipsParts() bool {
 		return false
 	}
 	version := uint64(0)
-	for t := range u.items {
+	for t := range u.names {
 		e := u.edition(t)
 		if e == nil || !e.made || !u.stream.mayHave(t) {
 			return false
@@ -281,10 +280,9 @@ func (u *subscription) skipsParts() bool {
 		return false
 	}
 	u.earlier = ""
-	for t, i := range maps.All(u.items) {
+	for t := range u.names {
 		if r := u.edition(t).resource; r != nil {
-			i.has, i.sent = true, r.Version
-			u.items[t] = i
+			u.names[t] = held(r.Version)
 		}
 	}
 	u.version = version

@@ -88,7 +88,7 @@ func (s *stream) status() StreamStatus {
 
 func (u *subscription) status() SubscriptionStatus {
 	shown := SubscriptionStatus{
-		Wildcard: u.wildcard, Names: u.named(), Pending: len(u.pending), Withheld: !u.idle(),
+		Wildcard: u.wildcard, Names: len(u.names), Pending: len(u.pending), Withheld: !u.idle(),
 		Nonce: u.nonce, SentAt: u.sentAt, Unanswered: u.inFlight, Slow: u.slow, ACKs: u.acks, NACKs: u.nacks,
 	}
 	if !u.stream.delta && u.nonce != "" {
@@ -99,16 +99,6 @@ func (u *subscription) status() SubscriptionStatus {
 		shown.LastNACK = &last
 	}
 	return shown
-}
-
-// named is how many names are subscribed to.
-func (u *subscription) named() (n int) {
-	for _, i := range u.items {
-		if i.named {
-			n++
-		}
-	}
-	return n
 }
 
 // StatusHandler answers with Status as JSON.

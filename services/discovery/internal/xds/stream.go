@@ -193,7 +193,7 @@ func (s *stream) unserved(r *request) error {
 func (s *stream) mayName(u *subscription, n int) error {
 	for _, other := range s.subscriptions {
 		if other != nil && other != u {
-			n += len(other.items)
+			n += len(other.names)
 		}
 	}
 	if n <= s.limits.Names {
@@ -361,7 +361,8 @@ func (s *stream) resendAssignments(clusters []*resources.Resource) {
 		if t := s.hub.topics[resources.Clusters][c.Name]; t != nil {
 			assignment = t.assignment
 		}
-		if t := s.hub.topics[resources.Endpoints][assignment]; t != nil && u.items[t].named {
+		t := s.hub.topics[resources.Endpoints][assignment]
+		if _, named := u.names[t]; named {
 			u.want(t, true)
 		}
 	}

@@ -21,9 +21,8 @@ type subscription struct {
 	// no names mean everything until then, and nothing from then on.
 	everNamed bool
 	wildcard  bool
-	// items are the names that are subscribed to, and those the client has or
-	// has refused though it did not name them.
-	items map[*topic]item
+	// names are those that are subscribed to, with what the client has of each.
+	names map[*topic]held
 	// listed is a hash of the names of the last request of the state of the
 	// world, which most requests repeat; 0 before the first.
 	listed uint64
@@ -32,7 +31,7 @@ type subscription struct {
 	// world, initial their versions by name in delta, until they were compared.
 	holdsEarlier bool
 	earlier      string
-	initial      map[string]uint64
+	initial      map[string]held
 
 	// nonce is that of the last response; empty before the first.
 	nonce    string
@@ -56,6 +55,10 @@ type subscription struct {
 	// entire is the last response of a type sent whole; refused the one that the
 	// client refused last, which is not sent again; nil for none.
 	entire, refused *set
+	// refusals are what the client refused of a type sent in parts, again the
+	// parts of what it refused that are to be sent again. Both are nil as a rule.
+	refusals map[*topic]refusal
+	again    [][]*topic
 	// lastSent is what the last response held, of a type sent in parts.
 	lastSent []sent
 
@@ -64,17 +67,21 @@ type subscription struct {
 	lastNACK    nack
 }
 
-// item is what a stream knows of a name.
-type item struct {
-	// named says that the client asked for it by name.
-	named bool
-	// has says that the client has a resource of that name, of the version that
-	// was sent, or of an unknown one if that is 0.
-	has  bool
-	sent uint64
-	// refused is the version that the client refused, which is not sent again
-	// until it changes; 0 for none.
-	refused uint64
+// held is the version of what a client has under a name: nothing, or something of
+// a version that is not known, or that of a resource, which is neither.
+type held uint64
+
+const (
+	nothing   held = 0
+	something held = 1
+)
+
+// version is that of what was sent and taken; 0 if that is not known.
+func (h held) version() uint64 {
+	if h == something {
+		return 0
+	}
+	return uint64(h)
 }
 
 // sent is what a response held under a name; a version of 0 for a removal.
@@ -101,7 +108,7 @@ const maxReason = 2048
 const maxShown = 10
 
 func newSubscription(s *stream, t resources.Type) *subscription {
-	return &subscription{stream: s, typ: t, items: map[*topic]item{}}
+	return &subscription{stream: s, typ: t, names: map[*topic]held{}}
 }
 
 // refuses reports whether the client has refused a whole response.
@@ -110,7 +117,9 @@ func (u *subscription) refuses(s *set) bool {
 }
 
 // idle reports whether there is surely nothing to send.
-func (u *subscription) idle() bool { return len(u.pending) == 0 && !u.all && !u.mustAll }
+func (u *subscription) idle() bool {
+	return len(u.pending) == 0 && !u.all && !u.mustAll && len(u.again) == 0
+}
 
 // want makes a topic be looked at for the next response; must sends it even if
 // the client has it.
@@ -121,16 +130,16 @@ func (u *subscription) want(t *topic, must bool) {
 	u.pending[t] = u.pending[t] || must
 }
 
-// wantAll makes all items be sent, whether the client has them or not.
+// wantAll makes all that is named be sent, whether the client has it or not.
 func (u *subscription) wantAll() {
-	for t := range u.items {
+	for t := range u.names {
 		u.want(t, true)
 	}
 }
 
 // changed notes that a topic changed, if the subscription is for it.
 func (u *subscription) changed(t *topic) {
-	if !u.items[t].named && !u.wildcard {
+	if _, named := u.names[t]; !named && !u.wildcard {
 		return
 	}
 	if u.whole() {
@@ -147,13 +156,10 @@ func (u *subscription) whole() bool { return u.typ.Whole() && !u.stream.delta }
 // not before.
 func (u *subscription) name(topics []*topic) (added []*topic) {
 	for _, t := range topics {
-		i := u.items[t]
-		if i.named {
-			continue
+		if _, named := u.names[t]; !named {
+			u.names[t] = nothing
+			added = append(added, t)
 		}
-		i.named = true
-		u.items[t] = i
-		added = append(added, t)
 	}
 	return added
 }
@@ -161,23 +167,22 @@ func (u *subscription) name(topics []*topic) (added []*topic) {
 // drop notes that the client is not interested in a topic any more, and so has
 // neither it nor a quarrel with it.
 func (u *subscription) drop(t *topic) {
-	u.version ^= u.items[t].sent
-	delete(u.items, t)
+	u.version ^= u.names[t].version()
+	delete(u.names, t)
 	delete(u.pending, t)
+	u.forgive(t)
 }
 
-// sends notes that the client is sent a resource.
+// sends notes that the client is sent a resource, or by a version of 0 that it is
+// told that there is none.
 func (u *subscription) sends(t *topic, version uint64) {
-	i := u.items[t]
-	u.version ^= i.sent ^ version
 	u.lastSent = append(u.lastSent, sent{t, version})
-	if !i.named {
-		// What everybody is sent is not kept of each stream.
-		delete(u.items, t)
-		return
+	had, named := u.names[t]
+	if !named {
+		return // what everybody is sent is not kept of each stream
 	}
-	i.has, i.sent, i.refused = version != 0, version, 0
-	u.items[t] = i
+	u.version ^= had.version() ^ version
+	u.names[t] = held(version)
 }
 
 // answered takes in an ACK, or the reason of a NACK, of the last response.
@@ -196,6 +201,10 @@ func (u *subscription) answered(r *request, now time.Time) {
 		u.entire = nil
 		return
 	}
+	number := u.nacks
+	if len(u.lastSent) == 1 {
+		number = 0
+	}
 	for _, s := range u.lastSent {
 		if len(u.lastNACK.Names) < maxShown {
 			u.lastNACK.Names = append(u.lastNACK.Names, s.topic.name)
@@ -203,14 +212,16 @@ func (u *subscription) answered(r *request, now time.Time) {
 		if s.version == 0 {
 			continue // a removal cannot be refused
 		}
-		i, ok := u.items[s.topic]
-		if ok && i.sent != s.version || !ok && !u.wildcard {
+		had, named := u.names[s.topic]
+		switch {
+		case named && had.version() != s.version, !named && !u.wildcard:
 			continue // it is not wanted any more
+		case named:
+			// What the client has of it now is not known.
+			u.version ^= s.version
+			u.names[s.topic] = something
 		}
-		// What the client has of it now is not known.
-		u.version ^= i.sent
-		i.sent, i.refused = 0, s.version
-		u.items[s.topic] = i
+		u.refuse(s.topic, refusal{version: s.version, nack: number})
 	}
 	u.lastSent = nil
 }
@@ -222,6 +233,7 @@ func (u *subscription) compose(h *hub, breaks bool) *response {
 	if u.inFlight || u.idle() || !h.ready(u.holdsEarlier) || !u.made() {
 		return nil
 	}
+	u.retry()
 	var r *response
 	switch {
 	case u.stream.delta:
@@ -260,10 +272,10 @@ func (u *subscription) due() iter.Seq2[*topic, pendingResource] {
 		size := 0
 		for t, must := range u.pending {
 			e := u.edition(t)
-			i := u.items[t]
-			p := pendingResource{item: i, must: must}
+			p := pendingResource{must: must}
+			p.held, p.named = u.names[t]
 			switch {
-			case !i.named && !t.listed || !u.stream.mayHave(t):
+			case !p.named && !t.listed || !u.stream.mayHave(t):
 				// It is off the shelf, or not there for this client.
 			case e == nil:
 				continue // the hub is about to say that it is off the shelf
@@ -276,6 +288,10 @@ func (u *subscription) due() iter.Seq2[*topic, pendingResource] {
 				}
 			}
 			delete(u.pending, t)
+			r, refused := u.refusals[t]
+			if p.refused = refused && p.resource != nil && p.resource.Version == r.version; !p.refused {
+				u.forgive(t)
+			}
 			if !yield(t, p) {
 				return
 			}
@@ -285,7 +301,9 @@ func (u *subscription) due() iter.Seq2[*topic, pendingResource] {
 
 // pendingResource is something that may have to be sent.
 type pendingResource struct {
-	item     item
+	named    bool
+	held     held
+	refused  bool // as it is
 	must     bool
 	resource *resources.Resource // nil: there is none
 }
@@ -293,11 +311,11 @@ type pendingResource struct {
 // news reports whether there is a resource that is to be sent: one that must be,
 // or that the client does not have, and that it has not refused.
 func (p *pendingResource) news() bool {
-	if p.resource == nil || p.resource.Version == p.item.refused {
+	if p.resource == nil || p.refused {
 		return false
 	}
-	return p.must || !p.item.has || p.item.sent != p.resource.Version
+	return p.must || p.held != held(p.resource.Version)
 }
 
 // topics are those that are subscribed to by name.
-func (u *subscription) topics() iter.Seq[*topic] { return maps.Keys(u.items) }
+func (u *subscription) topics() iter.Seq[*topic] { return maps.Keys(u.names) }

@@ -10,8 +10,8 @@
 // debounce.go), makes what somebody subscribes to (make.go) and marks the streams
 // that are shown it; a topic is one name that can be subscribed to (topic.go,
 // subscribe.go). A stream (stream.go) holds a subscription for each type
-// (subscription.go), which reads requests and puts responses together by the
-// rules of its variant (sotw.go, delta.go). Requests are read by hand and
+// (subscription.go, refusal.go), which reads requests and puts responses together
+// by the rules of its variant (sotw.go, delta.go). Requests are read by hand and
 // responses written around shared bytes (request.go, response.go, codec.go).
 // The ways in are gRPC (services.go, serve.go) and HTTP (rest.go); operators look
 // by status.go and csds.go. Locks are taken in the order stream, hub, marks.
