@@ -3,12 +3,16 @@ package xds
 import "time"
 
 // Debounce says how long a change waits for others of its service, to be sent
-// with them.
+// with them. Hosts that leave wait longer than those that come. Who comes is
+// capacity that somebody waits for. Who leaves in order drained before, which goes
+// out as fast as a coming host and takes the work off it, and one takes its place
+// soon, as a rule, so that one assignment tells of both. Who died was dead for its
+// TTL already, and clients go round it.
 type Debounce struct {
 	// Quiet is how long a service must not have changed.
 	Quiet time.Duration
-	// Leaving is the same for one that has only lost hosts since it was last
-	// sent: those that take their places come soon, as a rule.
+	// Leaving is the same for one that has fewer hosts to show than when it was
+	// last sent. One of Quiet or less makes no difference.
 	Leaving time.Duration
 	// Longest is how long a change waits at most.
 	Longest time.Duration

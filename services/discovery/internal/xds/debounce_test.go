@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
 )
 
 func TestAChangeIsSentWhenItsServiceIsQuietOrHasWaitedLongEnough(t *testing.T) {
@@ -78,6 +80,46 @@ func TestAServiceThatOnlyLostHostsWaitsLonger(t *testing.T) {
 		d.add("users", begin.Add(at))
 	}
 	require.False(t, d.leaving("users", due(900*ms), begin.Add(900*ms)))
+}
+
+func TestHostsThatLeaveWaitLongerThanThoseThatComeOrDrain(t *testing.T) {
+	const ms = time.Millisecond
+	drains := host("users", "10.0.0.2:80")
+	drains.State = registry.Draining
+	out := host("users", "10.0.0.2:80")
+	out.State = registry.Out
+	for name, test := range map[string]struct {
+		after registry.View // what becomes of one of two hosts
+		more  []string
+		sent  time.Duration
+	}{
+		"one drains":                       {after: drains, sent: 100 * ms},
+		"one goes":                         {after: out, sent: 200 * ms},
+		"one goes and another comes":       {after: out, more: []string{"10.0.0.3:80"}, sent: 100 * ms},
+		"one comes":                        {after: host("users", "10.0.0.2:80"), more: []string{"10.0.0.3:80"}, sent: 100 * ms},
+		"one is at another address by now": {after: host("users", "10.0.0.4:80"), sent: 100 * ms},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newTestHub(t)
+			h.open(&h.loaded)
+			h.debounce.Debounce = Debounce{Quiet: 100 * ms, Leaving: 200 * ms, Longest: 900 * ms}
+			h.hosts("users", "10.0.0.1:80", "10.0.0.2:80")
+			s := subscribed(t, h, true, 1, "users")[0]
+
+			hosts := []registry.View{host("users", "10.0.0.1:80"), test.after}
+			for _, address := range test.more {
+				hosts = append(hosts, host("users", address))
+			}
+			h.listings["users"] = registry.Listing{Known: true, Hosts: hosts}
+			h.debounce.add("users", start)
+			for at := 100 * ms; at < test.sent; at += 50 * ms {
+				h.push(start.Add(at))
+				require.Nil(t, s.next(start))
+			}
+			h.push(start.Add(test.sent))
+			require.Len(t, s.next(start).resources, 1)
+		})
+	}
 }
 
 // every returns 0, step, 2 step, … below end.
