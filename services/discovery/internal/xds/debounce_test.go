@@ -112,7 +112,7 @@ func TestHostsThatLeaveWaitLongerThanThoseThatComeOrDrain(t *testing.T) {
 			}
 			h.listings["users"] = registry.Listing{Known: true, Hosts: hosts}
 			h.debounce.add("users", start)
-			for at := 100 * ms; at < test.sent; at += 50 * ms {
+			for at := 50 * ms; at < test.sent; at += 50 * ms {
 				h.push(start.Add(at))
 				require.Nil(t, s.next(start))
 			}

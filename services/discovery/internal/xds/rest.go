@@ -27,9 +27,6 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 )
 
-// makeWithin bounds the time that a call waits for what it asks for to be made.
-const makeWithin = 5 * time.Second
-
 // MaxPollBody is the longest body of a call of REST-JSON, in bytes: a proxy's node
 // alone is above 100 KiB as JSON.
 const MaxPollBody = 1 << 20
@@ -67,7 +64,7 @@ func (s *Server) Routes() []call.Route {
 	return routes
 }
 
-// poll answers a call of REST-JSON by the first response of a stream.
+// poll answers a call of REST-JSON.
 func (s *Server) poll(w http.ResponseWriter, r *http.Request, t resources.Type) (int, error) {
 	if !s.hub.isLoaded() {
 		return 0, registry.ErrNotLoaded
@@ -80,25 +77,16 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request, t resources.Type) 
 	if err != nil {
 		return 0, err
 	}
-	awake := make(chan struct{}, 1)
-	st := &stream{
-		hub: s.hub, only: t, poll: true, limits: s.limits, ctx: r.Context(), peer: r.RemoteAddr, since: time.Now(), log: s.log,
-		ended: make(chan error, 1),
-		wake: func() {
-			select {
-			case awake <- struct{}{}:
-			default: // the call has yet to see the last one
-			}
-		},
-	}
-	if err := s.hub.join(st); err != nil {
+	p, err := s.openPoll(r.Context(), r.RemoteAddr, t, asked)
+	if err != nil {
 		return 0, httpRefusal(err)
 	}
-	defer st.close()
-	if err := st.request(asked); err != nil {
-		return 0, httpRefusal(err)
+	defer p.close()
+	response, settled := p.response(s)
+	if response == nil {
+		return p.answerNothing(w, t, settled)
 	}
-	return s.finishPoll(w, st, t, awake)
+	return s.answerPoll(w, response)
 }
 
 // readPoll reads a DiscoveryRequest. The error is a *call.Refusal.
@@ -123,38 +111,6 @@ func readPoll(body []byte, t resources.Type) (*request, error) {
 	return &r, nil
 }
 
-// finishPoll waits for the response of a stream of one call and answers with it:
-// for as long as it takes to make it, and if the client has it as it is for as
-// long as such calls may wait.
-func (s *Server) finishPoll(w http.ResponseWriter, st *stream, t resources.Type, awake <-chan struct{}) (int, error) {
-	began := time.Now()
-	for {
-		if r := st.next(time.Now()); r != nil {
-			return s.answerPoll(w, r)
-		}
-		wait := makeWithin
-		settled := st.settled(t)
-		if settled {
-			wait = s.limits.Wait
-		}
-		timer := time.NewTimer(time.Until(began.Add(wait)))
-		var ended bool
-		select {
-		case <-awake:
-		case <-timer.C:
-			ended = true
-		case <-s.noWaits:
-			ended = true
-		case <-st.ctx.Done():
-			ended = true // whatever it is answered
-		}
-		timer.Stop()
-		if ended {
-			return st.answerNothing(w, t, settled)
-		}
-	}
-}
-
 // answerPoll answers with a response as canonical JSON.
 func (s *Server) answerPoll(w http.ResponseWriter, r *response) (int, error) {
 	text, err := protojson.Marshal(r.message(s.identifier))
@@ -167,45 +123,15 @@ func (s *Server) answerPoll(w http.ResponseWriter, r *response) (int, error) {
 
 // answerNothing answers a call for which there is no response: the client has
 // what there is, or there is nothing.
-func (s *stream) answerNothing(w http.ResponseWriter, t resources.Type, settled bool) (int, error) {
+func (p *pollCall) answerNothing(w http.ResponseWriter, t resources.Type, settled bool) (int, error) {
 	if !settled {
 		return 0, &call.Refusal{Status: http.StatusServiceUnavailable, Reason: fmt.Sprintf("%s are not made yet", t), RetryAfter: time.Second}
 	}
-	if !s.hasSomething(t) {
+	if !p.hasSomething() {
 		return 0, call.Refuse(http.StatusNotFound, "no %s of the names that are asked for", t)
 	}
 	w.WriteHeader(http.StatusNotModified)
 	return http.StatusNotModified, nil
-}
-
-// settled reports whether all that a subscription is for is made, and may be
-// answered.
-func (s *stream) settled(t resources.Type) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.hub.mu.RLock()
-	defer s.hub.mu.RUnlock()
-	u := s.subscriptions[t]
-	if u.wildcard {
-		if _, known := s.hub.everything(t, u.view); !known {
-			return false
-		}
-	}
-	for topic := range u.names {
-		if e := u.edition(topic); e == nil || !e.made {
-			return false
-		}
-	}
-	return true
-}
-
-// hasSomething reports whether the client has what it asked for, or has to wait
-// for it with what it has.
-func (s *stream) hasSomething(t resources.Type) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	u := s.subscriptions[t]
-	return u.entire != nil || u.version != 0 || !u.idle()
 }
 
 // httpRefusal is an error of a stream, which is a gRPC status, as HTTP tells it.

@@ -7,7 +7,8 @@ import (
 )
 
 // services are the gRPC services of xDS: the aggregated one and those of one
-// type. Each has a method Stream… for the state of the world and one Delta….
+// type. Each has a method Stream… for the state of the world and one Delta…, those
+// of one type also Fetch… for a single call.
 var services = []struct {
 	name, methods, file string
 	only                resources.Type
@@ -26,14 +27,18 @@ var services = []struct {
 // have been made with ServerOptions.
 func (s *Server) Register(server grpc.ServiceRegistrar) {
 	for _, service := range services {
-		server.RegisterService(&grpc.ServiceDesc{
+		desc := &grpc.ServiceDesc{
 			ServiceName: service.name,
 			Streams: []grpc.StreamDesc{
 				s.streamOf("Stream"+service.methods, service.only, false),
 				s.streamOf("Delta"+service.methods, service.only, true),
 			},
 			Metadata: service.file,
-		}, nil)
+		}
+		if service.only != allTypes {
+			desc.Methods = []grpc.MethodDesc{s.fetchOf(service.name, "Fetch"+service.methods, service.only)}
+		}
+		server.RegisterService(desc, nil)
 	}
 	s.registerStatus(server)
 }

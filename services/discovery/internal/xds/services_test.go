@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
 )
 
@@ -34,9 +35,10 @@ func (s *service) delta(t testing.TB) grpc.BidiStreamingClient[discoveryv3.Delta
 type (
 	sotwMethod  = func(context.Context, ...grpc.CallOption) (grpc.BidiStreamingClient[discoveryv3.DiscoveryRequest, discoveryv3.DiscoveryResponse], error)
 	deltaMethod = func(context.Context, ...grpc.CallOption) (grpc.BidiStreamingClient[discoveryv3.DeltaDiscoveryRequest, discoveryv3.DeltaDiscoveryResponse], error)
+	fetchMethod = func(context.Context, *discoveryv3.DiscoveryRequest, ...grpc.CallOption) (*discoveryv3.DiscoveryResponse, error)
 )
 
-func TestEveryServiceServesItsTypeInBothVariants(t *testing.T) {
+func TestEveryServiceServesItsTypeInBothVariantsAndOnce(t *testing.T) {
 	s := serving(t, nil)
 	<-s.hosts.Loaded()
 	s.register(t, "users", 1)
@@ -57,14 +59,15 @@ func TestEveryServiceServesItsTypeInBothVariants(t *testing.T) {
 	for typ, methods := range map[resources.Type]struct {
 		sotw  sotwMethod
 		delta deltaMethod
+		fetch fetchMethod
 	}{
-		resources.Clusters:   {cds.StreamClusters, cds.DeltaClusters},
-		resources.Endpoints:  {eds.StreamEndpoints, eds.DeltaEndpoints},
-		resources.Listeners:  {lds.StreamListeners, lds.DeltaListeners},
-		resources.Routes:     {rds.StreamRoutes, rds.DeltaRoutes},
-		resources.Secrets:    {sds.StreamSecrets, sds.DeltaSecrets},
-		resources.Runtimes:   {rtds.StreamRuntime, rtds.DeltaRuntime},
-		resources.Extensions: {ecds.StreamExtensionConfigs, ecds.DeltaExtensionConfigs},
+		resources.Clusters:   {cds.StreamClusters, cds.DeltaClusters, cds.FetchClusters},
+		resources.Endpoints:  {eds.StreamEndpoints, eds.DeltaEndpoints, eds.FetchEndpoints},
+		resources.Listeners:  {lds.StreamListeners, lds.DeltaListeners, lds.FetchListeners},
+		resources.Routes:     {rds.StreamRoutes, rds.DeltaRoutes, rds.FetchRoutes},
+		resources.Secrets:    {sds.StreamSecrets, sds.DeltaSecrets, sds.FetchSecrets},
+		resources.Runtimes:   {rtds.StreamRuntime, rtds.DeltaRuntime, rtds.FetchRuntime},
+		resources.Extensions: {ecds.StreamExtensionConfigs, ecds.DeltaExtensionConfigs, ecds.FetchExtensionConfigs},
 	} {
 		t.Run(typ.String(), func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -93,8 +96,38 @@ func TestEveryServiceServesItsTypeInBothVariants(t *testing.T) {
 			require.NoError(t, delta.CloseSend())
 			_, err = delta.Recv()
 			require.Error(t, err)
+
+			once, err := methods.fetch(ctx, &discoveryv3.DiscoveryRequest{ResourceNames: []string{"own", "unknown"}})
+			require.NoError(t, err)
+			require.Equal(t, typ.URL(), once.GetTypeUrl())
+			require.Len(t, once.GetResources(), 1)
+			again, err := methods.fetch(ctx, &discoveryv3.DiscoveryRequest{ResourceNames: []string{"own"}, VersionInfo: once.GetVersionInfo()})
+			require.NoError(t, err)
+			require.Equal(t, once.GetVersionInfo(), again.GetVersionInfo())
+			require.Len(t, again.GetResources(), 1)
+			_, err = methods.fetch(ctx, &discoveryv3.DiscoveryRequest{TypeUrl: other.URL()})
+			require.Equal(t, codes.InvalidArgument, status.Code(err))
+			if !typ.Whole() {
+				_, err = methods.fetch(ctx, &discoveryv3.DiscoveryRequest{ResourceNames: []string{"unknown"}})
+				require.Equal(t, codes.NotFound, status.Code(err))
+			}
 		})
 	}
+}
+
+func TestAFetchIsRefusedAsAStreamIs(t *testing.T) {
+	s := serving(t, func(l *Limits) { l.Names = 1 })
+	<-s.hosts.Loaded()
+	servicetest.Eventually(t, "all that was loaded is known", s.hub.isLoaded)
+	c := endpointservice.NewEndpointDiscoveryServiceClient(s.dial(t))
+	_, err := c.FetchEndpoints(t.Context(), &discoveryv3.DiscoveryRequest{ResourceNames: []string{"a", "b"}})
+	require.Equal(t, codes.ResourceExhausted, status.Code(err))
+	s.awaitNoStreams(t)
+	s.hub.mu.Lock()
+	s.hub.loaded = false
+	s.hub.mu.Unlock()
+	_, err = c.FetchEndpoints(t.Context(), &discoveryv3.DiscoveryRequest{ResourceNames: []string{"a"}})
+	require.Equal(t, codes.Unavailable, status.Code(err))
 }
 
 func TestAClientOfDeltaHearsOfHosts(t *testing.T) {

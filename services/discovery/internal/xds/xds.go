@@ -13,8 +13,9 @@
 // (subscription.go, refusal.go), which reads requests and puts responses together
 // by the rules of its variant (sotw.go, delta.go). Requests are read by hand and
 // responses written around shared bytes (request.go, response.go, codec.go).
-// The ways in are gRPC (services.go, serve.go) and HTTP (rest.go); operators look
-// by status.go and csds.go. Locks are taken in the order stream, hub, marks.
+// The ways in are streams of gRPC (services.go, serve.go) and single calls
+// (poll.go) over HTTP (rest.go) and gRPC (fetch.go); operators look by status.go
+// and csds.go. Locks are taken in the order stream, hub, marks.
 package xds
 
 import (

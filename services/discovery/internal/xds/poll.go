@@ -1,0 +1,103 @@
+package xds
+
+import (
+	"context"
+	"time"
+
+	"github.com/weirproxy/weir/services/discovery/internal/resources"
+)
+
+// pollCall is a stream of one type that ends with its first response: a call of
+// REST-JSON (rest.go) or of a Fetch method (fetch.go).
+type pollCall struct {
+	*stream
+	awake chan struct{} // has a value when there may be something to send
+}
+
+// makeWithin bounds the time that a call waits for what it asks for to be made.
+const makeWithin = 5 * time.Second
+
+// openPoll begins a call from a peer. Who called must close it. The error is a
+// gRPC status.
+func (s *Server) openPoll(ctx context.Context, peer string, t resources.Type, asked *request) (*pollCall, error) {
+	awake := make(chan struct{}, 1)
+	p := &pollCall{awake: awake, stream: &stream{
+		hub: s.hub, only: t, poll: true, limits: s.limits, ctx: ctx, peer: peer, since: time.Now(), log: s.log,
+		ended: make(chan error, 1),
+		wake: func() {
+			select {
+			case awake <- struct{}{}:
+			default: // the call has yet to see the last one
+			}
+		},
+	}}
+	if err := s.hub.join(p.stream); err != nil {
+		return nil, err
+	}
+	if err := p.request(asked); err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// response waits for the response: for as long as it takes to make it, and if the
+// client has it as it is, or there is none, for as long as calls may wait. It is
+// nil if there was none by then; settled says that all was made that was asked
+// for.
+func (p *pollCall) response(s *Server) (r *response, settled bool) {
+	began := time.Now()
+	for {
+		if r := p.next(time.Now()); r != nil {
+			return r, true
+		}
+		wait := makeWithin
+		if settled = p.settled(); settled {
+			wait = s.limits.Wait
+		}
+		timer := time.NewTimer(time.Until(began.Add(wait)))
+		var ended bool
+		select {
+		case <-p.awake:
+		case <-timer.C:
+			ended = true
+		case <-s.noWaits:
+			ended = true
+		case <-p.ctx.Done():
+			ended = true // whatever it is answered
+		}
+		timer.Stop()
+		if ended {
+			return nil, settled
+		}
+	}
+}
+
+// settled reports whether all that the call is for is made, and may be answered.
+func (p *pollCall) settled() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hub.mu.RLock()
+	defer p.hub.mu.RUnlock()
+	u := p.subscriptions[p.only]
+	if u.wildcard {
+		if _, known := p.hub.everything(u.typ, u.view); !known {
+			return false
+		}
+	}
+	for t := range u.names {
+		if e := u.edition(t); e == nil || !e.made {
+			return false
+		}
+	}
+	return true
+}
+
+// hasSomething reports whether the client has what it asked for, or has to wait
+// for it with what it has.
+func (p *pollCall) hasSomething() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	u := p.subscriptions[p.only]
+	return u.entire != nil || u.version != 0 || !u.idle()
+}
