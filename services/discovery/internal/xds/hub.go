@@ -87,7 +87,7 @@ const tick = 20 * time.Millisecond
 const sweepInterval = time.Second
 
 // run follows the registry until ctx ends.
-func (h *hub) run(ctx context.Context, limits Limits) {
+func (h *hub) run(ctx context.Context, limits *Limits) {
 	select {
 	case <-h.registry.Loaded():
 	case <-ctx.Done():

@@ -76,7 +76,7 @@ func TestAStreamEndsWhenItIsTooOld(t *testing.T) {
 func TestAClientThatDoesNotAnswerIsCountedAndThenDropped(t *testing.T) {
 	h := newTestHub(t)
 	h.open(&h.loaded)
-	limits := Limits{SlowAfter: 30 * time.Second, DropAfter: time.Minute}
+	limits := &Limits{SlowAfter: 30 * time.Second, DropAfter: time.Minute}
 	s := h.stream(t, false)
 	ask(t, s, resources.Clusters)
 	r := s.next(start)

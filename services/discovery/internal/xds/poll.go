@@ -22,7 +22,7 @@ const makeWithin = 5 * time.Second
 func (s *Server) openPoll(ctx context.Context, peer string, t resources.Type, asked *request) (*pollCall, error) {
 	awake := make(chan struct{}, 1)
 	p := &pollCall{awake: awake, stream: &stream{
-		hub: s.hub, only: t, poll: true, limits: s.limits, ctx: ctx, peer: peer, since: time.Now(), log: s.log,
+		hub: s.hub, only: t, poll: true, limits: &s.limits, ctx: ctx, peer: peer, since: time.Now(), log: s.log,
 		ended: make(chan error, 1),
 		wake: func() {
 			select {

@@ -45,7 +45,7 @@ func (s *Server) serve(wire grpc.ServerStream, only resources.Type, delta bool) 
 func (s *Server) newStream(wire grpc.ServerStream, only resources.Type, delta bool) *stream {
 	now := time.Now()
 	st := &stream{
-		hub: s.hub, only: only, delta: delta, limits: s.limits, ctx: wire.Context(),
+		hub: s.hub, only: only, delta: delta, limits: &s.limits, ctx: wire.Context(),
 		number: s.lastStream.Add(1), since: now, log: s.log, ended: make(chan error, 1),
 	}
 	if p, ok := peer.FromContext(st.ctx); ok {

@@ -49,7 +49,7 @@ type SubscriptionStatus struct {
 }
 
 // NACKStatus is a refusal: of which response, why, and the first of the names
-// that it held.
+// that it held. It never changes.
 type NACKStatus struct {
 	At     time.Time `json:"at"`
 	Nonce  string    `json:"nonce"`
@@ -89,14 +89,10 @@ func (s *stream) status() StreamStatus {
 func (u *subscription) status() SubscriptionStatus {
 	shown := SubscriptionStatus{
 		Wildcard: u.wildcard, Names: len(u.names), Pending: len(u.pending), Withheld: !u.idle(),
-		Nonce: u.nonce, SentAt: u.sentAt, Unanswered: u.inFlight, Slow: u.slow, ACKs: u.acks, NACKs: u.nacks,
+		Nonce: u.nonce, SentAt: u.sentAt, Unanswered: u.inFlight, Slow: u.slow, ACKs: u.acks, NACKs: u.nacks, LastNACK: u.lastNACK,
 	}
 	if !u.stream.delta && u.nonce != "" {
 		shown.Version = versionText(u.version)
-	}
-	if u.nacks > 0 {
-		last := NACKStatus(u.lastNACK)
-		shown.LastNACK = &last
 	}
 	return shown
 }

@@ -24,7 +24,7 @@ type stream struct {
 	only   resources.Type // allTypes on an aggregated stream
 	delta  bool
 	poll   bool // it is a call of REST-JSON, which lasts for one response
-	limits Limits
+	limits *Limits
 	ctx    context.Context // of who opened it
 	number uint64
 	peer   string

@@ -59,7 +59,7 @@ func (h *hub) all() []*stream {
 
 // sweepStreams looks at every stream: those that are too old, or whose clients
 // neither read nor answer, end; those with resources to keep alive are woken.
-func (h *hub) sweepStreams(now time.Time, limits Limits) {
+func (h *hub) sweepStreams(now time.Time, limits *Limits) {
 	dirty, slow := 0, 0
 	for _, s := range h.all() {
 		seen := s.sweep(now, limits)
@@ -77,7 +77,7 @@ func (h *hub) sweepStreams(now time.Time, limits Limits) {
 // seen is what a sweep saw of a stream.
 type seen struct{ dirty, slow bool }
 
-func (s *stream) sweep(now time.Time, limits Limits) (seen seen) {
+func (s *stream) sweep(now time.Time, limits *Limits) (seen seen) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || s.poll {
@@ -104,7 +104,7 @@ func (s *stream) sweep(now time.Time, limits Limits) (seen seen) {
 
 // isSlow reports whether a response has been unanswered for long. If it has for
 // too long, the stream ends.
-func (s *stream) isSlow(u *subscription, now time.Time, limits Limits) bool {
+func (s *stream) isSlow(u *subscription, now time.Time, limits *Limits) bool {
 	waits := now.Sub(u.sentAt)
 	if !u.inFlight || waits < limits.SlowAfter {
 		return false

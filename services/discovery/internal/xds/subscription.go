@@ -64,7 +64,7 @@ type subscription struct {
 
 	// For the operators' view.
 	acks, nacks uint64
-	lastNACK    nack
+	lastNACK    *NACKStatus // nil before the first
 }
 
 // held is the version of what a client has under a name: nothing, or something of
@@ -88,14 +88,6 @@ func (h held) version() uint64 {
 type sent struct {
 	topic   *topic
 	version uint64
-}
-
-// nack is a client's refusal of a response.
-type nack struct {
-	At     time.Time
-	Nonce  string
-	Reason string
-	Names  []string // the first few of what was in the response
 }
 
 // everyName is the wildcard.
@@ -194,7 +186,7 @@ func (u *subscription) answered(r *request, now time.Time) {
 		return
 	}
 	u.nacks++
-	u.lastNACK = nack{At: now, Nonce: u.nonce, Reason: reasonOf(r)}
+	u.lastNACK = &NACKStatus{At: now, Nonce: u.nonce, Reason: reasonOf(r)}
 	if u.whole() {
 		u.refused = u.entire
 		// The client has none of it, so all of it is new to it next time.

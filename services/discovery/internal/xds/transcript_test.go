@@ -115,7 +115,7 @@ func newTestHub(t testing.TB) *testHub {
 // stream opens a stream of all types.
 func (h *testHub) stream(t testing.TB, delta bool) *stream {
 	s := &stream{
-		hub: h.hub, only: allTypes, delta: delta, limits: Limits{Streams: 1 << 20, Names: 100}, ctx: context.Background(),
+		hub: h.hub, only: allTypes, delta: delta, limits: &Limits{Streams: 1 << 20, Names: 100}, ctx: context.Background(),
 		log: slog.New(slog.DiscardHandler), ended: make(chan error, 1), wake: func() {}, since: time.Now(),
 	}
 	require.NoError(t, h.join(s))

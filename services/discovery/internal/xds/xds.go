@@ -107,7 +107,7 @@ func New(o Options) *Server {
 
 // Run follows the registry until ctx ends, and returns nil.
 func (s *Server) Run(ctx context.Context) error {
-	s.hub.run(ctx, s.limits)
+	s.hub.run(ctx, &s.limits)
 	return nil
 }
 
