@@ -29,7 +29,11 @@ type Resource struct {
 	// for ever. Who made the resource may set it before anybody else has it.
 	TTL time.Duration
 
-	encoded []byte
+	// wire is, in the form of the wire, Body as an entry of a response's resources,
+	// from entryAt on, itself from bodyAt on; and before that what makes a Resource
+	// of it instead. So responses of both variants share its bytes.
+	wire            []byte
+	entryAt, bodyAt int
 }
 
 // New marshals m, of type t, as the resource of a name. Messages that were
@@ -40,19 +44,44 @@ func New(t Type, name string, m proto.Message) (*Resource, error) {
 		return nil, fmt.Errorf("marshal %s %q: %w", t, name, err)
 	}
 	sum := sha256.Sum256(append([]byte(name+"\x00"), content...))
-	encoded := make([]byte, 0, protowire.SizeTag(1)+protowire.SizeBytes(len(t.URL()))+protowire.SizeTag(2)+protowire.SizeBytes(len(content)))
-	encoded = protowire.AppendTag(encoded, 1, protowire.BytesType)
-	encoded = protowire.AppendString(encoded, t.URL())
-	encoded = protowire.AppendTag(encoded, 2, protowire.BytesType)
-	encoded = protowire.AppendBytes(encoded, content)
-	return &Resource{
-		Name:    name,
-		Version: max(1, binary.BigEndian.Uint64(sum[:8])),
-		Body:    &anypb.Any{TypeUrl: t.URL(), Value: encoded[len(encoded)-len(content):]},
-		encoded: encoded,
-	}, nil
+	r := &Resource{Name: name, Version: max(1, binary.BigEndian.Uint64(sum[:8]))}
+
+	body := protowire.SizeTag(1) + protowire.SizeBytes(len(t.URL())) + protowire.SizeTag(2) + protowire.SizeBytes(len(content))
+	inner := protowire.AppendTag(nil, 3, protowire.BytesType)
+	inner = protowire.AppendString(inner, name)
+	inner = protowire.AppendTag(inner, 1, protowire.BytesType)
+	inner = protowire.AppendString(inner, VersionText(r.Version))
+	inner = protowire.AppendTag(inner, 2, protowire.BytesType)
+	inner = protowire.AppendVarint(inner, uint64(body)) //nolint:gosec // a length
+	wire := make([]byte, 0, 2*(1+binary.MaxVarintLen32)+len(inner)+body)
+	wire = protowire.AppendTag(wire, ResourcesField, protowire.BytesType)
+	wire = protowire.AppendVarint(wire, uint64(len(inner)+body)) //nolint:gosec // a length
+	wire = append(wire, inner...)
+	r.entryAt = len(wire)
+	wire = protowire.AppendTag(wire, ResourcesField, protowire.BytesType)
+	wire = protowire.AppendVarint(wire, uint64(body)) //nolint:gosec // a length
+	r.bodyAt = len(wire)
+	wire = protowire.AppendTag(wire, 1, protowire.BytesType)
+	wire = protowire.AppendString(wire, t.URL())
+	wire = protowire.AppendTag(wire, 2, protowire.BytesType)
+	wire = protowire.AppendBytes(wire, content)
+	r.wire = wire
+	r.Body = &anypb.Any{TypeUrl: t.URL(), Value: wire[len(wire)-len(content):]}
+	return r, nil
 }
 
+// ResourcesField is the number of the resources in the responses of both variants.
+const ResourcesField = 2
+
+// VersionText is a version as clients see it.
+func VersionText(version uint64) string { return fmt.Sprintf("%016x", version) }
+
 // Encoded is Body in the form of the wire, for responses that are put together
-// without marshalling it again. Nobody may write to it.
-func (r *Resource) Encoded() []byte { return r.encoded }
+// without marshalling it again. Nobody may write to it, nor to the following.
+func (r *Resource) Encoded() []byte { return r.wire[r.bodyAt:] }
+
+// Entry is Body as one of the resources of a response of the state of the world.
+func (r *Resource) Entry() []byte { return r.wire[r.entryAt:] }
+
+// Wrapped is the same of delta, a Resource without a TTL, in two pieces.
+func (r *Resource) Wrapped() (head, encoded []byte) { return r.wire[:r.entryAt], r.Encoded() }

@@ -1,10 +1,13 @@
 package resources
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -61,4 +64,19 @@ func TestEveryTypeIsKnownByItsURL(t *testing.T) {
 	require.False(t, ok)
 	_, ok = OfURL("")
 	require.False(t, ok)
+}
+
+func TestAResourceIsAnEntryOfAResponseOfBothVariants(t *testing.T) {
+	for _, name := range []string{"users", "", strings.Repeat("a", 300)} {
+		r, err := New(Clusters, name, &clusterv3.Cluster{Name: name})
+		require.NoError(t, err)
+		var whole discoveryv3.DiscoveryResponse
+		require.NoError(t, proto.Unmarshal(r.Entry(), &whole))
+		require.True(t, proto.Equal(&discoveryv3.DiscoveryResponse{Resources: []*anypb.Any{r.Body}}, &whole))
+		var delta discoveryv3.DeltaDiscoveryResponse
+		head, encoded := r.Wrapped()
+		require.NoError(t, proto.Unmarshal(slices.Concat(head, encoded), &delta))
+		require.True(t, proto.Equal(&discoveryv3.DeltaDiscoveryResponse{
+			Resources: []*discoveryv3.Resource{{Name: name, Version: VersionText(r.Version), Resource: r.Body}}}, &delta))
+	}
 }

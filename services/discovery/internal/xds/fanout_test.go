@@ -105,7 +105,7 @@ func TestAChangeIsMarkedAtItsSubscribersAloneAndMarshalledOnce(t *testing.T) {
 	require.Nil(t, orders.next(start))
 	require.Zero(t, woken)
 	encoded := newWireForm("").encode(first)
-	require.Same(t, &first.resources[0].Encoded()[0], &encoded[2].ReadOnlyData()[0])
+	require.Same(t, &first.resources[0].Entry()[0], &encoded[1].ReadOnlyData()[0])
 }
 
 func TestWhatNobodySubscribesToIsForgottenAfterAWhile(t *testing.T) {

@@ -19,8 +19,10 @@ type response struct {
 	typ       resources.Type
 	version   uint64 // of the state of the world
 	resources []*resources.Resource
-	removed   []string // only in delta
-	nonce     string
+	// whole is all of them as a set, where a response holds one; else nil.
+	whole   *set
+	removed []string // only in delta
+	nonce   string
 	// ttl says that the client can take resources with a time to live.
 	ttl bool
 	// heartbeat says that the client has the resources and is only told to keep
@@ -47,8 +49,13 @@ func newWireForm(identifier string) wireForm {
 }
 
 // encode returns r as a DiscoveryResponse or a DeltaDiscoveryResponse: a head of
-// its own, and before each shared body what stands before it.
+// its own, and bytes that all streams share, but for what tells of a time to live.
 func (f wireForm) encode(r *response) mem.BufferSlice {
+	if r.whole != nil {
+		if entries := r.whole.entries(); entries != nil {
+			return mem.BufferSlice{mem.SliceBuffer(f.head(r)), mem.SliceBuffer(entries)}
+		}
+	}
 	list := make(mem.BufferSlice, 0, 1+2*len(r.resources))
 	list = append(list, mem.SliceBuffer(f.head(r)))
 	for _, resource := range r.resources {
@@ -79,17 +86,16 @@ func (f wireForm) head(r *response) []byte {
 	return protowire.AppendBytes(b, f.controlPlane)
 }
 
-// resourceField is the number of resources in both messages.
-const resourceField = 2
-
 // envelope is what goes before a resource's body, and the body, which is shared
 // or empty.
 func (r *response) envelope(resource *resources.Resource) (before, body []byte) {
 	withTTL := r.ttl && resource.TTL > 0
-	if !r.delta && !withTTL {
-		body = resource.Encoded()
-		before = protowire.AppendTag(make([]byte, 0, 8), resourceField, protowire.BytesType)
-		return protowire.AppendVarint(before, uint64(len(body))), body
+	switch {
+	case withTTL:
+	case r.delta:
+		return resource.Wrapped()
+	default:
+		return resource.Entry(), nil
 	}
 	// A Resource, the body last.
 	version := resource.Version
@@ -110,13 +116,13 @@ func (r *response) envelope(resource *resources.Resource) (before, body []byte) 
 	}
 	size := len(inner) + len(body)
 	if r.delta {
-		before = protowire.AppendTag(make([]byte, 0, 8+len(inner)), resourceField, protowire.BytesType)
+		before = protowire.AppendTag(make([]byte, 0, 8+len(inner)), resources.ResourcesField, protowire.BytesType)
 		before = protowire.AppendVarint(before, uint64(size))
 		return append(before, inner...), body
 	}
 	// An Any with that Resource.
 	outer := protowire.SizeTag(1) + protowire.SizeBytes(len(wrappedURL)) + protowire.SizeTag(2) + protowire.SizeBytes(size)
-	before = protowire.AppendTag(nil, resourceField, protowire.BytesType)
+	before = protowire.AppendTag(nil, resources.ResourcesField, protowire.BytesType)
 	before = protowire.AppendVarint(before, uint64(outer))
 	before = appendText(before, 1, wrappedURL)
 	before = protowire.AppendTag(before, 2, protowire.BytesType)

@@ -2,8 +2,8 @@ package xds
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
@@ -14,6 +14,11 @@ import (
 type set struct {
 	list    []*resources.Resource
 	version uint64
+	// common says that it is everything of its type, which many streams are sent.
+	// encoded is what entries returns, once it was asked for.
+	common  bool
+	once    sync.Once
+	encoded []byte
 
 	// last is the difference that was last asked for: streams that are sent the
 	// same sets ask for the same.
@@ -72,4 +77,28 @@ func (s *set) with(more []*resources.Resource) *set {
 
 // versionText is a version as clients see it. That of several resources is the
 // exclusive or of theirs, which does not depend on their order.
-func versionText(version uint64) string { return fmt.Sprintf("%016x", version) }
+func versionText(version uint64) string { return resources.VersionText(version) }
+
+// entries are the resources as those of a response of the state of the world, in
+// one piece: made for the first stream that is sent a set which many are, and the
+// same for all of them. They are nil of a set that one stream alone is sent, and
+// of one with a resource that has a time to live.
+func (s *set) entries() []byte {
+	if !s.common {
+		return nil
+	}
+	s.once.Do(func() {
+		size := 0
+		for _, r := range s.list {
+			if r.TTL > 0 {
+				return
+			}
+			size += len(r.Entry())
+		}
+		s.encoded = make([]byte, 0, size)
+		for _, r := range s.list {
+			s.encoded = append(s.encoded, r.Entry()...)
+		}
+	})
+	return s.encoded
+}

@@ -181,7 +181,7 @@ func (u *subscription) sendSet(s *set, d *difference) *response {
 	if u.typ == resources.Clusters {
 		u.stream.resendAssignments(d.changed)
 	}
-	return &response{version: s.version, resources: s.list}
+	return &response{version: s.version, resources: s.list, whole: s}
 }
 
 // skips reports whether the first response may be left out, for the client has

@@ -71,6 +71,7 @@ func (s *stream) mark(t *topic, since time.Time) (asleep bool) {
 	switch {
 	case m.first == nil:
 		m.first, asleep = t, true
+	case m.first == t:
 	case m.more == nil:
 		m.more = map[*topic]struct{}{t: {}}
 	default:

@@ -234,6 +234,7 @@ func (h *hub) everything(t resources.Type, v resources.View) (all *set, ok bool)
 			}
 		}
 		sh.all = newSet(list)
+		sh.all.common = true
 	}
 	return sh.all, true
 }
