@@ -5,7 +5,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
@@ -38,11 +37,7 @@ func (s *Server) fetch(ctx context.Context, t resources.Type, asked *request) (a
 		return nil, status.Error(codes.Unavailable, registry.ErrNotLoaded.Error())
 	}
 	asked.version, asked.nonce, asked.refused = "", "", false
-	from := ""
-	if p, ok := peer.FromContext(ctx); ok {
-		from = p.Addr.String()
-	}
-	p, err := s.openPoll(ctx, from, t, asked)
+	p, err := s.openPoll(ctx, peerOf(ctx), t, asked)
 	if err != nil {
 		return nil, err
 	}

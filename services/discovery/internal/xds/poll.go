@@ -17,20 +17,17 @@ type pollCall struct {
 // makeWithin bounds the time that a call waits for what it asks for to be made.
 const makeWithin = 5 * time.Second
 
-// openPoll begins a call from a peer. Who called must close it. The error is a
+// openPoll begins a call of who is at an address. The caller must close it. The error is a
 // gRPC status.
-func (s *Server) openPoll(ctx context.Context, peer string, t resources.Type, asked *request) (*pollCall, error) {
-	awake := make(chan struct{}, 1)
-	p := &pollCall{awake: awake, stream: &stream{
-		hub: s.hub, only: t, poll: true, limits: &s.limits, ctx: ctx, peer: peer, since: time.Now(), log: s.log,
-		ended: make(chan error, 1),
-		wake: func() {
-			select {
-			case awake <- struct{}{}:
-			default: // the call has yet to see the last one
-			}
-		},
-	}}
+func (s *Server) openPoll(ctx context.Context, from string, t resources.Type, asked *request) (*pollCall, error) {
+	p := &pollCall{stream: s.newStream(ctx, from, t, false), awake: make(chan struct{}, 1)}
+	p.poll = true
+	p.wake = func() {
+		select {
+		case p.awake <- struct{}{}:
+		default: // the call has yet to see the last one
+		}
+	}
 	if err := s.hub.join(p.stream); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -18,9 +19,13 @@ import (
 // serve answers one stream until the client or the server ends it. It waits for
 // the end in this goroutine; another receives, and a third sends for as long as
 // there is something to send. So a client that does not read holds up nobody and
-// can be dropped, and a stream at rest is two goroutines.
+// can be dropped, and a stream at rest is two goroutines. One that waited for
+// both would take no less memory: gRPC's frames below it and those of receiving
+// fit into stacks of 4 KiB each, but not both into one.
 func (s *Server) serve(wire grpc.ServerStream, only resources.Type, delta bool) error {
-	st := s.newStream(wire, only, delta)
+	st := s.newStream(wire.Context(), peerOf(wire.Context()), only, delta)
+	st.number, st.until = s.lastStream.Add(1), s.limits.until(st.since)
+	st.wake = (&sender{server: s, stream: st, wire: wire}).wake
 	if err := s.hub.join(st); err != nil {
 		return err
 	}
@@ -42,22 +47,28 @@ func (s *Server) serve(wire grpc.ServerStream, only resources.Type, delta bool) 
 	}
 }
 
-func (s *Server) newStream(wire grpc.ServerStream, only resources.Type, delta bool) *stream {
-	now := time.Now()
-	st := &stream{
-		hub: s.hub, only: only, delta: delta, limits: &s.limits, ctx: wire.Context(),
-		number: s.lastStream.Add(1), since: now, log: s.log, ended: make(chan error, 1),
+// newStream makes a stream of who opened it. Nothing wakes it yet.
+func (s *Server) newStream(ctx context.Context, from string, only resources.Type, delta bool) *stream {
+	return &stream{
+		hub: s.hub, only: only, delta: delta, limits: &s.limits, ctx: ctx, peer: from, since: time.Now(), log: s.log, ended: make(chan error, 1),
 	}
-	if p, ok := peer.FromContext(st.ctx); ok {
-		st.peer = p.Addr.String()
+}
+
+// until is when a stream is too old that was opened at a time; zero for never.
+// Streams that came at once shall not go at once.
+func (l *Limits) until(since time.Time) time.Time {
+	if l.MaxAge <= 0 {
+		return time.Time{}
 	}
-	if s.limits.MaxAge > 0 {
-		// Streams that came at once shall not go at once.
-		st.until = now.Add(s.limits.MaxAge + time.Duration(rand.Int64N(int64(s.limits.MaxAge/5)+1))) //nolint:gosec // no secret
+	return since.Add(l.MaxAge + time.Duration(rand.Int64N(int64(l.MaxAge/5)+1))) //nolint:gosec // no secret
+}
+
+// peerOf is the address of who calls over gRPC.
+func peerOf(ctx context.Context) string {
+	if p, ok := peer.FromContext(ctx); ok {
+		return p.Addr.String()
 	}
-	sender := &sender{server: s, stream: st, wire: wire}
-	st.wake = sender.wake
-	return st
+	return ""
 }
 
 // receive takes in requests until the stream ends. It returns nil if the client

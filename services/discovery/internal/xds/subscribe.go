@@ -1,11 +1,8 @@
 package xds
 
 import (
-	"cmp"
 	"iter"
 	"time"
-
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
 )
@@ -40,16 +37,6 @@ func (h *hub) attach(t *topic) {
 		h.ofService[t.service] = topics
 	}
 	topics[t] = struct{}{}
-}
-
-// assignmentOf is the name of the assignment of a file's cluster; empty for one
-// whose hosts do not come by EDS, and for every other type.
-func assignmentOf(t resources.Type, r *resources.Resource) string {
-	var c clusterv3.Cluster
-	if t != resources.Clusters || r.Body.UnmarshalTo(&c) != nil || c.GetClusterType() != nil || c.GetType() != clusterv3.Cluster_EDS {
-		return ""
-	}
-	return cmp.Or(c.GetEdsClusterConfig().GetServiceName(), r.Name)
 }
 
 // view is what decides what a subscription is shown. h.mu must be held.

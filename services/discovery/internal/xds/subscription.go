@@ -222,10 +222,13 @@ func (u *subscription) answered(r *request, now time.Time) {
 // now: what is new or changed, or if breaks is true what is removed. The hub's
 // lock must be held for reading. What it returns counts as sent.
 func (u *subscription) compose(h *hub, breaks bool) *response {
-	if u.inFlight || u.idle() || !h.ready(u.holdsEarlier) || !u.made() {
+	if u.inFlight || u.idle() || !h.ready(u.holdsEarlier) {
 		return nil
 	}
 	u.retry()
+	if !u.made() {
+		return nil
+	}
 	var r *response
 	switch {
 	case u.stream.delta:

@@ -7,8 +7,8 @@
 // lock while it sends.
 //
 // The parts, from a change to the wire: the hub follows the registry (hub.go,
-// debounce.go), makes what somebody subscribes to (make.go) and marks the streams
-// that are shown it; a topic is one name that can be subscribed to (topic.go,
+// debounce.go), makes what somebody subscribes to (make.go), beside what files
+// say (files.go), and marks the streams that are shown it; a topic is one name that can be subscribed to (topic.go,
 // subscribe.go). A stream (stream.go) holds a subscription for each type
 // (subscription.go, refusal.go), which reads requests and puts responses together
 // by the rules of its variant (sotw.go, delta.go). Requests are read by hand and
