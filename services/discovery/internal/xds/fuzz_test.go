@@ -42,6 +42,10 @@ func FuzzRequests(f *testing.F) {
 		delta(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resources.Secrets.URL(), ResourceNamesSubscribe: []string{"cert"}}),
 		delta(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: endpoints, ResponseNonce: "1"}), uint8(0b010))
 
+	f.Add(true, delta(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: endpoints, ResourceNamesSubscribe: []string{"users", "orders", "a"}}),
+		delta(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: endpoints, ResponseNonce: "1", ErrorDetail: &rpcstatus.Status{Message: "no"}}),
+		delta(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: endpoints, ResourceNamesUnsubscribe: []string{"orders"}, ResponseNonce: "2"}), uint8(0b111))
+
 	f.Fuzz(func(t *testing.T, isDelta bool, a, b, c []byte, changes uint8) {
 		h := newTestHub(t)
 		h.open(&h.loaded)
