@@ -55,14 +55,21 @@ func take(t testing.TB, s *stream, typ resources.Type, nonce string, names []str
 	send(t, s, m)
 }
 
+// send has a stream take in a message, and what it asks for made.
 func send(t testing.TB, s *stream, m proto.Message) {
+	t.Helper()
+	tell(t, s, m)
+	s.hub.makeAsked()
+}
+
+// tell has a stream take in a message.
+func tell(t testing.TB, s *stream, m proto.Message) {
 	t.Helper()
 	message, err := proto.Marshal(m)
 	require.NoError(t, err)
 	r := request{delta: s.delta}
 	require.NoError(t, r.read(message))
 	require.NoError(t, s.request(&r))
-	s.hub.makeAsked()
 }
 
 // subscribed returns n streams that have acknowledged the assignments of names.

@@ -17,8 +17,8 @@ type pollCall struct {
 // makeWithin bounds the time that a call waits for what it asks for to be made.
 const makeWithin = 5 * time.Second
 
-// openPoll begins a call of who is at an address. The caller must close it. The error is a
-// gRPC status.
+// openPoll begins a call of who is at an address. Who opens it must close it. The
+// error is a gRPC status.
 func (s *Server) openPoll(ctx context.Context, from string, t resources.Type, asked *request) (*pollCall, error) {
 	p := &pollCall{stream: s.newStream(ctx, from, t, false), awake: make(chan struct{}, 1)}
 	p.poll = true
