@@ -202,8 +202,8 @@ func TestWhatOthersDoIsInTheSnapshot(t *testing.T) {
 	shared := &sharedStore{}
 	follow := func(u registry.Update) ([]string, int) {
 		t.Helper()
-		s := New(shared, fileStore(t, path), discard)
 		ids, settings := kept(t, path)
+		s := New(shared, fileStore(t, path), discard)
 		for _, id := range ids {
 			shared.contents.Records = append(shared.contents.Records, storetest.Record("users", id, 1))
 		}

@@ -5,7 +5,8 @@
 // after the last snapshot is lost in a crash; a crash while writing loses nothing
 // more, since a file is never changed in place. A snapshot that is not whole is
 // set aside and never stops the start; a file that never was a snapshot does not
-// stop it either, and is never touched: nothing is kept until it is gone.
+// stop it either, and is never touched: nothing is kept until it is gone. Of several
+// processes one writes a file, by a lock beside it: two would write over each other.
 package file
 
 import (
@@ -36,6 +37,11 @@ type Store struct {
 	done    chan struct{}  // closed by Close
 	loops   sync.WaitGroup // of the goroutine that writes
 
+	// held is the lock of the file; nil if it could not be had, and then asked for
+	// before each snapshot. Only who writes snapshots, and Close after that, has to
+	// do with it.
+	held *os.File
+
 	mu       sync.Mutex
 	records  map[registry.Key]kept
 	settings map[registry.SettingKey]registry.Setting
@@ -65,7 +71,10 @@ func (k *kept) record() registry.Record {
 
 // Open returns a store over the file at path, which need not be there yet, and
 // writes a snapshot every interval, above 0. The error is that of a path at
-// which no snapshot can be. The caller must Close the store.
+// which no snapshot can be, or says which other process writes one there. A lock
+// that cannot be had for another reason, as where the disk has become read-only,
+// is no error: then what is there can be read still, and nothing is written. The
+// caller must Close the store.
 func Open(path string, interval time.Duration, log *slog.Logger, registerer prometheus.Registerer) (*Store, error) {
 	if err := checkPlace(path); err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w", path, err)
@@ -74,9 +83,22 @@ func Open(path string, interval time.Duration, log *slog.Logger, registerer prom
 		path: path, log: log, metrics: newMetrics(registerer), done: make(chan struct{}),
 		records: map[registry.Key]kept{}, settings: map[registry.SettingKey]registry.Setting{},
 	}
+	if err := s.hold(); errors.As(err, new(*heldError)) {
+		return nil, fmt.Errorf("snapshot %s: %w", path, err)
+	} else if err != nil {
+		log.Error("no snapshot is written until this ends", "path", path, "error", err)
+	}
 	// Ends with Close, which waits for it.
 	s.loops.Go(func() { s.writeEvery(interval) })
 	return s, nil
+}
+
+// hold takes the lock of the file, unless it is held here already.
+func (s *Store) hold() (err error) {
+	if s.held == nil {
+		s.held, err = lock(s.path)
+	}
+	return err
 }
 
 // checkPlace says why path cannot be that of a snapshot: its directory is
@@ -241,7 +263,11 @@ func (s *Store) Close() error {
 	s.mu.Lock()
 	s.changed = true // beats since the last snapshot are worth it now
 	s.mu.Unlock()
-	return s.snapshot()
+	err := s.snapshot()
+	if s.held != nil {
+		_ = s.held.Close() // only now another may write
+	}
+	return err
 }
 
 // writeEvery writes snapshots until Close.
@@ -285,7 +311,10 @@ func (s *Store) snapshot() error {
 	s.changed = false
 	s.mu.Unlock()
 
-	err := replacefile.Write(s.path, func(w io.Writer) error { return encode(w, contents) })
+	err := s.hold()
+	if err == nil {
+		err = replacefile.Write(s.path, func(w io.Writer) error { return encode(w, contents) })
+	}
 	if err != nil {
 		s.mu.Lock()
 		s.changed = true
