@@ -24,10 +24,18 @@ func Name(name string) error {
 		return errors.New(`"" is not a name`)
 	case len(name) > MaxName:
 		return fmt.Errorf("the name has %d bytes, of %d at most", len(name), MaxName)
-	case !utf8.ValidString(name):
-		return fmt.Errorf("%q is not UTF-8", name)
-	case strings.ContainsFunc(name, unicode.IsControl):
-		return fmt.Errorf("%q holds a control character", name)
+	}
+	return Text(name)
+}
+
+// Text returns an error unless text is UTF-8 without control characters, as all is
+// that is shown as it came: in lists, logs, metrics and on the page.
+func Text(text string) error {
+	switch {
+	case !utf8.ValidString(text):
+		return fmt.Errorf("%q is not UTF-8", text)
+	case strings.ContainsFunc(text, unicode.IsControl):
+		return fmt.Errorf("%q holds a control character", text)
 	}
 	return nil
 }

@@ -28,6 +28,20 @@ func TestNamesThatReadersCouldNotTakeAreRefused(t *testing.T) {
 	require.NoError(t, Name("*"))
 }
 
+func TestTextThatCouldNotBeShownIsRefused(t *testing.T) {
+	for text, want := range map[string]string{
+		"a\xff":    `"a\xff" is not UTF-8`,
+		"\x00":     `"\x00" holds a control character`,
+		"a\tb":     `"a\tb" holds a control character`,
+		"a\u0085b": `"a\u0085b" holds a control character`,
+	} {
+		require.EqualError(t, Text(text), want)
+	}
+	for _, text := range []string{"", "größe 1", strings.Repeat("x", 256)} {
+		require.NoError(t, Text(text))
+	}
+}
+
 func TestAddressesThatNoHostHasAreRefused(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                `"" is not an IPv4 or IPv6 address`,

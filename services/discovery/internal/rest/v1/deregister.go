@@ -43,6 +43,9 @@ func selection(r *http.Request) (registry.Selection, error) {
 		service, ip = "repo", repo
 	}
 	query := call.ReadQuery(r)
+	if err := rule.Name(service); err != nil {
+		query.Faults.Add("service", "%v", err)
+	}
 	selected := registry.Selection{Service: service}
 	if ip != "" {
 		var err error

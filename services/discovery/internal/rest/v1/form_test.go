@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
@@ -45,8 +46,8 @@ func FuzzRegistration(f *testing.F) {
 		require.NotEqual(test, "*", h.Service)
 		require.LessOrEqual(test, h.Tags.Weight, uint8(100))
 		require.Positive(test, h.TTL)
-		for _, text := range []string{h.Service, h.ID, h.Revision, h.Repo, h.Tags.Zone, h.Tags.Region} {
-			require.True(test, utf8.ValidString(text), "%q", text)
+		for _, text := range []string{h.Service, h.ID, h.Revision, h.Repo, h.Tags.Zone, h.Tags.Region, h.Tags.InstanceID} {
+			require.True(test, utf8.ValidString(text) && !strings.ContainsFunc(text, unicode.IsControl), "%q", text)
 		}
 		shown := appendHost(nil, &registry.View{Record: registry.Record{Host: &h}, Weight: h.Tags.Weight})
 		require.True(test, utf8.Valid(shown), "%q", shown)

@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
@@ -56,11 +55,10 @@ func (t *terms) readHost(service string, form *form, r *http.Request) (registry.
 }
 
 func checkText(name, text string, f *call.Faults) {
-	switch {
-	case len(text) > maxText:
+	if len(text) > maxText {
 		f.Add(name, "has %d bytes, of %d at most", len(text), maxText)
-	case !utf8.ValidString(text):
-		f.Add(name, "%q is not UTF-8", text)
+	} else if err := rule.Text(text); err != nil {
+		f.Add(name, "%v", err)
 	}
 }
 

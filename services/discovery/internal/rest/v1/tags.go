@@ -11,6 +11,7 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/jsontext"
+	"github.com/weirproxy/weir/services/discovery/internal/rule"
 )
 
 // The tags that mean something here; all others are kept as they are.
@@ -107,6 +108,8 @@ func readText(name, value string, faults *call.Faults) string {
 	text, ok := jsontext.Text(value)
 	if !ok {
 		faults.Add("tags."+name, "%s is not a string", value)
+	} else if err := rule.Text(text); err != nil {
+		faults.Add("tags."+name, "%v", err)
 	}
 	return strings.Clone(text)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
+	"github.com/weirproxy/weir/services/discovery/internal/rule"
 )
 
 // Options is what the face is made of. Every field but Registration is required.
@@ -59,12 +60,24 @@ func Routes(o Options) []call.Route {
 	type methods = map[string]call.Handler
 	return []call.Route{
 		{Path: "/healthcheck", Methods: methods{"GET": healthcheck}},
-		{Path: "/v1/registration/{service}", Methods: methods{"GET": f.list, "POST": f.checkIn}},
+		{Path: "/v1/registration/{service}", Methods: methods{"GET": named("service", f.list), "POST": f.checkIn}},
 		{Path: "/v1/registration/{service}/{ip}", Methods: methods{"DELETE": f.deregister}},
 		// Hides the route above for the service "repo", and so takes its part too.
-		{Path: "/v1/registration/repo/{repo}", Methods: methods{"GET": f.listRepo, "DELETE": f.deregister}},
+		{Path: "/v1/registration/repo/{repo}", Methods: methods{"GET": named("repo", f.listRepo), "DELETE": f.deregister}},
 		{Path: "/v1/loadbalancing/{service}", Methods: methods{"POST": f.weigh}},
 		{Path: "/v1/loadbalancing/{service}/{ip}", Methods: methods{"POST": f.weigh}},
+	}
+}
+
+// named refuses a list whose segment of the path is no text, or holds a control
+// character: nothing is registered under such a name, and no reader could be told
+// which list that is.
+func named(segment string, list call.Handler) call.Handler {
+	return func(w http.ResponseWriter, r *http.Request) (int, error) {
+		if err := rule.Text(r.PathValue(segment)); err != nil {
+			return 0, call.Refuse(http.StatusBadRequest, "%s: %v", segment, err)
+		}
+		return list(w, r)
 	}
 }
 

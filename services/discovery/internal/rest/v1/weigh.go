@@ -10,7 +10,9 @@ import (
 
 // weigh sets the weight of the hosts at an address, with ?port= only of those
 // that listen there, or of all hosts of a service, be there any or not. At an
-// address it takes who may register there; for a service its rule is enough.
+// address it takes who may register there; for a service its rule is enough. What
+// is wrong with the weight, and that there is no host, is told in the peer's words,
+// which callers may look for.
 func (f *face) weigh(w http.ResponseWriter, r *http.Request) (int, error) {
 	selected, err := selection(r)
 	if err != nil {
@@ -29,20 +31,19 @@ func (f *face) weigh(w http.ResponseWriter, r *http.Request) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	text := form.weight.value
-	if text == "" {
-		return 0, call.Refuse(http.StatusBadRequest, "%s: missing", tagWeight)
+	if form.weight.value == "" {
+		return 0, call.Refuse(http.StatusBadRequest, "Required parameter 'weight' is missing.")
 	}
-	weight, err := readWeight(text)
+	weight, err := readWeight(form.weight.value)
 	if err != nil {
-		return 0, call.Refuse(http.StatusBadRequest, "%s: %v", tagWeight, err)
+		return 0, call.Refuse(http.StatusBadRequest, "Invalid load_balancing_weight. Supply an integer between 1 and 100.")
 	}
 	found, err := f.registry.SetWeight(selected, weight, caller.Actor())
 	if err != nil {
 		return 0, err
 	}
 	if found == 0 && selected.IP.IsValid() {
-		return 0, call.Refuse(http.StatusNotFound, "%s", noHost(selected))
+		return 0, call.Refuse(http.StatusNotFound, "Host not found")
 	}
 	return httpjson.Nothing(w)
 }

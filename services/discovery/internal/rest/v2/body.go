@@ -8,13 +8,12 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/jsontext"
+	"github.com/weirproxy/weir/services/discovery/internal/rule"
 )
 
 // readBody reads a JSON body of limit bytes at most, within the time that the
@@ -107,10 +106,7 @@ func atMost(most int) func(string) error {
 		if len(text) > most {
 			return fmt.Errorf("has %d bytes, of %d at most", len(text), most)
 		}
-		if strings.ContainsFunc(text, unicode.IsControl) {
-			return fmt.Errorf("%q holds a control character", text)
-		}
-		return nil
+		return rule.Text(text)
 	}
 }
 
