@@ -35,7 +35,7 @@ type Options struct {
 	HostTTL               time.Duration  `envconfig:"DISCOVERY_HOST_TTL" desc:"time after its last check-in at which a host is dropped that names none of its own, in whole seconds; if unset, HOST_TTL holds"`
 	PeerHostTTL           int            `envconfig:"HOST_TTL" default:"600" desc:"the same as a number of seconds"`
 	MaxTTL                time.Duration  `envconfig:"DISCOVERY_MAX_TTL" default:"1h" desc:"longest time that a host may name, in whole seconds"`
-	SweepInterval         time.Duration  `envconfig:"DISCOVERY_SWEEP_INTERVAL" default:"500ms" desc:"how often dead hosts are looked for, and so how late one is dropped at most"`
+	SweepInterval         time.Duration  `envconfig:"DISCOVERY_SWEEP_INTERVAL" default:"500ms" desc:"how often dead hosts are looked for, and so how late one is dropped at most; 1s at most"`
 	WarmUp                *time.Duration `envconfig:"DISCOVERY_WARM_UP" desc:"after a start that restored no host: how long no reader is told that a service has no hosts, and those that have some from before are left with them; if unset, a quarter of HOST_TTL; HOST_TTL at least where the store lost hosts; 0 turns this off"`
 	EmptyServiceRetention time.Duration  `envconfig:"DISCOVERY_EMPTY_SERVICE_RETENTION" default:"1h" desc:"how long a service is still known after its last host went"`
 	DrainTime             time.Duration  `envconfig:"DISCOVERY_DRAIN_TIME" default:"30s" desc:"how long a host that drains is still shown to proxies, as draining, before it is left out"`
@@ -138,6 +138,10 @@ func (o Options) replicaLoss() time.Duration {
 	return min(3*o.hostTTL(), longestReplicaLoss)
 }
 
+// longestSweepInterval is what keeps the promise that a dead host is gone within two
+// seconds of its TTL: a sweep may come so late, and the store takes its part.
+const longestSweepInterval = time.Second
+
 // longestReplicaLoss is how long stores remember a replica.
 const longestReplicaLoss = 24 * time.Hour
 
@@ -234,6 +238,9 @@ func (o Options) check() error {
 			fault("%s=%d: below 0", least.name, least.value)
 		}
 	}
+	if o.SweepInterval <= 0 || o.SweepInterval > longestSweepInterval {
+		fault("DISCOVERY_SWEEP_INTERVAL=%v: not above 0 and up to %v", o.SweepInterval, longestSweepInterval)
+	}
 	if o.WarmUp != nil && *o.WarmUp < 0 {
 		fault("DISCOVERY_WARM_UP=%v: below 0", *o.WarmUp)
 	}
@@ -253,7 +260,6 @@ func (o Options) check() error {
 		{"DISCOVERY_SNAPSHOT_INTERVAL", o.SnapshotInterval},
 		{"DISCOVERY_LONG_POLL_MAX", o.LongPollMax},
 		{"DISCOVERY_BEAT_SILENCE", o.BeatSilence},
-		{"DISCOVERY_SWEEP_INTERVAL", o.SweepInterval},
 		{"DISCOVERY_DRAIN_DEADLINE", o.DrainDeadline},
 	} {
 		if positive.value <= 0 {

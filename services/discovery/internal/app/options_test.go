@@ -95,7 +95,8 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 		"a subset below 0, and a namespace of no text": {func(o *app.Options) { o.SubsetSize, o.TagNamespace = -1, "\xff" },
 			"DISCOVERY_XDS_SUBSET_SIZE=-1: below 0\nDISCOVERY_XDS_TAG_NAMESPACE=\"\\xff\": not UTF-8"},
 		"a template that is none": {func(o *app.Options) { o.ClusterTemplate = "/none" }, "DISCOVERY_XDS_CLUSTER_TEMPLATE=/none: open /none: no such file or directory"},
-		"no sweep":                {func(o *app.Options) { o.SweepInterval = 0 }, "DISCOVERY_SWEEP_INTERVAL=0s: not above 0"},
+		"no sweep":                {func(o *app.Options) { o.SweepInterval = 0 }, "DISCOVERY_SWEEP_INTERVAL=0s: not above 0 and up to 1s"},
+		"sweeps too far between":  {func(o *app.Options) { o.SweepInterval = 1001 * time.Millisecond }, "DISCOVERY_SWEEP_INTERVAL=1.001s: not above 0 and up to 1s"},
 		"no snapshot, no deadline, and a grace below 0": {func(o *app.Options) { o.SnapshotInterval, o.DrainDeadline, o.DrainGrace = 0, 0, -1 },
 			"DISCOVERY_SNAPSHOT_INTERVAL=0s: not above 0\nDISCOVERY_DRAIN_DEADLINE=0s: not above 0\nDISCOVERY_DRAIN_GRACE=-1ns: below 0"},
 	} {
