@@ -68,7 +68,7 @@ func (h *Host) difference(newer *Host) string {
 	var parts []string
 	text := func(name, was, is string) {
 		if was != is {
-			parts = append(parts, fmt.Sprintf("%s %q to %q", name, was, is))
+			parts = append(parts, name+" "+orNone(was)+" to "+orNone(is))
 		}
 	}
 	text("address", h.Address.String(), newer.Address.String())
@@ -77,7 +77,7 @@ func (h *Host) difference(newer *Host) string {
 	text("region", h.Tags.Region, newer.Tags.Region)
 	text("repository", h.Repo, newer.Repo)
 	text("ttl", h.TTL.String(), newer.TTL.String())
-	text("weight", fmt.Sprint(h.Tags.Weight), fmt.Sprint(newer.Tags.Weight))
+	text("weight", h.Tags.weight(), newer.Tags.weight())
 	text("draining", fmt.Sprint(h.Draining), fmt.Sprint(newer.Draining))
 	text("canary", h.Tags.canary(), newer.Tags.canary())
 	text("instance_id", h.Tags.InstanceID, newer.Tags.InstanceID)
@@ -91,6 +91,22 @@ func (h *Host) difference(newer *Host) string {
 		parts = append(parts, "tags "+strings.Join(names, " "))
 	}
 	return strings.Join(parts, ", ")
+}
+
+// orNone quotes a text, and tells that there is none.
+func orNone(text string) string {
+	if text == "" {
+		return "none"
+	}
+	return strconv.Quote(text)
+}
+
+// weight is what tags say of that, for people.
+func (t *Tags) weight() string {
+	if t.Weight == 0 {
+		return ""
+	}
+	return strconv.Itoa(int(t.Weight))
 }
 
 // canary is what tags say of that, for people.

@@ -34,8 +34,8 @@ func TestAChangeIsToldByWhatIsOther(t *testing.T) {
 	yes := true
 	raw := func(text string) json.RawMessage { return json.RawMessage(text) }
 	for want, change := range map[string]func(h *Host){
-		`weight "0" to "3"`:                  func(h *Host) { h.Tags.Weight = 3 },
-		`canary "" to "true"`:                func(h *Host) { h.Tags.Canary = &yes },
+		`weight none to "3"`:                 func(h *Host) { h.Tags.Weight = 3 },
+		`canary none to "true"`:              func(h *Host) { h.Tags.Canary = &yes },
 		`instance_id "a" to "i"`:             func(h *Host) { h.Tags.InstanceID = "i" },
 		`additional addresses`:               func(h *Host) { h.Additional = []netip.Addr{netip.MustParseAddr("fd00::1")} },
 		`ports`:                              func(h *Host) { h.Ports = []Port{{"grpc", 9}} },
@@ -60,6 +60,14 @@ func TestAChangeIsToldByWhatIsOther(t *testing.T) {
 			require.Equal(t, want, events[len(events)-1].Detail)
 		})
 	}
+}
+
+func TestWhatIsNoMoreIsToldAsNone(t *testing.T) {
+	yes := true
+	was, is := host("a", 1), host("a", 1)
+	was.Tags.Weight, was.Tags.Canary, was.Repo = 5, &yes, "repo"
+	is.Repo = ""
+	require.Equal(t, `repository "repo" to none, weight "5" to none, canary "true" to none`, was.difference(&is))
 }
 
 func TestAnEventFeedTellsAllOrThatItMissedSome(t *testing.T) {
