@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -45,6 +46,14 @@ type Faults []Fault
 // Add adds a fault of a field.
 func (f *Faults) Add(field, format string, args ...any) {
 	*f = append(*f, Fault{field, fmt.Sprintf(format, args...)})
+}
+
+// AddOnce is Add unless the same was added before: of a value that is there often
+// once is enough.
+func (f *Faults) AddOnce(field, format string, args ...any) {
+	if fault := (Fault{field, fmt.Sprintf(format, args...)}); !slices.Contains(*f, fault) {
+		*f = append(*f, fault)
+	}
 }
 
 // FieldName is a name of somebody else's as a field shows it: an empty one in

@@ -139,15 +139,15 @@ func readAddresses(o *object) (first netip.AddrPort, others []netip.Addr) {
 	for _, value := range o.list(name, maxAdditional) {
 		text, ok := readString(value)
 		if !ok {
-			o.fault(name, "%s is not a string", short(value))
+			o.faults.AddOnce(name, "%s is not a string", short(value))
 			continue
 		}
 		other, err := rule.Address(text)
 		switch {
 		case err != nil:
-			o.fault(name, "%v", err)
+			o.faults.AddOnce(name, "%v", err)
 		case other == ip || slices.Contains(others, other):
-			o.fault(name, "%q is there twice", text)
+			o.faults.AddOnce(name, "%q is there twice", text)
 		default:
 			others = append(others, other)
 		}

@@ -164,7 +164,9 @@ func TestWhatIsWrongWithAHostIsToldAllAtOnce(t *testing.T) {
 			`revision: 7 is not a string`, `weight: "50" is not an integer from 1 to 100`, `canary: "true" is not true or false`,
 			`tags: not a JSON object: a string`, `ttl: 30 is not a duration from 1s to 1h0m0s in whole seconds, such as "30s"`, `draining: 0 is not true or false`,
 		}},
-		"no address of a host":   {`{"address":"0.0.0.0","port":1}`, []string{`address: "0.0.0.0" is not the address of a host`}},
+		"no address of a host": {`{"address":"0.0.0.0","port":1}`, []string{`address: "0.0.0.0" is not the address of a host`}},
+		"addresses often": {with(`"additional_addresses":["10.0.0.1","10.0.0.1","fd00::1","fd00::1","fd00::1","x","x"]`), []string{
+			`additional_addresses: "10.0.0.1" is there twice`, `additional_addresses: "fd00::1" is there twice`, `additional_addresses: "x" is not an IPv4 or IPv6 address`}},
 		"addresses twice":        {with(`"additional_addresses":["10.0.0.1","fd00::1","fd00:0::1","fe80::1%a",7]`), []string{`additional_addresses: "10.0.0.1" is there twice`, `additional_addresses: "fd00:0::1" is there twice`, `additional_addresses: "fe80::1%a" has a zone, which means nothing to others`, `additional_addresses: 7 is not a string`}},
 		"too many addresses":     {with(`"additional_addresses":["a","a","a","a","a","a","a","a","a"]`), []string{`additional_addresses: has 9 elements, of 8 at most`}},
 		"port 0":                 {`{"address":"10.0.0.1","port":0}`, []string{`port: 0 is not an integer from 1 to 65535`}},
