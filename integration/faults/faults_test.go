@@ -198,7 +198,7 @@ func TestAllReplicasAreKilledAndStartAgain(t *testing.T) {
 // Hosts are listed as they come back, and no service before its first one does.
 func TestNothingIsRestored(t *testing.T) {
 	t.Parallel()
-	s := newSiteOf(t, 1, byHome, func(int) []string { return []string{"DISCOVERY_STORE=memory:"} })
+	s := newSiteOf(t, 1, ttl, byHome, func(int) []string { return []string{"DISCOVERY_STORE=memory:"} })
 	// They learn that they are not known when they beat next.
 	s.mostLost += beatEvery
 	s.kill(0)
@@ -238,27 +238,29 @@ func TestAReplicaIsCutOffFromHosts(t *testing.T) {
 	})
 }
 
-// TestAReplicaIsCutOffFromRedis: it still has all hosts; of those that beat there
-// the others cannot know that they live.
+// TestAReplicaIsCutOffFromRedis: the others hear no more of the hosts that beat
+// there, and let none go while they miss it. What they know is three seconds old
+// then, and it takes them up to four to miss it.
 func TestAReplicaIsCutOffFromRedis(t *testing.T) {
 	t.Parallel()
+	const ttl = 8 * time.Second
 	redis := servicetest.Redis(t)
 	network := newGate(t, redis.Address)
-	s := newSite(t, byHome, func(replica int) []string {
+	s := newSiteOf(t, 3, ttl, byHome, func(replica int) []string {
 		address := redis.Address
 		if replica == 0 {
 			address = network.address()
 		}
-		return []string{"DISCOVERY_STORE=redis://" + address, "DISCOVERY_GUARD_LAST_HOST=3"}
+		return []string{"DISCOVERY_STORE=redis://" + address}
 	})
-	const viewsOfOne = 2
-	s.mayMiss(s.views[viewsOfOne:], func(h *host) bool { return h.carrier.home == 0 })
 	s.kill(0)
 	network.close()
 	s.pass(ttl)
 	s.kill(1)
 	s.pass(ttl)
-	require.Equal(t, 1.0, harness.Metric(t, s.replicas[0], `discovery_guard_suspended{guard="store_away"}`))
+	for n, guard := range []string{"store_away", "replica_lost", "replica_lost"} {
+		require.Equal(t, 1.0, harness.Metric(t, s.replicas[n], `discovery_guard_suspended{guard="`+guard+`"}`), "replica %d", n)
+	}
 	network.open()
 	s.verdict()
 }

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// ttl is how long a host is known after a beat, beatEvery the time between its
+	// ttl is how long most hosts are known after a beat, beatEvery the time between its
 	// beats, and callTimeout how long one waits for an answer.
 	ttl         = 5 * time.Second
 	beatEvery   = 800 * time.Millisecond
@@ -63,6 +63,7 @@ type host struct {
 // register again when told to.
 type fleet struct {
 	clock     func() time.Duration
+	ttl       time.Duration // of every host
 	hosts     []*host
 	byID      map[string]*host
 	byAddress map[netip.AddrPort]*host
@@ -93,9 +94,9 @@ type carrier struct {
 }
 
 // newFleet makes hosts that are yet to be started. replicas are addresses.
-func newFleet(clock func() time.Duration, replicas []string, how routing) *fleet {
+func newFleet(clock func() time.Duration, replicas []string, how routing, hostTTL time.Duration) *fleet {
 	f := &fleet{
-		clock: clock, byID: map[string]*host{}, byAddress: map[netip.AddrPort]*host{}, byService: map[string][]*host{},
+		clock: clock, ttl: hostTTL, byID: map[string]*host{}, byAddress: map[netip.AddrPort]*host{}, byService: map[string][]*host{},
 		taken: map[string]*atomic.Int64{},
 	}
 	for _, r := range replicas {
@@ -248,7 +249,7 @@ func (c *carrier) beatAt(ctx context.Context, replica string) bool {
 func (c *carrier) register(ctx context.Context, replica string, h *host) bool {
 	var answer struct{ Lease string }
 	ok := c.call(ctx, http.MethodPut, replica, "/v2/services/"+h.service+"/hosts/"+h.id, map[string]any{
-		"address": h.address.Addr().String(), "port": h.address.Port(), "zone": "eu-1a", "ttl": ttl.String(),
+		"address": h.address.Addr().String(), "port": h.address.Port(), "zone": "eu-1a", "ttl": c.fleet.ttl.String(),
 	}, &answer)
 	if ok {
 		h.lease = answer.Lease

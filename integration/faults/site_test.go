@@ -36,11 +36,11 @@ type site struct {
 // returns when all is known everywhere.
 func newSite(t *testing.T, how routing, own func(replica int) []string) *site {
 	t.Helper()
-	return newSiteOf(t, 3, how, own)
+	return newSiteOf(t, 3, ttl, how, own)
 }
 
-// newSiteOf is newSite with so many replicas.
-func newSiteOf(t *testing.T, replicas int, how routing, own func(replica int) []string) *site {
+// newSiteOf is newSite with so many replicas, and hosts of such a TTL.
+func newSiteOf(t *testing.T, replicas int, hostTTL time.Duration, how routing, own func(replica int) []string) *site {
 	t.Helper()
 	s := &site{t: t, born: time.Now(), mostLost: mostLost}
 	var addresses []string
@@ -52,14 +52,17 @@ func newSiteOf(t *testing.T, replicas int, how routing, own func(replica int) []
 		s.gates = append(s.gates, newGate(t, replica.Addr("http")))
 		addresses = append(addresses, s.gates[n].address())
 	}
-	s.fleet = newFleet(s.clock, addresses, how)
+	s.fleet = newFleet(s.clock, addresses, how, hostTTL)
 	for _, r := range s.replicas {
 		views, stop := watch(t, s.fleet, r.Program.Name, r.Addr("http"), r.Addr("xds"))
 		s.views, s.stops = append(s.views, views...), append(s.stops, stop)
 	}
 	s.stops = append(s.stops, s.fleet.run(t), s.pulse.run(t))
 	s.fleet.awaitAll(t)
-	s.pass(heardOf + time.Second)
+	for _, v := range s.views {
+		s.awaitRight(v)
+	}
+	s.pass(heardOf) // from then on every answer is judged
 	return s
 }
 
