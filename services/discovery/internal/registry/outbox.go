@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -21,18 +20,10 @@ const removalLife = time.Hour
 // with every host that comes, and those that went stay in it for removalLife, since
 // the Store may still hold them.
 type outbox struct {
-	store   Store
-	log     *slog.Logger
-	metrics *metrics
-	wake    chan struct{} // has a value when there are changes
-
-	// beatsOf says when hosts last beat, and that they wait here no more; those that
-	// went are left out.
-	beatsOf func([]*entry) ([]*entry, []Beat)
-	// giveAgain gets the keys of hosts that the Store should have and has not.
-	giveAgain func([]Key)
-	// answered is told when the Store ceases to answer, and when it does again.
-	answered func(error)
+	registry *Registry     // whose lock is never taken under mu
+	wake     chan struct{} // has a value when there are changes
+	// healthy says that the Store took what it was last handed. It is run's alone.
+	healthy bool
 
 	mu      sync.Mutex
 	changes map[subject]Change
@@ -50,10 +41,10 @@ type subject struct {
 	setting SettingKey
 }
 
-func newOutbox(store Store, log *slog.Logger, m *metrics, beatsOf func([]*entry) ([]*entry, []Beat), giveAgain func([]Key), answered func(error)) *outbox {
+func newOutbox(r *Registry) *outbox {
 	return &outbox{
-		store: store, log: log, metrics: m, beatsOf: beatsOf, giveAgain: giveAgain, answered: answered,
-		wake: make(chan struct{}, 1), changes: map[subject]Change{}, contested: map[subject]struct{}{},
+		registry: r, wake: make(chan struct{}, 1), healthy: true,
+		changes: map[subject]Change{}, contested: map[subject]struct{}{},
 	}
 }
 
@@ -126,28 +117,26 @@ func (o *outbox) beat(e *entry) {
 func (o *outbox) run(ctx context.Context) {
 	ticker := time.NewTicker(flushInterval)
 	defer ticker.Stop()
-	healthy := true
 	for {
 		select {
 		case <-o.wake:
-			if healthy { // otherwise the ticker tries again
-				healthy = o.hand(ctx, healthy, false)
+			if o.healthy { // otherwise the ticker tries again
+				o.hand(ctx, false)
 			}
 		case <-ticker.C:
-			healthy = o.hand(ctx, healthy, true)
+			o.hand(ctx, true)
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastFlush)
 			defer cancel()
-			o.hand(last, healthy, true)
+			o.hand(last, true)
 			return
 		}
 	}
 }
 
-// hand gives the Store all changes, and the beats too if so told. It reports
-// whether the Store took them, and logs when that is other than before. What
-// the Store did not take waits for the next call.
-func (o *outbox) hand(ctx context.Context, healthy, withBeats bool) bool {
+// hand gives the Store all changes, and the beats too if so told. What the Store
+// does not take waits for the next call.
+func (o *outbox) hand(ctx context.Context, withBeats bool) {
 	err := o.handChanges(ctx)
 	switch {
 	case err == nil && withBeats:
@@ -155,55 +144,73 @@ func (o *outbox) hand(ctx context.Context, healthy, withBeats bool) bool {
 	case withBeats:
 		o.dropBeats()
 	}
-	switch {
-	case err != nil && healthy:
-		o.log.Error("the store does not take changes; they are kept and sent again", "error", err)
-	case err == nil && !healthy:
-		o.log.Info("the store takes changes again")
-	}
-	if (err == nil) != healthy {
-		o.answered(err)
-	}
 	if err != nil {
-		o.metrics.storeErrors.Inc()
+		o.registry.metrics.storeErrors.Inc()
 	}
-	return err == nil
+	if healthy := err == nil; healthy != o.healthy {
+		o.healthy = healthy
+		o.turned(err)
+	}
 }
 
+// turned tells that the Store ceased to take what it is handed, or with nil that it
+// does again.
+func (o *outbox) turned(err error) {
+	if err != nil {
+		o.registry.log.Error("the store does not take changes; they are kept and sent again", "error", err)
+	} else {
+		o.registry.log.Info("the store takes changes again")
+	}
+	o.registry.answered(telling, err)
+}
+
+// handChanges tells the Store of all changes.
 func (o *outbox) handChanges(ctx context.Context) error {
-	o.mu.Lock()
-	taken := o.changes
+	taken := o.takeChanges()
 	if len(taken) == 0 {
-		o.mu.Unlock()
 		return nil
 	}
-	o.changes, o.sent = map[subject]Change{}, taken
-	o.mu.Unlock()
+	err := o.registry.store.Append(ctx, slices.Collect(maps.Values(taken)))
+	o.handed(taken, err)
+	return err
+}
 
-	err := o.store.Append(ctx, slices.Collect(maps.Values(taken)))
+// takeChanges returns the changes, which are those that are sent from now on.
+func (o *outbox) takeChanges() map[subject]Change {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.changes) == 0 {
+		return nil
+	}
+	o.sent, o.changes = o.changes, map[subject]Change{}
+	return o.sent
+}
+
+// handed ends what takeChanges began: the Store was told of taken, or has yet to be
+// where err says that it was not.
+func (o *outbox) handed(taken map[subject]Change, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.sent = nil
-	for key, c := range taken {
-		newer, waits := o.changes[key]
-		_, contested := o.contested[key]
+	for of, c := range taken {
+		newer, waits := o.changes[of]
+		_, contested := o.contested[of]
 		switch {
+		case waits && err != nil:
+			newer.inherit(c)
+			o.changes[of] = newer
 		case waits:
-			if err != nil {
-				newer.inherit(c)
-				o.changes[key] = newer
-			}
+			// The Store is about to be told what came later.
 		case err != nil && c.isOldRemoval():
 		case err != nil:
-			o.changes[key] = c
+			o.changes[of] = c
 		case contested:
 			c.Event = nil // that is told
-			o.changes[key] = c
+			o.changes[of] = c
 			o.rouse()
 		}
 	}
 	clear(o.contested)
-	return err
 }
 
 // isOldRemoval reports whether c tells only that a host went, removalLife ago.
@@ -218,24 +225,25 @@ func (o *outbox) waiting() int {
 	return len(o.changes) + len(o.sent)
 }
 
+// handBeats tells the Store of beats, and gives it again the hosts that it has lost.
 func (o *outbox) handBeats(ctx context.Context) error {
-	there, beats := o.beatsOf(o.takeBeats())
+	there, beats := o.registry.beatsOf(o.takeBeats())
 	if len(there) == 0 {
 		return nil
 	}
-	missing, err := o.store.Flush(ctx, beats)
+	missing, err := o.registry.store.Flush(ctx, beats)
 	if err != nil {
 		o.beatAgain(there)
 	}
 	if len(missing) > 0 {
-		o.giveAgain(missing)
+		o.registry.giveAgain(missing)
 	}
 	return err
 }
 
 // dropBeats forgets the beats of hosts that went.
 func (o *outbox) dropBeats() {
-	there, _ := o.beatsOf(o.takeBeats())
+	there, _ := o.registry.beatsOf(o.takeBeats())
 	o.beatAgain(there)
 }
 

@@ -154,7 +154,7 @@ func New(o Options) *Registry {
 	}
 	r.shared, _ = o.Store.(SharedStore)
 	r.wall = newWall(r.born)
-	r.outbox = newOutbox(o.Store, o.Log, r.metrics, r.beatsOf, r.giveAgain, func(err error) { r.answered(telling, err) })
+	r.outbox = newOutbox(r)
 	addWaiting(o.Metrics, r.outbox.waiting)
 	return r
 }

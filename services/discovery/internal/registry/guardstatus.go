@@ -1,0 +1,89 @@
+package registry
+
+import (
+	"time"
+
+	"github.com/weirproxy/weir/services/discovery/internal/guard"
+)
+
+// GuardStatus is what keeps dead hosts from going, at one moment.
+type GuardStatus struct {
+	Limits guard.Limits
+	// Suspensions are for what no host goes; Holds are why single hosts do not.
+	// The slices are the reader's.
+	Suspensions []GuardSuspension
+	Holds       []GuardHold
+	// Stale is how many hosts are held in all, Leaving how many the Store is
+	// asked to let go, and Gone how many went within their TTL before now.
+	Stale, Leaving, Gone int
+	// BeatsPerSecond come in, and UsualBeatsPerSecond would be expected.
+	BeatsPerSecond, UsualBeatsPerSecond float64
+	// LiftedBy last lifted the guards; empty if nobody did.
+	LiftedBy, LiftReason string
+	LiftedAt             time.Time
+}
+
+// GuardSuspension is that no host goes.
+type GuardSuspension struct {
+	// Cause is one of guard.Causes, and Detail says more, for people.
+	Cause, Detail string
+	Since         time.Time
+	// Lasting says that the trouble is not over. If it is, hosts have their TTL
+	// to be heard of, the last of them until Until.
+	Lasting bool
+	Until   time.Time
+}
+
+// GuardHold is that a guard holds single hosts.
+type GuardHold struct {
+	// Reason is one of guard.Reasons; Detail tells of the first host that it
+	// held.
+	Reason, Detail string
+	Since          time.Time
+	// Hosts is how many are held now, Most how many were at once.
+	Hosts, Most int
+}
+
+// Guard returns what keeps dead hosts from going now.
+func (r *Registry) Guard() GuardStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.guard.Status(time.Since(r.born))
+	status := GuardStatus{
+		Limits: s.Limits, Leaving: r.leaving, Gone: s.Gone,
+		BeatsPerSecond: s.BeatsPerSecond, UsualBeatsPerSecond: s.UsualBeatsPerSecond,
+		LiftedBy: s.LiftedBy, LiftReason: s.LiftReason,
+	}
+	if s.LiftedBy != "" {
+		status.LiftedAt = r.wall.at(s.LiftedAt)
+	}
+	for _, one := range s.Suspensions {
+		suspension := GuardSuspension{Cause: one.Cause.String(), Detail: one.Detail, Since: r.wall.at(one.Since), Lasting: one.Lasting}
+		if !one.Lasting {
+			suspension.Until = r.wall.at(one.Until)
+		}
+		status.Suspensions = append(status.Suspensions, suspension)
+	}
+	for _, one := range s.Acts {
+		status.Holds = append(status.Holds, GuardHold{Reason: one.Reason.String(), Detail: one.Detail, Since: r.wall.at(one.Since), Hosts: one.Held, Most: one.Most})
+		status.Stale += one.Held
+	}
+	return status
+}
+
+// LiftGuards lets all hosts go that are dead now, at the next sweep: an operator,
+// the actor, knows that they are. Suspensions end, but not that of a Store that
+// is away.
+func (r *Registry) LiftGuards(actor, reason string) {
+	r.mu.Lock()
+	now := time.Since(r.born)
+	r.guard.Lift(actor, reason, now)
+	for _, e := range r.expiries {
+		e.heldFrom = time.Duration(e.lastBeat.Load())
+		e.heardFrom = e.heldFrom
+	}
+	held := r.expiries.hasten(now)
+	r.mu.Unlock()
+	r.metrics.guardLifts.Inc()
+	r.log.Warn("guards lifted: the hosts that they held go", "by", actor, "reason", reason, "hosts", held)
+}
