@@ -55,6 +55,7 @@ type limitsJSON struct {
 	Ceiling      string   `json:"ceiling"`
 	BeatLoss     float64  `json:"beat_loss"`
 	BeatLeast    int      `json:"beat_least"`
+	ReplicaLoss  string   `json:"replica_loss"`
 }
 
 // guard answers with what keeps dead hosts from going.
@@ -76,6 +77,7 @@ func showGuard(s registry.GuardStatus) guardJSON {
 		Limits: limitsJSON{
 			ServiceShare: s.Limits.ServiceShare, GlobalShare: s.Limits.GlobalShare, GlobalLeast: s.Limits.GlobalLeast,
 			Ceiling: s.Limits.Ceiling.String(), BeatLoss: s.Limits.BeatLoss, BeatLeast: s.Limits.BeatLeast,
+			ReplicaLoss: s.Limits.ReplicaLoss.String(),
 		},
 	}
 	if !math.IsInf(s.Limits.LastHost, 0) {

@@ -20,7 +20,7 @@ import (
 func heldFixture(t testing.TB) *fixture {
 	t.Helper()
 	o := registrytest.Options()
-	o.Guard = guard.Limits{LastHost: math.Inf(1), Ceiling: time.Hour}
+	o.Guard = guard.Limits{LastHost: math.Inf(1), Ceiling: time.Hour, ReplicaLoss: time.Minute}
 	hosts := registry.New(o)
 	registrytest.Run(t, hosts)
 	<-hosts.Loaded()
@@ -42,6 +42,8 @@ func TestAHostThatAGuardHoldsIsStaleUntilTheGuardIsLifted(t *testing.T) {
 	require.Equal(t, 1.0, status["stale"])
 	require.NotContains(t, status, "lifted")
 	require.NotContains(t, status["limits"], "last_host", "it has no number")
+	limits := status["limits"].(map[string]any)
+	require.Equal(t, []any{"1h0m0s", "1m0s"}, []any{limits["ceiling"], limits["replica_loss"]})
 	held := status["holds"].([]any)[0].(map[string]any)
 	require.Equal(t, []any{"last_host", 1.0}, []any{held["reason"], held["hosts"]})
 
