@@ -111,10 +111,15 @@ func (p *poller) ask(ctx context.Context, client *http.Client, service string) b
 // subscriber follows the assignments of all services on a stream, and on another
 // when that breaks, to which it says as Envoy does that it has some already.
 type subscriber struct {
-	view    *view
-	conn    *grpc.ClientConn
-	version string
+	view *view
+	conn *grpc.ClientConn
+	had  bool // it was sent some
 }
+
+// earlier is the version that a subscriber which had some says that they are of. No
+// replica has it: one that had the version sent last would have nothing to send, and
+// here is wanted what it knows.
+const earlier = "earlier"
 
 func (s *subscriber) run(ctx context.Context) {
 	pause := time.NewTicker(100 * time.Millisecond)
@@ -138,9 +143,12 @@ func (s *subscriber) follow(ctx context.Context) {
 		return
 	}
 	request := &discoveryv3.DiscoveryRequest{
-		Node:        &corev3.Node{Id: "watcher", Cluster: "watchers"},
-		VersionInfo: s.version, ResourceNames: s.view.fleet.names,
-		TypeUrl: "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+		Node:          &corev3.Node{Id: "watcher", Cluster: "watchers"},
+		ResourceNames: s.view.fleet.names,
+		TypeUrl:       "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+	}
+	if s.had {
+		request.VersionInfo = earlier
 	}
 	for {
 		if stream.Send(request) != nil {
@@ -160,8 +168,8 @@ func (s *subscriber) follow(ctx context.Context) {
 			}
 			s.view.answered(assignment.GetClusterName(), s.hosts(&assignment), received, received)
 		}
-		s.version = response.GetVersionInfo()
-		request.VersionInfo, request.ResponseNonce = s.version, response.GetNonce()
+		s.had = true
+		request.VersionInfo, request.ResponseNonce = response.GetVersionInfo(), response.GetNonce()
 	}
 }
 
