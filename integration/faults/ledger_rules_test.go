@@ -54,6 +54,18 @@ func TestAViewFindsFaults(t *testing.T) {
 			answer(v, 2*second, hosts[1:]...)
 			answer(v, 3*second, hosts[1:]...)
 		}},
+		"a host that was missing before all were known": {say: func(v *view) {
+			answer(v, 10*second, hosts[1:]...)
+			answer(v, 12*second, hosts[1:]...)
+			answer(v, 13*second, hosts...)
+			v.settled()
+			answer(v, 14*second, hosts...)
+		}},
+		"a host that is missing after all were known": {say: func(v *view) {
+			v.settled()
+			answer(v, 10*second, hosts[1:]...)
+			answer(v, 12*second, hosts[1:]...)
+		}, faults: 1},
 		"a host that may be missing": {say: func(v *view) {
 			v.unheard = func(h *host) bool { return h == hosts[0] }
 			answer(v, 10*second, hosts[1:]...)

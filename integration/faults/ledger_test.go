@@ -81,6 +81,17 @@ func (v *view) answered(service string, listed []*host, asked, now time.Duration
 	}
 }
 
+// settled says that the view has all hosts: those that it lacked before had yet to be
+// heard of, which takes as long as the machine has other things to do.
+func (v *view) settled() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.lost = 0
+	for i := range v.held {
+		v.held[i].missing = 0
+	}
+}
+
 // due says whether an answer to a call that began then must have h.
 func (v *view) due(h *host, asked time.Duration) bool {
 	registered := time.Duration(h.registered.Load())

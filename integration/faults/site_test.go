@@ -61,6 +61,7 @@ func newSiteOf(t *testing.T, replicas int, hostTTL time.Duration, how routing, o
 	s.fleet.awaitAll(t)
 	for _, v := range s.views {
 		s.awaitRight(v)
+		v.settled()
 	}
 	s.pass(heardOf) // from then on every answer is judged
 	return s
