@@ -63,8 +63,10 @@ func fillCluster(f *protoyaml.File, n *yaml.Node, c *clusterv3.Cluster, path pro
 		refuse("eds_cluster_config.service_name", "assignments bear the names of their clusters")
 	}
 	source := c.GetEdsClusterConfig().GetEdsConfig()
-	if source.GetAds() == nil && source.GetSelf() == nil {
-		refuse("eds_cluster_config.eds_config", "hosts come from here: want ads or self")
+	// Envoy knows no self: one that has no ADS stream must be told by
+	// api_config_source the way that it knows discovery by.
+	if source.GetAds() == nil && source.GetSelf() == nil && source.GetApiConfigSource() == nil {
+		refuse("eds_cluster_config.eds_config", "hosts come from here: want ads, self or api_config_source")
 	}
 	if source.GetResourceApiVersion() != corev3.ApiVersion_V3 {
 		refuse("eds_cluster_config.eds_config.resource_api_version", "want V3")

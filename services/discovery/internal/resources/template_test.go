@@ -69,6 +69,11 @@ services:
 			"cluster: {type: EDS, eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}}}",
 			map[string]string{"users": `"connectTimeout":"1s"`},
 		},
+		"hosts by a stream of their own": {
+			"cluster: {eds_cluster_config: {eds_config: {api_config_source: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: discovery}}]}}}}",
+			map[string]string{"users": `"connectTimeout":"1s","edsClusterConfig":{"edsConfig":{
+				"apiConfigSource":{"apiType":"GRPC","transportApiVersion":"V3","grpcServices":[{"envoyGrpc":{"clusterName":"discovery"}}]}}}`},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			template, err := ReadTemplate("clusters.yaml", []byte(test.text))
@@ -111,7 +116,7 @@ func TestABadTemplateIsRefusedByLineAndField(t *testing.T) {
 				"clusters.yaml:4:3: cluster.lb_policy: no cluster whose hosts come by EDS provides one\n" +
 				"clusters.yaml:5:3: cluster.load_assignment: hosts come by EDS\n" +
 				"clusters.yaml:7:5: cluster.eds_cluster_config.service_name: assignments bear the names of their clusters\n" +
-				"clusters.yaml:8:5: cluster.eds_cluster_config.eds_config: hosts come from here: want ads or self\n" +
+				"clusters.yaml:8:5: cluster.eds_cluster_config.eds_config: hosts come from here: want ads, self or api_config_source\n" +
 				"clusters.yaml:8:28: cluster.eds_cluster_config.eds_config.resource_api_version: want V3",
 		},
 		"another way to its hosts": {
