@@ -143,10 +143,17 @@ type Failure struct {
 // Stop is called or the test ends.
 func (s *Stack) StartLoad() *Load {
 	s.t.Helper()
+	return StartLoad(s.t, s.Ingress())
+}
+
+// StartLoad sends GETs to an address from several connections until Stop is
+// called or the test ends.
+func StartLoad(t testing.TB, address string) *Load {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &Load{t: s.t, target: "http://" + s.Ingress() + "/", end: cancel}
+	l := &Load{t: t, target: "http://" + address + "/", end: cancel}
 	l.report.Instances = map[string]int{}
-	client := Client(s.t)
+	client := Client(t)
 	for range loadWorkers {
 		// Ends with ctx; Stop waits for it.
 		l.workers.Go(func() {
@@ -158,7 +165,7 @@ func (s *Stack) StartLoad() *Load {
 			}
 		})
 	}
-	s.t.Cleanup(func() { l.stop() })
+	t.Cleanup(func() { l.stop() })
 	return l
 }
 
