@@ -42,7 +42,7 @@ test: ## run the tests that need only Go (RACE=1: under the race detector)
 	$(TEST) $$(go list work | grep -vE '/integration/(e2e|faults|conformance|bench)$$')
 	go test -count=1 -run '^TestImports$$' ./internal/archtest $(wildcard ./services/*/internal/app)
 
-peers: ## install the programs that more tests use: redis-server, Envoy, wrk, h2load, chromium, promtool
+peers: ## install the programs that more tests use: redis-server, Envoy, grpcio, wrk, h2load, chromium, promtool
 	tools/peers
 
 e2e: build ## test the three services together, as built binaries
