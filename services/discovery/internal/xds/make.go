@@ -272,10 +272,6 @@ func (h *hub) setMaker(m *resources.Maker) {
 	for t := range resources.Types {
 		h.regroup(t)
 	}
-	for service := range h.known {
-		h.unlist(service)
-		h.list(service)
-	}
 	for t := range resources.Types {
 		for _, topic := range h.topics[t] {
 			h.unmade[topic] = struct{}{}
