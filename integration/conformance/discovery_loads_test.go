@@ -124,9 +124,18 @@ services:
 		response.Body.Close()
 		require.Equal(t, http.StatusCreated, response.StatusCode)
 	}
-	for _, id := range []string{"checker-1", "checker-2"} {
-		harness.Envoy(t, reportingEnvoy(t, id, discovery.Addr("xds"), backends[0].Addr("http"),
-			"hds_config: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: discovery}}]}"))
+	const checks = "hds_config: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: discovery}}]}"
+	harness.Envoy(t, reportingEnvoy(t, "checker-1", discovery.Addr("xds"), backends[0].Addr("http"), checks))
+	// The other one takes its hosts from discovery too.
+	reader := startEnvoy(t, reportingEnvoy(t, "checker-2", discovery.Addr("xds"), backends[0].Addr("http"), checks+`
+dynamic_resources:
+  `+aggregatedDelta.ads+`
+  cds_config: `+aggregatedDelta.source))
+	told := func(what string) func() bool {
+		return func() bool {
+			state, ok := reader.hosts("users")[backends[1].Addr("http")]
+			return ok && strings.HasPrefix(state, what+" ")
+		}
 	}
 	unhealthy := func() (ids []string) {
 		var got struct {
@@ -154,7 +163,9 @@ services:
 	var list struct{ Hosts []json.RawMessage }
 	getJSON(t, discovery, "/v1/registration/users", &list)
 	require.Len(t, list.Hosts, 1, "it is not given work")
+	eventually(t, "Envoy is told", told("UNHEALTHY"))
 
 	backends[1].Restart()
 	servicetest.Eventually(t, "it is well again", func() bool { return len(unhealthy()) == 0 })
+	eventually(t, "Envoy is told that too", told("HEALTHY"))
 }

@@ -24,14 +24,16 @@ func TestAllClustersThatChangeAtOnceAreSoonActive(t *testing.T) {
 	for i, tr := range []transport{aggregatedState, aggregatedDelta} {
 		t.Run(tr.name, func(t *testing.T) {
 			e := startEnvoy(t, tr.bootstrap(t, discovery, ""))
-			const modified, warming, sent = "cluster_manager.cluster_modified", "cluster_manager.warming_clusters",
-				`discovery_xds_responses_total{type="clusters"}`
+			const modified, warming = "cluster_manager.cluster_modified", "cluster_manager.warming_clusters"
+			sent := func(kind string) float64 {
+				return harness.Metric(t, discovery, fmt.Sprintf("discovery_xds_responses_total{type=%q}", kind))
+			}
 			eventually(t, "all are active", func() bool { return len(e.dump("dynamic_active_clusters")) == clusters })
-			before, responses := e.stat(modified), harness.Metric(t, discovery, sent)
+			before, changes, assignments := e.stat(modified), sent("clusters"), sent("endpoints")
 
 			began, timeout := time.Now(), fmt.Sprintf("0.%d00s", i+1)
 			replaceFile(t, template, "cluster: {connect_timeout: "+timeout+"}")
-			eventually(t, "the new clusters are sent", func() bool { return harness.Metric(t, discovery, sent) > responses })
+			eventually(t, "the new clusters are sent", func() bool { return sent("clusters") > changes })
 			wentOut := time.Since(began)
 			// Envoy says nothing while it reads them.
 			eventually(t, "they have come", func() bool { return e.stat(modified) > before })
@@ -47,6 +49,8 @@ func TestAllClustersThatChangeAtOnceAreSoonActive(t *testing.T) {
 			require.Empty(t, e.dump("dynamic_warming_clusters"))
 			require.Len(t, e.hosts("service-999"), 1)
 			require.Zero(t, e.rejected())
+			require.InDelta(t, 1, sent("clusters")-changes, 0, "all in one response")
+			require.InDelta(t, 1, sent("endpoints")-assignments, 0, "once for all")
 		})
 	}
 }
