@@ -7,6 +7,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -16,7 +19,8 @@ import (
 )
 
 // TestEnvoyShowsWhoItIs has Envoys read from a discovery that speaks TLS alone,
-// and to nobody whom it does not know.
+// and to nobody whom it does not know. One of them may have a secret, with which
+// it serves.
 func TestEnvoyShowsWhoItIs(t *testing.T) {
 	harness.EnvoyPath(t) // skips before anything has started
 	const token = "edge-0123456789abcdef"
@@ -25,6 +29,8 @@ func TestEnvoyShowsWhoItIs(t *testing.T) {
 	spiffe := &url.URL{Scheme: "spiffe", Host: "example.org", Path: "/ns/edge/sa/proxy"}
 	edgeCert, edgeKey := authority.IssueFiles(x509.Certificate{URIs: []*url.URL{spiffe}})
 	discovery := harness.Discovery(t, "DISCOVERY_READS=closed",
+		"DISCOVERY_XDS_RESOURCES="+filepath.Dir(writeFile(t, "ingress.yaml", servedByTLS(t, cert, key))),
+		"DISCOVERY_XDS_SECRET_RULES="+writeFile(t, "rules.yaml", fmt.Sprintf("secrets: [{names: [site], identities: [%q]}]", spiffe)),
 		"DISCOVERY_TLS_CERT="+cert, "DISCOVERY_TLS_KEY="+key,
 		"DISCOVERY_TLS_CLIENT_CA="+authority.File(), "DISCOVERY_TLS_CLIENT_AUTH=optional",
 		"DISCOVERY_AUTH_FILE="+writeFile(t, "access.yaml", fmt.Sprintf(`
@@ -43,9 +49,10 @@ identities:
 	for name, test := range map[string]struct {
 		service, certificates string
 		refused               string // the reason, if it is
+		secret                bool   // whether it may have the secret
 	}{
 		"a token":             {service: withToken},
-		"a certificate":       {service: discoveryService, certificates: withCertificate},
+		"a certificate":       {service: discoveryService, certificates: withCertificate, secret: true},
 		"neither":             {service: discoveryService, refused: "token"},
 		"a token of nobody's": {service: fmt.Sprintf("{initial_metadata: [{key: authorization, value: Bearer x%s}], %s", token, discoveryService[1:]), refused: "token"},
 	} {
@@ -65,6 +72,50 @@ identities:
 			}
 			eventually(t, "it has the hosts", func() bool { return len(e.hosts("echo")) == 1 })
 			require.Positive(t, e.stat("cluster.discovery.ssl.handshake"))
+			response, err := hosts.client.Get("https://" + e.Addr("ingress") + "/")
+			if !test.secret {
+				require.Error(t, err, "it has no certificate to serve with")
+				require.Empty(t, e.dump("dynamic_active_secrets"))
+				return
+			}
+			require.NoError(t, err)
+			require.NoError(t, response.Body.Close())
+			require.Equal(t, http.StatusNoContent, response.StatusCode)
+			require.Len(t, e.dump("dynamic_active_secrets"), 1)
+			require.NotContains(t, string(e.tell("/config_dump")), "PRIVATE KEY")
 		})
 	}
+}
+
+// servedByTLS is a listener "ingress" that answers 204 to whom trusts its
+// certificate, which is the secret "site" of a certificate and its key.
+func servedByTLS(t *testing.T, cert, key string) string {
+	t.Helper()
+	inline := func(file string) string {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		return strconv.Quote(string(text))
+	}
+	return fmt.Sprintf(`
+resources:
+- "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret
+  name: site
+  tls_certificate: {certificate_chain: {inline_string: %s}, private_key: {inline_string: %s}}
+- "@type": type.googleapis.com/envoy.config.listener.v3.Listener
+  name: ingress
+  address: {socket_address: {address: 127.0.0.1, port_value: 0}}
+  filter_chains:
+  - transport_socket:
+      name: tls
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+        common_tls_context: {tls_certificate_sds_secret_configs: [{name: site, sds_config: {ads: {}, resource_api_version: V3, initial_fetch_timeout: 1s}}]}
+    filters:
+    - name: http
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+        stat_prefix: ingress
+        route_config: {virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, direct_response: {status: 204}}]}]}
+        http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]
+`, inline(cert), inline(key))
 }
