@@ -71,8 +71,8 @@ func (r *Registry) listing(room []View, entries []*entry) Listing {
 		room = make([]View, len(entries))
 	}
 	list := Listing{Hosts: room[:len(entries)], Partial: r.Partial()}
-	// What hosts hold lies anywhere in memory, and comes later than all is done
-	// that is done with it. So this loop goes before, whose work the next one does
+	// What hosts hold lies anywhere in memory, and takes longer to come than all
+	// else here takes to do. So this loop goes before, whose work the next one does
 	// again: it is so short that the processor asks for many hosts at once.
 	for i, e := range entries {
 		v := &list.Hosts[i]

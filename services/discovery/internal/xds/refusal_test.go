@@ -50,9 +50,9 @@ func TestOneBadOfManyIsFoundByHalves(t *testing.T) {
 			for round := 0; len(has) < services-1; round++ {
 				require.Less(t, round, 8)
 				// One that was refused beside the bad one, and is still so.
-				for i := len(names) - 1; i >= 0; i-- {
-					if !has[names[i]] && names[i] != bad {
-						h.hosts(names[i], "10.0.0.2:80")
+				for _, name := range slices.Backward(names) {
+					if !has[name] && name != bad {
+						h.hosts(name, "10.0.0.2:80")
 						break
 					}
 				}
