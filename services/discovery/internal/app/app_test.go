@@ -209,6 +209,17 @@ func TestHostsComeBackAfterARestart(t *testing.T) {
 	require.Contains(t, body, `"port":8001`)
 }
 
+func TestASecondProcessDoesNotStartOnTheSnapshotOfAnother(t *testing.T) {
+	o := options(t)
+	path := filepath.Join(t.TempDir(), "hosts.snapshot")
+	o.Store = "file://" + path
+	r := start(t, o)
+	_, err := app.New(o, slog.New(slog.DiscardHandler))
+	require.ErrorContains(t, err, fmt.Sprintf(`DISCOVERY_STORE: store of scheme "file": snapshot %s: %s.lock is held by process %d on `, path, path, os.Getpid()))
+	require.NoError(t, r.stop())
+	start(t, o)
+}
+
 func TestABrokenSnapshotDoesNotStopTheStart(t *testing.T) {
 	o := options(t)
 	path := filepath.Join(t.TempDir(), "hosts.snapshot")
