@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
@@ -95,12 +96,13 @@ type access struct {
 	policy       *auth.Policy
 	certificates *certificates.Certificates // nil where listeners serve in the clear
 	gate         *gate.Gate
+	log          *slog.Logger
 }
 
 // newAccess reads the files of access. The error names the settings and all
 // that is wrong.
 func newAccess(o AccessOptions, metrics prometheus.Registerer, log *slog.Logger) (*access, error) {
-	a := &access{denials: denial.NewCounters(metrics, call.Limits()...)}
+	a := &access{log: log, denials: denial.NewCounters(metrics, call.Limits()...)}
 	var err error
 	a.policy, err = auth.New(auth.Options{
 		File:        filewatch.File{Setting: "DISCOVERY_AUTH_FILE", Path: o.AuthFile},
@@ -139,10 +141,11 @@ func newAccess(o AccessOptions, metrics prometheus.Registerer, log *slog.Logger)
 	return a, nil
 }
 
-// addParts adds what reads the files of access again.
-func (a *access) addParts(group *daemon.Group) {
+// addParts adds what reads the files of access again. changed is called once other
+// rules are in force.
+func (a *access) addParts(group *daemon.Group, changed func()) {
 	if a.policy.Enforced() {
-		group.Add(daemon.Background("access rules", a.policy.Run))
+		group.Add(daemon.Background("access rules", func(ctx context.Context) error { return a.policy.Run(ctx, changed) }))
 	}
 	if a.certificates != nil {
 		group.Add(daemon.Background("certificates", a.certificates.Run))
@@ -172,6 +175,17 @@ func (a *access) grpc() []grpc.ServerOption {
 		options = append(options, grpc.Creds(credentials.NewTLS(a.certificates.Config("h2"))))
 	}
 	return options
+}
+
+// mayBe returns why the caller of a stream or call may not be a node, as a gRPC
+// status.
+func (a *access) mayBe(ctx context.Context, id, cluster string) error {
+	err := auth.FromContext(ctx).MayBeNode(id, cluster)
+	if err == nil {
+		return nil
+	}
+	a.log.Warn("client refused", "error", err)
+	return a.gate.Status(err)
 }
 
 // warnIfOpen logs that strangers may change everything, where they may: nobody

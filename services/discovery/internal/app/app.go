@@ -18,6 +18,7 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/lrs"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/statsd"
+	"github.com/weirproxy/weir/services/discovery/internal/xds"
 )
 
 // App is one instance of the service.
@@ -32,6 +33,8 @@ type App struct {
 	access  *access
 	hosts   *registry.Registry
 	loads   *lrs.Server
+	// discovery is there before anything runs.
+	discovery *xds.Server
 }
 
 // Addrs is the bound addresses by listener: http, xds and admin.
@@ -72,19 +75,18 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	}()
 	a.group.Add(daemon.Part{Name: "store", Stop: func(context.Context) error { return store.Close() }})
 	a.addRegistry(store)
-	a.access.addParts(&a.group)
+	a.access.addParts(&a.group, func() { a.discovery.RecheckSecrets() })
 	registration := a.addStatsd()
-	a.loads = newLoads(o.LoadOptions, a.metrics)
+	a.loads = newLoads(o.LoadOptions, a.access, a.metrics)
 	state := &serviceState{registry: a.hosts}
 	operators, err := a.addOperators(state)
 	if err != nil {
 		return nil, err
 	}
-	discovery, err := a.addGRPC(operators)
-	if err != nil {
+	if err := a.addGRPC(operators); err != nil {
 		return nil, err
 	}
-	if err := a.addHTTP(registration, operators, discovery); err != nil {
+	if err := a.addHTTP(registration, operators); err != nil {
 		return nil, err
 	}
 	a.group.Add(daemon.Part{Name: "readiness", Drain: func() { state.stopping.Store(true) }})

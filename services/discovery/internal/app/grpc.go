@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"time"
 
 	"google.golang.org/grpc"
@@ -9,6 +10,7 @@ import (
 	"github.com/weirproxy/weir/internal/admin"
 	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/services/discovery/internal/beats"
+	"github.com/weirproxy/weir/services/discovery/internal/resources"
 	"github.com/weirproxy/weir/services/discovery/internal/xds"
 )
 
@@ -17,23 +19,26 @@ import (
 const helloTimeout = 5 * time.Second
 
 // addGRPC opens the listener of all that is served over gRPC: xDS, and streams of
-// heartbeats, of load reports and of health checks. It returns the server of xDS,
-// which has a face over HTTP too.
-func (a *App) addGRPC(operators *admin.Server) (*xds.Server, error) {
+// heartbeats, of load reports and of health checks. The server of xDS has a face
+// over HTTP too.
+func (a *App) addGRPC(operators *admin.Server) error {
 	o := a.options
 	listener, err := a.listeners.Open("xds", o.XDSAddress, "DISCOVERY_XDS_ADDRESS")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	maker, template, err := newMaker(o.ResourceOptions, a.metrics, a.log)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	rules, err := a.openSecrets()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	limits := o.limits()
+	limits.MayBe = func(ctx context.Context, node resources.Asker) error {
+		return a.access.mayBe(ctx, node.ID, node.Cluster)
+	}
 	limits.MayHaveSecret = mayHaveSecret(rules)
 	discovery := xds.New(xds.Options{
 		Registry:   a.hosts,
@@ -44,13 +49,14 @@ func (a *App) addGRPC(operators *admin.Server) (*xds.Server, error) {
 		Log:        a.log,
 		Metrics:    a.metrics,
 	})
+	a.discovery = discovery
 	operators.Handle("GET /xds", "open streams: who, what they have, what they refused", discovery.StatusHandler())
 	a.group.Add(daemon.Background("xds", discovery.Run))
 	if template != nil {
 		a.group.Add(followTemplate(template, maker, discovery.SetMaker))
 	}
 	if err := a.addFiles(discovery, rules, operators); err != nil {
-		return nil, err
+		return err
 	}
 	heartbeats := beats.New(beats.Options{
 		Registry:   a.hosts,
@@ -63,7 +69,7 @@ func (a *App) addGRPC(operators *admin.Server) (*xds.Server, error) {
 	})
 	checks, err := a.addHealthChecks()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	server := newGRPCServer(o, a.access)
 	discovery.Register(server)
@@ -80,7 +86,7 @@ func (a *App) addGRPC(operators *admin.Server) (*xds.Server, error) {
 			checks.Stop()
 		}
 	}))
-	return discovery, nil
+	return nil
 }
 
 // newGRPCServer makes the server of all that is served over gRPC. After

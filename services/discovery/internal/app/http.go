@@ -12,13 +12,12 @@ import (
 	v1 "github.com/weirproxy/weir/services/discovery/internal/rest/v1"
 	v2 "github.com/weirproxy/weir/services/discovery/internal/rest/v2"
 	"github.com/weirproxy/weir/services/discovery/internal/web"
-	"github.com/weirproxy/weir/services/discovery/internal/xds"
 )
 
 // addHTTP opens the listener of all REST faces and the page, behind the gate.
 // registration is told of each registration by v1; it may be nil. operators are
-// led to the page. discovery has routes here too.
-func (a *App) addHTTP(registration func(service string, taken bool), operators *admin.Server, discovery *xds.Server) error {
+// led to the page.
+func (a *App) addHTTP(registration func(service string, taken bool), operators *admin.Server) error {
 	address, setting := a.options.httpAddress()
 	listener, err := a.listeners.Open("http", address, setting)
 	if err != nil {
@@ -27,12 +26,12 @@ func (a *App) addHTTP(registration func(service string, taken bool), operators *
 	stopping := make(chan struct{})
 	operators.Handle("GET /page", "services and hosts, live, to look at and to drain: the page of the HTTP listener",
 		pageElsewhere(a.access.scheme(), a.Addrs()["http"]))
-	a.group.Add(daemon.ServeHTTP("http listener", a.access.http(listener), a.access.gate.HTTP(a.faces(registration, discovery.Routes(), stopping)), a.log))
+	a.group.Add(daemon.ServeHTTP("http listener", a.access.http(listener), a.access.gate.HTTP(a.faces(registration, a.discovery.Routes(), stopping)), a.log))
 	// Just before the listener stops, which waits for the calls in flight: those
 	// that wait for a change are answered, and find another replica.
 	a.group.Add(daemon.Part{Name: "waiting calls", Stop: func(context.Context) error {
 		close(stopping)
-		discovery.StopWaiting()
+		a.discovery.StopWaiting()
 		return nil
 	}})
 	return nil

@@ -1,8 +1,10 @@
 package app
 
 import (
+	"context"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weirproxy/weir/services/discovery/internal/lrs"
@@ -35,12 +37,15 @@ func (o LoadOptions) check(fault func(format string, args ...any)) {
 }
 
 // newLoads makes what takes load reports.
-func newLoads(o LoadOptions, metrics prometheus.Registerer) *lrs.Server {
+func newLoads(o LoadOptions, access *access, metrics prometheus.Registerer) *lrs.Server {
 	return lrs.New(lrs.Options{
 		Interval:   o.LRSInterval,
 		Endpoints:  o.LRSEndpoints,
 		MaxStreams: o.LRSMaxStreams,
 		MaxRows:    o.LRSMaxRows,
-		Metrics:    metrics,
+		MayBe: func(ctx context.Context, node *corev3.Node) error {
+			return access.mayBe(ctx, node.GetId(), node.GetCluster())
+		},
+		Metrics: metrics,
 	})
 }

@@ -43,10 +43,13 @@ func (a *App) openSecrets() (*resourcefiles.Secrets, error) {
 	})
 }
 
-// mayHaveSecret says who may have a secret by rules.
+// mayHaveSecret says who may have a secret by rules: as who they are by the rules
+// of access of now, whatever those were when their streams were opened, and as
+// the node that these let them be.
 func mayHaveSecret(rules *resourcefiles.Secrets) func(context.Context, resources.Asker, string) bool {
 	return func(ctx context.Context, node resources.Asker, secret string) bool {
-		return rules.Allowed(secret, node, auth.FromContext(ctx).Identity())
+		caller := auth.FromContext(ctx).Now()
+		return caller.IsNode(node.ID, node.Cluster) && rules.Allowed(secret, node, caller.Identity())
 	}
 }
 

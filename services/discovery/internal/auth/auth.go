@@ -7,6 +7,7 @@ package auth
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
@@ -92,7 +93,8 @@ func (p *Policy) Enforced() bool { return p.watch != nil }
 
 // Run reads the file of rules anew whenever it changes, until ctx ends. A bad
 // one is logged, and the rules before it stay. The error is always nil.
-func (p *Policy) Run(ctx context.Context) error {
+// changed is called once other rules are in force.
+func (p *Policy) Run(ctx context.Context, changed func()) error {
 	if p.watch == nil {
 		<-ctx.Done()
 		return nil
@@ -111,6 +113,7 @@ func (p *Policy) Run(ctx context.Context) error {
 		p.good.Set(1)
 		p.options.Log.Info("access rules changed", "tokens", len(read.tokens), "identities", len(read.exact)+len(read.patterns))
 		p.warnIfReadable()
+		changed()
 	})
 	return nil
 }
@@ -153,35 +156,15 @@ func (p *Policy) HTTP(r *http.Request) Caller {
 // the certificate decides.
 func (p *Policy) Caller(c Call) Caller {
 	caller := Caller{Address: p.address(c), policy: p}
-	var names []identity
 	if c.TLS != nil && len(c.TLS.VerifiedChains) > 0 {
-		names = identitiesOf(c.TLS.VerifiedChains[0][0])
+		caller.showed.names = identitiesOf(c.TLS.VerifiedChains[0][0])
 	}
-	r := p.rules.Load()
-	switch scheme, token, _ := strings.Cut(c.Authorization, " "); {
-	case r == nil:
-		if len(names) > 0 {
-			caller.name = names[0].name
-		}
-	case strings.EqualFold(scheme, "Bearer"):
-		if caller.rule = r.ofToken(strings.TrimSpace(token)); caller.rule == nil {
-			caller.unknown = unknownToken
-			break
-		}
-		caller.name = caller.rule.name
-	case len(names) > 0:
-		var name identity
-		name, caller.rule = r.ofIdentities(names)
-		caller.name, caller.by = name.name, denial.Identity
-		if caller.rule == nil {
-			caller.unknown = unknownIdentity
-			caller.name = names[0].name
-		}
-	case c.Authorization != "":
-		caller.unknown = otherScheme
-	default:
-		caller.unknown = noToken
+	if scheme, token, _ := strings.Cut(c.Authorization, " "); strings.EqualFold(scheme, "Bearer") {
+		caller.showed.token, caller.showed.digest = true, sha256.Sum256([]byte(strings.TrimSpace(token)))
+	} else {
+		caller.showed.other = c.Authorization != ""
 	}
+	caller.judge(p.rules.Load())
 	return caller
 }
 

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -309,11 +310,94 @@ discovery_refusals_total{reason="address"} 1
 discovery_refusals_total{reason="body"} 0
 discovery_refusals_total{reason="hosts"} 0
 discovery_refusals_total{reason="identity"} 1
+discovery_refusals_total{reason="node"} 0
 discovery_refusals_total{reason="rate"} 0
 discovery_refusals_total{reason="services"} 0
 discovery_refusals_total{reason="tags"} 0
 discovery_refusals_total{reason="token"} 2
 `)))
+}
+
+// nodeFile has rules that name nodes, and one that does not.
+var nodeFile = `
+tokens:
+- {name: edge-team, token: ` + natToken + `, nodes: ["edge-*", gate], clusters: [edge, "eu/*"]}
+- {name: any, token: ` + heldToken + `, nodes: ["*"], clusters: ["*"]}
+- {name: users-team, token: ` + usersToken + `, services: [users]}
+- {name: ops, token: ` + opsToken + `, operator: true}
+identities:
+- {spiffe: "spiffe://td/ns/*/sa/edge", nodes: ["edge-*"], clusters: []}
+`
+
+func TestWhoMayBeWhichNode(t *testing.T) {
+	p := policy(t, nodeFile, nil)
+	edge := showing(uris("spiffe://td/ns/a/sa/edge"))
+	for name, test := range map[string]struct {
+		call        auth.Call
+		id, cluster string
+		want        string // "" if it may
+		status      int
+	}{
+		"by a beginning":               {bearing(natToken), "edge-7", "edge", "", 0},
+		"by name":                      {bearing(natToken), "gate", "eu/1", "", 0},
+		"of no cluster":                {bearing(natToken), "gate", "", "", 0},
+		"any":                          {bearing(heldToken), "", "x", "", 0},
+		"an operator":                  {bearing(opsToken), "edge-7", "shop", "", 0},
+		"a certificate":                {edge, "edge-7", "", "", 0},
+		"another id":                   {bearing(natToken), "edge", "edge", `the rule of "edge-team" does not let it be node "edge" of cluster "edge" (FILE)`, 403},
+		"no id":                        {bearing(natToken), "", "edge", `the rule of "edge-team" does not let it be node "" of cluster "edge" (FILE)`, 403},
+		"another cluster":              {bearing(natToken), "gate", "eu", `the rule of "edge-team" does not let it be node "gate" of cluster "eu" (FILE)`, 403},
+		"a cluster where none is":      {edge, "edge-7", "edge", `the rule of "spiffe://td/ns/a/sa/edge" does not let it be node "edge-7" of cluster "edge" (FILE)`, 403},
+		"a rule that names no nodes":   {bearing(usersToken), "u", "", `the rule of "users-team" does not let it be node "u" of cluster "" (FILE)`, 403},
+		"a certificate without a rule": {showing(uris("spiffe://td/x")), "u", "", `no rule is for identity "spiffe://td/x", and to be node "u" of cluster "" (FILE) takes one`, 403},
+		"a token that nobody knows":    {bearing("s3cret"), "u", "", `to be node "u" of cluster "" (FILE) takes a token that is known, and this one is not`, 401},
+		"nobody":                       {auth.Call{}, "u", "", `to be node "u" of cluster "" (FILE) takes a token, as Authorization: Bearer, or a client certificate that has a rule`, 401},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := p.Caller(test.call)
+			err := c.MayBeNode(test.id, test.cluster)
+			require.Equal(t, test.want == "", c.IsNode(test.id, test.cluster))
+			if test.want == "" {
+				require.NoError(t, err)
+				return
+			}
+			r := refused(t, err)
+			require.Equal(t, test.want, regexp.MustCompile(`\(/.*rules\.yaml\)`).ReplaceAllString(r.Text, "(FILE)"))
+			require.Equal(t, test.status, r.Status)
+			require.Equal(t, denial.Node, r.Reason)
+		})
+	}
+}
+
+func TestWhereNoRuleNamesNodesEveryoneMayBeAny(t *testing.T) {
+	for _, p := range []*auth.Policy{policy(t, ruleFile, nil), policy(t, ruleFile, func(o *auth.Options) { o.File.Path = "" })} {
+		for _, call := range []auth.Call{{}, bearing("s3cret"), bearing(usersToken), showing(uris("spiffe://td/x"))} {
+			c := p.Caller(call)
+			require.NoError(t, c.MayBeNode("a", "b"))
+		}
+	}
+	require.NoError(t, auth.FromContext(t.Context()).MayBeNode("a", "b"))
+}
+
+func TestACallerIsJudgedAnewByTheRulesOfNow(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "rules.yaml")
+	write(t, path, ruleFile)
+	p := policy(t, ruleFile, func(o *auth.Options) { o.File.Path, o.Poll = path, 10*time.Millisecond })
+	run(t, p)
+	byToken, byName := p.Caller(bearing(natToken)), p.Caller(showing(uris("spiffe://td/ns/a/sa/edge")))
+	require.True(t, byToken.IsNode("shop", ""))
+	require.Equal(t, "nat", byToken.Identity())
+	write(t, path, nodeFile)
+	servicetest.Eventually(t, "the rules name nodes", func() bool { now := byToken.Now(); return now.Identity() == "edge-team" })
+	now := byToken.Now()
+	require.False(t, now.IsNode("shop", ""))
+	require.True(t, now.IsNode("gate", ""))
+	now = byName.Now()
+	require.True(t, now.IsNode("edge-1", ""))
+	require.Equal(t, "nat", byToken.Identity(), "it stays who it was")
+	require.True(t, byToken.IsNode("shop", ""))
+	zero := auth.FromContext(t.Context()).Now()
+	require.True(t, zero.IsNode("shop", ""))
 }
 
 func TestTheCallerOfAnHTTPRequest(t *testing.T) {
@@ -353,7 +437,7 @@ func run(t *testing.T, p *auth.Policy) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	// Ends with ctx; the test's end waits for it.
-	go func() { done <- p.Run(ctx) }()
+	go func() { done <- p.Run(ctx, func() {}) }()
 	t.Cleanup(func() { cancel(); require.NoError(t, <-done) })
 }
 

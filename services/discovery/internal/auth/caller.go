@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"net/netip"
 
@@ -19,6 +20,58 @@ type Caller struct {
 	unknown unknown
 	by      denial.Reason // what it showed: denial.Token or denial.Identity
 	policy  *Policy       // nil for the zero Caller alone
+	showed  showed
+	rules   *rules // by which all that was judged; nil if there are none
+}
+
+// showed is what a caller shows of who it is.
+type showed struct {
+	token  bool              // a bearer token, the digest of which is here
+	digest [sha256.Size]byte // so that no token stays in memory
+	other  bool              // an authorization of another scheme
+	names  []identity        // of its certificate
+}
+
+// judge says who the caller is by rules, nil if there are none.
+func (c *Caller) judge(r *rules) {
+	names := c.showed.names
+	c.rules, c.name, c.rule, c.unknown, c.by = r, "", nil, known, denial.Token
+	switch {
+	case r == nil:
+		if len(names) > 0 {
+			c.name = names[0].name
+		}
+	case c.showed.token:
+		if c.rule = r.ofToken(c.showed.digest); c.rule == nil {
+			c.unknown = unknownToken
+			return
+		}
+		c.name = c.rule.name
+	case len(names) > 0:
+		var name identity
+		name, c.rule = r.ofIdentities(names)
+		c.name, c.by = name.name, denial.Identity
+		if c.rule == nil {
+			c.unknown = unknownIdentity
+			c.name = names[0].name
+		}
+	case c.showed.other:
+		c.unknown = otherScheme
+	default:
+		c.unknown = noToken
+	}
+}
+
+// Now is the caller by the rules that are in force now: those of a stream may
+// have changed since it was opened.
+func (c *Caller) Now() Caller {
+	now := *c
+	if c.policy != nil {
+		if r := c.policy.rules.Load(); r != c.rules {
+			now.judge(r)
+		}
+	}
+	return now
 }
 
 // unknown is why no rule is for a caller.
@@ -115,6 +168,30 @@ func (c *Caller) IsOperator() (is bool, whyNot string) {
 		return false, e.Text
 	}
 	return true, ""
+}
+
+// MayBeNode asks to go by a node's id and cluster over xDS and its sisters. Where
+// no rule names nodes, everyone may be any.
+func (c *Caller) MayBeNode(id, cluster string) error {
+	e := c.lacksNode(id, cluster)
+	if e == nil {
+		return nil
+	}
+	c.policy.options.Denials.Count(e.Reason)
+	return e
+}
+
+// IsNode reports whether MayBeNode would let the caller, by the rules that it was
+// judged by. It counts nothing.
+func (c *Caller) IsNode(id, cluster string) bool { return c.lacksNode(id, cluster) == nil }
+
+func (c *Caller) lacksNode(id, cluster string) *denial.Error {
+	if c.rules == nil || !c.rules.binds || c.rule != nil && c.rule.allowsNode(id, cluster) {
+		return nil
+	}
+	e := c.lacks("be node %q of cluster %q (%s)", id, cluster, c.policy.options.File.Path)
+	e.Reason = denial.Node
+	return e
 }
 
 // operate is what MayOperate asks for.

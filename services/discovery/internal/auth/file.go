@@ -18,19 +18,20 @@ import (
 )
 
 // What a file of rules may be: its bytes, the shortest token that it may hold in
-// the clear, the longest name of a caller or service, and how many faults of it
-// are told.
+// the clear, the longest name of a caller or service, and of a node or its
+// cluster, and how many faults of it are told.
 const (
 	maxFile   = 4 << 20
 	minToken  = 16
 	maxName   = 255
+	maxNode   = 1024
 	maxFaults = 50
 )
 
 // The grammar of a file of rules.
 var (
 	fileKeys     = []string{"tokens", "identities"}
-	ruleKeys     = []string{"services", "addresses", "operator"}
+	ruleKeys     = []string{"services", "addresses", "nodes", "clusters", "operator"}
 	tokenKeys    = append([]string{"name", "token", "sha256"}, ruleKeys...)
 	identityKeys = append([]string{"spiffe", "dns"}, ruleKeys...)
 )
@@ -158,7 +159,7 @@ func (f *reader) readToken(n *yaml.Node) {
 	name := f.text(values["name"], "name")
 	if values["name"] == nil {
 		f.fault(n, "a token: name is missing")
-	} else if name != "" && !isName(name) {
+	} else if name != "" && !isName(name, maxName) {
 		f.fault(values["name"], "name %q: not up to %d printable bytes", name, maxName)
 	}
 	r := f.readRule(n, name, values)
@@ -261,18 +262,23 @@ func (k kind) form() string {
 
 // readRule reads what the entry at n lets its caller do.
 func (f *reader) readRule(n *yaml.Node, name string, values map[string]*yaml.Node) *rule {
-	r := &rule{name: name, exact: map[string]bool{}}
+	r := &rule{name: name}
 	if at := values["operator"]; at != nil {
 		if at.Tag != "!!bool" || at.Decode(&r.operator) != nil {
 			f.fault(at, "operator: want true or false")
 		}
 	}
-	services := f.sequence(values["services"], "services")
-	for _, s := range services {
-		f.readService(s, r)
+	r.services = f.readNames(values["services"], "services", maxName)
+	r.nodes = f.readNames(values["nodes"], "nodes", maxNode)
+	r.clusters = f.readNames(values["clusters"], "clusters", maxNode)
+	binds := values["nodes"] != nil
+	if binds != (values["clusters"] != nil) {
+		// One alone would leave the other open, or shut, to whose surprise?
+		f.fault(n, "nodes and clusters: one needs the other; any are [\"*\"]")
 	}
-	if values["services"] == nil && !r.operator {
-		f.fault(n, "services are missing: one by name, several by prefix* or all by *; an operator needs none")
+	f.into.binds = f.into.binds || binds
+	if values["services"] == nil && !r.operator && !binds {
+		f.fault(n, "services are missing: one by name, several by prefix* or all by *; an operator needs none, nor does who has nodes")
 	}
 	if values["addresses"] != nil {
 		r.addresses = []netip.Prefix{} // an empty list says something, too
@@ -285,18 +291,24 @@ func (f *reader) readRule(n *yaml.Node, name string, values map[string]*yaml.Nod
 	return r
 }
 
-func (f *reader) readService(n *yaml.Node, r *rule) {
-	text := f.text(n, "services")
-	prefix, all := strings.CutSuffix(text, "*")
-	switch {
-	case text == "":
-	case strings.Contains(prefix, "*") || prefix != "" && !isName(prefix):
-		f.fault(n, "services: %q is not a name, or a prefix followed by *", text)
-	case all:
-		r.prefixes = append(r.prefixes, prefix)
-	default:
-		r.exact[text] = true
+// readNames reads a list, which may be missing, of names of so many bytes at
+// most.
+func (f *reader) readNames(list *yaml.Node, what string, longest int) names {
+	read := names{exact: map[string]bool{}}
+	for _, n := range f.sequence(list, what) {
+		text := f.text(n, what)
+		prefix, all := strings.CutSuffix(text, "*")
+		switch {
+		case text == "":
+		case strings.Contains(prefix, "*") || prefix != "" && !isName(prefix, longest):
+			f.fault(n, "%s: %q is not a name, or a prefix followed by *", what, text)
+		case all:
+			read.prefixes = append(read.prefixes, prefix)
+		default:
+			read.exact[text] = true
+		}
 	}
+	return read
 }
 
 func (f *reader) readRange(n *yaml.Node, text string, r *rule) {
@@ -318,9 +330,9 @@ func (f *reader) readRange(n *yaml.Node, text string, r *rule) {
 	}
 }
 
-// isName reports whether text may be the name of a caller or service.
-func isName(text string) bool {
-	return text != "" && len(text) <= maxName && !strings.ContainsFunc(text, unicode.IsControl)
+// isName reports whether text may be a name of so many bytes at most.
+func isName(text string, longest int) bool {
+	return text != "" && len(text) <= longest && !strings.ContainsFunc(text, unicode.IsControl)
 }
 
 // matches reports whether a name is one of a pattern.

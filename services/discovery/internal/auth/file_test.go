@@ -29,8 +29,8 @@ func TestAFileIsRefusedWithAllThatIsWrong(t *testing.T) {
 		"a key twice":              {"tokens: []\ntokens: []", "f:2:1: the file: tokens is there twice"},
 		"an alias":                 {"tokens: &a []\nidentities: *a", "f:2:13: identities: want a list"},
 		"a token that is text":     {"tokens: [" + sixteen + "]", "f:1:10: a token: want a mapping"},
-		"nothing in it":            {"tokens: [{}]", "f:1:10: a token: name is missing\nf:1:10: services are missing: one by name, several by prefix* or all by *; an operator needs none\nf:1:10: a token: want one of token and sha256"},
-		"a misspelt key":           {"tokens: [{name: a, token: " + sixteen + ", service: [a]}]", "f:1:45: a token: a key that is not one of name, token, sha256, services, addresses, operator\nf:1:10: services are missing: one by name, several by prefix* or all by *; an operator needs none"},
+		"nothing in it":            {"tokens: [{}]", "f:1:10: a token: name is missing\nf:1:10: services are missing: one by name, several by prefix* or all by *; an operator needs none, nor does who has nodes\nf:1:10: a token: want one of token and sha256"},
+		"a misspelt key":           {"tokens: [{name: a, token: " + sixteen + ", service: [a]}]", "f:1:45: a token: a key that is not one of name, token, sha256, services, addresses, nodes, clusters, operator\nf:1:10: services are missing: one by name, several by prefix* or all by *; an operator needs none, nor does who has nodes"},
 		"a name that is a list":    {"tokens: [{name: [], token: " + sixteen + ", services: [a]}]", "f:1:17: name: want text"},
 		"an odd name":              {"tokens: [{name: \"a\\n\", token: " + sixteen + ", services: [a]}]", `f:1:17: name "a\n": not up to 255 printable bytes`},
 		"both token and digest":    {"tokens: [{name: a, token: " + sixteen + ", sha256: " + strings.Repeat("0", 64) + ", services: [a]}]", "f:1:10: a token: want one of token and sha256"},
@@ -40,7 +40,7 @@ func TestAFileIsRefusedWithAllThatIsWrong(t *testing.T) {
 		"a token twice":            {"tokens:\n- {name: a, token: " + sixteen + ", services: [a]}\n- {name: b, sha256: " + hexSum(sixteen) + ", services: [b]}", `f:3:3: token "b": the token of line 2 again`},
 		"a service with two stars": {"tokens: [{name: a, token: " + sixteen + ", services: [\"a*b*\", \"*a\"]}]", "f:1:56: services: \"a*b*\" is not a name, or a prefix followed by *\nf:1:64: services: \"*a\" is not a name, or a prefix followed by *"},
 		"services that are text":   {"tokens: [{name: a, token: " + sixteen + ", services: a}]", "f:1:55: services: want a list"},
-		"an operator of text":      {"tokens: [{name: a, token: " + sixteen + ", operator: \"yes\"}]", "f:1:55: operator: want true or false\nf:1:10: services are missing: one by name, several by prefix* or all by *; an operator needs none"},
+		"an operator of text":      {"tokens: [{name: a, token: " + sixteen + ", operator: \"yes\"}]", "f:1:55: operator: want true or false\nf:1:10: services are missing: one by name, several by prefix* or all by *; an operator needs none, nor does who has nodes"},
 		"addresses that are none":  {"tokens: [{name: a, token: " + sixteen + ", services: [a], addresses: [10.1.0.0/8, ten, \"::ffff:10.0.0.0/104\"]}]", "f:1:72: addresses: \"10.1.0.0/8\": the range of that is 10.0.0.0/8\nf:1:84: addresses: \"ten\" is not an address or a range such as 10.0.0.0/8\nf:1:89: addresses: \"::ffff:10.0.0.0/104\": want the range as IPv4"},
 		"an identity of no kind":   {"identities: [{services: [a]}]", "f:1:14: an identity: want one of spiffe and dns"},
 		"an identity of two kinds": {"identities: [{dns: a, spiffe: \"spiffe://a/b\", services: [a]}]", "f:1:14: an identity: want one of spiffe and dns"},
@@ -48,6 +48,10 @@ func TestAFileIsRefusedWithAllThatIsWrong(t *testing.T) {
 		"another pattern":          {"identities: [{spiffe: \"spiffe://a/[a-z]\", services: [a]}]", `f:1:23: spiffe "spiffe://a/[a-z]": want spiffe://domain/path, in whose path * stands for any part of a segment`},
 		"a host name that is none": {"identities: [{dns: a..b, services: [a]}]", `f:1:20: dns "a..b": want a host name, in which * stands for any part of a label`},
 		"an identity twice":        {"identities:\n- {dns: A.b, services: [a]}\n- {dns: a.B, services: [b]}", `f:3:3: dns "a.b": the identity of line 2 again`},
+		"nodes alone":              {"tokens: [{name: a, token: " + sixteen + ", nodes: [a]}]", "f:1:10: nodes and clusters: one needs the other; any are [\"*\"]"},
+		"clusters alone":           {"tokens: [{name: a, token: " + sixteen + ", clusters: [a], operator: true}]", "f:1:10: nodes and clusters: one needs the other; any are [\"*\"]"},
+		"a node with two stars":    {"tokens: [{name: a, token: " + sixteen + ", nodes: [\"a*b*\"], clusters: [\"\"]}]", "f:1:53: nodes: \"a*b*\" is not a name, or a prefix followed by *\nf:1:73: clusters: want text"},
+		"a node of too many bytes": {"tokens: [{name: a, token: " + sixteen + ", nodes: [" + strings.Repeat("a", 1025) + "], clusters: []}]", "f:1:53: nodes: \"" + strings.Repeat("a", 1025) + "\" is not a name, or a prefix followed by *"},
 		"more than a file may be":  {"#" + strings.Repeat(" ", maxFile), "f:1:1: 4194305 bytes, of 4194304 at most"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -66,8 +70,8 @@ func TestTheFileOfTheREADMEIsTaken(t *testing.T) {
 	block, _, _ = strings.Cut(block, "```")
 	read, err := readRules("README.md", []byte(block))
 	require.NoError(t, err)
-	require.Equal(t, "users-team", read.ofToken("example-token-of-users").name)
-	require.True(t, read.ofToken("example-token-of-ops").operator)
+	require.Equal(t, "users-team", read.ofToken(sha256.Sum256([]byte("example-token-of-users"))).name)
+	require.True(t, read.ofToken(sha256.Sum256([]byte("example-token-of-ops"))).operator)
 	_, gate := read.ofIdentities([]identity{{dns, "eu.gate.example.org"}})
 	require.True(t, gate.allows("gate"))
 }
@@ -93,7 +97,7 @@ func FuzzReadRules(f *testing.F) {
 			return
 		}
 		require.False(t, read.empty())
-		require.Nil(t, read.ofToken(""))
+		require.Nil(t, read.ofToken(sha256.Sum256(nil)))
 		for _, p := range read.patterns {
 			// A name of the pattern's own form never panics, and with something
 			// in the place of each * it matches.

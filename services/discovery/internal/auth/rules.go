@@ -14,9 +14,11 @@ import (
 type rule struct {
 	// name is the caller's; empty where it is named by its certificate.
 	name string
-	// exact and prefixes are the services that it may change.
-	exact    map[string]bool
-	prefixes []string
+	// services are those that it may change.
+	services names
+	// nodes and clusters are the ids, and the clusters, by which it may go as a
+	// node of xDS where rules say such; it may go by none if they are empty.
+	nodes, clusters names
 	// addresses are where its hosts may be beside its own address, which may be
 	// nowhere; nil if the rule says nothing of that.
 	addresses []netip.Prefix
@@ -25,9 +27,22 @@ type rule struct {
 }
 
 // allows reports whether the rule is for a service.
-func (r *rule) allows(service string) bool {
-	return r.operator || r.exact[service] ||
-		slices.ContainsFunc(r.prefixes, func(prefix string) bool { return strings.HasPrefix(service, prefix) })
+func (r *rule) allows(service string) bool { return r.operator || r.services.has(service) }
+
+// allowsNode reports whether the rule is for a node. One that names no cluster
+// claims to be of none.
+func (r *rule) allowsNode(id, cluster string) bool {
+	return r.operator || r.nodes.has(id) && (cluster == "" || r.clusters.has(cluster))
+}
+
+// names are some by name, and all that begin so. The zero value has none.
+type names struct {
+	exact    map[string]bool
+	prefixes []string
+}
+
+func (n *names) has(name string) bool {
+	return n.exact[name] || slices.ContainsFunc(n.prefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
 }
 
 // kind is what names an identity: the name of its key in the file.
@@ -69,6 +84,9 @@ type rules struct {
 	// order of the file.
 	exact    map[identity]*rule
 	patterns []patterned
+	// binds says that a rule names nodes: from then on nobody is a node that no
+	// rule of its own lets it be.
+	binds bool
 }
 
 func newRules() *rules {
@@ -90,9 +108,8 @@ func (r *rules) addIdentity(id identity, by *rule) {
 	r.exact[id] = by
 }
 
-// ofToken returns the rule of a token, or nil if nobody knows it.
-func (r *rules) ofToken(token string) *rule {
-	digest := sha256.Sum256([]byte(token))
+// ofToken returns the rule of the token of a digest, or nil if nobody knows it.
+func (r *rules) ofToken(digest [sha256.Size]byte) *rule {
 	var found *rule
 	for _, t := range r.tokens[maphash.Bytes(r.seed, digest[:])] {
 		if subtle.ConstantTimeCompare(t.digest[:], digest[:]) == 1 {

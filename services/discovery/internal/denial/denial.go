@@ -22,6 +22,8 @@ const (
 	Token Reason = iota
 	// Identity is the same of callers that show a certificate.
 	Identity
+	// Node is of callers that may not be the node of xDS that they say they are.
+	Node
 	// Address is of hosts that a caller may not register, since they are not at
 	// its own address.
 	Address
@@ -40,7 +42,7 @@ const (
 )
 
 func (r Reason) String() string {
-	return [reasons]string{"token", "identity", "address", "rate", "hosts", "services", "tags", "body"}[r]
+	return [reasons]string{"token", "identity", "node", "address", "rate", "hosts", "services", "tags", "body"}[r]
 }
 
 // Error is one refusal.

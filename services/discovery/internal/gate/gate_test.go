@@ -309,6 +309,9 @@ func TestRefusalsAsGRPCTellsThem(t *testing.T) {
 	} {
 		require.Equal(t, want, status.Code(g.Status(&denial.Error{Status: httpStatus})), "%d", httpStatus)
 	}
+	refused := &denial.Error{Status: 403, Text: "why"}
+	require.Equal(t, "rpc error: code = PermissionDenied desc = why", g.Status(refused).Error())
+	require.ErrorIs(t, g.Status(refused), refused, "a face over HTTP finds it")
 	other := errors.New("away")
 	require.Equal(t, other, g.Status(other))
 }

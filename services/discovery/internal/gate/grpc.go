@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
+	"github.com/weirproxy/weir/services/discovery/internal/denial"
 )
 
 // ServerOptions put the gate before a gRPC server. A stream passes it when it is
@@ -70,8 +71,9 @@ func callOf(ctx context.Context) auth.Call {
 	return c
 }
 
-// Status is err as gRPC tells it: what a refusal of HTTP's status is there. An
-// error that is no refusal stays as it is.
+// Status is err as gRPC tells it: what a refusal of HTTP's status is there, with
+// the refusal within, for a face over HTTP. An error that is no refusal stays as
+// it is.
 func (g *Gate) Status(err error) error {
 	refused := g.Denials.Of(err)
 	if refused == nil {
@@ -86,8 +88,22 @@ func (g *Gate) Status(err error) error {
 	case http.StatusTooManyRequests, http.StatusRequestEntityTooLarge:
 		code = codes.ResourceExhausted
 	}
-	return status.Error(code, refused.Text)
+	return &refusal{refused, status.New(code, refused.Text)}
 }
+
+// refusal is a refusal that is a gRPC status, too.
+type refusal struct {
+	cause  *denial.Error
+	status *status.Status
+}
+
+func (r *refusal) Error() string { return r.status.String() }
+
+// GRPCStatus is what package status asks for.
+func (r *refusal) GRPCStatus() *status.Status { return r.status }
+
+// Unwrap returns the refusal.
+func (r *refusal) Unwrap() error { return r.cause }
 
 // stream is a stream with another context.
 type stream struct {

@@ -152,6 +152,10 @@ func (s *Server) join(c *checker, m *healthv3.HealthCheckRequest, now time.Time)
 	if id == "" || len(id) > longestID {
 		return status.Errorf(codes.InvalidArgument, "health_check_request.node.id: want 1 to %d bytes in the first message, got %d", longestID, len(id))
 	}
+	if err := c.caller.MayBeNode(id, m.GetNode().GetCluster()); err != nil {
+		s.options.Log.Warn("health checker refused", "error", err)
+		return s.options.Refusal(err)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.gone {

@@ -172,6 +172,20 @@ func TestACheckerWhoseStreamHasEndedDoesNotJoin(t *testing.T) {
 	require.Empty(t, f.checkers)
 }
 
+func TestACheckerIsTheNodeThatARuleLetsItBe(t *testing.T) {
+	f := newFixture(t, quickRules)
+	path := f.file + ".rules"
+	write(t, path, "tokens: [{name: edge, token: edge-0123456789abcdef, nodes: [a], clusters: []}]")
+	policy, err := auth.New(auth.Options{File: filewatch.File{Setting: "RULES", Path: path}, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
+	require.NoError(t, err)
+	edge := policy.Caller(auth.Call{Authorization: "Bearer edge-0123456789abcdef"})
+	_, err = f.FetchHealthCheck(auth.NewContext(t.Context(), &edge), hello("a"))
+	require.NoError(t, err)
+	_, err = f.FetchHealthCheck(auth.NewContext(t.Context(), &edge), hello("b"))
+	require.ErrorContains(t, err, `the rule of "edge" does not let it be node "b" of cluster ""`)
+	require.Len(t, f.checkers, 1)
+}
+
 func TestACheckerMayCallInsteadOfHavingAStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, quickRules)

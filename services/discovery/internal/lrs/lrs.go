@@ -6,11 +6,13 @@
 package lrs
 
 import (
+	"context"
 	"errors"
 	"io"
 	"sync"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
@@ -19,7 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// Options is what a server is made of. Every field is required.
+// Options is what a server is made of. Every field but MayBe is required.
 type Options struct {
 	// Interval is how often clients are asked to report.
 	Interval time.Duration
@@ -31,7 +33,10 @@ type Options struct {
 	// remembered of all reports together; each with a name of up to 256 bytes, and
 	// as one more for every 256 bytes beyond.
 	MaxStreams, MaxRows int
-	Metrics             prometheus.Registerer
+	// MayBe returns why who opened a stream may not be the node of its first
+	// request; the error is a gRPC status. nil lets everyone be any.
+	MayBe   func(ctx context.Context, node *corev3.Node) error
+	Metrics prometheus.Registerer
 }
 
 // Server serves LoadReportingService.
@@ -94,6 +99,12 @@ func (s *Server) receive(w wire, r *report) error {
 		m, err := w.Recv()
 		if err != nil {
 			return err
+		}
+		if !answered && s.options.MayBe != nil {
+			if err := s.options.MayBe(w.Context(), m.GetNode()); err != nil {
+				s.metrics.refused.Inc()
+				return err
+			}
 		}
 		s.take(r, m)
 		if answered {

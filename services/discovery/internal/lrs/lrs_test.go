@@ -159,6 +159,31 @@ func TestAClientIsToldWhatToReportAndForgottenWhenItGoes(t *testing.T) {
 	servicetest.Eventually(t, "the client is forgotten", func() bool { return len(s.Loads()) == 0 })
 }
 
+func TestWhoMayNotBeANodeIsRefused(t *testing.T) {
+	o := options()
+	o.MayBe = func(_ context.Context, n *corev3.Node) error {
+		if n.GetId() == "envoy-1" && n.GetCluster() == "edge" {
+			return nil
+		}
+		return status.Errorf(codes.PermissionDenied, "not %q of %q", n.GetId(), n.GetCluster())
+	}
+	s, client := serve(t, o)
+	wire := open(t, client)
+	require.NoError(t, wire.Send(&loadstats.LoadStatsRequest{Node: &corev3.Node{Id: "envoy-1", Cluster: "edge"}}))
+	_, err := wire.Recv()
+	require.NoError(t, err)
+	for _, node := range []*corev3.Node{nil, {Id: "envoy-1"}} {
+		m := reportOf(stats("users", "", 20))
+		m.Node = node
+		wire := open(t, client)
+		require.NoError(t, wire.Send(m))
+		_, err := wire.Recv()
+		require.Equal(t, codes.PermissionDenied, status.Code(err), "%v", err)
+	}
+	require.Empty(t, s.Loads(), "what it said is not taken")
+	require.InDelta(t, 2, testutil.ToFloat64(s.metrics.refused), 0)
+}
+
 func TestLongNamesCountAsSeveralRows(t *testing.T) {
 	for length, want := range map[int]int{0: 1, 1: 1, 256: 1, 257: 2, 1000: 4} {
 		_, rows := read([]*endpointv3.ClusterStats{{ClusterName: strings.Repeat("x", length)}}, time.Second)

@@ -91,6 +91,7 @@ discovery_refusals_total{reason="address"} 0
 discovery_refusals_total{reason="body"} 0
 discovery_refusals_total{reason="hosts"} 0
 discovery_refusals_total{reason="identity"} 0
+discovery_refusals_total{reason="node"} 0
 discovery_refusals_total{reason="rate"} 3
 discovery_refusals_total{reason="services"} 0
 discovery_refusals_total{reason="tags"} 0

@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -135,7 +136,11 @@ func (p *pollCall) answerNothing(w http.ResponseWriter, t resources.Type, settle
 }
 
 // httpRefusal is an error of a stream, which is a gRPC status, as HTTP tells it.
+// One that was made of another error is that.
 func httpRefusal(err error) error {
+	if cause := errors.Unwrap(err); cause != nil {
+		return cause
+	}
 	r := &call.Refusal{Status: http.StatusBadRequest, Reason: status.Convert(err).Message()}
 	switch status.Code(err) {
 	case codes.PermissionDenied:

@@ -1,0 +1,261 @@
+package app_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	healthv3 "github.com/envoyproxy/go-control-plane/envoy/service/health/v3"
+	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
+	secretv3 "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+
+	discoveryv2 "github.com/weirproxy/weir/proto/discovery/v2"
+)
+
+const (
+	edgeToken = "edge-0123456789abcdef"
+	shopToken = "shop-0123456789abcdef"
+	edgeID    = "spiffe://td/ns/prod/sa/edge"
+	// bound are rules that hold callers to their nodes.
+	bound = `
+tokens:
+- {name: edge-team, token: ` + edgeToken + `, nodes: ["edge-*"], clusters: [edge], services: ["*"]}
+- {name: shop-team, token: ` + shopToken + `, nodes: ["shop-*"], clusters: [shop]}
+identities:
+- {spiffe: "` + edgeID + `", nodes: ["edge-*"], clusters: [edge], services: ["*"]}
+`
+)
+
+// bearer is credentials of a token.
+type bearer string
+
+func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": "Bearer " + string(b)}, nil
+}
+
+func (bearer) RequireTransportSecurity() bool { return true }
+
+// secured is a service over TLS, of whose clients certificates are asked, with
+// the secret cert for nodes of the cluster edge.
+type secured struct {
+	*running
+	authority *servicetest.Authority
+	auth      string // the file of access
+	rules     string // that of secrets
+}
+
+func startSecured(t *testing.T, access string) *secured {
+	t.Helper()
+	o, _, rules := filed(t)
+	a := servicetest.NewAuthority(t)
+	o.TLSCert, o.TLSKey = a.IssueFiles(x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}})
+	o.TLSClientCA, o.TLSClientAuth = a.File(), "optional"
+	o.HDSFile = filepath.Join(t.TempDir(), "hds.yaml")
+	put(t, o.HDSFile, "services: [{service: '*', health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}]}]")
+	put(t, rules, "secrets: [{names: [cert], clusters: [edge]}]")
+	put(t, o.AuthFile, access)
+	return &secured{start(t, o), a, o.AuthFile, rules}
+}
+
+// config is how a client with a SPIFFE ID, or none, connects.
+func (s *secured) config(t *testing.T, id string) *tls.Config {
+	t.Helper()
+	config := &tls.Config{RootCAs: s.authority.Pool()}
+	if id != "" {
+		u, err := url.Parse(id)
+		require.NoError(t, err)
+		pair, err := tls.X509KeyPair(s.authority.Issue(x509.Certificate{URIs: []*url.URL{u}}))
+		require.NoError(t, err)
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config
+}
+
+// dial connects to the gRPC listener with a SPIFFE ID and a token, or without.
+func (s *secured) dial(t *testing.T, id, token string) (*grpc.ClientConn, context.Context) {
+	t.Helper()
+	options := []grpc.DialOption{grpc.WithTransportCredentials(credentials.NewTLS(s.config(t, id)))}
+	if token != "" {
+		options = append(options, grpc.WithPerRPCCredentials(bearer(token)))
+	}
+	conn, err := grpc.NewClient(s.addrs["xds"], options...)
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(func() { cancel(); _ = conn.Close() })
+	return conn, ctx
+}
+
+// first sends a first message on a stream, and returns why there is no answer.
+func first[Q, A any](stream grpc.BidiStreamingClient[Q, A], err error, m *Q) error {
+	if err != nil {
+		return err
+	}
+	_ = stream.Send(m) // Recv says why not
+	_, err = stream.Recv()
+	return err
+}
+
+// ways are all in which a client says which node it is. Each returns why it is
+// not answered.
+var ways = map[string]func(ctx context.Context, conn *grpc.ClientConn, node *corev3.Node) error{
+	"state of the world": func(ctx context.Context, conn *grpc.ClientConn, node *corev3.Node) error {
+		stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(ctx)
+		return first(stream, err, &discoveryv3.DiscoveryRequest{TypeUrl: clusterURL, Node: node})
+	},
+	"delta": func(ctx context.Context, conn *grpc.ClientConn, node *corev3.Node) error {
+		stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
+		return first(stream, err, &discoveryv3.DeltaDiscoveryRequest{TypeUrl: clusterURL, Node: node})
+	},
+	"a stream of one type": func(ctx context.Context, conn *grpc.ClientConn, node *corev3.Node) error {
+		stream, err := secretv3.NewSecretDiscoveryServiceClient(conn).DeltaSecrets(ctx)
+		return first(stream, err, &discoveryv3.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{"none"}, Node: node})
+	},
+	"load reports": func(ctx context.Context, conn *grpc.ClientConn, node *corev3.Node) error {
+		stream, err := loadstats.NewLoadReportingServiceClient(conn).StreamLoadStats(ctx)
+		return first(stream, err, &loadstats.LoadStatsRequest{Node: node})
+	},
+	"health checks": func(ctx context.Context, conn *grpc.ClientConn, node *corev3.Node) error {
+		stream, err := healthv3.NewHealthDiscoveryServiceClient(conn).StreamHealthCheck(ctx)
+		return first(stream, err, &healthv3.HealthCheckRequestOrEndpointHealthResponse{
+			RequestType: &healthv3.HealthCheckRequestOrEndpointHealthResponse_HealthCheckRequest{
+				HealthCheckRequest: &healthv3.HealthCheckRequest{Node: node}}})
+	},
+}
+
+func TestAClientIsTheNodeThatARuleLetsItBe(t *testing.T) {
+	s := startSecured(t, bound)
+	edge, shop := &corev3.Node{Id: "edge-1", Cluster: "edge"}, &corev3.Node{Id: "shop-1", Cluster: "shop"}
+	for name, test := range map[string]struct {
+		id, token string
+		node      *corev3.Node
+		code      codes.Code
+		why       string
+	}{
+		"by its certificate":           {edgeID, "", edge, codes.OK, ""},
+		"by its token":                 {"", edgeToken, edge, codes.OK, ""},
+		"another by certificate":       {edgeID, "", shop, codes.PermissionDenied, `the rule of "` + edgeID + `" does not let it be node "shop-1" of cluster "shop" (` + s.auth + `)`},
+		"another by token":             {"", edgeToken, shop, codes.PermissionDenied, `the rule of "edge-team" does not let it be node "shop-1" of cluster "shop" (` + s.auth + `)`},
+		"of another cluster":           {edgeID, "", &corev3.Node{Id: "edge-1", Cluster: "shop"}, codes.PermissionDenied, `node "edge-1" of cluster "shop"`},
+		"none":                         {edgeID, "", nil, codes.PermissionDenied, `node ""`},
+		"by a token nobody knows":      {"", "s3cret", edge, codes.Unauthenticated, "takes a token that is known"},
+		"by a token before":            {edgeID, shopToken, edge, codes.PermissionDenied, `the rule of "shop-team" does not let it be node "edge-1"`},
+		"by a certificate no rule has": {"spiffe://td/eve", "", edge, codes.PermissionDenied, `no rule is for identity "spiffe://td/eve"`},
+		"without saying who it is":     {"", "", edge, codes.Unauthenticated, "takes a token"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, ctx := s.dial(t, test.id, test.token)
+			for way, ask := range ways {
+				err := ask(ctx, conn, test.node)
+				if way == "health checks" && test.node == nil {
+					require.Equal(t, codes.InvalidArgument, status.Code(err), "a checker must have an id")
+					continue
+				}
+				require.Equal(t, test.code, status.Code(err), "%s: %v", way, err)
+				if way != "health checks" { // who may write nothing is told that first
+					require.Contains(t, status.Convert(err).Message(), test.why, way)
+				}
+			}
+			require.Equal(t, test.code, s.poll(t, test.id, test.token, test.node, test.why))
+		})
+	}
+	require.Positive(t, s.metric(t, `discovery_refusals_total{reason="node"}`))
+}
+
+// metric is the text of a metric's value; empty if it is 0.
+func (s *secured) metric(t *testing.T, name string) int {
+	t.Helper()
+	_, body := s.get(t, "admin", "/metrics")
+	return strings.Count(body, name+" ") - strings.Count(body, name+" 0\n")
+}
+
+// poll asks for clusters by REST-JSON, and returns the code of gRPC that the
+// status is like. The answer holds a text.
+func (s *secured) poll(t *testing.T, id, token string, node *corev3.Node, why string) codes.Code {
+	t.Helper()
+	body := `{"node":{"id":"` + node.GetId() + `","cluster":"` + node.GetCluster() + `"}}`
+	request, err := http.NewRequest("POST", "https://"+s.addrs["http"]+"/v3/discovery:clusters", strings.NewReader(body))
+	require.NoError(t, err)
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
+	}
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: s.config(t, id), DisableKeepAlives: true}}
+	response, err := client.Do(request)
+	require.NoError(t, err)
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	require.Contains(t, strings.ReplaceAll(string(text), `\"`, `"`), why)
+	code, known := map[int]codes.Code{200: codes.OK, 401: codes.Unauthenticated, 403: codes.PermissionDenied}[response.StatusCode]
+	require.True(t, known, "%d: %s", response.StatusCode, text)
+	require.Equal(t, response.StatusCode == http.StatusUnauthorized, response.Header.Get("WWW-Authenticate") != "")
+	return code
+}
+
+func TestHeartbeatsComeOverTLSByCertificateAndToken(t *testing.T) {
+	s := startSecured(t, bound)
+	for _, by := range []struct {
+		id, token string
+		code      codes.Code
+	}{{edgeID, "", codes.OK}, {"", edgeToken, codes.OK}, {"", "", codes.Unauthenticated}, {"spiffe://td/eve", "", codes.PermissionDenied}} {
+		conn, ctx := s.dial(t, by.id, by.token)
+		stream, err := discoveryv2.NewHeartbeatServiceClient(conn).Beat(ctx)
+		err = first(stream, err, &discoveryv2.BeatRequest{})
+		require.Equal(t, by.code, status.Code(err), "%v: %v", by, err)
+	}
+}
+
+// asks opens a delta stream over TLS that asks for the secret cert.
+func (s *secured) asks(t *testing.T, id, token, node, cluster string) discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient {
+	t.Helper()
+	conn, ctx := s.dial(t, id, token)
+	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
+	require.NoError(t, err)
+	require.NoError(t, stream.Send(&discoveryv3.DeltaDiscoveryRequest{
+		TypeUrl: secretURL, ResourceNamesSubscribe: []string{"cert"}, Node: &corev3.Node{Id: node, Cluster: cluster},
+	}))
+	return stream
+}
+
+func TestASecretGoesOnlyToANodeWhoseIdentityARuleBindsToIt(t *testing.T) {
+	s := startSecured(t, bound)
+	for _, by := range []struct{ id, token string }{{edgeID, ""}, {"", edgeToken}} {
+		require.Equal(t, "first", nextSecret(t, s.asks(t, by.id, by.token, "edge-1", "edge")))
+	}
+	require.Equal(t, "gone", nextSecret(t, s.asks(t, "", shopToken, "shop-1", "shop")))
+	_, err := s.asks(t, "", shopToken, "shop-1", "edge").Recv()
+	require.Equal(t, codes.PermissionDenied, status.Code(err), "it may not say that it is of the cluster whose secret it is")
+	_, err = s.asks(t, "", "", "edge-1", "edge").Recv()
+	require.Equal(t, codes.Unauthenticated, status.Code(err))
+}
+
+func TestRulesThatComeToBindNodesHoldForSecretsOfStreamsThatAreOpen(t *testing.T) {
+	s := startSecured(t, "tokens: [{name: edge-team, token: "+edgeToken+", services: []}, {name: shop-team, token: "+shopToken+", services: []}]")
+	edge, claims := s.asks(t, "", edgeToken, "edge-1", "edge"), s.asks(t, "", shopToken, "edge-1", "edge")
+	stranger := s.asks(t, "", "", "edge-1", "edge")
+	for _, stream := range []discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient{edge, claims, stranger} {
+		require.Equal(t, "first", nextSecret(t, stream), "whoever says so is such a node")
+	}
+	put(t, s.auth, bound)
+	require.Equal(t, "gone", nextSecret(t, claims))
+	require.Equal(t, "gone", nextSecret(t, stranger))
+	put(t, s.rules, "secrets: [{names: [cert], clusters: [edge], nodes: [edge-1]}]")
+	put(t, s.auth, strings.ReplaceAll(bound, edgeToken, "another-token-of-the-team"))
+	require.Equal(t, "gone", nextSecret(t, edge), "its token is not known any more")
+}
