@@ -9,6 +9,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/admin"
 	"github.com/weirproxy/weir/internal/daemon"
+	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/beats"
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
 	"github.com/weirproxy/weir/services/discovery/internal/xds"
@@ -46,6 +47,7 @@ func (a *App) addGRPC(operators *admin.Server) error {
 		Identifier: o.identifier(),
 		Debounce:   o.debounce(),
 		Limits:     limits,
+		Identity:   func(ctx context.Context) string { return auth.FromContext(ctx).Identity() },
 		Log:        a.log,
 		Metrics:    a.metrics,
 	})

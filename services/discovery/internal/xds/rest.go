@@ -46,7 +46,8 @@ func IsPoll(path string) bool {
 	return false
 }
 
-// Routes answer GET /v2/xds with Status, and POST /v3/discovery:<type>, a
+// Routes answer GET /v2/xds with Status, GET /v2/xds/clients with a part of
+// Clients, /v2/xds/clients/<number> with the resources of one, and POST /v3/discovery:<type>, a
 // DiscoveryRequest as JSON, by the DiscoveryResponse of all that it asks for, or
 // by 304 if the client has that, as its version_info says. Such a call is a stream
 // that ends with its first response, so what holds for streams holds for it: it
@@ -57,6 +58,7 @@ func (s *Server) Routes() []call.Route {
 			return httpjson.Answer(w, http.StatusOK, s.Status())
 		},
 	}}}
+	routes = append(routes, s.clientRoutes()...)
 	for t := range resources.Types {
 		routes = append(routes, call.Route{Path: pollPath(t), Methods: map[string]call.Handler{
 			"POST": func(w http.ResponseWriter, r *http.Request) (int, error) { return s.poll(w, r, t) },
@@ -84,10 +86,17 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request, t resources.Type) 
 	}
 	defer p.close()
 	response, settled := p.response(s)
+	version, code := asked.version, 0
 	if response == nil {
-		return p.answerNothing(w, t, settled)
+		code, err = p.answerNothing(w, t, settled)
+	} else {
+		version = versionText(response.version)
+		code, err = s.answerPoll(w, response)
 	}
-	return s.answerPoll(w, response)
+	if err == nil {
+		s.polled.note(p.stream, t, version, response != nil, time.Now())
+	}
+	return code, err
 }
 
 // readPoll reads a DiscoveryRequest. The error is a *call.Refusal.

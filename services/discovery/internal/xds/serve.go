@@ -50,7 +50,8 @@ func (s *Server) serve(wire grpc.ServerStream, only resources.Type, delta bool) 
 // newStream makes a stream of who opened it. Nothing wakes it yet.
 func (s *Server) newStream(ctx context.Context, from string, only resources.Type, delta bool) *stream {
 	return &stream{
-		hub: s.hub, only: only, delta: delta, limits: &s.limits, ctx: ctx, peer: from, since: time.Now(), log: s.log, ended: make(chan error, 1),
+		hub: s.hub, only: only, delta: delta, limits: &s.limits, ctx: ctx, peer: from,
+		identity: s.identity(ctx), since: time.Now(), log: s.log, ended: make(chan error, 1),
 	}
 }
 

@@ -323,7 +323,7 @@ func TestTheStatusShowsWhatAClientRefused(t *testing.T) {
 	clusters := shown[0].Subscriptions["clusters"]
 	require.False(t, clusters.SentAt.IsZero())
 	clusters.SentAt = time.Time{}
-	require.Equal(t, SubscriptionStatus{Wildcard: true, Version: version, Nonce: "1", ACKs: 1}, clusters)
+	require.Equal(t, SubscriptionStatus{Wildcard: true, Held: 1, Version: version, Nonce: "1", ACKs: 1}, clusters)
 	refused := shown[0].Subscriptions["endpoints"].LastNACK
 	require.Equal(t, "no such thing", refused.Reason)
 	require.Equal(t, []string{"users"}, refused.Names)

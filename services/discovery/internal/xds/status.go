@@ -11,18 +11,24 @@ import (
 // StreamStatus is one stream as an operator sees it.
 type StreamStatus struct {
 	Number uint64 `json:"stream"`
-	// Type is ads for a stream of all types; Variant is sotw or delta.
+	// Type is ads for a stream of all types, and rest for calls of REST-JSON;
+	// Variant is sotw or delta.
 	Type    string    `json:"type"`
 	Variant string    `json:"variant"`
 	Peer    string    `json:"peer"`
 	Since   time.Time `json:"since"`
 	Node    string    `json:"node"`
 	Cluster string    `json:"cluster"`
-	Region  string    `json:"region"`
-	Zone    string    `json:"zone"`
-	Agent   string    `json:"agent"`
+	// Identity is who opened the stream, by token or certificate; empty for who
+	// did not say.
+	Identity string `json:"identity"`
+	Region   string `json:"region"`
+	Zone     string `json:"zone"`
+	Agent    string `json:"agent"`
 	// LastPush is when the last response went; zero before the first.
-	LastPush      time.Time                     `json:"last_push,omitzero"`
+	LastPush time.Time `json:"last_push,omitzero"`
+	// LastPoll is when the client last called by REST-JSON; zero for a stream.
+	LastPoll      time.Time                     `json:"last_poll,omitzero"`
 	Subscriptions map[string]SubscriptionStatus `json:"subscriptions"`
 }
 
@@ -30,6 +36,8 @@ type StreamStatus struct {
 type SubscriptionStatus struct {
 	Wildcard bool `json:"wildcard"`
 	Names    int  `json:"names"`
+	// Held is how many resources the client has, as far as it said so.
+	Held int `json:"held"`
 	// Pending is how many resources may have to be sent yet, of those that are
 	// not sent as a whole; Withheld says that something waits.
 	Pending  int  `json:"pending"`
@@ -44,6 +52,8 @@ type SubscriptionStatus struct {
 	Slow       bool      `json:"slow"`
 	ACKs       uint64    `json:"acks"`
 	NACKs      uint64    `json:"nacks"`
+	// Refused says that the client refused the last response.
+	Refused bool `json:"refused"`
 	// LastNACK is the client's last refusal; nil if there was none.
 	LastNACK *NACKStatus `json:"last_nack,omitempty"`
 }
@@ -74,10 +84,12 @@ func (s *stream) status() StreamStatus {
 	defer s.mu.Unlock()
 	shown := StreamStatus{
 		Number: s.number, Peer: s.peer, Since: s.since, LastPush: s.lastPush,
-		Node: s.node.id, Cluster: s.node.cluster, Region: s.node.region, Zone: s.node.zone, Agent: s.node.agent,
+		Identity: s.identity, Node: s.node.id, Cluster: s.node.cluster, Region: s.node.region, Zone: s.node.zone, Agent: s.node.agent,
 		Subscriptions: map[string]SubscriptionStatus{},
 	}
 	shown.Type, shown.Variant = streamKind{s.only, s.delta}.labels()
+	s.hub.mu.RLock()
+	defer s.hub.mu.RUnlock()
 	for _, u := range s.subscriptions {
 		if u != nil {
 			shown.Subscriptions[u.typ.String()] = u.status()
@@ -86,15 +98,48 @@ func (s *stream) status() StreamStatus {
 	return shown
 }
 
+// status is a subscription as it is shown. The hub's lock must be held for
+// reading.
 func (u *subscription) status() SubscriptionStatus {
 	shown := SubscriptionStatus{
-		Wildcard: u.wildcard, Names: len(u.names), Pending: len(u.pending), Withheld: !u.idle(),
+		Wildcard: u.wildcard, Names: len(u.names), Held: u.holds(), Refused: u.refusesLast(), Pending: len(u.pending), Withheld: !u.idle(),
 		Nonce: u.nonce, SentAt: u.sentAt, Unanswered: u.inFlight, Slow: u.slow, ACKs: u.acks, NACKs: u.nacks, LastNACK: u.lastNACK,
 	}
 	if !u.stream.delta && u.nonce != "" {
 		shown.Version = versionText(u.version)
 	}
 	return shown
+}
+
+// holds is how many resources the client has. The hub's lock must be held for
+// reading.
+func (u *subscription) holds() (n int) {
+	if u.whole() {
+		return len(u.held().list)
+	}
+	own := 0 // of names, those that the wildcard is for too
+	for t, had := range u.names {
+		if had.version() != 0 {
+			n++
+		}
+		if t.listed {
+			own++
+		}
+	}
+	if !u.wildcard || u.nonce == "" {
+		return n
+	}
+	all, _ := u.stream.hub.everything(u.typ, u.view)
+	if all == nil {
+		return n
+	}
+	others := len(all.list) - own
+	for t := range u.pending {
+		if _, named := u.names[t]; t.listed && !named {
+			others--
+		}
+	}
+	return n + max(0, others)
 }
 
 // StatusHandler answers with Status as JSON.

@@ -28,7 +28,9 @@ type stream struct {
 	ctx    context.Context // of who opened it
 	number uint64
 	peer   string
-	since  time.Time
+	// identity is who that is, for operators; empty for who did not say.
+	identity string
+	since    time.Time
 	// until is when the stream is too old; zero for never.
 	until time.Time
 	log   *slog.Logger

@@ -14,8 +14,9 @@
 // by the rules of its variant (sotw.go, delta.go). Requests are read by hand and
 // responses written around shared bytes (request.go, response.go, codec.go).
 // The ways in are streams of gRPC (services.go, serve.go) and single calls
-// (poll.go) over HTTP (rest.go) and gRPC (fetch.go); operators look by status.go
-// and csds.go. Locks are taken in the order stream, hub, marks.
+// (poll.go) over HTTP (rest.go) and gRPC (fetch.go); operators look by status.go,
+// clients.go and csds.go, and see who polls by pollers.go. Locks are taken in the
+// order stream, hub, marks.
 package xds
 
 import (
@@ -30,7 +31,7 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
 )
 
-// Options is what a server is made of. Every field is required.
+// Options is what a server is made of. Every field but Identity is required.
 type Options struct {
 	Registry *registry.Registry
 	// Maker makes resources from what the registry lists. SetMaker replaces it.
@@ -39,8 +40,11 @@ type Options struct {
 	Identifier string
 	Debounce   Debounce
 	Limits     Limits
-	Log        *slog.Logger
-	Metrics    prometheus.Registerer
+	// Identity is who opened a stream, or calls, as operators are shown; empty
+	// for who did not say. It may be nil: then nobody said.
+	Identity func(context.Context) string
+	Log      *slog.Logger
+	Metrics  prometheus.Registerer
 }
 
 // Limits bound what clients take of a server.
@@ -80,6 +84,8 @@ type Server struct {
 	limits     Limits
 	form       wireForm
 	admission  *bucket
+	identity   func(context.Context) string
+	polled     *pollers
 	log        *slog.Logger
 	metrics    *metrics
 	stopping   chan struct{} // closed when the stop begins; every stream ends by it
@@ -92,17 +98,24 @@ type Server struct {
 // for anything to be sent.
 func New(o Options) *Server {
 	m := newMetrics(o.Metrics)
-	return &Server{
+	identity := o.Identity
+	if identity == nil {
+		identity = func(context.Context) string { return "" }
+	}
+	s := &Server{
 		hub:        newHub(o.Registry, o.Maker, o.Debounce, o.Log, m),
 		identifier: o.Identifier,
 		limits:     o.Limits,
 		form:       newWireForm(o.Identifier),
 		admission:  newBucket(o.Limits.FirstAnswers),
+		identity:   identity,
 		log:        o.Log,
 		metrics:    m,
 		stopping:   make(chan struct{}),
 		noWaits:    make(chan struct{}),
 	}
+	s.polled = newPollers(o.Limits.Streams, &s.lastStream)
+	return s
 }
 
 // Run follows the registry until ctx ends, and returns nil.

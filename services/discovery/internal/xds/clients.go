@@ -1,0 +1,245 @@
+package xds
+
+import (
+	"cmp"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	statusv3 "github.com/envoyproxy/go-control-plane/envoy/service/status/v3"
+
+	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
+)
+
+// ClientQuery is which clients are asked for.
+type ClientQuery struct {
+	// Search is a part, in any letters, of a node's id or cluster, the identity,
+	// the agent or the address; all clients have the empty one.
+	Search string
+	// Show is all, or what clients must be: refusing, waiting or slow.
+	Show string
+	// Offset is how many of those are passed over, Limit how many are told of.
+	Offset, Limit int
+}
+
+// What clients can be asked for by.
+const (
+	showAll      = "all"
+	showRefusing = "refusing"
+	showWaiting  = "waiting"
+	showSlow     = "slow"
+)
+
+// ClientList is a part of the clients, in order of their nodes' ids, and how many
+// there are in all.
+type ClientList struct {
+	Clients int `json:"clients"`
+	// Refusing have refused the last response of a type, Waiting have something
+	// unanswered or yet to be sent, Slow something that has been unanswered for
+	// long.
+	Refusing int `json:"refusing"`
+	Waiting  int `json:"waiting"`
+	Slow     int `json:"slow"`
+	// Matching are those that the query is for, and Offset how many of them come
+	// before the list.
+	Matching int            `json:"matching"`
+	Offset   int            `json:"offset"`
+	List     []StreamStatus `json:"list"`
+}
+
+// glance is what lists are made by: a client, what is shown of it as soon as that
+// is wanted, and how it is.
+type glance struct {
+	node, cluster, identity, agent, peer string
+	number                               uint64
+	refusing, waiting, slow              bool
+	status                               func() StreamStatus
+}
+
+// Clients are those that have a stream, or have polled by REST-JSON lately. Only
+// those that are told of are looked at closely.
+func (s *Server) Clients(q ClientQuery) ClientList {
+	all := s.polled.glances()
+	for _, st := range s.hub.all() {
+		if !st.poll {
+			all = append(all, st.glance())
+		}
+	}
+	list := ClientList{Clients: len(all), List: []StreamStatus{}}
+	part := strings.ToLower(q.Search)
+	var matching []*glance
+	for i := range all {
+		g := &all[i]
+		count(&list.Refusing, g.refusing)
+		count(&list.Waiting, g.waiting)
+		count(&list.Slow, g.slow)
+		if g.is(q.Show) && g.has(part) {
+			matching = append(matching, g)
+		}
+	}
+	slices.SortFunc(matching, func(a, b *glance) int {
+		return cmp.Or(cmp.Compare(a.node, b.node), cmp.Compare(a.number, b.number))
+	})
+	list.Matching, list.Offset = len(matching), min(q.Offset, len(matching))
+	for _, g := range matching[list.Offset:min(list.Offset+q.Limit, len(matching))] {
+		list.List = append(list.List, g.status())
+	}
+	return list
+}
+
+func count(n *int, one bool) {
+	if one {
+		*n++
+	}
+}
+
+func (g *glance) is(show string) bool {
+	switch show {
+	case showRefusing:
+		return g.refusing
+	case showWaiting:
+		return g.waiting
+	case showSlow:
+		return g.slow
+	default:
+		return true
+	}
+}
+
+// has reports whether a part in small letters is in what a client is found by.
+func (g *glance) has(part string) bool {
+	return part == "" || slices.ContainsFunc([]string{g.node, g.cluster, g.identity, g.agent, g.peer}, func(text string) bool {
+		return strings.Contains(strings.ToLower(text), part)
+	})
+}
+
+func (s *stream) glance() glance {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := glance{
+		node: s.node.id, cluster: s.node.cluster, identity: s.identity, agent: s.node.agent, peer: s.peer,
+		number: s.number, status: s.status,
+	}
+	for _, u := range s.subscriptions {
+		if u != nil {
+			g.refusing = g.refusing || u.refusesLast()
+			g.waiting = g.waiting || u.inFlight || !u.idle()
+			g.slow = g.slow || u.slow
+		}
+	}
+	return g
+}
+
+// refusesLast reports whether the client has refused the last response.
+func (u *subscription) refusesLast() bool {
+	return u.nacks > 0 && !u.inFlight && u.lastNACK.Nonce == u.nonce
+}
+
+// ResourceStatus is one resource as a client has it.
+type ResourceStatus struct {
+	Type string `json:"type"`
+	Name string `json:"name"`
+	// Version is that of what the client was sent or has refused; empty if it
+	// was sent none.
+	Version string `json:"version"`
+	// State is acked, nacked, requested or does_not_exist, as client status has
+	// it.
+	State string `json:"state"`
+	// Reason is why the client refused it.
+	Reason string `json:"reason,omitempty"`
+}
+
+// resourcesOf are the resources of the client with a number whose names have a
+// part, by type and name. ok is false if there is no such client with a stream.
+func (s *Server) resourcesOf(number uint64, part string) (list []ResourceStatus, ok bool) {
+	open := s.hub.all()
+	i := slices.IndexFunc(open, func(st *stream) bool { return st.number == number && !st.poll })
+	if i < 0 {
+		return nil, false
+	}
+	config := open[i].clientConfig(func(string) bool { return true }, false)
+	for _, c := range config.GetGenericXdsConfigs() {
+		if strings.Contains(strings.ToLower(c.GetName()), strings.ToLower(part)) {
+			list = append(list, resourceStatus(c))
+		}
+	}
+	return list, true
+}
+
+func resourceStatus(c *statusv3.ClientConfig_GenericXdsConfig) ResourceStatus {
+	t, _ := typeOf([]byte(c.GetTypeUrl()))
+	r := ResourceStatus{Type: t.String(), Name: c.GetName(), Version: c.GetVersionInfo(), State: strings.ToLower(c.GetClientStatus().String())}
+	if e := c.GetErrorState(); e != nil {
+		r.Version, r.Reason = e.GetVersionInfo(), e.GetDetails()
+	}
+	return r
+}
+
+// How many clients or resources one call is told of.
+const (
+	usualPage   = 100
+	longestPage = 500
+)
+
+// page takes offset and limit of a query.
+func page(q *call.Query) (offset, limit int) {
+	return number(q, "offset", 0, 0, 1<<30), number(q, "limit", usualPage, 1, longestPage)
+}
+
+// number takes a parameter that is a number from least to most.
+func number(q *call.Query, name string, usual, least, most int) int {
+	text, given := q.Text(name)
+	if !given {
+		return usual
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < least || n > most {
+		q.Faults.Add(name, "%q is not a number from %d to %d", text, least, most)
+	}
+	return n
+}
+
+// listClients answers GET /v2/xds/clients.
+func (s *Server) listClients(w http.ResponseWriter, r *http.Request) (int, error) {
+	q := call.ReadQuery(r)
+	var asked ClientQuery
+	asked.Search, _ = q.Text("search")
+	asked.Show = q.OneOf("show", showAll, showRefusing, showWaiting, showSlow)
+	asked.Offset, asked.Limit = page(q)
+	if err := q.End(); err != nil {
+		return 0, err
+	}
+	return httpjson.Answer(w, http.StatusOK, s.Clients(asked))
+}
+
+// listResources answers GET /v2/xds/clients/<number>.
+func (s *Server) listResources(w http.ResponseWriter, r *http.Request) (int, error) {
+	q := call.ReadQuery(r)
+	part, _ := q.Text("search")
+	offset, limit := page(q)
+	if err := q.End(); err != nil {
+		return 0, err
+	}
+	number, err := strconv.ParseUint(r.PathValue("number"), 10, 64)
+	list, ok := s.resourcesOf(number, part)
+	if err != nil || !ok {
+		return 0, call.Refuse(http.StatusNotFound, "no client has stream %.20q", r.PathValue("number"))
+	}
+	offset = min(offset, len(list))
+	shown := struct {
+		Matching int              `json:"matching"`
+		Offset   int              `json:"offset"`
+		List     []ResourceStatus `json:"list"`
+	}{len(list), offset, append([]ResourceStatus{}, list[offset:min(offset+limit, len(list))]...)}
+	return httpjson.Answer(w, http.StatusOK, shown)
+}
+
+// clientRoutes answer what the page asks.
+func (s *Server) clientRoutes() []call.Route {
+	return []call.Route{
+		{Path: "/v2/xds/clients", Methods: map[string]call.Handler{"GET": s.listClients}},
+		{Path: "/v2/xds/clients/{number}", Methods: map[string]call.Handler{"GET": s.listResources}},
+	}
+}

@@ -1,0 +1,200 @@
+package xds
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/stretchr/testify/require"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+
+	"github.com/weirproxy/weir/services/discovery/internal/resources"
+)
+
+// nodesOf are the ids of the nodes of a list.
+func nodesOf(list ClientList) (ids []string) {
+	for _, s := range list.List {
+		ids = append(ids, s.Node)
+	}
+	return ids
+}
+
+// named is the first request of a node for the assignment of users.
+func named(id, cluster string) *discoveryv3.DiscoveryRequest {
+	return &discoveryv3.DiscoveryRequest{TypeUrl: resources.Endpoints.URL(), ResourceNames: []string{"users"}, Node: &corev3.Node{Id: id, Cluster: cluster}}
+}
+
+// clientsOf is a server of a hub's streams.
+func clientsOf(h *testHub) *Server {
+	s := &Server{hub: h.hub, identity: func(context.Context) string { return "" }}
+	s.polled = newPollers(10, &s.lastStream)
+	return s
+}
+
+// get asks a route of a server, and reads the answer.
+func get[T any](t *testing.T, s *Server, target string, code int) (answer T) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	faceOf(s).ServeHTTP(w, httptest.NewRequest("GET", target, nil))
+	require.Equal(t, code, w.Code, w.Body)
+	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &answer))
+	return answer
+}
+
+func TestClientsAreFoundByWhoTheyAreAndHowTheyAre(t *testing.T) {
+	h := newTestHub(t)
+	h.open(&h.loaded)
+	h.hosts("users", "10.0.0.1:80")
+	s := clientsOf(h)
+	for i, id := range []string{"edge-2", "edge-1", "shop-1"} {
+		st := h.stream(t, false)
+		st.number, st.identity = uint64(i+1), "team of "+id
+		send(t, st, named(id, "proxies"))
+		r := st.next(start)
+		require.NotNil(t, r)
+		switch id {
+		case "edge-1":
+			answer(t, st, r)
+		case "shop-1":
+			refuse := named("", "")
+			refuse.Node, refuse.ResponseNonce, refuse.ErrorDetail = nil, r.nonce, &rpcstatus.Status{Message: "no such thing"}
+			send(t, st, refuse)
+		}
+	}
+	for query, want := range map[string][]string{
+		"":                          {"edge-1", "edge-2", "shop-1"},
+		"?search=EDGE":              {"edge-1", "edge-2"},
+		"?search=team+of+shop":      {"shop-1"},
+		"?search=proxies&limit=1":   {"edge-1"},
+		"?limit=2&offset=1":         {"edge-2", "shop-1"},
+		"?offset=7":                 nil,
+		"?show=refusing":            {"shop-1"},
+		"?show=waiting":             {"edge-2"},
+		"?show=waiting&search=shop": nil,
+		"?show=slow":                nil,
+		"?search=nobody":            nil,
+	} {
+		list := get[ClientList](t, s, "/v2/xds/clients"+query, 200)
+		require.Equal(t, want, nodesOf(list), query)
+		require.Equal(t, [4]int{3, 1, 1, 0}, [4]int{list.Clients, list.Refusing, list.Waiting, list.Slow}, query)
+	}
+	for _, query := range []string{"?limit=0", "?limit=501", "?offset=-1", "?offset=x", "?show=bad", "?x=y"} {
+		require.NotEmpty(t, get[map[string]any](t, s, "/v2/xds/clients"+query, 400)["error"], query)
+	}
+	shop := get[ClientList](t, s, "/v2/xds/clients?search=shop", 200).List[0]
+	require.Equal(t, "team of shop-1", shop.Identity)
+	require.True(t, shop.Subscriptions["endpoints"].Refused)
+	require.Equal(t, "no such thing", shop.Subscriptions["endpoints"].LastNACK.Reason)
+
+	held := get[struct{ List []ResourceStatus }](t, s, "/v2/xds/clients/2", 200).List
+	require.Len(t, held, 1)
+	require.Equal(t, "acked", held[0].State)
+	require.Equal(t, "endpoints", held[0].Type)
+	require.NotEmpty(t, held[0].Version)
+	refused := get[struct{ List []ResourceStatus }](t, s, "/v2/xds/clients/3?search=USER", 200).List
+	require.Equal(t, "no such thing", refused[0].Reason)
+	require.Equal(t, "nacked", refused[0].State)
+	require.Equal(t, held[0].Version, refused[0].Version)
+	require.Empty(t, get[struct{ List []ResourceStatus }](t, s, "/v2/xds/clients/3?search=orders", 200).List)
+	for _, number := range []string{"7", "x", "-1"} {
+		get[map[string]any](t, s, "/v2/xds/clients/"+number, 404)
+	}
+}
+
+func TestWhatAClientHoldsIsCounted(t *testing.T) {
+	for _, delta := range []bool{false, true} {
+		h := newTestHub(t)
+		h.open(&h.loaded)
+		h.hosts("users", "10.0.0.1:80")
+		h.hosts("orders", "10.0.0.2:80")
+		st := h.stream(t, delta)
+		held := func(typ resources.Type) int { return st.status().Subscriptions[typ.String()].Held }
+		ask(t, st, resources.Clusters)
+		require.Zero(t, held(resources.Clusters))
+		acknowledge(t, st)
+		require.Equal(t, 2, held(resources.Clusters))
+		ask(t, st, resources.Endpoints, "users", "unknown")
+		acknowledge(t, st)
+		require.Equal(t, 1, held(resources.Endpoints), "delta: %v", delta)
+	}
+}
+
+func TestThousandsOfClientsAreToldOfInParts(t *testing.T) {
+	h := newTestHub(t)
+	h.open(&h.loaded)
+	h.hosts("users", "10.0.0.1:80")
+	for i := range 5000 {
+		st := h.stream(t, false)
+		send(t, st, named(fmt.Sprintf("node-%04d", i), strings.Repeat("c", 1000)))
+	}
+	s := clientsOf(h)
+	w := httptest.NewRecorder()
+	faceOf(s).ServeHTTP(w, httptest.NewRequest("GET", "/v2/xds/clients?offset=4990", nil))
+	var list ClientList
+	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &list))
+	require.Equal(t, "node-4990", list.List[0].Node)
+	require.Len(t, list.List, 10)
+	require.Equal(t, 5000, list.Matching)
+	require.Less(t, w.Body.Len(), 20_000)
+	require.Len(t, s.Clients(ClientQuery{Limit: 100}).List, 100)
+}
+
+func TestWhoPollsIsShownForAWhile(t *testing.T) {
+	s := serving(t, nil)
+	<-s.hosts.Loaded()
+	s.register(t, "users", 1)
+	s.awaitService(t, "users")
+	face := s.face(t)
+	body := `{"node":{"id":"poller","cluster":"edge"},"version_info":%q}`
+	status, r, text := poll(t, face, "clusters", fmt.Sprintf(body, ""))
+	require.Equal(t, http.StatusOK, status, text)
+	list := get[ClientList](t, s.Server, "/v2/xds/clients", 200)
+	require.Equal(t, []string{"poller"}, nodesOf(list))
+	shown := list.List[0]
+	require.Equal(t, [3]string{"rest", "sotw", "edge"}, [3]string{shown.Type, shown.Variant, shown.Cluster})
+	clusters := shown.Subscriptions["clusters"]
+	require.Equal(t, r.GetVersionInfo(), clusters.Version)
+	require.Zero(t, clusters.ACKs)
+	require.False(t, clusters.Unanswered)
+	require.False(t, shown.LastPush.IsZero())
+
+	status, _, text = poll(t, face, "clusters", fmt.Sprintf(body, r.GetVersionInfo()))
+	require.Equal(t, http.StatusNotModified, status, text)
+	status, _, text = poll(t, face, "endpoints", `{"node":{"id":"poller","cluster":"edge"},"resource_names":["users"]}`)
+	require.Equal(t, http.StatusOK, status, text)
+	list = get[ClientList](t, s.Server, "/v2/xds/clients", 200)
+	require.Equal(t, 1, list.Clients)
+	require.Equal(t, shown.Number, list.List[0].Number)
+	require.EqualValues(t, 1, list.List[0].Subscriptions["clusters"].ACKs, "it says that it has it")
+	require.Equal(t, clusters.Version, list.List[0].Subscriptions["clusters"].Version)
+	require.Equal(t, 1, list.List[0].Subscriptions["endpoints"].Names)
+	require.Empty(t, get[[]StreamStatus](t, s.Server, "/v2/xds", 200), "a call is no stream")
+}
+
+func TestSoManyWhoPollAreRememberedAndNotForEver(t *testing.T) {
+	var last atomic.Uint64
+	p := newPollers(2, &last)
+	h := newTestHub(t)
+	note := func(id string, now time.Time) {
+		st := h.stream(t, false)
+		st.node.id = id
+		p.note(st, resources.Clusters, "v", true, now)
+	}
+	now := time.Now()
+	note("a", now.Add(-pollerFor-time.Second))
+	note("b", now)
+	note("c", now) // in the place of a
+	note("d", now)
+	require.Len(t, p.glances(), 2)
+	for _, g := range p.glances() {
+		require.Contains(t, []string{"b", "c"}, g.node)
+	}
+}
