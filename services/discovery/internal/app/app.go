@@ -17,6 +17,7 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/builtin"
 	"github.com/weirproxy/weir/services/discovery/internal/lrs"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/resourcefiles"
 	"github.com/weirproxy/weir/services/discovery/internal/statsd"
 	"github.com/weirproxy/weir/services/discovery/internal/xds"
 )
@@ -33,8 +34,9 @@ type App struct {
 	access  *access
 	hosts   *registry.Registry
 	loads   *lrs.Server
-	// discovery is there before anything runs.
+	// discovery is there before anything runs; files is nil if there are none.
 	discovery *xds.Server
+	files     *resourcefiles.Source
 }
 
 // Addrs is the bound addresses by listener: http, xds and admin.

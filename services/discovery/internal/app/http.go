@@ -65,6 +65,7 @@ func (a *App) faces(registration func(service string, taken bool), polls []call.
 		scrape.Routes(a.hosts),
 		web.Routes(),
 		polls,
+		[]call.Route{a.fileRoute()},
 	)
 	return call.NewRouter(call.Options{Log: a.log, Metrics: a.metrics, Denials: a.access.denials}, routes...)
 }

@@ -23,6 +23,7 @@ func TestImports(t *testing.T) {
 			"internal/gate",
 			"internal/guard",
 			"internal/hds",
+			"internal/httpjson",
 			"internal/lrs",
 			"internal/quota",
 			"internal/registry",

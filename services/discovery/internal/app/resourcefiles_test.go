@@ -118,11 +118,20 @@ func TestABadFileIsNamedOnThePageAndInTheMetrics(t *testing.T) {
 	})
 	_, body := r.get(t, "admin", "/metrics")
 	require.Contains(t, body, "discovery_xds_files{state=\"kept\"} 1\n")
+	require.Contains(t, body, "discovery_xds_bad_file{file=\""+resources+"/secrets.yaml\"} 1\n")
+	_, files := r.get(t, "http", "/v2/xds/files")
+	require.Contains(t, files, "[0].generic_secret.secret.inline_string: want string")
+	require.NotContains(t, files, "4711")
 	require.Equal(t, "first", nextSecret(t, r.asksForSecret(t, "edge", "0123456789abcdef")))
 	for _, path := range []string{"/xds", "/xds/files", "/metrics"} {
 		_, body := r.get(t, "admin", path)
 		require.NotContains(t, body, "first", path)
 	}
+	put(t, resources+"/secrets.yaml", secret("second"))
+	servicetest.Eventually(t, "no file is bad", func() bool {
+		_, body := r.get(t, "admin", "/metrics")
+		return !strings.Contains(body, "discovery_xds_bad_file{")
+	})
 }
 
 func TestWhatIsWrongWithFilesAtTheStartEndsIt(t *testing.T) {

@@ -231,6 +231,56 @@ func TestMetricsAreOfTheClustersWithTheMostRequests(t *testing.T) {
 	}
 }
 
+func TestMetricsTellOfLocalitiesAndHosts(t *testing.T) {
+	o := options()
+	s := New(o)
+	r := &report{}
+	require.True(t, s.join(r))
+	s.take(r, reportOf(stats("users", "", 20)))
+	require.NoError(t, testutil.GatherAndCompare(o.Metrics.(*prometheus.Registry), strings.NewReader(`
+# HELP discovery_lrs_endpoint_requests_per_second Requests a second that clients report of a host of a cluster, by what became of them, if they are asked for hosts; of 2000 hosts at most.
+# TYPE discovery_lrs_endpoint_requests_per_second gauge
+discovery_lrs_endpoint_requests_per_second{address="10.0.0.1:80",cluster="users",outcome="failed"} 1
+discovery_lrs_endpoint_requests_per_second{address="10.0.0.1:80",cluster="users",outcome="issued"} 10
+discovery_lrs_endpoint_requests_per_second{address="10.0.0.1:80",cluster="users",outcome="successful"} 9
+# HELP discovery_lrs_locality_requests_per_second Requests a second that clients report of a cluster's locality, by what became of them; of 2000 localities at most.
+# TYPE discovery_lrs_locality_requests_per_second gauge
+discovery_lrs_locality_requests_per_second{cluster="users",outcome="failed",region="eu",sub_zone="",zone="eu-1"} 1
+discovery_lrs_locality_requests_per_second{cluster="users",outcome="issued",region="eu",sub_zone="",zone="eu-1"} 10
+discovery_lrs_locality_requests_per_second{cluster="users",outcome="successful",region="eu",sub_zone="",zone="eu-1"} 9
+`), "discovery_lrs_locality_requests_per_second", "discovery_lrs_endpoint_requests_per_second"))
+}
+
+func TestMetricsTellOfSoManyPlacesAndNoMore(t *testing.T) {
+	o := options()
+	o.MaxRows = 10_000
+	s := New(o)
+	r := &report{}
+	require.True(t, s.join(r))
+	one := stats("users", "", 20)
+	template := one.UpstreamLocalityStats[0]
+	one.UpstreamLocalityStats = nil
+	for i := range maxPlaces + 1 {
+		locality := proto.Clone(template).(*endpointv3.UpstreamLocalityStats)
+		locality.Locality.SubZone = fmt.Sprint(i)
+		locality.UpstreamEndpointStats[0].Address.GetSocketAddress().PortSpecifier = &corev3.SocketAddress_PortValue{PortValue: uint32(i + 1)}
+		one.UpstreamLocalityStats = append(one.UpstreamLocalityStats, locality)
+	}
+	// A host that moved is told of in two localities, and counted once.
+	moved := proto.Clone(template).(*endpointv3.UpstreamLocalityStats)
+	moved.Locality.Zone = "eu-0"
+	moved.UpstreamEndpointStats[0].Address.GetSocketAddress().PortSpecifier = &corev3.SocketAddress_PortValue{PortValue: 1}
+	one.UpstreamLocalityStats = append(one.UpstreamLocalityStats, moved)
+	s.take(r, reportOf(one))
+	families, err := o.Metrics.(*prometheus.Registry).Gather()
+	require.NoError(t, err)
+	for _, family := range families {
+		if strings.HasPrefix(family.GetName(), "discovery_lrs_endpoint") || strings.HasPrefix(family.GetName(), "discovery_lrs_locality") {
+			require.Len(t, family.GetMetric(), 3*maxPlaces, family.GetName())
+		}
+	}
+}
+
 func TestTooManyClientsAreRefusedAndAllEndWithTheServer(t *testing.T) {
 	s, client := serve(t, options())
 	var open2 []loadstats.LoadReportingService_StreamLoadStatsClient

@@ -185,20 +185,7 @@ const (
 
 // page takes offset and limit of a query.
 func page(q *call.Query) (offset, limit int) {
-	return number(q, "offset", 0, 0, 1<<30), number(q, "limit", usualPage, 1, longestPage)
-}
-
-// number takes a parameter that is a number from least to most.
-func number(q *call.Query, name string, usual, least, most int) int {
-	text, given := q.Text(name)
-	if !given {
-		return usual
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < least || n > most {
-		q.Faults.Add(name, "%q is not a number from %d to %d", text, least, most)
-	}
-	return n
+	return q.Number("offset", 0, 0, 1<<30), q.Number("limit", usualPage, 1, longestPage)
 }
 
 // listClients answers GET /v2/xds/clients.

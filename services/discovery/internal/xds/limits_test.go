@@ -10,6 +10,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -114,6 +115,26 @@ func TestAClientThatNeverReadsIsDropped(t *testing.T) {
 	c.ask(resources.Endpoints.URL(), "", "big")
 	c.ask(resources.Listeners.URL(), "", "big", "large")
 	servicetest.Eventually(t, "the client is dropped", func() bool { return len(s.Status()) == 0 })
+}
+
+func TestWhatIsYetToBeSentIsCounted(t *testing.T) {
+	h := newTestHub(t)
+	h.open(&h.loaded)
+	h.hosts("users", "10.0.0.1:80")
+	h.hosts("orders", "10.0.0.2:80")
+	streams := subscribed(t, h, true, 3, "users", "orders")
+	counted := func() [2]float64 {
+		h.sweepStreams(start, streams[0].limits)
+		return [2]float64{testutil.ToFloat64(h.metrics.dirty), testutil.ToFloat64(h.metrics.dirtySets)}
+	}
+	require.Equal(t, [2]float64{0, 0}, counted())
+	h.hosts("users", "10.0.0.3:80")
+	h.hosts("orders", "10.0.0.4:80")
+	require.Equal(t, [2]float64{3, 6}, counted(), "nobody has looked yet")
+	require.NotNil(t, streams[0].next(start))
+	h.hosts("users", "10.0.0.5:80")
+	require.Nil(t, streams[0].next(start), "its last response is not answered")
+	require.Equal(t, [2]float64{3, 5}, counted())
 }
 
 func TestAFloodOfNamesEndsTheStreamAlone(t *testing.T) {

@@ -26,6 +26,7 @@ type metrics struct {
 	duplicates prometheus.Counter
 	waiting    prometheus.Gauge
 	dirty      prometheus.Gauge
+	dirtySets  prometheus.Gauge
 	debounce   prometheus.Histogram
 	marked     prometheus.Histogram
 	pushed     prometheus.Histogram
@@ -101,6 +102,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		duplicates: counter("discovery_xds_duplicate_endpoints_total", "Hosts left out because another has the same address."),
 		waiting:    gauge("discovery_xds_debounced_services", "Services whose changes wait for others."),
 		dirty:      gauge("discovery_xds_dirty_streams", "Streams with something yet to be sent, as of the last second."),
+		dirtySets:  gauge("discovery_xds_dirty_resources", "Resources that streams have yet to look at or to send, of all streams together, as of the last second."),
 		debounce: histogram("discovery_xds_debounce_seconds", "Time from a service's change to its being marked for sending.",
 			.05, .1, .15, .2, .3, .5, .75, 1, 1.5, 2),
 		marked: histogram("discovery_xds_mark_seconds", "Time to mark all streams that are shown a service that changed.",

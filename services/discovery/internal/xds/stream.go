@@ -85,11 +85,18 @@ func (s *stream) mark(t *topic, since time.Time) (asleep bool) {
 	return asleep
 }
 
-// marked reports whether there are marks.
-func (m *marks) marked() bool {
+// count is how many topics are marked.
+func (m *marks) count() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.first != nil
+	if m.first == nil {
+		return 0
+	}
+	n := len(m.more)
+	if _, twice := m.more[m.first]; !twice {
+		n++
+	}
+	return n
 }
 
 // take returns the marks, and forgets them.

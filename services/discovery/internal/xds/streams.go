@@ -60,22 +60,28 @@ func (h *hub) all() []*stream {
 // sweepStreams looks at every stream: those that are too old, or whose clients
 // neither read nor answer, end; those with resources to keep alive are woken.
 func (h *hub) sweepStreams(now time.Time, limits *Limits) {
-	dirty, slow := 0, 0
+	dirty, resources, slow := 0, 0, 0
 	for _, s := range h.all() {
 		seen := s.sweep(now, limits)
 		if seen.dirty {
 			dirty++
 		}
+		resources += seen.resources
 		if seen.slow {
 			slow++
 		}
 	}
 	h.metrics.dirty.Set(float64(dirty))
+	h.metrics.dirtySets.Set(float64(resources))
 	h.metrics.slowNow.Set(float64(slow))
 }
 
-// seen is what a sweep saw of a stream.
-type seen struct{ dirty, slow bool }
+// seen is what a sweep saw of a stream: whether it has something yet to be sent,
+// how many resources that may be, and whether it is slow.
+type seen struct {
+	dirty, slow bool
+	resources   int
+}
 
 func (s *stream) sweep(now time.Time, limits *Limits) (seen seen) {
 	s.mu.Lock()
@@ -88,12 +94,14 @@ func (s *stream) sweep(now time.Time, limits *Limits) (seen seen) {
 		s.end(nil)
 		return seen
 	}
-	seen.dirty = s.marks.marked()
+	seen.resources = s.marks.count()
+	seen.dirty = seen.resources > 0
 	for _, u := range s.subscriptions {
 		if u == nil {
 			continue
 		}
 		seen.dirty = seen.dirty || !u.idle()
+		seen.resources += len(u.pending)
 		seen.slow = s.isSlow(u, now, limits) || seen.slow
 		if u.beats(now) {
 			s.wake()

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -102,4 +103,18 @@ func (q *Query) Duration(name string, most time.Duration) time.Duration {
 		return 0
 	}
 	return d
+}
+
+// Number takes a number from least to most; usual if it is not given.
+func (q *Query) Number(name string, usual, least, most int) int {
+	text, given := q.Text(name)
+	if !given {
+		return usual
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < least || n > most {
+		q.Faults.Add(name, "%q is not a number from %d to %d", text, least, most)
+		return usual
+	}
+	return n
 }

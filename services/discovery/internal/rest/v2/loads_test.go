@@ -33,6 +33,13 @@ func TestLoadsAreToldOfAllClustersOrOfOne(t *testing.T) {
 	require.Equal(t, []string{"carts", "users"}, names("/v2/loads"))
 	require.Equal(t, []string{"users"}, names("/v2/loads?cluster=users"))
 	require.Empty(t, names("/v2/loads?cluster=none"))
+	require.Equal(t, []string{"users"}, names("/v2/loads?search=SER"))
+	require.Equal(t, []string{"carts"}, names("/v2/loads?limit=1"))
+	require.Equal(t, []string{"users"}, names("/v2/loads?limit=1&offset=1"))
+	require.Empty(t, names("/v2/loads?offset=7"))
+	part := f.get(t, "/v2/loads?detail=clusters&offset=1&search=s")
+	require.Equal(t, [2]any{2.0, 1.0}, [2]any{part["matching"], part["offset"]})
+	require.Empty(t, part["clusters"].([]any)[0].(map[string]any)["localities"])
 	require.Equal(t, map[string]any{
 		"cluster": "users", "clients": 2.0, "issued": 3.0, "successful": 2.5, "failed": 0.5, "in_progress": 1.0,
 		"dropped": map[string]any{"overload": 1.0},

@@ -213,7 +213,9 @@ var exchanges = []exchange{
 
 	{operation: "listLoads", target: "/v2/loads", status: 200, on: "loaded with requests"},
 	{operation: "listLoads", target: "/v2/loads?cluster=users", status: 200},
+	{operation: "listLoads", target: "/v2/loads?search=u&detail=clusters&offset=0&limit=10", status: 200, on: "loaded with requests"},
 	{operation: "listLoads", target: "/v2/loads?x=y", status: 400},
+	{operation: "listLoads", target: "/v2/loads?detail=x&limit=0&offset=-1", status: 400},
 
 	{operation: "getOpenAPI", target: "/v2/openapi.yaml", status: 200},
 	{operation: "getOpenAPI", target: "/v2/openapi.yaml?x=y", status: 400},
