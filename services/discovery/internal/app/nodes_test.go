@@ -259,3 +259,28 @@ func TestRulesThatComeToBindNodesHoldForSecretsOfStreamsThatAreOpen(t *testing.T
 	put(t, s.auth, strings.ReplaceAll(bound, edgeToken, "another-token-of-the-team"))
 	require.Equal(t, "gone", nextSecret(t, edge), "its token is not known any more")
 }
+
+func TestAClientThatIsSilentIsAskedWhetherItIsThereAndThenLetGo(t *testing.T) {
+	o := options(t)
+	o.XDSKeepalive = time.Second
+	r := start(t, o)
+	conn, err := net.Dial("tcp", r.addrs["xds"])
+	require.NoError(t, err)
+	defer conn.Close()
+	require.NoError(t, conn.SetDeadline(time.Now().Add(time.Minute)))
+	// The preface of HTTP/2 and empty settings; then nothing more.
+	_, err = conn.Write(append([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), 0, 0, 0, 4, 0, 0, 0, 0, 0))
+	require.NoError(t, err)
+	types := map[byte]bool{} // of the frames that come
+	for head := make([]byte, 9); ; {
+		if _, err := io.ReadFull(conn, head); err != nil {
+			require.ErrorIs(t, err, io.EOF, "it is the server that ends it")
+			break
+		}
+		types[head[3]] = true
+		_, err := io.CopyN(io.Discard, conn, int64(head[0])<<16|int64(head[1])<<8|int64(head[2]))
+		require.NoError(t, err)
+	}
+	const ping = 6
+	require.True(t, types[ping], "frames of types %v", types)
+}

@@ -36,7 +36,7 @@ type StreamStatus struct {
 type SubscriptionStatus struct {
 	Wildcard bool `json:"wildcard"`
 	Names    int  `json:"names"`
-	// Held is how many resources the client has, as far as it said so.
+	// Held is how many resources the client was sent and did not refuse.
 	Held int `json:"held"`
 	// Pending is how many resources may have to be sent yet, of those that are
 	// not sent as a whole; Withheld says that something waits.
