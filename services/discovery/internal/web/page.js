@@ -4,10 +4,13 @@
 // themselves is put into the page as text alone.
 
 import {get, reader, send} from "./page/calls.js";
+import {askClients} from "./page/clients.js";
 import {ask} from "./page/dialog.js";
+import {askFiles} from "./page/files.js";
+import {askLoads} from "./page/loads.js";
 import {askStatus, permit, showLive, status, teller} from "./page/status.js";
 import {follow} from "./page/stream.js";
-import {actions, table, text, time} from "./page/table.js";
+import {actions, lines, table, text, time} from "./page/table.js";
 import {ago, byId, clock, count, make, many, secondsOf, secondsSince, set, span} from "./page/text.js";
 
 // What was read last, null until it was. opened is the name of the service that
@@ -54,6 +57,9 @@ function askAll() {
   askServices();
   askRest();
   askService();
+  askClients();
+  askLoads();
+  askFiles();
 }
 
 // ---- Services
@@ -122,15 +128,6 @@ addEventListener("hashchange", open);
 // ---- The service that is open
 
 const address = host => `${host.address.includes(":") ? `[${host.address}]` : host.address}:${host.port}`;
-
-// lines fills a cell with a text and smaller ones below.
-function lines(cell, first, ...more) {
-  const texts = more.filter(Boolean);
-  const all = [first, ...texts].join("\n");
-  if (cell.dataset.shown === all) return;
-  cell.dataset.shown = all;
-  cell.replaceChildren(first, ...texts.map(text => make("span", {className: "note"}, text)));
-}
 
 // settingOf is the setting of a kind that holds for a host: the narrowest one.
 function settingOf(kind, host) {
@@ -390,6 +387,7 @@ function happened(event) {
   if (state.opened === "") showSoon();
   askServices();
   askRest();
+  askClients();
   if (event.service === "" || event.service === state.opened) askService();
 }
 

@@ -1,5 +1,6 @@
-// Package web is the page that shows operators all services and hosts, live, and
-// from which they drain and weigh them. The app serves its Routes beside those of
+// Package web is the page that shows operators all services and hosts, live, the
+// clients of xDS, what proxies report and which files are bad, and from which they
+// drain and weigh hosts. The app serves its Routes beside those of
 // rest/v2, which it asks for all that it shows: this package knows no host. The
 // page needs nothing from elsewhere, and runs no script and no style but the
 // files beside it, whatever hosts say of themselves.
@@ -38,7 +39,8 @@ var types = map[string]string{
 // names are the files beside page.html. Each is served at its own path.
 var names = []string{
 	"page.css", "page.js",
-	"page/calls.js", "page/dialog.js", "page/status.js", "page/stream.js", "page/table.js", "page/text.js",
+	"page/calls.js", "page/clients.js", "page/dialog.js", "page/files.js", "page/loads.js",
+	"page/status.js", "page/stream.js", "page/table.js", "page/text.js",
 }
 
 // Has reports whether something of the page is at a path. It holds no secret:

@@ -57,7 +57,8 @@ func files(t *testing.T) []string {
 func TestThePageIsServedWithAllThatBelongsToIt(t *testing.T) {
 	all := files(t)
 	require.ElementsMatch(t, []string{
-		"/", "/page.css", "/page.js", "/page/calls.js", "/page/dialog.js", "/page/status.js", "/page/stream.js", "/page/table.js", "/page/text.js",
+		"/", "/page.css", "/page.js", "/page/calls.js", "/page/clients.js", "/page/dialog.js", "/page/files.js", "/page/loads.js",
+		"/page/status.js", "/page/stream.js", "/page/table.js", "/page/text.js",
 	}, all)
 	for _, path := range append(all, "/page") {
 		require.True(t, web.Has(path), path)

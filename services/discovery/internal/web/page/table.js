@@ -9,8 +9,10 @@ const pageSize = 100;
 // as long as it is shown, by its key, so that what has the focus or is unfolded
 // stays so while its cells change. Each column is a function that fills its cell
 // with an item. Until the items are known, which is not that there are none, they
-// are undefined.
-export function table(id, key, columns, empty) {
+// are undefined. Where discovery itself tells of a part of them at a time, turned
+// is called to have it tell of the part from first() on, and show is told besides
+// how many there are in all, matching, and offset, how many come before.
+export function table(id, key, columns, empty, turned) {
   const element = byId(id), head = element.tHead.rows[0], body = element.tBodies[0];
   const rows = new Map();
   let items = [], first = 0;
@@ -25,7 +27,8 @@ export function table(id, key, columns, empty) {
 
   function turn(by) {
     first += by;
-    show(items); // there are some
+    if (turned) turned();
+    else show(items); // there are some
   }
 
   function newRow() {
@@ -40,12 +43,14 @@ export function table(id, key, columns, empty) {
     for (const row of rows.values()) columns.forEach((column, i) => column(row.cells[i], row.item));
   }
 
-  function show(all) {
+  function show(all, part) {
     items = all ?? [];
     set(foot, all ? empty : "…");
-    const last = Math.max(0, Math.ceil(items.length / pageSize) - 1) * pageSize;
+    const total = part?.matching ?? items.length;
+    const last = Math.max(0, Math.ceil(total / pageSize) - 1) * pageSize;
+    if (turned && first > last) setTimeout(turned); // they have become fewer
     first = Math.min(Math.max(first, 0), last);
-    const page = new Map(items.slice(first, first + pageSize).map(item => [key(item), item]));
+    const page = new Map((part ? items : items.slice(first, first + pageSize)).map(item => [key(item), item]));
     for (const [name, row] of rows) {
       if (page.has(name)) continue;
       row.remove();
@@ -61,13 +66,22 @@ export function table(id, key, columns, empty) {
     }
     fill();
     element.tFoot.hidden = items.length > 0;
-    pager.hidden = items.length <= pageSize;
-    set(where, `${count(first + 1)}–${count(Math.min(first + pageSize, items.length))} of ${count(items.length)}`);
+    pager.hidden = total <= pageSize;
+    set(where, `${count(first + 1)}–${count(Math.min(first + pageSize, total))} of ${count(total)}`);
     back.disabled = first === 0;
     on.disabled = first === last;
   }
 
-  return {show, fill, toStart() { first = 0; }};
+  return {show, fill, toStart() { first = 0; }, first: () => first};
+}
+
+// lines fills a cell with a text and smaller ones below.
+export function lines(cell, first, ...more) {
+  const texts = more.filter(Boolean);
+  const all = [first, ...texts].join("\n");
+  if (cell.dataset.shown === all) return;
+  cell.dataset.shown = all;
+  cell.replaceChildren(first, ...texts.map(text => make("span", {className: "note"}, text)));
 }
 
 // text is a column of texts.
@@ -80,6 +94,12 @@ export const time = of => (cell, item) => {
   cell.firstChild.dateTime = at;
   cell.firstChild.title = at;
   set(cell.firstChild, at ? clock(at) : "");
+};
+
+// opener is a column with a button that shows more of an item, to who may read.
+export const opener = (label, act, name) => cell => {
+  if (!cell.firstChild) cell.append(make("button", {type: "button", textContent: label, onclick: () => act(cell.parentNode.item)}));
+  cell.firstChild.ariaLabel = `${label} ${name(cell.parentNode.item)}`;
 };
 
 // actions is a column of buttons, each a label and what it does with the item. A

@@ -45,5 +45,7 @@ export function secondsOf(duration) {
   return seconds;
 }
 
+// rate is a number of requests a second.
+export const rate = n => n.toLocaleString("en", {maximumFractionDigits: 1});
 export const count = n => n.toLocaleString("en");
 export const many = (n, one) => `${count(n)} ${one}${n === 1 ? "" : "s"}`;
