@@ -198,3 +198,22 @@ func TestSoManyWhoPollAreRememberedAndNotForEver(t *testing.T) {
 		require.Contains(t, []string{"b", "c"}, g.node)
 	}
 }
+
+// BenchmarkClients is what a look at the page costs, of 5,000 clients with 50
+// names each.
+func BenchmarkClients(b *testing.B) {
+	h := newTestHub(b)
+	h.open(&h.loaded)
+	names := make([]string, 50)
+	for i := range names {
+		names[i] = fmt.Sprintf("service-%d", i)
+		h.hosts(names[i], "10.0.0.1:80")
+	}
+	subscribed(b, h, true, 5000, names...)
+	s := clientsOf(h)
+	b.ReportAllocs()
+	for b.Loop() {
+		s.Clients(ClientQuery{Search: "node", Limit: 100})
+		s.Clients(ClientQuery{Limit: 100})
+	}
+}
