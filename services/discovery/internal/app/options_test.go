@@ -47,6 +47,7 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 		"hops that are none":        {func(o *app.Options) { o.AutoIPHops = -1 }, "DISCOVERY_AUTO_IP_HOPS=-1: below 0"},
 		"a range that is none":      {func(o *app.Options) { o.AutoIPRanges = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/8")} }, "DISCOVERY_AUTO_IP_RANGES: 10.1.0.0/8: the range of that is 10.0.0.0/8"},
 		"no waiters, and no waits":  {func(o *app.Options) { o.MaxWaiters, o.LongPollMax = 0, 0 }, "DISCOVERY_MAX_WAITERS=0: below 1\nDISCOVERY_LONG_POLL_MAX=0s: not above 0"},
+		"fewer names than none":     {func(o *app.Options) { o.XDSNamesPerNode = -1 }, "DISCOVERY_XDS_NAMES_PER_NODE=-1: below 0"},
 		"no streams":                {func(o *app.Options) { o.XDSMaxStreams = 0 }, "DISCOVERY_XDS_MAX_STREAMS=0: below 1"},
 		"too keen a keepalive":      {func(o *app.Options) { o.XDSKeepalive = 1 }, "DISCOVERY_XDS_KEEPALIVE=1ns: below 1s"},
 		"too many load reports":     {func(o *app.Options) { o.LRSInterval, o.LRSMaxStreams, o.LRSMaxRows = 1, 0, 0 }, "DISCOVERY_LRS_INTERVAL=1ns: below 1s\nDISCOVERY_LRS_MAX_STREAMS=0: below 1\nDISCOVERY_LRS_MAX_ROWS=0: below 1"},

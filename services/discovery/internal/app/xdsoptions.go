@@ -15,6 +15,7 @@ type XDSOptions struct {
 	XDSMaxStreams     int           `envconfig:"DISCOVERY_XDS_MAX_STREAMS" default:"10000" desc:"xDS streams, and calls of REST-JSON, served at once; more are refused"`
 	XDSStreamsPerNode int           `envconfig:"DISCOVERY_XDS_STREAMS_PER_NODE" default:"0" desc:"how many of them may be of one node id; 0: any number, for clients that share one"`
 	XDSMaxNames       int           `envconfig:"DISCOVERY_XDS_MAX_NAMES" default:"50000" desc:"names of resources that one stream may subscribe to; with more it ends"`
+	XDSNamesPerNode   int           `envconfig:"DISCOVERY_XDS_NAMES_PER_NODE" default:"0" desc:"names that all streams of one node id may subscribe to together; 0: any number, for clients that share one"`
 	XDSRequestRate    int           `envconfig:"DISCOVERY_XDS_REQUEST_RATE" default:"1000" desc:"requests per second that are read from one stream, as many at once after a rest; 0: as many as come"`
 	XDSFirstAnswers   int           `envconfig:"DISCOVERY_XDS_FIRST_ANSWERS" default:"2000" desc:"streams that get their first response each second, as many at once after a rest; the others wait; 0: all at once"`
 	XDSMaxAge         time.Duration `envconfig:"DISCOVERY_XDS_MAX_AGE" default:"30m" desc:"age at which a stream is ended, or up to a fifth later, so that clients spread over replicas; 0 for never"`
@@ -33,6 +34,7 @@ func (o XDSOptions) check(fault func(format string, args ...any)) {
 		{"DISCOVERY_XDS_MAX_STREAMS", o.XDSMaxStreams, 1},
 		{"DISCOVERY_XDS_MAX_NAMES", o.XDSMaxNames, 1},
 		{"DISCOVERY_XDS_STREAMS_PER_NODE", o.XDSStreamsPerNode, 0},
+		{"DISCOVERY_XDS_NAMES_PER_NODE", o.XDSNamesPerNode, 0},
 		{"DISCOVERY_XDS_REQUEST_RATE", o.XDSRequestRate, 0},
 		{"DISCOVERY_XDS_FIRST_ANSWERS", o.XDSFirstAnswers, 0},
 	} {
@@ -78,6 +80,7 @@ func (o XDSOptions) limits() xds.Limits {
 		Streams:        o.XDSMaxStreams,
 		StreamsPerNode: o.XDSStreamsPerNode,
 		Names:          o.XDSMaxNames,
+		NamesPerNode:   o.XDSNamesPerNode,
 		RequestRate:    o.XDSRequestRate,
 		FirstAnswers:   o.XDSFirstAnswers,
 		MaxAge:         o.XDSMaxAge,

@@ -49,7 +49,7 @@ type hub struct {
 	idle        map[*edition]time.Time
 	idleShelves map[*shelf]time.Time
 	streams     map[*stream]struct{}
-	ofNode      map[string]int // how many streams each node has
+	ofNode      map[string]use // what the streams of each node take
 	woken       []*stream      // those to wake when the lock is given back
 }
 
@@ -71,7 +71,7 @@ func newHub(r *registry.Registry, m *resources.Maker, d Debounce, log *slog.Logg
 		idle:        map[*edition]time.Time{},
 		idleShelves: map[*shelf]time.Time{},
 		streams:     map[*stream]struct{}{},
-		ofNode:      map[string]int{},
+		ofNode:      map[string]use{},
 	}
 	for t := range resources.Types {
 		h.topics[t] = map[string]*topic{}

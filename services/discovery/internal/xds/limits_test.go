@@ -234,6 +234,40 @@ func TestANodeHasSoManyStreams(t *testing.T) {
 	third.want(resources.Clusters.URL())
 }
 
+func TestTheStreamsOfANodeHaveSoManyNamesTogether(t *testing.T) {
+	for _, delta := range []bool{false, true} {
+		h := newTestHub(t)
+		h.open(&h.loaded)
+		node := func(id string) *stream {
+			s := h.stream(t, delta)
+			s.limits.NamesPerNode = 3
+			s.begun, s.node.id = true, id
+			require.NoError(t, h.admitNode(id, 0))
+			return s
+		}
+		names := func(s *stream, n int) error {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.mayName(nil, n)
+		}
+		one, two, other := node("a"), node("a"), node("b")
+		require.NoError(t, names(one, 2))
+		require.NoError(t, names(two, 1))
+		require.NoError(t, names(other, 3))
+		err := names(two, 2)
+		require.Equal(t, codes.ResourceExhausted, status.Code(err))
+		require.ErrorContains(t, err, `4 names on the streams of node "a": 3 are the most`)
+		require.NoError(t, names(one, 1), "it names fewer")
+		require.NoError(t, names(two, 2))
+		one.close()
+		require.NoError(t, names(two, 3), "the other stream is gone")
+		two.close()
+		require.NotContains(t, h.ofNode, "a")
+		ask(t, other, resources.Endpoints, "x", "y")
+		require.Equal(t, 2, h.ofNode["b"].names)
+	}
+}
+
 func TestASecretIsForThoseWhoMayHaveIt(t *testing.T) {
 	h := newTestHub(t)
 	h.open(&h.loaded)

@@ -48,6 +48,8 @@ type stream struct {
 	closed bool
 	node   node // who the client is, from the first request
 	nonces uint64
+	// counted is how many names are counted to the node, where those are limited.
+	counted int
 	// changedAt is when the first of the changes was that the client has yet to
 	// hear of; zero if there are none.
 	changedAt     time.Time
@@ -198,19 +200,22 @@ func (s *stream) unserved(r *request) error {
 	return nil
 }
 
-// mayName returns an error if the stream would have too many names with n of a
-// subscription.
+// mayName returns an error if the stream, or its node, would have too many names
+// with n of a subscription.
 func (s *stream) mayName(u *subscription, n int) error {
 	for _, other := range s.subscriptions {
 		if other != nil && other != u {
 			n += len(other.names)
 		}
 	}
-	if n <= s.limits.Names {
-		return nil
+	if n > s.limits.Names {
+		s.hub.metrics.refused.Inc()
+		return status.Errorf(codes.ResourceExhausted, "%d names on one stream: %d are the most", n, s.limits.Names)
 	}
-	s.hub.metrics.refused.Inc()
-	return status.Errorf(codes.ResourceExhausted, "%d names on one stream: %d are the most", n, s.limits.Names)
+	if s.limits.NamesPerNode > 0 {
+		return s.hub.admitNames(s, n)
+	}
+	return nil
 }
 
 // answered takes in an ACK or a NACK. s.mu must be held.

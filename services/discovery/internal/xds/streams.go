@@ -24,11 +24,32 @@ func (h *hub) join(s *stream) error {
 func (h *hub) admitNode(id string, most int) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if most > 0 && h.ofNode[id] >= most {
+	if most > 0 && h.ofNode[id].streams >= most {
 		h.metrics.refused.Inc()
 		return status.Errorf(codes.ResourceExhausted, "node %q has %d streams open, the most that a node may have", id, most)
 	}
-	h.ofNode[id]++
+	use := h.ofNode[id]
+	use.streams++
+	h.ofNode[id] = use
+	return nil
+}
+
+// use is what streams of one node take together.
+type use struct{ streams, names int }
+
+// admitNames counts n names to a stream's node in the place of those that were
+// counted before, unless the node's streams had more together than they may. The
+// stream's lock must be held.
+func (h *hub) admitNames(s *stream, n int) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	use := h.ofNode[s.node.id]
+	if use.names+n-s.counted > s.limits.NamesPerNode {
+		h.metrics.refused.Inc()
+		return status.Errorf(codes.ResourceExhausted, "%d names on the streams of node %q: %d are the most", use.names+n-s.counted, s.node.id, s.limits.NamesPerNode)
+	}
+	use.names += n - s.counted
+	h.ofNode[s.node.id], s.counted = use, n
 	return nil
 }
 
@@ -41,7 +62,10 @@ func (h *hub) leave(s *stream) {
 	if !s.begun {
 		return
 	}
-	if h.ofNode[s.node.id]--; h.ofNode[s.node.id] == 0 {
+	use := h.ofNode[s.node.id]
+	use.streams--
+	use.names -= s.counted
+	if h.ofNode[s.node.id] = use; use.streams == 0 {
 		delete(h.ofNode, s.node.id)
 	}
 }

@@ -52,8 +52,9 @@ type Limits struct {
 	// Streams is how many there are at once, calls of REST-JSON that wait
 	// included; StreamsPerNode how many one node has, 0 for any number.
 	Streams, StreamsPerNode int
-	// Names is how many names one stream subscribes to.
-	Names int
+	// Names is how many names one stream subscribes to, and NamesPerNode how many
+	// all streams of a node together, 0 for any number.
+	Names, NamesPerNode int
 	// RequestRate is how many requests per second are read from one stream, 0
 	// for any number: more are read later.
 	RequestRate int
