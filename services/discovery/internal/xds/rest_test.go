@@ -172,7 +172,16 @@ func TestAStopEndsPollsThatWait(t *testing.T) {
 	<-s.hosts.Loaded()
 	face := s.face(t)
 	answered := later(face, "endpoints", `{"resource_names":["users"]}`)
-	s.awaitStreams(t, 1)
+	servicetest.Eventually(t, "the call waits for something new", func() bool {
+		open := s.hub.all()
+		if len(open) == 0 {
+			return false
+		}
+		open[0].mu.Lock()
+		asked := open[0].subscriptions[resources.Endpoints] != nil
+		open[0].mu.Unlock()
+		return asked && open[0].settled(resources.Endpoints)
+	})
 	s.StopWaiting()
 	require.Equal(t, 404, (<-answered).Code)
 }
