@@ -114,13 +114,13 @@ func TestABadFileIsNamedOnThePageAndInTheMetrics(t *testing.T) {
 	servicetest.Eventually(t, "the page names the file", func() bool {
 		_, page := r.get(t, "admin", "/xds/files")
 		require.NotContains(t, page, "4711")
-		return strings.Contains(page, `"state": "kept"`) && strings.Contains(page, "[0].generic_secret.secret.inline_string: want string")
+		return strings.Contains(page, `"state": "kept"`) && strings.Contains(page, "[0].generic_secret.secret.inline_string: want a string")
 	})
 	_, body := r.get(t, "admin", "/metrics")
 	require.Contains(t, body, "discovery_xds_files{state=\"kept\"} 1\n")
 	require.Contains(t, body, "discovery_xds_bad_file{file=\""+resources+"/secrets.yaml\"} 1\n")
 	_, files := r.get(t, "http", "/v2/xds/files")
-	require.Contains(t, files, "[0].generic_secret.secret.inline_string: want string")
+	require.Contains(t, files, "[0].generic_secret.secret.inline_string: want a string")
 	require.NotContains(t, files, "4711")
 	require.Equal(t, "first", nextSecret(t, r.asksForSecret(t, "edge", "0123456789abcdef")))
 	for _, path := range []string{"/xds", "/xds/files", "/metrics"} {
@@ -138,8 +138,8 @@ func TestWhatIsWrongWithFilesAtTheStartEndsIt(t *testing.T) {
 	o, resources, _ := filed(t)
 	put(t, resources+"/clusters.yaml", "- {'@type': "+clusterURL+"}")
 	_, err := app.New(o, slog.New(slog.DiscardHandler))
-	require.EqualError(t, err, "DISCOVERY_XDS_RESOURCES: "+resources+"/clusters.yaml:1:3: [0].name: value length must be at least 1 runes\n"+
-		resources+"/clusters.yaml:1:3: [0].name: a resource must have a name")
+	require.EqualError(t, err, "DISCOVERY_XDS_RESOURCES: "+resources+"/clusters.yaml:1:3: [0].name: a resource must have a name\n"+
+		resources+"/clusters.yaml:1:3: [0].name: value length must be at least 1 runes")
 }
 
 func TestTheFilesOfTheREADMEAreGood(t *testing.T) {

@@ -12,7 +12,6 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -75,24 +74,17 @@ func TestAStreamEndsWhenItIsTooOld(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// contextStream is a stream that has a context and no more.
-type contextStream struct{ grpc.ServerStream }
-
-func (contextStream) Context() context.Context { return context.Background() }
-
 func TestStreamsThatCameAtOnceDoNotGoAtOnce(t *testing.T) {
-	s := serving(t, func(l *Limits) { l.MaxAge = time.Hour })
+	limits := Limits{MaxAge: time.Hour}
 	ends := map[time.Duration]bool{}
 	for range 100 {
-		st := s.newStream(contextStream{}, allTypes, false)
-		age := st.until.Sub(st.since)
+		age := limits.until(start).Sub(start)
 		require.GreaterOrEqual(t, age, time.Hour)
 		require.LessOrEqual(t, age, time.Hour+12*time.Minute, "a fifth more at most")
 		ends[age.Truncate(time.Second)] = true
 	}
 	require.Greater(t, len(ends), 50)
-	forever := serving(t, nil)
-	require.True(t, forever.newStream(contextStream{}, allTypes, false).until.IsZero())
+	require.True(t, (&Limits{}).until(start).IsZero(), "for ever")
 }
 
 func TestAClientThatDoesNotAnswerIsCountedAndThenDropped(t *testing.T) {

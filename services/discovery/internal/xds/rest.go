@@ -86,15 +86,16 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request, t resources.Type) 
 	}
 	defer p.close()
 	response, settled := p.response(s)
-	version, code := asked.version, 0
 	if response == nil {
-		code, err = p.answerNothing(w, t, settled)
-	} else {
-		version = versionText(response.version)
-		code, err = s.answerPoll(w, response)
+		code, err := p.answerNothing(w, t, settled)
+		if err == nil {
+			s.polled.note(p.stream, t, asked.version, false, time.Now())
+		}
+		return code, err
 	}
+	code, err := s.answerPoll(w, response)
 	if err == nil {
-		s.polled.note(p.stream, t, version, response != nil, time.Now())
+		s.polled.note(p.stream, t, versionText(response.version), true, time.Now())
 	}
 	return code, err
 }

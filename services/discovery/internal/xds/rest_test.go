@@ -180,7 +180,7 @@ func TestAStopEndsPollsThatWait(t *testing.T) {
 		open[0].mu.Lock()
 		asked := open[0].subscriptions[resources.Endpoints] != nil
 		open[0].mu.Unlock()
-		return asked && open[0].settled(resources.Endpoints)
+		return asked && (&pollCall{stream: open[0]}).settled()
 	})
 	s.StopWaiting()
 	require.Equal(t, 404, (<-answered).Code)
