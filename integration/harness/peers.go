@@ -98,3 +98,12 @@ func HTTPFloorProgram(t testing.TB, settings ...string) Program {
 		return []string{"--ready-file", readyFile}, settings
 	}}
 }
+
+// LinearCacheProgram is go-control-plane's xDS server, with no endpoints yet. Its
+// listeners are xds and admin, which takes them.
+func LinearCacheProgram(t testing.TB, settings ...string) Program {
+	t.Helper()
+	return Program{Name: "linearcache", Path: binary(t, "linearcache"), Command: func(_ Addresses, readyFile string) (arguments, environment []string) {
+		return []string{"--ready-file", readyFile}, settings
+	}}
+}
