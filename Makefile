@@ -7,7 +7,7 @@ SHELL := bash
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unreleased)
 RACE     ?=# anything: tests run under the race detector, which needs a C compiler
 SHORT    ?=# anything: benchmarks run once, and what they found is not kept
-SCENARIO ?=# ratelimit, proxy or registry: bench runs these scenarios and nothing else
+SCENARIO ?=# ratelimit, proxy, registry or xds: bench runs these scenarios and nothing else
 PROFILE  ?=# a directory: bench keeps CPU profiles of ratelimit and discovery there, and says how they divide
 FUZZTIME ?= 20000x
 
@@ -56,7 +56,7 @@ conformance: build ## test the services against other people's programs
 
 bench: build ## run all benchmarks; the scenarios write integration/bench/RESULTS.md
 	$(if $(SCENARIO),,go test -run '^$$' -bench . -benchmem -benchtime $(if $(SHORT),1x,1s) $$(go list work | grep -v '/integration/bench$$'))
-	SCENARIO=$(SCENARIO) PROFILE=$(abspath $(PROFILE)) go test -bench . -benchtime 1x -timeout 30m $(if $(SHORT),-short) ./integration/bench
+	SCENARIO=$(SCENARIO) PROFILE=$(abspath $(PROFILE)) go test -bench . -benchtime 1x -timeout 1h $(if $(SHORT),-short) ./integration/bench
 
 # A number of runs, since a time that ends while an input runs is reported as a
 # failure now and then (golang/go#75804).

@@ -39,7 +39,9 @@ type group struct {
 	beside    string
 	scenarios []*scenario // in the order of the rows; those of one load together
 	// figures, unless nil, measures what is no load, after all loads.
-	figures  func(t testing.TB, p plan) []figure
+	figures func(t testing.TB, p plan) []figure
+	// tables, unless nil, likewise, where results have columns of their own.
+	tables   func(t testing.TB) []table
 	parts    []part   // of the programs' profiles
 	method   string   // how these loads are made, in Markdown
 	versions []string // of the programs, one a line
@@ -89,6 +91,7 @@ var groups = map[string]func(t testing.TB, m *machine) *group{
 	"proxy":     newProxyGroup,
 	"ratelimit": newRatelimitGroup,
 	"registry":  newRegistryGroup,
+	"xds":       newXDSGroup,
 }
 
 // BenchmarkScenarios runs once: -benchtime 1x. The variable SCENARIO names the
@@ -132,7 +135,11 @@ func run(t testing.TB, name string) {
 	if g.figures != nil {
 		figures = g.figures(t, p)
 	}
-	text := section(t, m, p, g, figures)
+	var tables []table
+	if g.tables != nil {
+		tables = g.tables(t)
+	}
+	text := section(t, m, p, g, figures, tables)
 	fmt.Println(text)
 	if directory := os.Getenv("PROFILE"); directory != "" {
 		for _, s := range g.scenarios {

@@ -30,10 +30,7 @@ func profile(t testing.TB, s *scenario, parts []part, directory string, d time.D
 	go func() { fetched <- fetchProfile(s.process.Addr("admin"), path, d-time.Second) }()
 	s.load(t, d)
 	require.NoError(t, <-fetched, "profile of %s", s.program)
-	text, err := exec.Command("go", "tool", "pprof", "-traces", path).Output()
-	require.NoError(t, err, "go tool pprof -traces %s", path)
-	times, total, err := split(string(text), parts)
-	require.NoError(t, err, path)
+	times, total := splitProfile(t, path, parts)
 	_, median, _ := s.spread(func(s sample) float64 { return s.cpu })
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s; its profile is %s\n\n| part | share | CPU µs a %s |\n|---|---|---|\n", s.title, path, cmp.Or(s.unit, request))
@@ -60,6 +57,16 @@ func fetchProfile(admin, path string, d time.Duration) error {
 		return fmt.Errorf("read the profile: %w", err)
 	}
 	return os.WriteFile(path, text, 0o644)
+}
+
+// splitProfile divides the time of a profile.
+func splitProfile(t testing.TB, path string, parts []part) (times map[string]time.Duration, total time.Duration) {
+	t.Helper()
+	text, err := exec.Command("go", "tool", "pprof", "-traces", path).Output()
+	require.NoError(t, err, "go tool pprof -traces %s", path)
+	times, total, err = split(string(text), parts)
+	require.NoError(t, err, path)
+	return times, total
 }
 
 // part is one row of a split. A stack belongs to the part that names the
@@ -93,6 +100,23 @@ func registryParts() []part {
 		{"registry, and its store", regexp.MustCompile(own + `(registry|guard|store)[./]`)},
 		{"the API (internal/rest, internal/beats)", regexp.MustCompile(own + `(rest|beats)[./]|^encoding/json`)},
 		{"transport (net/http, grpc-go, net, system calls)", regexp.MustCompile(`^net/http|^google\.golang\.org/(grpc|protobuf)|^golang\.org/x/net|^github\.com/weirproxy/weir/internal/`)},
+		collection, scheduler, theRest,
+	}
+}
+
+// xdsParts are those of discovery that serves xDS, in the order of a change.
+func xdsParts() []part {
+	const (
+		own       = `^github\.com/weirproxy/weir/services/discovery/internal/`
+		transport = `^google\.golang\.org/grpc/internal/transport\.`
+	)
+	return []part{
+		{"taking changes (net/http, REST, registry)", regexp.MustCompile(own + `(gate|auth|quota|httpjson|rest|registry|guard|store)[./]|^net/http`)},
+		{"making resources, and marking", regexp.MustCompile(own + `(resources\.|xds\.\(\*hub\))`)},
+		{"streams (the rest of internal/xds)", regexp.MustCompile(own + `xds\.`)},
+		{"writing (grpc-go's transport, system calls)", regexp.MustCompile(transport + `\(\*(loopyWriter|bufWriter|controlBuffer)\)|` + transport + `\(\*http2Server\)\.write`)},
+		{"reading (grpc-go's transport, system calls)", regexp.MustCompile(transport + `\(\*(http2Server|framer)\)|^golang\.org/x/net/http2\.\(\*Framer\)\.[rR]ead`)},
+		{"the rest of grpc-go", regexp.MustCompile(`^google\.golang\.org/grpc`)},
 		collection, scheduler, theRest,
 	}
 }

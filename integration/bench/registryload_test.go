@@ -68,12 +68,27 @@ func (f fleet) formHeartbeats() [][]byte {
 func (f fleet) puts(ttl time.Duration) [][]byte {
 	calls := make([][]byte, f.hosts())
 	for i := range calls {
-		service, id, ip := f.place(i)
-		body := fmt.Sprintf(`{"address": %q, "port": 8080, "zone": %q, "region": "eu-central-1", "repo": %q, "revision": %q, "ttl": %q}`,
-			ip, f.zone(i), service, f.revision(i), ttl)
-		calls[i] = call("PUT", "/v2/services/"+service+"/hosts/"+id, body, "Content-Type: application/json")
+		calls[i] = f.put(i, ttl, f.revision(i), 0)
 	}
 	return calls
+}
+
+// put is the call of v2 by which host i registers, or changes; without a weight
+// of its own if that is 0.
+func (f fleet) put(i int, ttl time.Duration, revision string, weight int) []byte {
+	service, id, ip := f.place(i)
+	body := fmt.Sprintf(`{"address": %q, "port": 8080, "zone": %q, "region": "eu-central-1", "repo": %q, "revision": %q, "ttl": %q`,
+		ip, f.zone(i), service, revision, ttl)
+	if weight > 0 {
+		body += fmt.Sprintf(`, "weight": %d`, weight)
+	}
+	return call("PUT", "/v2/services/"+service+"/hosts/"+id, body+"}", "Content-Type: application/json")
+}
+
+// remove is the call of v2 by which host i deregisters.
+func (f fleet) remove(i int) []byte {
+	service, id, _ := f.place(i)
+	return call("DELETE", "/v2/services/"+service+"/hosts/"+id, "")
 }
 
 // heartbeats are the calls of v2 by which each host beats for itself.
@@ -217,6 +232,12 @@ func checkIns(t testing.TB, p *harness.Process, outcome string) int {
 // metric is the value of a metric, given with its labels.
 func metric(t testing.TB, p *harness.Process, name string) int {
 	t.Helper()
+	return int(fraction(t, p, name))
+}
+
+// fraction is the value of a metric that is no whole number.
+func fraction(t testing.TB, p *harness.Process, name string) float64 {
+	t.Helper()
 	answer, err := http.Get("http://" + p.Addr("admin") + "/metrics")
 	require.NoError(t, err)
 	defer answer.Body.Close()
@@ -226,7 +247,7 @@ func metric(t testing.TB, p *harness.Process, name string) int {
 		if value, ok := strings.CutPrefix(line, name+" "); ok {
 			number, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
 			require.NoError(t, err, line)
-			return int(number)
+			return number
 		}
 	}
 	require.FailNow(t, "no such metric", "%s of %s", name, p.Program.Name)

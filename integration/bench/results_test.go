@@ -172,40 +172,72 @@ func thousands(value float64) string {
 }
 
 // section writes a group's part of the page.
-func section(t testing.TB, m *machine, p plan, g *group, figures []figure) string {
+func section(t testing.TB, m *machine, p plan, g *group, figures []figure, tables []table) string {
 	t.Helper()
 	var b strings.Builder
-	fmt.Fprintf(&b, "Written by `make bench` on %s, at revision %s.\n\n", time.Now().UTC().Format("2006-01-02"), revision())
-	columns := g.columns()
-	row := func(cell func(column) string) {
-		for _, c := range columns {
-			fmt.Fprintf(&b, "| %s ", cell(c))
-		}
-		b.WriteString("|\n")
-	}
-	row(func(c column) string { return c.head })
-	fmt.Fprintf(&b, "|%s\n", strings.Repeat("---|", len(columns)))
-	for _, s := range g.scenarios {
-		row(func(c column) string { return c.cell(t, s) })
+	fmt.Fprintf(&b, "Written by `make bench` on %s, at revision %s.\n", time.Now().UTC().Format("2006-01-02"), revision())
+	how := ""
+	if len(g.scenarios) > 0 {
+		g.loads(t).write(&b)
+		how = fmt.Sprintf(`Figure = user and system time of the process under test, from /proc, divided by
+the requests that were answered. %d rounds of %v, the rows interleaved within
+each. `, p.rounds, p.duration)
 	}
 	writeFigures(&b, figures)
+	for _, one := range tables {
+		one.write(&b)
+	}
 	pinning := "Nothing is pinned."
 	if m.taskset != "" {
 		pinning = fmt.Sprintf("The program under test is pinned to core %d, all else to core %d.", m.measured, m.other)
 	}
 	fmt.Fprintf(&b, `
-Figure = user and system time of the process under test, from /proc, divided by
-the requests that were answered. %d rounds of %v, the rows interleaved within
-each. %s
+%s%s
 %s
 Compare ratios within one run; other runs are other weather.
 
 - machine: %s, %d cores, %s; load average before the run %s
-`, p.rounds, p.duration, pinning, g.method, processor(), runtime.NumCPU(), kernel(), m.loadBefore)
+`, how, pinning, g.method, processor(), runtime.NumCPU(), kernel(), m.loadBefore)
 	for _, line := range g.versions {
 		fmt.Fprintf(&b, "- %s\n", line)
 	}
 	return b.String()
+}
+
+// table is rows of results that have columns of their own.
+type table struct {
+	title string // may be empty
+	head  []string
+	rows  [][]string
+}
+
+// write writes a table in Markdown.
+func (l table) write(b *strings.Builder) {
+	b.WriteString("\n")
+	if l.title != "" {
+		fmt.Fprintf(b, "%s:\n\n", l.title)
+	}
+	fmt.Fprintf(b, "| %s |\n|%s\n", strings.Join(l.head, " | "), strings.Repeat("---|", len(l.head)))
+	for _, row := range l.rows {
+		fmt.Fprintf(b, "| %s |\n", strings.Join(row, " | "))
+	}
+}
+
+// loads is the table of a group's scenarios.
+func (g *group) loads(t testing.TB) (list table) {
+	t.Helper()
+	columns := g.columns()
+	for _, c := range columns {
+		list.head = append(list.head, c.head)
+	}
+	for _, s := range g.scenarios {
+		var row []string
+		for _, c := range columns {
+			row = append(row, c.cell(t, s))
+		}
+		list.rows = append(list.rows, row)
+	}
+	return list
 }
 
 // writeFigures writes a table of measurements that are made once; nothing
