@@ -48,7 +48,7 @@ func newXDSScale() xdsScale {
 	if testing.Short() {
 		return xdsScale{
 			fleet: fleet{services: 300}, names: 20, dense: 50,
-			streams: 100, waves: 1, few: 50, changing: time.Second,
+			streams: 100, waves: 1, few: 50, changing: time.Second / 2,
 			restarts: 20, restarting: time.Second,
 			many: 200, probe: 300 * time.Millisecond, while: time.Second,
 		}

@@ -14,8 +14,10 @@ import (
 	discoverypb "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -53,6 +55,7 @@ type crowd struct {
 // tally is what a crowd got since it was last asked.
 type tally struct {
 	responses, resources, bytes int
+	again                       int       // streams that had to be begun again
 	first, last                 time.Time // when a response came
 	// delays are from each change that was announced to each response with it.
 	delays []time.Duration
@@ -134,7 +137,7 @@ func (c *crowd) close() {
 // held.
 func (c *crowd) await(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	const patience = 2 * time.Minute
+	const patience = 5 * time.Minute // machines that measure nothing are slow at times
 	for began := time.Now(); ; time.Sleep(2 * time.Millisecond) {
 		c.mu.Lock()
 		done, fault := holds(), c.fault
@@ -198,30 +201,42 @@ type subscriber struct {
 	names      []string
 }
 
-// run opens a stream, subscribes, and answers until the stream ends.
+// run opens a stream, subscribes, and answers until the crowd ends. A stream that
+// ends before there was an answer, since its server has too much to do, is begun
+// again.
 func (c *subscriber) run(ctx context.Context) {
-	if err := c.serve(ctx); ctx.Err() == nil {
+	for {
+		answered, err := c.serve(ctx)
+		if ctx.Err() != nil {
+			return
+		}
 		c.crowd.mu.Lock()
-		defer c.crowd.mu.Unlock()
-		if c.crowd.fault == nil {
+		again := !answered && status.Code(err) == codes.Unavailable
+		switch {
+		case again:
+			c.crowd.tally.again++
+		case c.crowd.fault == nil:
 			c.crowd.fault = fmt.Errorf("client %d: %w", c.number, err)
+		}
+		c.crowd.mu.Unlock()
+		if !again {
+			return
 		}
 	}
 }
 
-func (c *subscriber) serve(ctx context.Context) error {
+// serve is run for one stream.
+func (c *subscriber) serve(ctx context.Context) (answered bool, err error) {
 	crowd := c.crowd
 	stream, err := c.connection.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, crowd.method())
 	if err != nil {
-		return err
+		return false, err
 	}
 	var names []byte
 	for _, name := range c.names {
 		names = appendText(names, 3, name) // of the same number in both variants
 	}
-	if err := stream.SendMsg(c.first(names)); err != nil {
-		return err
-	}
+	_ = stream.SendMsg(c.first(names)) // why it cannot, receiving tells; so below
 	missing := 0
 	for _, name := range c.names {
 		if _, held := crowd.holding[name]; !held { // what it holds is not sent
@@ -234,9 +249,10 @@ func (c *subscriber) serve(ctx context.Context) error {
 	for {
 		r := received{delta: crowd.delta}
 		if err := stream.RecvMsg(&r); err != nil {
-			return err
+			return answered, err
 		}
 		crowd.heard(&r, time.Now())
+		answered = true
 		if missing > 0 {
 			if missing -= len(r.resources); missing <= 0 {
 				crowd.mu.Lock()
@@ -244,9 +260,7 @@ func (c *subscriber) serve(ctx context.Context) error {
 				crowd.mu.Unlock()
 			}
 		}
-		if err := stream.SendMsg(r.ack(names)); err != nil {
-			return err
-		}
+		_ = stream.SendMsg(r.ack(names))
 	}
 }
 

@@ -26,11 +26,11 @@ func (x *xds) tables(t testing.TB, parts []part) []table {
 	}
 	memory := table{
 		title: fmt.Sprintf("Memory of a stream with %d names", x.names),
-		head:  []string{"streams a connection", "program", "kB a stream", "goal", "of that live heap", "memory with all, MB"},
+		head:  []string{"streams a connection", "program", "kB a stream", "goal", "of that live heap", "of that stacks", "memory with all, MB"},
 	}
 	reconnect := table{
 		title: fmt.Sprintf("%s streams connect at once, a connection each", thousands(float64(x.streams))),
-		head:  []string{"program", "clients hold", "all have their answer, s", "server's CPU, s", "MB received", "memory before, MB", "peak memory, MB"},
+		head:  []string{"program", "clients hold", "all have their answer, s", "streams begun again", "server's CPU, s", "MB received", "memory before, MB", "peak memory, MB"},
 	}
 	delays := table{
 		title: fmt.Sprintf("From a change at the registry to the client, %s streams", thousands(float64(x.few))),
@@ -90,14 +90,19 @@ func (x *xds) memory(t testing.TB, s *server, shape crowdShape) (*crowd, []strin
 	t.Helper()
 	// One has everything, so that what all share is there before.
 	all := x.open(t, s, x.fleet, crowdShape{streams: 1, perConnection: 1, names: x.services, delta: true})
+	stack := func() float64 { return fraction(t, s.process, "go_memstats_stack_inuse_bytes") }
 	residentBefore, liveBefore := settled(t, s.process)
+	stackBefore := stack()
 	c := x.open(t, s, x.fleet, shape)
 	resident, live := settled(t, s.process)
 	all.close()
 	perStream := func(bytes float64) float64 { return bytes / float64(shape.streams) / 1000 }
 	const goal = 25
 	value := perStream(resident - residentBefore)
-	row := []string{fmt.Sprint(shape.perConnection), s.name, fmt.Sprintf("%.1f", value), "–", fmt.Sprintf("%.1f", perStream(live-liveBefore)), fmt.Sprintf("%.0f", resident/(1<<20))}
+	row := []string{
+		fmt.Sprint(shape.perConnection), s.name, fmt.Sprintf("%.1f", value), "–",
+		fmt.Sprintf("%.1f", perStream(live-liveBefore)), fmt.Sprintf("%.1f", perStream(stack()-stackBefore)), fmt.Sprintf("%.0f", resident/(1<<20)),
+	}
 	if s.changer != nil {
 		row[3] = fmt.Sprintf("≤ %d kB: %s", goal, verdict(value, goal, atMost))
 	}
@@ -182,7 +187,7 @@ func (x *xds) reconnect(t testing.TB, s *server, c *crowd, holding string) (*cro
 	got := c.take()
 	idle(t, s.process)
 	return c, []string{
-		s.name, holding, fmt.Sprintf("%.2f", got.last.Sub(began).Seconds()), fmt.Sprintf("%.2f", (cpuTime(t, s.process) - cpu).Seconds()),
+		s.name, holding, fmt.Sprintf("%.2f", got.last.Sub(began).Seconds()), fmt.Sprint(got.again), fmt.Sprintf("%.2f", (cpuTime(t, s.process) - cpu).Seconds()),
 		fmt.Sprint(got.bytes >> 20), fmt.Sprint(before / 1024), fmt.Sprint(peakKB(t, s.process) / 1024),
 	}
 }

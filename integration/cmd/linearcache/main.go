@@ -85,7 +85,7 @@ func (f face) handler() http.Handler {
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 		var memory runtime.MemStats
 		runtime.ReadMemStats(&memory)
-		fmt.Fprintln(w, "go_memstats_heap_alloc_bytes", memory.HeapAlloc)
+		fmt.Fprintf(w, "go_memstats_heap_alloc_bytes %d\ngo_memstats_stack_inuse_bytes %d\n", memory.HeapAlloc, memory.StackInuse)
 	})
 	mux.HandleFunc("GET /ready", func(http.ResponseWriter, *http.Request) {})
 	return mux
