@@ -239,7 +239,11 @@ func assignments(t testing.TB, address string, names []string) []byte {
 // idle waits until a program does nothing any more, such as read ACKs.
 func idle(t testing.TB, p *harness.Process) {
 	t.Helper()
-	const look, patience = 100 * time.Millisecond, time.Minute
+	const patience = time.Minute
+	look := 100 * time.Millisecond
+	if testing.Short() {
+		look = 2 * clockTick
+	}
 	last := cpuTime(t, p)
 	for range int(patience / look) {
 		time.Sleep(look)
