@@ -3,7 +3,6 @@ package xds
 import (
 	"cmp"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
@@ -35,15 +34,17 @@ func (s *stream) requestDelta(u *subscription, r *request, first bool, now time.
 
 // readInitial takes in what the client has from an earlier stream.
 func (u *subscription) readInitial(r *request) {
-	u.holdsEarlier = r.initial > 0
 	if r.initial == 0 {
 		return
 	}
 	u.initial = make(map[string]held, r.initial)
 	for name, version := range r.initialVersions() {
 		has := something // of a version that is not ours
-		if v, err := strconv.ParseUint(string(version), 16, 64); err == nil && v != 0 {
+		if v := parseVersion(string(version)); v != 0 {
 			has = held(v)
+		}
+		if !u.stream.hub.given.has(has.version()) {
+			u.holdsEarlier = true
 		}
 		u.initial[string(name)] = has
 	}

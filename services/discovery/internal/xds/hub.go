@@ -22,6 +22,9 @@ type hub struct {
 	log      *slog.Logger
 	metrics  *metrics
 
+	// given is what was sent before warm.
+	given *given
+
 	// seed is of the hashes of names, which nobody may foresee.
 	seed maphash.Seed
 
@@ -61,6 +64,7 @@ func newHub(r *registry.Registry, m *resources.Maker, d Debounce, log *slog.Logg
 		debounce:    newDebounce(d),
 		log:         log,
 		metrics:     metrics,
+		given:       newGiven(),
 		seed:        maphash.MakeSeed(),
 		hosts:       map[string]int{},
 		asked:       make(chan struct{}, 1),
@@ -131,6 +135,7 @@ func (h *hub) run(ctx context.Context, limits *Limits) {
 		case <-warm:
 			warm = nil
 			h.open(&h.warm)
+			h.given.forget()
 		case now := <-sweep.C:
 			h.sweep(now)
 			h.sweepStreams(now, limits)

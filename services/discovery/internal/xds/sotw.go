@@ -15,7 +15,7 @@ import (
 func (s *stream) requestSotW(u *subscription, r *request, first bool, now time.Time) error {
 	if first {
 		u.earlier = r.version
-		u.holdsEarlier = r.version != ""
+		u.holdsEarlier = r.version != "" && !s.hub.given.has(parseVersion(r.version))
 	}
 	isAnswer := u.inFlight && r.nonce == u.nonce
 	forgotten := !u.inFlight && u.nonce != "" && r.nonce == ""

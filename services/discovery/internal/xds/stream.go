@@ -297,7 +297,8 @@ func (s *stream) compose(now time.Time) *response {
 	return nil
 }
 
-// send notes that a response is on its way, and completes it.
+// send notes that a response is on its way, and completes it. The hub's lock must
+// be held for reading.
 func (s *stream) send(u *subscription, r *response, now time.Time) {
 	s.nonces++
 	u.nonce = strconv.FormatUint(s.nonces, 10)
@@ -307,6 +308,9 @@ func (s *stream) send(u *subscription, r *response, now time.Time) {
 		u.notes(r.resources, now)
 	}
 	s.hub.metrics.responses[u.typ].Inc()
+	if !s.hub.warm {
+		s.hub.given.add(r)
+	}
 }
 
 // waits reports whether a type's removals have to wait: for what is new of later

@@ -26,9 +26,10 @@ type subscription struct {
 	// listed is a hash of the names of the last request of the state of the
 	// world, which most requests repeat; 0 before the first.
 	listed uint64
-	// holdsEarlier says that the client held resources of an earlier stream
-	// when it came; earlier is the version of all of them in the state of the
-	// world, initial their versions by name in delta, until they were compared.
+	// holdsEarlier says that the client held resources when it came that it was
+	// not sent since the start; earlier is the version of all that it held in the
+	// state of the world, initial their versions by name in delta, until they were
+	// compared.
 	holdsEarlier bool
 	earlier      string
 	initial      map[string]held

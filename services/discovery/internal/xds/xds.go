@@ -6,7 +6,7 @@
 // from the registry, answers nothing before that is loaded, and never holds a
 // lock while it sends.
 //
-// The parts, from a change to the wire: the hub follows the registry (hub.go,
+// The parts, from a change to the wire: the hub follows the registry (hub.go, filling.go,
 // debounce.go), makes what somebody subscribes to (make.go), beside what files
 // say (files.go), and marks the streams that are shown it; a topic is one name that can be subscribed to (topic.go,
 // subscribe.go). A stream (stream.go) holds a subscription for each type
