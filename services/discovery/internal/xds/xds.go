@@ -6,17 +6,17 @@
 // from the registry, answers nothing before that is loaded, and never holds a
 // lock while it sends.
 //
-// The parts, from a change to the wire: the hub follows the registry (hub.go, filling.go,
-// debounce.go), makes what somebody subscribes to (make.go), beside what files
-// say (files.go), and marks the streams that are shown it; a topic is one name that can be subscribed to (topic.go,
-// subscribe.go). A stream (stream.go) holds a subscription for each type
-// (subscription.go, refusal.go), which reads requests and puts responses together
-// by the rules of its variant (sotw.go, delta.go). Requests are read by hand and
-// responses written around shared bytes (request.go, response.go, codec.go).
-// The ways in are streams of gRPC (services.go, serve.go) and single calls
-// (poll.go) over HTTP (rest.go) and gRPC (fetch.go); operators look by status.go,
-// clients.go and csds.go, and see who polls by pollers.go. Locks are taken in the
-// order stream, hub, marks.
+// The parts, from a change to the wire: the hub follows the registry (hub.go,
+// filling.go, debounce.go), makes what somebody subscribes to (make.go), beside
+// what files say (files.go), and marks the streams that are shown it; a topic is
+// one name that can be subscribed to (topic.go, subscribe.go). A stream
+// (stream.go) holds a subscription for each type (subscription.go, refusal.go),
+// which reads requests and puts responses together by the rules of its variant
+// (sotw.go, delta.go). Requests are read by hand and responses written around
+// shared bytes (request.go, response.go, codec.go). The ways in are streams of
+// gRPC (services.go, serve.go) and single calls (poll.go) over HTTP (rest.go) and
+// gRPC (fetch.go); operators look by status.go, clients.go and csds.go, and see
+// who polls by pollers.go. Locks are taken in the order stream, hub, marks.
 package xds
 
 import (
