@@ -57,7 +57,7 @@ func newXDSScale() xdsScale {
 		fleet: fleet{services: 10_000}, names: 50, dense: 100,
 		streams: 5000, waves: 5, few: 1000, changing: 10 * time.Second,
 		restarts: 1000, restarting: time.Minute,
-		many: 40_000, probe: 5 * time.Second, while: time.Minute,
+		many: 40_000, probe: 8 * time.Second, while: time.Minute,
 	}
 }
 
