@@ -32,9 +32,9 @@ type BeatRequest struct {
 	// for their TTL.
 	Detach []uint64 `protobuf:"fixed64,2,rep,packed,name=detach,proto3" json:"detach,omitempty"`
 	// In the first message: take the attached hosts out at once when the stream
-	// breaks, that is when it ends other than by the client's own end of it or by
-	// the server's stop. Of the last host of a service the TTL still holds. Only
-	// some operators allow it; the first response says.
+	// breaks, that is when it ends other than by the client's own end of it, by the
+	// server's stop or for its silence. Of the last host of a service the TTL still
+	// holds. Only some operators allow it; the first response says.
 	LossEnds      bool `protobuf:"varint,3,opt,name=loss_ends,json=lossEnds,proto3" json:"loss_ends,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

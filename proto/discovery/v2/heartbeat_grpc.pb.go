@@ -34,7 +34,7 @@ type HeartbeatServiceClient interface {
 	// Beat attaches hosts to a stream. Each message, be it empty, is a heartbeat
 	// of all that are attached, and is answered. A stream on which no message
 	// comes for a while, 15 seconds if the operator did not say otherwise, is
-	// ended with DEADLINE_EXCEEDED.
+	// ended with DEADLINE_EXCEEDED; its hosts have their TTL to come back.
 	Beat(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[BeatRequest, BeatResponse], error)
 }
 
@@ -68,7 +68,7 @@ type HeartbeatServiceServer interface {
 	// Beat attaches hosts to a stream. Each message, be it empty, is a heartbeat
 	// of all that are attached, and is answered. A stream on which no message
 	// comes for a while, 15 seconds if the operator did not say otherwise, is
-	// ended with DEADLINE_EXCEEDED.
+	// ended with DEADLINE_EXCEEDED; its hosts have their TTL to come back.
 	Beat(grpc.BidiStreamingServer[BeatRequest, BeatResponse]) error
 	mustEmbedUnimplementedHeartbeatServiceServer()
 }

@@ -27,7 +27,8 @@ import (
 // Options is what a server is made of. Every field is required.
 type Options struct {
 	Registry *registry.Registry
-	// Silence is how long a stream may be without a message.
+	// Silence is how long a stream may be without a message before it is ended,
+	// without harm to its hosts.
 	Silence time.Duration
 	// LossEnds allows clients to ask that the loss of their stream take their
 	// hosts out.
@@ -111,7 +112,7 @@ func (c *connection) serve(w wire) error {
 			}
 			return err
 		case <-silence.C:
-			c.lost()
+			// No loss: where this process stood still, messages wait to be read.
 			return status.Errorf(codes.DeadlineExceeded, "no message for %v", c.server.options.Silence)
 		case <-c.server.stopping:
 			return status.Error(codes.Unavailable, "this server is stopping")

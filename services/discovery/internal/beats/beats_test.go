@@ -216,7 +216,7 @@ func TestAHostThatAnotherStreamCarriesIsNotLost(t *testing.T) {
 	require.Empty(t, s.carriers.streams)
 }
 
-func TestASilentStreamIsEnded(t *testing.T) {
+func TestASilentStreamIsEndedAndItsHostsAreNotLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hosts := registrytest.Loaded(t)
 		s := New(options(hosts)) // silent for a minute at most
@@ -234,7 +234,8 @@ func TestASilentStreamIsEnded(t *testing.T) {
 		heard := time.Now()
 		require.Equal(t, codes.DeadlineExceeded, status.Code(<-ended))
 		require.Equal(t, time.Minute, time.Since(heard))
-		require.Equal(t, 1, count(t, hosts))
+		require.Equal(t, 2, count(t, hosts))
+		require.Empty(t, s.carriers.streams, "they may come on another")
 	})
 }
 
