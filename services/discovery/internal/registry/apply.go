@@ -120,9 +120,10 @@ func (r *Registry) hear(e *entry, at time.Time) (isNew bool) {
 	return isNew
 }
 
-// reconcile makes what is held of the covered services what the Store holds. Of
-// what the Store has not, others took it out; or, if the Store lost data, it is
-// given again, and nothing is taken out. r.mu must be held.
+// reconcile makes what is held of the covered services what the Store holds. What
+// the Store has not, others took out, and it is given again only where it beats
+// here and the Store takes it back; or, if the Store lost data, all of it is given
+// again, and nothing is taken out. r.mu must be held.
 func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost bool) {
 	stored := make(map[Key]struct{}, len(whole.Records))
 	for i := range whole.Records {
@@ -135,6 +136,10 @@ func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost boo
 		}
 		r.applyChange(&Change{Key: record.Host.Key, Record: record})
 	}
+	buried := make(map[Lease]struct{}, len(whole.Buried))
+	for _, lease := range whole.Buried {
+		buried[lease] = struct{}{}
+	}
 	for name, s := range r.services {
 		if !covers(name) {
 			continue
@@ -143,10 +148,14 @@ func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost boo
 			if _, ok := stored[e.host.Key]; ok {
 				continue
 			}
-			if lost {
+			_, deregistered := buried[e.lease]
+			switch {
+			case lost:
 				r.giveEntry(e)
 				r.restored.hosts++
-			} else {
+			case !deregistered && r.beatsHere(e):
+				r.giveEntry(e)
+			default:
 				r.applyChange(&Change{Key: e.host.Key})
 			}
 		}

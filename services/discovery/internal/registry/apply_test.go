@@ -43,6 +43,8 @@ func TestWhatWasMissedIsTakenFromTheWhole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, store, apply, both, theirs := followed(t)
 		makeSetting(t, r, Setting{Scope: Scope{Service: "users", ID: "mine"}, Kind: Drain})
+		time.Sleep(50 * time.Second) // so that nobody knows whether it lives
+		checkIn(t, r, host("both", 1))
 		synctest.Wait()
 		changes(store)
 		whole := &Contents{
@@ -60,6 +62,47 @@ func TestWhatWasMissedIsTakenFromTheWhole(t *testing.T) {
 		synctest.Wait()
 		require.Empty(t, changes(store), "nothing of it goes back")
 	})
+}
+
+// One that was cut off from the Store for long reads it as a whole: what others took
+// for dead meanwhile may have beaten here all the time.
+func TestAHostThatBeatsHereIsGivenAgainWhenTheWholeLacksIt(t *testing.T) {
+	for name, c := range map[string]struct {
+		silent time.Duration
+		buried bool
+		stays  bool
+	}{
+		"it beat lately":                        {40 * time.Second, false, true},
+		"nobody heard of it for nearly its TTL": {50 * time.Second, false, false},
+		"it was deregistered":                   {0, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := newFakeStore()
+				r := started(t, store)
+				receipt, err := r.CheckIn(host("a", 1), "tester")
+				require.NoError(t, err)
+				time.Sleep(c.silent)
+				synctest.Wait()
+				changes(store)
+				whole := &Contents{Buried: []Lease{receipt.Lease + 1}}
+				if c.buried {
+					whole.Buried = append(whole.Buried, receipt.Lease)
+				}
+				r.apply(Update{Whole: whole, Covers: everyService})
+				synctest.Wait()
+				given := changes(store)
+				if !c.stays {
+					require.Empty(t, ids(t, r))
+					require.Empty(t, given, "the store would refuse it, and be read anew")
+					return
+				}
+				require.Equal(t, []string{"a"}, ids(t, r))
+				require.Len(t, given, 1)
+				require.Equal(t, receipt.Lease, given[0].Record.Lease)
+			})
+		})
+	}
 }
 
 func TestAStoreThatLostDataIsGivenItAgain(t *testing.T) {

@@ -51,6 +51,9 @@ type Contents struct {
 	Settings []Setting
 	// Events are of the past, oldest first, as far as they are kept.
 	Events []Event
+	// Buried are leases that a SharedStore does not take back: those of hosts that
+	// went at their own wish lately. Any other host that it lacks it takes again.
+	Buried []Lease
 	// Lost says, with no Records, that there were some, which were lost or cannot be
 	// read.
 	Lost bool

@@ -103,5 +103,11 @@ func argsOf(c *registry.Change) ([]any, error) {
 // leaseText is a lease as scripts and logs have it.
 func leaseText(l registry.Lease) string { return fmt.Sprintf("%016x", uint64(l)) }
 
+// parseLease is the way back.
+func parseLease(text string) (registry.Lease, error) {
+	lease, err := strconv.ParseUint(text, 16, 64)
+	return registry.Lease(lease), err
+}
+
 // fresh draws the generation of a partition that has none.
 func fresh() string { return strconv.FormatUint(rand.Uint64(), 36) }

@@ -248,11 +248,9 @@ func decodeEntry(text func(field string) string, c *clock) (change registry.Chan
 		r.LastCheckIn = c.read(milliseconds(text("a")))
 		change.Record = &r
 	case hostRemoved:
-		lease, err := strconv.ParseUint(text("l"), 16, 64)
-		if err != nil {
+		if change.Lease, err = parseLease(text("l")); err != nil {
 			return change, err
 		}
-		change.Lease = registry.Lease(lease)
 	case settingPut:
 		setting, err := decodeSetting(text("m"), text("v"))
 		if err != nil {

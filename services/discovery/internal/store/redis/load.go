@@ -78,6 +78,7 @@ func (w *whole) addTo(contents *registry.Contents) {
 	contents.Records = append(contents.Records, w.contents.Records...)
 	contents.Settings = append(contents.Settings, w.contents.Settings...)
 	contents.Events = append(contents.Events, w.contents.Events...)
+	contents.Buried = append(contents.Buried, w.contents.Buried...)
 }
 
 // goOnFrom makes w what the registry was told of p.
@@ -97,7 +98,7 @@ func (s *Store) readWhole(ctx context.Context, list []int, events int) ([]*whole
 	calls := make([]*call, len(list))
 	for i, p := range list {
 		calls[i] = &call{
-			partition: p, script: wholeScript, keys: s.keys(p, "rec", "beat", "log", "ovr", "meta"),
+			partition: p, script: wholeScript, keys: s.keys(p, "rec", "beat", "log", "ovr", "meta", "tomb"),
 			args: []any{s.partitions[p].last.String(), events},
 		}
 	}
@@ -138,7 +139,7 @@ func (s *Store) decodeWhole(c *call, reading *clock) (*whole, error) {
 	w.last = a.id()
 	first := a.text()
 	w.logged, w.followed = first != "", a.number() > 0
-	records, settings, beats, events := a.texts(), a.texts(), a.texts(), a.texts()
+	records, settings, beats, events, buried := a.texts(), a.texts(), a.texts(), a.texts(), a.texts()
 	if a.err == nil {
 		w.first, a.err = parseID(first)
 	}
@@ -182,6 +183,14 @@ func (s *Store) decodeWhole(c *call, reading *clock) (*whole, error) {
 			continue
 		}
 		w.contents.Events = append(w.contents.Events, event)
+	}
+	for _, text := range buried {
+		lease, err := parseLease(text)
+		if err != nil {
+			s.skip(c.partition, "a lease", err)
+			continue
+		}
+		w.contents.Buried = append(w.contents.Buried, lease)
 	}
 	return w, nil
 }

@@ -143,10 +143,10 @@ return answer
 
 // wholeScript returns all of a partition in one step: the time, the fields of
 // meta, the first entry of the log, whether that of ARGV[1] is there, the
-// contents of the hashes and the beats, and the events of the last ARGV[2]
-// entries, the latest first.
+// contents of the hashes and the beats, the events of the last ARGV[2] entries, the
+// latest first, and the leases that are not taken back.
 var wholeScript = newScript(`
-local rec, beat, logKey, ovr, meta = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local rec, beat, logKey, ovr, meta, tomb = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local have = redis.call('HMGET', meta, 'schema', 'gen', 'digest', 'last')
 local first = redis.call('XRANGE', logKey, '-', '+', 'COUNT', 1)[1]
 local events = {}
@@ -161,6 +161,7 @@ return {
   now, have[1] or '', have[2] or '', have[3] or zero, have[4] or '0-0',
   first and first[1] or '', #redis.call('XRANGE', logKey, ARGV[1], ARGV[1]),
   redis.call('HGETALL', rec), redis.call('HGETALL', ovr), redis.call('ZRANGE', beat, 0, -1, 'WITHSCORES'), events,
+  redis.call('ZRANGEBYSCORE', tomb, string.format('(%.0f', now), '+inf'),
 }
 `)
 

@@ -160,6 +160,16 @@ func shared() map[string]func(t *testing.T, a, b registry.SharedStore) {
 			put(t, b, r)
 			require.Len(t, load(t, a), 1)
 		},
+		"it says which leases it does not take back": func(t *testing.T, a, b registry.SharedStore) {
+			wished, died, broke := Record("users", "a", 1), Record("users", "b", 2), Record("users", "c", 3)
+			put(t, a, wished, died, broke)
+			remove(t, a, wished)
+			require.Len(t, expire(t, a, registry.Beat{Key: died.Host.Key, At: died.LastCheckIn.Add(time.Second)}), 1)
+			removeFor(t, a, broke, registry.Lost)
+			contents, err := b.Load(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, []registry.Lease{wished.Lease}, contents.Buried)
+		},
 		"deregistering does not harm a host that came back meanwhile": func(t *testing.T, a, b registry.SharedStore) {
 			r := Record("users", "a", 1)
 			put(t, a, r)
