@@ -108,7 +108,7 @@ func (r *Registry) sweep(ctx context.Context, now time.Duration) {
 			r.letGo(ctx, dead)
 		}
 	}
-	r.settle(time.Now())
+	r.settle(now)
 	for _, name := range r.forgetEmpty(now) {
 		r.log.Info("service forgotten", "service", name)
 	}

@@ -17,7 +17,7 @@ func (r *Registry) observe(now, late time.Duration) {
 		r.renew(guard.Paused, fmt.Sprintf("this process stood still, or waited for its store, for %v", late), now)
 	}
 	if jump := r.wall.set(now); jump.Abs() > longestJump {
-		r.renew(guard.ClockJumped, fmt.Sprintf("the wall clock was set by %v", jump), now)
+		r.settingsHeld = now + r.renew(guard.ClockJumped, fmt.Sprintf("the wall clock was set by %v", jump), now)
 	}
 	if r.leaving == 0 {
 		r.storeAnswers(expiring, now) // nothing is left to ask it
@@ -63,9 +63,9 @@ func (r *Registry) tellNotice(n guard.Notice) {
 
 // renew lets the TTL of every host begin anew, now that a trouble is over. After
 // one in which beats were made and not heard, the ceiling counts from now too.
-// The queue finds out by itself, when it comes to an entry. r.mu must be held.
-func (r *Registry) renew(c guard.Cause, detail string, now time.Duration) {
-	var longest time.Duration
+// The queue finds out by itself, when it comes to an entry. It returns the longest
+// of these TTLs. r.mu must be held.
+func (r *Registry) renew(c guard.Cause, detail string, now time.Duration) (longest time.Duration) {
 	for _, e := range r.expiries {
 		e.heldFrom = now
 		if c == guard.Started || c == guard.StoreAway {
@@ -78,6 +78,7 @@ func (r *Registry) renew(c guard.Cause, detail string, now time.Duration) {
 	if c == guard.StoreAway && r.failing != 0 { // it lost data, and still fails
 		r.guard.Suspend(c, detail, now)
 	}
+	return longest
 }
 
 // judge asks the guard about a host whose TTL has passed, and lets it leave if it

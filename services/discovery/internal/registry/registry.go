@@ -98,11 +98,13 @@ type Registry struct {
 	expiries expiryQueue
 	draining map[*entry]struct{} // those whose hosts say so
 	settings map[SettingKey]*setting
-	empties  *list.List // of *service: those without hosts, the longest empty first
-	feeds    []*Feed
-	events   map[*EventFeed]struct{}
-	waiters  map[string]*waiter // by service
-	guard    *guard.Guard
+	// settingsHeld is until when no setting ends by itself, on the registry's clock.
+	settingsHeld time.Duration
+	empties      *list.List // of *service: those without hosts, the longest empty first
+	feeds        []*Feed
+	events       map[*EventFeed]struct{}
+	waiters      map[string]*waiter // by service
+	guard        *guard.Guard
 	// leaving is how many hosts the Store is asked to let go, away how many are
 	// expected to be.
 	leaving, away int

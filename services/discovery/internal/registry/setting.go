@@ -191,13 +191,16 @@ func (r *Registry) settingOf(kind SettingKind, h *Host) *setting {
 	return nil
 }
 
-// settle ends the settings whose time is over, and tells of hosts that have
-// drained for long enough.
-func (r *Registry) settle(now time.Time) {
+// settle ends the settings whose time is over, at a time of the registry's clock,
+// and tells of hosts that have drained for long enough. A setting ends for all
+// replicas: so none does soon after the wall clock was set, which may be wrong now,
+// nor by one that was set since that was last looked for.
+func (r *Registry) settle(at time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	now, wallNow := time.Now(), r.wall.at(at)
 	for key, s := range r.settings {
-		if !s.Expires.IsZero() && !now.Before(s.Expires) {
+		if !s.Expires.IsZero() && !wallNow.Before(s.Expires) && at >= r.settingsHeld {
 			r.end(key, "discovery", "its time is over")
 			continue
 		}

@@ -175,6 +175,52 @@ func TestASettingEndsWhenItsTimeIsOver(t *testing.T) {
 	})
 }
 
+// A setting that one replica ends is ended for all.
+func TestASettingDoesNotEndForATTLAfterTheWallClockWasSet(t *testing.T) {
+	for name, c := range map[string]struct {
+		wrongFor, lasts time.Duration // the latter from when the clock was set
+	}{
+		"it is right again soon": {50 * time.Second, 9 * time.Minute},
+		"it stays as it was set": {time.Hour, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := newFakeStore()
+				r := newRegistry(store)
+				var set time.Duration
+				r.wall.now = func() time.Time { return time.Now().Add(set) }
+				run(t, r)
+				<-r.Loaded()
+				makeSetting(t, r, Setting{Scope: Scope{Service: "users"}, Kind: Maintenance, Expires: time.Now().Add(10 * time.Minute)})
+				checkIn(t, r, host("a", 1)) // for a minute
+				setBy := func(by time.Duration) {
+					r.mu.Lock()
+					defer r.mu.Unlock()
+					set = by
+				}
+				time.Sleep(time.Minute)
+				setBy(time.Hour)
+				if c.wrongFor < c.lasts {
+					time.AfterFunc(c.wrongFor, func() { setBy(0) })
+				}
+				changes(store)
+				time.Sleep(c.lasts - time.Second)
+				synctest.Wait()
+				settings, err := r.Settings()
+				require.NoError(t, err)
+				require.Len(t, settings, 1)
+				require.Empty(t, changes(store))
+				time.Sleep(3 * time.Second)
+				synctest.Wait()
+				settings, err = r.Settings()
+				require.NoError(t, err)
+				require.Empty(t, settings)
+				require.Len(t, changes(store), 1)
+			})
+		})
+	}
+}
+
 func TestThereIsABoundToSettings(t *testing.T) {
 	r := started(t, newFakeStore())
 	s := Setting{Scope: Scope{Service: "users"}, Kind: Drain}
