@@ -496,7 +496,7 @@ func TestUntilItIsWarmNobodyIsToldThatAServiceHasNoHosts(t *testing.T) {
 		require.Equal(t, 503, response.StatusCode, target)
 		require.Equal(t, "1", response.Header.Get("Retry-After"), target)
 		require.Empty(t, response.Header.Get("ETag"), target)
-		require.JSONEq(t, `{"error":"the registry began a moment ago with no host restored: those that live may only be about to check in"}`, string(body))
+		require.JSONEq(t, `{"error":"the registry began a moment ago and may not know all hosts: those that live may only be about to check in"}`, string(body))
 	}
 	r.register(t, "8001", "60")
 	for _, target := range []string{"/v1/registration/echo", "/v2/services/echo/hosts", "/v2/prometheus/sd"} {

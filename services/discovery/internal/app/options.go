@@ -36,7 +36,7 @@ type Options struct {
 	PeerHostTTL           int            `envconfig:"HOST_TTL" default:"600" desc:"the same as a number of seconds"`
 	MaxTTL                time.Duration  `envconfig:"DISCOVERY_MAX_TTL" default:"1h" desc:"longest time that a host may name, in whole seconds"`
 	SweepInterval         time.Duration  `envconfig:"DISCOVERY_SWEEP_INTERVAL" default:"500ms" desc:"how often dead hosts are looked for, and so how late one is dropped at most; 1s at most"`
-	WarmUp                *time.Duration `envconfig:"DISCOVERY_WARM_UP" desc:"after a start that restored no host: how long no reader is told that a service has no hosts, and those that have some from before are left with them; if unset, a quarter of HOST_TTL; HOST_TTL at least where the store lost hosts; 0 turns this off"`
+	WarmUp                *time.Duration `envconfig:"DISCOVERY_WARM_UP" desc:"after a start that restored no host, or some of an earlier warm-up: how long no reader is told that a service has no hosts, and those that have some from before are left with them; if unset, a quarter of HOST_TTL; HOST_TTL at least where the store lost hosts; 0 turns all of this off, where hosts were lost too"`
 	EmptyServiceRetention time.Duration  `envconfig:"DISCOVERY_EMPTY_SERVICE_RETENTION" default:"1h" desc:"how long a service is still known after its last host went"`
 	DrainTime             time.Duration  `envconfig:"DISCOVERY_DRAIN_TIME" default:"30s" desc:"how long a host that drains is still shown to proxies, as draining, before it is left out"`
 	MaxHostsPerService    int            `envconfig:"DISCOVERY_MAX_HOSTS_PER_SERVICE" default:"20000" desc:"hosts that one service may have; more are refused"`

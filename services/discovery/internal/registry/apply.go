@@ -50,6 +50,9 @@ func (r *Registry) apply(u Update) {
 		r.fellSilent(u.Silent)
 	}
 	if u.Whole != nil {
+		if u.Lost {
+			r.outbox.partial.Store(true)
+		}
 		r.reconcile(u.Whole, u.Covers, u.Lost)
 	}
 }

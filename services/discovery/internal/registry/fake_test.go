@@ -21,7 +21,9 @@ type fakeStore struct {
 	records  []Record
 	settings []Setting
 	events   []Event
-	lost     bool // what Load says of it
+	partial  bool // what Load says of it
+	lost     bool // the same
+	complete int  // how often it was said to be
 	changes  []Change
 	beats    []Beat
 	kept     map[Key]bool                // what Expire does not let go
@@ -39,7 +41,7 @@ func newFakeStore(records ...Record) *fakeStore {
 func (s *fakeStore) Load(context.Context) (*Contents, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &Contents{Records: s.records, Settings: s.settings, Events: s.events, Lost: s.lost}, s.broken
+	return &Contents{Records: s.records, Settings: s.settings, Events: s.events, Partial: s.partial, Lost: s.lost}, s.broken
 }
 
 func (s *fakeStore) Append(_ context.Context, changes []Change) error {
@@ -63,6 +65,22 @@ func (s *fakeStore) Flush(_ context.Context, beats []Beat) ([]Key, error) {
 	missing := s.missing
 	s.missing = nil
 	return missing, s.broken
+}
+
+func (s *fakeStore) Complete(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.broken == nil {
+		s.complete++
+	}
+	return s.broken
+}
+
+// completed is how often it was said to be complete.
+func (s *fakeStore) completed() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.complete
 }
 
 func (s *fakeStore) Expire(_ context.Context, dead []Beat) ([]Key, error) {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,6 +25,9 @@ type outbox struct {
 	wake     chan struct{} // has a value when there are changes
 	// healthy says that the Store took what it was last handed. It is run's alone.
 	healthy bool
+	// partial says that the Store was not told yet that it has all hosts, or lost some
+	// since.
+	partial atomic.Bool
 
 	mu      sync.Mutex
 	changes map[subject]Change
@@ -42,10 +46,12 @@ type subject struct {
 }
 
 func newOutbox(r *Registry) *outbox {
-	return &outbox{
+	o := &outbox{
 		registry: r, wake: make(chan struct{}, 1), healthy: true,
 		changes: map[subject]Change{}, contested: map[subject]struct{}{},
 	}
+	o.partial.Store(true)
+	return o
 }
 
 // change takes a change to be stored; it replaces an earlier one of its host or
@@ -144,6 +150,9 @@ func (o *outbox) hand(ctx context.Context, withBeats bool) {
 	case withBeats:
 		o.dropBeats()
 	}
+	if err == nil && withBeats {
+		err = o.complete(ctx)
+	}
 	if err != nil {
 		o.registry.metrics.storeErrors.Inc()
 	}
@@ -237,6 +246,19 @@ func (o *outbox) handBeats(ctx context.Context) error {
 	}
 	if len(missing) > 0 {
 		o.registry.giveAgain(missing)
+	}
+	return err
+}
+
+// complete tells the Store that it has all hosts, once that is so, and once more
+// after it lost some.
+func (o *outbox) complete(ctx context.Context) error {
+	if o.registry.Partial() || o.waiting() > 0 || !o.partial.CompareAndSwap(true, false) {
+		return nil
+	}
+	err := o.registry.store.Complete(ctx)
+	if err != nil {
+		o.partial.Store(true)
 	}
 	return err
 }

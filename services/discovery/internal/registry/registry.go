@@ -46,10 +46,10 @@ type Options struct {
 	// SweepInterval is how often dead hosts are looked for: a dead host is gone
 	// its TTL and at most this after its last check-in.
 	SweepInterval time.Duration
-	// WarmUp is how long after a start with no host restored the registry is
-	// not warm: the hosts of an earlier life may only be about to check in. Where
-	// the Store says that it had some, it is LostWarmUp, if that is longer. With a
-	// WarmUp of 0 the registry is warm at once.
+	// WarmUp is how long after a start with no host restored, or with some of a Store
+	// that may lack others, the registry is not warm: the hosts of an earlier life may
+	// only be about to check in. Where the Store says that it lost some, it is
+	// LostWarmUp, if that is longer. With a WarmUp of 0 the registry is warm at once.
 	WarmUp, LostWarmUp time.Duration
 	// EmptyServiceRetention is how long a service whose last host went is still
 	// known, as one without hosts.
@@ -223,16 +223,21 @@ func (r *Registry) restore(contents *Contents) {
 	if len(contents.Records) > 0 {
 		r.renew(guard.Started, "what came before was not heard", time.Since(r.born))
 	}
-	if len(contents.Records) > 0 || r.options.WarmUp == 0 {
+	warmUp := r.warmUp(contents)
+	if warmUp == 0 {
 		close(r.warm) // before anybody is answered
 	} else {
-		time.AfterFunc(r.warmUp(contents.Lost), func() { close(r.warm) })
+		time.AfterFunc(warmUp, func() { close(r.warm) })
 	}
 	r.isLoaded = true
 	r.mu.Unlock()
 	close(r.loaded)
-	if contents.Lost {
-		r.log.Warn("the store had hosts that it cannot tell of; lists without hosts are held back until they have beaten", "for", r.warmUp(true).String())
+	switch {
+	case warmUp == 0:
+	case contents.Lost:
+		r.log.Warn("the store had hosts that it cannot tell of; lists without hosts are held back until they have beaten", "for", warmUp.String())
+	default:
+		r.log.Info("the store may not have all hosts yet; lists without hosts are held back until they have beaten", "for", warmUp.String())
 	}
 	r.log.Info("registry loaded", "hosts", len(contents.Records), "settings", len(contents.Settings))
 }

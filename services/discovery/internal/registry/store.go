@@ -8,7 +8,7 @@ import (
 // Store keeps hosts beyond the life of one process. The registry reads it once
 // and then only tells it what happened, off the path of any caller; so a Store
 // may be slow, but must give up by its own when what is behind it does not
-// answer. Append and Flush are called from one goroutine. A registry is lossy by
+// answer. Append, Flush and Complete are called from one goroutine. A registry is lossy by
 // contract: what was not handed over before a crash comes back with the host's
 // next check-in.
 type Store interface {
@@ -27,6 +27,10 @@ type Store interface {
 	// the registry, which has them, gives them to Append again. A Store with a
 	// single writer never misses any.
 	Flush(ctx context.Context, beats []Beat) (missing []Key, err error)
+	// Complete says that the registry knows all hosts and that the Store was told of
+	// them. Until then, and again once it lost data, Load says that its Contents are
+	// Partial, after a restart too.
+	Complete(ctx context.Context) error
 }
 
 // SharedStore is a Store that several replicas write to, and that carries hosts
@@ -54,8 +58,11 @@ type Contents struct {
 	// Buried are leases that a SharedStore does not take back: those of hosts that
 	// went at their own wish lately. Any other host that it lacks it takes again.
 	Buried []Lease
-	// Lost says, with no Records, that there were some, which were lost or cannot be
-	// read.
+	// Partial says that hosts that live may be missing: what the Store has was never
+	// said to be Complete.
+	Partial bool
+	// Lost says that there were hosts, which were lost or cannot be read, and that the
+	// Store was not said to be Complete since.
 	Lost bool
 }
 

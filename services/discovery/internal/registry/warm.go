@@ -6,18 +6,25 @@ import (
 )
 
 // ErrNotWarm is the answer in the place of a list that is not safe.
-var ErrNotWarm = errors.New("the registry began a moment ago with no host restored: those that live may only be about to check in")
+var ErrNotWarm = errors.New("the registry began a moment ago and may not know all hosts: those that live may only be about to check in")
 
 // Warm is closed once the registry can be taken to know all hosts: when it was
-// loaded with some, or a while after it was loaded with none.
+// loaded with all that there were, or a while after it was loaded with none or with
+// some of them.
 func (r *Registry) Warm() <-chan struct{} { return r.warm }
 
-// warmUp is how long after a start with no host restored the registry is not warm.
-func (r *Registry) warmUp(lost bool) time.Duration {
-	if lost {
+// warmUp is how long the registry is not warm after a start with these contents. A
+// start that falls into the warm-up of the one before begins it anew.
+func (r *Registry) warmUp(c *Contents) time.Duration {
+	switch {
+	case r.options.WarmUp == 0:
+		return 0
+	case c.Lost:
 		return max(r.options.WarmUp, r.options.LostWarmUp)
+	case c.Partial || len(c.Records) == 0:
+		return r.options.WarmUp
 	}
-	return r.options.WarmUp
+	return 0
 }
 
 // Partial reports whether hosts that live may be missing: the registry is not

@@ -1,6 +1,9 @@
 package registry
 
 import (
+	"errors"
+	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -8,21 +11,25 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestARegistryThatRestoredNoHostIsPartialUntilItIsWarm(t *testing.T) {
+func TestARegistryThatDidNotRestoreAllHostsIsPartialUntilItIsWarm(t *testing.T) {
 	known := host("a", 1)
+	known.TTL = time.Hour
+	some := []Record{{Host: &known, Lease: 1, LastCheckIn: time.Now()}}
 	for name, test := range map[string]struct {
-		records []Record
-		lost    bool
-		partial time.Duration
+		records       []Record
+		missing, lost bool
+		partial       time.Duration
 	}{
-		"no host":                     {nil, false, 15 * time.Second},
-		"no host of those there were": {nil, true, 10 * time.Minute},
-		"some host":                   {[]Record{{Host: &known, Lease: 1, LastCheckIn: time.Now()}}, false, 0},
+		"no host":                            {nil, false, false, 15 * time.Second},
+		"no host of those there were":        {nil, true, true, 10 * time.Minute},
+		"all hosts":                          {some, false, false, 0},
+		"some host, in an earlier warm-up":   {some, true, false, 15 * time.Second},
+		"some host of those that there were": {some, true, true, 10 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				store := newFakeStore(test.records...)
-				store.lost = test.lost
+				store.partial, store.lost = test.missing, test.lost
 				r := started(t, store)
 				h := host("b", 2)
 				h.TTL = time.Hour
@@ -47,6 +54,50 @@ func TestARegistryThatRestoredNoHostIsPartialUntilItIsWarm(t *testing.T) {
 				}
 				require.Equal(t, []bool{false, false, false, false}, partial())
 			})
+		})
+	}
+}
+
+func TestAStoreIsCompleteOnceTheRegistryIsWarmAndItHasAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore()
+		r := started(t, store)
+		apply := <-store.followed
+		checkIn(t, r, host("a", 1))
+		time.Sleep(14 * time.Second)
+		synctest.Wait()
+		require.Zero(t, store.completed(), "others may only be about to check in")
+		store.fail(errors.New("away"))
+		checkIn(t, r, host("b", 2))
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		require.Zero(t, store.completed(), "it was not told of all")
+		store.fail(nil)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Equal(t, 1, store.completed())
+
+		apply(Update{Whole: &Contents{}, Covers: func(string) bool { return true }, Lost: true})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Equal(t, 2, store.completed(), "it lost data, and has it again")
+	})
+}
+
+func TestWhatIsNotHeldBackIsNotLoggedAsThat(t *testing.T) {
+	for warmUp, logged := range map[time.Duration]bool{15 * time.Second: true, 0: false} {
+		synctest.Test(t, func(t *testing.T) {
+			store := newFakeStore()
+			store.lost = true
+			r := newRegistry(store)
+			r.options.WarmUp = warmUp
+			var log strings.Builder
+			r.log = slog.New(slog.NewTextHandler(&log, nil))
+			run(t, r)
+			<-r.Loaded()
+			synctest.Wait()
+			require.Equal(t, !logged, !r.Partial())
+			require.Equal(t, logged, strings.Contains(log.String(), "held back"), log.String())
 		})
 	}
 }

@@ -199,7 +199,7 @@ func newColdFixture(t testing.TB) *fixture {
 	return fixtureOf(t, hosts)
 }
 
-const notWarm = "the registry began a moment ago with no host restored: those that live may only be about to check in"
+const notWarm = "the registry began a moment ago and may not know all hosts: those that live may only be about to check in"
 
 func TestUntilTheRegistryIsWarmAListTakesNoHostsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

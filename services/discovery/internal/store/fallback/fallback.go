@@ -102,6 +102,12 @@ func (s *Store) Flush(ctx context.Context, beats []registry.Beat) ([]registry.Ke
 	return s.shared.Flush(ctx, beats)
 }
 
+// Complete says so to both.
+func (s *Store) Complete(ctx context.Context) error {
+	_ = s.local.Complete(ctx)
+	return s.shared.Complete(ctx)
+}
+
 // Expire asks the shared store; what goes there goes from the copy too.
 func (s *Store) Expire(ctx context.Context, dead []registry.Beat) (gone []registry.Key, err error) {
 	gone, err = s.shared.Expire(ctx, dead)

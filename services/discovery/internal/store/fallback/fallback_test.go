@@ -86,6 +86,8 @@ func (s *sharedStore) Flush(_ context.Context, beats []registry.Beat) ([]registr
 	return registry.Keys(beats), s.err()
 }
 
+func (s *sharedStore) Complete(context.Context) error { return s.err() }
+
 func (s *sharedStore) Expire(context.Context, []registry.Beat) ([]registry.Key, error) {
 	return nil, s.err()
 }

@@ -47,7 +47,8 @@ type Store struct {
 	settings map[registry.SettingKey]registry.Setting
 	loaded   bool // the file has been read, so it may be written over
 	foreign  bool // the file is somebody else's
-	lost     bool // it was not whole
+	partial  bool // the registry has yet to say that all hosts are here
+	lost     bool // the same, and there were some that are lost
 	changed  bool // since the last snapshot; beats alone do not count
 }
 
@@ -82,6 +83,7 @@ func Open(path string, interval time.Duration, log *slog.Logger, registerer prom
 	s := &Store{
 		path: path, log: log, metrics: newMetrics(registerer), done: make(chan struct{}),
 		records: map[registry.Key]kept{}, settings: map[registry.SettingKey]registry.Setting{},
+		partial: true,
 	}
 	if err := s.hold(); errors.As(err, new(*heldError)) {
 		return nil, fmt.Errorf("snapshot %s: %w", path, err)
@@ -141,9 +143,7 @@ func (s *Store) Load(context.Context) (*registry.Contents, error) {
 		}
 		s.loaded = true
 	}
-	contents := s.contents()
-	contents.Lost = s.lost && len(contents.Records) == 0
-	return contents, nil
+	return s.contents(), nil
 }
 
 // contents is all that is kept. s.mu must be held.
@@ -155,6 +155,7 @@ func (s *Store) contents() *registry.Contents {
 	return &registry.Contents{
 		Records:  records,
 		Settings: slices.Collect(maps.Values(s.settings)),
+		Partial:  s.partial, Lost: s.lost,
 	}
 }
 
@@ -185,6 +186,7 @@ func (s *Store) read() error {
 		return fmt.Errorf("read snapshot %s: %w", s.path, err)
 	}
 	s.keep(contents)
+	s.partial, s.lost = contents.Partial, contents.Lost
 	return nil
 }
 
@@ -253,6 +255,16 @@ func (s *Store) Flush(_ context.Context, beats []registry.Beat) ([]registry.Key,
 		}
 	}
 	return nil, nil
+}
+
+// Complete has the next snapshot say that all hosts are in it.
+func (s *Store) Complete(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.partial || s.lost {
+		s.partial, s.lost, s.changed = false, false, true
+	}
+	return nil
 }
 
 // Close writes a last snapshot and ends the store. It returns the error of

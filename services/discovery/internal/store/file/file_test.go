@@ -71,6 +71,40 @@ func TestSettingsComeBackAfterARestart(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
+func TestASnapshotOfAWarmUpDoesNotPassForAllHosts(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hosts.snapshot")
+	restarted := func(what func(*Store)) (partial, lost bool) {
+		t.Helper()
+		s := open(t, path, never, io.Discard)
+		load(t, s)
+		what(s)
+		require.NoError(t, s.Close())
+		s = open(t, path, never, io.Discard)
+		contents, err := s.Load(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, s.Close())
+		return contents.Partial, contents.Lost
+	}
+	completed := func(s *Store) { require.NoError(t, s.Complete(t.Context())) }
+	some := func(s *Store) { put(t, s, storetest.Record("users", "a", 1)) }
+
+	partial, lost := restarted(some)
+	require.True(t, partial)
+	require.False(t, lost)
+	partial, _ = restarted(completed)
+	require.False(t, partial)
+	partial, _ = restarted(some)
+	require.False(t, partial, "it stays complete")
+
+	require.NoError(t, os.WriteFile(path, []byte(beginning), 0o600))
+	partial, lost = restarted(some)
+	require.True(t, partial)
+	require.True(t, lost, "there were others")
+	partial, lost = restarted(completed)
+	require.False(t, partial)
+	require.False(t, lost)
+}
+
 // version1 is a snapshot as it was before there were leases and settings.
 const version1 = "testdata/version1.snapshot"
 
@@ -80,7 +114,10 @@ func TestASnapshotOfTheFirstVersionIsRead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "hosts.snapshot")
 	require.NoError(t, os.WriteFile(path, text, 0o600))
 	s := open(t, path, never, io.Discard)
-	hosts := load(t, s)
+	contents, err := s.Load(t.Context())
+	require.NoError(t, err)
+	require.False(t, contents.Partial)
+	hosts := contents.Records
 	require.NoError(t, s.Close())
 	require.Len(t, hosts, 2)
 	require.NotZero(t, hosts[0].Lease)

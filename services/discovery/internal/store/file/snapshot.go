@@ -37,6 +37,10 @@ type header struct {
 	Version  int    `json:"version"`
 	Hosts    int    `json:"hosts"`
 	Settings int    `json:"settings,omitempty"`
+	// Partial and Lost are those of registry.Contents. Older snapshots say neither,
+	// and are taken to have all hosts.
+	Partial bool `json:"partial,omitempty"`
+	Lost    bool `json:"lost,omitempty"`
 }
 
 type trailer struct {
@@ -65,7 +69,7 @@ func encode(w io.Writer, c *registry.Contents) error {
 		_, err = buffered.Write(text)
 		return err
 	}
-	head := header{formatName, formatVersion, len(c.Records), len(c.Settings)}
+	head := header{formatName, formatVersion, len(c.Records), len(c.Settings), c.Partial, c.Lost}
 	if err := write(json.Marshal(head)); err != nil {
 		return err
 	}
@@ -126,7 +130,7 @@ func decode(r io.Reader) (*registry.Contents, error) {
 		return nil, lines.corrupt(fmt.Errorf("format %q, version %d: not %s, version %d at most",
 			head.Format, head.Version, formatName, formatVersion))
 	}
-	c := &registry.Contents{}
+	c := &registry.Contents{Partial: head.Partial, Lost: head.Lost}
 	var texts record.Texts
 	for range head.Hosts {
 		text, err := lines.read()

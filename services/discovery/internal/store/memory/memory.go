@@ -25,5 +25,8 @@ func (Store) Append(context.Context, []registry.Change) error { return nil }
 // Flush does nothing.
 func (Store) Flush(context.Context, []registry.Beat) ([]registry.Key, error) { return nil, nil }
 
+// Complete does nothing.
+func (Store) Complete(context.Context) error { return nil }
+
 // Close does nothing.
 func (Store) Close() error { return nil }

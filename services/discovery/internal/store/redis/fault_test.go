@@ -32,7 +32,13 @@ type replica struct {
 // start runs a replica on the Redis at url until the test ends, and returns when
 // it is loaded.
 func start(t *testing.T, url string, timeout time.Duration) replica {
+	return startWarming(t, url, timeout, 0)
+}
+
+// startWarming is start of a replica that warms up for so long.
+func startWarming(t *testing.T, url string, timeout, warmUp time.Duration) replica {
 	o := registrytest.Options()
+	o.WarmUp = warmUp
 	o.Store = open(t, url, timeout)
 	r := registry.New(o)
 	registrytest.Run(t, r)
@@ -224,6 +230,32 @@ func TestNothingIsLostWhenRedisIsFlushed(t *testing.T) {
 	b.checkIn("3", time.Minute) // the first that is written anew
 	await(t, "1 2 3", a, b)
 	awaitKept(t, url, "1 2 3")
+}
+
+func TestAReplicaThatStartsDoesNotTakeForAllWhatOneThatWarmsUpWrote(t *testing.T) {
+	server := servicetest.Redis(t)
+	url := "redis://" + server.Address
+	a := startWarming(t, url, patience, time.Hour)
+	a.checkIn("1", time.Minute)
+	awaitKept(t, url, "1")
+	b := startWarming(t, url, patience, time.Hour)
+	require.Equal(t, "1", b.ids())
+	require.True(t, b.Partial(), "a, of which it is, has not heard of all yet")
+
+	awaitComplete := func() {
+		t.Helper()
+		servicetest.Eventually(t, "redis has all", func() bool { return server.Command("GET sd:{0}:state") == complete })
+	}
+	warm := start(t, url, patience)
+	awaitComplete()
+	require.False(t, startWarming(t, url, patience, time.Hour).Partial())
+
+	server.Command("FLUSHALL")
+	require.True(t, startWarming(t, url, patience, time.Hour).Partial(), "others may not have given all back yet")
+	warm.checkIn("2", time.Minute)
+	awaitComplete()
+	awaitKept(t, url, "1 2")
+	require.False(t, startWarming(t, url, patience, time.Hour).Partial())
 }
 
 func TestNothingIsLostWhenRedisComesBackAsItWasBefore(t *testing.T) {
@@ -418,6 +450,11 @@ func TestHostsThatWereThereAreLostWhenItIsLoaded(t *testing.T) {
 	require.True(t, lost(), "it cannot be understood")
 	server.Command("DEL " + s.key("rec"))
 	require.True(t, lost())
+	r := storetest.Record("orders", "b", 1)
+	require.NoError(t, s.Append(t.Context(), []registry.Change{{Key: r.Host.Key, Record: &r}}))
+	require.True(t, lost(), "one is not all")
+	require.NoError(t, s.Complete(t.Context()))
+	require.False(t, lost())
 	server.Command("FLUSHALL")
 	require.False(t, lost(), "nobody knows of any")
 }

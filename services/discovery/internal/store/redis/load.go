@@ -28,7 +28,11 @@ const (
 func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 	s.exchange.Lock()
 	defer s.exchange.Unlock()
-	contents := &registry.Contents{}
+	state, err := s.state(ctx)
+	if err != nil {
+		return nil, err
+	}
+	contents := &registry.Contents{Partial: state != complete}
 	var read []*whole
 	for first := 0; first < partitionCount; first += loadedAtOnce {
 		var list []int
@@ -51,7 +55,14 @@ func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 			p.goOnFrom(w)
 		}
 	}
-	contents.Lost = len(contents.Records) == 0 && slices.ContainsFunc(read, (*whole).isLost)
+	gone := len(contents.Records) == 0 && slices.ContainsFunc(read, (*whole).isLost)
+	if gone && state != lost { // it does not show any more once there are others
+		if err := s.setState(ctx, lost); err != nil {
+			return nil, err
+		}
+	}
+	contents.Lost = gone || state == lost
+	contents.Partial = contents.Partial || contents.Lost
 	slices.SortStableFunc(contents.Events, func(a, b registry.Event) int { return a.At.Compare(b.At) })
 	return contents, nil
 }

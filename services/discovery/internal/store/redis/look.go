@@ -161,6 +161,11 @@ func (s *Store) readAgain(ctx context.Context, apply func(registry.Update)) erro
 				kept = append(kept, w)
 			}
 		}
+		if len(lost) > 0 {
+			if err := s.setState(ctx, partial); err != nil {
+				return err
+			}
+		}
 		s.tellWhole(lost, true, apply)
 		s.tellWhole(kept, false, apply)
 		list = list[n:]

@@ -19,6 +19,7 @@
 //	<prefix>{p}:meta   hash     gen, digest, last, schema: see below
 //	<prefix>{p}:tomb   zset     leases that were deregistered within the last hour → when that is over, in ms
 //	<prefix>{p}:sweep  string   the replica that takes out dead hosts, for three seconds
+//	<prefix>{0}:state  string  all hosts are here ("complete"), or some may be missing ("partial") or are ("lost")
 //	<prefix>{0}:replicas  hash  replica → since when it runs, when it last told so, in ms, and its name
 //
 // gen is drawn when the partition is first written, so that another one tells of
@@ -38,7 +39,10 @@
 //
 // What Redis keeps survives this process. What it loses, in a crash or because a
 // replica of it takes over that was behind, is told to the registry as lost,
-// which gives it again; nothing is deleted for it.
+// which gives it again; nothing is deleted for it. Until then, and in new data until
+// the first registry is warm, the state is not "complete", and who starts does not
+// take what is there for all. Data of a version without a state is partial too: the
+// first replica of this one then warms up as if it was new, which harms nobody.
 package redis
 
 import (

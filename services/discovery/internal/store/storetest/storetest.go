@@ -93,6 +93,21 @@ func keeping() suite {
 			put(t, s, Record("users", "a", 2))
 			require.Equal(t, uint16(2), load(t, s)[registry.Key{Service: "users", ID: "a"}].Host.Address.Port())
 		},
+		"it is partial until it is said to be complete": func(t *testing.T, s registry.Store) {
+			partial := func() bool {
+				t.Helper()
+				contents, err := s.Load(t.Context())
+				require.NoError(t, err)
+				return contents.Partial
+			}
+			require.True(t, partial())
+			put(t, s, Record("users", "a", 1))
+			require.True(t, partial())
+			require.NoError(t, s.Complete(t.Context()))
+			require.False(t, partial())
+			put(t, s, Record("users", "b", 1))
+			require.False(t, partial())
+		},
 		"appending the same twice is harmless": func(t *testing.T, s registry.Store) {
 			put(t, s, Record("users", "a", 1))
 			put(t, s, Record("users", "a", 1))
