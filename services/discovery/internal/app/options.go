@@ -29,7 +29,7 @@ type Options struct {
 	Identifier   string `envconfig:"DISCOVERY_IDENTIFIER" desc:"name of this replica in xDS responses and /v2/status; if unset, the host's name"`
 
 	Store            string        `envconfig:"DISCOVERY_STORE" default:"memory:" desc:"where hosts are kept over a restart: memory: (not at all), file:///path, or one of redis://, redis+sentinel://, redis+cluster://, which replicas share"`
-	Snapshot         string        `envconfig:"DISCOVERY_SNAPSHOT" desc:"file for a copy of what a store in Redis has, to start with where Redis does not answer, of each replica its own; if unset, none"`
+	Snapshot         string        `envconfig:"DISCOVERY_SNAPSHOT" desc:"file for a copy of what a store in Redis has, to start with where Redis does not answer, and to give it what it lacks where it was emptied, of each replica its own; if unset, none"`
 	SnapshotInterval time.Duration `envconfig:"DISCOVERY_SNAPSHOT_INTERVAL" default:"5s" desc:"how often a file:// store, and the copy of one in Redis, is written, if a host changed"`
 
 	HostTTL               time.Duration  `envconfig:"DISCOVERY_HOST_TTL" desc:"time after its last check-in at which a host is dropped that names none of its own, in whole seconds; if unset, HOST_TTL holds"`

@@ -2,7 +2,8 @@
 // which starts while the shared store is away has something to serve. It is the
 // store behind a redis:// URL where a snapshot is wanted too; the registry is its
 // only caller. The shared store is the truth: the copy is asked at the start
-// alone, and only if the shared store does not answer for a few seconds.
+// alone, and only if the shared store does not answer for a few seconds, or does not
+// have all.
 package fallback
 
 import (
@@ -27,7 +28,7 @@ type Copy interface {
 	registry.Store
 	io.Closer
 	// Replace makes contents all that is kept of the services for which covers is
-	// true.
+	// true, and partial or lost where contents says so.
 	Replace(contents *registry.Contents, covers func(service string) bool)
 }
 
@@ -53,8 +54,11 @@ const (
 // Load returns what the shared store has, or, if that does not answer within
 // patience, what the copy has, if it has anything: the hosts of the last snapshot.
 // Then Follow hands over what is shared as soon as it can be read, as of a store
-// that lost data, since what the copy lacks or has too much is not known. A shared
-// store without hosts has lost them if the copy has some.
+// that lost data, since what the copy lacks or has too much is not known.
+//
+// A shared store that is partial, as one that is empty, is given what the copy has
+// and it has not, and both together are returned: what it lacks is not gone. If it
+// has no hosts, and the copy has some, it has lost them.
 func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 	copied, unread := s.local.Load(ctx)
 	if unread != nil {
@@ -63,7 +67,11 @@ func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 	contents, err := s.ask(ctx)
 	switch {
 	case err == nil:
-		contents.Lost = contents.Lost || len(contents.Records) == 0 && unread == nil && (copied.Lost || len(copied.Records) > 0)
+		if unread == nil && contents.Partial {
+			if err = s.fill(ctx, contents, copied); err != nil {
+				return nil, err
+			}
+		}
 		s.local.Replace(contents, func(string) bool { return true })
 		return contents, nil
 	case ctx.Err() != nil || unread != nil || len(copied.Records)+len(copied.Settings) == 0:
@@ -71,6 +79,48 @@ func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 	}
 	s.log.Warn("the store does not answer; starting with the last snapshot", "error", err, "hosts", len(copied.Records))
 	return copied, nil
+}
+
+// fill adds to contents, of the shared store, what the copy alone has, and gives it
+// to the shared store.
+func (s *Store) fill(ctx context.Context, contents, copied *registry.Contents) error {
+	missing := lacks(contents, copied)
+	contents.Lost = contents.Lost || copied.Lost || len(contents.Records) == 0 && len(copied.Records) > 0
+	if len(missing.Records)+len(missing.Settings) == 0 {
+		return nil
+	}
+	s.log.Warn("the store does not have all that the last snapshot has, and is given it again",
+		"hosts", len(missing.Records), "settings", len(missing.Settings))
+	if err := s.shared.Append(ctx, changes(missing)); err != nil {
+		return err
+	}
+	contents.Records = append(contents.Records, missing.Records...)
+	contents.Settings = append(contents.Settings, missing.Settings...)
+	return nil
+}
+
+// lacks is what other has and contents has not.
+func lacks(contents, other *registry.Contents) *registry.Contents {
+	hosts := make(map[registry.Key]struct{}, len(contents.Records))
+	for i := range contents.Records {
+		hosts[contents.Records[i].Host.Key] = struct{}{}
+	}
+	settings := make(map[registry.SettingKey]struct{}, len(contents.Settings))
+	for i := range contents.Settings {
+		settings[contents.Settings[i].Key()] = struct{}{}
+	}
+	missing := &registry.Contents{}
+	for _, r := range other.Records {
+		if _, has := hosts[r.Host.Key]; !has {
+			missing.Records = append(missing.Records, r)
+		}
+	}
+	for _, setting := range other.Settings {
+		if _, has := settings[setting.Key()]; !has {
+			missing.Settings = append(missing.Settings, setting)
+		}
+	}
+	return missing
 }
 
 // ask loads the shared store, with several attempts.

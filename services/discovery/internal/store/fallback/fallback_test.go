@@ -64,6 +64,7 @@ type sharedStore struct {
 	contents registry.Contents
 	updates  []registry.Update
 	loads    int
+	appended []registry.Change
 }
 
 func (s *sharedStore) Load(context.Context) (*registry.Contents, error) {
@@ -80,7 +81,10 @@ func (s *sharedStore) err() error {
 	return nil
 }
 
-func (s *sharedStore) Append(context.Context, []registry.Change) error { return s.err() }
+func (s *sharedStore) Append(_ context.Context, changes []registry.Change) error {
+	s.appended = append(s.appended, changes...)
+	return s.err()
+}
 
 func (s *sharedStore) Flush(_ context.Context, beats []registry.Beat) ([]registry.Key, error) {
 	return registry.Keys(beats), s.err()
@@ -172,26 +176,100 @@ func TestWhatExpiresGoesFromTheSnapshotToo(t *testing.T) {
 	require.Equal(t, []string{"b"}, ids)
 }
 
-func TestASharedStoreWithoutHostsHasLostThemIfTheSnapshotHasSome(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "copy")
-	a := storetest.Record("users", "a", 1)
-	shared := &sharedStore{}
-	lost := func() bool {
-		t.Helper()
-		s := New(shared, fileStore(t, path), discard)
-		contents, err := s.Load(t.Context())
-		require.NoError(t, err)
-		require.NoError(t, s.Close())
-		return contents.Lost
+func TestASharedStoreThatIsPartialIsGivenWhatTheSnapshotHas(t *testing.T) {
+	a, b := storetest.Record("users", "a", 1), storetest.Record("users", "b", 1)
+	newer := storetest.Record("users", "a", 2)
+	drain := storetest.Setting(registry.Scope{Zone: "eu-1"}, registry.Drain)
+	settings := []registry.Setting{drain}
+	putB := registry.Change{Key: b.Host.Key, Record: &b}
+	putDrain := registry.Change{SettingKey: drain.Key(), Setting: &drain}
+	for name, test := range map[string]struct {
+		copied, shared registry.Contents
+		want           registry.Contents
+		appended       []registry.Change
+	}{
+		"both are new": {
+			shared: registry.Contents{Partial: true},
+			want:   registry.Contents{Partial: true},
+		},
+		"it has all": {
+			copied: registry.Contents{Records: []registry.Record{a, b}, Settings: settings},
+			shared: registry.Contents{Records: []registry.Record{newer}},
+			want:   registry.Contents{Records: []registry.Record{newer}},
+		},
+		"all that it has is that there are none": {
+			copied: registry.Contents{Records: []registry.Record{a, b}, Settings: settings},
+		},
+		"it is empty": {
+			copied:   registry.Contents{Records: []registry.Record{b}, Settings: settings},
+			shared:   registry.Contents{Partial: true},
+			want:     registry.Contents{Records: []registry.Record{b}, Settings: settings, Partial: true, Lost: true},
+			appended: []registry.Change{putB, putDrain},
+		},
+		"it is empty, and there are settings alone": {
+			copied:   registry.Contents{Settings: settings},
+			shared:   registry.Contents{Partial: true},
+			want:     registry.Contents{Settings: settings, Partial: true},
+			appended: []registry.Change{putDrain},
+		},
+		"it has some": {
+			copied:   registry.Contents{Records: []registry.Record{a, b}, Settings: settings},
+			shared:   registry.Contents{Records: []registry.Record{newer}, Partial: true},
+			want:     registry.Contents{Records: []registry.Record{newer, b}, Settings: settings, Partial: true},
+			appended: []registry.Change{putB, putDrain},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "copy")
+			local := fileStore(t, path)
+			_, err := local.Load(t.Context())
+			require.NoError(t, err)
+			require.NoError(t, local.Append(t.Context(), changes(&test.copied)))
+			require.NoError(t, local.Complete(t.Context()))
+			require.NoError(t, local.Close())
+
+			shared := &sharedStore{contents: test.shared}
+			s := New(shared, fileStore(t, path), discard)
+			contents, err := s.Load(t.Context())
+			require.NoError(t, err)
+			require.NoError(t, s.Close())
+			require.Equal(t, test.want, *contents)
+			require.Equal(t, test.appended, shared.appended)
+
+			local = fileStore(t, path)
+			kept, err := local.Load(t.Context())
+			require.NoError(t, err)
+			require.NoError(t, local.Close())
+			require.ElementsMatch(t, test.want.Records, kept.Records)
+			require.ElementsMatch(t, test.want.Settings, kept.Settings)
+			require.Equal(t, test.want.Partial, kept.Partial)
+			require.Equal(t, test.want.Lost, kept.Lost)
+		})
 	}
-	require.False(t, lost(), "there never were any")
-	shared.contents.Records = []registry.Record{a}
-	require.False(t, lost(), "they are there")
-	shared.contents = registry.Contents{}
-	require.True(t, lost())
-	shared.contents = registry.Contents{}
-	require.False(t, lost(), "nor has the snapshot any")
 }
+
+func TestTheSnapshotStaysWhereItCannotBeGivenToTheSharedStore(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "copy")
+	local := fileStore(t, path)
+	_, err := local.Load(t.Context())
+	require.NoError(t, err)
+	a := storetest.Record("users", "a", 1)
+	require.NoError(t, local.Append(t.Context(), []registry.Change{{Key: a.Host.Key, Record: &a}}))
+	require.NoError(t, local.Close())
+
+	shared := &readOnly{sharedStore{contents: registry.Contents{Partial: true}}}
+	s := New(shared, fileStore(t, path), discard)
+	_, err = s.Load(t.Context())
+	require.ErrorIs(t, err, errAway)
+	require.NoError(t, s.Close())
+	ids, _ := kept(t, path)
+	require.Equal(t, []string{"a"}, ids)
+}
+
+// readOnly is a sharedStore that takes nothing.
+type readOnly struct{ sharedStore }
+
+func (*readOnly) Append(context.Context, []registry.Change) error { return errAway }
 
 func TestWhatOthersDoIsInTheSnapshot(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "copy")

@@ -233,13 +233,16 @@ func (s *Store) Append(_ context.Context, changes []registry.Change) error {
 }
 
 // Replace makes contents all that is kept of the services for which covers is
-// true. The next snapshot has it.
+// true, and the store partial and to have lost some where contents says so. The next
+// snapshot has it.
 func (s *Store) Replace(contents *registry.Contents, covers func(service string) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	maps.DeleteFunc(s.records, func(k registry.Key, _ kept) bool { return covers(k.Service) })
 	maps.DeleteFunc(s.settings, func(k registry.SettingKey, _ registry.Setting) bool { return covers(k.Scope.Service) })
 	s.keep(contents)
+	s.partial = s.partial || contents.Partial
+	s.lost = s.lost || contents.Lost
 	s.changed = true
 }
 
