@@ -1,7 +1,6 @@
 package v2
 
 import (
-	"math"
 	"net/http"
 
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
@@ -46,7 +45,7 @@ type liftJSON struct {
 }
 
 // limitsJSON is how careful the guard is. LastHost is nil for a last host that
-// stays until the ceiling, for JSON knows no infinity.
+// stays until the ceiling, of which guard.Limits knows by a number below 0.
 type limitsJSON struct {
 	ServiceShare float64  `json:"service_share"`
 	GlobalShare  float64  `json:"global_share"`
@@ -80,7 +79,7 @@ func showGuard(s registry.GuardStatus) guardJSON {
 			ReplicaLoss: s.Limits.ReplicaLoss.String(),
 		},
 	}
-	if !math.IsInf(s.Limits.LastHost, 0) {
+	if s.Limits.LastHost >= 0 {
 		shown.Limits.LastHost = new(s.Limits.LastHost)
 	}
 	for i, one := range s.Suspensions {

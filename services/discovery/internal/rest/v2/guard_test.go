@@ -2,7 +2,6 @@ package v2
 
 import (
 	"encoding/json"
-	"math"
 	"net/netip"
 	"testing"
 	"time"
@@ -20,7 +19,7 @@ import (
 func heldFixture(t testing.TB) *fixture {
 	t.Helper()
 	o := registrytest.Options()
-	o.Guard = guard.Limits{LastHost: math.Inf(1), Ceiling: time.Hour, ReplicaLoss: time.Minute}
+	o.Guard = guard.Limits{LastHost: -1, Ceiling: time.Hour, ReplicaLoss: time.Minute}
 	hosts := registry.New(o)
 	registrytest.Run(t, hosts)
 	<-hosts.Loaded()
@@ -39,6 +38,7 @@ func TestAHostThatAGuardHoldsIsStaleUntilTheGuardIsLifted(t *testing.T) {
 	require.Equal(t, true, f.get(t, "/v2/services/users/hosts/last")["stale"])
 	require.Equal(t, 1.0, f.get(t, "/v2/services")["services"].([]any)[0].(map[string]any)["stale"])
 	status := f.get(t, "/v2/guard")
+	require.NoError(t, readOpenAPI(t).Components.Schemas["Guard"].Value.VisitJSON(status, openapi3.EnableJSONSchema2020()))
 	require.Equal(t, 1.0, status["stale"])
 	require.NotContains(t, status, "lifted")
 	require.NotContains(t, status["limits"], "last_host", "it has no number")
