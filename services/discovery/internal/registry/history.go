@@ -17,10 +17,14 @@ type past struct {
 	at                Instant
 	kind              EventKind
 	id, actor, detail string
+	zone              *string // nil for none, as most events have
 }
 
 func (h *history) add(e *Event) {
-	p := past{InstantOf(e.At), e.Kind, e.ID, e.Actor, e.Detail}
+	p := past{at: InstantOf(e.At), kind: e.Kind, id: e.ID, actor: e.Actor, detail: e.Detail}
+	if e.Zone != "" {
+		p.zone = new(e.Zone)
+	}
 	n := len(h.events)
 	if n > 0 { // one caller often does several things
 		share(&p.actor, h.events[(h.next+n-1)%n].actor)
@@ -41,7 +45,11 @@ func (h *history) list(service string) []Event {
 	list := make([]Event, 0, len(h.events))
 	for i := range h.events {
 		p := &h.events[(h.next+i)%len(h.events)]
-		list = append(list, Event{At: p.at.Time(), Kind: p.kind, Service: service, ID: p.id, Actor: p.actor, Detail: p.detail})
+		e := Event{At: p.at.Time(), Kind: p.kind, Service: service, ID: p.id, Actor: p.actor, Detail: p.detail}
+		if p.zone != nil {
+			e.Zone = *p.zone
+		}
+		list = append(list, e)
 	}
 	return list
 }
@@ -66,29 +74,44 @@ func (r *Registry) History(name string) ([]Event, error) {
 func (r *Registry) happened(e *Event) {
 	r.remember(e)
 	for f := range r.events {
-		f.add(e)
+		if f.service == "" || r.concerns(e, f.service) {
+			f.add(e)
+		}
 	}
 }
 
-// remember adds an event to the histories that it belongs to. r.mu must be held.
+// remember adds an event to the histories of the services that it concerns. r.mu
+// must be held.
 func (r *Registry) remember(e *Event) {
-	if e.Service != "" || e.Zone == "" {
-		if s := r.services[e.Service]; s != nil {
+	if e.isOfZone() {
+		for _, s := range r.inScope(Scope{Zone: e.Zone}) {
 			s.history.add(e)
 		}
-		return
-	}
-	for _, s := range r.inScope(Scope{Zone: e.Zone}) {
+	} else if s := r.services[e.Service]; s != nil {
 		s.history.add(e)
 	}
 }
 
+// concerns reports whether an event concerns a service: is of it, or of a zone in
+// which it has hosts. r.mu must be held.
+func (r *Registry) concerns(e *Event, service string) bool {
+	if e.isOfZone() {
+		s := r.services[service]
+		return s != nil && s.isIn(e.Zone)
+	}
+	return e.Service == service
+}
+
+// isOfZone reports whether an event is of all services with hosts in a zone.
+func (e *Event) isOfZone() bool { return e.Service == "" && e.Zone != "" }
+
 // eventQueue is how many events wait for a slow reader at most.
 const eventQueue = 1024
 
-// EventFeed tells one reader of all events, in order.
+// EventFeed tells one reader of events, in order: of all, or those of a service.
 type EventFeed struct {
 	registry *Registry
+	service  string        // "" for all
 	ready    chan struct{} // has a value when there are events
 
 	mu     sync.Mutex
@@ -97,8 +120,12 @@ type EventFeed struct {
 }
 
 // Events returns a feed of all events from now on. The reader closes it.
-func (r *Registry) Events() *EventFeed {
-	f := &EventFeed{registry: r, ready: make(chan struct{}, 1)}
+func (r *Registry) Events() *EventFeed { return r.EventsOf("") }
+
+// EventsOf returns a feed of the events from now on that stand in the history of
+// a service, known or not; of all for "". The reader closes it.
+func (r *Registry) EventsOf(service string) *EventFeed {
+	f := &EventFeed{registry: r, service: service, ready: make(chan struct{}, 1)}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.events[f] = struct{}{}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -95,6 +96,43 @@ func TestAnEventFeedTellsAllOrThatItMissedSome(t *testing.T) {
 	events, missed = feed.Take()
 	require.Empty(t, events)
 	require.False(t, missed)
+}
+
+func TestAnEventFeedOfAServiceTellsWhatItsHistoryDoes(t *testing.T) {
+	r := started(t, newFakeStore())
+	feed := r.EventsOf("users")
+	defer feed.Close()
+	take := func() (kinds []string, missed bool) {
+		events, missed := feed.Take()
+		for _, e := range events {
+			kinds = append(kinds, strings.TrimSpace(fmt.Sprint(e.Kind, " ", e.Service, " ", e.Zone)))
+		}
+		return kinds, missed
+	}
+	drain := func(scope Scope) { makeSetting(t, r, Setting{Scope: scope, Kind: Drain}) }
+	drain(Scope{Zone: "eu-1"}) // where it has no hosts yet
+	checkIn(t, r, host("a", 1))
+	other := host("a", 1)
+	other.Service, other.Tags.Zone = "orders", "eu-2"
+	checkIn(t, r, other)
+	drain(Scope{Zone: "eu-1"})
+	drain(Scope{Zone: "eu-2"})
+	drain(Scope{Service: "orders", Zone: "eu-1"})
+	drain(Scope{Service: "users", Zone: "eu-2"})
+	told, missed := take()
+	require.Equal(t, []string{"registered users", "setting made  eu-1", "setting made users eu-2"}, told)
+	require.False(t, missed)
+	past, err := r.History("users")
+	require.NoError(t, err)
+	require.Equal(t, []string{"", "eu-1", "eu-2"}, []string{past[0].Zone, past[1].Zone, past[2].Zone})
+
+	for i := range eventQueue + 1 {
+		other.Revision = fmt.Sprint(i)
+		checkIn(t, r, other)
+	}
+	told, missed = take()
+	require.Empty(t, told)
+	require.False(t, missed, "it misses nothing of others")
 }
 
 func TestWhoWaitsForAServiceHearsOfItsNextChangeAlone(t *testing.T) {

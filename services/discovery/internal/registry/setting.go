@@ -233,14 +233,21 @@ func (r *Registry) inScope(scope Scope) (services []*service) {
 		return services
 	}
 	for _, s := range r.services {
-		for _, e := range s.hosts {
-			if e.host.Tags.Zone == scope.Zone {
-				services = append(services, s)
-				break
-			}
+		if s.isIn(scope.Zone) {
+			services = append(services, s)
 		}
 	}
 	return services
+}
+
+// isIn reports whether a service has hosts in a zone. r.mu must be held.
+func (s *service) isIn(zone string) bool {
+	for _, e := range s.hosts {
+		if e.host.Tags.Zone == zone {
+			return true
+		}
+	}
+	return false
 }
 
 // describe says what s is, for people.

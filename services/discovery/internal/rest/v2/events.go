@@ -16,13 +16,14 @@ type eventJSON struct {
 	At      string             `json:"at"`
 	Kind    registry.EventKind `json:"kind"`
 	Service string             `json:"service"`
+	Zone    string             `json:"zone,omitempty"`
 	ID      string             `json:"id"`
 	Actor   string             `json:"actor"`
 	Detail  string             `json:"detail"`
 }
 
 func showEvent(e registry.Event) eventJSON {
-	return eventJSON{stamp(e.At), e.Kind, e.Service, e.ID, e.Actor, e.Detail}
+	return eventJSON{stamp(e.At), e.Kind, e.Service, e.Zone, e.ID, e.Actor, e.Detail}
 }
 
 // history answers with what happened to a service lately.
@@ -63,12 +64,13 @@ const (
 	textKeepAlive = ": still here\n\n"
 )
 
-// events is the stream of all events from now on, or of those of one service.
+// events is the stream of all events from now on, or of those of one service,
+// those of a zone in which it has hosts among them.
 // A reader that is too slow for them is told that it missed some; one that
 // takes nothing at all is let go.
 func (f *face) events(w http.ResponseWriter, r *http.Request) (int, error) {
 	query := call.ReadQuery(r)
-	service, chosen := query.Checked("service", rule.ServiceName)
+	service, _ := query.Checked("service", rule.ServiceName)
 	if err := query.End(); err != nil {
 		return 0, err
 	}
@@ -81,7 +83,7 @@ func (f *face) events(w http.ResponseWriter, r *http.Request) (int, error) {
 	}
 	defer end()
 
-	feed := f.registry.Events()
+	feed := f.registry.EventsOf(service)
 	defer feed.Close()
 	stream := newStream(w)
 	defer stream.end()
@@ -100,9 +102,7 @@ func (f *face) events(w http.ResponseWriter, r *http.Request) (int, error) {
 		case <-feed.Ready():
 			events, missed := feed.Take()
 			for _, e := range events {
-				if !chosen || e.Service == service {
-					b = appendEvent(b, e)
-				}
+				b = appendEvent(b, e)
 			}
 			if missed {
 				b = append(b, textMissed...)

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/stretchr/testify/require"
 )
 
@@ -57,6 +58,30 @@ func TestAStreamTellsOfEventsAsTheyHappen(t *testing.T) {
 		require.Equal(t, ofUsers+event(second, "registered", "carts", "b"), all.w.Body.String())
 		require.Equal(t, "text/event-stream", all.w.Header().Get("Content-Type"))
 		require.Equal(t, "no-store", all.w.Header().Get("Cache-Control"))
+	})
+}
+
+func TestAStreamOfAServiceTellsOfItsZones(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.put(t, "/v2/services/users/hosts/a", `{"address":"10.0.0.1","port":80,"zone":"z"}`)
+		users, carts := f.wait("/v2/events?service=users"), f.wait("/v2/events?service=carts")
+		synctest.Wait()
+		at := stamp(time.Now())
+		require.Equal(t, 200, f.call("PUT", "/v2/settings/drain", `{"scope":{"zone":"z"},"author":"ada","reason":"new racks"}`).Code)
+		synctest.Wait()
+		f.stop()
+		<-users.ended
+		<-carts.ended
+		require.Equal(t, "retry: 3000\n\nevent: change\nid: "+at+"\ndata: "+
+			`{"at":"`+at+`","kind":"setting made","service":"","zone":"z","id":"","actor":"ada","detail":"drain of zone \"z\": new racks"}`+"\n\n",
+			users.w.Body.String())
+		require.Equal(t, "retry: 3000\n\n", carts.w.Body.String())
+
+		history := f.get(t, "/v2/services/users/history")
+		require.NoError(t, readOpenAPI(t).Components.Schemas["History"].Value.VisitJSON(history, openapi3.EnableJSONSchema2020()))
+		last := history["events"].([]any)[1].(map[string]any)
+		require.Equal(t, []any{"setting made", "users", "z"}, []any{last["kind"], last["service"], last["zone"]})
 	})
 }
 
