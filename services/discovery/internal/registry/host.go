@@ -56,6 +56,16 @@ type Tags struct {
 	Other map[string]json.RawMessage
 }
 
+// Names appends the names of the tags in Other to room, and returns them all in
+// order: those of one host are told in the same order each time.
+func (t *Tags) Names(room []string) []string {
+	for name := range t.Other {
+		room = append(room, name)
+	}
+	slices.Sort(room)
+	return room
+}
+
 // size is how many bytes count against Limits.TagBytes.
 func (t *Tags) size() int {
 	size := len(t.Region) + len(t.Zone) + len(t.InstanceID)

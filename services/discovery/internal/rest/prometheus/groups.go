@@ -111,13 +111,9 @@ func appendLabels(b []byte, v *registry.View) []byte {
 // appendTags appends a label for each tag that the labels above do not tell. Of
 // tags whose names become the same, the first in order has the label.
 func appendTags(b []byte, t *registry.Tags) []byte {
-	names := make([]string, 0, 16) // on the stack, for as many tags as are common
-	for name := range t.Other {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	taken := make([]string, 0, 16)
-	for _, name := range names {
+	var room [registry.CommonTags]string
+	taken := make([]string, 0, len(room))
+	for _, name := range t.Names(room[:0]) {
 		value := t.Other[name]
 		label := sanitize(name)
 		if string(value) == "null" || slices.Contains(taken, label) {

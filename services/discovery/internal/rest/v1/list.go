@@ -13,14 +13,11 @@ import (
 // timeForm is how last_check_in is written: UTC, to the microsecond.
 const timeForm = "2006-01-02 15:04:05.000000+00:00"
 
-// commonHosts is for how many hosts a list needs no memory of its own.
-const commonHosts = 16
-
 // list answers with the hosts of a service. An unknown service is no error: a
 // reader cannot tell it from one without hosts.
 func (f *face) list(w http.ResponseWriter, r *http.Request) (int, error) {
 	service := r.PathValue("service")
-	var room [commonHosts]registry.View // on the stack
+	var room [registry.CommonHosts]registry.View
 	listing, err := f.registry.ListInto(room[:0], service)
 	if err != nil {
 		return 0, err

@@ -179,14 +179,11 @@ func appendTags(b []byte, t *registry.Tags, weight uint8) []byte {
 		return append(b, '}')
 	}
 	var meaning known
-	names := make([]string, 0, 16) // on the stack, for as many tags as are common
-	for name := range t.Other {
-		if meaning.find(name) == nil {
-			names = append(names, name)
+	var room [registry.CommonTags]string
+	for _, name := range t.Names(room[:0]) {
+		if meaning.find(name) != nil {
+			continue
 		}
-	}
-	slices.Sort(names)
-	for _, name := range names {
 		b = append(b, ',')
 		b = httpjson.AppendText(b, name)
 		b = append(b, ':')

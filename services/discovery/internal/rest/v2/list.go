@@ -13,9 +13,6 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 )
 
-// commonHosts is for how many hosts a list needs no memory of its own.
-const commonHosts = 16
-
 // list answers with the hosts of a service that pass a filter, at once or,
 // where the caller knows what is there, when that changes. An unknown service is
 // no error: a reader cannot tell it from one without hosts.
@@ -24,7 +21,7 @@ func (f *face) list(w http.ResponseWriter, r *http.Request) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	var room [commonHosts]registry.View // on the stack
+	var room [registry.CommonHosts]registry.View
 	listing, err := f.registry.ListInto(room[:0], query.service)
 	if err != nil {
 		return 0, err
@@ -270,12 +267,8 @@ func appendTags(b []byte, t *registry.Tags) []byte {
 	if len(t.Other) == 0 { // as of most hosts
 		return b
 	}
-	names := make([]string, 0, 16) // on the stack, for as many tags as are common
-	for name := range t.Other {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for i, name := range names {
+	var room [registry.CommonTags]string
+	for i, name := range t.Names(room[:0]) {
 		if i > 0 {
 			b = append(b, ',')
 		}
