@@ -90,8 +90,15 @@ func (s *Store) loadScripts(ctx context.Context) error {
 	return errors.New("no such client")
 }
 
-// fault is err as the registry is told it.
-func (s *Store) fault(err error) error { return fmt.Errorf("redis at %v: %w", s.place, err) }
+// fault is err as the registry is told it. In a Cluster it is asked anew who has
+// what: of a server that is away no other is known to have its place, and the
+// driver would look for that once a minute.
+func (s *Store) fault(err error) error {
+	if client, ok := s.client.(*goredis.ClusterClient); ok {
+		client.ReloadState(context.Background()) // does not wait
+	}
+	return fmt.Errorf("redis at %v: %w", s.place, err)
+}
 
 const (
 	// scriptSize is the most things that one call is told of, exchangeSize about
