@@ -1,12 +1,16 @@
 package httpjson_test
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -110,6 +114,87 @@ func TestABufferIsUsedAgainOnlyWhenItsAnswerIsOut(t *testing.T) {
 		compose("of another caller, and no shorter", nil)
 	}
 	require.Equal(t, "of a caller that has gone", string(failed))
+}
+
+func TestALongBufferIsLetGo(t *testing.T) {
+	const mostKept = 64 << 10
+	w := writer{http.Header{}, func(b []byte) (int, error) { return len(b), nil }}
+	for _, length := range []int{mostKept, mostKept + 1, 1 << 20} {
+		for range 100 {
+			_, _ = httpjson.Compose(w, func(b []byte) []byte {
+				require.LessOrEqual(t, cap(b), mostKept)
+				return append(b, make([]byte, length)...)
+			})
+		}
+	}
+}
+
+// sender is a ResponseWriter that says how each Write ended.
+type sender struct {
+	http.ResponseWriter
+	wrote chan<- error
+}
+
+func (s sender) Write(b []byte) (int, error) {
+	n, err := s.ResponseWriter.Write(b)
+	s.wrote <- err
+	return n, err
+}
+
+func TestABufferIsNotUsedAgainOfWhichAnHTTP2ConnectionMaySendStill(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // one processor has all buffers that are free
+	const length = 60 << 10
+	var first *byte // of the last body
+	wrote := make(chan error, 1)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = httpjson.Compose(sender{w, wrote}, func(b []byte) []byte {
+			b = append(b, bytes.Repeat([]byte(r.URL.Query().Get("of")), length)...)
+			first = &b[0]
+			return b
+		})
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	client := server.Client()
+	// What a reader has not read holds up the rest of its body.
+	client.Transport.(*http.Transport).HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: 16 << 10}
+	get := func(ctx context.Context, of string) *http.Response {
+		t.Helper()
+		r, err := http.NewRequestWithContext(ctx, "GET", server.URL+"?of="+of, nil)
+		require.NoError(t, err)
+		answer, err := client.Do(r)
+		require.NoError(t, err)
+		require.Equal(t, 2, answer.ProtoMajor)
+		return answer
+	}
+	for range 20 {
+		ctx, reset := context.WithCancel(t.Context())
+		cut := get(ctx, "a")
+		reset()
+		require.Error(t, <-wrote, "it was not all sent")
+		_ = cut.Body.Close()
+		left := first
+		var free func(n int)
+		free = func(n int) { // looks at all of them
+			_, _ = httpjson.Compose(writer{http.Header{}, func(b []byte) (int, error) { return len(b), nil }}, func(b []byte) []byte {
+				b = append(b, 'x')
+				require.NotSame(t, left, &b[0])
+				if n > 0 {
+					free(n - 1)
+				}
+				return b
+			})
+		}
+		free(10)
+
+		whole := get(t.Context(), "b")
+		body, err := io.ReadAll(whole.Body)
+		require.NoError(t, err)
+		require.NoError(t, whole.Body.Close())
+		require.NoError(t, <-wrote)
+		require.Equal(t, strings.Repeat("b", length), string(body))
+	}
 }
 
 func TestABodyIsComposedWithoutGarbage(t *testing.T) {
