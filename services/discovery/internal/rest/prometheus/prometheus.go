@@ -62,10 +62,14 @@ func answer(w http.ResponseWriter, r *http.Request, hosts *registry.Registry, wa
 		return http.StatusNotModified, nil
 	}
 	body := []byte{'['}
+	var room []registry.View // of all in turn
 	for _, service := range services {
-		listing, err := hosts.List(service)
+		listing, err := hosts.ListInto(room, service)
 		if err != nil {
 			return 0, err
+		}
+		if cap(listing.Hosts) > cap(room) {
+			room = listing.Hosts
 		}
 		body = appendGroups(body, listing.Hosts, wanted.port)
 	}
