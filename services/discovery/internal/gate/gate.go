@@ -66,7 +66,8 @@ func (g *Gate) reads(r *http.Request) bool {
 }
 
 // write returns why a call that is no read may not go on, or nil. The rate comes
-// first, so that tokens are not tried out oftener either.
+// first, so that what is refused counts too. It is no guard of tokens, which can be
+// tried out with reads as often as one likes: they are too long to be guessed.
 func (g *Gate) write(caller *auth.Caller) error {
 	if err := g.Sources.Take(caller.Address); err != nil {
 		return err
