@@ -11,6 +11,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -48,6 +49,26 @@ func TestWhoWaitsForABucketGoesWithItsStream(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		require.False(t, b.wait(ctx))
+	})
+}
+
+func TestWhoGoesBeforeItsTimeTakesNothingFromOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBucket(1)
+		require.True(t, b.wait(t.Context()))
+		began := time.Now()
+		ended, cancel := context.WithCancel(t.Context())
+		for range 1000 {
+			go func() { assert.False(t, b.wait(ended)) }()
+		}
+		synctest.Wait()
+		cancel()
+		synctest.Wait()
+		for range 1000 {
+			require.False(t, b.wait(ended))
+		}
+		require.True(t, b.wait(t.Context()))
+		require.Equal(t, time.Second, time.Since(began))
 	})
 }
 
