@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,8 +14,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
@@ -69,6 +72,65 @@ func TestWhoGoesBeforeItsTimeTakesNothingFromOthers(t *testing.T) {
 		}
 		require.True(t, b.wait(t.Context()))
 		require.Equal(t, time.Second, time.Since(began))
+	})
+}
+
+// heldWire is the wire of a client that asks once, for all clusters, and says that
+// it has some from before. It counts what it is sent.
+type heldWire struct {
+	grpc.ServerStream
+	ctx   context.Context
+	asked atomic.Bool
+	got   *atomic.Int32
+}
+
+func (w *heldWire) Context() context.Context { return w.ctx }
+
+func (w *heldWire) RecvMsg(m any) error {
+	if !w.asked.Swap(true) {
+		message, err := proto.Marshal(&discoveryv3.DiscoveryRequest{TypeUrl: resources.Clusters.URL(), VersionInfo: "1"})
+		if err != nil {
+			return err
+		}
+		return m.(*request).read(message)
+	}
+	<-w.ctx.Done()
+	return w.ctx.Err()
+}
+
+func (w *heldWire) SendMsg(any) error {
+	w.got.Add(1)
+	return nil
+}
+
+func TestAfterAMassReconnectSoManyGetAFirstAnswerEachSecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newTestHub(t)
+		h.open(&h.loaded)
+		h.hosts("users", "10.0.0.1:80")
+		s := &Server{
+			hub: h.hub, limits: Limits{Streams: 100, Names: 100}, admission: newBucket(10), form: newWireForm("replica-1"),
+			identity: func(context.Context) string { return "" }, log: h.log, metrics: h.metrics, stopping: make(chan struct{}),
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var got atomic.Int32
+		for range 35 {
+			go func() {
+				assert.ErrorIs(t, s.serve(&heldWire{ctx: ctx, got: &got}, allTypes, false), context.Canceled)
+			}()
+		}
+		synctest.Wait()
+		h.makeAsked()
+		time.Sleep(time.Minute)
+		require.Zero(t, got.Load(), "they are left with what they have")
+		h.open(&h.warm)
+		for _, want := range []int32{10, 20, 30, 35, 35} {
+			synctest.Wait()
+			require.Equal(t, want, got.Load())
+			time.Sleep(time.Second)
+		}
+		cancel()
+		synctest.Wait()
 	})
 }
 

@@ -144,8 +144,9 @@ func (s *sender) run() {
 // sent. No lock is held meanwhile.
 func (s *sender) one() bool {
 	if !s.admitted {
-		// After a mass reconnect everybody wants a first answer.
-		if !s.server.admission.wait(s.stream.ctx) {
+		// After a mass reconnect everybody wants a first answer, and all at once
+		// when the hub becomes ready: a place taken before that would be of no use.
+		if !s.stream.maySend() || !s.server.admission.wait(s.stream.ctx) {
 			return false
 		}
 		s.admitted = true

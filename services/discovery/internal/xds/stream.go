@@ -249,6 +249,44 @@ func (s *stream) hasWork() bool {
 	return false
 }
 
+// maySend reports whether next may well return a response: whether the hub is
+// ready for something that is to be sent, and has made it.
+func (s *stream) maySend() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.takeMarks()
+	s.hub.mu.RLock()
+	defer s.hub.mu.RUnlock()
+	for _, u := range s.subscriptions {
+		if u != nil && !u.inFlight && !u.idle() && s.hub.ready(u.holdsEarlier) && u.allMade(s.hub) {
+			return true
+		}
+	}
+	return false
+}
+
+// allMade reports whether all is made that the next response may hold. The hub's
+// lock must be held for reading.
+func (u *subscription) allMade(h *hub) bool {
+	if !u.all && !u.mustAll {
+		return u.made()
+	}
+	if u.wildcard {
+		if _, known := h.everything(u.typ, u.view); !known {
+			return false
+		}
+	}
+	for t := range u.names {
+		if e := u.edition(t); e == nil || !e.made {
+			return false
+		}
+	}
+	return u.made()
+}
+
 // next returns the next response to send, or nil if there is none now.
 func (s *stream) next(now time.Time) *response {
 	s.mu.Lock()
