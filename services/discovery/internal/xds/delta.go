@@ -18,8 +18,12 @@ func (s *stream) requestDelta(u *subscription, r *request, first bool, now time.
 	default:
 		s.hub.metrics.stale.Inc()
 	}
-	if err := s.mayName(u, max(r.names, r.initial)); err != nil {
-		return err
+	had, names := len(u.names), r.names+r.initial > 0
+	if names {
+		// Before it takes memory for them. It keeps what it has meanwhile.
+		if err := s.mayName(u, max(had, r.names, r.initial)); err != nil {
+			return err
+		}
 	}
 	if first {
 		u.readInitial(r)
@@ -28,6 +32,9 @@ func (s *stream) requestDelta(u *subscription, r *request, first bool, now time.
 	s.dropNames(u, r)
 	if !u.wildcard {
 		u.initial = nil // of use only to who wants everything
+	}
+	if !names && len(u.names) == had {
+		return nil // as with most answers
 	}
 	return s.mayName(u, len(u.names))
 }

@@ -343,6 +343,44 @@ func TestTheStreamsOfANodeHaveSoManyNamesTogether(t *testing.T) {
 	}
 }
 
+// TestAnAnswerAsksForNoNames has the node's limit shrink, as it does for one
+// stream when another takes what is left of it.
+func TestAnAnswerAsksForNoNames(t *testing.T) {
+	for _, delta := range []bool{false, true} {
+		h := newTestHub(t)
+		h.open(&h.loaded)
+		h.hosts("users", "10.0.0.1:80")
+		s := h.stream(t, delta)
+		s.limits.NamesPerNode = 2
+		ask(t, s, resources.Endpoints, "users", "orders")
+		r := s.next(start)
+		s.limits.NamesPerNode = 1
+		answer(t, s, r)
+		require.Equal(t, 2, h.ofNode[s.node.id].names)
+	}
+}
+
+func TestANameMoreCountsBesideThoseThatTheStreamHas(t *testing.T) {
+	h := newTestHub(t)
+	h.open(&h.loaded)
+	one, other := h.stream(t, true), h.stream(t, true)
+	one.limits.NamesPerNode, other.limits.NamesPerNode = 3, 3
+	ask(t, one, resources.Endpoints, "a", "b")
+	ask(t, other, resources.Endpoints, "c")
+	refused := func(s *stream) error {
+		message, err := proto.Marshal(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resources.Endpoints.URL(), ResourceNamesSubscribe: []string{"d"}})
+		require.NoError(t, err)
+		r := request{delta: true}
+		require.NoError(t, r.read(message))
+		return s.request(&r)
+	}
+	require.Equal(t, codes.ResourceExhausted, status.Code(refused(one)))
+	require.Equal(t, 3, h.ofNode[""].names, "nothing is free until the stream is gone")
+	require.Equal(t, codes.ResourceExhausted, status.Code(refused(other)))
+	one.close()
+	require.Equal(t, 1, h.ofNode[""].names)
+}
+
 func TestASecretIsForThoseWhoMayHaveIt(t *testing.T) {
 	h := newTestHub(t)
 	h.open(&h.loaded)
