@@ -19,6 +19,10 @@ import (
 // waits for those that have not, so it is well below any sensible deadline.
 const helloTimeout = 5 * time.Second
 
+// streamsPerConnection is far above what one client opens, and what its proxies
+// open for several. Beyond it a client waits until one of its streams ends.
+const streamsPerConnection = 1000
+
 // addGRPC opens the listener of all that is served over gRPC: xDS, and streams of
 // heartbeats, of load reports and of health checks. The server of xDS has a face
 // over HTTP too.
@@ -98,6 +102,7 @@ func newGRPCServer(o Options, access *access) *grpc.Server {
 	options := append(access.grpc(), xds.ServerOptions()...)
 	return grpc.NewServer(append(options,
 		grpc.ConnectionTimeout(helloTimeout),
+		grpc.MaxConcurrentStreams(streamsPerConnection),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: o.XDSKeepalive, Timeout: min(o.XDSKeepalive, 20*time.Second)}),
 		// A client may ask oftener than we do.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),

@@ -157,6 +157,24 @@ func TestAStreamEndsWhenItIsTooOld(t *testing.T) {
 	require.NoError(t, err)
 }
 
+func TestAStreamEndsThatDoesNotBegin(t *testing.T) {
+	h := newTestHub(t)
+	silent, begun, poll := h.stream(t, true), h.stream(t, true), h.stream(t, false)
+	silent.since, begun.since, poll.since, poll.poll = start, start, start, true
+	ask(t, begun, resources.Clusters)
+	h.sweepStreams(start.Add(beginWithin-1), silent.limits)
+	_, is := ended(silent)
+	require.False(t, is)
+	h.sweepStreams(start.Add(beginWithin), silent.limits)
+	err, _ := ended(silent)
+	require.Equal(t, codes.DeadlineExceeded, status.Code(err))
+	require.ErrorContains(t, err, "no request came within 10s")
+	for _, s := range []*stream{begun, poll} {
+		_, is := ended(s)
+		require.False(t, is)
+	}
+}
+
 func TestStreamsThatCameAtOnceDoNotGoAtOnce(t *testing.T) {
 	limits := Limits{MaxAge: time.Hour}
 	ends := map[time.Duration]bool{}
@@ -231,6 +249,21 @@ func TestWhatIsYetToBeSentIsCounted(t *testing.T) {
 	h.hosts("users", "10.0.0.5:80")
 	require.Nil(t, streams[0].next(start), "its last response is not answered")
 	require.Equal(t, [2]float64{3, 5}, counted())
+}
+
+func TestWhoAsksTooFastIsReadMoreSlowly(t *testing.T) {
+	s := serving(t, func(l *Limits) { l.RequestRate = 10 })
+	<-s.hosts.Loaded()
+	began := time.Now()
+	c := s.aggregated(t)
+	for range 16 {
+		c.ask(resources.Clusters.URL(), "")
+	}
+	requests := func() float64 { return testutil.ToFloat64(s.metrics.requests) }
+	servicetest.Eventually(t, "all requests are read", func() bool { return requests() == 16 })
+	// Ten at once, and each more after the time of the one before it.
+	require.GreaterOrEqual(t, time.Since(began), 500*time.Millisecond)
+	c.want(resources.Clusters.URL())
 }
 
 func TestAFloodOfNamesEndsTheStreamAlone(t *testing.T) {

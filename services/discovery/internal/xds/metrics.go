@@ -89,7 +89,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		aged:       counter("discovery_xds_streams_aged_total", "Streams ended because they were as old as they may be."),
 		slow:       counter("discovery_xds_slow_total", "Responses that were unanswered for long."),
 		slowNow:    gauge("discovery_xds_slow_streams", "Streams with a response that has been unanswered for long."),
-		dropped:    counter("discovery_xds_streams_dropped_total", "Streams ended because a response was unanswered for too long."),
+		dropped:    counter("discovery_xds_streams_dropped_total", "Streams ended because a response was unanswered, or no request came, for too long."),
 		requests:   counter("discovery_xds_requests_total", "Requests read from streams."),
 		stale:      counter("discovery_xds_stale_requests_total", "Requests that answer an earlier response than the last."),
 		unserved:   counter("discovery_xds_unserved_requests_total", "Requests for types that this server does not have."),

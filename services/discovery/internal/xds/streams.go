@@ -81,8 +81,13 @@ func (h *hub) all() []*stream {
 	return list
 }
 
-// sweepStreams looks at every stream: those that are too old, or whose clients
-// neither read nor answer, end; those with resources to keep alive are woken.
+// beginWithin is how long a stream may take to send its first request. Until then
+// nobody is known whose streams are counted.
+const beginWithin = 10 * time.Second
+
+// sweepStreams looks at every stream: those that are too old, have not begun in
+// time, or whose clients neither read nor answer, end; those with resources to
+// keep alive are woken.
 func (h *hub) sweepStreams(now time.Time, limits *Limits) {
 	dirty, resources, slow := 0, 0, 0
 	for _, s := range h.all() {
@@ -111,6 +116,11 @@ func (s *stream) sweep(now time.Time, limits *Limits) (seen seen) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || s.poll {
+		return seen
+	}
+	if !s.begun && now.Sub(s.since) >= beginWithin {
+		s.hub.metrics.dropped.Inc()
+		s.end(status.Errorf(codes.DeadlineExceeded, "no request came within %v", beginWithin))
 		return seen
 	}
 	if !s.until.IsZero() && !now.Before(s.until) {
