@@ -139,9 +139,11 @@ func TestWhoMayRegisterWhat(t *testing.T) {
 			require.Equal(t, test.actor, c.Actor())
 			for _, service := range test.may {
 				require.NoError(t, c.MayRegister(service), service)
+				require.True(t, c.Registers(service), service)
 			}
 			for _, service := range test.not {
 				require.Equal(t, 403, refused(t, c.MayRegister(service)).Status, service)
+				require.False(t, c.Registers(service), service)
 			}
 			require.NoError(t, c.MayWrite())
 			require.NoError(t, c.MayRead())
@@ -212,6 +214,7 @@ func TestWithoutRulesEveryoneMayDoEverything(t *testing.T) {
 	identified := off.Caller(showing(uris("spiffe://td/ns/a/sa/users")))
 	for _, c := range []*auth.Caller{&anyone, &identified, auth.FromContext(t.Context())} {
 		require.NoError(t, c.MayRegister("users"))
+		require.True(t, c.Registers("users"))
 		require.NoError(t, c.MayRegisterAddress(netip.MustParseAddr("10.0.0.2")))
 		require.NoError(t, c.MayWrite())
 		require.NoError(t, c.MayOperate())
@@ -298,6 +301,7 @@ func TestRefusalsAreCountedOnceEach(t *testing.T) {
 	require.Error(t, unknown.MayWrite())
 	require.Error(t, users.MayRegister("billing"))
 	require.Error(t, stranger.MayOperate())
+	require.False(t, stranger.Registers("users"))
 	is, whyNot := stranger.IsOperator()
 	require.False(t, is)
 	require.Equal(t, `no rule is for identity "spiffe://td/none", and to do what is an operator's takes one`, whyNot)

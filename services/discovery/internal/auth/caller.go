@@ -111,6 +111,12 @@ func (c *Caller) MayRegister(service string) error {
 	return c.refuse("change hosts of service %q", service)
 }
 
+// Registers reports whether MayRegister would let the caller. It counts nothing:
+// the caller has not asked to change any hosts.
+func (c *Caller) Registers(service string) bool {
+	return c.rule != nil && c.rule.allows(service) || c.lacks("change hosts of service %q", service) == nil
+}
+
 // MayRegisterAddress asks to have a host at an address, or to take out the one
 // that is there. MayRegister asks for the service.
 func (c *Caller) MayRegisterAddress(a netip.Addr) error {

@@ -24,6 +24,7 @@ import (
 	"github.com/weirproxy/weir/internal/filewatch"
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
+	"github.com/weirproxy/weir/services/discovery/internal/denial"
 )
 
 func marshal(t testing.TB, m proto.Message) []byte {
@@ -227,7 +228,8 @@ func TestWhoMayNotChangeHostsMayNotCheckThem(t *testing.T) {
 	f.register("users", 1)
 	path := f.file + ".rules"
 	write(t, path, "tokens: [{name: carts-team, token: carts-0123456789abcdef, services: [carts]}]")
-	policy, err := auth.New(auth.Options{File: filewatch.File{Setting: "RULES", Path: path}, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
+	counted := prometheus.NewRegistry()
+	policy, err := auth.New(auth.Options{File: filewatch.File{Setting: "RULES", Path: path}, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Denials: denial.NewCounters(counted)})
 	require.NoError(t, err)
 
 	stranger := policy.Caller(auth.Call{})
@@ -241,4 +243,17 @@ func TestWhoMayNotChangeHostsMayNotCheckThem(t *testing.T) {
 	f.replan(time.Now())
 	require.Empty(t, f.checkers["a"].duties)
 	require.Empty(t, f.plans["users"].hosts[hostAddress(1)].words)
+	require.NoError(t, testutil.GatherAndCompare(counted, strings.NewReader(`
+# HELP discovery_refusals_total What callers were refused by a rule or a limit, by reason.
+# TYPE discovery_refusals_total counter
+discovery_refusals_total{reason="address"} 0
+discovery_refusals_total{reason="body"} 0
+discovery_refusals_total{reason="hosts"} 0
+discovery_refusals_total{reason="identity"} 0
+discovery_refusals_total{reason="node"} 0
+discovery_refusals_total{reason="rate"} 0
+discovery_refusals_total{reason="services"} 0
+discovery_refusals_total{reason="tags"} 0
+discovery_refusals_total{reason="token"} 1
+`)), "the stranger's: the clerk asked for nothing")
 }
