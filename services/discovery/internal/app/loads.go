@@ -15,7 +15,7 @@ type LoadOptions struct {
 	LRSInterval   time.Duration `envconfig:"DISCOVERY_LRS_INTERVAL" default:"10s" desc:"how often proxies are asked to report how many requests they send where"`
 	LRSEndpoints  bool          `envconfig:"DISCOVERY_LRS_ENDPOINTS" default:"false" desc:"whether they are asked to report each host too, and not zones alone"`
 	LRSMaxStreams int           `envconfig:"DISCOVERY_LRS_MAX_STREAMS" default:"10000" desc:"streams of load reports served at once; more are refused"`
-	LRSMaxRows    int           `envconfig:"DISCOVERY_LRS_MAX_ROWS" default:"200000" desc:"clusters, zones and hosts remembered of all load reports together; a report beyond is passed over"`
+	LRSMaxRows    int           `envconfig:"DISCOVERY_LRS_MAX_ROWS" default:"200000" desc:"clusters, zones and hosts remembered of all load reports together, a tenth of it of one client; a report beyond is passed over"`
 }
 
 // check reports each fault of a value that its type alone does not rule out.

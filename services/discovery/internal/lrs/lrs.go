@@ -30,8 +30,8 @@ type Options struct {
 	Endpoints bool
 	// MaxStreams is how many streams are served at once, and MaxRows how many
 	// clusters, localities, hosts and categories of dropped requests are
-	// remembered of all reports together; each with a name of up to 256 bytes, and
-	// as one more for every 256 bytes beyond.
+	// remembered of all reports together, and a tenth of it of one; each with a
+	// name of up to 256 bytes, and as one more for every 256 bytes beyond.
 	MaxStreams, MaxRows int
 	// MayBe returns why who opened a stream may not be the node of its first
 	// request; the error is a gRPC status. nil lets everyone be any.
@@ -75,6 +75,11 @@ type wire = grpc.BidiStreamingServer[loadstats.LoadStatsRequest, loadstats.LoadS
 
 // StreamLoadStats serves one client: its first request says who it is and is
 // answered with what to report, all later ones are reports.
+//
+// It takes no more than what reading takes: clients are the proxies that are told
+// of hosts, nothing is steered by what they say, and whoever may be a node may say
+// what that sends. Where that is too much, rules close reads and say who may be
+// which node.
 func (s *Server) StreamLoadStats(w wire) error {
 	r := &report{}
 	if !s.join(r) {
@@ -149,6 +154,10 @@ func (s *Server) leave(r *report) {
 	s.metrics.streams.Set(float64(len(s.reports)))
 }
 
+// streamShare is of how many streams each could have as much as one may have: a
+// single one must not leave the others nothing.
+const streamShare = 10
+
 // take makes m the client's last report. One that is larger than what may be
 // remembered counts as none: the one before it holds until it is old.
 func (s *Server) take(r *report, m *loadstats.LoadStatsRequest) {
@@ -161,7 +170,7 @@ func (s *Server) take(r *report, m *loadstats.LoadStatsRequest) {
 	if _, open := s.reports[r]; !open {
 		return // its stream ended meanwhile
 	}
-	if s.rows-r.rows+rows > s.options.MaxRows {
+	if rows > max(1, s.options.MaxRows/streamShare) || s.rows-r.rows+rows > s.options.MaxRows {
 		s.metrics.tooLarge.Inc()
 		return
 	}

@@ -103,17 +103,37 @@ func TestAClientThatSaysNothingForAWhileNoLongerCounts(t *testing.T) {
 
 func TestReportsAreRememberedUpToABound(t *testing.T) {
 	o := options()
-	o.MaxRows = 8 // a cluster of stats has a row of its own, a category, a locality and a host
+	// A cluster of stats has a row of its own, a category, a locality and a host.
+	o.MaxStreams, o.MaxRows = 20, 80
 	s := New(o)
-	one, other := &report{}, &report{}
-	require.True(t, s.join(one))
-	require.True(t, s.join(other))
-	s.take(one, reportOf(stats("a", "", 2)))
-	s.take(other, reportOf(stats("a", "", 2), stats("b", "", 2)))
-	require.Len(t, s.Loads(), 1)
+	large := reportOf(stats("a", "", 2), stats("b", "", 2))
+	var reports []*report
+	for range 11 {
+		r := &report{}
+		require.True(t, s.join(r))
+		reports = append(reports, r)
+		s.take(r, large)
+	}
+	require.Equal(t, 10, s.Loads()[0].Clients)
 	require.InDelta(t, 1, testutil.ToFloat64(s.metrics.tooLarge), 0)
-	s.take(other, reportOf(stats("b", "", 2)))
-	require.Len(t, s.Loads(), 2)
+	s.take(reports[0], reportOf(stats("a", "", 2)))
+	s.take(reports[10], reportOf(stats("c", "", 2)))
+	require.Len(t, s.Loads(), 3)
+}
+
+func TestOneClientLeavesRoomForOthers(t *testing.T) {
+	o := options()
+	o.MaxRows = 80
+	s := New(o)
+	greedy, other := &report{}, &report{}
+	require.True(t, s.join(greedy))
+	require.True(t, s.join(other))
+	s.take(greedy, reportOf(stats("a", "", 2), stats("b", "", 2)))
+	s.take(greedy, reportOf(stats("a", "", 2), stats("b", "", 2), stats("c", "", 2)))
+	require.Len(t, s.Loads(), 2, "its share is a tenth; the report before holds")
+	require.InDelta(t, 1, testutil.ToFloat64(s.metrics.tooLarge), 0)
+	s.take(other, reportOf(stats("d", "", 2)))
+	require.Len(t, s.Loads(), 3)
 }
 
 // serve serves o until the test ends.
@@ -204,7 +224,7 @@ func TestAHostWithoutAnAddressIsNotCountedTwice(t *testing.T) {
 
 func TestMetricsAreOfTheClustersWithTheMostRequests(t *testing.T) {
 	o := options()
-	o.MaxRows = 10_000
+	o.MaxRows = 100_000
 	s := New(o)
 	r := &report{}
 	require.True(t, s.join(r))
@@ -253,7 +273,7 @@ discovery_lrs_locality_requests_per_second{cluster="users",outcome="successful",
 
 func TestMetricsTellOfSoManyPlacesAndNoMore(t *testing.T) {
 	o := options()
-	o.MaxRows = 10_000
+	o.MaxRows = 100_000
 	s := New(o)
 	r := &report{}
 	require.True(t, s.join(r))
