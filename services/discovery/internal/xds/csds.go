@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
@@ -71,8 +72,12 @@ func (c *clientStatus) answer(wire grpc.BidiStreamingServer[statusv3.ClientStatu
 	}
 }
 
+// maxClientStatus bounds an answer, in bytes: it is one message, made of all
+// streams that are asked for.
+const maxClientStatus = 16 << 20
+
 // clientStatus is what the clients have whose nodes a request is for, all if it
-// names none.
+// names none. The error is a gRPC status.
 func (s *Server) clientStatus(r *statusv3.ClientStatusRequest) (*statusv3.ClientStatusResponse, error) {
 	wanted, err := nodeMatcher(r.GetNodeMatchers())
 	if err != nil {
@@ -80,11 +85,18 @@ func (s *Server) clientStatus(r *statusv3.ClientStatusRequest) (*statusv3.Client
 	}
 	open := slices.DeleteFunc(s.hub.all(), func(st *stream) bool { return st.poll })
 	slices.SortFunc(open, func(a, b *stream) int { return cmp.Compare(a.number, b.number) })
-	response := &statusv3.ClientStatusResponse{}
+	response, size := &statusv3.ClientStatusResponse{}, 0
 	for _, st := range open {
-		if config := st.clientConfig(wanted, !r.GetExcludeResourceContents()); config != nil {
-			response.Config = append(response.Config, config)
+		config := st.clientConfig(wanted, !r.GetExcludeResourceContents())
+		if config == nil {
+			continue
 		}
+		if size += proto.Size(config); size > maxClientStatus {
+			return nil, status.Errorf(codes.ResourceExhausted,
+				"the clients that are asked for have more than the %d MiB that are told at once: name fewer by node_matchers, or set exclude_resource_contents",
+				maxClientStatus>>20)
+		}
+		response.Config = append(response.Config, config)
 	}
 	return response, nil
 }

@@ -2,15 +2,19 @@ package xds
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
 	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	statusv3 "github.com/envoyproxy/go-control-plane/envoy/service/status/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
 )
@@ -75,6 +79,36 @@ func TestClientStatusTellsResourceByResource(t *testing.T) {
 		h.setFiles(nil)
 		h.makeAsked()
 	}
+}
+
+func TestClientStatusTellsSoMuchAtOnce(t *testing.T) {
+	h := newTestHub(t)
+	h.open(&h.loaded)
+	h.hosts("users", "10.0.0.1:80")
+	var addresses []string
+	for i := range 20_000 {
+		addresses = append(addresses, fmt.Sprintf("10.1.%d.%d:80", i/250, i%250+1))
+	}
+	h.hosts("large", addresses...)
+	s := &Server{hub: h.hub}
+	for i := range 30 {
+		st := h.stream(t, false)
+		node := &corev3.Node{Id: fmt.Sprint("node-", i)}
+		send(t, st, &discoveryv3.DiscoveryRequest{TypeUrl: resources.Endpoints.URL(), Node: node, ResourceNames: []string{"users", "large"}})
+		answer(t, st, st.next(start))
+	}
+	configs := func(r *statusv3.ClientStatusRequest) int {
+		got, err := s.clientStatus(r)
+		require.NoError(t, err)
+		require.LessOrEqual(t, proto.Size(got), maxClientStatus+1<<10)
+		return len(got.GetConfig())
+	}
+	_, err := s.clientStatus(&statusv3.ClientStatusRequest{})
+	require.Equal(t, codes.ResourceExhausted, status.Code(err), "%v", err)
+	require.ErrorContains(t, err, "more than the 16 MiB that are told at once")
+	require.Equal(t, 30, configs(&statusv3.ClientStatusRequest{ExcludeResourceContents: true}))
+	one := &matcherv3.NodeMatcher{NodeId: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "node-1"}}}
+	require.Equal(t, 11, configs(&statusv3.ClientStatusRequest{NodeMatchers: []*matcherv3.NodeMatcher{one}}))
 }
 
 func TestClientStatusShowsOfSecretsNothingButNames(t *testing.T) {
