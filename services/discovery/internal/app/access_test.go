@@ -134,7 +134,7 @@ func TestAPollOfXDSIsARead(t *testing.T) {
 			require.NoError(t, response.Body.Close())
 			return response.StatusCode == want
 		})
-		response, err := http.Get("http://" + r.addrs["http"] + "/v2/xds")
+		response, err := http.Get("http://" + r.addrs["http"] + "/v2/xds/clients")
 		require.NoError(t, err)
 		require.NoError(t, response.Body.Close())
 		require.Equal(t, want, response.StatusCode)
