@@ -172,12 +172,11 @@ func (r *reader) resource(n *yaml.Node, at protoyaml.Path, wanted string) {
 		r.places[k] = place
 	}
 	check(r.file, m, inside)
-	resource, err := resources.New(t, name, m)
+	resource, err := resources.New(t, name, m, ttl)
 	if err != nil {
 		r.file.Add(inside, "%v", err)
 		return
 	}
-	resource.TTL = ttl
 	r.entries = append(r.entries, &entry{key: k, resource: resource, place: place, names: namedBy(m)})
 }
 

@@ -49,7 +49,7 @@ func (m *Maker) assignment(n name, a Asker, hosts []registry.View) *endpointv3.C
 // NoEndpoints is the assignment of a cluster of which no host is known: what Make
 // makes of a service without hosts. The name is one of UTF-8.
 func NoEndpoints(cluster string) (*Resource, error) {
-	return New(Endpoints, cluster, &endpointv3.ClusterLoadAssignment{ClusterName: cluster})
+	return New(Endpoints, cluster, &endpointv3.ClusterLoadAssignment{ClusterName: cluster}, 0)
 }
 
 // servedIn reports whether a host in the asker's zone takes work.

@@ -84,16 +84,16 @@ func (m *Maker) Make(t Type, name string, v View, list registry.Listing) (*Resou
 	}
 	switch t {
 	case Clusters:
-		return New(t, name, m.options.Template.cluster(n))
+		return New(t, name, m.options.Template.cluster(n), 0)
 	case Endpoints:
-		return New(t, name, m.assignment(n, v.asker(), list.Hosts))
+		return New(t, name, m.assignment(n, v.asker(), list.Hosts), 0)
 	case Listeners:
 		made, err := listener(name, n)
 		if err != nil {
 			return nil, fmt.Errorf("marshal %s %q: %w", t, name, err)
 		}
-		return New(t, name, made)
+		return New(t, name, made, 0)
 	default:
-		return New(t, name, routes(n))
+		return New(t, name, routes(n), 0)
 	}
 }

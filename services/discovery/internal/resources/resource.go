@@ -20,13 +20,13 @@ import (
 // shared by all streams and never changed.
 type Resource struct {
 	Name string
-	// Version is a hash of name and content, so it is equal on every replica
+	// Version is a hash of name, content and TTL, so it is equal on every replica
 	// and after every restart. It is never 0.
 	Version uint64
 	// Body is the message.
 	Body *anypb.Any
 	// TTL is how long clients keep the resource unless they hear of it again; 0
-	// for ever. Who made the resource may set it before anybody else has it.
+	// for ever.
 	TTL time.Duration
 
 	// wire is, in the form of the wire, Body as an entry of a response's resources,
@@ -36,15 +36,21 @@ type Resource struct {
 	entryAt, bodyAt int
 }
 
-// New marshals m, of type t, as the resource of a name. Messages that were
-// checked always can be.
-func New(t Type, name string, m proto.Message) (*Resource, error) {
+// New marshals m, of type t, as the resource of a name, with a TTL that is 0 for
+// none. Messages that were checked always can be.
+func New(t Type, name string, m proto.Message, ttl time.Duration) (*Resource, error) {
 	content, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("marshal %s %q: %w", t, name, err)
 	}
-	sum := sha256.Sum256(append([]byte(name+"\x00"), content...))
-	r := &Resource{Name: name, Version: max(1, binary.BigEndian.Uint64(sum[:8]))}
+	hashed := []byte(name + "\x00")
+	if ttl > 0 {
+		// A client that is told of a TTL must be told of its end too. No content
+		// begins with a 0, so this is that of no other resource without a TTL.
+		hashed = binary.BigEndian.AppendUint64(append(hashed, 0), uint64(ttl))
+	}
+	sum := sha256.Sum256(append(hashed, content...))
+	r := &Resource{Name: name, Version: max(1, binary.BigEndian.Uint64(sum[:8])), TTL: ttl}
 
 	body := protowire.SizeTag(1) + protowire.SizeBytes(len(t.URL())) + protowire.SizeTag(2) + protowire.SizeBytes(len(content))
 	inner := protowire.AppendTag(nil, 3, protowire.BytesType)

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -23,7 +24,7 @@ import (
 func TestAResourceIsEncodedAsItsBody(t *testing.T) {
 	for _, name := range []string{"users", ""} {
 		message := &clusterv3.Cluster{Name: name}
-		r, err := New(Clusters, name, message)
+		r, err := New(Clusters, name, message, 0)
 		require.NoError(t, err)
 		want, err := anypb.New(message)
 		require.NoError(t, err)
@@ -34,20 +35,25 @@ func TestAResourceIsEncodedAsItsBody(t *testing.T) {
 	}
 }
 
-func TestAVersionIsOfNameAndContent(t *testing.T) {
-	version := func(name, content string) uint64 {
-		r, err := New(Endpoints, name, &endpointv3.ClusterLoadAssignment{ClusterName: content})
+func TestAVersionIsOfNameContentAndTTL(t *testing.T) {
+	version := func(name, content string, ttl time.Duration) uint64 {
+		r, err := New(Endpoints, name, &endpointv3.ClusterLoadAssignment{ClusterName: content}, ttl)
 		require.NoError(t, err)
+		require.Equal(t, ttl, r.TTL)
 		return r.Version
 	}
-	require.Equal(t, version("users", "users"), version("users", "users"))
-	require.NotEqual(t, version("users", "users"), version("orders", "users"))
-	require.NotEqual(t, version("users", "users"), version("users", "orders"))
-	require.NotZero(t, version("", ""))
+	require.Equal(t, version("users", "users", 0), version("users", "users", 0))
+	require.Equal(t, version("users", "users", time.Minute), version("users", "users", time.Minute))
+	require.NotEqual(t, version("users", "users", 0), version("orders", "users", 0))
+	require.NotEqual(t, version("users", "users", 0), version("users", "orders", 0))
+	require.NotEqual(t, version("users", "users", 0), version("users", "users", time.Minute))
+	require.NotEqual(t, version("users", "users", time.Minute), version("users", "users", time.Hour))
+	require.NotZero(t, version("", "", 0))
+	require.Equal(t, "e1f2431d9afc5656", VersionText(version("users", "users", 0)), "as it was before there was a TTL in it")
 }
 
 func TestAMessageThatCannotBeMarshalledIsNamed(t *testing.T) {
-	_, err := New(Clusters, "users", &clusterv3.Cluster{Name: "\xff"})
+	_, err := New(Clusters, "users", &clusterv3.Cluster{Name: "\xff"}, 0)
 	require.ErrorContains(t, err, `marshal clusters "users": `)
 }
 
@@ -68,7 +74,7 @@ func TestEveryTypeIsKnownByItsURL(t *testing.T) {
 
 func TestAResourceIsAnEntryOfAResponseOfBothVariants(t *testing.T) {
 	for _, name := range []string{"users", "", strings.Repeat("a", 300)} {
-		r, err := New(Clusters, name, &clusterv3.Cluster{Name: name})
+		r, err := New(Clusters, name, &clusterv3.Cluster{Name: name}, 0)
 		require.NoError(t, err)
 		var whole discoveryv3.DiscoveryResponse
 		require.NoError(t, proto.Unmarshal(r.Entry(), &whole))

@@ -178,7 +178,7 @@ func (h *hub) put(e *edition, r *resources.Resource, since time.Time) {
 	if r == nil {
 		r = e.topic.empty
 	}
-	if e.made && (e.resource == r || e.resource != nil && r != nil && e.resource.Version == r.Version && e.resource.TTL == r.TTL) {
+	if e.made && (e.resource == r || e.resource != nil && r != nil && e.resource.Version == r.Version) {
 		return
 	}
 	if e.made {

@@ -234,12 +234,14 @@ func (p *player) files(words []string) map[resources.Type][]*resources.Resource 
 		content, ttl, mortal := strings.Cut(content, "+")
 		content, assignment, _ := strings.Cut(content, "=")
 		t := typeNamed(p.t, typ)
-		r, err := resources.New(t, name, fileMessage(t, name, content, assignment))
-		require.NoError(p.t, err)
+		var lives time.Duration
 		if mortal {
-			r.TTL, err = time.ParseDuration(ttl)
+			var err error
+			lives, err = time.ParseDuration(ttl)
 			require.NoError(p.t, err)
 		}
+		r, err := resources.New(t, name, fileMessage(t, name, content, assignment), lives)
+		require.NoError(p.t, err)
 		files[t] = append(files[t], r)
 	}
 	return files
