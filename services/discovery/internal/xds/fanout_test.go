@@ -150,6 +150,77 @@ func TestWhatNobodySubscribesToIsForgottenAfterAWhile(t *testing.T) {
 	require.Empty(t, h.ofService)
 }
 
+func TestServicesThatComeAndGoAreForgottenUnderTheWildcard(t *testing.T) {
+	for name, come := range map[string]func(h *testHub, service string){
+		"services": func(h *testHub, service string) { h.hosts(service, "10.0.0.1:80") },
+		"files": func(h *testHub, service string) {
+			h.setFiles((&player{t: t}).files([]string{"clusters/" + service + ":1", "clusters/gateway:1"}))
+		},
+		"files of services": func(h *testHub, service string) {
+			h.hosts(service, "10.0.0.1:80")
+			h.setFiles((&player{t: t}).files([]string{"clusters/" + service + ":1", "clusters/gateway:1"}))
+			delete(h.listings, service)
+			h.refresh(service, start)
+		},
+	} {
+		for _, delta := range []bool{false, true} {
+			t.Run(name+"/"+variant(delta), func(t *testing.T) {
+				h := newTestHub(t)
+				h.open(&h.loaded)
+				h.setFiles((&player{t: t}).files([]string{"clusters/gateway:1"}))
+				h.hosts("users", "10.0.0.1:80")
+				s := h.stream(t, delta)
+				ask(t, s, resources.Clusters)
+				acknowledge(t, s)
+				for i := range 20 {
+					service := fmt.Sprint("build-", i)
+					come(h, service)
+					h.makeAsked()
+					acknowledge(t, s)
+					delete(h.listings, service)
+					h.refresh(service, start)
+					h.setFiles((&player{t: t}).files([]string{"clusters/gateway:1"}))
+					h.makeAsked()
+					acknowledge(t, s)
+					require.Nil(t, s.next(start))
+				}
+				h.sweep(time.Now().Add(linger))
+				require.Len(t, h.topics[resources.Clusters], 2)
+				require.Len(t, h.topics[resources.Clusters]["users"].editions, 1)
+				require.Len(t, h.topics[resources.Clusters]["gateway"].editions, 1)
+				require.Empty(t, h.unmade)
+				require.Empty(t, h.idle)
+			})
+		}
+	}
+}
+
+func TestAServiceThatWasForgottenAndIsBackIsSentOnce(t *testing.T) {
+	h := newTestHub(t)
+	h.open(&h.loaded)
+	h.hosts("users", "10.0.0.1:80")
+	h.hosts("orders", "10.0.0.1:80")
+	s := h.stream(t, true)
+	ask(t, s, resources.Clusters)
+	first := s.next(start)
+	for _, service := range []string{"users", "orders"} {
+		delete(h.listings, service)
+		h.refresh(service, start)
+	}
+	require.Nil(t, s.next(start), "the first is unanswered")
+	h.sweep(time.Now().Add(linger))
+	require.Empty(t, h.topics[resources.Clusters])
+	h.hosts("users", "10.0.0.2:80")
+
+	answer(t, s, first)
+	r := acknowledge(t, s)
+	require.Len(t, r.resources, 1)
+	require.Equal(t, "users", r.resources[0].Name)
+	require.Empty(t, r.removed)
+	require.Equal(t, []string{"orders"}, acknowledge(t, s).removed)
+	require.Nil(t, s.next(start))
+}
+
 // BenchmarkFanout is one change of a service that 1,000 streams subscribe to,
 // each to 50 services in all: making the resources and marking the streams.
 func BenchmarkFanout(b *testing.B) {

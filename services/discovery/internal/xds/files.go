@@ -109,27 +109,21 @@ func (h *hub) setFile(t *topic, r *resources.Resource, now time.Time) {
 		// Nothing is taken away before it is known whether a service has it.
 		h.unmade[t] = struct{}{}
 		h.unlistUnknown(t)
-		h.tidy(t)
 		return
 	}
 	for _, e := range t.editions {
 		h.put(e, nil, now)
 	}
-	t.listed = false
-	h.tidy(t)
+	h.unshelve(t)
 }
 
 // unlistUnknown takes a topic off the shelves that no known service puts there.
 // h.mu must be held.
 func (h *hub) unlistUnknown(t *topic) {
 	_, known := h.known[t.name]
-	if !t.listed || known && h.maker.Listed(t.typ) && t.service == t.name {
-		return
+	if !known || !h.maker.Listed(t.typ) || t.service != t.name {
+		h.unshelve(t)
 	}
-	for _, e := range t.editions {
-		h.markShelf(e, time.Now())
-	}
-	t.listed = false
 }
 
 // assignmentOf is the name of the assignment of a file's cluster; empty for one

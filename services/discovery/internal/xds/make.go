@@ -243,18 +243,30 @@ func (h *hub) shelve(t *topic) {
 	}
 }
 
+// unshelve has a topic not listed any more, and lets go of the editions that it
+// had for that alone. It is nothing to anybody after that, perhaps. h.mu must be
+// held.
+func (h *hub) unshelve(t *topic) {
+	now := time.Now()
+	if t.listed {
+		for _, e := range t.editions {
+			h.markShelf(e, now)
+		}
+	}
+	t.listed = false
+	for _, e := range t.editions {
+		h.release(e, now)
+	}
+	h.tidy(t)
+}
+
 // unlist undoes list, but for what a file lists too. h.mu must be held.
 func (h *hub) unlist(service string) {
 	for t := range resources.Types {
 		topic := h.topics[t][service]
-		if topic == nil || !topic.listed || topic.file != nil {
-			continue
+		if topic != nil && topic.listed && topic.file == nil {
+			h.unshelve(topic)
 		}
-		for _, e := range topic.editions {
-			h.markShelf(e, time.Time{})
-		}
-		topic.listed = false
-		h.tidy(topic)
 	}
 }
 

@@ -271,6 +271,10 @@ func (u *subscription) due() iter.Seq2[*topic, pendingResource] {
 			p := pendingResource{must: must}
 			p.held, p.named = u.names[t]
 			switch {
+			case !p.named && !t.listed && u.superseded(t):
+				delete(u.pending, t)
+				u.forgive(t)
+				continue
 			case !p.named && !t.listed || !u.stream.mayHave(t):
 				// It is off the shelf, or not there for this client.
 			case e == nil:
@@ -293,6 +297,17 @@ func (u *subscription) due() iter.Seq2[*topic, pendingResource] {
 			}
 		}
 	}
+}
+
+// superseded reports whether a topic was forgotten and there is another of its
+// name by now, which tells the client all that there is to tell of that name.
+func (u *subscription) superseded(t *topic) bool {
+	now := u.stream.hub.topics[u.typ][t.name]
+	if now == nil || now == t {
+		return false
+	}
+	_, named := u.names[now]
+	return named || now.listed
 }
 
 // pendingResource is something that may have to be sent.
