@@ -45,11 +45,13 @@ func (s *Server) openPoll(ctx context.Context, from string, t resources.Type, as
 func (p *pollCall) response(s *Server) (r *response, settled bool) {
 	began := time.Now()
 	for {
+		// Asked first: what is made after next looked must not count as looked at.
+		settled = p.settled()
 		if r := p.next(time.Now()); r != nil {
 			return r, true
 		}
 		wait := makeWithin
-		if settled = p.settled(); settled {
+		if settled {
 			wait = s.limits.Wait
 		}
 		timer := time.NewTimer(time.Until(began.Add(wait)))

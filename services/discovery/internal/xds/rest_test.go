@@ -2,6 +2,7 @@ package xds
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -206,4 +207,16 @@ func TestAnyBodyIsAnsweredOrRefused(t *testing.T) {
 	w := httptest.NewRecorder()
 	face.ServeHTTP(w, httptest.NewRequest("POST", "/v3/discovery:endpoints", io.MultiReader(strings.NewReader("\xff\x00"))))
 	require.Equal(t, 400, w.Code)
+}
+
+func TestAPollOfWhatIsJustBeingMadeHasIt(t *testing.T) {
+	s := serving(t, nil)
+	<-s.hosts.Loaded()
+	s.register(t, "users", 1)
+	s.awaitService(t, "users")
+	face := s.face(t)
+	// Each name is made while its call looks whether it is.
+	for i := range 5_000 {
+		require.Equal(t, 200, post(face, "endpoints", fmt.Sprintf(`{"resource_names":["users#revision=r%d"]}`, i)).Code, i)
+	}
 }
