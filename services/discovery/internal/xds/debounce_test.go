@@ -1,8 +1,12 @@
 package xds
 
 import (
+	"context"
 	"fmt"
+	"net/netip"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -120,6 +124,57 @@ func TestHostsThatLeaveWaitLongerThanThoseThatComeOrDrain(t *testing.T) {
 			require.Len(t, s.next(start).resources, 1)
 		})
 	}
+}
+
+func TestAComingHostDoesNotWaitForALeavingOfAnotherService(t *testing.T) {
+	const ms = time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		h := newTestHub(t)
+		h.debounce.Debounce = Debounce{Quiet: 50 * ms, Leaving: 2 * time.Second, Longest: 3 * time.Second}
+		var running sync.WaitGroup
+		running.Go(func() { _ = h.registry.Run(ctx) })
+		running.Go(func() { h.run(ctx, &Limits{}) })
+		defer running.Wait()
+		defer cancel()
+		// changed has hosts be those of a service, and the registry tell of it.
+		changed := func(service string, addresses ...string) {
+			var hosts []registry.View
+			for _, address := range addresses {
+				hosts = append(hosts, host(service, address))
+			}
+			synctest.Wait() // nobody reads
+			h.listings[service] = registry.Listing{Known: true, Hosts: hosts}
+			_, err := h.registry.CheckIn(registry.Host{
+				Key:     registry.Key{Service: service, ID: fmt.Sprint(time.Now().UnixNano())},
+				Address: netip.MustParseAddrPort("10.0.0.1:80"), TTL: time.Hour,
+			}, "tester")
+			require.NoError(t, err)
+		}
+		// shown is after how long a service is known.
+		shown := func(service string) time.Duration {
+			for began := time.Now(); ; time.Sleep(ms) {
+				synctest.Wait()
+				h.mu.RLock()
+				_, known := h.known[service]
+				h.mu.RUnlock()
+				if known {
+					return time.Since(began)
+				}
+			}
+		}
+		changed("users", "10.0.0.1:80", "10.0.0.2:80")
+		require.Equal(t, 50*ms, shown("users"))
+		time.Sleep(time.Second)
+		changed("users", "10.0.0.1:80")
+		time.Sleep(60 * ms) // it is seen by now that users only lost a host
+		changed("orders", "10.0.0.1:80")
+		require.LessOrEqual(t, shown("orders"), 2*50*ms)
+		time.Sleep(2 * time.Second)
+		cancel()
+		running.Wait()
+		require.Equal(t, map[string]int{"users": 1, "orders": 1}, h.hub.hosts)
+	})
 }
 
 // every returns 0, step, 2 step, … below end.

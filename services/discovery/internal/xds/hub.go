@@ -111,7 +111,9 @@ func (h *hub) run(ctx context.Context, limits *Limits) {
 	defer timer.Stop()
 	<-timer.C
 	// Once armed, the timer fires no later than any change is due that comes
-	// after: so what waits is looked through per tick and not per change.
+	// after, or a tick later: so what waits is looked through per tick and not per
+	// change.
+	soonest := min(h.debounce.Quiet, h.debounce.Longest)
 	armed := false
 	for {
 		select {
@@ -121,14 +123,14 @@ func (h *hub) run(ctx context.Context, limits *Limits) {
 				h.debounce.add(service, now)
 			}
 			if !armed {
-				timer.Reset(min(h.debounce.Quiet, h.debounce.Longest))
+				timer.Reset(soonest)
 				armed = true
 			}
 		case <-timer.C:
 			h.push(time.Now())
 			var wait time.Duration
 			if wait, armed = h.debounce.next(time.Now()); armed {
-				timer.Reset(max(wait, tick))
+				timer.Reset(max(min(wait, soonest), tick))
 			}
 		case <-h.asked:
 			h.makeAsked()
