@@ -41,7 +41,7 @@ func (u *subscription) heartbeat(h *hub, now time.Time) *response {
 	if len(list) == 0 {
 		return nil
 	}
-	return &response{heartbeat: true, version: u.version, resources: list}
+	return &response{heartbeat: true, version: u.accepted, resources: list}
 }
 
 // mortal are the resources with a time to live that the client has as they are
@@ -56,7 +56,8 @@ func (u *subscription) mortal(h *hub) (list []*resources.Resource) {
 		return list
 	}
 	for t, had := range u.names {
-		if e := u.edition(t); e != nil && e.resource != nil && e.resource.TTL > 0 && had == held(e.resource.Version) {
+		e := u.edition(t)
+		if e != nil && e.resource != nil && e.resource.TTL > 0 && had == held(e.resource.Version) && u.stream.mayHave(t) {
 			list = append(list, e.resource)
 		}
 	}

@@ -153,7 +153,7 @@ func (u *subscription) composeWhole(h *hub, breaks bool) *response {
 	d := current.since(had)
 	must := u.mustAll || u.entire == nil
 	if u.skips(current) {
-		u.entire, u.version = current, current.version
+		u.entire, u.version, u.accepted = current, current.version, current.version
 		u.all, u.mustAll = false, false
 		return nil
 	}
@@ -247,9 +247,14 @@ func (u *subscription) composeParts() *response {
 	}
 	var list []*resources.Resource
 	for t, p := range u.due() {
-		if p.news() {
+		switch {
+		case p.news():
 			u.sends(t, p.resource.Version)
 			list = append(list, p.resource)
+		case p.resource == nil && p.held.version() != 0:
+			// The client has it until its time to live is over, if it has one.
+			u.version ^= p.held.version()
+			u.names[t] = something
 		}
 	}
 	if len(list) == 0 {
@@ -285,7 +290,7 @@ func (u *subscription) skipsParts() bool {
 			u.names[t] = held(r.Version)
 		}
 	}
-	u.version = version
+	u.version, u.accepted = version, version
 	clear(u.pending)
 	return true
 }

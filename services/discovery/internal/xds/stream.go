@@ -340,7 +340,7 @@ func (s *stream) compose(now time.Time) *response {
 func (s *stream) send(u *subscription, r *response, now time.Time) {
 	s.nonces++
 	u.nonce = strconv.FormatUint(s.nonces, 10)
-	u.inFlight, u.sentAt = true, now
+	u.inFlight, u.sentAt, u.offered = true, now, r.version
 	r.delta, r.typ, r.nonce = s.delta, u.typ, u.nonce
 	if r.ttl = s.node.features.ttl && (s.delta || s.node.features.wrapped); r.ttl {
 		u.notes(r.resources, now)

@@ -53,6 +53,9 @@ type subscription struct {
 
 	// version is that of all that the client has, in the state of the world.
 	version uint64
+	// offered is the version of the last response, accepted that of the last one
+	// that the client took, in the state of the world. By that it tells heartbeats.
+	offered, accepted uint64
 	// entire is the last response of a type sent whole; refused the one that the
 	// client refused last, which is not sent again; nil for none.
 	entire, refused *set
@@ -183,6 +186,7 @@ func (u *subscription) answered(r *request, now time.Time) {
 	u.inFlight, u.slow = false, false
 	if !r.refused {
 		u.acks++
+		u.accepted = u.offered
 		u.lastSent = nil
 		return
 	}
