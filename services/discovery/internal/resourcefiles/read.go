@@ -188,8 +188,8 @@ func (r *reader) unwrap(w *discoveryv3.Resource, at protoyaml.Path) (proto.Messa
 		r.file.Add(at, "of a Resource only name, resource and ttl can be given")
 	}
 	ttl := w.GetTtl().AsDuration()
-	if w.GetTtl() != nil && ttl <= 0 {
-		r.file.Add(at.Field("ttl"), "want more than 0s")
+	if w.GetTtl() != nil && ttl < resources.LeastTTL {
+		r.file.Add(at.Field("ttl"), "%v: want %v or more, for clients are told once a second at most that they keep it", ttl, resources.LeastTTL)
 	}
 	m, err := w.GetResource().UnmarshalNew()
 	if err != nil {

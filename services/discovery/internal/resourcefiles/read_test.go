@@ -58,9 +58,9 @@ func TestAFileIsReadInEveryForm(t *testing.T) {
 }
 
 func TestAWrappedResourceHasATTL(t *testing.T) {
-	entries, err := read("f.yaml", []byte(wrappedType+"\nname: a\nttl: 2s\nresource: "+clusterOfOne))
+	entries, err := read("f.yaml", []byte(wrappedType+"\nname: a\nttl: 3s\nresource: "+clusterOfOne))
 	require.NoError(t, err)
-	require.Equal(t, 2*time.Second, entries[0].resource.TTL)
+	require.Equal(t, 3*time.Second, entries[0].resource.TTL)
 	plain, err := read("f.yaml", []byte(clusterOfOne))
 	require.NoError(t, err)
 	require.Equal(t, plain[0].resource.Encoded(), entries[0].resource.Encoded())
@@ -87,7 +87,8 @@ func TestWhatIsWrongIsToldAllAtOnceByPlaceAndField(t *testing.T) {
 		"EDS of no source":        {"{" + clusterType + ", name: a, type: EDS}", "f.yaml:1:1: eds_cluster_config: a cluster of type EDS wants an eds_config"},
 		"a domain twice":          {routeType + "\nname: a\nvirtual_hosts:\n- {name: a, domains: [A, b, a]}\n- {name: b, domains: [c, B]}", "f.yaml:4:29: virtual_hosts[0].domains[2]: the domain \"a\" is given at f.yaml:4:23 already\nf.yaml:5:26: virtual_hosts[1].domains[1]: the domain \"b\" is given at f.yaml:4:26 already"},
 		"a secret of nothing":     {secretType + "\nname: a", "f.yaml:1:1: a secret holds one of tls_certificate, session_ticket_keys, validation_context, generic_secret"},
-		"a wrapper of nothing":    {wrappedType + "\nttl: 0s", "f.yaml:1:1: resource: a Resource must hold a resource\nf.yaml:2:1: ttl: want more than 0s"},
+		"too short a TTL":         {wrappedType + "\nname: a\nttl: 2.999s\nresource: " + clusterOfOne, "f.yaml:3:1: ttl: 2.999s: want 3s or more, for clients are told once a second at most that they keep it"},
+		"a wrapper of nothing":    {wrappedType + "\nttl: 0s", "f.yaml:1:1: resource: a Resource must hold a resource\nf.yaml:2:1: ttl: 0s: want 3s or more, for clients are told once a second at most that they keep it"},
 		"a wrapper of much":       {wrappedType + "\nversion: x\nname: b\nresource: " + clusterOfOne, "f.yaml:1:1: of a Resource only name, resource and ttl can be given\nf.yaml:3:1: name: \"b\" holds \"a\": leave it out"},
 		"deep inside":             {clusterType + "\nname: a\ntransport_socket: {name: tls, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext,\n  sni: " + strings.Repeat("x", 256) + "}}", "f.yaml:4:3: transport_socket.typed_config.sni: value length must be at most 255 bytes"},
 		"a wrapper in a wrapper":  {wrappedType + "\nresource: {" + wrappedType + "}", "f.yaml:1:1: @type: envoy.service.discovery.v3.Resource is not one of " + anyOf},

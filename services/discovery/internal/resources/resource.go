@@ -36,6 +36,10 @@ type Resource struct {
 	entryAt, bodyAt int
 }
 
+// LeastTTL is the least time to live that a resource can have: a shorter one could
+// be over before clients are told of it again.
+const LeastTTL = 3 * time.Second
+
 // New marshals m, of type t, as the resource of a name, with a TTL that is 0 for
 // none. Messages that were checked always can be.
 func New(t Type, name string, m proto.Message, ttl time.Duration) (*Resource, error) {

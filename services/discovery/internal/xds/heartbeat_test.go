@@ -59,3 +59,7 @@ func TestASecretThatAClientMayHaveNoMoreIsNotKeptAlive(t *testing.T) {
 		})
 	}
 }
+
+func TestTheLeastTimeToLiveIsOneThatSweepsKeepAlive(t *testing.T) {
+	require.LessOrEqual(t, beatsPerTTL*sweepInterval, resources.LeastTTL)
+}
