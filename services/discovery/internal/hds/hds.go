@@ -12,6 +12,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -125,7 +127,7 @@ func (s *Server) planAndJudge(ctx context.Context) {
 	for {
 		select {
 		case <-feed.Ready():
-			s.changed(feed.Take())
+			s.changed(slices.Collect(maps.Keys(feed.Take())))
 		case <-s.stale:
 			if due == nil {
 				due = time.After(debounce)

@@ -1,8 +1,6 @@
 package registry
 
 import (
-	"maps"
-	"slices"
 	"sync"
 	"time"
 )
@@ -13,18 +11,19 @@ type Feed struct {
 	ready chan struct{} // has a value when there are names
 
 	mu    sync.Mutex
-	names map[string]struct{}
+	names map[string]time.Time // since when each is there
 }
 
 // Subscribe returns a feed of all services that change from now on, and of
 // those that are known already. It lives as long as the registry.
 func (r *Registry) Subscribe() *Feed {
-	f := &Feed{ready: make(chan struct{}, 1), names: map[string]struct{}{}}
+	f := &Feed{ready: make(chan struct{}, 1), names: map[string]time.Time{}}
+	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.feeds = append(r.feeds, f)
 	for name := range r.services {
-		f.add(name)
+		f.add(name, now)
 	}
 	return f
 }
@@ -33,7 +32,7 @@ func (r *Registry) Subscribe() *Feed {
 func (r *Registry) tell(s *service) {
 	s.changedAt = time.Now()
 	for _, f := range r.feeds {
-		f.add(s.name)
+		f.add(s.name, s.changedAt)
 	}
 	if w := r.waiters[s.name]; w != nil {
 		close(w.changed)
@@ -68,9 +67,11 @@ func (r *Registry) Changed(name string) (changed <-chan struct{}, stop func()) {
 	})
 }
 
-func (f *Feed) add(service string) {
+func (f *Feed) add(service string, now time.Time) {
 	f.mu.Lock()
-	f.names[service] = struct{}{}
+	if _, there := f.names[service]; !there {
+		f.names[service] = now
+	}
 	f.mu.Unlock()
 	select {
 	case f.ready <- struct{}{}:
@@ -81,12 +82,12 @@ func (f *Feed) add(service string) {
 // Ready gives a value when Take has something to return.
 func (f *Feed) Ready() <-chan struct{} { return f.ready }
 
-// Take returns the names of the services that changed since the last Take, in
-// no order. The slice is the caller's.
-func (f *Feed) Take() []string {
+// Take returns the services that changed since the last Take, and when each first
+// did. The map is the caller's.
+func (f *Feed) Take() map[string]time.Time {
 	f.mu.Lock()
 	taken := f.names
-	f.names = make(map[string]struct{})
+	f.names = make(map[string]time.Time)
 	f.mu.Unlock()
-	return slices.Collect(maps.Keys(taken))
+	return taken
 }

@@ -28,7 +28,7 @@ func TestWhatCheckersFoundIsLaidOverAHostForAsLongAsItStays(t *testing.T) {
 		found := seen(t, r)["a"]
 		require.False(t, found.TakesWork())
 		require.False(t, seen(t, r)["b"].Unhealthy)
-		require.Equal(t, []string{"users"}, feed.Take())
+		require.Equal(t, []string{"users"}, names(feed))
 		told, _ := events.Take()
 		require.Equal(t, []Event{{At: time.Now(), Kind: Sickened, Service: "users", ID: "a", Actor: "checkers"}}, told)
 		summaries, err := r.Services()

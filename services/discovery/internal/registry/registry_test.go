@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -272,12 +273,32 @@ func TestWhatOtherReplicasDidIsTakenOverAndNotSentBack(t *testing.T) {
 	})
 }
 
+// names are those of the services that a feed has.
+func names(f *Feed) []string { return slices.Collect(maps.Keys(f.Take())) }
+
+func TestAFeedTellsWhenEachServiceFirstChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := started(t, newFakeStore())
+		feed := r.Subscribe()
+		checkIn(t, r, host("a", 1))
+		first := time.Now()
+		time.Sleep(time.Second)
+		checkIn(t, r, host("b", 2))
+		orders := host("a", 1)
+		orders.Service = "orders"
+		checkIn(t, r, orders)
+		require.Equal(t, map[string]time.Time{"users": first, "orders": first.Add(time.Second)}, feed.Take())
+		checkIn(t, r, host("c", 3))
+		require.Equal(t, map[string]time.Time{"users": first.Add(time.Second)}, feed.Take())
+	})
+}
+
 func TestAFeedNamesEachServiceThatChangedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := started(t, newFakeStore(Record{Host: new(host("a", 1)), LastCheckIn: time.Now()}))
 		feed := r.Subscribe()
 		<-feed.Ready()
-		require.Equal(t, []string{"users"}, feed.Take(), "what was known when it began")
+		require.Equal(t, []string{"users"}, names(feed), "what was known when it began")
 
 		checkIn(t, r, host("a", 1))
 		require.Empty(t, feed.Take(), "a beat changes nothing")
@@ -288,14 +309,14 @@ func TestAFeedNamesEachServiceThatChangedOnce(t *testing.T) {
 		orders.Service = "orders"
 		checkIn(t, r, orders)
 		<-feed.Ready()
-		require.ElementsMatch(t, []string{"users", "orders"}, feed.Take())
+		require.ElementsMatch(t, []string{"users", "orders"}, names(feed))
 		require.Empty(t, feed.Take())
 
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
-		require.ElementsMatch(t, []string{"users", "orders"}, feed.Take(), "all hosts expired")
+		require.ElementsMatch(t, []string{"users", "orders"}, names(feed), "all hosts expired")
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
-		require.ElementsMatch(t, []string{"users", "orders"}, feed.Take(), "both were forgotten")
+		require.ElementsMatch(t, []string{"users", "orders"}, names(feed), "both were forgotten")
 	})
 }

@@ -117,7 +117,7 @@ func TestADrainedHostIsDrainingFirstAndThenOut(t *testing.T) {
 				test.begin(t, r)
 				require.Equal(t, Draining, seen(t, r)["a"].State)
 				require.Equal(t, Serving, seen(t, r)["other"].State)
-				require.Equal(t, []string{"users"}, feed.Take())
+				require.Equal(t, []string{"users"}, names(feed))
 				time.Sleep(29 * time.Second)
 				synctest.Wait()
 				require.Equal(t, Draining, seen(t, r)["a"].State)
@@ -125,7 +125,7 @@ func TestADrainedHostIsDrainingFirstAndThenOut(t *testing.T) {
 				time.Sleep(2 * time.Second)
 				synctest.Wait()
 				require.Equal(t, Out, seen(t, r)["a"].State)
-				require.Equal(t, []string{"users"}, feed.Take(), "readers hear of it")
+				require.Equal(t, []string{"users"}, names(feed), "readers hear of it")
 				time.Sleep(10 * time.Minute)
 				synctest.Wait()
 				require.Equal(t, Out, seen(t, r)["a"].State, "for as long as it beats")
@@ -133,7 +133,7 @@ func TestADrainedHostIsDrainingFirstAndThenOut(t *testing.T) {
 
 				test.end(t, r)
 				require.Equal(t, Serving, seen(t, r)["a"].State)
-				require.Equal(t, []string{"users"}, feed.Take())
+				require.Equal(t, []string{"users"}, names(feed))
 			})
 		})
 	}

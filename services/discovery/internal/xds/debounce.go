@@ -35,11 +35,11 @@ func newDebounce(d Debounce) *debounce {
 	return &debounce{Debounce: d, waiting: map[string]burst{}}
 }
 
-// add notes that a service changed.
-func (d *debounce) add(service string, now time.Time) {
+// add notes that a service changed: first since, last before now.
+func (d *debounce) add(service string, since, now time.Time) {
 	b, ok := d.waiting[service]
 	if !ok {
-		b.first = now
+		b.first = since
 	}
 	b.last, b.quiet = now, d.Quiet
 	d.waiting[service] = b

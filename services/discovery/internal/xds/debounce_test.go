@@ -32,7 +32,7 @@ func TestAChangeIsSentWhenItsServiceIsQuietOrHasWaitedLongEnough(t *testing.T) {
 			require.False(t, waiting)
 			for _, at := range test.changes {
 				require.Empty(t, d.take(begin.Add(at)))
-				d.add("users", begin.Add(at))
+				d.add("users", begin.Add(at), begin.Add(at))
 			}
 			now := begin.Add(test.changes[len(test.changes)-1])
 			wait, waiting := d.next(now)
@@ -46,11 +46,21 @@ func TestAChangeIsSentWhenItsServiceIsQuietOrHasWaitedLongEnough(t *testing.T) {
 	}
 }
 
+func TestAChangeThatWasSeenLateIsOfWhenItCame(t *testing.T) {
+	d := newDebounce(Debounce{Quiet: 100 * time.Millisecond, Longest: time.Second})
+	begin := time.Now()
+	seen := begin.Add(950 * time.Millisecond)
+	d.add("users", begin, seen)
+	wait, _ := d.next(seen)
+	require.Equal(t, 50*time.Millisecond, wait)
+	require.Equal(t, begin, d.take(seen.Add(wait))["users"].first)
+}
+
 func TestOneServiceDoesNotWaitForAnother(t *testing.T) {
 	d := newDebounce(Debounce{Quiet: 100 * time.Millisecond, Longest: time.Second})
 	begin := time.Now()
-	d.add("users", begin)
-	d.add("orders", begin.Add(90*time.Millisecond))
+	d.add("users", begin, begin)
+	d.add("orders", begin.Add(90*time.Millisecond), begin.Add(90*time.Millisecond))
 	wait, _ := d.next(begin.Add(90 * time.Millisecond))
 	require.Equal(t, 10*time.Millisecond, wait)
 	require.Len(t, d.take(begin.Add(100*time.Millisecond)), 1)
@@ -68,20 +78,20 @@ func TestAServiceThatOnlyLostHostsWaitsLonger(t *testing.T) {
 		require.Len(t, taken, 1)
 		return taken["users"]
 	}
-	d.add("users", begin)
+	d.add("users", begin, begin)
 	require.True(t, d.leaving("users", due(100*ms), begin.Add(100*ms)))
 	require.False(t, d.leaving("users", due(300*ms), begin.Add(300*ms)), "it has waited for long enough")
 
 	// A change while it waits may have brought hosts, and is looked at soon.
-	d.add("users", begin)
+	d.add("users", begin, begin)
 	require.True(t, d.leaving("users", due(100*ms), begin.Add(100*ms)))
-	d.add("users", begin.Add(150*ms))
+	d.add("users", begin.Add(150*ms), begin.Add(150*ms))
 	due(250 * ms)
 
 	// Nothing waits for longer than the longest.
-	d.add("users", begin)
+	d.add("users", begin, begin)
 	for at := 50 * ms; at < 850*ms; at += 50 * ms {
-		d.add("users", begin.Add(at))
+		d.add("users", begin.Add(at), begin.Add(at))
 	}
 	require.False(t, d.leaving("users", due(900*ms), begin.Add(900*ms)))
 }
@@ -115,7 +125,7 @@ func TestHostsThatLeaveWaitLongerThanThoseThatComeOrDrain(t *testing.T) {
 				hosts = append(hosts, host("users", address))
 			}
 			h.listings["users"] = registry.Listing{Known: true, Hosts: hosts}
-			h.debounce.add("users", start)
+			h.debounce.add("users", start, start)
 			for at := 50 * ms; at < test.sent; at += 50 * ms {
 				h.push(start.Add(at))
 				require.Nil(t, s.next(start))
@@ -189,7 +199,7 @@ func BenchmarkDebounceOfTenThousand(b *testing.B) {
 	d := newDebounce(Debounce{Quiet: time.Hour, Longest: time.Hour})
 	now := time.Now()
 	for i := range 10_000 {
-		d.add(fmt.Sprint("service-", i), now)
+		d.add(fmt.Sprint("service-", i), now, now)
 	}
 	for b.Loop() {
 		d.take(now)

@@ -98,7 +98,7 @@ func (h *hub) run(ctx context.Context, limits *Limits) {
 		return
 	}
 	// All that was restored, at once: streams wait for it.
-	for _, service := range h.feed.Take() {
+	for service := range h.feed.Take() {
 		h.refresh(service, time.Now())
 	}
 	h.makeAsked()
@@ -119,8 +119,8 @@ func (h *hub) run(ctx context.Context, limits *Limits) {
 		select {
 		case <-h.feed.Ready():
 			now := time.Now()
-			for _, service := range h.feed.Take() {
-				h.debounce.add(service, now)
+			for service, since := range h.feed.Take() {
+				h.debounce.add(service, since, now)
 			}
 			if !armed {
 				timer.Reset(soonest)
