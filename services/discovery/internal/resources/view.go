@@ -50,7 +50,7 @@ func hasNear(a Asker, hosts []registry.View) bool {
 	return a.Zone != "" && slices.ContainsFunc(hosts, func(v registry.View) bool { return a.distance(&v.Host.Tags) == 0 })
 }
 
-// frame writes region, zone and ID so that readFrame can tell them apart,
+// frame writes region, zone and ID so that View.asker can tell them apart,
 // whatever bytes they hold: the lengths of the first two stand in front.
 func (a Asker) frame() string {
 	return strconv.Itoa(len(a.Region)) + "," + strconv.Itoa(len(a.Zone)) + ":" + a.Region + a.Zone + a.ID

@@ -259,7 +259,7 @@ func (u *subscription) wholeConfigs() (list []*statusv3.ClientConfig_GenericXdsC
 		u.refusedConfig(c, u.refused.version)
 		return append(list, c)
 	}
-	for _, r := range u.held().list {
+	for _, r := range u.lastEntire().list {
 		c := u.generic(r.Name)
 		c.VersionInfo, c.XdsConfig = versionText(r.Version), r.Body
 		c.ConfigStatus, c.ClientStatus = statusv3.ConfigStatus_SYNCED, adminv3.ClientResourceStatus_ACKED

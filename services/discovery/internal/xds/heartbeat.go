@@ -48,7 +48,7 @@ func (u *subscription) heartbeat(h *hub, now time.Time) *response {
 // now.
 func (u *subscription) mortal(h *hub) (list []*resources.Resource) {
 	if u.whole() {
-		for _, r := range u.held().list {
+		for _, r := range u.lastEntire().list {
 			if r.TTL > 0 {
 				list = append(list, r)
 			}
@@ -81,8 +81,8 @@ func (u *subscription) mortal(h *hub) (list []*resources.Resource) {
 	return list
 }
 
-// held is what the client has of a type that is sent whole.
-func (u *subscription) held() *set {
+// lastEntire is what the client has of a type that is sent whole.
+func (u *subscription) lastEntire() *set {
 	if u.entire == nil {
 		return noSet
 	}

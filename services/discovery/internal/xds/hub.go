@@ -150,23 +150,23 @@ func (h *hub) run(ctx context.Context, limits *Limits) {
 // push sends what is due.
 func (h *hub) push(now time.Time) {
 	for service, b := range h.debounce.take(now) {
-		if h.onlyLost(service) && h.debounce.leaving(service, b, now) {
+		list, err := h.listing(service)
+		if err != nil {
+			continue // nothing is loaded; then there is nothing to do yet
+		}
+		if h.onlyLost(service, list) && h.debounce.leaving(service, b, now) {
 			continue
 		}
 		h.metrics.debounce.Observe(now.Sub(b.first).Seconds())
-		h.refresh(service, b.first)
+		h.show(service, list, b.first)
 	}
 	h.metrics.waiting.Set(float64(len(h.debounce.waiting)))
 }
 
 // onlyLost reports whether a service has fewer hosts to show than when it was
 // last made.
-func (h *hub) onlyLost(service string) bool {
-	if h.debounce.Leaving <= h.debounce.Quiet || h.hosts[service] == 0 {
-		return false
-	}
-	list, err := h.listing(service)
-	return err == nil && shownHosts(list) < h.hosts[service]
+func (h *hub) onlyLost(service string, list registry.Listing) bool {
+	return h.debounce.Leaving > h.debounce.Quiet && shownHosts(list) < h.hosts[service]
 }
 
 // shownHosts is how many hosts of a listing clients are shown.

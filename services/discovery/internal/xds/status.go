@@ -115,7 +115,7 @@ func (u *subscription) status() SubscriptionStatus {
 // reading.
 func (u *subscription) holds() (n int) {
 	if u.whole() {
-		return len(u.held().list)
+		return len(u.lastEntire().list)
 	}
 	own := 0 // of names, those that the wildcard is for too
 	for t, had := range u.names {
