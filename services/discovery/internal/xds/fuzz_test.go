@@ -2,6 +2,8 @@ package xds
 
 import (
 	"fmt"
+	"iter"
+	"maps"
 	"strconv"
 	"testing"
 	"time"
@@ -10,6 +12,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/stretchr/testify/require"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
@@ -116,13 +119,16 @@ func FuzzRead(f *testing.F) {
 	for _, m := range []proto.Message{
 		&discoveryv3.DiscoveryRequest{Node: node, TypeUrl: resources.Routes.URL(), ResourceNames: []string{"a", ""}, VersionInfo: "v", ResponseNonce: "n"},
 		&discoveryv3.DiscoveryRequest{ErrorDetail: &rpcstatus.Status{Code: 3, Message: "because"}, TypeUrl: "other"},
+		&discoveryv3.DeltaDiscoveryRequest{Node: node, TypeUrl: resources.Routes.URL(), ResourceNamesSubscribe: []string{"a", ""}, ResourceNamesUnsubscribe: []string{"b"}, ResponseNonce: "n"},
+		&discoveryv3.DeltaDiscoveryRequest{ErrorDetail: &rpcstatus.Status{Code: 3, Message: "because"}, InitialResourceVersions: map[string]string{"a": "1", "b": ""}},
 	} {
 		text, err := proto.Marshal(m)
 		require.NoError(f, err)
-		f.Add(text)
+		_, isDelta := m.(*discoveryv3.DeltaDiscoveryRequest)
+		f.Add(isDelta, text)
 	}
-	f.Fuzz(func(t *testing.T, text []byte) {
-		var r request
+	f.Fuzz(func(t *testing.T, isDelta bool, text []byte) {
+		r := request{delta: isDelta}
 		if r.read(text) != nil {
 			return
 		}
@@ -130,38 +136,61 @@ func FuzzRead(f *testing.F) {
 		if err != nil {
 			return
 		}
-		var want discoveryv3.DiscoveryRequest
-		if proto.Unmarshal(text, &want) != nil {
+		var sotw discoveryv3.DiscoveryRequest
+		var delta discoveryv3.DeltaDiscoveryRequest
+		var want interface {
+			proto.Message
+			GetNode() *corev3.Node
+			GetTypeUrl() string
+			GetResponseNonce() string
+			GetErrorDetail() *rpcstatus.Status
+		} = &sotw
+		if isDelta {
+			want = &delta
+		}
+		if proto.Unmarshal(text, want) != nil {
 			return // what is read by hand leaves parts alone that may be broken
 		}
-		var names []string
-		for name := range r.allNames() {
-			names = append(names, string(name))
-		}
-		require.Equal(t, want.GetResourceNames(), names)
+		names, dropped := texts(r.allNames()), texts(r.droppedNames())
+		require.Equal(t, append(sotw.GetResourceNames(), delta.GetResourceNamesSubscribe()...), names)
 		require.Equal(t, len(names), r.names)
-		require.Equal(t, want.GetVersionInfo(), r.version)
+		require.Equal(t, delta.GetResourceNamesUnsubscribe(), dropped)
+		require.Equal(t, len(dropped), r.dropped)
+		initial := map[string]string{}
+		for name, version := range r.initialVersions() {
+			initial[string(name)] = string(version)
+		}
+		require.True(t, maps.Equal(delta.GetInitialResourceVersions(), initial))
+		require.Equal(t, sotw.GetVersionInfo(), r.version)
 		require.Equal(t, want.GetResponseNonce(), r.nonce)
 		require.Equal(t, want.GetErrorDetail() != nil, r.refused)
 		typ, served := resources.OfURL(want.GetTypeUrl())
 		require.Equal(t, served, r.served)
 		require.Equal(t, typ, r.typ)
-		if single(text) {
+		if single(text, r.fields().node) {
 			require.Equal(t, want.GetNode().GetId(), n.id)
 			require.Equal(t, want.GetNode().GetLocality().GetZone(), n.zone)
 		}
 	})
 }
 
+// texts are names as text; nil for none.
+func texts(names iter.Seq[[]byte]) (list []string) {
+	for name := range names {
+		list = append(list, string(name))
+	}
+	return list
+}
+
 // single reports whether a message has its node and its error once at most: of
 // more, the messages' own reader makes one of all.
-func single(text []byte) bool {
+func single(text []byte, node protowire.Number) bool {
 	count := map[int]int{}
 	for f, err := range fieldsOf(text) {
 		if err != nil {
 			return false
 		}
-		if f.number == 2 {
+		if f.number == node {
 			for inner, err := range fieldsOf(f.bytes) {
 				if err != nil {
 					return false
@@ -173,5 +202,5 @@ func single(text []byte) bool {
 		}
 		count[int(f.number)+100]++
 	}
-	return count[102] < 2 && count[4] < 2
+	return count[int(node)+100] < 2 && count[4] < 2
 }
