@@ -139,16 +139,16 @@ func FuzzRead(f *testing.F) {
 		var sotw discoveryv3.DiscoveryRequest
 		var delta discoveryv3.DeltaDiscoveryRequest
 		var want interface {
-			proto.Message
 			GetNode() *corev3.Node
 			GetTypeUrl() string
 			GetResponseNonce() string
 			GetErrorDetail() *rpcstatus.Status
 		} = &sotw
+		var message proto.Message = &sotw
 		if isDelta {
-			want = &delta
+			want, message = &delta, &delta
 		}
-		if proto.Unmarshal(text, want) != nil {
+		if proto.Unmarshal(text, message) != nil {
 			return // what is read by hand leaves parts alone that may be broken
 		}
 		names, dropped := texts(r.allNames()), texts(r.droppedNames())
