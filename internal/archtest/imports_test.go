@@ -8,7 +8,7 @@ import (
 
 // The shared packages lean on no service, and on none of each other but for
 // command, which puts some of them together, the certificates, which are watched
-// files, and the tests' helper for environ.
+// files, the tests' helper for environ, and those that tell what was meant.
 func TestImports(t *testing.T) {
 	archtest.Check(t, "github.com/weirproxy/weir/internal", archtest.Edges{
 		"admin":        nil,
@@ -16,10 +16,11 @@ func TestImports(t *testing.T) {
 		"certificates": {"filewatch"},
 		"command":      {"admin", "daemon", "environ"},
 		"daemon":       nil,
-		"environ":      nil,
+		"environ":      {"nearest"},
 		"environtest":  {"environ"},
 		"filewatch":    nil,
-		"protoyaml":    nil,
+		"nearest":      nil,
+		"protoyaml":    {"nearest"},
 		"servicetest":  nil,
 	})
 }

@@ -19,6 +19,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/kelseyhightower/envconfig"
+
+	"github.com/weirproxy/weir/internal/nearest"
 )
 
 // Load fills *settings, a pointer to a struct, from the process' environment.
@@ -159,8 +161,10 @@ func Help(w io.Writer, settings any) {
 // it names the nearest setting.
 func Misspelt(settings any, prefixes, environment []string) []string {
 	known := map[string]bool{}
+	var names []string
 	for _, v := range Variables(settings) {
 		known[v.Name] = true
+		names = append(names, v.Name)
 	}
 	var warnings []string
 	for _, line := range environment {
@@ -168,17 +172,12 @@ func Misspelt(settings any, prefixes, environment []string) []string {
 		if known[name] || name == "" || isServiceLink(name, value) {
 			continue
 		}
-		best, distance := "", 1<<30
-		for _, v := range Variables(settings) {
-			if d := editDistance(name, v.Name); d < distance {
-				best, distance = v.Name, d
-			}
-		}
+		best, edits := nearest.Of(name, names)
 		ours := false
 		for _, p := range prefixes {
 			ours = ours || strings.HasPrefix(name, p)
 		}
-		if ours || distance <= 2 && len(best) >= 8 {
+		if ours || edits <= 2 && len(best) >= 8 {
 			warnings = append(warnings, fmt.Sprintf("environment variable %s is not a setting; the nearest is %s", name, best))
 		}
 	}
@@ -192,25 +191,4 @@ var serviceLink = regexp.MustCompile(`_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)$|_PORT_
 // isServiceLink says whether a variable is one of those.
 func isServiceLink(name, value string) bool {
 	return serviceLink.MatchString(name) || strings.HasSuffix(name, "_PORT") && strings.Contains(value, "://")
-}
-
-// editDistance counts the letters to insert, delete or replace (Levenshtein).
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -141,12 +141,3 @@ func TestMisspelt(t *testing.T) {
 		})
 	}
 }
-
-func TestEditDistance(t *testing.T) {
-	for _, c := range []struct {
-		a, b string
-		want int
-	}{{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"port", "port", 0}, {"port", "sport", 1}, {"kitten", "sitting", 3}} {
-		require.Equal(t, c.want, editDistance(c.a, c.b), "%q and %q", c.a, c.b)
-	}
-}

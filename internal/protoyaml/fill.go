@@ -83,7 +83,7 @@ func (f *File) named(e Entry, m protoreflect.MessageDescriptor, path Path) proto
 			names = append(names, string(fd.Name()))
 		}
 	}
-	near := nearest(e.Key, names)
+	near := meant(e.Key, names)
 	if near != "" {
 		f.refuseField(path, fields.ByName(protoreflect.Name(near)))
 	}
