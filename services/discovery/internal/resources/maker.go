@@ -73,6 +73,17 @@ func (m *Maker) Service(t Type, name string) (service string, ok bool) {
 	return n.service, ok
 }
 
+// IsPlain reports whether a service's name reads as that in resources of all
+// types, and neither as a subset of another's hosts nor as another with a port.
+func (m *Maker) IsPlain(service string) bool {
+	for t := range Types {
+		if n, ok := readName(t, service); ok && n.service != service {
+			return false
+		}
+	}
+	return true
+}
+
 // Make makes the resource of a type and name for a view, from the listing of
 // the service that Service tells. It is nil if there is none of that name: if
 // the service is not known. The error is of a name or host whose text is not
@@ -82,18 +93,31 @@ func (m *Maker) Make(t Type, name string, v View, list registry.Listing) (*Resou
 	if !ok || !list.Known {
 		return nil, nil
 	}
+	return m.make(t, name, n, v, list)
+}
+
+// MakeOwn is Make from the listing of the service that bears the very name, though
+// the name may read as a subset or end in a port.
+func (m *Maker) MakeOwn(t Type, name string, v View, list registry.Listing) (*Resource, error) {
+	if _, ok := readName(t, name); !ok || !list.Known {
+		return nil, nil
+	}
+	return m.make(t, name, ownName(name), v, list)
+}
+
+func (m *Maker) make(t Type, text string, n name, v View, list registry.Listing) (*Resource, error) {
 	switch t {
 	case Clusters:
-		return New(t, name, m.options.Template.cluster(n), 0)
+		return New(t, text, m.options.Template.cluster(n), 0)
 	case Endpoints:
-		return New(t, name, m.assignment(n, v.asker(), list.Hosts), 0)
+		return New(t, text, m.assignment(n, v.asker(), list.Hosts), 0)
 	case Listeners:
-		made, err := listener(name, n)
+		made, err := listener(text, n)
 		if err != nil {
-			return nil, fmt.Errorf("marshal %s %q: %w", t, name, err)
+			return nil, fmt.Errorf("marshal %s %q: %w", t, text, err)
 		}
-		return New(t, name, made, 0)
+		return New(t, text, made, 0)
 	default:
-		return New(t, name, routes(n), 0)
+		return New(t, text, routes(n), 0)
 	}
 }

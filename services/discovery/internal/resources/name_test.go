@@ -154,3 +154,27 @@ func FuzzReadName(f *testing.F) {
 		}
 	})
 }
+
+func TestAServiceOfItsOwnNameIsMadeWhole(t *testing.T) {
+	m := newMaker(t, Options{})
+	hosts := []registry.View{host("10.0.0.1:80", "eu-1", nil)} // no canary
+	for service, plain := range map[string]bool{
+		"users": true, "users#Canary": true, "users:http": true, "*": true, "\xff": true,
+		"users#canary": false, "users:8080": false, "users#canary:80": false,
+	} {
+		require.Equal(t, plain, m.IsPlain(service), "%q", service)
+		if plain {
+			continue
+		}
+		r, err := m.MakeOwn(Endpoints, service, "", registry.Listing{Known: true, Hosts: hosts})
+		require.NoError(t, err)
+		var a endpointv3.ClusterLoadAssignment
+		require.NoError(t, r.Body.UnmarshalTo(&a))
+		require.Equal(t, service, a.GetClusterName())
+		require.Len(t, a.GetEndpoints(), 1)
+
+		r, err = m.MakeOwn(Secrets, service, "", registry.Listing{Known: true, Hosts: hosts})
+		require.NoError(t, err)
+		require.Nil(t, r)
+	}
+}

@@ -43,7 +43,10 @@ type hub struct {
 	known     map[string]struct{} // services that the registry knows
 	topics    [resources.Types]map[string]*topic
 	ofService map[string]map[*topic]struct{}
-	shelves   [resources.Types]map[resources.View]*shelf
+	// own are the services with hosts whose names read as a subset of another's or
+	// end in a port: what bears such a name is theirs.
+	own     map[string]struct{}
+	shelves [resources.Types]map[resources.View]*shelf
 	// unmade are the topics whose editions have to be made anew, freshShelves the
 	// shelves that are made when those are.
 	unmade       map[*topic]struct{}
@@ -71,6 +74,7 @@ func newHub(r *registry.Registry, m *resources.Maker, d Debounce, log *slog.Logg
 		maker:       m,
 		known:       map[string]struct{}{},
 		ofService:   map[string]map[*topic]struct{}{},
+		own:         map[string]struct{}{},
 		unmade:      map[*topic]struct{}{},
 		idle:        map[*edition]time.Time{},
 		idleShelves: map[*shelf]time.Time{},

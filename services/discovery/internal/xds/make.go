@@ -27,6 +27,7 @@ func (h *hub) show(service string, list registry.Listing, since time.Time) {
 	}
 
 	h.mu.Lock()
+	h.claim(service, len(list.Hosts) > 0)
 	if list.Known {
 		h.known[service] = struct{}{}
 		h.list(service)
@@ -35,7 +36,7 @@ func (h *hub) show(service string, list registry.Listing, since time.Time) {
 	var changes []change
 	for t := range h.ofService[service] {
 		for _, e := range t.editions {
-			changes = append(changes, change{edition: e})
+			changes = append(changes, change{edition: e, service: service, fromService: true})
 		}
 	}
 	h.mu.Unlock()
@@ -138,7 +139,11 @@ func (h *hub) make(m *resources.Maker, c *change, list registry.Listing, made sa
 		c.resource = r
 		return
 	}
-	r, err := m.Make(t.typ, t.name, c.edition.view, list)
+	makeOne := m.Make
+	if c.service == t.name {
+		makeOne = m.MakeOwn
+	}
+	r, err := makeOne(t.typ, t.name, c.edition.view, list)
 	if err != nil {
 		h.metrics.unbuilt.Inc()
 		h.log.Error("resource not made", "type", t.typ.String(), "name", t.name, "error", err)

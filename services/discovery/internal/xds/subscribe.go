@@ -31,12 +31,49 @@ func (h *hub) attach(t *topic) {
 	if !t.fromService {
 		return
 	}
+	if _, own := h.own[t.name]; own {
+		t.service = t.name
+	}
 	topics := h.ofService[t.service]
 	if topics == nil {
 		topics = map[*topic]struct{}{}
 		h.ofService[t.service] = topics
 	}
 	topics[t] = struct{}{}
+}
+
+// detach undoes attach. h.mu must be held.
+func (h *hub) detach(t *topic) {
+	topics := h.ofService[t.service]
+	delete(topics, t)
+	if len(topics) == 0 {
+		delete(h.ofService, t.service)
+	}
+}
+
+// claim has what bears a service's very name made from that service while it has
+// hosts, and else from the one that the name reads as. Only run calls it. h.mu
+// must be held.
+func (h *hub) claim(service string, lives bool) {
+	_, own := h.own[service]
+	switch {
+	case own == lives || lives && h.maker.IsPlain(service):
+		return
+	case lives:
+		h.own[service] = struct{}{}
+	default:
+		delete(h.own, service)
+	}
+	for t := range resources.Types {
+		topic := h.topics[t][service]
+		if topic == nil || !topic.fromService {
+			continue
+		}
+		h.detach(topic)
+		h.attach(topic)
+		h.unmade[topic] = struct{}{}
+	}
+	h.ask()
 }
 
 // view is what decides what a subscription is shown. h.mu must be held.
@@ -165,11 +202,7 @@ func (h *hub) tidy(t *topic) {
 		delete(h.topics[t.typ], t.name)
 	}
 	delete(h.unmade, t)
-	topics := h.ofService[t.service]
-	delete(topics, t)
-	if len(topics) == 0 {
-		delete(h.ofService, t.service)
-	}
+	h.detach(t)
 }
 
 // sweep forgets what nobody has wanted for long.

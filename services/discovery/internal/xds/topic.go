@@ -14,8 +14,9 @@ type topic struct {
 	typ  resources.Type
 	name string
 
-	// service is the one from which the resource is made; fromService is false
-	// if it is made from none.
+	// service is the one from which the resource is made: that of the very name
+	// while it has hosts, else the one that the name reads as; fromService is
+	// false if it is made from none.
 	service     string
 	fromService bool
 	// file is an operator's resource, which comes before any that is made.
