@@ -9,6 +9,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -45,8 +46,9 @@ type router struct {
 	denials *denial.Counters
 }
 
-// NewRouter serves routes. Other paths are answered with 404, and other methods
-// of the same paths with 405.
+// NewRouter serves routes. Other paths are answered with 404, other methods of the
+// same paths with 405, and paths with empty segments, "." or ".." with 307 to the
+// straight one.
 func NewRouter(o Options, routes ...Route) http.Handler {
 	t := &router{o.Log, o.Denials}
 	requests := newRequests(o.Metrics)
@@ -54,8 +56,42 @@ func NewRouter(o Options, routes ...Route) http.Handler {
 	for _, route := range routes {
 		mux.Handle(route.Path, t.lead(route.byMethod(), requests.of(route.Path)))
 	}
-	mux.Handle("/", t.lead(nowhere, requests.of("other")))
-	return mux
+	other := requests.of("other")
+	mux.Handle("/", t.lead(nowhere, other))
+	return straight(mux, t.lead(redirect, other))
+}
+
+// straight leads a path that goes round about to redirect, before the mux does,
+// which escapes once more what is escaped and so names something else.
+func straight(mux, redirect http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if escaped := r.URL.EscapedPath(); strings.HasPrefix(escaped, "/") && escaped != straightPath(escaped) {
+			redirect.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// redirect answers with the straight path, escaped as the call's was.
+func redirect(w http.ResponseWriter, r *http.Request) (int, error) {
+	location := straightPath(r.URL.EscapedPath())
+	if r.URL.RawQuery != "" {
+		location += "?" + r.URL.RawQuery
+	}
+	w.Header().Set("Location", location)
+	w.WriteHeader(http.StatusTemporaryRedirect)
+	return http.StatusTemporaryRedirect, nil
+}
+
+// straightPath is an escaped path without empty segments, "." and "..". A slash at
+// its end stays.
+func straightPath(escaped string) string {
+	clean := path.Clean(escaped)
+	if strings.HasSuffix(escaped, "/") && clean != "/" {
+		clean += "/"
+	}
+	return clean
 }
 
 // lead answers with a handler, and counts the call.

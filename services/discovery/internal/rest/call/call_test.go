@@ -241,3 +241,35 @@ func TestAllThatIsWrongWithAQueryIsToldAtOnce(t *testing.T) {
 		}
 	}
 }
+
+func TestAPathThatGoesRoundAboutLeadsToTheSameThing(t *testing.T) {
+	f := newFace(nil)
+	for target, want := range map[string]string{
+		"//things/a%20b":                "/things/a%20b",
+		"//things/a%2fb":                "/things/a%2fb",
+		"/x/../things/a%2Fb":            "/things/a%2Fb",
+		"/./things//foo%23canary?a=%23": "/things/foo%23canary?a=%23",
+		"//things/%2525":                "/things/%2525",
+		"//things/%C3%A9":               "/things/%C3%A9",
+		"//elsewhere.example//x":        "/elsewhere.example/x",
+		"/things/a%20b//":               "/things/a%20b/",
+		"//":                            "/",
+	} {
+		for _, method := range []string{"GET", "PUT", "POST"} {
+			r := httptest.NewRequest(method, "http://discovery"+target, nil)
+			w := httptest.NewRecorder()
+			f.ServeHTTP(w, r)
+			require.Equal(t, 307, w.Code, target)
+			require.Equal(t, []string{want}, w.Header()["Location"])
+			require.Empty(t, w.Body.String())
+		}
+	}
+	// Whoever follows asks for what was named, and is led no further.
+	for target, name := range map[string]string{"//things/a%20b": "a b", "//things/a%2fb": "a/b", "//things/foo%23canary": "foo#canary", "//things/%252e%252e": "%2e%2e", "//things/%2e%2e": ".."} {
+		w := f.call("GET", f.call("GET", "http://discovery"+target).Header().Get("Location"))
+		require.Equal(t, 200, w.Code, target)
+		require.JSONEq(t, `"`+name+`"`, w.Body.String())
+	}
+	require.Equal(t, 404, f.call("GET", "/things/a%20b/").Code)
+	require.Equal(t, 404, f.call("GET", "/").Code)
+}
