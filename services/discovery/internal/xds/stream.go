@@ -46,8 +46,11 @@ type stream struct {
 	mu     sync.Mutex
 	begun  bool
 	closed bool
-	node   node // who the client is, from the first request
-	nonces uint64
+	// toldUnserved says that it is logged that the client asks for a type that
+	// there is not.
+	toldUnserved bool
+	node         node // who the client is, from the first request
+	nonces       uint64
 	// counted is how many names are counted to the node, where those are limited.
 	counted int
 	// changedAt is when the first of the changes was that the client has yet to
@@ -187,17 +190,28 @@ func (s *stream) begin(r *request) error {
 }
 
 // unserved is the answer to a request for a type that this stream does not have.
-// The other types of an aggregated stream must not suffer for it.
+// The other types of an aggregated stream must not suffer for it; operators are
+// told of the first one. s.mu must be held.
 func (s *stream) unserved(r *request) error {
 	url := r.typeURL
 	if r.served {
 		url = r.typ.URL()
 	}
 	if url == "" || s.only != allTypes {
-		return status.Errorf(codes.InvalidArgument, "type_url %q: not one of this stream's", url[:min(len(url), 200)])
+		return status.Errorf(codes.InvalidArgument, "type_url %q: not one of this stream's", shortURL(url))
 	}
 	s.hub.metrics.unserved.Inc()
+	if !s.toldUnserved {
+		s.toldUnserved = true
+		s.log.Warn("client asks for a type that is not served; that is not answered", "stream", s.number, "node", s.node.id, "type", shortURL(url))
+	}
 	return nil
+}
+
+// shortURL is what of a type's URL is repeated.
+func shortURL(url string) string {
+	const most = 200
+	return strings.ToValidUTF8(url[:min(len(url), most)], "\ufffd")
 }
 
 // mayName returns an error if the stream, or its node, would have too many names
