@@ -60,8 +60,19 @@ func TestHostsAreDrainedAndTakenBack(t *testing.T) {
 	}{
 		"one host for a time": {
 			[]string{"drain", "--service", "users", "--id", "10.0.0.1:8080", "--reason", "disk", "--for", "1h", "--author", "ada"},
-			[]registryCall{{`PUT /v2/settings/drain {"scope":{"service":"users","id":"10.0.0.1:8080"},"author":"ada","reason":"disk","expires_in":"1h0m0s"}`, 200, "{}"}},
+			[]registryCall{{`PUT /v2/settings/drain {"scope":{"service":"users","id":"10.0.0.1:8080"},"author":"ada","reason":"disk","expires_in":"1h0m0s"}`, 200, "{}"}, {"GET /v2/services/users/hosts", 200, usersList()}},
 			"drain: host 10.0.0.1:8080 of users until 1h0m0s have passed\n", "", 0,
+		},
+		"one host that is not there": {
+			[]string{"maintenance", "--service", "users", "--id", "nope", "--reason", "disk", "--author", "ada"},
+			[]registryCall{{`PUT /v2/settings/maintenance {"scope":{"service":"users","id":"nope"},"author":"ada","reason":"disk"}`, 200, "{}"}, {"GET /v2/services/users/hosts", 200, usersList()}},
+			"maintenance: host nope of users until up\n",
+			"discovery-agent maintenance: warning: host nope of users is not registered now; it is meant when it comes\n", 0,
+		},
+		"one host, of a list that there is not yet": {
+			[]string{"drain", "--service", "users", "--id", "nope", "--reason", "disk", "--author", "ada"},
+			[]registryCall{{`PUT /v2/settings/drain {"scope":{"service":"users","id":"nope"},"author":"ada","reason":"disk"}`, 200, "{}"}, {"GET /v2/services/users/hosts", 503, `{"error":"not warm"}`}},
+			"drain: host nope of users until up\n", "", 0,
 		},
 		"a zone in maintenance": {
 			[]string{"maintenance", "--zone", "eu-1", "--reason", "power", "--author", "ada"},

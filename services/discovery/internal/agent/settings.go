@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/client"
@@ -58,6 +59,16 @@ func (s *scope) check() error {
 		faults.addf("--id and --zone: only one of them")
 	}
 	return faults.join()
+}
+
+// isMissing reports whether the scope is one host, and that is surely not
+// registered: who may not list the service, or cannot now, is not told.
+func (s *scope) isMissing(ctx context.Context, registry *client.Registry) bool {
+	if s.ID == "" {
+		return false
+	}
+	list, err := registry.Hosts(ctx, s.Service)
+	return err == nil && !slices.ContainsFunc(list.Hosts, func(h client.Host) bool { return h.ID == s.ID })
 }
 
 // String tells the hosts to people.
@@ -117,14 +128,22 @@ func (a *makeAction) do(p process) int {
 		setting.ExpiresIn = a.duration.String()
 		until = a.duration.String() + " have passed"
 	}
+	missing := false
 	err := a.ask(settingTimeout, func(ctx context.Context, registry *client.Registry) error {
-		return registry.Make(ctx, a.kind, setting)
+		if err := registry.Make(ctx, a.kind, setting); err != nil {
+			return err
+		}
+		missing = a.isMissing(ctx, registry)
+		return nil
 	})
 	if err != nil {
 		fmt.Fprintf(p.stderr, "discovery-agent %s: %s: %v\n", a.kind, &a.scope, err)
 		return notDone
 	}
 	fmt.Fprintf(p.stdout, "%s: %s until %s\n", a.kind, &a.scope, until)
+	if missing {
+		fmt.Fprintf(p.stderr, "discovery-agent %s: warning: %s is not registered now; it is meant when it comes\n", a.kind, &a.scope)
+	}
 	return done
 }
 
