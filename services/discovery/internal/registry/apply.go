@@ -41,7 +41,7 @@ func (r *Registry) apply(u Update) {
 	}
 	heard := 0
 	for _, b := range u.Beats {
-		if e := r.find(b.Key); e != nil && r.hear(e, b.At) {
+		if e := r.find(b.Key); e != nil && r.hear(e, b.At) && e.counts(time.Duration(e.lastBeat.Load())) {
 			heard++
 		}
 	}

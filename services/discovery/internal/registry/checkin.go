@@ -69,7 +69,6 @@ func (r *Registry) checkIn(h *Host, actor string, tags tagging) (Receipt, error)
 	if e := r.find(h.Key); e != nil && !e.stale && !tags.isNews(e.host, h) {
 		r.note(e)
 		r.mu.RUnlock()
-		r.beats.Add(1)
 		r.metrics.checkIns[HostUnchanged].Inc()
 		return Receipt{HostUnchanged, e.lease}, nil
 	}
@@ -80,7 +79,6 @@ func (r *Registry) checkIn(h *Host, actor string, tags tagging) (Receipt, error)
 	if err != nil {
 		return Receipt{}, err // which is no beat
 	}
-	r.beats.Add(1)
 	r.metrics.checkIns[receipt.Outcome].Inc()
 	if receipt.Outcome == HostNew {
 		r.log.Info("host registered", "service", h.Service, "host", h.ID, "address", h.Address, "ttl", h.TTL.String(), "by", actor)
@@ -93,7 +91,16 @@ func (r *Registry) checkIn(h *Host, actor string, tags tagging) (Receipt, error)
 // note marks a beat of now. r.mu must be held, for reading at least.
 func (r *Registry) note(e *entry) {
 	e.beat(time.Since(r.born))
+	r.count(e)
 	r.outbox.beat(e)
+}
+
+// count has the guard told of the last beat of e, if it counts. r.mu must be held,
+// for reading at least.
+func (r *Registry) count(e *entry) {
+	if e.counts(time.Duration(e.lastBeat.Load())) {
+		r.beats.Add(1)
+	}
 }
 
 // beatsOf is when entries last beat, for the outbox, in which they wait no more:
@@ -154,6 +161,7 @@ func (r *Registry) change(h *Host, actor string, tags tagging) (Receipt, error) 
 	}
 	r.shareText(h)
 	e = r.put(record, time.Since(r.born))
+	r.count(e)
 	record.Lease = e.lease
 	event.Service, event.ID = h.Service, h.ID
 	r.happened(event)
@@ -186,7 +194,7 @@ const beatBatch = 1024
 // register again, and returns that. The error is ErrNotLoaded or nil. The work
 // is one look-up for each; nothing is allocated but by unknown.
 func (r *Registry) Beat(leases, unknown []Lease, actor string) ([]Lease, error) {
-	noted := 0
+	noted, counted := 0, 0
 	var stale []*entry
 	for len(leases) > 0 {
 		batch := leases[:min(len(leases), beatBatch)]
@@ -204,6 +212,9 @@ func (r *Registry) Beat(leases, unknown []Lease, actor string) ([]Lease, error) 
 				continue
 			}
 			e.beat(now)
+			if e.counts(now) {
+				counted++
+			}
 			r.outbox.beat(e)
 			noted++
 			if e.stale {
@@ -212,7 +223,7 @@ func (r *Registry) Beat(leases, unknown []Lease, actor string) ([]Lease, error) 
 		}
 		r.mu.RUnlock()
 	}
-	r.beats.Add(int64(noted))
+	r.beats.Add(int64(counted))
 	r.metrics.checkIns[HostUnchanged].Add(float64(noted))
 	if len(stale) > 0 {
 		r.mu.Lock()

@@ -9,8 +9,8 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/guard"
 )
 
-// entry is a host in the registry. Fields but lease, lastBeat and beaten are
-// guarded by Registry.mu.
+// entry is a host in the registry. Fields but lease, lastBeat, countsFrom and beaten
+// are guarded by Registry.mu.
 type entry struct {
 	lease         Lease  // never changes
 	host          *Host  // its Key never changes
@@ -25,6 +25,8 @@ type entry struct {
 	// lastBeat is the time of the last check-in on the registry's clock, in
 	// nanoseconds; below 0 if it was before this process began.
 	lastBeat atomic.Int64
+	// countsFrom is when a check-in counts as a beat for the guard again, as lastBeat.
+	countsFrom atomic.Int64
 	// beaten says that the beat waits in the outbox.
 	beaten atomic.Bool
 	// stale says that the TTL has passed since the last beat, and that readers
@@ -58,6 +60,20 @@ func (e *entry) beat(at time.Duration) {
 			return
 		}
 	}
+}
+
+// countedPerTTL is how many beats of a host count within its TTL, at most: twice
+// as many as hosts are to make. So a host counts no more for beating in a loop, and
+// at least every third of its TTL if it beats more often than it need.
+const countedPerTTL = 6
+
+// counts reports whether a check-in at a time of the registry's clock counts as a
+// beat for the guard, and is then the last that does for a while. That the host is
+// new does not count: it might come and go in a loop. r.mu must be held, for reading
+// at least.
+func (e *entry) counts(at time.Duration) bool {
+	from := e.countsFrom.Load()
+	return int64(at) >= from && e.countsFrom.CompareAndSwap(from, int64(at+e.host.TTL/countedPerTTL))
 }
 
 // since is when the host's TTL began to run.
@@ -103,6 +119,7 @@ func (r *Registry) put(record Record, beat time.Duration) *entry {
 	if e == nil {
 		e = &entry{lease: record.Lease, host: h, firstSeen: InstantOf(record.FirstSeen), heldFrom: now, heardFrom: now}
 		e.lastBeat.Store(int64(beat))
+		e.countsFrom.Store(int64(now + h.TTL/countedPerTTL))
 		s.hosts[h.ID] = e
 		s.insert(e)
 		r.leases[e.lease] = e

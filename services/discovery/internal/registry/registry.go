@@ -84,7 +84,7 @@ type Registry struct {
 	// so a step of the wall clock expires nobody.
 	born  time.Time
 	wall  *wall
-	beats atomic.Int64 // taken here, or told by the Store, since the guard was last told
+	beats atomic.Int64 // that count, taken here or told by the Store, since the guard was last told
 
 	loaded, warm chan struct{} // closed when so
 	outbox       *outbox
