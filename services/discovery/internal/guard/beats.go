@@ -112,6 +112,23 @@ func (b *beatRate) judgeBack(share float64) (back bool) {
 // forget has all learned anew.
 func (b *beatRate) forget() { *b = beatRate{at: b.at} }
 
+// String says for people what is lost, as was just judged.
 func (b *beatRate) String() string {
-	return fmt.Sprintf("%.3g beats a second come in where %.3g are usual for %d hosts", b.recent, b.expected(), b.now)
+	if b.isSilent() {
+		return fmt.Sprintf("no beat came in for %s seconds where %s a second are usual for %d hosts", plain(b.silent), plain(b.expected()), b.now)
+	}
+	return fmt.Sprintf("over %s seconds %s beats a second came in where %s are usual for %d hosts", plain(b.short), plain(b.recent), plain(b.expected()), b.now)
+}
+
+// lasting says for people how beats that were lost come in now.
+func (b *beatRate) lasting(share float64) string {
+	return fmt.Sprintf("now %s come in where %s are usual, and %s end it", plain(b.recent), plain(b.expected()), plain(min(1.25*share, 1)*b.expected()))
+}
+
+// plain is x with three digits, without an exponent.
+func plain(x float64) string {
+	if x >= 100 {
+		return fmt.Sprintf("%.0f", x)
+	}
+	return fmt.Sprintf("%.3g", math.Round(x*1e4)/1e4)
 }

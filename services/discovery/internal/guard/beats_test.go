@@ -97,6 +97,34 @@ func TestHalfOfASmallFleetThatDiesGoesInTheEnd(t *testing.T) {
 	}
 }
 
+func TestTheReasonOfALossSaysWhatIsLost(t *testing.T) {
+	for name, test := range map[string]struct {
+		known, beating int
+		interval, lost time.Duration
+		want           string
+	}{
+		"most are": {10_000, 1000, 4 * time.Second, 20 * time.Second,
+			"over 8.16 seconds 1196 beats a second came in where 2448 are usual for 10000 hosts; now 442 come in where 2355 are usual, and 1472 end it"},
+		"all are": {4, 0, 4 * time.Second, time.Minute,
+			"no beat came in for 9 seconds where 0.971 a second are usual for 4 hosts; now 0.0007 come in where 0.819 are usual, and 0.512 end it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := &fleet{g: New(usual), known: test.known, beating: test.known, interval: test.interval}
+			f.run(20 * time.Minute)
+			f.beating = test.beating
+			f.run(test.lost)
+			require.Len(t, f.lost, 1)
+			require.Equal(t, test.want, f.g.Status(f.now).Suspensions[0].Detail)
+		})
+	}
+}
+
+func TestPlainNumbers(t *testing.T) {
+	for x, want := range map[float64]string{1550: "1550", 230.4: "230", 14.39: "14.4", 0.0151: "0.0151", 1e-9: "0", 99.97: "100"} {
+		require.Equal(t, want, plain(x))
+	}
+}
+
 func TestALesserNumberOfBeatsBecomesUsual(t *testing.T) {
 	f := &fleet{g: New(usual), known: 1000, beating: 1000, interval: 10 * time.Second}
 	f.run(20 * time.Minute)

@@ -69,6 +69,9 @@ func (g *Guard) Status(now time.Duration) Status {
 	}
 	for _, c := range Causes {
 		if s := g.suspensions[c]; s.active {
+			if c == BeatsLost && s.lasting {
+				s.detail += "; " + g.beats.lasting(g.limits.BeatLoss)
+			}
 			status.Suspensions = append(status.Suspensions, Suspension{Cause: c, Detail: s.detail, Since: s.since, Lasting: s.lasting, Until: s.until})
 		}
 	}
