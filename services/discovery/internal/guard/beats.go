@@ -112,6 +112,17 @@ func (b *beatRate) judgeBack(share float64) (back bool) {
 // forget has all learned anew.
 func (b *beatRate) forget() { *b = beatRate{at: b.at} }
 
+// leave takes a host out that went at its own wish, as far as it has become usual:
+// it was there for age, and beat so often a second.
+func (b *beatRate) leave(rate float64, age time.Duration) {
+	if b.seconds == 0 {
+		return
+	}
+	share := min(b.weight(age.Seconds(), max(b.long, usualSeconds)), 1)
+	b.usual = max(b.usual-share*rate, 0)
+	b.hosts = max(b.hosts-share, 0)
+}
+
 // String says for people what is lost, as was just judged.
 func (b *beatRate) String() string {
 	if b.isSilent() {

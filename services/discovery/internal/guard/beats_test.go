@@ -162,6 +162,20 @@ func TestWhatIsNoLossOfBeats(t *testing.T) {
 	}
 }
 
+func TestAHostThatLeftTakesItsShareOfTheUsualBeats(t *testing.T) {
+	f := &fleet{g: New(usual), known: 100, beating: 100, interval: 10 * time.Second}
+	f.g.Left(10, time.Second) // nothing is usual yet
+	f.run(30 * time.Minute)
+	f.g.Left(900, 30*time.Minute) // half a beat a second
+	require.InDelta(t, 9.5, f.g.beats.usual, 0.1)
+	f.g.Left(3, 3*time.Second) // it came just now
+	require.InDelta(t, 9.5, f.g.beats.usual, 0.1)
+	f.g.Left(1_000_000, 30*time.Minute)
+	require.Zero(t, f.g.beats.usual)
+	f.run(time.Hour)
+	require.Empty(t, f.lost)
+}
+
 func TestAPauseIsNoLossOfBeats(t *testing.T) {
 	f := &fleet{g: New(usual), known: 1000, beating: 1000, interval: 10 * time.Second}
 	f.run(10 * time.Minute)

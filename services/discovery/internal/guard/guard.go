@@ -258,6 +258,14 @@ func (g *Guard) Went(service string, ttl, now time.Duration) {
 	g.window.add(service, now+ttl)
 }
 
+// Left says that a host went at its own wish, of which so many beats were told
+// in the time that it was there: its share of the beats is usual no more.
+func (g *Guard) Left(beats int, there time.Duration) {
+	if there > 0 {
+		g.beats.leave(float64(beats)/there.Seconds(), there)
+	}
+}
+
 // Lift lets all hosts go that are past their TTL now, whatever guards say, and
 // ends all suspensions but that of a Store that is away, which is a fact. by is
 // not empty. The registry takes back that TTLs began anew, and has its hosts

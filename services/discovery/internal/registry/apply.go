@@ -72,11 +72,14 @@ func (r *Registry) applyChange(c *Change) {
 		changed = r.take(c.Record)
 	default:
 		if e := r.find(c.Key); e != nil && (c.Lease == 0 || c.Lease == e.lease) {
-			if c.Event != nil && c.Event.Kind == Expired {
-				if c.Event.Actor == sweeper && r.beatsHere(e) {
-					r.giveEntry(e)
-					return
-				}
+			switch {
+			case c.Event == nil:
+			case c.Event.Kind != Expired:
+				r.deregistered(e)
+			case c.Event.Actor == sweeper && r.beatsHere(e):
+				r.giveEntry(e)
+				return
+			default:
 				r.expiredElsewhere(e)
 			}
 			r.drop(e)

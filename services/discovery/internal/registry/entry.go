@@ -9,7 +9,7 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/guard"
 )
 
-// entry is a host in the registry. Fields but lease, lastBeat, countsFrom and beaten
+// entry is a host in the registry. Fields but lease, lastBeat, countsFrom, counted and beaten
 // are guarded by Registry.mu.
 type entry struct {
 	lease         Lease  // never changes
@@ -27,6 +27,8 @@ type entry struct {
 	lastBeat atomic.Int64
 	// countsFrom is when a check-in counts as a beat for the guard again, as lastBeat.
 	countsFrom atomic.Int64
+	// counted is how many check-ins did.
+	counted atomic.Uint32
 	// beaten says that the beat waits in the outbox.
 	beaten atomic.Bool
 	// stale says that the TTL has passed since the last beat, and that readers
@@ -73,7 +75,11 @@ const countedPerTTL = 6
 // at least.
 func (e *entry) counts(at time.Duration) bool {
 	from := e.countsFrom.Load()
-	return int64(at) >= from && e.countsFrom.CompareAndSwap(from, int64(at+e.host.TTL/countedPerTTL))
+	if int64(at) < from || !e.countsFrom.CompareAndSwap(from, int64(at+e.host.TTL/countedPerTTL)) {
+		return false
+	}
+	e.counted.Add(1)
+	return true
 }
 
 // since is when the host's TTL began to run.

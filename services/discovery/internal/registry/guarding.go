@@ -168,6 +168,18 @@ func (r *Registry) stays(e *entry) {
 	r.leaving--
 }
 
+// deregistered has the guard expect no more beats of e, which is about to go at
+// its own wish, or with its connection. One that has long been silent has no share
+// in what is usual. r.mu must be held.
+func (r *Registry) deregistered(e *entry) {
+	now := time.Since(r.born)
+	if e.away || e.deadline() <= now+e.host.TTL/2 {
+		return
+	}
+	there := min(now-r.wall.of(e.firstSeen.Time()), now)
+	r.guard.Left(int(e.counted.Load()), there)
+}
+
 // expiredElsewhere counts a host as gone that another replica let go. r.mu must be
 // held.
 func (r *Registry) expiredElsewhere(e *entry) {

@@ -679,6 +679,55 @@ func TestAHostThatBeatsInALoopCountsAsOneThatBeats(t *testing.T) {
 	}
 }
 
+// Hosts of a short TTL beat for most of what is usual.
+func TestHostsThatBeatOftenTakeTheirBeatsWithThemWhenTheyDeregister(t *testing.T) {
+	for name, deregister := range map[string]func(*testing.T, *Registry, Host){
+		"here": func(t *testing.T, r *Registry, h Host) {
+			_, err := r.Remove(Selection{Service: h.Service, ID: h.ID}, "tester")
+			require.NoError(t, err)
+		},
+		"at another replica": func(_ *testing.T, r *Registry, h Host) {
+			r.apply(Update{Changes: []Change{{Key: h.Key, Event: &Event{Kind: Deregistered, Service: h.Service, ID: h.ID}}}})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := guarded(t, newFakeStore(), nil)
+				hosts := fleet(5)
+				often := hosts[:10]
+				for i := range often {
+					often[i].TTL = 3 * time.Second
+				}
+				beat := func(often []Host, times int) {
+					for i := range times {
+						for _, h := range often {
+							checkIn(t, r, h)
+						}
+						if i%20 == 0 {
+							for _, h := range hosts[10:] {
+								checkIn(t, r, h)
+							}
+						}
+						time.Sleep(time.Second)
+					}
+					synctest.Wait()
+				}
+				beat(often, 600)
+				require.InDelta(t, 12, r.Guard().UsualBeatsPerSecond, 1)
+				for _, h := range often {
+					deregister(t, r, h)
+				}
+				beat(nil, 1)
+				require.InDelta(t, 2, r.Guard().UsualBeatsPerSecond, 1)
+				for range 600 {
+					beat(nil, 1)
+					require.Empty(t, r.Guard().Suspensions)
+				}
+			})
+		})
+	}
+}
+
 func TestABeatThatTheStoreTellsOfCountsUnlessItWasHeardHere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := guarded(t, newFakeStore(), func(l *guard.Limits) { *l = guard.Limits{} })

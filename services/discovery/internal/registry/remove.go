@@ -77,6 +77,9 @@ func (r *Registry) takeOut(e *entry, event *Event) {
 // takenOut is takeOut of what the Store knows. r.mu must be held.
 func (r *Registry) takenOut(e *entry, event *Event) {
 	event.At, event.Service, event.ID = time.Now(), e.host.Service, e.host.ID
+	if event.Kind != Expired {
+		r.deregistered(e)
+	}
 	r.drop(e)
 	r.happened(event)
 }
