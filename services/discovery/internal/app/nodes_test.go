@@ -227,9 +227,9 @@ func (s *secured) asks(t *testing.T, id, token, node, cluster string) discoveryv
 	conn, ctx := s.dial(t, id, token)
 	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
 	require.NoError(t, err)
-	require.NoError(t, stream.Send(&discoveryv3.DeltaDiscoveryRequest{
+	_ = stream.Send(&discoveryv3.DeltaDiscoveryRequest{ // Recv says why not
 		TypeUrl: secretURL, ResourceNamesSubscribe: []string{"cert"}, Node: &corev3.Node{Id: node, Cluster: cluster},
-	}))
+	})
 	return stream
 }
 
