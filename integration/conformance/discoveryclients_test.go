@@ -113,9 +113,14 @@ const operatorToken = "the-token-of-an-operator"
 func TestDiscoverysPageIsOfUseWithThousandsOfClients(t *testing.T) {
 	p := openDiscovery(t, "DISCOVERY_WARM_UP=0s")
 	p.put("users", "a", "10.0.0.1", "")
-	conn, ctx := p.dial()
-	client := discoverypb.NewAggregatedDiscoveryServiceClient(conn)
+	var client discoverypb.AggregatedDiscoveryServiceClient
+	var ctx context.Context
 	for i := range 5000 {
+		if i%1000 == 0 { // as many as one connection may have
+			var conn *grpc.ClientConn
+			conn, ctx = p.dial()
+			client = discoverypb.NewAggregatedDiscoveryServiceClient(conn)
+		}
 		stream, err := client.DeltaAggregatedResources(ctx)
 		require.NoError(t, err)
 		require.NoError(t, stream.Send(&discoverypb.DeltaDiscoveryRequest{TypeUrl: resource.EndpointType, ResourceNamesSubscribe: []string{"users"},
