@@ -39,9 +39,9 @@ var names = [Types]string{
 }
 
 // OfURL returns the type of a type URL, and whether it is one of those above.
-func OfURL(url string) (Type, bool) {
+func OfURL[Text string | []byte](url Text) (Type, bool) {
 	for t := range Types {
-		if urls[t] == url {
+		if urls[t] == string(url) {
 			return t, true
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	statusv3 "github.com/envoyproxy/go-control-plane/envoy/service/status/v3"
 
 	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
+	"github.com/weirproxy/weir/services/discovery/internal/resources"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 )
 
@@ -169,7 +170,7 @@ func (s *Server) resourcesOf(number uint64, part string) (list []ResourceStatus,
 }
 
 func resourceStatus(c *statusv3.ClientConfig_GenericXdsConfig) ResourceStatus {
-	t, _ := typeOf([]byte(c.GetTypeUrl()))
+	t, _ := resources.OfURL(c.GetTypeUrl())
 	r := ResourceStatus{Type: t.String(), Name: c.GetName(), Version: c.GetVersionInfo(), State: strings.ToLower(c.GetClientStatus().String())}
 	if e := c.GetErrorState(); e != nil {
 		r.Version, r.Reason = e.GetVersionInfo(), e.GetDetails()

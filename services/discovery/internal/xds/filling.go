@@ -1,9 +1,6 @@
 package xds
 
-import (
-	"strconv"
-	"sync"
-)
+import "sync"
 
 // given are the versions of what clients were sent while the registry was only
 // just filling. Who comes back with those alone, as a client of REST-JSON does
@@ -49,13 +46,4 @@ func (g *given) forget() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.versions = nil
-}
-
-// parseVersion reads a version as clients see it; 0 for one that is not ours.
-func parseVersion(text string) uint64 {
-	version, err := strconv.ParseUint(text, 16, 64)
-	if err != nil {
-		return 0
-	}
-	return version
 }

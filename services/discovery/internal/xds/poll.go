@@ -78,18 +78,7 @@ func (p *pollCall) settled() bool {
 	defer p.mu.Unlock()
 	p.hub.mu.RLock()
 	defer p.hub.mu.RUnlock()
-	u := p.subscriptions[p.only]
-	if u.wildcard {
-		if _, known := p.hub.everything(u.typ, u.view); !known {
-			return false
-		}
-	}
-	for t := range u.names {
-		if e := u.edition(t); e == nil || !e.made {
-			return false
-		}
-	}
-	return true
+	return p.subscriptions[p.only].wholeMade(p.hub)
 }
 
 // hasSomething reports whether the client has what it asked for, or has to wait

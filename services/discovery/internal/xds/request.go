@@ -92,7 +92,7 @@ func (r *request) take(f *requestFields, field field) error {
 		name, _ := entryOf(field.bytes)
 		return checkName(name)
 	case f.typeURL:
-		if r.typ, r.served = typeOf(field.bytes); !r.served {
+		if r.typ, r.served = resources.OfURL(field.bytes); !r.served {
 			r.typeURL = string(field.bytes)
 		}
 	case f.nonce:
@@ -118,16 +118,6 @@ func (r *request) free() {
 		r.buffer.Free()
 		r.buffer = nil
 	}
-}
-
-// typeOf is resources.OfURL of bytes.
-func typeOf(url []byte) (resources.Type, bool) {
-	for t := range resources.Types {
-		if string(url) == t.URL() {
-			return t, true
-		}
-	}
-	return 0, false
 }
 
 // checkName returns what is wrong with the name of a resource, or nil. A name is

@@ -3,6 +3,7 @@ package xds
 import (
 	"cmp"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -78,6 +79,15 @@ func (s *set) with(more []*resources.Resource) *set {
 // versionText is a version as clients see it. That of several resources is the
 // exclusive or of theirs, which does not depend on their order.
 func versionText(version uint64) string { return resources.VersionText(version) }
+
+// parseVersion reads a version as clients see it; 0 for one that is not ours.
+func parseVersion(text string) uint64 {
+	version, err := strconv.ParseUint(text, 16, 64)
+	if err != nil {
+		return 0
+	}
+	return version
+}
 
 // entries are the resources as those of a response of the state of the world, in
 // one piece: made for the first stream that is sent a set which many are, and the

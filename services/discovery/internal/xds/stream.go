@@ -285,20 +285,7 @@ func (s *stream) maySend() bool {
 // allMade reports whether all is made that the next response may hold. The hub's
 // lock must be held for reading.
 func (u *subscription) allMade(h *hub) bool {
-	if !u.all && !u.mustAll {
-		return u.made()
-	}
-	if u.wildcard {
-		if _, known := h.everything(u.typ, u.view); !known {
-			return false
-		}
-	}
-	for t := range u.names {
-		if e := u.edition(t); e == nil || !e.made {
-			return false
-		}
-	}
-	return u.made()
+	return u.made() && (!u.all && !u.mustAll || u.wholeMade(h))
 }
 
 // next returns the next response to send, or nil if there is none now.

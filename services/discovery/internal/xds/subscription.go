@@ -260,6 +260,22 @@ func (u *subscription) made() bool {
 	return true
 }
 
+// wholeMade reports whether all is made that the subscription is for. The hub's
+// lock must be held for reading.
+func (u *subscription) wholeMade(h *hub) bool {
+	if u.wildcard {
+		if _, known := h.everything(u.typ, u.view); !known {
+			return false
+		}
+	}
+	for t := range u.names {
+		if e := u.edition(t); e == nil || !e.made {
+			return false
+		}
+	}
+	return true
+}
+
 // maxResponse is about how many bytes of resources a response holds at most, in
 // what can come in parts: those of gRPC take no message of above 4 MiB.
 const maxResponse = 2 << 20
