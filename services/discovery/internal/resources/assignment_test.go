@@ -53,7 +53,7 @@ func made[M any, P interface {
 	*M
 	proto.Message
 }](t testing.TB, m *Maker, kind Type, name string, v View, hosts ...registry.View) P {
-	r, err := m.Make(kind, name, v, registry.Listing{Hosts: hosts, Known: true})
+	r, err := m.Make(kind, name, "users", v, registry.Listing{Hosts: hosts, Known: true})
 	require.NoError(t, err)
 	if r == nil {
 		return nil
@@ -272,7 +272,7 @@ func TestMetadataIsWhatAHostSaysOfItself(t *testing.T) {
 func TestAVersionIsThatOfTheContent(t *testing.T) {
 	m := newMaker(t, Options{TagNamespace: "weir.tags"})
 	version := func(hosts ...registry.View) uint64 {
-		r, err := m.Make(Endpoints, "users", "", registry.Listing{Hosts: hosts, Known: true})
+		r, err := m.Make(Endpoints, "users", "users", "", registry.Listing{Hosts: hosts, Known: true})
 		require.NoError(t, err)
 		return r.Version
 	}
@@ -296,6 +296,6 @@ func TestAVersionIsThatOfTheContent(t *testing.T) {
 }
 
 func TestAHostThatCannotBeMarshalledIsAnError(t *testing.T) {
-	_, err := newMaker(t, Options{}).Make(Endpoints, "users", "", registry.Listing{Known: true, Hosts: []registry.View{host("10.0.0.1:80", "\xff", nil)}})
+	_, err := newMaker(t, Options{}).Make(Endpoints, "users", "users", "", registry.Listing{Known: true, Hosts: []registry.View{host("10.0.0.1:80", "\xff", nil)}})
 	require.ErrorContains(t, err, `marshal endpoints "users": `)
 }

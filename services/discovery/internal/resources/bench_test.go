@@ -45,7 +45,7 @@ func BenchmarkMake(b *testing.B) {
 				v := m.View(Asker{ID: "node", Region: "eu", Zone: "eu-1"})
 				b.ReportAllocs()
 				for b.Loop() {
-					if _, err := m.Make(Endpoints, "users", v, list); err != nil {
+					if _, err := m.Make(Endpoints, "users", "users", v, list); err != nil {
 						b.Fatal(err)
 					}
 				}
@@ -61,7 +61,7 @@ func TestMakingAnAssignmentAllocatesByHost(t *testing.T) {
 			m := newMaker(t, c.options)
 			v := m.View(Asker{ID: "node", Region: "eu", Zone: "eu-1"})
 			servicetest.Allocations(t, 100*c.allocations, func() {
-				_, err := m.Make(Endpoints, "users", v, list)
+				_, err := m.Make(Endpoints, "users", "users", v, list)
 				require.NoError(t, err)
 			})
 		})

@@ -35,13 +35,13 @@ func TestAServiceThatIsNotKnownHasNoResources(t *testing.T) {
 	m := newMaker(t, Options{})
 	for kind := range Types {
 		for _, name := range []string{"users", "users#canary"} {
-			r, err := m.Make(kind, name, "", registry.Listing{})
+			r, err := m.Make(kind, name, "users", "", registry.Listing{})
 			require.NoError(t, err)
 			require.Nil(t, r)
 		}
 	}
 	for kind := Secrets; kind < Types; kind++ {
-		r, err := m.Make(kind, "users", "", registry.Listing{Known: true})
+		r, err := m.Make(kind, "users", "users", "", registry.Listing{Known: true})
 		require.NoError(t, err)
 		require.Nil(t, r)
 	}

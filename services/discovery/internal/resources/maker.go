@@ -84,28 +84,19 @@ func (m *Maker) IsPlain(service string) bool {
 	return true
 }
 
-// Make makes the resource of a type and name for a view, from the listing of
-// the service that Service tells. It is nil if there is none of that name: if
+// Make makes the resource of a type and name for a view, from the listing of a
+// service: the one that Service tells, or the one of that very name, though it may
+// read as a subset or end in a port. It is nil if there is none of that name: if
 // the service is not known. The error is of a name or host whose text is not
 // UTF-8, which no face takes.
-func (m *Maker) Make(t Type, name string, v View, list registry.Listing) (*Resource, error) {
-	n, ok := readName(t, name)
+func (m *Maker) Make(t Type, text, service string, v View, list registry.Listing) (*Resource, error) {
+	n, ok := readName(t, text)
 	if !ok || !list.Known {
 		return nil, nil
 	}
-	return m.make(t, name, n, v, list)
-}
-
-// MakeOwn is Make from the listing of the service that bears the very name, though
-// the name may read as a subset or end in a port.
-func (m *Maker) MakeOwn(t Type, name string, v View, list registry.Listing) (*Resource, error) {
-	if _, ok := readName(t, name); !ok || !list.Known {
-		return nil, nil
+	if service == text {
+		n = name{service: service, cluster: service}
 	}
-	return m.make(t, name, ownName(name), v, list)
-}
-
-func (m *Maker) make(t Type, text string, n name, v View, list registry.Listing) (*Resource, error) {
 	switch t {
 	case Clusters:
 		return New(t, text, m.options.Template.cluster(n), 0)

@@ -155,11 +155,11 @@ func TestNothingIsMadeThatGRPCRefuses(t *testing.T) {
 			checkListener(t, made[listenerv3.Listener](t, m, Listeners, name+":80", v, hosts...))
 			checkRoutes(t, made[routev3.RouteConfiguration](t, m, Routes, name, v, hosts...))
 
-			want, err := m.Make(Endpoints, name, v, registry.Listing{Hosts: hosts, Known: true})
+			want, err := m.Make(Endpoints, name, "users", v, registry.Listing{Hosts: hosts, Known: true})
 			require.NoError(t, err)
 			shuffled := slices.Clone(hosts)
 			r.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
-			got, err := m.Make(Endpoints, name, v, registry.Listing{Hosts: shuffled, Known: true})
+			got, err := m.Make(Endpoints, name, "users", v, registry.Listing{Hosts: shuffled, Known: true})
 			require.NoError(t, err)
 			require.Equal(t, want.Version, got.Version, "seed %d: the order in which hosts are found", seed)
 		}

@@ -47,10 +47,6 @@ func readName(t Type, text string) (name, bool) {
 	return n, true
 }
 
-// ownName is the name of a resource of a service of that very name, however it
-// reads.
-func ownName(service string) name { return name{service: service, cluster: service} }
-
 // withoutPort cuts off the port at the end of a name, if there is one.
 func withoutPort(text string) string {
 	colon := strings.LastIndexByte(text, ':')

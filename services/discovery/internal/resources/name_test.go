@@ -110,7 +110,7 @@ func TestASubsetIsOfHostsThatAreAllOfIt(t *testing.T) {
 			require.True(t, ok)
 			if service != "users" {
 				require.Equal(t, "none", want)
-				r, err := m.Make(Clusters, name, "", registry.Listing{}) // as of a service that there is not
+				r, err := m.Make(Clusters, name, service, "", registry.Listing{}) // as of a service that there is not
 				require.NoError(t, err)
 				require.Nil(t, r)
 				return
@@ -166,14 +166,14 @@ func TestAServiceOfItsOwnNameIsMadeWhole(t *testing.T) {
 		if plain {
 			continue
 		}
-		r, err := m.MakeOwn(Endpoints, service, "", registry.Listing{Known: true, Hosts: hosts})
+		r, err := m.Make(Endpoints, service, service, "", registry.Listing{Known: true, Hosts: hosts})
 		require.NoError(t, err)
 		var a endpointv3.ClusterLoadAssignment
 		require.NoError(t, r.Body.UnmarshalTo(&a))
 		require.Equal(t, service, a.GetClusterName())
 		require.Len(t, a.GetEndpoints(), 1)
 
-		r, err = m.MakeOwn(Secrets, service, "", registry.Listing{Known: true, Hosts: hosts})
+		r, err = m.Make(Secrets, service, service, "", registry.Listing{Known: true, Hosts: hosts})
 		require.NoError(t, err)
 		require.Nil(t, r)
 	}

@@ -49,9 +49,9 @@ func TestANarrowedViewIsShownTheSame(t *testing.T) {
 		}
 		require.Equal(t, narrow, m.Narrow(narrow, list))
 		for _, name := range []string{"users", "users#canary"} {
-			want, err := m.Make(Endpoints, name, v, list)
+			want, err := m.Make(Endpoints, name, "users", v, list)
 			require.NoError(t, err)
-			got, err := m.Make(Endpoints, name, narrow, list)
+			got, err := m.Make(Endpoints, name, "users", narrow, list)
 			require.NoError(t, err)
 			require.Equal(t, want.Version, got.Version, "seed %d", seed)
 		}

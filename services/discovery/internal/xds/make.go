@@ -139,11 +139,7 @@ func (h *hub) make(m *resources.Maker, c *change, list registry.Listing, made sa
 		c.resource = r
 		return
 	}
-	makeOne := m.Make
-	if c.service == t.name {
-		makeOne = m.MakeOwn
-	}
-	r, err := makeOne(t.typ, t.name, c.edition.view, list)
+	r, err := m.Make(t.typ, t.name, c.service, c.edition.view, list)
 	if err != nil {
 		h.metrics.unbuilt.Inc()
 		h.log.Error("resource not made", "type", t.typ.String(), "name", t.name, "error", err)

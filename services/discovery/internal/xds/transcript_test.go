@@ -343,7 +343,7 @@ func (p *player) version(symbol string) string {
 // current is the version of a resource as it is now.
 func (p *player) current(t resources.Type, name string) string {
 	service, _ := p.hub.maker.Service(t, name)
-	r, err := p.hub.maker.Make(t, name, "", p.hub.listings[service])
+	r, err := p.hub.maker.Make(t, name, service, "", p.hub.listings[service])
 	require.NoError(p.t, err)
 	if r == nil {
 		return "0123456789abcdef"
