@@ -35,19 +35,9 @@ func load(into proto.Message, sources ...source) *protoyaml.Report {
 }
 
 func TestBrokenFilesSayAllThatIsWrong(t *testing.T) {
-	files, err := filepath.Glob("testdata/broken/*.yaml")
-	require.NoError(t, err)
-	require.NotEmpty(t, files)
-	for _, file := range files {
-		name := strings.TrimSuffix(filepath.Base(file), ".yaml")
-		t.Run(name, func(t *testing.T) {
-			text, err := os.ReadFile(file)
-			require.NoError(t, err)
-			report := load(&bootstrapv3.Bootstrap{}, source{name + ".yaml", string(text)})
-			require.Error(t, report.Err())
-			servicetest.Golden(t, strings.TrimSuffix(file, ".yaml")+".txt", []byte(report.Err().Error()+"\n"))
-		})
-	}
+	servicetest.GoldenFaults(t, "testdata/broken/*.yaml", func(_ *testing.T, name string, text []byte) error {
+		return load(&bootstrapv3.Bootstrap{}, source{name, string(text)}).Err()
+	})
 }
 
 func TestGoodFilesBecomeTheMessage(t *testing.T) {

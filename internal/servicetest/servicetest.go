@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -35,6 +36,26 @@ func Golden(t testing.TB, path string, got []byte) {
 	require.NoError(t, err, "write it with: go test -run '^%s$' . -update", t.Name())
 	if !bytes.Equal(want, got) {
 		require.Equal(t, string(want), string(got), "differs from %s; if the new text is right: go test -run '^%s$' . -update", path, t.Name())
+	}
+}
+
+// GoldenFaults reads each file that matches pattern, like "testdata/bad/*.yaml",
+// as a test of its own, and compares the error, of which there must be one, with
+// the .txt file beside it.
+func GoldenFaults(t *testing.T, pattern string, read func(t *testing.T, name string, text []byte) error) {
+	t.Helper()
+	files, err := filepath.Glob(pattern)
+	require.NoError(t, err)
+	require.NotEmpty(t, files, pattern)
+	for _, file := range files {
+		name, ending := filepath.Base(file), filepath.Ext(file)
+		t.Run(strings.TrimSuffix(name, ending), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			require.NoError(t, err)
+			err = read(t, name, text)
+			require.Error(t, err)
+			Golden(t, strings.TrimSuffix(file, ending)+".txt", []byte(err.Error()+"\n"))
+		})
 	}
 }
 

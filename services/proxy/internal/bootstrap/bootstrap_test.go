@@ -1,8 +1,6 @@
 package bootstrap_test
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -104,19 +102,10 @@ func TestLoad(t *testing.T) {
 }
 
 func TestBrokenBootstrapsSayAllThatIsWrong(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.yaml")
-	require.NoError(t, err)
-	require.NotEmpty(t, files)
-	for _, file := range files {
-		name := strings.TrimSuffix(filepath.Base(file), ".yaml")
-		t.Run(name, func(t *testing.T) {
-			text, err := os.ReadFile(file)
-			require.NoError(t, err)
-			_, report := bootstrap.Load(bootstrap.Source{File: name + ".yaml", Text: text}, newSchema(t))
-			require.Error(t, report.Err())
-			servicetest.Golden(t, strings.TrimSuffix(file, ".yaml")+".txt", []byte(report.Err().Error()+"\n"))
-		})
-	}
+	servicetest.GoldenFaults(t, "testdata/*.yaml", func(t *testing.T, name string, text []byte) error {
+		_, report := bootstrap.Load(bootstrap.Source{File: name, Text: text}, newSchema(t))
+		return report.Err()
+	})
 }
 
 // FuzzLoad wants no panic and a usable result without faults.

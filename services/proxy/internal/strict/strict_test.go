@@ -1,9 +1,6 @@
 package strict_test
 
 import (
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
@@ -60,19 +57,9 @@ func newSchema(t testing.TB) *strict.Schema {
 
 func TestBrokenFilesSayAllThatIsWrong(t *testing.T) {
 	schema := newSchema(t)
-	files, err := filepath.Glob("testdata/broken/*.yaml")
-	require.NoError(t, err)
-	require.NotEmpty(t, files)
-	for _, file := range files {
-		name := strings.TrimSuffix(filepath.Base(file), ".yaml")
-		t.Run(name, func(t *testing.T) {
-			text, err := os.ReadFile(file)
-			require.NoError(t, err)
-			report := strict.Load(name+".yaml", text, &bootstrapv3.Bootstrap{}, schema)
-			require.Error(t, report.Err())
-			servicetest.Golden(t, strings.TrimSuffix(file, ".yaml")+".txt", []byte(report.Err().Error()+"\n"))
-		})
-	}
+	servicetest.GoldenFaults(t, "testdata/broken/*.yaml", func(_ *testing.T, name string, text []byte) error {
+		return strict.Load(name, text, &bootstrapv3.Bootstrap{}, schema).Err()
+	})
 }
 
 func TestNewSchemaNamesWhatDoesNotExist(t *testing.T) {

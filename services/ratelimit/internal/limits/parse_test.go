@@ -159,19 +159,10 @@ descriptors:
 // Each file of testdata/refused has a golden file beside it with all that is
 // wrong in it.
 func TestParseRefuses(t *testing.T) {
-	files, err := filepath.Glob("testdata/refused/*.yaml")
-	require.NoError(t, err)
-	require.NotEmpty(t, files)
-	for _, path := range files {
-		name := strings.TrimSuffix(filepath.Base(path), ".yaml")
-		t.Run(name, func(t *testing.T) {
-			text, err := os.ReadFile(path)
-			require.NoError(t, err)
-			_, err = newParser().Parse(filepath.Base(path), text)
-			require.Error(t, err)
-			servicetest.Golden(t, strings.TrimSuffix(path, "yaml")+"txt", []byte(err.Error()+"\n"))
-		})
-	}
+	servicetest.GoldenFaults(t, "testdata/refused/*.yaml", func(_ *testing.T, name string, text []byte) error {
+		_, err := newParser().Parse(name, text)
+		return err
+	})
 }
 
 func TestParseErrorTellsTheDomainOfABadFile(t *testing.T) {
