@@ -9,8 +9,8 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/guard"
 )
 
-// entry is a host in the registry. Fields but lease, lastBeat, countsFrom, counted and beaten
-// are guarded by Registry.mu.
+// entry is a host in the registry. Fields but lease, lastBeat, countsFrom, counted
+// and beaten are guarded by Registry.mu.
 type entry struct {
 	lease         Lease  // never changes
 	host          *Host  // its Key never changes

@@ -189,3 +189,20 @@ func (r *Registry) expiredElsewhere(e *entry) {
 	}
 	r.guard.Went(e.host.Service, e.host.TTL, time.Since(r.born))
 }
+
+// LiftGuards lets all hosts go that are dead now, at the next sweep: an operator,
+// the actor, knows that they are. Suspensions end, but not that of a Store that
+// is away.
+func (r *Registry) LiftGuards(actor, reason string) {
+	r.mu.Lock()
+	now := time.Since(r.born)
+	r.guard.Lift(actor, reason, now)
+	for _, e := range r.expiries {
+		e.heldFrom = time.Duration(e.lastBeat.Load())
+		e.heardFrom = e.heldFrom
+	}
+	held := r.expiries.hasten(now)
+	r.mu.Unlock()
+	r.metrics.guardLifts.Inc()
+	r.log.Warn("guards lifted: the hosts that they held go", "by", actor, "reason", reason, "hosts", held)
+}

@@ -8,9 +8,9 @@ import (
 // Store keeps hosts beyond the life of one process. The registry reads it once
 // and then only tells it what happened, off the path of any caller; so a Store
 // may be slow, but must give up by its own when what is behind it does not
-// answer. Append, Flush and Complete are called from one goroutine. A registry is lossy by
-// contract: what was not handed over before a crash comes back with the host's
-// next check-in.
+// answer. Append, Flush and Complete are called from one goroutine. A registry is
+// lossy by contract: what was not handed over before a crash comes back with the
+// host's next check-in.
 type Store interface {
 	// Load returns all that is kept. It does not return what it could not
 	// read as if it were not there: a Store that lost its data may be empty,

@@ -1,7 +1,5 @@
 package registry
 
-import "time"
-
 // State says whether a host is to be given work.
 type State uint8
 
@@ -53,44 +51,3 @@ type Listing struct {
 
 // Version is a hash of a Listing. That of no hosts is 0.
 type Version uint64
-
-// Event is a change of a service as its history tells it.
-type Event struct {
-	At      time.Time
-	Kind    EventKind
-	Service string
-	// ID is the host's; empty when the event is of a whole service or zone.
-	ID string
-	// Zone is that of a setting's scope, if it has one. With a Zone and no Service
-	// the event is of all services with hosts there, and stands in their histories.
-	Zone string
-	// Actor is who did it: the identity or address of a caller, or the name of
-	// the part of discovery that did.
-	Actor string
-	// Detail says more, for people: a reason, or what changed. May be empty.
-	Detail string
-}
-
-// EventKind is what happened.
-type EventKind string
-
-// The kinds of events.
-const (
-	Registered   EventKind = "registered"
-	Changed      EventKind = "changed"
-	Deregistered EventKind = "deregistered"
-	Expired      EventKind = "expired"
-	// Lost is of a host that was taken out with the connection that was its beat.
-	Lost EventKind = "lost"
-	// HeldStale is of a host whose TTL passed and which a guard holds.
-	HeldStale EventKind = "held"
-	// Recovered is of a held host that beat again.
-	Recovered EventKind = "recovered"
-	// Sickened and Healed are of a host that became Unhealthy, and that is it no
-	// more. They are kept on this replica alone.
-	Sickened EventKind = "unhealthy"
-	Healed   EventKind = "healthy"
-	// SettingMade and SettingEnded are of operators' settings.
-	SettingMade  EventKind = "setting made"
-	SettingEnded EventKind = "setting ended"
-)
