@@ -7,6 +7,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/admin"
 	"github.com/weirproxy/weir/internal/daemon"
+	"github.com/weirproxy/weir/services/discovery/internal/resourcefiles"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 	scrape "github.com/weirproxy/weir/services/discovery/internal/rest/prometheus"
 	v1 "github.com/weirproxy/weir/services/discovery/internal/rest/v1"
@@ -65,7 +66,7 @@ func (a *App) faces(registration func(service string, taken bool), polls []call.
 		scrape.Routes(a.hosts),
 		web.Routes(),
 		polls,
-		[]call.Route{a.fileRoute()},
+		[]call.Route{resourcefiles.Route(a.files)},
 	)
 	return call.NewRouter(call.Options{Log: a.log, Metrics: a.metrics, Denials: a.access.denials}, routes...)
 }

@@ -2,17 +2,14 @@ package app
 
 import (
 	"context"
-	"net/http"
 	"time"
 
 	"github.com/weirproxy/weir/internal/admin"
 	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/internal/filewatch"
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
-	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/resourcefiles"
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
-	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 	"github.com/weirproxy/weir/services/discovery/internal/xds"
 )
 
@@ -84,23 +81,4 @@ func (a *App) addFiles(server *xds.Server, rules *resourcefiles.Secrets, operato
 		}))
 	}
 	return nil
-}
-
-// fileRoute answers GET /v2/xds/files with what the page shows of the resources
-// of files, if there are any: which files there are, and what is wrong with which.
-func (a *App) fileRoute() call.Route {
-	return call.Route{Path: "/v2/xds/files", Methods: map[string]call.Handler{
-		"GET": func(w http.ResponseWriter, _ *http.Request) (int, error) {
-			shown := struct {
-				Directory string                     `json:"directory"`
-				Files     []resourcefiles.FileStatus `json:"files"`
-				Warnings  []string                   `json:"warnings"`
-			}{Files: []resourcefiles.FileStatus{}, Warnings: []string{}}
-			if a.files != nil {
-				now := a.files.Status()
-				shown.Directory, shown.Files, shown.Warnings = now.Directory, now.Files, now.Warnings
-			}
-			return httpjson.Answer(w, http.StatusOK, shown)
-		},
-	}}
 }

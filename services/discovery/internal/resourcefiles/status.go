@@ -8,7 +8,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 )
 
 // State is how a file is.
@@ -118,4 +120,23 @@ func Handler(s *Source) http.Handler {
 		encoder.SetIndent("", "  ")
 		_ = encoder.Encode(s.Status()) // a failed write means that the reader has gone
 	})
+}
+
+// Route answers GET /v2/xds/files with what the page shows of a source: which
+// files there are, and what is wrong with which. Of nil there are none.
+func Route(s *Source) call.Route {
+	return call.Route{Path: "/v2/xds/files", Methods: map[string]call.Handler{
+		"GET": func(w http.ResponseWriter, _ *http.Request) (int, error) {
+			shown := struct {
+				Directory string       `json:"directory"`
+				Files     []FileStatus `json:"files"`
+				Warnings  []string     `json:"warnings"`
+			}{Files: []FileStatus{}, Warnings: []string{}}
+			if s != nil {
+				now := s.Status()
+				shown.Directory, shown.Files, shown.Warnings = now.Directory, now.Files, now.Warnings
+			}
+			return httpjson.Answer(w, http.StatusOK, shown)
+		},
+	}}
 }
