@@ -45,15 +45,15 @@ func TestACheckInIsLaidOverWhatIsKnown(t *testing.T) {
 			newer:   func(h *Host) { h.Tags.Canary, h.Tags.Weight, h.Tags.Other = nil, 0, nil },
 			outcome: HostUnchanged, want: func(*Host) {}},
 		"a tag more": {
-			newer:   func(h *Host) { h.Tags.Other = map[string]json.RawMessage{"disk": raw(`"ssd"`)} },
+			newer:   func(h *Host) { h.Tags.Other = TagListOf(map[string]json.RawMessage{"disk": raw(`"ssd"`)}) },
 			outcome: HostChanged,
 			want: func(h *Host) {
-				h.Tags.Other = map[string]json.RawMessage{"rack": raw(`"7"`), "disk": raw(`"ssd"`)}
+				h.Tags.Other = TagListOf(map[string]json.RawMessage{"rack": raw(`"7"`), "disk": raw(`"ssd"`)})
 			}},
 		"a tag changed": {
-			newer:   func(h *Host) { h.Tags.Other = map[string]json.RawMessage{"rack": raw(`8`)} },
+			newer:   func(h *Host) { h.Tags.Other = TagListOf(map[string]json.RawMessage{"rack": raw(`8`)}) },
 			outcome: HostChanged,
-			want:    func(h *Host) { h.Tags.Other = map[string]json.RawMessage{"rack": raw(`8`)} }},
+			want:    func(h *Host) { h.Tags.Other = TagListOf(map[string]json.RawMessage{"rack": raw(`8`)}) }},
 		"another weight and canary": {
 			newer:   func(h *Host) { h.Tags.Weight, h.Tags.Canary = 1, &no },
 			outcome: HostChanged,
@@ -79,7 +79,7 @@ func TestTagsThatGrowAboveTheirBoundAreRefusedAndNothingIsLost(t *testing.T) {
 	r := started(t, newFakeStore())
 	tagged := func(name string, size int) Host {
 		h := host("a", 1)
-		h.Tags.Other = map[string]json.RawMessage{name: json.RawMessage(strings.Repeat("1", size-len(name)))}
+		h.Tags.Other = TagListOf(map[string]json.RawMessage{name: json.RawMessage(strings.Repeat("1", size-len(name)))})
 		return h
 	}
 	// What region, zone and instance ID leave of it.

@@ -181,7 +181,7 @@ func host(id string, port uint16) Host {
 		Revision: "r1",
 		Tags: Tags{
 			Region: "eu", Zone: "eu-1", InstanceID: id,
-			Other: map[string]json.RawMessage{"rack": json.RawMessage(`"7"`)},
+			Other: TagListOf(map[string]json.RawMessage{"rack": json.RawMessage(`"7"`)}),
 		},
 		TTL: time.Minute,
 	}

@@ -240,7 +240,7 @@ func TestACheckInThatIsRefusedIsNoBeat(t *testing.T) {
 		synctest.Wait()
 		r.beats.Store(0)
 		h := host("a", 1)
-		h.Tags.Other = map[string]json.RawMessage{"huge": json.RawMessage(strings.Repeat("1", maxTags))}
+		h.Tags.Other = TagListOf(map[string]json.RawMessage{"huge": json.RawMessage(strings.Repeat("1", maxTags))})
 		_, err := r.CheckIn(h, "tester")
 		require.ErrorIs(t, err, ErrTagsTooLarge)
 		require.Zero(t, r.beats.Load())

@@ -1,10 +1,8 @@
 package registry
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,8 +25,8 @@ func (h *Host) hash() uint64 {
 	b = binary.BigEndian.AppendUint64(b, uint64(h.TTL))
 	b = append(b, h.Tags.Weight, truth(h.Draining), truth(h.Tags.Canary != nil), truth(h.Tags.Canary != nil && *h.Tags.Canary))
 	b = appendFramed(b, h.Tags.Region, h.Tags.Zone, h.Tags.InstanceID)
-	for _, name := range slices.Sorted(maps.Keys(h.Tags.Other)) {
-		b = appendFramed(b, name, string(h.Tags.Other[name]))
+	for _, tag := range h.Tags.Other {
+		b = appendFramed(b, tag.Name, string(tag.Value))
 	}
 	return xxhash.Sum64(b)
 }
@@ -122,18 +120,11 @@ const mostNamed = 10
 
 // differing names the other tags that newer has otherwise, or has not, or has
 // alone; in order, and some of them if they are many.
-func (t *Tags) differing(newer *Tags) (names []string) {
-	for name, value := range newer.Other {
-		if held, ok := t.Other[name]; !ok || !bytes.Equal(held, value) {
-			names = append(names, strconv.Quote(name))
-		}
+func (t *Tags) differing(newer *Tags) []string {
+	names := t.Other.differing(newer.Other)
+	for i, name := range names {
+		names[i] = strconv.Quote(name)
 	}
-	for name := range t.Other {
-		if _, ok := newer.Other[name]; !ok {
-			names = append(names, strconv.Quote(name))
-		}
-	}
-	slices.Sort(names)
 	if more := len(names) - mostNamed; more > 0 {
 		names = append(names[:mostNamed], fmt.Sprintf("and %d more", more))
 	}

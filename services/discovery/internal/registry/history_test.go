@@ -41,12 +41,15 @@ func TestAChangeIsToldByWhatIsOther(t *testing.T) {
 		`additional addresses`:               func(h *Host) { h.Additional = []netip.Addr{netip.MustParseAddr("fd00::1")} },
 		`ports`:                              func(h *Host) { h.Ports = []Port{{"grpc", 9}} },
 		`revision "r1" to "r2", tags "rack"`: func(h *Host) { h.Revision, h.Tags.Other = "r2", nil },
-		`tags "disk" "rack"`:                 func(h *Host) { h.Tags.Other = map[string]json.RawMessage{"disk": raw("1"), "rack": raw("2")} },
+		`tags "disk" "rack"`: func(h *Host) {
+			h.Tags.Other = TagListOf(map[string]json.RawMessage{"disk": raw("1"), "rack": raw("2")})
+		},
 		`tags "0" "1" "10" "11" "2" "3" "4" "5" "6" "7" and 3 more`: func(h *Host) {
-			h.Tags.Other = map[string]json.RawMessage{}
+			tags := map[string]json.RawMessage{}
 			for i := range 12 {
-				h.Tags.Other[fmt.Sprint(i)] = raw("1")
+				tags[fmt.Sprint(i)] = raw("1")
 			}
+			h.Tags.Other = TagListOf(tags)
 		},
 	} {
 		t.Run(want, func(t *testing.T) {

@@ -1,9 +1,6 @@
 package registry
 
 import (
-	"bytes"
-	"encoding/json"
-	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -52,25 +49,15 @@ type Tags struct {
 	Canary *bool
 	// Weight is 1 to 100, or 0 when nothing was said of it.
 	Weight uint8
-	// Other holds all other tags as compact JSON values. May be nil.
-	Other map[string]json.RawMessage
-}
-
-// Names appends the names of the tags in Other to room, and returns them all in
-// order: those of one host are told in the same order each time.
-func (t *Tags) Names(room []string) []string {
-	for name := range t.Other {
-		room = append(room, name)
-	}
-	slices.Sort(room)
-	return room
+	// Other holds all other tags. May be nil.
+	Other TagList
 }
 
 // size is how many bytes count against Limits.TagBytes.
 func (t *Tags) size() int {
 	size := len(t.Region) + len(t.Zone) + len(t.InstanceID)
-	for name, value := range t.Other {
-		size += len(name) + len(value)
+	for _, tag := range t.Other {
+		size += len(tag.Name) + len(tag.Value)
 	}
 	return size
 }
@@ -84,12 +71,7 @@ func (t Tags) merge(newer Tags) Tags {
 	if merged.Weight == 0 {
 		merged.Weight = t.Weight
 	}
-	merged.Other = t.Other
-	if len(newer.Other) > 0 {
-		merged.Other = make(map[string]json.RawMessage, len(t.Other)+len(newer.Other))
-		maps.Copy(merged.Other, t.Other)
-		maps.Copy(merged.Other, newer.Other)
-	}
+	merged.Other = t.Other.merge(newer.Other)
 	return merged
 }
 
@@ -104,12 +86,7 @@ func (t *Tags) covers(newer *Tags) bool {
 	if newer.Weight != 0 && newer.Weight != t.Weight {
 		return false
 	}
-	for name, value := range newer.Other {
-		if held, ok := t.Other[name]; !ok || !bytes.Equal(held, value) {
-			return false
-		}
-	}
-	return true
+	return t.Other.covers(newer.Other)
 }
 
 // equal reports whether t and other say the same.

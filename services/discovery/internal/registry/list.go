@@ -7,13 +7,9 @@ import (
 	"time"
 )
 
-// The room that a reader has on its stack for what is common, so that a list of
-// it takes no memory of its own: hosts of a service for ListInto, and tags of a
-// host for Tags.Names.
-const (
-	CommonHosts = 16
-	CommonTags  = 16
-)
+// CommonHosts is the room that a reader has on its stack for the hosts of a service,
+// so that a list of as many takes no memory of its own.
+const CommonHosts = 16
 
 // List returns the hosts of a service. The work is proportional to the answer,
 // which alone is allocated. The error is ErrNotLoaded or nil.

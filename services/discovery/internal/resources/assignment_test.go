@@ -239,11 +239,11 @@ func TestMetadataIsWhatAHostSaysOfItself(t *testing.T) {
 		h.Revision = "r1"
 		h.Tags.Canary = &yes
 		h.Tags.InstanceID = "i-1"
-		h.Tags.Other = map[string]json.RawMessage{
+		h.Tags.Other = registry.TagListOf(map[string]json.RawMessage{
 			"team": json.RawMessage(`"a\nb"`), "cores": json.RawMessage(`8`), "canary": json.RawMessage(`"tag"`),
 			"list": json.RawMessage(`[{"a":null}]`), "huge": json.RawMessage(`1e999`), "half": json.RawMessage(`"\ud800"`),
 			"deep": json.RawMessage(`[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]`), "brackets": json.RawMessage(`["[[[[[[[[[[[[[[[[\"[["]`),
-		}
+		})
 	}
 	for name, test := range map[string]struct {
 		namespace string
@@ -287,7 +287,7 @@ func TestAVersionIsThatOfTheContent(t *testing.T) {
 	require.Equal(t, uint64(0x8aec46b28de6934d), want, "equal on every replica")
 	tagged := func() registry.View {
 		return host("10.0.0.1:80", "eu-1", func(_ *registry.View, h *registry.Host) {
-			h.Tags.Other = map[string]json.RawMessage{"a": json.RawMessage(`1`), "b": json.RawMessage(`2`), "c": json.RawMessage(`{"x":1,"y":2}`)}
+			h.Tags.Other = registry.TagListOf(map[string]json.RawMessage{"a": json.RawMessage(`1`), "b": json.RawMessage(`2`), "c": json.RawMessage(`{"x":1,"y":2}`)})
 		})
 	}
 	for range 20 {

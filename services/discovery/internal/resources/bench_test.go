@@ -18,7 +18,7 @@ func usual(n int) registry.Listing {
 	for i := range hosts {
 		h := hosts[i].Host
 		h.Revision, h.Tags.Canary, h.Tags.InstanceID = "0f3c9a1", &no, fmt.Sprint("i-", i)
-		h.Tags.Other = map[string]json.RawMessage{"team": json.RawMessage(`"users"`)}
+		h.Tags.Other = registry.TagListOf(map[string]json.RawMessage{"team": json.RawMessage(`"users"`)})
 		hosts[i].Weight = 100
 	}
 	return registry.Listing{Hosts: hosts, Known: true}

@@ -84,9 +84,9 @@ func (r remarks) metadata(namespace string, tags map[string]*structpb.Value) *co
 // them: they are the locality.
 func tagFields(tags *registry.Tags) map[string]*structpb.Value {
 	fields := make(map[string]*structpb.Value, len(tags.Other)+1)
-	for name, raw := range tags.Other {
-		if value := tagValue(raw); value != nil {
-			fields[name] = value
+	for _, tag := range tags.Other {
+		if value := tagValue(tag.Value); value != nil {
+			fields[tag.Name] = value
 		}
 	}
 	if tags.InstanceID != "" {

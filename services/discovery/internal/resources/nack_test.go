@@ -125,7 +125,7 @@ func randomHosts(r *rand.Rand, most int) []registry.View {
 		if r.IntN(2) == 0 {
 			canary := r.IntN(2) == 0
 			h.Tags.Canary = &canary
-			h.Tags.Other = map[string]json.RawMessage{"team": json.RawMessage(`"a"`)}
+			h.Tags.Other = registry.TagListOf(map[string]json.RawMessage{"team": json.RawMessage(`"a"`)})
 		}
 		hosts[i] = registry.View{
 			Record: registry.Record{Host: h, FirstSeen: time.Unix(int64(r.IntN(5)), 0)},

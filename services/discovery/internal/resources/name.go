@@ -141,6 +141,7 @@ func (t term) fits(h *registry.Host) bool {
 	case ofZone:
 		return h.Tags.Zone == t.value
 	default:
-		return tagText(h.Tags.Other[t.tag]) == t.value
+		value, _ := h.Tags.Other.Get(t.tag)
+		return tagText(value) == t.value
 	}
 }

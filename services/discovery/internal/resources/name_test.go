@@ -75,10 +75,11 @@ func TestASubsetIsOfHostsThatAreAllOfIt(t *testing.T) {
 	yes, no := true, false
 	is := func(canary *bool, revision string, tags map[string]string) func(*registry.View, *registry.Host) {
 		return func(_ *registry.View, h *registry.Host) {
-			h.Tags.Canary, h.Revision, h.Tags.Other = canary, revision, map[string]json.RawMessage{}
+			other := map[string]json.RawMessage{}
 			for name, value := range tags {
-				h.Tags.Other[name] = json.RawMessage(value)
+				other[name] = json.RawMessage(value)
 			}
+			h.Tags.Canary, h.Revision, h.Tags.Other = canary, revision, registry.TagListOf(other)
 		}
 	}
 	hosts := []registry.View{

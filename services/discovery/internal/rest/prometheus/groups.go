@@ -111,11 +111,10 @@ func appendLabels(b []byte, v *registry.View) []byte {
 // appendTags appends a label for each tag that the labels above do not tell. Of
 // tags whose names become the same, the first in order has the label.
 func appendTags(b []byte, t *registry.Tags) []byte {
-	var room [registry.CommonTags]string
-	taken := make([]string, 0, len(room))
-	for _, name := range t.Names(room[:0]) {
-		value := t.Other[name]
-		label := sanitize(name)
+	taken := make([]string, 0, len(t.Other))
+	for _, tag := range t.Other {
+		value := tag.Value
+		label := sanitize(tag.Name)
 		if string(value) == "null" || slices.Contains(taken, label) {
 			continue
 		}

@@ -76,10 +76,10 @@ func TestAHostIsATargetWithWhatItSaysOfItself(t *testing.T) {
 	canary := true
 	put(t, r, "users", "10.0.0.1:80", func(h *registry.Host) {
 		h.Repo, h.Revision = "users-repo", `r"1"`
-		h.Tags = registry.Tags{Zone: "eu-1", Region: "eu", Canary: &canary, Other: map[string]json.RawMessage{
+		h.Tags = registry.Tags{Zone: "eu-1", Region: "eu", Canary: &canary, Other: registry.TagListOf(map[string]json.RawMessage{
 			"rack": []byte(`"7 \"a\""`), "team-name": []byte(`"search"`), "größe": []byte(`1.5`), "on": []byte(`true`),
 			"more": []byte(`{"a":["b"]}`), "none": []byte(`null`), "": []byte(`""`),
-		}}
+		})}
 	})
 	put(t, r, "mail", "[fd00::1]:25", nil)
 	require.Equal(t, []group{
@@ -113,7 +113,7 @@ func TestHostsThatSayTheSameAreOneGroup(t *testing.T) {
 func TestTagsWhoseNamesBecomeTheSameAreOneLabel(t *testing.T) {
 	r := registrytest.Loaded(t)
 	put(t, r, "users", "10.0.0.1:80", func(h *registry.Host) {
-		h.Tags.Other = map[string]json.RawMessage{"a.b": []byte(`"first"`), "a/b": []byte(`"second"`), "a_b": []byte(`"third"`)}
+		h.Tags.Other = registry.TagListOf(map[string]json.RawMessage{"a.b": []byte(`"first"`), "a/b": []byte(`"second"`), "a_b": []byte(`"third"`)})
 	})
 	require.Equal(t, "first", groups(t, r, "")[0].Labels["__meta_discovery_tag_a_b"])
 	require.Contains(t, ask(r, "GET", "").Body.String(), `"__meta_discovery_tag_a_b":"first"}}`)
@@ -271,7 +271,7 @@ func FuzzTags(f *testing.F) {
 		}
 		put(t, r, "users", "10.0.0.1:80", func(h *registry.Host) {
 			h.Tags.Zone = name
-			h.Tags.Other = map[string]json.RawMessage{name: json.RawMessage(value), other: []byte(`1`)}
+			h.Tags.Other = registry.TagListOf(map[string]json.RawMessage{name: json.RawMessage(value), other: []byte(`1`)})
 		})
 		list := groups(t, r, "")
 		require.Len(t, list, 1)
@@ -289,7 +289,7 @@ func BenchmarkHundredThousandHosts(b *testing.B) {
 			put(b, r, fmt.Sprint("service-", service), netip.AddrPortFrom(address, 80).String(), func(h *registry.Host) {
 				h.Repo, h.Revision = "repo", "0123456789abcdef0123456789abcdef01234567"
 				h.Tags = registry.Tags{Zone: []string{"eu-1", "eu-2", "eu-3"}[host%3], Region: "eu", InstanceID: h.ID,
-					Other: map[string]json.RawMessage{"team": []byte(`"search"`)}}
+					Other: registry.TagListOf(map[string]json.RawMessage{"team": []byte(`"search"`)})}
 			})
 		}
 	}

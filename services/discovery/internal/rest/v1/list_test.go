@@ -87,10 +87,10 @@ func TestTheWeightOfAnOperatorIsShownInThePlaceOfTheHosts(t *testing.T) {
 func TestNoHostOfAnotherFaceSpoilsAList(t *testing.T) {
 	hosts := registrytest.Loaded(t)
 	put(t, hosts, "any", func(h *registry.Host) {
-		h.Tags.Other = map[string]json.RawMessage{
+		h.Tags.Other = registry.TagListOf(map[string]json.RawMessage{
 			"az": []byte(`1`), "region": []byte(`{}`), "instance_id": []byte(`null`), "canary": []byte(`"yes"`),
 			"load_balancing_weight": []byte(`0`), "rack": []byte(`7`),
-		}
+		})
 	})
 	require.Equal(t, map[string]any{"az": "", "region": "", "instance_id": "", "rack": 7.0}, listed(t, newHandler(hosts), "users")[0]["tags"])
 }

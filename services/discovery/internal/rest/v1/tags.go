@@ -93,7 +93,7 @@ func readTags(text string, faults *call.Faults) registry.Tags {
 		InstanceID: readText(tagInstanceID, given.instanceID, faults),
 		Canary:     readCanary(given.canary, faults),
 		Weight:     readTagWeight(given.weight, faults),
-		Other:      other,
+		Other:      registry.TagListOf(other),
 	}
 }
 
@@ -175,19 +175,15 @@ func appendTags(b []byte, t *registry.Tags, weight uint8) []byte {
 		b = append(b, `,"load_balancing_weight":`...)
 		b = strconv.AppendUint(b, uint64(weight), 10)
 	}
-	if len(t.Other) == 0 { // as of most hosts
-		return append(b, '}')
-	}
 	var meaning known
-	var room [registry.CommonTags]string
-	for _, name := range t.Names(room[:0]) {
-		if meaning.find(name) != nil {
+	for _, tag := range t.Other {
+		if meaning.find(tag.Name) != nil {
 			continue
 		}
 		b = append(b, ',')
-		b = httpjson.AppendText(b, name)
+		b = httpjson.AppendText(b, tag.Name)
 		b = append(b, ':')
-		b = append(b, t.Other[name]...)
+		b = append(b, tag.Value...)
 	}
 	return append(b, '}')
 }

@@ -164,7 +164,7 @@ func (f *filter) passes(v *registry.View) bool {
 // holds reports whether a host has the tag: with a text that is the value, or
 // with another value that is written so.
 func (t tagFilter) holds(tags *registry.Tags) bool {
-	held, ok := tags.Other[t.name]
+	held, ok := tags.Other.Get(t.name)
 	if !ok || t.any {
 		return ok
 	}
@@ -264,17 +264,13 @@ func appendHost(b []byte, v *registry.View) []byte {
 
 // appendTags appends the members of tags, ordered by name.
 func appendTags(b []byte, t *registry.Tags) []byte {
-	if len(t.Other) == 0 { // as of most hosts
-		return b
-	}
-	var room [registry.CommonTags]string
-	for i, name := range t.Names(room[:0]) {
+	for i, tag := range t.Other {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = httpjson.AppendText(b, name)
+		b = httpjson.AppendText(b, tag.Name)
 		b = append(b, ':')
-		b = append(b, t.Other[name]...)
+		b = append(b, tag.Value...)
 	}
 	return b
 }

@@ -1,7 +1,6 @@
 package v2
 
 import (
-	"encoding/json"
 	"errors"
 	"net/http"
 	"net/netip"
@@ -198,7 +197,7 @@ var shownByV1 = map[string]string{
 }
 
 // readTags takes the tags: any values, which are kept compact.
-func readTags(o *object) map[string]json.RawMessage {
+func readTags(o *object) registry.TagList {
 	tags := o.object("tags")
 	for _, name := range tags.names() {
 		if err := rule.Name(name); err != nil {
@@ -212,8 +211,5 @@ func readTags(o *object) map[string]json.RawMessage {
 		}
 		tags.members[name] = jsontext.Compact(string(tags.members[name]))
 	}
-	if len(tags.members) == 0 {
-		return nil
-	}
-	return tags.members
+	return registry.TagListOf(tags.members)
 }

@@ -73,7 +73,7 @@ func (e *HostEncoder) Encode(r *registry.Record) ([]byte, error) {
 		Service: h.Service, ID: h.ID, Lease: r.Lease,
 		Address: h.Address, Additional: h.Additional, Repo: h.Repo, Revision: h.Revision,
 		Region: h.Tags.Region, Zone: h.Tags.Zone, InstanceID: h.Tags.InstanceID,
-		Canary: h.Tags.Canary, Weight: h.Tags.Weight, Tags: h.Tags.Other,
+		Canary: h.Tags.Canary, Weight: h.Tags.Weight, Tags: e.tags(h.Tags.Other),
 		TTLMillis: h.TTL.Milliseconds(), Draining: h.Draining,
 		FirstSeen: r.FirstSeen.UTC(), LastCheckIn: r.LastCheckIn.UTC(), DrainingSince: r.DrainingSince.UTC(),
 	}
@@ -85,6 +85,18 @@ func (e *HostEncoder) Encode(r *registry.Record) ([]byte, error) {
 		return nil, fmt.Errorf("write host %q of %q: %w", h.ID, h.Service, err)
 	}
 	return bytes.TrimSuffix(e.text.Bytes(), []byte("\n")), nil
+}
+
+// tags are tags by their names, in a map that is used again.
+func (e *HostEncoder) tags(list registry.TagList) map[string]json.RawMessage {
+	clear(e.host.Tags)
+	if len(list) > 0 && e.host.Tags == nil {
+		e.host.Tags = map[string]json.RawMessage{}
+	}
+	for _, tag := range list {
+		e.host.Tags[tag.Name] = tag.Value
+	}
+	return e.host.Tags
 }
 
 // DecodeHost reads what EncodeHost wrote, or says why it is not a host. The
@@ -102,7 +114,7 @@ func DecodeHost(text []byte) (registry.Record, error) {
 		Address: v.Address, Additional: v.Additional, Repo: v.Repo, Revision: v.Revision,
 		Tags: registry.Tags{
 			Region: v.Region, Zone: v.Zone, InstanceID: v.InstanceID,
-			Canary: v.Canary, Weight: v.Weight, Other: v.Tags,
+			Canary: v.Canary, Weight: v.Weight, Other: registry.TagListOf(v.Tags),
 		},
 		TTL: time.Duration(v.TTLMillis) * time.Millisecond, Draining: v.Draining,
 	}

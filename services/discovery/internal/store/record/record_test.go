@@ -30,7 +30,7 @@ func host() registry.Record {
 			Repo:       "users-repo", Revision: "r1",
 			Tags: registry.Tags{
 				Region: "eu", Zone: "eu-1", InstanceID: "i-1", Canary: &canary, Weight: 7,
-				Other: map[string]json.RawMessage{"rack": json.RawMessage(`{"note":"<a & b>"}`)},
+				Other: registry.TagListOf(map[string]json.RawMessage{"rack": json.RawMessage(`{"note":"<a & b>"}`)}),
 			},
 			TTL: 1500 * time.Millisecond, Draining: true,
 		},
@@ -129,7 +129,7 @@ func TestAnEncodedHostIsCompact(t *testing.T) {
 
 func TestATagThatIsNotJSONIsRefused(t *testing.T) {
 	r := host()
-	r.Host.Tags.Other = map[string]json.RawMessage{"rack": json.RawMessage(`{`)}
+	r.Host.Tags.Other = registry.TagListOf(map[string]json.RawMessage{"rack": json.RawMessage(`{`)})
 	_, err := record.EncodeHost(&r)
 	require.ErrorContains(t, err, `write host "a" of "users"`)
 }

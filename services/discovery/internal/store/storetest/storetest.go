@@ -82,7 +82,7 @@ func keeping() suite {
 			r.Host.Repo, r.Host.Revision = "repo", "r1"
 			r.Host.Tags = registry.Tags{
 				Region: "eu", Zone: "eu-1", InstanceID: "i-1", Canary: &canary, Weight: 7,
-				Other: map[string]json.RawMessage{"rack": json.RawMessage(`{"row":3,"note":"<a & b>"}`)},
+				Other: registry.TagListOf(map[string]json.RawMessage{"rack": json.RawMessage(`{"row":3,"note":"<a & b>"}`)}),
 			}
 			r.Host.Draining, r.DrainingSince = true, r.FirstSeen.Add(time.Second)
 			put(t, s, r)
