@@ -156,6 +156,9 @@ func (u *subscription) composeDelta(h *hub, breaks bool) *response {
 			r.resources = append(r.resources, p.resource)
 		case p.resource != nil:
 			// The client has it, or does not want it.
+			if !p.refused {
+				u.keeps(p.resource)
+			}
 		case p.must || breaks:
 			u.sends(t, 0)
 			r.removed = append(r.removed, t.name)
@@ -191,6 +194,8 @@ func (u *subscription) reconcile(h *hub, all *set) {
 		}
 		if !has || version != held(r.Version) {
 			u.want(t, true)
+		} else {
+			u.keeps(r)
 		}
 	}
 }

@@ -14,14 +14,30 @@ const beatsPerTTL = 3
 // kept alive from now on.
 func (u *subscription) notes(list []*resources.Resource, now time.Time) {
 	for _, r := range list {
-		if r.TTL > 0 && (u.ttl == 0 || r.TTL < u.ttl) {
+		if r.TTL == 0 {
+			continue
+		}
+		if u.ttl == 0 && u.beatAt.IsZero() {
+			u.beatAt = now
+		}
+		if u.ttl == 0 || r.TTL < u.ttl {
 			u.ttl = r.TTL
-			if u.beatAt.IsZero() {
-				u.beatAt = now
-			}
 		}
 	}
 }
+
+// keeps takes in that the client has a resource that this stream has not sent it.
+// Its time runs since an earlier stream last told of it, nobody here knows when:
+// so it is kept alive at once.
+func (u *subscription) keeps(r *resources.Resource) {
+	if r.TTL > 0 && (u.ttl == 0 || r.TTL < u.ttl) && !u.stream.poll && u.stream.takesTTL() {
+		u.ttl, u.beatAt = r.TTL, time.Time{}
+	}
+}
+
+// takesTTL reports whether the client can take resources with a time to live,
+// which come wrapped.
+func (s *stream) takesTTL() bool { return s.node.features.ttl && (s.delta || s.node.features.wrapped) }
 
 // beats reports whether resources have to be kept alive now.
 func (u *subscription) beats(now time.Time) bool {

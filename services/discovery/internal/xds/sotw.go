@@ -155,6 +155,9 @@ func (u *subscription) composeWhole(h *hub, breaks bool) *response {
 	if u.skips(current) {
 		u.entire, u.version, u.accepted = current, current.version, current.version
 		u.all, u.mustAll = false, false
+		for _, r := range current.list {
+			u.keeps(r)
+		}
 		return nil
 	}
 	removes := len(d.removed) > 0
@@ -288,6 +291,7 @@ func (u *subscription) skipsParts() bool {
 	for t := range u.names {
 		if r := u.edition(t).resource; r != nil {
 			u.names[t] = held(r.Version)
+			u.keeps(r)
 		}
 	}
 	u.version, u.accepted = version, version

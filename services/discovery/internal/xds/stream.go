@@ -343,7 +343,7 @@ func (s *stream) send(u *subscription, r *response, now time.Time) {
 	u.nonce = strconv.FormatUint(s.nonces, 10)
 	u.inFlight, u.sentAt, u.offered = true, now, r.version
 	r.delta, r.typ, r.nonce = s.delta, u.typ, u.nonce
-	if r.ttl = s.node.features.ttl && (s.delta || s.node.features.wrapped); r.ttl {
+	if r.ttl = s.takesTTL(); r.ttl {
 		u.notes(r.resources, now)
 	}
 	s.hub.metrics.responses[u.typ].Inc()

@@ -39,7 +39,7 @@ type subscription struct {
 	inFlight bool
 	sentAt   time.Time // when the last response went
 	// ttl is the least time to live of what the client has, 0 if none has one;
-	// beatAt is when all of them were last kept alive.
+	// beatAt is when all of them were last kept alive, zero where that is not known.
 	ttl    time.Duration
 	beatAt time.Time
 	slow   bool // it has been unanswered for so long that it was counted

@@ -342,6 +342,9 @@ func (p *player) version(symbol string) string {
 
 // current is the version of a resource as it is now.
 func (p *player) current(t resources.Type, name string) string {
+	if topic := p.hub.find(t, []byte(name)); topic != nil && topic.file != nil {
+		return versionText(topic.file.Version)
+	}
 	service, _ := p.hub.maker.Service(t, name)
 	r, err := p.hub.maker.Make(t, name, service, "", p.hub.listings[service])
 	require.NoError(p.t, err)
