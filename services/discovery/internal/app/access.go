@@ -177,10 +177,14 @@ func (a *access) grpc() []grpc.ServerOption {
 	return options
 }
 
-// mayBe returns why the caller of a stream or call may not be a node, as a gRPC
-// status.
+// mayBe returns why the caller of a stream or call may not be a node, or see what
+// one does, by the rules that are in force now; as a gRPC status.
 func (a *access) mayBe(ctx context.Context, id, cluster string) error {
-	err := auth.FromContext(ctx).MayBeNode(id, cluster)
+	caller := auth.FromContext(ctx).Now()
+	err := caller.MayRead()
+	if err == nil {
+		err = caller.MayBeNode(id, cluster)
+	}
 	if err == nil {
 		return nil
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/services/discovery/internal/builtin"
+	"github.com/weirproxy/weir/services/discovery/internal/hds"
 	"github.com/weirproxy/weir/services/discovery/internal/lrs"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/resourcefiles"
@@ -37,6 +38,7 @@ type App struct {
 	// discovery is there before anything runs; files is nil if there are none.
 	discovery *xds.Server
 	files     *resourcefiles.Source
+	checks    *hds.Server // nil if there are none
 }
 
 // Addrs is the bound addresses by listener: http, xds and admin.
@@ -77,7 +79,7 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	}()
 	a.group.Add(daemon.Part{Name: "store", Stop: func(context.Context) error { return store.Close() }})
 	a.addRegistry(store)
-	a.access.addParts(&a.group, func() { a.discovery.RecheckSecrets() })
+	a.access.addParts(&a.group, a.recheckClients)
 	registration := a.addStatsd()
 	a.loads = newLoads(o.LoadOptions, a.access, a.metrics)
 	state := &serviceState{registry: a.hosts}
@@ -99,6 +101,17 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	a.access.warnIfOpen(o.AccessOptions, addresses["http"], log)
 	log.Info("listening", "http", addresses["http"], "xds", addresses["xds"], "admin", addresses["admin"], "store", scheme)
 	return a, nil
+}
+
+// recheckClients has other access rules hold for streams that are open: who may not
+// be its node any more is let go, and the others have the secrets that they may.
+func (a *App) recheckClients() {
+	a.discovery.RecheckNodes()
+	a.discovery.RecheckSecrets()
+	a.loads.RecheckNodes()
+	if a.checks != nil {
+		a.checks.RecheckNodes()
+	}
 }
 
 // addRegistry makes the registry, on a store.

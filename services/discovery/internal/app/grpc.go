@@ -73,23 +73,22 @@ func (a *App) addGRPC(operators *admin.Server) error {
 		Log:        a.log,
 		Metrics:    a.metrics,
 	})
-	checks, err := a.addHealthChecks()
-	if err != nil {
+	if a.checks, err = a.addHealthChecks(); err != nil {
 		return err
 	}
 	server := newGRPCServer(o, a.access)
 	discovery.Register(server)
 	heartbeats.Register(server)
 	a.loads.Register(server)
-	if checks != nil {
-		checks.Register(server)
+	if a.checks != nil {
+		a.checks.Register(server)
 	}
 	a.group.Add(daemon.ServeGRPC("xds listener", listener, server, helloTimeout, func() {
 		discovery.Stop()
 		heartbeats.Stop()
 		a.loads.Stop()
-		if checks != nil {
-			checks.Stop()
+		if a.checks != nil {
+			a.checks.Stop()
 		}
 	}))
 	return nil

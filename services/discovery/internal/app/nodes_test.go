@@ -22,6 +22,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/weirproxy/weir/internal/servicetest"
@@ -102,36 +104,39 @@ func (s *secured) dial(t *testing.T, id, token string) (*grpc.ClientConn, contex
 	return conn, ctx
 }
 
-// first sends a first message on a stream, and returns why there is no answer.
-func first[Q, A any](stream grpc.BidiStreamingClient[Q, A], err error, m *Q) error {
+// first sends a first message on a stream, and returns what receives an answer, or
+// why there is none.
+func first[Q, A any](stream grpc.BidiStreamingClient[Q, A], err error, m *Q) (answer func() error) {
 	if err != nil {
-		return err
+		return func() error { return err }
 	}
 	_ = stream.Send(m) // Recv says why not
-	_, err = stream.Recv()
-	return err
+	return func() error {
+		_, err := stream.Recv()
+		return err
+	}
 }
 
-// ways are all in which a client says which node it is. Each returns why it is
-// not answered.
-var ways = map[string]func(ctx context.Context, conn *grpc.ClientConn, node *corev3.Node) error{
-	"state of the world": func(ctx context.Context, conn *grpc.ClientConn, node *corev3.Node) error {
+// ways are all in which a client says which node it is. Each returns what receives
+// an answer, or why there is none.
+var ways = map[string]func(ctx context.Context, conn *grpc.ClientConn, node *corev3.Node) (answer func() error){
+	"state of the world": func(ctx context.Context, conn *grpc.ClientConn, node *corev3.Node) func() error {
 		stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(ctx)
 		return first(stream, err, &discoveryv3.DiscoveryRequest{TypeUrl: clusterURL, Node: node})
 	},
-	"delta": func(ctx context.Context, conn *grpc.ClientConn, node *corev3.Node) error {
+	"delta": func(ctx context.Context, conn *grpc.ClientConn, node *corev3.Node) func() error {
 		stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
 		return first(stream, err, &discoveryv3.DeltaDiscoveryRequest{TypeUrl: clusterURL, Node: node})
 	},
-	"a stream of one type": func(ctx context.Context, conn *grpc.ClientConn, node *corev3.Node) error {
+	"a stream of one type": func(ctx context.Context, conn *grpc.ClientConn, node *corev3.Node) func() error {
 		stream, err := secretv3.NewSecretDiscoveryServiceClient(conn).DeltaSecrets(ctx)
 		return first(stream, err, &discoveryv3.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{"none"}, Node: node})
 	},
-	"load reports": func(ctx context.Context, conn *grpc.ClientConn, node *corev3.Node) error {
+	"load reports": func(ctx context.Context, conn *grpc.ClientConn, node *corev3.Node) func() error {
 		stream, err := loadstats.NewLoadReportingServiceClient(conn).StreamLoadStats(ctx)
 		return first(stream, err, &loadstats.LoadStatsRequest{Node: node})
 	},
-	"health checks": func(ctx context.Context, conn *grpc.ClientConn, node *corev3.Node) error {
+	"health checks": func(ctx context.Context, conn *grpc.ClientConn, node *corev3.Node) func() error {
 		stream, err := healthv3.NewHealthDiscoveryServiceClient(conn).StreamHealthCheck(ctx)
 		return first(stream, err, &healthv3.HealthCheckRequestOrEndpointHealthResponse{
 			RequestType: &healthv3.HealthCheckRequestOrEndpointHealthResponse_HealthCheckRequest{
@@ -162,7 +167,7 @@ func TestAClientIsTheNodeThatARuleLetsItBe(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			conn, ctx := s.dial(t, test.id, test.token)
 			for way, ask := range ways {
-				err := ask(ctx, conn, test.node)
+				err := ask(ctx, conn, test.node)()
 				if way == "health checks" && test.node == nil {
 					require.Equal(t, codes.InvalidArgument, status.Code(err), "a checker must have an id")
 					continue
@@ -176,6 +181,60 @@ func TestAClientIsTheNodeThatARuleLetsItBe(t *testing.T) {
 		})
 	}
 	require.Positive(t, s.metric(t, `discovery_refusals_total{reason="node"}`))
+}
+
+func TestAStreamEndsWhoseIdentityMayBeItsNodeNoMore(t *testing.T) {
+	s := startSecured(t, bound)
+	edge, shop := &corev3.Node{Id: "edge-1", Cluster: "edge"}, &corev3.Node{Id: "shop-1", Cluster: "shop"}
+	byCertificate, ctx := s.dial(t, edgeID, "")
+	byToken, _ := s.dial(t, "", edgeToken)
+	another, _ := s.dial(t, "", shopToken)
+	ends := map[string]func() error{} // by way and identity
+	for way, ask := range ways {
+		ends[way+" by certificate"] = ask(ctx, byCertificate, edge)
+		if way == "health checks" { // of one node there is one
+			continue
+		}
+		ends[way+" by token"] = ask(ctx, byToken, edge)
+	}
+	stays := ways["state of the world"](ctx, another, shop)
+	for way, answer := range ends {
+		require.NoError(t, answer(), way)
+	}
+	require.NoError(t, stays())
+
+	put(t, s.auth, strings.ReplaceAll(bound, `clusters: [edge]`, `clusters: [other]`))
+	for way, answer := range ends {
+		err := answer()
+		for err == nil { // what was on its way
+			err = answer()
+		}
+		require.Equal(t, codes.PermissionDenied, status.Code(err), "%s: %v", way, err)
+		require.Contains(t, status.Convert(err).Message(), `does not let it be node "edge-1" of cluster "edge"`, way)
+	}
+	_, streams := s.get(t, "admin", "/xds")
+	require.Contains(t, streams, `"shop-1"`, "another identity's stays")
+	require.NotContains(t, streams, `"edge-1"`)
+}
+
+func TestAStreamEndsOfAStrangerOnceReadsAreForThoseWhomARuleNames(t *testing.T) {
+	o := options(t)
+	o.Reads = "closed"
+	o.AuthFile = filepath.Join(t.TempDir(), "auth.yaml")
+	rules := "tokens: [{name: edge-team, token: " + edgeToken + ", services: []}]"
+	put(t, o.AuthFile, rules)
+	r := start(t, o)
+	conn, err := grpc.NewClient(r.addrs["xds"], grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(t, err)
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+edgeToken), 20*time.Second)
+	defer cancel()
+	answer := ways["delta"](ctx, conn, &corev3.Node{Id: "edge-1"})
+	require.NoError(t, answer())
+	put(t, o.AuthFile, strings.ReplaceAll(rules, edgeToken, "another-token-of-the-team"))
+	err = answer()
+	require.Equal(t, codes.Unauthenticated, status.Code(err), "%v", err)
+	require.ErrorContains(t, err, "to read takes a token that is known")
 }
 
 // metric is the text of a metric's value; empty if it is 0.
@@ -216,7 +275,7 @@ func TestHeartbeatsComeOverTLSByCertificateAndToken(t *testing.T) {
 	}{{edgeID, "", codes.OK}, {"", edgeToken, codes.OK}, {"", "", codes.Unauthenticated}, {"spiffe://td/eve", "", codes.PermissionDenied}} {
 		conn, ctx := s.dial(t, by.id, by.token)
 		stream, err := discoveryv2.NewHeartbeatServiceClient(conn).Beat(ctx)
-		err = first(stream, err, &discoveryv2.BeatRequest{})
+		err = first(stream, err, &discoveryv2.BeatRequest{})()
 		require.Equal(t, by.code, status.Code(err), "%v: %v", by, err)
 	}
 }
@@ -245,7 +304,7 @@ func TestASecretGoesOnlyToANodeWhoseIdentityARuleBindsToIt(t *testing.T) {
 	require.Equal(t, codes.Unauthenticated, status.Code(err))
 }
 
-func TestRulesThatComeToBindNodesHoldForSecretsOfStreamsThatAreOpen(t *testing.T) {
+func TestRulesThatComeToBindNodesHoldForStreamsThatAreOpen(t *testing.T) {
 	s := startSecured(t, "tokens: [{name: edge-team, token: "+edgeToken+", services: []}, {name: shop-team, token: "+shopToken+", services: []}]")
 	edge, claims := s.asks(t, "", edgeToken, "edge-1", "edge"), s.asks(t, "", shopToken, "edge-1", "edge")
 	stranger := s.asks(t, "", "", "edge-1", "edge")
@@ -253,11 +312,15 @@ func TestRulesThatComeToBindNodesHoldForSecretsOfStreamsThatAreOpen(t *testing.T
 		require.Equal(t, "first", nextSecret(t, stream), "whoever says so is such a node")
 	}
 	put(t, s.auth, bound)
-	require.Equal(t, "gone", nextSecret(t, claims))
-	require.Equal(t, "gone", nextSecret(t, stranger))
-	put(t, s.rules, "secrets: [{names: [cert], clusters: [edge], nodes: [edge-1]}]")
+	_, err := claims.Recv()
+	require.Equal(t, codes.PermissionDenied, status.Code(err), "%v", err)
+	_, err = stranger.Recv()
+	require.Equal(t, codes.Unauthenticated, status.Code(err), "%v", err)
+	put(t, s.rules, "secrets: [{names: [cert], clusters: [edge], nodes: [edge-2]}]")
+	require.Equal(t, "gone", nextSecret(t, edge), "it is that node still, and may have it no more")
 	put(t, s.auth, strings.ReplaceAll(bound, edgeToken, "another-token-of-the-team"))
-	require.Equal(t, "gone", nextSecret(t, edge), "its token is not known any more")
+	_, err = edge.Recv()
+	require.Equal(t, codes.Unauthenticated, status.Code(err), "its token is not known any more: %v", err)
 }
 
 func TestAClientThatIsSilentIsAskedWhetherItIsThereAndThenLetGo(t *testing.T) {

@@ -12,18 +12,20 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
+	"github.com/weirproxy/weir/services/discovery/internal/hello"
 )
 
 // checker is one Envoy that checks hosts. Fields but the first ones are guarded
 // by Server.mu.
 type checker struct {
-	caller *auth.Caller
-	// wake has a value when specifier is to be sent, and replaced is closed when
-	// another came with the same id.
-	wake, replaced chan struct{}
+	// wake has a value when specifier is to be sent, ended when its stream is to end.
+	wake  chan struct{}
+	ended chan error
 
-	id   string
-	hash uint64 // of id
+	caller  auth.Caller // by the rules of when it was last judged
+	id      string
+	cluster string
+	hash    uint64 // of id
 	// heard is when it last said something, or was first told what to check.
 	heard time.Time
 	// silent says that this was too long ago when that was looked at last; gone
@@ -39,8 +41,17 @@ type checker struct {
 
 func newChecker(caller *auth.Caller) *checker {
 	return &checker{
-		caller: caller, wake: make(chan struct{}, 1), replaced: make(chan struct{}),
+		caller: *caller, wake: make(chan struct{}, 1), ended: make(chan error, 1),
 		may: map[string]bool{}, duties: map[string]*duty{}, changed: true,
+	}
+}
+
+// end makes the stream of c end with an error, if it has one. Only the first end
+// counts.
+func (c *checker) end(err error) {
+	select {
+	case c.ended <- err:
+	default:
 	}
 }
 
@@ -75,9 +86,8 @@ func (s *Server) StreamHealthCheck(w wire) error {
 	defer s.exit()
 	c := newChecker(caller)
 	defer s.leave(c)
-	ended := make(chan error, 1)
 	// Ends when the stream does, which is when this method returns; nobody waits.
-	go func() { ended <- s.receive(w, c) }()
+	go func() { c.end(s.receive(w, c)) }()
 	for {
 		select {
 		case <-c.wake:
@@ -86,13 +96,11 @@ func (s *Server) StreamHealthCheck(w wire) error {
 					return err
 				}
 			}
-		case err := <-ended:
+		case err := <-c.ended:
 			if errors.Is(err, io.EOF) {
 				return nil
 			}
 			return err
-		case <-c.replaced:
-			return status.Error(codes.Aborted, "another stream came with the same node id")
 		case <-s.stopping:
 			return status.Error(codes.Unavailable, "this server is stopping")
 		}
@@ -101,10 +109,13 @@ func (s *Server) StreamHealthCheck(w wire) error {
 
 // receive takes what a checker says until its stream ends.
 func (s *Server) receive(w wire, c *checker) error {
+	came := hello.Expect(c.end)
+	defer came()
 	m, err := w.Recv()
 	if err != nil {
 		return err
 	}
+	came()
 	if err := s.join(c, m.GetHealthCheckRequest(), time.Now()); err != nil {
 		return err
 	}
@@ -152,27 +163,56 @@ func (s *Server) join(c *checker, m *healthv3.HealthCheckRequest, now time.Time)
 	if id == "" || len(id) > longestID {
 		return status.Errorf(codes.InvalidArgument, "health_check_request.node.id: want 1 to %d bytes in the first message, got %d", longestID, len(id))
 	}
-	if err := c.caller.MayBeNode(id, m.GetNode().GetCluster()); err != nil {
-		s.options.Log.Warn("health checker refused", "error", err)
-		return s.options.Refusal(err)
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.gone {
 		return status.Error(codes.Canceled, "the stream has ended")
 	}
+	if err := s.admit(c, id, m.GetNode().GetCluster()); err != nil {
+		return err
+	}
 	if earlier := s.checkers[id]; earlier != nil {
 		s.drop(earlier)
-		close(earlier.replaced)
+		earlier.end(status.Error(codes.Aborted, "another stream came with the same node id"))
 	} else if len(s.checkers) >= s.options.MaxCheckers {
 		return s.tooMany()
 	}
-	c.id, c.hash, c.heard = id, xxhash.Sum64String(id), now
+	c.id, c.cluster, c.hash, c.heard = id, m.GetNode().GetCluster(), xxhash.Sum64String(id), now
 	s.checkers[id] = c
 	s.metrics.checkers.Set(float64(len(s.checkers)))
 	s.checkersChanged()
 	s.options.Log.Info("health checker connected", "node", id, "by", c.caller.Actor())
 	return nil
+}
+
+// admit returns why a checker may not be a node, or say anything, by the rules that
+// are in force now. The error is a status. s.mu must be held.
+func (s *Server) admit(c *checker, id, cluster string) error {
+	c.caller = c.caller.Now()
+	clear(c.may)
+	err := c.caller.MayWrite()
+	if err == nil {
+		err = c.caller.MayBeNode(id, cluster)
+	}
+	if err == nil {
+		return nil
+	}
+	s.options.Log.Warn("health checker refused", "error", err)
+	return s.options.Refusal(err)
+}
+
+// RecheckNodes lets those checkers go that may not be their nodes any more, and
+// plans anew which services the others check.
+func (s *Server) RecheckNodes() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.checkers {
+		if err := s.admit(c, c.id, c.cluster); err != nil {
+			s.drop(c)
+			c.end(err)
+		}
+	}
+	s.checkersChanged()
 }
 
 // leave takes out a checker whose stream has ended, if it is in.

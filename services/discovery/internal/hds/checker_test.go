@@ -27,6 +27,7 @@ import (
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/denial"
+	"github.com/weirproxy/weir/services/discovery/internal/hello"
 )
 
 func marshal(t testing.TB, m proto.Message) []byte {
@@ -41,7 +42,7 @@ func unmarshal(text []byte, m proto.Message) bool { return proto.Unmarshal(text,
 // message is what a checker sends.
 type message = healthv3.HealthCheckRequestOrEndpointHealthResponse
 
-func hello(id string) *message {
+func greeting(id string) *message {
 	return &message{RequestType: &healthv3.HealthCheckRequestOrEndpointHealthResponse_HealthCheckRequest{
 		HealthCheckRequest: &healthv3.HealthCheckRequest{Node: &corev3.Node{Id: id}}}}
 }
@@ -108,7 +109,7 @@ func TestACheckerIsToldOverItsStreamAndHeard(t *testing.T) {
 	client := f.serve()
 	f.register("users", 1)
 	f.register("users", 2)
-	wire := open(t, client, hello("envoy-1"))
+	wire := open(t, client, greeting("envoy-1"))
 	m, err := wire.Recv()
 	require.NoError(t, err)
 	require.Len(t, m.ClusterHealthChecks, 1)
@@ -125,20 +126,63 @@ func TestACheckerIsToldOverItsStreamAndHeard(t *testing.T) {
 func TestAStreamThatIsNotACheckersIsRefused(t *testing.T) {
 	f := newFixture(t, quickRules)
 	client := f.serve()
-	for _, first := range []*message{{}, hello(""), hello(strings.Repeat("x", 1025)), report(reportOf(nil))} {
+	for _, first := range []*message{{}, greeting(""), greeting(strings.Repeat("x", 1025)), report(reportOf(nil))} {
 		ends(t, open(t, client, first), codes.InvalidArgument, "health_check_request.node.id")
 	}
 	require.Empty(t, f.checkers)
+}
+
+// mute is the wire of a checker that sends a first message, or none, and then
+// nothing more.
+type mute struct {
+	wire
+	ctx   context.Context
+	first *message // nil for none
+}
+
+func (m *mute) Context() context.Context { return m.ctx }
+
+func (m *mute) Send(*healthv3.HealthCheckSpecifier) error { return nil }
+
+func (m *mute) Recv() (*message, error) {
+	if m.first == nil {
+		<-m.ctx.Done()
+		return nil, m.ctx.Err()
+	}
+	first := m.first
+	m.first = nil
+	return first, nil
+}
+
+func TestAStreamEndsThatDoesNotBegin(t *testing.T) {
+	for name, first := range map[string]*message{"silent": nil, "begun": greeting("a")} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture(t, quickRules)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				begin := time.Now()
+				err := f.StreamHealthCheck(&mute{ctx: ctx, first: first})
+				if first != nil {
+					require.ErrorIs(t, err, context.DeadlineExceeded)
+					require.Equal(t, time.Hour, time.Since(begin))
+					return
+				}
+				require.Equal(t, status.Error(codes.DeadlineExceeded, "no request came within 10s").Error(), err.Error())
+				require.Equal(t, hello.Within, time.Since(begin))
+			})
+		})
+	}
 }
 
 func TestASecondStreamOfANodeTakesThePlaceOfTheFirst(t *testing.T) {
 	f := newFixture(t, quickRules)
 	f.run()
 	client := f.serve()
-	first := open(t, client, hello("a"))
+	first := open(t, client, greeting("a"))
 	_, err := first.Recv()
 	require.NoError(t, err)
-	second := open(t, client, hello("a"))
+	second := open(t, client, greeting("a"))
 	ends(t, first, codes.Aborted, "another stream came with the same node id")
 	_, err = second.Recv()
 	require.NoError(t, err)
@@ -150,14 +194,14 @@ func TestTooManyCheckersAreRefusedAndAllEndWithTheServer(t *testing.T) {
 	client := f.serve()
 	streams := []healthv3.HealthDiscoveryService_StreamHealthCheckClient{open(t, client)} // which says nothing
 	for _, id := range []string{"a", "b", "c"} {
-		streams = append(streams, open(t, client, hello(id)))
+		streams = append(streams, open(t, client, greeting(id)))
 	}
 	servicetest.Eventually(t, "all are open", func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return f.streams == 4 && len(f.checkers) == 3
 	})
-	ends(t, open(t, client, hello("d")), codes.ResourceExhausted, "4 health checkers are connected")
+	ends(t, open(t, client, greeting("d")), codes.ResourceExhausted, "4 health checkers are connected")
 	require.InDelta(t, 1, testutil.ToFloat64(f.metrics.refused), 0)
 	f.Stop()
 	for _, wire := range streams {
@@ -174,7 +218,7 @@ func TestACheckerWhoseStreamHasEndedDoesNotJoin(t *testing.T) {
 	f := newFixture(t, quickRules)
 	c := newChecker(&auth.Caller{})
 	f.leave(c) // its first message was read just before
-	require.Equal(t, codes.Canceled, status.Code(f.join(c, hello("a").GetHealthCheckRequest(), time.Now())))
+	require.Equal(t, codes.Canceled, status.Code(f.join(c, greeting("a").GetHealthCheckRequest(), time.Now())))
 	require.Empty(t, f.checkers)
 }
 
@@ -182,14 +226,31 @@ func TestACheckerIsTheNodeThatARuleLetsItBe(t *testing.T) {
 	f := newFixture(t, quickRules)
 	path := f.file + ".rules"
 	write(t, path, "tokens: [{name: edge, token: edge-0123456789abcdef, nodes: [a], clusters: []}]")
-	policy, err := auth.New(auth.Options{File: filewatch.File{Setting: "RULES", Path: path}, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
+	policy, err := auth.New(auth.Options{File: filewatch.File{Setting: "RULES", Path: path}, Poll: time.Hour, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
 	require.NoError(t, err)
 	edge := policy.Caller(auth.Call{Authorization: "Bearer edge-0123456789abcdef"})
-	_, err = f.FetchHealthCheck(auth.NewContext(t.Context(), &edge), hello("a"))
+	_, err = f.FetchHealthCheck(auth.NewContext(t.Context(), &edge), greeting("a"))
 	require.NoError(t, err)
-	_, err = f.FetchHealthCheck(auth.NewContext(t.Context(), &edge), hello("b"))
+	_, err = f.FetchHealthCheck(auth.NewContext(t.Context(), &edge), greeting("b"))
 	require.ErrorContains(t, err, `the rule of "edge" does not let it be node "b" of cluster ""`)
 	require.Len(t, f.checkers, 1)
+
+	ctx, cancel := context.WithCancel(auth.NewContext(t.Context(), &edge))
+	running := make(chan error, 1)
+	// Ends with ctx; the test waits for it.
+	go func() { running <- policy.Run(ctx, f.RecheckNodes) }()
+	write(t, path, "tokens: [{name: edge, token: edge-0123456789abcdef, nodes: [b], clusters: []}]")
+	servicetest.Eventually(t, "it is let go", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return len(f.checkers) == 0
+	})
+	_, err = f.FetchHealthCheck(ctx, report(reportOf(nil)))
+	require.Equal(t, codes.FailedPrecondition, status.Code(err), "%v", err)
+	_, err = f.FetchHealthCheck(auth.NewContext(t.Context(), &edge), greeting("a"))
+	require.ErrorContains(t, err, `does not let it be node "a"`, "by the rules of now")
+	cancel()
+	require.NoError(t, <-running)
 }
 
 func TestACheckerMayCallInsteadOfHavingAStream(t *testing.T) {
@@ -200,7 +261,7 @@ func TestACheckerMayCallInsteadOfHavingAStream(t *testing.T) {
 		f.register("users", 2)
 		ctx := peer.NewContext(t.Context(), &peer.Peer{Addr: &net.TCPAddr{Port: 7}})
 		elsewhere := peer.NewContext(t.Context(), &peer.Peer{Addr: &net.TCPAddr{Port: 8}})
-		told, err := f.FetchHealthCheck(ctx, hello("a"))
+		told, err := f.FetchHealthCheck(ctx, greeting("a"))
 		require.NoError(t, err)
 		require.Empty(t, told.ClusterHealthChecks)
 		time.Sleep(1100 * time.Millisecond)
@@ -215,7 +276,7 @@ func TestACheckerMayCallInsteadOfHavingAStream(t *testing.T) {
 
 		_, err = f.FetchHealthCheck(elsewhere, found)
 		require.Equal(t, codes.FailedPrecondition, status.Code(err), "%v", err)
-		_, err = f.FetchHealthCheck(elsewhere, hello("a")) // it connected anew
+		_, err = f.FetchHealthCheck(elsewhere, greeting("a")) // it connected anew
 		require.NoError(t, err)
 		_, err = f.FetchHealthCheck(ctx, found)
 		require.Equal(t, codes.FailedPrecondition, status.Code(err), "%v", err)
@@ -234,15 +295,15 @@ func TestWhoMayNotChangeHostsMayNotCheckThem(t *testing.T) {
 	path := f.file + ".rules"
 	write(t, path, "tokens: [{name: carts-team, token: carts-0123456789abcdef, services: [carts]}]")
 	counted := prometheus.NewRegistry()
-	policy, err := auth.New(auth.Options{File: filewatch.File{Setting: "RULES", Path: path}, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Denials: denial.NewCounters(counted)})
+	policy, err := auth.New(auth.Options{File: filewatch.File{Setting: "RULES", Path: path}, Poll: time.Hour, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Denials: denial.NewCounters(counted)})
 	require.NoError(t, err)
 
 	stranger := policy.Caller(auth.Call{})
-	_, err = f.FetchHealthCheck(auth.NewContext(t.Context(), &stranger), hello("a"))
+	_, err = f.FetchHealthCheck(auth.NewContext(t.Context(), &stranger), greeting("a"))
 	require.ErrorContains(t, err, "to change anything takes a token")
 
 	clerk := policy.Caller(auth.Call{Authorization: "Bearer carts-0123456789abcdef"})
-	_, err = f.FetchHealthCheck(auth.NewContext(t.Context(), &clerk), hello("a"))
+	_, err = f.FetchHealthCheck(auth.NewContext(t.Context(), &clerk), greeting("a"))
 	require.NoError(t, err)
 	f.changed([]string{"users"})
 	f.replan(time.Now())

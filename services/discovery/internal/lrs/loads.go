@@ -2,6 +2,7 @@ package lrs
 
 import (
 	"cmp"
+	"context"
 	"maps"
 	"net"
 	"slices"
@@ -37,11 +38,28 @@ type cluster struct {
 	places  map[place]Rates
 }
 
-// report is the last one of a client. It is guarded by Server.mu.
+// report is the last one of a client, which has one stream. Fields but the first
+// ones are guarded by Server.mu.
 type report struct {
+	ctx   context.Context // of the stream
+	ended chan error      // has a value when the stream is to end
+
+	// node is id and cluster of the client, which do not change; nil before its first
+	// request.
+	node     *corev3.Node
 	at       time.Time
 	clusters map[string]*cluster
 	rows     int // that clusters has
+}
+
+func newReport(ctx context.Context) *report { return &report{ctx: ctx, ended: make(chan error, 1)} }
+
+// end makes the stream end with an error. Only the first end counts.
+func (r *report) end(err error) {
+	select {
+	case r.ended <- err:
+	default:
+	}
 }
 
 // read turns counts into rates, and says how many rows that makes. A cluster

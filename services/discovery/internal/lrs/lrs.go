@@ -19,6 +19,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/weirproxy/weir/services/discovery/internal/hello"
 )
 
 // Options is what a server is made of. Every field but MayBe is required.
@@ -34,7 +36,8 @@ type Options struct {
 	// name of up to 256 bytes, and as one more for every 256 bytes beyond.
 	MaxStreams, MaxRows int
 	// MayBe returns why who opened a stream may not be the node of its first
-	// request; the error is a gRPC status. nil lets everyone be any.
+	// request, of which it is told id and cluster; the error is a gRPC status. nil
+	// lets everyone be any. Server.RecheckNodes has it asked again.
 	MayBe   func(ctx context.Context, node *corev3.Node) error
 	Metrics prometheus.Registerer
 }
@@ -81,17 +84,16 @@ type wire = grpc.BidiStreamingServer[loadstats.LoadStatsRequest, loadstats.LoadS
 // what that sends. Where that is too much, rules close reads and say who may be
 // which node.
 func (s *Server) StreamLoadStats(w wire) error {
-	r := &report{}
+	r := newReport(w.Context())
 	if !s.join(r) {
 		s.metrics.refused.Inc()
 		return status.Errorf(codes.ResourceExhausted, "%d streams of load reports are open, the most that are served", s.options.MaxStreams)
 	}
 	defer s.leave(r)
-	ended := make(chan error, 1)
 	// Ends when the stream does, which is when this method returns; nobody waits.
-	go func() { ended <- s.receive(w, r) }()
+	go func() { r.end(s.receive(w, r)) }()
 	select {
-	case err := <-ended:
+	case err := <-r.ended:
 		return endOf(err)
 	case <-s.stopping:
 		return status.Error(codes.Unavailable, "this server is stopping")
@@ -100,14 +102,16 @@ func (s *Server) StreamLoadStats(w wire) error {
 
 // receive answers the first request and takes reports until the stream ends.
 func (s *Server) receive(w wire, r *report) error {
+	came := hello.Expect(r.end)
+	defer came()
 	for answered := false; ; answered = true {
 		m, err := w.Recv()
 		if err != nil {
 			return err
 		}
-		if !answered && s.options.MayBe != nil {
-			if err := s.options.MayBe(w.Context(), m.GetNode()); err != nil {
-				s.metrics.refused.Inc()
+		came()
+		if !answered {
+			if err := s.begin(r, m.GetNode()); err != nil {
 				return err
 			}
 		}
@@ -124,6 +128,47 @@ func (s *Server) receive(w wire, r *report) error {
 			return err
 		}
 	}
+}
+
+// begin takes in who a client is. The error says that it may not be that.
+func (s *Server) begin(r *report, node *corev3.Node) error {
+	s.mu.Lock()
+	r.node = &corev3.Node{Id: node.GetId(), Cluster: node.GetCluster()}
+	s.mu.Unlock()
+	return s.judge(r)
+}
+
+// judge returns why a client may not be its node.
+func (s *Server) judge(r *report) error {
+	if s.options.MayBe == nil {
+		return nil
+	}
+	err := s.options.MayBe(r.ctx, r.node)
+	if err != nil {
+		s.metrics.refused.Inc()
+	}
+	return err
+}
+
+// RecheckNodes ends the streams of clients that may not be their nodes any more.
+func (s *Server) RecheckNodes() {
+	for _, r := range s.begun() {
+		if err := s.judge(r); err != nil {
+			r.end(err)
+		}
+	}
+}
+
+// begun returns the reports of the clients that said who they are.
+func (s *Server) begun() (list []*report) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for r := range s.reports {
+		if r.node != nil {
+			list = append(list, r)
+		}
+	}
+	return list
 }
 
 // endOf is how a stream ends whose client is done.

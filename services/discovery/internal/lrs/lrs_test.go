@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,6 +24,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/discovery/internal/hello"
 )
 
 func TestMain(m *testing.M) { servicetest.Main(m) }
@@ -57,7 +59,7 @@ func reportOf(stats ...*endpointv3.ClusterStats) *loadstats.LoadStatsRequest {
 
 func TestLoadsAreTheSumOfWhatClientsLastReported(t *testing.T) {
 	s := New(options())
-	one, other := &report{}, &report{}
+	one, other := newReport(context.Background()), newReport(context.Background())
 	require.True(t, s.join(one))
 	require.True(t, s.join(other))
 	require.Empty(t, s.Loads())
@@ -89,7 +91,7 @@ func TestLoadsAreTheSumOfWhatClientsLastReported(t *testing.T) {
 func TestAClientThatSaysNothingForAWhileNoLongerCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(options())
-		r := &report{}
+		r := newReport(context.Background())
 		require.True(t, s.join(r))
 		s.take(r, reportOf(stats("users", "", 20)))
 		time.Sleep(30 * time.Second)
@@ -109,7 +111,7 @@ func TestReportsAreRememberedUpToABound(t *testing.T) {
 	large := reportOf(stats("a", "", 2), stats("b", "", 2))
 	var reports []*report
 	for range 11 {
-		r := &report{}
+		r := newReport(context.Background())
 		require.True(t, s.join(r))
 		reports = append(reports, r)
 		s.take(r, large)
@@ -125,7 +127,7 @@ func TestOneClientLeavesRoomForOthers(t *testing.T) {
 	o := options()
 	o.MaxRows = 80
 	s := New(o)
-	greedy, other := &report{}, &report{}
+	greedy, other := newReport(context.Background()), newReport(context.Background())
 	require.True(t, s.join(greedy))
 	require.True(t, s.join(other))
 	s.take(greedy, reportOf(stats("a", "", 2), stats("b", "", 2)))
@@ -179,6 +181,75 @@ func TestAClientIsToldWhatToReportAndForgottenWhenItGoes(t *testing.T) {
 	servicetest.Eventually(t, "the client is forgotten", func() bool { return len(s.Loads()) == 0 })
 }
 
+// mute is the wire of a client that sends a first request, or none, and then nothing
+// more.
+type mute struct {
+	wire
+	ctx   context.Context
+	first *loadstats.LoadStatsRequest // nil for none
+}
+
+func (m *mute) Context() context.Context { return m.ctx }
+
+func (m *mute) Send(*loadstats.LoadStatsResponse) error { return nil }
+
+func (m *mute) Recv() (*loadstats.LoadStatsRequest, error) {
+	if m.first == nil {
+		<-m.ctx.Done()
+		return nil, m.ctx.Err()
+	}
+	message := m.first
+	m.first = nil
+	return message, nil
+}
+
+func TestAStreamEndsThatDoesNotBegin(t *testing.T) {
+	for name, first := range map[string]*loadstats.LoadStatsRequest{"silent": nil, "begun": {}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				begin := time.Now()
+				err := New(options()).StreamLoadStats(&mute{ctx: ctx, first: first})
+				if first != nil {
+					require.ErrorIs(t, err, context.DeadlineExceeded)
+					require.Equal(t, time.Hour, time.Since(begin))
+					return
+				}
+				require.Equal(t, status.Error(codes.DeadlineExceeded, "no request came within 10s").Error(), err.Error())
+				require.Equal(t, hello.Within, time.Since(begin))
+			})
+		})
+	}
+}
+
+func TestWhoMayBeItsNodeNoMoreIsLetGo(t *testing.T) {
+	o := options()
+	var denied atomic.Bool
+	o.MayBe = func(_ context.Context, n *corev3.Node) error {
+		if denied.Load() && n.GetCluster() == "edge" {
+			return status.Errorf(codes.PermissionDenied, "not of %s", n.GetCluster())
+		}
+		return nil
+	}
+	s, client := serve(t, o)
+	var wires []loadstats.LoadReportingService_StreamLoadStatsClient
+	for _, cluster := range []string{"edge", "shop"} {
+		wire := open(t, client)
+		require.NoError(t, wire.Send(&loadstats.LoadStatsRequest{Node: &corev3.Node{Id: "envoy-1", Cluster: cluster}}))
+		_, err := wire.Recv()
+		require.NoError(t, err)
+		wires = append(wires, wire)
+	}
+	denied.Store(true)
+	s.RecheckNodes()
+	_, err := wires[0].Recv()
+	require.Equal(t, codes.PermissionDenied, status.Code(err))
+	require.ErrorContains(t, err, "not of edge")
+	require.NoError(t, wires[1].Send(reportOf(stats("users", "", 20))))
+	servicetest.Eventually(t, "the other's report is taken", func() bool { return len(s.Loads()) == 1 })
+}
+
 func TestWhoMayNotBeANodeIsRefused(t *testing.T) {
 	o := options()
 	o.MayBe = func(_ context.Context, n *corev3.Node) error {
@@ -213,7 +284,7 @@ func TestLongNamesCountAsSeveralRows(t *testing.T) {
 
 func TestAHostWithoutAnAddressIsNotCountedTwice(t *testing.T) {
 	s := New(options())
-	r := &report{}
+	r := newReport(context.Background())
 	require.True(t, s.join(r))
 	one := stats("users", "", 20)
 	one.UpstreamLocalityStats[0].UpstreamEndpointStats[0].Address = nil
@@ -226,7 +297,7 @@ func TestMetricsAreOfTheClustersWithTheMostRequests(t *testing.T) {
 	o := options()
 	o.MaxRows = 100_000
 	s := New(o)
-	r := &report{}
+	r := newReport(context.Background())
 	require.True(t, s.join(r))
 	var many []*endpointv3.ClusterStats
 	for i := range maxSeries + 1 {
@@ -254,7 +325,7 @@ func TestMetricsAreOfTheClustersWithTheMostRequests(t *testing.T) {
 func TestMetricsTellOfLocalitiesAndHosts(t *testing.T) {
 	o := options()
 	s := New(o)
-	r := &report{}
+	r := newReport(context.Background())
 	require.True(t, s.join(r))
 	s.take(r, reportOf(stats("users", "", 20)))
 	require.NoError(t, testutil.GatherAndCompare(o.Metrics.(*prometheus.Registry), strings.NewReader(`
@@ -275,7 +346,7 @@ func TestMetricsTellOfSoManyPlacesAndNoMore(t *testing.T) {
 	o := options()
 	o.MaxRows = 100_000
 	s := New(o)
-	r := &report{}
+	r := newReport(context.Background())
 	require.True(t, s.join(r))
 	one := stats("users", "", 20)
 	template := one.UpstreamLocalityStats[0]
@@ -334,7 +405,7 @@ func FuzzReport(f *testing.F) {
 			return
 		}
 		s := New(options())
-		r := &report{}
+		r := newReport(context.Background())
 		require.True(t, s.join(r))
 		s.take(r, m)
 		require.LessOrEqual(t, s.rows, s.options.MaxRows)

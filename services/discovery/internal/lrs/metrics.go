@@ -21,7 +21,7 @@ func newMetrics(registerer prometheus.Registerer, s *Server) *metrics {
 		reports: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "discovery_lrs_reports_total", Help: "Load reports taken."}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "discovery_lrs_streams_refused_total", Help: "Streams of load reports refused because there were too many, or the client may not be the node."}),
+			Name: "discovery_lrs_streams_refused_total", Help: "Streams of load reports refused, or ended, because there were too many, or the client may not be the node."}),
 		tooLarge: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "discovery_lrs_reports_too_large_total", Help: "Load reports that would have been more than is remembered."}),
 	}

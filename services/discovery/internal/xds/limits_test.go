@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/discovery/internal/hello"
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
 )
 
@@ -157,21 +158,88 @@ func TestAStreamEndsWhenItIsTooOld(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// mute is the wire of a client that sends a request, or none, and then nothing more.
+type mute struct {
+	grpc.ServerStream
+	ctx   context.Context
+	first []byte // nil for none
+}
+
+func (m *mute) Context() context.Context { return m.ctx }
+
+func (m *mute) RecvMsg(into any) error {
+	if m.first == nil {
+		<-m.ctx.Done()
+		return m.ctx.Err()
+	}
+	message := m.first
+	m.first = nil
+	return into.(*request).read(message)
+}
+
+func (m *mute) SendMsg(any) error { return nil }
+
 func TestAStreamEndsThatDoesNotBegin(t *testing.T) {
+	first, err := proto.Marshal(&discoveryv3.DiscoveryRequest{TypeUrl: resources.Clusters.URL()})
+	require.NoError(t, err)
+	for name, message := range map[string][]byte{"silent": nil, "begun": first} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newTestHub(t)
+				s := &Server{
+					hub: h.hub, limits: Limits{Streams: 1, Names: 1}, log: h.log, metrics: h.metrics,
+					admission: newBucket(0), identity: func(context.Context) string { return "" }, stopping: make(chan struct{}),
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				begin := time.Now()
+				err := s.serve(&mute{ctx: ctx, first: message}, allTypes, false)
+				if message != nil {
+					require.ErrorIs(t, err, context.DeadlineExceeded)
+					require.Equal(t, time.Hour, time.Since(begin))
+					return
+				}
+				require.Equal(t, codes.DeadlineExceeded, status.Code(err))
+				require.ErrorContains(t, err, "no request came within 10s")
+				require.Equal(t, hello.Within, time.Since(begin))
+				require.InDelta(t, 1, testutil.ToFloat64(s.metrics.dropped), 0)
+			})
+		})
+	}
+}
+
+func TestWhoMayBeItsNodeNoMoreIsLetGo(t *testing.T) {
 	h := newTestHub(t)
-	silent, begun, poll := h.stream(t, true), h.stream(t, true), h.stream(t, false)
-	silent.since, begun.since, poll.since, poll.poll = start, start, start, true
-	ask(t, begun, resources.Clusters)
-	h.sweepStreams(start.Add(beginWithin-1), silent.limits)
-	_, is := ended(silent)
-	require.False(t, is)
-	h.sweepStreams(start.Add(beginWithin), silent.limits)
-	err, _ := ended(silent)
-	require.Equal(t, codes.DeadlineExceeded, status.Code(err))
-	require.ErrorContains(t, err, "no request came within 10s")
-	for _, s := range []*stream{begun, poll} {
+	reason := status.Error(codes.PermissionDenied, "not of edge")
+	open := map[string]*stream{}
+	denied := false
+	for _, cluster := range []string{"edge", "shop", ""} {
+		s := h.stream(t, true)
+		s.limits.MayBe = func(_ context.Context, a resources.Asker) error {
+			if denied && a.Cluster != "shop" {
+				return reason
+			}
+			return nil
+		}
+		open[cluster] = s
+		if cluster == "" {
+			continue // it has yet to say who it is
+		}
+		send(t, s, &discoveryv3.DeltaDiscoveryRequest{TypeUrl: resources.Clusters.URL(), Node: &corev3.Node{Id: "a", Cluster: cluster}})
+	}
+	h.recheckNodes()
+	denied = true
+	for _, s := range open {
 		_, is := ended(s)
 		require.False(t, is)
+	}
+	h.recheckNodes()
+	err, is := ended(open["edge"])
+	require.True(t, is)
+	require.Equal(t, reason, err)
+	for _, cluster := range []string{"shop", ""} {
+		_, is := ended(open[cluster])
+		require.False(t, is, cluster)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/weirproxy/weir/services/discovery/internal/hello"
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
 )
 
@@ -75,6 +76,11 @@ func peerOf(ctx context.Context) string {
 // receive takes in requests until the stream ends. It returns nil if the client
 // ended it.
 func (s *Server) receive(wire grpc.ServerStream, st *stream) error {
+	came := hello.Expect(func(err error) {
+		s.metrics.dropped.Inc()
+		st.end(err)
+	})
+	defer came()
 	pace := newBucket(s.limits.RequestRate)
 	r := request{delta: st.delta}
 	for {
@@ -86,6 +92,7 @@ func (s *Server) receive(wire grpc.ServerStream, st *stream) error {
 			return err
 		}
 		s.metrics.requests.Inc()
+		came()
 		err = st.request(&r)
 		r.free()
 		if err != nil {

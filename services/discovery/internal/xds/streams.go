@@ -81,13 +81,31 @@ func (h *hub) all() []*stream {
 	return list
 }
 
-// beginWithin is how long a stream may take to send its first request. Until then
-// nobody is known whose streams are counted.
-const beginWithin = 10 * time.Second
+// RecheckNodes ends the streams of clients that may not be their nodes any more, as
+// Limits.MayBe says.
+func (s *Server) RecheckNodes() { s.hub.recheckNodes() }
 
-// sweepStreams looks at every stream: those that are too old, have not begun in
-// time, or whose clients neither read nor answer, end; those with resources to
-// keep alive are woken.
+func (h *hub) recheckNodes() {
+	for _, s := range h.all() {
+		s.recheckNode()
+	}
+}
+
+func (s *stream) recheckNode() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// One that has not begun is asked when it does.
+	if s.limits.MayBe == nil || !s.begun || s.closed || s.poll {
+		return
+	}
+	if err := s.limits.MayBe(s.ctx, s.asker()); err != nil {
+		s.hub.metrics.refused.Inc()
+		s.end(err)
+	}
+}
+
+// sweepStreams looks at every stream: those that are too old, or whose clients
+// neither read nor answer, end; those with resources to keep alive are woken.
 func (h *hub) sweepStreams(now time.Time, limits *Limits) {
 	dirty, resources, slow := 0, 0, 0
 	for _, s := range h.all() {
@@ -116,11 +134,6 @@ func (s *stream) sweep(now time.Time, limits *Limits) (seen seen) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || s.poll {
-		return seen
-	}
-	if !s.begun && now.Sub(s.since) >= beginWithin {
-		s.hub.metrics.dropped.Inc()
-		s.end(status.Errorf(codes.DeadlineExceeded, "no request came within %v", beginWithin))
 		return seen
 	}
 	if !s.until.IsZero() && !now.Before(s.until) {

@@ -70,7 +70,8 @@ type Limits struct {
 	// does not have, 0 for not at all.
 	Wait time.Duration
 	// MayBe returns why who opened a stream, or called, may not be a node; the
-	// error is a gRPC status. nil lets everyone be any.
+	// error is a gRPC status. nil lets everyone be any. Server.RecheckNodes has it
+	// asked again.
 	MayBe func(context.Context, resources.Asker) error
 	// MayHaveSecret reports whether a node may have the secret of a name, whose
 	// stream or call has the context; to one that may not, there is none. nil lets
