@@ -13,6 +13,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 
@@ -179,6 +180,43 @@ func TestWhoPollsIsShownForAWhile(t *testing.T) {
 	require.Empty(t, s.Status(), "a call is no stream")
 }
 
+func TestWhatAPollerRefusesIsShownAsAStreamsRefusalIs(t *testing.T) {
+	s := serving(t, nil)
+	<-s.hosts.Loaded()
+	s.register(t, "users", 1)
+	s.awaitService(t, "users")
+	face := s.face(t)
+	refusal := `{"node":{"id":"poller"},"response_nonce":"1","error_detail":{"code":3,"message":%q}}`
+	refusing := func() (SubscriptionStatus, int) {
+		list := get[ClientList](t, s.Server, "/v2/xds/clients?show=refusing", 200)
+		if list.Matching == 0 {
+			return get[ClientList](t, s.Server, "/v2/xds/clients", 200).List[0].Subscriptions["clusters"], list.Refusing
+		}
+		return list.List[0].Subscriptions["clusters"], list.Refusing
+	}
+	for i, reason := range []string{"no such filter", "no such filter", "no such cluster"} {
+		status, r, text := poll(t, face, "clusters", fmt.Sprintf(refusal, reason))
+		require.Equal(t, http.StatusOK, status, text)
+		clusters, n := refusing()
+		require.Equal(t, 1, n)
+		require.True(t, clusters.Refused)
+		require.EqualValues(t, i+1, clusters.NACKs)
+		require.Equal(t, [2]string{reason, "1"}, [2]string{clusters.LastNACK.Reason, clusters.LastNACK.Nonce})
+		require.InDelta(t, i+1, testutil.ToFloat64(s.metrics.nacks[resources.Clusters]), 0)
+		if i < 2 {
+			continue
+		}
+		status, _, text = poll(t, face, "clusters", fmt.Sprintf(`{"node":{"id":"poller"},"version_info":%q}`, r.GetVersionInfo()))
+		require.Equal(t, http.StatusNotModified, status, text)
+	}
+	clusters, n := refusing()
+	require.Zero(t, n, "it has taken the next")
+	require.False(t, clusters.Refused)
+	require.EqualValues(t, 1, clusters.ACKs)
+	require.EqualValues(t, 3, clusters.NACKs)
+	require.Equal(t, "no such cluster", clusters.LastNACK.Reason, "the last one is told still")
+}
+
 func TestSoManyWhoPollAreRememberedAndNotForEver(t *testing.T) {
 	var last atomic.Uint64
 	p := newPollers(2, &last)
@@ -186,7 +224,7 @@ func TestSoManyWhoPollAreRememberedAndNotForEver(t *testing.T) {
 	note := func(id string, now time.Time) {
 		st := h.stream(t, false)
 		st.node.id = id
-		p.note(st, resources.Clusters, "v", true, now)
+		p.note(st, resources.Clusters, &request{}, &response{}, now)
 	}
 	now := time.Now()
 	note("a", now.Add(-pollerFor-time.Second))

@@ -30,10 +30,10 @@ func newPollers(most int, last *atomic.Uint64) *pollers {
 	return &pollers{most: most, last: last, of: map[pollerKey]StreamStatus{}}
 }
 
-// note takes in a call that was answered: by a response of a version, or by 304,
-// which says that the client has that version. One client more than may be
+// note takes in a call that was answered: by a response, or if that is nil by 304,
+// which says that the client has what it asked by. One client more than may be
 // remembered is not.
-func (p *pollers) note(st *stream, t resources.Type, version string, sent bool, now time.Time) {
+func (p *pollers) note(st *stream, t resources.Type, asked *request, answer *response, now time.Time) {
 	shown := st.status()
 	key := pollerKey{shown.Node, shown.Cluster, shown.Identity}
 	p.mu.Lock()
@@ -47,24 +47,39 @@ func (p *pollers) note(st *stream, t resources.Type, version string, sent bool, 
 	}
 	shown.Type, shown.Variant, shown.LastPoll = "rest", "sotw", now
 	of := shown.Subscriptions[t.String()]
-	of.Version, of.Nonce, of.Unanswered, of.Pending, of.Withheld = version, "", false, 0, false
 	shown.Subscriptions = map[string]SubscriptionStatus{}
 	if ok {
-		shown.Number, shown.Since = known.Number, known.Since
+		shown.Number, shown.Since, shown.LastPush = known.Number, known.Since, known.LastPush
 		maps.Copy(shown.Subscriptions, known.Subscriptions)
-		before := known.Subscriptions[t.String()]
-		of.ACKs, of.SentAt = before.ACKs, before.SentAt
-		shown.LastPush = known.LastPush
 	} else {
 		shown.Number = p.last.Add(1)
 	}
-	if sent {
-		of.SentAt, shown.LastPush = now, now
-	} else {
+	before := shown.Subscriptions[t.String()]
+	of.Nonce, of.Unanswered, of.Pending, of.Withheld = "", false, 0, false
+	of.Version, of.SentAt = asked.version, before.SentAt
+	of.ACKs, of.NACKs, of.LastNACK = before.ACKs, before.NACKs, before.LastNACK
+	if answer != nil {
+		of.Version, of.SentAt, shown.LastPush = versionText(answer.version), now, now
+	} else if !asked.refused {
 		of.ACKs++
+	}
+	if asked.refused {
+		of.refusedPoll(st, t, asked, now)
 	}
 	shown.Subscriptions[t.String()] = of
 	p.of[key] = shown
+}
+
+// refusedPoll takes in that the client says by a call that it refuses what an earlier
+// one was answered. It may say so by each; the log tells of it once.
+func (of *SubscriptionStatus) refusedPoll(st *stream, t resources.Type, asked *request, now time.Time) {
+	last := of.LastNACK
+	of.NACKs++
+	of.Refused = true
+	of.LastNACK = &NACKStatus{At: now, Nonce: asked.nonce, Reason: reasonOf(asked)}
+	if last == nil || last.Nonce != asked.nonce || last.Reason != of.LastNACK.Reason {
+		st.log.Warn("client refused a response", "peer", st.peer, "node", st.node.id, "type", t.String(), "nonce", asked.nonce, "reason", of.LastNACK.Reason)
+	}
 }
 
 // forget lets those go that have not called for long. p.mu must be held.
@@ -79,10 +94,14 @@ func (p *pollers) glances() []glance {
 	p.forget(time.Now())
 	list := make([]glance, 0, len(p.of))
 	for _, s := range p.of {
-		list = append(list, glance{
+		g := glance{
 			node: s.Node, cluster: s.Cluster, identity: s.Identity, agent: s.Agent, peer: s.Peer, number: s.Number,
 			status: func() StreamStatus { return s },
-		})
+		}
+		for _, of := range s.Subscriptions {
+			g.refusing = g.refusing || of.Refused
+		}
+		list = append(list, g)
 	}
 	return list
 }

@@ -82,16 +82,17 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request, t resources.Type) 
 	}
 	defer p.close()
 	response, settled := p.response(s)
+	var code int
 	if response == nil {
-		code, err := p.answerNothing(w, t, settled)
-		if err == nil {
-			s.polled.note(p.stream, t, asked.version, false, time.Now())
-		}
-		return code, err
+		code, err = p.answerNothing(w, t, settled)
+	} else {
+		code, err = s.answerPoll(w, response)
 	}
-	code, err := s.answerPoll(w, response)
+	if asked.refused {
+		s.metrics.nacks[t].Inc()
+	}
 	if err == nil {
-		s.polled.note(p.stream, t, versionText(response.version), true, time.Now())
+		s.polled.note(p.stream, t, asked, response, time.Now())
 	}
 	return code, err
 }
@@ -106,7 +107,7 @@ func readPoll(body []byte, t resources.Type) (*request, error) {
 	if m.GetTypeUrl() != "" && m.GetTypeUrl() != t.URL() {
 		return nil, call.Refuse(http.StatusBadRequest, "type_url %q: the path is that of %s", m.GetTypeUrl(), t)
 	}
-	m.TypeUrl, m.ResponseNonce, m.ErrorDetail = t.URL(), "", nil
+	m.TypeUrl = t.URL()
 	message, err := proto.Marshal(&m)
 	var r request
 	if err == nil {

@@ -52,7 +52,8 @@ type SubscriptionStatus struct {
 	Slow       bool      `json:"slow"`
 	ACKs       uint64    `json:"acks"`
 	NACKs      uint64    `json:"nacks"`
-	// Refused says that the client refused the last response.
+	// Refused says that the client refused the last response; of one that polls,
+	// that its last call said that it refused one.
 	Refused bool `json:"refused"`
 	// LastNACK is the client's last refusal; nil if there was none.
 	LastNACK *NACKStatus `json:"last_nack,omitempty"`
