@@ -56,7 +56,7 @@ func (a *App) addGRPC(operators *admin.Server) error {
 		Metrics:    a.metrics,
 	})
 	a.discovery = discovery
-	operators.Handle("GET /xds", "open streams: who, what they have, what they refused", discovery.StatusHandler())
+	operators.Handle("GET /xds", "open streams: who, what they have, what they refused", shown(func() (any, error) { return discovery.Status(), nil }))
 	a.group.Add(daemon.Background("xds", discovery.Run))
 	if template != nil {
 		a.group.Add(followTemplate(template, maker, discovery.SetMaker))

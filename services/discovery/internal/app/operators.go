@@ -18,7 +18,7 @@ func (a *App) addOperators(state *serviceState) (*admin.Server, error) {
 		return nil, err
 	}
 	operators := admin.New(listener, admin.Options{Name: "discovery", State: state.get, Metrics: a.metrics, Log: a.log})
-	operators.Handle("GET /registry", "known services and how many hosts each has", serveServices(a.hosts))
+	operators.Handle("GET /registry", "known services and how many hosts each has", shown(a.hostCounts))
 	a.group.Add(daemon.Part{Name: "admin listener", Run: operators.Serve, Stop: operators.Stop})
 	return operators, nil
 }
@@ -42,25 +42,34 @@ func (s *serviceState) get() admin.State {
 	}
 }
 
-// serveServices answers with how many hosts each known service has, and with 503
-// while the registry is not loaded.
-func serveServices(r *registry.Registry) http.Handler {
+// hostCounts is how many hosts each known service has. The error says that the
+// registry is not loaded.
+func (a *App) hostCounts() (any, error) {
+	services, err := a.hosts.Services()
+	if err != nil {
+		return nil, err
+	}
+	counts := make(map[string]int, len(services))
+	for i := range services {
+		counts[services[i].Name] = services[i].Hosts
+	}
+	return struct {
+		Services map[string]int `json:"services"`
+	}{counts}, nil
+}
+
+// shown answers an operator with what tell tells, as JSON that people can read, and
+// with 503 where it cannot tell it yet.
+func shown(tell func() (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		services, err := r.Services()
+		v, err := tell()
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
-		counts := make(map[string]int, len(services))
-		for i := range services {
-			counts[services[i].Name] = services[i].Hosts
-		}
 		w.Header().Set("Content-Type", "application/json")
 		encoder := json.NewEncoder(w)
 		encoder.SetIndent("", "  ")
-		// A failed write means that the reader has gone.
-		_ = encoder.Encode(struct {
-			Services map[string]int `json:"services"`
-		}{counts})
+		_ = encoder.Encode(v) // a failed write means that the reader has gone
 	})
 }

@@ -69,7 +69,7 @@ func (a *App) addFiles(server *xds.Server, rules *resourcefiles.Secrets, operato
 	}
 	server.SetFiles(first)
 	a.files = source
-	operators.Handle("GET /xds/files", "resources of files: what is in force, and what is wrong with which file", resourcefiles.Handler(source))
+	operators.Handle("GET /xds/files", "resources of files: what is in force, and what is wrong with which file", shown(func() (any, error) { return source.Status(), nil }))
 	a.group.Add(daemon.Background("resource files", func(ctx context.Context) error {
 		source.Run(ctx, func(all resourcefiles.Resources) { server.SetFiles(all) })
 		return nil

@@ -1,7 +1,6 @@
 package resourcefiles
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -110,16 +109,6 @@ func unless(t resources.Type) string {
 	default:
 		return ""
 	}
-}
-
-// Handler answers with the status of a source as JSON.
-func Handler(s *Source) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		encoder := json.NewEncoder(w)
-		encoder.SetIndent("", "  ")
-		_ = encoder.Encode(s.Status()) // a failed write means that the reader has gone
-	})
 }
 
 // Route answers GET /v2/xds/files with what the page shows of a source: which

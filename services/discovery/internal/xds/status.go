@@ -2,8 +2,6 @@ package xds
 
 import (
 	"cmp"
-	"encoding/json"
-	"net/http"
 	"slices"
 	"time"
 )
@@ -141,14 +139,4 @@ func (u *subscription) holds() (n int) {
 		}
 	}
 	return n + max(0, others)
-}
-
-// StatusHandler answers with Status as JSON.
-func (s *Server) StatusHandler() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		encoder := json.NewEncoder(w)
-		encoder.SetIndent("", "  ")
-		_ = encoder.Encode(s.Status()) // a failed write means that the reader has gone
-	})
 }
