@@ -7,7 +7,6 @@ import (
 
 	"github.com/weirproxy/weir/internal/admin"
 	"github.com/weirproxy/weir/internal/daemon"
-	"github.com/weirproxy/weir/services/discovery/internal/resourcefiles"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 	scrape "github.com/weirproxy/weir/services/discovery/internal/rest/prometheus"
 	v1 "github.com/weirproxy/weir/services/discovery/internal/rest/v1"
@@ -61,12 +60,14 @@ func (a *App) faces(registration func(service string, taken bool), polls []call.
 			MaxWaiters:  o.MaxWaiters,
 			Stopping:    stopping,
 			Loads:       a.loads.Loads,
+			Clients:     a.discovery.Clients,
+			Resources:   a.discovery.Resources,
+			Files:       a.fileStatus,
 			Metrics:     a.metrics,
 		}),
 		scrape.Routes(a.hosts),
 		web.Routes(),
 		polls,
-		[]call.Route{resourcefiles.Route(a.files)},
 	)
 	return call.NewRouter(call.Options{Log: a.log, Metrics: a.metrics, Denials: a.access.denials}, routes...)
 }

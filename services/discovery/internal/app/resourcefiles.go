@@ -30,6 +30,15 @@ func (o FileOptions) check(fault func(format string, args ...any)) {
 	}
 }
 
+// fileStatus is what is in force of the resources of files, and what is wrong with
+// which; nil where there are none.
+func (a *App) fileStatus() *resourcefiles.Status {
+	if a.files == nil {
+		return nil
+	}
+	return a.files.Status()
+}
+
 // openSecrets reads the rules of secrets, if there are any.
 func (a *App) openSecrets() (*resourcefiles.Secrets, error) {
 	if a.options.SecretRules == "" {

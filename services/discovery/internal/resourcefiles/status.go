@@ -3,13 +3,10 @@ package resourcefiles
 import (
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 
-	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
-	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 )
 
 // State is how a file is.
@@ -109,23 +106,4 @@ func unless(t resources.Type) string {
 	default:
 		return ""
 	}
-}
-
-// Route answers GET /v2/xds/files with what the page shows of a source: which
-// files there are, and what is wrong with which. Of nil there are none.
-func Route(s *Source) call.Route {
-	return call.Route{Path: "/v2/xds/files", Methods: map[string]call.Handler{
-		"GET": func(w http.ResponseWriter, _ *http.Request) (int, error) {
-			shown := struct {
-				Directory string       `json:"directory"`
-				Files     []FileStatus `json:"files"`
-				Warnings  []string     `json:"warnings"`
-			}{Files: []FileStatus{}, Warnings: []string{}}
-			if s != nil {
-				now := s.Status()
-				shown.Directory, shown.Files, shown.Warnings = now.Directory, now.Files, now.Warnings
-			}
-			return httpjson.Answer(w, http.StatusOK, shown)
-		},
-	}}
 }

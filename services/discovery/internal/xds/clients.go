@@ -2,16 +2,12 @@ package xds
 
 import (
 	"cmp"
-	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 
 	statusv3 "github.com/envoyproxy/go-control-plane/envoy/service/status/v3"
 
-	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
-	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 )
 
 // ClientQuery is which clients are asked for.
@@ -19,7 +15,7 @@ type ClientQuery struct {
 	// Search is a part, in any letters, of a node's id or cluster, the identity,
 	// the agent or the address; all clients have the empty one.
 	Search string
-	// Show is all, or what clients must be: refusing, waiting or slow.
+	// Show is ShowAll, or what clients must be; empty as ShowAll.
 	Show string
 	// Offset is how many of those are passed over, Limit how many are told of.
 	Offset, Limit int
@@ -27,10 +23,10 @@ type ClientQuery struct {
 
 // What clients can be asked for by.
 const (
-	showAll      = "all"
-	showRefusing = "refusing"
-	showWaiting  = "waiting"
-	showSlow     = "slow"
+	ShowAll      = "all"
+	ShowRefusing = "refusing"
+	ShowWaiting  = "waiting"
+	ShowSlow     = "slow"
 )
 
 // ClientList is a part of the clients, in order of their nodes' ids, and how many
@@ -98,11 +94,11 @@ func count(n *int, one bool) {
 
 func (g *glance) is(show string) bool {
 	switch show {
-	case showRefusing:
+	case ShowRefusing:
 		return g.refusing
-	case showWaiting:
+	case ShowWaiting:
 		return g.waiting
-	case showSlow:
+	case ShowSlow:
 		return g.slow
 	default:
 		return true
@@ -152,9 +148,10 @@ type ResourceStatus struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// resourcesOf are the resources of the client with a number whose names have a
-// part, by type and name. ok is false if there is no such client with a stream.
-func (s *Server) resourcesOf(number uint64, part string) (list []ResourceStatus, ok bool) {
+// Resources are those of the client with a stream's number whose names have a part,
+// in any letters, by type and name. ok is false if there is no such client with a
+// stream.
+func (s *Server) Resources(number uint64, part string) (list []ResourceStatus, ok bool) {
 	open := s.hub.all()
 	i := slices.IndexFunc(open, func(st *stream) bool { return st.number == number && !st.poll })
 	if i < 0 {
@@ -176,58 +173,4 @@ func resourceStatus(c *statusv3.ClientConfig_GenericXdsConfig) ResourceStatus {
 		r.Version, r.Reason = e.GetVersionInfo(), e.GetDetails()
 	}
 	return r
-}
-
-// How many clients or resources one call is told of.
-const (
-	usualPage   = 100
-	longestPage = 500
-)
-
-// page takes offset and limit of a query.
-func page(q *call.Query) (offset, limit int) {
-	return q.Number("offset", 0, 0, 1<<30), q.Number("limit", usualPage, 1, longestPage)
-}
-
-// listClients answers GET /v2/xds/clients.
-func (s *Server) listClients(w http.ResponseWriter, r *http.Request) (int, error) {
-	q := call.ReadQuery(r)
-	var asked ClientQuery
-	asked.Search, _ = q.Text("search")
-	asked.Show = q.OneOf("show", showAll, showRefusing, showWaiting, showSlow)
-	asked.Offset, asked.Limit = page(q)
-	if err := q.End(); err != nil {
-		return 0, err
-	}
-	return httpjson.Answer(w, http.StatusOK, s.Clients(asked))
-}
-
-// listResources answers GET /v2/xds/clients/<number>.
-func (s *Server) listResources(w http.ResponseWriter, r *http.Request) (int, error) {
-	q := call.ReadQuery(r)
-	part, _ := q.Text("search")
-	offset, limit := page(q)
-	if err := q.End(); err != nil {
-		return 0, err
-	}
-	number, err := strconv.ParseUint(r.PathValue("number"), 10, 64)
-	list, ok := s.resourcesOf(number, part)
-	if err != nil || !ok {
-		return 0, call.Refuse(http.StatusNotFound, "no client has stream %.20q", r.PathValue("number"))
-	}
-	offset = min(offset, len(list))
-	shown := struct {
-		Matching int              `json:"matching"`
-		Offset   int              `json:"offset"`
-		List     []ResourceStatus `json:"list"`
-	}{len(list), offset, append([]ResourceStatus{}, list[offset:min(offset+limit, len(list))]...)}
-	return httpjson.Answer(w, http.StatusOK, shown)
-}
-
-// clientRoutes answer what the page asks.
-func (s *Server) clientRoutes() []call.Route {
-	return []call.Route{
-		{Path: "/v2/xds/clients", Methods: map[string]call.Handler{"GET": s.listClients}},
-		{Path: "/v2/xds/clients/{number}", Methods: map[string]call.Handler{"GET": s.listResources}},
-	}
 }

@@ -2,10 +2,10 @@ package xds
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
+	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -40,14 +40,21 @@ func clientsOf(h *testHub) *Server {
 	return s
 }
 
-// get asks a route of a server, and reads the answer.
-func get[T any](t *testing.T, s *Server, target string, code int) (answer T) {
+// part asks for a part of the clients by a query as REST has it.
+func part(t *testing.T, s *Server, query string) ClientList {
 	t.Helper()
-	w := httptest.NewRecorder()
-	faceOf(s).ServeHTTP(w, httptest.NewRequest("GET", target, nil))
-	require.Equal(t, code, w.Code, w.Body)
-	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &answer))
-	return answer
+	values, err := url.ParseQuery(query)
+	require.NoError(t, err)
+	q := ClientQuery{Search: values.Get("search"), Show: values.Get("show"), Limit: 100}
+	if values.Has("limit") {
+		q.Limit, err = strconv.Atoi(values.Get("limit"))
+		require.NoError(t, err)
+	}
+	if values.Has("offset") {
+		q.Offset, err = strconv.Atoi(values.Get("offset"))
+		require.NoError(t, err)
+	}
+	return s.Clients(q)
 }
 
 func TestClientsAreFoundByWhoTheyAreAndHowTheyAre(t *testing.T) {
@@ -71,43 +78,42 @@ func TestClientsAreFoundByWhoTheyAreAndHowTheyAre(t *testing.T) {
 		}
 	}
 	for query, want := range map[string][]string{
-		"":                          {"edge-1", "edge-2", "shop-1"},
-		"?search=EDGE":              {"edge-1", "edge-2"},
-		"?search=team+of+shop":      {"shop-1"},
-		"?search=proxies&limit=1":   {"edge-1"},
-		"?limit=2&offset=1":         {"edge-2", "shop-1"},
-		"?offset=7":                 nil,
-		"?show=refusing":            {"shop-1"},
-		"?show=waiting":             {"edge-2"},
-		"?show=waiting&search=shop": nil,
-		"?show=slow":                nil,
-		"?search=nobody":            nil,
+		"":                         {"edge-1", "edge-2", "shop-1"},
+		"search=EDGE":              {"edge-1", "edge-2"},
+		"search=team+of+shop":      {"shop-1"},
+		"search=proxies&limit=1":   {"edge-1"},
+		"limit=2&offset=1":         {"edge-2", "shop-1"},
+		"offset=7":                 nil,
+		"show=refusing":            {"shop-1"},
+		"show=waiting":             {"edge-2"},
+		"show=waiting&search=shop": nil,
+		"show=slow":                nil,
+		"search=nobody":            nil,
 	} {
-		list := get[ClientList](t, s, "/v2/xds/clients"+query, 200)
+		list := part(t, s, query)
 		require.Equal(t, want, nodesOf(list), query)
 		require.Equal(t, [4]int{3, 1, 1, 0}, [4]int{list.Clients, list.Refusing, list.Waiting, list.Slow}, query)
 	}
-	for _, query := range []string{"?limit=0", "?limit=501", "?offset=-1", "?offset=x", "?show=bad", "?x=y"} {
-		require.NotEmpty(t, get[map[string]any](t, s, "/v2/xds/clients"+query, 400)["error"], query)
-	}
-	shop := get[ClientList](t, s, "/v2/xds/clients?search=shop", 200).List[0]
+	shop := part(t, s, "search=shop").List[0]
 	require.Equal(t, "team of shop-1", shop.Identity)
 	require.True(t, shop.Subscriptions["endpoints"].Refused)
 	require.Equal(t, "no such thing", shop.Subscriptions["endpoints"].LastNACK.Reason)
 
-	held := get[struct{ List []ResourceStatus }](t, s, "/v2/xds/clients/2", 200).List
+	held, is := s.Resources(2, "")
+	require.True(t, is)
 	require.Len(t, held, 1)
 	require.Equal(t, "acked", held[0].State)
 	require.Equal(t, "endpoints", held[0].Type)
 	require.NotEmpty(t, held[0].Version)
-	refused := get[struct{ List []ResourceStatus }](t, s, "/v2/xds/clients/3?search=USER", 200).List
+	refused, _ := s.Resources(3, "USER")
 	require.Equal(t, "no such thing", refused[0].Reason)
 	require.Equal(t, "nacked", refused[0].State)
 	require.Equal(t, held[0].Version, refused[0].Version)
-	require.Empty(t, get[struct{ List []ResourceStatus }](t, s, "/v2/xds/clients/3?search=orders", 200).List)
-	for _, number := range []string{"7", "x", "-1"} {
-		get[map[string]any](t, s, "/v2/xds/clients/"+number, 404)
-	}
+	none, is := s.Resources(3, "orders")
+	require.True(t, is)
+	require.Empty(t, none)
+	_, is = s.Resources(7, "")
+	require.False(t, is)
 }
 
 func TestWhatAClientHoldsIsCounted(t *testing.T) {
@@ -137,14 +143,10 @@ func TestThousandsOfClientsAreToldOfInParts(t *testing.T) {
 		send(t, st, named(fmt.Sprintf("node-%04d", i), strings.Repeat("c", 1000)))
 	}
 	s := clientsOf(h)
-	w := httptest.NewRecorder()
-	faceOf(s).ServeHTTP(w, httptest.NewRequest("GET", "/v2/xds/clients?offset=4990", nil))
-	var list ClientList
-	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &list))
+	list := part(t, s, "offset=4990")
 	require.Equal(t, "node-4990", list.List[0].Node)
 	require.Len(t, list.List, 10)
 	require.Equal(t, 5000, list.Matching)
-	require.Less(t, w.Body.Len(), 20_000)
 	require.Len(t, s.Clients(ClientQuery{Limit: 100}).List, 100)
 }
 
@@ -157,7 +159,7 @@ func TestWhoPollsIsShownForAWhile(t *testing.T) {
 	body := `{"node":{"id":"poller","cluster":"edge"},"version_info":%q}`
 	status, r, text := poll(t, face, "clusters", fmt.Sprintf(body, ""))
 	require.Equal(t, http.StatusOK, status, text)
-	list := get[ClientList](t, s.Server, "/v2/xds/clients", 200)
+	list := part(t, s.Server, "")
 	require.Equal(t, []string{"poller"}, nodesOf(list))
 	shown := list.List[0]
 	require.Equal(t, [3]string{"rest", "sotw", "edge"}, [3]string{shown.Type, shown.Variant, shown.Cluster})
@@ -171,7 +173,7 @@ func TestWhoPollsIsShownForAWhile(t *testing.T) {
 	require.Equal(t, http.StatusNotModified, status, text)
 	status, _, text = poll(t, face, "endpoints", `{"node":{"id":"poller","cluster":"edge"},"resource_names":["users"]}`)
 	require.Equal(t, http.StatusOK, status, text)
-	list = get[ClientList](t, s.Server, "/v2/xds/clients", 200)
+	list = part(t, s.Server, "")
 	require.Equal(t, 1, list.Clients)
 	require.Equal(t, shown.Number, list.List[0].Number)
 	require.EqualValues(t, 1, list.List[0].Subscriptions["clusters"].ACKs, "it says that it has it")
@@ -188,9 +190,9 @@ func TestWhatAPollerRefusesIsShownAsAStreamsRefusalIs(t *testing.T) {
 	face := s.face(t)
 	refusal := `{"node":{"id":"poller"},"response_nonce":"1","error_detail":{"code":3,"message":%q}}`
 	refusing := func() (SubscriptionStatus, int) {
-		list := get[ClientList](t, s.Server, "/v2/xds/clients?show=refusing", 200)
+		list := part(t, s.Server, "show=refusing")
 		if list.Matching == 0 {
-			return get[ClientList](t, s.Server, "/v2/xds/clients", 200).List[0].Subscriptions["clusters"], list.Refusing
+			return part(t, s.Server, "").List[0].Subscriptions["clusters"], list.Refusing
 		}
 		return list.List[0].Subscriptions["clusters"], list.Refusing
 	}

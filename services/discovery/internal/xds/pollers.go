@@ -34,6 +34,7 @@ func newPollers(most int, last *atomic.Uint64) *pollers {
 // which says that the client has what it asked by. One client more than may be
 // remembered is not.
 func (p *pollers) note(st *stream, t resources.Type, asked *request, answer *response, now time.Time) {
+	now = now.UTC()
 	shown := st.status()
 	key := pollerKey{shown.Node, shown.Cluster, shown.Identity}
 	p.mu.Lock()

@@ -46,15 +46,12 @@ func IsPoll(path string) bool {
 	return false
 }
 
-// Routes answer GET /v2/xds/clients with a part of Clients,
-// /v2/xds/clients/<number> with the resources of one, and POST
-// /v3/discovery:<type>, a DiscoveryRequest as JSON, by the DiscoveryResponse of all
-// that it asks for, or by 304 if the client has that, as its version_info says.
-// Such a call is a stream that ends with its first response, so what holds for
-// streams holds for it: it may wait for something new, and is refused while nothing
-// is loaded.
-func (s *Server) Routes() []call.Route {
-	routes := s.clientRoutes()
+// Routes answer POST /v3/discovery:<type>, a DiscoveryRequest as JSON, by the
+// DiscoveryResponse of all that it asks for, or by 304 if the client has that, as its
+// version_info says. Such a call is a stream that ends with its first response, so
+// what holds for streams holds for it: it may wait for something new, and is refused
+// while nothing is loaded.
+func (s *Server) Routes() (routes []call.Route) {
 	for t := range resources.Types {
 		routes = append(routes, call.Route{Path: pollPath(t), Methods: map[string]call.Handler{
 			"POST": func(w http.ResponseWriter, r *http.Request) (int, error) { return s.poll(w, r, t) },

@@ -82,7 +82,7 @@ func (s *stream) status() StreamStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	shown := StreamStatus{
-		Number: s.number, Peer: s.peer, Since: s.since, LastPush: s.lastPush,
+		Number: s.number, Peer: s.peer, Since: s.since.UTC(), LastPush: s.lastPush.UTC(),
 		Identity: s.identity, Node: s.node.id, Cluster: s.node.cluster, Region: s.node.region, Zone: s.node.zone, Agent: s.node.agent,
 		Subscriptions: map[string]SubscriptionStatus{},
 	}
@@ -102,7 +102,7 @@ func (s *stream) status() StreamStatus {
 func (u *subscription) status() SubscriptionStatus {
 	shown := SubscriptionStatus{
 		Wildcard: u.wildcard, Names: len(u.names), Held: u.holds(), Refused: u.refusesLast(), Pending: len(u.pending), Withheld: !u.idle(),
-		Nonce: u.nonce, SentAt: u.sentAt, Unanswered: u.inFlight, Slow: u.slow, ACKs: u.acks, NACKs: u.nacks, LastNACK: u.lastNACK,
+		Nonce: u.nonce, SentAt: u.sentAt.UTC(), Unanswered: u.inFlight, Slow: u.slow, ACKs: u.acks, NACKs: u.nacks, LastNACK: u.lastNACK,
 	}
 	if !u.stream.delta && u.nonce != "" {
 		shown.Version = versionText(u.version)

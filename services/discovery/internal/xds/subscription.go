@@ -191,7 +191,7 @@ func (u *subscription) answered(r *request, now time.Time) {
 		return
 	}
 	u.nacks++
-	u.lastNACK = &NACKStatus{At: now, Nonce: u.nonce, Reason: reasonOf(r)}
+	u.lastNACK = &NACKStatus{At: now.UTC(), Nonce: u.nonce, Reason: reasonOf(r)}
 	if u.whole() {
 		u.refused = u.entire
 		// The client has none of it, so all of it is new to it next time.

@@ -217,6 +217,18 @@ var exchanges = []exchange{
 	{operation: "listLoads", target: "/v2/loads?x=y", status: 400},
 	{operation: "listLoads", target: "/v2/loads?detail=x&limit=0&offset=-1", status: 400},
 
+	{operation: "listClients", target: "/v2/xds/clients", status: 200, on: "with clients"},
+	{operation: "listClients", target: "/v2/xds/clients?search=e&show=refusing&offset=0&limit=500", status: 200},
+	{operation: "listClients", target: "/v2/xds/clients?show=x", status: 400},
+	{operation: "listClientResources", target: "/v2/xds/clients/7?search=u&offset=1&limit=1", status: 200, on: "with clients"},
+	{operation: "listClientResources", target: "/v2/xds/clients/7", status: 200, on: "with clients"},
+	{operation: "listClientResources", target: "/v2/xds/clients/7?limit=501", status: 400, on: "with clients"},
+	{operation: "listClientResources", target: "/v2/xds/clients/8", status: 404, on: "with clients"},
+	{operation: "listClientResources", target: "/v2/xds/clients/x", status: 404, on: "with clients"},
+	{operation: "listResourceFiles", target: "/v2/xds/files", status: 200, on: "with clients"},
+	{operation: "listResourceFiles", target: "/v2/xds/files", status: 200},
+	{operation: "listResourceFiles", target: "/v2/xds/files?x=y", status: 400},
+
 	{operation: "getOpenAPI", target: "/v2/openapi.yaml", status: 200},
 	{operation: "getOpenAPI", target: "/v2/openapi.yaml?x=y", status: 400},
 }
@@ -230,6 +242,7 @@ func TestEveryAnswerIsAsTheFileSays(t *testing.T) {
 	fixtures := map[string]*fixture{
 		"":                     newFixture(t),
 		"loaded with requests": newFixture(t, withLoads),
+		"with clients":         newFixture(t, withClients),
 		"unloaded":             fixtureOf(t, newRegistry()),
 		"clerk":                newFixture(t).as(t, "carts-team", clerk),
 		"full of waiters":      newFixture(t, func(o *Options) { o.MaxWaiters = 0 }),

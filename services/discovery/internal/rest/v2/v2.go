@@ -1,6 +1,7 @@
 // Package v2 is the JSON face of the registry: hosts register, beat and go;
 // readers list them, wait for changes and follow them; operators weigh hosts,
-// drain them and set them in maintenance. openapi.yaml says all of it, and a
+// drain them and set them in maintenance, and see what clients of xDS have and say.
+// openapi.yaml says all of it, and a
 // test holds the handlers to that file. The app serves its Routes. It checks
 // and normalises all that comes in, and keeps no state but who waits.
 package v2
@@ -12,7 +13,9 @@ import (
 
 	"github.com/weirproxy/weir/services/discovery/internal/lrs"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/resourcefiles"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
+	"github.com/weirproxy/weir/services/discovery/internal/xds"
 )
 
 // Options is what the face is made of. Every field but Loads is required.
@@ -32,7 +35,13 @@ type Options struct {
 	Stopping <-chan struct{}
 	// Loads tells the load of clusters, ordered by name. It may be nil: then none
 	// is known.
-	Loads   func() []lrs.ClusterLoad
+	Loads func() []lrs.ClusterLoad
+	// Clients tells of a part of the clients of xDS, Resources of what the client of
+	// a stream's number has of names with a part, false if there is no such client.
+	Clients   func(xds.ClientQuery) xds.ClientList
+	Resources func(stream uint64, part string) ([]xds.ResourceStatus, bool)
+	// Files tells of the files of resources; nil where there is no directory of them.
+	Files   func() *resourcefiles.Status
 	Metrics prometheus.Registerer
 }
 
@@ -46,6 +55,9 @@ type face struct {
 	waiters     *waiters
 	stopping    <-chan struct{}
 	loadsOf     func() []lrs.ClusterLoad
+	clientsOf   func(xds.ClientQuery) xds.ClientList
+	resourcesOf func(uint64, string) ([]xds.ResourceStatus, bool)
+	filesOf     func() *resourcefiles.Status
 }
 
 // Routes are the face's.
@@ -59,6 +71,9 @@ func Routes(o Options) []call.Route {
 		waiters:     newWaiters(o.MaxWaiters, o.Metrics),
 		stopping:    o.Stopping,
 		loadsOf:     o.Loads,
+		clientsOf:   o.Clients,
+		resourcesOf: o.Resources,
+		filesOf:     o.Files,
 	}
 	type methods = map[string]call.Handler
 	const host = "/v2/services/{service}/hosts/{id}"
@@ -76,6 +91,9 @@ func Routes(o Options) []call.Route {
 		{Path: "/v2/guard", Methods: methods{"GET": f.guard}},
 		{Path: "/v2/guard/suspension", Methods: methods{"DELETE": f.liftGuard}},
 		{Path: "/v2/loads", Methods: methods{"GET": f.loads}},
+		{Path: "/v2/xds/clients", Methods: methods{"GET": f.clients}},
+		{Path: "/v2/xds/clients/{number}", Methods: methods{"GET": f.clientResources}},
+		{Path: "/v2/xds/files", Methods: methods{"GET": f.files}},
 		{Path: "/v2/status", Methods: methods{"GET": f.status}},
 		{Path: "/v2/openapi.yaml", Methods: methods{"GET": f.openAPI}},
 	}

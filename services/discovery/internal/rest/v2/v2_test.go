@@ -21,8 +21,10 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/denial"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/registry/registrytest"
+	"github.com/weirproxy/weir/services/discovery/internal/resourcefiles"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 	scrape "github.com/weirproxy/weir/services/discovery/internal/rest/prometheus"
+	"github.com/weirproxy/weir/services/discovery/internal/xds"
 )
 
 func TestMain(m *testing.M) { servicetest.Main(m) }
@@ -89,6 +91,9 @@ func fixtureOf(t testing.TB, hosts *registry.Registry, changes ...func(*Options)
 	o := Options{
 		Registry: hosts, TTL: time.Minute, MaxTTL: time.Hour, LongPollMax: 5 * time.Minute, MaxWaiters: 2,
 		Stopping: stopping, Metrics: metrics,
+		Clients:   func(xds.ClientQuery) xds.ClientList { return xds.ClientList{List: []xds.StreamStatus{}} },
+		Resources: func(uint64, string) ([]xds.ResourceStatus, bool) { return nil, false },
+		Files:     func() *resourcefiles.Status { return nil },
 	}
 	for _, change := range changes {
 		change(&o)
