@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -103,8 +104,8 @@ type access struct {
 // that is wrong.
 func newAccess(o AccessOptions, metrics prometheus.Registerer, log *slog.Logger) (*access, error) {
 	a := &access{log: log, denials: denial.NewCounters(metrics, call.Limits()...)}
-	var err error
-	a.policy, err = auth.New(auth.Options{
+	var badRules, badCertificates error
+	a.policy, badRules = auth.New(auth.Options{
 		File:        filewatch.File{Setting: "DISCOVERY_AUTH_FILE", Path: o.AuthFile},
 		Poll:        filePoll,
 		ClosedReads: o.Reads == "closed",
@@ -115,11 +116,8 @@ func newAccess(o AccessOptions, metrics prometheus.Registerer, log *slog.Logger)
 		Metrics:     metrics,
 		Denials:     a.denials,
 	})
-	if err != nil {
-		return nil, err
-	}
 	if o.TLSCert != "" {
-		a.certificates, err = certificates.Load(certificates.Options{
+		a.certificates, badCertificates = certificates.Load(certificates.Options{
 			Cert:     filewatch.File{Setting: "DISCOVERY_TLS_CERT", Path: o.TLSCert},
 			Key:      filewatch.File{Setting: "DISCOVERY_TLS_KEY", Path: o.TLSKey},
 			ClientCA: filewatch.File{Setting: "DISCOVERY_TLS_CLIENT_CA", Path: o.TLSClientCA},
@@ -127,9 +125,9 @@ func newAccess(o AccessOptions, metrics prometheus.Registerer, log *slog.Logger)
 			Poll:     filePoll,
 			Log:      log,
 		})
-		if err != nil {
-			return nil, err
-		}
+	}
+	if err := errors.Join(badRules, badCertificates); err != nil {
+		return nil, err
 	}
 	a.gate = &gate.Gate{
 		Policy:    a.policy,

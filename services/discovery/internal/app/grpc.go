@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"google.golang.org/grpc"
@@ -32,12 +33,12 @@ func (a *App) addGRPC(operators *admin.Server) error {
 	if err != nil {
 		return err
 	}
-	maker, template, err := newMaker(o.ResourceOptions, a.metrics, a.log)
-	if err != nil {
-		return err
-	}
-	rules, err := a.openSecrets()
-	if err != nil {
+	maker, template, badTemplate := newMaker(o.ResourceOptions, a.metrics, a.log)
+	rules, badRules := a.openSecrets()
+	files, badFiles := a.openFiles()
+	var badChecks error
+	a.checks, badChecks = a.newHealthChecks()
+	if err := errors.Join(badTemplate, badRules, badFiles, badChecks); err != nil {
 		return err
 	}
 	limits := o.limits()
@@ -61,9 +62,7 @@ func (a *App) addGRPC(operators *admin.Server) error {
 	if template != nil {
 		a.group.Add(followTemplate(template, maker, discovery.SetMaker))
 	}
-	if err := a.addFiles(discovery, rules, operators); err != nil {
-		return err
-	}
+	a.addFiles(files, discovery, rules, operators)
 	heartbeats := beats.New(beats.Options{
 		Registry:   a.hosts,
 		Silence:    o.BeatSilence,
@@ -73,14 +72,12 @@ func (a *App) addGRPC(operators *admin.Server) error {
 		Log:        a.log,
 		Metrics:    a.metrics,
 	})
-	if a.checks, err = a.addHealthChecks(); err != nil {
-		return err
-	}
 	server := newGRPCServer(o, a.access)
 	discovery.Register(server)
 	heartbeats.Register(server)
 	a.loads.Register(server)
 	if a.checks != nil {
+		a.group.Add(daemon.Background("health checks", a.checks.Run))
 		a.checks.Register(server)
 	}
 	a.group.Add(daemon.ServeGRPC("xds listener", listener, server, helloTimeout, func() {

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/internal/filewatch"
 	"github.com/weirproxy/weir/services/discovery/internal/hds"
 )
@@ -23,13 +22,13 @@ func (o HealthCheckOptions) check(fault func(format string, args ...any)) {
 	}
 }
 
-// addHealthChecks has Envoys check hosts, if there is a file that says which; if
-// not, it returns nil. The error names the setting and all that is wrong.
-func (a *App) addHealthChecks() (*hds.Server, error) {
+// newHealthChecks makes what has Envoys check hosts, if there is a file that says
+// which; if not, it returns nil. The error names the setting and all that is wrong.
+func (a *App) newHealthChecks() (*hds.Server, error) {
 	if a.options.HDSFile == "" {
 		return nil, nil
 	}
-	checks, err := hds.New(hds.Options{
+	return hds.New(hds.Options{
 		Registry:    a.hosts,
 		File:        filewatch.File{Setting: "DISCOVERY_HDS_FILE", Path: a.options.HDSFile},
 		Poll:        filePoll,
@@ -39,9 +38,4 @@ func (a *App) addHealthChecks() (*hds.Server, error) {
 		Log:         a.log,
 		Metrics:     a.metrics,
 	})
-	if err != nil {
-		return nil, err
-	}
-	a.group.Add(daemon.Background("health checks", checks.Run))
-	return checks, nil
 }

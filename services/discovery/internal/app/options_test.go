@@ -5,6 +5,8 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -95,6 +97,11 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 		"a certificate that is none": {func(o *app.Options) { o.TLSCert, o.TLSKey = "/none", "/none" }, "DISCOVERY_TLS_CERT=/none: open /none: no such file or directory"},
 		"a subset below 0, and a namespace of no text": {func(o *app.Options) { o.SubsetSize, o.TagNamespace = -1, "\xff" },
 			"DISCOVERY_XDS_SUBSET_SIZE=-1: below 0\nDISCOVERY_XDS_TAG_NAMESPACE=\"\\xff\": not UTF-8"},
+		"files that are none": {func(o *app.Options) { o.ClusterTemplate, o.Resources, o.HDSFile = "/none", "/gone", "/lost" },
+			"DISCOVERY_XDS_CLUSTER_TEMPLATE=/none: open /none: no such file or directory\nDISCOVERY_XDS_RESOURCES=/gone: stat /gone: no such file or directory\n" +
+				"DISCOVERY_HDS_FILE=/lost: open /lost: no such file or directory"},
+		"files of access that are none": {func(o *app.Options) { o.AuthFile, o.TLSCert, o.TLSKey = "/none", "/gone", "/gone" },
+			"DISCOVERY_AUTH_FILE=/none: open /none: no such file or directory\nDISCOVERY_TLS_CERT=/gone: open /gone: no such file or directory"},
 		"a template that is none": {func(o *app.Options) { o.ClusterTemplate = "/none" }, "DISCOVERY_XDS_CLUSTER_TEMPLATE=/none: open /none: no such file or directory"},
 		"no sweep":                {func(o *app.Options) { o.SweepInterval = 0 }, "DISCOVERY_SWEEP_INTERVAL=0s: not above 0 and up to 1s"},
 		"sweeps too far between":  {func(o *app.Options) { o.SweepInterval = 1001 * time.Millisecond }, "DISCOVERY_SWEEP_INTERVAL=1.001s: not above 0 and up to 1s"},
@@ -173,6 +180,24 @@ func TestMainExits(t *testing.T) {
 			require.Equal(t, test.want, app.Main(test.args, "v1.2.3"))
 		})
 	}
+}
+
+func TestWhatIsWrongWithTheEnvironmentIsToldAtOnce(t *testing.T) {
+	environtest.Unset(t, app.Options{})
+	t.Setenv("HOST_TTL", "soon")
+	t.Setenv("DISCOVERY_XDS_MAX_NAMES", "0")
+	told, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	require.NoError(t, err)
+	defer told.Close()
+	stderr := os.Stderr
+	os.Stderr = told
+	code := app.Main(nil, "")
+	os.Stderr = stderr
+	require.Equal(t, 1, code)
+	text, err := os.ReadFile(told.Name())
+	require.NoError(t, err)
+	require.Contains(t, string(text), `environment variable HOST_TTL="soon": want integer`)
+	require.Contains(t, string(text), "DISCOVERY_XDS_MAX_NAMES=0: below 1")
 }
 
 func TestMainRefusesABadEnvironment(t *testing.T) {

@@ -62,22 +62,27 @@ func mayHaveSecret(rules *resourcefiles.Secrets) func(context.Context, resources
 	}
 }
 
-// addFiles has the resources of files served, if there are any, by rules.
-func (a *App) addFiles(server *xds.Server, rules *resourcefiles.Secrets, operators *admin.Server) error {
+// openFiles reads the resources of files, if there are any, and returns them.
+func (a *App) openFiles() (first resourcefiles.Resources, err error) {
 	if a.options.Resources == "" {
-		return nil
+		return nil, nil
 	}
-	source, first, err := resourcefiles.Open(resourcefiles.Options{
+	a.files, first, err = resourcefiles.Open(resourcefiles.Options{
 		Directory: filewatch.File{Setting: "DISCOVERY_XDS_RESOURCES", Path: a.options.Resources},
 		Poll:      a.options.ResourcesPoll,
 		Log:       a.log,
 		Metrics:   a.metrics,
 	})
-	if err != nil {
-		return err
+	return first, err
+}
+
+// addFiles has the resources of files served, if there are any, by rules.
+func (a *App) addFiles(first resourcefiles.Resources, server *xds.Server, rules *resourcefiles.Secrets, operators *admin.Server) {
+	source := a.files
+	if source == nil {
+		return
 	}
 	server.SetFiles(first)
-	a.files = source
 	operators.Handle("GET /xds/files", "resources of files: what is in force, and what is wrong with which file", shown(func() (any, error) { return source.Status(), nil }))
 	a.group.Add(daemon.Background("resource files", func(ctx context.Context) error {
 		source.Run(ctx, func(all resourcefiles.Resources) { server.SetFiles(all) })
@@ -89,5 +94,4 @@ func (a *App) addFiles(server *xds.Server, rules *resourcefiles.Secrets, operato
 			return nil
 		}))
 	}
-	return nil
 }

@@ -50,9 +50,12 @@ func ReadTemplate(file string, text []byte) (*Template, error) {
 			f.FaultOf(e, "", "%.80q is not one of cluster, services", e.Key)
 		}
 	}
-	// What is wrong for every service is not told again for each.
-	if services != nil && f.Err() == nil {
-		t.services = readServices(f, services, t.base)
+	base := t.base
+	if f.Err() != nil {
+		base = plainCluster() // what is wrong for every service is not told again for each
+	}
+	if services != nil {
+		t.services = readServices(f, services, base)
 	}
 	if err := f.Err(); err != nil {
 		return nil, err

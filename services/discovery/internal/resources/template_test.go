@@ -104,10 +104,11 @@ func TestAnotherTemplateLeavesAMakerAsItIs(t *testing.T) {
 
 func TestABadTemplateIsRefusedByLineAndField(t *testing.T) {
 	for name, test := range map[string]struct{ text, want string }{
-		"nothing":       {"", "clusters.yaml:1:1: there is nothing in it"},
-		"a list":        {"[]", "clusters.yaml:1:1: want a mapping, got a list"},
-		"another key":   {"clusters: {}", `clusters.yaml:1:1: "clusters" is not one of cluster, services`},
-		"an empty part": {"cluster:\nservices:", "clusters.yaml:1:9: cluster: want the fields of envoy.config.cluster.v3.Cluster, got nothing"},
+		"nothing":     {"", "clusters.yaml:1:1: there is nothing in it"},
+		"a list":      {"[]", "clusters.yaml:1:1: want a mapping, got a list"},
+		"another key": {"clusters: {}", `clusters.yaml:1:1: "clusters" is not one of cluster, services`},
+		"an empty part": {"cluster:\nservices:", "clusters.yaml:1:9: cluster: want the fields of envoy.config.cluster.v3.Cluster, got nothing\n" +
+			"clusters.yaml:2:10: services: want a mapping by service, got nothing"},
 		"what breaks a cluster": {
 			"cluster:\n  name: a\n  type: STATIC\n  lb_policy: CLUSTER_PROVIDED\n  load_assignment: {cluster_name: a}\n" +
 				"  eds_cluster_config:\n    service_name: b\n    eds_config: {path: /c, resource_api_version: V2}",
@@ -124,6 +125,11 @@ func TestABadTemplateIsRefusedByLineAndField(t *testing.T) {
 		},
 		"for all, told once": {
 			"cluster: {connect_timeout: 0s}\nservices: {users: {}}", "clusters.yaml:1:11: cluster.connect_timeout: value must be greater than 0s",
+		},
+		"for all and for some": {
+			"cluster: {connect_timeout: 0s}\nservices: {users: {}, orders: {kind: a, lb_policy: RANDOM}}",
+			"clusters.yaml:1:11: cluster.connect_timeout: value must be greater than 0s\n" +
+				"clusters.yaml:2:32: services[\"orders\"].kind: unknown field of envoy.config.cluster.v3.Cluster",
 		},
 		"for some": {
 			"services:\n  users: {connect_timeout: 0s}\n  orders: {kind: a}\n  users#canary: {}\n  '*': {}",

@@ -55,7 +55,7 @@ func selection(r *http.Request) (registry.Selection, error) {
 	}
 	// What cannot be read could be the port that keeps the other hosts.
 	if port, given := query.Text("port"); given {
-		selected.Port = readPort(port, &query.Faults)
+		selected.Port = readPort(&field{value: port}, &query.Faults)
 	}
 	return selected, query.Faults.Line()
 }

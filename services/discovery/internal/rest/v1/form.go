@@ -16,12 +16,17 @@ const formType = "application/x-www-form-urlencoded"
 // ignored.
 type form struct {
 	autoIP, ip, weight, port, revision, repo, tags, ttl field
+	// faults are what is wrong with it, whatever the fields mean.
+	faults call.Faults
 }
 
 // field is what a form says in one field. Empty is as good as not there.
 type field struct {
 	value string
 	times int
+	// bad says that a fault of the form is about it, so that what it says is of no
+	// more use.
+	bad bool
 }
 
 // fieldNames are the names that find knows, in order.
@@ -51,8 +56,9 @@ func (f *form) find(name string) *field {
 	}
 }
 
-// readForm reads a form-encoded body, in which no field that means something is
-// twice. The error is a *call.Refusal.
+// readForm reads a form-encoded body. The error is a *call.Refusal; what is wrong
+// with single fields is among the faults of the form, for what they mean may be
+// wrong with others.
 func readForm(w http.ResponseWriter, r *http.Request) (form, error) {
 	if err := checkContentType(r.Header.Get("Content-Type")); err != nil {
 		return form{}, err
@@ -61,7 +67,7 @@ func readForm(w http.ResponseWriter, r *http.Request) (form, error) {
 	if err != nil {
 		return form{}, err
 	}
-	return parseForm(string(body))
+	return parseForm(string(body)), nil
 }
 
 func checkContentType(given string) error {
@@ -79,31 +85,41 @@ func checkContentType(given string) error {
 	}
 }
 
+// mostEscapes is how many broken escapes of a form are told.
+const mostEscapes = 10
+
 // parseForm reads a form as URL Standard §5.1 describes it, but for broken
-// escapes, which it refuses. It allocates for values that hold escapes alone,
-// so that the others are parts of body. The error is a *call.Refusal.
-func parseForm(body string) (form, error) {
+// escapes and fields that mean something and are there twice, which are faults. It
+// allocates for values that hold escapes alone, so that the others are parts of
+// body.
+func parseForm(body string) form {
 	var parsed form
 	for pair := range strings.SplitSeq(body, "&") {
 		name, value, _ := strings.Cut(pair, "=")
-		name, err := url.QueryUnescape(name)
-		if err != nil {
-			return form{}, call.Refuse(http.StatusBadRequest, "read the form: %v", err)
-		}
-		value, err = url.QueryUnescape(value)
-		if err != nil {
-			return form{}, call.Refuse(http.StatusBadRequest, "read the form: %v", err)
-		}
-		if field := parsed.find(name); field != nil {
+		name, badName := url.QueryUnescape(name)
+		value, badValue := url.QueryUnescape(value)
+		field := parsed.find(name)
+		switch {
+		case (badName != nil || badValue != nil) && len(parsed.faults) >= mostEscapes:
+			return parsed
+		case badName != nil:
+			parsed.faults.AddOnce("read the form", "%v", badName)
+		case badValue != nil && field == nil:
+			parsed.faults.AddOnce("read the form", "%v", badValue)
+		case badValue != nil:
+			parsed.faults.AddOnce(name, "%v", badValue)
+			field.bad = true
+			field.times++
+		case field != nil:
 			field.value = value
 			field.times++
 		}
 	}
-	var f call.Faults
 	for _, name := range fieldNames {
-		if n := parsed.find(name).times; n > 1 {
-			f.Add(name, "there %d times", n)
+		if field := parsed.find(name); field.times > 1 {
+			parsed.faults.Add(name, "there %d times", field.times)
+			field.bad = true
 		}
 	}
-	return parsed, f.Line()
+	return parsed
 }

@@ -75,10 +75,11 @@ func FuzzForm(f *testing.F) {
 	f.Add("ip=1&ip=2")
 	f.Add("tags=%7B%22az%22%3A%22a;b%22%7D")
 	f.Fuzz(func(t *testing.T, body string) {
-		got, err := parseForm(body)
+		got := parseForm(body)
+		err := got.faults.Line()
 		want, wantErr := url.ParseQuery(strings.ReplaceAll(body, ";", "%3B"))
 		if wantErr != nil {
-			require.ErrorContains(t, err, "read the form: invalid URL escape")
+			require.ErrorContains(t, err, ": invalid URL escape")
 			return
 		}
 		twice := false
@@ -108,7 +109,7 @@ func FuzzTags(f *testing.F) {
 	f.Add("{\"\xff\":1}")
 	f.Fuzz(func(t *testing.T, text string) {
 		var f call.Faults
-		tags := readTags(text, &f)
+		tags := readTags(&field{value: text}, &f)
 		if len(f) > 0 {
 			return
 		}

@@ -25,19 +25,19 @@ type terms struct {
 // copies: form and r end with the call, and the host may be kept. The error is
 // a *call.Refusal that names every fault.
 func (t *terms) readHost(service string, form *form, r *http.Request) (registry.Host, error) {
-	var f call.Faults
+	f := form.faults
 	if err := rule.ServiceName(service); err != nil {
 		f.Add("service", "%v", err)
 	}
 	ip := t.readIP(form, r, &f)
-	port := readPort(form.port.value, &f)
-	if form.revision.value == "" {
+	port := readPort(&form.port, &f)
+	if form.revision.value == "" && !form.revision.bad {
 		f.Add("revision", "missing")
 	}
-	checkText("revision", form.revision.value, &f)
-	checkText("service_repo_name", form.repo.value, &f)
-	tags := readTags(form.tags.value, &f)
-	ttl := t.readTTL(form.ttl.value, &f)
+	checkText("revision", &form.revision, &f)
+	checkText("service_repo_name", &form.repo, &f)
+	tags := readTags(&form.tags, &f)
+	ttl := t.readTTL(&form.ttl, &f)
 	if err := f.Line(); err != nil {
 		return registry.Host{}, err
 	}
@@ -54,7 +54,11 @@ func (t *terms) readHost(service string, form *form, r *http.Request) (registry.
 	}, nil
 }
 
-func checkText(name, text string, f *call.Faults) {
+func checkText(name string, given *field, f *call.Faults) {
+	text := given.value
+	if given.bad {
+		return
+	}
 	if len(text) > maxText {
 		f.Add(name, "has %d bytes, of %d at most", len(text), maxText)
 	} else if err := rule.Text(text); err != nil {
@@ -66,6 +70,9 @@ func checkText(name, text string, f *call.Faults) {
 // seen at.
 func (t *terms) readIP(form *form, r *http.Request, f *call.Faults) netip.Addr {
 	text := form.ip.value
+	if form.ip.bad || text == "" && form.autoIP.bad {
+		return netip.Addr{}
+	}
 	if text == "" && form.autoIP.value != "" {
 		ip, err := t.autoIP.find(r)
 		if err != nil {
@@ -84,7 +91,11 @@ func (t *terms) readIP(form *form, r *http.Request, f *call.Faults) netip.Addr {
 	return ip
 }
 
-func readPort(text string, f *call.Faults) uint16 {
+func readPort(given *field, f *call.Faults) uint16 {
+	text := given.value
+	if given.bad {
+		return 0
+	}
 	if text == "" {
 		f.Add("port", "missing")
 		return 0
@@ -96,8 +107,9 @@ func readPort(text string, f *call.Faults) uint16 {
 	return uint16(port)
 }
 
-func (t *terms) readTTL(text string, f *call.Faults) time.Duration {
-	if text == "" {
+func (t *terms) readTTL(given *field, f *call.Faults) time.Duration {
+	text := given.value
+	if given.bad || text == "" {
 		return t.ttl
 	}
 	most := int64(t.maxTTL / time.Second)

@@ -50,7 +50,11 @@ func (k *known) find(name string) *string {
 // readTags reads the tags field of a form, a JSON object, and adds to faults
 // what is wrong with it. Text is taken for canary and weight too, if it says
 // what a boolean or an integer would. The tags are copies of parts of text.
-func readTags(text string, faults *call.Faults) registry.Tags {
+func readTags(from *field, faults *call.Faults) registry.Tags {
+	if from.bad {
+		return registry.Tags{}
+	}
+	text := from.value
 	if text == "" {
 		text = "{}"
 	}

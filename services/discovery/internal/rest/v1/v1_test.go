@@ -121,7 +121,7 @@ func TestARegisteredHostIsListedByServiceAndRepository(t *testing.T) {
 
 func TestAHostIsWrittenWithoutAllocating(t *testing.T) {
 	var f call.Faults
-	tags := readTags(`{"az":"eu-1","region":"eu","instance_id":"i-1","canary":true,"load_balancing_weight":7,"rack":"7","a":{}}`, &f)
+	tags := readTags(&field{value: `{"az":"eu-1","region":"eu","instance_id":"i-1","canary":true,"load_balancing_weight":7,"rack":"7","a":{}}`}, &f)
 	require.Empty(t, f)
 	view := registry.View{Weight: 7, Record: registry.Record{LastCheckIn: time.Now(), Host: &registry.Host{
 		Key: registry.Key{Service: "users"}, Address: netip.MustParseAddrPort("10.0.0.1:80"), Repo: "repo", Revision: "r1", Tags: tags,
@@ -285,7 +285,8 @@ func TestWhatIsWrongIsRefusedWithItsReason(t *testing.T) {
 		"a ttl of text":         {fields("ttl", "soon"), `ttl: "soon" is not an integer from 1 to 3600, in seconds`},
 		"a ttl of 0":            {fields("ttl", "0"), `ttl: "0" is not an integer from 1 to 3600, in seconds`},
 		"a ttl too long":        {fields("ttl", "3601"), `ttl: "3601" is not an integer from 1 to 3600, in seconds`},
-		"fields given twice":    {url.Values{"ip": {"10.0.0.1", "10.0.0.1"}, "ttl": {"1", "2", "3"}}, `ip: there 2 times; ttl: there 3 times`},
+		"fields given twice": {url.Values{"ip": {"10.0.0.1", "10.0.0.1"}, "ttl": {"1", "2", "3"}},
+			`ip: there 2 times; ttl: there 3 times; port: missing; revision: missing; tags.az: missing; tags.region: missing; tags.instance_id: missing`},
 		"tags given twice": {fields("tags", `{`+fine+`,"az":"eu-2","a:b":{"x":":","y":1},"\u0061:b":["\\\":",{}],"c":":"}`),
 			`tags: "az" is there more than once; tags: "a:b" is there more than once`},
 		"a tag that is too large a number": {fields("tags", `{`+fine+`,"x":1e999}`), `tags.x: holds what is no 64-bit number: json: cannot unmarshal number 1e999 into Go value of type float64`},
@@ -332,8 +333,18 @@ func TestAServiceNameThatReadersCouldNotTakeIsRefused(t *testing.T) {
 	}
 }
 
+// badEscapes tells of the escapes that begin so and end in a g.
+func badEscapes(begin string) string {
+	var told []string
+	for _, digit := range begin {
+		told = append(told, fmt.Sprintf(`read the form: invalid URL escape "%%%cg"`, digit))
+	}
+	return strings.Join(told, "; ")
+}
+
 func TestABodyThatIsNoFormIsRefused(t *testing.T) {
 	h := loadedHandler(t)
+	const missing = `revision: missing; tags.az: missing; tags.region: missing; tags.instance_id: missing`
 	for name, test := range map[string]struct {
 		contentType, body string
 		status            int
@@ -343,8 +354,10 @@ func TestABodyThatIsNoFormIsRefused(t *testing.T) {
 		"JSON in UTF-8":  {"application/json; charset=utf-8", `{}`, 400, `content-type "application/json; charset=utf-8": JSON is not read here; the body must be application/x-www-form-urlencoded`},
 		"a multipart":    {"multipart/form-data; boundary=x", "", 400, `content-type "multipart/form-data; boundary=x": the body must be application/x-www-form-urlencoded`},
 		"no media type":  {";", "", 400, `content-type ";": the body must be application/x-www-form-urlencoded`},
-		"a bad escape":   {"application/x-www-form-urlencoded", "ip=%zz", 400, `read the form: invalid URL escape "%zz"`},
-		"a bad name":     {"", "%=1", 400, `read the form: invalid URL escape "%"`},
+		"a bad escape":   {"application/x-www-form-urlencoded", "ip=%zz", 400, `ip: invalid URL escape "%zz"; port: missing; ` + missing},
+		"a bad name":     {"", "%=1&port=0", 400, `read the form: invalid URL escape "%"; ip: missing; port: "0" is not an integer from 1 to 65535; ` + missing},
+		"bad and twice":  {"", "tags=%&ttl=1&ttl=x&revision=%zz&port=80&ip=1", 400, `tags: invalid URL escape "%"; revision: invalid URL escape "%zz"; ttl: there 2 times; ip: "1" is not an IPv4 or IPv6 address`},
+		"bad all along":  {"", strings.Repeat("%0g=1&", 3) + "%1g&%2g&%3g&%4g&%5g&%6g&%7g&%8g&%9g&%ag&ip=1", 400, badEscapes("0123456789") + "; ip: missing; port: missing; " + missing},
 		"no body":        {"", "", 400, `ip: missing; port: missing; revision: missing; tags.az: missing; tags.region: missing; tags.instance_id: missing`},
 		"ampersands":     {"", "&&=&", 400, `ip: missing; port: missing; revision: missing; tags.az: missing; tags.region: missing; tags.instance_id: missing`},
 		"a semicolon":    {"", "ip=1;port=2&port=1&revision=r&tags={%22az%22:%22%22,%22region%22:%22%22,%22instance_id%22:%22%22}", 400, `ip: "1;port=2" is not an IPv4 or IPv6 address`},

@@ -31,6 +31,9 @@ func (f *face) weigh(w http.ResponseWriter, r *http.Request) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	if err := form.faults.Line(); err != nil {
+		return 0, err
+	}
 	if form.weight.value == "" {
 		return 0, call.Refuse(http.StatusBadRequest, "Required parameter 'weight' is missing.")
 	}
