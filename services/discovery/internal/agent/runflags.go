@@ -186,6 +186,10 @@ func (a *runAction) checkTags() error {
 	return faults.join()
 }
 
+// leastInterval is the least time between beats, and between checks: a lower one
+// commonly forgot its unit.
+const leastInterval = 10 * time.Millisecond
+
 // checkTimes completes times.
 func (a *runAction) checkTimes() error {
 	o := &a.options
@@ -196,14 +200,14 @@ func (a *runAction) checkTimes() error {
 	if o.Interval == 0 {
 		o.Interval = o.TTL / 3
 	}
-	if o.Interval <= 0 || o.Interval >= o.TTL {
-		faults.addf("--interval %v: not between 0 and --ttl %v", o.Interval, o.TTL)
+	if o.Interval < leastInterval || o.Interval >= o.TTL {
+		faults.addf("--interval %v: not from %v to below --ttl %v", o.Interval, leastInterval, o.TTL)
 	}
 	if o.Drain < 0 {
 		faults.addf("--drain %v: below 0", o.Drain)
 	}
-	if o.Check.Interval <= 0 {
-		faults.addf("--check-interval %v: not above 0", o.Check.Interval)
+	if o.Check.Interval < leastInterval {
+		faults.addf("--check-interval %v: below %v", o.Check.Interval, leastInterval)
 	}
 	if o.Check.Failures < 1 {
 		faults.addf("--check-failures %d: below 1", o.Check.Failures)

@@ -20,9 +20,7 @@ type LoadOptions struct {
 
 // check reports each fault of a value that its type alone does not rule out.
 func (o LoadOptions) check(fault func(format string, args ...any)) {
-	if o.LRSInterval < time.Second {
-		fault("DISCOVERY_LRS_INTERVAL=%v: below 1s", o.LRSInterval)
-	}
+	atLeast("DISCOVERY_LRS_INTERVAL", o.LRSInterval, time.Second, fault)
 	for _, least := range []struct {
 		name  string
 		value int

@@ -62,7 +62,7 @@ type Options struct {
 
 	ResourceOptions
 
-	BeatSilence    time.Duration `envconfig:"DISCOVERY_BEAT_SILENCE" default:"15s" desc:"how long a gRPC stream of heartbeats may be without a message before it is ended"`
+	BeatSilence    time.Duration `envconfig:"DISCOVERY_BEAT_SILENCE" default:"15s" desc:"how long a gRPC stream of heartbeats may be without a message before it is ended, 1s at least"`
 	BeatLossEnds   bool          `envconfig:"DISCOVERY_BEAT_LOSS_ENDS" default:"false" desc:"let hosts ask that they be taken out when their stream of heartbeats breaks"`
 	BeatMaxStreams int           `envconfig:"DISCOVERY_BEAT_MAX_STREAMS" default:"10000" desc:"streams of heartbeats served at once; more are refused"`
 	BeatMaxHosts   int           `envconfig:"DISCOVERY_BEAT_MAX_HOSTS" default:"100000" desc:"hosts that one stream of heartbeats may carry"`
@@ -177,6 +177,23 @@ func (o Options) checkHostTTL(fault func(format string, args ...any)) {
 	}
 }
 
+// leastPoll is the least time between two things that are done again and again.
+const leastPoll = 10 * time.Millisecond
+
+// atLeast reports a duration that is below least, which commonly forgot its unit.
+func atLeast(name string, d, least time.Duration, fault func(format string, args ...any)) {
+	if d < least {
+		fault("%s=%v: below %v", name, d, least)
+	}
+}
+
+// orOff is atLeast for a duration that may be 0, by which something is off.
+func orOff(name string, d, least time.Duration, fault func(format string, args ...any)) {
+	if d != 0 && d < least {
+		fault("%s=%v: not 0, and below %v", name, d, least)
+	}
+}
+
 // check returns an error for each value that its type alone does not rule out,
 // joined. Each names the variable and the value.
 func (o Options) check() error {
@@ -238,39 +255,38 @@ func (o Options) check() error {
 			fault("%s=%d: below 0", least.name, least.value)
 		}
 	}
-	if o.SweepInterval <= 0 || o.SweepInterval > longestSweepInterval {
-		fault("DISCOVERY_SWEEP_INTERVAL=%v: not above 0 and up to %v", o.SweepInterval, longestSweepInterval)
+	if o.SweepInterval < leastPoll || o.SweepInterval > longestSweepInterval {
+		fault("DISCOVERY_SWEEP_INTERVAL=%v: not from %v to %v", o.SweepInterval, leastPoll, longestSweepInterval)
 	}
-	if o.WarmUp != nil && *o.WarmUp < 0 {
-		fault("DISCOVERY_WARM_UP=%v: below 0", *o.WarmUp)
+	if o.MaxTTL < time.Second || o.MaxTTL%time.Second != 0 {
+		fault("DISCOVERY_MAX_TTL=%v: not whole seconds, 1 at least", o.MaxTTL)
 	}
-	if loss := o.GuardReplicaLoss; loss != nil && (*loss < 0 || *loss > longestReplicaLoss) {
-		fault("DISCOVERY_GUARD_REPLICA_LOSS=%v: not from 0 to %v", *loss, longestReplicaLoss)
+	if o.WarmUp != nil {
+		orOff("DISCOVERY_WARM_UP", *o.WarmUp, time.Second, fault)
 	}
+	if loss := o.GuardReplicaLoss; loss != nil {
+		orOff("DISCOVERY_GUARD_REPLICA_LOSS", *loss, time.Second, fault)
+		if *loss > longestReplicaLoss {
+			fault("DISCOVERY_GUARD_REPLICA_LOSS=%v: above %v", *loss, longestReplicaLoss)
+		}
+	}
+	orOff("DISCOVERY_GUARD_CEILING", o.GuardCeiling, time.Second, fault)
+	atLeast("DISCOVERY_SNAPSHOT_INTERVAL", o.SnapshotInterval, leastPoll, fault)
+	atLeast("DISCOVERY_LONG_POLL_MAX", o.LongPollMax, time.Second, fault)
+	atLeast("DISCOVERY_BEAT_SILENCE", o.BeatSilence, time.Second, fault)
 	o.AccessOptions.check(fault)
 	o.XDSOptions.check(fault)
 	o.ResourceOptions.check(fault)
 	o.FileOptions.check(fault)
 	o.LoadOptions.check(fault)
 	o.HealthCheckOptions.check(fault)
-	for _, positive := range []struct {
-		name  string
-		value time.Duration
-	}{
-		{"DISCOVERY_SNAPSHOT_INTERVAL", o.SnapshotInterval},
-		{"DISCOVERY_LONG_POLL_MAX", o.LongPollMax},
-		{"DISCOVERY_BEAT_SILENCE", o.BeatSilence},
-		{"DISCOVERY_DRAIN_DEADLINE", o.DrainDeadline},
-	} {
-		if positive.value <= 0 {
-			fault("%s=%v: not above 0", positive.name, positive.value)
-		}
+	if o.DrainDeadline <= 0 {
+		fault("DISCOVERY_DRAIN_DEADLINE=%v: not above 0", o.DrainDeadline)
 	}
 	for _, least := range []struct {
 		name  string
 		value time.Duration
 	}{
-		{"DISCOVERY_GUARD_CEILING", o.GuardCeiling},
 		{"DISCOVERY_DRAIN_TIME", o.DrainTime},
 		{"DISCOVERY_EMPTY_SERVICE_RETENTION", o.EmptyServiceRetention},
 		{"DISCOVERY_DRAIN_GRACE", o.DrainGrace},

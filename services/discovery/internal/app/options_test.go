@@ -45,10 +45,10 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 		"a ttl of our own below 0":  {func(o *app.Options) { o.HostTTL = -time.Second }, "DISCOVERY_HOST_TTL=-1s: not whole seconds, 1 at least"},
 		"a ttl of half a second":    {func(o *app.Options) { o.HostTTL = 1500 * time.Millisecond }, "DISCOVERY_HOST_TTL=1.5s: not whole seconds, 1 at least"},
 		"our own above the longest": {func(o *app.Options) { o.HostTTL = 2 * time.Hour }, "DISCOVERY_HOST_TTL=2h0m0s: above DISCOVERY_MAX_TTL=1h0m0s"},
-		"a replica missed too long": {func(o *app.Options) { o.GuardReplicaLoss = new(25 * time.Hour) }, "DISCOVERY_GUARD_REPLICA_LOSS=25h0m0s: not from 0 to 24h0m0s"},
+		"a replica missed too long": {func(o *app.Options) { o.GuardReplicaLoss = new(25 * time.Hour) }, "DISCOVERY_GUARD_REPLICA_LOSS=25h0m0s: above 24h0m0s"},
 		"hops that are none":        {func(o *app.Options) { o.AutoIPHops = -1 }, "DISCOVERY_AUTO_IP_HOPS=-1: below 0"},
 		"a range that is none":      {func(o *app.Options) { o.AutoIPRanges = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/8")} }, "DISCOVERY_AUTO_IP_RANGES: 10.1.0.0/8: the range of that is 10.0.0.0/8"},
-		"no waiters, and no waits":  {func(o *app.Options) { o.MaxWaiters, o.LongPollMax = 0, 0 }, "DISCOVERY_MAX_WAITERS=0: below 1\nDISCOVERY_LONG_POLL_MAX=0s: not above 0"},
+		"no waiters, and no waits":  {func(o *app.Options) { o.MaxWaiters, o.LongPollMax = 0, 0 }, "DISCOVERY_MAX_WAITERS=0: below 1\nDISCOVERY_LONG_POLL_MAX=0s: below 1s"},
 		"fewer names than none":     {func(o *app.Options) { o.XDSNamesPerNode = -1 }, "DISCOVERY_XDS_NAMES_PER_NODE=-1: below 0"},
 		"no streams":                {func(o *app.Options) { o.XDSMaxStreams = 0 }, "DISCOVERY_XDS_MAX_STREAMS=0: below 1"},
 		"too keen a keepalive":      {func(o *app.Options) { o.XDSKeepalive = 1 }, "DISCOVERY_XDS_KEEPALIVE=1ns: below 1s"},
@@ -66,11 +66,11 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 			func(o *app.Options) {
 				o.XDSSlowAfter, o.XDSDropAfter, o.DebounceLeaving, o.XDSMaxAge, o.XDSPollWait = 0, -1, -1, -2, -3
 			},
-			"DISCOVERY_XDS_SLOW_AFTER=0s: not above 0\nDISCOVERY_XDS_DROP_AFTER=-1ns: below DISCOVERY_XDS_SLOW_AFTER=0s\n" +
-				"DISCOVERY_DEBOUNCE_LEAVING=-1ns: below 0\nDISCOVERY_XDS_MAX_AGE=-2ns: below 0\nDISCOVERY_XDS_POLL_WAIT=-3ns: below 0",
+			"DISCOVERY_XDS_SLOW_AFTER=0s: below 1s\nDISCOVERY_XDS_MAX_AGE=-2ns: not 0, and below 10s\nDISCOVERY_XDS_DROP_AFTER=-1ns: below DISCOVERY_XDS_SLOW_AFTER=0s\n" +
+				"DISCOVERY_DEBOUNCE_LEAVING=-1ns: below 0\nDISCOVERY_XDS_POLL_WAIT=-3ns: below 0",
 		},
 		"no poll of files, and rules without them": {func(o *app.Options) { o.ResourcesPoll, o.SecretRules = 0, "/rules" },
-			"DISCOVERY_XDS_RESOURCES_POLL=0s: not above 0\nDISCOVERY_XDS_SECRET_RULES=/rules: without DISCOVERY_XDS_RESOURCES there are no secrets"},
+			"DISCOVERY_XDS_RESOURCES_POLL=0s: below 10ms\nDISCOVERY_XDS_SECRET_RULES=/rules: without DISCOVERY_XDS_RESOURCES there are no secrets"},
 		"resources that are none": {func(o *app.Options) { o.Resources = "/none" }, "DISCOVERY_XDS_RESOURCES=/none: stat /none: no such file or directory"},
 		"rules that are none":     {func(o *app.Options) { o.Resources, o.SecretRules = ".", "/none" }, "DISCOVERY_XDS_SECRET_RULES=/none: open /none: no such file or directory"},
 		"a share above all":       {func(o *app.Options) { o.GuardServiceShare = 25 }, "DISCOVERY_GUARD_SERVICE_SHARE=25: not from 0 to 1"},
@@ -81,7 +81,7 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 				o.GuardLastHost, o.GuardGlobalLeast, o.GuardBeatLeast, o.GuardCeiling = math.Inf(1), -1, -2, -3
 			},
 			"DISCOVERY_GUARD_LAST_HOST=+Inf: not a number of TTLs; below 0 is for ever\nDISCOVERY_GUARD_GLOBAL_LEAST=-1: below 0\n" +
-				"DISCOVERY_GUARD_BEAT_LEAST=-2: below 0\nDISCOVERY_GUARD_CEILING=-3ns: below 0"},
+				"DISCOVERY_GUARD_BEAT_LEAST=-2: below 0\nDISCOVERY_GUARD_CEILING=-3ns: not 0, and below 1s"},
 		"reads that are neither":   {func(o *app.Options) { o.Reads = "shut" }, "DISCOVERY_READS=shut: not one of open, closed"},
 		"reads closed to everyone": {func(o *app.Options) { o.Reads = "closed" }, "DISCOVERY_READS=closed: DISCOVERY_AUTH_FILE must name who may read"},
 		"hops below 0":             {func(o *app.Options) { o.TrustedHops = -1 }, "DISCOVERY_TRUSTED_HOPS=-1: below 0"},
@@ -103,10 +103,20 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 		"files of access that are none": {func(o *app.Options) { o.AuthFile, o.TLSCert, o.TLSKey = "/none", "/gone", "/gone" },
 			"DISCOVERY_AUTH_FILE=/none: open /none: no such file or directory\nDISCOVERY_TLS_CERT=/gone: open /gone: no such file or directory"},
 		"a template that is none": {func(o *app.Options) { o.ClusterTemplate = "/none" }, "DISCOVERY_XDS_CLUSTER_TEMPLATE=/none: open /none: no such file or directory"},
-		"no sweep":                {func(o *app.Options) { o.SweepInterval = 0 }, "DISCOVERY_SWEEP_INTERVAL=0s: not above 0 and up to 1s"},
-		"sweeps too far between":  {func(o *app.Options) { o.SweepInterval = 1001 * time.Millisecond }, "DISCOVERY_SWEEP_INTERVAL=1.001s: not above 0 and up to 1s"},
+		"durations without a unit that is meant": {
+			func(o *app.Options) {
+				o.MaxTTL, o.WarmUp, o.GuardReplicaLoss, o.GuardCeiling = 1500*time.Millisecond, new(time.Duration(1)), new(time.Duration(1)), 1
+				o.PeerHostTTL, o.SnapshotInterval, o.LongPollMax, o.BeatSilence = 1, 1, 1, 1
+				o.XDSSlowAfter, o.XDSMaxAge, o.ResourcesPoll = 1, 1, 1
+			},
+			"DISCOVERY_MAX_TTL=1.5s: not whole seconds, 1 at least\nDISCOVERY_WARM_UP=1ns: not 0, and below 1s\n" +
+				"DISCOVERY_GUARD_REPLICA_LOSS=1ns: not 0, and below 1s\nDISCOVERY_GUARD_CEILING=1ns: not 0, and below 1s\n" +
+				"DISCOVERY_SNAPSHOT_INTERVAL=1ns: below 10ms\nDISCOVERY_LONG_POLL_MAX=1ns: below 1s\nDISCOVERY_BEAT_SILENCE=1ns: below 1s\n" +
+				"DISCOVERY_XDS_SLOW_AFTER=1ns: below 1s\nDISCOVERY_XDS_MAX_AGE=1ns: not 0, and below 10s\nDISCOVERY_XDS_RESOURCES_POLL=1ns: below 10ms"},
+		"no sweep":               {func(o *app.Options) { o.SweepInterval = 0 }, "DISCOVERY_SWEEP_INTERVAL=0s: not from 10ms to 1s"},
+		"sweeps too far between": {func(o *app.Options) { o.SweepInterval = 1001 * time.Millisecond }, "DISCOVERY_SWEEP_INTERVAL=1.001s: not from 10ms to 1s"},
 		"no snapshot, no deadline, and a grace below 0": {func(o *app.Options) { o.SnapshotInterval, o.DrainDeadline, o.DrainGrace = 0, 0, -1 },
-			"DISCOVERY_SNAPSHOT_INTERVAL=0s: not above 0\nDISCOVERY_DRAIN_DEADLINE=0s: not above 0\nDISCOVERY_DRAIN_GRACE=-1ns: below 0"},
+			"DISCOVERY_SNAPSHOT_INTERVAL=0s: below 10ms\nDISCOVERY_DRAIN_DEADLINE=0s: not above 0\nDISCOVERY_DRAIN_GRACE=-1ns: below 0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := options(t)

@@ -16,15 +16,13 @@ import (
 // FileOptions are the settings of resources that operators write.
 type FileOptions struct {
 	Resources     string        `envconfig:"DISCOVERY_XDS_RESOURCES" desc:"directory of resources for xDS clients, YAML or JSON, at any depth; read again when they change; if unset, there are none"`
-	ResourcesPoll time.Duration `envconfig:"DISCOVERY_XDS_RESOURCES_POLL" default:"10s" desc:"time between looks at them, for changes of which the file system does not tell"`
+	ResourcesPoll time.Duration `envconfig:"DISCOVERY_XDS_RESOURCES_POLL" default:"10s" desc:"time between looks at them, for changes of which the file system does not tell, 10ms at least"`
 	SecretRules   string        `envconfig:"DISCOVERY_XDS_SECRET_RULES" desc:"file of rules of which xDS client may have which secret of DISCOVERY_XDS_RESOURCES, YAML; read again when it changes; if unset, no client may have any"`
 }
 
 // check reports each fault of a value that its type alone does not rule out.
 func (o FileOptions) check(fault func(format string, args ...any)) {
-	if o.ResourcesPoll <= 0 {
-		fault("DISCOVERY_XDS_RESOURCES_POLL=%v: not above 0", o.ResourcesPoll)
-	}
+	atLeast("DISCOVERY_XDS_RESOURCES_POLL", o.ResourcesPoll, leastPoll, fault)
 	if o.SecretRules != "" && o.Resources == "" {
 		fault("DISCOVERY_XDS_SECRET_RULES=%s: without DISCOVERY_XDS_RESOURCES there are no secrets", o.SecretRules)
 	}

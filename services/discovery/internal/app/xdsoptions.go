@@ -18,12 +18,16 @@ type XDSOptions struct {
 	XDSNamesPerNode   int           `envconfig:"DISCOVERY_XDS_NAMES_PER_NODE" default:"0" desc:"names that all streams of one node id may subscribe to together; 0: any number, for clients that share one"`
 	XDSRequestRate    int           `envconfig:"DISCOVERY_XDS_REQUEST_RATE" default:"1000" desc:"requests per second that are read from one stream, as many at once after a rest; 0: as many as come"`
 	XDSFirstAnswers   int           `envconfig:"DISCOVERY_XDS_FIRST_ANSWERS" default:"2000" desc:"streams that get their first response each second, as many at once after a rest; the others wait; 0: all at once"`
-	XDSMaxAge         time.Duration `envconfig:"DISCOVERY_XDS_MAX_AGE" default:"30m" desc:"age at which a stream is ended, or up to a fifth later, so that clients spread over replicas; 0 for never"`
-	XDSSlowAfter      time.Duration `envconfig:"DISCOVERY_XDS_SLOW_AFTER" default:"30s" desc:"how long a response is unanswered before its client counts as slow"`
+	XDSMaxAge         time.Duration `envconfig:"DISCOVERY_XDS_MAX_AGE" default:"30m" desc:"age at which a stream is ended, or up to a fifth later, so that clients spread over replicas, 10s at least; 0 for never"`
+	XDSSlowAfter      time.Duration `envconfig:"DISCOVERY_XDS_SLOW_AFTER" default:"30s" desc:"how long a response is unanswered before its client counts as slow, 1s at least"`
 	XDSDropAfter      time.Duration `envconfig:"DISCOVERY_XDS_DROP_AFTER" default:"5m" desc:"how long a response is unanswered before its stream is ended; 0 for never"`
 	XDSKeepalive      time.Duration `envconfig:"DISCOVERY_XDS_KEEPALIVE" default:"30s" desc:"silence after which an xDS client is asked whether it is there"`
 	XDSPollWait       time.Duration `envconfig:"DISCOVERY_XDS_POLL_WAIT" default:"0s" desc:"how long a call of REST-JSON waits for something that the client does not have; below the client's request_timeout, which is 1s unless it says otherwise"`
 }
+
+// leastAge is the least age at which streams end: with a lower one clients do little
+// but connect.
+const leastAge = 10 * time.Second
 
 // check reports each fault of a value that its type alone does not rule out.
 func (o XDSOptions) check(fault func(format string, args ...any)) {
@@ -42,14 +46,12 @@ func (o XDSOptions) check(fault func(format string, args ...any)) {
 			fault("%s=%d: below %d", least.name, least.value, least.least)
 		}
 	}
-	if o.XDSKeepalive < time.Second {
-		fault("DISCOVERY_XDS_KEEPALIVE=%v: below 1s", o.XDSKeepalive)
-	}
+	atLeast("DISCOVERY_XDS_KEEPALIVE", o.XDSKeepalive, time.Second, fault)
+	// Streams are looked at each second.
+	atLeast("DISCOVERY_XDS_SLOW_AFTER", o.XDSSlowAfter, time.Second, fault)
+	orOff("DISCOVERY_XDS_MAX_AGE", o.XDSMaxAge, leastAge, fault)
 	if o.DebounceLongest < o.DebounceQuiet {
 		fault("DISCOVERY_DEBOUNCE_LONGEST=%v: below DISCOVERY_DEBOUNCE_QUIET=%v", o.DebounceLongest, o.DebounceQuiet)
-	}
-	if o.XDSSlowAfter <= 0 {
-		fault("DISCOVERY_XDS_SLOW_AFTER=%v: not above 0", o.XDSSlowAfter)
 	}
 	if o.XDSDropAfter != 0 && o.XDSDropAfter < o.XDSSlowAfter {
 		fault("DISCOVERY_XDS_DROP_AFTER=%v: below DISCOVERY_XDS_SLOW_AFTER=%v", o.XDSDropAfter, o.XDSSlowAfter)
@@ -60,7 +62,6 @@ func (o XDSOptions) check(fault func(format string, args ...any)) {
 	}{
 		{"DISCOVERY_DEBOUNCE_QUIET", o.DebounceQuiet},
 		{"DISCOVERY_DEBOUNCE_LEAVING", o.DebounceLeaving},
-		{"DISCOVERY_XDS_MAX_AGE", o.XDSMaxAge},
 		{"DISCOVERY_XDS_POLL_WAIT", o.XDSPollWait},
 	} {
 		if least.value < 0 {
