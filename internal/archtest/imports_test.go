@@ -19,6 +19,7 @@ func TestImports(t *testing.T) {
 		"environ":      {"nearest"},
 		"environtest":  {"environ"},
 		"filewatch":    nil,
+		"http2":        nil,
 		"nearest":      nil,
 		"protoyaml":    {"nearest"},
 		"servicetest":  nil,

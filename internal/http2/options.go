@@ -1,0 +1,128 @@
+package http2
+
+import (
+	"sync"
+	"time"
+)
+
+// Options are the limits and settings of connections. A zero field stands for
+// the default that it names, the same as Envoy's where Envoy has one.
+type Options struct {
+	// MaxConcurrentStreams is how many streams a client may have open, and how
+	// many handlers a connection may have running; 1024.
+	MaxConcurrentStreams uint32
+	// StreamWindow is how many bytes a peer may send on a stream before they are
+	// taken; 16 MiB, at most 2³¹−1. It bounds what a stream holds in memory.
+	StreamWindow uint32
+	// ConnectionWindow is the same for all streams of a connection; 24 MiB, at
+	// least 65535, at most 2³¹−1.
+	ConnectionWindow uint32
+	// MaxFrameSize is the longest payload of a frame that a peer may send;
+	// 16384, which is the least, at most 2²⁴−1.
+	MaxFrameSize uint32
+
+	// MaxHeaderBytes bounds a head and a trailer section, counted as the RFC
+	// does: names, values and 32 bytes a field; 60 KiB. A longer one is a stream
+	// error. What comes of a header block in HPACK's form may be as long, but
+	// for one frame; more is a connection error.
+	MaxHeaderBytes uint32
+	// MaxHeaders bounds the number of fields of a head, pseudo-header fields not
+	// counted, and of a trailer section; 100.
+	MaxHeaders int
+	// MaxInterim bounds the 1xx heads of a response; 10.
+	MaxInterim int
+	// HeaderTableSize is how much of a header table the peer may use; 4096.
+	HeaderTableSize uint32
+	// EncoderTableSize is how much of one we use if the peer allows it; 4096.
+	EncoderTableSize uint32
+	// NoHuffman leaves strings as they are: longer, and cheaper for both sides.
+	NoHuffman bool
+
+	// ConnectProtocol lets clients use extended CONNECT (RFC 8441).
+	ConnectProtocol bool
+	// MalformedEndsConnection makes a malformed message (RFC 9113 §8.1.1) an
+	// error of the connection rather than of its stream.
+	MalformedEndsConnection bool
+
+	// MaxOutboundFrames is how many frames may wait for the socket; 10000.
+	MaxOutboundFrames int
+	// MaxOutboundControlFrames is how many of them may be SETTINGS, PING or
+	// RST_STREAM; 1000.
+	MaxOutboundControlFrames int
+	// MaxConsecutiveEmptyFrames is how many DATA, HEADERS and CONTINUATION
+	// frames in a row may have no payload and end nothing; 1.
+	MaxConsecutiveEmptyFrames int
+	// MaxPriorityFramesPerStream is how many PRIORITY frames may come for each
+	// stream that was opened, and one; 100.
+	MaxPriorityFramesPerStream int
+	// MaxWindowUpdatesPerData is how many WINDOW_UPDATE frames may come for each
+	// DATA frame sent, twice over, beside 5 and two for each stream; 10.
+	MaxWindowUpdatesPerData int
+	// StreamResetBurst and StreamResetRate are a token bucket, and its refill in
+	// a second, that each stream takes from which the peer resets before its
+	// time, or makes us reset by breaking a rule; 1000 and 33.
+	StreamResetBurst, StreamResetRate int
+	// OnFlood, if set, is called for each connection that is ended since its
+	// peer did something too often. It must not block or call the connection.
+	OnFlood func(Flood)
+
+	// KeepaliveInterval is how often a PING is sent; 0 is never.
+	KeepaliveInterval time.Duration
+	// KeepaliveTimeout is how long the peer may then be silent; 20 s.
+	KeepaliveTimeout time.Duration
+	// WriteTimeout is how long the socket may take nothing of what waits for it;
+	// 0 is for ever.
+	WriteTimeout time.Duration
+	// Linger is how long a connection that we end stays half open, so that the
+	// peer can read why; 1 s.
+	Linger time.Duration
+}
+
+// config is what connections of one server, or of some clients, share.
+type config struct {
+	Options           // with defaults
+	streams sync.Pool // to be used again
+}
+
+func (c *config) set(o Options) {
+	c.Options = o.withDefaults()
+	c.streams.New = func() any { return new(Stream) }
+}
+
+// withDefaults fills in what is zero, and brings into its range what is not.
+func (o Options) withDefaults() Options {
+	set := func(v *uint32, def, least, most uint32) {
+		if *v == 0 {
+			*v = def
+		}
+		*v = min(max(*v, least), most)
+	}
+	count := func(v *int, def int) {
+		if *v == 0 {
+			*v = def
+		}
+	}
+	set(&o.MaxConcurrentStreams, 1024, 1, maxStreamID)
+	set(&o.StreamWindow, 16<<20, 1, maxWindow)
+	set(&o.ConnectionWindow, 24<<20, defaultWindow, maxWindow)
+	set(&o.MaxFrameSize, defaultFrameSize, defaultFrameSize, maxFrameSize)
+	set(&o.MaxHeaderBytes, 60<<10, 1, 8192<<10)
+	set(&o.HeaderTableSize, defaultTableSize, 1, 1<<20)
+	set(&o.EncoderTableSize, defaultTableSize, 1, 1<<16)
+	count(&o.MaxHeaders, 100)
+	count(&o.MaxInterim, 10)
+	count(&o.MaxOutboundFrames, 10000)
+	count(&o.MaxOutboundControlFrames, 1000)
+	count(&o.MaxConsecutiveEmptyFrames, 1)
+	count(&o.MaxPriorityFramesPerStream, 100)
+	count(&o.MaxWindowUpdatesPerData, 10)
+	count(&o.StreamResetBurst, 1000)
+	count(&o.StreamResetRate, 33)
+	if o.KeepaliveTimeout == 0 {
+		o.KeepaliveTimeout = 20 * time.Second
+	}
+	if o.Linger == 0 {
+		o.Linger = time.Second
+	}
+	return o
+}

@@ -1,0 +1,341 @@
+package http2
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"time"
+)
+
+// Stream is one request and its response. Of each direction there may be one
+// goroutine at a time that reads, and one that writes. It belongs to whoever
+// serves or opened it until the handler returns or Close is called: then it is
+// used again for others.
+type Stream struct {
+	conn *Conn
+	id   uint32
+
+	// All that follows is guarded by the connection's mutex, which the
+	// conditions use too.
+	readable sync.Cond // something to read, or the end
+	writable sync.Cond // credit, room, or the end
+
+	// What the peer sends.
+	first, last *received // heads that wait for ReadHead
+	trailers    *received
+	body        chunks
+	recvWindow  int32 // bytes that may still come
+	credit      int32 // bytes that were taken and not told to the peer yet
+	interims    int
+	expected    int64 // bytes of the body by content-length; −1 if it says nothing
+	got         int64 // bytes of the body so far
+	gotHead     bool  // the final one
+	remoteEnded bool
+	toHead      bool // the request is a HEAD: the response has no body
+	toConnect   bool // it is a CONNECT
+
+	// What we send.
+	sendWindow     int32
+	sentHead       bool
+	localEnded     bool
+	queued         bool // in the connection's queue of blocked streams
+	before, behind *Stream
+
+	err     error // why both directions ended before their time
+	sendErr error // why ours did, while the other one goes on
+	cut     error // what waits and whatever is tried now returns this
+
+	timer    *time.Timer // made when first needed
+	ticks    int         // calls of expire that are to come
+	deadline time.Time   // zero is none
+
+	onReset func(error)
+	telling bool // onReset runs
+}
+
+// open makes a stream and counts it. With mu held.
+func (c *Conn) open(id uint32) *Stream {
+	s := c.options.streams.Get().(*Stream)
+	s.conn, s.id = c, id
+	s.readable.L, s.writable.L = &c.mu, &c.mu
+	s.recvWindow = int32(c.options.StreamWindow)
+	s.sendWindow = c.peer.streamWindow
+	s.expected = -1
+	c.streams[id] = s
+	return s
+}
+
+// ID is the stream's identifier.
+func (s *Stream) ID() uint32 { return s.id }
+
+// Conn is the connection of the stream.
+func (s *Stream) Conn() *Conn { return s.conn }
+
+// ReadHead waits for the next head: of a server's stream there is one, which is
+// there from the start; of a client's any interim ones (1xx), then the final one.
+// What h held before is overwritten; its memory is used again.
+//
+// Errors, as of Next, WriteHead, WriteData and WriteTrailers: a *StreamError if
+// the stream was reset, by either side, or will not be served; why the
+// connection ended; os.ErrDeadlineExceeded, or what Interrupt was given.
+func (s *Stream) ReadHead(h *Head) error {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for s.first == nil {
+		switch {
+		case s.err != nil:
+			return s.err
+		case s.gotHead:
+			return io.EOF
+		}
+		if err := s.awaitRead(); err != nil {
+			return err
+		}
+	}
+	r := s.first
+	s.first = r.next
+	*h, r.head = r.head, *h
+	r.release()
+	return nil
+}
+
+// Next waits for the next chunk of the body, which is never empty and valid
+// until the next call: then its bytes are given back to the peer as credit.
+// Behind the last one it returns io.EOF. Before it waits it sends what was
+// gathered.
+func (s *Stream) Next() ([]byte, error) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.giveBack(s.body.done()) {
+		c.flush()
+	}
+	for {
+		if p := s.body.take(); p != nil {
+			return p, nil
+		}
+		switch {
+		case s.err != nil:
+			return nil, s.err
+		case s.remoteEnded:
+			return nil, io.EOF
+		}
+		if err := s.awaitRead(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// awaitRead waits until something may have come to be read, or looks after what
+// was gathered. With mu held.
+func (s *Stream) awaitRead() error {
+	if s.cut != nil {
+		return s.cut
+	}
+	if c := s.conn; len(c.w.buf) > 0 && !c.w.flushing {
+		c.flush()
+		return nil
+	}
+	s.readable.Wait()
+	return nil
+}
+
+// Ready says whether Next will return without waiting for the peer.
+func (s *Stream) Ready() bool {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	return s.body.first != nil || s.remoteEnded || s.err != nil || s.cut != nil
+}
+
+// ReadTrailers hands over the trailers, once Next returned io.EOF, and says
+// whether there are any. What f held before is overwritten; its memory is used
+// again.
+func (s *Stream) ReadTrailers(f *Fields) bool {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	r := s.trailers
+	if r == nil || s.body.first != nil {
+		return false
+	}
+	s.trailers = nil
+	*f, r.head.Fields = r.head.Fields, *f
+	r.release()
+	return true
+}
+
+// SetDeadline sets when what waits, and whatever is tried later, returns
+// os.ErrDeadlineExceeded; the zero time is never. The stream is not reset by it:
+// a new deadline lets it go on.
+func (s *Stream) SetDeadline(at time.Time) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.deadline = at
+	if errors.Is(s.cut, os.ErrDeadlineExceeded) {
+		s.cut = nil
+	}
+	switch {
+	case at.IsZero():
+		s.stopTimer()
+	case s.timer == nil:
+		s.timer = time.AfterFunc(time.Until(at), s.expire)
+		s.ticks++
+	case !s.timer.Reset(time.Until(at)):
+		s.ticks++
+	}
+}
+
+func (s *Stream) stopTimer() {
+	if s.timer != nil && s.timer.Stop() {
+		s.ticks--
+	}
+}
+
+// expire runs when the deadline may have come.
+func (s *Stream) expire() {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	s.ticks--
+	if s.deadline.IsZero() || time.Until(s.deadline) > 0 { // it was moved
+		return
+	}
+	s.interrupt(os.ErrDeadlineExceeded)
+}
+
+// Interrupt has what waits, and whatever is tried later, return err. The stream
+// is not reset by it.
+func (s *Stream) Interrupt(err error) {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	s.interrupt(err)
+}
+
+func (s *Stream) interrupt(err error) {
+	if s.cut == nil || errors.Is(s.cut, os.ErrDeadlineExceeded) {
+		s.cut = err
+	}
+	s.readable.Signal()
+	s.writable.Signal()
+}
+
+// OnReset has f called, on a goroutine of its own, once the stream ends before
+// its time by the peer's reset, a broken rule, or the end of the connection; at
+// once if it has. The handler's return, or Close, waits for f. Nil takes it back.
+func (s *Stream) OnReset(f func(error)) {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	s.onReset = f
+	if s.err != nil {
+		s.tell()
+	}
+}
+
+// tell calls onReset. With mu held.
+func (s *Stream) tell() {
+	f, err := s.onReset, s.err
+	if f == nil {
+		return
+	}
+	s.onReset, s.telling = nil, true
+	// Ends with f; finish waits for it.
+	go func() {
+		f(err)
+		s.conn.mu.Lock()
+		defer s.conn.mu.Unlock()
+		s.telling = false
+		s.readable.Broadcast()
+	}()
+}
+
+// Close ends the use of a client's stream, which is reset unless both sides have
+// sent all. Nothing of it may be used afterwards, a body's last chunk included.
+func (s *Stream) Close() { s.finish(Cancel, Cancel) }
+
+// finish takes the stream out of use: it resets it with one code if our message
+// is not complete, or with the other if the peer's is not.
+func (s *Stream) finish(ours, peers ErrCode) {
+	c := s.conn
+	c.mu.Lock()
+	switch {
+	case s.localEnded && s.remoteEnded:
+	case s.localEnded:
+		s.reset(peers, "the rest is not wanted")
+	default:
+		s.reset(ours, "given up")
+	}
+	for s.onReset = nil; s.telling; {
+		s.readable.Wait()
+	}
+	unread := s.drop()
+	c.giveBack(s.body.done() + unread)
+	c.forget(s, true)
+	if !c.client {
+		if c.running--; c.running == 0 && c.err != nil {
+			c.w.idle.Broadcast()
+		}
+	}
+	c.flush()
+	s.stopTimer()
+	late := s.ticks > 0
+	c.mu.Unlock()
+	if late {
+		return // expire may run yet: it gets this one to itself
+	}
+	*s = Stream{timer: s.timer}
+	c.options.streams.Put(s)
+}
+
+// reset ends the stream by our RST_STREAM. With mu held.
+func (s *Stream) reset(code ErrCode, reason string) {
+	c := s.conn
+	if s.err != nil || c.streams[s.id] != s {
+		return
+	}
+	c.w.buf = appendReset(c.writing(), s.id, code)
+	c.forget(s, true)
+	s.fail(&StreamError{ID: s.id, Code: code, Reason: reason})
+	if err := c.wroteControl(); err != nil {
+		c.fail(err)
+	}
+}
+
+// fail ends both directions. With mu held.
+func (s *Stream) fail(err error) {
+	if s.err != nil {
+		return
+	}
+	s.err = err
+	s.conn.giveBack(s.drop())
+	s.readable.Signal()
+	s.writable.Signal()
+	s.tell()
+}
+
+// drop forgets what nobody has read, and returns how much of the body that was.
+func (s *Stream) drop() int {
+	for s.first != nil {
+		r := s.first
+		s.first = r.next
+		r.release()
+	}
+	if s.trailers != nil {
+		s.trailers.release()
+		s.trailers = nil
+	}
+	return s.body.drop()
+}
+
+// push adds a head to those that wait. With mu held.
+func (s *Stream) push(a *assembly) {
+	r := a.received
+	a.received = nil
+	if s.first == nil {
+		s.first = r
+	} else {
+		s.last.next = r
+	}
+	s.last = r
+	s.readable.Signal()
+}
