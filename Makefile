@@ -51,7 +51,8 @@ e2e: build ## test the three services together, as built binaries
 faults: build ## test a registry of three replicas in faults, for three minutes; wants a machine that has nothing else to do
 	go test -count=1 ./integration/faults
 
-conformance: build ## test the services against other people's programs
+conformance: export H2SPEC ?= $(CURDIR)/bin/h2spec
+conformance: build bin/h2spec ## test the services against other people's programs
 	go test -count=1 ./integration/conformance
 
 bench: build ## run all benchmarks; the scenarios write integration/bench/RESULTS.md
@@ -79,11 +80,13 @@ fmt: bin/golangci-lint ## format the Go files
 
 # The tools' modules lie outside go.work: inside, they would lift what the
 # services use to the versions that they want.
-tools: bin/buf bin/golangci-lint ## build the pinned developers' tools into bin/
+tools: bin/buf bin/golangci-lint bin/h2spec ## build the pinned developers' tools into bin/
 bin/buf: tools/buf/go.mod
 	cd tools/buf && GOWORK=off go build -o ../../bin/ tool
 bin/golangci-lint: tools/go.mod
 	cd tools && GOWORK=off go build -o ../bin/ tool
+bin/h2spec: tools/h2spec/go.mod
+	cd tools/h2spec && GOWORK=off go build -o ../../bin/ tool
 bin/protoc-gen-go: bin/golangci-lint # built with it
 
 clean: down ## end the demo, delete its state and what was built

@@ -1,0 +1,86 @@
+package conformance
+
+import (
+	"encoding/xml"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/http2"
+	"github.com/weirproxy/weir/internal/servicetest"
+)
+
+// small answers every request with a few bytes, once it has read the body.
+type small struct{}
+
+// ServeStream implements http2.Handler.
+func (small) ServeStream(s *http2.Stream) {
+	var head http2.Head
+	err := s.ReadHead(&head)
+	for err == nil && !head.End {
+		_, err = s.Next()
+		head.End = err != nil
+	}
+	if s.WriteHead(200, nil, false) == nil {
+		_ = s.WriteData([]byte("conformant"), true)
+	}
+}
+
+// TestHTTP2IsConformant runs all cases of h2spec, the strict ones included,
+// against a server that is made of internal/http2 and nothing else.
+func TestHTTP2IsConformant(t *testing.T) {
+	program := servicetest.Peer(t, "h2spec", "H2SPEC", "make bin/h2spec")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	server := http2.NewServer(http2.Options{MaxConcurrentStreams: 100})
+	var serving sync.WaitGroup
+	// Ends with the listener, and each connection with its client; waited for below.
+	serving.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() { _ = server.Conn(conn, small{}).Serve(nil) })
+		}
+	})
+	t.Cleanup(func() {
+		listener.Close()
+		serving.Wait()
+		server.Close()
+	})
+	requireH2spec(t, program, listener.Addr().String())
+}
+
+// requireH2spec runs h2spec against an address and wants each case to pass.
+func requireH2spec(t *testing.T, program, address string) {
+	t.Helper()
+	host, port, err := net.SplitHostPort(address)
+	require.NoError(t, err)
+	report := filepath.Join(t.TempDir(), "report.xml")
+	output, err := exec.Command(program, "-h", host, "-p", port, "--strict", "--timeout", "2", "-j", report).CombinedOutput()
+	require.NoError(t, err, "%s", output)
+	text, err := os.ReadFile(report)
+	require.NoError(t, err)
+	var suites struct {
+		Suites []struct {
+			Tests   int `xml:"tests,attr"`
+			Skipped int `xml:"skipped,attr"`
+			Failed  int `xml:"failures,attr"`
+			Errors  int `xml:"errors,attr"`
+		} `xml:"testsuite"`
+	}
+	require.NoError(t, xml.Unmarshal(text, &suites))
+	cases := 0
+	for _, s := range suites.Suites {
+		cases += s.Tests
+		require.Zero(t, s.Skipped+s.Failed+s.Errors, "%s", output)
+	}
+	require.GreaterOrEqual(t, cases, 145)
+	t.Logf("%d cases", cases)
+}
