@@ -44,6 +44,7 @@ func TestImports(t *testing.T) {
 		"internal/httpfilter/router":     {"internal/cluster", "internal/connpool", "internal/http1", "internal/httpfilter", "internal/message", "internal/stream", "internal/strict"},
 
 		"internal/route":       {"internal/coreconfig", "internal/descriptor", "internal/message", "internal/strict"},
+		"internal/matcher":     {"internal/message", "internal/strict"},
 		"internal/descriptor":  {"internal/message", "internal/strict"},
 		"internal/cluster":     {"internal/connpool", "internal/coreconfig", "internal/http1", "internal/stats", "internal/strict", "internal/xds"},
 		"internal/cluster/lb":  {"internal/cluster"},

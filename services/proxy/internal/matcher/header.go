@@ -1,0 +1,172 @@
+package matcher
+
+import (
+	"fmt"
+	"math"
+	"strings"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
+	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+)
+
+// Header is a HeaderMatcher: a condition on the fields of one name. Of several
+// of them any may fulfil it; inverted, none may.
+type Header struct {
+	name string // lower case
+	// One of these, or else presence is asked for: that there is a field, or
+	// that there is none.
+	value  *String
+	ranged *Range
+	absent bool
+
+	invert         bool
+	missingIsEmpty bool // treat_missing_header_as_empty
+}
+
+// Range is an Int64Range: whole numbers from Start up to, and without, End.
+type Range struct{ Start, End int64 }
+
+// ParseHeaders makes a Header of each message of a list at the path at. Faults
+// go to report; the result is for use only if there are none.
+func ParseHeaders(list []*routev3.HeaderMatcher, at strict.Path, report *strict.Report) []Header {
+	var headers []Header
+	for i, m := range list {
+		at := at.Index(i)
+		h := Header{name: strings.ToLower(m.GetName()), invert: m.GetInvertMatch(), missingIsEmpty: m.GetTreatMissingHeaderAsEmpty()}
+		switch s := m.GetHeaderMatchSpecifier().(type) {
+		case *routev3.HeaderMatcher_StringMatch:
+			h.value = ParseString(s.StringMatch, at.Field("string_match"), report)
+		case *routev3.HeaderMatcher_RangeMatch:
+			h.ranged = &Range{s.RangeMatch.GetStart(), s.RangeMatch.GetEnd()}
+		case *routev3.HeaderMatcher_PresentMatch:
+			h.absent = !s.PresentMatch
+		}
+		headers = append(headers, h)
+	}
+	return headers
+}
+
+// Match says whether the condition holds for the request. A missing field
+// fulfils none but that of being absent, inverted or not, unless it is taken
+// for an empty one, which is there.
+func (h *Header) Match(r *message.Request) bool {
+	there, holds := h.look(r)
+	switch {
+	case h.value == nil && h.ranged == nil:
+		return ((there || h.missingIsEmpty) != h.absent) != h.invert
+	case there:
+		return holds != h.invert
+	case h.missingIsEmpty:
+		return h.holds(nil) != h.invert
+	}
+	return false
+}
+
+// look says whether there is such a field, and whether one fulfils the
+// condition as it is before it is inverted.
+func (h *Header) look(r *message.Request) (there, holds bool) {
+	if value, ok, pseudo := Pseudo(r, h.name); pseudo {
+		return ok, ok && h.holds(value)
+	}
+	for i := range r.Headers.Len() {
+		name, value := r.Headers.At(i)
+		if string(name) == h.name {
+			if there = true; h.holds(value) {
+				return true, true
+			}
+		}
+	}
+	return there, false
+}
+
+func (h *Header) holds(value []byte) bool {
+	switch {
+	case h.value != nil:
+		return h.value.Match(value)
+	case h.ranged != nil:
+		n, ok := number(value)
+		return ok && h.ranged.Start <= n && n < h.ranged.End
+	}
+	return true
+}
+
+// number reads the whole of text as a decimal number.
+func number(text []byte) (n int64, ok bool) {
+	negative := false
+	if len(text) > 0 && (text[0] == '-' || text[0] == '+') {
+		negative = text[0] == '-'
+		text = text[1:]
+	}
+	if len(text) == 0 {
+		return 0, false
+	}
+	for _, c := range text {
+		digit := int64(c) - '0'
+		// Counted below zero, where there is one number more.
+		if digit < 0 || digit > 9 || n < (math.MinInt64+digit)/10 {
+			return 0, false
+		}
+		n = n*10 - digit
+	}
+	if negative {
+		return n, true
+	}
+	return -n, n != math.MinInt64
+}
+
+// String is the condition in words.
+func (h *Header) String() string {
+	text := fmt.Sprintf("header %s ", h.name)
+	switch {
+	case h.value != nil:
+		text += h.value.String()
+	case h.ranged != nil:
+		text += fmt.Sprintf("is a number from %d and below %d", h.ranged.Start, h.ranged.End)
+	case h.absent != h.invert:
+		text += "is missing"
+	default:
+		text += "is there"
+	}
+	presence := h.value == nil && h.ranged == nil
+	if h.missingIsEmpty {
+		text += ", a missing one being empty"
+	}
+	if h.invert && !presence {
+		return "not: " + text
+	}
+	return text
+}
+
+// Pseudo is the value of a pseudo header of a request (RFC 9113 §8.3.1), and
+// whether it is there; host is :authority. Pseudo is false for any other name.
+// The scheme is what x-forwarded-proto says, which the connection manager sets.
+func Pseudo(r *message.Request, name string) (value []byte, ok, pseudo bool) {
+	switch name {
+	case ":path":
+		return r.Path, len(r.Path) > 0, true
+	case ":method":
+		return r.Method, true, true
+	case ":authority", "host":
+		return r.Authority, len(r.Authority) > 0, true
+	case ":scheme":
+		if scheme, ok := r.Headers.Get("x-forwarded-proto"); ok {
+			return scheme, true, true
+		}
+		return plain, true, true
+	}
+	return nil, false, false
+}
+
+// plain is the scheme of a request that does not say.
+var plain = []byte("http")
+
+// Value is the value of the first field of that name, which may be a pseudo
+// header's, and whether it is there.
+func Value(r *message.Request, name string) ([]byte, bool) {
+	if value, ok, pseudo := Pseudo(r, name); pseudo {
+		return value, ok
+	}
+	return r.Headers.Get(name)
+}
