@@ -45,6 +45,7 @@ func TestImports(t *testing.T) {
 
 		"internal/route":       {"internal/coreconfig", "internal/descriptor", "internal/message", "internal/strict"},
 		"internal/matcher":     {"internal/message", "internal/strict"},
+		"internal/hashpolicy":  {"internal/coreconfig", "internal/matcher", "internal/message", "internal/strict"},
 		"internal/descriptor":  {"internal/message", "internal/strict"},
 		"internal/cluster":     {"internal/connpool", "internal/coreconfig", "internal/http1", "internal/stats", "internal/strict", "internal/xds"},
 		"internal/cluster/lb":  {"internal/cluster"},
