@@ -11,10 +11,12 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
+	"github.com/weirproxy/weir/services/proxy/internal/hashpolicy"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/ratelimit"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/router"
 	"github.com/weirproxy/weir/services/proxy/internal/listener"
+	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter/hcm"
 	"github.com/weirproxy/weir/services/proxy/internal/rlsclient"
@@ -63,7 +65,7 @@ func Schema() (*strict.Schema, error) { return strict.NewSchema(fields()...) }
 // fields are what each package supports.
 func fields() []strict.Fields {
 	parts := []strict.Fields{
-		bootstrap.Fields(), coreconfig.Fields(), listener.Fields(), route.Fields(), descriptor.Fields(), cluster.Fields(),
+		bootstrap.Fields(), coreconfig.Fields(), listener.Fields(), route.Fields(), matcher.Fields(), hashpolicy.Fields(), descriptor.Fields(), cluster.Fields(),
 	}
 	for _, f := range NetworkFilters(Dependencies{}) {
 		parts = append(parts, f.Fields())

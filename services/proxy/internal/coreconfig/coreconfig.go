@@ -24,6 +24,7 @@ func Fields() strict.Fields {
 		"envoy.config.core.v3.ConfigSource":           {"ads", "resource_api_version", "initial_fetch_timeout"},
 		"envoy.config.core.v3.AggregatedConfigSource": {},
 		"envoy.config.core.v3.GrpcService":            {"envoy_grpc"},
+		"envoy.config.core.v3.DataSource":             {"filename", "inline_bytes", "inline_string", "environment_variable"},
 		"envoy.config.core.v3.GrpcService.EnvoyGrpc":  {"cluster_name"},
 	}
 }

@@ -2,72 +2,149 @@ package route
 
 import (
 	"bytes"
-	"slices"
+	"net/netip"
 
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
+	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
 
-// Match returns the route of a request, or nil if there is none. Steps: the
-// virtual host by the authority, then the first of its routes whose path
-// matches, the query left out. A CONNECT, which has no path, matches none. It
-// never blocks and allocates nothing.
-func (t *Table) Match(r *message.Request) *Route {
-	host := t.virtualHost(r.Authority)
-	if host == nil || len(r.Path) == 0 {
+// Input is what routing reads of a request.
+type Input struct {
+	Request *message.Request
+	// ClientAddress is the trusted address of the client; invalid where it has
+	// none that is an IP.
+	ClientAddress netip.Addr
+	// Random is a number of this request alone, by which shares and weights are
+	// held.
+	Random uint64
+}
+
+// Match returns the route of a request, or nil if there is none. Steps:
+//
+//  1. the virtual host by the authority;
+//  2. the redirect to https, if the host wants one;
+//  3. the first of the host's routes whose conditions hold, the path taken
+//     without its query;
+//  4. one of the route's clusters by their weights.
+//
+// A CONNECT, which has no path, matches none. It never blocks, and allocates
+// nothing unless hashes of rewritten headers choose the cluster.
+func (t *Table) Match(in Input) *Route {
+	found := t.domains.find(in.Request.Authority)
+	if found == nil || len(in.Request.Path) == 0 {
 		return nil
 	}
-	path := r.Path
-	if i := bytes.IndexByte(path, '?'); i >= 0 {
-		path = path[:i]
+	if found.host.wantsTLS(in.Request) {
+		return &toTLS
 	}
-	for i := range host.routes {
-		if route := &host.routes[i]; route.matches(path) {
-			return route
+	e := found.host.find(newQuery(in))
+	if e == nil {
+		return nil
+	}
+	return e.choose(in)
+}
+
+// virtualHost is the routes of some domains, in the order in which they are
+// tried.
+type virtualHost struct {
+	name       string
+	requireTLS routev3.VirtualHost_TlsRequirementType
+	entries    []entry
+	index      *index // nil for a short list
+}
+
+// toTLS is the route of a request that is to come again by https.
+var toTLS = Route{Redirect: &Redirect{Status: 301, scheme: "https"}}
+
+// wantsTLS says whether a request is to come again by https (require_tls).
+func (h *virtualHost) wantsTLS(r *message.Request) bool {
+	switch h.requireTLS {
+	case routev3.VirtualHost_ALL:
+	case routev3.VirtualHost_EXTERNAL_ONLY:
+		if internal(r) {
+			return false
+		}
+	default:
+		return false
+	}
+	scheme, _ := matcher.Value(r, ":scheme")
+	return string(scheme) != "https"
+}
+
+// find is the first entry whose conditions hold, nil if there is none.
+func (h *virtualHost) find(q query) *entry {
+	if h.index == nil {
+		return h.findInList(q)
+	}
+	var candidates candidates
+	if !h.index.candidates(q.path, &candidates) {
+		return h.findInList(q)
+	}
+	for i := candidates.next(); i >= 0; i = candidates.next() {
+		if e := &h.entries[i]; e.unmet(q) == nil {
+			return e
 		}
 	}
 	return nil
 }
 
-func (r *Route) matches(path []byte) bool {
-	if r.prefix {
-		return len(path) >= len(r.path) && string(path[:len(r.path)]) == r.path
+// findInList is find without the index.
+func (h *virtualHost) findInList(q query) *entry {
+	for i := range h.entries {
+		if e := &h.entries[i]; e.unmet(q) == nil {
+			return e
+		}
 	}
-	return string(path) == r.path
+	return nil
 }
 
-// longestName is how long an authority can be to match a domain: RFC 1035
-// allows 253 bytes of name, and a port follows.
-const longestName = 260
-
-func (t *Table) virtualHost(authority []byte) *virtualHost {
-	if len(t.exact) == 0 && t.suffixes == nil && t.prefixes == nil || len(authority) > longestName {
-		return t.fallback
-	}
-	var lowered [longestName]byte
-	name := lowered[:len(authority)]
-	for i, c := range authority {
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		name[i] = c
-	}
-	if host, ok := t.exact[string(name)]; ok {
-		return host
-	}
-	// A * stands for at least one character.
-	for _, w := range t.suffixes {
-		if rest := len(name) - len(w.text); rest > 0 && string(name[rest:]) == w.text {
-			return w.host
-		}
-	}
-	for _, w := range t.prefixes {
-		if len(name) > len(w.text) && string(name[:len(w.text)]) == w.text {
-			return w.host
-		}
-	}
-	return t.fallback
+// entry is one route of a virtual host: conditions, and what holds for the
+// request if it fulfils them.
+type entry struct {
+	path       pathCondition
+	conditions []condition // the others
+	route      *Route
+	weights    *weights // unless nil they choose one like route
 }
 
-func longestFirst(list []wildcard) {
-	slices.SortStableFunc(list, func(a, b wildcard) int { return len(b.text) - len(a.text) })
+// unmet is the first condition that the request does not fulfil; nil means that
+// the entry matches.
+func (e *entry) unmet(q query) condition {
+	if !e.path.holds(q) {
+		return &e.path
+	}
+	for _, c := range e.conditions {
+		if !c.holds(q) {
+			return c
+		}
+	}
+	return nil
+}
+
+func (e *entry) choose(in Input) *Route {
+	if e.weights == nil {
+		return e.route
+	}
+	return e.weights.choose(in)
+}
+
+// query is a request as conditions see it.
+type query struct {
+	request *message.Request
+	path    []byte // without its query
+	random  uint64
+}
+
+func newQuery(in Input) query {
+	return query{in.Request, withoutQuery(in.Request.Path), in.Random}
+}
+
+// withoutQuery is a path up to its query.
+func withoutQuery(path []byte) []byte {
+	if i := bytes.IndexByte(path, '?'); i >= 0 {
+		return path[:i]
+	}
+	return path
 }

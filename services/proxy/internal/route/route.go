@@ -1,71 +1,104 @@
 // Package route is the route table of an http_connection_manager: made once
 // from a RouteConfiguration, never changed, and asked for each request. It
-// picks the virtual host by the request's authority and the first route that
-// matches its path, and says which cluster the route names; it does not know
-// whether that cluster exists, and sends nothing anywhere.
+// picks the virtual host by the request's authority and the first route whose
+// conditions hold, and says what is to become of the request: which cluster it
+// goes to, with what path and host, or what it is answered. It does not know
+// whether a cluster exists, and sends nothing anywhere: the router filter
+// carries out what a route says.
 package route
 
 import (
 	"strings"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
-	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
+	"github.com/weirproxy/weir/services/proxy/internal/hashpolicy"
+	"github.com/weirproxy/weir/services/proxy/internal/matcher"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
 // Fields are the supported fields of the messages that Parse reads.
 func Fields() strict.Fields {
 	return strict.Fields{
-		"envoy.config.route.v3.RouteConfiguration": {"name", "virtual_hosts", "validate_clusters"},
-		"envoy.config.route.v3.VirtualHost":        {"name", "domains", "routes", "rate_limits"},
-		"envoy.config.route.v3.Route":              {"name", "match", "route"},
-		"envoy.config.route.v3.RouteMatch":         {"prefix", "path"},
-		"envoy.config.route.v3.RouteAction":        {"cluster", "timeout", "rate_limits", "include_vh_rate_limits"},
+		"envoy.config.route.v3.RouteConfiguration": {
+			"name", "virtual_hosts", "validate_clusters", "internal_only_headers", "max_direct_response_body_size_bytes",
+		},
+		"envoy.config.route.v3.VirtualHost": {"name", "domains", "routes", "require_tls", "rate_limits"},
+		"envoy.config.route.v3.Route":       {"name", "match", "metadata", "route", "redirect", "direct_response"},
+		"envoy.config.route.v3.RouteMatch": {
+			"prefix", "path", "path_separated_prefix", "safe_regex", "case_sensitive",
+			"headers", "query_parameters", "grpc", "runtime_fraction",
+		},
+		"envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions": {},
+		"envoy.config.route.v3.RouteAction": {
+			"cluster", "cluster_header", "weighted_clusters", "cluster_not_found_response_code",
+			"prefix_rewrite", "regex_rewrite",
+			"host_rewrite_literal", "host_rewrite_header", "host_rewrite_path_regex", "append_x_forwarded_host",
+			"timeout", "idle_timeout", "max_stream_duration", "priority", "hash_policy", "rate_limits", "include_vh_rate_limits",
+		},
+		"envoy.config.route.v3.RouteAction.MaxStreamDuration": {
+			"max_stream_duration", "grpc_timeout_header_max", "grpc_timeout_header_offset",
+		},
+		"envoy.config.route.v3.WeightedCluster":               {"clusters", "runtime_key_prefix", "header_name", "use_hash_policy"},
+		"envoy.config.route.v3.WeightedCluster.ClusterWeight": {"name", "cluster_header", "weight", "host_rewrite_literal"},
+		"envoy.config.route.v3.RedirectAction": {
+			"https_redirect", "scheme_redirect", "host_redirect", "port_redirect", "path_redirect", "prefix_rewrite",
+			"regex_rewrite", "response_code", "strip_query",
+		},
+		"envoy.config.route.v3.DirectResponseAction": {"status", "body"},
 	}
 }
 
-// defaultTimeout bounds an upstream exchange where a route sets no timeout
-// (RouteAction.timeout).
-const defaultTimeout = 15 * time.Second
-
 // Table is a parsed RouteConfiguration.
 type Table struct {
-	// The four kinds of domains, in the order in which they are tried: the
-	// whole name, "*.suffix" with the longest suffix first, "prefix.*" with
-	// the longest prefix first, and "*". All in lower case.
-	exact    map[string]*virtualHost
-	suffixes []wildcard
-	prefixes []wildcard
-	fallback *virtualHost
-
-	references []Reference
+	domains      domains
+	references   []Reference
+	internalOnly []string // internal_only_headers, in lower case
 }
 
-// wildcard is a domain with its * cut off.
-type wildcard struct {
-	text string
-	host *virtualHost
-}
-
-// virtualHost is the routes of some domains, in the order in which they are tried.
-type virtualHost struct{ routes []Route }
-
-// Route is one entry of a virtual host that forwards to a cluster.
+// Route is what becomes of a request: one entry of a virtual host, or one of
+// the clusters that it chooses from. It never changes.
 type Route struct {
-	// Cluster is the name of the cluster that gets the request.
+	// Name is the route's, and VirtualHost that of the virtual host. Both can
+	// be empty.
+	Name, VirtualHost string
+	// Metadata is what others are to know of the route; it may be nil.
+	Metadata *corev3.Metadata
+
+	// Redirect or DirectResponse is what the request is answered. If both are
+	// nil it is forwarded, and the rest says how.
+	Redirect       *Redirect
+	DirectResponse *DirectResponse
+
+	// Cluster is the name of the cluster that gets the request; empty where a
+	// header names it: see ClusterName.
 	Cluster string
+	// ClusterNotFound is the status if there is no such cluster
+	// (cluster_not_found_response_code).
+	ClusterNotFound int
 	// Timeout is the time from the end of the request to the end of the
 	// response; 0 is none.
 	Timeout time.Duration
+	// IdleTimeout is how long the stream may stand still, in place of the
+	// connection manager's time; 0 is as long as it takes, and a negative one
+	// leaves the connection manager's.
+	IdleTimeout time.Duration
+	// Priority is the set of connections and limits that the request is of.
+	Priority corev3.RoutingPriority
+	// HashPolicy binds the request to a host.
+	HashPolicy hashpolicy.List
 	// RateLimits are the policies that apply: the route's own, and the virtual
 	// host's where the route has none or includes them.
 	RateLimits []descriptor.Policy
 
-	path   string
-	prefix bool
+	clusterHeader string // lower case; empty for none
+	path          pathRewrite
+	host          hostRewrite
+	duration      streamDuration
 }
 
 // Reference is a cluster that a route names, with its place.
@@ -77,85 +110,97 @@ type Reference struct {
 // References lists the clusters that the routes name.
 func (t *Table) References() []Reference { return t.references }
 
+// DropInternalOnly takes the headers out of a request that only internal
+// clients may send (internal_only_headers). An internal request is one that the
+// connection manager marked with x-envoy-internal.
+func (t *Table) DropInternalOnly(r *message.Request) {
+	if len(t.internalOnly) == 0 || internal(r) {
+		return
+	}
+	for _, name := range t.internalOnly {
+		r.Headers.Remove(name)
+	}
+}
+
+func internal(r *message.Request) bool {
+	value, _ := r.Headers.Get("x-envoy-internal")
+	return string(value) == "true"
+}
+
+// ClusterName is the name of the cluster that gets the request, empty if the
+// header that names it is missing. It allocates only if there is such a header.
+func (r *Route) ClusterName(request *message.Request) string {
+	if r.clusterHeader == "" {
+		return r.Cluster
+	}
+	name, _ := matcher.Value(request, r.clusterHeader)
+	return string(name)
+}
+
 // Parse makes a table of config, which lies at the path at. Faults go to
-// report; the table is for use only if there are none.
+// report; the table is for use only if there are none. Files that direct
+// responses name are read here.
 func Parse(config *routev3.RouteConfiguration, at strict.Path, report *strict.Report) *Table {
-	t := &Table{exact: map[string]*virtualHost{}}
+	p := &parser{report: report, table: &Table{}, largestBody: defaultBodySize}
+	if limit := config.GetMaxDirectResponseBodySizeBytes(); limit != nil {
+		p.largestBody = int(limit.GetValue())
+	}
+	for _, name := range config.GetInternalOnlyHeaders() {
+		p.table.internalOnly = append(p.table.internalOnly, strings.ToLower(name))
+	}
 	names := map[string]bool{}
-	domains := map[string]bool{}
 	for i, v := range config.GetVirtualHosts() {
 		at := at.Field("virtual_hosts").Index(i)
 		if names[v.GetName()] {
 			report.Add(at.Field("name"), "virtual host %q is there twice", v.GetName())
 		}
 		names[v.GetName()] = true
-		host := t.parseVirtualHost(v, at, report)
-		for j, domain := range v.GetDomains() {
-			at := at.Field("domains").Index(j)
-			domain = strings.ToLower(domain)
-			if domains[domain] {
-				report.Add(at, "domain %q is there twice", domain)
-			}
-			domains[domain] = true
-			if !t.addDomain(domain, host) {
-				report.Add(at, "domain %q: a * stands at its beginning or its end, once", domain)
-			}
+		host := p.virtualHost(v, at)
+		for j, name := range v.GetDomains() {
+			p.domain(name, host, at.Field("domains").Index(j))
 		}
 	}
-	longestFirst(t.suffixes)
-	longestFirst(t.prefixes)
-	return t
+	p.table.domains.sort()
+	return p.table
 }
 
-func (t *Table) parseVirtualHost(v *routev3.VirtualHost, at strict.Path, report *strict.Report) *virtualHost {
-	host := &virtualHost{}
-	shared := descriptor.Parse(v.GetRateLimits(), at.Field("rate_limits"), report)
-	for i, r := range v.GetRoutes() {
+// parser makes one table.
+type parser struct {
+	table       *Table
+	report      *strict.Report
+	largestBody int // of a direct response, in bytes
+}
+
+// domain files a domain of a virtual host.
+func (p *parser) domain(name string, host *virtualHost, at strict.Path) {
+	name = strings.ToLower(name)
+	known, ok := p.table.domains.add(name, host)
+	if known {
+		p.report.Add(at, "domain %q is there twice", name)
+	}
+	if !ok {
+		p.report.Add(at, "domain %q: a * stands at its beginning or its end, once", name)
+	}
+}
+
+// virtualHost makes a virtual host with its routes.
+func (p *parser) virtualHost(v *routev3.VirtualHost, at strict.Path) *virtualHost {
+	host := &virtualHost{name: v.GetName(), requireTLS: v.GetRequireTls()}
+	shared := descriptor.Parse(v.GetRateLimits(), at.Field("rate_limits"), p.report)
+	for i, m := range v.GetRoutes() {
 		at := at.Field("routes").Index(i)
-		entry := Route{}
-		switch match := r.GetMatch().GetPathSpecifier().(type) {
-		case *routev3.RouteMatch_Prefix:
-			entry.path, entry.prefix = match.Prefix, true
-		case *routev3.RouteMatch_Path:
-			entry.path = match.Path
-		}
-		action := r.GetRoute()
-		if action == nil {
-			report.Add(at, "a route needs the action route: {cluster: …}")
-			continue
-		}
-		actionAt := at.Field("route")
-		entry.Cluster = action.GetCluster()
-		t.references = append(t.references, Reference{entry.Cluster, actionAt.Field("cluster")})
-		entry.Timeout = coreconfig.Duration(action.GetTimeout(), defaultTimeout, actionAt.Field("timeout"), report)
-		entry.RateLimits = descriptor.Parse(action.GetRateLimits(), actionAt.Field("rate_limits"), report)
-		//nolint:staticcheck // deprecated, but Envoy accepts it and so do we
-		include := action.GetIncludeVhRateLimits().GetValue()
-		if len(entry.RateLimits) == 0 || include {
-			entry.RateLimits = append(entry.RateLimits, shared...)
-		}
-		host.routes = append(host.routes, entry)
+		e := entry{route: &Route{Name: m.GetName(), VirtualHost: v.GetName(), Metadata: m.GetMetadata(), IdleTimeout: -1}}
+		e.path, e.conditions = p.conditions(m.GetMatch(), at.Field("match"), i)
+		switch action := m.GetAction().(type) {
+		case *routev3.Route_Route:
+			p.forward(&e, action.Route, shared, at.Field("route"))
+		case *routev3.Route_Redirect:
+			e.route.Redirect = p.redirect(action.Redirect, e.path.replaced(), at.Field("redirect"))
+		case *routev3.Route_DirectResponse:
+			e.route.DirectResponse = p.directResponse(action.DirectResponse, at.Field("direct_response"))
+		} // another one is refused by the schema, and that there is none by the messages' own rules
+		host.entries = append(host.entries, e)
 	}
+	host.index = newIndex(host.entries)
 	return host
-}
-
-// addDomain files a domain by its kind; false if its * stands elsewhere.
-func (t *Table) addDomain(domain string, host *virtualHost) bool {
-	switch strings.Count(domain, "*") {
-	case 0:
-		t.exact[domain] = host
-	case 1:
-		if domain == "*" {
-			t.fallback = host
-		} else if suffix, ok := strings.CutPrefix(domain, "*"); ok {
-			t.suffixes = append(t.suffixes, wildcard{suffix, host})
-		} else if prefix, ok := strings.CutSuffix(domain, "*"); ok {
-			t.prefixes = append(t.prefixes, wildcard{prefix, host})
-		} else {
-			return false
-		}
-	default:
-		return false
-	}
-	return true
 }

@@ -1,6 +1,8 @@
 package route_test
 
 import (
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,8 +28,18 @@ func parse(t testing.TB, text string) (*route.Table, error) {
 	return table, report.Err()
 }
 
-func request(authority, path string) *message.Request {
-	return &message.Request{Method: []byte("GET"), Authority: []byte(authority), Path: []byte(path)}
+// request is a GET with header fields.
+func request(authority, path string, fields ...string) route.Input {
+	r := &message.Request{Method: []byte("GET"), Authority: []byte(authority), Path: []byte(path)}
+	for i := 0; i < len(fields); i += 2 {
+		r.Headers.Add(fields[i], fields[i+1])
+	}
+	return route.Input{Request: r, ClientAddress: netip.MustParseAddr("192.0.2.1")}
+}
+
+// routes is a table with one virtual host for all domains.
+func routes(list ...string) string {
+	return `{"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [` + strings.Join(list, ",") + `]}]}`
 }
 
 const hosts = `{"virtual_hosts": [
@@ -115,15 +127,59 @@ func TestRateLimitsOfTheVirtualHostApplyWhereTheRouteHasNoneOrIncludesThem(t *te
 }
 
 func TestFaultsNameTheirPlaceAllAtOnce(t *testing.T) {
-	_, err := parse(t, `{"virtual_hosts": [
-		{"name": "a", "domains": ["x.*.com", "same"], "routes": [{"match": {"prefix": "/"}, "redirect": {}}]},
-		{"name": "a", "domains": ["Same", "*a*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "c", "timeout": "-1s"}}]}]}`)
+	_, err := parse(t, `{"max_direct_response_body_size_bytes": 3, "virtual_hosts": [
+		{"name": "a", "domains": ["x.*.com", "same"], "routes": [
+			{"match": {"safe_regex": {"regex": "("}}, "redirect": {"port_redirect": 65536}},
+			{"match": {"prefix": "/", "headers": [{"name": "a", "string_match": {"safe_regex": {"regex": "["}}}]},
+				"direct_response": {"status": 200, "body": {"inline_string": "four"}}},
+			{"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"filename": "/does/not/exist"}}}]},
+		{"name": "a", "domains": ["Same", "*a*"], "routes": [
+			{"match": {"prefix": "/"}, "route": {"cluster": "c", "timeout": "-1s", "idle_timeout": "-2s"}},
+			{"match": {"prefix": "/"}, "route": {"cluster": "c", "prefix_rewrite": "/x", "regex_rewrite": {"pattern": {"regex": "x"}, "substitution": "\\1"}}},
+			{"match": {"prefix": "/"}, "route": {"weighted_clusters": {"clusters": [{"name": "c"}, {"weight": 0}, {"name": "c", "cluster_header": "x", "weight": 0}]}}},
+			{"match": {"prefix": "/"}, "route": {"weighted_clusters": {"clusters": [{"name": "c", "weight": 4294967295}, {"name": "d", "weight": 1}]}}}]}]}`)
 	require.EqualError(t, err, `virtual_hosts[0].domains[0]: domain "x.*.com": a * stands at its beginning or its end, once
-virtual_hosts[0].routes[0]: a route needs the action route: {cluster: …}
+virtual_hosts[0].routes[0].match.safe_regex.regex: "(" is no regular expression: missing closing )
+virtual_hosts[0].routes[0].redirect.port_redirect: 65536 is no port
+virtual_hosts[0].routes[1].direct_response.body: the body has 4 bytes, more than the 3 of max_direct_response_body_size_bytes
+virtual_hosts[0].routes[1].match.headers[0].string_match.safe_regex.regex: "[" is no regular expression: missing closing ]
+virtual_hosts[0].routes[2].direct_response.body.filename: open /does/not/exist: no such file or directory
 virtual_hosts[1].domains[0]: domain "same" is there twice
 virtual_hosts[1].domains[1]: domain "*a*": a * stands at its beginning or its end, once
 virtual_hosts[1].name: virtual host "a" is there twice
-virtual_hosts[1].routes[0].route.timeout: -1s is negative`)
+virtual_hosts[1].routes[0].route.idle_timeout: -2s is negative
+virtual_hosts[1].routes[0].route.timeout: -1s is negative
+virtual_hosts[1].routes[1].route.regex_rewrite: prefix_rewrite rewrites the path already
+virtual_hosts[1].routes[1].route.regex_rewrite.substitution: "\\1": \1 is no group of the pattern, which has 0
+virtual_hosts[1].routes[2].route.weighted_clusters.clusters: the weights' sum is 0: not between 1 and 4294967295
+virtual_hosts[1].routes[2].route.weighted_clusters.clusters[1]: a cluster is needed: name or cluster_header
+virtual_hosts[1].routes[2].route.weighted_clusters.clusters[2]: name and cluster_header name a cluster both
+virtual_hosts[1].routes[3].route.weighted_clusters.clusters: the weights' sum is 4294967296: not between 1 and 4294967295`)
+}
+
+func TestReferencesAreAllClustersThatRoutesName(t *testing.T) {
+	table, err := parse(t, routes(
+		`{"match": {"prefix": "/a"}, "route": {"cluster": "a"}}`,
+		`{"match": {"prefix": "/b"}, "route": {"cluster_header": "x-cluster"}}`,
+		`{"match": {"prefix": "/c"}, "redirect": {}}`,
+		`{"match": {"prefix": "/d"}, "route": {"weighted_clusters": {"clusters": [{"cluster_header": "x", "weight": 1}, {"name": "d", "weight": 1}]}}}`))
+	require.NoError(t, err)
+	require.Equal(t, []route.Reference{
+		{Cluster: "a", At: "virtual_hosts[0].routes[0].route.cluster"},
+		{Cluster: "d", At: "virtual_hosts[0].routes[3].route.weighted_clusters.clusters[1].name"},
+	}, table.References())
+}
+
+func TestInternalOnlyHeadersAreDroppedFromOtherRequests(t *testing.T) {
+	table, err := parse(t, `{"internal_only_headers": ["X-Secret", "x-other"]}`)
+	require.NoError(t, err)
+	outside := request("h", "/", "x-secret", "1", "x-kept", "2")
+	table.DropInternalOnly(outside.Request)
+	require.False(t, outside.Request.Headers.Has("x-secret"))
+	require.True(t, outside.Request.Headers.Has("x-kept"))
+	inside := request("h", "/", "x-secret", "1", "x-envoy-internal", "true")
+	table.DropInternalOnly(inside.Request)
+	require.True(t, inside.Request.Headers.Has("x-secret"))
 }
 
 func TestMatchAllocatesNothing(t *testing.T) {

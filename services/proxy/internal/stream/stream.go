@@ -32,14 +32,23 @@ type Stream struct {
 	// ClientAddress is the client that is trusted to be the one: the peer, or
 	// what x-forwarded-for says of it, by the rules of use_remote_address.
 	ClientAddress netip.Addr
+	// Random is a number of this stream alone, by which shares and weights are
+	// held.
+	Random uint64
 	// Request is what the client sent, as the filters so far left it.
 	Request message.Request
 
 	// Route is nil if none matched.
 	Route *route.Route
-	// Cluster is the one that Route names, or nil if there is none of that
-	// name now.
+	// Cluster is the one that Route, or the header that it says, names; nil if
+	// there is none of that name now, and if the route answers by itself.
 	Cluster *cluster.Cluster
+	// Hash binds the request to a host of the cluster, if Hashed is set.
+	Hash   uint64
+	Hashed bool
+	// Scratch is memory for bytes that are made while the stream lives, such as
+	// a rewritten path. It is appended to, and emptied by Reset.
+	Scratch []byte
 
 	// Response is what goes to the client: the upstream's, or a local reply.
 	Response message.Response
@@ -75,6 +84,7 @@ func (s *Stream) Cut() {
 // keeps its memory.
 func (s *Stream) Reset() {
 	s.Route, s.Cluster = nil, nil
+	s.Hash, s.Hashed, s.Scratch = 0, false, s.Scratch[:0]
 	s.Request.Body, s.Response.Body = nil, nil
 	s.Request.Headers.Reset()
 	s.Response.Headers.Reset()

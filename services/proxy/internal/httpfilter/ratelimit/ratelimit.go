@@ -36,7 +36,7 @@ func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 	if s.Route == nil || s.Cluster == nil || len(s.Route.RateLimits) == 0 {
 		return nil
 	}
-	input := descriptor.Input{Request: &s.Request, ClientAddress: s.ClientAddress, Cluster: s.Route.Cluster}
+	input := descriptor.Input{Request: &s.Request, ClientAddress: s.ClientAddress, Cluster: s.Cluster.Config.Name}
 	for i := range s.Route.RateLimits {
 		s.Route.RateLimits[i].Append(&f.descriptors, &input)
 	}

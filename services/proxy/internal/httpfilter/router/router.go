@@ -76,23 +76,21 @@ type router struct {
 
 // Forward implements httpfilter.Terminal. Steps:
 //
-//  1. pick a host, and take a connection to it;
-//  2. send the head and what is here of the body; the rest is sent beside what
+//  1. answer what is not forwarded; do what the route says about path, host
+//     and hash;
+//  2. pick a host, and take a connection to it;
+//  3. send the head and what is here of the body; the rest is sent beside what
 //     follows;
-//  3. read the head of the response, on a new connection once more if the
+//  4. read the head of the response, on a new connection once more if the
 //     server had closed the old one unseen.
 //
 // It blocks on the connect and on the upstream; the route's timeout bounds it
 // from the end of the request.
 func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
-	switch {
-	case s.Route == nil:
-		return &httpfilter.Reply{Status: 404}
-	case s.Cluster == nil:
-		return &httpfilter.Reply{Status: 503}
-	case s.Cluster.Config.HTTP2:
-		return &httpfilter.Reply{Status: 503, Body: "upstream protocol HTTP/2 is not supported"}
+	if reply := answer(s); reply != nil {
+		return reply
 	}
+	setCookies := carryOut(s)
 	r.stream, r.cluster = s, s.Cluster
 	r.cluster.Stats.RequestsTotal.Inc()
 	r.cluster.Stats.RequestsActive.Add(1)
@@ -123,6 +121,9 @@ func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
 	}
 	r.count(s.Response.Status)
 	setMilliseconds(&s.Response.Headers, "x-envoy-upstream-service-time", time.Since(r.started))
+	for _, cookie := range setCookies {
+		s.Response.Headers.Add("set-cookie", cookie)
+	}
 	if r.inner = s.Response.Body; r.inner == nil {
 		r.release()
 		return nil

@@ -65,7 +65,7 @@ func (b *requestBody) extend() {
 	b.interim.Lock()
 	defer b.interim.Unlock()
 	if !b.cut {
-		b.connection.reads.Extend(time.Now(), b.connection.manager.streamIdleTimeout)
+		b.connection.reads.Extend(time.Now(), b.connection.stream.IdleTimeout)
 	}
 }
 
@@ -88,7 +88,7 @@ func (b *requestBody) sendContinue() error {
 	if b.inner.Ready() { // the client did not wait
 		return nil
 	}
-	b.connection.writes.Extend(time.Now(), b.connection.manager.streamIdleTimeout)
+	b.connection.writes.Extend(time.Now(), b.connection.stream.IdleTimeout)
 	return b.connection.writer.WriteContinue()
 }
 

@@ -54,6 +54,7 @@ type proxy struct {
 type config struct {
 	fields  string // of http_connection_manager, JSON, each followed by a comma
 	route   string // fields of the route action, each after a comma
+	routes  string // in place of the one to "up", JSON
 	filters []httpfilter.Factory
 }
 
@@ -85,10 +86,13 @@ func start(t testing.TB, upstream string, c config) *proxy {
 		}
 		fmt.Fprintf(&chain, `{"name": %[1]q, "typed_config": {"@type": "type.googleapis.com/%[1]s"%[2]s}},`, f.ConfigType(), value)
 	}
+	if c.routes == "" {
+		c.routes = `{"match": {"prefix": "/"}, "route": {"cluster": "up" ` + c.route + `}}`
+	}
 	manager := &hcmv3.HttpConnectionManager{}
-	require.NoError(t, protojson.Unmarshal(fmt.Appendf(nil, `{"stat_prefix": "test", %s "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"],
-		"routes": [{"match": {"prefix": "/"}, "route": {"cluster": "up" %s}}]}]}, "http_filters": [%s]}`,
-		c.fields, c.route, strings.TrimSuffix(chain.String(), ",")), manager))
+	require.NoError(t, protojson.Unmarshal(fmt.Appendf(nil, `{"stat_prefix": "test", %s "route_config": {"internal_only_headers": ["x-secret"],
+		"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [%s]}]}, "http_filters": [%s]}`,
+		c.fields, c.routes, strings.TrimSuffix(chain.String(), ",")), manager))
 	filter := factory.Parse(manager, "", report)
 	require.NoError(t, report.Err())
 

@@ -131,12 +131,12 @@ func (c *connection) serveRequest() bool {
 	m.stats.requestsActive.Add(1)
 	defer m.stats.requestsActive.Add(-1)
 	s.Reset()
+	s.IdleTimeout = m.streamIdleTimeout
 	keepAlive, err := c.reader.ReadRequest(&s.Request)
 	if err != nil {
 		return c.refuse(err, false)
 	}
 	s.Start = time.Now()
-	s.IdleTimeout = m.streamIdleTimeout
 	if s.Request.Body != nil { // else nothing is read before the next request
 		c.reads.Extend(s.Start, s.IdleTimeout)
 	}
@@ -145,13 +145,7 @@ func (c *connection) serveRequest() bool {
 	}
 	c.body.begin(&s.Request)
 
-	if s.Route = m.routes.Match(&s.Request); s.Route != nil {
-		if s.Cluster = m.clusters.Get(s.Route.Cluster); s.Cluster == nil {
-			m.stats.noCluster.Inc()
-		}
-	} else {
-		m.stats.noRoute.Inc()
-	}
+	m.route(s)
 
 	c.run.Begin(m.chain)
 	c.run.Exchange(s)
@@ -233,7 +227,7 @@ func (c *connection) respond(closes bool) error {
 	response := &c.stream.Response
 	c.manager.finish(response)
 	c.body.refuseContinue()
-	c.writes.Extend(time.Now(), c.manager.streamIdleTimeout)
+	c.writes.Extend(time.Now(), c.stream.IdleTimeout)
 	c.writer.WriteResponse(response, closes)
 	for response.Body != nil {
 		if !response.Body.Ready() {
@@ -242,7 +236,7 @@ func (c *connection) respond(closes bool) error {
 			}
 		}
 		chunk, err := response.Body.Next()
-		c.writes.Extend(time.Now(), c.manager.streamIdleTimeout)
+		c.writes.Extend(time.Now(), c.stream.IdleTimeout)
 		if errors.Is(err, io.EOF) {
 			break
 		}

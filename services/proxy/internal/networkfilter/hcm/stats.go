@@ -10,6 +10,7 @@ type managerStats struct {
 	requestsActive                   *stats.Gauge
 	headerTimeouts                   *stats.Counter
 	noRoute, noCluster               *stats.Counter
+	directResponses                  *stats.Counter // redirects too
 
 	classes [6]*stats.Counter
 }
@@ -25,6 +26,7 @@ func newStats(scope *stats.Scope) *managerStats {
 		headerTimeouts:    scope.Counter("downstream_rq_header_timeout"),
 		noRoute:           scope.Counter("no_route"),
 		noCluster:         scope.Counter("no_cluster"),
+		directResponses:   scope.Counter("rq_direct_response"),
 	}
 	for class := 1; class < len(s.classes); class++ {
 		digit := string(rune('0' + class))

@@ -1,0 +1,48 @@
+package router
+
+import (
+	"github.com/weirproxy/weir/services/proxy/internal/hashpolicy"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
+)
+
+// answer is the reply to a request that is not forwarded: there is no route or
+// no cluster, or the route answers by itself. Else it is nil.
+func answer(s *stream.Stream) *httpfilter.Reply {
+	switch {
+	case s.Route == nil:
+		return &httpfilter.Reply{Status: 404}
+	case s.Route.Redirect != nil:
+		return located(s.Route.Redirect.Status, "", s.Route.Redirect.Location(&s.Request))
+	case s.Route.DirectResponse != nil:
+		direct := s.Route.DirectResponse
+		return located(direct.Status, direct.Body, direct.Location(&s.Request))
+	case s.Cluster == nil:
+		return &httpfilter.Reply{Status: s.Route.ClusterNotFound}
+	case s.Cluster.Config.HTTP2:
+		return &httpfilter.Reply{Status: 503, Body: "upstream protocol HTTP/2 is not supported"}
+	}
+	return nil
+}
+
+// located is a reply that points to a location, unless that is empty.
+func located(status int, body, location string) *httpfilter.Reply {
+	reply := &httpfilter.Reply{Status: status, Body: body}
+	if location != "" {
+		reply.Headers = []httpfilter.Header{{Name: "location", Value: location}}
+	}
+	return reply
+}
+
+// carryOut makes the request what the route wants it to be for the upstream,
+// and hashes it as it was before. It returns the cookies that the response is to
+// set.
+func carryOut(s *stream.Stream) (setCookies []string) {
+	if !s.Route.HashPolicy.Empty() {
+		s.Hash, s.Hashed, setCookies = s.Route.HashPolicy.Hash(hashpolicy.Input{
+			Request: &s.Request, ClientAddress: s.ClientAddress, Random: s.Random,
+		})
+	}
+	s.Scratch = s.Route.Rewrite(&s.Request, s.Scratch)
+	return setCookies
+}

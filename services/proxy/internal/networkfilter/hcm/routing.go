@@ -1,0 +1,33 @@
+package hcm
+
+import (
+	"math/rand/v2"
+
+	"github.com/weirproxy/weir/services/proxy/internal/route"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
+)
+
+// route finds the route of a request, and the cluster that it goes to. What
+// the router answers by itself has none.
+func (m *manager) route(s *stream.Stream) {
+	m.routes.DropInternalOnly(&s.Request)
+	s.Random = rand.Uint64()
+	s.Route = m.routes.Match(route.Input{Request: &s.Request, ClientAddress: s.ClientAddress, Random: s.Random})
+	switch {
+	case s.Route == nil:
+		m.stats.noRoute.Inc()
+		return
+	case s.Route.Redirect != nil || s.Route.DirectResponse != nil:
+		m.stats.directResponses.Inc()
+		return
+	}
+	if s.Route.IdleTimeout >= 0 {
+		s.IdleTimeout = s.Route.IdleTimeout
+	}
+	if s.Cluster = m.clusters.Get(s.Route.ClusterName(&s.Request)); s.Cluster == nil {
+		m.stats.noCluster.Inc()
+	}
+}
+
+// Routes is the route table, for those who explain it.
+func (m *manager) Routes() *route.Table { return m.routes }

@@ -1,0 +1,214 @@
+package route
+
+import (
+	"math"
+	"strings"
+	"time"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
+	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
+	"github.com/weirproxy/weir/services/proxy/internal/hashpolicy"
+	"github.com/weirproxy/weir/services/proxy/internal/matcher"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+)
+
+// defaultTimeout bounds an upstream exchange where a route sets no timeout
+// (RouteAction.timeout).
+const defaultTimeout = 15 * time.Second
+
+// forward reads a RouteAction into the entry, and its route. Shared are the
+// rate limits of the virtual host.
+func (p *parser) forward(e *entry, m *routev3.RouteAction, shared []descriptor.Policy, at strict.Path) {
+	r := e.route
+	r.ClusterNotFound = map[routev3.RouteAction_ClusterNotFoundResponseCode]int{
+		routev3.RouteAction_SERVICE_UNAVAILABLE:   503,
+		routev3.RouteAction_NOT_FOUND:             404,
+		routev3.RouteAction_INTERNAL_SERVER_ERROR: 500,
+	}[m.GetClusterNotFoundResponseCode()]
+	r.Timeout = coreconfig.Duration(m.GetTimeout(), defaultTimeout, at.Field("timeout"), p.report)
+	r.IdleTimeout = coreconfig.Duration(m.GetIdleTimeout(), r.IdleTimeout, at.Field("idle_timeout"), p.report)
+	r.duration = p.streamDuration(m.GetMaxStreamDuration(), at.Field("max_stream_duration"))
+	r.Priority = m.GetPriority()
+	r.HashPolicy = hashpolicy.Parse(m.GetHashPolicy(), at.Field("hash_policy"), p.report)
+	r.RateLimits = descriptor.Parse(m.GetRateLimits(), at.Field("rate_limits"), p.report)
+	//nolint:staticcheck // deprecated, but Envoy accepts it and so do we
+	include := m.GetIncludeVhRateLimits().GetValue()
+	if len(r.RateLimits) == 0 || include {
+		r.RateLimits = append(r.RateLimits, shared...)
+	}
+	r.path = p.pathRewrite(m.GetPrefixRewrite(), m.GetRegexRewrite(), e.path.replaced(), at)
+	r.host = p.hostRewrite(m, at)
+
+	switch s := m.GetClusterSpecifier().(type) {
+	case *routev3.RouteAction_Cluster:
+		r.Cluster = s.Cluster
+		p.table.references = append(p.table.references, Reference{r.Cluster, at.Field("cluster")})
+	case *routev3.RouteAction_ClusterHeader:
+		r.clusterHeader = strings.ToLower(s.ClusterHeader)
+	case *routev3.RouteAction_WeightedClusters:
+		e.weights = p.weights(s.WeightedClusters, *r, at.Field("weighted_clusters"))
+	}
+}
+
+// weights is a weighted_clusters: it chooses one of several routes that differ
+// in their clusters.
+type weights struct {
+	total   uint64
+	choices []choice
+	header  string // whose number chooses; lower case, empty for none
+	hashed  bool   // the hash of the request chooses, if it has one
+}
+
+// choice is a route with the sum of the weights up to it, its own with them.
+type choice struct {
+	route *Route
+	upTo  uint64
+}
+
+// weights reads a WeightedCluster whose routes are like r. Weights in the
+// runtime there are none, so that runtime_key_prefix has no effect.
+func (p *parser) weights(m *routev3.WeightedCluster, r Route, at strict.Path) *weights {
+	w := &weights{header: strings.ToLower(m.GetHeaderName()), hashed: m.GetUseHashPolicy().GetValue()}
+	for i, c := range m.GetClusters() {
+		at := at.Field("clusters").Index(i)
+		own := r
+		own.Cluster, own.clusterHeader = c.GetName(), strings.ToLower(c.GetClusterHeader())
+		switch {
+		case own.Cluster == "" && own.clusterHeader == "":
+			p.report.Add(at, "a cluster is needed: name or cluster_header")
+		case own.Cluster != "" && own.clusterHeader != "":
+			p.report.Add(at, "name and cluster_header name a cluster both")
+		case own.Cluster != "":
+			p.table.references = append(p.table.references, Reference{own.Cluster, at.Field("name")})
+		}
+		own.host.weighted = []byte(c.GetHostRewriteLiteral())
+		w.total += uint64(c.GetWeight().GetValue())
+		w.choices = append(w.choices, choice{&own, w.total})
+	}
+	if w.total == 0 || w.total > math.MaxUint32 {
+		p.report.Add(at.Field("clusters"), "the weights' sum is %d: not between 1 and %d", w.total, uint32(math.MaxUint32))
+	}
+	return w
+}
+
+// choose picks a route by the weights: by the number in the header, by the hash
+// of the request, or by its random number.
+func (w *weights) choose(in Input) *Route {
+	number, ok := w.headerNumber(in)
+	if !ok && w.hashed {
+		number, ok, _ = w.choices[0].route.HashPolicy.Hash(hashpolicy.Input(in))
+	}
+	if !ok {
+		number = in.Random
+	}
+	number %= w.total
+	for i := range w.choices {
+		if number < w.choices[i].upTo {
+			return w.choices[i].route
+		}
+	}
+	return nil // the last upTo is the total
+}
+
+// headerNumber is the number in the header, if there is one such field and its
+// value is a number.
+func (w *weights) headerNumber(in Input) (number uint64, ok bool) {
+	if w.header == "" {
+		return 0, false
+	}
+	var text []byte
+	fields := 0
+	for i := range in.Request.Headers.Len() {
+		if name, value := in.Request.Headers.At(i); string(name) == w.header {
+			text = value
+			fields++
+		}
+	}
+	if fields != 1 || len(text) == 0 {
+		return 0, false
+	}
+	for _, c := range text {
+		digit := uint64(c) - '0'
+		if digit > 9 || number > (math.MaxUint64-digit)/10 {
+			return 0, false
+		}
+		number = number*10 + digit
+	}
+	return number, true
+}
+
+// streamDuration is a max_stream_duration.
+type streamDuration struct {
+	max        time.Duration // negative: not set
+	grpcMax    time.Duration // negative: not set; 0: as the header says
+	grpcOffset time.Duration
+}
+
+func (p *parser) streamDuration(m *routev3.RouteAction_MaxStreamDuration, at strict.Path) streamDuration {
+	return streamDuration{
+		max:        coreconfig.Duration(m.GetMaxStreamDuration(), -1, at.Field("max_stream_duration"), p.report),
+		grpcMax:    coreconfig.Duration(m.GetGrpcTimeoutHeaderMax(), -1, at.Field("grpc_timeout_header_max"), p.report),
+		grpcOffset: coreconfig.Duration(m.GetGrpcTimeoutHeaderOffset(), 0, at.Field("grpc_timeout_header_offset"), p.report),
+	}
+}
+
+// MaxStreamDuration is how long the stream of a request may last, and whether
+// the route says so; if it doesn't, the connection manager's limit holds
+// (RouteAction.max_stream_duration, grpc-timeout). 0 is without end; a
+// nanosecond is what is left of a grpc-timeout that the offset uses up.
+func (r *Route) MaxStreamDuration(request *message.Request) (limit time.Duration, ok bool) {
+	d := &r.duration
+	timeout, isGRPC := grpcTimeout(request)
+	if !isGRPC || d.grpcMax < 0 {
+		return max(d.max, 0), d.max >= 0
+	}
+	if d.grpcMax > 0 {
+		timeout = min(timeout, d.grpcMax)
+	}
+	return max(timeout-d.grpcOffset, 1), true
+}
+
+// grpcTimeout reads grpc-timeout: up to eight digits and a unit.
+func grpcTimeout(r *message.Request) (time.Duration, bool) {
+	text, ok := matcher.Value(r, "grpc-timeout")
+	n := len(text) - 1
+	if !ok || n < 1 || n > 8 {
+		return 0, false
+	}
+	unit := grpcUnit(text[n])
+	if unit == 0 {
+		return 0, false
+	}
+	number := int64(0)
+	for _, c := range text[:n] {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		number = number*10 + int64(c-'0')
+	}
+	if number > int64(math.MaxInt64/unit) {
+		return math.MaxInt64, true
+	}
+	return time.Duration(number) * unit, true
+}
+
+func grpcUnit(c byte) time.Duration {
+	switch c {
+	case 'H':
+		return time.Hour
+	case 'M':
+		return time.Minute
+	case 'S':
+		return time.Second
+	case 'm':
+		return time.Millisecond
+	case 'u':
+		return time.Microsecond
+	case 'n':
+		return time.Nanosecond
+	}
+	return 0
+}

@@ -1,0 +1,126 @@
+package route
+
+import (
+	"bytes"
+	"strconv"
+	"strings"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
+	"github.com/weirproxy/weir/services/proxy/internal/matcher"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+)
+
+// Redirect is a RedirectAction: the request is sent elsewhere.
+type Redirect struct {
+	// Status is 301, 302, 303, 307 or 308.
+	Status int
+
+	scheme     string // empty: as it is
+	host       string // empty: as it is
+	port       string // with its colon; empty: as it is, or the new scheme's own
+	path       string // empty: as it is, or rewritten
+	rewrite    pathRewrite
+	stripQuery bool
+}
+
+// redirect reads a RedirectAction, of a route that matches as many bytes of a
+// path.
+func (p *parser) redirect(m *routev3.RedirectAction, matched int, at strict.Path) *Redirect {
+	r := &Redirect{scheme: m.GetSchemeRedirect(), host: m.GetHostRedirect(), path: m.GetPathRedirect(), stripQuery: m.GetStripQuery()}
+	if m.GetHttpsRedirect() {
+		r.scheme = "https"
+	}
+	if port := m.GetPortRedirect(); port > 65535 {
+		p.report.Add(at.Field("port_redirect"), "%d is no port", port)
+	} else if port > 0 {
+		r.port = ":" + strconv.Itoa(int(port))
+	}
+	r.Status = map[routev3.RedirectAction_RedirectResponseCode]int{
+		routev3.RedirectAction_MOVED_PERMANENTLY:  301,
+		routev3.RedirectAction_FOUND:              302,
+		routev3.RedirectAction_SEE_OTHER:          303,
+		routev3.RedirectAction_TEMPORARY_REDIRECT: 307,
+		routev3.RedirectAction_PERMANENT_REDIRECT: 308,
+	}[m.GetResponseCode()]
+	r.rewrite = p.pathRewrite(m.GetPrefixRewrite(), m.GetRegexRewrite(), matched, at)
+	return r
+}
+
+// Location is where a request is sent.
+func (r *Redirect) Location(request *message.Request) string {
+	is, _ := matcher.Value(request, ":scheme")
+	scheme := r.scheme
+	if scheme == "" {
+		scheme = string(is)
+	}
+	host := r.host
+	if host == "" {
+		host = r.sameHost(request.Authority, string(is), scheme)
+	}
+	return scheme + "://" + host + r.port + r.target(request.Path)
+}
+
+// sameHost is the host of a request, without a port that makes place for
+// another one, or is that of the scheme from which the redirect leads away.
+func (r *Redirect) sameHost(authority []byte, is, becomes string) string {
+	host, port := string(authority), ""
+	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
+		host, port = host[:i], host[i:]
+	}
+	standard := map[string]string{"http": ":80", "https": ":443"}[is]
+	if r.port != "" || is != becomes && port == standard {
+		return host
+	}
+	return host + port
+}
+
+// target is the path and the query of the location.
+func (r *Redirect) target(path []byte) string {
+	if strings.Contains(r.path, "?") {
+		return r.path
+	}
+	if r.path != "" {
+		path = append([]byte(r.path), path[len(withoutQuery(path)):]...)
+	} else if rewritten := r.rewrite.append(nil, path); rewritten != nil {
+		path = rewritten
+	}
+	if r.stripQuery {
+		path = withoutQuery(path)
+	}
+	if !bytes.HasPrefix(path, []byte{'/'}) {
+		return "/" + string(path)
+	}
+	return string(path)
+}
+
+// DirectResponse is a DirectResponseAction: the request is answered here.
+type DirectResponse struct {
+	// Status is 200 to 599.
+	Status int
+	// Body is empty for none.
+	Body string
+}
+
+// defaultBodySize is the largest body of a direct response in bytes, unless
+// RouteConfiguration.max_direct_response_body_size_bytes says otherwise.
+const defaultBodySize = 4096
+
+func (p *parser) directResponse(m *routev3.DirectResponseAction, at strict.Path) *DirectResponse {
+	body := coreconfig.DataSource(m.GetBody(), at.Field("body"), p.report)
+	if len(body) > p.largestBody {
+		p.report.Add(at.Field("body"), "the body has %d bytes, more than the %d of max_direct_response_body_size_bytes", len(body), p.largestBody)
+	}
+	return &DirectResponse{Status: int(m.GetStatus()), Body: string(body)}
+}
+
+// Location is where the response points to: the address that was asked for, if
+// the status is one that wants a location, and else nothing.
+func (d *DirectResponse) Location(request *message.Request) string {
+	if d.Status != 201 && d.Status/100 != 3 {
+		return ""
+	}
+	return (&Redirect{}).Location(request)
+}
