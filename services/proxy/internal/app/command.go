@@ -20,6 +20,7 @@ const usage = `proxy is an L4/L7 proxy that is configured by a strict subset of 
   proxy -c FILE                      serve
   proxy -c FILE --mode validate      check the configuration, print every fault, serve nothing
   proxy healthcheck [-c FILE]        ask the running proxy's admin listener whether it is ready
+  proxy route -c FILE --request R    tell which route a request takes, and why; proxy route --help
 
 Flags, by Envoy's names where Envoy has them:
 `
@@ -55,6 +56,9 @@ func Command(args []string, version string, stdout, stderr io.Writer) (run func(
 	address := flags.String("admin-address", defaultAdmin, "of healthcheck: `HOST:PORT` to ask where no bootstrap names one")
 	showVersion := flags.Bool("version", false, "print the version")
 
+	if len(args) > 0 && args[0] == "route" {
+		return routeCommand(args[1:], stdout)
+	}
 	health := len(args) > 0 && args[0] == "healthcheck"
 	if health {
 		args = args[1:]

@@ -13,7 +13,7 @@ func TestImports(t *testing.T) {
 		"cmd/proxy": {"internal/app"},
 		"internal/app": {
 			"internal/adminapi", "internal/bootstrap", "internal/builtin", "internal/cluster", "internal/grpcchannel",
-			"internal/listener", "internal/rlsclient", "internal/stats", "internal/strict", "internal/xds",
+			"internal/listener", "internal/message", "internal/rlsclient", "internal/route", "internal/stats", "internal/strict", "internal/xds",
 			"weir/internal/admin", "weir/internal/daemon",
 		},
 		"internal/builtin": {

@@ -78,3 +78,6 @@ func Parse(message *listenerv3.Listener, at strict.Path, factories []networkfilt
 	report.Add(at, "%s is no network filter known here; those are: %s", config.ProtoReflect().Descriptor().FullName(), strings.Join(known, ", "))
 	return c
 }
+
+// Filters are the network filters that serve the listener's connections.
+func (c *Config) Filters() []networkfilter.Filter { return []networkfilter.Filter{c.filter} }

@@ -1,0 +1,178 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"strings"
+
+	"github.com/weirproxy/weir/services/proxy/internal/listener"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/route"
+)
+
+const routeUsage = `proxy route tells how a request finds its route in a configuration, and what becomes of it. Nothing is sent.
+
+  proxy route -c FILE --request 'GET https://example.com/a?b=c' -H x-user:ann
+
+The routes are those of the file: what comes by xDS is not known. HTTP filters are not run.
+
+Flags:
+`
+
+// routeCommand is the command proxy route.
+func routeCommand(args []string, stdout io.Writer) (run func(context.Context) error, err error) {
+	o := Options{LogLevel: "info"}
+	flags := flag.NewFlagSet("proxy route", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&o.ConfigPath, "c", "", "`FILE` with the bootstrap, YAML or JSON")
+	flags.StringVar(&o.ConfigPath, "config-path", "", "the same as -c")
+	flags.StringVar(&o.ConfigYAML, "config-yaml", "", "bootstrap `YAML` that is merged over the file's")
+	line := flags.String("request", "", "the `REQUEST`: a method, GET unless given, and a URL")
+	var fields []string
+	flags.Func("H", "a header `NAME:VALUE` of the request; may be repeated", func(text string) error {
+		fields = append(fields, text)
+		return nil
+	})
+	name := flags.String("listener", "", "`NAME` of the listener; needed where several have routes")
+	client := flags.String("client", "127.0.0.1", "`ADDRESS` of the client")
+	random := flags.Uint64("random", 0, "`NUMBER` by which weights and shares choose")
+
+	err = flags.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return func(context.Context) error {
+			fmt.Fprint(stdout, routeUsage)
+			flags.SetOutput(stdout)
+			flags.PrintDefaults()
+			return nil
+		}, nil
+	case err != nil:
+		return nil, fmt.Errorf("%w; proxy route --help lists the flags", err)
+	case flags.NArg() > 0:
+		return nil, fmt.Errorf("unexpected argument %q; proxy route --help lists the flags", flags.Arg(0))
+	case o.ConfigPath == "" && o.ConfigYAML == "":
+		return nil, errors.New("no bootstrap: give one with -c FILE; proxy route --help lists the flags")
+	case *line == "":
+		return nil, errors.New("no request: give one with --request 'GET https://example.com/a'; proxy route --help lists the flags")
+	}
+	in := route.Input{Random: *random}
+	if in.ClientAddress, err = netip.ParseAddr(*client); err != nil {
+		return nil, fmt.Errorf("--client %s: no IP address", *client)
+	}
+	if in.Request, err = parseRequest(*line, fields); err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) error {
+		c, err := untilEnd(ctx, func() (*configuration, error) {
+			return configure(o, slog.New(slog.DiscardHandler), func([]string) {})
+		})
+		if err != nil {
+			return err
+		}
+		found, table, err := routesOf(c.listeners, *name)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(stdout, "%-16s %s %s://%s%s\n%-16s %s\n", "request", in.Request.Method, scheme(in.Request),
+			in.Request.Authority, in.Request.Path, "listener", found.Name)
+		fmt.Fprint(stdout, table.Explain(in))
+		return nil
+	}, nil
+}
+
+// parseRequest makes a request of "METHOD URL" and header fields, as the
+// connection manager passes it to routing. The URL may be a path alone if Host
+// is among the fields.
+func parseRequest(line string, fields []string) (*message.Request, error) {
+	method, url, ok := strings.Cut(strings.TrimSpace(line), " ")
+	if !ok {
+		method, url = "GET", method
+	}
+	wrong := func(why string) error { return fmt.Errorf("--request %q: %s", line, why) }
+	if strings.ContainsAny(url, " #") {
+		return nil, wrong("a URL has no spaces, and that of a request no #")
+	}
+	r := &message.Request{Method: []byte(method)}
+	if scheme, rest, ok := strings.Cut(url, "://"); ok {
+		if scheme != "http" && scheme != "https" {
+			return nil, wrong("the scheme is neither http nor https")
+		}
+		r.Headers.Add("x-forwarded-proto", scheme)
+		end := strings.IndexAny(rest, "/?")
+		if end < 0 {
+			end = len(rest)
+		}
+		r.Authority, url = []byte(rest[:end]), rest[end:]
+		if !strings.HasPrefix(url, "/") {
+			url = "/" + url
+		}
+	}
+	r.Path = []byte(url)
+	for _, field := range fields {
+		name, value, ok := strings.Cut(field, ":")
+		name = strings.ToLower(strings.TrimSpace(name))
+		if value = strings.TrimSpace(value); !ok || name == "" {
+			return nil, fmt.Errorf("-H %q: a header is a name, a colon and a value", field)
+		}
+		switch name {
+		case "host":
+			r.Authority = []byte(value)
+		case "x-forwarded-proto":
+			r.Headers.Set(name, value)
+		default:
+			r.Headers.Add(name, value)
+		}
+	}
+	switch {
+	case !strings.HasPrefix(url, "/") && url != "*":
+		return nil, wrong("neither a URL such as https://example.com/a nor a path")
+	case len(r.Authority) == 0:
+		return nil, wrong("there is no host: use a whole URL or -H host:…")
+	}
+	return r, nil
+}
+
+func scheme(r *message.Request) string {
+	if scheme, ok := r.Headers.Get("x-forwarded-proto"); ok {
+		return string(scheme)
+	}
+	return "http"
+}
+
+// routed is a network filter that has routes.
+type routed interface{ Routes() *route.Table }
+
+// routesOf finds the routes of the listener of that name, or of the only one
+// that has some.
+func routesOf(listeners []*listener.Config, name string) (*listener.Config, *route.Table, error) {
+	var found *listener.Config
+	var table *route.Table
+	var names []string
+	for _, l := range listeners {
+		for _, f := range l.Filters() {
+			r, ok := f.(routed)
+			if !ok {
+				continue
+			}
+			names = append(names, l.Name)
+			if name == "" || l.Name == name {
+				found, table = l, r.Routes()
+			}
+		}
+	}
+	known := strings.Join(names, ", ")
+	switch {
+	case len(names) == 0:
+		return nil, nil, errors.New("no listener of the configuration has routes")
+	case found == nil:
+		return nil, nil, fmt.Errorf("--listener %s: no such listener with routes; those are: %s", name, known)
+	case name == "" && len(names) > 1:
+		return nil, nil, fmt.Errorf("several listeners have routes: choose one with --listener: %s", known)
+	}
+	return found, table, nil
+}
