@@ -36,6 +36,7 @@ func TestImports(t *testing.T) {
 			"internal/route", "internal/stats", "internal/stream", "internal/strict",
 		},
 		"internal/message":               {},
+		"internal/identity":              {"internal/message"},
 		"internal/normalize":             {},
 		"internal/http1":                 {"internal/message"},
 		"internal/stream":                {"internal/cluster", "internal/message", "internal/route"},

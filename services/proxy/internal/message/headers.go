@@ -4,6 +4,8 @@
 // them; the package itself reads no socket and knows no version of HTTP.
 package message
 
+import "bytes"
+
 // Headers is an ordered list of header fields whose bytes lie in one slab, so
 // that a reused Headers costs no allocation. Names are lower case. The zero
 // value is an empty list.
@@ -13,6 +15,9 @@ package message
 type Headers struct {
 	slab   []byte
 	fields []field
+	// spelled is the head as it was received, capitals and all, if KeepSpelling
+	// was called: its bytes lie where those of the slab do.
+	spelled []byte
 }
 
 // field is the place of one header field in the slab.
@@ -22,6 +27,7 @@ type field struct{ name, nameEnd, value, valueEnd uint32 }
 func (h *Headers) Reset() {
 	h.slab = h.slab[:0]
 	h.fields = h.fields[:0]
+	h.spelled = h.spelled[:0]
 }
 
 // Load empties the list and copies block, a whole head as it was received,
@@ -29,8 +35,38 @@ func (h *Headers) Reset() {
 // and to Mark the fields that it finds.
 func (h *Headers) Load(block []byte) []byte {
 	h.fields = h.fields[:0]
+	h.spelled = h.spelled[:0]
 	h.slab = append(h.slab[:0], block...)
 	return h.slab
+}
+
+// KeepSpelling remembers how names are spelt in the block that Load returned,
+// before a codec lowers them.
+func (h *Headers) KeepSpelling() { h.spelled = append(h.spelled[:0], h.slab...) }
+
+// Spelt says whether the names are remembered as they were received.
+func (h *Headers) Spelt() bool { return len(h.spelled) > 0 }
+
+// Spelling is the name of field i as it was received, if that is remembered,
+// and in lower case otherwise.
+func (h *Headers) Spelling(i int) []byte {
+	f := h.fields[i]
+	if int(f.nameEnd) <= len(h.spelled) {
+		return h.spelled[f.name:f.nameEnd:f.nameEnd]
+	}
+	return h.slab[f.name:f.nameEnd:f.nameEnd]
+}
+
+// SpellingOf is the name, in lower case, as the head that was received spelt
+// it, for a field that is no longer in the list. Without such a line it is the
+// name itself.
+func (h *Headers) SpellingOf(name string) string {
+	for line := range bytes.Lines(h.spelled) {
+		if len(line) > len(name) && line[len(name)] == ':' && bytes.EqualFold(line[:len(name)], []byte(name)) {
+			return string(line[:len(name)])
+		}
+	}
+	return name
 }
 
 // Mark adds the field whose name and value lie at these offsets of the block
@@ -87,6 +123,26 @@ func (h *Headers) Set(name, value string) {
 	h.slab = append(h.slab, value...)
 	h.fields[i].value, h.fields[i].valueEnd = uint32(start), uint32(len(h.slab))
 	h.removeFrom(name, i+1)
+}
+
+// Join makes one field of all of that name, their values and then value, with
+// separator between them. It stands at the end.
+func (h *Headers) Join(name, separator string, value []byte) {
+	if h.find(name, 0) < 0 {
+		h.AddBytes(name, value)
+		return
+	}
+	start := len(h.slab)
+	h.slab = append(h.slab, name...)
+	at := len(h.slab)
+	for _, f := range h.fields {
+		if string(h.slab[f.name:f.nameEnd]) == name {
+			h.slab = append(append(h.slab, h.slab[f.value:f.valueEnd]...), separator...)
+		}
+	}
+	h.slab = append(h.slab, value...)
+	h.removeFrom(name, 0)
+	h.Mark(start, at, at, len(h.slab))
 }
 
 // Remove takes out all fields of that name and says whether there were any.

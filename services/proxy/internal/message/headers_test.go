@@ -43,6 +43,8 @@ func TestHeaders(t *testing.T) {
 		{"Set replaces the first of a name and removes the others", func(h *message.Headers) { h.Set("a", "longer") }, "a=longer b=2 c=4"},
 		{"Set adds what is not there", func(h *message.Headers) { h.Set("d", "5") }, "a=1 b=2 a=3 c=4 d=5"},
 		{"Set takes an empty value", func(h *message.Headers) { h.Set("b", "") }, "a=1 b= a=3 c=4"},
+		{"Join makes one of all, at the end", func(h *message.Headers) { h.Join("a", ", ", []byte("5")) }, "b=2 c=4 a=1, 3, 5"},
+		{"Join adds what is not there", func(h *message.Headers) { h.Join("d", ",", []byte("5")) }, "a=1 b=2 a=3 c=4 d=5"},
 		{"Remove takes out all of a name", func(h *message.Headers) { h.Remove("a") }, "b=2 c=4"},
 		{"Remove of what is not there changes nothing", func(h *message.Headers) { h.Remove("d") }, "a=1 b=2 a=3 c=4"},
 		{"Keep takes out what it is told to", func(h *message.Headers) {
@@ -120,4 +122,32 @@ func TestHeadersUsedAgainAllocateNothing(t *testing.T) {
 		h.Remove("name")
 		h.Reset()
 	})
+}
+
+func TestSpellingIsRememberedWhereItIsKept(t *testing.T) {
+	text := []byte("GET / HTTP/1.1\r\nHOST: a\r\nX-My-ID: 1\r\n\r\n")
+	var h message.Headers
+	load := func(keep bool) {
+		block := h.Load(text)
+		if keep {
+			h.KeepSpelling()
+		}
+		copy(block[25:32], "x-my-id")
+		h.Mark(25, 32, 34, 35)
+		h.Add("x-own", "2")
+	}
+	load(true)
+	require.True(t, h.Spelt())
+	require.Equal(t, "x-my-id=1 x-own=2", show(&h))
+	require.Equal(t, "X-My-ID", string(h.Spelling(0)))
+	require.Equal(t, "x-own", string(h.Spelling(1)))
+	require.Equal(t, "HOST", h.SpellingOf("host"), "though it is not in the list")
+	require.Equal(t, "connection", h.SpellingOf("connection"))
+	h.Set("x-my-id", "3")
+	require.Equal(t, "X-My-ID", string(h.Spelling(0)), "another value, the same name")
+
+	load(false)
+	require.False(t, h.Spelt(), "of another message")
+	require.Equal(t, "x-my-id", string(h.Spelling(0)))
+	require.Equal(t, "host", h.SpellingOf("host"))
 }

@@ -20,13 +20,20 @@ type Request struct {
 	BodyLength int64
 	// ExpectContinue says that the client waits for a 100 before it sends the body.
 	ExpectContinue bool
+	// Upgrade is the protocol that the client wants to go on with, "websocket",
+	// where that is allowed; else empty. Body is then what the client sends in
+	// that protocol, for whoever gets a 101; before, nobody may pull it.
+	Upgrade []byte
 	// Body is nil when BodyLength is 0.
 	Body Body
+	// Trailers are complete once Body returned io.EOF.
+	Trailers Headers
 }
 
 // Response is the head of a response and the way to its body.
 type Response struct {
-	// Status is 200 to 599; the codecs deal with 1xx.
+	// Status is 200 to 599, or 101 for a request with Upgrade: Body is then what
+	// the server sends in the new protocol. Interim responses are not kept here.
 	Status  int
 	Headers Headers
 	// BodyLength counts the body's bytes; 0 is no body, Unknown one of any length.
@@ -36,6 +43,8 @@ type Response struct {
 	Bodiless bool
 	// Body is nil when BodyLength is 0 or Bodiless is set.
 	Body Body
+	// Trailers are complete once Body returned io.EOF.
+	Trailers Headers
 }
 
 // Body is the body of a message in the making: whoever can take a chunk asks
