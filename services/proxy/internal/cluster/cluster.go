@@ -150,6 +150,8 @@ func (c *Cluster) newHost(address netip.AddrPort) *Host {
 		ConnectTimeout: c.Config.ConnectTimeout,
 		IdleTimeout:    idleTimeout,
 		Limits:         responseLimits,
+		HTTP1:          c.Config.HTTP1.Options,
+		ProperCase:     c.Config.HTTP1.ProperCase,
 		Opened: func() {
 			c.Stats.ConnectionsTotal.Inc()
 			c.Stats.ConnectionsActive.Add(1)

@@ -32,7 +32,6 @@ func Fields() strict.Fields {
 
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions":                    {"explicit_http_config"},
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig": {"http_protocol_options", "http2_protocol_options"},
-		"envoy.config.core.v3.Http1ProtocolOptions":                                 {},
 		"envoy.config.core.v3.Http2ProtocolOptions":                                 {},
 	}
 }
@@ -51,6 +50,8 @@ type Config struct {
 	ConnectTimeout time.Duration
 	// HTTP2 says that the hosts speak HTTP/2 by prior knowledge, as gRPC does.
 	HTTP2 bool
+	// HTTP1 is how HTTP/1 is spoken to the hosts.
+	HTTP1 coreconfig.HTTP1
 	// InitialFetchTimeout bounds the wait for the first assignment; 0 is none.
 	InitialFetchTimeout time.Duration
 
@@ -107,6 +108,8 @@ func Parse(message *clusterv3.Cluster, at strict.Path, policies []Policy, report
 			report.Add(at, "explicit_http_config is the only supported choice")
 		}
 		c.HTTP2 = protocol.GetExplicitHttpConfig().GetHttp2ProtocolOptions() != nil
+		c.HTTP1 = coreconfig.UpstreamHTTP1(protocol.GetExplicitHttpConfig().GetHttpProtocolOptions(),
+			at.Field("explicit_http_config").Field("http_protocol_options"), report)
 	}
 	return c
 }

@@ -12,7 +12,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/weirproxy/weir/services/proxy/internal/deadline"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
 )
 
@@ -24,6 +23,10 @@ type Options struct {
 	IdleTimeout time.Duration
 	// Limits bounds the heads of responses.
 	Limits http1.Limits
+	// HTTP1 is what the connections' readers and writers do beyond the rules.
+	HTTP1 http1.Options
+	// ProperCase capitalises field names of requests (http1.Writer).
+	ProperCase bool
 	// Opened and Closed are called for each connection, to count it. They must
 	// not block.
 	Opened, Closed func()
@@ -50,8 +53,6 @@ type Conn struct {
 	net.Conn
 	Reader *http1.Reader
 	Writer *http1.Writer
-	// Writes is when the server must have taken something.
-	Writes deadline.Deadline
 	// Reused says that the connection carried a request before, so that its
 	// server may be closing it just now.
 	Reused bool
@@ -96,10 +97,11 @@ func (p *Pool) Connect(ctx context.Context) (*Conn, error) {
 		Conn:   conn,
 		Reader: http1.NewReader(conn, p.options.Limits),
 		Writer: http1.NewWriter(conn),
-		Writes: deadline.Of(conn.SetWriteDeadline),
 		pool:   p,
 		raw:    raw,
 	}
+	c.Reader.Options = p.options.HTTP1
+	c.Writer.Trailers, c.Writer.ProperCase = p.options.HTTP1.Trailers, p.options.ProperCase
 	c.peek = c.peekSocket
 	p.options.Opened()
 	return c, nil

@@ -6,6 +6,7 @@
 package coreconfig
 
 import (
+	"maps"
 	"net/netip"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 
 // Fields are the supported fields of the messages that several others have.
 func Fields() strict.Fields {
-	return strict.Fields{
+	fields := strict.Fields{
 		"envoy.config.core.v3.Address":                {"socket_address"},
 		"envoy.config.core.v3.SocketAddress":          {"protocol", "address", "port_value"},
 		"envoy.config.core.v3.Locality":               {"region", "zone", "sub_zone"},
@@ -27,6 +28,8 @@ func Fields() strict.Fields {
 		"envoy.config.core.v3.DataSource":             {"filename", "inline_bytes", "inline_string", "environment_variable"},
 		"envoy.config.core.v3.GrpcService.EnvoyGrpc":  {"cluster_name"},
 	}
+	maps.Copy(fields, http1Fields)
+	return fields
 }
 
 // Address reads an address that must be there, at the path at. Port 0 is left

@@ -20,13 +20,14 @@ type body struct {
 	chunked    bool
 	inChunk    bool // a chunk has begun: its CRLF is still to come
 	extensions int  // bytes of chunk extensions so far
+	trailers   *message.Headers
 	err        error
 }
 
 // begin makes the body of a head that announced length; the result is nil if
-// there is no body.
-func (b *body) begin(r *Reader, length int64, chunked bool) message.Body {
-	*b = body{r: r, left: length, chunked: chunked}
+// there is no body. Trailers get those of a chunked one.
+func (b *body) begin(r *Reader, length int64, chunked bool, trailers *message.Headers) message.Body {
+	*b = body{r: r, left: length, chunked: chunked, trailers: trailers}
 	switch {
 	case length == 0:
 		b.err = io.EOF
@@ -131,7 +132,7 @@ func (b *body) nextChunk() error {
 	if size > 0 {
 		return nil
 	}
-	return b.r.trailers()
+	return b.r.readTrailers(b.trailers)
 }
 
 // mostDigits is how many a chunk size may have. A number needs no more, and
@@ -175,9 +176,10 @@ func chunkSize(line []byte) (size int64, rest []byte, err error) {
 	return size, rest, nil
 }
 
-// trailers reads the trailer section, holds it to the grammar of header fields
-// and drops it, as a proxy may (RFC 9110 §6.5.1). It returns io.EOF.
-func (r *Reader) trailers() error {
+// readTrailers reads the trailer section and holds it to the grammar of header
+// fields. What it may say goes into trailers if those are wanted, and is dropped
+// otherwise, as a proxy may (RFC 9110 §6.5.1). It returns io.EOF.
+func (r *Reader) readTrailers(trailers *message.Headers) error {
 	bytesLeft := r.limits.HeadBytes
 	for range r.limits.Headers + 1 {
 		line, err := r.line(bytesLeft)
@@ -190,6 +192,7 @@ func (r *Reader) trailers() error {
 		bytesLeft -= len(line)
 		end := 0
 		for end < len(line) && tchar[line[end]] {
+			line[end] = lower[line[end]]
 			end++
 		}
 		if end == len(line) {
@@ -203,8 +206,31 @@ func (r *Reader) trailers() error {
 				return malformed("control character %#02x in the trailer %q", c, line[:end])
 			}
 		}
+		keep, err := r.keepTrailer(line[:end])
+		if err != nil {
+			return err
+		}
+		if keep {
+			trailers.AddBytes(string(line[:end]), bytes.Trim(line[end+1:], " \t"))
+		}
 	}
 	return &ProtocolError{431, "more trailer fields than the limit"}
+}
+
+// keepTrailer says whether a trailer goes on: if trailers do, and if it is none
+// that frames or routes messages or belongs to one connection (RFC 9110 §6.5.1).
+func (r *Reader) keepTrailer(name []byte) (keep bool, err error) {
+	if !r.Options.Trailers {
+		return false, nil
+	}
+	switch string(name) {
+	case "content-length", "transfer-encoding", "host", "connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade", "expect":
+		return false, nil
+	}
+	if r.Options.Underscores != AllowUnderscores {
+		return r.checkUnderscore(name)
+	}
+	return true, nil
 }
 
 // line reads one line and returns it without its CRLF, a view until the next

@@ -10,8 +10,7 @@ import "fmt"
 // ProtocolError says that the peer broke the protocol, and what to answer it
 // if it is a client. After it nothing more can be read from the connection.
 type ProtocolError struct {
-	// Status is 400, 426, 431 or 501 where a Reader makes the error; the
-	// connection manager makes some of its own, with 403 for an upgrade.
+	// Status is 400, 404, 426, 431 or 501.
 	Status int
 	// Detail names the offence in a few words: "space before the colon".
 	Detail string
@@ -30,6 +29,48 @@ type Limits struct {
 	// Headers is the greatest number of header fields, and of trailer fields.
 	Headers int
 }
+
+// ErrUnderscore refuses a field whose name has an underscore, where
+// RejectUnderscores wants that.
+var ErrUnderscore error = &ProtocolError{400, "an underscore in a field name"}
+
+// ErrAbsoluteTarget refuses a target in absolute form, where RefuseAbsolute
+// wants that.
+var ErrAbsoluteTarget error = &ProtocolError{404, "a request target in absolute form"}
+
+// Options are what a Reader does beyond the rules that hold always. The zero
+// value is Envoy's default.
+type Options struct {
+	// AcceptHTTP10 takes requests of HTTP/1.0, which are else refused with 426
+	// (Http1ProtocolOptions.accept_http_10).
+	AcceptHTTP10 bool
+	// DefaultHost is the host of HTTP/1.0 requests that name none; they are
+	// refused if it is empty (default_host_for_http_10).
+	DefaultHost string
+	// RefuseAbsolute refuses targets such as http://a/b (allow_absolute_url: false).
+	RefuseAbsolute bool
+	// Trailers keeps trailers, which are else dropped (enable_trailers).
+	Trailers bool
+	// KeepSpelling keeps how field names are spelt (header_key_format with
+	// preserve_case), so that they are written so.
+	KeepSpelling bool
+	// Underscores is what happens to fields with an underscore in their name
+	// (HttpProtocolOptions.headers_with_underscores_action).
+	Underscores Underscores
+	// Dropped, if set, is called for each field that DropUnderscores drops.
+	Dropped func()
+}
+
+// Underscores is what happens to fields with an underscore in their name, which
+// some servers take for a hyphen.
+type Underscores int
+
+// The ways to deal with underscores.
+const (
+	AllowUnderscores  Underscores = iota
+	RejectUnderscores             // ErrUnderscore
+	DropUnderscores
+)
 
 // bufferSize is what a connection's read buffer begins with; it grows up to
 // the longest head.

@@ -100,7 +100,7 @@ func passBody(t testing.TB, w *http1.Writer, body message.Body) {
 			t.Fatal(err)
 		}
 	}
-	w.Finish()
+	w.Finish(nil)
 	if err := w.Flush(); err != nil {
 		t.Fatal(err)
 	}

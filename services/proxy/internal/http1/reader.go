@@ -12,12 +12,17 @@ import (
 // a head, then its body to the end, then the next head. It is used by one
 // goroutine at a time.
 type Reader struct {
+	// Options are set before the first message.
+	Options Options
+
 	source io.Reader
 	limits Limits
 	// buf[start:end] was received and is not yet consumed.
 	buf        []byte
 	start, end int
 	body       body
+	http10     bool // of the message read last
+	received   uint64
 }
 
 // NewReader reads from source.
@@ -28,6 +33,17 @@ func NewReader(source io.Reader, limits Limits) *Reader {
 // Buffered says whether bytes were received that belong to no message read so
 // far: the next pipelined request, or what a server sent beyond its response.
 func (r *Reader) Buffered() bool { return r.start < r.end }
+
+// HTTP10 says whether the request read last was of HTTP/1.0: its client knows
+// neither chunks nor interim responses.
+func (r *Reader) HTTP10() bool { return r.http10 }
+
+// Received counts the bytes read from the source.
+func (r *Reader) Received() uint64 { return r.received }
+
+// Tunnel is what follows the head read last, to the end of the connection, for
+// a protocol that is not HTTP.
+func (r *Reader) Tunnel() message.Body { return r.body.begin(r, message.Unknown, false, nil) }
 
 // Wait blocks until at least one byte of the next message is there. It returns
 // io.EOF if the peer closed instead.
@@ -49,6 +65,7 @@ func (r *Reader) fill() error {
 	}
 	n, err := r.source.Read(r.buf[r.end:])
 	r.end += n
+	r.received += uint64(n)
 	if n > 0 {
 		return nil
 	}
@@ -125,6 +142,7 @@ type framing struct {
 	length       int64 // of content-length; −1 without
 	chunked      bool
 	hosts        int
+	count        int // of fields
 	host         []byte
 	expect       bool
 	closes       bool // connection: close, or proxy-connection
@@ -137,14 +155,17 @@ type framing struct {
 // what matters for framing. Host is taken out of h, since it is the authority.
 func (r *Reader) fields(h *message.Headers, block []byte, at int) (framing, error) {
 	f := framing{length: -1}
-	for count := 0; ; count++ {
+	if r.Options.KeepSpelling {
+		h.KeepSpelling()
+	}
+	for ; ; f.count++ {
 		if block[at] == '\r' {
 			if block[at+1] != '\n' {
 				return f, malformed("a line that begins with CR")
 			}
 			return f, nil
 		}
-		if count == r.limits.Headers {
+		if f.count == r.limits.Headers {
 			return f, &ProtocolError{431, "more header fields than the limit"}
 		}
 		name := at
@@ -176,10 +197,28 @@ func (r *Reader) fields(h *message.Headers, block []byte, at int) (framing, erro
 		if err != nil {
 			return f, err
 		}
+		if keep && r.Options.Underscores != AllowUnderscores {
+			if keep, err = r.checkUnderscore(block[name:nameEnd]); err != nil {
+				return f, err
+			}
+		}
 		if keep {
 			h.Mark(name, nameEnd, value, valueEnd)
 		}
 	}
+}
+
+// checkUnderscore says whether a field stays.
+func (r *Reader) checkUnderscore(name []byte) (keep bool, err error) {
+	switch {
+	case bytes.IndexByte(name, '_') < 0:
+		return true, nil
+	case r.Options.Underscores == RejectUnderscores:
+		return false, ErrUnderscore
+	case r.Options.Dropped != nil:
+		r.Options.Dropped()
+	}
+	return false, nil
 }
 
 // checkName refuses what is no field name followed by a colon.

@@ -15,6 +15,7 @@ import (
 // io.ErrUnexpectedEOF if within the head, *ProtocolError with the status to
 // answer, or what the source's Read returned.
 func (r *Reader) ReadRequest(m *message.Request) (keepAlive bool, err error) {
+	r.http10 = false
 	block, err := r.head()
 	if err != nil {
 		return false, err
@@ -24,9 +25,12 @@ func (r *Reader) ReadRequest(m *message.Request) (keepAlive bool, err error) {
 	if block[line+1] != '\n' {
 		return false, malformed("CR within the request line")
 	}
-	target, err := requestLine(m, block[:line])
+	target, http10, err := requestLine(m, block[:line])
 	if err != nil {
 		return false, err
+	}
+	if r.http10 = http10; http10 && !r.Options.AcceptHTTP10 {
+		return false, &ProtocolError{426, "version HTTP/1.0"}
 	}
 	f, err := r.fields(&m.Headers, block, line+2)
 	if err != nil {
@@ -35,17 +39,24 @@ func (r *Reader) ReadRequest(m *message.Request) (keepAlive bool, err error) {
 	if err := f.check(); err != nil {
 		return false, err
 	}
-	if f.hosts != 1 {
+	if http10 && f.chunked {
+		return false, malformed("transfer-encoding in HTTP/1.0")
+	}
+	switch {
+	case f.hosts == 1:
+		m.Authority = f.host
+	case f.hosts == 0 && http10 && r.Options.DefaultHost != "":
+		m.Authority = []byte(r.Options.DefaultHost)
+	default:
 		return false, malformed("%d host fields", f.hosts)
 	}
-	m.Authority = f.host
-	if err := requestTarget(m, target); err != nil {
+	if err := r.requestTarget(m, target); err != nil {
 		return false, err
 	}
 	if err := checkAuthority(m.Authority); err != nil {
 		return false, err
 	}
-	m.ExpectContinue = f.expect
+	m.ExpectContinue = f.expect && !http10 // RFC 9110 §10.1.1
 	switch {
 	case f.chunked:
 		m.BodyLength = message.Unknown
@@ -54,49 +65,50 @@ func (r *Reader) ReadRequest(m *message.Request) (keepAlive bool, err error) {
 	default:
 		m.BodyLength = 0
 	}
-	m.Body = r.body.begin(r, m.BodyLength, f.chunked)
+	m.Body = r.body.begin(r, m.BodyLength, f.chunked, &m.Trailers)
 	// What follows a CONNECT may be meant for a tunnel that is not there.
-	return !f.closes && string(m.Method) != "CONNECT", nil
+	return !f.closes && (!http10 || f.keepAlive) && string(m.Method) != "CONNECT", nil
 }
 
 // requestLine parses "METHOD SP target SP HTTP/1.1" (RFC 9112 §3).
-func requestLine(m *message.Request, line []byte) (target []byte, err error) {
+func requestLine(m *message.Request, line []byte) (target []byte, http10 bool, err error) {
 	first := bytes.IndexByte(line, ' ')
 	last := bytes.LastIndexByte(line, ' ')
 	if first <= 0 || last == first {
 		if first > 0 && knownMethod(line[:first]) && bytes.HasPrefix(line[first:], []byte(" /")) {
-			return nil, &ProtocolError{426, "no version"} // HTTP/0.9
+			return nil, false, &ProtocolError{426, "no version"} // HTTP/0.9
 		}
-		return nil, malformed("a request line that is not method, target and version")
+		return nil, false, malformed("a request line that is not method, target and version")
 	}
 	m.Method = line[:first]
 	if !knownMethod(m.Method) {
-		return nil, malformed("unknown method %q", clip(m.Method))
+		return nil, false, malformed("unknown method %q", clip(m.Method))
 	}
 	target, version := line[first+1:last], line[last+1:]
-	if string(version) != "HTTP/1.1" {
-		if len(version) == 8 && string(version[:5]) == "HTTP/" && digit(version[5]) && version[6] == '.' && digit(version[7]) {
-			return nil, &ProtocolError{426, "version " + string(version)}
-		}
-		return nil, malformed("version %q", clip(version))
+	switch http10 = string(version) == "HTTP/1.0"; {
+	case http10 || string(version) == "HTTP/1.1":
+	case len(version) == 8 && string(version[:5]) == "HTTP/" && digit(version[5]) && version[6] == '.' && digit(version[7]):
+		return nil, false, &ProtocolError{426, "version " + string(version)}
+	default:
+		return nil, false, malformed("version %q", clip(version))
 	}
 	if len(target) == 0 {
-		return nil, malformed("an empty request target")
+		return nil, false, malformed("an empty request target")
 	}
 	for _, c := range target {
 		if c <= ' ' || c >= 0x7f {
-			return nil, malformed("character %#02x in the request target", c)
+			return nil, false, malformed("character %#02x in the request target", c)
 		}
 		if c == '#' {
-			return nil, malformed("a fragment in the request target")
+			return nil, false, malformed("a fragment in the request target")
 		}
 	}
-	return target, nil
+	return target, http10, nil
 }
 
 // requestTarget sorts out the four forms of a target (RFC 9112 §3.2). The
 // absolute form's host replaces the Host field.
-func requestTarget(m *message.Request, target []byte) error {
+func (r *Reader) requestTarget(m *message.Request, target []byte) error {
 	switch {
 	case string(m.Method) == "CONNECT":
 		m.Path = nil
@@ -109,6 +121,9 @@ func requestTarget(m *message.Request, target []byte) error {
 		scheme := bytes.Index(target, []byte("://"))
 		if scheme < 0 || !equalFold(target[:scheme], "http") && !equalFold(target[:scheme], "https") {
 			return malformed("request target %q", clip(target))
+		}
+		if r.Options.RefuseAbsolute {
+			return ErrAbsoluteTarget
 		}
 		m.Authority = target[scheme+3:]
 		m.Path = rootPath

@@ -2,55 +2,76 @@ package http1
 
 import (
 	"bytes"
+	"fmt"
 
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
 
-// interimLimit is how many 1xx responses a server may send before the final one.
-const interimLimit = 5
+// InterimLimit is how many 1xx responses a server may send before the final one.
+const InterimLimit = 5
 
-// ReadResponse reads the head of the response to a request of that method into
-// m, whose Body then reads from this Reader. Interim responses are passed
-// over, up to a limit; a 101 that nobody asked for is an error. It says
-// whether the connection can carry another request once the body was read.
+// ReadResponse is ReadHead for the final response: interim ones are passed
+// over, up to InterimLimit; a 101 is an error.
+func (r *Reader) ReadResponse(m *message.Response, method []byte) (keepAlive bool, err error) {
+	for range InterimLimit + 1 {
+		keepAlive, err := r.ReadHead(m, method)
+		switch {
+		case err != nil:
+			return false, err
+		case m.Status == 101:
+			return false, ErrSwitched
+		case m.Status >= 200:
+			return keepAlive, nil
+		}
+	}
+	return false, ErrInterim
+}
+
+// ErrSwitched is a 101 that was not asked for.
+var ErrSwitched error = &ProtocolError{400, "a 101 that was not asked for"}
+
+// ErrInterim is an interim response beyond InterimLimit.
+var ErrInterim error = &ProtocolError{400, fmt.Sprintf("more than %d interim responses", InterimLimit)}
+
+// ReadHead reads the head of the next response to a request of that method into
+// m, whose Body then reads from this Reader. It may be an interim one (status
+// 1xx), which has no body; behind a 101, Tunnel reads what follows. It says
+// whether the connection can carry another request once the body of a final
+// response was read.
 //
 // Errors are those of ReadRequest; io.EOF means that the server closed before
 // the first byte, so that it may never have seen the request.
-func (r *Reader) ReadResponse(m *message.Response, method []byte) (keepAlive bool, err error) {
-	for range interimLimit + 1 {
-		f, http10, err := r.responseHead(m)
-		if err != nil {
-			return false, err
-		}
-		if m.Status == 101 {
-			return false, malformed("a 101 that was not asked for")
-		}
-		if m.Status < 200 {
-			continue
-		}
-		keepAlive = !f.closes && (!http10 || f.keepAlive)
-		m.Bodiless = m.Status == 204 || m.Status == 304 || string(method) == "HEAD"
-		switch {
-		case f.chunked:
-			m.BodyLength = message.Unknown
-		case f.length >= 0:
-			m.BodyLength = f.length
-		default: // ended by the close of the connection (RFC 9112 §6.3)
-			m.BodyLength = message.Unknown
-			keepAlive = keepAlive && m.Bodiless
-		}
-		if m.Status == 204 {
-			// It has none (RFC 9110 §8.6), and a client could wait for its bytes.
-			m.Headers.Remove("content-length")
-		}
-		if m.Bodiless {
-			m.Body = r.body.begin(r, 0, false)
-		} else {
-			m.Body = r.body.begin(r, m.BodyLength, f.chunked)
-		}
-		return keepAlive, nil
+func (r *Reader) ReadHead(m *message.Response, method []byte) (keepAlive bool, err error) {
+	f, http10, err := r.responseHead(m)
+	if err != nil {
+		return false, err
 	}
-	return false, malformed("more than %d interim responses", interimLimit)
+	if m.Status < 200 {
+		m.BodyLength, m.Bodiless = 0, true
+		m.Body = nil
+		return false, nil
+	}
+	keepAlive = !f.closes && (!http10 || f.keepAlive)
+	m.Bodiless = m.Status == 204 || m.Status == 304 || string(method) == "HEAD"
+	switch {
+	case f.chunked:
+		m.BodyLength = message.Unknown
+	case f.length >= 0:
+		m.BodyLength = f.length
+	default: // ended by the close of the connection (RFC 9112 §6.3)
+		m.BodyLength = message.Unknown
+		keepAlive = keepAlive && m.Bodiless
+	}
+	if m.Status == 204 {
+		// It has none (RFC 9110 §8.6), and a client could wait for its bytes.
+		m.Headers.Remove("content-length")
+	}
+	if m.Bodiless {
+		m.Body = r.body.begin(r, 0, false, nil)
+	} else {
+		m.Body = r.body.begin(r, m.BodyLength, f.chunked, &m.Trailers)
+	}
+	return keepAlive, nil
 }
 
 // responseHead reads one head, interim or final.

@@ -15,11 +15,21 @@ const flushSize = 16 << 10
 // gathered enough. After an error every call returns that error. It is used by
 // one goroutine at a time.
 type Writer struct {
+	// Trailers writes trailers, which are else dropped (enable_trailers).
+	Trailers bool
+	// ProperCase capitalises the words of field names whose spelling the message
+	// does not remember (header_key_format with proper_case_words).
+	ProperCase bool
+	// HTTP10 says that the next response goes to a client of HTTP/1.0. One of
+	// unknown length must then close the connection.
+	HTTP10 bool
+
 	conn    net.Conn
 	buf     []byte
 	pieces  [2][]byte
 	vector  net.Buffers // of pieces, consumed by each write
 	chunked bool
+	sent    uint64
 	err     error
 }
 
@@ -28,17 +38,24 @@ func NewWriter(conn net.Conn) *Writer {
 	return &Writer{conn: conn, buf: make([]byte, 0, 4<<10)}
 }
 
+// Sent counts the bytes written to the connection.
+func (w *Writer) Sent() uint64 { return w.sent }
+
 // WriteRequest gathers the head of m for an upstream. Its headers must hold
 // none that belong to one hop.
 func (w *Writer) WriteRequest(m *message.Request) {
-	w.chunked = m.BodyLength == message.Unknown
+	upgrade := len(m.Upgrade) > 0
+	w.chunked = m.BodyLength == message.Unknown && !upgrade
 	b := append(w.buf, m.Method...)
 	b = append(b, ' ')
 	b = append(b, m.Path...)
-	b = append(b, " HTTP/1.1\r\nhost: "...)
-	b = append(b, m.Authority...)
-	b = append(b, "\r\n"...)
-	b = w.appendFields(b, &m.Headers, m.BodyLength, m.BodyLength != 0 || mayHaveBody(m.Method))
+	b = append(b, " HTTP/1.1\r\n"...)
+	b = w.appendField(b, &m.Headers, "host", m.Authority)
+	b = w.appendFields(b, &m.Headers, m.BodyLength, !upgrade && (m.BodyLength != 0 || mayHaveBody(m.Method)))
+	if upgrade {
+		b = w.appendField(b, &m.Headers, "connection", []byte("Upgrade"))
+		b = w.appendField(b, &m.Headers, "upgrade", m.Upgrade)
+	}
 	w.buf = append(b, "\r\n"...)
 }
 
@@ -53,45 +70,109 @@ func mayHaveBody(method []byte) bool {
 }
 
 // WriteResponse gathers the head of m for a client, with "connection: close"
-// if closes is set.
+// if closes is set, or, behind a 101, what belongs to that.
 func (w *Writer) WriteResponse(m *message.Response, closes bool) {
-	w.chunked = m.BodyLength == message.Unknown && !m.Bodiless
-	b := append(w.buf, "HTTP/1.1 "...)
-	b = strconv.AppendInt(b, int64(m.Status), 10)
-	b = append(b, ' ')
-	b = append(b, reason(m.Status)...)
-	b = append(b, "\r\n"...)
-	b = w.appendFields(b, &m.Headers, m.BodyLength, !m.Bodiless)
-	if closes {
-		b = append(b, "connection: close\r\n"...)
+	switched := m.Status == 101
+	w.chunked = m.BodyLength == message.Unknown && !m.Bodiless && !w.HTTP10 && !switched
+	b := w.appendStatus(w.buf, m.Status)
+	b = w.appendFields(b, &m.Headers, m.BodyLength, !m.Bodiless && !switched)
+	switch {
+	case switched:
+		b = w.appendField(b, &m.Headers, "connection", []byte("Upgrade"))
+	case closes:
+		b = w.appendField(b, &m.Headers, "connection", []byte("close"))
+	case w.HTTP10:
+		b = w.appendField(b, &m.Headers, "connection", []byte("keep-alive"))
 	}
 	w.buf = append(b, "\r\n"...)
+}
+
+// WriteInterim sends an interim response at once.
+func (w *Writer) WriteInterim(m *message.Response) error {
+	w.chunked = false
+	b := w.appendStatus(w.buf, m.Status)
+	b = w.appendFields(b, &m.Headers, 0, false)
+	w.buf = append(b, "\r\n"...)
+	return w.Flush()
+}
+
+func (w *Writer) appendStatus(b []byte, status int) []byte {
+	if w.HTTP10 {
+		b = append(b, "HTTP/1.0 "...)
+	} else {
+		b = append(b, "HTTP/1.1 "...)
+	}
+	b = strconv.AppendInt(b, int64(status), 10)
+	b = append(b, ' ')
+	b = append(b, reason(status)...)
+	return append(b, "\r\n"...)
 }
 
 // appendFields writes the header fields and those that frame the body. A
 // message without a body may keep the content-length that describes another.
 func (w *Writer) appendFields(b []byte, h *message.Headers, length int64, body bool) []byte {
-	announced := false
+	b = w.appendList(b, h)
+	switch {
+	case w.chunked:
+		b = w.appendField(b, h, "transfer-encoding", []byte("chunked"))
+	case body && length >= 0 && !h.Has("content-length"):
+		var text [20]byte
+		b = w.appendField(b, h, "content-length", strconv.AppendInt(text[:0], length, 10))
+	}
+	return b
+}
+
+// appendList writes the fields of h, but no length of a chunked message.
+func (w *Writer) appendList(b []byte, h *message.Headers) []byte {
+	spelt := h.Spelt()
 	for i := range h.Len() {
 		name, value := h.At(i)
-		if string(name) == "content-length" {
-			if w.chunked {
-				continue
-			}
-			announced = true
+		if w.chunked && string(name) == "content-length" {
+			continue
 		}
-		b = append(b, name...)
+		switch {
+		case spelt:
+			b = append(b, h.Spelling(i)...)
+		case w.ProperCase:
+			b = appendProper(b, name)
+		default:
+			b = append(b, name...)
+		}
 		b = append(b, ": "...)
 		b = append(b, value...)
 		b = append(b, "\r\n"...)
 	}
+	return b
+}
+
+// appendField writes a field that is not in the list, its name as the message
+// received spelt it.
+func (w *Writer) appendField(b []byte, h *message.Headers, name string, value []byte) []byte {
 	switch {
-	case w.chunked:
-		b = append(b, "transfer-encoding: chunked\r\n"...)
-	case body && !announced:
-		b = append(b, "content-length: "...)
-		b = strconv.AppendInt(b, length, 10)
-		b = append(b, "\r\n"...)
+	case h.Spelt():
+		b = append(b, h.SpellingOf(name)...)
+	case w.ProperCase:
+		b = appendProper(b, []byte(name))
+	default:
+		b = append(b, name...)
+	}
+	b = append(b, ": "...)
+	b = append(b, value...)
+	return append(b, "\r\n"...)
+}
+
+// appendProper writes a name with a capital at its start and behind each
+// character that is neither letter nor digit, as proper_case_words has it.
+func appendProper(b, name []byte) []byte {
+	start := true
+	for _, c := range name {
+		letter := 'a' <= c && c <= 'z'
+		if letter && start {
+			b = append(b, c-'a'+'A')
+		} else {
+			b = append(b, c)
+		}
+		start = !letter && !digit(c)
 	}
 	return b
 }
@@ -114,7 +195,9 @@ func (w *Writer) WriteChunk(chunk []byte) error {
 		// One system call for the head or size line and the chunk itself.
 		w.pieces = [2][]byte{w.buf, chunk}
 		w.vector = w.pieces[:]
-		_, w.err = w.vector.WriteTo(w.conn)
+		var n int64
+		n, w.err = w.vector.WriteTo(w.conn)
+		w.sent += uint64(n)
 		w.buf = w.buf[:0]
 	}
 	if w.chunked {
@@ -123,17 +206,28 @@ func (w *Writer) WriteChunk(chunk []byte) error {
 	return w.err
 }
 
-// Finish gathers the end of the body.
-func (w *Writer) Finish() {
-	if w.chunked {
-		w.buf = append(w.buf, "0\r\n\r\n"...)
+// Finish gathers the end of the body, with the trailers if those are on and the
+// body is chunked.
+func (w *Writer) Finish(trailers *message.Headers) {
+	if !w.chunked {
+		return
 	}
+	w.buf = append(w.buf, "0\r\n"...)
+	if w.Trailers && trailers != nil {
+		w.buf = w.appendList(w.buf, trailers)
+	}
+	w.buf = append(w.buf, "\r\n"...)
 }
+
+// Err is the error that every call returns from now on, nil if there was none.
+func (w *Writer) Err() error { return w.err }
 
 // Flush writes all that was gathered.
 func (w *Writer) Flush() error {
 	if w.err == nil && len(w.buf) > 0 {
-		_, w.err = w.conn.Write(w.buf)
+		var n int
+		n, w.err = w.conn.Write(w.buf)
+		w.sent += uint64(n)
 	}
 	w.buf = w.buf[:0]
 	return w.err

@@ -1,6 +1,8 @@
 package httpfilter
 
 import (
+	"errors"
+	"io"
 	"slices"
 	"sync"
 
@@ -11,8 +13,8 @@ import (
 // Chain is the configured filters of one http_connection_manager, in order.
 type Chain struct {
 	configs []Config
-	// Whether any filter has that step, so that bodies which no filter looks
-	// at pass by untouched.
+	// Whether any filter has a step for that body or its trailers, so that
+	// bodies which no filter looks at pass by untouched.
 	requestBody, responseBody bool
 }
 
@@ -22,10 +24,12 @@ func NewChain(configs []Config) *Chain {
 	c := &Chain{configs: configs}
 	for _, config := range configs {
 		filter := config.NewFilter()
-		if _, ok := filter.(RequestBody); ok {
+		switch filter.(type) {
+		case RequestBody, RequestTrailers:
 			c.requestBody = true
 		}
-		if _, ok := filter.(ResponseBody); ok {
+		switch filter.(type) {
+		case ResponseBody, ResponseTrailers:
 			c.responseBody = true
 		}
 	}
@@ -64,7 +68,7 @@ func (r *Run) Exchange(s *stream.Stream) {
 		reply = r.filters[len(r.filters)-1].(Terminal).Forward(s)
 	}
 	if reply != nil {
-		reply.fill(&s.Response, string(s.Request.Method) == "HEAD")
+		reply.Fill(&s.Response, string(s.Request.Method) == "HEAD")
 	}
 	r.step.Lock()
 	defer r.step.Unlock()
@@ -105,10 +109,11 @@ func (r *Run) End(s *stream.Stream) {
 	}
 }
 
-// fill makes a response of the reply; a HEAD gets its head alone.
-func (reply *Reply) fill(m *message.Response, head bool) {
+// Fill makes a response of the reply; a HEAD gets its head alone.
+func (reply *Reply) Fill(m *message.Response, head bool) {
 	m.Status = reply.Status
 	m.Headers.Reset()
+	m.Trailers.Reset()
 	typed := false
 	for _, h := range reply.Headers {
 		m.Headers.Add(h.Name, h.Value)
@@ -133,12 +138,16 @@ type body struct {
 	s        *stream.Stream
 	inner    message.Body
 	response bool
+	ended    bool // the steps for trailers are done
 }
 
 // Next implements message.Body.
 func (b *body) Next() ([]byte, error) {
 	for {
 		chunk, err := b.inner.Next()
+		if errors.Is(err, io.EOF) {
+			b.trailers()
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -150,6 +159,26 @@ func (b *body) Next() ([]byte, error) {
 
 // Ready implements message.Body.
 func (b *body) Ready() bool { return b.inner.Ready() }
+
+// trailers takes the trailers through the filters, once.
+func (b *body) trailers() {
+	if b.ended {
+		return
+	}
+	b.ended = true
+	b.run.step.Lock()
+	defer b.run.step.Unlock()
+	last := len(b.run.filters) - 1
+	for i := range b.run.filters {
+		if b.response {
+			if f, ok := b.run.filters[last-i].(ResponseTrailers); ok {
+				f.ResponseTrailers(b.s)
+			}
+		} else if f, ok := b.run.filters[i].(RequestTrailers); ok {
+			f.RequestTrailers(b.s)
+		}
+	}
+}
 
 // steps takes one chunk through the filters that saw the request's head, until
 // nothing is left of it.

@@ -200,3 +200,37 @@ func TestBodyThatNoFilterLooksAtIsLeftAlone(t *testing.T) {
 	run.Exchange(s)
 	require.Same(t, body, s.Request.Body)
 }
+
+// trailing looks at trailers alone.
+type trailing struct {
+	name  string
+	trace *trace
+}
+
+func (f *trailing) NewFilter() httpfilter.Filter { return f }
+func (f *trailing) RequestTrailers(s *stream.Stream) {
+	f.trace.add(f.name, "request trailers")
+	s.Request.Trailers.Add("x-"+f.name, "1")
+}
+func (f *trailing) ResponseTrailers(*stream.Stream) { f.trace.add(f.name, "response trailers") }
+
+func TestTrailersComeOnceBehindTheBodies(t *testing.T) {
+	var steps trace
+	chain := httpfilter.NewChain([]httpfilter.Config{&trailing{"a", &steps}, &bodies{"b"}, &trailing{"c", &steps}, &echo{&steps}})
+	var s stream.Stream
+	s.Request.Body = message.NewBytes([]byte("text"))
+	var run httpfilter.Run
+	run.Begin(chain)
+	run.Exchange(&s)
+	require.Equal(t, 2, s.Request.Trailers.Len())
+	for range 2 {
+		for {
+			if _, err := s.Response.Body.Next(); err != nil {
+				require.ErrorIs(t, err, io.EOF)
+				break
+			}
+		}
+	}
+	run.End(&s)
+	require.Equal(t, trace{"echo forward", "a request trailers", "c request trailers", "c response trailers", "a response trailers"}, steps)
+}

@@ -4,15 +4,15 @@
 // filters ship is listed in builtin. The chain decides nothing by itself.
 //
 // A filter is plain blocking code. It implements only the steps that it needs
-// (RequestHead, RequestBody, ResponseHead, ResponseBody, Done), and the chain
-// calls them so:
+// (RequestHead, RequestBody, RequestTrailers, ResponseHead, ResponseBody,
+// ResponseTrailers, Done), and the chain calls them so:
 //
 //   - request steps in the order of the configuration, response steps in the
 //     reverse order;
 //   - the steps of one stream never at the same time, though not always on the
 //     same goroutine: a response can begin while its request is still coming;
-//   - heads before bodies, each chunk once, Done last and always, in the
-//     reverse order.
+//   - heads before bodies, each chunk once, trailers behind the last chunk of
+//     a body, be there any or not, Done last and always, in the reverse order.
 //
 // A filter that changes the length of a body sets BodyLength to
 // message.Unknown in its step for the head.
@@ -67,6 +67,12 @@ type RequestBody interface {
 	RequestBody(s *stream.Stream, chunk []byte) ([]byte, error)
 }
 
+// RequestTrailers is the step of a filter that looks at or changes the
+// request's trailers. It comes at the end of a body; without a body it does not.
+type RequestTrailers interface {
+	RequestTrailers(s *stream.Stream)
+}
+
 // ResponseHead is the step of a filter that looks at or changes the head of
 // the response, be it the upstream's or a reply of this filter or of one
 // behind it.
@@ -79,6 +85,11 @@ type ResponseHead interface {
 type ResponseBody interface {
 	// ResponseBody is to the response what RequestBody is to the request.
 	ResponseBody(s *stream.Stream, chunk []byte) ([]byte, error)
+}
+
+// ResponseTrailers is to the response what RequestTrailers is to the request.
+type ResponseTrailers interface {
+	ResponseTrailers(s *stream.Stream)
 }
 
 // Done is the step of a filter that has something to finish when the exchange

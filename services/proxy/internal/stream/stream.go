@@ -26,9 +26,12 @@ type Stream struct {
 	Context context.Context
 	// Start is when the request's head had been read.
 	Start time.Time
-	// IdleTimeout is how long either side may take to send or take something
-	// before the stream is given up; 0 is as long as it takes.
+	// IdleTimeout is how long nothing may move in either direction before the
+	// stream is given up; 0 is as long as it takes.
 	IdleTimeout time.Duration
+	// MaxDuration is how long the stream may take as a whole; 0 is as long as it
+	// takes.
+	MaxDuration time.Duration
 	// ClientAddress is the client that is trusted to be the one: the peer, or
 	// what x-forwarded-for says of it, by the rules of use_remote_address.
 	ClientAddress netip.Addr
@@ -52,10 +55,23 @@ type Stream struct {
 
 	// Response is what goes to the client: the upstream's, or a local reply.
 	Response message.Response
+	// Interim sends an interim response (1xx) to the client, before Response; its
+	// headers must be those of one that has none of another hop. Nil where such
+	// are not wanted. The error is that of the client's connection.
+	Interim func(*message.Response) error
 
 	mu   sync.Mutex
 	held io.Closer
 	cut  bool
+	// expiry is why the stream is out of time, nil while it is not.
+	expiry *Expiry
+}
+
+// Expiry is a limit in time that a stream has reached, and what its client is
+// told if the response has not begun.
+type Expiry struct {
+	Status int
+	Text   string
 }
 
 // Hold makes c what Cut closes, so that whoever blocks on it is let go; nil is
@@ -64,7 +80,7 @@ func (s *Stream) Hold(c io.Closer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.held = c
-	if s.cut && c != nil {
+	if (s.cut || s.expiry != nil) && c != nil {
 		_ = c.Close() // it is of no use any more, whatever this says
 	}
 }
@@ -80,12 +96,38 @@ func (s *Stream) Cut() {
 	}
 }
 
+// Expire ends the stream for want of time: it closes what is held, now and
+// until Reset. The first reason stays. It may be called from any goroutine.
+func (s *Stream) Expire(why *Expiry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.expiry == nil {
+		s.expiry = why
+	}
+	if s.held != nil {
+		_ = s.held.Close() // it is of no use any more, whatever this says
+	}
+}
+
+// Expired is why the stream is out of time, nil while it is not.
+func (s *Stream) Expired() *Expiry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.expiry
+}
+
 // Reset empties the stream for the next request of the same connection and
 // keeps its memory.
 func (s *Stream) Reset() {
-	s.Route, s.Cluster = nil, nil
+	s.Route, s.Cluster, s.Interim = nil, nil, nil
 	s.Hash, s.Hashed, s.Scratch = 0, false, s.Scratch[:0]
 	s.Request.Body, s.Response.Body = nil, nil
+	s.Request.Upgrade = nil
 	s.Request.Headers.Reset()
+	s.Request.Trailers.Reset()
 	s.Response.Headers.Reset()
+	s.Response.Trailers.Reset()
+	s.mu.Lock()
+	s.expiry = nil
+	s.mu.Unlock()
 }

@@ -14,7 +14,10 @@ import (
 // had closed for being idle, and may be sent again: nothing came back, and
 // doing it twice does no more than doing it once.
 func (r *router) resendable(s *stream.Stream, err error) bool {
-	if err == nil || !r.conn.Reused || s.Request.Body != nil || r.conn.Reader.Buffered() {
+	if err == nil || r.conn == nil || !r.conn.Reused || s.Request.Body != nil || r.conn.Reader.Buffered() {
+		return false
+	}
+	if r.interim > 0 || s.Expired() != nil {
 		return false
 	}
 	var protocol *http1.ProtocolError
@@ -34,6 +37,9 @@ func (r *router) resendable(s *stream.Stream, err error) bool {
 func (r *router) failed(err error) *httpfilter.Reply {
 	connected := r.conn != nil
 	r.discard()
+	if why := r.stream.Expired(); why != nil {
+		return &httpfilter.Reply{Status: why.Status, Body: why.Text}
+	}
 	client := r.brokenOff.Load()
 	if client == nil {
 		errors.As(err, &client)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
+	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
@@ -69,9 +70,9 @@ type router struct {
 	// brokenOff is how the client's body failed within upload.
 	brokenOff atomic.Pointer[clientError]
 	keepAlive bool
+	interim   int          // responses so far
+	tunnel    bool         // the server switched protocols
 	inner     message.Body // of the response, as the codec reads it
-	// idle bounds the wait for each chunk where the route has no timeout.
-	idle time.Duration
 }
 
 // Forward implements httpfilter.Terminal. Steps:
@@ -85,7 +86,7 @@ type router struct {
 //     server had closed the old one unseen.
 //
 // It blocks on the connect and on the upstream; the route's timeout bounds it
-// from the end of the request.
+// from the end of the request, and whoever made the stream may Expire it.
 func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
 	if reply := answer(s); reply != nil {
 		return reply
@@ -129,8 +130,8 @@ func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
 		return nil
 	}
 	s.Response.Body = r
-	if s.Route.Timeout == 0 {
-		r.idle = s.IdleTimeout
+	if r.tunnel {
+		r.startTunnel(s)
 	}
 	return nil
 }
@@ -139,7 +140,6 @@ func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
 func (r *router) exchange(s *stream.Stream, conn *connpool.Conn) (err error) {
 	r.conn = conn
 	s.Hold(conn.Conn)
-	conn.Writes.Extend(time.Now(), s.IdleTimeout)
 	conn.Writer.WriteRequest(&s.Request)
 	ended, err := r.sendReady(s)
 	if err != nil {
@@ -154,8 +154,37 @@ func (r *router) exchange(s *stream.Stream, conn *connpool.Conn) (err error) {
 		// and the connection are both cut off.
 		go r.upload(s, conn)
 	}
-	r.keepAlive, err = conn.Reader.ReadResponse(&s.Response, s.Request.Method)
-	return err
+	return r.readHead(s, conn)
+}
+
+// readHead reads the head of the response. Interim ones are passed on to a
+// client that wants them; a 101 is the response of a request for an upgrade
+// alone.
+func (r *router) readHead(s *stream.Stream, conn *connpool.Conn) (err error) {
+	for {
+		if r.keepAlive, err = conn.Reader.ReadHead(&s.Response, s.Request.Method); err != nil {
+			return err
+		}
+		switch {
+		case s.Response.Status >= 200:
+			return nil
+		case s.Response.Status == 101 && len(s.Request.Upgrade) > 0:
+			r.tunnel = true
+			s.Response.Body, s.Response.BodyLength, s.Response.Bodiless = conn.Reader.Tunnel(), message.Unknown, false
+			return nil
+		case s.Response.Status == 101:
+			return http1.ErrSwitched
+		case r.interim == http1.InterimLimit:
+			return http1.ErrInterim
+		}
+		r.interim++
+		if s.Interim == nil {
+			continue
+		}
+		if err := s.Interim(&s.Response); err != nil {
+			return &clientError{err}
+		}
+	}
 }
 
 func (r *router) reply(status int, body string) *httpfilter.Reply {
@@ -178,9 +207,6 @@ func (r *router) count(status int) {
 // Next implements message.Body: the upstream's, which gives the connection
 // back at its end.
 func (r *router) Next() ([]byte, error) {
-	if r.idle > 0 && r.conn != nil && !r.inner.Ready() {
-		_ = r.conn.SetReadDeadline(time.Now().Add(r.idle)) // fails only once closed
-	}
 	chunk, err := r.inner.Next()
 	if errors.Is(err, io.EOF) {
 		r.release()
@@ -201,7 +227,7 @@ func (r *router) Ready() bool { return r.inner.Ready() }
 // release gives the connection back if its server keeps it open and the whole
 // request went out on it.
 func (r *router) release() {
-	if r.conn == nil {
+	if r.conn == nil || r.tunnel { // whose other direction may go on
 		return
 	}
 	sent := true
@@ -233,6 +259,10 @@ func (r *router) discard() {
 // Done implements httpfilter.Done. The client's body is at its end or cut off
 // by now, so that an upload ends as soon as its connection does.
 func (r *router) Done(*stream.Stream) {
+	if r.tunnel && r.uploading {
+		<-r.uploaded // until the client's direction is at its end, or cut off
+		r.uploading = false
+	}
 	r.discard()
 	if r.uploading {
 		<-r.uploaded
@@ -251,7 +281,7 @@ func (r *router) Done(*stream.Stream) {
 // reset makes the router fit for another stream.
 func (r *router) reset() {
 	r.stream, r.cluster, r.host, r.inner = nil, nil, nil, nil
-	r.uploading, r.keepAlive, r.idle = false, false, 0
+	r.uploading, r.keepAlive, r.tunnel, r.interim = false, false, false, 0
 	r.brokenOff.Store(nil)
 }
 

@@ -15,7 +15,7 @@ import (
 // that was all.
 func (r *router) sendReady(s *stream.Stream) (ended bool, err error) {
 	const most = 16 << 10
-	ended = s.Request.Body == nil
+	ended = s.Request.Body == nil || len(s.Request.Upgrade) > 0 // whose body waits for a 101
 	for sent := 0; !ended && sent < most && s.Request.Body.Ready(); {
 		chunk, err := s.Request.Body.Next()
 		if errors.Is(err, io.EOF) {
@@ -31,7 +31,7 @@ func (r *router) sendReady(s *stream.Stream) (ended bool, err error) {
 		}
 	}
 	if ended {
-		r.conn.Writer.Finish()
+		r.conn.Writer.Finish(&s.Request.Trailers)
 	}
 	return ended, r.conn.Writer.Flush()
 }
@@ -42,14 +42,14 @@ func (r *router) upload(s *stream.Stream, conn *connpool.Conn) {
 	err := r.sendRest(s, conn)
 	client, broken := errors.AsType[*clientError](err)
 	switch {
+	case err == nil && r.tunnel:
+		closeWrite(conn.Conn) // the other direction may go on
 	case err == nil:
 		r.await(conn, s)
 	case broken:
 		// The upstream must not take what it got for the whole request; the
 		// close ends the wait for its response too.
 		r.brokenOff.Store(client)
-		_ = conn.Close()
-	case timedOut(err): // it neither takes the request nor answers
 		_ = conn.Close()
 	}
 	r.uploaded <- err == nil
@@ -64,9 +64,8 @@ func (r *router) sendRest(s *stream.Stream, conn *connpool.Conn) error {
 			}
 		}
 		chunk, err := body.Next()
-		conn.Writes.Extend(time.Now(), s.IdleTimeout)
 		if errors.Is(err, io.EOF) {
-			conn.Writer.Finish()
+			conn.Writer.Finish(&s.Request.Trailers)
 			return conn.Writer.Flush()
 		}
 		if err != nil {
@@ -83,15 +82,27 @@ type clientError struct{ error }
 
 func (e *clientError) Unwrap() error { return e.error }
 
-// await bounds the rest of the exchange, from the end of the request on: by the
-// route's timeout, or, where it has none, by what a stream may be idle.
+// await bounds the rest of the exchange, from the end of the request on, by the
+// route's timeout.
 func (r *router) await(conn net.Conn, s *stream.Stream) {
-	deadline, timeout := time.Time{}, s.Route.Timeout
-	if timeout == 0 {
-		timeout = s.IdleTimeout
-	}
-	if timeout > 0 {
-		deadline = time.Now().Add(timeout)
+	deadline := time.Time{}
+	if s.Route.Timeout > 0 {
+		deadline = time.Now().Add(s.Route.Timeout)
 	}
 	_ = conn.SetReadDeadline(deadline) // fails only once closed, as the next read will
+}
+
+// startTunnel sends what the client has for the new protocol beside what the
+// server has. Each direction ends by itself; Done waits for this one.
+func (r *router) startTunnel(s *stream.Stream) {
+	_ = r.conn.SetReadDeadline(time.Time{}) // the route's timeout was for the answer
+	r.uploading = true
+	go r.upload(s, r.conn)
+}
+
+// closeWrite tells the server that nothing more comes.
+func closeWrite(conn net.Conn) {
+	if half, ok := conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite() // fails only once closed
+	}
 }

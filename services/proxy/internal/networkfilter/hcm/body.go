@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
 
@@ -18,19 +19,21 @@ type requestBody struct {
 	inner      message.Body
 	wanted     atomic.Bool // somebody has asked for it, and may be pulling
 	ended      atomic.Bool // inner is at its end
+	broken     atomic.Bool // the client left within it
+	tunnel     bool        // it is no body before a 101
 
 	// interim orders what a pull does to the client's connection against what
 	// the connection's own goroutine does at the same time.
 	interim sync.Mutex
 	expects bool // a 100, before the first byte
-	cut     bool // by cutOff
 }
 
 // begin takes over the body of the request that was just read.
 func (b *requestBody) begin(r *message.Request) {
 	b.inner, b.expects = r.Body, r.ExpectContinue && r.Body != nil
-	b.cut = false
+	b.tunnel = len(r.Upgrade) > 0
 	b.wanted.Store(false)
+	b.broken.Store(false)
 	b.ended.Store(r.Body == nil)
 	if r.Body != nil {
 		r.Body = b
@@ -44,11 +47,13 @@ func (b *requestBody) Next() ([]byte, error) {
 		return nil, err
 	}
 	chunk, err := b.inner.Next()
+	b.connection.watch.touch(time.Now())
 	switch {
-	case err == nil:
-		b.extend()
 	case errors.Is(err, io.EOF):
 		b.ended.Store(true)
+	case err != nil:
+		_, malformed := errors.AsType[*http1.ProtocolError](err)
+		b.broken.Store(!malformed)
 	}
 	return chunk, err
 }
@@ -60,21 +65,11 @@ func (b *requestBody) Ready() bool {
 	return b.inner.Ready()
 }
 
-// extend gives the client time for the next chunk, unless the body was cut off.
-func (b *requestBody) extend() {
-	b.interim.Lock()
-	defer b.interim.Unlock()
-	if !b.cut {
-		b.connection.reads.Extend(time.Now(), b.connection.stream.IdleTimeout)
-	}
-}
-
 // cutOff lets go whoever still waits for the body, whose connection is of no
 // use any more.
 func (b *requestBody) cutOff() {
 	b.interim.Lock()
 	defer b.interim.Unlock()
-	b.cut = true
 	b.connection.reads.Set(time.Unix(1, 0))
 }
 
@@ -106,6 +101,9 @@ func (b *requestBody) finished() bool { return b.ended.Load() }
 // carry another request after it: if the body has come to its end. One that
 // nobody wanted is dropped if it is here already.
 func (b *requestBody) settle() bool {
+	if b.tunnel && !b.wanted.Load() { // no 101 came: what follows is a request
+		b.ended.Store(true)
+	}
 	if b.wanted.Load() || b.expects { // nobody changes expects who does not want the body
 		return b.finished()
 	}

@@ -1,7 +1,6 @@
 package hcm
 
 import (
-	"strings"
 	"time"
 
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -12,7 +11,9 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/identity"
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/normalize"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
@@ -44,14 +45,29 @@ func (f *Factory) ConfigType() protoreflect.FullName {
 func (f *Factory) Fields() strict.Fields {
 	return strict.Fields{
 		f.ConfigType(): {
-			"codec_type", "stat_prefix", "route_config", "http_filters", "use_remote_address", "server_name",
-			"max_request_headers_kb", "common_http_protocol_options", "stream_idle_timeout",
-			"request_headers_timeout", "generate_request_id",
+			"codec_type", "stat_prefix", "route_config", "http_filters", "upgrade_configs",
+			"http_protocol_options", "common_http_protocol_options", "max_request_headers_kb",
+			"stream_idle_timeout", "request_timeout", "request_headers_timeout", "drain_timeout", "delayed_close_timeout",
+			"server_name", "server_header_transformation", "via", "proxy_100_continue", "stream_error_on_invalid_http_message",
+			"use_remote_address", "xff_num_trusted_hops", "skip_xff_append", "internal_address_config", "forward_client_cert_details",
+			"generate_request_id", "preserve_external_request_id", "always_set_request_id_in_response", "request_id_extension",
+			"normalize_path", "merge_slashes", "path_with_escaped_slashes_action",
+			"strip_matching_host_port", "strip_any_host_port", "strip_trailing_host_dot",
 		},
-		"envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter": {"name", "typed_config"},
-		"envoy.config.core.v3.HttpProtocolOptions":                               {"idle_timeout", "max_headers_count"},
+		managerMessage + ".UpgradeConfig":                                                {"upgrade_type", "filters", "enabled"},
+		managerMessage + ".InternalAddressConfig":                                        {"cidr_ranges"},
+		"envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter":         {"name", "typed_config", "is_optional", "disabled"},
+		"envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension": {"typed_config"},
+		"envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig":                        {"pack_trace_reason", "use_request_id_for_trace_sampling"},
+		"envoy.config.core.v3.CidrRange":                                                 {"address_prefix", "prefix_len"},
+		"envoy.config.core.v3.HttpProtocolOptions": {
+			"idle_timeout", "max_connection_duration", "max_stream_duration", "max_headers_count", "max_requests_per_connection",
+			"headers_with_underscores_action",
+		},
 	}
 }
+
+const managerMessage = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
 // Envoy's defaults of the fields that are left out.
 const (
@@ -60,6 +76,8 @@ const (
 	defaultHeadKiB           = 60              // max_request_headers_kb
 	largestHeadKiB           = 8192
 	defaultHeaders           = 100 // HttpProtocolOptions.max_headers_count
+	defaultDrainTimeout      = 5 * time.Second
+	defaultDelayedClose      = time.Second
 )
 
 // serverName is the server header of responses. Envoy's default would be its
@@ -69,52 +87,51 @@ const serverName = "weir"
 // manager is a checked http_connection_manager config: a networkfilter.Filter.
 type manager struct {
 	chain    *httpfilter.Chain
+	upgrades []upgrade
 	routes   *route.Table
 	clusters Clusters
 	stats    *managerStats
 	clock    clock
 
-	limits            http1.Limits
-	serverName        string
-	idleTimeout       time.Duration // between requests; 0 is none
-	streamIdleTimeout time.Duration // within one; 0 is none
-	headersTimeout    time.Duration // from a head's first byte to its last; 0 is none
-	useRemoteAddress  bool
-	generateRequestID bool
+	limits         http1.Limits
+	http1          coreconfig.HTTP1
+	closeOnInvalid bool // close the connection of a request that breaks the protocol
+	proxyContinue  bool // pass Expect and interim responses on
+
+	// Timeouts, 0 for none.
+	idleTimeout           time.Duration // between requests
+	headersTimeout        time.Duration // from a head's first byte to its last
+	requestTimeout        time.Duration // from the head to the end of the request
+	streamIdleTimeout     time.Duration
+	maxStreamDuration     time.Duration
+	maxConnectionDuration time.Duration
+	drainTimeout          time.Duration // until a drained connection is closed
+	delayedClose          time.Duration // until the client must have closed too
+	maxRequests           uint32        // per connection; 0 is any number
+
+	identity          identity.Config
+	paths             normalize.Paths
+	hosts             normalize.Hosts
+	stripListenerPort bool
+
+	server          serverHeader
+	serverName      string
+	answerRequestID bool
 }
 
 // Parse implements networkfilter.Factory.
 func (f *Factory) Parse(config proto.Message, at strict.Path, report *strict.Report) networkfilter.Filter {
 	c := config.(*hcmv3.HttpConnectionManager)
-	m := &manager{
-		clusters:          f.Clusters,
-		limits:            http1.Limits{HeadBytes: defaultHeadKiB << 10, Headers: defaultHeaders},
-		serverName:        serverName,
-		useRemoteAddress:  c.GetUseRemoteAddress().GetValue(),
-		generateRequestID: c.GetGenerateRequestId() == nil || c.GetGenerateRequestId().GetValue(),
-	}
+	m := &manager{clusters: f.Clusters}
 	switch c.GetCodecType() {
 	case hcmv3.HttpConnectionManager_AUTO, hcmv3.HttpConnectionManager_HTTP1:
 	default:
 		report.Add(at.Field("codec_type"), "%s is not supported: use AUTO or HTTP1, which serve HTTP/1.1", c.GetCodecType())
 	}
-	if c.GetServerName() != "" {
-		m.serverName = c.GetServerName()
-	}
-	if kib := c.GetMaxRequestHeadersKb(); kib != nil {
-		if kib.GetValue() < 1 || kib.GetValue() > largestHeadKiB {
-			report.Add(at.Field("max_request_headers_kb"), "%d is not between 1 and %d", kib.GetValue(), largestHeadKiB)
-		}
-		m.limits.HeadBytes = int(kib.GetValue()) << 10
-	}
-	common := c.GetCommonHttpProtocolOptions()
-	commonAt := at.Field("common_http_protocol_options")
-	if n := common.GetMaxHeadersCount(); n != nil {
-		m.limits.Headers = int(n.GetValue())
-	}
-	m.idleTimeout = coreconfig.Duration(common.GetIdleTimeout(), defaultIdleTimeout, commonAt.Field("idle_timeout"), report)
-	m.streamIdleTimeout = coreconfig.Duration(c.GetStreamIdleTimeout(), defaultStreamIdleTimeout, at.Field("stream_idle_timeout"), report)
-	m.headersTimeout = coreconfig.Duration(c.GetRequestHeadersTimeout(), 0, at.Field("request_headers_timeout"), report)
+	m.parseProtocol(c, at, report)
+	m.parseTimeouts(c, at, report)
+	m.parseIdentity(c, at, report)
+	m.parseNormalization(c)
 
 	if c.GetRouteConfig() == nil {
 		report.Add(at, "a route_config is needed; rds is not supported")
@@ -129,75 +146,9 @@ func (f *Factory) Parse(config proto.Message, at strict.Path, report *strict.Rep
 			report.Add(r.At, "cluster %q has http2_protocol_options: requests are sent on as HTTP/1.1 only", r.Cluster)
 		}
 	}
-	m.chain = f.parseChain(c.GetHttpFilters(), at, report)
-	m.stats = newStats(f.Stats.Scope("http").Tagged("envoy_http_conn_manager_prefix", c.GetStatPrefix()))
+	m.chain = f.parseChain(c.GetHttpFilters(), at.Field("http_filters"), report)
+	m.upgrades = f.parseUpgrades(c.GetUpgradeConfigs(), m.chain, at.Field("upgrade_configs"), report)
+	m.stats = newStats(f.Stats, c.GetStatPrefix())
+	m.http1.Options.Dropped = m.stats.droppedUnderscores.Inc
 	return m
-}
-
-// parseChain makes the chain of http_filters; nil if it has faults.
-func (f *Factory) parseChain(filters []*hcmv3.HttpFilter, at strict.Path, report *strict.Report) *httpfilter.Chain {
-	var configs []httpfilter.Config
-	names := map[string]bool{}
-	good := true
-	fault := func(at strict.Path, format string, args ...any) {
-		report.Add(at, format, args...)
-		good = false
-	}
-	for i, filter := range filters {
-		at := at.Field("http_filters").Index(i)
-		if names[filter.GetName()] {
-			fault(at.Field("name"), "filter %q is there twice", filter.GetName())
-		}
-		names[filter.GetName()] = true
-		message, err := strict.Unpack(filter.GetTypedConfig())
-		switch {
-		case filter.GetTypedConfig() == nil:
-			fault(at, "filter %q needs a typed_config", filter.GetName())
-			continue
-		case err != nil: // the schema's walk has said so
-			good = false
-			continue
-		}
-		factory := f.find(message)
-		if factory == nil {
-			fault(at.Field("typed_config"), "%s is no HTTP filter known here; those are: %s", message.ProtoReflect().Descriptor().FullName(), f.known())
-			continue
-		}
-		config := factory.Parse(message, at.Field("typed_config"), report)
-		if config == nil { // too faulty to go on with
-			good = false
-			continue
-		}
-		configs = append(configs, config)
-		_, terminal := config.NewFilter().(httpfilter.Terminal)
-		if last := i == len(filters)-1; terminal && !last {
-			fault(at, "filter %q answers every request, so that no filter can stand behind it", filter.GetName())
-		} else if !terminal && last {
-			fault(at, "the last filter must be one that gets the response, as the router does; %q does not", filter.GetName())
-		}
-	}
-	if len(filters) == 0 {
-		fault(at.Field("http_filters"), "there are no filters: the router is needed at least")
-	}
-	if !good {
-		return nil
-	}
-	return httpfilter.NewChain(configs)
-}
-
-func (f *Factory) find(message proto.Message) httpfilter.Factory {
-	for _, factory := range f.Filters {
-		if factory.ConfigType() == message.ProtoReflect().Descriptor().FullName() {
-			return factory
-		}
-	}
-	return nil
-}
-
-func (f *Factory) known() string {
-	var names []string
-	for _, factory := range f.Filters {
-		names = append(names, string(factory.ConfigType()))
-	}
-	return strings.Join(names, ", ")
 }

@@ -55,6 +55,7 @@ type config struct {
 	fields  string // of http_connection_manager, JSON, each followed by a comma
 	route   string // fields of the route action, each after a comma
 	routes  string // in place of the one to "up", JSON
+	http1   string // fields of the cluster's http_protocol_options
 	filters []httpfilter.Factory
 }
 
@@ -67,8 +68,10 @@ func start(t testing.TB, upstream string, c config) *proxy {
 	report := &strict.Report{}
 	message := &clusterv3.Cluster{}
 	require.NoError(t, protojson.Unmarshal(fmt.Appendf(nil, `{"name": "up", "type": "STATIC", "load_assignment": {"cluster_name": "up",
-		"endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": {"address": %q, "port_value": %d}}}}]}]}}`,
-		host.Addr(), host.Port()), message))
+		"endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": {"address": %q, "port_value": %d}}}}]}]},
+		"typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+			"@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions", "explicit_http_config": {"http_protocol_options": {%s}}}}}`,
+		host.Addr(), host.Port(), c.http1), message))
 	up := cluster.Parse(message, "", policies, report)
 	require.NoError(t, report.Err())
 	clusters := cluster.NewManager(cluster.ManagerOptions{
@@ -240,6 +243,14 @@ func (p *peer) closed() {
 	require.Empty(p.t, string(rest))
 }
 
+// ended is closed, whatever comes before.
+func (p *peer) ended() {
+	p.t.Helper()
+	if _, err := io.Copy(io.Discard, p.r); err != nil {
+		require.ErrorContains(p.t, err, "reset")
+	}
+}
+
 const get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 func TestRequestReachesTheUpstreamWithItsHeadersMended(t *testing.T) {
@@ -353,7 +364,7 @@ func TestMalformedRequestsAreRefusedAndTheConnectionClosed(t *testing.T) {
 		{"unknown coding", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501, "a transfer-encoding other than one chunked"},
 		{"head too long", "GET /" + strings.Repeat("x", 70_000), 431, "the head is longer than the limit"},
 		{"connection names host", "GET / HTTP/1.1\r\nHost: a\r\nConnection: host\r\n\r\n", 400, "connection names host"},
-		{"upgrade", "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", 403, "no upgrade is configured"},
+		{"upgrade", "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", 403, "no upgrade to websocket is configured"},
 	}
 	up := newUpstream(t)
 	p := start(t, up.address(), config{})

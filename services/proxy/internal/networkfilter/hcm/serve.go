@@ -8,7 +8,6 @@ package hcm
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -29,17 +28,29 @@ type connection struct {
 	reader  *http1.Reader
 	writer  *http1.Writer
 	peer    netip.Addr
+	port    int // of the proxy's end
 
-	stream stream.Stream
-	run    httpfilter.Run
-	body   requestBody
+	stream  stream.Stream
+	run     httpfilter.Run
+	body    requestBody
+	watch   watch
+	interim func(*message.Response) error // sendInterim, once
 
 	// phase orders Finish against the start of a request.
 	phase     atomic.Int32
 	draining  atomic.Bool
 	finishing atomic.Bool
+	// responding says that the response goes to the client, so that only a close
+	// can end it early.
+	responding atomic.Bool
 	// When the client must have sent, or taken, something.
 	reads, writes deadline.Deadline
+
+	requests uint32 // so far
+	// What is counted at the end: whether the client ended the connection, and
+	// whether a request was in flight.
+	remote, broken bool
+	received, sent uint64 // bytes, as far as they are counted
 }
 
 // The phases of a connection.
@@ -50,15 +61,12 @@ const (
 	finished              // Finish closed it
 )
 
-// firstRequestTime is how long a connection without a request so far stays
-// open after Finish: its client has hardly connected for nothing, and would take
-// a close for a failure, as it has nothing to try again.
-const firstRequestTime = time.Second
-
 // NewConnection implements networkfilter.Filter.
 func (m *manager) NewConnection(conn net.Conn) networkfilter.Connection {
 	m.stats.connectionsTotal.Inc()
+	m.stats.connectionsHTTP1.Inc()
 	m.stats.connectionsActive.Add(1)
+	m.stats.connectionsActiveH1.Add(1)
 	c := &connection{
 		manager: m,
 		conn:    conn,
@@ -67,10 +75,18 @@ func (m *manager) NewConnection(conn net.Conn) networkfilter.Connection {
 		reads:   deadline.Of(conn.SetReadDeadline),
 		writes:  deadline.Of(conn.SetWriteDeadline),
 	}
+	c.reader.Options = m.http1.Options
+	c.writer.Trailers, c.writer.ProperCase = m.http1.Options.Trailers, m.http1.ProperCase
 	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
 		c.peer = a.AddrPort().Addr().Unmap()
 	}
+	if a, ok := conn.LocalAddr().(*net.TCPAddr); ok {
+		c.port = a.Port
+	}
 	c.body.connection = c
+	c.interim = c.sendInterim
+	c.watch.manager, c.watch.base = m, time.Now()
+	c.watch.received, c.watch.gone, c.watch.cut = c.body.finished, c.gone, c.cut
 	return c
 }
 
@@ -83,38 +99,22 @@ func (c *connection) Serve(ctx context.Context) {
 		c.stream.Cut()
 	})
 	defer stop()
+	defer c.outlive()()
 	c.stream.Context = ctx
 	for c.serveRequest() {
 	}
+	c.watch.stop()
 	_ = c.conn.Close() // the client has gone, or will see it
-	c.manager.stats.connectionsActive.Add(-1)
-}
-
-// Drain implements networkfilter.Connection.
-func (c *connection) Drain() { c.draining.Store(true) }
-
-// Finish implements networkfilter.Connection.
-func (c *connection) Finish() {
-	c.draining.Store(true)
-	c.finishing.Store(true)
-	if c.phase.CompareAndSwap(idle, finished) {
-		_ = c.conn.Close()
-		return
-	}
-	if c.phase.Load() == fresh {
-		time.AfterFunc(firstRequestTime, func() {
-			if c.phase.CompareAndSwap(fresh, finished) {
-				_ = c.conn.Close()
-			}
-		})
-	}
+	c.countBytes()
+	c.manager.stats.countEnd(c.remote, c.broken)
 }
 
 // serveRequest serves one request and says whether the connection can carry
 // another. Steps:
 //
 //  1. wait for a request and read its head;
-//  2. hold its headers to the rules for a proxy, and add our own;
+//  2. hold its head to the rules for a proxy, bring it into its normal form, and
+//     add our own headers;
 //  3. find its route and cluster;
 //  4. take it through the filters, the last of which gets the response;
 //  5. write the response as it comes;
@@ -128,35 +128,51 @@ func (c *connection) serveRequest() bool {
 	}
 	// From its first byte on, so that what is refused counts as well.
 	m.stats.requestsTotal.Inc()
+	m.stats.requestsHTTP1.Inc()
 	m.stats.requestsActive.Add(1)
 	defer m.stats.requestsActive.Add(-1)
 	s.Reset()
-	s.IdleTimeout = m.streamIdleTimeout
+	s.IdleTimeout, s.MaxDuration = m.streamIdleTimeout, m.maxStreamDuration
 	keepAlive, err := c.reader.ReadRequest(&s.Request)
+	c.writer.HTTP10 = c.reader.HTTP10() && m.http1.Options.AcceptHTTP10
 	if err != nil {
-		return c.refuse(err, false)
+		return c.refuse(err)
 	}
 	s.Start = time.Now()
+	chain, refused := c.prepare()
 	if s.Request.Body != nil { // else nothing is read before the next request
-		c.reads.Extend(s.Start, s.IdleTimeout)
-	}
-	if err := m.prepare(s, c.peer); err != nil {
-		return c.refuse(err, string(s.Request.Method) == "HEAD")
+		c.reads.Set(time.Time{}) // it is the watch's business from now on
 	}
 	c.body.begin(&s.Request)
+	c.watch.begin(s)
 
-	m.route(s)
-
-	c.run.Begin(m.chain)
-	c.run.Exchange(s)
-	keepAlive = keepAlive && !c.draining.Load() && c.body.settle()
+	c.run.Begin(chain)
+	if refused != nil {
+		refused.fill(s)
+		keepAlive = keepAlive && (!refused.malformed || !m.closeOnInvalid)
+	} else {
+		m.route(s)
+		c.watch.limit(s)
+		c.run.Exchange(s)
+	}
+	keepAlive = c.keepsAlive(keepAlive)
+	c.responding.Store(s.Expired() == nil)
 	err = c.respond(!keepAlive)
-	if err != nil || !c.body.finished() {
+	if err != nil || s.Response.Status != 101 && !c.body.finished() {
 		keepAlive = false
 		c.body.cutOff()
 	}
+	c.countOutcome(err)
 	c.run.End(s)
-	m.stats.countStatus(s.Response.Status)
+	c.watch.end()
+	c.responding.Store(false)
+	if s.Response.Status == 101 {
+		m.stats.upgradesActive.Add(-1)
+	}
+	if s.Expired() != clientGone {
+		m.stats.countStatus(s.Response.Status)
+	}
+	c.countBytes()
 	if err == nil && !keepAlive {
 		c.linger()
 	}
@@ -176,7 +192,12 @@ func (c *connection) await() bool {
 	}
 	if !c.reader.Buffered() {
 		c.reads.Extend(time.Now(), c.manager.idleTimeout)
-		if c.reader.Wait() != nil {
+		if err := c.reader.Wait(); err != nil {
+			if timedOut(err) {
+				c.manager.stats.connectionIdleTimeouts.Inc()
+			} else {
+				c.remote = !errors.Is(err, net.ErrClosed)
+			}
 			return false
 		}
 	}
@@ -186,82 +207,25 @@ func (c *connection) await() bool {
 	return c.phase.CompareAndSwap(waiting, busy)
 }
 
-// refuse answers a request whose head is malformed, or of a client that took
-// too long over it, and gives the connection up.
-func (c *connection) refuse(err error, head bool) bool {
-	var status int
-	var protocol *http1.ProtocolError
-	var timeout net.Error
-	switch {
-	case errors.As(err, &protocol):
-		c.manager.stats.protocolErrors.Inc()
-		status = protocol.Status
-	case errors.As(err, &timeout) && timeout.Timeout():
-		c.manager.stats.headerTimeouts.Inc()
-		status = 408
-	default: // the client has gone
+// keepsAlive says, before the response is written, whether the connection can
+// carry another request after it; keepAlive is what client and request say.
+func (c *connection) keepsAlive(keepAlive bool) bool {
+	m, r := c.manager, &c.stream.Response
+	if r.Status == 101 {
+		m.stats.upgradesTotal.Inc()
+		m.stats.upgradesActive.Add(1)
 		return false
 	}
-	m := &c.stream.Response
-	m.Headers.Reset()
-	m.Status, m.Bodiless, m.Body = status, head, nil
-	text := err.Error() + "\n"
-	if status == 408 {
-		text = "request headers timeout\n"
+	if c.requests++; m.maxRequests > 0 && c.requests >= m.maxRequests {
+		m.stats.connectionsFull.Inc()
+		keepAlive = false
 	}
-	m.Headers.Add("content-type", "text/plain")
-	m.BodyLength = int64(len(text))
-	if !m.Bodiless {
-		m.Body = message.NewBytes([]byte(text))
+	if c.draining.Load() {
+		m.stats.drainCloses.Inc()
+		keepAlive = false
 	}
-	c.manager.stats.countStatus(status)
-	if c.respond(true) == nil {
-		c.linger()
+	if c.writer.HTTP10 && r.BodyLength == message.Unknown && !r.Bodiless { // ended by the close
+		keepAlive = false
 	}
-	return false
-}
-
-// respond writes the response. An error means that the client has gone or that
-// the upstream broke off: the connection is of no use any more.
-func (c *connection) respond(closes bool) error {
-	response := &c.stream.Response
-	c.manager.finish(response)
-	c.body.refuseContinue()
-	c.writes.Extend(time.Now(), c.stream.IdleTimeout)
-	c.writer.WriteResponse(response, closes)
-	for response.Body != nil {
-		if !response.Body.Ready() {
-			if err := c.writer.Flush(); err != nil {
-				return err
-			}
-		}
-		chunk, err := response.Body.Next()
-		c.writes.Extend(time.Now(), c.stream.IdleTimeout)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			_ = c.writer.Flush() // what came before the break is the client's
-			return err
-		}
-		if err := c.writer.WriteChunk(chunk); err != nil {
-			return err
-		}
-	}
-	c.writer.Finish()
-	return c.writer.Flush()
-}
-
-// lingerTime is how long a client may take to close after we did
-// (delayed_close_timeout): closing while it still sends would make its kernel
-// throw our response away.
-const lingerTime = time.Second
-
-func (c *connection) linger() {
-	half, ok := c.conn.(interface{ CloseWrite() error })
-	if !ok || half.CloseWrite() != nil {
-		return
-	}
-	c.reads.Set(time.Now().Add(lingerTime))
-	_, _ = io.Copy(io.Discard, c.conn) // to its end or ours, either will do
+	return keepAlive && c.stream.Expired() == nil && c.body.settle()
 }

@@ -4,29 +4,82 @@ import "github.com/weirproxy/weir/services/proxy/internal/stats"
 
 // managerStats are the metrics under http.<stat_prefix>., by Envoy's names.
 type managerStats struct {
-	connectionsTotal, protocolErrors *stats.Counter
-	connectionsActive                *stats.Gauge
-	requestsTotal, requestsCompleted *stats.Counter
-	requestsActive                   *stats.Gauge
-	headerTimeouts                   *stats.Counter
-	noRoute, noCluster               *stats.Counter
-	directResponses                  *stats.Counter // redirects too
+	connectionsTotal, connectionsHTTP1      *stats.Counter
+	connectionsActive, connectionsActiveH1  *stats.Gauge
+	destroyed, destroyedLocal               *stats.Counter
+	destroyedRemote, destroyedActive        *stats.Counter
+	destroyedLocalActive                    *stats.Counter
+	destroyedRemoteActive                   *stats.Counter
+	protocolErrors                          *stats.Counter
+	connectionIdleTimeouts                  *stats.Counter
+	connectionDurations, connectionsFull    *stats.Counter
+	drainCloses, delayedCloseTimeouts       *stats.Counter
+	upgradesTotal                           *stats.Counter
+	upgradesActive                          *stats.Gauge
+	received, sent                          *stats.Counter
+	requestsTotal, requestsHTTP1            *stats.Counter
+	requestsCompleted                       *stats.Counter
+	requestsActive                          *stats.Gauge
+	headerTimeouts, requestTimeouts         *stats.Counter
+	requestIdleTimeouts, requestDurations   *stats.Counter
+	tooLarge, notRelative                   *stats.Counter
+	badPaths, redirectedPaths               *stats.Counter
+	earlyResponses, clientResets, ownResets *stats.Counter
+	upgradesRefused                         *stats.Counter
+	droppedUnderscores, rejectedUnderscores *stats.Counter
+	noRoute, noCluster                      *stats.Counter
+	directResponses                         *stats.Counter // redirects too
 
 	classes [6]*stats.Counter
 }
 
-func newStats(scope *stats.Scope) *managerStats {
+// newStats makes those of a prefix. The counters of the codec are of the whole
+// process, as in Envoy.
+func newStats(registry *stats.Registry, prefix string) *managerStats {
+	scope := registry.Scope("http").Tagged("envoy_http_conn_manager_prefix", prefix)
+	codec := registry.Scope("http1")
 	s := &managerStats{
-		connectionsTotal:  scope.Counter("downstream_cx_total"),
-		connectionsActive: scope.Gauge("downstream_cx_active"),
-		protocolErrors:    scope.Counter("downstream_cx_protocol_error"),
-		requestsTotal:     scope.Counter("downstream_rq_total"),
-		requestsActive:    scope.Gauge("downstream_rq_active"),
-		requestsCompleted: scope.Counter("downstream_rq_completed"),
-		headerTimeouts:    scope.Counter("downstream_rq_header_timeout"),
-		noRoute:           scope.Counter("no_route"),
-		noCluster:         scope.Counter("no_cluster"),
-		directResponses:   scope.Counter("rq_direct_response"),
+		connectionsTotal:       scope.Counter("downstream_cx_total"),
+		connectionsHTTP1:       scope.Counter("downstream_cx_http1_total"),
+		connectionsActive:      scope.Gauge("downstream_cx_active"),
+		connectionsActiveH1:    scope.Gauge("downstream_cx_http1_active"),
+		destroyed:              scope.Counter("downstream_cx_destroy"),
+		destroyedLocal:         scope.Counter("downstream_cx_destroy_local"),
+		destroyedRemote:        scope.Counter("downstream_cx_destroy_remote"),
+		destroyedActive:        scope.Counter("downstream_cx_destroy_active_rq"),
+		destroyedLocalActive:   scope.Counter("downstream_cx_destroy_local_active_rq"),
+		destroyedRemoteActive:  scope.Counter("downstream_cx_destroy_remote_active_rq"),
+		protocolErrors:         scope.Counter("downstream_cx_protocol_error"),
+		connectionIdleTimeouts: scope.Counter("downstream_cx_idle_timeout"),
+		connectionDurations:    scope.Counter("downstream_cx_max_duration_reached"),
+		connectionsFull:        scope.Counter("downstream_cx_max_requests_reached"),
+		drainCloses:            scope.Counter("downstream_cx_drain_close"),
+		delayedCloseTimeouts:   scope.Counter("downstream_cx_delayed_close_timeout"),
+		upgradesTotal:          scope.Counter("downstream_cx_upgrades_total"),
+		upgradesActive:         scope.Gauge("downstream_cx_upgrades_active"),
+		received:               scope.Counter("downstream_cx_rx_bytes_total"),
+		sent:                   scope.Counter("downstream_cx_tx_bytes_total"),
+		requestsTotal:          scope.Counter("downstream_rq_total"),
+		requestsHTTP1:          scope.Counter("downstream_rq_http1_total"),
+		requestsActive:         scope.Gauge("downstream_rq_active"),
+		requestsCompleted:      scope.Counter("downstream_rq_completed"),
+		headerTimeouts:         scope.Counter("downstream_rq_header_timeout"),
+		requestTimeouts:        scope.Counter("downstream_rq_timeout"),
+		requestIdleTimeouts:    scope.Counter("downstream_rq_idle_timeout"),
+		requestDurations:       scope.Counter("downstream_rq_max_duration_reached"),
+		tooLarge:               scope.Counter("downstream_rq_too_large"),
+		notRelative:            scope.Counter("downstream_rq_non_relative_path"),
+		badPaths:               scope.Counter("downstream_rq_failed_path_normalization"),
+		redirectedPaths:        scope.Counter("downstream_rq_redirected_with_normalized_path"),
+		earlyResponses:         scope.Counter("downstream_rq_response_before_rq_complete"),
+		clientResets:           scope.Counter("downstream_rq_rx_reset"),
+		ownResets:              scope.Counter("downstream_rq_tx_reset"),
+		upgradesRefused:        scope.Counter("downstream_rq_ws_on_non_ws_route"),
+		droppedUnderscores:     codec.Counter("dropped_headers_with_underscores"),
+		rejectedUnderscores:    codec.Counter("requests_rejected_with_underscores_in_headers"),
+		noRoute:                scope.Counter("no_route"),
+		noCluster:              scope.Counter("no_cluster"),
+		directResponses:        scope.Counter("rq_direct_response"),
 	}
 	for class := 1; class < len(s.classes); class++ {
 		digit := string(rune('0' + class))
@@ -38,4 +91,27 @@ func newStats(scope *stats.Scope) *managerStats {
 func (s *managerStats) countStatus(status int) {
 	s.classes[status/100].Inc()
 	s.requestsCompleted.Inc()
+}
+
+// countEnd counts the end of a connection: by the client or by us, with a
+// request in flight or without.
+func (s *managerStats) countEnd(remote, active bool) {
+	s.connectionsActive.Add(-1)
+	s.connectionsActiveH1.Add(-1)
+	s.destroyed.Inc()
+	if active {
+		s.destroyedActive.Inc()
+	}
+	switch {
+	case remote && active:
+		s.destroyedRemote.Inc()
+		s.destroyedRemoteActive.Inc()
+	case remote:
+		s.destroyedRemote.Inc()
+	case active:
+		s.destroyedLocal.Inc()
+		s.destroyedLocalActive.Inc()
+	default:
+		s.destroyedLocal.Inc()
+	}
 }

@@ -1,0 +1,72 @@
+package hcm_test
+
+import (
+	"strings"
+	"testing"
+
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/router"
+	"github.com/weirproxy/weir/services/proxy/internal/networkfilter/hcm"
+	"github.com/weirproxy/weir/services/proxy/internal/route"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+)
+
+const routerFilter = `{"name": "router", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}`
+
+// faults are those of an http_connection_manager with these fields, of which
+// there are good route_config and http_filters unless they are among them.
+func faults(t *testing.T, fields string) string {
+	t.Helper()
+	factory := &hcm.Factory{Filters: []httpfilter.Factory{router.Factory{}}, StaticCluster: func(string) *cluster.Config { return nil }, Stats: stats.NewRegistry()}
+	schema, err := strict.NewSchema(factory.Fields(), router.Factory{}.Fields(), coreconfig.Fields(), route.Fields())
+	require.NoError(t, err)
+	text := `{"stat_prefix": "s", "route_config": {}`
+	if !strings.Contains(fields, "http_filters") {
+		text += `, "http_filters": [` + routerFilter + `]`
+	}
+	config := &hcmv3.HttpConnectionManager{}
+	report := strict.Load("f", []byte(text+", "+fields+"}"), config, schema)
+	if report.Err() == nil {
+		factory.Parse(config, "", report)
+	}
+	if report.Err() == nil {
+		return ""
+	}
+	return report.Err().Error()
+}
+
+func TestFaultsOfTheConfiguration(t *testing.T) {
+	for _, c := range []struct{ name, fields, want string }{
+		{"an upgrade to what is no other protocol", `"upgrade_configs": [{"upgrade_type": "CONNECT"}]`, `upgrade_configs[0].upgrade_type: "CONNECT" is not supported`},
+		{"an upgrade that is there twice", `"upgrade_configs": [{"upgrade_type": "websocket"}, {"upgrade_type": "WebSocket"}]`, `upgrade_configs[1].upgrade_type: "WebSocket" is there twice`},
+		{"filters of an upgrade", `"upgrade_configs": [{"upgrade_type": "websocket", "filters": [` + routerFilter + `, ` + routerFilter + `]}]`, `upgrade_configs[0].filters[1].name: filter "router" is there twice`},
+		{"a router that is disabled", `"http_filters": [` + strings.Replace(routerFilter, "{", `{"disabled": true, `, 1) + `]`, `http_filters[0].disabled: filter "router" answers every request, and cannot be disabled`},
+		{"an internal address that is none", `"internal_address_config": {"cidr_ranges": [{"address_prefix": "home"}]}`, `internal_address_config.cidr_ranges[0].address_prefix: "home" is not an IP address`},
+		{"an internal range that is none", `"internal_address_config": {"cidr_ranges": [{"address_prefix": "1.2.3.4", "prefix_len": 33}]}`, `internal_address_config.cidr_ranges[0].prefix_len: 33 is longer than the address`},
+		{"Unix sockets", `"internal_address_config": {"unix_sockets": true}`, "internal_address_config.unix_sockets: not supported"},
+		{"both lengths", `"http_protocol_options": {"allow_chunked_length": true}`, "http_protocol_options.allow_chunked_length: not supported"},
+		{"two ways to strip a port", `"strip_any_host_port": true, "strip_matching_host_port": true`, ""},
+		{"a negative timeout", `"request_timeout": "-1s"`, "request_timeout: -1s is negative"},
+		{"another formatter", `"http_protocol_options": {"header_key_format": {"stateful_formatter": {"name": "x", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"}}}}`,
+			"http_protocol_options.header_key_format.stateful_formatter.typed_config: envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig is no formatter known here"},
+		{"another request id", `"request_id_extension": {"typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}`,
+			"request_id_extension.typed_config: envoy.extensions.filters.http.router.v3.Router is no extension known here"},
+		{"UUIDs by name", `"request_id_extension": {"typed_config": {"@type": "type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig", "pack_trace_reason": false}}`, ""},
+		{"all modes of client certificates", `"forward_client_cert_details": "APPEND_FORWARD"`, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := faults(t, c.fields)
+			if c.want == "" {
+				require.Empty(t, got)
+			} else {
+				require.Contains(t, got, c.want)
+			}
+		})
+	}
+}

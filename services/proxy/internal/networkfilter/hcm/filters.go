@@ -1,0 +1,127 @@
+package hcm
+
+import (
+	"bytes"
+	"strings"
+
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+)
+
+// upgrade is a protocol that requests may ask for (upgrade_configs).
+type upgrade struct {
+	protocol []byte
+	chain    *httpfilter.Chain
+}
+
+// upgrade is how the manager deals with a protocol, nil if it does not.
+func (m *manager) upgrade(protocol []byte) *upgrade {
+	for i := range m.upgrades {
+		if bytes.EqualFold(m.upgrades[i].protocol, protocol) {
+			return &m.upgrades[i]
+		}
+	}
+	return nil
+}
+
+// parseUpgrades makes the upgrades that are enabled, of which those without
+// filters of their own have the chain usual.
+func (f *Factory) parseUpgrades(configs []*hcmv3.HttpConnectionManager_UpgradeConfig, usual *httpfilter.Chain, at strict.Path, report *strict.Report) []upgrade {
+	var list []upgrade
+	seen := map[string]bool{}
+	for i, config := range configs {
+		at := at.Index(i)
+		name := strings.ToLower(config.GetUpgradeType())
+		switch {
+		case seen[name]:
+			report.Add(at.Field("upgrade_type"), "%q is there twice", config.GetUpgradeType())
+		case name == "" || name == "connect" || name == "h2c":
+			report.Add(at.Field("upgrade_type"), "%q is not supported: use websocket or another protocol that HTTP/1.1 servers switch to", config.GetUpgradeType())
+		}
+		seen[name] = true
+		u := upgrade{[]byte(name), usual}
+		if len(config.GetFilters()) > 0 {
+			u.chain = f.parseChain(config.GetFilters(), at.Field("filters"), report)
+		}
+		if config.GetEnabled() == nil || config.GetEnabled().GetValue() {
+			list = append(list, u)
+		}
+	}
+	return list
+}
+
+// parseChain makes the chain of the filters at a path; nil if it has faults. A
+// filter that is disabled is checked, and left out.
+func (f *Factory) parseChain(filters []*hcmv3.HttpFilter, at strict.Path, report *strict.Report) *httpfilter.Chain {
+	var configs []httpfilter.Config
+	names := map[string]bool{}
+	good := true
+	fault := func(at strict.Path, format string, args ...any) {
+		report.Add(at, format, args...)
+		good = false
+	}
+	for i, filter := range filters {
+		at := at.Index(i)
+		if names[filter.GetName()] {
+			fault(at.Field("name"), "filter %q is there twice", filter.GetName())
+		}
+		names[filter.GetName()] = true
+		message, err := strict.Unpack(filter.GetTypedConfig())
+		switch {
+		case filter.GetTypedConfig() == nil:
+			fault(at, "filter %q needs a typed_config", filter.GetName())
+			continue
+		case err != nil: // the schema's walk has said so
+			good = false
+			continue
+		}
+		factory := f.find(message)
+		if factory == nil {
+			fault(at.Field("typed_config"), "%s is no HTTP filter known here; those are: %s", message.ProtoReflect().Descriptor().FullName(), f.known())
+			continue
+		}
+		config := factory.Parse(message, at.Field("typed_config"), report)
+		if config == nil { // too faulty to go on with
+			good = false
+			continue
+		}
+		if !filter.GetDisabled() {
+			configs = append(configs, config)
+		}
+		_, terminal := config.NewFilter().(httpfilter.Terminal)
+		if last := i == len(filters)-1; terminal && !last {
+			fault(at, "filter %q answers every request, so that no filter can stand behind it", filter.GetName())
+		} else if !terminal && last {
+			fault(at, "the last filter must be one that gets the response, as the router does; %q does not", filter.GetName())
+		} else if terminal && filter.GetDisabled() {
+			fault(at.Field("disabled"), "filter %q answers every request, and cannot be disabled", filter.GetName())
+		}
+	}
+	if len(filters) == 0 {
+		fault(at, "there are no filters: the router is needed at least")
+	}
+	if !good {
+		return nil
+	}
+	return httpfilter.NewChain(configs)
+}
+
+func (f *Factory) find(message proto.Message) httpfilter.Factory {
+	for _, factory := range f.Filters {
+		if factory.ConfigType() == message.ProtoReflect().Descriptor().FullName() {
+			return factory
+		}
+	}
+	return nil
+}
+
+func (f *Factory) known() string {
+	var names []string
+	for _, factory := range f.Filters {
+		names = append(names, string(factory.ConfigType()))
+	}
+	return strings.Join(names, ", ")
+}

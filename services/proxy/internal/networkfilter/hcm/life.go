@@ -1,0 +1,130 @@
+package hcm
+
+import (
+	"errors"
+	"io"
+	"net"
+	"syscall"
+	"time"
+)
+
+// firstRequestTime is how long a connection without a request so far stays
+// open after Finish: its client has hardly connected for nothing, and would take
+// a close for a failure, as it has nothing to try again.
+const firstRequestTime = time.Second
+
+// outlive drains the connection when it has reached its greatest age
+// (max_connection_duration), and closes it drain_timeout later unless a request
+// is in flight. It returns what ends this.
+func (c *connection) outlive() (stop func()) {
+	m := c.manager
+	if m.maxConnectionDuration == 0 {
+		return func() {}
+	}
+	last := make(chan *time.Timer, 1)
+	first := time.AfterFunc(m.maxConnectionDuration, func() {
+		m.stats.connectionDurations.Inc()
+		c.Drain()
+		last <- time.AfterFunc(m.drainTimeout, c.Finish)
+	})
+	return func() {
+		if first.Stop() {
+			return
+		}
+		(<-last).Stop()
+	}
+}
+
+// Drain implements networkfilter.Connection.
+func (c *connection) Drain() { c.draining.Store(true) }
+
+// Finish implements networkfilter.Connection.
+func (c *connection) Finish() {
+	c.draining.Store(true)
+	c.finishing.Store(true)
+	if c.phase.CompareAndSwap(idle, finished) {
+		_ = c.conn.Close()
+		return
+	}
+	if c.phase.Load() == fresh {
+		time.AfterFunc(firstRequestTime, func() {
+			if c.phase.CompareAndSwap(fresh, finished) {
+				_ = c.conn.Close()
+			}
+		})
+	}
+}
+
+// cut lets go of whoever waits for the client, whose stream expired. It is
+// called from the watch's timer.
+func (c *connection) cut() {
+	c.body.cutOff()
+	if c.responding.Load() {
+		_ = c.conn.SetWriteDeadline(time.Unix(1, 0)) // fails only once closed
+	}
+}
+
+// gone says, without waiting, whether the client has closed its connection. One
+// that sent more, the next request perhaps, counts as there.
+func (c *connection) gone() (gone bool) {
+	conn, ok := c.conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return true
+	}
+	err = raw.Control(func(fd uintptr) {
+		var one [1]byte
+		n, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		gone = err == nil && n == 0 || err != nil && err != syscall.EAGAIN && err != syscall.EINTR
+	})
+	return gone || err != nil
+}
+
+// countOutcome counts how an exchange ended, err being what broke it off.
+func (c *connection) countOutcome(err error) {
+	stats := c.manager.stats
+	switch why := c.stream.Expired(); {
+	case why != nil:
+		c.broken = true
+		c.remote = why == clientGone
+	case c.writer.Err() != nil || c.body.broken.Load():
+		c.remote = true
+		c.broken = true
+		stats.clientResets.Inc()
+	case err != nil:
+		c.broken = true
+		stats.ownResets.Inc()
+	case c.stream.Response.Status != 101 && !c.body.finished():
+		stats.earlyResponses.Inc()
+	}
+}
+
+// countBytes counts what came and went since the last time.
+func (c *connection) countBytes() {
+	received, sent := c.reader.Received(), c.writer.Sent()
+	c.manager.stats.received.Add(received - c.received)
+	c.manager.stats.sent.Add(sent - c.sent)
+	c.received, c.sent = received, sent
+}
+
+func timedOut(err error) bool {
+	var network net.Error
+	return errors.As(err, &network) && network.Timeout()
+}
+
+// linger gives the client time to close after we did (delayed_close_timeout):
+// closing while it still sends would make its kernel throw our response away.
+func (c *connection) linger() {
+	timeout := c.manager.delayedClose
+	half, ok := c.conn.(interface{ CloseWrite() error })
+	if timeout == 0 || !ok || half.CloseWrite() != nil {
+		return
+	}
+	c.reads.Set(time.Now().Add(timeout))
+	if _, err := io.Copy(io.Discard, c.conn); err != nil && timedOut(err) {
+		c.manager.stats.delayedCloseTimeouts.Inc()
+	}
+}

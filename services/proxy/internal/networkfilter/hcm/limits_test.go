@@ -1,0 +1,215 @@
+package hcm_test
+
+import (
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+)
+
+const (
+	part   = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345"
+	answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+)
+
+func TestStreamOutOfTimeIsAnsweredByWhatWasMissing(t *testing.T) {
+	for _, c := range []struct {
+		name, fields, request string
+		status                int
+		text, stat            string
+	}{
+		{"nobody says anything, within the request", `"stream_idle_timeout": "0.05s",`, part, 408, "stream timeout", "downstream_rq_idle_timeout"},
+		{"nobody says anything, behind the request", `"stream_idle_timeout": "0.05s",`, get, 504, "stream timeout", "downstream_rq_idle_timeout"},
+		{"the request is not whole in time", `"request_timeout": "0.05s",`, part, 408, "request timeout", "downstream_rq_timeout"},
+		{"the stream is too long, within the request", `"common_http_protocol_options": {"max_stream_duration": "0.05s"},`, part, 408, "downstream duration timeout", "downstream_rq_max_duration_reached"},
+		{"the stream is too long, behind the request", `"common_http_protocol_options": {"max_stream_duration": "0.05s"},`, get, 504, "downstream duration timeout", "downstream_rq_max_duration_reached"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			up := newUpstream(t)
+			p := start(t, up.address(), config{fields: c.fields})
+			client := p.dial()
+			client.send(c.request)
+			server := up.accept()
+			server.head()
+			response, body := client.response("GET")
+			require.Equal(t, c.status, response.StatusCode)
+			require.Equal(t, c.text, body)
+			require.True(t, response.Close)
+			client.closed()
+			server.ended() // the upstream's request is broken off
+			require.EqualValues(t, 1, p.stat("http.test."+c.stat))
+			require.EqualValues(t, 0, p.stat("cluster.up.upstream_rq_resend"))
+		})
+	}
+}
+
+func TestRequestThatIsWholeInTimeMayTakeLongerForItsAnswer(t *testing.T) {
+	up := newUpstream(t)
+	p := start(t, up.address(), config{fields: `"request_timeout": "0.05s",`})
+	client := p.dial()
+	client.send(part + "67890")
+	server := up.accept()
+	server.head()
+	pause := time.NewTimer(150 * time.Millisecond)
+	<-pause.C
+	server.send(answer)
+	response, _ := client.response("POST")
+	require.Equal(t, 200, response.StatusCode)
+}
+
+func TestWhatMovesKeepsAStreamAliveInBothDirections(t *testing.T) {
+	up := newUpstream(t)
+	p := start(t, up.address(), config{fields: `"stream_idle_timeout": "0.3s",`, route: `, "timeout": "0s"`})
+	client := p.dial()
+	client.send(part) // and stays silent, while the server does not
+	server := up.accept()
+	server.head()
+	server.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+	client.head()
+	ticker := time.NewTicker(100 * time.Millisecond)
+	defer ticker.Stop()
+	for range 6 {
+		<-ticker.C
+		server.send("1\r\nx\r\n")
+		client.read("1\r\nx\r\n")
+	}
+	require.EqualValues(t, 0, p.stat("http.test.downstream_rq_idle_timeout"))
+	client.closed() // once the server is silent too
+	require.EqualValues(t, 1, p.stat("http.test.downstream_rq_idle_timeout"))
+	require.EqualValues(t, 1, p.stat("http.test.downstream_cx_destroy_local_active_rq"))
+}
+
+func TestStreamThatIsTooLongIsCutWithinItsResponse(t *testing.T) {
+	up := newUpstream(t)
+	p := start(t, up.address(), config{fields: `"common_http_protocol_options": {"max_stream_duration": "0.05s"},`})
+	client := p.dial()
+	client.send(get)
+	server := up.accept()
+	server.head()
+	server.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n1")
+	client.head()
+	client.read("1")
+	client.closed()
+	server.closed()
+}
+
+func TestConnectionEndsWithTheLastOfItsRequests(t *testing.T) {
+	p := start(t, cannedUpstream(t), config{fields: `"common_http_protocol_options": {"max_requests_per_connection": 2},`})
+	client := p.dial()
+	client.send(get)
+	response, _ := client.response("GET")
+	require.False(t, response.Close)
+	client.send(get)
+	response, _ = client.response("GET")
+	require.True(t, response.Close)
+	client.closed()
+	require.EqualValues(t, 1, p.stat("http.test.downstream_cx_max_requests_reached"))
+}
+
+func TestConnectionThatIsOldEnoughIsDrainedAndClosed(t *testing.T) {
+	p := start(t, cannedUpstream(t), config{fields: `"drain_timeout": "0.05s", "common_http_protocol_options": {"max_connection_duration": "0.05s"},`})
+	client := p.dial()
+	client.send(get)
+	client.response("GET")
+	client.closed()
+	require.EqualValues(t, 1, p.stat("http.test.downstream_cx_max_duration_reached"))
+
+	p = start(t, cannedUpstream(t), config{fields: `"drain_timeout": "3600s", "common_http_protocol_options": {"max_connection_duration": "0.05s"},`})
+	client = p.dial()
+	client.send(get)
+	client.response("GET")
+	servicetest.Eventually(t, "it is old", func() bool { return p.stat("http.test.downstream_cx_max_duration_reached") == 1 })
+	client.send(get)
+	response, _ := client.response("GET")
+	require.True(t, response.Close)
+	client.closed()
+	require.EqualValues(t, 1, p.stat("http.test.downstream_cx_drain_close"))
+}
+
+func TestIdleConnectionIsClosed(t *testing.T) {
+	p := start(t, cannedUpstream(t), config{fields: `"common_http_protocol_options": {"idle_timeout": "0.05s"},`})
+	client := p.dial()
+	client.closed()
+	servicetest.Eventually(t, "it is counted", func() bool { return p.stat("http.test.downstream_cx_destroy_local") == 1 })
+	require.EqualValues(t, 1, p.stat("http.test.downstream_cx_idle_timeout"))
+}
+
+func TestClientThatClosesIsCountedSo(t *testing.T) {
+	p := start(t, cannedUpstream(t), config{})
+	client := p.dial()
+	client.send(get)
+	client.response("GET")
+	require.NoError(t, client.conn.Close())
+	servicetest.Eventually(t, "it is counted", func() bool { return p.stat("http.test.downstream_cx_destroy_remote") == 1 })
+	require.EqualValues(t, 0, p.stat("http.test.downstream_cx_destroy_active_rq"))
+	require.EqualValues(t, len(get), p.stat("http.test.downstream_cx_rx_bytes_total"))
+	require.Greater(t, p.stat("http.test.downstream_cx_tx_bytes_total"), int64(len(benchmarkResponse)))
+}
+
+func TestClientThatDoesNotCloseIsNotWaitedForLong(t *testing.T) {
+	p := start(t, cannedUpstream(t), config{fields: `"delayed_close_timeout": "0.05s",`})
+	client := p.dial()
+	client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+	client.response("GET")
+	servicetest.Eventually(t, "it is closed", func() bool { return p.stat("http.test.downstream_cx_active") == 0 })
+	require.EqualValues(t, 1, p.stat("http.test.downstream_cx_delayed_close_timeout"))
+}
+
+func TestHeadLimitsAreCounted(t *testing.T) {
+	p := start(t, cannedUpstream(t), config{fields: `"max_request_headers_kb": 1, "common_http_protocol_options": {"max_headers_count": 3},`})
+	for i, request := range []string{
+		"GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 1024) + "\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nB: 2\r\nC: 3\r\n\r\n",
+	} {
+		client := p.dial()
+		client.send(request)
+		response, _ := client.response("GET")
+		require.Equal(t, 431, response.StatusCode)
+		require.EqualValues(t, i+1, p.stat("http.test.downstream_rq_too_large"))
+	}
+}
+
+func TestUpstreamThatDoesNotReadStopsTheClient(t *testing.T) {
+	up := newUpstream(t)
+	client := start(t, up.address(), config{}).dial()
+	client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+	up.accept().head()
+	piece := "10000\r\n" + strings.Repeat("x", 0x10000) + "\r\n"
+	sent, most := 0, 64<<20
+	for sent < most {
+		require.NoError(t, client.conn.SetWriteDeadline(time.Now().Add(300*time.Millisecond)))
+		n, err := io.WriteString(client.conn, piece)
+		sent += n
+		if err != nil {
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			break
+		}
+	}
+	require.Less(t, sent, most)
+}
+
+func TestClientThatLeavesWhileItWaitsIsNoticed(t *testing.T) {
+	for name, begun := range map[string]string{"before the response": "", "within the response": "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"} {
+		t.Run(name, func(t *testing.T) {
+			up := newUpstream(t)
+			p := start(t, up.address(), config{})
+			client := p.dial()
+			client.send(get)
+			server := up.accept()
+			server.head()
+			if begun != "" {
+				server.send(begun)
+				client.head()
+			}
+			require.NoError(t, client.conn.Close())
+			server.closed()
+			servicetest.Eventually(t, "it is counted", func() bool { return p.stat("http.test.downstream_cx_destroy_remote_active_rq") == 1 })
+			require.EqualValues(t, 1, p.stat("http.test.downstream_rq_rx_reset"))
+		})
+	}
+}

@@ -1,0 +1,122 @@
+package hcm
+
+import (
+	"net/netip"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	uuidv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/request_id/uuid/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
+	"github.com/weirproxy/weir/services/proxy/internal/http1"
+	"github.com/weirproxy/weir/services/proxy/internal/identity"
+	"github.com/weirproxy/weir/services/proxy/internal/normalize"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+)
+
+// parseProtocol reads what concerns the codec, and the headers of responses.
+func (m *manager) parseProtocol(c *hcmv3.HttpConnectionManager, at strict.Path, report *strict.Report) {
+	m.limits = http1.Limits{HeadBytes: defaultHeadKiB << 10, Headers: defaultHeaders}
+	if kib := c.GetMaxRequestHeadersKb(); kib != nil {
+		if kib.GetValue() < 1 || kib.GetValue() > largestHeadKiB {
+			report.Add(at.Field("max_request_headers_kb"), "%d is not between 1 and %d", kib.GetValue(), largestHeadKiB)
+		}
+		m.limits.HeadBytes = int(kib.GetValue()) << 10
+	}
+	common := c.GetCommonHttpProtocolOptions()
+	if n := common.GetMaxHeadersCount(); n != nil {
+		m.limits.Headers = int(n.GetValue())
+	}
+	m.maxRequests = common.GetMaxRequestsPerConnection().GetValue()
+	m.http1 = coreconfig.DownstreamHTTP1(c.GetHttpProtocolOptions(), at.Field("http_protocol_options"), report)
+	switch common.GetHeadersWithUnderscoresAction() {
+	case corev3.HttpProtocolOptions_REJECT_REQUEST:
+		m.http1.Options.Underscores = http1.RejectUnderscores
+	case corev3.HttpProtocolOptions_DROP_HEADER:
+		m.http1.Options.Underscores = http1.DropUnderscores
+	}
+	invalid := c.GetStreamErrorOnInvalidHttpMessage()
+	if o := c.GetHttpProtocolOptions().GetOverrideStreamErrorOnInvalidHttpMessage(); o != nil {
+		invalid = o
+	}
+	m.closeOnInvalid = !invalid.GetValue()
+	m.proxyContinue = c.GetProxy_100Continue()
+
+	m.serverName = serverName
+	if c.GetServerName() != "" {
+		m.serverName = c.GetServerName()
+	}
+	switch c.GetServerHeaderTransformation() {
+	case hcmv3.HttpConnectionManager_APPEND_IF_ABSENT:
+		m.server = appendServerIfAbsent
+	case hcmv3.HttpConnectionManager_PASS_THROUGH:
+		m.server = passServer
+	}
+}
+
+func (m *manager) parseTimeouts(c *hcmv3.HttpConnectionManager, at strict.Path, report *strict.Report) {
+	common := c.GetCommonHttpProtocolOptions()
+	commonAt := at.Field("common_http_protocol_options")
+	read := func(into *time.Duration, d *durationpb.Duration, fallback time.Duration, at strict.Path) {
+		*into = coreconfig.Duration(d, fallback, at, report)
+	}
+	read(&m.idleTimeout, common.GetIdleTimeout(), defaultIdleTimeout, commonAt.Field("idle_timeout"))
+	read(&m.maxConnectionDuration, common.GetMaxConnectionDuration(), 0, commonAt.Field("max_connection_duration"))
+	read(&m.maxStreamDuration, common.GetMaxStreamDuration(), 0, commonAt.Field("max_stream_duration"))
+	read(&m.streamIdleTimeout, c.GetStreamIdleTimeout(), defaultStreamIdleTimeout, at.Field("stream_idle_timeout"))
+	read(&m.requestTimeout, c.GetRequestTimeout(), 0, at.Field("request_timeout"))
+	read(&m.headersTimeout, c.GetRequestHeadersTimeout(), 0, at.Field("request_headers_timeout"))
+	read(&m.drainTimeout, c.GetDrainTimeout(), defaultDrainTimeout, at.Field("drain_timeout"))
+	read(&m.delayedClose, c.GetDelayedCloseTimeout(), defaultDelayedClose, at.Field("delayed_close_timeout"))
+}
+
+// parseIdentity reads who is trusted. A request id has no part for tracing here,
+// so that the settings of request_id_extension for it have no effect.
+func (m *manager) parseIdentity(c *hcmv3.HttpConnectionManager, at strict.Path, report *strict.Report) {
+	m.identity = identity.Config{
+		UseRemoteAddress:      c.GetUseRemoteAddress().GetValue(),
+		TrustedHops:           int(c.GetXffNumTrustedHops()),
+		SkipAppend:            c.GetSkipXffAppend(),
+		KeepClientCert:        c.GetForwardClientCertDetails() == hcmv3.HttpConnectionManager_ALWAYS_FORWARD_ONLY,
+		Via:                   c.GetVia(),
+		GenerateRequestID:     c.GetGenerateRequestId() == nil || c.GetGenerateRequestId().GetValue(),
+		KeepExternalRequestID: c.GetPreserveExternalRequestId(),
+	}
+	m.answerRequestID = c.GetAlwaysSetRequestIdInResponse()
+	for i, r := range c.GetInternalAddressConfig().GetCidrRanges() {
+		at := at.Field("internal_address_config").Field("cidr_ranges").Index(i)
+		address, err := netip.ParseAddr(r.GetAddressPrefix())
+		prefix, bad := address.Prefix(int(r.GetPrefixLen().GetValue()))
+		switch {
+		case err != nil:
+			report.Add(at.Field("address_prefix"), "%q is not an IP address", r.GetAddressPrefix())
+		case bad != nil:
+			report.Add(at.Field("prefix_len"), "%d is longer than the address", r.GetPrefixLen().GetValue())
+		default:
+			m.identity.Internal = append(m.identity.Internal, prefix)
+		}
+	}
+	if extension := c.GetRequestIdExtension(); extension != nil {
+		config, err := strict.Unpack(extension.GetTypedConfig())
+		if _, ok := config.(*uuidv3.UuidRequestIdConfig); err == nil && !ok {
+			report.Add(at.Field("request_id_extension").Field("typed_config"), "%s is no extension known here: use envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",
+				config.ProtoReflect().Descriptor().FullName())
+		}
+	}
+}
+
+func (m *manager) parseNormalization(c *hcmv3.HttpConnectionManager) {
+	m.paths = normalize.Paths{Normalize: c.GetNormalizePath().GetValue(), MergeSlashes: c.GetMergeSlashes()}
+	switch c.GetPathWithEscapedSlashesAction() {
+	case hcmv3.HttpConnectionManager_REJECT_REQUEST:
+		m.paths.EscapedSlashes = normalize.Reject
+	case hcmv3.HttpConnectionManager_UNESCAPE_AND_REDIRECT:
+		m.paths.EscapedSlashes = normalize.UnescapeAndRedirect
+	case hcmv3.HttpConnectionManager_UNESCAPE_AND_FORWARD:
+		m.paths.EscapedSlashes = normalize.UnescapeAndForward
+	}
+	m.hosts = normalize.Hosts{StripAnyPort: c.GetStripAnyHostPort(), StripDot: c.GetStripTrailingHostDot()}
+	m.stripListenerPort = c.GetStripMatchingHostPort()
+}

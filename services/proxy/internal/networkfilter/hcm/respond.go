@@ -1,0 +1,104 @@
+package hcm
+
+import (
+	"errors"
+	"io"
+	"time"
+
+	"github.com/weirproxy/weir/services/proxy/internal/http1"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
+)
+
+// respond writes the response, its body as it comes. An error means that the
+// client did not get the whole of it, and that the connection is of no use any
+// more. Behind a 101 the body is what the server says in the new protocol; its
+// end leaves the client's own direction open.
+func (c *connection) respond(closes bool) error {
+	response, idle, now := &c.stream.Response, c.stream.IdleTimeout, time.Now()
+	c.manager.finish(&c.stream)
+	c.body.refuseContinue()
+	c.watch.touch(now)
+	c.writes.Extend(now, idle)
+	c.writer.WriteResponse(response, closes)
+	for response.Body != nil {
+		if !response.Body.Ready() {
+			if err := c.writer.Flush(); err != nil {
+				return err
+			}
+		}
+		chunk, err := response.Body.Next()
+		now = time.Now()
+		c.watch.touch(now)
+		c.writes.Extend(now, idle)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			_ = c.writer.Flush() // what came before the break is the client's
+			return err
+		}
+		if err := c.writer.WriteChunk(chunk); err != nil {
+			return err
+		}
+	}
+	c.writer.Finish(&response.Trailers)
+	if err := c.writer.Flush(); err != nil {
+		return err
+	}
+	if response.Status == 101 {
+		if half, ok := c.conn.(interface{ CloseWrite() error }); ok {
+			return half.CloseWrite()
+		}
+		c.body.cutOff() // there is no half of it to close
+	}
+	return nil
+}
+
+// sendInterim passes an interim response of the upstream on.
+func (c *connection) sendInterim(r *message.Response) error {
+	now := time.Now()
+	c.watch.touch(now)
+	r.Headers.Keep(func(name, _ []byte) bool { return !hopByHop(name) && string(name) != "content-length" })
+	c.body.interim.Lock() // a pull of the body may want to write a 100
+	defer c.body.interim.Unlock()
+	c.writes.Extend(now, c.stream.IdleTimeout)
+	return c.writer.WriteInterim(r)
+}
+
+// refuse answers a request whose head is malformed, or of a client that took
+// too long over it, and gives the connection up.
+func (c *connection) refuse(err error) bool {
+	stats := c.manager.stats
+	r := refusal{text: err.Error() + "\n"}
+	protocol, ok := errors.AsType[*http1.ProtocolError](err)
+	switch {
+	case ok:
+		stats.protocolErrors.Inc()
+		r.status = protocol.Status
+	case timedOut(err):
+		stats.headerTimeouts.Inc()
+		r.status, r.text = 408, "request headers timeout\n"
+	default: // the client has gone
+		c.remote, c.broken = true, true
+		stats.clientResets.Inc()
+		return false
+	}
+	switch {
+	case r.status == 431:
+		stats.tooLarge.Inc()
+	case errors.Is(err, http1.ErrUnderscore):
+		stats.rejectedUnderscores.Inc()
+	case errors.Is(err, http1.ErrAbsoluteTarget):
+		stats.notRelative.Inc()
+	}
+	c.body.begin(&message.Request{}) // of which nothing is known
+	c.stream.Request.Method = nil
+	r.fill(&c.stream)
+	stats.countStatus(r.status)
+	err = c.respond(true)
+	c.countBytes()
+	if err == nil {
+		c.linger()
+	}
+	return false
+}

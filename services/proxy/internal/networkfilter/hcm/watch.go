@@ -1,0 +1,161 @@
+package hcm
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
+)
+
+// watch ends streams that run out of time, or whose client left: one at a time,
+// for as long as its owner lives. It belongs to no codec. Its timer runs past the
+// end of a stream and is set again only if it must go off earlier, so that a
+// short stream costs no timer.
+type watch struct {
+	manager *manager
+	// cut lets go of whoever waits for the client of an expired stream.
+	cut func()
+	// received says whether the client's whole request is here.
+	received func() bool
+	// gone says whether the client has closed. It is asked only once the request
+	// is received, when nobody reads from the client.
+	gone func() bool
+	base time.Time
+	// last is when anything moved, since base.
+	last atomic.Int64
+
+	mu     sync.Mutex
+	timer  *time.Timer
+	wake   time.Time      // when timer goes off, zero if it does not
+	stream *stream.Stream // nil between streams
+	// The limits of stream, zero for none.
+	start                   time.Time
+	idle, duration, request time.Duration
+	leaves                  bool // the end of the client's direction ends the stream
+}
+
+// The ends of streams, by what the request was like: not yet whole, or whole.
+var (
+	idleRequest      = &stream.Expiry{Status: 408, Text: "stream timeout"}
+	idleResponse     = &stream.Expiry{Status: 504, Text: "stream timeout"}
+	durationRequest  = &stream.Expiry{Status: 408, Text: "downstream duration timeout"}
+	durationResponse = &stream.Expiry{Status: 504, Text: "downstream duration timeout"}
+	requestTime      = &stream.Expiry{Status: 408, Text: "request timeout"}
+
+	clientGone = &stream.Expiry{Status: 499, Text: "the client left"}
+)
+
+// goneInterval is how often a client is looked after while it waits.
+const goneInterval = time.Second
+
+// begin watches s, which has its limits, until end.
+func (w *watch) begin(s *stream.Stream) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stream, w.start = s, s.Start
+	w.idle, w.duration, w.request = s.IdleTimeout, s.MaxDuration, w.manager.requestTimeout
+	if w.leaves = len(s.Request.Upgrade) == 0; !w.leaves {
+		w.request = 0 // it never ends
+	}
+	w.touch(s.Start)
+	w.arm(s.Start)
+}
+
+// limit takes the limits of s anew, which its route may have changed.
+func (w *watch) limit(s *stream.Stream) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.idle == s.IdleTimeout && w.duration == s.MaxDuration {
+		return
+	}
+	w.idle, w.duration = s.IdleTimeout, s.MaxDuration
+	w.arm(s.Start)
+}
+
+// end stops watching.
+func (w *watch) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stream = nil
+}
+
+// stop ends the watch for good.
+func (w *watch) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stream = nil
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+}
+
+// touch notes that something moved: a head or a chunk, in either direction.
+func (w *watch) touch(now time.Time) { w.last.Store(int64(now.Sub(w.base))) }
+
+// arm sees to it that the timer goes off no later than the first limit.
+func (w *watch) arm(now time.Time) {
+	var next time.Time
+	limit := func(at time.Time, timeout time.Duration) {
+		if at = at.Add(timeout); timeout > 0 && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	limit(w.moved(), w.idle)
+	limit(w.start, w.duration)
+	if w.request > 0 && !w.received() {
+		limit(w.start, w.request)
+	}
+	limit(now, goneInterval)
+	if !w.wake.IsZero() && !w.wake.After(next) {
+		return
+	}
+	w.wake = next
+	if w.timer == nil {
+		w.timer = time.AfterFunc(next.Sub(now), w.fire)
+		return
+	}
+	w.timer.Reset(next.Sub(now))
+}
+
+func (w *watch) moved() time.Time { return w.base.Add(time.Duration(w.last.Load())) }
+
+// fire looks which limit is reached, and waits for the next one if none is.
+func (w *watch) fire() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wake = time.Time{}
+	if w.stream == nil {
+		return
+	}
+	now := time.Now()
+	reached := func(at time.Time, timeout time.Duration) bool { return timeout > 0 && now.Sub(at) >= timeout }
+	received := w.received()
+	stats := w.manager.stats
+	var why *stream.Expiry
+	switch {
+	case reached(w.start, w.duration):
+		stats.requestDurations.Inc()
+		why = durationResponse
+		if !received {
+			why = durationRequest
+		}
+	case !received && reached(w.start, w.request):
+		stats.requestTimeouts.Inc()
+		why = requestTime
+	case reached(w.moved(), w.idle):
+		stats.requestIdleTimeouts.Inc()
+		why = idleResponse
+		if !received {
+			why = idleRequest
+		}
+	case received && w.leaves && w.gone():
+		stats.clientResets.Inc()
+		why = clientGone
+	default:
+		w.arm(now)
+		return
+	}
+	w.stream.Expire(why)
+	w.cut()
+}
