@@ -42,7 +42,8 @@ func TestPath(t *testing.T) {
 		{"what needs an escape", rfc, `/a|b"c`, "/a%7Cb%22c"},
 		{"a backslash is a slash", rfc, `/a\..\b`, "/b"},
 		{"escapes that are none", rfc, "/%zz%/%2", "/%zz%/%2"},
-		{"escapes that are none until others are decoded", rfc, "/%%32e%2%65", "/%%32e%2%65"},
+		{"escapes that are none until others are decoded", rfc, "/%%32e/%2%65/%%32%65/%%%34%31", "/%252e/%252e/%252e/%%2541"},
+		{"and such as stay none", rfc, "/%%32/%%2e", "/%2/%."},
 		{"the query is left alone", rfc, "/a/../b?c=/../%2e\\|", "/b?c=/../%2e\\|"},
 		{"slashes are merged", merge, "//a///b//?c=//", "/a/b/?c=//"},
 		{"slashes that are escaped are not", merge, "/a%2F/b", "/a%2F/b"},
@@ -112,7 +113,7 @@ func TestNormalPathsAllocateNothing(t *testing.T) {
 // FuzzPath holds what comes out to what a route and a server may rely on: there
 // is nothing left to do, and the query is as it was.
 func FuzzPath(f *testing.F) {
-	for _, seed := range []string{"/", "/a/../b", "/%2e%2e/%00", `/\..\%5c`, "//%2F/.?/..", "/%zz%", "*", ""} {
+	for _, seed := range []string{"/", "/a/../b", "/%2e%2e/%00", `/\..\%5c`, "//%2F/.?/..", "/%zz%", "*", "", "/\x00", "/%%32%65"} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, path []byte) {

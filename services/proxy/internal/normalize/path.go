@@ -158,12 +158,12 @@ var unreserved = func() (t [256]bool) {
 }()
 
 // escapes decodes what needs no escape, and escapes what needs one. A percent
-// sign that begins no escape stays, and what is decoded behind it makes it none;
-// the escape of a NUL makes the path bad.
+// sign that begins no escape stays, unless what is decoded behind it would make
+// it one: then it is escaped itself. A NUL, escaped or not, makes the path bad.
 func escapes(path []byte) (_ []byte, ok bool) {
 	const digits = "0123456789ABCDEF"
 	out := make([]byte, 0, len(path)+8)
-	bare := -3 // where the last bare percent sign stands in out
+	bare := -1 // where the last bare percent sign stands in out
 	for i := 0; i < len(path); i++ {
 		c := path[i]
 		if c == '%' && i+2 < len(path) {
@@ -173,8 +173,11 @@ func escapes(path []byte) (_ []byte, ok bool) {
 				switch {
 				case decoded == 0:
 					return nil, false
-				case unreserved[decoded] && (len(out)-bare > 2 || hex(decoded) < 0):
+				case unreserved[decoded]:
 					out = append(out, decoded)
+					if becomesEscape(out[max(bare, 0):], path[i+3:]) {
+						out = slices.Insert(out, bare+1, '2', '5')
+					}
 				default:
 					out = append(out, path[i:i+3]...)
 				}
@@ -182,7 +185,10 @@ func escapes(path []byte) (_ []byte, ok bool) {
 				continue
 			}
 		}
-		if c == '%' {
+		switch c {
+		case 0:
+			return nil, false
+		case '%':
 			bare = len(out)
 		}
 		switch treatment[c] {
@@ -195,6 +201,19 @@ func escapes(path []byte) (_ []byte, ok bool) {
 		}
 	}
 	return out, true
+}
+
+// becomesEscape says whether end, what is written since a percent sign that began
+// no escape, begins one together with the character that comes next.
+func becomesEscape(end, next []byte) bool {
+	if end[0] != '%' || len(end) > 3 || len(end) == 2 && len(next) == 0 {
+		return false
+	}
+	second := next
+	if len(end) == 3 {
+		second = end[2:]
+	}
+	return hex(end[1]) >= 0 && hex(second[0]) >= 0
 }
 
 func hex(c byte) int {
