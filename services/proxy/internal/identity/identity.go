@@ -75,7 +75,7 @@ func (c *Config) Mend(h *message.Headers, peer netip.Addr, secure bool) (client 
 	} else {
 		h.Keep(func(name, _ []byte) bool { return !reserved(name, edge) })
 	}
-	if edge && (c.TrustedHops == 0 || !h.Has("x-envoy-external-address")) {
+	if edge {
 		var text [46]byte
 		h.Remove("x-envoy-external-address")
 		h.AddBytes("x-envoy-external-address", client.AppendTo(text[:0]))
@@ -150,16 +150,20 @@ func (c *Config) internal(address netip.Addr) bool {
 }
 
 // reserved says whether only the own network may send a field: others could
-// steer retries and timeouts with it. Some are for proxies behind an edge.
+// steer retries and timeouts with it. Some are for proxies behind an edge. Those
+// that are not known to Envoy go through.
 func reserved(name []byte, edge bool) bool {
 	if !bytes.HasPrefix(name, []byte("x-envoy-")) {
 		return false
 	}
 	switch string(name[len("x-envoy-"):]) {
-	case "original-path", "original-host", "attempt-count", "external-address":
-		return false
 	case "decorator-operation", "downstream-service-cluster", "downstream-service-node":
 		return edge
+	case "retry-on", "retry-grpc-on", "max-retries", "retriable-status-codes", "retriable-header-names",
+		"upstream-rq-timeout-ms", "upstream-rq-per-try-timeout-ms", "upstream-rq-timeout-alt-response",
+		"expected-rq-timeout-ms", "upstream-alt-stat-name", "hedge-on-per-try-timeout",
+		"force-trace", "ip-tags", "original-url":
+		return true
 	}
-	return true
+	return false
 }
