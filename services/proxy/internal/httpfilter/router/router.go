@@ -121,7 +121,9 @@ func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
 		return r.failed(err)
 	}
 	r.count(s.Response.Status)
-	setMilliseconds(&s.Response.Headers, "x-envoy-upstream-service-time", time.Since(r.started))
+	if !r.tunnel {
+		setMilliseconds(&s.Response.Headers, "x-envoy-upstream-service-time", time.Since(r.started))
+	}
 	for _, cookie := range setCookies {
 		s.Response.Headers.Add("set-cookie", cookie)
 	}

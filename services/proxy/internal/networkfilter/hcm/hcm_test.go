@@ -694,7 +694,7 @@ func TestHeadersTimeoutBeginsWithTheFirstByteHoweverItCame(t *testing.T) {
 			}
 			response, body := client.response("GET")
 			require.Equal(t, http.StatusRequestTimeout, response.StatusCode)
-			require.Equal(t, "request headers timeout\n", body)
+			require.Equal(t, "request header timeout\n", body)
 		})
 	}
 }

@@ -144,7 +144,7 @@ func takesTrailers(h *message.Headers) bool {
 }
 
 // mostNamed is how many fields Connection may name, as in Envoy.
-const mostNamed = 10
+const mostNamed = 9
 
 // plainConnection says whether Connection says nothing that concerns others,
 // as is nearly always so.

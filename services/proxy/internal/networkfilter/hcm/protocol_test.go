@@ -280,17 +280,18 @@ func TestTEIsCutToTrailers(t *testing.T) {
 
 func TestConnectionThatNamesTooMuchIsRefused(t *testing.T) {
 	p := start(t, cannedUpstream(t), config{})
-	for _, names := range []string{"x-forwarded-for", "X-Forwarded-Proto", ":path", "close, Host", strings.Repeat("x,", 1000)} {
+	for _, names := range []string{"x-forwarded-for", "X-Forwarded-Proto", ":path", "close, Host", strings.Repeat("x,", 10), strings.Repeat("x,", 1000)} {
 		client := p.dial()
 		client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: " + names + "\r\n\r\n")
 		response, _ := client.response("GET")
 		require.Equal(t, 400, response.StatusCode, names)
 	}
-	for _, names := range []string{"Authorization", "Cookie", "Cache-Control", "x-own"} {
+	for _, names := range []string{"Authorization", "Cookie", "Cache-Control", "x-own", "x-own,1,2,3,4,5,6,7,8"} {
+		name, _, _ := strings.Cut(names, ",")
 		up := newUpstream(t)
 		client := start(t, up.address(), config{}).dial()
-		client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: " + names + "\r\n" + names + ": 1\r\n\r\n")
-		require.NotContains(t, up.accept().head(), strings.ToLower(names)+":")
+		client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: " + names + "\r\n" + name + ": 1\r\n\r\n")
+		require.NotContains(t, up.accept().head(), strings.ToLower(name)+":")
 	}
 }
 

@@ -77,7 +77,7 @@ func (c *connection) refuse(err error) bool {
 		r.status = protocol.Status
 	case timedOut(err):
 		stats.headerTimeouts.Inc()
-		r.status, r.text = 408, "request headers timeout\n"
+		r.status, r.text = 408, "request header timeout\n"
 	default: // the client has gone
 		c.remote, c.broken = true, true
 		stats.clientResets.Inc()
