@@ -293,7 +293,7 @@ func TestServerDrains(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
 		server := http2.NewServer(http2.Options{})
-		conn := server.Conn(far, answer{t})
+		conn := server.Conn(far, answer{})
 		ended := make(chan error, 1)
 		// Ends with the drain.
 		go func() { ended <- conn.Serve(nil) }()
@@ -323,7 +323,7 @@ func TestServerFinishesAtOnceWithoutStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
 		server := http2.NewServer(http2.Options{})
-		conn := server.Conn(far, answer{t})
+		conn := server.Conn(far, answer{})
 		ended := make(chan error, 1)
 		// Ends with the drain.
 		go func() { ended <- conn.Serve([]byte(preface + settings())) }()
@@ -384,7 +384,7 @@ func TestOutboundFloods(t *testing.T) {
 				counted := make(chan http2.Flood, 1)
 				c.options.OnFlood = func(f http2.Flood) { counted <- f }
 				server := http2.NewServer(c.options)
-				conn := server.Conn(far, answer{t})
+				conn := server.Conn(far, answer{})
 				ended := make(chan error, 1)
 				// Ends with the flood.
 				go func() { ended <- conn.Serve([]byte(preface + settings())) }()

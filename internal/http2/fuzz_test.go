@@ -33,7 +33,7 @@ func FuzzServer(f *testing.F) {
 		near, far := net.Pipe()
 		ended := make(chan error, 1)
 		// Ends with the connection.
-		go func() { ended <- server.Conn(far, answer{t}).Serve([]byte(preface + settings())) }()
+		go func() { ended <- server.Conn(far, answer{}).Serve([]byte(preface + settings())) }()
 		got := make(chan string, 1)
 		// As well.
 		go func() {

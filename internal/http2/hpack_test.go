@@ -266,7 +266,7 @@ func FuzzDecode(f *testing.F) {
 	for _, seed := range []string{
 		"\x82\x86\x84\x41\x8c\xf1\xe3\xc2\xe5\xf2\x3a\x6b\xa0\xab\x90\xf4\xff", "\x82\x86\x84\xbe\x58\x08no-cache",
 		"\x20\x3f\xe1\x1f\x40\x01a\x01b\xbe", "\x3f\x30\x40\x01a\x01b\x40\x01a\x01c\xbe\xbf", "\x10\x01a\x00", "\x0f\x2f\x03abc",
-		"\xff\xff\xff\xff\xff\x0f", "\x40\x01a\x81\x18", "\x7f\x80\x01\x01a",
+		"\xff\xff\xff\xff\xff\x0f", "\x40\x01a\x81\x18", "\x82\x20", "\x7f\x80\x01\x01a",
 	} {
 		f.Add([]byte(seed), []byte("\xbe\xbf\x7e\x01d"))
 	}
@@ -278,10 +278,12 @@ func FuzzDecode(f *testing.F) {
 			_, err := ours.decode(block, nil, &l)
 			fields, theirErr := theirs.DecodeFull(block)
 			if theirErr != nil || err != nil {
-				// x/net wants no more than one change of size in a block, and no
-				// integer over 2⁶³; we want 32 bits.
+				// Where the table's size may change x/net is stricter while there is
+				// something in it, and less strict while there is not; and it takes
+				// integers of more than 32 bits.
 				require.True(t, err != nil || strings.Contains(theirErr.Error(), "dynamic table size update"), "we take what x/net refuses with %v", theirErr)
-				require.True(t, theirErr != nil || strings.Contains(err.Error(), "proper"), "we refuse with %v what x/net takes", err)
+				require.True(t, theirErr != nil || strings.Contains(err.Error(), "proper") || strings.Contains(err.Error(), "within a header block"),
+					"we refuse with %v what x/net takes", err)
 				return
 			}
 			var want []string

@@ -285,7 +285,7 @@ func (c *Conn) data(s *Stream, id uint32, p []byte) {
 		return
 	}
 	s.body.put(p)
-	s.readable.Signal()
+	s.wakeReader()
 }
 
 // endData deals with the end of a DATA frame.
@@ -307,7 +307,7 @@ func (c *Conn) endRemote(s *Stream) error {
 		return c.malformed(s, "less DATA than content-length says")
 	}
 	s.remoteEnded = true
-	s.readable.Signal()
+	s.wakeReader()
 	if s.localEnded {
 		c.forget(s, false)
 	}

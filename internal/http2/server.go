@@ -9,7 +9,7 @@ import (
 // Handler serves the streams of a connection.
 type Handler interface {
 	// ServeStream serves one stream, on a goroutine of its own: it may block.
-	// When it returns the stream's use has ended. If the response is not complete
+	// When it returns the stream's use has ended, unless it called Park. If the response is not complete
 	// by then, the stream is reset with INTERNAL_ERROR; if it is, and the request
 	// is not, with NO_ERROR, as RFC 9113 §8.1 has it for who does not want the
 	// rest.
@@ -97,8 +97,7 @@ func (w *workers) serve(s *Stream) {
 	defer w.running.Done()
 	var self *worker
 	for s != nil {
-		s.conn.handler.ServeStream(s)
-		s.finish(InternalError, NoError)
+		s.serve()
 		if self == nil {
 			self = &worker{streams: make(chan *Stream, 1)}
 		}
@@ -106,6 +105,22 @@ func (w *workers) serve(s *Stream) {
 			return
 		}
 		s = <-self.streams
+	}
+}
+
+// serve calls the handler, and again as long as it parks the stream and there is
+// something to read.
+func (s *Stream) serve() {
+	for {
+		s.conn.handler.ServeStream(s)
+		again, parked := s.park()
+		switch {
+		case parked:
+			return
+		case !again:
+			s.finish(InternalError, NoError)
+			return
+		}
 	}
 }
 

@@ -52,6 +52,11 @@ type Stream struct {
 
 	onReset func(error)
 	telling bool // onReset runs
+
+	state  any  // of Park
+	ended  bool // Next has told the end of the body
+	parks  bool // the handler that runs has called Park
+	parked bool // no handler runs
 }
 
 // open makes a stream and counts it. With mu held.
@@ -120,6 +125,7 @@ func (s *Stream) Next() ([]byte, error) {
 		case s.err != nil:
 			return nil, s.err
 		case s.remoteEnded:
+			s.ended = true
 			return nil, io.EOF
 		}
 		if err := s.awaitRead(); err != nil {
@@ -142,10 +148,49 @@ func (s *Stream) awaitRead() error {
 	return nil
 }
 
+// Park lets a server's handler return while the stream goes on: once Next would
+// not wait any more, the handler is called again, and finds state by Parked. Once
+// Next has told the end of the body, that is when the stream breaks. So a stream
+// in rest has no goroutine. A chunk that Next returned is given back. Others may
+// write to the stream meanwhile, as long as the handler does not end its use.
+func (s *Stream) Park(state any) {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	s.parks, s.state = true, state
+}
+
+// Parked is the state that Park was given; nil when a handler is called first.
+func (s *Stream) Parked() any { return s.state }
+
+// park follows Park when the handler returned, and says what it may do next: be
+// called again, or go without finish. With neither the stream's use has ended.
+func (s *Stream) park() (again, parked bool) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !s.parks {
+		return false, false
+	}
+	s.parks = false
+	if s.giveBack(s.body.done()) || len(c.w.buf) > 0 {
+		c.flush()
+	}
+	if s.ready() && (!s.ended || s.err != nil || s.cut != nil) {
+		return true, false
+	}
+	s.parked = true
+	c.running--
+	return false, true
+}
+
 // Ready says whether Next will return without waiting for the peer.
 func (s *Stream) Ready() bool {
 	s.conn.mu.Lock()
 	defer s.conn.mu.Unlock()
+	return s.ready()
+}
+
+func (s *Stream) ready() bool {
 	return s.body.first != nil || s.remoteEnded || s.err != nil || s.cut != nil
 }
 
@@ -216,7 +261,7 @@ func (s *Stream) interrupt(err error) {
 	if s.cut == nil || errors.Is(s.cut, os.ErrDeadlineExceeded) {
 		s.cut = err
 	}
-	s.readable.Signal()
+	s.wakeReader()
 	s.writable.Signal()
 }
 
@@ -308,7 +353,7 @@ func (s *Stream) fail(err error) {
 	}
 	s.err = err
 	s.conn.giveBack(s.drop())
-	s.readable.Signal()
+	s.wakeReader()
 	s.writable.Signal()
 	s.tell()
 }
@@ -337,5 +382,16 @@ func (s *Stream) push(a *assembly) {
 		s.last.next = r
 	}
 	s.last = r
+	s.wakeReader()
+}
+
+// wakeReader says that there is something to read, or no more. With mu held.
+func (s *Stream) wakeReader() {
+	if s.parked {
+		s.parked = false
+		s.conn.running++
+		s.conn.server.workers.run(s)
+		return
+	}
 	s.readable.Signal()
 }

@@ -96,7 +96,7 @@ func (t *table) compact(room int) {
 		t.base += uint32(len(t.slab))
 	}
 	if need := len(live) + room; need > cap(t.slab)/4*3 {
-		larger := make([]byte, len(live), min(max(256, need*2), int(t.max)*3/2+room))
+		larger := make([]byte, len(live), min(max(128, need*3/2), int(t.max)*3/2+room))
 		copy(larger, live)
 		t.slab = larger
 		return

@@ -190,12 +190,20 @@ func (p *peer) got() []string {
 	return seen
 }
 
+// parked is what a handler keeps of a stream that it parks.
+type parked struct {
+	path  string
+	times int
+}
+
 // answer is a Handler for transcripts: what it does stands in the path.
-type answer struct{ t *testing.T }
+type answer struct{ broke chan error }
 
 func (a answer) ServeStream(s *http2.Stream) {
 	var head http2.Head
-	if s.ReadHead(&head) != nil {
+	if path, ok := s.Parked().(parked); ok {
+		head.Path = []byte(path.path)
+	} else if s.ReadHead(&head) != nil {
 		return
 	}
 	var fields http2.Fields
@@ -222,6 +230,31 @@ func (a answer) ServeStream(s *http2.Stream) {
 	case "/large":
 		_ = s.WriteHead(200, nil, false)
 		_ = s.WriteData(bytes.Repeat([]byte("x"), 100_000), true)
+		return
+	case "/park": // is called for each part of the body
+		state, _ := s.Parked().(parked)
+		if state.times == 0 {
+			_ = s.WriteHead(200, nil, false)
+		}
+		for s.Ready() {
+			chunk, err := s.Next()
+			if err != nil {
+				_ = s.WriteData(fmt.Appendf(nil, "parked %d times", state.times), true)
+				return
+			}
+			_ = s.WriteData(chunk, false)
+		}
+		s.Park(parked{"/park", state.times + 1})
+		return
+	case "/watch": // answers, and waits for the stream to break
+		if s.Parked() != nil {
+			_, err := s.Next()
+			a.broke <- err
+			return
+		}
+		_ = s.WriteHead(200, nil, false)
+		_, _ = s.Next()
+		s.Park(parked{"/watch", 1})
 		return
 	case "/hold": // reads nothing until the stream is cut
 		ended := make(chan error, 1)
@@ -449,7 +482,7 @@ func TestServerTranscripts(t *testing.T) {
 func serve(t *testing.T, options http2.Options) *peer {
 	near, far := net.Pipe()
 	server := http2.NewServer(options)
-	conn := server.Conn(far, answer{t})
+	conn := server.Conn(far, answer{})
 	ended := make(chan error, 1)
 	// Ends with the connection, which the clean-up waits for.
 	go func() { ended <- conn.Serve(nil) }()
@@ -477,6 +510,51 @@ func TestServerPreface(t *testing.T) {
 					p.send(c.send)
 				}
 				require.Equal(t, c.want, strings.Join(p.got(), "\n"))
+			})
+		})
+	}
+}
+
+func TestAParkedStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := serve(t, http2.Options{})
+		p.send(preface, settings(), headers(whole, 1, post("/park")))
+		require.Contains(t, p.got(), "HEADERS 1 :status=200")
+		p.send(data(0, 1, "a"))
+		require.Equal(t, []string{`DATA 1 "a"`}, p.got())
+		p.send(data(0, 1, "b"))
+		require.Equal(t, []string{`DATA 1 "b"`}, p.got())
+		p.send(data(end, 1, ""))
+		require.Equal(t, []string{`DATA 1 "parked 3 times" end`}, p.got())
+	})
+}
+
+func TestAParkedStreamThatBreaks(t *testing.T) {
+	for _, c := range []struct {
+		name, send string
+		want       error
+	}{
+		{"by a reset", reset(1, x.ErrCodeCancel), &http2.StreamError{ID: 1, Code: http2.Cancel, Remote: true}},
+		{"by a broken rule", windowUpdate(1, 0), &http2.StreamError{ID: 1, Code: http2.ProtocolError, Reason: "WINDOW_UPDATE of 0"}},
+		{"with its connection", data(0, 0, "a"), &http2.ConnectionError{Code: http2.ProtocolError, Reason: "DATA on stream 0"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				near, far := net.Pipe()
+				server := http2.NewServer(http2.Options{})
+				broke := make(chan error, 1)
+				conn := server.Conn(far, answer{broke})
+				ended := make(chan error, 1)
+				// Ends with the connection.
+				go func() { ended <- conn.Serve([]byte(preface + settings())) }()
+				p := newPeer(t, near)
+				p.send(headers(end|whole, 1, post("/watch")))
+				require.Contains(t, p.got(), "HEADERS 1 :status=200")
+				p.send(c.send)
+				require.Equal(t, c.want, <-broke)
+				near.Close()
+				<-ended
+				server.Close()
 			})
 		})
 	}
