@@ -1,6 +1,8 @@
 package xds
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
@@ -57,6 +59,7 @@ func (u *subscription) heartbeat(h *hub, now time.Time) *response {
 	if len(list) == 0 {
 		return nil
 	}
+	slices.SortFunc(list, func(a, b *resources.Resource) int { return cmp.Compare(a.Name, b.Name) })
 	return &response{heartbeat: true, version: u.accepted, resources: list}
 }
 
