@@ -226,8 +226,9 @@ func (u *subscription) configs(h *hub) (list []*statusv3.ClientConfig_GenericXds
 func (u *subscription) config(t *topic, had held, unanswered bool) *statusv3.ClientConfig_GenericXdsConfig {
 	c := u.generic(t.name)
 	var r *resources.Resource
+	withheld := false
 	if e := u.edition(t); e != nil {
-		r = e.resource
+		r, withheld = e.resource, e.withheld
 	}
 	refusal, refused := u.refusals[t]
 	switch {
@@ -237,7 +238,7 @@ func (u *subscription) config(t *topic, had held, unanswered bool) *statusv3.Cli
 		c.ConfigStatus, c.ClientStatus = statusv3.ConfigStatus_STALE, adminv3.ClientResourceStatus_REQUESTED
 	case r != nil && had == held(r.Version):
 		c.ConfigStatus, c.ClientStatus = statusv3.ConfigStatus_SYNCED, adminv3.ClientResourceStatus_ACKED
-	case r == nil:
+	case r == nil && !withheld:
 		c.ConfigStatus, c.ClientStatus = statusv3.ConfigStatus_NOT_SENT, adminv3.ClientResourceStatus_DOES_NOT_EXIST
 	default:
 		c.ConfigStatus, c.ClientStatus = statusv3.ConfigStatus_NOT_SENT, adminv3.ClientResourceStatus_REQUESTED

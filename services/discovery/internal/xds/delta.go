@@ -144,8 +144,10 @@ func (u *subscription) composeDelta(h *hub, breaks bool) *response {
 		if !known {
 			return nil
 		}
-		u.mustAll = false
-		u.reconcile(h, all)
+		if everything = !u.withholdsList(h, all); everything {
+			u.mustAll = false
+			u.reconcile(h, all)
+		}
 	}
 	r := &response{delta: true}
 	var later []*topic

@@ -45,6 +45,8 @@ func (s *Server) fetch(ctx context.Context, t resources.Type, asked *request) (a
 	switch r, settled := p.response(s); {
 	case r != nil:
 		return s.form.encode(r), nil
+	case settled && p.withholds():
+		return nil, status.Error(codes.Unavailable, registry.ErrNotWarm.Error())
 	case settled:
 		return nil, status.Errorf(codes.NotFound, "no %s of the names that are asked for", t)
 	default:

@@ -67,7 +67,7 @@ func (h *hub) assign(clusters []*resources.Resource, now time.Time) {
 // nothing gives one. h.mu must be held.
 func (h *hub) replace(t *topic, old *resources.Resource, now time.Time) {
 	for _, e := range t.editions {
-		if e.made && e.resource == old {
+		if e.made && !e.withheld && e.resource == old {
 			h.put(e, nil, now)
 		}
 	}

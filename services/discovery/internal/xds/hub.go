@@ -51,6 +51,8 @@ type hub struct {
 	// shelves that are made when those are.
 	unmade       map[*topic]struct{}
 	freshShelves []*shelf
+	// withheld are the topics with editions that are.
+	withheld map[*topic]struct{}
 	// idle are the editions and shelves without subscribers, and since when.
 	idle        map[*edition]time.Time
 	idleShelves map[*shelf]time.Time
@@ -76,6 +78,7 @@ func newHub(r *registry.Registry, m *resources.Maker, d Debounce, log *slog.Logg
 		ofService:   map[string]map[*topic]struct{}{},
 		own:         map[string]struct{}{},
 		unmade:      map[*topic]struct{}{},
+		withheld:    map[*topic]struct{}{},
 		idle:        map[*edition]time.Time{},
 		idleShelves: map[*shelf]time.Time{},
 		streams:     map[*stream]struct{}{},
@@ -140,8 +143,7 @@ func (h *hub) run(ctx context.Context, limits *Limits) {
 			h.makeAsked()
 		case <-warm:
 			warm = nil
-			h.open(&h.warm)
-			h.given.forget()
+			h.warmUp()
 		case now := <-sweep.C:
 			h.sweep(now)
 			h.sweepStreams(now, limits)

@@ -108,6 +108,7 @@ func TestAfterAMassReconnectSoManyGetAFirstAnswerEachSecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newTestHub(t)
 		h.open(&h.loaded)
+		h.full, h.warm = false, false
 		h.hosts("users", "10.0.0.1:80")
 		s := &Server{
 			hub: h.hub, limits: Limits{Streams: 100, Names: 100}, admission: newBucket(10), form: newWireForm("replica-1"),
@@ -124,7 +125,8 @@ func TestAfterAMassReconnectSoManyGetAFirstAnswerEachSecond(t *testing.T) {
 		h.makeAsked()
 		time.Sleep(time.Minute)
 		require.Zero(t, got.Load(), "they are left with what they have")
-		h.open(&h.warm)
+		h.full = true
+		h.warmUp()
 		for _, want := range []int32{10, 20, 30, 35, 35} {
 			synctest.Wait()
 			require.Equal(t, want, got.Load())

@@ -118,6 +118,7 @@ type change struct {
 	fromService bool
 	resource    *resources.Resource
 	failed      bool // the resource could not be made
+	withheld    bool // nobody is to be told of it yet
 }
 
 // same holds what was made of one topic for askers that are shown the same.
@@ -135,18 +136,17 @@ func (h *hub) make(m *resources.Maker, c *change, list registry.Listing, made sa
 	if key.view != "" {
 		key.view = m.Narrow(key.view, list)
 	}
-	if r := made[key]; r != nil {
-		c.resource = r
-		return
+	if c.resource = made[key]; c.resource == nil {
+		r, err := m.Make(t.typ, t.name, c.service, c.edition.view, list)
+		if err != nil {
+			h.metrics.unbuilt.Inc()
+			h.log.Error("resource not made", "type", t.typ.String(), "name", t.name, "error", err)
+			c.failed = true
+			return
+		}
+		c.resource, made[key] = r, r
 	}
-	r, err := m.Make(t.typ, t.name, c.service, c.edition.view, list)
-	if err != nil {
-		h.metrics.unbuilt.Inc()
-		h.log.Error("resource not made", "type", t.typ.String(), "name", t.name, "error", err)
-		c.failed = true
-		return
-	}
-	c.resource, made[key] = r, r
+	c.withheld = isWithheld(t, c.resource, list)
 }
 
 // publish makes changes current, all at once, and marks every stream that
@@ -163,6 +163,8 @@ func (h *hub) publish(maker *resources.Maker, changes []change, since time.Time)
 		switch e := c.edition; {
 		case e.topic.file != nil:
 			h.put(e, e.topic.file, since)
+		case c.withheld:
+			h.withhold(e)
 		case !c.failed:
 			h.put(e, c.resource, since)
 		case !e.made:
@@ -179,13 +181,14 @@ func (h *hub) put(e *edition, r *resources.Resource, since time.Time) {
 	if r == nil {
 		r = e.topic.empty
 	}
-	if e.made && (e.resource == r || e.resource != nil && r != nil && e.resource.Version == r.Version) {
+	same := e.made && (e.resource == r || e.resource != nil && r != nil && e.resource.Version == r.Version)
+	if same && !e.withheld {
 		return
 	}
-	if e.made {
+	if e.made && !same {
 		h.metrics.updates[e.topic.typ].Inc()
 	}
-	e.made, e.resource = true, r
+	e.made, e.withheld, e.resource = true, false, r
 	for u := range e.subscribers {
 		h.mark(u.stream, e.topic, since)
 	}
@@ -326,7 +329,7 @@ func (h *hub) regroup(t resources.Type) {
 		}
 		for v, e := range topic.editions {
 			if old := editions[v]; old != nil {
-				e.made, e.resource = old.made, old.resource
+				e.made, e.withheld, e.resource = old.made, old.withheld, old.resource
 			}
 		}
 	}

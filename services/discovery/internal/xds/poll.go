@@ -12,6 +12,7 @@ import (
 type pollCall struct {
 	*stream
 	awake chan struct{} // has a value when there may be something to send
+	fresh bool          // the client has nothing, as far as it says
 }
 
 // makeWithin bounds the time that a call waits for what it asks for to be made.
@@ -20,7 +21,7 @@ const makeWithin = 5 * time.Second
 // openPoll begins a call of who is at an address. Who opens it must close it. The
 // error is a gRPC status.
 func (s *Server) openPoll(ctx context.Context, from string, t resources.Type, asked *request) (*pollCall, error) {
-	p := &pollCall{stream: s.newStream(ctx, from, t, false), awake: make(chan struct{}, 1)}
+	p := &pollCall{stream: s.newStream(ctx, from, t, false), awake: make(chan struct{}, 1), fresh: asked.version == ""}
 	p.poll = true
 	p.wake = func() {
 		select {
@@ -79,6 +80,16 @@ func (p *pollCall) settled() bool {
 	p.hub.mu.RLock()
 	defer p.hub.mu.RUnlock()
 	return p.subscriptions[p.only].wholeMade(p.hub)
+}
+
+// withholds reports whether the client, which has nothing, is told nothing since
+// hosts may be missing.
+func (p *pollCall) withholds() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hub.mu.RLock()
+	defer p.hub.mu.RUnlock()
+	return p.fresh && !p.hub.warm && !p.subscriptions[p.only].idle()
 }
 
 // hasSomething reports whether the client has what it asked for, or has to wait

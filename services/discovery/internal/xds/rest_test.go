@@ -12,6 +12,7 @@ import (
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	endpointservice "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
@@ -80,7 +81,6 @@ func TestAPollIsAnsweredByAllThatItAsksFor(t *testing.T) {
 	s.awaitService(t, "orders")
 	s.SetFiles((&player{t: t}).files([]string{"listeners/main:1", "secrets/cert:1", "runtime/layer:1", "extension_configs/filter:1"}))
 	face := s.face(t)
-	s.hub.open(&s.hub.warm)
 
 	for _, test := range []struct {
 		path, body string
@@ -154,12 +154,41 @@ func TestAPollThatCannotBeAnsweredSaysWhy(t *testing.T) {
 	require.Equal(t, "POST", w.Header().Get("Allow"))
 }
 
+func TestAPollIsNotToldWhatIsNotThereWhileTheRegistryFills(t *testing.T) {
+	s := servingAfter(t, time.Hour, nil)
+	<-s.hosts.Loaded()
+	face := s.face(t)
+	withheld := func(path, body string) {
+		t.Helper()
+		w := post(face, path, body)
+		require.Equal(t, 503, w.Code, w.Body)
+		require.NotEmpty(t, w.Header().Get("Retry-After"))
+		require.Contains(t, w.Body.String(), registry.ErrNotWarm.Error())
+	}
+	withheld("clusters", `{}`)
+	withheld("endpoints", `{"resource_names":["users"]}`)
+	withheld("listeners", `{"resource_names":["users"]}`)
+	_, err := endpointservice.NewEndpointDiscoveryServiceClient(s.dial(t)).FetchEndpoints(t.Context(),
+		&discoveryv3.DiscoveryRequest{ResourceNames: []string{"users"}})
+	require.Equal(t, codes.Unavailable, status.Code(err), "%v", err)
+	code, _, text := poll(t, face, "secrets", `{"resource_names":["none"]}`)
+	require.Equal(t, 404, code, "%s: files are known", text)
+
+	s.register(t, "users", 1)
+	s.awaitService(t, "users")
+	code, r, text := poll(t, face, "endpoints", `{"resource_names":["users","orders"]}`)
+	require.Equal(t, 200, code, text)
+	require.Equal(t, []string{"127.0.0.1:1"}, assigned(t, r))
+	code, _, text = poll(t, face, "clusters", `{}`)
+	require.Equal(t, 200, code, text)
+	withheld("endpoints", `{"resource_names":["orders"]}`)
+}
+
 func TestAPollMayWaitForSomethingNew(t *testing.T) {
 	s := serving(t, func(l *Limits) { l.Wait = 15 * time.Second })
 	<-s.hosts.Loaded()
 	s.register(t, "users", 1)
 	face := s.face(t)
-	s.hub.open(&s.hub.warm)
 	_, r, _ := poll(t, face, "endpoints", `{"resource_names":["users"]}`)
 	answered := later(face, "endpoints", `{"resource_names":["users"],"version_info":"`+r.GetVersionInfo()+`"}`)
 	s.awaitStreams(t, 1)

@@ -43,8 +43,13 @@ const helloTimeout = time.Second
 // serving starts a server and its registry; change, which may be nil, changes
 // its limits.
 func serving(t testing.TB, change func(*Limits)) *service {
+	return servingAfter(t, 0, change)
+}
+
+// servingAfter is serving with a registry that is warm after some time.
+func servingAfter(t testing.TB, warmUp time.Duration, change func(*Limits)) *service {
 	o := registrytest.Options()
-	o.WarmUp = time.Hour
+	o.WarmUp = warmUp
 	hosts := registry.New(o)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

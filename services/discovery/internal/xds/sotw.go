@@ -143,7 +143,7 @@ func (s *stream) hashNames(r *request) uint64 {
 // next, since they may tell the client what to do without it.
 func (u *subscription) composeWhole(h *hub, breaks bool) *response {
 	current, known := u.current(h)
-	if !known {
+	if !known || u.withholdsList(h, current) {
 		return nil
 	}
 	had := u.entire

@@ -275,7 +275,7 @@ func (s *stream) maySend() bool {
 	s.hub.mu.RLock()
 	defer s.hub.mu.RUnlock()
 	for _, u := range s.subscriptions {
-		if u != nil && !u.inFlight && !u.idle() && s.hub.ready(u.holdsEarlier) && u.allMade(s.hub) {
+		if u != nil && !u.inFlight && !u.idle() && s.hub.ready(u.holdsEarlier) && u.allMade(s.hub) && !u.withholdsAll(s.hub) {
 			return true
 		}
 	}

@@ -202,6 +202,7 @@ func (h *hub) tidy(t *topic) {
 		delete(h.topics[t.typ], t.name)
 	}
 	delete(h.unmade, t)
+	delete(h.withheld, t)
 	h.detach(t)
 }
 

@@ -299,6 +299,8 @@ func (u *subscription) due() iter.Seq2[*topic, pendingResource] {
 				// It is off the shelf, or not there for this client.
 			case e == nil:
 				continue // the hub is about to say that it is off the shelf
+			case e.withheld:
+				continue
 			default:
 				p.resource = e.resource
 			}

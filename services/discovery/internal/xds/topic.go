@@ -39,8 +39,11 @@ type edition struct {
 	topic *topic
 	view  resources.View
 	// made says that resource is known; it is nil if there is none of that name.
-	made        bool
-	resource    *resources.Resource
+	made     bool
+	resource *resources.Resource
+	// withheld says that the resource is what it was, or not known, while hosts may
+	// be missing: see filling.go.
+	withheld    bool
 	subscribers map[*subscription]struct{}
 }
 

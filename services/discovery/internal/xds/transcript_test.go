@@ -42,7 +42,7 @@ func TestMain(m *testing.M) { servicetest.Main(m) }
 // server is to send after each line. The lines are:
 //
 //	loaded                          the registry is loaded
-//	warm                            the registry is warm
+//	warm                            the registry is warm; until then hosts may be missing
 //	hosts users: 10.0.0.1:80 …      these are the hosts of users now, perhaps none;
 //	                                @eu-1 behind an address for its zone, # for a canary
 //	forget users                    users is not known any more
@@ -91,12 +91,16 @@ type player struct {
 }
 
 func newPlay(t *testing.T, delta bool) *player {
-	return &player{t: t, hub: newTestHub(t), delta: delta, clients: map[string]*stream{}, versions: map[string]string{}}
+	p := &player{t: t, hub: newTestHub(t), delta: delta, clients: map[string]*stream{}, versions: map[string]string{}}
+	p.hub.full, p.hub.warm = false, false
+	return p
 }
 
-// testHub is a hub with a registry of the test's own.
+// testHub is a hub with a registry of the test's own, which is warm unless the test
+// says otherwise.
 type testHub struct {
 	*hub
+	full     bool // no hosts may be missing
 	listings map[string]registry.Listing
 }
 
@@ -105,10 +109,15 @@ func newTestHub(t testing.TB) *testHub {
 	require.NoError(t, err)
 	hosts := registry.New(registrytest.Options())
 	h := &testHub{
-		hub:      newHub(hosts, maker, Debounce{}, slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry())),
-		listings: map[string]registry.Listing{},
+		hub:  newHub(hosts, maker, Debounce{}, slog.New(slog.DiscardHandler), newMetrics(prometheus.NewRegistry())),
+		full: true, listings: map[string]registry.Listing{},
 	}
-	h.listing = func(service string) (registry.Listing, error) { return h.listings[service], nil }
+	h.warm = true
+	h.listing = func(service string) (registry.Listing, error) {
+		list := h.listings[service]
+		list.Partial = !h.full
+		return list, nil
+	}
 	return h
 }
 
@@ -192,7 +201,8 @@ func (p *player) do(verb, rest string) {
 	case verb == "loaded":
 		p.hub.open(&p.hub.loaded)
 	case verb == "warm":
-		p.hub.open(&p.hub.warm)
+		p.hub.full = true
+		p.hub.warmUp()
 	case verb == "forget":
 		delete(p.hub.listings, rest)
 		p.hub.refresh(rest, time.Now())
