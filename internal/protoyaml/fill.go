@@ -46,7 +46,7 @@ func (f *File) fields(entries []Entry, m protoreflect.Message, path Path) {
 		}
 		given[fd.Number()] = e.Key
 		if !f.schema.Supports(fd) {
-			f.Fault(e.key, at, "not supported")
+			f.Fault(e.key, at, "%s", WhyNot(f.schema, fd))
 			f.refuseField(path, fd)
 			continue
 		}

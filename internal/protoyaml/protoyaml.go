@@ -35,6 +35,21 @@ type Schema interface {
 	Find(url string) (protoreflect.MessageType, error)
 }
 
+// Explainer is a Schema that can say more of a field than that it is not supported.
+type Explainer interface {
+	Schema
+	// WhyNot is what is wrong with a field that is not supported.
+	WhyNot(fd protoreflect.FieldDescriptor) string
+}
+
+// WhyNot is what to say of a field that a schema does not support.
+func WhyNot(schema Schema, fd protoreflect.FieldDescriptor) string {
+	if explainer, ok := schema.(Explainer); ok {
+		return explainer.WhyNot(fd)
+	}
+	return "not supported"
+}
+
 // Linked is the Schema of a program that takes whatever is linked into it.
 type Linked struct{}
 

@@ -154,6 +154,10 @@ func (r *Report) Place(path Path) string {
 	return fmt.Sprintf("%s:%d:%d", at.file, at.line, at.column)
 }
 
+// Apart is a report without faults that finds the lines of the same files. It
+// belongs to the goroutine of r.
+func (r *Report) Apart() *Report { return &Report{files: r.files, places: r.places} }
+
 // Missing says whether the value at path is not, or not all, that was written:
 // it, or what it lies in, was refused as it was read. Who looks for something in
 // such a value and does not find it has found no fault of its own.

@@ -47,7 +47,7 @@ func (c *checker) message(m protoreflect.Message, at Path) {
 	}
 	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		if !c.schema.Supports(fd) {
-			c.report.RefuseField(at, fd, "not supported")
+			c.report.RefuseField(at, fd, "%s", c.schema.WhyNot(fd))
 			return true
 		}
 		c.field(fd, v, at.Field(string(fd.Name())))
