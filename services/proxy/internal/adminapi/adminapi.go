@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -23,11 +22,12 @@ import (
 	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/listener"
+	"github.com/weirproxy/weir/services/proxy/internal/rds"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/xds"
 )
@@ -45,15 +45,19 @@ type ControlPlane interface {
 	Status() xds.Status
 }
 
-// Listener is an open listener.
-type Listener struct {
-	// Address is the bound one.
-	Address net.Addr
-	Message *listenerv3.Listener
+// Listeners are the listeners there are.
+type Listeners interface {
+	// States has those of the bootstrap first.
+	States() []listener.State
 }
 
-// Options says what is shown. All fields are required but ControlPlane and
-// Listeners.
+// Routes are the route tables that came by RDS.
+type Routes interface {
+	// Tables is sorted by name.
+	Tables() []rds.Table
+}
+
+// Options says what is shown. All fields are required.
 type Options struct {
 	Version string
 	Started time.Time
@@ -64,8 +68,9 @@ type Options struct {
 	Bootstrap   *bootstrapv3.Bootstrap
 	Node        *corev3.Node
 	Clusters    Clusters
-	Listeners   []Listener
-	// ControlPlane is nil without one.
+	Listeners   Listeners
+	Routes      Routes
+	// ControlPlane is the client of those that there are, if any.
 	ControlPlane ControlPlane
 	Stats        *stats.Registry
 }

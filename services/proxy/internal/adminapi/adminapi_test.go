@@ -17,6 +17,8 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -29,6 +31,8 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
+	"github.com/weirproxy/weir/services/proxy/internal/listener"
+	"github.com/weirproxy/weir/services/proxy/internal/rds"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 	"github.com/weirproxy/weir/services/proxy/internal/xds"
@@ -44,6 +48,30 @@ func (c controlPlane) Status() xds.Status {
 		{TypeURL: xds.ClusterType, Version: "c7", Updated: c.updated, Refused: `cluster "bad": lb_policy: MAGLEV is not supported`},
 		{TypeURL: xds.AssignmentType, Names: []string{"users"}, Version: "e3", Updated: c.updated},
 	}}
+}
+
+// listeners are a static one and one of LDS, whose newest update was refused.
+type listeners struct{ static *listenerv3.Listener }
+
+func (l listeners) States() []listener.State {
+	port := func(n int) net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: n} }
+	now := time.Now()
+	return []listener.State{
+		{Name: l.static.GetName(), Static: true, Address: port(10000), Active: &listener.Version{Message: l.static, Updated: now}},
+		{
+			Name: "dynamic", Address: port(10001),
+			Active:  &listener.Version{Message: &listenerv3.Listener{Name: "dynamic"}, Version: "l1", Updated: now},
+			Warming: &listener.Version{Message: &listenerv3.Listener{Name: "dynamic", StatPrefix: "new"}, Version: "l2", Updated: now},
+			Refused: &listener.Refusal{Message: &listenerv3.Listener{Name: "dynamic", StatPrefix: "bad"}, Details: "stat_prefix: no", At: now},
+		},
+	}
+}
+
+// routes are one table of RDS.
+type routes struct{}
+
+func (routes) Tables() []rds.Table {
+	return []rds.Table{{Message: &routev3.RouteConfiguration{Name: "r"}, Version: "r1", Updated: time.Now()}}
 }
 
 // read makes a message of JSON.
@@ -67,7 +95,7 @@ func proxy(t *testing.T, change func(*adminapi.Options)) http.Handler {
 	registry := stats.NewRegistry()
 	policies := []cluster.Policy{{Name: clusterv3.Cluster_ROUND_ROBIN, New: lb.RoundRobin}}
 	clusters := cluster.NewManager(cluster.ManagerOptions{
-		Policies: policies, Schema: schema, Stats: registry, Log: slog.New(slog.DiscardHandler), SetServices: func([]string) {},
+		Policies: policies, Schema: schema, Stats: registry, Log: slog.New(slog.DiscardHandler), SetServices: func(coreconfig.Source, []string) {},
 	}, true)
 	var static []*cluster.Config
 	for _, c := range boot.Clusters {
@@ -98,8 +126,7 @@ func proxy(t *testing.T, change func(*adminapi.Options)) http.Handler {
 		Version: "1.2.3", Started: time.Now(), State: func() string { return "LIVE" },
 		CommandLine: &adminv3.CommandLineOptions{ConfigPath: "bootstrap.yaml", LogLevel: "info"},
 		Bootstrap:   boot.Message, Node: boot.Node, Clusters: clusters,
-		Listeners:    []adminapi.Listener{{Address: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 10000}, Message: boot.Listeners[0].Message}},
-		ControlPlane: controlPlane{time.Now()}, Stats: registry,
+		Listeners: listeners{boot.Listeners[0].Message}, Routes: routes{}, ControlPlane: controlPlane{time.Now()}, Stats: registry,
 	}
 	if change != nil {
 		change(&o)
@@ -197,12 +224,11 @@ func TestBadRequestsSayWhatIsWrong(t *testing.T) {
 func TestWithoutAControlPlane(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := proxy(t, func(o *adminapi.Options) {
-			o.ControlPlane = nil
+			o.ControlPlane = xds.New(xds.Options{Stats: o.Stats})
 			o.State = func() string { return "DRAINING" }
 			o.Bootstrap.Node = &corev3.Node{Id: "n"}
 		})
 		require.JSONEq(t, `{"connected": false, "types": []}`, get(h, "/xds").Body.String())
-		require.NotContains(t, get(h, "/config_dump").Body.String(), "version_info")
 		require.Contains(t, get(h, "/server_info").Body.String(), `"state": "DRAINING"`)
 	})
 }

@@ -3,17 +3,22 @@ package adminapi
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/listener"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
 	"github.com/weirproxy/weir/services/proxy/internal/xds"
 )
 
@@ -26,7 +31,7 @@ func (a *api) configDump(w http.ResponseWriter, query url.Values) error {
 	if query.Has("include_eds") {
 		parts = append(parts, a.endpointsDump())
 	}
-	parts = append(parts, a.listenersDump())
+	parts = append(parts, a.listenersDump(), a.routesDump())
 	var dump adminv3.ConfigDump
 	for _, part := range parts {
 		packed, err := anypb.New(part)
@@ -58,12 +63,62 @@ func (a *api) clustersDump() *adminv3.ClustersConfigDump {
 	return dump
 }
 
-// listenersDump has the listeners, all of them static.
+// listenersDump has the listeners of the bootstrap, and those of LDS with what
+// became of their newest updates.
 func (a *api) listenersDump() *adminv3.ListenersConfigDump {
-	dump := &adminv3.ListenersConfigDump{}
-	for _, l := range a.Listeners {
-		dump.StaticListeners = append(dump.StaticListeners, &adminv3.ListenersConfigDump_StaticListener{
-			Listener: pack(l.Message), LastUpdated: timestamp(a.Started),
+	dump := &adminv3.ListenersConfigDump{VersionInfo: a.accepted(xds.ListenerType).Version}
+	for _, l := range a.Listeners.States() {
+		if l.Static {
+			newest := l.Active
+			if newest == nil {
+				newest = l.Warming
+			}
+			dump.StaticListeners = append(dump.StaticListeners, &adminv3.ListenersConfigDump_StaticListener{
+				Listener: pack(newest.Message), LastUpdated: timestamp(a.Started),
+			})
+			continue
+		}
+		shown := &adminv3.ListenersConfigDump_DynamicListener{Name: l.Name, ActiveState: listenerState(l.Active), WarmingState: listenerState(l.Warming)}
+		if l.Refused != nil {
+			shown.ErrorState = &adminv3.UpdateFailureState{
+				FailedConfiguration: pack(l.Refused.Message), Details: l.Refused.Details, LastUpdateAttempt: timestamp(l.Refused.At),
+			}
+		}
+		dump.DynamicListeners = append(dump.DynamicListeners, shown)
+	}
+	return dump
+}
+
+func listenerState(v *listener.Version) *adminv3.ListenersConfigDump_DynamicListenerState {
+	if v == nil {
+		return nil
+	}
+	return &adminv3.ListenersConfigDump_DynamicListenerState{VersionInfo: v.Version, Listener: pack(v.Message), LastUpdated: timestamp(v.Updated)}
+}
+
+// routesDump has the route tables of RDS, and those that stand in listeners.
+func (a *api) routesDump() *adminv3.RoutesConfigDump {
+	dump := &adminv3.RoutesConfigDump{}
+	for _, l := range a.Listeners.States() {
+		if l.Active == nil {
+			continue
+		}
+		for _, chain := range slices.Concat(l.Active.Message.GetFilterChains(), []*listenerv3.FilterChain{l.Active.Message.GetDefaultFilterChain()}) {
+			for _, filter := range chain.GetFilters() {
+				config, err := strict.Unpack(filter.GetTypedConfig())
+				manager, ok := config.(*hcmv3.HttpConnectionManager)
+				if err != nil || !ok || manager.GetRouteConfig() == nil {
+					continue
+				}
+				dump.StaticRouteConfigs = append(dump.StaticRouteConfigs, &adminv3.RoutesConfigDump_StaticRouteConfig{
+					RouteConfig: pack(manager.GetRouteConfig()), LastUpdated: timestamp(l.Active.Updated),
+				})
+			}
+		}
+	}
+	for _, t := range a.Routes.Tables() {
+		dump.DynamicRouteConfigs = append(dump.DynamicRouteConfigs, &adminv3.RoutesConfigDump_DynamicRouteConfig{
+			VersionInfo: t.Version, RouteConfig: pack(t.Message), LastUpdated: timestamp(t.Updated),
 		})
 	}
 	return dump
@@ -121,11 +176,9 @@ func assignment(c *cluster.Cluster) *endpointv3.ClusterLoadAssignment {
 
 // accepted is what the control plane sent last of a type.
 func (a *api) accepted(typeURL string) xds.TypeStatus {
-	if a.ControlPlane != nil {
-		for _, t := range a.ControlPlane.Status().Types {
-			if t.TypeURL == typeURL {
-				return t
-			}
+	for _, t := range a.ControlPlane.Status().Types {
+		if t.TypeURL == typeURL {
+			return t
 		}
 	}
 	return xds.TypeStatus{}

@@ -35,9 +35,9 @@ func (a *api) listeners(w http.ResponseWriter, query url.Values) error {
 	}
 	var text bytes.Buffer
 	var message adminv3.Listeners
-	for _, l := range a.Listeners {
-		fmt.Fprintf(&text, "%s::%s\n", l.Message.GetName(), l.Address)
-		status := &adminv3.ListenerStatus{Name: l.Message.GetName()}
+	for _, l := range a.Listeners.States() {
+		fmt.Fprintf(&text, "%s::%s\n", l.Name, l.Address)
+		status := &adminv3.ListenerStatus{Name: l.Name}
 		if bound, err := netip.ParseAddrPort(l.Address.String()); err == nil {
 			status.LocalAddress = address(bound)
 		}
@@ -53,6 +53,7 @@ func (a *api) listeners(w http.ResponseWriter, query url.Values) error {
 // xdsType is the state of one type of resources as /xds shows it.
 type xdsType struct {
 	TypeURL string     `json:"type_url"`
+	Source  string     `json:"source,omitempty"` // if it is not ADS
 	Names   []string   `json:"names,omitempty"`
 	Version string     `json:"version"`
 	Updated *time.Time `json:"updated,omitempty"`
@@ -69,16 +70,14 @@ type xdsState struct {
 // xds serves /xds.
 func (a *api) xds(w http.ResponseWriter, _ url.Values) error {
 	state := xdsState{Types: []xdsType{}}
-	if a.ControlPlane != nil {
-		status := a.ControlPlane.Status()
-		state.Connected, state.Identifier = status.Connected, status.Identifier
-		for _, t := range status.Types {
-			shown := xdsType{TypeURL: t.TypeURL, Names: t.Names, Version: t.Version, Refused: t.Refused}
-			if !t.Updated.IsZero() {
-				shown.Updated = &t.Updated
-			}
-			state.Types = append(state.Types, shown)
+	status := a.ControlPlane.Status()
+	state.Connected, state.Identifier = status.Connected, status.Identifier
+	for _, t := range status.Types {
+		shown := xdsType{TypeURL: t.TypeURL, Source: t.Source, Names: t.Names, Version: t.Version, Refused: t.Refused}
+		if !t.Updated.IsZero() {
+			shown.Updated = &t.Updated
 		}
+		state.Types = append(state.Types, shown)
 	}
 	text, err := json.Marshal(state)
 	if err != nil {

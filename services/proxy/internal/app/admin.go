@@ -24,20 +24,17 @@ func (a *App) newAdmin(l net.Listener) *admin.Server {
 		Log:     a.log,
 	})
 	shown := adminapi.Options{
-		Version:     a.options.Version,
-		Started:     a.started,
-		State:       a.stateName,
-		CommandLine: a.commandLine(),
-		Bootstrap:   a.boot.Message,
-		Node:        a.boot.Node,
-		Clusters:    a.clusters,
-		Stats:       a.registry,
-	}
-	if a.xds != nil {
-		shown.ControlPlane = a.xds
-	}
-	for _, socket := range a.sockets {
-		shown.Listeners = append(shown.Listeners, adminapi.Listener{Address: socket.Addr(), Message: socket.Config.Message})
+		Version:      a.options.Version,
+		Started:      a.started,
+		State:        a.stateName,
+		CommandLine:  a.commandLine(),
+		Bootstrap:    a.boot.Message,
+		Node:         a.boot.Node,
+		Clusters:     a.clusters,
+		Listeners:    a.listeners,
+		Routes:       a.routes,
+		Stats:        a.registry,
+		ControlPlane: a.xds,
 	}
 	adminapi.Mount(server, shown)
 	return server

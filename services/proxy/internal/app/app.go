@@ -11,12 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/weirproxy/weir/internal/admin"
 	"github.com/weirproxy/weir/internal/daemon"
-	"github.com/weirproxy/weir/services/proxy/internal/grpcchannel"
-	"github.com/weirproxy/weir/services/proxy/internal/listener"
 	"github.com/weirproxy/weir/services/proxy/internal/xds"
 )
 
@@ -42,14 +38,13 @@ type Options struct {
 // App is a proxy whose sockets are bound.
 type App struct {
 	*configuration
-	options   Options
-	log       *slog.Logger
-	xds       *xds.Client          // nil without a control plane
-	admin     *admin.Server        // nil without an admin listener
-	sockets   []*listener.Listener // of the listeners, in their order
-	addresses map[string]string
-	state     atomic.Int32
-	started   time.Time
+	options Options
+	log     *slog.Logger
+	admin   *admin.Server // nil without an admin listener
+	// adminAddress is the bound one; empty without an admin listener.
+	adminAddress string
+	state        atomic.Int32
+	started      time.Time
 }
 
 // The states of a proxy, by Envoy's names (admin.v3.ServerInfo.State).
@@ -62,18 +57,15 @@ const (
 // New reads the configuration, builds the proxy and binds its sockets. The
 // error of a faulty configuration lists every fault; nothing is bound then.
 func New(o Options) (_ *App, err error) {
-	a := &App{options: o, started: time.Now(), addresses: map[string]string{}}
+	a := &App{options: o, started: time.Now()}
 	if a.log, err = daemon.Logger(o.Log, daemon.LogOptions{Level: o.LogLevel}); err != nil {
 		return nil, err
 	}
-	if a.configuration, err = configure(o, a.log, a.setServices); err != nil {
+	if a.configuration, err = configure(o, a.log); err != nil {
 		return nil, err
 	}
-	if a.boot.ADS != nil {
-		a.xds = a.newControlPlane()
-	}
 	if err := a.bind(); err != nil {
-		a.unbind()
+		_ = a.listeners.Stop(context.Background()) // nothing was served yet
 		return nil, err
 	}
 	return a, nil
@@ -81,13 +73,8 @@ func New(o Options) (_ *App, err error) {
 
 // bind opens the sockets of the listeners and of the admin interface.
 func (a *App) bind() error {
-	for _, config := range a.listeners {
-		l, err := listener.Open(config, a.registry, a.log)
-		if err != nil {
-			return err
-		}
-		a.sockets = append(a.sockets, l)
-		a.addresses[config.Name] = l.Addr().String()
+	if err := a.listeners.AddStatic(a.staticListeners); err != nil {
+		return err
 	}
 	if a.boot.AdminAddress == "" {
 		return nil
@@ -97,49 +84,25 @@ func (a *App) bind() error {
 		return err
 	}
 	a.admin = a.newAdmin(l)
-	a.addresses["admin"] = l.Addr().String()
+	a.adminAddress = l.Addr().String()
 	return nil
 }
 
-// unbind closes what a failed bind opened.
-func (a *App) unbind() {
-	for _, l := range a.sockets {
-		_ = l.Stop(context.Background()) // nothing was served yet
+// Addr is the bound address of the listener of that name, or of "admin"; empty
+// if there is none.
+func (a *App) Addr(name string) string { return a.addresses()[name] }
+
+// addresses are the bound ones of all listeners there are now.
+func (a *App) addresses() map[string]string {
+	all := map[string]string{}
+	for _, l := range a.listeners.States() {
+		all[l.Name] = l.Address.String()
 	}
-}
-
-// newControlPlane makes the xDS client, which dials nothing before it runs.
-func (a *App) newControlPlane() *xds.Client {
-	ads := a.boot.ADS
-	client := xds.New(xds.Options{
-		Dial: func(context.Context) (grpc.ClientConnInterface, io.Closer, error) {
-			channel, err := grpcchannel.New(a.clusters.Get(ads.Cluster))
-			return channel, channel, err
-		},
-		Node: a.boot.Node, NodeOnFirstMessageOnly: ads.NodeOnFirstMessageOnly, Stats: a.registry, Log: a.log,
-	})
-	if a.boot.CDS != nil {
-		client.Watch(xds.ClusterType, true, sink(a.clusters.ApplyClusters))
+	if a.adminAddress != "" {
+		all["admin"] = a.adminAddress
 	}
-	client.Watch(xds.AssignmentType, false, sink(a.clusters.ApplyAssignments))
-	return client
+	return all
 }
-
-// sink makes an xds.Sink of a method.
-type sink func([]xds.Resource) error
-
-// Apply implements xds.Sink.
-func (s sink) Apply(resources []xds.Resource) error { return s(resources) }
-
-// setServices passes on which assignments the clusters want.
-func (a *App) setServices(names []string) {
-	if a.xds != nil {
-		a.xds.SetNames(xds.AssignmentType, names)
-	}
-}
-
-// Addr is the bound address of the listener of that name, or of "admin".
-func (a *App) Addr(name string) string { return a.addresses[name] }
 
 // Run serves until ctx ends, then drains. Clients that connect wait until the
 // clusters that the start needs are warm. It is called once.
@@ -150,30 +113,19 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	a.clusters.AddStatic(a.static)
 	group.Add(daemon.Background("cluster manager", a.clusters.Run))
-	if a.xds != nil {
-		group.Add(daemon.Background("xds client", a.xds.Run))
+	if cds := a.boot.CDS; cds != nil {
+		a.xds.Subscribe(cds.Source, xds.ClusterType, cds.InitialFetchTimeout, a.clusters.StopWaiting)
 	}
+	group.Add(daemon.Background("xds client", a.xds.Run))
 	group.Add(daemon.Part{Name: "rate-limit client", Stop: func(context.Context) error {
 		a.limits.Close()
 		return nil
 	}})
-	serving := make(chan struct{})
-	for _, l := range a.sockets {
-		group.Add(daemon.Part{
-			Name: "listener " + l.Config.Name,
-			Run: func() error {
-				<-serving // closed before the Stop below is called
-				return l.Serve()
-			},
-			Drain: l.Drain,
-			Stop:  l.Stop,
-		})
-	}
-	// Added after the listeners, so that its stop, which opens the gate, comes
+	group.Add(daemon.Part{Name: "listeners", Run: a.listeners.Run, Drain: a.listeners.Drain, Stop: a.listeners.Stop})
+	// Added after the listeners, so that its stop, with which they accept, comes
 	// before theirs.
 	group.Add(daemon.Background("start", func(ctx context.Context) error {
-		a.awaitClusters(ctx)
-		close(serving)
+		a.begin(ctx)
 		if ctx.Err() == nil {
 			if err := a.goLive(); err != nil {
 				return err
@@ -186,25 +138,9 @@ func (a *App) Run(ctx context.Context) error {
 	return group.Run(ctx)
 }
 
-// awaitClusters waits for the clusters that the start needs, each within its
-// own time, or until ctx ends.
-func (a *App) awaitClusters(ctx context.Context) {
-	if cds := a.boot.CDS; cds != nil && cds.InitialFetchTimeout > 0 {
-		patience := time.AfterFunc(cds.InitialFetchTimeout, a.clusters.StopWaiting)
-		defer patience.Stop()
-	}
-	select {
-	case <-a.clusters.Started():
-	case <-ctx.Done():
-	}
-}
-
 // goLive tells everyone that requests are served.
 func (a *App) goLive() error {
 	a.state.CompareAndSwap(initializing, live)
-	for _, config := range a.listeners {
-		a.log.Info("listening", "listener", config.Name, "address", a.addresses[config.Name])
-	}
-	a.log.Info("live", "version", a.options.Version, "admin", a.addresses["admin"], "after", time.Since(a.started))
-	return daemon.WriteReadyFile(a.options.ReadyFile, a.addresses)
+	a.log.Info("live", "version", a.options.Version, "admin", a.adminAddress, "after", time.Since(a.started))
+	return daemon.WriteReadyFile(a.options.ReadyFile, a.addresses())
 }

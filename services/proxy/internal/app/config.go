@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 
 	"github.com/weirproxy/weir/internal/daemon"
@@ -11,9 +12,12 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/builtin"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/listener"
+	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/rds"
 	"github.com/weirproxy/weir/services/proxy/internal/rlsclient"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
+	"github.com/weirproxy/weir/services/proxy/internal/xds"
 )
 
 // Validate checks the configuration and binds nothing. The error lists every
@@ -22,7 +26,7 @@ func Validate(o Options) error {
 	if _, err := daemon.Logger(io.Discard, daemon.LogOptions{Level: o.LogLevel}); err != nil {
 		return err
 	}
-	_, err := configure(o, slog.New(slog.DiscardHandler), func([]string) {})
+	_, err := configure(o, slog.New(slog.DiscardHandler))
 	return err
 }
 
@@ -30,17 +34,20 @@ func Validate(o Options) error {
 type configuration struct {
 	boot      *bootstrap.Bootstrap
 	registry  *stats.Registry
+	xds       *xds.Client
 	clusters  *cluster.Manager
+	routes    *rds.Manager
 	limits    *rlsclient.Services
-	listeners []*listener.Config
-	// static are the clusters of the bootstrap, not yet added to clusters.
-	static []*cluster.Config
+	listeners *listener.Manager
+	// static and staticListeners are those of the bootstrap, not yet added to the
+	// managers.
+	static          []*cluster.Config
+	staticListeners []*listener.Config
 }
 
 // configure reads the bootstrap and makes everything of it that opens no
-// socket and starts no timer. Services is told which assignments are wanted
-// from EDS.
-func configure(o Options, log *slog.Logger, services func(names []string)) (*configuration, error) {
+// socket and starts no timer.
+func configure(o Options, log *slog.Logger) (*configuration, error) {
 	schema, err := builtin.Schema()
 	if err != nil {
 		return nil, err
@@ -50,35 +57,60 @@ func configure(o Options, log *slog.Logger, services func(names []string)) (*con
 		return nil, err
 	}
 	c := &configuration{boot: boot, registry: stats.NewRegistry()}
-	static := newStaticClusters(report)
+	static := newStaticClusters(boot, report)
 	for _, entry := range boot.Clusters {
 		config := cluster.Parse(entry.Message, entry.At, builtin.LoadBalancers(), report)
 		static.add(config, entry.At, report)
 		c.static = append(c.static, config)
 	}
-	if boot.ADS != nil {
-		static.checkADS(boot.ADS, report)
-	}
+	static.checkSources(c.static, report)
 
+	c.xds = c.newClient(schema, log)
 	c.clusters = cluster.NewManager(cluster.ManagerOptions{
-		Policies: builtin.LoadBalancers(), Schema: schema, Stats: c.registry, Log: log, SetServices: services,
+		Policies: builtin.LoadBalancers(), Schema: schema, Stats: c.registry, Log: log,
+		SetServices: c.setNames(xds.AssignmentType), CheckSource: static.checkSource,
 	}, boot.CDS != nil)
+	known := func(name string) *cluster.Config {
+		if config := static.get(name); config != nil {
+			return config
+		}
+		if dynamic := c.clusters.Get(name); dynamic != nil {
+			return dynamic.Config
+		}
+		return nil
+	}
+	c.routes = rds.New(rds.Options{Schema: schema, Parse: builtin.ParseRoutes(known), SetNames: c.setNames(xds.RouteType), Log: log})
 	c.limits = rlsclient.New(c.clusters, log)
 	filters := builtin.NetworkFilters(builtin.Dependencies{
-		Clusters: c.clusters, RateLimits: c.limits, Stats: c.registry,
-		StaticCluster:    static.get,
+		Clusters: c.clusters, RateLimits: c.limits, Stats: c.registry, Routes: c.routes,
+		StaticCluster:    known,
 		CheckGRPCCluster: static.checkGRPC,
+		CheckSource:      static.checkSource,
 	})
+	c.listeners = listener.NewManager(listener.ManagerOptions{
+		Filters: filters, Schema: schema, Stats: c.registry, Log: log, DrainTime: o.DrainTime,
+		ConnectionLimit: boot.Runtime.ConnectionLimit,
+	}, boot.LDS != nil)
+	c.parseListeners(filters, report)
+	return c, report.Err()
+}
+
+// parseListeners makes the listeners of the bootstrap.
+func (c *configuration) parseListeners(filters []networkfilter.Factory, report *strict.Report) {
 	names := map[string]bool{}
-	for _, entry := range boot.Listeners {
+	addresses := map[netip.AddrPort]string{}
+	for _, entry := range c.boot.Listeners {
 		config := listener.Parse(entry.Message, entry.At, filters, report)
 		if names[config.Name] {
 			report.Add(entry.At.Field("name"), "listener %q is there twice", config.Name)
 		}
 		names[config.Name] = true
-		c.listeners = append(c.listeners, config)
+		if other, taken := addresses[config.Address]; taken && config.Address.Port() != 0 {
+			report.Add(entry.At.Field("address"), "%s is that of listener %q", config.Address, other)
+		}
+		addresses[config.Address] = config.Name
+		c.staticListeners = append(c.staticListeners, config)
 	}
-	return c, report.Err()
 }
 
 // load reads the bootstrap; its faults are in the report, to be added to.
@@ -95,60 +127,4 @@ func load(o Options, schema *strict.Schema) (*bootstrap.Bootstrap, *strict.Repor
 		NodeID: o.ServiceNode, NodeCluster: o.ServiceCluster,
 	}, schema)
 	return boot, report, nil
-}
-
-// staticClusters are the clusters of the bootstrap by name. What could not be
-// read of them is a fault of its own, and what others miss for that is none.
-type staticClusters struct {
-	byName map[string]*cluster.Config
-	// unread says that there may be more of them.
-	unread bool
-	// unclear are those of which it is not known whether they speak HTTP/2.
-	unclear map[string]bool
-}
-
-func newStaticClusters(report *strict.Report) *staticClusters {
-	return &staticClusters{
-		byName: map[string]*cluster.Config{}, unclear: map[string]bool{},
-		unread: report.Missing("static_resources.clusters"),
-	}
-}
-
-// add takes in a cluster that stands at the path at.
-func (s *staticClusters) add(config *cluster.Config, at strict.Path, report *strict.Report) {
-	if s.byName[config.Name] != nil {
-		report.Add(at.Field("name"), "cluster %q is there twice", config.Name)
-		return
-	}
-	s.byName[config.Name] = config
-	s.unread = s.unread || config.Name == ""
-	s.unclear[config.Name] = !report.Whole(at.Field("typed_extension_protocol_options"))
-}
-
-// get is the cluster of that name, nil if there is none.
-func (s *staticClusters) get(name string) *cluster.Config {
-	if config := s.byName[name]; config != nil || !s.unread {
-		return config
-	}
-	return &cluster.Config{Name: name}
-}
-
-// checkGRPC holds a cluster to what gRPC needs: it is in the bootstrap, as
-// Envoy wants it too, and speaks HTTP/2.
-func (s *staticClusters) checkGRPC(name string, at strict.Path, report *strict.Report) {
-	switch config := s.byName[name]; {
-	case config == nil && !s.unread:
-		report.Add(at, "unknown cluster %q: the cluster of a gRPC service must be in the bootstrap", name)
-	case config != nil && !config.HTTP2 && !s.unclear[name]:
-		report.Add(at, "cluster %q needs http2_protocol_options in its typed_extension_protocol_options, since gRPC is HTTP/2", name)
-	}
-}
-
-// checkADS holds the control plane's cluster to what is needed to reach it
-// before there is any xDS.
-func (s *staticClusters) checkADS(ads *bootstrap.ADS, report *strict.Report) {
-	s.checkGRPC(ads.Cluster, ads.At, report)
-	if config := s.byName[ads.Cluster]; config != nil && config.ServiceName != "" {
-		report.Add(ads.At, "cluster %q is of type EDS: the control plane's cluster must be STATIC", ads.Cluster)
-	}
 }

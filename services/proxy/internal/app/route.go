@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/weirproxy/weir/services/proxy/internal/listener"
@@ -69,12 +70,12 @@ func routeCommand(args []string, stdout io.Writer) (run func(context.Context) er
 	}
 	return func(ctx context.Context) error {
 		c, err := untilEnd(ctx, func() (*configuration, error) {
-			return configure(o, slog.New(slog.DiscardHandler), func([]string) {})
+			return configure(o, slog.New(slog.DiscardHandler))
 		})
 		if err != nil {
 			return err
 		}
-		found, table, err := routesOf(c.listeners, *name)
+		found, table, err := routesOf(c.staticListeners, *name)
 		if err != nil {
 			return err
 		}
@@ -156,11 +157,13 @@ func routesOf(listeners []*listener.Config, name string) (*listener.Config, *rou
 	for _, l := range listeners {
 		for _, f := range l.Filters() {
 			r, ok := f.(routed)
-			if !ok {
+			if !ok || r.Routes() == nil {
 				continue
 			}
-			names = append(names, l.Name)
-			if name == "" || l.Name == name {
+			if !slices.Contains(names, l.Name) {
+				names = append(names, l.Name)
+			}
+			if found == nil && (name == "" || l.Name == name) { // of its first filter chain
 				found, table = l, r.Routes()
 			}
 		}

@@ -22,13 +22,14 @@ import (
 // others share with it are coreconfig's.
 func Fields() strict.Fields {
 	return strict.Fields{
-		"envoy.config.bootstrap.v3.Bootstrap":                  {"node", "static_resources", "dynamic_resources", "admin"},
+		"envoy.config.bootstrap.v3.Bootstrap":                  {"node", "static_resources", "dynamic_resources", "admin", "layered_runtime"},
 		"envoy.config.bootstrap.v3.Bootstrap.StaticResources":  {"listeners", "clusters"},
-		"envoy.config.bootstrap.v3.Bootstrap.DynamicResources": {"ads_config", "cds_config"},
+		"envoy.config.bootstrap.v3.Bootstrap.DynamicResources": {"ads_config", "cds_config", "lds_config"},
 		"envoy.config.bootstrap.v3.Admin":                      {"address"},
+		"envoy.config.bootstrap.v3.LayeredRuntime":             {"layers"},
+		"envoy.config.bootstrap.v3.RuntimeLayer":               {"name", "static_layer"},
 
-		"envoy.config.core.v3.Node":            {"id", "cluster", "locality", "metadata"},
-		"envoy.config.core.v3.ApiConfigSource": {"api_type", "transport_api_version", "grpc_services", "set_node_on_first_message_only"},
+		"envoy.config.core.v3.Node": {"id", "cluster", "locality", "metadata"},
 	}
 }
 
@@ -57,10 +58,12 @@ type Bootstrap struct {
 	AdminAddress string
 	Listeners    []Listener
 	Clusters     []Cluster
-	// ADS is nil without a control plane.
+	// ADS is nil without an aggregated control plane.
 	ADS *ADS
-	// CDS is nil where clusters do not come from the control plane.
-	CDS *CDS
+	// CDS and LDS are nil where clusters or listeners come from the bootstrap
+	// alone.
+	CDS, LDS *Discovery
+	Runtime  Runtime
 }
 
 // Listener is a static listener and where it stands.
@@ -77,19 +80,20 @@ type Cluster struct {
 
 // ADS says where the aggregated discovery service is.
 type ADS struct {
-	// Cluster is the name of the static cluster that serves it by gRPC; that
-	// there is one is for the caller to check, who parses the clusters.
-	Cluster string
-	// NodeOnFirstMessageOnly leaves the node out of all but the first request
-	// of a stream.
-	NodeOnFirstMessageOnly bool
-	At                     strict.Path
+	// GRPC names the static cluster that serves it; that there is one is for the
+	// caller to check, who parses the clusters.
+	coreconfig.GRPC
+	At strict.Path
 }
 
-// CDS says how the list of clusters is asked for.
-type CDS struct {
-	// InitialFetchTimeout is how long the start waits for it; 0 for ever.
+// Discovery says how all resources of a type are asked for.
+type Discovery struct {
+	// Source is where they come from; that it is there is for the caller to
+	// check.
+	Source coreconfig.Source
+	// InitialFetchTimeout is how long the start waits for them; 0 for ever.
 	InitialFetchTimeout time.Duration
+	At                  strict.Path
 }
 
 // Load reads a bootstrap. The result is for use only if the report, to which
@@ -109,6 +113,7 @@ func Load(source Source, schema *strict.Schema) (*Bootstrap, *strict.Report) {
 	b.readAdmin(report)
 	b.readStatic()
 	b.readDynamic(report)
+	b.Runtime = readRuntime(b.Message.GetLayeredRuntime(), "layered_runtime", report)
 	return b, report
 }
 
@@ -150,36 +155,36 @@ func (b *Bootstrap) readDynamic(report *strict.Report) {
 	dynamic := b.Message.GetDynamicResources()
 	at := strict.Path("dynamic_resources")
 	if ads := dynamic.GetAdsConfig(); ads != nil {
-		b.readADS(ads, at.Field("ads_config"), report)
+		at := at.Field("ads_config")
+		b.ADS = &ADS{coreconfig.APIConfigSource(ads, at, report), at}
+		b.needNode("dynamic_resources.ads_config", report)
 	}
-	cds := dynamic.GetCdsConfig()
-	if cds == nil {
-		return
-	}
-	at = at.Field("cds_config")
-	if cds.GetAds() != nil && dynamic.GetAdsConfig() == nil {
-		report.Add(at.Field("ads"), "needs dynamic_resources.ads_config")
-	}
-	b.CDS = &CDS{InitialFetchTimeout: coreconfig.ConfigSource(cds, at, report)}
+	b.CDS = b.readDiscovery(dynamic.GetCdsConfig(), at.Field("cds_config"), report)
+	b.LDS = b.readDiscovery(dynamic.GetLdsConfig(), at.Field("lds_config"), report)
 }
 
-func (b *Bootstrap) readADS(ads *corev3.ApiConfigSource, at strict.Path, report *strict.Report) {
-	b.ADS = &ADS{NodeOnFirstMessageOnly: ads.GetSetNodeOnFirstMessageOnly(), At: at}
-	if t := ads.GetApiType(); t != corev3.ApiConfigSource_GRPC {
-		report.Add(at.Field("api_type"), "%s is not supported: use GRPC", t)
+func (b *Bootstrap) readDiscovery(config *corev3.ConfigSource, at strict.Path, report *strict.Report) *Discovery {
+	if config == nil {
+		return nil
 	}
-	coreconfig.WantV3(ads.GetTransportApiVersion(), at.Field("transport_api_version"), report)
+	d := &Discovery{At: at}
+	d.Source, d.InitialFetchTimeout = coreconfig.ConfigSource(config, at, report)
+	switch {
+	case d.Source.Self:
+		report.Add(at.Field("self"), "a bootstrap is in no source of its own")
+	case config.GetAds() != nil && b.ADS == nil:
+		report.Add(at.Field("ads"), "needs dynamic_resources.ads_config")
+	}
+	return d
+}
+
+// needNode reports what is missing of the node for a control plane, which by
+// names.
+func (b *Bootstrap) needNode(by string, report *strict.Report) {
 	if b.Node.GetId() == "" {
-		report.Add("node.id", "required by dynamic_resources.ads_config: set it here or by --service-node")
+		report.Add("node.id", "required by %s: set it here or by --service-node", by)
 	}
 	if b.Node.GetCluster() == "" {
-		report.Add("node.cluster", "required by dynamic_resources.ads_config: set it here or by --service-cluster")
+		report.Add("node.cluster", "required by %s: set it here or by --service-cluster", by)
 	}
-	at = at.Field("grpc_services")
-	if n := len(ads.GetGrpcServices()); n != 1 {
-		report.Add(at, "want one service, got %d", n)
-		return
-	}
-	// That there is one is held by the message's own rules.
-	b.ADS.Cluster = ads.GetGrpcServices()[0].GetEnvoyGrpc().GetClusterName()
 }

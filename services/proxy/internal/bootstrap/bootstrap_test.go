@@ -38,6 +38,13 @@ dynamic_resources:
     grpc_services: [{envoy_grpc: {cluster_name: discovery}}]
     set_node_on_first_message_only: true
   cds_config: {ads: {}, resource_api_version: V3, initial_fetch_timeout: 2s}
+  lds_config: {path_config_source: {path: /lds.yaml}, resource_api_version: V3}
+layered_runtime:
+  layers:
+  - name: first
+    static_layer: {envoy.resource_limits.listener.ingress.connection_limit: 5}
+  - name: second
+    static_layer: {envoy: {resource_limits: {listener: {ingress: {connection_limit: 7}}}}}
 static_resources:
   listeners: [{name: ingress, address: {socket_address: {address: 0.0.0.0, port_value: 80}}}]
   clusters: [{name: other, type: STATIC}, {name: discovery, type: STATIC}]
@@ -52,8 +59,15 @@ func TestLoad(t *testing.T) {
 		require.Equal(t, "z", b.Node.GetLocality().GetZone())
 		require.Equal(t, "weir", b.Node.GetMetadata().GetFields()["team"].GetStringValue())
 		require.Equal(t, "[::1]:9901", b.AdminAddress)
-		require.Equal(t, &bootstrap.ADS{Cluster: "discovery", NodeOnFirstMessageOnly: true, At: "dynamic_resources.ads_config"}, b.ADS)
-		require.Equal(t, &bootstrap.CDS{InitialFetchTimeout: 2 * time.Second}, b.CDS)
+		require.Equal(t, &bootstrap.ADS{
+			GRPC: coreconfig.GRPC{Cluster: "discovery", NodeOnFirstMessageOnly: true}, At: "dynamic_resources.ads_config",
+		}, b.ADS)
+		require.Equal(t, &bootstrap.Discovery{InitialFetchTimeout: 2 * time.Second, At: "dynamic_resources.cds_config"}, b.CDS)
+		require.Equal(t, &bootstrap.Discovery{
+			Source: coreconfig.Source{Path: "/lds.yaml"}, InitialFetchTimeout: 15 * time.Second, At: "dynamic_resources.lds_config",
+		}, b.LDS)
+		require.EqualValues(t, 7, b.Runtime.ConnectionLimit("ingress"))
+		require.Zero(t, b.Runtime.ConnectionLimit("other"))
 		require.Len(t, b.Listeners, 1)
 		require.EqualValues(t, "static_resources.listeners[0]", b.Listeners[0].At)
 		require.Equal(t, "ingress", b.Listeners[0].Message.GetName())
@@ -90,6 +104,7 @@ func TestLoad(t *testing.T) {
 		require.Empty(t, b.AdminAddress)
 		require.Nil(t, b.ADS)
 		require.Nil(t, b.CDS)
+		require.Nil(t, b.LDS)
 		require.NotNil(t, b.Node)
 	})
 	t.Run("the start waits 15 seconds for clusters where nothing is said", func(t *testing.T) {

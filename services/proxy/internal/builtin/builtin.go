@@ -5,6 +5,7 @@ package builtin
 
 import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"github.com/weirproxy/weir/services/proxy/internal/bootstrap"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
@@ -19,6 +20,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter/hcm"
+	"github.com/weirproxy/weir/services/proxy/internal/rds"
 	"github.com/weirproxy/weir/services/proxy/internal/rlsclient"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
@@ -30,11 +32,16 @@ type Dependencies struct {
 	Clusters   *cluster.Manager
 	RateLimits *rlsclient.Services
 	Stats      *stats.Registry
-	// StaticCluster is the bootstrap's cluster of that name, nil if it has none.
+	// StaticCluster is the cluster of that name, of the bootstrap or, once CDS has
+	// answered, of that; nil if there is none.
 	StaticCluster func(name string) *cluster.Config
 	// CheckGRPCCluster reports what is wrong with a cluster that a filter's
 	// gRPC service names.
 	CheckGRPCCluster func(name string, at strict.Path, report *strict.Report)
+	// Routes are the route tables that come by RDS.
+	Routes *rds.Manager
+	// CheckSource reports what is wrong with a source that rds names.
+	CheckSource func(source coreconfig.Source, at strict.Path, report *strict.Report)
 }
 
 // HTTPFilters are the filters that can stand in http_filters.
@@ -48,7 +55,18 @@ func HTTPFilters(d Dependencies) []httpfilter.Factory {
 // NetworkFilters are the filters that can stand in a filter chain.
 func NetworkFilters(d Dependencies) []networkfilter.Factory {
 	return []networkfilter.Factory{
-		&hcm.Factory{Filters: HTTPFilters(d), Clusters: d.Clusters, StaticCluster: d.StaticCluster, Stats: d.Stats},
+		&hcm.Factory{
+			Filters: HTTPFilters(d), Clusters: d.Clusters, StaticCluster: d.StaticCluster, Stats: d.Stats,
+			Routes: d.Routes, CheckSource: d.CheckSource,
+		},
+	}
+}
+
+// ParseRoutes makes the tables that come by RDS; known is the cluster of a name,
+// nil if there is none.
+func ParseRoutes(known func(name string) *cluster.Config) func(*routev3.RouteConfiguration, strict.Path, *strict.Report) *route.Table {
+	return func(config *routev3.RouteConfiguration, at strict.Path, report *strict.Report) *route.Table {
+		return hcm.ParseRoutes(config, at, known, false, report)
 	}
 }
 

@@ -46,7 +46,11 @@ type Config struct {
 	Name    string
 	// ServiceName is the name of the cluster's assignment in EDS; empty for a
 	// STATIC cluster.
-	ServiceName    string
+	ServiceName string
+	// Source is where that comes from, of the resource itself if it is Self;
+	// SourceAt is where the configuration says so.
+	Source         coreconfig.Source
+	SourceAt       strict.Path
 	ConnectTimeout time.Duration
 	// HTTP2 says that the hosts speak HTTP/2 by prior knowledge, as gRPC does.
 	HTTP2 bool
@@ -115,11 +119,12 @@ func Parse(message *clusterv3.Cluster, at strict.Path, policies []Policy, report
 }
 
 func (c *Config) parseEDS(eds *clusterv3.Cluster_EdsClusterConfig, at strict.Path, report *strict.Report) {
-	source := eds.GetEdsConfig()
-	if source.GetAds() == nil {
-		report.Add(at.Field("eds_config"), "cluster %q is of type EDS and needs eds_config: {ads: {}, resource_api_version: V3}", c.Name)
+	at = at.Field("eds_config")
+	if eds.GetEdsConfig() == nil {
+		report.Add(at, "cluster %q is of type EDS and needs eds_config: {ads: {}, resource_api_version: V3}", c.Name)
 	}
-	c.InitialFetchTimeout = coreconfig.ConfigSource(source, at.Field("eds_config"), report)
+	c.SourceAt = at
+	c.Source, c.InitialFetchTimeout = coreconfig.ConfigSource(eds.GetEdsConfig(), at, report)
 	if c.ServiceName = eds.GetServiceName(); c.ServiceName == "" {
 		c.ServiceName = c.Name
 	}

@@ -15,12 +15,13 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 	"github.com/weirproxy/weir/services/proxy/internal/xds"
 )
 
-// ManagerOptions says what a Manager works with. Every field is required.
+// ManagerOptions says what a Manager works with. Every field but CheckSource is required.
 type ManagerOptions struct {
 	// Policies are the load-balancing policies that ship.
 	Policies []Policy
@@ -29,9 +30,12 @@ type ManagerOptions struct {
 	// Stats is the root of all metrics.
 	Stats *stats.Registry
 	Log   *slog.Logger
-	// SetServices is told the names of all assignments that are wanted from
-	// EDS, each time they change.
-	SetServices func(names []string)
+	// SetServices is told the names of all assignments that are wanted from a
+	// source, each time they may have changed.
+	SetServices func(source coreconfig.Source, names []string)
+	// CheckSource reports what is wrong with a source that a cluster of CDS
+	// names; nil where nothing can be.
+	CheckSource func(source coreconfig.Source, at strict.Path, report *strict.Report)
 }
 
 // Manager holds all clusters (Envoy's cluster manager). Those of the bootstrap
@@ -50,10 +54,12 @@ type Manager struct {
 	static   map[string]bool
 	warming  map[string]*warming
 	// users are the clusters, active and warming, of each service of EDS.
-	users map[string][]*Cluster
-	// assignments are the last good ones by service name: a cluster that comes
-	// or changes is warm at once if its assignment is known.
-	assignments map[string][]Endpoint
+	users map[service][]*Cluster
+	// sources are those that were asked for services.
+	sources map[coreconfig.Source]bool
+	// assignments are the last good ones: a cluster that comes or changes is
+	// warm at once if its assignment is known.
+	assignments map[service][]Endpoint
 	// awaited is what the start waits for; started closes when it is empty.
 	awaited map[*Cluster]bool
 	listed  bool // CDS has answered, or nobody waits for it
@@ -63,6 +69,14 @@ type Manager struct {
 	activeGauge, warmGauge   *stats.Gauge
 }
 
+// service is the name of an assignment where it comes from.
+type service struct {
+	source coreconfig.Source
+	name   string
+}
+
+func (c *Config) service() service { return service{c.Source, c.ServiceName} }
+
 // NewManager makes a Manager without clusters. Wait for CDS says whether the
 // start waits for the first list of clusters.
 func NewManager(options ManagerOptions, waitForCDS bool) *Manager {
@@ -70,10 +84,11 @@ func NewManager(options ManagerOptions, waitForCDS bool) *Manager {
 	m := &Manager{
 		options:     options,
 		clusters:    map[string]*Cluster{},
-		users:       map[string][]*Cluster{},
+		users:       map[service][]*Cluster{},
+		sources:     map[coreconfig.Source]bool{},
 		static:      map[string]bool{},
 		warming:     map[string]*warming{},
-		assignments: map[string][]Endpoint{},
+		assignments: map[service][]Endpoint{},
 		awaited:     map[*Cluster]bool{},
 		listed:      !waitForCDS,
 		started:     make(chan struct{}),
@@ -114,6 +129,7 @@ func (m *Manager) AddStatic(configs []*Config) {
 	defer m.mu.Unlock()
 	for _, config := range configs {
 		m.static[config.Name] = true
+		config.Source = config.Source.Of(coreconfig.Source{})
 		c := m.newCluster(config)
 		m.activate(c)
 		if config.ServiceName == "" {
@@ -144,31 +160,45 @@ func (m *Manager) StopWaiting() {
 func (m *Manager) ApplyClusters(resources []xds.Resource) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var refused []error
 	named := map[string]bool{}
 	for _, r := range resources {
 		named[r.Name] = true
-		message, ok := r.Message.(*clusterv3.Cluster)
-		if !ok {
-			refused = append(refused, fmt.Errorf("cluster %q: is a %T", r.Name, r.Message))
-			continue
-		}
-		if m.static[r.Name] {
-			m.options.Log.Debug("cluster of the bootstrap stays, whatever the control plane has of that name", "cluster", r.Name)
-			continue
-		}
-		if err := m.applyCluster(message); err != nil {
-			refused = append(refused, fmt.Errorf("cluster %q: %w", r.Name, err))
-		}
 	}
-	for name, w := range m.warming {
-		if !named[name] && !m.static[name] {
-			m.abandon(name, w)
+	for name := range m.warming {
+		if !named[name] {
+			m.forget(name)
 		}
 	}
 	for name := range m.clusters {
-		if !named[name] && !m.static[name] {
-			m.remove(name)
+		if !named[name] {
+			m.forget(name)
+		}
+	}
+	return m.change(resources)
+}
+
+// ChangeClusters takes the clusters of CDS that changed, those without a message
+// being gone, as ApplyClusters does.
+func (m *Manager) ChangeClusters(resources []xds.Resource) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.change(resources)
+}
+
+func (m *Manager) change(resources []xds.Resource) error {
+	var refused []error
+	for _, r := range resources {
+		switch message, ok := r.Message.(*clusterv3.Cluster); {
+		case r.Message == nil:
+			m.forget(r.Name)
+		case !ok:
+			refused = append(refused, fmt.Errorf("cluster %q: is a %T", r.Name, r.Message))
+		case m.static[r.Name]:
+			m.options.Log.Debug("cluster of the bootstrap stays, whatever the control plane has of that name", "cluster", r.Name)
+		default:
+			if err := m.applyCluster(message, r); err != nil {
+				refused = append(refused, fmt.Errorf("cluster %q: %w", r.Name, err))
+			}
 		}
 	}
 	m.publish()
@@ -178,7 +208,20 @@ func (m *Manager) ApplyClusters(resources []xds.Resource) error {
 	return errors.Join(refused...)
 }
 
-func (m *Manager) applyCluster(message *clusterv3.Cluster) error {
+// forget removes a cluster of CDS, warming or active.
+func (m *Manager) forget(name string) {
+	if m.static[name] {
+		return
+	}
+	if w := m.warming[name]; w != nil {
+		m.abandon(name, w)
+	}
+	if m.clusters[name] != nil {
+		m.remove(name)
+	}
+}
+
+func (m *Manager) applyCluster(message *clusterv3.Cluster, r xds.Resource) error {
 	name := message.GetName()
 	present := m.clusters[name]
 	if w := m.warming[name]; w != nil {
@@ -187,9 +230,13 @@ func (m *Manager) applyCluster(message *clusterv3.Cluster) error {
 	if present != nil && proto.Equal(present.Config.Message, message) {
 		return nil
 	}
-	report := &strict.Report{}
-	strict.Check(message, "", m.options.Schema, report)
-	config := Parse(message, "", m.options.Policies, report)
+	report := r.Report()
+	strict.Check(message, r.At, m.options.Schema, report)
+	config := Parse(message, r.At, m.options.Policies, report)
+	config.Source = config.Source.Of(r.Source)
+	if m.options.CheckSource != nil && config.ServiceName != "" {
+		m.options.CheckSource(config.Source, config.SourceAt, report)
+	}
 	if err := report.Err(); err != nil {
 		return err
 	}
@@ -201,8 +248,8 @@ func (m *Manager) applyCluster(message *clusterv3.Cluster) error {
 	case config.ServiceName == "":
 		c.update(config.endpoints)
 		m.activate(c)
-	case m.assignments[config.ServiceName] != nil:
-		c.update(m.assignments[config.ServiceName])
+	case m.assignments[config.service()] != nil:
+		c.update(m.assignments[config.service()])
 		m.activate(c)
 	default:
 		if !m.listed {
@@ -214,25 +261,30 @@ func (m *Manager) applyCluster(message *clusterv3.Cluster) error {
 }
 
 // ApplyAssignments takes the assignments that EDS sent. Good ones take effect
-// at once; the error names each bad one, whose hosts stay as they are.
+// at once; the error names each bad one, whose hosts stay as they are, as do
+// those of one that is gone: a cluster only waits for it no longer.
 func (m *Manager) ApplyAssignments(resources []xds.Resource) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var refused []error
 	for _, r := range resources {
 		message, ok := r.Message.(*endpointv3.ClusterLoadAssignment)
+		if r.Message == nil {
+			m.assignmentGone(service{r.Source, r.Name})
+			continue
+		}
 		if !ok {
 			refused = append(refused, fmt.Errorf("assignment %q: is a %T", r.Name, r.Message))
 			continue
 		}
-		report := &strict.Report{}
-		strict.Check(message, "", m.options.Schema, report)
-		endpoints := parseAssignment(message, "", report)
+		report := r.Report()
+		strict.Check(message, r.At, m.options.Schema, report)
+		endpoints := parseAssignment(message, r.At, report)
 		err := report.Err()
 		if err != nil {
 			refused = append(refused, fmt.Errorf("assignment %q: %w", r.Name, err))
 		}
-		m.assign(message.GetClusterName(), endpoints, err)
+		m.assign(service{r.Source, message.GetClusterName()}, endpoints, err)
 	}
 	m.publish()
 	m.checkStarted()
@@ -241,7 +293,7 @@ func (m *Manager) ApplyAssignments(resources []xds.Resource) error {
 
 // assign gives an assignment, or the news that it was refused, to the clusters
 // of that service.
-func (m *Manager) assign(service string, endpoints []Endpoint, refused error) {
+func (m *Manager) assign(service service, endpoints []Endpoint, refused error) {
 	if refused == nil {
 		if endpoints == nil {
 			endpoints = []Endpoint{} // known to be empty
@@ -274,7 +326,7 @@ func (c *Cluster) take(endpoints []Endpoint, refused error) {
 func (m *Manager) newCluster(config *Config) *Cluster {
 	c := newCluster(config, m.options.Stats.Scope("cluster").Tagged("envoy_cluster_name", config.Name))
 	if config.ServiceName != "" {
-		m.users[config.ServiceName] = append(m.users[config.ServiceName], c)
+		m.users[config.service()] = append(m.users[config.service()], c)
 	}
 	return c
 }
@@ -282,7 +334,7 @@ func (m *Manager) newCluster(config *Config) *Cluster {
 // retire lets go of a cluster that is neither active nor warming any more.
 func (m *Manager) retire(c *Cluster) {
 	c.close()
-	service := c.Config.ServiceName
+	service := c.Config.service()
 	m.users[service] = slices.DeleteFunc(m.users[service], func(user *Cluster) bool { return user == c })
 	if len(m.users[service]) == 0 {
 		delete(m.users, service)
@@ -331,8 +383,23 @@ func (m *Manager) checkStarted() {
 	}
 }
 
-// subscribe tells xDS which assignments are wanted.
-func (m *Manager) subscribe() { m.options.SetServices(slices.Sorted(maps.Keys(m.users))) }
+// subscribe tells xDS which assignments are wanted of each source.
+func (m *Manager) subscribe() {
+	wanted := map[coreconfig.Source][]string{}
+	for source := range m.sources {
+		wanted[source] = nil
+	}
+	for service := range m.users {
+		wanted[service.source] = append(wanted[service.source], service.name)
+	}
+	for source, names := range wanted {
+		m.sources[source] = true
+		if slices.Sort(names); len(names) == 0 {
+			delete(m.sources, source)
+		}
+		m.options.SetServices(source, names)
+	}
+}
 
 // Run closes connections that are idle for too long, until ctx ends; then it
 // closes all that no request uses, and returns nil.

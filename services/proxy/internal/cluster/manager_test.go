@@ -40,7 +40,7 @@ func newManager(t testing.TB, waitForCDS bool) *manager {
 	m := &manager{t: t, registry: stats.NewRegistry()}
 	m.Manager = cluster.NewManager(cluster.ManagerOptions{
 		Policies: policies, Schema: schema, Stats: m.registry, Log: slog.New(slog.DiscardHandler),
-		SetServices: func(names []string) { m.services = names },
+		SetServices: func(_ coreconfig.Source, names []string) { m.services = names },
 	}, waitForCDS)
 	return m
 }

@@ -35,6 +35,7 @@ type Stats struct {
 	ProtocolErrors                     *stats.Counter
 	updateAttempts, updates            *stats.Counter
 	updateEmpty, updateRejections      *stats.Counter
+	initFetchTimeouts                  *stats.Counter
 	membershipChanges                  *stats.Counter
 	membershipTotal, membershipHealthy *stats.Gauge
 
@@ -60,6 +61,7 @@ func newStats(scope *stats.Scope) *Stats {
 		updates:           scope.Counter("update_success"),
 		updateEmpty:       scope.Counter("update_empty"),
 		updateRejections:  scope.Counter("update_rejected"),
+		initFetchTimeouts: scope.Counter("init_fetch_timeout"),
 		membershipChanges: scope.Counter("membership_change"),
 		membershipTotal:   scope.Gauge("membership_total"),
 		membershipHealthy: scope.Gauge("membership_healthy"),

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"time"
 )
 
@@ -30,10 +31,25 @@ func (m *Manager) giveUp(w *warming) {
 	}
 	m.options.Log.Warn("cluster has no assignment within its initial fetch timeout",
 		"cluster", name, "timeout", w.cluster.Config.InitialFetchTimeout)
+	w.cluster.Stats.initFetchTimeouts.Inc()
 	m.endWarming(name, w)
 	m.activate(w.cluster)
 	m.publish()
 	m.checkStarted()
+}
+
+// assignmentGone takes the clusters into use that wait for an assignment which
+// the control plane has not. Others keep their hosts, as in Envoy. The caller
+// publishes.
+func (m *Manager) assignmentGone(service service) {
+	for _, c := range slices.Clone(m.users[service]) {
+		c.Stats.updateAttempts.Inc()
+		c.Stats.updateEmpty.Inc()
+		if w := m.warming[c.Config.Name]; w != nil && w.cluster == c {
+			m.endWarming(c.Config.Name, w)
+			m.activate(c)
+		}
+	}
 }
 
 func (m *Manager) endWarming(name string, w *warming) {

@@ -22,8 +22,12 @@ func Fields() strict.Fields {
 		"envoy.config.core.v3.Address":                {"socket_address"},
 		"envoy.config.core.v3.SocketAddress":          {"protocol", "address", "port_value"},
 		"envoy.config.core.v3.Locality":               {"region", "zone", "sub_zone"},
-		"envoy.config.core.v3.ConfigSource":           {"ads", "resource_api_version", "initial_fetch_timeout"},
+		"envoy.config.core.v3.ConfigSource":           {"ads", "self", "api_config_source", "path_config_source", "resource_api_version", "initial_fetch_timeout"},
 		"envoy.config.core.v3.AggregatedConfigSource": {},
+		"envoy.config.core.v3.SelfConfigSource":       {"transport_api_version"},
+		"envoy.config.core.v3.PathConfigSource":       {"path", "watched_directory"},
+		"envoy.config.core.v3.WatchedDirectory":       {"path"},
+		"envoy.config.core.v3.ApiConfigSource":        {"api_type", "transport_api_version", "grpc_services", "set_node_on_first_message_only"},
 		"envoy.config.core.v3.GrpcService":            {"envoy_grpc"},
 		"envoy.config.core.v3.DataSource":             {"filename", "inline_bytes", "inline_string", "environment_variable"},
 		"envoy.config.core.v3.GrpcService.EnvoyGrpc":  {"cluster_name"},
@@ -51,25 +55,6 @@ func Address(a *corev3.Address, at strict.Path, report *strict.Report) (netip.Ad
 	}
 	port := socket.GetPortValue()
 	return netip.AddrPortFrom(ip.Unmap(), uint16(port)), tcp && err == nil && port <= 65535
-}
-
-// WantV3 holds a version to the only one that is supported.
-func WantV3(version corev3.ApiVersion, at strict.Path, report *strict.Report) {
-	if version != corev3.ApiVersion_V3 {
-		report.Add(at, "%s is not supported: use V3", version)
-	}
-}
-
-// defaultInitialFetchTimeout is Envoy's of ConfigSource.initial_fetch_timeout.
-const defaultInitialFetchTimeout = 15 * time.Second
-
-// ConfigSource reads a source of configuration, which may be nil, at the path
-// at. It returns how long the first answer is waited for; 0 is without end.
-func ConfigSource(source *corev3.ConfigSource, at strict.Path, report *strict.Report) (initialFetchTimeout time.Duration) {
-	if source != nil {
-		WantV3(source.GetResourceApiVersion(), at.Field("resource_api_version"), report)
-	}
-	return Duration(source.GetInitialFetchTimeout(), defaultInitialFetchTimeout, at.Field("initial_fetch_timeout"), report)
 }
 
 // Duration reads a duration of 0 or more, at the path at; it is fallback where

@@ -6,7 +6,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/stretchr/testify/require"
-	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
@@ -66,23 +66,58 @@ func TestAddress(t *testing.T) {
 }
 
 func TestConfigSource(t *testing.T) {
+	grpcService := `"grpc_services": [{"envoy_grpc": {"cluster_name": "c"}}]`
 	for _, c := range []struct {
 		name   string
-		source *corev3.ConfigSource
-		want   time.Duration
+		source string // "" for none
+		want   coreconfig.Source
+		time   time.Duration
 		faults string
 	}{
-		{"V3", &corev3.ConfigSource{ResourceApiVersion: corev3.ApiVersion_V3}, 15 * time.Second, ""},
-		{"its own time", &corev3.ConfigSource{ResourceApiVersion: corev3.ApiVersion_V3, InitialFetchTimeout: durationpb.New(0)}, 0, ""},
-		{"a negative time", &corev3.ConfigSource{ResourceApiVersion: corev3.ApiVersion_V3, InitialFetchTimeout: durationpb.New(-time.Second)},
-			-time.Second, "at.initial_fetch_timeout: -1s is negative"},
-		{"no version", &corev3.ConfigSource{}, 15 * time.Second, "at.resource_api_version: AUTO is not supported: use V3"},
-		{"none", nil, 15 * time.Second, ""},
+		{"ADS", `{"ads": {}, "resource_api_version": "V3"}`, coreconfig.Source{}, 15 * time.Second, ""},
+		{"its own time", `{"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}`, coreconfig.Source{}, 0, ""},
+		{"a negative time", `{"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "-1s"}`, coreconfig.Source{}, -time.Second,
+			"at.initial_fetch_timeout: -1s is negative"},
+		{"no version", `{"ads": {}}`, coreconfig.Source{}, 15 * time.Second, "at.resource_api_version: AUTO is not supported: use V3"},
+		{"none", "", coreconfig.Source{}, 15 * time.Second, ""},
+		{"self", `{"self": {}, "resource_api_version": "V3"}`, coreconfig.Source{Self: true}, 15 * time.Second, ""},
+		{"self in V2", `{"self": {"transport_api_version": "V2"}, "resource_api_version": "V3"}`, coreconfig.Source{Self: true}, 15 * time.Second,
+			"at.self.transport_api_version: V2 is not supported: use V3"},
+		{"a file", `{"path_config_source": {"path": "/a/b", "watched_directory": {"path": "/a"}}, "resource_api_version": "V3"}`,
+			coreconfig.Source{Path: "/a/b", WatchedDirectory: "/a"}, 15 * time.Second, ""},
+		{"a delta stream", `{"api_config_source": {"api_type": "DELTA_GRPC", "transport_api_version": "V3", ` + grpcService + `}, "resource_api_version": "V3"}`,
+			coreconfig.Source{GRPC: coreconfig.GRPC{Cluster: "c", Delta: true}}, 15 * time.Second, ""},
+		{"a stream with one node", `{"api_config_source": {"api_type": "GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true, ` + grpcService + `}, "resource_api_version": "V3"}`,
+			coreconfig.Source{GRPC: coreconfig.GRPC{Cluster: "c", NodeOnFirstMessageOnly: true}}, 15 * time.Second, ""},
+		{"REST, in V2, by nobody", `{"api_config_source": {"api_type": "REST", "transport_api_version": "V2"}, "resource_api_version": "V3"}`,
+			coreconfig.Source{}, 15 * time.Second,
+			"at.api_config_source.api_type: REST is not supported: use GRPC or DELTA_GRPC\n" +
+				"at.api_config_source.grpc_services: want one service, got 0\n" +
+				"at.api_config_source.transport_api_version: V2 is not supported: use V3"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			var message *corev3.ConfigSource
+			if c.source != "" {
+				message = &corev3.ConfigSource{}
+				require.NoError(t, protojson.Unmarshal([]byte(c.source), message))
+			}
 			report := &strict.Report{}
-			require.Equal(t, c.want, coreconfig.ConfigSource(c.source, "at", report))
+			source, wait := coreconfig.ConfigSource(message, "at", report)
+			require.Equal(t, c.want, source)
+			require.Equal(t, c.want.IsADS(), source.IsADS())
+			require.Equal(t, c.time, wait)
 			require.Equal(t, c.faults, faults(report))
 		})
+	}
+}
+
+func TestSelfIsTheSourceOfTheResourceThatNamesIt(t *testing.T) {
+	file := coreconfig.Source{Path: "/a"}
+	require.Equal(t, file, coreconfig.Source{Self: true}.Of(file))
+	require.Equal(t, coreconfig.Source{}, coreconfig.Source{}.Of(file))
+	for want, source := range map[string]coreconfig.Source{
+		"ADS": {}, "self": {Self: true}, "/a": file, "cluster c": {GRPC: coreconfig.GRPC{Cluster: "c"}},
+	} {
+		require.Equal(t, want, source.String())
 	}
 }

@@ -75,7 +75,7 @@ func newHosts(t *testing.T, http2 bool) *hosts {
 	require.NoError(t, err)
 	policies := []cluster.Policy{{Name: clusterv3.Cluster_ROUND_ROBIN, New: lb.RoundRobin}}
 	manager := cluster.NewManager(cluster.ManagerOptions{
-		Policies: policies, Schema: schema, Stats: stats.NewRegistry(), Log: slog.New(slog.DiscardHandler), SetServices: func([]string) {},
+		Policies: policies, Schema: schema, Stats: stats.NewRegistry(), Log: slog.New(slog.DiscardHandler), SetServices: func(coreconfig.Source, []string) {},
 	}, false)
 	protocol := "http_protocol_options"
 	if http2 {

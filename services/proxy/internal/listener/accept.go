@@ -1,7 +1,8 @@
 // Package listener holds the sockets that clients connect to: it accepts
-// connections and hands each to the network filter of its configuration, one
-// goroutine a connection. It reads no byte of them, and ends them in two
-// steps, drain and stop.
+// connections and hands each to the filter chain of its configuration that
+// matches, one goroutine a connection. It reads no byte of them, and ends them
+// in two steps, drain and stop. Its Manager takes listeners from the bootstrap
+// and from LDS, warms them, and swaps configurations under open sockets.
 package listener
 
 import (
@@ -9,8 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -22,11 +25,9 @@ import (
 
 // Listener is an open socket with its connections.
 type Listener struct {
-	// Config is what it was opened with.
-	Config *Config
-
 	listener *net.TCPListener
 	log      *slog.Logger
+	registry *stats.Registry
 	// base ends all connections at once.
 	base   context.Context
 	cancel context.CancelFunc
@@ -34,33 +35,100 @@ type Listener struct {
 	// accepting is held while Serve runs.
 	accepting sync.Mutex
 
-	mu          sync.Mutex
-	connections map[networkfilter.Connection]struct{}
-	draining    bool
-	serving     sync.WaitGroup
-
-	total  *stats.Counter
-	active *stats.Gauge
+	mu       sync.Mutex
+	config   *Config // the present one
+	stats    *listenerStats
+	retired  map[*chain]bool // chains of earlier ones, while they have connections
+	limit    int64           // of connections at once; 0 is none
+	draining bool
+	serving  sync.WaitGroup
 }
 
 // Open binds the listener's address. Clients that connect wait until Serve.
 func Open(config *Config, registry *stats.Registry, log *slog.Logger) (*Listener, error) {
-	l, err := daemon.Listen(config.Address.String(), string(config.At.Field("address")))
+	socket, err := daemon.Listen(config.Address.String(), string(config.At.Field("address")))
 	if err != nil {
-		return nil, fmt.Errorf("listener %q: %w", config.Name, err)
+		return nil, err
 	}
-	scope := registry.Scope("listener").Tagged("envoy_listener_address", config.statPrefix)
 	base, cancel := context.WithCancel(context.Background())
-	return &Listener{
-		Config:      config,
-		listener:    l.(*net.TCPListener),
-		log:         log,
-		base:        base,
-		cancel:      cancel,
-		connections: map[networkfilter.Connection]struct{}{},
-		total:       scope.Counter("downstream_cx_total"),
-		active:      scope.Gauge("downstream_cx_active"),
-	}, nil
+	l := &Listener{
+		listener: socket.(*net.TCPListener), config: config, log: log, base: base, cancel: cancel,
+		registry: registry, stats: newListenerStats(registry, config.statPrefix), retired: map[*chain]bool{},
+	}
+	if err := l.setBacklog(config.backlog); err != nil {
+		_ = socket.Close() // nobody has seen it
+		return nil, fmt.Errorf("%s: %w", config.At.Field("tcp_backlog_size"), err)
+	}
+	return l, nil
+}
+
+// setBacklog bounds the connections that wait to be accepted; 0 leaves it.
+func (l *Listener) setBacklog(n int) error {
+	if n == 0 {
+		return nil
+	}
+	raw, err := l.listener.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	// A second listen on a socket changes nothing but its backlog.
+	if err := raw.Control(func(fd uintptr) { failed = syscall.Listen(int(fd), n) }); err != nil {
+		return err
+	}
+	return os.NewSyscallError("listen", failed)
+}
+
+// Config is the present configuration.
+func (l *Listener) Config() *Config {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.config
+}
+
+// use makes a configuration the present one and returns the chains that it does
+// not have any more. Their connections stay until they are ended.
+func (l *Listener) use(config *Config) (gone []*chain) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	gone = l.config.without(config)
+	if config.statPrefix != l.config.statPrefix {
+		l.stats = newListenerStats(l.registry, config.statPrefix)
+	}
+	l.config = config
+	for _, chain := range gone {
+		l.retired[chain] = true
+	}
+	return gone
+}
+
+// scope is where its metrics are.
+func (l *Listener) scope() *stats.Scope {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stats.scope
+}
+
+// atWork are all chains that may have connections.
+func (l *Listener) atWork() []*chain {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.AppendSeq(slices.Clone(l.config.all()), maps.Keys(l.retired))
+}
+
+// forget drops chains of earlier configurations that have no connection left,
+// and says whether any of these is still there.
+func (l *Listener) forget(chains []*chain) (left bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, chain := range chains {
+		if len(chain.connections) == 0 {
+			delete(l.retired, chain)
+		} else {
+			left = true
+		}
+	}
+	return left
 }
 
 // Addr is the bound address.
@@ -85,7 +153,7 @@ func (l *Listener) Serve() error {
 			return l.finishQueue()
 		case err != nil:
 			if !failing {
-				l.log.Error("accept", "listener", l.Config.Name, "error", err)
+				l.log.Error("accept", "listener", l.Config().Name, "error", err)
 			}
 			failing = true
 			time.Sleep(acceptPause)
@@ -103,7 +171,7 @@ func (l *Listener) finishQueue() error {
 	for {
 		conn, err := l.queued()
 		if err != nil {
-			l.log.Error("accept", "listener", l.Config.Name, "error", err)
+			l.log.Error("accept", "listener", l.Config().Name, "error", err)
 		}
 		if conn == nil {
 			return l.listener.Close()
@@ -142,51 +210,102 @@ func (l *Listener) queued() (net.Conn, error) {
 	return net.FileConn(file)
 }
 
+// start hands a connection to its filter chain.
 func (l *Listener) start(conn net.Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.total.Inc()
-	l.active.Add(1)
-	c := l.Config.filter.NewConnection(conn)
-	l.connections[c] = struct{}{}
+	chain, stats := l.config.find(peersOf(conn)), l.stats
+	switch {
+	case l.limit > 0 && stats.active.Value() >= l.limit:
+		stats.overflow.Inc()
+		_ = conn.Close()
+		return
+	case chain == nil:
+		stats.noFilterChainMatch.Inc()
+		_ = conn.Close()
+		return
+	}
+	stats.total.Inc()
+	if chain.filter == nil {
+		stats.destroyed.Inc()
+		_ = conn.Close()
+		return
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok && l.config.keepAlive != nil {
+		_ = tcp.SetKeepAliveConfig(*l.config.keepAlive) // of one that may have gone
+	}
+	stats.active.Add(1)
+	c := chain.filter.NewConnection(conn)
+	ctx, cut := context.WithCancel(l.base)
+	h := &handle{cut: cut}
+	chain.connections[c] = h
 	if l.draining {
-		c.Drain()
+		h.drain(c)
 	}
 	// Ends with the connection; Stop waits for it.
 	l.serving.Go(func() {
-		c.Serve(l.base)
-		l.active.Add(-1)
+		c.Serve(ctx)
+		cut()
+		stats.active.Add(-1)
+		stats.destroyed.Inc()
 		l.mu.Lock()
-		delete(l.connections, c)
+		delete(chain.connections, c)
 		l.mu.Unlock()
 	})
+}
+
+func (h *handle) drain(c networkfilter.Connection) {
+	if !h.drained {
+		h.drained = true
+		c.Drain()
+	}
+}
+
+func (h *handle) finish(c networkfilter.Connection) {
+	if !h.finished {
+		h.finished = true
+		c.Finish()
+	}
 }
 
 // Drain makes each connection's next answer its last. Idle ones stay, since
 // their clients may be sending a request just now, and new ones are accepted.
 func (l *Listener) Drain() {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.draining = true
-	for c := range l.connections {
-		c.Drain()
+	l.mu.Unlock()
+	l.each(l.atWork(), (*handle).drain)
+}
+
+// each calls f for the connections of chains.
+func (l *Listener) each(chains []*chain, f func(*handle, networkfilter.Connection)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, chain := range chains {
+		for c, h := range chain.connections {
+			f(h, c)
+		}
 	}
 }
 
-// Stop closes the socket, once the connections that came before are accepted,
-// lets each connection end when it has nothing in flight, and waits for them;
-// those that are left when ctx ends are cut off.
-func (l *Listener) Stop(ctx context.Context) error {
+// Close closes the socket, once the connections that came before are accepted.
+func (l *Listener) Close() error {
 	err := l.listener.SetDeadline(time.Now())
+	if errors.Is(err, net.ErrClosed) {
+		err = nil
+	}
 	// Serve closes the socket, unless it was not called.
 	l.accepting.Lock()
 	defer l.accepting.Unlock()
 	_ = l.listener.Close()
-	l.mu.Lock()
-	for c := range l.connections {
-		c.Finish()
-	}
-	l.mu.Unlock()
+	return err
+}
+
+// Stop closes the socket, lets each connection end when it has nothing in
+// flight, and waits for them; those that are left when ctx ends are cut off.
+func (l *Listener) Stop(ctx context.Context) error {
+	err := l.Close()
+	l.each(l.atWork(), (*handle).finish)
 	// Ends with ctx or with Stop.
 	cut := context.AfterFunc(ctx, l.cancel)
 	l.serving.Wait()

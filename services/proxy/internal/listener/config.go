@@ -1,22 +1,39 @@
 package listener
 
 import (
+	"context"
+	"net"
 	"net/netip"
+	"slices"
 	"strings"
+	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
-// Fields are the supported fields of the messages that Parse reads.
+// Fields are the supported fields of the messages that Parse reads. Some need
+// nothing done: buffers of a connection never grow to a limit, since bodies are
+// pulled, and one accept loop feeds all processors without reuse_port.
 func Fields() strict.Fields {
 	return strict.Fields{
-		"envoy.config.listener.v3.Listener":    {"name", "address", "filter_chains", "stat_prefix"},
-		"envoy.config.listener.v3.FilterChain": {"name", "filters"},
+		"envoy.config.listener.v3.Listener": {
+			"name", "address", "stat_prefix", "filter_chains", "default_filter_chain", "per_connection_buffer_limit_bytes",
+			"drain_type", "traffic_direction", "tcp_backlog_size", "tcp_keepalive", "enable_reuse_port",
+		},
+		"envoy.config.listener.v3.FilterChain": {"name", "filter_chain_match", "filters"},
 		"envoy.config.listener.v3.Filter":      {"name", "typed_config"},
+		"envoy.config.listener.v3.FilterChainMatch": {
+			"destination_port", "prefix_ranges", "transport_protocol", "direct_source_prefix_ranges", "source_type",
+			"source_prefix_ranges", "source_ports",
+		},
+		"envoy.config.core.v3.CidrRange":    {"address_prefix", "prefix_len"},
+		"envoy.config.core.v3.TcpKeepalive": {"keepalive_probes", "keepalive_time", "keepalive_interval"},
 	}
 }
 
@@ -30,15 +47,41 @@ type Config struct {
 	// At is where the configuration lies, for errors.
 	At strict.Path
 
-	filter     networkfilter.Filter
+	chains     []*chain
+	fallback   *chain // default_filter_chain; nil for none
 	statPrefix string
+	backlog    int // 0 is the system's most
+	keepAlive  *net.KeepAliveConfig
+	modifyOnly bool // drain_type
+}
+
+// chain is one filter chain with the connections that it serves.
+type chain struct {
+	message *listenerv3.FilterChain
+	match   match
+	// filter is nil for a chain without filters, which closes what it gets.
+	filter networkfilter.Filter
+	// stop lets go of what the filter was started for; nil before.
+	stop func()
+	// connections are guarded by the mu of the listener, which keeps a chain from
+	// one configuration to the next where it is the same.
+	connections map[networkfilter.Connection]*handle
+}
+
+// handle is what ends a connection.
+type handle struct {
+	cut               context.CancelFunc
+	drained, finished bool // it was told so
 }
 
 // Parse makes a Config of a listener that lies at the path at. Factories are
 // the network filters that ship. Faults go to report; the result is for use
 // only if there are none.
 func Parse(message *listenerv3.Listener, at strict.Path, factories []networkfilter.Factory, report *strict.Report) *Config {
-	c := &Config{Message: message, Name: message.GetName(), At: at, statPrefix: message.GetStatPrefix()}
+	c := &Config{
+		Message: message, Name: message.GetName(), At: at, statPrefix: message.GetStatPrefix(),
+		modifyOnly: message.GetDrainType() == listenerv3.Listener_MODIFY_ONLY,
+	}
 	if c.Name == "" {
 		report.Add(at.Field("name"), "a listener needs a name")
 	}
@@ -46,15 +89,77 @@ func Parse(message *listenerv3.Listener, at strict.Path, factories []networkfilt
 	if c.statPrefix == "" {
 		c.statPrefix = c.Address.String()
 	}
-
-	chainsAt := at.Field("filter_chains")
-	if n := len(message.GetFilterChains()); n != 1 {
-		report.Add(chainsAt, "%d filter chains are not supported: use one", n)
-		return c
+	if n := message.GetTcpBacklogSize(); n != nil {
+		if c.backlog = int(n.GetValue()); c.backlog < 1 || c.backlog > 65535 {
+			report.Add(at.Field("tcp_backlog_size"), "%d is not between 1 and 65535", n.GetValue())
+		}
 	}
-	filters, at := message.GetFilterChains()[0].GetFilters(), chainsAt.Index(0).Field("filters")
-	if len(filters) != 1 {
+	c.keepAlive = parseKeepAlive(message.GetTcpKeepalive())
+	c.parseChains(at, factories, report)
+	return c
+}
+
+// parseKeepAlive reads what is left out as the system's value; all left out, it
+// is only switched on.
+func parseKeepAlive(k *corev3.TcpKeepalive) *net.KeepAliveConfig {
+	if k == nil {
+		return nil
+	}
+	config := &net.KeepAliveConfig{Enable: true, Idle: -1, Interval: -1, Count: -1}
+	if n := k.GetKeepaliveTime(); n != nil {
+		config.Idle = time.Duration(n.GetValue()) * time.Second
+	}
+	if n := k.GetKeepaliveInterval(); n != nil {
+		config.Interval = time.Duration(n.GetValue()) * time.Second
+	}
+	if n := k.GetKeepaliveProbes(); n != nil {
+		config.Count = int(n.GetValue())
+	}
+	return config
+}
+
+func (c *Config) parseChains(at strict.Path, factories []networkfilter.Factory, report *strict.Report) {
+	chainsAt := at.Field("filter_chains")
+	if len(c.Message.GetFilterChains()) == 0 && c.Message.GetDefaultFilterChain() == nil {
+		report.Add(chainsAt, "there are none, and no default_filter_chain: one is needed")
+	}
+	names := map[string]bool{}
+	add := func(message *listenerv3.FilterChain, at strict.Path) *chain {
+		if name := message.GetName(); name != "" {
+			if names[name] {
+				report.Add(at.Field("name"), "filter chain %q is there twice", name)
+			}
+			names[name] = true
+		}
+		return parseChain(message, at, factories, report)
+	}
+	for i, message := range c.Message.GetFilterChains() {
+		parsed := add(message, chainsAt.Index(i))
+		for j, other := range c.chains {
+			if parsed.match.overlaps(&other.match) {
+				report.Add(chainsAt.Index(i).Field("filter_chain_match"), "it matches what %s does, and is not more specific", chainsAt.Index(j))
+			}
+		}
+		c.chains = append(c.chains, parsed)
+	}
+	if message := c.Message.GetDefaultFilterChain(); message != nil {
+		at := at.Field("default_filter_chain")
+		if message.GetFilterChainMatch() != nil {
+			report.Add(at.Field("filter_chain_match"), "the default filter chain takes what no other matches, and has no match of its own")
+		}
+		c.fallback = add(message, at)
+	}
+}
+
+func parseChain(message *listenerv3.FilterChain, at strict.Path, factories []networkfilter.Factory, report *strict.Report) *chain {
+	c := &chain{message: message, connections: map[networkfilter.Connection]*handle{}}
+	c.match = parseMatch(message.GetFilterChainMatch(), at.Field("filter_chain_match"), report)
+	filters := message.GetFilters()
+	at = at.Field("filters")
+	if len(filters) > 1 {
 		report.Add(at, "%d network filters are not supported: use one", len(filters))
+	}
+	if len(filters) != 1 {
 		return c
 	}
 	at = at.Index(0)
@@ -80,4 +185,57 @@ func Parse(message *listenerv3.Listener, at strict.Path, factories []networkfilt
 }
 
 // Filters are the network filters that serve the listener's connections.
-func (c *Config) Filters() []networkfilter.Filter { return []networkfilter.Filter{c.filter} }
+func (c *Config) Filters() []networkfilter.Filter {
+	var filters []networkfilter.Filter
+	for _, chain := range c.all() {
+		if chain.filter != nil {
+			filters = append(filters, chain.filter)
+		}
+	}
+	return filters
+}
+
+// all are the chains of a configuration.
+func (c *Config) all() []*chain {
+	if c.fallback == nil {
+		return c.chains
+	}
+	return append(slices.Clip(c.chains), c.fallback)
+}
+
+// adopt takes over the chains of an older configuration that are the same in
+// this one, and so their connections.
+func (c *Config) adopt(old *Config) {
+	if old == nil {
+		return
+	}
+	same := func(wanted *chain) *chain {
+		for _, candidate := range old.all() {
+			if proto.Equal(candidate.message, wanted.message) {
+				return candidate
+			}
+		}
+		return wanted
+	}
+	for i := range c.chains {
+		c.chains[i] = same(c.chains[i])
+	}
+	if c.fallback != nil {
+		c.fallback = same(c.fallback)
+	}
+}
+
+// without are the chains of a configuration that the other has not.
+func (c *Config) without(other *Config) []*chain {
+	var gone []*chain
+	kept := map[*chain]bool{}
+	for _, k := range other.all() {
+		kept[k] = true
+	}
+	for _, k := range c.all() {
+		if !kept[k] {
+			gone = append(gone, k)
+		}
+	}
+	return gone
+}

@@ -71,6 +71,8 @@ func parse(t *testing.T, text string, filter greeter) (*listener.Config, error) 
 	return config, report.Err()
 }
 
+const at = `{"name": "l", "address": {"socket_address": {"address": "::1", "port_value": 1}}, `
+
 const chain = `"filter_chains": [{"filters": [{"name": "g", "typed_config": {"@type": "type.googleapis.com/google.protobuf.Empty", "value": {}}}]}]`
 
 func open(t *testing.T, registry *stats.Registry, filter greeter) *listener.Listener {
@@ -116,7 +118,10 @@ func TestDrainTellsConnectionsAndStopEndsThem(t *testing.T) {
 	require.Error(t, err)
 	found := map[string]int64{}
 	registry.Each(func(m stats.Metric) { found[m.Name] = m.Value })
-	require.Equal(t, map[string]int64{"listener.in.downstream_cx_total": 2, "listener.in.downstream_cx_active": 0}, found)
+	require.Equal(t, map[string]int64{
+		"listener.in.downstream_cx_total": 2, "listener.in.downstream_cx_active": 0, "listener.in.downstream_cx_destroy": 2,
+		"listener.in.downstream_cx_overflow": 0, "listener.in.no_filter_chain_match": 0,
+	}, found)
 }
 
 // TestStopServesWhatCameBeforeIt queues connections that Serve has no time for:
@@ -171,7 +176,7 @@ func TestPortInUseIsNamedWithTheFieldThatMovesIt(t *testing.T) {
 	config, err := parse(t, fmt.Sprintf(`{"name": "l", "address": {"socket_address": {"address": "127.0.0.1", "port_value": %d}}, `+chain+`}`, port), greeter{})
 	require.NoError(t, err)
 	_, err = listener.Open(config, stats.NewRegistry(), slog.New(slog.DiscardHandler))
-	require.EqualError(t, err, fmt.Sprintf(`listener "l": listen on 127.0.0.1:%d: the port is in use; address moves it`, port))
+	require.EqualError(t, err, fmt.Sprintf(`listen on 127.0.0.1:%d: the port is in use; address moves it`, port))
 }
 
 func TestFaultsNameTheirPlace(t *testing.T) {
@@ -179,8 +184,25 @@ func TestFaultsNameTheirPlace(t *testing.T) {
 		"no name": {`{"address": {"socket_address": {"address": "127.0.0.1", "port_value": 1}}, ` + chain + `}`, `name: a listener needs a name`},
 		"a host name": {`{"name": "l", "address": {"socket_address": {"address": "localhost", "port_value": 1}}, ` + chain + `}`,
 			`address.socket_address.address: "localhost" is not an IP address, and names are not resolved`},
-		"two chains": {`{"name": "l", "address": {"socket_address": {"address": "::1", "port_value": 1}}, "filter_chains": [{}, {}]}`,
-			`filter_chains: 2 filter chains are not supported: use one`},
+		"no chains": {`{"name": "l", "address": {"socket_address": {"address": "::1", "port_value": 1}}}`,
+			`filter_chains: there are none, and no default_filter_chain: one is needed`},
+		"chains alike": {at + `"filter_chains": [{"name": "a"}, {"name": "a", "filter_chain_match": {}}]}`,
+			`filter_chains[1].filter_chain_match: it matches what filter_chains[0] does, and is not more specific` + "\n" +
+				`filter_chains[1].name: filter chain "a" is there twice`},
+		"chains alike in part": {at + `"filter_chains": [
+			{"filter_chain_match": {"source_ports": [1, 2], "prefix_ranges": [{"address_prefix": "10.0.0.0", "prefix_len": 8}]}},
+			{"filter_chain_match": {"source_ports": [2, 3], "prefix_ranges": [{"address_prefix": "10.1.1.1", "prefix_len": 8}]}}]}`,
+			`filter_chains[1].filter_chain_match: it matches what filter_chains[0] does, and is not more specific`},
+		"a match that is none": {at + `"filter_chains": [{"filter_chain_match": {"transport_protocol": "tls",
+			"prefix_ranges": [{"address_prefix": "a"}], "source_prefix_ranges": [{"address_prefix": "10.0.0.1", "prefix_len": 33}]}}]}`,
+			`filter_chains[0].filter_chain_match.prefix_ranges[0].address_prefix: "a" is not an IP address` + "\n" +
+				`filter_chains[0].filter_chain_match.source_prefix_ranges[0].prefix_len: 33 is more than an address of this family has` + "\n" +
+				`filter_chains[0].filter_chain_match.transport_protocol: "tls": TLS is not there yet, and so it matches nothing`},
+		"a default with a match": {at + `"default_filter_chain": {"filter_chain_match": {}}}`,
+			`default_filter_chain.filter_chain_match: the default filter chain takes what no other matches, and has no match of its own`},
+		"two filters": {at + `"filter_chains": [{"filters": [{"name": "a"}, {"name": "b"}]}]}`,
+			`filter_chains[0].filters: 2 network filters are not supported: use one`},
+		"no backlog": {at + `"tcp_backlog_size": 0, ` + chain + `}`, `tcp_backlog_size: 0 is not between 1 and 65535`},
 		"a filter unknown here": {`{"name": "l", "address": {"socket_address": {"address": "::1", "port_value": 1}}, "filter_chains": [{"filters": [{"name": "f", "typed_config": {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s"}}]}]}`,
 			`filter_chains[0].filters[0].typed_config: google.protobuf.Duration is no network filter known here; those are: google.protobuf.Empty`},
 	} {

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
@@ -31,6 +32,19 @@ type Factory interface {
 type Filter interface {
 	// NewConnection takes over an accepted connection.
 	NewConnection(conn net.Conn) Connection
+}
+
+// Starter is a Filter that needs something before it serves, such as routes that
+// come by RDS. Who makes connections of it starts it first, once.
+type Starter interface {
+	Filter
+	// Start begins to fetch what is needed; source is where the filter's own
+	// configuration came from. It calls ready once, not from within Start, when
+	// the filter can serve as well as it will: what it needs is there, or did not
+	// come in time. Stop, which the caller may call at any time later, lets go of
+	// it: no connection is made any more then, and those there are keep what they
+	// have. It is nil, and ready is not called, if the filter needs nothing.
+	Start(source coreconfig.Source, ready func()) (stop func())
 }
 
 // Connection is a filter at work on one connection.

@@ -89,7 +89,7 @@ func managerOf(t testing.TB, clusters ...string) *cluster.Manager {
 		Schema:      schema,
 		Stats:       stats.NewRegistry(),
 		Log:         slog.New(slog.DiscardHandler),
-		SetServices: func([]string) {},
+		SetServices: func(coreconfig.Source, []string) {},
 	}, false)
 	report := &strict.Report{}
 	var configs []*cluster.Config

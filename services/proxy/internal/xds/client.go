@@ -1,17 +1,16 @@
-// Package xds is the client of a control plane: one aggregated stream (ADS) in
-// the state-of-the-world protocol of Envoy's v3 API. App makes one, packages
-// that want resources put a Sink on it, and it keeps the stream alive,
-// subscribes, hands over what comes and answers with an ACK or a NACK. It
-// holds no resource: what was accepted before stays with the sinks, and so
-// nothing is lost while the control plane is away.
+// Package xds is the client of control planes in Envoy's v3 API: of the
+// aggregated stream (ADS), of streams for one type, both in the state of the
+// world and in delta, and of files that hold a response. App makes one Client
+// and says who takes which type; it keeps the streams alive, subscribes, hands
+// over what comes and answers with an ACK or a NACK. It keeps no resource of a
+// stream: what was accepted before stays with the sinks, and so nothing is lost
+// while a control plane is away.
 package xds
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -20,80 +19,166 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
 // The types of resources, in the order in which they are asked for.
 const (
 	ClusterType    = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 	AssignmentType = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+	ListenerType   = "type.googleapis.com/envoy.config.listener.v3.Listener"
+	RouteType      = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 )
 
-var order = []string{ClusterType, AssignmentType}
+var order = []string{ClusterType, AssignmentType, ListenerType, RouteType}
 
 // Resource is one resource of a response.
 type Resource struct {
-	Name    string
+	Name string
+	// Version is the resource's own, or that of its response.
+	Version string
+	// Source is where it comes from.
+	Source coreconfig.Source
+	// Message is nil for a resource that its source does not have any more.
 	Message proto.Message
+	// At is the path of the message, which faults begin with: empty but for one
+	// of a file.
+	At strict.Path
+
+	file *strict.Report // finds its lines; nil if it came by a stream
 }
 
-// Sink takes the resources of one type. Apply is called from one goroutine at
-// a time, the next response waits for it, and it may call SetNames. For a
-// wildcard type it gets the full set, otherwise those that came, of the names
-// asked for. The sink takes the good ones into use, keeps what it had for the
-// others, and returns an error with all refusals, which the control plane
-// gets to read.
+// Report is a new one for the faults of the resource; of one from a file it
+// knows the lines.
+func (r Resource) Report() *strict.Report {
+	if r.file == nil {
+		return &strict.Report{}
+	}
+	return r.file.Apart()
+}
+
+// Sink takes the resources of one type. Of one source, Apply is called from one
+// goroutine at a time, and the next response waits for it; it may call Subscribe
+// and SetNames. All says that resources are all that the source has of a type
+// that is asked for as a whole; else they are what changed, of the names asked
+// for. The sink takes the good ones into use, keeps what it had for the others,
+// and returns an error with all refusals, which the control plane gets to read.
 type Sink interface {
-	Apply(resources []Resource) error
+	Apply(resources []Resource, all bool) error
 }
 
-// Options says how a client connects. All fields but NodeOnFirstMessageOnly
-// are required.
+// Options says how a client connects. All fields are required but ADS.
 type Options struct {
-	// Dial opens the channel to the control plane. It is called until it
-	// succeeds; the channel is then used for all streams, and closed when Run
-	// ends.
-	Dial func(ctx context.Context) (grpc.ClientConnInterface, io.Closer, error)
+	// Dial opens the channel to the control plane that a cluster is. It is
+	// called until it succeeds; the channel is then used for all streams of a
+	// source, and closed when it is wanted no more.
+	Dial func(ctx context.Context, cluster string) (grpc.ClientConnInterface, io.Closer, error)
+	// ADS is the aggregated control plane; nil without one.
+	ADS  *coreconfig.GRPC
 	Node *corev3.Node
-	// NodeOnFirstMessageOnly leaves the node out of all but the first request
-	// of a stream.
-	NodeOnFirstMessageOnly bool
+	// Schema holds what is supported in files.
+	Schema *strict.Schema
 	// Stats is the root of the counters.
 	Stats *stats.Registry
 	Log   *slog.Logger
 }
 
-// Client is a client of one control plane.
+// Client is a client of the control planes of one proxy.
 type Client struct {
-	options   Options
-	connected *stats.Gauge
-	// wake has a token when a subscription changed.
-	wake chan struct{}
+	options Options
+	sinks   map[string]Sink // by type, not changed once anything is subscribed
 
-	mu            sync.Mutex
-	subscriptions []*subscription // in the order of the types
-	online        bool
-	identifier    string
+	mu      sync.Mutex
+	origins []*origin
+	ctx     context.Context // of Run; nil before
+	ended   bool
+	running sync.WaitGroup
 }
 
 // New makes a client that does nothing until Run.
 func New(o Options) *Client {
-	return &Client{
-		options:   o,
-		connected: o.Stats.Scope("control_plane").Gauge("connected_state"),
-		wake:      make(chan struct{}, 1),
+	c := &Client{options: o, sinks: map[string]Sink{}}
+	if o.ADS != nil {
+		c.origins = append(c.origins, newOrigin(c, coreconfig.Source{}, *o.ADS, ""))
+	}
+	return c
+}
+
+// Handle says who takes the resources of a type. It is called once per type,
+// before that is subscribed to.
+func (c *Client) Handle(typeURL string, sink Sink) { c.sinks[typeURL] = sink }
+
+// Subscribe asks a source for all resources of a type, once. If no response
+// comes within initialFetch, unless that is 0, expired is called.
+func (c *Client) Subscribe(source coreconfig.Source, typeURL string, initialFetch time.Duration, expired func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o, s := c.subscription(source, typeURL)
+	s.wildcard, s.changed = true, true
+	s.initialFetch, s.expired = initialFetch, expired
+	if c.ctx != nil {
+		s.wait()
+	}
+	o.nudge()
+}
+
+// SetNames replaces the names of a type that a source is asked for. It does not
+// wait for anything and may be called from any goroutine.
+func (c *Client) SetNames(source coreconfig.Source, typeURL string, names []string) {
+	names = slices.Sorted(slices.Values(names))
+	names = slices.Compact(names)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	nowhere := source.IsADS() && c.options.ADS == nil // which the check of the configuration refuses
+	if nowhere || len(names) == 0 && c.origin(source, typeURL).find(typeURL) == nil {
+		return
+	}
+	o, s := c.subscription(source, typeURL)
+	if slices.Equal(s.names, names) {
+		return
+	}
+	s.names, s.changed = names, true
+	o.nudge()
+	if len(names) == 0 && !source.IsADS() && !s.wildcard {
+		c.drop(o)
 	}
 }
 
-// Watch subscribes to a type, before Run, once per type. A wildcard type is
-// asked for as a whole; another by the names that SetNames gives.
-func (c *Client) Watch(typeURL string, wildcard bool, sink Sink) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.subscriptions = append(c.subscriptions, &subscription{
-		typeURL: typeURL, wildcard: wildcard, sink: sink, counters: newCounters(c.options.Stats, typeURL),
-	})
-	slices.SortStableFunc(c.subscriptions, func(a, b *subscription) int { return rank(a.typeURL) - rank(b.typeURL) })
+// subscription finds or makes one, and what brings its resources. The caller
+// holds mu.
+func (c *Client) subscription(source coreconfig.Source, typeURL string) (*origin, *subscription) {
+	o := c.origin(source, typeURL)
+	if o == nil {
+		o = newOrigin(c, source, source.GRPC, typeURL)
+		c.origins = append(c.origins, o)
+		c.start(o)
+	}
+	s := o.find(typeURL)
+	if s == nil {
+		s = &subscription{
+			typeURL: typeURL, source: source, sink: c.sinks[typeURL], log: c.options.Log,
+			counters: newCounters(c.options.Stats, typeURL), versions: map[string]string{},
+		}
+		if c.ctx != nil {
+			s.counters.began()
+		}
+		o.subscriptions = append(o.subscriptions, s)
+		slices.SortStableFunc(o.subscriptions, func(a, b *subscription) int { return rank(a.typeURL) - rank(b.typeURL) })
+	}
+	return o, s
+}
+
+// origin is what brings the resources of a type from a source, nil if nothing
+// does yet. The caller holds mu.
+func (c *Client) origin(source coreconfig.Source, typeURL string) *origin {
+	for _, o := range c.origins {
+		if o.source == source && (o.typeURL == "" || o.typeURL == typeURL) {
+			return o
+		}
+	}
+	return nil
 }
 
 // rank is the place of a type in the order of requests; others come last.
@@ -104,102 +189,47 @@ func rank(typeURL string) int {
 	return len(order)
 }
 
-// SetNames replaces the names that are asked for of a watched type. It does
-// not wait for anything and may be called from any goroutine.
-func (c *Client) SetNames(typeURL string, names []string) {
-	names = slices.Sorted(slices.Values(names))
-	names = slices.Compact(names)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := c.find(typeURL)
-	if s == nil || slices.Equal(s.names, names) {
+// start runs an origin, if the client runs. The caller holds mu.
+func (c *Client) start(o *origin) {
+	if c.ctx == nil || c.ended {
 		return
 	}
-	s.names, s.changed = names, true
-	select {
-	case c.wake <- struct{}{}:
-	default:
+	ctx, cancel := context.WithCancel(c.ctx)
+	o.cancel = cancel
+	// Ends with the client or when nobody wants it any more; Run waits for it.
+	c.running.Go(func() { o.run(ctx) })
+}
+
+// drop ends an origin that nobody wants any more. The caller holds mu.
+func (c *Client) drop(o *origin) {
+	c.origins = slices.DeleteFunc(c.origins, func(other *origin) bool { return other == o })
+	if o.cancel != nil {
+		o.cancel()
 	}
 }
 
-// find is the subscription to a type, or nil. The caller holds mu.
-func (c *Client) find(typeURL string) *subscription {
-	i := slices.IndexFunc(c.subscriptions, func(s *subscription) bool { return s.typeURL == typeURL })
-	if i < 0 {
-		return nil
-	}
-	return c.subscriptions[i]
-}
-
-// The delay before the next try is drawn from 0 to a bound that doubles, from
-// the first of these to the second, and falls back when the control plane was
-// there.
-const (
-	firstDelay = 500 * time.Millisecond
-	mostDelay  = 30 * time.Second
-	// Until the first response ever the bound stays at this: the proxy has
-	// nothing to go on with.
-	mostDelayAtStart = 4 * time.Second
-)
-
-// Run keeps a stream open until ctx ends, and then returns nil. It is called
+// Run keeps everything open until ctx ends, and then returns nil. It is called
 // once.
 func (c *Client) Run(ctx context.Context) error {
-	c.each(func(s *subscription) { s.counters.began() })
-	dial := dialler{dial: c.options.Dial}
-	defer dial.close()
-	told := false // the loss of this connection was logged
-	most := mostDelayAtStart
-	for bound := firstDelay; ; bound = min(2*bound, most) {
-		steady, err := c.connect(ctx, &dial)
-		if ctx.Err() != nil {
-			return nil
-		}
-		c.each(func(s *subscription) { s.counters.failed() })
-		if steady {
-			bound, most, told = firstDelay, mostDelay, false
-		}
-		if !told {
-			c.options.Log.Warn("control plane is away", "error", err)
-			told = true
-		}
-		select {
-		case <-time.After(rand.N(bound)):
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-// dialler opens the channel at the first success and keeps it.
-type dialler struct {
-	dial    func(context.Context) (grpc.ClientConnInterface, io.Closer, error)
-	channel grpc.ClientConnInterface
-	closer  io.Closer
-}
-
-func (d *dialler) open(ctx context.Context) (grpc.ClientConnInterface, error) {
-	if d.channel == nil {
-		channel, closer, err := d.dial(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("dial: %w", err)
-		}
-		d.channel, d.closer = channel, closer
-	}
-	return d.channel, nil
-}
-
-func (d *dialler) close() {
-	if d.closer != nil {
-		// Nothing is in flight, and there is no use for what it may say.
-		_ = d.closer.Close()
-	}
-}
-
-func (c *Client) each(f func(*subscription)) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, s := range c.subscriptions {
-		f(s)
+	c.ctx = ctx
+	for _, o := range c.origins {
+		for _, s := range o.subscriptions {
+			s.counters.began()
+			s.wait()
+		}
+		c.start(o)
 	}
+	c.mu.Unlock()
+	<-ctx.Done()
+	c.mu.Lock()
+	c.ended = true
+	for _, o := range c.origins {
+		for _, s := range o.subscriptions {
+			s.waited()
+		}
+	}
+	c.mu.Unlock()
+	c.running.Wait()
+	return nil
 }

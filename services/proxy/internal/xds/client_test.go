@@ -20,18 +20,24 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/xds"
 )
 
-type sinkFunc func([]xds.Resource) error
+type sinkFunc func([]xds.Resource, bool) error
 
-func (f sinkFunc) Apply(r []xds.Resource) error { return f(r) }
+func (f sinkFunc) Apply(r []xds.Resource, all bool) error { return f(r, all) }
+
+// takeAll accepts everything.
+var takeAll = sinkFunc(func([]xds.Resource, bool) error { return nil })
+
+var ads = &coreconfig.GRPC{Cluster: "plane"}
 
 func values(r *stats.Registry) map[string]int64 {
 	all := map[string]int64{}
 	r.Each(func(m stats.Metric) {
-		if m.Used && !strings.HasSuffix(m.Name, "update_time") {
+		if m.Used && !strings.HasSuffix(m.Name, "update_time") && !strings.HasSuffix(m.Name, ".version") {
 			all[m.Name] = m.Value
 		}
 	})
@@ -45,13 +51,14 @@ func TestReconnectsWithGrowingDelays(t *testing.T) {
 		registry := stats.NewRegistry()
 		ctx, cancel := context.WithCancel(context.Background())
 		client := xds.New(xds.Options{
-			Dial: func(context.Context) (grpc.ClientConnInterface, io.Closer, error) {
+			Dial: func(context.Context, string) (grpc.ClientConnInterface, io.Closer, error) {
 				tries = append(tries, time.Now())
 				return nil, nil, errors.New("nobody there")
 			},
-			Node: &corev3.Node{}, Stats: registry, Log: slog.New(slog.NewTextHandler(&log, nil)),
+			ADS: ads, Node: &corev3.Node{}, Stats: registry, Log: slog.New(slog.NewTextHandler(&log, nil)),
 		})
-		client.Watch(xds.ClusterType, true, sinkFunc(func([]xds.Resource) error { return nil }))
+		client.Handle(xds.ClusterType, takeAll)
+		client.Subscribe(coreconfig.Source{}, xds.ClusterType, 0, nil)
 		done := make(chan error, 1)
 		go func() { done <- client.Run(ctx) }() // ends with ctx, waited for below
 		time.Sleep(10 * time.Minute)
@@ -108,8 +115,8 @@ func TestLogsTheControlPlaneOncePerChange(t *testing.T) {
 				var log bytes.Buffer
 				q := &quiet{lives: c.lives}
 				client := xds.New(xds.Options{
-					Dial:  func(context.Context) (grpc.ClientConnInterface, io.Closer, error) { return q, q, nil },
-					Stats: stats.NewRegistry(), Log: slog.New(slog.NewTextHandler(&log, nil)),
+					Dial: func(context.Context, string) (grpc.ClientConnInterface, io.Closer, error) { return q, q, nil },
+					ADS:  ads, Stats: stats.NewRegistry(), Log: slog.New(slog.NewTextHandler(&log, nil)),
 				})
 				ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 				defer cancel()
@@ -125,18 +132,20 @@ func TestLogsTheControlPlaneOncePerChange(t *testing.T) {
 }
 
 func TestEndsWhileItWaitsOrDials(t *testing.T) {
-	for name, dial := range map[string]func(context.Context) (grpc.ClientConnInterface, io.Closer, error){
-		"dialling": func(ctx context.Context) (grpc.ClientConnInterface, io.Closer, error) {
+	for name, dial := range map[string]func(context.Context, string) (grpc.ClientConnInterface, io.Closer, error){
+		"dialling": func(ctx context.Context, _ string) (grpc.ClientConnInterface, io.Closer, error) {
 			<-ctx.Done()
 			return nil, nil, ctx.Err()
 		},
-		"waiting": func(context.Context) (grpc.ClientConnInterface, io.Closer, error) { return nil, nil, errors.New("no") },
+		"waiting": func(context.Context, string) (grpc.ClientConnInterface, io.Closer, error) {
+			return nil, nil, errors.New("no")
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 				defer cancel()
-				client := xds.New(xds.Options{Dial: dial, Stats: stats.NewRegistry(), Log: slog.New(slog.DiscardHandler)})
+				client := xds.New(xds.Options{Dial: dial, ADS: ads, Stats: stats.NewRegistry(), Log: slog.New(slog.DiscardHandler)})
 				require.NoError(t, client.Run(ctx))
 			})
 		})
@@ -146,14 +155,16 @@ func TestEndsWhileItWaitsOrDials(t *testing.T) {
 func TestStatusAndCounters(t *testing.T) {
 	s, dial := start(t)
 	registry := stats.NewRegistry()
-	client := xds.New(xds.Options{Dial: dial, Node: &corev3.Node{Id: "p"}, Stats: registry, Log: slog.New(slog.DiscardHandler)})
-	client.Watch(xds.ClusterType, true, sinkFunc(func(r []xds.Resource) error {
+	client := xds.New(xds.Options{Dial: dial, ADS: ads, Node: &corev3.Node{Id: "p"}, Stats: registry, Log: slog.New(slog.DiscardHandler)})
+	client.Handle(xds.ClusterType, sinkFunc(func(r []xds.Resource, all bool) error {
+		require.True(t, all)
 		if len(r) == 0 {
 			return errors.New("nothing is too little")
 		}
 		require.True(t, proto.Equal(&clusterv3.Cluster{Name: "a"}, r[0].Message))
 		return nil
 	}))
+	client.Subscribe(coreconfig.Source{}, xds.ClusterType, 0, nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { require.NoError(t, client.Run(ctx)) }) // ends with cancel
@@ -191,24 +202,79 @@ func TestStatusAndCounters(t *testing.T) {
 
 func TestALongRefusalIsCut(t *testing.T) {
 	s, dial := start(t)
-	client := xds.New(xds.Options{Dial: dial, Stats: stats.NewRegistry(), Log: slog.New(slog.DiscardHandler)})
-	client.Watch(xds.ClusterType, true, sinkFunc(func([]xds.Resource) error {
+	client := xds.New(xds.Options{Dial: dial, ADS: ads, Stats: stats.NewRegistry(), Log: slog.New(slog.DiscardHandler)})
+	client.Handle(xds.ClusterType, sinkFunc(func([]xds.Resource, bool) error {
 		return errors.New("\xff" + strings.Repeat("ü", 4000))
 	}))
+	client.Subscribe(coreconfig.Source{}, xds.ClusterType, 0, nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { require.NoError(t, client.Run(ctx)) }) // ends with cancel
 	defer func() { cancel(); running.Wait() }()
 	<-s.requests
 	s.responses <- &discoveryv3.DiscoveryResponse{TypeUrl: xds.ClusterType}
-	text := (<-s.requests).GetErrorDetail().GetMessage()
+	text := (<-s.requests).(*discoveryv3.DiscoveryRequest).GetErrorDetail().GetMessage()
 	require.LessOrEqual(t, len(text), 4096)
 	require.Greater(t, len(text), 4000)
 	require.True(t, strings.HasSuffix(text, "ü … (cut)"), text[len(text)-20:])
 }
 
-func TestSetNamesOfAnUnwatchedTypeDoesNothing(t *testing.T) {
+func TestNoNamesOpenNothing(t *testing.T) {
 	client := xds.New(xds.Options{Stats: stats.NewRegistry()})
-	client.SetNames(xds.AssignmentType, []string{"a"})
+	client.SetNames(coreconfig.Source{}, xds.AssignmentType, []string{"a"})
+	client.SetNames(coreconfig.Source{GRPC: *ads}, xds.AssignmentType, nil)
 	require.Empty(t, client.Status().Types)
 }
+
+func TestTheInitialFetchTimeoutIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		registry := stats.NewRegistry()
+		q := &quiet{lives: time.Hour}
+		client := xds.New(xds.Options{
+			Dial: func(context.Context, string) (grpc.ClientConnInterface, io.Closer, error) { return q, q, nil },
+			ADS:  ads, Stats: registry, Log: slog.New(slog.DiscardHandler),
+		})
+		client.Handle(xds.ListenerType, takeAll)
+		expired := make(chan time.Time, 1)
+		begin := time.Now()
+		client.Subscribe(coreconfig.Source{}, xds.ListenerType, 15*time.Second, func() { expired <- time.Now() })
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		require.NoError(t, client.Run(ctx))
+		require.Equal(t, 15*time.Second, (<-expired).Sub(begin))
+		require.EqualValues(t, 1, values(registry)["listener_manager.lds.init_fetch_timeout"])
+	})
+}
+
+// TestASourceOfItsOwnEndsWithItsLastName has a stream for one type, which is
+// closed when nothing of it is wanted, and opened again.
+func TestASourceOfItsOwnEndsWithItsLastName(t *testing.T) {
+	s, dial := start(t)
+	closed := make(chan struct{}, 2)
+	client := xds.New(xds.Options{
+		Dial: func(ctx context.Context, cluster string) (grpc.ClientConnInterface, io.Closer, error) {
+			require.Equal(t, "own", cluster)
+			channel, closer, err := dial(ctx, cluster)
+			return channel, closerFunc(func() error { closed <- struct{}{}; return closer.Close() }), err
+		},
+		Node: &corev3.Node{Id: "p"}, Stats: stats.NewRegistry(), Log: slog.New(slog.DiscardHandler),
+	})
+	client.Handle(xds.AssignmentType, takeAll)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { require.NoError(t, client.Run(ctx)) }) // ends with cancel
+	defer func() { cancel(); running.Wait() }()
+	own := coreconfig.Source{GRPC: coreconfig.GRPC{Cluster: "own"}}
+	for range 2 {
+		client.SetNames(own, xds.AssignmentType, []string{"a"})
+		require.Equal(t, "eds v= n= names=a node=p", show(<-s.requests))
+		require.Equal(t, "cluster own", client.Status().Types[0].Source)
+		client.SetNames(own, xds.AssignmentType, nil)
+		<-closed
+		require.Empty(t, client.Status().Types)
+	}
+}
+
+type closerFunc func() error
+
+func (f closerFunc) Close() error { return f() }

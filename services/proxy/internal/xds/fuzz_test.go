@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/xds"
 )
@@ -27,8 +28,8 @@ func resources(t testing.TB, names ...string) []*anypb.Any {
 // player is a channel whose one stream plays one response and then ends.
 type player struct {
 	grpc.ClientStream
-	response *discoveryv3.DiscoveryResponse
-	requests []*discoveryv3.DiscoveryRequest
+	response proto.Message
+	requests []proto.Message
 	sent     chan struct{}
 	played   bool
 }
@@ -39,7 +40,7 @@ func (p *player) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.Ca
 }
 
 func (p *player) SendMsg(m any) error {
-	p.requests = append(p.requests, m.(*discoveryv3.DiscoveryRequest))
+	p.requests = append(p.requests, m.(proto.Message))
 	if len(p.requests) == 2 {
 		close(p.sent)
 	}
@@ -57,6 +58,28 @@ func (p *player) RecvMsg(m any) error {
 }
 func (p *player) Close() error { return nil }
 
+// exchange plays one response to a client that watches all clusters, and returns
+// its answer and how often the sink was called.
+func (p *player) exchange(t *testing.T, delta bool) (answer proto.Message, applied int) {
+	client := xds.New(xds.Options{
+		Dial: func(context.Context, string) (grpc.ClientConnInterface, io.Closer, error) { return p, p, nil },
+		ADS:  &coreconfig.GRPC{Delta: delta}, Stats: stats.NewRegistry(), Log: slog.New(slog.DiscardHandler),
+	})
+	client.Handle(xds.ClusterType, sinkFunc(func(list []xds.Resource, all bool) error {
+		applied++
+		require.Equal(t, !delta, all)
+		for _, r := range list {
+			require.True(t, delta || r.Name != "" && r.Message != nil)
+		}
+		return nil
+	}))
+	client.Subscribe(coreconfig.Source{}, xds.ClusterType, 0, nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { <-p.sent; cancel() }() // ends with the answer
+	require.NoError(t, client.Run(ctx))
+	return p.requests[1], applied
+}
+
 // FuzzResponse wants exactly one answer to whatever a control plane sends of a
 // watched type, an ACK of its version or a NACK of none, and no panic.
 func FuzzResponse(f *testing.F) {
@@ -70,35 +93,46 @@ func FuzzResponse(f *testing.F) {
 		f.Add(raw)
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		p := &player{response: &discoveryv3.DiscoveryResponse{}, sent: make(chan struct{})}
-		if proto.Unmarshal(raw, p.response) != nil {
+		response := &discoveryv3.DiscoveryResponse{}
+		p := &player{response: response, sent: make(chan struct{})}
+		if proto.Unmarshal(raw, response) != nil {
 			return
 		}
-		p.response.TypeUrl = xds.ClusterType
-		client := xds.New(xds.Options{
-			Dial:  func(context.Context) (grpc.ClientConnInterface, io.Closer, error) { return p, p, nil },
-			Stats: stats.NewRegistry(), Log: slog.New(slog.DiscardHandler),
-		})
-		applied := 0
-		client.Watch(xds.ClusterType, true, sinkFunc(func(list []xds.Resource) error {
-			applied++
-			for _, r := range list {
-				require.NotEmpty(t, r.Name)
-				require.NotNil(t, r.Message)
-			}
-			return nil
-		}))
-		ctx, cancel := context.WithCancel(context.Background())
-		go func() { <-p.sent; cancel() }() // ends with the answer
-		require.NoError(t, client.Run(ctx))
-		answer := p.requests[1]
-		require.Equal(t, p.response.GetNonce(), answer.GetResponseNonce())
+		response.TypeUrl = xds.ClusterType
+		m, applied := p.exchange(t, false)
+		answer := m.(*discoveryv3.DiscoveryRequest)
+		require.Equal(t, response.GetNonce(), answer.GetResponseNonce())
 		if answer.GetErrorDetail() == nil {
 			require.Equal(t, 1, applied)
-			require.Equal(t, p.response.GetVersionInfo(), answer.GetVersionInfo())
+			require.Equal(t, response.GetVersionInfo(), answer.GetVersionInfo())
 		} else {
 			require.Zero(t, applied)
 			require.Empty(t, answer.GetVersionInfo())
 		}
+	})
+}
+
+// FuzzDeltaResponse wants the same of delta.
+func FuzzDeltaResponse(f *testing.F) {
+	for _, r := range []*discoveryv3.DeltaDiscoveryResponse{
+		{SystemVersionInfo: "1", Nonce: "n", Resources: deltaResources(f, "cds", "a=1", "b=2")},
+		{Resources: deltaResources(f, "cds", "a=1", "a=2"), RemovedResources: []string{"a", ""}},
+		{},
+	} {
+		raw, err := proto.Marshal(r)
+		require.NoError(f, err)
+		f.Add(raw)
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		response := &discoveryv3.DeltaDiscoveryResponse{}
+		p := &player{response: response, sent: make(chan struct{})}
+		if proto.Unmarshal(raw, response) != nil {
+			return
+		}
+		response.TypeUrl = xds.ClusterType
+		m, applied := p.exchange(t, true)
+		answer := m.(*discoveryv3.DeltaDiscoveryRequest)
+		require.Equal(t, response.GetNonce(), answer.GetResponseNonce())
+		require.Equal(t, answer.GetErrorDetail() == nil, applied == 1)
 	})
 }

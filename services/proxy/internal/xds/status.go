@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// Status is what a client knows of its control plane.
+// Status is what a client knows of its control planes.
 type Status struct {
-	// Connected says that a stream is open.
+	// Connected says that an aggregated stream is open.
 	Connected bool
-	// Identifier is what the control plane called itself last.
+	// Identifier is what that control plane called itself last.
 	Identifier string
 	Types      []TypeStatus
 }
@@ -17,6 +17,8 @@ type Status struct {
 // TypeStatus is the state of one subscription.
 type TypeStatus struct {
 	TypeURL string
+	// Source is where it comes from, if not from ADS: a file or a cluster.
+	Source string
 	// Names are those asked for; nil for a wildcard.
 	Names []string
 	// Version was accepted last, at Updated; empty if none was.
@@ -30,11 +32,19 @@ type TypeStatus struct {
 func (c *Client) Status() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	status := Status{Connected: c.online, Identifier: c.identifier}
-	for _, s := range c.subscriptions {
-		status.Types = append(status.Types, TypeStatus{
-			TypeURL: s.typeURL, Names: slices.Clone(s.names), Version: s.version, Updated: s.updated, Refused: s.refused,
-		})
+	var status Status
+	for _, o := range c.origins {
+		source := ""
+		if o.source.IsADS() {
+			status.Connected, status.Identifier = o.online, o.identifier
+		} else {
+			source = o.source.String()
+		}
+		for _, s := range o.subscriptions {
+			status.Types = append(status.Types, TypeStatus{
+				TypeURL: s.typeURL, Source: source, Names: slices.Clone(s.names), Version: s.version, Updated: s.updated, Refused: s.refused,
+			})
+		}
 	}
 	return status
 }

@@ -11,24 +11,40 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 )
 
 // maxResponse bounds one response, in bytes: the assignments of a large fleet
 // come in one.
 const maxResponse = 64 << 20
 
-// stream is one ADS stream and what is true only of it.
+// methods are the full names of a stream for a type, in the state of the world
+// and in delta; that of ADS is under no type.
+var methods = map[string][2]string{
+	"":             {"/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources", "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"},
+	ClusterType:    {"/envoy.service.cluster.v3.ClusterDiscoveryService/StreamClusters", "/envoy.service.cluster.v3.ClusterDiscoveryService/DeltaClusters"},
+	AssignmentType: {"/envoy.service.endpoint.v3.EndpointDiscoveryService/StreamEndpoints", "/envoy.service.endpoint.v3.EndpointDiscoveryService/DeltaEndpoints"},
+	ListenerType:   {"/envoy.service.listener.v3.ListenerDiscoveryService/StreamListeners", "/envoy.service.listener.v3.ListenerDiscoveryService/DeltaListeners"},
+	RouteType:      {"/envoy.service.route.v3.RouteDiscoveryService/StreamRoutes", "/envoy.service.route.v3.RouteDiscoveryService/DeltaRoutes"},
+}
+
+// stream is one stream and what is true only of it.
 type stream struct {
-	client *Client
-	grpc   discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesClient
-	// nonces are the newest by type.
-	nonces map[string]string
-	// asked are the types with a request on this stream.
-	asked map[string]bool
+	origin *origin
+	grpc   grpc.ClientStream
+	types  map[string]*typeState
 	// introduced says that a request with the node went out.
 	introduced bool
 	// steady says that the control plane is really there.
 	steady bool
+}
+
+// typeState is what a stream knows of one type.
+type typeState struct {
+	asked bool   // a request went out
+	nonce string // of the newest response
+	// subscribed are the names asked for so far, sorted; in delta only.
+	subscribed []string
 }
 
 // steadyAfter is how long a stream lasts before its control plane counts as
@@ -37,48 +53,53 @@ const steadyAfter = time.Second
 
 // connect opens a stream and serves it until it breaks or ctx ends. Steady
 // says that the control plane was there for it.
-func (c *Client) connect(ctx context.Context, dial *dialler) (steady bool, err error) {
+func (o *origin) connect(ctx context.Context, dial *dialler) (steady bool, err error) {
 	channel, err := dial.open(ctx)
 	if err != nil {
 		return false, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	client := discoveryv3.NewAggregatedDiscoveryServiceClient(channel)
-	ads, err := client.StreamAggregatedResources(ctx, grpc.MaxCallRecvMsgSize(maxResponse))
-	if err != nil {
-		return false, fmt.Errorf("open ADS stream: %w", err)
+	method := methods[o.typeURL][0]
+	if o.plane.Delta {
+		method = methods[o.typeURL][1]
 	}
-	c.setOnline(true)
-	defer c.setOnline(false)
-	s := &stream{client: c, grpc: ads, nonces: map[string]string{}, asked: map[string]bool{}}
+	opened, err := channel.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method, grpc.MaxCallRecvMsgSize(maxResponse))
+	if err != nil {
+		return false, fmt.Errorf("open xDS stream: %w", err)
+	}
+	o.setOnline(true)
+	defer o.setOnline(false)
+	s := &stream{origin: o, grpc: opened, types: map[string]*typeState{}}
 	err = s.serve(ctx, cancel)
 	return s.steady, err
 }
 
-func (c *Client) setOnline(online bool) {
-	c.mu.Lock()
-	c.online = online
-	c.mu.Unlock()
-	if online {
-		c.connected.Set(1)
-	} else {
-		c.connected.Set(0)
+func (o *origin) setOnline(online bool) {
+	o.client.mu.Lock()
+	o.online = online
+	o.client.mu.Unlock()
+	switch {
+	case o.connected == nil:
+	case online:
+		o.connected.Set(1)
+	default:
+		o.connected.Set(0)
 	}
 }
 
 // serve asks for what is subscribed, then answers responses and sends changed
 // subscriptions as they come. Only it sends on the stream.
 func (s *stream) serve(ctx context.Context, cancel context.CancelFunc) error {
-	responses := make(chan *discoveryv3.DiscoveryResponse)
+	responses := make(chan proto.Message)
 	broken := make(chan error, 1)
 	done := make(chan struct{})
 	// serve waits for it below; the end of ctx ends it.
 	go func() {
 		defer close(done)
 		for {
-			response, err := s.grpc.Recv()
-			if err != nil {
+			response := s.newResponse()
+			if err := s.grpc.RecvMsg(response); err != nil {
 				broken <- err
 				return
 			}
@@ -91,7 +112,7 @@ func (s *stream) serve(ctx context.Context, cancel context.CancelFunc) error {
 	}()
 	defer func() { cancel(); <-done }()
 
-	if err := s.subscribe(true); err != nil {
+	if err := s.subscribe(); err != nil {
 		return s.cause(err, responses, broken)
 	}
 	steady := time.NewTimer(steadyAfter)
@@ -104,14 +125,14 @@ func (s *stream) serve(ctx context.Context, cancel context.CancelFunc) error {
 		case response := <-responses:
 			s.settle()
 			err = s.take(response)
-		case <-s.client.wake:
+		case <-s.origin.wake:
 		case err := <-broken:
-			return fmt.Errorf("read ADS stream: %w", err)
+			return fmt.Errorf("read xDS stream: %w", err)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 		if err == nil {
-			err = s.subscribe(false)
+			err = s.subscribe()
 		}
 		if err != nil {
 			return s.cause(err, responses, broken)
@@ -119,40 +140,53 @@ func (s *stream) serve(ctx context.Context, cancel context.CancelFunc) error {
 	}
 }
 
+func (s *stream) newResponse() proto.Message {
+	if s.origin.plane.Delta {
+		return &discoveryv3.DeltaDiscoveryResponse{}
+	}
+	return &discoveryv3.DiscoveryResponse{}
+}
+
 // settle notes, once, that the control plane is there.
 func (s *stream) settle() {
 	if !s.steady {
 		s.steady = true
-		s.client.options.Log.Info("control plane is there")
+		s.origin.client.options.Log.Info("control plane is there", "source", s.origin.source)
 	}
 }
 
 // cause is why a request could not be sent: the sender of a broken stream is
 // told only that it has ended, the reader why.
-func (s *stream) cause(err error, responses <-chan *discoveryv3.DiscoveryResponse, broken <-chan error) error {
+func (s *stream) cause(err error, responses <-chan proto.Message, broken <-chan error) error {
 	for errors.Is(err, io.EOF) {
 		select {
 		case <-responses: // Too late to be answered.
 		case err = <-broken:
-			return fmt.Errorf("send on ADS stream: %w", err)
+			return fmt.Errorf("send on xDS stream: %w", err)
 		}
 	}
-	return fmt.Errorf("send on ADS stream: %w", err)
+	return fmt.Errorf("send on xDS stream: %w", err)
 }
 
-// subscribe sends a request for each type whose names changed; at the first
-// call for each type that is wanted. They go out in the order of the types.
-func (s *stream) subscribe(first bool) error {
-	for _, sub := range s.client.subscriptions {
-		s.client.mu.Lock()
-		wanted := sub.changed && (len(sub.names) > 0 || s.asked[sub.typeURL])
-		if first {
-			// No names on a new stream would ask for all there are.
-			wanted = sub.wildcard || len(sub.names) > 0
-		}
-		s.client.mu.Unlock()
+// state is what the stream knows of a type.
+func (s *stream) state(typeURL string) *typeState {
+	if s.types[typeURL] == nil {
+		s.types[typeURL] = &typeState{}
+	}
+	return s.types[typeURL]
+}
+
+// subscribe sends a request for each type that is wanted and not asked for yet
+// on this stream, or whose names changed. They go out in the order of the types.
+func (s *stream) subscribe() error {
+	for _, sub := range s.origin.wanted() {
+		state := s.state(sub.typeURL)
+		s.origin.client.mu.Lock()
+		// No names in a first request would ask for all there are.
+		wanted := !state.asked && (sub.wildcard || len(sub.names) > 0) || state.asked && sub.changed
+		s.origin.client.mu.Unlock()
 		if wanted {
-			if err := s.request(sub, nil); err != nil {
+			if err := s.send(sub, nil); err != nil {
 				return err
 			}
 		}
@@ -160,42 +194,63 @@ func (s *stream) subscribe(first bool) error {
 	return nil
 }
 
-// request sends the state of a subscription: the version accepted last, the
-// nonce of the newest response and the names. Refused, if not nil, makes it a
-// NACK.
-func (s *stream) request(sub *subscription, refused error) error {
-	c := s.client
+// answer is what a response gets: an ACK, or a NACK if refused is not nil.
+type answer struct{ refused error }
+
+// detail is the text of a NACK, nil for an ACK.
+func (a *answer) detail() *status.Status {
+	if a == nil || a.refused == nil {
+		return nil
+	}
+	return &status.Status{Code: int32(codes.InvalidArgument), Message: cut(a.refused.Error())}
+}
+
+// send sends the state of a subscription. Answer is nil where no response is
+// answered.
+func (s *stream) send(sub *subscription, answer *answer) error {
+	state := s.state(sub.typeURL)
+	var request proto.Message
+	if s.origin.plane.Delta {
+		request = s.deltaRequest(sub, state, answer)
+	} else {
+		request = s.request(sub, state, answer)
+	}
+	s.introduced, state.asked = true, true
+	return s.grpc.SendMsg(request)
+}
+
+// request is one in the state of the world: the version accepted last, the
+// nonce of the newest response and the names.
+func (s *stream) request(sub *subscription, state *typeState, answer *answer) *discoveryv3.DiscoveryRequest {
+	c := s.origin.client
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	request := &discoveryv3.DiscoveryRequest{
 		TypeUrl:       sub.typeURL,
 		VersionInfo:   sub.version,
-		ResponseNonce: s.nonces[sub.typeURL],
+		ResponseNonce: state.nonce,
 		ResourceNames: sub.names,
+		ErrorDetail:   answer.detail(),
 	}
 	sub.changed = false
-	c.mu.Unlock()
-	if !s.introduced || !c.options.NodeOnFirstMessageOnly {
+	if !s.introduced || !s.origin.plane.NodeOnFirstMessageOnly {
 		request.Node = c.options.Node
 	}
-	if refused != nil {
-		request.ErrorDetail = &status.Status{Code: int32(codes.InvalidArgument), Message: cut(refused.Error())}
-	}
-	s.introduced = true
-	s.asked[sub.typeURL] = true
-	return s.grpc.Send(request)
+	return request
 }
 
 // take hands a response to its sink and sends the ACK or NACK.
-func (s *stream) take(response *discoveryv3.DiscoveryResponse) error {
-	c := s.client
+func (s *stream) take(message proto.Message) error {
+	r := readResponse(message)
+	o, c := s.origin, s.origin.client
 	c.mu.Lock()
-	sub := c.find(response.GetTypeUrl())
-	c.identifier = response.GetControlPlane().GetIdentifier()
+	sub := o.find(r.typeURL)
+	o.identifier = r.identifier
 	c.mu.Unlock()
-	if sub == nil || !s.asked[sub.typeURL] {
-		c.options.Log.Warn("ignored a response of a type that was not asked for", "type", response.GetTypeUrl())
+	if sub == nil || !s.state(r.typeURL).asked {
+		c.options.Log.Warn("ignored a response of a type that was not asked for", "type", r.typeURL)
 		return nil
 	}
-	s.nonces[sub.typeURL] = response.GetNonce()
-	return s.request(sub, c.apply(sub, response))
+	s.state(r.typeURL).nonce = r.nonce
+	return s.send(sub, &answer{c.apply(sub, r)})
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/filtertest"
@@ -96,7 +97,7 @@ func newTarget(t testing.TB) *target {
 	}, "rate_limits", report)
 	policies := []cluster.Policy{{Name: clusterv3.Cluster_ROUND_ROBIN, New: lb.RoundRobin}}
 	manager := cluster.NewManager(cluster.ManagerOptions{
-		Policies: policies, Stats: stats.NewRegistry(), Log: slog.New(slog.DiscardHandler), SetServices: func([]string) {},
+		Policies: policies, Stats: stats.NewRegistry(), Log: slog.New(slog.DiscardHandler), SetServices: func(coreconfig.Source, []string) {},
 	}, false)
 	manager.AddStatic([]*cluster.Config{cluster.Parse(&clusterv3.Cluster{
 		Name:           "echo",

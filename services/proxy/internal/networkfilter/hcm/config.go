@@ -1,6 +1,7 @@
 package hcm
 
 import (
+	"sync/atomic"
 	"time"
 
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -14,6 +15,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/identity"
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/normalize"
+	"github.com/weirproxy/weir/services/proxy/internal/rds"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
@@ -32,6 +34,10 @@ type Factory struct {
 	Clusters Clusters
 	// StaticCluster is the bootstrap's cluster of that name, nil if it has none.
 	StaticCluster func(name string) *cluster.Config
+	// Routes hands out the tables that come by RDS.
+	Routes *rds.Manager
+	// CheckSource reports what is wrong with a source that rds names.
+	CheckSource func(source coreconfig.Source, at strict.Path, report *strict.Report)
 	// Stats is the root of all metrics.
 	Stats *stats.Registry
 }
@@ -45,7 +51,7 @@ func (f *Factory) ConfigType() protoreflect.FullName {
 func (f *Factory) Fields() strict.Fields {
 	return strict.Fields{
 		f.ConfigType(): {
-			"codec_type", "stat_prefix", "route_config", "http_filters", "upgrade_configs",
+			"codec_type", "stat_prefix", "route_config", "rds", "http_filters", "upgrade_configs",
 			"http_protocol_options", "common_http_protocol_options", "max_request_headers_kb",
 			"stream_idle_timeout", "request_timeout", "request_headers_timeout", "drain_timeout", "delayed_close_timeout",
 			"server_name", "server_header_transformation", "via", "proxy_100_continue", "stream_error_on_invalid_http_message",
@@ -64,6 +70,7 @@ func (f *Factory) Fields() strict.Fields {
 			"idle_timeout", "max_connection_duration", "max_stream_duration", "max_headers_count", "max_requests_per_connection",
 			"headers_with_underscores_action",
 		},
+		"envoy.extensions.filters.network.http_connection_manager.v3.Rds": {"config_source", "route_config_name"},
 	}
 }
 
@@ -88,7 +95,10 @@ const serverName = "weir"
 type manager struct {
 	chain    *httpfilter.Chain
 	upgrades []upgrade
-	routes   *route.Table
+	// routes is the present table: that of route_config, or the newest of RDS,
+	// nil until one came.
+	routes   atomic.Pointer[route.Table]
+	rds      *rdsConfig // nil with a route_config
 	clusters Clusters
 	stats    *managerStats
 	clock    clock
@@ -133,22 +143,18 @@ func (f *Factory) Parse(config proto.Message, at strict.Path, report *strict.Rep
 	m.parseIdentity(c, at, report)
 	m.parseNormalization(c)
 
-	if c.GetRouteConfig() == nil {
-		report.Add(at, "a route_config is needed; rds is not supported")
-	}
-	m.routes = route.Parse(c.GetRouteConfig(), at.Field("route_config"), report)
-	validate := c.GetRouteConfig().GetValidateClusters()
-	for _, r := range m.routes.References() {
-		switch known := f.StaticCluster(r.Cluster); {
-		case known == nil && (validate == nil || validate.GetValue()):
-			report.Add(r.At, "unknown cluster %q (validate_clusters: false allows clusters that come by CDS)", r.Cluster)
-		case known != nil && known.HTTP2:
-			report.Add(r.At, "cluster %q has http2_protocol_options: requests are sent on as HTTP/1.1 only", r.Cluster)
-		}
+	if c.GetRds() != nil {
+		m.rds = f.parseRDS(c.GetRds(), at.Field("rds"), report)
+	} else {
+		m.routes.Store(ParseRoutes(c.GetRouteConfig(), at.Field("route_config"), f.StaticCluster, true, report))
 	}
 	m.chain = f.parseChain(c.GetHttpFilters(), at.Field("http_filters"), report)
 	m.upgrades = f.parseUpgrades(c.GetUpgradeConfigs(), m.chain, at.Field("upgrade_configs"), report)
-	m.stats = newStats(f.Stats, c.GetStatPrefix())
+	scope := f.Stats.Scope("http").Tagged("envoy_http_conn_manager_prefix", c.GetStatPrefix())
+	m.stats = newStats(scope, f.Stats.Scope("http1"))
 	m.http1.Options.Dropped = m.stats.droppedUnderscores.Inc
+	if m.rds != nil {
+		m.rds.stats = scope.Scope("rds").Tagged("envoy_rds_route_config", m.rds.name)
+	}
 	return m
 }

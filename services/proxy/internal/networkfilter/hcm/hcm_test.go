@@ -24,6 +24,7 @@ import (
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/router"
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
@@ -75,7 +76,7 @@ func start(t testing.TB, upstream string, c config) *proxy {
 	up := cluster.Parse(message, "", policies, report)
 	require.NoError(t, report.Err())
 	clusters := cluster.NewManager(cluster.ManagerOptions{
-		Policies: policies, Stats: registry, Log: slog.New(slog.DiscardHandler), SetServices: func([]string) {},
+		Policies: policies, Stats: registry, Log: slog.New(slog.DiscardHandler), SetServices: func(coreconfig.Source, []string) {},
 	}, false)
 	clusters.AddStatic([]*cluster.Config{up})
 

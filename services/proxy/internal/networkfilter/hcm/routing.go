@@ -8,11 +8,14 @@ import (
 )
 
 // route finds the route of a request, and the cluster that it goes to. What
-// the router answers by itself has none.
+// the router answers by itself has none. Without a table, which RDS owes us,
+// there is no route.
 func (m *manager) route(s *stream.Stream) {
-	m.routes.DropInternalOnly(&s.Request)
 	s.Random = rand.Uint64()
-	s.Route = m.routes.Match(route.Input{Request: &s.Request, ClientAddress: s.ClientAddress, Random: s.Random})
+	if table := m.routes.Load(); table != nil {
+		table.DropInternalOnly(&s.Request)
+		s.Route = table.Match(route.Input{Request: &s.Request, ClientAddress: s.ClientAddress, Random: s.Random})
+	}
 	switch {
 	case s.Route == nil:
 		m.stats.noRoute.Inc()
@@ -29,5 +32,6 @@ func (m *manager) route(s *stream.Stream) {
 	}
 }
 
-// Routes is the route table, for those who explain it.
-func (m *manager) Routes() *route.Table { return m.routes }
+// Routes is the present route table, for those who explain it; nil if its routes
+// come by RDS and have not yet.
+func (m *manager) Routes() *route.Table { return m.routes.Load() }

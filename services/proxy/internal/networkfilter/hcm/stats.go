@@ -33,11 +33,9 @@ type managerStats struct {
 	classes [6]*stats.Counter
 }
 
-// newStats makes those of a prefix. The counters of the codec are of the whole
-// process, as in Envoy.
-func newStats(registry *stats.Registry, prefix string) *managerStats {
-	scope := registry.Scope("http").Tagged("envoy_http_conn_manager_prefix", prefix)
-	codec := registry.Scope("http1")
+// newStats makes those of scope, and those of the HTTP/1 codec, which are of the
+// whole process, as in Envoy.
+func newStats(scope, codec *stats.Scope) *managerStats {
 	s := &managerStats{
 		connectionsTotal:       scope.Counter("downstream_cx_total"),
 		connectionsHTTP1:       scope.Counter("downstream_cx_http1_total"),

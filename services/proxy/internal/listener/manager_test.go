@@ -1,0 +1,415 @@
+package listener_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
+	"github.com/weirproxy/weir/services/proxy/internal/listener"
+	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+	"github.com/weirproxy/weir/services/proxy/internal/xds"
+)
+
+// speaker is a network filter that says its stat_prefix to who connects, and
+// waits for the end. One that is called slow is not ready before it is told.
+type speaker struct {
+	mu     sync.Mutex
+	starts map[string]func() // those that wait, by stat_prefix
+	stops  []string
+}
+
+func (*speaker) ConfigType() protoreflect.FullName {
+	return (&tcpproxyv3.TcpProxy{}).ProtoReflect().Descriptor().FullName()
+}
+func (s *speaker) Fields() strict.Fields {
+	return strict.Fields{s.ConfigType(): {"stat_prefix", "cluster"}}
+}
+func (s *speaker) Parse(config proto.Message, at strict.Path, report *strict.Report) networkfilter.Filter {
+	text := config.(*tcpproxyv3.TcpProxy).GetStatPrefix()
+	if text == "bad" {
+		report.Add(at.Field("stat_prefix"), "it is bad")
+	}
+	return &speech{s, text}
+}
+
+// ready lets a slow one be.
+func (s *speaker) ready(t *testing.T, text string) {
+	s.mu.Lock()
+	start := s.starts[text]
+	delete(s.starts, text)
+	s.mu.Unlock()
+	require.NotNil(t, start, text)
+	start()
+}
+
+type speech struct {
+	speaker *speaker
+	text    string
+}
+
+func (s *speech) Start(_ coreconfig.Source, ready func()) func() {
+	if !strings.HasPrefix(s.text, "slow") {
+		return nil
+	}
+	s.speaker.mu.Lock()
+	defer s.speaker.mu.Unlock()
+	s.speaker.starts[s.text] = ready
+	return func() {
+		s.speaker.mu.Lock()
+		defer s.speaker.mu.Unlock()
+		s.speaker.stops = append(s.speaker.stops, s.text)
+	}
+}
+
+func (s *speech) NewConnection(conn net.Conn) networkfilter.Connection {
+	return &talk{conn: conn, text: s.text, finish: make(chan struct{})}
+}
+
+// talk says "drained" when it is told to drain.
+type talk struct {
+	conn   net.Conn
+	text   string
+	finish chan struct{}
+}
+
+func (c *talk) Drain()  { _, _ = io.WriteString(c.conn, "drained\n") }
+func (c *talk) Finish() { close(c.finish) }
+func (c *talk) Serve(ctx context.Context) {
+	_, _ = io.WriteString(c.conn, c.text+"\n")
+	select {
+	case <-ctx.Done():
+	case <-c.finish:
+	}
+	_ = c.conn.Close()
+}
+
+// manager is a Manager under test.
+type manager struct {
+	*listener.Manager
+	t        *testing.T
+	speaker  *speaker
+	registry *stats.Registry
+}
+
+func newManager(t *testing.T, waitForLDS bool, limit int64) *manager {
+	t.Helper()
+	m := &manager{t: t, speaker: &speaker{starts: map[string]func(){}}, registry: stats.NewRegistry()}
+	schema, err := strict.NewSchema(listener.Fields(), coreconfig.Fields(), m.speaker.Fields())
+	require.NoError(t, err)
+	m.Manager = listener.NewManager(listener.ManagerOptions{
+		Filters: []networkfilter.Factory{m.speaker}, Schema: schema, Stats: m.registry, Log: slog.New(slog.DiscardHandler),
+		DrainTime: 10 * time.Millisecond, ConnectionLimit: func(string) int64 { return limit },
+	}, waitForLDS)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		require.NoError(t, m.Stop(ctx))
+	})
+	return m
+}
+
+// serving is a Manager that accepts.
+func serving(t *testing.T) *manager {
+	m := newManager(t, false, 0)
+	m.Start()
+	m.Accept()
+	return m
+}
+
+// says is a listener with a free port, fields in JSON.
+func says(name, text string, more ...string) string {
+	return fmt.Sprintf(`{"name": %q, "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}, "filter_chains": [%s] %s}`,
+		name, filterChain("c", text), strings.Join(more, ""))
+}
+
+func filterChain(name, text string, more ...string) string {
+	return fmt.Sprintf(`{"name": %q, "filters": [{"name": "f", "typed_config": {
+		"@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": %q, "cluster": "c"}}] %s}`,
+		name, text, strings.Join(more, ""))
+}
+
+func lds(t *testing.T, texts ...string) []xds.Resource {
+	t.Helper()
+	var list []xds.Resource
+	for _, text := range texts {
+		m := &listenerv3.Listener{}
+		require.NoError(t, protojson.Unmarshal([]byte(text), m))
+		list = append(list, xds.Resource{Name: m.GetName(), Version: "v", Message: m})
+	}
+	return list
+}
+
+// client is a connection that reads lines.
+type client struct {
+	net.Conn
+	t *testing.T
+}
+
+func (m *manager) dial(name string) client {
+	m.t.Helper()
+	conn, err := net.Dial("tcp", m.Addr(name).String())
+	require.NoError(m.t, err)
+	m.t.Cleanup(func() { _ = conn.Close() })
+	require.NoError(m.t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+	return client{conn, m.t}
+}
+
+func (c client) line() string {
+	c.t.Helper()
+	var line []byte
+	for b := make([]byte, 1); ; {
+		if _, err := c.Read(b); err != nil {
+			return string(line) + err.Error()
+		}
+		if b[0] == '\n' {
+			return string(line)
+		}
+		line = append(line, b[0])
+	}
+}
+
+func (m *manager) value(name string) (value int64) {
+	m.registry.Each(func(metric stats.Metric) {
+		if metric.Name == name {
+			value = metric.Value
+		}
+	})
+	return value
+}
+
+func TestAListenerOfLDSComesChangesAndGoes(t *testing.T) {
+	m := serving(t)
+	require.NoError(t, m.Apply(lds(t, says("l", "one")), true))
+	address := m.Addr("l").String()
+	first := m.dial("l")
+	require.Equal(t, "one", first.line())
+
+	require.NoError(t, m.Apply(lds(t, says("l", "two")), true))
+	require.Equal(t, address, m.Addr("l").String(), "the socket stays")
+	require.Equal(t, "drained", first.line())
+	second := m.dial("l")
+	require.Equal(t, "two", second.line())
+	require.Equal(t, "EOF", first.line(), "it ends after the drain time")
+
+	require.NoError(t, m.Apply(lds(t, says("l", "two")), true)) // the same again
+	require.EqualValues(t, 1, m.value("listener_manager.listener_modified"))
+
+	require.NoError(t, m.Apply(nil, true))
+	require.Nil(t, m.Addr("l"))
+	_, err := net.Dial("tcp", address)
+	require.Error(t, err)
+	require.Equal(t, "drained", second.line())
+	require.Equal(t, "EOF", second.line())
+	servicetest.Eventually(t, "its metrics go", func() bool {
+		found := false
+		m.registry.Each(func(metric stats.Metric) { found = found || strings.HasPrefix(metric.Name, "listener.") })
+		return !found
+	})
+	for name, want := range map[string]int64{
+		"listener_added": 1, "listener_removed": 1, "listener_in_place_updated": 1, "listener_create_success": 2,
+		"total_listeners_active": 0, "total_listeners_draining": 0,
+	} {
+		require.Equal(t, want, m.value("listener_manager."+name), name)
+	}
+	servicetest.Eventually(t, "nothing drains any more", func() bool { return m.value("listener_manager.total_filter_chains_draining") == 0 })
+}
+
+func TestDeltaChangesOnlyWhatItNames(t *testing.T) {
+	m := serving(t)
+	require.NoError(t, m.Apply(lds(t, says("a", "a"), says("b", "b")), false))
+	require.NoError(t, m.Apply([]xds.Resource{{Name: "a"}, {Name: "never"}}, false))
+	require.Nil(t, m.Addr("a"))
+	require.Equal(t, "b", m.dial("b").line())
+}
+
+func TestAChangedAddressIsServedBesideTheOldOneThatDrains(t *testing.T) {
+	m := serving(t)
+	require.NoError(t, m.Apply(lds(t, says("l", "one")), true))
+	old := m.dial("l")
+	require.Equal(t, "one", old.line())
+	before := m.Addr("l").String()
+	moved := strings.Replace(says("l", "one"), "127.0.0.1", "127.0.0.2", 1)
+	require.NoError(t, m.Apply(lds(t, moved), true))
+	require.Equal(t, "one", m.dial("l").line())
+	require.True(t, strings.HasPrefix(m.Addr("l").String(), "127.0.0.2:"))
+	require.Equal(t, "drained", old.line())
+	_, err := net.Dial("tcp", before)
+	require.Error(t, err)
+}
+
+func TestWhatWarmsServesOnceItIsReady(t *testing.T) {
+	m := serving(t)
+	require.NoError(t, m.Apply(lds(t, says("l", "slow one")), true))
+	require.EqualValues(t, 1, m.value("listener_manager.total_listeners_warming"))
+	early := m.dial("l") // waits
+	require.NotNil(t, m.States()[0].Warming)
+	require.Nil(t, m.States()[0].Active)
+	m.speaker.ready(t, "slow one")
+	require.Equal(t, "slow one", early.line())
+
+	require.NoError(t, m.Apply(lds(t, says("l", "slow two")), true))
+	require.Equal(t, "slow one", m.dial("l").line(), "the old one serves meanwhile")
+	require.NoError(t, m.Apply(lds(t, says("l", "slow three")), true))
+	require.Equal(t, []string{"slow two"}, m.speaker.stops, "it is not wanted any more")
+	m.speaker.ready(t, "slow two")
+	require.Equal(t, "slow one", m.dial("l").line())
+	m.speaker.ready(t, "slow three")
+	require.Equal(t, "slow three", m.dial("l").line())
+	require.Equal(t, []string{"slow two", "slow one"}, m.speaker.stops)
+}
+
+func TestOneThatChangesWhileItWarmsKeepsItsSocket(t *testing.T) {
+	m := serving(t)
+	require.NoError(t, m.Apply(lds(t, says("l", "slow")), true))
+	early := m.dial("l")
+	require.NoError(t, m.Apply(lds(t, says("l", "quick")), true))
+	require.Equal(t, "quick", early.line())
+	require.NoError(t, m.Apply(lds(t, says("m", "slow")), true))
+	require.NoError(t, m.Apply(nil, true))
+	require.Equal(t, []string{"slow", "slow"}, m.speaker.stops)
+}
+
+func TestOnlyChangedFilterChainsDrain(t *testing.T) {
+	m := serving(t)
+	both := func(local, others string) string {
+		return `{"name": "l", "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}, "filter_chains": [` +
+			filterChain("local", local, `, "filter_chain_match": {"source_type": "SAME_IP_OR_LOOPBACK"}`) + `,` +
+			filterChain("others", others, `, "filter_chain_match": {"source_type": "EXTERNAL"}`) + `]}`
+	}
+	require.NoError(t, m.Apply(lds(t, both("one", "x")), true))
+	stays := m.dial("l")
+	require.Equal(t, "one", stays.line())
+	require.NoError(t, m.Apply(lds(t, both("one", "y")), true))
+	require.NoError(t, m.Apply(lds(t, both("two", "y")), true))
+	require.Equal(t, "two", m.dial("l").line())
+	require.Equal(t, "drained", stays.line(), "once, at the second change")
+	require.Equal(t, "EOF", stays.line())
+}
+
+func TestBadListenersAreRefusedByNameAndTheLastGoodStay(t *testing.T) {
+	m := serving(t)
+	report := &strict.Report{}
+	static := listener.Parse(lds(t, says("static", "static"))[0].Message.(*listenerv3.Listener), "", []networkfilter.Factory{m.speaker}, report)
+	require.NoError(t, report.Err())
+	require.NoError(t, m.AddStatic([]*listener.Config{static}))
+	m.Start()
+	require.NoError(t, m.Apply(lds(t, says("l", "one")), true))
+	port := m.Addr("l").(*net.TCPAddr).Port
+	at := func(name string, port int) string {
+		return strings.Replace(says(name, "at"), `"port_value": 0`, fmt.Sprintf(`"port_value": %d`, port), 1)
+	}
+	err := m.Apply(lds(t,
+		says("l", "bad"), says("k", "fine"), at("i", port),
+		says("static", "replaced"), `{"name": "h"}`,
+	), true)
+	require.EqualError(t, err, fmt.Sprintf(`listener "l": filter_chains[0].filters[0].typed_config.stat_prefix: it is bad
+listener "i": listen on 127.0.0.1:%d: the port is in use; address moves it
+listener "h": address: a socket_address is needed
+filter_chains: there are none, and no default_filter_chain: one is needed`, port))
+	require.Equal(t, "one", m.dial("l").line())
+	require.Equal(t, "fine", m.dial("k").line())
+	require.Equal(t, "static", m.dial("static").line())
+	require.NoError(t, m.Apply(nil, true))
+	require.Equal(t, "static", m.dial("static").line(), "it is not LDS's to remove")
+}
+
+func TestNoTwoListenersHaveOneAddress(t *testing.T) {
+	m := serving(t)
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	port := free.Addr().(*net.TCPAddr).Port
+	require.NoError(t, free.Close())
+	at := func(name string) string {
+		return strings.Replace(says(name, name), `"port_value": 0`, fmt.Sprintf(`"port_value": %d`, port), 1)
+	}
+	require.EqualError(t, m.Apply(lds(t, at("a"), at("b")), true), fmt.Sprintf(`listener "b": address: 127.0.0.1:%d is that of listener "a"`, port))
+	require.Equal(t, "a", m.dial("a").line())
+	require.NoError(t, m.Apply(lds(t, at("b")), true), "the address of one that goes is free")
+	require.Equal(t, "b", m.dial("b").line())
+}
+
+func TestTheStartWaitsForLDSAndItsFilters(t *testing.T) {
+	m := newManager(t, true, 0)
+	report := &strict.Report{}
+	static := listener.Parse(lds(t, says("static", "slow static"))[0].Message.(*listenerv3.Listener), "", []networkfilter.Factory{m.speaker}, report)
+	require.NoError(t, m.AddStatic([]*listener.Config{static}))
+	m.Start()
+	started := func() bool {
+		select {
+		case <-m.Started():
+			return true
+		default:
+			return false
+		}
+	}
+	require.False(t, started())
+	m.speaker.ready(t, "slow static")
+	require.False(t, started(), "LDS has not answered")
+	require.NoError(t, m.Apply(lds(t, says("l", "slow dynamic")), true))
+	require.False(t, started())
+	m.speaker.ready(t, "slow dynamic")
+	require.True(t, started())
+	early := m.dial("l")
+	m.Accept()
+	require.Equal(t, "slow dynamic", early.line())
+
+	other := newManager(t, true, 0)
+	other.Start()
+	other.StopWaiting()
+	<-other.Started()
+}
+
+func TestAChainWithoutFiltersAndNoChainClose(t *testing.T) {
+	m := serving(t)
+	const address = `"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}`
+	require.NoError(t, m.Apply(lds(t,
+		`{"name": "empty", "stat_prefix": "empty", `+address+`, "filter_chains": [{}]}`,
+		`{"name": "none", "stat_prefix": "none", `+address+`, "filter_chains": [`+filterChain("c", "x", `, "filter_chain_match": {"source_type": "EXTERNAL"}`)+`]}`,
+		`{"name": "default", `+address+`, "filter_chains": [`+filterChain("c", "x", `, "filter_chain_match": {"source_type": "EXTERNAL"}`)+`], "default_filter_chain": `+filterChain("d", "default")+`}`,
+	), true))
+	require.Equal(t, "EOF", m.dial("empty").line())
+	require.Equal(t, "EOF", m.dial("none").line())
+	require.Equal(t, "default", m.dial("default").line())
+	require.EqualValues(t, 1, m.value("listener.none.no_filter_chain_match"))
+	require.EqualValues(t, 1, m.value("listener.empty.downstream_cx_total"))
+}
+
+func TestConnectionsBeyondTheLimitAreClosed(t *testing.T) {
+	m := newManager(t, false, 1)
+	m.Start()
+	m.Accept()
+	require.NoError(t, m.Apply(lds(t, says("l", "one", `, "stat_prefix": "in", "tcp_backlog_size": 9, "tcp_keepalive": {"keepalive_time": 30}`)), true))
+	first := m.dial("l")
+	require.Equal(t, "one", first.line())
+	require.Equal(t, "EOF", m.dial("l").line())
+	require.EqualValues(t, 1, m.value("listener.in.downstream_cx_overflow"))
+}
+
+func TestOfTheProcessOnlyListenersThatDrainByDefaultDrain(t *testing.T) {
+	m := serving(t)
+	require.NoError(t, m.Apply(lds(t, says("default", "a"), says("modify", "b", `, "drain_type": "MODIFY_ONLY"`)), true))
+	drains, stays := m.dial("default"), m.dial("modify")
+	require.Equal(t, "a", drains.line())
+	require.Equal(t, "b", stays.line())
+	m.Drain()
+	require.Equal(t, "drained", drains.line())
+	require.NoError(t, m.Apply(nil, true))
+	require.Equal(t, "drained", stays.line(), "by its removal")
+}

@@ -1,0 +1,38 @@
+package listener
+
+import "github.com/weirproxy/weir/services/proxy/internal/stats"
+
+// listenerStats are the metrics below listener.<address or stat_prefix>.
+type listenerStats struct {
+	scope                        *stats.Scope
+	total, destroyed             *stats.Counter
+	active                       *stats.Gauge
+	noFilterChainMatch, overflow *stats.Counter
+}
+
+func newListenerStats(registry *stats.Registry, prefix string) *listenerStats {
+	scope := registry.Scope("listener").Tagged("envoy_listener_address", prefix)
+	return &listenerStats{
+		scope: scope, total: scope.Counter("downstream_cx_total"), destroyed: scope.Counter("downstream_cx_destroy"),
+		active: scope.Gauge("downstream_cx_active"), noFilterChainMatch: scope.Counter("no_filter_chain_match"),
+		overflow: scope.Counter("downstream_cx_overflow"),
+	}
+}
+
+// managerStats are the metrics below listener_manager.
+type managerStats struct {
+	added, modified, removed, stopped, inPlace *stats.Counter
+	created, refused                           *stats.Counter
+	active, warming, draining, drainingChains  *stats.Gauge
+}
+
+func newManagerStats(registry *stats.Registry) *managerStats {
+	scope := registry.Scope("listener_manager")
+	return &managerStats{
+		added: scope.Counter("listener_added"), modified: scope.Counter("listener_modified"), removed: scope.Counter("listener_removed"),
+		stopped: scope.Counter("listener_stopped"), inPlace: scope.Counter("listener_in_place_updated"),
+		created: scope.Counter("listener_create_success"), refused: scope.Counter("listener_create_failure"),
+		active: scope.Gauge("total_listeners_active"), warming: scope.Gauge("total_listeners_warming"),
+		draining: scope.Gauge("total_listeners_draining"), drainingChains: scope.Gauge("total_filter_chains_draining"),
+	}
+}

@@ -1,0 +1,273 @@
+// Package rds holds the route tables that come by route discovery: one for each
+// name at each source, shared by all who serve by it, and there for as long as
+// somebody does. An http_connection_manager subscribes and gets each new table
+// put where its requests look; the package reads no request itself.
+package rds
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
+	"github.com/weirproxy/weir/services/proxy/internal/route"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+	"github.com/weirproxy/weir/services/proxy/internal/xds"
+)
+
+// Options says what a Manager works with. Every field is required.
+type Options struct {
+	// Schema holds what is supported of the resources that come.
+	Schema *strict.Schema
+	// Parse makes a table of a RouteConfiguration at the path at.
+	Parse func(config *routev3.RouteConfiguration, at strict.Path, report *strict.Report) *route.Table
+	// SetNames is told the names that are wanted from a source, each time they
+	// changed. It must not call the Manager.
+	SetNames func(source coreconfig.Source, names []string)
+	Log      *slog.Logger
+}
+
+// Manager holds the tables.
+type Manager struct {
+	options Options
+
+	mu     sync.Mutex
+	tables map[key]*table
+}
+
+// key is a name where it comes from.
+type key struct {
+	source coreconfig.Source
+	name   string
+}
+
+// table is what is known of one RouteConfiguration.
+type table struct {
+	users   map[*Subscription]bool
+	current *route.Table // nil until there is one
+	message *routev3.RouteConfiguration
+	version string
+	updated time.Time
+}
+
+// New makes a Manager without tables.
+func New(o Options) *Manager { return &Manager{options: o, tables: map[key]*table{}} }
+
+// Request is what a subscription is for.
+type Request struct {
+	Source coreconfig.Source
+	Name   string
+	// InitialFetchTimeout is how long Ready waits for a table; 0 for ever.
+	InitialFetchTimeout time.Duration
+	// Into gets each table.
+	Into *atomic.Pointer[route.Table]
+	// Ready is called once, from any goroutine: when there is a table, or none in
+	// time, or a bad one, or none at the source.
+	Ready func()
+	// Stats is where the updates are counted: http.<stat_prefix>.rds.<name>.
+	Stats *stats.Scope
+}
+
+// Subscription is the wish for one table. Close ends it.
+type Subscription struct {
+	manager  *Manager
+	request  Request
+	key      key
+	ready    func()
+	patience *time.Timer
+	counters *counters
+}
+
+// Subscribe wants a table from now on.
+func (m *Manager) Subscribe(r Request) *Subscription {
+	s := &Subscription{manager: m, request: r, key: key{r.Source, r.Name}, ready: sync.OnceFunc(r.Ready), counters: newCounters(r.Stats)}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t := m.tables[s.key]
+	if t == nil {
+		t = &table{users: map[*Subscription]bool{}}
+		m.tables[s.key] = t
+		defer m.tell(r.Source)
+	}
+	t.users[s] = true
+	s.counters.attempts.Inc()
+	if t.current != nil {
+		s.take(t)
+		return s
+	}
+	if r.InitialFetchTimeout > 0 {
+		// Ends with Close, or does nothing if a table came first.
+		s.patience = time.AfterFunc(r.InitialFetchTimeout, s.giveUp)
+	}
+	return s
+}
+
+// Close lets go of the table, which stays where it was put.
+func (s *Subscription) Close() {
+	m := s.manager
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s.patience != nil {
+		s.patience.Stop()
+	}
+	t := m.tables[s.key]
+	if t == nil || !t.users[s] {
+		return
+	}
+	if delete(t.users, s); len(t.users) == 0 {
+		delete(m.tables, s.key)
+		m.tell(s.key.source)
+	}
+}
+
+// take puts the table in place. The caller holds mu.
+func (s *Subscription) take(t *table) {
+	s.request.Into.Store(t.current)
+	s.counters.took(t.version)
+	s.begin()
+}
+
+// begin lets the user begin. The caller holds mu, which Ready is spared of.
+func (s *Subscription) begin() {
+	if s.patience != nil {
+		s.patience.Stop()
+	}
+	go s.ready() // ends with Ready, which blocks on nothing but its own locks; nobody waits
+}
+
+func (s *Subscription) giveUp() {
+	m := s.manager
+	m.mu.Lock()
+	t := m.tables[s.key]
+	late := t != nil && t.users[s] && t.current == nil
+	m.mu.Unlock()
+	if late {
+		s.counters.initFetchTimeouts.Inc()
+		m.options.Log.Warn("routes are not there within their initial fetch timeout",
+			"route_config", s.key.name, "source", s.key.source, "timeout", s.request.InitialFetchTimeout)
+		s.ready()
+	}
+}
+
+// tell says which names are wanted from a source. The caller holds mu.
+func (m *Manager) tell(source coreconfig.Source) {
+	var names []string
+	for k := range m.tables {
+		if k.source == source {
+			names = append(names, k.name)
+		}
+	}
+	slices.Sort(names)
+	m.options.SetNames(source, names)
+}
+
+// Apply takes what RDS sent, as xds.Sink has it. Good tables take effect at once;
+// the error names each bad one, which leaves the one before. One that is gone
+// stays in use, as in Envoy: it goes with the last that names it.
+func (m *Manager) Apply(resources []xds.Resource, _ bool) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var refused []error
+	for _, r := range resources {
+		t := m.tables[key{r.Source, r.Name}]
+		if t == nil { // wanted no more since
+			continue
+		}
+		if r.Message == nil {
+			for s := range t.users {
+				s.counters.attempts.Inc()
+				s.counters.empty.Inc()
+				s.begin()
+			}
+			continue
+		}
+		if err := m.update(t, r); err != nil {
+			refused = append(refused, fmt.Errorf("route configuration %q: %w", r.Name, err))
+			for s := range t.users {
+				s.counters.attempts.Inc()
+				s.counters.rejected.Inc()
+				s.begin() // with what is there, as in Envoy: the start must go on
+			}
+		}
+	}
+	return errors.Join(refused...)
+}
+
+// update makes a resource the table in use.
+func (m *Manager) update(t *table, r xds.Resource) error {
+	message, ok := r.Message.(*routev3.RouteConfiguration)
+	if !ok {
+		return fmt.Errorf("is a %T", r.Message)
+	}
+	if t.current == nil || !proto.Equal(t.message, message) {
+		report := r.Report()
+		strict.Check(message, r.At, m.options.Schema, report)
+		parsed := m.options.Parse(message, r.At, report)
+		if err := report.Err(); err != nil {
+			return err
+		}
+		t.current, t.message = parsed, message
+		for s := range t.users {
+			s.counters.reloads.Inc()
+		}
+	}
+	t.version, t.updated = r.Version, time.Now()
+	for s := range t.users {
+		s.counters.attempts.Inc()
+		s.take(t)
+	}
+	return nil
+}
+
+// Table is one table as /config_dump shows it.
+type Table struct {
+	Message *routev3.RouteConfiguration
+	Version string
+	Updated time.Time
+}
+
+// Tables are those that are there, by name and source.
+func (m *Manager) Tables() []Table {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	keys := slices.SortedFunc(maps.Keys(m.tables), func(a, b key) int {
+		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.source.String(), b.source.String()))
+	})
+	var all []Table
+	for _, k := range keys {
+		if t := m.tables[k]; t.current != nil {
+			all = append(all, Table{t.message, t.version, t.updated})
+		}
+	}
+	return all
+}
+
+// counters are those of one subscription, by Envoy's names.
+type counters struct {
+	attempts, successes, rejected, empty, initFetchTimeouts, reloads *stats.Counter
+	version                                                          *stats.Gauge
+}
+
+func newCounters(scope *stats.Scope) *counters {
+	return &counters{
+		attempts: scope.Counter("update_attempt"), successes: scope.Counter("update_success"),
+		rejected: scope.Counter("update_rejected"), empty: scope.Counter("update_empty"),
+		initFetchTimeouts: scope.Counter("init_fetch_timeout"), reloads: scope.Counter("config_reload"),
+		version: scope.Gauge("version"),
+	}
+}
+
+func (c *counters) took(version string) {
+	c.successes.Inc()
+	c.version.Set(xds.VersionHash(version))
+}
