@@ -67,9 +67,10 @@ fuzz: ## run each fuzz target with FUZZTIME (20000x) inputs
 		go test -run '^$$' -fuzz "^$${name#func }\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x "./$$(dirname "$$file")"; \
 	done
 
-generate: bin/buf bin/protoc-gen-go ## write the Go of proto/ anew
+generate: bin/buf bin/protoc-gen-go ## write the Go of proto/ and the proxy's page of supported fields anew
 	bin/buf lint
 	bin/buf generate
+	go test -count=1 -run 'SupportedFields' ./services/proxy/internal/builtin -update
 
 lint: bin/golangci-lint ## vet and lint everything
 	go vet work

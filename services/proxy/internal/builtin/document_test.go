@@ -1,0 +1,123 @@
+package builtin
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+)
+
+// page is the documentation of the supported fields: a section for each message
+// with its fields, their types, and where the message may stand.
+type page struct {
+	messages map[protoreflect.FullName]map[protoreflect.Name]bool
+	// uses are the fields that a message is the type of.
+	uses map[protoreflect.FullName][]string
+}
+
+const introduction = `# Supported fields
+
+Every field of Envoy's v3 API that the proxy carries out, in files and in what
+comes by xDS, by the message that has it. Everything else is refused, with its
+path. ` + "`make generate`" + ` writes this page from the code.
+`
+
+func newPage(t *testing.T) *page {
+	p := &page{map[protoreflect.FullName]map[protoreflect.Name]bool{}, map[protoreflect.FullName][]string{}}
+	for _, part := range fields() {
+		for message, names := range part {
+			if p.messages[message] == nil {
+				p.messages[message] = map[protoreflect.Name]bool{}
+			}
+			for _, name := range names {
+				p.messages[message][name] = true
+			}
+		}
+	}
+	for message, names := range p.messages {
+		for name := range names {
+			if inner := valueOf(field(t, message, name)).Message(); inner != nil {
+				p.uses[inner.FullName()] = append(p.uses[inner.FullName()], fmt.Sprintf("`%s.%s`", short(message), name))
+			}
+		}
+	}
+	return p
+}
+
+func field(t *testing.T, message protoreflect.FullName, name protoreflect.Name) protoreflect.FieldDescriptor {
+	found, err := protoregistry.GlobalTypes.FindMessageByName(message)
+	require.NoError(t, err)
+	return found.Descriptor().Fields().ByName(name)
+}
+
+// valueOf is a field, or of a map the field of its values.
+func valueOf(fd protoreflect.FieldDescriptor) protoreflect.FieldDescriptor {
+	if fd.IsMap() {
+		return fd.MapValue()
+	}
+	return fd
+}
+
+// short is the name of a message without its package: "Cluster.EdsClusterConfig".
+func short(name protoreflect.FullName) string {
+	parts := strings.Split(string(name), ".")
+	i := slices.IndexFunc(parts, func(part string) bool { return part[0] >= 'A' && part[0] <= 'Z' })
+	return strings.Join(parts[i:], ".")
+}
+
+// anchor is where a heading is found in the page.
+func anchor(name protoreflect.FullName) string {
+	return "#" + strings.ToLower(strings.ReplaceAll(string(name), ".", ""))
+}
+
+func (p *page) typeOf(fd protoreflect.FieldDescriptor) string {
+	value := valueOf(fd)
+	text := value.Kind().String()
+	switch {
+	case value.Message() != nil && p.messages[value.Message().FullName()] != nil:
+		text = fmt.Sprintf("[%s](%s)", short(value.Message().FullName()), anchor(value.Message().FullName()))
+	case value.Message() != nil:
+		text = short(value.Message().FullName())
+	case value.Enum() != nil:
+		text = short(value.Enum().FullName())
+	}
+	switch {
+	case fd.IsMap():
+		return "map of " + text
+	case fd.IsList():
+		return "list of " + text
+	default:
+		return text
+	}
+}
+
+func TestThePageOfSupportedFieldsIsAsGenerated(t *testing.T) {
+	p := newPage(t)
+	var b strings.Builder
+	b.WriteString(introduction)
+	for _, message := range slices.Sorted(maps.Keys(p.messages)) {
+		fmt.Fprintf(&b, "\n## %s\n\n", message)
+		if uses := p.uses[message]; len(uses) > 0 {
+			slices.Sort(uses)
+			fmt.Fprintf(&b, "In %s.\n\n", strings.Join(uses, ", "))
+		} else if strings.HasPrefix(string(message), "envoy.extensions.") {
+			b.WriteString("In a typed_config.\n\n")
+		}
+		if len(p.messages[message]) == 0 {
+			b.WriteString("It has no fields that can be set.\n")
+			continue
+		}
+		b.WriteString("| field | type |\n| --- | --- |\n")
+		for _, name := range slices.Sorted(maps.Keys(p.messages[message])) {
+			fmt.Fprintf(&b, "| `%s` | %s |\n", name, p.typeOf(field(t, message, name)))
+		}
+	}
+	servicetest.Golden(t, "../../docs/supported-fields.md", []byte(b.String()))
+}
