@@ -34,6 +34,7 @@ func (f *File) message(n *yaml.Node, m protoreflect.Message, path Path) bool {
 func (f *File) fields(entries []Entry, m protoreflect.Message, path Path) {
 	given := map[protoreflect.FieldNumber]string{}
 	oneofs := map[protoreflect.Name]protoreflect.Name{}
+	optional := f.isOptional(entries, m.Descriptor())
 	for _, e := range entries {
 		fd := f.named(e, m.Descriptor(), path)
 		if fd == nil {
@@ -61,6 +62,9 @@ func (f *File) fields(entries []Entry, m protoreflect.Message, path Path) {
 			oneofs[oneof.Name()] = fd.Name()
 		}
 		f.place(at, e.key)
+		if optional && IsExtension(fd) && f.setUnknown(e.Value, m, fd) {
+			continue
+		}
 		if !f.value(e.Value, m, fd, at) {
 			f.refuseField(path, fd)
 		}
@@ -223,6 +227,50 @@ func (f *File) typed(n *yaml.Node, path Path) proto.Message {
 	f.fields(rest, content, path)
 	f.Validate(content.Interface(), path)
 	return content.Interface()
+}
+
+// optionalName is the field of a message that lets its extension be of a type
+// that nobody knows (HttpFilter.is_optional).
+const optionalName = "is_optional"
+
+// IsExtension says whether a field is an Any by itself.
+func IsExtension(fd protoreflect.FieldDescriptor) bool {
+	return !fd.IsList() && !fd.IsMap() && elementName(fd) == anyName
+}
+
+// IsOptional says whether a message lets its extension be of a type that nobody
+// knows.
+func IsOptional(m protoreflect.Message) bool {
+	fd := m.Descriptor().Fields().ByName(optionalName)
+	return fd != nil && fd.Kind() == protoreflect.BoolKind && !fd.IsList() && m.Get(fd).Bool()
+}
+
+// isOptional says so of a message that is not read yet.
+func (f *File) isOptional(entries []Entry, m protoreflect.MessageDescriptor) bool {
+	fd := m.Fields().ByName(optionalName)
+	if _, tolerant := f.schema.(Tolerant); !tolerant || fd == nil || !f.schema.Supports(fd) {
+		return false
+	}
+	for _, e := range entries {
+		if (e.Key == optionalName || e.Key == fd.JSONName()) && target(e.Value).Value == "true" {
+			return true
+		}
+	}
+	return false
+}
+
+// setUnknown sets an Any of a type that the schema does not have, without what is
+// in it. It is false for one that it has, and for what is none.
+func (f *File) setUnknown(n *yaml.Node, m protoreflect.Message, fd protoreflect.FieldDescriptor) bool {
+	url := ownType(target(n))
+	if url == "" {
+		return false
+	}
+	if _, err := f.schema.Find(url); err == nil {
+		return false
+	}
+	m.Set(fd, protoreflect.ValueOfMessage((&anypb.Any{TypeUrl: url}).ProtoReflect()))
+	return true
 }
 
 // ownType is the "@type" among the keys of a mapping, before they are looked at.

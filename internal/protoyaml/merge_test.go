@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/protoyaml"
@@ -136,3 +138,34 @@ func TestFaultLeavesOutWhatIsEmpty(t *testing.T) {
 		require.Equal(t, want, f.String())
 	}
 }
+
+func TestAReportApartFindsLinesAndHasNoFaults(t *testing.T) {
+	var c clusterv3.Cluster
+	report := load(&c, source{"f", "name: a\nconnect_timeout: 1s\nx: y\n"})
+	require.Error(t, report.Err())
+	apart := report.Apart()
+	require.NoError(t, apart.Err())
+	apart.Add("connect_timeout", "too short")
+	require.EqualError(t, apart.Err(), "f:2:1: connect_timeout: too short")
+}
+
+func TestAnOptionalExtensionMayBeOfATypeThatNobodyKnows(t *testing.T) {
+	const extension = `typed_config: {"@type": type.googleapis.com/nobody.Knows, x: y}`
+	read := func(text string, schema protoyaml.Schema) (*hcmv3.HttpFilter, error) {
+		report, filter := &protoyaml.Report{}, &hcmv3.HttpFilter{}
+		f, root := report.Open("f", []byte(text), schema)
+		f.Fill(root, filter, "")
+		return filter, report.Err()
+	}
+	filter, err := read("name: a\nis_optional: true\n"+extension, tolerant{})
+	require.NoError(t, err)
+	require.Equal(t, "type.googleapis.com/nobody.Knows", filter.GetTypedConfig().GetTypeUrl())
+	_, err = read("name: a\nis_optional: false\n"+extension, tolerant{})
+	require.ErrorContains(t, err, "nobody.Knows")
+	_, err = read("name: a\nis_optional: true\n"+extension, protoyaml.Linked{})
+	require.ErrorContains(t, err, "nobody.Knows", "who keeps what it reads would keep it emptied")
+}
+
+type tolerant struct{ protoyaml.Linked }
+
+func (tolerant) LeavesOutOptional() {}

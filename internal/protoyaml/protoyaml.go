@@ -50,6 +50,14 @@ func WhyNot(schema Schema, fd protoreflect.FieldDescriptor) string {
 	return "not supported"
 }
 
+// Tolerant is the Schema of a reader that leaves out what is_optional lets it: an
+// extension of a type that the Schema does not have is then an Any without
+// contents, and no fault.
+type Tolerant interface {
+	Schema
+	LeavesOutOptional()
+}
+
 // Linked is the Schema of a program that takes whatever is linked into it.
 type Linked struct{}
 

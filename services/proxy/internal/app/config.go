@@ -86,6 +86,7 @@ func configure(o Options, log *slog.Logger) (*configuration, error) {
 		StaticCluster:    known,
 		CheckGRPCCluster: static.checkGRPC,
 		CheckSource:      static.checkSource,
+		Log:              log,
 	})
 	c.listeners = listener.NewManager(listener.ManagerOptions{
 		Filters: filters, Schema: schema, Stats: c.registry, Log: log, DrainTime: o.DrainTime,

@@ -312,3 +312,33 @@ func TestWhatABootstrapSaysOfSourcesIsChecked(t *testing.T) {
 		})
 	}
 }
+
+func TestAnOptionalFilterThatNobodyKnowsIsLeftOut(t *testing.T) {
+	const optional = "                http_filters:\n                  - {name: lua, is_optional: %s, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua, x: y}}\n"
+	config := func(value string) string {
+		return strings.Replace(upstreamAt(t, backend(t, "one")), "                http_filters:\n", fmt.Sprintf(optional, value), 1)
+	}
+	proxy := run(t, config("true"))
+	status, _ := get(t, proxy.Addr("ingress"), "/")
+	require.Equal(t, 200, status)
+	_, stats := get(t, proxy.Addr("admin"), "/stats")
+	require.Contains(t, stats, "http.optional_filter_left_out: 1\n")
+	err := app.Validate(app.Options{ConfigYAML: config("false"), LogLevel: "info"})
+	require.ErrorContains(t, err, `http_filters[0].typed_config: unknown type "envoy.extensions.filters.http.lua.v3.Lua"`)
+}
+
+func TestAStaticListenerMayHaveItsRoutesByRDS(t *testing.T) {
+	f := files{t, t.TempDir()}
+	f.put("rds.json", fmt.Sprintf(dynamicRoutes, "backend"))
+	config := upstreamAt(t, backend(t, "one"))
+	i, j := strings.Index(config, "                route_config:"), strings.Index(config, "                http_filters:")
+	config = config[:i] + "                rds: {route_config_name: routes, config_source: " + f.source("rds.json") + "}\n" + config[j:]
+	proxy := run(t, config)
+	_, body := get(t, proxy.Addr("ingress"), "/a")
+	require.Equal(t, "one GET /a", body)
+	f.put("rds.json", strings.Replace(fmt.Sprintf(dynamicRoutes, "backend"), `"/"`, `"/b"`, 1))
+	servicetest.Eventually(t, "the new routes hold", func() bool {
+		status, _ := get(t, proxy.Addr("ingress"), "/a")
+		return status == 404
+	})
+}

@@ -4,6 +4,8 @@
 package builtin
 
 import (
+	"log/slog"
+
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
@@ -38,6 +40,8 @@ type Dependencies struct {
 	// CheckGRPCCluster reports what is wrong with a cluster that a filter's
 	// gRPC service names.
 	CheckGRPCCluster func(name string, at strict.Path, report *strict.Report)
+	// Log is told of what is left out of a configuration.
+	Log *slog.Logger
 	// Routes are the route tables that come by RDS.
 	Routes *rds.Manager
 	// CheckSource reports what is wrong with a source that rds names.
@@ -57,7 +61,7 @@ func NetworkFilters(d Dependencies) []networkfilter.Factory {
 	return []networkfilter.Factory{
 		&hcm.Factory{
 			Filters: HTTPFilters(d), Clusters: d.Clusters, StaticCluster: d.StaticCluster, Stats: d.Stats,
-			Routes: d.Routes, CheckSource: d.CheckSource,
+			Routes: d.Routes, CheckSource: d.CheckSource, Log: d.Log,
 		},
 	}
 }

@@ -45,10 +45,16 @@ func (c *checker) message(m protoreflect.Message, at Path) {
 	if protoyaml.WellKnown(m.Descriptor().FullName()) {
 		return
 	}
+	optional := protoyaml.IsOptional(m)
 	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		if !c.schema.Supports(fd) {
 			c.report.RefuseField(at, fd, "%s", c.schema.WhyNot(fd))
 			return true
+		}
+		if optional && protoyaml.IsExtension(fd) {
+			if _, err := c.schema.Find(v.Message().Interface().(*anypb.Any).GetTypeUrl()); err != nil {
+				return true // whoever reads it leaves it out
+			}
 		}
 		c.field(fd, v, at.Field(string(fd.Name())))
 		return true

@@ -100,6 +100,18 @@ func TestCheck(t *testing.T) {
 			"x.filter_chains[0].filters[0].typed_config: unpack envoy.extensions.filters.http.router.v3.Router: ",
 		},
 		{
+			"an optional Any of a type that is not supported, beside one that is not optional",
+			listener(pack(t, &hcmv3.HttpConnectionManager{
+				StatPrefix:     "x",
+				RouteSpecifier: &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{}},
+				HttpFilters: []*hcmv3.HttpFilter{
+					{Name: "a", IsOptional: true, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: &anypb.Any{TypeUrl: "nothing"}}},
+					{Name: "b", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: &anypb.Any{TypeUrl: "nothing"}}},
+				},
+			})),
+			`x.filter_chains[0].filters[0].typed_config.http_filters[1].typed_config: type URL "nothing" does not begin with type.googleapis.com/; supported are: `,
+		},
+		{
 			"an Any in a map",
 			&clusterv3.Cluster{Name: "a", TypedExtensionProtocolOptions: map[string]*anypb.Any{"k": {TypeUrl: "nothing"}}},
 			`x.typed_extension_protocol_options["k"]: type URL "nothing" does not begin with type.googleapis.com/; supported are: `,

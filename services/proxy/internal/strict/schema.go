@@ -76,6 +76,9 @@ func (s *Schema) Supports(fd protoreflect.FieldDescriptor) bool {
 	return protoyaml.WellKnown(message) || s.messages[message][fd.Name()]
 }
 
+// LeavesOutOptional implements protoyaml.Tolerant.
+func (s *Schema) LeavesOutOptional() {}
+
 // Find is the extension that a type URL names, if the schema has it.
 func (s *Schema) Find(url string) (protoreflect.MessageType, error) {
 	t, err := protoyaml.FindType(url)

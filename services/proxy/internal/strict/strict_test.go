@@ -45,7 +45,7 @@ var fields = strict.Fields{
 	"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager": {
 		"stat_prefix", "route_config", "http_filters", "codec_type",
 	},
-	"envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter": {"name", "typed_config"},
+	"envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter": {"name", "typed_config", "is_optional"},
 }
 
 func newSchema(t testing.TB) *strict.Schema {

@@ -1,6 +1,7 @@
 package hcm
 
 import (
+	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -40,6 +41,8 @@ type Factory struct {
 	CheckSource func(source coreconfig.Source, at strict.Path, report *strict.Report)
 	// Stats is the root of all metrics.
 	Stats *stats.Registry
+	// Log is told of filters that are left out.
+	Log *slog.Logger
 }
 
 // ConfigType implements networkfilter.Factory.

@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -63,12 +64,21 @@ func (f *Factory) parseChain(filters []*hcmv3.HttpFilter, at strict.Path, report
 		report.Add(at, format, args...)
 		good = false
 	}
+	last := len(filters) - 1 // of those that are not left out
+	for last >= 0 && f.leavesOut(filters[last]) {
+		last--
+	}
 	for i, filter := range filters {
 		at := at.Index(i)
 		if names[filter.GetName()] {
 			fault(at.Field("name"), "filter %q is there twice", filter.GetName())
 		}
 		names[filter.GetName()] = true
+		if f.leavesOut(filter) {
+			f.Log.Warn("left out an optional filter of a type that is not known", "filter", filter.GetName(), "type", filter.GetTypedConfig().GetTypeUrl(), "at", at)
+			f.Stats.Scope("http").Counter("optional_filter_left_out").Inc()
+			continue
+		}
 		message, err := strict.Unpack(filter.GetTypedConfig())
 		switch {
 		case filter.GetTypedConfig() == nil:
@@ -92,7 +102,7 @@ func (f *Factory) parseChain(filters []*hcmv3.HttpFilter, at strict.Path, report
 			configs = append(configs, config)
 		}
 		_, terminal := config.NewFilter().(httpfilter.Terminal)
-		if last := i == len(filters)-1; terminal && !last {
+		if last := i == last; terminal && !last {
 			fault(at, "filter %q answers every request, so that no filter can stand behind it", filter.GetName())
 		} else if !terminal && last {
 			fault(at, "the last filter must be one that gets the response, as the router does; %q does not", filter.GetName())
@@ -100,13 +110,21 @@ func (f *Factory) parseChain(filters []*hcmv3.HttpFilter, at strict.Path, report
 			fault(at.Field("disabled"), "filter %q answers every request, and cannot be disabled", filter.GetName())
 		}
 	}
-	if len(filters) == 0 {
+	if last < 0 {
 		fault(at, "there are no filters: the router is needed at least")
 	}
 	if !good {
 		return nil
 	}
 	return httpfilter.NewChain(configs)
+}
+
+// leavesOut says whether a filter is optional and of a type that is not known.
+func (f *Factory) leavesOut(filter *hcmv3.HttpFilter) bool {
+	url := filter.GetTypedConfig().GetTypeUrl()
+	return filter.GetIsOptional() && url != "" && !slices.ContainsFunc(f.Filters, func(known httpfilter.Factory) bool {
+		return strings.HasSuffix(url, "/"+string(known.ConfigType()))
+	})
 }
 
 func (f *Factory) find(message proto.Message) httpfilter.Factory {
