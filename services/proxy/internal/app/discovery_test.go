@@ -3,8 +3,10 @@ package app_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -341,4 +343,55 @@ func TestAStaticListenerMayHaveItsRoutesByRDS(t *testing.T) {
 		status, _ := get(t, proxy.Addr("ingress"), "/a")
 		return status == 404
 	})
+}
+
+// TestARequestInFlightOutlivesTheListenerThatItCameBy begins a request, changes
+// its routes, then its listener, and takes that away, before it is answered.
+func TestARequestInFlightOutlivesTheListenerThatItCameBy(t *testing.T) {
+	asked, answer := make(chan struct{}, 1), make(chan struct{})
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			asked <- struct{}{}
+			<-answer
+		}
+		_, _ = io.WriteString(w, "answered")
+	}))
+	defer upstream.Close()
+	_, port, err := net.SplitHostPort(upstream.Listener.Addr().String())
+	require.NoError(t, err)
+	f := files{t, t.TempDir()}
+	f.put("eds.json", fmt.Sprintf(dynamicAssignment, "a", port))
+	f.put("cds.json", fmt.Sprintf(dynamicCluster, "a", "1s", f.source("eds.json")))
+	f.put("rds.json", fmt.Sprintf(dynamicRoutes, "a"))
+	f.put("lds.json", fmt.Sprintf(dynamicListener, "v0", f.source("rds.json")))
+	proxy := run(t, fmt.Sprintf(`{"dynamic_resources": {"cds_config": %s, "lds_config": %s}}`, f.source("cds.json"), f.source("lds.json")))
+	address := proxy.Addr("dynamic")
+
+	type result struct {
+		status int
+		server string
+		err    error
+	}
+	results := make(chan result, 1)
+	go func() { // ends with the answer
+		response, err := http.Get("http://" + address + "/slow")
+		if err != nil {
+			results <- result{err: err}
+			return
+		}
+		_ = response.Body.Close()
+		results <- result{response.StatusCode, response.Header.Get("Server"), nil}
+	}()
+	<-asked
+	f.put("rds.json", strings.Replace(fmt.Sprintf(dynamicRoutes, "a"), `"/"`, `"/none"`, 1))
+	servicetest.Eventually(t, "the new routes hold", func() bool {
+		status, _ := get(t, address, "/")
+		return status == 404
+	})
+	f.put("lds.json", fmt.Sprintf(dynamicListener, "v1", f.source("rds.json")))
+	servicetest.Eventually(t, "the new listener serves", func() bool { return serverOf(t, address) == "v1" })
+	f.put("lds.json")
+	servicetest.Eventually(t, "the listener is gone", func() bool { return proxy.Addr("dynamic") == "" })
+	close(answer)
+	require.Equal(t, result{200, "v0", nil}, <-results)
 }
