@@ -281,6 +281,49 @@ func TestClusterThatGoesBeforeItIsWarmLeavesNothingBehind(t *testing.T) {
 	require.Nil(t, m.Get("a"))
 }
 
+func TestDeltaChangesOnlyTheClustersThatItNames(t *testing.T) {
+	m := newManager(t, true)
+	m.AddStatic(nil)
+	require.NoError(t, m.ChangeClusters(clusters(t, eds("a"), eds("b"))))
+	require.NoError(t, m.ApplyAssignments(append(assignment(t, "a", endpoint("10.0.0.1", 80, "")), assignment(t, "b")...)))
+	require.True(t, m.started())
+	require.NoError(t, m.ChangeClusters(append(clusters(t, eds("c")), xds.Resource{Name: "a"}, xds.Resource{Name: "never"})))
+	require.Nil(t, m.Get("a"))
+	require.NotNil(t, m.Get("b"))
+	require.Equal(t, []string{"b", "c"}, m.services)
+	require.Nil(t, m.Get("c"), "it warms")
+	require.NoError(t, m.ChangeClusters([]xds.Resource{{Name: "c"}}))
+	require.Equal(t, []string{"b"}, m.services)
+}
+
+func TestAnAssignmentThatIsGoneIsNotWaitedForAndLeavesTheHosts(t *testing.T) {
+	m := newManager(t, true)
+	m.AddStatic(nil)
+	require.NoError(t, m.ApplyClusters(clusters(t, eds("a"), eds("b"))))
+	require.NoError(t, m.ApplyAssignments(append(assignment(t, "a", endpoint("10.0.0.1", 80, "")), xds.Resource{Name: "b"})))
+	require.True(t, m.started())
+	require.Nil(t, m.Get("b").Pick())
+	require.NoError(t, m.ApplyAssignments([]xds.Resource{{Name: "a"}}))
+	require.NotNil(t, m.Get("a").Pick())
+}
+
+func TestAssignmentsOfOneNameFromTwoSourcesAreTwo(t *testing.T) {
+	m := newManager(t, false)
+	const fromFile = `{"name": "file", "type": "EDS", "eds_cluster_config": {"service_name": "s", "eds_config": {"path_config_source": {"path": "/e"}, "resource_api_version": "V3"}}}`
+	const fromParent = `{"name": "self", "type": "EDS", "eds_cluster_config": {"service_name": "s", "eds_config": {"self": {}, "resource_api_version": "V3"}}}`
+	resources := clusters(t, fromFile, fromParent, eds("s"))
+	file := coreconfig.Source{Path: "/e"}
+	resources[1].Source = file
+	require.NoError(t, m.ApplyClusters(resources))
+	sent := assignment(t, "s", endpoint("10.0.0.1", 80, ""))
+	sent[0].Source = file
+	require.NoError(t, m.ApplyAssignments(sent))
+	require.NotNil(t, m.Get("file"))
+	require.NotNil(t, m.Get("self"))
+	require.Nil(t, m.Get("s"), "it is ADS's")
+	require.NoError(t, m.ApplyClusters(nil))
+}
+
 func TestClustersThatShareAServiceShareItsAssignment(t *testing.T) {
 	m := newManager(t, false)
 	both := []string{

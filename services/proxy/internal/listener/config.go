@@ -19,7 +19,8 @@ import (
 
 // Fields are the supported fields of the messages that Parse reads. Some need
 // nothing done: buffers of a connection never grow to a limit, since bodies are
-// pulled, and one accept loop feeds all processors without reuse_port.
+// pulled; one accept loop feeds all processors without enable_reuse_port; and
+// traffic_direction is for those who read the configuration.
 func Fields() strict.Fields {
 	return strict.Fields{
 		"envoy.config.listener.v3.Listener": {

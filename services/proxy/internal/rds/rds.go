@@ -84,6 +84,7 @@ type Subscription struct {
 	request  Request
 	key      key
 	ready    func()
+	told     bool // ready is called, or about to be
 	patience *time.Timer
 	counters *counters
 }
@@ -137,8 +138,12 @@ func (s *Subscription) take(t *table) {
 	s.begin()
 }
 
-// begin lets the user begin. The caller holds mu, which Ready is spared of.
+// begin lets the user begin, once. The caller holds mu, which Ready is spared of.
 func (s *Subscription) begin() {
+	if s.told {
+		return
+	}
+	s.told = true
 	if s.patience != nil {
 		s.patience.Stop()
 	}
