@@ -144,7 +144,7 @@ func (f *Factory) Parse(config proto.Message, at strict.Path, report *strict.Rep
 	m.parseProtocol(c, at, report)
 	m.parseTimeouts(c, at, report)
 	m.parseIdentity(c, at, report)
-	m.parseNormalization(c)
+	m.parseNormalization(c, at, report)
 
 	if c.GetRds() != nil {
 		m.rds = f.parseRDS(c.GetRds(), at.Field("rds"), report)

@@ -51,7 +51,7 @@ func TestFaultsOfTheConfiguration(t *testing.T) {
 		{"an internal range that is none", `"internal_address_config": {"cidr_ranges": [{"address_prefix": "1.2.3.4", "prefix_len": 33}]}`, `internal_address_config.cidr_ranges[0].prefix_len: 33 is longer than the address`},
 		{"Unix sockets", `"internal_address_config": {"unix_sockets": true}`, "internal_address_config.unix_sockets: not supported"},
 		{"both lengths", `"http_protocol_options": {"allow_chunked_length": true}`, "http_protocol_options.allow_chunked_length: not supported"},
-		{"two ways to strip a port", `"strip_any_host_port": true, "strip_matching_host_port": true`, ""},
+		{"two ways to strip a port", `"strip_any_host_port": true, "strip_matching_host_port": true`, "strip_matching_host_port: cannot be set beside strip_any_host_port"},
 		{"a negative timeout", `"request_timeout": "-1s"`, "request_timeout: -1s is negative"},
 		{"another formatter", `"http_protocol_options": {"header_key_format": {"stateful_formatter": {"name": "x", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"}}}}`,
 			"http_protocol_options.header_key_format.stateful_formatter.typed_config: envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig is no formatter known here"},

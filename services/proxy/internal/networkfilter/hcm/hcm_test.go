@@ -560,7 +560,7 @@ func TestUpstreamThatIsLateIs504(t *testing.T) {
 
 func TestUpstreamWithoutATimeoutMayBeIdleAsLongAsAStream(t *testing.T) {
 	up := newUpstream(t)
-	p := start(t, up.address(), config{fields: `"stream_idle_timeout": "0.05s",`, route: `, "timeout": "0s"`})
+	p := start(t, up.address(), config{fields: `"stream_idle_timeout": "0.3s",`, route: `, "timeout": "0s"`})
 	client := p.dial()
 	client.send(get)
 	up.accept().head()
@@ -570,7 +570,7 @@ func TestUpstreamWithoutATimeoutMayBeIdleAsLongAsAStream(t *testing.T) {
 
 func TestClientThatTakesNothingIsGivenUp(t *testing.T) {
 	up := newUpstream(t)
-	p := start(t, up.address(), config{fields: `"stream_idle_timeout": "0.05s",`})
+	p := start(t, up.address(), config{fields: `"stream_idle_timeout": "0.3s",`})
 	client := p.dial()
 	client.send(get)
 	server := up.accept()

@@ -107,7 +107,10 @@ func (m *manager) parseIdentity(c *hcmv3.HttpConnectionManager, at strict.Path, 
 	}
 }
 
-func (m *manager) parseNormalization(c *hcmv3.HttpConnectionManager) {
+func (m *manager) parseNormalization(c *hcmv3.HttpConnectionManager, at strict.Path, report *strict.Report) {
+	if c.GetStripMatchingHostPort() && c.GetStripAnyHostPort() {
+		report.Add(at.Field("strip_matching_host_port"), "cannot be set beside strip_any_host_port")
+	}
 	m.paths = normalize.Paths{Normalize: c.GetNormalizePath().GetValue(), MergeSlashes: c.GetMergeSlashes()}
 	switch c.GetPathWithEscapedSlashesAction() {
 	case hcmv3.HttpConnectionManager_REJECT_REQUEST:

@@ -108,7 +108,7 @@ func (c *connection) hopByHop() (*httpfilter.Chain, *refusal) {
 				return chain, malformed("an upgrade of a request with a body")
 			}
 			chain, r.Upgrade = upgrade.chain, protocol
-			r.Body, r.BodyLength = c.reader.Tunnel(), message.Unknown
+			r.Body, r.BodyLength, r.ExpectContinue = c.reader.Tunnel(), message.Unknown, false
 			h.Remove("content-length")
 		case protected(name):
 			return chain, malformed("connection names " + name)

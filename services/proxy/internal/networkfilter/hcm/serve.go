@@ -144,16 +144,17 @@ func (c *connection) serveRequest() bool {
 		c.reads.Set(time.Time{}) // it is the watch's business from now on
 	}
 	c.body.begin(&s.Request)
+	if refused == nil {
+		m.route(s)
+	}
 	c.watch.begin(s)
 
 	c.run.Begin(chain)
-	if refused != nil {
+	if refused == nil {
+		c.run.Exchange(s)
+	} else {
 		refused.fill(s)
 		keepAlive = keepAlive && (!refused.malformed || !m.closeOnInvalid)
-	} else {
-		m.route(s)
-		c.watch.limit(s)
-		c.run.Exchange(s)
 	}
 	keepAlive = c.keepsAlive(keepAlive)
 	c.responding.Store(s.Expired() == nil)

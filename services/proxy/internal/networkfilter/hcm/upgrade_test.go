@@ -118,7 +118,7 @@ func TestUpgradeWithoutConnectionUpgradeIsNone(t *testing.T) {
 
 func TestUpgradedConnectionThatIsIdleIsCut(t *testing.T) {
 	up := newUpstream(t)
-	p := start(t, up.address(), config{fields: withWebsockets + `"stream_idle_timeout": "0.1s", "request_timeout": "0.01s",`})
+	p := start(t, up.address(), config{fields: withWebsockets + `"stream_idle_timeout": "0.5s", "request_timeout": "0.01s",`})
 	client := p.dial()
 	client.send(websocket)
 	server := up.accept()
@@ -145,6 +145,19 @@ func TestUpgradedConnectionEndsWithAClientThatIsGone(t *testing.T) {
 	server.closed()
 	require.NoError(t, server.conn.Close())
 	servicetest.Eventually(t, "nothing is in flight", func() bool { return p.stat("cluster.up.upstream_rq_active") == 0 })
+}
+
+func TestUpgradeThatExpectsA100GetsNone(t *testing.T) {
+	up := newUpstream(t)
+	client := start(t, up.address(), config{fields: withWebsockets}).dial()
+	client.send(strings.Replace(websocket, "\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n", 1))
+	server := up.accept()
+	server.head()
+	server.send(switching + "x")
+	require.Contains(t, client.head(), "HTTP/1.1 101")
+	client.send("up")
+	server.read("up")
+	client.read("x")
 }
 
 func TestUpgradeMayHaveFiltersOfItsOwn(t *testing.T) {

@@ -62,17 +62,6 @@ func (w *watch) begin(s *stream.Stream) {
 	w.arm(s.Start)
 }
 
-// limit takes the limits of s anew, which its route may have changed.
-func (w *watch) limit(s *stream.Stream) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.idle == s.IdleTimeout && w.duration == s.MaxDuration {
-		return
-	}
-	w.idle, w.duration = s.IdleTimeout, s.MaxDuration
-	w.arm(s.Start)
-}
-
 // end stops watching.
 func (w *watch) end() {
 	w.mu.Lock()
