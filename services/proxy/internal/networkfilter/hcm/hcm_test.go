@@ -400,8 +400,12 @@ func TestFieldsThatAResponsesConnectionNamesStayBehind(t *testing.T) {
 	client.send(get)
 	server := up.accept()
 	server.head()
-	server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close, X-Hop, Content-Length\r\nX-Hop: 1\r\nX-End: 2\r\n\r\n")
+	server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close, X-Hop, Content-Length\r\nX-Hop: 1\r\nX-End: 2\r\n" +
+		"Keep-Alive: timeout=5\r\nProxy-Connection: close\r\nProxy-Authenticate: Basic\r\nTrailer: X-T\r\n\r\n")
 	response, _ := client.response("GET")
+	require.Empty(t, response.Header.Get("Keep-Alive"))
+	require.Empty(t, response.Header.Get("Proxy-Connection"))
+	require.Equal(t, "Basic", response.Header.Get("Proxy-Authenticate"), "it concerns the client")
 	require.Empty(t, response.Header.Get("X-Hop"))
 	require.Equal(t, "2", response.Header.Get("X-End"))
 	require.Zero(t, response.ContentLength)

@@ -88,7 +88,7 @@ func (c *connection) countOutcome(err error) {
 	stats := c.manager.stats
 	switch why := c.stream.Expired(); {
 	case why != nil:
-		c.broken = true
+		c.broken = err != nil || why == clientGone || !c.body.finished()
 		c.remote = why == clientGone
 	case c.writer.Err() != nil || c.body.broken.Load():
 		c.remote = true

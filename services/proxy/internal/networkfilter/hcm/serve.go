@@ -156,21 +156,34 @@ func (c *connection) serveRequest() bool {
 		refused.fill(s)
 		keepAlive = keepAlive && (!refused.malformed || !m.closeOnInvalid)
 	}
+	expired := s.Expired()
 	keepAlive = c.keepsAlive(keepAlive)
-	c.responding.Store(s.Expired() == nil)
+	c.responding.Store(expired == nil)
 	err = c.respond(!keepAlive)
+	return c.conclude(keepAlive, expired, err)
+}
+
+// conclude lets the filters finish, and counts. Expired is why the stream was out
+// of time before the response, err what broke that off. A connection that is of
+// no use any more gets time to be closed by the client; any other keeps alive.
+func (c *connection) conclude(keepAlive bool, expired *stream.Expiry, err error) bool {
+	m, s := c.manager, &c.stream
+	c.countOutcome(err)
 	if err != nil || s.Response.Status != 101 && !c.body.finished() {
 		keepAlive = false
 		c.body.cutOff()
 	}
-	c.countOutcome(err)
 	c.run.End(s)
 	c.watch.end()
 	c.responding.Store(false)
 	if s.Response.Status == 101 {
 		m.stats.upgradesActive.Add(-1)
 	}
-	if s.Expired() != clientGone {
+	last := s.Expired()
+	if last != expired || last == clientGone { // within the response, whose connection was cut
+		keepAlive = false
+	}
+	if last != clientGone {
 		m.stats.countStatus(s.Response.Status)
 	}
 	c.countBytes()
@@ -228,5 +241,5 @@ func (c *connection) keepsAlive(keepAlive bool) bool {
 	if c.writer.HTTP10 && r.BodyLength == message.Unknown && !r.Bodiless { // ended by the close
 		keepAlive = false
 	}
-	return keepAlive && c.stream.Expired() == nil && c.body.settle()
+	return keepAlive && c.body.settle()
 }
