@@ -70,6 +70,57 @@ func FuzzReadRequest(f *testing.F) {
 	})
 }
 
+// FuzzReadRequestWithOptions reads requests with everything on that is off
+// otherwise. What is written again differs from what the message says in how
+// names are spelt, and reads as the same message.
+func FuzzReadRequestWithOptions(f *testing.F) {
+	for _, seed := range requestSeeds {
+		f.Add([]byte(crlf(seed)))
+	}
+	f.Add([]byte(crlf("PUT / HTTP/1.0\nX-My_ID: 1\nContent-Length: 1\n\na")))
+	f.Add([]byte(crlf("PUT / HTTP/1.1\nHOST: a\nX-My_ID: 1\nTransfer-encoding: chunked\n\n1\na\n0\nX-T: 1\nHost: b\n\n")))
+	options := http1.Options{AcceptHTTP10: true, DefaultHost: "fallback", Trailers: true, KeepSpelling: true, Underscores: http1.DropUnderscores}
+	read := func(source io.Reader, options http1.Options) (*message.Request, string, error) {
+		m := &message.Request{}
+		r := http1.NewReader(source, limits)
+		r.Options = options
+		if _, err := r.ReadRequest(m); err != nil {
+			return m, "", err
+		}
+		body, err := readAll(m.Body)
+		return m, body, err
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		m, body, err := read(strings.NewReader(string(text)), options)
+		_, slowBody, slowErr := read(iotest.OneByteReader(strings.NewReader(string(text))), options)
+		require.Equal(t, body, slowBody)
+		require.Equal(t, err == nil, slowErr == nil)
+		if err != nil || string(m.Method) == "CONNECT" {
+			return
+		}
+		conn := &sink{}
+		w := http1.NewWriter(conn)
+		w.Trailers = true
+		w.WriteRequest(m)
+		if body != "" {
+			require.NoError(t, w.WriteChunk([]byte(body)))
+		}
+		w.Finish(&m.Trailers)
+		require.NoError(t, w.Flush())
+		again, againBody, err := read(strings.NewReader(conn.text()), http1.Options{Trailers: true})
+		require.NoError(t, err, "%q", conn.text())
+		require.Equal(t, string(m.Path), string(again.Path))
+		require.Equal(t, string(m.Authority), string(again.Authority))
+		require.Equal(t, body, againBody)
+		require.Equal(t, fields(&m.Trailers), fields(&again.Trailers))
+		for _, framing := range []string{"content-length", "expect"} {
+			m.Headers.Remove(framing)
+			again.Headers.Remove(framing)
+		}
+		require.Equal(t, fields(&m.Headers), fields(&again.Headers))
+	})
+}
+
 // FuzzReadResponse reads the first response of a connection, to a HEAD or to a
 // GET.
 func FuzzReadResponse(f *testing.F) {
