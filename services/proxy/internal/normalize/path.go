@@ -228,7 +228,8 @@ func hex(c byte) int {
 	return -1
 }
 
-// dotSegments removes "." and ".." (RFC 3986 §5.2.4), in place.
+// dotSegments removes "." and ".." (RFC 3986 §5.2.4), in place, with parameters
+// ("..;a=b") too: there are servers that do not look at those.
 func dotSegments(path []byte) []byte {
 	out := path[:0]
 	for at := 0; at < len(path); {
@@ -237,7 +238,8 @@ func dotSegments(path []byte) []byte {
 		for end < len(path) && path[end] != '/' {
 			end++
 		}
-		switch last := end == len(path); string(path[at+1 : end]) {
+		name, _, _ := bytes.Cut(path[at+1:end], []byte(";"))
+		switch last := end == len(path); string(name) {
 		case ".":
 			if last {
 				out = append(out, '/')
