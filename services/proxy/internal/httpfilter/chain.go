@@ -109,7 +109,8 @@ func (r *Run) End(s *stream.Stream) {
 	}
 }
 
-// Fill makes a response of the reply; a HEAD gets its head alone.
+// Fill makes a response of the reply; a HEAD gets its head alone, and so does
+// whoever gets a 204 or a 304.
 func (reply *Reply) Fill(m *message.Response, head bool) {
 	m.Status = reply.Status
 	m.Headers.Reset()
@@ -119,14 +120,14 @@ func (reply *Reply) Fill(m *message.Response, head bool) {
 		m.Headers.Add(h.Name, h.Value)
 		typed = typed || h.Name == "content-type"
 	}
-	m.Body, m.BodyLength, m.Bodiless = nil, int64(len(reply.Body)), head
+	m.Body, m.BodyLength, m.Bodiless = nil, int64(len(reply.Body)), head || m.Status == 204 || m.Status == 304
 	if reply.Body == "" {
 		return
 	}
 	if !typed {
 		m.Headers.Add("content-type", "text/plain")
 	}
-	if !head {
+	if !m.Bodiless {
 		m.Body = message.NewBytes([]byte(reply.Body))
 	}
 }

@@ -11,6 +11,7 @@ func TestRoutesThatAnswer(t *testing.T) {
 	p := start(t, up.address(), config{routes: `
 		{"match": {"prefix": "/moved"}, "redirect": {"https_redirect": true, "host_redirect": "new.example", "prefix_rewrite": "/to"}},
 		{"match": {"prefix": "/fixed"}, "direct_response": {"status": 418, "body": {"inline_string": "short and stout"}}},
+		{"match": {"prefix": "/unmodified"}, "direct_response": {"status": 304, "body": {"inline_string": "not sent"}}},
 		{"match": {"prefix": "/found"}, "direct_response": {"status": 302}},
 		{"match": {"prefix": "/header"}, "route": {"cluster_header": "x-cluster", "cluster_not_found_response_code": "NOT_FOUND"}},
 		{"match": {"prefix": "/weights"}, "route": {"weighted_clusters": {"clusters": [{"cluster_header": "x-cluster", "weight": 1}]}}}`})
@@ -26,6 +27,7 @@ func TestRoutesThatAnswer(t *testing.T) {
 		{"GET", "/fixed", 418, "", "short and stout"},
 		{"HEAD", "/fixed", 418, "", ""},
 		{"GET", "/found/x", 302, "http://a/found/x", ""},
+		{"GET", "/unmodified", 304, "http://a/unmodified", ""},
 		{"GET", "/header", 404, "", ""},
 		{"GET", "/weights", 503, "", ""},
 		{"GET", "/else", 404, "", ""},
@@ -42,7 +44,7 @@ func TestRoutesThatAnswer(t *testing.T) {
 	}
 	require.EqualValues(t, 2, p.stat("http.test.no_cluster"))
 	require.EqualValues(t, 1, p.stat("http.test.no_route"))
-	require.EqualValues(t, 5, p.stat("http.test.rq_direct_response"), "redirects too")
+	require.EqualValues(t, 6, p.stat("http.test.rq_direct_response"), "redirects too")
 }
 
 func TestRouteRewritesWhatTheUpstreamGets(t *testing.T) {
