@@ -1,0 +1,82 @@
+package conformance
+
+import (
+	"net"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/integration/harness"
+)
+
+// routed are requests to the routes of testdata/routes.yaml: host, path and
+// header fields.
+var routed = [][]string{
+	// Virtual hosts.
+	{"x.mill.example", "/"}, {"x-old.mill.example", "/"}, {"A.Mill.Example", "/"}, {"a.mill.example:80", "/"}, {".mill.example", "/whole"},
+	{"mill.net", "/"}, {"mill.", "/whole"}, {"unknown", "/whole"},
+	{"tls.example", "/a?b"}, {"tls.example", "/a", "X-Forwarded-Proto: https"}, {"external.example", "/a?b"}, {"external.example", "/", "X-Envoy-Internal: true"},
+
+	// Paths.
+	{"granary", "/whole"}, {"granary", "/whole?a"}, {"granary", "/whole/"}, {"granary", "/Whole"}, {"granary", "/wHOLE/aNY?a"},
+	{"granary", "/segments"}, {"granary", "/segments/a?b"}, {"granary", "/segmentsa"}, {"granary", "/segments?a"},
+	{"granary", "/regex/12?a"}, {"granary", "/regex/a"}, {"granary", "/regex/12/"}, {"granary", "/prefixed"}, {"granary", "/none"},
+
+	// Headers.
+	{"granary", "/header/exact"}, {"granary", "/header/exact", "X-A: b"}, {"granary", "/header/exact", "x-a: c", "X-A: b"}, {"granary", "/header/exact", "X-A: c,b"},
+	{"granary", "/header/inverted"}, {"granary", "/header/inverted", "X-A: c"}, {"granary", "/header/inverted", "X-A: c", "X-A: b"},
+	{"granary", "/header/empty"}, {"granary", "/header/empty", "X-A: b"},
+	{"granary", "/header/range"}, {"granary", "/header/range", "X-A: -10"}, {"granary", "/header/range", "X-A: 20"}, {"granary", "/header/range", "X-A: +7"},
+	{"granary", "/header/range", "X-A: 1.5"}, {"granary", "/header/range", "X-A:"}, {"granary", "/header/range", "X-A: 99999999999999999999"},
+	{"granary", "/header/present"}, {"granary", "/header/present", "X-A:"}, {"granary", "/header/absent"}, {"granary", "/header/absent", "X-A: b"},
+	{"granary", "/header/neither"}, {"granary", "/header/neither", "X-A: b"}, {"granary", "/header/pseudo"}, {"mill", "/header/pseudo"},
+
+	// Query parameters, and the rest.
+	{"granary", "/query/text?a=1"}, {"granary", "/query/text?b&a=1"}, {"granary", "/query/text?a=2&a=1"}, {"granary", "/query/text?a=%31"}, {"granary", "/query/text"},
+	{"granary", "/query/there?a"}, {"granary", "/query/there?b"}, {"granary", "/query/missing?a"}, {"granary", "/query/missing"},
+	{"granary", "/grpc", "Content-Type: application/grpc-web"}, {"granary", "/grpc"}, {"granary", "/never"}, {"granary", "/always"},
+
+	// Redirects and direct responses.
+	{"granary", "/to/https/a?b"}, {"granary:80", "/to/https"}, {"granary:81", "/to/https"}, {"[::1]:80", "/to/https"}, {"[::1]", "/to/https"},
+	{"granary:443", "/to/https", "X-Forwarded-Proto: https"},
+	{"granary", "/to/port"}, {"granary:80", "/to/port"}, {"granary", "/to/standard/port"}, {"granary", "/to/host/a?b"}, {"granary", "/to/host", "X-Forwarded-Proto: https"},
+	{"granary", "/to/path?a"}, {"granary", "/to/query?bar=1"}, {"granary", "/to/prefix/a?b"}, {"granary", "/to/regex/to/regex?/to/regex"},
+	{"granary", "/direct/created?a"}, {"granary", "/direct/moved"}, {"granary", "/direct/unmodified"}, {"granary", "/direct/teapot"},
+
+	// What the backend gets.
+	{"granary", "/up/prefix/a?headers&b"}, {"granary", "/up/prefixed?headers"}, {"granary", "/up/segments?headers"}, {"granary", "/up/segments/a?headers"},
+	{"granary", "/up/Folded/a?headers"}, {"granary", "/up/regex/a?headers"}, {"granary", "/up/parts/a?headers"}, {"granary", "/up/parts?headers"},
+	{"granary", "/up/same?headers"}, {"granary", "/up/nothing?headers"}, {"granary", "/up/prefix?headers", "X-Envoy-Original-Path: /theirs"},
+	{"granary", "/up/host/literal?headers"}, {"granary", "/up/host/literal?headers", "X-Forwarded-Host: a"}, {"granary", "/up/host/literal?headers", "X-Forwarded-Host: a,granary"},
+	{"granary", "/up/host/literal?headers", "X-Forwarded-Host: a", "X-Forwarded-Host: b"},
+	{"granary", "/up/host/header?headers"}, {"granary", "/up/host/header?headers", "X-Host: new"}, {"granary", "/up/host/header?headers", "X-Host:"},
+	{"granary", "/up/host/path/new/a?headers"}, {"granary", "/up/host/path?headers"},
+	{"granary", "/up/weighted/host?headers"}, {"granary", "/up/weighted/both?headers"},
+	{"granary", "/up/weighted/header?headers", "X-Number: 9"}, {"granary", "/up/weighted/header?headers", "X-Number: 10"},
+	{"granary", "/up/weighted/header?headers", "X-Number: 30", "X-Cluster: up"}, {"granary", "/up/weighted/header?headers", "X-Number: 30", "X-Cluster: none"},
+	{"granary", "/up/header?headers"}, {"granary", "/up/header?headers", "X-Cluster: none"}, {"granary", "/up/header?headers", "X-Cluster: up", "X-Cluster: none"},
+	{"granary", "/up/headers?headers", "X-Secret: 1"},
+}
+
+func TestOurProxyAndARealEnvoyRouteAlike(t *testing.T) {
+	text, err := os.ReadFile("testdata/routes.yaml")
+	require.NoError(t, err)
+	_, port, err := net.SplitHostPort(harness.Echo(t, "echo-1").Addr("http"))
+	require.NoError(t, err)
+	bootstrap := strings.ReplaceAll(string(text), "port_value: PORT", "port_value: "+port)
+	envoy := harness.Envoy(t, bootstrap).Addr("ingress")
+	ours := harness.Proxy(t, bootstrap).Addr("ingress")
+	for _, r := range routed {
+		t.Run(strings.Join(r, " "), func(t *testing.T) {
+			request := "GET " + r[1] + " HTTP/1.1\r\nHost: " + r[0] + "\r\n"
+			for _, field := range r[2:] {
+				request += field + "\r\n"
+			}
+			request += "\r\n"
+			want := show(harness.SendRaw(t, envoy, request))
+			require.Equal(t, want, show(harness.SendRaw(t, ours, request)))
+		})
+	}
+}
