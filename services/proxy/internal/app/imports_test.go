@@ -58,7 +58,8 @@ func TestImports(t *testing.T) {
 			"internal/stream", "internal/strict",
 		},
 
-		"internal/route":       {"internal/coreconfig", "internal/descriptor", "internal/hashpolicy", "internal/matcher", "internal/message", "internal/strict"},
+		"internal/route":       {"internal/coreconfig", "internal/descriptor", "internal/hashpolicy", "internal/matcher", "internal/message", "internal/pathindex", "internal/strict"},
+		"internal/pathindex":   {"internal/matcher"},
 		"internal/matcher":     {"internal/message", "internal/strict"},
 		"internal/hashpolicy":  {"internal/coreconfig", "internal/matcher", "internal/message", "internal/strict"},
 		"internal/descriptor":  {"internal/message", "internal/strict"},

@@ -9,6 +9,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
+	"github.com/weirproxy/weir/services/proxy/internal/pathindex"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
@@ -24,15 +25,15 @@ type condition interface {
 func (p *parser) conditions(m *routev3.RouteMatch, at strict.Path, number int) (path pathCondition, rest []condition) {
 	switch s := m.GetPathSpecifier().(type) {
 	case *routev3.RouteMatch_Path:
-		path = pathCondition{kind: wholePath, text: s.Path}
+		path = pathCondition{kind: pathindex.Whole, text: s.Path}
 	case *routev3.RouteMatch_Prefix:
-		path = pathCondition{kind: pathPrefix, text: s.Prefix}
+		path = pathCondition{kind: pathindex.Prefix, text: s.Prefix}
 	case *routev3.RouteMatch_PathSeparatedPrefix:
-		path = pathCondition{kind: pathSegments, text: s.PathSeparatedPrefix}
+		path = pathCondition{kind: pathindex.Segments, text: s.PathSeparatedPrefix}
 	case *routev3.RouteMatch_SafeRegex:
-		path = pathCondition{kind: pathRegex, regex: matcher.ParseRegex(s.SafeRegex, at.Field("safe_regex"), p.report), text: s.SafeRegex.GetRegex()}
+		path = pathCondition{kind: pathindex.Regex, regex: matcher.ParseRegex(s.SafeRegex, at.Field("safe_regex"), p.report), text: s.SafeRegex.GetRegex()}
 	}
-	if sensitive := m.GetCaseSensitive(); sensitive != nil && !sensitive.GetValue() && path.kind != pathRegex {
+	if sensitive := m.GetCaseSensitive(); sensitive != nil && !sensitive.GetValue() && path.kind != pathindex.Regex {
 		path.fold, path.text = true, lower(path.text)
 	}
 	// In the order of what they cost.
@@ -53,29 +54,20 @@ func (p *parser) conditions(m *routev3.RouteMatch, at strict.Path, number int) (
 
 // pathCondition is what a path has to be, its query left out.
 type pathCondition struct {
-	kind  pathKind
+	kind  pathindex.Kind
 	text  string // in lower case if fold
 	fold  bool   // case_sensitive: false
 	regex *regexp.Regexp
 }
 
-type pathKind int
-
-const (
-	wholePath    pathKind = iota
-	pathPrefix            // prefix
-	pathSegments          // path_separated_prefix: the text, or what lies below it
-	pathRegex
-)
-
 func (c *pathCondition) holds(q query) bool {
 	n := len(c.text)
 	switch c.kind {
-	case wholePath:
+	case pathindex.Whole:
 		return len(q.path) == n && c.equal(q.path)
-	case pathPrefix:
+	case pathindex.Prefix:
 		return len(q.path) >= n && c.equal(q.path[:n])
-	case pathSegments:
+	case pathindex.Segments:
 		return len(q.path) >= n && (len(q.path) == n || q.path[n] == '/') && c.equal(q.path[:n])
 	default:
 		return c.regex.Match(q.path)
@@ -92,7 +84,7 @@ func (c *pathCondition) equal(path []byte) bool {
 // replaced is how many bytes of a path prefix_rewrite replaces; negative is all
 // of it but the query.
 func (c *pathCondition) replaced() int {
-	if c.kind == pathPrefix || c.kind == pathSegments {
+	if c.kind == pathindex.Prefix || c.kind == pathindex.Segments {
 		return len(c.text)
 	}
 	return -1
@@ -100,8 +92,8 @@ func (c *pathCondition) replaced() int {
 
 // String implements condition.
 func (c *pathCondition) String() string {
-	text := map[pathKind]string{
-		wholePath: "path is %q", pathPrefix: "path begins with %q", pathSegments: "path is %q or lies below it", pathRegex: "path matches %s",
+	text := map[pathindex.Kind]string{
+		pathindex.Whole: "path is %q", pathindex.Prefix: "path begins with %q", pathindex.Segments: "path is %q or lies below it", pathindex.Regex: "path matches %s",
 	}[c.kind]
 	text = fmt.Sprintf(text, c.text)
 	if c.fold {

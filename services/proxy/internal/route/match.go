@@ -8,6 +8,7 @@ import (
 
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/pathindex"
 )
 
 // Input is what routing reads of a request.
@@ -52,7 +53,7 @@ type virtualHost struct {
 	name       string
 	requireTLS routev3.VirtualHost_TlsRequirementType
 	entries    []entry
-	index      *index // nil for a short list
+	index      *pathindex.Index // nil for a short list
 }
 
 // toTLS is the route of a request that is to come again by https.
@@ -73,16 +74,32 @@ func (h *virtualHost) wantsTLS(r *message.Request) bool {
 	return string(scheme) != "https"
 }
 
+// shortList is how many entries are tried one after the other without an index.
+const shortList = 8
+
+// makeIndex makes the index of a list that is not short.
+func (h *virtualHost) makeIndex() {
+	if len(h.entries) <= shortList {
+		return
+	}
+	patterns := make([]pathindex.Pattern, len(h.entries))
+	for i := range h.entries {
+		e := &h.entries[i]
+		patterns[i] = pathindex.Pattern{Kind: e.path.kind, Text: e.path.text, Fold: e.path.fold, Final: len(e.conditions) == 0}
+	}
+	h.index = pathindex.New(patterns)
+}
+
 // find is the first entry whose conditions hold, nil if there is none.
 func (h *virtualHost) find(q query) *entry {
 	if h.index == nil {
 		return h.findInList(q)
 	}
-	var candidates candidates
-	if !h.index.candidates(q.path, &candidates) {
+	var candidates pathindex.Candidates
+	if !h.index.Find(q.path, &candidates) {
 		return h.findInList(q)
 	}
-	for i := candidates.next(); i >= 0; i = candidates.next() {
+	for i := candidates.Next(); i >= 0; i = candidates.Next() {
 		if e := &h.entries[i]; e.unmet(q) == nil {
 			return e
 		}

@@ -201,6 +201,6 @@ func (p *parser) virtualHost(v *routev3.VirtualHost, at strict.Path) *virtualHos
 		} // another one is refused by the schema, and that there is none by the messages' own rules
 		host.entries = append(host.entries, e)
 	}
-	host.index = newIndex(host.entries)
+	host.makeIndex()
 	return host
 }

@@ -1,4 +1,8 @@
-package route
+// Package pathindex finds those of a long list of patterns of paths that can
+// match a path, in the order of the list, without a look at each. The route
+// table asks it for each request, and holds the patterns that it names one after
+// the other. It matches nothing itself, and regular expressions it always names.
+package pathindex
 
 import (
 	"cmp"
@@ -9,33 +13,48 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 )
 
-// shortList is how many entries are tried one after the other without an index.
-const shortList = 8
+// Pattern is one pattern of a list.
+type Pattern struct {
+	Kind Kind
+	// Text is in lower case if Fold is set.
+	Text string
+	Fold bool // the case of ASCII letters says nothing
+	// Final says that a path which matches needs nothing more: no later pattern
+	// is asked for.
+	Final bool
+}
 
-// index finds those entries of a long list whose path condition can hold for a
-// path, in the list's order, so that the first whose other conditions hold too
-// is the one that a walk through the whole list finds. It holds no path
-// condition itself: the entries are asked all the same.
-type index struct {
-	exact  texts // of conditions that are case-sensitive
+// Kind is how a path matches the text of a pattern.
+type Kind int
+
+// The kinds of patterns, by their fields of RouteMatch.
+const (
+	Whole    Kind = iota // path: it is the text
+	Prefix               // prefix: it begins with the text
+	Segments             // path_separated_prefix: it is the text, or begins with it and a slash
+	Regex                // safe_regex: nothing is known of it
+)
+
+// Index is the index of a list. It never changes.
+type Index struct {
+	exact  texts // of patterns that are case-sensitive
 	folded texts // of those that are not
-	// others are entries whose path condition is a regular expression.
 	others []int32
 }
 
-// texts are the texts of path conditions, sorted.
+// texts are the texts of patterns, sorted.
 type texts struct {
 	nodes []node
 	fold  bool // texts are in lower case, and paths are read so
 }
 
-// node is one text. Which entries a path can match that begins with it, and
-// with no longer one, is known here: those of the text, and those of the texts
-// that it begins with itself.
+// node is one text. Which patterns a path matches that begins with it, and with
+// no longer one, is known here: those of the text, and those of the texts that
+// it begins with itself.
 type node struct {
 	text string
 	up   int32 // the longest other text that it begins with, or none
-	// Numbers of entries in their order: if the path is the text, and if it is
+	// Numbers of patterns in their order: if the path is the text, and if it is
 	// longer.
 	whole, longer []int32
 	// next is the node whose longer has more of them, or none.
@@ -44,25 +63,17 @@ type node struct {
 
 const none = -1
 
-// gathered is how many entries of the texts above a node are repeated in it.
+// gathered is how many patterns of the texts above a node are repeated in it.
 const gathered = 16
 
-// newIndex makes the index of a list; nil if the list is short.
-func newIndex(entries []entry) *index {
-	if len(entries) <= shortList {
-		return nil
-	}
-	x := &index{folded: texts{fold: true}}
-	own := [2]map[string]*node{{}, {}}
-	for i := range entries {
-		c := &entries[i].path
-		if c.kind == pathRegex {
-			x.others = append(x.others, int32(i))
-			continue
-		}
-		nodes := own[0]
-		if c.fold {
-			nodes = own[1]
+// New makes the index of a list.
+func New(list []Pattern) *Index {
+	x := &Index{folded: texts{fold: true}}
+	exact, folded := map[string]*node{}, map[string]*node{}
+	for i, p := range list {
+		nodes := exact
+		if p.Fold {
+			nodes = folded
 		}
 		at := func(text string) *node {
 			if nodes[text] == nil {
@@ -70,26 +81,31 @@ func newIndex(entries []entry) *index {
 			}
 			return nodes[text]
 		}
-		if c.kind == wholePath || c.kind == pathSegments {
-			n := at(c.text)
-			n.whole = append(n.whole, int32(i))
+		var whole, longer *node
+		switch p.Kind {
+		case Whole:
+			whole = at(p.Text)
+		case Prefix:
+			longer = at(p.Text)
+		case Segments:
+			whole, longer = at(p.Text), at(p.Text+"/")
+		default:
+			x.others = append(x.others, int32(i))
 		}
-		switch c.kind {
-		case pathPrefix:
-			n := at(c.text)
-			n.longer = append(n.longer, int32(i))
-		case pathSegments:
-			n := at(c.text + "/")
-			n.longer = append(n.longer, int32(i))
+		if whole != nil {
+			whole.whole = append(whole.whole, int32(i))
+		}
+		if longer != nil {
+			longer.longer = append(longer.longer, int32(i))
 		}
 	}
-	x.exact.build(own[0], entries)
-	x.folded.build(own[1], entries)
+	x.exact.build(exact, list)
+	x.folded.build(folded, list)
 	return x
 }
 
-// build sorts the nodes and passes on the entries of each to those below it.
-func (t *texts) build(own map[string]*node, entries []entry) {
+// build sorts the nodes and passes on the patterns of each to those below it.
+func (t *texts) build(own map[string]*node, patterns []Pattern) {
 	for _, n := range own {
 		t.nodes = append(t.nodes, *n)
 	}
@@ -101,10 +117,10 @@ func (t *texts) build(own map[string]*node, entries []entry) {
 		for n.up != none && !strings.HasPrefix(n.text, t.nodes[n.up].text) {
 			n.up = t.nodes[n.up].up
 		}
-		longer := cut(n.longer, entries)
+		longer := cut(n.longer, patterns)
 		if n.up != none {
 			above := &t.nodes[n.up]
-			all := cut(merge(longer, above.longer), entries)
+			all := cut(merge(longer, above.longer), patterns)
 			switch {
 			case len(longer) == 0:
 				longer, n.next = above.longer, above.next
@@ -115,15 +131,14 @@ func (t *texts) build(own map[string]*node, entries []entry) {
 			}
 		}
 		n.longer = longer
-		n.whole = cut(merge(n.whole, longer), entries)
+		n.whole = cut(merge(n.whole, longer), patterns)
 	}
 }
 
-// cut ends a list of entries whose path conditions hold behind the first that
-// has no other condition, since no later one is reached.
-func cut(list []int32, entries []entry) []int32 {
+// cut ends a list of patterns that all match behind the first final one.
+func cut(list []int32, patterns []Pattern) []int32 {
 	for i, number := range list {
-		if len(entries[number].conditions) == 0 {
+		if patterns[number].Final {
 			return list[: i+1 : i+1]
 		}
 	}
@@ -137,14 +152,14 @@ func merge(a, b []int32) []int32 {
 	return slices.Compact(all)
 }
 
-// candidates is the entries that can match a path: some lists, each sorted.
-type candidates struct {
+// Candidates are the patterns that can match a path. The zero value is empty.
+type Candidates struct { // some lists, each sorted
 	lists [6][]int32
 	count int
 }
 
 // add adds a list, and says whether there was room.
-func (c *candidates) add(list []int32) bool {
+func (c *Candidates) add(list []int32) bool {
 	if len(list) == 0 {
 		return true
 	}
@@ -156,8 +171,9 @@ func (c *candidates) add(list []int32) bool {
 	return true
 }
 
-// next takes the least number out of the lists; it is negative if none is left.
-func (c *candidates) next() int32 {
+// Next takes the number of the next pattern out, in the list's order; it is
+// negative if none is left.
+func (c *Candidates) Next() int {
 	least, from := int32(math.MaxInt32), none
 	for i, list := range c.lists[:c.count] {
 		if len(list) > 0 && list[0] < least {
@@ -168,17 +184,18 @@ func (c *candidates) next() int32 {
 		return none
 	}
 	c.lists[from] = c.lists[from][1:]
-	return least
+	return int(least)
 }
 
-// candidates gathers the entries that can match a path; false if they lie in
-// too many lists.
-func (x *index) candidates(path []byte, into *candidates) bool {
+// Find gathers the patterns that can match a path, up to a final one that does,
+// in an empty Candidates. It returns false if they are too scattered: the caller
+// has to go through the whole list then. It allocates nothing.
+func (x *Index) Find(path []byte, into *Candidates) bool {
 	return into.add(x.others) && x.exact.add(path, into) && x.folded.add(path, into)
 }
 
-// add adds the entries of the longest text that the path begins with.
-func (t *texts) add(path []byte, into *candidates) bool {
+// add adds the patterns of the longest text that the path begins with.
+func (t *texts) add(path []byte, into *Candidates) bool {
 	i := t.find(path)
 	if i == none {
 		return true
