@@ -247,6 +247,7 @@ func TestAPeerThatDoesNotReadHoldsNobodyUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
 		client := http2.NewClient(far, http2.NewClientOptions(http2.Options{WriteTimeout: time.Minute}))
+		require.Equal(t, 100, client.Room(), "before it knows the peer's SETTINGS")
 		start := time.Now()
 		s, err := client.Open(request("POST", "/"), nil, false)
 		require.NoError(t, err)

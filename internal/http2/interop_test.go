@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -500,4 +501,38 @@ func TestServerEndsWithItsConnection(t *testing.T) {
 	_, err = s.Next()
 	require.ErrorIs(t, err, http2.ErrClosed)
 	s.Close()
+}
+
+func TestHeadsLongerThanAFrame(t *testing.T) {
+	long := strings.Repeat("0123456789abcdef", 2500)
+	address := listen(t, http2.Options{}, handlerFunc(func(s *http2.Stream) {
+		var head http2.Head
+		if s.ReadHead(&head) == nil {
+			_ = s.WriteHead(200, &head.Fields, true)
+		}
+	}))
+	client := connect(t, address, http2.Options{})
+	var fields http2.Fields
+	fields.Add("x-long", long)
+	fields.Add("x-short", "a")
+	s, err := client.Open(request("GET", "/"), &fields, true)
+	require.NoError(t, err)
+	defer s.Close()
+	var head http2.Head
+	require.NoError(t, s.ReadHead(&head))
+	require.Equal(t, 2, head.Fields.Len())
+	for i := range fields.Len() {
+		wantName, wantValue := fields.At(i)
+		name, value := head.Fields.At(i)
+		require.Equal(t, string(wantName), string(name))
+		require.Equal(t, string(wantValue), string(value))
+	}
+
+	r, err := http.NewRequest("GET", "http://"+address, nil)
+	require.NoError(t, err)
+	r.Header.Set("x-long", long)
+	response, err := standardClient(t).Do(r)
+	require.NoError(t, err)
+	response.Body.Close()
+	require.Equal(t, long, response.Header.Get("x-long"))
 }

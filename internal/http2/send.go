@@ -32,7 +32,7 @@ func (s *Stream) WriteTrailers(fields FieldList) error {
 	c := s.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := s.maySend(); err != nil {
+	if err := s.mayFollow(); err != nil {
 		return err
 	}
 	s.endBlock(c.beginBlock(), fields, true)
@@ -135,7 +135,7 @@ func (s *Stream) WriteData(p []byte, end bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for {
-		if err := s.maySend(); err != nil {
+		if err := s.mayFollow(); err != nil {
 			c.wakeBlocked()
 			return err
 		}
@@ -218,6 +218,14 @@ func (s *Stream) maySend() error {
 		return errors.New("http2: the message was ended already")
 	}
 	return s.cut
+}
+
+// mayFollow says the same of what follows a head.
+func (s *Stream) mayFollow() error {
+	if !s.sentHead {
+		return errors.New("http2: the head was not sent yet")
+	}
+	return s.maySend()
 }
 
 // endLocal ends our side. With mu held.

@@ -9,7 +9,8 @@ import (
 // Handler serves the streams of a connection.
 type Handler interface {
 	// ServeStream serves one stream, on a goroutine of its own: it may block.
-	// When it returns the stream's use has ended, unless it called Park. If the response is not complete
+	// When it returns the stream's use has ended, as by Close of a client's
+	// stream, unless it called Park. If the response is not complete
 	// by then, the stream is reset with INTERNAL_ERROR; if it is, and the request
 	// is not, with NO_ERROR, as RFC 9113 §8.1 has it for who does not want the
 	// rest.

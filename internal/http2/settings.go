@@ -20,16 +20,15 @@ type peerSettings struct {
 	maxStreams      uint32
 	streamWindow    int32
 	maxFrame        int
-	maxHeaderList   uint32
 	connectProtocol bool
 }
 
-// defaultPeer is what holds until the peer's SETTINGS came.
+// defaultPeer is what holds until the peer's SETTINGS came. The number of streams
+// is the least that RFC 9113 §6.5.2 wants a peer to allow.
 var defaultPeer = peerSettings{
-	maxStreams:    maxStreamID,
-	streamWindow:  defaultWindow,
-	maxFrame:      defaultFrameSize,
-	maxHeaderList: 1<<32 - 1,
+	maxStreams:   100,
+	streamWindow: defaultWindow,
+	maxFrame:     defaultFrameSize,
 }
 
 // appendSettings appends our SETTINGS frame: what differs from the defaults.
@@ -82,13 +81,16 @@ func (c *Conn) onSettings(f frame, payload []byte) error {
 	if len(payload)%settingLen != 0 {
 		return connectionError(FrameSizeError, "SETTINGS of %d bytes", len(payload))
 	}
+	if !c.r.gotSettings {
+		c.r.gotSettings = true
+		c.peer.maxStreams = maxStreamID // unless it says otherwise
+	}
 	for ; len(payload) > 0; payload = payload[settingLen:] {
 		id, v := binary.BigEndian.Uint16(payload), binary.BigEndian.Uint32(payload[2:])
 		if err := c.setting(id, v); err != nil {
 			return err
 		}
 	}
-	c.r.gotSettings = true
 	c.w.buf = appendFrame(c.writing(), 0, frameSettings, flagAck, 0)
 	return c.wroteControl()
 }
@@ -114,8 +116,6 @@ func (c *Conn) setting(id uint16, v uint32) error {
 			return connectionError(ProtocolError, "SETTINGS_MAX_FRAME_SIZE of %d", v)
 		}
 		c.peer.maxFrame = int(v)
-	case settingMaxHeaderListSize:
-		c.peer.maxHeaderList = v
 	case settingConnectProtocol:
 		if v > 1 || v == 0 && c.peer.connectProtocol {
 			return connectionError(ProtocolError, "SETTINGS_ENABLE_CONNECT_PROTOCOL of %d", v)

@@ -295,7 +295,9 @@ func (s *Stream) tell() {
 }
 
 // Close ends the use of a client's stream, which is reset unless both sides have
-// sent all. Nothing of it may be used afterwards, a body's last chunk included.
+// sent all. Nothing of it may be used afterwards, a body's last chunk included,
+// and nobody may be within a call of it: who writes while another reads has to
+// end first, by Interrupt if need be.
 func (s *Stream) Close() { s.finish(Cancel, Cancel) }
 
 // finish takes the stream out of use: it resets it with one code if our message

@@ -559,3 +559,53 @@ func TestAParkedStreamThatBreaks(t *testing.T) {
 		})
 	}
 }
+
+func TestHandlersCountAndNotOnlyStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		server := http2.NewServer(http2.Options{MaxConcurrentStreams: 1})
+		goOn := make(chan bool)
+		conn := server.Conn(far, handlerFunc(func(*http2.Stream) { <-goOn }))
+		ended := make(chan error, 1)
+		// Ends with the connection.
+		go func() { ended <- conn.Serve([]byte(preface + settings())) }()
+		p := newPeer(t, near)
+		p.got()
+		p.send(headers(end|whole, 1, get), reset(1, x.ErrCodeCancel), headers(end|whole, 3, get))
+		require.Equal(t, []string{"RST_STREAM 3 REFUSED_STREAM"}, p.got(), "the first one's handler goes on")
+		goOn <- true
+		p.got()
+		p.send(headers(end|whole, 5, get))
+		goOn <- true
+		require.Equal(t, []string{"RST_STREAM 5 INTERNAL_ERROR"}, p.got())
+		near.Close()
+		<-ended
+		server.Close()
+	})
+}
+
+func TestHandlersMustSendHeadsFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		server := http2.NewServer(http2.Options{})
+		got := make(chan error, 4)
+		conn := server.Conn(far, handlerFunc(func(s *http2.Stream) {
+			got <- s.WriteData([]byte("a"), false)
+			got <- s.WriteTrailers(nil)
+			got <- s.WriteHead(200, nil, false)
+			got <- s.WriteHead(200, nil, true)
+		}))
+		ended := make(chan error, 1)
+		// Ends with the connection.
+		go func() { ended <- conn.Serve([]byte(preface + settings() + headers(end|whole, 1, get))) }()
+		p := newPeer(t, near)
+		require.Contains(t, p.got(), "RST_STREAM 1 INTERNAL_ERROR")
+		require.ErrorContains(t, <-got, "not sent yet")
+		require.ErrorContains(t, <-got, "not sent yet")
+		require.NoError(t, <-got)
+		require.ErrorContains(t, <-got, "sent already")
+		near.Close()
+		<-ended
+		server.Close()
+	})
+}
