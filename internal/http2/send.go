@@ -139,8 +139,8 @@ func (s *Stream) WriteData(p []byte, end bool) error {
 			c.wakeBlocked()
 			return err
 		}
-		n := min(len(p), int(s.sendWindow), int(c.sendWindow), c.room(), c.peer.maxFrame)
-		if n <= 0 && len(p) > 0 {
+		n := min(len(p), max(0, min(int(s.sendWindow), int(c.sendWindow), c.room(), c.peer.maxFrame)))
+		if n == 0 && len(p) > 0 {
 			s.awaitCredit()
 			continue
 		}

@@ -560,6 +560,27 @@ func TestAParkedStreamThatBreaks(t *testing.T) {
 	}
 }
 
+func TestAnEmptyEndNeedsNoWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		server := http2.NewServer(http2.Options{})
+		conn := server.Conn(far, handlerFunc(echo))
+		ended := make(chan error, 1)
+		// Ends with the connection.
+		go func() { ended <- conn.Serve([]byte(preface + settings(4, 3) + headers(whole, 1, post("/")))) }()
+		p := newPeer(t, near)
+		p.send(data(0, 1, "abc"))
+		require.Contains(t, p.got(), `DATA 1 "abc"`)
+		p.send(settings(4, 1)) // which makes the window negative
+		require.Equal(t, []string{"SETTINGS ack"}, p.got())
+		p.send(data(end, 1, ""))
+		require.Equal(t, []string{`DATA 1 "" end`}, p.got())
+		near.Close()
+		<-ended
+		server.Close()
+	})
+}
+
 func TestHandlersCountAndNotOnlyStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
