@@ -33,8 +33,9 @@
 //
 // # Memory
 //
-// A connection in rest holds its struct, its streams, what its peer put into the
-// header table, and the stack of the goroutine that reads; on TCP and Unix
-// sockets no buffer. What a peer sends and nobody took is bounded by the windows
+// A connection in rest holds its struct, its streams, what both sides put into
+// their header tables, and the stack of the goroutine that reads; on TCP and Unix
+// sockets no buffer. A server's stream has the stack of its handler beside, unless
+// that parks it. What a peer sends and nobody took is bounded by the windows
 // of Options, since credit goes back only for what was taken.
 package http2
