@@ -73,6 +73,9 @@ type Options struct {
 	// WriteTimeout is how long the socket may take nothing of what waits for it;
 	// 0 is for ever.
 	WriteTimeout time.Duration
+	// HeaderTimeout is how long a header block may take from its first bytes to
+	// its last; 0 is for ever. More is a connection error.
+	HeaderTimeout time.Duration
 	// Linger is how long a connection that we end stays half open, so that the
 	// peer can read why; 1 s.
 	Linger time.Duration

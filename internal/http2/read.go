@@ -3,6 +3,7 @@ package http2
 import (
 	"errors"
 	"io"
+	"os"
 	"sync"
 	"time"
 )
@@ -35,6 +36,7 @@ type reader struct {
 	block       []byte // the header block so far, while one is incomplete
 	blockFrame  frame  // the HEADERS frame that it began with; stream 0 is none
 	gotSettings bool   // the first frame was
+	timed       bool   // HeaderTimeout runs
 }
 
 func (r *reader) init(c *Conn) {
@@ -54,6 +56,9 @@ func (c *Conn) serve(received []byte) error {
 	err := r.readPreface()
 	for err == nil {
 		err = r.readFrame()
+	}
+	if r.timed && errors.Is(err, os.ErrDeadlineExceeded) {
+		err = connectionError(EnhanceYourCalm, "a header block took longer than %v", c.options.HeaderTimeout)
 	}
 	c.mu.Lock()
 	if c.peerReason != nil && errors.Is(err, io.EOF) {
@@ -133,12 +138,39 @@ func (r *reader) readFrame() error {
 		r.start += frameHeaderLen
 		return r.readData(f)
 	}
-	if err := r.need(frameHeaderLen + f.length); err != nil {
+	total := frameHeaderLen + f.length
+	if f.kind == frameHeaders && (!f.has(flagEndHeaders) || r.end-r.start < total) {
+		r.timeHeaders(true)
+	}
+	if err := r.need(total); err != nil {
 		return err
 	}
-	payload := r.buf[r.start+frameHeaderLen : r.start+frameHeaderLen+f.length]
-	r.start += frameHeaderLen + f.length
-	return r.c.receive(f, payload)
+	payload := r.buf[r.start+frameHeaderLen : r.start+total]
+	r.start += total
+	err := r.c.receive(f, payload)
+	if r.timed && r.blockFrame.stream == 0 {
+		r.timeHeaders(false)
+	}
+	return err
+}
+
+// timeHeaders has HeaderTimeout begin or end, for a header block that is not
+// there as a whole at once.
+func (r *reader) timeHeaders(begin bool) {
+	if r.c.options.HeaderTimeout == 0 {
+		return
+	}
+	r.c.mu.Lock()
+	defer r.c.mu.Unlock()
+	if r.c.err != nil {
+		return // the deadline serves to tell that
+	}
+	var at time.Time
+	if begin {
+		at = time.Now().Add(r.c.options.HeaderTimeout)
+	}
+	_ = r.c.net.SetReadDeadline(at)
+	r.timed = begin
 }
 
 // check is for what a frame's header alone can break.
@@ -274,10 +306,7 @@ func (r *reader) fill() error {
 		r.c.heard()
 		return nil
 	}
-	if err == nil {
-		err = io.ErrNoProgress
-	}
-	return err
+	return err // nil is a Read of nothing, which the caller tries again
 }
 
 // ensure sees to it that there is a buffer with room.

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	x "golang.org/x/net/http2"
@@ -555,6 +556,43 @@ func TestAParkedStreamThatBreaks(t *testing.T) {
 				near.Close()
 				<-ended
 				server.Close()
+			})
+		})
+	}
+}
+
+func TestHeaderTimeout(t *testing.T) {
+	frames := headers(end, 1, get) + raw(9, whole, 1, block("x: y\n"))
+	first := len(headers(end, 1, get))
+	for _, c := range []struct {
+		name string
+		cuts []int // where the frames are cut, a second's pause at each
+		want string
+	}{
+		{"at once", nil, "HEADERS 1 :status=200 end"},
+		{"in time, and nothing for long", []int{first / 2, first + 3}, "HEADERS 1 :status=200 end"},
+		{"too late within a frame", []int{20, 21, 22}, "GOAWAY 0 ENHANCE_YOUR_CALM\nclosed"},
+		{"too late for the first frame", []int{first - 3, first - 2, first - 1}, "GOAWAY 0 ENHANCE_YOUR_CALM\nclosed"},
+		{"too late between frames", []int{first, first, first}, "GOAWAY 0 ENHANCE_YOUR_CALM\nclosed"},
+		{"too late within the second frame", []int{first + 2, first + 3, first + 10}, "GOAWAY 0 ENHANCE_YOUR_CALM\nclosed"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := serve(t, http2.Options{HeaderTimeout: 2500 * time.Millisecond})
+				p.send(preface, settings())
+				p.got()
+				sent := 0
+				for _, cut := range c.cuts {
+					p.send(frames[sent:cut])
+					sent = cut
+					time.Sleep(time.Second)
+				}
+				p.send(frames[sent:])
+				require.Equal(t, c.want, strings.Join(p.got(), "\n"))
+				if !strings.Contains(c.want, "closed") {
+					time.Sleep(time.Hour)
+					require.Empty(t, p.got())
+				}
 			})
 		})
 	}
