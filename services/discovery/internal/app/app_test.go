@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -69,6 +70,29 @@ func start(t testing.TB, o app.Options) *running {
 		return status == 200
 	})
 	return r
+}
+
+func TestAStoreThatIsNoRedisEndsTheServiceAndOneThatComesToRefuseShows(t *testing.T) {
+	other := httptest.NewServer(http.NotFoundHandler())
+	defer other.Close()
+	o := options(t)
+	o.Store = "redis://" + other.Listener.Addr().String()
+	a, err := app.New(o, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	err = a.Run(t.Context())
+	require.ErrorContains(t, err, "load the registry: redis at "+other.Listener.Addr().String()+": the store refuses this service: ")
+	require.ErrorContains(t, err, "HTTP/1.1 400 Bad Request")
+
+	redis := servicetest.Redis(t)
+	o.Store = "redis://" + redis.Address
+	r := start(t, o)
+	_, text := r.get(t, "admin", "/ready")
+	require.Equal(t, "ready\n", text)
+	redis.Command("ACL SETUSER default nocommands +ping")
+	servicetest.Eventually(t, "it is told", func() bool {
+		status, text := r.get(t, "admin", "/ready")
+		return status == 200 && strings.Contains(text, "ready, from memory alone: redis at "+redis.Address+": the store refuses this service: NOPERM")
+	})
 }
 
 // get asks the named HTTP listener and returns status and body.

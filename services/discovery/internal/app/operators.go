@@ -36,7 +36,11 @@ func (s *serviceState) get() admin.State {
 	}
 	select {
 	case <-s.registry.Loaded():
-		return admin.State{Ready: true, Text: "ready"}
+		text := "ready"
+		if why := s.registry.Refusal(); why != "" {
+			text = "ready, from memory alone: " + why
+		}
+		return admin.State{Ready: true, Text: text}
 	default:
 		return admin.State{Text: "the registry is not loaded yet"}
 	}

@@ -156,9 +156,12 @@ func (o *outbox) hand(ctx context.Context, withBeats bool) {
 	if err != nil {
 		o.registry.metrics.storeErrors.Inc()
 	}
-	if healthy := err == nil; healthy != o.healthy {
+	switch healthy := err == nil; {
+	case healthy != o.healthy:
 		o.healthy = healthy
 		o.turned(err)
+	case !healthy:
+		o.registry.answered(telling, err) // why it does not may be another by now
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"container/list"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -115,6 +116,8 @@ type Registry struct {
 	// last logged.
 	restored struct{ hosts, settings int }
 	failing  uint8 // ways to call the Store that fail, a bit for each storeCall
+	// refusals are why the Store refuses each way to call it; empty where it does not.
+	refusals [storeCalls]string
 }
 
 // service is one known service: one that has, or lately had, a host.
@@ -172,10 +175,11 @@ const lastFlush = 2 * time.Second
 
 // Run loads the registry from its Store, however often it takes, and then
 // expires hosts and hands changes to the Store until ctx ends. It returns nil,
-// after the last change was handed over or lastFlush has passed.
+// after the last change was handed over or lastFlush has passed; or an error if the
+// Store refuses to be loaded, as ErrRefused says.
 func (r *Registry) Run(ctx context.Context) error {
-	if !r.load(ctx) {
-		return nil
+	if loaded, err := r.load(ctx); !loaded {
+		return err
 	}
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -189,20 +193,24 @@ func (r *Registry) Run(ctx context.Context) error {
 }
 
 // load reads the Store until it answers, and reports whether it did before ctx
-// ended.
-func (r *Registry) load(ctx context.Context) bool {
+// ended. The error is that of a Store whose answer is that it refuses: what is wrong
+// from the beginning an operator must mend, and is to see at once.
+func (r *Registry) load(ctx context.Context) (loaded bool, err error) {
 	for {
 		contents, err := r.store.Load(ctx)
 		if err == nil {
 			r.restore(contents)
-			return true
+			return true, nil
 		}
 		if ctx.Err() != nil {
-			return false
+			return false, nil
+		}
+		if errors.Is(err, ErrRefused) {
+			return false, fmt.Errorf("load the registry: %w", err)
 		}
 		r.log.Error("the registry cannot be loaded, trying again", "error", err, "in", retryDelay.String())
 		if !pause.For(ctx, retryDelay) {
-			return false
+			return false, nil
 		}
 	}
 }

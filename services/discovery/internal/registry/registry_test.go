@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -68,6 +69,52 @@ func TestNothingIsAnsweredBeforeTheStoreWasRead(t *testing.T) {
 		time.Sleep(2 * retryDelay)
 		<-r.Loaded()
 		require.Equal(t, []string{"a"}, ids(t, r))
+	})
+}
+
+func TestAStoreThatRefusesToBeLoadedEndsTheRegistry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore()
+		store.fail(errors.New("away"))
+		r := newRegistry(store)
+		ended := make(chan error, 1)
+		// Ends when the store refuses; waited for below.
+		go func() { ended <- r.Run(t.Context()) }()
+		time.Sleep(time.Hour)
+		require.Empty(t, ended, "it is away")
+		store.fail(fmt.Errorf("%w: WRONGPASS", ErrRefused))
+		time.Sleep(2 * retryDelay)
+		synctest.Wait()
+		require.EqualError(t, <-ended, "load the registry: the store refuses this service: WRONGPASS")
+	})
+}
+
+func TestAStoreThatComesToRefuseIsToldOf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore()
+		r := newRegistry(store)
+		var log strings.Builder
+		r.log = slog.New(slog.NewTextHandler(&log, nil))
+		stop := run(t, r)
+		defer stop()
+		<-r.Loaded()
+		checkIn(t, r, host("a", 1))
+		require.Empty(t, r.Refusal())
+		store.fail(errors.New("away"))
+		checkIn(t, r, host("b", 2))
+		time.Sleep(2 * flushInterval)
+		synctest.Wait()
+		require.Empty(t, r.Refusal())
+		store.fail(fmt.Errorf("%w: WRONGPASS", ErrRefused))
+		time.Sleep(10 * flushInterval)
+		synctest.Wait()
+		require.Equal(t, "the store refuses this service: WRONGPASS", r.Refusal())
+		require.Equal(t, 1, strings.Count(log.String(), `level=ERROR msg="the store refuses this service: `), log.String())
+		store.fail(nil)
+		time.Sleep(2 * flushInterval)
+		synctest.Wait()
+		require.Empty(t, r.Refusal())
+		require.Equal(t, []string{"a", "b"}, ids(t, r))
 	})
 }
 

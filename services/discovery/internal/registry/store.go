@@ -2,8 +2,14 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"time"
 )
+
+// ErrRefused is in the error of a Store that answers and refuses what it is asked,
+// by a wrong password for one, or that is not what it is taken for. It stays so until
+// an operator mends it.
+var ErrRefused = errors.New("the store refuses this service")
 
 // Store keeps hosts beyond the life of one process. The registry reads it once
 // and then only tells it what happened, off the path of any caller; so a Store
@@ -14,7 +20,8 @@ import (
 type Store interface {
 	// Load returns all that is kept. It does not return what it could not
 	// read as if it were not there: a Store that lost its data may be empty,
-	// one that cannot be asked returns an error.
+	// one that cannot be asked returns an error, with ErrRefused in it where asking
+	// again does not help.
 	Load(ctx context.Context) (*Contents, error)
 	// Append keeps changes, at most one per host and per setting. Once it
 	// returned nil, Load knows them, unless the Store is one that keeps nothing.

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"errors"
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/guard"
@@ -13,6 +14,7 @@ const (
 	telling storeCall = iota // Append and Flush
 	following
 	expiring
+	storeCalls // how many there are
 )
 
 // answered notes whether the Store answered a call, and reports whether that is
@@ -21,6 +23,7 @@ func (r *Registry) answered(call storeCall, err error) (turned bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Since(r.born)
+	r.noteRefusal(call, err)
 	failed := r.failing&(1<<call) != 0
 	if err == nil {
 		r.storeAnswers(call, now)
@@ -29,6 +32,32 @@ func (r *Registry) answered(call storeCall, err error) (turned bool) {
 	r.failing |= 1 << call
 	r.guard.Suspend(guard.StoreAway, err.Error(), now)
 	return !failed
+}
+
+// noteRefusal notes whether the Store refuses a way to call it, and logs when it begins
+// to: that is not to be lost behind its having been away. r.mu must be held.
+func (r *Registry) noteRefusal(call storeCall, err error) {
+	if !errors.Is(err, ErrRefused) {
+		r.refusals[call] = ""
+		return
+	}
+	if r.refusals == [storeCalls]string{} {
+		r.log.Error("the store refuses this service: hosts are served from memory, and others do not hear of changes until that is mended", "error", err)
+	}
+	r.refusals[call] = err.Error()
+}
+
+// Refusal is why the Store refuses what the registry asks of it since it was loaded;
+// empty while it does not.
+func (r *Registry) Refusal() string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, why := range r.refusals {
+		if why != "" {
+			return why
+		}
+	}
+	return ""
 }
 
 // storeAnswers notes that a way to call the Store does not fail. r.mu must be

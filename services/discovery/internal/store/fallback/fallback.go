@@ -54,7 +54,8 @@ const (
 // Load returns what the shared store has, or, if that does not answer within
 // patience, what the copy has, if it has anything: the hosts of the last snapshot.
 // Then Follow hands over what is shared as soon as it can be read, as of a store
-// that lost data, since what the copy lacks or has too much is not known.
+// that lost data, since what the copy lacks or has too much is not known. A shared
+// store that refuses is not away: its error is returned at once.
 //
 // A shared store that is partial, as one that is empty, is given what the copy has
 // and it has not, and both together are returned: what it lacks is not gone. If it
@@ -74,7 +75,7 @@ func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 		}
 		s.local.Replace(contents, func(string) bool { return true })
 		return contents, nil
-	case ctx.Err() != nil || unread != nil || len(copied.Records)+len(copied.Settings) == 0:
+	case ctx.Err() != nil || errors.Is(err, registry.ErrRefused) || unread != nil || len(copied.Records)+len(copied.Settings) == 0:
 		return nil, errors.Join(err, unread)
 	}
 	s.log.Warn("the store does not answer; starting with the last snapshot", "error", err, "hosts", len(copied.Records))
@@ -128,7 +129,7 @@ func (s *Store) ask(ctx context.Context) (*registry.Contents, error) {
 	begin := time.Now()
 	for {
 		contents, err := s.shared.Load(ctx)
-		if err == nil || time.Since(begin) >= patience {
+		if err == nil || errors.Is(err, registry.ErrRefused) || time.Since(begin) >= patience {
 			return contents, err
 		}
 		select {

@@ -158,6 +158,31 @@ func TestTheSnapshotIsServedWhereTheStoreDoesNotAnswer(t *testing.T) {
 	})
 }
 
+func TestTheSnapshotIsNotServedWhereTheStoreRefuses(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "copy")
+	a := storetest.Record("users", "a", 1)
+	shared := &sharedStore{contents: registry.Contents{Records: []registry.Record{a}}}
+	s := New(shared, fileStore(t, path), discard)
+	_, err := s.Load(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	synctest.Test(t, func(t *testing.T) {
+		s := New(refusing{shared}, fileStore(t, path), discard)
+		begin := time.Now()
+		_, err := s.Load(t.Context())
+		require.ErrorIs(t, err, registry.ErrRefused)
+		require.Equal(t, begin, time.Now(), "asking again would not help")
+		require.NoError(t, s.Close())
+	})
+	ids, _ := kept(t, path)
+	require.Equal(t, []string{"a"}, ids)
+}
+
+// refusing is a sharedStore that cannot be loaded.
+type refusing struct{ *sharedStore }
+
+func (refusing) Load(context.Context) (*registry.Contents, error) { return nil, registry.ErrRefused }
+
 func TestWhatExpiresGoesFromTheSnapshotToo(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "copy")

@@ -3,7 +3,6 @@ package redis
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -97,7 +96,7 @@ func (s *Store) fault(err error) error {
 	if client, ok := s.client.(*goredis.ClusterClient); ok {
 		client.ReloadState(context.Background()) // does not wait
 	}
-	return fmt.Errorf("redis at %v: %w", s.place, err)
+	return s.told(err)
 }
 
 const (

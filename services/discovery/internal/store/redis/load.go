@@ -30,7 +30,7 @@ func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 	defer s.exchange.Unlock()
 	state, err := s.state(ctx)
 	if err != nil {
-		return nil, err
+		return nil, s.whyMute(ctx, err)
 	}
 	contents := &registry.Contents{Partial: state != complete}
 	var read []*whole
