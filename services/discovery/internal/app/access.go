@@ -117,13 +117,24 @@ func newAccess(o AccessOptions, metrics prometheus.Registerer, log *slog.Logger)
 		Denials:     a.denials,
 	})
 	if o.TLSCert != "" {
+		good := prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "discovery_certificates_good",
+			Help: "1 while listeners show and ask for certificates as their files say, 0 while one of those is bad and what was read before stays.",
+		})
+		metrics.MustRegister(good)
 		a.certificates, badCertificates = certificates.Load(certificates.Options{
 			Cert:     filewatch.File{Setting: "DISCOVERY_TLS_CERT", Path: o.TLSCert},
 			Key:      filewatch.File{Setting: "DISCOVERY_TLS_KEY", Path: o.TLSKey},
 			ClientCA: filewatch.File{Setting: "DISCOVERY_TLS_CLIENT_CA", Path: o.TLSClientCA},
 			Optional: o.TLSClientAuth == "optional",
 			Poll:     filePoll,
-			Log:      log,
+			Loaded: func(_ int, err error) {
+				good.Set(0)
+				if err == nil {
+					good.Set(1)
+				}
+			},
+			Log: log,
 		})
 	}
 	if err := errors.Join(badRules, badCertificates); err != nil {

@@ -189,6 +189,30 @@ func TestBothListenersServeTLSAndAskForCertificates(t *testing.T) {
 	}
 }
 
+func TestThatACertificateIsBadShowsAndTheOneBeforeStays(t *testing.T) {
+	a := servicetest.NewAuthority(t)
+	o := options(t)
+	o.TLSCert, o.TLSKey = a.IssueFiles(x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}})
+	key, err := os.ReadFile(o.TLSKey)
+	require.NoError(t, err)
+	r := start(t, o)
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: a.Pool()}, DisableKeepAlives: true}}
+	for _, step := range []struct {
+		key  []byte
+		good string
+	}{{key, "1"}, {[]byte("none"), "0"}, {key, "1"}} {
+		require.NoError(t, os.WriteFile(o.TLSKey, step.key, 0o600))
+		servicetest.Eventually(t, "the gauge is "+step.good, func() bool {
+			_, metrics := r.get(t, "admin", "/metrics")
+			return strings.Contains(metrics, "discovery_certificates_good "+step.good+"\n")
+		})
+		response, err := client.Get("https://" + r.addrs["http"] + "/healthcheck")
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		require.Equal(t, 200, response.StatusCode)
+	}
+}
+
 func TestAListenerThatStrangersMayUseIsWarnedOf(t *testing.T) {
 	a := servicetest.NewAuthority(t)
 	withTLS := func(o *app.Options) {

@@ -3,6 +3,7 @@ package app_test
 import (
 	"bufio"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -499,6 +500,7 @@ func TestAStatsdServerIsToldOfRegistrations(t *testing.T) {
 func TestMetricsAreThoseOfTheGoldenFile(t *testing.T) {
 	heads := regexp.MustCompile(`(?m)^# (HELP|TYPE) discovery_.*\n`)
 	o, _, _ := filed(t)
+	o.TLSCert, o.TLSKey = servicetest.NewAuthority(t).IssueFiles(x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}})
 	_, body := start(t, o).get(t, "admin", "/metrics")
 	servicetest.Golden(t, "testdata/metrics.txt", []byte(strings.Join(heads.FindAllString(body, -1), "")))
 }
