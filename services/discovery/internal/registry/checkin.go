@@ -29,7 +29,8 @@ type Receipt struct {
 // lives for its TTL from now. All but its tags replaces what was known; tags
 // are laid over the known ones, and none is ever removed. actor is who says so.
 // The error is ErrNotLoaded, one of the limits' with the numbers, or nil. The
-// registry keeps what h refers to, which nobody may change afterwards.
+// registry keeps what h refers to but for its texts, which it copies where it keeps
+// them; nobody may change any of that afterwards.
 //
 // In the common case nothing has changed; then only the time is noted, under
 // the shared lock and without allocating.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -70,6 +71,30 @@ func TestNothingIsAnsweredBeforeTheStoreWasRead(t *testing.T) {
 		<-r.Loaded()
 		require.Equal(t, []string{"a"}, ids(t, r))
 	})
+}
+
+func TestNoTextThatIsKeptIsAPartOfARequest(t *testing.T) {
+	r := started(t, newFakeStore())
+	checkInFrom := func(id, revision string) {
+		request := strings.Repeat("x", 1000) + "users|" + id + "|repo|" + revision + "|eu|eu-1|i-" + id
+		parts := strings.Split(request[1000:], "|")
+		h := host(id, 1)
+		h.Key, h.Repo, h.Revision = Key{Service: parts[0], ID: parts[1]}, parts[2], parts[3]
+		h.Tags = Tags{Region: parts[4], Zone: parts[5], InstanceID: parts[6]}
+		checkIn(t, r, h)
+		kept := r.services["users"].hosts[id].host
+		begin, end := uintptr(unsafe.Pointer(unsafe.StringData(request))), uintptr(len(request))
+		for name, text := range map[string]string{
+			"service": kept.Service, "id": kept.ID, "repo": kept.Repo, "revision": kept.Revision,
+			"region": kept.Tags.Region, "zone": kept.Tags.Zone, "instance_id": kept.Tags.InstanceID, "service's own": r.services["users"].name,
+		} {
+			at := uintptr(unsafe.Pointer(unsafe.StringData(text)))
+			require.False(t, at >= begin && at < begin+end, "%s of %s: %q", name, id, text)
+		}
+	}
+	checkInFrom("a", "r1")
+	checkInFrom("b", "r1")
+	checkInFrom("a", "r2") // it is known, and changes
 }
 
 func TestAStoreThatRefusesToBeLoadedEndsTheRegistry(t *testing.T) {

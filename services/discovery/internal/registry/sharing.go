@@ -4,11 +4,14 @@ import "strings"
 
 // shareText makes what h says take as little memory as it can, before h is kept:
 // its texts are those of hosts that are kept already where these say the same,
-// as most hosts of a service do but for their address and name. The name of a
-// host that is new is copied, since a face may have cut it out of a request. h
+// as most hosts of a service do but for their address and name. All others are
+// copied, since a face may have cut them out of a request, which is much longer. h
 // must not be known to anybody else yet. r.mu must be held.
 func (r *Registry) shareText(h *Host) {
 	isID := h.Tags.InstanceID == h.ID // v2 has no other
+	for _, text := range []*string{&h.Repo, &h.Revision, &h.Tags.Region, &h.Tags.Zone, &h.Tags.InstanceID} {
+		*text = strings.Clone(*text)
+	}
 	if e := r.find(h.Key); e != nil {
 		h.Key = e.host.Key
 		share(&h.Tags.InstanceID, e.host.Tags.InstanceID)

@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
@@ -21,9 +20,9 @@ type terms struct {
 	autoIP      autoIP
 }
 
-// readHost makes a host of the registration form of r. What the host holds are
-// copies: form and r end with the call, and the host may be kept. The error is
-// a *call.Refusal that names every fault.
+// readHost makes a host of the registration form of r. Its texts are parts of both,
+// which the registry copies if it keeps them: most are those of a beat, of a host
+// that it knows just so. The error is a *call.Refusal that names every fault.
 func (t *terms) readHost(service string, form *form, r *http.Request) (registry.Host, error) {
 	f := form.faults
 	if err := rule.ServiceName(service); err != nil {
@@ -45,10 +44,10 @@ func (t *terms) readHost(service string, form *form, r *http.Request) (registry.
 	return registry.Host{
 		// A host is where it listens: one that moves to another port is
 		// another host, and two on one address stay two.
-		Key:      registry.Key{Service: strings.Clone(service), ID: address.String()},
+		Key:      registry.Key{Service: service, ID: address.String()},
 		Address:  address,
-		Repo:     strings.Clone(form.repo.value),
-		Revision: strings.Clone(form.revision.value),
+		Repo:     form.repo.value,
+		Revision: form.revision.value,
 		Tags:     tags,
 		TTL:      ttl,
 	}, nil

@@ -49,7 +49,8 @@ func (k *known) find(name string) *string {
 
 // readTags reads the tags field of a form, a JSON object, and adds to faults
 // what is wrong with it. Text is taken for canary and weight too, if it says
-// what a boolean or an integer would. The tags are copies of parts of text.
+// what a boolean or an integer would. Those that mean something may be parts of what
+// the field says; the others are copies.
 func readTags(from *field, faults *call.Faults) registry.Tags {
 	if from.bad {
 		return registry.Tags{}
@@ -115,7 +116,7 @@ func readText(name, value string, faults *call.Faults) string {
 	} else if err := rule.Text(text); err != nil {
 		faults.Add("tags."+name, "%v", err)
 	}
-	return strings.Clone(text)
+	return text
 }
 
 func readCanary(value string, faults *call.Faults) *bool {
