@@ -2,6 +2,7 @@ package registry
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -300,6 +301,37 @@ func TestAHostThatHasBeatenSinceIsNotLostWithAConnection(t *testing.T) {
 		require.Equal(t, 2, lost)
 		require.Equal(t, []string{"a"}, ids(t, r))
 	})
+}
+
+func TestNoHostIsLostWithAConnectionWhereBeatsMayHaveBeenMissed(t *testing.T) {
+	for name, trouble := range map[string]func(r *Registry){
+		"it stands still": func(r *Registry) { // which no tick has seen yet
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.ticked -= 10 * time.Second
+		},
+		"it stood still":     func(r *Registry) { r.observe(time.Since(r.born), 10*time.Second) },
+		"its store is away":  func(r *Registry) { r.answered(following, errors.New("away")) },
+		"its store was away": func(r *Registry) { r.answered(following, errors.New("away")); r.answered(following, nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := started(t, newFakeStore())
+				var leases []Lease
+				for _, id := range []string{"a", "b", "c"} {
+					receipt, err := r.Put(host(id, 1), "tester")
+					require.NoError(t, err)
+					leases = append(leases, receipt.Lease)
+				}
+				trouble(r)
+				lost, err := r.Lose(leases, time.Now(), "stream")
+				require.NoError(t, err)
+				require.Zero(t, lost)
+				time.Sleep(time.Second)
+				require.Len(t, ids(t, r), 3, "each has its TTL")
+			})
+		})
+	}
 }
 
 func TestLimitsRefuseNewHostsAlone(t *testing.T) {

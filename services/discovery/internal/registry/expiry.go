@@ -82,6 +82,9 @@ func (r *Registry) sweepUntil(ctx context.Context) {
 	ticker := time.NewTicker(r.options.SweepInterval)
 	defer ticker.Stop()
 	last := time.Since(r.born)
+	r.mu.Lock()
+	r.ticked = last
+	r.mu.Unlock()
 	for {
 		select {
 		case <-ticker.C:

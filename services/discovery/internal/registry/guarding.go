@@ -13,6 +13,7 @@ import (
 func (r *Registry) observe(now, late time.Duration) {
 	beats := int(r.beats.Swap(0))
 	r.mu.Lock()
+	r.ticked = now
 	if late > shortestPause {
 		r.renew(guard.Paused, fmt.Sprintf("this process stood still, or waited for its store, for %v", late), now)
 	}

@@ -106,6 +106,8 @@ type Registry struct {
 	events       map[*EventFeed]struct{}
 	waiters      map[string]*waiter // by service
 	guard        *guard.Guard
+	// ticked is when the sweeper last looked, on the registry's clock.
+	ticked time.Duration
 	// leaving is how many hosts the Store is asked to let go, away how many are
 	// expected to be.
 	leaving, away int

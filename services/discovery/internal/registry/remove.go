@@ -1,6 +1,10 @@
 package registry
 
-import "time"
+import (
+	"time"
+
+	"github.com/weirproxy/weir/services/discovery/internal/guard"
+)
 
 // Remove takes out the selected hosts, at their own wish, and returns how many
 // they were. actor is who says so. The error is ErrNotLoaded, that of
@@ -47,7 +51,9 @@ func (r *Registry) takenOut(e *entry, event *Event) {
 // their beat is gone, and returns how many they were. heard is when that last
 // beat: a host that has beaten since does so in another way, and stays. The last
 // host of a service stays until its TTL has passed: that it is gone is less sure
-// than that the connection is. The error is ErrNotLoaded or nil.
+// than that the connection is. Nor is any taken out where beats may have been missed
+// that came in another way, for this process stood still or its Store was away lately.
+// The error is ErrNotLoaded or nil.
 func (r *Registry) Lose(leases []Lease, heard time.Time, actor string) (int, error) {
 	lost, err := r.lose(leases, heard.Sub(r.born), actor)
 	for _, h := range lost {
@@ -57,12 +63,22 @@ func (r *Registry) Lose(leases []Lease, heard time.Time, actor string) (int, err
 	return len(lost), err
 }
 
+// mayHaveMissedBeats reports whether hosts may have beaten of which nobody could tell
+// this process: it stands still, which shows by the tick that is late, or did lately;
+// or its Store is away, or was. r.mu must be held.
+func (r *Registry) mayHaveMissedBeats(now time.Duration) bool {
+	return now-r.ticked > r.options.SweepInterval+shortestPause || r.guard.Suspended(guard.Paused) || r.guard.Suspended(guard.StoreAway)
+}
+
 // lose is Lose, without saying so; heard is by the registry's clock.
 func (r *Registry) lose(leases []Lease, heard time.Duration, actor string) (lost []*Host, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.isLoaded {
 		return nil, ErrNotLoaded
+	}
+	if r.mayHaveMissedBeats(time.Since(r.born)) {
+		return nil, nil
 	}
 	for _, lease := range leases {
 		e := r.leases[lease]
