@@ -189,6 +189,53 @@ func TestDiscoverysPageShowsLoadsAndBadFiles(t *testing.T) {
 	p.hides("#load")
 }
 
+func TestDiscoverysPageShowsARefusingClientBesideABadFile(t *testing.T) {
+	directory := t.TempDir()
+	file := filepath.Join(directory, "flags.yaml")
+	layer := func(key string) string {
+		return "- {\"@type\": type.googleapis.com/envoy.service.runtime.v3.Runtime, name: flags, layer: {" + key + ": true}}\n"
+	}
+	write := func(text string) { require.NoError(t, os.WriteFile(file, []byte(text), 0o600)) }
+	write(layer("first"))
+	p := openDiscovery(t, "DISCOVERY_XDS_RESOURCES="+directory, "DISCOVERY_XDS_RESOURCES_POLL=100ms", "DISCOVERY_WARM_UP=0s")
+	conn, ctx := p.dial()
+	stream, err := discoverypb.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(ctx)
+	require.NoError(t, err)
+	ask := func(nonce, refusal string) {
+		request := &discoverypb.DiscoveryRequest{TypeUrl: resource.RuntimeType, ResourceNames: []string{"flags"}, ResponseNonce: nonce, Node: &corepb.Node{Id: "edge-1"}}
+		if refusal != "" {
+			request.ErrorDetail = &rpcstatus.Status{Message: refusal}
+		}
+		require.NoError(t, stream.Send(request))
+	}
+	ask("", "")
+	response, err := stream.Recv()
+	require.NoError(t, err)
+	ask(response.GetNonce(), "no such flag")
+	p.call("POST", "/v3/discovery:runtime", `{"node":{"id":"poller-1"},"resource_names":["flags"],"error_detail":{"message":"nor here"}}`)
+	write("- {name: flags}\n")
+
+	// Both at once, each with its own reason.
+	p.shows("#clients-text", "2 clients, 2 refused what they were sent last")
+	p.shows("#clients tbody", "no such flag (flags)")
+	p.shows("#clients tbody", "nor here")
+	p.shows("#files-text", "1 file in "+directory+", 1 bad.")
+	p.shows("#files tbody", file+"\tbad: what it gave before stays in force\t1")
+	p.shows("#files tbody", file+":1:")
+
+	// A file that is good again brings the client another one, which it takes.
+	write(layer("second"))
+	p.shows("#files-text", "0 bad.")
+	response, err = stream.Recv()
+	require.NoError(t, err)
+	ask(response.GetNonce(), "")
+	p.shows("#clients tbody", "1 ACK, 1 NACK")
+	p.shows("#clients-text", "2 clients, 1 refused what they were sent last")
+	p.call("POST", "/v3/discovery:runtime", `{"node":{"id":"poller-1"},"resource_names":["flags"]}`)
+	p.shows("#clients-text", "2 clients.")
+	p.shows("#clients tbody", "last refused ")
+}
+
 // putAs registers a host by a token.
 func (p *pageOf) putAs(token, service, id, address string) {
 	p.t.Helper()
