@@ -154,6 +154,42 @@ func TestAReplicaStandsStill(t *testing.T) {
 	s.verdict()
 }
 
+// TestAReplicaStandsStillThatHostsStreamTo: it finds their streams broken when it goes
+// on, and is not to take out those that beat at another since.
+func TestAReplicaStandsStillThatHostsStreamTo(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, byStream, on(servicetest.Redis(t).Address, "DISCOVERY_BEAT_LOSS_ENDS=true"))
+	require.Positive(t, harness.Metric(t, s.replicas[0], "discovery_beat_stream_hosts"))
+	s.kill(0)
+	s.replicas[0].Signal(syscall.SIGSTOP)
+	s.pass(2 * ttl)
+	s.kill(1)
+	s.replicas[0].Signal(syscall.SIGCONT)
+	s.pass(ttl)
+	s.kill(2)
+	s.verdict()
+}
+
+// TestReplicasStartOneAfterAnotherOnAnEmptiedRedis: each finds what those before it
+// have heard by then, and is not to take that for all.
+func TestReplicasStartOneAfterAnotherOnAnEmptiedRedis(t *testing.T) {
+	t.Parallel()
+	redis := servicetest.Redis(t)
+	s := newSite(t, byFailure, on(redis.Address))
+	// They learn that they are not known when they beat next.
+	s.mostLost += beatEvery
+	s.kill(0)
+	all(s, (*harness.Process).Kill)
+	redis.Command("FLUSHALL")
+	s.kill(1)
+	for _, r := range s.replicas {
+		r.Restart()
+		s.pass(ttl / 4)
+	}
+	s.kill(2)
+	s.verdict()
+}
+
 func TestAllReplicasAreKilledAndStartAgain(t *testing.T) {
 	t.Parallel()
 	t.Run("with_redis", func(t *testing.T) {

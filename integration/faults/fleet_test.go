@@ -1,13 +1,14 @@
 package faults
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,6 +27,8 @@ const (
 	callTimeout = time.Second
 	// carriers beat for the hosts, each for as many.
 	carriers = 32
+	// formsOf is of how many carriers one beats by the forms of v1.
+	formsOf = 16
 )
 
 // serviceSizes is how many hosts services have, taken in turns.
@@ -43,6 +46,9 @@ const (
 	byTurns
 	// byHome is one replica whatever comes of it.
 	byHome
+	// byStream is byFailure over streams of heartbeats, whose loss ends the hosts on
+	// them where a replica lets it.
+	byStream
 )
 
 // host is one host of the fleet.
@@ -59,8 +65,8 @@ type host struct {
 	registered, died atomic.Int64
 }
 
-// fleet is the hosts of all services. They register by PUT, beat in bulk, and
-// register again when told to.
+// fleet is the hosts of all services. They register by PUT, beat in bulk or by
+// streams, and register again when told to; some do all of that by the form of v1.
 type fleet struct {
 	clock     func() time.Duration
 	ttl       time.Duration // of every host
@@ -87,14 +93,17 @@ type carrier struct {
 	fleet    *fleet
 	hosts    []*host
 	client   *http.Client
+	forms    bool     // they beat by the form of v1
 	replicas []string // addresses
+	streams  *streams // nil if none are used
 	routing  routing
 	home     int // the replica that is called first
 	next     int // the one that is called next
 }
 
-// newFleet makes hosts that are yet to be started. replicas are addresses.
-func newFleet(clock func() time.Duration, replicas []string, how routing, hostTTL time.Duration) *fleet {
+// newFleet makes hosts that are yet to be started. replicas are addresses of REST,
+// overGRPC those of the same replicas over gRPC.
+func newFleet(clock func() time.Duration, replicas, overGRPC []string, how routing, hostTTL time.Duration) *fleet {
 	f := &fleet{
 		clock: clock, ttl: hostTTL, byID: map[string]*host{}, byAddress: map[netip.AddrPort]*host{}, byService: map[string][]*host{},
 		taken: map[string]*atomic.Int64{},
@@ -106,7 +115,11 @@ func newFleet(clock func() time.Duration, replicas []string, how routing, hostTT
 		f.carriers = append(f.carriers, &carrier{
 			fleet: f, replicas: replicas, routing: how, next: n % len(replicas), home: n % len(replicas),
 			client: &http.Client{Timeout: callTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: 1}},
+			forms:  n%formsOf == formsOf-1,
 		})
+		if c := f.carriers[n]; how == byStream && !c.forms {
+			c.streams = &streams{addresses: overGRPC}
+		}
 	}
 	for n := range services {
 		service := fmt.Sprintf("service-%03d", n)
@@ -124,6 +137,9 @@ func (f *fleet) add(service string) *host {
 	h := &host{
 		index: n, service: service, id: "i-" + strconv.Itoa(n), carrier: c,
 		address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)}), 80),
+	}
+	if c.forms {
+		h.id = h.address.String() // as v1 names it
 	}
 	f.hosts = append(f.hosts, h)
 	f.byID[h.id], f.byAddress[h.address] = h, h
@@ -178,6 +194,9 @@ func (f *fleet) wrong(format string, args ...any) {
 
 func (c *carrier) run(ctx context.Context, after time.Duration) {
 	defer c.client.CloseIdleConnections()
+	if c.streams != nil {
+		defer c.streams.close()
+	}
 	ticker := time.NewTicker(beatEvery)
 	defer ticker.Stop()
 	first := time.NewTimer(after)
@@ -207,7 +226,7 @@ func (c *carrier) beat(ctx context.Context) {
 		if c.beatAt(ctx, c.replicas[c.next]) || c.routing == byHome || ctx.Err() != nil {
 			return
 		}
-		if c.routing == byFailure {
+		if c.routing == byFailure || c.routing == byStream {
 			c.next = (c.next + 1) % len(c.replicas)
 		}
 	}
@@ -215,6 +234,9 @@ func (c *carrier) beat(ctx context.Context) {
 
 // beatAt is beat at one replica. It reports whether that took all.
 func (c *carrier) beatAt(ctx context.Context, replica string) bool {
+	if c.forms {
+		return c.beatByForms(ctx, replica)
+	}
 	var leases []string
 	of := map[string]*host{}
 	for _, h := range c.hosts {
@@ -223,15 +245,13 @@ func (c *carrier) beatAt(ctx context.Context, replica string) bool {
 			of[h.lease] = h
 		}
 	}
-	if len(leases) > 0 {
-		var answer struct{ Unknown []string }
-		if !c.call(ctx, http.MethodPost, replica, "/v2/heartbeats", map[string]any{"leases": leases}, &answer) {
-			return false
-		}
-		for _, lease := range answer.Unknown {
-			of[lease].lease = ""
-			c.fleet.again.Add(1)
-		}
+	unknown, ok := c.beatFor(ctx, replica, leases)
+	if !ok {
+		return false
+	}
+	for _, lease := range unknown {
+		of[lease].lease = ""
+		c.fleet.again.Add(1)
 	}
 	began := time.Now()
 	for _, h := range c.hosts {
@@ -241,6 +261,42 @@ func (c *carrier) beatAt(ctx context.Context, replica string) bool {
 		if c.fleet.beats(h) && h.lease == "" && !c.register(ctx, replica, h) {
 			return false
 		}
+	}
+	return true
+}
+
+// beatFor beats for leases at one replica, in bulk or over a stream. ok is false if
+// that did not take it.
+func (c *carrier) beatFor(ctx context.Context, replica string, leases []string) (unknown []string, ok bool) {
+	if c.streams != nil {
+		unknown, err := c.streams.beat(ctx, slices.Index(c.replicas, replica), leases)
+		if err == nil {
+			c.fleet.taken[replica].Add(1)
+		}
+		return unknown, err == nil
+	}
+	if len(leases) == 0 {
+		return nil, true
+	}
+	var answer struct{ Unknown []string }
+	ok = c.call(ctx, http.MethodPost, replica, "/v2/heartbeats", map[string]any{"leases": leases}, &answer)
+	return answer.Unknown, ok
+}
+
+// beatByForms registers every living host by the form of v1, which is its beat.
+func (c *carrier) beatByForms(ctx context.Context, replica string) bool {
+	for _, h := range c.hosts {
+		if !c.fleet.beats(h) {
+			continue
+		}
+		form := url.Values{
+			"ip": {h.address.Addr().String()}, "port": {strconv.Itoa(int(h.address.Port()))}, "revision": {"r1"},
+			"tags": {`{"az":"eu-1a","region":"eu-1","instance_id":"` + h.id + `"}`}, "ttl": {strconv.Itoa(int(c.fleet.ttl / time.Second))},
+		}
+		if !c.send(ctx, http.MethodPost, replica, "/v1/registration/"+h.service, "application/x-www-form-urlencoded", form.Encode(), &struct{}{}) {
+			return false
+		}
+		h.registered.CompareAndSwap(0, int64(c.fleet.clock()))
 	}
 	return true
 }
@@ -258,26 +314,31 @@ func (c *carrier) register(ctx context.Context, replica string, h *host) bool {
 	return ok
 }
 
-// call sends one call, and reads the answer of one that was taken. A replica that
-// does not answer, or is not ready, is no fault.
+// call sends one call with a body of JSON, as send does.
 func (c *carrier) call(ctx context.Context, method, replica, target string, body, answer any) bool {
 	text, err := json.Marshal(body)
 	if err != nil {
 		c.fleet.wrong("write %v: %v", body, err)
 		return false
 	}
-	request, err := http.NewRequestWithContext(ctx, method, "http://"+replica+target, bytes.NewReader(text))
+	return c.send(ctx, method, replica, target, "application/json", string(text), answer)
+}
+
+// send sends one call, and reads the answer of one that was taken. A replica that
+// does not answer, or is not ready, is no fault.
+func (c *carrier) send(ctx context.Context, method, replica, target, contentType, body string, answer any) bool {
+	request, err := http.NewRequestWithContext(ctx, method, "http://"+replica+target, strings.NewReader(body))
 	if err != nil {
 		c.fleet.wrong("%s %s: %v", method, target, err)
 		return false
 	}
-	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Content-Type", contentType)
 	response, err := c.client.Do(request)
 	if err != nil {
 		return false
 	}
 	defer response.Body.Close()
-	text, err = io.ReadAll(response.Body)
+	text, err := io.ReadAll(response.Body)
 	switch {
 	case err != nil || response.StatusCode == http.StatusServiceUnavailable:
 		return false

@@ -10,7 +10,7 @@ import (
 // TestAViewFindsFaults: the other tests pass where it finds none.
 func TestAViewFindsFaults(t *testing.T) {
 	var now time.Duration
-	f := newFleet(func() time.Duration { return now }, []string{"a"}, byHome, ttl)
+	f := newFleet(func() time.Duration { return now }, []string{"a"}, nil, byHome, ttl)
 	service := f.names[2]
 	hosts := f.byService[service]
 	require.Len(t, hosts, 3)

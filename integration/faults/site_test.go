@@ -43,16 +43,16 @@ func newSite(t *testing.T, how routing, own func(replica int) []string) *site {
 func newSiteOf(t *testing.T, replicas int, hostTTL time.Duration, how routing, own func(replica int) []string) *site {
 	t.Helper()
 	s := &site{t: t, born: time.Now(), mostLost: mostLost}
-	var addresses []string
+	var addresses, overGRPC []string
 	for n := range replicas {
-		p := harness.DiscoveryProgram(t, slices.Concat(settings, own(n))...)
+		p := harness.DiscoveryProgram(t, slices.Concat(settings, []string{fmt.Sprint("DISCOVERY_IDENTIFIER=replica-", n)}, own(n))...)
 		p.Name = fmt.Sprint("replica ", n)
 		replica := harness.Start(t, p)
 		s.replicas = append(s.replicas, replica)
 		s.gates = append(s.gates, newGate(t, replica.Addr("http")))
-		addresses = append(addresses, s.gates[n].address())
+		addresses, overGRPC = append(addresses, s.gates[n].address()), append(overGRPC, replica.Addr("xds"))
 	}
-	s.fleet = newFleet(s.clock, addresses, how, hostTTL)
+	s.fleet = newFleet(s.clock, addresses, overGRPC, how, hostTTL)
 	for _, r := range s.replicas {
 		views, stop := watch(t, s.fleet, r.Program.Name, r.Addr("http"), r.Addr("xds"))
 		s.views, s.stops = append(s.views, views...), append(s.stops, stop)

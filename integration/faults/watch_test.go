@@ -3,6 +3,8 @@ package faults
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"io"
 	"net/http"
 	"net/netip"
 	"sync"
@@ -19,8 +21,12 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// pollEvery is the time in which a replica is asked once for every service.
-const pollEvery = 600 * time.Millisecond
+// The time in which a replica is asked once for every service, by v2 and by the lists
+// of v1.
+const (
+	pollEvery   = 600 * time.Millisecond
+	pollV1Every = 900 * time.Millisecond
+)
 
 // watch asks a replica over REST for every service, again and again, and follows
 // its xDS, until the test ends or stop is called.
@@ -31,12 +37,14 @@ func watch(t *testing.T, f *fleet, name, rest, xds string) (views []*view, stop 
 		MinConnectTimeout: time.Second,
 	}))
 	require.NoError(t, err)
-	p := &poller{view: newView(name+" v2", f, false), address: rest, tags: map[string]string{}, last: map[string][]*host{}}
+	p := newPoller(newView(name+" v2", f, false), pollEvery, "http://"+rest+"/v2/services/%s/hosts", readV2)
+	v1 := newPoller(newView(name+" v1", f, false), pollV1Every, "http://"+rest+"/v1/registration/%s", readV1)
 	s := &subscriber{view: newView(name+" xds", f, true), conn: conn}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	// Both end with ctx; stop waits for them.
+	// All end with ctx; stop waits for them.
 	running.Go(func() { p.run(ctx) })
+	running.Go(func() { v1.run(ctx) })
 	running.Go(func() { s.run(ctx) })
 	stop = sync.OnceFunc(func() {
 		cancel()
@@ -44,21 +52,55 @@ func watch(t *testing.T, f *fleet, name, rest, xds string) (views []*view, stop 
 		_ = conn.Close()
 	})
 	t.Cleanup(stop)
-	return []*view{p.view, s.view}, stop
+	return []*view{p.view, v1.view, s.view}, stop
 }
 
-// poller asks for lists, by v2.
+// poller asks for lists.
 type poller struct {
-	view    *view
-	address string
-	tags    map[string]string  // the last ETag by service
-	last    map[string][]*host // what it stood for
+	view  *view
+	every time.Duration
+	form  string // of URLs, with %s for the service
+	// read reads the hosts of a list; a host that is none of the fleet's is nil.
+	read func(*fleet, io.Reader) ([]*host, error)
+	tags map[string]string  // the last ETag by service
+	last map[string][]*host // what it stood for
+}
+
+func newPoller(v *view, every time.Duration, form string, read func(*fleet, io.Reader) ([]*host, error)) *poller {
+	return &poller{view: v, every: every, form: form, read: read, tags: map[string]string{}, last: map[string][]*host{}}
+}
+
+// readV2 reads a list of v2, which names hosts.
+func readV2(f *fleet, body io.Reader) ([]*host, error) {
+	var list struct{ Hosts []struct{ ID string } }
+	err := json.NewDecoder(body).Decode(&list)
+	hosts := make([]*host, len(list.Hosts))
+	for i := range list.Hosts {
+		hosts[i] = f.byID[list.Hosts[i].ID]
+	}
+	return hosts, err
+}
+
+// readV1 reads a list of v1, which tells where hosts are.
+func readV1(f *fleet, body io.Reader) ([]*host, error) {
+	var list struct {
+		Hosts []struct {
+			Address netip.Addr `json:"ip_address"`
+			Port    uint16
+		}
+	}
+	err := json.NewDecoder(body).Decode(&list)
+	hosts := make([]*host, len(list.Hosts))
+	for i, h := range list.Hosts {
+		hosts[i] = f.byAddress[netip.AddrPortFrom(h.Address, h.Port)]
+	}
+	return hosts, err
 }
 
 func (p *poller) run(ctx context.Context) {
 	client := &http.Client{Timeout: callTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: 1}}
 	defer client.CloseIdleConnections()
-	ticker := time.NewTicker(pollEvery)
+	ticker := time.NewTicker(p.every)
 	defer ticker.Stop()
 	for {
 		for _, service := range p.view.fleet.names {
@@ -77,7 +119,7 @@ func (p *poller) run(ctx context.Context) {
 // ask asks for one service. It reports whether there was an answer.
 func (p *poller) ask(ctx context.Context, client *http.Client, service string) bool {
 	asked := p.view.fleet.clock()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.address+"/v2/services/"+service+"/hosts", http.NoBody)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf(p.form, service), http.NoBody)
 	if err != nil {
 		return false
 	}
@@ -92,13 +134,9 @@ func (p *poller) ask(ctx context.Context, client *http.Client, service string) b
 	switch response.StatusCode {
 	case http.StatusNotModified:
 	case http.StatusOK:
-		var list struct{ Hosts []struct{ ID string } }
-		if json.NewDecoder(response.Body).Decode(&list) != nil {
+		hosts, err := p.read(p.view.fleet, response.Body)
+		if err != nil {
 			return false // cut off
-		}
-		hosts := make([]*host, len(list.Hosts))
-		for i := range list.Hosts {
-			hosts[i] = p.view.fleet.byID[list.Hosts[i].ID]
 		}
 		p.tags[service], p.last[service] = response.Header.Get("ETag"), hosts
 	default:
