@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -35,8 +36,8 @@ type Options struct {
 // Pool holds the connections to one address. It is safe for use by many
 // goroutines.
 type Pool struct {
-	address string
 	options Options
+	address atomic.Pointer[string]
 
 	mu     sync.Mutex
 	idle   []*Conn // the one used last is at the end, and is taken first
@@ -45,8 +46,14 @@ type Pool struct {
 
 // New makes an empty pool for a TCP address, "ip:port".
 func New(address string, options Options) *Pool {
-	return &Pool{address: address, options: options}
+	p := &Pool{options: options}
+	p.Readdress(address)
+	return p
 }
+
+// Readdress makes address that of the connections to come; those that are
+// there stay in use.
+func (p *Pool) Readdress(address string) { p.address.Store(&address) }
 
 // Conn is a connection in use by one exchange.
 type Conn struct {
@@ -84,7 +91,7 @@ func (p *Pool) Get(ctx context.Context) (*Conn, error) {
 // Connect makes a new connection, even if there are idle ones.
 func (p *Pool) Connect(ctx context.Context) (*Conn, error) {
 	dialer := net.Dialer{Timeout: p.options.ConnectTimeout}
-	conn, err := dialer.DialContext(ctx, "tcp", p.address)
+	conn, err := dialer.DialContext(ctx, "tcp", *p.address.Load())
 	if err != nil {
 		return nil, err
 	}

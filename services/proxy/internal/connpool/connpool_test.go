@@ -166,3 +166,20 @@ func BenchmarkGetAndRelease(b *testing.B) {
 		c.Release()
 	}
 }
+
+func TestConnectionsToComeAreToTheNewAddress(t *testing.T) {
+	before, accepted := server(t)
+	pool, open := newPool(t, before, time.Minute)
+	old := get(t, pool)
+	peer := <-accepted
+	defer peer.Close()
+	after, _ := server(t)
+	pool.Readdress(after)
+	fresh := get(t, pool)
+	require.Equal(t, after, fresh.RemoteAddr().String())
+	old.Release()
+	require.Same(t, old, get(t, pool), "those that are there stay in use")
+	require.EqualValues(t, 2, open.Load())
+	old.Discard()
+	fresh.Discard()
+}
