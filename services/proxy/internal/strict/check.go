@@ -65,6 +65,9 @@ func (c *checker) field(fd protoreflect.FieldDescriptor, v protoreflect.Value, a
 	switch {
 	case fd.IsList():
 		for i := range v.List().Len() {
+			if c.schema.firstKnown[fd.FullName()] && !c.known(v.List().Get(i).Message()) {
+				continue
+			}
 			c.value(fd, v.List().Get(i), at.Index(i))
 		}
 	case fd.IsMap():
@@ -103,6 +106,22 @@ func (c *checker) any(packed *anypb.Any, at Path) {
 		return
 	}
 	c.whole(m, at)
+}
+
+// known says whether all Anys in m are of supported types.
+func (c *checker) known(m protoreflect.Message) (all bool) {
+	if packed, ok := m.Interface().(*anypb.Any); ok {
+		_, err := c.schema.Find(packed.GetTypeUrl())
+		return err == nil
+	}
+	all = true
+	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		if fd.Message() != nil && !fd.IsList() && !fd.IsMap() {
+			all = c.known(v.Message())
+		}
+		return all
+	})
+	return all
 }
 
 // unknown reports the numbers of fields that the linked protos do not have.

@@ -132,6 +132,27 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+func TestFirstKnownPassesOverEntriesOfOtherTypes(t *testing.T) {
+	message := func(configs ...*anypb.Any) proto.Message {
+		m := listener(nil)
+		m.FilterChains[0].Filters = nil
+		for _, c := range configs {
+			m.FilterChains[0].Filters = append(m.FilterChains[0].Filters, &listenerv3.Filter{Name: "x", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: c}})
+		}
+		return m
+	}
+	schema := newSchema(t).FirstKnown("envoy.config.listener.v3.FilterChain.filters")
+	nobodys := &anypb.Any{TypeUrl: "type.googleapis.com/example.Filter", Value: []byte{0xff}}
+	var report strict.Report
+	strict.Check(message(nobodys, pack(t, address())), "x", schema, &report)
+	require.NoError(t, report.Err())
+	strict.Check(message(nobodys, pack(t, &hcmv3.HttpConnectionManager{})), "x", schema, &report)
+	require.ErrorContains(t, report.Err(), "x.filter_chains[0].filters[1].typed_config.", "those that are known are held to the rules")
+	report = strict.Report{}
+	strict.Check(message(nobodys), "x", newSchema(t), &report)
+	require.Error(t, report.Err())
+}
+
 func TestUnpack(t *testing.T) {
 	got, err := strict.Unpack(pack(t, address()))
 	require.NoError(t, err)

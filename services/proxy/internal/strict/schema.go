@@ -2,6 +2,7 @@ package strict
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -23,6 +24,23 @@ type Schema struct {
 	messages map[protoreflect.FullName]map[protoreflect.Name]bool
 	// extensions are the messages that can only be reached through an Any.
 	extensions []string
+	// firstKnown are lists as FirstKnown has them.
+	firstKnown map[protoreflect.FullName]bool
+}
+
+// FirstKnown says that of these lists, each a message's field by its full name,
+// the first entry counts whose Any is of a supported type, as Envoy has it:
+// Check passes over entries of other types. In files those are faults.
+func (s *Schema) FirstKnown(lists ...protoreflect.FullName) *Schema {
+	made := *s
+	made.firstKnown = maps.Clone(s.firstKnown)
+	if made.firstKnown == nil {
+		made.firstKnown = map[protoreflect.FullName]bool{}
+	}
+	for _, list := range lists {
+		made.firstKnown[list] = true
+	}
+	return &made
 }
 
 // NewSchema merges the parts. The error names every message and field that
