@@ -64,6 +64,7 @@ func TestImports(t *testing.T) {
 		"internal/hashpolicy":  {"internal/coreconfig", "internal/matcher", "internal/message", "internal/strict"},
 		"internal/descriptor":  {"internal/message", "internal/strict"},
 		"internal/cluster":     {"internal/connpool", "internal/coreconfig", "internal/http1", "internal/stats", "internal/strict", "internal/xds"},
+		"internal/cluster/edf": {},
 		"internal/cluster/lb":  {"internal/cluster"},
 		"internal/connpool":    {"internal/http1"},
 		"internal/deadline":    {},
