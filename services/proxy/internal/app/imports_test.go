@@ -65,6 +65,7 @@ func TestImports(t *testing.T) {
 		"internal/descriptor":  {"internal/message", "internal/strict"},
 		"internal/cluster":     {"internal/connpool", "internal/coreconfig", "internal/http1", "internal/stats", "internal/strict", "internal/xds"},
 		"internal/cluster/edf": {},
+		"internal/dns":         {"internal/coreconfig", "internal/strict"},
 		"internal/cluster/lb":  {"internal/cluster"},
 		"internal/connpool":    {"internal/http1"},
 		"internal/deadline":    {},
