@@ -71,5 +71,16 @@ func TestImports(t *testing.T) {
 		"internal/deadline":    {},
 		"internal/grpcchannel": {"internal/cluster"},
 		"internal/rlsclient":   {"internal/cluster", "internal/descriptor", "internal/grpcchannel"},
+		"internal/route":           {"internal/coreconfig", "internal/descriptor", "internal/message", "internal/strict"},
+		"internal/descriptor":      {"internal/message", "internal/strict"},
+		"internal/cluster":         {"internal/connpool", "internal/coreconfig", "internal/http1", "internal/stats", "internal/strict", "internal/xds"},
+		"internal/cluster/breaker": {"internal/stats", "internal/strict"},
+		"internal/cluster/edf":     {},
+		"internal/dns":             {"internal/coreconfig", "internal/strict"},
+		"internal/cluster/lb":      {"internal/cluster"},
+		"internal/connpool":        {"internal/deadline", "internal/http1"},
+		"internal/deadline":        {},
+		"internal/grpcchannel":     {"internal/cluster"},
+		"internal/rlsclient":       {"internal/cluster", "internal/descriptor", "internal/grpcchannel"},
 	})
 }
