@@ -93,7 +93,7 @@ func proxy(t *testing.T, change func(*adminapi.Options)) http.Handler {
 	require.NoError(t, report.Err())
 
 	registry := stats.NewRegistry()
-	policies := []cluster.Policy{{Name: clusterv3.Cluster_ROUND_ROBIN, New: lb.RoundRobin}}
+	policies := []cluster.Policy{lb.RoundRobin()}
 	clusters := cluster.NewManager(cluster.ManagerOptions{
 		Policies: policies, Schema: schema, Stats: registry, Log: slog.New(slog.DiscardHandler), SetServices: func(coreconfig.Source, []string) {},
 	}, true)

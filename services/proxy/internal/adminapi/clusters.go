@@ -8,9 +8,12 @@ import (
 	"net/url"
 
 	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/cluster/breaker"
 )
 
 // clusters serves /clusters.
@@ -62,6 +65,13 @@ func hostNumbers(s *cluster.HostStats) []hostNumber {
 func (a *api) writeCluster(text *bytes.Buffer, c *cluster.Cluster) {
 	name := c.Config.Name
 	fmt.Fprintf(text, "%s::observability_name::%s\n", name, name)
+	for i, priority := range []string{"default", "high"} {
+		limits := c.Config.Thresholds[i]
+		fmt.Fprintf(text, "%s::%s_priority::max_connections::%d\n", name, priority, limits.MaxConnections)
+		fmt.Fprintf(text, "%s::%s_priority::max_pending_requests::%d\n", name, priority, limits.MaxPendingRequests)
+		fmt.Fprintf(text, "%s::%s_priority::max_requests::%d\n", name, priority, limits.MaxRequests)
+		fmt.Fprintf(text, "%s::%s_priority::max_retries::%d\n", name, priority, limits.MaxRetries)
+	}
 	fmt.Fprintf(text, "%s::added_via_api::%t\n", name, !a.Clusters.IsStatic(name))
 	for _, m := range c.Hosts().Members {
 		line := func(key string, value any) {
@@ -70,46 +80,34 @@ func (a *api) writeCluster(text *bytes.Buffer, c *cluster.Cluster) {
 		for _, n := range hostNumbers(&m.Host.Stats) {
 			line(n.name, n.value)
 		}
-		line("hostname", "")
-		line("health_flags", healthFlags(m.Health))
+		line("hostname", m.Hostname)
+		line("health_flags", m.Host.Flags())
 		line("weight", m.Weight)
 		line("region", m.Locality.GetRegion())
 		line("zone", m.Locality.GetZone())
 		line("sub_zone", m.Locality.GetSubZone())
 		line("canary", false)
-		line("priority", 0)
+		line("priority", m.Priority)
 		line("success_rate", -1)
 		line("local_origin_success_rate", -1)
 	}
 }
 
-// healthFlags says why a host is not healthy.
-func healthFlags(health corev3.HealthStatus) string {
-	switch health {
-	case corev3.HealthStatus_UNHEALTHY, corev3.HealthStatus_TIMEOUT:
-		return "/failed_eds_health"
-	case corev3.HealthStatus_DRAINING:
-		return "/eds_status_draining"
-	case corev3.HealthStatus_DEGRADED:
-		return "/degraded_eds_health"
-	}
-	return "healthy"
-}
-
 func (a *api) clusterStatus(c *cluster.Cluster) *adminv3.ClusterStatus {
 	status := &adminv3.ClusterStatus{
 		Name: c.Config.Name, ObservabilityName: c.Config.Name, AddedViaApi: !a.Clusters.IsStatic(c.Config.Name),
-		EdsServiceName: c.Config.ServiceName,
+		EdsServiceName: c.Config.ServiceName, CircuitBreakers: &clusterv3.CircuitBreakers{},
+	}
+	for i, priority := range []corev3.RoutingPriority{corev3.RoutingPriority_DEFAULT, corev3.RoutingPriority_HIGH} {
+		status.CircuitBreakers.Thresholds = append(status.CircuitBreakers.Thresholds, thresholds(priority, c.Config.Thresholds[i]))
 	}
 	for _, m := range c.Hosts().Members {
-		health := m.Health
-		if health == corev3.HealthStatus_UNKNOWN {
-			health = corev3.HealthStatus_HEALTHY
-		}
 		host := &adminv3.HostStatus{
 			Address:      address(m.Address),
-			HealthStatus: &adminv3.HostHealthStatus{EdsHealthStatus: health},
+			HealthStatus: healthStatus(m.Host.Flags(), m.Health),
 			Weight:       m.Weight,
+			Hostname:     m.Hostname,
+			Priority:     m.Priority,
 			Locality:     m.Locality,
 		}
 		for _, n := range hostNumbers(&m.Host.Stats) {
@@ -118,6 +116,35 @@ func (a *api) clusterStatus(c *cluster.Cluster) *adminv3.ClusterStatus {
 		status.HostStatuses = append(status.HostStatuses, host)
 	}
 	return status
+}
+
+// thresholds are the limits of one routing priority.
+func thresholds(priority corev3.RoutingPriority, t breaker.Thresholds) *clusterv3.CircuitBreakers_Thresholds {
+	return &clusterv3.CircuitBreakers_Thresholds{
+		Priority:           priority,
+		MaxConnections:     wrapperspb.UInt32(t.MaxConnections),
+		MaxPendingRequests: wrapperspb.UInt32(t.MaxPendingRequests),
+		MaxRequests:        wrapperspb.UInt32(t.MaxRequests),
+		MaxRetries:         wrapperspb.UInt32(t.MaxRetries),
+	}
+}
+
+// healthStatus is a host's health, with what EDS said of it.
+func healthStatus(flags cluster.HealthFlags, eds corev3.HealthStatus) *adminv3.HostHealthStatus {
+	if eds == corev3.HealthStatus_UNKNOWN {
+		eds = corev3.HealthStatus_HEALTHY
+	}
+	has := func(f cluster.HealthFlags) bool { return flags&f != 0 }
+	return &adminv3.HostHealthStatus{
+		FailedActiveHealthCheck:    has(cluster.FailedActiveHC),
+		FailedOutlierCheck:         has(cluster.FailedOutlierCheck),
+		FailedActiveDegradedCheck:  has(cluster.DegradedActiveHC),
+		PendingDynamicRemoval:      has(cluster.PendingDynamicRemoval),
+		PendingActiveHc:            has(cluster.PendingActiveHC),
+		ExcludedViaImmediateHcFail: has(cluster.ExcludedViaImmediateHCFail),
+		ActiveHcTimeout:            has(cluster.ActiveHCTimeout),
+		EdsHealthStatus:            eds,
+	}
 }
 
 func address(a netip.AddrPort) *corev3.Address {

@@ -152,12 +152,19 @@ func assignment(c *cluster.Cluster) *endpointv3.ClusterLoadAssignment {
 		name = c.Config.Name
 	}
 	m := &endpointv3.ClusterLoadAssignment{ClusterName: name}
-	groups := map[[3]string]*endpointv3.LocalityLbEndpoints{}
+	type place struct {
+		region, zone, subZone string
+		priority              uint32
+	}
+	groups := map[place]*endpointv3.LocalityLbEndpoints{}
 	for _, member := range c.Hosts().Members {
-		key := [3]string{member.Locality.GetRegion(), member.Locality.GetZone(), member.Locality.GetSubZone()}
+		key := place{member.Locality.GetRegion(), member.Locality.GetZone(), member.Locality.GetSubZone(), member.Priority}
 		group := groups[key]
 		if group == nil {
-			group = &endpointv3.LocalityLbEndpoints{Locality: member.Locality}
+			group = &endpointv3.LocalityLbEndpoints{Locality: member.Locality, Priority: member.Priority}
+			if member.LocalityWeight > 0 {
+				group.LoadBalancingWeight = wrapperspb.UInt32(member.LocalityWeight)
+			}
 			groups[key] = group
 			m.Endpoints = append(m.Endpoints, group)
 		}
@@ -166,8 +173,9 @@ func assignment(c *cluster.Cluster) *endpointv3.ClusterLoadAssignment {
 			health = corev3.HealthStatus_HEALTHY
 		}
 		group.LbEndpoints = append(group.LbEndpoints, &endpointv3.LbEndpoint{
-			HostIdentifier:      &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: address(member.Address)}},
+			HostIdentifier:      &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: address(member.Address), Hostname: member.Hostname}},
 			HealthStatus:        health,
+			Metadata:            member.Metadata,
 			LoadBalancingWeight: wrapperspb.UInt32(member.Weight),
 		})
 	}

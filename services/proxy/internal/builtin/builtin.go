@@ -6,7 +6,6 @@ package builtin
 import (
 	"log/slog"
 
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"github.com/weirproxy/weir/services/proxy/internal/bootstrap"
@@ -74,20 +73,28 @@ func ParseRoutes(known func(name string) *cluster.Config) func(*routev3.RouteCon
 	}
 }
 
-// LoadBalancers are the policies that lb_policy can name.
+// LoadBalancers are the policies that lb_policy and load_balancing_policy can
+// name.
 func LoadBalancers() []cluster.Policy {
-	return []cluster.Policy{
-		{Name: clusterv3.Cluster_ROUND_ROBIN, New: lb.RoundRobin},
-	}
+	return []cluster.Policy{lb.RoundRobin(), lb.LeastRequest(), lb.Random(), lb.RingHash(), lb.Maglev()}
 }
 
 // Schema holds every field that is supported, in files and in xDS.
-func Schema() (*strict.Schema, error) { return strict.NewSchema(fields()...) }
+func Schema() (*strict.Schema, error) {
+	schema, err := strict.NewSchema(fields()...)
+	if err != nil {
+		return nil, err
+	}
+	return schema.FirstKnown(cluster.FirstKnown()...), nil
+}
 
 // fields are what each package supports.
 func fields() []strict.Fields {
 	parts := []strict.Fields{
 		bootstrap.Fields(), coreconfig.Fields(), listener.Fields(), route.Fields(), matcher.Fields(), hashpolicy.Fields(), descriptor.Fields(), cluster.Fields(),
+	}
+	for _, p := range LoadBalancers() {
+		parts = append(parts, p.Fields)
 	}
 	for _, f := range NetworkFilters(Dependencies{}) {
 		parts = append(parts, f.Fields())

@@ -1,96 +1,74 @@
 // Package cluster holds the upstream clusters: their configuration, their
 // hosts as immutable snapshots behind an atomic pointer, and the Manager that
-// takes clusters and assignments from the bootstrap and from xDS, warms them
-// and swaps them in. The router asks a cluster for a host; the package sends
-// no request itself.
+// takes clusters and assignments from the bootstrap, from xDS and from DNS,
+// warms them and swaps them in. Those who check hosts set their health flags;
+// the router asks a cluster for a host, and for leave to burden it (Breakers).
+// The package sends no request itself, and each load-balancing policy is a
+// package's that it does not know.
 package cluster
 
 import (
+	"context"
+	"math"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
+	"github.com/weirproxy/weir/services/proxy/internal/cluster/breaker"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 )
-
-// Policy is one load-balancing policy that ships.
-type Policy struct {
-	// Name is the value of Cluster.lb_policy that chooses it.
-	Name clusterv3.Cluster_LbPolicy
-	// New makes the balancer of one snapshot; hosts is never empty, and the
-	// balancer's to keep.
-	New func(hosts []WeightedHost) Balancer
-}
-
-// Balancer picks a host for each request, from many goroutines at once.
-type Balancer interface {
-	Pick() *Host
-}
-
-// WeightedHost is a host that gets requests, with its share of them.
-type WeightedHost struct {
-	*Host
-	// Weight is at least 1.
-	Weight uint32
-}
-
-// Endpoint is one member of an assignment.
-type Endpoint struct {
-	Address netip.AddrPort
-	// Weight is at least 1.
-	Weight   uint32
-	Health   corev3.HealthStatus
-	Locality *corev3.Locality // may be nil
-}
-
-// Host is one upstream address of one cluster. It stays the same in all
-// snapshots for as long as the cluster has it.
-type Host struct {
-	Address netip.AddrPort
-	// Connections are the host's HTTP/1 connections.
-	Connections *connpool.Pool
-	Stats       HostStats
-}
-
-// HostSet is one snapshot of a cluster's hosts.
-type HostSet struct {
-	// Members are all endpoints of the assignment, in its order.
-	Members []Member
-
-	balancer Balancer // nil if no host is to get requests
-}
-
-// Member is an endpoint with its host.
-type Member struct {
-	Endpoint
-	Host *Host
-}
 
 // Cluster is an upstream cluster at work.
 type Cluster struct {
 	Config *Config
 	Stats  *Stats
 
-	hosts atomic.Pointer[HostSet]
+	hosts    atomic.Pointer[HostSet]
+	drop     atomic.Uint64   // the bits of Assignment.Drop
+	breakers [2]*breaker.Set // by RoutingPriority
 
-	mu       sync.Mutex // orders updates
+	mu sync.Mutex // orders updates
+	// assignment is the last one, nil before the first.
+	assignment *Assignment
+	// members are as the last assignment has them; the present snapshot may be
+	// of others for as long as a rebuild waits.
+	members  []Member
 	watchers map[int]func(*HostSet)
 	watches  int
+
+	rebuilt time.Time   // the present snapshot
+	waiting *time.Timer // of the next one; nil if there is nothing new
+	closed  bool
+	// stop ends the lookups of a cluster that DNS resolves.
+	stop context.CancelFunc
 }
 
 // newCluster makes a cluster that has no assignment yet.
 func newCluster(config *Config, scope *stats.Scope) *Cluster {
-	c := &Cluster{Config: config, Stats: newStats(scope), watchers: map[int]func(*HostSet){}}
-	c.hosts.Store(&HostSet{})
+	c := &Cluster{
+		Config: config, Stats: newStats(scope), breakers: breaker.New(config.Thresholds, scope),
+		watchers: map[int]func(*HostSet){}, stop: func() {},
+	}
+	c.hosts.Store(newHostSet(config, scope, nil, defaultOverprovisioning, &HostSet{}))
 	return c
 }
 
 // Hosts is the present snapshot.
 func (c *Cluster) Hosts() *HostSet { return c.hosts.Load() }
+
+// Breakers bound what requests of a routing priority may burden the cluster
+// with.
+func (c *Cluster) Breakers(priority corev3.RoutingPriority) *breaker.Set {
+	if priority == corev3.RoutingPriority_HIGH {
+		return c.breakers[1]
+	}
+	return c.breakers[0]
+}
 
 // Watch calls f with the present snapshot and then with each new one, until
 // the returned function is called. F must not block, nor call the cluster.
@@ -108,45 +86,156 @@ func (c *Cluster) Watch(f func(*HostSet)) (cancel func()) {
 	}
 }
 
-// update makes the snapshot of an assignment the present one. Hosts that stay
-// keep their connections; those that went are closed, and what is in flight on
-// them ends in peace.
-func (c *Cluster) update(endpoints []Endpoint) {
+// SetHealthFlag turns flags of a host on or off, for those who check hosts. It
+// takes effect at once, or together with other changes of health a merge window
+// after the last (CommonLbConfig.update_merge_window). It may be called from
+// any goroutine, but not by a watcher; of a host that the cluster has no more
+// it does nothing that anybody sees.
+func (c *Cluster) SetHealthFlag(h *Host, flags HealthFlags, on bool) {
+	if !h.set(flags, on) {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	old := map[netip.AddrPort]*Host{}
-	for _, m := range c.hosts.Load().Members {
-		old[m.Address] = m.Host
+	if h.Flags()&(PendingDynamicRemoval|FailedActiveHC) == PendingDynamicRemoval|FailedActiveHC {
+		c.members = slices.DeleteFunc(c.members, func(m Member) bool { return m.Host == h })
+		h.Connections.Close()
+		c.rebuild(true)
+		return
 	}
-	set := &HostSet{Members: make([]Member, 0, len(endpoints))}
-	changed := 0
+	c.refresh()
+}
+
+// update makes an assignment the present one. Hosts that stay keep their
+// connections; those that went are closed, and what is in flight on them ends
+// in peace. If the same hosts are in it, what else changed may wait to be
+// merged with more.
+func (c *Cluster) update(a *Assignment) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	if c.assignment != nil && c.assignment.equal(a) {
+		c.Stats.updateNoRebuild.Inc()
+		return
+	}
+	first := c.assignment == nil
+	c.assignment = a
+	c.drop.Store(math.Float64bits(a.Drop))
+	if changed := c.replaceMembers(a.Endpoints); changed || first {
+		c.rebuild(changed)
+	} else {
+		c.refresh()
+	}
+}
+
+// replaceMembers makes the members those of endpoints and says whether hosts
+// came or went.
+func (c *Cluster) replaceMembers(endpoints []Endpoint) (changed bool) {
+	old := map[netip.AddrPort]*Member{}
+	for i := range c.members {
+		old[c.identity(&c.members[i].Endpoint)] = &c.members[i]
+	}
+	members := make([]Member, 0, len(endpoints))
 	for _, e := range endpoints {
-		host, stays := old[e.Address]
-		if !stays {
-			host = c.newHost(e.Address)
-			changed++
+		var host *Host
+		if m, stays := old[c.identity(&e)]; stays {
+			host = m.Host
+			host.set(PendingDynamicRemoval, false)
+			delete(old, c.identity(&e))
+			if m.Address != e.Address {
+				host.Connections.Readdress(e.Address.String())
+			}
+		} else {
+			host = c.newHost(&e)
+			changed = true
 		}
-		delete(old, e.Address)
-		set.Members = append(set.Members, Member{e, host})
+		host.takeEDS(e.Health)
+		members = append(members, Member{Endpoint: e, Host: host})
 	}
-	usable := set.usable()
-	if len(usable) > 0 {
-		set.balancer = c.Config.policy.New(usable)
+	for _, m := range c.members {
+		if old[c.identity(&m.Endpoint)] == nil {
+			continue
+		}
+		if c.staysForItsHealth(m.Host) {
+			m.Host.set(PendingDynamicRemoval, true)
+			members = append(members, m)
+			continue
+		}
+		m.Host.Connections.Close()
+		changed = true
 	}
+	c.members = members
+	return changed
+}
+
+// identity is what makes endpoints of two assignments the same host: the
+// address, unless the host is a logical one, of which there is only one.
+func (c *Cluster) identity(e *Endpoint) netip.AddrPort {
+	if c.Config.dns != nil && c.Config.dns.Logical {
+		return netip.AddrPort{}
+	}
+	return e.Address
+}
+
+// staysForItsHealth says whether a host that is in no assignment any more is
+// kept because its health checks say that it serves, and those who list hosts
+// are trusted less.
+func (c *Cluster) staysForItsHealth(h *Host) bool {
+	return c.Config.HealthChecked && !c.Config.ignoreHealthOnRemoval && h.Flags()&(FailedActiveHC|FailedEDSHealth) == 0
+}
+
+// refresh makes a new snapshot, now or once the merge window after the last one
+// is over.
+func (c *Cluster) refresh() {
+	window := c.Config.mergeWindow
+	switch {
+	case c.closed || c.waiting != nil:
+	case window == 0 || time.Since(c.rebuilt) > window:
+		c.rebuild(false)
+	default:
+		// Ends by itself, or with close.
+		c.waiting = time.AfterFunc(window, func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if c.waiting != nil && !c.closed {
+				c.rebuild(false)
+			}
+		})
+	}
+}
+
+// rebuild makes a snapshot of what is known the present one. Changed says that
+// hosts came or went.
+func (c *Cluster) rebuild(changed bool) {
+	if c.waiting != nil {
+		c.waiting.Stop()
+		c.waiting = nil
+	}
+	factor := uint32(defaultOverprovisioning)
+	if c.assignment != nil {
+		factor = c.assignment.Overprovisioning
+	}
+	members := slices.Clone(c.members)
+	for i := range members {
+		members[i].Flags = members[i].Host.Flags()
+	}
+	set := newHostSet(c.Config, c.Stats.Scope, members, factor, c.hosts.Load())
 	c.hosts.Store(set)
-	for _, gone := range old {
-		gone.Connections.Close()
-		changed++
-	}
+	c.rebuilt = time.Now()
 	c.Stats.membership(set, changed)
 	for _, f := range c.watchers {
 		f(set)
 	}
 }
 
-func (c *Cluster) newHost(address netip.AddrPort) *Host {
-	h := &Host{Address: address}
-	h.Connections = connpool.New(address.String(), connpool.Options{
+func (c *Cluster) newHost(e *Endpoint) *Host {
+	h := &Host{Address: e.Address}
+	if c.Config.HealthChecked && !e.HealthCheck.Disabled {
+		h.set(FailedActiveHC|PendingActiveHC, true)
+	}
+	h.Connections = connpool.New(e.Address.String(), connpool.Options{
 		ConnectTimeout: c.Config.ConnectTimeout,
 		IdleTimeout:    idleTimeout,
 		Limits:         responseLimits,
@@ -166,9 +255,17 @@ func (c *Cluster) newHost(address netip.AddrPort) *Host {
 	return h
 }
 
-// close ends all connections that no request uses.
+// close ends the lookups, and all connections that no request uses.
 func (c *Cluster) close() {
-	for _, m := range c.Hosts().Members {
-		m.Host.Connections.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	c.stop()
+	if c.waiting != nil {
+		c.waiting.Stop()
+		c.waiting = nil
+	}
+	for i := range c.members {
+		c.members[i].Host.Connections.Close()
 	}
 }

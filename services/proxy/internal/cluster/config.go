@@ -1,39 +1,63 @@
 package cluster
 
 import (
-	"net/netip"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
 	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 
+	"github.com/weirproxy/weir/services/proxy/internal/cluster/breaker"
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
+	"github.com/weirproxy/weir/services/proxy/internal/dns"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
 // Fields are the supported fields of the messages that Parse and
-// parseAssignment read.
+// parseAssignment read, and what they call for. Those of a load-balancing
+// policy are the policy's.
 func Fields() strict.Fields {
-	return strict.Fields{
+	fields := strict.Fields{
 		"envoy.config.cluster.v3.Cluster": {
-			"name", "type", "connect_timeout", "lb_policy", "load_assignment", "eds_cluster_config",
+			"name", "type", "cluster_type", "connect_timeout", "load_assignment", "eds_cluster_config",
+			"lb_policy", "load_balancing_policy", "common_lb_config", "circuit_breakers", "ignore_health_on_host_removal",
+			"wait_for_warm_on_init",
 			"typed_extension_protocol_options",
 		},
-		"envoy.config.cluster.v3.Cluster.EdsClusterConfig": {"eds_config", "service_name"},
+		"envoy.config.cluster.v3.Cluster.EdsClusterConfig":  {"eds_config", "service_name"},
+		"envoy.config.cluster.v3.Cluster.CustomClusterType": {"name", "typed_config"},
+		"envoy.config.cluster.v3.Cluster.CommonLbConfig": {
+			"healthy_panic_threshold", "locality_weighted_lb_config", "update_merge_window", "consistent_hashing_lb_config",
+		},
+		"envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig":  {},
+		"envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig": {"use_hostname_for_hashing"},
+		"envoy.config.cluster.v3.LoadBalancingPolicy":                              {"policies"},
+		"envoy.config.cluster.v3.LoadBalancingPolicy.Policy":                       {"typed_extension_config"},
+		"envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality":     {"endpoint_picking_policy"},
+		"envoy.config.core.v3.TypedExtensionConfig":                                {"name", "typed_config"},
+		"envoy.type.v3.Percent":           {"value"},
+		"envoy.type.v3.FractionalPercent": {"numerator", "denominator"},
 
-		"envoy.config.endpoint.v3.ClusterLoadAssignment": {"cluster_name", "endpoints"},
-		"envoy.config.endpoint.v3.LocalityLbEndpoints":   {"locality", "lb_endpoints", "load_balancing_weight"},
-		"envoy.config.endpoint.v3.LbEndpoint":            {"endpoint", "health_status", "load_balancing_weight", "metadata"},
-		"envoy.config.endpoint.v3.Endpoint":              {"address"},
-		// Remarks on hosts, for policies that choose by them, of which there is none here.
+		"envoy.config.endpoint.v3.ClusterLoadAssignment":                     {"cluster_name", "endpoints", "policy"},
+		"envoy.config.endpoint.v3.ClusterLoadAssignment.Policy":              {"overprovisioning_factor", "drop_overloads"},
+		"envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload": {"category", "drop_percentage"},
+		"envoy.config.endpoint.v3.LocalityLbEndpoints":                       {"locality", "lb_endpoints", "load_balancing_weight", "priority"},
+		"envoy.config.endpoint.v3.LbEndpoint":                                {"endpoint", "health_status", "load_balancing_weight", "metadata"},
+		"envoy.config.endpoint.v3.Endpoint":                                  {"address", "hostname", "health_check_config"},
+		"envoy.config.endpoint.v3.Endpoint.HealthCheckConfig":                {"port_value", "hostname", "address", "disable_active_health_check"},
+		// Of metadata, policies that hash read hash_key of envoy.lb.
 		"envoy.config.core.v3.Metadata": {"filter_metadata"},
 
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions":                    {"explicit_http_config"},
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig": {"http_protocol_options", "http2_protocol_options"},
 		"envoy.config.core.v3.Http2ProtocolOptions":                                 {},
 	}
+	for _, part := range []strict.Fields{breaker.Fields(), dns.Fields()} {
+		for message, names := range part {
+			fields[message] = append(fields[message], names...)
+		}
+	}
+	return fields
 }
 
 // protocolOptions is the key of the one typed extension that a cluster has.
@@ -45,7 +69,7 @@ type Config struct {
 	Message *clusterv3.Cluster
 	Name    string
 	// ServiceName is the name of the cluster's assignment in EDS; empty for a
-	// STATIC cluster.
+	// cluster of another type.
 	ServiceName string
 	// Source is where that comes from, of the resource itself if it is Self;
 	// SourceAt is where the configuration says so.
@@ -58,64 +82,111 @@ type Config struct {
 	HTTP1 coreconfig.HTTP1
 	// InitialFetchTimeout bounds the wait for the first assignment; 0 is none.
 	InitialFetchTimeout time.Duration
+	// HealthChecked says that somebody checks the hosts: a new one is taken for
+	// failed until its first check, and one that passes stays although no
+	// assignment has it any more.
+	HealthChecked bool
+	// Thresholds are the limits of each RoutingPriority.
+	Thresholds [2]breaker.Thresholds
 
-	policy    Policy
-	endpoints []Endpoint // of a STATIC cluster
+	balancing             Balancing
+	panicThreshold        uint32 // in percent
+	mergeWindow           time.Duration
+	ignoreHealthOnRemoval bool
+	// assignment is that of the configuration itself; nil in a cluster of EDS.
+	assignment *Assignment
+	dns        *dns.Config // nil unless its endpoints are names
+	// waitForNames says that the cluster is warm once all names had an answer.
+	waitForNames bool
 }
 
-// defaultConnectTimeout is Envoy's of Cluster.connect_timeout.
-const defaultConnectTimeout = 5 * time.Second
+// Envoy's defaults of the fields that are left out.
+const (
+	defaultConnectTimeout = 5 * time.Second // connect_timeout
+	defaultPanicThreshold = 50              // CommonLbConfig.healthy_panic_threshold
+	defaultMergeWindow    = time.Second     // CommonLbConfig.update_merge_window
+)
 
 // Parse makes a Config of a cluster that lies at the path at. Policies are the
 // load-balancing policies that ship. Faults go to report; the result is for
 // use only if there are none.
 func Parse(message *clusterv3.Cluster, at strict.Path, policies []Policy, report *strict.Report) *Config {
-	c := &Config{Message: message, Name: message.GetName(), ConnectTimeout: defaultConnectTimeout}
+	c := &Config{
+		Message: message, Name: message.GetName(), ConnectTimeout: defaultConnectTimeout,
+		HealthChecked:         len(message.GetHealthChecks()) > 0,
+		Thresholds:            breaker.Parse(message.GetCircuitBreakers()),
+		balancing:             parsePolicy(message, at, policies, report),
+		panicThreshold:        defaultPanicThreshold,
+		ignoreHealthOnRemoval: message.GetIgnoreHealthOnHostRemoval(),
+		waitForNames:          message.GetWaitForWarmOnInit() == nil || message.GetWaitForWarmOnInit().GetValue(),
+	}
 	if message.GetConnectTimeout() != nil {
 		c.ConnectTimeout = message.GetConnectTimeout().AsDuration()
 	}
-	known := false
-	for _, p := range policies {
-		if p.Name == message.GetLbPolicy() {
-			c.policy, known = p, true
-		}
+	common := message.GetCommonLbConfig()
+	if p := common.GetHealthyPanicThreshold(); p != nil {
+		c.panicThreshold = uint32(p.GetValue())
 	}
-	if !known {
-		report.Add(at.Field("lb_policy"), "%s is not supported", message.GetLbPolicy())
+	c.mergeWindow = coreconfig.Duration(common.GetUpdateMergeWindow(), defaultMergeWindow, at.Field("common_lb_config").Field("update_merge_window"), report)
+	c.parseHosts(at, report)
+	c.parseProtocol(at.Field("typed_extension_protocol_options"), report)
+	return c
+}
+
+// parseHosts reads where the hosts come from.
+func (c *Config) parseHosts(at strict.Path, report *strict.Report) {
+	message := c.Message
+	kind := message.GetType()
+	switch {
+	case message.GetClusterType() != nil:
+		c.parseCustomType(message.GetClusterType(), at.Field("cluster_type"), report)
+	case kind == clusterv3.Cluster_STRICT_DNS, kind == clusterv3.Cluster_LOGICAL_DNS:
+		c.dns = dns.Parse(dns.OfCluster(message), at, report)
+	case kind != clusterv3.Cluster_STATIC && kind != clusterv3.Cluster_EDS:
+		report.Add(at.Field("type"), "%s is not supported: use STATIC, EDS, STRICT_DNS or LOGICAL_DNS", kind)
+		return
 	}
-	switch message.GetType() {
-	case clusterv3.Cluster_STATIC:
-		if message.GetEdsClusterConfig() != nil {
-			report.Add(at.Field("eds_cluster_config"), "only a cluster of type EDS has one; this one is STATIC")
-		}
-		if message.GetLoadAssignment() == nil {
-			report.Add(at, "cluster %q is STATIC and needs a load_assignment", c.Name)
-		}
-		c.endpoints = parseAssignment(message.GetLoadAssignment(), at.Field("load_assignment"), report)
-	case clusterv3.Cluster_EDS:
+	if c.dns == nil || message.GetClusterType() != nil {
+		dns.RefuseFields(message, at, report)
+	}
+	if c.dns == nil && message.GetWaitForWarmOnInit() != nil {
+		report.Add(at.Field("wait_for_warm_on_init"), "only a cluster whose hosts DNS resolves has one")
+	}
+	if kind == clusterv3.Cluster_EDS && message.GetClusterType() == nil {
 		if message.GetLoadAssignment() != nil {
 			report.Add(at.Field("load_assignment"), "a cluster of type EDS gets its assignment from eds_cluster_config")
 		}
 		c.parseEDS(message.GetEdsClusterConfig(), at.Field("eds_cluster_config"), report)
-	default:
-		report.Add(at.Field("type"), "%s is not supported: use STATIC or EDS", message.GetType())
+		return
 	}
-	for key, packed := range message.GetTypedExtensionProtocolOptions() {
-		at := at.Field("typed_extension_protocol_options").Key(key)
-		options, err := strict.Unpack(packed)
-		protocol, ok := options.(*upstreamsv3.HttpProtocolOptions)
-		if key != protocolOptions || err != nil || !ok {
-			report.Add(at, "only %s is supported", protocolOptions)
-			continue
-		}
-		if protocol.GetExplicitHttpConfig() == nil {
-			report.Add(at, "explicit_http_config is the only supported choice")
-		}
-		c.HTTP2 = protocol.GetExplicitHttpConfig().GetHttp2ProtocolOptions() != nil
-		c.HTTP1 = coreconfig.UpstreamHTTP1(protocol.GetExplicitHttpConfig().GetHttpProtocolOptions(),
-			at.Field("explicit_http_config").Field("http_protocol_options"), report)
+	name, addresses := kind.String(), ipAddresses
+	if message.GetClusterType() != nil {
+		name = "envoy.clusters.dns"
 	}
-	return c
+	if c.dns != nil {
+		addresses = dnsNames
+	}
+	if message.GetEdsClusterConfig() != nil {
+		report.Add(at.Field("eds_cluster_config"), "only a cluster of type EDS has one; this one is %s", name)
+	}
+	if message.GetLoadAssignment() == nil {
+		report.Add(at, "cluster %q is %s and needs a load_assignment", c.Name, name)
+	}
+	at = at.Field("load_assignment")
+	c.assignment = parseAssignment(message.GetLoadAssignment(), addresses, at, report)
+	if n := len(c.assignment.Endpoints); c.dns != nil && c.dns.Logical && n != 1 && report.Whole(at) {
+		report.Add(at, "a cluster whose addresses are one host has one endpoint, not %d", n)
+	}
+}
+
+func (c *Config) parseCustomType(custom *clusterv3.Cluster_CustomClusterType, at strict.Path, report *strict.Report) {
+	at = at.Field("typed_config")
+	message, err := strict.Unpack(custom.GetTypedConfig())
+	typed, ok := message.(*dnsv3.DnsCluster)
+	if err != nil || !ok {
+		report.Add(at, "only envoy.extensions.clusters.dns.v3.DnsCluster is supported")
+	}
+	c.dns = dns.Parse(typed, at, report)
 }
 
 func (c *Config) parseEDS(eds *clusterv3.Cluster_EdsClusterConfig, at strict.Path, report *strict.Report) {
@@ -130,35 +201,20 @@ func (c *Config) parseEDS(eds *clusterv3.Cluster_EdsClusterConfig, at strict.Pat
 	}
 }
 
-// parseAssignment makes the endpoints of an assignment that lies at the path
-// at. An address that is there twice counts once, as in Envoy.
-func parseAssignment(assignment *endpointv3.ClusterLoadAssignment, at strict.Path, report *strict.Report) []Endpoint {
-	var list []Endpoint
-	seen := map[netip.AddrPort]bool{}
-	for i, group := range assignment.GetEndpoints() {
-		at := at.Field("endpoints").Index(i)
-		for j, e := range group.GetLbEndpoints() {
-			at := at.Field("lb_endpoints").Index(j)
-			address, ok := parseAddress(e.GetEndpoint().GetAddress(), at.Field("endpoint").Field("address"), report)
-			if !ok || seen[address] {
-				continue
-			}
-			seen[address] = true
-			weight := uint32(1)
-			if w := e.GetLoadBalancingWeight(); w != nil {
-				weight = w.GetValue()
-			}
-			list = append(list, Endpoint{Address: address, Weight: weight, Health: e.GetHealthStatus(), Locality: group.GetLocality()})
+func (c *Config) parseProtocol(at strict.Path, report *strict.Report) {
+	for key, packed := range c.Message.GetTypedExtensionProtocolOptions() {
+		at := at.Key(key)
+		options, err := strict.Unpack(packed)
+		protocol, ok := options.(*upstreamsv3.HttpProtocolOptions)
+		if key != protocolOptions || err != nil || !ok {
+			report.Add(at, "only %s is supported", protocolOptions)
+			continue
 		}
+		if protocol.GetExplicitHttpConfig() == nil {
+			report.Add(at, "explicit_http_config is the only supported choice")
+		}
+		c.HTTP2 = protocol.GetExplicitHttpConfig().GetHttp2ProtocolOptions() != nil
+		c.HTTP1 = coreconfig.UpstreamHTTP1(protocol.GetExplicitHttpConfig().GetHttpProtocolOptions(),
+			at.Field("explicit_http_config").Field("http_protocol_options"), report)
 	}
-	return list
-}
-
-func parseAddress(a *corev3.Address, at strict.Path, report *strict.Report) (netip.AddrPort, bool) {
-	address, ok := coreconfig.Address(a, at, report)
-	if ok && address.Port() == 0 {
-		report.Add(at.Field("socket_address").Field("port_value"), "0 is no port of an endpoint")
-		return netip.AddrPort{}, false
-	}
-	return address, ok
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,12 +17,14 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
+	"github.com/weirproxy/weir/services/proxy/internal/dns"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 	"github.com/weirproxy/weir/services/proxy/internal/xds"
 )
 
-// ManagerOptions says what a Manager works with. Every field but CheckSource is required.
+// ManagerOptions says what a Manager works with. Every field is required,
+// unless it says otherwise.
 type ManagerOptions struct {
 	// Policies are the load-balancing policies that ship.
 	Policies []Policy
@@ -36,12 +39,15 @@ type ManagerOptions struct {
 	// CheckSource reports what is wrong with a source that a cluster of CDS
 	// names; nil where nothing can be.
 	CheckSource func(source coreconfig.Source, at strict.Path, report *strict.Report)
+	// Resolver looks up the names of DNS clusters; nil is Go's own resolver, by
+	// the machine's /etc/resolv.conf and /etc/hosts.
+	Resolver dns.Resolver
 }
 
 // Manager holds all clusters (Envoy's cluster manager). Those of the bootstrap
 // are there from the start and stay; those of CDS come, change and go. A
-// cluster of CDS is used once it is warm: once it has its assignment, or has
-// waited for it in vain.
+// cluster of CDS is used once it is warm: once it has its assignment, or answers
+// to all of its names, or has waited for the assignment in vain.
 type Manager struct {
 	options ManagerOptions
 
@@ -59,7 +65,7 @@ type Manager struct {
 	sources map[coreconfig.Source]bool
 	// assignments are the last good ones: a cluster that comes or changes is
 	// warm at once if its assignment is known.
-	assignments map[service][]Endpoint
+	assignments map[service]*Assignment
 	// awaited is what the start waits for; started closes when it is empty.
 	awaited map[*Cluster]bool
 	listed  bool // CDS has answered, or nobody waits for it
@@ -80,6 +86,9 @@ func (c *Config) service() service { return service{c.Source, c.ServiceName} }
 // NewManager makes a Manager without clusters. Wait for CDS says whether the
 // start waits for the first list of clusters.
 func NewManager(options ManagerOptions, waitForCDS bool) *Manager {
+	if options.Resolver == nil {
+		options.Resolver = &net.Resolver{PreferGo: true}
+	}
 	scope := options.Stats.Scope("cluster_manager")
 	m := &Manager{
 		options:     options,
@@ -88,7 +97,7 @@ func NewManager(options ManagerOptions, waitForCDS bool) *Manager {
 		sources:     map[coreconfig.Source]bool{},
 		static:      map[string]bool{},
 		warming:     map[string]*warming{},
-		assignments: map[service][]Endpoint{},
+		assignments: map[service]*Assignment{},
 		awaited:     map[*Cluster]bool{},
 		listed:      !waitForCDS,
 		started:     make(chan struct{}),
@@ -132,8 +141,7 @@ func (m *Manager) AddStatic(configs []*Config) {
 		config.Source = config.Source.Of(coreconfig.Source{})
 		c := m.newCluster(config)
 		m.activate(c)
-		if config.ServiceName == "" {
-			c.update(config.endpoints)
+		if m.start(c) {
 			continue
 		}
 		m.awaited[c] = true
@@ -244,20 +252,32 @@ func (m *Manager) applyCluster(message *clusterv3.Cluster, r xds.Resource) error
 		m.abandon(name, w)
 	}
 	c := m.newCluster(config) // after that, or its metrics would go too
-	switch {
-	case config.ServiceName == "":
-		c.update(config.endpoints)
+	if m.start(c) {
 		m.activate(c)
+		return nil
+	}
+	if !m.listed {
+		m.awaited[c] = true
+	}
+	m.warm(c)
+	return nil
+}
+
+// start gives a cluster its hosts, as far as they are known, and says whether
+// it can be used so.
+func (m *Manager) start(c *Cluster) bool {
+	config := c.Config
+	switch {
+	case config.dns != nil:
+		return c.resolve(m.options.Resolver, m.options.Log, func() { m.answered(c) })
+	case config.ServiceName == "":
+		c.update(config.assignment)
+		return true
 	case m.assignments[config.service()] != nil:
 		c.update(m.assignments[config.service()])
-		m.activate(c)
-	default:
-		if !m.listed {
-			m.awaited[c] = true
-		}
-		m.warm(c)
+		return true
 	}
-	return nil
+	return false
 }
 
 // ApplyAssignments takes the assignments that EDS sent. Good ones take effect
@@ -279,12 +299,12 @@ func (m *Manager) ApplyAssignments(resources []xds.Resource) error {
 		}
 		report := r.Report()
 		strict.Check(message, r.At, m.options.Schema, report)
-		endpoints := parseAssignment(message, r.At, report)
+		assignment := parseAssignment(message, ipAddresses, r.At, report)
 		err := report.Err()
 		if err != nil {
 			refused = append(refused, fmt.Errorf("assignment %q: %w", r.Name, err))
 		}
-		m.assign(service{r.Source, message.GetClusterName()}, endpoints, err)
+		m.assign(service{r.Source, message.GetClusterName()}, assignment, err)
 	}
 	m.publish()
 	m.checkStarted()
@@ -293,15 +313,12 @@ func (m *Manager) ApplyAssignments(resources []xds.Resource) error {
 
 // assign gives an assignment, or the news that it was refused, to the clusters
 // of that service.
-func (m *Manager) assign(service service, endpoints []Endpoint, refused error) {
+func (m *Manager) assign(service service, assignment *Assignment, refused error) {
 	if refused == nil {
-		if endpoints == nil {
-			endpoints = []Endpoint{} // known to be empty
-		}
-		m.assignments[service] = endpoints
+		m.assignments[service] = assignment
 	}
 	for _, c := range slices.Clone(m.users[service]) {
-		c.take(endpoints, refused)
+		c.take(assignment, refused)
 		if w := m.warming[c.Config.Name]; refused == nil && w != nil && w.cluster == c {
 			m.endWarming(c.Config.Name, w)
 			m.activate(c)
@@ -310,17 +327,17 @@ func (m *Manager) assign(service service, endpoints []Endpoint, refused error) {
 }
 
 // take counts an answer of EDS and makes a good one the present snapshot.
-func (c *Cluster) take(endpoints []Endpoint, refused error) {
+func (c *Cluster) take(a *Assignment, refused error) {
 	c.Stats.updateAttempts.Inc()
 	if refused != nil {
 		c.Stats.updateRejections.Inc()
 		return
 	}
 	c.Stats.updates.Inc()
-	if len(endpoints) == 0 {
+	if len(a.Endpoints) == 0 {
 		c.Stats.updateEmpty.Inc()
 	}
-	c.update(endpoints)
+	c.update(a)
 }
 
 func (m *Manager) newCluster(config *Config) *Cluster {
@@ -419,6 +436,7 @@ func (m *Manager) Run(ctx context.Context) error {
 			defer m.mu.Unlock()
 			for name, w := range m.warming {
 				m.endWarming(name, w)
+				w.cluster.close()
 			}
 			for _, c := range m.All() {
 				c.close()

@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"bytes"
 	"fmt"
 	"log/slog"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
+	"github.com/weirproxy/weir/services/proxy/internal/dns"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 	"github.com/weirproxy/weir/services/proxy/internal/xds"
@@ -29,20 +31,56 @@ type manager struct {
 	t        testing.TB
 	services []string
 	registry *stats.Registry
+	schema   *strict.Schema
+	log      bytes.Buffer
 }
 
-var policies = []cluster.Policy{{Name: clusterv3.Cluster_ROUND_ROBIN, New: lb.RoundRobin}}
+var policies = []cluster.Policy{lb.RoundRobin(), lb.LeastRequest(), lb.Random(), lb.RingHash(), lb.Maglev()}
 
 func newManager(t testing.TB, waitForCDS bool) *manager {
 	t.Helper()
-	schema, err := strict.NewSchema(cluster.Fields(), coreconfig.Fields())
+	return newResolvingManager(t, waitForCDS, nil)
+}
+
+func newResolvingManager(t testing.TB, waitForCDS bool, resolver dns.Resolver) *manager {
+	t.Helper()
+	parts := []strict.Fields{cluster.Fields(), coreconfig.Fields()}
+	for _, p := range policies {
+		parts = append(parts, p.Fields)
+	}
+	schema, err := strict.NewSchema(parts...)
 	require.NoError(t, err)
-	m := &manager{t: t, registry: stats.NewRegistry()}
+	schema = schema.FirstKnown(cluster.FirstKnown()...)
+	m := &manager{t: t, registry: stats.NewRegistry(), schema: schema}
 	m.Manager = cluster.NewManager(cluster.ManagerOptions{
-		Policies: policies, Schema: schema, Stats: m.registry, Log: slog.New(slog.DiscardHandler),
-		SetServices: func(_ coreconfig.Source, names []string) { m.services = names },
+		Policies: policies, Schema: schema, Stats: m.registry, Log: slog.New(slog.NewTextHandler(&m.log, nil)),
+		SetServices: func(_ coreconfig.Source, names []string) { m.services = names }, Resolver: resolver,
 	}, waitForCDS)
 	return m
+}
+
+// parse makes a configuration of JSON without faults.
+func (m *manager) parse(text string) *cluster.Config {
+	m.t.Helper()
+	report := &strict.Report{}
+	message := clusters(m.t, text)[0].Message
+	strict.Check(message, "", m.schema, report)
+	config := cluster.Parse(message.(*clusterv3.Cluster), "", policies, report)
+	require.NoError(m.t, report.Err())
+	return config
+}
+
+// stat is the value of the metric of that name, which must be there.
+func (m *manager) stat(name string) (value int64) {
+	m.t.Helper()
+	known := false
+	m.registry.Each(func(metric stats.Metric) {
+		if metric.Name == name {
+			value, known = metric.Value, true
+		}
+	})
+	require.True(m.t, known, "there is no metric %s", name)
+	return value
 }
 
 func (m *manager) started() bool {
@@ -92,7 +130,7 @@ func assignment(t testing.TB, name string, endpoints ...string) []xds.Resource {
 func addresses(c *cluster.Cluster) map[string]bool {
 	set := map[string]bool{}
 	for range 50 {
-		if h := c.Pick(); h != nil {
+		if h := c.Pick(&cluster.PickContext{}); h != nil {
 			set[h.Address.String()] = true
 		}
 	}
@@ -114,7 +152,7 @@ func TestClusterOfCDSIsUsedOnceItHasItsAssignment(t *testing.T) {
 	require.False(t, m.started(), "b is still warming")
 
 	require.NoError(t, m.ApplyAssignments(assignment(t, "b")))
-	require.Nil(t, m.Get("b").Pick(), "an empty assignment is one")
+	require.Nil(t, m.Get("b").Pick(&cluster.PickContext{}), "an empty assignment is one")
 	require.True(t, m.started())
 
 	require.NoError(t, m.ApplyClusters(clusters(t, eds("b"))))
@@ -125,10 +163,7 @@ func TestClusterOfCDSIsUsedOnceItHasItsAssignment(t *testing.T) {
 func TestStartWaitsForTheAssignmentNoLongerThanItsTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newManager(t, false)
-		report := &strict.Report{}
-		config := cluster.Parse(clusters(t, eds("a"))[0].Message.(*clusterv3.Cluster), "", policies, report)
-		require.NoError(t, report.Err())
-		m.AddStatic([]*cluster.Config{config})
+		m.AddStatic([]*cluster.Config{m.parse(eds("a"))})
 		require.NotNil(t, m.Get("a"), "a cluster of the bootstrap is there from the start")
 		time.Sleep(15*time.Second - time.Nanosecond)
 		synctest.Wait()
@@ -137,7 +172,7 @@ func TestStartWaitsForTheAssignmentNoLongerThanItsTimeout(t *testing.T) {
 		synctest.Wait()
 		require.True(t, m.started())
 		require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.1", 80, ""))))
-		require.NotNil(t, m.Get("a").Pick())
+		require.NotNil(t, m.Get("a").Pick(&cluster.PickContext{}))
 	})
 }
 
@@ -158,7 +193,7 @@ func TestChangedClusterKeepsServingUntilTheNewOneIsWarm(t *testing.T) {
 	// With an assignment that is known the new one is warm at once.
 	require.NoError(t, m.ApplyClusters(clusters(t, `{"name": "a", "type": "EDS", "connect_timeout": "3s", "eds_cluster_config": {"service_name": "other", "eds_config": {"ads": {}, "resource_api_version": "V3"}}}`)))
 	require.Equal(t, 3*time.Second, m.Get("a").Config.ConnectTimeout)
-	require.NotNil(t, m.Get("a").Pick())
+	require.NotNil(t, m.Get("a").Pick(&cluster.PickContext{}))
 	require.Equal(t, []string{"other"}, m.services)
 }
 
@@ -189,11 +224,11 @@ func TestBadResourceIsRefusedByNameAndTheLastGoodStays(t *testing.T) {
 	require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.1", 80, ""))))
 	before := m.Get("a")
 
-	err := m.ApplyClusters(clusters(t, `{"name": "a", "type": "STRICT_DNS"}`, `{"name": "b", "type": "EDS", "lb_policy": "MAGLEV", "dns_refresh_rate": "1s"}`, eds("c")))
-	require.EqualError(t, err, `cluster "a": type: STRICT_DNS is not supported: use STATIC or EDS
-cluster "b": dns_refresh_rate: not supported
-eds_cluster_config.eds_config: cluster "b" is of type EDS and needs eds_config: {ads: {}, resource_api_version: V3}
-lb_policy: MAGLEV is not supported`)
+	err := m.ApplyClusters(clusters(t, `{"name": "a", "type": "ORIGINAL_DST"}`, `{"name": "b", "type": "EDS", "lb_policy": "CLUSTER_PROVIDED", "respect_dns_ttl": true}`, eds("c")))
+	require.EqualError(t, err, `cluster "a": type: ORIGINAL_DST is not supported: use STATIC, EDS, STRICT_DNS or LOGICAL_DNS
+cluster "b": eds_cluster_config.eds_config: cluster "b" is of type EDS and needs eds_config: {ads: {}, resource_api_version: V3}
+lb_policy: CLUSTER_PROVIDED is not supported
+respect_dns_ttl: not supported`)
 	require.Same(t, before, m.Get("a"))
 	require.NoError(t, m.ApplyAssignments(assignment(t, "c")))
 	require.NotNil(t, m.Get("c"), "the good one took effect")
@@ -236,8 +271,8 @@ func TestHealthDecidesWhoGetsRequests(t *testing.T) {
 	}{
 		{"a draining host gets none", []string{endpoint("10.0.0.1", 80, healthy), endpoint("10.0.0.2", 80, ""), endpoint("10.0.0.3", 80, draining)},
 			map[string]bool{"10.0.0.1:80": true, "10.0.0.2:80": true}},
-		{"degraded hosts come last", []string{endpoint("10.0.0.1", 80, healthy), endpoint("10.0.0.2", 80, degraded)},
-			map[string]bool{"10.0.0.1:80": true}},
+		{"degraded hosts come last", []string{endpoint("10.0.0.1", 80, healthy), endpoint("10.0.0.2", 80, healthy), endpoint("10.0.0.3", 80, healthy), endpoint("10.0.0.4", 80, degraded)},
+			map[string]bool{"10.0.0.1:80": true, "10.0.0.2:80": true, "10.0.0.3:80": true}},
 		{"degraded hosts are better than none", []string{endpoint("10.0.0.1", 80, draining), endpoint("10.0.0.2", 80, degraded)},
 			map[string]bool{"10.0.0.2:80": true}},
 		{"below half all get them", []string{endpoint("10.0.0.1", 80, healthy), endpoint("10.0.0.2", 80, draining), endpoint("10.0.0.3", 80, draining)},
@@ -302,9 +337,9 @@ func TestAnAssignmentThatIsGoneIsNotWaitedForAndLeavesTheHosts(t *testing.T) {
 	require.NoError(t, m.ApplyClusters(clusters(t, eds("a"), eds("b"))))
 	require.NoError(t, m.ApplyAssignments(append(assignment(t, "a", endpoint("10.0.0.1", 80, "")), xds.Resource{Name: "b"})))
 	require.True(t, m.started())
-	require.Nil(t, m.Get("b").Pick())
+	require.Nil(t, m.Get("b").Pick(&cluster.PickContext{}))
 	require.NoError(t, m.ApplyAssignments([]xds.Resource{{Name: "a"}}))
-	require.NotNil(t, m.Get("a").Pick())
+	require.NotNil(t, m.Get("a").Pick(&cluster.PickContext{}))
 }
 
 func TestAssignmentsOfOneNameFromTwoSourcesAreTwo(t *testing.T) {
@@ -333,8 +368,8 @@ func TestClustersThatShareAServiceShareItsAssignment(t *testing.T) {
 	require.NoError(t, m.ApplyClusters(clusters(t, both...)))
 	require.Equal(t, []string{"s"}, m.services)
 	require.NoError(t, m.ApplyAssignments(assignment(t, "s", endpoint("10.0.0.1", 80, ""))))
-	require.NotNil(t, m.Get("x").Pick())
-	require.NotNil(t, m.Get("y").Pick())
+	require.NotNil(t, m.Get("x").Pick(&cluster.PickContext{}))
+	require.NotNil(t, m.Get("y").Pick(&cluster.PickContext{}))
 	require.NoError(t, m.ApplyClusters(clusters(t, both[1])))
 	require.Equal(t, []string{"s"}, m.services)
 	require.NoError(t, m.ApplyAssignments(assignment(t, "s", endpoint("10.0.0.2", 80, ""))))

@@ -1,52 +1,92 @@
 package cluster
 
 import (
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"math"
+	"math/rand/v2"
 )
 
-// Pick returns the host for the next request, or nil if the cluster has none.
-// It never blocks.
-func (c *Cluster) Pick() *Host {
-	if balancer := c.hosts.Load().balancer; balancer != nil {
-		return balancer.Pick()
-	}
-	return nil
+// PickContext is what a request says of the host that it wants. The zero value
+// takes any.
+type PickContext struct {
+	// Hash is the request's by its route's hash_policy, if Hashed. Policies that
+	// hash send requests of one hash to one host, and those without to any.
+	Hash   uint64
+	Hashed bool
+	// Avoid says that another host would be better, as one that was tried
+	// before; nil takes each. It must not block.
+	Avoid func(*Host) bool
+	// Attempts is how many further hosts are looked at then, before one to be
+	// avoided is taken (RetryPolicy.host_selection_retry_max_attempts).
+	Attempts int
 }
 
-// panicThreshold is the percentage of usable hosts below which all hosts get
-// requests, since then the health is more likely wrong than they are
-// (Cluster.CommonLbConfig.healthy_panic_threshold).
-const panicThreshold = 50
+// Pick returns the host for a request, or nil if the cluster has none for it.
+// It never blocks. Steps:
+//
+//  1. a priority, and there its healthy or its degraded hosts, by their loads;
+//  2. a host of those, by the cluster's policy;
+//  3. again while the host is to be avoided, but not for ever.
+func (c *Cluster) Pick(p *PickContext) *Host {
+	set := c.hosts.Load()
+	host := c.pick(set, p, 0)
+	if p.Avoid == nil {
+		return host
+	}
+	for attempt := 1; attempt <= p.Attempts && host != nil && p.Avoid(host); attempt++ {
+		host = c.pick(set, p, attempt)
+	}
+	return host
+}
 
-// usable are the hosts that get requests: the healthy ones; the degraded ones
-// where none is healthy; all of them in panic.
-func (s *HostSet) usable() []WeightedHost {
-	var healthy, degraded, all []WeightedHost
-	for _, m := range s.Members {
-		host := WeightedHost{m.Host, m.Weight}
-		all = append(all, host)
-		switch m.Health {
-		case corev3.HealthStatus_UNKNOWN, corev3.HealthStatus_HEALTHY:
-			healthy = append(healthy, host)
-		case corev3.HealthStatus_DEGRADED:
-			degraded = append(degraded, host)
+func (c *Cluster) pick(set *HostSet, p *PickContext, attempt int) *Host {
+	hash := p.Hash
+	hashing := c.Config.balancing.Hashing
+	if !hashing || !p.Hashed {
+		if hashing || set.only == nil { // or nobody looks at it
+			hash = rand.Uint64()
 		}
 	}
-	switch {
-	case (len(healthy)+len(degraded))*100 < panicThreshold*len(all):
-		return all
-	case len(healthy) > 0:
-		return healthy
-	default:
-		return degraded
+	priority, balancer := set.choose(hash)
+	if priority.Panic {
+		c.Stats.panics.Inc()
 	}
+	if balancer == nil {
+		return nil
+	}
+	return balancer.Pick(hash, attempt)
 }
 
-// Healthy says whether the member gets requests outside of panic.
-func (m *Member) Healthy() bool {
-	switch m.Health {
-	case corev3.HealthStatus_UNKNOWN, corev3.HealthStatus_HEALTHY, corev3.HealthStatus_DEGRADED:
-		return true
+// choose is the priority for the hash and the balancer of the hosts there that
+// get the request, which is nil if there are none.
+func (s *HostSet) choose(hash uint64) (*Priority, Balancer) {
+	if s.only != nil {
+		return s.only, s.only.healthy
 	}
-	return false
+	at := uint32(hash%100) + 1
+	sum := uint32(0)
+	for i := range s.Priorities {
+		p := &s.Priorities[i]
+		if sum += p.HealthyLoad; at <= sum {
+			return p, p.healthy
+		}
+	}
+	for i := range s.Priorities {
+		p := &s.Priorities[i]
+		if sum += p.DegradedLoad; at <= sum {
+			return p, p.degraded
+		}
+	}
+	return &s.Priorities[0], nil // of a cluster without hosts
+}
+
+// DropOverload says whether a request is to be answered 503 at once, by the
+// assignment's drop_overloads, and counts it then; all says that each is. It
+// comes before Pick.
+func (c *Cluster) DropOverload() (drop, all bool) {
+	share := math.Float64frombits(c.drop.Load())
+	if share == 0 || rand.Float64() >= share {
+		return false, false
+	}
+	c.Stats.dropped.Inc()
+	return true, share == 1
 }

@@ -32,12 +32,17 @@ type Stats struct {
 	RequestsActive                     *stats.Gauge
 	RequestTimeouts, RequestResets     *stats.Counter
 	RequestResends, NoHealthyHost      *stats.Counter
+	ActiveOverflow                     *stats.Counter
 	ProtocolErrors                     *stats.Counter
 	updateAttempts, updates            *stats.Counter
 	updateEmpty, updateRejections      *stats.Counter
 	initFetchTimeouts                  *stats.Counter
+	updateFailures, updateNoRebuild    *stats.Counter
 	membershipChanges                  *stats.Counter
 	membershipTotal, membershipHealthy *stats.Gauge
+	membershipDegraded                 *stats.Gauge
+	membershipExcluded, maxHostWeight  *stats.Gauge
+	panics, dropped                    *stats.Counter
 
 	classes [6]*stats.Counter
 	codes   [600]atomic.Pointer[stats.Counter]
@@ -45,26 +50,34 @@ type Stats struct {
 
 func newStats(scope *stats.Scope) *Stats {
 	s := &Stats{
-		Scope:             scope,
-		ConnectionsTotal:  scope.Counter("upstream_cx_total"),
-		ConnectFailures:   scope.Counter("upstream_cx_connect_fail"),
-		ConnectionsActive: scope.Gauge("upstream_cx_active"),
-		RequestsTotal:     scope.Counter("upstream_rq_total"),
-		RequestsCompleted: scope.Counter("upstream_rq_completed"),
-		RequestsActive:    scope.Gauge("upstream_rq_active"),
-		RequestTimeouts:   scope.Counter("upstream_rq_timeout"),
-		RequestResets:     scope.Counter("upstream_rq_rx_reset"),
-		RequestResends:    scope.Counter("upstream_rq_resend"),
-		ProtocolErrors:    scope.Counter("upstream_cx_protocol_error"),
-		NoHealthyHost:     scope.Counter("upstream_cx_none_healthy"),
-		updateAttempts:    scope.Counter("update_attempt"),
-		updates:           scope.Counter("update_success"),
-		updateEmpty:       scope.Counter("update_empty"),
-		updateRejections:  scope.Counter("update_rejected"),
-		initFetchTimeouts: scope.Counter("init_fetch_timeout"),
-		membershipChanges: scope.Counter("membership_change"),
-		membershipTotal:   scope.Gauge("membership_total"),
-		membershipHealthy: scope.Gauge("membership_healthy"),
+		Scope:              scope,
+		ConnectionsTotal:   scope.Counter("upstream_cx_total"),
+		ConnectFailures:    scope.Counter("upstream_cx_connect_fail"),
+		ConnectionsActive:  scope.Gauge("upstream_cx_active"),
+		RequestsTotal:      scope.Counter("upstream_rq_total"),
+		RequestsCompleted:  scope.Counter("upstream_rq_completed"),
+		RequestsActive:     scope.Gauge("upstream_rq_active"),
+		RequestTimeouts:    scope.Counter("upstream_rq_timeout"),
+		RequestResets:      scope.Counter("upstream_rq_rx_reset"),
+		RequestResends:     scope.Counter("upstream_rq_resend"),
+		ProtocolErrors:     scope.Counter("upstream_cx_protocol_error"),
+		NoHealthyHost:      scope.Counter("upstream_cx_none_healthy"),
+		ActiveOverflow:     scope.Counter("upstream_rq_active_overflow"),
+		updateAttempts:     scope.Counter("update_attempt"),
+		updates:            scope.Counter("update_success"),
+		updateEmpty:        scope.Counter("update_empty"),
+		updateRejections:   scope.Counter("update_rejected"),
+		updateFailures:     scope.Counter("update_failure"),
+		updateNoRebuild:    scope.Counter("update_no_rebuild"),
+		membershipChanges:  scope.Counter("membership_change"),
+		membershipTotal:    scope.Gauge("membership_total"),
+		membershipHealthy:  scope.Gauge("membership_healthy"),
+		membershipDegraded: scope.Gauge("membership_degraded"),
+		membershipExcluded: scope.Gauge("membership_excluded"),
+		maxHostWeight:      scope.Gauge("max_host_weight"),
+		initFetchTimeouts:  scope.Counter("init_fetch_timeout"),
+		panics:             scope.Counter("lb_healthy_panic"),
+		dropped:            scope.Counter("upstream_rq_drop_overload"),
 	}
 	for class := 1; class < len(s.classes); class++ {
 		s.classes[class] = s.codeCounter(strconv.Itoa(class) + "xx")
@@ -93,23 +106,21 @@ func (s *Stats) CountStatus(status int) {
 	s.RequestsCompleted.Inc()
 }
 
-func (s *Stats) membership(set *HostSet, changed int) {
-	healthy := 0
+// membership tells of a snapshot. Changed says that hosts came or went.
+func (s *Stats) membership(set *HostSet, changed bool) {
+	members := make([]*Member, len(set.Members))
+	heaviest := uint32(0)
 	for i := range set.Members {
-		if set.Members[i].Healthy() {
-			healthy++
-		}
+		members[i] = &set.Members[i]
+		heaviest = max(heaviest, members[i].Weight)
 	}
-	s.membershipTotal.Set(int64(len(set.Members)))
-	s.membershipHealthy.Set(int64(healthy))
-	if changed > 0 {
+	l := count(members)
+	s.membershipTotal.Set(int64(l.hosts))
+	s.membershipHealthy.Set(int64(l.healthy))
+	s.membershipDegraded.Set(int64(l.degraded))
+	s.membershipExcluded.Set(int64(l.excluded))
+	s.maxHostWeight.Set(int64(heaviest))
+	if changed {
 		s.membershipChanges.Inc()
 	}
-}
-
-// HostStats are one host's numbers, which /clusters shows.
-type HostStats struct {
-	ConnectionsTotal, ConnectFailures               atomic.Uint64
-	RequestsTotal, RequestsSucceeded, RequestErrors atomic.Uint64
-	ConnectionsActive, RequestsActive               atomic.Int64
 }

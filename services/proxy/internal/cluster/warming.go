@@ -5,13 +5,15 @@ import (
 	"time"
 )
 
-// warming is a cluster that waits for its first assignment.
+// warming is a cluster that waits for its first assignment, or for the first
+// answers to its names.
 type warming struct {
 	cluster *Cluster
 	timer   *time.Timer
 }
 
-// warm lets the cluster wait for its assignment, for a time.
+// warm lets the cluster wait for its assignment, for a time, or for answers to
+// its names, as long as the resolver takes.
 func (m *Manager) warm(c *Cluster) {
 	w := &warming{cluster: c}
 	if c.Config.InitialFetchTimeout > 0 {
@@ -19,6 +21,20 @@ func (m *Manager) warm(c *Cluster) {
 		w.timer = time.AfterFunc(c.Config.InitialFetchTimeout, func() { m.giveUp(w) })
 	}
 	m.warming[c.Config.Name] = w
+}
+
+// answered takes a cluster into use all of whose names had an answer.
+func (m *Manager) answered(c *Cluster) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w := m.warming[c.Config.Name]
+	if w == nil || w.cluster != c {
+		return
+	}
+	m.endWarming(c.Config.Name, w)
+	m.activate(c)
+	m.publish()
+	m.checkStarted()
 }
 
 // giveUp takes a cluster into use whose assignment did not come in time.

@@ -39,22 +39,29 @@ func Fields() strict.Fields {
 // Address reads an address that must be there, at the path at. Port 0 is left
 // to the caller. It says whether the result is for use.
 func Address(a *corev3.Address, at strict.Path, report *strict.Report) (netip.AddrPort, bool) {
+	host, port, ok := NamedAddress(a, at, report)
+	ip, err := netip.ParseAddr(host)
+	if err != nil && host != "" {
+		report.Add(at.Field("socket_address").Field("address"), "%q is not an IP address, and names are not resolved", host)
+	}
+	return netip.AddrPortFrom(ip.Unmap(), port), ok && err == nil
+}
+
+// NamedAddress reads an address that must be there, at the path at, and whose
+// host may be a name. Port 0 is left to the caller. It says whether the result
+// is for use.
+func NamedAddress(a *corev3.Address, at strict.Path, report *strict.Report) (host string, port uint16, ok bool) {
 	if a == nil {
 		report.Add(at, "a socket_address is needed")
-		return netip.AddrPort{}, false
+		return "", 0, false
 	}
 	socket := a.GetSocketAddress()
-	at = at.Field("socket_address")
 	tcp := socket.GetProtocol() == corev3.SocketAddress_TCP
 	if !tcp {
-		report.Add(at.Field("protocol"), "%s is not supported: use TCP", socket.GetProtocol())
+		report.Add(at.Field("socket_address").Field("protocol"), "%s is not supported: use TCP", socket.GetProtocol())
 	}
-	ip, err := netip.ParseAddr(socket.GetAddress())
-	if err != nil && socket.GetAddress() != "" {
-		report.Add(at.Field("address"), "%q is not an IP address, and names are not resolved", socket.GetAddress())
-	}
-	port := socket.GetPortValue()
-	return netip.AddrPortFrom(ip.Unmap(), uint16(port)), tcp && err == nil && port <= 65535
+	number := socket.GetPortValue()
+	return socket.GetAddress(), uint16(number), tcp && number <= 65535 && socket.GetAddress() != ""
 }
 
 // Duration reads a duration of 0 or more, at the path at; it is fallback where

@@ -65,6 +65,33 @@ func TestAddress(t *testing.T) {
 	})
 }
 
+func TestNamedAddress(t *testing.T) {
+	for _, c := range []struct {
+		name, address string
+		port          uint32
+		ok            bool
+	}{
+		{"a name", "one.example", 80, true},
+		{"an address", "10.0.0.1", 80, true},
+		{"port 0, which is the caller's", "one.example", 0, true},
+		{"no name", "", 80, false},
+		{"a port that is none", "one.example", 65536, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			report := &strict.Report{}
+			host, port, ok := coreconfig.NamedAddress(&corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+				Address: c.address, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: c.port},
+			}}}, "", report)
+			require.Equal(t, c.ok, ok)
+			require.Equal(t, c.address, host)
+			if ok {
+				require.EqualValues(t, c.port, port)
+			}
+			require.Empty(t, faults(report), "the message's own rules tell the rest")
+		})
+	}
+}
+
 func TestConfigSource(t *testing.T) {
 	grpcService := `"grpc_services": [{"envoy_grpc": {"cluster_name": "c"}}]`
 	for _, c := range []struct {

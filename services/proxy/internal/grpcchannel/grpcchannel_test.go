@@ -73,7 +73,7 @@ func newHosts(t *testing.T, http2 bool) *hosts {
 	t.Helper()
 	schema, err := strict.NewSchema(cluster.Fields(), coreconfig.Fields())
 	require.NoError(t, err)
-	policies := []cluster.Policy{{Name: clusterv3.Cluster_ROUND_ROBIN, New: lb.RoundRobin}}
+	policies := []cluster.Policy{lb.RoundRobin()}
 	manager := cluster.NewManager(cluster.ManagerOptions{
 		Policies: policies, Schema: schema, Stats: stats.NewRegistry(), Log: slog.New(slog.DiscardHandler), SetServices: func(coreconfig.Source, []string) {},
 	}, false)

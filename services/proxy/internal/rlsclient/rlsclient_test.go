@@ -83,7 +83,7 @@ func managerOf(t testing.TB, clusters ...string) *cluster.Manager {
 	t.Helper()
 	schema, err := strict.NewSchema(cluster.Fields(), coreconfig.Fields())
 	require.NoError(t, err)
-	policies := []cluster.Policy{{Name: clusterv3.Cluster_ROUND_ROBIN, New: lb.RoundRobin}}
+	policies := []cluster.Policy{lb.RoundRobin()}
 	m := cluster.NewManager(cluster.ManagerOptions{
 		Policies:    policies,
 		Schema:      schema,

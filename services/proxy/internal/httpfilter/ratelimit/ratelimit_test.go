@@ -95,7 +95,7 @@ func newTarget(t testing.TB) *target {
 			{ActionSpecifier: &routev3.RateLimit_Action_RemoteAddress_{RemoteAddress: &routev3.RateLimit_Action_RemoteAddress{}}},
 		}},
 	}, "rate_limits", report)
-	policies := []cluster.Policy{{Name: clusterv3.Cluster_ROUND_ROBIN, New: lb.RoundRobin}}
+	policies := []cluster.Policy{lb.RoundRobin()}
 	manager := cluster.NewManager(cluster.ManagerOptions{
 		Policies: policies, Stats: stats.NewRegistry(), Log: slog.New(slog.DiscardHandler), SetServices: func(coreconfig.Source, []string) {},
 	}, false)

@@ -66,6 +66,28 @@ func (r *router) failed(err error) *httpfilter.Reply {
 	}
 }
 
+// overflowed makes the reply for a request that a circuit breaker of its
+// cluster stopped.
+func (r *router) overflowed() *httpfilter.Reply {
+	reply := r.reply(503, "upstream connect error or disconnect/reset before headers. reset reason: overflow")
+	reply.Headers = []httpfilter.Header{{Name: "x-envoy-overloaded", Value: "true"}}
+	return reply
+}
+
+// dropped makes the reply for a request that its cluster's drop_overloads
+// stopped, which stop all requests or some.
+func dropped(all bool) *httpfilter.Reply {
+	if all {
+		return &httpfilter.Reply{
+			Status: 503, Body: "unconditional drop overload",
+			Headers: []httpfilter.Header{{Name: "x-envoy-unconditional-drop-overload", Value: "true"}},
+		}
+	}
+	return &httpfilter.Reply{
+		Status: 503, Body: "drop overload", Headers: []httpfilter.Header{{Name: "x-envoy-drop-overload", Value: "true"}},
+	}
+}
+
 // clientFailed makes the reply for a request whose body failed.
 func (r *router) clientFailed(err error) *httpfilter.Reply {
 	var protocol *http1.ProtocolError

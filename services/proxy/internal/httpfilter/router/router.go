@@ -13,11 +13,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/cluster/breaker"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
@@ -61,8 +63,10 @@ type router struct {
 	stream  *stream.Stream
 	cluster *cluster.Cluster
 	host    *cluster.Host
-	conn    *connpool.Conn // nil once given back or discarded
-	started time.Time
+	// acquired is released when the request is done; nil if there is nothing to.
+	acquired *breaker.Resource
+	conn     *connpool.Conn // nil once given back or discarded
+	started  time.Time
 	// uploading is set while upload runs; it ends by sending on uploaded
 	// whether the whole request went out.
 	uploading bool
@@ -79,7 +83,7 @@ type router struct {
 //
 //  1. answer what is not forwarded; do what the route says about path, host
 //     and hash;
-//  2. pick a host, and take a connection to it;
+//  2. pick a host, if the cluster can be burdened, and take a connection to it;
 //  3. send the head and what is here of the body; the rest is sent beside what
 //     follows;
 //  4. read the head of the response, on a new connection once more if the
@@ -91,13 +95,24 @@ func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
 	if reply := answer(s); reply != nil {
 		return reply
 	}
+	if drop, all := s.Cluster.DropOverload(); drop {
+		s.Cluster.Stats.CountStatus(503)
+		return dropped(all)
+	}
 	setCookies := carryOut(s)
 	r.stream, r.cluster = s, s.Cluster
 	r.cluster.Stats.RequestsTotal.Inc()
 	r.cluster.Stats.RequestsActive.Add(1)
-	if r.host = r.cluster.Pick(); r.host == nil {
+	if r.host = r.cluster.Pick(&cluster.PickContext{Hash: s.Hash, Hashed: s.Hashed}); r.host == nil {
 		r.cluster.Stats.NoHealthyHost.Inc()
 		return r.reply(503, "no healthy upstream")
+	}
+	if requests := &r.cluster.Breakers(corev3.RoutingPriority_DEFAULT).Requests; requests.Acquire() {
+		r.acquired = requests
+	} else {
+		r.host = nil
+		r.cluster.Stats.ActiveOverflow.Inc()
+		return r.overflowed()
 	}
 	r.host.Stats.RequestsTotal.Add(1)
 	r.host.Stats.RequestsActive.Add(1)
@@ -275,6 +290,9 @@ func (r *router) Done(*stream.Stream) {
 	if r.host != nil {
 		r.host.Stats.RequestsActive.Add(-1)
 	}
+	if r.acquired != nil {
+		r.acquired.Release()
+	}
 	spare := r.config
 	r.reset()
 	spare.spare.Put(r)
@@ -282,7 +300,7 @@ func (r *router) Done(*stream.Stream) {
 
 // reset makes the router fit for another stream.
 func (r *router) reset() {
-	r.stream, r.cluster, r.host, r.inner = nil, nil, nil, nil
+	r.stream, r.cluster, r.host, r.acquired, r.inner = nil, nil, nil, nil, nil
 	r.uploading, r.keepAlive, r.tunnel, r.interim = false, false, false, 0
 	r.brokenOff.Store(nil)
 }

@@ -65,7 +65,7 @@ func start(t testing.TB, upstream string, c config) *proxy {
 	t.Helper()
 	registry := stats.NewRegistry()
 	host := netip.MustParseAddrPort(upstream)
-	policies := []cluster.Policy{{Name: clusterv3.Cluster_ROUND_ROBIN, New: lb.RoundRobin}}
+	policies := []cluster.Policy{lb.RoundRobin()}
 	report := &strict.Report{}
 	message := &clusterv3.Cluster{}
 	require.NoError(t, protojson.Unmarshal(fmt.Appendf(nil, `{"name": "up", "type": "STATIC", "load_assignment": {"cluster_name": "up",

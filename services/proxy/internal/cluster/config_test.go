@@ -1,0 +1,109 @@
+package cluster_test
+
+import (
+	"fmt"
+	"testing"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+)
+
+// static is a STATIC cluster of one host with further fields.
+func static(fields string) string {
+	return fmt.Sprintf(`{"name": "a", "load_assignment": {"cluster_name": "a", "endpoints": [{"lb_endpoints": [%s]}]}, %s}`, endpoint("10.0.0.1", 80, ""), fields)
+}
+
+// policyList is a LoadBalancingPolicy of typed configs, each a type and its
+// fields.
+func policyList(configs ...string) string {
+	text := ""
+	for i, c := range configs {
+		if i > 0 {
+			text += ","
+		}
+		text += fmt.Sprintf(`{"typed_extension_config": {"name": "x", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.%s}}}`, c)
+	}
+	return fmt.Sprintf(`{"policies": [%s]}`, text)
+}
+
+// policy is a cluster's load_balancing_policy of such.
+func policy(configs ...string) string { return `"load_balancing_policy": ` + policyList(configs...) }
+
+func TestPoliciesAndTheirConfigs(t *testing.T) {
+	for _, c := range []struct{ fields, fault string }{
+		{`"lb_policy": "LEAST_REQUEST", "least_request_lb_config": {"choice_count": 3, "active_request_bias": {"default_value": 0.5, "runtime_key": "x"}}`, ""},
+		{`"lb_policy": "RING_HASH", "ring_hash_lb_config": {"minimum_ring_size": 10, "maximum_ring_size": 20, "hash_function": "MURMUR_HASH_2"}`, ""},
+		{`"lb_policy": "MAGLEV", "maglev_lb_config": {"table_size": 65537}, "common_lb_config": {"consistent_hashing_lb_config": {"use_hostname_for_hashing": true}}`, ""},
+		{`"lb_policy": "RANDOM", "common_lb_config": {"locality_weighted_lb_config": {}}`, ""},
+		{`"lb_policy": "ROUND_ROBIN", "round_robin_lb_config": {}`, ""},
+		{policy(`load_balancing_policies.round_robin.v3.RoundRobin"`), ""},
+		{policy(`load_balancing_policies.least_request.v3.LeastRequest", "choice_count": 5`), ""},
+		{policy(`load_balancing_policies.random.v3.Random"`), ""},
+		{policy(`load_balancing_policies.ring_hash.v3.RingHash", "hash_function": "MURMUR_HASH_2", "locality_weighted_lb_config": {}`), ""},
+		{policy(`load_balancing_policies.maglev.v3.Maglev", "table_size": 7`) + `, "lb_policy": "LOAD_BALANCING_POLICY_CONFIG"`, ""},
+		{policy(`load_balancing_policies.common.v3.SlowStartConfig"`, `clusters.dns.v3.DnsCluster"`, `load_balancing_policies.random.v3.Random"`), ""},
+		{policy(`load_balancing_policies.wrr_locality.v3.WrrLocality", "endpoint_picking_policy": ` + policyList(`load_balancing_policies.random.v3.Random"`)), ""},
+
+		{`"lb_policy": "CLUSTER_PROVIDED"`, "lb_policy: CLUSTER_PROVIDED is not supported"},
+		{`"lb_policy": "LOAD_BALANCING_POLICY_CONFIG"`, "lb_policy: LOAD_BALANCING_POLICY_CONFIG needs load_balancing_policy"},
+		{`"lb_policy": "MAGLEV", "ring_hash_lb_config": {}`, "ring_hash_lb_config: is for another policy than MAGLEV, which is the cluster's lb_policy"},
+		{`"common_lb_config": {"consistent_hashing_lb_config": {}}`, "common_lb_config.consistent_hashing_lb_config: is for policies that hash, which ROUND_ROBIN does not"},
+		{`"lb_policy": "RING_HASH", "ring_hash_lb_config": {"minimum_ring_size": 20, "maximum_ring_size": 10}`, "ring_hash_lb_config.minimum_ring_size: 20 is more than maximum_ring_size, 10"},
+		{`"lb_policy": "RING_HASH", "ring_hash_lb_config": {"maximum_ring_size": 10}`, "ring_hash_lb_config.minimum_ring_size: 1024 is more than maximum_ring_size, 10"},
+		{`"lb_policy": "RING_HASH", "ring_hash_lb_config": {"minimum_ring_size": 8388609}`, "ring_hash_lb_config.minimum_ring_size: value must be less than or equal to 8388608"},
+		{`"lb_policy": "MAGLEV", "maglev_lb_config": {"table_size": 100}`, "maglev_lb_config.table_size: 100 is not prime"},
+		{`"lb_policy": "MAGLEV", "maglev_lb_config": {"table_size": 5000081}`, "maglev_lb_config.table_size: value must be less than or equal to 5000011"},
+		{`"lb_policy": "LEAST_REQUEST", "least_request_lb_config": {"choice_count": 1}`, "least_request_lb_config.choice_count: value must be greater than or equal to 2"},
+		{`"lb_policy": "LEAST_REQUEST", "least_request_lb_config": {"active_request_bias": {"default_value": -1, "runtime_key": "x"}}`,
+			"least_request_lb_config.active_request_bias.default_value: -1 is not 0 or more"},
+		{`"lb_policy": "LEAST_REQUEST", "least_request_lb_config": {"slow_start_config": {}}`, "least_request_lb_config.slow_start_config: not supported"},
+		{policy(), "load_balancing_policy: none of its policies is supported"},
+		{policy(`load_balancing_policies.maglev.v3.Maglev", "table_size": 6`),
+			"load_balancing_policy.policies[0].typed_extension_config.typed_config.table_size: 6 is not prime"},
+		{policy(`load_balancing_policies.random.v3.Random"`) + `, "common_lb_config": {"locality_weighted_lb_config": {}, "consistent_hashing_lb_config": {}}`,
+			"common_lb_config.consistent_hashing_lb_config: stands in the policy's typed_config where there is a load_balancing_policy"},
+		{`"common_lb_config": {"zone_aware_lb_config": {}}`, "common_lb_config.zone_aware_lb_config: not supported"},
+		{`"common_lb_config": {"healthy_panic_threshold": {"value": 101}}`, "common_lb_config.healthy_panic_threshold.value: value must be inside range [0, 100]"},
+		{`"common_lb_config": {"update_merge_window": "-1s"}`, "common_lb_config.update_merge_window: -1s is negative"},
+	} {
+		t.Run(c.fields, func(t *testing.T) {
+			m := newManager(t, false)
+			err := m.ApplyClusters(clusters(t, static(c.fields)))
+			if c.fault != "" {
+				require.ErrorContains(t, err, c.fault)
+				return
+			}
+			require.NoError(t, err)
+			require.NotNil(t, m.Get("a").Pick(&cluster.PickContext{}))
+		})
+	}
+}
+
+func TestPolicyOfATypeThatNobodyKnowsIsPassedOver(t *testing.T) {
+	config := clusters(t, static(policy(`load_balancing_policies.random.v3.Random"`, `load_balancing_policies.random.v3.Random"`)))
+	list := config[0].Message.(*clusterv3.Cluster).GetLoadBalancingPolicy().GetPolicies()
+	list[0].TypedExtensionConfig.TypedConfig = &anypb.Any{TypeUrl: "type.googleapis.com/example.Policy", Value: []byte{0xff}}
+	m := newManager(t, false)
+	require.NoError(t, m.ApplyClusters(config))
+	list[1].TypedExtensionConfig.TypedConfig = list[0].TypedExtensionConfig.TypedConfig
+	config[0].Message = proto.CloneOf(config[0].Message.(*clusterv3.Cluster))
+	config[0].Message.(*clusterv3.Cluster).Name = "b"
+	require.EqualError(t, m.ApplyClusters(config), `cluster "a": load_balancing_policy: none of its policies is supported`)
+}
+
+func TestBreakersAreThoseOfTheirPriority(t *testing.T) {
+	m := newManager(t, false)
+	require.NoError(t, m.ApplyClusters(clusters(t, static(`"circuit_breakers": {"thresholds": [{"max_requests": 1}]}`))))
+	low, high := m.Get("a").Breakers(corev3.RoutingPriority_DEFAULT), m.Get("a").Breakers(corev3.RoutingPriority_HIGH)
+	require.True(t, low.Requests.Acquire())
+	require.False(t, low.Requests.Acquire())
+	require.EqualValues(t, 1, m.stat("cluster.a.circuit_breakers.default.rq_open"))
+	require.True(t, high.Requests.Acquire())
+	require.True(t, high.Requests.Acquire())
+	require.Zero(t, m.stat("cluster.a.circuit_breakers.high.rq_open"))
+}

@@ -1,0 +1,68 @@
+package router_test
+
+import (
+	"log/slog"
+	"testing"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/router"
+	"github.com/weirproxy/weir/services/proxy/internal/route"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+)
+
+func TestClusterThatIsNotToBeBurdenedGetsNoRequest(t *testing.T) {
+	const endpoints = `"endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 1}}}}]}]`
+	for _, c := range []struct {
+		name, config, counter string
+		want                  httpfilter.Reply
+	}{
+		{"drop_overloads", `{"name": "up", "load_assignment": {"cluster_name": "up", ` + endpoints + `,
+			"policy": {"drop_overloads": [{"category": "all", "drop_percentage": {"numerator": 100}}]}}}`, "upstream_rq_drop_overload",
+			httpfilter.Reply{
+				Status:  503,
+				Headers: []httpfilter.Header{{Name: "x-envoy-unconditional-drop-overload", Value: "true"}},
+				Body:    "unconditional drop overload",
+			}},
+		{"max_requests", `{"name": "up", "load_assignment": {"cluster_name": "up", ` + endpoints + `},
+			"circuit_breakers": {"thresholds": [{"max_requests": 0}]}}`, "upstream_rq_active_overflow",
+			httpfilter.Reply{
+				Status:  503,
+				Headers: []httpfilter.Header{{Name: "x-envoy-overloaded", Value: "true"}},
+				Body:    "upstream connect error or disconnect/reset before headers. reset reason: overflow",
+			}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			message := &clusterv3.Cluster{}
+			require.NoError(t, protojson.Unmarshal([]byte(c.config), message))
+			report := &strict.Report{}
+			policies := []cluster.Policy{lb.RoundRobin()}
+			up := cluster.Parse(message, "", policies, report)
+			require.NoError(t, report.Err())
+			registry := stats.NewRegistry()
+			clusters := cluster.NewManager(cluster.ManagerOptions{
+				Policies: policies, Stats: registry, Log: slog.New(slog.DiscardHandler), SetServices: func(coreconfig.Source, []string) {},
+			}, false)
+			clusters.AddStatic([]*cluster.Config{up})
+			s := &stream.Stream{Route: &route.Route{}, Cluster: clusters.Get("up"), Context: t.Context()}
+
+			filter := router.Factory{}.Parse(nil, "", report).NewFilter()
+			reply := filter.(httpfilter.Terminal).Forward(s)
+			require.Equal(t, &c.want, reply)
+			filter.(httpfilter.Done).Done(s)
+			used := map[string]int64{}
+			registry.Each(func(m stats.Metric) { used[m.Name] = m.Value })
+			require.EqualValues(t, 1, used["cluster.up."+c.counter])
+			require.EqualValues(t, 1, used["cluster.up.upstream_rq_503"])
+			require.Zero(t, used["cluster.up.upstream_rq_active"])
+		})
+	}
+}
