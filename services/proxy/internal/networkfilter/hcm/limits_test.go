@@ -24,15 +24,19 @@ func TestStreamOutOfTimeIsAnsweredByWhatWasMissing(t *testing.T) {
 		text, stat            string
 	}{
 		{"nobody says anything, within the request", `"stream_idle_timeout": "0.05s",`, part, 408, "stream timeout", "downstream_rq_idle_timeout"},
-		{"nobody says anything, behind the request", `"stream_idle_timeout": "0.05s",`, get, 504, "stream timeout", "downstream_rq_idle_timeout"},
+		{"nobody says anything, behind the request", `"stream_idle_timeout": "0.3s",`, get, 504, "stream timeout", "downstream_rq_idle_timeout"},
 		{"the request is not whole in time", `"request_timeout": "0.05s",`, part, 408, "request timeout", "downstream_rq_timeout"},
 		{"the stream is too long, within the request", `"common_http_protocol_options": {"max_stream_duration": "0.05s"},`, part, 408, "downstream duration timeout", "downstream_rq_max_duration_reached"},
-		{"the stream is too long, behind the request", `"common_http_protocol_options": {"max_stream_duration": "0.05s"},`, get, 504, "downstream duration timeout", "downstream_rq_max_duration_reached"},
+		{"the stream is too long, behind the request", `"common_http_protocol_options": {"max_stream_duration": "0.3s"},`, get, 504, "downstream duration timeout", "downstream_rq_max_duration_reached"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			up := newUpstream(t)
 			p := start(t, up.address(), config{fields: c.fields})
 			client := p.dial()
+			next := "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+			if c.status == 504 { // and a part of the next request
+				c.request += next[:10]
+			}
 			client.send(c.request)
 			server := up.accept()
 			response, body := client.response("GET")
@@ -42,8 +46,8 @@ func TestStreamOutOfTimeIsAnsweredByWhatWasMissing(t *testing.T) {
 			if require.Equal(t, c.status == 408, response.Close); response.Close {
 				client.closed()
 			} else { // nothing is left of the request
-				client.send(get)
-				up.accept()
+				client.send(next[10:])
+				up.accept().head()
 			}
 			require.EqualValues(t, 1, p.stat("http.test."+c.stat))
 			require.EqualValues(t, 0, p.stat("cluster.up.upstream_rq_resend"))

@@ -183,6 +183,9 @@ func (c *connection) conclude(keepAlive bool, expired *stream.Expiry, err error)
 	if last != expired || last == clientGone { // within the response, whose connection was cut
 		keepAlive = false
 	}
+	if keepAlive && last != nil {
+		c.reads.Set(time.Time{}) // which cut had put into the past
+	}
 	if last != clientGone {
 		m.stats.countStatus(s.Response.Status)
 	}
