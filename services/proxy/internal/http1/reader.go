@@ -34,6 +34,12 @@ func NewReader(source io.Reader, limits Limits) *Reader {
 // far: the next pipelined request, or what a server sent beyond its response.
 func (r *Reader) Buffered() bool { return r.start < r.end }
 
+// HeadReady says whether the whole of the next head was received, so that reading
+// it waits for nothing.
+func (r *Reader) HeadReady() bool {
+	return bytes.Contains(r.buf[r.start:r.end], []byte("\r\n\r\n"))
+}
+
 // HTTP10 says whether the request read last was of HTTP/1.0: its client knows
 // neither chunks nor interim responses.
 func (r *Reader) HTTP10() bool { return r.http10 }

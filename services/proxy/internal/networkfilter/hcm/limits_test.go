@@ -220,3 +220,22 @@ func TestClientThatLeavesWhileItWaitsIsNoticed(t *testing.T) {
 		})
 	}
 }
+
+func TestHeadThatStallsIsAnIdleStream(t *testing.T) {
+	for name, first := range map[string]string{"fresh": "G", "behind another request": get + "G"} {
+		t.Run(name, func(t *testing.T) {
+			p := start(t, cannedUpstream(t), config{fields: `"stream_idle_timeout": "0.3s",`})
+			client := p.dial()
+			client.send(first)
+			if first != "G" {
+				client.response("GET")
+			}
+			response, body := client.response("GET")
+			require.Equal(t, 408, response.StatusCode)
+			require.Equal(t, "stream timeout", body)
+			require.True(t, response.Close)
+			client.closed()
+			require.EqualValues(t, 1, p.stat("http.test.downstream_rq_idle_timeout"))
+		})
+	}
+}

@@ -75,6 +75,9 @@ func (c *connection) refuse(err error) bool {
 	case ok:
 		stats.protocolErrors.Inc()
 		r.status = protocol.Status
+	case timedOut(err) && c.manager.headersTimeout == 0:
+		stats.requestIdleTimeouts.Inc()
+		r.status, r.text = idleRequest.Status, idleRequest.Text
 	case timedOut(err):
 		stats.headerTimeouts.Inc()
 		r.status, r.text = 408, "request header timeout\n"

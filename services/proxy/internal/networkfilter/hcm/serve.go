@@ -218,10 +218,19 @@ func (c *connection) await() bool {
 			return false
 		}
 	}
-	if c.manager.headersTimeout > 0 {
-		c.reads.Set(time.Now().Add(c.manager.headersTimeout))
+	if limit := c.headLimit(); limit > 0 && !c.reader.HeadReady() {
+		c.reads.Set(time.Now().Add(limit))
 	}
 	return c.phase.CompareAndSwap(waiting, busy)
+}
+
+// headLimit is how long a head may take, once its first byte is there; 0 is any
+// time.
+func (c *connection) headLimit() time.Duration {
+	if c.manager.headersTimeout > 0 {
+		return c.manager.headersTimeout
+	}
+	return c.manager.streamIdleTimeout
 }
 
 // keepsAlive says, before the response is written, whether the connection can
