@@ -32,9 +32,26 @@ func (small) ServeStream(s *http2.Stream) {
 }
 
 // TestHTTP2IsConformant runs all cases of h2spec, the strict ones included,
-// against a server that is made of internal/http2 and nothing else.
+// against a server that is made of internal/http2 and nothing else: on sockets,
+// and on connections that wrap one, which are read and written in another way.
 func TestHTTP2IsConformant(t *testing.T) {
-	program := servicetest.Peer(t, "h2spec", "H2SPEC", "make bin/h2spec")
+	for _, c := range []struct {
+		name string
+		wrap func(net.Conn) net.Conn
+	}{
+		{"sockets", func(conn net.Conn) net.Conn { return conn }},
+		{"wrapped sockets", func(conn net.Conn) net.Conn { return struct{ net.Conn }{conn} }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			program := servicetest.Peer(t, "h2spec", "H2SPEC", "make bin/h2spec")
+			requireH2spec(t, program, serveSmall(t, c.wrap))
+		})
+	}
+}
+
+// serveSmall serves until the test ends, and returns the address.
+func serveSmall(t *testing.T, wrap func(net.Conn) net.Conn) string {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	server := http2.NewServer(http2.Options{MaxConcurrentStreams: 100})
@@ -46,7 +63,7 @@ func TestHTTP2IsConformant(t *testing.T) {
 			if err != nil {
 				return
 			}
-			serving.Go(func() { _ = server.Conn(conn, small{}).Serve(nil) })
+			serving.Go(func() { _ = server.Conn(wrap(conn), small{}).Serve(nil) })
 		}
 	})
 	t.Cleanup(func() {
@@ -54,7 +71,7 @@ func TestHTTP2IsConformant(t *testing.T) {
 		serving.Wait()
 		server.Close()
 	})
-	requireH2spec(t, program, listener.Addr().String())
+	return listener.Addr().String()
 }
 
 // requireH2spec runs h2spec against an address and wants each case to pass.
