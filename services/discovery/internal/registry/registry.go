@@ -205,7 +205,7 @@ func (r *Registry) load(ctx context.Context) (loaded bool, err error) {
 			return true, nil
 		}
 		if ctx.Err() != nil {
-			return false, nil
+			return false, nil //nolint:nilerr // that it ends is no error
 		}
 		if errors.Is(err, ErrRefused) {
 			return false, fmt.Errorf("load the registry: %w", err)

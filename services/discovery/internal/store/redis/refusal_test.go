@@ -1,8 +1,7 @@
 package redis
 
 import (
-	"io"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -19,7 +18,7 @@ import (
 
 func TestARefusalIsToldApartFromARedisThatIsAway(t *testing.T) {
 	overHTTP, overHTTPS := httptest.NewServer(http.NotFoundHandler()), httptest.NewUnstartedServer(http.NotFoundHandler())
-	overHTTPS.Config.ErrorLog = log.New(io.Discard, "", 0)
+	overHTTPS.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	overHTTPS.StartTLS()
 	t.Cleanup(overHTTP.Close)
 	t.Cleanup(overHTTPS.Close)
