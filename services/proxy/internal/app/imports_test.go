@@ -60,6 +60,14 @@ func TestImports(t *testing.T) {
 			"internal/cluster", "internal/cluster/breaker", "internal/connpool", "internal/hashpolicy", "internal/http1",
 			"internal/httpfilter", "internal/message", "internal/stream", "internal/strict",
 		},
+		"internal/message":               {},
+		"internal/http1":                 {"internal/message"},
+		"internal/format":                {"internal/message", "internal/strict"},
+		"internal/stream":                {"internal/cluster", "internal/message", "internal/route"},
+		"internal/httpfilter":            {"internal/message", "internal/stream", "internal/strict"},
+		"internal/httpfilter/filtertest": {"internal/coreconfig", "internal/descriptor", "internal/httpfilter", "internal/message", "internal/route", "internal/stream", "internal/strict"},
+		"internal/httpfilter/ratelimit":  {"internal/cluster", "internal/coreconfig", "internal/descriptor", "internal/httpfilter", "internal/rlsclient", "internal/stats", "internal/stream", "internal/strict"},
+		"internal/httpfilter/router":     {"internal/cluster", "internal/connpool", "internal/http1", "internal/httpfilter", "internal/message", "internal/stream", "internal/strict"},
 
 		"internal/route": {
 			"internal/coreconfig", "internal/descriptor", "internal/hashpolicy", "internal/matcher", "internal/message", "internal/pathindex",

@@ -1,0 +1,121 @@
+package format
+
+import (
+	"bytes"
+	"errors"
+	"strconv"
+)
+
+// grpcNames are the names of gRPC's status codes, in their order.
+var grpcNames = [...]struct{ camel, snake string }{
+	{"OK", "OK"},
+	{"Canceled", "CANCELLED"},
+	{"Unknown", "UNKNOWN"},
+	{"InvalidArgument", "INVALID_ARGUMENT"},
+	{"DeadlineExceeded", "DEADLINE_EXCEEDED"},
+	{"NotFound", "NOT_FOUND"},
+	{"AlreadyExists", "ALREADY_EXISTS"},
+	{"PermissionDenied", "PERMISSION_DENIED"},
+	{"ResourceExhausted", "RESOURCE_EXHAUSTED"},
+	{"FailedPrecondition", "FAILED_PRECONDITION"},
+	{"Aborted", "ABORTED"},
+	{"OutOfRange", "OUT_OF_RANGE"},
+	{"Unimplemented", "UNIMPLEMENTED"},
+	{"Internal", "INTERNAL"},
+	{"Unavailable", "UNAVAILABLE"},
+	{"DataLoss", "DATA_LOSS"},
+	{"Unauthenticated", "UNAUTHENTICATED"},
+}
+
+// grpcStatusOperator makes GRPC_STATUS(CAMEL_STRING, SNAKE_STRING or NUMBER).
+func grpcStatusOperator(argument string) (operator, error) {
+	switch argument {
+	case "NUMBER":
+		return numeric(grpcStatus), nil
+	case "", "CAMEL_STRING", "SNAKE_STRING":
+	default:
+		return operator{}, errors.New("it is CAMEL_STRING, SNAKE_STRING or NUMBER")
+	}
+	return operator{write: func(b []byte, f *Facts) ([]byte, bool) {
+		n, ok := grpcStatus(f)
+		switch {
+		case !ok:
+			return b, false
+		case n < 0 || n >= int64(len(grpcNames)):
+			return strconv.AppendInt(b, n, 10), true
+		case argument == "SNAKE_STRING":
+			return append(b, grpcNames[n].snake...), true
+		default:
+			return append(b, grpcNames[n].camel...), true
+		}
+	}}, nil
+}
+
+// grpcStatus is GRPCStatus for gRPC calls; other requests have none.
+func grpcStatus(f *Facts) (int64, bool) {
+	if !isGRPC(f) {
+		return 0, false
+	}
+	return GRPCStatus(f)
+}
+
+// isGRPC says whether the request is a gRPC call, by its content-type.
+func isGRPC(f *Facts) bool {
+	if f.Request == nil {
+		return false
+	}
+	kind, _ := f.Request.Headers.Get("content-type")
+	rest, ok := bytes.CutPrefix(kind, []byte("application/grpc"))
+	return ok && (len(rest) == 0 || rest[0] == '+')
+}
+
+// GRPCStatus is the grpc-status of the response, of its trailers before its
+// head; of one without, the status that a gRPC client takes its HTTP status
+// for. It is false if there is no response, or its grpc-status is no number.
+func GRPCStatus(f *Facts) (code int64, ok bool) {
+	if f.ResponseTrailers != nil {
+		if value, ok := f.ResponseTrailers.Get("grpc-status"); ok {
+			return grpcCode(value)
+		}
+	}
+	if f.Response == nil || f.Response.Status == 0 {
+		return 0, false
+	}
+	if value, ok := f.Response.Headers.Get("grpc-status"); ok {
+		return grpcCode(value)
+	}
+	return grpcOfHTTP(f.Response.Status), true
+}
+
+// grpcCode reads a grpc-status; what is no number is no status.
+func grpcCode(value []byte) (code int64, ok bool) {
+	if len(value) == 0 || len(value) > 9 {
+		return 0, false
+	}
+	for _, c := range value {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		code = code*10 + int64(c-'0')
+	}
+	return code, true
+}
+
+// grpcOfHTTP is the code that a client takes an HTTP status for (gRPC's
+// http-grpc-status-mapping).
+func grpcOfHTTP(status int) int64 {
+	switch status {
+	case 400:
+		return 13
+	case 401:
+		return 16
+	case 403:
+		return 7
+	case 404:
+		return 12
+	case 429, 502, 503, 504:
+		return 14
+	default:
+		return 2
+	}
+}

@@ -1,0 +1,205 @@
+// Package format is Envoy's substitution format: texts such as
+// "%REQ(:METHOD)% %RESPONSE_CODE%" in which operators stand for what is known
+// of a request. Access logs and header mutations parse them once, when the
+// configuration is read, and append them to a buffer for each request, which
+// allocates nothing. What is known comes as Facts, which others fill in; the
+// package knows no route, no cluster and no stream.
+//
+// An operator is %NAME%, %NAME(argument)%, %NAME(argument):7% with at most 7
+// bytes of its value; %% is a percent sign. A text that is not made so is
+// refused, and so are unknown operators and arguments.
+package format
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Style is what a text is made for.
+type Style int
+
+// The styles. Bytes of others that could break a line are written as \xHH.
+const (
+	// Log is a line of a log: what is missing is "-".
+	Log Style = iota
+	// LogOmitting is Log where what is missing is left out
+	// (omit_empty_values).
+	LogOmitting
+	// Header is the value of a header field: what is missing is left out, and a
+	// tab, which a field may have, stays one.
+	Header
+)
+
+func (s Style) missing() string {
+	if s == Log {
+		return "-"
+	}
+	return ""
+}
+
+// Template is a parsed text. It is immutable.
+type Template struct {
+	parts []part
+	style Style
+}
+
+// part is a text and the operator behind it, if there is one.
+type part struct {
+	literal string
+	operator
+}
+
+// Parse reads a text. The error names the column, counted from 1 in bytes, of
+// what is wrong.
+func Parse(text string, style Style) (*Template, error) {
+	t := &Template{style: style}
+	var literal strings.Builder
+	for at := 0; at < len(text); {
+		rest := text[at:]
+		switch {
+		case rest[0] != '%':
+			n := strings.IndexByte(rest, '%')
+			if n < 0 {
+				n = len(rest)
+			}
+			literal.WriteString(rest[:n])
+			at += n
+		case strings.HasPrefix(rest, "%%"):
+			literal.WriteByte('%')
+			at += 2
+		default:
+			op, n, err := parseOperator(rest)
+			if err != nil {
+				return nil, fmt.Errorf("column %d: %w", at+1, err)
+			}
+			t.parts = append(t.parts, part{literal.String(), op})
+			literal.Reset()
+			at += n
+		}
+	}
+	if literal.Len() > 0 {
+		t.parts = append(t.parts, part{literal: literal.String()})
+	}
+	return t, nil
+}
+
+// parseOperator reads the operator that text begins with, and counts its bytes.
+func parseOperator(text string) (op operator, n int, err error) {
+	fail := func(format string, args ...any) (operator, int, error) {
+		return operator{}, 0, fmt.Errorf(format, args...)
+	}
+	end := 1
+	for end < len(text) && nameByte(text[end]) {
+		end++
+	}
+	name := text[1:end]
+	if name == "" {
+		return fail("no operator follows the %% (%%%% is a percent sign)")
+	}
+	spec, ok := operators[name]
+	if !ok {
+		return fail("unknown operator %s", name)
+	}
+	argument, length := "", -1
+	given := end < len(text) && text[end] == '('
+	if given {
+		closing := strings.IndexByte(text[end:], ')')
+		if closing < 0 {
+			return fail("%s: the argument has no closing bracket", name)
+		}
+		argument = text[end+1 : end+closing]
+		end += closing + 1
+	}
+	if end < len(text) && text[end] == ':' {
+		digits := end + 1
+		for end++; end < len(text) && '0' <= text[end] && text[end] <= '9'; {
+			end++
+		}
+		if length, err = strconv.Atoi(text[digits:end]); err != nil {
+			return fail("%s: a length of digits must follow the colon", name)
+		}
+	}
+	if end == len(text) || text[end] != '%' {
+		return fail("%s: the operator does not end in %%", name)
+	}
+	switch {
+	case given && spec.argument == noArgument:
+		return fail("%s takes no argument", name)
+	case argument == "" && spec.argument == needsArgument:
+		return fail("%s needs an argument", name)
+	case length >= 0 && !spec.length:
+		return fail("%s takes no length", name)
+	}
+	if op, err = spec.make(argument); err != nil {
+		return fail("%s(%s): %w", name, argument, err)
+	}
+	op.most = length
+	return op, end + 1, nil
+}
+
+func nameByte(c byte) bool { return 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' }
+
+// Constant says whether the text has no operator, and what it then is.
+func (t *Template) Constant() (text string, ok bool) {
+	switch len(t.parts) {
+	case 0:
+		return "", true
+	case 1:
+		return t.parts[0].literal, t.parts[0].write == nil
+	}
+	return "", false
+}
+
+// Append appends the text of a request to b.
+func (t *Template) Append(b []byte, f *Facts) []byte {
+	for i := range t.parts {
+		p := &t.parts[i]
+		b = append(b, p.literal...)
+		if p.write == nil {
+			continue
+		}
+		start := len(b)
+		var known bool
+		if b, known = p.value(b, f); !known {
+			b = append(b, t.style.missing()...)
+		} else if p.foreign {
+			b = escapeControls(b, start, t.style == Header)
+		}
+	}
+	return b
+}
+
+// Bytes is Append to a buffer of the facts' own, valid until the next call.
+func (t *Template) Bytes(f *Facts) []byte {
+	f.scratch = t.Append(f.scratch[:0], f)
+	return f.scratch
+}
+
+// operator writes one value.
+type operator struct {
+	// write appends the value as text, or returns false if it is not known. It
+	// is nil in a part without operator.
+	write func(b []byte, f *Facts) (_ []byte, known bool)
+	// json appends the value as JSON; nil where that is the text, quoted or not.
+	json func(b []byte, f *Facts) (_ []byte, known bool)
+	// number says that the text is a number in JSON.
+	number bool
+	// foreign says that the value has bytes of others.
+	foreign bool
+	// most bounds the text's bytes; −1 does not.
+	most int
+}
+
+// value appends the text, cut to its bound.
+func (o *operator) value(b []byte, f *Facts) ([]byte, bool) {
+	start := len(b)
+	b, known := o.write(b, f)
+	if !known {
+		return b[:start], false
+	}
+	if o.most >= 0 && len(b)-start > o.most {
+		b = b[:start+o.most]
+	}
+	return b, true
+}

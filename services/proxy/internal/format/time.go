@@ -1,0 +1,110 @@
+package format
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// startTime makes START_TIME(format), of which the format is strftime's; none is
+// 2006-01-02T15:04:05.000Z.
+func startTime(argument string) (operator, error) {
+	t, err := parseTimeFormat(argument)
+	if err != nil {
+		return operator{}, err
+	}
+	return operator{write: func(b []byte, f *Facts) ([]byte, bool) {
+		return t.append(b, f.Start.UTC()), true
+	}}, nil
+}
+
+// timeFormat is a parsed format of strftime.
+type timeFormat []func(b []byte, t time.Time) []byte
+
+func (p timeFormat) append(b []byte, t time.Time) []byte {
+	for _, piece := range p {
+		b = piece(b, t)
+	}
+	return b
+}
+
+// defaultTime writes 2006-01-02T15:04:05.000Z. It is what nearly every line of a
+// log begins with, so that it is done by hand.
+func defaultTime(b []byte, t time.Time) []byte {
+	year, month, day := t.Date()
+	hour, minute, second := t.Clock()
+	b = append(padded(b, year, 4), '-')
+	b = append(padded(b, int(month), 2), '-')
+	b = append(padded(b, day, 2), 'T')
+	b = append(padded(b, hour, 2), ':')
+	b = append(padded(b, minute, 2), ':')
+	b = append(padded(b, second, 2), '.')
+	return append(padded(b, t.Nanosecond()/1e6, 3), 'Z')
+}
+
+// padded writes a number of so many digits, of 9 at most.
+func padded(b []byte, n, digits int) []byte {
+	var text [9]byte
+	for i := digits - 1; i >= 0; i-- {
+		text[i] = byte('0' + n%10)
+		n /= 10
+	}
+	return append(b, text[:digits]...)
+}
+
+// layouts are the specifiers of strftime that are layouts of time.
+var layouts = map[byte]string{
+	'Y': "2006", 'y': "06", 'm': "01", 'd': "02", 'e': "_2", 'j': "002",
+	'H': "15", 'I': "03", 'M': "04", 'S': "05", 'p': "PM",
+	'b': "Jan", 'h': "Jan", 'B': "January", 'a': "Mon", 'A': "Monday",
+	'z': "-0700", 'Z': "MST", 'F': "2006-01-02", 'T': "15:04:05", 'R': "15:04", 'D': "01/02/06",
+	'c': "Mon Jan _2 15:04:05 2006", 'x': "01/02/06", 'X': "15:04:05",
+}
+
+// parseTimeFormat reads a format: the specifiers of layouts, %s (seconds since
+// 1970), %f (nanoseconds) and %1f to %9f (so many digits of them), %%.
+func parseTimeFormat(text string) (timeFormat, error) {
+	if text == "" {
+		return timeFormat{defaultTime}, nil
+	}
+	var p timeFormat
+	for text != "" {
+		literal, rest, found := strings.Cut(text, "%")
+		if literal != "" {
+			p = append(p, func(b []byte, _ time.Time) []byte { return append(b, literal...) })
+		}
+		if !found {
+			break
+		}
+		digits := 9
+		if rest != "" && '1' <= rest[0] && rest[0] <= '9' {
+			digits = int(rest[0] - '0')
+			rest = rest[1:]
+			if rest == "" || rest[0] != 'f' {
+				return nil, fmt.Errorf("%%%d is not followed by f", digits)
+			}
+		}
+		if rest == "" {
+			return nil, fmt.Errorf("a %% without specifier at the end")
+		}
+		switch c := rest[0]; c {
+		case '%':
+			p = append(p, func(b []byte, _ time.Time) []byte { return append(b, '%') })
+		case 's':
+			p = append(p, func(b []byte, t time.Time) []byte { return strconv.AppendInt(b, t.Unix(), 10) })
+		case 'f':
+			p = append(p, func(b []byte, t time.Time) []byte {
+				return padded(b, t.Nanosecond(), 9)[:len(b)+digits]
+			})
+		default:
+			layout, ok := layouts[c]
+			if !ok {
+				return nil, fmt.Errorf("unknown specifier %%%c", c)
+			}
+			p = append(p, func(b []byte, t time.Time) []byte { return t.AppendFormat(b, layout) })
+		}
+		text = rest[1:]
+	}
+	return p, nil
+}
