@@ -64,6 +64,7 @@ func TestImports(t *testing.T) {
 		"internal/http1":                 {"internal/message"},
 		"internal/format":                {"internal/message", "internal/strict"},
 		"internal/headermutation":        {"internal/format", "internal/message", "internal/strict"},
+		"internal/accesslog":             {"internal/format", "internal/stats", "internal/strict"},
 		"internal/stream":                {"internal/cluster", "internal/message", "internal/route"},
 		"internal/httpfilter":            {"internal/message", "internal/stream", "internal/strict"},
 		"internal/httpfilter/filtertest": {"internal/coreconfig", "internal/descriptor", "internal/httpfilter", "internal/message", "internal/route", "internal/stream", "internal/strict"},

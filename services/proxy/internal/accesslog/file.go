@@ -1,0 +1,276 @@
+package accesslog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
+)
+
+const (
+	// flushInterval is how long a line waits at most.
+	flushInterval = time.Second
+	// flushSize is how much waits at most, if the disk keeps up.
+	flushSize = 64 << 10
+	// mostBuffered is how much may wait; lines beyond it are dropped, and counted.
+	mostBuffered = 4 << 20
+)
+
+// Files are the files that access logs are written to, each of them once,
+// however many logs name it. A file stays open until the end of the process,
+// though no log may name it any more.
+type Files struct {
+	stdout, stderr *file
+	counters       *counters
+	log            *slog.Logger
+
+	mu    sync.Mutex
+	paths map[string]*file
+	// running is what the writers run in, nil unless Run does.
+	running context.Context
+	writers sync.WaitGroup
+}
+
+// counters are the metrics under filesystem., by Envoy's names; write_dropped is
+// our own.
+type counters struct {
+	buffered, completed, failed, dropped *stats.Counter
+	reopenFailed, flushedByTimer         *stats.Counter
+}
+
+// NewFiles makes a set without files. Log gets what goes wrong with them.
+func NewFiles(registry *stats.Registry, log *slog.Logger) *Files {
+	scope := registry.Scope("filesystem")
+	fs := &Files{paths: map[string]*file{}, log: log, counters: &counters{
+		buffered:       scope.Counter("write_buffered"),
+		completed:      scope.Counter("write_completed"),
+		failed:         scope.Counter("write_failed"),
+		dropped:        scope.Counter("write_dropped"),
+		reopenFailed:   scope.Counter("reopen_failed"),
+		flushedByTimer: scope.Counter("flushed_by_timer"),
+	}}
+	fs.stdout = fs.newFile("stdout", standard(os.Stdout))
+	fs.stderr = fs.newFile("stderr", standard(os.Stderr))
+	return fs
+}
+
+// standard opens a stream of the process, which stays open.
+func standard(stream *os.File) func() (io.WriteCloser, error) {
+	return func() (io.WriteCloser, error) { return unclosed{stream}, nil }
+}
+
+// unclosed is a stream that is not ours to close.
+type unclosed struct{ io.Writer }
+
+// Close implements io.Closer.
+func (unclosed) Close() error { return nil }
+
+// path is the file of a path, which is opened later.
+func (fs *Files) path(path string) *file {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	f := fs.paths[path]
+	if f == nil {
+		f = fs.newFile(path, func() (io.WriteCloser, error) {
+			return os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+		})
+		fs.paths[path] = f
+		fs.start(f)
+	}
+	return f
+}
+
+func (fs *Files) newFile(name string, open func() (io.WriteCloser, error)) *file {
+	return &file{name: name, open: open, counters: fs.counters, log: fs.log, wake: make(chan struct{}, 1)}
+}
+
+// Open opens the files that are known so far, before Run. The error names each
+// that cannot be.
+func (fs *Files) Open() error {
+	var failed []error
+	for _, f := range fs.all() {
+		if err := f.ensureOpen(); err != nil {
+			failed = append(failed, fmt.Errorf("open an access log: %w", err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func (fs *Files) all() []*file {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	all := []*file{fs.stdout, fs.stderr}
+	for _, f := range fs.paths {
+		all = append(all, f)
+	}
+	return all
+}
+
+// Run writes what is logged until ctx ends, then the rest, and closes the
+// files. It is called once.
+func (fs *Files) Run(ctx context.Context) error {
+	all := fs.all()
+	fs.mu.Lock()
+	fs.running = ctx
+	for _, f := range all {
+		fs.start(f)
+	}
+	fs.mu.Unlock()
+	<-ctx.Done()
+	fs.mu.Lock()
+	fs.running = nil
+	fs.mu.Unlock()
+	fs.writers.Wait()
+	return nil
+}
+
+// start begins to write a file, if Run does; mu is held. The writer ends with
+// Run, which waits for it.
+func (fs *Files) start(f *file) {
+	if ctx := fs.running; ctx != nil {
+		fs.writers.Go(func() { f.run(ctx) })
+	}
+}
+
+// Reopen makes the files' writers close and open them once more, since someone
+// has moved them away. What was logged before goes to the old ones.
+func (fs *Files) Reopen() {
+	for _, f := range fs.all() {
+		f.mu.Lock()
+		f.reopen = true
+		f.mu.Unlock()
+		f.signal()
+	}
+}
+
+// file is one file with the lines that wait for it. Any goroutine may write;
+// what is written out is the affair of one.
+type file struct {
+	name     string
+	open     func() (io.WriteCloser, error)
+	counters *counters
+	log      *slog.Logger
+	// wake holds a token when there is something to do before the time is up.
+	wake chan struct{}
+
+	mu      sync.Mutex
+	waiting []byte // whole lines
+	spare   []byte // what waiting was before, to be used again
+	reopen  bool
+
+	// Of the writer alone.
+	out     io.WriteCloser // nil: not open
+	failing bool           // and said so
+}
+
+// write adds a line to those that wait. It does not block: what is too much is
+// dropped.
+func (f *file) write(line []byte) {
+	f.mu.Lock()
+	if len(f.waiting)+len(line) > mostBuffered {
+		f.mu.Unlock()
+		f.counters.dropped.Inc()
+		f.signal()
+		return
+	}
+	f.waiting = append(f.waiting, line...)
+	much := len(f.waiting) >= flushSize
+	f.mu.Unlock()
+	f.counters.buffered.Inc()
+	if much {
+		f.signal()
+	}
+}
+
+func (f *file) signal() {
+	select {
+	case f.wake <- struct{}{}:
+	default: // it was told already
+	}
+}
+
+// run writes out what waits, until ctx ends.
+func (f *file) run(ctx context.Context) {
+	ticker := time.NewTicker(flushInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			f.flush()
+			if f.out != nil {
+				_ = f.out.Close() // all that it was told is written
+			}
+			return
+		case <-f.wake:
+			f.flush()
+		case <-ticker.C:
+			if f.flush() {
+				f.counters.flushedByTimer.Inc()
+			}
+		}
+	}
+}
+
+// flush writes out what waits, and opens the file anew if that was wished. It
+// says whether there was anything to write.
+func (f *file) flush() (wrote bool) {
+	f.mu.Lock()
+	nothing := len(f.waiting) == 0 && !f.reopen
+	f.mu.Unlock()
+	if nothing {
+		return false
+	}
+	if err := f.ensureOpen(); err != nil {
+		f.complain(err)
+		return false
+	}
+	f.mu.Lock()
+	lines, reopen := f.waiting, f.reopen
+	f.waiting, f.spare, f.reopen = f.spare[:0], nil, false
+	f.mu.Unlock()
+	if len(lines) > 0 {
+		if _, err := f.out.Write(lines); err != nil {
+			f.counters.failed.Inc()
+			f.complain(err)
+		} else {
+			f.counters.completed.Inc()
+			f.failing = false
+		}
+	}
+	f.mu.Lock()
+	f.spare = lines[:0]
+	f.mu.Unlock()
+	if reopen {
+		_ = f.out.Close() // all that it was told is written
+		f.out = nil
+		if err := f.ensureOpen(); err != nil { // the next flush tries again
+			f.counters.reopenFailed.Inc()
+			f.complain(err)
+		}
+	}
+	return len(lines) > 0
+}
+
+func (f *file) ensureOpen() (err error) {
+	if f.out == nil {
+		f.out, err = f.open()
+		if err != nil {
+			f.out = nil
+		}
+	}
+	return err
+}
+
+// complain logs the first of failures that come one after the other.
+func (f *file) complain(err error) {
+	if !f.failing {
+		f.log.Error("write an access log", "file", f.name, "error", err)
+	}
+	f.failing = true
+}

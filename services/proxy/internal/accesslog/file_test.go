@@ -1,0 +1,146 @@
+package accesslog
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
+)
+
+// text is what was written so far.
+type text struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (t *text) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.b.Write(p)
+}
+
+func (t *text) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.b.String()
+}
+
+// disk is a file whose writes a test holds up or fails.
+type disk struct {
+	closed atomic.Int64
+	text   text
+	// stuck is closed when writes may go on.
+	stuck chan struct{}
+	fails atomic.Bool
+}
+
+func (d *disk) open() (io.WriteCloser, error) {
+	if d.fails.Load() {
+		return nil, errors.New("full")
+	}
+	return d, nil
+}
+
+func (d *disk) Write(p []byte) (int, error) {
+	<-d.stuck
+	if d.fails.Load() {
+		return 0, errors.New("full")
+	}
+	return d.text.Write(p)
+}
+
+func (d *disk) Close() error {
+	d.closed.Add(1)
+	return nil
+}
+
+func newDisk(t *testing.T) (*disk, *file, *text, *counters) {
+	t.Helper()
+	d := &disk{stuck: make(chan struct{})}
+	log := &text{}
+	files := NewFiles(stats.NewRegistry(), slog.New(slog.NewTextHandler(log, nil)))
+	return d, files.newFile("disk", d.open), log, files.counters
+}
+
+func TestAStuckDiskHoldsUpNobodyAndMemoryIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, f, _, counters := newDisk(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { // ends with ctx
+			f.run(ctx)
+			close(done)
+		}()
+		line := []byte(strings.Repeat("x", 1023) + "\n")
+		f.write(line)
+		time.Sleep(2 * flushInterval) // the writer is stuck by now
+		synctest.Wait()
+		for range 2 * mostBuffered / len(line) {
+			f.write(line)
+		}
+		require.EqualValues(t, mostBuffered/len(line), counters.dropped.Value())
+		require.EqualValues(t, 1+mostBuffered/len(line), counters.buffered.Value())
+		close(d.stuck)
+		cancel()
+		<-done
+		require.Len(t, d.text.String(), len(line)+mostBuffered, "what was not dropped is written")
+		require.EqualValues(t, 1, d.closed.Load())
+	})
+}
+
+func TestALineWaitsASecondAtMost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, f, _, counters := newDisk(t)
+		close(d.stuck)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go f.run(ctx) // ends with ctx
+		f.write([]byte("a\n"))
+		synctest.Wait()
+		require.Empty(t, d.text.String())
+		time.Sleep(flushInterval)
+		synctest.Wait()
+		require.Equal(t, "a\n", d.text.String())
+		require.EqualValues(t, 1, counters.flushedByTimer.Value())
+		many := strings.Repeat("x", flushSize)
+		f.write([]byte(many))
+		synctest.Wait()
+		require.Equal(t, "a\n"+many, d.text.String(), "much does not wait")
+	})
+}
+
+func TestAFailingDiskIsToldOnceAndTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, f, log, counters := newDisk(t)
+		close(d.stuck)
+		d.fails.Store(true)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go f.run(ctx) // ends with ctx
+		f.write([]byte("kept until the file opens\n"))
+		time.Sleep(5 * flushInterval)
+		synctest.Wait()
+		require.Equal(t, 1, strings.Count(log.String(), "level=ERROR"))
+		d.fails.Store(false)
+		time.Sleep(flushInterval)
+		synctest.Wait()
+		require.Equal(t, "kept until the file opens\n", d.text.String())
+
+		d.fails.Store(true)
+		f.write([]byte("lost\n"))
+		time.Sleep(flushInterval)
+		synctest.Wait()
+		require.EqualValues(t, 1, counters.failed.Value())
+		require.Equal(t, 2, strings.Count(log.String(), "level=ERROR"))
+	})
+}

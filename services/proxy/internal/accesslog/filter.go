@@ -1,0 +1,143 @@
+package accesslog
+
+import (
+	"encoding/hex"
+	"math/rand/v2"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+
+	"github.com/weirproxy/weir/services/proxy/internal/format"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+)
+
+// filter says whether a request is logged.
+type filter func(*format.Facts) bool
+
+// parseFilter makes the filter of a message that lies at the path at. No
+// runtime is there to set other values than the default ones.
+func parseFilter(m *accesslogv3.AccessLogFilter, at strict.Path, report *strict.Report) filter {
+	switch kind := m.GetFilterSpecifier().(type) {
+	case *accesslogv3.AccessLogFilter_StatusCodeFilter:
+		compare := comparison(kind.StatusCodeFilter.GetComparison())
+		return func(f *format.Facts) bool { return compare(int64(f.ResponseCode)) }
+	case *accesslogv3.AccessLogFilter_DurationFilter:
+		compare := comparison(kind.DurationFilter.GetComparison())
+		return func(f *format.Facts) bool { return compare(f.Duration().Milliseconds()) }
+	case *accesslogv3.AccessLogFilter_NotHealthCheckFilter:
+		return func(f *format.Facts) bool { return !f.HealthCheck }
+	case *accesslogv3.AccessLogFilter_RuntimeFilter:
+		return sampled(kind.RuntimeFilter)
+	case *accesslogv3.AccessLogFilter_AndFilter:
+		all := parseFilters(kind.AndFilter.GetFilters(), at.Field("and_filter"), report)
+		return func(f *format.Facts) bool { return !matches(all, f, false) }
+	case *accesslogv3.AccessLogFilter_OrFilter:
+		some := parseFilters(kind.OrFilter.GetFilters(), at.Field("or_filter"), report)
+		return func(f *format.Facts) bool { return matches(some, f, true) }
+	case *accesslogv3.AccessLogFilter_HeaderFilter:
+		return parseHeader(kind.HeaderFilter.GetHeader(), at.Field("header_filter").Field("header"), report)
+	case *accesslogv3.AccessLogFilter_ResponseFlagFilter:
+		return flags(kind.ResponseFlagFilter.GetFlags(), at.Field("response_flag_filter").Field("flags"), report)
+	case *accesslogv3.AccessLogFilter_GrpcStatusFilter:
+		return grpcStatus(kind.GrpcStatusFilter)
+	}
+	return nil // the schema's walk has said so
+}
+
+func parseFilters(list []*accesslogv3.AccessLogFilter, at strict.Path, report *strict.Report) (filters []filter) {
+	for i, m := range list {
+		if f := parseFilter(m, at.Field("filters").Index(i), report); f != nil {
+			filters = append(filters, f)
+		}
+	}
+	return filters
+}
+
+// matches says whether any of the filters answers want.
+func matches(filters []filter, f *format.Facts, want bool) bool {
+	for _, filter := range filters {
+		if filter(f) == want {
+			return true
+		}
+	}
+	return false
+}
+
+func comparison(m *accesslogv3.ComparisonFilter) func(int64) bool {
+	want := int64(m.GetValue().GetDefaultValue())
+	switch m.GetOp() {
+	case accesslogv3.ComparisonFilter_GE:
+		return func(got int64) bool { return got >= want }
+	case accesslogv3.ComparisonFilter_LE:
+		return func(got int64) bool { return got <= want }
+	case accesslogv3.ComparisonFilter_NE:
+		return func(got int64) bool { return got != want }
+	default:
+		return func(got int64) bool { return got == want }
+	}
+}
+
+// sampled lets a share of the requests through, told by their x-request-id so
+// that all proxies on the way choose the same ones.
+func sampled(m *accesslogv3.RuntimeFilter) filter {
+	of := map[typev3.FractionalPercent_DenominatorType]uint32{
+		typev3.FractionalPercent_HUNDRED: 100, typev3.FractionalPercent_TEN_THOUSAND: 10_000, typev3.FractionalPercent_MILLION: 1_000_000,
+	}[m.GetPercentSampled().GetDenominator()]
+	share := m.GetPercentSampled().GetNumerator()
+	return func(f *format.Facts) bool {
+		n, ok := requestNumber(f)
+		if !ok || m.GetUseIndependentRandomness() {
+			n = rand.Uint32()
+		}
+		return of > 0 && n%of < share
+	}
+}
+
+// requestNumber is the first 32 bits of an x-request-id that is a UUID.
+func requestNumber(f *format.Facts) (uint32, bool) {
+	if f.Request == nil {
+		return 0, false
+	}
+	id, _ := f.Request.Headers.Get("x-request-id")
+	if len(id) != 36 || id[8] != '-' {
+		return 0, false
+	}
+	var first [4]byte
+	if _, err := hex.Decode(first[:], id[:8]); err != nil {
+		return 0, false
+	}
+	return uint32(first[0])<<24 | uint32(first[1])<<16 | uint32(first[2])<<8 | uint32(first[3]), true
+}
+
+// flags lets requests through that have any of the flags, or any at all where
+// none is named.
+func flags(names []string, at strict.Path, report *strict.Report) filter {
+	var wanted format.Flags
+	for i, name := range names {
+		flag, ok := format.Flag(name)
+		if !ok {
+			report.Add(at.Index(i), "%q is no response flag", name)
+		}
+		wanted |= flag
+	}
+	if len(names) == 0 {
+		wanted = ^wanted
+	}
+	return func(f *format.Facts) bool { return f.Flags&wanted != 0 }
+}
+
+// grpcStatus lets requests through by the grpc-status of their responses;
+// without one it is UNKNOWN.
+func grpcStatus(m *accesslogv3.GrpcStatusFilter) filter {
+	listed := map[int64]bool{}
+	for _, status := range m.GetStatuses() {
+		listed[int64(status)] = true
+	}
+	return func(f *format.Facts) bool {
+		code, ok := format.GRPCStatus(f)
+		if !ok {
+			code = int64(accesslogv3.GrpcStatusFilter_UNKNOWN)
+		}
+		return listed[code] != m.GetExclude()
+	}
+}
