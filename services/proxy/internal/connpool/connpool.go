@@ -7,6 +7,7 @@ package connpool
 import (
 	"context"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -39,6 +40,8 @@ type Pool struct {
 	options Options
 	address atomic.Pointer[string]
 
+	made atomic.Uint64 // connections
+
 	mu     sync.Mutex
 	idle   []*Conn // the one used last is at the end, and is taken first
 	closed bool
@@ -63,6 +66,12 @@ type Conn struct {
 	// Reused says that the connection carried a request before, so that its
 	// server may be closing it just now.
 	Reused bool
+	// ID numbers the connections of a pool from 1.
+	ID uint64
+	// Local is our end.
+	Local netip.AddrPort
+	// Began and Connected are when the connect did and ended.
+	Began, Connected time.Time
 
 	pool *Pool
 	raw  syscall.RawConn
@@ -90,6 +99,7 @@ func (p *Pool) Get(ctx context.Context) (*Conn, error) {
 
 // Connect makes a new connection, even if there are idle ones.
 func (p *Pool) Connect(ctx context.Context) (*Conn, error) {
+	began := time.Now()
 	dialer := net.Dialer{Timeout: p.options.ConnectTimeout}
 	conn, err := dialer.DialContext(ctx, "tcp", *p.address.Load())
 	if err != nil {
@@ -104,11 +114,15 @@ func (p *Pool) Connect(ctx context.Context) (*Conn, error) {
 		Conn:   conn,
 		Reader: http1.NewReader(conn, p.options.Limits),
 		Writer: http1.NewWriter(conn),
+		ID:     p.made.Add(1),
+		Local:  conn.LocalAddr().(*net.TCPAddr).AddrPort(),
+		Began:  began,
 		pool:   p,
 		raw:    raw,
 	}
 	c.Reader.Options = p.options.HTTP1
 	c.Writer.Trailers, c.Writer.ProperCase = p.options.HTTP1.Trailers, p.options.ProperCase
+	c.Connected = time.Now()
 	c.peek = c.peekSocket
 	p.options.Opened()
 	return c, nil

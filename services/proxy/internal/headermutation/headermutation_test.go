@@ -109,7 +109,7 @@ func TestFaults(t *testing.T) {
 		`request_headers_to_add: [{header: {key: a, value: "%NOPE%"}}]`:        `route.yaml:3:44: request_headers_to_add[0].header.value: format "%NOPE%": column 1: unknown operator NOPE`,
 		`request_headers_to_add: [{header: {key: a, value: "100%"}}]`:          `route.yaml:3:44: request_headers_to_add[0].header.value: format "100%": column 4: no operator follows the % (%% is a percent sign)`,
 		`request_headers_to_add: [{header: {key: a, value: " x"}}]`:            `route.yaml:3:44: request_headers_to_add[0].header.value: format " x": a header's value neither begins nor ends with a space`,
-		`request_headers_to_add: [{header: {key: a, value: x}, append: true}]`: "route.yaml:3:55: request_headers_to_add[0].append: not supported",
+		`request_headers_to_add: [{header: {key: a, value: x}, append: true}]`: "route.yaml:3:55: request_headers_to_add[0].append: deprecated: use append_action",
 		`request_headers_to_remove: [host]`:                                    `route.yaml:3:29: request_headers_to_remove[0]: "host" is not to be changed here: use the rewrites of a route`,
 		`request_headers_to_remove: [":method"]`:                               `route.yaml:3:29: request_headers_to_remove[0]: ":method" is not to be changed here: use the rewrites of a route`,
 	} {

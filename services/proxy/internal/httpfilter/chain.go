@@ -57,7 +57,8 @@ func (r *Run) Begin(chain *Chain) { r.chain, r.filters = chain, r.filters[:0] }
 //  1. request heads, in order, until one replies;
 //  2. the terminal filter forwards, and pulls the request's body through the
 //     filters;
-//  3. response heads, in reverse order, of those that saw the request.
+//  3. the route's changes to the response's headers, then response heads, in
+//     reverse order, of those that saw the request.
 func (r *Run) Exchange(s *stream.Stream) {
 	reply := r.requestHeads(s)
 	if reply == nil {
@@ -70,6 +71,7 @@ func (r *Run) Exchange(s *stream.Stream) {
 	if reply != nil {
 		reply.Fill(&s.Response, string(s.Request.Method) == "HEAD")
 	}
+	s.MutateResponse()
 	r.step.Lock()
 	defer r.step.Unlock()
 	for _, filter := range slices.Backward(r.filters) {

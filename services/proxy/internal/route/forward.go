@@ -75,6 +75,7 @@ func (p *parser) weights(m *routev3.WeightedCluster, r Route, at strict.Path) *w
 	for i, c := range m.GetClusters() {
 		at := at.Field("clusters").Index(i)
 		own := r
+		own.mutations = append([]Mutations{ParseMutations(c, at, p.report)}, r.mutations...)
 		own.Cluster, own.clusterHeader = c.GetName(), strings.ToLower(c.GetClusterHeader())
 		switch {
 		case own.Cluster == "" && own.clusterHeader == "":

@@ -99,6 +99,8 @@ type Route struct {
 	path          pathRewrite
 	host          hostRewrite
 	duration      streamDuration
+	// mutations are what is done to headers, in order.
+	mutations []Mutations
 }
 
 // Reference is a cluster that a route names, with its place.
@@ -149,13 +151,14 @@ func Parse(config *routev3.RouteConfiguration, at strict.Path, report *strict.Re
 		p.table.internalOnly = append(p.table.internalOnly, strings.ToLower(name))
 	}
 	names := map[string]bool{}
+	all := ParseMutations(config, at, report)
 	for i, v := range config.GetVirtualHosts() {
 		at := at.Field("virtual_hosts").Index(i)
 		if names[v.GetName()] {
 			report.Add(at.Field("name"), "virtual host %q is there twice", v.GetName())
 		}
 		names[v.GetName()] = true
-		host := p.virtualHost(v, at)
+		host := p.virtualHost(v, levels{all: all, routeWins: config.GetMostSpecificHeaderMutationsWins()}, at)
 		for j, name := range v.GetDomains() {
 			p.domain(name, host, at.Field("domains").Index(j))
 		}
@@ -184,12 +187,14 @@ func (p *parser) domain(name string, host *virtualHost, at strict.Path) {
 }
 
 // virtualHost makes a virtual host with its routes.
-func (p *parser) virtualHost(v *routev3.VirtualHost, at strict.Path) *virtualHost {
+func (p *parser) virtualHost(v *routev3.VirtualHost, mutations levels, at strict.Path) *virtualHost {
 	host := &virtualHost{name: v.GetName(), requireTLS: v.GetRequireTls()}
 	shared := descriptor.Parse(v.GetRateLimits(), at.Field("rate_limits"), p.report)
+	mutations.virtualHost = ParseMutations(v, at, p.report)
 	for i, m := range v.GetRoutes() {
 		at := at.Field("routes").Index(i)
 		e := entry{route: &Route{Name: m.GetName(), VirtualHost: v.GetName(), Metadata: m.GetMetadata(), IdleTimeout: -1}}
+		e.route.mutations = mutations.with(ParseMutations(m, at, p.report))
 		e.path, e.conditions = p.conditions(m.GetMatch(), at.Field("match"), i)
 		switch action := m.GetAction().(type) {
 		case *routev3.Route_Route:

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 )
@@ -59,6 +60,10 @@ type Stream struct {
 	// headers must be those of one that has none of another hop. Nil where such
 	// are not wanted. The error is that of the client's connection.
 	Interim func(*message.Response) error
+	// Facts is what access logs and header formats tell of the stream. Who
+	// makes a fact notes it here; who replies in place of the upstream says
+	// why in Details and Flags.
+	Facts format.Facts
 
 	mu   sync.Mutex
 	held io.Closer
@@ -116,18 +121,38 @@ func (s *Stream) Expired() *Expiry {
 	return s.expiry
 }
 
+// MutateRequest changes the request's headers as the route wants it. The router
+// calls it before it rewrites host or path.
+func (s *Stream) MutateRequest() {
+	if s.Route != nil {
+		s.Route.MutateRequest(&s.Request.Headers, &s.Facts)
+	}
+}
+
+// MutateResponse changes the response's headers as the route wants it, be the
+// response the upstream's or ours. The chain calls it before the filters see
+// the response.
+func (s *Stream) MutateResponse() {
+	if s.Route != nil {
+		s.Route.MutateResponse(&s.Response.Headers, &s.Facts)
+	}
+}
+
 // Reset empties the stream for the next request of the same connection and
-// keeps its memory.
+// keeps its memory, and what is known of the connection.
 func (s *Stream) Reset() {
 	s.Route, s.Cluster, s.Interim = nil, nil, nil
 	s.Hash, s.Hashed, s.Scratch = 0, false, s.Scratch[:0]
+	s.Request.Method, s.Request.Path, s.Request.Authority = nil, nil, nil
 	s.Request.Body, s.Response.Body = nil, nil
 	s.Request.Upgrade = nil
 	s.Request.Headers.Reset()
 	s.Request.Trailers.Reset()
 	s.Response.Headers.Reset()
 	s.Response.Trailers.Reset()
+	s.Response.Status = 0
 	s.mu.Lock()
 	s.expiry = nil
 	s.mu.Unlock()
+	s.Facts.Reset(&s.Request, &s.Response, s.Facts.Connection)
 }

@@ -82,6 +82,8 @@ func Run(t testing.TB, config httpfilter.Config, e Exchange) Result {
 	t.Helper()
 	up := &upstream{t: t, exchange: &e}
 	s := &stream.Stream{Context: t.Context(), Start: time.Now(), ClientAddress: netip.MustParseAddr("192.0.2.1")}
+	s.Facts.Reset(&s.Request, &s.Response, nil)
+	s.Facts.Start = s.Start
 	e.request(t, &s.Request)
 	if e.Prepare != nil {
 		e.Prepare(s)

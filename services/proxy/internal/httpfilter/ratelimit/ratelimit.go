@@ -10,6 +10,7 @@ import (
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
+	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/rlsclient"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
@@ -56,6 +57,7 @@ func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 	case err == nil && f.response.Code == rlsv3.RateLimitResponse_OVER_LIMIT:
 		stats.overLimit.Inc()
 		s.Cluster.Stats.CountStatus(429)
+		s.Facts.Details, s.Facts.Flags = "request_rate_limited", s.Facts.Flags|format.RateLimited
 		return overLimit(&f.response)
 	}
 	// No answer, or a code that this version doesn't know. A stream that was
@@ -64,6 +66,7 @@ func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 		stats.failed.Inc()
 	}
 	if f.config.deny {
+		s.Facts.Details, s.Facts.Flags = "rate_limiter_error", s.Facts.Flags|format.RateLimitServiceError
 		return &httpfilter.Reply{Status: 500}
 	}
 	if s.Context.Err() == nil {

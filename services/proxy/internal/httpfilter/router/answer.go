@@ -1,6 +1,7 @@
 package router
 
 import (
+	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/hashpolicy"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
@@ -11,13 +12,17 @@ import (
 func answer(s *stream.Stream) *httpfilter.Reply {
 	switch {
 	case s.Route == nil:
+		s.Facts.Details, s.Facts.Flags = "route_not_found", s.Facts.Flags|format.NoRouteFound
 		return &httpfilter.Reply{Status: 404}
 	case s.Route.Redirect != nil:
+		s.Facts.Details = "direct_response"
 		return located(s.Route.Redirect.Status, "", s.Route.Redirect.Location(&s.Request))
 	case s.Route.DirectResponse != nil:
+		s.Facts.Details = "direct_response"
 		direct := s.Route.DirectResponse
 		return located(direct.Status, direct.Body, direct.Location(&s.Request))
 	case s.Cluster == nil:
+		s.Facts.Details, s.Facts.Flags = "cluster_not_found", s.Facts.Flags|format.NoClusterFound
 		return &httpfilter.Reply{Status: s.Route.ClusterNotFound}
 	case s.Cluster.Config.HTTP2:
 		return &httpfilter.Reply{Status: 503, Body: "upstream protocol HTTP/2 is not supported"}
@@ -35,14 +40,15 @@ func located(status int, body, location string) *httpfilter.Reply {
 }
 
 // carryOut makes the request what the route wants it to be for the upstream,
-// and hashes it as it was before. It returns the cookies that the response is to
-// set.
+// and hashes it as it was before. Headers are changed before path and host. It
+// returns the cookies that the response is to set.
 func carryOut(s *stream.Stream) (setCookies []string) {
 	if !s.Route.HashPolicy.Empty() {
 		s.Hash, s.Hashed, setCookies = s.Route.HashPolicy.Hash(hashpolicy.Input{
 			Request: &s.Request, ClientAddress: s.ClientAddress, Random: s.Random,
 		})
 	}
+	s.MutateRequest()
 	s.Scratch = s.Route.Rewrite(&s.Request, s.Scratch)
 	return setCookies
 }

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
+	"syscall"
 
+	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
@@ -48,20 +51,26 @@ func (r *router) failed(err error) *httpfilter.Reply {
 		return r.clientFailed(client.error)
 	}
 	const reset = "upstream connect error or disconnect/reset before headers. reset reason: "
+	f := &r.stream.Facts
 	var protocol *http1.ProtocolError
 	switch {
 	case !connected:
+		f.UpstreamFailure = connectFailure(err)
+		f.Details, f.Flags = beforeResponse("remote_connection_failure|"+f.UpstreamFailure), f.Flags|format.UpstreamConnectionFailure
 		r.cluster.Stats.ConnectFailures.Inc()
 		r.host.Stats.ConnectFailures.Add(1)
 		return r.reply(503, reset+"remote connection failure")
 	case errors.As(err, &protocol):
 		r.cluster.Stats.ProtocolErrors.Inc()
+		f.Details, f.Flags = beforeResponse("protocol_error"), f.Flags|format.UpstreamProtocolError
 		return r.reply(502, reset+"protocol error")
 	case timedOut(err):
 		r.cluster.Stats.RequestTimeouts.Inc()
+		r.late()
 		return r.reply(504, "upstream request timeout")
 	default:
 		r.cluster.Stats.RequestResets.Inc()
+		f.Details, f.Flags = beforeResponse("connection_termination"), f.Flags|format.UpstreamConnectionTermination
 		return r.reply(503, reset+"connection termination")
 	}
 }
@@ -90,15 +99,62 @@ func dropped(all bool) *httpfilter.Reply {
 
 // clientFailed makes the reply for a request whose body failed.
 func (r *router) clientFailed(err error) *httpfilter.Reply {
+	f := &r.stream.Facts
 	var protocol *http1.ProtocolError
 	switch {
 	case errors.As(err, &protocol):
+		f.Details, f.Flags = "http1.codec_error", f.Flags|format.DownstreamProtocolError
 		return r.reply(protocol.Status, protocol.Detail)
 	case timedOut(err):
+		f.Details, f.Flags = "stream_idle_timeout", f.Flags|format.StreamIdleTimeout
 		return r.reply(408, "stream timeout")
 	default:
+		f.Details, f.Flags = "downstream_remote_disconnect", f.Flags|format.DownstreamConnectionTermination
 		return r.reply(400, "the request's body ended early")
 	}
+}
+
+// brokeOff counts and notes an upstream that failed within its response.
+func (r *router) brokeOff(err error) {
+	f := &r.stream.Facts
+	var protocol *http1.ProtocolError
+	switch {
+	case timedOut(err):
+		r.cluster.Stats.RequestTimeouts.Inc()
+		r.late()
+		return
+	case errors.As(err, &protocol):
+		f.Details, f.Flags = "upstream_reset_after_response_started{protocol_error}", f.Flags|format.UpstreamProtocolError
+	default:
+		f.Details, f.Flags = "upstream_reset_after_response_started{connection_termination}", f.Flags|format.UpstreamConnectionTermination
+	}
+	r.cluster.Stats.RequestResets.Inc()
+}
+
+// late notes an upstream that took longer than it may.
+func (r *router) late() {
+	f := &r.stream.Facts
+	if r.stream.Route.Timeout == 0 {
+		f.Details, f.Flags = "stream_idle_timeout", f.Flags|format.StreamIdleTimeout
+		return
+	}
+	f.Details, f.Flags = "upstream_response_timeout", f.Flags|format.UpstreamRequestTimeout
+}
+
+func beforeResponse(reason string) string {
+	return "upstream_reset_before_response_started{" + reason + "}"
+}
+
+// connectFailure is why a connect failed, in Envoy's words.
+func connectFailure(err error) string {
+	text := err.Error()
+	if number, ok := errors.AsType[syscall.Errno](err); ok {
+		text = number.Error()
+		text = strings.ToUpper(text[:1]) + text[1:]
+	} else if timedOut(err) {
+		text = "connect timeout"
+	}
+	return "delayed_connect_error:_" + strings.ReplaceAll(text, " ", "_")
 }
 
 func timedOut(err error) bool {

@@ -21,6 +21,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/breaker"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
+	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
@@ -105,6 +106,7 @@ func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
 	r.cluster.Stats.RequestsActive.Add(1)
 	if r.host = r.cluster.Pick(&cluster.PickContext{Hash: s.Hash, Hashed: s.Hashed}); r.host == nil {
 		r.cluster.Stats.NoHealthyHost.Inc()
+		s.Facts.Details, s.Facts.Flags = "no_healthy_upstream", s.Facts.Flags|format.NoHealthyUpstream
 		return r.reply(503, "no healthy upstream")
 	}
 	if requests := &r.cluster.Breakers(corev3.RoutingPriority_DEFAULT).Requests; requests.Acquire() {
@@ -120,6 +122,8 @@ func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
 	if timeout := s.Route.Timeout; timeout > 0 {
 		setMilliseconds(&s.Request.Headers, "x-envoy-expected-rq-timeout-ms", timeout)
 	}
+	s.Facts.UpstreamHost = r.host.Address
+	s.Facts.Attempts++
 	r.started = time.Now()
 	conn, err := r.host.Connections.Get(s.Context)
 	if err == nil {
@@ -136,13 +140,17 @@ func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
 		return r.failed(err)
 	}
 	r.count(s.Response.Status)
+	now := time.Now()
+	s.Facts.Mark(format.ResponseBegin, now)
+	s.Facts.ResponseCode, s.Facts.Details = s.Response.Status, "via_upstream"
 	if !r.tunnel {
-		setMilliseconds(&s.Response.Headers, "x-envoy-upstream-service-time", time.Since(r.started))
+		setMilliseconds(&s.Response.Headers, "x-envoy-upstream-service-time", now.Sub(r.started))
 	}
 	for _, cookie := range setCookies {
 		s.Response.Headers.Add("set-cookie", cookie)
 	}
 	if r.inner = s.Response.Body; r.inner == nil {
+		s.Facts.Mark(format.UpstreamResponseEnd, now)
 		r.release()
 		return nil
 	}
@@ -157,6 +165,7 @@ func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
 func (r *router) exchange(s *stream.Stream, conn *connpool.Conn) (err error) {
 	r.conn = conn
 	s.Hold(conn.Conn)
+	r.tell(&s.Facts, conn, time.Now())
 	conn.Writer.WriteRequest(&s.Request)
 	ended, err := r.sendReady(s)
 	if err != nil {
@@ -204,6 +213,15 @@ func (r *router) readHead(s *stream.Stream, conn *connpool.Conn) (err error) {
 	}
 }
 
+// tell notes what is known of a connection as the request begins to go out on it.
+func (r *router) tell(f *format.Facts, conn *connpool.Conn, now time.Time) {
+	f.UpstreamProtocol = "HTTP/1.1"
+	f.UpstreamLocal, f.UpstreamConnection = conn.Local, conn.ID
+	f.Mark(format.UpstreamConnectBegin, conn.Began)
+	f.Mark(format.UpstreamConnectEnd, conn.Connected)
+	f.Mark(format.UpstreamRequestBegin, now)
+}
+
 func (r *router) reply(status int, body string) *httpfilter.Reply {
 	r.count(status)
 	return &httpfilter.Reply{Status: status, Body: body}
@@ -226,13 +244,10 @@ func (r *router) count(status int) {
 func (r *router) Next() ([]byte, error) {
 	chunk, err := r.inner.Next()
 	if errors.Is(err, io.EOF) {
+		r.stream.Facts.Mark(format.UpstreamResponseEnd, time.Now())
 		r.release()
 	} else if err != nil {
-		if timedOut(err) {
-			r.cluster.Stats.RequestTimeouts.Inc()
-		} else {
-			r.cluster.Stats.RequestResets.Inc()
-		}
+		r.brokeOff(err)
 		r.discard()
 	}
 	return chunk, err

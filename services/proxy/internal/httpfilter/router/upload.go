@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
+	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
 
@@ -85,9 +86,10 @@ func (e *clientError) Unwrap() error { return e.error }
 // await bounds the rest of the exchange, from the end of the request on, by the
 // route's timeout.
 func (r *router) await(conn net.Conn, s *stream.Stream) {
-	deadline := time.Time{}
+	deadline, now := time.Time{}, time.Now()
+	s.Facts.Mark(format.UpstreamRequestEnd, now)
 	if s.Route.Timeout > 0 {
-		deadline = time.Now().Add(s.Route.Timeout)
+		deadline = now.Add(s.Route.Timeout)
 	}
 	_ = conn.SetReadDeadline(deadline) // fails only once closed, as the next read will
 }
