@@ -2,6 +2,7 @@ package app
 
 import (
 	"net"
+	"net/http"
 
 	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
 	"github.com/prometheus/client_golang/prometheus"
@@ -37,6 +38,7 @@ func (a *App) newAdmin(l net.Listener) *admin.Server {
 		ControlPlane: a.xds,
 	}
 	adminapi.Mount(server, shown)
+	server.Handle("POST /reopen_logs", "opens the files of access logs anew, as SIGUSR1 does", http.HandlerFunc(a.reopenLogs))
 	return server
 }
 

@@ -64,6 +64,9 @@ func New(o Options) (_ *App, err error) {
 	if a.configuration, err = configure(o, a.log); err != nil {
 		return nil, err
 	}
+	if err := a.logs.Open(); err != nil {
+		return nil, err
+	}
 	if err := a.bind(); err != nil {
 		_ = a.listeners.Stop(context.Background()) // nothing was served yet
 		return nil, err
@@ -121,6 +124,10 @@ func (a *App) Run(ctx context.Context) error {
 		a.limits.Close()
 		return nil
 	}})
+	// Before the listeners, so that its stop, which writes out what is left,
+	// comes after theirs.
+	group.Add(daemon.Background("access logs", a.logs.Run))
+	group.Add(daemon.Background("access log rotation", a.reopenLogsOnSignal))
 	group.Add(daemon.Part{Name: "listeners", Run: a.listeners.Run, Drain: a.listeners.Drain, Stop: a.listeners.Stop})
 	// Added after the listeners, so that its stop, with which they accept, comes
 	// before theirs.

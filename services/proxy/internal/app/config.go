@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/weirproxy/weir/internal/daemon"
+	"github.com/weirproxy/weir/services/proxy/internal/accesslog"
 	"github.com/weirproxy/weir/services/proxy/internal/bootstrap"
 	"github.com/weirproxy/weir/services/proxy/internal/builtin"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
@@ -38,6 +39,7 @@ type configuration struct {
 	clusters  *cluster.Manager
 	routes    *rds.Manager
 	limits    *rlsclient.Services
+	logs      *accesslog.Files
 	listeners *listener.Manager
 	// static and staticListeners are those of the bootstrap, not yet added to the
 	// managers.
@@ -81,8 +83,9 @@ func configure(o Options, log *slog.Logger) (*configuration, error) {
 	}
 	c.routes = rds.New(rds.Options{Schema: schema, Parse: builtin.ParseRoutes(known), SetNames: c.setNames(xds.RouteType), Log: log})
 	c.limits = rlsclient.New(c.clusters, log)
+	c.logs = accesslog.NewFiles(c.registry, log)
 	filters := builtin.NetworkFilters(builtin.Dependencies{
-		Clusters: c.clusters, RateLimits: c.limits, Stats: c.registry, Routes: c.routes,
+		Clusters: c.clusters, RateLimits: c.limits, AccessLogs: c.logs, Stats: c.registry, Routes: c.routes,
 		StaticCluster:    known,
 		CheckGRPCCluster: static.checkGRPC,
 		CheckSource:      static.checkSource,

@@ -12,16 +12,16 @@ func TestImports(t *testing.T) {
 	archtest.Check(t, "github.com/weirproxy/weir/services/proxy", archtest.Edges{
 		"cmd/proxy": {"internal/app"},
 		"internal/app": {
-			"internal/adminapi", "internal/bootstrap", "internal/builtin", "internal/cluster", "internal/coreconfig", "internal/grpcchannel",
-			"internal/listener", "internal/message", "internal/networkfilter", "internal/rds", "internal/rlsclient", "internal/route",
-			"internal/stats", "internal/strict", "internal/xds",
+			"internal/accesslog", "internal/adminapi", "internal/bootstrap", "internal/builtin", "internal/cluster", "internal/coreconfig",
+			"internal/grpcchannel", "internal/listener", "internal/message", "internal/networkfilter", "internal/rds", "internal/rlsclient",
+			"internal/route", "internal/stats", "internal/strict", "internal/xds",
 			"weir/internal/admin", "weir/internal/daemon",
 		},
 		"internal/builtin": {
-			"internal/bootstrap", "internal/cluster", "internal/cluster/lb", "internal/coreconfig", "internal/descriptor", "internal/format",
-			"internal/hashpolicy", "internal/headermutation", "internal/httpfilter", "internal/httpfilter/ratelimit",
-			"internal/httpfilter/router", "internal/listener", "internal/matcher", "internal/networkfilter", "internal/networkfilter/hcm",
-			"internal/rds", "internal/rlsclient", "internal/route", "internal/stats", "internal/strict",
+			"internal/accesslog", "internal/bootstrap", "internal/cluster", "internal/cluster/lb", "internal/coreconfig",
+			"internal/descriptor", "internal/format", "internal/hashpolicy", "internal/headermutation", "internal/httpfilter",
+			"internal/httpfilter/ratelimit", "internal/httpfilter/router", "internal/listener", "internal/matcher", "internal/networkfilter",
+			"internal/networkfilter/hcm", "internal/rds", "internal/rlsclient", "internal/route", "internal/stats", "internal/strict",
 		},
 		"internal/adminapi": {
 			"internal/cluster", "internal/cluster/breaker", "internal/listener", "internal/rds", "internal/stats", "internal/strict",
@@ -38,9 +38,9 @@ func TestImports(t *testing.T) {
 		"internal/listener":      {"internal/coreconfig", "internal/networkfilter", "internal/stats", "internal/strict", "internal/xds", "weir/internal/daemon"},
 		"internal/networkfilter": {"internal/coreconfig", "internal/strict"},
 		"internal/networkfilter/hcm": {
-			"internal/cluster", "internal/coreconfig", "internal/deadline", "internal/http1", "internal/httpfilter", "internal/identity",
-			"internal/message", "internal/networkfilter", "internal/normalize", "internal/rds", "internal/route", "internal/stats",
-			"internal/stream", "internal/strict",
+			"internal/accesslog", "internal/cluster", "internal/coreconfig", "internal/deadline", "internal/format", "internal/http1",
+			"internal/httpfilter", "internal/identity", "internal/message", "internal/networkfilter", "internal/normalize", "internal/rds",
+			"internal/route", "internal/stats", "internal/stream", "internal/strict",
 		},
 		"internal/message":    {},
 		"internal/http1":      {"internal/message"},

@@ -8,6 +8,7 @@ import (
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
+	"github.com/weirproxy/weir/services/proxy/internal/accesslog"
 	"github.com/weirproxy/weir/services/proxy/internal/bootstrap"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
@@ -34,6 +35,7 @@ import (
 type Dependencies struct {
 	Clusters   *cluster.Manager
 	RateLimits *rlsclient.Services
+	AccessLogs *accesslog.Files
 	Stats      *stats.Registry
 	// StaticCluster is the cluster of that name, of the bootstrap or, once CDS has
 	// answered, of that; nil if there is none.
@@ -62,7 +64,7 @@ func NetworkFilters(d Dependencies) []networkfilter.Factory {
 	return []networkfilter.Factory{
 		&hcm.Factory{
 			Filters: HTTPFilters(d), Clusters: d.Clusters, StaticCluster: d.StaticCluster, Stats: d.Stats,
-			Routes: d.Routes, CheckSource: d.CheckSource, Log: d.Log,
+			AccessLogs: d.AccessLogs, Routes: d.Routes, CheckSource: d.CheckSource, Log: d.Log,
 		},
 	}
 }
@@ -94,7 +96,7 @@ func Schema() (*strict.Schema, error) {
 func fields() []strict.Fields {
 	parts := []strict.Fields{
 		bootstrap.Fields(), coreconfig.Fields(), listener.Fields(), route.Fields(), matcher.Fields(), hashpolicy.Fields(), descriptor.Fields(), cluster.Fields(),
-		route.MutationFields(), headermutation.Fields(), format.Fields(),
+		route.MutationFields(), headermutation.Fields(), format.Fields(), accesslog.Fields(),
 	}
 	for _, p := range LoadBalancers() {
 		parts = append(parts, p.Fields)

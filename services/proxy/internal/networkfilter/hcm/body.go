@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
@@ -46,14 +47,25 @@ func (b *requestBody) Next() ([]byte, error) {
 	if err := b.sendContinue(); err != nil {
 		return nil, err
 	}
-	chunk, err := b.inner.Next()
-	b.connection.watch.touch(time.Now())
+	chunk, err := b.pull()
 	switch {
 	case errors.Is(err, io.EOF):
 		b.ended.Store(true)
 	case err != nil:
 		_, malformed := errors.AsType[*http1.ProtocolError](err)
 		b.broken.Store(!malformed)
+	}
+	return chunk, err
+}
+
+// pull takes the next chunk of inner, and notes that it did.
+func (b *requestBody) pull() ([]byte, error) {
+	chunk, err := b.inner.Next()
+	now, facts := time.Now(), &b.connection.stream.Facts
+	b.connection.watch.touch(now)
+	facts.AddReceived(len(chunk))
+	if errors.Is(err, io.EOF) {
+		facts.Mark(format.RequestEnd, now)
 	}
 	return chunk, err
 }
@@ -108,7 +120,7 @@ func (b *requestBody) settle() bool {
 		return b.finished()
 	}
 	for !b.finished() && b.inner.Ready() {
-		if _, err := b.inner.Next(); err != nil {
+		if _, err := b.pull(); err != nil {
 			b.ended.Store(errors.Is(err, io.EOF))
 			break
 		}

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/weirproxy/weir/services/proxy/internal/accesslog"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
@@ -39,10 +40,14 @@ type Factory struct {
 	Routes *rds.Manager
 	// CheckSource reports what is wrong with a source that rds names.
 	CheckSource func(source coreconfig.Source, at strict.Path, report *strict.Report)
+	// AccessLogs has the files that access logs are written to.
+	AccessLogs *accesslog.Files
 	// Stats is the root of all metrics.
 	Stats *stats.Registry
 	// Log is told of filters that are left out.
 	Log *slog.Logger
+
+	ids atomic.Uint64 // of connections
 }
 
 // ConfigType implements networkfilter.Factory.
@@ -61,7 +66,7 @@ func (f *Factory) Fields() strict.Fields {
 			"use_remote_address", "xff_num_trusted_hops", "skip_xff_append", "internal_address_config", "forward_client_cert_details",
 			"generate_request_id", "preserve_external_request_id", "always_set_request_id_in_response", "request_id_extension",
 			"normalize_path", "merge_slashes", "path_with_escaped_slashes_action",
-			"strip_matching_host_port", "strip_any_host_port", "strip_trailing_host_dot",
+			"strip_matching_host_port", "strip_any_host_port", "strip_trailing_host_dot", "access_log",
 		},
 		managerMessage + ".UpgradeConfig":                                                {"upgrade_type", "filters", "enabled"},
 		managerMessage + ".InternalAddressConfig":                                        {"cidr_ranges"},
@@ -105,6 +110,8 @@ type manager struct {
 	clusters Clusters
 	stats    *managerStats
 	clock    clock
+	logs     []*accesslog.Log
+	ids      *atomic.Uint64
 
 	limits         http1.Limits
 	http1          coreconfig.HTTP1
@@ -135,7 +142,7 @@ type manager struct {
 // Parse implements networkfilter.Factory.
 func (f *Factory) Parse(config proto.Message, at strict.Path, report *strict.Report) networkfilter.Filter {
 	c := config.(*hcmv3.HttpConnectionManager)
-	m := &manager{clusters: f.Clusters}
+	m := &manager{clusters: f.Clusters, ids: &f.ids}
 	switch c.GetCodecType() {
 	case hcmv3.HttpConnectionManager_AUTO, hcmv3.HttpConnectionManager_HTTP1:
 	default:
@@ -151,6 +158,7 @@ func (f *Factory) Parse(config proto.Message, at strict.Path, report *strict.Rep
 	} else {
 		m.routes.Store(ParseRoutes(c.GetRouteConfig(), at.Field("route_config"), f.StaticCluster, true, report))
 	}
+	m.logs = f.AccessLogs.Parse(c.GetAccessLog(), at.Field("access_log"), report)
 	m.chain = f.parseChain(c.GetHttpFilters(), at.Field("http_filters"), report)
 	m.upgrades = f.parseUpgrades(c.GetUpgradeConfigs(), m.chain, at.Field("upgrade_configs"), report)
 	scope := f.Stats.Scope("http").Tagged("envoy_http_conn_manager_prefix", c.GetStatPrefix())

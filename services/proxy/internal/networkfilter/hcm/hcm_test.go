@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/proxy/internal/accesslog"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
@@ -57,6 +58,8 @@ type config struct {
 	route   string // fields of the route action, each after a comma
 	routes  string // in place of the one to "up", JSON
 	http1   string // fields of the cluster's http_protocol_options
+	entry   string // fields of the route, each followed by a comma
+	logs    *accesslog.Files
 	filters []httpfilter.Factory
 }
 
@@ -81,7 +84,7 @@ func start(t testing.TB, upstream string, c config) *proxy {
 	clusters.AddStatic([]*cluster.Config{up})
 
 	filters := append([]httpfilter.Factory{}, c.filters...)
-	factory := &hcm.Factory{Filters: append(filters, router.Factory{}), Clusters: clusters, StaticCluster: func(string) *cluster.Config { return up }, Stats: registry}
+	factory := &hcm.Factory{Filters: append(filters, router.Factory{}), Clusters: clusters, StaticCluster: func(string) *cluster.Config { return up }, AccessLogs: c.logs, Stats: registry}
 	var chain strings.Builder
 	for _, f := range factory.Filters {
 		value := ""
@@ -91,7 +94,7 @@ func start(t testing.TB, upstream string, c config) *proxy {
 		fmt.Fprintf(&chain, `{"name": %[1]q, "typed_config": {"@type": "type.googleapis.com/%[1]s"%[2]s}},`, f.ConfigType(), value)
 	}
 	if c.routes == "" {
-		c.routes = `{"match": {"prefix": "/"}, "route": {"cluster": "up" ` + c.route + `}}`
+		c.routes = `{` + c.entry + `"match": {"prefix": "/"}, "route": {"cluster": "up" ` + c.route + `}}`
 	}
 	manager := &hcmv3.HttpConnectionManager{}
 	require.NoError(t, protojson.Unmarshal(fmt.Appendf(nil, `{"stat_prefix": "test", %s "route_config": {"internal_only_headers": ["x-secret"],

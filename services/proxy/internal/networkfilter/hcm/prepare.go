@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/normalize"
@@ -16,6 +17,7 @@ type refusal struct {
 	status   int
 	text     string
 	location string // of a redirect
+	details  string // RESPONSE_CODE_DETAILS
 	// malformed says that the request broke the protocol, and what to do with the
 	// connection is for stream_error_on_invalid_http_message to say.
 	malformed bool
@@ -28,10 +30,16 @@ func (r *refusal) fill(s *stream.Stream) {
 		reply.Headers = []httpfilter.Header{{Name: "location", Value: r.location}}
 	}
 	reply.Fill(&s.Response, string(s.Request.Method) == "HEAD")
+	if r.details != "" {
+		s.Facts.Details = r.details
+	}
+	if r.status == 400 {
+		s.Facts.Flags |= format.DownstreamProtocolError
+	}
 }
 
-func malformed(text string) *refusal {
-	return &refusal{status: 400, text: text + "\n", malformed: true}
+func malformed(details, text string) *refusal {
+	return &refusal{status: 400, details: details, text: text + "\n", malformed: true}
 }
 
 // prepare makes the request's head one that filters and an upstream may see:
@@ -61,10 +69,10 @@ func (m *manager) mend(s *stream.Stream, peer netip.Addr, port int) *refusal {
 	switch outcome {
 	case normalize.Refuse:
 		m.stats.badPaths.Inc()
-		return malformed("a path that cannot be normalised")
+		return malformed("path_normalization_failed", "a path that cannot be normalised")
 	case normalize.Redirect:
 		m.stats.redirectedPaths.Inc()
-		return &refusal{status: 307, location: string(path)}
+		return &refusal{status: 307, details: "path_normalization_failed", location: string(path)}
 	}
 	r.Path = path
 	hosts := m.hosts
@@ -90,7 +98,7 @@ func (c *connection) hopByHop() (*httpfilter.Chain, *refusal) {
 	chain := m.chain
 	names := named(h)
 	if len(names) > mostNamed {
-		return chain, malformed("connection names too many fields")
+		return chain, malformed("http1.connection_header_rejected", "connection names too many fields")
 	}
 	for _, name := range names {
 		switch {
@@ -103,15 +111,15 @@ func (c *connection) hopByHop() (*httpfilter.Chain, *refusal) {
 			switch {
 			case upgrade == nil:
 				m.stats.upgradesRefused.Inc()
-				return chain, &refusal{status: 403, text: "no upgrade to " + string(protocol) + " is configured\n", malformed: true}
+				return chain, &refusal{status: 403, details: "upgrade_failed", text: "no upgrade to " + string(protocol) + " is configured\n", malformed: true}
 			case r.Body != nil:
-				return chain, malformed("an upgrade of a request with a body")
+				return chain, malformed("upgrade_failed", "an upgrade of a request with a body")
 			}
 			chain, r.Upgrade = upgrade.chain, protocol
 			r.Body, r.BodyLength, r.ExpectContinue = c.reader.Tunnel(), message.Unknown, false
 			h.Remove("content-length")
 		case protected(name):
-			return chain, malformed("connection names " + name)
+			return chain, malformed("http1.connection_header_rejected", "connection names "+name)
 		default:
 			h.Remove(name)
 		}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
@@ -15,14 +16,18 @@ import (
 // end leaves the client's own direction open.
 func (c *connection) respond(closes bool) error {
 	response, idle, now := &c.stream.Response, c.stream.IdleTimeout, time.Now()
+	facts := &c.stream.Facts
 	c.manager.finish(&c.stream)
 	c.body.refuseContinue()
 	c.watch.touch(now)
+	facts.ResponseCode = response.Status
+	facts.Mark(format.SendBegin, now)
 	c.writes.Extend(now, idle)
 	c.writer.WriteResponse(response, closes)
 	for response.Body != nil {
 		if !response.Body.Ready() {
 			if err := c.writer.Flush(); err != nil {
+				tellGone(facts, err)
 				return err
 			}
 		}
@@ -38,12 +43,18 @@ func (c *connection) respond(closes bool) error {
 			return err
 		}
 		if err := c.writer.WriteChunk(chunk); err != nil {
+			tellGone(facts, err)
 			return err
 		}
+		facts.SentBytes += int64(len(chunk))
 	}
 	c.writer.Finish(&response.Trailers)
 	if err := c.writer.Flush(); err != nil {
+		tellGone(facts, err)
 		return err
+	}
+	if len(c.manager.logs) > 0 { // nobody else asks when it ended
+		facts.Mark(format.SendEnd, time.Now())
 	}
 	if response.Status == 101 {
 		if half, ok := c.conn.(interface{ CloseWrite() error }); ok {
@@ -68,22 +79,27 @@ func (c *connection) sendInterim(r *message.Response) error {
 // refuse answers a request whose head is malformed, or of a client that took
 // too long over it, and gives the connection up.
 func (c *connection) refuse(err error) bool {
-	stats := c.manager.stats
+	stats, facts := c.manager.stats, &c.stream.Facts
 	r := refusal{text: err.Error() + "\n"}
 	protocol, ok := errors.AsType[*http1.ProtocolError](err)
 	switch {
 	case ok:
 		stats.protocolErrors.Inc()
 		r.status = protocol.Status
+		tellRefused(facts, r.status)
 	case timedOut(err) && c.manager.headersTimeout == 0:
 		stats.requestIdleTimeouts.Inc()
 		r.status, r.text = idleRequest.Status, idleRequest.Text
+		tellExpired(facts, idleRequest)
 	case timedOut(err):
 		stats.headerTimeouts.Inc()
 		r.status, r.text = 408, "request header timeout\n"
+		facts.Details = "request_header_timeout"
 	default: // the client has gone
 		c.remote, c.broken = true, true
 		stats.clientResets.Inc()
+		tellGone(facts, err)
+		c.manager.log(facts)
 		return false
 	}
 	switch {
@@ -95,11 +111,11 @@ func (c *connection) refuse(err error) bool {
 		stats.notRelative.Inc()
 	}
 	c.body.begin(&message.Request{}) // of which nothing is known
-	c.stream.Request.Method = nil
 	r.fill(&c.stream)
 	stats.countStatus(r.status)
 	err = c.respond(true)
 	c.countBytes()
+	c.manager.log(facts)
 	if err == nil {
 		c.linger()
 	}

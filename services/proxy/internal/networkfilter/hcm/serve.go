@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/deadline"
+	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
@@ -29,6 +30,7 @@ type connection struct {
 	writer  *http1.Writer
 	peer    netip.Addr
 	port    int // of the proxy's end
+	facts   format.Connection
 
 	stream  stream.Stream
 	run     httpfilter.Run
@@ -77,12 +79,9 @@ func (m *manager) NewConnection(conn net.Conn) networkfilter.Connection {
 	}
 	c.reader.Options = m.http1.Options
 	c.writer.Trailers, c.writer.ProperCase = m.http1.Options.Trailers, m.http1.ProperCase
-	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-		c.peer = a.AddrPort().Addr().Unmap()
-	}
-	if a, ok := conn.LocalAddr().(*net.TCPAddr); ok {
-		c.port = a.Port
-	}
+	c.facts = format.Connection{ID: m.ids.Add(1), Peer: address(conn.RemoteAddr()), Local: address(conn.LocalAddr())}
+	c.stream.Facts.Connection = &c.facts
+	c.peer, c.port = c.facts.Peer.Addr(), int(c.facts.Local.Port())
 	c.body.connection = c
 	c.interim = c.sendInterim
 	c.watch.manager, c.watch.base = m, time.Now()
@@ -118,7 +117,7 @@ func (c *connection) Serve(ctx context.Context) {
 //  3. find its route and cluster;
 //  4. take it through the filters, the last of which gets the response;
 //  5. write the response as it comes;
-//  6. let the filters finish, count.
+//  6. let the filters finish, count, write the access logs.
 //
 // It blocks on the client and, within step 4 and 5, on the upstream.
 func (c *connection) serveRequest() bool {
@@ -136,16 +135,22 @@ func (c *connection) serveRequest() bool {
 	keepAlive, err := c.reader.ReadRequest(&s.Request)
 	c.writer.HTTP10 = c.reader.HTTP10() && m.http1.Options.AcceptHTTP10
 	if err != nil {
-		return c.refuse(err)
+		s.Reset() // what was read of it is no request
 	}
 	s.Start = time.Now()
+	c.beginFacts()
+	if err != nil {
+		return c.refuse(err)
+	}
 	chain, refused := c.prepare()
 	if s.Request.Body != nil { // else nothing is read before the next request
 		c.reads.Set(time.Time{}) // it is the watch's business from now on
 	}
+	c.tellClient()
 	c.body.begin(&s.Request)
 	if refused == nil {
 		m.route(s)
+		tellRoute(s)
 	}
 	c.watch.begin(s)
 
@@ -157,6 +162,7 @@ func (c *connection) serveRequest() bool {
 		keepAlive = keepAlive && (!refused.malformed || !m.closeOnInvalid)
 	}
 	expired := s.Expired()
+	tellExpired(&s.Facts, expired)
 	keepAlive = c.keepsAlive(keepAlive)
 	c.responding.Store(expired == nil)
 	err = c.respond(!keepAlive)
@@ -182,6 +188,7 @@ func (c *connection) conclude(keepAlive bool, expired *stream.Expiry, err error)
 	last := s.Expired()
 	if last != expired || last == clientGone { // within the response, whose connection was cut
 		keepAlive = false
+		tellExpired(&s.Facts, last)
 	}
 	if keepAlive && last != nil {
 		c.reads.Set(time.Time{}) // which cut had put into the past
@@ -190,6 +197,7 @@ func (c *connection) conclude(keepAlive bool, expired *stream.Expiry, err error)
 		m.stats.countStatus(s.Response.Status)
 	}
 	c.countBytes()
+	m.log(&s.Facts)
 	if err == nil && !keepAlive {
 		c.linger()
 	}

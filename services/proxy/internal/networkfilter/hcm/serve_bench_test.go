@@ -44,8 +44,10 @@ func cannedUpstream(t testing.TB) string {
 }
 
 // exchanger returns a function that makes one request on a kept connection.
-func exchanger(t testing.TB) func() {
-	p := start(t, cannedUpstream(t), config{})
+func exchanger(t testing.TB) func() { return exchangerOf(t, config{}) }
+
+func exchangerOf(t testing.TB, c config) func() {
+	p := start(t, cannedUpstream(t), c)
 	conn, err := net.Dial("tcp", p.address)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })

@@ -1,0 +1,193 @@
+package hcm_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/proxy/internal/accesslog"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
+)
+
+// accessLog is a log of a format that a proxy writes to a file.
+type accessLog struct {
+	t     testing.TB
+	path  string
+	files *accesslog.Files
+	field string // access_log, for config.fields
+}
+
+func newAccessLog(t testing.TB, format string) *accessLog {
+	t.Helper()
+	l := &accessLog{t: t, path: filepath.Join(t.TempDir(), "access.log")}
+	l.files = accesslog.NewFiles(stats.NewRegistry(), slog.New(slog.DiscardHandler))
+	if format != "" {
+		format = fmt.Sprintf(`, "log_format": {"text_format_source": {"inline_string": %q}}`, format)
+	}
+	l.field = fmt.Sprintf(`"access_log": [{"name": "file", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog", "path": %q %s}}],`, l.path, format)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- l.files.Run(ctx) }() // ends with ctx; the cleanup waits for it
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-done)
+	})
+	return l
+}
+
+// lines waits for so many lines.
+func (l *accessLog) lines(n int) (lines []string) {
+	l.t.Helper()
+	servicetest.Eventually(l.t, fmt.Sprint(n, " lines are there"), func() bool {
+		text, _ := os.ReadFile(l.path) // there is none before the first line
+		lines = strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
+		return strings.Count(string(text), "\n") >= n
+	})
+	require.Len(l.t, lines, n)
+	return lines
+}
+
+func TestAccessLogTellsHowEachRequestEnded(t *testing.T) {
+	const ok = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+	answer := func(text string) func(*peer) { return func(p *peer) { p.head(); p.send(text) } }
+	answerAndEnd := func(text string) func(*peer) {
+		return func(p *peer) {
+			p.head()
+			p.send(text)
+			require.NoError(t, p.conn.Close())
+		}
+	}
+	cases := []struct {
+		name, fields, route, request string
+		upstream                     func(*peer) // nil: it is not asked
+		want                         string
+	}{
+		{"an answer", "", "", get, answer(ok), "GET / HTTP/1.1 200 - via_upstream 0 5 up r HTTP/1.1 1 1"},
+		{"a body that goes up", "", "", "POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello body", answer(ok), "POST /p HTTP/1.1 200 - via_upstream 10 5 up r HTTP/1.1 1 1"},
+		{"a malformed head", "", "", "GET / HTTP/1.1\r\nHo st: a\r\n\r\n", nil, `- - HTTP/1.1 400 DPE http1.codec_error 0 48 - - - 0 0`},
+		{"an old version", "", "", "GET / HTTP/1.0\r\n\r\n", nil, "- - HTTP/1.0 426 DPE low_version 0 17 - - - 0 0"},
+		{"a head that is too large", "", "", "GET /" + strings.Repeat("x", 70_000), nil, "- - HTTP/1.1 431 DPE http1.headers_too_large 0 34 - - - 0 0"},
+		{"an upgrade", "", "", "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", nil, "GET / HTTP/1.1 403 - upgrade_failed 0 30 - - - 0 0"},
+		{"no route", "", "", "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", nil, "OPTIONS * HTTP/1.1 404 NR route_not_found 0 0 - - - 0 0"},
+		{"a reset before the response", "", "", "POST / HTTP/1.1\r\nHost: a\r\n\r\n", answerAndEnd(""),
+			"POST / HTTP/1.1 503 UC upstream_reset_before_response_started{connection_termination} 0 95 up r HTTP/1.1 1 1"},
+		{"a malformed response", "", "", get, answerAndEnd("HTTP/1.1 what\r\n\r\n"),
+			"GET / HTTP/1.1 502 UPE upstream_reset_before_response_started{protocol_error} 0 87 up r HTTP/1.1 1 1"},
+		{"a reset within the response", "", "", get, answerAndEnd("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello"),
+			"GET / HTTP/1.1 200 UC upstream_reset_after_response_started{connection_termination} 0 5 up r HTTP/1.1 1 1"},
+		{"a late response", "", `, "timeout": "0.05s"`, get, answer(""), "GET / HTTP/1.1 504 UT upstream_response_timeout 0 24 up r HTTP/1.1 1 1"},
+		{"an idle stream", `"stream_idle_timeout": "0.05s",`, `, "timeout": "0s"`, get, answer(""), "GET / HTTP/1.1 504 SI stream_idle_timeout 0 14 up r HTTP/1.1 1 1"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			l := newAccessLog(t, "%REQ(:METHOD)% %REQ(:PATH)% %PROTOCOL% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %BYTES_RECEIVED% %BYTES_SENT% "+
+				"%UPSTREAM_CLUSTER% %ROUTE_NAME% %UPSTREAM_PROTOCOL% %UPSTREAM_REQUEST_ATTEMPT_COUNT% %UPSTREAM_CONNECTION_ID%\n")
+			up := newUpstream(t)
+			p := start(t, up.address(), config{fields: l.field + c.fields, route: c.route, entry: `"name": "r",`, logs: l.files})
+			client := p.dial()
+			client.send(c.request)
+			if c.upstream != nil {
+				c.upstream(up.accept())
+			}
+			require.Equal(t, c.want, l.lines(1)[0])
+		})
+	}
+}
+
+func TestAccessLogTellsAddressesTimesAndIDs(t *testing.T) {
+	l := newAccessLog(t, "%DOWNSTREAM_REMOTE_ADDRESS%|%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%|%DOWNSTREAM_LOCAL_ADDRESS%|%UPSTREAM_HOST%|%UPSTREAM_REMOTE_ADDRESS%|%CONNECTION_ID%|"+
+		"%STREAM_ID%|%REQ(X-REQUEST-ID)%|%DURATION%|%REQUEST_DURATION%|%REQUEST_TX_DURATION%|%RESPONSE_DURATION%|%RESPONSE_TX_DURATION%|"+
+		"%COMMON_DURATION(US_CX_BEG:US_CX_END:ns)%|%COMMON_DURATION(US_TX_BEG:US_RX_END:ns)%|%COMMON_DURATION(DS_TX_BEG:DS_TX_END:ns)%|%UPSTREAM_LOCAL_PORT%\n")
+	up := newUpstream(t)
+	p := start(t, up.address(), config{fields: l.field, logs: l.files})
+	client := p.dial()
+	client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.9\r\n\r\n")
+	server := up.accept()
+	server.head()
+	server.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+	client.response("GET")
+	got := strings.Split(l.lines(1)[0], "|")
+	require.Equal(t, []string{"192.0.2.9:0", client.conn.LocalAddr().String(), p.address, up.address(), up.address(), "1"}, got[:6])
+	require.Len(t, got[6], 36)
+	require.Equal(t, got[6], got[7])
+	for i, text := range got[8:16] {
+		require.Regexp(t, `^\d+$`, text, "duration %d", i)
+	}
+	require.Equal(t, fmt.Sprint(server.conn.RemoteAddr().(*net.TCPAddr).Port), got[16])
+}
+
+func TestAccessLogOfARefusedConnectAndOfAClientThatLeft(t *testing.T) {
+	l := newAccessLog(t, "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %UPSTREAM_TRANSPORT_FAILURE_REASON% %UPSTREAM_HOST% %UPSTREAM_LOCAL_ADDRESS%\n")
+	gone := listen(t)
+	require.NoError(t, gone.Close())
+	p := start(t, gone.Addr().String(), config{fields: l.field, logs: l.files})
+	client := p.dial()
+	client.send(get)
+	response, _ := client.response("GET")
+	require.Equal(t, 503, response.StatusCode)
+	const reason = "delayed_connect_error:_Connection_refused"
+	require.Equal(t, "503 UF upstream_reset_before_response_started{remote_connection_failure|"+reason+"} "+reason+" "+gone.Addr().String()+" -", l.lines(1)[0])
+
+	client = p.dial()
+	client.send("GET / HT")
+	require.NoError(t, client.conn.Close())
+	require.Equal(t, "0 DC downstream_remote_disconnect - - -", l.lines(2)[1])
+}
+
+func TestResponsesOfUpstreamsAndOurOwnAreChangedAsTheRouteWants(t *testing.T) {
+	const entry = `"name": "r", "request_headers_to_add": [{"header": {"key": "x-up", "value": "%REQ(:PATH)% %ROUTE_NAME% %RESPONSE_CODE%"}}], "request_headers_to_remove": ["x-secret"],
+		"response_headers_to_add": [{"header": {"key": "x-down", "value": "%RESPONSE_CODE% %RESPONSE_FLAGS% %UPSTREAM_CLUSTER%"}}], "response_headers_to_remove": ["x-powered-by"],`
+	up := newUpstream(t)
+	client := start(t, up.address(), config{entry: entry}).dial()
+	client.send("GET /p HTTP/1.1\r\nHost: a\r\nX-Secret: 1\r\n\r\n")
+	server := up.accept()
+	head := server.head()
+	require.Contains(t, head, "x-up: /p r 0\r\n")
+	require.NotContains(t, head, "x-secret")
+	server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Powered-By: it\r\n\r\n")
+	response, _ := client.response("GET")
+	require.Equal(t, "200 - up", response.Header.Get("X-Down"))
+	require.Empty(t, response.Header.Get("X-Powered-By"))
+
+	client.send("POST / HTTP/1.1\r\nHost: a\r\n\r\n")
+	server.head()
+	require.NoError(t, server.conn.Close())
+	response, _ = client.response("GET")
+	require.Equal(t, 503, response.StatusCode)
+	require.Equal(t, "0 UC up", response.Header.Get("X-Down"))
+
+	client.send("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n")
+	response, _ = client.response("GET")
+	require.Equal(t, 404, response.StatusCode)
+	require.Empty(t, response.Header.Get("X-Down"), "there is no route")
+}
+
+func TestAccessLogAllocatesNothing(t *testing.T) {
+	l := newAccessLog(t, "")
+	exchange := exchangerOf(t, config{fields: l.field, logs: l.files})
+	for range 2000 { // to grow the buffers
+		exchange()
+	}
+	servicetest.Allocations(t, 0, exchange)
+}
+
+// BenchmarkServeWithAccessLog is BenchmarkServe with a line of the default
+// format.
+func BenchmarkServeWithAccessLog(b *testing.B) {
+	l := newAccessLog(b, "")
+	exchange := exchangerOf(b, config{fields: l.field, logs: l.files})
+	exchange()
+	b.ReportAllocs()
+	for b.Loop() {
+		exchange()
+	}
+}

@@ -1,0 +1,101 @@
+package hcm
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+
+	"github.com/weirproxy/weir/services/proxy/internal/format"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
+)
+
+// address is a socket's, as far as it has one of IP.
+func address(a net.Addr) netip.AddrPort {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	pair := tcp.AddrPort()
+	return netip.AddrPortFrom(pair.Addr().Unmap(), pair.Port())
+}
+
+// beginFacts notes what is known as a request's head has been read, or has
+// failed to be.
+func (c *connection) beginFacts() {
+	f := &c.stream.Facts
+	f.Start = c.stream.Start
+	f.Protocol = "HTTP/1.1"
+	if c.reader.HTTP10() {
+		f.Protocol = "HTTP/1.0"
+	}
+	f.Remote = c.facts.Peer
+	f.ResponseTrailers = &c.stream.Response.Trailers
+	if len(c.stream.Request.Method) > 0 && c.stream.Request.Body == nil {
+		f.Mark(format.RequestEnd, f.Start)
+	}
+}
+
+// tellClient notes who the client is, where that is not the peer.
+func (c *connection) tellClient() {
+	if s := &c.stream; s.ClientAddress != c.peer {
+		s.Facts.Remote = netip.AddrPortFrom(s.ClientAddress, 0)
+	}
+}
+
+// tellRoute notes which way the request goes.
+func tellRoute(s *stream.Stream) {
+	if s.Route != nil {
+		s.Facts.RouteName = s.Route.Name
+	}
+	if s.Cluster != nil {
+		s.Facts.Cluster = s.Cluster.Config.Name
+	}
+}
+
+// tellRefused notes why a request is answered with a status that it got for its
+// head alone.
+func tellRefused(f *format.Facts, status int) {
+	switch status {
+	case 403:
+		f.Details = "upgrade_failed"
+		return
+	case 426:
+		f.Details = "low_version"
+	case 431:
+		f.Details = "http1.headers_too_large"
+	default:
+		f.Details = "http1.codec_error"
+	}
+	f.Flags |= format.DownstreamProtocolError
+}
+
+// tellGone notes a client that left, or takes nothing any more.
+func tellGone(f *format.Facts, err error) {
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+		f.Details, f.Flags = "stream_idle_timeout", f.Flags|format.StreamIdleTimeout
+		return
+	}
+	f.Details, f.Flags = "downstream_remote_disconnect", f.Flags|format.DownstreamConnectionTermination
+}
+
+// tellExpired notes why a stream is out of time, if it is.
+func tellExpired(f *format.Facts, why *stream.Expiry) {
+	switch why {
+	case nil:
+	case idleRequest, idleResponse:
+		f.Details, f.Flags = "stream_idle_timeout", f.Flags|format.StreamIdleTimeout
+	case durationRequest, durationResponse:
+		f.Details, f.Flags = "max_duration_timeout", f.Flags|format.DurationTimeout
+	case requestTime:
+		f.Details = "request_overall_timeout"
+	case clientGone:
+		f.Details, f.Flags = "downstream_remote_disconnect", f.Flags|format.DownstreamConnectionTermination
+	}
+}
+
+// log writes the access logs, at the end of a request.
+func (m *manager) log(f *format.Facts) {
+	for _, l := range m.logs {
+		l.Write(f)
+	}
+}
