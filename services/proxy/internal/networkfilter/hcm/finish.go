@@ -1,6 +1,7 @@
 package hcm
 
 import (
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -32,6 +33,11 @@ func (m *manager) finish(s *stream.Stream) {
 	}
 	if !r.Headers.Has("date") {
 		r.Headers.Add("date", m.clock.text())
+	}
+	// The codec would add it too, unseen by what logs the response.
+	if r.BodyLength > 0 && !r.Bodiless && !r.Headers.Has("content-length") {
+		var text [20]byte
+		r.Headers.AddBytes("content-length", strconv.AppendInt(text[:0], r.BodyLength, 10))
 	}
 	if m.identity.Via != "" {
 		r.Headers.Join("via", ", ", []byte(m.identity.Via))

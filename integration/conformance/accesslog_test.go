@@ -1,0 +1,156 @@
+package conformance
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/integration/harness"
+)
+
+// logged are the operators whose values are the same in our proxy and in Envoy,
+// once logDiffers has been at them.
+var logged = strings.Fields(`
+START_TIME START_TIME(%s) START_TIME(%s.%3f) REQUEST_HEADERS_BYTES BYTES_RECEIVED BYTES_SENT PROTOCOL UPSTREAM_PROTOCOL
+RESPONSE_CODE RESPONSE_CODE_DETAILS CONNECTION_TERMINATION_DETAILS RESPONSE_HEADERS_BYTES RESPONSE_TRAILERS_BYTES
+DURATION REQUEST_DURATION REQUEST_TX_DURATION RESPONSE_DURATION RESPONSE_TX_DURATION ROUNDTRIP_DURATION
+COMMON_DURATION(DS_RX_BEG:DS_TX_END:us) COMMON_DURATION(US_CX_BEG:US_CX_END:ns) COMMON_DURATION(US_TX_BEG:US_RX_END:ns)
+RESPONSE_FLAGS RESPONSE_FLAGS_LONG ROUTE_NAME VIRTUAL_CLUSTER_NAME UPSTREAM_HOST UPSTREAM_CLUSTER UPSTREAM_CLUSTER_RAW
+UPSTREAM_REQUEST_ATTEMPT_COUNT UPSTREAM_LOCAL_ADDRESS UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT UPSTREAM_LOCAL_PORT UPSTREAM_REMOTE_ADDRESS
+UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT UPSTREAM_REMOTE_PORT UPSTREAM_TRANSPORT_FAILURE_REASON DOWNSTREAM_TRANSPORT_FAILURE_REASON
+DOWNSTREAM_REMOTE_ADDRESS DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(24) DOWNSTREAM_REMOTE_PORT
+DOWNSTREAM_DIRECT_REMOTE_ADDRESS DOWNSTREAM_DIRECT_REMOTE_PORT DOWNSTREAM_LOCAL_ADDRESS DOWNSTREAM_LOCAL_PORT DOWNSTREAM_DIRECT_LOCAL_ADDRESS
+CONNECTION_ID UPSTREAM_CONNECTION_ID STREAM_ID GRPC_STATUS GRPC_STATUS(SNAKE_STRING) GRPC_STATUS(NUMBER) GRPC_STATUS_NUMBER
+REQ(:METHOD) REQ(:PATH) REQ(:AUTHORITY) REQ(:SCHEME) REQ(HOST) REQ(X-NONE) REQ(X-NONE?USER-AGENT):4 REQ(X-TWICE) REQ(X-QUOTES) RESP(:STATUS)
+RESP(CONTENT-LENGTH) RESP(X-NONE) RESP(X-DOWN) TRAILER(X-NONE) DYNAMIC_METADATA(a:b) METADATA(ROUTE:a:b) REQUESTED_SERVER_NAME
+DOWNSTREAM_TLS_VERSION DOWNSTREAM_PEER_CERT_V_START HOSTNAME LOCAL_REPLY_BODY ENVIRONMENT(WEIR_NOT_SET) UNIQUE_ID TRACE_ID
+PATH PATH(NQ) PATH(WQ:ORIG) QUERY_PARAM(a) QUERY_PARAM(b):1 QUERY_PARAM(e) QUERY_PARAM(none) QUERY_PARAMS QUERY_PARAMS(DECODED) ACCESS_LOG_TYPE`)
+
+// logDiffers is what no two runs have in common.
+var logDiffers = regexp.MustCompile(`\d{4}-\d\d-\d\dT[\d:.]+Z|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|127\.0\.0\.1:\d+|^\d{10}(\.\d{3})?$`)
+
+// loggingBootstrap is a proxy that logs JSON and the default line, and changes
+// headers on all levels.
+func loggingBootstrap(t *testing.T, host, lines, defaults string) string {
+	t.Helper()
+	ip, port, err := net.SplitHostPort(host)
+	require.NoError(t, err)
+	var members strings.Builder
+	for _, operator := range logged {
+		name, length, _ := strings.Cut(operator, "):")
+		if length != "" {
+			operator = name + "):" + length
+		}
+		fmt.Fprintf(&members, "%q: %q, ", strings.ReplaceAll(operator, "%", ""), "%"+operator+"%")
+	}
+	mutations := func(level string) string {
+		return fmt.Sprintf(`request_headers_to_add: [{header: {key: x-who, value: %[1]s}, append_action: OVERWRITE_IF_EXISTS_OR_ADD}, {header: {key: x-levels, value: "%[1]s %%REQ(:PATH)%%"}}, {header: {key: x-never, value: "%%REQ(x-none)%%"}}]
+              , response_headers_to_add: [{header: {key: x-down, value: "%[1]s %%RESPONSE_CODE%% %%RESPONSE_FLAGS%% %%ROUTE_NAME%% %%UPSTREAM_CLUSTER%%"}}]`, level)
+	}
+	return fmt.Sprintf(`
+node: {id: logging, cluster: tests}
+admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}
+static_resources:
+  listeners:
+  - name: ingress
+    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: ingress
+          server_name: same
+          access_log:
+          - {name: json, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: %[1]q, log_format: {json_format: {%[3]s mixed: "-%%REQ(x-none)%%-%%RESPONSE_CODE%%", nest: {list: ["%%PROTOCOL%%", 1, true, "x"]}}}}}
+          - {name: text, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: %[2]q}}
+          route_config: {validate_clusters: false, %[4]s, virtual_hosts: [{name: all, domains: ["*"], %[5]s, routes: [
+            {name: dead, match: {prefix: /dead}, route: {cluster: dead}},
+            {name: none, match: {prefix: /none}, route: {cluster: nowhere}},
+            {name: up, match: {prefix: /up}, route: {cluster: echo}, %[6]s}]}]}
+          http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]
+  clusters:
+  - name: echo
+    type: STATIC
+    connect_timeout: 1s
+    load_assignment: {cluster_name: echo, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: %[7]s, port_value: %[8]s}}}}]}]}
+  - name: dead
+    type: STATIC
+    connect_timeout: 1s
+    load_assignment: {cluster_name: dead, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}}]}]}
+`, lines, defaults, members.String(), mutations("config"), mutations("vhost"), mutations("route"), ip, port)
+}
+
+func TestOurProxyAndARealEnvoyLogAndChangeHeadersAlike(t *testing.T) {
+	host := harness.Echo(t, "one").Addr("http")
+	directory := t.TempDir()
+	file := func(name string) string { return filepath.Join(directory, name) }
+	envoy := harness.Envoy(t, loggingBootstrap(t, host, file("envoy.json"), file("envoy.log")))
+	ours := harness.Proxy(t, loggingBootstrap(t, host, file("ours.json"), file("ours.log")))
+	requests := []string{
+		"GET /up?headers&a=%41b&b=xyz&e= HTTP/1.1\r\nHost: Mill\r\nUser-Agent: curl/8\r\nX-Twice: 1\r\nX-Twice: 2\r\nX-Quotes: q\"\\x\tz\r\n\r\n",
+		"POST /up HTTP/1.1\r\nHost: mill\r\nContent-Length: 5\r\n\r\ngrain",
+		"HEAD /up HTTP/1.1\r\nHost: mill\r\n\r\n",
+		"GET /up?status=500 HTTP/1.1\r\nHost: mill\r\n\r\n",
+		"POST /up HTTP/1.1\r\nHost: mill\r\nContent-Length: 0\r\nContent-Type: application/grpc\r\n\r\n",
+		"GET /dead HTTP/1.1\r\nHost: mill\r\n\r\n",
+		"GET /none HTTP/1.1\r\nHost: mill\r\n\r\n",
+		"GET /nowhere HTTP/1.1\r\nHost: mill\r\n\r\n",
+	}
+	for _, text := range requests {
+		want := show(harness.SendRaw(t, envoy.Addr("ingress"), text))
+		require.Equal(t, want, show(harness.SendRaw(t, ours.Addr("ingress"), text)), text)
+	}
+	envoy.Stop() // Envoy writes its logs each ten seconds
+	ours.Stop()
+	for i, want := range logLines(t, file("envoy.json")) {
+		got := logLines(t, file("ours.json"))[i]
+		wantValues, gotValues := logValues(t, want), logValues(t, got)
+		for key := range wantValues {
+			assert.Equal(t, wantValues[key], gotValues[key], "%s of %s", key, requests[i])
+		}
+		require.Len(t, gotValues, len(wantValues))
+	}
+	wantLines, gotLines := logLines(t, file("envoy.log")), logLines(t, file("ours.log"))
+	require.Len(t, gotLines, len(requests))
+	times := regexp.MustCompile(`(\d+ \d+) \d+ [-\d]+ "`)
+	for i, want := range wantLines {
+		same := func(line string) string {
+			return times.ReplaceAllString(logDiffers.ReplaceAllString(line, "*"), "$1 * * \"")
+		}
+		require.Equal(t, same(want), same(gotLines[i]))
+	}
+}
+
+func logLines(t *testing.T, path string) []string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
+}
+
+// logValues reads a line of JSON, without what no two runs have in common.
+func logValues(t *testing.T, line string) map[string]any {
+	t.Helper()
+	values := map[string]any{}
+	require.NoError(t, json.Unmarshal([]byte(line), &values), line)
+	for key, value := range values {
+		switch value := value.(type) {
+		case float64:
+			if strings.Contains(key, "DURATION") || strings.Contains(key, "PORT") || strings.Contains(key, "CONNECTION_ID") && value != 0 {
+				values[key] = "a number"
+			}
+		case string:
+			values[key] = logDiffers.ReplaceAllString(value, "*")
+		}
+	}
+	return values
+}
