@@ -294,3 +294,14 @@ func BenchmarkWrite(b *testing.B) {
 	}
 	stop()
 }
+
+func TestTheExampleOfTheReadmeIsOne(t *testing.T) {
+	text := read(t, "../../README.md")
+	_, example, found := strings.Cut(text, "```yaml\naccess_log:")
+	require.True(t, found)
+	example, _, _ = strings.Cut("access_log:"+example, "```")
+	files, _ := newFiles()
+	logs, err := parse(t, files, example)
+	require.NoError(t, err)
+	require.Len(t, logs, 1)
+}
