@@ -165,8 +165,8 @@ func TestFaults(t *testing.T) {
 		`access_log: [{name: x}]`: "access_log[0].typed_config: an access log needs a typed_config",
 		one("/x", "", "{header_filter: {header: {name: a, string_match: {safe_regex: {regex: '('}}}}}"): `safe_regex.regex: "(": error parsing regexp`,
 		one("/x", "", "{response_flag_filter: {flags: [XX]}}"):                                          "access_log[0].filter.response_flag_filter.flags[0]",
-		one("/x", "", "{traceable_filter: {}}"):                                                         "access_log[0].filter.traceable_filter: not supported",
-		`access_log: [{name: x, typed_config: {"@type": "` + fileType + `", path: /x, format: "a"}}]`:   "access_log[0].typed_config.format: not supported",
+		one("/x", "", "{traceable_filter: {}}"):                                                         "access_log[0].filter.traceable_filter: ",
+		`access_log: [{name: x, typed_config: {"@type": "` + fileType + `", path: /x, format: "a"}}]`:   "access_log[0].typed_config.format: ",
 		`access_log: [{name: x, typed_config: {"@type": "` + fileType + `", path: ""}}]`:                "access_log[0].typed_config.path",
 	} {
 		files, _ := newFiles()

@@ -9,6 +9,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/stretchr/testify/require"
 
+	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
@@ -83,11 +84,23 @@ func TestFaultsOfLinesNameTheirPlace(t *testing.T) {
 		`text_format_source: {inline_string: "a %NOPE%"}`:     "line.yaml:1:1: text_format_source: format: column 3: unknown operator NOPE",
 		`json_format: {a: {b: ["%NOPE%"]}}`:                   `line.yaml:1:23: json_format["a"]["b"][0]: format "%NOPE%": column 1: unknown operator NOPE`,
 		`text_format_source: {filename: /nowhere/format.txt}`: "line.yaml:1:1: text_format_source: format: open /nowhere/format.txt: no such file or directory",
-		`text_format: "x"`:                                    "line.yaml:1:1: text_format: not supported",
 	} {
 		_, err := parse(t, yaml)
 		require.EqualError(t, err, want, yaml)
 	}
+}
+
+func TestTheOldTextFormatIsRefused(t *testing.T) {
+	_, err := parse(t, `text_format: "x"`)
+	require.ErrorContains(t, err, "line.yaml:1:1: text_format: ")
+}
+
+func TestJSONAllocatesNothing(t *testing.T) {
+	line, err := parse(t, `json_format: {a: "%RESPONSE_CODE%", b: "%REQ(user-agent)%", c: {d: ["%REQ(none)%", "x%PROTOCOL%", 1]}}`)
+	require.NoError(t, err)
+	f := facts(t)
+	line.Bytes(f)
+	servicetest.Allocations(t, 0, func() { line.Bytes(f) })
 }
 
 func TestDefaultLineIsEnvoys(t *testing.T) {

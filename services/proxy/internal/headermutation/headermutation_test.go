@@ -104,20 +104,24 @@ func TestNothingToDoIsNil(t *testing.T) {
 
 func TestFaults(t *testing.T) {
 	for yaml, want := range map[string]string{
-		`request_headers_to_add: [{header: {key: ":path", value: x}}]`:         `route.yaml:3:36: request_headers_to_add[0].header.key: ":path" is not to be changed here: use the rewrites of a route`,
-		`request_headers_to_add: [{header: {key: Host, value: x}}]`:            `route.yaml:3:36: request_headers_to_add[0].header.key: "host" is not to be changed here: use the rewrites of a route`,
-		`request_headers_to_add: [{header: {key: a, value: "%NOPE%"}}]`:        `route.yaml:3:44: request_headers_to_add[0].header.value: format "%NOPE%": column 1: unknown operator NOPE`,
-		`request_headers_to_add: [{header: {key: a, value: "100%"}}]`:          `route.yaml:3:44: request_headers_to_add[0].header.value: format "100%": column 4: no operator follows the % (%% is a percent sign)`,
-		`request_headers_to_add: [{header: {key: a, value: " x"}}]`:            `route.yaml:3:44: request_headers_to_add[0].header.value: format " x": a header's value neither begins nor ends with a space`,
-		`request_headers_to_add: [{header: {key: a, value: x}, append: true}]`: "route.yaml:3:55: request_headers_to_add[0].append: deprecated: use append_action",
-		`request_headers_to_remove: [host]`:                                    `route.yaml:3:29: request_headers_to_remove[0]: "host" is not to be changed here: use the rewrites of a route`,
-		`request_headers_to_remove: [":method"]`:                               `route.yaml:3:29: request_headers_to_remove[0]: ":method" is not to be changed here: use the rewrites of a route`,
+		`request_headers_to_add: [{header: {key: ":path", value: x}}]`:  `route.yaml:3:36: request_headers_to_add[0].header.key: ":path" is not to be changed here: use the rewrites of a route`,
+		`request_headers_to_add: [{header: {key: Host, value: x}}]`:     `route.yaml:3:36: request_headers_to_add[0].header.key: "host" is not to be changed here: use the rewrites of a route`,
+		`request_headers_to_add: [{header: {key: a, value: "%NOPE%"}}]`: `route.yaml:3:44: request_headers_to_add[0].header.value: format "%NOPE%": column 1: unknown operator NOPE`,
+		`request_headers_to_add: [{header: {key: a, value: "100%"}}]`:   `route.yaml:3:44: request_headers_to_add[0].header.value: format "100%": column 4: no operator follows the % (%% is a percent sign)`,
+		`request_headers_to_add: [{header: {key: a, value: " x"}}]`:     `route.yaml:3:44: request_headers_to_add[0].header.value: format " x": a header's value neither begins nor ends with a space`,
+		`request_headers_to_remove: [host]`:                             `route.yaml:3:29: request_headers_to_remove[0]: "host" is not to be changed here: use the rewrites of a route`,
+		`request_headers_to_remove: [":method"]`:                        `route.yaml:3:29: request_headers_to_remove[0]: ":method" is not to be changed here: use the rewrites of a route`,
 	} {
 		t.Run(yaml, func(t *testing.T) {
 			_, err := parse(t, yaml)
 			require.EqualError(t, err, want)
 		})
 	}
+}
+
+func TestAppendIsRefused(t *testing.T) {
+	_, err := parse(t, `request_headers_to_add: [{header: {key: a, value: x}, append: true}]`)
+	require.ErrorContains(t, err, "route.yaml:3:55: request_headers_to_add[0].append: ")
 }
 
 func TestAListHasAtMost1000Entries(t *testing.T) {
