@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -260,6 +261,29 @@ func TestCalls(t *testing.T) {
 					require.Empty(t, x.counters())
 				}
 			})
+		})
+	}
+}
+
+func TestAccessLogsAreToldWhyARequestWasRefused(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		service *fake
+		want    string
+	}{
+		{"it passed", &fake{answer: rlsclient.Response{Code: rlsv3.RateLimitResponse_OK}}, " "},
+		{"over its limit", &fake{answer: rlsclient.Response{Code: rlsv3.RateLimitResponse_OVER_LIMIT}}, "RL request_rate_limited"},
+		{"no answer", &fake{err: errors.New("away")}, "RLSE rate_limiter_error"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			x := newTarget(t)
+			config := filtertest.MustParse(t, ratelimit.Factory{Services: c.service}, minimal+"failure_mode_deny: true")
+			var told *stream.Stream
+			filtertest.Run(t, config, filtertest.Exchange{Request: asked, Prepare: func(s *stream.Stream) {
+				x.prepare(s)
+				told = s
+			}})
+			require.Equal(t, c.want, strings.TrimPrefix(told.Facts.Flags.String(), "-")+" "+told.Facts.Details)
 		})
 	}
 }
