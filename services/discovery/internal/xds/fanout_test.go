@@ -2,6 +2,7 @@ package xds
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -31,6 +32,7 @@ func answer(t testing.TB, s *stream, r *response) {
 		for topic := range s.subscriptions[r.typ].names {
 			names = append(names, topic.name)
 		}
+		slices.Sort(names) // as a client repeats them in one order
 	}
 	take(t, s, r.typ, r.nonce, names)
 }

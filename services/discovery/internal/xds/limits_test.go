@@ -455,7 +455,7 @@ func TestAnAnswerAsksForNoNames(t *testing.T) {
 		h.hosts("users", "10.0.0.1:80")
 		s := h.stream(t, delta)
 		s.limits.NamesPerNode = 2
-		ask(t, s, resources.Endpoints, "users", "orders")
+		ask(t, s, resources.Endpoints, "orders", "users")
 		r := s.next(start)
 		s.limits.NamesPerNode = 1
 		answer(t, s, r)
