@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protojson"
 
@@ -22,18 +23,26 @@ import (
 func TestClusterThatIsNotToBeBurdenedGetsNoRequest(t *testing.T) {
 	const endpoints = `"endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 1}}}}]}]`
 	for _, c := range []struct {
+		priority              corev3.RoutingPriority
 		name, config, counter string
 		want                  httpfilter.Reply
 	}{
-		{"drop_overloads", `{"name": "up", "load_assignment": {"cluster_name": "up", ` + endpoints + `,
+		{corev3.RoutingPriority_DEFAULT, "drop_overloads", `{"name": "up", "load_assignment": {"cluster_name": "up", ` + endpoints + `,
 			"policy": {"drop_overloads": [{"category": "all", "drop_percentage": {"numerator": 100}}]}}}`, "upstream_rq_drop_overload",
 			httpfilter.Reply{
 				Status:  503,
 				Headers: []httpfilter.Header{{Name: "x-envoy-unconditional-drop-overload", Value: "true"}},
 				Body:    "unconditional drop overload",
 			}},
-		{"max_requests", `{"name": "up", "load_assignment": {"cluster_name": "up", ` + endpoints + `},
+		{corev3.RoutingPriority_DEFAULT, "max_requests", `{"name": "up", "load_assignment": {"cluster_name": "up", ` + endpoints + `},
 			"circuit_breakers": {"thresholds": [{"max_requests": 0}]}}`, "upstream_rq_active_overflow",
+			httpfilter.Reply{
+				Status:  503,
+				Headers: []httpfilter.Header{{Name: "x-envoy-overloaded", Value: "true"}},
+				Body:    "upstream connect error or disconnect/reset before headers. reset reason: overflow",
+			}},
+		{corev3.RoutingPriority_HIGH, "max_requests of the route's priority", `{"name": "up", "load_assignment": {"cluster_name": "up", ` + endpoints + `},
+			"circuit_breakers": {"thresholds": [{"priority": "HIGH", "max_requests": 0}]}}`, "upstream_rq_active_overflow",
 			httpfilter.Reply{
 				Status:  503,
 				Headers: []httpfilter.Header{{Name: "x-envoy-overloaded", Value: "true"}},
@@ -52,7 +61,7 @@ func TestClusterThatIsNotToBeBurdenedGetsNoRequest(t *testing.T) {
 				Policies: policies, Stats: registry, Log: slog.New(slog.DiscardHandler), SetServices: func(coreconfig.Source, []string) {},
 			}, false)
 			clusters.AddStatic([]*cluster.Config{up})
-			s := &stream.Stream{Route: &route.Route{}, Cluster: clusters.Get("up"), Context: t.Context()}
+			s := &stream.Stream{Route: &route.Route{Priority: c.priority}, Cluster: clusters.Get("up"), Context: t.Context()}
 
 			filter := router.Factory{}.Parse(nil, "", report).NewFilter()
 			reply := filter.(httpfilter.Terminal).Forward(s)

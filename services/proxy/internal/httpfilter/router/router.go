@@ -13,7 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -109,7 +108,7 @@ func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
 		s.Facts.Details, s.Facts.Flags = "no_healthy_upstream", s.Facts.Flags|format.NoHealthyUpstream
 		return r.reply(503, "no healthy upstream")
 	}
-	if requests := &r.cluster.Breakers(corev3.RoutingPriority_DEFAULT).Requests; requests.Acquire() {
+	if requests := &r.cluster.Breakers(s.Route.Priority).Requests; requests.Acquire() {
 		r.acquired = requests
 	} else {
 		r.host = nil

@@ -27,6 +27,9 @@ func (m *manager) route(s *stream.Stream) {
 	if s.Route.IdleTimeout >= 0 {
 		s.IdleTimeout = s.Route.IdleTimeout
 	}
+	if limit, ok := s.Route.MaxStreamDuration(&s.Request); ok {
+		s.MaxDuration = limit
+	}
 	if s.Cluster = m.clusters.Get(s.Route.ClusterName(&s.Request)); s.Cluster == nil {
 		m.stats.noCluster.Inc()
 	}

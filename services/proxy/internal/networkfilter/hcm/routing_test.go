@@ -92,3 +92,23 @@ func TestIdleTimeoutOfARouteTakesThePlaceOfTheManagers(t *testing.T) {
 	response, _ := client.response("GET")
 	require.Equal(t, 504, response.StatusCode)
 }
+
+func TestDurationOfARouteTakesThePlaceOfTheManagers(t *testing.T) {
+	const duration = `, "timeout": "0s", "max_stream_duration": {"max_stream_duration": "0.05s", "grpc_timeout_header_max": "0s"}`
+	for name, header := range map[string]string{
+		"max_stream_duration": "",
+		"grpc-timeout":        "Grpc-Timeout: 50m\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			up := newUpstream(t)
+			p := start(t, up.address(), config{route: duration})
+			client := p.dial()
+			client.send("GET / HTTP/1.1\r\nHost: a\r\n" + header + "\r\n")
+			up.accept().head()
+			response, body := client.response("GET")
+			require.Equal(t, 504, response.StatusCode)
+			require.Equal(t, "downstream duration timeout", body)
+			require.EqualValues(t, 1, p.stat("http.test.downstream_rq_max_duration_reached"))
+		})
+	}
+}
