@@ -84,5 +84,6 @@ func TestImports(t *testing.T) {
 		"internal/grpcchannel":     {"internal/cluster"},
 		"internal/rlsclient":       {"internal/cluster", "internal/descriptor", "internal/grpcchannel"},
 		"internal/cluster/breaker": {"internal/stats", "internal/strict"},
+		"internal/cluster/outlier": {"internal/coreconfig", "internal/stats", "internal/strict"},
 	})
 }
