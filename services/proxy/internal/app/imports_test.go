@@ -80,10 +80,11 @@ func TestImports(t *testing.T) {
 		"internal/dns":             {"internal/coreconfig", "internal/strict"},
 		"internal/cluster/lb":      {"internal/cluster", "internal/cluster/edf", "internal/stats", "internal/strict"},
 		"internal/connpool":        {"internal/http1"},
+		"internal/fixedheader":     {"internal/message", "internal/strict"},
+		"internal/cluster/outlier": {"internal/coreconfig", "internal/stats", "internal/strict"},
 		"internal/deadline":        {},
 		"internal/grpcchannel":     {"internal/cluster"},
 		"internal/rlsclient":       {"internal/cluster", "internal/descriptor", "internal/grpcchannel"},
 		"internal/cluster/breaker": {"internal/stats", "internal/strict"},
-		"internal/cluster/outlier": {"internal/coreconfig", "internal/stats", "internal/strict"},
 	})
 }
