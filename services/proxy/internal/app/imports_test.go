@@ -86,5 +86,9 @@ func TestImports(t *testing.T) {
 		"internal/grpcchannel":     {"internal/cluster"},
 		"internal/rlsclient":       {"internal/cluster", "internal/descriptor", "internal/grpcchannel"},
 		"internal/cluster/breaker": {"internal/stats", "internal/strict"},
+		"internal/cluster/healthcheck": {
+			"internal/coreconfig", "internal/fixedheader", "internal/http1", "internal/matcher", "internal/message", "internal/stats",
+			"internal/strict",
+		},
 	})
 }
