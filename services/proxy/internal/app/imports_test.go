@@ -48,9 +48,11 @@ func TestImports(t *testing.T) {
 		"internal/normalize":  {},
 		"internal/stream":     {"internal/cluster", "internal/format", "internal/message", "internal/route"},
 		"internal/httpfilter": {"internal/message", "internal/stream", "internal/strict"},
+		"internal/stream":     {"internal/cluster", "internal/message", "internal/route"},
+		"internal/httpfilter": {"internal/message", "internal/stats", "internal/stream", "internal/strict"},
 		"internal/httpfilter/filtertest": {
-			"internal/coreconfig", "internal/descriptor", "internal/hashpolicy", "internal/httpfilter", "internal/matcher",
-			"internal/message", "internal/route", "internal/stream", "internal/strict",
+			"internal/coreconfig", "internal/descriptor", "internal/fixedheader", "internal/hashpolicy", "internal/httpfilter",
+			"internal/matcher", "internal/message", "internal/route", "internal/stats", "internal/stream", "internal/strict",
 		},
 		"internal/httpfilter/ratelimit": {
 			"internal/cluster", "internal/coreconfig", "internal/descriptor", "internal/format", "internal/httpfilter", "internal/rlsclient",

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
 
@@ -34,6 +35,20 @@ func NewChain(configs []Config) *Chain {
 		}
 	}
 	return c
+}
+
+// Measure gives the filters that have metrics of their own the scope of their
+// http_connection_manager. It is called once, before the chain is used; a nil
+// chain has none.
+func (c *Chain) Measure(scope *stats.Scope) {
+	if c == nil {
+		return
+	}
+	for _, config := range c.configs {
+		if m, ok := config.(Measured); ok {
+			m.Measure(scope)
+		}
+	}
 }
 
 // Run is the chain at work on one stream after another.

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
@@ -45,6 +46,13 @@ type Config interface {
 	// NewFilter makes the filter of one stream. A filter that keeps nothing
 	// between its steps may return the same value each time.
 	NewFilter() Filter
+}
+
+// Measured is a Config with metrics below those of its http_connection_manager.
+type Measured interface {
+	// Measure makes the metrics in scope, "http.<stat_prefix>". It is called
+	// once, before the first NewFilter whose filter gets a stream.
+	Measure(scope *stats.Scope)
 }
 
 // Filter is a filter at work on one stream: a value with some of the steps

@@ -22,8 +22,13 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
+	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
+	"github.com/weirproxy/weir/services/proxy/internal/fixedheader"
+	"github.com/weirproxy/weir/services/proxy/internal/hashpolicy"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
@@ -34,7 +39,7 @@ func Parse(t testing.TB, factory httpfilter.Factory, yaml string) (httpfilter.Co
 	t.Helper()
 	kind, err := protoregistry.GlobalTypes.FindMessageByName(factory.ConfigType())
 	require.NoError(t, err)
-	schema, err := strict.NewSchema(factory.Fields(), coreconfig.Fields())
+	schema, err := strict.NewSchema(append(shared(), factory.Fields())...)
 	require.NoError(t, err)
 	m := kind.New().Interface()
 	report := strict.Load("config.yaml", []byte(yaml), m, schema)
@@ -42,6 +47,30 @@ func Parse(t testing.TB, factory httpfilter.Factory, yaml string) (httpfilter.Co
 		return nil, report
 	}
 	return factory.Parse(m, "", report), report
+}
+
+// shared are the fields of messages that several filters have.
+func shared() []strict.Fields {
+	return []strict.Fields{coreconfig.Fields(), descriptor.Fields(), fixedheader.Fields(), hashpolicy.Fields(), matcher.Fields()}
+}
+
+// Measure gives a config with metrics of its own a scope for them, "http.test".
+// The returned function lists those that are not 0, by their names in it.
+func Measure(config httpfilter.Config) (counts func() map[string]int) {
+	registry := stats.NewRegistry()
+	httpfilter.NewChain([]httpfilter.Config{config}).Measure(registry.Scope("http.test"))
+	return func() map[string]int { return Counts(registry, "http.test.") }
+}
+
+// Counts lists the metrics of a registry that are not 0, with prefix cut off.
+func Counts(registry *stats.Registry, prefix string) map[string]int {
+	all := map[string]int{}
+	registry.Each(func(m stats.Metric) {
+		if m.Value != 0 {
+			all[strings.TrimPrefix(m.Name, prefix)] = int(m.Value)
+		}
+	})
+	return all
 }
 
 // MustParse is Parse of a config that has no faults.

@@ -9,11 +9,7 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"github.com/stretchr/testify/require"
 
-	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
-	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
-	"github.com/weirproxy/weir/services/proxy/internal/hashpolicy"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
-	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
@@ -36,11 +32,11 @@ func Readme(t testing.TB, factory httpfilter.Factory) {
 	}
 	require.Equal(t, sections, found, "the sections of README.md")
 
-	schema, err := strict.NewSchema(factory.Fields(), coreconfig.Fields(), route.Fields(), matcher.Fields(), hashpolicy.Fields(), descriptor.Fields(), strict.Fields{
+	schema, err := strict.NewSchema(append(shared(), factory.Fields(), route.Fields(), strict.Fields{
 		(&hcmv3.HttpConnectionManager{}).ProtoReflect().Descriptor().FullName(): {"stat_prefix", "route_config", "http_filters"},
 		(&hcmv3.HttpFilter{}).ProtoReflect().Descriptor().FullName():            {"name", "typed_config"},
 		(&routerv3.Router{}).ProtoReflect().Descriptor().FullName():             {},
-	})
+	})...)
 	require.NoError(t, err)
 	examples := strings.Split(string(text), "```yaml\n")[1:]
 	require.NotEmpty(t, examples, "README.md has no YAML block")

@@ -163,6 +163,12 @@ func (f *Factory) Parse(config proto.Message, at strict.Path, report *strict.Rep
 	m.upgrades = f.parseUpgrades(c.GetUpgradeConfigs(), m.chain, at.Field("upgrade_configs"), report)
 	scope := f.Stats.Scope("http").Tagged("envoy_http_conn_manager_prefix", c.GetStatPrefix())
 	m.stats = newStats(scope, f.Stats.Scope("http1"))
+	m.chain.Measure(scope)
+	for _, u := range m.upgrades {
+		if u.chain != m.chain {
+			u.chain.Measure(scope)
+		}
+	}
 	m.http1.Options.Dropped = m.stats.droppedUnderscores.Inc
 	if m.rds != nil {
 		m.rds.stats = scope.Scope("rds").Tagged("envoy_rds_route_config", m.rds.name)
