@@ -92,5 +92,6 @@ func TestImports(t *testing.T) {
 			"internal/coreconfig", "internal/fixedheader", "internal/http1", "internal/matcher", "internal/message", "internal/stats",
 			"internal/strict",
 		},
+		"internal/httpfilter/buffer": {"internal/httpfilter", "internal/message", "internal/stream", "internal/strict"},
 	})
 }

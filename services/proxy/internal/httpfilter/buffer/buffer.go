@@ -1,0 +1,96 @@
+// Package buffer is the HTTP filter that holds a request back until its body is
+// there as a whole (envoy.extensions.filters.http.buffer.v3.Buffer), for
+// upstreams that must not wait for slow clients. A body that is too long is
+// refused. It changes nothing of a request but the way it is framed.
+package buffer
+
+import (
+	"errors"
+	"io"
+	"net"
+
+	bufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/buffer/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+)
+
+// Factory makes buffer filters. It implements httpfilter.Factory.
+type Factory struct{}
+
+// ConfigType implements httpfilter.Factory.
+func (Factory) ConfigType() protoreflect.FullName {
+	return (&bufferv3.Buffer{}).ProtoReflect().Descriptor().FullName()
+}
+
+// Fields implements httpfilter.Factory.
+func (f Factory) Fields() strict.Fields {
+	return strict.Fields{f.ConfigType(): {"max_request_bytes"}}
+}
+
+// Parse implements httpfilter.Factory. That the limit is there, and above 0, is
+// held by the message's own rules.
+func (f Factory) Parse(message proto.Message, at strict.Path, report *strict.Report) httpfilter.Config {
+	m, ok := message.(*bufferv3.Buffer)
+	if !ok {
+		report.Add(at, "is a %T, not a %s", message, f.ConfigType())
+		return nil
+	}
+	return &filter{most: int64(m.GetMaxRequestBytes().GetValue())}
+}
+
+// filter is the configuration of one chain and the filter of all its streams:
+// it keeps nothing between its steps.
+type filter struct {
+	most int64 // bytes
+}
+
+// NewFilter implements httpfilter.Config.
+func (f *filter) NewFilter() httpfilter.Filter { return f }
+
+// tooLong is the reply to a body over the limit, in Envoy's words.
+var tooLong = httpfilter.Reply{Status: 413, Body: "Payload Too Large"}
+
+// RequestHead implements httpfilter.RequestHead. It blocks until the body is
+// there. One that announces its length is refused without being read.
+func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
+	r := &s.Request
+	if r.Body == nil {
+		return nil
+	}
+	if r.BodyLength > f.most {
+		return &tooLong
+	}
+	text := make([]byte, 0, max(r.BodyLength, 0))
+	for {
+		chunk, err := r.Body.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return failed(err)
+		}
+		if int64(len(text)+len(chunk)) > f.most {
+			return &tooLong
+		}
+		text = append(text, chunk...)
+	}
+	r.BodyLength, r.Body = int64(len(text)), nil
+	if len(text) > 0 {
+		r.Body = message.NewBytes(text)
+	}
+	return nil
+}
+
+// failed makes the reply for a body that broke off.
+func failed(err error) *httpfilter.Reply {
+	var network net.Error
+	if errors.As(err, &network) && network.Timeout() {
+		return &httpfilter.Reply{Status: 408, Body: "stream timeout"}
+	}
+	return &httpfilter.Reply{Status: 400, Body: err.Error()}
+}
