@@ -92,7 +92,8 @@ func TestImports(t *testing.T) {
 			"internal/coreconfig", "internal/fixedheader", "internal/http1", "internal/matcher", "internal/message", "internal/stats",
 			"internal/strict",
 		},
-		"internal/httpfilter/buffer":    {"internal/httpfilter", "internal/message", "internal/stream", "internal/strict"},
-		"internal/httpfilter/iptagging": {"internal/fixedheader", "internal/httpfilter", "internal/stats", "internal/stream", "internal/strict"},
+		"internal/httpfilter/buffer":      {"internal/httpfilter", "internal/message", "internal/stream", "internal/strict"},
+		"internal/httpfilter/iptagging":   {"internal/fixedheader", "internal/httpfilter", "internal/stats", "internal/stream", "internal/strict"},
+		"internal/httpfilter/healthcheck": {"internal/coreconfig", "internal/httpfilter", "internal/matcher", "internal/stream", "internal/strict"},
 	})
 }

@@ -1,0 +1,108 @@
+package healthcheck_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/filtertest"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/healthcheck"
+)
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
+func TestReadme(t *testing.T) { filtertest.Readme(t, healthcheck.Factory{}) }
+
+const match = `headers: [{name: ":path", string_match: {exact: /healthz}}]`
+
+// hosts are the clusters of a test: healthy hosts and all of them.
+type hosts map[string][2]int
+
+func (h hosts) healthy(name string) (int, int, bool) {
+	c, ok := h[name]
+	return c[0], c[1], ok
+}
+
+func TestAnswers(t *testing.T) {
+	clusters := hosts{"half": {1, 2}, "third": {1, 3}, "none": {0, 0}}
+	const forwarded, name = "GET /healthz\nhost: a.example", "\nx-envoy-upstream-healthchecked-cluster: edge"
+	for _, c := range []struct {
+		name    string
+		config  string
+		request string
+		failing bool
+		want    filtertest.Result
+	}{
+		{"200 by itself", "pass_through_mode: false", "GET /healthz", false, filtertest.Result{Response: "200" + name}},
+		{"503 while failing", "pass_through_mode: false", "GET /healthz", true,
+			filtertest.Result{Response: "503" + name + "\nx-envoy-immediate-health-check-fail: true"}},
+		{"another request passes", "pass_through_mode: false", "GET /a", false, filtertest.Result{Forwarded: "GET /a\nhost: a.example", Response: "200"}},
+		{"and is told while failing", "pass_through_mode: false", "GET /a", true,
+			filtertest.Result{Forwarded: "GET /a\nhost: a.example", Response: "200\nx-envoy-immediate-health-check-fail: true"}},
+		{"the upstream answers in pass-through mode", "pass_through_mode: true", "GET /healthz", false, filtertest.Result{Forwarded: forwarded, Response: "200" + name}},
+		{"but not while failing", "pass_through_mode: true", "GET /healthz", true,
+			filtertest.Result{Response: "503" + name + "\nx-envoy-immediate-health-check-fail: true"}},
+		{"enough hosts are healthy", "{pass_through_mode: false, cluster_min_healthy_percentages: {half: {value: 50}, third: {value: 33.9}}}", "GET /healthz", false,
+			filtertest.Result{Response: "200" + name}},
+		{"not enough hosts are", "{pass_through_mode: false, cluster_min_healthy_percentages: {third: {value: 34}}}", "GET /healthz", false,
+			filtertest.Result{Response: "503" + name}},
+		{"a cluster that is not there", "{pass_through_mode: false, cluster_min_healthy_percentages: {gone: {value: 0}}}", "GET /healthz", false,
+			filtertest.Result{Response: "503" + name}},
+		{"a cluster without hosts", "{pass_through_mode: false, cluster_min_healthy_percentages: {none: {value: 1}}}", "GET /healthz", false,
+			filtertest.Result{Response: "503" + name}},
+		{"a cluster without hosts of which none are wanted", "{pass_through_mode: false, cluster_min_healthy_percentages: {none: {value: 0}}}", "GET /healthz", false,
+			filtertest.Result{Response: "200" + name}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			factory := healthcheck.Factory{ServiceName: "edge", Failing: func() bool { return c.failing }, Healthy: clusters.healthy}
+			yaml := c.config
+			if yaml[0] == '{' {
+				yaml = yaml[:len(yaml)-1] + ", " + match + "}"
+			} else {
+				yaml += "\n" + match
+			}
+			require.Equal(t, c.want, filtertest.Run(t, filtertest.MustParse(t, factory, yaml), filtertest.Exchange{Request: c.request}))
+		})
+	}
+}
+
+func TestTheUpstreamsAnswerIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		config := filtertest.MustParse(t, healthcheck.Factory{}, "pass_through_mode: true\ncache_time: 2s\n"+match)
+		ask := func(upstream string) (asked bool, response string) {
+			got := filtertest.Run(t, config, filtertest.Exchange{Request: "GET /healthz", Response: upstream})
+			return got.Forwarded != "", got.Response
+		}
+		asked, response := ask("503")
+		require.True(t, asked)
+		require.Equal(t, "503", response)
+		time.Sleep(1999 * time.Millisecond)
+		asked, response = ask("200")
+		require.False(t, asked, "a kept answer does not make itself younger")
+		require.Equal(t, "503", response)
+		time.Sleep(time.Millisecond)
+		asked, response = ask("200")
+		require.True(t, asked)
+		require.Equal(t, "200", response)
+		got := filtertest.Run(t, config, filtertest.Exchange{Request: "GET /a", Response: "500"})
+		require.Equal(t, "500", got.Response)
+		_, response = ask("404")
+		require.Equal(t, "200", response, "answers to other requests are not kept")
+	})
+}
+
+func TestFaultsAreTold(t *testing.T) {
+	for config, want := range map[string]string{
+		"{}": "pass_through_mode",
+		"{pass_through_mode: false, cache_time: 1s}":                                                 "cache_time: only answers of an upstream are kept",
+		"{pass_through_mode: true, cluster_min_healthy_percentages: {a: {value: 1}}}":                "cluster_min_healthy_percentages: in pass_through_mode",
+		"{pass_through_mode: false, cluster_min_healthy_percentages: {a: {value: 101}}}":             "cluster_min_healthy_percentages",
+		"{pass_through_mode: false, headers: [{name: a, string_match: {safe_regex: {regex: '('}}}]}": "headers[0].string_match.safe_regex.regex",
+	} {
+		_, report := filtertest.Parse(t, healthcheck.Factory{}, config)
+		require.ErrorContains(t, report.Err(), want, config)
+	}
+}
