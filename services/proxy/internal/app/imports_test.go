@@ -95,5 +95,6 @@ func TestImports(t *testing.T) {
 		"internal/httpfilter/buffer":      {"internal/httpfilter", "internal/message", "internal/stream", "internal/strict"},
 		"internal/httpfilter/iptagging":   {"internal/fixedheader", "internal/httpfilter", "internal/stats", "internal/stream", "internal/strict"},
 		"internal/httpfilter/healthcheck": {"internal/coreconfig", "internal/httpfilter", "internal/matcher", "internal/stream", "internal/strict"},
+		"internal/httpfilter/fault":       {"internal/httpfilter", "internal/matcher", "internal/message", "internal/stats", "internal/stream", "internal/strict"},
 	})
 }

@@ -1,0 +1,170 @@
+package fault
+
+import (
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	commonfaultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/fault/v3"
+	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/matcher"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+)
+
+// Factory makes fault filters. It implements httpfilter.Factory.
+type Factory struct {
+	// Random is the source of all chances; nil is a good one.
+	Random func() uint64
+}
+
+// ConfigType implements httpfilter.Factory.
+func (Factory) ConfigType() protoreflect.FullName {
+	return (&faultv3.HTTPFault{}).ProtoReflect().Descriptor().FullName()
+}
+
+// Fields implements httpfilter.Factory. There is no runtime that could set one
+// of the keys, so that what they stand for holds.
+func (f Factory) Fields() strict.Fields {
+	const common = "envoy.extensions.filters.common.fault.v3."
+	return strict.Fields{
+		f.ConfigType(): {
+			"delay", "abort", "response_rate_limit", "upstream_cluster", "headers", "downstream_nodes", "max_active_faults",
+			"disable_downstream_cluster_stats",
+			"delay_percent_runtime", "delay_duration_runtime", "abort_percent_runtime", "abort_http_status_runtime",
+			"abort_grpc_status_runtime", "max_active_faults_runtime", "response_rate_limit_percent_runtime",
+		},
+		"envoy.extensions.filters.http.fault.v3.FaultAbort":             {"http_status", "grpc_status", "header_abort", "percentage"},
+		"envoy.extensions.filters.http.fault.v3.FaultAbort.HeaderAbort": {},
+		common + "FaultDelay":                 {"fixed_delay", "header_delay", "percentage"},
+		common + "FaultDelay.HeaderDelay":     {},
+		common + "FaultRateLimit":             {"fixed_limit", "header_limit", "percentage"},
+		common + "FaultRateLimit.FixedLimit":  {"limit_kbps"},
+		common + "FaultRateLimit.HeaderLimit": {},
+	}
+}
+
+// Parse implements httpfilter.Factory. That statuses and limits are in their
+// ranges is held by the messages' own rules.
+func (f Factory) Parse(message proto.Message, at strict.Path, report *strict.Report) httpfilter.Config {
+	m, ok := message.(*faultv3.HTTPFault)
+	if !ok {
+		report.Add(at, "is a %T, not a %s", message, f.ConfigType())
+		return nil
+	}
+	c := &config{
+		random:          f.Random,
+		upstreamCluster: m.GetUpstreamCluster(),
+		headers:         matcher.ParseHeaders(m.GetHeaders(), at.Field("headers"), report),
+		downstreamNodes: m.GetDownstreamNodes(),
+		most:            -1,
+		perDownstream:   !m.GetDisableDownstreamClusterStats(),
+	}
+	if c.random == nil {
+		c.random = rand.Uint64
+	}
+	if m.GetMaxActiveFaults() != nil {
+		c.most = int64(m.GetMaxActiveFaults().GetValue())
+	}
+	if m.GetDelay() != nil {
+		c.delay = &delay{chance: parseChance(m.GetDelay().GetPercentage()), fixed: m.GetDelay().GetFixedDelay().AsDuration()}
+		_, c.delay.byHeader = m.GetDelay().GetFaultDelaySecifier().(*commonfaultv3.FaultDelay_HeaderDelay_)
+	}
+	if m.GetAbort() != nil {
+		c.abort = &abort{chance: parseChance(m.GetAbort().GetPercentage())}
+		switch kind := m.GetAbort().GetErrorType().(type) {
+		case *faultv3.FaultAbort_HttpStatus:
+			c.abort.fixed = refusal{http: int(kind.HttpStatus)}
+		case *faultv3.FaultAbort_GrpcStatus:
+			c.abort.fixed = refusal{grpc: int(kind.GrpcStatus), isGRPC: true}
+			if kind.GrpcStatus > 16 {
+				report.Add(at.Field("abort").Field("grpc_status"), "%d is no gRPC status: those are 0 to 16", kind.GrpcStatus)
+			}
+		default:
+			c.abort.byHeader = true
+		}
+	}
+	if m.GetResponseRateLimit() != nil {
+		c.limit = &limit{chance: parseChance(m.GetResponseRateLimit().GetPercentage()), fixed: m.GetResponseRateLimit().GetFixedLimit().GetLimitKbps()}
+		c.limit.byHeader = m.GetResponseRateLimit().GetHeaderLimit() != nil
+	}
+	return c
+}
+
+// config is the filter's configuration for one chain. It makes the filters of
+// streams, and counts them together.
+type config struct {
+	random func() uint64
+
+	// Which requests faults are for; empty is any.
+	upstreamCluster string
+	headers         []matcher.Header
+	downstreamNodes []string
+
+	// The faults, nil for none.
+	delay *delay
+	abort *abort
+	limit *limit
+
+	most          int64 // max_active_faults; −1 is any number
+	perDownstream bool
+	stats         *faultStats
+	spare         sync.Pool // of *filter
+}
+
+// delay holds a request back.
+type delay struct {
+	chance
+	byHeader bool
+	fixed    time.Duration
+}
+
+// abort answers a request in the place of its upstream.
+type abort struct {
+	chance
+	byHeader bool
+	fixed    refusal
+}
+
+// refusal is what an abort answers: a status of HTTP or of gRPC.
+type refusal struct {
+	http, grpc int
+	isGRPC     bool
+}
+
+// limit slows a response down.
+type limit struct {
+	chance
+	byHeader bool
+	fixed    uint64 // KiB per second
+}
+
+// chance is a share of requests that a header of the request can lower.
+type chance struct{ numerator, denominator uint64 }
+
+func parseChance(m *typev3.FractionalPercent) chance {
+	c := chance{uint64(m.GetNumerator()), 100}
+	switch m.GetDenominator() {
+	case typev3.FractionalPercent_TEN_THOUSAND:
+		c.denominator = 10_000
+	case typev3.FractionalPercent_MILLION:
+		c.denominator = 1_000_000
+	}
+	return c
+}
+
+// Measure implements httpfilter.Measured.
+func (c *config) Measure(scope *stats.Scope) { c.stats = newStats(scope.Scope("fault")) }
+
+// NewFilter implements httpfilter.Config.
+func (c *config) NewFilter() httpfilter.Filter {
+	if f, ok := c.spare.Get().(*filter); ok {
+		return f
+	}
+	return &filter{config: c}
+}

@@ -1,0 +1,225 @@
+// Package fault is the HTTP filter that makes things go wrong on purpose
+// (envoy.extensions.filters.http.fault.v3.HTTPFault): it delays requests,
+// answers them in the place of their upstream, and slows responses down. The
+// configuration says for which share of which requests, or lets headers of a
+// request say so for it. It decides by chance and knows nothing of the upstream.
+package fault
+
+import (
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
+)
+
+// filter is the filter of one stream.
+type filter struct {
+	config *config
+	active bool   // counts as an active fault
+	rate   uint64 // KiB per second of the response's body; 0 is as it comes
+}
+
+// abortText is the body of an abort, and the message of one of gRPC.
+const abortText = "fault filter abort"
+
+// RequestHead implements httpfilter.RequestHead. Steps:
+//
+//  1. a request that faults are not for passes;
+//  2. whether its response is slowed down is decided, for later;
+//  3. it is delayed, which blocks;
+//  4. it is aborted.
+//
+// Each fault needs a place among max_active_faults; the request keeps its one
+// until it is done.
+func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
+	c := f.config
+	if !c.concerns(s) {
+		return nil
+	}
+	r := &s.Request
+	if rate := c.rate(r); rate > 0 && f.activate() {
+		f.rate = rate
+		c.stats.rateLimited.Inc()
+	}
+	if d := c.delayOf(r); d > 0 && f.activate() {
+		c.stats.delayed(f.downstream(r))
+		sleep(s, d)
+	}
+	if refusal, ok := c.refusal(r); ok && f.activate() {
+		c.stats.aborted(f.downstream(r))
+		if refusal.isGRPC {
+			return httpfilter.GRPCReply(refusal.grpc, abortText)
+		}
+		return &httpfilter.Reply{Status: refusal.http, Body: abortText}
+	}
+	return nil
+}
+
+// activate takes a place among the active faults, or says that there is none.
+func (f *filter) activate() bool {
+	if f.active {
+		return true
+	}
+	if f.active = f.config.stats.begin(f.config.most); !f.active {
+		f.config.stats.overflow.Inc()
+	}
+	return f.active
+}
+
+// downstream is the cluster that the request says it is from, by which faults
+// are counted too; empty if it does not say, or that is turned off.
+func (f *filter) downstream(r *message.Request) []byte {
+	if !f.config.perDownstream {
+		return nil
+	}
+	name, _ := r.Headers.Get("x-envoy-downstream-service-cluster")
+	return name
+}
+
+// ResponseHead implements httpfilter.ResponseHead.
+func (f *filter) ResponseHead(s *stream.Stream) {
+	if f.rate > 0 && s.Response.Body != nil {
+		s.Response.Body = newSlowBody(s, f.rate)
+	}
+}
+
+// Done implements httpfilter.Done.
+func (f *filter) Done(*stream.Stream) {
+	if f.active {
+		f.config.stats.active.Add(-1)
+	}
+	f.active, f.rate = false, 0
+	f.config.spare.Put(f)
+}
+
+// concerns says whether faults are for the request.
+func (c *config) concerns(s *stream.Stream) bool {
+	if c.upstreamCluster != "" && (s.Route == nil || s.Cluster == nil || s.Cluster.Config.Name != c.upstreamCluster) {
+		return false
+	}
+	for i := range c.headers {
+		if !c.headers[i].Match(&s.Request) {
+			return false
+		}
+	}
+	if len(c.downstreamNodes) == 0 {
+		return true
+	}
+	node, _ := s.Request.Headers.Get("x-envoy-downstream-service-node")
+	return slices.Contains(c.downstreamNodes, string(node))
+}
+
+// delayOf is how long the request is to be held back.
+func (c *config) delayOf(r *message.Request) time.Duration {
+	if c.delay == nil {
+		return 0
+	}
+	d := c.delay.fixed
+	if c.delay.byHeader {
+		milliseconds, ok := number(r, "x-envoy-fault-delay-request")
+		if !ok || milliseconds > uint64(maxDelay/time.Millisecond) {
+			return 0
+		}
+		d = time.Duration(milliseconds) * time.Millisecond
+	}
+	if !c.delay.happens(r, c.delay.byHeader, "x-envoy-fault-delay-request-percentage", c.random) {
+		return 0
+	}
+	return d
+}
+
+// maxDelay is the longest delay that a header can ask for: who wants longer ones
+// is wrong.
+const maxDelay = 24 * time.Hour
+
+// refusal is what the request is to be aborted with, if it is to be.
+func (c *config) refusal(r *message.Request) (refusal, bool) {
+	if c.abort == nil {
+		return refusal{}, false
+	}
+	answer, ok := c.abort.fixed, true
+	if c.abort.byHeader {
+		answer, ok = headerRefusal(r)
+	}
+	return answer, ok && c.abort.happens(r, c.abort.byHeader, "x-envoy-fault-abort-request-percentage", c.random)
+}
+
+// headerRefusal is what the headers of the request ask for: a status of HTTP
+// before one of gRPC.
+func headerRefusal(r *message.Request) (refusal, bool) {
+	if status, ok := number(r, "x-envoy-fault-abort-request"); ok && status >= 200 && status <= 599 {
+		return refusal{http: int(status)}, true
+	}
+	if status, ok := number(r, "x-envoy-fault-abort-grpc-request"); ok && status <= 16 {
+		return refusal{grpc: int(status), isGRPC: true}, true
+	}
+	return refusal{}, false
+}
+
+// rate is what the response is to be slowed down to, in KiB per second; 0 is
+// not at all.
+func (c *config) rate(r *message.Request) uint64 {
+	if c.limit == nil {
+		return 0
+	}
+	rate := c.limit.fixed
+	if c.limit.byHeader {
+		rate, _ = number(r, "x-envoy-fault-throughput-response")
+	}
+	if rate == 0 || !c.limit.happens(r, c.limit.byHeader, "x-envoy-fault-throughput-response-percentage", c.random) {
+		return 0
+	}
+	return rate
+}
+
+// happens decides by chance. Where headers may say what happens, one of them
+// may lower its share, in the denominator of the configuration.
+func (c chance) happens(r *message.Request, byHeader bool, header string, random func() uint64) bool {
+	numerator := c.numerator
+	if byHeader {
+		if n, ok := number(r, header); ok {
+			numerator = min(numerator, n)
+		}
+	}
+	return numerator > 0 && random()%c.denominator < numerator
+}
+
+// number is the whole number that a header of the request has.
+func number(r *message.Request, name string) (uint64, bool) {
+	value, ok := r.Headers.Get(name)
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(value), 10, 32)
+	return n, err == nil
+}
+
+// sleep waits, or until the stream is broken off.
+func sleep(s *stream.Stream, d time.Duration) {
+	w := &waiting{over: make(chan struct{})}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	s.Hold(w)
+	defer s.Hold(nil)
+	select {
+	case <-timer.C:
+	case <-w.over:
+	case <-s.Context.Done():
+	}
+}
+
+// waiting is a wait that the stream can end.
+type waiting struct {
+	once sync.Once
+	over chan struct{}
+}
+
+// Close implements io.Closer.
+func (w *waiting) Close() error {
+	w.once.Do(func() { close(w.over) })
+	return nil
+}
