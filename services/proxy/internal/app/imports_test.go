@@ -96,5 +96,9 @@ func TestImports(t *testing.T) {
 		"internal/httpfilter/iptagging":   {"internal/fixedheader", "internal/httpfilter", "internal/stats", "internal/stream", "internal/strict"},
 		"internal/httpfilter/healthcheck": {"internal/coreconfig", "internal/httpfilter", "internal/matcher", "internal/stream", "internal/strict"},
 		"internal/httpfilter/fault":       {"internal/httpfilter", "internal/matcher", "internal/message", "internal/stats", "internal/stream", "internal/strict"},
+		"internal/httpfilter/localratelimit": {
+			"internal/descriptor", "internal/fixedheader", "internal/httpfilter", "internal/matcher", "internal/stats", "internal/stream",
+			"internal/strict",
+		},
 	})
 }

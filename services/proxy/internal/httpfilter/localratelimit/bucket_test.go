@@ -1,0 +1,82 @@
+package localratelimit
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+)
+
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
+// drain takes tokens until there are none and counts them.
+func drain(b *bucket) (n int) {
+	for b.take(time.Now()) {
+		n++
+	}
+	return n
+}
+
+func TestBucket(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBucket(size{most: 10, fill: 5, interval: time.Second})
+		require.EqualValues(t, 10, b.remaining(time.Now()))
+		require.Equal(t, 10, drain(b), "it begins full")
+		require.Equal(t, 200*time.Millisecond, b.next(time.Now()))
+		time.Sleep(199 * time.Millisecond)
+		require.Zero(t, drain(b))
+		time.Sleep(time.Millisecond)
+		require.Equal(t, 1, drain(b), "it fills as time goes on")
+		time.Sleep(time.Second)
+		require.EqualValues(t, 5, b.remaining(time.Now()))
+		require.Zero(t, b.next(time.Now()))
+		require.Equal(t, 5, drain(b))
+		time.Sleep(time.Hour)
+		require.Equal(t, 10, drain(b), "up to the most")
+	})
+}
+
+func TestBucketStaysExact(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBucket(size{most: 3, fill: 3, interval: time.Second})
+		drain(b)
+		for second := range 10_000 {
+			time.Sleep(time.Second)
+			require.Equal(t, 3, drain(b), second)
+		}
+	})
+}
+
+func TestAnEmptyBucketHasNoTokens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBucket(size{most: 0, fill: 1, interval: time.Second})
+		time.Sleep(time.Hour)
+		require.Zero(t, drain(b))
+		require.Zero(t, b.remaining(time.Now()))
+	})
+}
+
+func TestNoTokenIsTakenTwice(t *testing.T) {
+	b := newBucket(size{most: 1000, fill: 1, interval: time.Hour})
+	var taken atomic.Int64
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() { taken.Add(int64(drain(b))) })
+	}
+	group.Wait()
+	require.EqualValues(t, 1000, taken.Load())
+}
+
+func BenchmarkBucketTake(b *testing.B) {
+	bucket := newBucket(size{most: 1 << 30, fill: 1 << 30, interval: 50 * time.Millisecond})
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			bucket.take(time.Now())
+		}
+	})
+}
