@@ -61,7 +61,7 @@ func New(o Options) (_ *App, err error) {
 	if a.log, err = daemon.Logger(o.Log, daemon.LogOptions{Level: o.LogLevel}); err != nil {
 		return nil, err
 	}
-	if a.configuration, err = configure(o, a.log); err != nil {
+	if a.configuration, err = configure(o, a.log, a.draining); err != nil {
 		return nil, err
 	}
 	if err := a.logs.Open(); err != nil {
@@ -73,6 +73,9 @@ func New(o Options) (_ *App, err error) {
 	}
 	return a, nil
 }
+
+// draining says whether the proxy was told to stop.
+func (a *App) draining() bool { return a.state.Load() == draining }
 
 // bind opens the sockets of the listeners and of the admin interface.
 func (a *App) bind() error {

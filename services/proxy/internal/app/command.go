@@ -145,7 +145,7 @@ const defaultAdmin = "127.0.0.1:9901"
 func healthcheck(ctx context.Context, o Options, address string) error {
 	if o.ConfigPath != "" || o.ConfigYAML != "" {
 		c, err := untilEnd(ctx, func() (*configuration, error) {
-			return configure(o, slog.New(slog.DiscardHandler))
+			return configure(o, slog.New(slog.DiscardHandler), nil)
 		})
 		if err != nil {
 			return err

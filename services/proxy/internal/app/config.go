@@ -27,7 +27,7 @@ func Validate(o Options) error {
 	if _, err := daemon.Logger(io.Discard, daemon.LogOptions{Level: o.LogLevel}); err != nil {
 		return err
 	}
-	_, err := configure(o, slog.New(slog.DiscardHandler))
+	_, err := configure(o, slog.New(slog.DiscardHandler), nil)
 	return err
 }
 
@@ -48,8 +48,9 @@ type configuration struct {
 }
 
 // configure reads the bootstrap and makes everything of it that opens no
-// socket and starts no timer.
-func configure(o Options, log *slog.Logger) (*configuration, error) {
+// socket and starts no timer. Failing says whether the proxy is to fail health
+// checks.
+func configure(o Options, log *slog.Logger, failing func() bool) (*configuration, error) {
 	schema, err := builtin.Schema()
 	if err != nil {
 		return nil, err
@@ -90,6 +91,8 @@ func configure(o Options, log *slog.Logger) (*configuration, error) {
 		CheckGRPCCluster: static.checkGRPC,
 		CheckSource:      static.checkSource,
 		Log:              log,
+		ServiceName:      boot.Node.GetCluster(),
+		Failing:          failing,
 	})
 	c.listeners = listener.NewManager(listener.ManagerOptions{
 		Filters: filters, Schema: schema, Stats: c.registry, Log: log, DrainTime: o.DrainTime,

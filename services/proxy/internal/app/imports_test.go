@@ -19,9 +19,11 @@ func TestImports(t *testing.T) {
 		},
 		"internal/builtin": {
 			"internal/accesslog", "internal/bootstrap", "internal/cluster", "internal/cluster/lb", "internal/coreconfig",
-			"internal/descriptor", "internal/format", "internal/hashpolicy", "internal/headermutation", "internal/httpfilter",
-			"internal/httpfilter/ratelimit", "internal/httpfilter/router", "internal/listener", "internal/matcher", "internal/networkfilter",
-			"internal/networkfilter/hcm", "internal/rds", "internal/rlsclient", "internal/route", "internal/stats", "internal/strict",
+			"internal/descriptor", "internal/fixedheader", "internal/format", "internal/hashpolicy", "internal/headermutation",
+			"internal/httpfilter", "internal/httpfilter/buffer", "internal/httpfilter/fault", "internal/httpfilter/healthcheck",
+			"internal/httpfilter/iptagging", "internal/httpfilter/localratelimit", "internal/httpfilter/ratelimit",
+			"internal/httpfilter/router", "internal/listener", "internal/matcher", "internal/networkfilter", "internal/networkfilter/hcm",
+			"internal/rds", "internal/rlsclient", "internal/route", "internal/stats", "internal/strict",
 		},
 		"internal/adminapi": {
 			"internal/cluster", "internal/cluster/breaker", "internal/listener", "internal/rds", "internal/stats", "internal/strict",
@@ -47,8 +49,6 @@ func TestImports(t *testing.T) {
 		"internal/identity":   {"internal/message"},
 		"internal/normalize":  {},
 		"internal/stream":     {"internal/cluster", "internal/format", "internal/message", "internal/route"},
-		"internal/httpfilter": {"internal/message", "internal/stream", "internal/strict"},
-		"internal/stream":     {"internal/cluster", "internal/message", "internal/route"},
 		"internal/httpfilter": {"internal/message", "internal/stats", "internal/stream", "internal/strict"},
 		"internal/httpfilter/filtertest": {
 			"internal/coreconfig", "internal/descriptor", "internal/fixedheader", "internal/hashpolicy", "internal/httpfilter",

@@ -70,7 +70,7 @@ func routeCommand(args []string, stdout io.Writer) (run func(context.Context) er
 	}
 	return func(ctx context.Context) error {
 		c, err := untilEnd(ctx, func() (*configuration, error) {
-			return configure(o, slog.New(slog.DiscardHandler))
+			return configure(o, slog.New(slog.DiscardHandler), nil)
 		})
 		if err != nil {
 			return err

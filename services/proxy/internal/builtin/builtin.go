@@ -14,10 +14,16 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
+	"github.com/weirproxy/weir/services/proxy/internal/fixedheader"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/hashpolicy"
 	"github.com/weirproxy/weir/services/proxy/internal/headermutation"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/buffer"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/fault"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/healthcheck"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/iptagging"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/localratelimit"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/ratelimit"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/router"
 	"github.com/weirproxy/weir/services/proxy/internal/listener"
@@ -49,14 +55,38 @@ type Dependencies struct {
 	Routes *rds.Manager
 	// CheckSource reports what is wrong with a source that rds names.
 	CheckSource func(source coreconfig.Source, at strict.Path, report *strict.Report)
+	// ServiceName is the cluster of the proxy's node.
+	ServiceName string
+	// Failing says whether the proxy is to fail health checks; nil is never.
+	Failing func() bool
 }
 
 // HTTPFilters are the filters that can stand in http_filters.
 func HTTPFilters(d Dependencies) []httpfilter.Factory {
 	return []httpfilter.Factory{
+		buffer.Factory{},
+		fault.Factory{},
+		healthcheck.Factory{ServiceName: d.ServiceName, Failing: d.Failing, Healthy: d.healthy},
+		iptagging.Factory{},
+		localratelimit.Factory{Stats: d.Stats},
 		&ratelimit.Factory{Services: d.RateLimits, CheckCluster: d.CheckGRPCCluster},
 		router.Factory{},
 	}
+}
+
+// healthy counts the hosts of a cluster, for the health check filter.
+func (d Dependencies) healthy(name string) (healthy, hosts int, ok bool) {
+	c := d.Clusters.Get(name)
+	if c == nil {
+		return 0, 0, false
+	}
+	members := c.Hosts().Members
+	for i := range members {
+		if members[i].Healthy() {
+			healthy++
+		}
+	}
+	return healthy, len(members), true
 }
 
 // NetworkFilters are the filters that can stand in a filter chain.
@@ -97,6 +127,7 @@ func fields() []strict.Fields {
 	parts := []strict.Fields{
 		bootstrap.Fields(), coreconfig.Fields(), listener.Fields(), route.Fields(), matcher.Fields(), hashpolicy.Fields(), descriptor.Fields(), cluster.Fields(),
 		route.MutationFields(), headermutation.Fields(), format.Fields(), accesslog.Fields(),
+		fixedheader.Fields(),
 	}
 	for _, p := range LoadBalancers() {
 		parts = append(parts, p.Fields)
