@@ -21,3 +21,23 @@ func GRPCReply(status int, text string) *Reply {
 		{"content-type", "application/grpc"}, {"grpc-status", strconv.Itoa(status)}, {"grpc-message", text},
 	}}
 }
+
+// GRPCStatus is the status of gRPC that stands for one of HTTP
+// (grpc/doc/http-grpc-status-mapping.md).
+func GRPCStatus(http int) int {
+	switch http {
+	case 200:
+		return 0
+	case 400:
+		return 13 // INTERNAL
+	case 401:
+		return 16 // UNAUTHENTICATED
+	case 403:
+		return 7 // PERMISSION_DENIED
+	case 404:
+		return 12 // UNIMPLEMENTED
+	case 429, 502, 503, 504:
+		return 14 // UNAVAILABLE
+	}
+	return 2 // UNKNOWN
+}

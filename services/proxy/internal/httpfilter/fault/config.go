@@ -79,9 +79,9 @@ func (f Factory) Parse(message proto.Message, at strict.Path, report *strict.Rep
 		c.abort = &abort{chance: parseChance(m.GetAbort().GetPercentage())}
 		switch kind := m.GetAbort().GetErrorType().(type) {
 		case *faultv3.FaultAbort_HttpStatus:
-			c.abort.fixed = refusal{http: int(kind.HttpStatus)}
+			c.abort.fixed = httpRefusal(int(kind.HttpStatus))
 		case *faultv3.FaultAbort_GrpcStatus:
-			c.abort.fixed = refusal{grpc: int(kind.GrpcStatus), isGRPC: true}
+			c.abort.fixed = grpcRefusal(int(kind.GrpcStatus))
 			if kind.GrpcStatus > 16 {
 				report.Add(at.Field("abort").Field("grpc_status"), "%d is no gRPC status: those are 0 to 16", kind.GrpcStatus)
 			}
@@ -131,11 +131,14 @@ type abort struct {
 	fixed    refusal
 }
 
-// refusal is what an abort answers: a status of HTTP or of gRPC.
-type refusal struct {
-	http, grpc int
-	isGRPC     bool
-}
+// refusal is what an abort answers: a status of HTTP, or one of gRPC to a
+// request of gRPC.
+type refusal struct{ http, grpc int }
+
+func httpRefusal(status int) refusal { return refusal{status, httpfilter.GRPCStatus(status)} }
+
+// grpcRefusal is 200 to a request of HTTP, as in Envoy.
+func grpcRefusal(status int) refusal { return refusal{200, status} }
 
 // limit slows a response down.
 type limit struct {

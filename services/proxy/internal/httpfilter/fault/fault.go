@@ -51,7 +51,7 @@ func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 	}
 	if refusal, ok := c.refusal(r); ok && f.activate() {
 		c.stats.aborted(f.downstream(r))
-		if refusal.isGRPC {
+		if httpfilter.IsGRPC(r) {
 			return httpfilter.GRPCReply(refusal.grpc, abortText)
 		}
 		return &httpfilter.Reply{Status: refusal.http, Body: abortText}
@@ -152,10 +152,10 @@ func (c *config) refusal(r *message.Request) (refusal, bool) {
 // before one of gRPC.
 func headerRefusal(r *message.Request) (refusal, bool) {
 	if status, ok := number(r, "x-envoy-fault-abort-request"); ok && status >= 200 && status <= 599 {
-		return refusal{http: int(status)}, true
+		return httpRefusal(int(status)), true
 	}
 	if status, ok := number(r, "x-envoy-fault-abort-grpc-request"); ok && status <= 16 {
-		return refusal{grpc: int(status), isGRPC: true}, true
+		return grpcRefusal(int(status)), true
 	}
 	return refusal{}, false
 }

@@ -35,8 +35,13 @@ func toEcho(s *stream.Stream) {
 
 const aborted = "503\ncontent-type: text/plain\n\nfault filter abort"
 
+// refusedBy is the answer of gRPC with a status.
+func refusedBy(status string) string {
+	return "200\ncontent-type: application/grpc\ngrpc-status: " + status + "\ngrpc-message: fault filter abort"
+}
+
 func TestAbort(t *testing.T) {
-	const half = "percentage: {numerator: 50}"
+	const half, grpc = "percentage: {numerator: 50}", "\ncontent-type: application/grpc+proto"
 	for _, c := range []struct {
 		name    string
 		config  string
@@ -48,11 +53,11 @@ func TestAbort(t *testing.T) {
 		{"the rest is not", "abort: {http_status: 503, " + half + "}", 50, "", ""},
 		{"a share may be small", "abort: {http_status: 503, percentage: {numerator: 1, denominator: MILLION}}", 1, "", ""},
 		{"no share is none", "abort: {http_status: 503}", 0, "", ""},
-		{"a status of gRPC", "abort: {grpc_status: 5, " + half + "}", 0, "",
-			"200\ncontent-type: application/grpc\ngrpc-status: 5\ngrpc-message: fault filter abort"},
+		{"a status of gRPC", "abort: {grpc_status: 5, " + half + "}", 0, grpc, refusedBy("5")},
+		{"a status of gRPC to a request of HTTP", "abort: {grpc_status: 5, " + half + "}", 0, "", "200\ncontent-type: text/plain\n\nfault filter abort"},
+		{"a status of HTTP to a request of gRPC", "abort: {http_status: 503, " + half + "}", 0, grpc, refusedBy("14")},
 		{"by a header", "abort: {header_abort: {}, " + half + "}", 49, "\nx-envoy-fault-abort-request: 503", aborted},
-		{"by a header of gRPC", "abort: {header_abort: {}, " + half + "}", 0, "\nx-envoy-fault-abort-grpc-request: 14",
-			"200\ncontent-type: application/grpc\ngrpc-status: 14\ngrpc-message: fault filter abort"},
+		{"by a header of gRPC", "abort: {header_abort: {}, " + half + "}", 0, grpc + "\nx-envoy-fault-abort-grpc-request: 14", refusedBy("14")},
 		{"a header that asks for no status", "abort: {header_abort: {}, " + half + "}", 0, "\nx-envoy-fault-abort-request: 600", ""},
 		{"a header that is no number", "abort: {header_abort: {}, " + half + "}", 0, "\nx-envoy-fault-abort-request: five", ""},
 		{"no header", "abort: {header_abort: {}, " + half + "}", 0, "", ""},

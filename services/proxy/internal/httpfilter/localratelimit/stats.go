@@ -3,7 +3,7 @@ package localratelimit
 import "github.com/weirproxy/weir/services/proxy/internal/stats"
 
 // limitStats are the metrics below <stat_prefix>.http_local_rate_limit, by
-// Envoy's names; shadow_mode is our own.
+// Envoy's names.
 type limitStats struct{ enabled, ok, limited, enforced, shadow *stats.Counter }
 
 func newStats(registry *stats.Registry, prefix string) *limitStats {
