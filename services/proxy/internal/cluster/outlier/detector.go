@@ -53,8 +53,8 @@ type Options[K comparable] struct {
 	Changed func(host K, ejected bool)
 	// Scope is the cluster's: the counters are below outlier_detection.
 	Scope *stats.Scope
-	// Log gets a line for each ejection and its end. Name is what a host is
-	// called there.
+	// Log gets a line for each ejection and its end, and, at level debug, for each
+	// outlier that is not ejected by choice. Name is what a host is called there.
 	Log  *slog.Logger
 	Name func(host K) string
 	// Random is a random number from 0 to below n; nil is a good one.
@@ -130,6 +130,23 @@ func (d *Detector[K]) SetHosts(hosts []K) {
 			d.options.Log.Warn("outlier detection can eject no host", "why", warning)
 		}
 	}
+}
+
+// Add makes a host one of the cluster's before SetHosts lists it, and returns its
+// Monitor, so that a host has one from its first request on. On a nil Detector
+// it returns nil, which takes reports and does nothing.
+func (d *Detector[K]) Add(host K) *Monitor[K] {
+	if d == nil {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	m := d.monitors[host]
+	if m == nil {
+		m = &Monitor[K]{detector: d, host: host}
+		d.monitors[host] = m
+	}
+	return m
 }
 
 // Monitor is that of a host, nil if the cluster has no such host. The caller
@@ -291,7 +308,7 @@ func (d *Detector[K]) detected(m *Monitor[K], kind Kind, now time.Time) {
 	}
 	d.stats.within(kind)
 	if d.options.Random(100) >= int64(d.config.Enforcing[kind]) {
-		d.options.Log.Info("outlier is not ejected, as configured", "host", d.options.Name(m.host), "kind", kind.String())
+		d.options.Log.Debug("outlier is not ejected, as configured", "host", d.options.Name(m.host), "kind", kind.String())
 		return
 	}
 	d.stats.enforced(kind)

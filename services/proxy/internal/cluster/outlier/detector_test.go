@@ -509,6 +509,21 @@ func TestHostsComeAndGo(t *testing.T) {
 	})
 }
 
+func TestAHostHasItsMonitorBeforeItIsListed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, 1, anyShare)
+		m := c.Add("1")
+		require.Same(t, m, c.Add("1"))
+		for range 5 {
+			m.ReportStatus(500)
+		}
+		c.SetHosts(names(2))
+		require.Same(t, m, c.Monitor("1"))
+		require.Equal(t, []string{"-1"}, c.tells())
+		require.Equal(t, 1, c.counts()["ejections_active"])
+	})
+}
+
 // TestWhoIsToldMayHoldALockThatSetHostsIsCalledUnder is how a cluster uses it.
 func TestWhoIsToldMayHoldALockThatSetHostsIsCalledUnder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -580,7 +595,8 @@ func TestDefaults(t *testing.T) {
 
 func TestReportsWithoutADetectorDoNothing(t *testing.T) {
 	var d *outlier.Detector[string]
-	m := d.Monitor("0")
+	require.Nil(t, d.Monitor("0"))
+	m := d.Add("0")
 	m.ReportStatus(500)
 	m.ReportLocal(outlier.Timeout)
 	external, local := m.SuccessRate()

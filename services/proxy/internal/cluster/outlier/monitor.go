@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Monitor is what is known of one host. Its Report methods are called once for
+// Monitor is what is known of one host. One of its Report methods is called for
 // each attempt of a request, from any goroutine; they take no lock unless they
 // find an outlier, and allocate nothing. A nil Monitor takes reports too, so
 // that a cluster without outlier detection needs no other path.
