@@ -80,22 +80,31 @@ func (c *Checker[K]) SetHosts(targets map[K]Target) {
 	if c.context.Err() != nil {
 		return
 	}
+	moved := map[K]*Host[K]{}
 	for key, h := range c.hosts {
 		if target, stays := targets[key]; !stays || target != h.target {
 			h.stop()
 			delete(c.hosts, key)
+			moved[key] = h
 		}
 	}
 	for key, target := range targets {
 		if c.hosts[key] != nil || target.Endpoint.Disabled {
 			continue
 		}
-		h := &Host[K]{checker: c, key: key, target: target, failing: make(chan struct{}, 1), progress: progress{health: Initial}}
+		h := &Host[K]{checker: c, key: key, target: target, failing: make(chan struct{}, 1), ended: make(chan struct{}), progress: progress{health: Initial}}
 		var ctx context.Context
 		ctx, h.stop = context.WithCancel(c.context)
 		c.hosts[key] = h
+		before := moved[key]
 		// Close waits for it; it ends with its host, or with Close.
-		c.running.Go(func() { h.run(ctx) })
+		c.running.Go(func() {
+			defer close(h.ended)
+			if before != nil {
+				<-before.ended // or it could tell of the old target after us
+			}
+			h.run(ctx)
+		})
 	}
 }
 
@@ -124,6 +133,7 @@ type Host[K comparable] struct {
 	target  Target
 	stop    context.CancelFunc
 	failing chan struct{} // asks for a passive failure
+	ended   chan struct{} // closed when its goroutine ends
 
 	// The rest is its goroutine's.
 	progress progress

@@ -294,6 +294,32 @@ func TestHostsComeGoAndMove(t *testing.T) {
 	})
 }
 
+func TestAHostThatMovesIsToldOfInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const two = "10.0.0.2:80"
+		script := &scripted{next: map[string]verdict{one: network, two: passed}, start: time.Now()}
+		config := mustParse(t, "{"+common+"tcp_health_check: {}}")
+		config.check = script
+		var told []bool
+		hold := make(chan struct{})
+		c := New(config, Options[string]{
+			Changed: func(_ string, h Health) {
+				<-hold
+				told = append(told, h.Failed)
+			},
+			Used: func() bool { return true }, Scope: stats.NewRegistry().Scope("a"), Log: discard,
+		})
+		defer c.Close()
+		c.SetHosts(map[string]Target{"x": {Address: addrPort(one)}})
+		synctest.Wait()
+		c.SetHosts(map[string]Target{"x": {Address: addrPort(two)}})
+		require.Equal(t, one+"@0s", script.took(), "the first target is still being told of")
+		close(hold)
+		require.Equal(t, two+"@0s", script.took())
+		require.Equal(t, []bool{true, false}, told)
+	})
+}
+
 func TestAHostThatGoesEndsTheCheckThatIsUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t, nil)
