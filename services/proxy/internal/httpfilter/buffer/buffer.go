@@ -52,6 +52,9 @@ type filter struct {
 // NewFilter implements httpfilter.Config.
 func (f *filter) NewFilter() httpfilter.Filter { return f }
 
+// mostAnnounced is how much memory a body gets before it comes.
+const mostAnnounced = 64 << 10
+
 // tooLong is the reply to a body over the limit, in Envoy's words.
 var tooLong = httpfilter.Reply{Status: 413, Body: "Payload Too Large"}
 
@@ -65,7 +68,8 @@ func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 	if r.BodyLength > f.most {
 		return &tooLong
 	}
-	text := make([]byte, 0, max(r.BodyLength, 0))
+	// No more than a little is taken for what is only announced.
+	text := make([]byte, 0, min(max(r.BodyLength, 0), mostAnnounced))
 	for {
 		chunk, err := r.Body.Next()
 		if errors.Is(err, io.EOF) {

@@ -119,7 +119,7 @@ func (f *filter) take(now time.Time) bool {
 // ResponseHead implements httpfilter.ResponseHead.
 func (f *filter) ResponseHead(s *stream.Stream) {
 	c := f.config
-	if f.limit == nil {
+	if f.limit == nil || !c.showLimits && !f.refused {
 		return
 	}
 	now, h := time.Now(), &s.Response.Headers
