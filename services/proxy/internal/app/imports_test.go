@@ -59,8 +59,8 @@ func TestImports(t *testing.T) {
 			"internal/stats", "internal/stream", "internal/strict",
 		},
 		"internal/httpfilter/router": {
-			"internal/cluster", "internal/cluster/breaker", "internal/connpool", "internal/format", "internal/hashpolicy", "internal/http1",
-			"internal/httpfilter", "internal/message", "internal/stream", "internal/strict",
+			"internal/cluster", "internal/cluster/breaker", "internal/cluster/outlier", "internal/connpool", "internal/format",
+			"internal/hashpolicy", "internal/http1", "internal/httpfilter", "internal/message", "internal/stream", "internal/strict",
 		},
 		"internal/format":         {"internal/message", "internal/strict"},
 		"internal/headermutation": {"internal/format", "internal/message", "internal/strict"},
@@ -75,8 +75,8 @@ func TestImports(t *testing.T) {
 		"internal/hashpolicy": {"internal/coreconfig", "internal/matcher", "internal/message", "internal/strict"},
 		"internal/descriptor": {"internal/message", "internal/strict"},
 		"internal/cluster": {
-			"internal/cluster/breaker", "internal/cluster/edf", "internal/connpool", "internal/coreconfig", "internal/dns", "internal/http1",
-			"internal/stats", "internal/strict", "internal/xds",
+			"internal/cluster/breaker", "internal/cluster/edf", "internal/cluster/healthcheck", "internal/cluster/outlier",
+			"internal/connpool", "internal/coreconfig", "internal/dns", "internal/http1", "internal/stats", "internal/strict", "internal/xds",
 		},
 		"internal/cluster/edf":     {},
 		"internal/dns":             {"internal/coreconfig", "internal/strict"},

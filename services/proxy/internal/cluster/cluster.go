@@ -1,10 +1,11 @@
 // Package cluster holds the upstream clusters: their configuration, their
 // hosts as immutable snapshots behind an atomic pointer, and the Manager that
 // takes clusters and assignments from the bootstrap, from xDS and from DNS,
-// warms them and swaps them in. Those who check hosts set their health flags;
-// the router asks a cluster for a host, and for leave to burden it (Breakers).
-// The package sends no request itself, and each load-balancing policy is a
-// package's that it does not know.
+// warms them and swaps them in. Health checks and outlier detection, of packages
+// below this one, set the hosts' health flags; the router asks a cluster for a
+// host, and for leave to burden it (Breakers), and reports how it went. The
+// package sends no request itself, and each load-balancing policy is a package's
+// that it does not know.
 package cluster
 
 import (
@@ -31,6 +32,7 @@ type Cluster struct {
 	hosts    atomic.Pointer[HostSet]
 	drop     atomic.Uint64   // the bits of Assignment.Drop
 	breakers [2]*breaker.Set // by RoutingPriority
+	checks   checks
 
 	mu sync.Mutex // orders updates
 	// assignment is the last one, nil before the first.
@@ -92,15 +94,24 @@ func (c *Cluster) Watch(f func(*HostSet)) (cancel func()) {
 // any goroutine, but not by a watcher; of a host that the cluster has no more
 // it does nothing that anybody sees.
 func (c *Cluster) SetHealthFlag(h *Host, flags HealthFlags, on bool) {
-	if !h.set(flags, on) {
-		return
+	if h.set(flags, on) {
+		c.healthChanged(h, false)
 	}
+}
+
+// healthChanged makes a change of a host's flags take effect, at once if it is
+// urgent.
+func (c *Cluster) healthChanged(h *Host, urgent bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if h.Flags()&(PendingDynamicRemoval|FailedActiveHC) == PendingDynamicRemoval|FailedActiveHC {
 		c.members = slices.DeleteFunc(c.members, func(m Member) bool { return m.Host == h })
 		h.Connections.Close()
 		c.rebuild(true)
+		return
+	}
+	if urgent && !c.closed {
+		c.rebuild(false)
 		return
 	}
 	c.refresh()
@@ -183,7 +194,7 @@ func (c *Cluster) identity(e *Endpoint) netip.AddrPort {
 // kept because its health checks say that it serves, and those who list hosts
 // are trusted less.
 func (c *Cluster) staysForItsHealth(h *Host) bool {
-	return c.Config.HealthChecked && !c.Config.ignoreHealthOnRemoval && h.Flags()&(FailedActiveHC|FailedEDSHealth) == 0
+	return c.Config.healthCheck != nil && !c.Config.ignoreHealthOnRemoval && h.Flags()&(FailedActiveHC|FailedEDSHealth) == 0
 }
 
 // refresh makes a new snapshot, now or once the merge window after the last one
@@ -232,7 +243,8 @@ func (c *Cluster) rebuild(changed bool) {
 
 func (c *Cluster) newHost(e *Endpoint) *Host {
 	h := &Host{Address: e.Address}
-	if c.Config.HealthChecked && !e.HealthCheck.Disabled {
+	h.Outlier = c.checks.outlier.Add(h)
+	if c.Config.healthCheck != nil && !e.HealthCheck.Disabled {
 		h.set(FailedActiveHC|PendingActiveHC, true)
 	}
 	h.Connections = connpool.New(e.Address.String(), connpool.Options{
@@ -255,8 +267,9 @@ func (c *Cluster) newHost(e *Endpoint) *Host {
 	return h
 }
 
-// close ends the lookups, and all connections that no request uses.
+// close ends the checks, the lookups, and all connections that no request uses.
 func (c *Cluster) close() {
+	c.checks.close()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true

@@ -8,6 +8,8 @@ import (
 	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/breaker"
+	"github.com/weirproxy/weir/services/proxy/internal/cluster/healthcheck"
+	"github.com/weirproxy/weir/services/proxy/internal/cluster/outlier"
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/dns"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
@@ -21,7 +23,7 @@ func Fields() strict.Fields {
 		"envoy.config.cluster.v3.Cluster": {
 			"name", "type", "cluster_type", "connect_timeout", "load_assignment", "eds_cluster_config",
 			"lb_policy", "load_balancing_policy", "common_lb_config", "circuit_breakers", "ignore_health_on_host_removal",
-			"wait_for_warm_on_init",
+			"wait_for_warm_on_init", "health_checks", "outlier_detection",
 			"typed_extension_protocol_options",
 		},
 		"envoy.config.cluster.v3.Cluster.EdsClusterConfig":  {"eds_config", "service_name"},
@@ -44,7 +46,6 @@ func Fields() strict.Fields {
 		"envoy.config.endpoint.v3.LocalityLbEndpoints":                       {"locality", "lb_endpoints", "load_balancing_weight", "priority"},
 		"envoy.config.endpoint.v3.LbEndpoint":                                {"endpoint", "health_status", "load_balancing_weight", "metadata"},
 		"envoy.config.endpoint.v3.Endpoint":                                  {"address", "hostname", "health_check_config"},
-		"envoy.config.endpoint.v3.Endpoint.HealthCheckConfig":                {"port_value", "hostname", "address", "disable_active_health_check"},
 		// Of metadata, policies that hash read hash_key of envoy.lb.
 		"envoy.config.core.v3.Metadata": {"filter_metadata"},
 
@@ -52,7 +53,7 @@ func Fields() strict.Fields {
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig": {"http_protocol_options", "http2_protocol_options"},
 		"envoy.config.core.v3.Http2ProtocolOptions":                                 {},
 	}
-	for _, part := range []strict.Fields{breaker.Fields(), dns.Fields()} {
+	for _, part := range []strict.Fields{breaker.Fields(), dns.Fields(), healthcheck.Fields(), outlier.Fields()} {
 		for message, names := range part {
 			fields[message] = append(fields[message], names...)
 		}
@@ -82,10 +83,6 @@ type Config struct {
 	HTTP1 coreconfig.HTTP1
 	// InitialFetchTimeout bounds the wait for the first assignment; 0 is none.
 	InitialFetchTimeout time.Duration
-	// HealthChecked says that somebody checks the hosts: a new one is taken for
-	// failed until its first check, and one that passes stays although no
-	// assignment has it any more.
-	HealthChecked bool
 	// Thresholds are the limits of each RoutingPriority.
 	Thresholds [2]breaker.Thresholds
 
@@ -93,6 +90,11 @@ type Config struct {
 	panicThreshold        uint32 // in percent
 	mergeWindow           time.Duration
 	ignoreHealthOnRemoval bool
+	// healthCheck is how the hosts are checked; nil if they are not. A new host is
+	// taken for failed until its first check, and one that passes stays although no
+	// assignment has it any more.
+	healthCheck *healthcheck.Config
+	outlier     *outlier.Config // nil without outlier detection
 	// assignment is that of the configuration itself; nil in a cluster of EDS.
 	assignment *Assignment
 	dns        *dns.Config // nil unless its endpoints are names
@@ -113,11 +115,12 @@ const (
 func Parse(message *clusterv3.Cluster, at strict.Path, policies []Policy, report *strict.Report) *Config {
 	c := &Config{
 		Message: message, Name: message.GetName(), ConnectTimeout: defaultConnectTimeout,
-		HealthChecked:         len(message.GetHealthChecks()) > 0,
 		Thresholds:            breaker.Parse(message.GetCircuitBreakers()),
 		balancing:             parsePolicy(message, at, policies, report),
 		panicThreshold:        defaultPanicThreshold,
 		ignoreHealthOnRemoval: message.GetIgnoreHealthOnHostRemoval(),
+		healthCheck:           healthcheck.Parse(message.GetHealthChecks(), at.Field("health_checks"), report),
+		outlier:               outlier.Parse(message.GetOutlierDetection(), at.Field("outlier_detection"), report),
 		waitForNames:          message.GetWaitForWarmOnInit() == nil || message.GetWaitForWarmOnInit().GetValue(),
 	}
 	if message.GetConnectTimeout() != nil {

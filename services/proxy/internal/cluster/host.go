@@ -7,6 +7,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
+	"github.com/weirproxy/weir/services/proxy/internal/cluster/outlier"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
 )
 
@@ -19,6 +20,9 @@ type Host struct {
 	// Connections are the host's HTTP/1 connections.
 	Connections *connpool.Pool
 	Stats       HostStats
+	// Outlier is told how each attempt of a request ended; nil, which takes that
+	// too, without outlier detection.
+	Outlier *outlier.Monitor[*Host]
 
 	flags atomic.Uint32 // HealthFlags
 }

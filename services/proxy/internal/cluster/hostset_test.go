@@ -362,8 +362,6 @@ func TestFaultsOfAssignments(t *testing.T) {
 }
 
 func TestHostThatIsCheckedStaysForItsHealth(t *testing.T) {
-	// health_checks are not read here, so that the schema would refuse them; what
-	// reads them sets HealthChecked by the same rule.
 	for name, c := range map[string]struct {
 		ignore bool
 		want   string
@@ -372,30 +370,34 @@ func TestHostThatIsCheckedStaysForItsHealth(t *testing.T) {
 		"unless told not to": {true, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := newManager(t, false)
-			config := m.parse(fmt.Sprintf(`{"name": "a", "type": "EDS", "ignore_health_on_host_removal": %t,
+			synctest.Test(t, func(t *testing.T) {
+				m := newManager(t, false)
+				defer m.stop()
+				// The time stands still here, so that no check begins.
+				config := m.parse(fmt.Sprintf(`{"name": "a", "type": "EDS", "ignore_health_on_host_removal": %t,
+				"health_checks": [{"timeout": "1s", "interval": "1s", "initial_jitter": "3600s", "healthy_threshold": 1, "unhealthy_threshold": 1, "tcp_health_check": {}}],
 				"eds_cluster_config": {"eds_config": {"ads": {}, "resource_api_version": "V3"}}}`, c.ignore))
-			config.HealthChecked = true
-			m.AddStatic([]*cluster.Config{config})
-			a := m.Get("a")
-			require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.1", 80, ""), endpoint("10.0.0.2", 80, ""))))
-			host := a.Hosts().Members[0].Host
-			require.Equal(t, "/failed_active_hc/pending_active_hc", host.Flags().String())
-			a.SetHealthFlag(host, cluster.FailedActiveHC|cluster.PendingActiveHC, false)
-			require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.2", 80, ""), endpoint("10.0.0.3", 80, ""))))
-			if c.want == "" {
+				m.AddStatic([]*cluster.Config{config})
+				a := m.Get("a")
+				require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.1", 80, ""), endpoint("10.0.0.2", 80, ""))))
+				host := a.Hosts().Members[0].Host
+				require.Equal(t, "/failed_active_hc/pending_active_hc", host.Flags().String())
+				a.SetHealthFlag(host, cluster.FailedActiveHC|cluster.PendingActiveHC, false)
+				require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.2", 80, ""), endpoint("10.0.0.3", 80, ""))))
+				if c.want == "" {
+					require.Len(t, a.Hosts().Members, 2)
+					return
+				}
+				require.Len(t, a.Hosts().Members, 3)
+				require.Equal(t, c.want, host.Flags().String())
+				require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.1", 80, ""), endpoint("10.0.0.3", 80, ""))))
+				require.Len(t, a.Hosts().Members, 2, "that one failed its checks")
+				require.Equal(t, "healthy", host.Flags().String(), "and this one is back")
+				require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.3", 80, ""))))
 				require.Len(t, a.Hosts().Members, 2)
-				return
-			}
-			require.Len(t, a.Hosts().Members, 3)
-			require.Equal(t, c.want, host.Flags().String())
-			require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.1", 80, ""), endpoint("10.0.0.3", 80, ""))))
-			require.Len(t, a.Hosts().Members, 2, "that one failed its checks")
-			require.Equal(t, "healthy", host.Flags().String(), "and this one is back")
-			require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.3", 80, ""))))
-			require.Len(t, a.Hosts().Members, 2)
-			a.SetHealthFlag(host, cluster.FailedActiveHC, true)
-			require.Len(t, a.Hosts().Members, 1)
+				a.SetHealthFlag(host, cluster.FailedActiveHC, true)
+				require.Len(t, a.Hosts().Members, 1)
+			})
 		})
 	}
 }

@@ -47,7 +47,8 @@ type ManagerOptions struct {
 // Manager holds all clusters (Envoy's cluster manager). Those of the bootstrap
 // are there from the start and stay; those of CDS come, change and go. A
 // cluster of CDS is used once it is warm: once it has its assignment, or answers
-// to all of its names, or has waited for the assignment in vain.
+// to all of its names, and each of its hosts was checked once, if they are; or
+// once it has waited for the assignment in vain.
 type Manager struct {
 	options ManagerOptions
 
@@ -141,11 +142,12 @@ func (m *Manager) AddStatic(configs []*Config) {
 		config.Source = config.Source.Of(coreconfig.Source{})
 		c := m.newCluster(config)
 		m.activate(c)
-		if m.start(c) {
+		known, ready := m.start(c)
+		if ready {
 			continue
 		}
 		m.awaited[c] = true
-		m.warm(c)
+		m.warm(c, known)
 	}
 	m.publish()
 	m.checkStarted()
@@ -252,32 +254,34 @@ func (m *Manager) applyCluster(message *clusterv3.Cluster, r xds.Resource) error
 		m.abandon(name, w)
 	}
 	c := m.newCluster(config) // after that, or its metrics would go too
-	if m.start(c) {
+	known, ready := m.start(c)
+	if ready {
 		m.activate(c)
 		return nil
 	}
 	if !m.listed {
 		m.awaited[c] = true
 	}
-	m.warm(c)
+	m.warm(c, known)
 	return nil
 }
 
-// start gives a cluster its hosts, as far as they are known, and says whether
-// it can be used so.
-func (m *Manager) start(c *Cluster) bool {
+// start gives a cluster its hosts, and says whether they are known, and whether
+// it can be used as it is.
+func (m *Manager) start(c *Cluster) (known, ready bool) {
 	config := c.Config
 	switch {
 	case config.dns != nil:
-		return c.resolve(m.options.Resolver, m.options.Log, func() { m.answered(c) })
+		ready = c.resolve(m.options.Resolver, m.options.Log, func() { m.answered(c) })
+		return ready, ready
 	case config.ServiceName == "":
 		c.update(config.assignment)
-		return true
 	case m.assignments[config.service()] != nil:
 		c.update(m.assignments[config.service()])
-		return true
+	default:
+		return false, false
 	}
-	return false
+	return true, !c.pending()
 }
 
 // ApplyAssignments takes the assignments that EDS sent. Good ones take effect
@@ -319,9 +323,8 @@ func (m *Manager) assign(service service, assignment *Assignment, refused error)
 	}
 	for _, c := range slices.Clone(m.users[service]) {
 		c.take(assignment, refused)
-		if w := m.warming[c.Config.Name]; refused == nil && w != nil && w.cluster == c {
-			m.endWarming(c.Config.Name, w)
-			m.activate(c)
+		if refused == nil {
+			m.hostsKnown(c)
 		}
 	}
 }
@@ -342,6 +345,7 @@ func (c *Cluster) take(a *Assignment, refused error) {
 
 func (m *Manager) newCluster(config *Config) *Cluster {
 	c := newCluster(config, m.options.Stats.Scope("cluster").Tagged("envoy_cluster_name", config.Name))
+	c.startChecks(m.options.Log, func() { m.checked(c) })
 	if config.ServiceName != "" {
 		m.users[config.service()] = append(m.users[config.service()], c)
 	}

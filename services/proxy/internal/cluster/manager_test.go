@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
 	"testing"
@@ -18,6 +19,8 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/dns"
+	"github.com/weirproxy/weir/services/proxy/internal/fixedheader"
+	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 	"github.com/weirproxy/weir/services/proxy/internal/xds"
@@ -44,7 +47,7 @@ func newManager(t testing.TB, waitForCDS bool) *manager {
 
 func newResolvingManager(t testing.TB, waitForCDS bool, resolver dns.Resolver) *manager {
 	t.Helper()
-	parts := []strict.Fields{cluster.Fields(), coreconfig.Fields()}
+	parts := []strict.Fields{cluster.Fields(), coreconfig.Fields(), fixedheader.Fields(), matcher.Fields()}
 	for _, p := range policies {
 		parts = append(parts, p.Fields)
 	}
@@ -81,6 +84,13 @@ func (m *manager) stat(name string) (value int64) {
 	})
 	require.True(m.t, known, "there is no metric %s", name)
 	return value
+}
+
+// stop ends all that the manager has running.
+func (m *manager) stop() {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	require.NoError(m.t, m.Run(ctx))
 }
 
 func (m *manager) started() bool {

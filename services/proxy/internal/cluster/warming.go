@@ -6,35 +6,62 @@ import (
 )
 
 // warming is a cluster that waits for its first assignment, or for the first
-// answers to its names.
+// answers to its names, and then for the first check of each of its hosts.
 type warming struct {
 	cluster *Cluster
-	timer   *time.Timer
+	known   bool        // the hosts are, so that only checks are awaited
+	timer   *time.Timer // bounds the wait for an assignment; may be nil
 }
 
 // warm lets the cluster wait for its assignment, for a time, or for answers to
-// its names, as long as the resolver takes.
-func (m *Manager) warm(c *Cluster) {
-	w := &warming{cluster: c}
-	if c.Config.InitialFetchTimeout > 0 {
+// its names, as long as the resolver takes, or, if its hosts are known, for
+// their checks, which have timeouts of their own.
+func (m *Manager) warm(c *Cluster, known bool) {
+	w := &warming{cluster: c, known: known}
+	if !known && c.Config.InitialFetchTimeout > 0 {
 		// Ends with endWarming, or does nothing if that came first.
 		w.timer = time.AfterFunc(c.Config.InitialFetchTimeout, func() { m.giveUp(w) })
 	}
 	m.warming[c.Config.Name] = w
 }
 
-// answered takes a cluster into use all of whose names had an answer.
+// answered is told that all names of a cluster had an answer.
 func (m *Manager) answered(c *Cluster) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.hostsKnown(c)
+	m.publish()
+	m.checkStarted()
+}
+
+// checked is told that no host of a cluster waits for its first check any more.
+func (m *Manager) checked(c *Cluster) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if w := m.warming[c.Config.Name]; w == nil || w.cluster != c || !w.known {
+		return
+	}
+	m.hostsKnown(c)
+	m.publish()
+	m.checkStarted()
+}
+
+// hostsKnown takes a cluster that warms into use, unless a host of it waits for
+// its first check: then checked does. The caller publishes.
+func (m *Manager) hostsKnown(c *Cluster) {
 	w := m.warming[c.Config.Name]
 	if w == nil || w.cluster != c {
 		return
 	}
+	if c.pending() {
+		w.known = true
+		if w.timer != nil {
+			w.timer.Stop()
+		}
+		return
+	}
 	m.endWarming(c.Config.Name, w)
 	m.activate(c)
-	m.publish()
-	m.checkStarted()
 }
 
 // giveUp takes a cluster into use whose assignment did not come in time.
@@ -42,7 +69,7 @@ func (m *Manager) giveUp(w *warming) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	name := w.cluster.Config.Name
-	if m.warming[name] != w {
+	if m.warming[name] != w || w.known { // or its assignment came just now
 		return
 	}
 	m.options.Log.Warn("cluster has no assignment within its initial fetch timeout",

@@ -1,12 +1,14 @@
 package router
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
 	"strings"
 	"syscall"
 
+	"github.com/weirproxy/weir/services/proxy/internal/cluster/outlier"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
@@ -59,19 +61,33 @@ func (r *router) failed(err error) *httpfilter.Reply {
 		f.Details, f.Flags = beforeResponse("remote_connection_failure|"+f.UpstreamFailure), f.Flags|format.UpstreamConnectionFailure
 		r.cluster.Stats.ConnectFailures.Inc()
 		r.host.Stats.ConnectFailures.Add(1)
+		if !errors.Is(err, context.Canceled) {
+			r.host.Outlier.ReportLocal(outlier.ConnectFailed)
+		}
 		return r.reply(503, reset+"remote connection failure")
 	case errors.As(err, &protocol):
 		r.cluster.Stats.ProtocolErrors.Inc()
 		f.Details, f.Flags = beforeResponse("protocol_error"), f.Flags|format.UpstreamProtocolError
+		r.host.Outlier.ReportLocal(outlier.Reset)
 		return r.reply(502, reset+"protocol error")
 	case timedOut(err):
 		r.cluster.Stats.RequestTimeouts.Inc()
+		r.host.Outlier.ReportLocal(outlier.Timeout)
 		r.late()
 		return r.reply(504, "upstream request timeout")
 	default:
 		r.cluster.Stats.RequestResets.Inc()
 		f.Details, f.Flags = beforeResponse("connection_termination"), f.Flags|format.UpstreamConnectionTermination
+		r.reportReset(err)
 		return r.reply(503, reset+"connection termination")
+	}
+}
+
+// reportReset reports a connection that broke before the end of the response,
+// unless the proxy closed it itself since its client went or time was up.
+func (r *router) reportReset(err error) {
+	if !errors.Is(err, net.ErrClosed) {
+		r.host.Outlier.ReportLocal(outlier.Reset)
 	}
 }
 
@@ -121,6 +137,7 @@ func (r *router) brokeOff(err error) {
 	switch {
 	case timedOut(err):
 		r.cluster.Stats.RequestTimeouts.Inc()
+		r.host.Outlier.ReportLocal(outlier.Timeout)
 		r.late()
 		return
 	case errors.As(err, &protocol):
@@ -129,6 +146,7 @@ func (r *router) brokeOff(err error) {
 		f.Details, f.Flags = "upstream_reset_after_response_started{connection_termination}", f.Flags|format.UpstreamConnectionTermination
 	}
 	r.cluster.Stats.RequestResets.Inc()
+	r.reportReset(err)
 }
 
 // late notes an upstream that took longer than it may.

@@ -139,6 +139,10 @@ func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
 		return r.failed(err)
 	}
 	r.count(s.Response.Status)
+	r.host.Outlier.ReportStatus(s.Response.Status)
+	if s.Response.Headers.Has("x-envoy-immediate-health-check-fail") {
+		r.cluster.FailPassively(r.host)
+	}
 	now := time.Now()
 	s.Facts.Mark(format.ResponseBegin, now)
 	s.Facts.ResponseCode, s.Facts.Details = s.Response.Status, "via_upstream"
