@@ -63,12 +63,12 @@ type Body interface {
 // Bytes is a Body of one chunk that is in memory already.
 type Bytes struct{ rest []byte }
 
-// NewBytes makes a Body of text, which must not be empty and is not copied.
+// NewBytes makes a Body of text, which is not copied.
 func NewBytes(text []byte) *Bytes { return &Bytes{rest: text} }
 
 // Next implements Body.
 func (b *Bytes) Next() ([]byte, error) {
-	if b.rest == nil {
+	if len(b.rest) == 0 {
 		return nil, io.EOF
 	}
 	chunk := b.rest

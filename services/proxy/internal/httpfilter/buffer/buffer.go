@@ -59,10 +59,11 @@ const mostAnnounced = 64 << 10
 var tooLong = httpfilter.Reply{Status: 413, Body: "Payload Too Large"}
 
 // RequestHead implements httpfilter.RequestHead. It blocks until the body is
-// there. One that announces its length is refused without being read.
+// there. One that announces its length is refused without being read, and what a
+// client sends in another protocol than HTTP is no body.
 func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 	r := &s.Request
-	if r.Body == nil {
+	if r.Body == nil || len(r.Upgrade) > 0 {
 		return nil
 	}
 	if r.BodyLength > f.most {
@@ -83,9 +84,13 @@ func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 		}
 		text = append(text, chunk...)
 	}
-	r.BodyLength, r.Body = int64(len(text)), nil
-	if len(text) > 0 {
-		r.Body = message.NewBytes(text)
+	switch {
+	case r.Trailers.Len() > 0: // which only a body of unknown length can have
+		r.BodyLength, r.Body = message.Unknown, message.NewBytes(text)
+	case len(text) > 0:
+		r.BodyLength, r.Body = int64(len(text)), message.NewBytes(text)
+	default:
+		r.BodyLength, r.Body = 0, nil
 	}
 	return nil
 }

@@ -92,6 +92,48 @@ func TestAnEmptyBodyIsNone(t *testing.T) {
 	require.Nil(t, s.Request.Body)
 }
 
+// trailing is a body with a trailer behind it.
+type trailing struct {
+	message.Body
+	trailers *message.Headers
+}
+
+func (b *trailing) Next() ([]byte, error) {
+	chunk, err := b.Body.Next()
+	if err != nil {
+		b.trailers.Add("x-sum", "1")
+	}
+	return chunk, err
+}
+
+func TestTrailersStayBehindTheBody(t *testing.T) {
+	for _, text := range []string{"abc", ""} {
+		config := filtertest.MustParse(t, buffer.Factory{}, "max_request_bytes: 5")
+		s := &stream.Stream{}
+		s.Request.BodyLength = message.Unknown
+		s.Request.Body = &trailing{message.NewBytes([]byte(text)), &s.Request.Trailers}
+		require.Nil(t, config.NewFilter().(httpfilter.RequestHead).RequestHead(s))
+		require.EqualValues(t, message.Unknown, s.Request.BodyLength)
+		chunk, err := s.Request.Body.Next()
+		require.Equal(t, text, string(chunk))
+		if text != "" {
+			require.NoError(t, err)
+			_, err = s.Request.Body.Next()
+		}
+		require.ErrorIs(t, err, io.EOF)
+		require.True(t, s.Request.Trailers.Has("x-sum"))
+	}
+}
+
+func TestAnotherProtocolIsNoBody(t *testing.T) {
+	config := filtertest.MustParse(t, buffer.Factory{}, "max_request_bytes: 5")
+	s, b := &stream.Stream{}, &watched{end: io.EOF}
+	s.Request.Body, s.Request.BodyLength, s.Request.Upgrade = b, message.Unknown, []byte("websocket")
+	require.Nil(t, config.NewFilter().(httpfilter.RequestHead).RequestHead(s))
+	require.Zero(t, b.reads)
+	require.Equal(t, b, s.Request.Body)
+}
+
 func TestABodyThatAnnouncesTooMuchIsNotRead(t *testing.T) {
 	b := &watched{end: io.EOF}
 	_, refusal := headStep(t, b, 6)
