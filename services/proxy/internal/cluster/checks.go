@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/healthcheck"
@@ -113,12 +114,25 @@ func checkFlags(health healthcheck.Health) (flags HealthFlags) {
 // setHealth takes over what the checks found of a host. Its first result takes
 // effect at once, since the cluster may wait for it to be used.
 func (c *Cluster) setHealth(h *Host, health healthcheck.Health) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !slices.ContainsFunc(c.members, func(m Member) bool { return m.Host == h && !m.HealthCheck.Disabled }) {
+		return // it went meanwhile, or is not checked any more
+	}
 	first := h.Flags()&PendingActiveHC != 0
 	flags := checkFlags(health)
 	failed := h.set(flags, true)
 	if passed := h.set(ofChecks&^flags, false); passed || failed {
 		c.healthChanged(h, first)
 	}
+}
+
+// awaitCheck takes the host for failed until its first check, or for well if it
+// is not checked.
+func (c *Cluster) awaitCheck(h *Host, e *Endpoint) {
+	checked := c.Config.healthCheck != nil && !e.HealthCheck.Disabled
+	h.set(ofChecks, false)
+	h.set(FailedActiveHC|PendingActiveHC, checked)
 }
 
 // FailPassively makes the host failed until its next good check: an answer of

@@ -115,6 +115,39 @@ func TestHostThatLeavesOrIsNotCheckedIsNotWaitedFor(t *testing.T) {
 	require.Equal(t, map[string]bool{"127.0.0.1:9": true}, addresses(m.Get("a")))
 }
 
+func TestHostOfWhichChecksAreTurnedOffIsWellAndIsCheckedWhenTheyAreOnAgain(t *testing.T) {
+	m := newManager(t, true)
+	defer m.stop()
+	host := newCheckedHost(t, 503)
+	close(host.answer)
+	off := strings.Replace(host.endpoint(), `{"endpoint": {`, `{"endpoint": {"health_check_config": {"disable_active_health_check": true},`, 1)
+	require.NoError(t, m.ApplyClusters(clusters(t, checkedCluster)))
+	for range 2 {
+		require.NoError(t, m.ApplyAssignments(assignment(t, "a", host.endpoint())))
+		<-m.Started()
+		a := m.Get("a")
+		servicetest.Eventually(t, "the host is failed", func() bool { return a.Hosts().Members[0].Flags == cluster.FailedActiveHC })
+		require.NoError(t, m.ApplyAssignments(assignment(t, "a", off)))
+		servicetest.Eventually(t, "the host is well", func() bool { return a.Hosts().Members[0].Flags == 0 })
+	}
+}
+
+func TestClusterOfNamesIsWarmOnceEachHostWasChecked(t *testing.T) {
+	z := newZone()
+	host := newCheckedHost(t, 200)
+	z.set("ip4 up.example", host.Addr().String())
+	m := newResolvingManager(t, true, z)
+	defer m.stop()
+	require.NoError(t, m.ApplyClusters(clusters(t, strings.Replace(checkedCluster, `"type": "EDS", "eds_cluster_config": {"eds_config": {"ads": {}, "resource_api_version": "V3"}}`,
+		fmt.Sprintf(`"type": "STRICT_DNS", "dns_lookup_family": "V4_ONLY", "load_assignment": {"cluster_name": "a", "endpoints": [{"lb_endpoints": [%s]}]}`,
+			endpoint("up.example", int(host.Port()), "")), 1))))
+	servicetest.Eventually(t, "the host is checked", func() bool { return m.stat("cluster.a.health_check.attempt") > 0 })
+	require.Nil(t, m.Get("a"))
+	close(host.answer)
+	<-m.Started()
+	require.Equal(t, "healthy", m.Get("a").Hosts().Members[0].Flags.String())
+}
+
 func TestClusterThatIsGoneIsNotChecked(t *testing.T) {
 	m := newManager(t, true)
 	defer m.stop()

@@ -94,16 +94,17 @@ func (c *Cluster) Watch(f func(*HostSet)) (cancel func()) {
 // any goroutine, but not by a watcher; of a host that the cluster has no more
 // it does nothing that anybody sees.
 func (c *Cluster) SetHealthFlag(h *Host, flags HealthFlags, on bool) {
-	if h.set(flags, on) {
-		c.healthChanged(h, false)
+	if !h.set(flags, on) {
+		return
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.healthChanged(h, false)
 }
 
 // healthChanged makes a change of a host's flags take effect, at once if it is
-// urgent.
+// urgent. The lock is held.
 func (c *Cluster) healthChanged(h *Host, urgent bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if h.Flags()&(PendingDynamicRemoval|FailedActiveHC) == PendingDynamicRemoval|FailedActiveHC {
 		c.members = slices.DeleteFunc(c.members, func(m Member) bool { return m.Host == h })
 		h.Connections.Close()
@@ -154,6 +155,9 @@ func (c *Cluster) replaceMembers(endpoints []Endpoint) (changed bool) {
 		if m, stays := old[c.identity(&e)]; stays {
 			host = m.Host
 			host.set(PendingDynamicRemoval, false)
+			if m.HealthCheck.Disabled != e.HealthCheck.Disabled {
+				c.awaitCheck(host, &e)
+			}
 			delete(old, c.identity(&e))
 			if m.Address != e.Address {
 				host.Connections.Readdress(e.Address.String())
@@ -244,9 +248,7 @@ func (c *Cluster) rebuild(changed bool) {
 func (c *Cluster) newHost(e *Endpoint) *Host {
 	h := &Host{Address: e.Address}
 	h.Outlier = c.checks.outlier.Add(h)
-	if c.Config.healthCheck != nil && !e.HealthCheck.Disabled {
-		h.set(FailedActiveHC|PendingActiveHC, true)
-	}
+	c.awaitCheck(h, e)
 	h.Connections = connpool.New(e.Address.String(), connpool.Options{
 		ConnectTimeout: c.Config.ConnectTimeout,
 		IdleTimeout:    idleTimeout,
