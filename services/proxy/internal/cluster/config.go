@@ -46,6 +46,7 @@ func Fields() strict.Fields {
 		"envoy.config.endpoint.v3.LocalityLbEndpoints":                       {"locality", "lb_endpoints", "load_balancing_weight", "priority"},
 		"envoy.config.endpoint.v3.LbEndpoint":                                {"endpoint", "health_status", "load_balancing_weight", "metadata"},
 		"envoy.config.endpoint.v3.Endpoint":                                  {"address", "hostname", "health_check_config"},
+		"envoy.config.endpoint.v3.Endpoint.HealthCheckConfig":                {"port_value", "hostname", "address", "disable_active_health_check"},
 		// Of metadata, policies that hash read hash_key of envoy.lb.
 		"envoy.config.core.v3.Metadata": {"filter_metadata"},
 

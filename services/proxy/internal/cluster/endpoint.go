@@ -58,18 +58,6 @@ type HealthCheckConfig struct {
 	Disabled bool
 }
 
-// HealthCheckAddress is the address at which the endpoint's health is checked.
-func (e *Endpoint) HealthCheckAddress() netip.AddrPort {
-	address := e.Address
-	if e.HealthCheck.Address.IsValid() {
-		address = e.HealthCheck.Address
-	}
-	if e.HealthCheck.Port != 0 {
-		address = netip.AddrPortFrom(address.Addr(), e.HealthCheck.Port)
-	}
-	return address
-}
-
 // hashKey is what a policy that hashes hosts knows the endpoint by, if it has
 // one of its own: hash_key in the metadata of envoy.lb.
 func (e *Endpoint) hashKey() string {

@@ -330,9 +330,9 @@ func TestEndpointTellsWhatOthersNeed(t *testing.T) {
 	require.EqualValues(t, 3, m[0].Weight)
 	require.EqualValues(t, 7, m[0].LocalityWeight)
 	require.Equal(t, "z", m[0].Locality.GetZone())
-	require.Equal(t, "10.0.0.1:81", m[0].HealthCheckAddress().String())
-	require.Equal(t, "10.0.0.3:82", m[1].HealthCheckAddress().String())
-	require.Equal(t, "10.0.0.4:80", m[2].HealthCheckAddress().String())
+	require.EqualValues(t, 81, m[0].HealthCheck.Port)
+	require.Equal(t, "10.0.0.3:82", m[1].HealthCheck.Address.String())
+	require.Zero(t, m[2].HealthCheck)
 }
 
 func TestFaultsOfAssignments(t *testing.T) {

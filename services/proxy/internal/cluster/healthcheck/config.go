@@ -5,15 +5,13 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
-// Fields are the supported fields of the messages that Parse and ParseEndpoint
-// read.
+// Fields are the supported fields of the messages that Parse reads.
 func Fields() strict.Fields {
 	return strict.Fields{
 		"envoy.config.core.v3.HealthCheck": {
@@ -27,10 +25,9 @@ func Fields() strict.Fields {
 			"host", "path", "method", "send", "receive", "response_buffer_size", "request_headers_to_add", "request_headers_to_remove",
 			"expected_statuses", "retriable_statuses", "codec_client_type", "service_name_matcher",
 		},
-		"envoy.config.core.v3.HealthCheck.TcpHealthCheck":     {"send", "receive"},
-		"envoy.config.core.v3.HealthCheck.GrpcHealthCheck":    {"service_name", "authority", "initial_metadata"},
-		"envoy.type.v3.Int64Range":                            {"start", "end"},
-		"envoy.config.endpoint.v3.Endpoint.HealthCheckConfig": {"port_value", "hostname", "address", "disable_active_health_check"},
+		"envoy.config.core.v3.HealthCheck.TcpHealthCheck":  {"send", "receive"},
+		"envoy.config.core.v3.HealthCheck.GrpcHealthCheck": {"service_name", "authority", "initial_metadata"},
+		"envoy.type.v3.Int64Range":                         {"start", "end"},
 	}
 }
 
@@ -117,7 +114,7 @@ func Parse(checks []*corev3.HealthCheck, at strict.Path, report *strict.Report) 
 	return c
 }
 
-// Endpoint is a checked health_check_config of an endpoint. The zero value is
+// Endpoint is what the health_check_config of an endpoint says. The zero value is
 // that of one without.
 type Endpoint struct {
 	// Address is where the host is checked in the place of its own address; its
@@ -131,19 +128,6 @@ type Endpoint struct {
 	Hostname string
 	// Disabled says that the host is not checked, and taken to be well.
 	Disabled bool
-}
-
-// ParseEndpoint makes an Endpoint of a message, which may be nil, at the path
-// at. Faults go to report; the result is for use only if there are none.
-func ParseEndpoint(m *endpointv3.Endpoint_HealthCheckConfig, at strict.Path, report *strict.Report) Endpoint {
-	e := Endpoint{Hostname: m.GetHostname(), Disabled: m.GetDisableActiveHealthCheck()}
-	if port := m.GetPortValue(); port <= 65535 { // or the message's own rules refuse it
-		e.Port = uint16(port)
-	}
-	if m.GetAddress() != nil {
-		e.Address, _ = coreconfig.Address(m.GetAddress(), at.Field("address"), report)
-	}
-	return e
 }
 
 // Target says where one host is checked.
