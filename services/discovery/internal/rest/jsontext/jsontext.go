@@ -13,16 +13,20 @@ import (
 	"unicode/utf8"
 )
 
+// MaxTwice is how many names that are there twice are told of: to look for more
+// among those already told takes longer the more there are.
+const MaxTwice = 100
+
 // ReadObject reads a JSON object into its members. twice are the names that
-// there are more than one of, in order; of their values the last is kept. The
-// error is that of CheckObject.
+// there are more than one of, in order, the first MaxTwice of them; of their
+// values the last is kept. The error is that of CheckObject.
 func ReadObject(text []byte) (members map[string]json.RawMessage, twice []string, err error) {
 	if err := CheckObject(text); err != nil {
 		return nil, nil, err
 	}
 	members = map[string]json.RawMessage{}
 	for name, value := range Members(string(text)) {
-		if _, known := members[name]; known && !slices.Contains(twice, name) {
+		if _, known := members[name]; known && len(twice) < MaxTwice && !slices.Contains(twice, name) {
 			twice = append(twice, name)
 		}
 		members[name] = json.RawMessage(value)

@@ -3,6 +3,7 @@ package jsontext
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -47,6 +48,19 @@ func TestReadObject(t *testing.T) {
 			require.Equal(t, test.want, got)
 		})
 	}
+}
+
+func TestSoManyNamesThatAreThereTwiceAreToldOf(t *testing.T) {
+	text := []byte("{")
+	for i := range 2 * (MaxTwice + 1) {
+		text = fmt.Appendf(text, `"%04d":%d,`, i/2, i)
+	}
+	members, twice, err := ReadObject(append(text, `"last":0}`...))
+	require.NoError(t, err)
+	require.Len(t, twice, MaxTwice)
+	require.Equal(t, "0000", twice[0])
+	require.Len(t, members, MaxTwice+2)
+	require.Equal(t, "201", string(members["0100"]), "the last value, of the others too")
 }
 
 func TestMembersAreReadWithoutAllocating(t *testing.T) {

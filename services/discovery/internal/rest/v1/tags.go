@@ -76,7 +76,7 @@ func readTags(from *field, faults *call.Faults) registry.Tags {
 		_, isOther := other[name]
 		switch {
 		case isOther || member != nil && *member != "":
-			if !slices.Contains(repeated, name) {
+			if len(repeated) < jsontext.MaxTwice && !slices.Contains(repeated, name) {
 				repeated = append(repeated, name)
 				faults.Add("tags", "%q is there more than once", name)
 			}
@@ -91,6 +91,9 @@ func readTags(from *field, faults *call.Faults) registry.Tags {
 			}
 			other[strings.Clone(name)] = jsontext.Compact(value)
 		}
+	}
+	if len(repeated) == jsontext.MaxTwice {
+		faults.Add("tags", "more names may be there more than once: %d are told", len(repeated))
 	}
 	return registry.Tags{
 		Zone:       readText(tagZone, given.zone, faults),

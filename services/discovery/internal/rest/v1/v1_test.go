@@ -29,6 +29,7 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/registry/registrytest"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/jsontext"
 )
 
 func TestMain(m *testing.M) { servicetest.Main(m) }
@@ -307,6 +308,17 @@ func TestWhatIsWrongIsRefusedWithItsReason(t *testing.T) {
 			require.Len(t, listed(t, h, "users"), 1, "what was there is still there, and nothing else")
 		})
 	}
+}
+
+func TestSoManyTagsThatAreThereTwiceAreToldOf(t *testing.T) {
+	tags := `{"az":"eu-1","region":"eu","instance_id":"i-1"`
+	for i := range 2 * (jsontext.MaxTwice + 1) {
+		tags += fmt.Sprintf(`,"%04d":0`, i/2)
+	}
+	w := do(loadedHandler(t), "POST", "/v1/registration/users", fields("tags", tags+"}"))
+	require.Equal(t, 400, w.Code)
+	require.Equal(t, jsontext.MaxTwice, strings.Count(w.Body.String(), " is there more than once"))
+	require.Contains(t, w.Body.String(), `; tags: more names may be there more than once: 100 are told"}`)
 }
 
 func TestFieldsThatMeanNothingAreIgnored(t *testing.T) {

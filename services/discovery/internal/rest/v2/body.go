@@ -56,6 +56,9 @@ func readObject(text []byte, path string, f *call.Faults) *object {
 	for _, name := range twice {
 		o.fault(name, "there twice")
 	}
+	if len(twice) == jsontext.MaxTwice {
+		f.Add(place, "more names may be there twice: %d are told", len(twice))
+	}
 	return o
 }
 

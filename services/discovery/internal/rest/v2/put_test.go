@@ -206,6 +206,17 @@ func TestWhatIsWrongWithAHostIsToldAllAtOnce(t *testing.T) {
 	}
 }
 
+func TestSoManyMembersThatAreThereTwiceAreToldOf(t *testing.T) {
+	body := "{"
+	for i := range 2 * (jsontext.MaxTwice + 1) {
+		body += fmt.Sprintf(`"%04d":0,`, i/2)
+	}
+	w := newFixture(t).call("POST", "/v2/heartbeats", body+`"leases":[]}`)
+	require.Equal(t, 400, w.Code)
+	require.Equal(t, jsontext.MaxTwice, strings.Count(w.Body.String(), `"reason":"there twice"`))
+	require.Contains(t, w.Body.String(), `{"field":"body","reason":"more names may be there twice: 100 are told"}`)
+}
+
 func TestABodyThatIsNotTakenIsRefused(t *testing.T) {
 	f := newFixture(t)
 	for _, test := range []struct{ method, target, body string }{
