@@ -3,7 +3,6 @@ package prometheus
 import (
 	"bytes"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -111,14 +110,14 @@ func appendLabels(b []byte, v *registry.View) []byte {
 // appendTags appends a label for each tag that the labels above do not tell. Of
 // tags whose names become the same, the first in order has the label.
 func appendTags(b []byte, t *registry.Tags) []byte {
-	taken := make([]string, 0, len(t.Other))
+	taken := make(map[string]struct{}, len(t.Other))
 	for _, tag := range t.Other {
 		value := tag.Value
 		label := sanitize(tag.Name)
-		if string(value) == "null" || slices.Contains(taken, label) {
+		if _, known := taken[label]; known || string(value) == "null" {
 			continue
 		}
-		taken = append(taken, label)
+		taken[label] = struct{}{}
 		b = append(b, `,"__meta_discovery_tag_`...)
 		b = append(b, label...)
 		b = append(b, `":`...)
