@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -149,7 +150,21 @@ func TestWhatAStoreIsGivenAgainIsLoggedOnceAndNotUnderTheLock(t *testing.T) {
 	})
 }
 
-// lockingLog keeps the lines about lost data, and takes the registry's lock for
+func TestThatAStoreRefusesIsLoggedOnceAndNotUnderTheLock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRegistry(newFakeStore())
+		var lines []string
+		r.log = slog.New(lockingLog{r, &lines})
+		for _, call := range []storeCall{telling, following} {
+			r.answered(call, fmt.Errorf("%w: NOPERM", ErrRefused))
+		}
+		require.Len(t, lines, 1)
+		require.Contains(t, lines[0], "NOPERM")
+		require.Contains(t, r.Refusal(), "NOPERM")
+	})
+}
+
+// lockingLog keeps the lines about lost data and refusals, and takes the registry's lock for
 // each line: it must be free.
 type lockingLog struct {
 	r     *Registry
@@ -163,7 +178,7 @@ func (l lockingLog) WithGroup(string) slog.Handler            { return l }
 func (l lockingLog) Handle(_ context.Context, record slog.Record) error {
 	l.r.mu.Lock()
 	defer l.r.mu.Unlock()
-	if !strings.Contains(record.Message, "lost data") {
+	if !strings.Contains(record.Message, "lost data") && !strings.Contains(record.Message, "refuses") {
 		return nil
 	}
 	line := record.Message

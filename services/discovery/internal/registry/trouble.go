@@ -20,10 +20,16 @@ const (
 // answered notes whether the Store answered a call, and reports whether that is
 // other than it was. While any way to call it fails, no host expires.
 func (r *Registry) answered(call storeCall, err error) (turned bool) {
+	begins := false
+	defer func() { // after the lock is given back: a log may be slow
+		if begins {
+			r.log.Error("the store refuses this service: hosts are served from memory, and others do not hear of changes until that is mended", "error", err)
+		}
+	}()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Since(r.born)
-	r.noteRefusal(call, err)
+	begins = r.noteRefusal(call, err)
 	failed := r.failing&(1<<call) != 0
 	if err == nil {
 		r.storeAnswers(call, now)
@@ -34,17 +40,16 @@ func (r *Registry) answered(call storeCall, err error) (turned bool) {
 	return !failed
 }
 
-// noteRefusal notes whether the Store refuses a way to call it, and logs when it begins
-// to: that is not to be lost behind its having been away. r.mu must be held.
-func (r *Registry) noteRefusal(call storeCall, err error) {
+// noteRefusal notes whether the Store refuses a way to call it, and reports whether it
+// begins to: that is not to be lost behind its having been away. r.mu must be held.
+func (r *Registry) noteRefusal(call storeCall, err error) (begins bool) {
 	if !errors.Is(err, ErrRefused) {
 		r.refusals[call] = ""
-		return
+		return false
 	}
-	if r.refusals == [storeCalls]string{} {
-		r.log.Error("the store refuses this service: hosts are served from memory, and others do not hear of changes until that is mended", "error", err)
-	}
+	begins = r.refusals == [storeCalls]string{}
 	r.refusals[call] = err.Error()
+	return begins
 }
 
 // Refusal is why the Store refuses what the registry asks of it since it was loaded;
