@@ -194,6 +194,19 @@ func (a *access) mayBe(ctx context.Context, id, cluster string) error {
 	if err == nil {
 		err = caller.MayBeNode(id, cluster)
 	}
+	return a.refused(err)
+}
+
+// mayRead returns why the caller of a stream may not see anything, by the rules that
+// are in force now; as a gRPC status.
+func (a *access) mayRead(ctx context.Context) error {
+	caller := auth.FromContext(ctx).Now()
+	return a.refused(caller.MayRead())
+}
+
+// refused is why a client is refused as a gRPC status, which it logs; nil if it is
+// not.
+func (a *access) refused(err error) error {
 	if err == nil {
 		return nil
 	}

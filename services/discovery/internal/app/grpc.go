@@ -45,6 +45,7 @@ func (a *App) addGRPC(operators *admin.Server) error {
 	limits.MayBe = func(ctx context.Context, node resources.Asker) error {
 		return a.access.mayBe(ctx, node.ID, node.Cluster)
 	}
+	limits.MayRead = a.access.mayRead
 	limits.MayHaveSecret = mayHaveSecret(rules)
 	discovery := xds.New(xds.Options{
 		Registry:   a.hosts,

@@ -18,6 +18,7 @@ import (
 	healthv3 "github.com/envoyproxy/go-control-plane/envoy/service/health/v3"
 	loadstats "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	secretv3 "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
+	statusv3 "github.com/envoyproxy/go-control-plane/envoy/service/status/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -221,7 +222,7 @@ func TestAStreamEndsOfAStrangerOnceReadsAreForThoseWhomARuleNames(t *testing.T) 
 	o := options(t)
 	o.Reads = "closed"
 	o.AuthFile = filepath.Join(t.TempDir(), "auth.yaml")
-	rules := "tokens: [{name: edge-team, token: " + edgeToken + ", services: []}]"
+	rules := "tokens: [{name: edge-team, token: " + edgeToken + ", services: [echo]}]"
 	put(t, o.AuthFile, rules)
 	r := start(t, o)
 	conn, err := grpc.NewClient(r.addrs["xds"], grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -231,10 +232,36 @@ func TestAStreamEndsOfAStrangerOnceReadsAreForThoseWhomARuleNames(t *testing.T) 
 	defer cancel()
 	answer := ways["delta"](ctx, conn, &corev3.Node{Id: "edge-1"})
 	require.NoError(t, answer())
+	tool, err := statusv3.NewClientStatusDiscoveryServiceClient(conn).StreamClientStatus(ctx)
+	require.NoError(t, err)
+	require.NoError(t, tool.Send(&statusv3.ClientStatusRequest{}))
+	_, err = tool.Recv()
+	require.NoError(t, err)
+	request, err := http.NewRequestWithContext(ctx, "GET", "http://"+r.addrs["http"]+"/v2/events", nil)
+	require.NoError(t, err)
+	request.Header.Set("Authorization", "Bearer "+edgeToken)
+	events, err := http.DefaultClient.Do(request)
+	require.NoError(t, err)
+	defer events.Body.Close()
+	first := make([]byte, len("retry: 3000\n\n"))
+	_, err = io.ReadFull(events.Body, first)
+	require.NoError(t, err)
 	put(t, o.AuthFile, strings.ReplaceAll(rules, edgeToken, "another-token-of-the-team"))
 	err = answer()
 	require.Equal(t, codes.Unauthenticated, status.Code(err), "%v", err)
 	require.ErrorContains(t, err, "to read takes a token that is known")
+
+	// The rules hold by now: the stream above has ended by them.
+	require.NoError(t, tool.Send(&statusv3.ClientStatusRequest{}))
+	_, err = tool.Recv()
+	require.Equal(t, codes.Unauthenticated, status.Code(err), "%v", err)
+	require.ErrorContains(t, err, "to read takes a token that is known")
+	response, _ := r.call(t, "POST", "/v1/registration/echo", "another-token-of-the-team", url.Values{
+		"ip": {"10.0.0.1"}, "port": {"80"}, "revision": {"r1"}, "tags": {`{"az":"a","region":"r","instance_id":"i"}`}})
+	require.Equal(t, 200, response.StatusCode)
+	rest, err := io.ReadAll(events.Body)
+	require.NoError(t, err, "it ends")
+	require.Empty(t, string(rest), "and is told of nothing more")
 }
 
 // metric is the text of a metric's value; empty if it is 0.

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
 	statusv3 "github.com/envoyproxy/go-control-plane/envoy/service/status/v3"
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/weirproxy/weir/services/discovery/internal/hello"
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
 )
 
@@ -26,8 +28,13 @@ import (
 // (CSDS): one ClientConfig for each stream.
 type clientStatus struct {
 	statusv3.UnimplementedClientStatusDiscoveryServiceServer
-	server *Server
+	server  *Server
+	streams atomic.Int64 // those that are open
 }
+
+// maxStatusStreams is how many streams of client status there are at once: they
+// are of operators' tools, and each answer may be maxClientStatus long.
+const maxStatusStreams = 100
 
 // registerStatus puts the service of client status on a gRPC server.
 func (s *Server) registerStatus(server grpc.ServiceRegistrar) {
@@ -40,11 +47,16 @@ func (c *clientStatus) FetchClientStatus(_ context.Context, r *statusv3.ClientSt
 }
 
 // StreamClientStatus answers each request, until the client or the server ends
-// the stream.
+// the stream, or who opened it may read no more. The first has to come soon.
 func (c *clientStatus) StreamClientStatus(wire grpc.BidiStreamingServer[statusv3.ClientStatusRequest, statusv3.ClientStatusResponse]) error {
-	ended := make(chan error, 1)
+	defer c.streams.Add(-1)
+	if c.streams.Add(1) > maxStatusStreams {
+		c.server.metrics.refused.Inc()
+		return status.Errorf(codes.ResourceExhausted, "%d streams of client status are open, the most that are served", maxStatusStreams)
+	}
+	ended := make(chan error, 2) // by answer, and by who does not begin
 	// Ends when the stream does, which is when this returns; nobody waits.
-	go func() { ended <- c.answer(wire) }()
+	go func() { ended <- c.answer(wire, hello.Expect(func(err error) { ended <- err })) }()
 	select {
 	case err := <-ended:
 		return err
@@ -53,7 +65,10 @@ func (c *clientStatus) StreamClientStatus(wire grpc.BidiStreamingServer[statusv3
 	}
 }
 
-func (c *clientStatus) answer(wire grpc.BidiStreamingServer[statusv3.ClientStatusRequest, statusv3.ClientStatusResponse]) error {
+// answer answers requests until the stream ends; came is called when the first is
+// there.
+func (c *clientStatus) answer(wire grpc.BidiStreamingServer[statusv3.ClientStatusRequest, statusv3.ClientStatusResponse], came func()) error {
+	defer came()
 	for {
 		r, err := wire.Recv()
 		if errors.Is(err, io.EOF) {
@@ -61,6 +76,12 @@ func (c *clientStatus) answer(wire grpc.BidiStreamingServer[statusv3.ClientStatu
 		}
 		if err != nil {
 			return err
+		}
+		came()
+		if mayRead := c.server.limits.MayRead; mayRead != nil {
+			if err := mayRead(wire.Context()); err != nil {
+				return err
+			}
 		}
 		response, err := c.server.clientStatus(r)
 		if err != nil {

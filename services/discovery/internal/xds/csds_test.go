@@ -3,7 +3,9 @@ package xds
 import (
 	"context"
 	"fmt"
+	"io"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
@@ -12,10 +14,12 @@ import (
 	statusv3 "github.com/envoyproxy/go-control-plane/envoy/service/status/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/weirproxy/weir/services/discovery/internal/hello"
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
 )
 
@@ -183,4 +187,47 @@ func TestClientStatusIsServed(t *testing.T) {
 	s.stop()
 	_, err = stream.Recv()
 	require.Equal(t, codes.Unavailable, status.Code(err))
+}
+
+func TestStreamsOfClientStatusAreSoManyAndBegin(t *testing.T) {
+	s := serving(t, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	tool := statusv3.NewClientStatusDiscoveryServiceClient(s.dial(t))
+	open := func() error {
+		stream, err := tool.StreamClientStatus(ctx)
+		require.NoError(t, err)
+		_ = stream.Send(&statusv3.ClientStatusRequest{}) // what went wrong Recv says
+		_, err = stream.Recv()
+		return err
+	}
+	for range maxStatusStreams {
+		require.NoError(t, open())
+	}
+	err := open()
+	require.Equal(t, codes.ResourceExhausted, status.Code(err))
+	require.ErrorContains(t, err, "100 streams of client status are open")
+}
+
+// muteTool is a stream of client status, within a synctest bubble, whose client says
+// nothing.
+type muteTool struct {
+	grpc.BidiStreamingServer[statusv3.ClientStatusRequest, statusv3.ClientStatusResponse]
+	ended chan struct{}
+}
+
+func (w *muteTool) Recv() (*statusv3.ClientStatusRequest, error) {
+	<-w.ended
+	return nil, io.EOF
+}
+
+func TestAStreamOfClientStatusEndsThatDoesNotBegin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		wire := &muteTool{ended: make(chan struct{})}
+		began := time.Now()
+		err := (&clientStatus{server: &Server{}}).StreamClientStatus(wire)
+		require.Equal(t, codes.DeadlineExceeded, status.Code(err))
+		require.Equal(t, hello.Within, time.Since(began))
+		close(wire.ended)
+	})
 }

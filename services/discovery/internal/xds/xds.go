@@ -73,6 +73,10 @@ type Limits struct {
 	// error is a gRPC status. nil lets everyone be any. Server.RecheckNodes has it
 	// asked again.
 	MayBe func(context.Context, resources.Asker) error
+	// MayRead returns why who opened a stream may not see anything, by the rules of
+	// now; the error is a gRPC status. It is asked before each answer of client
+	// status. nil lets everyone.
+	MayRead func(context.Context) error
 	// MayHaveSecret reports whether a node may have the secret of a name, whose
 	// stream or call has the context; to one that may not, there is none. nil lets
 	// everyone have all. Server.RecheckSecrets has it asked again.

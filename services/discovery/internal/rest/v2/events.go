@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
@@ -67,7 +68,7 @@ const (
 // events is the stream of all events from now on, or of those of one service,
 // those of a zone in which it has hosts among them.
 // A reader that is too slow for them is told that it missed some; one that
-// takes nothing at all is let go.
+// takes nothing at all is let go, and so is one that may read no more.
 func (f *face) events(w http.ResponseWriter, r *http.Request) (int, error) {
 	query := call.ReadQuery(r)
 	service, _ := query.Checked("service", rule.ServiceName)
@@ -114,7 +115,11 @@ func (f *face) events(w http.ResponseWriter, r *http.Request) (int, error) {
 		case <-r.Context().Done():
 			return http.StatusOK, nil
 		}
-		if len(b) > 0 && !stream.write(b) {
+		if len(b) == 0 {
+			continue
+		}
+		// Who may not read any more, by the rules of now, finds out why when it comes back.
+		if caller := auth.FromContext(r.Context()).Now(); caller.MayRead() != nil || !stream.write(b) {
 			return http.StatusOK, nil
 		}
 	}
