@@ -76,7 +76,7 @@ func (r *Registry) applyChange(c *Change) {
 			case c.Event == nil:
 			case c.Event.Kind != Expired:
 				r.deregistered(e)
-			case c.Event.Actor == sweeper && r.beatsHere(e):
+			case r.beatsHere(e):
 				r.giveEntry(e)
 				return
 			default:
@@ -121,7 +121,7 @@ func (r *Registry) hear(e *entry, at time.Time) (isNew bool) {
 	isNew = beat > time.Duration(e.lastBeat.Load())+echo
 	e.beat(beat)
 	if e.stale && e.deadline() > now {
-		r.recover(e, sweeper)
+		r.recover(e, Itself)
 	}
 	return isNew
 }

@@ -236,7 +236,7 @@ func TestARemovalIsOfOneStay(t *testing.T) {
 		r, _, apply, both, _ := followed(t)
 		apply(Update{Changes: []Change{{Key: both.Host.Key, Lease: both.Lease + 1}}})
 		require.Contains(t, ids(t, r), "both", "it came back since")
-		apply(Update{Changes: []Change{{Key: both.Host.Key, Lease: both.Lease, Event: &Event{Service: "users", Kind: Expired, Actor: "another"}}}})
+		apply(Update{Changes: []Change{{Key: both.Host.Key, Lease: both.Lease, Event: &Event{Service: "users", Kind: Lost, Actor: "another"}}}})
 		require.NotContains(t, ids(t, r), "both")
 		events, err := r.History("users")
 		require.NoError(t, err)
@@ -362,7 +362,7 @@ func TestAVersionIsThatOfWhatReadersSee(t *testing.T) {
 // Another replica does not hear the beats of a host if this one cannot tell the
 // Store of them.
 func TestAHostThatBeatsHereIsGivenAgainWhenAnotherReplicaTookItForDead(t *testing.T) {
-	expired := &Event{Kind: Expired, Actor: "discovery"}
+	expired := &Event{Kind: Expired, Actor: "whoever says so"}
 	for name, c := range map[string]struct {
 		event  *Event
 		silent time.Duration

@@ -140,7 +140,7 @@ func (r *Registry) put(record Record, beat time.Duration) *entry {
 		s.replace(e, h)
 		e.beat(beat)
 		if e.deadline() > now {
-			r.recover(e, sweeper)
+			r.recover(e, Itself)
 		}
 		r.expiries.move(e, e.deadline())
 	}

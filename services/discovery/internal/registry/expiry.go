@@ -72,8 +72,8 @@ const (
 	longestJump = time.Second
 )
 
-// sweeper is the actor of what no caller did.
-const sweeper = "discovery"
+// Itself is the actor of what no caller did.
+const Itself = "discovery"
 
 // sweepUntil drops dead hosts every SweepInterval until ctx ends. If this
 // process stood still, for it was stopped or starved, the hosts are not to
@@ -218,7 +218,7 @@ func (r *Registry) settleGone(dead []Beat, gone []Key, relied bool) (expired []*
 // any other Store it is yet to go. What comes of it from other replicas then is
 // later, and must be taken: so a shared Store is not told again. r.mu must be held.
 func (r *Registry) expired(e *entry) {
-	event := &Event{Kind: Expired, Actor: sweeper}
+	event := &Event{Kind: Expired, Actor: Itself}
 	if r.shared == nil {
 		r.takeOut(e, event)
 		return

@@ -121,7 +121,7 @@ func (r *Registry) hold(e *entry, why guard.Reason) {
 	}
 	e.stale = true
 	s := r.services[e.host.Service]
-	r.happened(&Event{At: time.Now(), Kind: HeldStale, Service: s.name, ID: e.host.ID, Actor: sweeper, Detail: why.String()})
+	r.happened(&Event{At: time.Now(), Kind: HeldStale, Service: s.name, ID: e.host.ID, Actor: Itself, Detail: why.String()})
 	r.tell(s)
 }
 

@@ -860,6 +860,7 @@ func TestWhatExpiredElsewhereCounts(t *testing.T) {
 		r := guarded(t, newFakeStore(), nil)
 		hosts := fleet(1)
 		beatFor(t, r, time.Minute, hosts)
+		time.Sleep(hosts[0].TTL * 4 / 5) // one that beat lately stays
 		for _, h := range hosts[:2] {
 			r.apply(Update{Changes: []Change{{Key: h.Key, Event: &Event{Kind: Expired, Service: h.Service, ID: h.ID}}}})
 		}

@@ -201,7 +201,7 @@ func (r *Registry) settle(at time.Duration) {
 	now, wallNow := time.Now(), r.wall.at(at)
 	for key, s := range r.settings {
 		if !s.Expires.IsZero() && !wallNow.Before(s.Expires) && at >= r.settingsHeld {
-			r.end(key, "discovery", "its time is over")
+			r.end(key, Itself, "its time is over")
 			continue
 		}
 		if s.Kind != Weigh && !s.out && now.Sub(s.Made) >= r.options.DrainTime {

@@ -23,7 +23,7 @@ func (s *Store) Expire(ctx context.Context, dead []registry.Beat) (gone []regist
 	for i := range dead {
 		key := dead[i].Key
 		event, err := record.EncodeEvent(&registry.Event{
-			At: time.Now(), Kind: registry.Expired, Service: key.Service, ID: key.ID, Actor: "discovery",
+			At: time.Now(), Kind: registry.Expired, Service: key.Service, ID: key.ID, Actor: registry.Itself,
 		})
 		if err != nil {
 			return nil, err
