@@ -317,8 +317,10 @@ discovery_refusals_total{reason="identity"} 1
 discovery_refusals_total{reason="node"} 0
 discovery_refusals_total{reason="rate"} 0
 discovery_refusals_total{reason="services"} 0
+discovery_refusals_total{reason="settings"} 0
 discovery_refusals_total{reason="tags"} 0
 discovery_refusals_total{reason="token"} 2
+discovery_refusals_total{reason="waiters"} 0
 `)))
 }
 

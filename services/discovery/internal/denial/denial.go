@@ -37,12 +37,16 @@ const (
 	Tags
 	// Body is of bodies that are too long.
 	Body
+	// Waiters is of calls that would wait, where as many wait as may.
+	Waiters
+	// Settings is of settings beyond the most that may be.
+	Settings
 
 	reasons // how many there are
 )
 
 func (r Reason) String() string {
-	return [reasons]string{"token", "identity", "node", "address", "rate", "hosts", "services", "tags", "body"}[r]
+	return [reasons]string{"token", "identity", "node", "address", "rate", "hosts", "services", "tags", "body", "waiters", "settings"}[r]
 }
 
 // Error is one refusal.

@@ -319,7 +319,9 @@ discovery_refusals_total{reason="identity"} 0
 discovery_refusals_total{reason="node"} 0
 discovery_refusals_total{reason="rate"} 0
 discovery_refusals_total{reason="services"} 0
+discovery_refusals_total{reason="settings"} 0
 discovery_refusals_total{reason="tags"} 0
 discovery_refusals_total{reason="token"} 1
+discovery_refusals_total{reason="waiters"} 0
 `)), "the stranger's: the clerk asked for nothing")
 }

@@ -165,13 +165,18 @@ func (t *router) refuse(w http.ResponseWriter, r *http.Request, err error) int {
 	return status
 }
 
-// Limits are the answers to what goes beyond the registry's limits, and that of a
-// body.
+// ErrTooManyWaiters is the answer to a call that would wait, where as many wait as may.
+var ErrTooManyWaiters = errors.New("too many calls wait for changes already")
+
+// Limits are the answers to what goes beyond the registry's limits, that of a body
+// and that of calls that wait.
 func Limits() []denial.Limit {
 	return []denial.Limit{
 		{Err: registry.ErrServiceFull, Reason: denial.Hosts, Status: http.StatusTooManyRequests, RetryAfter: 10 * time.Second},
 		{Err: registry.ErrTooManyServices, Reason: denial.Services, Status: http.StatusTooManyRequests, RetryAfter: 10 * time.Second},
 		{Err: registry.ErrTagsTooLarge, Reason: denial.Tags, Status: http.StatusBadRequest},
 		{Err: errBodyTooLong, Reason: denial.Body, Status: http.StatusRequestEntityTooLarge},
+		{Err: ErrTooManyWaiters, Reason: denial.Waiters, Status: http.StatusTooManyRequests, RetryAfter: 10 * time.Second},
+		{Err: registry.ErrTooManySettings, Reason: denial.Settings, Status: http.StatusTooManyRequests, RetryAfter: 10 * time.Second},
 	}
 }

@@ -147,7 +147,7 @@ var exchanges = []exchange{
 	{operation: "listHosts", target: "/v2/services/none/hosts?index=0000000000000000", status: 304},
 	{operation: "listHosts", target: "/v2/services/users/hosts?state=x", status: 400},
 	{operation: "listHosts", target: "/v2/services/users/hosts", status: 503, on: "unloaded"},
-	{operation: "listHosts", target: "/v2/services/none/hosts?index=0000000000000000&wait=1m", status: 503, on: "full of waiters"},
+	{operation: "listHosts", target: "/v2/services/none/hosts?index=0000000000000000&wait=1m", status: 429, on: "full of waiters"},
 
 	{operation: "listRevisions", target: "/v2/services/users/revisions", status: 200},
 	{operation: "listRevisions", target: "/v2/services/*/revisions", status: 400},
@@ -188,7 +188,8 @@ var exchanges = []exchange{
 	{operation: "followEvents", target: "/v2/events?service=users", status: 200, change: gone},
 	{operation: "followEvents", target: "/v2/events?service=*", status: 400},
 	{operation: "followEvents", target: "/v2/events", status: 503, on: "unloaded"},
-	{operation: "followEvents", target: "/v2/events", status: 503, on: "full of waiters"},
+	{operation: "followEvents", target: "/v2/events", status: 429, on: "full of waiters"},
+	{operation: "followEvents", target: "/v2/events", status: 503, on: "unloaded"},
 
 	{operation: "getGuard", target: "/v2/guard", status: 200, on: "held"},
 	{operation: "liftGuard", target: "/v2/guard/suspension?reason=the+zone+burnt+down", status: 204, on: "held"},

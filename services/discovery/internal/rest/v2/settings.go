@@ -82,9 +82,6 @@ func (f *face) putSetting(w http.ResponseWriter, r *http.Request) (int, error) {
 		return 0, err
 	}
 	s, err = f.registry.Make(s)
-	if errors.Is(err, registry.ErrTooManySettings) {
-		return 0, &call.Refusal{Status: http.StatusTooManyRequests, Reason: err.Error(), RetryAfter: 10 * time.Second}
-	}
 	if err != nil {
 		return 0, err
 	}

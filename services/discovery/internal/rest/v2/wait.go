@@ -28,14 +28,11 @@ func newWaiters(most int, registerer prometheus.Registerer) *waiters {
 }
 
 // begin lets one more call wait, which calls end when it is done. The error is
-// a *call.Refusal.
+// call.ErrTooManyWaiters.
 func (w *waiters) begin() (end func(), err error) {
 	if w.waiting.Add(1) > w.most {
 		w.waiting.Add(-1)
-		return nil, &call.Refusal{
-			Status: http.StatusServiceUnavailable, RetryAfter: 10 * time.Second,
-			Reason: "too many calls wait for changes already",
-		}
+		return nil, call.ErrTooManyWaiters
 	}
 	return func() { w.waiting.Add(-1) }, nil
 }
@@ -46,8 +43,8 @@ const answerTime = 30 * time.Second
 
 // await waits until there is a list of a service that the caller does not wait
 // for any longer, until its time is over, the caller is gone or no call is to
-// wait, and returns the list of that moment. The error is that of the registry, or a
-// *call.Refusal.
+// wait, and returns the list of that moment. The error is that of the registry, or
+// call.ErrTooManyWaiters.
 func (f *face) await(w http.ResponseWriter, r *http.Request, query listQuery) (registry.Listing, error) {
 	end, err := f.waiters.begin()
 	if err != nil {

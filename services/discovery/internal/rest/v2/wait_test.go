@@ -4,11 +4,13 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
@@ -138,6 +140,22 @@ func TestWaitsAndStreamsEndWhenTheServiceStops(t *testing.T) {
 	})
 }
 
+const refusedWaiters = `
+# HELP discovery_refusals_total What callers were refused by a rule or a limit, by reason.
+# TYPE discovery_refusals_total counter
+discovery_refusals_total{reason="address"} 0
+discovery_refusals_total{reason="body"} 0
+discovery_refusals_total{reason="hosts"} 0
+discovery_refusals_total{reason="identity"} 0
+discovery_refusals_total{reason="node"} 0
+discovery_refusals_total{reason="rate"} 0
+discovery_refusals_total{reason="services"} 0
+discovery_refusals_total{reason="settings"} 0
+discovery_refusals_total{reason="tags"} 0
+discovery_refusals_total{reason="token"} 0
+discovery_refusals_total{reason="waiters"} 2
+`
+
 func TestOneWaiterTooManyIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t) // of two
@@ -145,9 +163,10 @@ func TestOneWaiterTooManyIsRefused(t *testing.T) {
 		first, second := f.wait(poll), f.wait("/v2/events")
 		for _, target := range []string{poll, "/v2/events"} {
 			w := f.call("GET", target, "")
-			requireRefused(t, w, 503, "too many calls wait for changes already")
+			requireRefused(t, w, 429, "too many calls wait for changes already")
 			require.Equal(t, "10", w.Header().Get("Retry-After"))
 		}
+		require.NoError(t, testutil.GatherAndCompare(f.metrics, strings.NewReader(refusedWaiters), "discovery_refusals_total"))
 		require.Equal(t, 200, f.call("GET", "/v2/services/users/hosts", "").Code, "who does not wait is answered")
 		first.leave()
 		<-first.ended
