@@ -2,6 +2,7 @@ package registry
 
 import (
 	"fmt"
+	"net/netip"
 	"time"
 )
 
@@ -35,13 +36,20 @@ type Receipt struct {
 // In the common case nothing has changed; then only the time is noted, under
 // the shared lock and without allocating.
 func (r *Registry) CheckIn(h Host, actor string) (Receipt, error) {
-	return r.checkIn(&h, actor, laidOver)
+	return r.checkIn(&h, actor, laidOver, nil)
 }
 
 // Put is CheckIn for a host that says all of itself each time: its tags replace
 // the known ones too.
 func (r *Registry) Put(h Host, actor string) (Receipt, error) {
-	return r.checkIn(&h, actor, replaced)
+	return r.checkIn(&h, actor, replaced, nil)
+}
+
+// PutIf is Put of a host that takes the place of one at another address only if allow
+// returns nil for that; its error is returned otherwise. allow is called under the
+// registry's lock, and may not use the registry.
+func (r *Registry) PutIf(h Host, actor string, allow func(known netip.Addr) error) (Receipt, error) {
+	return r.checkIn(&h, actor, replaced, allow)
 }
 
 // tagging is what becomes of the known tags of a host that checks in.
@@ -60,8 +68,9 @@ func (t tagging) isNews(h, newer *Host) bool {
 	return !h.equal(newer)
 }
 
-// checkIn notes the time if h is no news, or else takes it.
-func (r *Registry) checkIn(h *Host, actor string, tags tagging) (Receipt, error) {
+// checkIn notes the time if h is no news, or else takes it. allow is that of PutIf,
+// or nil.
+func (r *Registry) checkIn(h *Host, actor string, tags tagging, allow func(netip.Addr) error) (Receipt, error) {
 	r.mu.RLock()
 	if !r.isLoaded {
 		r.mu.RUnlock()
@@ -76,7 +85,7 @@ func (r *Registry) checkIn(h *Host, actor string, tags tagging) (Receipt, error)
 	r.mu.RUnlock()
 
 	kept := *h // so that h itself need not be on the heap
-	receipt, err := r.change(&kept, actor, tags)
+	receipt, err := r.change(&kept, actor, tags, allow)
 	if err != nil {
 		return Receipt{}, err // which is no beat
 	}
@@ -123,7 +132,7 @@ func (r *Registry) beatsOf(entries []*entry) (there []*entry, beats []Beat) {
 }
 
 // change checks in a host that was not known just so a moment ago.
-func (r *Registry) change(h *Host, actor string, tags tagging) (Receipt, error) {
+func (r *Registry) change(h *Host, actor string, tags tagging, allow func(netip.Addr) error) (Receipt, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
@@ -138,6 +147,11 @@ func (r *Registry) change(h *Host, actor string, tags tagging) (Receipt, error) 
 				r.recover(e, actor)
 			}
 			return Receipt{HostUnchanged, e.lease}, nil
+		}
+		if known := e.host.Address.Addr(); allow != nil && known != h.Address.Addr() {
+			if err := allow(known); err != nil {
+				return Receipt{}, err
+			}
 		}
 		outcome = HostChanged
 		record.Lease, record.FirstSeen, record.DrainingSince = e.lease, e.firstSeen.Time(), e.drainingSince.Time()

@@ -408,3 +408,35 @@ func manyLeases(t testing.TB, r *Registry, n int) []Lease {
 	}
 	return leases
 }
+
+func TestAHostTakesThePlaceOfOneElsewhereOnlyIfThatIsAllowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := started(t, newFakeStore())
+		known, elsewhere := host("a", 1), host("a", 1)
+		elsewhere.Address = netip.MustParseAddrPort("10.0.0.2:1")
+		never := errors.New("it is not yours")
+		var asked []netip.Addr
+		allow := func(err error) func(netip.Addr) error {
+			return func(at netip.Addr) error {
+				require.False(t, r.mu.TryRLock(), "nobody can change the host meanwhile")
+				asked = append(asked, at)
+				return err
+			}
+		}
+		_, err := r.PutIf(known, "ann", allow(never))
+		require.NoError(t, err, "nobody is there")
+		known.Revision = "r2"
+		_, err = r.PutIf(known, "ann", allow(never))
+		require.NoError(t, err, "it is at the same address")
+		require.Empty(t, asked)
+		_, err = r.PutIf(elsewhere, "bob", allow(never))
+		require.ErrorIs(t, err, never)
+		there, _, err := r.Find(known.Key)
+		require.NoError(t, err)
+		require.Equal(t, known.Address, there.Host.Address)
+		receipt, err := r.PutIf(elsewhere, "bob", allow(nil))
+		require.NoError(t, err)
+		require.Equal(t, HostChanged, receipt.Outcome)
+		require.Equal(t, []netip.Addr{known.Address.Addr(), known.Address.Addr()}, asked)
+	})
+}

@@ -56,10 +56,10 @@ func (f *face) put(w http.ResponseWriter, r *http.Request) (int, error) {
 	if err := q.End(); err != nil {
 		return 0, err
 	}
-	if err := f.mayPut(caller, &h); err != nil {
+	if err := mayBeAt(caller, &h); err != nil {
 		return 0, err
 	}
-	receipt, err := f.registry.Put(h, caller.Actor())
+	receipt, err := f.registry.PutIf(h, caller.Actor(), caller.MayRegisterAddress)
 	if errors.Is(err, registry.ErrTagsTooLarge) {
 		return 0, &call.Refusal{
 			Status: http.StatusBadRequest, Reason: "tags: " + err.Error(),
@@ -78,18 +78,8 @@ func (f *face) put(w http.ResponseWriter, r *http.Request) (int, error) {
 	})
 }
 
-// mayPut asks whether a caller may have a host where it says to be, and in the
-// place of one that is there under the same name.
-func (f *face) mayPut(caller *auth.Caller, h *registry.Host) error {
-	known, found, err := f.registry.Find(h.Key)
-	if err != nil {
-		return err
-	}
-	if found && known.Host.Address.Addr() != h.Address.Addr() {
-		if err := caller.MayRegisterAddress(known.Host.Address.Addr()); err != nil {
-			return err
-		}
-	}
+// mayBeAt asks whether a caller may have a host at all addresses that it says.
+func mayBeAt(caller *auth.Caller, h *registry.Host) error {
 	for _, address := range append([]netip.Addr{h.Address.Addr()}, h.Additional...) {
 		if err := caller.MayRegisterAddress(address); err != nil {
 			return err
