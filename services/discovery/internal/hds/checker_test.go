@@ -289,6 +289,28 @@ func TestACheckerMayCallInsteadOfHavingAStream(t *testing.T) {
 	})
 }
 
+func TestAReportIsOfWhoSaidWhoItIs(t *testing.T) {
+	f := newFixture(t, quickRules)
+	path := f.file + ".rules"
+	write(t, path, "tokens: [{name: edge, token: edge-0123456789abcdef, services: []}, {name: shop, token: shop-0123456789abcdef, services: []}]")
+	policy, err := auth.New(auth.Options{File: filewatch.File{Setting: "RULES", Path: path}, Poll: time.Hour, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
+	require.NoError(t, err)
+	by := func(token string) context.Context { // over one connection, that of a proxy in front
+		caller := policy.Caller(auth.Call{Authorization: "Bearer " + token})
+		return auth.NewContext(peer.NewContext(t.Context(), &peer.Peer{Addr: &net.TCPAddr{Port: 7}}), &caller)
+	}
+	edge, shop := by("edge-0123456789abcdef"), by("shop-0123456789abcdef")
+	_, err = f.FetchHealthCheck(edge, greeting("a"))
+	require.NoError(t, err)
+	_, err = f.FetchHealthCheck(shop, report(reportOf(nil)))
+	require.Equal(t, codes.FailedPrecondition, status.Code(err), "%v", err)
+	_, err = f.FetchHealthCheck(shop, greeting("b"))
+	require.NoError(t, err)
+	_, err = f.FetchHealthCheck(edge, report(reportOf(nil)))
+	require.NoError(t, err, "another's greeting does not take its place")
+	require.Len(t, f.checkers, 2)
+}
+
 func TestWhoMayNotChangeHostsMayNotCheckThem(t *testing.T) {
 	f := newFixture(t, quickRules)
 	f.register("users", 1)

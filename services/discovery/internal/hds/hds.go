@@ -60,7 +60,7 @@ type Server struct {
 	rules    *Rules
 	streams  int                 // open, with a checker that said who it is or not
 	checkers map[string]*checker // by their nodes' ids
-	polled   map[string]*checker // those that call, by the address they call from
+	polled   map[poller]*checker // those that call
 	plans    map[string]*plan    // by service: of those that are checked and have hosts that serve
 	dirty    map[string]struct{} // the services whose plans are to be made anew
 	touched  map[string]struct{} // the services of which something else was said
@@ -83,7 +83,7 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		options: o, metrics: newMetrics(o.Metrics), watch: watch, rules: rules,
 		stopping: make(chan struct{}), stale: make(chan struct{}, 1), news: make(chan struct{}, 1),
-		checkers: map[string]*checker{}, polled: map[string]*checker{},
+		checkers: map[string]*checker{}, polled: map[poller]*checker{},
 		plans: map[string]*plan{}, dirty: map[string]struct{}{}, touched: map[string]struct{}{},
 	}
 	s.metrics.rulesGood.Set(1)

@@ -13,18 +13,22 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
 )
 
+// poller is who calls again and again: the address of its connection, and the identity
+// that it shows, since a proxy has calls of many on one connection.
+type poller struct{ address, identity string }
+
 // FetchHealthCheck serves a checker that calls again and again. A report does not
 // say whose it is, so its calls come over the one connection over which it said
-// who it is; who is silent for a while says so again. The answer is what to check
+// who it is, by the same identity; who is silent for a while says so again. The answer is what to check
 // now, nothing in the first second.
 func (s *Server) FetchHealthCheck(ctx context.Context, m *healthv3.HealthCheckRequestOrEndpointHealthResponse) (*healthv3.HealthCheckSpecifier, error) {
 	caller := auth.FromContext(ctx)
 	if err := caller.MayWrite(); err != nil {
 		return nil, s.options.Refusal(err)
 	}
-	from, now := "", time.Now()
+	from, now := poller{identity: caller.Identity()}, time.Now()
 	if p, ok := peer.FromContext(ctx); ok {
-		from = p.Addr.String()
+		from.address = p.Addr.String()
 	}
 	if request := m.GetHealthCheckRequest(); request != nil {
 		c := newChecker(caller)
