@@ -110,7 +110,7 @@ return refused
 // known of it, and the event. It does so only for the holder of the sweep lease,
 // which is whoever asks first; others get an empty answer. A lease for longer than
 // is given is one from before Redis' clock was set back. Else it answers with
-// the time and, for each host, ” if it is out, or its later beat.
+// the time and, for each host, an empty text if it is out, or its later beat.
 var expireScript = newScript(`
 local rec, beat, logKey, meta, sweep = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local writer, most = ARGV[3], ARGV[4]
@@ -165,8 +165,8 @@ return {
 }
 `)
 
-// lookScript returns the time and the fields of meta. If ARGV[1] is not ” it
-// computes the digest anew; one that differs tells of data that went without a
+// lookScript returns the time and the fields of meta. If ARGV[1] is no empty text
+// it computes the digest anew; one that differs tells of data that went without a
 // script, for which it takes ARGV[1] as another generation.
 var lookScript = newScript(`
 local rec, ovr, meta = KEYS[1], KEYS[2], KEYS[3]
