@@ -35,7 +35,8 @@ type stream struct {
 	until time.Time
 	log   *slog.Logger
 	// wake makes the stream be looked at for something to send. It is called by
-	// whoever knows of something, with the stream's lock held: it must not wait.
+	// whoever knows of something, with the stream's lock held or without, and never
+	// with the hub's: it must not wait.
 	wake  func()
 	ended chan error // has a value when the stream is to end
 

@@ -16,7 +16,9 @@
 // shared bytes (request.go, response.go, codec.go). The ways in are streams of
 // gRPC (services.go, serve.go) and single calls (poll.go) over HTTP (rest.go) and
 // gRPC (fetch.go); operators look by status.go, clients.go and csds.go, and see
-// who polls by pollers.go. Locks are taken in the order stream, hub, marks.
+// who polls by pollers.go. Locks are taken in the order stream, hub,
+// and then one of marks, shelf or given, under which nothing else is locked. That of a
+// sender comes after the stream's and never with the hub's, that of pollers alone.
 package xds
 
 import (
