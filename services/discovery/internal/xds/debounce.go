@@ -45,8 +45,8 @@ func (d *debounce) add(service string, since, now time.Time) {
 	d.waiting[service] = b
 }
 
-// leaving makes a burst that was taken wait on, if it has only lost hosts and
-// has not waited long enough for that. It reports whether it waits.
+// leaving makes a burst that was taken, and left fewer hosts, wait on, if it has not
+// waited long enough for that. It reports whether it waits.
 func (d *debounce) leaving(service string, b burst, now time.Time) bool {
 	b.quiet = d.Leaving
 	if !d.due(b).After(now) {

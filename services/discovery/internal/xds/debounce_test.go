@@ -103,13 +103,15 @@ func TestHostsThatLeaveWaitLongerThanThoseThatComeOrDrain(t *testing.T) {
 	out := host("users", "10.0.0.2:80")
 	out.State = registry.Out
 	for name, test := range map[string]struct {
-		after registry.View // what becomes of one of two hosts
+		after registry.View // what becomes of one of three hosts
+		gone  bool          // another one
 		more  []string
 		sent  time.Duration
 	}{
 		"one drains":                       {after: drains, sent: 100 * ms},
 		"one goes":                         {after: out, sent: 200 * ms},
 		"one goes and another comes":       {after: out, more: []string{"10.0.0.3:80"}, sent: 100 * ms},
+		"two go and one comes":             {after: out, gone: true, more: []string{"10.0.0.3:80"}, sent: 200 * ms},
 		"one comes":                        {after: host("users", "10.0.0.2:80"), more: []string{"10.0.0.3:80"}, sent: 100 * ms},
 		"one is at another address by now": {after: host("users", "10.0.0.4:80"), sent: 100 * ms},
 	} {
@@ -117,10 +119,13 @@ func TestHostsThatLeaveWaitLongerThanThoseThatComeOrDrain(t *testing.T) {
 			h := newTestHub(t)
 			h.open(&h.loaded)
 			h.debounce.Debounce = Debounce{Quiet: 100 * ms, Leaving: 200 * ms, Longest: 900 * ms}
-			h.hosts("users", "10.0.0.1:80", "10.0.0.2:80")
+			h.hosts("users", "10.0.0.1:80", "10.0.0.2:80", "10.0.0.9:80")
 			s := subscribed(t, h, true, 1, "users")[0]
 
 			hosts := []registry.View{host("users", "10.0.0.1:80"), test.after}
+			if !test.gone {
+				hosts = append(hosts, host("users", "10.0.0.9:80"))
+			}
 			for _, address := range test.more {
 				hosts = append(hosts, host("users", address))
 			}
@@ -177,7 +182,7 @@ func TestAComingHostDoesNotWaitForALeavingOfAnotherService(t *testing.T) {
 		require.Equal(t, 50*ms, shown("users"))
 		time.Sleep(time.Second)
 		changed("users", "10.0.0.1:80")
-		time.Sleep(60 * ms) // it is seen by now that users only lost a host
+		time.Sleep(60 * ms) // it is seen by now that users has fewer hosts
 		changed("orders", "10.0.0.1:80")
 		require.LessOrEqual(t, shown("orders"), 2*50*ms)
 		time.Sleep(2 * time.Second)

@@ -160,7 +160,7 @@ func (h *hub) push(now time.Time) {
 		if err != nil {
 			continue // nothing is loaded; then there is nothing to do yet
 		}
-		if h.onlyLost(service, list) && h.debounce.leaving(service, b, now) {
+		if h.hasFewer(service, list) && h.debounce.leaving(service, b, now) {
 			continue
 		}
 		h.metrics.debounce.Observe(now.Sub(b.first).Seconds())
@@ -169,9 +169,9 @@ func (h *hub) push(now time.Time) {
 	h.metrics.waiting.Set(float64(len(h.debounce.waiting)))
 }
 
-// onlyLost reports whether a service has fewer hosts to show than when it was
-// last made.
-func (h *hub) onlyLost(service string, list registry.Listing) bool {
+// hasFewer reports whether a service has fewer hosts to show than when it was
+// last made, be there new ones among them or not.
+func (h *hub) hasFewer(service string, list registry.Listing) bool {
 	return h.debounce.Leaving > h.debounce.Quiet && shownHosts(list) < h.hosts[service]
 }
 
