@@ -15,7 +15,7 @@ import (
 // whole in which an address is there twice, a locality is there twice in a
 // priority or has no weight, or a priority is left out.
 func (m *Maker) assignment(n name, a Asker, hosts []registry.View) *endpointv3.ClusterLoadAssignment {
-	shown, _ := unique(hosts)
+	shown := unique(hosts)
 	shown = slices.DeleteFunc(shown, func(v *registry.View) bool {
 		return v.State == registry.Out || !n.subset.has(v.Host)
 	})
@@ -62,14 +62,17 @@ func servedIn(a Asker, hosts []*registry.View) bool {
 // Duplicates is how many hosts of a service are shown to nobody because a later
 // comer has the same address.
 func Duplicates(hosts []registry.View) int {
-	_, duplicates := unique(hosts)
-	return duplicates
+	addresses := make(map[netip.AddrPort]struct{}, len(hosts))
+	for i := range hosts {
+		addresses[hosts[i].Host.Address] = struct{}{}
+	}
+	return len(hosts) - len(addresses)
 }
 
 // unique returns hosts by address, of those with equal addresses the latest
-// comer, and how many others there were.
-func unique(hosts []registry.View) (list []*registry.View, duplicates int) {
-	list = make([]*registry.View, len(hosts))
+// comer.
+func unique(hosts []registry.View) []*registry.View {
+	list := make([]*registry.View, len(hosts))
 	for i := range hosts {
 		list[i] = &hosts[i]
 	}
@@ -79,8 +82,7 @@ func unique(hosts []registry.View) (list []*registry.View, duplicates int) {
 			y.FirstSeen.Compare(x.FirstSeen),
 			cmp.Compare(x.Host.ID, y.Host.ID))
 	})
-	list = slices.CompactFunc(list, func(x, y *registry.View) bool { return x.Host.Address == y.Host.Address })
-	return list, len(hosts) - len(list)
+	return slices.CompactFunc(list, func(x, y *registry.View) bool { return x.Host.Address == y.Host.Address })
 }
 
 // additional returns the further addresses of hosts that have such, without

@@ -24,7 +24,7 @@ func manyHosts(n int, zones ...string) []registry.View {
 
 // shownTo is the addresses that an asker is shown of hosts.
 func shownTo(m *Maker, id, zone string, hosts []registry.View) []string {
-	list, _ := unique(hosts)
+	list := unique(hosts)
 	var addresses []string
 	for _, v := range m.share(Asker{ID: id, Region: "eu", Zone: zone}, list) {
 		addresses = append(addresses, v.Host.Address.String())

@@ -31,6 +31,9 @@ type hub struct {
 	// hosts is how many hosts of each service were shown when it was last made.
 	// Only run uses it.
 	hosts map[string]int
+	// duplicates is the same of hosts that are left out for others' sake, of services
+	// that have such.
+	duplicates map[string]int
 
 	// asked has a value when there is something in unmade or freshShelves.
 	asked chan struct{}
@@ -72,6 +75,7 @@ func newHub(r *registry.Registry, m *resources.Maker, d Debounce, log *slog.Logg
 		given:       newGiven(),
 		seed:        maphash.MakeSeed(),
 		hosts:       map[string]int{},
+		duplicates:  map[string]int{},
 		asked:       make(chan struct{}, 1),
 		maker:       m,
 		known:       map[string]struct{}{},

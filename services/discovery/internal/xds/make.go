@@ -21,7 +21,11 @@ func (h *hub) refresh(service string, since time.Time) {
 // show does what refresh says with a listing. Steps: the editions to make under
 // the lock, making without it, publishing all of them at once under it.
 func (h *hub) show(service string, list registry.Listing, since time.Time) {
-	h.metrics.duplicates.Add(float64(resources.Duplicates(list.Hosts)))
+	duplicates := resources.Duplicates(list.Hosts)
+	h.metrics.duplicates.Add(float64(duplicates - h.duplicates[service]))
+	if h.duplicates[service] = duplicates; duplicates == 0 {
+		delete(h.duplicates, service)
+	}
 	if h.hosts[service] = shownHosts(list); h.hosts[service] == 0 {
 		delete(h.hosts, service)
 	}

@@ -23,7 +23,7 @@ type metrics struct {
 	nacks      perType
 	updates    perType
 	unbuilt    prometheus.Counter
-	duplicates prometheus.Counter
+	duplicates prometheus.Gauge
 	waiting    prometheus.Gauge
 	dirty      prometheus.Gauge
 	dirtySets  prometheus.Gauge
@@ -99,7 +99,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		nacks:      byType("discovery_xds_nacks_total", "Responses that the client refused."),
 		updates:    byType("discovery_xds_updates_total", "Resources that became other than they were."),
 		unbuilt:    counter("discovery_xds_unbuilt_total", "Resources that could not be made."),
-		duplicates: counter("discovery_xds_duplicate_endpoints_total", "Hosts left out because another has the same address."),
+		duplicates: gauge("discovery_xds_duplicate_endpoints", "Hosts left out now because another has the same address."),
 		waiting:    gauge("discovery_xds_debounced_services", "Services whose changes wait for others."),
 		dirty:      gauge("discovery_xds_dirty_streams", "Streams with something yet to be sent, as of the last second."),
 		dirtySets:  gauge("discovery_xds_dirty_resources", "Resources that streams have yet to look at or to send, of all streams together, as of the last second."),
