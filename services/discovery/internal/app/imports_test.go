@@ -70,7 +70,7 @@ func TestImports(t *testing.T) {
 		"internal/resourcefiles":         {"internal/resources", "weir/internal/filewatch", "weir/internal/protoyaml"},
 		"internal/templatefile":          {"internal/resources", "weir/internal/filewatch"},
 		"internal/store/memory":          {"internal/registry"},
-		"internal/store/fallback":        {"internal/registry"},
+		"internal/store/fallback":        {"internal/pause", "internal/registry"},
 		"internal/store/file":            {"internal/registry", "internal/replacefile", "internal/store/record"},
 		"internal/store/record":          {"internal/registry"},
 		"internal/guard":                 {},

@@ -1,5 +1,5 @@
 // Package pause waits for some time, as loops do that try something again. The
-// registry and the agent call it; it starts no goroutine and leaves no timer.
+// registry, the fallback store and the agent call it; it starts no goroutine and leaves no timer.
 package pause
 
 import (

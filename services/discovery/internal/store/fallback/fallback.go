@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/weirproxy/weir/services/discovery/internal/pause"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 )
 
@@ -47,8 +48,8 @@ func New(shared Shared, local Copy, log *slog.Logger) *Store { return &Store{sha
 const (
 	// patience is how long the shared store is asked before the copy is.
 	patience = 3 * time.Second
-	// pause is the time between questions.
-	pause = 500 * time.Millisecond
+	// retryDelay is the time between questions.
+	retryDelay = 500 * time.Millisecond
 )
 
 // Load returns what the shared store has, or, if that does not answer within
@@ -132,9 +133,7 @@ func (s *Store) ask(ctx context.Context) (*registry.Contents, error) {
 		if err == nil || errors.Is(err, registry.ErrRefused) || time.Since(begin) >= patience {
 			return contents, err
 		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
+		if !pause.For(ctx, retryDelay) {
 			return nil, err
 		}
 	}
