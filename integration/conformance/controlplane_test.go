@@ -125,7 +125,7 @@ func TestOurProxyTakesItsClustersFromGoControlPlane(t *testing.T) {
 	control.set(t, nil, two)
 	servicetest.Eventually(t, "the host changes", answers("two"))
 
-	control.set(t, func(c *clusterpb.Cluster) { c.LbPolicy = clusterpb.Cluster_MAGLEV }, two)
+	control.set(t, func(c *clusterpb.Cluster) { c.LbPolicy = clusterpb.Cluster_CLUSTER_PROVIDED }, two)
 	servicetest.Eventually(t, "what is not supported is refused", func() bool { return len(control.refusals()) > 0 })
 	require.Contains(t, control.refusals()[0], "lb_policy")
 	require.True(t, answers("two")(), "the last good cluster stays")

@@ -23,7 +23,7 @@ static_resources:
       conect_timeout: 1s
     - name: granary
       name: barn
-      type: LOGICAL_DNS
+      type: ORIGINAL_DST
 `
 
 func TestABrokenBootstrapIsRefusedWithAllItsFaults(t *testing.T) {
@@ -35,7 +35,7 @@ func TestABrokenBootstrapIsRefusedWithAllItsFaults(t *testing.T) {
 		`broken.yaml:4:54: admin.address.socket_address.port_value: "many" is not a uint32`,
 		"broken.yaml:8:7: static_resources.clusters[0].conect_timeout: unknown field",
 		`broken.yaml:10:7: static_resources.clusters[1]: duplicate key "name"`,
-		"broken.yaml:11:7: static_resources.clusters[1].type: LOGICAL_DNS is not supported",
+		"broken.yaml:11:7: static_resources.clusters[1].type: ORIGINAL_DST is not supported",
 	} {
 		require.Contains(t, validated, fault)
 	}

@@ -118,10 +118,10 @@ func (c *Cluster) healthChanged(h *Host, urgent bool) {
 	c.refresh()
 }
 
-// update makes an assignment the present one. Hosts that stay keep their
-// connections; those that went are closed, and what is in flight on them ends
-// in peace. If the same hosts are in it, what else changed may wait to be
-// merged with more.
+// update makes an assignment the present one, at once: whoever lists hosts has
+// gathered what changed, and a request that still goes to a host that drains is
+// lost if it ends meanwhile. Hosts that stay keep their connections; those that
+// went are closed, and what is in flight on them ends in peace.
 func (c *Cluster) update(a *Assignment) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -132,14 +132,9 @@ func (c *Cluster) update(a *Assignment) {
 		c.Stats.updateNoRebuild.Inc()
 		return
 	}
-	first := c.assignment == nil
 	c.assignment = a
 	c.drop.Store(math.Float64bits(a.Drop))
-	if changed := c.replaceMembers(a.Endpoints); changed || first {
-		c.rebuild(changed)
-	} else {
-		c.refresh()
-	}
+	c.rebuild(c.replaceMembers(a.Endpoints))
 }
 
 // replaceMembers makes the members those of endpoints and says whether hosts

@@ -249,7 +249,7 @@ func TestChangesOfHealthAreMerged(t *testing.T) {
 		a.SetHealthFlag(members[0].Host, cluster.FailedActiveHC, true)
 		a.SetHealthFlag(members[1].Host, cluster.FailedOutlierCheck, true)
 		a.SetHealthFlag(members[0].Host, cluster.FailedActiveHC, false)
-		require.NoError(t, m.ApplyAssignments(assignmentOf(t, `"endpoints": [`+group(0, 4, 1, 0, `"priority": 0`)+`]`)))
+		a.SetHealthFlag(members[2].Host, cluster.FailedActiveHC, true)
 		time.Sleep(time.Second - time.Nanosecond)
 		synctest.Wait()
 		require.Equal(t, []int{4, 3}, seen())
@@ -264,9 +264,11 @@ func TestChangesOfHealthAreMerged(t *testing.T) {
 		a.SetHealthFlag(members[1].Host, cluster.FailedOutlierCheck, false)
 		a.SetHealthFlag(members[2].Host, cluster.FailedOutlierCheck, true)
 		require.NoError(t, m.ApplyAssignments(assignmentOf(t, `"endpoints": [`+group(0, 5, 0, 0, `"priority": 0`)+`]`)))
-		require.Equal(t, []int{4, 3, 2, 3, 4}, seen(), "a host that came takes what waits with it")
+		require.Equal(t, []int{4, 3, 2, 3, 4}, seen(), "an assignment takes what waits with it")
+		require.NoError(t, m.ApplyAssignments(assignmentOf(t, `"endpoints": [`+group(0, 5, 1, 0, `"priority": 0`)+`]`)))
+		require.Equal(t, []int{4, 3, 2, 3, 4, 3}, seen(), "and waits for nothing, though the hosts are the same")
 		time.Sleep(time.Hour)
-		require.Len(t, seen(), 5)
+		require.Len(t, seen(), 6)
 	})
 }
 
