@@ -35,10 +35,10 @@ type App struct {
 	access  *access
 	hosts   *registry.Registry
 	loads   *lrs.Server
-	// discovery is there before anything runs; files is nil if there are none.
-	discovery *xds.Server
-	files     *resourcefiles.Source
-	checks    *hds.Server // nil if there are none
+	// control, the server of xDS, is there before anything runs; files is nil if there are none.
+	control *xds.Server
+	files   *resourcefiles.Source
+	checks  *hds.Server // nil if there are none
 }
 
 // Addrs is the bound addresses by listener: http, xds and admin.
@@ -106,8 +106,8 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 // recheckClients has other access rules hold for streams that are open: who may not
 // be its node any more is let go, and the others have the secrets that they may.
 func (a *App) recheckClients() {
-	a.discovery.RecheckNodes()
-	a.discovery.RecheckSecrets()
+	a.control.RecheckNodes()
+	a.control.RecheckSecrets()
 	a.loads.RecheckNodes()
 	if a.checks != nil {
 		a.checks.RecheckNodes()

@@ -47,7 +47,7 @@ func (a *App) addGRPC(operators *admin.Server) error {
 	}
 	limits.MayRead = a.access.mayRead
 	limits.MayHaveSecret = mayHaveSecret(rules)
-	discovery := xds.New(xds.Options{
+	control := xds.New(xds.Options{
 		Registry:   a.hosts,
 		Maker:      maker,
 		Identifier: o.identifier(),
@@ -57,13 +57,13 @@ func (a *App) addGRPC(operators *admin.Server) error {
 		Log:        a.log,
 		Metrics:    a.metrics,
 	})
-	a.discovery = discovery
-	operators.Handle("GET /xds", "open streams: who, what they have, what they refused", shown(func() (any, error) { return discovery.Status(), nil }))
-	a.group.Add(daemon.Background("xds", discovery.Run))
+	a.control = control
+	operators.Handle("GET /xds", "open streams: who, what they have, what they refused", shown(func() (any, error) { return control.Status(), nil }))
+	a.group.Add(daemon.Background("xds", control.Run))
 	if template != nil {
-		a.group.Add(followTemplate(template, maker, discovery.SetMaker))
+		a.group.Add(followTemplate(template, maker, control.SetMaker))
 	}
-	a.addFiles(files, discovery, rules, operators)
+	a.addFiles(files, control, rules, operators)
 	heartbeats := beats.New(beats.Options{
 		Registry:   a.hosts,
 		Silence:    o.BeatSilence,
@@ -74,7 +74,7 @@ func (a *App) addGRPC(operators *admin.Server) error {
 		Metrics:    a.metrics,
 	})
 	server := newGRPCServer(o, a.access)
-	discovery.Register(server)
+	control.Register(server)
 	heartbeats.Register(server)
 	a.loads.Register(server)
 	if a.checks != nil {
@@ -82,7 +82,7 @@ func (a *App) addGRPC(operators *admin.Server) error {
 		a.checks.Register(server)
 	}
 	a.group.Add(daemon.ServeGRPC("xds listener", listener, server, helloTimeout, func() {
-		discovery.Stop()
+		control.Stop()
 		heartbeats.Stop()
 		a.loads.Stop()
 		if a.checks != nil {

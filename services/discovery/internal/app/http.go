@@ -26,12 +26,12 @@ func (a *App) addHTTP(registration func(service string, taken bool), operators *
 	stopping := make(chan struct{})
 	operators.Handle("GET /page", "services and hosts, live, to look at and to drain: the page of the HTTP listener",
 		pageElsewhere(a.access.scheme(), a.Addrs()["http"]))
-	a.group.Add(daemon.ServeHTTP("http listener", a.access.http(listener), a.access.gate.HTTP(a.faces(registration, a.discovery.Routes(), stopping)), a.log))
+	a.group.Add(daemon.ServeHTTP("http listener", a.access.http(listener), a.access.gate.HTTP(a.faces(registration, a.control.Routes(), stopping)), a.log))
 	// Just before the listener stops, which waits for the calls in flight: those
 	// that wait for a change are answered, and find another replica.
 	a.group.Add(daemon.Part{Name: "waiting calls", Stop: func(context.Context) error {
 		close(stopping)
-		a.discovery.StopWaiting()
+		a.control.StopWaiting()
 		return nil
 	}})
 	return nil
@@ -60,8 +60,8 @@ func (a *App) faces(registration func(service string, taken bool), polls []call.
 			MaxWaiters:  o.MaxWaiters,
 			Stopping:    stopping,
 			Loads:       a.loads.Loads,
-			Clients:     a.discovery.Clients,
-			Resources:   a.discovery.Resources,
+			Clients:     a.control.Clients,
+			Resources:   a.control.Resources,
 			Files:       a.fileStatus,
 			Metrics:     a.metrics,
 		}),
