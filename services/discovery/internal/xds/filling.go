@@ -13,7 +13,8 @@ import (
 // neither answered by its removal nor by an assignment without endpoints, and no
 // list of clusters is sent that is empty. What has hosts is sent at once; what had
 // some stays as it was. All the rest is withheld until hosts come, or the registry
-// is warm. By their own timers clients wait for that no longer than for a name that
+// is warm. Who comes anew is sent that too: a cluster that is listed has its
+// assignment. By their own timers clients wait for that no longer than for a name that
 // nobody has. Lists of REST are held to the same by registry.Listing.Safe.
 
 // isWithheld reports whether what was made of a listing is not to be told of yet; r
@@ -30,6 +31,10 @@ func isWithheld(t *topic, r *resources.Resource, list registry.Listing) bool {
 	empty, err := resources.NoEndpoints(t.name) // as of a subset without hosts
 	return err == nil && r != nil && r.Version == empty.Version
 }
+
+// isWithheld reports whether nothing can be told of an edition yet. One that is what
+// it was is told as that. The hub's lock must be held.
+func (e *edition) isWithheld() bool { return e.withheld && e.resource == nil }
 
 // withhold leaves an edition as it is, for what was made of it is withheld. If it was
 // not made before, nothing is known of it. h.mu must be held.
@@ -69,7 +74,7 @@ func (u *subscription) withholdsList(h *hub, all *set) bool {
 // The hub's lock must be held.
 func (u *subscription) withholdsNames() bool {
 	for t := range u.names {
-		if e := u.edition(t); e != nil && e.withheld {
+		if e := u.edition(t); e != nil && e.isWithheld() {
 			return true
 		}
 	}
@@ -83,7 +88,7 @@ func (u *subscription) withholdsAll(h *hub) bool {
 		return false
 	}
 	for t := range u.pending {
-		if e := u.edition(t); e == nil || !e.withheld {
+		if e := u.edition(t); e == nil || !e.isWithheld() {
 			return false
 		}
 	}

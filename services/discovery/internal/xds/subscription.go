@@ -299,7 +299,7 @@ func (u *subscription) due() iter.Seq2[*topic, pendingResource] {
 				// It is off the shelf, or not there for this client.
 			case e == nil:
 				continue // the hub is about to say that it is off the shelf
-			case e.withheld:
+			case e.isWithheld():
 				continue
 			default:
 				p.resource = e.resource
