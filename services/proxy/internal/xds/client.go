@@ -139,11 +139,13 @@ func (c *Client) SetNames(source coreconfig.Source, typeURL string, names []stri
 	if slices.Equal(s.names, names) {
 		return
 	}
-	s.names, s.changed = names, true
-	o.nudge()
+	s.names = names
 	if len(names) == 0 && !source.IsADS() && !s.wildcard {
-		c.drop(o)
+		c.drop(o) // which says it all to the other side
+		return
 	}
+	s.changed = true
+	o.nudge()
 }
 
 // subscription finds or makes one, and what brings its resources. The caller
