@@ -53,7 +53,9 @@ func NewStack(t testing.TB, o Options) *Stack {
 		o.Rules = DemoRules(t)
 	}
 	s := &Stack{t: t, client: Client(t), rules: writeFile(t, "rules.yaml", o.Rules)}
-	s.Discovery = Discovery(t, o.Discovery...)
+	// A proxy that starts before there are hosts would wait for its first
+	// assignment until discovery is warm.
+	s.Discovery = Discovery(t, append([]string{"DISCOVERY_WARM_UP=0s"}, o.Discovery...)...)
 	s.Ratelimit = Ratelimit(t, filepath.Dir(s.rules), o.Ratelimit...)
 	bootstrap := DemoBootstrap(t, s.Discovery.Addr("xds"), s.Ratelimit.Addr("grpc"))
 	if o.Envoy {
