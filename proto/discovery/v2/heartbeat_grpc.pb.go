@@ -32,8 +32,7 @@ const (
 // HeartbeatService takes heartbeats.
 type HeartbeatServiceClient interface {
 	// Beat attaches hosts to a stream. Each message, be it empty, is a heartbeat
-	// of all that are attached, and is answered; one within a tenth of a second of
-	// such a heartbeat is one of the hosts alone that it attaches. A stream on which no message
+	// of all that are attached, and is answered. A stream on which no message
 	// comes for a while, 15 seconds if the operator did not say otherwise, is
 	// ended with DEADLINE_EXCEEDED; its hosts have their TTL to come back.
 	Beat(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[BeatRequest, BeatResponse], error)
@@ -67,8 +66,7 @@ type HeartbeatService_BeatClient = grpc.BidiStreamingClient[BeatRequest, BeatRes
 // HeartbeatService takes heartbeats.
 type HeartbeatServiceServer interface {
 	// Beat attaches hosts to a stream. Each message, be it empty, is a heartbeat
-	// of all that are attached, and is answered; one within a tenth of a second of
-	// such a heartbeat is one of the hosts alone that it attaches. A stream on which no message
+	// of all that are attached, and is answered. A stream on which no message
 	// comes for a while, 15 seconds if the operator did not say otherwise, is
 	// ended with DEADLINE_EXCEEDED; its hosts have their TTL to come back.
 	Beat(grpc.BidiStreamingServer[BeatRequest, BeatResponse]) error

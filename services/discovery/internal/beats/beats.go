@@ -48,17 +48,11 @@ type Server struct {
 	streams  atomic.Int64
 	stopping chan struct{} // closed by Stop
 	carriers carriers      // used where LossEnds
-	between  time.Duration // two beats of all hosts of a stream, at least; leastBetween but in tests
 }
-
-// leastBetween is the time between two beats of all hosts of a stream, at least: with
-// many hosts a message without a byte costs this process milliseconds. It is well
-// below the shortest TTL.
-const leastBetween = 100 * time.Millisecond
 
 // New makes a server; Register puts it on a gRPC server.
 func New(o Options) *Server {
-	return &Server{options: o, metrics: newMetrics(o.Metrics), stopping: make(chan struct{}), between: leastBetween}
+	return &Server{options: o, metrics: newMetrics(o.Metrics), stopping: make(chan struct{})}
 }
 
 // Register puts s on a gRPC server that does not serve yet.
@@ -153,17 +147,15 @@ type connection struct {
 	begun    bool // the first message has come
 	lossEnds bool
 	attached map[registry.Lease]struct{}
-	heard    time.Time // when all that are attached last beat
-	// leases are the keys of attached, or none since those changed, fresh those that
-	// a message attached, and unknown has room for an answer; all are kept from
-	// message to message.
-	leases, fresh, unknown []registry.Lease
+	heard    time.Time // when the last message was taken
+	// leases are the keys of attached, and unknown has room for an answer; both
+	// are kept from message to message.
+	leases, unknown []registry.Lease
 }
 
-// take does what a message says, and then beats for all that are attached; for
-// those alone that it attached where all beat just before. The error is
-// RESOURCE_EXHAUSTED for too many hosts, or UNAVAILABLE before the registry is
-// loaded.
+// take does what a message says, and then beats for all that are attached. The
+// error is RESOURCE_EXHAUSTED for too many hosts, or UNAVAILABLE before the
+// registry is loaded.
 func (c *connection) take(m *discoveryv2.BeatRequest) (*discoveryv2.BeatResponse, error) {
 	if !c.begun {
 		c.begun = true
@@ -174,7 +166,6 @@ func (c *connection) take(m *discoveryv2.BeatRequest) (*discoveryv2.BeatResponse
 	for _, lease := range m.GetDetach() {
 		c.detach(registry.Lease(lease))
 	}
-	c.fresh = c.fresh[:0]
 	for _, lease := range m.GetAttach() {
 		c.attach(registry.Lease(lease))
 	}
@@ -182,14 +173,17 @@ func (c *connection) take(m *discoveryv2.BeatRequest) (*discoveryv2.BeatResponse
 		c.server.metrics.refused.Inc()
 		return nil, status.Errorf(codes.ResourceExhausted, "%d hosts attached, of %d at most", len(c.attached), most)
 	}
-	leases, now := c.fresh, time.Now()
-	if now.Sub(c.heard) >= c.server.between {
-		leases, c.heard = c.all(), now
+	if len(m.GetAttach())+len(m.GetDetach()) > 0 || len(c.leases) != len(c.attached) {
+		c.leases = c.leases[:0]
+		for lease := range c.attached {
+			c.leases = append(c.leases, lease)
+		}
 	}
 	var err error
-	if c.unknown, err = c.server.options.Registry.Beat(leases, c.unknown[:0], c.actor); err != nil {
+	if c.unknown, err = c.server.options.Registry.Beat(c.leases, c.unknown[:0], c.actor); err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
+	c.heard = time.Now()
 	c.server.metrics.messages.Inc()
 	response := &discoveryv2.BeatResponse{LossEnds: c.lossEnds}
 	for _, lease := range c.unknown {
@@ -201,23 +195,12 @@ func (c *connection) take(m *discoveryv2.BeatRequest) (*discoveryv2.BeatResponse
 	return response, nil
 }
 
-// all are the hosts that are attached, until those change.
-func (c *connection) all() []registry.Lease {
-	if len(c.leases) == 0 {
-		for lease := range c.attached {
-			c.leases = append(c.leases, lease)
-		}
-	}
-	return c.leases
-}
-
 // attach has the stream carry a host.
 func (c *connection) attach(lease registry.Lease) {
 	if _, attached := c.attached[lease]; attached {
 		return
 	}
 	c.attached[lease] = struct{}{}
-	c.leases, c.fresh = c.leases[:0], append(c.fresh, lease)
 	if c.server.options.LossEnds {
 		c.server.carriers.add(lease)
 	}
@@ -229,7 +212,6 @@ func (c *connection) detach(lease registry.Lease) {
 		return
 	}
 	delete(c.attached, lease)
-	c.leases = c.leases[:0]
 	if c.server.options.LossEnds {
 		c.server.carriers.remove(lease)
 	}

@@ -33,14 +33,12 @@ func options(hosts *registry.Registry) Options {
 	}
 }
 
-// serve serves o until the test ends, and returns a client of it. Each message beats
-// for all, however soon it comes.
+// serve serves o until the test ends, and returns a client of it.
 func serve(t testing.TB, o Options) (*Server, discoveryv2.HeartbeatServiceClient) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	s, server := New(o), grpc.NewServer()
-	s.between = 0
 	s.Register(server)
 	ended := make(chan error, 1)
 	// Ends with the server's Stop; the cleanup waits for it.
@@ -137,36 +135,6 @@ func TestEachMessageBeatsForAllThatAreAttached(t *testing.T) {
 	require.Equal(t, 1, removed)
 	require.Equal(t, leases[:1], c.beat(&discoveryv2.BeatRequest{}).GetUnknown(), "it must register again")
 	require.Empty(t, c.beat(&discoveryv2.BeatRequest{}).GetUnknown())
-}
-
-func TestAMessageSoonAfterABeatOfAllBeatsForWhatItAttaches(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		hosts := registrytest.Loaded(t)
-		c := &connection{server: New(options(hosts)), attached: map[registry.Lease]struct{}{}}
-		leases := register(t, hosts, 3, time.Hour)
-		began := time.Now()
-		for _, step := range []struct {
-			after    time.Duration // the last one
-			message  *discoveryv2.BeatRequest
-			unknown  []uint64
-			attached uint32
-			beat     []time.Duration // when each host last did
-		}{
-			{time.Second, &discoveryv2.BeatRequest{Attach: leases[:2]}, nil, 2, []time.Duration{time.Second, time.Second, 0}},
-			{leastBetween - 1, &discoveryv2.BeatRequest{}, nil, 2, []time.Duration{time.Second, time.Second, 0}},
-			{0, &discoveryv2.BeatRequest{Attach: []uint64{leases[2], 7}, Detach: leases[:1]}, []uint64{7}, 2, []time.Duration{time.Second, time.Second, time.Second + leastBetween - 1}},
-			{1, &discoveryv2.BeatRequest{}, nil, 2, []time.Duration{time.Second, time.Second + leastBetween, time.Second + leastBetween}},
-		} {
-			time.Sleep(step.after)
-			response, err := c.take(step.message)
-			require.NoError(t, err)
-			require.Equal(t, step.unknown, response.GetUnknown())
-			require.Equal(t, step.attached, response.GetAttached())
-			for i, at := range lastCheckIns(t, hosts) {
-				require.Equal(t, step.beat[i], at.Sub(began))
-			}
-		}
-	})
 }
 
 // lastCheckIns are those of "users", in the order of their ports.
@@ -293,7 +261,6 @@ func TestBeforeTheRegistryIsLoadedAStreamIsToComeAgain(t *testing.T) {
 func BenchmarkAMessageOfAThousandHosts(b *testing.B) {
 	hosts := registrytest.Loaded(b)
 	s := New(options(hosts))
-	s.between = 0
 	c := &connection{server: s, attached: map[registry.Lease]struct{}{}}
 	_, err := c.take(&discoveryv2.BeatRequest{Attach: register(b, hosts, 1000, time.Hour)})
 	require.NoError(b, err)
