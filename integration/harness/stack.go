@@ -53,9 +53,7 @@ func NewStack(t testing.TB, o Options) *Stack {
 		o.Rules = DemoRules(t)
 	}
 	s := &Stack{t: t, client: Client(t), rules: writeFile(t, "rules.yaml", o.Rules)}
-	// A proxy that starts before there are hosts would wait for its first
-	// assignment until discovery is warm.
-	s.Discovery = Discovery(t, append([]string{"DISCOVERY_WARM_UP=0s"}, o.Discovery...)...)
+	s.Discovery = Start(t, warmInItsFirstRun(DiscoveryProgram(t, o.Discovery...)))
 	s.Ratelimit = Ratelimit(t, filepath.Dir(s.rules), o.Ratelimit...)
 	bootstrap := DemoBootstrap(t, s.Discovery.Addr("xds"), s.Ratelimit.Addr("grpc"))
 	if o.Envoy {
@@ -64,6 +62,21 @@ func NewStack(t testing.TB, o Options) *Stack {
 		s.Proxy = Proxy(t, bootstrap)
 	}
 	return s
+}
+
+// warmInItsFirstRun has a discovery take what it knows for all there is while
+// there are no hosts yet: a proxy would wait for its first assignment
+// otherwise. One that starts again has hosts to hear of first.
+func warmInItsFirstRun(discovery Program) Program {
+	command := discovery.Command
+	discovery.Command = func(bound Addresses, readyFile string) (arguments, environment []string) {
+		arguments, environment = command(bound, readyFile)
+		if len(bound) == 0 {
+			environment = append(environment, "DISCOVERY_WARM_UP=0s")
+		}
+		return arguments, environment
+	}
+	return discovery
 }
 
 // DemoRules is the demo's rule file.
