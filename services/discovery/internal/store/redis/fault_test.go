@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -457,6 +458,100 @@ func TestHostsThatWereThereAreLostWhenItIsLoaded(t *testing.T) {
 	require.False(t, lost())
 	server.Command("FLUSHALL")
 	require.False(t, lost(), "nobody knows of any")
+}
+
+// putOf is the change that puts a host.
+func putOf(service, id string) registry.Change {
+	r := storetest.Record(service, id, 1)
+	return registry.Change{Key: r.Host.Key, Record: &r}
+}
+
+// What is left of a partition, or of a partition among others, is not all there is.
+func TestAPartThatIsLeftIsNotTakenForAllWhenItIsLoaded(t *testing.T) {
+	for name, destroy := range map[string]func(s *Store, server *servicetest.RedisServer){
+		"a record is gone": func(s *Store, server *servicetest.RedisServer) {
+			server.Command("HDEL " + s.key("rec") + " 5:users/a")
+		},
+		"all records of a service are gone": func(s *Store, server *servicetest.RedisServer) {
+			server.Command("DEL " + s.key("rec"))
+		},
+		"a setting is gone": func(s *Store, server *servicetest.RedisServer) {
+			server.Command("DEL " + s.key("ovr"))
+		},
+		"a record is another": func(s *Store, server *servicetest.RedisServer) {
+			server.Command("HSET " + s.key("rec") + " 5:users/a " + strings.Repeat("1", valueHead) + "{}")
+		},
+		"what tells of all is gone": func(s *Store, server *servicetest.RedisServer) {
+			server.Command("DEL " + s.key("meta"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			running, starting, server := one(t)
+			drain := storetest.Setting(registry.Scope{Service: "users"}, registry.Drain)
+			require.NoError(t, running.Append(t.Context(), []registry.Change{
+				putOf("users", "b"), putOf("orders", "c"), {SettingKey: drain.Key(), Setting: &drain},
+			}))
+			require.NoError(t, running.Complete(t.Context()))
+			for len(updates(t, running)) > 0 { // it hears of its own
+			}
+			contents, err := starting.Load(t.Context())
+			require.NoError(t, err)
+			require.False(t, contents.Lost || contents.Partial, "all of it is there")
+
+			destroy(running, server)
+			contents, err = starting.Load(t.Context())
+			require.NoError(t, err)
+			require.True(t, contents.Lost)
+			require.True(t, contents.Partial)
+			require.GreaterOrEqual(t, len(contents.Records), 1, "what is left is told")
+			told := slices.ContainsFunc(updates(t, running), func(u registry.Update) bool { return u.Lost })
+			require.True(t, told, "who runs hears of it at once, and gives it back")
+		})
+	}
+}
+
+func TestADigestIsOfWhatIsThereWhileItIsWritten(t *testing.T) {
+	url := "redis://" + servicetest.Redis(t).Address
+	writer, reader := open(t, url, patience), open(t, url, patience)
+	require.NoError(t, writer.Append(t.Context(), []registry.Change{putOf("users", "0")}))
+	require.NoError(t, writer.Complete(t.Context()))
+	written := make(chan error, 1)
+	// Ends by itself; the test waits below.
+	go func() {
+		for i := range 200 {
+			change := putOf("users", strconv.Itoa(i%7))
+			if i%3 == 0 {
+				change = registry.Change{Key: change.Key}
+			}
+			if err := writer.Append(t.Context(), []registry.Change{change}); err != nil {
+				written <- err
+				return
+			}
+		}
+		written <- nil
+	}()
+	for done := false; !done; {
+		select {
+		case err := <-written:
+			require.NoError(t, err)
+			done = true
+		default:
+		}
+		contents, err := reader.Load(t.Context())
+		require.NoError(t, err)
+		require.False(t, contents.Lost || contents.Partial)
+	}
+}
+
+func TestASumIsThatOfTheScript(t *testing.T) {
+	_, s, server := one(t)
+	for i, value := range []string{"", "x", "1234567", "123456789", "fedcba98", "00000001fffffffftail", "zzzzzzzz00000001"} {
+		server.Command(fmt.Sprintf("HSET %s %d %q", s.key("rec"), i, value))
+	}
+	require.NoError(t, s.run(t.Context(), []*call{s.lookCall(partitionOf("users"), fresh())}))
+	wholes, err := s.readWhole(t.Context(), []int{partitionOf("users")}, 0)
+	require.NoError(t, err)
+	require.False(t, wholes[0].isTorn())
 }
 
 func TestDataOfAnotherSchemaIsNotTouched(t *testing.T) {

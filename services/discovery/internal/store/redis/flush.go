@@ -69,7 +69,7 @@ func (s *Store) readClocks(ctx context.Context, beats []registry.Beat) error {
 	}
 	calls := make([]*call, partitionCount)
 	for p := range calls {
-		calls[p] = &call{partition: p, script: lookScript, keys: s.keys(p, "rec", "ovr", "meta"), args: []any{""}}
+		calls[p] = s.lookCall(p, "")
 	}
 	asked := time.Now()
 	if err := s.run(ctx, calls); err != nil {

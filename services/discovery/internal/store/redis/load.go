@@ -25,6 +25,11 @@ const (
 // understood is left out, with a line in the log: one replica of another version
 // must not keep the others from starting. The first Load that succeeds also says
 // from where Follow goes on.
+//
+// A partition that holds other values than those that its digest is of has lost some,
+// or all of them, without a script: what is there is then told as a part. Its
+// generation is drawn anew, so that replicas that run give back what they have of it
+// at once.
 func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 	s.exchange.Lock()
 	defer s.exchange.Unlock()
@@ -34,6 +39,7 @@ func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 	}
 	contents := &registry.Contents{Partial: state != complete}
 	var read []*whole
+	gone := false
 	for first := 0; first < partitionCount; first += loadedAtOnce {
 		var list []int
 		for p := first; p < first+loadedAtOnce; p++ {
@@ -42,6 +48,12 @@ func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 		wholes, err := s.readWhole(ctx, list, loadedEvents)
 		if err != nil {
 			return nil, err
+		}
+		if slices.ContainsFunc(wholes, (*whole).isTorn) {
+			gone = true
+			if wholes, err = s.mend(ctx, wholes); err != nil {
+				return nil, err
+			}
 		}
 		for _, w := range wholes {
 			w.addTo(contents)
@@ -55,7 +67,7 @@ func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 			p.goOnFrom(w)
 		}
 	}
-	gone := len(contents.Records) == 0 && slices.ContainsFunc(read, (*whole).isLost)
+	gone = gone || len(contents.Records) == 0 && slices.ContainsFunc(read, (*whole).isLost)
 	if gone && state != lost { // it does not show any more once there are others
 		if err := s.setState(ctx, lost); err != nil {
 			return nil, err
@@ -67,12 +79,40 @@ func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 	return contents, nil
 }
 
+// mend returns what was read of partitions, those that are torn read anew after their
+// digest was set right. That they are is noted before, since it does not show after.
+func (s *Store) mend(ctx context.Context, wholes []*whole) ([]*whole, error) {
+	if err := s.setState(ctx, lost); err != nil {
+		return nil, err
+	}
+	var torn []int
+	var calls []*call
+	for _, w := range wholes {
+		if w.isTorn() {
+			torn = append(torn, w.partition)
+			calls = append(calls, s.lookCall(w.partition, fresh()))
+		}
+	}
+	s.options.Log.Error("partitions of redis lack what they had", "redis", s.place.String(), "partitions", torn)
+	if err := s.run(ctx, calls); err != nil {
+		return nil, err
+	}
+	again, err := s.readWhole(ctx, torn, loadedEvents)
+	if err != nil {
+		return nil, err
+	}
+	whole := slices.DeleteFunc(wholes, (*whole).isTorn)
+	return append(whole, again...), nil
+}
+
 // whole is all of a partition at one moment.
 type whole struct {
 	partition   int
 	contents    registry.Contents
 	clock       *clock
 	gen, digest string
+	// sum is what the digest of the values that are there is.
+	sum         sum
 	last, first entryID
 	// logged says that the log has an entry, followed that it has the one up to
 	// which it was followed.
@@ -83,6 +123,9 @@ type whole struct {
 
 // isLost says whether w is empty, and its digest is not that of nothing.
 func (w *whole) isLost() bool { return w.empty && w.digest != strings.Repeat("0", 16) }
+
+// isTorn says whether w holds other values than those that its digest is of.
+func (w *whole) isTorn() bool { return w.digest != w.sum.String() }
 
 // addTo adds what w holds to contents.
 func (w *whole) addTo(contents *registry.Contents) {
@@ -167,6 +210,7 @@ func (s *Store) decodeWhole(c *call, reading *clock) (*whole, error) {
 	w.contents.Records = make([]registry.Record, 0, len(records)/2)
 	var texts record.Texts
 	for i := 0; i+1 < len(records); i += 2 {
+		w.sum.add(records[i+1])
 		r, err := decodeHost(records[i], records[i+1])
 		if err != nil {
 			s.skip(c.partition, records[i], err)
@@ -180,6 +224,7 @@ func (s *Store) decodeWhole(c *call, reading *clock) (*whole, error) {
 		w.contents.Records = append(w.contents.Records, r)
 	}
 	for i := 0; i+1 < len(settings); i += 2 {
+		w.sum.add(settings[i+1])
 		setting, err := decodeSetting(settings[i], settings[i+1])
 		if err != nil {
 			s.skip(c.partition, settings[i], err)

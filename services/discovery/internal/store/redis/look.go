@@ -37,7 +37,7 @@ func (s *Store) look(ctx context.Context, apply func(registry.Update)) (answered
 		if s.looks%partitionCount == i {
 			generation = fresh()
 		}
-		looks[i] = &call{partition: i, script: lookScript, keys: s.keys(i, "rec", "ovr", "meta"), args: []any{generation}}
+		looks[i] = s.lookCall(i, generation)
 		if p := &s.partitions[i]; p.known && (p.short || s.looks%hearEvery == 0) {
 			since := p.heard - hearBack.Milliseconds()
 			beats = append(beats, &call{partition: i, args: []any{"zrangebyscore", s.keys(i, "beat")[0], since, "+inf", "withscores"}})
@@ -68,6 +68,12 @@ func (s *Store) look(ctx context.Context, apply func(registry.Update)) (answered
 		err = errors.Join(err, s.meet(replicas, apply))
 	}
 	return answered, err
+}
+
+// lookCall asks what the meta of a partition says, after its digest was computed anew if
+// a generation is given for the case that it differs.
+func (s *Store) lookCall(p int, generation string) *call {
+	return &call{partition: p, script: lookScript, keys: s.keys(p, "rec", "ovr", "meta"), args: []any{generation}}
 }
 
 // hear hands over the beats that were read. Those later than Redis' clock, by more

@@ -168,3 +168,20 @@ func textOf(value string) ([]byte, error) {
 	}
 	return []byte(value[valueHead:]), nil
 }
+
+// sum is the exclusive or of the hashes of values, which a digest is.
+type sum uint64
+
+// add takes a value in, what is no hash of it as 0, as lookScript does.
+func (s *sum) add(value string) {
+	half := func(from, to int) uint64 {
+		n, err := strconv.ParseUint(value[min(from, len(value)):min(to, len(value))], 16, 32)
+		if err != nil {
+			return 0
+		}
+		return n
+	}
+	*s ^= sum(half(0, 8)<<32 | half(8, 16))
+}
+
+func (s sum) String() string { return fmt.Sprintf("%016x", uint64(s)) }
