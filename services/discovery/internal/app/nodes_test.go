@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"io"
 	"net"
 	"net/http"
@@ -382,4 +383,66 @@ func TestAClientThatIsSilentIsAskedWhetherItIsThereAndThenLetGo(t *testing.T) {
 	}
 	const ping = 6
 	require.True(t, types[ping], "frames of types %v", types)
+}
+
+// A call that is held while its token is revoked is refused.
+func TestAHeldCallIsRefusedWhoseTokenIsRevokedMeanwhile(t *testing.T) {
+	o := options(t)
+	o.Reads, o.XDSPollWait = "closed", time.Minute
+	o.AuthFile = filepath.Join(t.TempDir(), "auth.yaml")
+	put(t, o.AuthFile, "tokens: [{name: edge-team, token: "+edgeToken+", services: [users]}, {name: ops, token: "+opsToken+", operator: true}]")
+	r := start(t, o)
+	ask := func(method, path, token, body string) (int, string) {
+		request, err := http.NewRequestWithContext(t.Context(), method, "http://"+r.addrs["http"]+path, strings.NewReader(body))
+		require.NoError(t, err)
+		request.Header.Set("Authorization", "Bearer "+token)
+		request.Header.Set("Content-Type", "application/json")
+		response, err := http.DefaultClient.Do(request)
+		require.NoError(t, err)
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		require.NoError(t, err)
+		return response.StatusCode, string(text)
+	}
+	register := func(id string) {
+		status, text := ask("PUT", "/v2/services/echo/hosts/"+id, opsToken, `{"address":"10.0.0.1","port":80}`)
+		require.Equal(t, 201, status, text)
+	}
+	register("a")
+	var list struct{ Index string }
+	_, text := ask("GET", "/v2/services/echo/hosts", edgeToken, "")
+	require.NoError(t, json.Unmarshal([]byte(text), &list))
+	var version struct{ VersionInfo string }
+	servicetest.Eventually(t, "the host is polled", func() bool {
+		status, text := ask("POST", "/v3/discovery:endpoints", edgeToken, `{"node":{"id":"edge-1"},"resource_names":["echo"]}`)
+		return status == 200 && json.Unmarshal([]byte(text), &version) == nil
+	})
+	type answer struct {
+		status int
+		text   string
+	}
+	answers := make(chan answer, 2)
+	hold := func(method, path, body string) {
+		status, text := ask(method, path, edgeToken, body)
+		answers <- answer{status, text}
+	}
+	// Both end with their answers, which the test waits for.
+	go hold("GET", "/v2/services/echo/hosts?wait=1m&index="+list.Index, "")
+	go hold("POST", "/v3/discovery:endpoints", `{"node":{"id":"edge-1"},"resource_names":["echo"],"version_info":"`+version.VersionInfo+`"}`)
+	servicetest.Eventually(t, "that of v2 is held; of the other nothing shows", func() bool {
+		_, metrics := r.get(t, "admin", "/metrics")
+		return strings.Contains(metrics, "\ndiscovery_rest_v2_waiters 1\n")
+	})
+	put(t, o.AuthFile, "tokens: [{name: ops, token: "+opsToken+", operator: true}]")
+	servicetest.Eventually(t, "the token is revoked", func() bool {
+		status, _ := ask("GET", "/v2/services", edgeToken, "")
+		return status == 401
+	})
+	require.Empty(t, answers)
+	register("b")
+	for range 2 {
+		a := <-answers
+		require.Equal(t, 401, a.status, a.text)
+		require.Contains(t, a.text, "to read takes a token that is known")
+	}
 }

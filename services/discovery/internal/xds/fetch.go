@@ -42,7 +42,9 @@ func (s *Server) fetch(ctx context.Context, t resources.Type, asked *request) (a
 		return nil, err
 	}
 	defer p.close()
-	switch r, settled := p.response(s); {
+	switch r, settled, err := p.response(s); {
+	case err != nil:
+		return nil, err
 	case r != nil:
 		return s.form.encode(r), nil
 	case settled && p.withholds():

@@ -39,11 +39,21 @@ func (s *Server) openPoll(ctx context.Context, from string, t resources.Type, as
 	return p, nil
 }
 
-// response waits for the response: for as long as it takes to make it, and if the
+// response waits for the response, as await does. The error is a gRPC status: why the
+// client may not be its node any more, by the rules of when the wait is over.
+func (p *pollCall) response(s *Server) (r *response, settled bool, err error) {
+	r, settled = p.await(s)
+	if s.limits.MayBe != nil {
+		err = s.limits.MayBe(p.ctx, p.asker())
+	}
+	return r, settled, err
+}
+
+// await waits for the response: for as long as it takes to make it, and if the
 // client has it as it is, or there is none, for as long as calls may wait. It is
 // nil if there was none by then; settled says that all was made that was asked
 // for.
-func (p *pollCall) response(s *Server) (r *response, settled bool) {
+func (p *pollCall) await(s *Server) (r *response, settled bool) {
 	began := time.Now()
 	for {
 		// Asked first: what is made after next looked must not count as looked at.

@@ -78,7 +78,10 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request, t resources.Type) 
 		return 0, httpRefusal(err)
 	}
 	defer p.close()
-	response, settled := p.response(s)
+	response, settled, err := p.response(s)
+	if err != nil {
+		return 0, httpRefusal(err)
+	}
 	var code int
 	if response == nil {
 		code, err = p.answerNothing(w, t, settled)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -195,6 +196,30 @@ func TestAPollMayWaitForSomethingNew(t *testing.T) {
 	s.register(t, "users", 2)
 	_, r, _ = read(t, <-answered)
 	require.Equal(t, []string{"127.0.0.1:1", "127.0.0.1:2"}, assigned(t, r))
+}
+
+func TestAPollIsRefusedWhoseClientMayBeItsNodeNoMoreWhenItsWaitIsOver(t *testing.T) {
+	var refuse atomic.Bool
+	s := serving(t, func(l *Limits) {
+		l.Wait = 15 * time.Second
+		l.MayBe = func(context.Context, resources.Asker) error {
+			if refuse.Load() {
+				return status.Error(codes.Unauthenticated, "no more")
+			}
+			return nil
+		}
+	})
+	<-s.hosts.Loaded()
+	s.register(t, "users", 1)
+	face := s.face(t)
+	_, r, _ := poll(t, face, "endpoints", `{"resource_names":["users"]}`)
+	answered := later(face, "endpoints", `{"resource_names":["users"],"version_info":"`+r.GetVersionInfo()+`"}`)
+	s.awaitStreams(t, 1)
+	refuse.Store(true)
+	s.register(t, "users", 2)
+	code, _, text := read(t, <-answered)
+	require.Equal(t, 401, code)
+	require.Contains(t, text, "no more")
 }
 
 func TestAStopEndsPollsThatWait(t *testing.T) {

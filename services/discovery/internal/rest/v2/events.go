@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
@@ -118,8 +117,8 @@ func (f *face) events(w http.ResponseWriter, r *http.Request) (int, error) {
 		if len(b) == 0 {
 			continue
 		}
-		// Who may not read any more, by the rules of now, finds out why when it comes back.
-		if caller := auth.FromContext(r.Context()).Now(); caller.MayRead() != nil || !stream.write(b) {
+		// Who may not read any more finds out why when it comes back.
+		if mayStillRead(r) != nil || !stream.write(b) {
 			return http.StatusOK, nil
 		}
 	}

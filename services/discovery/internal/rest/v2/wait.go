@@ -1,12 +1,14 @@
 package v2
 
 import (
+	"cmp"
 	"net/http"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 )
@@ -43,8 +45,8 @@ const answerTime = 30 * time.Second
 
 // await waits until there is a list of a service that the caller does not wait
 // for any longer, until its time is over, the caller is gone or no call is to
-// wait, and returns the list of that moment. The error is that of the registry, or
-// call.ErrTooManyWaiters.
+// wait, and returns the list of that moment. The error is that of the registry,
+// call.ErrTooManyWaiters, or why the caller may not read any more.
 func (f *face) await(w http.ResponseWriter, r *http.Request, query listQuery) (registry.Listing, error) {
 	end, err := f.waiters.begin()
 	if err != nil {
@@ -65,7 +67,7 @@ func (f *face) await(w http.ResponseWriter, r *http.Request, query listQuery) (r
 		listing, err := f.registry.List(query.service)
 		if err != nil || !query.waitsFor(&listing) {
 			forget()
-			return listing, err
+			return listing, cmp.Or(err, mayStillRead(r))
 		}
 		var warm <-chan struct{}
 		if listing.Partial {
@@ -84,7 +86,14 @@ func (f *face) await(w http.ResponseWriter, r *http.Request, query listQuery) (r
 		}
 		forget()
 		if over {
-			return listing, nil
+			return listing, mayStillRead(r)
 		}
 	}
+}
+
+// mayStillRead returns why the caller of a call that lasts may not read any more, by
+// the rules of now.
+func mayStillRead(r *http.Request) error {
+	caller := auth.FromContext(r.Context()).Now()
+	return caller.MayRead()
 }
