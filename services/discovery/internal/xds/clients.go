@@ -50,7 +50,7 @@ type ClientList struct {
 // is wanted, and how it is.
 type glance struct {
 	node, cluster, identity, agent, peer string
-	number                               uint64
+	number                               uint64 // of its stream, 0 for none
 	refusing, waiting, slow              bool
 	status                               func() StreamStatus
 }
@@ -77,7 +77,8 @@ func (s *Server) Clients(q ClientQuery) ClientList {
 		}
 	}
 	slices.SortFunc(matching, func(a, b *glance) int {
-		return cmp.Or(cmp.Compare(a.node, b.node), cmp.Compare(a.number, b.number))
+		return cmp.Or(cmp.Compare(a.node, b.node), cmp.Compare(a.number, b.number),
+			cmp.Compare(a.cluster, b.cluster), cmp.Compare(a.identity, b.identity))
 	})
 	list.Matching, list.Offset = len(matching), min(q.Offset, len(matching))
 	for _, g := range matching[list.Offset:min(list.Offset+q.Limit, len(matching))] {

@@ -3,7 +3,6 @@ package xds
 import (
 	"maps"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
@@ -13,8 +12,7 @@ import (
 // call leaves nothing behind, and the next may come in half a minute. They decide
 // nothing.
 type pollers struct {
-	most int            // how many are remembered
-	last *atomic.Uint64 // the number of the newest client
+	most int // how many are remembered
 
 	mu sync.Mutex
 	of map[pollerKey]StreamStatus
@@ -26,8 +24,8 @@ type pollerKey struct{ node, cluster, identity string }
 // pollerFor is how long after its last call a client is remembered.
 const pollerFor = 5 * time.Minute
 
-func newPollers(most int, last *atomic.Uint64) *pollers {
-	return &pollers{most: most, last: last, of: map[pollerKey]StreamStatus{}}
+func newPollers(most int) *pollers {
+	return &pollers{most: most, of: map[pollerKey]StreamStatus{}}
 }
 
 // note takes in a call that was answered: by a response, or if that is nil by 304,
@@ -46,14 +44,12 @@ func (p *pollers) note(st *stream, t resources.Type, asked *request, answer *res
 			return
 		}
 	}
-	shown.Type, shown.Variant, shown.LastPoll = "rest", "sotw", now
+	shown.Number, shown.Type, shown.Variant, shown.LastPoll = 0, "rest", "sotw", now
 	of := shown.Subscriptions[t.String()]
 	shown.Subscriptions = map[string]SubscriptionStatus{}
 	if ok {
-		shown.Number, shown.Since, shown.LastPush = known.Number, known.Since, known.LastPush
+		shown.Since, shown.LastPush = known.Since, known.LastPush
 		maps.Copy(shown.Subscriptions, known.Subscriptions)
-	} else {
-		shown.Number = p.last.Add(1)
 	}
 	before := shown.Subscriptions[t.String()]
 	of.Nonce, of.Unanswered, of.Pending, of.Withheld = "", false, 0, false
@@ -96,7 +92,7 @@ func (p *pollers) glances() []glance {
 	list := make([]glance, 0, len(p.of))
 	for _, s := range p.of {
 		g := glance{
-			node: s.Node, cluster: s.Cluster, identity: s.Identity, agent: s.Agent, peer: s.Peer, number: s.Number,
+			node: s.Node, cluster: s.Cluster, identity: s.Identity, agent: s.Agent, peer: s.Peer,
 			status: func() StreamStatus { return s },
 		}
 		for _, of := range s.Subscriptions {

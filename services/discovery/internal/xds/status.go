@@ -8,7 +8,9 @@ import (
 
 // StreamStatus is one stream as an operator sees it.
 type StreamStatus struct {
-	Number uint64 `json:"stream"`
+	// Number is the stream's; 0 for calls of REST-JSON, of which nothing is kept that
+	// one could ask for by it.
+	Number uint64 `json:"stream,omitzero"`
 	// Type is ads for a stream of all types, and rest for calls of REST-JSON;
 	// Variant is sotw or delta.
 	Type    string    `json:"type"`

@@ -122,7 +122,7 @@ func New(o Options) *Server {
 		stopping:   make(chan struct{}),
 		noWaits:    make(chan struct{}),
 	}
-	s.polled = newPollers(o.Limits.Streams, &s.lastStream)
+	s.polled = newPollers(o.Limits.Streams)
 	return s
 }
 

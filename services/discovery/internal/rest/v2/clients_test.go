@@ -1,6 +1,7 @@
 package v2
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -20,7 +21,7 @@ func withClients(o *Options) {
 				"clusters": {Wildcard: true, Held: 1, Nonce: "2", SentAt: at, NACKs: 1, Refused: true,
 					LastNACK: &xds.NACKStatus{At: at, Nonce: "2", Reason: "no such filter", Names: []string{"users"}}},
 			}},
-			{Number: 8, Type: "rest", Variant: "sotw", Since: at, LastPoll: at, Subscriptions: map[string]xds.SubscriptionStatus{
+			{Type: "rest", Variant: "sotw", Since: at, LastPoll: at, Subscriptions: map[string]xds.SubscriptionStatus{
 				"endpoints": {Names: 1, Version: "0123456789abcdef"},
 			}},
 		}}
@@ -59,6 +60,17 @@ func TestClientsAreAskedForByTheQuery(t *testing.T) {
 		w := f.call("GET", "/v2/xds/clients?"+query, "")
 		require.Equal(t, 400, w.Code, query)
 		require.NotEmpty(t, decode(t, w.Body)["fields"], query)
+	}
+}
+
+func TestClientsThatPollHaveNoStreamThatOneCouldAskFor(t *testing.T) {
+	f := newFixture(t, withClients)
+	for _, client := range f.get(t, "/v2/xds/clients")["list"].([]any) {
+		stream, has := client.(map[string]any)["stream"]
+		require.Equal(t, client.(map[string]any)["type"] != "rest", has)
+		if has {
+			require.Equal(t, 200, f.call("GET", fmt.Sprint("/v2/xds/clients/", stream), "").Code)
+		}
 	}
 }
 

@@ -49,7 +49,10 @@ function typeTexts(type, of) {
   return [has, `${of.refused ? "refused" : "last refused"} ${clock(nack.at)}: ${nack.reason}${names}`];
 }
 
-const clients = table("clients", client => client.stream, [
+// A client that polls has no stream, and is known by who it is.
+const keyOf = client => client.stream ?? JSON.stringify([client.node, client.cluster, client.identity]);
+
+const clients = table("clients", keyOf, [
   (cell, client) => lines(cell, client.node || "not said yet", client.agent, [client.region, client.zone].filter(Boolean).join(" ")),
   text(client => client.cluster),
   (cell, client) => lines(cell, client.identity || "–", client.peer),
