@@ -3,7 +3,9 @@ package redis
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 
 	goredis "github.com/redis/go-redis/v9"
 )
@@ -35,10 +37,23 @@ func (s *Store) run(ctx context.Context, calls []*call) error {
 	}
 	for _, c := range calls {
 		if err := c.answer.Err(); err != nil {
-			return s.fault(err)
+			return s.fault(c.named(err))
 		}
 	}
 	return nil
+}
+
+// named is an error of c, with the keys where one of them is of another type: Redis
+// does not say which.
+func (c *call) named(err error) error {
+	switch {
+	case !goredis.HasErrorPrefix(err, "WRONGTYPE"):
+		return err
+	case c.script == nil:
+		return fmt.Errorf("%v: %w", c.args[1], err)
+	default:
+		return fmt.Errorf("one of %s: %w", strings.Join(c.keys, ", "), err)
+	}
 }
 
 // send carries out calls, and returns those whose script is not known.

@@ -25,15 +25,40 @@ var refusals = []string{
 	"DENIED",                    // in protected mode
 	"AUTH <password> called",    // with a password where none is set
 	"DB index", "SELECT is not", // of a database that there is not
+	"WRONGTYPE", // of a key that somebody else wrote
 }
 
 // told is err as the registry is told it: by registry.ErrRefused where Redis refuses
 // this client, or what answers is no Redis.
 func (s *Store) told(err error) error {
+	if why := s.isOther(err); why != "" {
+		return fmt.Errorf("redis at %v: %w: %s: %w", s.place, registry.ErrRefused, why, err)
+	}
 	if isRefusal(err) {
 		return fmt.Errorf("redis at %v: %w: %w", s.place, registry.ErrRefused, err)
 	}
 	return fmt.Errorf("redis at %v: %w", s.place, err)
+}
+
+// isOther says that what answered is another kind of Redis than the URL says; empty
+// where err does not tell so.
+func (s *Store) isOther(err error) string {
+	switch {
+	case s.place.kind == cluster && goredis.HasErrorPrefix(err, "This instance has cluster support disabled"):
+		return "it is no Cluster, which the URL says by redis+cluster"
+	case s.place.kind == sentinel && isUnknown(err, "sentinel"):
+		return "it is no Sentinel, which the URL says by redis+sentinel"
+	case s.place.kind == single && goredis.HasErrorPrefix(err, "MOVED"):
+		return "it is of a Cluster, which the URL says by redis+cluster alone"
+	}
+	return ""
+}
+
+// isUnknown reports whether err is the answer that there is no such command. The driver
+// passes on what Sentinels answer as one text.
+func isUnknown(err error, command string) bool {
+	text := strings.ToLower(err.Error())
+	return strings.Contains(text, "unknown command '"+command) || strings.Contains(text, "unknown command `"+command)
 }
 
 func isRefusal(err error) bool {

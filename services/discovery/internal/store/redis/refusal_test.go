@@ -46,9 +46,28 @@ func TestARefusalIsToldApartFromARedisThatIsAway(t *testing.T) {
 		"TLS with one that speaks none": {func(t *testing.T) string { return servicetest.Redis(t).Address },
 			"rediss://@", "it speaks no TLS, which the URL says by redis"},
 		"TLS with HTTP": {func(*testing.T) string { return overHTTP.Listener.Addr().String() }, "rediss://@", "first record does not look like a TLS handshake"},
-		"HTTP":          {func(*testing.T) string { return overHTTP.Listener.Addr().String() }, "redis://@", "HTTP/1.1 400 Bad Request"},
-		"HTTPS":         {func(*testing.T) string { return overHTTPS.Listener.Addr().String() }, "redis://@", "it speaks TLS"},
-		"away":          {func(t *testing.T) string { return servicetest.FreeAddress(t) }, "redis://@", ""},
+		"a Cluster that is one server": {func(t *testing.T) string { return servicetest.Redis(t).Address },
+			"redis+cluster://@", "it is no Cluster, which the URL says by redis+cluster"},
+		"Sentinels that are a server": {func(t *testing.T) string { return servicetest.Redis(t).Address },
+			"redis+sentinel://@/main", "it is no Sentinel, which the URL says by redis+sentinel"},
+		"a server that is of a Cluster": {func(t *testing.T) string { return servicetest.RedisCluster(t)[0].Address },
+			"redis://@", "it is of a Cluster, which the URL says by redis+cluster alone"},
+		"a key of another type": {func(t *testing.T) string {
+			server := servicetest.Redis(t)
+			server.Command("SET sd:{7}:rec x")
+			return server.Address
+		}, "redis://@", "one of sd:{7}:rec, sd:{7}:beat, sd:{7}:log, sd:{7}:ovr, sd:{7}:meta, sd:{7}:tomb: WRONGTYPE"},
+		"a state of another type": {func(t *testing.T) string {
+			server := servicetest.Redis(t)
+			server.Command("HSET sd:{0}:state a x")
+			return server.Address
+		}, "redis://@", "sd:{0}:state: WRONGTYPE"},
+		"a Cluster that is away":   {func(t *testing.T) string { return servicetest.FreeAddress(t) }, "redis+cluster://@", ""},
+		"Sentinels that are away":  {func(t *testing.T) string { return servicetest.FreeAddress(t) }, "redis+sentinel://@/main", ""},
+		"a master of another name": {func(t *testing.T) string { return servicetest.Sentinel(t).Address }, "redis+sentinel://@/other", ""},
+		"HTTP":                     {func(*testing.T) string { return overHTTP.Listener.Addr().String() }, "redis://@", "HTTP/1.1 400 Bad Request"},
+		"HTTPS":                    {func(*testing.T) string { return overHTTPS.Listener.Addr().String() }, "redis://@", "it speaks TLS"},
+		"away":                     {func(t *testing.T) string { return servicetest.FreeAddress(t) }, "redis://@", ""},
 		"one that hangs up": {func(t *testing.T) string {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
 			require.NoError(t, err)
