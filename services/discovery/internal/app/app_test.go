@@ -94,6 +94,36 @@ func TestAStoreThatIsNoRedisEndsTheServiceAndOneThatComesToRefuseShows(t *testin
 		status, text := r.get(t, "admin", "/ready")
 		return status == 200 && strings.Contains(text, "ready, from memory alone: redis at "+redis.Address+": the store refuses this service: NOPERM")
 	})
+	redis.Kill()
+	servicetest.Eventually(t, "that it is away is told too", func() bool {
+		status, text := r.get(t, "admin", "/ready")
+		return status == 200 && strings.Contains(text, "ready, but the store does not do all that it is asked: redis at "+redis.Address)
+	})
+}
+
+// Of one partition's key that somebody wrote over nobody hears by reading on, so
+// /ready says that changes are not taken.
+func TestThatTheChangesOfOnePartitionAreNotTakenShows(t *testing.T) {
+	redis := servicetest.Redis(t)
+	o := options(t)
+	o.Store = "redis://" + redis.Address
+	r := start(t, o)
+	r.register(t, "8001", "60")
+	const partition = "sd:{25}:" // that of echo
+	servicetest.Eventually(t, "it is in redis", func() bool { return redis.Command("HLEN "+partition+"rec") == "1" })
+	redis.Command("DEL " + partition + "tomb")
+	redis.Command("SET " + partition + "tomb x")
+	r.register(t, "8002", "60")
+	servicetest.Eventually(t, "it is told", func() bool {
+		status, text := r.get(t, "admin", "/ready")
+		return status == 200 && strings.Contains(text, "ready, from memory alone: redis at "+redis.Address) &&
+			strings.Contains(text, partition+"tomb: WRONGTYPE")
+	})
+	redis.Command("DEL " + partition + "tomb")
+	servicetest.Eventually(t, "until it is mended", func() bool {
+		_, text := r.get(t, "admin", "/ready")
+		return text == "ready\n"
+	})
 }
 
 // get asks the named HTTP listener and returns status and body.

@@ -37,8 +37,11 @@ func (s *serviceState) get() admin.State {
 	select {
 	case <-s.registry.Loaded():
 		text := "ready"
-		if why := s.registry.Refusal(); why != "" {
+		switch why, refused := s.registry.Trouble(); {
+		case refused:
 			text = "ready, from memory alone: " + why
+		case why != "":
+			text = "ready, but the store does not do all that it is asked: " + why
 		}
 		return admin.State{Ready: true, Text: text}
 	default:

@@ -160,7 +160,9 @@ func TestThatAStoreRefusesIsLoggedOnceAndNotUnderTheLock(t *testing.T) {
 		}
 		require.Len(t, lines, 1)
 		require.Contains(t, lines[0], "NOPERM")
-		require.Contains(t, r.Refusal(), "NOPERM")
+		why, refused := r.Trouble()
+		require.Contains(t, why, "NOPERM")
+		require.True(t, refused)
 	})
 }
 

@@ -118,8 +118,8 @@ type Registry struct {
 	// last logged.
 	restored struct{ hosts, settings int }
 	failing  uint8 // ways to call the Store that fail, a bit for each storeCall
-	// refusals are why the Store refuses each way to call it; empty where it does not.
-	refusals [storeCalls]string
+	// troubles are what is wrong with each way to call the Store.
+	troubles [storeCalls]trouble
 }
 
 // service is one known service: one that has, or lately had, a host.

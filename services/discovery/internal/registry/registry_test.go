@@ -114,7 +114,7 @@ func TestAStoreThatRefusesToBeLoadedEndsTheRegistry(t *testing.T) {
 	})
 }
 
-func TestAStoreThatComesToRefuseIsToldOf(t *testing.T) {
+func TestAStoreThatFailsOrRefusesIsToldOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newFakeStore()
 		r := newRegistry(store)
@@ -124,21 +124,27 @@ func TestAStoreThatComesToRefuseIsToldOf(t *testing.T) {
 		defer stop()
 		<-r.Loaded()
 		checkIn(t, r, host("a", 1))
-		require.Empty(t, r.Refusal())
+		told := func(want string, refused bool) {
+			t.Helper()
+			why, refuses := r.Trouble()
+			require.Equal(t, want, why)
+			require.Equal(t, refused, refuses)
+		}
+		told("", false)
 		store.fail(errors.New("away"))
 		checkIn(t, r, host("b", 2))
 		time.Sleep(2 * flushInterval)
 		synctest.Wait()
-		require.Empty(t, r.Refusal())
+		told("away", false)
 		store.fail(fmt.Errorf("%w: WRONGPASS", ErrRefused))
 		time.Sleep(10 * flushInterval)
 		synctest.Wait()
-		require.Equal(t, "the store refuses this service: WRONGPASS", r.Refusal())
+		told("the store refuses this service: WRONGPASS", true)
 		require.Equal(t, 1, strings.Count(log.String(), `level=ERROR msg="the store refuses this service: `), log.String())
 		store.fail(nil)
 		time.Sleep(2 * flushInterval)
 		synctest.Wait()
-		require.Empty(t, r.Refusal())
+		told("", false)
 		require.Equal(t, []string{"a", "b"}, ids(t, r))
 	})
 }

@@ -29,7 +29,7 @@ func (r *Registry) answered(call storeCall, err error) (turned bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Since(r.born)
-	begins = r.noteRefusal(call, err)
+	begins = r.noteTrouble(call, err)
 	failed := r.failing&(1<<call) != 0
 	if err == nil {
 		r.storeAnswers(call, now)
@@ -40,29 +40,46 @@ func (r *Registry) answered(call storeCall, err error) (turned bool) {
 	return !failed
 }
 
-// noteRefusal notes whether the Store refuses a way to call it, and reports whether it
-// begins to: that is not to be lost behind its having been away. r.mu must be held.
-func (r *Registry) noteRefusal(call storeCall, err error) (begins bool) {
-	if !errors.Is(err, ErrRefused) {
-		r.refusals[call] = ""
-		return false
-	}
-	begins = r.refusals == [storeCalls]string{}
-	r.refusals[call] = err.Error()
-	return begins
+// trouble is why the Store does not do what it is asked, and whether it refuses to; the
+// zero one is for a Store that does it.
+type trouble struct {
+	why     string
+	refused bool
 }
 
-// Refusal is why the Store refuses what the registry asks of it since it was loaded;
-// empty while it does not.
-func (r *Registry) Refusal() string {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	for _, why := range r.refusals {
-		if why != "" {
-			return why
+// noteTrouble notes why the Store fails one way to call it, nil if it does not, and
+// reports whether the Store begins to refuse: that is not to be lost behind its having
+// been away. r.mu must be held.
+func (r *Registry) noteTrouble(call storeCall, err error) (refuses bool) {
+	was := r.trouble().refused
+	r.troubles[call] = trouble{}
+	if err != nil {
+		r.troubles[call] = trouble{err.Error(), errors.Is(err, ErrRefused)}
+	}
+	return !was && r.trouble().refused
+}
+
+// trouble is the worst of those with the Store. r.mu must be held.
+func (r *Registry) trouble() (worst trouble) {
+	for _, one := range r.troubles {
+		if one.refused {
+			return one
+		}
+		if worst.why == "" {
+			worst = one
 		}
 	}
-	return ""
+	return worst
+}
+
+// Trouble is why the Store does not do, for some hosts or for all, what the registry
+// has asked of it since it was loaded, and whether it refuses to, as ErrRefused says;
+// empty while it does all.
+func (r *Registry) Trouble() (why string, refused bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	worst := r.trouble()
+	return worst.why, worst.refused
 }
 
 // storeAnswers notes that a way to call the Store does not fail. r.mu must be
