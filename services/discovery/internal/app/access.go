@@ -100,8 +100,8 @@ type access struct {
 	log          *slog.Logger
 }
 
-// newAccess reads the files of access. The error names the settings and all
-// that is wrong.
+// newAccess reads the files of access. The error names the settings and all that is
+// wrong; what is returned beside it lets nobody in.
 func newAccess(o AccessOptions, metrics prometheus.Registerer, log *slog.Logger) (*access, error) {
 	a := &access{log: log, denials: denial.NewCounters(metrics, call.Limits()...)}
 	var badRules, badCertificates error
@@ -137,9 +137,6 @@ func newAccess(o AccessOptions, metrics prometheus.Registerer, log *slog.Logger)
 			Log: log,
 		})
 	}
-	if err := errors.Join(badRules, badCertificates); err != nil {
-		return nil, err
-	}
 	a.gate = &gate.Gate{
 		Policy:    a.policy,
 		Sources:   quota.NewSources(o.CallsPerSource, o.CallsBurst, a.denials),
@@ -147,7 +144,7 @@ func newAccess(o AccessOptions, metrics prometheus.Registerer, log *slog.Logger)
 		OnlyReads: func(path string) bool { return strings.HasPrefix(path, "/envoy.service.") || xds.IsPoll(path) },
 		Denials:   a.denials,
 	}
-	return a, nil
+	return a, errors.Join(badRules, badCertificates)
 }
 
 // addParts adds what reads the files of access again. changed is called once other

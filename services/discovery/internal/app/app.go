@@ -6,7 +6,7 @@ package app
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"log/slog"
 	"strings"
 
@@ -14,7 +14,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/weirproxy/weir/internal/daemon"
-	"github.com/weirproxy/weir/services/discovery/internal/builtin"
 	"github.com/weirproxy/weir/services/discovery/internal/hds"
 	"github.com/weirproxy/weir/services/discovery/internal/lrs"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
@@ -32,6 +31,7 @@ type App struct {
 	options Options
 	log     *slog.Logger
 	metrics *prometheus.Registry
+	inputs  inputs
 	access  *access
 	hosts   *registry.Registry
 	loads   *lrs.Server
@@ -54,7 +54,7 @@ func (a *App) Run(ctx context.Context) error { return a.group.Run(ctx) }
 // calls that wait are answered, and the listeners close, that of operators last;
 // then the registry ends, and the store takes its last words. On an error
 // nothing stays open.
-func New(o Options, log *slog.Logger) (app *App, err error) {
+func New(o Options, log *slog.Logger) (*App, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
@@ -62,37 +62,26 @@ func New(o Options, log *slog.Logger) (app *App, err error) {
 	a.group = daemon.Group{Log: log, Grace: o.DrainGrace, Deadline: o.DrainDeadline}
 	a.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
-	if a.access, err = newAccess(o.AccessOptions, a.metrics, log); err != nil {
+	var badAccess error
+	a.access, badAccess = newAccess(o.AccessOptions, a.metrics, log)
+	store, badStore := a.openStore()
+	a.hosts = a.newRegistry(store)
+	if err := errors.Join(badAccess, badStore, a.openFiles(), a.openListeners()); err != nil {
+		a.listeners.Close()
+		if store != nil {
+			err = errors.Join(err, store.Close())
+		}
 		return nil, err
 	}
-	store, err := builtin.OpenStore(o.Store, builtin.StoreOptions{
-		Snapshot: o.Snapshot, SnapshotInterval: o.SnapshotInterval, Name: o.identifier(), Log: log, Metrics: a.metrics,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("DISCOVERY_STORE: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			a.listeners.Close()
-			_ = store.Close()
-		}
-	}()
 	a.group.Add(daemon.Part{Name: "store", Stop: func(context.Context) error { return store.Close() }})
-	a.addRegistry(store)
+	a.group.Add(daemon.Background("registry", a.hosts.Run))
 	a.access.addParts(&a.group, a.recheckClients)
 	registration := a.addStatsd()
 	a.loads = newLoads(o.LoadOptions, a.access, a.metrics)
 	state := &serviceState{registry: a.hosts}
-	operators, err := a.addOperators(state)
-	if err != nil {
-		return nil, err
-	}
-	if err := a.addGRPC(operators); err != nil {
-		return nil, err
-	}
-	if err := a.addHTTP(registration, operators); err != nil {
-		return nil, err
-	}
+	operators := a.addOperators(state)
+	a.addGRPC(operators)
+	a.addHTTP(registration, operators)
 	a.group.Add(daemon.Part{Name: "readiness", Drain: func() { state.stopping.Store(true) }})
 
 	// The rest of the URL may hold a password.
@@ -114,10 +103,10 @@ func (a *App) recheckClients() {
 	}
 }
 
-// addRegistry makes the registry, on a store.
-func (a *App) addRegistry(store registry.Store) {
+// newRegistry makes the registry, on a store.
+func (a *App) newRegistry(store registry.Store) *registry.Registry {
 	o := a.options
-	a.hosts = registry.New(registry.Options{
+	return registry.New(registry.Options{
 		Store:                 store,
 		Log:                   a.log,
 		Metrics:               a.metrics,
@@ -133,7 +122,6 @@ func (a *App) addRegistry(store registry.Store) {
 		},
 		Guard: o.guard(),
 	})
-	a.group.Add(daemon.Background("registry", a.hosts.Run))
 }
 
 // addStatsd has counters sent, if anywhere, and returns who is to be told of each

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"google.golang.org/grpc"
@@ -24,23 +23,12 @@ const helloTimeout = 5 * time.Second
 // open for several. Beyond it a client waits until one of its streams ends.
 const streamsPerConnection = 1000
 
-// addGRPC opens the listener of all that is served over gRPC: xDS, and streams of
+// addGRPC serves the listener of all that is served over gRPC: xDS, and streams of
 // heartbeats, of load reports and of health checks. The server of xDS has a face
 // over HTTP too.
-func (a *App) addGRPC(operators *admin.Server) error {
+func (a *App) addGRPC(operators *admin.Server) {
 	o := a.options
-	listener, err := a.listeners.Open("xds", o.XDSAddress, "DISCOVERY_XDS_ADDRESS")
-	if err != nil {
-		return err
-	}
-	maker, template, badTemplate := newMaker(o.ResourceOptions, a.metrics, a.log)
-	rules, badRules := a.openSecrets()
-	files, badFiles := a.openFiles()
-	var badChecks error
-	a.checks, badChecks = a.newHealthChecks()
-	if err := errors.Join(badTemplate, badRules, badFiles, badChecks); err != nil {
-		return err
-	}
+	maker, template, rules := a.inputs.maker, a.inputs.template, a.inputs.rules
 	limits := o.limits()
 	limits.MayBe = func(ctx context.Context, node resources.Asker) error {
 		return a.access.mayBe(ctx, node.ID, node.Cluster)
@@ -63,7 +51,7 @@ func (a *App) addGRPC(operators *admin.Server) error {
 	if template != nil {
 		a.group.Add(followTemplate(template, maker, control.SetMaker))
 	}
-	a.addFiles(files, control, rules, operators)
+	a.addFiles(a.inputs.files, control, rules, operators)
 	heartbeats := beats.New(beats.Options{
 		Registry:   a.hosts,
 		Silence:    o.BeatSilence,
@@ -81,7 +69,7 @@ func (a *App) addGRPC(operators *admin.Server) error {
 		a.group.Add(daemon.Background("health checks", a.checks.Run))
 		a.checks.Register(server)
 	}
-	a.group.Add(daemon.ServeGRPC("xds listener", listener, server, helloTimeout, func() {
+	a.group.Add(daemon.ServeGRPC("xds listener", a.inputs.xds, server, helloTimeout, func() {
 		control.Stop()
 		heartbeats.Stop()
 		a.loads.Stop()
@@ -89,7 +77,6 @@ func (a *App) addGRPC(operators *admin.Server) error {
 			a.checks.Stop()
 		}
 	}))
-	return nil
 }
 
 // newGRPCServer makes the server of all that is served over gRPC. After

@@ -14,19 +14,14 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/web"
 )
 
-// addHTTP opens the listener of all REST faces and the page, behind the gate.
+// addHTTP serves the listener of all REST faces and the page, behind the gate.
 // registration is told of each registration by v1; it may be nil. operators are
 // led to the page.
-func (a *App) addHTTP(registration func(service string, taken bool), operators *admin.Server) error {
-	address, setting := a.options.httpAddress()
-	listener, err := a.listeners.Open("http", address, setting)
-	if err != nil {
-		return err
-	}
+func (a *App) addHTTP(registration func(service string, taken bool), operators *admin.Server) {
 	stopping := make(chan struct{})
 	operators.Handle("GET /page", "services and hosts, live, to look at and to drain: the page of the HTTP listener",
 		pageElsewhere(a.access.scheme(), a.Addrs()["http"]))
-	a.group.Add(daemon.ServeHTTP("http listener", a.access.http(listener), a.access.gate.HTTP(a.faces(registration, a.control.Routes(), stopping)), a.log))
+	a.group.Add(daemon.ServeHTTP("http listener", a.access.http(a.inputs.http), a.access.gate.HTTP(a.faces(registration, a.control.Routes(), stopping)), a.log))
 	// Just before the listener stops, which waits for the calls in flight: those
 	// that wait for a change are answered, and find another replica.
 	a.group.Add(daemon.Part{Name: "waiting calls", Stop: func(context.Context) error {
@@ -34,7 +29,6 @@ func (a *App) addHTTP(registration func(service string, taken bool), operators *
 		a.control.StopWaiting()
 		return nil
 	}})
-	return nil
 }
 
 // faces makes the REST faces and the page. No call waits once stopping is closed.

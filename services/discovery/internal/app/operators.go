@@ -10,17 +10,13 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 )
 
-// addOperators opens the listener at which operators look, and serves there what
+// addOperators serves the listener at which operators look, and there what
 // is known without the others; they add theirs.
-func (a *App) addOperators(state *serviceState) (*admin.Server, error) {
-	listener, err := a.listeners.Open("admin", a.options.AdminAddress, "DISCOVERY_ADMIN_ADDRESS")
-	if err != nil {
-		return nil, err
-	}
-	operators := admin.New(listener, admin.Options{Name: "discovery", State: state.get, Metrics: a.metrics, Log: a.log})
+func (a *App) addOperators(state *serviceState) *admin.Server {
+	operators := admin.New(a.inputs.admin, admin.Options{Name: "discovery", State: state.get, Metrics: a.metrics, Log: a.log})
 	operators.Handle("GET /registry", "known services and how many hosts each has", shown(a.hostCounts))
 	a.group.Add(daemon.Part{Name: "admin listener", Run: operators.Serve, Stop: operators.Stop})
-	return operators, nil
+	return operators
 }
 
 // serviceState is what /ready tells.

@@ -199,6 +199,12 @@ func orOff(name string, d, least time.Duration, fault func(format string, args .
 func (o Options) check() error {
 	var errs []error
 	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if o.XDSAddress == "" { // else it would be served at any port of all addresses, as what is below
+		fault("DISCOVERY_XDS_ADDRESS is empty: want host:port")
+	}
+	if o.AdminAddress == "" {
+		fault("DISCOVERY_ADMIN_ADDRESS is empty: want host:port")
+	}
 	if o.Port < 0 || o.Port > 65535 {
 		fault("PORT=%d: not a port", o.Port)
 	}

@@ -32,12 +32,26 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 		change func(*app.Options)
 		want   string
 	}{
-		"a port out of range":       {func(o *app.Options) { o.Port = 65536 }, "PORT=65536: not a port"},
-		"no port of a statsd":       {func(o *app.Options) { o.StatsdPort = 65536 }, "STATSD_PORT=65536: not a port"},
-		"an HTTP port in use":       {func(o *app.Options) { o.HTTPAddress = address }, "listen on " + address + ": the port is in use; DISCOVERY_HTTP_ADDRESS moves it"},
-		"an xDS port in use":        {func(o *app.Options) { o.XDSAddress = address }, "listen on " + address + ": the port is in use; DISCOVERY_XDS_ADDRESS moves it"},
-		"an admin port in use":      {func(o *app.Options) { o.AdminAddress = address }, "listen on " + address + ": the port is in use; DISCOVERY_ADMIN_ADDRESS moves it"},
-		"an unknown store":          {func(o *app.Options) { o.Store = "tape:" }, `DISCOVERY_STORE: store of scheme "tape": not one of ` + storeForms},
+		"a port out of range":  {func(o *app.Options) { o.Port = 65536 }, "PORT=65536: not a port"},
+		"no port of a statsd":  {func(o *app.Options) { o.StatsdPort = 65536 }, "STATSD_PORT=65536: not a port"},
+		"an HTTP port in use":  {func(o *app.Options) { o.HTTPAddress = address }, "listen on " + address + ": the port is in use; DISCOVERY_HTTP_ADDRESS moves it"},
+		"an xDS port in use":   {func(o *app.Options) { o.XDSAddress = address }, "listen on " + address + ": the port is in use; DISCOVERY_XDS_ADDRESS moves it"},
+		"an admin port in use": {func(o *app.Options) { o.AdminAddress = address }, "listen on " + address + ": the port is in use; DISCOVERY_ADMIN_ADDRESS moves it"},
+		"an unknown store":     {func(o *app.Options) { o.Store = "tape:" }, `DISCOVERY_STORE: store of scheme "tape": not one of ` + storeForms},
+		"no store":             {func(o *app.Options) { o.Store = "" }, "DISCOVERY_STORE: empty, which is none of " + storeForms},
+		"no addresses":         {func(o *app.Options) { o.XDSAddress, o.AdminAddress = "", "" }, "DISCOVERY_XDS_ADDRESS is empty: want host:port\nDISCOVERY_ADMIN_ADDRESS is empty: want host:port"},
+		"files, a store and addresses that are none": {
+			func(o *app.Options) {
+				o.AuthFile, o.TLSCert, o.TLSKey, o.Store, o.ClusterTemplate, o.Resources, o.SecretRules, o.HDSFile = "/a", "/b", "/b", "tape:", "/c", "/d", "/e", "/f"
+				o.HTTPAddress, o.XDSAddress, o.AdminAddress = address, "nowhere", address
+			},
+			"DISCOVERY_AUTH_FILE=/a: open /a: no such file or directory\nDISCOVERY_TLS_CERT=/b: open /b: no such file or directory\n" +
+				`DISCOVERY_STORE: store of scheme "tape": not one of ` + storeForms + "\nDISCOVERY_XDS_CLUSTER_TEMPLATE=/c: open /c: no such file or directory\n" +
+				"DISCOVERY_XDS_SECRET_RULES=/e: open /e: no such file or directory\nDISCOVERY_XDS_RESOURCES=/d: stat /d: no such file or directory\n" +
+				"DISCOVERY_HDS_FILE=/f: open /f: no such file or directory\nlisten on " + address + ": the port is in use; DISCOVERY_HTTP_ADDRESS moves it\n" +
+				"listen on nowhere (DISCOVERY_XDS_ADDRESS): listen tcp: address nowhere: missing port in address\n" +
+				"listen on " + address + ": the port is in use; DISCOVERY_ADMIN_ADDRESS moves it",
+		},
 		"a copy of what is none":    {func(o *app.Options) { o.Snapshot = "/hosts" }, `DISCOVERY_STORE: store of scheme "memory": a snapshot beside it is for stores that replicas share`},
 		"no ttl":                    {func(o *app.Options) { o.PeerHostTTL = 0 }, "HOST_TTL=0: below 1 second"},
 		"a ttl above the longest":   {func(o *app.Options) { o.PeerHostTTL = 7200 }, "HOST_TTL=7200: above DISCOVERY_MAX_TTL=1h0m0s"},

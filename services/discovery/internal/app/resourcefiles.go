@@ -60,8 +60,8 @@ func mayHaveSecret(rules *resourcefiles.Secrets) func(context.Context, resources
 	}
 }
 
-// openFiles reads the resources of files, if there are any, and returns them.
-func (a *App) openFiles() (first resourcefiles.Resources, err error) {
+// openResources reads the resources of files, if there are any, and returns them.
+func (a *App) openResources() (first resourcefiles.Resources, err error) {
 	if a.options.Resources == "" {
 		return nil, nil
 	}

@@ -61,6 +61,9 @@ func kinds() []kind {
 // says what the URL may be. Of one that is mistyped it holds the scheme alone:
 // any other part may be a password.
 func OpenStore(rawURL string, o StoreOptions) (Store, error) {
+	if rawURL == "" {
+		return nil, fmt.Errorf("empty, which is none of %s", forms())
+	}
 	u, err := url.Parse(rawURL)
 	if err != nil {
 		return nil, fmt.Errorf("store: not a URL, such as %s", forms())

@@ -23,7 +23,7 @@ func TestAStoreIsOpenedByTheSchemeOfItsURL(t *testing.T) {
 	for url, reason := range map[string]string{
 		"memory:":                     "",
 		"file://" + dir + "/hosts":    "",
-		"":                            `store of scheme "": not one of memory:, file:///path, redis://`,
+		"":                            `empty, which is none of memory:, file:///path, redis://`,
 		"redis://user:secret@h:1":     "",
 		"rediss+sentinel://a,b/main":  "",
 		"redis+cluster://a:1,b:1":     "",

@@ -1,6 +1,7 @@
 package v1
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -428,12 +429,14 @@ func TestTheLongestBodyIsRead(t *testing.T) {
 
 func TestAutoIPTakesTheLastHopIfItIsInARange(t *testing.T) {
 	for name, test := range map[string]struct {
+		value  string // of auto_ip; "yes" unless said
 		ip     string
 		hops   []string
 		want   string
 		reason string
 	}{
 		"one hop":              {hops: []string{"192.168.1.5"}, want: "192.168.1.5"},
+		"any value means it":   {value: "false", hops: []string{"192.168.1.5"}, want: "192.168.1.5"},
 		"the last of two":      {hops: []string{"192.168.1.5, 192.168.1.6"}, want: "192.168.1.6"},
 		"two headers":          {hops: []string{"192.168.1.5", "192.168.1.6"}, want: "192.168.1.6"},
 		"an ip goes before it": {ip: "10.0.0.1", hops: []string{"192.168.1.5"}, want: "10.0.0.1"},
@@ -447,7 +450,7 @@ func TestAutoIPTakesTheLastHopIfItIsInARange(t *testing.T) {
 			for _, hop := range test.hops {
 				header = append(header, "X-Forwarded-For", hop)
 			}
-			w := do(h, "POST", "/v1/registration/users", fields("ip", test.ip, "auto_ip", "yes"), header...)
+			w := do(h, "POST", "/v1/registration/users", fields("ip", test.ip, "auto_ip", cmp.Or(test.value, "yes")), header...)
 			if test.reason != "" {
 				require.Equal(t, 400, w.Code)
 				require.JSONEq(t, `{"error":`+string(httpjson.AppendText(nil, test.reason))+`}`, w.Body.String())

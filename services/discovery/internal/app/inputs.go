@@ -1,0 +1,57 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/weirproxy/weir/services/discovery/internal/builtin"
+	"github.com/weirproxy/weir/services/discovery/internal/resourcefiles"
+	"github.com/weirproxy/weir/services/discovery/internal/resources"
+	"github.com/weirproxy/weir/services/discovery/internal/templatefile"
+)
+
+// inputs are the sockets and what was read of files. They are opened before anything
+// is made of them, so that all that is wrong with settings is told at once.
+type inputs struct {
+	http, xds, admin net.Listener
+
+	maker    *resources.Maker
+	template *templatefile.Watch // nil if there is none
+	rules    *resourcefiles.Secrets
+	files    resourcefiles.Resources
+}
+
+// openStore opens the store of the settings. The error names them.
+func (a *App) openStore() (builtin.Store, error) {
+	o := a.options
+	store, err := builtin.OpenStore(o.Store, builtin.StoreOptions{
+		Snapshot: o.Snapshot, SnapshotInterval: o.SnapshotInterval, Name: o.identifier(), Log: a.log, Metrics: a.metrics,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("DISCOVERY_STORE: %w", err)
+	}
+	return store, nil
+}
+
+// openFiles reads the files of what is served. The error names the settings and all
+// that is wrong.
+func (a *App) openFiles() error {
+	var badTemplate, badRules, badFiles, badChecks error
+	a.inputs.maker, a.inputs.template, badTemplate = newMaker(a.options.ResourceOptions, a.metrics, a.log)
+	a.inputs.rules, badRules = a.openSecrets()
+	a.inputs.files, badFiles = a.openResources()
+	a.checks, badChecks = a.newHealthChecks()
+	return errors.Join(badTemplate, badRules, badFiles, badChecks)
+}
+
+// openListeners opens all listeners. The error names the settings of those that cannot
+// be.
+func (a *App) openListeners() error {
+	var badHTTP, badXDS, badAdmin error
+	address, setting := a.options.httpAddress()
+	a.inputs.http, badHTTP = a.listeners.Open("http", address, setting)
+	a.inputs.xds, badXDS = a.listeners.Open("xds", a.options.XDSAddress, "DISCOVERY_XDS_ADDRESS")
+	a.inputs.admin, badAdmin = a.listeners.Open("admin", a.options.AdminAddress, "DISCOVERY_ADMIN_ADDRESS")
+	return errors.Join(badHTTP, badXDS, badAdmin)
+}
