@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strconv"
+	"strings"
 )
 
 // maxDepth is how deep arrays and objects may lie in each other. Readers give
@@ -11,20 +13,27 @@ import (
 const maxDepth = 32
 
 // CheckValue returns an error if some readers could not take a JSON value, or
-// would take it for another than others do: objects with a name twice, numbers
-// that no float64 holds, and values in each other more than maxDepth deep.
-// value must be JSON.
+// would take it for another than others do: objects with a name twice, integers
+// that no int64 holds, of which Envoys that read REST v1 refuse all of a list,
+// other numbers that no float64 holds, and values in each other more than maxDepth
+// deep. value must be JSON.
 func CheckValue(value []byte) error {
 	switch value[0] {
 	case '"', 't', 'f', 'n':
 		return nil
 	}
 	decoder := json.NewDecoder(bytes.NewReader(value))
+	decoder.UseNumber()
 	var open []container
 	for {
 		token, err := decoder.Token()
 		if err != nil {
-			return fmt.Errorf("holds what is no 64-bit number: %w", err)
+			return fmt.Errorf("cannot be read: %w", err)
+		}
+		if number, is := token.(json.Number); is {
+			if err := checkNumber(string(number)); err != nil {
+				return err
+			}
 		}
 		delimiter, isDelimiter := token.(json.Delim)
 		switch {
@@ -51,6 +60,20 @@ func CheckValue(value []byte) error {
 		top := &open[len(open)-1]
 		top.wantsName = top.names != nil
 	}
+}
+
+// checkNumber returns an error if a number is one that not all readers can hold.
+func checkNumber(text string) error {
+	var err error
+	if strings.ContainsAny(text, ".eE") {
+		_, err = strconv.ParseFloat(text, 64)
+	} else {
+		_, err = strconv.ParseInt(text, 10, 64)
+	}
+	if err != nil {
+		return fmt.Errorf("holds %.40s, which is beyond signed numbers of 64 bits", text)
+	}
+	return nil
 }
 
 // container is an array or object that has been begun.

@@ -62,7 +62,6 @@ func readTags(from *field, faults *call.Faults) registry.Tags {
 	object := []byte(text)
 	if err := jsontext.CheckText(object); err != nil { // a value is kept as written, and would spoil lists
 		faults.Add("tags", "%v", err)
-		return registry.Tags{}
 	}
 	if err := jsontext.CheckObject(object); err != nil {
 		faults.Add("tags", "%v", err)
@@ -83,6 +82,9 @@ func readTags(from *field, faults *call.Faults) registry.Tags {
 		case member != nil:
 			*member = value
 		default:
+			if err := rule.Name(name); err != nil {
+				faults.Add("tags", "%v", err)
+			}
 			if err := jsontext.CheckValue([]byte(value)); err != nil {
 				faults.Add("tags."+name, "%v", err)
 			}

@@ -17,8 +17,9 @@ import (
 )
 
 // readBody reads a JSON body of limit bytes at most, within the time that the
-// listener gives. The error is a *call.Refusal.
-func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+// listener gives. The error is a *call.Refusal. A body whose text some readers would
+// take for another is a fault, beside those of what it says.
+func readBody(w http.ResponseWriter, r *http.Request, limit int64, f *call.Faults) ([]byte, error) {
 	given := r.Header.Get("Content-Type")
 	if media, _, err := mime.ParseMediaType(given); err != nil || media != "application/json" {
 		return nil, call.Refuse(http.StatusUnsupportedMediaType, "content-type %q: the body must be application/json", given)
@@ -28,7 +29,7 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 		return nil, err
 	}
 	if err := jsontext.CheckText(body); err != nil {
-		return nil, call.Faults{{Field: "body", Reason: err.Error()}}.Refusal()
+		f.Add("body", "%v", err)
 	}
 	return body, nil
 }

@@ -62,7 +62,7 @@ func readBeat(w http.ResponseWriter, r *http.Request, f *call.Faults) (lease reg
 	if some, err := call.HasBody(r); err != nil || !some {
 		return 0, false, err
 	}
-	body, err := readBody(w, r, call.MaxBody)
+	body, err := readBody(w, r, call.MaxBody, f)
 	if err != nil {
 		return 0, false, err
 	}
@@ -80,7 +80,7 @@ func readBeat(w http.ResponseWriter, r *http.Request, f *call.Faults) (lease reg
 // that are none as they came: one host that is mistaken harms no other.
 func (f *face) beatMany(w http.ResponseWriter, r *http.Request) (int, error) {
 	q := call.ReadQuery(r)
-	body, err := readBody(w, r, maxBeatsBody)
+	body, err := readBody(w, r, maxBeatsBody, &q.Faults)
 	if err != nil {
 		return 0, err
 	}

@@ -48,7 +48,7 @@ func (f *face) put(w http.ResponseWriter, r *http.Request) (int, error) {
 	if err := caller.MayRegister(key.Service); err != nil {
 		return 0, err
 	}
-	body, err := readBody(w, r, call.MaxBody)
+	body, err := readBody(w, r, call.MaxBody, &q.Faults)
 	if err != nil {
 		return 0, err
 	}

@@ -72,11 +72,11 @@ func (f *face) putSetting(w http.ResponseWriter, r *http.Request) (int, error) {
 	if err := caller.MayOperate(); err != nil {
 		return 0, err
 	}
-	body, err := readBody(w, r, call.MaxBody)
+	q := call.ReadQuery(r)
+	body, err := readBody(w, r, call.MaxBody, &q.Faults)
 	if err != nil {
 		return 0, err
 	}
-	q := call.ReadQuery(r)
 	s := readSetting(pathKind(r, &q.Faults), body, caller.Identity(), time.Now(), &q.Faults)
 	if err := q.End(); err != nil {
 		return 0, err
