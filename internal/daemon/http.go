@@ -11,14 +11,17 @@ import (
 
 // ServeHTTP makes a part that serves handler on an open listener, which it
 // then owns, with the time-outs that an API of small messages needs. Its Stop
-// lets requests in flight end.
-func ServeHTTP(name string, l net.Listener, handler http.Handler, log *slog.Logger) Part {
+// lets requests in flight end. Each of set may change the server before it serves.
+func ServeHTTP(name string, l net.Listener, handler http.Handler, log *slog.Logger, set ...func(*http.Server)) Part {
 	server := &http.Server{
 		Handler:      handler,
 		ReadTimeout:  10 * time.Second,
 		WriteTimeout: 30 * time.Second,
 		IdleTimeout:  2 * time.Minute,
 		ErrorLog:     slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	for _, change := range set {
+		change(server)
 	}
 	return Part{
 		Name: name,

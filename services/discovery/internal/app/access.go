@@ -21,6 +21,7 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/denial"
 	"github.com/weirproxy/weir/services/discovery/internal/gate"
+	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/quota"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 	"github.com/weirproxy/weir/services/discovery/internal/web"
@@ -161,7 +162,7 @@ func (a *access) addParts(group *daemon.Group, changed func()) {
 // http is l with TLS, where it is wanted.
 func (a *access) http(l net.Listener) net.Listener {
 	if a.certificates == nil {
-		return l
+		return httpjson.Unread(l)
 	}
 	return tls.NewListener(l, a.certificates.Config("h2", "http/1.1"))
 }

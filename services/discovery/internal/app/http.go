@@ -21,7 +21,8 @@ func (a *App) addHTTP(registration func(service string, taken bool), operators *
 	stopping := make(chan struct{})
 	operators.Handle("GET /page", "services and hosts, live, to look at and to drain: the page of the HTTP listener",
 		pageElsewhere(a.access.scheme(), a.Addrs()["http"]))
-	a.group.Add(daemon.ServeHTTP("http listener", a.access.http(a.inputs.http), a.access.gate.HTTP(a.faces(registration, a.control.Routes(), stopping)), a.log))
+	a.group.Add(daemon.ServeHTTP("http listener", a.access.http(a.inputs.http), a.access.gate.HTTP(a.faces(registration, a.control.Routes(), stopping)), a.log,
+		func(s *http.Server) { s.DisableGeneralOptionsHandler = true })) // the router answers all
 	// Just before the listener stops, which waits for the calls in flight: those
 	// that wait for a change are answered, and find another replica.
 	a.group.Add(daemon.Part{Name: "waiting calls", Stop: func(context.Context) error {

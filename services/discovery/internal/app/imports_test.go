@@ -22,6 +22,7 @@ func TestImports(t *testing.T) {
 			"internal/denial",
 			"internal/gate",
 			"internal/guard",
+			"internal/httpjson",
 			"internal/hds",
 			"internal/lrs",
 			"internal/quota",

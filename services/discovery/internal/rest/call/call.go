@@ -8,6 +8,7 @@ package call
 import (
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"path"
 	"slices"
@@ -48,7 +49,7 @@ type router struct {
 
 // NewRouter serves routes. Other paths are answered with 404, other methods of the
 // same paths with 405, and paths with empty segments, "." or ".." with 307 to the
-// straight one.
+// straight one. What is of no path, as CONNECT and OPTIONS * are, is 405 too.
 func NewRouter(o Options, routes ...Route) http.Handler {
 	t := &router{o.Log, o.Denials}
 	requests := newRequests(o.Metrics)
@@ -58,19 +59,39 @@ func NewRouter(o Options, routes ...Route) http.Handler {
 	}
 	other := requests.of("other")
 	mux.Handle("/", t.lead(nowhere, other))
-	return straight(mux, t.lead(redirect, other))
+	return straight(mux, t.lead(redirect, other), t.lead(pathless(routes), other))
 }
 
 // straight leads a path that goes round about to redirect, before the mux does,
-// which escapes once more what is escaped and so names something else.
-func straight(mux, redirect http.Handler) http.Handler {
+// which escapes once more what is escaped and so names something else; and a call of
+// no path to pathless, which the mux would answer in words of its own.
+func straight(mux, redirect, pathless http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if escaped := r.URL.EscapedPath(); strings.HasPrefix(escaped, "/") && escaped != straightPath(escaped) {
+		escaped := r.URL.EscapedPath()
+		switch {
+		case strings.HasPrefix(escaped, "/") && escaped != straightPath(escaped):
 			redirect.ServeHTTP(w, r)
-			return
+		case escaped == "*" || escaped == "" && r.Method == "CONNECT":
+			pathless.ServeHTTP(w, r)
+		default:
+			mux.ServeHTTP(w, r)
 		}
-		mux.ServeHTTP(w, r)
 	})
+}
+
+// pathless is the handler of calls that are of no path, but of a server to be reached
+// (CONNECT) or of this one as a whole (*), as RFC 9112 §3.2 has them. Allow names what
+// any route has.
+func pathless(routes []Route) Handler {
+	all := map[string]Handler{}
+	for _, route := range routes {
+		maps.Copy(all, route.Methods)
+	}
+	allow := allowed(all)
+	return func(w http.ResponseWriter, r *http.Request) (int, error) {
+		w.Header().Set("Allow", allow)
+		return 0, Refuse(http.StatusMethodNotAllowed, "method %s: not one of %s, of a path", r.Method, allow)
+	}
 }
 
 // redirect answers with the straight path, escaped as the call's was.
@@ -108,15 +129,7 @@ func (t *router) lead(handle Handler, requests routeRequests) http.Handler {
 // byMethod is the handler of all methods.
 func (route Route) byMethod() Handler {
 	methods := route.Methods
-	var allowed []string
-	for method := range methods {
-		allowed = append(allowed, method)
-		if method == "GET" {
-			allowed = append(allowed, "HEAD")
-		}
-	}
-	slices.Sort(allowed)
-	allow := strings.Join(allowed, ", ")
+	allow := allowed(methods)
 	return func(w http.ResponseWriter, r *http.Request) (int, error) {
 		handle := methods[r.Method]
 		if r.Method == "HEAD" {
@@ -128,6 +141,16 @@ func (route Route) byMethod() Handler {
 		}
 		return handle(w, r)
 	}
+}
+
+// allowed is the value of Allow for methods.
+func allowed(methods map[string]Handler) string {
+	names := slices.Collect(maps.Keys(methods))
+	if methods["GET"] != nil {
+		names = append(names, "HEAD")
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
 }
 
 // nowhere is the handler of a path that no route has.

@@ -1,11 +1,13 @@
 package call_test
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -72,6 +74,37 @@ func (f *face) counts(t *testing.T, name string) map[string]float64 {
 		}
 	}
 	return counts
+}
+
+// Over sockets, for net/http answers some of these itself if it is let.
+func TestACallOfNoPathIsAnsweredAsOthersAre(t *testing.T) {
+	server := httptest.NewUnstartedServer(newFace(nil))
+	server.Config.DisableGeneralOptionsHandler = true // as the app does
+	server.Start()
+	defer server.Close()
+	for line, want := range map[string]string{
+		"OPTIONS *":           "method OPTIONS: not one of GET, HEAD, PUT, of a path",
+		"GET *":               "method GET: not one of GET, HEAD, PUT, of a path",
+		"CONNECT example.com": "method CONNECT: not one of GET, HEAD, PUT, of a path",
+		"CONNECT a:443":       "method CONNECT: not one of GET, HEAD, PUT, of a path",
+		"CONNECT /things/a":   "method CONNECT: not one of GET, HEAD, PUT",
+	} {
+		t.Run(line, func(t *testing.T) {
+			conn, err := net.Dial("tcp", server.Listener.Addr().String())
+			require.NoError(t, err)
+			defer conn.Close()
+			_, err = fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: a\r\n\r\n", line)
+			require.NoError(t, err)
+			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			require.NoError(t, err)
+			defer response.Body.Close()
+			require.Equal(t, 405, response.StatusCode)
+			require.Equal(t, "GET, HEAD, PUT", response.Header.Get("Allow"))
+			body, err := io.ReadAll(response.Body)
+			require.NoError(t, err)
+			require.JSONEq(t, `{"error":"`+want+`"}`, string(body))
+		})
+	}
 }
 
 func TestACallIsLedToTheHandlerOfItsPathAndMethod(t *testing.T) {
