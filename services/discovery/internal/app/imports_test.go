@@ -59,6 +59,7 @@ func TestImports(t *testing.T) {
 		"internal/rest/v1":               {"internal/auth", "internal/httpjson", "internal/registry", "internal/rest/call", "internal/rest/jsontext", "internal/rule"},
 		"internal/statsd":                {"internal/registry", "internal/rule"},
 		"internal/rest/jsontext":         {},
+		"internal/repeats":               {},
 		"internal/rule":                  {},
 		"internal/rest/v2":               {"internal/auth", "internal/httpjson", "internal/lrs", "internal/registry", "internal/resourcefiles", "internal/rest/call", "internal/rest/jsontext", "internal/rule", "internal/xds"},
 		"internal/web":                   {"internal/httpjson", "internal/rest/call"},
