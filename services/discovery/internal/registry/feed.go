@@ -28,9 +28,11 @@ func (r *Registry) Subscribe() *Feed {
 	return f
 }
 
-// tell says to all who wait for it that a service changed. r.mu must be held.
+// tell says to all who wait for it that a service changed. Whatever changes what a
+// View shows, but the time of the last check-in, calls it before it lets go of r.mu,
+// which must be held.
 func (r *Registry) tell(s *service) {
-	s.changedAt = time.Now()
+	s.changed(time.Now())
 	for _, f := range r.feeds {
 		f.add(s.name, s.changedAt)
 	}

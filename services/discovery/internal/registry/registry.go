@@ -130,8 +130,10 @@ type service struct {
 	history history
 	// leaving and away are those of Registry, of this service's hosts.
 	leaving, away int
-	// changedAt is when it last changed.
+	// changedAt is when it last changed, changes how often it did.
 	changedAt time.Time
+	changes   uint64
+	kept      keptChain
 	// emptySince is when the last host went, on the registry's clock; empty is
 	// the place in Registry.empties, nil while there are hosts.
 	emptySince time.Duration

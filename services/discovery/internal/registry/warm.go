@@ -42,8 +42,13 @@ func (r *Registry) Partial() bool {
 // live: l is partial, and the answer is empty, or its reader holds an earlier
 // one, of which it would drop what is missing. One that has hosts and is the
 // first for its reader says nothing that is false.
-func (l *Listing) Safe(empty, held bool) error {
-	if l.Partial && (empty || held) {
+func (l *Listing) Safe(empty, held bool) error { return safe(l.Partial, empty, held) }
+
+// Safe is that of the Listing.
+func (r *Reading) Safe(empty, held bool) error { return safe(r.Partial, empty, held) }
+
+func safe(partial, empty, held bool) error {
+	if partial && (empty || held) {
 		return ErrNotWarm
 	}
 	return nil
