@@ -9,22 +9,24 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 )
 
 // Answer answers with v as JSON. It returns what a handler returns, as the
 // others here do: the status, and nil.
 func Answer(w http.ResponseWriter, status int, v any) (int, error) {
-	w.Header().Set("Content-Type", "application/json")
+	w.Header()["Content-Type"] = contentType
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(v) // a failed write means that the caller has gone
 	return status, nil
 }
 
+// contentType is that of all answers, as http.Header has it. Nobody changes it.
+var contentType = []string{"application/json"}
+
 // Write answers with status 200 and a body that is JSON already. The length
 // goes before it: without one net/http would cut a long body in chunks.
 func Write(w http.ResponseWriter, body []byte) (int, error) {
-	w.Header().Set("Content-Type", "application/json")
+	w.Header()["Content-Type"] = contentType
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	_, _ = w.Write(body) // a failed write means that the caller has gone
 	return http.StatusOK, nil
@@ -41,13 +43,22 @@ const mostKept = 64 << 10
 // is used again for other answers, and nobody may hold it: what garbage a call
 // leaves costs a service with many hosts more than what it takes to write them.
 func Compose(w http.ResponseWriter, compose func(b []byte) []byte) (int, error) {
+	return ComposeOf(w, nil, compose)
+}
+
+// ComposeOf is Compose for a body whose length is known: length is that as
+// http.Header has it, nil if it is not known. It may be shared, and nobody changes it.
+func ComposeOf(w http.ResponseWriter, length []string, compose func(b []byte) []byte) (int, error) {
 	buffer, _ := buffers.Get().(*[]byte)
 	if buffer == nil {
 		buffer = new([]byte)
 	}
 	body := compose((*buffer)[:0])
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	if length == nil {
+		length = []string{strconv.Itoa(len(body))}
+	}
+	h := w.Header()
+	h["Content-Type"], h["Content-Length"] = contentType, length
 	// A failed write means that the caller has gone. An HTTP/2 connection may
 	// then send from the body still.
 	if _, err := w.Write(body); err == nil && cap(body) <= mostKept {
@@ -84,23 +95,6 @@ func AppendText(b []byte, text string) []byte {
 	return append(b, '"')
 }
 
-// AppendTime appends a time in UTC as RFC 3339 has it, with so many digits of the
-// second's fraction, 1 to 9; the rest of it is cut off.
-func AppendTime(b []byte, t time.Time, digits int) []byte {
-	b = t.UTC().AppendFormat(b, time.RFC3339) // the one layout of a second that is written fast
-	b[len(b)-1] = '.'                         // in the place of the Z
-	fraction := t.Nanosecond()
-	for range 9 - digits {
-		fraction /= 10
-	}
-	b = append(b, "000000000Z"[9-digits:]...)
-	for i := len(b) - 2; fraction > 0; i-- {
-		b[i] = '0' + byte(fraction%10)
-		fraction /= 10
-	}
-	return b
-}
-
 // AppendHex appends a number as a JSON string of 16 hexadecimal digits.
 func AppendHex(b []byte, number uint64) []byte {
 	b = append(b, '"')
@@ -110,10 +104,10 @@ func AppendHex(b []byte, number uint64) []byte {
 	return append(b, '"')
 }
 
-// Tag is the entity tag of a version: weak, since times in a body may differ
-// where the version does not (RFC 9110 §8.8.1).
-func Tag(version uint64) string {
-	return string(AppendHex(append(make([]byte, 0, 20), "W/"...), version))
+// Tag is the entity tag of a version, as http.Header has it: weak, since times in a
+// body may differ where the version does not (RFC 9110 §8.8.1).
+func Tag(version uint64) []string {
+	return []string{string(AppendHex(append(make([]byte, 0, 20), "W/"...), version))}
 }
 
 // Holds reports whether the caller shows that it has an earlier answer.
@@ -121,11 +115,12 @@ func Holds(r *http.Request) bool { return len(r.Header["If-None-Match"]) > 0 }
 
 // Unmodified says under which entity tag the answer to a GET or HEAD goes out,
 // and answers with 304 if the caller has that one. Then it returns true, and
-// all is done. An entity tag has its quotes, and W/ before them if it is weak.
-func Unmodified(w http.ResponseWriter, r *http.Request, tag string) bool {
-	w.Header().Set("Etag", tag)
+// all is done. tag is one, as http.Header has it, with its quotes, and W/ before them
+// if it is weak. It may be shared, and nobody changes it.
+func Unmodified(w http.ResponseWriter, r *http.Request, tag []string) bool {
+	w.Header()["Etag"] = tag
 	for _, line := range r.Header["If-None-Match"] {
-		if matches(line, tag) {
+		if matches(line, tag[0]) {
 			w.WriteHeader(http.StatusNotModified)
 			return true
 		}

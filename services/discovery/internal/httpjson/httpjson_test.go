@@ -40,8 +40,9 @@ func TestEachByteIsAppendedAsJSONWants(t *testing.T) {
 	}
 }
 
-func TestATimeIsAppendedAsItsLayoutHasIt(t *testing.T) {
+func TestATimeIsWrittenAsItsLayoutHasIt(t *testing.T) {
 	elsewhere := time.FixedZone("elsewhere", 5*3600+1800)
+	var day httpjson.Day
 	for _, at := range []time.Time{
 		{},
 		time.Unix(0, 0),
@@ -50,17 +51,37 @@ func TestATimeIsAppendedAsItsLayoutHasIt(t *testing.T) {
 		time.Date(2024, 2, 29, 23, 59, 59, 999_999_999, elsewhere),
 		time.Date(2026, 12, 31, 23, 59, 59, 5_000_000, elsewhere),
 		time.Date(2026, 1, 2, 3, 4, 5, 60_708, time.UTC),
+		time.Date(2026, 1, 2, 23, 59, 59, 999_999_999, time.UTC),
+		time.Date(2026, 1, 3, 0, 0, 0, 0, time.UTC),
 	} {
 		for digits := 1; digits <= 9; digits++ {
-			layout := "2006-01-02T15:04:05." + strings.Repeat("0", digits) + "Z"
-			require.Equal(t, "x"+at.UTC().Format(layout), string(httpjson.AppendTime([]byte("x"), at, digits)))
+			for _, form := range []httpjson.TimeForm{httpjson.RFC3339(digits), {Between: ' ', Digits: digits, Zone: "+00:00"}, {Between: '_', Digits: digits}} {
+				want := at.UTC().Format("2006-01-02" + string(form.Between) + "15:04:05." + strings.Repeat("0", digits) + form.Zone)
+				require.Equal(t, "x"+want, string(form.AppendTime([]byte("x"), at)))
+				require.Equal(t, len(want), form.Len())
+				if at.IsZero() { // which is no number of nanoseconds
+					continue
+				}
+				b := []byte("x" + strings.Repeat("?", len(want)) + "y")
+				form.Put(b[1:1+len(want)], at.UnixNano(), &day)
+				require.Equal(t, "x"+want+"y", string(b))
+			}
 		}
+	}
+}
+
+func BenchmarkPutTime(b *testing.B) {
+	form := httpjson.RFC3339(6)
+	text, at := make([]byte, form.Len()), time.Now().UnixNano()
+	var day httpjson.Day
+	for b.Loop() {
+		form.Put(text, at, &day)
 	}
 }
 
 func TestATagIsOfAllDigitsOfAVersion(t *testing.T) {
 	for _, version := range []uint64{0, 0xa, 0x0123456789abcdef, math.MaxUint64} {
-		require.Equal(t, fmt.Sprintf(`W/"%016x"`, version), httpjson.Tag(version))
+		require.Equal(t, []string{fmt.Sprintf(`W/"%016x"`, version)}, httpjson.Tag(version))
 	}
 }
 
@@ -240,7 +261,7 @@ func TestWhatTheCallerHasIsNotSentAgain(t *testing.T) {
 			r := httptest.NewRequest("GET", "/", nil)
 			r.Header["If-None-Match"] = test.lines
 			w := httptest.NewRecorder()
-			require.Equal(t, test.unmodified, httpjson.Unmodified(w, r, tag))
+			require.Equal(t, test.unmodified, httpjson.Unmodified(w, r, []string{tag}))
 			require.Equal(t, tag, w.Header().Get("ETag"))
 			if test.unmodified {
 				require.Equal(t, 304, w.Code)

@@ -71,7 +71,7 @@ func serve(name string) call.Handler {
 	}
 	hash := fnv.New64a()
 	hash.Write(content)
-	tag := fmt.Sprintf(`"%016x"`, hash.Sum64())
+	tag := []string{fmt.Sprintf(`"%016x"`, hash.Sum64())}
 	return func(w http.ResponseWriter, r *http.Request) (int, error) {
 		header := w.Header()
 		header.Set("Content-Type", types[path.Ext(name)])

@@ -4,67 +4,102 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/sheet"
 )
 
 // timeForm is how last_check_in is written: UTC, to the microsecond.
-const timeForm = "2006-01-02 15:04:05.000000+00:00"
+var timeForm = httpjson.TimeForm{Between: ' ', Digits: 6, Zone: "+00:00"}
 
 // list answers with the hosts of a service. An unknown service is no error: a
 // reader cannot tell it from one without hosts.
+//
+// The entity tag is of all but the times of the check-ins, so that a poller is
+// not sent a list again in which nothing else is new. A partial list has none:
+// who holds one so has it from before.
 func (f *face) list(w http.ResponseWriter, r *http.Request) (int, error) {
-	service := r.PathValue("service")
-	var room [registry.CommonHosts]registry.View
-	listing, err := f.registry.ListInto(room[:0], service)
+	var room [registry.CommonHosts]registry.Instant
+	reading, err := f.lists.Read(room[:0], r.PathValue("service"))
 	if err != nil {
 		return 0, err
 	}
-	return f.answerList(w, r, `{"service":`, service, &listing)
+	list := reading.Kept.(*sheet.Sheet)
+	if err := reading.Safe(list.Hosts == 0, httpjson.Holds(r)); err != nil {
+		return 0, err
+	}
+	if !reading.Partial && httpjson.Unmodified(w, r, list.Tag()) {
+		return http.StatusNotModified, nil
+	}
+	return list.Answer(w, reading.CheckIns)
 }
 
-// listRepo answers with the hosts of a repository.
+// makeSheet makes what list answers with of the hosts of a service.
+func (f *face) makeSheet(service string, listing *registry.Listing) any {
+	all := listing.Hosts
+	hosts := shown(slices.Clone(all))
+	d := sheet.NewDraft(&timeForm)
+	d.Body = f.appendOpening(d.Body, `{"service":`, service)
+	at := 0 // the place of a host among all
+	for i := range hosts {
+		if i > 0 {
+			d.Body = append(d.Body, ',')
+		}
+		for all[at].Host != hosts[i].Host {
+			at++
+		}
+		d.Body = appendUntilTime(d.Body, &hosts[i])
+		d.LeaveTime(at)
+		d.Body = appendAfterTime(d.Body, &hosts[i])
+	}
+	d.Body = append(d.Body, closing...)
+	return d.End(listing.Version, f.tag(listing))
+}
+
+// listRepo answers with the hosts of a repository, as list does with those of a
+// service. It is asked for less, and makes its answer anew each time.
 func (f *face) listRepo(w http.ResponseWriter, r *http.Request) (int, error) {
 	repo := r.PathValue("repo")
 	listing, err := f.registry.ListRepo(repo)
 	if err != nil {
 		return 0, err
 	}
-	return f.answerList(w, r, `{"service_repo_name":`, repo, &listing)
-}
-
-// answerList answers with hosts, by what follows of the object that begins with
-// open. Lists are what is asked for most, so they are written by hand, in a
-// fraction of the time that encoding/json takes.
-//
-// The entity tag is of all but the times of the check-ins, so that a poller is
-// not sent a list again in which nothing else is new. A partial list has none:
-// who holds one so has it from before.
-func (f *face) answerList(w http.ResponseWriter, r *http.Request, open, name string, listing *registry.Listing) (int, error) {
 	hosts := shown(listing.Hosts)
 	if err := listing.Safe(len(hosts) == 0, httpjson.Holds(r)); err != nil {
 		return 0, err
 	}
-	if !listing.Partial && httpjson.Unmodified(w, r, httpjson.Tag(uint64(listing.Version)^f.envHash)) {
+	if !listing.Partial && httpjson.Unmodified(w, r, f.tag(&listing)) {
 		return http.StatusNotModified, nil
 	}
 	return httpjson.Compose(w, func(b []byte) []byte {
-		b = append(b, open...)
-		b = httpjson.AppendText(b, name)
-		b = append(b, `,"env":`...)
-		b = httpjson.AppendText(b, f.env)
-		b = append(b, `,"hosts":[`...)
+		b = f.appendOpening(b, `{"service_repo_name":`, repo)
 		for i := range hosts {
 			if i > 0 {
 				b = append(b, ',')
 			}
 			b = appendHost(b, &hosts[i])
 		}
-		return append(b, "]}\n"...)
+		return append(b, closing...)
 	})
 }
+
+// tag is the entity tag of a list, as http.Header has it.
+func (f *face) tag(list *registry.Listing) []string {
+	return httpjson.Tag(uint64(list.Version) ^ f.envHash)
+}
+
+// appendOpening appends what goes before the hosts: open, which begins an object,
+// the name after that, and env. closing goes after them.
+func (f *face) appendOpening(b []byte, open, name string) []byte {
+	b = append(b, open...)
+	b = httpjson.AppendText(b, name)
+	b = append(b, `,"env":`...)
+	b = httpjson.AppendText(b, f.env)
+	return append(b, `,"hosts":[`...)
+}
+
+const closing = "]}\n"
 
 // shown returns the hosts that are listed, in the place of all. A list of v1
 // has no word for a host's state: one that is in it is given work. So those
@@ -101,6 +136,14 @@ func isNotOut(v registry.View) bool  { return v.State != registry.Out }
 // and the weight as an integer of 1 to 100; one host that breaks this spoils
 // the whole list for it.
 func appendHost(b []byte, v *registry.View) []byte {
+	b = appendUntilTime(b, v)
+	b = timeForm.AppendTime(b, v.LastCheckIn)
+	return appendAfterTime(b, v)
+}
+
+// appendUntilTime is appendHost up to the time of the last check-in, and
+// appendAfterTime goes on after that.
+func appendUntilTime(b []byte, v *registry.View) []byte {
 	b = append(b, `{"service":`...)
 	b = httpjson.AppendText(b, v.Host.Service)
 	b = append(b, `,"ip_address":"`...)
@@ -111,18 +154,11 @@ func appendHost(b []byte, v *registry.View) []byte {
 	b = strconv.AppendUint(b, uint64(v.Host.Address.Port()), 10)
 	b = append(b, `,"revision":`...)
 	b = httpjson.AppendText(b, v.Host.Revision)
-	b = append(b, `,"last_check_in":"`...)
-	b = appendTime(b, v.LastCheckIn)
+	return append(b, `,"last_check_in":"`...)
+}
+
+func appendAfterTime(b []byte, v *registry.View) []byte {
 	b = append(b, `","tags":`...)
 	b = appendTags(b, &v.Host.Tags, v.Weight)
 	return append(b, '}')
-}
-
-// appendTime appends a time as timeForm has it.
-func appendTime(b []byte, t time.Time) []byte {
-	const dateEnd = len("2006-01-02")
-	begin := len(b)
-	b = httpjson.AppendTime(b, t, 6)
-	b[begin+dateEnd] = ' '                   // in the place of the T
-	return append(b[:len(b)-1], "+00:00"...) // in the place of the Z
 }

@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -191,8 +192,20 @@ func TestUntilTheRegistryIsWarmAListTakesNoHostsAway(t *testing.T) {
 	})
 }
 
-func TestATimeIsWrittenAsItsFormSays(t *testing.T) {
-	for _, at := range []time.Time{{}, time.Unix(0, 1), time.Date(2026, 2, 28, 23, 59, 59, 999_999_999, time.FixedZone("", -3600))} {
-		require.Equal(t, at.UTC().Format(timeForm), string(appendTime(nil, at)))
-	}
+// What is kept of a list must not be told from a list that is made anew, as that
+// of a repository is.
+func TestAListThatWasKeptIsAsOneMadeAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := loadedHandler(t)
+		for i := range 40 {
+			ip, tags := fmt.Sprintf("10.0.0.%d", i%7), fmt.Sprintf(`{"az":"z%d","region":"é<>","instance_id":"i-%d","rack":[%d]}`, i%3, i, i%2)
+			require.Equal(t, 200, do(h, "POST", "/v1/registration/users", fields("ip", ip, "port", fmt.Sprint(80+i%2), "tags", tags)).Code)
+			for range 2 {
+				time.Sleep(1234567 * time.Microsecond)
+				require.Equal(t, 200, do(h, "POST", "/v1/registration/users", fields("ip", ip, "port", fmt.Sprint(80+i%2), "tags", tags)).Code)
+				of, repo := do(h, "GET", "/v1/registration/users", nil).Body.String(), do(h, "GET", "/v1/registration/repo/users-repo", nil).Body.String()
+				require.Equal(t, strings.Replace(repo, `"service_repo_name":"users-repo"`, `"service":"users"`, 1), of)
+			}
+		}
+	})
 }

@@ -41,6 +41,7 @@ type face struct {
 	registry *registry.Registry
 	env      string
 	envHash  uint64
+	lists    *registry.Keeper // of a *sheet.Sheet
 	terms    terms
 	told     func(service string, taken bool)
 }
@@ -54,6 +55,7 @@ func Routes(o Options) []call.Route {
 		terms:    terms{ttl: o.TTL, maxTTL: o.MaxTTL, autoIP: autoIP{hops: o.AutoIPHops, ranges: o.AutoIPRanges}},
 		told:     o.Registration,
 	}
+	f.lists = o.Registry.NewKeeper(f.makeSheet)
 	if f.told == nil {
 		f.told = func(string, bool) {}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/sheet"
 )
 
 // list answers with the hosts of a service that pass a filter, at once or,
@@ -21,8 +22,27 @@ func (f *face) list(w http.ResponseWriter, r *http.Request) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	var room [registry.CommonHosts]registry.View
-	listing, err := f.registry.ListInto(room[:0], query.service)
+	if query.wait > 0 || !query.filter.passesAll() {
+		return f.listSome(w, r, query)
+	}
+	var room [registry.CommonHosts]registry.Instant
+	reading, err := f.lists.Read(room[:0], query.service)
+	if err != nil {
+		return 0, err
+	}
+	list := reading.Kept.(*sheet.Sheet)
+	if err := reading.Safe(list.Hosts == 0, query.hasKnown || httpjson.Holds(r)); err != nil {
+		return 0, err
+	}
+	if !reading.Partial && query.unmodified(w, r, list.Version, list.Tag()) {
+		return http.StatusNotModified, nil
+	}
+	return list.Answer(w, reading.CheckIns)
+}
+
+// listSome is list for hosts that are picked out or waited for.
+func (f *face) listSome(w http.ResponseWriter, r *http.Request, query listQuery) (int, error) {
+	listing, err := f.registry.List(query.service)
 	if err != nil {
 		return 0, err
 	}
@@ -35,25 +55,49 @@ func (f *face) list(w http.ResponseWriter, r *http.Request) (int, error) {
 	if err := listing.Safe(len(listing.Hosts) == 0, query.hasKnown || httpjson.Holds(r)); err != nil {
 		return 0, err
 	}
-	if query.unmodified(w, r, &listing) {
+	if !listing.Partial && query.unmodified(w, r, listing.Version, tagOf(&listing)) {
 		return http.StatusNotModified, nil
 	}
-	return httpjson.Compose(w, func(b []byte) []byte { return appendList(b, query.service, &listing) })
+	return httpjson.Compose(w, func(b []byte) []byte {
+		b = appendOpening(b, query.service, &listing)
+		for i := range listing.Hosts {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = appendHost(b, &listing.Hosts[i])
+		}
+		return append(b, closing...)
+	})
 }
 
-// unmodified is httpjson.Unmodified for a caller that may show what it has by
-// index too. A partial list has no entity tag: who holds one so has it from
-// before.
-func (q *listQuery) unmodified(w http.ResponseWriter, r *http.Request, list *registry.Listing) bool {
-	if list.Partial {
-		return false
+// makeSheet makes what list answers with of the hosts of a service.
+func makeSheet(service string, listing *registry.Listing) any {
+	d := sheet.NewDraft(&timeForm)
+	d.Body = appendOpening(d.Body, service, listing)
+	for i := range listing.Hosts {
+		if i > 0 {
+			d.Body = append(d.Body, ',')
+		}
+		d.Body = appendUntilTime(d.Body, &listing.Hosts[i])
+		d.LeaveTime(i)
+		d.Body = append(d.Body, hostClosing...)
 	}
-	tag := httpjson.Tag(uint64(list.Version))
+	d.Body = append(d.Body, closing...)
+	return d.End(listing.Version, tagOf(listing))
+}
+
+// tagOf is the entity tag of a list, as http.Header has it.
+func tagOf(list *registry.Listing) []string { return httpjson.Tag(uint64(list.Version)) }
+
+// unmodified is httpjson.Unmodified for a caller that may show what it has by
+// index too. It is not for a partial list, which has no entity tag: who holds one so
+// has it from before.
+func (q *listQuery) unmodified(w http.ResponseWriter, r *http.Request, version registry.Version, tag []string) bool {
 	if !q.hasKnown {
 		return httpjson.Unmodified(w, r, tag)
 	}
-	w.Header().Set("Etag", tag)
-	if q.known == list.Version {
+	w.Header()["Etag"] = tag
+	if q.known == version {
 		w.WriteHeader(http.StatusNotModified)
 		return true
 	}
@@ -79,6 +123,10 @@ func (q *listQuery) waitsFor(list *registry.Listing) bool {
 
 // readListQuery reads the path and the query of a list. The error is a *call.Refusal.
 func (f *face) readListQuery(r *http.Request) (listQuery, error) {
+	if r.URL.RawQuery == "" { // the most common, without garbage
+		var faults call.Faults
+		return listQuery{service: pathService(r, &faults)}, faults.Refusal()
+	}
 	q := call.ReadQuery(r)
 	list := listQuery{service: pathService(r, &q.Faults), filter: readFilter(q)}
 	if text, given := q.Text("index"); given {
@@ -150,6 +198,11 @@ func readFilter(q *call.Query) (f filter) {
 	return f
 }
 
+// passesAll reports whether f is as its zero value.
+func (f *filter) passesAll() bool {
+	return f.zone == nil && f.revision == nil && f.canary == nil && f.stale == nil && f.state == nil && len(f.tags) == 0
+}
+
 // passes reports whether a host is wanted.
 func (f *filter) passes(v *registry.View) bool {
 	tags := &v.Host.Tags
@@ -174,29 +227,34 @@ func (t tagFilter) holds(tags *registry.Tags) bool {
 	return bytes.Equal(held, []byte(t.value))
 }
 
-// appendList appends the answer with the hosts of a service. Lists are what is
-// asked for most, so they are written by hand, in a fraction of the time that
-// encoding/json takes.
-func appendList(b []byte, service string, list *registry.Listing) []byte {
+// appendOpening appends what goes before the hosts of a list, and closing goes after
+// them. Lists are what is asked for most, so they are written by hand, in a fraction
+// of the time that encoding/json takes.
+func appendOpening(b []byte, service string, list *registry.Listing) []byte {
 	b = append(b, `{"service":`...)
 	b = httpjson.AppendText(b, service)
 	b = append(b, `,"known":`...)
 	b = strconv.AppendBool(b, list.Known)
 	b = append(b, `,"index":`...)
 	b = httpjson.AppendHex(b, uint64(list.Version))
-	b = append(b, `,"hosts":[`...)
-	for i := range list.Hosts {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendHost(b, &list.Hosts[i])
-	}
-	return append(b, "]}\n"...)
+	return append(b, `,"hosts":[`...)
 }
+
+const closing = "]}\n"
 
 // appendHost appends one host as it is shown everywhere. Its lease is not: who
 // has that can beat for the host.
 func appendHost(b []byte, v *registry.View) []byte {
+	b = appendUntilTime(b, v)
+	b = appendStamp(b, v.LastCheckIn)
+	return append(b, hostClosing...)
+}
+
+// hostClosing goes after the time of a host's last check-in.
+const hostClosing = `"}`
+
+// appendUntilTime is appendHost up to that.
+func appendUntilTime(b []byte, v *registry.View) []byte {
 	h := v.Host
 	b = append(b, `{"service":`...)
 	b = httpjson.AppendText(b, h.Service)
@@ -257,9 +315,7 @@ func appendHost(b []byte, v *registry.View) []byte {
 	}
 	b = append(b, `,"first_seen":"`...)
 	b = appendStamp(b, v.FirstSeen)
-	b = append(b, `","last_check_in":"`...)
-	b = appendStamp(b, v.LastCheckIn)
-	return append(b, `"}`...)
+	return append(b, `","last_check_in":"`...)
 }
 
 // appendTags appends the members of tags, ordered by name.

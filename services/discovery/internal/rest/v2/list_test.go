@@ -55,6 +55,26 @@ func TestAListIsFiltered(t *testing.T) {
 	})
 }
 
+// What is kept of a list must not be told from a list that is made anew, as one with
+// a filter is.
+func TestAListThatWasKeptIsAsOneMadeAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		const at = "/v2/services/users/hosts"
+		for i := range 30 {
+			id := fmt.Sprint(i % 7)
+			f.put(t, at+"/"+id, fmt.Sprintf(described, i%7+1, i%3+1))
+			for range 2 {
+				time.Sleep(1234567 * time.Microsecond)
+				require.Equal(t, 204, f.call("POST", at+"/"+id+"/heartbeat", "").Code)
+				kept, anew := f.call("GET", at, ""), f.call("GET", at+"?stale=false", "")
+				require.Equal(t, anew.Body.String(), kept.Body.String())
+				require.Equal(t, anew.Header(), kept.Header())
+			}
+		}
+	})
+}
+
 func TestAListOfAnUnknownServiceIsEmpty(t *testing.T) {
 	f := newFixture(t)
 	require.Equal(t, map[string]any{"service": "a/b", "known": false, "index": "0000000000000000", "hosts": []any{}},

@@ -8,11 +8,14 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 )
 
-// stamp is how times are written: RFC 3339 in UTC, to the millisecond.
+// timeForm is how times are written: RFC 3339 in UTC, to the millisecond.
+var timeForm = httpjson.RFC3339(3)
+
+// stamp is a time as text.
 func stamp(t time.Time) string { return string(appendStamp(nil, t)) }
 
 // appendStamp appends what stamp is.
-func appendStamp(b []byte, t time.Time) []byte { return httpjson.AppendTime(b, t, 3) }
+func appendStamp(b []byte, t time.Time) []byte { return timeForm.AppendTime(b, t) }
 
 // hexDigits is how many digits a lease or an index has.
 const hexDigits = 16

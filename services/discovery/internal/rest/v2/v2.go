@@ -48,6 +48,7 @@ type Options struct {
 // face answers the calls.
 type face struct {
 	registry    *registry.Registry
+	lists       *registry.Keeper // of a *sheet.Sheet
 	env         string
 	replica     string
 	terms       terms
@@ -64,6 +65,7 @@ type face struct {
 func Routes(o Options) []call.Route {
 	f := &face{
 		registry:    o.Registry,
+		lists:       o.Registry.NewKeeper(makeSheet),
 		env:         o.Env,
 		replica:     o.Replica,
 		terms:       terms{ttl: o.TTL, maxTTL: o.MaxTTL},
