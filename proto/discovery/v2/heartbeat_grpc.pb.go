@@ -32,7 +32,8 @@ const (
 // HeartbeatService takes heartbeats.
 type HeartbeatServiceClient interface {
 	// Beat attaches hosts to a stream. Each message, be it empty, is a heartbeat
-	// of all that are attached, and is answered. A stream on which no message
+	// of all that are attached, and is answered. What comes sooner than a thousand
+	// messages a second, or some million hosts, waits. A stream on which no message
 	// comes for a while, 15 seconds if the operator did not say otherwise, is
 	// ended with DEADLINE_EXCEEDED; its hosts have their TTL to come back.
 	Beat(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[BeatRequest, BeatResponse], error)
@@ -66,7 +67,8 @@ type HeartbeatService_BeatClient = grpc.BidiStreamingClient[BeatRequest, BeatRes
 // HeartbeatService takes heartbeats.
 type HeartbeatServiceServer interface {
 	// Beat attaches hosts to a stream. Each message, be it empty, is a heartbeat
-	// of all that are attached, and is answered. A stream on which no message
+	// of all that are attached, and is answered. What comes sooner than a thousand
+	// messages a second, or some million hosts, waits. A stream on which no message
 	// comes for a while, 15 seconds if the operator did not say otherwise, is
 	// ended with DEADLINE_EXCEEDED; its hosts have their TTL to come back.
 	Beat(grpc.BidiStreamingServer[BeatRequest, BeatResponse]) error

@@ -94,9 +94,14 @@ func (c *connection) serve(w wire) error {
 
 	silence := time.NewTimer(c.server.options.Silence)
 	defer silence.Stop()
+	var rested <-chan time.Time // when the next message is taken; nil for at once
 	for {
+		next := messages
+		if rested != nil {
+			next = nil
+		}
 		select {
-		case m := <-messages:
+		case m := <-next:
 			response, err := c.take(m)
 			if err != nil {
 				return err
@@ -105,7 +110,13 @@ func (c *connection) serve(w wire) error {
 				c.lost()
 				return err
 			}
-			silence.Reset(c.server.options.Silence)
+			rest := c.pace.pay(time.Now(), priceOf(m, len(c.attached)))
+			if rest > 0 {
+				rested = time.After(rest)
+			}
+			silence.Reset(rest + c.server.options.Silence)
+		case <-rested:
+			rested = nil
 		case err := <-ended:
 			if err != nil {
 				c.lost()
@@ -148,6 +159,7 @@ type connection struct {
 	lossEnds bool
 	attached map[registry.Lease]struct{}
 	heard    time.Time // when the last message was taken
+	pace     pace
 	// leases are the keys of attached, and unknown has room for an answer; both
 	// are kept from message to message.
 	leases, unknown []registry.Lease

@@ -239,6 +239,69 @@ func TestASilentStreamIsEndedAndItsHostsAreNotLost(t *testing.T) {
 	})
 }
 
+func TestAStreamThatSendsInALoopIsHeldToItsBudgetAndNoHonestOneIs(t *testing.T) {
+	const seconds = 10
+	for name, test := range map[string]struct {
+		hosts int
+		every time.Duration // between messages; 0 for as fast as they are taken
+		want  int           // messages, of which those of the first second are saved
+	}{
+		"messages without hosts": {0, 0, 1000 * (seconds + 1)},
+		"many hosts":             {10_000, 0, 333 * (seconds + 1)},
+		"a beat a second":        {10_000, time.Second, seconds},
+		"ten beats a second":     {10_000, time.Second / 10, 10 * seconds},
+		"a host at a time":       {1, 2 * time.Millisecond, 500 * seconds},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				hosts := registrytest.Loaded(t)
+				o := options(hosts)
+				o.MaxHosts = test.hosts + 1
+				s := New(o)
+				ctx, end := context.WithCancel(t.Context())
+				w := &bubbleWire{ctx: ctx, requests: make(chan *discoveryv2.BeatRequest), responses: make(chan *discoveryv2.BeatResponse)}
+				ended := make(chan error, 1)
+				// Ends with its context; the test waits below.
+				go func() { ended <- s.Beat(w) }()
+				began, n := time.Now(), 0
+				for m := (&discoveryv2.BeatRequest{Attach: register(t, hosts, test.hosts, time.Hour)}); time.Since(began) < seconds*time.Second; n++ {
+					time.Sleep(test.every)
+					sent := time.Now()
+					w.requests <- m
+					response := <-w.responses
+					require.EqualValues(t, test.hosts, response.GetAttached())
+					if test.every > 0 {
+						require.Zero(t, time.Since(sent), "it is answered at once")
+					}
+					m = &discoveryv2.BeatRequest{}
+				}
+				require.InDelta(t, test.want, n, float64(test.want)/100+2)
+				end()
+				<-ended
+			})
+		})
+	}
+}
+
+func TestARestOfAStreamIsNoSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := options(registrytest.Loaded(t))
+		o.Silence, o.MaxHosts = time.Second, 100_000_000
+		s := New(o)
+		w := &bubbleWire{ctx: t.Context(), requests: make(chan *discoveryv2.BeatRequest, 2), responses: make(chan *discoveryv2.BeatResponse, 2)}
+		ended := make(chan error, 1)
+		// Ends with the silence; the test waits for it.
+		go func() { ended <- s.Beat(w) }()
+		began := time.Now()
+		for range 2 { // each costs two seconds, of which one was saved
+			w.requests <- &discoveryv2.BeatRequest{Detach: make([]uint64, 2*time.Second/pricePerHost)}
+		}
+		require.Equal(t, codes.DeadlineExceeded, status.Code(<-ended))
+		require.Len(t, w.responses, 2)
+		require.InDelta(t, (4 * time.Second).Seconds(), time.Since(began).Seconds(), 0.01)
+	})
+}
+
 func TestThereAreBoundsToStreamsAndTheirHosts(t *testing.T) {
 	hosts := registrytest.Loaded(t)
 	o := options(hosts)
