@@ -99,9 +99,8 @@ func (r *reader) receive(received []byte) {
 	if len(received) == 0 {
 		return
 	}
-	r.buf = append(make([]byte, 0, max(len(received), bufferSize)), received...)
-	r.buf = r.buf[:cap(r.buf)]
-	r.end = len(received)
+	r.move(len(received))
+	r.end = copy(r.buf, received)
 }
 
 // readPreface reads what a client begins with (RFC 9113 §3.4).
