@@ -337,6 +337,30 @@ func TestServerFinishesAtOnceWithoutStreams(t *testing.T) {
 	})
 }
 
+func TestServerShutsDownOnceTheClientKnows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		server := http2.NewServer(http2.Options{})
+		conn := server.Conn(far, answer{})
+		ended := make(chan error, 1)
+		// Ends with the drain.
+		go func() { ended <- conn.Serve([]byte(preface + settings())) }()
+		p := newPeer(t, near)
+		p.got()
+		p.send(ping(ack, "draining"))
+		require.Empty(t, p.got(), "nobody asked")
+		conn.Shutdown()
+		conn.Shutdown()
+		require.Equal(t, []string{"GOAWAY 2147483647 NO_ERROR", `PING "draining"`}, p.got())
+		p.send(ping(ack, "another."), headers(end|whole, 1, get))
+		require.Equal(t, []string{"HEADERS 1 :status=200 end"}, p.got(), "what was under way is taken")
+		p.send(ping(ack, "draining"))
+		require.Equal(t, []string{"GOAWAY 1 NO_ERROR", "closed"}, p.got())
+		require.ErrorIs(t, <-ended, http2.ErrClosed)
+		server.Close()
+	})
+}
+
 func TestErrorsTell(t *testing.T) {
 	for _, c := range []struct {
 		err  error

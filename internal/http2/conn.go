@@ -42,6 +42,7 @@ type Conn struct {
 	keepalive  keepalive
 
 	draining   bool             // nothing new is opened, or should be
+	asked      bool             // the PING of Shutdown is out, or was answered
 	finishing  bool             // with its last stream the connection ends
 	lastTaken  uint32           // the highest stream that we serve, once finishing
 	peerReason *ConnectionError // of a GOAWAY with an error

@@ -23,11 +23,36 @@ func (c *Conn) Drain() {
 	c.flush()
 }
 
+// Shutdown does both for a server: Drain, and Finish once the client has
+// answered a PING that was sent behind that GOAWAY, so has read it. From then on
+// the client knows of each of its streams whether it is served. One that does not
+// answer keeps the connection open until it or the keepalive ends that.
+func (c *Conn) Shutdown() {
+	c.Drain()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.client || c.asked || c.finishing || c.err != nil {
+		return
+	}
+	c.asked = true
+	c.w.buf = appendPing(c.writing(), 0, drainPing)
+	c.w.frames++
+	c.flush()
+}
+
+// drainPing is what is in the PING of Shutdown.
+var drainPing = [8]byte{'d', 'r', 'a', 'i', 'n', 'i', 'n', 'g'}
+
 // Finish goes on with it: a server takes no more streams, and the connection
 // ends with the last one, or now if there is none.
 func (c *Conn) Finish() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.finish()
+}
+
+// finish is Finish with mu held.
+func (c *Conn) finish() {
 	if c.finishing || c.err != nil {
 		return
 	}

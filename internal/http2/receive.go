@@ -406,7 +406,11 @@ func (c *Conn) onPing(f frame, payload []byte) error {
 		return err
 	}
 	if f.has(flagAck) {
-		return nil // that it came is all that keepalive wants to know
+		// That it came is all that keepalive wants to know.
+		if c.asked && [8]byte(payload) == drainPing {
+			c.finish()
+		}
+		return nil
 	}
 	c.w.buf = appendPing(c.writing(), flagAck, [8]byte(payload))
 	return c.wroteControl()
