@@ -320,6 +320,26 @@ func TestServerDrains(t *testing.T) {
 	})
 }
 
+func TestAServerThatDrainsBeforeItServesBeginsWithItsSettings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		server := http2.NewServer(http2.Options{})
+		conn := server.Conn(far, answer{})
+		conn.Shutdown()
+		ended := make(chan error, 1)
+		// Ends with the drain.
+		go func() { ended <- conn.Serve(nil) }()
+		p := newPeer(t, near)
+		seen := p.got()
+		require.Contains(t, seen[0], "SETTINGS")
+		require.Equal(t, []string{"GOAWAY 2147483647 NO_ERROR", `PING "draining"`}, seen[len(seen)-2:])
+		p.send(preface, settings(), ping(ack, "draining"))
+		require.Equal(t, []string{"SETTINGS ack", "GOAWAY 0 NO_ERROR", "closed"}, p.got())
+		require.ErrorIs(t, <-ended, http2.ErrClosed)
+		server.Close()
+	})
+}
+
 func TestServerFinishesAtOnceWithoutStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()

@@ -31,10 +31,12 @@ func NewServer(options Options) *Server {
 	return s
 }
 
-// Conn makes the server's side of a connection, which Serve then serves.
+// Conn makes the server's side of a connection, which must be served by Serve.
+// What is done to it before, such as Drain, comes behind our preface.
 func (s *Server) Conn(conn net.Conn, handler Handler) *Conn {
 	c := &Conn{server: s, handler: handler}
 	c.init(conn, &s.config, false)
+	c.begin()
 	return c
 }
 
@@ -47,7 +49,6 @@ func (s *Server) Close() { s.workers.close() }
 // what was read from it before, if anything. It closes the connection, waits for
 // the handlers, and returns what Err says.
 func (c *Conn) Serve(received []byte) error {
-	c.begin()
 	err := c.serve(received)
 	c.mu.Lock()
 	for c.running > 0 {
