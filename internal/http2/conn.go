@@ -32,6 +32,7 @@ type Conn struct {
 	lastPeer   uint32 // the highest stream that the client opened; a server's
 	nextID     uint32 // of the next stream to open; a client's
 	running    int    // handlers
+	answered   int    // of them, those whose answer is whole
 	idleSince  time.Time
 	sendWindow int32 // bytes that may be sent on all streams
 	recvWindow int32 // bytes that may still come on all streams

@@ -9,7 +9,7 @@ import (
 // the default that it names, the same as Envoy's where Envoy has one.
 type Options struct {
 	// MaxConcurrentStreams is how many streams a client may have open, and how
-	// many handlers a connection may have running; 1024.
+	// many handlers a connection may have running whose answer is not whole; 1024.
 	MaxConcurrentStreams uint32
 	// StreamWindow is how many bytes a peer may send on a stream before they are
 	// taken; 16 MiB, at most 2³¹−1. It bounds what a stream holds in memory.

@@ -167,7 +167,7 @@ func (c *Conn) accept(f frame, a *assembly) (*Stream, error) {
 		return nil, connectionError(ProtocolError, "stream %d: %s", f.stream, a.fault)
 	case a.fault != "":
 		return nil, c.refuse(f.stream, ProtocolError)
-	case len(c.streams) >= most || c.running >= most:
+	case len(c.streams) >= most || c.running-c.answered >= most:
 		return nil, c.refuse(f.stream, RefusedStream)
 	}
 	s := c.open(f.stream)

@@ -231,6 +231,11 @@ func (s *Stream) mayFollow() error {
 // endLocal ends our side. With mu held.
 func (s *Stream) endLocal() {
 	s.localEnded = true
+	if c := s.conn; !c.client && !s.parked {
+		// The client may open another stream before the handler has returned.
+		s.answered = true
+		c.answered++
+	}
 	if s.remoteEnded {
 		s.conn.forget(s, false)
 	}

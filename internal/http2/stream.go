@@ -57,6 +57,8 @@ type Stream struct {
 	ended  bool // Next has told the end of the body
 	parks  bool // the handler that runs has called Park
 	parked bool // no handler runs
+	// answered says that it is counted among the handlers whose answer is whole.
+	answered bool
 }
 
 // open makes a stream and counts it. With mu held.
@@ -180,6 +182,7 @@ func (s *Stream) park() (again, parked bool) {
 	}
 	s.parked = true
 	c.running--
+	s.unanswer()
 	return false, true
 }
 
@@ -318,6 +321,7 @@ func (s *Stream) finish(ours, peers ErrCode) {
 	unread := s.drop()
 	c.giveBack(s.body.done() + unread)
 	c.forget(s, true)
+	s.unanswer()
 	if !c.client {
 		if c.running--; c.running == 0 && c.err != nil {
 			c.w.idle.Broadcast()
@@ -332,6 +336,14 @@ func (s *Stream) finish(ours, peers ErrCode) {
 	}
 	*s = Stream{timer: s.timer}
 	c.options.streams.Put(s)
+}
+
+// unanswer follows endLocal when the handler returned. With mu held.
+func (s *Stream) unanswer() {
+	if s.answered {
+		s.answered = false
+		s.conn.answered--
+	}
 }
 
 // reset ends the stream by our RST_STREAM. With mu held.

@@ -643,6 +643,33 @@ func TestHandlersCountAndNotOnlyStreams(t *testing.T) {
 	})
 }
 
+// TestHandlersWhoseAnswerIsWholeDoNotCount has a client open the next stream as
+// soon as it has an answer, as often as it likes.
+func TestHandlersWhoseAnswerIsWholeDoNotCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		server := http2.NewServer(http2.Options{MaxConcurrentStreams: 1})
+		goOn := make(chan bool)
+		conn := server.Conn(far, handlerFunc(func(s *http2.Stream) {
+			_ = s.WriteHead(204, nil, true)
+			<-goOn
+		}))
+		ended := make(chan error, 1)
+		// Ends with the connection.
+		go func() { ended <- conn.Serve([]byte(preface + settings())) }()
+		p := newPeer(t, near)
+		p.got()
+		for id := range uint32(3) {
+			p.send(headers(end|whole, 2*id+1, get))
+			require.Equal(t, []string{fmt.Sprintf("HEADERS %d :status=204 end", 2*id+1)}, p.got())
+		}
+		close(goOn)
+		near.Close()
+		<-ended
+		server.Close()
+	})
+}
+
 func TestHandlersMustSendHeadsFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
