@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -49,6 +50,9 @@ type Conn struct {
 	peerReason *ConnectionError // of a GOAWAY with an error
 	err        error            // why the connection ended, nil while it goes on
 	done       chan struct{}    // closed when serve ended; a client's
+
+	// Bytes that came from, and were given to, the socket.
+	received, sent atomic.Uint64
 }
 
 // init sets up what both sides have.
@@ -88,6 +92,9 @@ func (c *Conn) Streams() (open int, idleSince time.Time) {
 	defer c.mu.Unlock()
 	return len(c.streams), c.idleSince
 }
+
+// Bytes is how many bytes came from the peer and how many were written to it.
+func (c *Conn) Bytes() (received, sent uint64) { return c.received.Load(), c.sent.Load() }
 
 // Err is why the connection ended; nil while it goes on. It is ErrClosed after
 // Close and after a drain that came to its end, a *ConnectionError, io.EOF if

@@ -65,6 +65,10 @@ type Options struct {
 	// OnFlood, if set, is called for each connection that is ended since its
 	// peer did something too often. It must not block or call the connection.
 	OnFlood func(Flood)
+	// OnStreamError, if set, is called for each stream that either side resets, and
+	// for each that a server refuses to open. It must not block or call the
+	// connection.
+	OnStreamError func(*StreamError)
 
 	// KeepaliveInterval is how often a PING is sent; 0 is never.
 	KeepaliveInterval time.Duration

@@ -101,6 +101,7 @@ func (r *reader) receive(received []byte) {
 	}
 	r.move(len(received))
 	r.end = copy(r.buf, received)
+	r.c.received.Add(uint64(r.end))
 }
 
 // readPreface reads what a client begins with (RFC 9113 §3.4).
@@ -302,6 +303,7 @@ func (r *reader) fill() error {
 	r.last = n
 	r.end += n
 	if n > 0 {
+		r.c.received.Add(uint64(n))
 		r.c.heard()
 		return nil
 	}

@@ -182,6 +182,7 @@ func (c *Conn) accept(f frame, a *assembly) (*Stream, error) {
 // refuse resets a stream that was not opened. With mu held.
 func (c *Conn) refuse(id uint32, code ErrCode) error {
 	c.closed.add(id, true)
+	c.countStreamError(&StreamError{ID: id, Code: code, Reason: "not opened"})
 	c.w.buf = appendReset(c.writing(), id, code)
 	if err := c.wroteControl(); err != nil {
 		return err
@@ -324,6 +325,7 @@ func (c *Conn) onReset(f frame, code ErrCode) error {
 		return c.checkNotIdle(f)
 	}
 	err := &StreamError{ID: s.id, Code: code, Remote: true}
+	c.countStreamError(err)
 	c.forget(s, false)
 	if c.client && s.remoteEnded {
 		// A whole response, and a request that is not wanted any more (RFC 9113
@@ -334,6 +336,13 @@ func (c *Conn) onReset(f frame, code ErrCode) error {
 	}
 	s.fail(err)
 	return c.countReset()
+}
+
+// countStreamError tells who counts. With mu held.
+func (c *Conn) countStreamError(err *StreamError) {
+	if c.options.OnStreamError != nil {
+		c.options.OnStreamError(err)
+	}
 }
 
 // abort resets a stream since the peer broke a rule. With mu held.

@@ -270,11 +270,15 @@ func (s *Stream) interrupt(err error) {
 
 // OnReset has f called, on a goroutine of its own, once the stream ends before
 // its time by the peer's reset, a broken rule, or the end of the connection; at
-// once if it has. The handler's return, or Close, waits for f. Nil takes it back.
+// once if it has. The handler's return, or Close, waits for f. Nil takes it back,
+// and waits for f if that runs.
 func (s *Stream) OnReset(f func(error)) {
 	s.conn.mu.Lock()
 	defer s.conn.mu.Unlock()
 	s.onReset = f
+	for f == nil && s.telling {
+		s.readable.Wait()
+	}
 	if s.err != nil {
 		s.tell()
 	}
@@ -354,7 +358,9 @@ func (s *Stream) reset(code ErrCode, reason string) {
 	}
 	c.w.buf = appendReset(c.writing(), s.id, code)
 	c.forget(s, true)
-	s.fail(&StreamError{ID: s.id, Code: code, Reason: reason})
+	err := &StreamError{ID: s.id, Code: code, Reason: reason}
+	c.countStreamError(err)
+	s.fail(err)
 	if err := c.wroteControl(); err != nil {
 		c.fail(err)
 	}

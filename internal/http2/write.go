@@ -192,6 +192,7 @@ func (c *Conn) takeOff() {
 // landed gives the memory of what was written back. With mu held.
 func (c *Conn) landed() {
 	w := &c.w
+	c.sent.Add(uint64(len(w.flown) - len(w.flight)))
 	if w.flying != nil {
 		w.flying.release(w.flown)
 		w.flying = nil

@@ -1,0 +1,74 @@
+package http2_test
+
+import (
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/http2"
+	"github.com/weirproxy/weir/internal/servicetest"
+)
+
+// TestWhatIsCounted resets a stream from the client's side: both sides are told of
+// it, the server's handler too, and the bytes of one side are those of the other.
+func TestWhatIsCounted(t *testing.T) {
+	var mu sync.Mutex
+	var told []string
+	count := func(side string) func(*http2.StreamError) {
+		return func(e *http2.StreamError) {
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, fmt.Sprintf("%s: %v remote=%v", side, e.Code, e.Remote))
+		}
+	}
+	ended := make(chan error, 2)
+	conns := make(chan *http2.Conn, 1)
+	address := listen(t, http2.Options{OnStreamError: count("server")}, handlerFunc(func(s *http2.Stream) {
+		conns <- s.Conn()
+		var reset error
+		s.OnReset(func(err error) { reset = err })
+		_, err := s.Next()
+		s.OnReset(nil) // waits for the one that runs
+		ended <- reset
+		ended <- err
+	}))
+	client := connect(t, address, http2.Options{OnStreamError: count("client")})
+	s, err := client.Open(request("POST", "/"), nil, false)
+	require.NoError(t, err)
+	require.NoError(t, s.Flush())
+	server := <-conns
+	s.Reset(http2.Cancel)
+	s.Close()
+	require.ErrorContains(t, <-ended, "CANCEL")
+	require.ErrorContains(t, <-ended, "CANCEL")
+	mu.Lock()
+	require.ElementsMatch(t, []string{"client: CANCEL remote=false", "server: CANCEL remote=true"}, told)
+	mu.Unlock()
+	servicetest.Eventually(t, "the bytes of both sides agree", func() bool {
+		received, sent := client.Bytes()
+		theirs, ours := server.Bytes()
+		return received > 0 && sent > 0 && theirs == sent && ours == received
+	})
+}
+
+// TestFinishBeforeServe asks a connection to end that nobody serves yet: the
+// client gets SETTINGS first and a GOAWAY behind them.
+func TestFinishBeforeServe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		server := http2.NewServer(http2.Options{})
+		defer server.Close()
+		conn := server.Conn(far, handlerFunc(func(*http2.Stream) {}))
+		conn.Finish()
+		p := newPeer(t, near)
+		got := p.got()
+		require.Len(t, got, 3)
+		require.Contains(t, got[0], "SETTINGS")
+		require.Equal(t, "GOAWAY 0 NO_ERROR", got[2])
+		require.ErrorIs(t, conn.Serve(nil), http2.ErrClosed)
+	})
+}
