@@ -31,7 +31,7 @@ func TestImports(t *testing.T) {
 		},
 
 		"internal/bootstrap":  {"internal/coreconfig", "internal/strict"},
-		"internal/coreconfig": {"internal/http1", "internal/strict"},
+		"internal/coreconfig": {"internal/http1", "internal/strict", "weir/internal/http2"},
 		"internal/strict":     {"weir/internal/protoyaml"},
 		"internal/stats":      {},
 		"internal/xds":        {"internal/coreconfig", "internal/stats", "internal/strict", "weir/internal/filewatch"},
@@ -42,9 +42,9 @@ func TestImports(t *testing.T) {
 		"internal/networkfilter/hcm": {
 			"internal/accesslog", "internal/cluster", "internal/coreconfig", "internal/deadline", "internal/format", "internal/http1",
 			"internal/httpfilter", "internal/identity", "internal/message", "internal/networkfilter", "internal/normalize", "internal/rds",
-			"internal/route", "internal/stats", "internal/stream", "internal/strict",
+			"internal/route", "internal/stats", "internal/stream", "internal/strict", "weir/internal/http2",
 		},
-		"internal/message":    {},
+		"internal/message":    {"weir/internal/http2"},
 		"internal/http1":      {"internal/message"},
 		"internal/identity":   {"internal/message"},
 		"internal/normalize":  {},

@@ -52,7 +52,6 @@ func Fields() strict.Fields {
 
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions":                    {"explicit_http_config"},
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig": {"http_protocol_options", "http2_protocol_options"},
-		"envoy.config.core.v3.Http2ProtocolOptions":                                 {},
 	}
 	for _, part := range []strict.Fields{breaker.Fields(), dns.Fields(), healthcheck.Fields(), outlier.Fields()} {
 		for message, names := range part {

@@ -33,6 +33,7 @@ func Fields() strict.Fields {
 		"envoy.config.core.v3.GrpcService.EnvoyGrpc":  {"cluster_name"},
 	}
 	maps.Copy(fields, http1Fields)
+	maps.Copy(fields, http2Fields)
 	return fields
 }
 

@@ -61,6 +61,28 @@ func (r *Reader) Wait() error {
 	return r.fill()
 }
 
+// Preface says, without taking anything, whether the connection begins with
+// preface instead of a message, and reads as much as that takes. It returns what
+// was received so far if so, which the caller takes over: the Reader is of no use
+// any more then. Errors are those of Wait.
+func (r *Reader) Preface(preface string) (received []byte, err error) {
+	for {
+		if err := r.Wait(); err != nil {
+			return nil, err
+		}
+		got := r.buf[r.start:r.end]
+		switch {
+		case len(got) >= len(preface) && string(got[:len(preface)]) == preface:
+			return got, nil
+		case len(got) >= len(preface) || preface[:len(got)] != string(got):
+			return nil, nil
+		}
+		if err := r.fill(); err != nil {
+			return nil, err
+		}
+	}
+}
+
 // fill reads once, after making room: by moving what is left to the front of
 // the buffer if there is no space behind it. The buffer must not be full.
 func (r *Reader) fill() error {

@@ -53,7 +53,7 @@ func (r *Reader) ReadRequest(m *message.Request) (keepAlive bool, err error) {
 	if err := r.requestTarget(m, target); err != nil {
 		return false, err
 	}
-	if err := checkAuthority(m.Authority); err != nil {
+	if err := CheckAuthority(m.Authority); err != nil {
 		return false, err
 	}
 	m.ExpectContinue = f.expect && !http10 // RFC 9110 §10.1.1
@@ -139,9 +139,10 @@ func (r *Reader) requestTarget(m *message.Request, target []byte) error {
 
 var rootPath = []byte("/")
 
-// checkAuthority holds a host to RFC 3986 §3.2 without userinfo: a name or an
-// IPv4 address, or an IPv6 one in brackets; then perhaps a colon and a port.
-func checkAuthority(authority []byte) error {
+// CheckAuthority holds a host to RFC 3986 §3.2 without userinfo: a name or an
+// IPv4 address, or an IPv6 one in brackets; then perhaps a colon and a port. The
+// error is a *ProtocolError.
+func CheckAuthority(authority []byte) error {
 	host, port := authority, []byte(nil)
 	if len(host) > 0 && host[0] == '[' {
 		i := bytes.IndexByte(host, ']')

@@ -84,7 +84,7 @@ func (r *Run) Exchange(s *stream.Stream) {
 		reply = r.filters[len(r.filters)-1].(Terminal).Forward(s)
 	}
 	if reply != nil {
-		reply.Fill(&s.Response, string(s.Request.Method) == "HEAD")
+		reply.Fill(&s.Response, &s.Request)
 	}
 	s.MutateResponse()
 	r.step.Lock()
@@ -126,9 +126,13 @@ func (r *Run) End(s *stream.Stream) {
 	}
 }
 
-// Fill makes a response of the reply; a HEAD gets its head alone, and so does
-// whoever gets a 204 or a 304.
-func (reply *Reply) Fill(m *message.Response, head bool) {
+// Fill makes a response of the reply to r: a HEAD gets its head alone, and so does
+// whoever gets a 204 or a 304; a request of gRPC gets a status of gRPC.
+func (reply *Reply) Fill(m *message.Response, r *message.Request) {
+	if IsGRPC(r) {
+		reply = reply.grpc()
+	}
+	head := string(r.Method) == "HEAD"
 	m.Status = reply.Status
 	m.Headers.Reset()
 	m.Trailers.Reset()

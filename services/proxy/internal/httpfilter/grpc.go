@@ -1,6 +1,7 @@
 package httpfilter
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -18,9 +19,44 @@ func IsGRPC(r *message.Request) bool {
 // ASCII without %, alone.
 func GRPCReply(status int, text string) *Reply {
 	return &Reply{Status: 200, Headers: []Header{
-		{"content-type", "application/grpc"}, {"grpc-status", strconv.Itoa(status)}, {"grpc-message", text},
+		{"content-type", grpcType}, {"grpc-status", strconv.Itoa(status)}, {"grpc-message", text},
 	}}
 }
+
+// grpc is the reply as a response of gRPC has it, in headers alone: its status as
+// one of gRPC, its body as the message. One that has a status of gRPC already stays.
+func (reply *Reply) grpc() *Reply {
+	for _, h := range reply.Headers {
+		if h.Name == "grpc-status" {
+			return reply
+		}
+	}
+	headers := []Header{{"content-type", grpcType}, {"grpc-status", strconv.Itoa(GRPCStatus(reply.Status))}}
+	if reply.Body != "" {
+		headers = append(headers, Header{"grpc-message", percentEncoded(reply.Body)})
+	}
+	for _, h := range reply.Headers {
+		if h.Name != "content-type" {
+			headers = append(headers, h)
+		}
+	}
+	return &Reply{Status: 200, Headers: headers}
+}
+
+// percentEncoded is a text as grpc-message has it (gRPC over HTTP/2, Status-Message).
+func percentEncoded(text string) string {
+	var b strings.Builder
+	for i := range len(text) {
+		if c := text[i]; c < ' ' || c > '~' || c == '%' {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+const grpcType = "application/grpc"
 
 // GRPCStatus is the status of gRPC that stands for one of HTTP
 // (grpc/doc/http-grpc-status-mapping.md).

@@ -4,7 +4,11 @@
 // them; the package itself reads no socket and knows no version of HTTP.
 package message
 
-import "bytes"
+import (
+	"bytes"
+
+	"github.com/weirproxy/weir/internal/http2"
+)
 
 // Headers is an ordered list of header fields whose bytes lie in one slab, so
 // that a reused Headers costs no allocation. Names are lower case. The zero
@@ -14,14 +18,11 @@ import "bytes"
 // removing a field forgets its place and not its bytes.
 type Headers struct {
 	slab   []byte
-	fields []field
+	fields []http2.Place
 	// spelled is the head as it was received, capitals and all, if KeepSpelling
 	// was called: its bytes lie where those of the slab do.
 	spelled []byte
 }
-
-// field is the place of one header field in the slab.
-type field struct{ name, nameEnd, value, valueEnd uint32 }
 
 // Reset empties the list and keeps its memory.
 func (h *Headers) Reset() {
@@ -40,6 +41,14 @@ func (h *Headers) Load(block []byte) []byte {
 	return h.slab
 }
 
+// Swap makes the list that of f, which gets the memory of this one in its stead:
+// nothing is copied. Views of f stay valid until Reset.
+func (h *Headers) Swap(f *http2.Fields) {
+	h.slab, f.Slab = f.Slab, h.slab
+	h.fields, f.Places = f.Places, h.fields
+	h.spelled = h.spelled[:0]
+}
+
 // KeepSpelling remembers how names are spelt in the block that Load returned,
 // before a codec lowers them.
 func (h *Headers) KeepSpelling() { h.spelled = append(h.spelled[:0], h.slab...) }
@@ -51,10 +60,10 @@ func (h *Headers) Spelt() bool { return len(h.spelled) > 0 }
 // and in lower case otherwise.
 func (h *Headers) Spelling(i int) []byte {
 	f := h.fields[i]
-	if int(f.nameEnd) <= len(h.spelled) {
-		return h.spelled[f.name:f.nameEnd:f.nameEnd]
+	if int(f.NameEnd) <= len(h.spelled) {
+		return h.spelled[f.Name:f.NameEnd:f.NameEnd]
 	}
-	return h.slab[f.name:f.nameEnd:f.nameEnd]
+	return h.slab[f.Name:f.NameEnd:f.NameEnd]
 }
 
 // SpellingOf is the name, in lower case, as the head that was received spelt
@@ -72,7 +81,7 @@ func (h *Headers) SpellingOf(name string) string {
 // Mark adds the field whose name and value lie at these offsets of the block
 // that Load returned.
 func (h *Headers) Mark(name, nameEnd, value, valueEnd int) {
-	h.fields = append(h.fields, field{uint32(name), uint32(nameEnd), uint32(value), uint32(valueEnd)})
+	h.fields = append(h.fields, http2.Place{Name: uint32(name), NameEnd: uint32(nameEnd), Value: uint32(value), ValueEnd: uint32(valueEnd)})
 }
 
 // Len counts the fields.
@@ -81,7 +90,7 @@ func (h *Headers) Len() int { return len(h.fields) }
 // At is field i, in the order of the message.
 func (h *Headers) At(i int) (name, value []byte) {
 	f := h.fields[i]
-	return h.slab[f.name:f.nameEnd:f.nameEnd], h.slab[f.value:f.valueEnd:f.valueEnd]
+	return h.slab[f.Name:f.NameEnd:f.NameEnd], h.slab[f.Value:f.ValueEnd:f.ValueEnd]
 }
 
 // Get is the value of the first field of that name, and whether there is one.
@@ -89,7 +98,7 @@ func (h *Headers) At(i int) (name, value []byte) {
 func (h *Headers) Get(name string) ([]byte, bool) {
 	if i := h.find(name, 0); i >= 0 {
 		f := h.fields[i]
-		return h.slab[f.value:f.valueEnd:f.valueEnd], true
+		return h.slab[f.Value:f.ValueEnd:f.ValueEnd], true
 	}
 	return nil, false
 }
@@ -121,7 +130,7 @@ func (h *Headers) Set(name, value string) {
 	}
 	start := len(h.slab)
 	h.slab = append(h.slab, value...)
-	h.fields[i].value, h.fields[i].valueEnd = uint32(start), uint32(len(h.slab))
+	h.fields[i].Value, h.fields[i].ValueEnd = uint32(start), uint32(len(h.slab))
 	h.removeFrom(name, i+1)
 }
 
@@ -136,8 +145,8 @@ func (h *Headers) Join(name, separator string, value []byte) {
 	h.slab = append(h.slab, name...)
 	at := len(h.slab)
 	for _, f := range h.fields {
-		if string(h.slab[f.name:f.nameEnd]) == name {
-			h.slab = append(append(h.slab, h.slab[f.value:f.valueEnd]...), separator...)
+		if string(h.slab[f.Name:f.NameEnd]) == name {
+			h.slab = append(append(h.slab, h.slab[f.Value:f.ValueEnd]...), separator...)
 		}
 	}
 	h.slab = append(h.slab, value...)
@@ -155,7 +164,7 @@ func (h *Headers) removeFrom(name string, from int) bool {
 	}
 	kept := h.fields[:i]
 	for _, f := range h.fields[i+1:] {
-		if string(h.slab[f.name:f.nameEnd]) != name {
+		if string(h.slab[f.Name:f.NameEnd]) != name {
 			kept = append(kept, f)
 		}
 	}
@@ -178,7 +187,7 @@ func (h *Headers) Keep(keep func(name, value []byte) bool) {
 func (h *Headers) find(name string, from int) int {
 	for i := from; i < len(h.fields); i++ {
 		f := &h.fields[i]
-		if int(f.nameEnd-f.name) == len(name) && string(h.slab[f.name:f.nameEnd]) == name {
+		if int(f.NameEnd-f.Name) == len(name) && string(h.slab[f.Name:f.NameEnd]) == name {
 			return i
 		}
 	}

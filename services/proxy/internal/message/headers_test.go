@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/weirproxy/weir/internal/http2"
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
@@ -150,4 +151,19 @@ func TestSpellingIsRememberedWhereItIsKept(t *testing.T) {
 	require.False(t, h.Spelt(), "of another message")
 	require.Equal(t, "x-my-id", string(h.Spelling(0)))
 	require.Equal(t, "host", h.SpellingOf("host"))
+}
+
+func TestSwapTakesOverTheFieldsOfHTTP2(t *testing.T) {
+	var f http2.Fields
+	f.Add("a", "1")
+	f.Add("b", "2")
+	_, value := f.At(1)
+	var h message.Headers
+	h.Add("old", "0")
+	h.Swap(&f)
+	require.Equal(t, "a=1 b=2", show(&h))
+	h.Set("a", "3")
+	require.Equal(t, "a=3 b=2", show(&h))
+	require.Equal(t, "2", string(value), "views stay")
+	require.Equal(t, 1, f.Len(), "the memory of the other list")
 }

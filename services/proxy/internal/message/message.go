@@ -14,6 +14,9 @@ type Request struct {
 	Path []byte
 	// Authority is the host asked for, with its port if it came with one.
 	Authority []byte
+	// Scheme is what a client of HTTP/2 says it is, in its spelling; of HTTP/1 it
+	// is empty.
+	Scheme []byte
 	// Headers holds all fields but Host, which is Authority.
 	Headers Headers
 	// BodyLength counts the body's bytes; 0 is no body, Unknown one of any length.

@@ -143,7 +143,7 @@ func (s *Stream) MutateResponse() {
 func (s *Stream) Reset() {
 	s.Route, s.Cluster, s.Interim = nil, nil, nil
 	s.Hash, s.Hashed, s.Scratch = 0, false, s.Scratch[:0]
-	s.Request.Method, s.Request.Path, s.Request.Authority = nil, nil, nil
+	s.Request.Method, s.Request.Path, s.Request.Authority, s.Request.Scheme = nil, nil, nil, nil
 	s.Request.Body, s.Response.Body = nil, nil
 	s.Request.Upgrade = nil
 	s.Request.Headers.Reset()

@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -60,7 +61,7 @@ func (f *Factory) Fields() strict.Fields {
 	return strict.Fields{
 		f.ConfigType(): {
 			"codec_type", "stat_prefix", "route_config", "rds", "http_filters", "upgrade_configs",
-			"http_protocol_options", "common_http_protocol_options", "max_request_headers_kb",
+			"http_protocol_options", "http2_protocol_options", "common_http_protocol_options", "max_request_headers_kb",
 			"stream_idle_timeout", "request_timeout", "request_headers_timeout", "drain_timeout", "delayed_close_timeout",
 			"server_name", "server_header_transformation", "via", "proxy_100_continue", "stream_error_on_invalid_http_message",
 			"use_remote_address", "xff_num_trusted_hops", "skip_xff_append", "internal_address_config", "forward_client_cert_details",
@@ -113,6 +114,9 @@ type manager struct {
 	logs     []*accesslog.Log
 	ids      *atomic.Uint64
 
+	codec          hcmv3.HttpConnectionManager_CodecType
+	servers        servers   // of HTTP/2
+	exchanges      sync.Pool // of HTTP/2, *exchange
 	limits         http1.Limits
 	http1          coreconfig.HTTP1
 	closeOnInvalid bool // close the connection of a request that breaks the protocol
@@ -143,10 +147,8 @@ type manager struct {
 func (f *Factory) Parse(config proto.Message, at strict.Path, report *strict.Report) networkfilter.Filter {
 	c := config.(*hcmv3.HttpConnectionManager)
 	m := &manager{clusters: f.Clusters, ids: &f.ids}
-	switch c.GetCodecType() {
-	case hcmv3.HttpConnectionManager_AUTO, hcmv3.HttpConnectionManager_HTTP1:
-	default:
-		report.Add(at.Field("codec_type"), "%s is not supported: use AUTO or HTTP1, which serve HTTP/1.1", c.GetCodecType())
+	if m.codec = c.GetCodecType(); m.codec == hcmv3.HttpConnectionManager_HTTP3 {
+		report.Add(at.Field("codec_type"), "HTTP3 is not supported: use AUTO, HTTP1 or HTTP2")
 	}
 	m.parseProtocol(c, at, report)
 	m.parseTimeouts(c, at, report)
@@ -162,7 +164,9 @@ func (f *Factory) Parse(config proto.Message, at strict.Path, report *strict.Rep
 	m.chain = f.parseChain(c.GetHttpFilters(), at.Field("http_filters"), report)
 	m.upgrades = f.parseUpgrades(c.GetUpgradeConfigs(), m.chain, at.Field("upgrade_configs"), report)
 	scope := f.Stats.Scope("http").Tagged("envoy_http_conn_manager_prefix", c.GetStatPrefix())
-	m.stats = newStats(scope, f.Stats.Scope("http1"))
+	m.stats = newStats(scope, f.Stats.Scope("http1"), f.Stats.Scope("http2"))
+	m.exchanges.New = func() any { return newExchange(m) }
+	m.parseHTTP2(c, at.Field("http2_protocol_options"), report)
 	m.chain.Measure(scope)
 	for _, u := range m.upgrades {
 		if u.chain != m.chain {

@@ -56,6 +56,32 @@ func (m *manager) parseProtocol(c *hcmv3.HttpConnectionManager, at strict.Path, 
 	}
 }
 
+// parseHTTP2 reads what concerns HTTP/2 alone, once all else is read. A malformed
+// message ends its connection unless one of the options says that it does not.
+func (m *manager) parseHTTP2(c *hcmv3.HttpConnectionManager, at strict.Path, report *strict.Report) {
+	config := c.GetHttp2ProtocolOptions()
+	o := coreconfig.HTTP2(config, at, report)
+	o.MaxHeaderBytes, o.MaxHeaders = uint32(m.limits.HeadBytes), m.limits.Headers
+	invalid := c.GetStreamErrorOnInvalidHttpMessage()
+	if own := config.GetOverrideStreamErrorOnInvalidHttpMessage(); own != nil {
+		invalid = own
+	}
+	o.MalformedEndsConnection = !invalid.GetValue()
+	for _, u := range m.upgrades {
+		o.ConnectProtocol = o.ConnectProtocol || config.GetAllowConnect() && len(u.protocol) > 0
+	}
+	o.HeaderTimeout = m.headersTimeout
+	if o.HeaderTimeout == 0 {
+		o.HeaderTimeout = m.streamIdleTimeout
+	}
+	o.WriteTimeout = m.streamIdleTimeout
+	if o.Linger = m.delayedClose; o.Linger == 0 {
+		o.Linger = time.Nanosecond
+	}
+	o.OnFlood, o.OnStreamError = m.stats.http2.countFlood, m.stats.http2.countStreamError
+	m.servers.options = o
+}
+
 func (m *manager) parseTimeouts(c *hcmv3.HttpConnectionManager, at strict.Path, report *strict.Report) {
 	common := c.GetCommonHttpProtocolOptions()
 	commonAt := at.Field("common_http_protocol_options")

@@ -29,7 +29,7 @@ func (r *refusal) fill(s *stream.Stream) {
 	if r.location != "" {
 		reply.Headers = []httpfilter.Header{{Name: "location", Value: r.location}}
 	}
-	reply.Fill(&s.Response, string(s.Request.Method) == "HEAD")
+	reply.Fill(&s.Response, &s.Request)
 	if r.details != "" {
 		s.Facts.Details = r.details
 	}

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+
 	"github.com/weirproxy/weir/services/proxy/internal/deadline"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
@@ -66,9 +68,23 @@ const (
 // NewConnection implements networkfilter.Filter.
 func (m *manager) NewConnection(conn net.Conn) networkfilter.Connection {
 	m.stats.connectionsTotal.Inc()
-	m.stats.connectionsHTTP1.Inc()
 	m.stats.connectionsActive.Add(1)
-	m.stats.connectionsActiveH1.Add(1)
+	switch m.codec {
+	case hcmv3.HttpConnectionManager_HTTP1:
+		return m.newConnection(conn)
+	case hcmv3.HttpConnectionManager_HTTP2:
+		return m.newMultiplexed(conn)
+	}
+	return &undecided{http1: m.newConnection(conn)}
+}
+
+// connectionFacts are what is known of a connection from its start.
+func (m *manager) connectionFacts(conn net.Conn) format.Connection {
+	return format.Connection{ID: m.ids.Add(1), Peer: address(conn.RemoteAddr()), Local: address(conn.LocalAddr())}
+}
+
+// newConnection takes over a connection whose client speaks HTTP/1.
+func (m *manager) newConnection(conn net.Conn) *connection {
 	c := &connection{
 		manager: m,
 		conn:    conn,
@@ -79,7 +95,7 @@ func (m *manager) NewConnection(conn net.Conn) networkfilter.Connection {
 	}
 	c.reader.Options = m.http1.Options
 	c.writer.Trailers, c.writer.ProperCase = m.http1.Options.Trailers, m.http1.ProperCase
-	c.facts = format.Connection{ID: m.ids.Add(1), Peer: address(conn.RemoteAddr()), Local: address(conn.LocalAddr())}
+	c.facts = m.connectionFacts(conn)
 	c.stream.Facts.Connection = &c.facts
 	c.peer, c.port = c.facts.Peer.Addr(), int(c.facts.Local.Port())
 	c.body.connection = c
@@ -100,11 +116,14 @@ func (c *connection) Serve(ctx context.Context) {
 	defer stop()
 	defer c.outlive()()
 	c.stream.Context = ctx
+	c.manager.stats.connectionsHTTP1.Inc()
+	c.manager.stats.connectionsActiveH1.Add(1)
 	for c.serveRequest() {
 	}
 	c.watch.stop()
 	_ = c.conn.Close() // the client has gone, or will see it
 	c.countBytes()
+	c.manager.stats.connectionsActiveH1.Add(-1)
 	c.manager.stats.countEnd(c.remote, c.broken)
 }
 

@@ -2,11 +2,14 @@ package hcm_test
 
 import (
 	"bufio"
+	"errors"
+	"io"
 	"net"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/weirproxy/weir/internal/http2"
 	"github.com/weirproxy/weir/internal/servicetest"
 )
 
@@ -84,6 +87,49 @@ func BenchmarkServe(b *testing.B) {
 
 func TestPlainExchangeAllocatesNothing(t *testing.T) {
 	exchange := exchanger(t)
+	for range 10 {
+		exchange()
+	}
+	servicetest.Allocations(t, 0, exchange)
+}
+
+// exchangerHTTP2 is exchanger with a client of HTTP/2.
+func exchangerHTTP2(t testing.TB) func() {
+	p := start(t, cannedUpstream(t), config{})
+	client := p.dialHTTP2()
+	request := &http2.Request{Method: []byte("GET"), Scheme: []byte("http"), Authority: []byte("example.com"), Path: []byte("/path?query=1")}
+	fields := fieldList("user-agent: bench/1.0", "accept: */*", "accept-encoding: gzip", "x-one: 1", "x-two: 2", "cookie: a=b; c=d")
+	var head http2.Head
+	return func() {
+		s, err := client.Open(request, fields, true)
+		if err == nil {
+			err = s.ReadHead(&head)
+		}
+		n := 0
+		for err == nil {
+			var chunk []byte
+			chunk, err = s.Next()
+			n += len(chunk)
+		}
+		if n != 50 || !errors.Is(err, io.EOF) {
+			t.Fatal(n, err)
+		}
+		s.Close()
+	}
+}
+
+// BenchmarkServeHTTP2 is BenchmarkServe with a client of HTTP/2.
+func BenchmarkServeHTTP2(b *testing.B) {
+	exchange := exchangerHTTP2(b)
+	exchange()
+	b.ReportAllocs()
+	for b.Loop() {
+		exchange()
+	}
+}
+
+func TestPlainHTTP2ExchangeAllocatesNothing(t *testing.T) {
+	exchange := exchangerHTTP2(t)
 	for range 10 {
 		exchange()
 	}

@@ -4,8 +4,11 @@ import "github.com/weirproxy/weir/services/proxy/internal/stats"
 
 // managerStats are the metrics under http.<stat_prefix>., by Envoy's names.
 type managerStats struct {
-	connectionsTotal, connectionsHTTP1      *stats.Counter
-	connectionsActive, connectionsActiveH1  *stats.Gauge
+	connectionsTotal                        *stats.Counter
+	connectionsHTTP1, connectionsHTTP2      *stats.Counter
+	connectionsActive                       *stats.Gauge
+	connectionsActiveH1                     *stats.Gauge
+	connectionsActiveH2                     *stats.Gauge
 	destroyed, destroyedLocal               *stats.Counter
 	destroyedRemote, destroyedActive        *stats.Counter
 	destroyedLocalActive                    *stats.Counter
@@ -17,7 +20,8 @@ type managerStats struct {
 	upgradesTotal                           *stats.Counter
 	upgradesActive                          *stats.Gauge
 	received, sent                          *stats.Counter
-	requestsTotal, requestsHTTP1            *stats.Counter
+	requestsTotal                           *stats.Counter
+	requestsHTTP1, requestsHTTP2            *stats.Counter
 	requestsCompleted                       *stats.Counter
 	requestsActive                          *stats.Gauge
 	headerTimeouts, requestTimeouts         *stats.Counter
@@ -30,15 +34,20 @@ type managerStats struct {
 	noRoute, noCluster                      *stats.Counter
 	directResponses                         *stats.Counter // redirects too
 
+	http2 *http2Stats
+
 	classes [6]*stats.Counter
 }
 
-// newStats makes those of scope, and those of the HTTP/1 codec, which are of the
-// whole process, as in Envoy.
-func newStats(scope, codec *stats.Scope) *managerStats {
+// newStats makes those of scope, and those of the codecs, which are of the whole
+// process, as in Envoy.
+func newStats(scope, codec, codec2 *stats.Scope) *managerStats {
 	s := &managerStats{
+		http2:                  newHTTP2Stats(codec2),
 		connectionsTotal:       scope.Counter("downstream_cx_total"),
 		connectionsHTTP1:       scope.Counter("downstream_cx_http1_total"),
+		connectionsHTTP2:       scope.Counter("downstream_cx_http2_total"),
+		connectionsActiveH2:    scope.Gauge("downstream_cx_http2_active"),
 		connectionsActive:      scope.Gauge("downstream_cx_active"),
 		connectionsActiveH1:    scope.Gauge("downstream_cx_http1_active"),
 		destroyed:              scope.Counter("downstream_cx_destroy"),
@@ -59,6 +68,7 @@ func newStats(scope, codec *stats.Scope) *managerStats {
 		sent:                   scope.Counter("downstream_cx_tx_bytes_total"),
 		requestsTotal:          scope.Counter("downstream_rq_total"),
 		requestsHTTP1:          scope.Counter("downstream_rq_http1_total"),
+		requestsHTTP2:          scope.Counter("downstream_rq_http2_total"),
 		requestsActive:         scope.Gauge("downstream_rq_active"),
 		requestsCompleted:      scope.Counter("downstream_rq_completed"),
 		headerTimeouts:         scope.Counter("downstream_rq_header_timeout"),
@@ -95,7 +105,6 @@ func (s *managerStats) countStatus(status int) {
 // request in flight or without.
 func (s *managerStats) countEnd(remote, active bool) {
 	s.connectionsActive.Add(-1)
-	s.connectionsActiveH1.Add(-1)
 	s.destroyed.Inc()
 	if active {
 		s.destroyedActive.Inc()

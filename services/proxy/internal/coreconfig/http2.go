@@ -1,0 +1,72 @@
+package coreconfig
+
+import (
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/weirproxy/weir/internal/http2"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+)
+
+// http2Fields are the supported fields of HTTP/2's settings.
+var http2Fields = strict.Fields{
+	"envoy.config.core.v3.Http2ProtocolOptions": {
+		"hpack_table_size", "max_concurrent_streams", "initial_stream_window_size", "initial_connection_window_size",
+		"max_outbound_frames", "max_outbound_control_frames", "max_consecutive_inbound_frames_with_empty_payload",
+		"max_inbound_priority_frames_per_stream", "max_inbound_window_update_frames_per_data_frame_sent",
+		"override_stream_error_on_invalid_http_message", "connection_keepalive", "enable_huffman_encoding", "allow_connect",
+		"stream_reset_burst", "stream_reset_rate",
+	},
+	"envoy.config.core.v3.KeepaliveSettings": {"interval", "timeout"},
+}
+
+// streamWindow and connectionWindow bound what one stream, and all of a
+// connection, hold in memory of bodies that nobody takes. Envoy's are 16 and
+// 24 MiB, of which its buffer limits leave 1 MiB a stream.
+const (
+	streamWindow     = 1 << 20
+	connectionWindow = 8 << 20
+)
+
+// HTTP2 reads http2_protocol_options, which may be nil, at the path at. What an
+// HTTP/1 message has as well, such as the limits of heads, is left to the caller.
+func HTTP2(o *corev3.Http2ProtocolOptions, at strict.Path, report *strict.Report) http2.Options {
+	options := http2.Options{
+		HeaderTableSize:            o.GetHpackTableSize().GetValue(),
+		EncoderTableSize:           o.GetHpackTableSize().GetValue(),
+		MaxConcurrentStreams:       o.GetMaxConcurrentStreams().GetValue(),
+		StreamWindow:               window(o.GetInitialStreamWindowSize(), streamWindow, at.Field("initial_stream_window_size"), report),
+		ConnectionWindow:           window(o.GetInitialConnectionWindowSize(), connectionWindow, at.Field("initial_connection_window_size"), report),
+		MaxOutboundFrames:          count(o.GetMaxOutboundFrames()),
+		MaxOutboundControlFrames:   count(o.GetMaxOutboundControlFrames()),
+		MaxConsecutiveEmptyFrames:  count(o.GetMaxConsecutiveInboundFramesWithEmptyPayload()),
+		MaxPriorityFramesPerStream: count(o.GetMaxInboundPriorityFramesPerStream()),
+		MaxWindowUpdatesPerData:    count(o.GetMaxInboundWindowUpdateFramesPerDataFrameSent()),
+		NoHuffman:                  o.GetEnableHuffmanEncoding() != nil && !o.GetEnableHuffmanEncoding().GetValue(),
+		StreamResetBurst:           int(min(o.GetStreamResetBurst().GetValue(), 1<<30)),
+		StreamResetRate:            int(min(o.GetStreamResetRate().GetValue(), 1<<30)),
+	}
+	if keepalive := o.GetConnectionKeepalive(); keepalive != nil {
+		at := at.Field("connection_keepalive")
+		options.KeepaliveInterval = Duration(keepalive.GetInterval(), 0, at.Field("interval"), report)
+		options.KeepaliveTimeout = Duration(keepalive.GetTimeout(), 20*time.Second, at.Field("timeout"), report)
+	}
+	return options
+}
+
+// window is a flow-control window (RFC 9113 §6.9.2), in bytes.
+func window(v *wrapperspb.UInt32Value, fallback uint32, at strict.Path, report *strict.Report) uint32 {
+	const least, most = 65535, 1<<31 - 1
+	if v == nil {
+		return fallback
+	}
+	if n := v.GetValue(); n < least || n > most {
+		report.Add(at, "%d is not between %d and %d", n, least, most)
+	}
+	return v.GetValue()
+}
+
+// count is a limit; 0 stands for the default, as in http2.Options.
+func count(v *wrapperspb.UInt32Value) int { return int(v.GetValue()) }

@@ -1,0 +1,33 @@
+package coreconfig_test
+
+import (
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/weirproxy/weir/internal/http2"
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+)
+
+func TestHTTP2(t *testing.T) {
+	report := &strict.Report{}
+	require.Equal(t, http2.Options{StreamWindow: 1 << 20, ConnectionWindow: 8 << 20}, coreconfig.HTTP2(nil, "", report))
+	o := coreconfig.HTTP2(&corev3.Http2ProtocolOptions{
+		HpackTableSize: wrapperspb.UInt32(100), MaxConcurrentStreams: wrapperspb.UInt32(7), InitialStreamWindowSize: wrapperspb.UInt32(65535),
+		EnableHuffmanEncoding: wrapperspb.Bool(false), StreamResetBurst: wrapperspb.UInt64(5), StreamResetRate: wrapperspb.UInt64(6),
+		ConnectionKeepalive: &corev3.KeepaliveSettings{Interval: durationpb.New(time.Second)},
+	}, "", report)
+	require.NoError(t, report.Err())
+	require.Equal(t, http2.Options{
+		HeaderTableSize: 100, EncoderTableSize: 100, MaxConcurrentStreams: 7, StreamWindow: 65535, ConnectionWindow: 8 << 20,
+		NoHuffman: true, StreamResetBurst: 5, StreamResetRate: 6, KeepaliveInterval: time.Second, KeepaliveTimeout: 20 * time.Second,
+	}, o)
+	coreconfig.HTTP2(&corev3.Http2ProtocolOptions{InitialStreamWindowSize: wrapperspb.UInt32(1), InitialConnectionWindowSize: wrapperspb.UInt32(1 << 31)}, "o", report)
+	require.EqualError(t, report.Err(), `o.initial_connection_window_size: 2147483648 is not between 65535 and 2147483647
+o.initial_stream_window_size: 1 is not between 65535 and 2147483647`)
+}

@@ -1,0 +1,425 @@
+package hcm
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weirproxy/weir/internal/http2"
+	"github.com/weirproxy/weir/services/proxy/internal/format"
+	"github.com/weirproxy/weir/services/proxy/internal/http1"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
+)
+
+// exchange is one request over HTTP/2 and its response. It is used again for
+// those of other streams.
+type exchange struct {
+	manager    *manager
+	connection *multiplexed
+	h2         *http2.Stream
+	head       http2.Head
+
+	stream stream.Stream
+	run    httpfilter.Run
+	watch  watch
+	// What is made once for all streams.
+	interim func(*message.Response) error
+	onReset func(error)
+
+	ended      atomic.Bool // the request's body is at its end
+	responding atomic.Bool // only an interruption can end the response early
+	reset      atomic.Bool // the client reset the stream, or left
+
+	// writing orders a 100, which a pull of the body writes, against the heads that
+	// the exchange's own goroutine writes.
+	writing sync.Mutex
+	expects bool // a 100, before the first byte
+	tunnel  bool // the client asked for another protocol by extended CONNECT
+	// switched says that it got it, so that each direction ends by itself.
+	switched bool
+}
+
+func newExchange(m *manager) *exchange {
+	e := &exchange{manager: m}
+	e.interim, e.onReset = e.sendInterim, e.clientGone
+	e.watch.manager, e.watch.base = m, time.Now()
+	e.watch.received, e.watch.cut = e.ended.Load, e.cut
+	e.watch.gone = func() bool { return false } // onReset tells
+	return e
+}
+
+// serve serves one stream, by the same steps as connection.serveRequest. Behind
+// its end nobody else knows of the exchange.
+func (e *exchange) serve(c *multiplexed, h2 *http2.Stream) {
+	m, s := e.manager, &e.stream
+	m.stats.requestsTotal.Inc()
+	m.stats.requestsHTTP2.Inc()
+	m.stats.requestsActive.Add(1)
+	m.stats.http2.streamsActive.Add(1)
+	defer m.stats.requestsActive.Add(-1)
+	defer m.stats.http2.streamsActive.Add(-1)
+	e.connection, e.h2 = c, h2
+	s.Facts.Connection = &c.facts
+	s.Reset()
+	s.Context, s.IdleTimeout, s.MaxDuration = c.ctx, m.streamIdleTimeout, m.maxStreamDuration
+	if h2.ReadHead(&e.head) != nil { // the client has reset it
+		m.stats.clientResets.Inc()
+		e.connection, e.h2 = nil, nil
+		return
+	}
+	c.begins()
+	s.Start = time.Now()
+	e.takeHead()
+	e.beginFacts()
+	chain, refused := e.prepare()
+	if s.ClientAddress != c.peer {
+		s.Facts.Remote = netip.AddrPortFrom(s.ClientAddress, 0)
+	}
+	if refused == nil {
+		m.route(s)
+		tellRoute(s)
+	}
+	e.watch.begin(s)
+	h2.OnReset(e.onReset)
+
+	e.run.Begin(chain)
+	if refused == nil {
+		e.run.Exchange(s)
+	} else {
+		refused.fill(s)
+	}
+	expired := s.Expired()
+	tellExpired(&s.Facts, expired)
+	if expired == nil {
+		e.responding.Store(true)
+	} else {
+		e.watch.end()                             // so that cut is done with
+		h2.SetDeadline(time.Now().Add(lastWords)) // which lets us write again
+	}
+	e.conclude(expired, e.respond())
+}
+
+// lastWords is how long the answer of a stream that expired may take.
+const lastWords = time.Second
+
+// takeHead makes the stream's request of the head that was read.
+func (e *exchange) takeHead() {
+	r, head := &e.stream.Request, &e.head
+	r.Method, r.Path, r.Authority, r.Scheme = head.Method, head.Path, head.Authority, head.Scheme
+	r.Headers.Swap(&head.Fields)
+	e.reset.Store(false)
+	e.responding.Store(false)
+	e.ended.Store(head.End)
+	e.expects, e.tunnel, e.switched = false, false, false
+	if host, ok := r.Headers.Get("host"); ok { // the codec has compared them
+		if len(r.Authority) == 0 {
+			r.Authority = host
+		}
+		r.Headers.Remove("host")
+	}
+	if r.BodyLength = head.ContentLength; head.End {
+		r.BodyLength = 0
+		return
+	}
+	if r.BodyLength <= 0 { // a body of no length may have trailers behind it
+		r.BodyLength = message.Unknown
+		r.Headers.Remove("content-length")
+	}
+	r.Body = e
+	if expect, ok := r.Headers.Get("expect"); ok && string(expect) == "100-continue" {
+		e.expects = true
+		r.ExpectContinue = true
+		r.Headers.Remove("expect")
+	}
+}
+
+func (e *exchange) beginFacts() {
+	s, f := &e.stream, &e.stream.Facts
+	f.Start, f.Protocol, f.Remote = s.Start, "HTTP/2", e.connection.facts.Peer
+	f.ResponseTrailers = &s.Response.Trailers
+	if s.Request.Body == nil {
+		f.Mark(format.RequestEnd, f.Start)
+	}
+}
+
+// prepare is connection.prepare for a head that has nothing of one hop: the codec
+// has seen to that.
+func (e *exchange) prepare() (*httpfilter.Chain, *refusal) {
+	m, s := e.manager, &e.stream
+	r := &s.Request
+	s.ClientAddress = e.connection.peer
+	chain := m.chain
+	protocol, err := e.head.Protocol, http1.CheckAuthority(r.Authority)
+	switch {
+	case err != nil:
+		m.stats.protocolErrors.Inc()
+		return chain, malformed("http2.violation.of.messaging.rule", err.Error())
+	case string(r.Method) == "CONNECT":
+		upgrade := m.upgrade(protocol)
+		if upgrade == nil || len(protocol) == 0 {
+			m.stats.upgradesRefused.Inc()
+			return chain, &refusal{status: 403, details: "upgrade_failed", text: "no upgrade to " + string(protocol) + " is configured\n"}
+		}
+		// As HTTP/1 has it (RFC 8441 §5): the response's 101 is then a 200.
+		chain, e.tunnel = upgrade.chain, true
+		r.Method, r.Upgrade = methodGet, protocol
+		r.Body, r.BodyLength, r.ExpectContinue, e.expects = e, message.Unknown, false, false
+		if string(protocol) == "websocket" && !r.Headers.Has("sec-websocket-key") { // which HTTP/2 does without
+			var key [16]byte
+			_, _ = rand.Read(key[:]) // it never fails
+			r.Headers.Add("sec-websocket-key", base64.StdEncoding.EncodeToString(key[:]))
+			r.Headers.Set("sec-websocket-version", "13")
+		}
+	}
+	if refused := m.underscores(r); refused != nil {
+		return chain, refused
+	}
+	refused := m.mend(s, e.connection.peer, e.connection.port)
+	if refused != nil && refused.malformed {
+		m.stats.protocolErrors.Inc()
+	}
+	if m.proxyContinue {
+		e.expects = false // if the upstream wants that
+		s.Interim = e.interim
+	}
+	return chain, refused
+}
+
+var methodGet = []byte("GET")
+
+// underscores does what headers_with_underscores_action says, as the codec of
+// HTTP/1 does by itself.
+func (m *manager) underscores(r *message.Request) *refusal {
+	action := m.http1.Options.Underscores
+	if action == http1.AllowUnderscores {
+		return nil
+	}
+	found := uint64(0)
+	r.Headers.Keep(func(name, _ []byte) bool {
+		if bytes.IndexByte(name, '_') < 0 {
+			return true
+		}
+		found++
+		return false
+	})
+	switch {
+	case found == 0:
+	case action == http1.RejectUnderscores:
+		m.stats.http2.rejectedUnderscores.Inc()
+		return malformed("http2.unexpected_underscore", http1.ErrUnderscore.Error())
+	default:
+		m.stats.http2.droppedUnderscores.Add(found)
+	}
+	return nil
+}
+
+// Next implements message.Body: it is the request's.
+func (e *exchange) Next() ([]byte, error) {
+	if err := e.sendContinue(); err != nil {
+		return nil, err
+	}
+	chunk, err := e.h2.Next()
+	now, s := time.Now(), &e.stream
+	e.watch.touch(now)
+	s.Facts.AddReceived(len(chunk))
+	if errors.Is(err, io.EOF) {
+		var trailers http2.Fields
+		if e.h2.ReadTrailers(&trailers) {
+			s.Request.Trailers.Swap(&trailers)
+			e.manager.stats.http2.trailers.Inc()
+		}
+		s.Facts.Mark(format.RequestEnd, now)
+		e.ended.Store(true)
+	}
+	return chunk, err
+}
+
+// Ready implements message.Body.
+func (e *exchange) Ready() bool { return e.h2.Ready() }
+
+func (e *exchange) sendContinue() error {
+	e.writing.Lock()
+	defer e.writing.Unlock()
+	if !e.expects {
+		return nil
+	}
+	e.expects = false
+	if e.h2.Ready() { // the client did not wait
+		return nil
+	}
+	if err := e.h2.WriteHead(100, nil, false); err != nil {
+		return err
+	}
+	return e.h2.Flush()
+}
+
+// sendInterim passes an interim response of the upstream on.
+func (e *exchange) sendInterim(r *message.Response) error {
+	e.watch.touch(time.Now())
+	r.Headers.Keep(func(name, _ []byte) bool { return !hopByHop(name) && string(name) != "content-length" })
+	e.writing.Lock()
+	defer e.writing.Unlock()
+	if err := e.h2.WriteHead(r.Status, &r.Headers, false); err != nil {
+		return err
+	}
+	return e.h2.Flush()
+}
+
+// respond writes the response, its body as it comes. An error means that the
+// client did not get the whole of it.
+func (e *exchange) respond() error {
+	s := &e.stream
+	response, facts, now := &s.Response, &s.Facts, time.Now()
+	if e.tunnel && response.Status == 101 {
+		e.switched = true
+		e.manager.stats.upgradesTotal.Inc()
+		e.manager.stats.upgradesActive.Add(1)
+		response.Status = 200
+		response.Headers.Remove("upgrade")
+		response.Headers.Remove("sec-websocket-accept") // RFC 8441 §5
+	}
+	e.manager.finish(s)
+	e.watch.touch(now)
+	facts.ResponseCode = response.Status
+	facts.Mark(format.SendBegin, now)
+	if response.BodyLength == message.Unknown && !response.Bodiless {
+		response.Headers.Remove("content-length")
+	}
+	if err := e.writeHead(response); err != nil {
+		e.tellGone(err)
+		return err
+	}
+	if response.Body != nil {
+		if err := e.writeBody(response); err != nil {
+			return err
+		}
+	}
+	if len(e.manager.logs) > 0 { // nobody else asks when it ended
+		facts.Mark(format.SendEnd, time.Now())
+	}
+	return nil
+}
+
+func (e *exchange) writeHead(r *message.Response) error {
+	e.writing.Lock()
+	defer e.writing.Unlock()
+	e.expects = false // no 100 follows
+	return e.h2.WriteHead(r.Status, &r.Headers, r.Body == nil)
+}
+
+func (e *exchange) writeBody(r *message.Response) error {
+	facts := &e.stream.Facts
+	for {
+		if !r.Body.Ready() {
+			if err := e.h2.Flush(); err != nil {
+				e.tellGone(err)
+				return err
+			}
+		}
+		chunk, err := r.Body.Next()
+		e.watch.touch(time.Now())
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			_ = e.h2.Flush() // what came before the break is the client's
+			return err
+		}
+		if err := e.h2.WriteData(chunk, false); err != nil {
+			e.tellGone(err)
+			return err
+		}
+		facts.SentBytes += int64(len(chunk))
+	}
+	r.Trailers.Keep(func(name, _ []byte) bool { return !hopByHop(name) })
+	var err error
+	if r.Trailers.Len() > 0 {
+		err = e.h2.WriteTrailers(&r.Trailers)
+	} else {
+		err = e.h2.WriteData(nil, true)
+	}
+	if err != nil {
+		e.tellGone(err)
+	}
+	return err
+}
+
+// conclude lets the filters finish, and counts. Expired is why the stream was out
+// of time before the response, err what broke that off. The stream itself is reset
+// by its connection, if anything of it is left open.
+func (e *exchange) conclude(expired *stream.Expiry, err error) {
+	m, s := e.manager, &e.stream
+	e.countOutcome(err)
+	if err != nil || !e.switched && !e.ended.Load() {
+		e.h2.Interrupt(net.ErrClosed) // lets go whoever still waits for the rest of the request
+	}
+	e.run.End(s)
+	if e.switched {
+		m.stats.upgradesActive.Add(-1)
+	}
+	e.watch.end()
+	e.h2.OnReset(nil)
+	last := s.Expired()
+	if last != expired || last == clientGone {
+		tellExpired(&s.Facts, last)
+	}
+	if last != clientGone {
+		m.stats.countStatus(s.Response.Status)
+	}
+	m.log(&s.Facts)
+	s.Reset()
+	e.connection, e.h2 = nil, nil
+}
+
+// countOutcome counts how an exchange ended, err being what broke it off.
+func (e *exchange) countOutcome(err error) {
+	stats := e.manager.stats
+	switch {
+	case e.stream.Expired() != nil && e.stream.Expired() != clientGone:
+	case e.reset.Load():
+		stats.clientResets.Inc()
+	case err != nil:
+		stats.ownResets.Inc()
+	case !e.ended.Load() && !e.switched:
+		stats.earlyResponses.Inc()
+	}
+}
+
+// clientGone hears that the stream has ended before its time.
+func (e *exchange) clientGone(err error) {
+	e.reset.Store(true)
+	if gone(err) {
+		e.connection.broken.Store(true)
+	}
+	e.stream.Expire(clientGone)
+}
+
+// cut lets go of whoever waits for the client, whose stream expired. It is called
+// from the watch's timer. Unless the response has begun there is one to write yet.
+func (e *exchange) cut() {
+	if e.responding.Load() {
+		e.h2.Interrupt(errExpired)
+		return
+	}
+	e.h2.Interrupt(os.ErrDeadlineExceeded)
+}
+
+// tellGone notes a client that takes nothing any more, unless that is our doing.
+func (e *exchange) tellGone(err error) {
+	if !errors.Is(err, errExpired) {
+		tellGone(&e.stream.Facts, err)
+	}
+}
+
+// errExpired is what a client's stream ends with that is out of time.
+var errExpired = errors.New("the stream is out of time")

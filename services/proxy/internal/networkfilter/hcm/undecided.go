@@ -1,0 +1,101 @@
+package hcm
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"time"
+)
+
+// undecided is a connection whose first bytes tell which version of HTTP its
+// client speaks (codec_type AUTO): the preface of HTTP/2 (RFC 9113 §3.4) is no
+// request of any other.
+type undecided struct {
+	http1 *connection // until the preface came
+
+	mu                sync.Mutex
+	http2             *multiplexed
+	drained, finished bool
+}
+
+const http2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+// Serve implements networkfilter.Connection.
+func (u *undecided) Serve(ctx context.Context) {
+	c := u.http1
+	received, ok := c.preface(ctx)
+	if !ok {
+		c.manager.stats.countEnd(c.remote, false)
+		return
+	}
+	if received == nil {
+		c.Serve(ctx)
+		return
+	}
+	u.mu.Lock()
+	c.phase.CompareAndSwap(fresh, busy) // so that a Finish before does not close it
+	u.http2 = c.manager.newMultiplexed(c.conn)
+	u.http1 = nil // its memory is not needed any more
+	if u.drained {
+		u.http2.Drain()
+	}
+	if u.finished {
+		u.http2.Finish()
+	}
+	u.mu.Unlock()
+	u.http2.serve(ctx, received)
+}
+
+// Drain implements networkfilter.Connection.
+func (u *undecided) Drain() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.drained = true
+	if u.http2 != nil {
+		u.http2.Drain()
+		return
+	}
+	u.http1.Drain()
+}
+
+// Finish implements networkfilter.Connection.
+func (u *undecided) Finish() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.finished = true
+	if u.http2 != nil {
+		u.http2.Finish()
+		return
+	}
+	u.http1.Finish()
+}
+
+// preface waits for the first bytes, as await does for those of a request, and
+// returns what was received if it begins as HTTP/2 does; nil is HTTP/1. Not ok is
+// a client that never said anything: the connection is closed.
+func (c *connection) preface(ctx context.Context) (received []byte, ok bool) {
+	stop := context.AfterFunc(ctx, func() { _ = c.conn.Close() })
+	defer stop()
+	c.reads.Extend(time.Now(), c.manager.idleTimeout)
+	if err := c.reader.Wait(); err != nil {
+		if timedOut(err) {
+			c.manager.stats.connectionIdleTimeouts.Inc()
+		} else {
+			c.remote = !errors.Is(err, net.ErrClosed)
+		}
+		_ = c.conn.Close() // the client has gone, or will see it
+		return nil, false
+	}
+	if limit := c.headLimit(); limit > 0 && !c.reader.HeadReady() {
+		c.reads.Set(time.Now().Add(limit))
+	}
+	received, err := c.reader.Preface(http2Preface)
+	if err != nil {
+		return nil, true // who reads on meets it too
+	}
+	if received != nil {
+		c.reads.Set(time.Time{})
+	}
+	return received, true
+}
