@@ -18,11 +18,11 @@ import (
 // resendable says whether the request failed on a connection that its server
 // had closed for being idle, and may be sent again: nothing came back, and
 // doing it twice does no more than doing it once.
-func (r *router) resendable(s *stream.Stream, err error) bool {
-	if err == nil || r.conn == nil || !r.conn.Reused || s.Request.Body != nil || r.conn.Reader.Buffered() {
+func (a *attempt) resendable(s *stream.Stream, err error) bool {
+	if err == nil || a.conn == nil || !a.conn.Reused || s.Request.Body != nil || a.conn.Reader.Buffered() {
 		return false
 	}
-	if r.interim > 0 || s.Expired() != nil {
+	if a.interim > 0 || s.Expired() != nil {
 		return false
 	}
 	var protocol *http1.ProtocolError
@@ -36,16 +36,29 @@ func (r *router) resendable(s *stream.Stream, err error) bool {
 	return false
 }
 
-// failed makes the reply for an exchange that broke before the response's
-// head, with Envoy's statuses and texts. An upload that still runs ends with
-// the connection, or when the client's body is cut off; Done waits for it.
+// What an attempt may come to before there is a connection to be had.
+var (
+	errNoHost   = errors.New("the cluster has no healthy host")
+	errOverflow = errors.New("a circuit breaker of the cluster is open")
+)
+
+// failed makes the reply for an attempt that ended before the response's head,
+// with Envoy's statuses and texts. An upload that still runs ends with the
+// connection, or when the client's body is cut off; Done waits for it.
 func (r *router) failed(err error) *httpfilter.Reply {
-	connected := r.conn != nil
-	r.discard()
+	switch {
+	case errors.Is(err, errNoHost):
+		r.stream.Facts.Details, r.stream.Facts.Flags = "no_healthy_upstream", r.stream.Facts.Flags|format.NoHealthyUpstream
+		return r.reply(503, "no healthy upstream")
+	case errors.Is(err, errOverflow):
+		return r.overflowed()
+	}
+	connected, host := r.attempt.conn != nil, r.attempt.host
+	r.attempt.discard()
 	if why := r.stream.Expired(); why != nil {
 		return &httpfilter.Reply{Status: why.Status, Body: why.Text}
 	}
-	client := r.brokenOff.Load()
+	client := r.attempt.brokenOff.Load()
 	if client == nil {
 		errors.As(err, &client)
 	}
@@ -60,19 +73,19 @@ func (r *router) failed(err error) *httpfilter.Reply {
 		f.UpstreamFailure = connectFailure(err)
 		f.Details, f.Flags = beforeResponse("remote_connection_failure|"+f.UpstreamFailure), f.Flags|format.UpstreamConnectionFailure
 		r.cluster.Stats.ConnectFailures.Inc()
-		r.host.Stats.ConnectFailures.Add(1)
+		host.Stats.ConnectFailures.Add(1)
 		if !errors.Is(err, context.Canceled) {
-			r.host.Outlier.ReportLocal(outlier.ConnectFailed)
+			host.Outlier.ReportLocal(outlier.ConnectFailed)
 		}
 		return r.reply(503, reset+"remote connection failure")
 	case errors.As(err, &protocol):
 		r.cluster.Stats.ProtocolErrors.Inc()
 		f.Details, f.Flags = beforeResponse("protocol_error"), f.Flags|format.UpstreamProtocolError
-		r.host.Outlier.ReportLocal(outlier.Reset)
+		host.Outlier.ReportLocal(outlier.Reset)
 		return r.reply(502, reset+"protocol error")
 	case timedOut(err):
 		r.cluster.Stats.RequestTimeouts.Inc()
-		r.host.Outlier.ReportLocal(outlier.Timeout)
+		host.Outlier.ReportLocal(outlier.Timeout)
 		r.late()
 		return r.reply(504, "upstream request timeout")
 	default:
@@ -87,7 +100,7 @@ func (r *router) failed(err error) *httpfilter.Reply {
 // unless the proxy closed it itself since its client went or time was up.
 func (r *router) reportReset(err error) {
 	if !errors.Is(err, net.ErrClosed) {
-		r.host.Outlier.ReportLocal(outlier.Reset)
+		r.attempt.host.Outlier.ReportLocal(outlier.Reset)
 	}
 }
 
@@ -137,7 +150,7 @@ func (r *router) brokeOff(err error) {
 	switch {
 	case timedOut(err):
 		r.cluster.Stats.RequestTimeouts.Inc()
-		r.host.Outlier.ReportLocal(outlier.Timeout)
+		r.attempt.host.Outlier.ReportLocal(outlier.Timeout)
 		r.late()
 		return
 	case errors.As(err, &protocol):

@@ -14,7 +14,7 @@ import (
 // sendReady sends the head, and what of the body is here already up to a
 // buffer's size, so that small requests go out in one write. It says whether
 // that was all.
-func (r *router) sendReady(s *stream.Stream) (ended bool, err error) {
+func (a *attempt) sendReady(s *stream.Stream) (ended bool, err error) {
 	const most = 16 << 10
 	ended = s.Request.Body == nil || len(s.Request.Upgrade) > 0 // whose body waits for a 101
 	for sent := 0; !ended && sent < most && s.Request.Body.Ready(); {
@@ -27,36 +27,36 @@ func (r *router) sendReady(s *stream.Stream) (ended bool, err error) {
 			return false, &clientError{err}
 		}
 		sent += len(chunk)
-		if err := r.conn.Writer.WriteChunk(chunk); err != nil {
+		if err := a.conn.Writer.WriteChunk(chunk); err != nil {
 			return false, err
 		}
 	}
 	if ended {
-		r.conn.Writer.Finish(&s.Request.Trailers)
+		a.conn.Writer.Finish(&s.Request.Trailers)
 	}
-	return ended, r.conn.Writer.Flush()
+	return ended, a.conn.Writer.Flush()
 }
 
 // upload sends the rest of the body as it comes. The response is read at the
 // same time, since a server may answer before it has read the request.
-func (r *router) upload(s *stream.Stream, conn *connpool.Conn) {
-	err := r.sendRest(s, conn)
+func (a *attempt) upload(s *stream.Stream, conn *connpool.Conn) {
+	err := a.sendRest(s, conn)
 	client, broken := errors.AsType[*clientError](err)
 	switch {
-	case err == nil && r.tunnel:
+	case err == nil && a.tunnel:
 		closeWrite(conn.Conn) // the other direction may go on
 	case err == nil:
-		r.await(conn, s)
+		a.await(conn, s)
 	case broken:
 		// The upstream must not take what it got for the whole request; the
 		// close ends the wait for its response too.
-		r.brokenOff.Store(client)
+		a.brokenOff.Store(client)
 		_ = conn.Close()
 	}
-	r.uploaded <- err == nil
+	a.uploaded <- err == nil
 }
 
-func (r *router) sendRest(s *stream.Stream, conn *connpool.Conn) error {
+func (a *attempt) sendRest(s *stream.Stream, conn *connpool.Conn) error {
 	body := s.Request.Body
 	for {
 		if !body.Ready() {
@@ -85,7 +85,7 @@ func (e *clientError) Unwrap() error { return e.error }
 
 // await bounds the rest of the exchange, from the end of the request on, by the
 // route's timeout.
-func (r *router) await(conn net.Conn, s *stream.Stream) {
+func (a *attempt) await(conn net.Conn, s *stream.Stream) {
 	deadline, now := time.Time{}, time.Now()
 	s.Facts.Mark(format.UpstreamRequestEnd, now)
 	if s.Route.Timeout > 0 {
@@ -96,10 +96,10 @@ func (r *router) await(conn net.Conn, s *stream.Stream) {
 
 // startTunnel sends what the client has for the new protocol beside what the
 // server has. Each direction ends by itself; Done waits for this one.
-func (r *router) startTunnel(s *stream.Stream) {
-	_ = r.conn.SetReadDeadline(time.Time{}) // the route's timeout was for the answer
-	r.uploading = true
-	go r.upload(s, r.conn)
+func (a *attempt) startTunnel(s *stream.Stream) {
+	_ = a.conn.SetReadDeadline(time.Time{}) // the route's timeout was for the answer
+	a.uploading = true
+	go a.upload(s, a.conn)
 }
 
 // closeWrite tells the server that nothing more comes.
