@@ -23,7 +23,7 @@ func TestImports(t *testing.T) {
 			"internal/httpfilter", "internal/httpfilter/buffer", "internal/httpfilter/fault", "internal/httpfilter/healthcheck",
 			"internal/httpfilter/iptagging", "internal/httpfilter/localratelimit", "internal/httpfilter/ratelimit",
 			"internal/httpfilter/router", "internal/listener", "internal/matcher", "internal/networkfilter", "internal/networkfilter/hcm",
-			"internal/rds", "internal/rlsclient", "internal/route", "internal/stats", "internal/strict",
+			"internal/rds", "internal/retry", "internal/rlsclient", "internal/route", "internal/stats", "internal/strict",
 		},
 		"internal/adminapi": {
 			"internal/cluster", "internal/cluster/breaker", "internal/listener", "internal/rds", "internal/stats", "internal/strict",
@@ -60,7 +60,7 @@ func TestImports(t *testing.T) {
 		},
 		"internal/httpfilter/router": {
 			"internal/cluster", "internal/cluster/breaker", "internal/cluster/outlier", "internal/connpool", "internal/format",
-			"internal/hashpolicy", "internal/http1", "internal/httpfilter", "internal/message", "internal/stream", "internal/strict",
+			"internal/hashpolicy", "internal/http1", "internal/httpfilter", "internal/message", "internal/retry", "internal/stream", "internal/strict",
 		},
 		"internal/format":         {"internal/message", "internal/strict"},
 		"internal/headermutation": {"internal/format", "internal/message", "internal/strict"},
@@ -68,8 +68,9 @@ func TestImports(t *testing.T) {
 
 		"internal/route": {
 			"internal/coreconfig", "internal/descriptor", "internal/format", "internal/hashpolicy", "internal/headermutation",
-			"internal/matcher", "internal/message", "internal/pathindex", "internal/strict",
+			"internal/matcher", "internal/message", "internal/pathindex", "internal/retry", "internal/strict",
 		},
+		"internal/retry":      {"internal/coreconfig", "internal/matcher", "internal/message", "internal/strict"},
 		"internal/pathindex":  {"internal/matcher"},
 		"internal/matcher":    {"internal/message", "internal/strict"},
 		"internal/hashpolicy": {"internal/coreconfig", "internal/matcher", "internal/message", "internal/strict"},

@@ -31,6 +31,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter/hcm"
 	"github.com/weirproxy/weir/services/proxy/internal/rds"
+	"github.com/weirproxy/weir/services/proxy/internal/retry"
 	"github.com/weirproxy/weir/services/proxy/internal/rlsclient"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
@@ -126,7 +127,7 @@ func Schema() (*strict.Schema, error) {
 func fields() []strict.Fields {
 	parts := []strict.Fields{
 		bootstrap.Fields(), coreconfig.Fields(), listener.Fields(), route.Fields(), matcher.Fields(), hashpolicy.Fields(), descriptor.Fields(), cluster.Fields(),
-		route.MutationFields(), headermutation.Fields(), format.Fields(), accesslog.Fields(),
+		route.MutationFields(), retry.Fields(), headermutation.Fields(), format.Fields(), accesslog.Fields(),
 		fixedheader.Fields(),
 	}
 	for _, p := range LoadBalancers() {

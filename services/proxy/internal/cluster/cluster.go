@@ -162,6 +162,7 @@ func (c *Cluster) replaceMembers(endpoints []Endpoint) (changed bool) {
 			changed = true
 		}
 		host.takeEDS(e.Health)
+		host.metadata.Store(e.Metadata)
 		members = append(members, Member{Endpoint: e, Host: host})
 	}
 	for _, m := range c.members {

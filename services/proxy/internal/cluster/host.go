@@ -24,8 +24,12 @@ type Host struct {
 	// too, without outlier detection.
 	Outlier *outlier.Monitor[*Host]
 
-	flags atomic.Uint32 // HealthFlags
+	flags    atomic.Uint32 // HealthFlags
+	metadata atomic.Pointer[corev3.Metadata]
 }
+
+// Metadata is the endpoint's in the last assignment; it may be nil.
+func (h *Host) Metadata() *corev3.Metadata { return h.metadata.Load() }
 
 // HealthFlags say why a host gets no requests, or only the last ones. They are
 // Envoy's, and any number of them can be set at once.

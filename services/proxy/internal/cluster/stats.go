@@ -34,18 +34,47 @@ type Stats struct {
 	RequestResends, NoHealthyHost      *stats.Counter
 	ActiveOverflow                     *stats.Counter
 	ProtocolErrors                     *stats.Counter
-	updateAttempts, updates            *stats.Counter
-	updateEmpty, updateRejections      *stats.Counter
-	initFetchTimeouts                  *stats.Counter
-	updateFailures, updateNoRebuild    *stats.Counter
-	membershipChanges                  *stats.Counter
-	membershipTotal, membershipHealthy *stats.Gauge
-	membershipDegraded                 *stats.Gauge
-	membershipExcluded, maxHostWeight  *stats.Gauge
-	panics, dropped                    *stats.Counter
+	PerTryTimeouts, PerTryIdleTimeouts *stats.Counter
+	// Retries are all that began. RetryAbandoned counts requests that could not be
+	// sent again for the length of their bodies.
+	Retries, RetrySuccess, RetryOverflow   *stats.Counter
+	RetryLimitExceeded, RetryAbandoned     *stats.Counter
+	BackoffExponential, BackoffRateLimited *stats.Counter
+	updateAttempts, updates                *stats.Counter
+	updateEmpty, updateRejections          *stats.Counter
+	initFetchTimeouts                      *stats.Counter
+	updateFailures, updateNoRebuild        *stats.Counter
+	membershipChanges                      *stats.Counter
+	membershipTotal, membershipHealthy     *stats.Gauge
+	membershipDegraded                     *stats.Gauge
+	membershipExcluded, maxHostWeight      *stats.Gauge
+	panics, dropped                        *stats.Counter
 
-	classes [6]*stats.Counter
-	codes   [600]atomic.Pointer[stats.Counter]
+	statuses statusCounters
+	// retried are the responses in whose place there was another attempt; nil
+	// before the first.
+	retried atomic.Pointer[statusCounters]
+}
+
+// statusCounters count responses by status.
+type statusCounters struct {
+	scope     *stats.Scope
+	completed *stats.Counter
+	classes   [6]*stats.Counter
+	codes     [600]atomic.Pointer[stats.Counter]
+}
+
+func newStatusCounters(scope *stats.Scope) *statusCounters {
+	c := &statusCounters{}
+	c.init(scope)
+	return c
+}
+
+func (c *statusCounters) init(scope *stats.Scope) {
+	c.scope, c.completed = scope, scope.Counter("upstream_rq_completed")
+	for class := 1; class < len(c.classes); class++ {
+		c.classes[class] = c.counter(strconv.Itoa(class) + "xx")
+	}
 }
 
 func newStats(scope *stats.Scope) *Stats {
@@ -55,12 +84,20 @@ func newStats(scope *stats.Scope) *Stats {
 		ConnectFailures:    scope.Counter("upstream_cx_connect_fail"),
 		ConnectionsActive:  scope.Gauge("upstream_cx_active"),
 		RequestsTotal:      scope.Counter("upstream_rq_total"),
-		RequestsCompleted:  scope.Counter("upstream_rq_completed"),
 		RequestsActive:     scope.Gauge("upstream_rq_active"),
 		RequestTimeouts:    scope.Counter("upstream_rq_timeout"),
 		RequestResets:      scope.Counter("upstream_rq_rx_reset"),
 		RequestResends:     scope.Counter("upstream_rq_resend"),
 		ProtocolErrors:     scope.Counter("upstream_cx_protocol_error"),
+		PerTryTimeouts:     scope.Counter("upstream_rq_per_try_timeout"),
+		PerTryIdleTimeouts: scope.Counter("upstream_rq_per_try_idle_timeout"),
+		Retries:            scope.Counter("upstream_rq_retry"),
+		RetrySuccess:       scope.Counter("upstream_rq_retry_success"),
+		RetryOverflow:      scope.Counter("upstream_rq_retry_overflow"),
+		RetryLimitExceeded: scope.Counter("upstream_rq_retry_limit_exceeded"),
+		RetryAbandoned:     scope.Counter("retry_or_shadow_abandoned"),
+		BackoffExponential: scope.Counter("upstream_rq_retry_backoff_exponential"),
+		BackoffRateLimited: scope.Counter("upstream_rq_retry_backoff_ratelimited"),
 		NoHealthyHost:      scope.Counter("upstream_cx_none_healthy"),
 		ActiveOverflow:     scope.Counter("upstream_rq_active_overflow"),
 		updateAttempts:     scope.Counter("update_attempt"),
@@ -79,31 +116,43 @@ func newStats(scope *stats.Scope) *Stats {
 		panics:             scope.Counter("lb_healthy_panic"),
 		dropped:            scope.Counter("upstream_rq_drop_overload"),
 	}
-	for class := 1; class < len(s.classes); class++ {
-		s.classes[class] = s.codeCounter(strconv.Itoa(class) + "xx")
-	}
+	s.statuses.init(scope)
+	s.RequestsCompleted = s.statuses.completed
 	return s
 }
 
-// codeCounter is upstream_rq_<code>, which Prometheus knows with the code as a
+// counter is upstream_rq_<code>, which Prometheus knows with the code as a
 // label.
-func (s *Stats) codeCounter(code string) *stats.Counter {
+func (c *statusCounters) counter(code string) *stats.Counter {
 	if code[1] == 'x' {
-		return s.Scope.CounterAs("upstream_rq_"+code, "upstream_rq_xx", stats.Label{Name: "envoy_response_code_class", Value: code[:1]})
+		return c.scope.CounterAs("upstream_rq_"+code, "upstream_rq_xx", stats.Label{Name: "envoy_response_code_class", Value: code[:1]})
 	}
-	return s.Scope.CounterAs("upstream_rq_"+code, "upstream_rq", stats.Label{Name: "envoy_response_code", Value: code})
+	return c.scope.CounterAs("upstream_rq_"+code, "upstream_rq", stats.Label{Name: "envoy_response_code", Value: code})
+}
+
+func (c *statusCounters) count(status int) {
+	counter := c.codes[status].Load()
+	if counter == nil { // two that come here at once get the same counter
+		counter = c.counter(strconv.Itoa(status))
+		c.codes[status].Store(counter)
+	}
+	counter.Inc()
+	c.classes[status/100].Inc()
+	c.completed.Inc()
 }
 
 // CountStatus counts a response, the upstream's or one made on its behalf.
-func (s *Stats) CountStatus(status int) {
-	counter := s.codes[status].Load()
-	if counter == nil { // two that come here at once get the same counter
-		counter = s.codeCounter(strconv.Itoa(status))
-		s.codes[status].Store(counter)
+func (s *Stats) CountStatus(status int) { s.statuses.count(status) }
+
+// CountRetried counts a response of the upstream in whose place there is another
+// attempt, below cluster.<name>.retry.
+func (s *Stats) CountRetried(status int) {
+	c := s.retried.Load()
+	if c == nil { // of two that come here at once both have the same counters
+		c = newStatusCounters(s.Scope.Scope("retry"))
+		s.retried.Store(c)
 	}
-	counter.Inc()
-	s.classes[status/100].Inc()
-	s.RequestsCompleted.Inc()
+	c.count(status)
 }
 
 // membership tells of a snapshot. Changed says that hosts came or went.

@@ -3,6 +3,7 @@ package matcher
 import (
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -52,7 +53,24 @@ func ParseHeaders(list []*routev3.HeaderMatcher, at strict.Path, report *strict.
 // fulfils none but that of being absent, inverted or not, unless it is taken
 // for an empty one, which is there.
 func (h *Header) Match(r *message.Request) bool {
-	there, holds := h.look(r)
+	if value, ok, pseudo := Pseudo(r, h.name); pseudo {
+		return h.decide(ok, ok && h.holds(value))
+	}
+	return h.decide(h.look(&r.Headers))
+}
+
+// MatchResponse is Match for a response, whose status is the field ":status".
+func (h *Header) MatchResponse(r *message.Response) bool {
+	if h.name == ":status" {
+		var text [3]byte
+		return h.decide(true, h.holds(strconv.AppendInt(text[:0], int64(r.Status), 10)))
+	}
+	return h.decide(h.look(&r.Headers))
+}
+
+// decide says whether the condition holds, if a field is there or not, and if
+// one holds as it is before it is inverted.
+func (h *Header) decide(there, holds bool) bool {
 	switch {
 	case h.value == nil && h.ranged == nil:
 		return ((there || h.missingIsEmpty) != h.absent) != h.invert
@@ -64,14 +82,10 @@ func (h *Header) Match(r *message.Request) bool {
 	return false
 }
 
-// look says whether there is such a field, and whether one fulfils the
-// condition as it is before it is inverted.
-func (h *Header) look(r *message.Request) (there, holds bool) {
-	if value, ok, pseudo := Pseudo(r, h.name); pseudo {
-		return ok, ok && h.holds(value)
-	}
-	for i := range r.Headers.Len() {
-		name, value := r.Headers.At(i)
+// look says whether there is such a field, and whether one holds.
+func (h *Header) look(fields *message.Headers) (there, holds bool) {
+	for i := range fields.Len() {
+		name, value := fields.At(i)
 		if string(name) == h.name {
 			if there = true; h.holds(value) {
 				return true, true

@@ -12,6 +12,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/hashpolicy"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/retry"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
@@ -19,9 +20,9 @@ import (
 // (RouteAction.timeout).
 const defaultTimeout = 15 * time.Second
 
-// forward reads a RouteAction into the entry, and its route. Shared are the
-// rate limits of the virtual host.
-func (p *parser) forward(e *entry, m *routev3.RouteAction, shared []descriptor.Policy, at strict.Path) {
+// forward reads a RouteAction into the entry, and its route. Shared is what the
+// virtual host has for all.
+func (p *parser) forward(e *entry, m *routev3.RouteAction, shared inherited, at strict.Path) {
 	r := e.route
 	r.ClusterNotFound = map[routev3.RouteAction_ClusterNotFoundResponseCode]int{
 		routev3.RouteAction_SERVICE_UNAVAILABLE:   503,
@@ -37,7 +38,10 @@ func (p *parser) forward(e *entry, m *routev3.RouteAction, shared []descriptor.P
 	//nolint:staticcheck // deprecated, but Envoy accepts it and so do we
 	include := m.GetIncludeVhRateLimits().GetValue()
 	if len(r.RateLimits) == 0 || include {
-		r.RateLimits = append(r.RateLimits, shared...)
+		r.RateLimits = append(r.RateLimits, shared.rateLimits...)
+	}
+	if r.Retry = retry.Parse(m.GetRetryPolicy(), at.Field("retry_policy"), p.report); r.Retry == nil {
+		r.Retry = shared.retry
 	}
 	r.path = p.pathRewrite(m.GetPrefixRewrite(), m.GetRegexRewrite(), e.path.replaced(), at)
 	r.host = p.hostRewrite(m, at)

@@ -13,11 +13,13 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
 	"github.com/weirproxy/weir/services/proxy/internal/hashpolicy"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/retry"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
@@ -27,8 +29,11 @@ func Fields() strict.Fields {
 		"envoy.config.route.v3.RouteConfiguration": {
 			"name", "virtual_hosts", "validate_clusters", "internal_only_headers", "max_direct_response_body_size_bytes",
 		},
-		"envoy.config.route.v3.VirtualHost": {"name", "domains", "routes", "require_tls", "rate_limits"},
-		"envoy.config.route.v3.Route":       {"name", "match", "metadata", "route", "redirect", "direct_response"},
+		"envoy.config.route.v3.VirtualHost": {
+			"name", "domains", "routes", "require_tls", "rate_limits", "retry_policy", "include_request_attempt_count",
+			"include_attempt_count_in_response", "include_is_timeout_retry_header", "request_body_buffer_limit",
+		},
+		"envoy.config.route.v3.Route": {"name", "match", "metadata", "route", "redirect", "direct_response", "request_body_buffer_limit"},
 		"envoy.config.route.v3.RouteMatch": {
 			"prefix", "path", "path_separated_prefix", "safe_regex", "case_sensitive",
 			"headers", "query_parameters", "grpc", "runtime_fraction",
@@ -38,7 +43,7 @@ func Fields() strict.Fields {
 			"cluster", "cluster_header", "weighted_clusters", "cluster_not_found_response_code",
 			"prefix_rewrite", "regex_rewrite",
 			"host_rewrite_literal", "host_rewrite_header", "host_rewrite_path_regex", "append_x_forwarded_host",
-			"timeout", "idle_timeout", "max_stream_duration", "priority", "hash_policy", "rate_limits", "include_vh_rate_limits",
+			"timeout", "idle_timeout", "max_stream_duration", "priority", "hash_policy", "rate_limits", "include_vh_rate_limits", "retry_policy",
 		},
 		"envoy.config.route.v3.RouteAction.MaxStreamDuration": {
 			"max_stream_duration", "grpc_timeout_header_max", "grpc_timeout_header_offset",
@@ -95,12 +100,31 @@ type Route struct {
 	// host's where the route has none or includes them.
 	RateLimits []descriptor.Policy
 
+	// Retry says when the request is sent again: the route's own policy, or the
+	// virtual host's; nil is that neither has one.
+	Retry *retry.Policy
+	// Attempts says who is told of attempts.
+	Attempts AttemptHeaders
+	// BodyBufferLimit is how many bytes of a request's body are kept for it to be
+	// sent again (request_body_buffer_limit).
+	BodyBufferLimit uint64
+
 	clusterHeader string // lower case; empty for none
 	path          pathRewrite
 	host          hostRewrite
 	duration      streamDuration
 	// mutations are what is done to headers, in order.
 	mutations []Mutations
+}
+
+// AttemptHeaders says who is told of the attempts to send a request.
+type AttemptHeaders struct {
+	// Request and Response set x-envoy-attempt-count, from 1 on
+	// (include_request_attempt_count, include_attempt_count_in_response).
+	Request, Response bool
+	// IsTimeout sets x-envoy-is-timeout-retry in requests that are sent again
+	// (include_is_timeout_retry_header).
+	IsTimeout bool
 }
 
 // Reference is a cluster that a route names, with its place.
@@ -186,14 +210,42 @@ func (p *parser) domain(name string, host *virtualHost, at strict.Path) {
 	}
 }
 
+// inherited is what a route has of its virtual host if it has none of its own.
+type inherited struct {
+	rateLimits []descriptor.Policy
+	retry      *retry.Policy
+}
+
+// defaultBufferLimit is that of a connection's buffer in Envoy.
+const defaultBufferLimit = 1 << 20
+
+// bufferLimit is the request_body_buffer_limit of the first that has one.
+func bufferLimit(from ...interface {
+	GetRequestBodyBufferLimit() *wrapperspb.UInt64Value
+}) uint64 {
+	for _, m := range from {
+		if limit := m.GetRequestBodyBufferLimit(); limit != nil {
+			return limit.GetValue()
+		}
+	}
+	return defaultBufferLimit
+}
+
 // virtualHost makes a virtual host with its routes.
 func (p *parser) virtualHost(v *routev3.VirtualHost, mutations levels, at strict.Path) *virtualHost {
 	host := &virtualHost{name: v.GetName(), requireTLS: v.GetRequireTls()}
-	shared := descriptor.Parse(v.GetRateLimits(), at.Field("rate_limits"), p.report)
+	shared := inherited{
+		rateLimits: descriptor.Parse(v.GetRateLimits(), at.Field("rate_limits"), p.report),
+		retry:      retry.Parse(v.GetRetryPolicy(), at.Field("retry_policy"), p.report),
+	}
+	attempts := AttemptHeaders{
+		Request: v.GetIncludeRequestAttemptCount(), Response: v.GetIncludeAttemptCountInResponse(), IsTimeout: v.GetIncludeIsTimeoutRetryHeader(),
+	}
 	mutations.virtualHost = ParseMutations(v, at, p.report)
 	for i, m := range v.GetRoutes() {
 		at := at.Field("routes").Index(i)
-		e := entry{route: &Route{Name: m.GetName(), VirtualHost: v.GetName(), Metadata: m.GetMetadata(), IdleTimeout: -1}}
+		e := entry{route: &Route{Name: m.GetName(), VirtualHost: v.GetName(), Metadata: m.GetMetadata(), IdleTimeout: -1, Attempts: attempts}}
+		e.route.BodyBufferLimit = bufferLimit(m, v)
 		e.route.mutations = mutations.with(ParseMutations(m, at, p.report))
 		e.path, e.conditions = p.conditions(m.GetMatch(), at.Field("match"), i)
 		switch action := m.GetAction().(type) {

@@ -167,6 +167,9 @@ func (e *explanation) action(w Walk, in Input) {
 	if limit, ok := r.MaxStreamDuration(in.Request); ok {
 		e.line("stream duration", "%s", orNone(limit))
 	}
+	if r.Retry != nil {
+		e.line("retries", "%s", r.Retry)
+	}
 	e.line("priority", "%s", r.Priority)
 }
 

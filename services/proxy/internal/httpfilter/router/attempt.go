@@ -1,6 +1,11 @@
 package router
 
 import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +25,8 @@ type attempt struct {
 	// acquired is released when the attempt is over; nil if there is nothing to.
 	acquired *breaker.Resource
 	conn     *connpool.Conn // nil once given back or discarded
+	body     message.Body   // of the request; nil is none
+	err      error          // why there is no response
 	// uploading is set while upload runs; it ends by sending on uploaded
 	// whether the whole request went out.
 	uploading bool
@@ -29,7 +36,19 @@ type attempt struct {
 	keepAlive bool
 	interim   int  // responses so far
 	tunnel    bool // the server switched protocols
+
+	bounds bounds
 }
+
+// bounds are the limits in time of an attempt. Both who reads the response and
+// who sends the request move them.
+type bounds struct {
+	mu       sync.Mutex
+	began    time.Time // when there was a connection
+	answered bool      // the response's head is there, so that only the route's timeout is left
+}
+
+func newAttempt(r *router) *attempt { return &attempt{router: r, uploaded: make(chan bool, 1)} }
 
 // run sends the request to a host and fills in the head of s.Response. Steps:
 //
@@ -39,58 +58,92 @@ type attempt struct {
 //  3. read the head of the response, on a new connection once more if the
 //     server had closed the old one unseen.
 //
-// The error is errNoHost, errOverflow, or how the connect or the exchange
-// failed. Whatever it is, end must follow.
-func (a *attempt) run(s *stream.Stream) error {
-	up := s.Cluster
-	if a.host = up.Pick(&cluster.PickContext{Hash: s.Hash, Hashed: s.Hashed}); a.host == nil {
+// It reports to the host how it went. Whatever the result is, quit must follow.
+func (a *attempt) run(s *stream.Stream) result {
+	if res := a.burden(s); res != answered {
+		return res
+	}
+	s.Facts.UpstreamHost = a.host.Address
+	s.Facts.Attempts++
+	conn, err := a.connect(s, a.host.Connections.Get)
+	if err == nil {
+		err = a.exchange(s, conn)
+		if a.resendable(s, err) {
+			a.router.cluster.Stats.RequestResends.Inc()
+			a.discard()
+			if conn, err = a.connect(s, a.host.Connections.Connect); err == nil {
+				err = a.exchange(s, conn)
+			}
+		}
+	}
+	if err != nil {
+		return a.failed(err)
+	}
+	a.host.Outlier.ReportStatus(s.Response.Status)
+	if s.Response.Headers.Has("x-envoy-immediate-health-check-fail") {
+		a.router.cluster.FailPassively(a.host)
+	}
+	a.answer()
+	return answered
+}
+
+// burden picks a host and burdens the cluster with one more request.
+func (a *attempt) burden(s *stream.Stream) result {
+	up := a.router.cluster
+	wanted := a.router.pickContext(s)
+	if a.host = up.Pick(&wanted); a.host == nil {
 		up.Stats.NoHealthyHost.Inc()
-		return errNoHost
+		return noHost
 	}
 	requests := &up.Breakers(s.Route.Priority).Requests
 	if !requests.Acquire() {
 		a.host = nil
 		up.Stats.ActiveOverflow.Inc()
-		return errOverflow
+		return overflow
 	}
 	a.acquired = requests
+	up.Stats.RequestsTotal.Inc()
+	up.Stats.RequestsActive.Add(1)
 	a.host.Stats.RequestsTotal.Add(1)
 	a.host.Stats.RequestsActive.Add(1)
-	s.Facts.UpstreamHost = a.host.Address
-	s.Facts.Attempts++
-	conn, err := a.host.Connections.Get(s.Context)
-	if err != nil {
-		return err
+	return answered
+}
+
+// connect gets a connection, no later than the route's timeout.
+func (a *attempt) connect(s *stream.Stream, get func(context.Context) (*connpool.Conn, error)) (*connpool.Conn, error) {
+	r := a.router
+	deadline := r.deadline()
+	if deadline.IsZero() || time.Until(deadline) > r.cluster.Config.ConnectTimeout {
+		return get(s.Context)
 	}
-	err = a.exchange(s, conn)
-	if !a.resendable(s, err) {
-		return err
-	}
-	up.Stats.RequestResends.Inc()
-	a.discard()
-	if conn, err = a.host.Connections.Connect(s.Context); err != nil {
-		return err
-	}
-	return a.exchange(s, conn)
+	ctx, cancel := context.WithDeadline(s.Context, deadline)
+	defer cancel()
+	return get(ctx)
 }
 
 // exchange sends the request on conn and reads the head of the response.
-func (a *attempt) exchange(s *stream.Stream, conn *connpool.Conn) (err error) {
+func (a *attempt) exchange(s *stream.Stream, conn *connpool.Conn) error {
 	a.conn = conn
 	s.Hold(conn.Conn)
-	a.tell(&s.Facts, conn, time.Now())
+	now := time.Now()
+	a.bounds.began = now
+	a.tell(&s.Facts, conn, now)
+	before := conn.Writer.Sent()
 	conn.Writer.WriteRequest(&s.Request)
 	ended, err := a.sendReady(s)
+	if conn.Writer.Sent() > before {
+		a.router.sent = true
+	}
 	if err != nil {
 		return err
 	}
 	if ended {
-		a.await(conn, s)
+		a.await(s, conn)
 	} else {
 		a.uploading = true
-		_ = conn.SetReadDeadline(time.Time{})
-		// Done waits for it, after it made sure that it ends: the client's body
-		// and the connection are both cut off.
+		a.bound(conn, time.Now())
+		// Whoever quits the attempt makes sure that it ends: the client's body, or
+		// the reader of it, and the connection are both cut off.
 		go a.upload(s, conn)
 	}
 	return a.readHead(s, conn)
@@ -117,6 +170,9 @@ func (a *attempt) readHead(s *stream.Stream, conn *connpool.Conn) (err error) {
 			return http1.ErrInterim
 		}
 		a.interim++
+		if a.router.limits.tryIdle > 0 {
+			a.bound(conn, time.Now())
+		}
 		if s.Interim == nil {
 			continue
 		}
@@ -135,8 +191,56 @@ func (a *attempt) tell(f *format.Facts, conn *connpool.Conn, now time.Time) {
 	f.Mark(format.UpstreamRequestBegin, now)
 }
 
+// bound sets the deadline of what is read from the upstream: the first of those
+// of the route, of the attempt, and of its standing still.
+func (a *attempt) bound(conn net.Conn, now time.Time) {
+	b := &a.bounds
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	deadline := a.router.deadline()
+	if l := &a.router.limits; !b.answered && (l.try > 0 || l.tryIdle > 0) {
+		deadline = first(deadline, a.tryDeadline())
+		if l.tryIdle > 0 {
+			deadline = first(deadline, now.Add(l.tryIdle))
+		}
+	}
+	_ = conn.SetReadDeadline(deadline) // fails only once closed, as the next read will
+}
+
+// tryDeadline is when the attempt is to have an answer; zero is never, or not
+// known before the client's request is whole.
+func (a *attempt) tryDeadline() time.Time {
+	whole := a.router.whole()
+	if a.router.limits.try == 0 || whole.IsZero() {
+		return time.Time{}
+	}
+	if whole.Before(a.bounds.began) {
+		whole = a.bounds.began
+	}
+	return whole.Add(a.router.limits.try)
+}
+
+// first is the earlier of two deadlines, of which the zero time is none.
+func first(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// answer takes back what bounds an attempt up to its answer.
+func (a *attempt) answer() {
+	if a.router.limits.try == 0 && a.router.limits.tryIdle == 0 {
+		return
+	}
+	a.bounds.mu.Lock()
+	a.bounds.answered = true
+	a.bounds.mu.Unlock()
+	a.bound(a.conn, time.Now())
+}
+
 // release gives the connection back if its server keeps it open and the whole
-// request went out on it.
+// request went out on it. The response's body is at its end.
 func (a *attempt) release() {
 	if a.conn == nil || a.tunnel { // whose other direction may go on
 		return
@@ -167,24 +271,46 @@ func (a *attempt) discard() {
 	}
 }
 
-// end lets go of everything. The client's body is at its end or cut off by now,
-// so that an upload ends as soon as its connection does.
-func (a *attempt) end() {
-	if a.tunnel && a.uploading {
-		<-a.uploaded // until the client's direction is at its end, or cut off
-		a.uploading = false
+// drain reads what is here of a response that nobody wants, so that its
+// connection can go on if that is all.
+func (a *attempt) drain(body message.Body) {
+	const most = 64 << 10
+	for n := 0; body != nil && n < most && body.Ready(); {
+		chunk, err := body.Next()
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				a.release()
+			}
+			return
+		}
+		n += len(chunk)
 	}
+	if body == nil {
+		a.release()
+	}
+}
+
+// quit lets go of the host and of the connection. An upload that still runs ends
+// with that, or once it can read no more; wait waits for it.
+func (a *attempt) quit() {
 	a.discard()
-	if a.uploading {
-		<-a.uploaded
-	}
 	if a.host != nil {
 		a.host.Stats.RequestsActive.Add(-1)
 	}
 	if a.acquired != nil {
+		a.router.cluster.Stats.RequestsActive.Add(-1)
 		a.acquired.Release()
 	}
 	a.host, a.acquired = nil, nil
+}
+
+// wait waits for the end of the upload, and makes the attempt fit for another.
+func (a *attempt) wait() {
+	if a.uploading {
+		<-a.uploaded
+	}
+	a.body, a.err = nil, nil
 	a.uploading, a.keepAlive, a.tunnel, a.interim = false, false, false, 0
+	a.bounds.answered = false
 	a.brokenOff.Store(nil)
 }

@@ -5,13 +5,16 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/outlier"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/retry"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
 
@@ -36,80 +39,181 @@ func (a *attempt) resendable(s *stream.Stream, err error) bool {
 	return false
 }
 
-// What an attempt may come to before there is a connection to be had.
-var (
-	errNoHost   = errors.New("the cluster has no healthy host")
-	errOverflow = errors.New("a circuit breaker of the cluster is open")
+// result is what an attempt came to.
+type result int
+
+// The results.
+const (
+	answered      result = iota // there is the head of a response
+	noHost                      // the cluster has none for the request
+	overflow                    // a circuit breaker of the cluster was open
+	unconnected                 // no connection came to be
+	malformed                   // the response broke the protocol
+	terminated                  // the connection ended before the response
+	late                        // the route's timeout passed
+	lateTry                     // the attempt's own timeout passed
+	idleTry                     // nothing moved for too long
+	clientBroke                 // the client's body broke off, or is malformed
+	streamExpired               // the stream is out of time
+	streamCut                   // nobody waits for the stream
 )
 
-// failed makes the reply for an attempt that ended before the response's head,
-// with Envoy's statuses and texts. An upload that still runs ends with the
-// connection, or when the client's body is cut off; Done waits for it.
-func (r *router) failed(err error) *httpfilter.Reply {
-	switch {
-	case errors.Is(err, errNoHost):
-		r.stream.Facts.Details, r.stream.Facts.Flags = "no_healthy_upstream", r.stream.Facts.Flags|format.NoHealthyUpstream
-		return r.reply(503, "no healthy upstream")
-	case errors.Is(err, errOverflow):
-		return r.overflowed()
+// ending is what is told of a result that is the last one.
+type ending struct {
+	status int
+	flag   format.Flags
+	// reason is why the stream was reset, in Envoy's words, and detail the same for
+	// RESPONSE_CODE_DETAILS, which are both empty for what is none.
+	reason, detail string
+	// reset is what retries are decided by, if there is a reason.
+	reset retry.Reset
+}
+
+var endings = [...]ending{
+	overflow:    {503, format.UpstreamOverflow, "overflow", "overflow", retry.Overflow},
+	unconnected: {503, format.UpstreamConnectionFailure, "remote connection failure", "remote_connection_failure|", retry.ConnectFailure},
+	malformed:   {502, format.UpstreamProtocolError, "protocol error", "protocol_error", retry.Broken},
+	terminated:  {503, format.UpstreamConnectionTermination, "connection termination", "connection_termination", retry.Broken},
+	lateTry:     {504, format.UpstreamRequestTimeout, "", "upstream_per_try_timeout", retry.TimedOut},
+	idleTry:     {504, format.UpstreamRequestTimeout, "", "upstream_per_try_idle_timeout", retry.TimedOut},
+	late:        {504, format.UpstreamRequestTimeout, "", "upstream_response_timeout", retry.TimedOut},
+	streamCut:   {status: 503},
+}
+
+// resets are the results that another attempt may follow.
+func (res result) resets() bool {
+	switch res {
+	case unconnected, malformed, terminated, lateTry, idleTry:
+		return true
 	}
-	connected, host := r.attempt.conn != nil, r.attempt.host
-	r.attempt.discard()
-	if why := r.stream.Expired(); why != nil {
-		return &httpfilter.Reply{Status: why.Status, Body: why.Text}
-	}
-	client := r.attempt.brokenOff.Load()
-	if client == nil {
-		errors.As(err, &client)
-	}
-	if client != nil {
-		return r.clientFailed(client.error)
-	}
-	const reset = "upstream connect error or disconnect/reset before headers. reset reason: "
-	f := &r.stream.Facts
-	var protocol *http1.ProtocolError
-	switch {
-	case !connected:
-		f.UpstreamFailure = connectFailure(err)
-		f.Details, f.Flags = beforeResponse("remote_connection_failure|"+f.UpstreamFailure), f.Flags|format.UpstreamConnectionFailure
-		r.cluster.Stats.ConnectFailures.Inc()
+	return false
+}
+
+// failed tells how the attempt failed, and counts and reports it.
+func (a *attempt) failed(err error) result {
+	a.err = err
+	res := a.classify(err)
+	stats, host := a.router.cluster.Stats, a.host
+	switch res {
+	case unconnected:
+		stats.ConnectFailures.Inc()
 		host.Stats.ConnectFailures.Add(1)
 		if !errors.Is(err, context.Canceled) {
 			host.Outlier.ReportLocal(outlier.ConnectFailed)
 		}
-		return r.reply(503, reset+"remote connection failure")
-	case errors.As(err, &protocol):
-		r.cluster.Stats.ProtocolErrors.Inc()
-		f.Details, f.Flags = beforeResponse("protocol_error"), f.Flags|format.UpstreamProtocolError
+	case malformed:
+		stats.ProtocolErrors.Inc()
 		host.Outlier.ReportLocal(outlier.Reset)
-		return r.reply(502, reset+"protocol error")
-	case timedOut(err):
-		r.cluster.Stats.RequestTimeouts.Inc()
+	case terminated:
+		stats.RequestResets.Inc()
+		a.reportReset(err)
+	case late:
+		stats.RequestTimeouts.Inc()
 		host.Outlier.ReportLocal(outlier.Timeout)
-		r.late()
-		return r.reply(504, "upstream request timeout")
-	default:
-		r.cluster.Stats.RequestResets.Inc()
-		f.Details, f.Flags = beforeResponse("connection_termination"), f.Flags|format.UpstreamConnectionTermination
-		r.reportReset(err)
-		return r.reply(503, reset+"connection termination")
+	case lateTry:
+		stats.PerTryTimeouts.Inc()
+		host.Outlier.ReportLocal(outlier.Timeout)
+	case idleTry:
+		stats.PerTryIdleTimeouts.Inc()
+		host.Outlier.ReportLocal(outlier.Timeout)
 	}
+	return res
+}
+
+func (a *attempt) classify(err error) result {
+	r := a.router
+	client, protocol := a.brokenOff.Load(), (*http1.ProtocolError)(nil)
+	if client == nil {
+		errors.As(err, &client)
+	}
+	switch {
+	case r.stream.Expired() != nil:
+		return streamExpired
+	case client != nil:
+		a.err = client.error
+		return clientBroke
+	case errors.As(err, &protocol):
+		return malformed
+	}
+	now, try := time.Now(), a.tryDeadline()
+	switch {
+	case timedOut(err) && r.isLate(now):
+		return late
+	case a.conn == nil:
+		return unconnected
+	case !timedOut(err):
+		return terminated
+	case !try.IsZero() && !now.Before(try):
+		return lateTry
+	}
+	return idleTry
 }
 
 // reportReset reports a connection that broke before the end of the response,
 // unless the proxy closed it itself since its client went or time was up.
-func (r *router) reportReset(err error) {
+func (a *attempt) reportReset(err error) {
 	if !errors.Is(err, net.ErrClosed) {
-		r.attempt.host.Outlier.ReportLocal(outlier.Reset)
+		a.host.Outlier.ReportLocal(outlier.Reset)
 	}
 }
 
-// overflowed makes the reply for a request that a circuit breaker of its
-// cluster stopped.
-func (r *router) overflowed() *httpfilter.Reply {
-	reply := r.reply(503, "upstream connect error or disconnect/reset before headers. reset reason: overflow")
-	reply.Headers = []httpfilter.Header{{Name: "x-envoy-overloaded", Value: "true"}}
+// refuse makes the reply for the last attempt, which got no response, and closes
+// its connection.
+func (r *router) refuse(res result) *httpfilter.Reply {
+	r.attempt.discard()
+	reply := r.replyTo(res)
+	if r.stream.Route.Attempts.Response {
+		reply.Headers = append(reply.Headers, httpfilter.Header{Name: attemptHeader, Value: strconv.Itoa(r.attempts)})
+	}
 	return reply
+}
+
+// replyTo is the reply for a result, with Envoy's statuses and texts.
+func (r *router) replyTo(res result) *httpfilter.Reply {
+	f := &r.stream.Facts
+	switch res {
+	case streamExpired:
+		why := r.stream.Expired()
+		return &httpfilter.Reply{Status: why.Status, Body: why.Text}
+	case clientBroke:
+		return r.clientFailed(r.attempt.err)
+	case noHost:
+		f.Details, f.Flags = "no_healthy_upstream", f.Flags|format.NoHealthyUpstream
+		return r.reply(503, "no healthy upstream")
+	}
+	end := endings[res]
+	f.Flags |= end.flag
+	if end.reason == "" {
+		f.Details = end.detail
+		return r.outOfTime(end.status)
+	}
+	detail := end.detail
+	if res == unconnected {
+		f.UpstreamFailure = connectFailure(r.attempt.err)
+		detail += f.UpstreamFailure
+	}
+	f.Details = "upstream_reset_before_response_started{" + detail + "}"
+	text := "upstream connect error or disconnect/reset before headers. "
+	if r.attempts > 1 {
+		text += "retried and the latest "
+	}
+	reply := r.reply(end.status, text+"reset reason: "+end.reason)
+	if res == overflow && !r.config.suppress {
+		reply.Headers = append(reply.Headers, httpfilter.Header{Name: "x-envoy-overloaded", Value: "true"})
+	}
+	return reply
+}
+
+// outOfTime makes the reply for an upstream that took longer than it may, which
+// is what the request asked for, if it did (x-envoy-upstream-rq-timeout-alt-response).
+func (r *router) outOfTime(status int) *httpfilter.Reply {
+	if status == 504 && r.limits.alternative {
+		return r.reply(204, "")
+	}
+	if status == 504 {
+		return r.reply(status, "upstream request timeout")
+	}
+	return r.reply(status, "")
 }
 
 // dropped makes the reply for a request that its cluster's drop_overloads
@@ -151,7 +255,7 @@ func (r *router) brokeOff(err error) {
 	case timedOut(err):
 		r.cluster.Stats.RequestTimeouts.Inc()
 		r.attempt.host.Outlier.ReportLocal(outlier.Timeout)
-		r.late()
+		f.Details, f.Flags = "upstream_response_timeout", f.Flags|format.UpstreamRequestTimeout
 		return
 	case errors.As(err, &protocol):
 		f.Details, f.Flags = "upstream_reset_after_response_started{protocol_error}", f.Flags|format.UpstreamProtocolError
@@ -159,21 +263,7 @@ func (r *router) brokeOff(err error) {
 		f.Details, f.Flags = "upstream_reset_after_response_started{connection_termination}", f.Flags|format.UpstreamConnectionTermination
 	}
 	r.cluster.Stats.RequestResets.Inc()
-	r.reportReset(err)
-}
-
-// late notes an upstream that took longer than it may.
-func (r *router) late() {
-	f := &r.stream.Facts
-	if r.stream.Route.Timeout == 0 {
-		f.Details, f.Flags = "stream_idle_timeout", f.Flags|format.StreamIdleTimeout
-		return
-	}
-	f.Details, f.Flags = "upstream_response_timeout", f.Flags|format.UpstreamRequestTimeout
-}
-
-func beforeResponse(reason string) string {
-	return "upstream_reset_before_response_started{" + reason + "}"
+	r.attempt.reportReset(err)
 }
 
 // connectFailure is why a connect failed, in Envoy's words.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -27,13 +28,23 @@ import (
 )
 
 // upstream is a cluster of one host, with further fields.
-func upstream(t *testing.T, address, fields string) (*cluster.Cluster, *stats.Registry) {
+func upstream(t testing.TB, address, fields string) (*cluster.Cluster, *stats.Registry) {
 	t.Helper()
-	host, port, err := net.SplitHostPort(address)
-	require.NoError(t, err)
+	return clusterOf(t, fields, address)
+}
+
+// clusterOf is a cluster of hosts, with further fields.
+func clusterOf(t testing.TB, fields string, addresses ...string) (*cluster.Cluster, *stats.Registry) {
+	t.Helper()
+	var endpoints []string
+	for _, address := range addresses {
+		host, port, err := net.SplitHostPort(address)
+		require.NoError(t, err)
+		endpoints = append(endpoints, fmt.Sprintf(`{"endpoint": {"address": {"socket_address": {"address": %q, "port_value": %s}}}}`, host, port))
+	}
 	message := &clusterv3.Cluster{}
 	require.NoError(t, protojson.Unmarshal(fmt.Appendf(nil, `{"name": "up", %s, "load_assignment": {"cluster_name": "up",
-		"endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": {"address": %q, "port_value": %s}}}}]}]}}`, fields, host, port), message))
+		"endpoints": [{"lb_endpoints": [%s]}]}}`, fields, strings.Join(endpoints, ",")), message))
 	report := &strict.Report{}
 	policies := []cluster.Policy{lb.RoundRobin()}
 	config := cluster.Parse(message, "", policies, report)

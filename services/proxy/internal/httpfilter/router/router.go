@@ -10,6 +10,7 @@ import (
 	"io"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
@@ -33,16 +34,26 @@ func (Factory) ConfigType() protoreflect.FullName {
 }
 
 // Fields implements httpfilter.Factory.
-func (f Factory) Fields() strict.Fields { return strict.Fields{f.ConfigType(): {}} }
+func (f Factory) Fields() strict.Fields {
+	return strict.Fields{f.ConfigType(): {"suppress_envoy_headers", "strict_check_headers"}}
+}
 
 // Parse implements httpfilter.Factory.
-func (Factory) Parse(proto.Message, strict.Path, *strict.Report) httpfilter.Config {
-	return &config{}
+func (Factory) Parse(m proto.Message, _ strict.Path, _ *strict.Report) httpfilter.Config {
+	c := &config{}
+	if m, ok := m.(*routerv3.Router); ok {
+		c.suppress, c.checked = m.GetSuppressEnvoyHeaders(), m.GetStrictCheckHeaders()
+	}
+	return c
 }
 
 // config makes the routers of streams, and uses them again.
 type config struct {
-	spare sync.Pool
+	suppress bool // no x-envoy- headers of our own (suppress_envoy_headers)
+	// checked are headers that a request may have only with a value that makes
+	// sense (strict_check_headers).
+	checked []string
+	spare   sync.Pool
 }
 
 // NewFilter implements httpfilter.Config.
@@ -51,7 +62,7 @@ func (c *config) NewFilter() httpfilter.Filter {
 		return r
 	}
 	r := &router{config: c}
-	r.attempt.router, r.attempt.uploaded = r, make(chan bool, 1)
+	r.attempt = newAttempt(r)
 	return r
 }
 
@@ -59,57 +70,111 @@ func (c *config) NewFilter() httpfilter.Filter {
 type router struct {
 	config  *config
 	stream  *stream.Stream
-	cluster *cluster.Cluster
-	began   time.Time // of the first attempt
-	attempt attempt
-	inner   message.Body // of the response, as the codec reads it
+	cluster *cluster.Cluster // nil if nothing was to be forwarded
+	began   time.Time        // when the request was
+	// wholeAfter is how long after that the client's whole request was here, in
+	// nanoseconds; 0 is not yet.
+	wholeAfter atomic.Int64
+	limits     limits
+
+	attempt  *attempt // the present one
+	attempts int      // so far
+	// left are attempts that were given up while their uploads wait for the client.
+	left  []*attempt
+	sent  bool // something of the request went to an upstream
+	retry retrying
+
+	inner message.Body // of the response, as the codec reads it
 }
 
 // Forward implements httpfilter.Terminal. Steps:
 //
 //  1. answer what is not forwarded; do what the route says about path, host
 //     and hash;
-//  2. attempt to get a response of one of the cluster's hosts;
-//  3. answer what came of no avail, or hand the response on.
+//  2. attempt to get a response of one of the cluster's hosts, and again for as
+//     long as the retry policy wants it;
+//  3. hand the response on, or answer for the upstream that has none.
 //
-// It blocks on the connect and on the upstream; the route's timeout bounds it
-// from the end of the request, and whoever made the stream may Expire it.
+// It blocks on the connect, on the upstream and between attempts; the route's
+// timeout bounds it from the end of the request, and whoever made the stream may
+// Expire it.
 func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
 	if reply := answer(s); reply != nil {
+		return reply
+	}
+	if reply := r.config.check(s); reply != nil {
 		return reply
 	}
 	if drop, all := s.Cluster.DropOverload(); drop {
 		s.Cluster.Stats.CountStatus(503)
 		return dropped(all)
 	}
+	r.begin(s)
 	setCookies := carryOut(s)
-	r.stream, r.cluster = s, s.Cluster
-	r.cluster.Stats.RequestsTotal.Inc()
-	r.cluster.Stats.RequestsActive.Add(1)
-	if timeout := s.Route.Timeout; timeout > 0 {
-		setMilliseconds(&s.Request.Headers, "x-envoy-expected-rq-timeout-ms", timeout)
+	r.tellUpstream(s)
+	res := r.run(s)
+	for r.wantsAnother(s, res) {
+		if res = r.pause(); res == answered {
+			r.tellUpstream(s)
+			res = r.run(s)
+		}
 	}
-	r.began = time.Now()
-	if err := r.attempt.run(s); err != nil {
-		return r.failed(err)
+	if res != answered {
+		return r.refuse(res)
 	}
 	r.respond(s, setCookies)
 	return nil
 }
 
+// begin takes on a request.
+func (r *router) begin(s *stream.Stream) {
+	r.stream, r.cluster = s, s.Cluster
+	r.began = time.Now()
+	steered := steers(&s.Request.Headers)
+	r.limits = limitsOf(s, steered)
+	r.retry.state.Begin(s.Route.Retry, &s.Request, steered)
+	if steered {
+		s.Request.Headers.Keep(func(name, _ []byte) bool { return !steering(name) })
+	}
+	if s.Request.Body == nil {
+		r.noteWhole(r.began)
+	}
+}
+
+// run makes an attempt.
+func (r *router) run(s *stream.Stream) result {
+	r.attempts++
+	r.attempt.body = r.body(s)
+	return r.attempt.run(s)
+}
+
+// body is the request's body for an attempt, nil if there is none to send before
+// the response.
+func (r *router) body(s *stream.Stream) message.Body {
+	switch {
+	case s.Request.Body == nil || len(s.Request.Upgrade) > 0: // whose body waits for a 101
+		return nil
+	case !r.retry.state.Enabled():
+		return s.Request.Body
+	case r.retry.body == nil:
+		r.retry.body = newReplay(s.Request.Body, s.Route.BodyBufferLimit,
+			func() { r.noteWhole(time.Now()) }, r.cluster.Stats.RetryAbandoned.Inc)
+	}
+	r.retry.reader = r.retry.body.newReader()
+	return r.retry.reader
+}
+
 // respond hands on the response whose head the attempt got.
 func (r *router) respond(s *stream.Stream, setCookies []string) {
-	host := r.attempt.host
 	r.count(s.Response.Status)
-	host.Outlier.ReportStatus(s.Response.Status)
-	if s.Response.Headers.Has("x-envoy-immediate-health-check-fail") {
-		r.cluster.FailPassively(host)
-	}
 	now := time.Now()
 	s.Facts.Mark(format.ResponseBegin, now)
 	s.Facts.ResponseCode, s.Facts.Details = s.Response.Status, "via_upstream"
-	if !r.attempt.tunnel {
-		setMilliseconds(&s.Response.Headers, "x-envoy-upstream-service-time", now.Sub(r.began))
+	if whole := r.whole(); !r.attempt.tunnel && !whole.IsZero() && !r.config.suppress {
+		setMilliseconds(&s.Response.Headers, "x-envoy-upstream-service-time", now.Sub(whole))
+	}
+	if s.Route.Attempts.Response {
+		s.Response.Headers.Set(attemptHeader, strconv.Itoa(r.attempts))
 	}
 	for _, cookie := range setCookies {
 		s.Response.Headers.Add("set-cookie", cookie)
@@ -159,14 +224,23 @@ func (r *router) Next() ([]byte, error) {
 // Ready implements message.Body.
 func (r *router) Ready() bool { return r.inner.Ready() }
 
-// Done implements httpfilter.Done. The client's body is at its end or cut off
-// by now, so that an upload ends as soon as its connection does.
+// Done implements httpfilter.Done. The client's body is at its end or cut off by
+// now, so that an upload ends as soon as its connection does.
 func (r *router) Done(*stream.Stream) {
-	r.attempt.end()
-	if r.cluster != nil {
-		r.cluster.Stats.RequestsActive.Add(-1)
+	a := r.attempt
+	if a.tunnel && a.uploading {
+		<-a.uploaded // until the client's direction is at its end, or cut off
+		a.uploading = false
 	}
-	r.stream, r.cluster, r.inner = nil, nil, nil
+	a.quit()
+	a.wait()
+	for _, left := range r.left {
+		left.wait()
+	}
+	r.retry.end()
+	r.stream, r.cluster, r.inner, r.left = nil, nil, nil, nil
+	r.attempts, r.sent = 0, false
+	r.wholeAfter.Store(0)
 	r.config.spare.Put(r)
 }
 

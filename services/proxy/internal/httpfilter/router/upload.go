@@ -16,9 +16,9 @@ import (
 // that was all.
 func (a *attempt) sendReady(s *stream.Stream) (ended bool, err error) {
 	const most = 16 << 10
-	ended = s.Request.Body == nil || len(s.Request.Upgrade) > 0 // whose body waits for a 101
-	for sent := 0; !ended && sent < most && s.Request.Body.Ready(); {
-		chunk, err := s.Request.Body.Next()
+	ended = a.body == nil
+	for sent := 0; !ended && sent < most && a.body.Ready(); {
+		chunk, err := a.body.Next()
 		if errors.Is(err, io.EOF) {
 			ended = true
 			break
@@ -46,7 +46,7 @@ func (a *attempt) upload(s *stream.Stream, conn *connpool.Conn) {
 	case err == nil && a.tunnel:
 		closeWrite(conn.Conn) // the other direction may go on
 	case err == nil:
-		a.await(conn, s)
+		a.await(s, conn)
 	case broken:
 		// The upstream must not take what it got for the whole request; the
 		// close ends the wait for its response too.
@@ -57,7 +57,7 @@ func (a *attempt) upload(s *stream.Stream, conn *connpool.Conn) {
 }
 
 func (a *attempt) sendRest(s *stream.Stream, conn *connpool.Conn) error {
-	body := s.Request.Body
+	body, idle := a.body, a.router.limits.tryIdle
 	for {
 		if !body.Ready() {
 			if err := conn.Writer.Flush(); err != nil {
@@ -75,6 +75,9 @@ func (a *attempt) sendRest(s *stream.Stream, conn *connpool.Conn) error {
 		if err := conn.Writer.WriteChunk(chunk); err != nil {
 			return err
 		}
+		if idle > 0 {
+			a.bound(conn, time.Now())
+		}
 	}
 }
 
@@ -83,22 +86,19 @@ type clientError struct{ error }
 
 func (e *clientError) Unwrap() error { return e.error }
 
-// await bounds the rest of the exchange, from the end of the request on, by the
-// route's timeout.
-func (a *attempt) await(conn net.Conn, s *stream.Stream) {
-	deadline, now := time.Time{}, time.Now()
+// await bounds the rest of the exchange: the whole request went out.
+func (a *attempt) await(s *stream.Stream, conn net.Conn) {
+	now := time.Now()
 	s.Facts.Mark(format.UpstreamRequestEnd, now)
-	if s.Route.Timeout > 0 {
-		deadline = now.Add(s.Route.Timeout)
-	}
-	_ = conn.SetReadDeadline(deadline) // fails only once closed, as the next read will
+	a.router.noteWhole(now)
+	a.bound(conn, now)
 }
 
 // startTunnel sends what the client has for the new protocol beside what the
 // server has. Each direction ends by itself; Done waits for this one.
 func (a *attempt) startTunnel(s *stream.Stream) {
 	_ = a.conn.SetReadDeadline(time.Time{}) // the route's timeout was for the answer
-	a.uploading = true
+	a.body, a.uploading = s.Request.Body, true
 	go a.upload(s, a.conn)
 }
 

@@ -1,0 +1,465 @@
+package router_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/router"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/route"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
+)
+
+// scripted is a server that does with each request what its script says: an
+// answer as it stands, or
+//
+//   - hang: nothing, until the other side closes;
+//   - close: it reads the request and closes;
+//   - early: it answers 503 as it has read the head, and leaves the body.
+type scripted struct {
+	address string
+
+	mu       sync.Mutex
+	script   []string // the last stays
+	requests []string // with their bodies
+	headers  []http.Header
+	conns    []net.Conn
+}
+
+const (
+	hang  = "hang"
+	shut  = "close"
+	early = "early"
+
+	fine        = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine"
+	unavailable = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\nno"
+)
+
+func newScripted(t testing.TB, script ...string) *scripted {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	u := &scripted{address: l.Addr().String(), script: script}
+	var all sync.WaitGroup
+	all.Go(func() { // ends with the listener
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			u.mu.Lock()
+			u.conns = append(u.conns, conn)
+			u.mu.Unlock()
+			all.Go(func() { u.serve(conn) }) // ends with the connection
+		}
+	})
+	t.Cleanup(func() {
+		require.NoError(t, l.Close())
+		u.mu.Lock()
+		for _, conn := range u.conns {
+			_ = conn.Close()
+		}
+		u.mu.Unlock()
+		all.Wait()
+	})
+	return u
+}
+
+func (u *scripted) serve(conn net.Conn) {
+	defer conn.Close()
+	for r := bufio.NewReader(conn); ; {
+		request, err := http.ReadRequest(r)
+		if err != nil {
+			return
+		}
+		u.mu.Lock()
+		next := u.script[0]
+		if len(u.script) > 1 {
+			u.script = u.script[1:]
+		}
+		u.headers = append(u.headers, request.Header)
+		u.mu.Unlock()
+		if next == early {
+			u.note(request.Method)
+			_, _ = io.WriteString(conn, unavailable)
+			return
+		}
+		body, err := io.ReadAll(request.Body)
+		if err != nil {
+			return
+		}
+		u.note(request.Method + " " + string(body))
+		switch next {
+		case shut:
+			return
+		case hang:
+			_, _ = io.Copy(io.Discard, r)
+			return
+		}
+		if _, err := io.WriteString(conn, next); err != nil {
+			return
+		}
+	}
+}
+
+func (u *scripted) note(request string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.requests = append(u.requests, request)
+}
+
+// seen are the requests so far.
+func (u *scripted) seen() []string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return append([]string{}, u.requests...)
+}
+
+// header is a field of request i, from 0 on.
+func (u *scripted) header(i int, name string) string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.headers[i].Get(name)
+}
+
+// routeOf is the one route of a virtual host, with fields of both: each of the
+// host's is followed by a comma, each of the action's after one.
+func routeOf(t testing.TB, host, action string) *route.Route {
+	t.Helper()
+	config := &routev3.RouteConfiguration{}
+	require.NoError(t, protojson.Unmarshal([]byte(`{"virtual_hosts": [{"name": "all", "domains": ["*"], `+host+`
+		"routes": [{"match": {"prefix": "/"}, "route": {"cluster": "up"`+action+`}}]}]}`), config))
+	report := &strict.Report{}
+	table := route.Parse(config, "", report)
+	require.NoError(t, report.Err())
+	r := table.Match(route.Input{Request: &message.Request{Authority: []byte("up"), Path: []byte("/")}})
+	require.NotNil(t, r)
+	return r
+}
+
+// sent is a request and what came of it.
+type sent struct {
+	stream.Stream
+	run  httpfilter.Run
+	body string // of the response
+}
+
+// send sends a request through a router. Fields are the request's, name and
+// value in turn.
+func send(t testing.TB, up *cluster.Cluster, r *route.Route, body message.Body, fields ...string) *sent {
+	return sendBy(t, &routerv3.Router{}, up, r, body, fields...)
+}
+
+func sendBy(t testing.TB, config *routerv3.Router, up *cluster.Cluster, r *route.Route, body message.Body, fields ...string) *sent {
+	t.Helper()
+	s := &sent{Stream: stream.Stream{Route: r, Cluster: up, Context: t.Context(), Start: time.Now()}}
+	s.Request.Method, s.Request.Path, s.Request.Authority = []byte("GET"), []byte("/"), []byte("up")
+	if body != nil {
+		s.Request.Method, s.Request.Body, s.Request.BodyLength = []byte("POST"), body, message.Unknown
+	}
+	for i := 0; i < len(fields); i += 2 {
+		s.Request.Headers.Add(fields[i], fields[i+1])
+	}
+	s.Facts.Reset(&s.Request, &s.Response, nil)
+	s.Facts.Start = s.Start
+	s.run.Begin(httpfilter.NewChain([]httpfilter.Config{router.Factory{}.Parse(config, "", &strict.Report{})}))
+	s.run.Exchange(&s.Stream)
+	for s.Response.Body != nil {
+		chunk, err := s.Response.Body.Next()
+		if err != nil {
+			require.ErrorIs(t, err, io.EOF)
+			break
+		}
+		s.body += string(chunk)
+	}
+	s.run.End(&s.Stream)
+	return s
+}
+
+// summary is the status with the response flags.
+func (s *sent) summary() string { return fmt.Sprint(s.Response.Status, " ", s.Facts.Flags) }
+
+const quick = `"retry_back_off": {"base_interval": "0.001s"}`
+
+func TestRequestsAreRetried(t *testing.T) {
+	for _, c := range []struct {
+		name, policy string
+		fields       []string // of the request
+		script       []string
+		want         string // status and flags
+		attempts     int
+		counters     string // of the cluster, those that are not 0 of the ones below
+	}{
+		{"a good answer is taken", `"retry_on": "5xx"`, nil, []string{fine}, "200 -", 1, ""},
+		{"a bad one is not", `"retry_on": "5xx"`, nil, []string{unavailable, fine}, "200 -", 2, "retry=1 success=1 exponential=1 retry.503=1"},
+		{"as often as is allowed", `"retry_on": "5xx", "num_retries": 3`, nil, []string{shut, unavailable, unavailable, fine}, "200 -", 4, "retry=3 success=1 exponential=3 retry.503=2"},
+		{"the last one stands", `"retry_on": "5xx"`, nil, []string{unavailable}, "503 URX", 2, "retry=1 limit=1 exponential=1 retry.503=1"},
+		{"without a retry", `"retry_on": "5xx", "num_retries": 0`, nil, []string{unavailable}, "503 URX", 1, "limit=1"},
+		{"what is no condition", `"retry_on": "retriable-4xx"`, nil, []string{unavailable}, "503 -", 1, ""},
+		{"a connection that ends", `"retry_on": "reset"`, nil, []string{shut, fine}, "200 -", 2, "retry=1 success=1 exponential=1"},
+		{"one that ends again", `"retry_on": "reset"`, nil, []string{shut}, "503 UC,URX", 2, "retry=1 limit=1 exponential=1"},
+		{"before the request was sent", `"retry_on": "reset-before-request"`, nil, []string{shut}, "503 UC", 1, ""},
+		{"by the client's headers", ``, []string{"x-envoy-retry-on", "5xx", "x-envoy-max-retries", "2"}, []string{unavailable, unavailable, fine}, "200 -", 3, "retry=2 success=1 exponential=2 retry.503=2"},
+		{"an answer that tells when", `"retry_on": "5xx", "rate_limited_retry_back_off": {"reset_headers": [{"name": "retry-after"}], "max_interval": "0.5s"}`, nil, []string{unavailable, fine}, "200 -", 2, "retry=1 success=1 exponential=1 retry.503=1"},
+		{"gRPC", `"retry_on": "unavailable"`, nil, []string{"HTTP/1.1 200 OK\r\nGrpc-Status: 14\r\nContent-Length: 0\r\n\r\n", fine}, "200 -", 2, "retry=1 success=1 exponential=1 retry.200=1"},
+		{"a try that takes too long", `"retry_on": "5xx", "per_try_timeout": "0.05s"`, nil, []string{hang, fine}, "200 -", 2, "retry=1 success=1 exponential=1 pertry=1"},
+		{"all tries", `"retry_on": "5xx", "per_try_timeout": "0.05s"`, nil, []string{hang}, "504 UT,URX", 2, "retry=1 limit=1 exponential=1 pertry=2"},
+		{"a try that takes too long, without retries", `"per_try_timeout": "0.05s"`, nil, []string{hang}, "504 UT", 1, "pertry=1"},
+		{"a try by the header", ``, []string{"x-envoy-upstream-rq-per-try-timeout-ms", "50"}, []string{hang}, "504 UT", 1, "pertry=1"},
+		{"a try that stands still", `"retry_on": "reset", "per_try_idle_timeout": "0.05s"`, nil, []string{hang, fine}, "200 -", 2, "retry=1 success=1 exponential=1 peridle=1"},
+		{"the whole takes too long", `"retry_on": "5xx", "num_retries": 5`, []string{"x-envoy-upstream-rq-timeout-ms", "50"}, []string{unavailable, hang}, "504 UT", 2, "retry=1 exponential=1 timeout=1 retry.503=1"},
+		{"the whole counts for tries that are longer", `"retry_on": "5xx", "per_try_timeout": "1s"`, []string{"x-envoy-upstream-rq-timeout-ms", "50"}, []string{hang}, "504 UT", 1, "timeout=1"},
+		{"the whole ends a pause", `"retry_on": "5xx", "rate_limited_retry_back_off": {"reset_headers": [{"name": "retry-after"}]}`, []string{"x-envoy-upstream-rq-timeout-ms", "50"}, []string{"HTTP/1.1 503 No\r\nRetry-After: 20\r\nContent-Length: 0\r\n\r\n"}, "504 UT", 1, "retry=1 ratelimited=1 timeout=1 retry.503=1"},
+		{"the client's own answer to lateness", ``, []string{"x-envoy-upstream-rq-timeout-ms", "50", "x-envoy-upstream-rq-timeout-alt-response", "1"}, []string{hang}, "204 UT", 1, "timeout=1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			u := newScripted(t, c.script...)
+			up, registry := clusterOf(t, `"connect_timeout": "5s"`, u.address)
+			action := ""
+			if c.policy != "" {
+				action = `, "retry_policy": {` + quick + `, ` + c.policy + `}`
+			}
+			s := send(t, up, routeOf(t, `"include_attempt_count_in_response": true, "include_request_attempt_count": true,`, action), nil, c.fields...)
+			require.Equal(t, c.want, s.summary())
+			require.Equal(t, c.attempts, s.Facts.Attempts)
+			told, _ := s.Response.Headers.Get("x-envoy-attempt-count")
+			require.Equal(t, fmt.Sprint(c.attempts), string(told))
+			for i := range c.attempts {
+				require.Equal(t, fmt.Sprint(i+1), u.header(i, "x-envoy-attempt-count"))
+				for _, name := range c.fields[:len(c.fields)/2] {
+					require.Empty(t, u.header(i, name), "it goes no further")
+				}
+			}
+			var counters []string
+			for _, pair := range []string{
+				"retry=upstream_rq_retry", "success=upstream_rq_retry_success", "limit=upstream_rq_retry_limit_exceeded", "overflow=upstream_rq_retry_overflow",
+				"exponential=upstream_rq_retry_backoff_exponential", "ratelimited=upstream_rq_retry_backoff_ratelimited",
+				"pertry=upstream_rq_per_try_timeout", "peridle=upstream_rq_per_try_idle_timeout", "timeout=upstream_rq_timeout",
+				"retry.503=retry.upstream_rq_503", "retry.200=retry.upstream_rq_200",
+			} {
+				name, metric, _ := strings.Cut(pair, "=")
+				if n := counted(registry, metric); n > 0 {
+					counters = append(counters, fmt.Sprint(name, "=", n))
+				}
+			}
+			require.Equal(t, c.counters, strings.Join(counters, " "))
+			require.EqualValues(t, c.attempts, counted(registry, "upstream_rq_total"))
+			require.EqualValues(t, 1, counted(registry, "upstream_rq_completed"))
+			require.Zero(t, counted(registry, "upstream_rq_active"))
+			require.Zero(t, up.Breakers(0).Retries.Used())
+		})
+	}
+}
+
+func TestRequestIsRetriedThatFoundNoConnection(t *testing.T) {
+	u := newScripted(t, fine)
+	up, registry := clusterOf(t, `"connect_timeout": "5s"`, servicetest.FreeAddress(t), u.address)
+	r := routeOf(t, "", `, "retry_policy": {`+quick+`, "retry_on": "connect-failure"}`)
+	for range 4 {
+		require.Equal(t, "200 -", send(t, up, r, nil).summary())
+	}
+	require.Positive(t, counted(registry, "upstream_cx_connect_fail"))
+	require.Equal(t, counted(registry, "upstream_cx_connect_fail"), counted(registry, "upstream_rq_retry_success"))
+}
+
+func TestTextOfAFailureTellsOfRetries(t *testing.T) {
+	up, _ := clusterOf(t, `"connect_timeout": "5s"`, servicetest.FreeAddress(t))
+	s := send(t, up, routeOf(t, "", `, "retry_policy": {`+quick+`, "retry_on": "5xx"}`), nil)
+	require.Equal(t, "503 UF,URX", s.summary())
+	require.Equal(t, "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: remote connection failure", s.body)
+	require.Equal(t, "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}", s.Facts.Details)
+}
+
+func TestRetryGoesToAnotherHost(t *testing.T) {
+	bad, good := newScripted(t, unavailable), newScripted(t, fine)
+	up, _ := clusterOf(t, `"connect_timeout": "5s"`, bad.address, bad.address, good.address)
+	r := routeOf(t, "", `, "retry_policy": {`+quick+`, "retry_on": "5xx", "host_selection_retry_max_attempts": 10, "retry_host_predicate": [{"name": "p",
+		"typed_config": {"@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"}}]}`)
+	for range 10 {
+		require.Equal(t, "200 -", send(t, up, r, nil).summary())
+	}
+	require.NotEmpty(t, bad.seen())
+}
+
+func TestRetriesHaveALimit(t *testing.T) {
+	u := newScripted(t, unavailable)
+	up, registry := clusterOf(t, `"connect_timeout": "5s", "circuit_breakers": {"thresholds": [{"max_retries": 0}]}`, u.address)
+	s := send(t, up, routeOf(t, "", `, "retry_policy": {"retry_on": "5xx"}`), nil)
+	require.Equal(t, "503 UO", s.summary())
+	require.Equal(t, "no", s.body, "the upstream's own answer")
+	require.False(t, s.Response.Headers.Has("x-envoy-overloaded"))
+	require.EqualValues(t, 1, counted(registry, "upstream_rq_retry_overflow"))
+	require.Len(t, u.seen(), 1)
+}
+
+func TestOverflowIsNotRetried(t *testing.T) {
+	up, registry := clusterOf(t, `"connect_timeout": "5s", "circuit_breakers": {"thresholds": [{"max_requests": 0}]}`, servicetest.FreeAddress(t))
+	s := send(t, up, routeOf(t, "", `, "retry_policy": {"retry_on": "5xx,reset,connect-failure"}`), nil)
+	require.Equal(t, "503 UO", s.summary())
+	require.True(t, s.Response.Headers.Has("x-envoy-overloaded"))
+	require.Equal(t, "upstream_reset_before_response_started{overflow}", s.Facts.Details)
+	require.Zero(t, counted(registry, "upstream_rq_retry"))
+}
+
+func TestConnectionOfARetriedAnswerIsKept(t *testing.T) {
+	u := newScripted(t, unavailable, fine)
+	up, registry := clusterOf(t, `"connect_timeout": "5s"`, u.address)
+	require.Equal(t, "200 -", send(t, up, routeOf(t, "", `, "retry_policy": {`+quick+`, "retry_on": "5xx"}`), nil).summary())
+	require.EqualValues(t, 1, counted(registry, "upstream_cx_total"))
+}
+
+func TestVirtualHostsPolicyHoldsForRoutesWithoutOne(t *testing.T) {
+	u := newScripted(t, unavailable)
+	up, _ := clusterOf(t, `"connect_timeout": "5s"`, u.address)
+	const host = `"retry_policy": {` + quick + `, "retry_on": "5xx", "num_retries": 2},`
+	require.Equal(t, 3, send(t, up, routeOf(t, host, ""), nil).Facts.Attempts)
+	require.Equal(t, 1, send(t, up, routeOf(t, host, `, "retry_policy": {"retry_on": "retriable-4xx"}`), nil).Facts.Attempts)
+}
+
+func TestRetryTellsWhetherItIsForATimeout(t *testing.T) {
+	u := newScripted(t, unavailable, hang, fine)
+	up, _ := clusterOf(t, `"connect_timeout": "5s"`, u.address)
+	r := routeOf(t, `"include_is_timeout_retry_header": true,`, `, "retry_policy": {`+quick+`, "retry_on": "5xx", "num_retries": 2, "per_try_timeout": "0.05s"}`)
+	require.Equal(t, "200 -", send(t, up, r, nil).summary())
+	require.Equal(t, []string{"", "false", "true"}, []string{
+		u.header(0, "x-envoy-is-timeout-retry"), u.header(1, "x-envoy-is-timeout-retry"), u.header(2, "x-envoy-is-timeout-retry"),
+	})
+	require.Equal(t, "50", u.header(0, "x-envoy-expected-rq-timeout-ms"))
+}
+
+// chunks is a body of chunks, each of which waits until it is let go.
+type chunks struct {
+	list []string
+	wait chan struct{} // receives before each chunk after the first; nil waits for nothing
+	at   int
+	last error
+}
+
+// Next implements message.Body.
+func (c *chunks) Next() ([]byte, error) {
+	if c.at > 0 && c.wait != nil {
+		<-c.wait
+	}
+	if c.at == len(c.list) {
+		if c.last != nil {
+			return nil, c.last
+		}
+		return nil, io.EOF
+	}
+	c.at++
+	return []byte(c.list[c.at-1]), nil
+}
+
+// Ready implements message.Body.
+func (c *chunks) Ready() bool { return c.at == 0 || c.wait == nil }
+
+func TestBodyIsSentAgain(t *testing.T) {
+	u := newScripted(t, unavailable, shut, fine)
+	up, registry := clusterOf(t, `"connect_timeout": "5s"`, u.address)
+	r := routeOf(t, "", `, "retry_policy": {`+quick+`, "retry_on": "5xx", "num_retries": 2}`)
+	s := send(t, up, r, &chunks{list: []string{"one ", "two ", "three"}})
+	require.Equal(t, "200 -", s.summary())
+	require.Equal(t, []string{"POST one two three", "POST one two three", "POST one two three"}, u.seen())
+	require.Zero(t, counted(registry, "retry_or_shadow_abandoned"))
+}
+
+func TestBodyThatStillComesIsSentAgain(t *testing.T) {
+	u := newScripted(t, early, early, fine)
+	up, _ := clusterOf(t, `"connect_timeout": "5s"`, u.address)
+	r := routeOf(t, "", `, "retry_policy": {`+quick+`, "retry_on": "5xx", "num_retries": 2}`)
+	body := &chunks{list: []string{"one ", "two ", "three"}, wait: make(chan struct{})}
+	go func() { // ends once two attempts are there, of which none gets more than one chunk
+		servicetest.Eventually(t, "there is a second attempt", func() bool { return len(u.seen()) == 2 })
+		close(body.wait)
+	}()
+	s := send(t, up, r, body)
+	require.Equal(t, "200 -", s.summary())
+	require.Equal(t, []string{"POST", "POST", "POST one two three"}, u.seen())
+}
+
+func TestLongBodyIsNotSentAgain(t *testing.T) {
+	u := newScripted(t, unavailable)
+	up, registry := clusterOf(t, `"connect_timeout": "5s"`, u.address)
+	r := routeOf(t, `"request_body_buffer_limit": 5,`, `, "retry_policy": {`+quick+`, "retry_on": "5xx"}`)
+	s := send(t, up, r, &chunks{list: []string{"one ", "two ", "three"}})
+	require.Equal(t, "503 -", s.summary())
+	require.Equal(t, []string{"POST one two three"}, u.seen())
+	require.EqualValues(t, 1, counted(registry, "retry_or_shadow_abandoned"))
+	require.Equal(t, "503 URX", send(t, up, r, &chunks{list: []string{"short"}}).summary())
+}
+
+func TestBodyThatBreaksOffIsNotSentAgain(t *testing.T) {
+	u := newScripted(t, fine)
+	up, _ := clusterOf(t, `"connect_timeout": "5s"`, u.address)
+	r := routeOf(t, "", `, "retry_policy": {`+quick+`, "retry_on": "5xx"}`)
+	s := send(t, up, r, &chunks{list: []string{"one "}, last: errors.New("the client left")})
+	require.Equal(t, "400 DC", s.summary())
+	require.Equal(t, 1, s.Facts.Attempts)
+}
+
+func TestStreamThatExpiresEndsThePause(t *testing.T) {
+	u := newScripted(t, "HTTP/1.1 503 No\r\nRetry-After: 30\r\nContent-Length: 0\r\n\r\n")
+	up, registry := clusterOf(t, `"connect_timeout": "5s"`, u.address)
+	r := routeOf(t, "", `, "timeout": "0s", "retry_policy": {"retry_on": "5xx", "rate_limited_retry_back_off": {"reset_headers": [{"name": "retry-after"}]}}`)
+	s := &stream.Stream{Route: r, Cluster: up, Context: t.Context()}
+	s.Request.Method, s.Request.Path, s.Request.Authority = []byte("GET"), []byte("/"), []byte("up")
+	go func() { // ends once the pause began
+		servicetest.Eventually(t, "a retry waits", func() bool { return counted(registry, "upstream_rq_retry_backoff_ratelimited") == 1 })
+		s.Expire(&stream.Expiry{Status: 408, Text: "stream timeout"})
+	}()
+	filter := router.Factory{}.Parse(nil, "", nil).NewFilter()
+	reply := filter.(httpfilter.Terminal).Forward(s)
+	filter.(httpfilter.Done).Done(s)
+	require.Equal(t, &httpfilter.Reply{Status: 408, Body: "stream timeout"}, reply)
+	require.Zero(t, up.Breakers(0).Retries.Used())
+}
+
+func TestHeadersAreChecked(t *testing.T) {
+	u := newScripted(t, fine)
+	up, _ := clusterOf(t, `"connect_timeout": "5s"`, u.address)
+	config := &routerv3.Router{StrictCheckHeaders: []string{"x-envoy-max-retries", "x-envoy-retry-on", "x-envoy-retry-grpc-on", "x-envoy-upstream-rq-timeout-ms"}}
+	for _, c := range []struct{ name, value, want string }{
+		{"x-envoy-max-retries", "3", "200 -"},
+		{"x-envoy-max-retries", "many", "400 IH"},
+		{"x-envoy-retry-on", "5xx, reset", "200 -"},
+		{"x-envoy-retry-on", "5xx,never", "400 IH"},
+		{"x-envoy-retry-grpc-on", "5xx", "400 IH"},
+		{"x-envoy-upstream-rq-timeout-ms", "1s", "400 IH"},
+		{"x-envoy-upstream-rq-per-try-timeout-ms", "1s", "200 -"}, // which is not checked
+	} {
+		s := sendBy(t, config, up, routeOf(t, "", ""), nil, c.name, c.value)
+		require.Equal(t, c.want, s.summary(), c)
+		if s.Response.Status == 400 {
+			require.Equal(t, fmt.Sprintf("invalid header '%s' with value '%s'", c.name, c.value), s.body)
+			require.Equal(t, "request_headers_failed_strict_check", s.Facts.Details)
+		}
+	}
+}
+
+func TestHeadersOfOurOwnCanBeLeftOut(t *testing.T) {
+	u := newScripted(t, fine)
+	up, _ := clusterOf(t, `"connect_timeout": "5s"`, u.address)
+	s := sendBy(t, &routerv3.Router{SuppressEnvoyHeaders: true}, up, routeOf(t, "", ""), nil)
+	require.False(t, s.Response.Headers.Has("x-envoy-upstream-service-time"))
+	require.Empty(t, u.header(0, "x-envoy-expected-rq-timeout-ms"))
+}
+
+// counted is a metric of the cluster.
+func counted(registry *stats.Registry, name string) int64 { return count(registry, "cluster.up."+name) }
