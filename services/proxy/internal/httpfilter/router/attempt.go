@@ -24,6 +24,7 @@ type attempt struct {
 	host   *cluster.Host // nil if there is none that may be burdened
 	// acquired is released when the attempt is over; nil if there is nothing to.
 	acquired *breaker.Resource
+	begun    bool           // there was a connection, and it counts as active
 	conn     *connpool.Conn // nil once given back or discarded
 	body     message.Body   // of the request; nil is none
 	err      error          // why there is no response
@@ -67,6 +68,7 @@ func (a *attempt) run(s *stream.Stream) result {
 	s.Facts.Attempts++
 	conn, err := a.connect(s, a.host.Connections.Get)
 	if err == nil {
+		a.begin()
 		err = a.exchange(s, conn)
 		if a.resendable(s, err) {
 			a.router.cluster.Stats.RequestResends.Inc()
@@ -87,7 +89,7 @@ func (a *attempt) run(s *stream.Stream) result {
 	return answered
 }
 
-// burden picks a host and burdens the cluster with one more request.
+// burden picks a host, if the cluster can be burdened with one more request.
 func (a *attempt) burden(s *stream.Stream) result {
 	up := a.router.cluster
 	wanted := a.router.pickContext(s)
@@ -102,11 +104,16 @@ func (a *attempt) burden(s *stream.Stream) result {
 		return overflow
 	}
 	a.acquired = requests
-	up.Stats.RequestsTotal.Inc()
-	up.Stats.RequestsActive.Add(1)
+	return answered
+}
+
+// begin counts the attempt, which has a connection now.
+func (a *attempt) begin() {
+	a.begun = true
+	a.router.cluster.Stats.RequestsTotal.Inc()
+	a.router.cluster.Stats.RequestsActive.Add(1)
 	a.host.Stats.RequestsTotal.Add(1)
 	a.host.Stats.RequestsActive.Add(1)
-	return answered
 }
 
 // connect gets a connection, no later than the route's timeout.
@@ -294,14 +301,14 @@ func (a *attempt) drain(body message.Body) {
 // with that, or once it can read no more; wait waits for it.
 func (a *attempt) quit() {
 	a.discard()
-	if a.host != nil {
+	if a.begun {
 		a.host.Stats.RequestsActive.Add(-1)
+		a.router.cluster.Stats.RequestsActive.Add(-1)
 	}
 	if a.acquired != nil {
-		a.router.cluster.Stats.RequestsActive.Add(-1)
 		a.acquired.Release()
 	}
-	a.host, a.acquired = nil, nil
+	a.host, a.acquired, a.begun = nil, nil, false
 }
 
 // wait waits for the end of the upload, and makes the attempt fit for another.

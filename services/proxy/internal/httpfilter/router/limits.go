@@ -86,7 +86,6 @@ func (c *config) check(s *stream.Stream) *httpfilter.Reply {
 		if !ok || makesSense(name, string(value)) {
 			continue
 		}
-		s.Cluster.Stats.CountStatus(400)
 		s.Facts.Details, s.Facts.Flags = "request_headers_failed_strict_check", s.Facts.Flags|format.InvalidEnvoyRequestHeaders
 		return &httpfilter.Reply{Status: 400, Body: fmt.Sprintf("invalid header '%s' with value '%s'", name, value)}
 	}

@@ -1,0 +1,215 @@
+package conformance
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/integration/harness"
+	"github.com/weirproxy/weir/internal/servicetest"
+)
+
+// retried are requests to the routes of testdata/retries.yaml: the path, what the
+// backend does with one attempt after the other, the last for all further ones,
+// and header fields, or a body behind an empty one.
+var retried = [][]string{
+	// Each condition on each answer.
+	{"/5xx", "200"}, {"/5xx", "503 200"}, {"/5xx", "500 501 200"}, {"/5xx", "500"}, {"/5xx", "404"}, {"/5xx", "close 200"}, {"/5xx", "close"}, {"/5xx", "garbage 200"}, {"/5xx", "garbage"},
+	{"/gateway", "502 503 200"}, {"/gateway", "504 500"}, {"/gateway", "505"}, {"/gateway", "close 200"},
+	{"/4xx", "409 200"}, {"/4xx", "409"}, {"/4xx", "404"}, {"/4xx", "close"},
+	{"/reset", "close 200"}, {"/reset", "close"}, {"/reset", "503"}, {"/reset", "garbage 200"},
+	{"/unsent", "close"}, {"/unsent", "503"}, {"/refused", "close"}, {"/refused", "503"},
+	{"/limited", "limited 200"}, {"/limited", "limited"}, {"/limited", "503"}, {"/5xx", "limited503"},
+	{"/codes", "404 418 200"}, {"/codes", "503"}, {"/codes", "418"},
+	{"/headers", "again 200"}, {"/headers", "again"}, {"/headers", "503"},
+	{"/grpc", "grpc14 grpc1 200"}, {"/grpc", "grpc13"}, {"/grpc", "grpc4"}, {"/grpc", "503"},
+	{"/gate", "503 200"}, {"/gate", "503 200", "X-May: 1"},
+
+	// Policies and headers.
+	{"/host", "409 200"}, {"/host", "503"}, {"/", "503"}, {"/", "409"},
+	{"/", "503 200", "X-Envoy-Retry-On: 5xx"}, {"/", "503 503 503 200", "X-Envoy-Retry-On: 5xx", "X-Envoy-Max-Retries: 2"},
+	{"/", "grpc14 200", "X-Envoy-Retry-Grpc-On: unavailable"}, {"/", "404 200", "X-Envoy-Retry-On: retriable-status-codes", "X-Envoy-Retriable-Status-Codes: 403, 404"},
+	{"/", "again 200", "X-Envoy-Retry-On: retriable-headers", "X-Envoy-Retriable-Header-Names: X-Other,X-Again"}, {"/5xx", "503", "X-Envoy-Max-Retries: 0"},
+	{"/", "409 503 200", "X-Envoy-Retry-On: retriable-4xx,gateway-error"}, {"/", "200", "X-Envoy-Retry-On: nonsense"}, {"/", "200", "X-Envoy-Max-Retries: some"},
+	{"/", "200", "X-Envoy-Upstream-Rq-Timeout-Ms: 1s"},
+
+	// Times.
+	{"/try", "hang 200"}, {"/try", "hang"}, {"/idle", "hang 200"}, {"/idle", "hang"}, {"/whole", "503 hang"}, {"/whole", "hang"},
+	{"/", "hang", "X-Envoy-Upstream-Rq-Timeout-Ms: 200"}, {"/", "hang", "X-Envoy-Upstream-Rq-Per-Try-Timeout-Ms: 200"},
+	{"/", "hang", "X-Envoy-Upstream-Rq-Timeout-Ms: 200", "X-Envoy-Upstream-Rq-Timeout-Alt-Response: 1"},
+	{"/5xx", "hang 200", "X-Envoy-Upstream-Rq-Per-Try-Timeout-Ms: 200"},
+
+	// Clusters that take none.
+	{"/dead", ""}, {"/dead/connect", ""}, {"/dead/unsent", ""}, {"/dead/gateway", ""}, {"/dead/grpc", ""}, {"/few", "503"}, {"/full", ""}, {"/empty", ""},
+
+	// Bodies.
+	{"/5xx", "503 close 200", "", strings.Repeat("a", 1000)}, {"/5xx", "503", "", strings.Repeat("a", 1001)}, {"/", "503", "", strings.Repeat("a", 1001)},
+}
+
+// retryCounters are compared once all requests were made.
+var retryCounters = []string{
+	"upstream_rq_retry", "upstream_rq_retry_success", "upstream_rq_retry_overflow", "upstream_rq_retry_limit_exceeded", "upstream_rq_retry_backoff_exponential",
+	"upstream_rq_retry_backoff_ratelimited", "upstream_rq_per_try_timeout", "upstream_rq_per_try_idle_timeout", "upstream_rq_timeout", "retry_or_shadow_abandoned",
+	"upstream_rq_total", "upstream_rq_completed", "upstream_rq_5xx", "upstream_rq_503", "retry.upstream_rq_503", "retry.upstream_rq_5xx", "retry.upstream_rq_completed",
+	"upstream_cx_none_healthy", "circuit_breakers.default.remaining_retries",
+}
+
+func TestOurProxyAndARealEnvoyRetryAlike(t *testing.T) {
+	text, err := os.ReadFile("testdata/retries.yaml")
+	require.NoError(t, err)
+	up := newFlaky(t)
+	_, port, err := net.SplitHostPort(up.address)
+	require.NoError(t, err)
+	_, dead, err := net.SplitHostPort(servicetest.FreeAddress(t))
+	require.NoError(t, err)
+	bootstrap := strings.NewReplacer("port_value: PORT", "port_value: "+port, "port_value: DEAD", "port_value: "+dead).Replace(string(text))
+	envoy, ours := harness.Envoy(t, bootstrap), harness.Proxy(t, bootstrap)
+	for _, r := range retried {
+		t.Run(strings.Join(r[:min(len(r), 3)], " "), func(t *testing.T) {
+			want := up.ask(t, envoy.Addr("ingress"), r)
+			require.Equal(t, want, up.ask(t, ours.Addr("ingress"), r))
+		})
+	}
+	for _, cluster := range []string{"up", "few", "full", "dead", "empty"} {
+		want, got := clusterCounters(t, envoy.Addr("admin"), cluster), clusterCounters(t, ours.Addr("admin"), cluster)
+		require.Equal(t, want, got, "the counters of cluster %s", cluster)
+	}
+}
+
+// clusterCounters are the retryCounters of a cluster, those that are not 0, as text.
+func clusterCounters(t *testing.T, admin, cluster string) string {
+	response, err := http.Get("http://" + admin + "/stats")
+	require.NoError(t, err)
+	defer response.Body.Close()
+	all, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	values := map[string]string{}
+	for line := range strings.Lines(string(all)) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), ": "); ok {
+			values[name] = value
+		}
+	}
+	var b strings.Builder
+	for _, name := range retryCounters {
+		if value := values["cluster."+cluster+"."+name]; value != "" && value != "0" {
+			fmt.Fprintf(&b, "%s: %s\n", name, value)
+		}
+	}
+	return b.String()
+}
+
+// flaky is a backend that does with each attempt of a request what the request
+// says in x-script, a word for each. It never uses a connection twice.
+type flaky struct {
+	address string
+
+	mu       sync.Mutex
+	attempts []string // of the present request: what there is to tell of each
+}
+
+func newFlaky(t *testing.T) *flaky {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	f := &flaky{address: l.Addr().String()}
+	var all sync.WaitGroup
+	all.Go(func() { // ends with the listener
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() { f.serve(conn) }) // ends when the proxy closes
+		}
+	})
+	t.Cleanup(func() {
+		require.NoError(t, l.Close())
+		all.Wait()
+	})
+	return f
+}
+
+func (f *flaky) serve(conn net.Conn) {
+	defer conn.Close()
+	r := bufio.NewReader(conn)
+	request, err := http.ReadRequest(r)
+	if err != nil {
+		return
+	}
+	body, err := io.ReadAll(request.Body)
+	if err != nil {
+		return
+	}
+	f.mu.Lock()
+	script := strings.Fields(request.Header.Get("X-Script"))
+	action := script[min(len(f.attempts), len(script)-1)]
+	attempt := fmt.Sprintf("%s: %d bytes", action, len(body))
+	for _, name := range []string{"x-envoy-attempt-count", "x-envoy-is-timeout-retry", "x-envoy-retry-on", "x-envoy-max-retries", "x-envoy-upstream-rq-timeout-ms"} {
+		if value := request.Header.Get(name); value != "" {
+			attempt += fmt.Sprintf(", %s %s", name, value)
+		}
+	}
+	attempt += fmt.Sprintf(", with an expected time: %v", request.Header.Get("x-envoy-expected-rq-timeout-ms") != "")
+	f.attempts = append(f.attempts, attempt)
+	f.mu.Unlock()
+
+	status, fields := action, ""
+	switch action {
+	case "close":
+		return
+	case "hang":
+		_, _ = io.Copy(io.Discard, r)
+		return
+	case "garbage":
+		_, _ = io.WriteString(conn, "what?\r\n\r\n")
+		return
+	case "limited":
+		status, fields = "429", "X-Envoy-Ratelimited: true\r\n"
+	case "limited503":
+		status, fields = "503", "X-Envoy-Ratelimited: true\r\n"
+	case "again":
+		status, fields = "200", "X-Again: yes\r\n"
+	case "grpc1", "grpc4", "grpc13", "grpc14":
+		status, fields = "200", "Grpc-Status: "+strings.TrimPrefix(action, "grpc")+"\r\n"
+	}
+	_, _ = fmt.Fprintf(conn, "HTTP/1.1 %s Said\r\nConnection: close\r\n%sContent-Length: 3\r\n\r\n%s", status, fields, status)
+}
+
+// ask sends a request, and says what the client got and what the backend saw.
+func (f *flaky) ask(t *testing.T, address string, r []string) string {
+	f.mu.Lock()
+	f.attempts = nil
+	f.mu.Unlock()
+	text := fmt.Sprintf(" %s HTTP/1.1\r\nHost: mill\r\nX-Script: %s\r\n", r[0], r[1])
+	fields, body := r[2:], ""
+	if len(fields) == 2 && fields[0] == "" {
+		body, fields = fields[1], nil
+	}
+	for _, field := range fields {
+		text += field + "\r\n"
+	}
+	if body == "" {
+		text = "GET" + text + "\r\n"
+	} else {
+		text = "POST" + text + fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body)
+	}
+	answer, closed := harness.SendRaw(t, address, text)
+	// Envoy tells flags in the order in which they were set, ours always in one.
+	flags := strings.Split(answer.Header.Get("X-Flags"), ",")
+	slices.Sort(flags)
+	answer.Header.Set("X-Flags", strings.Join(flags, ","))
+	// Envoy closes the connection of a request whose headers make no sense, though
+	// it is well-formed; ours keeps it.
+	got := show(answer, closed && answer.Status != 400)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return got + "\n" + strings.Join(f.attempts, "\n")
+}
