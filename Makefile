@@ -8,7 +8,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unr
 RACE     ?=# anything: tests run under the race detector, which needs a C compiler
 SHORT    ?=# anything: benchmarks run once, and what they found is not kept
 SCENARIO ?=# ratelimit, proxy, registry or xds: bench runs these scenarios and nothing else
-PROFILE  ?=# a directory: bench keeps CPU profiles of ratelimit and discovery there, and says how they divide
+PROFILE  ?=# a directory: bench keeps CPU profiles of the services there, and says how they divide
 FUZZTIME ?= 20000x
 
 MODULES  := internal proto services/ratelimit services/discovery services/proxy integration
@@ -42,7 +42,7 @@ test: ## run the tests that need only Go (RACE=1: under the race detector)
 	$(TEST) $$(go list work | grep -vE '/integration/(e2e|faults|conformance|bench)$$')
 	go test -count=1 -run '^TestImports$$' ./internal/archtest $(wildcard ./services/*/internal/app)
 
-peers: ## install the programs that more tests use: redis-server, Envoy, grpcio, wrk, h2load, chromium, promtool
+peers: ## install the programs that more tests use: redis-server, Envoy, grpcio, wrk, h2load, haproxy, nginx, chromium, promtool
 	tools/peers
 
 e2e: build ## test the three services together, as built binaries

@@ -53,6 +53,11 @@ type scenario struct {
 	title, program string
 	process        *harness.Process
 	load           load
+	// also are processes whose CPU time is counted with that one's; may be nil.
+	also []*harness.Process
+	// refused is why the program can't run the load yet; its row says so, and has
+	// no figures. Empty if it can.
+	refused string
 	// beside is another process whose CPU time is of interest, and its commands
 	// if it is a Redis; may be nil.
 	beside *harness.Process
@@ -79,8 +84,8 @@ type load func(t testing.TB, d time.Duration) (units int)
 // figure is a measurement that is made once.
 type figure struct {
 	title string
-	value float64
-	unit  string  // of value and goal
+	value float64 // NaN if it was not measured
+	unit  string  // of value and goal; may be empty
 	goal  float64 // what value is at most; 0 for no goal
 	// reference is what others are known to do; may be empty.
 	reference string
@@ -121,13 +126,13 @@ func run(t testing.TB, name string) {
 	m := newMachine(t)
 	g := groups[name](t, m)
 	if p.warmUp > 0 { // connections, caches and heaps get their size
-		for _, s := range g.scenarios {
+		for _, s := range g.running() {
 			s.load(t, p.warmUp)
 		}
 	}
 	for range p.rounds {
 		// Interleaved, so that what else the machine does falls on all alike.
-		for _, s := range g.scenarios {
+		for _, s := range g.running() {
 			s.samples = append(s.samples, measure(t, s, p.duration))
 		}
 	}
@@ -157,6 +162,11 @@ func run(t testing.TB, name string) {
 	replaced, err := replaceSection(string(page), name, text)
 	require.NoError(t, err, path)
 	require.NoError(t, os.WriteFile(path, []byte(replaced), 0o644))
+}
+
+// running are the scenarios that can run.
+func (g *group) running() []*scenario {
+	return slices.DeleteFunc(slices.Clone(g.scenarios), func(s *scenario) bool { return s.refused != "" })
 }
 
 func port(t testing.TB, address string) string {

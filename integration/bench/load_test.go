@@ -2,7 +2,6 @@ package bench
 
 import (
 	"encoding/binary"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,60 +15,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weirproxy/weir/integration/harness"
-	"github.com/weirproxy/weir/internal/servicetest"
 )
 
 // wrkConnections are those of the loads on proxies.
 const wrkConnections = 64
-
-// nginxConfig answers every request with 66 bytes.
-const nginxConfig = `
-daemon off;
-worker_processes 1;
-pid nginx.pid;
-error_log stderr;
-events {}
-http {
-  access_log off;
-  keepalive_requests 1000000000;
-  server {
-    listen ADDRESS;
-    location / { return 200 "0123456789012345678901234567890123456789012345678901234567890123\r\n"; }
-  }
-}
-`
-
-// startBackend starts nginx where it is installed, and our echo elsewhere, and
-// says which.
-func startBackend(t testing.TB, m *machine) (address, what string) {
-	t.Helper()
-	path, err := exec.LookPath("nginx")
-	if err != nil {
-		return m.start(t, m.other, harness.EchoProgram(t, "backend")).Addr("http"), "our echo"
-	}
-	address = servicetest.FreeAddress(t)
-	directory := t.TempDir()
-	config := filepath.Join(directory, "nginx.conf")
-	require.NoError(t, os.WriteFile(config, []byte(strings.Replace(nginxConfig, "ADDRESS", address, 1)), 0o644))
-	m.start(t, m.other, harness.Program{
-		Name: "nginx",
-		Path: path,
-		Command: func(harness.Addresses, string) (arguments, environment []string) {
-			return []string{"-p", directory, "-c", config}, nil
-		},
-		Ready: func(*harness.Process) harness.Addresses {
-			servicetest.Eventually(t, "nginx answers", func() bool {
-				conn, err := net.Dial("tcp", address)
-				if err != nil {
-					return false
-				}
-				return conn.Close() == nil
-			})
-			return harness.Addresses{"http": address}
-		},
-	})
-	return address, version(t, path, "-v")
-}
 
 // run runs a load generator to its end, on the core that is not measured.
 func (m *machine) run(t testing.TB, path string, arguments ...string) string {
@@ -82,15 +31,16 @@ func (m *machine) run(t testing.TB, path string, arguments ...string) string {
 	return string(text)
 }
 
-// wrk loads an address over kept connections. script is a program in Lua that
-// makes the requests, with its arguments; without one they are GETs of "/".
+// wrk loads an address, or one with a target, over kept connections. script is a
+// program in Lua that makes the requests, with its arguments; without one they are
+// GETs of the target.
 func (m *machine) wrk(t testing.TB, path, address string, connections int, d time.Duration, script ...string) (requests int) {
 	t.Helper()
 	arguments := []string{"-t1", "-c" + strconv.Itoa(connections), "-d" + seconds(d)}
 	if len(script) > 0 {
 		arguments = append(arguments, "-s", script[0])
 	}
-	arguments = append(arguments, "http://"+address+"/")
+	arguments = append(arguments, "http://"+address)
 	if len(script) > 0 {
 		arguments = append(append(arguments, "--"), script[1:]...)
 	}
@@ -110,14 +60,20 @@ func (m *machine) h2load(t testing.TB, path, address string, c calls) load {
 	require.NoError(t, os.WriteFile(body, append(framed, message...), 0o644))
 	return func(t testing.TB, d time.Duration) int {
 		t.Helper()
-		text := m.run(t, path, "-t1", "-c"+strconv.Itoa(c.connections), "-m"+strconv.Itoa(c.streams), "-D"+seconds(d),
+		return m.h2requests(t, path, c.connections, c.streams, d,
 			"-d", body, "-H", "content-type: application/grpc", "-H", "te: trailers",
 			"http://"+address+"/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit")
-		done, failed := find(t, text, `(\d+) succeeded`), find(t, text, `(\d+) failed`)
-		require.Zero(t, failed, "h2load: %s", text)
-		require.NotZero(t, done, "h2load: %s", text)
-		return done
 	}
+}
+
+// h2requests has h2load make requests over so many connections of so many streams.
+func (m *machine) h2requests(t testing.TB, path string, connections, streams int, d time.Duration, arguments ...string) (requests int) {
+	t.Helper()
+	text := m.run(t, path, append([]string{"-t1", "-c" + strconv.Itoa(connections), "-m" + strconv.Itoa(streams), "-D" + seconds(d)}, arguments...)...)
+	done, failed := find(t, text, `(\d+) succeeded`), find(t, text, `(\d+) failed`)
+	require.Zero(t, failed, "h2load: %s", text)
+	require.NotZero(t, done, "h2load: %s", text)
+	return done
 }
 
 // rules is the directory of the rule files.

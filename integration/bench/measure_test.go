@@ -19,12 +19,12 @@ import (
 
 // sample is what one load of one scenario showed.
 type sample struct {
-	cpu    float64 // of the measured process, in microseconds a request, or other unit
+	cpu    float64 // of the measured processes, in microseconds a request, or other unit
 	beside float64 // of the other process, likewise
 	// commands that the other process ran a request, if it is a Redis
 	commands float64
 	rate     float64 // requests a second
-	busy     float64 // share of the time in which the measured process ran
+	busy     float64 // share of the time in which the measured processes ran
 }
 
 // measure runs a scenario once, and again if the sample says nothing: on a
@@ -45,10 +45,10 @@ func measure(t testing.TB, s *scenario, d time.Duration) sample {
 func measureOnce(t testing.TB, s *scenario, d time.Duration) sample {
 	t.Helper()
 	commands := redisCommands(t, s.beside)
-	cpu, beside, began := cpuTime(t, s.process), cpuTime(t, s.beside), time.Now()
+	cpu, beside, began := s.cpuTime(t), cpuTime(t, s.beside), time.Now()
 	requests := float64(s.load(t, d))
 	elapsed := time.Since(began)
-	spent := cpuTime(t, s.process) - cpu
+	spent := s.cpuTime(t) - cpu
 	return sample{
 		cpu:      spent.Seconds() * 1e6 / requests,
 		beside:   (cpuTime(t, s.beside) - beside).Seconds() * 1e6 / requests,
@@ -83,6 +83,16 @@ func redisInfo(t testing.TB, p *harness.Process, section string) string {
 }
 
 func isRedis(p *harness.Process) bool { return p != nil && p.Addresses["redis"] != "" }
+
+// cpuTime is what the measured processes have used.
+func (s *scenario) cpuTime(t testing.TB) time.Duration {
+	t.Helper()
+	sum := cpuTime(t, s.process)
+	for _, p := range s.also {
+		sum += cpuTime(t, p)
+	}
+	return sum
+}
 
 // clockTick is the unit of CPU times in /proc, the same on every Linux.
 const clockTick = time.Second / 100

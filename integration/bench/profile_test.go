@@ -22,14 +22,7 @@ import (
 // divides, in Markdown; no figure is of this run.
 func profile(t testing.TB, s *scenario, parts []part, directory string, d time.Duration) string {
 	t.Helper()
-	require.NoError(t, os.MkdirAll(directory, 0o755))
-	name := regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(s.title), "-")
-	path := filepath.Join(directory, name+".prof")
-	fetched := make(chan error, 1)
-	// Ends with the profile; the receive below waits for it.
-	go func() { fetched <- fetchProfile(s.process.Addr("admin"), path, d-time.Second) }()
-	s.load(t, d)
-	require.NoError(t, <-fetched, "profile of %s", s.program)
+	path := takeProfile(t, s, directory, d)
 	times, total := splitProfile(t, path, parts)
 	_, median, _ := s.spread(func(s sample) float64 { return s.cpu })
 	var b strings.Builder
@@ -39,6 +32,21 @@ func profile(t testing.TB, s *scenario, parts []part, directory string, d time.D
 		fmt.Fprintf(&b, "| %s | %.0f %% | %s |\n", part.name, 100*share, microseconds(share*median))
 	}
 	return b.String()
+}
+
+// takeProfile runs a scenario, and keeps a CPU profile of its process meanwhile in
+// a file of a directory.
+func takeProfile(t testing.TB, s *scenario, directory string, d time.Duration) (path string) {
+	t.Helper()
+	require.NoError(t, os.MkdirAll(directory, 0o755))
+	name := regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(s.title), "-")
+	path = filepath.Join(directory, name+".prof")
+	fetched := make(chan error, 1)
+	// Ends with the profile; the receive below waits for it.
+	go func() { fetched <- fetchProfile(s.process.Addr("admin"), path, d-time.Second) }()
+	s.load(t, d)
+	require.NoError(t, <-fetched, "profile of %s", s.program)
+	return path
 }
 
 // fetchProfile writes a CPU profile of so many seconds to a file.

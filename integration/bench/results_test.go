@@ -32,7 +32,7 @@ func (s *scenario) spread(part func(sample) float64) (least, median, most float6
 // ratio is the median of the rounds' ratios of one part to that of another row;
 // a dash without one, and where the other has nothing to speak of.
 func (s *scenario) ratio(to *scenario, part func(sample) float64) string {
-	if to == nil {
+	if to == nil || len(to.samples) == 0 {
 		return "–"
 	}
 	var values []float64
@@ -232,8 +232,15 @@ func (g *group) loads(t testing.TB) (list table) {
 	}
 	for _, s := range g.scenarios {
 		var row []string
-		for _, c := range columns {
-			row = append(row, c.cell(t, s))
+		for i, c := range columns {
+			switch {
+			case s.refused == "" || c.head == "load" || c.head == "program":
+				row = append(row, c.cell(t, s))
+			case i == 2:
+				row = append(row, "not yet: "+s.refused)
+			default:
+				row = append(row, "–")
+			}
 		}
 		list.rows = append(list.rows, row)
 	}
@@ -248,13 +255,22 @@ func writeFigures(b *strings.Builder, figures []figure) {
 	}
 	b.WriteString("\n| measured once | | goal | reference |\n|---|---|---|---|\n")
 	for _, f := range figures {
-		goal := "–"
+		value, goal := withUnit(fmt.Sprintf("%.3g", f.value), f.unit), "–"
 		if f.goal > 0 {
-			goal = fmt.Sprintf("≤ %v %s: %s", f.goal, f.unit, verdict(f.value, f.goal, atMost))
+			goal = "≤ " + withUnit(fmt.Sprint(f.goal), f.unit)
 		}
-		fmt.Fprintf(b, "| %s | %.3g %s | %s | %s |\n", f.title, f.value, f.unit, goal, cmp.Or(f.reference, "–"))
+		switch {
+		case math.IsNaN(f.value):
+			value = "not measured"
+		case f.goal > 0:
+			goal += ": " + verdict(f.value, f.goal, atMost)
+		}
+		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", f.title, value, goal, cmp.Or(f.reference, "–"))
 	}
 }
+
+// withUnit is a value and its unit, which may be empty.
+func withUnit(value, unit string) string { return strings.TrimSpace(value + " " + unit) }
 
 // replaceSection puts a group's text between its marks in the page, and leaves
 // all else as it is, such as what was written by hand. An error says that the
