@@ -65,6 +65,10 @@ func (f *File) fields(entries []Entry, m protoreflect.Message, path Path) {
 		if optional && IsExtension(fd) && f.setUnknown(e.Value, m, fd) {
 			continue
 		}
+		if f.isEmptyAny(e.Value, fd) {
+			m.Set(fd, m.NewField(fd))
+			continue
+		}
 		if !f.value(e.Value, m, fd, at) {
 			f.refuseField(path, fd)
 		}
@@ -257,6 +261,16 @@ func (f *File) isOptional(entries []Entry, m protoreflect.MessageDescriptor) boo
 		}
 	}
 	return false
+}
+
+// isEmptyAny says whether n is an Any without contents, where one may be.
+func (f *File) isEmptyAny(n *yaml.Node, fd protoreflect.FieldDescriptor) bool {
+	if !IsExtension(fd) {
+		return false
+	}
+	hollow, ok := f.schema.(Hollow)
+	n = target(n)
+	return ok && n.Kind == yaml.MappingNode && len(n.Content) == 0 && hollow.TakesEmptyAny(fd)
 }
 
 // setUnknown sets an Any of a type that the schema does not have, without what is

@@ -58,6 +58,14 @@ type Tolerant interface {
 	LeavesOutOptional()
 }
 
+// Hollow is the Schema of a reader to which an Any that is there and empty, {},
+// says something.
+type Hollow interface {
+	Schema
+	// TakesEmptyAny says whether that field may be one.
+	TakesEmptyAny(fd protoreflect.FieldDescriptor) bool
+}
+
 // Linked is the Schema of a program that takes whatever is linked into it.
 type Linked struct{}
 

@@ -82,18 +82,22 @@ func configure(o Options, log *slog.Logger, failing func() bool) (*configuration
 		}
 		return nil
 	}
-	c.routes = rds.New(rds.Options{Schema: schema, Parse: builtin.ParseRoutes(known), SetNames: c.setNames(xds.RouteType), Log: log})
 	c.limits = rlsclient.New(c.clusters, log)
 	c.logs = accesslog.NewFiles(c.registry, log)
-	filters := builtin.NetworkFilters(builtin.Dependencies{
-		Clusters: c.clusters, RateLimits: c.limits, AccessLogs: c.logs, Stats: c.registry, Routes: c.routes,
+	dependencies := builtin.Dependencies{
+		Clusters: c.clusters, RateLimits: c.limits, AccessLogs: c.logs, Stats: c.registry,
 		StaticCluster:    known,
 		CheckGRPCCluster: static.checkGRPC,
 		CheckSource:      static.checkSource,
 		Log:              log,
 		ServiceName:      boot.Node.GetCluster(),
 		Failing:          failing,
+	}
+	c.routes = rds.New(rds.Options{
+		Schema: schema, Parse: builtin.ParseRoutes(dependencies, known), SetNames: c.setNames(xds.RouteType), Log: log,
 	})
+	dependencies.Routes = c.routes
+	filters := builtin.NetworkFilters(dependencies)
 	c.listeners = listener.NewManager(listener.ManagerOptions{
 		Filters: filters, Schema: schema, Stats: c.registry, Log: log, DrainTime: o.DrainTime,
 		ConnectionLimit: boot.Runtime.ConnectionLimit,

@@ -42,14 +42,15 @@ func TestImports(t *testing.T) {
 		"internal/networkfilter/hcm": {
 			"internal/accesslog", "internal/cluster", "internal/coreconfig", "internal/deadline", "internal/format", "internal/http1",
 			"internal/httpfilter", "internal/identity", "internal/message", "internal/networkfilter", "internal/normalize", "internal/rds",
-			"internal/route", "internal/stats", "internal/stream", "internal/strict", "weir/internal/http2",
+			"internal/route", "internal/stats", "internal/stream", "internal/strict",
+			"weir/internal/http2",
 		},
 		"internal/message":    {"weir/internal/http2"},
 		"internal/http1":      {"internal/message"},
 		"internal/identity":   {"internal/message"},
 		"internal/normalize":  {},
 		"internal/stream":     {"internal/cluster", "internal/format", "internal/message", "internal/route"},
-		"internal/httpfilter": {"internal/message", "internal/stats", "internal/stream", "internal/strict"},
+		"internal/httpfilter": {"internal/message", "internal/route", "internal/stats", "internal/stream", "internal/strict"},
 		"internal/httpfilter/filtertest": {
 			"internal/coreconfig", "internal/descriptor", "internal/fixedheader", "internal/hashpolicy", "internal/httpfilter",
 			"internal/matcher", "internal/message", "internal/route", "internal/stats", "internal/stream", "internal/strict",
@@ -60,7 +61,8 @@ func TestImports(t *testing.T) {
 		},
 		"internal/httpfilter/router": {
 			"internal/cluster", "internal/cluster/breaker", "internal/cluster/outlier", "internal/connpool", "internal/format",
-			"internal/hashpolicy", "internal/http1", "internal/httpfilter", "internal/message", "internal/retry", "internal/stream", "internal/strict",
+			"internal/hashpolicy", "internal/http1", "internal/httpfilter", "internal/message", "internal/retry", "internal/stream",
+			"internal/strict",
 		},
 		"internal/format":         {"internal/message", "internal/strict"},
 		"internal/headermutation": {"internal/format", "internal/message", "internal/strict"},

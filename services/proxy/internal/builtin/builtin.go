@@ -100,11 +100,12 @@ func NetworkFilters(d Dependencies) []networkfilter.Factory {
 	}
 }
 
-// ParseRoutes makes the tables that come by RDS; known is the cluster of a name,
-// nil if there is none.
-func ParseRoutes(known func(name string) *cluster.Config) func(*routev3.RouteConfiguration, strict.Path, *strict.Report) *route.Table {
+// ParseRoutes makes the tables that come by RDS, whose routes may configure the
+// HTTP filters; known is the cluster of a name, nil if there is none.
+func ParseRoutes(d Dependencies, known func(name string) *cluster.Config) func(*routev3.RouteConfiguration, strict.Path, *strict.Report) *route.Table {
+	filters := HTTPFilters(d)
 	return func(config *routev3.RouteConfiguration, at strict.Path, report *strict.Report) *route.Table {
-		return hcm.ParseRoutes(config, at, known, false, report)
+		return hcm.ParseRoutes(filters, config, at, known, false, report)
 	}
 }
 
@@ -127,7 +128,7 @@ func Schema() (*strict.Schema, error) {
 func fields() []strict.Fields {
 	parts := []strict.Fields{
 		bootstrap.Fields(), coreconfig.Fields(), listener.Fields(), route.Fields(), matcher.Fields(), hashpolicy.Fields(), descriptor.Fields(), cluster.Fields(),
-		route.MutationFields(), retry.Fields(), headermutation.Fields(), format.Fields(), accesslog.Fields(),
+		route.MutationFields(), route.FilterFields(), retry.Fields(), headermutation.Fields(), format.Fields(), accesslog.Fields(),
 		fixedheader.Fields(),
 	}
 	for _, p := range LoadBalancers() {

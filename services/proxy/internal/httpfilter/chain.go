@@ -5,26 +5,74 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"unique"
 
 	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
 
+// Entry is a configured filter in its place in a chain.
+type Entry struct {
+	// Name is the filter's in http_filters, by which routes configure it.
+	Name string
+	// Disabled leaves the filter out, except for routes that configure it.
+	Disabled bool
+	Config   Config
+}
+
 // Chain is the configured filters of one http_connection_manager, in order.
 type Chain struct {
-	configs []Config
+	links []link
 	// Whether any filter has a step for that body or its trailers, so that
 	// bodies which no filter looks at pass by untouched.
 	requestBody, responseBody bool
 }
 
-// NewChain makes a chain of at least one config, of which the last makes a
-// Terminal. The caller has checked that.
+// link is an Entry, ready for requests.
+type link struct {
+	name     route.FilterName
+	disabled bool
+	config   Config
+	routed   RouteConfigured // nil: its config is the same on every route
+	terminal bool
+}
+
+// filter takes the filter for a request of that route, which may be nil; the
+// result is nil if the request is to go without. The terminal filter no request
+// goes without.
+func (l *link) filter(r *route.Route) Filter {
+	own := r.FilterConfig(l.name)
+	switch {
+	case l.terminal:
+	case own == nil && l.disabled, own != nil && own.Disabled:
+		return nil
+	case own != nil && own.Config != nil && l.routed != nil:
+		return l.routed.NewRouteFilter(own.Config)
+	}
+	return l.config.NewFilter()
+}
+
+// NewChain makes a chain of filters without names.
 func NewChain(configs []Config) *Chain {
-	c := &Chain{configs: configs}
+	var entries []Entry
 	for _, config := range configs {
-		filter := config.NewFilter()
+		entries = append(entries, Entry{Config: config})
+	}
+	return NewChainOf(entries)
+}
+
+// NewChainOf makes a chain of at least one entry, of which the last makes a
+// Terminal. The caller has checked that.
+func NewChainOf(entries []Entry) *Chain {
+	c := &Chain{}
+	for _, entry := range entries {
+		filter := entry.Config.NewFilter()
+		l := link{name: unique.Make(entry.Name), disabled: entry.Disabled, config: entry.Config}
+		l.routed, _ = entry.Config.(RouteConfigured)
+		_, l.terminal = filter.(Terminal)
+		c.links = append(c.links, l)
 		switch filter.(type) {
 		case RequestBody, RequestTrailers:
 			c.requestBody = true
@@ -44,8 +92,8 @@ func (c *Chain) Measure(scope *stats.Scope) {
 	if c == nil {
 		return
 	}
-	for _, config := range c.configs {
-		if m, ok := config.(Measured); ok {
+	for i := range c.links {
+		if m, ok := c.links[i].config.(Measured); ok {
 			m.Measure(scope)
 		}
 	}
@@ -103,8 +151,11 @@ func (r *Run) Exchange(s *stream.Stream) {
 // requestHeads takes each filter as the request reaches it, so that none is
 // taken whose Done step would not come.
 func (r *Run) requestHeads(s *stream.Stream) *Reply {
-	for _, config := range r.chain.configs {
-		filter := config.NewFilter()
+	for i := range r.chain.links {
+		filter := r.chain.links[i].filter(s.Route)
+		if filter == nil {
+			continue
+		}
 		r.filters = append(r.filters, filter)
 		if f, ok := filter.(RequestHead); ok {
 			if reply := f.RequestHead(s); reply != nil {

@@ -7,12 +7,18 @@ import (
 	"strings"
 	"testing"
 
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
 func TestMain(m *testing.M) { servicetest.Main(m) }
@@ -162,6 +168,66 @@ func TestAFilterThatTheRequestDoesNotReachIsNotTaken(t *testing.T) {
 	run.End(s)
 	require.Equal(t, before.taken+1, reached.taken)
 	require.Equal(t, before.taken, beyond.taken)
+}
+
+// routed is a filter that routes can configure, by the name of what they get.
+type routed struct {
+	heads
+	routes map[any]*heads
+}
+
+func (f *routed) NewRouteFilter(own any) httpfilter.Filter {
+	if filter := f.routes[own]; filter != nil {
+		return filter
+	}
+	return nil
+}
+
+func TestRoutesConfigureFiltersByTheirNames(t *testing.T) {
+	var got trace
+	tuned := &routed{heads{"a", &got, nil}, map[any]*heads{"tuned": {"a tuned", &got, nil}}}
+	chain := httpfilter.NewChainOf([]httpfilter.Entry{
+		{Name: "a", Config: tuned}, {Name: "off", Disabled: true, Config: &heads{"off", &got, nil}}, {Name: "end", Config: &echo{&got}},
+	})
+	table := route.ParseFor(func(m proto.Message, _ strict.Path, _ *strict.Report) (any, bool) {
+		return m.(*wrapperspb.StringValue).GetValue(), true
+	}, &routev3.RouteConfiguration{VirtualHosts: []*routev3.VirtualHost{{Domains: []string{"*"}, Routes: []*routev3.Route{
+		perFilter(t, "/plain", nil),
+		perFilter(t, "/tuned", map[string]proto.Message{"a": wrapperspb.String("tuned"), "off": &routev3.FilterConfig{Config: &anypb.Any{}}}),
+		perFilter(t, "/aside", map[string]proto.Message{"a": wrapperspb.String("aside")}),
+		perFilter(t, "/out", map[string]proto.Message{"a": &routev3.FilterConfig{Disabled: true}, "end": &routev3.FilterConfig{Disabled: true}}),
+	}}}}, "", &strict.Report{})
+	for path, want := range map[string]trace{
+		"/plain": {"a request", "echo forward", "a response", "a done"},
+		"/tuned": {"a tuned request", "off request", "echo forward", "off response", "a tuned response", "off done", "a tuned done"},
+		"/aside": {"echo forward"},
+		"/out":   {"echo forward"}, // the last one gets the response, whatever a route says
+		"/none":  {"a request", "echo forward", "a response", "a done"},
+	} {
+		got = nil
+		s := &stream.Stream{}
+		s.Request.Method, s.Request.Authority, s.Request.Path = []byte("GET"), []byte("x"), []byte(path)
+		s.Route = table.Match(route.Input{Request: &s.Request})
+		run := &httpfilter.Run{}
+		run.Begin(chain)
+		run.Exchange(s)
+		run.End(s)
+		require.Equal(t, want, got, path)
+	}
+}
+
+// perFilter is a route with a typed_per_filter_config.
+func perFilter(t *testing.T, path string, configs map[string]proto.Message) *routev3.Route {
+	r := &routev3.Route{
+		Match:                &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Path{Path: path}},
+		TypedPerFilterConfig: map[string]*anypb.Any{},
+	}
+	for name, m := range configs {
+		packed, err := anypb.New(m)
+		require.NoError(t, err)
+		r.TypedPerFilterConfig[name] = packed
+	}
+	return r
 }
 
 func TestReplyToHEADHasAHeadAlone(t *testing.T) {

@@ -40,6 +40,27 @@ type Factory interface {
 	Parse(config proto.Message, at strict.Path, report *strict.Report) Config
 }
 
+// RouteFactory is a Factory of filters that routes can configure, in
+// typed_per_filter_config.
+type RouteFactory interface {
+	Factory
+	// RouteConfigType is the message that does so; Fields has its fields too.
+	RouteConfigType() protoreflect.FullName
+	// ParseRoute is to that message what Parse is to the filter's own. What it
+	// makes is handed to NewRouteFilter.
+	ParseRoute(config proto.Message, at strict.Path, report *strict.Report) any
+}
+
+// RouteConfigured is a Config whose filters routes can configure.
+type RouteConfigured interface {
+	Config
+	// NewRouteFilter makes the filter of a stream whose route has route for it,
+	// from ParseRoute of this or, where a route calls a filter of another kind by
+	// this one's name, of another factory: that counts for nothing. No filter is
+	// made, and nil returned, if the route wants none.
+	NewRouteFilter(route any) Filter
+}
+
 // Config is a checked configuration of a filter. It lives as long as the
 // listener's configuration and is shared by all streams.
 type Config interface {

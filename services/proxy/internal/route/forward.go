@@ -80,6 +80,7 @@ func (p *parser) weights(m *routev3.WeightedCluster, r Route, at strict.Path) *w
 		at := at.Field("clusters").Index(i)
 		own := r
 		own.mutations = append([]Mutations{ParseMutations(c, at, p.report)}, r.mutations...)
+		own.filters = p.filterConfigs(c.GetTypedPerFilterConfig(), r.filters, at.Field("typed_per_filter_config"))
 		own.Cluster, own.clusterHeader = c.GetName(), strings.ToLower(c.GetClusterHeader())
 		switch {
 		case own.Cluster == "" && own.clusterHeader == "":

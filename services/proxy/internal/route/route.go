@@ -60,9 +60,10 @@ func Fields() strict.Fields {
 
 // Table is a parsed RouteConfiguration.
 type Table struct {
-	domains      domains
-	references   []Reference
-	internalOnly []string // internal_only_headers, in lower case
+	domains          domains
+	references       []Reference
+	filterReferences []FilterReference
+	internalOnly     []string // internal_only_headers, in lower case
 }
 
 // Route is what becomes of a request: one entry of a virtual host, or one of
@@ -115,6 +116,7 @@ type Route struct {
 	duration      streamDuration
 	// mutations are what is done to headers, in order.
 	mutations []Mutations
+	filters   filterConfigs
 }
 
 // AttemptHeaders says who is told of the attempts to send a request.
@@ -165,9 +167,16 @@ func (r *Route) ClusterName(request *message.Request) string {
 
 // Parse makes a table of config, which lies at the path at. Faults go to
 // report; the table is for use only if there are none. Files that direct
-// responses name are read here.
+// responses name are read here. Its routes cannot configure filters: ParseFor is
+// for that.
 func Parse(config *routev3.RouteConfiguration, at strict.Path, report *strict.Report) *Table {
-	p := &parser{report: report, table: &Table{}, largestBody: defaultBodySize}
+	return ParseFor(nil, config, at, report)
+}
+
+// ParseFor is Parse of a table whose routes may configure the HTTP filters that
+// filters knows.
+func ParseFor(filters FilterParser, config *routev3.RouteConfiguration, at strict.Path, report *strict.Report) *Table {
+	p := &parser{report: report, table: &Table{}, largestBody: defaultBodySize, filters: filters}
 	if limit := config.GetMaxDirectResponseBodySizeBytes(); limit != nil {
 		p.largestBody = int(limit.GetValue())
 	}
@@ -176,13 +185,14 @@ func Parse(config *routev3.RouteConfiguration, at strict.Path, report *strict.Re
 	}
 	names := map[string]bool{}
 	all := ParseMutations(config, at, report)
+	filterConfigs := p.filterConfigs(config.GetTypedPerFilterConfig(), nil, at.Field("typed_per_filter_config"))
 	for i, v := range config.GetVirtualHosts() {
 		at := at.Field("virtual_hosts").Index(i)
 		if names[v.GetName()] {
 			report.Add(at.Field("name"), "virtual host %q is there twice", v.GetName())
 		}
 		names[v.GetName()] = true
-		host := p.virtualHost(v, levels{all: all, routeWins: config.GetMostSpecificHeaderMutationsWins()}, at)
+		host := p.virtualHost(v, levels{all: all, routeWins: config.GetMostSpecificHeaderMutationsWins()}, filterConfigs, at)
 		for j, name := range v.GetDomains() {
 			p.domain(name, host, at.Field("domains").Index(j))
 		}
@@ -196,6 +206,7 @@ type parser struct {
 	table       *Table
 	report      *strict.Report
 	largestBody int // of a direct response, in bytes
+	filters     FilterParser
 }
 
 // domain files a domain of a virtual host.
@@ -232,7 +243,7 @@ func bufferLimit(from ...interface {
 }
 
 // virtualHost makes a virtual host with its routes.
-func (p *parser) virtualHost(v *routev3.VirtualHost, mutations levels, at strict.Path) *virtualHost {
+func (p *parser) virtualHost(v *routev3.VirtualHost, mutations levels, filters filterConfigs, at strict.Path) *virtualHost {
 	host := &virtualHost{name: v.GetName(), requireTLS: v.GetRequireTls()}
 	shared := inherited{
 		rateLimits: descriptor.Parse(v.GetRateLimits(), at.Field("rate_limits"), p.report),
@@ -242,11 +253,13 @@ func (p *parser) virtualHost(v *routev3.VirtualHost, mutations levels, at strict
 		Request: v.GetIncludeRequestAttemptCount(), Response: v.GetIncludeAttemptCountInResponse(), IsTimeout: v.GetIncludeIsTimeoutRetryHeader(),
 	}
 	mutations.virtualHost = ParseMutations(v, at, p.report)
+	filters = p.filterConfigs(v.GetTypedPerFilterConfig(), filters, at.Field("typed_per_filter_config"))
 	for i, m := range v.GetRoutes() {
 		at := at.Field("routes").Index(i)
 		e := entry{route: &Route{Name: m.GetName(), VirtualHost: v.GetName(), Metadata: m.GetMetadata(), IdleTimeout: -1, Attempts: attempts}}
 		e.route.BodyBufferLimit = bufferLimit(m, v)
 		e.route.mutations = mutations.with(ParseMutations(m, at, p.report))
+		e.route.filters = p.filterConfigs(m.GetTypedPerFilterConfig(), filters, at.Field("typed_per_filter_config"))
 		e.path, e.conditions = p.conditions(m.GetMatch(), at.Field("match"), i)
 		switch action := m.GetAction().(type) {
 		case *routev3.Route_Route:

@@ -56,6 +56,9 @@ func (c *checker) message(m protoreflect.Message, at Path) {
 				return true // whoever reads it leaves it out
 			}
 		}
+		if protoyaml.IsExtension(fd) && c.schema.TakesEmptyAny(fd) && proto.Size(v.Message().Interface()) == 0 {
+			return true
+		}
 		c.field(fd, v, at.Field(string(fd.Name())))
 		return true
 	})

@@ -36,6 +36,32 @@ func pack(t testing.TB, m proto.Message) *anypb.Any {
 	return packed
 }
 
+// TestAFilterConfigMayHaveAnEmptyConfig, which turns a filter on; no other Any
+// may be empty.
+func TestAFilterConfigMayHaveAnEmptyConfig(t *testing.T) {
+	schema, err := strict.NewSchema(strict.Fields{
+		"envoy.config.route.v3.VirtualHost":  {"name", "domains", "typed_per_filter_config"},
+		"envoy.config.route.v3.FilterConfig": {"config"},
+	})
+	require.NoError(t, err)
+	for _, c := range []struct {
+		value *anypb.Any
+		yaml  string
+		good  bool
+	}{
+		{pack(t, &routev3.FilterConfig{Config: &anypb.Any{}}), `{"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: {}}`, true},
+		{pack(t, &routev3.FilterConfig{Config: &anypb.Any{Value: []byte{1}}}), `{"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: {a: 1}}`, false},
+		{&anypb.Any{}, `{}`, false},
+	} {
+		host := &routev3.VirtualHost{Name: "a", Domains: []string{"*"}, TypedPerFilterConfig: map[string]*anypb.Any{"a": c.value}}
+		report := &strict.Report{}
+		strict.Check(host, "x", schema, report)
+		require.Equal(t, c.good, report.Err() == nil, "%v: %v", c.value, report.Err())
+		report = strict.Load("f", []byte("{name: a, domains: ['*'], typed_per_filter_config: {a: "+c.yaml+"}}"), &routev3.VirtualHost{}, schema)
+		require.Equal(t, c.good, report.Err() == nil, "%s: %v", c.yaml, report.Err())
+	}
+}
+
 func TestCheck(t *testing.T) {
 	unknown := func(m proto.Message, fields ...protowire.Number) proto.Message {
 		var raw []byte

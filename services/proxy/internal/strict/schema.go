@@ -12,8 +12,16 @@ import (
 	"github.com/weirproxy/weir/internal/protoyaml"
 )
 
-// extensionPackages begin the names of what Envoy puts into Anys.
-const extensionPackages = "envoy.extensions."
+// extensionPackages begin the names of what Envoy puts into Anys, and
+// wrapperOfExtensions is what it puts there around others.
+const (
+	extensionPackages   = "envoy.extensions."
+	wrapperOfExtensions = "envoy.config.route.v3.FilterConfig"
+)
+
+func isExtension(message protoreflect.FullName) bool {
+	return strings.HasPrefix(string(message), extensionPackages) || message == wrapperOfExtensions
+}
 
 // Fields says which fields of which messages a package supports. A message
 // that may be set but has no supported field of its own has an empty list.
@@ -80,7 +88,7 @@ func NewSchema(parts ...Fields) (*Schema, error) {
 		return nil, fmt.Errorf("declare supported fields: %s", strings.Join(wrong, "; "))
 	}
 	for message := range s.messages {
-		if !reached[message] && strings.HasPrefix(string(message), extensionPackages) {
+		if !reached[message] && isExtension(message) {
 			s.extensions = append(s.extensions, string(message))
 		}
 	}
@@ -97,6 +105,12 @@ func (s *Schema) Supports(fd protoreflect.FieldDescriptor) bool {
 // LeavesOutOptional implements protoyaml.Tolerant.
 func (s *Schema) LeavesOutOptional() {}
 
+// TakesEmptyAny implements protoyaml.Hollow: an empty FilterConfig.config turns a
+// filter on.
+func (s *Schema) TakesEmptyAny(fd protoreflect.FieldDescriptor) bool {
+	return fd.ContainingMessage().FullName() == wrapperOfExtensions
+}
+
 // Find is the extension that a type URL names, if the schema has it.
 func (s *Schema) Find(url string) (protoreflect.MessageType, error) {
 	t, err := protoyaml.FindType(url)
@@ -104,8 +118,7 @@ func (s *Schema) Find(url string) (protoreflect.MessageType, error) {
 		return nil, fmt.Errorf("%w; supported are: %s", err, strings.Join(s.extensions, ", "))
 	}
 	name := t.Descriptor().FullName()
-	extension := strings.HasPrefix(string(name), extensionPackages)
-	if _, ok := s.messages[name]; !ok || !extension {
+	if _, ok := s.messages[name]; !ok || !isExtension(name) {
 		return nil, fmt.Errorf("type %s is not supported; supported are: %s", name, strings.Join(s.extensions, ", "))
 	}
 	return t, nil

@@ -19,7 +19,8 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
-// Factory makes buffer filters. It implements httpfilter.Factory.
+// Factory makes buffer filters, which routes can configure by a BufferPerRoute.
+// It implements httpfilter.RouteFactory.
 type Factory struct{}
 
 // ConfigType implements httpfilter.Factory.
@@ -29,7 +30,10 @@ func (Factory) ConfigType() protoreflect.FullName {
 
 // Fields implements httpfilter.Factory.
 func (f Factory) Fields() strict.Fields {
-	return strict.Fields{f.ConfigType(): {"max_request_bytes"}}
+	return strict.Fields{
+		f.ConfigType():      {"max_request_bytes"},
+		f.RouteConfigType(): {"disabled", "buffer"},
+	}
 }
 
 // Parse implements httpfilter.Factory. That the limit is there, and above 0, is
@@ -43,14 +47,43 @@ func (f Factory) Parse(message proto.Message, at strict.Path, report *strict.Rep
 	return &filter{most: int64(m.GetMaxRequestBytes().GetValue())}
 }
 
-// filter is the configuration of one chain and the filter of all its streams:
-// it keeps nothing between its steps.
+// RouteConfigType implements httpfilter.RouteFactory.
+func (Factory) RouteConfigType() protoreflect.FullName {
+	return (&bufferv3.BufferPerRoute{}).ProtoReflect().Descriptor().FullName()
+}
+
+// ParseRoute implements httpfilter.RouteFactory. That it is one of the two, and
+// disabled true, is held by the message's own rules.
+func (f Factory) ParseRoute(message proto.Message, at strict.Path, report *strict.Report) any {
+	m, ok := message.(*bufferv3.BufferPerRoute)
+	if !ok {
+		report.Add(at, "is a %T, not a %s", message, f.RouteConfigType())
+		return nil
+	}
+	return &filter{most: int64(m.GetBuffer().GetMaxRequestBytes().GetValue()), disabled: m.GetDisabled()}
+}
+
+// filter is the configuration of one chain, or of a route, and the filter of all
+// its streams: it keeps nothing between its steps.
 type filter struct {
-	most int64 // bytes
+	most     int64 // bytes
+	disabled bool  // by a route
 }
 
 // NewFilter implements httpfilter.Config.
 func (f *filter) NewFilter() httpfilter.Filter { return f }
+
+// NewRouteFilter implements httpfilter.RouteConfigured.
+func (f *filter) NewRouteFilter(route any) httpfilter.Filter {
+	switch own, ok := route.(*filter); {
+	case !ok:
+		return f
+	case own.disabled:
+		return nil
+	default:
+		return own
+	}
+}
 
 // mostAnnounced is how much memory a body gets before it comes.
 const mostAnnounced = 64 << 10

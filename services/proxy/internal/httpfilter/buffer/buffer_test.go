@@ -45,6 +45,41 @@ func TestBuffer(t *testing.T) {
 	}
 }
 
+func TestARouteHasItsOwnLimitOrNone(t *testing.T) {
+	const perRoute = `{"@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute, `
+	config := filtertest.MustParse(t, buffer.Factory{}, "max_request_bytes: 5")
+	routes := filtertest.MustParseRoutes(t, buffer.Factory{}, `
+virtual_hosts:
+- name: all
+  domains: ["*"]
+  routes:
+  - {match: {path: /more}, direct_response: {status: 200}, typed_per_filter_config: {test: `+perRoute+`buffer: {max_request_bytes: 6}}}}
+  - {match: {path: /off}, direct_response: {status: 200}, typed_per_filter_config: {test: `+perRoute+`disabled: true}}}
+  - {match: {prefix: /}, direct_response: {status: 200}}
+`)
+	const refused = "413\ncontent-type: text/plain\n\nPayload Too Large"
+	for _, c := range []struct {
+		path string
+		body []string
+		want string
+	}{
+		{"/", []string{"ab", "cdef"}, refused},
+		{"/more", []string{"ab", "cdef"}, "200"},
+		{"/more", []string{"ab", "cdefg"}, refused},
+		{"/off", []string{"ab", "cdefg"}, "200"},
+	} {
+		got := filtertest.Run(t, config, filtertest.Exchange{Request: "PUT " + c.path, Body: c.body, Routes: routes})
+		require.Equal(t, c.want, got.Response, c.path)
+	}
+	for config, want := range map[string]string{
+		"disabled: false}":                "disabled",
+		"buffer: {max_request_bytes: 0}}": `typed_per_filter_config["test"].buffer.max_request_bytes`,
+	} {
+		_, report := filtertest.ParseRoutes(t, buffer.Factory{}, `typed_per_filter_config: {test: `+perRoute+config+`}`)
+		require.ErrorContains(t, report.Err(), want)
+	}
+}
+
 // watched is a body that tells whether it was read, and how it ends.
 type watched struct {
 	chunks []string

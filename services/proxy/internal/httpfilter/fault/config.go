@@ -17,7 +17,8 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
-// Factory makes fault filters. It implements httpfilter.Factory.
+// Factory makes fault filters, which routes can configure by the same message.
+// It implements httpfilter.RouteFactory.
 type Factory struct {
 	// Random is the source of all chances; nil is a good one.
 	Random func() uint64
@@ -49,15 +50,32 @@ func (f Factory) Fields() strict.Fields {
 	}
 }
 
-// Parse implements httpfilter.Factory. That statuses and limits are in their
-// ranges is held by the messages' own rules.
+// RouteConfigType implements httpfilter.RouteFactory.
+func (f Factory) RouteConfigType() protoreflect.FullName { return f.ConfigType() }
+
+// Parse implements httpfilter.Factory.
 func (f Factory) Parse(message proto.Message, at strict.Path, report *strict.Report) httpfilter.Config {
+	faults := f.parse(message, at, report)
+	if faults == nil {
+		return nil
+	}
+	return &config{faults: faults}
+}
+
+// ParseRoute implements httpfilter.RouteFactory.
+func (f Factory) ParseRoute(message proto.Message, at strict.Path, report *strict.Report) any {
+	return f.parse(message, at, report)
+}
+
+// parse reads the faults of a chain or of a route. That statuses and limits are
+// in their ranges is held by the messages' own rules.
+func (f Factory) parse(message proto.Message, at strict.Path, report *strict.Report) *faults {
 	m, ok := message.(*faultv3.HTTPFault)
 	if !ok {
 		report.Add(at, "is a %T, not a %s", message, f.ConfigType())
 		return nil
 	}
-	c := &config{
+	c := &faults{
 		random:          f.Random,
 		upstreamCluster: m.GetUpstreamCluster(),
 		headers:         matcher.ParseHeaders(m.GetHeaders(), at.Field("headers"), report),
@@ -99,6 +117,13 @@ func (f Factory) Parse(message proto.Message, at strict.Path, report *strict.Rep
 // config is the filter's configuration for one chain. It makes the filters of
 // streams, and counts them together.
 type config struct {
+	faults *faults
+	stats  *faultStats
+	spare  sync.Pool // of *filter
+}
+
+// faults are those of a chain, or those of a route in their place.
+type faults struct {
 	random func() uint64
 
 	// Which requests faults are for; empty is any.
@@ -113,8 +138,6 @@ type config struct {
 
 	most          int64 // max_active_faults; −1 is any number
 	perDownstream bool
-	stats         *faultStats
-	spare         sync.Pool // of *filter
 }
 
 // delay holds a request back.
@@ -165,9 +188,21 @@ func parseChance(m *typev3.FractionalPercent) chance {
 func (c *config) Measure(scope *stats.Scope) { c.stats = newStats(scope.Scope("fault")) }
 
 // NewFilter implements httpfilter.Config.
-func (c *config) NewFilter() httpfilter.Filter {
-	if f, ok := c.spare.Get().(*filter); ok {
-		return f
+func (c *config) NewFilter() httpfilter.Filter { return c.newFilter(c.faults) }
+
+// NewRouteFilter implements httpfilter.RouteConfigured.
+func (c *config) NewRouteFilter(route any) httpfilter.Filter {
+	if own, ok := route.(*faults); ok {
+		return c.newFilter(own)
 	}
-	return &filter{config: c}
+	return c.NewFilter()
+}
+
+func (c *config) newFilter(faults *faults) *filter {
+	f, ok := c.spare.Get().(*filter)
+	if !ok {
+		f = &filter{config: c}
+	}
+	f.faults = faults
+	return f
 }

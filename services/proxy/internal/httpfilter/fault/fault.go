@@ -19,6 +19,7 @@ import (
 // filter is the filter of one stream.
 type filter struct {
 	config *config
+	faults *faults
 	active bool   // counts as an active fault
 	rate   uint64 // KiB per second of the response's body; 0 is as it comes
 }
@@ -36,21 +37,21 @@ const abortText = "fault filter abort"
 // Each fault needs a place among max_active_faults; the request keeps its one
 // until it is done.
 func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
-	c := f.config
+	c, stats := f.faults, f.config.stats
 	if !c.concerns(s) {
 		return nil
 	}
 	r := &s.Request
 	if rate := c.rate(r); rate > 0 && f.activate() {
 		f.rate = rate
-		c.stats.rateLimited.Inc()
+		stats.rateLimited.Inc()
 	}
 	if d := c.delayOf(r); d > 0 && f.activate() {
-		c.stats.delayed(f.downstream(r))
+		stats.delayed(f.downstream(r))
 		sleep(s, d)
 	}
 	if refusal, ok := c.refusal(r); ok && f.activate() {
-		c.stats.aborted(f.downstream(r))
+		stats.aborted(f.downstream(r))
 		if httpfilter.IsGRPC(r) {
 			return httpfilter.GRPCReply(refusal.grpc, abortText)
 		}
@@ -64,7 +65,7 @@ func (f *filter) activate() bool {
 	if f.active {
 		return true
 	}
-	if f.active = f.config.stats.begin(f.config.most); !f.active {
+	if f.active = f.config.stats.begin(f.faults.most); !f.active {
 		f.config.stats.overflow.Inc()
 	}
 	return f.active
@@ -73,7 +74,7 @@ func (f *filter) activate() bool {
 // downstream is the cluster that the request says it is from, by which faults
 // are counted too; empty if it does not say, or that is turned off.
 func (f *filter) downstream(r *message.Request) []byte {
-	if !f.config.perDownstream {
+	if !f.faults.perDownstream {
 		return nil
 	}
 	name, _ := r.Headers.Get("x-envoy-downstream-service-cluster")
@@ -92,12 +93,12 @@ func (f *filter) Done(*stream.Stream) {
 	if f.active {
 		f.config.stats.active.Add(-1)
 	}
-	f.active, f.rate = false, 0
+	f.active, f.rate, f.faults = false, 0, nil
 	f.config.spare.Put(f)
 }
 
 // concerns says whether faults are for the request.
-func (c *config) concerns(s *stream.Stream) bool {
+func (c *faults) concerns(s *stream.Stream) bool {
 	if c.upstreamCluster != "" && (s.Route == nil || s.Cluster == nil || s.Cluster.Config.Name != c.upstreamCluster) {
 		return false
 	}
@@ -114,7 +115,7 @@ func (c *config) concerns(s *stream.Stream) bool {
 }
 
 // delayOf is how long the request is to be held back.
-func (c *config) delayOf(r *message.Request) time.Duration {
+func (c *faults) delayOf(r *message.Request) time.Duration {
 	if c.delay == nil {
 		return 0
 	}
@@ -137,7 +138,7 @@ func (c *config) delayOf(r *message.Request) time.Duration {
 const maxDelay = 24 * time.Hour
 
 // refusal is what the request is to be aborted with, if it is to be.
-func (c *config) refusal(r *message.Request) (refusal, bool) {
+func (c *faults) refusal(r *message.Request) (refusal, bool) {
 	if c.abort == nil {
 		return refusal{}, false
 	}
@@ -162,7 +163,7 @@ func headerRefusal(r *message.Request) (refusal, bool) {
 
 // rate is what the response is to be slowed down to, in KiB per second; 0 is
 // not at all.
-func (c *config) rate(r *message.Request) uint64 {
+func (c *faults) rate(r *message.Request) uint64 {
 	if c.limit == nil {
 		return 0
 	}

@@ -33,6 +33,25 @@ func toEcho(s *stream.Stream) {
 	s.Route, s.Cluster = &route.Route{Cluster: "echo"}, &cluster.Cluster{Config: &cluster.Config{Name: "echo"}}
 }
 
+func TestARouteHasFaultsOfItsOwn(t *testing.T) {
+	const own = `{"@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault, `
+	config := filtertest.MustParse(t, always(0), "abort: {http_status: 503, percentage: {numerator: 100}}")
+	counts := filtertest.Measure(config)
+	routes := filtertest.MustParseRoutes(t, always(0), `
+virtual_hosts:
+- name: all
+  domains: ["*"]
+  routes:
+  - {match: {path: /other}, direct_response: {status: 200}, typed_per_filter_config: {test: `+own+`abort: {http_status: 418, percentage: {numerator: 100}}}}}
+  - {match: {path: /none}, direct_response: {status: 200}, typed_per_filter_config: {test: `+own+`max_active_faults: 1}}}
+  - {match: {prefix: /}, direct_response: {status: 200}}
+`)
+	for path, want := range map[string]string{"/": aborted, "/other": strings.Replace(aborted, "503", "418", 1), "/none": "200"} {
+		require.Equal(t, want, filtertest.Run(t, config, filtertest.Exchange{Request: "GET " + path, Routes: routes}).Response)
+	}
+	require.Equal(t, map[string]int{"fault.aborts_injected": 2}, counts(), "the filter counts those of its routes")
+}
+
 const aborted = "503\ncontent-type: text/plain\n\nfault filter abort"
 
 // refusedBy is the answer of gRPC with a status.

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
@@ -28,6 +29,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
@@ -47,6 +49,31 @@ func Parse(t testing.TB, factory httpfilter.Factory, yaml string) (httpfilter.Co
 		return nil, report
 	}
 	return factory.Parse(m, "", report), report
+}
+
+// Name is that of the filter in the chain of Run, by which routes configure it.
+const Name = "test"
+
+// ParseRoutes checks a RouteConfiguration in YAML, whose routes may configure
+// filters of the factory. The table is for use only if the report has no faults.
+func ParseRoutes(t testing.TB, factory httpfilter.Factory, yaml string) (*route.Table, *strict.Report) {
+	t.Helper()
+	schema, err := strict.NewSchema(append(shared(), factory.Fields(), route.Fields(), route.FilterFields())...)
+	require.NoError(t, err)
+	m := &routev3.RouteConfiguration{}
+	report := strict.Load("routes.yaml", []byte(yaml), m, schema)
+	if report.Err() != nil {
+		return nil, report
+	}
+	return route.ParseFor(httpfilter.RouteParser([]httpfilter.Factory{factory}), m, "", report), report
+}
+
+// MustParseRoutes is ParseRoutes of a configuration that has no faults.
+func MustParseRoutes(t testing.TB, factory httpfilter.Factory, yaml string) *route.Table {
+	t.Helper()
+	table, report := ParseRoutes(t, factory, yaml)
+	require.NoError(t, report.Err())
+	return table
 }
 
 // shared are the fields of messages that several filters have.
@@ -92,6 +119,8 @@ type Exchange struct {
 	Response string
 	// ResponseBody is the upstream's body, chunk by chunk.
 	ResponseBody []string
+	// Routes, if set, has the route of the request.
+	Routes *route.Table
 	// Prepare, if set, changes the stream before the filters get it: its route,
 	// its cluster, the client's address, which is 192.0.2.1 otherwise.
 	Prepare func(*stream.Stream)
@@ -114,12 +143,15 @@ func Run(t testing.TB, config httpfilter.Config, e Exchange) Result {
 	s.Facts.Reset(&s.Request, &s.Response, nil)
 	s.Facts.Start = s.Start
 	e.request(t, &s.Request)
+	if e.Routes != nil {
+		s.Route = e.Routes.Match(route.Input{Request: &s.Request, ClientAddress: s.ClientAddress, Random: s.Random})
+	}
 	if e.Prepare != nil {
 		e.Prepare(s)
 	}
 
 	var run httpfilter.Run
-	run.Begin(httpfilter.NewChain([]httpfilter.Config{config, up}))
+	run.Begin(httpfilter.NewChainOf([]httpfilter.Entry{{Name: Name, Config: config}, {Name: "upstream", Config: up}}))
 	run.Exchange(s)
 	response := strconv.Itoa(s.Response.Status) + show(&s.Response.Headers) + read(t, s.Response.Body)
 	run.End(s)

@@ -32,7 +32,7 @@ func Readme(t testing.TB, factory httpfilter.Factory) {
 	}
 	require.Equal(t, sections, found, "the sections of README.md")
 
-	schema, err := strict.NewSchema(append(shared(), factory.Fields(), route.Fields(), strict.Fields{
+	schema, err := strict.NewSchema(append(shared(), factory.Fields(), route.Fields(), route.FilterFields(), strict.Fields{
 		(&hcmv3.HttpConnectionManager{}).ProtoReflect().Descriptor().FullName(): {"stat_prefix", "route_config", "http_filters"},
 		(&hcmv3.HttpFilter{}).ProtoReflect().Descriptor().FullName():            {"name", "typed_config"},
 		(&routerv3.Router{}).ProtoReflect().Descriptor().FullName():             {},
@@ -52,7 +52,7 @@ func load(t testing.TB, factory httpfilter.Factory, schema *strict.Schema, examp
 	manager := &hcmv3.HttpConnectionManager{}
 	report := strict.Load("README.md", []byte(example), manager, schema)
 	require.NoError(t, report.Err())
-	route.Parse(manager.GetRouteConfig(), "route_config", report)
+	route.ParseFor(httpfilter.RouteParser([]httpfilter.Factory{factory}), manager.GetRouteConfig(), "route_config", report)
 	for i, filter := range manager.GetHttpFilters() {
 		message, err := strict.Unpack(filter.GetTypedConfig())
 		require.NoError(t, err)

@@ -158,7 +158,9 @@ func (f *Factory) Parse(config proto.Message, at strict.Path, report *strict.Rep
 	if c.GetRds() != nil {
 		m.rds = f.parseRDS(c.GetRds(), at.Field("rds"), report)
 	} else {
-		m.routes.Store(ParseRoutes(c.GetRouteConfig(), at.Field("route_config"), f.StaticCluster, true, report))
+		table := ParseRoutes(f.Filters, c.GetRouteConfig(), at.Field("route_config"), f.StaticCluster, true, report)
+		f.checkRoutes(table, c, report)
+		m.routes.Store(table)
 	}
 	m.logs = f.AccessLogs.Parse(c.GetAccessLog(), at.Field("access_log"), report)
 	m.chain = f.parseChain(c.GetHttpFilters(), at.Field("http_filters"), report)

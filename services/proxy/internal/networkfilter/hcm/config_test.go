@@ -10,6 +10,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/buffer"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/router"
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter/hcm"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
@@ -23,10 +24,13 @@ const routerFilter = `{"name": "router", "typed_config": {"@type": "type.googlea
 // there are good route_config and http_filters unless they are among them.
 func faults(t *testing.T, fields string) string {
 	t.Helper()
-	factory := &hcm.Factory{Filters: []httpfilter.Factory{router.Factory{}}, StaticCluster: func(string) *cluster.Config { return nil }, Stats: stats.NewRegistry()}
-	schema, err := strict.NewSchema(factory.Fields(), router.Factory{}.Fields(), coreconfig.Fields(), route.Fields())
+	factory := &hcm.Factory{Filters: []httpfilter.Factory{router.Factory{}, buffer.Factory{}}, StaticCluster: func(string) *cluster.Config { return nil }, Stats: stats.NewRegistry()}
+	schema, err := strict.NewSchema(factory.Fields(), router.Factory{}.Fields(), buffer.Factory{}.Fields(), coreconfig.Fields(), route.Fields(), route.FilterFields())
 	require.NoError(t, err)
-	text := `{"stat_prefix": "s", "route_config": {}`
+	text := `{"stat_prefix": "s"`
+	if !strings.Contains(fields, "route_config") {
+		text += `, "route_config": {}`
+	}
 	if !strings.Contains(fields, "http_filters") {
 		text += `, "http_filters": [` + routerFilter + `]`
 	}
@@ -41,6 +45,17 @@ func faults(t *testing.T, fields string) string {
 	return report.Err().Error()
 }
 
+const (
+	bufferFilter = `{"name": "hold", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer", "max_request_bytes": 1}}`
+	bufferOff    = `{"@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute", "disabled": true}`
+)
+
+// configured is a route that configures a filter, and the filters beside it.
+func configured(name, config string, filters ...string) string {
+	return `"http_filters": [` + strings.Join(append(filters, routerFilter), ", ") + `], "route_config": {"virtual_hosts": [{"name": "a", "domains": ["*"], "routes": [` +
+		`{"match": {"prefix": "/"}, "direct_response": {"status": 200}, "typed_per_filter_config": {"` + name + `": ` + config + `}}]}]}`
+}
+
 func TestFaultsOfTheConfiguration(t *testing.T) {
 	for _, c := range []struct{ name, fields, want string }{
 		{"an upgrade to what is no other protocol", `"upgrade_configs": [{"upgrade_type": "CONNECT"}]`, `upgrade_configs[0].upgrade_type: "CONNECT" is not supported`},
@@ -53,6 +68,14 @@ func TestFaultsOfTheConfiguration(t *testing.T) {
 		{"both lengths", `"http_protocol_options": {"allow_chunked_length": true}`, "http_protocol_options.allow_chunked_length: not supported"},
 		{"two ways to strip a port", `"strip_any_host_port": true, "strip_matching_host_port": true`, "strip_matching_host_port: cannot be set beside strip_any_host_port"},
 		{"a negative timeout", `"request_timeout": "-1s"`, "request_timeout: -1s is negative"},
+		{"a filter that a route configures", configured("hold", bufferOff, bufferFilter), ""},
+		{"a filter that a route configures, but is not there", configured("help", bufferOff, bufferFilter),
+			`route_config.virtual_hosts[0].routes[0].typed_per_filter_config["help"]: no HTTP filter is named "help", as the key must be`},
+		{"a filter that need not be there", configured("help", `{"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "is_optional": true, "disabled": true}`), ""},
+		{"a filter of another kind", configured("router", bufferOff, bufferFilter),
+			`typed_per_filter_config["router"]: envoy.extensions.filters.http.buffer.v3.BufferPerRoute does not configure the HTTP filter that is named "router"`},
+		{"what configures no filter of a route", configured("router", `{"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}`),
+			`typed_per_filter_config["router"]: envoy.extensions.filters.http.router.v3.Router configures no filter of a route`},
 		{"another formatter", `"http_protocol_options": {"header_key_format": {"stateful_formatter": {"name": "x", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"}}}}`,
 			"http_protocol_options.header_key_format.stateful_formatter.typed_config: envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig is no formatter known here"},
 		{"another request id", `"request_id_extension": {"typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}`,

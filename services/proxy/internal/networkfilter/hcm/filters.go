@@ -7,8 +7,10 @@ import (
 
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
@@ -54,10 +56,9 @@ func (f *Factory) parseUpgrades(configs []*hcmv3.HttpConnectionManager_UpgradeCo
 	return list
 }
 
-// parseChain makes the chain of the filters at a path; nil if it has faults. A
-// filter that is disabled is checked, and left out.
+// parseChain makes the chain of the filters at a path; nil if it has faults.
 func (f *Factory) parseChain(filters []*hcmv3.HttpFilter, at strict.Path, report *strict.Report) *httpfilter.Chain {
-	var configs []httpfilter.Config
+	var entries []httpfilter.Entry
 	names := map[string]bool{}
 	good := true
 	fault := func(at strict.Path, format string, args ...any) {
@@ -98,9 +99,7 @@ func (f *Factory) parseChain(filters []*hcmv3.HttpFilter, at strict.Path, report
 			good = false
 			continue
 		}
-		if !filter.GetDisabled() {
-			configs = append(configs, config)
-		}
+		entries = append(entries, httpfilter.Entry{Name: filter.GetName(), Disabled: filter.GetDisabled(), Config: config})
 		_, terminal := config.NewFilter().(httpfilter.Terminal)
 		if last := i == last; terminal && !last {
 			fault(at, "filter %q answers every request, so that no filter can stand behind it", filter.GetName())
@@ -116,7 +115,40 @@ func (f *Factory) parseChain(filters []*hcmv3.HttpFilter, at strict.Path, report
 	if !good {
 		return nil
 	}
-	return httpfilter.NewChain(configs)
+	return httpfilter.NewChainOf(entries)
+}
+
+// checkRoutes reports what routes of the manager's own configure of filters that
+// it does not have, by that name or of that kind. What comes by RDS is not held
+// to that: it can be for several managers.
+func (f *Factory) checkRoutes(table *route.Table, c *hcmv3.HttpConnectionManager, report *strict.Report) {
+	kinds := map[string][]protoreflect.FullName{} // that configure the filters of a name
+	add := func(filters []*hcmv3.HttpFilter) {
+		for _, filter := range filters {
+			wanted := kinds[filter.GetName()]
+			for _, factory := range f.Filters {
+				routed, ok := factory.(httpfilter.RouteFactory)
+				if ok && strings.HasSuffix(filter.GetTypedConfig().GetTypeUrl(), "/"+string(factory.ConfigType())) {
+					wanted = append(wanted, routed.RouteConfigType())
+				}
+			}
+			kinds[filter.GetName()] = wanted
+		}
+	}
+	add(c.GetHttpFilters())
+	for _, upgrade := range c.GetUpgradeConfigs() {
+		add(upgrade.GetFilters())
+	}
+	for _, r := range table.FilterReferences() {
+		wanted, there := kinds[r.Name]
+		switch {
+		case r.Optional:
+		case !there:
+			report.Add(r.At, "no HTTP filter is named %q, as the key must be", r.Name)
+		case r.Config != "" && !slices.Contains(wanted, r.Config):
+			report.Add(r.At, "%s does not configure the HTTP filter that is named %q", r.Config, r.Name)
+		}
+	}
 }
 
 // leavesOut says whether a filter is optional and of a type that is not known.

@@ -8,19 +8,21 @@ import (
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/rds"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
-// ParseRoutes makes a table of a RouteConfiguration at the path at. Known is the
-// cluster of a name, nil if there is none; validate is what validate_clusters is
-// where it is left out: true for a route_config, false for what comes by RDS.
+// ParseRoutes makes a table of a RouteConfiguration at the path at, whose routes
+// may configure filters of the factories. Known is the cluster of a name, nil if
+// there is none; validate is what validate_clusters is where it is left out: true
+// for a route_config, false for what comes by RDS.
 func ParseRoutes(
-	config *routev3.RouteConfiguration, at strict.Path, known func(string) *cluster.Config, validate bool, report *strict.Report,
+	filters []httpfilter.Factory, config *routev3.RouteConfiguration, at strict.Path, known func(string) *cluster.Config, validate bool, report *strict.Report,
 ) *route.Table {
-	table := route.Parse(config, at, report)
+	table := route.ParseFor(httpfilter.RouteParser(filters), config, at, report)
 	if v := config.GetValidateClusters(); v != nil {
 		validate = v.GetValue()
 	}
