@@ -30,10 +30,11 @@ func (s *serviceState) get() admin.State {
 	if s.stopping.Load() {
 		return admin.State{Text: "stopping"}
 	}
+	why, refused := s.registry.Trouble()
 	select {
 	case <-s.registry.Loaded():
 		text := "ready"
-		switch why, refused := s.registry.Trouble(); {
+		switch {
 		case refused:
 			text = "ready, from memory alone: " + why
 		case why != "":
@@ -41,7 +42,11 @@ func (s *serviceState) get() admin.State {
 		}
 		return admin.State{Ready: true, Text: text}
 	default:
-		return admin.State{Text: "the registry is not loaded yet"}
+		text := "the registry is not loaded yet"
+		if why != "" {
+			text += ": " + why
+		}
+		return admin.State{Text: text}
 	}
 }
 

@@ -202,6 +202,7 @@ func (r *Registry) Run(ctx context.Context) error {
 func (r *Registry) load(ctx context.Context) (loaded bool, err error) {
 	for {
 		contents, err := r.store.Load(ctx)
+		r.notLoaded(err)
 		if err == nil {
 			r.restore(contents)
 			return true, nil

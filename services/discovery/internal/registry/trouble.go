@@ -11,7 +11,8 @@ import (
 type storeCall uint8
 
 const (
-	telling storeCall = iota // Append and Flush
+	loading storeCall = iota
+	telling           // Append and Flush
 	following
 	expiring
 	storeCalls // how many there are
@@ -72,8 +73,15 @@ func (r *Registry) trouble() (worst trouble) {
 	return worst
 }
 
+// notLoaded notes why the Store was not loaded, nil once it was.
+func (r *Registry) notLoaded(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.noteTrouble(loading, err)
+}
+
 // Trouble is why the Store does not do, for some hosts or for all, what the registry
-// has asked of it since it was loaded, and whether it refuses to, as ErrRefused says;
+// asks of it, to be loaded among that, and whether it refuses to, as ErrRefused says;
 // empty while it does all.
 func (r *Registry) Trouble() (why string, refused bool) {
 	r.mu.RLock()
