@@ -240,7 +240,7 @@ func TestASilentStreamIsEndedAndItsHostsAreNotLost(t *testing.T) {
 }
 
 func TestAStreamThatSendsInALoopIsHeldToItsBudgetAndNoHonestOneIs(t *testing.T) {
-	const seconds = 10
+	const seconds = 3
 	for name, test := range map[string]struct {
 		hosts int
 		every time.Duration // between messages; 0 for as fast as they are taken

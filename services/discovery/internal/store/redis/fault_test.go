@@ -259,6 +259,21 @@ func TestAReplicaThatStartsDoesNotTakeForAllWhatOneThatWarmsUpWrote(t *testing.T
 	require.False(t, startWarming(t, url, patience, time.Hour).Partial())
 }
 
+func TestAReplicaThatStartsOnWhatIsLeftIsGivenTheRestByOneThatRuns(t *testing.T) {
+	server := servicetest.Redis(t)
+	url := "redis://" + server.Address
+	a := start(t, url, patience)
+	a.checkIn("1", time.Minute)
+	a.checkIn("2", time.Minute)
+	awaitKept(t, url, "1 2")
+	servicetest.Eventually(t, "redis has all", func() bool { return server.Command("GET sd:{0}:state") == complete })
+	server.Command("HDEL " + usersKeys("rec")[0] + " 5:users/1")
+	b := startWarming(t, url, patience, time.Hour)
+	require.True(t, b.Partial(), "what is left is not all")
+	await(t, "1 2", a, b)
+	awaitKept(t, url, "1 2")
+}
+
 func TestNothingIsLostWhenRedisComesBackAsItWasBefore(t *testing.T) {
 	server := servicetest.Redis(t)
 	url := "redis://" + server.Address
