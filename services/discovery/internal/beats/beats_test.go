@@ -240,16 +240,16 @@ func TestASilentStreamIsEndedAndItsHostsAreNotLost(t *testing.T) {
 }
 
 func TestAStreamThatSendsInALoopIsHeldToItsBudgetAndNoHonestOneIs(t *testing.T) {
-	const seconds = 3
+	const seconds = 2
 	for name, test := range map[string]struct {
 		hosts int
 		every time.Duration // between messages; 0 for as fast as they are taken
 		want  int           // messages, of which those of the first second are saved
 	}{
 		"messages without hosts": {0, 0, 1000 * (seconds + 1)},
-		"many hosts":             {10_000, 0, 333 * (seconds + 1)},
-		"a beat a second":        {10_000, time.Second, seconds},
-		"ten beats a second":     {10_000, time.Second / 10, 10 * seconds},
+		"many hosts":             {2_000, 0, 714 * (seconds + 1)},
+		"a beat a second":        {2_000, time.Second, seconds},
+		"ten beats a second":     {2_000, time.Second / 10, 10 * seconds},
 		"a host at a time":       {1, 2 * time.Millisecond, 500 * seconds},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -286,19 +286,21 @@ func TestAStreamThatSendsInALoopIsHeldToItsBudgetAndNoHonestOneIs(t *testing.T) 
 func TestARestOfAStreamIsNoSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := options(registrytest.Loaded(t))
-		o.Silence, o.MaxHosts = time.Second, 100_000_000
+		o.Silence = time.Second / 10
 		s := New(o)
-		w := &bubbleWire{ctx: t.Context(), requests: make(chan *discoveryv2.BeatRequest, 2), responses: make(chan *discoveryv2.BeatResponse, 2)}
+		w := &bubbleWire{ctx: t.Context(), requests: make(chan *discoveryv2.BeatRequest, 5), responses: make(chan *discoveryv2.BeatResponse, 5)}
 		ended := make(chan error, 1)
 		// Ends with the silence; the test waits for it.
 		go func() { ended <- s.Beat(w) }()
 		began := time.Now()
-		for range 2 { // each costs two seconds, of which one was saved
-			w.requests <- &discoveryv2.BeatRequest{Detach: make([]uint64, 2*time.Second/pricePerHost)}
+		// Each costs three times what may be silence, and a second was saved.
+		m := &discoveryv2.BeatRequest{Detach: make([]uint64, (3*o.Silence-pricePerMessage)/pricePerHost)}
+		for range 5 {
+			w.requests <- m
 		}
 		require.Equal(t, codes.DeadlineExceeded, status.Code(<-ended))
-		require.Len(t, w.responses, 2)
-		require.InDelta(t, (4 * time.Second).Seconds(), time.Since(began).Seconds(), 0.01)
+		require.Len(t, w.responses, 5)
+		require.Equal(t, 15*o.Silence-mostSaved+o.Silence, time.Since(began))
 	})
 }
 
