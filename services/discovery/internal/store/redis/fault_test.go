@@ -569,6 +569,26 @@ func TestASumIsThatOfTheScript(t *testing.T) {
 	require.False(t, wholes[0].isTorn())
 }
 
+func TestAChangeThatTheLogDoesNotTakeIsRefusedUntilItDoes(t *testing.T) {
+	s, _, server := one(t)
+	server.Command("DEL " + s.key("log"))
+	server.Command("SET " + s.key("log") + " x")
+	changes := []registry.Change{putOf("users", "b")}
+	dead := []registry.Beat{{Key: putOf("users", "a").Key, At: time.Now()}}
+	for range 2 { // the second must not take what the first left for done
+		require.ErrorIs(t, s.Append(t.Context(), changes), registry.ErrRefused)
+		_, err := s.Expire(t.Context(), dead)
+		require.ErrorIs(t, err, registry.ErrRefused)
+	}
+	require.Equal(t, "1", server.Command("HLEN "+s.key("rec")), "nothing changed")
+	server.Command("DEL " + s.key("log"))
+	require.NoError(t, s.Append(t.Context(), changes))
+	gone, err := s.Expire(t.Context(), dead)
+	require.NoError(t, err)
+	require.Len(t, gone, 1)
+	require.Equal(t, "2", server.Command("XLEN "+s.key("log")))
+}
+
 func TestDataOfAnotherSchemaIsNotTouched(t *testing.T) {
 	s, other, server := one(t)
 	server.Command("HSET " + s.key("meta") + " schema 2/512")

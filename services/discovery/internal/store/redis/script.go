@@ -68,13 +68,14 @@ local function change(hash, kind, member, value, lease, event, at)
   if old == value or not old and value == '' then return end
   local before = digest
   if old then digest = xor(digest, string.sub(old, 1, 16)) end
+  if value ~= '' then digest = xor(digest, string.sub(value, 1, 16)) end
+  -- First the log: what it does not take must not be taken for told when it comes again.
+  last = log(logKey, most, writer, gen, before, digest, kind, member, value, lease, event, at)
   if value == '' then
     redis.call('HDEL', hash, member)
   else
-    digest = xor(digest, string.sub(value, 1, 16))
     redis.call('HSET', hash, member, value)
   end
-  last = log(logKey, most, writer, gen, before, digest, kind, member, value, lease, event, at)
 end
 redis.call('ZREMRANGEBYSCORE', tomb, '-inf', now)
 local refused = {}
@@ -131,8 +132,8 @@ for i = 6, #ARGV, 3 do
     if old then
       local before = digest
       digest = xor(digest, string.sub(old, 1, 16))
-      redis.call('HDEL', rec, member)
       last = log(logKey, most, writer, gen, before, digest, '` + hostRemoved + `', member, '', string.sub(old, 17, 32), ARGV[i+2], 0)
+      redis.call('HDEL', rec, member)
     end
     answer[#answer+1] = ''
   end
