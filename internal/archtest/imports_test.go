@@ -8,7 +8,8 @@ import (
 
 // The shared packages lean on no service, and on none of each other but for
 // command, which puts some of them together, the certificates, which are watched
-// files, the tests' helper for environ, and those that tell what was meant.
+// files, gRPC over HTTP/2, the tests' helper for environ, and those that tell what
+// was meant.
 func TestImports(t *testing.T) {
 	archtest.Check(t, "github.com/weirproxy/weir/internal", archtest.Edges{
 		"admin":        nil,
@@ -19,6 +20,7 @@ func TestImports(t *testing.T) {
 		"environ":      {"nearest"},
 		"environtest":  {"environ"},
 		"filewatch":    nil,
+		"grpchttp2":    {"http2"},
 		"http2":        nil,
 		"nearest":      nil,
 		"protoyaml":    {"nearest"},

@@ -1,0 +1,25 @@
+// Package grpchttp2 serves gRPC on package http2, for servers that hold many
+// streams at rest: grpc-go's costs several times the memory. It takes services in
+// grpc-go's own types (it is a grpc.ServiceRegistrar) and gives handlers what that
+// gives them, so generated code runs on either. It is no client, retries nothing
+// and knows no names of services but those that are registered.
+//
+// The path of a call, by the protocol that gRPC describes in PROTOCOL-HTTP2:
+//
+//	connection.go  a connection is made one: TLS, HTTP/2's preface, its age
+//	call.go        a request becomes a call: its method, its deadline, or why not
+//	metadata.go    its fields become metadata, and metadata becomes fields
+//	stream.go      what a handler has of it (grpc.ServerStream)
+//	message.go     messages between frames of five bytes and the codec
+//	status.go      how it ends: grpc-status, grpc-message
+//
+// What grpc-go has and this does not: compressed responses (gzip is read if a
+// client sends it), stats handlers, and bounds on how often a client may ping
+// (http2's bounds of floods are there instead).
+//
+// # Goroutines
+//
+// A connection has one that reads, and each call one that runs its handler. Both
+// end with what they are of; a stop waits for all. A handler that leaves others
+// behind may let them call the stream at any time: they get an error.
+package grpchttp2

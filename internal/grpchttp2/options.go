@@ -1,0 +1,52 @@
+package grpchttp2
+
+import (
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/encoding/proto"
+
+	"github.com/weirproxy/weir/internal/http2"
+)
+
+// Options say how a server works. A zero field stands for the default that it
+// names.
+type Options struct {
+	// HTTP2 bounds connections: windows, heads, streams, floods, keepalive.
+	HTTP2 http2.Options
+	// Credentials make connections secure; nil serves in the clear.
+	Credentials credentials.TransportCredentials
+	// Codec is of all messages, whatever subtype of content a client names;
+	// grpc-go's of protobuf.
+	Codec encoding.CodecV2
+	// UnaryInterceptor and StreamInterceptor are called around each handler, if
+	// set.
+	UnaryInterceptor  grpc.UnaryServerInterceptor
+	StreamInterceptor grpc.StreamServerInterceptor
+
+	// MaxMessage bounds a message that is received, in bytes, as it came and
+	// decompressed; 4 MiB. A longer one is RESOURCE_EXHAUSTED.
+	MaxMessage int
+	// HandshakeTimeout is how long a connection may take until HTTP/2 begins; 2
+	// minutes.
+	HandshakeTimeout time.Duration
+	// MaxConnectionAge is the age at which a connection is shut down, give or take
+	// a tenth, so that clients spread anew; 0 is none. Calls that are open then
+	// have MaxConnectionAgeGrace to end; 0 is as long as they like.
+	MaxConnectionAge, MaxConnectionAgeGrace time.Duration
+}
+
+func (o Options) withDefaults() Options {
+	if o.Codec == nil {
+		o.Codec = encoding.GetCodecV2(proto.Name)
+	}
+	if o.MaxMessage == 0 {
+		o.MaxMessage = 4 << 20
+	}
+	if o.HandshakeTimeout == 0 {
+		o.HandshakeTimeout = 2 * time.Minute
+	}
+	return o
+}
