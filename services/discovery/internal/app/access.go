@@ -12,12 +12,12 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
 	"github.com/weirproxy/weir/internal/certificates"
 	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/internal/filewatch"
+	"github.com/weirproxy/weir/internal/grpchttp2"
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/denial"
 	"github.com/weirproxy/weir/services/discovery/internal/gate"
@@ -175,13 +175,12 @@ func (a *access) scheme() string {
 	return "https"
 }
 
-// grpc puts the gate before a gRPC server, and TLS where it is wanted.
-func (a *access) grpc() []grpc.ServerOption {
-	options := a.gate.ServerOptions()
+// guard puts the gate before a gRPC server, and TLS where it is wanted.
+func (a *access) guard(o *grpchttp2.Options) {
+	o.UnaryInterceptor, o.StreamInterceptor = a.gate.Unary, a.gate.Stream
 	if a.certificates != nil {
-		options = append(options, grpc.Creds(credentials.NewTLS(a.certificates.Config("h2"))))
+		o.Credentials = credentials.NewTLS(a.certificates.Config("h2"))
 	}
-	return options
 }
 
 // mayBe returns why the caller of a stream or call may not be a node, or see what

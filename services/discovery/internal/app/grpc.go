@@ -4,19 +4,16 @@ import (
 	"context"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/keepalive"
-
 	"github.com/weirproxy/weir/internal/admin"
 	"github.com/weirproxy/weir/internal/daemon"
+	"github.com/weirproxy/weir/internal/grpchttp2"
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/beats"
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
 	"github.com/weirproxy/weir/services/discovery/internal/xds"
 )
 
-// helloTimeout is the time that a connection has to begin HTTP/2. Stopping
-// waits for those that have not, so it is well below any sensible deadline.
+// helloTimeout is the time that a connection has to begin HTTP/2.
 const helloTimeout = 5 * time.Second
 
 // streamsPerConnection is far above what one client opens, and what its proxies
@@ -79,16 +76,15 @@ func (a *App) addGRPC(operators *admin.Server) {
 	}))
 }
 
-// newGRPCServer makes the server of all that is served over gRPC. After
-// XDSKeepalive of silence a client is asked whether it is there; it has as long
-// again, at most 20 seconds, to answer.
-func newGRPCServer(o Options, access *access) *grpc.Server {
-	options := append(access.grpc(), xds.ServerOptions()...)
-	return grpc.NewServer(append(options,
-		grpc.ConnectionTimeout(helloTimeout),
-		grpc.MaxConcurrentStreams(streamsPerConnection),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: o.XDSKeepalive, Timeout: min(o.XDSKeepalive, 20*time.Second)}),
-		// A client may ask oftener than we do.
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-	)...)
+// newGRPCServer makes the server of all that is served over gRPC. After each
+// XDSKeepalive a client is asked whether it is there; it has as long again, at most
+// 20 seconds, to answer.
+func newGRPCServer(o Options, access *access) *grpchttp2.Server {
+	options := xds.ServerOptions()
+	options.HandshakeTimeout = helloTimeout
+	options.HTTP2.MaxConcurrentStreams = streamsPerConnection
+	options.HTTP2.KeepaliveInterval = o.XDSKeepalive
+	options.HTTP2.KeepaliveTimeout = min(o.XDSKeepalive, 20*time.Second)
+	access.guard(&options)
+	return grpchttp2.New(options)
 }

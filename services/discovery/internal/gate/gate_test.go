@@ -29,6 +29,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/certificates"
 	"github.com/weirproxy/weir/internal/filewatch"
+	"github.com/weirproxy/weir/internal/grpchttp2"
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/denial"
@@ -242,7 +243,7 @@ func (health) Watch(_ *healthpb.HealthCheckRequest, wire healthpb.Health_WatchSe
 // serveGRPC serves health behind a gate, and returns a connection to it.
 func serveGRPC(t *testing.T, g *gate.Gate, by credentials.TransportCredentials, with credentials.TransportCredentials) *grpc.ClientConn {
 	t.Helper()
-	server := grpc.NewServer(append(g.ServerOptions(), grpc.Creds(by))...)
+	server := grpchttp2.New(grpchttp2.Options{Credentials: by, UnaryInterceptor: g.Unary, StreamInterceptor: g.Stream})
 	healthpb.RegisterHealthServer(server, health{})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

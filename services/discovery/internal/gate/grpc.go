@@ -16,25 +16,22 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/denial"
 )
 
-// ServerOptions put the gate before a gRPC server. A stream passes it when it is
-// opened.
-func (g *Gate) ServerOptions() []grpc.ServerOption {
-	return []grpc.ServerOption{
-		grpc.ChainUnaryInterceptor(func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-			ctx, err := g.admit(ctx, info.FullMethod)
-			if err != nil {
-				return nil, err
-			}
-			return handle(ctx, request)
-		}),
-		grpc.ChainStreamInterceptor(func(server any, wire grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
-			ctx, err := g.admit(wire.Context(), info.FullMethod)
-			if err != nil {
-				return err
-			}
-			return handle(server, &stream{wire, ctx})
-		}),
+// Unary is the gate before a gRPC server's calls of one message each way.
+func (g *Gate) Unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	ctx, err := g.admit(ctx, info.FullMethod)
+	if err != nil {
+		return nil, err
 	}
+	return handle(ctx, request)
+}
+
+// Stream is the gate before its streams. One passes it when it is opened.
+func (g *Gate) Stream(server any, wire grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	ctx, err := g.admit(wire.Context(), info.FullMethod)
+	if err != nil {
+		return err
+	}
+	return handle(server, &stream{wire, ctx})
 }
 
 // admit is the context of a call that passes the gate, with its caller. The

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/weirproxy/weir/internal/daemon"
+	"github.com/weirproxy/weir/internal/grpchttp2"
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/registry/registrytest"
@@ -64,7 +65,9 @@ func servingAfter(t testing.TB, warmUp time.Duration, change func(*Limits)) *ser
 		Debounce: Debounce{Quiet: 20 * time.Millisecond, Longest: 200 * time.Millisecond},
 		Limits:   limits, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 	})
-	grpcServer := grpc.NewServer(append(ServerOptions(), grpc.ConnectionTimeout(helloTimeout))...)
+	options := ServerOptions()
+	options.HandshakeTimeout = helloTimeout
+	grpcServer := grpchttp2.New(options)
 	server.Register(grpcServer)
 	part := daemon.ServeGRPC("xds listener", listener, grpcServer, helloTimeout, server.Stop)
 	running, cancel := context.WithCancel(context.Background())

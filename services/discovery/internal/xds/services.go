@@ -3,6 +3,8 @@ package xds
 import (
 	"google.golang.org/grpc"
 
+	"github.com/weirproxy/weir/internal/grpchttp2"
+	"github.com/weirproxy/weir/internal/http2"
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
 )
 
@@ -23,8 +25,8 @@ var services = []struct {
 	{"envoy.service.extension.v3.ExtensionConfigDiscoveryService", "ExtensionConfigs", "envoy/service/extension/v3/config_discovery.proto", resources.Extensions},
 }
 
-// Register puts the services on a gRPC server that does not serve yet. It must
-// have been made with ServerOptions.
+// Register puts the services on a gRPC server that does not serve yet, whose codec
+// is that of ServerOptions.
 func (s *Server) Register(server grpc.ServiceRegistrar) {
 	for _, service := range services {
 		desc := &grpc.ServiceDesc{
@@ -53,24 +55,18 @@ func (s *Server) streamOf(method string, only resources.Type, delta bool) grpc.S
 }
 
 // What a connection of a client takes: it is at rest nearly always, and what it
-// sends is short, or its own node again. Responses are written in few pieces.
+// sends is short, or its own node again.
 const (
-	readBuffer  = 4 << 10
-	writeBuffer = 16 << 10
-	window      = 64 << 10
-	maxHeaders  = 16 << 10
+	window     = 64 << 10
+	maxHeaders = 16 << 10
 )
 
-// ServerOptions are those of a gRPC server on which Register puts the services:
-// the codec, and buffers for many connections at rest. They suit other services
-// on that server too.
-func ServerOptions() []grpc.ServerOption {
-	return []grpc.ServerOption{
-		grpc.ForceServerCodecV2(newCodec()),
-		grpc.ReadBufferSize(readBuffer),
-		grpc.WriteBufferSize(writeBuffer),
-		grpc.StaticStreamWindowSize(window),
-		grpc.StaticConnWindowSize(window),
-		grpc.MaxHeaderListSize(maxHeaders),
+// ServerOptions are those of a server on which Register puts the services: the
+// codec, and bounds for many connections at rest. They suit other services on that
+// server too.
+func ServerOptions() grpchttp2.Options {
+	return grpchttp2.Options{
+		Codec: newCodec(),
+		HTTP2: http2.Options{StreamWindow: window, ConnectionWindow: window, MaxHeaderBytes: maxHeaders},
 	}
 }
