@@ -25,21 +25,30 @@ const (
 var requests = sync.Pool{New: func() any { return new(http2.Head) }}
 
 // ServeStream is part of http2.Handler. Steps: the request's head becomes a call;
-// its handler runs; the client is told how it ended.
+// its handler runs, and what it left for later, as often as there is something to
+// read; the client is told how it ended.
 func (c *connection) ServeStream(h *http2.Stream) {
-	head := requests.Get().(*http2.Head)
-	if err := h.ReadHead(head); err != nil {
-		requests.Put(head)
+	var more bool
+	var err error
+	s, parked := h.Parked().(*stream)
+	if parked {
+		more, err = s.later()
+	} else {
+		if s = c.newCall(h); s == nil {
+			return
+		}
+		h.OnReset(func(error) { s.cancel() })
+		err = s.run()
+		more = err == nil && s.later != nil
+	}
+	for more && len(s.rest) > 0 {
+		more, err = s.later()
+	}
+	if more {
+		h.Park(s)
 		return
 	}
-	s, refused := c.newCall(h, head)
-	requests.Put(head)
-	if refused != nil {
-		_ = h.WriteHead(refused.http, refused, true) // the client may have gone
-		return
-	}
-	h.OnReset(func(error) { s.cancel() })
-	s.end(s.run())
+	s.end(statusOf(err))
 }
 
 // refusal is the answer to a request that is no call: its status of HTTP, and
@@ -57,8 +66,23 @@ func refuse(httpStatus int, code codes.Code, format string, args ...any) *refusa
 	return r
 }
 
-// newCall makes a call of a request's head, of which it keeps nothing.
-func (c *connection) newCall(h *http2.Stream, head *http2.Head) (*stream, *refusal) {
+// newCall makes a call of a request, or answers it and returns nil.
+func (c *connection) newCall(h *http2.Stream) *stream {
+	head := requests.Get().(*http2.Head)
+	defer requests.Put(head)
+	if h.ReadHead(head) != nil {
+		return nil // it was reset already
+	}
+	s, refused := c.callOf(h, head)
+	if refused != nil {
+		_ = h.WriteHead(refused.http, refused, true) // the client may have gone
+		return nil
+	}
+	return s
+}
+
+// callOf makes a call of a request's head, of which it keeps nothing.
+func (c *connection) callOf(h *http2.Stream, head *http2.Head) (*stream, *refusal) {
 	s := &stream{call: c, http2: h}
 	if string(head.Method) != "POST" {
 		r := refuse(405, codes.Internal, "method %q: only POST is served", head.Method)
@@ -125,24 +149,20 @@ func (s *Server) unknown(path string) *refusal {
 	return refuse(200, codes.Unimplemented, "unknown service %s", service)
 }
 
-// run runs the handler, and returns how the call ends.
-func (s *stream) run() *status.Status {
-	var err error
+// run runs the handler, and returns what that does.
+func (s *stream) run() error {
 	if s.method.unary != nil {
-		err = s.runUnary()
-	} else if around := s.call.server.options.StreamInterceptor; around != nil {
-		err = around(s.method.service, s, &s.method.info, s.method.stream)
-	} else {
-		err = s.method.stream(s.method.service, s)
+		return s.runUnary()
 	}
-	if err == nil {
-		return nil
+	if around := s.call.server.options.StreamInterceptor; around != nil {
+		return around(s.method.service, s, &s.method.info, s.method.stream)
 	}
-	return statusOf(err)
+	return s.method.stream(s.method.service, s)
 }
 
 // runUnary runs the handler of a call with one message each way.
 func (s *stream) runUnary() error {
+	defer func() { s.later = nil }() // it is of streams alone
 	read := func(m any) error {
 		err := s.RecvMsg(m)
 		if err == io.EOF { //nolint:errorlint // as RecvMsg says

@@ -19,7 +19,8 @@
 //
 // # Goroutines
 //
-// A connection has one that reads, and each call one that runs its handler. Both
-// end with what they are of; a stop waits for all. A handler that leaves others
-// behind may let them call the stream at any time: they get an error.
+// A connection has one that reads, and each call one that runs its handler, unless
+// that has left the rest for Later. Both end with what they are of; a stop waits for
+// all. A handler that leaves others behind may let them call the stream at any time:
+// they get an error.
 package grpchttp2

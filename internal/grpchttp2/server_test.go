@@ -712,3 +712,92 @@ func TestAListenerMayFailForAWhile(t *testing.T) {
 	require.ErrorContains(t, s.Serve(&passing{l, 3}), "broken")
 	s.Stop()
 }
+
+// TestAHandlerLeavesTheRestForLater has streams that have no goroutine at rest, and
+// end in each way that there is.
+func TestAHandlerLeavesTheRestForLater(t *testing.T) {
+	type begun struct {
+		wire grpc.ServerStream
+		call grpchttp2.Call
+	}
+	streams := make(chan begun, 1)
+	ends := make(chan error, 1)
+	s := serve(t, grpchttp2.Options{}, handlers{talk: func(wire grpc.ServerStream) error {
+		call, ok := grpchttp2.CallOf(wire.Context())
+		if !ok {
+			return errors.New("no call")
+		}
+		call.Later(func() (bool, error) {
+			m := &bytesValue{}
+			err := wire.RecvMsg(m)
+			if err == nil {
+				err = wire.SendMsg(m)
+			}
+			if err == nil {
+				return true, nil
+			}
+			ends <- err
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return false, err
+		})
+		streams <- begun{wire, call}
+		return nil
+	}})
+	_, ok := grpchttp2.CallOf(t.Context())
+	require.False(t, ok)
+	c := s.dial(t)
+	for name, test := range map[string]struct {
+		end    func(cancel context.CancelFunc, stream grpc.ClientStream, b begun)
+		seen   codes.Code // by the handler, OK for the end of the request
+		client codes.Code
+	}{
+		"by the client":        {func(_ context.CancelFunc, stream grpc.ClientStream, _ begun) { _ = stream.CloseSend() }, codes.OK, codes.OK},
+		"by the client's loss": {func(cancel context.CancelFunc, _ grpc.ClientStream, _ begun) { cancel() }, codes.Canceled, codes.Canceled},
+		"by an interrupt":      {func(_ context.CancelFunc, _ grpc.ClientStream, b begun) { b.call.Interrupt() }, codes.Canceled, codes.Canceled},
+		"by what it may not": {func(_ context.CancelFunc, stream grpc.ClientStream, _ begun) {
+			_ = stream.SendMsg(wrapperspb.Bytes(make([]byte, 5<<20)))
+		}, codes.ResourceExhausted, codes.ResourceExhausted},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			stream := talk(ctx, t, c)
+			b := <-streams
+			for size := range 5 {
+				for range 3 {
+					require.NoError(t, stream.SendMsg(wrapperspb.Bytes(make([]byte, size))))
+				}
+				for range 3 {
+					m := &bytesValue{}
+					require.NoError(t, stream.RecvMsg(m))
+					require.Len(t, m.GetValue(), size)
+				}
+			}
+			require.NoError(t, b.wire.SendMsg(&bytesValue{}), "others send")
+			require.NoError(t, stream.RecvMsg(&bytesValue{}))
+			test.end(cancel, stream, b)
+			err := <-ends
+			if test.seen == codes.OK {
+				require.ErrorIs(t, err, io.EOF)
+			} else {
+				require.Equal(t, test.seen, status.Code(err))
+			}
+			err = stream.RecvMsg(&bytesValue{})
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			require.Equal(t, test.client, status.Code(err))
+			<-b.wire.Context().Done()
+			b.call.Interrupt() // which is too late
+		})
+	}
+	stream := talk(t.Context(), t, c)
+	<-streams
+	s.Stop()
+	require.Equal(t, codes.Canceled, status.Code(<-ends))
+	require.Equal(t, codes.Unavailable, status.Code(stream.RecvMsg(&bytesValue{})))
+	require.NoError(t, <-s.ended)
+	s.ended <- nil // for the cleanup
+}

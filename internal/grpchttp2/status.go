@@ -14,9 +14,12 @@ import (
 	"github.com/weirproxy/weir/internal/http2"
 )
 
-// statusOf is how a call ends whose handler returned err: what that says itself,
-// or what it is if it comes of a context, else UNKNOWN.
+// statusOf is how a call ends whose handler returned err: well if that is nil, as it
+// says itself, or what it is if it comes of a context, else UNKNOWN.
 func statusOf(err error) *status.Status {
+	if err == nil {
+		return nil
+	}
 	if s, ok := status.FromError(err); ok {
 		return s
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
@@ -27,6 +28,7 @@ type stream struct {
 	proto  bool // the client's content-type has the subtype
 	gzip   bool // messages may be compressed
 	timed  bool // there is a deadline
+	later  func() (more bool, err error)
 
 	// use is held, to read, by who is within a call of http2, and to write by who
 	// takes that away.
@@ -114,7 +116,7 @@ func (s *stream) broken(err error) error {
 		return err
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		<-s.ctx.Done() // of the same time
+		<-s.ctx.Done() // of the same time, or interrupted
 		return status.FromContextError(s.ctx.Err()).Err()
 	}
 	s.cancel()
@@ -181,9 +183,43 @@ func (s *stream) addTrailer(md metadata.MD) error {
 	return nil
 }
 
+// Call is what a handler of a stream can do with its call beside what gRPC knows.
+type Call interface {
+	// Later lets the handler return while its call goes on, so that a stream at
+	// rest has no goroutine. When it returned nil, f is called, on a goroutine of the
+	// server's, each time that there is something for RecvMsg to read: a message, as
+	// a rule, the end of the request, or why the call ends. It may read one message,
+	// and says whether there is more to wait for; if not, the call ends with err.
+	// Others may send meanwhile. Interceptors' handlers have returned by then.
+	Later(f func() (more bool, err error))
+	// Interrupt cancels the call's context, and has what sends, now and later, and
+	// what receives, once nothing is left to be read, return a status of CANCELED. It
+	// does not wait for that. How the call ends is the handler's to say.
+	Interrupt()
+}
+
+// CallOf is the call of a handler's context, if that is of a Server of this package.
+func CallOf(ctx context.Context) (c Call, ok bool) {
+	c, ok = grpc.ServerTransportStreamFromContext(ctx).(Call)
+	return c, ok
+}
+
 // transport is the stream as a grpc.ServerTransportStream, by which functions of
-// package grpc find it in a context.
+// package grpc find it in a context, and as a Call.
 type transport struct{ *stream }
+
+// Later is part of Call.
+func (t transport) Later(f func() (more bool, err error)) { t.later = f }
+
+// Interrupt is part of Call.
+func (t transport) Interrupt() {
+	t.cancel()
+	t.use.RLock()
+	defer t.use.RUnlock()
+	if t.http2 != nil {
+		t.http2.Interrupt(os.ErrDeadlineExceeded) // which take lifts
+	}
+}
 
 // Method is the path of the call.
 func (t transport) Method() string { return t.method.path }
@@ -270,8 +306,7 @@ func (s *stream) end(with *status.Status) {
 // interrupts, and lets nobody in from then on. What the metadata was set to stays.
 func (s *stream) take() *http2.Stream {
 	if !s.use.TryLock() {
-		s.http2.Interrupt(os.ErrDeadlineExceeded) // which a new deadline lifts
-		s.timed = true
+		s.http2.Interrupt(os.ErrDeadlineExceeded)
 		s.use.Lock()
 	}
 	defer s.use.Unlock()
@@ -279,8 +314,6 @@ func (s *stream) take() *http2.Stream {
 	defer s.mu.Unlock()
 	h := s.http2
 	s.http2, s.rest, s.ended = nil, nil, true
-	if s.timed {
-		h.SetDeadline(time.Time{})
-	}
+	h.SetDeadline(time.Time{}) // which lifts interrupts, too
 	return h
 }
