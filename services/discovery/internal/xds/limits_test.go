@@ -76,6 +76,29 @@ func TestWhoGoesBeforeItsTimeTakesNothingFromOthers(t *testing.T) {
 	})
 }
 
+// playedCall is what a call that is served without a server has in its context.
+type playedCall struct {
+	grpc.ServerTransportStream
+	later  func() (bool, error)
+	cancel func()
+}
+
+func (c *playedCall) Later(f func() (bool, error)) { c.later = f }
+
+func (c *playedCall) Interrupt() { c.cancel() }
+
+// play serves a wire, which is made of its context, until the stream ends.
+func (s *Server) play(ctx context.Context, wire func(context.Context) grpc.ServerStream) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	call := &playedCall{cancel: cancel}
+	err := s.serve(wire(grpc.NewContextWithServerTransportStream(ctx, call)), allTypes, false)
+	for more := err == nil; more; {
+		more, err = call.later()
+	}
+	return err
+}
+
 // heldWire is the wire of a client that asks once, for all clusters, and says that
 // it has some from before. It counts what it is sent.
 type heldWire struct {
@@ -118,7 +141,7 @@ func TestAfterAMassReconnectSoManyGetAFirstAnswerEachSecond(t *testing.T) {
 		var got atomic.Int32
 		for range 35 {
 			go func() {
-				assert.ErrorIs(t, s.serve(&heldWire{ctx: ctx, got: &got}, allTypes, false), context.Canceled)
+				assert.ErrorIs(t, s.play(ctx, func(ctx context.Context) grpc.ServerStream { return &heldWire{ctx: ctx, got: &got} }), context.Canceled)
 			}()
 		}
 		synctest.Wait()
@@ -195,7 +218,7 @@ func TestAStreamEndsThatDoesNotBegin(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 				defer cancel()
 				begin := time.Now()
-				err := s.serve(&mute{ctx: ctx, first: message}, allTypes, false)
+				err := s.play(ctx, func(ctx context.Context) grpc.ServerStream { return &mute{ctx: ctx, first: message} })
 				if message != nil {
 					require.ErrorIs(t, err, context.DeadlineExceeded)
 					require.Equal(t, time.Hour, time.Since(begin))

@@ -13,39 +13,51 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/weirproxy/weir/internal/grpchttp2"
 	"github.com/weirproxy/weir/services/discovery/internal/hello"
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
 )
 
-// serve answers one stream until the client or the server ends it. It waits for
-// the end in this goroutine; another receives, and a third sends for as long as
-// there is something to send. So a client that does not read holds up nobody and
-// can be dropped, and a stream at rest is two goroutines. One that waited for
-// both would take no less memory: gRPC's frames below it and those of receiving
-// fit into stacks of 4 KiB each, but not both into one.
+// serve begins one stream. It goes on when serve has returned, until the client or
+// the server ends it: requests are received in a goroutine that is there while there
+// is one, and responses sent in another that is there as long as there is something
+// to send. So a client that does not read holds up nobody and can be dropped, and a
+// stream at rest is no goroutine at all.
 func (s *Server) serve(wire grpc.ServerStream, only resources.Type, delta bool) error {
+	call, ok := grpchttp2.CallOf(wire.Context())
+	if !ok {
+		return status.Error(codes.Internal, "streams of xDS are served by package grpchttp2 alone")
+	}
 	st := s.newStream(wire.Context(), peerOf(wire.Context()), only, delta)
 	st.number, st.until = s.lastStream.Add(1), s.limits.until(st.since)
 	st.wake = (&sender{server: s, stream: st, wire: wire}).wake
+	st.interrupt = call.Interrupt
 	if err := s.hub.join(st); err != nil {
 		return err
 	}
 	s.metrics.opened(only, delta, 1)
-	defer s.metrics.opened(only, delta, -1)
 	s.log.Info("stream opened", "stream", st.number, "peer", st.peer)
-	defer func() {
-		st.close() // after which no request changes anything
-		s.log.Info("stream closed", "stream", st.number, "peer", st.peer, "node", st.node.id)
-	}()
-
-	// Ends when the stream does, which is when serve returns; nobody waits.
-	go func() { st.end(s.receive(wire, st)) }()
 	select {
-	case err := <-st.ended:
-		return err
 	case <-s.stopping:
-		return status.Error(codes.Unavailable, "this server is stopping")
+		st.end(errStopping) // Stop may have looked for streams before it came
+	default:
 	}
+	r := &receiver{server: s, stream: st, wire: wire, pace: newBucket(s.limits.RequestRate)}
+	r.came = hello.Expect(func(err error) {
+		s.metrics.dropped.Inc()
+		st.end(err)
+	})
+	call.Later(r.receive)
+	return nil
+}
+
+var errStopping = status.Error(codes.Unavailable, "this server is stopping")
+
+// close lets a stream go.
+func (s *Server) close(st *stream) {
+	st.close() // after which no request changes anything
+	s.log.Info("stream closed", "stream", st.number, "peer", st.peer, "node", st.node.id)
+	s.metrics.opened(st.only, st.delta, -1)
 }
 
 // newStream makes a stream of who opened it. Nothing wakes it yet.
@@ -73,37 +85,53 @@ func peerOf(ctx context.Context) string {
 	return ""
 }
 
-// receive takes in requests until the stream ends. It returns nil if the client
-// ended it.
-func (s *Server) receive(wire grpc.ServerStream, st *stream) error {
-	came := hello.Expect(func(err error) {
-		s.metrics.dropped.Inc()
-		st.end(err)
-	})
-	defer came()
-	pace := newBucket(s.limits.RequestRate)
-	r := request{delta: st.delta}
-	for {
-		err := wire.RecvMsg(&r)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		s.metrics.requests.Inc()
-		came()
-		err = st.request(&r)
-		r.free()
-		if err != nil {
-			return err
-		}
-		// Who asks too often is read more slowly, and in the end held up by the
-		// flow control of its connection.
-		if !pace.wait(st.ctx) {
-			return status.FromContextError(st.ctx.Err()).Err()
-		}
+// receiver takes in the requests of a stream.
+type receiver struct {
+	server *Server
+	stream *stream
+	wire   grpc.ServerStream
+	pace   *bucket
+	came   func() // is called when the first request is there, or the stream ends
+}
+
+// receive takes in one request, and reports whether the stream goes on. If not, err
+// is how it ends: nil if the client or the server ended it as it should.
+func (r *receiver) receive() (more bool, err error) {
+	err = r.one()
+	if err == nil {
+		return true, nil
 	}
+	r.came()
+	r.server.close(r.stream)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	select {
+	case err = <-r.stream.ended: // why it was interrupted
+	default:
+	}
+	return false, err
+}
+
+// one is receive without what follows the end. io.EOF is the client's.
+func (r *receiver) one() error {
+	q := request{delta: r.stream.delta}
+	if err := r.wire.RecvMsg(&q); err != nil {
+		return err
+	}
+	r.server.metrics.requests.Inc()
+	r.came()
+	err := r.stream.request(&q)
+	q.free()
+	if err != nil {
+		return err
+	}
+	// Who asks too often is read more slowly, and in the end held up by the
+	// flow control of its connection.
+	if !r.pace.wait(r.stream.ctx) {
+		return status.FromContextError(r.stream.ctx.Err()).Err()
+	}
+	return nil
 }
 
 // sender sends what a stream has to send, in a goroutine that is there only

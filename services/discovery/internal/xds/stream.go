@@ -39,6 +39,9 @@ type stream struct {
 	// with the hub's: it must not wait.
 	wake  func()
 	ended chan error // has a value when the stream is to end
+	// interrupt has whoever receives or sends hear of that. It does not wait for
+	// them; nil where nobody does.
+	interrupt func()
 
 	marks marks
 
@@ -119,6 +122,10 @@ func (s *stream) end(err error) {
 	select {
 	case s.ended <- err:
 	default:
+		return
+	}
+	if s.interrupt != nil {
+		s.interrupt()
 	}
 }
 

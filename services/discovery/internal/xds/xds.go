@@ -96,7 +96,7 @@ type Server struct {
 	polled     *pollers
 	log        *slog.Logger
 	metrics    *metrics
-	stopping   chan struct{} // closed when the stop begins; every stream ends by it
+	stopping   chan struct{} // closed when the stop begins
 	noWaits    chan struct{} // closed when polls may not wait any more
 
 	lastStream atomic.Uint64 // the number of the newest stream
@@ -133,7 +133,14 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 // Stop makes all streams end. It must be called once.
-func (s *Server) Stop() { close(s.stopping) }
+func (s *Server) Stop() {
+	close(s.stopping)
+	for _, st := range s.hub.all() {
+		if !st.poll {
+			st.end(errStopping)
+		}
+	}
+}
 
 // StopWaiting answers the polls that wait, and lets none wait from now on. It must
 // be called once.
