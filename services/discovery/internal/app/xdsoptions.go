@@ -21,7 +21,7 @@ type XDSOptions struct {
 	XDSMaxAge         time.Duration `envconfig:"DISCOVERY_XDS_MAX_AGE" default:"30m" desc:"age at which a stream is ended, or up to a fifth later, so that clients spread over replicas, 10s at least; 0 for never"`
 	XDSSlowAfter      time.Duration `envconfig:"DISCOVERY_XDS_SLOW_AFTER" default:"30s" desc:"how long a response is unanswered before its client counts as slow, 1s at least"`
 	XDSDropAfter      time.Duration `envconfig:"DISCOVERY_XDS_DROP_AFTER" default:"5m" desc:"how long a response is unanswered before its stream is ended; 0 for never"`
-	XDSKeepalive      time.Duration `envconfig:"DISCOVERY_XDS_KEEPALIVE" default:"30s" desc:"silence after which an xDS client is asked whether it is there"`
+	XDSKeepalive      time.Duration `envconfig:"DISCOVERY_XDS_KEEPALIVE" default:"30s" desc:"how often an xDS client is asked whether it is there"`
 	XDSPollWait       time.Duration `envconfig:"DISCOVERY_XDS_POLL_WAIT" default:"0s" desc:"how long a call of REST-JSON waits for something that the client does not have; below the client's request_timeout, which is 1s unless it says otherwise"`
 }
 
