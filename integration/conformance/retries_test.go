@@ -49,7 +49,7 @@ var retried = [][]string{
 	{"/5xx", "hang 200", "X-Envoy-Upstream-Rq-Per-Try-Timeout-Ms: 200"},
 
 	// Clusters that take none.
-	{"/dead", ""}, {"/dead/connect", ""}, {"/dead/unsent", ""}, {"/dead/gateway", ""}, {"/dead/grpc", ""}, {"/few", "503"}, {"/full", ""}, {"/empty", ""},
+	{"/dead", ""}, {"/dead/connect", ""}, {"/dead/unsent", ""}, {"/dead/gateway", ""}, {"/dead/grpc", ""}, {"/few", "503"}, {"/full", ""}, {"/patient", ""}, {"/empty", ""},
 
 	// Bodies.
 	{"/5xx", "503 close 200", "", strings.Repeat("a", 1000)}, {"/5xx", "503", "", strings.Repeat("a", 1001)}, {"/", "503", "", strings.Repeat("a", 1001)},
@@ -60,7 +60,8 @@ var retryCounters = []string{
 	"upstream_rq_retry", "upstream_rq_retry_success", "upstream_rq_retry_overflow", "upstream_rq_retry_limit_exceeded", "upstream_rq_retry_backoff_exponential",
 	"upstream_rq_retry_backoff_ratelimited", "upstream_rq_per_try_timeout", "upstream_rq_per_try_idle_timeout", "upstream_rq_timeout", "retry_or_shadow_abandoned",
 	"upstream_rq_total", "upstream_rq_completed", "upstream_rq_5xx", "upstream_rq_503", "retry.upstream_rq_503", "retry.upstream_rq_5xx", "retry.upstream_rq_completed",
-	"upstream_cx_none_healthy", "circuit_breakers.default.remaining_retries",
+	"upstream_cx_none_healthy", "upstream_cx_connect_fail", "upstream_rq_pending_total", "upstream_rq_pending_overflow", "upstream_rq_pending_failure_eject",
+	"circuit_breakers.default.remaining_pending", "circuit_breakers.default.remaining_cx", "circuit_breakers.default.remaining_rq", "circuit_breakers.default.remaining_retries",
 }
 
 func TestOurProxyAndARealEnvoyRetryAlike(t *testing.T) {
@@ -79,7 +80,7 @@ func TestOurProxyAndARealEnvoyRetryAlike(t *testing.T) {
 			require.Equal(t, want, up.ask(t, ours.Addr("ingress"), r))
 		})
 	}
-	for _, cluster := range []string{"up", "few", "full", "dead", "empty"} {
+	for _, cluster := range []string{"up", "few", "full", "impatient", "dead", "empty"} {
 		want, got := clusterCounters(t, envoy.Addr("admin"), cluster), clusterCounters(t, ours.Addr("admin"), cluster)
 		require.Equal(t, want, got, "the counters of cluster %s", cluster)
 	}

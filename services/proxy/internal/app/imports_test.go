@@ -84,7 +84,7 @@ func TestImports(t *testing.T) {
 		"internal/cluster/edf":     {},
 		"internal/dns":             {"internal/coreconfig", "internal/strict"},
 		"internal/cluster/lb":      {"internal/cluster", "internal/cluster/edf", "internal/stats", "internal/strict"},
-		"internal/connpool":        {"internal/http1"},
+		"internal/connpool":        {"internal/cluster/breaker", "internal/http1"},
 		"internal/fixedheader":     {"internal/message", "internal/strict"},
 		"internal/cluster/outlier": {"internal/coreconfig", "internal/stats", "internal/strict"},
 		"internal/deadline":        {},

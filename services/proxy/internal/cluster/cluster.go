@@ -261,6 +261,7 @@ func (c *Cluster) newHost(e *Endpoint) *Host {
 			c.Stats.ConnectionsActive.Add(-1)
 			h.Stats.ConnectionsActive.Add(-1)
 		},
+		Overflowed: c.Stats.connectionOverflow.Inc,
 	})
 	return h
 }

@@ -35,6 +35,12 @@ type Stats struct {
 	ActiveOverflow                     *stats.Counter
 	ProtocolErrors                     *stats.Counter
 	PerTryTimeouts, PerTryIdleTimeouts *stats.Counter
+	// Pending are requests that waited for a connection, as a new one does. Of them
+	// overflowed who found too many others, and were ejected for whom none came.
+	PendingTotal, PendingOverflow *stats.Counter
+	PendingEjected                *stats.Counter
+	PendingActive                 *stats.Gauge
+	connectionOverflow            *stats.Counter
 	// Retries are all that began. RetryAbandoned counts requests that could not be
 	// sent again for the length of their bodies.
 	Retries, RetrySuccess, RetryOverflow   *stats.Counter
@@ -89,6 +95,11 @@ func newStats(scope *stats.Scope) *Stats {
 		RequestResets:      scope.Counter("upstream_rq_rx_reset"),
 		RequestResends:     scope.Counter("upstream_rq_resend"),
 		ProtocolErrors:     scope.Counter("upstream_cx_protocol_error"),
+		PendingTotal:       scope.Counter("upstream_rq_pending_total"),
+		PendingOverflow:    scope.Counter("upstream_rq_pending_overflow"),
+		PendingEjected:     scope.Counter("upstream_rq_pending_failure_eject"),
+		PendingActive:      scope.Gauge("upstream_rq_pending_active"),
+		connectionOverflow: scope.Counter("upstream_cx_overflow"),
 		PerTryTimeouts:     scope.Counter("upstream_rq_per_try_timeout"),
 		PerTryIdleTimeouts: scope.Counter("upstream_rq_per_try_idle_timeout"),
 		Retries:            scope.Counter("upstream_rq_retry"),

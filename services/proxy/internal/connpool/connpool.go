@@ -1,7 +1,8 @@
 // Package connpool keeps the HTTP/1 connections to one upstream host: idle
-// ones for the next request, new ones when there is none. The router takes a
-// connection for one exchange and gives it back or discards it; a host owns
-// its pool, which ends with it. The pool retries nothing and picks no host.
+// ones for the next request, new ones when there is none, and a queue of requests
+// when there may be no new ones. The router takes a connection for one exchange
+// and gives it back or discards it; a host owns its pool, which ends with it. The
+// pool retries nothing and picks no host.
 package connpool
 
 import (
@@ -14,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/weirproxy/weir/services/proxy/internal/cluster/breaker"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
 )
 
@@ -32,6 +34,9 @@ type Options struct {
 	// Opened and Closed are called for each connection, to count it. They must
 	// not block.
 	Opened, Closed func()
+	// Overflowed, if not nil, is called for each request that waits since there are
+	// as many connections as may be. It must not block.
+	Overflowed func()
 }
 
 // Pool holds the connections to one address. It is safe for use by many
@@ -43,7 +48,9 @@ type Pool struct {
 	made atomic.Uint64 // connections
 
 	mu     sync.Mutex
-	idle   []*Conn // the one used last is at the end, and is taken first
+	idle   []*Conn  // the one used last is at the end, and is taken first
+	queue  []waiter // in the order of their coming
+	open   int      // connections, idle, in use and in the making
 	closed bool
 }
 
@@ -73,32 +80,77 @@ type Conn struct {
 	// Began and Connected are when the connect did and ended.
 	Began, Connected time.Time
 
-	pool *Pool
-	raw  syscall.RawConn
-	peek func(fd uintptr)
+	pool   *Pool
+	limits *breaker.Set // where it counts; may be nil
+	raw    syscall.RawConn
+	peek   func(fd uintptr)
 	// quiet is what peek found: the server neither sent nor closed anything.
 	quiet bool
 	since time.Time // when it became idle
 }
 
-// Get returns the idle connection used last, or a new one. The error is that
-// of the connect; it does not name the host.
-func (p *Pool) Get(ctx context.Context) (*Conn, error) {
+// Idle returns the idle connection used last, or nil if there is none. It does
+// not block.
+func (p *Pool) Idle() *Conn {
 	for {
 		c := p.takeIdle()
 		if c == nil {
-			return p.Connect(ctx)
+			return nil
 		}
 		if time.Since(c.since) < p.options.IdleTimeout && c.usable() {
 			c.Reused = true
-			return c, nil
+			return c
 		}
 		c.Discard()
 	}
 }
 
-// Connect makes a new connection, even if there are idle ones.
-func (p *Pool) Connect(ctx context.Context) (*Conn, error) {
+// Get returns the idle connection used last, or a new one; or, if limits has no
+// more of those, the next one that is given back. Limits may be nil. The error is
+// ErrOverflow, a *EjectedError, that of ctx or that of the connect, which does
+// not name the host.
+func (p *Pool) Get(ctx context.Context, limits *breaker.Set) (*Conn, error) {
+	if c := p.Idle(); c != nil {
+		return c, nil
+	}
+	if limits == nil {
+		return p.wait(ctx, nil)
+	}
+	if !limits.PendingRequests.Acquire() {
+		return nil, ErrOverflow
+	}
+	defer limits.PendingRequests.Release()
+	return p.wait(ctx, limits)
+}
+
+// Connect makes a new connection, even if there are idle ones, and whatever the
+// limits: it is for a request that had one, and counts there.
+func (p *Pool) Connect(ctx context.Context, limits *breaker.Set) (*Conn, error) {
+	if limits != nil {
+		limits.Connections.Take()
+	}
+	p.mu.Lock()
+	p.open++
+	p.mu.Unlock()
+	return p.connect(ctx, limits)
+}
+
+// connect makes a connection for which there is room.
+func (p *Pool) connect(ctx context.Context, limits *breaker.Set) (*Conn, error) {
+	c, err := p.dial(ctx)
+	if err != nil {
+		if ctx.Err() == nil { // else it says nothing of the host
+			p.eject(err)
+		}
+		p.leave(limits)
+		return nil, err
+	}
+	c.limits = limits
+	p.options.Opened()
+	return c, nil
+}
+
+func (p *Pool) dial(ctx context.Context) (*Conn, error) {
 	began := time.Now()
 	dialer := net.Dialer{Timeout: p.options.ConnectTimeout}
 	conn, err := dialer.DialContext(ctx, "tcp", *p.address.Load())
@@ -124,7 +176,6 @@ func (p *Pool) Connect(ctx context.Context) (*Conn, error) {
 	c.Writer.Trailers, c.Writer.ProperCase = p.options.HTTP1.Trailers, p.options.ProperCase
 	c.Connected = time.Now()
 	c.peek = c.peekSocket
-	p.options.Opened()
 	return c, nil
 }
 
@@ -168,7 +219,8 @@ func (p *Pool) CloseExpired(now time.Time) {
 	}
 }
 
-// Release gives the connection back for the next exchange. The last one must
+// Release gives the connection back for the next exchange, of whoever waits for
+// one, or else comes next. The last one must
 // have been read to its end; what the server sent beyond it costs it the
 // connection.
 func (c *Conn) Release() {
@@ -179,12 +231,14 @@ func (c *Conn) Release() {
 	c.since = time.Now()
 	p := c.pool
 	p.mu.Lock()
+	c.Reused = true
+	taken := p.grantFirst(grant{conn: c})
 	closed := p.closed
-	if !closed {
+	if !taken && !closed {
 		p.idle = append(p.idle, c)
 	}
 	p.mu.Unlock()
-	if closed {
+	if !taken && closed {
 		c.Discard()
 	}
 }
@@ -194,6 +248,7 @@ func (c *Conn) Discard() {
 	// Nothing waits for what a close could report.
 	_ = c.Conn.Close()
 	c.pool.options.Closed()
+	c.pool.leave(c.limits)
 }
 
 // usable looks, without blocking, whether the server sent or closed anything

@@ -58,7 +58,7 @@ func newPool(t *testing.T, address string, idle time.Duration) (pool *connpool.P
 
 func get(t *testing.T, pool *connpool.Pool) *connpool.Conn {
 	t.Helper()
-	c, err := pool.Get(t.Context())
+	c, err := pool.Get(t.Context(), nil)
 	require.NoError(t, err)
 	return c
 }
@@ -144,7 +144,7 @@ func TestConnectErrorIsThatOfTheConnect(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, l.Close())
 	pool, open := newPool(t, l.Addr().String(), time.Hour)
-	_, err = pool.Get(t.Context())
+	_, err = pool.Get(t.Context(), nil)
 	require.ErrorContains(t, err, "connection refused")
 	require.Zero(t, open.Load())
 }
@@ -159,7 +159,7 @@ func BenchmarkGetAndRelease(b *testing.B) {
 	defer pool.Close()
 	b.ReportAllocs()
 	for b.Loop() {
-		c, err := pool.Get(b.Context())
+		c, err := pool.Get(b.Context(), nil)
 		if err != nil {
 			b.Fatal(err)
 		}

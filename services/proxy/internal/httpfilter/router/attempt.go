@@ -21,10 +21,9 @@ import (
 // attempt is one host that the request goes to, and what became of it there.
 type attempt struct {
 	router *router
-	host   *cluster.Host // nil if there is none that may be burdened
+	host   *cluster.Host // nil if there is none
 	// acquired is released when the attempt is over; nil if there is nothing to.
 	acquired *breaker.Resource
-	begun    bool           // there was a connection, and it counts as active
 	conn     *connpool.Conn // nil once given back or discarded
 	body     message.Body   // of the request; nil is none
 	err      error          // why there is no response
@@ -53,7 +52,8 @@ func newAttempt(r *router) *attempt { return &attempt{router: r, uploaded: make(
 
 // run sends the request to a host and fills in the head of s.Response. Steps:
 //
-//  1. pick a host, if the cluster can be burdened, and take a connection to it;
+//  1. pick a host, wait for a connection to it, and burden the cluster with the
+//     request;
 //  2. send the head and what is here of the body; the rest is sent beside what
 //     follows;
 //  3. read the head of the response, on a new connection once more if the
@@ -61,19 +61,23 @@ func newAttempt(r *router) *attempt { return &attempt{router: r, uploaded: make(
 //
 // It reports to the host how it went. Whatever the result is, quit must follow.
 func (a *attempt) run(s *stream.Stream) result {
-	if res := a.burden(s); res != answered {
-		return res
+	wanted := a.router.pickContext(s)
+	if a.host = a.router.cluster.Pick(&wanted); a.host == nil {
+		a.router.cluster.Stats.NoHealthyHost.Inc()
+		return noHost
 	}
 	s.Facts.UpstreamHost = a.host.Address
 	s.Facts.Attempts++
-	conn, err := a.connect(s, a.host.Connections.Get)
+	conn, err := a.connect(s)
 	if err == nil {
-		a.begin()
+		err = a.begin(s, conn)
+	}
+	if err == nil {
 		err = a.exchange(s, conn)
 		if a.resendable(s, err) {
 			a.router.cluster.Stats.RequestResends.Inc()
 			a.discard()
-			if conn, err = a.connect(s, a.host.Connections.Connect); err == nil {
+			if conn, err = a.reconnect(s); err == nil {
 				err = a.exchange(s, conn)
 			}
 		}
@@ -89,43 +93,74 @@ func (a *attempt) run(s *stream.Stream) result {
 	return answered
 }
 
-// burden picks a host, if the cluster can be burdened with one more request.
-func (a *attempt) burden(s *stream.Stream) result {
-	up := a.router.cluster
-	wanted := a.router.pickContext(s)
-	if a.host = up.Pick(&wanted); a.host == nil {
-		up.Stats.NoHealthyHost.Inc()
-		return noHost
-	}
-	requests := &up.Breakers(s.Route.Priority).Requests
+// errFull is that as many requests are under way as may (Thresholds.max_requests).
+var errFull = errors.New("too many requests are under way")
+
+// begin burdens the cluster with the request, for which there is a connection,
+// or gives that back.
+func (a *attempt) begin(s *stream.Stream, conn *connpool.Conn) error {
+	stats, requests := a.router.cluster.Stats, &a.router.cluster.Breakers(s.Route.Priority).Requests
 	if !requests.Acquire() {
-		a.host = nil
-		up.Stats.ActiveOverflow.Inc()
-		return overflow
+		conn.Release()
+		stats.ActiveOverflow.Inc()
+		return errFull
 	}
 	a.acquired = requests
-	return answered
-}
-
-// begin counts the attempt, which has a connection now.
-func (a *attempt) begin() {
-	a.begun = true
-	a.router.cluster.Stats.RequestsTotal.Inc()
-	a.router.cluster.Stats.RequestsActive.Add(1)
+	stats.RequestsTotal.Inc()
+	stats.RequestsActive.Add(1)
 	a.host.Stats.RequestsTotal.Add(1)
 	a.host.Stats.RequestsActive.Add(1)
+	return nil
 }
 
-// connect gets a connection, no later than the route's timeout.
-func (a *attempt) connect(s *stream.Stream, get func(context.Context) (*connpool.Conn, error)) (*connpool.Conn, error) {
-	r := a.router
-	deadline := r.deadline()
-	if deadline.IsZero() || time.Until(deadline) > r.cluster.Config.ConnectTimeout {
-		return get(s.Context)
+// connect gets a connection: an idle one, or one that it waits for, as long as
+// the route's timeout and the stream last.
+func (a *attempt) connect(s *stream.Stream) (*connpool.Conn, error) {
+	pool, stats := a.host.Connections, a.router.cluster.Stats
+	if conn := pool.Idle(); conn != nil {
+		return conn, nil
 	}
-	ctx, cancel := context.WithDeadline(s.Context, deadline)
+	stats.PendingActive.Add(1)
+	defer stats.PendingActive.Add(-1)
+	ctx, cancel := a.waiting(s)
 	defer cancel()
-	return get(ctx)
+	conn, err := pool.Get(ctx, a.router.cluster.Breakers(s.Route.Priority))
+	if !errors.Is(err, connpool.ErrOverflow) {
+		stats.PendingTotal.Inc()
+	}
+	return conn, err
+}
+
+// reconnect makes a connection in place of one that its server had closed.
+func (a *attempt) reconnect(s *stream.Stream) (*connpool.Conn, error) {
+	ctx, cancel := a.waiting(s)
+	defer cancel()
+	return a.host.Connections.Connect(ctx, a.router.cluster.Breakers(s.Route.Priority))
+}
+
+// waiting is a context for who waits for a connection. It must be cancelled.
+func (a *attempt) waiting(s *stream.Stream) (context.Context, context.CancelFunc) {
+	var ctx context.Context
+	var cancel context.CancelFunc
+	if deadline := a.router.deadline(); deadline.IsZero() {
+		ctx, cancel = context.WithCancel(s.Context)
+	} else {
+		ctx, cancel = context.WithDeadline(s.Context, deadline)
+	}
+	s.Hold(cancelling(cancel))
+	return ctx, func() {
+		s.Hold(nil)
+		cancel()
+	}
+}
+
+// cancelling is a context as what a stream holds.
+type cancelling context.CancelFunc
+
+// Close implements io.Closer.
+func (c cancelling) Close() error {
+	c()
+	return nil
 }
 
 // exchange sends the request on conn and reads the head of the response.
@@ -301,14 +336,12 @@ func (a *attempt) drain(body message.Body) {
 // with that, or once it can read no more; wait waits for it.
 func (a *attempt) quit() {
 	a.discard()
-	if a.begun {
+	if a.acquired != nil {
 		a.host.Stats.RequestsActive.Add(-1)
 		a.router.cluster.Stats.RequestsActive.Add(-1)
-	}
-	if a.acquired != nil {
 		a.acquired.Release()
 	}
-	a.host, a.acquired, a.begun = nil, nil, false
+	a.host, a.acquired = nil, nil
 }
 
 // wait waits for the end of the upload, and makes the attempt fit for another.

@@ -2,6 +2,7 @@ package router_test
 
 import (
 	"log/slog"
+	"net"
 	"testing"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -21,7 +22,9 @@ import (
 )
 
 func TestClusterThatIsNotToBeBurdenedGetsNoRequest(t *testing.T) {
-	const endpoints = `"endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 1}}}}]}]`
+	_, port, err := net.SplitHostPort(newScripted(t, fine).address)
+	require.NoError(t, err)
+	endpoints := `"endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": ` + port + `}}}}]}]`
 	for _, c := range []struct {
 		priority              corev3.RoutingPriority
 		name, config, counter string
@@ -67,6 +70,9 @@ func TestClusterThatIsNotToBeBurdenedGetsNoRequest(t *testing.T) {
 			reply := filter.(httpfilter.Terminal).Forward(s)
 			require.Equal(t, &c.want, reply)
 			filter.(httpfilter.Done).Done(s)
+			for _, m := range clusters.Get("up").Hosts().Members {
+				m.Host.Connections.Close()
+			}
 			used := map[string]int64{}
 			registry.Each(func(m stats.Metric) { used[m.Name] = m.Value })
 			require.EqualValues(t, 1, used["cluster.up."+c.counter])

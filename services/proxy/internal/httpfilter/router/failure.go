@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/outlier"
+	"github.com/weirproxy/weir/services/proxy/internal/connpool"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
@@ -95,7 +96,15 @@ func (a *attempt) failed(err error) result {
 	res := a.classify(err)
 	stats, host := a.router.cluster.Stats, a.host
 	switch res {
+	case overflow:
+		if errors.Is(err, connpool.ErrOverflow) {
+			stats.PendingOverflow.Inc()
+		}
 	case unconnected:
+		stats.PendingEjected.Inc()
+		if _, ofAnother := errors.AsType[*connpool.EjectedError](err); ofAnother {
+			break // who made that attempt tells of it
+		}
 		stats.ConnectFailures.Inc()
 		host.Stats.ConnectFailures.Add(1)
 		if !errors.Is(err, context.Canceled) {
@@ -134,6 +143,8 @@ func (a *attempt) classify(err error) result {
 		return clientBroke
 	case errors.As(err, &protocol):
 		return malformed
+	case errors.Is(err, connpool.ErrOverflow), errors.Is(err, errFull):
+		return overflow
 	}
 	now, try := time.Now(), a.tryDeadline()
 	switch {

@@ -32,10 +32,12 @@ import (
 // answer as it stands, or
 //
 //   - hang: nothing, until the other side closes;
+//   - gated: fine, once the gate is open;
 //   - close: it reads the request and closes;
 //   - early: it answers 503 as it has read the head, and leaves the body.
 type scripted struct {
 	address string
+	gate    chan struct{} // open once it is closed
 
 	mu       sync.Mutex
 	script   []string // the last stays
@@ -46,6 +48,7 @@ type scripted struct {
 
 const (
 	hang  = "hang"
+	gated = "gated"
 	shut  = "close"
 	early = "early"
 
@@ -56,7 +59,7 @@ const (
 func newScripted(t testing.TB, script ...string) *scripted {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	u := &scripted{address: l.Addr().String(), script: script}
+	u := &scripted{address: l.Addr().String(), script: script, gate: make(chan struct{})}
 	var all sync.WaitGroup
 	all.Go(func() { // ends with the listener
 		for {
@@ -112,6 +115,9 @@ func (u *scripted) serve(conn net.Conn) {
 		case hang:
 			_, _ = io.Copy(io.Discard, r)
 			return
+		case gated:
+			<-u.gate
+			next = fine
 		}
 		if _, err := io.WriteString(conn, next); err != nil {
 			return
@@ -159,6 +165,8 @@ type sent struct {
 	stream.Stream
 	run  httpfilter.Run
 	body string // of the response
+	// broken is how that broke off; nil if it did not.
+	broken error
 }
 
 // send sends a request through a router. Fields are the request's, name and
@@ -184,7 +192,9 @@ func sendBy(t testing.TB, config *routerv3.Router, up *cluster.Cluster, r *route
 	for s.Response.Body != nil {
 		chunk, err := s.Response.Body.Next()
 		if err != nil {
-			require.ErrorIs(t, err, io.EOF)
+			if !errors.Is(err, io.EOF) {
+				s.broken = err
+			}
 			break
 		}
 		s.body += string(chunk)
@@ -193,8 +203,14 @@ func sendBy(t testing.TB, config *routerv3.Router, up *cluster.Cluster, r *route
 	return s
 }
 
-// summary is the status with the response flags.
-func (s *sent) summary() string { return fmt.Sprint(s.Response.Status, " ", s.Facts.Flags) }
+// summary is the status with the response flags, and how the body broke off.
+func (s *sent) summary() string {
+	text := fmt.Sprint(s.Response.Status, " ", s.Facts.Flags)
+	if s.broken != nil {
+		text += ": " + s.broken.Error()
+	}
+	return text
+}
 
 const quick = `"retry_back_off": {"base_interval": "0.001s"}`
 
@@ -219,17 +235,18 @@ func TestRequestsAreRetried(t *testing.T) {
 		{"by the client's headers", ``, []string{"x-envoy-retry-on", "5xx", "x-envoy-max-retries", "2"}, []string{unavailable, unavailable, fine}, "200 -", 3, "retry=2 success=1 exponential=2 retry.503=2"},
 		{"an answer that tells when", `"retry_on": "5xx", "rate_limited_retry_back_off": {"reset_headers": [{"name": "retry-after"}], "max_interval": "0.5s"}`, nil, []string{unavailable, fine}, "200 -", 2, "retry=1 success=1 exponential=1 retry.503=1"},
 		{"gRPC", `"retry_on": "unavailable"`, nil, []string{"HTTP/1.1 200 OK\r\nGrpc-Status: 14\r\nContent-Length: 0\r\n\r\n", fine}, "200 -", 2, "retry=1 success=1 exponential=1 retry.200=1"},
-		{"a try that takes too long", `"retry_on": "5xx", "per_try_timeout": "0.05s"`, nil, []string{hang, fine}, "200 -", 2, "retry=1 success=1 exponential=1 pertry=1"},
-		{"all tries", `"retry_on": "5xx", "per_try_timeout": "0.05s"`, nil, []string{hang}, "504 UT,URX", 2, "retry=1 limit=1 exponential=1 pertry=2"},
-		{"a try that takes too long, without retries", `"per_try_timeout": "0.05s"`, nil, []string{hang}, "504 UT", 1, "pertry=1"},
-		{"a try by the header", ``, []string{"x-envoy-upstream-rq-per-try-timeout-ms", "50"}, []string{hang}, "504 UT", 1, "pertry=1"},
-		{"a try that stands still", `"retry_on": "reset", "per_try_idle_timeout": "0.05s"`, nil, []string{hang, fine}, "200 -", 2, "retry=1 success=1 exponential=1 peridle=1"},
-		{"the whole takes too long", `"retry_on": "5xx", "num_retries": 5`, []string{"x-envoy-upstream-rq-timeout-ms", "50"}, []string{unavailable, hang}, "504 UT", 2, "retry=1 exponential=1 timeout=1 retry.503=1"},
-		{"the whole counts for tries that are longer", `"retry_on": "5xx", "per_try_timeout": "1s"`, []string{"x-envoy-upstream-rq-timeout-ms", "50"}, []string{hang}, "504 UT", 1, "timeout=1"},
-		{"the whole ends a pause", `"retry_on": "5xx", "rate_limited_retry_back_off": {"reset_headers": [{"name": "retry-after"}]}`, []string{"x-envoy-upstream-rq-timeout-ms", "50"}, []string{"HTTP/1.1 503 No\r\nRetry-After: 20\r\nContent-Length: 0\r\n\r\n"}, "504 UT", 1, "retry=1 ratelimited=1 timeout=1 retry.503=1"},
-		{"the client's own answer to lateness", ``, []string{"x-envoy-upstream-rq-timeout-ms", "50", "x-envoy-upstream-rq-timeout-alt-response", "1"}, []string{hang}, "204 UT", 1, "timeout=1"},
+		{"a try that takes too long", `"retry_on": "5xx", "per_try_timeout": "0.5s"`, nil, []string{hang, fine}, "200 -", 2, "retry=1 success=1 exponential=1 pertry=1"},
+		{"all tries", `"retry_on": "5xx", "per_try_timeout": "0.5s"`, nil, []string{hang}, "504 UT,URX", 2, "retry=1 limit=1 exponential=1 pertry=2"},
+		{"a try that takes too long, without retries", `"per_try_timeout": "0.5s"`, nil, []string{hang}, "504 UT", 1, "pertry=1"},
+		{"a try by the header", ``, []string{"x-envoy-upstream-rq-per-try-timeout-ms", "500"}, []string{hang}, "504 UT", 1, "pertry=1"},
+		{"a try that stands still", `"retry_on": "reset", "per_try_idle_timeout": "0.5s"`, nil, []string{hang, fine}, "200 -", 2, "retry=1 success=1 exponential=1 peridle=1"},
+		{"the whole takes too long", `"retry_on": "5xx", "num_retries": 5`, []string{"x-envoy-upstream-rq-timeout-ms", "700"}, []string{unavailable, hang}, "504 UT", 2, "retry=1 exponential=1 timeout=1 retry.503=1"},
+		{"the whole counts for tries that are longer", `"retry_on": "5xx", "per_try_timeout": "2s"`, []string{"x-envoy-upstream-rq-timeout-ms", "700"}, []string{hang}, "504 UT", 1, "timeout=1"},
+		{"the whole ends a pause", `"retry_on": "5xx", "rate_limited_retry_back_off": {"reset_headers": [{"name": "retry-after"}]}`, []string{"x-envoy-upstream-rq-timeout-ms", "700"}, []string{"HTTP/1.1 503 No\r\nRetry-After: 20\r\nContent-Length: 0\r\n\r\n"}, "504 UT", 1, "retry=1 ratelimited=1 timeout=1 retry.503=1"},
+		{"the client's own answer to lateness", ``, []string{"x-envoy-upstream-rq-timeout-ms", "700", "x-envoy-upstream-rq-timeout-alt-response", "1"}, []string{hang}, "204 UT", 1, "timeout=1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // since many wait
 			u := newScripted(t, c.script...)
 			up, registry := clusterOf(t, `"connect_timeout": "5s"`, u.address)
 			action := ""
@@ -310,12 +327,47 @@ func TestRetriesHaveALimit(t *testing.T) {
 }
 
 func TestOverflowIsNotRetried(t *testing.T) {
-	up, registry := clusterOf(t, `"connect_timeout": "5s", "circuit_breakers": {"thresholds": [{"max_requests": 0}]}`, servicetest.FreeAddress(t))
+	up, registry := clusterOf(t, `"connect_timeout": "5s", "circuit_breakers": {"thresholds": [{"max_requests": 0}]}`, newScripted(t, fine).address)
 	s := send(t, up, routeOf(t, "", `, "retry_policy": {"retry_on": "5xx,reset,connect-failure"}`), nil)
 	require.Equal(t, "503 UO", s.summary())
 	require.True(t, s.Response.Headers.Has("x-envoy-overloaded"))
 	require.Equal(t, "upstream_reset_before_response_started{overflow}", s.Facts.Details)
 	require.Zero(t, counted(registry, "upstream_rq_retry"))
+}
+
+func TestRequestThatFindsNoConnectionWaits(t *testing.T) {
+	u := newScripted(t, gated, fine)
+	up, registry := clusterOf(t, `"connect_timeout": "5s", "circuit_breakers": {"thresholds": [{"max_connections": 1, "max_pending_requests": 1}]}`, u.address)
+	first := make(chan *sent)
+	r := routeOf(t, "", "")
+	go func() { first <- send(t, up, r, nil) }() // ends once the gate is open
+	servicetest.Eventually(t, "the first request has the connection", func() bool { return len(u.seen()) == 1 })
+	second := make(chan *sent)
+	go func() { second <- send(t, up, r, nil) }() // ends once the first one did
+	servicetest.Eventually(t, "the second request waits", func() bool { return counted(registry, "upstream_rq_pending_active") == 1 })
+	third := send(t, up, r, nil)
+	require.Equal(t, "503 UO", third.summary())
+	require.True(t, third.Response.Headers.Has("x-envoy-overloaded"))
+	close(u.gate)
+	require.Equal(t, "200 -", (<-first).summary())
+	require.Equal(t, "200 -", (<-second).summary())
+	require.EqualValues(t, 1, counted(registry, "upstream_cx_total"))
+	require.EqualValues(t, 1, counted(registry, "upstream_cx_overflow"))
+	require.EqualValues(t, 1, counted(registry, "upstream_rq_pending_overflow"))
+	require.EqualValues(t, 2, counted(registry, "upstream_rq_pending_total"))
+	require.Zero(t, counted(registry, "upstream_rq_pending_active"))
+}
+
+func TestRequestWaitsForAConnectionUntilItsTimeout(t *testing.T) {
+	u := newScripted(t, gated)
+	up, registry := clusterOf(t, `"connect_timeout": "5s", "circuit_breakers": {"thresholds": [{"max_connections": 1}]}`, u.address)
+	first, r := make(chan *sent), routeOf(t, "", "")
+	go func() { first <- send(t, up, r, nil) }() // ends once the gate is open
+	servicetest.Eventually(t, "the first request has the connection", func() bool { return len(u.seen()) == 1 })
+	require.Equal(t, "504 UT", send(t, up, routeOf(t, "", `, "timeout": "0.05s"`), nil).summary())
+	require.EqualValues(t, 1, counted(registry, "upstream_rq_timeout"))
+	close(u.gate)
+	require.Equal(t, "200 -", (<-first).summary())
 }
 
 func TestConnectionOfARetriedAnswerIsKept(t *testing.T) {
@@ -336,12 +388,12 @@ func TestVirtualHostsPolicyHoldsForRoutesWithoutOne(t *testing.T) {
 func TestRetryTellsWhetherItIsForATimeout(t *testing.T) {
 	u := newScripted(t, unavailable, hang, fine)
 	up, _ := clusterOf(t, `"connect_timeout": "5s"`, u.address)
-	r := routeOf(t, `"include_is_timeout_retry_header": true,`, `, "retry_policy": {`+quick+`, "retry_on": "5xx", "num_retries": 2, "per_try_timeout": "0.05s"}`)
+	r := routeOf(t, `"include_is_timeout_retry_header": true,`, `, "retry_policy": {`+quick+`, "retry_on": "5xx", "num_retries": 2, "per_try_timeout": "0.5s"}`)
 	require.Equal(t, "200 -", send(t, up, r, nil).summary())
 	require.Equal(t, []string{"", "false", "true"}, []string{
 		u.header(0, "x-envoy-is-timeout-retry"), u.header(1, "x-envoy-is-timeout-retry"), u.header(2, "x-envoy-is-timeout-retry"),
 	})
-	require.Equal(t, "50", u.header(0, "x-envoy-expected-rq-timeout-ms"))
+	require.Equal(t, "500", u.header(0, "x-envoy-expected-rq-timeout-ms"))
 }
 
 // chunks is a body of chunks, each of which waits until it is let go.
