@@ -218,6 +218,7 @@ func (a *attempt) readHead(s *stream.Stream, conn *connpool.Conn) (err error) {
 		if s.Interim == nil {
 			continue
 		}
+		a.router.retry.state.Stop() // the client was told of this attempt
 		if err := s.Interim(&s.Response); err != nil {
 			return &clientError{err}
 		}

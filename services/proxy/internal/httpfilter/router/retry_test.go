@@ -483,6 +483,20 @@ func TestStreamThatExpiresEndsThePause(t *testing.T) {
 	require.Zero(t, up.Breakers(0).Retries.Used())
 }
 
+func TestRequestIsNotRetriedWhoseClientHeardOfIt(t *testing.T) {
+	u := newScripted(t, "HTTP/1.1 103 Early Hints\r\n\r\n"+unavailable)
+	up, _ := clusterOf(t, `"connect_timeout": "5s"`, u.address)
+	r := routeOf(t, "", `, "retry_policy": {`+quick+`, "retry_on": "5xx"}`)
+	require.Equal(t, 2, send(t, up, r, nil).Facts.Attempts, "it went no further than here")
+	s := &stream.Stream{Route: r, Cluster: up, Context: t.Context(), Interim: func(*message.Response) error { return nil }}
+	s.Request.Method, s.Request.Path, s.Request.Authority = []byte("GET"), []byte("/"), []byte("up")
+	filter := router.Factory{}.Parse(nil, "", nil).NewFilter()
+	require.Nil(t, filter.(httpfilter.Terminal).Forward(s))
+	require.Equal(t, 503, s.Response.Status)
+	filter.(httpfilter.Done).Done(s)
+	require.Len(t, u.seen(), 3)
+}
+
 func TestHeadersAreChecked(t *testing.T) {
 	u := newScripted(t, fine)
 	up, _ := clusterOf(t, `"connect_timeout": "5s"`, u.address)
