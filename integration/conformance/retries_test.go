@@ -48,6 +48,14 @@ var retried = [][]string{
 	{"/", "hang", "X-Envoy-Upstream-Rq-Timeout-Ms: 200", "X-Envoy-Upstream-Rq-Timeout-Alt-Response: 1"},
 	{"/5xx", "hang 200", "X-Envoy-Upstream-Rq-Per-Try-Timeout-Ms: 200"},
 
+	{"/duration/capped", "200", "Grpc-Timeout: 30S", "Content-Type: application/grpc"}, {"/duration/capped", "200", "Grpc-Timeout: 500m", "Content-Type: application/grpc"},
+	{"/duration/capped", "503 200", "Grpc-Timeout: 30S", "Content-Type: application/grpc"}, {"/duration/capped", "200", "Grpc-Timeout: 30S"},
+	{"/duration/less", "200", "Grpc-Timeout: 30S", "Content-Type: application/grpc"}, {"/duration/less", "200", "Grpc-Timeout: 900m", "Content-Type: application/grpc"},
+	{"/duration/as", "200", "Grpc-Timeout: 30S", "Content-Type: application/grpc"}, {"/duration/as", "200", "Grpc-Timeout: what", "Content-Type: application/grpc"},
+	{"/duration/as", "200", "Content-Type: application/grpc"},
+	{"/duration", "503 hang"}, {"/duration", "200", "Grpc-Timeout: 30S", "Content-Type: application/grpc"},
+	{"/duration", "200", "Grpc-Timeout: 500m", "Content-Type: application/grpc"}, {"/5xx", "200", "Grpc-Timeout: 500m", "Content-Type: application/grpc"},
+
 	// Clusters that take none.
 	{"/dead", ""}, {"/dead/connect", ""}, {"/dead/unsent", ""}, {"/dead/gateway", ""}, {"/dead/grpc", ""}, {"/few", "503"}, {"/full", ""}, {"/patient", ""}, {"/empty", ""},
 
@@ -153,7 +161,7 @@ func (f *flaky) serve(conn net.Conn) {
 	script := strings.Fields(request.Header.Get("X-Script"))
 	action := script[min(len(f.attempts), len(script)-1)]
 	attempt := fmt.Sprintf("%s: %d bytes", action, len(body))
-	for _, name := range []string{"x-envoy-attempt-count", "x-envoy-is-timeout-retry", "x-envoy-retry-on", "x-envoy-max-retries", "x-envoy-upstream-rq-timeout-ms"} {
+	for _, name := range []string{"x-envoy-attempt-count", "x-envoy-is-timeout-retry", "x-envoy-retry-on", "x-envoy-max-retries", "x-envoy-upstream-rq-timeout-ms", "grpc-timeout"} {
 		if value := request.Header.Get(name); value != "" {
 			attempt += fmt.Sprintf(", %s %s", name, value)
 		}

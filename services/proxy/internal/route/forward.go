@@ -31,6 +31,9 @@ func (p *parser) forward(e *entry, m *routev3.RouteAction, shared inherited, at 
 	}[m.GetClusterNotFoundResponseCode()]
 	r.Timeout = coreconfig.Duration(m.GetTimeout(), defaultTimeout, at.Field("timeout"), p.report)
 	r.IdleTimeout = coreconfig.Duration(m.GetIdleTimeout(), r.IdleTimeout, at.Field("idle_timeout"), p.report)
+	if m.GetMaxStreamDuration() != nil { // which is in the place of timeout, as in Envoy
+		r.Timeout = 0
+	}
 	r.duration = p.streamDuration(m.GetMaxStreamDuration(), at.Field("max_stream_duration"))
 	r.Priority = m.GetPriority()
 	r.HashPolicy = hashpolicy.Parse(m.GetHashPolicy(), at.Field("hash_policy"), p.report)
@@ -175,6 +178,16 @@ func (r *Route) MaxStreamDuration(request *message.Request) (limit time.Duration
 		timeout = min(timeout, d.grpcMax)
 	}
 	return max(timeout-d.grpcOffset, 1), true
+}
+
+// GRPCTimeout is what an upstream is to take for the grpc-timeout of a request
+// that has one: MaxStreamDuration. It says whether the route wants that.
+func (r *Route) GRPCTimeout(request *message.Request) (left time.Duration, ok bool) {
+	if _, ok := grpcTimeout(request); !ok {
+		return 0, false
+	}
+	left, ok = r.MaxStreamDuration(request)
+	return left, ok && left > 0
 }
 
 // grpcTimeout reads grpc-timeout: up to eight digits and a unit.

@@ -7,8 +7,9 @@ type (
 )
 
 var (
-	NewReplay = newReplay
-	ErrLeft   = errLeft
+	NewReplay   = newReplay
+	ErrLeft     = errLeft
+	GRPCTimeout = grpcTimeout
 )
 
 // NewReader and Leave are the steps of an attempt's life that a reader knows.

@@ -173,7 +173,7 @@ func (a *attempt) reportReset(err error) {
 func (r *router) refuse(res result) *httpfilter.Reply {
 	r.attempt.discard()
 	reply := r.replyTo(res)
-	if r.stream.Route.Attempts.Response {
+	if r.stream.Route.Attempts.Response && res != streamExpired {
 		reply.Headers = append(reply.Headers, httpfilter.Header{Name: attemptHeader, Value: strconv.Itoa(r.attempts)})
 	}
 	return reply

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"strings"
@@ -495,6 +496,26 @@ func TestRequestIsNotRetriedWhoseClientHeardOfIt(t *testing.T) {
 	require.Equal(t, 503, s.Response.Status)
 	filter.(httpfilter.Done).Done(s)
 	require.Len(t, u.seen(), 3)
+}
+
+func TestGRPCTimeoutsHaveEightDigits(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0m", time.Second + time.Microsecond: "1000m", 99_999_999 * time.Millisecond: "99999999m", 100_000 * time.Second: "100000S",
+		99_999_999 * time.Second: "99999999S", 2_000_000 * time.Minute: "2000000M", math.MaxInt64: "2562047H",
+	} {
+		require.Equal(t, want, router.GRPCTimeout(d))
+	}
+}
+
+func TestUpstreamIsToldWhatIsLeftOfAGRPCTimeout(t *testing.T) {
+	u := newScripted(t, fine)
+	up, _ := clusterOf(t, `"connect_timeout": "5s"`, u.address)
+	r := routeOf(t, "", `, "max_stream_duration": {"grpc_timeout_header_max": "2s"}`)
+	send(t, up, r, nil, "grpc-timeout", "1M", "content-type", "application/grpc+proto")
+	send(t, up, r, nil, "grpc-timeout", "1M", "content-type", "text/plain")
+	require.Equal(t, "2000m", u.header(0, "grpc-timeout"))
+	require.Empty(t, u.header(0, "x-envoy-expected-rq-timeout-ms"))
+	require.Equal(t, "1M", u.header(1, "grpc-timeout"))
 }
 
 func TestHeadersAreChecked(t *testing.T) {
