@@ -1,8 +1,13 @@
 package conformance
 
 import (
+	"fmt"
+	"maps"
 	"net"
+	"net/http"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -80,3 +85,26 @@ func TestOurProxyAndARealEnvoyRouteAlike(t *testing.T) {
 		})
 	}
 }
+
+// show writes an answer as text, without what differs from one to the next and
+// without what is meant to differ: the server's name.
+func show(a harness.Answer, closed bool) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d closed=%v\n", a.Status, closed)
+	for _, name := range slices.Sorted(maps.Keys(a.Header)) {
+		for _, value := range a.Header.Values(name) {
+			switch name {
+			case "Server":
+				continue
+			case "Date", "X-Envoy-Upstream-Service-Time":
+				value = "*"
+			}
+			fmt.Fprintf(&b, "%s: %s\n", http.CanonicalHeaderKey(name), value)
+		}
+	}
+	fmt.Fprintf(&b, "\n%s", requestID.ReplaceAllString(a.Body, "x-request-id: *"))
+	return b.String()
+}
+
+// requestID is the header as the backend shows it.
+var requestID = regexp.MustCompile(`x-request-id: [0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}`)
