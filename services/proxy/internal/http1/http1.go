@@ -76,6 +76,10 @@ const (
 // the longest head.
 const bufferSize = 16 << 10
 
+// waitSize is what a connection that waits for a message has room for: most heads
+// come in one piece that fits.
+const waitSize = 1 << 10
+
 // extensionBytes bounds the chunk extensions of one body, all together.
 const extensionBytes = 4 << 10
 

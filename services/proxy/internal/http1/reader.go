@@ -2,8 +2,10 @@ package http1
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
+	"sync"
 
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
@@ -17,9 +19,11 @@ type Reader struct {
 
 	source io.Reader
 	limits Limits
-	// buf[start:end] was received and is not yet consumed.
+	// buf[start:end] was received and is not yet consumed. buf is nil until
+	// something is read, and while Wait waits.
 	buf        []byte
 	start, end int
+	first      [waitSize]byte // what Wait reads into
 	body       body
 	http10     bool // of the message read last
 	received   uint64
@@ -27,7 +31,26 @@ type Reader struct {
 
 // NewReader reads from source.
 func NewReader(source io.Reader, limits Limits) *Reader {
-	return &Reader{source: source, limits: limits, buf: make([]byte, bufferSize)}
+	return &Reader{source: source, limits: limits}
+}
+
+// buffers are those of no Reader: most connections wait most of the time, and
+// have none meanwhile. Nothing that a Reader gave out is in a buffer by then.
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+
+// hold has the Reader hold a buffer.
+func (r *Reader) hold() {
+	if r.buf == nil {
+		r.buf = buffers.Get().(*[bufferSize]byte)[:]
+	}
+}
+
+// release gives the buffer away, unless it has grown: then it is garbage.
+func (r *Reader) release() {
+	if len(r.buf) == bufferSize {
+		buffers.Put((*[bufferSize]byte)(r.buf))
+	}
+	r.buf = nil
 }
 
 // Buffered says whether bytes were received that belong to no message read so
@@ -51,14 +74,22 @@ func (r *Reader) Received() uint64 { return r.received }
 // a protocol that is not HTTP.
 func (r *Reader) Tunnel() message.Body { return r.body.begin(r, message.Unknown, false, nil) }
 
-// Wait blocks until at least one byte of the next message is there. It returns
-// io.EOF if the peer closed instead.
+// Wait blocks until at least one byte of the next message is there, and holds no
+// buffer meanwhile. It returns io.EOF if the peer closed instead.
 func (r *Reader) Wait() error {
 	if r.Buffered() {
 		return nil
 	}
 	r.start, r.end = 0, 0
-	return r.fill()
+	r.release()
+	n, err := r.source.Read(r.first[:])
+	r.received += uint64(n)
+	if n == 0 {
+		return cmp.Or(err, io.ErrNoProgress)
+	}
+	r.hold()
+	r.end = copy(r.buf, r.first[:n])
+	return nil
 }
 
 // Preface says, without taking anything, whether the connection begins with
@@ -86,6 +117,7 @@ func (r *Reader) Preface(preface string) (received []byte, err error) {
 // fill reads once, after making room: by moving what is left to the front of
 // the buffer if there is no space behind it. The buffer must not be full.
 func (r *Reader) fill() error {
+	r.hold()
 	if r.end == len(r.buf) {
 		copy(r.buf, r.buf[r.start:r.end])
 		r.end -= r.start
@@ -159,7 +191,7 @@ func (r *Reader) head() ([]byte, error) {
 
 // more reads once, growing the buffer if the head fills it.
 func (r *Reader) more() error {
-	if r.start == 0 && r.end == len(r.buf) {
+	if r.start == 0 && r.end == len(r.buf) && r.buf != nil {
 		r.buf = append(r.buf, make([]byte, len(r.buf))...)
 	}
 	return r.fill()

@@ -3,6 +3,7 @@ package http1
 import (
 	"net"
 	"strconv"
+	"sync"
 
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
@@ -35,7 +36,32 @@ type Writer struct {
 
 // NewWriter writes to conn.
 func NewWriter(conn net.Conn) *Writer {
-	return &Writer{conn: conn, buf: make([]byte, 0, 4<<10)}
+	return &Writer{conn: conn}
+}
+
+// gathered are the buffers of no Writer.
+var gathered = sync.Pool{New: func() any { return new([gatherSize]byte) }}
+
+// gatherSize is what a Writer's buffer begins with.
+const gatherSize = 4 << 10
+
+// hold has the Writer hold a buffer.
+func (w *Writer) hold() {
+	if w.buf == nil {
+		w.buf = gathered.Get().(*[gatherSize]byte)[:0]
+	}
+}
+
+// Release gives away the buffer of a Writer that has flushed all, until it writes
+// again.
+func (w *Writer) Release() {
+	if len(w.buf) > 0 {
+		return
+	}
+	if cap(w.buf) == gatherSize {
+		gathered.Put((*[gatherSize]byte)(w.buf[:gatherSize]))
+	}
+	w.buf = nil
 }
 
 // Sent counts the bytes written to the connection.
@@ -46,6 +72,7 @@ func (w *Writer) Sent() uint64 { return w.sent }
 func (w *Writer) WriteRequest(m *message.Request) {
 	upgrade := len(m.Upgrade) > 0
 	w.chunked = m.BodyLength == message.Unknown && !upgrade
+	w.hold()
 	b := append(w.buf, m.Method...)
 	b = append(b, ' ')
 	b = append(b, m.Path...)
@@ -74,6 +101,7 @@ func mayHaveBody(method []byte) bool {
 func (w *Writer) WriteResponse(m *message.Response, closes bool) {
 	switched := m.Status == 101
 	w.chunked = m.BodyLength == message.Unknown && !m.Bodiless && !w.HTTP10 && !switched
+	w.hold()
 	b := w.appendStatus(w.buf, m.Status)
 	b = w.appendFields(b, &m.Headers, m.BodyLength, !m.Bodiless && !switched)
 	switch {
@@ -90,6 +118,7 @@ func (w *Writer) WriteResponse(m *message.Response, closes bool) {
 // WriteInterim sends an interim response at once.
 func (w *Writer) WriteInterim(m *message.Response) error {
 	w.chunked = false
+	w.hold()
 	b := w.appendStatus(w.buf, m.Status)
 	b = w.appendFields(b, &m.Headers, 0, false)
 	w.buf = append(b, "\r\n"...)
@@ -179,6 +208,7 @@ func appendProper(b, name []byte) []byte {
 
 // WriteContinue sends a 100 (Continue) at once.
 func (w *Writer) WriteContinue() error {
+	w.hold()
 	w.buf = append(w.buf, "HTTP/1.1 100 Continue\r\n\r\n"...)
 	return w.Flush()
 }

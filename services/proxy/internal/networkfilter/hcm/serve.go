@@ -236,6 +236,7 @@ func (c *connection) await() bool {
 	}
 	if !c.reader.Buffered() {
 		c.reads.Extend(time.Now(), c.manager.idleTimeout)
+		c.writer.Release()
 		if err := c.reader.Wait(); err != nil {
 			if timedOut(err) {
 				c.manager.stats.connectionIdleTimeouts.Inc()
