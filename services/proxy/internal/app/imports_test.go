@@ -56,8 +56,9 @@ func TestImports(t *testing.T) {
 			"internal/matcher", "internal/message", "internal/route", "internal/stats", "internal/stream", "internal/strict",
 		},
 		"internal/httpfilter/ratelimit": {
-			"internal/cluster", "internal/coreconfig", "internal/descriptor", "internal/format", "internal/httpfilter", "internal/rlsclient",
-			"internal/stats", "internal/stream", "internal/strict",
+			"internal/coreconfig", "internal/descriptor", "internal/format", "internal/headermutation", "internal/httpfilter",
+			"internal/matcher", "internal/message", "internal/rlsclient", "internal/route", "internal/stats", "internal/stream",
+			"internal/strict",
 		},
 		"internal/httpfilter/router": {
 			"internal/cluster", "internal/cluster/breaker", "internal/cluster/outlier", "internal/connpool", "internal/format",
@@ -76,7 +77,7 @@ func TestImports(t *testing.T) {
 		"internal/pathindex":  {"internal/matcher"},
 		"internal/matcher":    {"internal/message", "internal/strict"},
 		"internal/hashpolicy": {"internal/coreconfig", "internal/matcher", "internal/message", "internal/strict"},
-		"internal/descriptor": {"internal/message", "internal/strict"},
+		"internal/descriptor": {"internal/format", "internal/matcher", "internal/message", "internal/strict"},
 		"internal/cluster": {
 			"internal/cluster/breaker", "internal/cluster/edf", "internal/cluster/healthcheck", "internal/cluster/outlier",
 			"internal/connpool", "internal/coreconfig", "internal/dns", "internal/http1", "internal/stats", "internal/strict", "internal/xds",

@@ -70,7 +70,7 @@ func HTTPFilters(d Dependencies) []httpfilter.Factory {
 		healthcheck.Factory{ServiceName: d.ServiceName, Failing: d.Failing, Healthy: d.healthy},
 		iptagging.Factory{},
 		localratelimit.Factory{Stats: d.Stats},
-		&ratelimit.Factory{Services: d.RateLimits, CheckCluster: d.CheckGRPCCluster},
+		&ratelimit.Factory{Services: d.RateLimits, CheckCluster: d.CheckGRPCCluster, ServiceName: d.ServiceName},
 		router.Factory{},
 	}
 }

@@ -202,7 +202,7 @@ func queryParameters(argument string) (operator, error) {
 	return operator{foreign: true, write: func(b []byte, f *Facts) ([]byte, bool) {
 		query, ok := query(f)
 		if argument == "DECODED" {
-			return appendDecoded(b, query), ok
+			return AppendDecoded(b, query), ok
 		}
 		return append(b, query...), ok
 	}}, nil
@@ -217,17 +217,17 @@ func queryParameter(name string) (operator, error) {
 			var one []byte
 			one, rest, _ = bytes.Cut(rest, []byte("&"))
 			key, value, _ := bytes.Cut(one, []byte("="))
-			b = appendDecoded(b[:start], key)
+			b = AppendDecoded(b[:start], key)
 			if string(b[start:]) == name {
-				return appendDecoded(b[:start], value), true
+				return AppendDecoded(b[:start], value), true
 			}
 		}
 		return b[:start], false
 	}}, nil
 }
 
-// appendDecoded appends a text with its %XX decoded; what is none stays.
-func appendDecoded(b, text []byte) []byte {
+// AppendDecoded appends a text with its %XX decoded; what is none stays.
+func AppendDecoded(b, text []byte) []byte {
 	for i := 0; i < len(text); i++ {
 		if text[i] == '%' && i+2 < len(text) {
 			high, low := unhex(text[i+1]), unhex(text[i+2])

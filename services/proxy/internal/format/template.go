@@ -151,6 +151,11 @@ func (t *Template) Constant() (text string, ok bool) {
 	return "", false
 }
 
+// Single says whether the text is one operator and nothing else.
+func (t *Template) Single() bool {
+	return len(t.parts) == 1 && t.parts[0].write != nil && t.parts[0].literal == ""
+}
+
 // Append appends the text of a request to b.
 func (t *Template) Append(b []byte, f *Facts) []byte {
 	for i := range t.parts {

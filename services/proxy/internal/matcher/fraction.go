@@ -22,6 +22,14 @@ func ParseFraction(m *typev3.FractionalPercent) Fraction {
 	return f
 }
 
+// Always is every request, or none.
+func Always(all bool) Fraction {
+	if all {
+		return Fraction{1, 1}
+	}
+	return Fraction{0, 1}
+}
+
 // ParseRuntimeFraction reads a RuntimeFractionalPercent. There is no runtime
 // that could set its runtime_key, so that the default value holds.
 func ParseRuntimeFraction(m *corev3.RuntimeFractionalPercent) Fraction {

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -11,7 +12,11 @@ import (
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
@@ -65,10 +70,41 @@ func TestEncodeIsReadByGeneratedCode(t *testing.T) {
 	}
 }
 
+func TestEncodeHasTheDetailsOfDescriptors(t *testing.T) {
+	for _, c := range []struct {
+		limit, want string
+	}{
+		{`"limit": {"rate_limit": {"requests_per_unit": 300, "unit": "HOUR"}}`, `{"limit": {"requests_per_unit": 300, "unit": "HOUR"}}`},
+		{`"limit": {"rate_limit": {"unit": "DAY"}}`, `{"limit": {"unit": "DAY"}}`},
+		{`"hits_addend": {"number": 0}`, `{"hits_addend": 0}`},
+		{`"hits_addend": {"number": 1000000000, "is_negative_hits": true}`, `{"hits_addend": 1000000000, "is_negative_hits": true}`},
+	} {
+		m, want := &routev3.RateLimit{}, &commonv3.RateLimitDescriptor{}
+		require.NoError(t, protojson.Unmarshal([]byte(`{"actions": [{"generic_key": {"descriptor_value": "v"}}], `+c.limit+`}`), m))
+		require.NoError(t, protojson.Unmarshal([]byte(c.want), want))
+		want.Entries = []*commonv3.RateLimitDescriptor_Entry{{Key: "generic_key", Value: "v"}}
+		list, report := &descriptor.List{}, &strict.Report{}
+		policies := descriptor.ParseOfFilter([]*routev3.RateLimit{m}, "", report)
+		require.NoError(t, report.Err())
+		require.True(t, policies[0].Append(list, &descriptor.Input{}))
+		text, got := (&Request{Domain: "edge", Descriptors: list}).encode(), &rlsv3.RateLimitRequest{}
+		require.NoError(t, proto.Unmarshal(text, got))
+		require.True(t, proto.Equal(want, got.GetDescriptors()[0]), "%v", got)
+		require.Equal(t, len(text), cap(text), "the size was computed")
+	}
+}
+
 func TestDecodeReadsGeneratedCode(t *testing.T) {
 	text, err := proto.Marshal(&rlsv3.RateLimitResponse{
 		OverallCode: rlsv3.RateLimitResponse_OVER_LIMIT,
-		Statuses:    []*rlsv3.RateLimitResponse_DescriptorStatus{{Code: rlsv3.RateLimitResponse_OVER_LIMIT, LimitRemaining: 1}},
+		Statuses: []*rlsv3.RateLimitResponse_DescriptorStatus{
+			{Code: rlsv3.RateLimitResponse_OVER_LIMIT, LimitRemaining: 1, DurationUntilReset: durationpb.New(1500 * time.Millisecond)},
+			{Code: rlsv3.RateLimitResponse_OK, DurationUntilReset: durationpb.New(-time.Second), CurrentLimit: &rlsv3.RateLimitResponse_RateLimit{
+				Name: "a", RequestsPerUnit: 7, Unit: rlsv3.RateLimitResponse_RateLimit_MONTH, UnitMultiplier: wrapperspb.UInt32(2),
+			}},
+			{CurrentLimit: &rlsv3.RateLimitResponse_RateLimit{}},
+		},
+		DynamicMetadata: &structpb.Struct{Fields: map[string]*structpb.Value{"tier": structpb.NewStringValue("gold")}},
 		ResponseHeadersToAdd: []*corev3.HeaderValue{
 			{Key: "X-Limit", Value: " 10 "}, {Key: "x-raw", RawValue: []byte("\xff")}, {Key: "x-empty"},
 		},
@@ -76,13 +112,20 @@ func TestDecodeReadsGeneratedCode(t *testing.T) {
 		RawBody:             []byte("slow down"),
 	})
 	require.NoError(t, err)
-	got := &Response{Code: 99, Body: "from before"}
+	got := &Response{Code: 99, Body: "from before", Statuses: []Status{{Name: "from before"}}}
 	require.NoError(t, codec{}.Unmarshal(mem.BufferSlice{mem.SliceBuffer(text)}, got))
+	require.Equal(t, "gold", got.Metadata.GetFields()["tier"].GetStringValue())
+	got.Metadata = nil
 	require.Equal(t, &Response{
 		Code:            rlsv3.RateLimitResponse_OVER_LIMIT,
 		ResponseHeaders: []Header{{"x-limit", "10"}, {"x-raw", "\xff"}, {"x-empty", ""}},
 		RequestHeaders:  []Header{{"x-tier", "gold"}},
 		Body:            "slow down",
+		Statuses: []Status{
+			{Code: rlsv3.RateLimitResponse_OVER_LIMIT, Remaining: 1, Reset: 1500 * time.Millisecond},
+			{Code: rlsv3.RateLimitResponse_OK, Limited: true, Name: "a", Requests: 7, Window: 60 * 24 * time.Hour},
+			{Limited: true},
+		},
 	}, got)
 }
 
@@ -122,10 +165,12 @@ func FuzzDecode(f *testing.F) {
 		"\x08\x01",          // OK
 		"\x08\x02*\x04slow", // OVER_LIMIT with a body
 		"\x08\x07",          // a code of a later version
-		"\x12\x02\x18\x09\x1a\x0a\x0a\x03x-a\x12\x03b c", // a status, a response header
-		"\"\x08\x0a\x03x-a\x1a\x01\xff",                  // a request header with a raw value
-		"\x1a\x07\x0a\x01a\x12\x02\r\n",                  // a header with a line end in its value
-		"\x1a\x05\x0a\x7f",                               // a length beyond the end
+		"\x12\x02\x18\x09\x1a\x0a\x0a\x03x-a\x12\x03b c",                   // a status, a response header
+		"\"\x08\x0a\x03x-a\x1a\x01\xff",                                    // a request header with a raw value
+		"\x1a\x07\x0a\x01a\x12\x02\r\n",                                    // a header with a line end in its value
+		"\x1a\x05\x0a\x7f",                                                 // a length beyond the end
+		"\x12\x0e\x08\x01\x12\x06\x08\x05\x10\x02\x1a\x00\x22\x02\x08\x1e", // a status with a limit and a reset
+		"2\x0b\x0a\x09\x0a\x01a\x12\x04\x1a\x02ok",                         // dynamic metadata
 		"\x0b\x0c", "\x0f", "\x00", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
 	} {
 		f.Add([]byte(seed))
@@ -141,6 +186,17 @@ func FuzzDecode(f *testing.F) {
 		require.Equal(t, string(want.GetRawBody()), got.Body)
 		require.LessOrEqual(t, len(got.ResponseHeaders), len(want.GetResponseHeadersToAdd()))
 		require.LessOrEqual(t, len(got.RequestHeaders), len(want.GetRequestHeadersToAdd()))
+		require.Len(t, got.Statuses, len(want.GetStatuses()))
+		for i, s := range got.Statuses {
+			w := want.GetStatuses()[i]
+			require.Equal(t, w.GetCode(), s.Code)
+			require.Equal(t, w.GetLimitRemaining(), s.Remaining)
+			require.Equal(t, w.GetCurrentLimit() != nil, s.Limited)
+			require.Equal(t, w.GetCurrentLimit().GetName(), s.Name)
+			require.Equal(t, w.GetCurrentLimit().GetRequestsPerUnit(), s.Requests)
+			require.GreaterOrEqual(t, s.Reset, time.Duration(0))
+		}
+		require.True(t, proto.Equal(want.GetDynamicMetadata(), got.Metadata))
 		for _, h := range got.ResponseHeaders {
 			require.NotContains(t, h.Name+h.Value, "\n")
 		}

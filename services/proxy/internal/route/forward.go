@@ -39,10 +39,8 @@ func (p *parser) forward(e *entry, m *routev3.RouteAction, shared inherited, at 
 	r.HashPolicy = hashpolicy.Parse(m.GetHashPolicy(), at.Field("hash_policy"), p.report)
 	r.RateLimits = descriptor.Parse(m.GetRateLimits(), at.Field("rate_limits"), p.report)
 	//nolint:staticcheck // deprecated, but Envoy accepts it and so do we
-	include := m.GetIncludeVhRateLimits().GetValue()
-	if len(r.RateLimits) == 0 || include {
-		r.RateLimits = append(r.RateLimits, shared.rateLimits...)
-	}
+	r.includesHostLimits = m.GetIncludeVhRateLimits().GetValue()
+	r.VirtualHostRateLimits = shared.rateLimits
 	if r.Retry = retry.Parse(m.GetRetryPolicy(), at.Field("retry_policy"), p.report); r.Retry == nil {
 		r.Retry = shared.retry
 	}

@@ -97,9 +97,11 @@ type Route struct {
 	Priority corev3.RoutingPriority
 	// HashPolicy binds the request to a host.
 	HashPolicy hashpolicy.List
-	// RateLimits are the policies that apply: the route's own, and the virtual
-	// host's where the route has none or includes them.
-	RateLimits []descriptor.Policy
+	// RateLimits are the route's own policies, and VirtualHostRateLimits those of
+	// its virtual host: AppendDescriptors says which count.
+	RateLimits, VirtualHostRateLimits []descriptor.Policy
+	// includesHostLimits is include_vh_rate_limits.
+	includesHostLimits bool
 
 	// Retry says when the request is sent again: the route's own policy, or the
 	// virtual host's; nil is that neither has one.

@@ -112,20 +112,6 @@ func TestFirstRouteThatMatchesThePathWins(t *testing.T) {
 	require.Equal(t, 1500*time.Millisecond, table.Match(request("h", "/api")).Timeout)
 }
 
-func TestRateLimitsOfTheVirtualHostApplyWhereTheRouteHasNoneOrIncludesThem(t *testing.T) {
-	limit := func(value string) string {
-		return `{"actions": [{"generic_key": {"descriptor_value": "` + value + `"}}]}`
-	}
-	table, err := parse(t, `{"virtual_hosts": [{"name": "all", "domains": ["*"], "rate_limits": [`+limit("host")+`], "routes": [
-		{"match": {"path": "/none"}, "route": {"cluster": "c"}},
-		{"match": {"path": "/own"}, "route": {"cluster": "c", "rate_limits": [`+limit("route")+`]}},
-		{"match": {"path": "/both"}, "route": {"cluster": "c", "rate_limits": [`+limit("route")+`], "include_vh_rate_limits": true}}]}]}`)
-	require.NoError(t, err)
-	require.Len(t, table.Match(request("h", "/none")).RateLimits, 1)
-	require.Len(t, table.Match(request("h", "/own")).RateLimits, 1)
-	require.Len(t, table.Match(request("h", "/both")).RateLimits, 2)
-}
-
 func TestFaultsNameTheirPlaceAllAtOnce(t *testing.T) {
 	_, err := parse(t, `{"max_direct_response_body_size_bytes": 3, "virtual_hosts": [
 		{"name": "a", "domains": ["x.*.com", "same"], "routes": [

@@ -2,6 +2,7 @@ package route
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -189,9 +190,15 @@ func (e *explanation) hash(r *Route, in Input) {
 }
 
 func (e *explanation) rateLimits(r *Route, in Input, cluster string) {
-	for i := range r.RateLimits {
+	policies := r.RateLimits
+	if r.takesHostLimits(OverrideHostLimits) {
+		policies = slices.Concat(policies, r.VirtualHostRateLimits)
+	}
+	for i := range policies {
 		var list descriptor.List
-		if !r.RateLimits[i].Append(&list, &descriptor.Input{Request: in.Request, ClientAddress: in.ClientAddress, Cluster: cluster}) {
+		if !policies[i].Append(&list, &descriptor.Input{
+			Request: in.Request, ClientAddress: in.ClientAddress, Service: "(the proxy's own)", Cluster: cluster, RouteMetadata: r.Metadata,
+		}) {
 			e.line("rate limit", "no descriptor of policy %d, an action of which has no value", i+1)
 			continue
 		}

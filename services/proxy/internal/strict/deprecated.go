@@ -27,6 +27,7 @@ var instead = map[protoreflect.FullName]string{
 	"envoy.config.route.v3.HeaderMatcher.prefix_match":               "string_match",
 	"envoy.config.route.v3.HeaderMatcher.safe_regex_match":           "string_match",
 	"envoy.config.route.v3.HeaderMatcher.suffix_match":               "string_match",
+	"envoy.config.route.v3.RateLimit.Action.dynamic_metadata":        "metadata",
 	"envoy.config.route.v3.RouteAction.cors":                         "typed_per_filter_config",
 	"envoy.config.route.v3.RouteAction.grpc_timeout_offset":          "max_stream_duration.grpc_timeout_header_offset",
 	"envoy.config.route.v3.RouteAction.internal_redirect_action":     "internal_redirect_policy",

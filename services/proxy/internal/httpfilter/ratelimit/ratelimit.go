@@ -1,11 +1,13 @@
 // Package ratelimit is the HTTP filter that asks a rate-limit service whether a
-// request may pass (envoy.extensions.filters.http.ratelimit.v3.RateLimit). The
-// chain runs it on the descriptors that the request's route makes. It counts
-// nothing but its own answers: the limits are the service's.
+// request may pass (envoy.extensions.filters.http.ratelimit.v3.RateLimit, on
+// routes RateLimitPerRoute). The chain runs it on the descriptors that the
+// request's route makes, or the filter's own. It counts nothing but its own
+// answers: the limits are the service's.
 package ratelimit
 
 import (
 	"context"
+	"errors"
 
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 
@@ -19,93 +21,191 @@ import (
 // filter is the filter of one stream.
 type filter struct {
 	config      *config
+	route       *routeConfig
+	concerned   bool // the request is one that there may be limits for
 	descriptors descriptor.List
 	request     rlsclient.Request
 	response    rlsclient.Response
-	// onResponse are the headers for the response to a request that passed.
-	onResponse []rlsclient.Header
+	outcome     outcome
+	cancel      context.CancelFunc // of a call that is in flight
 }
+
+// outcome is what came of asking.
+type outcome int
+
+const (
+	unasked outcome = iota // or without an answer
+	passed                 // with the service's headers for the response
+	refused
+)
 
 // RequestHead implements httpfilter.RequestHead. Steps:
 //
-//  1. a request without a route or without its cluster passes;
-//  2. the route's policies make descriptors; if none comes of them, it passes;
+//  1. a request that there are no limits for passes: one without a route or
+//     its cluster, of another request_type, or not of filter_enabled;
+//  2. policies make descriptors; if none comes of them, it passes;
 //  3. the service is asked, which blocks up to the timeout;
-//  4. its answer lets the request pass, or ends it with 429; without an answer
-//     failure_mode_deny decides.
+//  4. its answer lets the request pass, or ends it, if filter_enforced says so;
+//     without an answer failure_mode_deny decides.
 func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
-	if s.Route == nil || s.Cluster == nil || len(s.Route.RateLimits) == 0 {
+	if f.concerned = f.config.concerns(s); !f.concerned {
 		return nil
 	}
-	input := descriptor.Input{Request: &s.Request, ClientAddress: s.ClientAddress, Cluster: s.Cluster.Config.Name}
-	for i := range s.Route.RateLimits {
-		s.Route.RateLimits[i].Append(&f.descriptors, &input)
-	}
+	f.describe(s, false)
 	if f.descriptors.Len() == 0 {
 		return nil
 	}
-	err := f.ask(s.Context)
-	stats := countersOf(s.Cluster)
+	answered, givenUp := f.ask(s)
 	switch {
-	case err == nil && f.response.Code == rlsv3.RateLimitResponse_OK:
-		stats.ok.Inc()
-		for _, h := range f.response.RequestHeaders {
-			s.Request.Headers.Add(h.Name, h.Value)
-		}
-		f.onResponse = f.response.ResponseHeaders
-		return nil
-	case err == nil && f.response.Code == rlsv3.RateLimitResponse_OVER_LIMIT:
-		stats.overLimit.Inc()
-		s.Cluster.Stats.CountStatus(429)
-		s.Facts.Details, s.Facts.Flags = "request_rate_limited", s.Facts.Flags|format.RateLimited
-		return overLimit(&f.response)
+	case answered && f.response.Code == rlsv3.RateLimitResponse_OK:
+		return f.pass(s)
+	case answered && f.response.Code == rlsv3.RateLimitResponse_OVER_LIMIT:
+		return f.overLimit(s)
 	}
-	// No answer, or a code that this version doesn't know. A stream that was
-	// broken off meanwhile says nothing about the service.
-	if s.Context.Err() == nil {
+	// No answer, or a code that this version doesn't know.
+	return f.unanswered(s, givenUp)
+}
+
+// concerns says whether there may be limits for the request.
+func (c *config) concerns(s *stream.Stream) bool {
+	if s.Route == nil || s.Cluster == nil || !c.enabled.Has(c.random()) {
+		return false
+	}
+	if c.requests == "" || c.requests == "both" {
+		return true
+	}
+	internal, _ := s.Request.Headers.Get("x-envoy-internal")
+	return (string(internal) == "true") == (c.requests == "internal")
+}
+
+// describe makes the descriptors of the first of these that has policies: what
+// the route configures, the filter, the route and its virtual host.
+func (f *filter) describe(s *stream.Stream, onStreamDone bool) {
+	in := descriptor.Input{
+		Request: &s.Request, ClientAddress: s.ClientAddress, Service: f.config.service, Cluster: s.Cluster.Config.Name,
+		Facts: &s.Facts, RouteMetadata: s.Route.Metadata,
+	}
+	switch {
+	case len(f.route.own) > 0:
+		descriptor.AppendAll(f.route.own, descriptor.AnyStage, onStreamDone, &f.descriptors, &in)
+	case len(f.config.own) > 0:
+		descriptor.AppendAll(f.config.own, descriptor.AnyStage, onStreamDone, &f.descriptors, &in)
+	default:
+		s.Route.AppendDescriptors(f.route.host, f.config.stage, onStreamDone, &f.descriptors, &in)
+	}
+}
+
+// domain is that of the service's rules.
+func (f *filter) domain() string {
+	if f.route.domain != "" {
+		return f.route.domain
+	}
+	return f.config.domain
+}
+
+// ask calls the service with what descriptors holds. GivenUp says that nobody
+// waited for the answer any more, which says nothing of the service.
+func (f *filter) ask(s *stream.Stream) (answered, givenUp bool) {
+	c := f.config
+	ctx, cancel := c.bound(s.Context)
+	defer cancel()
+	f.cancel = cancel
+	s.Hold(f)
+	defer s.Hold(nil)
+	f.request = rlsclient.Request{Domain: f.domain(), Descriptors: &f.descriptors}
+	err := c.services.ShouldRateLimit(ctx, c.cluster, &f.request, &f.response)
+	return err == nil, errors.Is(ctx.Err(), context.Canceled)
+}
+
+// bound is a context for a call.
+func (c *config) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if c.timeout > 0 {
+		return context.WithTimeout(ctx, c.timeout)
+	}
+	return context.WithCancel(ctx)
+}
+
+// Close implements io.Closer: the stream is over while the service is asked.
+func (f *filter) Close() error {
+	f.cancel()
+	return nil
+}
+
+// pass lets the request go on, with what the service says.
+func (f *filter) pass(s *stream.Stream) *httpfilter.Reply {
+	f.count(s).ok.Inc()
+	f.accept(s)
+	return nil
+}
+
+func (f *filter) accept(s *stream.Stream) {
+	f.outcome = passed
+	f.store(s)
+	for _, h := range f.response.RequestHeaders {
+		s.Request.Headers.Add(h.Name, h.Value)
+	}
+}
+
+// overLimit ends the request, unless limits are not enforced on it.
+func (f *filter) overLimit(s *stream.Stream) *httpfilter.Reply {
+	c, stats := f.config, f.count(s)
+	stats.overLimit.Inc()
+	s.Cluster.Stats.CountStatus(c.status)
+	if !c.enforced.Has(c.random()) {
+		stats.notEnforced.Inc()
+		f.accept(s)
+		return nil
+	}
+	f.outcome = refused
+	f.store(s)
+	s.Facts.Details, s.Facts.Flags = "request_rate_limited", s.Facts.Flags|format.RateLimited
+	return c.refusal(&f.response, httpfilter.IsGRPC(&s.Request))
+}
+
+// unanswered lets the request pass, or ends it, by failure_mode_deny.
+func (f *filter) unanswered(s *stream.Stream, givenUp bool) *httpfilter.Reply {
+	c, stats := f.config, f.count(s)
+	if !givenUp {
 		stats.failed.Inc()
 	}
-	if f.config.deny {
+	if c.deny.Has(c.random()) {
 		s.Facts.Details, s.Facts.Flags = "rate_limiter_error", s.Facts.Flags|format.RateLimitServiceError
-		return &httpfilter.Reply{Status: 500}
+		if httpfilter.IsGRPC(&s.Request) {
+			return grpcReply(httpfilter.GRPCStatus(c.onError), "")
+		}
+		return &httpfilter.Reply{Status: c.onError}
 	}
-	if s.Context.Err() == nil {
+	if !givenUp {
 		stats.failureModeAllowed.Inc()
 	}
 	return nil
 }
 
-// ask calls the service with what descriptors holds.
-func (f *filter) ask(ctx context.Context) error {
-	if f.config.timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, f.config.timeout)
-		defer cancel()
-	}
-	f.request = rlsclient.Request{Domain: f.config.domain, Descriptors: &f.descriptors}
-	return f.config.services.ShouldRateLimit(ctx, f.config.cluster, &f.request, &f.response)
-}
-
-// overLimit makes the reply to a request over its limit.
-func overLimit(response *rlsclient.Response) *httpfilter.Reply {
-	headers := make([]httpfilter.Header, 0, 1+len(response.ResponseHeaders))
-	headers = append(headers, httpfilter.Header{Name: "x-envoy-ratelimited", Value: "true"})
-	for _, h := range response.ResponseHeaders {
-		headers = append(headers, httpfilter.Header(h))
-	}
-	return &httpfilter.Reply{Status: 429, Headers: headers, Body: response.Body}
-}
-
-// ResponseHead implements httpfilter.ResponseHead.
-func (f *filter) ResponseHead(s *stream.Stream) {
-	for _, h := range f.onResponse {
-		s.Response.Headers.Add(h.Name, h.Value)
-	}
-}
-
-// Done implements httpfilter.Done: nothing uses the filter any more.
-func (f *filter) Done(*stream.Stream) {
+// Done implements httpfilter.Done: what is to be counted at the end is sent, and
+// nothing uses the filter any more.
+func (f *filter) Done(s *stream.Stream) {
 	f.descriptors.Reset()
-	f.onResponse = nil
+	if f.concerned && s.Route != nil && s.Cluster != nil {
+		f.describe(s, true)
+		if f.descriptors.Len() > 0 {
+			f.config.report(f.domain(), f.descriptors.Copy())
+			f.descriptors.Reset()
+		}
+	}
+	f.route, f.concerned, f.outcome, f.cancel = nil, false, unasked, nil
+	f.response = rlsclient.Response{Statuses: f.response.Statuses[:0]}
 	f.config.spare.Put(f)
+}
+
+// report sends descriptors whose answer counts for nothing. The call outlives the
+// stream, as nobody waits for it: it ends with the timeout, or when the services
+// are closed.
+func (c *config) report(domain string, descriptors *descriptor.List) {
+	go func() {
+		ctx, cancel := c.bound(context.Background())
+		defer cancel()
+		request, response := rlsclient.Request{Domain: domain, Descriptors: descriptors}, rlsclient.Response{}
+		// A failure is the services' to tell of.
+		_ = c.services.ShouldRateLimit(ctx, c.cluster, &request, &response)
+	}()
 }

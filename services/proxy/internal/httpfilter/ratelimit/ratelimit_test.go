@@ -3,6 +3,7 @@ package ratelimit_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"runtime"
@@ -17,6 +18,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
@@ -56,6 +58,9 @@ func (f *fake) ShouldRateLimit(ctx context.Context, cluster string, request *rls
 	for i := range request.Descriptors.Len() {
 		for _, e := range request.Descriptors.At(i) {
 			c.descriptors += e.Key + "=" + string(e.Value) + " "
+		}
+		if hits := request.Descriptors.Details(i).Hits; hits.Set {
+			c.descriptors += fmt.Sprintf("+%d ", hits.Number)
 		}
 		c.descriptors += "; "
 	}
@@ -114,7 +119,7 @@ func (x *target) prepare(s *stream.Stream) { s.Route, s.Cluster = x.route, x.clu
 // are 0; and the cluster's own for 429.
 func (x *target) counters() map[string]uint64 {
 	found := map[string]uint64{}
-	for _, name := range []string{"ratelimit.ok", "ratelimit.over_limit", "ratelimit.error", "ratelimit.failure_mode_allowed", "upstream_rq_429"} {
+	for _, name := range []string{"ratelimit.ok", "ratelimit.over_limit", "ratelimit.error", "ratelimit.failure_mode_allowed", "ratelimit.over_limit_not_enforced", "upstream_rq_429"} {
 		if n := x.cluster.Stats.Scope.Counter(name).Value(); n > 0 {
 			found[name] = n
 		}
@@ -348,13 +353,186 @@ func TestParseRefuses(t *testing.T) {
 		{"no version", `{domain: edge, rate_limit_service: {grpc_service: {envoy_grpc: {cluster_name: rls}}}}`, "config.yaml:1:16: rate_limit_service.transport_api_version: AUTO is not supported: use V3"},
 		{"an old version", `{domain: edge, rate_limit_service: {transport_api_version: V2, grpc_service: {envoy_grpc: {cluster_name: rls}}}}`, "config.yaml:1:37: rate_limit_service.transport_api_version: V2 is not supported: use V3"},
 		{"a negative timeout", minimal + "timeout: -1s", "config.yaml:4:1: timeout: -1s is negative"},
-		{"a field that is not supported", minimal + "stage: 1", "stage"},
+		{"a stage that is none", minimal + "stage: 11", "stage"},
+		{"a request_type that is none", minimal + "request_type: inner", "request_type"},
+		{"a stage of limits of its own", minimal + "rate_limits: [{stage: 0, actions: [{remote_address: {}}]}]", "rate_limits[0].stage: is for the rate_limits of routes and virtual hosts only"},
+		{"a disable_key of limits of its own", minimal + "rate_limits: [{disable_key: a, actions: [{remote_address: {}}]}]", "rate_limits[0].disable_key"},
+		{"a number and a format of hits", minimal + `rate_limits: [{actions: [{remote_address: {}}], hits_addend: {number: 1, format: "%BYTES_RECEIVED%"}}]`, "rate_limits[0].hits_addend: either a number or a format is needed"},
+		{"hits of two operators", minimal + `rate_limits: [{actions: [{remote_address: {}}], hits_addend: {format: "%BYTES_RECEIVED%%BYTES_SENT%"}}]`, "hits_addend.format: format \"%BYTES_RECEIVED%%BYTES_SENT%\": "},
+		{"hits of two operators apart", minimal + `rate_limits: [{actions: [{remote_address: {}}], hits_addend: {format: "%BYTES_RECEIVED% %BYTES_SENT%"}}]`, "exactly one operator is needed, and nothing beside it"},
+		{"a deprecated action", minimal + `rate_limits: [{actions: [{dynamic_metadata: {descriptor_key: a, metadata_key: {key: a, path: [{key: b}]}}}]}]`, "deprecated: use metadata"},
+		{"a limit without a unit", minimal + `rate_limits: [{actions: [{remote_address: {}}], limit: {rate_limit: {requests_per_unit: 1}}}]`, "limit.rate_limit.unit"},
+		{"a header that is none", minimal + `response_headers_to_add: [{header: {key: "x y", value: a}}]`, "response_headers_to_add[0].header.key"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, report := filtertest.Parse(t, ratelimit.Factory{}, c.config)
 			require.ErrorContains(t, report.Err(), c.want)
 			require.Len(t, report.Faults(), 1, "%v", report.Err())
 		})
+	}
+}
+
+const over, okay = rlsv3.RateLimitResponse_OVER_LIMIT, rlsv3.RateLimitResponse_OK
+
+// answering makes a filter whose service gives one answer, and has every chance
+// come to 30.
+func answering(t testing.TB, config string, answer rlsclient.Response, err error) (httpfilter.Config, *fake) {
+	t.Helper()
+	service := &fake{answer: answer, err: err}
+	return filtertest.MustParse(t, ratelimit.Factory{Services: service, Random: func() uint64 { return 30 }}, minimal+config), service
+}
+
+func TestSettings(t *testing.T) {
+	statuses := []rlsclient.Status{
+		{Code: okay, Limited: true, Requests: 10, Window: time.Minute, Remaining: 3, Reset: 9900 * time.Millisecond, Name: `a"b`},
+		{Code: over, Limited: true, Requests: 5, Remaining: 1, Reset: 200 * time.Millisecond},
+		{Code: over, Remaining: 0, Reset: time.Second},
+	}
+	failed := errors.New("no answer")
+	const (
+		pass   = "200\nx-up: 1"
+		refuse = "429\nx-envoy-ratelimited: true"
+		shown  = "\nx-ratelimit-limit: 5, 10;w=60;name=\"ab\"\nx-ratelimit-remaining: 1\nx-ratelimit-reset: 0"
+		grpc   = "\ncontent-type: application/grpc"
+	)
+	for _, c := range []struct {
+		name, config string
+		answer       rlsclient.Response
+		err          error
+		headers      string // of the request
+		want         string // the response
+		counters     map[string]uint64
+	}{
+		{"filter_enabled off: continue, no stats", "filter_enabled: {default_value: {numerator: 30}}", rlsclient.Response{Code: over}, nil, "", pass, nil},
+		{"filter_enabled on", "filter_enabled: {default_value: {numerator: 31}}", rlsclient.Response{Code: over}, nil, "", refuse, map[string]uint64{"ratelimit.over_limit": 1, "upstream_rq_429": 1}},
+		{"not enforced: stat over_limit, cluster charged, request goes on; headers are still added", "filter_enforced: {default_value: {numerator: 30}}",
+			rlsclient.Response{Code: over, ResponseHeaders: []rlsclient.Header{{Name: "x-left", Value: "0"}}}, nil, "", pass + "\nx-left: 0",
+			map[string]uint64{"ratelimit.over_limit": 1, "ratelimit.over_limit_not_enforced": 1, "upstream_rq_429": 1}},
+		{"internal: only when x-envoy-internal: true", "request_type: internal", rlsclient.Response{Code: over}, nil, "", pass, nil},
+		{"internal is", "request_type: internal", rlsclient.Response{Code: over}, nil, "\nx-envoy-internal: true", refuse, map[string]uint64{"ratelimit.over_limit": 1, "upstream_rq_429": 1}},
+		{"external: only when not", "request_type: external", rlsclient.Response{Code: over}, nil, "\nx-envoy-internal: true", pass, nil},
+		{"both", "request_type: both", rlsclient.Response{Code: okay}, nil, "", pass, map[string]uint64{"ratelimit.ok": 1}},
+		{"a status of its own", "rate_limited_status: {code: 503}", rlsclient.Response{Code: over}, nil, "", "503\nx-envoy-ratelimited: true", map[string]uint64{"ratelimit.over_limit": 1}},
+		{"a status below 400 is 429", "rate_limited_status: {code: 200}", rlsclient.Response{Code: over}, nil, "", refuse, map[string]uint64{"ratelimit.over_limit": 1, "upstream_rq_429": 1}},
+		{"without the mark", "disable_x_envoy_ratelimited_header: true", rlsclient.Response{Code: over}, nil, "", "429", map[string]uint64{"ratelimit.over_limit": 1, "upstream_rq_429": 1}},
+		{"headers of its own, with operators", `response_headers_to_add: [{header: {key: x-who, value: "%REQ(x-user)%"}}]`, rlsclient.Response{Code: over}, nil, "", refuse + "\nx-who: ann", map[string]uint64{"ratelimit.over_limit": 1, "upstream_rq_429": 1}},
+		{"but not on what passes", `response_headers_to_add: [{header: {key: x-who, value: "%REQ(x-user)%"}}]`, rlsclient.Response{Code: okay}, nil, "", pass, map[string]uint64{"ratelimit.ok": 1}},
+		{"gRPC: 200 with grpc-status UNAVAILABLE", "", rlsclient.Response{Code: over, Body: "50% of\n"}, nil, grpc, "200\ncontent-type: application/grpc\ngrpc-status: 14\ngrpc-message: 50%25 of%0A\nx-envoy-ratelimited: true", map[string]uint64{"ratelimit.over_limit": 1, "upstream_rq_429": 1}},
+		{"or RESOURCE_EXHAUSTED", "rate_limited_as_resource_exhausted: true", rlsclient.Response{Code: over}, nil, grpc, "200\ncontent-type: application/grpc\ngrpc-status: 8\nx-envoy-ratelimited: true", map[string]uint64{"ratelimit.over_limit": 1, "upstream_rq_429": 1}},
+		{"limits are shown", "enable_x_ratelimit_headers: DRAFT_VERSION_03", rlsclient.Response{Code: okay, Statuses: statuses}, nil, "", pass + shown, map[string]uint64{"ratelimit.ok": 1}},
+		{"statuses without a limit show nothing", "enable_x_ratelimit_headers: DRAFT_VERSION_03", rlsclient.Response{Code: okay, Statuses: statuses[2:]}, nil, "", pass, map[string]uint64{"ratelimit.ok": 1}},
+		{"the first of equal ones is shown", "enable_x_ratelimit_headers: DRAFT_VERSION_03", rlsclient.Response{Code: okay, Statuses: []rlsclient.Status{{Limited: true, Requests: 1}, {Limited: true, Requests: 2}}}, nil, "", pass + "\nx-ratelimit-limit: 1\nx-ratelimit-remaining: 0\nx-ratelimit-reset: 0", map[string]uint64{"ratelimit.ok": 1}},
+		{"retry-after: the largest, at least 1", "enable_retry_after_header: true", rlsclient.Response{Code: over, Statuses: statuses[:2]}, nil, "", refuse + "\nretry-after: 1", map[string]uint64{"ratelimit.over_limit": 1, "upstream_rq_429": 1}},
+		{"never over the service's own", "enable_retry_after_header: true", rlsclient.Response{Code: over, Statuses: statuses, ResponseHeaders: []rlsclient.Header{{Name: "retry-after", Value: "7"}}}, nil, "", refuse + "\nretry-after: 7", map[string]uint64{"ratelimit.over_limit": 1, "upstream_rq_429": 1}},
+		{"not with another status than 429", "enable_retry_after_header: true\nrate_limited_status: {code: 503}", rlsclient.Response{Code: over, Statuses: statuses}, nil, "", "503\nx-envoy-ratelimited: true", map[string]uint64{"ratelimit.over_limit": 1}},
+		{"status_on_error", "failure_mode_deny: true\nstatus_on_error: {code: 503}", rlsclient.Response{}, failed, "", "503", map[string]uint64{"ratelimit.error": 1}},
+		{"an error of gRPC", "failure_mode_deny: true", rlsclient.Response{}, failed, grpc, "200\ncontent-type: application/grpc\ngrpc-status: 2", map[string]uint64{"ratelimit.error": 1}},
+		{"failure_mode_deny_percent overrides", "failure_mode_deny: true\nfailure_mode_deny_percent: {default_value: {numerator: 30}, runtime_key: a}", rlsclient.Response{}, failed, "", pass, map[string]uint64{"ratelimit.error": 1, "ratelimit.failure_mode_allowed": 1}},
+		{"failure_mode_deny_percent denies", "failure_mode_deny_percent: {default_value: {numerator: 31}, runtime_key: a}", rlsclient.Response{}, failed, "", "500", map[string]uint64{"ratelimit.error": 1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			x := newTarget(t)
+			config, _ := answering(t, c.config, c.answer, c.err)
+			got := filtertest.Run(t, config, filtertest.Exchange{Request: asked + c.headers, Response: "200\nx-up: 1", Prepare: x.prepare})
+			require.Equal(t, c.want, got.Response)
+			counters := x.counters()
+			if len(counters) == 0 {
+				counters = nil
+			}
+			require.Equal(t, c.counters, counters)
+		})
+	}
+}
+
+func TestStatPrefixSetsCountersApart(t *testing.T) {
+	x := newTarget(t)
+	config, _ := answering(t, "stat_prefix: edge", rlsclient.Response{Code: okay}, nil)
+	filtertest.Run(t, config, filtertest.Exchange{Request: asked, Prepare: x.prepare})
+	require.EqualValues(t, 1, x.cluster.Stats.Scope.Counter("ratelimit.edge.ok").Value())
+}
+
+// onRoute runs a request of a route that configures the filter.
+func onRoute(t *testing.T, config httpfilter.Config, routes string, service *fake) string {
+	t.Helper()
+	x := newTarget(t)
+	table := filtertest.MustParseRoutes(t, ratelimit.Factory{}, routes)
+	filtertest.Run(t, config, filtertest.Exchange{Request: asked, Routes: table, Prepare: func(s *stream.Stream) { s.Cluster = x.cluster }})
+	var calls []string
+	for _, c := range service.calls {
+		calls = append(calls, c.domain+": "+strings.ReplaceAll(c.descriptors, " ; ", ";"))
+	}
+	return strings.Join(calls, " | ")
+}
+
+// TestSources: "per-route rate_limits (most specific) → filter rate_limits → route
+// + vhost rate_limits. The first that is set wins; it may yield nothing (then no
+// call)".
+func TestSources(t *testing.T) {
+	const (
+		own  = "\nrate_limits: [{actions: [{generic_key: {descriptor_value: filter}}]}]"
+		per  = `, typed_per_filter_config: {test: {"@type": type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimitPerRoute, `
+		mine = `rate_limits: [{actions: [{generic_key: {descriptor_value: per-route}}]}]`
+		none = `rate_limits: [{actions: [{request_headers: {header_name: x-none, descriptor_key: none}}]}]`
+	)
+	for _, c := range []struct{ name, config, route, want string }{
+		{"the route's and not the host's", "", "", "edge: generic_key=route;"},
+		{"both of them", "", per + "vh_rate_limits: INCLUDE}}", "edge: generic_key=route;generic_key=host;"},
+		{"the filter's", own, "", "edge: generic_key=filter;"},
+		{"what the route configures", own, per + mine + "}}", "edge: generic_key=per-route;"},
+		{"though it yields nothing", own, per + none + "}}", ""},
+		{"a domain of the route's", own, per + "domain: mine}}", "mine: generic_key=filter;"},
+		{"another stage", "\nstage: 1", "", "edge: generic_key=later;"},
+		{"of which the filter's have none", "\nstage: 1" + own, "", "edge: generic_key=filter;"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			config, service := answering(t, c.config, rlsclient.Response{Code: okay}, nil)
+			require.Equal(t, c.want, onRoute(t, config, `
+virtual_hosts:
+- name: all
+  domains: ["*"]
+  rate_limits: [{actions: [{generic_key: {descriptor_value: host}}]}]
+  routes:
+  - {match: {prefix: /}, route: {cluster: echo, rate_limits: [{actions: [{generic_key: {descriptor_value: route}}]}, {stage: 1, actions: [{generic_key: {descriptor_value: later}}]}]}`+c.route+`}
+`, service))
+		})
+	}
+	_, report := filtertest.ParseRoutes(t, ratelimit.Factory{}, `virtual_hosts: [{name: all, domains: ["*"]`+per+`override_option: OVERRIDE_POLICY}}}]`)
+	require.ErrorContains(t, report.Err(), `virtual_hosts[0].typed_per_filter_config["test"].override_option: not supported`)
+	_, report = filtertest.ParseRoutes(t, ratelimit.Factory{}, `virtual_hosts: [{name: all, domains: ["*"], rate_limits: [{actions: [{remote_address: {}}], hits_addend: {number: 3}}]}]`)
+	require.ErrorContains(t, report.Err(), "virtual_hosts[0].rate_limits[0].hits_addend: has no effect here")
+}
+
+// TestHitsAtTheEndOfTheStream: apply_on_stream_done is "sent after the stream
+// ended, answer ignored; hits can come from response data".
+func TestHitsAtTheEndOfTheStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		config, service := answering(t, `rate_limits:
+- {actions: [{generic_key: {descriptor_value: first}}], hits_addend: {number: 0}}
+- {actions: [{request_headers: {header_name: x-user, descriptor_key: user}}], apply_on_stream_done: true, hits_addend: {format: "%RESPONSE_HEADER(x-cost)%"}}
+`, rlsclient.Response{Code: okay}, nil)
+		x := newTarget(t)
+		filtertest.Run(t, config, filtertest.Exchange{Request: asked, Response: "200\nx-cost: 7", Prepare: x.prepare})
+		synctest.Wait()
+		require.Len(t, service.calls, 2)
+		require.Equal(t, []string{"generic_key=first +0 ; ", "user=ann +7 ; "}, []string{service.calls[0].descriptors, service.calls[1].descriptors})
+		require.Equal(t, map[string]uint64{"ratelimit.ok": 1}, x.counters())
+	})
+}
+
+func TestDynamicMetadataIsForTheFiltersBehind(t *testing.T) {
+	metadata := func(key, value string) *structpb.Struct {
+		return &structpb.Struct{Fields: map[string]*structpb.Value{key: structpb.NewStringValue(value)}}
+	}
+	for namespace, field := range map[string]string{"envoy.filters.http.ratelimit": "", "mine": "metadata_namespace: mine"} {
+		x := newTarget(t)
+		config, _ := answering(t, field, rlsclient.Response{Code: okay, Metadata: metadata("tier", "gold")}, nil)
+		filtertest.Run(t, config, filtertest.Exchange{Request: asked, Prepare: func(s *stream.Stream) {
+			x.prepare(s)
+			s.Facts.DynamicMetadata = map[string]*structpb.Struct{namespace: metadata("old", "1")}
+			t.Cleanup(func() {
+				require.Equal(t, map[string]any{"old": "1", "tier": "gold"}, s.Facts.DynamicMetadata[namespace].AsMap())
+			})
+		}})
 	}
 }
 
