@@ -101,8 +101,8 @@ func TestImports(t *testing.T) {
 		"internal/httpfilter/healthcheck": {"internal/coreconfig", "internal/httpfilter", "internal/matcher", "internal/stream", "internal/strict"},
 		"internal/httpfilter/fault":       {"internal/httpfilter", "internal/matcher", "internal/message", "internal/stats", "internal/stream", "internal/strict"},
 		"internal/httpfilter/localratelimit": {
-			"internal/descriptor", "internal/fixedheader", "internal/httpfilter", "internal/matcher", "internal/stats", "internal/stream",
-			"internal/strict",
+			"internal/descriptor", "internal/fixedheader", "internal/httpfilter", "internal/matcher", "internal/route", "internal/stats",
+			"internal/stream", "internal/strict",
 		},
 	})
 }

@@ -69,7 +69,7 @@ func HTTPFilters(d Dependencies) []httpfilter.Factory {
 		fault.Factory{},
 		healthcheck.Factory{ServiceName: d.ServiceName, Failing: d.Failing, Healthy: d.healthy},
 		iptagging.Factory{},
-		localratelimit.Factory{Stats: d.Stats},
+		localratelimit.Factory{Stats: d.Stats, ServiceName: d.ServiceName},
 		&ratelimit.Factory{Services: d.RateLimits, CheckCluster: d.CheckGRPCCluster, ServiceName: d.ServiceName},
 		router.Factory{},
 	}

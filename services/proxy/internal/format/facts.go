@@ -2,6 +2,7 @@ package format
 
 import (
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -73,6 +74,9 @@ type Connection struct {
 	Peer, Local netip.AddrPort
 	// FilterChain is the name of the filter chain that serves it.
 	FilterChain string
+	// Kept is what filters keep for as long as the connection lives, each under a
+	// key of its own.
+	Kept sync.Map
 }
 
 // Moment is a point in the life of a request.

@@ -45,15 +45,15 @@ func newBucket(s size) *bucket {
 // exact.
 const whole = 1 - 1e-6
 
-// take takes a token, if there is one.
-func (b *bucket) take(now time.Time) bool {
+// take takes n tokens, if there are as many; 0 only asks whether there is one.
+func (b *bucket) take(now time.Time, n uint64) bool {
 	for {
 		old := b.empty.Load()
 		empty, tokens := b.at(old, now)
-		if tokens < whole {
+		if tokens < float64(max(n, 1))*whole {
 			return false
 		}
-		if b.empty.CompareAndSwap(old, math.Float64bits(empty+1/b.rate)) {
+		if b.empty.CompareAndSwap(old, math.Float64bits(empty+float64(n)/b.rate)) {
 			return true
 		}
 	}

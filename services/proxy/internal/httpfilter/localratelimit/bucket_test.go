@@ -16,7 +16,7 @@ func TestMain(m *testing.M) { servicetest.Main(m) }
 
 // drain takes tokens until there are none and counts them.
 func drain(b *bucket) (n int) {
-	for b.take(time.Now()) {
+	for b.take(time.Now(), 1) {
 		n++
 	}
 	return n
@@ -76,7 +76,7 @@ func BenchmarkBucketTake(b *testing.B) {
 	bucket := newBucket(size{most: 1 << 30, fill: 1 << 30, interval: 50 * time.Millisecond})
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			bucket.take(time.Now())
+			bucket.take(time.Now(), 1)
 		}
 	})
 }

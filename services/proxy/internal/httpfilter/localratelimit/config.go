@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	localv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	"google.golang.org/protobuf/proto"
@@ -14,14 +15,19 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/fixedheader"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
+	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
-// Factory makes local rate-limit filters. It implements httpfilter.Factory.
+// Factory makes local rate-limit filters, which routes can configure by the same
+// message. It implements httpfilter.RouteFactory.
 type Factory struct {
 	// Stats is the root of all metrics.
 	Stats *stats.Registry
+	// ServiceName is the cluster of the proxy's node.
+	ServiceName string
 	// Random is the source of all chances; nil is a good one.
 	Random func() uint64
 }
@@ -35,7 +41,7 @@ func (Factory) ConfigType() protoreflect.FullName {
 func (f Factory) Fields() strict.Fields {
 	return strict.Fields{
 		f.ConfigType(): {
-			"stat_prefix", "status", "token_bucket", "filter_enabled", "filter_enforced", "descriptors", "rate_limits",
+			"stat_prefix", "stage", "vh_rate_limits", "local_rate_limit_per_downstream_connection", "status", "token_bucket", "filter_enabled", "filter_enforced", "descriptors", "rate_limits",
 			"request_headers_to_add_when_not_enforced", "response_headers_to_add", "enable_x_ratelimit_headers",
 			"always_consume_default_token_bucket", "rate_limited_as_resource_exhausted", "max_dynamic_descriptors",
 			"enable_retry_after_header",
@@ -60,18 +66,47 @@ const (
 	unavailable       = 14
 )
 
+// RouteConfigType implements httpfilter.RouteFactory.
+func (f Factory) RouteConfigType() protoreflect.FullName { return f.ConfigType() }
+
 // Parse implements httpfilter.Factory.
 func (f Factory) Parse(message proto.Message, at strict.Path, report *strict.Report) httpfilter.Config {
+	if c := f.parse(message, at, report); c != nil {
+		return c
+	}
+	return nil
+}
+
+// ParseRoute implements httpfilter.RouteFactory.
+func (f Factory) ParseRoute(message proto.Message, at strict.Path, report *strict.Report) any {
+	c := f.parse(message, at, report)
+	if c != nil && c.limiter == nil && message.(*localv3.LocalRateLimit).GetTokenBucket() == nil {
+		report.Add(at, "a token_bucket is needed where a route configures the filter")
+	}
+	return c
+}
+
+// parse reads the config of a chain or of a route. That the stage is one is held
+// by the message's own rules.
+func (f Factory) parse(message proto.Message, at strict.Path, report *strict.Report) *config {
 	m, ok := message.(*localv3.LocalRateLimit)
 	if !ok {
 		report.Add(at, "is a %T, not a %s", message, f.ConfigType())
 		return nil
 	}
 	c := &config{
+		service: f.ServiceName,
+		stage:   int(m.GetStage()),
+		host: map[ratelimitv3.VhRateLimitsOptions]route.HostLimits{
+			ratelimitv3.VhRateLimitsOptions_OVERRIDE: route.OverrideHostLimits,
+			ratelimitv3.VhRateLimitsOptions_INCLUDE:  route.IncludeHostLimits,
+			ratelimitv3.VhRateLimitsOptions_IGNORE:   route.IgnoreHostLimits,
+		}[m.GetVhRateLimits()],
+		perConnection: m.GetLocalRateLimitPerDownstreamConnection(),
 		random:        f.Random,
 		enabled:       matcher.ParseRuntimeFraction(m.GetFilterEnabled()),
 		enforced:      matcher.ParseRuntimeFraction(m.GetFilterEnforced()),
-		policies:      descriptor.Parse(m.GetRateLimits(), at.Field("rate_limits"), report),
+		policies:      parsePolicies(m.GetRateLimits(), at.Field("rate_limits"), report),
 		alwaysDefault: m.GetAlwaysConsumeDefaultTokenBucket() == nil || m.GetAlwaysConsumeDefaultTokenBucket().GetValue(),
 		status:        429,
 		grpcStatus:    unavailable,
@@ -95,7 +130,7 @@ func (f Factory) Parse(message proto.Message, at strict.Path, report *strict.Rep
 	case m.GetTokenBucket() != nil:
 		checkSize(base, at.Field("token_bucket"), report)
 		if base.interval > 0 {
-			c.bucket = newBucket(base)
+			c.limiter = &limiter{size: base, bucket: newBucket(base)}
 		}
 	case len(m.GetDescriptors()) > 0:
 		report.Add(at, "descriptors need a token_bucket beside them, for requests that match none")
@@ -104,8 +139,28 @@ func (f Factory) Parse(message proto.Message, at strict.Path, report *strict.Rep
 	if m.GetMaxDynamicDescriptors() != nil {
 		most = int(m.GetMaxDynamicDescriptors().GetValue())
 	}
-	c.rules = parseRules(m.GetDescriptors(), base, most, at.Field("descriptors"), report)
+	rules := parseRules(m.GetDescriptors(), base, most, at.Field("descriptors"), report)
+	if c.limiter != nil {
+		c.limiter.rules = rules
+	}
 	return c
+}
+
+// parsePolicies reads a rate_limits, of which some fields are for services alone.
+func parsePolicies(limits []*routev3.RateLimit, at strict.Path, report *strict.Report) []descriptor.Policy {
+	for i, limit := range limits {
+		at := at.Index(i)
+		if limit.GetLimit() != nil {
+			report.Add(at.Field("limit"), "is not for local limits: those stand in descriptors")
+		}
+		if limit.GetApplyOnStreamDone() {
+			report.Add(at.Field("apply_on_stream_done"), "is not for local limits")
+		}
+		if limit.GetHitsAddend().GetIsNegativeHits() {
+			report.Add(at.Field("hits_addend").Field("is_negative_hits"), "is not for local limits")
+		}
+	}
+	return descriptor.ParseOfFilter(limits, at, report)
 }
 
 // checkSize holds a bucket to the shortest interval; that it is above 0 is held
@@ -116,21 +171,55 @@ func checkSize(s size, at strict.Path, report *strict.Report) {
 	}
 }
 
-// config is the filter's configuration for one chain, with its buckets, which
-// all streams share. It makes the filters of streams, and uses them again.
+// limiter is the buckets that some streams share.
+type limiter struct {
+	size   size
+	bucket *bucket
+	rules  rules
+}
+
+// config is the filter's configuration for one chain or for a route, with its
+// buckets. It makes the filters of streams, and uses them again.
 type config struct {
+	service           string // the proxy's own cluster
 	random            func() uint64
 	enabled, enforced matcher.Fraction
-	bucket            *bucket // nil: nothing is limited
-	rules             rules
-	policies          []descriptor.Policy // in the place of the route's, if there are any
-	alwaysDefault     bool
+	// limiter is that of all streams or, with perConnection, what that of each
+	// connection is like; nil limits nothing.
+	limiter       *limiter
+	perConnection bool
+	policies      []descriptor.Policy // in the place of the route's, if there are any
+	stage         int                 // of the route's
+	host          route.HostLimits
+	alwaysDefault bool
 
 	status, grpcStatus     int
 	onRefused, onPassed    []fixedheader.Header
 	showLimits, retryAfter bool
 	stats                  *limitStats
 	spare                  sync.Pool // of *filter
+}
+
+// limiterOf is the limiter that a stream is held to.
+func (c *config) limiterOf(s *stream.Stream) *limiter {
+	if !c.perConnection || s.Facts.Connection == nil {
+		return c.limiter
+	}
+	kept := &s.Facts.Connection.Kept
+	found, ok := kept.Load(c)
+	if !ok {
+		// Of two streams that come here at once one is given the other's.
+		found, _ = kept.LoadOrStore(c, &limiter{bucket: newBucket(c.limiter.size), rules: c.limiter.rules.fresh()})
+	}
+	return found.(*limiter)
+}
+
+// NewRouteFilter implements httpfilter.RouteConfigured.
+func (c *config) NewRouteFilter(route any) httpfilter.Filter {
+	if own, ok := route.(*config); ok {
+		return own.NewFilter()
+	}
+	return c.NewFilter()
 }
 
 // NewFilter implements httpfilter.Config.

@@ -21,12 +21,14 @@ import (
 // filter is the filter of one stream.
 type filter struct {
 	config      *config
+	limiter     *limiter
 	descriptors descriptor.List
 	matches     []match
 	scratch     []byte
 	// limit is the bucket that refused the request or, if none did, the one that
 	// stands for those that it was held against; nil if it was held against none.
 	limit   *bucket
+	shown   bool // limit is told to the client
 	refused bool
 }
 
@@ -42,10 +44,11 @@ const refusalText = "local_rate_limited"
 // It never blocks.
 func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 	c := f.config
-	if c.bucket == nil || !c.enabled.Has(c.random()) {
+	if c.limiter == nil || !c.enabled.Has(c.random()) {
 		return nil
 	}
 	c.stats.enabled.Inc()
+	f.limiter = c.limiterOf(s)
 	f.findMatches(s)
 	if f.take(time.Now()) {
 		c.stats.ok.Inc()
@@ -67,63 +70,72 @@ func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 // findMatches finds the buckets of the request's descriptors, the slowest
 // first.
 func (f *filter) findMatches(s *stream.Stream) {
-	c := f.config
-	if len(c.rules.exact) == 0 && len(c.rules.wildcards) == 0 {
+	c, rules := f.config, &f.limiter.rules
+	if len(rules.exact) == 0 && len(rules.wildcards) == 0 {
 		return
 	}
-	policies, cluster := c.policies, ""
+	in := descriptor.Input{Request: &s.Request, ClientAddress: s.ClientAddress, Service: c.service, Facts: &s.Facts}
 	if s.Route != nil {
-		cluster = s.Route.Cluster
-		if len(policies) == 0 {
-			policies = s.Route.RateLimits
-		}
+		in.Cluster, in.RouteMetadata = s.Route.Cluster, s.Route.Metadata
 	}
-	input := descriptor.Input{Request: &s.Request, ClientAddress: s.ClientAddress, Cluster: cluster}
-	for i := range policies {
-		policies[i].Append(&f.descriptors, &input)
+	if s.Cluster != nil {
+		in.Cluster = s.Cluster.Config.Name
+	}
+	switch {
+	case len(c.policies) > 0:
+		descriptor.AppendAll(c.policies, descriptor.AnyStage, false, &f.descriptors, &in)
+	case s.Route != nil:
+		s.Route.AppendDescriptors(c.host, c.stage, false, &f.descriptors, &in)
 	}
 	for i := range f.descriptors.Len() {
-		f.matches, f.scratch = c.rules.find(f.matches, f.descriptors.At(i), f.scratch)
+		f.matches, f.scratch = rules.find(f.matches, f.descriptors.At(i), f.descriptors.Details(i), f.scratch)
 	}
 	slices.SortStableFunc(f.matches, func(a, b match) int { return cmp.Compare(a.bucket.rate, b.bucket.rate) })
 }
 
-// take takes a token of each bucket until one has none. Tokens that were taken
-// before that are gone.
+// take takes tokens of each bucket until one has too few, as many as its
+// descriptor has hits and one of the common bucket. Tokens that were taken before
+// that are gone.
 func (f *filter) take(now time.Time) bool {
 	c := f.config
 	for _, m := range f.matches {
 		switch {
-		case m.bucket.take(now):
+		case m.bucket.take(now, m.hits):
 		case m.shadow:
 			c.stats.shadow.Inc()
 		default:
-			f.limit = m.bucket
+			f.show(m.bucket, m.option)
 			return false
 		}
 	}
-	f.limit = c.bucket
+	common := f.limiter.bucket
+	f.show(common, descriptor.Unspecified)
 	if len(f.matches) > 0 {
-		f.limit = f.matches[0].bucket
+		f.show(f.matches[0].bucket, f.matches[0].option)
 		if !c.alwaysDefault {
 			return true
 		}
 	}
-	if c.bucket.take(now) {
+	if common.take(now, 1) {
 		return true
 	}
-	f.limit = c.bucket
+	f.show(common, descriptor.Unspecified)
 	return false
+}
+
+// show makes a bucket the one that the client is told of, if it is told.
+func (f *filter) show(b *bucket, option descriptor.Option) {
+	f.limit, f.shown = b, option == descriptor.Draft03 || option == descriptor.Unspecified && f.config.showLimits
 }
 
 // ResponseHead implements httpfilter.ResponseHead.
 func (f *filter) ResponseHead(s *stream.Stream) {
 	c := f.config
-	if f.limit == nil || !c.showLimits && !f.refused {
+	if f.limit == nil || !f.shown && !f.refused {
 		return
 	}
 	now, h := time.Now(), &s.Response.Headers
-	if c.showLimits {
+	if f.shown {
 		var text [20]byte
 		remaining := f.limit.remaining(now)
 		h.AddBytes("x-ratelimit-limit", strconv.AppendUint(text[:0], uint64(f.limit.most), 10))
@@ -146,6 +158,6 @@ func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.
 func (f *filter) Done(*stream.Stream) {
 	f.descriptors.Reset()
 	clear(f.matches)
-	f.matches, f.limit, f.refused = f.matches[:0], nil, false
+	f.matches, f.limiter, f.limit, f.shown, f.refused = f.matches[:0], nil, nil, false, false
 	f.config.spare.Put(f)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
+	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/filtertest"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/localratelimit"
@@ -234,6 +235,80 @@ func TestAWildcardBesideAValue(t *testing.T) {
 	})
 }
 
+const perRoute = `{"@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit, stat_prefix: r, filter_enabled: {default_value: {numerator: 100}}, filter_enforced: {default_value: {numerator: 100}}`
+
+func TestARouteHasBucketsOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := start(t, on+two)
+		routes := filtertest.MustParseRoutes(t, factory(l.registry), `
+virtual_hosts:
+- name: all
+  domains: ["*"]
+  routes:
+  - {match: {path: /own}, direct_response: {status: 200}, typed_per_filter_config: {test: `+perRoute+`, token_bucket: {max_tokens: 1, fill_interval: 1s}}}}
+  - {match: {prefix: /}, direct_response: {status: 200}}
+`)
+		for _, c := range []struct{ path, want string }{{"/own", "200"}, {"/own", refused}, {"/", "200"}, {"/a", "200"}, {"/", refused}} {
+			require.Equal(t, c.want, filtertest.Run(t, l.config, filtertest.Exchange{Request: "GET " + c.path, Routes: routes}).Response, c.path)
+		}
+		require.Equal(t, 2, filtertest.Counts(l.registry, "r.http_local_rate_limit.")["enabled"])
+	})
+	_, report := filtertest.ParseRoutes(t, factory(stats.NewRegistry()), `typed_per_filter_config: {test: `+perRoute+`}}`)
+	require.ErrorContains(t, report.Err(), `typed_per_filter_config["test"]: a token_bucket is needed where a route configures the filter`)
+}
+
+func TestBucketsOfEachConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := start(t, on+two+users+"local_rate_limit_per_downstream_connection: true\ndescriptors: [{entries: [{key: user, value: ann}], token_bucket: {max_tokens: 1, fill_interval: 10s}}, {entries: [{key: user}], token_bucket: {max_tokens: 1, fill_interval: 10s}}]\n")
+		one, other := &format.Connection{}, &format.Connection{}
+		for _, c := range []struct {
+			connection *format.Connection
+			user, want string
+		}{
+			{one, "ann", "200"}, {one, "ann", refused}, {other, "ann", "200"},
+			{one, "bob", "200"}, {other, "bob", "200"}, {one, "cyd", refused}, // the common bucket is empty
+		} {
+			got := filtertest.Run(t, l.config, filtertest.Exchange{Request: "GET /\nx-user: " + c.user, Prepare: func(s *stream.Stream) {
+				s.Facts.Connection = c.connection
+			}})
+			require.Equal(t, c.want, got.Response, "%+v", c)
+		}
+	})
+}
+
+func TestHitsOfADescriptor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const policy = "rate_limits: [{actions: [{request_headers: {header_name: x-user, descriptor_key: user}}], x_ratelimit_option: DRAFT_VERSION_03, hits_addend: "
+		const descriptors = "}]\ntoken_bucket: {max_tokens: 100, tokens_per_fill: 1, fill_interval: 10s}\ndescriptors: [{entries: [{key: user, value: ann}], token_bucket: {max_tokens: 5, fill_interval: 10s}}]\n"
+		l := start(t, on+policy+`{format: "%REQ(x-hits)%"}`+descriptors)
+		left := func(n string) string {
+			return "\nx-ratelimit-limit: 5\nx-ratelimit-remaining: " + n + "\nx-ratelimit-reset: "
+		}
+		require.Equal(t, "200"+left("2")+"0", l.ask("\nx-user: ann\nx-hits: 3"))
+		require.Equal(t, "429\ncontent-type: text/plain"+left("2")+"0\n\nlocal_rate_limited", l.ask("\nx-user: ann\nx-hits: 3"))
+		require.Equal(t, "200"+left("0")+"10", l.ask("\nx-user: ann\nx-hits: 2"))
+		require.Equal(t, "429\ncontent-type: text/plain"+left("0")+"10\n\nlocal_rate_limited", l.ask("\nx-user: ann\nx-hits: 0"), "0 only asks")
+		require.Equal(t, "200", l.ask("\nx-user: ann\nx-hits: many"), "no descriptor")
+	})
+}
+
+func TestStageAndVirtualHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := start(t, on+"stage: 1\nvh_rate_limits: INCLUDE\ntoken_bucket: {max_tokens: 100, tokens_per_fill: 100, fill_interval: 10s}\n"+
+			"descriptors: [{entries: [{key: generic_key, value: host}], token_bucket: {max_tokens: 1, fill_interval: 10s}}, {entries: [{key: generic_key, value: first}], token_bucket: {max_tokens: 0, fill_interval: 10s}}]\n")
+		routes := filtertest.MustParseRoutes(t, factory(l.registry), `
+virtual_hosts:
+- name: all
+  domains: ["*"]
+  rate_limits: [{stage: 1, actions: [{generic_key: {descriptor_value: host}}]}]
+  routes: [{match: {prefix: /}, route: {cluster: echo, rate_limits: [{actions: [{generic_key: {descriptor_value: first}}]}, {stage: 1, actions: [{generic_key: {descriptor_value: route}}]}]}}]
+`)
+		for _, want := range []string{"200", refused} {
+			require.Equal(t, want, filtertest.Run(t, l.config, filtertest.Exchange{Request: "GET /", Routes: routes}).Response)
+		}
+	})
+}
+
 func TestFaultsAreTold(t *testing.T) {
 	const bucket = "token_bucket: {max_tokens: 1, fill_interval: 1s}"
 	const entry = "entries: [{key: a, value: b}]"
@@ -244,9 +319,14 @@ func TestFaultsAreTold(t *testing.T) {
 		"{stat_prefix: p, descriptors: [{" + entry + ", " + bucket + "}]}":                                                     "descriptors need a token_bucket beside them",
 		"{stat_prefix: p, " + bucket + ", descriptors: [{" + entry + ", token_bucket: {max_tokens: 1, fill_interval: 1.5s}}]}": "descriptors[0].token_bucket.fill_interval: 1.5s is no multiple of token_bucket.fill_interval, which is 1s",
 		"{stat_prefix: p, " + bucket + ", descriptors: [{" + entry + ", " + bucket + "}, {" + entry + ", " + bucket + "}]}":    "descriptors[1]: the same descriptor is there twice",
-		"{stat_prefix: p, local_rate_limit_per_downstream_connection: true}":                                                   "local_rate_limit_per_downstream_connection: not supported",
-		"{stat_prefix: p, response_headers_to_add: [{header: {key: a, value: '%B%'}}]}":                                        "response_headers_to_add[0].header.value",
-		"{stat_prefix: p, max_dynamic_descriptors: 0}":                                                                         "max_dynamic_descriptors",
+		"{stat_prefix: p, local_cluster_rate_limit: {}}":                                                                       "local_cluster_rate_limit: not supported",
+		"{stat_prefix: p, stage: 11}": "stage",
+		"{stat_prefix: p, rate_limits: [{actions: [{remote_address: {}}], limit: {rate_limit: {requests_per_unit: 1, unit: HOUR}}}]}": "rate_limits[0].limit: is not for local limits",
+		"{stat_prefix: p, rate_limits: [{actions: [{remote_address: {}}], apply_on_stream_done: true}]}":                              "rate_limits[0].apply_on_stream_done: is not for local limits",
+		"{stat_prefix: p, rate_limits: [{actions: [{remote_address: {}}], hits_addend: {number: 1, is_negative_hits: true}}]}":        "rate_limits[0].hits_addend.is_negative_hits: is not for local limits",
+		"{stat_prefix: p, rate_limits: [{actions: [{remote_address: {}}], stage: 1}]}":                                                "rate_limits[0].stage: is for the rate_limits of routes and virtual hosts only",
+		"{stat_prefix: p, response_headers_to_add: [{header: {key: a, value: '%B%'}}]}":                                               "response_headers_to_add[0].header.value",
+		"{stat_prefix: p, max_dynamic_descriptors: 0}":                                                                                "max_dynamic_descriptors",
 	} {
 		_, report := filtertest.Parse(t, factory(stats.NewRegistry()), config)
 		require.ErrorContains(t, report.Err(), want, config)

@@ -78,25 +78,45 @@ func parseRules(descriptors []*ratelimitv3.LocalRateLimitDescriptor, base size, 
 	return all
 }
 
+// fresh is rules like these whose buckets are full.
+func (r *rules) fresh() rules {
+	made := rules{exact: make(map[string]*rule, len(r.exact))}
+	for key, old := range r.exact {
+		made.exact[key] = &rule{size: old.size, shadow: old.shadow, entries: old.entries, bucket: newBucket(old.size)}
+	}
+	for _, old := range r.wildcards {
+		made.wildcards = append(made.wildcards, &rule{
+			size: old.size, shadow: old.shadow, entries: old.entries, buckets: map[string]*list.Element{}, recent: list.New(), most: old.most,
+		})
+	}
+	return made
+}
+
 // match is a bucket that a request is held against.
 type match struct {
 	bucket *bucket
 	shadow bool
+	hits   uint64
+	option descriptor.Option
 }
 
 // find appends the buckets of one descriptor to matches. Scratch is memory to
 // use, and comes back.
-func (r *rules) find(matches []match, entries []descriptor.Entry, scratch []byte) ([]match, []byte) {
+func (r *rules) find(matches []match, entries []descriptor.Entry, details descriptor.Details, scratch []byte) ([]match, []byte) {
+	hits := uint64(1)
+	if details.Hits.Set {
+		hits = details.Hits.Number
+	}
 	scratch = scratch[:0]
 	for i := range entries {
 		scratch = appendKey(scratch, entries[i].Key, entries[i].Value)
 	}
 	if rule := r.exact[string(scratch)]; rule != nil {
-		matches = append(matches, match{rule.bucket, rule.shadow})
+		matches = append(matches, match{rule.bucket, rule.shadow, hits, details.Option})
 	}
 	for _, rule := range r.wildcards {
 		if rule.fits(entries) {
-			matches = append(matches, match{rule.of(scratch), rule.shadow})
+			matches = append(matches, match{rule.of(scratch), rule.shadow, hits, details.Option})
 		}
 	}
 	return matches, scratch

@@ -1,0 +1,161 @@
+package conformance
+
+import (
+	"fmt"
+	"net"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/integration/harness"
+)
+
+// routeFiltersBootstrap has filters that routes configure, before a backend at
+// the port.
+const routeFiltersBootstrap = `
+node: {id: mill, cluster: edge}
+admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}
+static_resources:
+  clusters:
+  - name: backend
+    type: STATIC
+    load_assignment:
+      cluster_name: backend
+      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %s}}}}]}]
+  listeners:
+  - name: ingress
+    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: ingress
+          route_config:
+            name: all
+            virtual_hosts:
+            - name: plain
+              domains: [plain]
+              routes: [{match: {prefix: /}, route: {cluster: backend}}]
+            - name: tuned
+              domains: [tuned]
+              rate_limits: [{stage: 1, actions: [{generic_key: {descriptor_value: of-host}}]}]
+              typed_per_filter_config:
+                buffer: {"@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute, buffer: {max_request_bytes: 20}}
+                late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: {}}
+              routes:
+              - match: {prefix: /off}
+                route: {cluster: backend}
+                typed_per_filter_config:
+                  buffer: {"@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute, disabled: true}
+                  late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
+              - match: {prefix: /teapot}
+                route: {cluster: backend}
+                typed_per_filter_config:
+                  late:
+                    "@type": type.googleapis.com/envoy.config.route.v3.FilterConfig
+                    config: {"@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault, abort: {http_status: 418, percentage: {numerator: 100}}}
+              - match: {prefix: /weight}
+                route:
+                  weighted_clusters:
+                    clusters:
+                    - name: backend
+                      weight: 1
+                      typed_per_filter_config:
+                        late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
+              - match: {prefix: /limit}
+                route: {cluster: backend, rate_limits: [{stage: 1, actions: [{request_headers: {header_name: x-user, descriptor_key: user}}]}]}
+                typed_per_filter_config:
+                  late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
+                  limit:
+                    "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
+                    stat_prefix: staged
+                    stage: 1
+                    vh_rate_limits: INCLUDE
+                    enable_x_ratelimit_headers: DRAFT_VERSION_03
+                    token_bucket: {max_tokens: 5, tokens_per_fill: 1, fill_interval: 600s}
+                    filter_enabled: {default_value: {numerator: 100}}
+                    filter_enforced: {default_value: {numerator: 100}}
+                    descriptors:
+                    - {entries: [{key: user, value: ann}], token_bucket: {max_tokens: 1, fill_interval: 600s}}
+                    - {entries: [{key: generic_key, value: of-host}], token_bucket: {max_tokens: 3, fill_interval: 600s}}
+              - match: {prefix: /hits}
+                route: {cluster: backend}
+                typed_per_filter_config:
+                  late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
+                  limit:
+                    "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
+                    stat_prefix: hits
+                    enable_x_ratelimit_headers: DRAFT_VERSION_03
+                    token_bucket: {max_tokens: 100, tokens_per_fill: 1, fill_interval: 600s}
+                    filter_enabled: {default_value: {numerator: 100}}
+                    filter_enforced: {default_value: {numerator: 100}}
+                    rate_limits: [{actions: [{source_cluster: {}}], hits_addend: {format: "%%REQ(x-hits)%%"}}]
+                    descriptors: [{entries: [{key: source_cluster, value: edge}], token_bucket: {max_tokens: 5, fill_interval: 600s}}]
+              - match: {prefix: /connection}
+                route: {cluster: backend}
+                typed_per_filter_config:
+                  late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
+                  limit:
+                    "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
+                    stat_prefix: connection
+                    local_rate_limit_per_downstream_connection: true
+                    token_bucket: {max_tokens: 1, fill_interval: 600s}
+                    filter_enabled: {default_value: {numerator: 100}}
+                    filter_enforced: {default_value: {numerator: 100}}
+              - {match: {prefix: /}, route: {cluster: backend}}
+          http_filters:
+          - name: limit
+            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit, stat_prefix: none}
+          - name: buffer
+            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer, max_request_bytes: 10}
+          - name: late
+            disabled: true
+            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault, abort: {http_status: 503, percentage: {numerator: 100}}}
+          - name: router
+            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+`
+
+// routeFilterRequests are sent in this order, each on a connection of its own.
+var routeFilterRequests = []struct{ name, text string }{
+	{"a_disabled_filter_is_left_out", "GET /?headers HTTP/1.1\r\nHost: plain\r\n\r\n"},
+	{"until_the_virtual_host_turns_it_on", "GET / HTTP/1.1\r\nHost: tuned\r\n\r\n"},
+	{"and_the_route_off", "GET /off HTTP/1.1\r\nHost: tuned\r\n\r\n"},
+	{"or_the_cluster_of_a_weight", "GET /weight HTTP/1.1\r\nHost: tuned\r\n\r\n"},
+	{"or_configures_it", "GET /teapot HTTP/1.1\r\nHost: tuned\r\n\r\n"},
+	{"a_body_that_the_virtual_host_allows", "POST /weight?headers HTTP/1.1\r\nHost: tuned\r\nTransfer-Encoding: chunked\r\n\r\nf\r\n0123456789abcde\r\n0\r\n\r\n"},
+	{"a_body_that_is_not_buffered", "POST /off?headers HTTP/1.1\r\nHost: tuned\r\nTransfer-Encoding: chunked\r\n\r\n19\r\n0123456789abcdefghijklmno\r\n0\r\n\r\n"},
+	{"the_first_of_one_of_a_stage", "GET /limit HTTP/1.1\r\nHost: tuned\r\nX-User: ann\r\n\r\n"},
+	{"the_second", "GET /limit HTTP/1.1\r\nHost: tuned\r\nX-User: ann\r\n\r\n"},
+	{"another_by_the_limit_of_the_host", "GET /limit HTTP/1.1\r\nHost: tuned\r\nX-User: bob\r\n\r\n"},
+	{"the_last_of_the_host", "GET /limit HTTP/1.1\r\nHost: tuned\r\n\r\n"},
+	{"beyond_that_of_the_host", "GET /limit HTTP/1.1\r\nHost: tuned\r\n\r\n"},
+	{"three_hits_of_five", "GET /hits HTTP/1.1\r\nHost: tuned\r\nX-Hits: 3\r\n\r\n"},
+	{"three_more_are_too_many", "GET /hits HTTP/1.1\r\nHost: tuned\r\nX-Hits: 3\r\n\r\n"},
+	{"two_are_not", "GET /hits HTTP/1.1\r\nHost: tuned\r\nX-Hits: 2\r\n\r\n"},
+	{"nor_none", "GET /hits HTTP/1.1\r\nHost: tuned\r\nX-Hits: 0\r\n\r\n"},
+	{"what_is_no_number_has_no_descriptor", "GET /hits HTTP/1.1\r\nHost: tuned\r\nX-Hits: many\r\n\r\n"},
+	{"a_connection", "GET /connection HTTP/1.1\r\nHost: tuned\r\n\r\n"},
+	{"another_connection", "GET /connection HTTP/1.1\r\nHost: tuned\r\n\r\n"},
+}
+
+func TestFiltersThatRoutesConfigureGiveTheAnswersOfARealEnvoy(t *testing.T) {
+	harness.EnvoyPath(t) // skips before anything has started
+	_, port, err := net.SplitHostPort(harness.Echo(t, "echo-1").Addr("http"))
+	require.NoError(t, err)
+	bootstrap := fmt.Sprintf(routeFiltersBootstrap, port)
+	envoy, ours := harness.Envoy(t, bootstrap), harness.Proxy(t, bootstrap)
+	for _, r := range routeFilterRequests {
+		t.Run(r.name, func(t *testing.T) {
+			want := showFiltered(harness.SendRaw(t, envoy.Addr("ingress"), r.text))
+			require.Equal(t, want, showFiltered(harness.SendRaw(t, ours.Addr("ingress"), r.text)))
+		})
+	}
+	t.Run("too_long_for_the_virtual_host", func(t *testing.T) {
+		const text = "POST /weight HTTP/1.1\r\nHost: tuned\r\nTransfer-Encoding: chunked\r\n\r\n15\r\n0123456789abcdefghijk\r\n0\r\n\r\n"
+		want, _ := harness.SendRaw(t, envoy.Addr("ingress"), text)
+		got, _ := harness.SendRaw(t, ours.Addr("ingress"), text)
+		require.Equal(t, []any{413, want.Body}, []any{got.Status, got.Body})
+		require.Equal(t, 413, want.Status)
+	})
+}
