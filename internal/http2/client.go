@@ -75,6 +75,17 @@ func (c *Client) Open(r *Request, fields FieldList, end bool) (*Stream, error) {
 	return s, nil
 }
 
+// Capacity is how many streams the server allows at once; 0 once Open would open no
+// more.
+func (c *Client) Capacity() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.draining || c.err != nil || c.nextID > maxStreamID {
+		return 0
+	}
+	return int(c.peer.maxStreams)
+}
+
 // Room is how many streams Open would open now; 0 once it would open no more.
 func (c *Client) Room() int {
 	c.mu.Lock()

@@ -166,6 +166,21 @@ func TestClientSends(t *testing.T) {
 	})
 }
 
+func TestCapacity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, p := dial(t, http2.Options{})
+		p.send(settings(3, 3))
+		p.got()
+		s, err := client.Open(request("GET", "/"), nil, true)
+		require.NoError(t, err)
+		require.Equal(t, 3, client.Capacity())
+		require.Equal(t, 2, client.Room())
+		s.Close()
+		client.Drain()
+		require.Zero(t, client.Capacity())
+	})
+}
+
 func TestOpenRefuses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, p := dial(t, http2.Options{})

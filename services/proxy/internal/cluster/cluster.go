@@ -107,7 +107,7 @@ func (c *Cluster) SetHealthFlag(h *Host, flags HealthFlags, on bool) {
 func (c *Cluster) healthChanged(h *Host, urgent bool) {
 	if h.Flags()&(PendingDynamicRemoval|FailedActiveHC) == PendingDynamicRemoval|FailedActiveHC {
 		c.members = slices.DeleteFunc(c.members, func(m Member) bool { return m.Host == h })
-		h.Connections.Close()
+		h.CloseConnections()
 		c.rebuild(true)
 		return
 	}
@@ -155,7 +155,7 @@ func (c *Cluster) replaceMembers(endpoints []Endpoint) (changed bool) {
 			}
 			delete(old, c.identity(&e))
 			if m.Address != e.Address {
-				host.Connections.Readdress(e.Address.String())
+				host.readdress(e.Address.String())
 			}
 		} else {
 			host = c.newHost(&e)
@@ -174,7 +174,7 @@ func (c *Cluster) replaceMembers(endpoints []Endpoint) (changed bool) {
 			members = append(members, m)
 			continue
 		}
-		m.Host.Connections.Close()
+		m.Host.CloseConnections()
 		changed = true
 	}
 	c.members = members
@@ -245,25 +245,40 @@ func (c *Cluster) newHost(e *Endpoint) *Host {
 	h := &Host{Address: e.Address}
 	h.Outlier = c.checks.outlier.Add(h)
 	c.awaitCheck(h, e)
-	h.Connections = connpool.New(e.Address.String(), connpool.Options{
+	h.Connections = connpool.New(e.Address.String(), c.poolOptions(h, c.Config.HTTP2))
+	if c.Config.SameProtocol {
+		h.http2 = connpool.New(e.Address.String(), c.poolOptions(h, true))
+	}
+	return h
+}
+
+// poolOptions are those of a host's connections, of HTTP/2 or of HTTP/1.
+func (c *Cluster) poolOptions(h *Host, http2 bool) connpool.Options {
+	version := c.Stats.connectionsHTTP1
+	options := connpool.Options{
 		ConnectTimeout: c.Config.ConnectTimeout,
 		IdleTimeout:    idleTimeout,
 		Limits:         responseLimits,
 		HTTP1:          c.Config.HTTP1.Options,
 		ProperCase:     c.Config.HTTP1.ProperCase,
-		Opened: func() {
-			c.Stats.ConnectionsTotal.Inc()
-			c.Stats.ConnectionsActive.Add(1)
-			h.Stats.ConnectionsTotal.Add(1)
-			h.Stats.ConnectionsActive.Add(1)
-		},
-		Closed: func() {
-			c.Stats.ConnectionsActive.Add(-1)
-			h.Stats.ConnectionsActive.Add(-1)
-		},
-		Overflowed: c.Stats.connectionOverflow.Inc,
-	})
-	return h
+	}
+	if http2 {
+		version = c.Stats.connectionsHTTP2
+		options.HTTP2, options.MaxStreams = c.Config.http2, c.Config.maxStreams
+	}
+	options.Opened = func() {
+		version.Inc()
+		c.Stats.ConnectionsTotal.Inc()
+		c.Stats.ConnectionsActive.Add(1)
+		h.Stats.ConnectionsTotal.Add(1)
+		h.Stats.ConnectionsActive.Add(1)
+	}
+	options.Closed = func() {
+		c.Stats.ConnectionsActive.Add(-1)
+		h.Stats.ConnectionsActive.Add(-1)
+	}
+	options.Overflowed = c.Stats.connectionOverflow.Inc
+	return options
 }
 
 // close ends the checks, the lookups, and all connections that no request uses.
@@ -278,6 +293,6 @@ func (c *Cluster) close() {
 		c.waiting = nil
 	}
 	for i := range c.members {
-		c.members[i].Host.Connections.Close()
+		c.members[i].Host.CloseConnections()
 	}
 }

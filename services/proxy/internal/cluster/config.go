@@ -4,9 +4,11 @@ import (
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
 	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 
+	"github.com/weirproxy/weir/internal/http2"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/breaker"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/healthcheck"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/outlier"
@@ -50,8 +52,9 @@ func Fields() strict.Fields {
 		// Of metadata, policies that hash read hash_key of envoy.lb.
 		"envoy.config.core.v3.Metadata": {"filter_metadata"},
 
-		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions":                    {"explicit_http_config"},
-		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig": {"http_protocol_options", "http2_protocol_options"},
+		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions":                         {"explicit_http_config", "use_downstream_protocol_config"},
+		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig":      {"http_protocol_options", "http2_protocol_options"},
+		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig": {"http_protocol_options", "http2_protocol_options"},
 	}
 	for _, part := range []strict.Fields{breaker.Fields(), dns.Fields(), healthcheck.Fields(), outlier.Fields()} {
 		for message, names := range part {
@@ -79,6 +82,13 @@ type Config struct {
 	ConnectTimeout time.Duration
 	// HTTP2 says that the hosts speak HTTP/2 by prior knowledge, as gRPC does.
 	HTTP2 bool
+	// SameProtocol says that they speak what the client does
+	// (use_downstream_protocol_config).
+	SameProtocol bool
+	// http2 is how HTTP/2 is spoken to the hosts, nil if it never is.
+	http2 *http2.ClientOptions
+	// maxStreams is how many requests a connection of HTTP/2 carries at once.
+	maxStreams uint32
 	// HTTP1 is how HTTP/1 is spoken to the hosts.
 	HTTP1 coreconfig.HTTP1
 	// InitialFetchTimeout bounds the wait for the first assignment; 0 is none.
@@ -213,11 +223,44 @@ func (c *Config) parseProtocol(at strict.Path, report *strict.Report) {
 			report.Add(at, "only %s is supported", protocolOptions)
 			continue
 		}
-		if protocol.GetExplicitHttpConfig() == nil {
-			report.Add(at, "explicit_http_config is the only supported choice")
+		explicit, same := protocol.GetExplicitHttpConfig(), protocol.GetUseDownstreamProtocolConfig()
+		version, versionAt := httpOptions(explicit), at.Field("explicit_http_config")
+		if same != nil {
+			version, versionAt = same, at.Field("use_downstream_protocol_config")
+		} else if explicit == nil {
+			report.Add(at, "explicit_http_config and use_downstream_protocol_config are the only supported choices")
 		}
-		c.HTTP2 = protocol.GetExplicitHttpConfig().GetHttp2ProtocolOptions() != nil
-		c.HTTP1 = coreconfig.UpstreamHTTP1(protocol.GetExplicitHttpConfig().GetHttpProtocolOptions(),
-			at.Field("explicit_http_config").Field("http_protocol_options"), report)
+		c.SameProtocol = same != nil
+		c.HTTP2 = explicit.GetHttp2ProtocolOptions() != nil
+		c.HTTP1 = coreconfig.UpstreamHTTP1(version.GetHttpProtocolOptions(), versionAt.Field("http_protocol_options"), report)
+		if c.HTTP2 || c.SameProtocol {
+			c.parseHTTP2(version.GetHttp2ProtocolOptions(), versionAt.Field("http2_protocol_options"), report)
+		}
 	}
+}
+
+// httpOptions are settings of both versions of HTTP.
+type httpOptions interface {
+	GetHttpProtocolOptions() *corev3.Http1ProtocolOptions
+	GetHttp2ProtocolOptions() *corev3.Http2ProtocolOptions
+}
+
+func (c *Config) parseHTTP2(o *corev3.Http2ProtocolOptions, at strict.Path, report *strict.Report) {
+	for _, field := range []struct {
+		name string
+		set  bool
+	}{
+		{"allow_connect", o.GetAllowConnect()},
+		{"override_stream_error_on_invalid_http_message", o.GetOverrideStreamErrorOnInvalidHttpMessage() != nil},
+		{"stream_reset_burst", o.GetStreamResetBurst() != nil},
+		{"stream_reset_rate", o.GetStreamResetRate() != nil},
+	} {
+		if field.set {
+			report.Add(at.Field(field.name), "has no meaning for a cluster: it is for the connection manager")
+		}
+	}
+	options := coreconfig.HTTP2(o, at, report)
+	c.maxStreams = options.MaxConcurrentStreams
+	options.MaxHeaderBytes, options.MaxHeaders = uint32(responseLimits.HeadBytes), responseLimits.Headers
+	c.http2 = http2.NewClientOptions(options)
 }

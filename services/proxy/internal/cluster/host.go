@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
@@ -17,9 +18,12 @@ type Host struct {
 	// Address is where the host is. The host of a LOGICAL_DNS cluster moves:
 	// this is the first address that it had, and Member.Address the present one.
 	Address netip.AddrPort
-	// Connections are the host's HTTP/1 connections.
+	// Connections are those to the host, of HTTP/1, or of HTTP/2 if the cluster
+	// speaks that.
 	Connections *connpool.Pool
-	Stats       HostStats
+	// http2 are those of HTTP/2, where it is the client's version that counts.
+	http2 *connpool.Pool
+	Stats HostStats
 	// Outlier is told how each attempt of a request ended; nil, which takes that
 	// too, without outlier detection.
 	Outlier *outlier.Monitor[*Host]
@@ -30,6 +34,38 @@ type Host struct {
 
 // Metadata is the endpoint's in the last assignment; it may be nil.
 func (h *Host) Metadata() *corev3.Metadata { return h.metadata.Load() }
+
+// Pool is where to get a connection from for a request of HTTP/2, or of HTTP/1.
+func (h *Host) Pool(http2 bool) *connpool.Pool {
+	if http2 && h.http2 != nil {
+		return h.http2
+	}
+	return h.Connections
+}
+
+// readdress makes address that of the connections to come.
+func (h *Host) readdress(address string) {
+	h.Connections.Readdress(address)
+	if h.http2 != nil {
+		h.http2.Readdress(address)
+	}
+}
+
+// CloseConnections closes all connections that no request uses.
+func (h *Host) CloseConnections() {
+	h.Connections.Close()
+	if h.http2 != nil {
+		h.http2.Close()
+	}
+}
+
+// CloseExpired closes the connections that were idle for too long.
+func (h *Host) CloseExpired(now time.Time) {
+	h.Connections.CloseExpired(now)
+	if h.http2 != nil {
+		h.http2.CloseExpired(now)
+	}
+}
 
 // HealthFlags say why a host gets no requests, or only the last ones. They are
 // Envoy's, and any number of them can be set at once.

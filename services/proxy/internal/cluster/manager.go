@@ -432,7 +432,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		case now := <-ticker.C:
 			for _, c := range m.All() {
 				for _, member := range c.Hosts().Members {
-					member.Host.Connections.CloseExpired(now)
+					member.Host.CloseExpired(now)
 				}
 			}
 		case <-ctx.Done():

@@ -27,6 +27,7 @@ type Stats struct {
 	Others sync.Map
 
 	ConnectionsTotal, ConnectFailures  *stats.Counter
+	connectionsHTTP1, connectionsHTTP2 *stats.Counter
 	ConnectionsActive                  *stats.Gauge
 	RequestsTotal, RequestsCompleted   *stats.Counter
 	RequestsActive                     *stats.Gauge
@@ -87,6 +88,8 @@ func newStats(scope *stats.Scope) *Stats {
 	s := &Stats{
 		Scope:              scope,
 		ConnectionsTotal:   scope.Counter("upstream_cx_total"),
+		connectionsHTTP1:   scope.Counter("upstream_cx_http1_total"),
+		connectionsHTTP2:   scope.Counter("upstream_cx_http2_total"),
 		ConnectFailures:    scope.Counter("upstream_cx_connect_fail"),
 		ConnectionsActive:  scope.Gauge("upstream_cx_active"),
 		RequestsTotal:      scope.Counter("upstream_rq_total"),

@@ -1,8 +1,9 @@
-// Package connpool keeps the HTTP/1 connections to one upstream host: idle
-// ones for the next request, new ones when there is none, and a queue of requests
-// when there may be no new ones. The router takes a connection for one exchange
-// and gives it back or discards it; a host owns its pool, which ends with it. The
-// pool retries nothing and picks no host.
+// Package connpool keeps the connections to one upstream host. Of HTTP/1 it has
+// idle ones for the next request, and makes new ones when there is none; of HTTP/2
+// it has one that all requests share, and more when that is full. Where there may be
+// no new ones, requests queue. The router takes a Conn for one exchange and gives it
+// back or discards it; a host owns its pools, which end with it. A pool retries
+// nothing and picks no host.
 package connpool
 
 import (
@@ -15,8 +16,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/weirproxy/weir/internal/http2"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/breaker"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
 
 // Options says how a pool connects.
@@ -29,6 +32,12 @@ type Options struct {
 	Limits http1.Limits
 	// HTTP1 is what the connections' readers and writers do beyond the rules.
 	HTTP1 http1.Options
+	// HTTP2, if set, has the pool speak HTTP/2, by prior knowledge. Limits, HTTP1
+	// and ProperCase are then of no use.
+	HTTP2 *http2.ClientOptions
+	// MaxStreams is how many exchanges of HTTP/2 a connection carries at once, if the
+	// server does not want fewer; 0 is 1024.
+	MaxStreams uint32
 	// ProperCase capitalises field names of requests (http1.Writer).
 	ProperCase bool
 	// Opened and Closed are called for each connection, to count it. They must
@@ -52,11 +61,20 @@ type Pool struct {
 	queue  []waiter // in the order of their coming
 	open   int      // connections, idle, in use and in the making
 	closed bool
+
+	// Of HTTP/2.
+	most       int // exchanges of a connection
+	shared     []*shared
+	connecting *connecting // nil if there is none
+	spare      sync.Pool   // *Conn
 }
 
 // New makes an empty pool for a TCP address, "ip:port".
 func New(address string, options Options) *Pool {
-	p := &Pool{options: options}
+	p := &Pool{options: options, most: 1024}
+	if options.MaxStreams > 0 {
+		p.most = int(options.MaxStreams)
+	}
 	p.Readdress(address)
 	return p
 }
@@ -65,11 +83,56 @@ func New(address string, options Options) *Pool {
 // there stay in use.
 func (p *Pool) Readdress(address string) { p.address.Store(&address) }
 
-// Conn is a connection in use by one exchange.
+// Reader reads the response of an exchange, as http1.Reader does, which is one.
+type Reader interface {
+	// ReadHead reads the next head, interim or final.
+	ReadHead(m *message.Response, method []byte) (keepAlive bool, err error)
+	// Tunnel is what follows the head of a 101.
+	Tunnel() message.Body
+	// Buffered says whether anything came that no one has read.
+	Buffered() bool
+}
+
+// Writer writes the request of an exchange, as http1.Writer does, which is one.
+type Writer interface {
+	WriteRequest(m *message.Request)
+	WriteChunk(chunk []byte) error
+	Finish(trailers *message.Headers)
+	Flush() error
+}
+
+// transport is what cuts an exchange off: a connection of HTTP/1, or a stream.
+type transport interface {
+	// Close lets go of whoever reads or writes. It may be called by anyone.
+	Close() error
+	// SetReadDeadline bounds what is read from now on, and, of HTTP/2, what is
+	// written.
+	SetReadDeadline(at time.Time) error
+}
+
+// UnprocessedError says that the server has done nothing of a request, so that it
+// is safe to send again, whatever it asks for: its connection took no more
+// streams, or the server refused it (RFC 9113 §8.7). A body may be used up.
+type UnprocessedError struct{ Err error }
+
+func (e *UnprocessedError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what HTTP/2 has said.
+func (e *UnprocessedError) Unwrap() error { return e.Err }
+
+// ResetError says that the server has reset an exchange of HTTP/2.
+type ResetError struct{ Err error }
+
+func (e *ResetError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what HTTP/2 has said.
+func (e *ResetError) Unwrap() error { return e.Err }
+
+// Conn is a connection in use by one exchange, or a stream of one.
 type Conn struct {
-	net.Conn
-	Reader *http1.Reader
-	Writer *http1.Writer
+	transport
+	Reader Reader
+	Writer Writer
 	// Reused says that the connection carried a request before, so that its
 	// server may be closing it just now.
 	Reused bool
@@ -80,18 +143,47 @@ type Conn struct {
 	// Began and Connected are when the connect did and ended.
 	Began, Connected time.Time
 
-	pool   *Pool
-	limits *breaker.Set // where it counts; may be nil
-	raw    syscall.RawConn
-	peek   func(fd uintptr)
+	pool     *Pool
+	limits   *breaker.Set // where it counts, if it is of HTTP/1; may be nil
+	exchange *exchange    // of HTTP/2, else nil
+	raw      syscall.RawConn
+	peek     func(fd uintptr)
 	// quiet is what peek found: the server neither sent nor closed anything.
 	quiet bool
 	since time.Time // when it became idle
 }
 
-// Idle returns the idle connection used last, or nil if there is none. It does
-// not block.
+// Sent grows with what has gone out, be it bytes or streams.
+func (c *Conn) Sent() uint64 {
+	if c.exchange != nil {
+		return c.exchange.sent
+	}
+	return c.Writer.(*http1.Writer).Sent()
+}
+
+// HTTP2 says whether the exchange is one of HTTP/2.
+func (c *Conn) HTTP2() bool { return c.exchange != nil }
+
+// CloseWrite tells the server that nothing more comes, for a protocol that is not
+// HTTP: of HTTP/2 the Writer's Finish has.
+func (c *Conn) CloseWrite() {
+	if half, ok := c.transport.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite() // fails only once closed
+	}
+}
+
+// Idle returns the idle connection used last, or of HTTP/2 a stream of a connection
+// that has room; nil if there is none. It does not block.
 func (p *Pool) Idle() *Conn {
+	if p.options.HTTP2 != nil {
+		p.mu.Lock()
+		c, reused := p.takeShared()
+		p.mu.Unlock()
+		if c == nil {
+			return nil
+		}
+		return p.exchange(c, reused)
+	}
 	for {
 		c := p.takeIdle()
 		if c == nil {
@@ -105,8 +197,8 @@ func (p *Pool) Idle() *Conn {
 	}
 }
 
-// Get returns the idle connection used last, or a new one; or, if limits has no
-// more of those, the next one that is given back. Limits may be nil. The error is
+// Get returns what Idle does, or a new connection; or, if limits has no more of
+// those, the next one that is given back. Limits may be nil. The error is
 // ErrOverflow, a *EjectedError, that of ctx or that of the connect, which does
 // not name the host.
 func (p *Pool) Get(ctx context.Context, limits *breaker.Set) (*Conn, error) {
@@ -124,8 +216,12 @@ func (p *Pool) Get(ctx context.Context, limits *breaker.Set) (*Conn, error) {
 }
 
 // Connect makes a new connection, even if there are idle ones, and whatever the
-// limits: it is for a request that had one, and counts there.
+// limits: it is for a request that had one, and counts there. Of HTTP/2 it waits as
+// Get does, which uses no connection that is known to be of no use.
 func (p *Pool) Connect(ctx context.Context, limits *breaker.Set) (*Conn, error) {
+	if p.options.HTTP2 != nil {
+		return p.waitShared(ctx, limits)
+	}
 	if limits != nil {
 		limits.Connections.Take()
 	}
@@ -162,18 +258,19 @@ func (p *Pool) dial(ctx context.Context) (*Conn, error) {
 		conn.Close()
 		return nil, err
 	}
+	reader, writer := http1.NewReader(conn, p.options.Limits), http1.NewWriter(conn)
+	reader.Options = p.options.HTTP1
+	writer.Trailers, writer.ProperCase = p.options.HTTP1.Trailers, p.options.ProperCase
 	c := &Conn{
-		Conn:   conn,
-		Reader: http1.NewReader(conn, p.options.Limits),
-		Writer: http1.NewWriter(conn),
-		ID:     p.made.Add(1),
-		Local:  conn.LocalAddr().(*net.TCPAddr).AddrPort(),
-		Began:  began,
-		pool:   p,
-		raw:    raw,
+		transport: conn,
+		Reader:    reader,
+		Writer:    writer,
+		ID:        p.made.Add(1),
+		Local:     conn.LocalAddr().(*net.TCPAddr).AddrPort(),
+		Began:     began,
+		pool:      p,
+		raw:       raw,
 	}
-	c.Reader.Options = p.options.HTTP1
-	c.Writer.Trailers, c.Writer.ProperCase = p.options.HTTP1.Trailers, p.options.ProperCase
 	c.Connected = time.Now()
 	c.peek = c.peekSocket
 	return c, nil
@@ -199,6 +296,7 @@ func (p *Pool) Close() {
 	idle := p.idle
 	p.idle, p.closed = nil, true
 	p.mu.Unlock()
+	p.closeShared(time.Time{})
 	for _, c := range idle {
 		c.Discard()
 	}
@@ -206,6 +304,7 @@ func (p *Pool) Close() {
 
 // CloseExpired closes the connections that were idle for too long.
 func (p *Pool) CloseExpired(now time.Time) {
+	p.closeShared(now.Add(-p.options.IdleTimeout))
 	p.mu.Lock()
 	old := 0
 	for old < len(p.idle) && now.Sub(p.idle[old].since) >= p.options.IdleTimeout {
@@ -224,6 +323,13 @@ func (p *Pool) CloseExpired(now time.Time) {
 // have been read to its end; what the server sent beyond it costs it the
 // connection.
 func (c *Conn) Release() {
+	if x := c.exchange; x != nil {
+		x.end()
+		c.pool.put(x.shared)
+		x.reset()
+		c.pool.spare.Put(c)
+		return
+	}
 	if c.Reader.Buffered() {
 		c.Discard()
 		return
@@ -243,10 +349,16 @@ func (c *Conn) Release() {
 	}
 }
 
-// Discard closes the connection.
+// Discard closes the connection; of HTTP/2 it resets the stream. Who writes beside
+// it meets an error.
 func (c *Conn) Discard() {
+	if x := c.exchange; x != nil {
+		x.end()
+		c.pool.put(x.shared)
+		return
+	}
 	// Nothing waits for what a close could report.
-	_ = c.Conn.Close()
+	_ = c.Close()
 	c.pool.options.Closed()
 	c.pool.leave(c.limits)
 }

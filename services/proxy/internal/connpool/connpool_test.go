@@ -107,7 +107,7 @@ func TestSurplusBytesCostTheConnection(t *testing.T) {
 	c := get(t, pool)
 	_, err := io.WriteString(<-accepted, "surplus")
 	require.NoError(t, err)
-	require.NoError(t, c.Reader.Wait())
+	require.NoError(t, c.Reader.(*http1.Reader).Wait())
 	c.Release()
 	require.Zero(t, open.Load())
 }
@@ -173,10 +173,12 @@ func TestConnectionsToComeAreToTheNewAddress(t *testing.T) {
 	old := get(t, pool)
 	peer := <-accepted
 	defer peer.Close()
-	after, _ := server(t)
+	after, moved := server(t)
 	pool.Readdress(after)
 	fresh := get(t, pool)
-	require.Equal(t, after, fresh.RemoteAddr().String())
+	arrived := <-moved
+	defer arrived.Close()
+	require.Equal(t, arrived.RemoteAddr().String(), fresh.Local.String())
 	old.Release()
 	require.Same(t, old, get(t, pool), "those that are there stay in use")
 	require.EqualValues(t, 2, open.Load())

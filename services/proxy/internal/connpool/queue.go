@@ -35,13 +35,16 @@ type grant struct {
 // one if the limits allow, or else the next one that is given back. The first
 // connection of a pool is made whatever the limits.
 func (p *Pool) wait(ctx context.Context, limits *breaker.Set) (*Conn, error) {
+	if p.options.HTTP2 != nil {
+		return p.waitShared(ctx, limits)
+	}
 	for overflowed := false; ; overflowed = true {
 		w := p.admit(limits)
 		if w == nil {
 			return p.connect(ctx, limits)
 		}
-		if !overflowed && p.options.Overflowed != nil {
-			p.options.Overflowed()
+		if !overflowed {
+			p.overflow()
 		}
 		select {
 		case g := <-w:
@@ -63,22 +66,42 @@ func (p *Pool) wait(ctx context.Context, limits *breaker.Set) (*Conn, error) {
 func (p *Pool) admit(limits *breaker.Set) waiter {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.mayOpen(limits) {
+		return nil
+	}
+	if len(p.idle) > 0 { // one was given back just now
+		w := make(waiter, 1)
+		w <- grant{}
+		return w
+	}
+	return p.enqueue()
+}
+
+// mayOpen makes room for one more connection, if the limits allow. The lock is held.
+func (p *Pool) mayOpen(limits *breaker.Set) bool {
 	switch {
 	case limits == nil, limits.Connections.Acquire():
-		p.open++
-		return nil
 	case p.open == 0:
 		limits.Connections.Take()
-		p.open++
-		return nil
+	default:
+		return false
 	}
+	p.open++
+	return true
+}
+
+// enqueue puts a waiter into the queue. The lock is held.
+func (p *Pool) enqueue() waiter {
 	w := make(waiter, 1)
-	if len(p.idle) > 0 { // one was given back just now
-		w <- grant{}
-	} else {
-		p.queue = append(p.queue, w)
-	}
+	p.queue = append(p.queue, w)
 	return w
+}
+
+// overflow lets be counted that a request met the limit of connections.
+func (p *Pool) overflow() {
+	if p.options.Overflowed != nil {
+		p.options.Overflowed()
+	}
 }
 
 // withdraw takes a waiter out of the queue; what it was granted meanwhile goes to
@@ -122,6 +145,11 @@ func (p *Pool) grantFirst(g grant) bool {
 func (p *Pool) leave(limits *breaker.Set) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.leaveLocked(limits)
+}
+
+// leaveLocked is leave with the lock held.
+func (p *Pool) leaveLocked(limits *breaker.Set) {
 	p.open--
 	if limits != nil {
 		limits.Connections.Release()

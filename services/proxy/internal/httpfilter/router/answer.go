@@ -24,8 +24,6 @@ func answer(s *stream.Stream) *httpfilter.Reply {
 	case s.Cluster == nil:
 		s.Facts.Details, s.Facts.Flags = "cluster_not_found", s.Facts.Flags|format.NoClusterFound
 		return &httpfilter.Reply{Status: s.Route.ClusterNotFound}
-	case s.Cluster.Config.HTTP2:
-		return &httpfilter.Reply{Status: 503, Body: "upstream protocol HTTP/2 is not supported"}
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -57,7 +56,7 @@ func newAttempt(r *router) *attempt { return &attempt{router: r, uploaded: make(
 //  2. send the head and what is here of the body; the rest is sent beside what
 //     follows;
 //  3. read the head of the response, on a new connection once more if the
-//     server had closed the old one unseen.
+//     server had closed the old one unseen, or had done nothing of the request.
 //
 // It reports to the host how it went. Whatever the result is, quit must follow.
 func (a *attempt) run(s *stream.Stream) result {
@@ -113,10 +112,15 @@ func (a *attempt) begin(s *stream.Stream, conn *connpool.Conn) error {
 	return nil
 }
 
+// pool is where the host's connections are that fit the stream.
+func (a *attempt) pool(s *stream.Stream) *connpool.Pool {
+	return a.host.Pool(s.Facts.Protocol == "HTTP/2")
+}
+
 // connect gets a connection: an idle one, or one that it waits for, as long as
 // the route's timeout and the stream last.
 func (a *attempt) connect(s *stream.Stream) (*connpool.Conn, error) {
-	pool, stats := a.host.Connections, a.router.cluster.Stats
+	pool, stats := a.pool(s), a.router.cluster.Stats
 	if conn := pool.Idle(); conn != nil {
 		return conn, nil
 	}
@@ -135,7 +139,7 @@ func (a *attempt) connect(s *stream.Stream) (*connpool.Conn, error) {
 func (a *attempt) reconnect(s *stream.Stream) (*connpool.Conn, error) {
 	ctx, cancel := a.waiting(s)
 	defer cancel()
-	return a.host.Connections.Connect(ctx, a.router.cluster.Breakers(s.Route.Priority))
+	return a.pool(s).Connect(ctx, a.router.cluster.Breakers(s.Route.Priority))
 }
 
 // waiting is a context for who waits for a connection. It must be cancelled.
@@ -166,14 +170,14 @@ func (c cancelling) Close() error {
 // exchange sends the request on conn and reads the head of the response.
 func (a *attempt) exchange(s *stream.Stream, conn *connpool.Conn) error {
 	a.conn = conn
-	s.Hold(conn.Conn)
+	s.Hold(conn)
 	now := time.Now()
 	a.bounds.began = now
 	a.tell(&s.Facts, conn, now)
-	before := conn.Writer.Sent()
+	before := conn.Sent()
 	conn.Writer.WriteRequest(&s.Request)
 	ended, err := a.sendReady(s)
-	if conn.Writer.Sent() > before {
+	if conn.Sent() > before {
 		a.router.sent = true
 	}
 	if err != nil {
@@ -228,6 +232,9 @@ func (a *attempt) readHead(s *stream.Stream, conn *connpool.Conn) (err error) {
 // tell notes what is known of a connection as the request begins to go out on it.
 func (a *attempt) tell(f *format.Facts, conn *connpool.Conn, now time.Time) {
 	f.UpstreamProtocol = "HTTP/1.1"
+	if conn.HTTP2() {
+		f.UpstreamProtocol = "HTTP/2"
+	}
 	f.UpstreamLocal, f.UpstreamConnection = conn.Local, conn.ID
 	f.Mark(format.UpstreamConnectBegin, conn.Began)
 	f.Mark(format.UpstreamConnectEnd, conn.Connected)
@@ -236,7 +243,7 @@ func (a *attempt) tell(f *format.Facts, conn *connpool.Conn, now time.Time) {
 
 // bound sets the deadline of what is read from the upstream: the first of those
 // of the route, of the attempt, and of its standing still.
-func (a *attempt) bound(conn net.Conn, now time.Time) {
+func (a *attempt) bound(conn *connpool.Conn, now time.Time) {
 	b := &a.bounds
 	b.mu.Lock()
 	defer b.mu.Unlock()

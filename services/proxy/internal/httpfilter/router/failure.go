@@ -22,7 +22,12 @@ import (
 // resendable says whether the request failed on a connection that its server
 // had closed for being idle, and may be sent again: nothing came back, and
 // doing it twice does no more than doing it once.
+//
+// So may any request without a body of which the server has done nothing.
 func (a *attempt) resendable(s *stream.Stream, err error) bool {
+	if _, ok := errors.AsType[*connpool.UnprocessedError](err); ok && s.Request.Body == nil && s.Expired() == nil {
+		return true
+	}
 	if err == nil || a.conn == nil || !a.conn.Reused || s.Request.Body != nil || a.conn.Reader.Buffered() {
 		return false
 	}
@@ -51,6 +56,8 @@ const (
 	unconnected                 // no connection came to be
 	malformed                   // the response broke the protocol
 	terminated                  // the connection ended before the response
+	refused                     // the host has not processed the request, and said so
+	reset                       // the host reset the stream before the response
 	late                        // the route's timeout passed
 	lateTry                     // the attempt's own timeout passed
 	idleTry                     // nothing moved for too long
@@ -75,6 +82,8 @@ var endings = [...]ending{
 	unconnected: {503, format.UpstreamConnectionFailure, "remote connection failure", "remote_connection_failure|", retry.ConnectFailure},
 	malformed:   {502, format.UpstreamProtocolError, "protocol error", "protocol_error", retry.Broken},
 	terminated:  {503, format.UpstreamConnectionTermination, "connection termination", "connection_termination", retry.Broken},
+	refused:     {503, format.UpstreamRemoteReset, "remote refused stream reset", "remote_refused_stream_reset", retry.RefusedStream},
+	reset:       {503, format.UpstreamRemoteReset, "remote reset", "remote_reset", retry.Broken},
 	lateTry:     {504, format.UpstreamRequestTimeout, "", "upstream_per_try_timeout", retry.TimedOut},
 	idleTry:     {504, format.UpstreamRequestTimeout, "", "upstream_per_try_idle_timeout", retry.TimedOut},
 	late:        {504, format.UpstreamRequestTimeout, "", "upstream_response_timeout", retry.TimedOut},
@@ -84,7 +93,7 @@ var endings = [...]ending{
 // resets are the results that another attempt may follow.
 func (res result) resets() bool {
 	switch res {
-	case unconnected, malformed, terminated, lateTry, idleTry:
+	case unconnected, malformed, terminated, refused, reset, lateTry, idleTry:
 		return true
 	}
 	return false
@@ -113,7 +122,7 @@ func (a *attempt) failed(err error) result {
 	case malformed:
 		stats.ProtocolErrors.Inc()
 		host.Outlier.ReportLocal(outlier.Reset)
-	case terminated:
+	case terminated, refused, reset:
 		stats.RequestResets.Inc()
 		a.reportReset(err)
 	case late:
@@ -135,6 +144,8 @@ func (a *attempt) classify(err error) result {
 	if client == nil {
 		errors.As(err, &client)
 	}
+	_, isRefused := errors.AsType[*connpool.UnprocessedError](err)
+	_, isReset := errors.AsType[*connpool.ResetError](err)
 	switch {
 	case r.stream.Expired() != nil:
 		return streamExpired
@@ -145,6 +156,10 @@ func (a *attempt) classify(err error) result {
 		return malformed
 	case errors.Is(err, connpool.ErrOverflow), errors.Is(err, errFull):
 		return overflow
+	case isRefused:
+		return refused
+	case isReset:
+		return reset
 	}
 	now, try := time.Now(), a.tryDeadline()
 	switch {
@@ -262,6 +277,7 @@ func (r *router) clientFailed(err error) *httpfilter.Reply {
 func (r *router) brokeOff(err error) {
 	f := &r.stream.Facts
 	var protocol *http1.ProtocolError
+	var remote *connpool.ResetError
 	switch {
 	case timedOut(err):
 		r.cluster.Stats.RequestTimeouts.Inc()
@@ -270,6 +286,8 @@ func (r *router) brokeOff(err error) {
 		return
 	case errors.As(err, &protocol):
 		f.Details, f.Flags = "upstream_reset_after_response_started{protocol_error}", f.Flags|format.UpstreamProtocolError
+	case errors.As(err, &remote):
+		f.Details, f.Flags = "upstream_reset_after_response_started{remote_reset}", f.Flags|format.UpstreamRemoteReset
 	default:
 		f.Details, f.Flags = "upstream_reset_after_response_started{connection_termination}", f.Flags|format.UpstreamConnectionTermination
 	}

@@ -3,7 +3,6 @@ package router
 import (
 	"errors"
 	"io"
-	"net"
 	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
@@ -44,7 +43,7 @@ func (a *attempt) upload(s *stream.Stream, conn *connpool.Conn) {
 	client, broken := errors.AsType[*clientError](err)
 	switch {
 	case err == nil && a.tunnel:
-		closeWrite(conn.Conn) // the other direction may go on
+		conn.CloseWrite() // the other direction may go on
 	case err == nil:
 		a.await(s, conn)
 	case broken:
@@ -87,7 +86,7 @@ type clientError struct{ error }
 func (e *clientError) Unwrap() error { return e.error }
 
 // await bounds the rest of the exchange: the whole request went out.
-func (a *attempt) await(s *stream.Stream, conn net.Conn) {
+func (a *attempt) await(s *stream.Stream, conn *connpool.Conn) {
 	now := time.Now()
 	s.Facts.Mark(format.UpstreamRequestEnd, now)
 	a.router.noteWhole(now)
@@ -100,11 +99,4 @@ func (a *attempt) startTunnel(s *stream.Stream) {
 	_ = a.conn.SetReadDeadline(time.Time{}) // the route's timeout was for the answer
 	a.body, a.uploading = s.Request.Body, true
 	go a.upload(s, a.conn)
-}
-
-// closeWrite tells the server that nothing more comes.
-func closeWrite(conn net.Conn) {
-	if half, ok := conn.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite() // fails only once closed
-	}
 }

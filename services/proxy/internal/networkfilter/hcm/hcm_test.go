@@ -58,6 +58,7 @@ type config struct {
 	route   string // fields of the route action, each after a comma
 	routes  string // in place of the one to "up", JSON
 	http1   string // fields of the cluster's http_protocol_options
+	version string // in place of explicit_http_config of HTTP/1, JSON
 	entry   string // fields of the route, each followed by a comma
 	logs    *accesslog.Files
 	filters []httpfilter.Factory
@@ -70,12 +71,15 @@ func start(t testing.TB, upstream string, c config) *proxy {
 	host := netip.MustParseAddrPort(upstream)
 	policies := []cluster.Policy{lb.RoundRobin()}
 	report := &strict.Report{}
+	if c.version == "" {
+		c.version = `"explicit_http_config": {"http_protocol_options": {` + c.http1 + `}}`
+	}
 	message := &clusterv3.Cluster{}
 	require.NoError(t, protojson.Unmarshal(fmt.Appendf(nil, `{"name": "up", "type": "STATIC", "load_assignment": {"cluster_name": "up",
 		"endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": {"address": %q, "port_value": %d}}}}]}]},
 		"typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-			"@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions", "explicit_http_config": {"http_protocol_options": {%s}}}}}`,
-		host.Addr(), host.Port(), c.http1), message))
+			"@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions", %s}}}`,
+		host.Addr(), host.Port(), c.version), message))
 	up := cluster.Parse(message, "", policies, report)
 	require.NoError(t, report.Err())
 	clusters := cluster.NewManager(cluster.ManagerOptions{
@@ -127,7 +131,7 @@ func start(t testing.TB, upstream string, c config) *proxy {
 		<-done
 		for _, c := range clusters.All() {
 			for _, m := range c.Hosts().Members {
-				m.Host.Connections.Close()
+				m.Host.CloseConnections()
 			}
 		}
 	})

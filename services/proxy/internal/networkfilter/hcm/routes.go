@@ -30,8 +30,6 @@ func ParseRoutes(
 		switch known := known(r.Cluster); {
 		case known == nil && validate:
 			report.Add(r.At, "unknown cluster %q (validate_clusters: false allows clusters that come by CDS)", r.Cluster)
-		case known != nil && known.HTTP2:
-			report.Add(r.At, "cluster %q has http2_protocol_options: requests are sent on as HTTP/1.1 only", r.Cluster)
 		}
 	}
 	return table

@@ -1,0 +1,311 @@
+package connpool_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/http2"
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/proxy/internal/connpool"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
+)
+
+// peer is a server of HTTP/2, whose handler the test gives.
+type peer struct {
+	address string
+	conns   chan *http2.Conn
+	serve   func(*http2.Stream)
+}
+
+func (p *peer) ServeStream(s *http2.Stream) { p.serve(s) }
+
+func newPeer(t *testing.T, options http2.Options, serve func(*http2.Stream)) *peer {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	p := &peer{address: l.Addr().String(), conns: make(chan *http2.Conn, 100), serve: serve}
+	server := http2.NewServer(options)
+	var serving sync.WaitGroup
+	serving.Go(func() { // ends with the listener; the clean-up waits for it
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c := server.Conn(conn, p)
+			p.conns <- c
+			serving.Go(func() { _ = c.Serve(nil) }) // ends with the pool
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		serving.Wait()
+		server.Close()
+	})
+	return p
+}
+
+func newSharedPool(t *testing.T, address string, most uint32) (pool *connpool.Pool, open *atomic.Int64) {
+	t.Helper()
+	open = &atomic.Int64{}
+	pool = connpool.New(address, connpool.Options{
+		ConnectTimeout: time.Second, IdleTimeout: time.Minute, HTTP2: http2.NewClientOptions(http2.Options{}), MaxStreams: most,
+		Opened: func() { open.Add(1) }, Closed: func() { open.Add(-1) },
+	})
+	t.Cleanup(func() {
+		pool.Close()
+		servicetest.Eventually(t, "all connections are closed", func() bool { return open.Load() == 0 })
+	})
+	return pool, open
+}
+
+// request is one without a body.
+func request() *message.Request {
+	return &message.Request{Method: []byte("GET"), Path: []byte("/"), Authority: []byte("a")}
+}
+
+// ask sends a request and reads the head of its response.
+func ask(c *connpool.Conn, r *message.Request) (*message.Response, error) {
+	before := c.Sent()
+	c.Writer.WriteRequest(r)
+	if err := c.Writer.Flush(); err != nil {
+		return nil, err
+	}
+	if c.Sent() == before {
+		return nil, errors.New("nothing was sent")
+	}
+	m := &message.Response{}
+	_, err := c.Reader.ReadHead(m, r.Method)
+	return m, err
+}
+
+func no(s *http2.Stream) { _ = s.WriteHead(204, nil, true) }
+
+func TestExchangesShareAConnectionUntilItIsFull(t *testing.T) {
+	release := make(chan bool)
+	p := newPeer(t, http2.Options{}, func(s *http2.Stream) {
+		<-release
+		no(s)
+	})
+	pool, open := newSharedPool(t, p.address, 2)
+	var used []*connpool.Conn
+	for range 5 {
+		c := get(t, pool)
+		require.True(t, c.HTTP2())
+		c.Writer.WriteRequest(request())
+		used = append(used, c)
+	}
+	require.EqualValues(t, 3, open.Load())
+	require.Equal(t, []uint64{1, 1, 2, 2, 3}, []uint64{used[0].ID, used[1].ID, used[2].ID, used[3].ID, used[4].ID})
+	require.False(t, used[0].Reused)
+	require.True(t, used[1].Reused)
+	close(release)
+	for _, c := range used {
+		var m message.Response
+		_, err := c.Reader.ReadHead(&m, []byte("GET"))
+		require.NoError(t, err)
+		require.Equal(t, 204, m.Status)
+		c.Release()
+	}
+	c := get(t, pool)
+	require.EqualValues(t, 1, c.ID)
+	c.Discard()
+	require.EqualValues(t, 3, open.Load(), "a stream is no connection")
+}
+
+func TestAllWaitForOneConnect(t *testing.T) {
+	p := newPeer(t, http2.Options{}, no)
+	pool, open := newSharedPool(t, p.address, 0)
+	var asking sync.WaitGroup
+	for range 50 {
+		asking.Go(func() {
+			c, err := pool.Get(t.Context(), nil)
+			if err == nil {
+				_, err = ask(c, request())
+				c.Release()
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	asking.Wait()
+	require.EqualValues(t, 1, open.Load())
+
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	pool, _ = newSharedPool(t, l.Addr().String(), 0)
+	_, err = pool.Get(t.Context(), nil)
+	require.ErrorContains(t, err, "connection refused")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = pool.Get(ctx, nil)
+	require.Error(t, err)
+}
+
+func TestADrainingConnectionGetsNoMore(t *testing.T) {
+	p := newPeer(t, http2.Options{}, no)
+	pool, open := newSharedPool(t, p.address, 0)
+	c := get(t, pool)
+	_, err := ask(c, request())
+	require.NoError(t, err)
+	c.Release()
+	(<-p.conns).Drain()
+	servicetest.Eventually(t, "another connection is made", func() bool {
+		c := get(t, pool)
+		defer c.Release()
+		return c.ID == 2
+	})
+	servicetest.Eventually(t, "the old one ends", func() bool { return open.Load() == 1 })
+}
+
+func TestWhatIsSafeToSendAgain(t *testing.T) {
+	answers := make(chan func(*http2.Stream), 10)
+	p := newPeer(t, http2.Options{}, func(s *http2.Stream) { (<-answers)(s) })
+	pool, _ := newSharedPool(t, p.address, 0)
+	exchange := func(answer func(*http2.Stream)) error {
+		answers <- answer
+		c := get(t, pool)
+		defer c.Discard()
+		_, err := ask(c, request())
+		return err
+	}
+	var unprocessed *connpool.UnprocessedError
+	var reset *connpool.ResetError
+	require.NoError(t, exchange(no))
+	require.ErrorAs(t, exchange(func(s *http2.Stream) { s.Reset(http2.RefusedStream) }), &unprocessed)
+	require.ErrorAs(t, exchange(func(s *http2.Stream) { s.Reset(http2.InternalError) }), &reset)
+	require.ErrorIs(t, exchange(func(s *http2.Stream) { _ = s.Conn().Close() }), io.ErrUnexpectedEOF)
+
+	// A connection that goes between Get and the request.
+	answers <- no
+	c := get(t, pool)
+	for range 2 {
+		_ = (<-p.conns).Close()
+	}
+	servicetest.Eventually(t, "the pool sees it", func() bool {
+		next, err := pool.Get(t.Context(), nil)
+		if err != nil {
+			return false
+		}
+		defer next.Discard()
+		return next.ID != c.ID
+	})
+	_, err := ask(c, request())
+	require.ErrorAs(t, err, &unprocessed)
+	c.Discard()
+}
+
+func TestBodiesAndTrailersBothWays(t *testing.T) {
+	p := newPeer(t, http2.Options{}, func(s *http2.Stream) {
+		var head http2.Head
+		_ = s.ReadHead(&head)
+		_ = s.WriteHead(200, &head.Fields, false)
+		for {
+			chunk, err := s.Next()
+			if err != nil {
+				break
+			}
+			_ = s.WriteData(chunk, false)
+		}
+		var trailers http2.Fields
+		s.ReadTrailers(&trailers)
+		_ = s.WriteTrailers(&trailers)
+	})
+	pool, _ := newSharedPool(t, p.address, 0)
+	for range 2 { // the second uses what the first has left
+		c := get(t, pool)
+		r := request()
+		r.Body, r.BodyLength = message.NewBytes([]byte("hello")), message.Unknown
+		r.Headers.Add("x-a", "1")
+		r.Headers.Add("content-length", "7") // of a body that a filter has changed
+		r.Trailers.Add("t", "v")
+		c.Writer.WriteRequest(r)
+		require.NoError(t, c.Writer.WriteChunk([]byte("hello")))
+		c.Writer.Finish(&r.Trailers)
+		require.NoError(t, c.Writer.Flush())
+		var m message.Response
+		_, err := c.Reader.ReadHead(&m, r.Method)
+		require.NoError(t, err)
+		require.Equal(t, 200, m.Status)
+		require.True(t, m.Headers.Has("x-a"))
+		require.False(t, m.Headers.Has("content-length"))
+		chunk, err := m.Body.Next()
+		require.NoError(t, err)
+		require.Equal(t, "hello", string(chunk))
+		_, err = m.Body.Next()
+		require.ErrorIs(t, err, io.EOF)
+		value, _ := m.Trailers.Get("t")
+		require.Equal(t, "v", string(value))
+		c.Release()
+	}
+}
+
+func TestAnExchangeIsCutOff(t *testing.T) {
+	reset := make(chan error, 1)
+	p := newPeer(t, http2.Options{}, func(s *http2.Stream) {
+		s.OnReset(func(err error) { reset <- err })
+		_, _ = s.Next() // which never comes
+	})
+	pool, _ := newSharedPool(t, p.address, 0)
+	c := get(t, pool)
+	r := request()
+	r.Body, r.BodyLength = message.NewBytes(nil), message.Unknown
+	done := make(chan error, 1)
+	c.Writer.WriteRequest(r)
+	require.NoError(t, c.Writer.Flush())
+	go func() {
+		var m message.Response
+		_, err := c.Reader.ReadHead(&m, r.Method)
+		done <- err
+	}()
+	require.NoError(t, c.Close())
+	require.ErrorIs(t, <-done, net.ErrClosed)
+	require.ErrorContains(t, <-reset, "CANCEL")
+	c.Discard()
+	require.ErrorIs(t, c.Writer.WriteChunk([]byte("late")), net.ErrClosed)
+
+	c = get(t, pool)
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(time.Millisecond)))
+	c.Writer.WriteRequest(r)
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(time.Millisecond)))
+	var m message.Response
+	_, err := c.Reader.ReadHead(&m, r.Method)
+	var timeout net.Error
+	require.True(t, errors.As(err, &timeout) && timeout.Timeout(), "%v", err)
+	c.Discard()
+}
+
+func TestIdleSharedConnectionsExpire(t *testing.T) {
+	p := newPeer(t, http2.Options{}, no)
+	pool, open := newSharedPool(t, p.address, 0)
+	c := get(t, pool)
+	_, err := ask(c, request())
+	require.NoError(t, err)
+	c.Release()
+	pool.CloseExpired(time.Now().Add(30 * time.Second))
+	require.EqualValues(t, 1, open.Load())
+	pool.CloseExpired(time.Now().Add(2 * time.Minute))
+	servicetest.Eventually(t, "it is closed", func() bool { return open.Load() == 0 })
+
+	c = get(t, pool)
+	pool.Close()
+	_, err = ask(c, request())
+	var unprocessed *connpool.UnprocessedError
+	require.ErrorAs(t, err, &unprocessed)
+	c.Discard()
+	c = get(t, pool) // for an exchange that began before
+	_, err = ask(c, request())
+	require.NoError(t, err)
+	c.Release()
+	servicetest.Eventually(t, "nothing is kept", func() bool { return open.Load() == 0 })
+}
