@@ -41,8 +41,12 @@ type Draft struct {
 	hosts int
 }
 
-// NewDraft begins a body in which times are written as form says.
-func NewDraft(form *httpjson.TimeForm) *Draft { return &Draft{form: form} }
+// NewDraft begins a body in which times are written as form says. It has room for so
+// many hosts, by what one takes as a rule.
+func NewDraft(form *httpjson.TimeForm, hosts int) *Draft {
+	const usual = 512 // bytes
+	return &Draft{Body: make([]byte, 0, usual*(1+hosts)), form: form}
+}
 
 // LeaveTime leaves room at the end of Body for the time of the last check-in of a
 // host, by its place in the Listing, which is after that of the one before.

@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { servicetest.Main(m) }
 // draft is a sheet of some hosts, each by its place, and a number before and after
 // its time.
 func draft(form *httpjson.TimeForm, hosts ...int) *Sheet {
-	d := NewDraft(form)
+	d := NewDraft(form, len(hosts)/2)
 	d.Body = append(d.Body, "[\x00"...)
 	for _, host := range hosts {
 		d.Body = fmt.Appendf(d.Body, "host %d at ", host)

@@ -39,7 +39,7 @@ func (f *face) list(w http.ResponseWriter, r *http.Request) (int, error) {
 func (f *face) makeSheet(service string, listing *registry.Listing) any {
 	all := listing.Hosts
 	hosts := shown(slices.Clone(all))
-	d := sheet.NewDraft(&timeForm)
+	d := sheet.NewDraft(&timeForm, len(hosts))
 	d.Body = f.appendOpening(d.Body, `{"service":`, service)
 	at := 0 // the place of a host among all
 	for i := range hosts {

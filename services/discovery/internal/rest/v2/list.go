@@ -72,7 +72,7 @@ func (f *face) listSome(w http.ResponseWriter, r *http.Request, query listQuery)
 
 // makeSheet makes what list answers with of the hosts of a service.
 func makeSheet(service string, listing *registry.Listing) any {
-	d := sheet.NewDraft(&timeForm)
+	d := sheet.NewDraft(&timeForm, len(listing.Hosts))
 	d.Body = appendOpening(d.Body, service, listing)
 	for i := range listing.Hosts {
 		if i > 0 {
