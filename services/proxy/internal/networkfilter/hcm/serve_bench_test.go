@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -93,9 +94,41 @@ func TestPlainExchangeAllocatesNothing(t *testing.T) {
 	servicetest.Allocations(t, 0, exchange)
 }
 
+// cannedHTTP2 answers every request over HTTP/2.
+type cannedHTTP2 struct{ fields *http2.Fields }
+
+func (c cannedHTTP2) ServeStream(s *http2.Stream) {
+	if s.WriteHead(200, c.fields, false) == nil {
+		_ = s.WriteData(benchmarkResponse[len(benchmarkResponse)-50:], true)
+	}
+}
+
+// cannedUpstreamHTTP2 is cannedUpstream over HTTP/2.
+func cannedUpstreamHTTP2(t testing.TB) string {
+	l := listen(t)
+	server := http2.NewServer(http2.Options{})
+	var serving sync.WaitGroup
+	serving.Go(func() { // ends with the listener
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c := server.Conn(conn, cannedHTTP2{fieldList("content-type: text/plain", "content-length: 50", "date: Mon, 23 Nov 2026 00:00:00 GMT")})
+			serving.Go(func() { _ = c.Serve(nil) }) // ends with the pool
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		serving.Wait()
+		server.Close()
+	})
+	return l.Addr().String()
+}
+
 // exchangerHTTP2 is exchanger with a client of HTTP/2.
-func exchangerHTTP2(t testing.TB) func() {
-	p := start(t, cannedUpstream(t), config{})
+func exchangerHTTP2(t testing.TB, upstream string, c config) func() {
+	p := start(t, upstream, c)
 	client := p.dialHTTP2()
 	request := &http2.Request{Method: []byte("GET"), Scheme: []byte("http"), Authority: []byte("example.com"), Path: []byte("/path?query=1")}
 	fields := fieldList("user-agent: bench/1.0", "accept: */*", "accept-encoding: gzip", "x-one: 1", "x-two: 2", "cookie: a=b; c=d")
@@ -120,7 +153,17 @@ func exchangerHTTP2(t testing.TB) func() {
 
 // BenchmarkServeHTTP2 is BenchmarkServe with a client of HTTP/2.
 func BenchmarkServeHTTP2(b *testing.B) {
-	exchange := exchangerHTTP2(b)
+	exchange := exchangerHTTP2(b, cannedUpstream(b), config{})
+	exchange()
+	b.ReportAllocs()
+	for b.Loop() {
+		exchange()
+	}
+}
+
+// BenchmarkServeHTTP2ToHTTP2 is the same with an upstream of HTTP/2 too.
+func BenchmarkServeHTTP2ToHTTP2(b *testing.B) {
+	exchange := exchangerHTTP2(b, cannedUpstreamHTTP2(b), config{version: speaksHTTP2})
 	exchange()
 	b.ReportAllocs()
 	for b.Loop() {
@@ -129,9 +172,13 @@ func BenchmarkServeHTTP2(b *testing.B) {
 }
 
 func TestPlainHTTP2ExchangeAllocatesNothing(t *testing.T) {
-	exchange := exchangerHTTP2(t)
-	for range 10 {
-		exchange()
+	for _, exchange := range []func(){
+		exchangerHTTP2(t, cannedUpstream(t), config{}),
+		exchangerHTTP2(t, cannedUpstreamHTTP2(t), config{version: speaksHTTP2}),
+	} {
+		for range 10 {
+			exchange()
+		}
+		servicetest.Allocations(t, 0, exchange)
 	}
-	servicetest.Allocations(t, 0, exchange)
 }
