@@ -359,6 +359,9 @@ func (e *exchange) writeBody(r *message.Response) error {
 // by its connection, if anything of it is left open.
 func (e *exchange) conclude(expired *stream.Expiry, err error) {
 	m, s := e.manager, &e.stream
+	if err != nil {
+		e.h2.OnReset(nil) // waits until we know, if it is the client's doing
+	}
 	e.countOutcome(err)
 	if err != nil || !e.switched && !e.ended.Load() {
 		e.h2.Interrupt(net.ErrClosed) // lets go whoever still waits for the rest of the request
@@ -386,12 +389,12 @@ func (e *exchange) countOutcome(err error) {
 	stats := e.manager.stats
 	switch {
 	case e.stream.Expired() != nil && e.stream.Expired() != clientGone:
+	case err == nil && !e.ended.Load() && !e.switched: // whatever the client has done since
+		stats.earlyResponses.Inc()
 	case e.reset.Load():
 		stats.clientResets.Inc()
 	case err != nil:
 		stats.ownResets.Inc()
-	case !e.ended.Load() && !e.switched:
-		stats.earlyResponses.Inc()
 	}
 }
 

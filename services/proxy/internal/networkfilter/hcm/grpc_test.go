@@ -108,7 +108,9 @@ func TestGRPCThroughTheProxy(t *testing.T) {
 		late, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
 		defer cancel()
 		err := conn.Invoke(late, "/t/stuck", wrapperspb.Bytes(nil), &wrapperspb.BytesValue{})
-		require.Equal(t, codes.DeadlineExceeded, status.Code(err))
+		// The server knows the deadline too. If it resets the stream before the client's
+		// own timer ends the call, that hears of it from us.
+		require.Contains(t, []codes.Code{codes.DeadlineExceeded, codes.Unavailable}, status.Code(err))
 	})
 	t.Run("a client that cancels", func(t *testing.T) {
 		given, cancel := context.WithCancel(ctx)

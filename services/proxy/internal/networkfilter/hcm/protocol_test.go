@@ -62,10 +62,16 @@ func TestInterimResponsesPassWhereExpectDoes(t *testing.T) {
 	server.send("HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: b\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 	client.read("HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: b\r\n\r\nHTTP/1.1 200 OK\r\n")
 	client.head()
+}
 
-	// One that refuses the body is heard too, and costs the client's connection,
-	// since the body may come nevertheless.
+// A server that refuses the body is heard, and that costs the client's connection,
+// since the body may come nevertheless.
+func TestARefusedExpectationPassesAndEndsTheConnection(t *testing.T) {
+	up := newUpstream(t)
+	p := start(t, up.address(), config{fields: `"proxy_100_continue": true,`})
+	client := p.dial()
 	client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+	server := up.accept()
 	server.head()
 	server.send("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n")
 	response, _ := client.response("POST")
