@@ -281,6 +281,47 @@ func TestAHostIsLostWithItsConnectionButNotTheLastOne(t *testing.T) {
 	require.Zero(t, testutil.ToFloat64(r.metrics.expiries), "no TTL passed")
 }
 
+func TestTheLastHostThatTakesWorkIsNotLostWithItsConnection(t *testing.T) {
+	set := func(kind SettingKind, id string) func(*testing.T, *Registry) {
+		return func(t *testing.T, r *Registry) {
+			makeSetting(t, r, Setting{Scope: Scope{Service: "users", ID: id}, Kind: kind})
+		}
+	}
+	for name, test := range map[string]struct {
+		before func(t *testing.T, r *Registry)
+		left   []string // of a, which is on no stream, and b and c, whose stream breaks
+	}{
+		"all take work":                  {func(*testing.T, *Registry) {}, []string{"a"}},
+		"the other is in maintenance":    {set(Maintenance, "a"), []string{"a", "c"}},
+		"the other is drained":           {set(Drain, "a"), []string{"a", "c"}},
+		"one that is lost is drained":    {set(Drain, "c"), []string{"a"}},
+		"one is in maintenance, is lost": {set(Maintenance, "c"), []string{"a"}},
+		"the other is unhealthy": {func(t *testing.T, r *Registry) {
+			require.Equal(t, 1, r.SetHealth(map[Key]bool{{"users", "a"}: true}, "checkers"))
+		}, []string{"a", "c"}},
+		"the other is about to go": {func(_ *testing.T, r *Registry) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.leaves(r.find(Key{"users", "a"}))
+		}, []string{"a", "c"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := started(t, newFakeStore())
+			var leases []Lease
+			for _, id := range []string{"a", "b", "c"} {
+				receipt, err := r.Put(host(id, 1), "tester")
+				require.NoError(t, err)
+				leases = append(leases, receipt.Lease)
+			}
+			test.before(t, r)
+			lost, err := r.Lose(leases[1:], time.Now(), "stream")
+			require.NoError(t, err)
+			require.Equal(t, 3-len(test.left), lost)
+			require.Equal(t, test.left, ids(t, r))
+		})
+	}
+}
+
 func TestAHostThatHasBeatenSinceIsNotLostWithAConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := started(t, newFakeStore())

@@ -50,8 +50,8 @@ func (r *Registry) takenOut(e *entry, event *Event) {
 // Lose takes out the hosts with some leases because the connection that was
 // their beat is gone, and returns how many they were. heard is when that last
 // beat: a host that has beaten since does so in another way, and stays. The last
-// host of a service stays until its TTL has passed: that it is gone is less sure
-// than that the connection is. Nor is any taken out where beats may have been missed
+// host of a service stays until its TTL has passed, and so does the last one that
+// takes work: that it is gone is less sure than that the connection is. Nor is any taken out where beats may have been missed
 // that came in another way, for this process stood still or its Store was away lately.
 // The error is ErrNotLoaded or nil.
 func (r *Registry) Lose(leases []Lease, heard time.Time, actor string) (int, error) {
@@ -80,13 +80,52 @@ func (r *Registry) lose(leases []Lease, heard time.Duration, actor string) (lost
 	if r.mayHaveMissedBeats(time.Since(r.born)) {
 		return nil, nil
 	}
+	now := time.Now()
+	workers := map[*service]int{} // of the services that lose any
 	for _, lease := range leases {
 		e := r.leases[lease]
-		if e == nil || time.Duration(e.lastBeat.Load()) > heard+echo || len(r.services[e.host.Service].hosts) == 1 {
+		if e == nil || time.Duration(e.lastBeat.Load()) > heard+echo {
 			continue
+		}
+		s := r.services[e.host.Service]
+		if _, counted := workers[s]; !counted {
+			workers[s] = r.workers(s, now)
+		}
+		works := r.takesWork(e, now)
+		if others(s, e) == 0 || works && workers[s] == 1 {
+			continue
+		}
+		if works {
+			workers[s]--
 		}
 		r.takeOut(e, &Event{Kind: Lost, Actor: actor, Detail: "its connection is gone"})
 		lost = append(lost, e.host)
 	}
 	return lost, nil
+}
+
+// others is how many hosts of s beside e are there: not about to go, nor away. The
+// registry's mutex must be held.
+func others(s *service, e *entry) int {
+	there := len(s.hosts) - s.leaving - s.away
+	if !e.leaving && !e.away {
+		there--
+	}
+	return there
+}
+
+// workers is how many hosts of s take work. r.mu must be held.
+func (r *Registry) workers(s *service, now time.Time) (n int) {
+	for _, e := range s.ordered {
+		if r.takesWork(e, now) {
+			n++
+		}
+	}
+	return n
+}
+
+// takesWork is View.TakesWork, and that e is not about to go. r.mu must be held.
+func (r *Registry) takesWork(e *entry, now time.Time) bool {
+	state, _ := r.outlook(e, now)
+	return state == Serving && !e.unhealthy && !e.leaving
 }
