@@ -44,7 +44,7 @@ func TestImports(t *testing.T) {
 			"weir/internal/filewatch",
 			"weir/internal/grpchttp2",
 		},
-		"internal/beats":                 {"internal/auth", "internal/registry", "weir/proto/discovery/v2"},
+		"internal/beats":                 {"internal/auth", "internal/registry", "weir/internal/grpchttp2", "weir/proto/discovery/v2"},
 		"internal/auth":                  {"internal/denial", "weir/internal/filewatch"},
 		"internal/builtin":               {"internal/registry", "internal/store/*"},
 		"internal/registry":              {"internal/guard", "internal/pause"},

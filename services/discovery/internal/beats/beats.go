@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/weirproxy/weir/internal/grpchttp2"
 	discoveryv2 "github.com/weirproxy/weir/proto/discovery/v2"
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
@@ -46,22 +47,25 @@ type Server struct {
 	options  Options
 	metrics  *metrics
 	streams  atomic.Int64
-	stopping chan struct{} // closed by Stop
-	carriers carriers      // used where LossEnds
+	stopping context.Context // ends with stop
+	stop     context.CancelFunc
+	carriers carriers // used where LossEnds
 }
 
 // New makes a server; Register puts it on a gRPC server.
 func New(o Options) *Server {
-	return &Server{options: o, metrics: newMetrics(o.Metrics), stopping: make(chan struct{})}
+	s := &Server{options: o, metrics: newMetrics(o.Metrics)}
+	s.stopping, s.stop = context.WithCancel(context.Background())
+	return s
 }
 
-// Register puts s on a gRPC server that does not serve yet.
+// Register puts s on a server of package grpchttp2 that does not serve yet.
 func (s *Server) Register(server grpc.ServiceRegistrar) {
 	discoveryv2.RegisterHeartbeatServiceServer(server, s)
 }
 
-// Stop ends all streams, without harm to their hosts. It must be called once.
-func (s *Server) Stop() { close(s.stopping) }
+// Stop ends all streams, without harm to their hosts.
+func (s *Server) Stop() { s.stop() }
 
 // wire is the gRPC stream of one client.
 type wire = grpc.BidiStreamingServer[discoveryv2.BeatRequest, discoveryv2.BeatResponse]
@@ -74,25 +78,35 @@ func (s *Server) Beat(w wire) error {
 		return status.Errorf(codes.ResourceExhausted, "%d streams are open, the most that are served", s.options.MaxStreams)
 	}
 	s.metrics.streams.Inc()
-	c := &connection{server: s, attached: map[registry.Lease]struct{}{}, actor: auth.FromContext(w.Context()).Actor()}
+	defer s.metrics.streams.Dec()
+	defer s.streams.Add(-1)
+	call, ok := grpchttp2.CallOf(w.Context())
+	if !ok {
+		return status.Error(codes.Internal, "streams of heartbeats are served by package grpchttp2 alone")
+	}
+	c := &connection{server: s, call: call, attached: map[registry.Lease]struct{}{}, actor: auth.FromContext(w.Context()).Actor()}
 	err := c.serve(w)
-	s.metrics.hosts.Sub(float64(len(c.attached)))
 	for lease := range c.attached {
 		c.detach(lease)
 	}
-	s.streams.Add(-1)
-	s.metrics.streams.Dec()
 	return err
 }
 
-// serve answers messages until the stream ends, by whomever.
+var errStopping = status.Error(codes.Unavailable, "this server is stopping")
+
+// serve answers messages until the stream ends, by whomever. A client that does not
+// read holds up its own stream alone: who ends that interrupts what is sent.
 func (c *connection) serve(w wire) error {
 	messages := make(chan *discoveryv2.BeatRequest)
-	ended := make(chan error, 1)
-	// Ends when the stream does, which is when serve returns; nobody waits.
+	ended := make(chan ending, 1)
+	// Ends when the stream does, or is interrupted.
 	go func() { ended <- receive(w, messages) }()
 
-	silence := time.NewTimer(c.server.options.Silence)
+	defer context.AfterFunc(c.server.stopping, func() { c.end(errStopping) })()
+	silence := time.AfterFunc(c.server.options.Silence, func() {
+		// No loss: where this process stood still, messages wait to be read.
+		c.end(status.Errorf(codes.DeadlineExceeded, "no message for %v", c.server.options.Silence))
+	})
 	defer silence.Stop()
 	var rested <-chan time.Time // when the next message is taken; nil for at once
 	for {
@@ -106,9 +120,9 @@ func (c *connection) serve(w wire) error {
 			if err != nil {
 				return err
 			}
-			if err := w.Send(response); err != nil {
-				c.lost()
-				return err
+			if w.Send(response) != nil {
+				c.call.Interrupt()
+				return c.over(<-ended)
 			}
 			rest := c.pace.pay(time.Now(), priceOf(m, len(c.attached)))
 			if rest > 0 {
@@ -117,35 +131,32 @@ func (c *connection) serve(w wire) error {
 			silence.Reset(rest + c.server.options.Silence)
 		case <-rested:
 			rested = nil
-		case err := <-ended:
-			if err != nil {
-				c.lost()
-			}
-			return err
-		case <-silence.C:
-			// No loss: where this process stood still, messages wait to be read.
-			return status.Errorf(codes.DeadlineExceeded, "no message for %v", c.server.options.Silence)
-		case <-c.server.stopping:
-			return status.Error(codes.Unavailable, "this server is stopping")
+		case e := <-ended:
+			return c.over(e)
 		}
 	}
 }
 
-// receive hands on messages until the stream ends. It returns nil if the client
-// ended it.
-func receive(w wire, messages chan<- *discoveryv2.BeatRequest) error {
+// ending is how nothing more came to be received.
+type ending struct {
+	err     error                    // nil if the client ended the stream
+	pending *discoveryv2.BeatRequest // a message that came and was not taken; nil for none
+}
+
+// receive hands on messages until the stream ends.
+func receive(w wire, messages chan<- *discoveryv2.BeatRequest) ending {
 	for {
 		m, err := w.Recv()
 		if errors.Is(err, io.EOF) {
-			return nil
+			return ending{}
 		}
 		if err != nil {
-			return err
+			return ending{err: err}
 		}
 		select {
 		case messages <- m:
 		case <-w.Context().Done():
-			return context.Cause(w.Context())
+			return ending{context.Cause(w.Context()), m}
 		}
 	}
 }
@@ -154,6 +165,8 @@ func receive(w wire, messages chan<- *discoveryv2.BeatRequest) error {
 // the goroutine that serves the stream.
 type connection struct {
 	server   *Server
+	call     grpchttp2.Call
+	ended    atomic.Pointer[error] // why this server ended it; any goroutine may
 	actor    string
 	begun    bool // the first message has come
 	lossEnds bool
@@ -173,8 +186,6 @@ func (c *connection) take(m *discoveryv2.BeatRequest) (*discoveryv2.BeatResponse
 		c.begun = true
 		c.lossEnds = m.GetLossEnds() && c.server.options.LossEnds
 	}
-	before := len(c.attached)
-	defer func() { c.server.metrics.hosts.Add(float64(len(c.attached) - before)) }()
 	for _, lease := range m.GetDetach() {
 		c.detach(registry.Lease(lease))
 	}
@@ -213,6 +224,7 @@ func (c *connection) attach(lease registry.Lease) {
 		return
 	}
 	c.attached[lease] = struct{}{}
+	c.server.metrics.hosts.Inc()
 	if c.server.options.LossEnds {
 		c.server.carriers.add(lease)
 	}
@@ -224,9 +236,36 @@ func (c *connection) detach(lease registry.Lease) {
 		return
 	}
 	delete(c.attached, lease)
+	c.server.metrics.hosts.Dec()
 	if c.server.options.LossEnds {
 		c.server.carriers.remove(lease)
 	}
+}
+
+// end ends the stream for a reason that is no harm to its hosts. Only the first
+// counts. It does not wait.
+func (c *connection) end(why error) {
+	c.ended.CompareAndSwap(nil, &why)
+	c.call.Interrupt()
+}
+
+// over does what the end of the stream asks for, and returns its status. Where the
+// stream broke, the hosts that its last message detached are not lost with it.
+func (c *connection) over(e ending) error {
+	if why := c.ended.Load(); why != nil {
+		return *why
+	}
+	if c.server.stopping.Err() != nil { // and end is about to be told
+		return errStopping
+	}
+	if e.err == nil {
+		return nil
+	}
+	for _, lease := range e.pending.GetDetach() {
+		c.detach(registry.Lease(lease))
+	}
+	c.lost()
+	return e.err
 }
 
 // lost does what was agreed for the case that the stream breaks. A host that
@@ -243,5 +282,8 @@ func (c *connection) lost() {
 	}
 	// The error says that nothing is loaded; then nobody is attached.
 	lost, _ := c.server.options.Registry.Lose(leases, c.heard, c.actor)
+	if lost == 0 {
+		return
+	}
 	c.server.options.Log.Info("hosts taken out with their stream", "hosts", lost, "peer", c.actor)
 }

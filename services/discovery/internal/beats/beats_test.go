@@ -6,17 +6,20 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/weirproxy/weir/internal/grpchttp2"
 	"github.com/weirproxy/weir/internal/servicetest"
 	discoveryv2 "github.com/weirproxy/weir/proto/discovery/v2"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
@@ -38,7 +41,7 @@ func serve(t testing.TB, o Options) (*Server, discoveryv2.HeartbeatServiceClient
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	s, server := New(o), grpc.NewServer()
+	s, server := New(o), grpchttp2.New(grpchttp2.Options{})
 	s.Register(server)
 	ended := make(chan error, 1)
 	// Ends with the server's Stop; the cleanup waits for it.
@@ -184,6 +187,26 @@ type bubbleWire struct {
 	responses chan *discoveryv2.BeatResponse
 }
 
+// newBubbleWire makes a stream with room for so many messages each way, and what
+// breaks it.
+func newBubbleWire(ctx context.Context, room int) (w *bubbleWire, end context.CancelFunc) {
+	ctx, end = context.WithCancel(ctx)
+	return &bubbleWire{
+		ctx:       grpc.NewContextWithServerTransportStream(ctx, bubbleCall{interrupt: end}),
+		requests:  make(chan *discoveryv2.BeatRequest, room),
+		responses: make(chan *discoveryv2.BeatResponse, room),
+	}, end
+}
+
+// bubbleCall is what a bubbleWire's context has of grpchttp2.
+type bubbleCall struct {
+	grpc.ServerTransportStream
+	grpchttp2.Call
+	interrupt context.CancelFunc
+}
+
+func (c bubbleCall) Interrupt() { c.interrupt() }
+
 func (w *bubbleWire) Context() context.Context { return w.ctx }
 
 func (w *bubbleWire) Recv() (*discoveryv2.BeatRequest, error) {
@@ -196,8 +219,105 @@ func (w *bubbleWire) Recv() (*discoveryv2.BeatRequest, error) {
 }
 
 func (w *bubbleWire) Send(m *discoveryv2.BeatResponse) error {
-	w.responses <- m
-	return nil
+	select {
+	case w.responses <- m:
+		return nil
+	case <-w.ctx.Done():
+		return w.ctx.Err()
+	}
+}
+
+func TestStopEndsTheStreamOfAClientThatDoesNotReadAndItsHostsAreNotLost(t *testing.T) {
+	hosts := registrytest.Loaded(t)
+	s, service := serve(t, options(hosts))
+	leases := register(t, hosts, 3, time.Hour)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	const window = 64 << 10
+	wire, err := service.Beat(ctx)
+	require.NoError(t, err)
+	require.NoError(t, wire.Send(&discoveryv2.BeatRequest{Attach: leases, LossEnds: true}))
+	unknown := &discoveryv2.BeatRequest{}
+	for i := range 900 {
+		unknown.Attach = append(unknown.Attach, uint64(i+1)<<40)
+	}
+	sent := 1
+	for size := 0; size <= window; size += 8 * len(unknown.Attach) {
+		require.NoError(t, wire.Send(unknown))
+		sent++
+	}
+	servicetest.Eventually(t, "the answers fill the window", func() bool { return testutil.ToFloat64(s.metrics.messages) == float64(sent) })
+	s.Stop()
+	servicetest.Eventually(t, "the stream has ended", func() bool { return s.streams.Load() == 0 })
+	require.Equal(t, 3, count(t, hosts))
+	require.Zero(t, testutil.ToFloat64(s.metrics.hosts))
+}
+
+func TestAClientThatDoesNotReadIsEndedAsASilentOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hosts := registrytest.Loaded(t)
+		s := New(options(hosts)) // silent for a minute at most
+		w, end := newBubbleWire(t.Context(), 0)
+		defer end()
+		began := time.Now()
+		ended := make(chan error, 1)
+		// Ends with the silence; the test waits for it.
+		go func() { ended <- s.Beat(w) }()
+		w.requests <- &discoveryv2.BeatRequest{Attach: register(t, hosts, 2, time.Hour), LossEnds: true}
+		require.Equal(t, codes.DeadlineExceeded, status.Code(<-ended))
+		require.Equal(t, time.Minute, time.Since(began))
+		require.Equal(t, 2, count(t, hosts))
+		require.Zero(t, s.streams.Load(), "its place is free")
+	})
+}
+
+func TestAHostThatAMessageDetachedWhichWaitsIsNotLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hosts := registrytest.Loaded(t)
+		leases := register(t, hosts, 3, time.Hour)
+		s := New(options(hosts))
+		w, end := newBubbleWire(t.Context(), 2)
+		ended := make(chan error, 1)
+		// Ends with the stream; the test waits for it.
+		go func() { ended <- s.Beat(w) }()
+		w.requests <- &discoveryv2.BeatRequest{Attach: leases, LossEnds: true}
+		<-w.responses
+		// It costs far more than was saved, so that the next one waits.
+		w.requests <- &discoveryv2.BeatRequest{Detach: make([]uint64, 3*mostSaved/pricePerHost)}
+		<-w.responses
+		w.requests <- &discoveryv2.BeatRequest{Detach: leases[:2]}
+		synctest.Wait()
+		require.Empty(t, w.responses, "it waits")
+		end()
+		require.ErrorIs(t, <-ended, context.Canceled)
+		require.Equal(t, 2, count(t, hosts), "those that it detached")
+		require.Zero(t, testutil.ToFloat64(s.metrics.hosts))
+	})
+}
+
+func TestItIsLoggedThatHostsWereLostIfAnyWere(t *testing.T) {
+	for name, test := range map[string]struct{ hosts, logged int }{
+		"one of two":    {2, 1},
+		"the last host": {1, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				hosts := registrytest.Loaded(t)
+				o := options(hosts)
+				var text strings.Builder
+				o.Log = slog.New(slog.NewTextHandler(&text, nil))
+				w, end := newBubbleWire(t.Context(), 0)
+				ended := make(chan error, 1)
+				// Ends with the stream; the test waits for it.
+				go func() { ended <- New(o).Beat(w) }()
+				w.requests <- &discoveryv2.BeatRequest{Attach: register(t, hosts, test.hosts, time.Hour), LossEnds: true}
+				<-w.responses
+				end()
+				require.ErrorIs(t, <-ended, context.Canceled)
+				require.Equal(t, test.logged, strings.Count(text.String(), "hosts taken out with their stream"), text.String())
+			})
+		})
+	}
 }
 
 func TestAHostThatAnotherStreamCarriesIsNotLost(t *testing.T) {
@@ -220,7 +340,8 @@ func TestASilentStreamIsEndedAndItsHostsAreNotLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hosts := registrytest.Loaded(t)
 		s := New(options(hosts)) // silent for a minute at most
-		w := &bubbleWire{ctx: t.Context(), requests: make(chan *discoveryv2.BeatRequest), responses: make(chan *discoveryv2.BeatResponse)}
+		w, end := newBubbleWire(t.Context(), 0)
+		defer end()
 		ended := make(chan error, 1)
 		// Ends with the silence; the test waits for it.
 		go func() { ended <- s.Beat(w) }()
@@ -258,8 +379,7 @@ func TestAStreamThatSendsInALoopIsHeldToItsBudgetAndNoHonestOneIs(t *testing.T) 
 				o := options(hosts)
 				o.MaxHosts = test.hosts + 1
 				s := New(o)
-				ctx, end := context.WithCancel(t.Context())
-				w := &bubbleWire{ctx: ctx, requests: make(chan *discoveryv2.BeatRequest), responses: make(chan *discoveryv2.BeatResponse)}
+				w, end := newBubbleWire(t.Context(), 0)
 				ended := make(chan error, 1)
 				// Ends with its context; the test waits below.
 				go func() { ended <- s.Beat(w) }()
@@ -288,7 +408,8 @@ func TestARestOfAStreamIsNoSilence(t *testing.T) {
 		o := options(registrytest.Loaded(t))
 		o.Silence = time.Second / 10
 		s := New(o)
-		w := &bubbleWire{ctx: t.Context(), requests: make(chan *discoveryv2.BeatRequest, 5), responses: make(chan *discoveryv2.BeatResponse, 5)}
+		w, end := newBubbleWire(t.Context(), 5)
+		defer end()
 		ended := make(chan error, 1)
 		// Ends with the silence; the test waits for it.
 		go func() { ended <- s.Beat(w) }()
