@@ -68,7 +68,7 @@ func TestImports(t *testing.T) {
 		"internal/hello":                 {},
 		"internal/xds":                   {"internal/hello", "internal/httpjson", "internal/registry", "internal/resources", "internal/rest/call", "weir/internal/grpchttp2", "weir/internal/http2"},
 		"internal/lrs":                   {"internal/hello"},
-		"internal/hds":                   {"internal/auth", "internal/hello", "internal/registry", "internal/resources", "weir/internal/filewatch", "weir/internal/protoyaml"},
+		"internal/hds":                   {"internal/auth", "internal/hello", "internal/registry", "internal/resources", "weir/internal/filewatch", "weir/internal/grpchttp2", "weir/internal/protoyaml"},
 		"internal/resources":             {"internal/registry", "weir/internal/protoyaml"},
 		"internal/check":                 {"internal/resourcefiles", "internal/resources", "weir/internal/filewatch"},
 		"internal/resourcefiles":         {"internal/resources", "weir/internal/filewatch", "weir/internal/protoyaml"},

@@ -1,6 +1,7 @@
 package hds
 
 import (
+	"context"
 	"errors"
 	"io"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/weirproxy/weir/internal/grpchttp2"
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/hello"
 )
@@ -18,9 +20,11 @@ import (
 // checker is one Envoy that checks hosts. Fields but the first ones are guarded
 // by Server.mu.
 type checker struct {
-	// wake has a value when specifier is to be sent, ended when its stream is to end.
-	wake  chan struct{}
-	ended chan error
+	// wake has a value when specifier is to be sent, ended when its stream is to end;
+	// interrupt has what is sent and received return then.
+	wake      chan struct{}
+	ended     chan error
+	interrupt func()
 
 	caller  auth.Caller // by the rules of when it was last judged
 	id      string
@@ -41,16 +45,17 @@ type checker struct {
 
 func newChecker(caller *auth.Caller) *checker {
 	return &checker{
-		caller: *caller, wake: make(chan struct{}, 1), ended: make(chan error, 1),
+		caller: *caller, wake: make(chan struct{}, 1), ended: make(chan error, 1), interrupt: func() {},
 		may: map[string]bool{}, duties: map[string]*duty{}, changed: true,
 	}
 }
 
-// end makes the stream of c end with an error, if it has one. Only the first end
-// counts.
+// end makes the stream of c end with an error, if it has one, though it does not
+// read. Only the first end counts. It does not wait.
 func (c *checker) end(err error) {
 	select {
 	case c.ended <- err:
+		c.interrupt()
 	default:
 	}
 }
@@ -84,16 +89,22 @@ func (s *Server) StreamHealthCheck(w wire) error {
 		return s.tooMany()
 	}
 	defer s.exit()
+	call, ok := grpchttp2.CallOf(w.Context())
+	if !ok {
+		return status.Error(codes.Internal, "health checkers are served by package grpchttp2 alone")
+	}
 	c := newChecker(caller)
+	c.interrupt = call.Interrupt
 	defer s.leave(c)
-	// Ends when the stream does, which is when this method returns; nobody waits.
+	defer context.AfterFunc(s.stopping, func() { c.end(errStopping) })()
+	// Ends when the stream does, or is interrupted.
 	go func() { c.end(s.receive(w, c)) }()
 	for {
 		select {
 		case <-c.wake:
 			if m := s.toSend(c, time.Now()); m != nil {
 				if err := w.Send(m); err != nil {
-					return err
+					c.end(err) // unless it was why
 				}
 			}
 		case err := <-c.ended:
@@ -101,11 +112,11 @@ func (s *Server) StreamHealthCheck(w wire) error {
 				return nil
 			}
 			return err
-		case <-s.stopping:
-			return status.Error(codes.Unavailable, "this server is stopping")
 		}
 	}
 }
+
+var errStopping = status.Error(codes.Unavailable, "this server is stopping")
 
 // receive takes what a checker says until its stream ends.
 func (s *Server) receive(w wire, c *checker) error {

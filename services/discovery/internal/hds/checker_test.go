@@ -24,6 +24,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weirproxy/weir/internal/filewatch"
+	"github.com/weirproxy/weir/internal/grpchttp2"
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/denial"
@@ -56,7 +57,7 @@ func (f *fixture) serve() healthv3.HealthDiscoveryServiceClient {
 	f.t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(f.t, err)
-	server := grpc.NewServer()
+	server := grpchttp2.New(grpchttp2.Options{})
 	f.Register(server)
 	ended := make(chan error, 1)
 	// Ends with the server's Stop; the cleanup waits for it.
@@ -133,16 +134,39 @@ func TestAStreamThatIsNotACheckersIsRefused(t *testing.T) {
 }
 
 // mute is the wire of a checker that sends a first message, or none, and then
-// nothing more.
+// nothing more; nor does it read, if it is deaf.
 type mute struct {
 	wire
 	ctx   context.Context
-	first *message // nil for none
+	first *message      // nil for none
+	deaf  chan struct{} // has a value once something was sent to it; nil where it reads
 }
+
+// newMute makes one whose wire ends with ctx, or is interrupted.
+func newMute(ctx context.Context, first *message) *mute {
+	ctx, cancel := context.WithCancel(ctx)
+	return &mute{ctx: grpc.NewContextWithServerTransportStream(ctx, muteCall{interrupt: cancel}), first: first}
+}
+
+// muteCall is what its context has of grpchttp2.
+type muteCall struct {
+	grpc.ServerTransportStream
+	grpchttp2.Call
+	interrupt context.CancelFunc
+}
+
+func (c muteCall) Interrupt() { c.interrupt() }
 
 func (m *mute) Context() context.Context { return m.ctx }
 
-func (m *mute) Send(*healthv3.HealthCheckSpecifier) error { return nil }
+func (m *mute) Send(*healthv3.HealthCheckSpecifier) error {
+	if m.deaf == nil {
+		return nil
+	}
+	m.deaf <- struct{}{}
+	<-m.ctx.Done()
+	return m.ctx.Err()
+}
 
 func (m *mute) Recv() (*message, error) {
 	if m.first == nil {
@@ -162,7 +186,7 @@ func TestAStreamEndsThatDoesNotBegin(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 				defer cancel()
 				begin := time.Now()
-				err := f.StreamHealthCheck(&mute{ctx: ctx, first: first})
+				err := f.StreamHealthCheck(newMute(ctx, first))
 				if first != nil {
 					require.ErrorIs(t, err, context.DeadlineExceeded)
 					require.Equal(t, time.Hour, time.Since(begin))
@@ -171,6 +195,35 @@ func TestAStreamEndsThatDoesNotBegin(t *testing.T) {
 				require.Equal(t, status.Error(codes.DeadlineExceeded, "no request came within 10s").Error(), err.Error())
 				require.Equal(t, hello.Within, time.Since(begin))
 			})
+		})
+	}
+}
+
+func TestACheckerThatDoesNotReadIsEnded(t *testing.T) {
+	for name, test := range map[string]struct {
+		end  func(f *fixture)
+		code codes.Code
+	}{
+		"by the server's stop": {func(f *fixture) { f.Stop() }, codes.Unavailable},
+		"by another of its node": {func(f *fixture) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.checkers["a"].end(status.Error(codes.Aborted, "another"))
+		}, codes.Aborted},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, quickRules)
+			f.run()
+			f.register("users", 1)
+			m := newMute(t.Context(), greeting("a"))
+			m.deaf = make(chan struct{}, 1)
+			ended := make(chan error, 1)
+			// Ends as the test has it; which waits.
+			go func() { ended <- f.StreamHealthCheck(m) }()
+			<-m.deaf
+			test.end(f)
+			require.Equal(t, test.code, status.Code(<-ended))
+			require.Empty(t, f.checkers)
 		})
 	}
 }

@@ -51,7 +51,8 @@ type Server struct {
 	options  Options
 	metrics  *metrics
 	watch    *filewatch.Watch
-	stopping chan struct{} // closed by Stop
+	stopping context.Context // ends with stop
+	stop     context.CancelFunc
 	// stale has a value when plans are to be made anew, news when checkers said
 	// something else than before.
 	stale, news chan struct{}
@@ -82,21 +83,22 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		options: o, metrics: newMetrics(o.Metrics), watch: watch, rules: rules,
-		stopping: make(chan struct{}), stale: make(chan struct{}, 1), news: make(chan struct{}, 1),
+		stale: make(chan struct{}, 1), news: make(chan struct{}, 1),
 		checkers: map[string]*checker{}, polled: map[poller]*checker{},
 		plans: map[string]*plan{}, dirty: map[string]struct{}{}, touched: map[string]struct{}{},
 	}
+	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.metrics.rulesGood.Set(1)
 	return s, nil
 }
 
-// Register puts s on a gRPC server that does not serve yet.
+// Register puts s on a server of package grpchttp2 that does not serve yet.
 func (s *Server) Register(server grpc.ServiceRegistrar) {
 	healthv3.RegisterHealthDiscoveryServiceServer(server, s)
 }
 
-// Stop ends all streams. It must be called once.
-func (s *Server) Stop() { close(s.stopping) }
+// Stop ends all streams.
+func (s *Server) Stop() { s.stop() }
 
 const (
 	// debounce is how long checkers wait for what is to be checked after the first
