@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/weirproxy/weir/internal/grpchttp2"
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/discovery/internal/hello"
 )
@@ -143,7 +144,7 @@ func serve(t testing.TB, o Options) (*Server, loadstats.LoadReportingServiceClie
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	s, server := New(o), grpc.NewServer()
+	s, server := New(o), grpchttp2.New(grpchttp2.Options{})
 	s.Register(server)
 	ended := make(chan error, 1)
 	// Ends with the server's Stop; the cleanup waits for it.
