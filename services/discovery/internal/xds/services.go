@@ -55,10 +55,12 @@ func (s *Server) streamOf(method string, only resources.Type, delta bool) grpc.S
 }
 
 // What a connection of a client takes: it is at rest nearly always, and what it
-// sends is short, or its own node again.
+// sends is short, or its own node again. Several streams that are not read, as those
+// are that ask too often, leave the others of their connection room.
 const (
-	window     = 64 << 10
-	maxHeaders = 16 << 10
+	streamWindow     = 64 << 10
+	connectionWindow = 16 * streamWindow
+	maxHeaders       = 16 << 10
 )
 
 // ServerOptions are those of a server on which Register puts the services: the
@@ -67,6 +69,6 @@ const (
 func ServerOptions() grpchttp2.Options {
 	return grpchttp2.Options{
 		Codec: newCodec(),
-		HTTP2: http2.Options{StreamWindow: window, ConnectionWindow: window, MaxHeaderBytes: maxHeaders},
+		HTTP2: http2.Options{StreamWindow: streamWindow, ConnectionWindow: connectionWindow, MaxHeaderBytes: maxHeaders},
 	}
 }

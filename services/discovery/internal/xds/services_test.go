@@ -2,6 +2,7 @@ package xds
 
 import (
 	"context"
+	"net"
 	"testing"
 	"time"
 
@@ -16,8 +17,11 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/weirproxy/weir/internal/grpchttp2"
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
 )
@@ -177,4 +181,60 @@ func TestStreamsThatBreakLeaveNothingBehind(t *testing.T) {
 	s.hub.mu.RLock()
 	defer s.hub.mu.RUnlock()
 	require.Empty(t, s.hub.topics[resources.Endpoints]["users"].editions[""].subscribers)
+}
+
+func TestStreamsThatAreNotReadLeaveTheOthersOfTheirConnectionRoom(t *testing.T) {
+	const unread = connectionWindow / streamWindow / 2
+	server := grpchttp2.New(ServerOptions())
+	stream := func(name string, handler func(grpc.ServerStream) error) grpc.StreamDesc {
+		return grpc.StreamDesc{
+			StreamName: name, ServerStreams: true, ClientStreams: true,
+			Handler: func(_ any, wire grpc.ServerStream) error { return handler(wire) },
+		}
+	}
+	server.RegisterService(&grpc.ServiceDesc{ServiceName: "test", Streams: []grpc.StreamDesc{
+		stream("Unread", func(wire grpc.ServerStream) error {
+			<-wire.Context().Done()
+			return nil
+		}),
+		stream("Echo", func(wire grpc.ServerStream) error {
+			for {
+				m := &wrapperspb.BytesValue{}
+				if err := wire.RecvMsg(m); err != nil {
+					return nil //nolint:nilerr // the client's end
+				}
+				if err := wire.SendMsg(wrapperspb.UInt32(uint32(len(m.GetValue())))); err != nil {
+					return err
+				}
+			}
+		}),
+	}}, nil)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ended := make(chan error, 1)
+	// Ends with the server's Stop; the test waits for it.
+	go func() { ended <- server.Serve(listener) }()
+	conn, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(t, err)
+	defer func() {
+		require.NoError(t, conn.Close())
+		server.Stop()
+		require.NoError(t, <-ended)
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	desc := &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}
+	for range unread {
+		wire, err := conn.NewStream(ctx, desc, "/test/Unread")
+		require.NoError(t, err)
+		require.NoError(t, wire.SendMsg(wrapperspb.Bytes(make([]byte, 2*streamWindow)))) // which it does not wait for
+	}
+	wire, err := conn.NewStream(ctx, desc, "/test/Echo")
+	require.NoError(t, err)
+	for range 2 * connectionWindow / (16 << 10) {
+		require.NoError(t, wire.SendMsg(wrapperspb.Bytes(make([]byte, 16<<10))))
+		length := &wrapperspb.UInt32Value{}
+		require.NoError(t, wire.RecvMsg(length))
+		require.EqualValues(t, 16<<10, length.GetValue())
+	}
 }
