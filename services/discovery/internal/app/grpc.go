@@ -80,7 +80,7 @@ func (a *App) addGRPC(operators *admin.Server) {
 // XDSKeepalive a client is asked whether it is there; it has as long again, at most
 // 20 seconds, to answer.
 func newGRPCServer(o Options, access *access) *grpchttp2.Server {
-	options := xds.ServerOptions()
+	options := xds.ServerOptions(o.XDSMaxAge)
 	options.HandshakeTimeout = helloTimeout
 	options.HTTP2.MaxConcurrentStreams = streamsPerConnection
 	options.HTTP2.KeepaliveInterval = o.XDSKeepalive

@@ -18,7 +18,7 @@ type XDSOptions struct {
 	XDSNamesPerNode   int           `envconfig:"DISCOVERY_XDS_NAMES_PER_NODE" default:"0" desc:"names that all streams of one node id may subscribe to together; 0: any number, for clients that share one"`
 	XDSRequestRate    int           `envconfig:"DISCOVERY_XDS_REQUEST_RATE" default:"1000" desc:"requests per second that are read from one stream, as many at once after a rest; 0: as many as come"`
 	XDSFirstAnswers   int           `envconfig:"DISCOVERY_XDS_FIRST_ANSWERS" default:"2000" desc:"streams that get their first response each second, as many at once after a rest; the others wait; 0: all at once"`
-	XDSMaxAge         time.Duration `envconfig:"DISCOVERY_XDS_MAX_AGE" default:"30m" desc:"age at which a stream is ended, or up to a fifth later, so that clients spread over replicas, 10s at least; 0 for never"`
+	XDSMaxAge         time.Duration `envconfig:"DISCOVERY_XDS_MAX_AGE" default:"30m" desc:"age at which a stream is ended, or up to a fifth later, so that clients spread over replicas, 10s at least; its connection takes no new streams from shortly before that; 0 for never"`
 	XDSSlowAfter      time.Duration `envconfig:"DISCOVERY_XDS_SLOW_AFTER" default:"30s" desc:"how long a response is unanswered before its client counts as slow, 1s at least"`
 	XDSDropAfter      time.Duration `envconfig:"DISCOVERY_XDS_DROP_AFTER" default:"5m" desc:"how long a response is unanswered before its stream is ended; 0 for never"`
 	XDSKeepalive      time.Duration `envconfig:"DISCOVERY_XDS_KEEPALIVE" default:"30s" desc:"how often an xDS client is asked whether it is there"`

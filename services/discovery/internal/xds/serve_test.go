@@ -65,7 +65,7 @@ func servingAfter(t testing.TB, warmUp time.Duration, change func(*Limits)) *ser
 		Debounce: Debounce{Quiet: 20 * time.Millisecond, Longest: 200 * time.Millisecond},
 		Limits:   limits, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 	})
-	options := ServerOptions()
+	options := ServerOptions(limits.MaxAge)
 	options.HandshakeTimeout = helloTimeout
 	grpcServer := grpchttp2.New(options)
 	server.Register(grpcServer)

@@ -1,6 +1,8 @@
 package xds
 
 import (
+	"time"
+
 	"google.golang.org/grpc"
 
 	"github.com/weirproxy/weir/internal/grpchttp2"
@@ -64,11 +66,16 @@ const (
 )
 
 // ServerOptions are those of a server on which Register puts the services: the
-// codec, and bounds for many connections at rest. They suit other services on that
-// server too.
-func ServerOptions() grpchttp2.Options {
+// codec, bounds for many connections at rest, and the age of connections by maxAge,
+// which is that of Limits. They suit other services on that server too, whose streams
+// outlive that age.
+//
+// A connection takes no more streams, and says so by GOAWAY, before the first of its
+// own are that old: a client whose stream ended would come back to the same replica.
+func ServerOptions(maxAge time.Duration) grpchttp2.Options {
 	return grpchttp2.Options{
-		Codec: newCodec(),
-		HTTP2: http2.Options{StreamWindow: streamWindow, ConnectionWindow: connectionWindow, MaxHeaderBytes: maxHeaders},
+		Codec:            newCodec(),
+		MaxConnectionAge: maxAge * 4 / 5, // give or take a tenth of that
+		HTTP2:            http2.Options{StreamWindow: streamWindow, ConnectionWindow: connectionWindow, MaxHeaderBytes: maxHeaders},
 	}
 }

@@ -2,6 +2,7 @@ package xds
 
 import (
 	"context"
+	"io"
 	"net"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -185,7 +187,7 @@ func TestStreamsThatBreakLeaveNothingBehind(t *testing.T) {
 
 func TestStreamsThatAreNotReadLeaveTheOthersOfTheirConnectionRoom(t *testing.T) {
 	const unread = connectionWindow / streamWindow / 2
-	server := grpchttp2.New(ServerOptions())
+	server := grpchttp2.New(ServerOptions(0))
 	stream := func(name string, handler func(grpc.ServerStream) error) grpc.StreamDesc {
 		return grpc.StreamDesc{
 			StreamName: name, ServerStreams: true, ClientStreams: true,
@@ -237,4 +239,25 @@ func TestStreamsThatAreNotReadLeaveTheOthersOfTheirConnectionRoom(t *testing.T) 
 		require.NoError(t, wire.RecvMsg(length))
 		require.EqualValues(t, 16<<10, length.GetValue())
 	}
+}
+
+func TestAClientWhoseStreamWasTooOldComesBackOnAnotherConnection(t *testing.T) {
+	s := serving(t, func(l *Limits) { l.MaxAge = time.Second })
+	service := discoveryv3.NewAggregatedDiscoveryServiceClient(s.dial(t))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	seen := map[string]bool{}
+	for range 2 {
+		stream, err := service.StreamAggregatedResources(ctx)
+		require.NoError(t, err)
+		(&client{t, stream}).ask(resources.Clusters.URL(), "")
+		for err == nil {
+			_, err = stream.Recv()
+		}
+		require.ErrorIs(t, err, io.EOF)
+		p, known := peer.FromContext(stream.Context())
+		require.True(t, known)
+		seen[p.LocalAddr.String()] = true
+	}
+	require.Len(t, seen, 2)
 }

@@ -64,6 +64,7 @@ type Limits struct {
 	// for any number: the others wait.
 	FirstAnswers int
 	// MaxAge is the age at which a stream ends, up to a fifth later; 0 for none.
+	// ServerOptions has connections heed it too.
 	MaxAge time.Duration
 	// SlowAfter is how long a response is unanswered before its client counts
 	// as slow, DropAfter before the stream ends; 0 for never.
