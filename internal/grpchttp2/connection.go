@@ -2,6 +2,7 @@ package grpchttp2
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -37,7 +38,7 @@ func (c *connection) serve() {
 	conn, preface, err := c.handshake()
 	if err != nil {
 		_ = c.net.Close()
-		return // what reached the port and says nothing of use is not worth a word
+		return // what reached the port and does not speak HTTP/2 is not worth a word
 	}
 	h := s.http2.Conn(conn, c)
 	s.mu.Lock()
@@ -64,6 +65,7 @@ func (c *connection) handshake() (conn net.Conn, preface []byte, err error) {
 	var secured credentials.AuthInfo
 	if by := c.server.options.Credentials; by != nil {
 		if conn, secured, err = by.ServerHandshake(conn); err != nil {
+			c.handshakeFailed(err)
 			return nil, nil, fmt.Errorf("secure the connection: %w", err)
 		}
 	}
@@ -76,6 +78,16 @@ func (c *connection) handshake() (conn net.Conn, preface []byte, err error) {
 	}
 	c.ctx = peer.NewContext(background, &peer.Peer{Addr: conn.RemoteAddr(), LocalAddr: conn.LocalAddr(), AuthInfo: secured})
 	return conn, preface, nil
+}
+
+// handshakeFailed tells why the connection could not be made secure, if that is for
+// operators.
+func (c *connection) handshakeFailed(err error) {
+	tell := c.server.options.HandshakeFailed
+	if tell == nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+		return
+	}
+	tell(c.net.RemoteAddr(), err)
 }
 
 // age shuts the connection down when it is too old, and ends it when its calls had

@@ -1,6 +1,7 @@
 package grpchttp2
 
 import (
+	"net"
 	"time"
 
 	"google.golang.org/grpc"
@@ -18,6 +19,10 @@ type Options struct {
 	HTTP2 http2.Options
 	// Credentials make connections secure; nil serves in the clear.
 	Credentials credentials.TransportCredentials
+	// HandshakeFailed is called, if set, with where a connection came from that could
+	// not be made secure, and why. What closes without a word, as probes do, is not
+	// told of, nor what a stop cuts off. Any goroutine may call it.
+	HandshakeFailed func(from net.Addr, err error)
 	// Codec is of all messages, whatever subtype of content a client names;
 	// grpc-go's of protobuf.
 	Codec encoding.CodecV2

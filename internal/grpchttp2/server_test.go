@@ -516,6 +516,48 @@ func TestAHandlerKnowsItsPeer(t *testing.T) {
 	}
 }
 
+func TestItIsToldWhyAConnectionCouldNotBeMadeSecure(t *testing.T) {
+	a := servicetest.NewAuthority(t)
+	own, err := tls.X509KeyPair(a.Issue(x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}))
+	require.NoError(t, err)
+	type failure struct{ from, why string }
+	failures := make(chan failure, 10)
+	s := serve(t, grpchttp2.Options{
+		Credentials: credentials.NewTLS(&tls.Config{
+			Certificates: []tls.Certificate{own}, ClientCAs: a.Pool(), ClientAuth: tls.RequireAndVerifyClientCert, NextProtos: []string{"h2"},
+		}),
+		HandshakeFailed: func(from net.Addr, err error) { failures <- failure{from.String(), err.Error()} },
+	}, handlers{})
+	for name, test := range map[string]struct {
+		client func(net.Conn)
+		why    string // "" if nothing is told
+	}{
+		"no certificate": {func(c net.Conn) {
+			_ = tls.Client(c, &tls.Config{RootCAs: a.Pool(), ServerName: "127.0.0.1", NextProtos: []string{"h2"}}).Handshake()
+		}, "client didn't provide a certificate"},
+		"another authority": {func(c net.Conn) {
+			_ = tls.Client(c, &tls.Config{RootCAs: x509.NewCertPool(), ServerName: "127.0.0.1", NextProtos: []string{"h2"}}).Handshake()
+		}, "bad certificate"},
+		"in the clear": {func(c net.Conn) { _, _ = c.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")) }, "does not look like a TLS handshake"},
+		"a probe":      {func(c net.Conn) { _ = c.(*net.TCPConn).CloseWrite() }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", s.listener.Addr().String())
+			require.NoError(t, err)
+			defer conn.Close()
+			test.client(conn)
+			_, _ = io.Copy(io.Discard, conn) // until the server closed it
+			if test.why == "" {
+				require.Empty(t, failures)
+				return
+			}
+			got := <-failures
+			require.Equal(t, conn.LocalAddr().String(), got.from)
+			require.Contains(t, got.why, test.why)
+		})
+	}
+}
+
 func TestAConnectionThatSaysNothingIsClosed(t *testing.T) {
 	s := serve(t, grpchttp2.Options{HandshakeTimeout: 20 * time.Millisecond}, handlers{})
 	conn, err := net.Dial("tcp", s.listener.Addr().String())

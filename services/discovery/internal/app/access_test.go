@@ -187,6 +187,10 @@ func TestBothListenersServeTLSAndAskForCertificates(t *testing.T) {
 			require.Equal(t, test.code, status.Code(read(t, r.addrs["xds"], "", credentials.NewTLS(config.Clone()))))
 		})
 	}
+	servicetest.Eventually(t, "the connection that was refused is counted", func() bool {
+		_, metrics := r.get(t, "admin", "/metrics")
+		return strings.Contains(metrics, "discovery_xds_handshake_errors_total ") && !strings.Contains(metrics, "discovery_xds_handshake_errors_total 0\n")
+	})
 }
 
 func TestThatACertificateIsBadShowsAndTheOneBeforeStays(t *testing.T) {

@@ -2,7 +2,11 @@ package app
 
 import (
 	"context"
+	"log/slog"
+	"net"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weirproxy/weir/internal/admin"
 	"github.com/weirproxy/weir/internal/daemon"
@@ -58,7 +62,7 @@ func (a *App) addGRPC(operators *admin.Server) {
 		Log:        a.log,
 		Metrics:    a.metrics,
 	})
-	server := newGRPCServer(o, a.access)
+	server := newGRPCServer(o, a.access, a.log, a.metrics)
 	control.Register(server)
 	heartbeats.Register(server)
 	a.loads.Register(server)
@@ -79,12 +83,19 @@ func (a *App) addGRPC(operators *admin.Server) {
 // newGRPCServer makes the server of all that is served over gRPC. After each
 // XDSKeepalive a client is asked whether it is there; it has as long again, at most
 // 20 seconds, to answer.
-func newGRPCServer(o Options, access *access) *grpchttp2.Server {
+func newGRPCServer(o Options, access *access, log *slog.Logger, registerer prometheus.Registerer) *grpchttp2.Server {
+	failures := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "discovery_xds_handshake_errors_total", Help: "Connections to the listener of xDS that could not be made secure."})
+	registerer.MustRegister(failures)
 	options := xds.ServerOptions(o.XDSMaxAge)
 	options.HandshakeTimeout = helloTimeout
 	options.HTTP2.MaxConcurrentStreams = streamsPerConnection
 	options.HTTP2.KeepaliveInterval = o.XDSKeepalive
 	options.HTTP2.KeepaliveTimeout = min(o.XDSKeepalive, 20*time.Second)
+	options.HandshakeFailed = func(from net.Addr, err error) {
+		failures.Inc()
+		log.Warn("TLS handshake failed", "listener", "xds", "peer", from.String(), "error", err)
+	}
 	access.guard(&options)
 	return grpchttp2.New(options)
 }
