@@ -165,7 +165,7 @@ func (s *stream) SendHeader(md metadata.MD) error {
 }
 
 // SetTrailer is part of grpc.ServerStream: it adds to the metadata that goes with
-// the status. What no field may hold is left out.
+// the status. If any of md is what no field may hold, all of md is left out.
 func (s *stream) SetTrailer(md metadata.MD) { _ = s.addTrailer(md) }
 
 func (s *stream) addTrailer(md metadata.MD) error {
