@@ -8,9 +8,10 @@ import (
 )
 
 // arrivals is a listener that can close the connections which came lately.
-// ServeGRPC needs it: a connection is unknown to grpc-go until it has begun
-// HTTP/2, and its stops, the hard one too, wait for those that have not. It
-// hands out the connections as they are, since gRPC sets options on them.
+// ServeGRPC needs it for a *grpc.Server: a connection is unknown to that until it has
+// begun HTTP/2, and its stops, the hard one too, wait for those that have not. One of
+// package grpchttp2 closes those by itself. It hands out the connections as they
+// are, since servers set options on them.
 type arrivals struct {
 	net.Listener
 	within time.Duration

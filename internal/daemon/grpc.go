@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// GRPCServer is what a part needs of a *grpc.Server.
+// GRPCServer is what a part needs of a server of gRPC: a *grpc.Server, or one of
+// package grpchttp2.
 type GRPCServer interface {
 	// Serve accepts connections on l, which it closes, until one of the stops,
 	// and then returns nil; after one of them, an error.
@@ -19,8 +20,9 @@ type GRPCServer interface {
 }
 
 // ServeGRPC makes a part that serves on an open listener, which it then owns.
-// Its Stop lets calls in flight end. Handshake is the server's
-// ConnectionTimeout. EndStreams is called as the stop begins: it makes those
+// Its Stop lets calls in flight end. Handshake is how long the server gives a
+// connection until HTTP/2 begins: grpc.ConnectionTimeout, or HandshakeTimeout of
+// package grpchttp2. EndStreams is called as the stop begins: it makes those
 // streams end that have no end of their own and would keep the stop until its
 // deadline.
 func ServeGRPC(name string, l net.Listener, server GRPCServer, handshake time.Duration, endStreams func()) Part {
