@@ -396,6 +396,26 @@ func TestServerShutsDownOnceTheClientKnows(t *testing.T) {
 	})
 }
 
+func TestServerShutsDownBesideAClientThatDoesNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		server := http2.NewServer(http2.Options{})
+		conn := server.Conn(far, answer{})
+		began := time.Now()
+		ended := make(chan error, 1)
+		// Ends with the drain.
+		go func() { ended <- conn.Serve([]byte(preface + settings())) }()
+		p := newPeer(t, near)
+		p.got()
+		conn.Shutdown()
+		require.Equal(t, []string{"GOAWAY 2147483647 NO_ERROR", `PING "draining"`}, p.got())
+		require.ErrorIs(t, <-ended, http2.ErrClosed)
+		require.Equal(t, time.Second, time.Since(began))
+		require.Equal(t, []string{"GOAWAY 0 NO_ERROR", "closed"}, p.got())
+		server.Close()
+	})
+}
+
 func TestErrorsTell(t *testing.T) {
 	for _, c := range []struct {
 		err  error

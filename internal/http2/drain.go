@@ -1,6 +1,9 @@
 package http2
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"time"
+)
 
 // How a connection ends in good order (RFC 9113 §6.8): a server says that it is
 // about to stop, by a GOAWAY with the highest identifier there is; when the
@@ -26,7 +29,7 @@ func (c *Conn) Drain() {
 // Shutdown does both for a server: Drain, and Finish once the client has
 // answered a PING that was sent behind that GOAWAY, so has read it. From then on
 // the client knows of each of its streams whether it is served. One that does not
-// answer keeps the connection open until it or the keepalive ends that.
+// answer is not waited for longer than shutdownWait.
 func (c *Conn) Shutdown() {
 	c.Drain()
 	c.mu.Lock()
@@ -38,7 +41,12 @@ func (c *Conn) Shutdown() {
 	c.w.buf = appendPing(c.writing(), 0, drainPing)
 	c.w.frames++
 	c.flush()
+	// Finds nothing to do if the answer came, or the connection has ended.
+	time.AfterFunc(shutdownWait, c.Finish)
 }
+
+// shutdownWait is how long a Shutdown waits for its PING to come back.
+const shutdownWait = time.Second
 
 // drainPing is what is in the PING of Shutdown.
 var drainPing = [8]byte{'d', 'r', 'a', 'i', 'n', 'i', 'n', 'g'}
