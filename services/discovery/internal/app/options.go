@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/services/discovery/internal/guard"
@@ -210,6 +211,9 @@ func (o Options) check() error {
 	}
 	if o.StatsdPort < 0 || o.StatsdPort > 65535 {
 		fault("STATSD_PORT=%d: not a port", o.StatsdPort)
+	}
+	if !utf8.ValidString(o.Identifier) { // it is in every response of xDS
+		fault("DISCOVERY_IDENTIFIER=%q: not UTF-8", o.Identifier)
 	}
 	o.checkHostTTL(fault)
 	for _, least := range []struct {

@@ -109,6 +109,7 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 		"neither needed nor not":     {func(o *app.Options) { o.TLSClientAuth = "maybe" }, "DISCOVERY_TLS_CLIENT_AUTH=maybe: not one of required, optional"},
 		"an auth file that is none":  {func(o *app.Options) { o.AuthFile = "/none" }, "DISCOVERY_AUTH_FILE=/none: open /none: no such file or directory"},
 		"a certificate that is none": {func(o *app.Options) { o.TLSCert, o.TLSKey = "/none", "/none" }, "DISCOVERY_TLS_CERT=/none: open /none: no such file or directory"},
+		"an identifier of no text":   {func(o *app.Options) { o.Identifier = "a\xff" }, `DISCOVERY_IDENTIFIER="a\xff": not UTF-8`},
 		"a subset below 0, and a namespace of no text": {func(o *app.Options) { o.SubsetSize, o.TagNamespace = -1, "\xff" },
 			"DISCOVERY_XDS_SUBSET_SIZE=-1: below 0\nDISCOVERY_XDS_TAG_NAMESPACE=\"\\xff\": not UTF-8"},
 		"files that are none": {func(o *app.Options) { o.ClusterTemplate, o.Resources, o.HDSFile = "/none", "/gone", "/lost" },
