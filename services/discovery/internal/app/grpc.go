@@ -11,6 +11,7 @@ import (
 	"github.com/weirproxy/weir/internal/admin"
 	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/internal/grpchttp2"
+	"github.com/weirproxy/weir/internal/http2"
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/beats"
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
@@ -23,6 +24,14 @@ const helloTimeout = 5 * time.Second
 // streamsPerConnection is far above what one client opens, and what its proxies
 // open for several. Beyond it a client waits until one of its streams ends.
 const streamsPerConnection = 1000
+
+// A client may end so many streams of a connection before their time at once, and so
+// many each second: an Envoy that asks for the assignment of each cluster by a stream
+// of its own ends all of them when their clusters change.
+const (
+	streamResetBurst = 20 * streamsPerConnection
+	streamResetRate  = streamsPerConnection
+)
 
 // addGRPC serves the listener of all that is served over gRPC: xDS, and streams of
 // heartbeats, of load reports and of health checks. The server of xDS has a face
@@ -86,10 +95,17 @@ func (a *App) addGRPC(operators *admin.Server) {
 func newGRPCServer(o Options, access *access, log *slog.Logger, registerer prometheus.Registerer) *grpchttp2.Server {
 	failures := prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "discovery_xds_handshake_errors_total", Help: "Connections to the listener of xDS that could not be made secure."})
-	registerer.MustRegister(failures)
+	floods := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "discovery_xds_floods_total", Help: "Connections to the listener of xDS that were ended for what their clients did too often, by what that was."}, []string{"flood"})
+	registerer.MustRegister(failures, floods)
 	options := xds.ServerOptions(o.XDSMaxAge)
 	options.HandshakeTimeout = helloTimeout
 	options.HTTP2.MaxConcurrentStreams = streamsPerConnection
+	options.HTTP2.StreamResetBurst, options.HTTP2.StreamResetRate = streamResetBurst, streamResetRate
+	options.HTTP2.OnFlood = func(f http2.Flood) {
+		floods.WithLabelValues(f.String()).Inc()
+		log.Warn("connection ended for a flood", "listener", "xds", "flood", f.String())
+	}
 	options.HTTP2.KeepaliveInterval = o.XDSKeepalive
 	options.HTTP2.KeepaliveTimeout = min(o.XDSKeepalive, 20*time.Second)
 	options.HandshakeFailed = func(from net.Addr, err error) {
