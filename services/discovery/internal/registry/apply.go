@@ -32,6 +32,9 @@ func (r *Registry) apply(u Update) {
 		if r.answered(following, nil) {
 			r.log.Info("changes of other replicas are followed again")
 		}
+		if r.stale.CompareAndSwap(true, false) {
+			r.warmer()
+		}
 		return
 	}
 	r.mu.Lock()

@@ -23,6 +23,7 @@ type fakeStore struct {
 	events   []Event
 	partial  bool // what Load says of it
 	lost     bool // the same
+	stale    bool // the same
 	complete int  // how often it was said to be
 	changes  []Change
 	beats    []Beat
@@ -41,7 +42,7 @@ func newFakeStore(records ...Record) *fakeStore {
 func (s *fakeStore) Load(context.Context) (*Contents, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &Contents{Records: s.records, Settings: s.settings, Events: s.events, Partial: s.partial, Lost: s.lost}, s.broken
+	return &Contents{Records: s.records, Settings: s.settings, Events: s.events, Partial: s.partial, Lost: s.lost, Stale: s.stale}, s.broken
 }
 
 func (s *fakeStore) Append(_ context.Context, changes []Change) error {

@@ -50,7 +50,8 @@ type Options struct {
 	// WarmUp is how long after a start with no host restored, or with some of a Store
 	// that may lack others, the registry is not warm: the hosts of an earlier life may
 	// only be about to check in. Where the Store says that it lost some, it is
-	// LostWarmUp, if that is longer. With a WarmUp of 0 the registry is warm at once.
+	// LostWarmUp, if that is longer; where what it has is Stale, it lasts until the
+	// Store has answered at least. With a WarmUp of 0 the registry is warm at once.
 	WarmUp, LostWarmUp time.Duration
 	// EmptyServiceRetention is how long a service whose last host went is still
 	// known, as one without hosts.
@@ -88,7 +89,11 @@ type Registry struct {
 	beats atomic.Int64 // that count, taken here or told by the Store, since the guard was last told
 
 	loaded, warm chan struct{} // closed when so
-	outbox       *outbox
+	// cold is how much the registry waits for before it is warm, stale whether that is
+	// Follow too.
+	cold   atomic.Int32
+	stale  atomic.Bool
+	outbox *outbox
 
 	// mu guards all below. A check-in that changes nothing takes it for reading.
 	mu       sync.RWMutex
@@ -240,13 +245,20 @@ func (r *Registry) restore(contents *Contents) {
 	if warmUp == 0 {
 		close(r.warm) // before anybody is answered
 	} else {
-		time.AfterFunc(warmUp, func() { close(r.warm) })
+		r.cold.Add(1)
+		if contents.Stale {
+			r.cold.Add(1)
+			r.stale.Store(true)
+		}
+		time.AfterFunc(warmUp, r.warmer)
 	}
 	r.isLoaded = true
 	r.mu.Unlock()
 	close(r.loaded)
 	switch {
 	case warmUp == 0:
+	case contents.Stale:
+		r.log.Warn("the store does not answer, and what it had lately may not be all; lists without hosts are held back until it does", "for_at_least", warmUp.String())
 	case contents.Lost:
 		r.log.Warn("the store had hosts that it cannot tell of; lists without hosts are held back until they have beaten", "for", warmUp.String())
 	default:

@@ -71,6 +71,10 @@ type Contents struct {
 	// Lost says that there were hosts, which were lost or cannot be read, and that the
 	// Store was not said to be Complete since.
 	Lost bool
+	// Stale says that a SharedStore does not answer yet, and that this is how it was
+	// some time ago: until Follow says that all of it has answered, hosts that live may
+	// be missing.
+	Stale bool
 }
 
 // Change says what became of one host, or of one setting: of the host with Key

@@ -10,7 +10,7 @@ var ErrNotWarm = errors.New("the registry began a moment ago and may not know al
 
 // Warm is closed once the registry can be taken to know all hosts: when it was
 // loaded with all that there were, or a while after it was loaded with none or with
-// some of them.
+// some of them, and all of the Store has answered.
 func (r *Registry) Warm() <-chan struct{} { return r.warm }
 
 // warmUp is how long the registry is not warm after a start with these contents. A
@@ -21,10 +21,18 @@ func (r *Registry) warmUp(c *Contents) time.Duration {
 		return 0
 	case c.Lost:
 		return max(r.options.WarmUp, r.options.LostWarmUp)
-	case c.Partial || len(c.Records) == 0:
+	case c.Partial || c.Stale || len(c.Records) == 0:
 		return r.options.WarmUp
 	}
 	return 0
+}
+
+// warmer is called for each that the registry waits for before it is warm, once it is
+// there.
+func (r *Registry) warmer() {
+	if r.cold.Add(-1) == 0 {
+		close(r.warm)
+	}
 }
 
 // Partial reports whether hosts that live may be missing: the registry is not

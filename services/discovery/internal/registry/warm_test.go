@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"strings"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/services/discovery/internal/pause"
 )
 
 func TestARegistryThatDidNotRestoreAllHostsIsPartialUntilItIsWarm(t *testing.T) {
@@ -53,6 +56,46 @@ func TestARegistryThatDidNotRestoreAllHostsIsPartialUntilItIsWarm(t *testing.T) 
 					synctest.Wait()
 				}
 				require.Equal(t, []bool{false, false, false, false}, partial())
+			})
+		})
+	}
+}
+
+// A snapshot that was of all hosts is not any more: others may have come to other
+// replicas since.
+func TestARegistryIsNotWarmOnAStaleStoreThatHasNotAnswered(t *testing.T) {
+	known := host("a", 1)
+	known.TTL = time.Hour
+	for name, test := range map[string]struct {
+		warmUp, answers time.Duration // after the start
+		warm            time.Duration
+	}{
+		"it answers during the warm-up": {15 * time.Second, 5 * time.Second, 15 * time.Second},
+		"it answers later":              {15 * time.Second, time.Hour, time.Hour},
+		"nothing is to be held back":    {0, time.Hour, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := newFakeStore(Record{Host: &known, Lease: 1, LastCheckIn: time.Now()})
+				store.stale = true
+				store.onFollow = func(ctx context.Context) error {
+					pause.For(ctx, test.answers)
+					return nil
+				}
+				r := newRegistry(store)
+				r.options.WarmUp = test.warmUp
+				run(t, r)
+				<-r.Loaded()
+				begin := time.Now()
+				if test.warm > 0 {
+					list, err := r.List("that-another-replica-has")
+					require.NoError(t, err)
+					require.ErrorIs(t, list.Safe(true, false), ErrNotWarm)
+				}
+				<-r.Warm()
+				require.Equal(t, test.warm, time.Since(begin))
+				(<-store.followed)(Update{}) // it says so more than once
+				require.False(t, r.Partial())
 			})
 		})
 	}

@@ -54,7 +54,8 @@ const (
 
 // Load returns what the shared store has, or, if that does not answer within
 // patience, what the copy has, if it has anything: the hosts of the last snapshot.
-// Then Follow hands over what is shared as soon as it can be read, as of a store
+// That is partial and stale, whatever it was when it was written: other replicas went
+// on. Then Follow hands over what is shared as soon as it can be read, as of a store
 // that lost data, since what the copy lacks or has too much is not known. A shared
 // store that refuses is not away: its error is returned at once.
 //
@@ -80,6 +81,7 @@ func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 		return nil, errors.Join(err, unread)
 	}
 	s.log.Warn("the store does not answer; starting with the last snapshot", "error", err, "hosts", len(copied.Records))
+	copied.Partial, copied.Stale = true, true
 	return copied, nil
 }
 

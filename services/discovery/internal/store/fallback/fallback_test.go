@@ -129,6 +129,7 @@ func TestTheSnapshotIsServedWhereTheStoreDoesNotAnswer(t *testing.T) {
 	require.Equal(t, 1, shared.loads)
 	shared.away = true
 	require.ErrorIs(t, s.Append(t.Context(), []registry.Change{{Key: b.Host.Key, Record: &b}}), errAway)
+	require.ErrorIs(t, s.Complete(t.Context()), errAway)
 	missing, err := s.Flush(t.Context(), []registry.Beat{{Key: a.Host.Key, At: a.LastCheckIn.Add(time.Second)}})
 	require.ErrorIs(t, err, errAway)
 	require.Len(t, missing, 1)
@@ -140,6 +141,8 @@ func TestTheSnapshotIsServedWhereTheStoreDoesNotAnswer(t *testing.T) {
 		contents, err := s.Load(t.Context())
 		require.NoError(t, err)
 		require.Len(t, contents.Records, 2, "what the store was not told is there too")
+		require.True(t, contents.Partial, "others may have come to other replicas since")
+		require.True(t, contents.Stale)
 		require.Equal(t, patience, time.Since(begin))
 		require.NoError(t, s.Close())
 
