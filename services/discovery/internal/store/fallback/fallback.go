@@ -60,8 +60,9 @@ const (
 // store that refuses is not away: its error is returned at once.
 //
 // A shared store that is partial, as one that is empty, is given what the copy has
-// and it has not, and both together are returned: what it lacks is not gone. If it
-// has no hosts, and the copy has some, it has lost them.
+// and it has not, and both together are returned: what it lacks is not gone, but for
+// hosts whose leases it has as buried. If it has no hosts, and the copy has some, it
+// has lost them.
 func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 	copied, unread := s.local.Load(ctx)
 	if unread != nil {
@@ -89,7 +90,7 @@ func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 // to the shared store.
 func (s *Store) fill(ctx context.Context, contents, copied *registry.Contents) error {
 	missing := lacks(contents, copied)
-	contents.Lost = contents.Lost || copied.Lost || len(contents.Records) == 0 && len(copied.Records) > 0
+	contents.Lost = contents.Lost || copied.Lost || len(contents.Records) == 0 && len(missing.Records) > 0
 	if len(missing.Records)+len(missing.Settings) == 0 {
 		return nil
 	}
@@ -103,7 +104,7 @@ func (s *Store) fill(ctx context.Context, contents, copied *registry.Contents) e
 	return nil
 }
 
-// lacks is what other has and contents has not.
+// lacks is what other has and contents has not, but for hosts that deregistered since.
 func lacks(contents, other *registry.Contents) *registry.Contents {
 	hosts := make(map[registry.Key]struct{}, len(contents.Records))
 	for i := range contents.Records {
@@ -113,9 +114,14 @@ func lacks(contents, other *registry.Contents) *registry.Contents {
 	for i := range contents.Settings {
 		settings[contents.Settings[i].Key()] = struct{}{}
 	}
+	buried := make(map[registry.Lease]struct{}, len(contents.Buried))
+	for _, lease := range contents.Buried {
+		buried[lease] = struct{}{}
+	}
 	missing := &registry.Contents{}
 	for _, r := range other.Records {
-		if _, has := hosts[r.Host.Key]; !has {
+		_, has := hosts[r.Host.Key]
+		if _, left := buried[r.Lease]; !has && !left {
 			missing.Records = append(missing.Records, r)
 		}
 	}

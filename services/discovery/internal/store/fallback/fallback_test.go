@@ -205,8 +205,9 @@ func TestWhatExpiresGoesFromTheSnapshotToo(t *testing.T) {
 }
 
 func TestASharedStoreThatIsPartialIsGivenWhatTheSnapshotHas(t *testing.T) {
-	a, b := storetest.Record("users", "a", 1), storetest.Record("users", "b", 1)
+	a, b, c := storetest.Record("users", "a", 1), storetest.Record("users", "b", 1), storetest.Record("users", "c", 1)
 	newer := storetest.Record("users", "a", 2)
+	left := []registry.Lease{a.Lease}
 	drain := storetest.Setting(registry.Scope{Zone: "eu-1"}, registry.Drain)
 	settings := []registry.Setting{drain}
 	putB := registry.Change{Key: b.Host.Key, Record: &b}
@@ -245,6 +246,17 @@ func TestASharedStoreThatIsPartialIsGivenWhatTheSnapshotHas(t *testing.T) {
 			shared:   registry.Contents{Records: []registry.Record{newer}, Partial: true},
 			want:     registry.Contents{Records: []registry.Record{newer, b}, Settings: settings, Partial: true},
 			appended: []registry.Change{putB, putDrain},
+		},
+		"a host deregistered since": {
+			copied:   registry.Contents{Records: []registry.Record{a, b}},
+			shared:   registry.Contents{Records: []registry.Record{c}, Partial: true, Buried: left},
+			want:     registry.Contents{Records: []registry.Record{c, b}, Partial: true, Buried: left},
+			appended: []registry.Change{putB},
+		},
+		"its last host deregistered since": {
+			copied: registry.Contents{Records: []registry.Record{a}},
+			shared: registry.Contents{Partial: true, Buried: left},
+			want:   registry.Contents{Partial: true, Buried: left},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
