@@ -24,19 +24,22 @@ type call struct {
 // run carries out calls in one pipeline, within the timeout. Each holds its own
 // answer or error afterwards; the error is the first of them. All calls may be
 // carried out twice, so those whose answer is that Redis does not know the
-// script, as after a restart, are sent once more.
+// script, as after a restart, are sent once more after it was told: then this takes
+// three exchanges. A server of a Cluster that is away keeps none from the others.
 func (s *Store) run(ctx context.Context, calls []*call) error {
-	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
-	defer cancel()
 	unknown := s.send(ctx, calls)
+	var untold error
 	if len(unknown) > 0 {
-		if err := s.loadScripts(ctx); err != nil {
-			return s.fault(err)
-		}
+		untold = s.loadScripts(ctx)
 		s.send(ctx, unknown)
 	}
 	for _, c := range calls {
-		if err := c.answer.Err(); err != nil {
+		err := c.answer.Err()
+		switch {
+		case err == nil:
+		case untold != nil && goredis.HasErrorPrefix(err, "NOSCRIPT"):
+			return s.fault(untold)
+		default:
 			return s.fault(c.named(err))
 		}
 	}
@@ -58,6 +61,8 @@ func (c *call) named(err error) error {
 
 // send carries out calls, and returns those whose script is not known.
 func (s *Store) send(ctx context.Context, calls []*call) (unknown []*call) {
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
 	pipe := s.client.Pipeline()
 	for _, c := range calls {
 		if c.script == nil {
@@ -87,6 +92,8 @@ func (s *Store) send(ctx context.Context, calls []*call) (unknown []*call) {
 
 // loadScripts makes the scripts known to the server, or each of a Cluster.
 func (s *Store) loadScripts(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
+	defer cancel()
 	load := func(ctx context.Context, client *goredis.Client) error {
 		pipe := client.Pipeline()
 		for _, script := range scripts() {

@@ -368,6 +368,74 @@ func TestAStoppedServerOfAClusterDoesNotHoldUpTheOthers(t *testing.T) {
 	})
 }
 
+// A store that was never loaded, as where Redis was away at the start, knows what the
+// other servers have after one round, be the one that is away that of the state.
+func TestAStoppedServerOfAClusterDoesNotKeepTheOthersFromBeingRead(t *testing.T) {
+	masters := servicetest.RedisCluster(t)
+	url := "redis+cluster://" + masters[0].Address + "," + masters[1].Address + "," + masters[2].Address
+	a, b := open(t, url, time.Second/2), open(t, url, time.Second/2)
+	owner := func(p int) string {
+		master, err := a.client.(*goredis.ClusterClient).MasterForKey(t.Context(), a.keys(p, "rec")[0])
+		require.NoError(t, err)
+		return master.Options().Addr
+	}
+	var puts []registry.Change
+	for i := range 64 {
+		puts = append(puts, putOf(fmt.Sprint("service-", i), "a"))
+	}
+	require.NoError(t, a.Append(t.Context(), puts))
+	var away []int
+	followed := map[registry.Key]bool{}
+	for p := range partitionCount {
+		if owner(p) == owner(statePartition) {
+			away = append(away, p)
+		}
+	}
+	stopped := masters[slices.IndexFunc(masters, func(m *servicetest.RedisServer) bool { return m.Address == owner(statePartition) })]
+	follow := func() error {
+		_, err := b.followOnce(t.Context(), true, func(u registry.Update) {
+			for i := range u.Whole.Records {
+				followed[u.Whole.Records[i].Host.Key] = true
+			}
+		})
+		return err
+	}
+	require.NoError(t, b.client.Ping(t.Context()).Err())
+	require.NoError(t, stopped.Process().Signal(syscall.SIGSTOP))
+	require.Error(t, follow())
+	require.True(t, b.unsaid, "the state is on the server that is away")
+	for p := range b.partitions {
+		require.Equal(t, !slices.Contains(away, p), b.partitions[p].known, "partition %d", p)
+	}
+	for _, put := range puts {
+		require.Equal(t, !slices.Contains(away, partitionOf(put.Key.Service)), followed[put.Key], put.Key.Service)
+	}
+	require.NoError(t, stopped.Process().Signal(syscall.SIGCONT))
+	servicetest.Eventually(t, "all is followed", func() bool { return follow() == nil })
+	require.Len(t, followed, len(puts))
+	state, err := b.state(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, partial, state)
+}
+
+func TestAnExchangeReadsSomeThousandHosts(t *testing.T) {
+	s := open(t, "redis://"+servicetest.Redis(t).Address, patience)
+	for p, hosts := range map[int]int{3: exchangeSize + 1, 4: exchangeSize - 1, 5: 1, 6: 1} {
+		var fields []any
+		for i := range hosts {
+			fields = append(fields, i, "x")
+		}
+		require.NoError(t, s.client.HSet(t.Context(), s.keys(p, "rec")[0], fields...).Err())
+	}
+	var list []int
+	for p := range 25 {
+		list = append(list, p)
+	}
+	batches, err := s.batches(t.Context(), list)
+	require.NoError(t, err)
+	require.Equal(t, [][]int{list[:3], list[3:4], list[4:6], list[6:22], list[22:]}, batches)
+}
+
 func TestTheSweepLeaseMovesWhenItsHolderDies(t *testing.T) {
 	url := "redis://" + servicetest.Redis(t).Address
 	a, b := open(t, url, patience), open(t, url, patience)

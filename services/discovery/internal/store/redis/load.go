@@ -3,6 +3,7 @@ package redis
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,7 +15,7 @@ import (
 )
 
 const (
-	// loadedAtOnce is how many partitions one exchange reads.
+	// loadedAtOnce is how many partitions one exchange reads at most.
 	loadedAtOnce = 16
 	// loadedEvents is of how many entries of a partition's log Load returns the
 	// events.
@@ -38,13 +39,17 @@ func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 		return nil, s.whyMute(ctx, err)
 	}
 	contents := &registry.Contents{Partial: state != complete}
+	all := make([]int, partitionCount)
+	for p := range all {
+		all[p] = p
+	}
+	batches, err := s.batches(ctx, all)
+	if err != nil {
+		return nil, err
+	}
 	var read []*whole
 	gone := false
-	for first := 0; first < partitionCount; first += loadedAtOnce {
-		var list []int
-		for p := first; p < first+loadedAtOnce; p++ {
-			list = append(list, p)
-		}
+	for _, list := range batches {
 		wholes, err := s.readWhole(ctx, list, loadedEvents)
 		if err != nil {
 			return nil, err
@@ -146,8 +151,38 @@ func (p *partition) goOnFrom(w *whole) {
 // heed notes what the store has to know of a host of p.
 func (p *partition) heed(r *registry.Record) { p.short = p.short || r.Host.TTL < shortTTL }
 
+// batches spreads partitions over exchanges that read them, of exchangeSize hosts at
+// most, but for a partition that has more by itself. Those of which Redis does not say
+// how many hosts they have are in none; the error is the first of theirs.
+func (s *Store) batches(ctx context.Context, list []int) (batches [][]int, err error) {
+	calls := make([]*call, len(list))
+	for i, p := range list {
+		calls[i] = &call{partition: p, args: []any{"hlen", s.keys(p, "rec")[0]}}
+	}
+	err = s.run(ctx, calls)
+	var batch []int
+	size := 0
+	for _, c := range calls {
+		hosts, unknown := c.answer.Int()
+		if unknown != nil {
+			err = cmp.Or(err, s.fault(unknown))
+			continue
+		}
+		if len(batch) == loadedAtOnce || len(batch) > 0 && size+hosts > exchangeSize {
+			batches = append(batches, batch)
+			batch, size = nil, 0
+		}
+		batch = append(batch, c.partition)
+		size += hosts
+	}
+	if len(batch) > 0 {
+		batches = append(batches, batch)
+	}
+	return batches, err
+}
+
 // readWhole reads some partitions in one exchange, with the events of so many
-// entries of each.
+// entries of each. On an error there are those that could be read.
 func (s *Store) readWhole(ctx context.Context, list []int, events int) ([]*whole, error) {
 	calls := make([]*call, len(list))
 	for i, p := range list {
@@ -157,11 +192,10 @@ func (s *Store) readWhole(ctx context.Context, list []int, events int) ([]*whole
 		}
 	}
 	asked := time.Now()
-	if err := s.run(ctx, calls); err != nil {
-		return nil, err
-	}
+	err := s.run(ctx, calls)
 	answered := time.Now()
-	wholes, errs := make([]*whole, len(list)), make([]error, len(list))
+	calls = slices.DeleteFunc(calls, func(c *call) bool { return c.answer.Err() != nil })
+	wholes, errs := make([]*whole, len(calls)), make([]error, len(calls))
 	var decoding sync.WaitGroup
 	for i, c := range calls {
 		// Ends by itself; waited for below.
@@ -170,12 +204,12 @@ func (s *Store) readWhole(ctx context.Context, list []int, events int) ([]*whole
 		})
 	}
 	decoding.Wait()
-	for i, err := range errs {
-		if err != nil {
-			return nil, s.fault(fmt.Errorf("partition %d: %w", list[i], err))
+	for i, wrong := range errs {
+		if wrong != nil {
+			err = errors.Join(err, s.fault(fmt.Errorf("partition %d: %w", calls[i].partition, wrong)))
 		}
 	}
-	return wholes, nil
+	return slices.DeleteFunc(wholes, func(w *whole) bool { return w == nil }), err
 }
 
 // decodeWhole reads the answer of wholeScript. The reading is yet without what

@@ -139,7 +139,8 @@ func (p *partition) lost(w *whole) bool {
 	return !w.logged || w.first.compare(p.last) < 0
 }
 
-// readAgain reads the partitions that are to be, and hands them over as a whole.
+// readAgain reads the partitions that are to be, and hands them over as a whole. On
+// an error those that could be read have been.
 func (s *Store) readAgain(ctx context.Context, apply func(registry.Update)) error {
 	s.mu.Lock()
 	for p := range s.refused {
@@ -153,12 +154,19 @@ func (s *Store) readAgain(ctx context.Context, apply func(registry.Update)) erro
 			list = append(list, p)
 		}
 	}
-	for len(list) > 0 {
-		n := min(len(list), loadedAtOnce)
-		wholes, err := s.readWhole(ctx, list[:n], 0)
-		if err != nil {
-			return err
-		}
+	said := s.unsaid
+	var err error
+	if said {
+		err = s.sayPartial(ctx)
+	}
+	if len(list) == 0 {
+		return err
+	}
+	batches, mute := s.batches(ctx, list)
+	err = errors.Join(err, mute)
+	for _, batch := range batches {
+		wholes, unread := s.readWhole(ctx, batch, 0)
+		err = errors.Join(err, unread)
 		var lost, kept []*whole
 		for _, w := range wholes {
 			if s.partitions[w.partition].lost(w) {
@@ -167,16 +175,14 @@ func (s *Store) readAgain(ctx context.Context, apply func(registry.Update)) erro
 				kept = append(kept, w)
 			}
 		}
-		if len(lost) > 0 {
-			if err := s.setState(ctx, partial); err != nil {
-				return err
-			}
+		if len(lost) > 0 && !said {
+			said = true
+			err = errors.Join(err, s.sayPartial(ctx))
 		}
 		s.tellWhole(lost, true, apply)
 		s.tellWhole(kept, false, apply)
-		list = list[n:]
 	}
-	return nil
+	return err
 }
 
 // tellWhole hands partitions over as a whole.

@@ -3,7 +3,7 @@
 // redis://host:port, and lets several replicas of discovery be one registry. The
 // registry calls it off the path of any request; reads never come here, nothing
 // here expires by itself, and no call waits longer for Redis than a second for
-// each few thousand hosts.
+// each few thousand hosts; but all of a partition is read in one step.
 //
 // # Keys
 //
@@ -63,7 +63,7 @@ type Options struct {
 	// URL is one of Forms.
 	URL string
 	// Timeout bounds one exchange with Redis, which carries some thousand hosts
-	// at most; Redis that took longer is away.
+	// at most, or all of one partition; Redis that took longer is away.
 	Timeout time.Duration
 	// Name is what other replicas call this one; one that starts anew has it again.
 	Name string
@@ -85,7 +85,8 @@ type Store struct {
 	// and earlier than what the registry has yet to append.
 	exchange   sync.Mutex
 	partitions [partitionCount]partition
-	looks      int // how many looks were taken
+	looks      int  // how many looks were taken
+	unsaid     bool // that hosts may be missing is yet to be noted
 	presences  presences
 
 	mu sync.Mutex // of what follows

@@ -56,6 +56,11 @@ func TestARefusalIsToldApartFromARedisThatIsAway(t *testing.T) {
 			server := servicetest.Redis(t)
 			server.Command("SET sd:{7}:rec x")
 			return server.Address
+		}, "redis://@", "sd:{7}:rec: WRONGTYPE"},
+		"another key of another type": {func(t *testing.T) string {
+			server := servicetest.Redis(t)
+			server.Command("SET sd:{7}:beat x")
+			return server.Address
 		}, "redis://@", "one of sd:{7}:rec, sd:{7}:beat, sd:{7}:log, sd:{7}:ovr, sd:{7}:meta, sd:{7}:tomb: WRONGTYPE"},
 		"a state of another type": {func(t *testing.T) string {
 			server := servicetest.Redis(t)

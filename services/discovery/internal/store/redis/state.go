@@ -22,7 +22,19 @@ const statePartition = 0
 func (s *Store) Complete(ctx context.Context) error {
 	s.exchange.Lock() // what was lost is told as a whole
 	defer s.exchange.Unlock()
-	return s.setState(ctx, complete)
+	err := s.setState(ctx, complete)
+	if err == nil {
+		s.unsaid = false
+	}
+	return err
+}
+
+// sayPartial notes that hosts may be missing. The server of the state may be away, and
+// not that of the partitions that lack some: then it is noted later.
+func (s *Store) sayPartial(ctx context.Context) error {
+	err := s.setState(ctx, partial)
+	s.unsaid = err != nil
+	return err
 }
 
 // state is the state that all data is in; "" if nobody said.
