@@ -15,9 +15,9 @@ import (
 )
 
 // keepLists is a Keeper of the lists themselves, and counts how many it made.
-func keepLists(r *Registry) (k *Keeper, made *int) {
+func keepLists(r *Registry) (k *Keeper[Listing], made *int) {
 	made = new(int)
-	return r.NewKeeper(func(_ string, list *Listing) any {
+	return NewKeeper(r, func(_ string, list *Listing) Listing {
 		*made++
 		kept := *list
 		kept.Hosts = slices.Clone(list.Hosts)
@@ -25,9 +25,9 @@ func keepLists(r *Registry) (k *Keeper, made *int) {
 	}), made
 }
 
-// listing is the list that a reading of keepLists says, with the times of now.
-func (r *Reading) listing() Listing {
-	list := r.Kept.(Listing)
+// listingOf is the list that a reading of keepLists says, with the times of now.
+func listingOf(r Reading[Listing]) Listing {
+	list := r.Kept
 	list.Partial = r.Partial
 	list.Hosts = slices.Clone(list.Hosts)
 	for i := range list.Hosts {
@@ -37,14 +37,14 @@ func (r *Reading) listing() Listing {
 }
 
 // requireKept reads "users" by k, and wants what a list says.
-func requireKept(t testing.TB, r *Registry, k *Keeper) {
+func requireKept(t testing.TB, r *Registry, k *Keeper[Listing]) {
 	t.Helper()
 	want, err := r.List("users")
 	require.NoError(t, err)
 	got, err := k.Read(nil, "users")
 	require.NoError(t, err)
 	require.Len(t, got.CheckIns, len(want.Hosts))
-	list := got.listing()
+	list := listingOf(got)
 	require.Equal(t, want.Version, list.Version)
 	require.Equal(t, want.Known, list.Known)
 	require.Equal(t, want.Partial, list.Partial)
@@ -142,10 +142,16 @@ func TestWhatIsMadeIsKeptUntilAChange(t *testing.T) {
 		read("users", 2)
 		read("users", 2)
 
-		// A host that drains is Out without a change.
+		// A host that drains is Out without a change, which the next sweep makes one.
+		time.Sleep(r.options.SweepInterval / 2)
 		a.Draining = true
 		checkIn(t, r, a)
 		read("users", 3)
+		time.Sleep(r.options.DrainTime - time.Nanosecond)
+		read("users", 3)
+		time.Sleep(time.Nanosecond)
+		read("users", 4)
+		requireKept(t, r, k)
 		read("users", 4)
 		time.Sleep(time.Hour / 2)
 		synctest.Wait()
@@ -163,7 +169,7 @@ func TestWhatIsMadeWhileTheServiceChangesIsNotKept(t *testing.T) {
 	a := host("a", 1)
 	checkIn(t, r, a)
 	made := 0
-	k := r.NewKeeper(func(_ string, list *Listing) any {
+	k := NewKeeper(r, func(_ string, list *Listing) string {
 		if made++; made == 1 {
 			a.Revision = "r2"
 			checkIn(t, r, a)

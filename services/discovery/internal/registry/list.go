@@ -117,7 +117,21 @@ func (r *Registry) see(v *View, e *entry, now time.Time) {
 
 // outlook is the State of e now, and its weight. r.mu must be held.
 func (r *Registry) outlook(e *entry, now time.Time) (State, uint8) {
-	weight, drainingSince := e.host.Tags.Weight, e.drainingSince.Time()
+	drainingSince, weight := r.orders(e)
+	switch {
+	case drainingSince.IsZero():
+		return Serving, weight
+	case now.Sub(drainingSince) < r.options.DrainTime:
+		return Draining, weight
+	default:
+		return Out, weight
+	}
+}
+
+// orders are since when e drains, by its own word or an operator's, zero if it does
+// not, and its weight. r.mu must be held.
+func (r *Registry) orders(e *entry) (drainingSince time.Time, weight uint8) {
+	drainingSince, weight = e.drainingSince.Time(), e.host.Tags.Weight
 	if len(r.settings) > 0 {
 		if s := r.settingOf(Weigh, e.host); s != nil {
 			weight = s.Weight
@@ -128,14 +142,7 @@ func (r *Registry) outlook(e *entry, now time.Time) (State, uint8) {
 			}
 		}
 	}
-	switch {
-	case drainingSince.IsZero():
-		return Serving, weight
-	case now.Sub(drainingSince) < r.options.DrainTime:
-		return Draining, weight
-	default:
-		return Out, weight
-	}
+	return drainingSince, weight
 }
 
 // ServiceSummary is a service in the index of all.

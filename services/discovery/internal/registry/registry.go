@@ -138,7 +138,7 @@ type service struct {
 	// changedAt is when it last changed, changes how often it did.
 	changedAt time.Time
 	changes   uint64
-	kept      keptChain
+	kept      shelf
 	// emptySince is when the last host went, on the registry's clock; empty is
 	// the place in Registry.empties, nil while there are hosts.
 	emptySince time.Duration

@@ -53,7 +53,7 @@ func (r *Registry) Partial() bool {
 func (l *Listing) Safe(empty, held bool) error { return safe(l.Partial, empty, held) }
 
 // Safe is that of the Listing.
-func (r *Reading) Safe(empty, held bool) error { return safe(r.Partial, empty, held) }
+func (r *Reading[T]) Safe(empty, held bool) error { return safe(r.Partial, empty, held) }
 
 func safe(partial, empty, held bool) error {
 	if partial && (empty || held) {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/discovery/internal/registry/registrytest"
 )
 
 func BenchmarkCheckIn(b *testing.B) {
@@ -60,12 +61,43 @@ func (d discard) Write(b []byte) (int, error) { return len(b), nil }
 func (d discard) WriteHeader(int)             {}
 
 func TestAListAllocatesLittle(t *testing.T) {
-	h := loadedHandler(t)
+	for name, draining := range map[string]bool{"all serve": false, "one drains": true} {
+		t.Run(name, func(t *testing.T) {
+			h := tenHosts(t, draining)
+			r := httptest.NewRequest("GET", "/v1/registration/users", nil)
+			w := discard{http.Header{}}
+			// The match of the path.
+			servicetest.Allocations(t, 1, func() { h.ServeHTTP(w, r) })
+		})
+	}
+}
+
+// tenHosts is a handler with ten hosts of users, one of which may drain.
+func tenHosts(t testing.TB, draining bool) http.Handler {
+	hosts := registrytest.Loaded(t)
+	h := newHandler(hosts)
 	registerTen(t, h)
+	if draining {
+		list, err := hosts.List("users")
+		require.NoError(t, err)
+		host := *list.Hosts[0].Host
+		host.Draining = true
+		_, err = hosts.Put(host, "test")
+		require.NoError(t, err)
+	}
+	return h
+}
+
+// BenchmarkListOfTenOfWhichOneDrains reads what is composed once, as that of hosts
+// that all serve.
+func BenchmarkListOfTenOfWhichOneDrains(b *testing.B) {
+	h := tenHosts(b, true)
 	r := httptest.NewRequest("GET", "/v1/registration/users", nil)
 	w := discard{http.Header{}}
-	// The match of the path.
-	servicetest.Allocations(t, 1, func() { h.ServeHTTP(w, r) })
+	b.ReportAllocs()
+	for b.Loop() {
+		h.ServeHTTP(w, r)
+	}
 }
 
 // BenchmarkListOfEach lists many services in turn, so that what a host holds is

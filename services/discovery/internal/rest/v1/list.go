@@ -25,7 +25,7 @@ func (f *face) list(w http.ResponseWriter, r *http.Request) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	list := reading.Kept.(*sheet.Sheet)
+	list := reading.Kept
 	if err := reading.Safe(list.Hosts == 0, httpjson.Holds(r)); err != nil {
 		return 0, err
 	}
@@ -36,7 +36,7 @@ func (f *face) list(w http.ResponseWriter, r *http.Request) (int, error) {
 }
 
 // makeSheet makes what list answers with of the hosts of a service.
-func (f *face) makeSheet(service string, listing *registry.Listing) any {
+func (f *face) makeSheet(service string, listing *registry.Listing) *sheet.Sheet {
 	all := listing.Hosts
 	hosts := shown(slices.Clone(all))
 	d := sheet.NewDraft(&timeForm, len(hosts))

@@ -15,6 +15,7 @@ import (
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/sheet"
 	"github.com/weirproxy/weir/services/discovery/internal/rule"
 )
 
@@ -41,7 +42,7 @@ type face struct {
 	registry *registry.Registry
 	env      string
 	envHash  uint64
-	lists    *registry.Keeper // of a *sheet.Sheet
+	lists    *registry.Keeper[*sheet.Sheet]
 	terms    terms
 	told     func(service string, taken bool)
 }
@@ -55,7 +56,7 @@ func Routes(o Options) []call.Route {
 		terms:    terms{ttl: o.TTL, maxTTL: o.MaxTTL, autoIP: autoIP{hops: o.AutoIPHops, ranges: o.AutoIPRanges}},
 		told:     o.Registration,
 	}
-	f.lists = o.Registry.NewKeeper(f.makeSheet)
+	f.lists = registry.NewKeeper(o.Registry, f.makeSheet)
 	if f.told == nil {
 		f.told = func(string, bool) {}
 	}

@@ -30,7 +30,7 @@ func (f *face) list(w http.ResponseWriter, r *http.Request) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	list := reading.Kept.(*sheet.Sheet)
+	list := reading.Kept
 	if err := reading.Safe(list.Hosts == 0, query.hasKnown || httpjson.Holds(r)); err != nil {
 		return 0, err
 	}
@@ -71,7 +71,7 @@ func (f *face) listSome(w http.ResponseWriter, r *http.Request, query listQuery)
 }
 
 // makeSheet makes what list answers with of the hosts of a service.
-func makeSheet(service string, listing *registry.Listing) any {
+func makeSheet(service string, listing *registry.Listing) *sheet.Sheet {
 	d := sheet.NewDraft(&timeForm, len(listing.Hosts))
 	d.Body = appendOpening(d.Body, service, listing)
 	for i := range listing.Hosts {

@@ -15,6 +15,7 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/resourcefiles"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/sheet"
 	"github.com/weirproxy/weir/services/discovery/internal/xds"
 )
 
@@ -48,7 +49,7 @@ type Options struct {
 // face answers the calls.
 type face struct {
 	registry    *registry.Registry
-	lists       *registry.Keeper // of a *sheet.Sheet
+	lists       *registry.Keeper[*sheet.Sheet]
 	env         string
 	replica     string
 	terms       terms
@@ -65,7 +66,7 @@ type face struct {
 func Routes(o Options) []call.Route {
 	f := &face{
 		registry:    o.Registry,
-		lists:       o.Registry.NewKeeper(makeSheet),
+		lists:       registry.NewKeeper(o.Registry, makeSheet),
 		env:         o.Env,
 		replica:     o.Replica,
 		terms:       terms{ttl: o.TTL, maxTTL: o.MaxTTL},
