@@ -17,7 +17,6 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/hds"
 	"github.com/weirproxy/weir/services/discovery/internal/lrs"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
-	"github.com/weirproxy/weir/services/discovery/internal/resourcefiles"
 	"github.com/weirproxy/weir/services/discovery/internal/statsd"
 	"github.com/weirproxy/weir/services/discovery/internal/xds"
 )
@@ -35,9 +34,7 @@ type App struct {
 	access  *access
 	hosts   *registry.Registry
 	loads   *lrs.Server
-	// control, the server of xDS, is there before anything runs; files is nil if there are none.
-	control *xds.Server
-	files   *resourcefiles.Source
+	control *xds.Server // there before anything runs
 	checks  *hds.Server // nil if there are none
 }
 
@@ -62,11 +59,15 @@ func New(o Options, log *slog.Logger) (*App, error) {
 	a.group = daemon.Group{Log: log, Grace: o.DrainGrace, Deadline: o.DrainDeadline}
 	a.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
-	var badAccess error
+	var badAccess, badChecks error
 	a.access, badAccess = newAccess(o.AccessOptions, a.metrics, log)
 	store, badStore := a.openStore()
+	badFiles := a.openFiles()
+	// What has hosts checked reads its file as it is made, for which it takes the
+	// registry: so this is made without a store too, and then never run.
 	a.hosts = a.newRegistry(store)
-	if err := errors.Join(badAccess, badStore, a.openFiles(), a.openListeners()); err != nil {
+	a.checks, badChecks = a.newHealthChecks()
+	if err := errors.Join(badAccess, badStore, badFiles, badChecks, a.openListeners()); err != nil {
 		a.listeners.Close()
 		if store != nil {
 			err = errors.Join(err, store.Close())

@@ -38,13 +38,13 @@ const (
 // over HTTP too.
 func (a *App) addGRPC(operators *admin.Server) {
 	o := a.options
-	maker, template, rules := a.inputs.maker, a.inputs.template, a.inputs.rules
+	maker, template := a.inputs.maker, a.inputs.template
 	limits := o.limits()
 	limits.MayBe = func(ctx context.Context, node resources.Asker) error {
 		return a.access.mayBe(ctx, node.ID, node.Cluster)
 	}
 	limits.MayRead = a.access.mayRead
-	limits.MayHaveSecret = mayHaveSecret(rules)
+	limits.MayHaveSecret = mayHaveSecret(a.inputs.rules)
 	control := xds.New(xds.Options{
 		Registry:   a.hosts,
 		Maker:      maker,
@@ -61,7 +61,7 @@ func (a *App) addGRPC(operators *admin.Server) {
 	if template != nil {
 		a.group.Add(followTemplate(template, maker, control.SetMaker))
 	}
-	a.addFiles(a.inputs.files, control, rules, operators)
+	a.addFiles(control, operators)
 	heartbeats := beats.New(beats.Options{
 		Registry:   a.hosts,
 		Silence:    o.BeatSilence,

@@ -11,15 +11,18 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/templatefile"
 )
 
-// inputs are the sockets and what was read of files. They are opened before anything
-// is made of them, so that all that is wrong with settings is told at once.
+// inputs are the sockets and what was read of files. All are opened before the first
+// fault of any ends the start, so that all that is wrong with settings is told at once.
 type inputs struct {
 	http, xds, admin net.Listener
 
 	maker    *resources.Maker
 	template *templatefile.Watch // nil if there is none
 	rules    *resourcefiles.Secrets
-	files    resourcefiles.Resources
+	// source is the files of resources, nil if there are none, and resources what
+	// these said at first.
+	source    *resourcefiles.Source
+	resources resourcefiles.Resources
 }
 
 // openStore opens the store of the settings. The error names them.
@@ -37,12 +40,11 @@ func (a *App) openStore() (builtin.Store, error) {
 // openFiles reads the files of what is served. The error names the settings and all
 // that is wrong.
 func (a *App) openFiles() error {
-	var badTemplate, badRules, badFiles, badChecks error
+	var badTemplate, badRules, badFiles error
 	a.inputs.maker, a.inputs.template, badTemplate = newMaker(a.options.ResourceOptions, a.metrics, a.log)
 	a.inputs.rules, badRules = a.openSecrets()
-	a.inputs.files, badFiles = a.openResources()
-	a.checks, badChecks = a.newHealthChecks()
-	return errors.Join(badTemplate, badRules, badFiles, badChecks)
+	a.inputs.source, a.inputs.resources, badFiles = a.openResources()
+	return errors.Join(badTemplate, badRules, badFiles)
 }
 
 // openListeners opens all listeners. The error names the settings of those that cannot

@@ -31,10 +31,10 @@ func (o FileOptions) check(fault func(format string, args ...any)) {
 // fileStatus is what is in force of the resources of files, and what is wrong with
 // which; nil where there are none.
 func (a *App) fileStatus() *resourcefiles.Status {
-	if a.files == nil {
+	if a.inputs.source == nil {
 		return nil
 	}
-	return a.files.Status()
+	return a.inputs.source.Status()
 }
 
 // openSecrets reads the rules of secrets, if there are any.
@@ -60,27 +60,27 @@ func mayHaveSecret(rules *resourcefiles.Secrets) func(context.Context, resources
 	}
 }
 
-// openResources reads the resources of files, if there are any, and returns them.
-func (a *App) openResources() (first resourcefiles.Resources, err error) {
+// openResources reads the resources of files, if there are any, and returns where more
+// of them come from.
+func (a *App) openResources() (*resourcefiles.Source, resourcefiles.Resources, error) {
 	if a.options.Resources == "" {
-		return nil, nil
+		return nil, nil, nil
 	}
-	a.files, first, err = resourcefiles.Open(resourcefiles.Options{
+	return resourcefiles.Open(resourcefiles.Options{
 		Directory: filewatch.File{Setting: "DISCOVERY_XDS_RESOURCES", Path: a.options.Resources},
 		Poll:      a.options.ResourcesPoll,
 		Log:       a.log,
 		Metrics:   a.metrics,
 	})
-	return first, err
 }
 
 // addFiles has the resources of files served, if there are any, by rules.
-func (a *App) addFiles(first resourcefiles.Resources, server *xds.Server, rules *resourcefiles.Secrets, operators *admin.Server) {
-	source := a.files
+func (a *App) addFiles(server *xds.Server, operators *admin.Server) {
+	source, rules := a.inputs.source, a.inputs.rules
 	if source == nil {
 		return
 	}
-	server.SetFiles(first)
+	server.SetFiles(a.inputs.resources)
 	operators.Handle("GET /xds/files", "resources of files: what is in force, and what is wrong with which file", shown(func() (any, error) { return source.Status(), nil }))
 	a.group.Add(daemon.Background("resource files", func(ctx context.Context) error {
 		source.Run(ctx, func(all resourcefiles.Resources) { server.SetFiles(all) })
