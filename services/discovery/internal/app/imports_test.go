@@ -41,8 +41,7 @@ func TestImports(t *testing.T) {
 		},
 		"internal/statsd":        {"internal/registry", "internal/rule"},
 		"internal/rest/jsontext": {},
-		"internal/rest/sheet":    {"internal/httpjson", "internal/registry", "internal/repeats"},
-		"internal/repeats":       {},
+		"internal/rest/sheet":    {"internal/httpjson", "internal/registry"},
 		"internal/rule":          {},
 		"internal/rest/v2": {
 			"internal/auth", "internal/httpjson", "internal/lrs", "internal/registry", "internal/resourcefiles", "internal/rest/call",

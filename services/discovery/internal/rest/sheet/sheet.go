@@ -12,7 +12,6 @@ import (
 
 	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
-	"github.com/weirproxy/weir/services/discovery/internal/repeats"
 )
 
 // Sheet is the answer to a list but for the times. It never changes.
@@ -22,18 +21,15 @@ type Sheet struct {
 	// Hosts is how many are listed.
 	Hosts int
 
-	packed []byte // by package repeats: the body, with zero bytes for each time
+	packed []byte // by pack: the body, with zero bytes for each time
 	gaps   []byte // a uvarint each of bytes since the last gap and hosts left out since
 	form   *httpjson.TimeForm
 	// The values of header fields, as http.Header has them.
 	tag, length []string
 }
 
-// Draft is a body that becomes a Sheet.
+// Draft notes where times go in a body that becomes a Sheet.
 type Draft struct {
-	// Body is what was written so far.
-	Body []byte
-
 	form  *httpjson.TimeForm
 	gaps  []byte
 	at    int // where the last gap ends
@@ -41,34 +37,39 @@ type Draft struct {
 	hosts int
 }
 
-// NewDraft begins a body in which times are written as form says. It has room for so
-// many hosts, by what one takes as a rule.
-func NewDraft(form *httpjson.TimeForm, hosts int) *Draft {
+// NewDraft begins one in which times are written as form says.
+func NewDraft(form *httpjson.TimeForm) *Draft { return &Draft{form: form} }
+
+// Room is an empty body that has room for so many hosts, by what one takes as a rule.
+func Room(hosts int) []byte {
 	const usual = 512 // bytes
-	return &Draft{Body: make([]byte, 0, usual*(1+hosts)), form: form}
+	return make([]byte, 0, usual*(1+hosts))
 }
 
-// LeaveTime leaves room at the end of Body for the time of the last check-in of a
-// host, by its place in the Listing, which is after that of the one before.
-func (d *Draft) LeaveTime(host int) {
-	d.gaps = binary.AppendUvarint(d.gaps, uint64(len(d.Body)-d.at))
+// LeaveTime leaves room at the end of body, which it returns, for the time of the last
+// check-in of a host, by its place in the Listing, which is after that of the one
+// before.
+func (d *Draft) LeaveTime(body []byte, host int) []byte {
+	d.gaps = binary.AppendUvarint(d.gaps, uint64(len(body)-d.at))
 	d.gaps = binary.AppendUvarint(d.gaps, uint64(host-d.next))
-	d.Body = append(d.Body, make([]byte, d.form.Len())...)
-	d.at, d.next = len(d.Body), host+1
+	body = append(body, make([]byte, d.form.Len())...)
+	d.at, d.next = len(body), host+1
 	d.hosts++
+	return body
 }
 
-// End ends the body. tag is the entity tag under which it is answered, as
-// http.Header has it, version that of the Listing. The draft is of no use then.
-func (d *Draft) End(version registry.Version, tag []string) *Sheet {
+// End makes the sheet of the whole body. tag is the entity tag under which it is
+// answered, as http.Header has it, version that of the Listing. The draft is of no use
+// then.
+func (d *Draft) End(body []byte, version registry.Version, tag []string) *Sheet {
 	return &Sheet{
 		Version: version,
 		Hosts:   d.hosts,
-		packed:  repeats.Pack(d.Body),
-		gaps:    append(make([]byte, 0, len(d.gaps)), d.gaps...),
+		packed:  pack(body),
+		gaps:    fit(d.gaps),
 		form:    d.form,
 		tag:     tag,
-		length:  []string{strconv.Itoa(len(d.Body))},
+		length:  []string{strconv.Itoa(len(body))},
 	}
 }
 
@@ -84,13 +85,13 @@ func (s *Sheet) Answer(w http.ResponseWriter, checkIns []registry.Instant) (int,
 // append appends the body.
 func (s *Sheet) append(b []byte, checkIns []registry.Instant) []byte {
 	at := len(b)
-	b = repeats.Append(b, s.packed)
+	b = unpack(b, s.packed)
 	host, width := 0, s.form.Len()
 	var day httpjson.Day
 	for gaps := s.gaps; len(gaps) > 0; {
 		var distance, skipped uint64
-		distance, gaps = repeats.Number(gaps)
-		skipped, gaps = repeats.Number(gaps)
+		distance, gaps = number(gaps)
+		skipped, gaps = number(gaps)
 		at += int(distance)
 		host += int(skipped)
 		s.form.Put(b[at:at+width], int64(checkIns[host]), &day)

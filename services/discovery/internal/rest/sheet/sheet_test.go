@@ -20,15 +20,14 @@ func TestMain(m *testing.M) { servicetest.Main(m) }
 // draft is a sheet of some hosts, each by its place, and a number before and after
 // its time.
 func draft(form *httpjson.TimeForm, hosts ...int) *Sheet {
-	d := NewDraft(form, len(hosts)/2)
-	d.Body = append(d.Body, "[\x00"...)
+	d, body := NewDraft(form), Room(len(hosts)/2)
+	body = append(body, "[\x00"...)
 	for _, host := range hosts {
-		d.Body = fmt.Appendf(d.Body, "host %d at ", host)
-		d.LeaveTime(host)
-		d.Body = fmt.Appendf(d.Body, " of %x", strings.Repeat("a", host%300))
+		body = fmt.Appendf(body, "host %d at ", host)
+		body = d.LeaveTime(body, host)
+		body = fmt.Appendf(body, " of %x", strings.Repeat("a", host%300))
 	}
-	d.Body = append(d.Body, "]"...)
-	return d.End(7, httpjson.Tag(7))
+	return d.End(append(body, ']'), 7, httpjson.Tag(7))
 }
 
 func TestAnAnswerHasTheTimesOfItsHosts(t *testing.T) {

@@ -49,7 +49,7 @@ func FuzzRegistration(f *testing.F) {
 		for _, text := range []string{h.Service, h.ID, h.Revision, h.Repo, h.Tags.Zone, h.Tags.Region, h.Tags.InstanceID} {
 			require.True(test, utf8.ValidString(text) && !strings.ContainsFunc(text, unicode.IsControl), "%q", text)
 		}
-		shown := appendHost(nil, &registry.View{Record: registry.Record{Host: &h}, Weight: h.Tags.Weight})
+		shown := appendHost(nil, &registry.View{Record: registry.Record{Host: &h}, Weight: h.Tags.Weight}, appendTime)
 		require.True(test, utf8.Valid(shown), "%q", shown)
 		var read struct {
 			Port     uint16

@@ -39,22 +39,15 @@ func (f *face) list(w http.ResponseWriter, r *http.Request) (int, error) {
 func (f *face) makeSheet(service string, listing *registry.Listing) *sheet.Sheet {
 	all := listing.Hosts
 	hosts := shown(slices.Clone(all))
-	d := sheet.NewDraft(&timeForm, len(hosts))
-	d.Body = f.appendOpening(d.Body, `{"service":`, service)
+	draft := sheet.NewDraft(&timeForm)
 	at := 0 // the place of a host among all
-	for i := range hosts {
-		if i > 0 {
-			d.Body = append(d.Body, ',')
-		}
-		for all[at].Host != hosts[i].Host {
+	body := f.appendList(sheet.Room(len(hosts)), `{"service":`, service, hosts, func(b []byte, v *registry.View) []byte {
+		for all[at].Host != v.Host {
 			at++
 		}
-		d.Body = appendUntilTime(d.Body, &hosts[i])
-		d.LeaveTime(at)
-		d.Body = appendAfterTime(d.Body, &hosts[i])
-	}
-	d.Body = append(d.Body, closing...)
-	return d.End(listing.Version, f.tag(listing))
+		return draft.LeaveTime(b, at)
+	})
+	return draft.End(body, listing.Version, f.tag(listing))
 }
 
 // listRepo answers with the hosts of a repository, as list does with those of a
@@ -73,14 +66,7 @@ func (f *face) listRepo(w http.ResponseWriter, r *http.Request) (int, error) {
 		return http.StatusNotModified, nil
 	}
 	return httpjson.Compose(w, func(b []byte) []byte {
-		b = f.appendOpening(b, `{"service_repo_name":`, repo)
-		for i := range hosts {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			b = appendHost(b, &hosts[i])
-		}
-		return append(b, closing...)
+		return f.appendList(b, `{"service_repo_name":`, repo, hosts, appendTime)
 	})
 }
 
@@ -89,17 +75,27 @@ func (f *face) tag(list *registry.Listing) []string {
 	return httpjson.Tag(uint64(list.Version) ^ f.envHash)
 }
 
-// appendOpening appends what goes before the hosts: open, which begins an object,
-// the name after that, and env. closing goes after them.
-func (f *face) appendOpening(b []byte, open, name string) []byte {
+// timeWriter appends the time of the last check-in of a host, or leaves room for it.
+type timeWriter func(b []byte, v *registry.View) []byte
+
+func appendTime(b []byte, v *registry.View) []byte { return timeForm.AppendTime(b, v.LastCheckIn) }
+
+// appendList appends a list of hosts: open, which begins an object, whose they are,
+// and env go before them.
+func (f *face) appendList(b []byte, open, name string, hosts []registry.View, appendTime timeWriter) []byte {
 	b = append(b, open...)
 	b = httpjson.AppendText(b, name)
 	b = append(b, `,"env":`...)
 	b = httpjson.AppendText(b, f.env)
-	return append(b, `,"hosts":[`...)
+	b = append(b, `,"hosts":[`...)
+	for i := range hosts {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendHost(b, &hosts[i], appendTime)
+	}
+	return append(b, "]}\n"...)
 }
-
-const closing = "]}\n"
 
 // shown returns the hosts that are listed, in the place of all. A list of v1
 // has no word for a host's state: one that is in it is given work. So those
@@ -135,15 +131,7 @@ func isNotOut(v registry.View) bool  { return v.State != registry.Out }
 // ip_address, port as an integer, and in tags az as text, canary as a boolean
 // and the weight as an integer of 1 to 100; one host that breaks this spoils
 // the whole list for it.
-func appendHost(b []byte, v *registry.View) []byte {
-	b = appendUntilTime(b, v)
-	b = timeForm.AppendTime(b, v.LastCheckIn)
-	return appendAfterTime(b, v)
-}
-
-// appendUntilTime is appendHost up to the time of the last check-in, and
-// appendAfterTime goes on after that.
-func appendUntilTime(b []byte, v *registry.View) []byte {
+func appendHost(b []byte, v *registry.View, appendTime timeWriter) []byte {
 	b = append(b, `{"service":`...)
 	b = httpjson.AppendText(b, v.Host.Service)
 	b = append(b, `,"ip_address":"`...)
@@ -154,10 +142,8 @@ func appendUntilTime(b []byte, v *registry.View) []byte {
 	b = strconv.AppendUint(b, uint64(v.Host.Address.Port()), 10)
 	b = append(b, `,"revision":`...)
 	b = httpjson.AppendText(b, v.Host.Revision)
-	return append(b, `,"last_check_in":"`...)
-}
-
-func appendAfterTime(b []byte, v *registry.View) []byte {
+	b = append(b, `,"last_check_in":"`...)
+	b = appendTime(b, v)
 	b = append(b, `","tags":`...)
 	b = appendTags(b, &v.Host.Tags, v.Weight)
 	return append(b, '}')

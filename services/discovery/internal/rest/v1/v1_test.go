@@ -129,7 +129,7 @@ func TestAHostIsWrittenWithoutAllocating(t *testing.T) {
 		Key: registry.Key{Service: "users"}, Address: netip.MustParseAddrPort("10.0.0.1:80"), Repo: "repo", Revision: "r1", Tags: tags,
 	}}}
 	buffer := make([]byte, 0, 512)
-	servicetest.Allocations(t, 0, func() { appendHost(buffer, &view) })
+	servicetest.Allocations(t, 0, func() { appendHost(buffer, &view, appendTime) })
 }
 
 func TestANameIsTakenAsItWasEscaped(t *testing.T) {

@@ -23,7 +23,7 @@ func (f *face) get(w http.ResponseWriter, r *http.Request) (int, error) {
 	if !found {
 		return 0, noHost(key)
 	}
-	return httpjson.Write(w, append(appendHost(nil, &view), '\n'))
+	return httpjson.Write(w, append(appendHost(nil, &view, appendTime), '\n'))
 }
 
 // remove takes a host out, at its own wish or an operator's. With its lease it goes

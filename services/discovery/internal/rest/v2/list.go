@@ -59,31 +59,19 @@ func (f *face) listSome(w http.ResponseWriter, r *http.Request, query listQuery)
 		return http.StatusNotModified, nil
 	}
 	return httpjson.Compose(w, func(b []byte) []byte {
-		b = appendOpening(b, query.service, &listing)
-		for i := range listing.Hosts {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			b = appendHost(b, &listing.Hosts[i])
-		}
-		return append(b, closing...)
+		return appendList(b, query.service, &listing, appendTime)
 	})
 }
 
 // makeSheet makes what list answers with of the hosts of a service.
 func makeSheet(service string, listing *registry.Listing) *sheet.Sheet {
-	d := sheet.NewDraft(&timeForm, len(listing.Hosts))
-	d.Body = appendOpening(d.Body, service, listing)
-	for i := range listing.Hosts {
-		if i > 0 {
-			d.Body = append(d.Body, ',')
-		}
-		d.Body = appendUntilTime(d.Body, &listing.Hosts[i])
-		d.LeaveTime(i)
-		d.Body = append(d.Body, hostClosing...)
-	}
-	d.Body = append(d.Body, closing...)
-	return d.End(listing.Version, tagOf(listing))
+	draft := sheet.NewDraft(&timeForm)
+	at := 0
+	body := appendList(sheet.Room(len(listing.Hosts)), service, listing, func(b []byte, _ *registry.View) []byte {
+		at++
+		return draft.LeaveTime(b, at-1)
+	})
+	return draft.End(body, listing.Version, tagOf(listing))
 }
 
 // tagOf is the entity tag of a list, as http.Header has it.
@@ -227,34 +215,34 @@ func (t tagFilter) holds(tags *registry.Tags) bool {
 	return bytes.Equal(held, []byte(t.value))
 }
 
-// appendOpening appends what goes before the hosts of a list, and closing goes after
-// them. Lists are what is asked for most, so they are written by hand, in a fraction
-// of the time that encoding/json takes.
-func appendOpening(b []byte, service string, list *registry.Listing) []byte {
+// timeWriter appends the time of the last check-in of a host, or leaves room for it.
+type timeWriter func(b []byte, v *registry.View) []byte
+
+func appendTime(b []byte, v *registry.View) []byte { return appendStamp(b, v.LastCheckIn) }
+
+// appendList appends a list of the hosts of a service. Lists are what is asked for
+// most, so they are written by hand, in a fraction of the time that encoding/json
+// takes.
+func appendList(b []byte, service string, list *registry.Listing, appendTime timeWriter) []byte {
 	b = append(b, `{"service":`...)
 	b = httpjson.AppendText(b, service)
 	b = append(b, `,"known":`...)
 	b = strconv.AppendBool(b, list.Known)
 	b = append(b, `,"index":`...)
 	b = httpjson.AppendHex(b, uint64(list.Version))
-	return append(b, `,"hosts":[`...)
+	b = append(b, `,"hosts":[`...)
+	for i := range list.Hosts {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendHost(b, &list.Hosts[i], appendTime)
+	}
+	return append(b, "]}\n"...)
 }
-
-const closing = "]}\n"
 
 // appendHost appends one host as it is shown everywhere. Its lease is not: who
 // has that can beat for the host.
-func appendHost(b []byte, v *registry.View) []byte {
-	b = appendUntilTime(b, v)
-	b = appendStamp(b, v.LastCheckIn)
-	return append(b, hostClosing...)
-}
-
-// hostClosing goes after the time of a host's last check-in.
-const hostClosing = `"}`
-
-// appendUntilTime is appendHost up to that.
-func appendUntilTime(b []byte, v *registry.View) []byte {
+func appendHost(b []byte, v *registry.View, appendTime timeWriter) []byte {
 	h := v.Host
 	b = append(b, `{"service":`...)
 	b = httpjson.AppendText(b, h.Service)
@@ -315,7 +303,9 @@ func appendUntilTime(b []byte, v *registry.View) []byte {
 	}
 	b = append(b, `,"first_seen":"`...)
 	b = appendStamp(b, v.FirstSeen)
-	return append(b, `","last_check_in":"`...)
+	b = append(b, `","last_check_in":"`...)
+	b = appendTime(b, v)
+	return append(b, `"}`...)
 }
 
 // appendTags appends the members of tags, ordered by name.

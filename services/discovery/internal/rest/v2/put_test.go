@@ -331,7 +331,7 @@ func FuzzPut(f *testing.F) {
 		require.LessOrEqual(test, h.Tags.Weight, uint8(100))
 		require.GreaterOrEqual(test, h.TTL, time.Second)
 		require.LessOrEqual(test, h.TTL, time.Hour)
-		shown := appendHost(nil, &registry.View{Record: registry.Record{Host: &h}})
+		shown := appendHost(nil, &registry.View{Record: registry.Record{Host: &h}}, appendTime)
 		require.True(test, utf8.Valid(shown), "%q", shown)
 		var read struct {
 			Address, Zone, Revision string

@@ -1,4 +1,4 @@
-package repeats
+package sheet
 
 import (
 	"bytes"
@@ -10,8 +10,6 @@ import (
 
 	"github.com/weirproxy/weir/internal/servicetest"
 )
-
-func TestMain(m *testing.M) { servicetest.Main(m) }
 
 // list is a text of things that are alike.
 func list(n int) []byte {
@@ -25,33 +23,41 @@ func list(n int) []byte {
 }
 
 func TestWhatWasPackedIsAppendedAsItWas(t *testing.T) {
+	var long []byte // enough to be looked at
+	for i := range leastPacked {
+		long = append(long, byte(255-i))
+	}
 	for name, text := range map[string][]byte{
 		"nothing":          {},
 		"less than a part": []byte("abc"),
 		"no repetition":    []byte("the quick brown fox jumps over the lazy dog"),
 		"one byte":         bytes.Repeat([]byte{0}, 1000),
 		"twice":            []byte("12345678--12345678"),
+		"just too short":   list(1)[:leastPacked-1],
+		"long enough":      list(1)[:leastPacked],
 		"more before":      []byte("ab12345678--xb12345678"),
 		"a list":           list(100),
 	} {
-		packed := Pack(text)
-		require.Equal(t, "before"+string(text), string(Append([]byte("before"), packed)), name)
-		require.LessOrEqual(t, len(packed), len(text)+8, name)
-		require.Equal(t, len(packed), cap(packed), name)
+		for _, text := range [][]byte{text, append(long[:leastPacked:leastPacked], text...)} {
+			packed := pack(text)
+			require.Equal(t, "before"+string(text), string(unpack([]byte("before"), packed)), name)
+			require.LessOrEqual(t, len(packed), len(text)+8, name)
+			require.Equal(t, len(packed), cap(packed), name)
+		}
 	}
 }
 
 func TestAListIsAFractionOfItself(t *testing.T) {
 	text := list(10)
-	packed := Pack(text)
+	packed := pack(text)
 	t.Logf("%d bytes of %d", len(packed), len(text))
 	require.Less(t, len(packed), len(text)/3)
 }
 
 func TestToAppendTakesNoMemoryOfItsOwn(t *testing.T) {
 	text := list(10)
-	packed, room := Pack(text), make([]byte, 0, len(text))
-	servicetest.Allocations(t, 0, func() { Append(room, packed) })
+	packed, room := pack(text), make([]byte, 0, len(text))
+	servicetest.Allocations(t, 0, func() { unpack(room, packed) })
 }
 
 // FuzzPack packs any text: it must come back.
@@ -62,7 +68,7 @@ func FuzzPack(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		// Twice, for long repetitions.
 		text = append(text, text...)
-		if got := Append(nil, Pack(text)); !bytes.Equal(text, got) {
+		if got := unpack(nil, pack(text)); !bytes.Equal(text, got) {
 			t.Fatalf("%q came back as %q", text, got)
 		}
 	})
@@ -72,16 +78,16 @@ func BenchmarkPack(b *testing.B) {
 	text := list(10)
 	b.SetBytes(int64(len(text)))
 	for b.Loop() {
-		Pack(text)
+		pack(text)
 	}
 }
 
-func BenchmarkAppend(b *testing.B) {
+func BenchmarkUnpack(b *testing.B) {
 	text := list(10)
-	packed, room := Pack(text), make([]byte, 0, len(text))
+	packed, room := pack(text), make([]byte, 0, len(text))
 	b.SetBytes(int64(len(text)))
 	b.ReportAllocs()
 	for b.Loop() {
-		Append(room, packed)
+		unpack(room, packed)
 	}
 }
