@@ -115,16 +115,16 @@ func registryParts() []part {
 // xdsParts are those of discovery that serves xDS, in the order of a change.
 func xdsParts() []part {
 	const (
-		own       = `^github\.com/weirproxy/weir/services/discovery/internal/`
-		transport = `^google\.golang\.org/grpc/internal/transport\.`
+		own   = `^github\.com/weirproxy/weir/services/discovery/internal/`
+		http2 = `^github\.com/weirproxy/weir/internal/http2\.`
 	)
 	return []part{
 		{"taking changes (net/http, REST, registry)", regexp.MustCompile(own + `(gate|auth|quota|httpjson|rest|registry|guard|store)[./]|^net/http`)},
 		{"making resources, and marking", regexp.MustCompile(own + `(resources\.|xds\.\(\*hub\))`)},
 		{"streams (the rest of internal/xds)", regexp.MustCompile(own + `xds\.`)},
-		{"writing (grpc-go's transport, system calls)", regexp.MustCompile(transport + `\(\*(loopyWriter|bufWriter|controlBuffer)\)|` + transport + `\(\*http2Server\)\.write`)},
-		{"reading (grpc-go's transport, system calls)", regexp.MustCompile(transport + `\(\*(http2Server|framer)\)|^golang\.org/x/net/http2\.\(\*Framer\)\.[rR]ead`)},
-		{"the rest of grpc-go", regexp.MustCompile(`^google\.golang\.org/grpc`)},
+		{"writing (internal/http2, system calls)", regexp.MustCompile(http2 + `\(\*(encoder|buffer)\)|` + http2 + `\(\*Stream\)\.(Write|Flush|endBlock)|` + http2 + `\(\*Conn\)\.(flush|write|landed|takeOff|beginBlock)`)},
+		{"reading, and who has a stream (the rest of internal/http2)", regexp.MustCompile(http2)},
+		{"calls (internal/grpchttp2, protobuf)", regexp.MustCompile(`^github\.com/weirproxy/weir/internal/grpchttp2\.|^google\.golang\.org/(grpc|protobuf)`)},
 		collection, scheduler, theRest,
 	}
 }

@@ -466,17 +466,20 @@ func TestPercentilesAreOfTheSortedList(t *testing.T) {
 }
 
 func TestAProfileOfStreamsIsDividedByWhoAsked(t *testing.T) {
-	const own, transport = "github.com/weirproxy/weir/services/discovery/internal/", "google.golang.org/grpc/internal/transport."
+	const (
+		shared = "github.com/weirproxy/weir/internal/"
+		own    = "github.com/weirproxy/weir/services/discovery/internal/"
+	)
 	for want, frames := range map[string][]string{
-		"taking changes (net/http, REST, registry)":   {"runtime.mallocgc", own + "registry.(*Registry).Put", own + "rest/v2.(*face).put", "net/http.(*conn).serve"},
-		"making resources, and marking":               {"google.golang.org/protobuf/proto.Marshal", own + "resources.(*Maker).Make", own + "xds.(*hub).run"},
-		"streams (the rest of internal/xds)":          {"runtime.mapassign", own + "xds.(*stream).request", own + "xds.(*Server).receive"},
-		"writing (grpc-go's transport, system calls)": {"syscall.write", "net.(*conn).Write", transport + "(*bufWriter).flushKeepBuffer", transport + "(*loopyWriter).run"},
-		"reading (grpc-go's transport, system calls)": {"syscall.read", "net.(*conn).Read", "bufio.(*Reader).Read", transport + "(*framer).readFrame", transport + "(*http2Server).HandleStreams"},
-		"the rest of grpc-go":                         {"runtime.newobject", "google.golang.org/grpc.(*serverStream).SendMsg", own + "xds.(*sender).run"},
-		"garbage collection":                          {"runtime.scanobject", "runtime.gcBgMarkWorker"},
-		"scheduler":                                   {"runtime.futex", "runtime.mcall"},
-		other:                                         {"time.now", "main.main"},
+		"taking changes (net/http, REST, registry)":                  {"runtime.mallocgc", own + "registry.(*Registry).Put", own + "rest/v2.(*face).put", "net/http.(*conn).serve"},
+		"making resources, and marking":                              {"runtime.mallocgc", own + "resources.(*Maker).Make", own + "xds.(*hub).run"},
+		"streams (the rest of internal/xds)":                         {"runtime.mapassign", own + "xds.(*stream).request", own + "xds.(*Server).receive"},
+		"writing (internal/http2, system calls)":                     {"syscall.write", "net.(*conn).Write", shared + "http2.(*Conn).writeSome", shared + "http2.(*Stream).WriteData", shared + "grpchttp2.(*stream).send"},
+		"reading, and who has a stream (the rest of internal/http2)": {"syscall.read", "net.(*conn).Read", shared + "http2.(*reader).fill", shared + "http2.(*Conn).Serve", shared + "grpchttp2.(*connection).serve"},
+		"calls (internal/grpchttp2, protobuf)":                       {"google.golang.org/protobuf/proto.Marshal", shared + "grpchttp2.(*stream).SendMsg", own + "xds.(*sender).run"},
+		"garbage collection":                                         {"runtime.scanobject", "runtime.gcBgMarkWorker"},
+		"scheduler":                                                  {"runtime.futex", "runtime.mcall"},
+		other:                                                        {"time.now", "main.main"},
 	} {
 		require.Equal(t, want, partOf(frames, xdsParts()))
 	}
