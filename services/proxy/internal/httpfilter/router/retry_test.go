@@ -540,6 +540,31 @@ func TestHeadersAreChecked(t *testing.T) {
 	}
 }
 
+// late is a body whose text is not there when the request begins.
+type late struct{ text string }
+
+func (*late) Ready() bool { return false }
+
+func (b *late) Next() ([]byte, error) {
+	if b.text == "" {
+		return nil, io.EOF
+	}
+	text := b.text
+	b.text = ""
+	return []byte(text), nil
+}
+
+// An upstream that has the whole request may answer before the proxy is told that
+// it went out.
+func TestTheTimeOfTheServiceIsToldWhenItHadTheWholeRequest(t *testing.T) {
+	u := newScripted(t, fine)
+	up, _ := clusterOf(t, `"connect_timeout": "60s"`, u.address)
+	for range 500 {
+		s := send(t, up, routeOf(t, "", ""), &late{"grain"})
+		require.True(t, s.Response.Headers.Has("x-envoy-upstream-service-time"))
+	}
+}
+
 func TestHeadersOfOurOwnCanBeLeftOut(t *testing.T) {
 	u := newScripted(t, fine)
 	up, _ := clusterOf(t, `"connect_timeout": "5s"`, u.address)

@@ -65,6 +65,8 @@ func (a *attempt) sendRest(s *stream.Stream, conn *connpool.Conn) error {
 		}
 		chunk, err := body.Next()
 		if errors.Is(err, io.EOF) {
+			// Before it goes out, since the response may be here before Flush returns.
+			a.router.noteWhole(time.Now())
 			conn.Writer.Finish(&s.Request.Trailers)
 			return conn.Writer.Flush()
 		}
