@@ -110,25 +110,33 @@ resources:
 `, tr.source)
 }
 
-// template is what all clusters are made of.
+// template is what all clusters are made of. A cluster that has changed waits for
+// its assignment, for ever: that it is active at last shows that it came again.
 func (tr transport) template(connectTimeout string) string {
-	return fmt.Sprintf("cluster: {connect_timeout: %s, eds_cluster_config: {eds_config: %s}}\n", connectTimeout, tr.source)
+	return fmt.Sprintf("cluster: {connect_timeout: %s, eds_cluster_config: {eds_config: {initial_fetch_timeout: 0s, %s}}\n", connectTimeout, tr.source[1:])
 }
 
-// eventually waits for a condition, for as long as a slow machine may need.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(30 * time.Second)
-	defer deadline.Stop()
+// slowMachine is how long a machine that has much else to do may need for what
+// another one does at once.
+const slowMachine = time.Minute
+
+// awaited waits for a condition, for as long as a slow machine may need, and says
+// whether it holds.
+func awaited(condition func() bool) bool {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for !condition() {
-		select {
-		case <-deadline.C:
-			require.FailNow(t, "not within 30s: "+what)
-		case <-tick.C:
+	for deadline := time.Now().Add(slowMachine); !condition(); <-tick.C {
+		if time.Now().After(deadline) {
+			return false
 		}
 	}
+	return true
+}
+
+// eventually waits for a condition, and fails the test if it never holds.
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	require.True(t, awaited(condition), "not within %v: %s", slowMachine, what)
 }
 
 // replaceFile replaces a file in one step, as a careful editor does.
@@ -339,7 +347,7 @@ type site struct {
 func newSite(t *testing.T, tr transport, echo map[string]string) *site {
 	t.Helper()
 	s := &site{transport: tr, echo: echo, snapshot: filepath.Join(t.TempDir(), "hosts"), templateFile: writeFile(t, "template.yaml", tr.template("1s"))}
-	s.discovery = harness.Discovery(t, "DISCOVERY_STORE=file://"+s.snapshot, "DISCOVERY_DRAIN_TIME=5s", "DISCOVERY_IDENTIFIER=replica-7",
+	s.discovery = harness.Discovery(t, "DISCOVERY_STORE=file://"+s.snapshot, "DISCOVERY_DRAIN_TIME=10s", "DISCOVERY_WARM_UP=1m", "DISCOVERY_IDENTIFIER=replica-7",
 		"DISCOVERY_XDS_RESOURCES="+filepath.Dir(writeFile(t, "ingress.yaml", tr.ingress())), "DISCOVERY_XDS_CLUSTER_TEMPLATE="+s.templateFile)
 	s.registrar = newRegistrar(t, s.discovery)
 	s.put("echo", "one", echo["one"], "")
@@ -451,10 +459,6 @@ func hostsComeAndGo(s *site) {
 	}
 }
 
-// warmingInVain is how long an Envoy waits for the assignment of a cluster that
-// has changed, if that is not sent again.
-const warmingInVain = 15 * time.Second
-
 // aClusterChangesUnderLoad changes the warm cluster. Its assignment, which stays
 // as it is, must come once more.
 func aClusterChangesUnderLoad(s *site) {
@@ -464,9 +468,7 @@ func aClusterChangesUnderLoad(s *site) {
 	began := time.Now()
 	replaceFile(s.t, s.templateFile, s.template("0.500s"))
 	eventually(s.t, "the changed cluster is active", func() bool { return s.envoy.connectTimeouts()["0.500s"] == 1 })
-	took := time.Since(began)
-	s.t.Logf("a changed cluster was active after %v", took.Round(time.Millisecond))
-	require.Less(s.t, took, warmingInVain*2/3)
+	s.t.Logf("a changed cluster was active after %v", time.Since(began).Round(time.Millisecond))
 	require.Empty(s.t, s.envoy.dump("dynamic_warming_clusters"))
 	load.Await(20)
 	require.Empty(s.t, load.Stop().Failures)
