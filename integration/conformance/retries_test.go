@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -44,17 +45,17 @@ var retried = [][]string{
 
 	// Times.
 	{"/try", "hang 200"}, {"/try", "hang"}, {"/idle", "hang 200"}, {"/idle", "hang"}, {"/whole", "503 hang"}, {"/whole", "hang"},
-	{"/", "hang", "X-Envoy-Upstream-Rq-Timeout-Ms: 200"}, {"/", "hang", "X-Envoy-Upstream-Rq-Per-Try-Timeout-Ms: 200"},
-	{"/", "hang", "X-Envoy-Upstream-Rq-Timeout-Ms: 200", "X-Envoy-Upstream-Rq-Timeout-Alt-Response: 1"},
-	{"/5xx", "hang 200", "X-Envoy-Upstream-Rq-Per-Try-Timeout-Ms: 200"},
+	{"/", "hang", "X-Envoy-Upstream-Rq-Timeout-Ms: 1000"}, {"/", "hang", "X-Envoy-Upstream-Rq-Per-Try-Timeout-Ms: 1000"},
+	{"/", "hang", "X-Envoy-Upstream-Rq-Timeout-Ms: 1000", "X-Envoy-Upstream-Rq-Timeout-Alt-Response: 1"},
+	{"/5xx", "hang 200", "X-Envoy-Upstream-Rq-Per-Try-Timeout-Ms: 1000"},
 
-	{"/duration/capped", "200", "Grpc-Timeout: 30S", "Content-Type: application/grpc"}, {"/duration/capped", "200", "Grpc-Timeout: 500m", "Content-Type: application/grpc"},
+	{"/duration/capped", "200", "Grpc-Timeout: 30S", "Content-Type: application/grpc"}, {"/duration/capped", "200", "Grpc-Timeout: 10S", "Content-Type: application/grpc"},
 	{"/duration/capped", "503 200", "Grpc-Timeout: 30S", "Content-Type: application/grpc"}, {"/duration/capped", "200", "Grpc-Timeout: 30S"},
-	{"/duration/less", "200", "Grpc-Timeout: 30S", "Content-Type: application/grpc"}, {"/duration/less", "200", "Grpc-Timeout: 900m", "Content-Type: application/grpc"},
+	{"/duration/less", "200", "Grpc-Timeout: 30S", "Content-Type: application/grpc"}, {"/duration/less", "200", "Grpc-Timeout: 18S", "Content-Type: application/grpc"},
 	{"/duration/as", "200", "Grpc-Timeout: 30S", "Content-Type: application/grpc"}, {"/duration/as", "200", "Grpc-Timeout: what", "Content-Type: application/grpc"},
 	{"/duration/as", "200", "Content-Type: application/grpc"},
-	{"/duration", "503 hang"}, {"/duration", "200", "Grpc-Timeout: 30S", "Content-Type: application/grpc"},
-	{"/duration", "200", "Grpc-Timeout: 500m", "Content-Type: application/grpc"}, {"/5xx", "200", "Grpc-Timeout: 500m", "Content-Type: application/grpc"},
+	{"/duration", "503 hang"}, {"/duration/long", "200", "Grpc-Timeout: 30S", "Content-Type: application/grpc"},
+	{"/duration/long", "200", "Grpc-Timeout: 10S", "Content-Type: application/grpc"}, {"/5xx", "200", "Grpc-Timeout: 10S", "Content-Type: application/grpc"},
 
 	// Clusters that take none.
 	{"/dead", ""}, {"/dead/connect", ""}, {"/dead/unsent", ""}, {"/dead/gateway", ""}, {"/dead/grpc", ""}, {"/few", "503"}, {"/full", ""}, {"/patient", ""}, {"/empty", ""},
@@ -75,22 +76,36 @@ var retryCounters = []string{
 func TestOurProxyAndARealEnvoyRetryAlike(t *testing.T) {
 	text, err := os.ReadFile("testdata/retries.yaml")
 	require.NoError(t, err)
-	up := newFlaky(t)
-	_, port, err := net.SplitHostPort(up.address)
-	require.NoError(t, err)
 	_, dead, err := net.SplitHostPort(servicetest.FreeAddress(t))
 	require.NoError(t, err)
-	bootstrap := strings.NewReplacer("port_value: PORT", "port_value: "+port, "port_value: DEAD", "port_value: "+dead).Replace(string(text))
-	envoy, ours := harness.Envoy(t, bootstrap), harness.Proxy(t, bootstrap)
+	before := func(up *flaky) string { // the bootstrap of a proxy before a backend
+		_, port, err := net.SplitHostPort(up.address)
+		require.NoError(t, err)
+		return strings.NewReplacer("port_value: PORT", "port_value: "+port, "port_value: DEAD", "port_value: "+dead).Replace(string(text))
+	}
+	theirs, our := newFlaky(t), newFlaky(t)
+	envoy, ours := harness.Envoy(t, before(theirs)), harness.Proxy(t, before(our))
 	for _, r := range retried {
 		t.Run(strings.Join(r[:min(len(r), 3)], " "), func(t *testing.T) {
-			want := up.ask(t, envoy.Addr("ingress"), r)
-			require.Equal(t, want, up.ask(t, ours.Addr("ingress"), r))
+			want := make(chan string, 1)
+			// Both at once, since some take their time. Ends with the request, which
+			// fails the test if there is no answer; received from below.
+			go func() {
+				defer close(want)
+				want <- theirs.ask(t, envoy.Addr("ingress"), r)
+			}()
+			got := our.ask(t, ours.Addr("ingress"), r)
+			require.Equal(t, <-want, got)
 		})
 	}
 	for _, cluster := range []string{"up", "few", "full", "impatient", "dead", "empty"} {
-		want, got := clusterCounters(t, envoy.Addr("admin"), cluster), clusterCounters(t, ours.Addr("admin"), cluster)
-		require.Equal(t, want, got, "the counters of cluster %s", cluster)
+		var want, got string
+		// A proxy may still count when its answer is there.
+		settled := awaited(func() bool {
+			want, got = clusterCounters(t, envoy.Addr("admin"), cluster), clusterCounters(t, ours.Addr("admin"), cluster)
+			return want == got
+		})
+		require.True(t, settled, "the counters of cluster %s: want\n%s\nhave\n%s", cluster, want, got)
 	}
 }
 
@@ -122,13 +137,14 @@ type flaky struct {
 	address string
 
 	mu       sync.Mutex
-	attempts []string // of the present request: what there is to tell of each
+	requests int                 // so far: the present one's number
+	attempts map[string][]string // what there is to tell of each, by the number of its request
 }
 
 func newFlaky(t *testing.T) *flaky {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	f := &flaky{address: l.Addr().String()}
+	f := &flaky{address: l.Addr().String(), attempts: map[string][]string{}}
 	var all sync.WaitGroup
 	all.Go(func() { // ends with the listener
 		for {
@@ -158,8 +174,8 @@ func (f *flaky) serve(conn net.Conn) {
 		return
 	}
 	f.mu.Lock()
-	script := strings.Fields(request.Header.Get("X-Script"))
-	action := script[min(len(f.attempts), len(script)-1)]
+	script, number := strings.Fields(request.Header.Get("X-Script")), request.Header.Get("X-Number")
+	action := script[min(len(f.attempts[number]), len(script)-1)]
 	attempt := fmt.Sprintf("%s: %d bytes", action, len(body))
 	for _, name := range []string{"x-envoy-attempt-count", "x-envoy-is-timeout-retry", "x-envoy-retry-on", "x-envoy-max-retries", "x-envoy-upstream-rq-timeout-ms", "grpc-timeout"} {
 		if value := request.Header.Get(name); value != "" {
@@ -167,7 +183,7 @@ func (f *flaky) serve(conn net.Conn) {
 		}
 	}
 	attempt += fmt.Sprintf(", with an expected time: %v", request.Header.Get("x-envoy-expected-rq-timeout-ms") != "")
-	f.attempts = append(f.attempts, attempt)
+	f.attempts[number] = append(f.attempts[number], attempt)
 	f.mu.Unlock()
 
 	status, fields := action, ""
@@ -195,9 +211,10 @@ func (f *flaky) serve(conn net.Conn) {
 // ask sends a request, and says what the client got and what the backend saw.
 func (f *flaky) ask(t *testing.T, address string, r []string) string {
 	f.mu.Lock()
-	f.attempts = nil
+	f.requests++
+	number := strconv.Itoa(f.requests)
 	f.mu.Unlock()
-	text := fmt.Sprintf(" %s HTTP/1.1\r\nHost: mill\r\nX-Script: %s\r\n", r[0], r[1])
+	text := fmt.Sprintf(" %s HTTP/1.1\r\nHost: mill\r\nX-Script: %s\r\nX-Number: %s\r\n", r[0], r[1], number)
 	fields, body := r[2:], ""
 	if len(fields) == 2 && fields[0] == "" {
 		body, fields = fields[1], nil
@@ -218,7 +235,14 @@ func (f *flaky) ask(t *testing.T, address string, r []string) string {
 	// Envoy closes the connection of a request whose headers make no sense, though
 	// it is well-formed; ours keeps it.
 	got := show(answer, closed && answer.Status != 400)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return got + "\n" + strings.Join(f.attempts, "\n")
+	// A proxy that gives up an attempt may do so before the backend has read it.
+	made, _ := strconv.Atoi(answer.Header.Get("X-Envoy-Attempt-Count")) // 0 if it does not say
+	var attempts []string
+	eventually(t, "the backend has seen all attempts", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		attempts = slices.Clone(f.attempts[number])
+		return r[1] == "" || len(attempts) >= made
+	})
+	return got + "\n" + strings.Join(attempts, "\n")
 }
