@@ -238,7 +238,7 @@ func (f *flaky) ask(t *testing.T, address string, r []string) string {
 	// A proxy that gives up an attempt may do so before the backend has read it.
 	made, _ := strconv.Atoi(answer.Header.Get("X-Envoy-Attempt-Count")) // 0 if it does not say
 	var attempts []string
-	eventually(t, "the backend has seen all attempts", func() bool {
+	awaited(func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		attempts = slices.Clone(f.attempts[number])
