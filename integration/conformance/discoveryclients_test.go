@@ -32,7 +32,7 @@ func (p *pageOf) dial() (*grpc.ClientConn, context.Context) {
 	p.t.Helper()
 	conn, err := grpc.NewClient(p.Addr("xds"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(p.t, err)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), browserTime)
 	p.t.Cleanup(func() { cancel(); _ = conn.Close() })
 	return conn, ctx
 }
@@ -145,7 +145,7 @@ func TestDiscoverysPageShowsLoadsAndBadFiles(t *testing.T) {
 	good := "- {\"@type\": type.googleapis.com/envoy.service.runtime.v3.Runtime, name: flags, layer: {on: true}}\n"
 	layer := filepath.Join(directory, "flags.yaml")
 	require.NoError(t, os.WriteFile(layer, []byte(good), 0o600))
-	p := openDiscovery(t, "DISCOVERY_XDS_RESOURCES="+directory, "DISCOVERY_LRS_INTERVAL=10s", "DISCOVERY_LRS_ENDPOINTS=true", "DISCOVERY_XDS_RESOURCES_POLL=100ms")
+	p := openDiscovery(t, "DISCOVERY_XDS_RESOURCES="+directory, "DISCOVERY_LRS_INTERVAL=1m", "DISCOVERY_LRS_ENDPOINTS=true", "DISCOVERY_XDS_RESOURCES_POLL=100ms")
 	p.shows("#files-text", "1 file in "+directory+", 0 bad.")
 	p.shows("#files tbody", layer+"\tgood\t1")
 	p.shows("#loads", "nobody reports any")

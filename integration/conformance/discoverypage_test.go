@@ -94,7 +94,7 @@ func (p *pageOf) waits(expression string, texts ...string) {
 		quoted[i] = string(b)
 	}
 	expression = fmt.Sprintf(expression, quoted...)
-	if err := chromedp.Run(p.tab, chromedp.Poll(expression, nil)); err != nil {
+	if err := chromedp.Run(p.tab, chromedp.Poll(expression, nil, chromedp.WithPollingTimeout(slowMachine))); err != nil {
 		var text string
 		_ = chromedp.Run(p.tab, chromedp.Evaluate(`document.body.innerText`, &text))
 		require.NoError(p.t, err, "%s\nthe page shows:\n%s", expression, text)
@@ -274,7 +274,7 @@ func TestDiscoverysPageIsOfUseWithThousandsOfServices(t *testing.T) {
 func TestDiscoverysPageTellsWhyDeadHostsStayAndLetsThemGo(t *testing.T) {
 	p := openDiscovery(t, "DISCOVERY_GUARD_LAST_HOST=-1", "DISCOVERY_STORE=file://"+filepath.Join(t.TempDir(), "hosts"))
 	p.put("users", "a", "10.0.0.1", `,"ttl":"1s"`)
-	p.put("mail", "b", "10.0.0.2", `,"ttl":"20s"`)
+	p.put("mail", "b", "10.0.0.2", `,"ttl":"10m"`)
 	p.shows("#services tbody", "users")
 	p.click(`#services tr:last-child a`)
 	p.shows("#guard-list", "Holding 1 host: last host of its service, which stays longer.")

@@ -19,13 +19,17 @@ import (
 	"github.com/weirproxy/weir/internal/servicetest"
 )
 
+// browserTime is how long a test with a browser may take in all: one that hangs
+// ends with what the page shows then. On a slow machine such a test takes minutes.
+const browserTime = 5 * time.Minute
+
 // browser opens a tab of a real browser that ends with the test.
 func browser(t *testing.T) context.Context {
 	t.Helper()
 	path := servicetest.Peer(t, "chromium", "CHROMIUM", "make peers, or apt-get install chromium")
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()))
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()), chromedp.WSURLReadTimeout(slowMachine))
+	ctx, cancel := context.WithTimeout(context.Background(), browserTime)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewExecAllocator(ctx, options...)
 	t.Cleanup(cancel)
@@ -38,7 +42,7 @@ func browser(t *testing.T) context.Context {
 func shows(tab context.Context, t *testing.T, selector, want string) {
 	t.Helper()
 	expression := `document.querySelector("` + selector + `").innerText.includes(` + "`" + want + "`" + `)`
-	require.NoError(t, chromedp.Run(tab, chromedp.Poll(expression, nil)), "%s shows %q", selector, want)
+	require.NoError(t, chromedp.Run(tab, chromedp.Poll(expression, nil, chromedp.WithPollingTimeout(slowMachine))), "%s shows %q", selector, want)
 }
 
 func TestTheLimitersPageShowsRulesRefusalsAndFaults(t *testing.T) {
