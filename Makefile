@@ -46,14 +46,14 @@ peers: ## install the programs that more tests use: redis-server, Envoy, grpcio,
 	tools/peers
 
 e2e: build ## test the three services together, as built binaries
-	go test -count=1 ./integration/e2e
+	go test -count=1 -timeout 30m ./integration/e2e
 
 faults: build ## test a registry of three replicas in faults, for three minutes; wants a machine that has nothing else to do
-	go test -count=1 ./integration/faults
+	go test -count=1 -timeout 30m ./integration/faults
 
 conformance: export H2SPEC ?= $(CURDIR)/bin/h2spec
 conformance: build bin/h2spec ## test the services against other people's programs
-	go test -count=1 ./integration/conformance
+	go test -count=1 -timeout 30m ./integration/conformance
 
 bench: build ## run all benchmarks; the scenarios write integration/bench/RESULTS.md
 	$(if $(SCENARIO),,go test -run '^$$' -bench . -benchmem -benchtime $(if $(SHORT),1x,1s) $$(go list work | grep -v '/integration/bench$$'))

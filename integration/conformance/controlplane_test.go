@@ -67,7 +67,7 @@ func (c *controlPlane) set(t *testing.T, change func(*clusterpb.Cluster), addres
 	t.Helper()
 	cluster := &clusterpb.Cluster{
 		Name:                 "echo",
-		ConnectTimeout:       durationpb.New(1e9),
+		ConnectTimeout:       durationpb.New(slowMachine),
 		ClusterDiscoveryType: &clusterpb.Cluster_Type{Type: clusterpb.Cluster_EDS},
 		EdsClusterConfig: &clusterpb.Cluster_EdsClusterConfig{EdsConfig: &corepb.ConfigSource{
 			ResourceApiVersion:    corepb.ApiVersion_V3,

@@ -13,7 +13,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/integration/harness"
-	"github.com/weirproxy/weir/internal/servicetest"
 )
 
 // reportingEnvoy is the bootstrap of an Envoy that sends what comes in to a
@@ -44,10 +43,10 @@ static_resources:
           http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]
   clusters:
   - name: echo
-    connect_timeout: 1s
+    connect_timeout: 60s
     load_assignment: {cluster_name: echo, endpoints: [{locality: {region: eu, zone: eu-1}, lb_endpoints: [{endpoint: %s}]}]}
   - name: discovery
-    connect_timeout: 1s
+    connect_timeout: 60s
     typed_extension_protocol_options:
       envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
         "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
@@ -79,7 +78,7 @@ func TestEnvoysLoadReportsAreShown(t *testing.T) {
 	envoy := harness.Envoy(t, reportingEnvoy(t, "reporter", discovery.Addr("xds"), echo,
 		"cluster_manager: {load_stats_config: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: discovery}}]}}"))
 	client := harness.Client(t)
-	servicetest.Eventually(t, "the load of the host is shown", func() bool {
+	eventually(t, "the load of the host is shown", func() bool {
 		answer, err := harness.Send(client, harness.Request{URL: "http://" + envoy.Addr("ingress") + "/"})
 		require.NoError(t, err)
 		require.Equal(t, http.StatusOK, answer.Status)
@@ -106,7 +105,7 @@ interval: 1s
 services:
 - service: users
   health_checks:
-  - {timeout: 0.5s, interval: 0.5s, unhealthy_threshold: 1, healthy_threshold: 1, http_health_check: {path: /}}
+  - {timeout: 5s, interval: 0.5s, unhealthy_threshold: 1, healthy_threshold: 1, http_health_check: {path: /}}
   checkers: 2
   unhealthy: 2
 `), 0o600))
@@ -152,20 +151,20 @@ dynamic_resources:
 		}
 		return ids
 	}
-	servicetest.Eventually(t, "both check both", func() bool {
+	eventually(t, "both check both", func() bool {
 		return harness.Metric(t, discovery, "discovery_hds_checkers") == 2 && harness.Metric(t, discovery, "discovery_hds_checked_hosts") == 2 &&
 			harness.Metric(t, discovery, "discovery_hds_reports_total") >= 10
 	})
 	require.Zero(t, harness.Metric(t, discovery, "discovery_hds_verdicts_total"), "a first check that has not ended is no verdict")
 
 	backends[1].Kill()
-	servicetest.Eventually(t, "the one that is dead is unhealthy", func() bool { return fmt.Sprint(unhealthy()) == "[1]" })
+	eventually(t, "the one that is dead is unhealthy", func() bool { return fmt.Sprint(unhealthy()) == "[1]" })
 	var list struct{ Hosts []json.RawMessage }
 	getJSON(t, discovery, "/v1/registration/users", &list)
 	require.Len(t, list.Hosts, 1, "it is not given work")
 	eventually(t, "Envoy is told", told("UNHEALTHY"))
 
 	backends[1].Restart()
-	servicetest.Eventually(t, "it is well again", func() bool { return len(unhealthy()) == 0 })
+	eventually(t, "it is well again", func() bool { return len(unhealthy()) == 0 })
 	eventually(t, "Envoy is told that too", told("HEALTHY"))
 }

@@ -80,7 +80,7 @@ func requireH2spec(t *testing.T, program, address string) {
 	host, port, err := net.SplitHostPort(address)
 	require.NoError(t, err)
 	report := filepath.Join(t.TempDir(), "report.xml")
-	output, err := exec.Command(program, "-h", host, "-p", port, "--strict", "--timeout", "2", "-j", report).CombinedOutput()
+	output, err := exec.Command(program, "-h", host, "-p", port, "--strict", "--timeout", "60", "-j", report).CombinedOutput()
 	require.NoError(t, err, "%s", output)
 	text, err := os.ReadFile(report)
 	require.NoError(t, err)

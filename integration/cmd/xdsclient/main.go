@@ -21,7 +21,7 @@ import (
 // pause lies between two calls; a call may take as long as patience.
 const (
 	pause    = 5 * time.Millisecond
-	patience = 10 * time.Second
+	patience = time.Minute
 )
 
 func main() {

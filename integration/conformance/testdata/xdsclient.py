@@ -7,7 +7,7 @@ import time
 
 import grpc
 
-PAUSE, PATIENCE = 0.005, 10  # seconds
+PAUSE, PATIENCE = 0.005, 60  # seconds
 
 channel = grpc.insecure_channel(sys.argv[1])
 echo = channel.unary_unary(
