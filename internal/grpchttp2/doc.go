@@ -14,8 +14,8 @@
 //	status.go      how it ends: grpc-status, grpc-message
 //
 // What grpc-go has and this does not: compressed responses (gzip is read if a
-// client sends it), stats handlers, and bounds on how often a client may ping
-// (http2's bounds of floods are there instead).
+// client sends it), and stats handlers. How often a client may ping is bounded by
+// a token bucket of http2's, where grpc-go counts those that come too soon.
 //
 // # Goroutines
 //

@@ -15,7 +15,10 @@ import (
 // Options say how a server works. A zero field stands for the default that it
 // names.
 type Options struct {
-	// HTTP2 bounds connections: windows, heads, streams, floods, keepalive.
+	// HTTP2 bounds connections: windows, heads, streams, floods, keepalive. PINGs
+	// that nothing of ours came before are bounded too: 100 at once and one a second,
+	// far above the ten seconds between two that gRPC's clients are held to. Less
+	// than 0 is no bound.
 	HTTP2 http2.Options
 	// Credentials make connections secure; nil serves in the clear.
 	Credentials credentials.TransportCredentials
@@ -49,6 +52,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxMessage == 0 {
 		o.MaxMessage = 4 << 20
+	}
+	if o.HTTP2.PingBurst == 0 {
+		o.HTTP2.PingBurst, o.HTTP2.PingRate = 100, 1
 	}
 	if o.HandshakeTimeout == 0 {
 		o.HandshakeTimeout = 2 * time.Minute

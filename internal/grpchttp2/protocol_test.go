@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -221,4 +222,38 @@ func TestAClientThatResetsItsStreams(t *testing.T) {
 	require.ErrorContains(t, c.Err(), "ENHANCE_YOUR_CALM")
 	_, err := ask(t.Context(), s.dial(t), 0)
 	require.NoError(t, err, "others do not suffer")
+}
+
+// TestAClientThatPingsTooOften reads the answers, so that none of them waits.
+func TestAClientThatPingsTooOften(t *testing.T) {
+	s := serve(t, grpchttp2.Options{}, handlers{})
+	conn, err := net.Dial("tcp", s.listener.Addr().String())
+	require.NoError(t, err)
+	defer conn.Close()
+	const preface, settings, ping = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\x00\x00\x00\x04\x00\x00\x00\x00\x00", "\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678"
+	_, err = io.WriteString(conn, preface+settings+strings.Repeat(ping, 1000))
+	require.NoError(t, err)
+	answer, err := io.ReadAll(conn)
+	require.NoError(t, err)
+	require.Contains(t, string(answer), "\x00\x00\x00\x0btoo_many_pings", "GOAWAY with ENHANCE_YOUR_CALM")
+	require.GreaterOrEqual(t, strings.Count(string(answer), "12345678"), 100)
+	_, err = ask(t.Context(), s.dial(t), 0)
+	require.NoError(t, err, "others do not suffer")
+}
+
+// TestAClientMayMeasureItsWindows has grpc-go's estimate the bandwidth by PINGs
+// between the messages of a bulk: each of them is behind one of ours.
+func TestAClientMayMeasureItsWindows(t *testing.T) {
+	var floods atomic.Int64
+	s := serve(t, grpchttp2.Options{HTTP2: http2.Options{
+		PingBurst: 1, PingRate: 1, OnFlood: func(http2.Flood) { floods.Add(1) },
+	}}, handlers{})
+	stream := talk(t.Context(), t, s.dial(t))
+	for range 20 {
+		require.NoError(t, stream.SendMsg(wrapperspb.Bytes(make([]byte, 300_000))))
+		require.NoError(t, stream.RecvMsg(&bytesValue{}))
+	}
+	require.NoError(t, stream.CloseSend())
+	require.ErrorIs(t, stream.RecvMsg(&bytesValue{}), io.EOF)
+	require.Zero(t, floods.Load())
 }

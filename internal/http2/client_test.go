@@ -447,6 +447,24 @@ func TestFloodsAreCounted(t *testing.T) {
 	})
 }
 
+// TestPingsAreBoundedInTime has a client ask as often as it may, for long, and then
+// once too often.
+func TestPingsAreBoundedInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		counted := make(chan http2.Flood, 1)
+		p := serve(t, http2.Options{PingBurst: 1, PingRate: 2, OnFlood: func(f http2.Flood) { counted <- f }})
+		p.send(preface, settings())
+		p.got()
+		for range 100 {
+			p.send(ping(0, "12345678"))
+			require.Equal(t, []string{`PING "12345678" ack`}, p.got())
+			time.Sleep(time.Second / 2)
+		}
+		p.send(ping(0, "12345678"), ping(0, "12345678"))
+		require.Equal(t, http2.PingFlood, <-counted)
+	})
+}
+
 func TestOutboundFloods(t *testing.T) {
 	for _, c := range []struct {
 		name    string

@@ -22,6 +22,8 @@ const (
 	HeaderFlood
 	// ResetFlood is of streams that end before their time.
 	ResetFlood
+	// PingFlood is of PINGs that are to be answered.
+	PingFlood
 )
 
 // String says what was done, in the words of the limit.
@@ -41,6 +43,8 @@ func (f Flood) String() string {
 		return "a header block over the limit"
 	case ResetFlood:
 		return "too many streams that end before their time"
+	case PingFlood:
+		return "too many PING frames"
 	}
 	return "no flood"
 }
@@ -52,8 +56,32 @@ type floods struct {
 	windowUpdates int
 	opened        int // streams
 	dataSent      int // frames
-	resets        float64
-	resetsAt      time.Time // when resets was right
+	resets        bucket
+	pings         bucket
+	pingFree      bool // a head or DATA was sent since the last PING came
+}
+
+// bucket is a token bucket that is full until something is taken.
+type bucket struct {
+	tokens float64
+	at     time.Time // when there were so many
+}
+
+// take takes a token, if there is one, of a bucket for burst of them, which rate
+// fill again in a second.
+func (b *bucket) take(burst, rate int) bool {
+	now := time.Now()
+	if b.at.IsZero() {
+		b.tokens = float64(burst)
+	} else {
+		b.tokens = min(float64(burst), b.tokens+now.Sub(b.at).Seconds()*float64(rate))
+	}
+	b.at = now
+	if b.tokens < 1 {
+		return false
+	}
+	b.tokens--
+	return true
 }
 
 // flood is the error of a flood, which is counted.
@@ -61,8 +89,16 @@ func (c *Conn) flood(f Flood) error {
 	if c.options.OnFlood != nil {
 		c.options.OnFlood(f)
 	}
-	return &ConnectionError{Code: EnhanceYourCalm, Reason: f.String(), Flood: f}
+	reason := f.String()
+	if f == PingFlood {
+		reason = tooManyPings
+	}
+	return &ConnectionError{Code: EnhanceYourCalm, Reason: reason, Flood: f}
 }
+
+// tooManyPings is the debug data of a GOAWAY by which a client of gRPC learns to
+// ping half as often (gRPC's proposal A8).
+const tooManyPings = "too_many_pings"
 
 // countEmpty counts frames that have no payload and end nothing, in a row.
 func (c *Conn) countEmpty(payload int, ends bool) error {
@@ -93,25 +129,25 @@ func (c *Conn) countWindowUpdate() error {
 }
 
 // countReset counts a stream that the peer ended before its time, by resetting
-// it or by making us do so. The bucket is full until the first one.
+// it or by making us do so.
 func (c *Conn) countReset() error {
 	if c.client {
 		return nil // it opens the streams
 	}
-	now := time.Now()
-	burst := float64(c.options.StreamResetBurst)
-	if c.floods.resetsAt.IsZero() {
-		c.floods.resets = burst
-	} else {
-		refill := now.Sub(c.floods.resetsAt).Seconds() * float64(c.options.StreamResetRate)
-		c.floods.resets = min(burst, c.floods.resets+refill)
-	}
-	c.floods.resetsAt = now
-	if c.floods.resets < 1 {
+	if !c.floods.resets.take(c.options.StreamResetBurst, c.options.StreamResetRate) {
 		return c.flood(ResetFlood)
 	}
-	c.floods.resets--
 	return nil
+}
+
+// countPing counts a PING that the peer wants answered.
+func (c *Conn) countPing() error {
+	free := c.floods.pingFree
+	c.floods.pingFree = false
+	if free || c.options.PingBurst <= 0 || c.floods.pings.take(c.options.PingBurst, c.options.PingRate) {
+		return nil
+	}
+	return c.flood(PingFlood)
 }
 
 // countOutbound checks what waits for the socket after a frame was added.

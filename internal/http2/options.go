@@ -62,6 +62,10 @@ type Options struct {
 	// a second, that each stream takes from which the peer resets before its
 	// time, or makes us reset by breaking a rule; 1000 and 33.
 	StreamResetBurst, StreamResetRate int
+	// PingBurst and PingRate are the same for PINGs that the peer wants answered.
+	// One is free after each head or DATA frame that we send: by such a PING a peer
+	// measures what its windows have to hold. 0 is no bound, as Envoy has it, and 1.
+	PingBurst, PingRate int
 	// OnFlood, if set, is called for each connection that is ended since its
 	// peer did something too often. It must not block or call the connection.
 	OnFlood func(Flood)
@@ -125,6 +129,7 @@ func (o Options) withDefaults() Options {
 	count(&o.MaxWindowUpdatesPerData, 10)
 	count(&o.StreamResetBurst, 1000)
 	count(&o.StreamResetRate, 33)
+	count(&o.PingRate, 1)
 	if o.KeepaliveTimeout == 0 {
 		o.KeepaliveTimeout = 20 * time.Second
 	}

@@ -421,6 +421,9 @@ func (c *Conn) onPing(f frame, payload []byte) error {
 		}
 		return nil
 	}
+	if err := c.countPing(); err != nil {
+		return err
+	}
 	c.w.buf = appendPing(c.writing(), flagAck, [8]byte(payload))
 	return c.wroteControl()
 }

@@ -102,6 +102,7 @@ func (s *Stream) endBlock(start int, fields FieldList, end bool) {
 	}
 	c.w.buf = b
 	c.w.frames++
+	c.floods.pingFree = true
 	if err := c.countOutbound(); err != nil {
 		c.fail(err)
 		return
@@ -154,6 +155,7 @@ func (s *Stream) WriteData(p []byte, end bool) error {
 			c.w.buf = append(appendFrame(c.writing(), n, frameData, flags, s.id), p[:n]...)
 			c.w.frames++
 			c.floods.dataSent++
+			c.floods.pingFree = true
 			s.sendWindow -= int32(n)
 			c.sendWindow -= int32(n)
 			p = p[n:]

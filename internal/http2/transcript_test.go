@@ -456,6 +456,12 @@ func TestServerTranscripts(t *testing.T) {
 			"GOAWAY 5 ENHANCE_YOUR_CALM\nclosed", http2.Options{StreamResetBurst: 2}},
 		{"flood of resets that the peer makes us send", []string{headers(whole, 1, get+"X: y\n"), headers(whole, 3, post("/hold")), windowUpdate(3, 0), headers(whole, 5, get+"X: y\n")},
 			"RST_STREAM 1 PROTOCOL_ERROR\nRST_STREAM 3 PROTOCOL_ERROR\nRST_STREAM 5 PROTOCOL_ERROR\nGOAWAY 5 ENHANCE_YOUR_CALM\nclosed", http2.Options{StreamResetBurst: 2}},
+		{"flood of PING", []string{ping(0, "12345678"), ping(0, "12345678"), ping(0, "12345678")},
+			"PING \"12345678\" ack\nPING \"12345678\" ack\nGOAWAY 0 ENHANCE_YOUR_CALM\nclosed", http2.Options{PingBurst: 2}},
+		{"one PING is free behind an answer", []string{headers(end|whole, 1, get), ping(0, "12345678"), ping(0, "12345678"), ping(0, "12345678")},
+			"HEADERS 1 :status=200 end\nPING \"12345678\" ack\nPING \"12345678\" ack\nGOAWAY 1 ENHANCE_YOUR_CALM\nclosed", http2.Options{PingBurst: 1}},
+		{"answers to PING are none", []string{strings.Repeat(ping(ack, "12345678"), 3)}, "", http2.Options{PingBurst: 1}},
+		{"no bound on PING", []string{strings.Repeat(ping(0, "12345678"), 3)}, strings.TrimSuffix(strings.Repeat("PING \"12345678\" ack\n", 3), "\n"), small},
 
 		// HPACK (RFC 7541).
 		{"RFC 7541 4.2 the table's size at the start of a block", []string{raw(1, end|whole, 1, "\x20\x3f\xe1\x1f"+block(get))}, "HEADERS 1 :status=200 end", small},
