@@ -2,8 +2,11 @@ package http2
 
 // Flow control (RFC 9113 §5.2). What we may send is counted in sendWindow of the
 // connection and of the stream; who has none waits. What the peer may send is
-// counted in recvWindow: credit goes back for what was taken, in one frame for a
-// quarter of the window and more.
+// counted in recvWindow: credit goes back for what was taken and for nothing else,
+// so that windows bound memory. It goes back in one frame for a quarter of the window
+// and more; on the connection for less where that is as much as the peer has left, so
+// that streams which nobody reads, and which hold the better part of its window, leave
+// all the rest of it to the others.
 
 const (
 	// defaultWindow is the first size of windows (RFC 9113 §6.9.2).
@@ -70,20 +73,20 @@ func (c *Conn) slack() int32 {
 	return max(0, defaultWindow-int32(c.options.StreamWindow))
 }
 
-// giveBack returns n bytes of the connection's window, and says whether a frame
-// was gathered for it. With mu held.
+// giveBack returns n bytes of the connection's window, 0 if it is only that the peer
+// has less left, and says whether a frame was gathered for what there is to return.
+// With mu held.
 func (c *Conn) giveBack(n int) bool {
-	if n == 0 || c.err != nil {
+	c.credit += int32(n)
+	enough := min(int32(c.options.ConnectionWindow/4), c.recvWindow)
+	if c.credit < max(1, enough) || c.err != nil {
 		return false
 	}
-	if c.credit += int32(n); c.credit >= int32(c.options.ConnectionWindow/4) {
-		c.w.buf = appendWindowUpdate(c.writing(), 0, uint32(c.credit))
-		c.w.frames++
-		c.recvWindow += c.credit
-		c.credit = 0
-		return true
-	}
-	return false
+	c.w.buf = appendWindowUpdate(c.writing(), 0, uint32(c.credit))
+	c.w.frames++
+	c.recvWindow += c.credit
+	c.credit = 0
+	return true
 }
 
 // giveBack returns n bytes of the stream's window and of the connection's. With

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -439,6 +440,9 @@ func TestServerTranscripts(t *testing.T) {
 		{"6.9.3 a client may not know our window yet", []string{headers(whole, 1, post("/hold")), data(0, 1, strings.Repeat("x", 1001))}, "", small},
 		{"6.9 credit comes for what was read", []string{headers(whole, 1, post("/")), data(0, 1, strings.Repeat("x", 400))}, "WINDOW_UPDATE 1 400", small},
 		{"6.9 none comes for what was not", []string{headers(whole, 1, post("/hold")), data(0, 1, strings.Repeat("x", 400))}, "", small},
+		{"6.9 a little credit comes once the peer has nothing left", []string{headers(whole, 1, post("/hold")), headers(whole, 3, post("/")),
+			strings.Repeat(data(0, 1, strings.Repeat("x", 16000)), 4), data(0, 3, "x"), data(0, 1, strings.Repeat("x", 1534))},
+			"WINDOW_UPDATE 0 1", http2.Options{StreamWindow: 1 << 20, ConnectionWindow: 65535}},
 		{"6.10 CONTINUATION", []string{raw(1, end, 1, block(get)[:9]), raw(9, 0, 1, block(get)[9:12]), raw(9, whole, 1, block(get)[12:])}, "HEADERS 1 :status=200 end", small},
 		{"6.10 another frame within a block", []string{headers(end, 1, get), ping(0, "12345678")}, "GOAWAY 0 PROTOCOL_ERROR\nclosed", small},
 		{"6.10 CONTINUATION of another stream", []string{headers(end, 1, get), raw(9, whole, 3, block("x: y\n"))}, "GOAWAY 0 PROTOCOL_ERROR\nclosed", small},
@@ -499,6 +503,37 @@ func serve(t *testing.T, options http2.Options) *peer {
 		server.Close()
 	})
 	return newPeer(t, near)
+}
+
+// TestStreamsThatAreNotReadLeaveTheRestOfTheWindow has one hold nine tenths of the
+// connection's window, and another send a megabyte through what is left.
+func TestStreamsThatAreNotReadLeaveTheRestOfTheWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := serve(t, http2.Options{StreamWindow: 65535, ConnectionWindow: 65535})
+		p.send(preface, settings(), raw(4, ack, 0, ""), headers(whole, 1, post("/hold")), headers(whole, 3, post("/")))
+		left := map[int]int{0: 65535, 1: 65535, 3: 65535}
+		send := func(stream uint32, n int) {
+			for part := range slices.Chunk(make([]byte, n), 16384) {
+				p.send(data(0, stream, string(part)))
+			}
+			left[0] -= n
+			left[int(stream)] -= n
+			for _, frame := range p.got() {
+				var id, n int
+				if got, _ := fmt.Sscanf(frame, "WINDOW_UPDATE %d %d", &id, &n); got == 2 {
+					left[id] += n
+				}
+			}
+		}
+		send(1, 59_000)
+		for sent := 0; sent < 1<<20; {
+			n := min(left[0], left[3], 5000)
+			require.Positive(t, n, "%d bytes were sent", sent)
+			send(3, n)
+			sent += n
+		}
+		require.LessOrEqual(t, left[0], left[1], "what is held is not told")
+	})
 }
 
 func TestServerPreface(t *testing.T) {
