@@ -82,7 +82,7 @@ func (s *Store) whyMute(ctx context.Context, err error) error {
 	case s.place.tls == nil && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)) && speaksTLS(ctx, s.place.addresses[0]):
 		return fmt.Errorf("%w: it speaks TLS, which the URL says by rediss: %w", registry.ErrRefused, err)
 	case s.place.tls != nil && errors.Is(err, context.DeadlineExceeded) && speaksPlainly(ctx, s.place.addresses[0]):
-		return fmt.Errorf("%w: it speaks no TLS, which the URL says by redis: %w", registry.ErrRefused, err)
+		return fmt.Errorf("%w: it speaks no TLS, which the URL asks for by rediss://: %w", registry.ErrRefused, err)
 	}
 	return err
 }

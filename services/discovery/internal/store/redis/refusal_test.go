@@ -44,7 +44,7 @@ func TestARefusalIsToldApartFromARedisThatIsAway(t *testing.T) {
 			return address
 		}, "redis://@", "it speaks TLS, which the URL says by rediss"},
 		"TLS with one that speaks none": {func(t *testing.T) string { return servicetest.Redis(t).Address },
-			"rediss://@", "it speaks no TLS, which the URL says by redis"},
+			"rediss://@", "it speaks no TLS, which the URL asks for by rediss://"},
 		"TLS with HTTP": {func(*testing.T) string { return overHTTP.Listener.Addr().String() }, "rediss://@", "first record does not look like a TLS handshake"},
 		"a Cluster that is one server": {func(t *testing.T) string { return servicetest.Redis(t).Address },
 			"redis+cluster://@", "it is no Cluster, which the URL says by redis+cluster"},
