@@ -84,6 +84,9 @@ func (c *connection) newCall(h *http2.Stream) *stream {
 // callOf makes a call of a request's head, of which it keeps nothing.
 func (c *connection) callOf(h *http2.Stream, head *http2.Head) (*stream, *refusal) {
 	s := &stream{call: c, http2: h}
+	if head.TooLarge != "" {
+		return nil, refuse(431, codes.ResourceExhausted, "a request of %s", head.TooLarge)
+	}
 	if string(head.Method) != "POST" {
 		r := refuse(405, codes.Internal, "method %q: only POST is served", head.Method)
 		r.Add("allow", "POST")

@@ -46,6 +46,7 @@ type method struct {
 // New makes a server. Services are registered before it serves.
 func New(o Options) *Server {
 	o = o.withDefaults()
+	o.HTTP2.ServeTooLarge = true // to say so by a status
 	return &Server{
 		options: o, http2: http2.NewServer(o.HTTP2), quit: make(chan struct{}),
 		services: map[string]grpc.ServiceInfo{}, methods: map[string]*method{},

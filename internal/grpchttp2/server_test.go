@@ -311,6 +311,16 @@ func TestMetadataThatNoFieldHoldsIsRefused(t *testing.T) {
 	}
 }
 
+func TestMoreMetadataThanIsTakenIsAnswered(t *testing.T) {
+	c := serve(t, grpchttp2.Options{}, handlers{}).dial(t)
+	md := metadata.MD{"a": make([]string, 120)}
+	_, err := ask(metadata.NewOutgoingContext(t.Context(), md), c, 100_000)
+	require.Equal(t, codes.ResourceExhausted, status.Code(err))
+	require.ErrorContains(t, err, "a request of more than 100 fields")
+	_, err = ask(t.Context(), c, 0)
+	require.NoError(t, err)
+}
+
 // TestADeadlineEndsTheCall has clients that leave it to the server.
 func TestADeadlineEndsTheCall(t *testing.T) {
 	errs := make(chan error, 2)

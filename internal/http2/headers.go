@@ -25,7 +25,7 @@ type assembly struct {
 	received *received
 
 	size     uint64 // as SETTINGS_MAX_HEADER_LIST_SIZE counts
-	tooLarge bool
+	tooLarge string // which limit the block is over, empty for none
 	fault    string // what makes the message malformed, empty if nothing does
 	regular  bool   // a regular field came
 	seen     uint16 // pseudo-header fields, as bits of their nameClass
@@ -72,12 +72,12 @@ func (a *assembly) refuse(format string, args ...any) {
 
 // field implements fieldSink.
 func (a *assembly) field(name, value []byte, c class) {
-	if a.kind == ignoredBlock || a.tooLarge {
+	if a.kind == ignoredBlock || a.tooLarge != "" {
 		return
 	}
 	a.size += uint64(len(name)) + uint64(len(value)) + entryOverhead
 	if a.size > uint64(a.options.MaxHeaderBytes) {
-		a.tooLarge = true
+		a.tooLarge = fmt.Sprintf("more than %d bytes of fields, with %d for each", a.options.MaxHeaderBytes, entryOverhead)
 		return
 	}
 	if a.fault != "" {
@@ -94,7 +94,7 @@ func (a *assembly) field(name, value []byte, c class) {
 	}
 	a.regular = true
 	if len(f.Places) >= a.options.MaxHeaders {
-		a.tooLarge = true
+		a.tooLarge = fmt.Sprintf("more than %d fields", a.options.MaxHeaders)
 		return
 	}
 	place := f.place(name, value)
@@ -177,7 +177,7 @@ func (a *assembly) contentLength(value []byte) {
 // finish makes the views of a head whose fields are all there, and checks what
 // only the whole can break.
 func (a *assembly) finish() {
-	if a.kind == ignoredBlock || a.tooLarge || a.fault != "" {
+	if a.kind == ignoredBlock || a.tooLarge != "" || a.fault != "" {
 		return
 	}
 	h := &a.received.head

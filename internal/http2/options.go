@@ -29,6 +29,10 @@ type Options struct {
 	// MaxHeaders bounds the number of fields of a head, pseudo-header fields not
 	// counted, and of a trailer section; 100.
 	MaxHeaders int
+	// ServeTooLarge has a handler answer requests whose heads are over these limits,
+	// of which it gets Head.TooLarge alone: with 431, say (RFC 9113 §10.5.1). Else
+	// their streams are reset.
+	ServeTooLarge bool
 	// MaxInterim bounds the 1xx heads of a response; 10.
 	MaxInterim int
 	// HeaderTableSize is how much of a header table the peer may use; 4096.

@@ -154,10 +154,14 @@ func (c *Conn) accept(f frame, a *assembly) (*Stream, error) {
 	}
 	c.floods.opened++
 	h := &a.received.head
+	if a.tooLarge != "" {
+		h.Fields.Reset()
+		*h = Head{Fields: h.Fields, ContentLength: -1, TooLarge: a.tooLarge}
+	}
 	h.End = f.has(flagEndStream)
 	most := int(c.options.MaxConcurrentStreams)
 	switch {
-	case a.tooLarge:
+	case a.tooLarge != "" && !c.options.ServeTooLarge:
 		return nil, c.refuse(f.stream, InternalError)
 	case a.fault == "" && h.End && h.ContentLength > 0:
 		a.fault = "content-length without a body"
@@ -197,7 +201,7 @@ func (c *Conn) headOf(s *Stream, f frame, a *assembly) error {
 	switch {
 	case s.remoteEnded:
 		return c.abort(s, StreamClosed, "HEADERS behind the end of the message")
-	case a.tooLarge:
+	case a.tooLarge != "":
 		return c.abort(s, InternalError, "a head or trailers over the limit")
 	case a.fault != "":
 		return c.malformed(s, a.fault)

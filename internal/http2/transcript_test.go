@@ -209,6 +209,11 @@ func (a answer) ServeStream(s *http2.Stream) {
 		return
 	}
 	var fields http2.Fields
+	if head.TooLarge != "" {
+		fields.Add("reason", head.TooLarge)
+		_ = s.WriteHead(431, &fields, true)
+		return
+	}
 	switch string(head.Path) {
 	case "/early": // answers without reading
 		_ = s.WriteHead(413, nil, true)
@@ -373,6 +378,11 @@ func TestServerTranscripts(t *testing.T) {
 		{"malformed messages can end the connection", []string{headers(end|whole, 1, get+"X: y\n")}, "GOAWAY 1 PROTOCOL_ERROR\nclosed", http2.Options{MalformedEndsConnection: true}},
 		{"a head over the limit", []string{headers(end|whole, 1, get+"x: "+long+"\n")}, "RST_STREAM 1 INTERNAL_ERROR", small},
 		{"too many fields", []string{headers(end|whole, 1, get+strings.Repeat("x: y\n", 7))}, "RST_STREAM 1 INTERNAL_ERROR", small},
+		{"10.5.1 heads over the limits that are served", []string{
+			headers(end|whole, 1, get+"x: "+long+"\n"), headers(whole, 3, get+strings.Repeat("x: y\n", 7)), headers(end|whole, 5, post("/fields")+"x: y\n")},
+			"HEADERS 1 :status=431 reason=more than 500 bytes of fields, with 32 for each end\n" +
+				"HEADERS 3 :status=431 reason=more than 6 fields end\nRST_STREAM 3 NO_ERROR\n" +
+				"HEADERS 5 :status=200 got-x=y length=-1 end", http2.Options{MaxHeaderBytes: 500, MaxHeaders: 6, ServeTooLarge: true}},
 		{"a head over the limit leaves the table in order", []string{
 			raw(1, end|whole, 1, block(get+"x: "+long+"\n")+"\x40\x01z\x01q"), raw(1, end|whole, 3, block(post("/fields"))+"\xbe")},
 			"RST_STREAM 1 INTERNAL_ERROR\nHEADERS 3 :status=200 got-z=q length=-1 end", small},
