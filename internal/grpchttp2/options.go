@@ -26,6 +26,10 @@ type Options struct {
 	// not be made secure, and why. What closes without a word, as probes do, is not
 	// told of, nor what a stop cuts off. Any goroutine may call it.
 	HandshakeFailed func(from net.Addr, err error)
+	// AcceptFailed is called, if set, for each time that a listener could not accept a
+	// connection and will try again, as it does while too many files are open; first
+	// says that it had not failed for a minute. It delays the next try.
+	AcceptFailed func(err error, first bool)
 	// Codec is of all messages, whatever subtype of content a client names;
 	// grpc-go's of protobuf.
 	Codec encoding.CodecV2

@@ -108,6 +108,7 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 	const shortest, longest = 5 * time.Millisecond, time.Second
 	pause := shortest
+	var failed time.Time // when it failed last
 	for {
 		conn, err := l.Accept()
 		if err == nil {
@@ -126,6 +127,10 @@ func (s *Server) Serve(l net.Listener) error {
 		if pause == 0 {
 			return fmt.Errorf("accept on %s: %w", l.Addr(), err)
 		}
+		if tell := s.options.AcceptFailed; tell != nil {
+			tell(err, time.Since(failed) > time.Minute)
+		}
+		failed = time.Now()
 		select {
 		case <-s.quit:
 			return nil

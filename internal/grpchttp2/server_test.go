@@ -10,6 +10,7 @@ import (
 	"os"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -741,10 +742,10 @@ func TestAWrongProgramPanicsWhenItRegisters(t *testing.T) {
 	s.Stop()
 }
 
-// passing is a listener that fails a few times and then for good.
+// passing is a listener that fails a few times, each behind a rest, and then for good.
 type passing struct {
 	net.Listener
-	fails int
+	rests []time.Duration
 }
 
 type tooMany struct{ error }
@@ -752,18 +753,27 @@ type tooMany struct{ error }
 func (tooMany) Temporary() bool { return true }
 
 func (l *passing) Accept() (net.Conn, error) {
-	if l.fails--; l.fails >= 0 {
+	if len(l.rests) > 0 {
+		time.Sleep(l.rests[0])
+		l.rests = l.rests[1:]
 		return nil, tooMany{errors.New("too many open files")}
 	}
 	return nil, errors.New("broken")
 }
 
 func TestAListenerMayFailForAWhile(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	s := grpchttp2.New(grpchttp2.Options{})
-	require.ErrorContains(t, s.Serve(&passing{l, 3}), "broken")
-	s.Stop()
+	synctest.Test(t, func(t *testing.T) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		var told []bool
+		s := grpchttp2.New(grpchttp2.Options{AcceptFailed: func(err error, first bool) {
+			require.EqualError(t, err, "too many open files")
+			told = append(told, first)
+		}})
+		require.ErrorContains(t, s.Serve(&passing{l, []time.Duration{0, 0, 50 * time.Second, time.Hour, 0}}), "broken")
+		require.Equal(t, []bool{true, false, false, true, false}, told)
+		s.Stop()
+	})
 }
 
 // TestAHandlerLeavesTheRestForLater has streams that have no goroutine at rest, and

@@ -97,7 +97,9 @@ func newGRPCServer(o Options, access *access, log *slog.Logger, registerer prome
 		Name: "discovery_xds_handshake_errors_total", Help: "Connections to the listener of xDS that could not be made secure."})
 	floods := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "discovery_xds_floods_total", Help: "Connections to the listener of xDS that were ended for what their clients did too often, by what that was."}, []string{"flood"})
-	registerer.MustRegister(failures, floods)
+	unaccepted := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "discovery_xds_accept_errors_total", Help: "Times that the listener of xDS could not accept a connection, as where too many files are open, and tried again."})
+	registerer.MustRegister(failures, floods, unaccepted)
 	options := xds.ServerOptions(o.XDSMaxAge)
 	options.HandshakeTimeout = helloTimeout
 	options.HTTP2.MaxConcurrentStreams = streamsPerConnection
@@ -111,6 +113,12 @@ func newGRPCServer(o Options, access *access, log *slog.Logger, registerer prome
 	options.HandshakeFailed = func(from net.Addr, err error) {
 		failures.Inc()
 		log.Warn("TLS handshake failed", "listener", "xds", "peer", from.String(), "error", err)
+	}
+	options.AcceptFailed = func(err error, first bool) {
+		unaccepted.Inc()
+		if first {
+			log.Warn("connections are not accepted; trying again", "listener", "xds", "error", err)
+		}
 	}
 	access.guard(&options)
 	return grpchttp2.New(options)
