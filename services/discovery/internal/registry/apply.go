@@ -77,6 +77,10 @@ func (r *Registry) applyChange(c *Change) {
 		if e := r.find(c.Key); e != nil && (c.Lease == 0 || c.Lease == e.lease) {
 			switch {
 			case c.Event == nil:
+			case c.Event.Kind != Expired && r.registeredSince(e, c.Went):
+				r.happened(c.Event)
+				r.registerAnew(e)
+				return
 			case c.Event.Kind != Expired:
 				r.deregistered(e)
 			case r.beatsHere(e):
@@ -99,6 +103,36 @@ func (r *Registry) applyChange(c *Change) {
 // may know the same last beat, and differ by a moment. r.mu must be held.
 func (r *Registry) beatsHere(e *entry) bool {
 	return e.deadline() > time.Since(r.born)+e.host.TTL/4
+}
+
+// registeredSince reports whether the host of e registered here after it went, as
+// another replica was told: then this one answered that it is registered, and may not
+// drop it. It counts only who checked in as a whole, as v1's hosts always do, v2's
+// by a PUT: where this replica alone had been asked, that would have registered the
+// host anew, and a beat by its lease would have been unknown. went is the time by this
+// process's clock, or slightly later: so a host that registered first, and then went,
+// is never kept, and one that came back within a moment may have to do so again. r.mu
+// must be held.
+func (r *Registry) registeredSince(e *entry, went time.Time) bool {
+	return !went.IsZero() && time.Duration(e.registered.Load()) > went.Sub(r.born)
+}
+
+// registerAnew has the host of e, which registered here after it went, come back: with
+// another lease, since the Store does not take that of e, and beats with it are unknown
+// on every replica. Readers here do not see it go. r.mu must be held.
+func (r *Registry) registerAnew(e *entry) {
+	registered := e.registered.Load()
+	record := e.record(r.wall)
+	record.Lease = NewLease()
+	record.FirstSeen = r.wall.at(time.Duration(registered))
+	e = r.put(record, time.Duration(e.lastBeat.Load()))
+	e.registered.Store(registered)
+	event := &Event{
+		At: record.FirstSeen, Kind: Registered, Service: e.host.Service, ID: e.host.ID,
+		Actor: Itself, Detail: "it registered before this replica heard that it had gone",
+	}
+	r.happened(event)
+	r.outbox.change(Change{Key: e.host.Key, Record: &record, Event: event})
 }
 
 // take makes a stored record the registry's, and reports whether it was not.
@@ -131,7 +165,7 @@ func (r *Registry) hear(e *entry, at time.Time) (isNew bool) {
 
 // reconcile makes what is held of the covered services what the Store holds. What
 // the Store has not, others took out, and it is given again only where it beats
-// here and the Store takes it back; or, if the Store lost data, all of it is given
+// here and the Store takes it back, or registered here since; or, if the Store lost data, all of it is given
 // again, and nothing is taken out. r.mu must be held.
 func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost bool) {
 	stored := make(map[Key]struct{}, len(whole.Records))
@@ -145,9 +179,9 @@ func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost boo
 		}
 		r.applyChange(&Change{Key: record.Host.Key, Record: record})
 	}
-	buried := make(map[Lease]struct{}, len(whole.Buried))
-	for _, lease := range whole.Buried {
-		buried[lease] = struct{}{}
+	buried := make(map[Lease]time.Time, len(whole.Buried))
+	for _, b := range whole.Buried {
+		buried[b.Lease] = b.At
 	}
 	for name, s := range r.services {
 		if !covers(name) {
@@ -157,8 +191,10 @@ func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost boo
 			if _, ok := stored[e.host.Key]; ok {
 				continue
 			}
-			_, deregistered := buried[e.lease]
+			went, deregistered := buried[e.lease]
 			switch {
+			case deregistered && r.registeredSince(e, went):
+				r.registerAnew(e)
 			case lost:
 				r.giveEntry(e)
 				r.restored.hosts++

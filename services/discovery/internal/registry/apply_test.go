@@ -86,9 +86,9 @@ func TestAHostThatBeatsHereIsGivenAgainWhenTheWholeLacksIt(t *testing.T) {
 				time.Sleep(c.silent)
 				synctest.Wait()
 				changes(store)
-				whole := &Contents{Buried: []Lease{receipt.Lease + 1}}
+				whole := &Contents{Buried: []Burial{{Lease: receipt.Lease + 1}}}
 				if c.buried {
-					whole.Buried = append(whole.Buried, receipt.Lease)
+					whole.Buried = append(whole.Buried, Burial{Lease: receipt.Lease})
 				}
 				r.apply(Update{Whole: whole, Covers: everyService})
 				synctest.Wait()
@@ -251,6 +251,76 @@ func TestARemovalIsOfOneStay(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, []Lease{both.Lease}, unknown)
 	})
+}
+
+// A host that deregistered at another replica may register here before this one hears
+// that it went, and is answered that it is known.
+func TestAHostThatRegisteredHereAfterItWentElsewhereStays(t *testing.T) {
+	const moment = 100 * time.Millisecond
+	register := func(t *testing.T, r *Registry, _ Lease) { checkIn(t, r, host("a", 1)) }
+	change := func(t *testing.T, r *Registry, _ Lease) { checkIn(t, r, host("a", 2)) }
+	beat := func(t *testing.T, r *Registry, lease Lease) {
+		unknown, err := r.Beat([]Lease{lease}, nil, "tester")
+		require.NoError(t, err)
+		require.Empty(t, unknown, "nobody here knows yet")
+	}
+	for name, c := range map[string]struct {
+		kind  EventKind
+		heard func(*testing.T, *Registry, Lease) // what came here
+		after time.Duration                      // how long after the host went
+		stays bool
+	}{
+		"it registered after it deregistered":          {Deregistered, register, moment, true},
+		"it registered as another":                     {Deregistered, change, moment, true},
+		"it registered after it was lost":              {Lost, register, moment, true},
+		"it registered before it deregistered":         {Deregistered, register, -moment, false},
+		"it registered at the time that it is told by": {Deregistered, register, 0, false},
+		"it beat after it deregistered":                {Deregistered, beat, moment, false},
+		"it beat after it was lost":                    {Lost, beat, moment, false},
+	} {
+		for how, tell := range map[string]func(r *Registry, lease Lease, went time.Time, kind EventKind){
+			"told alone": func(r *Registry, lease Lease, went time.Time, kind EventKind) {
+				event := &Event{At: time.Now().Add(time.Hour), Kind: kind, Service: "users", ID: "a", Actor: "ann"} // by another clock
+				r.apply(Update{Changes: []Change{{Key: host("a", 1).Key, Lease: lease, Went: went, Event: event}}})
+			},
+			"told with all": func(r *Registry, lease Lease, went time.Time, _ EventKind) {
+				r.apply(Update{Whole: &Contents{Buried: []Burial{{Lease: lease, At: went}}}, Covers: everyService})
+			},
+		} {
+			t.Run(name+", "+how, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					store := newFakeStore()
+					r := started(t, store)
+					receipt, err := r.CheckIn(host("a", 1), "tester")
+					require.NoError(t, err)
+					time.Sleep(moment)
+					c.heard(t, r, receipt.Lease)
+					went := time.Now().Add(-c.after)
+					synctest.Wait()
+					changes(store)
+
+					tell(r, receipt.Lease, went, c.kind)
+					synctest.Wait()
+					given := changes(store)
+					unknown, err := r.Beat([]Lease{receipt.Lease}, nil, "tester")
+					require.NoError(t, err)
+					require.Equal(t, []Lease{receipt.Lease}, unknown, "that stay is over")
+					if !c.stays {
+						require.Empty(t, ids(t, r))
+						require.Empty(t, given)
+						return
+					}
+					require.Equal(t, []string{"a"}, ids(t, r))
+					require.Len(t, given, 1)
+					require.NotEqual(t, receipt.Lease, given[0].Record.Lease, "the store does not take that back")
+					require.Equal(t, Registered, given[0].Event.Kind)
+					again, err := r.CheckIn(*given[0].Record.Host, "tester")
+					require.NoError(t, err)
+					require.Equal(t, Receipt{HostUnchanged, given[0].Record.Lease}, again)
+				})
+			})
+		}
+	}
 }
 
 func TestWhatTheStoreMissesIsGivenAgain(t *testing.T) {

@@ -98,9 +98,12 @@ func (r *Registry) checkIn(h *Host, actor string, tags tagging, allow func(netip
 	return receipt, nil
 }
 
-// note marks a beat of now. r.mu must be held, for reading at least.
+// note marks that the host of e checked in just now, as it is known. r.mu must be
+// held, for reading at least.
 func (r *Registry) note(e *entry) {
-	e.beat(time.Since(r.born))
+	now := time.Since(r.born)
+	e.beat(now)
+	e.registered.Store(int64(now))
 	r.count(e)
 	r.outbox.beat(e)
 }
@@ -176,6 +179,7 @@ func (r *Registry) change(h *Host, actor string, tags tagging, allow func(netip.
 	}
 	r.shareText(h)
 	e = r.put(record, time.Since(r.born))
+	e.registered.Store(e.lastBeat.Load())
 	r.count(e)
 	record.Lease = e.lease
 	event.Service, event.ID = h.Service, h.ID

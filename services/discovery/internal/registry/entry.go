@@ -9,8 +9,8 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/guard"
 )
 
-// entry is a host in the registry. Fields but lease, lastBeat, countsFrom, counted
-// and beaten are guarded by Registry.mu.
+// entry is a host in the registry. Fields but lease, lastBeat, registered, countsFrom,
+// counted and beaten are guarded by Registry.mu.
 type entry struct {
 	lease         Lease  // never changes
 	host          *Host  // its Key never changes
@@ -25,6 +25,9 @@ type entry struct {
 	// lastBeat is the time of the last check-in on the registry's clock, in
 	// nanoseconds; below 0 if it was before this process began.
 	lastBeat atomic.Int64
+	// registered is the same of the last check-in of the host as a whole, which
+	// would register it were it not known, and which was answered here; 0 for none.
+	registered atomic.Int64
 	// countsFrom is when a check-in counts as a beat for the guard again, as lastBeat.
 	countsFrom atomic.Int64
 	// counted is how many check-ins did.

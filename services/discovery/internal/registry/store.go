@@ -64,7 +64,7 @@ type Contents struct {
 	Events []Event
 	// Buried are leases that a SharedStore does not take back: those of hosts that
 	// went at their own wish lately. Any other host that it lacks it takes again.
-	Buried []Lease
+	Buried []Burial
 	// Partial says that hosts that live may be missing: what the Store has was never
 	// said to be Complete.
 	Partial bool
@@ -77,6 +77,13 @@ type Contents struct {
 	Stale bool
 }
 
+// Burial is a lease that is not taken back, and when its host went: by this process's
+// clock, or slightly later. At is zero where that is not known.
+type Burial struct {
+	Lease Lease
+	At    time.Time
+}
+
 // Change says what became of one host, or of one setting: of the host with Key
 // if that is not zero, else of the setting that SettingKey names.
 type Change struct {
@@ -86,6 +93,9 @@ type Change struct {
 	// Lease is that of the host if it is gone: a Store does not take it back
 	// with that lease, which others may still have.
 	Lease Lease
+	// Went is, from a SharedStore and of a host that is gone, when it went: by this
+	// process's clock, or slightly later. It is zero where that is not known.
+	Went time.Time
 
 	SettingKey SettingKey
 	// Setting is what is set now; nil if nothing is.

@@ -115,8 +115,8 @@ func lacks(contents, other *registry.Contents) *registry.Contents {
 		settings[contents.Settings[i].Key()] = struct{}{}
 	}
 	buried := make(map[registry.Lease]struct{}, len(contents.Buried))
-	for _, lease := range contents.Buried {
-		buried[lease] = struct{}{}
+	for _, b := range contents.Buried {
+		buried[b.Lease] = struct{}{}
 	}
 	missing := &registry.Contents{}
 	for _, r := range other.Records {

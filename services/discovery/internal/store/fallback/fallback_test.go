@@ -207,7 +207,7 @@ func TestWhatExpiresGoesFromTheSnapshotToo(t *testing.T) {
 func TestASharedStoreThatIsPartialIsGivenWhatTheSnapshotHas(t *testing.T) {
 	a, b, c := storetest.Record("users", "a", 1), storetest.Record("users", "b", 1), storetest.Record("users", "c", 1)
 	newer := storetest.Record("users", "a", 2)
-	left := []registry.Lease{a.Lease}
+	left := []registry.Burial{{Lease: a.Lease}}
 	drain := storetest.Setting(registry.Scope{Zone: "eu-1"}, registry.Drain)
 	settings := []registry.Setting{drain}
 	putB := registry.Change{Key: b.Host.Key, Record: &b}

@@ -15,9 +15,11 @@ const (
 	// logLength is about how many entries the log of a partition has. A replica
 	// that missed more reads the partition anew.
 	logLength = 1000
-	// tombTime is how long a lease that was deregistered is not taken back: as
-	// long as a replica may have been cut off from Redis, and hear the host.
-	tombTime = time.Hour
+	// cutOff is how long a replica may have been cut off from Redis: later it tells of
+	// no host that went. tombTime is how long after that a lease that was deregistered
+	// is not taken back, for another replica that was cut off may hear the host.
+	cutOff   = time.Hour
+	tombTime = 2 * cutOff
 )
 
 // Append writes changes to Redis, each with an entry in the log of its partition
@@ -83,13 +85,16 @@ func argsOf(c *registry.Change) ([]any, error) {
 			return nil, err
 		}
 		member := hostMember(c.Key)
-		return []any{hostPut, member, value(member, kept.Lease, text), leaseText(kept.Lease), event, age(c.Record.LastCheckIn)}, nil
+		return []any{hostPut, member, value(member, kept.Lease, text), leaseText(kept.Lease), event, age(c.Record.LastCheckIn).Milliseconds()}, nil
 	case c.Key != registry.Key{}:
-		buried := "1"
+		buried, went := "1", time.Duration(0)
 		if c.Lease == 0 || mayReturn(c.Event) {
 			buried = "0"
 		}
-		return []any{hostRemoved, hostMember(c.Key), "", leaseText(c.Lease), event, buried}, nil
+		if c.Event != nil {
+			went = min(age(c.Event.At), cutOff)
+		}
+		return []any{hostRemoved, hostMember(c.Key), buried, leaseText(c.Lease), event, went.Microseconds()}, nil
 	case c.Setting != nil:
 		if text, err = record.EncodeSetting(c.Setting); err != nil {
 			return nil, err

@@ -3,7 +3,6 @@ package redis
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
@@ -28,7 +27,7 @@ func (s *Store) Expire(ctx context.Context, dead []registry.Beat) (gone []regist
 		if err != nil {
 			return nil, err
 		}
-		b.add(key.Service, i, hostMember(key), age(dead[i].At), event)
+		b.add(key.Service, i, hostMember(key), age(dead[i].At).Milliseconds(), event)
 	}
 	asked := time.Now()
 	err = b.run(ctx, func(c *call) error {
@@ -46,7 +45,7 @@ func (s *Store) Expire(ctx context.Context, dead []registry.Beat) (gone []regist
 		for i, thing := range c.things {
 			key := dead[thing].Key
 			if score, _ := answer[1+i].(string); score != "" {
-				s.heard[key] = reading.read(milliseconds(score))
+				s.heard[key] = reading.read(micros(score))
 				continue
 			}
 			gone = append(gone, key)
@@ -54,13 +53,4 @@ func (s *Store) Expire(ctx context.Context, dead []registry.Beat) (gone []regist
 		return nil
 	})
 	return gone, err
-}
-
-// milliseconds reads the score of a beat; 0 if it is none.
-func milliseconds(score string) int64 {
-	ms, err := strconv.ParseFloat(score, 64)
-	if err != nil {
-		return 0
-	}
-	return int64(ms)
 }

@@ -28,6 +28,7 @@ import (
 type replica struct {
 	t *testing.T
 	*registry.Registry
+	store *Store
 }
 
 // start runs a replica on the Redis at url until the test ends, and returns when
@@ -40,11 +41,12 @@ func start(t *testing.T, url string, timeout time.Duration) replica {
 func startWarming(t *testing.T, url string, timeout, warmUp time.Duration) replica {
 	o := registrytest.Options()
 	o.WarmUp = warmUp
-	o.Store = open(t, url, timeout)
+	s := open(t, url, timeout)
+	o.Store = s
 	r := registry.New(o)
 	registrytest.Run(t, r)
 	<-r.Loaded()
-	return replica{t, r}
+	return replica{t, r, s}
 }
 
 // hostOf is a host of the service users.
@@ -136,6 +138,91 @@ func TestReplicasListTheSameHosts(t *testing.T) {
 		}
 		return true
 	})
+}
+
+// deaf has r hear nothing from Redis, and tell it nothing, while it does something.
+func (r replica) deaf(do func()) {
+	r.store.exchange.Lock()
+	defer r.store.exchange.Unlock()
+	do()
+}
+
+// leases are those of the hosts of users.
+func (r replica) leases() (leases []registry.Lease) {
+	r.t.Helper()
+	list, err := r.List("users")
+	require.NoError(r.t, err)
+	for _, host := range list.Hosts {
+		leases = append(leases, host.Lease)
+	}
+	return leases
+}
+
+// remove is a deregistration of a host of users.
+func (r replica) remove(id string) {
+	r.t.Helper()
+	n, err := r.Remove(registry.Selection{Service: "users", ID: id}, "a test")
+	require.NoError(r.t, err)
+	require.Equal(r.t, 1, n)
+}
+
+// A host may register at a replica that has not heard yet that it deregistered at
+// another, and is known there just so, or otherwise. How soon after that may be depends
+// on how fast Redis answers: so this waits twice as long each time.
+func TestAHostThatDeregistersAndRegistersAtAnotherReplicaStays(t *testing.T) {
+	for name, ttl := range map[string]time.Duration{"as it was": time.Minute, "as another": 2 * time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			url := "redis://" + servicetest.Redis(t).Address
+			a, b := start(t, url, patience), start(t, url, patience)
+			stays := func(pause time.Duration) bool {
+				b.checkIn("1", time.Minute)
+				await(t, "1", a, b)
+				awaitKept(t, url, "1")
+				lease := b.leases()
+				b.deaf(func() {
+					a.remove("1")
+					awaitKept(t, url, "")
+					time.Sleep(pause)
+					b.checkIn("1", ttl)
+				})
+				servicetest.Eventually(t, "b has heard that it deregistered", func() bool { return !slices.Equal(b.leases(), lease) })
+				if b.ids() == "" {
+					return false
+				}
+				servicetest.Eventually(t, "a lists it too", func() bool { return slices.Equal(a.leases(), b.leases()) })
+				awaitKept(t, url, "1")
+				return true
+			}
+			for pause := 10 * time.Millisecond; !stays(pause); pause *= 2 {
+				require.Less(t, pause, patience, "so long after it deregistered")
+			}
+		})
+	}
+}
+
+func TestAHostThatRegistersAndDeregistersAtAnotherReplicaGoes(t *testing.T) {
+	url := "redis://" + servicetest.Redis(t).Address
+	a, b := start(t, url, patience), start(t, url, patience)
+	b.checkIn("1", time.Minute)
+	await(t, "1", a, b)
+	lease := b.leases()
+	b.deaf(func() {
+		b.checkIn("1", time.Minute)
+		a.remove("1")
+		awaitKept(t, url, "")
+		unknown, err := b.Beat(lease, nil, "a test") // a late one
+		require.NoError(t, err)
+		require.Empty(t, unknown)
+	})
+	await(t, "", a, b)
+	a.checkIn("2", time.Minute)
+	await(t, "2", a, b) // what b gave back would be there before
+	awaitKept(t, url, "2")
+	for _, r := range []replica{a, b} {
+		unknown, err := r.Beat(lease, nil, "a test")
+		require.NoError(t, err)
+		require.Equal(t, lease, unknown)
+	}
 }
 
 func TestReplicasThatChangeTheSameHostEndWithTheSame(t *testing.T) {

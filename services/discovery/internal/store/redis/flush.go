@@ -15,8 +15,10 @@ import (
 // what it changed (CH). What it did not count is missing, or no later than what
 // another replica told; which of both is asked for only then.
 func (s *Store) Flush(ctx context.Context, beats []registry.Beat) (missing []registry.Key, err error) {
-	if err := s.readClocks(ctx, beats); err != nil {
-		return nil, err
+	if !s.knowsClocks(beats) {
+		if err := s.readClocks(ctx, allPartitions()); err != nil {
+			return nil, err
+		}
 	}
 	add := s.commands("zadd", "beat", "xx", "gt", "ch")
 	for i := range beats {
@@ -56,34 +58,14 @@ func (s *Store) Flush(ctx context.Context, beats []registry.Beat) (missing []reg
 // is read each second.
 const clockLife = 10 * time.Second
 
-// readClocks reads the clock of all partitions, if that of one with beats was not
-// read lately.
-func (s *Store) readClocks(ctx context.Context, beats []registry.Beat) error {
-	known := true
+// knowsClocks reports whether Redis' clock was read lately for all partitions with
+// these beats.
+func (s *Store) knowsClocks(beats []registry.Beat) bool {
 	for i := range beats {
 		c := s.partitions[partitionOf(beats[i].Key.Service)].clock.Load()
-		known = known && c != nil && time.Since(c.answered) < clockLife
-	}
-	if known {
-		return nil
-	}
-	calls := make([]*call, partitionCount)
-	for p := range calls {
-		calls[p] = s.lookCall(p, "")
-	}
-	asked := time.Now()
-	if err := s.run(ctx, calls); err != nil {
-		return err
-	}
-	now := time.Now()
-	for p, c := range calls {
-		answer, err := c.answer.Slice()
-		a := reader{answer: answer, err: err}
-		reading := &clock{asked: asked, answered: now, redis: a.number()}
-		if a.err != nil {
-			return s.fault(a.err)
+		if c == nil || time.Since(c.answered) >= clockLife {
+			return false
 		}
-		s.partitions[p].clock.Store(reading)
 	}
-	return nil
+	return true
 }

@@ -116,6 +116,11 @@ func tellBeats(beats []registry.Beat, apply func(registry.Update)) {
 // answered, and whether a log may have more.
 func (s *Store) readLogs(ctx context.Context, apply func(registry.Update)) (answered, more bool, err error) {
 	streams, answered, err := s.readStreams(ctx)
+	if left := s.left(streams); len(left) > 0 {
+		// Now, since a reading is the truer the fewer calls it was made with. Where it
+		// fails the earlier one tells of later times.
+		err = errors.Join(err, s.readClocks(ctx, left))
+	}
 	var changes []registry.Change
 	for _, stream := range streams {
 		p := partitionOfKey(stream.Stream)
@@ -176,6 +181,18 @@ func (s *Store) readStreams(ctx context.Context) (streams []goredis.XStream, ans
 		return nil, false, s.fault(failed) // no command was tried at all
 	}
 	return streams, answered, err
+}
+
+// left are the partitions that hosts left, as other writers tell.
+func (s *Store) left(streams []goredis.XStream) (list []int) {
+	for _, stream := range streams {
+		if slices.ContainsFunc(stream.Messages, func(entry goredis.XMessage) bool {
+			return entry.Values["k"] == hostRemoved && entry.Values["w"] != s.writer
+		}) {
+			list = append(list, partitionOfKey(stream.Stream))
+		}
+	}
+	return list
 }
 
 // partitionOfKey is the number between the braces.
@@ -245,11 +262,14 @@ func decodeEntry(text func(field string) string, c *clock) (change registry.Chan
 		if err != nil {
 			return change, err
 		}
-		r.LastCheckIn = c.read(milliseconds(text("a")))
+		r.LastCheckIn = c.read(micros(text("a")))
 		change.Record = &r
 	case hostRemoved:
 		if change.Lease, err = parseLease(text("l")); err != nil {
 			return change, err
+		}
+		if went := micros(text("a")); went > 0 { // earlier versions do not say
+			change.Went = c.read(went)
 		}
 	case settingPut:
 		setting, err := decodeSetting(text("m"), text("v"))

@@ -39,11 +39,7 @@ func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 		return nil, s.whyMute(ctx, err)
 	}
 	contents := &registry.Contents{Partial: state != complete}
-	all := make([]int, partitionCount)
-	for p := range all {
-		all[p] = p
-	}
-	batches, err := s.batches(ctx, all)
+	batches, err := s.batches(ctx, allPartitions())
 	if err != nil {
 		return nil, err
 	}
@@ -239,7 +235,7 @@ func (s *Store) decodeWhole(c *call, reading *clock) (*whole, error) {
 	}
 	last := make(map[string]int64, len(beats)/2)
 	for i := 0; i+1 < len(beats); i += 2 {
-		last[beats[i]] = milliseconds(beats[i+1])
+		last[beats[i]] = micros(beats[i+1])
 	}
 	w.contents.Records = make([]registry.Record, 0, len(records)/2)
 	var texts record.Texts
@@ -274,15 +270,24 @@ func (s *Store) decodeWhole(c *call, reading *clock) (*whole, error) {
 		}
 		w.contents.Events = append(w.contents.Events, event)
 	}
-	for _, text := range buried {
-		lease, err := parseLease(text)
+	for i := 0; i+1 < len(buried); i += 2 {
+		lease, err := parseLease(buried[i])
 		if err != nil {
 			s.skip(c.partition, "a lease", err)
 			continue
 		}
-		w.contents.Buried = append(w.contents.Buried, lease)
+		w.contents.Buried = append(w.contents.Buried, registry.Burial{Lease: lease, At: w.clock.buriedAt(micros(buried[i+1]))})
 	}
 	return w, nil
+}
+
+// buriedAt is when a lease was deregistered that is not taken back until a time of
+// Redis'; zero for one that earlier versions buried, for half as long.
+func (c *clock) buriedAt(until int64) time.Time {
+	if until <= c.redis+cutOff.Microseconds() {
+		return time.Time{} // or it went so long ago that it does not matter
+	}
+	return c.read(until - tombTime.Microseconds())
 }
 
 // skip tells of something in Redis that cannot be understood.

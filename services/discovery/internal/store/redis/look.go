@@ -39,7 +39,7 @@ func (s *Store) look(ctx context.Context, apply func(registry.Update)) (answered
 		}
 		looks[i] = s.lookCall(i, generation)
 		if p := &s.partitions[i]; p.known && (p.short || s.looks%hearEvery == 0) {
-			since := p.heard - hearBack.Milliseconds()
+			since := (p.heard - hearBack.Microseconds()) / 1000
 			beats = append(beats, &call{partition: i, args: []any{"zrangebyscore", s.keys(i, "beat")[0], since, "+inf", "withscores"}})
 		}
 	}
@@ -49,19 +49,17 @@ func (s *Store) look(ctx context.Context, apply func(registry.Update)) (answered
 	err = s.run(ctx, slices.Concat(looks, beats, []*call{replicas}))
 	now := time.Now()
 	for i, c := range looks {
-		answer, failed := c.answer.Slice()
-		if failed != nil {
+		if c.answer.Err() != nil {
 			continue
 		}
 		answered = true
-		a, p := reader{answer: answer}, &s.partitions[i]
-		reading := &clock{asked: asked, answered: now, redis: a.number()}
-		gen, digest, last := a.text(), a.text(), a.id()
-		if a.err != nil {
-			return answered, s.fault(a.err)
+		m, err := c.meta(asked, now)
+		if err != nil {
+			return answered, s.fault(err)
 		}
-		p.clock.Store(reading)
-		p.compare(gen, digest, last)
+		p := &s.partitions[i]
+		p.clock.Store(m.clock)
+		p.compare(m)
 	}
 	err = errors.Join(err, s.hear(ctx, beats, apply))
 	if replicas.answer.Err() == nil {
@@ -74,6 +72,45 @@ func (s *Store) look(ctx context.Context, apply func(registry.Update)) (answered
 // a generation is given for the case that it differs.
 func (s *Store) lookCall(p int, generation string) *call {
 	return &call{partition: p, script: lookScript, keys: s.keys(p, "rec", "ovr", "meta"), args: []any{generation}}
+}
+
+// meta is what lookScript tells of a partition, and the clock with which it does.
+type meta struct {
+	clock       *clock
+	gen, digest string
+	last        entryID
+}
+
+// meta reads the answer of a lookCall, which was made between two times.
+func (c *call) meta(asked, answered time.Time) (m meta, err error) {
+	answer, err := c.answer.Slice()
+	a := reader{answer: answer, err: err}
+	m.clock = &clock{asked: asked, answered: answered, redis: a.number()}
+	m.gen, m.digest, m.last = a.text(), a.text(), a.id()
+	return m, a.err
+}
+
+// readClocks reads the clocks of some partitions, and no more.
+func (s *Store) readClocks(ctx context.Context, list []int) error {
+	calls := make([]*call, len(list))
+	for i, p := range list {
+		calls[i] = s.lookCall(p, "")
+	}
+	asked := time.Now()
+	err := s.run(ctx, calls)
+	answered := time.Now()
+	for i, c := range calls {
+		if c.answer.Err() != nil {
+			continue
+		}
+		m, wrong := c.meta(asked, answered)
+		if wrong != nil {
+			err = errors.Join(err, s.fault(wrong))
+			continue
+		}
+		s.partitions[list[i]].clock.Store(m.clock)
+	}
+	return err
 }
 
 // hear hands over the beats that were read. Those later than Redis' clock, by more
@@ -97,9 +134,9 @@ func (s *Store) hear(ctx context.Context, calls []*call, apply func(registry.Upd
 				s.skip(c.partition, "a beat", err)
 				continue
 			}
-			at := milliseconds(scores[i+1])
-			if at > reading.redis+s.options.Timeout.Milliseconds() {
-				ahead.add(key.Service, len(beats), reading.redis, scores[i])
+			at := micros(scores[i+1])
+			if at > reading.redis+s.options.Timeout.Microseconds() {
+				ahead.add(key.Service, len(beats), reading.redis/1000, scores[i])
 			}
 			beats = append(beats, registry.Beat{Key: key, At: reading.read(at)})
 		}
@@ -110,13 +147,13 @@ func (s *Store) hear(ctx context.Context, calls []*call, apply func(registry.Upd
 
 // compare marks p to be read anew if what meta says now cannot come of what it
 // said, and of entries in the log that were not read yet.
-func (p *partition) compare(gen, digest string, last entryID) {
-	older := last.compare(p.last)
+func (p *partition) compare(m meta) {
+	older := m.last.compare(p.last)
 	switch {
 	case !p.known:
 	case p.gen == "" && older >= 0:
 		// What is there now came after: the log tells.
-	case gen != p.gen, older < 0, older == 0 && digest != p.digest:
+	case m.gen != p.gen, older < 0, older == 0 && m.digest != p.digest:
 		p.again = true
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
+	"math"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -32,6 +33,15 @@ func partitionOf(service string) int {
 	return int((h ^ h>>8) & 0xff)
 }
 
+// allPartitions are the numbers of all.
+func allPartitions() []int {
+	all := make([]int, partitionCount)
+	for p := range all {
+		all[p] = p
+	}
+	return all
+}
+
 // keys are the names of those of partition p.
 func (s *Store) keys(p int, names ...string) []string {
 	list := make([]string, len(names))
@@ -51,7 +61,7 @@ type partition struct {
 	last        entryID
 	// clock tells the time of its Redis; nil before it was read.
 	clock atomic.Pointer[clock]
-	// heard is the time in ms of Redis up to which beats were handed over.
+	// heard is the time in µs of Redis up to which beats were handed over.
 	heard int64
 	// short says that it has, or had, a host with a TTL below shortTTL.
 	short bool
@@ -63,7 +73,7 @@ type partition struct {
 	again bool
 }
 
-// clock is a reading of Redis' clock, in ms, and between which times of this
+// clock is a reading of Redis' clock, in µs, and between which times of this
 // machine's it was taken.
 type clock struct {
 	asked, answered time.Time
@@ -72,18 +82,27 @@ type clock struct {
 
 // read is what this machine's clock says at a time of Redis', or slightly later.
 func (c *clock) read(redis int64) time.Time {
-	return c.answered.Add(time.Duration(redis-c.redis) * time.Millisecond)
+	return c.answered.Add(time.Duration(redis-c.redis) * time.Microsecond)
 }
 
-// write is what Redis' clock says at a time of this machine's, or slightly later.
+// write is what Redis' clock says at a time of this machine's, or slightly later, in ms.
 func (c *clock) write(at time.Time) int64 {
-	return c.redis + time.Since(c.asked).Milliseconds() - age(at)
+	return (c.redis + time.Since(c.asked).Microseconds() - age(at).Microseconds()) / 1000
 }
 
-// age is how many ms at was ago, never below 0. The zero time was 30 years ago.
-func age(at time.Time) int64 {
+// age is how long ago at was, never below 0. The zero time was 30 years ago.
+func age(at time.Time) time.Duration {
 	const longest = 30 * 365 * 24 * time.Hour
-	return min(max(0, time.Since(at)), longest).Milliseconds()
+	return min(max(0, time.Since(at)), longest)
+}
+
+// micros reads a time that Redis keeps, in ms, as µs; 0 if it is none.
+func micros(text string) int64 {
+	ms, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		return 0
+	}
+	return int64(math.Round(ms * 1000))
 }
 
 // entryID is the id of an entry of a log.

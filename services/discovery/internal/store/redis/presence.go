@@ -60,7 +60,7 @@ func (s *Store) meet(c *call, apply func(registry.Update)) error {
 		was := known.others[writer]
 		switch {
 		case was == nil:
-			age := time.Duration(max(0, redis-milliseconds(seen))) * time.Millisecond
+			age := time.Duration(max(0, redis-micros(seen))) * time.Microsecond
 			was = &presence{name, seen, now.Add(-age)}
 		case was.seen != seen:
 			was.seen, was.heard = seen, now

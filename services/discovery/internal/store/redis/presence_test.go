@@ -98,7 +98,7 @@ func careful(t *testing.T, url, name string) replica {
 	r := registry.New(o)
 	registrytest.Run(t, r)
 	<-r.Loaded()
-	return replica{t, r}
+	return replica{t, r, s}
 }
 
 // lasts says whether a cause of r is not over.

@@ -33,7 +33,8 @@
 // replica keeps the difference to its own for each partition, read anew each
 // second from TIME. An exchange takes some time, in favour of the host: a beat
 // seems as much younger than it was. Where Redis' clock is set back, beats of a time
-// to come are made beats of now.
+// to come are made beats of now. A host that deregistered seems to have done so later
+// than it did, by as long as Redis took to answer.
 //
 // # Faults
 //

@@ -15,14 +15,16 @@ func newScript(body string) *script {
 	return &script{text, hex.EncodeToString(sum[:])}
 }
 
-// preamble is what all scripts begin with. now is Redis' time in ms. xor is the
-// exclusive or of two numbers of 16 hex digits. open returns generation and digest
+// preamble is what all scripts begin with. micros is Redis' time in µs, which is how
+// they tell it, now the same in ms, in which it is kept. xor is the exclusive or of two
+// numbers of 16 hex digits. open returns generation and digest
 // of meta, which it makes, if it is not there, with a generation that the caller
 // drew; it returns nil if what is there has another schema. log adds an entry and
 // returns its id.
 const preamble = `
 local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local micros = time[1] * 1000000 + time[2]
+local now = math.floor(micros / 1000)
 local function half(a, b, from, to)
   return bit.tohex(bit.bxor(tonumber(string.sub(a, from, to), 16), tonumber(string.sub(b, from, to), 16)))
 end
@@ -53,9 +55,9 @@ const (
 
 // appendScript carries out changes, each of which ARGV tells in six words after
 // the first five: its kind, the member, the value, the lease, the event, and for
-// a host that is put how many ms ago its last check-in was, for one that is
-// removed whether its lease is not taken back ("1"). What is so already is not
-// logged again. It returns the places of the changes that it refused: a host put
+// a host that is put how many ms ago its last check-in was, for one that is removed
+// how many µs ago it went. One that is removed has in the place of a value whether its
+// lease is not taken back ("1"). What is so already is not logged again. It returns the places of the changes that it refused: a host put
 // with a lease that is not taken back, and one removed that has another lease.
 var appendScript = newScript(`
 local rec, beat, logKey, ovr, meta, tomb = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -90,13 +92,13 @@ for i = 6, #ARGV, 6 do
       redis.call('ZADD', beat, 'GT', at, member)
     end
   elseif kind == '` + hostRemoved + `' then
-    local old = redis.call('HGET', rec, member)
-    if ARGV[i+5] == '1' then redis.call('ZADD', tomb, now + kept, lease) end
+    local old, went = redis.call('HGET', rec, member), (micros - ARGV[i+5]) / 1000
+    if value == '1' then redis.call('ZADD', tomb, 'NX', went + kept, lease) end
     if old and lease ~= zero and string.sub(old, 17, 32) ~= lease then
       refused[#refused+1] = (i - 6) / 6
     else
       redis.call('ZREM', beat, member)
-      change(rec, kind, member, '', lease, event, 0)
+      change(rec, kind, member, '', lease, event, string.format('%.3f', went))
     end
   else
     change(ovr, kind, member, value, lease, event, 0)
@@ -121,7 +123,7 @@ local gen, digest = open(meta, ARGV[1], ARGV[2])
 if not gen then return foreign() end
 local last
 redis.call('SET', sweep, writer, 'PX', ARGV[5])
-local answer = {now}
+local answer = {micros}
 for i = 6, #ARGV, 3 do
   local member = ARGV[i]
   local old, score = redis.call('HGET', rec, member), redis.call('ZSCORE', beat, member)
@@ -145,7 +147,7 @@ return answer
 // wholeScript returns all of a partition in one step: the time, the fields of
 // meta, the first entry of the log, whether that of ARGV[1] is there, the
 // contents of the hashes and the beats, the events of the last ARGV[2] entries, the
-// latest first, and the leases that are not taken back.
+// latest first, and the leases that are not taken back with the ends of that.
 var wholeScript = newScript(`
 local rec, beat, logKey, ovr, meta, tomb = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local have = redis.call('HMGET', meta, 'schema', 'gen', 'digest', 'last')
@@ -159,10 +161,10 @@ if tonumber(ARGV[2]) > 0 then
   end
 end
 return {
-  now, have[1] or '', have[2] or '', have[3] or zero, have[4] or '0-0',
+  micros, have[1] or '', have[2] or '', have[3] or zero, have[4] or '0-0',
   first and first[1] or '', #redis.call('XRANGE', logKey, ARGV[1], ARGV[1]),
   redis.call('HGETALL', rec), redis.call('HGETALL', ovr), redis.call('ZRANGE', beat, 0, -1, 'WITHSCORES'), events,
-  redis.call('ZRANGEBYSCORE', tomb, string.format('(%.0f', now), '+inf'),
+  redis.call('ZRANGEBYSCORE', tomb, string.format('(%.0f', now), '+inf', 'WITHSCORES'),
 }
 `)
 
@@ -186,7 +188,7 @@ if ARGV[1] ~= '' and have[1] then
     have[1], have[2] = ARGV[1], digest
   end
 end
-return {now, have[1] or '', have[2] or zero, have[3] or '0-0'}
+return {micros, have[1] or '', have[2] or zero, have[3] or '0-0'}
 `)
 
 // presenceScript notes that the replica of ARGV[1] runs, by the name of ARGV[2], and
@@ -199,7 +201,7 @@ local replicas, writer, name = KEYS[1], ARGV[1], ARGV[2]
 local at = string.format('%.0f', now)
 local began = string.match(redis.call('HGET', replicas, writer) or at, '^%d+')
 redis.call('HSET', replicas, writer, began .. ' ' .. at .. ' ' .. name)
-local answer, all = {now}, redis.call('HGETALL', replicas)
+local answer, all = {micros}, redis.call('HGETALL', replicas)
 for i = 1, #all, 2 do
   if all[i] ~= writer then
     local seen, other = string.match(all[i+1], '^%d+ (%d+) (.*)$')

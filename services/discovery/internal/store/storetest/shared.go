@@ -168,7 +168,24 @@ func shared() map[string]func(t *testing.T, a, b registry.SharedStore) {
 			removeFor(t, a, broke, registry.Lost)
 			contents, err := b.Load(t.Context())
 			require.NoError(t, err)
-			require.Equal(t, []registry.Lease{wished.Lease}, contents.Buried)
+			require.Len(t, contents.Buried, 1)
+			require.Equal(t, wished.Lease, contents.Buried[0].Lease)
+		},
+		"when a host went is told by the clock of who hears it, or slightly later": func(t *testing.T, a, b registry.SharedStore) {
+			r := Record("users", "a", 1)
+			put(t, a, r)
+			view := Follow(t, b)
+			ago := time.Minute
+			went := time.Now().Add(-ago)
+			gone := registry.Event{At: went, Kind: registry.Deregistered, Service: "users", ID: "a"}
+			require.NoError(t, a.Append(t.Context(), []registry.Change{{Key: r.Host.Key, Lease: r.Lease, Event: &gone}}))
+			servicetest.Eventually(t, "the host is gone", func() bool { return len(view.Hosts()) == 0 })
+			contents, err := b.Load(t.Context())
+			require.NoError(t, err)
+			for what, told := range map[string]time.Time{"a change": view.Went(r.Host.Key), "all": contents.Buried[0].At} {
+				require.False(t, told.Before(went), "%s: %v before", what, went.Sub(told))
+				require.Less(t, told.Sub(went), ago, "%s: it is not when that was heard", what)
+			}
 		},
 		"deregistering does not harm a host that came back meanwhile": func(t *testing.T, a, b registry.SharedStore) {
 			r := Record("users", "a", 1)
@@ -247,6 +264,7 @@ type View struct {
 	hosts    map[registry.Key]registry.Record
 	settings map[registry.SettingKey]registry.Setting
 	beats    map[registry.Key]time.Time
+	went     map[registry.Key]time.Time
 	events   []registry.Event
 	lost     int
 }
@@ -261,6 +279,7 @@ func Follow(t testing.TB, s registry.SharedStore) *View {
 		hosts:    map[registry.Key]registry.Record{},
 		settings: map[registry.SettingKey]registry.Setting{},
 		beats:    map[registry.Key]time.Time{},
+		went:     map[registry.Key]time.Time{},
 	}
 	v.take(contents)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -299,6 +318,7 @@ func (v *View) apply(u registry.Update) {
 			v.hosts[c.Key] = *c.Record
 		case c.Key != registry.Key{}:
 			delete(v.hosts, c.Key)
+			v.went[c.Key] = c.Went
 		case c.Setting != nil:
 			v.settings[c.SettingKey] = *c.Setting
 		default:
@@ -353,6 +373,13 @@ func (v *View) Beats() map[registry.Key]time.Time {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return maps.Clone(v.beats)
+}
+
+// Went is when a host went last, as that was told.
+func (v *View) Went(k registry.Key) time.Time {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.went[k]
 }
 
 // Lost is how often it was said that the store lost data.
