@@ -50,7 +50,7 @@ func (s *Store) run(ctx context.Context, calls []*call) error {
 // does not say which.
 func (c *call) named(err error) error {
 	switch {
-	case !goredis.HasErrorPrefix(err, "WRONGTYPE"):
+	case !isOfAnotherType(err):
 		return err
 	case c.script == nil:
 		return fmt.Errorf("%v: %w", c.args[1], err)

@@ -564,6 +564,26 @@ func one(t *testing.T) (s, other *Store, server *servicetest.RedisServer) {
 // key is that of the partition of users.
 func (s *Store) key(name string) string { return s.keys(partitionOf("users"), name)[0] }
 
+// Redis does not say which of the keys is the wrong one.
+func TestALogOfAnotherTypeIsNamedAndTheOthersAreFollowed(t *testing.T) {
+	s, other, server := one(t)
+	server.Command("DEL " + s.key("log"))
+	server.Command("SET " + s.key("log") + " x")
+	for range 2 {
+		put := putOf("orders", "a")
+		put.Record.Lease = registry.NewLease()
+		require.NoError(t, other.Append(t.Context(), []registry.Change{put}))
+		var told []registry.Change
+		_, err := s.followOnce(t.Context(), true, func(u registry.Update) { told = append(told, u.Changes...) })
+		require.ErrorIs(t, err, registry.ErrRefused)
+		require.ErrorContains(t, err, s.key("log")+": WRONGTYPE")
+		require.Len(t, told, 1)
+		require.Equal(t, put.Key, told[0].Key)
+	}
+	server.Command("DEL " + s.key("log"))
+	updates(t, s)
+}
+
 func TestATrimmedLogHasThePartitionReadAnew(t *testing.T) {
 	s, other, server := one(t)
 	for _, id := range []string{"b", "c"} {

@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -156,10 +157,13 @@ func (s *Store) readStreams(ctx context.Context) (streams []goredis.XStream, ans
 	}
 	if s.place.kind != cluster {
 		streams, err = read(s.client, keys, ids).Result()
-		if err != nil && !errors.Is(err, goredis.Nil) {
+		switch {
+		case err == nil || errors.Is(err, goredis.Nil):
+			return streams, true, nil
+		case !isOfAnotherType(err):
 			return nil, false, s.fault(err)
 		}
-		return streams, true, nil
+		streams, err = nil, nil // which log it is Redis says where each is asked for alone
 	}
 	pipe := s.client.Pipeline()
 	commands := make([]*goredis.XStreamSliceCmd, len(keys))
@@ -167,12 +171,14 @@ func (s *Store) readStreams(ctx context.Context) (streams []goredis.XStream, ans
 		commands[i] = read(pipe, keys[i:i+1], ids[i:i+1])
 	}
 	_, failed := pipe.Exec(ctx)
-	for _, c := range commands {
+	for i, c := range commands {
 		list, wrong := c.Result()
 		switch {
 		case wrong == nil || errors.Is(wrong, goredis.Nil):
 			answered = true
 			streams = append(streams, list...)
+		case isOfAnotherType(wrong):
+			err = errors.Join(err, s.fault(fmt.Errorf("%s: %w", keys[i], wrong)))
 		case err == nil:
 			err = s.fault(wrong)
 		}

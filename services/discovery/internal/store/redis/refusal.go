@@ -61,6 +61,10 @@ func isUnknown(err error, command string) bool {
 	return strings.Contains(text, "unknown command '"+command) || strings.Contains(text, "unknown command `"+command)
 }
 
+// isOfAnotherType reports whether err is the answer that a key holds something else
+// than it should.
+func isOfAnotherType(err error) bool { return goredis.HasErrorPrefix(err, "WRONGTYPE") }
+
 func isRefusal(err error) bool {
 	if slices.ContainsFunc(refusals, func(begin string) bool { return goredis.HasErrorPrefix(err, begin) }) {
 		return true
