@@ -584,6 +584,42 @@ func TestALogOfAnotherTypeIsNamedAndTheOthersAreFollowed(t *testing.T) {
 	updates(t, s)
 }
 
+func TestAnEntryThatNoReplicaWroteIsLeftOutAndSaidOnce(t *testing.T) {
+	for name, c := range map[string]struct {
+		fields string
+		reads  int // how often all of the partition is read for it
+		says   string
+	}{
+		"of other fields": {"who ann", 0, "left out entries in redis that no replica wrote"},
+		"of our fields":   {"w ann g x b y d z k p", 1, "partitions of redis were read anew"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, other, server := one(t)
+			var log strings.Builder
+			s.options.Log = slog.New(slog.NewTextHandler(&log, nil))
+			server.Command("XADD " + s.key("log") + " * " + c.fields)
+			reads := 0
+			for range 5 {
+				for _, u := range updates(t, s) {
+					require.False(t, u.Lost)
+					require.NotNil(t, u.Whole)
+					reads++
+				}
+			}
+			require.Equal(t, c.reads, reads)
+			require.Equal(t, 1, strings.Count(log.String(), "\n"), log.String())
+			require.Contains(t, log.String(), c.says)
+
+			put := putOf("users", "b")
+			require.NoError(t, other.Append(t.Context(), []registry.Change{put}))
+			list := updates(t, s)
+			require.Len(t, list, 1)
+			require.Len(t, list[0].Changes, 1, "what replicas write is followed")
+			require.Equal(t, put.Key, list[0].Changes[0].Key)
+		})
+	}
+}
+
 func TestATrimmedLogHasThePartitionReadAnew(t *testing.T) {
 	s, other, server := one(t)
 	for _, id := range []string{"b", "c"} {

@@ -145,7 +145,7 @@ func (s *Store) readStreams(ctx context.Context) (streams []goredis.XStream, ans
 	for p := range s.partitions {
 		if followed := &s.partitions[p]; followed.known && !followed.again {
 			keys = append(keys, s.keys(p, "log")...)
-			ids = append(ids, followed.last.String())
+			ids = append(ids, followed.end.String())
 		}
 	}
 	if len(keys) == 0 {
@@ -209,7 +209,9 @@ func partitionOfKey(key string) int {
 }
 
 // take reads entries of the log of a partition, as far as each follows on the one
-// before it, and returns the changes that the registry is to be told of.
+// before it, and returns the changes that the registry is to be told of. An entry
+// without what each has is no replica's, and is left out: those of replicas tell
+// whether anything is missing between them.
 func (s *Store) take(partition int, entries []goredis.XMessage) (changes []registry.Change) {
 	p := &s.partitions[partition]
 	for _, entry := range entries {
@@ -218,12 +220,17 @@ func (s *Store) take(partition int, entries []goredis.XMessage) (changes []regis
 			return v
 		}
 		id, err := parseID(entry.ID)
-		gen := text("g")
-		if err != nil || text("b") != p.digest || p.gen != "" && p.gen != gen {
+		gen, before, after := text("g"), text("b"), text("d")
+		if err == nil && (gen == "" || before == "" || after == "") {
+			p.end = id
+			s.sayForeign(partition, entry.ID)
+			continue
+		}
+		if err != nil || before != p.digest || p.gen != "" && p.gen != gen {
 			p.again = true
 			return changes
 		}
-		p.last, p.gen, p.digest = id, gen, text("d")
+		p.last, p.end, p.gen, p.digest = id, id, gen, after
 		if p.shared = p.shared || text("w") != s.writer; !p.shared {
 			continue
 		}
@@ -238,6 +245,21 @@ func (s *Store) take(partition int, entries []goredis.XMessage) (changes []regis
 		changes = append(changes, change)
 	}
 	return changes
+}
+
+// foreignEvery is how often it is said of a partition that somebody else writes to its
+// log.
+const foreignEvery = time.Hour
+
+// sayForeign tells of an entry that is no replica's.
+func (s *Store) sayForeign(partition int, id string) {
+	p := &s.partitions[partition]
+	if !p.saidForeign.IsZero() && time.Since(p.saidForeign) < foreignEvery {
+		return
+	}
+	p.saidForeign = time.Now()
+	s.options.Log.Error("left out entries in redis that no replica wrote",
+		"redis", s.place.String(), "key", s.keys(partition, "log")[0], "first", id)
 }
 
 // decodeEntry reads an entry of a log, by its fields. On an error the change may

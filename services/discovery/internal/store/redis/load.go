@@ -113,8 +113,9 @@ type whole struct {
 	clock       *clock
 	gen, digest string
 	// sum is what the digest of the values that are there is.
-	sum         sum
-	last, first entryID
+	sum sum
+	// last is the last entry that a replica wrote, first and end are those of the log.
+	last, first, end entryID
 	// logged says that the log has an entry, followed that it has the one up to
 	// which it was followed.
 	logged, followed bool
@@ -139,7 +140,7 @@ func (w *whole) addTo(contents *registry.Contents) {
 // goOnFrom makes w what the registry was told of p.
 func (p *partition) goOnFrom(w *whole) {
 	p.known, p.again = true, false
-	p.gen, p.digest, p.last = w.gen, w.digest, w.last
+	p.gen, p.digest, p.last, p.end = w.gen, w.digest, w.last, w.end
 	p.clock.Store(w.clock)
 	p.heard = w.clock.redis
 }
@@ -221,11 +222,17 @@ func (s *Store) decodeWhole(c *call, reading *clock) (*whole, error) {
 	have := a.text()
 	w.gen, w.digest = a.text(), a.text()
 	w.last = a.id()
-	first := a.text()
+	first, end := a.text(), a.text()
 	w.logged, w.followed = first != "", a.number() > 0
 	records, settings, beats, events, buried := a.texts(), a.texts(), a.texts(), a.texts(), a.texts()
 	if a.err == nil {
 		w.first, a.err = parseID(first)
+	}
+	if a.err == nil {
+		w.end, a.err = parseID(end)
+	}
+	if w.end.compare(w.last) < 0 { // the log was cut, or lost
+		w.end = w.last
 	}
 	switch {
 	case a.err != nil:

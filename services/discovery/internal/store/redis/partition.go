@@ -56,9 +56,12 @@ func (s *Store) keys(p int, names ...string) []string {
 type partition struct {
 	// known says that the rest holds: it was read as a whole.
 	known bool
-	// gen, digest and last are those of meta at the time.
+	// gen, digest and last are those of meta at the time. end is up to where the log
+	// was read: beyond last where others than replicas wrote to it. saidForeign is when
+	// the log was last told of that.
 	gen, digest string
-	last        entryID
+	last, end   entryID
+	saidForeign time.Time
 	// clock tells the time of its Redis; nil before it was read.
 	clock atomic.Pointer[clock]
 	// heard is the time in µs of Redis up to which beats were handed over.

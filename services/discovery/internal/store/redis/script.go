@@ -145,13 +145,14 @@ return answer
 `)
 
 // wholeScript returns all of a partition in one step: the time, the fields of
-// meta, the first entry of the log, whether that of ARGV[1] is there, the
+// meta, the first and the last entry of the log, whether that of ARGV[1] is there, the
 // contents of the hashes and the beats, the events of the last ARGV[2] entries, the
 // latest first, and the leases that are not taken back with the ends of that.
 var wholeScript = newScript(`
 local rec, beat, logKey, ovr, meta, tomb = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local have = redis.call('HMGET', meta, 'schema', 'gen', 'digest', 'last')
 local first = redis.call('XRANGE', logKey, '-', '+', 'COUNT', 1)[1]
+local latest = redis.call('XREVRANGE', logKey, '+', '-', 'COUNT', 1)[1]
 local events = {}
 if tonumber(ARGV[2]) > 0 then
   for _, entry in ipairs(redis.call('XREVRANGE', logKey, '+', '-', 'COUNT', ARGV[2])) do
@@ -162,7 +163,7 @@ if tonumber(ARGV[2]) > 0 then
 end
 return {
   micros, have[1] or '', have[2] or '', have[3] or zero, have[4] or '0-0',
-  first and first[1] or '', #redis.call('XRANGE', logKey, ARGV[1], ARGV[1]),
+  first and first[1] or '', latest and latest[1] or '', #redis.call('XRANGE', logKey, ARGV[1], ARGV[1]),
   redis.call('HGETALL', rec), redis.call('HGETALL', ovr), redis.call('ZRANGE', beat, 0, -1, 'WITHSCORES'), events,
   redis.call('ZRANGEBYSCORE', tomb, string.format('(%.0f', now), '+inf', 'WITHSCORES'),
 }
