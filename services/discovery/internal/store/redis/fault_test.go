@@ -769,15 +769,77 @@ func TestADigestIsOfWhatIsThereWhileItIsWritten(t *testing.T) {
 	}
 }
 
+// malformed are values that no replica writes, some of which one reader of numbers
+// takes and another does not.
+var malformed = []string{
+	"", "x", "1234567", "123456789", "fedcba98", "FEDCBA9800000001", "00000001fffffffftail", "zzzzzzzz00000001",
+	"-1234567-0000001", "+1234567", " 1234567 1234567", "1234567 1234567 ", "0x1234560X123456", "\t1234567", "1_345678", "1234\x005678", "1e000001",
+}
+
 func TestASumIsThatOfTheScript(t *testing.T) {
-	_, s, server := one(t)
-	for i, value := range []string{"", "x", "1234567", "123456789", "fedcba98", "00000001fffffffftail", "zzzzzzzz00000001"} {
-		server.Command(fmt.Sprintf("HSET %s %d %q", s.key("rec"), i, value))
+	_, s, _ := one(t)
+	users := []int{partitionOf("users")}
+	for _, value := range malformed {
+		require.NoError(t, s.client.HSet(t.Context(), s.key("rec"), "5:users/b", value).Err())
+		require.NoError(t, s.run(t.Context(), []*call{s.lookCall(users[0], fresh())}))
+		wholes, err := s.readWhole(t.Context(), users, 0)
+		require.NoError(t, err)
+		require.False(t, wholes[0].isTorn(), "%q", value)
+
+		require.NoError(t, s.Append(t.Context(), []registry.Change{putOf("users", "b")}), "%q is written over", value)
+		wholes, err = s.readWhole(t.Context(), users, 0)
+		require.NoError(t, err)
+		require.False(t, wholes[0].isTorn(), "after %q", value)
 	}
-	require.NoError(t, s.run(t.Context(), []*call{s.lookCall(partitionOf("users"), fresh())}))
-	wholes, err := s.readWhole(t.Context(), []int{partitionOf("users")}, 0)
+}
+
+func TestAHostWithALeaseThatScriptsReadOtherwiseIsLeftOut(t *testing.T) {
+	_, s, _ := one(t)
+	member := hostMember(putOf("users", "a").Key)
+	have, err := s.client.HGet(t.Context(), s.key("rec"), member).Result()
 	require.NoError(t, err)
-	require.False(t, wholes[0].isTorn())
+	_, err = decodeHost(member, have)
+	require.NoError(t, err)
+	_, err = decodeHost(member, have[:16]+leaseText(77)+have[valueHead:])
+	require.ErrorContains(t, err, `its lease is "000000000000004d", and that of the record `)
+}
+
+func TestATimeThatIsNoneIsReadAlike(t *testing.T) {
+	for text, want := range map[string]int64{
+		"": 0, "x": 0, "nan": 0, "-inf": 0, "-1": 0, "1700000000000": 1700000000000000, "1700000000000.123": 1700000000000123,
+		"inf": 1 << 53, "1e300": 1 << 53, "1e999": 1 << 53, "9007199254740993": 1 << 53,
+	} {
+		require.Equal(t, want, micros(text), text)
+	}
+}
+
+// A beat of a time that never comes keeps no host for ever.
+func TestABeatOfATimeThatNeverComesIsMadeOneOfNow(t *testing.T) {
+	s, _, server := one(t)
+	server.Command("ZADD " + s.key("beat") + " +inf 5:users/a")
+	s.looks = 0 // that beats are read with
+	updates(t, s)
+	score, err := strconv.ParseInt(server.Command("ZSCORE "+s.key("beat")+" 5:users/a"), 10, 64)
+	require.NoError(t, err)
+	require.LessOrEqual(t, score, time.Now().UnixMilli())
+}
+
+func TestAReplicaWhosePresenceIsMalformedTellsItAnew(t *testing.T) {
+	s, _, server := one(t)
+	server.Command("HSET " + s.keys(presencePartition, "replicas")[0] + " " + s.writer + " x")
+	require.Empty(t, updates(t, s))
+	require.Regexp(t, `^\d+ \d+ `, server.Command("HGET "+s.keys(presencePartition, "replicas")[0]+" "+s.writer))
+}
+
+func TestOneMetaThatIsMalformedDoesNotHoldUpTheOthers(t *testing.T) {
+	s, other, server := one(t)
+	server.Command("HSET " + s.key("meta") + " last x")
+	put := putOf("orders", "a")
+	require.NoError(t, other.Append(t.Context(), []registry.Change{put}))
+	var told []registry.Change
+	_, err := s.followOnce(t.Context(), true, func(u registry.Update) { told = append(told, u.Changes...) })
+	require.ErrorContains(t, err, fmt.Sprintf("partition %d: %q is not the id of an entry", partitionOf("users"), "x"))
+	require.Len(t, told, 1)
 }
 
 func TestAChangeThatTheLogDoesNotTakeIsRefusedUntilItDoes(t *testing.T) {

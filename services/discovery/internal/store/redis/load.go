@@ -310,8 +310,12 @@ func decodeHost(member, value string) (registry.Record, error) {
 		return registry.Record{}, err
 	}
 	r, err := record.DecodeHost(text)
-	if err == nil && hostMember(r.Host.Key) != member {
+	switch head := value[16:valueHead]; {
+	case err != nil:
+	case hostMember(r.Host.Key) != member:
 		err = fmt.Errorf("it is of host %q of %q", r.Host.ID, r.Host.Service)
+	case head != leaseText(r.Lease): // scripts go by that
+		err = fmt.Errorf("its lease is %q, and that of the record %q", head, leaseText(r.Lease))
 	}
 	return r, err
 }

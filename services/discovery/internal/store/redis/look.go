@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -53,9 +54,10 @@ func (s *Store) look(ctx context.Context, apply func(registry.Update)) (answered
 			continue
 		}
 		answered = true
-		m, err := c.meta(asked, now)
-		if err != nil {
-			return answered, s.fault(err)
+		m, wrong := c.meta(asked, now)
+		if wrong != nil { // and the others are all right
+			err = errors.Join(err, s.fault(wrong))
+			continue
 		}
 		p := &s.partitions[i]
 		p.clock.Store(m.clock)
@@ -87,7 +89,10 @@ func (c *call) meta(asked, answered time.Time) (m meta, err error) {
 	a := reader{answer: answer, err: err}
 	m.clock = &clock{asked: asked, answered: answered, redis: a.number()}
 	m.gen, m.digest, m.last = a.text(), a.text(), a.id()
-	return m, a.err
+	if a.err != nil {
+		return m, fmt.Errorf("partition %d: %w", c.partition, a.err)
+	}
+	return m, nil
 }
 
 // readClocks reads the clocks of some partitions, and no more.

@@ -3,6 +3,7 @@ package redis
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"math"
@@ -99,13 +100,14 @@ func age(at time.Time) time.Duration {
 	return min(max(0, time.Since(at)), longest)
 }
 
-// micros reads a time that Redis keeps, in ms, as µs; 0 if it is none.
+// micros reads a time that Redis keeps, in ms, as µs; 0 if it is none. One that is
+// later than what a number of Lua's is exact for is as that.
 func micros(text string) int64 {
 	ms, err := strconv.ParseFloat(text, 64)
-	if err != nil {
+	if err != nil && !errors.Is(err, strconv.ErrRange) || !(ms > 0) {
 		return 0
 	}
-	return int64(math.Round(ms * 1000))
+	return int64(math.Round(min(ms*1000, 1<<53)))
 }
 
 // entryID is the id of an entry of a log.
@@ -194,7 +196,7 @@ func textOf(value string) ([]byte, error) {
 // sum is the exclusive or of the hashes of values, which a digest is.
 type sum uint64
 
-// add takes a value in, what is no hash of it as 0, as lookScript does.
+// add takes a value in, what is no hash of it as 0, as scripts do.
 func (s *sum) add(value string) {
 	half := func(from, to int) uint64 {
 		n, err := strconv.ParseUint(value[min(from, len(value)):min(to, len(value))], 16, 32)

@@ -17,7 +17,7 @@ func newScript(body string) *script {
 
 // preamble is what all scripts begin with. micros is Redis' time in µs, which is how
 // they tell it, now the same in ms, in which it is kept. xor is the exclusive or of two
-// numbers of 16 hex digits. open returns generation and digest
+// numbers of 16 hex digits; what is none is 0, by the same rule as that of sum. open returns generation and digest
 // of meta, which it makes, if it is not there, with a generation that the caller
 // drew; it returns nil if what is there has another schema. log adds an entry and
 // returns its id.
@@ -25,9 +25,11 @@ const preamble = `
 local time = redis.call('TIME')
 local micros = time[1] * 1000000 + time[2]
 local now = math.floor(micros / 1000)
-local function half(a, b, from, to)
-  return bit.tohex(bit.bxor(tonumber(string.sub(a, from, to), 16), tonumber(string.sub(b, from, to), 16)))
+local function number(text, from, to)
+  local digits = string.match(string.sub(text, from, to), '^%x+$') -- tonumber takes signs and spaces too
+  return digits and tonumber(digits, 16) or 0
 end
+local function half(a, b, from, to) return bit.tohex(bit.bxor(number(a, from, to), number(b, from, to))) end
 local zero = '0000000000000000'
 local function xor(a, b) return half(a, b, 1, 8) .. half(a, b, 9, 16) end
 local function open(meta, schema, fresh)
@@ -36,7 +38,7 @@ local function open(meta, schema, fresh)
     redis.call('HSET', meta, 'schema', schema, 'gen', fresh, 'digest', zero, 'last', '0-0')
     return fresh, zero
   end
-  if have[1] == schema then return have[2], have[3] end
+  if have[1] == schema then return have[2] or fresh, have[3] or zero end
 end
 local function foreign() return redis.error_reply('SCHEMA of another version') end
 local function log(key, most, writer, gen, before, after, kind, member, value, lease, event, at)
@@ -179,8 +181,7 @@ if ARGV[1] ~= '' and have[1] then
   local a, b = 0, 0
   for _, hash in ipairs({rec, ovr}) do
     for _, value in ipairs(redis.call('HVALS', hash)) do
-      a = bit.bxor(a, tonumber(string.sub(value, 1, 8), 16) or 0)
-      b = bit.bxor(b, tonumber(string.sub(value, 9, 16), 16) or 0)
+      a, b = bit.bxor(a, number(value, 1, 8)), bit.bxor(b, number(value, 9, 16))
     end
   end
   local digest = bit.tohex(a) .. bit.tohex(b)
@@ -200,7 +201,7 @@ return {micros, have[1] or '', have[2] or zero, have[3] or '0-0'}
 var presenceScript = newScript(`
 local replicas, writer, name = KEYS[1], ARGV[1], ARGV[2]
 local at = string.format('%.0f', now)
-local began = string.match(redis.call('HGET', replicas, writer) or at, '^%d+')
+local began = string.match(redis.call('HGET', replicas, writer) or at, '^%d+') or at
 redis.call('HSET', replicas, writer, began .. ' ' .. at .. ' ' .. name)
 local answer, all = {micros}, redis.call('HGETALL', replicas)
 for i = 1, #all, 2 do
