@@ -258,6 +258,8 @@ func (c *Cluster) poolOptions(h *Host, http2 bool) connpool.Options {
 	options := connpool.Options{
 		ConnectTimeout: c.Config.ConnectTimeout,
 		IdleTimeout:    idleTimeout,
+		MaxRequests:    c.Config.maxRequests,
+		WornOut:        c.Stats.connectionsWornOut.Inc,
 		Limits:         responseLimits,
 		HTTP1:          c.Config.HTTP1.Options,
 		ProperCase:     c.Config.HTTP1.ProperCase,

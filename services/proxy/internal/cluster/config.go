@@ -52,9 +52,10 @@ func Fields() strict.Fields {
 		// Of metadata, policies that hash read hash_key of envoy.lb.
 		"envoy.config.core.v3.Metadata": {"filter_metadata"},
 
-		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions":                         {"explicit_http_config", "use_downstream_protocol_config"},
+		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions":                         {"explicit_http_config", "use_downstream_protocol_config", "common_http_protocol_options"},
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig":      {"http_protocol_options", "http2_protocol_options"},
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig": {"http_protocol_options", "http2_protocol_options"},
+		"envoy.config.core.v3.HttpProtocolOptions":                                       {"max_requests_per_connection", "headers_with_underscores_action"},
 	}
 	for _, part := range []strict.Fields{breaker.Fields(), dns.Fields(), healthcheck.Fields(), outlier.Fields()} {
 		for message, names := range part {
@@ -89,6 +90,8 @@ type Config struct {
 	http2 *http2.ClientOptions
 	// maxStreams is how many requests a connection of HTTP/2 carries at once.
 	maxStreams uint32
+	// maxRequests is how many requests a connection carries in all; 0 is any number.
+	maxRequests uint32
 	// HTTP1 is how HTTP/1 is spoken to the hosts.
 	HTTP1 coreconfig.HTTP1
 	// InitialFetchTimeout bounds the wait for the first assignment; 0 is none.
@@ -230,6 +233,7 @@ func (c *Config) parseProtocol(at strict.Path, report *strict.Report) {
 		} else if explicit == nil {
 			report.Add(at, "explicit_http_config and use_downstream_protocol_config are the only supported choices")
 		}
+		c.parseCommon(protocol.GetCommonHttpProtocolOptions(), at.Field("common_http_protocol_options"), report)
 		c.SameProtocol = same != nil
 		c.HTTP2 = explicit.GetHttp2ProtocolOptions() != nil
 		c.HTTP1 = coreconfig.UpstreamHTTP1(version.GetHttpProtocolOptions(), versionAt.Field("http_protocol_options"), report)
@@ -237,6 +241,27 @@ func (c *Config) parseProtocol(at strict.Path, report *strict.Report) {
 			c.parseHTTP2(version.GetHttp2ProtocolOptions(), versionAt.Field("http2_protocol_options"), report)
 		}
 	}
+}
+
+// parseCommon reads what holds for connections of both versions of HTTP.
+func (c *Config) parseCommon(o *corev3.HttpProtocolOptions, at strict.Path, report *strict.Report) {
+	for _, field := range []struct {
+		name string
+		set  bool
+	}{
+		{"idle_timeout", o.GetIdleTimeout() != nil},
+		{"max_connection_duration", o.GetMaxConnectionDuration() != nil},
+		{"max_stream_duration", o.GetMaxStreamDuration() != nil},
+		{"max_headers_count", o.GetMaxHeadersCount() != nil},
+	} {
+		if field.set {
+			report.Add(at.Field(field.name), "is not supported for a cluster")
+		}
+	}
+	if o.GetHeadersWithUnderscoresAction() != corev3.HttpProtocolOptions_ALLOW {
+		report.Add(at.Field("headers_with_underscores_action"), "has no meaning for a cluster: it is for the connection manager")
+	}
+	c.maxRequests = o.GetMaxRequestsPerConnection().GetValue()
 }
 
 // httpOptions are settings of both versions of HTTP.

@@ -107,3 +107,29 @@ func TestBreakersAreThoseOfTheirPriority(t *testing.T) {
 	require.True(t, high.Requests.Acquire())
 	require.Zero(t, m.stat("cluster.a.circuit_breakers.high.rq_open"))
 }
+
+// httpOptions is a cluster's HttpProtocolOptions with this common part.
+func httpOptions(common string) string {
+	return `"typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+		"@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+		"explicit_http_config": {"http_protocol_options": {}}, "common_http_protocol_options": {` + common + `}}}`
+}
+
+func TestCommonHTTPOptions(t *testing.T) {
+	for _, c := range []struct{ common, fault string }{
+		{`"max_requests_per_connection": 0`, ""},
+		{`"max_requests_per_connection": 3`, ""},
+		{`"headers_with_underscores_action": "ALLOW"`, ""},
+		{`"headers_with_underscores_action": "DROP_HEADER"`, "headers_with_underscores_action: has no meaning for a cluster: it is for the connection manager"},
+	} {
+		t.Run(c.common, func(t *testing.T) {
+			m := newManager(t, false)
+			err := m.ApplyClusters(clusters(t, static(httpOptions(c.common))))
+			if c.fault != "" {
+				require.ErrorContains(t, err, `typed_extension_protocol_options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"].common_http_protocol_options.`+c.fault)
+				return
+			}
+			require.NoError(t, err)
+		})
+	}
+}

@@ -42,6 +42,7 @@ type Stats struct {
 	PendingEjected                *stats.Counter
 	PendingActive                 *stats.Gauge
 	connectionOverflow            *stats.Counter
+	connectionsWornOut            *stats.Counter
 	// Retries are all that began. RetryAbandoned counts requests that could not be
 	// sent again for the length of their bodies.
 	Retries, RetrySuccess, RetryOverflow   *stats.Counter
@@ -103,6 +104,7 @@ func newStats(scope *stats.Scope) *Stats {
 		PendingEjected:     scope.Counter("upstream_rq_pending_failure_eject"),
 		PendingActive:      scope.Gauge("upstream_rq_pending_active"),
 		connectionOverflow: scope.Counter("upstream_cx_overflow"),
+		connectionsWornOut: scope.Counter("upstream_cx_max_requests"),
 		PerTryTimeouts:     scope.Counter("upstream_rq_per_try_timeout"),
 		PerTryIdleTimeouts: scope.Counter("upstream_rq_per_try_idle_timeout"),
 		Retries:            scope.Counter("upstream_rq_retry"),

@@ -28,6 +28,8 @@ type Options struct {
 	ConnectTimeout time.Duration
 	// IdleTimeout is how long a connection may wait for its next request.
 	IdleTimeout time.Duration
+	// MaxRequests is how many requests a connection carries in all; 0 is any number.
+	MaxRequests uint32
 	// Limits bounds the heads of responses.
 	Limits http1.Limits
 	// HTTP1 is what the connections' readers and writers do beyond the rules.
@@ -43,6 +45,9 @@ type Options struct {
 	// Opened and Closed are called for each connection, to count it. They must
 	// not block.
 	Opened, Closed func()
+	// WornOut, if not nil, is called for each connection that carried MaxRequests.
+	// It must not block.
+	WornOut func()
 	// Overflowed, if not nil, is called for each request that waits since there are
 	// as many connections as may be. It must not block.
 	Overflowed func()
@@ -144,6 +149,7 @@ type Conn struct {
 	Began, Connected time.Time
 
 	pool     *Pool
+	requests uint32       // that it carried, if it is of HTTP/1, with the present one
 	limits   *breaker.Set // where it counts, if it is of HTTP/1; may be nil
 	exchange *exchange    // of HTTP/2, else nil
 	raw      syscall.RawConn
@@ -190,8 +196,7 @@ func (p *Pool) Idle() *Conn {
 			return nil
 		}
 		if time.Since(c.since) < p.options.IdleTimeout && c.usable() {
-			c.Reused = true
-			return c
+			return c.take()
 		}
 		c.Discard()
 	}
@@ -243,7 +248,7 @@ func (p *Pool) connect(ctx context.Context, limits *breaker.Set) (*Conn, error) 
 	}
 	c.limits = limits
 	p.options.Opened()
-	return c, nil
+	return c.take(), nil
 }
 
 func (p *Pool) dial(ctx context.Context) (*Conn, error) {
@@ -318,10 +323,27 @@ func (p *Pool) CloseExpired(now time.Time) {
 	}
 }
 
+// take has the connection, which is of HTTP/1, carry another request.
+func (c *Conn) take() *Conn {
+	c.Reused = c.requests > 0
+	c.requests++
+	return c
+}
+
+// worn says whether the connection, which is of HTTP/1, carries no further request.
+func (c *Conn) worn() bool { return c.requests > 0 && c.requests == c.pool.options.MaxRequests }
+
+// wornOut lets be counted that a connection has come to MaxRequests.
+func (p *Pool) wornOut() {
+	if p.options.WornOut != nil {
+		p.options.WornOut()
+	}
+}
+
 // Release gives the connection back for the next exchange, of whoever waits for
 // one, or else comes next. The last one must
 // have been read to its end; what the server sent beyond it costs it the
-// connection.
+// connection, and so does MaxRequests.
 func (c *Conn) Release() {
 	if x := c.exchange; x != nil {
 		x.end()
@@ -330,14 +352,13 @@ func (c *Conn) Release() {
 		c.pool.spare.Put(c)
 		return
 	}
-	if c.Reader.Buffered() {
+	p := c.pool
+	if c.Reader.Buffered() || c.worn() {
 		c.Discard()
 		return
 	}
 	c.since = time.Now()
-	p := c.pool
 	p.mu.Lock()
-	c.Reused = true
 	taken := p.grantFirst(grant{conn: c})
 	closed := p.closed
 	if !taken && !closed {
@@ -347,6 +368,14 @@ func (c *Conn) Release() {
 	if !taken && closed {
 		c.Discard()
 	}
+}
+
+// Return is Release for a connection on which nothing went out.
+func (c *Conn) Return() {
+	if c.exchange == nil {
+		c.requests--
+	}
+	c.Release()
 }
 
 // Discard closes the connection; of HTTP/2 it resets the stream. Who writes beside
@@ -359,6 +388,9 @@ func (c *Conn) Discard() {
 	}
 	// Nothing waits for what a close could report.
 	_ = c.Close()
+	if c.worn() {
+		c.pool.wornOut()
+	}
 	c.pool.options.Closed()
 	c.pool.leave(c.limits)
 }

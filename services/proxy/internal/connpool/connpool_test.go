@@ -16,6 +16,9 @@ import (
 
 func TestMain(m *testing.M) { servicetest.Main(m) }
 
+// patience is more than a connect takes on any machine.
+const patience = 20 * time.Second
+
 // server accepts connections and hands them to the test.
 func server(t *testing.T) (address string, accepted chan net.Conn) {
 	t.Helper()
@@ -184,4 +187,27 @@ func TestConnectionsToComeAreToTheNewAddress(t *testing.T) {
 	require.EqualValues(t, 2, open.Load())
 	old.Discard()
 	fresh.Discard()
+}
+
+func TestConnectionCarriesAsManyRequestsAsItMay(t *testing.T) {
+	address, _ := server(t)
+	var open, wornOut atomic.Int64
+	pool := connpool.New(address, connpool.Options{
+		ConnectTimeout: patience, IdleTimeout: time.Hour, MaxRequests: 2, Limits: http1.Limits{HeadBytes: 1 << 10, Headers: 10},
+		Opened: func() { open.Add(1) }, Closed: func() { open.Add(-1) }, WornOut: func() { wornOut.Add(1) },
+	})
+	t.Cleanup(pool.Close)
+	first := get(t, pool)
+	first.Release()
+	require.Same(t, first, get(t, pool))
+	first.Return()
+	require.Same(t, first, get(t, pool), "nothing had gone out on it")
+	require.Zero(t, wornOut.Load())
+	first.Release()
+	require.Zero(t, open.Load())
+	require.EqualValues(t, 1, wornOut.Load())
+	second := get(t, pool)
+	require.False(t, second.Reused)
+	second.Discard()
+	require.EqualValues(t, 1, wornOut.Load(), "it had carried one request")
 }

@@ -26,8 +26,11 @@ type shared struct {
 	began, connected time.Time
 
 	// Guarded by the pool's mutex.
-	users int  // exchanges that have taken it, and may have opened a stream
-	used  bool // it has carried a request
+	users int // exchanges that have taken it, and may have opened a stream
+	// requests is how many have taken it so far. With the last that may, it is no
+	// longer among the pool's, and ends with its users.
+	requests uint32
+	draining bool
 }
 
 // connecting is a connect on its way, for all who wait for it.
@@ -101,9 +104,14 @@ func (p *Pool) takeShared() (c *shared, reused bool) {
 			c.client.Finish()
 			continue
 		case c.users < capacity:
-			reused = c.used
+			reused = c.requests > 0
 			c.users++
-			c.used = true
+			c.requests++
+			if c.requests == p.options.MaxRequests {
+				p.shared = slices.Delete(p.shared, i, i+1)
+				c.draining = true
+				p.wornOut()
+			}
 			return c, reused
 		}
 		i++
@@ -174,7 +182,7 @@ func (p *Pool) exchange(c *shared, reused bool) *Conn {
 func (p *Pool) put(c *shared) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if c.users--; p.closed && c.users == 0 {
+	if c.users--; c.users == 0 && (p.closed || c.draining) {
 		c.client.Finish()
 	}
 	p.grantFirst(grant{})

@@ -309,3 +309,27 @@ func TestIdleSharedConnectionsExpire(t *testing.T) {
 	c.Release()
 	servicetest.Eventually(t, "nothing is kept", func() bool { return open.Load() == 0 })
 }
+
+func TestSharedConnectionCarriesAsManyRequestsAsItMay(t *testing.T) {
+	p := newPeer(t, http2.Options{}, no)
+	var open, wornOut atomic.Int64
+	pool := connpool.New(p.address, connpool.Options{
+		ConnectTimeout: patience, IdleTimeout: time.Hour, MaxRequests: 2, HTTP2: http2.NewClientOptions(http2.Options{}),
+		Opened: func() { open.Add(1) }, Closed: func() { open.Add(-1) }, WornOut: func() { wornOut.Add(1) },
+	})
+	first, second := get(t, pool), get(t, pool)
+	require.EqualValues(t, 1, wornOut.Load())
+	third := get(t, pool)
+	require.Equal(t, []uint64{1, 1, 2}, []uint64{first.ID, second.ID, third.ID})
+	for _, c := range []*connpool.Conn{first, second, third} { // all that were taken go out
+		_, err := ask(c, request())
+		require.NoError(t, err)
+	}
+	first.Release()
+	second.Release()
+	servicetest.Eventually(t, "the first connection ends with its last request", func() bool { return open.Load() == 1 })
+	third.Release()
+	pool.Close()
+	servicetest.Eventually(t, "the other one ends with the pool", func() bool { return open.Load() == 0 })
+	require.EqualValues(t, 1, wornOut.Load())
+}

@@ -48,8 +48,11 @@ func (p *Pool) wait(ctx context.Context, limits *breaker.Set) (*Conn, error) {
 		}
 		select {
 		case g := <-w:
-			if g.conn != nil || g.err != nil {
-				return g.conn, g.err
+			switch {
+			case g.conn != nil:
+				return g.conn.take(), nil
+			case g.err != nil:
+				return nil, g.err
 			}
 		case <-ctx.Done():
 			p.withdraw(w)

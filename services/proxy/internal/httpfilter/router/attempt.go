@@ -100,7 +100,7 @@ var errFull = errors.New("too many requests are under way")
 func (a *attempt) begin(s *stream.Stream, conn *connpool.Conn) error {
 	stats, requests := a.router.cluster.Stats, &a.router.cluster.Breakers(s.Route.Priority).Requests
 	if !requests.Acquire() {
-		conn.Release()
+		conn.Return()
 		stats.ActiveOverflow.Inc()
 		return errFull
 	}
