@@ -19,6 +19,7 @@ type rawBackend struct {
 	mu     sync.Mutex
 	answer string // the next case's; defaultAnswer if it is empty
 	seen   []rawMessage
+	open   int // connections
 }
 
 // The backend's answer has a field that no proxy makes.
@@ -43,7 +44,11 @@ func newRawBackend(t *testing.T) *rawBackend {
 			if err != nil {
 				return
 			}
-			serving.Go(func() { b.serve(conn) })
+			b.serves(1)
+			serving.Go(func() {
+				defer b.serves(-1)
+				b.serve(conn)
+			})
 		}
 	})
 	t.Cleanup(func() {
@@ -51,6 +56,19 @@ func newRawBackend(t *testing.T) *rawBackend {
 		serving.Wait()
 	})
 	return b
+}
+
+func (b *rawBackend) serves(more int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.open += more
+}
+
+// connections are how many it serves, or waits for a request on.
+func (b *rawBackend) connections() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.open
 }
 
 // serve answers one request.

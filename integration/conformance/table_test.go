@@ -7,9 +7,12 @@ import (
 	"io"
 	"maps"
 	"net"
+	"net/http"
+	"net/url"
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -30,8 +33,8 @@ type tableCase struct {
 	answer string
 	// answers is how many requests the text has; 1 if it is 0.
 	answers int
-	// waits says that a proxy may wait for the rest of the text: when it has been
-	// silent for a second, the client's side ends.
+	// waits says that a proxy may wait for the rest of the text: once it shows that it
+	// does, the client's side ends.
 	waits bool
 }
 
@@ -92,6 +95,7 @@ func TestOurProxyAndARealEnvoyTakeTheSameRequests(t *testing.T) {
 type tableSide struct {
 	proxy   *harness.Process
 	backend *rawBackend
+	client  *http.Client // of the proxy's admin listener
 }
 
 func newTableSide(t *testing.T, start func(bootstrap string) *harness.Process) tableSide {
@@ -101,17 +105,21 @@ func newTableSide(t *testing.T, start func(bootstrap string) *harness.Process) t
 	backend := newRawBackend(t)
 	_, port, err := net.SplitHostPort(backend.address)
 	require.NoError(t, err)
-	return tableSide{start(strings.ReplaceAll(string(text), "PORT", port)), backend}
+	return tableSide{start(strings.ReplaceAll(string(text), "PORT", port)), backend, harness.Client(t)}
 }
 
-// probeTarget is that of a request by which a connection shows that it lives.
-const probeTarget = "/probe"
+// probeTarget is that of a request by which a connection, or a whole proxy, shows
+// that it lives.
+const (
+	probeTarget  = "/probe"
+	probeRequest = "GET " + probeTarget + " HTTP/1.1\r\nHost: probe\r\n\r\n"
+)
 
 // patience is how long a proxy may take for an answer, and for the end of a
-// connection; silence is how long it is silent if it waits.
+// connection; silence is half of how long it is silent, at least, if it waits.
 const (
 	patience = 20 * time.Second
-	silence  = time.Second
+	silence  = time.Second / 2
 )
 
 // observe sends a case and tells in lines what came of it: the answers, whether
@@ -119,31 +127,97 @@ const (
 // about.
 func (s tableSide) observe(c tableCase) []string {
 	s.backend.expect(c.answer)
-	conn, err := net.Dial("tcp", s.proxy.Addresses[cmp.Or(c.listener, "default")])
+	address := s.proxy.Addresses[cmp.Or(c.listener, "default")]
+	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		return []string{err.Error()}
 	}
-	defer conn.Close()
-	if _, err = io.WriteString(conn, c.text); err != nil {
-		return []string{err.Error()}
+	// Fails where the proxy has ended the connection before it took everything. What
+	// it said before that is there to be read all the same.
+	_, _ = io.WriteString(conn, c.text)
+	lines := readAnswers(conn.(*net.TCPConn), c, func() { probe(address) })
+	conn.Close()
+	if err := s.settle(); err != nil {
+		return append(lines, err.Error())
 	}
-	lines := readAnswers(conn.(*net.TCPConn), c)
 	for i, m := range s.backend.requests() {
 		lines = append(lines, showRawRequest(fmt.Sprintf("request %d", i+1), m)...)
 	}
 	return lines
 }
 
+// probe sends a request on a connection of its own, which is over with the answer.
+func probe(address string) {
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		return // whoever probes looks at something else
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	if _, err = io.WriteString(conn, probeRequest); err == nil {
+		_, _ = readRaw(bufio.NewReader(conn), false, true)
+	}
+}
+
+// settle waits until the proxy has no connection of a client and no request under
+// way, and the backend has read whatever came: nothing of a case is told of the next.
+// Envoy may keep a connection to the backend that it made for a request and did not
+// use.
+func (s tableSide) settle() error {
+	const gauges = `^(cluster|http)\.(default|open|strict)\.(downstream_cx|upstream_(cx|rq|rq_pending))_active$`
+	for began := time.Now(); ; time.Sleep(time.Millisecond) {
+		text, err := s.tell("/stats?filter=" + url.QueryEscape(gauges))
+		if err != nil {
+			return err
+		}
+		busy, unused := 0, 0
+		for line := range strings.Lines(text) {
+			name, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+			n, err := strconv.Atoi(value)
+			switch {
+			case err != nil:
+				return fmt.Errorf("%s: %w", line, err)
+			case strings.HasSuffix(name, "upstream_cx_active"):
+				unused += n
+			default:
+				busy += n
+			}
+		}
+		if busy == 0 {
+			// The backend accepts in order, and so has taken all that came before.
+			probe(s.backend.address)
+			if s.backend.connections() == unused {
+				return nil
+			}
+		}
+		if time.Since(began) > patience {
+			return fmt.Errorf("requests or connections that do not end: %q, and %d of the backend", text, s.backend.connections())
+		}
+	}
+}
+
+// tell is what the proxy's admin listener answers.
+func (s tableSide) tell(target string) (string, error) {
+	response, err := s.client.Get("http://" + s.proxy.Addresses["admin"] + target)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	return string(text), err
+}
+
 // readAnswers reads what a proxy says to a case, until the connection ends or
-// shows that it lives.
-func readAnswers(conn *net.TCPConn, c tableCase) (lines []string) {
+// shows that it lives. A proxy that says nothing waits if it answers other requests
+// meanwhile, as probe shows: one that is slow would be as slow with those.
+func readAnswers(conn *net.TCPConn, c tableCase, probe func()) (lines []string) {
 	r := bufio.NewReader(conn)
 	method, _, _ := strings.Cut(strings.TrimLeft(c.text, "\r\n"), " ")
-	waits, probed := c.waits, false
+	waits, witnessed, probed := c.waits, false, false
 	for final := 0; ; {
 		if final == max(1, c.answers) && !c.waits && !probed {
 			probed = true
-			if _, err := io.WriteString(conn, "GET "+probeTarget+" HTTP/1.1\r\nHost: probe\r\n\r\n"); err != nil {
+			if _, err := io.WriteString(conn, probeRequest); err != nil {
 				return append(lines, "connection: ends")
 			}
 		}
@@ -153,6 +227,12 @@ func readAnswers(conn *net.TCPConn, c tableCase) (lines []string) {
 		}
 		_ = conn.SetReadDeadline(time.Now().Add(wait)) // fails if the connection has ended, as the read does
 		switch _, err := r.Peek(1); {
+		case waits && !witnessed && os.IsTimeout(err):
+			witnessed = true
+			for range 3 {
+				probe()
+			}
+			continue
 		case waits && os.IsTimeout(err):
 			waits = false
 			lines = append(lines, "connection: waits")
