@@ -82,12 +82,12 @@ func (r *RedisServer) Command(line string) string {
 }
 
 func (r *RedisServer) command(line string) (string, error) {
-	c, err := net.DialTimeout("tcp", r.Address, time.Second)
+	c, err := net.DialTimeout("tcp", r.Address, Patience)
 	if err != nil {
 		return "", err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(time.Second))
+	_ = c.SetDeadline(time.Now().Add(Patience))
 	if _, err := io.WriteString(c, line+"\r\n"); err != nil {
 		return "", err
 	}

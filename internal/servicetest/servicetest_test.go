@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -48,6 +50,23 @@ func TestGoldenComparesWithTheFile(t *testing.T) {
 	require.False(t, run(t, func(tb testing.TB) { Golden(tb, path, []byte("grain\n")) }).failed)
 	require.True(t, run(t, func(tb testing.TB) { Golden(tb, path, []byte("flour\n")) }).failed)
 	require.True(t, run(t, func(tb testing.TB) { Golden(tb, path+".missing", []byte("grain\n")) }).failed)
+}
+
+func TestEventuallyWaitsForTheConditionAndFailsOutOfPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		comes := func(after time.Duration) *record {
+			return run(t, func(tb testing.TB) {
+				Eventually(tb, "it comes", func() bool { return time.Since(begin) >= after })
+			})
+		}
+		require.False(t, comes(0).failed)
+		require.Zero(t, time.Since(begin), "what holds is not waited for")
+		require.False(t, comes(Patience).failed)
+		r := comes(3 * Patience)
+		require.True(t, r.failed)
+		require.Equal(t, "not within 1m0s: it comes", r.text)
+	})
 }
 
 func TestPeer(t *testing.T) {
