@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
 )
 
 // calls is a GRPCServer with one connection and one call, which ends when it is
@@ -88,7 +90,7 @@ func TestAStopOfGRPCCutsOffCallsAndConnectionsAtItsDeadline(t *testing.T) {
 	require.NoError(t, part.Stop(past))
 	require.NoError(t, <-ended)
 	<-server.cut
-	require.NoError(t, client.SetDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(t, client.SetDeadline(time.Now().Add(servicetest.Patience)))
 	_, err := client.Read(make([]byte, 1))
 	require.Error(t, err)
 	require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "the connection ends, though it said nothing")

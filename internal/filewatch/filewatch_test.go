@@ -52,7 +52,7 @@ func run(t *testing.T, w *filewatch.Watch) <-chan taken {
 // written.
 func await(t *testing.T, what string, got <-chan taken, want func(taken) bool) {
 	t.Helper()
-	late := time.After(10 * time.Second)
+	late := time.After(servicetest.Patience)
 	for {
 		select {
 		case next := <-got:
@@ -60,7 +60,7 @@ func await(t *testing.T, what string, got <-chan taken, want func(taken) bool) {
 				return
 			}
 		case <-late:
-			require.Fail(t, "not within 10s: "+what)
+			require.Fail(t, "not within time: "+what)
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/filewatch"
+	"github.com/weirproxy/weir/internal/servicetest"
 )
 
 // put writes a file, and the directories above it.
@@ -205,7 +206,7 @@ func runTree(t *testing.T, tree *filewatch.Tree) <-chan treeTaken {
 // awaitTree returns when something was taken that is as wanted.
 func awaitTree(t *testing.T, got <-chan treeTaken, want func([]filewatch.TreeFile, error) bool) {
 	t.Helper()
-	late := time.After(10 * time.Second)
+	late := time.After(servicetest.Patience)
 	for {
 		select {
 		case next := <-got:
@@ -213,7 +214,7 @@ func awaitTree(t *testing.T, got <-chan treeTaken, want func([]filewatch.TreeFil
 				return
 			}
 		case <-late:
-			require.Fail(t, "not within 10s")
+			require.Fail(t, "not within time")
 		}
 	}
 }

@@ -577,7 +577,7 @@ func TestAConnectionThatSaysNothingIsClosed(t *testing.T) {
 	defer conn.Close()
 	_, err = conn.Write([]byte("PRI * HTTP/2.0\r\n"))
 	require.NoError(t, err)
-	require.NoError(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(servicetest.Patience)))
 	_, err = conn.Read(make([]byte, 1))
 	require.Error(t, err)
 	require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
@@ -673,7 +673,7 @@ func TestAStopEndsCalls(t *testing.T) {
 
 func TestConnectionsEndWhenTheyAreTooOld(t *testing.T) {
 	peers := make(chan string, 100)
-	s := serve(t, grpchttp2.Options{MaxConnectionAge: 20 * time.Millisecond, MaxConnectionAgeGrace: 100 * time.Millisecond}, handlers{
+	s := serve(t, grpchttp2.Options{MaxConnectionAge: 20 * time.Millisecond, MaxConnectionAgeGrace: 3 * time.Second}, handlers{
 		ask: func(ctx context.Context, m *bytesValue) (*bytesValue, error) {
 			p, _ := peer.FromContext(ctx)
 			peers <- p.Addr.String()

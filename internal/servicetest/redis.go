@@ -138,7 +138,7 @@ func RedisCluster(t testing.TB) []*RedisServer {
 	for range slots {
 		_, bus, _ := net.SplitHostPort(FreeAddress(t))
 		masters = append(masters, Redis(t, "--cluster-enabled", "yes", "--cluster-port", bus,
-			"--cluster-node-timeout", "2000", "--cluster-require-full-coverage", "no"))
+			"--cluster-node-timeout", "10000", "--cluster-require-full-coverage", "no"))
 		buses = append(buses, bus)
 	}
 	for i, m := range masters {
@@ -156,7 +156,7 @@ func RedisCluster(t testing.TB) []*RedisServer {
 }
 
 // RedisSentinel is a Sentinel that watches a master with one replica. It takes
-// the master for dead after half a second, and decides alone.
+// the master for dead after two seconds, and decides alone.
 type RedisSentinel struct {
 	// Name is what the Sentinel calls the master, Address its own.
 	Name, Address   string
@@ -184,7 +184,7 @@ func Sentinel(t testing.TB) *RedisSentinel {
 		"port " + own,
 		"dir " + s.sentinel.dir,
 		"sentinel monitor " + s.Name + " " + host + " " + port + " 1",
-		"sentinel down-after-milliseconds " + s.Name + " 500",
+		"sentinel down-after-milliseconds " + s.Name + " 2000",
 		"sentinel failover-timeout " + s.Name + " 3000",
 		"",
 	}, "\n")), 0o600))
