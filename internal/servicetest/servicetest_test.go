@@ -69,6 +69,11 @@ func TestEventuallyWaitsForTheConditionAndFailsOutOfPatience(t *testing.T) {
 	})
 }
 
+func TestCPUTimeGrowsByWork(t *testing.T) {
+	for begin := CPUTime(t); CPUTime(t) < begin+50*time.Millisecond; { // which is all of it
+	}
+}
+
 func TestPeer(t *testing.T) {
 	missing := func(tb testing.TB) { Peer(tb, "no-such-mill", "MILL", "make peers") }
 	t.Run("is_the_program_of_the_path", func(t *testing.T) {
