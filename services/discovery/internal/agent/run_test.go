@@ -211,7 +211,7 @@ func (a *agent) end(t *testing.T, want int) {
 	select {
 	case code := <-a.code:
 		require.Equal(t, want, code)
-	case <-time.After(10 * time.Second):
+	case <-time.After(servicetest.Patience):
 		t.Fatal("the agent does not end")
 	}
 }
@@ -241,7 +241,7 @@ func TestTheProgramIsRegisteredOnceItsPortAnswers(t *testing.T) {
 func TestAtSIGTERMTheProgramIsDrainedThenDeregisteredBeforeItHearsOfIt(t *testing.T) {
 	var e events
 	d := newDiscovery(t, &e, 200)
-	a := start(t, &e, []string{d.URL}, 200*time.Millisecond, "listen")
+	a := start(t, &e, []string{d.URL}, 2*time.Second, "listen") // in which it beats on a busy machine too
 	e.await(t, "POST")
 	a.signals <- syscall.SIGTERM
 	a.end(t, 7)
@@ -431,7 +431,7 @@ func TestAProgramEndsWithAnAgentThatIsKilled(t *testing.T) {
 	require.NoError(t, agent.Start())
 	require.NoError(t, ours.Close())
 
-	require.NoError(t, output.SetReadDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(t, output.SetReadDeadline(time.Now().Add(servicetest.Patience)))
 	said := bufio.NewReader(output)
 	line, err := said.ReadString('\n')
 	require.NoError(t, err)

@@ -78,7 +78,7 @@ func read(t testing.TB, address, token string, by credentials.TransportCredentia
 	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(by))
 	require.NoError(t, err)
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), servicetest.Patience)
 	defer cancel()
 	if token != "" {
 		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)

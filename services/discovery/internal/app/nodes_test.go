@@ -101,7 +101,7 @@ func (s *secured) dial(t *testing.T, id, token string) (*grpc.ClientConn, contex
 	}
 	conn, err := grpc.NewClient(s.addrs["xds"], options...)
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), servicetest.Patience)
 	t.Cleanup(func() { cancel(); _ = conn.Close() })
 	return conn, ctx
 }
@@ -229,7 +229,7 @@ func TestAStreamEndsOfAStrangerOnceReadsAreForThoseWhomARuleNames(t *testing.T) 
 	conn, err := grpc.NewClient(r.addrs["xds"], grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)
 	defer conn.Close()
-	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+edgeToken), 20*time.Second)
+	ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+edgeToken), servicetest.Patience)
 	defer cancel()
 	answer := ways["delta"](ctx, conn, &corev3.Node{Id: "edge-1"})
 	require.NoError(t, answer())

@@ -65,7 +65,7 @@ type client struct {
 
 func open(t testing.TB, c discoveryv2.HeartbeatServiceClient) *client {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), servicetest.Patience)
 	t.Cleanup(cancel)
 	wire, err := c.Beat(ctx)
 	require.NoError(t, err)
@@ -231,7 +231,7 @@ func TestStopEndsTheStreamOfAClientThatDoesNotReadAndItsHostsAreNotLost(t *testi
 	hosts := registrytest.Loaded(t)
 	s, service := serve(t, options(hosts))
 	leases := register(t, hosts, 3, time.Hour)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), servicetest.Patience)
 	defer cancel()
 	const window = 64 << 10
 	wire, err := service.Beat(ctx)

@@ -76,7 +76,7 @@ func (f *fixture) serve() healthv3.HealthDiscoveryServiceClient {
 // once may take none: why tells what is received.
 func open(t testing.TB, client healthv3.HealthDiscoveryServiceClient, messages ...*message) healthv3.HealthDiscoveryService_StreamHealthCheckClient {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), servicetest.Patience)
 	t.Cleanup(cancel)
 	wire, err := client.StreamHealthCheck(ctx)
 	require.NoError(t, err)

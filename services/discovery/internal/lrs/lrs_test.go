@@ -161,7 +161,7 @@ func serve(t testing.TB, o Options) (*Server, loadstats.LoadReportingServiceClie
 
 func open(t testing.TB, client loadstats.LoadReportingServiceClient) loadstats.LoadReportingService_StreamLoadStatsClient {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), servicetest.Patience)
 	t.Cleanup(cancel)
 	wire, err := client.StreamLoadStats(ctx)
 	require.NoError(t, err)

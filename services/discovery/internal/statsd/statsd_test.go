@@ -38,7 +38,7 @@ func (s server) address() string { return s.LocalAddr().String() }
 // await reads datagrams until the sums of what they hold are as wanted.
 func (s server) await(t testing.TB, want map[string]int) {
 	t.Helper()
-	require.NoError(t, s.SetReadDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(t, s.SetReadDeadline(time.Now().Add(servicetest.Patience)))
 	got := map[string]int{}
 	buffer := make([]byte, 64<<10)
 	for !maps.Equal(got, want) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 )
@@ -153,6 +154,7 @@ func TestABodyThatDoesNotComeIsAnsweredWhenItsTimeIsOver(t *testing.T) {
 	f := newFixture(t)
 	f.put(t, "/v2/services/users/hosts/a", fine)
 	server := httptest.NewUnstartedServer(f)
+	server.Config.ReadHeaderTimeout = servicetest.Patience // which a busy machine keeps
 	server.Config.ReadTimeout = 100 * time.Millisecond
 	server.Start()
 	defer server.Close()

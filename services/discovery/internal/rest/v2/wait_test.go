@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
+	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/registry/registrytest"
 )
@@ -183,6 +184,7 @@ func TestOneWaiterTooManyIsRefused(t *testing.T) {
 func TestAWaitOutlastsTheListenersDeadlines(t *testing.T) {
 	f := newFixture(t)
 	server := httptest.NewUnstartedServer(f)
+	server.Config.ReadHeaderTimeout = servicetest.Patience // which a busy machine keeps
 	server.Config.ReadTimeout, server.Config.WriteTimeout = time.Second, time.Second
 	server.Start()
 	defer server.Close()
