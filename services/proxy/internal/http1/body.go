@@ -28,9 +28,11 @@ type body struct {
 // there is no body. Trailers get those of a chunked one.
 func (b *body) begin(r *Reader, length int64, chunked bool, trailers *message.Headers) message.Body {
 	*b = body{r: r, left: length, chunked: chunked, trailers: trailers}
+	r.large = r.isLong(length)
 	switch {
 	case length == 0:
 		b.err = io.EOF
+		r.release()
 		return nil
 	case chunked:
 		b.left = 0
@@ -48,6 +50,7 @@ func (b *body) Next() ([]byte, error) {
 	chunk, err := b.next()
 	if err != nil {
 		b.err = err
+		b.r.release()
 	}
 	return chunk, err
 }
@@ -86,6 +89,10 @@ func (b *body) next() ([]byte, error) {
 	r := b.r
 	if !r.Buffered() {
 		r.start, r.end = 0, 0
+		if len(r.buf) < largeSize && r.isLong(b.left) {
+			r.large = true
+			r.release() // for a large one
+		}
 		if err := r.fill(); err != nil {
 			if !errors.Is(err, io.EOF) {
 				return nil, err

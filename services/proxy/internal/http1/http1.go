@@ -76,8 +76,13 @@ const (
 // the longest head.
 const bufferSize = 16 << 10
 
-// waitSize is what a connection that waits for a message has room for: most heads
-// come in one piece that fits.
+// largeSize is what the buffer has room for on a connection that carries long
+// bodies, 64 kB with their head: each read and each write costs far more than to
+// move a few kB.
+const largeSize = 72 << 10
+
+// waitSize is what a connection that is no socket has room for while it waits for a
+// message: most heads come in one piece that fits.
 const waitSize = 1 << 10
 
 // extensionBytes bounds the chunk extensions of one body, all together.

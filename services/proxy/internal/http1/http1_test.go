@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -24,17 +25,37 @@ var limits = http1.Limits{HeadBytes: 60 << 10, Headers: 100}
 // crlf gives a message the line ends that it has on the wire.
 func crlf(text string) string { return strings.ReplaceAll(text, "\n", "\r\n") }
 
-// inAnySplit reads text whole, byte by byte and in random parts. What is
-// understood of it must not depend on how it arrives.
+// inAnySplit reads text whole, byte by byte, in random parts, and from a pipe of the
+// system, which is read as sockets are. What is understood of it must not depend on
+// how it arrives.
 func inAnySplit(t *testing.T, text string, read func(io.Reader) string) string {
 	t.Helper()
 	whole := read(strings.NewReader(text))
 	require.Equal(t, whole, read(iotest.OneByteReader(strings.NewReader(text))), "byte by byte")
+	require.Equal(t, whole, readPiped(t, text, read), "from a pipe")
 	for seed := range uint64(5) {
 		source := &randomParts{strings.NewReader(text), rand.New(rand.NewPCG(seed, 0))}
 		require.Equal(t, whole, read(source), "in random parts of seed %d", seed)
 	}
 	return whole
+}
+
+// readPiped reads text from a pipe of the system.
+func readPiped(t *testing.T, text string, read func(io.Reader) string) string {
+	t.Helper()
+	out, in, err := os.Pipe()
+	require.NoError(t, err)
+	written := make(chan bool)
+	// Ends with the text, or with the pipe; received below.
+	go func() {
+		_, _ = io.WriteString(in, text) // who reads may want no more
+		_ = in.Close()
+		close(written)
+	}()
+	got := read(out)
+	require.NoError(t, out.Close())
+	<-written
+	return got
 }
 
 // randomParts gives up to 40 bytes with each Read.

@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -9,44 +10,137 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
 
+// connected are both ends of a connection over TCP.
+func connected(t *testing.T) (client, server net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	client, err = net.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	server, err = l.Accept()
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_ = client.Close()
+		_ = server.Close()
+	})
+	return client, server
+}
+
 // TestAConnectionThatWaitsHoldsNoBuffers has heads of all lengths arrive after a
-// wait: within what is read first, beyond it, and beyond a buffer.
+// wait: within what is read first where that is no socket, beyond it, and beyond a
+// buffer.
 func TestAConnectionThatWaitsHoldsNoBuffers(t *testing.T) {
-	client, server := net.Pipe()
-	defer client.Close()
-	limits := Limits{HeadBytes: 64 << 10, Headers: 100}
-	r, w := NewReader(server, limits), NewWriter(server)
+	ends := map[string]func() (client, server net.Conn){
+		"a socket": func() (client, server net.Conn) { return connected(t) },
+		"a pipe":   net.Pipe,
+	}
+	for name, pair := range ends {
+		t.Run(name, func(t *testing.T) {
+			client, server := pair()
+			defer client.Close()
+			limits := Limits{HeadBytes: 64 << 10, Headers: 100}
+			r, w := NewReader(server, limits), NewWriter(server)
+			var m message.Request
+			for _, length := range []int{0, waitSize - 40, waitSize, 5000, bufferSize, 40_000, 10} {
+				value := strings.Repeat("a", length)
+				sent := make(chan error, 1)
+				// Ends with the write; received below.
+				go func() {
+					_, err := io.WriteString(client, "GET / HTTP/1.1\r\nHost: mill\r\nX-A: "+value+"\r\n\r\n")
+					sent <- err
+				}()
+				require.NoError(t, r.Wait())
+				m.Headers.Reset()
+				_, err := r.ReadRequest(&m)
+				require.NoError(t, err)
+				require.NoError(t, <-sent)
+				got, _ := m.Headers.Get("x-a")
+				require.Equal(t, value, string(got))
+				require.Nil(t, r.buf, "nothing follows the head")
+
+				w.WriteResponse(&message.Response{Status: 204, Bodiless: true}, true)
+				require.NotNil(t, w.buf)
+				// Ends with the read; the pipe has no room.
+				go func() { _, _ = client.Read(make([]byte, 1024)) }()
+				require.NoError(t, w.Flush())
+				require.Nil(t, w.buf)
+			}
+			require.NoError(t, server.SetReadDeadline(time.Unix(1, 0)))
+			require.Error(t, r.Wait())
+			require.Nil(t, r.buf)
+		})
+	}
+}
+
+// TestASocketThatWaitsWithinABodyHoldsNoBuffer has a body come in parts, and looks
+// at the reader while it waits for the second one.
+func TestASocketThatWaitsWithinABodyHoldsNoBuffer(t *testing.T) {
+	client, server := connected(t)
+	r := NewReader(server, Limits{HeadBytes: 1000, Headers: 10})
+	_, err := io.WriteString(client, "POST / HTTP/1.1\r\nHost: mill\r\nContent-Length: 2\r\n\r\na")
+	require.NoError(t, err)
 	var m message.Request
-	for _, length := range []int{0, waitSize - 40, waitSize, 5000, bufferSize, 40_000, 10} {
-		value := strings.Repeat("a", length)
+	_, err = r.ReadRequest(&m)
+	require.NoError(t, err)
+	chunk, err := m.Body.Next()
+	require.NoError(t, err)
+	require.Equal(t, "a", string(chunk))
+
+	// What the runtime calls before it waits, and when it need not any more.
+	try := func() (done bool) {
+		require.NoError(t, r.socket.Control(func(fd uintptr) { done = r.tryRead(fd) }))
+		return done
+	}
+	require.False(t, try())
+	require.Nil(t, r.buf)
+	require.NoError(t, client.Close())
+	servicetest.Eventually(t, "the end is there", try)
+	require.ErrorIs(t, r.failed, io.EOF)
+}
+
+// TestLongBodiesAreReadIntoALargeBuffer reads bodies of both kinds, one after
+// another, and looks at the buffer within each and behind it.
+func TestLongBodiesAreReadIntoALargeBuffer(t *testing.T) {
+	client, server := connected(t)
+	r := NewReader(server, Limits{HeadBytes: 1000, Headers: 10})
+	for _, c := range []struct {
+		name           string
+		length, buffer int // what the buffer holds by the end of the body
+	}{
+		{"short", 100, bufferSize},
+		{"as long as a buffer", bufferSize, bufferSize},
+		{"long", 10 * largeSize, largeSize},
+		{"long, into a large buffer from the start", 2 * largeSize, largeSize},
+		{"short again, into what the one before wants", 100, largeSize},
+		{"short", 100, bufferSize},
+	} {
 		sent := make(chan error, 1)
 		// Ends with the write; received below.
 		go func() {
-			_, err := io.WriteString(client, "GET / HTTP/1.1\r\nHost: mill\r\nX-A: "+value+"\r\n\r\n")
+			_, err := fmt.Fprintf(client, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", c.length, strings.Repeat("x", c.length))
 			sent <- err
 		}()
-		require.NoError(t, r.Wait())
-		m.Headers.Reset()
-		_, err := r.ReadRequest(&m)
+		var m message.Response
+		_, err := r.ReadHead(&m, []byte("GET"))
 		require.NoError(t, err)
+		got, last := 0, 0
+		for {
+			chunk, err := m.Body.Next()
+			if err != nil {
+				require.ErrorIs(t, err, io.EOF)
+				break
+			}
+			require.Equal(t, strings.Repeat("x", len(chunk)), string(chunk))
+			got, last = got+len(chunk), len(r.buf)
+		}
+		require.Equal(t, c.length, got, c.name)
+		require.Equal(t, c.buffer, last, c.name)
+		require.Nil(t, r.buf, c.name)
 		require.NoError(t, <-sent)
-		got, _ := m.Headers.Get("x-a")
-		require.Equal(t, value, string(got))
-
-		w.WriteResponse(&message.Response{Status: 204, Bodiless: true}, true)
-		require.NotNil(t, w.buf)
-		w.Release()
-		require.NotNil(t, w.buf, "what was not flushed stays")
-		// Ends with the read; the pipe has no room.
-		go func() { _, _ = client.Read(make([]byte, 1024)) }()
-		require.NoError(t, w.Flush())
-		w.Release()
-		require.Nil(t, w.buf)
 	}
-	require.NoError(t, server.SetReadDeadline(time.Unix(1, 0)))
-	require.Error(t, r.Wait())
-	require.Nil(t, r.buf)
 }

@@ -5,7 +5,9 @@ import (
 	"cmp"
 	"errors"
 	"io"
+	"os"
 	"sync"
+	"syscall"
 
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
@@ -19,39 +21,71 @@ type Reader struct {
 
 	source io.Reader
 	limits Limits
-	// buf[start:end] was received and is not yet consumed. buf is nil until
-	// something is read, and while Wait waits.
+	// buf[start:end] was received and is not yet consumed. buf is nil while nothing
+	// is in it, and stays nil while a socket has nothing to read.
 	buf        []byte
 	start, end int
-	first      [waitSize]byte // what Wait reads into
+	large      bool // the next buffer is a large one, as long as bodies are long
 	body       body
 	http10     bool // of the message read last
 	received   uint64
+
+	// Of a source that is a socket, which can be asked whether there is something to
+	// read.
+	socket syscall.RawConn
+	try    func(fd uintptr) (done bool) // tryRead, once
+	got    int                          // what it got
+	failed error
+	// Of any other: what Wait reads into.
+	first *[waitSize]byte
 }
 
 // NewReader reads from source.
 func NewReader(source io.Reader, limits Limits) *Reader {
-	return &Reader{source: source, limits: limits}
+	r := &Reader{source: source, limits: limits}
+	if conn, ok := source.(syscall.Conn); ok {
+		r.socket, _ = conn.SyscallConn() // it fails for no connection that was made
+		r.try = r.tryRead
+	}
+	return r
 }
 
-// buffers are those of no Reader: most connections wait most of the time, and
-// have none meanwhile. Nothing that a Reader gave out is in a buffer by then.
-var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+// The buffers of no Reader: most connections wait most of the time, and have none
+// meanwhile. Nothing that a Reader gave out is in a buffer by then.
+var (
+	buffers      = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+	largeBuffers = sync.Pool{New: func() any { return new([largeSize]byte) }}
+)
 
 // hold has the Reader hold a buffer.
 func (r *Reader) hold() {
-	if r.buf == nil {
+	switch {
+	case r.buf != nil:
+	case r.large:
+		r.buf = largeBuffers.Get().(*[largeSize]byte)[:]
+	default:
 		r.buf = buffers.Get().(*[bufferSize]byte)[:]
 	}
 }
 
-// release gives the buffer away, unless it has grown: then it is garbage.
+// release gives the buffer away, unless something is in it.
 func (r *Reader) release() {
-	if len(r.buf) == bufferSize {
-		buffers.Put((*[bufferSize]byte)(r.buf))
+	if r.Buffered() {
+		return
 	}
-	r.buf = nil
+	switch len(r.buf) {
+	case bufferSize:
+		buffers.Put((*[bufferSize]byte)(r.buf))
+	case largeSize:
+		largeBuffers.Put((*[largeSize]byte)(r.buf))
+	} // else it has grown, and is garbage
+	r.buf, r.start, r.end = nil, 0, 0
 }
+
+// isLong says whether so many bytes, which are still to come of a body, want a large
+// buffer. What is no socket gives no more at once than a small one takes, and would
+// hold it while it waits.
+func (r *Reader) isLong(left int64) bool { return r.socket != nil && left > bufferSize }
 
 // Buffered says whether bytes were received that belong to no message read so
 // far: the next pipelined request, or what a server sent beyond its response.
@@ -80,8 +114,13 @@ func (r *Reader) Wait() error {
 	if r.Buffered() {
 		return nil
 	}
-	r.start, r.end = 0, 0
 	r.release()
+	if r.socket != nil {
+		return r.fill()
+	}
+	if r.first == nil {
+		r.first = new([waitSize]byte)
+	}
 	n, err := r.source.Read(r.first[:])
 	r.received += uint64(n)
 	if n == 0 {
@@ -117,22 +156,53 @@ func (r *Reader) Preface(preface string) (received []byte, err error) {
 // fill reads once, after making room: by moving what is left to the front of
 // the buffer if there is no space behind it. The buffer must not be full.
 func (r *Reader) fill() error {
-	r.hold()
-	if r.end == len(r.buf) {
+	if r.buf != nil && r.end == len(r.buf) {
 		copy(r.buf, r.buf[r.start:r.end])
 		r.end -= r.start
 		r.start = 0
 	}
-	n, err := r.source.Read(r.buf[r.end:])
+	n, err := r.read()
 	r.end += n
 	r.received += uint64(n)
 	if n > 0 {
 		return nil
 	}
-	if err == nil {
-		err = io.ErrNoProgress
+	return cmp.Or(err, io.ErrNoProgress)
+}
+
+// read waits until there is something, and takes as much as the buffer has room
+// for.
+func (r *Reader) read() (n int, err error) {
+	if r.socket == nil {
+		r.hold()
+		return r.source.Read(r.buf[r.end:])
 	}
-	return err
+	if err := r.socket.Read(r.try); err != nil {
+		return 0, err
+	}
+	return r.got, r.failed
+}
+
+// tryRead reads from the socket without waiting, and is done unless it would have
+// to: then it is called again when there is something to read, be it the end.
+func (r *Reader) tryRead(fd uintptr) (done bool) {
+	r.hold()
+	n, err := syscall.Read(int(fd), r.buf[r.end:])
+	for err == syscall.EINTR {
+		n, err = syscall.Read(int(fd), r.buf[r.end:])
+	}
+	switch {
+	case err == syscall.EAGAIN:
+		r.release()
+		return false
+	case err != nil:
+		r.got, r.failed = 0, os.NewSyscallError("read", err)
+	case n == 0:
+		r.got, r.failed = 0, io.EOF
+	default:
+		r.got, r.failed = n, nil
+	}
+	return true
 }
 
 var errHeadTooLong = &ProtocolError{431, "the head is longer than the limit"}

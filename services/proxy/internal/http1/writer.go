@@ -8,8 +8,12 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
 
-// flushSize is how much a Writer gathers before it writes.
-const flushSize = 16 << 10
+// gatherSize is what a Writer's buffer begins with; it grows with the longest head.
+const gatherSize = 16 << 10
+
+// flushSize is how much of a body a Writer gathers before it writes: what frames it
+// fits behind.
+const flushSize = gatherSize - 64
 
 // Writer frames messages for one side of one connection: a head, then its
 // body's chunks, then Finish. What it gathers goes out with Flush, or when it
@@ -39,11 +43,9 @@ func NewWriter(conn net.Conn) *Writer {
 	return &Writer{conn: conn}
 }
 
-// gathered are the buffers of no Writer.
+// gathered are the buffers of no Writer: it has one from the first byte that it
+// gathers until that is written.
 var gathered = sync.Pool{New: func() any { return new([gatherSize]byte) }}
-
-// gatherSize is what a Writer's buffer begins with.
-const gatherSize = 4 << 10
 
 // hold has the Writer hold a buffer.
 func (w *Writer) hold() {
@@ -52,12 +54,9 @@ func (w *Writer) hold() {
 	}
 }
 
-// Release gives away the buffer of a Writer that has flushed all, until it writes
-// again.
-func (w *Writer) Release() {
-	if len(w.buf) > 0 {
-		return
-	}
+// release gives away a buffer whose bytes are written, unless it has grown: then
+// it is garbage.
+func (w *Writer) release() {
 	if cap(w.buf) == gatherSize {
 		gathered.Put((*[gatherSize]byte)(w.buf[:gatherSize]))
 	}
@@ -216,10 +215,12 @@ func (w *Writer) WriteContinue() error {
 // WriteChunk gathers or writes one chunk of the body, which must not be empty.
 func (w *Writer) WriteChunk(chunk []byte) error {
 	if w.chunked {
+		w.hold()
 		w.buf = strconv.AppendUint(w.buf, uint64(len(chunk)), 16)
 		w.buf = append(w.buf, "\r\n"...)
 	}
 	if len(w.buf)+len(chunk) <= flushSize {
+		w.hold()
 		w.buf = append(w.buf, chunk...)
 	} else if w.err == nil {
 		// One system call for the head or size line and the chunk itself.
@@ -228,9 +229,11 @@ func (w *Writer) WriteChunk(chunk []byte) error {
 		var n int64
 		n, w.err = w.vector.WriteTo(w.conn)
 		w.sent += uint64(n)
-		w.buf = w.buf[:0]
+		w.pieces = [2][]byte{}
+		w.release()
 	}
 	if w.chunked {
+		w.hold()
 		w.buf = append(w.buf, "\r\n"...)
 	}
 	return w.err
@@ -242,6 +245,7 @@ func (w *Writer) Finish(trailers *message.Headers) {
 	if !w.chunked {
 		return
 	}
+	w.hold()
 	w.buf = append(w.buf, "0\r\n"...)
 	if w.Trailers && trailers != nil {
 		w.buf = w.appendList(w.buf, trailers)
@@ -259,6 +263,6 @@ func (w *Writer) Flush() error {
 		n, w.err = w.conn.Write(w.buf)
 		w.sent += uint64(n)
 	}
-	w.buf = w.buf[:0]
+	w.release()
 	return w.err
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -185,12 +184,6 @@ func TestPairsPassOnResets(t *testing.T) {
 // stops reading, and a client to a server that does.
 func TestPairsHoldASenderWhoseReaderStopped(t *testing.T) {
 	const most = 16 << 20
-	inUse := func() uint64 {
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return m.HeapInuse
-	}
 	stopped := func(t *testing.T, moved *atomic.Int64) {
 		last, since := int64(-1), time.Now()
 		servicetest.Eventually(t, "the sender stands still", func() bool {
@@ -202,7 +195,7 @@ func TestPairsHoldASenderWhoseReaderStopped(t *testing.T) {
 		require.Less(t, last, int64(64<<20), "it stands still far from the end")
 	}
 	eachPair(t, func(t *testing.T, p *pair) {
-		before := inUse()
+		before := heapInUse()
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		response, err := p.do(ctx, "GET", "/endless", nil)
@@ -210,11 +203,11 @@ func TestPairsHoldASenderWhoseReaderStopped(t *testing.T) {
 		_, err = io.ReadFull(response.Body, make([]byte, 1000))
 		require.NoError(t, err)
 		stopped(t, &p.server.written)
-		require.Less(t, inUse(), before+most)
+		require.Less(t, heapInUse(), before+most)
 		cancel()
 		_ = response.Body.Close()
 
-		before = inUse()
+		before = heapInUse()
 		body := &countingReader{}
 		ctx, cancel = context.WithCancel(t.Context())
 		defer cancel()
@@ -224,7 +217,7 @@ func TestPairsHoldASenderWhoseReaderStopped(t *testing.T) {
 			gone <- err
 		}()
 		stopped(t, &body.n)
-		require.Less(t, inUse(), before+most)
+		require.Less(t, heapInUse(), before+most)
 		cancel()
 		require.Error(t, <-gone)
 		close(p.server.release)

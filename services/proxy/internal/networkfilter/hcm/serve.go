@@ -236,7 +236,6 @@ func (c *connection) await() bool {
 	}
 	if !c.reader.Buffered() {
 		c.reads.Extend(time.Now(), c.manager.idleTimeout)
-		c.writer.Release()
 		if err := c.reader.Wait(); err != nil {
 			if timedOut(err) {
 				c.manager.stats.connectionIdleTimeouts.Inc()

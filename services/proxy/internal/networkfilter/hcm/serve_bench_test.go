@@ -3,8 +3,10 @@ package hcm_test
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 
@@ -21,7 +23,9 @@ var benchmarkResponse = []byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nC
 	"01234567890123456789012345678901234567890123456789")
 
 // cannedUpstream answers every request, which must come whole in one read.
-func cannedUpstream(t testing.TB) string {
+func cannedUpstream(t testing.TB) string { return cannedUpstreamOf(t, benchmarkResponse) }
+
+func cannedUpstreamOf(t testing.TB, response []byte) string {
 	l := listen(t)
 	t.Cleanup(func() { _ = l.Close() })
 	go func() { // ends with the listener
@@ -37,7 +41,7 @@ func cannedUpstream(t testing.TB) string {
 					if _, err := conn.Read(buf); err != nil {
 						return
 					}
-					if _, err := conn.Write(benchmarkResponse); err != nil {
+					if _, err := conn.Write(response); err != nil {
 						return
 					}
 				}
@@ -50,8 +54,11 @@ func cannedUpstream(t testing.TB) string {
 // exchanger returns a function that makes one request on a kept connection.
 func exchanger(t testing.TB) func() { return exchangerOf(t, config{}) }
 
-func exchangerOf(t testing.TB, c config) func() {
-	p := start(t, cannedUpstream(t), c)
+func exchangerOf(t testing.TB, c config) func() { return exchangerWith(t, cannedUpstream(t), 50, c) }
+
+// exchangerWith is for an upstream that answers with so many bytes.
+func exchangerWith(t testing.TB, upstream string, length int, c config) func() {
+	p := start(t, upstream, c)
 	conn, err := net.Dial("tcp", p.address)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
@@ -69,7 +76,7 @@ func exchangerOf(t testing.TB, c config) func() {
 				break
 			}
 		}
-		if _, err := r.Discard(50); err != nil {
+		if _, err := r.Discard(length); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -84,6 +91,31 @@ func BenchmarkServe(b *testing.B) {
 	for b.Loop() {
 		exchange()
 	}
+}
+
+// longExchanger is exchanger for answers of 64 kB.
+func longExchanger(t testing.TB) func() {
+	const length = 64 << 10
+	response := fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", length, strings.Repeat("x", length))
+	return exchangerWith(t, cannedUpstreamOf(t, response), length, config{})
+}
+
+// BenchmarkServeLong is BenchmarkServe with an answer of 64 kB.
+func BenchmarkServeLong(b *testing.B) {
+	exchange := longExchanger(b)
+	exchange()
+	b.ReportAllocs()
+	for b.Loop() {
+		exchange()
+	}
+}
+
+func TestLongExchangeAllocatesNothing(t *testing.T) {
+	exchange := longExchanger(t)
+	for range 10 {
+		exchange()
+	}
+	servicetest.Allocations(t, 0, exchange)
 }
 
 func TestPlainExchangeAllocatesNothing(t *testing.T) {
