@@ -57,7 +57,7 @@ type Routes interface {
 	Tables() []rds.Table
 }
 
-// Options says what is shown. All fields are required.
+// Options says what is shown. All fields are required but Certificates.
 type Options struct {
 	Version string
 	Started time.Time
@@ -73,6 +73,8 @@ type Options struct {
 	// ControlPlane is the client of those that there are, if any.
 	ControlPlane ControlPlane
 	Stats        *stats.Registry
+	// Certificates are those in use. Nil is none.
+	Certificates func() []*adminv3.Certificate
 }
 
 // Server is where the endpoints are mounted.
@@ -93,8 +95,12 @@ func Mount(server Server, o Options) {
 		{"/listeners", "bound addresses; format=json", []string{"format"}, a.listeners},
 		{"/stats", "metrics; filter=REGEX, usedonly, type=Counters|Gauges, format=text|json|prometheus", statsParameters, a.stats},
 		{"/stats/prometheus", "metrics in Prometheus' format; filter=REGEX, usedonly", statsParameters, a.prometheus},
-		{"/config_dump", "the configuration in use; include_eds", []string{"include_eds"}, a.configDump},
+		{"/config_dump", "the configuration in use; resource=LIST, mask=FIELDS, name_regex=REGEX, include_eds", dumpParameters, a.configDump},
 		{"/server_info", "version, state, uptime, command line, node", nil, a.serverInfo},
+		{"/certs", "certificates in use", nil, a.certificates},
+		{"/runtime", "values of layered_runtime, by layer", []string{"format"}, a.runtime},
+		{"/memory", "memory that the process has", nil, a.memory},
+		{"/hot_restart_version", "disabled: there is no hot restart", nil, hotRestartVersion},
 		{"/xds", "what the control plane sent and what of it was refused", nil, a.xds},
 	} {
 		server.Handle("GET "+e.path, e.help, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -108,7 +114,7 @@ func Mount(server Server, o Options) {
 			var bad *queryError
 			switch {
 			case errors.As(err, &bad):
-				http.Error(w, err.Error(), http.StatusBadRequest)
+				http.Error(w, err.Error(), bad.status)
 			case err != nil:
 				http.Error(w, err.Error(), http.StatusInternalServerError)
 			}
@@ -120,13 +126,18 @@ func Mount(server Server, o Options) {
 // error: a queryError for what is wrong with the request.
 type api struct{ Options }
 
-// queryError says what is wrong with a query.
-type queryError struct{ text string }
+// queryError says what is wrong with a query, and the status that tells so.
+type queryError struct {
+	status int
+	text   string
+}
 
 // Error implements error.
 func (e *queryError) Error() string { return e.text }
 
-func wrong(format string, args ...any) error { return &queryError{fmt.Sprintf(format, args...)} }
+func wrong(format string, args ...any) error {
+	return &queryError{http.StatusBadRequest, fmt.Sprintf(format, args...)}
+}
 
 // parameters reads a query of which all keys must be known: one that does
 // nothing would mislead.
@@ -158,15 +169,15 @@ func choice(query url.Values, key string, choices ...string) (string, error) {
 	return value, nil
 }
 
-// filter is the parameter filter as a function on names.
-func filter(query url.Values) (func(name string) bool, error) {
-	text := query.Get("filter")
+// filter is a parameter with a regular expression as a function on names.
+func filter(query url.Values, key string) (func(name string) bool, error) {
+	text := query.Get(key)
 	if text == "" {
 		return func(string) bool { return true }, nil
 	}
 	expression, err := regexp.Compile(text)
 	if err != nil {
-		return nil, wrong("parameter filter=%q: %v", text, err)
+		return nil, wrong("parameter %s=%q: %v", key, text, err)
 	}
 	return expression.MatchString, nil
 }

@@ -1,6 +1,7 @@
 package adminapi_test
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,16 +15,19 @@ import (
 	"time"
 
 	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/adminapi"
@@ -163,7 +167,14 @@ func TestAnswersAreThoseOfTheGoldenFiles(t *testing.T) {
 		"/config_dump":             "application/json",
 		"/config_dump?include_eds": "application/json",
 		"/server_info":             "application/json",
-		"/xds":                     "application/json",
+		"/config_dump?resource=dynamic_listeners&name_regex=^dyn&mask=name,error_state.details":           "application/json",
+		"/config_dump?resource=static_clusters&mask=cluster.name,lastUpdated":                             "application/json",
+		"/config_dump?mask=bootstrap.node.id,dynamic_active_clusters,version_info&name_regex=nothing":     "application/json",
+		"/config_dump?include_eds&name_regex=^users&mask=static_endpoint_configs,dynamic_active_clusters": "application/json",
+		"/certs":               "application/json",
+		"/runtime":             "application/json",
+		"/hot_restart_version": "text/plain; charset=UTF-8",
+		"/xds":                 "application/json",
 	} {
 		t.Run(url, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -171,7 +182,7 @@ func TestAnswersAreThoseOfTheGoldenFiles(t *testing.T) {
 				require.Equal(t, http.StatusOK, answer.Code, answer.Body)
 				require.Equal(t, kind, answer.Header().Get("Content-Type"))
 				require.Equal(t, "nosniff", answer.Header().Get("X-Content-Type-Options"))
-				name := strings.NewReplacer("/", "_", "?", "-", "&", "-", "=", "-", "*", "", "^", "", "$", "", "[", "", "]", "", ".", "").Replace(url[1:])
+				name := strings.NewReplacer("/", "_", "?", "-", "&", "-", "=", "-", "*", "", "^", "", "$", "", "[", "", "]", "", ".", "", ",", "-").Replace(url[1:])
 				servicetest.Golden(t, fmt.Sprintf("testdata/%s.txt", name), answer.Body.Bytes())
 			})
 		})
@@ -199,22 +210,33 @@ func TestBadRequestsSayWhatIsWrong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := proxy(t, nil)
 		for url, want := range map[string]string{
-			"/clusters?format=xml":        `parameter format="xml" is not one of text, json`,
-			"/clusters?filter=(":          "parameter filter=\"(\": error parsing regexp: missing closing ): `(`",
-			"/clusters?fliter=a":          `parameter "fliter" is not supported; supported are: format, filter`,
-			"/listeners?format=xml":       `parameter format="xml" is not one of text, json`,
-			"/stats?format=html":          `parameter format="html" is not one of text, json, prometheus`,
-			"/stats?type=Histograms":      `parameter type="Histograms" is not one of All, Counters, Gauges`,
-			"/stats/prometheus?filter=[":  "parameter filter=\"[\": error parsing regexp: missing closing ]: `[`",
-			"/config_dump?resource=x":     `parameter "resource" is not supported; supported are: include_eds`,
-			"/server_info?x":              `parameter "x" is not supported, nor is any other`,
-			"/stats?filter=%zz":           `query "filter=%zz": invalid URL escape "%zz"`,
-			"/config_dump?include_eds;=x": `query "include_eds;=x": invalid semicolon separator in query`,
+			"/clusters?format=xml":                                    `parameter format="xml" is not one of text, json`,
+			"/clusters?filter=(":                                      "parameter filter=\"(\": error parsing regexp: missing closing ): `(`",
+			"/clusters?fliter=a":                                      `parameter "fliter" is not supported; supported are: format, filter`,
+			"/listeners?format=xml":                                   `parameter format="xml" is not one of text, json`,
+			"/stats?format=html":                                      `parameter format="html" is not one of text, json, prometheus`,
+			"/stats?type=Histograms":                                  `parameter type="Histograms" is not one of All, Counters, Gauges`,
+			"/stats/prometheus?filter=[":                              "parameter filter=\"[\": error parsing regexp: missing closing ]: `[`",
+			"/config_dump?resources=x":                                `parameter "resources" is not supported; supported are: resource, mask, name_regex, include_eds`,
+			"/config_dump?name_regex=(":                               "parameter name_regex=\"(\": error parsing regexp: missing closing ): `(`",
+			"/config_dump?mask=x":                                     `parameter mask: no part of the dump has a field "x"`,
+			"/config_dump?mask=bootstrap.node.ids":                    `parameter mask: envoy.config.core.v3.Node has no field "ids"`,
+			"/config_dump?mask=bootstrap.node.id.x":                   `parameter mask: envoy.config.core.v3.Node.id is no message, and has no field "x"`,
+			"/config_dump?mask=static_clusters.cluster":               `parameter mask: envoy.admin.v3.ClustersConfigDump.static_clusters is no message, and has no field "cluster"`,
+			"/config_dump?resource=static_clusters&mask=cluster.nome": `parameter mask: envoy.config.cluster.v3.Cluster has no field "nome"`,
+			"/config_dump?resource=bootstrap":                         `parameter resource="bootstrap": not a list; mask=bootstrap selects it`,
+			"/runtime?format=text":                                    `parameter format="text" is not one of json`,
+			"/server_info?x":                                          `parameter "x" is not supported, nor is any other`,
+			"/stats?filter=%zz":                                       `query "filter=%zz": invalid URL escape "%zz"`,
+			"/config_dump?include_eds;=x":                             `query "include_eds;=x": invalid semicolon separator in query`,
 		} {
 			answer := get(h, url)
 			require.Equal(t, http.StatusBadRequest, answer.Code, url)
 			require.Equal(t, want+"\n", answer.Body.String(), url)
 		}
+		missing := get(h, "/config_dump?resource=secrets")
+		require.Equal(t, http.StatusNotFound, missing.Code)
+		require.Equal(t, "parameter resource=\"secrets\": not found in the dump\n", missing.Body.String())
 		post := httptest.NewRecorder()
 		h.ServeHTTP(post, httptest.NewRequest(http.MethodPost, "/stats", nil))
 		require.Equal(t, http.StatusMethodNotAllowed, post.Code)
@@ -230,6 +252,49 @@ func TestWithoutAControlPlane(t *testing.T) {
 		})
 		require.JSONEq(t, `{"connected": false, "types": []}`, get(h, "/xds").Body.String())
 		require.Contains(t, get(h, "/server_info").Body.String(), `"state": "DRAINING"`)
+	})
+}
+
+func TestNoSecretIsInADump(t *testing.T) {
+	const secret = "-----BEGIN KEY-----"
+	key := &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: secret}}
+	bytes := &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: []byte(secret)}}
+	tls := &tlsv3.UpstreamTlsContext{Sni: "shown", CommonTlsContext: &tlsv3.CommonTlsContext{
+		TlsCertificates: []*tlsv3.TlsCertificate{{PrivateKey: key, Password: bytes, CertificateChain: &corev3.DataSource{
+			Specifier: &corev3.DataSource_InlineString{InlineString: "the chain"},
+		}}},
+	}}
+	packed, err := anypb.New(tls)
+	require.NoError(t, err)
+	synctest.Test(t, func(t *testing.T) {
+		var given *bootstrapv3.Bootstrap
+		h := proxy(t, func(o *adminapi.Options) {
+			given = o.Bootstrap
+			cluster := given.GetStaticResources().GetClusters()[0]
+			cluster.TransportSocket = &corev3.TransportSocket{Name: "tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: packed}}
+			given.StaticResources.Secrets = []*tlsv3.Secret{{Name: "s", Type: &tlsv3.Secret_SessionTicketKeys{
+				SessionTicketKeys: &tlsv3.TlsSessionTicketKeys{Keys: []*corev3.DataSource{key}},
+			}}}
+		})
+		before := proto.CloneOf(given)
+		for _, url := range []string{"/config_dump", "/config_dump?resource=static_clusters", "/config_dump?mask=bootstrap"} {
+			text := get(h, url).Body.String()
+			require.NotContains(t, text, secret, url)
+			require.NotContains(t, text, base64.StdEncoding.EncodeToString([]byte(secret)), url)
+			require.Contains(t, text, `"inline_string": "[redacted]"`, url)
+			require.Contains(t, text, base64.StdEncoding.EncodeToString([]byte("[redacted]")), url)
+			require.Contains(t, text, "the chain", url)
+			require.Contains(t, text, "shown", url)
+		}
+		require.True(t, proto.Equal(before, given), "the proxy's own configuration is not touched")
+	})
+}
+
+func TestMemoryIsToldInEnvoysFields(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := read(t, &adminv3.Memory{}, get(proxy(t, nil), "/memory").Body.String())
+		require.NotZero(t, m.GetAllocated())
+		require.GreaterOrEqual(t, m.GetTotalPhysicalBytes(), m.GetHeapSize())
 	})
 }
 

@@ -22,7 +22,7 @@ func (a *api) clusters(w http.ResponseWriter, query url.Values) error {
 	if err != nil {
 		return err
 	}
-	wanted, err := filter(query)
+	wanted, err := filter(query, "filter")
 	if err != nil {
 		return err
 	}

@@ -22,18 +22,30 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/xds"
 )
 
-// configDump serves /config_dump.
+// dumpParameters are those of /config_dump.
+var dumpParameters = []string{"resource", "mask", "name_regex", "include_eds"}
+
+// configDump serves /config_dump. Secrets are left out of it.
 func (a *api) configDump(w http.ResponseWriter, query url.Values) error {
+	named, err := filter(query, "name_regex")
+	if err != nil {
+		return err
+	}
 	parts := []proto.Message{
-		&adminv3.BootstrapConfigDump{Bootstrap: a.Bootstrap, LastUpdated: timestamp(a.Started)},
-		a.clustersDump(),
+		&adminv3.BootstrapConfigDump{Bootstrap: proto.CloneOf(a.Bootstrap), LastUpdated: timestamp(a.Started)},
+		a.clustersDump(named),
 	}
 	if query.Has("include_eds") {
-		parts = append(parts, a.endpointsDump())
+		parts = append(parts, a.endpointsDump(named))
 	}
-	parts = append(parts, a.listenersDump(), a.routesDump())
+	parts = append(parts, a.listenersDump(named), a.routesDump(named))
+	parts, err = selectParts(parts, query.Get("resource"), parseMask(query.Get("mask")))
+	if err != nil {
+		return err
+	}
 	var dump adminv3.ConfigDump
 	for _, part := range parts {
+		redact(part.ProtoReflect(), false)
 		packed, err := anypb.New(part)
 		if err != nil {
 			return err
@@ -44,16 +56,19 @@ func (a *api) configDump(w http.ResponseWriter, query url.Values) error {
 }
 
 // clustersDump has the static clusters, and the dynamic ones that are in use.
-func (a *api) clustersDump() *adminv3.ClustersConfigDump {
+func (a *api) clustersDump(named func(string) bool) *adminv3.ClustersConfigDump {
 	accepted := a.accepted(xds.ClusterType)
 	dump := &adminv3.ClustersConfigDump{VersionInfo: accepted.Version}
 	for _, m := range a.Bootstrap.GetStaticResources().GetClusters() {
+		if !named(m.GetName()) {
+			continue
+		}
 		dump.StaticClusters = append(dump.StaticClusters, &adminv3.ClustersConfigDump_StaticCluster{
 			Cluster: pack(m), LastUpdated: timestamp(a.Started),
 		})
 	}
 	for _, c := range a.Clusters.All() {
-		if a.Clusters.IsStatic(c.Config.Name) {
+		if a.Clusters.IsStatic(c.Config.Name) || !named(c.Config.Name) {
 			continue
 		}
 		dump.DynamicActiveClusters = append(dump.DynamicActiveClusters, &adminv3.ClustersConfigDump_DynamicCluster{
@@ -65,9 +80,12 @@ func (a *api) clustersDump() *adminv3.ClustersConfigDump {
 
 // listenersDump has the listeners of the bootstrap, and those of LDS with what
 // became of their newest updates.
-func (a *api) listenersDump() *adminv3.ListenersConfigDump {
+func (a *api) listenersDump(named func(string) bool) *adminv3.ListenersConfigDump {
 	dump := &adminv3.ListenersConfigDump{VersionInfo: a.accepted(xds.ListenerType).Version}
 	for _, l := range a.Listeners.States() {
+		if !named(l.Name) {
+			continue
+		}
 		if l.Static {
 			newest := l.Active
 			if newest == nil {
@@ -97,7 +115,7 @@ func listenerState(v *listener.Version) *adminv3.ListenersConfigDump_DynamicList
 }
 
 // routesDump has the route tables of RDS, and those that stand in listeners.
-func (a *api) routesDump() *adminv3.RoutesConfigDump {
+func (a *api) routesDump(named func(string) bool) *adminv3.RoutesConfigDump {
 	dump := &adminv3.RoutesConfigDump{}
 	for _, l := range a.Listeners.States() {
 		if l.Active == nil {
@@ -107,7 +125,7 @@ func (a *api) routesDump() *adminv3.RoutesConfigDump {
 			for _, filter := range chain.GetFilters() {
 				config, err := strict.Unpack(filter.GetTypedConfig())
 				manager, ok := config.(*hcmv3.HttpConnectionManager)
-				if err != nil || !ok || manager.GetRouteConfig() == nil {
+				if err != nil || !ok || manager.GetRouteConfig() == nil || !named(manager.GetRouteConfig().GetName()) {
 					continue
 				}
 				dump.StaticRouteConfigs = append(dump.StaticRouteConfigs, &adminv3.RoutesConfigDump_StaticRouteConfig{
@@ -117,6 +135,9 @@ func (a *api) routesDump() *adminv3.RoutesConfigDump {
 		}
 	}
 	for _, t := range a.Routes.Tables() {
+		if !named(t.Message.GetName()) {
+			continue
+		}
 		dump.DynamicRouteConfigs = append(dump.DynamicRouteConfigs, &adminv3.RoutesConfigDump_DynamicRouteConfig{
 			VersionInfo: t.Version, RouteConfig: pack(t.Message), LastUpdated: timestamp(t.Updated),
 		})
@@ -126,11 +147,15 @@ func (a *api) routesDump() *adminv3.RoutesConfigDump {
 
 // endpointsDump has the hosts in use as assignments: of STATIC clusters as
 // static ones, of EDS clusters as dynamic ones.
-func (a *api) endpointsDump() *adminv3.EndpointsConfigDump {
+func (a *api) endpointsDump(named func(string) bool) *adminv3.EndpointsConfigDump {
 	accepted := a.accepted(xds.AssignmentType)
 	dump := &adminv3.EndpointsConfigDump{}
 	for _, c := range a.Clusters.All() {
-		packed := pack(assignment(c))
+		hosts := assignment(c)
+		if !named(hosts.GetClusterName()) {
+			continue
+		}
+		packed := pack(hosts)
 		if c.Config.ServiceName == "" {
 			dump.StaticEndpointConfigs = append(dump.StaticEndpointConfigs, &adminv3.EndpointsConfigDump_StaticEndpointConfig{
 				EndpointConfig: packed, LastUpdated: timestamp(a.Started),

@@ -56,7 +56,7 @@ func (a *api) stats(w http.ResponseWriter, query url.Values) error {
 
 // selection says which metrics the query wants.
 func selection(query url.Values) (func(stats.Metric) bool, error) {
-	named, err := filter(query)
+	named, err := filter(query, "filter")
 	if err != nil {
 		return nil, err
 	}
