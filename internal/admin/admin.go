@@ -47,8 +47,12 @@ type Server struct {
 	index    []entry
 }
 
-// entry is one line of the index page.
-type entry struct{ Path, Help string }
+// entry is one line of the index page. Post says that the path changes something,
+// and so is no link.
+type entry struct {
+	Path, Help string
+	Post       bool
+}
 
 // New makes a server on an open listener, which it then owns.
 func New(listener net.Listener, o Options) *Server {
@@ -75,6 +79,7 @@ func New(listener net.Listener, o Options) *Server {
 	s.mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	s.mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	s.mux.HandleFunc("GET /{$}", s.serveIndex)
+	s.Handle("GET /help", "this list as text", http.HandlerFunc(s.serveHelp))
 	return s
 }
 
@@ -82,11 +87,11 @@ func New(listener net.Listener, o Options) *Server {
 // on the index page.
 func (s *Server) Handle(pattern, help string, h http.Handler) {
 	s.mux.Handle(pattern, h)
-	_, path, ok := strings.Cut(pattern, " ")
+	method, path, ok := strings.Cut(pattern, " ")
 	if !ok {
 		path = pattern
 	}
-	s.index = append(s.index, entry{path, help})
+	s.index = append(s.index, entry{path, help, method == http.MethodPost})
 }
 
 // Addr is the bound address.
@@ -118,7 +123,7 @@ func (s *Server) Stop(ctx context.Context) error {
 
 var indexPage = template.Must(template.New("index").Parse(`<!doctype html>
 <meta charset="utf-8"><title>{{.Name}}</title><h1>{{.Name}}</h1>
-<table>{{range .Index}}<tr><td><a href="{{.Path}}">{{.Path}}</a></td><td>{{.Help}}</td></tr>{{end}}</table>
+<table>{{range .Index}}<tr><td>{{if .Post}}{{.Path}} (POST){{else}}<a href="{{.Path}}">{{.Path}}</a>{{end}}</td><td>{{.Help}}</td></tr>{{end}}</table>
 `))
 
 func (s *Server) serveIndex(w http.ResponseWriter, _ *http.Request) {
@@ -128,6 +133,18 @@ func (s *Server) serveIndex(w http.ResponseWriter, _ *http.Request) {
 		Name  string
 		Index []entry
 	}{s.name, s.index})
+}
+
+func (s *Server) serveHelp(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	fmt.Fprintln(w, "admin commands are:")
+	for _, e := range s.index {
+		path := e.Path
+		if e.Post {
+			path += " (POST)"
+		}
+		fmt.Fprintf(w, "  %s: %s\n", path, e.Help)
+	}
 }
 
 // Check asks the admin listener at address for /ready and returns nil if the

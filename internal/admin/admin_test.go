@@ -85,12 +85,17 @@ func TestServerListsWhatIsMountedWithItsHelp(t *testing.T) {
 		h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "grain") })
 		s.Handle("GET /silo", "what is in the silo & how much", h)
 		s.Handle("/sack", "any method", h)
+		s.Handle("POST /grind", "starts the stones", h)
 	})
 	_, body := get(t, "http://"+address+"/silo")
 	require.Equal(t, "grain", body)
 	_, index := get(t, "http://"+address+"/")
 	require.Contains(t, index, `<a href="/silo">/silo</a></td><td>what is in the silo &amp; how much</td>`)
 	require.Contains(t, index, `<a href="/sack">/sack</a></td><td>any method</td>`)
+	require.Contains(t, index, `<td>/grind (POST)</td><td>starts the stones</td>`)
+	_, help := get(t, "http://"+address+"/help")
+	require.Contains(t, help, "admin commands are:\n")
+	require.Contains(t, help, "  /silo: what is in the silo & how much\n  /sack: any method\n  /grind (POST): starts the stones\n")
 }
 
 func TestReadyAndCheckFollowTheState(t *testing.T) {

@@ -69,6 +69,8 @@ func Version(linked string) string {
 type LogOptions struct {
 	// Level is debug, info, warn or error, in any letter case.
 	Level string
+	// Variable, if not nil, is set to Level, and moves the level when it is set later.
+	Variable *slog.LevelVar
 	// Format is text or json; "" is text on a terminal and JSON elsewhere.
 	Format string
 	// Keys renames the keys that slog gives each line itself, time, level and
@@ -84,6 +86,10 @@ func Logger(w io.Writer, o LogOptions) (*slog.Logger, error) {
 		return nil, fmt.Errorf("log level %q: not one of debug, info, warn, error", o.Level)
 	}
 	options := &slog.HandlerOptions{Level: l, ReplaceAttr: durationAsText}
+	if o.Variable != nil {
+		o.Variable.Set(l)
+		options.Level = o.Variable
+	}
 	format := o.Format
 	if format == "" {
 		format = "json"

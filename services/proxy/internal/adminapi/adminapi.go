@@ -1,9 +1,9 @@
 // Package adminapi is what Envoy's operators look for on the admin listener:
-// /clusters, /listeners, /stats, /config_dump and /server_info in Envoy's
-// paths and formats, and /xds, which is our own. App mounts it on the shared
-// admin server, which has /ready and the rest. It only reads, and it says what
-// the proxy has: a number that the proxy does not keep is left out, not made
-// up.
+// /clusters, /listeners, /stats, /config_dump and the like in Envoy's paths and
+// formats, the actions that take a POST, and /xds, which is our own. App mounts
+// it on the shared admin server, which has /ready and the rest, and does what
+// the actions ask for. It says what the proxy has: a number that the proxy does
+// not keep is left out, not made up.
 package adminapi
 
 import (
@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/url"
@@ -73,6 +74,9 @@ type Options struct {
 	// ControlPlane is the client of those that there are, if any.
 	ControlPlane ControlPlane
 	Stats        *stats.Registry
+	Control      Control
+	// LogLevel is that of the process's log.
+	LogLevel *slog.LevelVar
 	// Certificates are those in use. Nil is none.
 	Certificates func() []*adminv3.Certificate
 }
@@ -85,12 +89,41 @@ type Server interface {
 // Mount adds the endpoints to a server that does not serve yet.
 func Mount(server Server, o Options) {
 	a := &api{Options: o}
-	for _, e := range []struct {
-		path, help string
-		// parameters are those that the endpoint knows.
-		parameters []string
-		serve      func(http.ResponseWriter, url.Values) error
-	}{
+	// A page of anyone's, in a browser of this machine, must not do what operators can.
+	sameOrigin := http.NewCrossOriginProtection()
+	for _, e := range a.actions() {
+		server.Handle("POST "+e.path, e.help, sameOrigin.Handler(e))
+	}
+	for _, e := range a.views() {
+		server.Handle("GET "+e.path, e.help, e)
+	}
+}
+
+// endpoint is one path.
+type endpoint struct {
+	path, help string
+	// parameters are those that the endpoint knows.
+	parameters []string
+	serve      func(http.ResponseWriter, url.Values) error
+}
+
+// actions are the endpoints that change something.
+func (a *api) actions() []endpoint {
+	return []endpoint{
+		{"/healthcheck/fail", "fail health checks, and end connections with their next answer", nil, a.failHealthChecks(true)},
+		{"/healthcheck/ok", "pass health checks again", nil, a.failHealthChecks(false)},
+		{"/drain_listeners", "close the sockets of listeners; graceful, skip_exit, inboundonly", []string{"graceful", "skip_exit", "inboundonly"}, a.drainListeners},
+		{"/logging", "the log's level; level=LEVEL or paths=" + logger + ":LEVEL sets it", []string{"level", "paths", logger}, a.logging},
+		{"/reset_counters", "let all counters begin at 0 again", nil, a.resetCounters},
+		{"/runtime_modify", "503: there is no admin_layer", []string{anyParameter}, a.modifyRuntime},
+		{"/reopen_logs", "open the files of access logs anew, as SIGUSR1 does", nil, a.reopenLogs},
+		{"/quitquitquit", "end the process as SIGTERM does", nil, a.quit},
+	}
+}
+
+// views are the endpoints that only tell.
+func (a *api) views() []endpoint {
+	return []endpoint{
 		{"/clusters", "clusters and their hosts; format=json, filter=REGEX", []string{"format", "filter"}, a.clusters},
 		{"/listeners", "bound addresses; format=json", []string{"format"}, a.listeners},
 		{"/stats", "metrics; filter=REGEX, usedonly, type=Counters|Gauges, format=text|json|prometheus", statsParameters, a.stats},
@@ -102,23 +135,24 @@ func Mount(server Server, o Options) {
 		{"/memory", "memory that the process has", nil, a.memory},
 		{"/hot_restart_version", "disabled: there is no hot restart", nil, hotRestartVersion},
 		{"/xds", "what the control plane sent and what of it was refused", nil, a.xds},
-	} {
-		server.Handle("GET "+e.path, e.help, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			h := w.Header()
-			h.Set("Cache-Control", "no-cache, max-age=0")
-			h.Set("X-Content-Type-Options", "nosniff")
-			query, err := parameters(r.URL.RawQuery, e.parameters)
-			if err == nil {
-				err = e.serve(w, query)
-			}
-			var bad *queryError
-			switch {
-			case errors.As(err, &bad):
-				http.Error(w, err.Error(), bad.status)
-			case err != nil:
-				http.Error(w, err.Error(), http.StatusInternalServerError)
-			}
-		}))
+	}
+}
+
+// ServeHTTP implements http.Handler.
+func (e endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-cache, max-age=0")
+	h.Set("X-Content-Type-Options", "nosniff")
+	query, err := parameters(r.URL.RawQuery, e.parameters)
+	if err == nil {
+		err = e.serve(w, query)
+	}
+	var bad *queryError
+	switch {
+	case errors.As(err, &bad):
+		http.Error(w, err.Error(), bad.status)
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusInternalServerError)
 	}
 }
 
@@ -139,6 +173,9 @@ func wrong(format string, args ...any) error {
 	return &queryError{http.StatusBadRequest, fmt.Sprintf(format, args...)}
 }
 
+// anyParameter among those of an endpoint says that it has others too.
+const anyParameter = "*"
+
 // parameters reads a query of which all keys must be known: one that does
 // nothing would mislead.
 func parameters(raw string, known []string) (url.Values, error) {
@@ -147,6 +184,9 @@ func parameters(raw string, known []string) (url.Values, error) {
 		return nil, wrong("query %q: %v", raw, err)
 	}
 	for _, key := range slices.Sorted(maps.Keys(query)) {
+		if slices.Contains(known, anyParameter) {
+			break
+		}
 		if len(known) == 0 {
 			return nil, wrong("parameter %q is not supported, nor is any other", key)
 		}

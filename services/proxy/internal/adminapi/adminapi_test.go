@@ -131,6 +131,7 @@ func proxy(t *testing.T, change func(*adminapi.Options)) http.Handler {
 		CommandLine: &adminv3.CommandLineOptions{ConfigPath: "bootstrap.yaml", LogLevel: "info"},
 		Bootstrap:   boot.Message, Node: boot.Node, Clusters: clusters,
 		Listeners: listeners{boot.Listeners[0].Message}, Routes: routes{}, ControlPlane: controlPlane{time.Now()}, Stats: registry,
+		Control: &control{}, LogLevel: &slog.LevelVar{},
 	}
 	if change != nil {
 		change(&o)

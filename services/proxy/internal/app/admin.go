@@ -2,7 +2,6 @@ package app
 
 import (
 	"net"
-	"net/http"
 
 	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,7 +19,7 @@ func (a *App) newAdmin(l net.Listener) *admin.Server {
 	metrics.MustRegister(a.registry, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	server := admin.New(l, admin.Options{
 		Name:    "proxy",
-		State:   func() admin.State { return admin.State{Ready: a.state.Load() == live, Text: a.stateName()} },
+		State:   func() admin.State { name := a.stateName(); return admin.State{Ready: name == stateLive, Text: name} },
 		Metrics: metrics,
 		Log:     a.log,
 	})
@@ -36,23 +35,56 @@ func (a *App) newAdmin(l net.Listener) *admin.Server {
 		Routes:       a.routes,
 		Stats:        a.registry,
 		ControlPlane: a.xds,
+		Control:      control{a},
+		LogLevel:     &a.logLevel,
 	}
 	adminapi.Mount(server, shown)
-	server.Handle("POST /reopen_logs", "opens the files of access logs anew, as SIGUSR1 does", http.HandlerFunc(a.reopenLogs))
 	return server
 }
+
+// stateLive is the state in which the proxy is ready.
+const stateLive = "LIVE"
 
 // stateName is what /ready answers, in Envoy's words.
 func (a *App) stateName() string {
 	switch a.state.Load() {
 	case live:
-		return "LIVE"
+		if a.failed.Load() {
+			return "DRAINING"
+		}
+		return stateLive
 	case draining:
 		return "DRAINING"
 	default:
 		return "PRE_INITIALIZING"
 	}
 }
+
+// control does what operators ask for.
+type control struct{ *App }
+
+// FailHealthChecks implements adminapi.Control.
+func (c control) FailHealthChecks(fail bool) {
+	c.failed.Store(fail)
+	c.log.Info("told how to answer health checks", "fail", fail)
+	if fail {
+		c.listeners.Drain()
+	} else if c.state.Load() != draining { // a stop goes on
+		c.listeners.Undrain()
+	}
+}
+
+// DrainListeners implements adminapi.Control.
+func (c control) DrainListeners(inboundOnly, graceful, keepOpen bool) {
+	c.log.Info("told to drain listeners", "inbound_only", inboundOnly, "graceful", graceful, "keep_open", keepOpen)
+	c.listeners.DrainListeners(inboundOnly, graceful, keepOpen)
+}
+
+// ReopenLogs implements adminapi.Control.
+func (c control) ReopenLogs() { c.logs.Reopen() }
+
+// Quit implements adminapi.Control.
+func (c control) Quit() { c.quit() }
 
 // commandLine is what /server_info says of the flags.
 func (a *App) commandLine() *adminv3.CommandLineOptions {

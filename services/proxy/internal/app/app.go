@@ -44,7 +44,12 @@ type App struct {
 	// adminAddress is the bound one; empty without an admin listener.
 	adminAddress string
 	state        atomic.Int32
-	started      time.Time
+	// failed says that an operator wants health checks to fail.
+	failed   atomic.Bool
+	logLevel slog.LevelVar
+	// quit ends Run; it is set before anyone is served.
+	quit    context.CancelFunc
+	started time.Time
 }
 
 // The states of a proxy, by Envoy's names (admin.v3.ServerInfo.State).
@@ -58,10 +63,10 @@ const (
 // error of a faulty configuration lists every fault; nothing is bound then.
 func New(o Options) (_ *App, err error) {
 	a := &App{options: o, started: time.Now()}
-	if a.log, err = daemon.Logger(o.Log, daemon.LogOptions{Level: o.LogLevel}); err != nil {
+	if a.log, err = daemon.Logger(o.Log, daemon.LogOptions{Level: o.LogLevel, Variable: &a.logLevel}); err != nil {
 		return nil, err
 	}
-	if a.configuration, err = configure(o, a.log, a.draining); err != nil {
+	if a.configuration, err = configure(o, a.log, a.failing); err != nil {
 		return nil, err
 	}
 	if err := a.logs.Open(); err != nil {
@@ -74,8 +79,9 @@ func New(o Options) (_ *App, err error) {
 	return a, nil
 }
 
-// draining says whether the proxy was told to stop.
-func (a *App) draining() bool { return a.state.Load() == draining }
+// failing says whether the proxy is to fail health checks: it was told to, or to
+// stop.
+func (a *App) failing() bool { return a.failed.Load() || a.state.Load() == draining }
 
 // bind opens the sockets of the listeners and of the admin interface.
 func (a *App) bind() error {
@@ -113,6 +119,8 @@ func (a *App) addresses() map[string]string {
 // Run serves until ctx ends, then drains. Clients that connect wait until the
 // clusters that the start needs are warm. It is called once.
 func (a *App) Run(ctx context.Context) error {
+	ctx, a.quit = context.WithCancel(ctx)
+	defer a.quit()
 	group := &daemon.Group{Log: a.log, Grace: a.options.DrainGrace, Deadline: a.options.DrainTime}
 	if a.admin != nil {
 		group.Add(daemon.Part{Name: "admin listener", Run: a.admin.Serve, Stop: a.admin.Stop})

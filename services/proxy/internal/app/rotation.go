@@ -2,8 +2,6 @@ package app
 
 import (
 	"context"
-	"fmt"
-	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -23,10 +21,4 @@ func (a *App) reopenLogsOnSignal(ctx context.Context) error {
 			return nil
 		}
 	}
-}
-
-// reopenLogs does what SIGUSR1 does.
-func (a *App) reopenLogs(w http.ResponseWriter, _ *http.Request) {
-	a.logs.Reopen()
-	fmt.Fprintln(w, "OK")
 }

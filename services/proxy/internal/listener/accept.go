@@ -42,6 +42,10 @@ type Listener struct {
 	limit    int64           // of connections at once; 0 is none
 	draining bool
 	serving  sync.WaitGroup
+
+	// closed says that DrainListeners closed the socket. It is the manager's, whose
+	// mu guards it.
+	closed bool
 }
 
 // Open binds the listener's address. Clients that connect wait until Serve.
@@ -275,6 +279,13 @@ func (l *Listener) Drain() {
 	l.draining = true
 	l.mu.Unlock()
 	l.each(l.atWork(), (*handle).drain)
+}
+
+// Undrain lets connections that come from now on last.
+func (l *Listener) Undrain() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.draining = false
 }
 
 // each calls f for the connections of chains.

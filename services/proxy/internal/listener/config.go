@@ -54,6 +54,7 @@ type Config struct {
 	backlog    int // 0 is the system's most
 	keepAlive  *net.KeepAliveConfig
 	modifyOnly bool // drain_type
+	inbound    bool // traffic_direction
 }
 
 // chain is one filter chain with the connections that it serves.
@@ -82,6 +83,7 @@ func Parse(message *listenerv3.Listener, at strict.Path, factories []networkfilt
 	c := &Config{
 		Message: message, Name: message.GetName(), At: at, statPrefix: message.GetStatPrefix(),
 		modifyOnly: message.GetDrainType() == listenerv3.Listener_MODIFY_ONLY,
+		inbound:    message.GetTrafficDirection() == corev3.TrafficDirection_INBOUND,
 	}
 	if c.Name == "" {
 		report.Add(at.Field("name"), "a listener needs a name")

@@ -64,6 +64,11 @@ type Manager struct {
 	stopped   chan struct{}
 	stopping  bool
 	running   sync.WaitGroup
+	// drains says that Drain was called last, not Undrain.
+	drains bool
+	// closed are the listeners whose sockets DrainListeners closed: also those of
+	// their kind that come later accept nothing.
+	closed directions
 }
 
 // entry is a listener by its name.
@@ -118,10 +123,17 @@ func (m *Manager) AddStatic(configs []*Config) error {
 
 func (m *Manager) bind(config *Config) (*Listener, error) {
 	l, err := Open(config, m.options.Stats, m.options.Log)
-	if err == nil && m.options.ConnectionLimit != nil {
+	if err != nil {
+		return nil, err
+	}
+	if m.options.ConnectionLimit != nil {
 		l.limit = m.options.ConnectionLimit(config.Name)
 	}
-	return l, err
+	l.draining = m.drains && !config.modifyOnly
+	if m.closed.has(config) {
+		m.closeSocket(l)
+	}
+	return l, nil
 }
 
 // Start lets the filters of the static listeners fetch what they need. LDS is to
@@ -473,16 +485,6 @@ func (m *Manager) settle() {
 	case <-m.started:
 	default:
 		close(m.started)
-	}
-}
-
-// Drain makes each connection's next answer its last, but for listeners that
-// drain by MODIFY_ONLY.
-func (m *Manager) Drain() {
-	for _, l := range m.atWork() {
-		if !l.Config().modifyOnly {
-			l.Drain()
-		}
 	}
 }
 

@@ -16,6 +16,8 @@ type identity struct {
 // Counter counts events; it only grows.
 type Counter struct {
 	value atomic.Uint64
+	// shownFrom is the value at the last reset.
+	shownFrom atomic.Uint64
 	identity
 }
 
@@ -25,7 +27,7 @@ func (c *Counter) Inc() { c.value.Add(1) }
 // Add counts n events.
 func (c *Counter) Add(n uint64) { c.value.Add(n) }
 
-// Value is the count since start.
+// Value is the count since start, whatever ResetCounters did.
 func (c *Counter) Value() uint64 { return c.value.Load() }
 
 // Gauge is a level that goes up and down.
@@ -71,7 +73,7 @@ type Metric struct {
 	// Name is the flat name: "cluster.echo.upstream_rq_total".
 	Name string
 	Kind Kind
-	// Value of a counter is never negative.
+	// Value of a counter is that since the last reset, and never negative.
 	Value int64
 	// Used says that it was written since start.
 	Used bool
@@ -80,6 +82,23 @@ type Metric struct {
 	// Labels are the tags in the order of the name. They are the registry's:
 	// read only.
 	Labels []Label
+}
+
+// ResetCounters makes all counters begin at 0 again, for those who read metrics.
+// Who holds one still sees the count since start.
+func (r *Registry) ResetCounters() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.root.reset()
+}
+
+func (s *Scope) reset() {
+	for _, c := range s.counters {
+		c.shownFrom.Store(c.Value())
+	}
+	for _, child := range s.children {
+		child.reset()
+	}
 }
 
 // Each calls f for every metric, sorted by flat name. No lock is held
@@ -103,8 +122,8 @@ func (r *Registry) metrics() []Metric {
 
 func (s *Scope) collect(all *[]Metric) {
 	for _, c := range s.counters {
-		n := c.Value()
-		*all = append(*all, c.metric(KindCounter, int64(n), n != 0))
+		from, n := c.shownFrom.Load(), c.Value()
+		*all = append(*all, c.metric(KindCounter, int64(n-from), n != 0))
 	}
 	for _, g := range s.gauges {
 		*all = append(*all, g.metric(KindGauge, g.Value(), g.used.Load()))

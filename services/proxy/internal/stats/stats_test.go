@@ -127,6 +127,18 @@ func TestScope(t *testing.T) {
 		r.Each(func(m stats.Metric) { used[m.Name] = m.Used })
 		require.Equal(t, map[string]bool{"a.set": true, "a.unset": false}, used)
 	})
+	t.Run("a reset lets counters begin anew, and nothing else", func(t *testing.T) {
+		r := stats.NewRegistry()
+		c := r.Scope("a").Counter("c")
+		c.Add(5)
+		r.Scope("a").Gauge("g").Set(3)
+		r.ResetCounters()
+		require.Equal(t, []string{"a.c 0", "a.g 3"}, names(r))
+		r.Each(func(m stats.Metric) { require.True(t, m.Used, m.Name) })
+		c.Inc()
+		require.Equal(t, []string{"a.c 1", "a.g 3"}, names(r))
+		require.EqualValues(t, 6, c.Value(), "for who holds it")
+	})
 	t.Run("goroutines share it", func(t *testing.T) {
 		r := stats.NewRegistry()
 		var group sync.WaitGroup

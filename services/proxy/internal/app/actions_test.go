@@ -1,0 +1,70 @@
+package app_test
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/proxy/internal/app"
+)
+
+func post(t *testing.T, address, path string) {
+	t.Helper()
+	response, err := http.Post("http://"+address+path, "", nil)
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	require.Equal(t, http.StatusOK, response.StatusCode)
+}
+
+func TestAnOperatorTakesTheProxyOutAndBackIn(t *testing.T) {
+	proxy := run(t, upstreamAt(t, backend(t, "one")))
+	admin := proxy.Addr("admin")
+	ends := func() bool {
+		response, err := http.Get("http://" + proxy.Addr("ingress") + "/exact")
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		require.Equal(t, http.StatusOK, response.StatusCode)
+		return response.Close
+	}
+	require.False(t, ends())
+
+	post(t, admin, "/healthcheck/fail")
+	status, body := get(t, admin, "/ready")
+	require.Equal(t, http.StatusServiceUnavailable, status)
+	require.Equal(t, "DRAINING\n", body)
+	_, body = get(t, admin, "/server_info")
+	require.Contains(t, body, `"state": "DRAINING"`)
+	require.True(t, ends(), "each answer is the last of its connection")
+
+	post(t, admin, "/healthcheck/ok")
+	status, body = get(t, admin, "/ready")
+	require.Equal(t, http.StatusOK, status)
+	require.Equal(t, "LIVE\n", body)
+	require.False(t, ends())
+}
+
+func TestTheLevelOfTheLogChangesWhileTheProxyRuns(t *testing.T) {
+	// Whole lines are appended, and read once the proxy is gone.
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	require.NoError(t, err)
+	defer log.Close()
+	ready := filepath.Join(t.TempDir(), "ready")
+	proxy, err := app.New(app.Options{ConfigYAML: text(t, "good.yaml"), LogLevel: "error", Log: log, ReadyFile: ready, DrainTime: 10 * time.Second})
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() { done <- proxy.Run(context.Background()) }() // ends at /quitquitquit
+	servicetest.Eventually(t, "the ready file is there", func() bool { _, err := os.Stat(ready); return err == nil })
+	post(t, proxy.Addr("admin"), "/logging?level=info")
+	post(t, proxy.Addr("admin"), "/quitquitquit")
+	require.NoError(t, <-done, "it ends as told")
+	lines, err := os.ReadFile(log.Name())
+	require.NoError(t, err)
+	require.Contains(t, string(lines), `"stopping"`)
+	require.NotContains(t, string(lines), `"live"`, "which came before")
+}
