@@ -125,6 +125,9 @@ func proxy(t *testing.T, change func(*adminapi.Options)) http.Handler {
 	host.RequestErrors.Add(1)
 	host.ConnectionsActive.Add(2)
 	clusters.Get("users").Stats.CountStatus(503)
+	for i := range 100 {
+		clusters.Get("users").Stats.RequestTime.Record(time.Duration(i+1) * 100 * time.Microsecond)
+	}
 
 	o := adminapi.Options{
 		Version: "1.2.3", Started: time.Now(), State: func() string { return "LIVE" },
@@ -161,10 +164,17 @@ func TestAnswersAreThoseOfTheGoldenFiles(t *testing.T) {
 		"/listeners?format=json":          "application/json",
 		"/stats?usedonly":                 "text/plain; charset=UTF-8",
 		"/stats?filter=membership_total$": "text/plain; charset=UTF-8",
-		"/stats?format=json&filter=cluster.users.*[54]..$":              "application/json",
-		"/stats?format=prometheus&filter=upstream_rq_5":                 "text/plain; charset=UTF-8",
-		"/stats?usedonly&type=Gauges&filter=users":                      "text/plain; charset=UTF-8",
-		"/stats/prometheus?usedonly&filter=users&histogram_buckets=all": "text/plain; charset=UTF-8",
+		"/stats?format=json&filter=cluster.users.*[54]..$":                            "application/json",
+		"/stats?format=prometheus&filter=upstream_rq_5":                               "text/plain; charset=UTF-8",
+		"/stats?filter=users.*(time|ms)$":                                             "text/plain; charset=UTF-8",
+		"/stats?type=Histograms&usedonly&histogram_buckets=cumulative":                "text/plain; charset=UTF-8",
+		"/stats?type=Histograms&usedonly&histogram_buckets=disjoint":                  "text/plain; charset=UTF-8",
+		"/stats?format=json&filter=users.*(rq_total|rq_time|cx_length_ms)":            "application/json",
+		"/stats?format=json&filter=users.upstream_rq_time&histogram_buckets=disjoint": "application/json",
+		"/stats?usedonly&filter=users&invert_filter&type=Counters":                    "text/plain; charset=UTF-8",
+		"/stats?type=TextReadouts":                                                    "text/plain; charset=UTF-8",
+		"/stats?usedonly&type=Gauges&filter=users":                                    "text/plain; charset=UTF-8",
+		"/stats/prometheus?usedonly&filter=users&histogram_buckets=cumulative":        "text/plain; charset=UTF-8",
 		"/config_dump":             "application/json",
 		"/config_dump?include_eds": "application/json",
 		"/server_info":             "application/json",
@@ -183,7 +193,7 @@ func TestAnswersAreThoseOfTheGoldenFiles(t *testing.T) {
 				require.Equal(t, http.StatusOK, answer.Code, answer.Body)
 				require.Equal(t, kind, answer.Header().Get("Content-Type"))
 				require.Equal(t, "nosniff", answer.Header().Get("X-Content-Type-Options"))
-				name := strings.NewReplacer("/", "_", "?", "-", "&", "-", "=", "-", "*", "", "^", "", "$", "", "[", "", "]", "", ".", "", ",", "-").Replace(url[1:])
+				name := strings.NewReplacer("/", "_", "?", "-", "&", "-", "=", "-", "*", "", "^", "", "$", "", "(", "", ")", "", "|", "-", "[", "", "]", "", ".", "", ",", "-").Replace(url[1:])
 				servicetest.Golden(t, fmt.Sprintf("testdata/%s.txt", name), answer.Body.Bytes())
 			})
 		})
@@ -216,7 +226,9 @@ func TestBadRequestsSayWhatIsWrong(t *testing.T) {
 			"/clusters?fliter=a":                                      `parameter "fliter" is not supported; supported are: format, filter`,
 			"/listeners?format=xml":                                   `parameter format="xml" is not one of text, json`,
 			"/stats?format=html":                                      `parameter format="html" is not one of text, json, prometheus`,
-			"/stats?type=Histograms":                                  `parameter type="Histograms" is not one of All, Counters, Gauges`,
+			"/stats?histogram_buckets=detailed":                       `parameter histogram_buckets="detailed" is not one of summary, cumulative, disjoint`,
+			"/stats/prometheus?histogram_buckets=summary":             `parameter histogram_buckets="summary" is not one of cumulative`,
+			"/stats?type=Texts":                                       `parameter type="Texts" is not one of All, Counters, Gauges, Histograms, TextReadouts`,
 			"/stats/prometheus?filter=[":                              "parameter filter=\"[\": error parsing regexp: missing closing ]: `[`",
 			"/config_dump?resources=x":                                `parameter "resources" is not supported; supported are: resource, mask, name_regex, include_eds`,
 			"/config_dump?name_regex=(":                               "parameter name_regex=\"(\": error parsing regexp: missing closing ): `(`",

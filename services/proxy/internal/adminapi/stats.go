@@ -13,9 +13,9 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 )
 
-// statsParameters are those of /stats and /stats/prometheus. The last two
-// choose forms of histograms and of text metrics, of which there are none.
-var statsParameters = []string{"filter", "usedonly", "type", "format", "histogram_buckets", "text_readouts"}
+// statsParameters are those of /stats and /stats/prometheus. text_readouts chooses
+// a form of text metrics, of which there are none.
+var statsParameters = []string{"filter", "invert_filter", "usedonly", "type", "format", "histogram_buckets", "text_readouts"}
 
 // stats serves /stats.
 func (a *api) stats(w http.ResponseWriter, query url.Values) error {
@@ -30,18 +30,34 @@ func (a *api) stats(w http.ResponseWriter, query url.Values) error {
 	if err != nil {
 		return err
 	}
+	form, err := choice(query, "histogram_buckets", summary, cumulative, disjoint)
+	if err != nil {
+		return err
+	}
 	type metric struct {
 		Name  string `json:"name"`
 		Value int64  `json:"value"`
 	}
-	list := []metric{}
+	list := []any{}
+	var histograms []stats.Metric
 	var text bytes.Buffer
 	a.Stats.Each(func(m stats.Metric) {
-		if wanted(m) {
+		switch {
+		case !wanted(m):
+		case m.Kind == stats.KindHistogram:
+			histograms = append(histograms, m)
+		default:
 			list = append(list, metric{m.Name, m.Value})
 			fmt.Fprintf(&text, "%s: %d\n", m.Name, m.Value)
 		}
 	})
+	// Envoy has them behind all others.
+	for _, m := range histograms {
+		writeHistogram(&text, m, form)
+	}
+	if len(histograms) > 0 {
+		list = append(list, histogramsJSON(histograms, form))
+	}
 	if format == "text" {
 		writeText(w, text.Bytes())
 		return nil
@@ -60,17 +76,17 @@ func selection(query url.Values) (func(stats.Metric) bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	kind, err := choice(query, "type", "All", "Counters", "Gauges")
+	kind, err := choice(query, "type", "All", "Counters", "Gauges", "Histograms", "TextReadouts")
 	if err != nil {
 		return nil, err
 	}
-	usedOnly := query.Has("usedonly")
+	usedOnly, inverted := query.Has("usedonly"), query.Has("invert_filter")
+	kinds := map[stats.Kind]string{stats.KindCounter: "Counters", stats.KindGauge: "Gauges", stats.KindHistogram: "Histograms"}
 	return func(m stats.Metric) bool {
-		switch {
-		case usedOnly && !m.Used, kind == "Counters" && m.Kind != stats.KindCounter, kind == "Gauges" && m.Kind != stats.KindGauge:
+		if usedOnly && !m.Used || kind != "All" && kind != kinds[m.Kind] {
 			return false
 		}
-		return named(m.Name)
+		return named(m.Name) != inverted
 	}, nil
 }
 
@@ -78,6 +94,9 @@ func selection(query url.Values) (func(stats.Metric) bool, error) {
 func (a *api) prometheus(w http.ResponseWriter, query url.Values) error {
 	wanted, err := selection(query)
 	if err != nil {
+		return err
+	}
+	if _, err := choice(query, "histogram_buckets", cumulative); err != nil {
 		return err
 	}
 	registry := prometheus.NewRegistry()

@@ -100,6 +100,19 @@ func TestProxyServesAStaticClusterThoughItsRateLimitServiceIsAway(t *testing.T) 
 		return strings.Contains(body, "http.ingress.downstream_rq_2xx: 1\n")
 	})
 	require.Contains(t, body, "cluster.backend.upstream_rq_200: 1\n")
+	http.DefaultClient.CloseIdleConnections()
+	for _, histogram := range []string{
+		`envoy_cluster_upstream_rq_time_count{envoy_cluster_name="backend"} 1`,
+		`envoy_cluster_upstream_cx_connect_ms_count{envoy_cluster_name="backend"} 1`,
+		`envoy_http_downstream_rq_time_count{envoy_http_conn_manager_prefix="ingress"} 1`,
+		`envoy_http_downstream_cx_length_ms_count{envoy_http_conn_manager_prefix="ingress"} 1`,
+		`envoy_listener_downstream_cx_length_ms_count{envoy_listener_address="127.0.0.1:0"} 1`,
+	} {
+		servicetest.Eventually(t, histogram, func() bool {
+			_, body = get(t, admin, "/stats/prometheus")
+			return strings.Contains(body, histogram)
+		})
+	}
 	_, body = get(t, admin, "/clusters")
 	require.Contains(t, body, "backend::")
 	_, body = get(t, admin, "/server_info")

@@ -268,14 +268,16 @@ func (c *Cluster) poolOptions(h *Host, http2 bool) connpool.Options {
 		version = c.Stats.connectionsHTTP2
 		options.HTTP2, options.MaxStreams = c.Config.http2, c.Config.maxStreams
 	}
-	options.Opened = func() {
+	options.Opened = func(connect time.Duration) {
+		c.Stats.connectTime.Record(connect)
 		version.Inc()
 		c.Stats.ConnectionsTotal.Inc()
 		c.Stats.ConnectionsActive.Add(1)
 		h.Stats.ConnectionsTotal.Add(1)
 		h.Stats.ConnectionsActive.Add(1)
 	}
-	options.Closed = func() {
+	options.Closed = func(age time.Duration) {
+		c.Stats.connectionLength.Record(age)
 		c.Stats.ConnectionsActive.Add(-1)
 		h.Stats.ConnectionsActive.Add(-1)
 	}

@@ -57,6 +57,10 @@ type Stats struct {
 	membershipDegraded                     *stats.Gauge
 	membershipExcluded, maxHostWeight      *stats.Gauge
 	panics, dropped                        *stats.Counter
+	// RequestTime is from the end of the client's request to that of the upstream's
+	// response.
+	RequestTime                   *stats.Histogram
+	connectTime, connectionLength *stats.Histogram
 
 	statuses statusCounters
 	// retried are the responses in whose place there was another attempt; nil
@@ -130,6 +134,9 @@ func newStats(scope *stats.Scope) *Stats {
 		maxHostWeight:      scope.Gauge("max_host_weight"),
 		initFetchTimeouts:  scope.Counter("init_fetch_timeout"),
 		panics:             scope.Counter("lb_healthy_panic"),
+		RequestTime:        scope.Histogram("upstream_rq_time"),
+		connectTime:        scope.Histogram("upstream_cx_connect_ms"),
+		connectionLength:   scope.Histogram("upstream_cx_length_ms"),
 		dropped:            scope.Counter("upstream_rq_drop_overload"),
 	}
 	s.statuses.init(scope)

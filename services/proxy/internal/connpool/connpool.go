@@ -42,9 +42,9 @@ type Options struct {
 	MaxStreams uint32
 	// ProperCase capitalises field names of requests (http1.Writer).
 	ProperCase bool
-	// Opened and Closed are called for each connection, to count it. They must
-	// not block.
-	Opened, Closed func()
+	// Opened and Closed are called for each connection, to count it: with how long
+	// the connect took, and with its age. They must not block.
+	Opened, Closed func(time.Duration)
 	// WornOut, if not nil, is called for each connection that carried MaxRequests.
 	// It must not block.
 	WornOut func()
@@ -247,7 +247,7 @@ func (p *Pool) connect(ctx context.Context, limits *breaker.Set) (*Conn, error) 
 		return nil, err
 	}
 	c.limits = limits
-	p.options.Opened()
+	p.options.Opened(c.Connected.Sub(c.Began))
 	return c.take(), nil
 }
 
@@ -391,7 +391,7 @@ func (c *Conn) Discard() {
 	if c.worn() {
 		c.pool.wornOut()
 	}
-	c.pool.options.Closed()
+	c.pool.options.Closed(time.Since(c.Connected))
 	c.pool.leave(c.limits)
 }
 

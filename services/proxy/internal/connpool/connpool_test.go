@@ -53,7 +53,7 @@ func newPool(t *testing.T, address string, idle time.Duration) (pool *connpool.P
 	open = &atomic.Int64{}
 	pool = connpool.New(address, connpool.Options{
 		ConnectTimeout: time.Second, IdleTimeout: idle, Limits: http1.Limits{HeadBytes: 1 << 10, Headers: 10},
-		Opened: func() { open.Add(1) }, Closed: func() { open.Add(-1) },
+		Opened: func(time.Duration) { open.Add(1) }, Closed: func(time.Duration) { open.Add(-1) },
 	})
 	t.Cleanup(pool.Close)
 	return pool, open
@@ -157,7 +157,7 @@ func BenchmarkGetAndRelease(b *testing.B) {
 	require.NoError(b, err)
 	defer l.Close()
 	pool := connpool.New(l.Addr().String(), connpool.Options{
-		ConnectTimeout: time.Second, IdleTimeout: time.Hour, Opened: func() {}, Closed: func() {},
+		ConnectTimeout: time.Second, IdleTimeout: time.Hour, Opened: func(time.Duration) {}, Closed: func(time.Duration) {},
 	})
 	defer pool.Close()
 	b.ReportAllocs()
@@ -194,7 +194,7 @@ func TestConnectionCarriesAsManyRequestsAsItMay(t *testing.T) {
 	var open, wornOut atomic.Int64
 	pool := connpool.New(address, connpool.Options{
 		ConnectTimeout: patience, IdleTimeout: time.Hour, MaxRequests: 2, Limits: http1.Limits{HeadBytes: 1 << 10, Headers: 10},
-		Opened: func() { open.Add(1) }, Closed: func() { open.Add(-1) }, WornOut: func() { wornOut.Add(1) },
+		Opened: func(time.Duration) { open.Add(1) }, Closed: func(time.Duration) { open.Add(-1) }, WornOut: func() { wornOut.Add(1) },
 	})
 	t.Cleanup(pool.Close)
 	first := get(t, pool)

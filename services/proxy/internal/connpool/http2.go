@@ -137,7 +137,7 @@ func (p *Pool) connectShared(wait *connecting, limits *breaker.Set) {
 	c.id, c.local = p.made.Add(1), conn.LocalAddr().(*net.TCPAddr).AddrPort()
 	c.client = http2.NewClient(conn, p.options.HTTP2)
 	p.shared, wait.made = append(p.shared, c), c
-	p.options.Opened()
+	p.options.Opened(c.connected.Sub(c.began))
 	// Ends with the connection.
 	go func() {
 		<-c.client.Done()
@@ -146,7 +146,7 @@ func (p *Pool) connectShared(wait *connecting, limits *breaker.Set) {
 			p.shared = slices.Delete(p.shared, i, i+1)
 		}
 		p.mu.Unlock()
-		p.options.Closed()
+		p.options.Closed(time.Since(c.connected))
 		p.leave(limits)
 	}()
 }

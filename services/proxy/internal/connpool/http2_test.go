@@ -58,7 +58,7 @@ func newSharedPool(t *testing.T, address string, most uint32) (pool *connpool.Po
 	open = &atomic.Int64{}
 	pool = connpool.New(address, connpool.Options{
 		ConnectTimeout: time.Second, IdleTimeout: time.Minute, HTTP2: http2.NewClientOptions(http2.Options{}), MaxStreams: most,
-		Opened: func() { open.Add(1) }, Closed: func() { open.Add(-1) },
+		Opened: func(time.Duration) { open.Add(1) }, Closed: func(time.Duration) { open.Add(-1) },
 	})
 	t.Cleanup(func() {
 		pool.Close()
@@ -315,7 +315,7 @@ func TestSharedConnectionCarriesAsManyRequestsAsItMay(t *testing.T) {
 	var open, wornOut atomic.Int64
 	pool := connpool.New(p.address, connpool.Options{
 		ConnectTimeout: patience, IdleTimeout: time.Hour, MaxRequests: 2, HTTP2: http2.NewClientOptions(http2.Options{}),
-		Opened: func() { open.Add(1) }, Closed: func() { open.Add(-1) }, WornOut: func() { wornOut.Add(1) },
+		Opened: func(time.Duration) { open.Add(1) }, Closed: func(time.Duration) { open.Add(-1) }, WornOut: func() { wornOut.Add(1) },
 	})
 	first, second := get(t, pool), get(t, pool)
 	require.EqualValues(t, 1, wornOut.Load())

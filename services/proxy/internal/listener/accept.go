@@ -248,7 +248,9 @@ func (l *Listener) start(conn net.Conn) {
 	}
 	// Ends with the connection; Stop waits for it.
 	l.serving.Go(func() {
+		began := time.Now()
 		c.Serve(ctx)
+		stats.length.Record(time.Since(began))
 		cut()
 		stats.active.Add(-1)
 		stats.destroyed.Inc()

@@ -120,7 +120,7 @@ func TestDrainTellsConnectionsAndStopEndsThem(t *testing.T) {
 	registry.Each(func(m stats.Metric) { found[m.Name] = m.Value })
 	require.Equal(t, map[string]int64{
 		"listener.in.downstream_cx_total": 2, "listener.in.downstream_cx_active": 0, "listener.in.downstream_cx_destroy": 2,
-		"listener.in.downstream_cx_overflow": 0, "listener.in.no_filter_chain_match": 0,
+		"listener.in.downstream_cx_overflow": 0, "listener.in.no_filter_chain_match": 0, "listener.in.downstream_cx_length_ms": 0,
 	}, found)
 }
 

@@ -8,6 +8,7 @@ type listenerStats struct {
 	total, destroyed             *stats.Counter
 	active                       *stats.Gauge
 	noFilterChainMatch, overflow *stats.Counter
+	length                       *stats.Histogram
 }
 
 func newListenerStats(registry *stats.Registry, prefix string) *listenerStats {
@@ -15,7 +16,7 @@ func newListenerStats(registry *stats.Registry, prefix string) *listenerStats {
 	return &listenerStats{
 		scope: scope, total: scope.Counter("downstream_cx_total"), destroyed: scope.Counter("downstream_cx_destroy"),
 		active: scope.Gauge("downstream_cx_active"), noFilterChainMatch: scope.Counter("no_filter_chain_match"),
-		overflow: scope.Counter("downstream_cx_overflow"),
+		overflow: scope.Counter("downstream_cx_overflow"), length: scope.Histogram("downstream_cx_length_ms"),
 	}
 }
 

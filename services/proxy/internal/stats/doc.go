@@ -1,6 +1,6 @@
-// Package stats keeps the proxy's counters and gauges under Envoy's names, in
+// Package stats keeps the proxy's counters, gauges and histograms under Envoy's names, in
 // a tree of scopes that mirrors the dotted names. Packages on the data path
 // take their handles from a scope when configuration is compiled and then pay
-// one atomic add per event; the admin listener and Prometheus read the tree.
+// an atomic add or two per event; the admin listener and Prometheus read the tree.
 // It never parses a name to find tags: a tag is said where the name is made.
 package stats

@@ -59,13 +59,14 @@ func (g *Gauge) use() {
 	}
 }
 
-// Kind tells counters from gauges.
+// Kind tells counters, gauges and histograms apart.
 type Kind int
 
 // The kinds of metrics.
 const (
 	KindCounter Kind = iota
 	KindGauge
+	KindHistogram
 )
 
 // Metric is one metric as it was when Each read it.
@@ -73,8 +74,11 @@ type Metric struct {
 	// Name is the flat name: "cluster.echo.upstream_rq_total".
 	Name string
 	Kind Kind
-	// Value of a counter is that since the last reset, and never negative.
+	// Value of a counter is that since the last reset, and never negative; of a
+	// histogram it is 0.
 	Value int64
+	// Distribution is what a histogram counted; nil for any other.
+	Distribution *Distribution
 	// Used says that it was written since start.
 	Used bool
 	// Prometheus is the escaped name without tags: "envoy_cluster_upstream_rq_total".
@@ -127,6 +131,12 @@ func (s *Scope) collect(all *[]Metric) {
 	}
 	for _, g := range s.gauges {
 		*all = append(*all, g.metric(KindGauge, g.Value(), g.used.Load()))
+	}
+	for _, h := range s.histograms {
+		d := h.Distribution()
+		m := h.metric(KindHistogram, 0, d.Count > 0)
+		m.Distribution = d
+		*all = append(*all, m)
 	}
 	for _, child := range s.children {
 		child.collect(all)

@@ -48,17 +48,27 @@ func (r *Registry) collectOnly(keep func(Metric) bool, out chan<- prometheus.Met
 			continue
 		}
 		kinds[m.Prometheus], sent[series] = m.Kind, true
-		kind := prometheus.CounterValue
-		if m.Kind == KindGauge {
-			kind = prometheus.GaugeValue
-		}
-		metric, err := prometheus.NewConstMetric(
-			prometheus.NewDesc(m.Prometheus, "", names, nil), kind, float64(m.Value), values...)
+		metric, err := constMetric(m, prometheus.NewDesc(m.Prometheus, "", names, nil), values)
 		if err != nil {
 			continue // Two tags of one name: no series can hold it.
 		}
 		out <- metric
 	}
+}
+
+// constMetric is m as Prometheus has it.
+func constMetric(m Metric, desc *prometheus.Desc, values []string) (prometheus.Metric, error) {
+	switch m.Kind {
+	case KindHistogram:
+		buckets := make(map[float64]uint64, len(m.Distribution.Buckets))
+		for _, b := range m.Distribution.Buckets {
+			buckets[b.UpperBound] = b.Cumulative
+		}
+		return prometheus.NewConstHistogram(desc, m.Distribution.Count, m.Distribution.Sum, buckets, values...)
+	case KindGauge:
+		return prometheus.NewConstMetric(desc, prometheus.GaugeValue, float64(m.Value), values...)
+	}
+	return prometheus.NewConstMetric(desc, prometheus.CounterValue, float64(m.Value), values...)
 }
 
 // escape turns every character that Prometheus does not allow in a name into

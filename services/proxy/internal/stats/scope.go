@@ -40,9 +40,10 @@ type Scope struct {
 	prometheus string // "cluster": the same without the values of tags
 	labels     []Label
 
-	children map[part]*Scope
-	counters map[string]*Counter
-	gauges   map[string]*Gauge
+	children   map[part]*Scope
+	counters   map[string]*Counter
+	gauges     map[string]*Gauge
+	histograms map[string]*Histogram
 }
 
 // part is one step down the tree: tag is empty for a plain name.
@@ -100,6 +101,24 @@ func (s *Scope) Gauge(name string) *Gauge {
 	}
 	s.gauges[name] = g
 	return g
+}
+
+// Histogram is the histogram of that name in s, made at the first call. A name
+// with dots lies in the scopes that it names.
+func (s *Scope) Histogram(name string) *Histogram {
+	s.registry.mu.Lock()
+	defer s.registry.mu.Unlock()
+	path, name := cutLast(name)
+	s = s.walk(path)
+	if h := s.histograms[name]; h != nil {
+		return h
+	}
+	h := &Histogram{identity: identity{flat: join(s.flat, name), prometheus: join(s.prometheus, name), labels: s.labels}}
+	if s.histograms == nil {
+		s.histograms = map[string]*Histogram{}
+	}
+	s.histograms[name] = h
+	return h
 }
 
 // Remove drops s and all below it from the registry, as for a cluster that is

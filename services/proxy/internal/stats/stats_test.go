@@ -2,12 +2,15 @@ package stats_test
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/common/expfmt"
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/servicetest"
@@ -155,6 +158,84 @@ func TestScope(t *testing.T) {
 	})
 }
 
+func TestHistogram(t *testing.T) {
+	record := func(all ...time.Duration) (*stats.Registry, *stats.Distribution) {
+		r := stats.NewRegistry()
+		h := r.Scope("cluster").Tagged("envoy_cluster_name", "echo").Histogram("upstream_rq_time")
+		for _, d := range all {
+			h.Record(d)
+		}
+		var read *stats.Distribution
+		r.Each(func(m stats.Metric) {
+			require.Equal(t, stats.KindHistogram, m.Kind)
+			require.Equal(t, len(all) > 0, m.Used)
+			read = m.Distribution
+		})
+		return r, read
+	}
+	t.Run("without a value has no quantile", func(t *testing.T) {
+		_, d := record()
+		require.Zero(t, d.Count)
+		require.True(t, math.IsNaN(d.Quantile(0.5)))
+	})
+	t.Run("bounds are inclusive, and what is longer than all is only counted", func(t *testing.T) {
+		_, d := record(-time.Second, 500*time.Microsecond, 501*time.Microsecond, time.Millisecond, time.Hour, 2*time.Hour)
+		require.EqualValues(t, 6, d.Count)
+		require.InDelta(t, 3*3_600_000+2.001, d.Sum, 0.0001)
+		shown := map[float64]uint64{}
+		for _, b := range d.Buckets {
+			shown[b.UpperBound] = b.Cumulative
+		}
+		require.Len(t, shown, 19, "as many as Envoy has")
+		require.EqualValues(t, 2, shown[0.5])
+		require.EqualValues(t, 4, shown[1])
+		require.EqualValues(t, 4, shown[1_800_000])
+		require.EqualValues(t, 5, shown[3_600_000])
+		require.EqualValues(t, 3_600_000, d.Quantile(1))
+	})
+	t.Run("each duration is in its bucket", func(t *testing.T) {
+		_, bounds := record()
+		for i, b := range bounds.Buckets {
+			bound := time.Duration(b.UpperBound * float64(time.Millisecond))
+			_, d := record(bound-1, bound, bound+1, math.MaxInt64)
+			require.EqualValues(t, 2, d.Buckets[i].Cumulative, bound)
+			require.EqualValues(t, 4, d.Count)
+			if i > 0 {
+				require.Zero(t, d.Buckets[i-1].Cumulative, bound)
+			}
+		}
+	})
+	t.Run("quantiles are near to what was recorded", func(t *testing.T) {
+		var all []time.Duration
+		for i := range 10_000 {
+			all = append(all, time.Duration(i+1)*10*time.Microsecond) // up to 100 ms, evenly
+		}
+		_, d := record(all...)
+		for share, want := range map[float64]float64{0: 0, 0.01: 1, 0.25: 25, 0.5: 50, 0.9: 90, 0.99: 99, 1: 100} {
+			require.InDelta(t, want, d.Quantile(share), 0.01, share)
+		}
+	})
+	t.Run("Prometheus shows it as Envoy's", func(t *testing.T) {
+		r, _ := record(400*time.Microsecond, 3*time.Millisecond)
+		text, err := testutil.CollectAndFormat(r, expfmt.TypeTextPlain, "envoy_cluster_upstream_rq_time")
+		require.NoError(t, err)
+		for _, line := range []string{
+			"# TYPE envoy_cluster_upstream_rq_time histogram",
+			`envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name="echo",le="0.5"} 1`,
+			`envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name="echo",le="5"} 2`,
+			`envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name="echo",le="+Inf"} 2`,
+			`envoy_cluster_upstream_rq_time_sum{envoy_cluster_name="echo"} 3.4`,
+			`envoy_cluster_upstream_rq_time_count{envoy_cluster_name="echo"} 2`,
+		} {
+			require.Contains(t, string(text), line)
+		}
+	})
+	t.Run("recording allocates nothing", func(t *testing.T) {
+		h := stats.NewRegistry().Scope("a").Histogram("b.c")
+		servicetest.Allocations(t, 0, func() { h.Record(time.Millisecond) })
+	})
+}
+
 func TestPrometheusAnswersThoughNamesClash(t *testing.T) {
 	r := stats.NewRegistry()
 	r.Scope("a-b").Counter("c").Add(1)
@@ -177,6 +258,14 @@ func TestOnlyCollectsWhatIsWanted(t *testing.T) {
 	r.Scope("a").Counter("unused")
 	require.Equal(t, 1, testutil.CollectAndCount(r.Only(func(m stats.Metric) bool { return m.Used })))
 	require.Equal(t, 2, testutil.CollectAndCount(r))
+}
+
+func BenchmarkHistogramRecord(b *testing.B) {
+	h := stats.NewRegistry().Scope("cluster").Histogram("upstream_rq_time")
+	b.ReportAllocs()
+	for d := time.Duration(0); b.Loop(); d = (d + 37*time.Microsecond) % (50 * time.Millisecond) {
+		h.Record(d)
+	}
 }
 
 func BenchmarkCounterInc(b *testing.B) {

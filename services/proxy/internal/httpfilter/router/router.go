@@ -180,14 +180,22 @@ func (r *router) respond(s *stream.Stream, setCookies []string) {
 		s.Response.Headers.Add("set-cookie", cookie)
 	}
 	if r.inner = s.Response.Body; r.inner == nil {
-		s.Facts.Mark(format.UpstreamResponseEnd, now)
-		r.attempt.release()
+		r.end(now)
 		return
 	}
 	s.Response.Body = r
 	if r.attempt.tunnel {
 		r.attempt.startTunnel(s)
 	}
+}
+
+// end notes the end of the response, and gives its connection back.
+func (r *router) end(now time.Time) {
+	r.stream.Facts.Mark(format.UpstreamResponseEnd, now)
+	if whole := r.whole(); !whole.IsZero() && !r.attempt.tunnel {
+		r.cluster.Stats.RequestTime.Record(now.Sub(whole))
+	}
+	r.attempt.release()
 }
 
 func (r *router) reply(status int, body string) *httpfilter.Reply {
@@ -212,8 +220,7 @@ func (r *router) count(status int) {
 func (r *router) Next() ([]byte, error) {
 	chunk, err := r.inner.Next()
 	if errors.Is(err, io.EOF) {
-		r.stream.Facts.Mark(format.UpstreamResponseEnd, time.Now())
-		r.attempt.release()
+		r.end(time.Now())
 	} else if err != nil {
 		r.brokeOff(err)
 		r.attempt.discard()

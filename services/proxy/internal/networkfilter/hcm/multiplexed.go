@@ -51,7 +51,7 @@ func (c *multiplexed) Serve(ctx context.Context) { c.serve(ctx, nil) }
 
 // serve works until the connection ends; received is what was read of it before.
 func (c *multiplexed) serve(ctx context.Context, received []byte) {
-	m := c.manager
+	m, began := c.manager, time.Now()
 	m.stats.connectionsHTTP2.Inc()
 	m.stats.connectionsActiveH2.Add(1)
 	c.ctx = ctx
@@ -92,7 +92,7 @@ func (c *multiplexed) serve(ctx context.Context, received []byte) {
 		remote = false
 	}
 	m.stats.connectionsActiveH2.Add(-1)
-	m.stats.countEnd(remote, c.broken.Load())
+	m.stats.countEnd(began, remote, c.broken.Load())
 }
 
 // after has f called later, unless the connection has ended by then.

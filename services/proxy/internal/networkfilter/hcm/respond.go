@@ -112,7 +112,7 @@ func (c *connection) refuse(err error) bool {
 	}
 	c.body.begin(&message.Request{}) // of which nothing is known
 	r.fill(&c.stream)
-	stats.countStatus(r.status)
+	stats.countStatus(r.status, c.stream.Start)
 	err = c.respond(true)
 	c.countBytes()
 	c.manager.log(facts)

@@ -124,7 +124,7 @@ func (c *connection) Serve(ctx context.Context) {
 	_ = c.conn.Close() // the client has gone, or will see it
 	c.countBytes()
 	c.manager.stats.connectionsActiveH1.Add(-1)
-	c.manager.stats.countEnd(c.remote, c.broken)
+	c.manager.stats.countEnd(c.watch.base, c.remote, c.broken)
 }
 
 // serveRequest serves one request and says whether the connection can carry
@@ -213,7 +213,7 @@ func (c *connection) conclude(keepAlive bool, expired *stream.Expiry, err error)
 		c.reads.Set(time.Time{}) // which cut had put into the past
 	}
 	if last != clientGone {
-		m.stats.countStatus(s.Response.Status)
+		m.stats.countStatus(s.Response.Status, s.Start)
 	}
 	c.countBytes()
 	m.log(&s.Facts)

@@ -1,6 +1,10 @@
 package hcm
 
-import "github.com/weirproxy/weir/services/proxy/internal/stats"
+import (
+	"time"
+
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
+)
 
 // managerStats are the metrics under http.<stat_prefix>., by Envoy's names.
 type managerStats struct {
@@ -33,6 +37,7 @@ type managerStats struct {
 	droppedUnderscores, rejectedUnderscores *stats.Counter
 	noRoute, noCluster                      *stats.Counter
 	directResponses                         *stats.Counter // redirects too
+	requestTime, connectionLength           *stats.Histogram
 
 	http2 *http2Stats
 
@@ -87,6 +92,8 @@ func newStats(scope, codec, codec2 *stats.Scope) *managerStats {
 		rejectedUnderscores:    codec.Counter("requests_rejected_with_underscores_in_headers"),
 		noRoute:                scope.Counter("no_route"),
 		noCluster:              scope.Counter("no_cluster"),
+		requestTime:            scope.Histogram("downstream_rq_time"),
+		connectionLength:       scope.Histogram("downstream_cx_length_ms"),
 		directResponses:        scope.Counter("rq_direct_response"),
 	}
 	for class := 1; class < len(s.classes); class++ {
@@ -96,14 +103,17 @@ func newStats(scope, codec, codec2 *stats.Scope) *managerStats {
 	return s
 }
 
-func (s *managerStats) countStatus(status int) {
+// countStatus counts an answer to a request that began at a time.
+func (s *managerStats) countStatus(status int, began time.Time) {
+	s.requestTime.Record(time.Since(began))
 	s.classes[status/100].Inc()
 	s.requestsCompleted.Inc()
 }
 
-// countEnd counts the end of a connection: by the client or by us, with a
-// request in flight or without.
-func (s *managerStats) countEnd(remote, active bool) {
+// countEnd counts the end of a connection that began at a time: by the client or by
+// us, with a request in flight or without.
+func (s *managerStats) countEnd(began time.Time, remote, active bool) {
+	s.connectionLength.Record(time.Since(began))
 	s.connectionsActive.Add(-1)
 	s.destroyed.Inc()
 	if active {

@@ -26,7 +26,7 @@ func (u *undecided) Serve(ctx context.Context) {
 	c := u.http1
 	received, ok := c.preface(ctx)
 	if !ok {
-		c.manager.stats.countEnd(c.remote, false)
+		c.manager.stats.countEnd(c.watch.base, c.remote, false)
 		return
 	}
 	if received == nil {
