@@ -7,7 +7,12 @@ package conformance
 import (
 	"testing"
 
+	"google.golang.org/grpc/grpclog"
+
 	"github.com/weirproxy/weir/integration/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) {
+	grpclog.SetLoggerV2(newFatalPanics()) // before anything of gRPC runs
+	harness.Main(m)
+}
