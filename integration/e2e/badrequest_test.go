@@ -88,7 +88,7 @@ func TestAMalformedLimitRequestIsRefusedAndLimitsGoOn(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, http.StatusBadRequest, answer.Status)
 	require.Contains(t, answer.Body, "read the request as JSON")
-	require.Equal(t, fiveThen429, statusesInOneMinute(len(fiveThen429), "ben", s))
+	requireFiveThen429(t, "ben", s)
 }
 
 func TestMalformedHTTPIsRefusedAndTheProxyServesOn(t *testing.T) {

@@ -59,7 +59,7 @@ func TestListenersAndRoutesOfDiscoveryChangeUnderLoad(t *testing.T) {
 			put("listeners.yaml", discoveredListener, port, "v0")
 			put("routes.yaml", discoveredRoutes, "/")
 			discovery := harness.Discovery(t, "DISCOVERY_XDS_RESOURCES="+directory)
-			harness.Host(t, "one", discovery.Addr("http"))
+			harness.Host(t, "one", discovery.Addr("http"), harness.HostTTL)
 			_, xds, err := net.SplitHostPort(discovery.Addr("xds"))
 			require.NoError(t, err)
 			harness.Proxy(t, fmt.Sprintf(`

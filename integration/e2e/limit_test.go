@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -39,12 +40,10 @@ func TestALimitEndsIn429AndTheNextWindowPassesAgain(t *testing.T) {
 		})
 		require.Equal(t, "true", over.Header.Get("X-Envoy-Ratelimited"))
 		require.Empty(t, over.Instance, "no host was asked")
-		met := time.Now()
+		met := time.Now().Unix()
 		require.Equal(t, http.StatusOK, s.Get("/", "").Status, "who is not limited passes meanwhile")
-		servicetest.Eventually(t, "the next window passes", func() bool {
-			return s.Get("/", "ann").Status == http.StatusOK
-		})
-		require.Less(t, time.Since(met), 2*time.Second)
+		servicetest.Eventually(t, "the window ends", func() bool { return time.Now().Unix() > met })
+		require.Equal(t, http.StatusOK, s.Get("/", "ann").Status, "the next window passes")
 	}
 	require.GreaterOrEqual(t, s.Stat("cluster.echo.ratelimit.over_limit"), 3)
 }
@@ -55,41 +54,45 @@ var fiveThen429 = []int{200, 200, 200, 200, 200, 429, 429}
 func TestALimitIsExact(t *testing.T) {
 	s := harness.NewStack(t, harness.Options{Rules: minuteRules})
 	s.AddHost("one")
-	require.Equal(t, fiveThen429, statusesInOneMinute(len(fiveThen429), "ann", s))
+	requireFiveThen429(t, "ann", s)
 }
 
 func TestProcessesOfRatelimitShareALimitInRedis(t *testing.T) {
 	options := harness.Options{Rules: minuteRules, Ratelimit: []string{
 		"REDIS_URL=redis://" + servicetest.Redis(t).Address,
-		"REDIS_TIMEOUT=2s", // this machine may be busy
+		"REDIS_TIMEOUT=1m", // this machine may be busy
 	}}
 	stacks := []*harness.Stack{harness.NewStack(t, options), harness.NewStack(t, options)}
 	for _, s := range stacks {
 		s.AddHost("one")
 	}
-	require.Equal(t, fiveThen429, statusesInOneMinute(len(fiveThen429), "ann", stacks...))
+	requireFiveThen429(t, "ann", stacks...)
 }
 
 // failureModeAllowed counts the requests that a proxy let pass uncounted, for
 // the rate limiter was away or slow.
 const failureModeAllowed = "cluster.echo.ratelimit.failure_mode_allowed"
 
-// statusesInOneMinute asks the stacks in turn for n statuses in all, as one
-// user. It does so again as another one if a window ended in between, or if a
-// request passed uncounted, but not for ever.
-func statusesInOneMinute(n int, name string, stacks ...*harness.Stack) []int {
-	for try := 0; ; try++ {
+// requireFiveThen429 asks the stacks in turn, as one user of minuteRules, and wants
+// those statuses. It does so again as another user where they are others and a
+// window ended in between or a request passed uncounted: the limiter has 50 ms to
+// answer, which a busy machine takes now and then.
+func requireFiveThen429(t *testing.T, name string, stacks ...*harness.Stack) {
+	t.Helper()
+	try := 0
+	servicetest.Eventually(t, "all requests of a user are counted in one window", func() bool {
+		try++
 		user := fmt.Sprintf("%s-%d", name, try)
 		began, uncounted := time.Now().Unix()/60, passedUncounted(stacks)
-		statuses := make([]int, n)
+		statuses := make([]int, len(fiveThen429))
 		for i := range statuses {
 			statuses[i] = stacks[i%len(stacks)].Get("/", user).Status
 		}
-		isGood := passedUncounted(stacks) == uncounted && time.Now().Unix()/60 == began
-		if isGood || try == 10 {
-			return statuses
+		if passedUncounted(stacks) == uncounted && time.Now().Unix()/60 == began {
+			require.Equal(t, fiveThen429, statuses)
 		}
-	}
+		return slices.Equal(fiveThen429, statuses)
+	})
 }
 
 // passedUncounted is how many requests have passed the stacks so.

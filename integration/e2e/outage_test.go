@@ -49,11 +49,10 @@ func TestARatelimitThatHangsCostsATimeoutAndNoRequest(t *testing.T) {
 	require.Equal(t, http.StatusOK, s.Get("/", "").Status)
 	s.Ratelimit.Signal(syscall.SIGSTOP)
 	servicetest.Eventually(t, "a request passes unasked", func() bool {
-		began := time.Now()
 		require.Equal(t, http.StatusOK, s.Get("/", "").Status)
-		require.Less(t, time.Since(began), time.Second, "the filter's timeout is 50 ms")
 		return s.Stat(failureModeAllowed) > 0
 	})
+	require.Positive(t, s.Stat("cluster.ratelimit.upstream_rq_timeout"), "it ran out of the filter's timeout")
 	s.Ratelimit.Signal(syscall.SIGCONT)
 	servicetest.Eventually(t, "calls are answered again", func() bool {
 		before := s.Stat("cluster.echo.ratelimit.ok")
@@ -70,8 +69,8 @@ func TestWithoutDiscoveryTrafficGoesOnAndOnItsReturnTheHostsAreThere(t *testing.
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := harness.NewStack(t, harness.Options{Discovery: settings})
-			s.AddHost("one")
-			s.AddHost("two")
+			s.AddHostOf("one", harness.BriefTTL)
+			s.AddHostOf("two", harness.BriefTTL)
 			load := s.StartLoad()
 			load.Await(50)
 
@@ -80,7 +79,7 @@ func TestWithoutDiscoveryTrafficGoesOnAndOnItsReturnTheHostsAreThere(t *testing.
 			servicetest.Eventually(t, "the proxy has lost discovery", func() bool {
 				return s.Stat("control_plane.connected_state") == 0
 			})
-			servicetest.Eventually(t, "more than a TTL passes", func() bool { return time.Since(down) > harness.HostTTL+time.Second })
+			servicetest.Eventually(t, "more than a TTL passes", func() bool { return time.Since(down) > harness.BriefTTL+time.Second })
 			load.Await(100)
 			require.Equal(t, 2, s.Stat("cluster.echo.membership_total"), "the proxy keeps the last hosts")
 
@@ -93,7 +92,7 @@ func TestWithoutDiscoveryTrafficGoesOnAndOnItsReturnTheHostsAreThere(t *testing.
 			report := load.Stop()
 			require.Empty(t, report.Failures)
 			require.Len(t, report.Instances, 3)
-			require.Equal(t, 3, s.Stat("cluster.echo.membership_total"))
+			servicetest.Eventually(t, "all three are there", func() bool { return s.Stat("cluster.echo.membership_total") == 3 })
 		})
 	}
 }

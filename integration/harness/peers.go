@@ -32,12 +32,12 @@ func RedisProgram(t testing.TB) Program {
 
 // pings says whether a Redis answers.
 func pings(address string) bool {
-	conn, err := net.DialTimeout("tcp", address, time.Second)
+	conn, err := net.DialTimeout("tcp", address, patience)
 	if err != nil {
 		return false
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	answer := make([]byte, 7)
 	_, writeErr := conn.Write([]byte("PING\r\n"))
 	_, readErr := conn.Read(answer)

@@ -20,7 +20,7 @@ import (
 
 // patience is how long a program has to become ready, and to end after
 // SIGTERM. It is long because machines that run tests are slow at times.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // Addresses are the bound addresses of a program, "127.0.0.1:port", by the
 // names of its listeners.

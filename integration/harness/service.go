@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -87,15 +88,16 @@ func EchoProgram(t testing.TB, name string) Program {
 }
 
 // Host starts a backend of the service echo that registers itself through
-// discovery-agent, by its name as id, and beats.
-func Host(t testing.TB, name, discovery string) *Process {
+// discovery-agent, by its name as id, and beats. At a SIGTERM it drains for a
+// minute; a second one ends it.
+func Host(t testing.TB, name, discovery string, ttl time.Duration) *Process {
 	t.Helper()
 	address := servicetest.FreeAddress(t)
 	host, port, _ := strings.Cut(address, ":")
 	return Start(t, Program{Name: name, Path: binary(t, "discovery-agent"), Command: func(_ Addresses, readyFile string) (arguments, environment []string) {
 		return []string{
 			"run", "--service", "echo", "--address", host, "--port", port, "--id", name,
-			"--discovery", "http://" + discovery, "--ttl", HostTTL.String(), "--interval", HostInterval.String(), "--drain", "500ms",
+			"--discovery", "http://" + discovery, "--ttl", ttl.String(), "--interval", HostInterval.String(), "--drain", "1m",
 			"--", binary(t, "echo"), "--listen", address, "--name", name, "--ready-file", readyFile,
 		}, nil
 	}})
