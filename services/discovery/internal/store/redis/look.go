@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	// lookEvery is how often it is looked whether Redis still has what it had.
-	// With each look the digest of one partition is computed anew.
+	// lookEvery is how often it is looked whether Redis still has what it had: as many
+	// hosts and settings in each partition. With each look the digest of one is computed
+	// anew, which tells of values that are others, and takes 256 looks for all.
 	lookEvery = time.Second
 	// hearEvery is with how many looks the beats are read too, which others heard.
 	// That costs Redis as much as to note them. What a replica has not read yet it
@@ -34,11 +35,7 @@ const (
 func (s *Store) look(ctx context.Context, apply func(registry.Update)) (answered bool, err error) {
 	looks, beats := make([]*call, partitionCount), []*call(nil)
 	for i := range looks {
-		generation := ""
-		if s.looks%partitionCount == i {
-			generation = fresh()
-		}
-		looks[i] = s.lookCall(i, generation)
+		looks[i] = s.lookCall(i, fresh(), s.looks%partitionCount == i)
 		if p := &s.partitions[i]; p.known && (p.short || s.looks%hearEvery == 0) {
 			since := (p.heard - hearBack.Microseconds()) / 1000
 			beats = append(beats, &call{partition: i, args: []any{"zrangebyscore", s.keys(i, "beat")[0], since, "+inf", "withscores"}})
@@ -70,10 +67,11 @@ func (s *Store) look(ctx context.Context, apply func(registry.Update)) (answered
 	return answered, err
 }
 
-// lookCall asks what the meta of a partition says, after its digest was computed anew if
-// a generation is given for the case that it differs.
-func (s *Store) lookCall(p int, generation string) *call {
-	return &call{partition: p, script: lookScript, keys: s.keys(p, "rec", "ovr", "meta"), args: []any{generation}}
+// lookCall asks what the meta of a partition says. If a generation is given, its digest
+// is computed anew before, always or where the count of values is wrong, and the
+// generation is that of the partition where it differs.
+func (s *Store) lookCall(p int, generation string, always bool) *call {
+	return &call{partition: p, script: lookScript, keys: s.keys(p, "rec", "ovr", "meta"), args: []any{generation, always}}
 }
 
 // meta is what lookScript tells of a partition, and the clock with which it does.
@@ -99,7 +97,7 @@ func (c *call) meta(asked, answered time.Time) (m meta, err error) {
 func (s *Store) readClocks(ctx context.Context, list []int) error {
 	calls := make([]*call, len(list))
 	for i, p := range list {
-		calls[i] = s.lookCall(p, "")
+		calls[i] = s.lookCall(p, "", false)
 	}
 	asked := time.Now()
 	err := s.run(ctx, calls)

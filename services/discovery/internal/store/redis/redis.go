@@ -16,7 +16,7 @@
 //	<prefix>{p}:beat   zset     host → last beat in ms of Redis' clock
 //	<prefix>{p}:log    stream   about the last 1,000 changes, each with the record, its event and who wrote it
 //	<prefix>{p}:ovr    hash     setting → hash, and the setting as JSON
-//	<prefix>{p}:meta   hash     gen, digest, last, schema: see below
+//	<prefix>{p}:meta   hash     gen, digest, count, last, schema: see below
 //	<prefix>{p}:tomb   zset     leases that were deregistered within the last hour → when that is over, in ms
 //	<prefix>{p}:sweep  string   the replica that takes out dead hosts, for three seconds
 //	<prefix>{0}:state  string  all hosts are here ("complete"), or some may be missing ("partial") or are ("lost")
@@ -24,7 +24,7 @@
 //
 // gen is drawn when the partition is first written, so that another one tells of
 // data that was lost. digest is the exclusive or of the hashes of all records and
-// settings. last is the id of the latest entry of the log. Redis must not evict
+// settings, count how many these are. last is the id of the latest entry of the log. Redis must not evict
 // keys: noeviction, or a maxmemory that is not reached.
 //
 // # Times

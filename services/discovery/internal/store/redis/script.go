@@ -20,7 +20,8 @@ func newScript(body string) *script {
 // numbers of 16 hex digits; what is none is 0, by the same rule as that of sum. open returns generation and digest
 // of meta, which it makes, if it is not there, with a generation that the caller
 // drew; it returns nil if what is there has another schema. log adds an entry and
-// returns its id.
+// returns its id. close notes in meta what became of it, where more is how many hosts
+// and settings came, less those that went.
 const preamble = `
 local time = redis.call('TIME')
 local micros = time[1] * 1000000 + time[2]
@@ -39,6 +40,11 @@ local function open(meta, schema, fresh)
     return fresh, zero
   end
   if have[1] == schema then return have[2] or fresh, have[3] or zero end
+end
+local function close(meta, digest, last, more)
+  redis.call('HSET', meta, 'digest', digest, 'last', last)
+  local count = tonumber(redis.call('HGET', meta, 'count') or '0')
+  if count and more ~= 0 then redis.call('HSET', meta, 'count', string.format('%.0f', count + more)) end
 end
 local function foreign() return redis.error_reply('SCHEMA of another version') end
 local function log(key, most, writer, gen, before, after, kind, member, value, lease, event, at)
@@ -66,7 +72,7 @@ local rec, beat, logKey, ovr, meta, tomb = KEYS[1], KEYS[2], KEYS[3], KEYS[4], K
 local writer, most, kept = ARGV[3], ARGV[4], tonumber(ARGV[5])
 local gen, digest = open(meta, ARGV[1], ARGV[2])
 if not gen then return foreign() end
-local last
+local last, more = nil, 0
 local function change(hash, kind, member, value, lease, event, at)
   local old = redis.call('HGET', hash, member)
   if old == value or not old and value == '' then return end
@@ -76,9 +82,9 @@ local function change(hash, kind, member, value, lease, event, at)
   -- First the log: what it does not take must not be taken for told when it comes again.
   last = log(logKey, most, writer, gen, before, digest, kind, member, value, lease, event, at)
   if value == '' then
-    redis.call('HDEL', hash, member)
+    more = more - redis.call('HDEL', hash, member)
   else
-    redis.call('HSET', hash, member, value)
+    more = more + redis.call('HSET', hash, member, value)
   end
 end
 redis.call('ZREMRANGEBYSCORE', tomb, '-inf', now)
@@ -106,7 +112,7 @@ for i = 6, #ARGV, 6 do
     change(ovr, kind, member, value, lease, event, 0)
   end
 end
-if last then redis.call('HSET', meta, 'digest', digest, 'last', last) end
+if last then close(meta, digest, last, more) end
 return refused
 `)
 
@@ -123,7 +129,7 @@ local holder = redis.call('GET', sweep)
 if holder and holder ~= writer and redis.call('PTTL', sweep) <= tonumber(ARGV[5]) then return {} end
 local gen, digest = open(meta, ARGV[1], ARGV[2])
 if not gen then return foreign() end
-local last
+local last, more = nil, 0
 redis.call('SET', sweep, writer, 'PX', ARGV[5])
 local answer = {micros}
 for i = 6, #ARGV, 3 do
@@ -137,12 +143,12 @@ for i = 6, #ARGV, 3 do
       local before = digest
       digest = xor(digest, string.sub(old, 1, 16))
       last = log(logKey, most, writer, gen, before, digest, '` + hostRemoved + `', member, '', string.sub(old, 17, 32), ARGV[i+2], 0)
-      redis.call('HDEL', rec, member)
+      more = more - redis.call('HDEL', rec, member)
     end
     answer[#answer+1] = ''
   end
 end
-if last then redis.call('HSET', meta, 'digest', digest, 'last', last) end
+if last then close(meta, digest, last, more) end
 return answer
 `)
 
@@ -171,13 +177,16 @@ return {
 }
 `)
 
-// lookScript returns the time and the fields of meta. If ARGV[1] is no empty text
-// it computes the digest anew; one that differs tells of data that went without a
-// script, for which it takes ARGV[1] as another generation.
+// lookScript returns the time and the fields of meta. If ARGV[1] is no empty text it
+// computes the digest anew where ARGV[2] says so ("1"), or where there are more or less
+// hosts and settings than are counted, which costs next to nothing to see; a digest that
+// differs tells of data that went without a script, for which it takes ARGV[1] as
+// another generation. Earlier versions do not count.
 var lookScript = newScript(`
 local rec, ovr, meta = KEYS[1], KEYS[2], KEYS[3]
-local have = redis.call('HMGET', meta, 'gen', 'digest', 'last')
-if ARGV[1] ~= '' and have[1] then
+local have = redis.call('HMGET', meta, 'gen', 'digest', 'last', 'count')
+local count = string.format('%.0f', redis.call('HLEN', rec) + redis.call('HLEN', ovr))
+if ARGV[1] ~= '' and have[1] and (ARGV[2] == '1' or count ~= have[4]) then
   local a, b = 0, 0
   for _, hash in ipairs({rec, ovr}) do
     for _, value in ipairs(redis.call('HVALS', hash)) do
@@ -189,6 +198,7 @@ if ARGV[1] ~= '' and have[1] then
     redis.call('HSET', meta, 'gen', ARGV[1], 'digest', digest)
     have[1], have[2] = ARGV[1], digest
   end
+  if count ~= have[4] then redis.call('HSET', meta, 'count', count) end
 end
 return {micros, have[1] or '', have[2] or zero, have[3] or '0-0'}
 `)
