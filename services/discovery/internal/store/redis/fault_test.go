@@ -332,7 +332,7 @@ func TestAReplicaThatStartsDoesNotTakeForAllWhatOneThatWarmsUpWrote(t *testing.T
 
 	awaitComplete := func() {
 		t.Helper()
-		servicetest.Eventually(t, "redis has all", func() bool { return server.Command("GET sd:{0}:state") == complete })
+		servicetest.Eventually(t, "redis has all", func() bool { return server.Command("GET sd:{0}:state") == stateComplete })
 	}
 	warm := start(t, url, patience)
 	awaitComplete()
@@ -353,7 +353,7 @@ func TestAReplicaThatStartsOnWhatIsLeftIsGivenTheRestByOneThatRuns(t *testing.T)
 	a.checkIn("1", time.Minute)
 	a.checkIn("2", time.Minute)
 	awaitKept(t, url, "1 2")
-	servicetest.Eventually(t, "redis has all", func() bool { return server.Command("GET sd:{0}:state") == complete })
+	servicetest.Eventually(t, "redis has all", func() bool { return server.Command("GET sd:{0}:state") == stateComplete })
 	var b replica
 	a.deaf(func() { // or else it may have given it back by then
 		server.Command("HDEL " + usersKeys("rec")[0] + " 5:users/1")
@@ -505,7 +505,7 @@ func TestAStoppedServerOfAClusterDoesNotKeepTheOthersFromBeingRead(t *testing.T)
 	require.Len(t, followed, len(puts))
 	state, err := b.state(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, partial, state)
+	require.Equal(t, statePartial, state)
 }
 
 func TestAnExchangeReadsSomeThousandHosts(t *testing.T) {

@@ -27,8 +27,8 @@ const (
 // must not keep the others from starting. The first Load that succeeds also says
 // from where Follow goes on.
 //
-// A partition that holds other values than those that its digest is of has lost some,
-// or all of them, without a script: what is there is then told as a part. Its
+// A partition that holds other values than those that its digest is of lacks some,
+// or all of them, which went without a script: what is there is then told as a part. Its
 // generation is drawn anew, so that replicas that run give back what they have of it
 // at once.
 func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
@@ -38,7 +38,7 @@ func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 	if err != nil {
 		return nil, s.whyMute(ctx, err)
 	}
-	contents := &registry.Contents{Partial: state != complete}
+	contents := &registry.Contents{Partial: state != stateComplete}
 	batches, err := s.batches(ctx, allPartitions())
 	if err != nil {
 		return nil, err
@@ -68,13 +68,13 @@ func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 			p.goOnFrom(w)
 		}
 	}
-	gone = gone || len(contents.Records) == 0 && slices.ContainsFunc(read, (*whole).isLost)
-	if gone && state != lost { // it does not show any more once there are others
-		if err := s.setState(ctx, lost); err != nil {
+	gone = gone || len(contents.Records) == 0 && slices.ContainsFunc(read, (*whole).isEmptied)
+	if gone && state != stateLost { // it does not show any more once there are others
+		if err := s.setState(ctx, stateLost); err != nil {
 			return nil, err
 		}
 	}
-	contents.Lost = gone || state == lost
+	contents.Lost = gone || state == stateLost
 	contents.Partial = contents.Partial || contents.Lost
 	slices.SortStableFunc(contents.Events, func(a, b registry.Event) int { return a.At.Compare(b.At) })
 	return contents, nil
@@ -83,7 +83,7 @@ func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 // mend returns what was read of partitions, those that are torn read anew after their
 // digest was set right. That they are is noted before, since it does not show after.
 func (s *Store) mend(ctx context.Context, wholes []*whole) ([]*whole, error) {
-	if err := s.setState(ctx, lost); err != nil {
+	if err := s.setState(ctx, stateLost); err != nil {
 		return nil, err
 	}
 	var torn []int
@@ -123,8 +123,8 @@ type whole struct {
 	empty bool
 }
 
-// isLost says whether w is empty, and its digest is not that of nothing.
-func (w *whole) isLost() bool { return w.empty && w.digest != strings.Repeat("0", 16) }
+// isEmptied says whether w is empty, and its digest is not that of nothing.
+func (w *whole) isEmptied() bool { return w.empty && w.digest != strings.Repeat("0", 16) }
 
 // isTorn says whether w holds other values than those that its digest is of.
 func (w *whole) isTorn() bool { return w.digest != w.sum.String() }
@@ -231,7 +231,7 @@ func (s *Store) decodeWhole(c *call, reading *clock) (*whole, error) {
 	if a.err == nil {
 		w.end, a.err = parseID(end)
 	}
-	if w.end.compare(w.last) < 0 { // the log was cut, or lost
+	if w.end.compare(w.last) < 0 { // the log was cut, or is gone
 		w.end = w.last
 	}
 	switch {

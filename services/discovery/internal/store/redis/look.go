@@ -161,9 +161,9 @@ func (p *partition) compare(m meta) {
 	}
 }
 
-// lost says whether w, read anew, lacks what p had: then what is not in it need
-// not be gone.
-func (p *partition) lost(w *whole) bool {
+// hadMore says whether w, read anew, lacks what p had: then what is not in it need not
+// be gone, and the registry is told that it is lost.
+func (p *partition) hadMore(w *whole) bool {
 	switch {
 	case !p.known: // nothing can be said
 		return true
@@ -207,20 +207,20 @@ func (s *Store) readAgain(ctx context.Context, apply func(registry.Update)) erro
 	for _, batch := range batches {
 		wholes, unread := s.readWhole(ctx, batch, 0)
 		err = errors.Join(err, unread)
-		var lost, kept []*whole
+		var less, all []*whole
 		for _, w := range wholes {
-			if s.partitions[w.partition].lost(w) {
-				lost = append(lost, w)
+			if s.partitions[w.partition].hadMore(w) {
+				less = append(less, w)
 			} else {
-				kept = append(kept, w)
+				all = append(all, w)
 			}
 		}
-		if len(lost) > 0 && !said {
+		if len(less) > 0 && !said {
 			said = true
 			err = errors.Join(err, s.sayPartial(ctx))
 		}
-		s.tellWhole(lost, true, apply)
-		s.tellWhole(kept, false, apply)
+		s.tellWhole(less, true, apply)
+		s.tellWhole(all, false, apply)
 	}
 	return err
 }

@@ -7,12 +7,12 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// The states of all data. None, as in new data and in that which was flushed, is as
-// partial.
+// The states of all data, as they stand in Redis. None, as in new data and in that
+// which was flushed, is as statePartial.
 const (
-	complete = "complete"
-	partial  = "partial"
-	lost     = "lost"
+	stateComplete = "complete"
+	statePartial  = "partial"
+	stateLost     = "lost"
 )
 
 // statePartition is whose slot of a Cluster has the state.
@@ -22,7 +22,7 @@ const statePartition = 0
 func (s *Store) Complete(ctx context.Context) error {
 	s.exchange.Lock() // what was lost is told as a whole
 	defer s.exchange.Unlock()
-	err := s.setState(ctx, complete)
+	err := s.setState(ctx, stateComplete)
 	if err == nil {
 		s.unsaid = false
 	}
@@ -32,7 +32,7 @@ func (s *Store) Complete(ctx context.Context) error {
 // sayPartial notes that hosts may be missing. The server of the state may be away, and
 // not that of the partitions that lack some: then it is noted later.
 func (s *Store) sayPartial(ctx context.Context) error {
-	err := s.setState(ctx, partial)
+	err := s.setState(ctx, statePartial)
 	s.unsaid = err != nil
 	return err
 }
