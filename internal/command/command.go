@@ -44,8 +44,8 @@ type Spec[Settings any] struct {
 	// Log is how to log, and the variables that say so, for errors.
 	Log func(Settings) (options daemon.LogOptions, variables string)
 	// Check says all that is wrong with settings whose types are right, so that
-	// it is told together with those whose types are not. It may be nil; New
-	// checks for itself.
+	// it is told together with those whose types are not. It is asked only where
+	// there are such: New checks for itself. It may be nil.
 	Check func(Settings) error
 	// New builds the service.
 	New func(Settings, *slog.Logger) (Service, error)
@@ -135,11 +135,10 @@ func serve[Settings any](ctx context.Context, spec Spec[Settings], settings Sett
 	if err != nil {
 		err = fmt.Errorf("%s: %w", variables, err)
 	}
-	var wrong error
-	if spec.Check != nil {
-		wrong = spec.Check(settings)
-	}
-	if err := errors.Join(unread, err, wrong); err != nil {
+	if err := errors.Join(unread, err); err != nil {
+		if spec.Check != nil {
+			err = errors.Join(err, spec.Check(settings))
+		}
 		return err
 	}
 	for _, warning := range environ.Misspelt(settings, spec.Prefixes, os.Environ()) {

@@ -117,7 +117,7 @@ func newAccess(o AccessOptions, metrics prometheus.Registerer, log *slog.Logger)
 		Metrics:     metrics,
 		Denials:     a.denials,
 	})
-	if o.TLSCert != "" {
+	if o.TLSCert != "" && o.TLSKey != "" {
 		good := prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "discovery_certificates_good",
 			Help: "1 while listeners show and ask for certificates as their files say, 0 while one of those is bad and what was read before stays.",

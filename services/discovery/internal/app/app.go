@@ -52,22 +52,15 @@ func (a *App) Run(ctx context.Context) error { return a.group.Run(ctx) }
 // then the registry ends, and the store takes its last words. On an error
 // nothing stays open.
 func New(o Options, log *slog.Logger) (*App, error) {
-	if err := o.check(); err != nil {
-		return nil, err
+	if o.check() != nil {
+		return nil, o.faults()
 	}
-	a := &App{options: o, log: log, metrics: prometheus.NewRegistry()}
+	a := newApp(o, log)
 	a.group = daemon.Group{Log: log, Grace: o.DrainGrace, Deadline: o.DrainDeadline}
 	a.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
-	var badAccess, badChecks error
-	a.access, badAccess = newAccess(o.AccessOptions, a.metrics, log)
 	store, badStore := a.openStore()
-	badFiles := a.openFiles()
-	// What has hosts checked reads its file as it is made, for which it takes the
-	// registry: so this is made without a store too, and then never run.
-	a.hosts = a.newRegistry(store)
-	a.checks, badChecks = a.newHealthChecks()
-	if err := errors.Join(badAccess, badStore, badFiles, badChecks, a.openListeners()); err != nil {
+	if err := errors.Join(badStore, a.openFiles(store), a.openListeners()); err != nil {
 		a.listeners.Close()
 		if store != nil {
 			err = errors.Join(err, store.Close())
@@ -91,6 +84,11 @@ func New(o Options, log *slog.Logger) (*App, error) {
 	a.access.warnIfOpen(o.AccessOptions, addresses["http"], log)
 	log.Info("listening", "http", addresses["http"], "xds", addresses["xds"], "admin", addresses["admin"], "store", scheme)
 	return a, nil
+}
+
+// newApp makes an App that has no parts yet.
+func newApp(o Options, log *slog.Logger) *App {
+	return &App{options: o, log: log, metrics: prometheus.NewRegistry()}
 }
 
 // recheckClients has other access rules hold for streams that are open: who may not

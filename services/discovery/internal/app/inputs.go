@@ -3,9 +3,11 @@ package app
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 
 	"github.com/weirproxy/weir/services/discovery/internal/builtin"
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/resourcefiles"
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
 	"github.com/weirproxy/weir/services/discovery/internal/templatefile"
@@ -37,14 +39,28 @@ func (a *App) openStore() (builtin.Store, error) {
 	return store, nil
 }
 
-// openFiles reads the files of what is served. The error names the settings and all
-// that is wrong.
-func (a *App) openFiles() error {
-	var badTemplate, badRules, badFiles error
+// openFiles reads all files that settings name but the store's, for access and for
+// what is served, and makes what can't be without them. What has hosts checked reads
+// its file as it is made, for which it takes the registry: so this is made without a
+// store too, and then never run. The error names the settings and all that is wrong.
+func (a *App) openFiles(store registry.Store) error {
+	var badAccess, badTemplate, badRules, badFiles, badChecks error
+	a.access, badAccess = newAccess(a.options.AccessOptions, a.metrics, a.log)
 	a.inputs.maker, a.inputs.template, badTemplate = newMaker(a.options.ResourceOptions, a.metrics, a.log)
 	a.inputs.rules, badRules = a.openSecrets()
 	a.inputs.source, a.inputs.resources, badFiles = a.openResources()
-	return errors.Join(badTemplate, badRules, badFiles)
+	a.hosts = a.newRegistry(store)
+	a.checks, badChecks = a.newHealthChecks()
+	return errors.Join(badAccess, badTemplate, badRules, badFiles, badChecks)
+}
+
+// faults is all that is wrong with the values of settings, and with the files that
+// they name: where a value is wrong neither the store nor a listener is opened, and so
+// what is wrong with those is told in another round. Nothing stays open.
+func (o Options) faults() error {
+	wrong := o.check()
+	o.TagNamespace, o.SubsetSize = "", 0 // no file has to do with them, and what is made by it checks them too
+	return errors.Join(wrong, newApp(o, slog.New(slog.DiscardHandler)).openFiles(nil))
 }
 
 // openListeners opens all listeners. The error names the settings of those that cannot

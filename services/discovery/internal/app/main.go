@@ -22,7 +22,7 @@ func Main(args []string, version string) int {
 		Prefixes: []string{"DISCOVERY_"},
 		Admin:    func(o Options) string { return o.AdminAddress },
 		Log:      Options.log,
-		Check:    Options.check,
+		Check:    Options.faults,
 		New: func(o Options, log *slog.Logger) (command.Service, error) {
 			builtin.LogDrivers(log)
 			return New(o, log)

@@ -45,8 +45,9 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 				o.AuthFile, o.TLSCert, o.TLSKey, o.Store, o.ClusterTemplate, o.Resources, o.SecretRules, o.HDSFile = "/a", "/b", "/b", "tape:", "/c", "/d", "/e", "/f"
 				o.HTTPAddress, o.XDSAddress, o.AdminAddress = address, "nowhere", address
 			},
-			"DISCOVERY_AUTH_FILE=/a: open /a: no such file or directory\nDISCOVERY_TLS_CERT=/b: open /b: no such file or directory\n" +
-				`DISCOVERY_STORE: store of scheme "tape": not one of ` + storeForms + "\nDISCOVERY_XDS_CLUSTER_TEMPLATE=/c: open /c: no such file or directory\n" +
+			`DISCOVERY_STORE: store of scheme "tape": not one of ` + storeForms + "\n" +
+				"DISCOVERY_AUTH_FILE=/a: open /a: no such file or directory\nDISCOVERY_TLS_CERT=/b: open /b: no such file or directory\n" +
+				"DISCOVERY_XDS_CLUSTER_TEMPLATE=/c: open /c: no such file or directory\n" +
 				"DISCOVERY_XDS_SECRET_RULES=/e: open /e: no such file or directory\nDISCOVERY_XDS_RESOURCES=/d: stat /d: no such file or directory\n" +
 				"DISCOVERY_HDS_FILE=/f: open /f: no such file or directory\nlisten on " + address + ": the port is in use; DISCOVERY_HTTP_ADDRESS moves it\n" +
 				"listen on nowhere (DISCOVERY_XDS_ADDRESS): listen tcp: address nowhere: missing port in address\n" +
@@ -84,7 +85,18 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 				"DISCOVERY_DEBOUNCE_LEAVING=-1ns: below 0\nDISCOVERY_XDS_POLL_WAIT=-3ns: below 0",
 		},
 		"no poll of files, and rules without them": {func(o *app.Options) { o.ResourcesPoll, o.SecretRules = 0, "/rules" },
-			"DISCOVERY_XDS_RESOURCES_POLL=0s: below 10ms\nDISCOVERY_XDS_SECRET_RULES=/rules: without DISCOVERY_XDS_RESOURCES there are no secrets"},
+			"DISCOVERY_XDS_RESOURCES_POLL=0s: below 10ms\nDISCOVERY_XDS_SECRET_RULES=/rules: without DISCOVERY_XDS_RESOURCES there are no secrets\n" +
+				"DISCOVERY_XDS_SECRET_RULES=/rules: open /rules: no such file or directory"},
+		"values and files that are none": {
+			func(o *app.Options) {
+				o.PeerHostTTL, o.Reads = 0, "shut"
+				o.AuthFile, o.TLSCert, o.TLSKey, o.ClusterTemplate, o.Resources, o.HDSFile = "/a", "/b", "/b", "/c", "/d", "/f"
+			},
+			"HOST_TTL=0: below 1 second\nDISCOVERY_READS=shut: not one of open, closed\n" +
+				"DISCOVERY_AUTH_FILE=/a: open /a: no such file or directory\nDISCOVERY_TLS_CERT=/b: open /b: no such file or directory\n" +
+				"DISCOVERY_XDS_CLUSTER_TEMPLATE=/c: open /c: no such file or directory\nDISCOVERY_XDS_RESOURCES=/d: stat /d: no such file or directory\n" +
+				"DISCOVERY_HDS_FILE=/f: open /f: no such file or directory",
+		},
 		"resources that are none": {func(o *app.Options) { o.Resources = "/none" }, "DISCOVERY_XDS_RESOURCES=/none: stat /none: no such file or directory"},
 		"rules that are none":     {func(o *app.Options) { o.Resources, o.SecretRules = ".", "/none" }, "DISCOVERY_XDS_SECRET_RULES=/none: open /none: no such file or directory"},
 		"a share above all":       {func(o *app.Options) { o.GuardServiceShare = 25 }, "DISCOVERY_GUARD_SERVICE_SHARE=25: not from 0 to 1"},
