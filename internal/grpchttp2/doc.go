@@ -13,9 +13,11 @@
 //	message.go     messages between frames of five bytes and the codec
 //	status.go      how it ends: grpc-status, grpc-message
 //
-// What grpc-go has and this does not: compressed responses (gzip is read if a
-// client sends it), and stats handlers. How often a client may ping is bounded by
-// a token bucket of http2's, where grpc-go counts those that come too soon.
+// What grpc-go has and this does not: stats handlers, and compressed responses. Gzip
+// is read if a client sends it, and answered plainly, as gRPC lets a server do: one
+// message may go to thousands of streams, and would be compressed for each of them
+// anew, by a writer that takes most of a megabyte. How often a client may ping is
+// bounded by a token bucket of http2's, where grpc-go counts those that come too soon.
 //
 // # Goroutines
 //
