@@ -18,11 +18,12 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
 )
 
-// serve begins one stream. It goes on when serve has returned, until the client or
-// the server ends it: requests are received in a goroutine that is there while there
-// is one, and responses sent in another that is there as long as there is something
-// to send. So a client that does not read holds up nobody and can be dropped, and a
-// stream at rest is no goroutine at all.
+// serve begins one stream, or refuses it with a status. It goes on when serve has
+// returned, until the client or the server ends it: requests are taken in on a
+// goroutine of the gRPC server's, which has gone once none is left to read, and
+// responses are sent on another, which is there as long as there is something to
+// send. So a client that does not read holds up that one alone and can be dropped, and
+// a stream at rest is no goroutine at all.
 func (s *Server) serve(wire grpc.ServerStream, only resources.Type, delta bool) error {
 	call, ok := grpchttp2.CallOf(wire.Context())
 	if !ok {
@@ -127,7 +128,7 @@ func (r *receiver) one() error {
 		return err
 	}
 	// Who asks too often is read more slowly, and in the end held up by the
-	// flow control of its connection.
+	// flow control of its stream; the others of its connection go on.
 	if !r.pace.wait(r.stream.ctx) {
 		return status.FromContextError(r.stream.ctx.Err()).Err()
 	}
