@@ -47,7 +47,7 @@ func TestActions(t *testing.T) {
 		{"/drain_listeners", 200, "OK\n", "drain inbound only false graceful false keep open false"},
 		{"/drain_listeners?graceful", 200, "OK\n", "drain inbound only false graceful true keep open false"},
 		{"/drain_listeners?graceful&skip_exit&inboundonly", 200, "OK\n", "drain inbound only true graceful true keep open true"},
-		{"/drain_listeners?gracefull", 400, "parameter \"gracefull\" is not supported; supported are: graceful, skip_exit, inboundonly\n", ""},
+		{"/drain_listeners?gently", 400, "parameter \"gently\" is not supported; supported are: graceful, skip_exit, inboundonly\n", ""},
 		{"/reopen_logs", 200, "OK\n", "reopen"},
 		{"/quitquitquit", 200, "OK\n", "quit"},
 		{"/runtime_modify?a=b", 503, "No admin layer specified\n", ""},

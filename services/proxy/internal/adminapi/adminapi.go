@@ -97,6 +97,7 @@ func Mount(server Server, o Options) {
 	for _, e := range a.views() {
 		server.Handle("GET "+e.path, e.help, e)
 	}
+	mountPage(server)
 }
 
 // endpoint is one path.
@@ -134,6 +135,7 @@ func (a *api) views() []endpoint {
 		{"/runtime", "values of layered_runtime, by layer", []string{"format"}, a.runtime},
 		{"/memory", "memory that the process has", nil, a.memory},
 		{"/hot_restart_version", "disabled: there is no hot restart", nil, hotRestartVersion},
+		{"/page.json", "what /page shows; filter=TEXT of names", []string{"filter"}, a.pageData},
 		{"/xds", "what the control plane sent and what of it was refused", nil, a.xds},
 	}
 }

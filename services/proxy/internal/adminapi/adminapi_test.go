@@ -182,10 +182,11 @@ func TestAnswersAreThoseOfTheGoldenFiles(t *testing.T) {
 		"/config_dump?resource=static_clusters&mask=cluster.name,lastUpdated":                             "application/json",
 		"/config_dump?mask=bootstrap.node.id,dynamic_active_clusters,version_info&name_regex=nothing":     "application/json",
 		"/config_dump?include_eds&name_regex=^users&mask=static_endpoint_configs,dynamic_active_clusters": "application/json",
-		"/certs":               "application/json",
-		"/runtime":             "application/json",
-		"/hot_restart_version": "text/plain; charset=UTF-8",
-		"/xds":                 "application/json",
+		"/page.json?filter=users": "application/json",
+		"/certs":                  "application/json",
+		"/runtime":                "application/json",
+		"/hot_restart_version":    "text/plain; charset=UTF-8",
+		"/xds":                    "application/json",
 	} {
 		t.Run(url, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
