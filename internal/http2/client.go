@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"context"
 	"errors"
 	"net"
 )
@@ -16,7 +17,7 @@ type Client struct{ Conn }
 func NewClient(conn net.Conn, options *ClientOptions) *Client {
 	c := &Client{}
 	c.init(conn, &options.config, true)
-	c.done = make(chan struct{})
+	c.done, c.known = make(chan struct{}), make(chan struct{})
 	c.begin()
 	// Ends with the connection; Close waits for it.
 	go func() {
@@ -73,6 +74,20 @@ func (c *Client) Open(r *Request, fields FieldList, end bool) (*Stream, error) {
 	s.sentHead = true
 	s.writeRequest(r, fields, end)
 	return s, nil
+}
+
+// AwaitSettings waits for the server's first SETTINGS, which say whether it takes
+// extended CONNECT: until they came, Open takes it that it does not. The error is
+// that of ctx, or why the connection ended.
+func (c *Client) AwaitSettings(ctx context.Context) error {
+	select {
+	case <-c.known:
+		return nil
+	case <-c.done:
+		return c.Err()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Capacity is how many streams the server allows at once; 0 once Open would open no

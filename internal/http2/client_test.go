@@ -1,6 +1,7 @@
 package http2_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -164,6 +165,38 @@ func TestClientSends(t *testing.T) {
 		require.Zero(t, open)
 		require.Equal(t, time.Now(), since)
 	})
+}
+
+func TestSettingsAreAwaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		client := http2.NewClient(far, http2.NewClientOptions(http2.Options{}))
+		_, err := io.ReadFull(near, make([]byte, len(preface)))
+		require.NoError(t, err)
+		p := newPeer(t, near)
+		p.got()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, client.AwaitSettings(ctx), context.DeadlineExceeded)
+		known := make(chan error, 1)
+		go func() { known <- client.AwaitSettings(t.Context()) }() // ends with the SETTINGS
+		synctest.Wait()
+		require.Empty(t, known)
+		p.send(settings(8, 1))
+		require.NoError(t, <-known)
+		extended := request("CONNECT", "/")
+		extended.Protocol = []byte("websocket")
+		s, err := client.Open(extended, nil, false)
+		require.NoError(t, err)
+		s.Close()
+		require.NoError(t, client.Close())
+		near.Close()
+	})
+	near, far := net.Pipe()
+	client := http2.NewClient(far, http2.NewClientOptions(http2.Options{}))
+	near.Close()
+	require.Error(t, client.AwaitSettings(t.Context()), "the connection has ended")
+	_ = client.Close()
 }
 
 func TestCapacity(t *testing.T) {

@@ -50,6 +50,7 @@ type Conn struct {
 	peerReason *ConnectionError // of a GOAWAY with an error
 	err        error            // why the connection ended, nil while it goes on
 	done       chan struct{}    // closed when serve ended; a client's
+	known      chan struct{}    // closed when the server's first SETTINGS came; a client's
 
 	// Bytes that came from, and were given to, the socket.
 	received, sent atomic.Uint64

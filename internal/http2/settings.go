@@ -84,6 +84,9 @@ func (c *Conn) onSettings(f frame, payload []byte) error {
 	if !c.r.gotSettings {
 		c.r.gotSettings = true
 		c.peer.maxStreams = maxStreamID // unless it says otherwise
+		if c.client {
+			close(c.known) // who waited for it comes behind us, who hold mu
+		}
 	}
 	for ; len(payload) > 0; payload = payload[settingLen:] {
 		id, v := binary.BigEndian.Uint16(payload), binary.BigEndian.Uint32(payload[2:])

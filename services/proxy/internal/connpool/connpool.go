@@ -167,6 +167,16 @@ func (c *Conn) Sent() uint64 {
 	return c.Writer.(*http1.Writer).Sent()
 }
 
+// AwaitTunnels waits until the server has said whether it takes a request with an
+// Upgrade: one of HTTP/2 does at the begin of its connection (RFC 8441 §3). The
+// error is that of ctx, or why the connection ended.
+func (c *Conn) AwaitTunnels(ctx context.Context) error {
+	if c.exchange == nil {
+		return nil
+	}
+	return c.exchange.shared.client.AwaitSettings(ctx)
+}
+
 // HTTP2 says whether the exchange is one of HTTP/2.
 func (c *Conn) HTTP2() bool { return c.exchange != nil }
 

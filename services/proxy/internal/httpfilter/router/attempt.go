@@ -142,7 +142,15 @@ func (a *attempt) reconnect(s *stream.Stream) (*connpool.Conn, error) {
 	return a.pool(s).Connect(ctx, a.router.cluster.Breakers(s.Route.Priority))
 }
 
-// waiting is a context for who waits for a connection. It must be cancelled.
+// awaitTunnels waits until the server has said whether it takes upgrades.
+func (a *attempt) awaitTunnels(s *stream.Stream, conn *connpool.Conn) error {
+	ctx, cancel := a.waiting(s)
+	defer cancel()
+	return conn.AwaitTunnels(ctx)
+}
+
+// waiting is a context for who waits for a connection, or for what its server
+// says first. It must be cancelled.
 func (a *attempt) waiting(s *stream.Stream) (context.Context, context.CancelFunc) {
 	var ctx context.Context
 	var cancel context.CancelFunc
@@ -170,6 +178,11 @@ func (c cancelling) Close() error {
 // exchange sends the request on conn and reads the head of the response.
 func (a *attempt) exchange(s *stream.Stream, conn *connpool.Conn) error {
 	a.conn = conn
+	if len(s.Request.Upgrade) > 0 {
+		if err := a.awaitTunnels(s, conn); err != nil {
+			return err
+		}
+	}
 	s.Hold(conn)
 	now := time.Now()
 	a.bounds.began = now

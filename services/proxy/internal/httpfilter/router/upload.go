@@ -30,7 +30,7 @@ func (a *attempt) sendReady(s *stream.Stream) (ended bool, err error) {
 			return false, err
 		}
 	}
-	if ended {
+	if ended && len(s.Request.Upgrade) == 0 { // of one for an upgrade only the head is over
 		a.conn.Writer.Finish(&s.Request.Trailers)
 	}
 	return ended, a.conn.Writer.Flush()
