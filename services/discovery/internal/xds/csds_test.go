@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/discovery/internal/hello"
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
 )
@@ -144,7 +145,7 @@ func TestClientStatusIsServed(t *testing.T) {
 	c := s.aggregated(t)
 	c.ask(resources.Clusters.URL(), "")
 	c.want(resources.Clusters.URL())
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), servicetest.Patience)
 	defer cancel()
 	tool := statusv3.NewClientStatusDiscoveryServiceClient(s.dial(t))
 	by := func(m *matcherv3.StringMatcher) *statusv3.ClientStatusRequest {
@@ -191,7 +192,7 @@ func TestClientStatusIsServed(t *testing.T) {
 
 func TestStreamsOfClientStatusAreSoManyAndBegin(t *testing.T) {
 	s := serving(t, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), servicetest.Patience)
 	defer cancel()
 	tool := statusv3.NewClientStatusDiscoveryServiceClient(s.dial(t))
 	open := func() error {

@@ -321,7 +321,9 @@ func TestAClientThatNeverReadsIsDropped(t *testing.T) {
 	c := s.aggregated(t)
 	c.ask(resources.Endpoints.URL(), "", "big")
 	c.ask(resources.Listeners.URL(), "", "big", "large")
-	servicetest.Eventually(t, "the client is dropped", func() bool { return len(s.Status()) == 0 })
+	servicetest.Eventually(t, "the client is dropped", func() bool {
+		return testutil.ToFloat64(s.metrics.dropped) == 1 && len(s.Status()) == 0
+	})
 }
 
 func TestWhatIsYetToBeSentIsCounted(t *testing.T) {

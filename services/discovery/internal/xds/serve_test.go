@@ -38,9 +38,6 @@ type service struct {
 	stopWithin func(deadline time.Duration)
 }
 
-// helloTimeout is the time that a connection has to begin HTTP/2.
-const helloTimeout = time.Second
-
 // serving starts a server and its registry; change, which may be nil, changes
 // its limits.
 func serving(t testing.TB, change func(*Limits)) *service {
@@ -49,6 +46,12 @@ func serving(t testing.TB, change func(*Limits)) *service {
 
 // servingAfter is serving with a registry that is warm after some time.
 func servingAfter(t testing.TB, warmUp time.Duration, change func(*Limits)) *service {
+	return servingWithin(t, servicetest.Patience, warmUp, change)
+}
+
+// servingWithin is servingAfter where a connection has so much time to begin
+// HTTP/2.
+func servingWithin(t testing.TB, helloTimeout, warmUp time.Duration, change func(*Limits)) *service {
 	o := registrytest.Options()
 	o.WarmUp = warmUp
 	hosts := registry.New(o)
@@ -96,7 +99,7 @@ func servingAfter(t testing.TB, warmUp time.Duration, change func(*Limits)) *ser
 }
 
 // stop ends the service, once.
-func (s *service) stop() { s.stopWithin(5 * time.Second) }
+func (s *service) stop() { s.stopWithin(servicetest.Patience) }
 
 // dial opens a connection, which is closed with the test.
 func (s *service) dial(t testing.TB) *grpc.ClientConn {
@@ -159,7 +162,7 @@ type client struct {
 
 // aggregated opens a stream of all types, on a connection of its own.
 func (s *service) aggregated(t testing.TB) *client {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), servicetest.Patience)
 	t.Cleanup(cancel)
 	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(s.dial(t)).StreamAggregatedResources(ctx)
 	require.NoError(t, err)
@@ -192,14 +195,13 @@ func assigned(t testing.TB, r *discoveryv3.DiscoveryResponse) []string {
 	return addresses(&m)
 }
 
-func TestAClientHearsOfAHostWithinASecond(t *testing.T) {
+func TestAClientHearsOfHostsThatComeAndGo(t *testing.T) {
 	s := serving(t, nil)
 	<-s.hosts.Loaded()
 	c := s.aggregated(t)
 	c.ask(resources.Clusters.URL(), "")
 	require.Empty(t, c.want(resources.Clusters.URL()).GetResources())
 
-	begin := time.Now()
 	s.register(t, "users", 1)
 	require.Len(t, c.want(resources.Clusters.URL()).GetResources(), 1)
 	c.ask(resources.Endpoints.URL(), "", "users")
@@ -209,7 +211,6 @@ func TestAClientHearsOfAHostWithinASecond(t *testing.T) {
 	_, err := s.hosts.Remove(registry.Selection{Service: "users"}, "tester")
 	require.NoError(t, err)
 	require.Empty(t, assigned(t, c.want(resources.Endpoints.URL(), "users")), "a service without hosts has an assignment without endpoints")
-	require.Less(t, time.Since(begin), 3*time.Second, "three changes")
 }
 
 func TestAClientThatDoesNotReadHoldsUpNobody(t *testing.T) {
@@ -268,19 +269,19 @@ func TestAConnectionThatSaysNothingIsCutOffWhenTheStopHasNoMoreTime(t *testing.T
 	silent := s.silent(t)
 	begin := time.Now()
 	s.stopWithin(50 * time.Millisecond)
-	require.Less(t, time.Since(begin), 2*time.Second)
-	require.NoError(t, silent.SetReadDeadline(time.Now().Add(5*time.Second)))
+	require.Less(t, time.Since(begin), servicetest.Patience)
+	require.NoError(t, silent.SetReadDeadline(time.Now().Add(servicetest.Patience)))
 	_, err := io.Copy(io.Discard, silent)
 	require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
 }
 
 func TestAConnectionThatSaysNothingHoldsTheStopForItsHelloAtMost(t *testing.T) {
 	t.Parallel() // it waits
-	s := serving(t, nil)
+	s := servingWithin(t, 3*time.Second, 0, nil)
 	s.silent(t)
 	begin := time.Now()
-	s.stopWithin(time.Minute)
-	require.Less(t, time.Since(begin), helloTimeout+5*time.Second)
+	s.stopWithin(time.Hour)
+	require.Less(t, time.Since(begin), servicetest.Patience)
 }
 
 // silent opens a connection that says nothing, and returns once the server has

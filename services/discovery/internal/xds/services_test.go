@@ -30,7 +30,7 @@ import (
 
 // delta opens a delta stream of all types, on a connection of its own.
 func (s *service) delta(t testing.TB) grpc.BidiStreamingClient[discoveryv3.DeltaDiscoveryRequest, discoveryv3.DeltaDiscoveryResponse] {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), servicetest.Patience)
 	t.Cleanup(cancel)
 	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(s.dial(t)).DeltaAggregatedResources(ctx)
 	require.NoError(t, err)
@@ -76,7 +76,7 @@ func TestEveryServiceServesItsTypeInBothVariantsAndOnce(t *testing.T) {
 		resources.Extensions: {ecds.StreamExtensionConfigs, ecds.DeltaExtensionConfigs, ecds.FetchExtensionConfigs},
 	} {
 		t.Run(typ.String(), func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), servicetest.Patience)
 			defer cancel()
 			stream, err := methods.sotw(ctx)
 			require.NoError(t, err)
@@ -223,7 +223,7 @@ func TestStreamsThatAreNotReadLeaveTheOthersOfTheirConnectionRoom(t *testing.T) 
 		server.Stop()
 		require.NoError(t, <-ended)
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), servicetest.Patience)
 	defer cancel()
 	desc := &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}
 	for range unread {
@@ -244,7 +244,7 @@ func TestStreamsThatAreNotReadLeaveTheOthersOfTheirConnectionRoom(t *testing.T) 
 func TestAClientWhoseStreamWasTooOldComesBackOnAnotherConnection(t *testing.T) {
 	s := serving(t, func(l *Limits) { l.MaxAge = time.Second })
 	service := discoveryv3.NewAggregatedDiscoveryServiceClient(s.dial(t))
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), servicetest.Patience)
 	defer cancel()
 	seen := map[string]bool{}
 	for range 2 {

@@ -260,7 +260,8 @@ func TestReplicasThatChangeTheSameHostEndWithTheSame(t *testing.T) {
 // A host that is heard by one replica lives on all, for longer than its TTL; one
 // that nobody hears dies on all.
 func TestAHostLivesWhereverItBeats(t *testing.T) {
-	const ttl = 2 * time.Second
+	t.Parallel()
+	const ttl = 8 * time.Second
 	url := "redis://" + servicetest.Redis(t).Address
 	a, b := start(t, url, patience), start(t, url, patience)
 	a.checkIn("beats", ttl)
@@ -405,6 +406,7 @@ func TestAHungRedisIsAwayWithinTheTimeout(t *testing.T) {
 	require.NoError(t, server.Process().Signal(syscall.SIGSTOP))
 	beats := []registry.Beat{{Key: r.Host.Key, At: time.Now()}}
 	before := runtime.NumGoroutine()
+	soonest := map[string]time.Duration{} // of three, as a busy machine may hold up one
 	for range 3 {
 		for name, call := range map[string]func() error{
 			"append": func() error { return s.Append(t.Context(), []registry.Change{{Key: r.Host.Key}}) },
@@ -415,10 +417,15 @@ func TestAHungRedisIsAwayWithinTheTimeout(t *testing.T) {
 		} {
 			begin := time.Now()
 			require.ErrorContains(t, call(), "redis at "+server.Address, name)
-			require.Less(t, time.Since(begin), impatience+2*time.Second, "%s: the timeout, on a machine that may be busy", name)
+			if took, again := time.Since(begin), soonest[name]; again == 0 || took < again {
+				soonest[name] = took
+			}
 		}
 	}
-	require.LessOrEqual(t, runtime.NumGoroutine(), before+5, "no more than one for each connection")
+	for name, took := range soonest {
+		require.Less(t, took, impatience+2*time.Second, "%s: the timeout, on a machine that may be busy", name)
+	}
+	servicetest.Eventually(t, "no more than one for each connection is left", func() bool { return runtime.NumGoroutine() <= before+5 })
 	require.NoError(t, server.Process().Signal(syscall.SIGCONT))
 	servicetest.Eventually(t, "redis is there again", func() bool {
 		contents, err := s.Load(t.Context())
@@ -429,7 +436,7 @@ func TestAHungRedisIsAwayWithinTheTimeout(t *testing.T) {
 func TestAStoppedServerOfAClusterDoesNotHoldUpTheOthers(t *testing.T) {
 	masters := servicetest.RedisCluster(t)
 	url := "redis+cluster://" + masters[0].Address
-	a, b := open(t, url, time.Second/2), open(t, url, time.Second/2)
+	a, b := open(t, url, 3*time.Second), open(t, url, 3*time.Second)
 	view := storetest.Follow(t, b)
 	services := map[string]string{} // one on each server
 	for i := 0; len(services) < len(masters); i++ {
@@ -463,7 +470,7 @@ func TestAStoppedServerOfAClusterDoesNotHoldUpTheOthers(t *testing.T) {
 func TestAStoppedServerOfAClusterDoesNotKeepTheOthersFromBeingRead(t *testing.T) {
 	masters := servicetest.RedisCluster(t)
 	url := "redis+cluster://" + masters[0].Address + "," + masters[1].Address + "," + masters[2].Address
-	a, b := open(t, url, time.Second/2), open(t, url, time.Second/2)
+	a, b := open(t, url, 3*time.Second), open(t, url, 3*time.Second)
 	owner := func(p int) string {
 		master, err := a.client.(*goredis.ClusterClient).MasterForKey(t.Context(), a.keys(p, "rec")[0])
 		require.NoError(t, err)

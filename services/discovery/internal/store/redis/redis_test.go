@@ -23,7 +23,7 @@ var discard = slog.New(slog.DiscardHandler)
 // patience is a timeout that a busy machine keeps; impatience is for tests that
 // wait for it to pass.
 const (
-	patience   = 10 * time.Second
+	patience   = servicetest.Patience
 	impatience = 300 * time.Millisecond
 )
 
