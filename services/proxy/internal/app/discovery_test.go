@@ -213,7 +213,7 @@ func (p *plane) want(kind string) *discoveryv3.DiscoveryRequest {
 	case r := <-p.requests:
 		require.Contains(p.t, r.GetTypeUrl(), typePrefix+kind)
 		return r
-	case <-time.After(10 * time.Second):
+	case <-time.After(servicetest.Patience):
 		require.Fail(p.t, "no request of "+kind)
 		return nil
 	}

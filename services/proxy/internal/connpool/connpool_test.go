@@ -16,9 +16,6 @@ import (
 
 func TestMain(m *testing.M) { servicetest.Main(m) }
 
-// patience is more than a connect takes on any machine.
-const patience = 20 * time.Second
-
 // server accepts connections and hands them to the test.
 func server(t *testing.T) (address string, accepted chan net.Conn) {
 	t.Helper()
@@ -52,7 +49,7 @@ func newPool(t *testing.T, address string, idle time.Duration) (pool *connpool.P
 	t.Helper()
 	open = &atomic.Int64{}
 	pool = connpool.New(address, connpool.Options{
-		ConnectTimeout: time.Second, IdleTimeout: idle, Limits: http1.Limits{HeadBytes: 1 << 10, Headers: 10},
+		ConnectTimeout: servicetest.Patience, IdleTimeout: idle, Limits: http1.Limits{HeadBytes: 1 << 10, Headers: 10},
 		Opened: func(time.Duration) { open.Add(1) }, Closed: func(time.Duration) { open.Add(-1) },
 	})
 	t.Cleanup(pool.Close)
@@ -143,11 +140,8 @@ func TestClosedPoolKeepsNothingThatComesBack(t *testing.T) {
 }
 
 func TestConnectErrorIsThatOfTheConnect(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, l.Close())
-	pool, open := newPool(t, l.Addr().String(), time.Hour)
-	_, err = pool.Get(t.Context(), nil)
+	pool, open := newPool(t, servicetest.FreeAddress(t), time.Hour)
+	_, err := pool.Get(t.Context(), nil)
 	require.ErrorContains(t, err, "connection refused")
 	require.Zero(t, open.Load())
 }
@@ -157,7 +151,7 @@ func BenchmarkGetAndRelease(b *testing.B) {
 	require.NoError(b, err)
 	defer l.Close()
 	pool := connpool.New(l.Addr().String(), connpool.Options{
-		ConnectTimeout: time.Second, IdleTimeout: time.Hour, Opened: func(time.Duration) {}, Closed: func(time.Duration) {},
+		ConnectTimeout: servicetest.Patience, IdleTimeout: time.Hour, Opened: func(time.Duration) {}, Closed: func(time.Duration) {},
 	})
 	defer pool.Close()
 	b.ReportAllocs()
@@ -193,7 +187,7 @@ func TestConnectionCarriesAsManyRequestsAsItMay(t *testing.T) {
 	address, _ := server(t)
 	var open, wornOut atomic.Int64
 	pool := connpool.New(address, connpool.Options{
-		ConnectTimeout: patience, IdleTimeout: time.Hour, MaxRequests: 2, Limits: http1.Limits{HeadBytes: 1 << 10, Headers: 10},
+		ConnectTimeout: servicetest.Patience, IdleTimeout: time.Hour, MaxRequests: 2, Limits: http1.Limits{HeadBytes: 1 << 10, Headers: 10},
 		Opened: func(time.Duration) { open.Add(1) }, Closed: func(time.Duration) { open.Add(-1) }, WornOut: func() { wornOut.Add(1) },
 	})
 	t.Cleanup(pool.Close)

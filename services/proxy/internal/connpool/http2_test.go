@@ -57,7 +57,7 @@ func newSharedPool(t *testing.T, address string, most uint32) (pool *connpool.Po
 	t.Helper()
 	open = &atomic.Int64{}
 	pool = connpool.New(address, connpool.Options{
-		ConnectTimeout: time.Second, IdleTimeout: time.Minute, HTTP2: http2.NewClientOptions(http2.Options{}), MaxStreams: most,
+		ConnectTimeout: servicetest.Patience, IdleTimeout: time.Minute, HTTP2: http2.NewClientOptions(http2.Options{}), MaxStreams: most,
 		Opened: func(time.Duration) { open.Add(1) }, Closed: func(time.Duration) { open.Add(-1) },
 	})
 	t.Cleanup(func() {
@@ -140,11 +140,8 @@ func TestAllWaitForOneConnect(t *testing.T) {
 	asking.Wait()
 	require.EqualValues(t, 1, open.Load())
 
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, l.Close())
-	pool, _ = newSharedPool(t, l.Addr().String(), 0)
-	_, err = pool.Get(t.Context(), nil)
+	pool, _ = newSharedPool(t, servicetest.FreeAddress(t), 0)
+	_, err := pool.Get(t.Context(), nil)
 	require.ErrorContains(t, err, "connection refused")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -314,7 +311,7 @@ func TestSharedConnectionCarriesAsManyRequestsAsItMay(t *testing.T) {
 	p := newPeer(t, http2.Options{}, no)
 	var open, wornOut atomic.Int64
 	pool := connpool.New(p.address, connpool.Options{
-		ConnectTimeout: patience, IdleTimeout: time.Hour, MaxRequests: 2, HTTP2: http2.NewClientOptions(http2.Options{}),
+		ConnectTimeout: servicetest.Patience, IdleTimeout: time.Hour, MaxRequests: 2, HTTP2: http2.NewClientOptions(http2.Options{}),
 		Opened: func(time.Duration) { open.Add(1) }, Closed: func(time.Duration) { open.Add(-1) }, WornOut: func() { wornOut.Add(1) },
 	})
 	first, second := get(t, pool), get(t, pool)

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -123,7 +122,7 @@ func (h *hosts) channel() *grpc.ClientConn {
 
 // call makes one call with a deadline that no test should meet.
 func call(channel *grpc.ClientConn) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), servicetest.Patience)
 	defer cancel()
 	_, err := healthv1.NewHealthClient(channel).Check(ctx, &healthv1.HealthCheckRequest{})
 	return err

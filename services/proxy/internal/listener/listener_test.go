@@ -90,7 +90,7 @@ func greeted(t *testing.T, l *listener.Listener) net.Conn {
 	conn, err := net.Dial("tcp", l.Addr().String())
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
-	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(servicetest.Patience)))
 	_, err = io.ReadFull(conn, make([]byte, 5))
 	require.NoError(t, err)
 	return conn
@@ -141,7 +141,7 @@ func TestStopServesWhatCameBeforeIt(t *testing.T) {
 		conn, err := net.Dial("tcp", l.Addr().String())
 		require.NoError(t, err)
 		defer conn.Close()
-		require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+		require.NoError(t, conn.SetDeadline(time.Now().Add(servicetest.Patience)))
 		conns[i] = conn
 	}
 	require.NoError(t, l.Serve())

@@ -118,7 +118,7 @@ func newManager(t *testing.T, waitForLDS bool, limit int64) *manager {
 		DrainTime: 10 * time.Millisecond, ConnectionLimit: func(string) int64 { return limit },
 	}, waitForLDS)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), servicetest.Patience)
 		defer cancel()
 		require.NoError(t, m.Stop(ctx))
 	})
@@ -167,7 +167,7 @@ func (m *manager) dial(name string) client {
 	conn, err := net.Dial("tcp", m.Addr(name).String())
 	require.NoError(m.t, err)
 	m.t.Cleanup(func() { _ = conn.Close() })
-	require.NoError(m.t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(m.t, conn.SetDeadline(time.Now().Add(servicetest.Patience)))
 	return client{conn, m.t}
 }
 
@@ -332,14 +332,12 @@ filter_chains: there are none, and no default_filter_chain: one is needed`, port
 
 func TestNoTwoListenersHaveOneAddress(t *testing.T) {
 	m := serving(t)
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	_, port, err := net.SplitHostPort(servicetest.FreeAddress(t))
 	require.NoError(t, err)
-	port := free.Addr().(*net.TCPAddr).Port
-	require.NoError(t, free.Close())
 	at := func(name string) string {
-		return strings.Replace(says(name, name), `"port_value": 0`, fmt.Sprintf(`"port_value": %d`, port), 1)
+		return strings.Replace(says(name, name), `"port_value": 0`, `"port_value": `+port, 1)
 	}
-	require.EqualError(t, m.Apply(lds(t, at("a"), at("b")), true), fmt.Sprintf(`listener "b": address: 127.0.0.1:%d is that of listener "a"`, port))
+	require.EqualError(t, m.Apply(lds(t, at("a"), at("b")), true), fmt.Sprintf(`listener "b": address: 127.0.0.1:%s is that of listener "a"`, port))
 	require.Equal(t, "a", m.dial("a").line())
 	require.NoError(t, m.Apply(lds(t, at("b")), true), "the address of one that goes is free")
 	require.Equal(t, "b", m.dial("b").line())

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 )
 
@@ -236,10 +237,7 @@ func TestAConnectionThatTheServerClosedMeanwhileIsMadeAnew(t *testing.T) {
 }
 
 func TestHTTPNetworkFailures(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	nobody := l.Addr().String()
-	require.NoError(t, l.Close())
+	nobody := servicetest.FreeAddress(t)
 	for _, c := range []struct{ name, answer, why string }{
 		{"the server closes", "", "the connection was closed before the answer"},
 		{"within the head", "HTTP/1.1 200", "unexpected EOF"},

@@ -236,15 +236,15 @@ func TestRequestsAreRetried(t *testing.T) {
 		{"by the client's headers", ``, []string{"x-envoy-retry-on", "5xx", "x-envoy-max-retries", "2"}, []string{unavailable, unavailable, fine}, "200 -", 3, "retry=2 success=1 exponential=2 retry.503=2"},
 		{"an answer that tells when", `"retry_on": "5xx", "rate_limited_retry_back_off": {"reset_headers": [{"name": "retry-after"}], "max_interval": "0.5s"}`, nil, []string{unavailable, fine}, "200 -", 2, "retry=1 success=1 exponential=1 retry.503=1"},
 		{"gRPC", `"retry_on": "unavailable"`, nil, []string{"HTTP/1.1 200 OK\r\nGrpc-Status: 14\r\nContent-Length: 0\r\n\r\n", fine}, "200 -", 2, "retry=1 success=1 exponential=1 retry.200=1"},
-		{"a try that takes too long", `"retry_on": "5xx", "per_try_timeout": "0.5s"`, nil, []string{hang, fine}, "200 -", 2, "retry=1 success=1 exponential=1 pertry=1"},
-		{"all tries", `"retry_on": "5xx", "per_try_timeout": "0.5s"`, nil, []string{hang}, "504 UT,URX", 2, "retry=1 limit=1 exponential=1 pertry=2"},
-		{"a try that takes too long, without retries", `"per_try_timeout": "0.5s"`, nil, []string{hang}, "504 UT", 1, "pertry=1"},
-		{"a try by the header", ``, []string{"x-envoy-upstream-rq-per-try-timeout-ms", "500"}, []string{hang}, "504 UT", 1, "pertry=1"},
-		{"a try that stands still", `"retry_on": "reset", "per_try_idle_timeout": "0.5s"`, nil, []string{hang, fine}, "200 -", 2, "retry=1 success=1 exponential=1 peridle=1"},
-		{"the whole takes too long", `"retry_on": "5xx", "num_retries": 5`, []string{"x-envoy-upstream-rq-timeout-ms", "700"}, []string{unavailable, hang}, "504 UT", 2, "retry=1 exponential=1 timeout=1 retry.503=1"},
-		{"the whole counts for tries that are longer", `"retry_on": "5xx", "per_try_timeout": "2s"`, []string{"x-envoy-upstream-rq-timeout-ms", "700"}, []string{hang}, "504 UT", 1, "timeout=1"},
-		{"the whole ends a pause", `"retry_on": "5xx", "rate_limited_retry_back_off": {"reset_headers": [{"name": "retry-after"}]}`, []string{"x-envoy-upstream-rq-timeout-ms", "700"}, []string{"HTTP/1.1 503 No\r\nRetry-After: 20\r\nContent-Length: 0\r\n\r\n"}, "504 UT", 1, "retry=1 ratelimited=1 timeout=1 retry.503=1"},
-		{"the client's own answer to lateness", ``, []string{"x-envoy-upstream-rq-timeout-ms", "700", "x-envoy-upstream-rq-timeout-alt-response", "1"}, []string{hang}, "204 UT", 1, "timeout=1"},
+		{"a try that takes too long", `"retry_on": "5xx", "per_try_timeout": "2s"`, nil, []string{hang, fine}, "200 -", 2, "retry=1 success=1 exponential=1 pertry=1"},
+		{"all tries", `"retry_on": "5xx", "per_try_timeout": "2s"`, nil, []string{hang}, "504 UT,URX", 2, "retry=1 limit=1 exponential=1 pertry=2"},
+		{"a try that takes too long, without retries", `"per_try_timeout": "2s"`, nil, []string{hang}, "504 UT", 1, "pertry=1"},
+		{"a try by the header", ``, []string{"x-envoy-upstream-rq-per-try-timeout-ms", "2000"}, []string{hang}, "504 UT", 1, "pertry=1"},
+		{"a try that stands still", `"retry_on": "reset", "per_try_idle_timeout": "2s"`, nil, []string{hang, fine}, "200 -", 2, "retry=1 success=1 exponential=1 peridle=1"},
+		{"the whole takes too long", `"retry_on": "5xx", "num_retries": 5`, []string{"x-envoy-upstream-rq-timeout-ms", "2000"}, []string{unavailable, hang}, "504 UT", 2, "retry=1 exponential=1 timeout=1 retry.503=1"},
+		{"the whole counts for tries that are longer", `"retry_on": "5xx", "per_try_timeout": "20s"`, []string{"x-envoy-upstream-rq-timeout-ms", "2000"}, []string{hang}, "504 UT", 1, "timeout=1"},
+		{"the whole ends a pause", `"retry_on": "5xx", "rate_limited_retry_back_off": {"reset_headers": [{"name": "retry-after"}]}`, []string{"x-envoy-upstream-rq-timeout-ms", "2000"}, []string{"HTTP/1.1 503 No\r\nRetry-After: 20\r\nContent-Length: 0\r\n\r\n"}, "504 UT", 1, "retry=1 ratelimited=1 timeout=1 retry.503=1"},
+		{"the client's own answer to lateness", ``, []string{"x-envoy-upstream-rq-timeout-ms", "2000", "x-envoy-upstream-rq-timeout-alt-response", "1"}, []string{hang}, "204 UT", 1, "timeout=1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel() // since many wait
@@ -387,14 +387,15 @@ func TestVirtualHostsPolicyHoldsForRoutesWithoutOne(t *testing.T) {
 }
 
 func TestRetryTellsWhetherItIsForATimeout(t *testing.T) {
+	t.Parallel() // it waits
 	u := newScripted(t, unavailable, hang, fine)
 	up, _ := clusterOf(t, `"connect_timeout": "5s"`, u.address)
-	r := routeOf(t, `"include_is_timeout_retry_header": true,`, `, "retry_policy": {`+quick+`, "retry_on": "5xx", "num_retries": 2, "per_try_timeout": "0.5s"}`)
+	r := routeOf(t, `"include_is_timeout_retry_header": true,`, `, "retry_policy": {`+quick+`, "retry_on": "5xx", "num_retries": 2, "per_try_timeout": "2s"}`)
 	require.Equal(t, "200 -", send(t, up, r, nil).summary())
 	require.Equal(t, []string{"", "false", "true"}, []string{
 		u.header(0, "x-envoy-is-timeout-retry"), u.header(1, "x-envoy-is-timeout-retry"), u.header(2, "x-envoy-is-timeout-retry"),
 	})
-	require.Equal(t, "500", u.header(0, "x-envoy-expected-rq-timeout-ms"))
+	require.Equal(t, "2000", u.header(0, "x-envoy-expected-rq-timeout-ms"))
 }
 
 // chunks is a body of chunks, each of which waits until it is let go.
