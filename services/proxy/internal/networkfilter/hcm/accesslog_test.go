@@ -83,8 +83,8 @@ func TestAccessLogTellsHowEachRequestEnded(t *testing.T) {
 			"GET / HTTP/1.1 502 UPE upstream_reset_before_response_started{protocol_error} 0 87 up r HTTP/1.1 1 1"},
 		{"a reset within the response", "", "", get, answerAndEnd("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello"),
 			"GET / HTTP/1.1 200 UC upstream_reset_after_response_started{connection_termination} 0 5 up r HTTP/1.1 1 1"},
-		{"a late response", "", `, "timeout": "0.05s"`, get, answer(""), "GET / HTTP/1.1 504 UT upstream_response_timeout 0 24 up r HTTP/1.1 1 1"},
-		{"an idle stream", `"stream_idle_timeout": "0.05s",`, `, "timeout": "0s"`, get, answer(""), "GET / HTTP/1.1 504 SI stream_idle_timeout 0 14 up r HTTP/1.1 1 1"},
+		{"a late response", "", `, "timeout": "1s"`, get, answer(""), "GET / HTTP/1.1 504 UT upstream_response_timeout 0 24 up r HTTP/1.1 1 1"},
+		{"an idle stream", `"stream_idle_timeout": "1s",`, `, "timeout": "0s"`, get, answer(""), "GET / HTTP/1.1 504 SI stream_idle_timeout 0 14 up r HTTP/1.1 1 1"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -127,15 +127,14 @@ func TestAccessLogTellsAddressesTimesAndIDs(t *testing.T) {
 
 func TestAccessLogOfARefusedConnectAndOfAClientThatLeft(t *testing.T) {
 	l := newAccessLog(t, "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %UPSTREAM_TRANSPORT_FAILURE_REASON% %UPSTREAM_HOST% %UPSTREAM_LOCAL_ADDRESS%\n")
-	gone := listen(t)
-	require.NoError(t, gone.Close())
-	p := start(t, gone.Addr().String(), config{fields: l.field, logs: l.files})
+	gone := servicetest.FreeAddress(t)
+	p := start(t, gone, config{fields: l.field, logs: l.files})
 	client := p.dial()
 	client.send(get)
 	response, _ := client.response("GET")
 	require.Equal(t, 503, response.StatusCode)
 	const reason = "delayed_connect_error:_Connection_refused"
-	require.Equal(t, "503 UF upstream_reset_before_response_started{remote_connection_failure|"+reason+"} "+reason+" "+gone.Addr().String()+" -", l.lines(1)[0])
+	require.Equal(t, "503 UF upstream_reset_before_response_started{remote_connection_failure|"+reason+"} "+reason+" "+gone+" -", l.lines(1)[0])
 
 	client = p.dial()
 	client.send("GET / HT")

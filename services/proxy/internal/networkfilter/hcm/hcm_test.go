@@ -38,7 +38,7 @@ import (
 func TestMain(m *testing.M) { servicetest.Main(m) }
 
 // patience bounds each read and write of a test's sockets.
-const patience = 10 * time.Second
+const patience = servicetest.Patience
 
 // proxy is an http_connection_manager on a socket, whose one cluster "up" has
 // the test's upstream as its host.
@@ -544,9 +544,7 @@ func TestUpstreamFaultsBecomeTheStatusesOfEnvoy(t *testing.T) {
 }
 
 func TestUpstreamThatRefusesConnectionsIs503(t *testing.T) {
-	up := newUpstream(t)
-	require.NoError(t, up.listener.Close())
-	p := start(t, up.address(), config{})
+	p := start(t, servicetest.FreeAddress(t), config{})
 	client := p.dial()
 	client.send(get)
 	response, body := client.response("GET")
@@ -556,8 +554,9 @@ func TestUpstreamThatRefusesConnectionsIs503(t *testing.T) {
 }
 
 func TestUpstreamThatIsLateIs504(t *testing.T) {
+	t.Parallel() // it waits
 	up := newUpstream(t)
-	p := start(t, up.address(), config{route: `, "timeout": "0.05s"`})
+	p := start(t, up.address(), config{route: `, "timeout": "1s"`})
 	client := p.dial()
 	client.send(get)
 	server := up.accept()
@@ -570,8 +569,9 @@ func TestUpstreamThatIsLateIs504(t *testing.T) {
 }
 
 func TestUpstreamWithoutATimeoutMayBeIdleAsLongAsAStream(t *testing.T) {
+	t.Parallel() // it waits
 	up := newUpstream(t)
-	p := start(t, up.address(), config{fields: `"stream_idle_timeout": "0.3s",`, route: `, "timeout": "0s"`})
+	p := start(t, up.address(), config{fields: `"stream_idle_timeout": "1s",`, route: `, "timeout": "0s"`})
 	client := p.dial()
 	client.send(get)
 	up.accept().head()
@@ -580,8 +580,9 @@ func TestUpstreamWithoutATimeoutMayBeIdleAsLongAsAStream(t *testing.T) {
 }
 
 func TestClientThatTakesNothingIsGivenUp(t *testing.T) {
+	t.Parallel() // it waits
 	up := newUpstream(t)
-	p := start(t, up.address(), config{fields: `"stream_idle_timeout": "0.3s",`})
+	p := start(t, up.address(), config{fields: `"stream_idle_timeout": "1s",`})
 	client := p.dial()
 	client.send(get)
 	server := up.accept()
@@ -593,8 +594,9 @@ func TestClientThatTakesNothingIsGivenUp(t *testing.T) {
 }
 
 func TestUpstreamThatTakesNothingIsGivenUp(t *testing.T) {
+	t.Parallel() // it waits
 	up := newUpstream(t)
-	p := start(t, up.address(), config{fields: `"stream_idle_timeout": "0.05s",`})
+	p := start(t, up.address(), config{fields: `"stream_idle_timeout": "1s",`})
 	client := p.dial()
 	client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n")
 	up.accept() // and never read
@@ -681,15 +683,16 @@ func TestEndOfTheContextLetsGoOfAnUpstreamThatHangs(t *testing.T) {
 }
 
 func TestContinueIsSentOnAConnectionThatWasIdleForLong(t *testing.T) {
+	t.Parallel() // it waits
 	up := newUpstream(t)
-	p := start(t, up.address(), config{fields: `"stream_idle_timeout": "0.5s",`})
+	p := start(t, up.address(), config{fields: `"stream_idle_timeout": "2s",`})
 	client := p.dial()
 	client.send(get)
 	server := up.accept()
 	server.head()
 	server.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 	client.response("GET")
-	pause := time.NewTimer(700 * time.Millisecond) // longer than a stream may be idle
+	pause := time.NewTimer(2500 * time.Millisecond) // longer than a stream may be idle
 	<-pause.C
 	client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
 	client.read("HTTP/1.1 100 Continue\r\n\r\n")

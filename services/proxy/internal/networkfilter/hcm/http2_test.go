@@ -307,17 +307,19 @@ func TestHTTP2InterimResponsesArePassedOn(t *testing.T) {
 }
 
 func TestHTTP2LimitsInTime(t *testing.T) {
+	t.Parallel() // it waits
 	for _, c := range []struct {
 		name, fields string
 		whole        bool
 		want, stat   string
 	}{
-		{"a request that stops", `"stream_idle_timeout": "0.05s",`, false, "408 stream timeout", "downstream_rq_idle_timeout"},
-		{"an upstream that says nothing", `"stream_idle_timeout": "0.05s",`, true, "504 stream timeout", "downstream_rq_idle_timeout"},
-		{"a request that takes too long", `"request_timeout": "0.05s",`, false, "408 request timeout", "downstream_rq_timeout"},
-		{"a stream that takes too long", `"common_http_protocol_options": {"max_stream_duration": "0.05s"},`, true, "504 downstream duration timeout", "downstream_rq_max_duration_reached"},
+		{"a request that stops", `"stream_idle_timeout": "1s",`, false, "408 stream timeout", "downstream_rq_idle_timeout"},
+		{"an upstream that says nothing", `"stream_idle_timeout": "1s",`, true, "504 stream timeout", "downstream_rq_idle_timeout"},
+		{"a request that takes too long", `"request_timeout": "1s",`, false, "408 request timeout", "downstream_rq_timeout"},
+		{"a stream that takes too long", `"common_http_protocol_options": {"max_stream_duration": "1s"},`, true, "504 downstream duration timeout", "downstream_rq_max_duration_reached"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			up := newUpstream(t)
 			p := start(t, up.address(), config{fields: c.fields})
 			client := p.dialHTTP2()
@@ -329,8 +331,9 @@ func TestHTTP2LimitsInTime(t *testing.T) {
 		})
 	}
 	t.Run("a response that stops", func(t *testing.T) {
+		t.Parallel()
 		up := newUpstream(t)
-		p := start(t, up.address(), config{fields: `"stream_idle_timeout": "0.05s",`})
+		p := start(t, up.address(), config{fields: `"stream_idle_timeout": "1s",`})
 		s := open(t, p.dialHTTP2(), "GET /", true)
 		server := up.accept()
 		server.head()
@@ -339,13 +342,15 @@ func TestHTTP2LimitsInTime(t *testing.T) {
 		server.ended()
 	})
 	t.Run("a connection without streams", func(t *testing.T) {
-		p := start(t, newUpstream(t).address(), config{fields: `"drain_timeout": "0.01s", "common_http_protocol_options": {"idle_timeout": "0.05s"},`})
+		t.Parallel()
+		p := start(t, newUpstream(t).address(), config{fields: `"drain_timeout": "0.01s", "common_http_protocol_options": {"idle_timeout": "0.5s"},`})
 		client := p.dialHTTP2()
 		<-client.Done()
 		require.EqualValues(t, 1, p.stat("http.test.downstream_cx_idle_timeout"))
 	})
 	t.Run("an old connection", func(t *testing.T) {
-		p := start(t, newUpstream(t).address(), config{fields: `"drain_timeout": "0.01s", "common_http_protocol_options": {"max_connection_duration": "0.05s"},`})
+		t.Parallel()
+		p := start(t, newUpstream(t).address(), config{fields: `"drain_timeout": "0.01s", "common_http_protocol_options": {"max_connection_duration": "0.5s"},`})
 		<-p.dialHTTP2().Done()
 		require.EqualValues(t, 1, p.stat("http.test.downstream_cx_max_duration_reached"))
 	})

@@ -18,18 +18,20 @@ const (
 )
 
 func TestStreamOutOfTimeIsAnsweredByWhatWasMissing(t *testing.T) {
+	t.Parallel() // it waits
 	for _, c := range []struct {
 		name, fields, request string
 		status                int
 		text, stat            string
 	}{
-		{"nobody says anything, within the request", `"stream_idle_timeout": "0.05s",`, part, 408, "stream timeout", "downstream_rq_idle_timeout"},
-		{"nobody says anything, behind the request", `"stream_idle_timeout": "0.3s",`, get, 504, "stream timeout", "downstream_rq_idle_timeout"},
-		{"the request is not whole in time", `"request_timeout": "0.05s",`, part, 408, "request timeout", "downstream_rq_timeout"},
-		{"the stream is too long, within the request", `"common_http_protocol_options": {"max_stream_duration": "0.05s"},`, part, 408, "downstream duration timeout", "downstream_rq_max_duration_reached"},
-		{"the stream is too long, behind the request", `"common_http_protocol_options": {"max_stream_duration": "0.3s"},`, get, 504, "downstream duration timeout", "downstream_rq_max_duration_reached"},
+		{"nobody says anything, within the request", `"stream_idle_timeout": "1s",`, part, 408, "stream timeout", "downstream_rq_idle_timeout"},
+		{"nobody says anything, behind the request", `"stream_idle_timeout": "1s",`, get, 504, "stream timeout", "downstream_rq_idle_timeout"},
+		{"the request is not whole in time", `"request_timeout": "1s",`, part, 408, "request timeout", "downstream_rq_timeout"},
+		{"the stream is too long, within the request", `"common_http_protocol_options": {"max_stream_duration": "1s"},`, part, 408, "downstream duration timeout", "downstream_rq_max_duration_reached"},
+		{"the stream is too long, behind the request", `"common_http_protocol_options": {"max_stream_duration": "1s"},`, get, 504, "downstream duration timeout", "downstream_rq_max_duration_reached"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			up := newUpstream(t)
 			p := start(t, up.address(), config{fields: c.fields})
 			client := p.dial()
@@ -56,13 +58,14 @@ func TestStreamOutOfTimeIsAnsweredByWhatWasMissing(t *testing.T) {
 }
 
 func TestRequestThatIsWholeInTimeMayTakeLongerForItsAnswer(t *testing.T) {
+	t.Parallel() // it waits
 	up := newUpstream(t)
-	p := start(t, up.address(), config{fields: `"request_timeout": "0.3s",`})
+	p := start(t, up.address(), config{fields: `"request_timeout": "2s",`})
 	client := p.dial()
 	client.send(part + "67890")
 	server := up.accept()
 	server.head()
-	pause := time.NewTimer(500 * time.Millisecond)
+	pause := time.NewTimer(2500 * time.Millisecond)
 	<-pause.C
 	server.send(answer)
 	response, _ := client.response("POST")
@@ -70,8 +73,9 @@ func TestRequestThatIsWholeInTimeMayTakeLongerForItsAnswer(t *testing.T) {
 }
 
 func TestWhatMovesKeepsAStreamAliveInBothDirections(t *testing.T) {
+	t.Parallel() // it waits
 	up := newUpstream(t)
-	p := start(t, up.address(), config{fields: `"stream_idle_timeout": "1s",`, route: `, "timeout": "0s"`})
+	p := start(t, up.address(), config{fields: `"stream_idle_timeout": "5s",`, route: `, "timeout": "0s"`})
 	client := p.dial()
 	client.send(part) // and stays silent, while the server does not
 	server := up.accept()
@@ -80,7 +84,7 @@ func TestWhatMovesKeepsAStreamAliveInBothDirections(t *testing.T) {
 	client.head()
 	ticker := time.NewTicker(250 * time.Millisecond)
 	defer ticker.Stop()
-	for range 6 {
+	for range 24 { // six seconds
 		<-ticker.C
 		server.send("1\r\nx\r\n")
 		client.read("1\r\nx\r\n")
@@ -92,8 +96,9 @@ func TestWhatMovesKeepsAStreamAliveInBothDirections(t *testing.T) {
 }
 
 func TestStreamThatIsTooLongIsCutWithinItsResponse(t *testing.T) {
+	t.Parallel() // it waits
 	up := newUpstream(t)
-	p := start(t, up.address(), config{fields: `"common_http_protocol_options": {"max_stream_duration": "0.5s"},`})
+	p := start(t, up.address(), config{fields: `"common_http_protocol_options": {"max_stream_duration": "1s"},`})
 	client := p.dial()
 	client.send(get)
 	server := up.accept()
@@ -119,14 +124,15 @@ func TestConnectionEndsWithTheLastOfItsRequests(t *testing.T) {
 }
 
 func TestConnectionThatIsOldEnoughIsDrainedAndClosed(t *testing.T) {
-	p := start(t, cannedUpstream(t), config{fields: `"drain_timeout": "0.05s", "common_http_protocol_options": {"max_connection_duration": "0.05s"},`})
+	t.Parallel() // it waits
+	p := start(t, cannedUpstream(t), config{fields: `"drain_timeout": "0.5s", "common_http_protocol_options": {"max_connection_duration": "0.5s"},`})
 	client := p.dial()
 	client.send(get)
 	client.response("GET")
 	client.closed()
 	require.EqualValues(t, 1, p.stat("http.test.downstream_cx_max_duration_reached"))
 
-	p = start(t, cannedUpstream(t), config{fields: `"drain_timeout": "3600s", "common_http_protocol_options": {"max_connection_duration": "0.05s"},`})
+	p = start(t, cannedUpstream(t), config{fields: `"drain_timeout": "3600s", "common_http_protocol_options": {"max_connection_duration": "1s"},`})
 	client = p.dial()
 	client.send(get)
 	client.response("GET")
@@ -222,9 +228,10 @@ func TestClientThatLeavesWhileItWaitsIsNoticed(t *testing.T) {
 }
 
 func TestHeadThatStallsIsAnIdleStream(t *testing.T) {
+	t.Parallel() // it waits
 	for name, first := range map[string]string{"fresh": "G", "behind another request": get + "G"} {
 		t.Run(name, func(t *testing.T) {
-			p := start(t, cannedUpstream(t), config{fields: `"stream_idle_timeout": "0.3s",`})
+			p := start(t, cannedUpstream(t), config{fields: `"stream_idle_timeout": "1s",`})
 			client := p.dial()
 			client.send(first)
 			if first != "G" {

@@ -85,8 +85,9 @@ func TestCookieOfAHashPolicyIsSetUnlessTheClientHasIt(t *testing.T) {
 }
 
 func TestIdleTimeoutOfARouteTakesThePlaceOfTheManagers(t *testing.T) {
+	t.Parallel() // it waits
 	up := newUpstream(t)
-	client := start(t, up.address(), config{fields: `"stream_idle_timeout": "0s",`, route: `, "timeout": "0s", "idle_timeout": "0.05s"`}).dial()
+	client := start(t, up.address(), config{fields: `"stream_idle_timeout": "0s",`, route: `, "timeout": "0s", "idle_timeout": "1s"`}).dial()
 	client.send(get)
 	up.accept().head()
 	response, _ := client.response("GET")
@@ -94,10 +95,11 @@ func TestIdleTimeoutOfARouteTakesThePlaceOfTheManagers(t *testing.T) {
 }
 
 func TestDurationOfARouteTakesThePlaceOfTheManagers(t *testing.T) {
-	const duration = `, "timeout": "0s", "max_stream_duration": {"max_stream_duration": "0.05s", "grpc_timeout_header_max": "0s"}`
+	t.Parallel() // it waits
+	const duration = `, "timeout": "0s", "max_stream_duration": {"max_stream_duration": "1s", "grpc_timeout_header_max": "0s"}`
 	for name, header := range map[string]string{
 		"max_stream_duration": "",
-		"grpc-timeout":        "Grpc-Timeout: 50m\r\n",
+		"grpc-timeout":        "Grpc-Timeout: 1S\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			up := newUpstream(t)

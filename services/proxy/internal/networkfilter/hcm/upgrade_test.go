@@ -117,8 +117,9 @@ func TestUpgradeWithoutConnectionUpgradeIsNone(t *testing.T) {
 }
 
 func TestUpgradedConnectionThatIsIdleIsCut(t *testing.T) {
+	t.Parallel() // it waits
 	up := newUpstream(t)
-	p := start(t, up.address(), config{fields: withWebsockets + `"stream_idle_timeout": "1s", "request_timeout": "0.01s",`})
+	p := start(t, up.address(), config{fields: withWebsockets + `"stream_idle_timeout": "3s", "request_timeout": "0.01s",`})
 	client := p.dial()
 	client.send(websocket)
 	server := up.accept()
