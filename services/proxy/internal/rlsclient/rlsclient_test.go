@@ -125,7 +125,7 @@ func services(t testing.TB, m *cluster.Manager) *Services {
 
 // ask makes a call with a deadline that no test should meet.
 func ask(s *Services, list *descriptor.List) (*Response, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), servicetest.Patience)
 	defer cancel()
 	response := &Response{}
 	err := s.ShouldRateLimit(ctx, "rls", &Request{Domain: "edge", Descriptors: list}, response)
@@ -150,7 +150,7 @@ func TestAsk(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, &Response{Code: rlsv3.RateLimitResponse_OVER_LIMIT, Body: "edge ann"}, response)
 	}
-	require.InDelta(t, 10, deadline.Seconds(), 5, "the deadline goes with the call")
+	require.InDelta(t, servicetest.Patience.Seconds(), deadline.Seconds(), servicetest.Patience.Seconds()/2, "the deadline goes with the call")
 
 	c := m.Get("rls")
 	require.EqualValues(t, 3, c.Stats.RequestsTotal.Value())

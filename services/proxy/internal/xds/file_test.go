@@ -93,7 +93,7 @@ func (c *fileClient) want(what string) {
 	select {
 	case got := <-c.applied:
 		require.Equal(c.t, what, got)
-	case <-time.After(10 * time.Second):
+	case <-time.After(servicetest.Patience):
 		require.Fail(c.t, "nothing applied, instead of "+what)
 	}
 }
@@ -201,7 +201,7 @@ func TestAFileIsWaitedForNoLongerThanTheInitialFetchTimeout(t *testing.T) {
 	c.Subscribe(coreconfig.Source{Path: path}, xds.ClusterType, time.Millisecond, func() { close(expired) })
 	select {
 	case <-expired: // or the missing file was found missing first
-	case <-time.After(10 * time.Second):
+	case <-time.After(servicetest.Patience):
 		require.Fail(t, "still waiting")
 	}
 	put(t, path, fileOfClusters)

@@ -290,14 +290,14 @@ func play(t *testing.T, file string) {
 			select {
 			case r := <-s.requests:
 				require.Equal(t, strings.Join(words[1:], " "), show(r), where)
-			case <-time.After(10 * time.Second):
+			case <-time.After(servicetest.Patience):
 				t.Fatalf("%s: no request", where)
 			}
 		case "apply":
 			select {
 			case got := <-applied:
 				require.Equal(t, strings.Join(words, " "), got, where)
-			case <-time.After(10 * time.Second):
+			case <-time.After(servicetest.Patience):
 				t.Fatalf("%s: nothing applied", where)
 			}
 		case "method":
