@@ -23,12 +23,9 @@ import (
 	"github.com/weirproxy/weir/services/ratelimit/internal/store/storetest"
 )
 
-// slack is what a busy machine may add to any time, usual what it may add to
-// most of them.
-const (
-	slack = 2 * time.Second
-	usual = 50 * time.Millisecond
-)
+// usual is what a busy machine may add to most times; to any one of them it may
+// add as long as servicetest.Patience.
+const usual = 2 * time.Second
 
 // hour is a limit whose window is unlikely to end during a test.
 var hour = algorithm.Limit{Requests: 1 << 30, Window: time.Hour}
@@ -38,7 +35,7 @@ var hour = algorithm.Limit{Requests: 1 << 30, Window: time.Hour}
 func openWith(t testing.TB, o Options) *Store {
 	t.Helper()
 	if o.Timeout == 0 {
-		o.Timeout = 5 * time.Second
+		o.Timeout = long
 	}
 	o.Connections, o.ExpirationJitter, o.Metrics = 10, time.Second, prometheus.NewRegistry()
 	s, err := New(o)
@@ -81,13 +78,15 @@ func (l *load) note(took time.Duration, err error) {
 	}
 }
 
-// keepsTo checks that calls took no longer than the timeout: most of all, and
-// of those that had to wait for it a tenth, as there are few of them, most of
-// which one pause of the machine can delay together.
+// keepsTo checks that few calls failed only after a wait, and that calls took no
+// longer than the timeout: most of all, and of those that had to wait for it a
+// tenth, as there are few of them, most of which one pause of the machine can
+// delay together.
 func (l *load) keepsTo(t *testing.T, timeout time.Duration) {
 	t.Helper()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	require.Less(t, len(l.waits), len(l.times)/10)
 	slices.Sort(l.times)
 	require.Less(t, l.times[len(l.times)*95/100], timeout+usual, "of %d calls", len(l.times))
 	slices.Sort(l.waits)
@@ -148,11 +147,9 @@ func TestAStoppedRedisCostsOnlyTheFirstCallersTheTimeout(t *testing.T) {
 	failed := l.failed.Load()
 	servicetest.Eventually(t, "they fail often", func() bool { return l.failed.Load() > failed+10_000 })
 	require.NoError(t, server.Process().Signal(syscall.SIGCONT))
-	continued := time.Now()
 	l.more(t)
-	require.Less(t, time.Since(continued), time.Second+slack)
 	l.end()
-	require.Less(t, time.Duration(l.slowest.Load()), 50*time.Millisecond+slack)
+	require.Less(t, time.Duration(l.slowest.Load()), servicetest.Patience)
 	l.keepsTo(t, 50*time.Millisecond)
 	require.NoError(t, s.Ping(t.Context()))
 	require.Zero(t, gauge(t, s, "ratelimit_redis_breaker_open"))
@@ -201,9 +198,7 @@ func TestARedisKilledAndStartedEmptyCountsFromNone(t *testing.T) {
 	n := l.failed.Load()
 	servicetest.Eventually(t, "calls fail", func() bool { return l.failed.Load() > n })
 	server.Start()
-	started := time.Now()
 	l.more(t)
-	require.Less(t, time.Since(started), time.Second+slack)
 	l.end()
 	servicetest.Eventually(t, "every counter has a time to live", func() bool {
 		keys := server.Command("INFO keyspace") // with the probe's or without
@@ -213,7 +208,7 @@ func TestARedisKilledAndStartedEmptyCountsFromNone(t *testing.T) {
 
 func TestCountsGoOnAfterAFailover(t *testing.T) {
 	group := servicetest.Sentinel(t)
-	s := openWith(t, Options{Type: "Sentinel", URL: group.Name + "," + group.Address, Timeout: 200 * time.Millisecond})
+	s := openWith(t, Options{Type: "Sentinel", URL: group.Name + "," + group.Address, Timeout: long})
 	servicetest.Eventually(t, "a hit is counted", func() bool {
 		_, err := hit(t.Context(), s, "k")
 		return err == nil
@@ -229,7 +224,7 @@ func TestCountsGoOnAfterAFailover(t *testing.T) {
 	servicetest.Eventually(t, "a hit is counted", func() bool {
 		begin := time.Now()
 		after, err = hit(t.Context(), s, "k")
-		require.Less(t, time.Since(begin), 200*time.Millisecond+slack)
+		require.Less(t, time.Since(begin), servicetest.Patience, "the dead master is not waited for")
 		return err == nil
 	})
 	require.GreaterOrEqual(t, after, n+1, "it goes on where the master was")
@@ -286,7 +281,7 @@ func inCluster(t *testing.T, timeout time.Duration) (*Store, []*servicetest.Redi
 }
 
 func TestADeadMasterOfAClusterDoesNotConcernTheOthers(t *testing.T) {
-	s, masters, keys := inCluster(t, 2*time.Second)
+	s, masters, keys := inCluster(t, long)
 	require.NoError(t, s.Ping(t.Context()))
 	masters[0].Kill()
 	dead, alive := startLoad(t, s, keys[0]), startLoad(t, s, keys[1])
@@ -298,19 +293,17 @@ func TestADeadMasterOfAClusterDoesNotConcernTheOthers(t *testing.T) {
 	require.Error(t, s.Ping(t.Context()))
 	require.Zero(t, dead.granted.Load())
 	masters[0].Start()
-	started := time.Now()
 	servicetest.Eventually(t, "calls to it are counted", func() bool { return dead.granted.Load() > 0 })
-	require.Less(t, time.Since(started), 5*time.Second, "the Cluster itself takes a while to agree")
 	dead.end()
 	alive.end()
 	if err := alive.lastFailure.Load(); err != nil {
 		require.NoError(t, *err)
 	}
-	require.Less(t, time.Duration(dead.slowest.Load()), 2*time.Second, "refused, not waited for")
+	require.Less(t, time.Duration(dead.slowest.Load()), servicetest.Patience, "refused, not waited for")
 }
 
 func TestAStoppedMasterOfAClusterDoesNotHoldUpCallsToTheOthers(t *testing.T) {
-	const timeout = time.Second
+	const timeout = 5 * time.Second // in which the others answer on a busy machine too
 	s, masters, keys := inCluster(t, timeout)
 	require.NoError(t, masters[0].Process().Signal(syscall.SIGSTOP))
 	hung, alive := startLoad(t, s, keys[0]), startLoad(t, s, keys[1])
@@ -326,11 +319,11 @@ func TestAStoppedMasterOfAClusterDoesNotHoldUpCallsToTheOthers(t *testing.T) {
 	if err := alive.lastFailure.Load(); err != nil {
 		require.NoError(t, *err)
 	}
-	require.Less(t, time.Duration(hung.slowest.Load()), timeout+slack)
+	require.Less(t, time.Duration(hung.slowest.Load()), timeout+servicetest.Patience)
 }
 
 func TestACallOverSeveralMastersCountsInAll(t *testing.T) {
-	s, _, keys := inCluster(t, 5*time.Second)
+	s, _, keys := inCluster(t, long)
 	var ops []limiter.Op
 	for range 2 {
 		for _, key := range keys {
@@ -355,7 +348,7 @@ func overTwo(keys []string) *limiter.Call {
 }
 
 func TestOperationsKeepTheirDecisionWhereThoseOnAnotherMasterFail(t *testing.T) {
-	s, masters, keys := inCluster(t, 5*time.Second)
+	s, masters, keys := inCluster(t, long)
 	c := overTwo(keys)
 	require.NoError(t, s.Apply(t.Context(), c))
 	after := c.Ops[1].Decision.After
@@ -384,7 +377,8 @@ func TestOperationsKeepTheirDecisionWhereThoseOnAnotherMasterFail(t *testing.T) 
 }
 
 func TestOperationsKeepTheirDecisionWhereThoseOnAnotherMasterTakeTooLong(t *testing.T) {
-	s, masters, keys := inCluster(t, slack)
+	const timeout = 5 * time.Second // in which the others answer on a busy machine too
+	s, masters, keys := inCluster(t, timeout)
 	require.NoError(t, masters[0].Process().Signal(syscall.SIGSTOP))
 	c := overTwo(keys)
 	require.Error(t, s.Apply(t.Context(), c))
@@ -393,7 +387,7 @@ func TestOperationsKeepTheirDecisionWhereThoseOnAnotherMasterTakeTooLong(t *test
 	require.Positive(t, c.Ops[1].Decision.After)
 
 	c = overTwo(keys)
-	ctx, cancel := context.WithTimeout(t.Context(), slack/2)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout/2)
 	defer cancel()
 	require.ErrorIs(t, s.Apply(ctx, c), context.DeadlineExceeded)
 	require.ErrorIs(t, c.Ops[0].Err, context.DeadlineExceeded)
@@ -431,7 +425,7 @@ func TestAStepGoesToTheShardOfItsFirstOperation(t *testing.T) {
 }
 
 func TestKeysWhoseSlotMovesAreCountedWhereItIs(t *testing.T) {
-	s, masters, keys := inCluster(t, 5*time.Second)
+	s, masters, keys := inCluster(t, long)
 	key := windowKey(keys[0])
 	slot := masters[0].Command("CLUSTER KEYSLOT " + key)
 	from, to := masters[0].Command("CLUSTER MYID"), masters[1].Command("CLUSTER MYID")
@@ -479,7 +473,7 @@ func TestWhatWasCountedOfAServerStaysUntilItsLastShardIsForgotten(t *testing.T) 
 }
 
 func TestOneServerOfAClusterIsNotTakenForAll(t *testing.T) {
-	_, masters, keys := inCluster(t, 5*time.Second)
+	_, masters, keys := inCluster(t, long)
 	s := openWith(t, Options{URL: masters[0].Address})
 	_, err := hit(t.Context(), s, keys[0])
 	require.NoError(t, err)
@@ -515,7 +509,7 @@ func TestAClusterThatIsAwayIsLearntOfWhenItIsBack(t *testing.T) {
 		begin := time.Now()
 		_, err := hit(t.Context(), s, "k")
 		require.ErrorContains(t, err, "learn the layout of the redis cluster at "+masters[0].Address)
-		require.Less(t, time.Since(begin), 50*time.Millisecond+slack)
+		require.Less(t, time.Since(begin), servicetest.Patience)
 	}
 	require.Error(t, s.Ping(t.Context()))
 	for _, m := range masters {
