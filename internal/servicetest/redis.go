@@ -156,7 +156,8 @@ func RedisCluster(t testing.TB) []*RedisServer {
 }
 
 // RedisSentinel is a Sentinel that watches a master with one replica. It takes
-// the master for dead after two seconds, and decides alone.
+// the master for dead after five seconds, more than a busy machine holds it up, and
+// decides alone.
 type RedisSentinel struct {
 	// Name is what the Sentinel calls the master, Address its own.
 	Name, Address   string
@@ -184,7 +185,7 @@ func Sentinel(t testing.TB) *RedisSentinel {
 		"port " + own,
 		"dir " + s.sentinel.dir,
 		"sentinel monitor " + s.Name + " " + host + " " + port + " 1",
-		"sentinel down-after-milliseconds " + s.Name + " 2000",
+		"sentinel down-after-milliseconds " + s.Name + " 5000",
 		"sentinel failover-timeout " + s.Name + " 3000",
 		"",
 	}, "\n")), 0o600))
