@@ -457,6 +457,8 @@ func answerCases() (cases []tableCase) {
 		{"with a field of 50 KB", answer("200 OK", "X-A: "+strings.Repeat("b", 50<<10)+"\r\nContent-Length: 0\r\n", "")},
 		{"with a field of 100 KB", answer("200 OK", "X-A: "+strings.Repeat("b", 100<<10)+"\r\nContent-Length: 0\r\n", "")},
 		{"with 110 fields", answer("200 OK", strings.Repeat("X-A: b\r\n", 110)+"Content-Length: 0\r\n", "")},
+		{"with a field of 70 KB", answer("200 OK", "X-A: "+strings.Repeat("b", 70<<10)+"\r\nContent-Length: 0\r\n", "")},
+		{"with a field of 90 KB", answer("200 OK", "X-A: "+strings.Repeat("b", 90<<10)+"\r\nContent-Length: 0\r\n", "")},
 		{"of 200 KB", answer("200 OK", "Content-Length: 204800\r\n", strings.Repeat("b", 200<<10))},
 	} {
 		cases = append(cases, tableCase{name: "answer " + c.name, text: get(""), answer: c.answer})

@@ -9,6 +9,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"net/netip"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/breaker"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
+	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 )
 
@@ -260,7 +262,7 @@ func (c *Cluster) poolOptions(h *Host, http2 bool) connpool.Options {
 		IdleTimeout:    idleTimeout,
 		MaxRequests:    c.Config.maxRequests,
 		WornOut:        c.Stats.connectionsWornOut.Inc,
-		Limits:         responseLimits,
+		Limits:         http1.Limits{HeadBytes: cmp.Or(c.Config.headBytes, defaultHTTP1HeadBytes), Headers: c.Config.headers},
 		HTTP1:          c.Config.HTTP1.Options,
 		ProperCase:     c.Config.HTTP1.ProperCase,
 	}

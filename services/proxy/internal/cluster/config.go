@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -55,7 +56,9 @@ func Fields() strict.Fields {
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions":                         {"explicit_http_config", "use_downstream_protocol_config", "common_http_protocol_options"},
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig":      {"http_protocol_options", "http2_protocol_options"},
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig": {"http_protocol_options", "http2_protocol_options"},
-		"envoy.config.core.v3.HttpProtocolOptions":                                       {"max_requests_per_connection", "headers_with_underscores_action"},
+		"envoy.config.core.v3.HttpProtocolOptions": {
+			"max_requests_per_connection", "max_headers_count", "max_response_headers_kb", "headers_with_underscores_action",
+		},
 	}
 	for _, part := range []strict.Fields{breaker.Fields(), dns.Fields(), healthcheck.Fields(), outlier.Fields()} {
 		for message, names := range part {
@@ -92,6 +95,9 @@ type Config struct {
 	maxStreams uint32
 	// maxRequests is how many requests a connection carries in all; 0 is any number.
 	maxRequests uint32
+	// headBytes and headers bound the heads of responses; no bytes are the default of
+	// each version of HTTP.
+	headBytes, headers int
 	// HTTP1 is how HTTP/1 is spoken to the hosts.
 	HTTP1 coreconfig.HTTP1
 	// InitialFetchTimeout bounds the wait for the first assignment; 0 is none.
@@ -130,6 +136,7 @@ func Parse(message *clusterv3.Cluster, at strict.Path, policies []Policy, report
 		Message: message, Name: message.GetName(), ConnectTimeout: defaultConnectTimeout,
 		Thresholds:            breaker.Parse(message.GetCircuitBreakers()),
 		balancing:             parsePolicy(message, at, policies, report),
+		headers:               defaultHeaders,
 		panicThreshold:        defaultPanicThreshold,
 		ignoreHealthOnRemoval: message.GetIgnoreHealthOnHostRemoval(),
 		healthCheck:           healthcheck.Parse(message.GetHealthChecks(), at.Field("health_checks"), report),
@@ -252,7 +259,6 @@ func (c *Config) parseCommon(o *corev3.HttpProtocolOptions, at strict.Path, repo
 		{"idle_timeout", o.GetIdleTimeout() != nil},
 		{"max_connection_duration", o.GetMaxConnectionDuration() != nil},
 		{"max_stream_duration", o.GetMaxStreamDuration() != nil},
-		{"max_headers_count", o.GetMaxHeadersCount() != nil},
 	} {
 		if field.set {
 			report.Add(at.Field(field.name), "is not supported for a cluster")
@@ -261,6 +267,10 @@ func (c *Config) parseCommon(o *corev3.HttpProtocolOptions, at strict.Path, repo
 	if o.GetHeadersWithUnderscoresAction() != corev3.HttpProtocolOptions_ALLOW {
 		report.Add(at.Field("headers_with_underscores_action"), "has no meaning for a cluster: it is for the connection manager")
 	}
+	if n := o.GetMaxHeadersCount(); n != nil {
+		c.headers = int(n.GetValue())
+	}
+	c.headBytes = int(o.GetMaxResponseHeadersKb().GetValue()) << 10
 	c.maxRequests = o.GetMaxRequestsPerConnection().GetValue()
 }
 
@@ -286,6 +296,6 @@ func (c *Config) parseHTTP2(o *corev3.Http2ProtocolOptions, at strict.Path, repo
 	}
 	options := coreconfig.HTTP2(o, at, report)
 	c.maxStreams = options.MaxConcurrentStreams
-	options.MaxHeaderBytes, options.MaxHeaders = uint32(responseLimits.HeadBytes), responseLimits.Headers
+	options.MaxHeaderBytes, options.MaxHeaders = uint32(cmp.Or(c.headBytes, defaultHTTP2HeadBytes)), c.headers
 	c.http2 = http2.NewClientOptions(options)
 }

@@ -2,6 +2,9 @@ package cluster_test
 
 import (
 	"fmt"
+	"io"
+	"net"
+	"strings"
 	"testing"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -11,6 +14,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/http1"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
 
 // static is a STATIC cluster of one host with further fields.
@@ -119,6 +124,9 @@ func TestCommonHTTPOptions(t *testing.T) {
 	for _, c := range []struct{ common, fault string }{
 		{`"max_requests_per_connection": 0`, ""},
 		{`"max_requests_per_connection": 3`, ""},
+		{`"max_headers_count": 1, "max_response_headers_kb": 8192`, ""},
+		{`"max_headers_count": 0`, "max_headers_count: value must be greater than or equal to 1"},
+		{`"max_response_headers_kb": 0`, "max_response_headers_kb: value must be inside range (0, 8192]"},
 		{`"headers_with_underscores_action": "ALLOW"`, ""},
 		{`"headers_with_underscores_action": "DROP_HEADER"`, "headers_with_underscores_action: has no meaning for a cluster: it is for the connection manager"},
 	} {
@@ -130,6 +138,53 @@ func TestCommonHTTPOptions(t *testing.T) {
 				return
 			}
 			require.NoError(t, err)
+		})
+	}
+}
+
+func TestHeadsOfResponsesAreBounded(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	served := make(chan struct{})
+	go func() { // ends with the listener; the clean-up waits for it
+		defer close(served)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(conn, "HTTP/1.1 204 No Content\r\nx-a: "+strings.Repeat("b", 1500)+"\r\nx-c: d\r\n\r\n")
+			_ = conn.Close()
+		}
+	}()
+	t.Cleanup(func() {
+		_ = l.Close()
+		<-served
+	})
+	for _, c := range []struct {
+		common string
+		ok     bool
+	}{
+		{"", true},
+		{`"max_headers_count": 2, "max_response_headers_kb": 2`, true},
+		{`"max_headers_count": 1`, false},
+		{`"max_response_headers_kb": 1`, false},
+	} {
+		t.Run(c.common, func(t *testing.T) {
+			m := newManager(t, false)
+			at := endpoint("127.0.0.1", l.Addr().(*net.TCPAddr).Port, "")
+			require.NoError(t, m.ApplyClusters(clusters(t, fmt.Sprintf(
+				`{"name": "a", "load_assignment": {"cluster_name": "a", "endpoints": [{"lb_endpoints": [%s]}]}, %s}`, at, httpOptions(c.common)))))
+			conn, err := m.Get("a").Pick(&cluster.PickContext{}).Connections.Get(t.Context(), nil)
+			require.NoError(t, err)
+			defer conn.Discard()
+			_, err = conn.Reader.ReadHead(&message.Response{}, []byte("GET"))
+			if c.ok {
+				require.NoError(t, err)
+				return
+			}
+			var protocol *http1.ProtocolError
+			require.ErrorAs(t, err, &protocol)
 		})
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 )
 
@@ -14,9 +13,14 @@ import (
 // (HttpProtocolOptions.idle_timeout).
 const idleTimeout = time.Hour
 
-// responseLimits bounds the heads of upstream responses
-// (HttpProtocolOptions.max_headers_count, max_response_headers_kb).
-var responseLimits = http1.Limits{HeadBytes: 60 << 10, Headers: 100}
+// Bounds of the heads of upstream responses, unless the cluster has others: the
+// fields (HttpProtocolOptions.max_headers_count), and the bytes of each version of
+// HTTP (max_response_headers_kb), as Envoy has them.
+const (
+	defaultHeaders        = 100
+	defaultHTTP1HeadBytes = 80 << 10
+	defaultHTTP2HeadBytes = 60 << 10
+)
 
 // Stats are a cluster's metrics under cluster.<name>., by Envoy's names.
 type Stats struct {

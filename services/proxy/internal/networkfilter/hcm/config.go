@@ -77,7 +77,7 @@ func (f *Factory) Fields() strict.Fields {
 		"envoy.config.core.v3.CidrRange":                                                 {"address_prefix", "prefix_len"},
 		"envoy.config.core.v3.HttpProtocolOptions": {
 			"idle_timeout", "max_connection_duration", "max_stream_duration", "max_headers_count", "max_requests_per_connection",
-			"headers_with_underscores_action",
+			"headers_with_underscores_action", "max_response_headers_kb",
 		},
 		"envoy.extensions.filters.network.http_connection_manager.v3.Rds": {"config_source", "route_config_name"},
 	}

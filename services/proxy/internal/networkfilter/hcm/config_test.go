@@ -67,6 +67,7 @@ func TestFaultsOfTheConfiguration(t *testing.T) {
 		{"Unix sockets", `"internal_address_config": {"unix_sockets": true}`, "internal_address_config.unix_sockets: not supported"},
 		{"both lengths", `"http_protocol_options": {"allow_chunked_length": true}`, "http_protocol_options.allow_chunked_length: not supported"},
 		{"two ways to strip a port", `"strip_any_host_port": true, "strip_matching_host_port": true`, "strip_matching_host_port: cannot be set beside strip_any_host_port"},
+		{"a limit of responses", `"common_http_protocol_options": {"max_response_headers_kb": 60}`, "common_http_protocol_options.max_response_headers_kb: has no meaning for a connection manager: it is for clusters"},
 		{"a negative timeout", `"request_timeout": "-1s"`, "request_timeout: -1s is negative"},
 		{"a filter that a route configures", configured("hold", bufferOff, bufferFilter), ""},
 		{"a filter that a route configures, but is not there", configured("help", bufferOff, bufferFilter),

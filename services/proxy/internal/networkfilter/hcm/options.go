@@ -29,6 +29,9 @@ func (m *manager) parseProtocol(c *hcmv3.HttpConnectionManager, at strict.Path, 
 	if n := common.GetMaxHeadersCount(); n != nil {
 		m.limits.Headers = int(n.GetValue())
 	}
+	if common.GetMaxResponseHeadersKb() != nil {
+		report.Add(at.Field("common_http_protocol_options").Field("max_response_headers_kb"), "has no meaning for a connection manager: it is for clusters")
+	}
 	m.maxRequests = common.GetMaxRequestsPerConnection().GetValue()
 	m.http1 = coreconfig.DownstreamHTTP1(c.GetHttpProtocolOptions(), at.Field("http_protocol_options"), report)
 	switch common.GetHeadersWithUnderscoresAction() {
