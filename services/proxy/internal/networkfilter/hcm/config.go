@@ -116,6 +116,7 @@ type manager struct {
 
 	codec          hcmv3.HttpConnectionManager_CodecType
 	servers        servers   // of HTTP/2
+	works          sync.Pool // of HTTP/1, *work
 	exchanges      sync.Pool // of HTTP/2, *exchange
 	limits         http1.Limits
 	http1          coreconfig.HTTP1
@@ -167,6 +168,7 @@ func (f *Factory) Parse(config proto.Message, at strict.Path, report *strict.Rep
 	m.upgrades = f.parseUpgrades(c.GetUpgradeConfigs(), m.chain, at.Field("upgrade_configs"), report)
 	scope := f.Stats.Scope("http").Tagged("envoy_http_conn_manager_prefix", c.GetStatPrefix())
 	m.stats = newStats(scope, f.Stats.Scope("http1"), f.Stats.Scope("http2"))
+	m.works.New = func() any { return new(work) }
 	m.exchanges.New = func() any { return newExchange(m) }
 	m.parseHTTP2(c, at.Field("http2_protocol_options"), report)
 	m.chain.Measure(scope)

@@ -34,8 +34,8 @@ type connection struct {
 	port    int // of the proxy's end
 	facts   format.Connection
 
-	stream  stream.Stream
-	run     httpfilter.Run
+	*work   // nil between requests
+	ctx     context.Context
 	body    requestBody
 	watch   watch
 	interim func(*message.Response) error // sendInterim, once
@@ -55,6 +55,31 @@ type connection struct {
 	// whether a request was in flight.
 	remote, broken bool
 	received, sent uint64 // bytes, as far as they are counted
+}
+
+// work is the memory of one request and its response, which connections that wait
+// do without.
+type work struct {
+	stream stream.Stream
+	run    httpfilter.Run
+}
+
+// takeUp gives the connection what it needs for a request, until letGo.
+func (c *connection) takeUp() {
+	c.work = c.manager.works.Get().(*work)
+	c.stream.Facts.Connection = &c.facts
+	c.stream.Context = c.ctx
+}
+
+// letGo ends the request. Nobody else knows of its memory any more, and what was cut
+// off stays so.
+func (c *connection) letGo() {
+	c.stream.Reset()
+	c.stream.Context, c.stream.Facts.Connection = nil, nil
+	if c.ctx.Err() == nil {
+		c.manager.works.Put(c.work)
+	}
+	c.work = nil
 }
 
 // The phases of a connection.
@@ -96,7 +121,6 @@ func (m *manager) newConnection(conn net.Conn) *connection {
 	c.reader.Options = m.http1.Options
 	c.writer.Trailers, c.writer.ProperCase = m.http1.Options.Trailers, m.http1.ProperCase
 	c.facts = m.connectionFacts(conn)
-	c.stream.Facts.Connection = &c.facts
 	c.peer, c.port = c.facts.Peer.Addr(), int(c.facts.Local.Port())
 	c.body.connection = c
 	c.interim = c.sendInterim
@@ -111,11 +135,11 @@ func (c *connection) Serve(ctx context.Context) {
 	// what waits for the upstream.
 	stop := context.AfterFunc(ctx, func() {
 		_ = c.conn.Close()
-		c.stream.Cut()
+		c.watch.cutOff()
 	})
 	defer stop()
 	defer c.outlive()()
-	c.stream.Context = ctx
+	c.ctx = ctx
 	c.manager.stats.connectionsHTTP1.Inc()
 	c.manager.stats.connectionsActiveH1.Add(1)
 	for c.serveRequest() {
@@ -140,10 +164,12 @@ func (c *connection) Serve(ctx context.Context) {
 //
 // It blocks on the client and, within step 4 and 5, on the upstream.
 func (c *connection) serveRequest() bool {
-	m, s := c.manager, &c.stream
 	if !c.await() {
 		return false
 	}
+	c.takeUp()
+	defer c.letGo()
+	m, s := c.manager, &c.stream
 	// From its first byte on, so that what is refused counts as well.
 	m.stats.requestsTotal.Inc()
 	m.stats.requestsHTTP1.Inc()

@@ -29,6 +29,7 @@ type watch struct {
 	timer  *time.Timer
 	wake   time.Time      // when timer goes off, zero if it does not
 	stream *stream.Stream // nil between streams
+	closed bool           // every stream is cut off
 	// The limits of stream, zero for none.
 	start                   time.Time
 	idle, duration, request time.Duration
@@ -60,6 +61,19 @@ func (w *watch) begin(s *stream.Stream) {
 	}
 	w.touch(s.Start)
 	w.arm(s.Start)
+	if w.closed {
+		s.Cut()
+	}
+}
+
+// cutOff lets go of whoever waits for an upstream, now and in streams to come.
+func (w *watch) cutOff() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
+	if w.stream != nil {
+		w.stream.Cut()
+	}
 }
 
 // end stops watching.
