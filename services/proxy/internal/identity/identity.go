@@ -157,7 +157,8 @@ func reserved(name []byte, edge bool) bool {
 		return false
 	}
 	switch string(name[len("x-envoy-"):]) {
-	case "decorator-operation", "downstream-service-cluster", "downstream-service-node":
+	case "decorator-operation", "downstream-service-cluster", "downstream-service-node",
+		"original-host", "original-path":
 		return edge
 	case "retry-on", "retry-grpc-on", "max-retries", "retriable-status-codes", "retriable-header-names",
 		"upstream-rq-timeout-ms", "upstream-rq-per-try-timeout-ms", "upstream-rq-timeout-alt-response",

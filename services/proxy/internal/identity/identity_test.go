@@ -114,7 +114,7 @@ func TestOtherHeaders(t *testing.T) {
 			"x-envoy-retry-on: 5xx\nx-envoy-upstream-rq-timeout-ms: 1\nx-envoy-force-trace: 1\nx-envoy-own: 1\nx-envoy-original-path: /a\nx-envoy-attempt-count: 1\nx-envoy-decorator-operation: o\nx-envoy-downstream-service-node: n\nx-envoy-external-address: 5.5.5.5",
 			"x-envoy-own: 1\nx-envoy-original-path: /a\nx-envoy-attempt-count: 1\nx-envoy-decorator-operation: o\nx-envoy-downstream-service-node: n\nx-envoy-external-address: 5.5.5.5\nx-forwarded-proto: http\n"},
 		{"an edge takes more", identity.Config{UseRemoteAddress: true, SkipAppend: true}, false,
-			"x-envoy-decorator-operation: o\nx-envoy-downstream-service-node: n\nx-envoy-downstream-service-cluster: c\nx-envoy-external-address: 5.5.5.5",
+			"x-envoy-decorator-operation: o\nx-envoy-downstream-service-node: n\nx-envoy-downstream-service-cluster: c\nx-envoy-original-path: /a\nx-envoy-original-host: b\nx-envoy-external-address: 5.5.5.5",
 			"x-forwarded-proto: http\nx-envoy-external-address: 1.1.1.1\n"},
 		{"a certificate that nobody saw", identity.Config{}, false, "x-forwarded-client-cert: Hash=1", "x-forwarded-proto: http\n"},
 		{"a certificate to be told", identity.Config{KeepClientCert: true}, false, "x-forwarded-client-cert: Hash=1", "x-forwarded-client-cert: Hash=1\nx-forwarded-proto: http\n"},
