@@ -55,18 +55,7 @@ type difference struct {
 // differs must be listed, and what is listed must differ.
 func TestOurProxyAndARealEnvoyTakeTheSameRequests(t *testing.T) {
 	harness.EnvoyPath(t) // skips before anything has started
-	text, err := os.ReadFile("testdata/differences.yaml")
-	require.NoError(t, err)
-	var list differences
-	require.NoError(t, yaml.Unmarshal(text, &list))
-	listed := map[string]difference{}
-	for _, one := range list {
-		require.NotEmpty(t, one.Reason)
-		for name, d := range one.Cases {
-			require.NotContains(t, listed, name, "a case of two reasons")
-			listed[name] = d
-		}
-	}
+	listed := readDifferences(t, "testdata/differences.yaml")
 	envoy := newTableSide(t, func(bootstrap string) *harness.Process { return harness.Envoy(t, bootstrap) })
 	ours := newTableSide(t, func(bootstrap string) *harness.Process { return harness.Proxy(t, bootstrap) })
 	names := map[string]bool{}
@@ -89,6 +78,24 @@ func TestOurProxyAndARealEnvoyTakeTheSameRequests(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(listed)) {
 		require.True(t, names[name], "a difference is listed of %q, which is no case", name)
 	}
+}
+
+// readDifferences are those of a file, by the names of the cases.
+func readDifferences(t *testing.T, file string) map[string]difference {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	var list differences
+	require.NoError(t, yaml.Unmarshal(text, &list))
+	listed := map[string]difference{}
+	for _, one := range list {
+		require.NotEmpty(t, one.Reason)
+		for name, d := range one.Cases {
+			require.NotContains(t, listed, name, "a case of two reasons")
+			listed[name] = d
+		}
+	}
+	return listed
 }
 
 // tableSide is a proxy before a backend of its own.
