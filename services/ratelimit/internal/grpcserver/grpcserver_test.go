@@ -78,7 +78,7 @@ func start(t testing.TB, l net.Listener, o Options) daemon.Part {
 	// Ends with Stop; the cleanup waits for it.
 	go func() { served <- s.Run() }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), servicetest.Patience)
 		defer cancel()
 		require.NoError(t, s.Stop(ctx))
 		require.NoError(t, <-served)
@@ -370,7 +370,7 @@ func ping(t *testing.T, address string) (answered int) {
 	const settings, pingFrame = "\x00\x00\x00\x04\x00\x00\x00\x00\x00", "\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678"
 	_, err = io.WriteString(conn, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"+settings+strings.Repeat(pingFrame, 10))
 	require.NoError(t, err)
-	require.NoError(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(servicetest.Patience)))
 	head := make([]byte, 9)
 	for answered < 10 {
 		if _, err := io.ReadFull(conn, head); err != nil {
