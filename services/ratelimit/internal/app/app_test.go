@@ -11,7 +11,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	commonpb "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	pb "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
@@ -49,7 +48,7 @@ func options(t testing.TB) app.Options {
 	o.Port, o.GRPCPort, o.DebugPort = 0, 0, 0
 	o.DrainGrace = 0
 	o.RuntimeRoot = t.TempDir()
-	o.RedisTimeout = 2 * time.Second // this machine may be busy
+	o.RedisTimeout = servicetest.Patience // this machine may be busy
 	text, err := os.ReadFile("../../testdata/shop.yaml")
 	require.NoError(t, err)
 	require.NoError(t, os.Mkdir(filepath.Join(o.RuntimeRoot, "config"), 0o755))

@@ -29,7 +29,7 @@ func TestRedisThatGoesAwayIsToldAtOnceAndItsReturnToo(t *testing.T) {
 	begin := time.Now()
 	_, err = r.ask(t.Context(), "user", "alice")
 	require.Equal(t, codes.Unavailable, status.Code(err), "%v", err)
-	require.Less(t, time.Since(begin), time.Second)
+	require.Less(t, time.Since(begin), o.RedisTimeout, "it is not waited for")
 	_, err = r.ask(t.Context(), "free", "x")
 	require.NoError(t, err, "what needs no counter is still answered")
 	servicetest.Eventually(t, "not ready", func() bool {
@@ -72,7 +72,7 @@ func TestAHungRedisIsTold(t *testing.T) {
 			defer cancel()
 			_, err := r.ask(ctx, "user", "alice")
 			require.Contains(t, []codes.Code{codes.Unavailable, codes.DeadlineExceeded}, status.Code(err), "%v", err)
-			require.Less(t, time.Since(begin), 2*time.Second, "50 ms on a machine that may be busy")
+			require.Less(t, time.Since(begin), servicetest.Patience, "50 ms on a machine that may be busy")
 			servicetest.Eventually(t, "not ready", func() bool { return !ready() })
 			require.Equal(t, healthpb.HealthCheckResponse_NOT_SERVING, r.health(t, "ratelimit"))
 
@@ -95,7 +95,8 @@ func TestStartsWithoutRedisAndSaysSo(t *testing.T) {
 
 func TestAStopIsToldBeforeTheListenersClose(t *testing.T) {
 	o := options(t)
-	o.DrainGrace = 3 * time.Second // the calls below come within it on a busy machine too
+	o.DrainGrace = 5 * time.Second // the calls below come within it on a busy machine too
+	o.DrainDeadline = time.Hour
 	r := start(t, o)
 	_, err := r.ask(t.Context(), "user", "alice")
 	require.NoError(t, err)
@@ -119,7 +120,7 @@ func TestAStopIsToldBeforeTheListenersClose(t *testing.T) {
 	require.NoError(t, err, "work is taken until the grace period ends")
 
 	require.NoError(t, <-ended)
-	require.Less(t, time.Since(begin), 8*time.Second, "the watch does not hold up the stop")
+	require.Less(t, time.Since(begin), servicetest.Patience, "the watch does not hold up the stop")
 	_, err = watch.Recv()
 	require.Error(t, err)
 }
@@ -127,11 +128,11 @@ func TestAStopIsToldBeforeTheListenersClose(t *testing.T) {
 // Of such a client the server knows no more than that it has connected.
 func TestAClientThatSaysNothingDoesNotHoldUpTheStop(t *testing.T) {
 	for _, c := range []struct {
-		name             string
-		deadline, within time.Duration
+		name     string
+		deadline time.Duration
 	}{
-		{"it_is_cut_off_at_the_deadline", 100 * time.Millisecond, 3 * time.Second},
-		{"it_is_not_waited_for_longer_than_a_handshake_takes", time.Minute, 8 * time.Second},
+		{"it_is_cut_off_at_the_deadline", 100 * time.Millisecond},
+		{"it_is_not_waited_for_longer_than_a_handshake_takes", time.Hour},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := options(t)
@@ -145,7 +146,7 @@ func TestAClientThatSaysNothingDoesNotHoldUpTheStop(t *testing.T) {
 
 			begin := time.Now()
 			require.NoError(t, r.stop())
-			require.Less(t, time.Since(begin), c.within)
+			require.Less(t, time.Since(begin), servicetest.Patience)
 		})
 	}
 }
