@@ -13,7 +13,7 @@ FUZZTIME ?= 20000x
 
 MODULES  := internal proto services/ratelimit services/discovery services/proxy integration
 BINARIES := ./services/ratelimit/cmd/... ./services/discovery/cmd/... ./services/proxy/cmd/... ./integration/cmd/...
-TEST     := go test $(if $(RACE),-race)
+TEST     := go test -timeout 30m $(if $(RACE),-race)
 
 # Where tests find the Envoy that `make peers` installs, and what `make build`
 # built, which they would build themselves otherwise. RATELIMIT_PEER, if set, is
