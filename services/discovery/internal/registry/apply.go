@@ -126,7 +126,6 @@ func (r *Registry) registerAnew(e *entry) {
 	record.Lease = NewLease()
 	record.FirstSeen = r.wall.at(time.Duration(registered))
 	e = r.put(record, time.Duration(e.lastBeat.Load()))
-	e.registered.Store(registered)
 	event := &Event{
 		At: record.FirstSeen, Kind: Registered, Service: e.host.Service, ID: e.host.ID,
 		Actor: Itself, Detail: "it registered before this replica heard that it had gone",

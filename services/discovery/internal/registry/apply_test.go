@@ -323,6 +323,63 @@ func TestAHostThatRegisteredHereAfterItWentElsewhereStays(t *testing.T) {
 	}
 }
 
+// A host may register at two replicas before either hears of the other: then one
+// lease comes in the place of the other, and who registered here still did.
+func TestAHostThatRegisteredHereStaysWhenAnotherLeaseOfItGoes(t *testing.T) {
+	const moment = 100 * time.Millisecond
+	for name, c := range map[string]struct {
+		before, after bool // whether it registered here before the host went, and after
+		toldBetween   bool // whether the other lease was heard of before that
+		stays         bool
+	}{
+		"it registered after, under the lease that went": {true, true, true, true},
+		"it registered after, under its own lease":       {true, true, false, true},
+		"it registered before":                           {true, false, true, false},
+		"it never registered here":                       {false, false, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := newFakeStore()
+				r := started(t, store)
+				if c.before {
+					checkIn(t, r, host("a", 1))
+					synctest.Wait()
+					changes(store)
+				}
+				other := Record{Host: new(Host), Lease: NewLease(), FirstSeen: time.Now(), LastCheckIn: time.Now()}
+				*other.Host = host("a", 1)
+				tell := func() { r.apply(Update{Changes: []Change{{Key: other.Host.Key, Record: &other}}}) }
+				if c.toldBetween {
+					tell()
+				}
+				time.Sleep(moment)
+				went := time.Now()
+				time.Sleep(moment)
+				if c.after {
+					checkIn(t, r, host("a", 1))
+				}
+				if !c.toldBetween {
+					tell()
+				}
+				synctest.Wait()
+				changes(store)
+				event := &Event{At: went, Kind: Deregistered, Service: "users", ID: "a", Actor: "ann"}
+				r.apply(Update{Changes: []Change{{Key: other.Host.Key, Lease: other.Lease, Went: went, Event: event}}})
+				synctest.Wait()
+				given := changes(store)
+				if !c.stays {
+					require.Empty(t, ids(t, r))
+					require.Empty(t, given)
+					return
+				}
+				require.Equal(t, []string{"a"}, ids(t, r))
+				require.Len(t, given, 1)
+				require.NotEqual(t, other.Lease, given[0].Record.Lease)
+			})
+		})
+	}
+}
+
 func TestWhatTheStoreMissesIsGivenAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, store, _, both, _ := followed(t)

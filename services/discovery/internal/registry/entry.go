@@ -26,7 +26,8 @@ type entry struct {
 	// nanoseconds; below 0 if it was before this process began.
 	lastBeat atomic.Int64
 	// registered is the same of the last check-in of the host as a whole, which
-	// would register it were it not known, and which was answered here; 0 for none.
+	// would register it were it not known, and which was answered here, in this stay
+	// or in one that it came in the place of; 0 for none.
 	registered atomic.Int64
 	// countsFrom is when a check-in counts as a beat for the guard again, as lastBeat.
 	countsFrom atomic.Int64
@@ -118,7 +119,9 @@ func (r *Registry) put(record Record, beat time.Duration) *entry {
 		record.Lease = NewLease()
 	}
 	e := s.hosts[h.ID]
+	var registered int64
 	if e != nil && e.lease != record.Lease { // another stay of the same host
+		registered = e.registered.Load()
 		r.forget(s, e)
 		e = nil
 	}
@@ -128,6 +131,7 @@ func (r *Registry) put(record Record, beat time.Duration) *entry {
 	if e == nil {
 		e = &entry{lease: record.Lease, host: h, firstSeen: InstantOf(record.FirstSeen), heldFrom: now, heardFrom: now}
 		e.lastBeat.Store(int64(beat))
+		e.registered.Store(registered)
 		e.countsFrom.Store(int64(now + h.TTL/countedPerTTL))
 		s.hosts[h.ID] = e
 		s.insert(e)
