@@ -114,7 +114,8 @@ func (r *Registry) beatsHere(e *entry) bool {
 // is never kept, and one that came back within a moment may have to do so again. r.mu
 // must be held.
 func (r *Registry) registeredSince(e *entry, went time.Time) bool {
-	return !went.IsZero() && time.Duration(e.registered.Load()) > went.Sub(r.born)
+	registered := e.registered.Load()
+	return registered != 0 && !went.IsZero() && time.Duration(registered) > went.Sub(r.born)
 }
 
 // registerAnew has the host of e, which registered here after it went, come back: with

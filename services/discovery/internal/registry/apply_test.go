@@ -257,6 +257,7 @@ func TestARemovalIsOfOneStay(t *testing.T) {
 // that it went, and is answered that it is known.
 func TestAHostThatRegisteredHereAfterItWentElsewhereStays(t *testing.T) {
 	const moment = 100 * time.Millisecond
+	nothing := func(*testing.T, *Registry, Lease) {}
 	register := func(t *testing.T, r *Registry, _ Lease) { checkIn(t, r, host("a", 1)) }
 	change := func(t *testing.T, r *Registry, _ Lease) { checkIn(t, r, host("a", 2)) }
 	beat := func(t *testing.T, r *Registry, lease Lease) {
@@ -265,18 +266,23 @@ func TestAHostThatRegisteredHereAfterItWentElsewhereStays(t *testing.T) {
 		require.Empty(t, unknown, "nobody here knows yet")
 	}
 	for name, c := range map[string]struct {
-		kind  EventKind
-		heard func(*testing.T, *Registry, Lease) // what came here
-		after time.Duration                      // how long after the host went
-		stays bool
+		loaded bool // the Store told of the host; or else it registered here
+		kind   EventKind
+		heard  func(*testing.T, *Registry, Lease) // what came here
+		after  time.Duration                      // how long after the host went
+		stays  bool
 	}{
-		"it registered after it deregistered":          {Deregistered, register, moment, true},
-		"it registered as another":                     {Deregistered, change, moment, true},
-		"it registered after it was lost":              {Lost, register, moment, true},
-		"it registered before it deregistered":         {Deregistered, register, -moment, false},
-		"it registered at the time that it is told by": {Deregistered, register, 0, false},
-		"it beat after it deregistered":                {Deregistered, beat, moment, false},
-		"it beat after it was lost":                    {Lost, beat, moment, false},
+		"it registered after it deregistered":          {false, Deregistered, register, moment, true},
+		"it registered as another":                     {false, Deregistered, change, moment, true},
+		"it registered after it was lost":              {false, Lost, register, moment, true},
+		"it registered before it deregistered":         {false, Deregistered, register, -moment, false},
+		"it registered at the time that it is told by": {false, Deregistered, register, 0, false},
+		"it beat after it deregistered":                {false, Deregistered, beat, moment, false},
+		"it beat after it was lost":                    {false, Lost, beat, moment, false},
+		"it went before this replica began":            {true, Deregistered, nothing, time.Hour, false},
+		"it was lost before this replica began":        {true, Lost, nothing, time.Hour, false},
+		"it beat, and went before this replica began":  {true, Deregistered, beat, time.Hour, false},
+		"it registered, having gone before that":       {true, Deregistered, register, time.Hour, true},
 	} {
 		for how, tell := range map[string]func(r *Registry, lease Lease, went time.Time, kind EventKind){
 			"told alone": func(r *Registry, lease Lease, went time.Time, kind EventKind) {
@@ -290,21 +296,28 @@ func TestAHostThatRegisteredHereAfterItWentElsewhereStays(t *testing.T) {
 			t.Run(name+", "+how, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					store := newFakeStore()
+					lease := NewLease()
+					if c.loaded {
+						store.records = []Record{{Host: new(host("a", 1)), Lease: lease, FirstSeen: time.Now(), LastCheckIn: time.Now()}}
+					}
 					r := started(t, store)
-					receipt, err := r.CheckIn(host("a", 1), "tester")
-					require.NoError(t, err)
+					if !c.loaded {
+						receipt, err := r.CheckIn(host("a", 1), "tester")
+						require.NoError(t, err)
+						lease = receipt.Lease
+					}
 					time.Sleep(moment)
-					c.heard(t, r, receipt.Lease)
+					c.heard(t, r, lease)
 					went := time.Now().Add(-c.after)
 					synctest.Wait()
 					changes(store)
 
-					tell(r, receipt.Lease, went, c.kind)
+					tell(r, lease, went, c.kind)
 					synctest.Wait()
 					given := changes(store)
-					unknown, err := r.Beat([]Lease{receipt.Lease}, nil, "tester")
+					unknown, err := r.Beat([]Lease{lease}, nil, "tester")
 					require.NoError(t, err)
-					require.Equal(t, []Lease{receipt.Lease}, unknown, "that stay is over")
+					require.Equal(t, []Lease{lease}, unknown, "that stay is over")
 					if !c.stays {
 						require.Empty(t, ids(t, r))
 						require.Empty(t, given)
@@ -312,7 +325,7 @@ func TestAHostThatRegisteredHereAfterItWentElsewhereStays(t *testing.T) {
 					}
 					require.Equal(t, []string{"a"}, ids(t, r))
 					require.Len(t, given, 1)
-					require.NotEqual(t, receipt.Lease, given[0].Record.Lease, "the store does not take that back")
+					require.NotEqual(t, lease, given[0].Record.Lease, "the store does not take that back")
 					require.Equal(t, Registered, given[0].Event.Kind)
 					again, err := r.CheckIn(*given[0].Record.Host, "tester")
 					require.NoError(t, err)
