@@ -111,8 +111,8 @@ func (r *Registry) beatsHere(e *entry) bool {
 // by a PUT: where this replica alone had been asked, that would have registered the
 // host anew, and a beat by its lease would have been unknown. went is the time by this
 // process's clock, or slightly later: so a host that registered first, and then went,
-// is never kept, and one that came back within a moment may have to do so again. r.mu
-// must be held.
+// is never kept, and one that came back within a moment may have to do so again.
+// r.mu must be held.
 func (r *Registry) registeredSince(e *entry, went time.Time) bool {
 	registered := e.registered.Load()
 	return registered != 0 && !went.IsZero() && time.Duration(registered) > went.Sub(r.born)
@@ -165,8 +165,8 @@ func (r *Registry) hear(e *entry, at time.Time) (isNew bool) {
 
 // reconcile makes what is held of the covered services what the Store holds. What
 // the Store has not, others took out, and it is given again only where it beats
-// here and the Store takes it back, or registered here since; or, if the Store lost data, all of it is given
-// again, and nothing is taken out. r.mu must be held.
+// here and the Store takes it back, or registered here since; or, if the Store lost
+// data, all of it is given again, and nothing is taken out. r.mu must be held.
 func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost bool) {
 	stored := make(map[Key]struct{}, len(whole.Records))
 	for i := range whole.Records {
@@ -183,6 +183,7 @@ func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost boo
 	for _, b := range whole.Buried {
 		buried[b.Lease] = b.At
 	}
+	var back []*entry // put anew below, which changes what is ranged over here
 	for name, s := range r.services {
 		if !covers(name) {
 			continue
@@ -194,7 +195,7 @@ func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost boo
 			went, deregistered := buried[e.lease]
 			switch {
 			case deregistered && r.registeredSince(e, went):
-				r.registerAnew(e)
+				back = append(back, e)
 			case lost:
 				r.giveEntry(e)
 				r.restored.hosts++
@@ -204,6 +205,9 @@ func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost boo
 				r.applyChange(&Change{Key: e.host.Key})
 			}
 		}
+	}
+	for _, e := range back {
+		r.registerAnew(e)
 	}
 	r.reconcileSettings(whole.Settings, covers, lost)
 	if lost {
