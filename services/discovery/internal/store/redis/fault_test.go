@@ -830,7 +830,7 @@ func TestASumIsThatOfTheScript(t *testing.T) {
 	users := []int{partitionOf("users")}
 	for _, value := range malformed {
 		require.NoError(t, s.client.HSet(t.Context(), s.key("rec"), "5:users/b", value).Err())
-		require.NoError(t, s.run(t.Context(), []*call{s.lookCall(users[0], fresh(), true)}))
+		require.NoError(t, s.run(t.Context(), []*call{s.lookCall(users[0], true)}))
 		wholes, err := s.readWhole(t.Context(), users, 0)
 		require.NoError(t, err)
 		require.False(t, wholes[0].isTorn(), "%q", value)
@@ -886,9 +886,77 @@ func TestOneMetaThatIsMalformedDoesNotHoldUpTheOthers(t *testing.T) {
 	put := putOf("orders", "a")
 	require.NoError(t, other.Append(t.Context(), []registry.Change{put}))
 	var told []registry.Change
+	before := time.Now()
 	_, err := s.followOnce(t.Context(), true, func(u registry.Update) { told = append(told, u.Changes...) })
 	require.ErrorContains(t, err, fmt.Sprintf("partition %d: %q is not the id of an entry", partitionOf("users"), "x"))
 	require.Len(t, told, 1)
+	require.False(t, s.partitions[partitionOf("users")].clock.Load().asked.Before(before), "the clock is read all the same")
+}
+
+// spoiled are ways to make the partition of users one that no look can compare.
+var spoiled = map[string]func(s *Store, server *servicetest.RedisServer){
+	"a malformed id": func(s *Store, server *servicetest.RedisServer) {
+		server.Command("HSET " + s.key("meta") + " last x")
+	},
+	"records of another type": func(s *Store, server *servicetest.RedisServer) {
+		server.Command("DEL " + s.key("rec"))
+		server.Command("SET " + s.key("rec") + " x")
+	},
+	"a meta of another type": func(s *Store, server *servicetest.RedisServer) {
+		server.Command("DEL " + s.key("meta"))
+		server.Command("SET " + s.key("meta") + " x")
+	},
+}
+
+// age has the clock of the partition of users be one that was read so long ago.
+func (s *Store) age(by time.Duration) {
+	p := &s.partitions[partitionOf("users")]
+	c := *p.clock.Load()
+	p.clock.Store(&clock{asked: c.asked.Add(-by), answered: c.answered.Add(-by), redis: c.redis - by.Microseconds()})
+}
+
+func TestAPartitionThatNoLookCanCompareKeepsNoBeatsFromRedis(t *testing.T) {
+	for name, spoil := range spoiled {
+		t.Run(name, func(t *testing.T) {
+			s, _, server := one(t)
+			put := putOf("orders", "a")
+			require.NoError(t, s.Append(t.Context(), []registry.Change{put}))
+			spoil(s, server)
+			s.age(clockLife)
+			_, err := s.followOnce(t.Context(), true, func(registry.Update) {})
+			require.Error(t, err)
+
+			members := map[string]string{
+				s.key("beat"):                            "5:users/a",
+				s.keys(partitionOf("orders"), "beat")[0]: "6:orders/a",
+			}
+			for key, member := range members {
+				server.Command("ZADD " + key + " 1 " + member)
+			}
+			now := time.Now()
+			_, err = s.Flush(t.Context(), []registry.Beat{{Key: putOf("users", "a").Key, At: now}, {Key: put.Key, At: now}})
+			require.NoError(t, err)
+			for key, member := range members {
+				require.NotEqual(t, "1", server.Command("ZSCORE "+key+" "+member), member)
+			}
+		})
+	}
+}
+
+func TestBeatsAreNotSetBackByAClockThatWasReadLongAgo(t *testing.T) {
+	for name, spoil := range spoiled {
+		t.Run(name, func(t *testing.T) {
+			s, _, server := one(t)
+			spoil(s, server)
+			s.age(time.Hour)
+			beat := strconv.FormatInt(time.Now().UnixMilli(), 10)
+			server.Command("ZADD " + s.key("beat") + " " + beat + " 5:users/a")
+			s.looks = 0 // that beats are read with
+			_, err := s.followOnce(t.Context(), true, func(registry.Update) {})
+			require.Error(t, err)
+			require.Equal(t, beat, server.Command("ZSCORE "+s.key("beat")+" 5:users/a"))
+		})
+	}
 }
 
 func TestAChangeThatTheLogDoesNotTakeIsRefusedUntilItDoes(t *testing.T) {

@@ -91,7 +91,7 @@ func (s *Store) mend(ctx context.Context, wholes []*whole) ([]*whole, error) {
 	for _, w := range wholes {
 		if w.isTorn() {
 			torn = append(torn, w.partition)
-			calls = append(calls, s.lookCall(w.partition, fresh(), true))
+			calls = append(calls, s.lookCall(w.partition, true))
 		}
 	}
 	s.options.Log.Error("partitions of redis lack what they had", "redis", s.place.String(), "partitions", torn)

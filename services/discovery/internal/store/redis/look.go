@@ -35,7 +35,7 @@ const (
 func (s *Store) look(ctx context.Context, apply func(registry.Update)) (answered bool, err error) {
 	looks, beats := make([]*call, partitionCount), []*call(nil)
 	for i := range looks {
-		looks[i] = s.lookCall(i, fresh(), s.looks%partitionCount == i)
+		looks[i] = s.lookCall(i, s.looks%partitionCount == i)
 		if p := &s.partitions[i]; p.known && (p.short || s.looks%hearEvery == 0) {
 			since := (p.heard - hearBack.Microseconds()) / 1000
 			beats = append(beats, &call{partition: i, args: []any{"zrangebyscore", s.keys(i, "beat")[0], since, "+inf", "withscores"}})
@@ -51,41 +51,46 @@ func (s *Store) look(ctx context.Context, apply func(registry.Update)) (answered
 			continue
 		}
 		answered = true
+		p := &s.partitions[i]
 		m, wrong := c.meta(asked, now)
+		if m.clock != nil {
+			p.clock.Store(m.clock)
+		}
 		if wrong != nil { // and the others are all right
 			err = errors.Join(err, s.fault(wrong))
 			continue
 		}
-		p := &s.partitions[i]
-		p.clock.Store(m.clock)
 		p.compare(m)
 	}
-	err = errors.Join(err, s.hear(ctx, beats, apply))
+	err = errors.Join(err, s.hear(ctx, beats, asked, apply))
 	if replicas.answer.Err() == nil {
 		err = errors.Join(err, s.meet(replicas, apply))
 	}
 	return answered, err
 }
 
-// lookCall asks what the meta of a partition says. If a generation is given, its digest
-// is computed anew before, always or where the count of values is wrong, and the
-// generation is that of the partition where it differs.
-func (s *Store) lookCall(p int, generation string, always bool) *call {
-	return &call{partition: p, script: lookScript, keys: s.keys(p, "rec", "ovr", "meta"), args: []any{generation, always}}
+// lookCall asks what the meta of a partition says. Before, its digest is computed anew,
+// always or where the count of values is wrong; where it differs the partition gets
+// another generation.
+func (s *Store) lookCall(p int, always bool) *call {
+	return &call{partition: p, script: lookScript, keys: s.keys(p, "rec", "ovr", "meta"), args: []any{fresh(), always}}
 }
 
 // meta is what lookScript tells of a partition, and the clock with which it does.
 type meta struct {
-	clock       *clock
+	clock       *clock // nil if it was not told
 	gen, digest string
 	last        entryID
 }
 
-// meta reads the answer of a lookCall, which was made between two times.
+// meta reads the answer of a lookCall, which was made between two times. On an error
+// the clock may have been read.
 func (c *call) meta(asked, answered time.Time) (m meta, err error) {
 	answer, err := c.answer.Slice()
 	a := reader{answer: answer, err: err}
-	m.clock = &clock{asked: asked, answered: answered, redis: a.number()}
+	if now := a.number(); a.err == nil {
+		m.clock = &clock{asked: asked, answered: answered, redis: now}
+	}
 	m.gen, m.digest, m.last = a.text(), a.text(), a.id()
 	if a.err != nil {
 		return m, fmt.Errorf("partition %d: %w", c.partition, a.err)
@@ -93,25 +98,26 @@ func (c *call) meta(asked, answered time.Time) (m meta, err error) {
 	return m, nil
 }
 
-// readClocks reads the clocks of some partitions, and no more.
+// readClocks reads the clocks of some partitions, and no more: what else is wrong with
+// one keeps no beats of others.
 func (s *Store) readClocks(ctx context.Context, list []int) error {
 	calls := make([]*call, len(list))
 	for i, p := range list {
-		calls[i] = s.lookCall(p, "", false)
+		calls[i] = &call{partition: p, script: clockScript, keys: s.keys(p, "meta")}
 	}
 	asked := time.Now()
 	err := s.run(ctx, calls)
 	answered := time.Now()
-	for i, c := range calls {
+	for _, c := range calls {
 		if c.answer.Err() != nil {
 			continue
 		}
-		m, wrong := c.meta(asked, answered)
+		now, wrong := c.answer.Int64()
 		if wrong != nil {
-			err = errors.Join(err, s.fault(wrong))
+			err = errors.Join(err, s.fault(fmt.Errorf("partition %d: %w", c.partition, wrong)))
 			continue
 		}
-		s.partitions[list[i]].clock.Store(m.clock)
+		s.partitions[c.partition].clock.Store(&clock{asked: asked, answered: answered, redis: now})
 	}
 	return err
 }
@@ -119,8 +125,9 @@ func (s *Store) readClocks(ctx context.Context, list []int) error {
 // hear hands over the beats that were read. Those later than Redis' clock, by more
 // than they can be too late, are from before it was set back, or from another
 // server: they are made beats of now, or else the hosts would be kept until then,
-// and later beats not be noted.
-func (s *Store) hear(ctx context.Context, calls []*call, apply func(registry.Update)) error {
+// and later beats not be noted. By a reading of the clock from before asked, when the
+// look began, beats of now would be later: they wait for a look that reads it.
+func (s *Store) hear(ctx context.Context, calls []*call, asked time.Time, apply func(registry.Update)) error {
 	var beats []registry.Beat
 	ahead := s.commands("zadd", "beat", "xx", "lt")
 	for _, c := range calls {
@@ -130,6 +137,9 @@ func (s *Store) hear(ctx context.Context, calls []*call, apply func(registry.Upd
 			continue // that is told by the exchange
 		}
 		reading := p.clock.Load()
+		if reading.asked.Before(asked) {
+			continue
+		}
 		p.heard = reading.redis
 		for i := 0; i+1 < len(scores); i += 2 {
 			key, err := parseHostMember(scores[i])

@@ -17,11 +17,12 @@ func newScript(body string) *script {
 
 // preamble is what all scripts begin with. micros is Redis' time in µs, which is how
 // they tell it, now the same in ms, in which it is kept. xor is the exclusive or of two
-// numbers of 16 hex digits; what is none is 0, by the same rule as that of sum. open returns generation and digest
-// of meta, which it makes, if it is not there, with a generation that the caller
-// drew; it returns nil if what is there has another schema. log adds an entry and
-// returns its id. close notes in meta what became of it, where more is how many hosts
-// and settings came, less those that went.
+// numbers of 16 hex digits; what is none is 0, by the same rule as that of sum. open
+// returns generation and digest of meta, which it makes, if it is not there, with a
+// generation that the caller drew; it returns nil if what
+// is there has another schema. log adds an entry and returns its id. close notes in meta
+// what became of it, where more is how many hosts and settings came, less those that
+// went.
 const preamble = `
 local time = redis.call('TIME')
 local micros = time[1] * 1000000 + time[2]
@@ -65,8 +66,9 @@ const (
 // the first five: its kind, the member, the value, the lease, the event, and for
 // a host that is put how many ms ago its last check-in was, for one that is removed
 // how many µs ago it went. One that is removed has in the place of a value whether its
-// lease is not taken back ("1"). What is so already is not logged again. It returns the places of the changes that it refused: a host put
-// with a lease that is not taken back, and one removed that has another lease.
+// lease is not taken back ("1"). What is so already is not logged again. It returns
+// the places of the changes that it refused: a host put with a lease that is not taken
+// back, and one removed that has another lease.
 var appendScript = newScript(`
 local rec, beat, logKey, ovr, meta, tomb = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local writer, most, kept = ARGV[3], ARGV[4], tonumber(ARGV[5])
@@ -100,8 +102,8 @@ for i = 6, #ARGV, 6 do
       redis.call('ZADD', beat, 'GT', at, member)
     end
   elseif kind == '` + hostRemoved + `' then
-    local old, went = redis.call('HGET', rec, member), (micros - ARGV[i+5]) / 1000
-    if value == '1' then redis.call('ZADD', tomb, 'NX', went + kept, lease) end
+    local old, went, isBuried = redis.call('HGET', rec, member), (micros - ARGV[i+5]) / 1000, value == '1'
+    if isBuried then redis.call('ZADD', tomb, 'NX', went + kept, lease) end
     if old and lease ~= zero and string.sub(old, 17, 32) ~= lease then
       refused[#refused+1] = (i - 6) / 6
     else
@@ -177,16 +179,16 @@ return {
 }
 `)
 
-// lookScript returns the time and the fields of meta. If ARGV[1] is no empty text it
-// computes the digest anew where ARGV[2] says so ("1"), or where there are more or less
-// hosts and settings than are counted, which costs next to nothing to see; a digest that
-// differs tells of data that went without a script, for which it takes ARGV[1] as
-// another generation. Earlier versions do not count.
+// lookScript returns the time and the fields of meta. Before, it computes the digest
+// anew where ARGV[2] says so ("1"), or where there are more or less hosts and settings
+// than are counted, which costs next to nothing to see; a digest that differs tells of
+// data that went without a script, for which it takes ARGV[1] as another generation.
+// Earlier versions do not count.
 var lookScript = newScript(`
 local rec, ovr, meta = KEYS[1], KEYS[2], KEYS[3]
 local have = redis.call('HMGET', meta, 'gen', 'digest', 'last', 'count')
 local count = string.format('%.0f', redis.call('HLEN', rec) + redis.call('HLEN', ovr))
-if ARGV[1] ~= '' and have[1] and (ARGV[2] == '1' or count ~= have[4]) then
+if have[1] and (ARGV[2] == '1' or count ~= have[4]) then
   local a, b = 0, 0
   for _, hash in ipairs({rec, ovr}) do
     for _, value in ipairs(redis.call('HVALS', hash)) do
@@ -201,6 +203,11 @@ if ARGV[1] ~= '' and have[1] and (ARGV[2] == '1' or count ~= have[4]) then
   if count ~= have[4] then redis.call('HSET', meta, 'count', count) end
 end
 return {micros, have[1] or '', have[2] or zero, have[3] or '0-0'}
+`)
+
+// clockScript returns the time, whatever the keys of the partition hold.
+var clockScript = newScript(`
+return micros
 `)
 
 // presenceScript notes that the replica of ARGV[1] runs, by the name of ARGV[2], and
@@ -230,5 +237,5 @@ return answer
 `)
 
 func scripts() []*script {
-	return []*script{appendScript, expireScript, wholeScript, lookScript, presenceScript}
+	return []*script{appendScript, expireScript, wholeScript, lookScript, clockScript, presenceScript}
 }
