@@ -959,6 +959,23 @@ func TestBeatsAreNotSetBackByAClockThatWasReadLongAgo(t *testing.T) {
 	}
 }
 
+func TestAGenerationThatIsMissingIsDrawnOnce(t *testing.T) {
+	s, other, server := one(t)
+	server.Command("HDEL " + s.key("meta") + " gen")
+	require.NoError(t, other.Append(t.Context(), []registry.Change{putOf("users", "b")}))
+	gen := server.Command("HGET " + s.key("meta") + " gen")
+	require.NotEmpty(t, gen)
+	list := updates(t, s)
+	require.Len(t, list, 1)
+	require.True(t, list[0].Lost, "it may be another partition")
+	require.NoError(t, other.Append(t.Context(), []registry.Change{putOf("users", "c")}))
+	require.Equal(t, gen, server.Command("HGET "+s.key("meta")+" gen"))
+	list = updates(t, s)
+	require.Len(t, list, 1)
+	require.Nil(t, list[0].Whole, "the log tells of it")
+	require.Len(t, list[0].Changes, 1)
+}
+
 func TestAChangeThatTheLogDoesNotTakeIsRefusedUntilItDoes(t *testing.T) {
 	s, _, server := one(t)
 	server.Command("DEL " + s.key("log"))

@@ -19,7 +19,7 @@ func newScript(body string) *script {
 // they tell it, now the same in ms, in which it is kept. xor is the exclusive or of two
 // numbers of 16 hex digits; what is none is 0, by the same rule as that of sum. open
 // returns generation and digest of meta, which it makes, if it is not there, with a
-// generation that the caller drew; it returns nil if what
+// generation that the caller drew, and so the generation alone; it returns nil if what
 // is there has another schema. log adds an entry and returns its id. close notes in meta
 // what became of it, where more is how many hosts and settings came, less those that
 // went.
@@ -40,7 +40,9 @@ local function open(meta, schema, fresh)
     redis.call('HSET', meta, 'schema', schema, 'gen', fresh, 'digest', zero, 'last', '0-0')
     return fresh, zero
   end
-  if have[1] == schema then return have[2] or fresh, have[3] or zero end
+  if have[1] ~= schema then return end
+  if not have[2] then redis.call('HSET', meta, 'gen', fresh) end
+  return have[2] or fresh, have[3] or zero
 end
 local function close(meta, digest, last, more)
   redis.call('HSET', meta, 'digest', digest, 'last', last)
