@@ -85,7 +85,8 @@ func (c *connection) newCall(h *http2.Stream) *stream {
 func (c *connection) callOf(h *http2.Stream, head *http2.Head) (*stream, *refusal) {
 	s := &stream{call: c, http2: h}
 	if head.TooLarge != "" {
-		return nil, refuse(431, codes.ResourceExhausted, "a request of %s", head.TooLarge)
+		// By 431 (RFC 6585 §5) earlier clients of grpc-go would not read the status.
+		return nil, refuse(200, codes.ResourceExhausted, "a request of %s", head.TooLarge)
 	}
 	if string(head.Method) != "POST" {
 		r := refuse(405, codes.Internal, "method %q: only POST is served", head.Method)
