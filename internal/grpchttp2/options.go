@@ -17,8 +17,7 @@ import (
 type Options struct {
 	// HTTP2 bounds connections: windows, heads, streams, floods, keepalive. PINGs
 	// that nothing of ours came before are bounded too: 100 at once and one a second,
-	// far above the ten seconds between two that gRPC's clients are held to. Less
-	// than 0 is no bound.
+	// ten times what gRPC's clients may do. A PingBurst below 0 is no bound.
 	HTTP2 http2.Options
 	// Credentials make connections secure; nil serves in the clear.
 	Credentials credentials.TransportCredentials
@@ -58,7 +57,7 @@ func (o Options) withDefaults() Options {
 		o.MaxMessage = 4 << 20
 	}
 	if o.HTTP2.PingBurst == 0 {
-		o.HTTP2.PingBurst, o.HTTP2.PingRate = 100, 1
+		o.HTTP2.PingBurst = 100
 	}
 	if o.HandshakeTimeout == 0 {
 		o.HandshakeTimeout = 2 * time.Minute

@@ -74,9 +74,9 @@ type Head struct {
 	Fields Fields
 	// ContentLength is what content-length says; −1 if there is none.
 	ContentLength int64
-	// TooLarge says by how much a request's head is over the limits, where those are
-	// served (Options.ServeTooLarge): "more than 100 fields". Then no more of the head
-	// is there than End. Else it is empty.
+	// TooLarge says which limit a request's head is over, where such heads are served
+	// (Options.ServeTooLarge): "more than 100 fields". Then no more of the head is there
+	// than End. Else it is empty.
 	TooLarge string
 	// End says that no body and no trailers follow.
 	End bool

@@ -30,8 +30,8 @@ type Options struct {
 	// counted, and of a trailer section; 100.
 	MaxHeaders int
 	// ServeTooLarge has a handler answer requests whose heads are over these limits,
-	// of which it gets Head.TooLarge alone: with 431, say (RFC 9113 §10.5.1). Else
-	// their streams are reset.
+	// of which it gets Head.TooLarge and Head.End alone: with 431, say (RFC 9113
+	// §10.5.1). Else their streams are reset.
 	ServeTooLarge bool
 	// MaxInterim bounds the 1xx heads of a response; 10.
 	MaxInterim int
