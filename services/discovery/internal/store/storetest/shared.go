@@ -182,6 +182,7 @@ func shared() map[string]func(t *testing.T, a, b registry.SharedStore) {
 			servicetest.Eventually(t, "the host is gone", func() bool { return len(view.Hosts()) == 0 })
 			contents, err := b.Load(t.Context())
 			require.NoError(t, err)
+			require.Len(t, contents.Buried, 1)
 			for what, told := range map[string]time.Time{"a change": view.Went(r.Host.Key), "all": contents.Buried[0].At} {
 				require.False(t, told.Before(went), "%s: %v before", what, went.Sub(told))
 				require.Less(t, told.Sub(went), ago, "%s: it is not when that was heard", what)
