@@ -12,13 +12,13 @@ import (
 // flushInterval is how often beats are handed to the Store. Changes go at once.
 const flushInterval = time.Second
 
-// removalLife is how long a Store that is away will be told that a host went: after
+// RemovalLife is how long a Store that is away will be told that a host went: after
 // that it may hold a host that is gone, until its TTL has passed there too.
-const removalLife = time.Hour
+const RemovalLife = time.Hour
 
 // outbox holds what the Store has not been told yet: at most one change and
 // one beat per host, and one change per setting. While the Store is away it grows
-// with every host that comes, and those that went stay in it for removalLife, since
+// with every host that comes, and those that went stay in it for RemovalLife, since
 // the Store may still hold them.
 type outbox struct {
 	registry *Registry     // whose lock is never taken under mu
@@ -225,9 +225,9 @@ func (o *outbox) handed(taken map[subject]Change, err error) {
 	clear(o.contested)
 }
 
-// isOldRemoval reports whether c tells only that a host went, removalLife ago.
+// isOldRemoval reports whether c tells only that a host went, RemovalLife ago.
 func (c *Change) isOldRemoval() bool {
-	return c.Key != (Key{}) && c.Record == nil && c.Event != nil && time.Since(c.Event.At) > removalLife
+	return c.Key != (Key{}) && c.Record == nil && c.Event != nil && time.Since(c.Event.At) > RemovalLife
 }
 
 // waiting is how many changes the Store has not taken.

@@ -292,7 +292,7 @@ func TestAStoreThatIsAwayForLongIsNotToldOfAllThatWent(t *testing.T) {
 		remove("early")
 		_, err := r.End(SettingKey{Scope{Service: "users"}, Drain}, "tester")
 		require.NoError(t, err)
-		time.Sleep(removalLife)
+		time.Sleep(RemovalLife)
 		checkIn(t, r, host("stays", 3))
 		remove("late")
 		time.Sleep(2 * time.Second)

@@ -16,9 +16,9 @@ const (
 	// that missed more reads the partition anew.
 	logLength = 1000
 	// cutOff is how long a replica may have been cut off from Redis: later it tells of
-	// no host that went. tombTime is how long after that a lease that was deregistered
+	// no host that went. tombTime is how long after it went a lease that was deregistered
 	// is not taken back, for another replica that was cut off may hear the host.
-	cutOff   = time.Hour
+	cutOff   = registry.RemovalLife
 	tombTime = 2 * cutOff
 )
 
