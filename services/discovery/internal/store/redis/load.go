@@ -289,10 +289,13 @@ func (s *Store) decodeWhole(c *call, reading *clock) (*whole, error) {
 }
 
 // buriedAt is when a lease was deregistered that is not taken back until a time of
-// Redis'; zero for one that earlier versions buried, for half as long.
+// Redis'; zero where that is not known. Earlier versions buried for half as long, and
+// such a burial looks as one of ours from over cutOff ago. So a replica that was cut off
+// for longer, up to twice that, drops a host that deregistered elsewhere before and then
+// registered there: until the host registers once more, which each beat by REST v1 does.
 func (c *clock) buriedAt(until int64) time.Time {
 	if until <= c.redis+cutOff.Microseconds() {
-		return time.Time{} // or it went so long ago that it does not matter
+		return time.Time{}
 	}
 	return c.read(until - tombTime.Microseconds())
 }

@@ -17,15 +17,15 @@
 //	<prefix>{p}:log    stream   about the last 1,000 changes, each with the record, its event and who wrote it
 //	<prefix>{p}:ovr    hash     setting → hash, and the setting as JSON
 //	<prefix>{p}:meta   hash     gen, digest, count, last, schema: see below
-//	<prefix>{p}:tomb   zset     leases that were deregistered within the last hour → when that is over, in ms
+//	<prefix>{p}:tomb   zset     leases that were deregistered → two hours after they went, in ms
 //	<prefix>{p}:sweep  string   the replica that takes out dead hosts, for three seconds
 //	<prefix>{0}:state  string  all hosts are here ("complete"), or some may be missing ("partial") or are ("lost")
 //	<prefix>{0}:replicas  hash  replica → since when it runs, when it last told so, in ms, and its name
 //
 // gen is drawn when the partition is first written, so that another one tells of
 // data that was lost. digest is the exclusive or of the hashes of all records and
-// settings, count how many these are. last is the id of the latest entry of the log. Redis must not evict
-// keys: noeviction, or a maxmemory that is not reached.
+// settings, count how many these are. last is the id of the latest entry of the log.
+// Redis must not evict keys: noeviction, or a maxmemory that is not reached.
 //
 // # Times
 //
