@@ -6,13 +6,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/integration/harness"
+	"github.com/weirproxy/weir/internal/servicetest"
 )
 
 // tables measures all parts. In each program's turn nothing is asked of the
@@ -424,13 +424,13 @@ func (x *xds) attempt(t testing.TB, s *server, c *crowd, perSecond float64, d ti
 	idle(t, s.process)
 	c.take()
 	expected := 0
-	cpu, ours, began := cpuTime(t, s.process), ownCPUTime(t), time.Now()
+	cpu, ours, began := cpuTime(t, s.process), servicetest.CPUTime(t), time.Now()
 	paced(perSecond, d, func(_ int, due time.Time) {
 		c.turn = c.turn%(x.services-1) + 1 // never the first, which is everybody's
 		expected += c.change(s.changer, c.turn, due)
 	})
 	elapsed := time.Since(began).Seconds()
-	a := attempt{perSecond: perSecond, busy: (cpuTime(t, s.process) - cpu).Seconds() / elapsed, loadBusy: (ownCPUTime(t) - ours).Seconds() / elapsed}
+	a := attempt{perSecond: perSecond, busy: (cpuTime(t, s.process) - cpu).Seconds() / elapsed, loadBusy: (servicetest.CPUTime(t) - ours).Seconds() / elapsed}
 	const patience = 10 * time.Second
 	for waiting := time.Now(); !a.whole && time.Since(waiting) < patience; time.Sleep(10 * time.Millisecond) {
 		c.mu.Lock()
@@ -442,14 +442,6 @@ func (x *xds) attempt(t testing.TB, s *server, c *crowd, perSecond float64, d ti
 	a.delivered = float64(len(got.delays)) / got.last.Sub(began).Seconds()
 	a.p50, a.p99 = percentiles(got.delays)
 	return a
-}
-
-// ownCPUTime is what this process has used, in which the clients are.
-func ownCPUTime(t testing.TB) time.Duration {
-	t.Helper()
-	var usage syscall.Rusage
-	require.NoError(t, syscall.Getrusage(syscall.RUSAGE_SELF, &usage))
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 func TestPercentilesAreOfTheSortedList(t *testing.T) {

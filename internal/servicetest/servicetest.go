@@ -78,7 +78,8 @@ func Eventually(t testing.TB, what string, condition func() bool) {
 }
 
 // CPUTime is how long processors have worked for this process since it began:
-// the difference of two tells what code costs, however busy the machine is.
+// the difference of two tells what code costs, however busy the machine is. All that
+// the process does meanwhile counts, in other goroutines and parallel tests too.
 func CPUTime(t testing.TB) time.Duration {
 	t.Helper()
 	var used syscall.Rusage
