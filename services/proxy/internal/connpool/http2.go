@@ -81,16 +81,27 @@ func (p *Pool) waitShared(ctx context.Context, limits *breaker.Set) (*Conn, erro
 		}
 		err := wait.err
 		if err == nil {
-			err = wait.made.client.Err() // it was closed at once
+			err = p.closedAtOnce(wait.made)
 		}
 		switch {
-		case err == nil:
+		case err == nil: // if others have used it up, another one is made
 		case own:
 			return nil, err
 		default:
 			return nil, &EjectedError{err}
 		}
 	}
+}
+
+// closedAtOnce is why a connection that was made ended before any exchange took it;
+// nil if it did not.
+func (p *Pool) closedAtOnce(c *shared) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.requests > 0 {
+		return nil
+	}
+	return c.client.Err()
 }
 
 // takeShared takes a stream of a connection that has room. With mu held.

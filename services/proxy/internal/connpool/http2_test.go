@@ -31,7 +31,7 @@ func newPeer(t *testing.T, options http2.Options, serve func(*http2.Stream)) *pe
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	p := &peer{address: l.Addr().String(), conns: make(chan *http2.Conn, 100), serve: serve}
+	p := &peer{address: l.Addr().String(), conns: make(chan *http2.Conn, 1000), serve: serve}
 	server := http2.NewServer(options)
 	var serving sync.WaitGroup
 	serving.Go(func() { // ends with the listener; the clean-up waits for it
@@ -329,4 +329,31 @@ func TestSharedConnectionCarriesAsManyRequestsAsItMay(t *testing.T) {
 	pool.Close()
 	servicetest.Eventually(t, "the other one ends with the pool", func() bool { return open.Load() == 0 })
 	require.EqualValues(t, 1, wornOut.Load())
+}
+
+// TestThoseWhoWaitTakeConnectionsThatOthersWearOut has connections be taken, used and
+// ended by the first of many who waited for them, before the others look.
+func TestThoseWhoWaitTakeConnectionsThatOthersWearOut(t *testing.T) {
+	p := newPeer(t, http2.Options{}, no)
+	var open atomic.Int64
+	pool := connpool.New(p.address, connpool.Options{
+		ConnectTimeout: servicetest.Patience, IdleTimeout: time.Hour, MaxRequests: 1, HTTP2: http2.NewClientOptions(http2.Options{}),
+		Opened: func(time.Duration) { open.Add(1) }, Closed: func(time.Duration) { open.Add(-1) },
+	})
+	var asking sync.WaitGroup
+	for range 200 {
+		asking.Go(func() {
+			c, err := pool.Get(t.Context(), nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if _, err = ask(c, request()); err != nil {
+				t.Error(err)
+			}
+			c.Release()
+		})
+	}
+	asking.Wait()
+	servicetest.Eventually(t, "all connections are closed", func() bool { return open.Load() == 0 })
 }
