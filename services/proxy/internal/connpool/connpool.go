@@ -380,9 +380,12 @@ func (c *Conn) Release() {
 	}
 }
 
-// Return is Release for a connection on which nothing went out.
+// Return is Release for a connection on which nothing went out, so that it counts as
+// no request.
 func (c *Conn) Return() {
-	if c.exchange == nil {
+	if x := c.exchange; x != nil {
+		c.pool.forgo(x.shared)
+	} else {
 		c.requests--
 	}
 	c.Release()

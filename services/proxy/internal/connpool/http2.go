@@ -30,7 +30,6 @@ type shared struct {
 	// requests is how many have taken it so far. With the last that may, it is no
 	// longer among the pool's, and ends with its users.
 	requests uint32
-	draining bool
 }
 
 // connecting is a connect on its way, for all who wait for it.
@@ -118,10 +117,8 @@ func (p *Pool) takeShared() (c *shared, reused bool) {
 			reused = c.requests > 0
 			c.users++
 			c.requests++
-			if c.requests == p.options.MaxRequests {
+			if p.isWorn(c) {
 				p.shared = slices.Delete(p.shared, i, i+1)
-				c.draining = true
-				p.wornOut()
 			}
 			return c, reused
 		}
@@ -193,10 +190,29 @@ func (p *Pool) exchange(c *shared, reused bool) *Conn {
 func (p *Pool) put(c *shared) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if c.users--; c.users == 0 && (p.closed || c.draining) {
+	if c.users--; c.users == 0 && (p.closed || p.isWorn(c)) {
 		c.client.Finish()
+		if p.isWorn(c) {
+			p.wornOut()
+		}
 	}
 	p.grantFirst(grant{})
+}
+
+// isWorn says whether a connection carries no further request. The lock is held.
+func (p *Pool) isWorn(c *shared) bool {
+	return c.requests > 0 && c.requests == p.options.MaxRequests
+}
+
+// forgo takes back that an exchange has taken a connection for its request, which
+// it does not send: another one may. It is still to be put.
+func (p *Pool) forgo(c *shared) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.isWorn(c) {
+		p.shared = append(p.shared, c) // even if it has ended: takeShared looks
+	}
+	c.requests--
 }
 
 // exchange is one stream: the request that is written to it, and the response that

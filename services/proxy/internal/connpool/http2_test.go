@@ -118,6 +118,7 @@ func TestExchangesShareAConnectionUntilItIsFull(t *testing.T) {
 	c := get(t, pool)
 	require.EqualValues(t, 1, c.ID)
 	c.Discard()
+	get(t, pool).Return()
 	require.EqualValues(t, 3, open.Load(), "a stream is no connection")
 }
 
@@ -315,7 +316,8 @@ func TestSharedConnectionCarriesAsManyRequestsAsItMay(t *testing.T) {
 		Opened: func(time.Duration) { open.Add(1) }, Closed: func(time.Duration) { open.Add(-1) }, WornOut: func() { wornOut.Add(1) },
 	})
 	first, second := get(t, pool), get(t, pool)
-	require.EqualValues(t, 1, wornOut.Load())
+	second.Return()
+	second = get(t, pool) // on the same one: nothing had gone out
 	third := get(t, pool)
 	require.Equal(t, []uint64{1, 1, 2}, []uint64{first.ID, second.ID, third.ID})
 	for _, c := range []*connpool.Conn{first, second, third} { // all that were taken go out
@@ -323,8 +325,14 @@ func TestSharedConnectionCarriesAsManyRequestsAsItMay(t *testing.T) {
 		require.NoError(t, err)
 	}
 	first.Release()
+	require.Zero(t, wornOut.Load(), "it is in use")
 	second.Release()
+	require.EqualValues(t, 1, wornOut.Load())
 	servicetest.Eventually(t, "the first connection ends with its last request", func() bool { return open.Load() == 1 })
+	third.Return()
+	third = get(t, pool)
+	require.EqualValues(t, 2, third.ID)
+	require.False(t, third.Reused)
 	third.Release()
 	pool.Close()
 	servicetest.Eventually(t, "the other one ends with the pool", func() bool { return open.Load() == 0 })
