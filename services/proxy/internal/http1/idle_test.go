@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -101,6 +102,28 @@ func TestASocketThatWaitsWithinABodyHoldsNoBuffer(t *testing.T) {
 	require.NoError(t, client.Close())
 	servicetest.Eventually(t, "the end is there", try)
 	require.ErrorIs(t, r.failed, io.EOF)
+	require.Nil(t, r.buf)
+}
+
+// TestTheEndOfAConnectionGivesItsBufferBack has a client close, and break off, a
+// connection that waits for its next request.
+func TestTheEndOfAConnectionGivesItsBufferBack(t *testing.T) {
+	for name, end := range map[string]struct {
+		linger int // seconds; 0 has the close be a reset
+		err    error
+	}{
+		"closed": {-1, io.EOF},
+		"broken": {0, syscall.ECONNRESET},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, server := connected(t)
+			r := NewReader(server, Limits{HeadBytes: 1000, Headers: 10})
+			require.NoError(t, client.(*net.TCPConn).SetLinger(end.linger))
+			require.NoError(t, client.Close())
+			require.ErrorIs(t, r.Wait(), end.err)
+			require.Nil(t, r.buf)
+		})
+	}
 }
 
 // TestLongBodiesAreReadIntoALargeBuffer reads bodies of both kinds, one after

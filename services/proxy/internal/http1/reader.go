@@ -196,8 +196,10 @@ func (r *Reader) tryRead(fd uintptr) (done bool) {
 		r.release()
 		return false
 	case err != nil:
+		r.release()
 		r.got, r.failed = 0, os.NewSyscallError("read", err)
 	case n == 0:
+		r.release()
 		r.got, r.failed = 0, io.EOF
 	default:
 		r.got, r.failed = n, nil
