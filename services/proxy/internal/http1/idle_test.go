@@ -78,6 +78,30 @@ func TestAConnectionThatWaitsHoldsNoBuffers(t *testing.T) {
 	}
 }
 
+// counting is a connection that counts what is read from it.
+type counting struct {
+	*net.TCPConn
+	read int
+}
+
+func (c *counting) Read(p []byte) (int, error) {
+	n, err := c.TCPConn.Read(p)
+	c.read += n
+	return n, err
+}
+
+func TestWhatWrapsASocketIsReadItself(t *testing.T) {
+	client, server := connected(t)
+	wrapped := &counting{TCPConn: server.(*net.TCPConn)}
+	r := NewReader(wrapped, Limits{HeadBytes: 1000, Headers: 10})
+	const text = "GET / HTTP/1.1\r\nHost: mill\r\n\r\n"
+	_, err := io.WriteString(client, text)
+	require.NoError(t, err)
+	_, err = r.ReadRequest(&message.Request{})
+	require.NoError(t, err)
+	require.Len(t, text, wrapped.read)
+}
+
 // TestASocketThatWaitsWithinABodyHoldsNoBuffer has a body come in parts, and looks
 // at the reader while it waits for the second one.
 func TestASocketThatWaitsWithinABodyHoldsNoBuffer(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"sync"
 	"syscall"
@@ -40,11 +41,13 @@ type Reader struct {
 	first *[waitSize]byte
 }
 
-// NewReader reads from source.
+// NewReader reads from source. Of a connection of the net package it asks the socket;
+// what wraps one is read by its own Read, which may do more.
 func NewReader(source io.Reader, limits Limits) *Reader {
 	r := &Reader{source: source, limits: limits}
-	if conn, ok := source.(syscall.Conn); ok {
-		r.socket, _ = conn.SyscallConn() // it fails for no connection that was made
+	switch source.(type) {
+	case *net.TCPConn, *net.UnixConn:
+		r.socket, _ = source.(syscall.Conn).SyscallConn() // it fails for no connection that was made
 		r.try = r.tryRead
 	}
 	return r
