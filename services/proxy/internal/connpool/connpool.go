@@ -8,6 +8,7 @@ package connpool
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
@@ -169,12 +170,16 @@ func (c *Conn) Sent() uint64 {
 
 // AwaitTunnels waits until the server has said whether it takes a request with an
 // Upgrade: one of HTTP/2 does at the begin of its connection (RFC 8441 §3). The
-// error is that of ctx, or why the connection ended.
+// error is that of ctx, or, if the connection ended, an *UnprocessedError.
 func (c *Conn) AwaitTunnels(ctx context.Context) error {
 	if c.exchange == nil {
 		return nil
 	}
-	return c.exchange.shared.client.AwaitSettings(ctx)
+	err := c.exchange.shared.client.AwaitSettings(ctx)
+	if err != nil && !errors.Is(err, ctx.Err()) {
+		return &UnprocessedError{err}
+	}
+	return err
 }
 
 // HTTP2 says whether the exchange is one of HTTP/2.

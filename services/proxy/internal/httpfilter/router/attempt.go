@@ -126,7 +126,7 @@ func (a *attempt) connect(s *stream.Stream) (*connpool.Conn, error) {
 	}
 	stats.PendingActive.Add(1)
 	defer stats.PendingActive.Add(-1)
-	ctx, cancel := a.waiting(s)
+	ctx, cancel := a.waiting(s, a.router.deadline())
 	defer cancel()
 	conn, err := pool.Get(ctx, a.router.cluster.Breakers(s.Route.Priority))
 	if !errors.Is(err, connpool.ErrOverflow) {
@@ -137,24 +137,25 @@ func (a *attempt) connect(s *stream.Stream) (*connpool.Conn, error) {
 
 // reconnect makes a connection in place of one that its server had closed.
 func (a *attempt) reconnect(s *stream.Stream) (*connpool.Conn, error) {
-	ctx, cancel := a.waiting(s)
+	ctx, cancel := a.waiting(s, a.router.deadline())
 	defer cancel()
 	return a.pool(s).Connect(ctx, a.router.cluster.Breakers(s.Route.Priority))
 }
 
-// awaitTunnels waits until the server has said whether it takes upgrades.
+// awaitTunnels waits until the server has said whether it takes upgrades, as long as
+// it may take to answer one.
 func (a *attempt) awaitTunnels(s *stream.Stream, conn *connpool.Conn) error {
-	ctx, cancel := a.waiting(s)
+	ctx, cancel := a.waiting(s, a.deadline(a.bounds.began))
 	defer cancel()
 	return conn.AwaitTunnels(ctx)
 }
 
 // waiting is a context for who waits for a connection, or for what its server
-// says first. It must be cancelled.
-func (a *attempt) waiting(s *stream.Stream) (context.Context, context.CancelFunc) {
+// says first, until a deadline; the zero time is none. It must be cancelled.
+func (a *attempt) waiting(s *stream.Stream, deadline time.Time) (context.Context, context.CancelFunc) {
 	var ctx context.Context
 	var cancel context.CancelFunc
-	if deadline := a.router.deadline(); deadline.IsZero() {
+	if deadline.IsZero() {
 		ctx, cancel = context.WithCancel(s.Context)
 	} else {
 		ctx, cancel = context.WithDeadline(s.Context, deadline)
@@ -178,14 +179,15 @@ func (c cancelling) Close() error {
 // exchange sends the request on conn and reads the head of the response.
 func (a *attempt) exchange(s *stream.Stream, conn *connpool.Conn) error {
 	a.conn = conn
+	now := time.Now()
+	a.bounds.began = now
 	if len(s.Request.Upgrade) > 0 {
 		if err := a.awaitTunnels(s, conn); err != nil {
 			return err
 		}
+		now = time.Now()
 	}
 	s.Hold(conn)
-	now := time.Now()
-	a.bounds.began = now
 	a.tell(&s.Facts, conn, now)
 	before := conn.Sent()
 	conn.Writer.WriteRequest(&s.Request)
@@ -254,20 +256,25 @@ func (a *attempt) tell(f *format.Facts, conn *connpool.Conn, now time.Time) {
 	f.Mark(format.UpstreamRequestBegin, now)
 }
 
-// bound sets the deadline of what is read from the upstream: the first of those
-// of the route, of the attempt, and of its standing still.
+// bound sets the deadline of what is read from the upstream.
 func (a *attempt) bound(conn *connpool.Conn, now time.Time) {
-	b := &a.bounds
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	a.bounds.mu.Lock()
+	defer a.bounds.mu.Unlock()
+	_ = conn.SetReadDeadline(a.deadline(now)) // fails only once closed, as the next read will
+}
+
+// deadline is the first of those of the route, of the attempt, and of its standing
+// still from now on; zero is none. The lock of the bounds is held once there is an
+// upload.
+func (a *attempt) deadline(now time.Time) time.Time {
 	deadline := a.router.deadline()
-	if l := &a.router.limits; !b.answered && (l.try > 0 || l.tryIdle > 0) {
+	if l := &a.router.limits; !a.bounds.answered && (l.try > 0 || l.tryIdle > 0) {
 		deadline = first(deadline, a.tryDeadline())
 		if l.tryIdle > 0 {
 			deadline = first(deadline, now.Add(l.tryIdle))
 		}
 	}
-	_ = conn.SetReadDeadline(deadline) // fails only once closed, as the next read will
+	return deadline
 }
 
 // tryDeadline is when the attempt is to have an answer; zero is never, or not

@@ -35,6 +35,7 @@ import (
 //   - hang: nothing, until the other side closes;
 //   - gated: fine, once the gate is open;
 //   - close: it reads the request and closes;
+//   - gated close: close, once the gate is open;
 //   - early: it answers 503 as it has read the head, and leaves the body.
 type scripted struct {
 	address string
@@ -52,6 +53,8 @@ const (
 	gated = "gated"
 	shut  = "close"
 	early = "early"
+
+	gatedShut = "gated close"
 
 	fine        = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine"
 	unavailable = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\nno"
@@ -112,6 +115,9 @@ func (u *scripted) serve(conn net.Conn) {
 		u.note(request.Method + " " + string(body))
 		switch next {
 		case shut:
+			return
+		case gatedShut:
+			<-u.gate
 			return
 		case hang:
 			_, _ = io.Copy(io.Discard, r)
@@ -185,6 +191,9 @@ func sendBy(t testing.TB, config *routerv3.Router, up *cluster.Cluster, r *route
 	}
 	for i := 0; i < len(fields); i += 2 {
 		s.Request.Headers.Add(fields[i], fields[i+1])
+	}
+	if protocol, ok := s.Request.Headers.Get("upgrade"); ok {
+		s.Request.Method, s.Request.Upgrade = []byte("GET"), protocol
 	}
 	s.Facts.Reset(&s.Request, &s.Response, nil)
 	s.Facts.Start = s.Start
@@ -576,3 +585,35 @@ func TestHeadersOfOurOwnCanBeLeftOut(t *testing.T) {
 
 // counted is a metric of the cluster.
 func counted(registry *stats.Registry, name string) int64 { return count(registry, "cluster.up."+name) }
+
+// TestWaitForSettingsIsBounded has requests for an upgrade wait for the SETTINGS of a
+// server of HTTP/2 that says nothing, or goes.
+func TestWaitForSettingsIsBounded(t *testing.T) {
+	const http2 = `"typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+		"@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions", "explicit_http_config": {"http2_protocol_options": {}}}}`
+	for _, c := range []struct {
+		name, action, script string
+		want, counter        string
+	}{
+		{"by the route", `"timeout": "0.1s"`, hang, "504 UT", "upstream_rq_timeout"},
+		{"by the try", `"timeout": "0s", "retry_policy": {"per_try_timeout": "0.1s"}`, hang, "504 UT", "upstream_rq_per_try_timeout"},
+		{"by its standing still", `"timeout": "0s", "retry_policy": {"per_try_idle_timeout": "0.1s"}`, hang, "504 UT", "upstream_rq_per_try_idle_timeout"},
+		{"by the connection", `"timeout": "0s"`, gatedShut, "503 UR", "upstream_rq_rx_reset"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			u := newScripted(t, c.script)
+			up, registry := clusterOf(t, http2, u.address)
+			// Ends with the request's begin, or the test; until then a connection that
+			// goes would be none.
+			go func() {
+				for counted(registry, "upstream_rq_total") == 0 && t.Context().Err() == nil {
+					time.Sleep(time.Millisecond)
+				}
+				close(u.gate)
+			}()
+			s := send(t, up, routeOf(t, "", ", "+c.action), message.NewBytes(nil), "upgrade", "websocket")
+			require.Equal(t, c.want, s.summary())
+			require.EqualValues(t, 1, counted(registry, c.counter))
+		})
+	}
+}

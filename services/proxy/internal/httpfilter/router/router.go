@@ -136,7 +136,7 @@ func (r *router) begin(s *stream.Stream) {
 	if steered {
 		s.Request.Headers.Keep(func(name, _ []byte) bool { return !steering(name) })
 	}
-	if s.Request.Body == nil {
+	if s.Request.Body == nil || len(s.Request.Upgrade) > 0 { // of which the head is all that is answered
 		r.noteWhole(r.began)
 	}
 }
