@@ -44,7 +44,8 @@ var limits = func() (all [len(bounds)]time.Duration) {
 // first bucket that one of them may be in. There are few more for any.
 var starts = func() (all [65]int) {
 	for n := range all[1:] {
-		for n < 42 && all[n+1] < len(bounds) && limits[all[n+1]] < time.Microsecond<<n {
+		shortest := uint64(1) << n // of n+1 bits
+		for all[n+1] < len(limits) && uint64(limits[all[n+1]]/time.Microsecond) < shortest {
 			all[n+1]++
 		}
 	}
@@ -56,7 +57,9 @@ var starts = func() (all [65]int) {
 type Histogram struct {
 	// counts has one more than there are bounds, for what is longer than all.
 	counts [len(bounds) + 1]atomic.Uint64
-	sum    atomic.Int64 // nanoseconds
+	// sum is of microseconds: 100,000 connections that are open all the time add more
+	// nanoseconds in a day or two than 64 bits hold, and these in years.
+	sum atomic.Uint64
 	identity
 }
 
@@ -68,7 +71,7 @@ func (h *Histogram) Record(d time.Duration) {
 		i++
 	}
 	h.counts[i].Add(1)
-	h.sum.Add(int64(d))
+	h.sum.Add((uint64(d) + 500) / uint64(time.Microsecond)) // rounded
 }
 
 // Distribution is what a histogram had counted when it was read.
@@ -105,7 +108,7 @@ type Bucket struct {
 
 // Distribution is what h has counted so far.
 func (h *Histogram) Distribution() *Distribution {
-	d := &Distribution{Sum: float64(h.sum.Load()) / float64(time.Millisecond)}
+	d := &Distribution{Sum: float64(h.sum.Load()) / 1000}
 	for i := range h.counts {
 		d.counts[i] = h.counts[i].Load()
 		d.Count += d.counts[i]

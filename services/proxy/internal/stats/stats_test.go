@@ -193,6 +193,11 @@ func TestHistogram(t *testing.T) {
 		require.EqualValues(t, 5, shown[3_600_000])
 		require.EqualValues(t, 3_600_000, d.Quantile(1))
 	})
+	t.Run("its sum holds what many long connections add", func(t *testing.T) {
+		const century = 100 * 365 * 24 * time.Hour
+		_, d := record(century, century, century) // in nanoseconds, more than 63 bits hold
+		require.InEpsilon(t, 3*float64(century.Milliseconds()), d.Sum, 1e-9)
+	})
 	t.Run("each duration is in its bucket", func(t *testing.T) {
 		_, bounds := record()
 		for i, b := range bounds.Buckets {
