@@ -134,7 +134,6 @@ func (s tableSide) observeHTTP2(c http2Case) []string {
 	if err != nil {
 		return []string{err.Error()}
 	}
-	defer conn.Close()
 	text := newHTTP2Text()
 	for _, frame := range c.frames {
 		frame(text)
@@ -148,6 +147,10 @@ func (s tableSide) observeHTTP2(c http2Case) []string {
 	text.Reset()
 	r := &http2Answers{conn: conn, text: text, leaves: c.leaves}
 	r.read()
+	conn.Close()
+	if err := s.settle(); err != nil {
+		return append(r.lines, err.Error())
+	}
 	for i, m := range s.backend.requests() {
 		r.lines = append(r.lines, showRawRequest(fmt.Sprintf("request %d", i+1), m)...)
 	}
