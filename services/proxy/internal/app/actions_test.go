@@ -5,9 +5,11 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/servicetest"
@@ -47,6 +49,31 @@ func TestAnOperatorTakesTheProxyOutAndBackIn(t *testing.T) {
 	require.Equal(t, http.StatusOK, status)
 	require.Equal(t, "LIVE\n", body)
 	require.False(t, ends())
+}
+
+func TestReadinessAndListenersDoWhatOperatorsSaidLast(t *testing.T) {
+	proxy := run(t, upstreamAt(t, backend(t, "one")))
+	admin := proxy.Addr("admin")
+	for range 20 {
+		var operators sync.WaitGroup
+		for _, path := range []string{"/healthcheck/fail", "/healthcheck/ok"} {
+			operators.Go(func() {
+				response, err := http.Post("http://"+admin+path, "", nil)
+				if assert.NoError(t, err) {
+					assert.NoError(t, response.Body.Close())
+				}
+			})
+		}
+		operators.Wait()
+		ready, _ := get(t, admin, "/ready")
+		// On a connection of its own: one that was told to end does so in any case.
+		fresh := &http.Transport{}
+		response, err := (&http.Client{Transport: fresh}).Get("http://" + proxy.Addr("ingress") + "/exact")
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		fresh.CloseIdleConnections()
+		require.Equal(t, ready != http.StatusOK, response.Close, "one of them says that it drains, the other not")
+	}
 }
 
 func TestTheLevelOfTheLogChangesWhileTheProxyRuns(t *testing.T) {

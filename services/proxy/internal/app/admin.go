@@ -65,11 +65,13 @@ type control struct{ *App }
 
 // FailHealthChecks implements adminapi.Control.
 func (c control) FailHealthChecks(fail bool) {
-	c.failed.Store(fail)
+	c.telling.Lock()
+	defer c.telling.Unlock()
 	c.log.Info("told how to answer health checks", "fail", fail)
-	if fail {
+	c.failed.Store(fail)
+	if c.failing() { // also if not told so: a stop goes on
 		c.listeners.Drain()
-	} else if c.state.Load() != draining { // a stop goes on
+	} else {
 		c.listeners.Undrain()
 	}
 }

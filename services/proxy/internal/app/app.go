@@ -8,6 +8,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -45,7 +46,10 @@ type App struct {
 	adminAddress string
 	state        atomic.Int32
 	// failed says that an operator wants health checks to fail.
-	failed   atomic.Bool
+	failed atomic.Bool
+	// telling is held while state or failed changes and the listeners are told, so that
+	// they always do what was said last.
+	telling  sync.Mutex
 	logLevel slog.LevelVar
 	// quit ends Run; it is set before anyone is served.
 	quit    context.CancelFunc
@@ -152,8 +156,15 @@ func (a *App) Run(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}))
-	group.Add(daemon.Part{Name: "readiness", Drain: func() { a.state.Store(draining) }})
+	group.Add(daemon.Part{Name: "readiness", Drain: a.beginDrain})
 	return group.Run(ctx)
+}
+
+// beginDrain fails health checks for good. The listeners drain after it.
+func (a *App) beginDrain() {
+	a.telling.Lock()
+	defer a.telling.Unlock()
+	a.state.Store(draining)
 }
 
 // goLive tells everyone that requests are served.
