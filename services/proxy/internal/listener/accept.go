@@ -43,8 +43,8 @@ type Listener struct {
 	draining bool
 	serving  sync.WaitGroup
 
-	// closed says that DrainListeners closed the socket. It is the manager's, whose
-	// mu guards it.
+	// closed says that the manager closed the socket while connections went on. It is
+	// the manager's, whose mu guards it.
 	closed bool
 }
 

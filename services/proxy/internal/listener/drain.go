@@ -6,8 +6,8 @@ import "time"
 // drain by MODIFY_ONLY, until Undrain.
 func (m *Manager) Drain() {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.drains = true
-	m.mu.Unlock()
 	for _, l := range m.atWork() {
 		if !l.Config().modifyOnly {
 			l.Drain()
@@ -15,15 +15,22 @@ func (m *Manager) Drain() {
 	}
 }
 
-// Undrain lets connections that come from now on last. Those that were told to end
-// still do.
+// Undrain lets connections that come from now on last, but for listeners that
+// DrainListeners drains. Those that were told to end still do.
 func (m *Manager) Undrain() {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.drains = false
-	m.mu.Unlock()
 	for _, l := range m.atWork() {
-		l.Undrain()
+		if !m.isToDrain(l.Config()) {
+			l.Undrain()
+		}
 	}
+}
+
+// isToDrain says whether connections to a listener are not to last.
+func (m *Manager) isToDrain(c *Config) bool {
+	return m.drains && !c.modifyOnly || m.drained.has(c)
 }
 
 // directions says which listeners are meant, by their traffic_direction.
@@ -42,21 +49,22 @@ func (d directions) has(c *Config) bool {
 // DrainListeners closes the sockets of listeners, inbound ones only or all, of
 // which the connections go on. Graceful makes each connection's next answer its
 // last, and closes the sockets DrainTime later; keepOpen does so and never closes
-// them.
+// them. Both hold for good, also for listeners that come later.
 func (m *Manager) DrainListeners(inboundOnly, graceful, keepOpen bool) {
 	meant := allListeners
 	if inboundOnly {
 		meant = inboundListeners
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if graceful || keepOpen {
+		m.drained = max(m.drained, meant)
 		for _, l := range m.atWork() {
 			if meant.has(l.Config()) {
 				l.Drain()
 			}
 		}
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	switch {
 	case keepOpen, m.stopping:
 	case !graceful:

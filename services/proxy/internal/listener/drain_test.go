@@ -2,7 +2,9 @@ package listener_test
 
 import (
 	"bufio"
+	"errors"
 	"net"
+	"os"
 	"testing"
 	"time"
 
@@ -20,9 +22,12 @@ func closed(t *testing.T, address, text string) {
 			return true
 		}
 		defer conn.Close()
-		// It may be another process's by now, which says nothing.
 		_ = conn.SetReadDeadline(time.Now().Add(time.Second))
-		line, _ := bufio.NewReader(conn).ReadString('\n')
+		line, err := bufio.NewReader(conn).ReadString('\n')
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return false // which tells nothing: look again
+		}
+		// It may be another process's by now.
 		return line != text+"\n" && line != "drained\n"
 	})
 }
@@ -38,6 +43,21 @@ func TestUndrainLetsConnectionsLastAgain(t *testing.T) {
 	m.Undrain()
 	require.Equal(t, "hello", m.dial("l").line())
 	require.Equal(t, "hello", m.dial("later").line())
+}
+
+func TestUndrainLeavesListenersThatDrainListenersDrains(t *testing.T) {
+	const inbound = `, "traffic_direction": "INBOUND"`
+	m := serving(t)
+	require.NoError(t, m.Apply(lds(t, says("in", "in", inbound), says("out", "out")), true))
+	m.DrainListeners(true, false, true)
+	m.Drain()
+	require.Equal(t, "drained", m.dial("out").line())
+	m.Undrain()
+	require.Equal(t, "out", m.dial("out").line())
+	require.Equal(t, "drained", m.dial("in").line())
+	require.NoError(t, m.Apply(lds(t, says("late", "late", inbound), says("other", "other")), false))
+	require.Equal(t, "drained", m.dial("late").line(), "it is like those that drain")
+	require.Equal(t, "other", m.dial("other").line())
 }
 
 func TestDrainListeners(t *testing.T) {
@@ -59,9 +79,15 @@ func TestDrainListeners(t *testing.T) {
 		require.EqualValues(t, 2, m.value("listener_manager.listener_stopped"), "once each")
 		require.NoError(t, m.Apply(lds(t, says("late", "late")), false))
 		closed(t, m.Addr("late").String(), "late")
+		require.NotContains(t, m.log.String(), "msg=listening listener=late")
 		require.NoError(t, in.SetReadDeadline(time.Now().Add(-time.Second)))
 		_, err := in.Read(make([]byte, 1))
 		require.ErrorContains(t, err, "timeout", "it is open, and was not told to end")
+
+		require.NoError(t, m.Apply(lds(t, says("late", "later", `, "tcp_backlog_size": 5`)), false))
+		require.NotContains(t, m.log.String(), "backlog", "there is no socket to set it of")
+		require.NoError(t, m.Apply(nil, true))
+		require.EqualValues(t, 3, m.value("listener_manager.listener_stopped"), "once each, though they are gone as well")
 	})
 	t.Run("inboundonly leaves the others", func(t *testing.T) {
 		m, _, _, address := begin(t)
@@ -81,6 +107,7 @@ func TestDrainListeners(t *testing.T) {
 	})
 	t.Run("skip_exit never closes", func(t *testing.T) {
 		m, in, _, _ := begin(t)
+		m.DrainListeners(false, false, true) // with graceful or without it
 		m.DrainListeners(false, true, true)
 		require.Equal(t, "drained", in.line())
 		require.Equal(t, "drained", m.dial("out").line())

@@ -66,6 +66,8 @@ type Manager struct {
 	running   sync.WaitGroup
 	// drains says that Drain was called last, not Undrain.
 	drains bool
+	// drained are the listeners that DrainListeners drains, whatever drains says.
+	drained directions
 	// closed are the listeners whose sockets DrainListeners closed: also those of
 	// their kind that come later accept nothing.
 	closed directions
@@ -129,7 +131,7 @@ func (m *Manager) bind(config *Config) (*Listener, error) {
 	if m.options.ConnectionLimit != nil {
 		l.limit = m.options.ConnectionLimit(config.Name)
 	}
-	l.draining = m.drains && !config.modifyOnly
+	l.draining = m.isToDrain(config)
 	if m.closed.has(config) {
 		m.closeSocket(l)
 	}
@@ -324,8 +326,10 @@ func (m *Manager) activate(name string, e *entry, w *warming) {
 	switch {
 	case old == w.listener:
 		m.stats.inPlace.Inc()
-		if err := old.setBacklog(w.config.backlog); err != nil {
-			m.options.Log.Warn("backlog stays as it is", "listener", name, "error", err)
+		if !old.closed {
+			if err := old.setBacklog(w.config.backlog); err != nil {
+				m.options.Log.Warn("backlog stays as it is", "listener", name, "error", err)
+			}
 		}
 		m.drainChains(old, old.use(w.config))
 	case old != nil:
@@ -338,6 +342,9 @@ func (m *Manager) activate(name string, e *entry, w *warming) {
 
 // serve accepts on a listener until it is closed.
 func (m *Manager) serve(l *Listener) {
+	if l.closed {
+		return
+	}
 	m.options.Log.Info("listening", "listener", l.Config().Name, "address", l.Addr())
 	m.running.Go(func() { _ = l.Serve() }) // ends with the listener's Close; Stop waits for it
 }
@@ -381,8 +388,7 @@ func stopChains(chains []*chain) {
 
 // drain closes a listener's socket and lets its connections end.
 func (m *Manager) drain(l *Listener) {
-	m.stats.stopped.Inc()
-	_ = l.Close() // it is closed, whatever it says
+	m.closeSocket(l)
 	m.draining[l] = true
 	stopChains(l.Config().all())
 	l.Drain()
@@ -504,11 +510,11 @@ func (m *Manager) Stop(ctx context.Context) error {
 			stopChains(e.warming.fresh)
 		}
 	}
+	all := m.atWork()
 	m.mu.Unlock()
 	defer m.cancel()
 	defer context.AfterFunc(ctx, m.cancel)() // for what drains already
 	var each sync.WaitGroup
-	all := m.atWork()
 	errs := make([]error, len(all))
 	for i, l := range all {
 		each.Go(func() { errs[i] = l.Stop(ctx) })
@@ -524,10 +530,8 @@ func (m *Manager) Run() error {
 	return nil
 }
 
-// atWork are the listeners with a socket.
+// atWork are the listeners that were bound, and are not gone.
 func (m *Manager) atWork() []*Listener {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	var all []*Listener
 	for _, e := range m.listeners {
 		if e.active != nil {

@@ -106,15 +106,34 @@ type manager struct {
 	t        *testing.T
 	speaker  *speaker
 	registry *stats.Registry
+	log      *logText
+}
+
+// logText is what a Manager has logged.
+type logText struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *logText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 func newManager(t *testing.T, waitForLDS bool, limit int64) *manager {
 	t.Helper()
-	m := &manager{t: t, speaker: &speaker{starts: map[string]func(){}}, registry: stats.NewRegistry()}
+	m := &manager{t: t, speaker: &speaker{starts: map[string]func(){}}, registry: stats.NewRegistry(), log: &logText{}}
 	schema, err := strict.NewSchema(listener.Fields(), coreconfig.Fields(), m.speaker.Fields())
 	require.NoError(t, err)
 	m.Manager = listener.NewManager(listener.ManagerOptions{
-		Filters: []networkfilter.Factory{m.speaker}, Schema: schema, Stats: m.registry, Log: slog.New(slog.DiscardHandler),
+		Filters: []networkfilter.Factory{m.speaker}, Schema: schema, Stats: m.registry, Log: slog.New(slog.NewTextHandler(m.log, nil)),
 		DrainTime: 10 * time.Millisecond, ConnectionLimit: func(string) int64 { return limit },
 	}, waitForLDS)
 	t.Cleanup(func() {
