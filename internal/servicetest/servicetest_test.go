@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -72,6 +73,21 @@ func TestEventuallyWaitsForTheConditionAndFailsOutOfPatience(t *testing.T) {
 func TestCPUTimeGrowsByWork(t *testing.T) {
 	for begin := CPUTime(t); CPUTime(t) < begin+50*time.Millisecond; { // which is all of it
 	}
+}
+
+func TestAllocatedBytesCountsAlsoWhatIsLetGo(t *testing.T) {
+	const size, times = 1 << 20, 16 // too large for a stack
+	calls := 0
+	bytes := func(tb testing.TB) {
+		AllocatedBytes(tb, size*times/2, func() {
+			calls++
+			for range times {
+				runtime.KeepAlive(make([]byte, size))
+			}
+		})
+	}
+	require.Equal(t, !raceDetector, run(t, bytes).failed)
+	require.Equal(t, 1, calls)
 }
 
 func TestPeer(t *testing.T) {

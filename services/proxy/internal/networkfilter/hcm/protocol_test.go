@@ -345,26 +345,26 @@ func TestLargeBodiesTakeNoMemory(t *testing.T) {
 			from, to := c.pipe(client, server)
 			require.NoError(t, from.conn.SetDeadline(noDeadline))
 			require.NoError(t, to.conn.SetDeadline(noDeadline))
-			before := heapInUse()
 
 			var sent atomic.Int64
 			poured := make(chan error, 1)
-			go func() { poured <- pour(counting{from.conn, &sent}) }() // the test waits for it
-			last := int64(-1)
-			servicetest.Eventually(t, "the sender is stopped", func() bool {
-				now := sent.Load()
-				stopped := now == last && now > 0
-				last = now
-				return stopped
+			servicetest.AllocatedBytes(t, 16<<20, func() {
+				before := heapInUse()
+				go func() { poured <- pour(counting{from.conn, &sent}) }() // the test waits for it
+				last := int64(-1)
+				servicetest.Eventually(t, "the sender is stopped", func() bool {
+					now := sent.Load()
+					stopped := now == last && now > 0
+					last = now
+					return stopped
+				})
+				require.Less(t, sent.Load(), int64(gigabyte/4))
+				require.Less(t, heapInUse(), before+16<<20, "while the sender is stopped")
+				n, err := io.CopyN(io.Discard, to.r, gigabyte)
+				require.NoError(t, err)
+				require.EqualValues(t, gigabyte, n)
+				require.NoError(t, <-poured)
 			})
-			require.Less(t, sent.Load(), int64(gigabyte/4))
-			require.Less(t, heapInUse(), before+16<<20, "while the sender is stopped")
-			n, err := io.CopyN(io.Discard, to.r, gigabyte)
-			require.NoError(t, err)
-			require.EqualValues(t, gigabyte, n)
-			require.NoError(t, <-poured)
-
-			require.Less(t, heapInUse(), before+16<<20)
 		})
 	}
 }
