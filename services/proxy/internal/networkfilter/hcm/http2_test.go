@@ -15,6 +15,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/http2"
 	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
 )
 
 // dialHTTP2 connects a client of HTTP/2 to the proxy.
@@ -124,6 +125,31 @@ func TestBothVersionsOnOneListener(t *testing.T) {
 	servicetest.Eventually(t, "its end is counted", func() bool { return p.stat("http.test.downstream_cx_destroy_remote") == 1 })
 	require.Zero(t, p.stat("http.test.downstream_cx_http2_active"))
 	require.Positive(t, p.stat("http.test.downstream_cx_rx_bytes_total"))
+}
+
+func TestAConnectionOfHTTP2IsAsLongAsItWasOpen(t *testing.T) {
+	p := start(t, newUpstream(t).address(), config{routes: `{"match": {"prefix": "/"}, "direct_response": {"status": 200}}`})
+	conn, err := net.Dial("tcp", p.address)
+	require.NoError(t, err)
+	p.dial()
+	// They are accepted one after the other, so that the first is once the second counts.
+	servicetest.Eventually(t, "both are accepted", func() bool { return p.stat("http.test.downstream_cx_total") == 2 })
+	const silence = 50 * time.Millisecond
+	accepted := time.Now()
+	servicetest.Eventually(t, "the client is silent for a while", func() bool { return time.Since(accepted) >= silence })
+	c := http2.NewClient(conn, http2.NewClientOptions(http2.Options{}))
+	require.Equal(t, "200", outcome(open(t, c, "GET /", true)))
+	_ = c.Close()
+	var length *stats.Distribution
+	servicetest.Eventually(t, "its length is counted", func() bool {
+		p.registry.Each(func(m stats.Metric) {
+			if m.Name == "http.test.downstream_cx_length_ms" {
+				length = m.Distribution
+			}
+		})
+		return length.Count == 1
+	})
+	require.GreaterOrEqual(t, length.Sum, float64(silence.Milliseconds()))
 }
 
 // sortTE puts te, which keeps its place from HTTP/2 alone, behind x-forwarded-proto.

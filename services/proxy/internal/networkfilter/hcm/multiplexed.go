@@ -18,6 +18,7 @@ import (
 // exchange, on a goroutine of its own.
 type multiplexed struct {
 	manager *manager
+	began   time.Time // accepted
 	conn    *http2.Conn
 	server  *http2.Server
 	peer    netip.Addr
@@ -37,9 +38,10 @@ type multiplexed struct {
 	timers   []*time.Timer // of drains, stopped in the end
 }
 
-// newMultiplexed takes over a connection whose client speaks HTTP/2.
-func (m *manager) newMultiplexed(conn net.Conn) *multiplexed {
-	c := &multiplexed{manager: m, facts: m.connectionFacts(conn)}
+// newMultiplexed takes over a connection, accepted at began, whose client speaks
+// HTTP/2.
+func (m *manager) newMultiplexed(conn net.Conn, began time.Time) *multiplexed {
+	c := &multiplexed{manager: m, began: began, facts: m.connectionFacts(conn)}
 	c.peer, c.port = c.facts.Peer.Addr(), int(c.facts.Local.Port())
 	c.server = m.servers.take()
 	c.conn = c.server.Conn(conn, c)
@@ -51,7 +53,7 @@ func (c *multiplexed) Serve(ctx context.Context) { c.serve(ctx, nil) }
 
 // serve works until the connection ends; received is what was read of it before.
 func (c *multiplexed) serve(ctx context.Context, received []byte) {
-	m, began := c.manager, time.Now()
+	m := c.manager
 	m.stats.connectionsHTTP2.Inc()
 	m.stats.connectionsActiveH2.Add(1)
 	c.ctx = ctx
@@ -92,7 +94,7 @@ func (c *multiplexed) serve(ctx context.Context, received []byte) {
 		remote = false
 	}
 	m.stats.connectionsActiveH2.Add(-1)
-	m.stats.countEnd(began, remote, c.broken.Load())
+	m.stats.countEnd(c.began, remote, c.broken.Load())
 }
 
 // after has f called later, unless the connection has ended by then.

@@ -27,6 +27,7 @@ import (
 // connection is one client's connection.
 type connection struct {
 	manager *manager
+	began   time.Time // accepted
 	conn    net.Conn
 	reader  *http1.Reader
 	writer  *http1.Writer
@@ -98,7 +99,7 @@ func (m *manager) NewConnection(conn net.Conn) networkfilter.Connection {
 	case hcmv3.HttpConnectionManager_HTTP1:
 		return m.newConnection(conn)
 	case hcmv3.HttpConnectionManager_HTTP2:
-		return m.newMultiplexed(conn)
+		return m.newMultiplexed(conn, time.Now())
 	}
 	return &undecided{http1: m.newConnection(conn)}
 }
@@ -112,6 +113,7 @@ func (m *manager) connectionFacts(conn net.Conn) format.Connection {
 func (m *manager) newConnection(conn net.Conn) *connection {
 	c := &connection{
 		manager: m,
+		began:   time.Now(),
 		conn:    conn,
 		reader:  http1.NewReader(conn, m.limits),
 		writer:  http1.NewWriter(conn),
@@ -124,7 +126,7 @@ func (m *manager) newConnection(conn net.Conn) *connection {
 	c.peer, c.port = c.facts.Peer.Addr(), int(c.facts.Local.Port())
 	c.body.connection = c
 	c.interim = c.sendInterim
-	c.watch.manager, c.watch.base = m, time.Now()
+	c.watch.manager, c.watch.base = m, c.began
 	c.watch.received, c.watch.gone, c.watch.cut = c.body.finished, c.gone, c.cut
 	return c
 }
@@ -148,7 +150,7 @@ func (c *connection) Serve(ctx context.Context) {
 	_ = c.conn.Close() // the client has gone, or will see it
 	c.countBytes()
 	c.manager.stats.connectionsActiveH1.Add(-1)
-	c.manager.stats.countEnd(c.watch.base, c.remote, c.broken)
+	c.manager.stats.countEnd(c.began, c.remote, c.broken)
 }
 
 // serveRequest serves one request and says whether the connection can carry

@@ -26,7 +26,7 @@ func (u *undecided) Serve(ctx context.Context) {
 	c := u.http1
 	received, ok := c.preface(ctx)
 	if !ok {
-		c.manager.stats.countEnd(c.watch.base, c.remote, false)
+		c.manager.stats.countEnd(c.began, c.remote, false)
 		return
 	}
 	if received == nil {
@@ -35,7 +35,7 @@ func (u *undecided) Serve(ctx context.Context) {
 	}
 	u.mu.Lock()
 	c.phase.CompareAndSwap(fresh, busy) // so that a Finish before does not close it
-	u.http2 = c.manager.newMultiplexed(c.conn)
+	u.http2 = c.manager.newMultiplexed(c.conn, c.began)
 	u.http1 = nil // its memory is not needed any more
 	if u.drained {
 		u.http2.Drain()
