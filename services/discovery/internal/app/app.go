@@ -17,6 +17,7 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/hds"
 	"github.com/weirproxy/weir/services/discovery/internal/lrs"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/resources"
 	"github.com/weirproxy/weir/services/discovery/internal/statsd"
 	"github.com/weirproxy/weir/services/discovery/internal/xds"
 )
@@ -60,7 +61,12 @@ func New(o Options, log *slog.Logger) (*App, error) {
 	a.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
 	store, badStore := a.openStore()
-	if err := errors.Join(badStore, a.openFiles(store), a.openListeners()); err != nil {
+	err := errors.Join(badStore, a.openFiles(store), a.openListeners())
+	var maker *resources.Maker
+	if err == nil {
+		maker, err = o.newMaker(a.inputs.template)
+	}
+	if err != nil {
 		a.listeners.Close()
 		if store != nil {
 			err = errors.Join(err, store.Close())
@@ -74,7 +80,7 @@ func New(o Options, log *slog.Logger) (*App, error) {
 	a.loads = newLoads(o.LoadOptions, a.access, a.metrics)
 	state := &serviceState{registry: a.hosts}
 	operators := a.addOperators(state)
-	a.addGRPC(operators)
+	a.addGRPC(maker, operators)
 	a.addHTTP(registration, operators)
 	a.group.Add(daemon.Part{Name: "readiness", Drain: func() { state.stopping.Store(true) }})
 

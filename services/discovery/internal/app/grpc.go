@@ -34,11 +34,10 @@ const (
 )
 
 // addGRPC serves the listener of all that is served over gRPC: xDS, and streams of
-// heartbeats, of load reports and of health checks. The server of xDS has a face
-// over HTTP too.
-func (a *App) addGRPC(operators *admin.Server) {
+// heartbeats, of load reports and of health checks. The server of xDS, which serves what
+// maker makes, has a face over HTTP too.
+func (a *App) addGRPC(maker *resources.Maker, operators *admin.Server) {
 	o := a.options
-	maker, template := a.inputs.maker, a.inputs.template
 	limits := o.limits()
 	limits.MayBe = func(ctx context.Context, node resources.Asker) error {
 		return a.access.mayBe(ctx, node.ID, node.Cluster)
@@ -58,8 +57,8 @@ func (a *App) addGRPC(operators *admin.Server) {
 	a.control = control
 	operators.Handle("GET /xds", "open streams: who, what they have, what they refused", shown(func() (any, error) { return control.Status(), nil }))
 	a.group.Add(daemon.Background("xds", control.Run))
-	if template != nil {
-		a.group.Add(followTemplate(template, maker, control.SetMaker))
+	if a.inputs.templates != nil {
+		a.group.Add(followTemplate(a.inputs.templates, maker, control.SetMaker))
 	}
 	a.addFiles(control, operators)
 	heartbeats := beats.New(beats.Options{

@@ -18,9 +18,11 @@ import (
 type inputs struct {
 	http, xds, admin net.Listener
 
-	maker    *resources.Maker
-	template *templatefile.Watch // nil if there is none
-	rules    *resourcefiles.Secrets
+	// template is what the template of clusters said at first, and templates what reads
+	// it again; nil if there is none.
+	template  *resources.Template
+	templates *templatefile.Watch
+	rules     *resourcefiles.Secrets
 	// source is the files of resources, nil if there are none, and resources what
 	// these said at first.
 	source    *resourcefiles.Source
@@ -40,13 +42,14 @@ func (a *App) openStore() (builtin.Store, error) {
 }
 
 // openFiles reads all files that settings name but the store's, for access and for
-// what is served, and makes what can't be without them. What has hosts checked reads
-// its file as it is made, for which it takes the registry: so this is made without a
-// store too, and then never run. The error names the settings and all that is wrong.
+// what is served, and makes what can't be without them. It says nothing of values, which
+// check does. What has hosts checked reads its file as it is made, for which it takes
+// the registry: so this is made without a store too, and then never run. The error names
+// the settings and all that is wrong.
 func (a *App) openFiles(store registry.Store) error {
 	var badAccess, badTemplate, badRules, badFiles, badChecks error
 	a.access, badAccess = newAccess(a.options.AccessOptions, a.metrics, a.log)
-	a.inputs.maker, a.inputs.template, badTemplate = newMaker(a.options.ResourceOptions, a.metrics, a.log)
+	a.inputs.templates, a.inputs.template, badTemplate = a.options.openTemplate(a.metrics, a.log)
 	a.inputs.rules, badRules = a.openSecrets()
 	a.inputs.source, a.inputs.resources, badFiles = a.openResources()
 	a.hosts = a.newRegistry(store)
@@ -58,9 +61,7 @@ func (a *App) openFiles(store registry.Store) error {
 // they name: where a value is wrong neither the store nor a listener is opened, and so
 // what is wrong with those is told in another round. Nothing stays open.
 func (o Options) faults() error {
-	wrong := o.check()
-	o.TagNamespace, o.SubsetSize = "", 0 // no file has to do with them, and what is made by it checks them too
-	return errors.Join(wrong, newApp(o, slog.New(slog.DiscardHandler)).openFiles(nil))
+	return errors.Join(o.check(), newApp(o, slog.New(slog.DiscardHandler)).openFiles(nil))
 }
 
 // openListeners opens all listeners. The error names the settings of those that cannot

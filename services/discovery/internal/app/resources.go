@@ -32,31 +32,30 @@ func (o ResourceOptions) check(fault func(format string, args ...any)) {
 	}
 }
 
-// newMaker reads the template of clusters, if there is one, and returns what
-// makes resources by it, and what reads it again; the latter is nil if there is
-// none. The error names the setting and all that is wrong.
-func newMaker(o ResourceOptions, metrics prometheus.Registerer, log *slog.Logger) (*resources.Maker, *templatefile.Watch, error) {
-	options := resources.Options{
+// openTemplate reads the template of clusters, and returns it with what reads it
+// again; both are nil if there is none. The error names the setting and all that is
+// wrong.
+func (o ResourceOptions) openTemplate(metrics prometheus.Registerer, log *slog.Logger) (*templatefile.Watch, *resources.Template, error) {
+	if o.ClusterTemplate == "" {
+		return nil, nil, nil
+	}
+	return templatefile.Open(templatefile.Options{
+		File:    filewatch.File{Setting: "DISCOVERY_XDS_CLUSTER_TEMPLATE", Path: o.ClusterTemplate},
+		Poll:    filePoll,
+		Log:     log,
+		Metrics: metrics,
+	})
+}
+
+// newMaker makes what makes resources, by a template of clusters, if there is one.
+func (o ResourceOptions) newMaker(template *resources.Template) (*resources.Maker, error) {
+	return resources.NewMaker(resources.Options{
+		Template:       template,
 		TagNamespace:   o.TagNamespace,
 		ZonePriorities: o.ZonePriorities,
 		SubsetSize:     o.SubsetSize,
 		StaleDegraded:  o.StaleDegraded,
-	}
-	var watch *templatefile.Watch
-	if o.ClusterTemplate != "" {
-		var err error
-		watch, options.Template, err = templatefile.Open(templatefile.Options{
-			File:    filewatch.File{Setting: "DISCOVERY_XDS_CLUSTER_TEMPLATE", Path: o.ClusterTemplate},
-			Poll:    filePoll,
-			Log:     log,
-			Metrics: metrics,
-		})
-		if err != nil {
-			return nil, nil, err
-		}
-	}
-	maker, err := resources.NewMaker(options)
-	return maker, watch, err
+	})
 }
 
 // followTemplate gives set a maker like m with each new template, until ctx
