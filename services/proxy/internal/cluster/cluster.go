@@ -259,7 +259,8 @@ func (c *Cluster) poolOptions(h *Host, http2 bool) connpool.Options {
 	version := c.Stats.connectionsHTTP1
 	options := connpool.Options{
 		ConnectTimeout: c.Config.ConnectTimeout,
-		IdleTimeout:    idleTimeout,
+		IdleTimeout:    c.Config.idleTimeout,
+		Expired:        c.Stats.connectionsExpired.Inc,
 		MaxRequests:    c.Config.maxRequests,
 		WornOut:        c.Stats.connectionsWornOut.Inc,
 		Limits:         http1.Limits{HeadBytes: cmp.Or(c.Config.headBytes, defaultHTTP1HeadBytes), Headers: c.Config.headers},

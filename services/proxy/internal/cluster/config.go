@@ -57,7 +57,7 @@ func Fields() strict.Fields {
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig":      {"http_protocol_options", "http2_protocol_options"},
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig": {"http_protocol_options", "http2_protocol_options"},
 		"envoy.config.core.v3.HttpProtocolOptions": {
-			"max_requests_per_connection", "max_headers_count", "max_response_headers_kb", "headers_with_underscores_action",
+			"idle_timeout", "max_requests_per_connection", "max_headers_count", "max_response_headers_kb", "headers_with_underscores_action",
 		},
 	}
 	for _, part := range []strict.Fields{breaker.Fields(), dns.Fields(), healthcheck.Fields(), outlier.Fields()} {
@@ -93,6 +93,9 @@ type Config struct {
 	http2 *http2.ClientOptions
 	// maxStreams is how many requests a connection of HTTP/2 carries at once.
 	maxStreams uint32
+	// idleTimeout is how long a connection waits for its next request; 0 is without
+	// limit.
+	idleTimeout time.Duration
 	// maxRequests is how many requests a connection carries in all; 0 is any number.
 	maxRequests uint32
 	// headBytes and headers bound the heads of responses; no bytes are the default of
@@ -126,6 +129,7 @@ const (
 	defaultConnectTimeout = 5 * time.Second // connect_timeout
 	defaultPanicThreshold = 50              // CommonLbConfig.healthy_panic_threshold
 	defaultMergeWindow    = time.Second     // CommonLbConfig.update_merge_window
+	defaultIdleTimeout    = time.Hour       // HttpProtocolOptions.idle_timeout
 )
 
 // Parse makes a Config of a cluster that lies at the path at. Policies are the
@@ -136,6 +140,7 @@ func Parse(message *clusterv3.Cluster, at strict.Path, policies []Policy, report
 		Message: message, Name: message.GetName(), ConnectTimeout: defaultConnectTimeout,
 		Thresholds:            breaker.Parse(message.GetCircuitBreakers()),
 		balancing:             parsePolicy(message, at, policies, report),
+		idleTimeout:           defaultIdleTimeout,
 		headers:               defaultHeaders,
 		panicThreshold:        defaultPanicThreshold,
 		ignoreHealthOnRemoval: message.GetIgnoreHealthOnHostRemoval(),
@@ -256,7 +261,6 @@ func (c *Config) parseCommon(o *corev3.HttpProtocolOptions, at strict.Path, repo
 		name string
 		set  bool
 	}{
-		{"idle_timeout", o.GetIdleTimeout() != nil},
 		{"max_connection_duration", o.GetMaxConnectionDuration() != nil},
 		{"max_stream_duration", o.GetMaxStreamDuration() != nil},
 	} {
@@ -267,6 +271,7 @@ func (c *Config) parseCommon(o *corev3.HttpProtocolOptions, at strict.Path, repo
 	if o.GetHeadersWithUnderscoresAction() != corev3.HttpProtocolOptions_ALLOW {
 		report.Add(at.Field("headers_with_underscores_action"), "has no meaning for a cluster: it is for the connection manager")
 	}
+	c.idleTimeout = coreconfig.Duration(o.GetIdleTimeout(), defaultIdleTimeout, at.Field("idle_timeout"), report)
 	if n := o.GetMaxHeadersCount(); n != nil {
 		c.headers = int(n.GetValue())
 	}

@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
@@ -56,14 +55,6 @@ func (h *Host) CloseConnections() {
 	h.Connections.Close()
 	if h.http2 != nil {
 		h.http2.Close()
-	}
-}
-
-// CloseExpired closes the connections that were idle for too long.
-func (h *Host) CloseExpired(now time.Time) {
-	h.Connections.CloseExpired(now)
-	if h.http2 != nil {
-		h.http2.CloseExpired(now)
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -422,30 +421,18 @@ func (m *Manager) subscribe() {
 	}
 }
 
-// Run closes connections that are idle for too long, until ctx ends; then it
-// closes all that no request uses, and returns nil.
+// Run waits until ctx ends; then it closes all connections that no request uses, and
+// returns nil.
 func (m *Manager) Run(ctx context.Context) error {
-	ticker := time.NewTicker(time.Minute)
-	defer ticker.Stop()
-	for {
-		select {
-		case now := <-ticker.C:
-			for _, c := range m.All() {
-				for _, member := range c.Hosts().Members {
-					member.Host.CloseExpired(now)
-				}
-			}
-		case <-ctx.Done():
-			m.mu.Lock()
-			defer m.mu.Unlock()
-			for name, w := range m.warming {
-				m.endWarming(name, w)
-				w.cluster.close()
-			}
-			for _, c := range m.All() {
-				c.close()
-			}
-			return nil
-		}
+	<-ctx.Done()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name, w := range m.warming {
+		m.endWarming(name, w)
+		w.cluster.close()
 	}
+	for _, c := range m.All() {
+		c.close()
+	}
+	return nil
 }

@@ -4,14 +4,9 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 )
-
-// idleTimeout is how long a connection waits for its next request
-// (HttpProtocolOptions.idle_timeout).
-const idleTimeout = time.Hour
 
 // Bounds of the heads of upstream responses, unless the cluster has others: the
 // fields (HttpProtocolOptions.max_headers_count), and the bytes of each version of
@@ -47,6 +42,7 @@ type Stats struct {
 	PendingActive                 *stats.Gauge
 	connectionOverflow            *stats.Counter
 	connectionsWornOut            *stats.Counter
+	connectionsExpired            *stats.Counter
 	// Retries are all that began. RetryAbandoned counts requests that could not be
 	// sent again for the length of their bodies.
 	Retries, RetrySuccess, RetryOverflow   *stats.Counter
@@ -113,6 +109,7 @@ func newStats(scope *stats.Scope) *Stats {
 		PendingActive:      scope.Gauge("upstream_rq_pending_active"),
 		connectionOverflow: scope.Counter("upstream_cx_overflow"),
 		connectionsWornOut: scope.Counter("upstream_cx_max_requests"),
+		connectionsExpired: scope.Counter("upstream_cx_idle_timeout"),
 		PerTryTimeouts:     scope.Counter("upstream_rq_per_try_timeout"),
 		PerTryIdleTimeouts: scope.Counter("upstream_rq_per_try_idle_timeout"),
 		Retries:            scope.Counter("upstream_rq_retry"),

@@ -27,7 +27,8 @@ import (
 type Options struct {
 	// ConnectTimeout bounds one connect.
 	ConnectTimeout time.Duration
-	// IdleTimeout is how long a connection may wait for its next request.
+	// IdleTimeout is how long a connection may wait for its next request; 0 is
+	// without limit.
 	IdleTimeout time.Duration
 	// MaxRequests is how many requests a connection carries in all; 0 is any number.
 	MaxRequests uint32
@@ -49,6 +50,9 @@ type Options struct {
 	// WornOut, if not nil, is called for each connection that carried MaxRequests.
 	// It must not block.
 	WornOut func()
+	// Expired, if not nil, is called for each connection that IdleTimeout ends. It
+	// must not block.
+	Expired func()
 	// Overflowed, if not nil, is called for each request that waits since there are
 	// as many connections as may be. It must not block.
 	Overflowed func()
@@ -67,6 +71,7 @@ type Pool struct {
 	queue  []waiter // in the order of their coming
 	open   int      // connections, idle, in use and in the making
 	closed bool
+	expiry *time.Timer // of the connection that is idle for longest; nil if none is known to be
 
 	// Of HTTP/2.
 	most       int // exchanges of a connection
@@ -210,8 +215,12 @@ func (p *Pool) Idle() *Conn {
 		if c == nil {
 			return nil
 		}
-		if time.Since(c.since) < p.options.IdleTimeout && c.usable() {
+		expired := p.options.IdleTimeout > 0 && time.Since(c.since) >= p.options.IdleTimeout
+		if !expired && c.usable() {
 			return c.take()
+		}
+		if expired {
+			p.countExpired()
 		}
 		c.Discard()
 	}
@@ -315,26 +324,65 @@ func (p *Pool) Close() {
 	p.mu.Lock()
 	idle := p.idle
 	p.idle, p.closed = nil, true
+	if p.expiry != nil {
+		p.expiry.Stop()
+		p.expiry = nil
+	}
+	for _, c := range p.shared {
+		c.finish()
+	}
+	p.shared = nil
 	p.mu.Unlock()
-	p.closeShared(time.Time{})
 	for _, c := range idle {
 		c.Discard()
 	}
 }
 
-// CloseExpired closes the connections that were idle for too long.
-func (p *Pool) CloseExpired(now time.Time) {
-	p.closeShared(now.Add(-p.options.IdleTimeout))
+// awaitExpiry has the pool look for connections that were idle for too long, once
+// the one that becomes so now will have been. The lock is held.
+func (p *Pool) awaitExpiry() {
+	if p.expiry == nil {
+		p.expireIn(p.options.IdleTimeout)
+	}
+}
+
+// expireIn has closeExpired be called after a while. The lock is held.
+func (p *Pool) expireIn(after time.Duration) {
+	if p.options.IdleTimeout > 0 && !p.closed {
+		// Ends by itself, or with Close.
+		p.expiry = time.AfterFunc(after, func() { p.closeExpired(time.Now()) })
+	}
+}
+
+// closeExpired closes the connections that were idle for too long by now, and comes
+// again for those that are idle for less.
+func (p *Pool) closeExpired(now time.Time) {
+	before := now.Add(-p.options.IdleTimeout)
 	p.mu.Lock()
+	oldest := p.closeShared(now, before)
 	old := 0
-	for old < len(p.idle) && now.Sub(p.idle[old].since) >= p.options.IdleTimeout {
+	for old < len(p.idle) && !p.idle[old].since.After(before) {
 		old++
 	}
 	expired := slices.Clone(p.idle[:old])
 	p.idle = slices.Delete(p.idle, 0, old)
+	if len(p.idle) > 0 {
+		oldest = p.idle[0].since
+	}
+	p.expiry = nil
+	if !oldest.IsZero() {
+		p.expireIn(oldest.Sub(before))
+	}
 	p.mu.Unlock()
 	for _, c := range expired {
+		p.countExpired()
 		c.Discard()
+	}
+}
+
+func (p *Pool) countExpired() {
+	if p.options.Expired != nil {
+		p.options.Expired()
 	}
 }
 
@@ -378,6 +426,7 @@ func (c *Conn) Release() {
 	closed := p.closed
 	if !taken && !closed {
 		p.idle = append(p.idle, c)
+		p.awaitExpiry()
 	}
 	p.mu.Unlock()
 	if !taken && closed {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/weirproxy/weir/internal/http2"
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
@@ -122,10 +123,50 @@ func TestIdleConnectionsExpire(t *testing.T) {
 	pool.CloseExpired(time.Now().Add(time.Minute))
 	require.Zero(t, open.Load())
 
+	pool, open = newPool(t, address, time.Nanosecond)
+	get(t, pool).Release()
+	require.False(t, get(t, pool).Reused, "expired, though it may be there yet")
+	servicetest.Eventually(t, "the expired one is closed", func() bool { return open.Load() == 1 })
+
 	pool, open = newPool(t, address, 0)
 	get(t, pool).Release()
-	require.False(t, get(t, pool).Reused, "expired, though not yet swept")
+	require.True(t, get(t, pool).Reused, "without limit")
 	require.EqualValues(t, 1, open.Load())
+}
+
+// TestIdleConnectionsExpireByThemselves has several of each version of HTTP become
+// idle one after another, and none be asked for.
+func TestIdleConnectionsExpireByThemselves(t *testing.T) {
+	for name, options := range map[string]connpool.Options{
+		"HTTP/1": {Limits: http1.Limits{HeadBytes: 1 << 10, Headers: 10}},
+		"HTTP/2": {HTTP2: http2.NewClientOptions(http2.Options{}), MaxStreams: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var open, expired atomic.Int64
+			options.ConnectTimeout, options.IdleTimeout = servicetest.Patience, 20*time.Millisecond
+			options.Opened, options.Closed = func(time.Duration) { open.Add(1) }, func(time.Duration) { open.Add(-1) }
+			options.Expired = func() { expired.Add(1) }
+			address, _ := server(t)
+			if options.HTTP2 != nil {
+				address = newPeer(t, http2.Options{}, no).address
+			}
+			pool := connpool.New(address, options)
+			t.Cleanup(pool.Close)
+			var used []*connpool.Conn
+			for range 3 {
+				used = append(used, get(t, pool))
+			}
+			for i, c := range used {
+				c.Release()
+				servicetest.Eventually(t, "it is closed", func() bool { return open.Load() == int64(2-i) })
+			}
+			require.GreaterOrEqual(t, expired.Load(), int64(3), "beside those that expired before they were taken")
+			for range 2 { // and together
+				get(t, pool).Release()
+			}
+			servicetest.Eventually(t, "all are closed", func() bool { return open.Load() == 0 })
+		})
+	}
 }
 
 func TestClosedPoolKeepsNothingThatComesBack(t *testing.T) {

@@ -30,6 +30,7 @@ type shared struct {
 	// requests is how many have taken it so far. With the last that may, it is no
 	// longer among the pool's, and ends with its users.
 	requests uint32
+	finished bool // the pool ends it
 }
 
 // connecting is a connect on its way, for all who wait for it.
@@ -83,7 +84,7 @@ func (p *Pool) waitShared(ctx context.Context, limits *breaker.Set) (*Conn, erro
 			err = p.closedAtOnce(wait.made)
 		}
 		switch {
-		case err == nil: // if others have used it up, another one is made
+		case err == nil: // if it is used up or closed, another one is made
 		case own:
 			return nil, err
 		default:
@@ -92,12 +93,12 @@ func (p *Pool) waitShared(ctx context.Context, limits *breaker.Set) (*Conn, erro
 	}
 }
 
-// closedAtOnce is why a connection that was made ended before any exchange took it;
-// nil if it did not.
+// closedAtOnce is why a connection ended that was made, if its host is to blame: no
+// exchange has taken it, and the pool has not closed it.
 func (p *Pool) closedAtOnce(c *shared) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if c.requests > 0 {
+	if c.requests > 0 || c.finished {
 		return nil
 	}
 	return c.client.Err()
@@ -145,6 +146,7 @@ func (p *Pool) connectShared(wait *connecting, limits *breaker.Set) {
 	c.id, c.local = p.made.Add(1), conn.LocalAddr().(*net.TCPAddr).AddrPort()
 	c.client = http2.NewClient(conn, p.options.HTTP2)
 	p.shared, wait.made = append(p.shared, c), c
+	p.awaitExpiry() // who waits for it may be gone
 	p.options.Opened(c.connected.Sub(c.began))
 	// Ends with the connection.
 	go func() {
@@ -159,19 +161,35 @@ func (p *Pool) connectShared(wait *connecting, limits *breaker.Set) {
 	}()
 }
 
-// closeShared has connections end with their last stream: all, or those that had
-// none since before a time.
-func (p *Pool) closeShared(before time.Time) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// closeShared ends the connections that had no stream since before a time, and
+// returns since when that is so of another one; the zero time is of none. The lock
+// is held.
+func (p *Pool) closeShared(now, before time.Time) (oldest time.Time) {
 	p.shared = slices.DeleteFunc(p.shared, func(c *shared) bool {
 		open, since := c.client.Streams()
-		if !before.IsZero() && (open > 0 || c.users > 0 || since.After(before)) {
+		switch {
+		case c.users > 0: // of whom the last one has us come again
+			return false
+		case open > 0: // it is about to end
+			since = now
+		}
+		if since.After(before) {
+			oldest = first(oldest, since)
 			return false
 		}
-		c.client.Finish()
+		p.countExpired()
+		c.finish()
 		return true
 	})
+	return oldest
+}
+
+// first is the earlier of two times, of which the zero time is none.
+func first(a, b time.Time) time.Time {
+	if a.IsZero() || b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // exchange makes a Conn of a connection that was taken.
@@ -191,12 +209,22 @@ func (p *Pool) put(c *shared) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if c.users--; c.users == 0 && (p.closed || p.isWorn(c)) {
-		c.client.Finish()
+		c.finish()
 		if p.isWorn(c) {
 			p.wornOut()
 		}
 	}
+	if c.users == 0 {
+		p.awaitExpiry()
+	}
 	p.grantFirst(grant{})
+}
+
+// finish ends a connection that no exchange uses any more, or with the last one that
+// does. The lock is held.
+func (c *shared) finish() {
+	c.finished = true
+	c.client.Finish()
 }
 
 // isWorn says whether a connection carries no further request. The lock is held.
