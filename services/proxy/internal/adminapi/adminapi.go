@@ -58,7 +58,7 @@ type Routes interface {
 	Tables() []rds.Table
 }
 
-// Options says what is shown. All fields are required but Certificates.
+// Options says what is shown. All fields are required.
 type Options struct {
 	Version string
 	Started time.Time
@@ -77,8 +77,6 @@ type Options struct {
 	Control      Control
 	// LogLevel is that of the process's log.
 	LogLevel *slog.LevelVar
-	// Certificates are those in use. Nil is none.
-	Certificates func() []*adminv3.Certificate
 }
 
 // Server is where the endpoints are mounted.
@@ -131,7 +129,7 @@ func (a *api) views() []endpoint {
 		{"/stats/prometheus", "metrics in Prometheus' format; filter=REGEX, invert_filter, usedonly", statsParameters, a.prometheus},
 		{"/config_dump", "the configuration in use; resource=LIST, mask=FIELDS, name_regex=REGEX, include_eds", dumpParameters, a.configDump},
 		{"/server_info", "version, state, uptime, command line, node", nil, a.serverInfo},
-		{"/certs", "certificates in use", nil, a.certificates},
+		{"/certs", "certificates in use", nil, certificates},
 		{"/runtime", "values of layered_runtime, by layer", []string{"format"}, a.runtime},
 		{"/memory", "memory that the process has", nil, a.memory},
 		{"/hot_restart_version", "disabled: there is no hot restart", nil, hotRestartVersion},

@@ -12,13 +12,9 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// certificates serves /certs.
-func (a *api) certificates(w http.ResponseWriter, _ url.Values) error {
-	var message adminv3.Certificates
-	if a.Certificates != nil {
-		message.Certificates = a.Certificates()
-	}
-	return writeMessage(w, &message, true)
+// certificates serves /certs. There are none without TLS.
+func certificates(w http.ResponseWriter, _ url.Values) error {
+	return writeMessage(w, &adminv3.Certificates{}, true)
 }
 
 // hotRestartVersion serves /hot_restart_version.
