@@ -10,6 +10,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -118,18 +119,10 @@ func listenerState(v *listener.Version) *adminv3.ListenersConfigDump_DynamicList
 func (a *api) routesDump(named func(string) bool) *adminv3.RoutesConfigDump {
 	dump := &adminv3.RoutesConfigDump{}
 	for _, l := range a.Listeners.States() {
-		if l.Active == nil {
-			continue
-		}
-		for _, chain := range slices.Concat(l.Active.Message.GetFilterChains(), []*listenerv3.FilterChain{l.Active.Message.GetDefaultFilterChain()}) {
-			for _, filter := range chain.GetFilters() {
-				config, err := strict.Unpack(filter.GetTypedConfig())
-				manager, ok := config.(*hcmv3.HttpConnectionManager)
-				if err != nil || !ok || manager.GetRouteConfig() == nil || !named(manager.GetRouteConfig().GetName()) {
-					continue
-				}
+		for _, table := range staticTables(managers(l.Active)) {
+			if named(table.GetName()) {
 				dump.StaticRouteConfigs = append(dump.StaticRouteConfigs, &adminv3.RoutesConfigDump_StaticRouteConfig{
-					RouteConfig: pack(manager.GetRouteConfig()), LastUpdated: timestamp(l.Active.Updated),
+					RouteConfig: pack(table), LastUpdated: timestamp(l.Active.Updated),
 				})
 			}
 		}
@@ -143,6 +136,34 @@ func (a *api) routesDump(named func(string) bool) *adminv3.RoutesConfigDump {
 		})
 	}
 	return dump
+}
+
+// managers are the http_connection_managers of a listener that serves, none of one
+// that does not, which is nil.
+func managers(active *listener.Version) (all []*hcmv3.HttpConnectionManager) {
+	if active == nil {
+		return nil
+	}
+	l := active.Message
+	for _, chain := range slices.Concat(l.GetFilterChains(), []*listenerv3.FilterChain{l.GetDefaultFilterChain()}) {
+		for _, filter := range chain.GetFilters() {
+			config, err := strict.Unpack(filter.GetTypedConfig())
+			if m, ok := config.(*hcmv3.HttpConnectionManager); ok && err == nil {
+				all = append(all, m)
+			}
+		}
+	}
+	return all
+}
+
+// staticTables are the route tables that stand in http_connection_managers.
+func staticTables(managers []*hcmv3.HttpConnectionManager) (all []*routev3.RouteConfiguration) {
+	for _, m := range managers {
+		if m.GetRouteConfig() != nil {
+			all = append(all, m.GetRouteConfig())
+		}
+	}
+	return all
 }
 
 // endpointsDump has the hosts in use as assignments: of STATIC clusters as

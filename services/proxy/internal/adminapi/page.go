@@ -10,14 +10,12 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/listener"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
-	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
 //go:embed page.html page.css page.js
@@ -144,12 +142,15 @@ func (a *api) pageData(w http.ResponseWriter, query url.Values) error {
 		Listeners: []pageListener{}, Clusters: []pageCluster{}, Routes: []pageRoute{},
 	}
 	p.Control = a.pageControl()
+	var tables []*routev3.RouteConfiguration
 	for _, l := range a.Listeners.States() {
+		unpacked := managers(l.Active)
+		tables = append(tables, staticTables(unpacked)...)
 		if !wanted(l.Name) {
 			continue
 		}
 		if p.AllListeners++; p.AllListeners <= shownListeners {
-			p.Listeners = append(p.Listeners, a.pageListener(l))
+			p.Listeners = append(p.Listeners, a.pageListener(l, unpacked))
 		}
 	}
 	for _, c := range a.Clusters.All() {
@@ -160,17 +161,12 @@ func (a *api) pageData(w http.ResponseWriter, query url.Values) error {
 			p.Clusters = append(p.Clusters, a.pageCluster(c))
 		}
 	}
-	for _, table := range a.routeTables() {
+	for _, t := range a.Routes.Tables() {
+		tables = append(tables, t.Message)
+	}
+	for _, table := range tables {
 		for _, host := range table.GetVirtualHosts() {
-			for _, route := range host.GetRoutes() {
-				shown := pageRoute{table.GetName(), strings.Join(host.GetDomains(), " "), matchText(route.GetMatch()), targetText(route)}
-				if !wanted(shown.Table, shown.Domains, shown.Match, shown.Target) {
-					continue
-				}
-				if p.AllRoutes++; p.AllRoutes <= shownRoutes {
-					p.Routes = append(p.Routes, shown)
-				}
-			}
+			p.addRoutes(table.GetName(), host, wanted)
 		}
 	}
 	answer, err := json.Marshal(p)
@@ -180,6 +176,26 @@ func (a *api) pageData(w http.ResponseWriter, query url.Values) error {
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(answer) // a failed write means that the reader has gone
 	return nil
+}
+
+// addRoutes adds the routes of a virtual host that are wanted. Beyond those that are
+// shown it makes texts only where they tell whether a route is.
+func (p *pageState) addRoutes(table string, host *routev3.VirtualHost, wanted func(names ...string) bool) {
+	domains := strings.Join(host.GetDomains(), " ")
+	all := wanted(table, domains)
+	for _, route := range host.GetRoutes() {
+		if all && p.AllRoutes >= shownRoutes {
+			p.AllRoutes++
+			continue
+		}
+		shown := pageRoute{table, domains, matchText(route.GetMatch()), targetText(route)}
+		if !all && !wanted(shown.Match, shown.Target) {
+			continue
+		}
+		if p.AllRoutes++; p.AllRoutes <= shownRoutes {
+			p.Routes = append(p.Routes, shown)
+		}
+	}
 }
 
 func (a *api) pageControl() pageControl {
@@ -196,7 +212,7 @@ func (a *api) pageControl() pageControl {
 
 // pageListener has the load of the listener's http_connection_managers, which share
 // their numbers with others of the same stat_prefix.
-func (a *api) pageListener(l listener.State) pageListener {
+func (a *api) pageListener(l listener.State, managers []*hcmv3.HttpConnectionManager) pageListener {
 	shown := pageListener{Name: l.Name, State: "active"}
 	if l.Address != nil {
 		shown.Address = l.Address.String()
@@ -204,8 +220,7 @@ func (a *api) pageListener(l listener.State) pageListener {
 	if l.Refused != nil {
 		shown.Refused = l.Refused.Details
 	}
-	version := l.Active
-	if version == nil {
+	if l.Active == nil {
 		shown.State = "warming"
 		return shown
 	}
@@ -213,7 +228,7 @@ func (a *api) pageListener(l listener.State) pageListener {
 		shown.State = "active, an update is warming"
 	}
 	seen := map[string]bool{}
-	for _, m := range managers(version.Message) {
+	for _, m := range managers {
 		prefix := m.GetStatPrefix()
 		if seen[prefix] {
 			continue
@@ -261,37 +276,6 @@ func (a *api) pageCluster(c *cluster.Cluster) pageCluster {
 		}
 	}
 	return shown
-}
-
-// managers are the http_connection_managers of a listener.
-func managers(l *listenerv3.Listener) (all []*hcmv3.HttpConnectionManager) {
-	for _, chain := range slices.Concat(l.GetFilterChains(), []*listenerv3.FilterChain{l.GetDefaultFilterChain()}) {
-		for _, filter := range chain.GetFilters() {
-			config, err := strict.Unpack(filter.GetTypedConfig())
-			if m, ok := config.(*hcmv3.HttpConnectionManager); ok && err == nil {
-				all = append(all, m)
-			}
-		}
-	}
-	return all
-}
-
-// routeTables are those that stand in listeners, and those of RDS.
-func (a *api) routeTables() (all []*routev3.RouteConfiguration) {
-	for _, l := range a.Listeners.States() {
-		if l.Active == nil {
-			continue
-		}
-		for _, m := range managers(l.Active.Message) {
-			if m.GetRouteConfig() != nil {
-				all = append(all, m.GetRouteConfig())
-			}
-		}
-	}
-	for _, t := range a.Routes.Tables() {
-		all = append(all, t.Message)
-	}
-	return all
 }
 
 // matchText is a route's match in short: "prefix /a", and how many conditions more.

@@ -2,6 +2,7 @@ package adminapi_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"testing"
 	"testing/synctest"
@@ -78,5 +79,32 @@ func TestThePageHasTheLoadOfListenersAndTheirRoutes(t *testing.T) {
 			"path /p, header x, query q, gRPC → direct response", "prefix /s/ → redirect", "regex /r.*, a fraction → cluster of header h",
 			"prefix /w → one, two", "prefix / → users",
 		}, routes)
+	})
+}
+
+func TestThePageCountsTheRoutesThatItDoesNotShow(t *testing.T) {
+	host := &routev3.VirtualHost{Domains: []string{"a.example"}}
+	for i := range 300 {
+		host.Routes = append(host.Routes, &routev3.Route{Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: fmt.Sprint("/n", i)}}})
+	}
+	manager, err := anypb.New(&hcmv3.HttpConnectionManager{RouteSpecifier: &hcmv3.HttpConnectionManager_RouteConfig{
+		RouteConfig: &routev3.RouteConfiguration{Name: "many", VirtualHosts: []*routev3.VirtualHost{host}},
+	}})
+	require.NoError(t, err)
+	synctest.Test(t, func(t *testing.T) {
+		h := proxy(t, func(o *adminapi.Options) {
+			o.Listeners.(listeners).static.DefaultFilterChain = &listenerv3.FilterChain{Filters: []*listenerv3.Filter{
+				{Name: "hcm", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: manager}},
+			}}
+		})
+		for filter, want := range map[string][2]int{"many": {300, 200}, "a.example": {300, 200}, "/n": {300, 200}, "/n29": {11, 11}} {
+			var shown struct {
+				All    int `json:"all_routes"`
+				Routes []struct{ Table string }
+			}
+			require.NoError(t, json.Unmarshal(get(h, "/page.json?filter="+filter).Body.Bytes(), &shown))
+			require.Equal(t, want, [2]int{shown.All, len(shown.Routes)}, filter)
+			require.Equal(t, "many", shown.Routes[0].Table)
+		}
 	})
 }
