@@ -95,7 +95,6 @@ func Mount(server Server, o Options) {
 	for _, e := range a.views() {
 		server.Handle("GET "+e.path, e.help, e)
 	}
-	mountPage(server)
 }
 
 // endpoint is one path.

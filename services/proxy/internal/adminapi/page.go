@@ -1,7 +1,6 @@
 package adminapi
 
 import (
-	"embed"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -17,37 +16,6 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/listener"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 )
-
-//go:embed page.html page.css page.js
-var pageFiles embed.FS
-
-// pagePolicy is what the page may do: what its own files say, and calls to where it
-// comes from. No text becomes markup, and no other page shows this one.
-const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; " +
-	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
-
-// mountPage mounts /page and the files beside it, which need nothing from elsewhere.
-func mountPage(server Server) {
-	for _, f := range []struct{ path, name, kind, help string }{
-		{"/page", "page.html", "text/html", "listeners, clusters and routes with their load, live, for people"},
-		{"/page.css", "page.css", "text/css", "its style"},
-		{"/page.js", "page.js", "text/javascript", "its script"},
-	} {
-		content, err := pageFiles.ReadFile(f.name)
-		if err != nil {
-			panic(err) // the compiler has put it in
-		}
-		server.Handle("GET "+f.path, f.help, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			h := w.Header()
-			h.Set("Content-Type", f.kind+"; charset=utf-8")
-			h.Set("Content-Security-Policy", pagePolicy)
-			h.Set("X-Content-Type-Options", "nosniff")
-			h.Set("Referrer-Policy", "no-referrer")
-			h.Set("Cache-Control", "no-cache")
-			_, _ = w.Write(content) // a failed write means that the reader has gone
-		}))
-	}
-}
 
 // The most of each that one answer of /page.json holds; a filter finds others.
 const (

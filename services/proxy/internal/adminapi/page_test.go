@@ -3,7 +3,6 @@ package adminapi_test
 import (
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"testing"
 	"testing/synctest"
 
@@ -15,21 +14,6 @@ import (
 
 	"github.com/weirproxy/weir/services/proxy/internal/adminapi"
 )
-
-func TestThePageMayRunItsOwnFilesOnly(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := proxy(t, nil)
-		for path, kind := range map[string]string{
-			"/page": "text/html; charset=utf-8", "/page.css": "text/css; charset=utf-8", "/page.js": "text/javascript; charset=utf-8",
-		} {
-			answer := get(h, path)
-			require.Equal(t, http.StatusOK, answer.Code)
-			require.Equal(t, kind, answer.Header().Get("Content-Type"))
-			require.Contains(t, answer.Header().Get("Content-Security-Policy"), "default-src 'none'; script-src 'self'; style-src 'self'")
-			require.NotContains(t, answer.Body.String(), "https://", "it needs nothing from elsewhere")
-		}
-	})
-}
 
 func TestThePageHasTheLoadOfListenersAndTheirRoutes(t *testing.T) {
 	manager, err := anypb.New(&hcmv3.HttpConnectionManager{

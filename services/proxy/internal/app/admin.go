@@ -10,6 +10,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/admin"
 	"github.com/weirproxy/weir/services/proxy/internal/adminapi"
+	"github.com/weirproxy/weir/services/proxy/internal/web"
 )
 
 // newAdmin makes the admin interface on an open listener. The proxy's own
@@ -39,6 +40,7 @@ func (a *App) newAdmin(l net.Listener) *admin.Server {
 		LogLevel:     &a.logLevel,
 	}
 	adminapi.Mount(server, shown)
+	web.Mount(server)
 	return server
 }
 

@@ -14,7 +14,7 @@ func TestImports(t *testing.T) {
 		"internal/app": {
 			"internal/accesslog", "internal/adminapi", "internal/bootstrap", "internal/builtin", "internal/cluster", "internal/coreconfig",
 			"internal/grpcchannel", "internal/listener", "internal/message", "internal/networkfilter", "internal/rds", "internal/rlsclient",
-			"internal/route", "internal/stats", "internal/strict", "internal/xds",
+			"internal/route", "internal/stats", "internal/strict", "internal/web", "internal/xds",
 			"weir/internal/admin", "weir/internal/daemon",
 		},
 		"internal/builtin": {
@@ -29,6 +29,7 @@ func TestImports(t *testing.T) {
 			"internal/cluster", "internal/cluster/breaker", "internal/listener", "internal/rds", "internal/stats", "internal/strict",
 			"internal/xds",
 		},
+		"internal/web": {},
 
 		"internal/bootstrap":  {"internal/coreconfig", "internal/strict"},
 		"internal/coreconfig": {"internal/http1", "internal/strict", "weir/internal/http2"},
