@@ -2,7 +2,6 @@ package conformance
 
 import (
 	"fmt"
-	"net"
 	"regexp"
 	"testing"
 
@@ -138,11 +137,7 @@ func sameCounter(t *testing.T, envoy, ours *harness.Process, name string) {
 }
 
 func TestFiltersOfOurProxyAndOfARealEnvoyGiveTheSameAnswers(t *testing.T) {
-	harness.EnvoyPath(t) // skips before anything has started
-	_, port, err := net.SplitHostPort(harness.Echo(t, "echo-1").Addr("http"))
-	require.NoError(t, err)
-	bootstrap := fmt.Sprintf(filtersBootstrap, port)
-	envoy, ours := harness.Envoy(t, bootstrap), harness.Proxy(t, bootstrap)
+	envoy, ours := bothBefore(t, func(port string) string { return fmt.Sprintf(filtersBootstrap, port) })
 	for _, r := range filterRequests {
 		t.Run(r.name, func(t *testing.T) {
 			want := showFiltered(harness.SendRaw(t, envoy.Addr("ingress"), r.text))

@@ -2,7 +2,6 @@ package conformance
 
 import (
 	"fmt"
-	"net"
 	"regexp"
 	"testing"
 
@@ -149,11 +148,7 @@ func showRouteFiltered(a harness.Answer, closed bool) string {
 }
 
 func TestFiltersThatRoutesConfigureGiveTheAnswersOfARealEnvoy(t *testing.T) {
-	harness.EnvoyPath(t) // skips before anything has started
-	_, port, err := net.SplitHostPort(harness.Echo(t, "echo-1").Addr("http"))
-	require.NoError(t, err)
-	bootstrap := fmt.Sprintf(routeFiltersBootstrap, port)
-	envoy, ours := harness.Envoy(t, bootstrap), harness.Proxy(t, bootstrap)
+	envoy, ours := bothBefore(t, func(port string) string { return fmt.Sprintf(routeFiltersBootstrap, port) })
 	for _, r := range routeFilterRequests {
 		t.Run(r.name, func(t *testing.T) {
 			want := showRouteFiltered(harness.SendRaw(t, envoy.Addr("ingress"), r.text))

@@ -3,7 +3,6 @@ package conformance
 import (
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"regexp"
@@ -68,11 +67,9 @@ var routed = [][]string{
 func TestOurProxyAndARealEnvoyRouteAlike(t *testing.T) {
 	text, err := os.ReadFile("testdata/routes.yaml")
 	require.NoError(t, err)
-	_, port, err := net.SplitHostPort(harness.Echo(t, "echo-1").Addr("http"))
-	require.NoError(t, err)
-	bootstrap := strings.ReplaceAll(string(text), "port_value: PORT", "port_value: "+port)
-	envoy := harness.Envoy(t, bootstrap).Addr("ingress")
-	ours := harness.Proxy(t, bootstrap).Addr("ingress")
+	envoy, ours := bothBefore(t, func(port string) string {
+		return strings.ReplaceAll(string(text), "port_value: PORT", "port_value: "+port)
+	})
 	for _, r := range routed {
 		t.Run(strings.Join(r, " "), func(t *testing.T) {
 			request := "GET " + r[1] + " HTTP/1.1\r\nHost: " + r[0] + "\r\n"
@@ -80,8 +77,8 @@ func TestOurProxyAndARealEnvoyRouteAlike(t *testing.T) {
 				request += field + "\r\n"
 			}
 			request += "\r\n"
-			want := show(harness.SendRaw(t, envoy, request))
-			require.Equal(t, want, show(harness.SendRaw(t, ours, request)))
+			want := show(harness.SendRaw(t, envoy.Addr("ingress"), request))
+			require.Equal(t, want, show(harness.SendRaw(t, ours.Addr("ingress"), request)))
 		})
 	}
 }
