@@ -79,10 +79,10 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 		},
 		"times of xDS that are none": {
 			func(o *app.Options) {
-				o.XDSSlowAfter, o.XDSDropAfter, o.DebounceLeaving, o.XDSMaxAge, o.XDSPollWait = 0, -1, -1, -2, -3
+				o.XDSSlowAfter, o.XDSDropAfter, o.DebounceLeaving, o.DebounceEmpty, o.XDSMaxAge, o.XDSPollWait = 0, -1, -1, -1, -2, -3
 			},
 			"DISCOVERY_XDS_SLOW_AFTER=0s: below 1s\nDISCOVERY_XDS_MAX_AGE=-2ns: not 0, and below 10s\nDISCOVERY_XDS_DROP_AFTER=-1ns: below DISCOVERY_XDS_SLOW_AFTER=0s\n" +
-				"DISCOVERY_DEBOUNCE_LEAVING=-1ns: below 0\nDISCOVERY_XDS_POLL_WAIT=-3ns: below 0",
+				"DISCOVERY_DEBOUNCE_LEAVING=-1ns: below 0\nDISCOVERY_DEBOUNCE_EMPTY=-1ns: below 0\nDISCOVERY_XDS_POLL_WAIT=-3ns: below 0",
 		},
 		"no poll of files, and rules without them": {func(o *app.Options) { o.ResourcesPoll, o.SecretRules = 0, "/rules" },
 			"DISCOVERY_XDS_RESOURCES_POLL=0s: below 10ms\nDISCOVERY_XDS_SECRET_RULES=/rules: without DISCOVERY_XDS_RESOURCES there are no secrets\n" +

@@ -10,7 +10,8 @@ import (
 type XDSOptions struct {
 	DebounceQuiet   time.Duration `envconfig:"DISCOVERY_DEBOUNCE_QUIET" default:"100ms" desc:"how long a service must not have changed before xDS clients hear of it"`
 	DebounceLeaving time.Duration `envconfig:"DISCOVERY_DEBOUNCE_LEAVING" default:"200ms" desc:"the same for a service that has fewer hosts than before, whose places others may be about to take"`
-	DebounceLongest time.Duration `envconfig:"DISCOVERY_DEBOUNCE_LONGEST" default:"900ms" desc:"how long they wait at most while it goes on changing"`
+	DebounceEmpty   time.Duration `envconfig:"DISCOVERY_DEBOUNCE_EMPTY" default:"500ms" desc:"the same for a service that has no host any more, whose last one may be about to register at another replica"`
+	DebounceLongest time.Duration `envconfig:"DISCOVERY_DEBOUNCE_LONGEST" default:"900ms" desc:"how long they wait at most while it goes on changing and has hosts"`
 
 	XDSMaxStreams     int           `envconfig:"DISCOVERY_XDS_MAX_STREAMS" default:"10000" desc:"xDS streams, and calls of REST-JSON, served at once; more are refused"`
 	XDSStreamsPerNode int           `envconfig:"DISCOVERY_XDS_STREAMS_PER_NODE" default:"0" desc:"how many of them may be of one node id; 0: any number, for clients that share one"`
@@ -62,6 +63,7 @@ func (o XDSOptions) check(fault func(format string, args ...any)) {
 	}{
 		{"DISCOVERY_DEBOUNCE_QUIET", o.DebounceQuiet},
 		{"DISCOVERY_DEBOUNCE_LEAVING", o.DebounceLeaving},
+		{"DISCOVERY_DEBOUNCE_EMPTY", o.DebounceEmpty},
 		{"DISCOVERY_XDS_POLL_WAIT", o.XDSPollWait},
 	} {
 		if least.value < 0 {
@@ -72,7 +74,7 @@ func (o XDSOptions) check(fault func(format string, args ...any)) {
 
 // debounce is how long changes wait for others.
 func (o XDSOptions) debounce() xds.Debounce {
-	return xds.Debounce{Quiet: o.DebounceQuiet, Leaving: o.DebounceLeaving, Longest: o.DebounceLongest}
+	return xds.Debounce{Quiet: o.DebounceQuiet, Leaving: o.DebounceLeaving, Empty: o.DebounceEmpty, Longest: o.DebounceLongest}
 }
 
 // limits bound what clients take of the server.

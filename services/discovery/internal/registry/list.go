@@ -29,6 +29,9 @@ func (r *Registry) ListInto(room []View, name string) (Listing, error) {
 		return Listing{Partial: r.Partial()}, nil
 	}
 	list := r.listing(room, s.ordered)
+	if s.empty != nil {
+		list.EmptySince = r.born.Add(s.emptySince)
+	}
 	r.mu.RUnlock()
 	list.Known = true
 	return list, nil

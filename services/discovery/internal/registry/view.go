@@ -1,5 +1,7 @@
 package registry
 
+import "time"
+
 // State says whether a host is to be given work.
 type State uint8
 
@@ -41,6 +43,8 @@ type Listing struct {
 	Hosts []View
 	// Known is false for a service that never had hosts, or none for long.
 	Known bool
+	// EmptySince is when the last host of a known service without any went; else zero.
+	EmptySince time.Time
 	// Partial says that hosts may be missing, since the registry is not warm. A
 	// reader is answered only what is Safe.
 	Partial bool

@@ -7,14 +7,20 @@ import "time"
 // capacity that somebody waits for. Who leaves in order drained before, which goes
 // out as fast as a coming host and takes the work off it, and one takes its place
 // soon, as a rule, so that one assignment tells of both. Who died was dead for its
-// TTL already, and clients go round it.
+// TTL already, and clients go round it. The last one waits longest: a client without
+// hosts fails no less than one whose host is gone, and where this one only moves to
+// another replica it takes a moment to hear of that.
 type Debounce struct {
 	// Quiet is how long a service must not have changed.
 	Quiet time.Duration
 	// Leaving is the same for one that has fewer hosts to show than when it was
 	// last sent. One of Quiet or less makes no difference.
 	Leaving time.Duration
-	// Longest is how long a change waits at most.
+	// Empty is how long a service must have been without any host, of which there
+	// were some to show when it was last sent. A host that comes meanwhile is sent
+	// after Quiet.
+	Empty time.Duration
+	// Longest is how long a change waits at most, but for that of Empty.
 	Longest time.Duration
 }
 
@@ -29,6 +35,8 @@ type debounce struct {
 type burst struct {
 	first, last time.Time
 	quiet       time.Duration
+	// until is when it is due, whatever the other times say; zero if these tell.
+	until time.Time
 }
 
 func newDebounce(d Debounce) *debounce {
@@ -41,15 +49,25 @@ func (d *debounce) add(service string, since, now time.Time) {
 	if !ok {
 		b.first = since
 	}
-	b.last, b.quiet = now, d.Quiet
+	b.last, b.quiet, b.until = now, d.Quiet, time.Time{}
 	d.waiting[service] = b
 }
 
 // leaving makes a burst that was taken, and left fewer hosts, wait on, if it has not
 // waited long enough for that. It reports whether it waits.
 func (d *debounce) leaving(service string, b burst, now time.Time) bool {
-	b.quiet = d.Leaving
+	b.quiet, b.until = d.Leaving, time.Time{}
 	if !d.due(b).After(now) {
+		return false
+	}
+	d.waiting[service] = b
+	return true
+}
+
+// emptied makes a burst that was taken, and left no host, wait on, if it has not been
+// so for long enough: since is when the last one went. It reports whether it waits.
+func (d *debounce) emptied(service string, b burst, since, now time.Time) bool {
+	if b.until = since.Add(d.Empty); !b.until.After(now) {
 		return false
 	}
 	d.waiting[service] = b
@@ -58,6 +76,9 @@ func (d *debounce) leaving(service string, b burst, now time.Time) bool {
 
 // due is when a burst is to be sent.
 func (d *debounce) due(b burst) time.Time {
+	if !b.until.IsZero() {
+		return b.until
+	}
 	quiet, longest := b.last.Add(b.quiet), b.first.Add(d.Longest)
 	if longest.Before(quiet) {
 		return longest

@@ -9,9 +9,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/resources"
 )
 
 func TestAChangeIsSentWhenItsServiceIsQuietOrHasWaitedLongEnough(t *testing.T) {
@@ -139,6 +142,97 @@ func TestHostsThatLeaveWaitLongerThanThoseThatComeOrDrain(t *testing.T) {
 			require.Len(t, s.next(start).resources, 1)
 		})
 	}
+}
+
+// The last host of a service often only moves to another replica, of which this one
+// hears a moment later.
+func TestAServiceIsEmptiedOnlyOnceItHasHadNoHostForAWhile(t *testing.T) {
+	const ms = time.Millisecond
+	for name, test := range map[string]struct {
+		changes map[time.Duration]string // when, and the host by then
+		sent    time.Duration
+		hosts   int
+	}{
+		"it goes":                    {changes: map[time.Duration]string{0: ""}, sent: 500 * ms},
+		"it comes back":              {changes: map[time.Duration]string{0: "", 300 * ms: "10.0.0.1:80"}},
+		"another comes in its place": {changes: map[time.Duration]string{0: "", 300 * ms: "10.0.0.2:80"}, sent: 400 * ms, hosts: 1},
+		"it comes back, and goes":    {changes: map[time.Duration]string{0: "", 300 * ms: "10.0.0.1:80", 350 * ms: ""}, sent: 850 * ms},
+		"it comes and goes for longer than changes wait": {
+			changes: map[time.Duration]string{0: "", 300 * ms: "10.0.0.1:80", 350 * ms: "", 700 * ms: "10.0.0.1:80", 750 * ms: ""}, sent: 1250 * ms},
+	} {
+		for _, delta := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/delta=%v", name, delta), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					h := newTestHub(t)
+					h.open(&h.loaded)
+					h.debounce.Debounce = Debounce{Quiet: 100 * ms, Leaving: 200 * ms, Empty: 500 * ms, Longest: 900 * ms}
+					h.hosts("users", "10.0.0.1:80")
+					s := subscribed(t, h, delta, 1, "users")[0]
+					began := time.Now()
+					var sent time.Duration
+					for ; time.Since(began) <= 2*time.Second; time.Sleep(50 * ms) {
+						if address, changes := test.changes[time.Since(began)]; changes {
+							list := registry.Listing{Known: true, EmptySince: time.Now()}
+							if address != "" {
+								list = registry.Listing{Known: true, Hosts: []registry.View{host("users", address)}}
+							}
+							h.listings["users"] = list
+							h.debounce.add("users", time.Now(), time.Now())
+						}
+						h.push(time.Now())
+						if r := s.next(time.Now()); r != nil {
+							require.Zero(t, sent, "it is sent twice")
+							sent = time.Since(began)
+							require.Len(t, r.resources, 1)
+							require.Equal(t, test.hosts, h.hub.hosts["users"])
+							answer(t, s, r)
+						}
+					}
+					require.Equal(t, test.sent, sent)
+				})
+			})
+		}
+	}
+}
+
+// Who comes while it is not yet said that a service is empty is shown what others of
+// its view are, or waits. That somebody came says nothing to the others.
+func TestWhoComesWhenTheLastHostHasJustGoneIsNotToldSoBeforeTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		maker, err := resources.NewMaker(resources.Options{ZonePriorities: true})
+		require.NoError(t, err)
+		h := newTestHub(t)
+		h.setMaker(maker)
+		h.open(&h.loaded)
+		h.debounce.Debounce = Debounce{Empty: time.Second}
+		h.hosts("users", "10.0.0.1:80")
+		before := subscribed(t, h, true, 1, "users")[0]
+
+		h.listings["users"] = registry.Listing{Known: true, EmptySince: time.Now()}
+		h.debounce.add("users", time.Now(), time.Now())
+		alike := subscribed(t, h, true, 1, "users")[0]
+		other := h.stream(t, true)
+		send(t, other, &discoveryv3.DeltaDiscoveryRequest{
+			Node:    &corev3.Node{Locality: &corev3.Locality{Zone: "eu-1"}},
+			TypeUrl: resources.Endpoints.URL(), ResourceNamesSubscribe: []string{"users"},
+		})
+		streams := []*stream{before, alike, other}
+		for range 10 {
+			for _, s := range streams {
+				require.Nil(t, s.next(time.Now()))
+			}
+			time.Sleep(100 * time.Millisecond)
+			h.makeAsked()
+			h.push(time.Now())
+		}
+		empty, err := resources.NoEndpoints("users")
+		require.NoError(t, err)
+		for _, s := range streams {
+			r := s.next(time.Now())
+			require.NotNil(t, r)
+			require.Equal(t, empty.Version, r.resources[0].Version)
+		}
+	})
 }
 
 func TestAComingHostDoesNotWaitForALeavingOfAnotherService(t *testing.T) {

@@ -164,7 +164,7 @@ func (h *hub) push(now time.Time) {
 		if err != nil {
 			continue // nothing is loaded; then there is nothing to do yet
 		}
-		if h.hasFewer(service, list) && h.debounce.leaving(service, b, now) {
+		if h.holdsBack(service, list, b, now) {
 			continue
 		}
 		h.metrics.debounce.Observe(now.Sub(b.first).Seconds())
@@ -173,10 +173,24 @@ func (h *hub) push(now time.Time) {
 	h.metrics.waiting.Set(float64(len(h.debounce.waiting)))
 }
 
-// hasFewer reports whether a service has fewer hosts to show than when it was
-// last made, be there new ones among them or not.
-func (h *hub) hasFewer(service string, list registry.Listing) bool {
-	return h.debounce.Leaving > h.debounce.Quiet && shownHosts(list) < h.hosts[service]
+// holdsBack has a burst wait on whose service has fewer hosts to show than when it was
+// last made, be there new ones among them or not, if it has not waited long enough for
+// that. It reports whether it waits.
+func (h *hub) holdsBack(service string, list registry.Listing, b burst, now time.Time) bool {
+	switch shown := shownHosts(list); {
+	case shown >= h.hosts[service]:
+		return false
+	case shown == 0 && h.debounce.emptied(service, b, list.EmptySince, now):
+		return true
+	default:
+		return h.debounce.leaving(service, b, now)
+	}
+}
+
+// justEmptied reports whether a service has no host to show, had some when it was last
+// made, and has not been so for long enough to be made anew.
+func (h *hub) justEmptied(service string, list registry.Listing) bool {
+	return h.hosts[service] > 0 && shownHosts(list) == 0 && time.Since(list.EmptySince) < h.debounce.Empty
 }
 
 // shownHosts is how many hosts of a listing clients are shown.

@@ -76,27 +76,30 @@ func (h *hub) makeAsked() {
 	h.mu.Unlock()
 
 	listings, shown := map[string]registry.Listing{}, same{}
-	for i := range changes {
-		c := &changes[i]
-		if !c.fromService {
-			continue
-		}
-		list, listed := listings[c.service]
-		if !listed {
-			var err error
-			if list, err = h.listing(c.service); err != nil {
-				// Nothing is loaded. It will all be asked for again.
-				h.askAgain(unmade, shelves)
-				return
+	due := changes[:0]
+	for _, c := range changes {
+		if c.fromService {
+			list, listed := listings[c.service]
+			if !listed {
+				var err error
+				if list, err = h.listing(c.service); err != nil {
+					// Nothing is loaded. It will all be asked for again.
+					h.askAgain(unmade, shelves)
+					return
+				}
+				listings[c.service] = list
 			}
-			listings[c.service] = list
+			if c.edition.topic.typ == resources.Endpoints && h.justEmptied(c.service, list) {
+				continue // until push makes it, and those who ask wait for that
+			}
+			h.make(maker, &c, list, shown)
 		}
-		h.make(maker, c, list, shown)
+		due = append(due, c)
 	}
 
 	h.mu.Lock()
 	defer h.unlock()
-	h.publish(maker, changes, time.Time{})
+	h.publish(maker, due, time.Time{})
 	for _, sh := range shelves {
 		sh.made = true
 		for u := range sh.subscribers {
