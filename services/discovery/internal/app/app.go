@@ -120,6 +120,7 @@ func (a *App) newRegistry(store registry.Store) *registry.Registry {
 		LostWarmUp:            o.hostTTL(),
 		EmptyServiceRetention: o.EmptyServiceRetention,
 		DrainTime:             o.DrainTime,
+		Linger:                o.DebounceEmpty,
 		Limits: registry.Limits{
 			HostsPerService: o.MaxHostsPerService,
 			Services:        o.MaxServices,

@@ -76,10 +76,14 @@ func (r *Registry) applyChange(c *Change) {
 	default:
 		if e := r.find(c.Key); e != nil && (c.Lease == 0 || c.Lease == e.lease) {
 			switch {
+			case c.Event == nil && r.linger(e, nil):
+				return
 			case c.Event == nil:
 			case c.Event.Kind != Expired && r.registeredSince(e, c.Went):
 				r.happened(c.Event)
 				r.registerAnew(e)
+				return
+			case c.Event.Kind != Expired && r.linger(e, c.Event):
 				return
 			case c.Event.Kind != Expired:
 				r.deregistered(e)
@@ -138,6 +142,7 @@ func (r *Registry) registerAnew(e *entry) {
 // take makes a stored record the registry's, and reports whether it was not.
 // r.mu must be held.
 func (r *Registry) take(record *Record) bool {
+	r.gone(record.Host.Key)
 	if e := r.find(record.Host.Key); e != nil && e.lease == record.Lease && e.host.equal(record.Host) {
 		r.hear(e, record.LastCheckIn)
 		return false
@@ -189,7 +194,7 @@ func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost boo
 			continue
 		}
 		for _, e := range s.hosts {
-			if _, ok := stored[e.host.Key]; ok {
+			if _, ok := stored[e.host.Key]; ok || r.lingers(e) {
 				continue
 			}
 			went, deregistered := buried[e.lease]
@@ -246,8 +251,11 @@ func (r *Registry) giveAgain(keys []Key) {
 	}
 }
 
-// giveEntry gives the Store a host once more. r.mu must be held.
+// giveEntry gives the Store a host once more, but none that went. r.mu must be held.
 func (r *Registry) giveEntry(e *entry) {
+	if r.lingers(e) {
+		return
+	}
 	record := e.record(r.wall)
 	r.outbox.change(Change{Key: e.host.Key, Record: &record})
 }

@@ -76,7 +76,7 @@ func (r *Registry) checkIn(h *Host, actor string, tags tagging, allow func(netip
 		r.mu.RUnlock()
 		return Receipt{}, ErrNotLoaded
 	}
-	if e := r.find(h.Key); e != nil && !e.stale && !tags.isNews(e.host, h) {
+	if e := r.find(h.Key); e != nil && !e.stale && !r.lingers(e) && !tags.isNews(e.host, h) {
 		r.note(e)
 		r.mu.RUnlock()
 		r.metrics.checkIns[HostUnchanged].Inc()
@@ -142,6 +142,7 @@ func (r *Registry) change(h *Host, actor string, tags tagging, allow func(netip.
 	record := Record{Host: h, FirstSeen: now, LastCheckIn: now}
 	event := &Event{At: now, Kind: Registered, Actor: actor}
 	outcome := HostNew
+	r.gone(h.Key)
 	e := r.find(h.Key)
 	if e != nil {
 		if !tags.isNews(e.host, h) { // it was stale alone, or another was faster
@@ -226,7 +227,7 @@ func (r *Registry) Beat(leases, unknown []Lease, actor string) ([]Lease, error) 
 		now := time.Since(r.born)
 		for _, lease := range batch {
 			e := r.leases[lease]
-			if e == nil {
+			if e == nil || r.lingers(e) {
 				unknown = append(unknown, lease)
 				continue
 			}

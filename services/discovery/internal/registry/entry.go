@@ -156,6 +156,7 @@ func (r *Registry) put(record Record, beat time.Duration) *entry {
 	r.index(e)
 	r.setAway(e, r.isAway(h))
 	r.tell(s)
+	r.relieve(s)
 	return e
 }
 
@@ -174,6 +175,7 @@ func (r *Registry) drop(e *entry) {
 func (r *Registry) forget(s *service, e *entry) {
 	r.setAway(e, false)
 	r.release(e)
+	delete(r.lingering, e)
 	delete(s.hosts, e.host.ID)
 	s.remove(e)
 	delete(r.leases, e.lease)

@@ -58,7 +58,10 @@ type Options struct {
 	EmptyServiceRetention time.Duration
 	// DrainTime is how long a host is Draining before it is Out.
 	DrainTime time.Duration
-	Limits    Limits
+	// Linger is how long readers are still shown the last host of a service, after
+	// another replica took it out at its own wish; 0 for not at all.
+	Linger time.Duration
+	Limits Limits
 	// Guard is how careful the registry is with hosts that fall silent. What is
 	// left 0 is not guarded.
 	Guard guard.Limits
@@ -110,6 +113,7 @@ type Registry struct {
 	feeds        []*Feed
 	events       map[*EventFeed]struct{}
 	waiters      map[string]*waiter // by service
+	lingering    map[*entry]lingering
 	guard        *guard.Guard
 	// ticked is when the sweeper last looked, on the registry's clock.
 	ticked time.Duration
@@ -148,23 +152,24 @@ type service struct {
 // New makes a registry that holds nothing. Call Run to load it.
 func New(o Options) *Registry {
 	r := &Registry{
-		store:    o.Store,
-		log:      o.Log,
-		metrics:  newMetrics(o.Metrics),
-		options:  o,
-		born:     time.Now(),
-		loaded:   make(chan struct{}),
-		warm:     make(chan struct{}),
-		services: map[string]*service{},
-		leases:   map[Lease]*entry{},
-		repos:    map[string]*entry{},
-		draining: map[*entry]struct{}{},
-		settings: map[SettingKey]*setting{},
-		empties:  list.New(),
-		events:   map[*EventFeed]struct{}{},
-		waiters:  map[string]*waiter{},
-		counted:  map[*entry]time.Duration{},
-		guard:    guard.New(o.Guard),
+		store:     o.Store,
+		log:       o.Log,
+		metrics:   newMetrics(o.Metrics),
+		options:   o,
+		born:      time.Now(),
+		loaded:    make(chan struct{}),
+		warm:      make(chan struct{}),
+		services:  map[string]*service{},
+		leases:    map[Lease]*entry{},
+		repos:     map[string]*entry{},
+		draining:  map[*entry]struct{}{},
+		settings:  map[SettingKey]*setting{},
+		empties:   list.New(),
+		events:    map[*EventFeed]struct{}{},
+		waiters:   map[string]*waiter{},
+		counted:   map[*entry]time.Duration{},
+		lingering: map[*entry]lingering{},
+		guard:     guard.New(o.Guard),
 	}
 	r.shared, _ = o.Store.(SharedStore)
 	r.wall = newWall(r.born)

@@ -1,0 +1,96 @@
+package registry
+
+import "time"
+
+// A host that goes at one replica, at its own wish, is often about to register at
+// another, and a third one may hear of the first long before it hears of the second.
+// So the last host of a service that another replica took out lingers for a while:
+// readers see it still, who checks in or beats does not find it. The replica that was
+// asked to take it out lets it go at once, as whoever asked expects. So do all where it
+// went since its TTL had passed: that says nothing of another replica.
+
+// lingering is a host that lingers.
+type lingering struct {
+	event *Event        // tells that it goes; nil where nothing does
+	since time.Duration // when this replica heard of it, on the registry's clock
+}
+
+// lingers reports whether e does. r.mu must be held, for reading at least.
+func (r *Registry) lingers(e *entry) bool {
+	if len(r.lingering) == 0 {
+		return false
+	}
+	_, lingers := r.lingering[e]
+	return lingers
+}
+
+// linger has e linger, which another replica took out, if readers see no other host
+// of its service, and reports whether it does. r.mu must be held.
+func (r *Registry) linger(e *entry, event *Event) bool {
+	switch {
+	case r.lingers(e):
+		return true
+	case r.options.Linger == 0 || !r.isLastShown(e):
+		return false
+	}
+	r.lingering[e] = lingering{event, time.Since(r.born)}
+	time.AfterFunc(r.options.Linger, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.lingers(e) {
+			r.goes(e)
+		}
+	})
+	return true
+}
+
+// isLastShown reports whether readers are shown e and no other host of its service, but
+// for those that linger. r.mu must be held.
+func (r *Registry) isLastShown(e *entry) bool {
+	now := time.Now()
+	for _, other := range r.services[e.host.Service].ordered {
+		state, _ := r.outlook(other, now)
+		if shown := state != Out; shown != (other == e) && !r.lingers(other) {
+			return false
+		}
+	}
+	return true
+}
+
+// goes ends the lingering of e, which readers see no more. r.mu must be held.
+func (r *Registry) goes(e *entry) {
+	l, s := r.lingering[e], r.services[e.host.Service]
+	if l.event != nil {
+		r.deregistered(e)
+	}
+	r.drop(e)
+	if s.empty != nil {
+		s.emptySince = l.since
+	}
+	if l.event != nil {
+		r.happened(l.event)
+	}
+}
+
+// gone ends the lingering of a host, if it does, since it comes anew. r.mu must be held.
+func (r *Registry) gone(k Key) {
+	if len(r.lingering) == 0 {
+		return
+	}
+	if e := r.find(k); e != nil && r.lingers(e) {
+		r.goes(e)
+	}
+}
+
+// relieve ends the lingering of the hosts of a service in whose place others came. r.mu
+// must be held.
+func (r *Registry) relieve(s *service) {
+	if len(r.lingering) == 0 {
+		return
+	}
+	for e := range r.lingering {
+		if e.host.Service == s.name && !r.isLastShown(e) {
+			r.goes(e)
+		}
+	}
+}
