@@ -13,6 +13,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"regexp"
+	"slices"
 	"time"
 
 	"github.com/weirproxy/weir/internal/admin"
@@ -135,13 +137,17 @@ func serve[Settings any](ctx context.Context, spec Spec[Settings], settings Sett
 	if err != nil {
 		err = fmt.Errorf("%s: %w", variables, err)
 	}
+	misspelt := environ.Misspelt(settings, spec.Prefixes, os.Environ())
 	if err := errors.Join(unread, err); err != nil {
+		for _, warning := range misspelt { // which may be why
+			err = errors.Join(err, errors.New(warning))
+		}
 		if spec.Check != nil {
-			err = errors.Join(err, spec.Check(settings))
+			err = errors.Join(err, notOf(unread, spec.Check(settings)))
 		}
 		return err
 	}
-	for _, warning := range environ.Misspelt(settings, spec.Prefixes, os.Environ()) {
+	for _, warning := range misspelt {
 		log.Warn(warning)
 	}
 	service, err := spec.New(settings, log)
@@ -152,4 +158,33 @@ func serve[Settings any](ctx context.Context, spec Spec[Settings], settings Sett
 		return err
 	}
 	return service.Run(ctx)
+}
+
+// notOf is what is wrong with settings but for what is said of those that could not be
+// read: they have defaults there, which nobody chose.
+func notOf(unread, wrong error) error {
+	var names []*regexp.Regexp
+	for _, err := range parts(unread) {
+		if fault, ok := errors.AsType[*environ.Fault](err); ok {
+			names = append(names, regexp.MustCompile(`\b`+regexp.QuoteMeta(fault.Name)+`=`))
+		}
+	}
+	return errors.Join(slices.DeleteFunc(parts(wrong), func(err error) bool {
+		return slices.ContainsFunc(names, func(name *regexp.Regexp) bool { return name.MatchString(err.Error()) })
+	})...)
+}
+
+// parts are the errors that were joined to err, or err alone.
+func parts(err error) (list []error) {
+	joined, ok := err.(interface{ Unwrap() []error })
+	switch {
+	case err == nil:
+		return nil
+	case !ok:
+		return []error{err}
+	}
+	for _, one := range joined.Unwrap() {
+		list = append(list, parts(one)...)
+	}
+	return list
 }

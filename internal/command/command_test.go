@@ -65,10 +65,15 @@ func run(t *testing.T, args ...string) (code int, output string, served *setting
 			return daemon.LogOptions{Level: s.Level}, "MILL_LOG_LEVEL"
 		},
 		Check: func(s settings) error {
+			var errs []error
 			if s.Grain == "gravel" {
-				return errors.New("MILL_GRAIN: gravel is no grain")
+				errs = append(errs, errors.New("MILL_GRAIN: gravel is no grain"))
 			}
-			return nil
+			if s.Stones < 3 {
+				errs = append(errs, fmt.Errorf("MILL_STONES=%d: below 3", s.Stones), fmt.Errorf("MILL_WHEELS=1: below MILL_STONES=%d", s.Stones),
+					errors.New("OTHER_MILL_STONES=1: below 3"))
+			}
+			return errors.Join(errs...)
 		},
 		New: func(s settings, log *slog.Logger) (command.Service, error) {
 			if s.Grain == "sand" {
@@ -144,10 +149,13 @@ func TestAllThatIsWrongWithTheEnvironmentIsToldAtOnce(t *testing.T) {
 	t.Setenv("MILL_STONES", "many")
 	t.Setenv("MILL_LOG_LEVEL", "loud")
 	t.Setenv("MILL_GRAIN", "gravel")
+	t.Setenv("MILL_STONE", "3")
 	code, output, _ := run(t)
 	require.Equal(t, 1, code)
 	require.Equal(t, "mill: environment variable MILL_STONES=\"many\": want integer\n"+
-		"MILL_LOG_LEVEL: log level \"loud\": not one of debug, info, warn, error\nMILL_GRAIN: gravel is no grain\n", output)
+		"MILL_LOG_LEVEL: log level \"loud\": not one of debug, info, warn, error\n"+
+		"environment variable MILL_STONE is not a setting; the nearest is MILL_STONES\n"+
+		"MILL_GRAIN: gravel is no grain\nOTHER_MILL_STONES=1: below 3\n", output)
 }
 
 func TestHealthcheckAsksTheAdminListener(t *testing.T) {

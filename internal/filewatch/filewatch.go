@@ -7,6 +7,7 @@ package filewatch
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -36,7 +37,7 @@ type Options struct {
 type Watch struct{ loop Loop[[][]byte] }
 
 // Open reads the files for the first time and returns their contents in the
-// order of Files. The error names the setting and the file that can't be read.
+// order of Files. The error names each setting and file that can't be read.
 func Open(o Options) (*Watch, [][]byte, error) {
 	var directories []string
 	for _, f := range o.Files {
@@ -56,25 +57,30 @@ func Open(o Options) (*Watch, [][]byte, error) {
 }
 
 // Run calls take with the contents whenever they became other than they were,
-// or with the error of a file that can't be read any more, until ctx ends: it
+// or with the error of files that can't be read any more, until ctx ends: it
 // hears of changes from the file system, and looks for itself at each poll. The
 // same contents, or the same error, are taken once.
 func (w *Watch) Run(ctx context.Context, take func(contents [][]byte, err error)) {
 	w.loop.Run(ctx, take)
 }
 
-// look reads the files; sum tells what it came to, an error included.
+// look reads the files; sum tells what it came to, an error included, which is of all
+// that can't be read.
 func look(files []File) (contents [][]byte, sum [sha256.Size]byte, err error) {
 	h := sha256.New()
+	var errs []error
 	for _, f := range files {
 		text, err := os.ReadFile(f.Path)
 		if err != nil {
-			err = fmt.Errorf("%s=%s: %w", f.Setting, f.Path, err)
-			return nil, sha256.Sum256([]byte(err.Error())), err
+			errs = append(errs, fmt.Errorf("%s=%s: %w", f.Setting, f.Path, err))
+			continue
 		}
 		contents = append(contents, text)
 		fmt.Fprintf(h, "%d:", len(text))
 		_, _ = h.Write(text) // never fails
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, sha256.Sum256([]byte(err.Error())), err
 	}
 	return contents, [sha256.Size]byte(h.Sum(nil)), nil
 }

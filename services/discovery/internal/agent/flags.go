@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/weirproxy/weir/services/discovery/internal/client"
@@ -47,7 +49,8 @@ var aliases = map[string]string{"ip": "address", "instance-id": "id", "az": "zon
 // variables, if fromVariable says that they may. It returns what stands after
 // the flags. The error is flag.ErrHelp or says all that is wrong; whole is false
 // if a flag was not understood at all, so that nothing is known of what follows.
-func readFlags(f *flag.FlagSet, arguments []string, fromVariable func(name string) bool) (rest []string, whole bool, err error) {
+// Unread are the flags whose values were not, which may be anything.
+func readFlags(f *flag.FlagSet, arguments []string, fromVariable func(name string) bool) (rest, unread []string, whole bool, err error) {
 	var errs []error
 	for {
 		err := f.Parse(arguments)
@@ -55,22 +58,50 @@ func readFlags(f *flag.FlagSet, arguments []string, fromVariable func(name strin
 			break
 		}
 		if errors.Is(err, flag.ErrHelp) {
-			return nil, false, err
+			return nil, nil, false, err
 		}
 		errs = append(errs, err)
-		if !strings.HasPrefix(err.Error(), "invalid ") { // as of a value that was read over
-			return nil, false, errors.Join(errs...)
+		value := badValue.FindStringSubmatch(err.Error())
+		if value == nil { // else it was read over
+			return nil, nil, false, errors.Join(errs...)
 		}
+		unread = append(unread, value[1])
 		arguments = f.Args()
 	}
 	given := map[string]bool{}
 	f.Visit(func(one *flag.Flag) { given[one.Name], given[aliases[one.Name]] = true, true })
 	f.VisitAll(func(one *flag.Flag) {
 		if !given[one.Name] && aliases[one.Name] == "" && fromVariable(one.Name) {
-			errs = append(errs, readVariable(one)) // nil is no error to Join
+			if err := readVariable(one); err != nil {
+				unread = append(unread, one.Name)
+				errs = append(errs, err)
+			}
 		}
 	})
-	return f.Args(), true, errors.Join(errs...)
+	return f.Args(), unread, true, errors.Join(errs...)
+}
+
+// badValue is how package flag says that the value of a flag, which it names, cannot
+// be read.
+var badValue = regexp.MustCompile(`^invalid (?:boolean )?value "(?:[^"\\]|\\.)*" for (?:flag )?-([^:]+): `)
+
+// notOf is what is wrong with flags but for what is said of those that could not be
+// read: nobody gave them the values that they have.
+func notOf(unread []string, wrong error) error {
+	all, joined := wrong.(interface{ Unwrap() []error })
+	if !joined {
+		if wrong != nil && slices.ContainsFunc(unread, func(name string) bool {
+			return strings.Contains(wrong.Error()+" ", "--"+name+" ")
+		}) {
+			return nil
+		}
+		return wrong
+	}
+	var errs []error
+	for _, one := range all.Unwrap() {
+		errs = append(errs, notOf(unread, one)) // nil is no error to Join
+	}
+	return errors.Join(errs...)
 }
 
 // readVariable sets a flag by its variable, if that is there. An empty one is

@@ -139,9 +139,9 @@ func parse(args []string) (*subcommand, action, error) {
 		if s.named && len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
 			rest = append(slices.Clone(rest[1:]), rest[0])
 		}
-		rest, whole, err := readFlags(f, rest, s.fromVariable)
+		rest, unread, whole, err := readFlags(f, rest, s.fromVariable)
 		if whole {
-			err = errors.Join(err, a.check(rest))
+			err = errors.Join(err, notOf(unread, a.check(rest)))
 		}
 		return &s, a, err
 	}

@@ -150,6 +150,17 @@ func TestAWrongCommandLineIsRefusedWithAllThatIsWrong(t *testing.T) {
 	}
 }
 
+func TestAFlagWhoseValueCannotBeReadIsToldOnce(t *testing.T) {
+	t.Setenv("DISCOVERY_AGENT_WEIGHT", "heavy")
+	_, _, err := parse(strings.Fields("run --port x --ttl y --check-interval 1ns --canary=perhaps -- p"))
+	require.EqualError(t, err, `invalid value "x" for flag -port: parse error
+invalid value "y" for flag -ttl: parse error
+invalid boolean value "perhaps" for -canary: strconv.ParseBool: parsing "perhaps": invalid syntax
+environment variable DISCOVERY_AGENT_WEIGHT="heavy": parse error
+--service: missing
+--check-interval 1ns: below 10ms`)
+}
+
 func TestHelpAndVersionAreNoErrors(t *testing.T) {
 	for _, line := range []string{"--help", "-h", "help", "run --help", "run --service a -h", "help list", "up --help"} {
 		_, _, err := parse(strings.Fields(line))

@@ -57,11 +57,19 @@ func (a *App) openFiles(store registry.Store) error {
 	return errors.Join(badAccess, badTemplate, badRules, badFiles, badChecks)
 }
 
-// faults is all that is wrong with the values of settings, and with the files that
-// they name: where a value is wrong neither the store nor a listener is opened, and so
-// what is wrong with those is told in another round. Nothing stays open.
+// faults is all that is wrong with the values of settings, with the store and with the
+// files that they name: where a value is wrong no listener is opened, and so what is
+// wrong with those is told in another round. Nothing stays open.
 func (o Options) faults() error {
-	return errors.Join(o.check(), newApp(o, slog.New(slog.DiscardHandler)).openFiles(nil))
+	bad := o.check()
+	o.SnapshotInterval = max(o.SnapshotInterval, leastPoll) // which may be what is wrong
+	a := newApp(o, slog.New(slog.DiscardHandler))
+	store, badStore := a.openStore()
+	err := errors.Join(bad, badStore, a.openFiles(store))
+	if store != nil {
+		err = errors.Join(err, store.Close())
+	}
+	return err
 }
 
 // openListeners opens all listeners. The error names the settings of those that cannot

@@ -47,7 +47,7 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 			},
 			`DISCOVERY_STORE: store of scheme "tape": not one of ` + storeForms + "\n" +
 				"DISCOVERY_AUTH_FILE=/a: open /a: no such file or directory\nDISCOVERY_TLS_CERT=/b: open /b: no such file or directory\n" +
-				"DISCOVERY_XDS_CLUSTER_TEMPLATE=/c: open /c: no such file or directory\n" +
+				"DISCOVERY_TLS_KEY=/b: open /b: no such file or directory\nDISCOVERY_XDS_CLUSTER_TEMPLATE=/c: open /c: no such file or directory\n" +
 				"DISCOVERY_XDS_SECRET_RULES=/e: open /e: no such file or directory\nDISCOVERY_XDS_RESOURCES=/d: stat /d: no such file or directory\n" +
 				"DISCOVERY_HDS_FILE=/f: open /f: no such file or directory\nlisten on " + address + ": the port is in use; DISCOVERY_HTTP_ADDRESS moves it\n" +
 				"listen on nowhere (DISCOVERY_XDS_ADDRESS): listen tcp: address nowhere: missing port in address\n" +
@@ -90,10 +90,13 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 		"values and files that are none": {
 			func(o *app.Options) {
 				o.PeerHostTTL, o.Reads = 0, "shut"
+				o.SnapshotInterval, o.Store = 0, "file:///none/hosts"
 				o.AuthFile, o.TLSCert, o.TLSKey, o.ClusterTemplate, o.Resources, o.HDSFile = "/a", "/b", "/b", "/c", "/d", "/f"
 			},
-			"HOST_TTL=0: below 1 second\nDISCOVERY_READS=shut: not one of open, closed\n" +
+			"HOST_TTL=0: below 1 second\nDISCOVERY_SNAPSHOT_INTERVAL=0s: below 10ms\nDISCOVERY_READS=shut: not one of open, closed\n" +
+				"DISCOVERY_STORE: store of scheme \"file\": snapshot /none/hosts: its directory: stat /none: no such file or directory\n" +
 				"DISCOVERY_AUTH_FILE=/a: open /a: no such file or directory\nDISCOVERY_TLS_CERT=/b: open /b: no such file or directory\n" +
+				"DISCOVERY_TLS_KEY=/b: open /b: no such file or directory\n" +
 				"DISCOVERY_XDS_CLUSTER_TEMPLATE=/c: open /c: no such file or directory\nDISCOVERY_XDS_RESOURCES=/d: stat /d: no such file or directory\n" +
 				"DISCOVERY_HDS_FILE=/f: open /f: no such file or directory",
 		},
@@ -120,7 +123,7 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 		"clients' without our own":   {func(o *app.Options) { o.TLSClientCA = "ca.pem" }, "DISCOVERY_TLS_CLIENT_CA=ca.pem: clients can show a certificate only with DISCOVERY_TLS_CERT"},
 		"neither needed nor not":     {func(o *app.Options) { o.TLSClientAuth = "maybe" }, "DISCOVERY_TLS_CLIENT_AUTH=maybe: not one of required, optional"},
 		"an auth file that is none":  {func(o *app.Options) { o.AuthFile = "/none" }, "DISCOVERY_AUTH_FILE=/none: open /none: no such file or directory"},
-		"a certificate that is none": {func(o *app.Options) { o.TLSCert, o.TLSKey = "/none", "/none" }, "DISCOVERY_TLS_CERT=/none: open /none: no such file or directory"},
+		"a certificate that is none": {func(o *app.Options) { o.TLSCert, o.TLSKey = "/none", "/none" }, "DISCOVERY_TLS_CERT=/none: open /none: no such file or directory\nDISCOVERY_TLS_KEY=/none: open /none: no such file or directory"},
 		"an identifier of no text":   {func(o *app.Options) { o.Identifier = "a\xff" }, `DISCOVERY_IDENTIFIER="a\xff": not UTF-8`},
 		"a subset below 0, and a namespace of no text": {func(o *app.Options) { o.SubsetSize, o.TagNamespace = -1, "\xff" },
 			"DISCOVERY_XDS_SUBSET_SIZE=-1: below 0\nDISCOVERY_XDS_TAG_NAMESPACE=\"\\xff\": not UTF-8"},
@@ -128,7 +131,7 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 			"DISCOVERY_XDS_CLUSTER_TEMPLATE=/none: open /none: no such file or directory\nDISCOVERY_XDS_RESOURCES=/gone: stat /gone: no such file or directory\n" +
 				"DISCOVERY_HDS_FILE=/lost: open /lost: no such file or directory"},
 		"files of access that are none": {func(o *app.Options) { o.AuthFile, o.TLSCert, o.TLSKey = "/none", "/gone", "/gone" },
-			"DISCOVERY_AUTH_FILE=/none: open /none: no such file or directory\nDISCOVERY_TLS_CERT=/gone: open /gone: no such file or directory"},
+			"DISCOVERY_AUTH_FILE=/none: open /none: no such file or directory\nDISCOVERY_TLS_CERT=/gone: open /gone: no such file or directory\nDISCOVERY_TLS_KEY=/gone: open /gone: no such file or directory"},
 		"a template that is none": {func(o *app.Options) { o.ClusterTemplate = "/none" }, "DISCOVERY_XDS_CLUSTER_TEMPLATE=/none: open /none: no such file or directory"},
 		"durations without a unit that is meant": {
 			func(o *app.Options) {
