@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 )
 
 // MaxBody is the longest body that a call commonly has, in bytes.
@@ -17,8 +18,15 @@ const MaxBody = 64 << 10
 var errBodyTooLong = errors.New("the body is too long")
 
 // ReadBody reads a body of limit bytes at most, within the time that the
-// listener gives. The error is a *Refusal.
+// listener gives. The error is a *Refusal, of a coded body too: what is in it might
+// be far longer.
 func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	for _, coding := range r.Header["Content-Encoding"] {
+		if coding != "" && !strings.EqualFold(coding, "identity") {
+			w.Header().Set("Accept-Encoding", "identity") // as RFC 9110 §12.5.3 has it
+			return nil, Refuse(http.StatusUnsupportedMediaType, "content-encoding %q: no coded body is read", coding)
+		}
+	}
 	if r.ContentLength > limit {
 		return nil, bodyRefusal(&http.MaxBytesError{Limit: limit})
 	}

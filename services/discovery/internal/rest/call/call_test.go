@@ -196,6 +196,7 @@ func TestABodyIsReadUpToItsLimitAndInTime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := httptest.NewRequest("PUT", "/", test.body)
 			r.ContentLength = test.length
+			r.Header.Set("Content-Encoding", "Identity")
 			body, err := call.ReadBody(httptest.NewRecorder(), r, 10)
 			if test.reason == "" {
 				require.NoError(t, err)
@@ -207,6 +208,20 @@ func TestABodyIsReadUpToItsLimitAndInTime(t *testing.T) {
 			require.True(t, ok)
 			require.Equal(t, test.status, refused.Status)
 		})
+	}
+}
+
+func TestACodedBodyIsNotRead(t *testing.T) {
+	for _, codings := range [][]string{{"gzip"}, {"identity", "br"}, {"identity, deflate"}} {
+		r := httptest.NewRequest("PUT", "/", iotest.ErrReader(errors.New("read")))
+		r.Header["Content-Encoding"] = codings
+		w := httptest.NewRecorder()
+		_, err := call.ReadBody(w, r, 10)
+		refused, ok := errors.AsType[*call.Refusal](err)
+		require.True(t, ok, "%v", err)
+		require.Equal(t, 415, refused.Status)
+		require.Equal(t, fmt.Sprintf("content-encoding %q: no coded body is read", codings[len(codings)-1]), refused.Reason)
+		require.Equal(t, "identity", w.Header().Get("Accept-Encoding"))
 	}
 }
 

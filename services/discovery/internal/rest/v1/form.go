@@ -74,8 +74,10 @@ func checkContentType(given string) error {
 	if given == "" || given == formType {
 		return nil
 	}
-	media, _, err := mime.ParseMediaType(given)
+	media, parameters, err := mime.ParseMediaType(given)
 	switch {
+	case err == nil && media == formType && !readCharset(parameters["charset"]):
+		return call.Refuse(http.StatusUnsupportedMediaType, "content-type %q: forms are read as UTF-8 alone", given)
 	case err == nil && media == formType:
 		return nil
 	case err == nil && media == "application/json":
@@ -83,6 +85,17 @@ func checkContentType(given string) error {
 	default:
 		return call.Refuse(http.StatusBadRequest, "content-type %q: the body must be %s", given, formType)
 	}
+}
+
+// readCharset reports whether a form that is said to be in a charset is read, as UTF-8.
+// ISO-8859-1 is what clients of Java say of any form: what is not ASCII in one is no
+// UTF-8, and refused as that.
+func readCharset(charset string) bool {
+	switch strings.ToLower(charset) {
+	case "", "utf-8", "us-ascii", "iso-8859-1":
+		return true
+	}
+	return false
 }
 
 // mostEscapes is how many broken escapes of a form are told.

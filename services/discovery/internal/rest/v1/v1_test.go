@@ -369,6 +369,8 @@ func TestABodyThatIsNoFormIsRefused(t *testing.T) {
 		"JSON":           {"application/json", `{}`, 400, `content-type "application/json": JSON is not read here; the body must be application/x-www-form-urlencoded`},
 		"JSON in UTF-8":  {"application/json; charset=utf-8", `{}`, 400, `content-type "application/json; charset=utf-8": JSON is not read here; the body must be application/x-www-form-urlencoded`},
 		"a multipart":    {"multipart/form-data; boundary=x", "", 400, `content-type "multipart/form-data; boundary=x": the body must be application/x-www-form-urlencoded`},
+		"in UTF-16":      {"application/x-www-form-urlencoded; charset=UTF-16", "ip=1", 415, `content-type "application/x-www-form-urlencoded; charset=UTF-16": forms are read as UTF-8 alone`},
+		"in ISO-8859-1":  {"application/x-www-form-urlencoded; charset=ISO-8859-1", "ip=1&revision=%E9&port=1&tags={%22az%22:%22%22,%22region%22:%22%22,%22instance_id%22:%22%22}", 400, `ip: "1" is not an IPv4 or IPv6 address; revision: "\xe9" is not UTF-8`},
 		"no media type":  {";", "", 400, `content-type ";": the body must be application/x-www-form-urlencoded`},
 		"a bad escape":   {"application/x-www-form-urlencoded", "ip=%zz", 400, `ip: invalid URL escape "%zz"; port: missing; ` + missing},
 		"a bad name":     {"", "%=1&port=0", 400, `read the form: invalid URL escape "%"; ip: missing; port: "0" is not an integer from 1 to 65535; ` + missing},

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -21,8 +22,11 @@ import (
 // take for another is a fault, beside those of what it says.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64, f *call.Faults) ([]byte, error) {
 	given := r.Header.Get("Content-Type")
-	if media, _, err := mime.ParseMediaType(given); err != nil || media != "application/json" {
+	switch media, parameters, err := mime.ParseMediaType(given); {
+	case err != nil || media != "application/json":
 		return nil, call.Refuse(http.StatusUnsupportedMediaType, "content-type %q: the body must be application/json", given)
+	case parameters["charset"] != "" && !strings.EqualFold(parameters["charset"], "utf-8"):
+		return nil, call.Refuse(http.StatusUnsupportedMediaType, "content-type %q: JSON is read as UTF-8 alone", given)
 	}
 	body, err := call.ReadBody(w, r, limit)
 	if err != nil {
