@@ -167,7 +167,11 @@ func (r *Registry) change(h *Host, actor string, tags tagging, allow func(netip.
 		return Receipt{}, err
 	}
 	if size := h.Tags.size(); size > r.options.Limits.TagBytes {
-		return Receipt{}, fmt.Errorf("%w: %d bytes with those of earlier check-ins, of %d at most", ErrTagsTooLarge, size, r.options.Limits.TagBytes)
+		together := ""
+		if e != nil && tags == laidOver {
+			together = " with those of earlier check-ins"
+		}
+		return Receipt{}, fmt.Errorf("%w: %d bytes%s, of %d at most", ErrTagsTooLarge, size, together, r.options.Limits.TagBytes)
 	}
 	switch {
 	case !h.Draining:

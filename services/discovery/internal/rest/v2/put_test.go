@@ -185,7 +185,7 @@ func TestWhatIsWrongWithAHostIsToldAllAtOnce(t *testing.T) {
 		"tags that v1 shows":     {with(`"tags":{"az":"a","canary":true}`), []string{`tags.az: is not a tag here: zone says it`, `tags.canary: is not a tag here: canary says it`}},
 		"tags without a name":    {with(`"tags":{"":1}`), []string{`tags: "" is not a name`}},
 		"tags some cannot read":  {with(`"tags":{"a":{"b":1,"b":2},"c":[1e999]}`), []string{`tags.a: holds an object that has "b" twice`, `tags.c: holds 1e999, which is beyond signed numbers of 64 bits`}},
-		"tags too large":         {with(`"tags":{"a":"` + strings.Repeat("x", 16384) + `"}`), []string{`tags: tags too large: 16388 bytes with those of earlier check-ins, of 16384 at most`}},
+		"tags too large":         {with(`"tags":{"a":"` + strings.Repeat("x", 16384) + `"}`), []string{`tags: tags too large: 16388 bytes, of 16384 at most`}},
 		"a ttl of 0":             {with(`"ttl":"0s"`), []string{`ttl: "0s" is not a duration from 1s to 1h0m0s in whole seconds, such as "30s"`}},
 		"a ttl without a unit":   {with(`"ttl":"30"`), []string{`ttl: "30" is not a duration from 1s to 1h0m0s in whole seconds, such as "30s"`}},
 		"a ttl with a fraction":  {with(`"ttl":"1.5s"`), []string{`ttl: "1.5s" is not a duration from 1s to 1h0m0s in whole seconds, such as "30s"`}},
@@ -235,6 +235,19 @@ func TestABodyThatIsNotTakenIsRefused(t *testing.T) {
 			f.ServeHTTP(w, r)
 			requireRefused(t, w, 415, fmt.Sprintf("content-type %q: the body must be application/json", given))
 		}
+		for _, given := range []string{"application/json; charset=utf-16", "application/json;charset=ISO-8859-1"} {
+			r := httptest.NewRequest(test.method, test.target, strings.NewReader(test.body))
+			r.Header.Set("Content-Type", given)
+			w := httptest.NewRecorder()
+			f.ServeHTTP(w, r)
+			requireRefused(t, w, 415, fmt.Sprintf("content-type %q: JSON is read as UTF-8 alone", given))
+		}
+		r := httptest.NewRequest(test.method, test.target, strings.NewReader(test.body))
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Content-Encoding", "gzip")
+		w := httptest.NewRecorder()
+		f.ServeHTTP(w, r)
+		requireRefused(t, w, 415, `content-encoding "gzip": no coded body is read`)
 		limit := 64 << 10
 		if test.target == "/v2/heartbeats" {
 			limit = 256 << 10
