@@ -77,11 +77,16 @@ func (a *App) openResources() (*resourcefiles.Source, resourcefiles.Resources, e
 // addFiles has the resources of files served, if there are any, by rules.
 func (a *App) addFiles(server *xds.Server, operators *admin.Server) {
 	source, rules := a.inputs.source, a.inputs.rules
+	operators.Handle("GET /xds/files", "resources of files: what is in force, and what is wrong with which file", shown(func() (any, error) {
+		if now := a.fileStatus(); now != nil {
+			return now, nil
+		}
+		return resourcefiles.Status{Files: []resourcefiles.FileStatus{}, Resources: map[string][]string{}, Warnings: []string{}}, nil
+	}))
 	if source == nil {
 		return
 	}
 	server.SetFiles(a.inputs.resources)
-	operators.Handle("GET /xds/files", "resources of files: what is in force, and what is wrong with which file", shown(func() (any, error) { return source.Status(), nil }))
 	a.group.Add(daemon.Background("resource files", func(ctx context.Context) error {
 		source.Run(ctx, func(all resourcefiles.Resources) { server.SetFiles(all) })
 		return nil

@@ -141,6 +141,12 @@ func TestWhatIsWrongWithFilesAtTheStartEndsIt(t *testing.T) {
 		resources+"/clusters.yaml:1:3: [0].name: value length must be at least 1 runes")
 }
 
+func TestWhereThereIsNoDirectoryOfResourcesThereAreNoFiles(t *testing.T) {
+	status, body := start(t, options(t)).get(t, "admin", "/xds/files")
+	require.Equal(t, 200, status)
+	require.JSONEq(t, `{"directory": "", "files": [], "resources": {}, "warnings": []}`, body)
+}
+
 func TestTheFilesOfTheREADMEAreGood(t *testing.T) {
 	readme, err := os.ReadFile("../../README.md")
 	require.NoError(t, err)
