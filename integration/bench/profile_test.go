@@ -122,7 +122,7 @@ func xdsParts() []part {
 		{"taking changes (net/http, REST, registry)", regexp.MustCompile(own + `(gate|auth|quota|httpjson|rest|registry|guard|store)[./]|^net/http`)},
 		{"making resources, and marking", regexp.MustCompile(own + `(resources\.|xds\.\(\*hub\))`)},
 		{"streams (the rest of internal/xds)", regexp.MustCompile(own + `xds\.`)},
-		{"writing (internal/http2, system calls)", regexp.MustCompile(http2 + `\(\*(encoder|buffer)\)|` + http2 + `\(\*Stream\)\.(Write|Flush|endBlock)|` + http2 + `\(\*Conn\)\.(flush|write|landed|takeOff|beginBlock)`)},
+		{"writing (internal/http2, system calls)", regexp.MustCompile(http2 + `(\(\*(encoder|buffer|writer)\)|append)|` + http2 + `\(\*Stream\)\.(Write|Flush|endBlock)|` + http2 + `\(\*Conn\)\.(flush|write|landed|takeOff|beginBlock)`)},
 		{"reading, and who has a stream (the rest of internal/http2)", regexp.MustCompile(http2)},
 		{"calls (internal/grpchttp2, protobuf)", regexp.MustCompile(`^github\.com/weirproxy/weir/internal/grpchttp2\.|^google\.golang\.org/(grpc|protobuf)`)},
 		collection, scheduler, theRest,
@@ -185,6 +185,18 @@ func partOf(frames []string, parts []part) string {
 		}
 	}
 	return other
+}
+
+func TestWhatASocketTakesIsOfThePartThatWrites(t *testing.T) {
+	const http2 = "github.com/weirproxy/weir/internal/http2."
+	for want, frames := range map[string][]string{
+		"writing (internal/http2, system calls)": {
+			"internal/runtime/syscall.Syscall6", "syscall.write", http2 + "(*writer).writeSocket", "internal/poll.(*FD).RawWrite", http2 + "(*Conn).writeSome"},
+		"reading, and who has a stream (the rest of internal/http2)": {
+			"internal/runtime/syscall.Syscall6", "syscall.read", http2 + "(*reader).readSocket", "internal/poll.(*FD).RawRead", http2 + "(*reader).fillSocket"},
+	} {
+		require.Equal(t, want, partOf(frames, xdsParts()))
+	}
 }
 
 func TestAStackBelongsToThePartNearestToItsLeaf(t *testing.T) {

@@ -75,7 +75,7 @@ func (x *xds) tables(t testing.TB, parts []part) []table {
 		delays.rows = append(delays.rows, x.delays(t, ours, crowdShape{x.few, perConnection, x.names, true, nil})...)
 		ours.process.Kill()
 	}
-	free := x.discovery(t, x.fleet, "DISCOVERY_DEBOUNCE_QUIET=0s", "DISCOVERY_DEBOUNCE_LEAVING=0s", "DISCOVERY_DEBOUNCE_LONGEST=0s", "DISCOVERY_XDS_FIRST_ANSWERS=0")
+	free := x.discovery(t, x.fleet, "DISCOVERY_DEBOUNCE_QUIET=0s", "DISCOVERY_DEBOUNCE_LEAVING=0s", "DISCOVERY_DEBOUNCE_EMPTY=0s", "DISCOVERY_DEBOUNCE_LONGEST=0s", "DISCOVERY_XDS_FIRST_ANSWERS=0")
 	free.name = "discovery, without its limit of 2,000 first answers a second"
 	c := x.open(t, free, x.fleet, crowdShape{x.streams, 1, x.names, true, nil})
 	restart.rows = append(restart.rows, x.restart(t, free, c, "none"))
