@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -30,20 +31,30 @@ const (
 func (s *Store) Append(ctx context.Context, changes []registry.Change) error {
 	s.exchange.Lock()
 	defer s.exchange.Unlock()
+	var timed partitionSet
+	for i := range changes {
+		timed[partitionOf(serviceOf(&changes[i]))] = true
+	}
+	untimed := s.readClocksOf(ctx, &timed, time.Now())
 	b := s.scripted(appendScript, []string{"rec", "beat", "log", "ovr", "meta", "tomb"},
 		schema, fresh(), s.writer, logLength, tombTime.Milliseconds())
 	for i := range changes {
 		c := &changes[i]
+		number := partitionOf(serviceOf(c))
+		p := &s.partitions[number]
 		if c.Record != nil {
-			s.partitions[partitionOf(c.Key.Service)].heed(c.Record)
+			p.heed(c.Record)
 		}
-		args, err := argsOf(c)
+		if !timed[number] {
+			continue
+		}
+		args, err := argsOf(c, p.clock.Load())
 		if err != nil {
 			return err
 		}
 		b.add(serviceOf(c), i, args...)
 	}
-	return b.run(ctx, func(c *call) error {
+	err := b.run(ctx, func(c *call) error {
 		refused, err := c.answer.Slice()
 		if len(refused) > 0 {
 			s.mu.Lock()
@@ -52,6 +63,7 @@ func (s *Store) Append(ctx context.Context, changes []registry.Change) error {
 		}
 		return err
 	})
+	return errors.Join(untimed, err)
 }
 
 // serviceOf is whose partition a change is of.
@@ -68,8 +80,8 @@ func mayReturn(e *registry.Event) bool {
 	return e != nil && (e.Kind == registry.Expired || e.Kind == registry.Lost)
 }
 
-// argsOf is what appendScript is told of c.
-func argsOf(c *registry.Change) ([]any, error) {
+// argsOf is what appendScript is told of c, at times of Redis' clock.
+func argsOf(c *registry.Change, redis *clock) ([]any, error) {
 	var text, event []byte
 	var err error
 	if c.Event != nil {
@@ -85,16 +97,17 @@ func argsOf(c *registry.Change) ([]any, error) {
 			return nil, err
 		}
 		member := hostMember(c.Key)
-		return []any{hostPut, member, value(member, kept.Lease, text), leaseText(kept.Lease), event, age(c.Record.LastCheckIn).Milliseconds()}, nil
+		return []any{hostPut, member, value(member, kept.Lease, text), leaseText(kept.Lease), event, redis.write(c.Record.LastCheckIn)}, nil
 	case c.Key != registry.Key{}:
-		buried, went := "1", time.Duration(0)
+		now := time.Now()
+		buried, went := "1", now
 		if c.Lease == 0 || mayReturn(c.Event) {
 			buried = "0"
 		}
 		if c.Event != nil {
-			went = min(age(c.Event.At), cutOff)
+			went = now.Add(-min(age(c.Event.At, now), cutOff))
 		}
-		return []any{hostRemoved, hostMember(c.Key), buried, leaseText(c.Lease), event, went.Microseconds()}, nil
+		return []any{hostRemoved, hostMember(c.Key), buried, leaseText(c.Lease), event, redis.write(went)}, nil
 	case c.Setting != nil:
 		if text, err = record.EncodeSetting(c.Setting); err != nil {
 			return nil, err

@@ -27,7 +27,7 @@ func (s *Store) Expire(ctx context.Context, dead []registry.Beat) (gone []regist
 		if err != nil {
 			return nil, err
 		}
-		b.add(key.Service, i, hostMember(key), age(dead[i].At).Milliseconds(), event)
+		b.add(key.Service, i, hostMember(key), age(dead[i].At, time.Now()).Milliseconds(), event)
 	}
 	asked := time.Now()
 	err = b.run(ctx, func(c *call) error {
@@ -39,7 +39,8 @@ func (s *Store) Expire(ctx context.Context, dead []registry.Beat) (gone []regist
 		if !ok || len(answer) != 1+len(c.things) {
 			return fmt.Errorf("%d answers for %d hosts", len(answer)-1, len(c.things))
 		}
-		reading := &clock{asked: asked, answered: time.Now(), redis: now}
+		s.partitions[c.partition].note(asked, time.Now(), now)
+		reading := s.partitions[c.partition].clock.Load()
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for i, thing := range c.things {

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -13,21 +14,24 @@ import (
 //
 // The command changes only what is there (XX) to what is later (GT), and counts
 // what it changed (CH). What it did not count is missing, or no later than what
-// another replica told; which of both is asked for only then.
+// another replica told; which of both is asked for only then. Beats of partitions whose
+// clock is not known are left out, with an error, and keep none of others.
 func (s *Store) Flush(ctx context.Context, beats []registry.Beat) (missing []registry.Key, err error) {
-	if !s.knowsClocks(beats) {
-		if err := s.readClocks(ctx, allPartitions()); err != nil {
-			return nil, err
-		}
+	var timed partitionSet
+	for i := range beats {
+		timed[partitionOf(beats[i].Key.Service)] = true
 	}
+	untimed := s.readClocksOf(ctx, &timed, time.Now().Add(-clockLife))
 	add := s.commands("zadd", "beat", "xx", "gt", "ch")
 	for i := range beats {
 		service := beats[i].Key.Service
-		at := s.partitions[partitionOf(service)].clock.Load().write(beats[i].At)
-		add.add(service, i, at, hostMember(beats[i].Key))
+		if p := partitionOf(service); timed[p] {
+			at := s.partitions[p].clock.Load().write(beats[i].At) / 1000
+			add.add(service, i, at, hostMember(beats[i].Key))
+		}
 	}
 	ask := s.commands("zmscore", "beat")
-	err = add.run(ctx, func(c *call) error {
+	unsaid := add.run(ctx, func(c *call) error {
 		changed, err := c.answer.Int()
 		if changed < len(c.things) {
 			for _, i := range c.things {
@@ -36,10 +40,7 @@ func (s *Store) Flush(ctx context.Context, beats []registry.Beat) (missing []reg
 		}
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	err = ask.run(ctx, func(c *call) error {
+	unasked := ask.run(ctx, func(c *call) error {
 		scores, err := c.answer.Slice()
 		if err == nil && len(scores) != len(c.things) {
 			err = fmt.Errorf("%d scores of %d hosts", len(scores), len(c.things))
@@ -51,21 +52,32 @@ func (s *Store) Flush(ctx context.Context, beats []registry.Beat) (missing []reg
 		}
 		return err
 	})
-	return missing, err
+	return missing, errors.Join(untimed, unsaid, unasked)
 }
 
 // clockLife is how long a reading of Redis' clock is used. While Follow runs it
 // is read each second.
 const clockLife = 10 * time.Second
 
-// knowsClocks reports whether Redis' clock was read lately for all partitions with
-// these beats.
-func (s *Store) knowsClocks(beats []registry.Beat) bool {
-	for i := range beats {
-		c := s.partitions[partitionOf(beats[i].Key.Service)].clock.Load()
-		if c == nil || time.Since(c.answered) >= clockLife {
-			return false
+// readClocksOf reads the clocks of those partitions of wanted that were last read
+// before since, and takes out of it those that then still were. The error says why.
+func (s *Store) readClocksOf(ctx context.Context, wanted *partitionSet, since time.Time) error {
+	old := func(p int) bool {
+		c := s.partitions[p].clock.Load()
+		return c == nil || c.at.Before(since)
+	}
+	var list []int
+	for p := range wanted {
+		if wanted[p] && old(p) {
+			list = append(list, p)
 		}
 	}
-	return true
+	if len(list) == 0 {
+		return nil
+	}
+	err := s.readClocks(ctx, list)
+	for _, p := range list {
+		wanted[p] = !old(p)
+	}
+	return err
 }

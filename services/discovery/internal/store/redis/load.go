@@ -110,6 +110,7 @@ func (s *Store) mend(ctx context.Context, wholes []*whole) ([]*whole, error) {
 type whole struct {
 	partition   int
 	contents    registry.Contents
+	made        int64 // when that was by Redis' clock, in µs
 	clock       *clock
 	gen, digest string
 	// sum is what the digest of the values that are there is.
@@ -141,8 +142,7 @@ func (w *whole) addTo(contents *registry.Contents) {
 func (p *partition) goOnFrom(w *whole) {
 	p.known, p.again = true, false
 	p.gen, p.digest, p.last, p.end = w.gen, w.digest, w.last, w.end
-	p.clock.Store(w.clock)
-	p.heard = w.clock.redis
+	p.heard = w.made
 }
 
 // heed notes what the store has to know of a host of p.
@@ -197,7 +197,7 @@ func (s *Store) readWhole(ctx context.Context, list []int, events int) ([]*whole
 	for i, c := range calls {
 		// Ends by itself; waited for below.
 		decoding.Go(func() {
-			wholes[i], errs[i] = s.decodeWhole(c, &clock{asked: asked, answered: answered})
+			wholes[i], errs[i] = s.decodeWhole(c, asked, answered)
 		})
 	}
 	decoding.Wait()
@@ -209,16 +209,18 @@ func (s *Store) readWhole(ctx context.Context, list []int, events int) ([]*whole
 	return slices.DeleteFunc(wholes, func(w *whole) bool { return w == nil }), err
 }
 
-// decodeWhole reads the answer of wholeScript. The reading is yet without what
-// Redis' clock says.
-func (s *Store) decodeWhole(c *call, reading *clock) (*whole, error) {
+// decodeWhole reads the answer of wholeScript, which was made between two times.
+func (s *Store) decodeWhole(c *call, asked, answered time.Time) (*whole, error) {
 	answer, err := c.answer.Slice()
 	if err != nil {
 		return nil, err
 	}
 	a := reader{answer: answer}
-	reading.redis = a.number()
-	w := &whole{partition: c.partition, clock: reading}
+	w := &whole{partition: c.partition, made: a.number()}
+	if a.err == nil {
+		s.partitions[c.partition].note(asked, answered, w.made)
+		w.clock = s.partitions[c.partition].clock.Load()
+	}
 	have := a.text()
 	w.gen, w.digest = a.text(), a.text()
 	w.last = a.id()
@@ -283,7 +285,7 @@ func (s *Store) decodeWhole(c *call, reading *clock) (*whole, error) {
 			s.skip(c.partition, "a lease", err)
 			continue
 		}
-		w.contents.Buried = append(w.contents.Buried, registry.Burial{Lease: lease, At: w.clock.buriedAt(micros(buried[i+1]))})
+		w.contents.Buried = append(w.contents.Buried, registry.Burial{Lease: lease, At: w.buriedAt(micros(buried[i+1]))})
 	}
 	return w, nil
 }
@@ -293,11 +295,11 @@ func (s *Store) decodeWhole(c *call, reading *clock) (*whole, error) {
 // such a burial looks as one of ours from over cutOff ago. So a replica that was cut off
 // for longer, up to twice that, drops a host that deregistered elsewhere before and then
 // registered there: until the host registers once more, which each beat by REST v1 does.
-func (c *clock) buriedAt(until int64) time.Time {
-	if until <= c.redis+cutOff.Microseconds() {
+func (w *whole) buriedAt(until int64) time.Time {
+	if until <= w.made+cutOff.Microseconds() {
 		return time.Time{}
 	}
-	return c.read(until - tombTime.Microseconds())
+	return w.clock.read(until - tombTime.Microseconds())
 }
 
 // skip tells of something in Redis that cannot be understood.

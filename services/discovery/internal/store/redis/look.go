@@ -46,15 +46,16 @@ func (s *Store) look(ctx context.Context, apply func(registry.Update)) (answered
 	asked := time.Now()
 	err = s.run(ctx, slices.Concat(looks, beats, []*call{replicas}))
 	now := time.Now()
+	var made [partitionCount]int64 // when each look was, by Redis' clock in µs; 0 for none
 	for i, c := range looks {
 		if c.answer.Err() != nil {
 			continue
 		}
 		answered = true
 		p := &s.partitions[i]
-		m, wrong := c.meta(asked, now)
-		if m.clock != nil {
-			p.clock.Store(m.clock)
+		m, wrong := c.meta()
+		if made[i] = m.made; m.made > 0 {
+			p.note(asked, now, m.made)
 		}
 		if wrong != nil { // and the others are all right
 			err = errors.Join(err, s.fault(wrong))
@@ -62,7 +63,7 @@ func (s *Store) look(ctx context.Context, apply func(registry.Update)) (answered
 		}
 		p.compare(m)
 	}
-	err = errors.Join(err, s.hear(ctx, beats, asked, apply))
+	err = errors.Join(err, s.hear(ctx, beats, &made, apply))
 	if replicas.answer.Err() == nil {
 		err = errors.Join(err, s.meet(replicas, apply))
 	}
@@ -76,21 +77,18 @@ func (s *Store) lookCall(p int, always bool) *call {
 	return &call{partition: p, script: lookScript, keys: s.keys(p, "rec", "ovr", "meta"), args: []any{fresh(), always}}
 }
 
-// meta is what lookScript tells of a partition, and the clock with which it does.
+// meta is what lookScript tells of a partition.
 type meta struct {
-	clock       *clock // nil if it was not told
+	made        int64 // when it does, by Redis' clock in µs; 0 if it was not told
 	gen, digest string
 	last        entryID
 }
 
-// meta reads the answer of a lookCall, which was made between two times. On an error
-// the clock may have been read.
-func (c *call) meta(asked, answered time.Time) (m meta, err error) {
+// meta reads the answer of a lookCall. On an error it may say when it was made.
+func (c *call) meta() (m meta, err error) {
 	answer, err := c.answer.Slice()
 	a := reader{answer: answer, err: err}
-	if now := a.number(); a.err == nil {
-		m.clock = &clock{asked: asked, answered: answered, redis: now}
-	}
+	m.made = a.number()
 	m.gen, m.digest, m.last = a.text(), a.text(), a.id()
 	if a.err != nil {
 		return m, fmt.Errorf("partition %d: %w", c.partition, a.err)
@@ -117,7 +115,7 @@ func (s *Store) readClocks(ctx context.Context, list []int) error {
 			err = errors.Join(err, s.fault(fmt.Errorf("partition %d: %w", c.partition, wrong)))
 			continue
 		}
-		s.partitions[c.partition].clock.Store(&clock{asked: asked, answered: answered, redis: now})
+		s.partitions[c.partition].note(asked, answered, now)
 	}
 	return err
 }
@@ -125,9 +123,9 @@ func (s *Store) readClocks(ctx context.Context, list []int) error {
 // hear hands over the beats that were read. Those later than Redis' clock, by more
 // than they can be too late, are from before it was set back, or from another
 // server: they are made beats of now, or else the hosts would be kept until then,
-// and later beats not be noted. By a reading of the clock from before asked, when the
-// look began, beats of now would be later: they wait for a look that reads it.
-func (s *Store) hear(ctx context.Context, calls []*call, asked time.Time, apply func(registry.Update)) error {
+// and later beats not be noted. made is when the look was that they were read with:
+// where it did not tell, they wait for one that does.
+func (s *Store) hear(ctx context.Context, calls []*call, made *[partitionCount]int64, apply func(registry.Update)) error {
 	var beats []registry.Beat
 	ahead := s.commands("zadd", "beat", "xx", "lt")
 	for _, c := range calls {
@@ -136,11 +134,12 @@ func (s *Store) hear(ctx context.Context, calls []*call, asked time.Time, apply 
 		if err != nil {
 			continue // that is told by the exchange
 		}
-		reading := p.clock.Load()
-		if reading.asked.Before(asked) {
+		now := made[c.partition]
+		if now == 0 {
 			continue
 		}
-		p.heard = reading.redis
+		p.heard = now
+		reading := p.clock.Load()
 		for i := 0; i+1 < len(scores); i += 2 {
 			key, err := parseHostMember(scores[i])
 			if err != nil {
@@ -148,8 +147,8 @@ func (s *Store) hear(ctx context.Context, calls []*call, asked time.Time, apply 
 				continue
 			}
 			at := micros(scores[i+1])
-			if at > reading.redis+s.options.Timeout.Microseconds() {
-				ahead.add(key.Service, len(beats), reading.redis/1000, scores[i])
+			if at > now+s.options.Timeout.Microseconds() {
+				ahead.add(key.Service, len(beats), now/1000, scores[i])
 			}
 			beats = append(beats, registry.Beat{Key: key, At: reading.read(at)})
 		}

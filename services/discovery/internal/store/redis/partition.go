@@ -43,6 +43,9 @@ func allPartitions() []int {
 	return all
 }
 
+// partitionSet is a set of their numbers.
+type partitionSet [partitionCount]bool
+
 // keys are the names of those of partition p.
 func (s *Store) keys(p int, names ...string) []string {
 	list := make([]string, len(names))
@@ -77,27 +80,14 @@ type partition struct {
 	again bool
 }
 
-// clock is a reading of Redis' clock, in µs, and between which times of this
-// machine's it was taken.
-type clock struct {
-	asked, answered time.Time
-	redis           int64
-}
-
-// read is what this machine's clock says at a time of Redis', or slightly later.
-func (c *clock) read(redis int64) time.Time {
-	return c.answered.Add(time.Duration(redis-c.redis) * time.Microsecond)
-}
-
-// write is what Redis' clock says at a time of this machine's, or slightly later, in ms.
-func (c *clock) write(at time.Time) int64 {
-	return (c.redis + time.Since(c.asked).Microseconds() - age(at).Microseconds()) / 1000
-}
-
-// age is how long ago at was, never below 0. The zero time was 30 years ago.
-func age(at time.Time) time.Duration {
-	const longest = 30 * 365 * 24 * time.Hour
-	return min(max(0, time.Since(at)), longest)
+// note takes a reading of the clock of p. It may be called from several goroutines.
+func (p *partition) note(asked, answered time.Time, redis int64) {
+	for {
+		before := p.clock.Load()
+		if p.clock.CompareAndSwap(before, before.with(asked, answered, redis)) {
+			return
+		}
+	}
 }
 
 // micros reads a time that Redis keeps, in ms, as µs; 0 if it is none. One that is

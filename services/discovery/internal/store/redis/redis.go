@@ -29,12 +29,29 @@
 //
 // # Times
 //
-// Times in Redis are those of its clock: of that of each server in a Cluster. A
-// replica keeps the difference to its own for each partition, read anew each
-// second from TIME. An exchange takes some time, in favour of the host: a beat
-// seems as much younger than it was. Where Redis' clock is set back, beats of a time
-// to come are made beats of now. A host that deregistered seems to have done so later
-// than it did, by as long as Redis took to answer.
+// Times in Redis are those of its clock: of that of each server in a Cluster. For each
+// partition a replica knows between which two times that clock is now: a reading, by
+// TIME, was made between when it was asked for and answered, and each bounds those after
+// it, less a thousandth of the time between them. One that those before it rule out stands
+// alone: the clock was set, or is that of another server. All clocks are read each second,
+// and those of the partitions that changes are of before these are sent.
+//
+// So who sends what happened says when, and not how long ago: how long it lies in a queue
+// after that, of a Redis that stands still or of a process that does, changes nothing.
+// Both who sends and who reads take the latest time that it may have been, in favour of
+// the host where it beat, and so that of two replicas' events a deregistration is the
+// later one unless the other surely is. They are told apart if they are further from
+// each other than the best reading of late took at both replicas together, a ms or two,
+// and a ms for each second since. Beyond that the order is wrong
+//
+//   - if Redis' clock is set, or another server comes in its place, between two events or
+//     until they are read: by as much as it was set; and by no more than a reading took
+//     for as long as none says so, which is a second;
+//   - if a machine is suspended with the clock that its processes see: what happened
+//     before seems later by as long, if it is told afterwards.
+//
+// No event is of a time to come: what says so, since Redis' clock was set back, is one of
+// now.
 //
 // # Faults
 //

@@ -66,8 +66,8 @@ const (
 
 // appendScript carries out changes, each of which ARGV tells in six words after
 // the first five: its kind, the member, the value, the lease, the event, and for
-// a host that is put how many ms ago its last check-in was, for one that is removed
-// how many µs ago it went. One that is removed has in the place of a value whether its
+// a host when its last check-in was, or that it went, in µs of Redis' clock, no
+// later than now. One that is removed has in the place of a value whether its
 // lease is not taken back ("1"). What is so already is not logged again. It returns
 // the places of the changes that it refused: a host put with a lease that is not taken
 // back, and one removed that has another lease.
@@ -99,12 +99,12 @@ for i = 6, #ARGV, 6 do
     if redis.call('ZSCORE', tomb, lease) then
       refused[#refused+1] = (i - 6) / 6
     else
-      local at = now - ARGV[i+5]
+      local at = math.min(now, math.floor(ARGV[i+5] / 1000))
       change(rec, kind, member, value, lease, event, at)
       redis.call('ZADD', beat, 'GT', at, member)
     end
   elseif kind == '` + hostRemoved + `' then
-    local old, went, isBuried = redis.call('HGET', rec, member), (micros - ARGV[i+5]) / 1000, value == '1'
+    local old, went, isBuried = redis.call('HGET', rec, member), math.min(micros, ARGV[i+5]) / 1000, value == '1'
     if isBuried then redis.call('ZADD', tomb, 'NX', went + kept, lease) end
     if old and lease ~= zero and string.sub(old, 17, 32) ~= lease then
       refused[#refused+1] = (i - 6) / 6
