@@ -516,18 +516,24 @@ func TestAHungRedisIsAwayWithinTheTimeout(t *testing.T) {
 	})
 }
 
+// serviceOnEach is a service on each server of a Cluster, by its address.
+func (s *Store) serviceOnEach(masters []*servicetest.RedisServer) map[string]string {
+	services := map[string]string{}
+	for i := 0; len(services) < len(masters); i++ {
+		service := fmt.Sprint("service-", i)
+		if master, err := s.client.(*goredis.ClusterClient).MasterForKey(context.Background(), s.keys(partitionOf(service), "rec")[0]); err == nil {
+			services[master.Options().Addr] = service
+		}
+	}
+	return services
+}
+
 func TestAStoppedServerOfAClusterDoesNotHoldUpTheOthers(t *testing.T) {
 	masters := servicetest.RedisCluster(t)
 	url := "redis+cluster://" + masters[0].Address
 	a, b := open(t, url, 3*time.Second), open(t, url, 3*time.Second)
 	view := storetest.Follow(t, b)
-	services := map[string]string{} // one on each server
-	for i := 0; len(services) < len(masters); i++ {
-		service := fmt.Sprint("service-", i)
-		master, err := a.client.(*goredis.ClusterClient).MasterForKey(t.Context(), a.keys(partitionOf(service), "rec")[0])
-		require.NoError(t, err)
-		services[master.Options().Addr] = service
-	}
+	services := a.serviceOnEach(masters)
 	put := func(service, id string) error {
 		r := storetest.Record(service, id, 1)
 		return a.Append(t.Context(), []registry.Change{{Key: r.Host.Key, Record: &r}})
@@ -545,6 +551,45 @@ func TestAStoppedServerOfAClusterDoesNotHoldUpTheOthers(t *testing.T) {
 	servicetest.Eventually(t, "a host on the server that was stopped is followed", func() bool {
 		_ = put(services[masters[2].Address], "a")
 		return len(view.Hosts()) == len(masters)
+	})
+}
+
+func TestAServerOfAClusterThatIsAwayForLongKeepsNothingFromTheOthers(t *testing.T) {
+	masters := servicetest.RedisCluster(t)
+	s := open(t, "redis+cluster://"+masters[0].Address, 3*time.Second)
+	services := s.serviceOnEach(masters)
+	var first, second []registry.Change
+	var beats []registry.Beat
+	for _, service := range services {
+		first = append(first, putOf(service, "a"))
+		second = append(second, putOf(service, "b"))
+		beats = append(beats, registry.Beat{Key: first[len(first)-1].Key, At: time.Now().Add(time.Hour)})
+	}
+	servicetest.Eventually(t, "the hosts are there", func() bool { return s.Append(t.Context(), first) == nil })
+	require.NoError(t, masters[2].Process().Signal(syscall.SIGSTOP))
+	for _, service := range services { // which nobody has read for so long
+		p := &s.partitions[partitionOf(service)]
+		c := *p.clock.Load()
+		c.at = c.at.Add(-clockLife)
+		p.clock.Store(&c)
+	}
+	for _, m := range masters[:2] {
+		key, member := s.keys(partitionOf(services[m.Address]), "beat")[0], hostMember(registry.Key{Service: services[m.Address], ID: "a"})
+		m.Command("ZADD " + key + " 1 " + member)
+		servicetest.Eventually(t, "a beat on another server is noted", func() bool {
+			_, err := s.Flush(t.Context(), beats)
+			require.Error(t, err)
+			return m.Command("ZSCORE "+key+" "+member) != "1"
+		})
+		servicetest.Eventually(t, "a host on another server is noted", func() bool {
+			require.Error(t, s.Append(t.Context(), second))
+			return m.Command("HLEN "+s.keys(partitionOf(services[m.Address]), "rec")[0]) == "2"
+		})
+	}
+	require.NoError(t, masters[2].Process().Signal(syscall.SIGCONT))
+	servicetest.Eventually(t, "the server that was stopped takes what it was not told", func() bool {
+		_, err := s.Flush(t.Context(), beats)
+		return err == nil && s.Append(t.Context(), second) == nil
 	})
 }
 
