@@ -60,46 +60,53 @@ func (r *Registry) apply(u Update) {
 	}
 }
 
-// applyChange takes over one change. r.mu must be held.
+// applyChange takes over one change. Of another writer's it tells whether that changes
+// anything here or not; of a host that lingers, once it goes. r.mu must be held.
 func (r *Registry) applyChange(c *Change) {
-	if r.outbox.waits(c) {
+	gone := r.find(c.Key)
+	if c.Record != nil || gone != nil && c.Lease != 0 && c.Lease != gone.lease {
+		gone = nil // it is there, or came back since
+	}
+	expired := c.Event != nil && c.Event.Kind == Expired
+	if gone != nil && c.Event != nil && !expired && !r.lingers(gone) && r.registeredSince(gone, c.Went) {
+		r.happened(c.Event)
+		r.comesBack(gone)
 		return
 	}
 	changed := false
 	switch {
+	case r.outbox.waits(c):
 	case c.Key == Key{} && c.Setting == nil:
 		changed = r.unset(c.SettingKey)
 	case c.Key == Key{}:
 		changed = r.set(c.Setting)
 	case c.Record != nil:
 		changed = r.take(c.Record)
+	case gone == nil:
+	case expired && r.beatsHere(gone):
+		r.giveEntry(gone)
+		return
+	case !expired && r.linger(gone, c.Event):
+		return
 	default:
-		if e := r.find(c.Key); e != nil && (c.Lease == 0 || c.Lease == e.lease) {
-			switch {
-			case c.Event == nil && r.linger(e, nil):
-				return
-			case c.Event == nil:
-			case c.Event.Kind != Expired && r.registeredSince(e, c.Went):
-				r.happened(c.Event)
-				r.registerAnew(e)
-				return
-			case c.Event.Kind != Expired && r.linger(e, c.Event):
-				return
-			case c.Event.Kind != Expired:
-				r.deregistered(e)
-			case r.beatsHere(e):
-				r.giveEntry(e)
-				return
-			default:
-				r.expiredElsewhere(e)
-			}
-			r.drop(e)
-			changed = true
-		}
+		r.wentElsewhere(gone, c.Event)
+		changed = true
 	}
-	if changed && c.Event != nil {
+	if c.Event != nil && (changed || !c.Own) {
 		r.happened(c.Event)
 	}
+}
+
+// wentElsewhere drops e, which another replica took out, with an event or nil. r.mu must be held.
+func (r *Registry) wentElsewhere(e *entry, event *Event) {
+	switch {
+	case event == nil:
+	case event.Kind == Expired:
+		r.expiredElsewhere(e)
+	default:
+		r.deregistered(e)
+	}
+	r.drop(e)
 }
 
 // beatsHere says whether e, which another replica took for dead, is not: that one
@@ -110,33 +117,38 @@ func (r *Registry) beatsHere(e *entry) bool {
 }
 
 // registeredSince reports whether the host of e registered here after it went, as
-// another replica was told: then this one answered that it is registered, and may not
-// drop it. It counts only who checked in as a whole, as v1's hosts always do, v2's
+// another replica was told: then this one answered that it is registered, with that
+// lease, and may not drop it. It counts only who checked in as a whole, as v1's hosts always do, v2's
 // by a PUT: where this replica alone had been asked, that would have registered the
 // host anew, and a beat by its lease would have been unknown. went is the time by this
 // process's clock, or slightly later: so a host that registered first, and then went,
 // is never kept, and one that came back within a moment may have to do so again.
 // r.mu must be held.
 func (r *Registry) registeredSince(e *entry, went time.Time) bool {
-	registered := e.registered.Load()
-	return registered != 0 && !went.IsZero() && time.Duration(registered) > went.Sub(r.born)
+	registered := r.registered(e)
+	return !registered.IsZero() && !went.IsZero() && registered.After(went)
 }
 
-// registerAnew has the host of e, which registered here after it went, come back: with
-// another lease, since the Store does not take that of e, and beats with it are unknown
-// on every replica. Readers here do not see it go. r.mu must be held.
-func (r *Registry) registerAnew(e *entry) {
-	registered := e.registered.Load()
-	record := e.record(r.wall)
-	record.Lease = NewLease()
-	record.FirstSeen = r.wall.at(time.Duration(registered))
-	e = r.put(record, time.Duration(e.lastBeat.Load()))
+// registered is when the host of e last checked in here as a whole, zero if it did not.
+func (r *Registry) registered(e *entry) time.Time {
+	if registered := e.registered.Load(); registered != 0 {
+		return r.born.Add(time.Duration(registered))
+	}
+	return time.Time{}
+}
+
+// comesBack has the Store told that the host of e registered here after it went. It has
+// the lease that it was answered; readers here do not see it go. r.mu must be held.
+func (r *Registry) comesBack(e *entry) {
+	at := r.wall.at(time.Duration(e.registered.Load()))
+	e.firstSeen = InstantOf(at)
 	event := &Event{
-		At: record.FirstSeen, Kind: Registered, Service: e.host.Service, ID: e.host.ID,
+		At: at, Kind: Registered, Service: e.host.Service, ID: e.host.ID,
 		Actor: Itself, Detail: "it registered before this replica heard that it had gone",
 	}
+	r.tell(r.services[e.host.Service])
 	r.happened(event)
-	r.outbox.change(Change{Key: e.host.Key, Record: &record, Event: event})
+	r.give(e, event)
 }
 
 // take makes a stored record the registry's, and reports whether it was not.
@@ -188,7 +200,6 @@ func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost boo
 	for _, b := range whole.Buried {
 		buried[b.Lease] = b.At
 	}
-	var back []*entry // put anew below, which changes what is ranged over here
 	for name, s := range r.services {
 		if !covers(name) {
 			continue
@@ -200,7 +211,7 @@ func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost boo
 			went, deregistered := buried[e.lease]
 			switch {
 			case deregistered && r.registeredSince(e, went):
-				back = append(back, e)
+				r.comesBack(e)
 			case lost:
 				r.giveEntry(e)
 				r.restored.hosts++
@@ -210,9 +221,6 @@ func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost boo
 				r.applyChange(&Change{Key: e.host.Key})
 			}
 		}
-	}
-	for _, e := range back {
-		r.registerAnew(e)
 	}
 	r.reconcileSettings(whole.Settings, covers, lost)
 	if lost {
@@ -253,9 +261,13 @@ func (r *Registry) giveAgain(keys []Key) {
 
 // giveEntry gives the Store a host once more, but none that went. r.mu must be held.
 func (r *Registry) giveEntry(e *entry) {
-	if r.lingers(e) {
-		return
+	if !r.lingers(e) {
+		r.give(e, nil)
 	}
+}
+
+// give gives the Store a host, with an event or nil. r.mu must be held.
+func (r *Registry) give(e *entry, event *Event) {
 	record := e.record(r.wall)
-	r.outbox.change(Change{Key: e.host.Key, Record: &record})
+	r.outbox.change(Change{Key: e.host.Key, Record: &record, Registered: r.registered(e), Event: event})
 }

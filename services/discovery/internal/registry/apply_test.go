@@ -253,6 +253,102 @@ func TestARemovalIsOfOneStay(t *testing.T) {
 	})
 }
 
+// A removal that another writer contests is told once more, and still of when it was.
+func TestAContestedRemovalIsToldAgainWithItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, store, apply, both, _ := followed(t)
+		appends := 0
+		store.onAppend = func() {
+			if appends++; appends == 1 {
+				apply(Update{Changes: []Change{{Key: both.Host.Key, Record: &both}}})
+				time.Sleep(time.Second)
+			}
+		}
+		went := time.Now()
+		_, err := r.Remove(Selection{Service: "users", ID: "both"}, "tester")
+		require.NoError(t, err)
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		list := changes(store)
+		require.Len(t, list, 2)
+		for _, c := range list {
+			require.Nil(t, c.Record)
+			require.True(t, c.Went.Equal(went))
+		}
+	})
+}
+
+func TestAHistoryTellsOfWhatOthersDidAndChangesNothingHere(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(known Record) Change
+		away   bool // the Store, to which the registry has something to tell of the host
+		told   bool
+	}{
+		"a host went that came back since": {func(r Record) Change {
+			return Change{Lease: r.Lease + 1, Event: &Event{Kind: Deregistered}}
+		}, false, true},
+		"a host registered that is known so": {func(r Record) Change {
+			return Change{Record: &r, Event: &Event{Kind: Registered}}
+		}, false, true},
+		"a host changed that changed here since": {func(r Record) Change {
+			return Change{Record: &r, Event: &Event{Kind: Changed}}
+		}, true, true},
+		"it is told of its own": {func(r Record) Change {
+			return Change{Record: &r, Event: &Event{Kind: Changed}, Own: true}
+		}, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r, store, apply, both, _ := followed(t)
+				if c.away {
+					store.fail(errors.New("away"))
+					checkIn(t, r, host("both", 9))
+				}
+				before, err := r.History("users")
+				require.NoError(t, err)
+				change := c.change(both)
+				change.Key = both.Host.Key
+				change.Event.Service, change.Event.ID, change.Event.Actor = "users", "both", "another"
+				apply(Update{Changes: []Change{change}})
+				after, err := r.History("users")
+				require.NoError(t, err)
+				require.Contains(t, ids(t, r), "both")
+				if !c.told {
+					require.Equal(t, before, after)
+					return
+				}
+				require.Len(t, after, len(before)+1)
+				require.Equal(t, change.Event.Kind, after[len(before)].Kind)
+			})
+		})
+	}
+}
+
+// What this replica has yet to tell of a host that registered here is no reason to let it
+// go: it is told once more, as a host that came back.
+func TestAHostWhoseRegistrationWaitsComesBackToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, store, apply, both, _ := followed(t)
+		store.fail(errors.New("away"))
+		time.Sleep(time.Second)
+		went := time.Now()
+		time.Sleep(time.Second)
+		checkIn(t, r, host("both", 9))
+		synctest.Wait()
+		event := &Event{Kind: Deregistered, Service: "users", ID: "both", Actor: "another"}
+		apply(Update{Changes: []Change{{Key: both.Host.Key, Lease: both.Lease, Went: went, Event: event}}})
+		require.Contains(t, ids(t, r), "both")
+		store.fail(nil)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		given := changes(store)
+		require.Len(t, given, 1)
+		require.Equal(t, uint16(9), given[0].Record.Host.Address.Port())
+		require.Equal(t, Registered, given[0].Event.Kind)
+		require.True(t, given[0].Registered.After(went))
+	})
+}
+
 // A host that deregistered at another replica may register here before this one hears
 // that it went, and is answered that it is known.
 func TestAHostThatRegisteredHereAfterItWentElsewhereStays(t *testing.T) {
@@ -317,19 +413,22 @@ func TestAHostThatRegisteredHereAfterItWentElsewhereStays(t *testing.T) {
 					given := changes(store)
 					unknown, err := r.Beat([]Lease{lease}, nil, "tester")
 					require.NoError(t, err)
-					require.Equal(t, []Lease{lease}, unknown, "that stay is over")
 					if !c.stays {
+						require.Equal(t, []Lease{lease}, unknown)
 						require.Empty(t, ids(t, r))
 						require.Empty(t, given)
 						return
 					}
+					require.Empty(t, unknown, "it was answered that lease")
 					require.Equal(t, []string{"a"}, ids(t, r))
 					require.Len(t, given, 1)
-					require.NotEqual(t, lease, given[0].Record.Lease, "the store does not take that back")
+					require.Equal(t, lease, given[0].Record.Lease)
+					require.True(t, given[0].Registered.After(went), "so the store takes it back")
 					require.Equal(t, Registered, given[0].Event.Kind)
-					again, err := r.CheckIn(*given[0].Record.Host, "tester")
+					list, err := r.List("users")
 					require.NoError(t, err)
-					require.Equal(t, Receipt{HostUnchanged, given[0].Record.Lease}, again)
+					require.Equal(t, given[0].Record.FirstSeen.UTC(), list.Hosts[0].FirstSeen.UTC())
+					require.True(t, list.Hosts[0].FirstSeen.After(went), "this is another stay")
 				})
 			})
 		}
@@ -387,7 +486,8 @@ func TestAHostThatRegisteredHereStaysWhenAnotherLeaseOfItGoes(t *testing.T) {
 				}
 				require.Equal(t, []string{"a"}, ids(t, r))
 				require.Len(t, given, 1)
-				require.NotEqual(t, other.Lease, given[0].Record.Lease)
+				require.Equal(t, other.Lease, given[0].Record.Lease)
+				require.True(t, given[0].Registered.After(went))
 			})
 		})
 	}

@@ -189,7 +189,7 @@ func (r *Registry) change(h *Host, actor string, tags tagging, allow func(netip.
 	record.Lease = e.lease
 	event.Service, event.ID = h.Service, h.ID
 	r.happened(event)
-	r.outbox.change(Change{Key: h.Key, Record: &record, Event: event})
+	r.outbox.change(Change{Key: h.Key, Record: &record, Registered: r.registered(e), Event: event})
 	return Receipt{outcome, e.lease}, nil
 }
 

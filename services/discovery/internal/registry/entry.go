@@ -25,9 +25,9 @@ type entry struct {
 	// lastBeat is the time of the last check-in on the registry's clock, in
 	// nanoseconds; below 0 if it was before this process began.
 	lastBeat atomic.Int64
-	// registered is the same of the last check-in of the host as a whole, which
-	// would register it were it not known, and which was answered here, in this stay
-	// or in one that it came in the place of; 0 for none.
+	// registered is the same of the last check-in here of the host as a whole, which
+	// would register it were it not known, under this lease or one that it came in the
+	// place of; 0 for none.
 	registered atomic.Int64
 	// countsFrom is when a check-in counts as a beat for the guard again, as lastBeat.
 	countsFrom atomic.Int64

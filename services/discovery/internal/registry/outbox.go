@@ -227,7 +227,7 @@ func (o *outbox) handed(taken map[subject]Change, err error) {
 
 // isOldRemoval reports whether c tells only that a host went, RemovalLife ago.
 func (c *Change) isOldRemoval() bool {
-	return c.Key != (Key{}) && c.Record == nil && c.Event != nil && time.Since(c.Event.At) > RemovalLife
+	return c.Key != (Key{}) && c.Record == nil && !c.Went.IsZero() && time.Since(c.Went) > RemovalLife
 }
 
 // waiting is how many changes the Store has not taken.

@@ -34,7 +34,7 @@ func (r *Registry) remove(selected Selection, actor string) (removed []*Host, er
 // the event are filled in. r.mu must be held.
 func (r *Registry) takeOut(e *entry, event *Event) {
 	r.takenOut(e, event)
-	r.outbox.change(Change{Key: e.host.Key, Lease: e.lease, Event: event})
+	r.outbox.change(Change{Key: e.host.Key, Lease: e.lease, Went: event.At, Event: event})
 }
 
 // takenOut is takeOut of what the Store knows. r.mu must be held.

@@ -62,8 +62,9 @@ type Contents struct {
 	Settings []Setting
 	// Events are of the past, oldest first, as far as they are kept.
 	Events []Event
-	// Buried are leases that a SharedStore does not take back: those of hosts that
-	// went at their own wish lately. Any other host that it lacks it takes again.
+	// Buried are leases that a SharedStore takes back only of hosts that Registered
+	// since: those of hosts that went at their own wish lately. Any other host that it
+	// lacks it takes again.
 	Buried []Burial
 	// Partial says that hosts that live may be missing: what the Store has was never
 	// said to be Complete.
@@ -77,7 +78,7 @@ type Contents struct {
 	Stale bool
 }
 
-// Burial is a lease that is not taken back, and when its host went: by this process's
+// Burial is a lease that was buried, and when its host went: by this process's
 // clock, or slightly later. At is zero where that is not known.
 type Burial struct {
 	Lease Lease
@@ -90,11 +91,16 @@ type Change struct {
 	Key Key
 	// Record is what the host is now; nil if it is gone.
 	Record *Record
-	// Lease is that of the host if it is gone: a Store does not take it back
-	// with that lease, which others may still have.
+	// Registered is, to a SharedStore and of a host that is there, when it last
+	// checked in here as a whole; zero if it did not. Another replica may have
+	// been told earlier that it is gone.
+	Registered time.Time
+	// Lease is that of the host if it is gone: a Store takes it back with that
+	// lease, which others may still have, only if it Registered after it went.
 	Lease Lease
-	// Went is, from a SharedStore and of a host that is gone, when it went: by this
-	// process's clock, or slightly later. It is zero where that is not known.
+	// Went is, of a host that is gone, when it went: by this process's clock, or, from
+	// a SharedStore, slightly later. It is zero where that is not known, and then, to a
+	// Store, is now.
 	Went time.Time
 
 	SettingKey SettingKey
@@ -104,6 +110,8 @@ type Change struct {
 	// Event tells of the change. It is nil for what is given to a Store once
 	// more, and from a Store that does not keep events.
 	Event *Event
+	// Own says, from a SharedStore, that it was this process that changed it.
+	Own bool
 }
 
 // Beat says when a host last checked in.

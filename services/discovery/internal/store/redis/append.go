@@ -17,8 +17,8 @@ const (
 	// that missed more reads the partition anew.
 	logLength = 1000
 	// cutOff is how long a replica may have been cut off from Redis: later it tells of
-	// no host that went. tombTime is how long after it went a lease that was deregistered
-	// is not taken back, for another replica that was cut off may hear the host.
+	// no host that went. tombTime is for how long a lease that was deregistered stays
+	// buried, for another replica that was cut off may hear the host.
 	cutOff   = registry.RemovalLife
 	tombTime = 2 * cutOff
 )
@@ -26,8 +26,9 @@ const (
 // Append writes changes to Redis, each with an entry in the log of its partition
 // unless nothing changes by it. Those of a partition are one step; the order of
 // steps is that of the log, and the later of two writers wins. A host with a
-// lease that was deregistered is not taken back, and one that meanwhile has
-// another lease is not removed; then Follow hands over the partition as it is.
+// lease that was deregistered is taken back only if it registered after that, and one
+// is not removed that did, or meanwhile has another lease; then Follow hands over the
+// partition as it is.
 func (s *Store) Append(ctx context.Context, changes []registry.Change) error {
 	s.exchange.Lock()
 	defer s.exchange.Unlock()
@@ -96,26 +97,29 @@ func argsOf(c *registry.Change, redis *clock) ([]any, error) {
 		if text, err = record.EncodeHost(&kept); err != nil {
 			return nil, err
 		}
-		member := hostMember(c.Key)
-		return []any{hostPut, member, value(member, kept.Lease, text), leaseText(kept.Lease), event, redis.write(c.Record.LastCheckIn)}, nil
+		member, registered := hostMember(c.Key), int64(0)
+		if !c.Registered.IsZero() {
+			registered = redis.earliestAt(c.Registered)
+		}
+		return []any{hostPut, member, value(member, kept.Lease, text), leaseText(kept.Lease), event, redis.latestAt(c.Record.LastCheckIn), registered}, nil
 	case c.Key != registry.Key{}:
-		now := time.Now()
-		buried, went := "1", now
+		buried, now := "1", time.Now()
+		went := now
 		if c.Lease == 0 || mayReturn(c.Event) {
 			buried = "0"
 		}
-		if c.Event != nil {
-			went = now.Add(-min(age(c.Event.At, now), cutOff))
+		if !c.Went.IsZero() {
+			went = now.Add(-min(age(c.Went, now), cutOff))
 		}
-		return []any{hostRemoved, hostMember(c.Key), buried, leaseText(c.Lease), event, redis.write(went)}, nil
+		return []any{hostRemoved, hostMember(c.Key), buried, leaseText(c.Lease), event, redis.latestAt(went), 0}, nil
 	case c.Setting != nil:
 		if text, err = record.EncodeSetting(c.Setting); err != nil {
 			return nil, err
 		}
 		member := settingMember(c.SettingKey)
-		return []any{settingPut, member, value(member, 0, text), leaseText(0), event, 0}, nil
+		return []any{settingPut, member, value(member, 0, text), leaseText(0), event, 0, 0}, nil
 	}
-	return []any{settingEnded, settingMember(c.SettingKey), "", leaseText(0), event, 0}, nil
+	return []any{settingEnded, settingMember(c.SettingKey), "", leaseText(0), event, 0, 0}, nil
 }
 
 // leaseText is a lease as scripts and logs have it.

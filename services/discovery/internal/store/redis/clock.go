@@ -37,11 +37,15 @@ func (c *clock) read(redis int64) time.Time {
 	return c.at.Add(time.Duration(redis-c.earliest) * time.Microsecond)
 }
 
-// write is what Redis' clock says at a time of this machine's, in µs, or slightly later.
-func (c *clock) write(at time.Time) int64 { return c.latest + c.sinceAt(at) }
+// latestAt is what Redis' clock says at a time of this machine's, in µs, or slightly
+// later.
+func (c *clock) latestAt(at time.Time) int64 { return c.latest + c.since(at) }
 
-// sinceAt is how many µs after c.at a time was, one that is to come as if it was now.
-func (c *clock) sinceAt(at time.Time) int64 {
+// earliestAt is the same, or slightly earlier.
+func (c *clock) earliestAt(at time.Time) int64 { return c.earliest + c.since(at) }
+
+// since is how many µs after c.at a time was, one that is to come as if it was now.
+func (c *clock) since(at time.Time) int64 {
 	now := time.Now()
 	return (now.Sub(c.at) - age(at, now)).Microseconds()
 }

@@ -42,9 +42,10 @@ func TestAClockIsAsCloseAsTheReadingsThatItMayComeOf(t *testing.T) {
 			require.Equal(t, int64(c.earliest), clock.earliest+since-ahead*1000, "at the earliest")
 			require.Equal(t, int64(c.latest), clock.latest+since-ahead*1000, "at the latest")
 			// What it says, it reads as no earlier than it was.
-			written := clock.write(at(c.at))
-			require.InDelta(t, clock.latest+since, written, 1)
-			require.False(t, clock.read(written).Before(at(c.at)))
+			latest := clock.latestAt(at(c.at))
+			require.InDelta(t, clock.latest+since, latest, 1)
+			require.InDelta(t, clock.earliest+since, clock.earliestAt(at(c.at)), 1)
+			require.False(t, clock.read(latest).Before(at(c.at)))
 		})
 	}
 }

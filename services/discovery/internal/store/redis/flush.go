@@ -26,7 +26,7 @@ func (s *Store) Flush(ctx context.Context, beats []registry.Beat) (missing []reg
 	for i := range beats {
 		service := beats[i].Key.Service
 		if p := partitionOf(service); timed[p] {
-			at := s.partitions[p].clock.Load().write(beats[i].At) / 1000
+			at := s.partitions[p].clock.Load().latestAt(beats[i].At) / 1000
 			add.add(service, i, at, hostMember(beats[i].Key))
 		}
 	}

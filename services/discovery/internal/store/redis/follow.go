@@ -239,6 +239,7 @@ func (s *Store) take(partition int, entries []goredis.XMessage) (changes []regis
 			s.skip(partition, text("m"), err)
 			continue
 		}
+		change.Own = text("w") == s.writer
 		if change.Record != nil {
 			p.heed(change.Record)
 		}

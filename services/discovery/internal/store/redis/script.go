@@ -64,13 +64,15 @@ const (
 	settingEnded = "e"
 )
 
-// appendScript carries out changes, each of which ARGV tells in six words after
-// the first five: its kind, the member, the value, the lease, the event, and for
-// a host when its last check-in was, or that it went, in µs of Redis' clock, no
-// later than now. One that is removed has in the place of a value whether its
-// lease is not taken back ("1"). What is so already is not logged again. It returns
-// the places of the changes that it refused: a host put with a lease that is not taken
-// back, and one removed that has another lease.
+// appendScript carries out changes, each of which ARGV tells in seven words after
+// the first five: its kind, the member, the value, the lease, the event, and for a host
+// two times in µs of Redis' clock, none later than now: when its last check-in was, or
+// when it went, and when it registered. One that is removed has in the place of a value
+// whether its lease is buried ("1"). tomb has until when each buried lease is remembered,
+// which tells when it last went, or registered again: what was before that is settled.
+// What is so already is not logged again. It returns the places of the changes that it
+// refused: a host put with a buried lease that did not register since, and one removed
+// that did, or has another lease.
 var appendScript = newScript(`
 local rec, beat, logKey, ovr, meta, tomb = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local writer, most, kept = ARGV[3], ARGV[4], tonumber(ARGV[5])
@@ -92,26 +94,30 @@ local function change(hash, kind, member, value, lease, event, at)
   end
 end
 redis.call('ZREMRANGEBYSCORE', tomb, '-inf', now)
+local function past(i) return math.min(micros, ARGV[i]) / 1000 end
 local refused = {}
-for i = 6, #ARGV, 6 do
+for i = 6, #ARGV, 7 do
   local kind, member, value, lease, event = ARGV[i], ARGV[i+1], ARGV[i+2], ARGV[i+3], ARGV[i+4]
   if kind == '` + hostPut + `' then
-    if redis.call('ZSCORE', tomb, lease) then
-      refused[#refused+1] = (i - 6) / 6
+    local at, expires = math.floor(past(i + 5)), past(i + 6) + kept
+    local settled = redis.call('ZSCORE', tomb, lease)
+    if settled and expires < tonumber(settled) then
+      refused[#refused+1] = (i - 6) / 7
     else
-      local at = math.min(now, math.floor(ARGV[i+5] / 1000))
       change(rec, kind, member, value, lease, event, at)
       redis.call('ZADD', beat, 'GT', at, member)
+      if settled then redis.call('ZADD', tomb, expires, lease) end
     end
   elseif kind == '` + hostRemoved + `' then
-    local old, went, isBuried = redis.call('HGET', rec, member), math.min(micros, ARGV[i+5]) / 1000, value == '1'
-    if isBuried then redis.call('ZADD', tomb, 'NX', went + kept, lease) end
-    if old and lease ~= zero and string.sub(old, 17, 32) ~= lease then
-      refused[#refused+1] = (i - 6) / 6
+    local went, old, settled = past(i + 5), redis.call('HGET', rec, member), redis.call('ZSCORE', tomb, lease)
+    local isSettled = settled and went + kept <= tonumber(settled)
+    if old and (isSettled or lease ~= zero and string.sub(old, 17, 32) ~= lease) then
+      refused[#refused+1] = (i - 6) / 7
     else
       redis.call('ZREM', beat, member)
       change(rec, kind, member, '', lease, event, string.format('%.3f', went))
     end
+    if value == '1' and not isSettled then redis.call('ZADD', tomb, went + kept, lease) end
   else
     change(ovr, kind, member, value, lease, event, 0)
   end
@@ -159,7 +165,7 @@ return answer
 // wholeScript returns all of a partition in one step: the time, the fields of
 // meta, the first and the last entry of the log, whether that of ARGV[1] is there, the
 // contents of the hashes and the beats, the events of the last ARGV[2] entries, the
-// latest first, and the leases that are not taken back with the ends of that.
+// latest first, and the buried leases with the ends of that.
 var wholeScript = newScript(`
 local rec, beat, logKey, ovr, meta, tomb = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local have = redis.call('HMGET', meta, 'schema', 'gen', 'digest', 'last')

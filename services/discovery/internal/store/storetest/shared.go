@@ -160,6 +160,40 @@ func shared() map[string]func(t *testing.T, a, b registry.SharedStore) {
 			put(t, b, r)
 			require.Len(t, load(t, a), 1)
 		},
+		"a lease that was deregistered is taken back of a host that registered since": func(t *testing.T, a, b registry.SharedStore) {
+			r := Record("users", "a", 1)
+			put(t, a, r)
+			view := Follow(t, a)
+			began := time.Now().Add(-time.Hour / 2)
+			at := func(minutes int) time.Time { return began.Add(time.Duration(minutes) * time.Minute) }
+			registers := func(minutes int) registry.Change {
+				return registry.Change{Key: r.Host.Key, Record: &r, Registered: at(minutes)}
+			}
+			goes := func(minutes int) registry.Change {
+				event := registry.Event{At: at(minutes), Kind: registry.Deregistered, Service: "users", ID: "a"}
+				return registry.Change{Key: r.Host.Key, Lease: r.Lease, Went: event.At, Event: &event}
+			}
+			for _, step := range []struct {
+				what   string
+				change registry.Change
+				hosts  int
+			}{
+				{"it goes", goes(10), 0},
+				{"it registered before", registers(9), 0},
+				{"it registered since", registers(11), 1},
+				{"that it went is told again", goes(10), 1},
+				{"it went between", goes(8), 1},
+				{"it goes again", goes(13), 0},
+				{"that it registered is told again", registers(11), 0},
+				{"it went once more, as another tells", goes(15), 0},
+				{"it registered between", registers(14), 0},
+				{"it registered after all", registers(16), 1},
+			} {
+				require.NoError(t, b.Append(t.Context(), []registry.Change{step.change}), step.what)
+				require.Len(t, load(t, a), step.hosts, step.what)
+				servicetest.Eventually(t, "who follows knows after: "+step.what, func() bool { return len(view.Hosts()) == step.hosts })
+			}
+		},
 		"it says which leases it does not take back": func(t *testing.T, a, b registry.SharedStore) {
 			wished, died, broke := Record("users", "a", 1), Record("users", "b", 2), Record("users", "c", 3)
 			put(t, a, wished, died, broke)
@@ -178,7 +212,7 @@ func shared() map[string]func(t *testing.T, a, b registry.SharedStore) {
 			ago := time.Minute
 			went := time.Now().Add(-ago)
 			gone := registry.Event{At: went, Kind: registry.Deregistered, Service: "users", ID: "a"}
-			require.NoError(t, a.Append(t.Context(), []registry.Change{{Key: r.Host.Key, Lease: r.Lease, Event: &gone}}))
+			require.NoError(t, a.Append(t.Context(), []registry.Change{{Key: r.Host.Key, Lease: r.Lease, Went: went, Event: &gone}}))
 			servicetest.Eventually(t, "the host is gone", func() bool { return len(view.Hosts()) == 0 })
 			contents, err := b.Load(t.Context())
 			require.NoError(t, err)
