@@ -118,10 +118,14 @@ func isOurs(f io.ReadSeeker) (bool, error) {
 		bytes.Contains(tail, []byte("\n"+trailerBeginning)), err
 }
 
+// believed is for how many hosts there is room at most because a header says so, which
+// may be damaged.
+const believed = 1 << 17
+
 // decode reads a snapshot. The error is a *corruptError for a file that is not
 // whole, or that of r.
 func decode(r io.Reader) (*registry.Contents, error) {
-	lines := lineReader{buffered: bufio.NewReader(r), sum: sha256.New()}
+	lines := lineReader{buffered: bufio.NewReaderSize(r, 64<<10), sum: sha256.New()}
 	var head header
 	if err := lines.next(&head); err != nil {
 		return nil, err
@@ -131,20 +135,20 @@ func decode(r io.Reader) (*registry.Contents, error) {
 			head.Format, head.Version, formatName, formatVersion))
 	}
 	c := &registry.Contents{Partial: head.Partial, Lost: head.Lost}
-	var texts record.Texts
+	c.Records = make([]registry.Record, 0, min(max(0, head.Hosts), believed))
+	var hosts record.HostDecoder
 	for range head.Hosts {
 		text, err := lines.read()
 		if err != nil {
 			return nil, err
 		}
-		host, err := record.DecodeHost(text)
+		host, err := hosts.Decode(text)
 		if err != nil {
 			return nil, lines.corrupt(err)
 		}
 		if host.Lease == 0 {
 			host.Lease = registry.NewLease()
 		}
-		texts.Share(host.Host)
 		c.Records = append(c.Records, host)
 	}
 	for range head.Settings {
@@ -177,20 +181,27 @@ type lineReader struct {
 	buffered *bufio.Reader
 	sum      hash.Hash
 	line     int
+	text     []byte
 }
 
-// read returns the next line.
+// read returns the next line, which is valid until the one after it is read.
 func (l *lineReader) read() ([]byte, error) {
 	l.line++
-	text, err := l.buffered.ReadBytes('\n')
+	l.text = l.text[:0]
+	err := bufio.ErrBufferFull
+	for err == bufio.ErrBufferFull {
+		var part []byte
+		part, err = l.buffered.ReadSlice('\n')
+		l.text = append(l.text, part...)
+	}
 	if err == io.EOF {
 		return nil, l.corrupt(fmt.Errorf("the file ends here: %w", io.ErrUnexpectedEOF))
 	}
 	if err != nil {
 		return nil, err
 	}
-	l.sum.Write(text) // a hash never fails
-	return text, nil
+	l.sum.Write(l.text) // a hash never fails
+	return l.text, nil
 }
 
 // next reads the next line, which is JSON, into v.

@@ -99,34 +99,6 @@ func (e *HostEncoder) tags(list registry.TagList) map[string]json.RawMessage {
 	return e.host.Tags
 }
 
-// DecodeHost reads what EncodeHost wrote, or says why it is not a host. The
-// lease is 0 if it was written before there were leases.
-func DecodeHost(text []byte) (registry.Record, error) {
-	var v hostJSON
-	if err := json.Unmarshal(text, &v); err != nil {
-		return registry.Record{}, err
-	}
-	if err := v.check(); err != nil {
-		return registry.Record{}, err
-	}
-	host := &registry.Host{
-		Key:     registry.Key{Service: v.Service, ID: v.ID},
-		Address: v.Address, Additional: v.Additional, Repo: v.Repo, Revision: v.Revision,
-		Tags: registry.Tags{
-			Region: v.Region, Zone: v.Zone, InstanceID: v.InstanceID,
-			Canary: v.Canary, Weight: v.Weight, Other: registry.TagListOf(v.Tags),
-		},
-		TTL: time.Duration(v.TTLMillis) * time.Millisecond, Draining: v.Draining,
-	}
-	for _, p := range v.Ports {
-		host.Ports = append(host.Ports, registry.Port{Name: p.Name, Number: p.Number})
-	}
-	return registry.Record{
-		Host: host, Lease: v.Lease,
-		FirstSeen: v.FirstSeen, LastCheckIn: v.LastCheckIn, DrainingSince: v.DrainingSince,
-	}, nil
-}
-
 // longestTTL is what fits into a time.Duration.
 const longestTTL = int64(1<<63-1) / int64(time.Millisecond)
 

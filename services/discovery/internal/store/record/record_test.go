@@ -2,7 +2,9 @@ package record_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 	"unsafe"
@@ -96,24 +98,85 @@ func TestHostsShareTheMemoryOfWhatTheySayAlike(t *testing.T) {
 	written := host()
 	text, err := record.EncodeHost(&written)
 	require.NoError(t, err)
-	var hosts [2]*registry.Host
-	for i := range hosts {
-		r, err := record.DecodeHost(text)
+	var decoder record.HostDecoder
+	var zone *byte
+	for _, text := range [][]byte{text, text, spaced(text)} {
+		r, err := decoder.Decode(text)
 		require.NoError(t, err)
-		hosts[i] = r.Host
+		require.Equal(t, written, r)
+		if zone == nil {
+			zone = unsafe.StringData(r.Host.Tags.Zone)
+		}
+		require.Same(t, zone, unsafe.StringData(r.Host.Tags.Zone))
 	}
-	inZones := func() (a, b *byte) {
-		return unsafe.StringData(hosts[0].Tags.Zone), unsafe.StringData(hosts[1].Tags.Zone)
+}
+
+// spaced is JSON that means the same and that no encoder of ours wrote.
+func spaced(text []byte) []byte { return append([]byte(" "), text...) }
+
+func TestADecoderReadsEachHostAsIfItWereTheOnlyOne(t *testing.T) {
+	full := host()
+	text, err := record.EncodeHost(&full)
+	require.NoError(t, err)
+	plain := []byte(`{"service":"a","id":"","address":"10.0.0.1:1","ttl_ms":1000,"first_seen":"2026-02-03T04:05:06Z"}`)
+	bare, err := record.DecodeHost(plain)
+	require.NoError(t, err)
+	var decoder record.HostDecoder
+	for range 2 {
+		for _, text := range [][]byte{text, spaced(text)} {
+			r, err := decoder.Decode(text)
+			require.NoError(t, err)
+			require.Equal(t, full, r)
+		}
+		for _, text := range [][]byte{plain, spaced(plain)} {
+			r, err := decoder.Decode(text)
+			require.NoError(t, err)
+			require.Equal(t, bare, r)
+		}
 	}
-	a, b := inZones()
-	require.NotSame(t, a, b)
-	var texts record.Texts
-	for _, h := range hosts {
-		texts.Share(h)
-		require.Equal(t, written.Host, h)
+}
+
+// TestWhatAnEncoderDoesNotWriteIsReadAsItsJSON is of texts that are hosts as an encoder
+// writes them but for one thing.
+func TestWhatAnEncoderDoesNotWriteIsReadAsItsJSON(t *testing.T) {
+	const text = `{"service":"a","id":"b","lease":7,"address":"10.0.0.1:1","revision":"r","canary":true,"weight":9,` +
+		`"tags":{"rack":1},"ttl_ms":1000,"first_seen":"2026-02-03T04:05:06Z"}`
+	want, err := record.DecodeHost([]byte(text))
+	require.NoError(t, err)
+	for _, change := range []struct{ from, to, fault string }{
+		{`"id":"b"`, `"id":"\u0062"`, ""},
+		{`"id":"b",`, `"id":"é","id":"b",`, ""},
+		{`{"service":"a",`, `{"lease":7,"service":"a",`, ""},
+		{`"tags":{"rack":1}`, `"tags":{"rack":1},"tags":{}`, ""},
+		{`"tags":{"rack":1}`, `"tags": {"rack" : 1} `, ""},
+		{`"revision"`, `"REVISION"`, ""},
+		{`"revision"`, `"shoe_size":42,"revision"`, ""},
+		{`:1000`, `:1e3`, "cannot unmarshal number 1e3"},
+		{`:1000`, `:01000`, "invalid character '1'"},
+		{`:1000`, `:`, "invalid character ','"},
+		{`:1000`, `:-1000`, "ttl_ms -1000"},
+		{`:1000`, `:9223372036854775808`, "cannot unmarshal number 9223372036854775808"},
+		{`"weight":9`, `"weight":256`, "cannot unmarshal number 256"},
+		{`"canary":true`, `"canary":maybe`, "invalid character 'm'"},
+		{`"tags":{"rack":1}`, `"tags":{"rack":1]`, "invalid character ']'"},
+		{`"tags":{"rack":1}`, `"tags":1`, "cannot unmarshal number"},
+		{`"id":"b"`, `"id":"` + "\t" + `"`, "invalid character"},
+		{`"id":"b"`, `"id":b"`, "invalid character 'b'"},
+		{`05:06Z"}`, `05:06Z"`, "unexpected end"},
+		{`05:06Z"}`, `05:06Z"}}`, "invalid character '}'"},
+		{`05:06Z"}`, `05:06"}`, "parsing time"},
+		{`10.0.0.1:1`, `10.0.0.1`, "not an ip:port"},
+	} {
+		require.Contains(t, text, change.from)
+		changed := strings.Replace(text, change.from, change.to, 1)
+		got, err := record.DecodeHost([]byte(changed))
+		if change.fault != "" {
+			require.ErrorContains(t, err, change.fault, changed)
+			continue
+		}
+		require.NoError(t, err, changed)
+		require.Equal(t, want, got, changed)
 	}
-	a, b = inZones()
-	require.Same(t, a, b)
 }
 
 func TestAnEncodedHostIsCompact(t *testing.T) {
@@ -203,7 +266,11 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"kind":"registered","at":"9999-12-31T23:59:59-23:00"}`))
 	f.Add([]byte(`{"kind":"registered","at":"2026-02-03T04:05:06Z"}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		if r, err := record.DecodeHost(text); err == nil {
+		r, err := record.DecodeHost(text)
+		same, err2 := record.DecodeHost(spaced(text))
+		require.Equal(t, r, same)
+		require.Equal(t, fmt.Sprint(err), fmt.Sprint(err2))
+		if err == nil {
 			again(t, &r, record.EncodeHost, record.DecodeHost)
 		}
 		if s, err := record.DecodeSetting(text); err == nil {
@@ -251,4 +318,32 @@ func BenchmarkDecodeHost(b *testing.B) {
 	for b.Loop() {
 		_, _ = record.DecodeHost(text)
 	}
+}
+
+func BenchmarkHostDecoder(b *testing.B) {
+	r := host()
+	full, err := record.EncodeHost(&r)
+	require.NoError(b, err)
+	r.Host.Additional, r.Host.Ports, r.Host.Tags.Other = nil, nil, nil // as most hosts
+	text, err := record.EncodeHost(&r)
+	require.NoError(b, err)
+	for name, text := range map[string][]byte{"plain": text, "full": full, "plain, other JSON": spaced(text), "full, other JSON": spaced(full)} {
+		b.Run(name, func(b *testing.B) {
+			var decoder record.HostDecoder
+			b.ReportAllocs()
+			for b.Loop() {
+				_, _ = decoder.Decode(text)
+			}
+		})
+	}
+}
+
+// TestAllocsOfAHostThatIsRead holds the path on which restarts wait.
+func TestAllocsOfAHostThatIsRead(t *testing.T) {
+	r := host()
+	r.Host.Additional, r.Host.Ports, r.Host.Tags.Other, r.Host.Tags.Canary = nil, nil, nil, nil
+	text, err := record.EncodeHost(&r)
+	require.NoError(t, err)
+	var decoder record.HostDecoder
+	require.LessOrEqual(t, testing.AllocsPerRun(100, func() { _, _ = decoder.Decode(text) }), 3.0, "the host, its ID, its instance ID")
 }

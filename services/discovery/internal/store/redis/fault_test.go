@@ -21,6 +21,7 @@ import (
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/registry/registrytest"
+	"github.com/weirproxy/weir/services/discovery/internal/store/record"
 	"github.com/weirproxy/weir/services/discovery/internal/store/storetest"
 )
 
@@ -973,9 +974,9 @@ func TestAHostWithALeaseThatScriptsReadOtherwiseIsLeftOut(t *testing.T) {
 	member := hostMember(putOf("users", "a").Key)
 	have, err := s.client.HGet(t.Context(), s.key("rec"), member).Result()
 	require.NoError(t, err)
-	_, err = decodeHost(member, have)
+	_, err = decodeHost(new(record.HostDecoder), member, have)
 	require.NoError(t, err)
-	_, err = decodeHost(member, have[:16]+leaseText(77)+have[valueHead:])
+	_, err = decodeHost(new(record.HostDecoder), member, have[:16]+leaseText(77)+have[valueHead:])
 	require.ErrorContains(t, err, `its lease is "000000000000004d", and that of the record `)
 }
 

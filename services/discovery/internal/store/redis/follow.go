@@ -287,7 +287,7 @@ func decodeEntry(text func(field string) string, c *clock) (change registry.Chan
 	}
 	switch kind {
 	case hostPut:
-		r, err := decodeHost(text("m"), text("v"))
+		r, err := decodeHost(new(record.HostDecoder), text("m"), text("v"))
 		if err != nil {
 			return change, err
 		}

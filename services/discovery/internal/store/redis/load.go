@@ -247,10 +247,10 @@ func (s *Store) decodeWhole(c *call, asked, answered time.Time) (*whole, error) 
 		last[beats[i]] = micros(beats[i+1])
 	}
 	w.contents.Records = make([]registry.Record, 0, len(records)/2)
-	var texts record.Texts
+	var hosts record.HostDecoder
 	for i := 0; i+1 < len(records); i += 2 {
 		w.sum.add(records[i+1])
-		r, err := decodeHost(records[i], records[i+1])
+		r, err := decodeHost(&hosts, records[i], records[i+1])
 		if err != nil {
 			s.skip(c.partition, records[i], err)
 			continue
@@ -258,7 +258,6 @@ func (s *Store) decodeWhole(c *call, asked, answered time.Time) (*whole, error) 
 		if r.LastCheckIn = r.FirstSeen; last[records[i]] > 0 {
 			r.LastCheckIn = w.clock.read(last[records[i]])
 		}
-		texts.Share(r.Host)
 		s.partitions[c.partition].heed(&r)
 		w.contents.Records = append(w.contents.Records, r)
 	}
@@ -308,12 +307,12 @@ func (s *Store) skip(partition int, what string, why error) {
 }
 
 // decodeHost reads the value of a host.
-func decodeHost(member, value string) (registry.Record, error) {
+func decodeHost(hosts *record.HostDecoder, member, value string) (registry.Record, error) {
 	text, err := textOf(value)
 	if err != nil {
 		return registry.Record{}, err
 	}
-	r, err := record.DecodeHost(text)
+	r, err := hosts.Decode(text)
 	switch head := value[16:valueHead]; {
 	case err != nil:
 	case hostMember(r.Host.Key) != member:
