@@ -137,13 +137,12 @@ func checkPlace(path string) error {
 func (s *Store) Load(context.Context) (*registry.Contents, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.loaded {
-		if err := s.read(); err != nil {
-			return nil, err
-		}
-		s.loaded = true
+	if s.loaded {
+		return s.contents(), nil
 	}
-	return s.contents(), nil
+	contents, err := s.read()
+	s.loaded = err == nil
+	return contents, err
 }
 
 // contents is all that is kept. s.mu must be held.
@@ -159,35 +158,36 @@ func (s *Store) contents() *registry.Contents {
 	}
 }
 
-// read fills the store from its file. s.mu must be held.
-func (s *Store) read() error {
+// read fills the store from its file, and returns what is kept then. s.mu must be held.
+func (s *Store) read() (*registry.Contents, error) {
 	f, err := os.Open(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return s.contents(), nil
 	}
 	if err != nil {
-		return fmt.Errorf("read snapshot: %w", err)
+		return nil, fmt.Errorf("read snapshot: %w", err)
 	}
 	defer f.Close()
 	if ours, err := isOurs(f); err != nil {
-		return fmt.Errorf("read snapshot %s: %w", s.path, err)
+		return nil, fmt.Errorf("read snapshot %s: %w", s.path, err)
 	} else if !ours {
 		s.foreign = true
 		s.log.Error("the file is no snapshot, not even a damaged one: it is left alone, and nothing is kept until it is gone", "path", s.path)
-		return nil
+		return s.contents(), nil
 	}
 	contents, err := decode(f)
 	if corrupt, ok := errors.AsType[*corruptError](err); ok {
 		s.setAside(corrupt)
 		s.lost = true
-		return nil
+		return s.contents(), nil
 	}
 	if err != nil {
-		return fmt.Errorf("read snapshot %s: %w", s.path, err)
+		return nil, fmt.Errorf("read snapshot %s: %w", s.path, err)
 	}
+	s.records = make(map[registry.Key]kept, len(contents.Records))
 	s.keep(contents)
 	s.partial, s.lost = contents.Partial, contents.Lost
-	return nil
+	return contents, nil
 }
 
 // keep takes over contents. s.mu must be held.

@@ -2,6 +2,7 @@ package file
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -54,6 +55,36 @@ func TestHostsComeBackAfterARestart(t *testing.T) {
 	s = open(t, path, never, io.Discard)
 	require.ElementsMatch(t, []registry.Record{a, b}, load(t, s))
 	require.NoError(t, s.Close())
+}
+
+func TestHostsOfAServiceAreReadOneAfterTheOther(t *testing.T) {
+	var written registry.Contents
+	for _, id := range []string{"a", "b", "c"} {
+		for _, service := range []string{"users", "orders"} {
+			written.Records = append(written.Records, storetest.Record(service, id, 1))
+		}
+	}
+	var text bytes.Buffer
+	require.NoError(t, encode(&text, &written))
+	read, err := decode(&text)
+	require.NoError(t, err)
+	require.ElementsMatch(t, written.Records, read.Records)
+	for i, service := range []string{"orders", "orders", "orders", "users", "users", "users"} {
+		require.Equal(t, service, read.Records[i].Host.Service)
+	}
+}
+
+func TestAHostOfAnyLengthIsReadAgain(t *testing.T) {
+	long := storetest.Record("users", "a", 1)
+	note, err := json.Marshal(strings.Repeat("n", 200_000))
+	require.NoError(t, err)
+	long.Host.Tags.Other = registry.TagListOf(map[string]json.RawMessage{"note": note})
+	written := []registry.Record{long, storetest.Record("users", "b", 1)}
+	var text bytes.Buffer
+	require.NoError(t, encode(&text, &registry.Contents{Records: written}))
+	read, err := decode(&text)
+	require.NoError(t, err)
+	require.ElementsMatch(t, written, read.Records)
 }
 
 func TestSettingsComeBackAfterARestart(t *testing.T) {
