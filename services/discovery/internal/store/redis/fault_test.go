@@ -655,8 +655,9 @@ func TestAnExchangeReadsSomeThousandHosts(t *testing.T) {
 	for p := range 25 {
 		list = append(list, p)
 	}
-	batches, err := s.batches(t.Context(), list)
+	batches, hosts, err := s.batches(t.Context(), list)
 	require.NoError(t, err)
+	require.Equal(t, 2*exchangeSize+2, hosts)
 	require.Equal(t, [][]int{list[:3], list[3:4], list[4:6], list[6:22], list[22:]}, batches)
 }
 

@@ -38,15 +38,22 @@ func (s *Store) Load(ctx context.Context) (*registry.Contents, error) {
 	if err != nil {
 		return nil, s.whyMute(ctx, err)
 	}
-	contents := &registry.Contents{Partial: state != stateComplete}
-	batches, err := s.batches(ctx, allPartitions())
+	batches, hosts, err := s.batches(ctx, allPartitions())
 	if err != nil {
 		return nil, err
 	}
+	contents := &registry.Contents{Partial: state != stateComplete, Records: make([]registry.Record, 0, hosts)}
+	ctx, cancel := context.WithCancel(ctx)
+	answers := s.askAhead(ctx, batches, loadedEvents)
+	defer func() {
+		cancel()
+		for range answers { // until it is closed
+		}
+	}()
 	var read []*whole
 	gone := false
-	for _, list := range batches {
-		wholes, err := s.readWhole(ctx, list, loadedEvents)
+	for a := range answers {
+		wholes, err := s.decodeWholes(a)
 		if err != nil {
 			return nil, err
 		}
@@ -149,9 +156,9 @@ func (p *partition) goOnFrom(w *whole) {
 func (p *partition) heed(r *registry.Record) { p.short = p.short || r.Host.TTL < shortTTL }
 
 // batches spreads partitions over exchanges that read them, of exchangeSize hosts at
-// most, but for a partition that has more by itself. Those of which Redis does not say
-// how many hosts they have are in none; the error is the first of theirs.
-func (s *Store) batches(ctx context.Context, list []int) (batches [][]int, err error) {
+// most, but for a partition that has more by itself; hosts is how many all have. Those of
+// which Redis does not say that are in none; the error is the first of theirs.
+func (s *Store) batches(ctx context.Context, list []int) (batches [][]int, hosts int, err error) {
 	calls := make([]*call, len(list))
 	for i, p := range list {
 		calls[i] = &call{partition: p, args: []any{"hlen", s.keys(p, "rec")[0]}}
@@ -160,27 +167,56 @@ func (s *Store) batches(ctx context.Context, list []int) (batches [][]int, err e
 	var batch []int
 	size := 0
 	for _, c := range calls {
-		hosts, unknown := c.answer.Int()
+		n, unknown := c.answer.Int()
 		if unknown != nil {
 			err = cmp.Or(err, s.fault(unknown))
 			continue
 		}
-		if len(batch) == loadedAtOnce || len(batch) > 0 && size+hosts > exchangeSize {
+		if len(batch) == loadedAtOnce || len(batch) > 0 && size+n > exchangeSize {
 			batches = append(batches, batch)
 			batch, size = nil, 0
 		}
 		batch = append(batch, c.partition)
-		size += hosts
+		size += n
+		hosts += n
 	}
 	if len(batch) > 0 {
 		batches = append(batches, batch)
 	}
-	return batches, err
+	return batches, hosts, err
 }
 
 // readWhole reads some partitions in one exchange, with the events of so many
 // entries of each. On an error there are those that could be read.
 func (s *Store) readWhole(ctx context.Context, list []int, events int) ([]*whole, error) {
+	return s.decodeWholes(s.askWhole(ctx, list, events))
+}
+
+// askAhead asks for all partitions of some batches, one batch after the other, and for
+// the next while the one before it is decoded. The caller has to take all answers, until
+// they are closed; after ctx ended they come at once.
+func (s *Store) askAhead(ctx context.Context, batches [][]int, events int) <-chan wholeAnswers {
+	answers := make(chan wholeAnswers)
+	// Ends when all answers were taken.
+	go func() {
+		defer close(answers)
+		for _, list := range batches {
+			answers <- s.askWhole(ctx, list, events)
+		}
+	}()
+	return answers
+}
+
+// wholeAnswers are those of wholeScript on some partitions, as far as they were
+// answered, between which times, and the error of the others.
+type wholeAnswers struct {
+	calls           []*call
+	asked, answered time.Time
+	err             error
+}
+
+// askWhole asks for what readWhole reads.
+func (s *Store) askWhole(ctx context.Context, list []int, events int) wholeAnswers {
 	calls := make([]*call, len(list))
 	for i, p := range list {
 		calls[i] = &call{
@@ -192,12 +228,18 @@ func (s *Store) readWhole(ctx context.Context, list []int, events int) ([]*whole
 	err := s.run(ctx, calls)
 	answered := time.Now()
 	calls = slices.DeleteFunc(calls, func(c *call) bool { return c.answer.Err() != nil })
+	return wholeAnswers{calls, asked, answered, err}
+}
+
+// decodeWholes reads answers.
+func (s *Store) decodeWholes(a wholeAnswers) ([]*whole, error) {
+	calls, err := a.calls, a.err
 	wholes, errs := make([]*whole, len(calls)), make([]error, len(calls))
 	var decoding sync.WaitGroup
 	for i, c := range calls {
 		// Ends by itself; waited for below.
 		decoding.Go(func() {
-			wholes[i], errs[i] = s.decodeWhole(c, asked, answered)
+			wholes[i], errs[i] = s.decodeWhole(c, a.asked, a.answered)
 		})
 	}
 	decoding.Wait()

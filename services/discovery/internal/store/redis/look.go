@@ -211,7 +211,7 @@ func (s *Store) readAgain(ctx context.Context, apply func(registry.Update)) erro
 	if len(list) == 0 {
 		return err
 	}
-	batches, mute := s.batches(ctx, list)
+	batches, _, mute := s.batches(ctx, list)
 	err = errors.Join(err, mute)
 	for _, batch := range batches {
 		wholes, unread := s.readWhole(ctx, batch, 0)
