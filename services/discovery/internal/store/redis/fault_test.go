@@ -1236,7 +1236,8 @@ func TestBeatsOfHostsWithAShortTTLAreReadWithEveryLook(t *testing.T) {
 	for _, r := range []registry.Record{short, long} {
 		require.NoError(t, other.Append(t.Context(), []registry.Change{{Key: r.Host.Key, Record: &r}}))
 	}
-	updates(t, s) // it hears of both
+	updates(t, other) // which tells of it
+	updates(t, s)     // it hears of both
 	heard := map[registry.Key]int{}
 	for range 2 * hearEvery {
 		now := time.Now()

@@ -21,6 +21,9 @@ const (
 	// a host has a TTL below shortTTL, beats are read with every look.
 	hearEvery = 4
 	shortTTL  = 20 * time.Second
+	// hearAlone is the same where no other replica runs: nobody else hears any, and what
+	// is looked for are times from before Redis' clock was set back.
+	hearAlone = 16
 	// hearBack is how much older than the last reading a beat may be that was not
 	// there then: the registry gathers beats for a second, and they are some time
 	// under way. Older ones are seen with the next beat of their host, or when
@@ -34,9 +37,10 @@ const (
 // answered.
 func (s *Store) look(ctx context.Context, apply func(registry.Update)) (answered bool, err error) {
 	looks, beats := make([]*call, partitionCount), []*call(nil)
+	alone := s.presences.alone(time.Now())
 	for i := range looks {
 		looks[i] = s.lookCall(i, s.looks%partitionCount == i)
-		if p := &s.partitions[i]; p.known && (p.short || s.looks%hearEvery == 0) {
+		if p := &s.partitions[i]; p.known && p.isHeard(s.looks, alone) {
 			since := (p.heard - hearBack.Microseconds()) / 1000
 			beats = append(beats, &call{partition: i, args: []any{"zrangebyscore", s.keys(i, "beat")[0], since, "+inf", "withscores"}})
 		}
@@ -68,6 +72,14 @@ func (s *Store) look(ctx context.Context, apply func(registry.Update)) (answered
 		err = errors.Join(err, s.meet(replicas, apply))
 	}
 	return answered, err
+}
+
+// isHeard says whether the beats of p are read with the look of that number.
+func (p *partition) isHeard(look int, alone bool) bool {
+	if alone {
+		return look%hearAlone == 0
+	}
+	return p.short || look%hearEvery == 0
 }
 
 // lookCall asks what the meta of a partition says. Before, its digest is computed anew,

@@ -78,6 +78,12 @@ func (s *Store) meet(c *call, apply func(registry.Update)) error {
 	return nil
 }
 
+// alone says whether no other replica runs, or ran in the last presenceTime without an
+// end, as Redis told lately.
+func (k *presences) alone(now time.Time) bool {
+	return now.Sub(k.asked) < silence && len(k.others) == 0
+}
+
 // silent are the replicas that are silent now, by ID.
 func (k *presences) silent(now time.Time) []registry.Replica {
 	list := []registry.Replica{} // never nil, which would say nothing

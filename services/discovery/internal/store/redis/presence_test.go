@@ -13,6 +13,7 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/guard"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/registry/registrytest"
+	"github.com/weirproxy/weir/services/discovery/internal/store/storetest"
 )
 
 // cable is a network to one address that a test cuts and mends.
@@ -287,4 +288,35 @@ func TestASetClockSilencesNoReplica(t *testing.T) {
 		require.False(t, told)
 		return time.Since(began) > silence+time.Second
 	})
+}
+
+func TestAReplicaReadsBeatsWithFewLooksUntilThereIsAnother(t *testing.T) {
+	s, other, _ := one(t)
+	host := storetest.Record("users", "a", 1).Host.Key
+	// heard is with how many of so many looks a beat is read that was made before it.
+	heard := func(looks int) (n int) {
+		for range looks {
+			_, err := s.Flush(t.Context(), []registry.Beat{{Key: host, At: time.Now()}})
+			require.NoError(t, err)
+			if !s.presences.asked.IsZero() {
+				s.presences.asked = time.Now() // however long this takes
+			}
+			for _, u := range updates(t, s) {
+				n += len(u.Beats)
+			}
+		}
+		return n
+	}
+	s.looks = 0
+	heard(1) // it is told that there is no other
+	require.Equal(t, 1, heard(hearAlone))
+	updates(t, other) // which tells of it
+	heard(1)
+	require.Equal(t, 2, heard(2*hearEvery))
+	other.leave()
+	heard(1)
+	require.Equal(t, 1, heard(hearAlone))
+
+	s.presences.asked = s.presences.asked.Add(-silence)
+	require.False(t, s.presences.alone(time.Now()), "what was told long ago does not hold")
 }
