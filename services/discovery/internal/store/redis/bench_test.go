@@ -76,14 +76,16 @@ func BenchmarkLoadHundredThousand(b *testing.B) {
 	b.ReportMetric(info(b, server, "used_memory")/(1<<20), "redis-MiB")
 }
 
-// BenchmarkSecondOfTenThousandBeats is what one replica with 100,000 hosts asks of
-// Redis in a second, which each round takes: to note 10,000 beats, to look once
+// BenchmarkSecondOfTenThousandBeats is what one of several replicas with 100,000 hosts
+// asks of Redis in a second, which each round takes: to note 10,000 beats, to look once
 // and to read the logs. %core is the part of a core that Redis spends on it.
 func BenchmarkSecondOfTenThousandBeats(b *testing.B) {
 	s, server, changes := filled(b)
 	_, err := s.Load(b.Context())
 	require.NoError(b, err)
 	ignore := func(registry.Update) {}
+	_, err = open(b, "redis://"+server.Address, patience).look(b.Context(), ignore) // there is another
+	require.NoError(b, err)
 	parts := []struct {
 		name string
 		run  func(round int)
