@@ -113,8 +113,7 @@ func (d *HostDecoder) readPlain(text []byte) bool {
 	if p.has(`,"draining_since":`) {
 		p.read(v.DrainingSince.UnmarshalText, p.text(""))
 	}
-	p.expect("}")
-	return !p.failed && len(p.rest) == 0
+	return p.ends()
 }
 
 // plain is JSON that is read from its beginning on. After the first part that is not
@@ -131,6 +130,12 @@ func (p *plain) has(token string) bool {
 	}
 	p.rest = p.rest[len(token):]
 	return true
+}
+
+// ends reports whether an object ends here, and with it the whole, and nothing failed.
+func (p *plain) ends() bool {
+	p.expect("}")
+	return !p.failed && len(p.rest) == 0
 }
 
 func (p *plain) expect(token string) { p.failed = !p.has(token) || p.failed }

@@ -34,8 +34,11 @@ func EncodeEvent(e *registry.Event) ([]byte, error) {
 // kind is taken: one that a newer version made is for people too.
 func DecodeEvent(text []byte) (registry.Event, error) {
 	var v eventJSON
-	if err := json.Unmarshal(text, &v); err != nil {
-		return registry.Event{}, err
+	if !v.readPlain(text) {
+		v = eventJSON{}
+		if err := json.Unmarshal(text, &v); err != nil {
+			return registry.Event{}, err
+		}
 	}
 	if v.Kind == "" {
 		return registry.Event{}, errors.New("an event without kind")
@@ -44,4 +47,17 @@ func DecodeEvent(text []byte) (registry.Event, error) {
 		return registry.Event{}, fmt.Errorf("event %q at %v", v.Kind, v.At)
 	}
 	return registry.Event(v), nil
+}
+
+// readPlain reads text if it is as EncodeEvent writes it, as that of a host does.
+func (v *eventJSON) readPlain(text []byte) bool {
+	p := plain{rest: text}
+	p.read(v.At.UnmarshalText, p.text(`{"at":`))
+	v.Kind = registry.EventKind(p.text(`,"kind":`))
+	v.Service = string(p.optional(`,"service":`))
+	v.ID = string(p.optional(`,"id":`))
+	v.Zone = string(p.optional(`,"zone":`))
+	v.Actor = string(p.optional(`,"actor":`))
+	v.Detail = string(p.optional(`,"detail":`))
+	return p.ends()
 }

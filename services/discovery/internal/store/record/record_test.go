@@ -73,11 +73,16 @@ func TestWhatWasWrittenIsReadAgain(t *testing.T) {
 	}
 
 	e := registry.Event{At: at, Kind: registry.Changed, Service: "users", ID: "a", Actor: "10.0.0.9", Detail: "port 1 → 2", Zone: "z"}
-	text, err = record.EncodeEvent(&e)
-	require.NoError(t, err)
-	event, err := record.DecodeEvent(text)
-	require.NoError(t, err)
-	require.Equal(t, e, event)
+	for _, detail := range []string{e.Detail, "port 1, then 2"} {
+		e.Detail = detail
+		text, err = record.EncodeEvent(&e)
+		require.NoError(t, err)
+		for _, text := range [][]byte{text, spaced(text)} {
+			event, err := record.DecodeEvent(text)
+			require.NoError(t, err)
+			require.Equal(t, e, event)
+		}
+	}
 }
 
 func TestAnEncoderWritesEachHostAsIfItWereTheOnlyOne(t *testing.T) {
@@ -265,6 +270,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"kind":"weight","service":"s","author":"a","weight":1,"made":"2026-02-03T04:05:06Z"}`))
 	f.Add([]byte(`{"kind":"registered","at":"9999-12-31T23:59:59-23:00"}`))
 	f.Add([]byte(`{"kind":"registered","at":"2026-02-03T04:05:06Z"}`))
+	f.Add([]byte(`{"at":"2026-02-03T04:05:06Z","kind":"changed","service":"s","id":"a","zone":"z","actor":"b","detail":"c"}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		r, err := record.DecodeHost(text)
 		same, err2 := record.DecodeHost(spaced(text))
@@ -276,7 +282,11 @@ func FuzzDecode(f *testing.F) {
 		if s, err := record.DecodeSetting(text); err == nil {
 			again(t, &s, record.EncodeSetting, record.DecodeSetting)
 		}
-		if e, err := record.DecodeEvent(text); err == nil {
+		e, err := record.DecodeEvent(text)
+		sameEvent, err2 := record.DecodeEvent(spaced(text))
+		require.Equal(t, e, sameEvent)
+		require.Equal(t, fmt.Sprint(err), fmt.Sprint(err2))
+		if err == nil {
 			again(t, &e, record.EncodeEvent, record.DecodeEvent)
 		}
 	})
@@ -317,6 +327,20 @@ func BenchmarkDecodeHost(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		_, _ = record.DecodeHost(text)
+	}
+}
+
+func BenchmarkDecodeEvent(b *testing.B) {
+	e := registry.Event{At: at, Kind: registry.Registered, Service: "users", ID: "10.0.0.1:80", Actor: "10.0.0.9"}
+	text, err := record.EncodeEvent(&e)
+	require.NoError(b, err)
+	for name, text := range map[string][]byte{"plain": text, "other JSON": spaced(text)} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				_, _ = record.DecodeEvent(text)
+			}
+		})
 	}
 }
 
