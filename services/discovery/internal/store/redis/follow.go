@@ -19,7 +19,8 @@ const (
 	// followEvery is how often the logs are read: all by one command, or in a
 	// Cluster by one for each. A command that waits for entries would be told of
 	// one by one, and cost Redis more than being asked: it notes who waits, and
-	// forgets it again, at each of the logs.
+	// forgets it again, at each of the logs. Where no other replica runs, they are read
+	// with each look alone, which tells of one that begins.
 	followEvery = 200 * time.Millisecond
 	// entriesAtOnce is how many entries of each log are read at once, and
 	// changesAtOnce how many changes and beats are handed over at once, so that
@@ -42,25 +43,28 @@ func (s *Store) Follow(ctx context.Context, apply func(registry.Update)) error {
 	ticker := time.NewTicker(followEvery)
 	defer ticker.Stop()
 	var looked time.Time
-	told := false // that redis answers
+	told, more := false, false // that redis answers, and has more in its logs
 	for {
 		look := time.Since(looked) >= lookEvery
 		if look {
 			looked = time.Now()
 		}
-		more, err := s.followOnce(ctx, look, apply)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if !told {
-			told = true
-			apply(registry.Update{})
-		}
-		if more {
-			continue
+		if look || more || !s.isAlone() {
+			var err error
+			more, err = s.followOnce(ctx, look, apply)
+			if ctx.Err() != nil {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if !told {
+				told = true
+				apply(registry.Update{})
+			}
+			if more {
+				continue
+			}
 		}
 		select {
 		case <-ticker.C:

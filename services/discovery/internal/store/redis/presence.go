@@ -84,6 +84,13 @@ func (k *presences) alone(now time.Time) bool {
 	return now.Sub(k.asked) < silence && len(k.others) == 0
 }
 
+// isAlone says whether no other replica is known to run.
+func (s *Store) isAlone() bool {
+	s.exchange.Lock()
+	defer s.exchange.Unlock()
+	return s.presences.alone(time.Now())
+}
+
 // silent are the replicas that are silent now, by ID.
 func (k *presences) silent(now time.Time) []registry.Replica {
 	list := []registry.Replica{} // never nil, which would say nothing

@@ -320,3 +320,15 @@ func TestAReplicaReadsBeatsWithFewLooksUntilThereIsAnother(t *testing.T) {
 	s.presences.asked = s.presences.asked.Add(-silence)
 	require.False(t, s.presences.alone(time.Now()), "what was told long ago does not hold")
 }
+
+func TestAReplicaThatIsAloneHearsOfOneThatBegins(t *testing.T) {
+	url := "redis://" + servicetest.Redis(t).Address
+	a := start(t, url, patience)
+	servicetest.Eventually(t, "is told that there is no other", a.store.isAlone)
+	b := start(t, url, patience)
+	b.checkIn("1", time.Minute)
+	await(t, "1", a, b)
+	servicetest.Eventually(t, "both know of each other", func() bool { return !a.store.isAlone() && !b.store.isAlone() })
+	a.checkIn("2", time.Minute)
+	await(t, "1 2", a, b)
+}
