@@ -8,19 +8,15 @@ package connpool
 
 import (
 	"context"
-	"errors"
 	"net"
-	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/weirproxy/weir/internal/http2"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/breaker"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
-	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
 
 // Options says how a pool connects.
@@ -93,110 +89,6 @@ func New(address string, options Options) *Pool {
 // Readdress makes address that of the connections to come; those that are
 // there stay in use.
 func (p *Pool) Readdress(address string) { p.address.Store(&address) }
-
-// Reader reads the response of an exchange, as http1.Reader does, which is one.
-type Reader interface {
-	// ReadHead reads the next head, interim or final.
-	ReadHead(m *message.Response, method []byte) (keepAlive bool, err error)
-	// Tunnel is what follows the head of a 101.
-	Tunnel() message.Body
-	// Buffered says whether anything came that no one has read.
-	Buffered() bool
-}
-
-// Writer writes the request of an exchange, as http1.Writer does, which is one.
-type Writer interface {
-	WriteRequest(m *message.Request)
-	WriteChunk(chunk []byte) error
-	Finish(trailers *message.Headers)
-	Flush() error
-}
-
-// transport is what cuts an exchange off: a connection of HTTP/1, or a stream.
-type transport interface {
-	// Close lets go of whoever reads or writes. It may be called by anyone.
-	Close() error
-	// SetReadDeadline bounds what is read from now on, and, of HTTP/2, what is
-	// written.
-	SetReadDeadline(at time.Time) error
-}
-
-// UnprocessedError says that the server has done nothing of a request, so that it
-// is safe to send again, whatever it asks for: its connection took no more
-// streams, or the server refused it (RFC 9113 §8.7). A body may be used up.
-type UnprocessedError struct{ Err error }
-
-func (e *UnprocessedError) Error() string { return e.Err.Error() }
-
-// Unwrap returns what HTTP/2 has said.
-func (e *UnprocessedError) Unwrap() error { return e.Err }
-
-// ResetError says that the server has reset an exchange of HTTP/2.
-type ResetError struct{ Err error }
-
-func (e *ResetError) Error() string { return e.Err.Error() }
-
-// Unwrap returns what HTTP/2 has said.
-func (e *ResetError) Unwrap() error { return e.Err }
-
-// Conn is a connection in use by one exchange, or a stream of one.
-type Conn struct {
-	transport
-	Reader Reader
-	Writer Writer
-	// Reused says that the connection carried a request before, so that its
-	// server may be closing it just now.
-	Reused bool
-	// ID numbers the connections of a pool from 1.
-	ID uint64
-	// Local is our end.
-	Local netip.AddrPort
-	// Began and Connected are when the connect did and ended.
-	Began, Connected time.Time
-
-	pool     *Pool
-	requests uint32       // that it carried, if it is of HTTP/1, with the present one
-	limits   *breaker.Set // where it counts, if it is of HTTP/1; may be nil
-	exchange *exchange    // of HTTP/2, else nil
-	raw      syscall.RawConn
-	peek     func(fd uintptr)
-	// quiet is what peek found: the server neither sent nor closed anything.
-	quiet bool
-	since time.Time // when it became idle
-}
-
-// Sent grows with what has gone out, be it bytes or streams.
-func (c *Conn) Sent() uint64 {
-	if c.exchange != nil {
-		return c.exchange.sent
-	}
-	return c.Writer.(*http1.Writer).Sent()
-}
-
-// AwaitTunnels waits until the server has said whether it takes a request with an
-// Upgrade: one of HTTP/2 does at the begin of its connection (RFC 8441 §3). The
-// error is that of ctx, or, if the connection ended, an *UnprocessedError.
-func (c *Conn) AwaitTunnels(ctx context.Context) error {
-	if c.exchange == nil {
-		return nil
-	}
-	err := c.exchange.shared.client.AwaitSettings(ctx)
-	if err != nil && !errors.Is(err, ctx.Err()) {
-		return &UnprocessedError{err}
-	}
-	return err
-}
-
-// HTTP2 says whether the exchange is one of HTTP/2.
-func (c *Conn) HTTP2() bool { return c.exchange != nil }
-
-// CloseWrite tells the server that nothing more comes, for a protocol that is not
-// HTTP: of HTTP/2 the Writer's Finish has.
-func (c *Conn) CloseWrite() {
-	if half, ok := c.transport.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite() // fails only once closed
-	}
-}
 
 // Idle returns the idle connection used last, or of HTTP/2 a stream of a connection
 // that has room; nil if there is none. It does not block.
@@ -386,13 +278,6 @@ func (p *Pool) countExpired() {
 	}
 }
 
-// take has the connection, which is of HTTP/1, carry another request.
-func (c *Conn) take() *Conn {
-	c.Reused = c.requests > 0
-	c.requests++
-	return c
-}
-
 // worn says whether the connection, which is of HTTP/1, carries no further request.
 func (c *Conn) worn() bool { return c.requests > 0 && c.requests == c.pool.options.MaxRequests }
 
@@ -401,76 +286,4 @@ func (p *Pool) wornOut() {
 	if p.options.WornOut != nil {
 		p.options.WornOut()
 	}
-}
-
-// Release gives the connection back for the next exchange, of whoever waits for
-// one, or else comes next. The last one must
-// have been read to its end; what the server sent beyond it costs it the
-// connection, and so does MaxRequests.
-func (c *Conn) Release() {
-	if x := c.exchange; x != nil {
-		x.end()
-		c.pool.put(x.shared)
-		x.reset()
-		c.pool.spare.Put(c)
-		return
-	}
-	p := c.pool
-	if c.Reader.Buffered() || c.worn() {
-		c.Discard()
-		return
-	}
-	c.since = time.Now()
-	p.mu.Lock()
-	taken := p.grantFirst(grant{conn: c})
-	closed := p.closed
-	if !taken && !closed {
-		p.idle = append(p.idle, c)
-		p.awaitExpiry()
-	}
-	p.mu.Unlock()
-	if !taken && closed {
-		c.Discard()
-	}
-}
-
-// Return is Release for a connection on which nothing went out, so that it counts as
-// no request.
-func (c *Conn) Return() {
-	if x := c.exchange; x != nil {
-		c.pool.forgo(x.shared)
-	} else {
-		c.requests--
-	}
-	c.Release()
-}
-
-// Discard closes the connection; of HTTP/2 it resets the stream. Who writes beside
-// it meets an error.
-func (c *Conn) Discard() {
-	if x := c.exchange; x != nil {
-		x.end()
-		c.pool.put(x.shared)
-		return
-	}
-	// Nothing waits for what a close could report.
-	_ = c.Close()
-	if c.worn() {
-		c.pool.wornOut()
-	}
-	c.pool.options.Closed(time.Since(c.Connected))
-	c.pool.leave(c.limits)
-}
-
-// usable looks, without blocking, whether the server sent or closed anything
-// since the last exchange. That catches most of the connections which a server
-// closed for being idle before a request is lost on them.
-func (c *Conn) usable() bool {
-	return c.raw.Control(c.peek) == nil && c.quiet
-}
-
-func (c *Conn) peekSocket(fd uintptr) {
-	var one [1]byte
-	_, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-	c.quiet = err == syscall.EAGAIN
 }
