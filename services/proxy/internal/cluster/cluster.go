@@ -256,35 +256,20 @@ func (c *Cluster) newHost(e *Endpoint) *Host {
 
 // poolOptions are those of a host's connections, of HTTP/2 or of HTTP/1.
 func (c *Cluster) poolOptions(h *Host, http2 bool) connpool.Options {
-	version := c.Stats.connectionsHTTP1
+	counted := &connections{c.Stats, &h.Stats, c.Stats.connectionsHTTP1}
 	options := connpool.Options{
 		ConnectTimeout: c.Config.ConnectTimeout,
 		IdleTimeout:    c.Config.idleTimeout,
-		Expired:        c.Stats.connectionsExpired.Inc,
 		MaxRequests:    c.Config.maxRequests,
-		WornOut:        c.Stats.connectionsWornOut.Inc,
 		Limits:         http1.Limits{HeadBytes: cmp.Or(c.Config.headBytes, defaultHTTP1HeadBytes), Headers: c.Config.headers},
 		HTTP1:          c.Config.HTTP1.Options,
 		ProperCase:     c.Config.HTTP1.ProperCase,
+		Stats:          counted,
 	}
 	if http2 {
-		version = c.Stats.connectionsHTTP2
+		counted.version = c.Stats.connectionsHTTP2
 		options.HTTP2, options.MaxStreams = c.Config.http2, c.Config.maxStreams
 	}
-	options.Opened = func(connect time.Duration) {
-		c.Stats.connectTime.Record(connect)
-		version.Inc()
-		c.Stats.ConnectionsTotal.Inc()
-		c.Stats.ConnectionsActive.Add(1)
-		h.Stats.ConnectionsTotal.Add(1)
-		h.Stats.ConnectionsActive.Add(1)
-	}
-	options.Closed = func(age time.Duration) {
-		c.Stats.connectionLength.Record(age)
-		c.Stats.ConnectionsActive.Add(-1)
-		h.Stats.ConnectionsActive.Add(-1)
-	}
-	options.Overflowed = c.Stats.connectionOverflow.Inc
 	return options
 }
 

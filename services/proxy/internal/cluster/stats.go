@@ -4,7 +4,9 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/weirproxy/weir/services/proxy/internal/connpool"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 )
 
@@ -40,9 +42,7 @@ type Stats struct {
 	PendingTotal, PendingOverflow *stats.Counter
 	PendingEjected                *stats.Counter
 	PendingActive                 *stats.Gauge
-	connectionOverflow            *stats.Counter
-	connectionsWornOut            *stats.Counter
-	connectionsExpired            *stats.Counter
+	connectionLimits              []*stats.Counter // by connpool.Limit
 	// Retries are all that began. RetryAbandoned counts requests that could not be
 	// sent again for the length of their bodies.
 	Retries, RetrySuccess, RetryOverflow   *stats.Counter
@@ -107,9 +107,6 @@ func newStats(scope *stats.Scope) *Stats {
 		PendingOverflow:    scope.Counter("upstream_rq_pending_overflow"),
 		PendingEjected:     scope.Counter("upstream_rq_pending_failure_eject"),
 		PendingActive:      scope.Gauge("upstream_rq_pending_active"),
-		connectionOverflow: scope.Counter("upstream_cx_overflow"),
-		connectionsWornOut: scope.Counter("upstream_cx_max_requests"),
-		connectionsExpired: scope.Counter("upstream_cx_idle_timeout"),
 		PerTryTimeouts:     scope.Counter("upstream_rq_per_try_timeout"),
 		PerTryIdleTimeouts: scope.Counter("upstream_rq_per_try_idle_timeout"),
 		Retries:            scope.Counter("upstream_rq_retry"),
@@ -139,6 +136,11 @@ func newStats(scope *stats.Scope) *Stats {
 		connectTime:        scope.Histogram("upstream_cx_connect_ms"),
 		connectionLength:   scope.Histogram("upstream_cx_length_ms"),
 		dropped:            scope.Counter("upstream_rq_drop_overload"),
+	}
+	s.connectionLimits = []*stats.Counter{
+		connpool.MaxRequests:    scope.Counter("upstream_cx_max_requests"),
+		connpool.IdleTimeout:    scope.Counter("upstream_cx_idle_timeout"),
+		connpool.MaxConnections: scope.Counter("upstream_cx_overflow"),
 	}
 	s.statuses.init(scope)
 	s.RequestsCompleted = s.statuses.completed
@@ -178,6 +180,34 @@ func (s *Stats) CountRetried(status int) {
 	}
 	c.count(status)
 }
+
+// connections count those to a host, of one version of HTTP. They implement
+// connpool.Stats.
+type connections struct {
+	cluster *Stats
+	host    *HostStats
+	version *stats.Counter // of all that were opened
+}
+
+// Opened implements connpool.Stats.
+func (c *connections) Opened(connect time.Duration) {
+	c.cluster.connectTime.Record(connect)
+	c.version.Inc()
+	c.cluster.ConnectionsTotal.Inc()
+	c.cluster.ConnectionsActive.Add(1)
+	c.host.ConnectionsTotal.Add(1)
+	c.host.ConnectionsActive.Add(1)
+}
+
+// Closed implements connpool.Stats.
+func (c *connections) Closed(age time.Duration) {
+	c.cluster.connectionLength.Record(age)
+	c.cluster.ConnectionsActive.Add(-1)
+	c.host.ConnectionsActive.Add(-1)
+}
+
+// Met implements connpool.Stats.
+func (c *connections) Met(limit connpool.Limit) { c.cluster.connectionLimits[limit].Inc() }
 
 // membership tells of a snapshot. Changed says that hosts came or went.
 func (s *Stats) membership(set *HostSet, changed bool) {

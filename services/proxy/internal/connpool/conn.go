@@ -57,14 +57,8 @@ func (e *ResetError) Error() string { return e.Err.Error() }
 // Unwrap returns what HTTP/2 has said.
 func (e *ResetError) Unwrap() error { return e.Err }
 
-// Conn is a connection in use by one exchange, or a stream of one.
-type Conn struct {
-	transport
-	Reader Reader
-	Writer Writer
-	// Reused says that the connection carried a request before, so that its
-	// server may be closing it just now.
-	Reused bool
+// connection is what connections of both versions of HTTP have in common.
+type connection struct {
 	// ID numbers the connections of a pool from 1.
 	ID uint64
 	// Local is our end.
@@ -72,15 +66,57 @@ type Conn struct {
 	// Began and Connected are when the connect did and ended.
 	Began, Connected time.Time
 
-	pool     *Pool
-	requests uint32       // that it carried, if it is of HTTP/1, with the present one
-	limits   *breaker.Set // where it counts, if it is of HTTP/1; may be nil
-	exchange *exchange    // of HTTP/2, else nil
-	raw      syscall.RawConn
-	peek     func(fd uintptr)
+	pool   *Pool
+	limits *breaker.Set // where it counts; may be nil
+
+	// The pool's mutex guards what follows, but that of one of HTTP/1 in use, which is
+	// its user's.
+
+	// requests is how many have taken it so far.
+	requests uint32
+	since    time.Time // when it became idle; the zero time while it is in use
+}
+
+// take has the connection carry another request, and says whether it carried one
+// before.
+func (c *connection) take() (reused bool) {
+	c.requests++
+	c.since = time.Time{}
+	return c.requests > 1
+}
+
+// worn says whether the connection carries no further request.
+func (c *connection) worn() bool { return c.requests > 0 && c.requests == c.pool.options.MaxRequests }
+
+// gone counts that the connection has ended, and makes room for another one.
+func (c *connection) gone() {
+	p := c.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.worn() {
+		p.options.Stats.Met(MaxRequests)
+	}
+	p.options.Stats.Closed(time.Since(c.Connected))
+	p.leave(c.limits)
+}
+
+// Conn is a connection in use by one exchange, or a stream of one.
+type Conn struct {
+	*connection
+	transport
+	Reader Reader
+	Writer Writer
+	// Reused says that the connection carried a request before, so that its
+	// server may be closing it just now.
+	Reused bool
+
+	exchange *exchange // of HTTP/2, else nil
+
+	// Of HTTP/1.
+	raw  syscall.RawConn
+	peek func(fd uintptr)
 	// quiet is what peek found: the server neither sent nor closed anything.
 	quiet bool
-	since time.Time // when it became idle
 }
 
 // Sent grows with what has gone out, be it bytes or streams.
@@ -118,8 +154,7 @@ func (c *Conn) CloseWrite() {
 
 // take has the connection, which is of HTTP/1, carry another request.
 func (c *Conn) take() *Conn {
-	c.Reused = c.requests > 0
-	c.requests++
+	c.Reused = c.connection.take()
 	return c
 }
 
@@ -128,14 +163,15 @@ func (c *Conn) take() *Conn {
 // have been read to its end; what the server sent beyond it costs it the
 // connection, and so does MaxRequests.
 func (c *Conn) Release() {
+	p := c.pool
 	if x := c.exchange; x != nil {
 		x.end()
-		c.pool.put(x.shared)
+		p.put(x.shared)
 		x.reset()
-		c.pool.spare.Put(c)
+		c.connection = nil
+		p.spare.Put(c)
 		return
 	}
-	p := c.pool
 	if c.Reader.Buffered() || c.worn() {
 		c.Discard()
 		return
@@ -146,7 +182,7 @@ func (c *Conn) Release() {
 	closed := p.closed
 	if !taken && !closed {
 		p.idle = append(p.idle, c)
-		p.awaitExpiry()
+		p.awaitExpiry(c.connection)
 	}
 	p.mu.Unlock()
 	if !taken && closed {
@@ -175,11 +211,7 @@ func (c *Conn) Discard() {
 	}
 	// Nothing waits for what a close could report.
 	_ = c.Close()
-	if c.worn() {
-		c.pool.wornOut()
-	}
-	c.pool.options.Closed(time.Since(c.Connected))
-	c.pool.leave(c.limits)
+	c.gone()
 }
 
 // usable looks, without blocking, whether the server sent or closed anything

@@ -9,9 +9,9 @@ package connpool
 import (
 	"context"
 	"net"
-	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/weirproxy/weir/internal/http2"
@@ -40,19 +40,34 @@ type Options struct {
 	MaxStreams uint32
 	// ProperCase capitalises field names of requests (http1.Writer).
 	ProperCase bool
-	// Opened and Closed are called for each connection, to count it: with how long
-	// the connect took, and with its age. They must not block.
-	Opened, Closed func(time.Duration)
-	// WornOut, if not nil, is called for each connection that carried MaxRequests.
-	// It must not block.
-	WornOut func()
-	// Expired, if not nil, is called for each connection that IdleTimeout ends. It
-	// must not block.
-	Expired func()
-	// Overflowed, if not nil, is called for each request that waits since there are
-	// as many connections as may be. It must not block.
-	Overflowed func()
+	// Stats counts.
+	Stats Stats
 }
+
+// Stats counts what becomes of connections. Its methods must neither block nor call
+// the pool.
+type Stats interface {
+	// Opened is told of each connection, and of how long its connect took.
+	Opened(connect time.Duration)
+	// Closed is told of the end of each, and of its age.
+	Closed(age time.Duration)
+	// Met is told of each connection and each request that met a limit.
+	Met(Limit)
+}
+
+// Limit is what ended a connection, or has a request wait for one.
+type Limit uint8
+
+// The limits.
+const (
+	// MaxRequests has ended a connection that carried Options.MaxRequests.
+	MaxRequests Limit = iota
+	// IdleTimeout has ended one that waited for its next request for too long.
+	IdleTimeout
+	// MaxConnections has a request wait: there are as many connections as may be
+	// (Thresholds.max_connections).
+	MaxConnections
+)
 
 // Pool holds the connections to one address. It is safe for use by many
 // goroutines.
@@ -67,7 +82,7 @@ type Pool struct {
 	queue  []waiter // in the order of their coming
 	open   int      // connections, idle, in use and in the making
 	closed bool
-	expiry *time.Timer // of the connection that is idle for longest; nil if none is known to be
+	expiry expiry
 
 	// Of HTTP/2.
 	most       int // exchanges of a connection
@@ -107,12 +122,8 @@ func (p *Pool) Idle() *Conn {
 		if c == nil {
 			return nil
 		}
-		expired := p.options.IdleTimeout > 0 && time.Since(c.since) >= p.options.IdleTimeout
-		if !expired && c.usable() {
+		if !c.expire(time.Now()) && c.usable() {
 			return c.take()
-		}
-		if expired {
-			p.countExpired()
 		}
 		c.Discard()
 	}
@@ -152,49 +163,42 @@ func (p *Pool) Connect(ctx context.Context, limits *breaker.Set) (*Conn, error) 
 	return p.connect(ctx, limits)
 }
 
-// connect makes a connection for which there is room.
+// connect makes a connection of HTTP/1 for which there is room.
 func (p *Pool) connect(ctx context.Context, limits *breaker.Set) (*Conn, error) {
-	c, err := p.dial(ctx)
+	conn, made, err := p.dial(ctx, limits)
+	var raw syscall.RawConn
+	if err == nil {
+		raw, err = conn.(*net.TCPConn).SyscallConn() // fails only once closed
+	}
 	if err != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
 		if ctx.Err() == nil { // else it says nothing of the host
 			p.eject(err)
 		}
 		p.leave(limits)
 		return nil, err
 	}
-	c.limits = limits
-	p.options.Opened(c.Connected.Sub(c.Began))
+	reader, writer := http1.NewReader(conn, p.options.Limits), http1.NewWriter(conn)
+	reader.Options = p.options.HTTP1
+	writer.Trailers, writer.ProperCase = p.options.HTTP1.Trailers, p.options.ProperCase
+	c := &Conn{connection: made, transport: conn, Reader: reader, Writer: writer, raw: raw}
+	c.peek = c.peekSocket
+	p.options.Stats.Opened(c.Connected.Sub(c.Began))
 	return c.take(), nil
 }
 
-func (p *Pool) dial(ctx context.Context) (*Conn, error) {
+// dial connects, for either version of HTTP.
+func (p *Pool) dial(ctx context.Context, limits *breaker.Set) (net.Conn, *connection, error) {
 	began := time.Now()
 	dialer := net.Dialer{Timeout: p.options.ConnectTimeout}
 	conn, err := dialer.DialContext(ctx, "tcp", *p.address.Load())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	raw, err := conn.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	reader, writer := http1.NewReader(conn, p.options.Limits), http1.NewWriter(conn)
-	reader.Options = p.options.HTTP1
-	writer.Trailers, writer.ProperCase = p.options.HTTP1.Trailers, p.options.ProperCase
-	c := &Conn{
-		transport: conn,
-		Reader:    reader,
-		Writer:    writer,
-		ID:        p.made.Add(1),
-		Local:     conn.LocalAddr().(*net.TCPAddr).AddrPort(),
-		Began:     began,
-		pool:      p,
-		raw:       raw,
-	}
-	c.Connected = time.Now()
-	c.peek = c.peekSocket
-	return c, nil
+	return conn, &connection{
+		ID: p.made.Add(1), Local: conn.LocalAddr().(*net.TCPAddr).AddrPort(), Began: began, Connected: time.Now(), pool: p, limits: limits,
+	}, nil
 }
 
 func (p *Pool) takeIdle() *Conn {
@@ -216,10 +220,7 @@ func (p *Pool) Close() {
 	p.mu.Lock()
 	idle := p.idle
 	p.idle, p.closed = nil, true
-	if p.expiry != nil {
-		p.expiry.Stop()
-		p.expiry = nil
-	}
+	p.expiry.stop()
 	for _, c := range p.shared {
 		c.finish()
 	}
@@ -227,63 +228,5 @@ func (p *Pool) Close() {
 	p.mu.Unlock()
 	for _, c := range idle {
 		c.Discard()
-	}
-}
-
-// awaitExpiry has the pool look for connections that were idle for too long, once
-// the one that becomes so now will have been. The lock is held.
-func (p *Pool) awaitExpiry() {
-	if p.expiry == nil {
-		p.expireIn(p.options.IdleTimeout)
-	}
-}
-
-// expireIn has closeExpired be called after a while. The lock is held.
-func (p *Pool) expireIn(after time.Duration) {
-	if p.options.IdleTimeout > 0 && !p.closed {
-		// Ends by itself, or with Close.
-		p.expiry = time.AfterFunc(after, func() { p.closeExpired(time.Now()) })
-	}
-}
-
-// closeExpired closes the connections that were idle for too long by now, and comes
-// again for those that are idle for less.
-func (p *Pool) closeExpired(now time.Time) {
-	before := now.Add(-p.options.IdleTimeout)
-	p.mu.Lock()
-	oldest := p.closeShared(now, before)
-	old := 0
-	for old < len(p.idle) && !p.idle[old].since.After(before) {
-		old++
-	}
-	expired := slices.Clone(p.idle[:old])
-	p.idle = slices.Delete(p.idle, 0, old)
-	if len(p.idle) > 0 {
-		oldest = p.idle[0].since
-	}
-	p.expiry = nil
-	if !oldest.IsZero() {
-		p.expireIn(oldest.Sub(before))
-	}
-	p.mu.Unlock()
-	for _, c := range expired {
-		p.countExpired()
-		c.Discard()
-	}
-}
-
-func (p *Pool) countExpired() {
-	if p.options.Expired != nil {
-		p.options.Expired()
-	}
-}
-
-// worn says whether the connection, which is of HTTP/1, carries no further request.
-func (c *Conn) worn() bool { return c.requests > 0 && c.requests == c.pool.options.MaxRequests }
-
-// wornOut lets be counted that a connection has come to MaxRequests.
-func (p *Pool) wornOut() {
-	if p.options.WornOut != nil {
-		p.options.WornOut()
 	}
 }

@@ -45,16 +45,33 @@ func server(t *testing.T) (address string, accepted chan net.Conn) {
 	return l.Addr().String(), accepted
 }
 
-// newPool makes a pool; open counts its connections.
+// counts are the Stats of a test's pool.
+type counts struct {
+	open atomic.Int64
+	met  [connpool.MaxConnections + 1]atomic.Int64
+}
+
+func (c *counts) Opened(time.Duration)     { c.open.Add(1) }
+func (c *counts) Closed(time.Duration)     { c.open.Add(-1) }
+func (c *counts) Met(limit connpool.Limit) { c.met[limit].Add(1) }
+
+// makePool makes a pool that the test's end closes, and what counts its connections.
+func makePool(t *testing.T, address string, options connpool.Options) (*connpool.Pool, *counts) {
+	t.Helper()
+	counts := &counts{}
+	options.Stats = counts
+	options.ConnectTimeout = servicetest.Patience
+	options.Limits = http1.Limits{HeadBytes: 1 << 10, Headers: 10}
+	pool := connpool.New(address, options)
+	t.Cleanup(pool.Close)
+	return pool, counts
+}
+
+// newPool makes one of HTTP/1; open counts its connections.
 func newPool(t *testing.T, address string, idle time.Duration) (pool *connpool.Pool, open *atomic.Int64) {
 	t.Helper()
-	open = &atomic.Int64{}
-	pool = connpool.New(address, connpool.Options{
-		ConnectTimeout: servicetest.Patience, IdleTimeout: idle, Limits: http1.Limits{HeadBytes: 1 << 10, Headers: 10},
-		Opened: func(time.Duration) { open.Add(1) }, Closed: func(time.Duration) { open.Add(-1) },
-	})
-	t.Cleanup(pool.Close)
-	return pool, open
+	pool, counts := makePool(t, address, connpool.Options{IdleTimeout: idle})
+	return pool, &counts.open
 }
 
 func get(t *testing.T, pool *connpool.Pool) *connpool.Conn {
@@ -138,33 +155,29 @@ func TestIdleConnectionsExpire(t *testing.T) {
 // idle one after another, and none be asked for.
 func TestIdleConnectionsExpireByThemselves(t *testing.T) {
 	for name, options := range map[string]connpool.Options{
-		"HTTP/1": {Limits: http1.Limits{HeadBytes: 1 << 10, Headers: 10}},
+		"HTTP/1": {},
 		"HTTP/2": {HTTP2: http2.NewClientOptions(http2.Options{}), MaxStreams: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var open, expired atomic.Int64
-			options.ConnectTimeout, options.IdleTimeout = servicetest.Patience, 20*time.Millisecond
-			options.Opened, options.Closed = func(time.Duration) { open.Add(1) }, func(time.Duration) { open.Add(-1) }
-			options.Expired = func() { expired.Add(1) }
+			options.IdleTimeout = 20 * time.Millisecond
 			address, _ := server(t)
 			if options.HTTP2 != nil {
 				address = newPeer(t, http2.Options{}, no).address
 			}
-			pool := connpool.New(address, options)
-			t.Cleanup(pool.Close)
+			pool, counts := makePool(t, address, options)
 			var used []*connpool.Conn
 			for range 3 {
 				used = append(used, get(t, pool))
 			}
 			for i, c := range used {
 				c.Release()
-				servicetest.Eventually(t, "it is closed", func() bool { return open.Load() == int64(2-i) })
+				servicetest.Eventually(t, "it is closed", func() bool { return counts.open.Load() == int64(2-i) })
 			}
-			require.GreaterOrEqual(t, expired.Load(), int64(3), "beside those that expired before they were taken")
+			require.GreaterOrEqual(t, counts.met[connpool.IdleTimeout].Load(), int64(3), "beside those that expired before they were taken")
 			for range 2 { // and together
 				get(t, pool).Release()
 			}
-			servicetest.Eventually(t, "all are closed", func() bool { return open.Load() == 0 })
+			servicetest.Eventually(t, "all are closed", func() bool { return counts.open.Load() == 0 })
 		})
 	}
 }
@@ -192,7 +205,7 @@ func BenchmarkGetAndRelease(b *testing.B) {
 	require.NoError(b, err)
 	defer l.Close()
 	pool := connpool.New(l.Addr().String(), connpool.Options{
-		ConnectTimeout: servicetest.Patience, IdleTimeout: time.Hour, Opened: func(time.Duration) {}, Closed: func(time.Duration) {},
+		ConnectTimeout: servicetest.Patience, IdleTimeout: time.Hour, Stats: &counts{},
 	})
 	defer pool.Close()
 	b.ReportAllocs()
@@ -226,12 +239,8 @@ func TestConnectionsToComeAreToTheNewAddress(t *testing.T) {
 
 func TestConnectionCarriesAsManyRequestsAsItMay(t *testing.T) {
 	address, _ := server(t)
-	var open, wornOut atomic.Int64
-	pool := connpool.New(address, connpool.Options{
-		ConnectTimeout: servicetest.Patience, IdleTimeout: time.Hour, MaxRequests: 2, Limits: http1.Limits{HeadBytes: 1 << 10, Headers: 10},
-		Opened: func(time.Duration) { open.Add(1) }, Closed: func(time.Duration) { open.Add(-1) }, WornOut: func() { wornOut.Add(1) },
-	})
-	t.Cleanup(pool.Close)
+	pool, counts := makePool(t, address, connpool.Options{IdleTimeout: time.Hour, MaxRequests: 2})
+	open, wornOut := &counts.open, &counts.met[connpool.MaxRequests]
 	first := get(t, pool)
 	first.Release()
 	require.Same(t, first, get(t, pool))

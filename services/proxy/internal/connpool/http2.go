@@ -2,8 +2,6 @@ package connpool
 
 import (
 	"context"
-	"net"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -11,18 +9,14 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/breaker"
 )
 
-// shared is a connection of HTTP/2, which many exchanges use at once.
+// shared is a connection of HTTP/2, which many exchanges use at once. With the last
+// request that it may carry it is no longer among the pool's, and ends with its users.
 type shared struct {
-	client           *http2.Client
-	id               uint64
-	local            netip.AddrPort
-	began, connected time.Time
+	*connection
+	client *http2.Client
 
 	// Guarded by the pool's mutex.
-	users int // exchanges that have taken it, and may have opened a stream
-	// requests is how many have taken it so far. With the last that may, it is no
-	// longer among the pool's, and ends with its users.
-	requests uint32
+	users    int  // exchanges that have taken it, and may have opened a stream
 	finished bool // the pool ends it
 }
 
@@ -51,7 +45,7 @@ func (p *Pool) waitShared(ctx context.Context, limits *breaker.Set) (*Conn, erro
 				p.mu.Unlock()
 				if !overflowed {
 					overflowed = true
-					p.overflow()
+					p.options.Stats.Met(MaxConnections)
 				}
 				select {
 				case <-w:
@@ -108,10 +102,9 @@ func (p *Pool) takeShared() (c *shared, reused bool) {
 			c.client.Finish()
 			continue
 		case c.users < capacity:
-			reused = c.requests > 0
 			c.users++
-			c.requests++
-			if p.isWorn(c) {
+			reused = c.take()
+			if c.worn() {
 				p.shared = slices.Delete(p.shared, i, i+1)
 			}
 			return c, reused
@@ -124,23 +117,20 @@ func (p *Pool) takeShared() (c *shared, reused bool) {
 // connectShared makes a connection, and lets those know who wait for it.
 func (p *Pool) connectShared(wait *connecting, limits *breaker.Set) {
 	defer close(wait.done)
-	c := &shared{began: time.Now()}
-	dialer := net.Dialer{Timeout: p.options.ConnectTimeout}
-	conn, err := dialer.Dial("tcp", *p.address.Load())
-	c.connected = time.Now()
+	conn, made, err := p.dial(context.Background(), limits)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.connecting = nil
 	if err != nil {
 		wait.err = err
-		p.leaveLocked(limits)
+		p.leave(limits)
 		return
 	}
-	c.id, c.local = p.made.Add(1), conn.LocalAddr().(*net.TCPAddr).AddrPort()
-	c.client = http2.NewClient(conn, p.options.HTTP2)
+	made.since = made.Connected // who waits for it may be gone
+	c := &shared{connection: made, client: http2.NewClient(conn, p.options.HTTP2)}
 	p.shared, wait.made = append(p.shared, c), c
-	p.awaitExpiry() // who waits for it may be gone
-	p.options.Opened(c.connected.Sub(c.began))
+	p.awaitExpiry(made)
+	p.options.Stats.Opened(c.Connected.Sub(c.Began))
 	// Ends with the connection.
 	go func() {
 		<-c.client.Done()
@@ -149,40 +139,8 @@ func (p *Pool) connectShared(wait *connecting, limits *breaker.Set) {
 			p.shared = slices.Delete(p.shared, i, i+1)
 		}
 		p.mu.Unlock()
-		p.options.Closed(time.Since(c.connected))
-		p.leave(limits)
+		c.gone()
 	}()
-}
-
-// closeShared ends the connections that had no stream since before a time, and
-// returns since when that is so of another one; the zero time is of none. The lock
-// is held.
-func (p *Pool) closeShared(now, before time.Time) (oldest time.Time) {
-	p.shared = slices.DeleteFunc(p.shared, func(c *shared) bool {
-		open, since := c.client.Streams()
-		switch {
-		case c.users > 0: // of whom the last one has us come again
-			return false
-		case open > 0: // it is about to end
-			since = now
-		}
-		if since.After(before) {
-			oldest = first(oldest, since)
-			return false
-		}
-		p.countExpired()
-		c.finish()
-		return true
-	})
-	return oldest
-}
-
-// first is the earlier of two times, of which the zero time is none.
-func first(a, b time.Time) time.Time {
-	if a.IsZero() || b.Before(a) {
-		return b
-	}
-	return a
 }
 
 // exchange makes a Conn of a connection that was taken.
@@ -190,10 +148,9 @@ func (p *Pool) exchange(c *shared, reused bool) *Conn {
 	conn, ok := p.spare.Get().(*Conn)
 	if !ok {
 		x := &exchange{}
-		conn = &Conn{exchange: x, transport: x, Reader: x, Writer: x, pool: p}
+		conn = &Conn{exchange: x, transport: x, Reader: x, Writer: x}
 	}
-	conn.exchange.shared = c
-	conn.Reused, conn.ID, conn.Local, conn.Began, conn.Connected = reused, c.id, c.local, c.began, c.connected
+	conn.connection, conn.exchange.shared, conn.Reused = c.connection, c, reused
 	return conn
 }
 
@@ -201,14 +158,13 @@ func (p *Pool) exchange(c *shared, reused bool) *Conn {
 func (p *Pool) put(c *shared) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if c.users--; c.users == 0 && (p.closed || p.isWorn(c)) {
-		c.finish()
-		if p.isWorn(c) {
-			p.wornOut()
+	if c.users--; c.users == 0 {
+		c.since = time.Now()
+		if p.closed || c.worn() {
+			c.finish()
+		} else {
+			p.awaitExpiry(c.connection)
 		}
-	}
-	if c.users == 0 {
-		p.awaitExpiry()
 	}
 	p.grantFirst(grant{})
 }
@@ -220,17 +176,12 @@ func (c *shared) finish() {
 	c.client.Finish()
 }
 
-// isWorn says whether a connection carries no further request. The lock is held.
-func (p *Pool) isWorn(c *shared) bool {
-	return c.requests > 0 && c.requests == p.options.MaxRequests
-}
-
 // forgo takes back that an exchange has taken a connection for its request, which
 // it does not send: another one may. It is still to be put.
 func (p *Pool) forgo(c *shared) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.isWorn(c) {
+	if c.worn() {
 		p.shared = append(p.shared, c) // even if it has ended: takeShared looks
 	}
 	c.requests--

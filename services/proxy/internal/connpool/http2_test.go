@@ -55,16 +55,20 @@ func newPeer(t *testing.T, options http2.Options, serve func(*http2.Stream)) *pe
 
 func newSharedPool(t *testing.T, address string, most uint32) (pool *connpool.Pool, open *atomic.Int64) {
 	t.Helper()
-	open = &atomic.Int64{}
-	pool = connpool.New(address, connpool.Options{
-		ConnectTimeout: servicetest.Patience, IdleTimeout: time.Minute, HTTP2: http2.NewClientOptions(http2.Options{}), MaxStreams: most,
-		Opened: func(time.Duration) { open.Add(1) }, Closed: func(time.Duration) { open.Add(-1) },
-	})
+	pool, counts := makeSharedPool(t, address, connpool.Options{IdleTimeout: time.Minute, MaxStreams: most})
+	return pool, &counts.open
+}
+
+// makeSharedPool makes a pool of HTTP/2 that the test's end closes, and waits for.
+func makeSharedPool(t *testing.T, address string, options connpool.Options) (*connpool.Pool, *counts) {
+	t.Helper()
+	options.HTTP2 = http2.NewClientOptions(http2.Options{})
+	pool, counts := makePool(t, address, options)
 	t.Cleanup(func() {
 		pool.Close()
-		servicetest.Eventually(t, "all connections are closed", func() bool { return open.Load() == 0 })
+		servicetest.Eventually(t, "all connections are closed", func() bool { return counts.open.Load() == 0 })
 	})
-	return pool, open
+	return pool, counts
 }
 
 // request is one without a body.
@@ -310,11 +314,8 @@ func TestIdleSharedConnectionsExpire(t *testing.T) {
 
 func TestSharedConnectionCarriesAsManyRequestsAsItMay(t *testing.T) {
 	p := newPeer(t, http2.Options{}, no)
-	var open, wornOut atomic.Int64
-	pool := connpool.New(p.address, connpool.Options{
-		ConnectTimeout: servicetest.Patience, IdleTimeout: time.Hour, MaxRequests: 2, HTTP2: http2.NewClientOptions(http2.Options{}),
-		Opened: func(time.Duration) { open.Add(1) }, Closed: func(time.Duration) { open.Add(-1) }, WornOut: func() { wornOut.Add(1) },
-	})
+	pool, counts := makeSharedPool(t, p.address, connpool.Options{IdleTimeout: time.Hour, MaxRequests: 2})
+	open, wornOut := &counts.open, &counts.met[connpool.MaxRequests]
 	first, second := get(t, pool), get(t, pool)
 	second.Return()
 	second = get(t, pool) // on the same one: nothing had gone out
@@ -327,8 +328,8 @@ func TestSharedConnectionCarriesAsManyRequestsAsItMay(t *testing.T) {
 	first.Release()
 	require.Zero(t, wornOut.Load(), "it is in use")
 	second.Release()
-	require.EqualValues(t, 1, wornOut.Load())
 	servicetest.Eventually(t, "the first connection ends with its last request", func() bool { return open.Load() == 1 })
+	require.EqualValues(t, 1, wornOut.Load())
 	third.Return()
 	third = get(t, pool)
 	require.EqualValues(t, 2, third.ID)
@@ -343,11 +344,7 @@ func TestSharedConnectionCarriesAsManyRequestsAsItMay(t *testing.T) {
 // ended by the first of many who waited for them, before the others look.
 func TestThoseWhoWaitTakeConnectionsThatOthersWearOut(t *testing.T) {
 	p := newPeer(t, http2.Options{}, no)
-	var open atomic.Int64
-	pool := connpool.New(p.address, connpool.Options{
-		ConnectTimeout: servicetest.Patience, IdleTimeout: time.Hour, MaxRequests: 1, HTTP2: http2.NewClientOptions(http2.Options{}),
-		Opened: func(time.Duration) { open.Add(1) }, Closed: func(time.Duration) { open.Add(-1) },
-	})
+	pool, counts := makeSharedPool(t, p.address, connpool.Options{IdleTimeout: time.Hour, MaxRequests: 1})
 	var asking sync.WaitGroup
 	for range 200 {
 		asking.Go(func() {
@@ -363,5 +360,5 @@ func TestThoseWhoWaitTakeConnectionsThatOthersWearOut(t *testing.T) {
 		})
 	}
 	asking.Wait()
-	servicetest.Eventually(t, "all connections are closed", func() bool { return open.Load() == 0 })
+	servicetest.Eventually(t, "all connections are closed", func() bool { return counts.open.Load() == 0 })
 }

@@ -44,7 +44,7 @@ func (p *Pool) wait(ctx context.Context, limits *breaker.Set) (*Conn, error) {
 			return p.connect(ctx, limits)
 		}
 		if !overflowed {
-			p.overflow()
+			p.options.Stats.Met(MaxConnections)
 		}
 		select {
 		case g := <-w:
@@ -100,13 +100,6 @@ func (p *Pool) enqueue() waiter {
 	return w
 }
 
-// overflow lets be counted that a request met the limit of connections.
-func (p *Pool) overflow() {
-	if p.options.Overflowed != nil {
-		p.options.Overflowed()
-	}
-}
-
 // withdraw takes a waiter out of the queue; what it was granted meanwhile goes to
 // another one.
 func (p *Pool) withdraw(w waiter) {
@@ -144,15 +137,8 @@ func (p *Pool) grantFirst(g grant) bool {
 	return true
 }
 
-// leave notes that a connection is gone, or did not come to be.
+// leave notes that a connection is gone, or did not come to be. The lock is held.
 func (p *Pool) leave(limits *breaker.Set) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.leaveLocked(limits)
-}
-
-// leaveLocked is leave with the lock held.
-func (p *Pool) leaveLocked(limits *breaker.Set) {
 	p.open--
 	if limits != nil {
 		limits.Connections.Release()
@@ -160,10 +146,8 @@ func (p *Pool) leaveLocked(limits *breaker.Set) {
 	p.grantFirst(grant{})
 }
 
-// eject lets all who wait know that a connect failed.
+// eject lets all who wait know that a connect failed. The lock is held.
 func (p *Pool) eject(cause error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	for p.grantFirst(grant{err: &EjectedError{cause}}) {
 	}
 }
