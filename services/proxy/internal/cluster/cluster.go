@@ -256,7 +256,7 @@ func (c *Cluster) newHost(e *Endpoint) *Host {
 
 // poolOptions are those of a host's connections, of HTTP/2 or of HTTP/1.
 func (c *Cluster) poolOptions(h *Host, http2 bool) connpool.Options {
-	counted := &connections{c.Stats, &h.Stats, c.Stats.connectionsHTTP1}
+	counted := &connections{c.Stats, h, c.Stats.connectionsHTTP1}
 	options := connpool.Options{
 		ConnectTimeout: c.Config.ConnectTimeout,
 		IdleTimeout:    c.Config.idleTimeout,

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weirproxy/weir/services/proxy/internal/cluster/outlier"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 )
@@ -185,7 +186,7 @@ func (s *Stats) CountRetried(status int) {
 // connpool.Stats.
 type connections struct {
 	cluster *Stats
-	host    *HostStats
+	host    *Host
 	version *stats.Counter // of all that were opened
 }
 
@@ -195,15 +196,22 @@ func (c *connections) Opened(connect time.Duration) {
 	c.version.Inc()
 	c.cluster.ConnectionsTotal.Inc()
 	c.cluster.ConnectionsActive.Add(1)
-	c.host.ConnectionsTotal.Add(1)
-	c.host.ConnectionsActive.Add(1)
+	c.host.Stats.ConnectionsTotal.Add(1)
+	c.host.Stats.ConnectionsActive.Add(1)
+}
+
+// Failed implements connpool.Stats.
+func (c *connections) Failed(error) {
+	c.cluster.ConnectFailures.Inc()
+	c.host.Stats.ConnectFailures.Add(1)
+	c.host.Outlier.ReportLocal(outlier.ConnectFailed)
 }
 
 // Closed implements connpool.Stats.
 func (c *connections) Closed(age time.Duration) {
 	c.cluster.connectionLength.Record(age)
 	c.cluster.ConnectionsActive.Add(-1)
-	c.host.ConnectionsActive.Add(-1)
+	c.host.Stats.ConnectionsActive.Add(-1)
 }
 
 // Met implements connpool.Stats.

@@ -178,14 +178,16 @@ func (c *Conn) Release() {
 	}
 	c.since = time.Now()
 	p.mu.Lock()
-	taken := p.grantFirst(grant{conn: c})
-	closed := p.closed
-	if !taken && !closed {
+	waited, closed := len(p.queue) > 0, p.closed
+	switch {
+	case waited:
+		p.grantFirst(grant{conn: c.take()})
+	case !closed:
 		p.idle = append(p.idle, c)
 		p.awaitExpiry(c.connection)
 	}
 	p.mu.Unlock()
-	if !taken && closed {
+	if !waited && closed {
 		c.Discard()
 	}
 }

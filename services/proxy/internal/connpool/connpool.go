@@ -7,6 +7,7 @@
 package connpool
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"sync"
@@ -49,7 +50,10 @@ type Options struct {
 type Stats interface {
 	// Opened is told of each connection, and of how long its connect took.
 	Opened(connect time.Duration)
-	// Closed is told of the end of each, and of its age.
+	// Failed is told why a connect failed, or why a connection took no request. It is
+	// not told of a connect that was given up.
+	Failed(cause error)
+	// Closed is told of the end of each connection, and of its age.
 	Closed(age time.Duration)
 	// Met is told of each connection and each request that met a limit.
 	Met(Limit)
@@ -78,25 +82,26 @@ type Pool struct {
 	made atomic.Uint64 // connections
 
 	mu     sync.Mutex
-	idle   []*Conn  // the one used last is at the end, and is taken first
-	queue  []waiter // in the order of their coming
-	open   int      // connections, idle, in use and in the making
+	idle   []*Conn   // the one used last is at the end, and is taken first
+	queue  []*waiter // in the order of their coming
+	open   int       // connections, idle, in use and in the making
 	closed bool
 	expiry expiry
 
 	// Of HTTP/2.
-	most       int // exchanges of a connection
-	shared     []*shared
-	connecting *connecting // nil if there is none
-	spare      sync.Pool   // *Conn
+	most    int // exchanges of a connection
+	allowed int // of them, as many as a server let us have last
+	shared  []*shared
+	// expected is how many of those who wait the connections that are on their way
+	// are expected to be enough for.
+	expected int
+	spare    sync.Pool // *Conn
 }
 
 // New makes an empty pool for a TCP address, "ip:port".
 func New(address string, options Options) *Pool {
-	p := &Pool{options: options, most: 1024}
-	if options.MaxStreams > 0 {
-		p.most = int(options.MaxStreams)
-	}
+	most := int(cmp.Or(options.MaxStreams, 1024))
+	p := &Pool{options: options, most: most, allowed: most}
 	p.Readdress(address)
 	return p
 }
@@ -131,8 +136,8 @@ func (p *Pool) Idle() *Conn {
 
 // Get returns what Idle does, or a new connection; or, if limits has no more of
 // those, the next one that is given back. Limits may be nil. The error is
-// ErrOverflow, a *EjectedError, that of ctx or that of the connect, which does
-// not name the host.
+// ErrOverflow, that of ctx or that of a connect, this request's or another's, which
+// does not name the host.
 func (p *Pool) Get(ctx context.Context, limits *breaker.Set) (*Conn, error) {
 	if c := p.Idle(); c != nil {
 		return c, nil
@@ -170,12 +175,14 @@ func (p *Pool) connect(ctx context.Context, limits *breaker.Set) (*Conn, error) 
 	if err == nil {
 		raw, err = conn.(*net.TCPConn).SyscallConn() // fails only once closed
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+	case ctx.Err() == nil:
+		p.connectFailed(err, limits)
+		return nil, err
+	default: // which says nothing of the host
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if ctx.Err() == nil { // else it says nothing of the host
-			p.eject(err)
-		}
 		p.leave(limits)
 		return nil, err
 	}

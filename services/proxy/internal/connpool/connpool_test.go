@@ -47,11 +47,15 @@ func server(t *testing.T) (address string, accepted chan net.Conn) {
 
 // counts are the Stats of a test's pool.
 type counts struct {
-	open atomic.Int64
-	met  [connpool.MaxConnections + 1]atomic.Int64
+	opened, open, failed atomic.Int64
+	met                  [connpool.MaxConnections + 1]atomic.Int64
 }
 
-func (c *counts) Opened(time.Duration)     { c.open.Add(1) }
+func (c *counts) Opened(time.Duration) {
+	c.opened.Add(1)
+	c.open.Add(1)
+}
+func (c *counts) Failed(error)             { c.failed.Add(1) }
 func (c *counts) Closed(time.Duration)     { c.open.Add(-1) }
 func (c *counts) Met(limit connpool.Limit) { c.met[limit].Add(1) }
 

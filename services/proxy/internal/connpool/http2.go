@@ -1,7 +1,9 @@
 package connpool
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -16,79 +18,53 @@ type shared struct {
 	client *http2.Client
 
 	// Guarded by the pool's mutex.
-	users    int  // exchanges that have taken it, and may have opened a stream
+	users int // exchanges that have taken it, and may have opened a stream
+	// settled is set once the server has said how many streams it takes: until then
+	// there is one.
+	settled  bool
+	expected int  // of Pool.expected, how many are of this connection
 	finished bool // the pool ends it
 }
 
-// connecting is a connect on its way, for all who wait for it.
-type connecting struct {
-	done chan struct{} // closed at its end
-	made *shared
-	err  error
-}
-
-// waitShared returns a stream's worth of a connection: of the first that has room,
-// or of a new one, for which all who come meanwhile wait too; or, if limits has no
-// more connections, once there is room again. The first connection of a pool is made
+// waitShared returns a stream of a connection that has room, once there is one: those
+// who wait have as many connections made as they need. The first one of a pool is made
 // whatever the limits.
 func (p *Pool) waitShared(ctx context.Context, limits *breaker.Set) (*Conn, error) {
-	for overflowed := false; ; {
-		p.mu.Lock()
-		if c, reused := p.takeShared(); c != nil {
-			p.mu.Unlock()
-			return p.exchange(c, reused), nil
-		}
-		wait, own := p.connecting, false
-		if wait == nil {
-			if own = p.mayOpen(limits); !own {
-				w := p.enqueue()
-				p.mu.Unlock()
-				if !overflowed {
-					overflowed = true
-					p.options.Stats.Met(MaxConnections)
-				}
-				select {
-				case <-w:
-					continue
-				case <-ctx.Done():
-					p.withdraw(w)
-					return nil, ctx.Err()
-				}
-			}
-			wait = &connecting{done: make(chan struct{})}
-			p.connecting = wait
-			// Ends with the connect, which is bounded in time.
-			go p.connectShared(wait, limits)
-		}
+	p.mu.Lock()
+	if c, reused := p.takeShared(); c != nil {
 		p.mu.Unlock()
-		select {
-		case <-wait.done:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-		err := wait.err
-		if err == nil {
-			err = p.closedAtOnce(wait.made)
-		}
-		switch {
-		case err == nil: // if it is used up or closed, another one is made
-		case own:
-			return nil, err
-		default:
-			return nil, &EjectedError{err}
-		}
+		return p.exchange(c, reused), nil
 	}
+	w := p.enqueue(limits)
+	p.serveQueue()
+	overflows := p.expected < len(p.queue)
+	p.mu.Unlock()
+	if overflows {
+		p.options.Stats.Met(MaxConnections)
+	}
+	g, err := p.await(ctx, w)
+	return g.conn, err
 }
 
-// closedAtOnce is why a connection ended that was made, if its host is to blame: no
-// exchange has taken it, and the pool has not closed it.
-func (p *Pool) closedAtOnce(c *shared) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if c.requests > 0 || c.finished {
-		return nil
+// serveQueue gives streams to those who wait, as far as there is room, and begins the
+// connects that the others need, as far as the limits allow. The lock is held.
+func (p *Pool) serveQueue() {
+	for len(p.queue) > 0 {
+		c, reused := p.takeShared()
+		if c == nil {
+			break
+		}
+		p.grantFirst(grant{conn: p.exchange(c, reused)})
 	}
-	return c.client.Err()
+	for p.expected < len(p.queue) && p.mayOpen(p.queue[p.expected].limits) {
+		limits, expected := p.queue[p.expected].limits, p.allowed
+		if most := p.options.MaxRequests; most > 0 {
+			expected = min(expected, int(most))
+		}
+		p.expected += expected
+		// Ends with the connection; the connect is bounded in time.
+		go p.runShared(limits, expected)
+	}
 }
 
 // takeShared takes a stream of a connection that has room. With mu held.
@@ -96,6 +72,9 @@ func (p *Pool) takeShared() (c *shared, reused bool) {
 	for i := 0; i < len(p.shared); {
 		c := p.shared[i]
 		capacity := min(c.client.Capacity(), p.most)
+		if !c.settled {
+			capacity = min(capacity, 1)
+		}
 		switch {
 		case capacity == 0: // it takes no more
 			p.shared = slices.Delete(p.shared, i, i+1)
@@ -103,6 +82,7 @@ func (p *Pool) takeShared() (c *shared, reused bool) {
 			continue
 		case c.users < capacity:
 			c.users++
+			p.expect(c, -1)
 			reused = c.take()
 			if c.worn() {
 				p.shared = slices.Delete(p.shared, i, i+1)
@@ -114,33 +94,69 @@ func (p *Pool) takeShared() (c *shared, reused bool) {
 	return nil, false
 }
 
-// connectShared makes a connection, and lets those know who wait for it.
-func (p *Pool) connectShared(wait *connecting, limits *breaker.Set) {
-	defer close(wait.done)
+// expect notes that as many more requests are expected to go out on a connection that
+// is not settled. The lock is held.
+func (p *Pool) expect(c *shared, more int) {
+	if !c.settled {
+		more = max(more, -c.expected)
+		c.expected += more
+		p.expected += more
+	}
+}
+
+// runShared makes a connection and looks after it until it ends. It was counted in.
+func (p *Pool) runShared(limits *breaker.Set, expected int) {
 	conn, made, err := p.dial(context.Background(), limits)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.connecting = nil
 	if err != nil {
-		wait.err = err
-		p.leave(limits)
+		p.mu.Lock()
+		p.expected -= expected
+		p.mu.Unlock()
+		p.connectFailed(err, limits)
 		return
 	}
-	made.since = made.Connected // who waits for it may be gone
-	c := &shared{connection: made, client: http2.NewClient(conn, p.options.HTTP2)}
-	p.shared, wait.made = append(p.shared, c), c
-	p.awaitExpiry(made)
+	c := &shared{connection: made, client: http2.NewClient(conn, p.options.HTTP2), expected: expected}
 	p.options.Stats.Opened(c.Connected.Sub(c.Began))
-	// Ends with the connection.
-	go func() {
-		<-c.client.Done()
-		p.mu.Lock()
-		if i := slices.Index(p.shared, c); i >= 0 {
-			p.shared = slices.Delete(p.shared, i, i+1)
-		}
-		p.mu.Unlock()
-		c.gone()
-	}()
+	p.mu.Lock()
+	c.since = c.Connected
+	p.shared = append(p.shared, c)
+	p.serveQueue()
+	p.awaitExpiry(c.connection) // who waited may be gone
+	p.mu.Unlock()
+	_ = c.client.AwaitSettings(context.Background()) // whose error is also that of the connection
+	if err := p.settle(c); err != nil {
+		p.options.Stats.Failed(err)
+	}
+	<-c.client.Done()
+	p.mu.Lock()
+	if i := slices.Index(p.shared, c); i >= 0 {
+		p.shared = slices.Delete(p.shared, i, i+1)
+	}
+	p.mu.Unlock()
+	c.gone()
+}
+
+// errNoStreams is that a server takes no requests on a connection of its own.
+var errNoStreams = errors.New("the server takes no streams")
+
+// settle lets a connection carry as many requests as the server has said that it
+// takes. If it carried none, and never will, settle lets those know who wait, for whom
+// another one would be no better, and returns why.
+func (p *Pool) settle(c *shared) (err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.expect(c, -c.expected)
+	c.settled = true
+	if allowed := c.client.Capacity(); allowed > 0 {
+		p.allowed = min(allowed, p.most)
+	} else if c.requests == 0 && !c.finished {
+		err = cmp.Or(c.client.Err(), errNoStreams)
+		p.eject(err)
+	}
+	if c.users == 0 && (p.closed || err != nil) {
+		c.finish()
+	}
+	p.serveQueue()
+	return err
 }
 
 // exchange makes a Conn of a connection that was taken.
@@ -166,7 +182,7 @@ func (p *Pool) put(c *shared) {
 			p.awaitExpiry(c.connection)
 		}
 	}
-	p.grantFirst(grant{})
+	p.serveQueue()
 }
 
 // finish ends a connection that no exchange uses any more, or with the last one that
@@ -185,4 +201,5 @@ func (p *Pool) forgo(c *shared) {
 		p.shared = append(p.shared, c) // even if it has ended: takeShared looks
 	}
 	c.requests--
+	p.expect(c, 1)
 }

@@ -154,6 +154,121 @@ func TestAllWaitForOneConnect(t *testing.T) {
 	require.Error(t, err)
 }
 
+// TestThoseWhoWaitGetAsManyConnectionsAsTheyNeed has ten requests at once whose
+// connections carry fewer.
+func TestThoseWhoWaitGetAsManyConnectionsAsTheyNeed(t *testing.T) {
+	for name, c := range map[string]struct {
+		options         connpool.Options
+		server          http2.Options
+		limits          string
+		want, overflows int64
+	}{
+		"one request each":                         {options: connpool.Options{MaxRequests: 1}, want: 10},
+		"four at once":                             {options: connpool.Options{MaxStreams: 4}, want: 3},
+		"as many as the server says":               {server: http2.Options{MaxConcurrentStreams: 2}, want: 5},
+		"as many as may be":                        {options: connpool.Options{MaxRequests: 1}, limits: `"max_connections": 3`, want: 3, overflows: 7},
+		"the first one whatever is used elsewhere": {limits: `"max_connections": 0`, want: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var serving atomic.Int64
+			release := make(chan bool)
+			p := newPeer(t, c.server, func(s *http2.Stream) {
+				serving.Add(1)
+				<-release
+				no(s)
+			})
+			c.options.IdleTimeout = time.Hour
+			pool, counts := makeSharedPool(t, p.address, c.options)
+			set := limits(t, c.limits)
+			var asking sync.WaitGroup
+			for range 10 {
+				asking.Go(func() {
+					c, err := pool.Get(t.Context(), set)
+					if err == nil {
+						_, err = ask(c, request())
+						c.Release()
+					}
+					if err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			servicetest.Eventually(t, "all are served that may be", func() bool {
+				return serving.Load() == 10-c.overflows && set.PendingRequests.Used() == c.overflows
+			})
+			require.Equal(t, c.want, counts.open.Load())
+			require.Equal(t, c.want, set.Connections.Used())
+			require.Equal(t, c.overflows, counts.met[connpool.MaxConnections].Load())
+			close(release)
+			asking.Wait()
+			require.EqualValues(t, 10, serving.Load())
+			require.Zero(t, set.PendingRequests.Used())
+		})
+	}
+}
+
+// TestAServerThatTakesNoRequestsIsAskedOnceForEach has servers that end what they
+// accept with different words.
+func TestAServerThatTakesNoRequestsIsAskedOnceForEach(t *testing.T) {
+	const (
+		settings = "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+		none     = "\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x00"
+		goAway   = "\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+	)
+	for name, words := range map[string]string{
+		"closes": "", "says something else": "HTTP/1.1 400 Bad Request\r\n\r\n", "allows no streams": none, "drains": settings + goAway,
+	} {
+		t.Run(name, func(t *testing.T) {
+			address, accepted := server(t)
+			pool, counts := makeSharedPool(t, address, connpool.Options{IdleTimeout: time.Hour})
+			set := limits(t, "")
+			asked := make(chan struct{})
+			var asking sync.WaitGroup
+			for range 10 {
+				asking.Go(func() {
+					c, err := pool.Get(t.Context(), set)
+					if err != nil {
+						return
+					}
+					if m, err := ask(c, request()); err == nil {
+						t.Errorf("answered %d", m.Status)
+					}
+					c.Discard()
+				})
+			}
+			go func() {
+				asking.Wait()
+				close(asked)
+			}()
+			for over := false; !over; {
+				select {
+				case conn := <-accepted:
+					_, _ = io.WriteString(conn, words)
+					_ = conn.(*net.TCPConn).CloseWrite()
+				case <-asked:
+					over = true
+				}
+			}
+			require.LessOrEqual(t, counts.opened.Load(), int64(10))
+			servicetest.Eventually(t, "all are closed", func() bool { return counts.open.Load() == 0 })
+		})
+	}
+}
+
+// TestAConnectionThatNobodyWaitsForAnyMoreEndsWithThePool has the pool closed before it is made.
+func TestAConnectionThatNobodyWaitsForAnyMoreEndsWithThePool(t *testing.T) {
+	p := newPeer(t, http2.Options{}, no)
+	pool, counts := makeSharedPool(t, p.address, connpool.Options{IdleTimeout: time.Hour})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if c, err := pool.Get(ctx, nil); err == nil { // it was faster
+		c.Return()
+	}
+	pool.Close()
+	servicetest.Eventually(t, "it is made", func() bool { return counts.opened.Load() == 1 })
+	servicetest.Eventually(t, "and closed", func() bool { return counts.open.Load() == 0 })
+}
+
 func TestADrainingConnectionGetsNoMore(t *testing.T) {
 	p := newPeer(t, http2.Options{}, no)
 	pool, open := newSharedPool(t, p.address, 0)

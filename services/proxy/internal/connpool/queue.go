@@ -3,6 +3,7 @@ package connpool
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/breaker"
 )
@@ -11,21 +12,14 @@ import (
 // (Thresholds.max_pending_requests).
 var ErrOverflow = errors.New("too many requests wait for a connection")
 
-// EjectedError is that a request waited in vain: the connect of another one
-// failed so.
-type EjectedError struct{ Cause error }
+// waiter is a request that waits for a connection.
+type waiter struct {
+	limits  *breaker.Set // where one that is made for it counts; may be nil
+	granted chan grant   // receives once
+}
 
-// Error implements error.
-func (e *EjectedError) Error() string { return "another connect failed: " + e.Cause.Error() }
-
-// Unwrap is the cause.
-func (e *EjectedError) Unwrap() error { return e.Cause }
-
-// waiter is a request that waits for a connection. It receives once.
-type waiter chan grant
-
-// grant is a connection, or why there will be none, or, if it is empty, that it
-// is time to try again.
+// grant is a connection, which was taken, or why there will be none, or, if it is
+// empty, that it is time to try again.
 type grant struct {
 	conn *Conn
 	err  error
@@ -46,17 +40,8 @@ func (p *Pool) wait(ctx context.Context, limits *breaker.Set) (*Conn, error) {
 		if !overflowed {
 			p.options.Stats.Met(MaxConnections)
 		}
-		select {
-		case g := <-w:
-			switch {
-			case g.conn != nil:
-				return g.conn.take(), nil
-			case g.err != nil:
-				return nil, g.err
-			}
-		case <-ctx.Done():
-			p.withdraw(w)
-			return nil, ctx.Err()
+		if g, err := p.await(ctx, w); g.conn != nil || err != nil {
+			return g.conn, err
 		}
 		if c := p.Idle(); c != nil {
 			return c, nil
@@ -66,18 +51,17 @@ func (p *Pool) wait(ctx context.Context, limits *breaker.Set) (*Conn, error) {
 
 // admit makes room for one more connection and returns nil, or puts a waiter
 // into the queue.
-func (p *Pool) admit(limits *breaker.Set) waiter {
+func (p *Pool) admit(limits *breaker.Set) *waiter {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.mayOpen(limits) {
 		return nil
 	}
+	w := p.enqueue(limits)
 	if len(p.idle) > 0 { // one was given back just now
-		w := make(waiter, 1)
-		w <- grant{}
-		return w
+		p.grantFirst(grant{})
 	}
-	return p.enqueue()
+	return w
 }
 
 // mayOpen makes room for one more connection, if the limits allow. The lock is held.
@@ -94,26 +78,35 @@ func (p *Pool) mayOpen(limits *breaker.Set) bool {
 }
 
 // enqueue puts a waiter into the queue. The lock is held.
-func (p *Pool) enqueue() waiter {
-	w := make(waiter, 1)
+func (p *Pool) enqueue(limits *breaker.Set) *waiter {
+	w := &waiter{limits, make(chan grant, 1)}
 	p.queue = append(p.queue, w)
 	return w
 }
 
+// await waits for what the waiter is granted, whose error, or that of ctx, it returns.
+func (p *Pool) await(ctx context.Context, w *waiter) (grant, error) {
+	select {
+	case g := <-w.granted:
+		return g, g.err
+	case <-ctx.Done():
+		p.withdraw(w)
+		return grant{}, ctx.Err()
+	}
+}
+
 // withdraw takes a waiter out of the queue; what it was granted meanwhile goes to
 // another one.
-func (p *Pool) withdraw(w waiter) {
+func (p *Pool) withdraw(w *waiter) {
 	p.mu.Lock()
-	for i, other := range p.queue {
-		if other == w {
-			p.queue = append(p.queue[:i], p.queue[i+1:]...)
-			p.mu.Unlock()
-			return
-		}
+	if i := slices.Index(p.queue, w); i >= 0 {
+		p.queue = slices.Delete(p.queue, i, i+1)
+		p.mu.Unlock()
+		return
 	}
 	p.mu.Unlock()
-	if g := <-w; g.conn != nil {
-		g.conn.Release()
+	if g := <-w.granted; g.conn != nil {
+		g.conn.Return()
 	} else if g.err == nil {
 		p.wakeFirst()
 	}
@@ -132,9 +125,25 @@ func (p *Pool) grantFirst(g grant) bool {
 		return false
 	}
 	first := p.queue[0]
-	p.queue = append(p.queue[:0], p.queue[1:]...)
-	first <- g
+	p.queue = slices.Delete(p.queue, 0, 1)
+	first.granted <- g
 	return true
+}
+
+// connectFailed notes that a connect for which there was room failed, and lets all
+// know who wait.
+func (p *Pool) connectFailed(cause error, limits *breaker.Set) {
+	p.options.Stats.Failed(cause)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.eject(cause)
+	p.leave(limits)
+}
+
+// eject has all who wait do so in vain. The lock is held.
+func (p *Pool) eject(cause error) {
+	for p.grantFirst(grant{err: cause}) {
+	}
 }
 
 // leave notes that a connection is gone, or did not come to be. The lock is held.
@@ -143,11 +152,9 @@ func (p *Pool) leave(limits *breaker.Set) {
 	if limits != nil {
 		limits.Connections.Release()
 	}
-	p.grantFirst(grant{})
-}
-
-// eject lets all who wait know that a connect failed. The lock is held.
-func (p *Pool) eject(cause error) {
-	for p.grantFirst(grant{err: &EjectedError{cause}}) {
+	if p.options.HTTP2 != nil {
+		p.serveQueue()
+	} else {
+		p.grantFirst(grant{})
 	}
 }

@@ -1,7 +1,6 @@
 package router
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net"
@@ -109,16 +108,8 @@ func (a *attempt) failed(err error) result {
 		if errors.Is(err, connpool.ErrOverflow) {
 			stats.PendingOverflow.Inc()
 		}
-	case unconnected:
+	case unconnected: // the pool tells of the connect
 		stats.PendingEjected.Inc()
-		if _, ofAnother := errors.AsType[*connpool.EjectedError](err); ofAnother {
-			break // who made that attempt tells of it
-		}
-		stats.ConnectFailures.Inc()
-		host.Stats.ConnectFailures.Add(1)
-		if !errors.Is(err, context.Canceled) {
-			host.Outlier.ReportLocal(outlier.ConnectFailed)
-		}
 	case malformed:
 		stats.ProtocolErrors.Inc()
 		host.Outlier.ReportLocal(outlier.Reset)
