@@ -261,6 +261,7 @@ func (c *Cluster) poolOptions(h *Host, http2 bool) connpool.Options {
 		ConnectTimeout: c.Config.ConnectTimeout,
 		IdleTimeout:    c.Config.idleTimeout,
 		MaxRequests:    c.Config.maxRequests,
+		MaxDuration:    c.Config.maxConnectionDuration,
 		Limits:         http1.Limits{HeadBytes: cmp.Or(c.Config.headBytes, defaultHTTP1HeadBytes), Headers: c.Config.headers},
 		HTTP1:          c.Config.HTTP1.Options,
 		ProperCase:     c.Config.HTTP1.ProperCase,

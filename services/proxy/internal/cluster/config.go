@@ -57,7 +57,8 @@ func Fields() strict.Fields {
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig":      {"http_protocol_options", "http2_protocol_options"},
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig": {"http_protocol_options", "http2_protocol_options"},
 		"envoy.config.core.v3.HttpProtocolOptions": {
-			"idle_timeout", "max_requests_per_connection", "max_headers_count", "max_response_headers_kb", "headers_with_underscores_action",
+			"idle_timeout", "max_connection_duration", "max_requests_per_connection", "max_headers_count", "max_response_headers_kb",
+			"headers_with_underscores_action",
 		},
 	}
 	for _, part := range []strict.Fields{breaker.Fields(), dns.Fields(), healthcheck.Fields(), outlier.Fields()} {
@@ -96,6 +97,9 @@ type Config struct {
 	// idleTimeout is how long a connection waits for its next request; 0 is without
 	// limit.
 	idleTimeout time.Duration
+	// maxConnectionDuration is how old a connection may be for a further request; 0 is
+	// without limit.
+	maxConnectionDuration time.Duration
 	// maxRequests is how many requests a connection carries in all; 0 is any number.
 	maxRequests uint32
 	// headBytes and headers bound the heads of responses; no bytes are the default of
@@ -257,21 +261,14 @@ func (c *Config) parseProtocol(at strict.Path, report *strict.Report) {
 
 // parseCommon reads what holds for connections of both versions of HTTP.
 func (c *Config) parseCommon(o *corev3.HttpProtocolOptions, at strict.Path, report *strict.Report) {
-	for _, field := range []struct {
-		name string
-		set  bool
-	}{
-		{"max_connection_duration", o.GetMaxConnectionDuration() != nil},
-		{"max_stream_duration", o.GetMaxStreamDuration() != nil},
-	} {
-		if field.set {
-			report.Add(at.Field(field.name), "is not supported for a cluster")
-		}
+	if o.GetMaxStreamDuration() != nil {
+		report.Add(at.Field("max_stream_duration"), "is not supported for a cluster")
 	}
 	if o.GetHeadersWithUnderscoresAction() != corev3.HttpProtocolOptions_ALLOW {
 		report.Add(at.Field("headers_with_underscores_action"), "has no meaning for a cluster: it is for the connection manager")
 	}
 	c.idleTimeout = coreconfig.Duration(o.GetIdleTimeout(), defaultIdleTimeout, at.Field("idle_timeout"), report)
+	c.maxConnectionDuration = coreconfig.Duration(o.GetMaxConnectionDuration(), 0, at.Field("max_connection_duration"), report)
 	if n := o.GetMaxHeadersCount(); n != nil {
 		c.headers = int(n.GetValue())
 	}

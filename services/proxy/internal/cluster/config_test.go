@@ -125,7 +125,8 @@ func TestCommonHTTPOptions(t *testing.T) {
 	for _, c := range []struct{ common, fault string }{
 		{`"idle_timeout": "0s"`, ""},
 		{`"idle_timeout": "-1s"`, "idle_timeout: -1s is negative"},
-		{`"max_connection_duration": "1s"`, "max_connection_duration: not supported"},
+		{`"max_connection_duration": "0s"`, ""},
+		{`"max_connection_duration": "-1s"`, "max_connection_duration: -1s is negative"},
 		{`"max_requests_per_connection": 0`, ""},
 		{`"max_requests_per_connection": 3`, ""},
 		{`"max_headers_count": 1, "max_response_headers_kb": 8192`, ""},
@@ -150,16 +151,23 @@ func TestIdleConnectionsExpire(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0") // whose backlog takes the connection
 	require.NoError(t, err)
 	defer l.Close()
-	m := newManager(t, false)
-	at := endpoint("127.0.0.1", l.Addr().(*net.TCPAddr).Port, "")
-	require.NoError(t, m.ApplyClusters(clusters(t, fmt.Sprintf(
-		`{"name": "a", "load_assignment": {"cluster_name": "a", "endpoints": [{"lb_endpoints": [%s]}]}, %s}`, at, httpOptions(`"idle_timeout": "0.02s"`)))))
-	conn, err := m.Get("a").Pick(&cluster.PickContext{}).Connections.Get(t.Context(), nil)
-	require.NoError(t, err)
-	conn.Release()
-	servicetest.Eventually(t, "it is closed", func() bool {
-		return m.stat("cluster.a.upstream_cx_idle_timeout") == 1 && m.stat("cluster.a.upstream_cx_active") == 0
-	})
+	for options, counter := range map[string]string{
+		`"idle_timeout": "0.02s"`:                                  "upstream_cx_idle_timeout",
+		`"idle_timeout": "0s", "max_connection_duration": "0.02s"`: "upstream_cx_max_duration_reached",
+	} {
+		t.Run(counter, func(t *testing.T) {
+			m := newManager(t, false)
+			at := endpoint("127.0.0.1", l.Addr().(*net.TCPAddr).Port, "")
+			require.NoError(t, m.ApplyClusters(clusters(t, fmt.Sprintf(
+				`{"name": "a", "load_assignment": {"cluster_name": "a", "endpoints": [{"lb_endpoints": [%s]}]}, %s}`, at, httpOptions(options)))))
+			conn, err := m.Get("a").Pick(&cluster.PickContext{}).Connections.Get(t.Context(), nil)
+			require.NoError(t, err)
+			conn.Release()
+			servicetest.Eventually(t, "it is closed", func() bool {
+				return m.stat("cluster.a."+counter) == 1 && m.stat("cluster.a.upstream_cx_active") == 0
+			})
+		})
+	}
 }
 
 func TestHeadsOfResponsesAreBounded(t *testing.T) {

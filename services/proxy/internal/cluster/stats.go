@@ -141,6 +141,7 @@ func newStats(scope *stats.Scope) *Stats {
 	s.connectionLimits = []*stats.Counter{
 		connpool.MaxRequests:    scope.Counter("upstream_cx_max_requests"),
 		connpool.IdleTimeout:    scope.Counter("upstream_cx_idle_timeout"),
+		connpool.MaxDuration:    scope.Counter("upstream_cx_max_duration_reached"),
 		connpool.MaxConnections: scope.Counter("upstream_cx_overflow"),
 	}
 	s.statuses.init(scope)

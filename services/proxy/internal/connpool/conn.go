@@ -158,10 +158,9 @@ func (c *Conn) take() *Conn {
 	return c
 }
 
-// Release gives the connection back for the next exchange, of whoever waits for
-// one, or else comes next. The last one must
-// have been read to its end; what the server sent beyond it costs it the
-// connection, and so does MaxRequests.
+// Release gives the connection back for the next exchange, of whoever waits for one,
+// or else comes next. The last one must have been read to its end; what the server sent
+// beyond it costs it the connection, and so do MaxRequests and MaxDuration.
 func (c *Conn) Release() {
 	p := c.pool
 	if x := c.exchange; x != nil {
@@ -172,11 +171,11 @@ func (c *Conn) Release() {
 		p.spare.Put(c)
 		return
 	}
-	if c.Reader.Buffered() || c.worn() {
+	c.since = time.Now()
+	if c.Reader.Buffered() || c.worn() || c.expire(c.since) {
 		c.Discard()
 		return
 	}
-	c.since = time.Now()
 	p.mu.Lock()
 	waited, closed := len(p.queue) > 0, p.closed
 	switch {

@@ -29,6 +29,9 @@ type Options struct {
 	IdleTimeout time.Duration
 	// MaxRequests is how many requests a connection carries in all; 0 is any number.
 	MaxRequests uint32
+	// MaxDuration is how old a connection may be for a further request; 0 is without
+	// limit.
+	MaxDuration time.Duration
 	// Limits bounds the heads of responses.
 	Limits http1.Limits
 	// HTTP1 is what the connections' readers and writers do beyond the rules.
@@ -68,6 +71,8 @@ const (
 	MaxRequests Limit = iota
 	// IdleTimeout has ended one that waited for its next request for too long.
 	IdleTimeout
+	// MaxDuration has ended one that was old enough, at once or with its last request.
+	MaxDuration
 	// MaxConnections has a request wait: there are as many connections as may be
 	// (Thresholds.max_connections).
 	MaxConnections
@@ -229,7 +234,7 @@ func (p *Pool) Close() {
 	p.idle, p.closed = nil, true
 	p.expiry.stop()
 	for _, c := range p.shared {
-		c.finish()
+		c.retire()
 	}
 	p.shared = nil
 	p.mu.Unlock()

@@ -186,6 +186,33 @@ func TestIdleConnectionsExpireByThemselves(t *testing.T) {
 	}
 }
 
+// TestConnectionsGrowOldByThemselves has one be idle and one be in use when it is old.
+func TestConnectionsGrowOldByThemselves(t *testing.T) {
+	for name, options := range map[string]connpool.Options{
+		"HTTP/1": {},
+		"HTTP/2": {HTTP2: http2.NewClientOptions(http2.Options{}), MaxStreams: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			options.IdleTimeout, options.MaxDuration = time.Hour, 20*time.Millisecond
+			address, _ := server(t)
+			if options.HTTP2 != nil {
+				address = newPeer(t, http2.Options{}, no).address
+			}
+			pool, counts := makePool(t, address, options)
+			used, idle := get(t, pool), get(t, pool)
+			idle.Release()
+			servicetest.Eventually(t, "the idle one is closed", func() bool { return counts.open.Load() == 1 })
+			old := used.Connected.Add(options.MaxDuration)
+			servicetest.Eventually(t, "the other one is old too", func() bool { return time.Now().After(old) })
+			used.Release()
+			servicetest.Eventually(t, "it ends with its request", func() bool { return counts.open.Load() == 0 })
+			require.EqualValues(t, 2, counts.met[connpool.MaxDuration].Load())
+			require.Zero(t, counts.met[connpool.IdleTimeout].Load())
+			require.EqualValues(t, 2, counts.opened.Load())
+		})
+	}
+}
+
 func TestClosedPoolKeepsNothingThatComesBack(t *testing.T) {
 	address, _ := server(t)
 	pool, open := newPool(t, address, time.Hour)

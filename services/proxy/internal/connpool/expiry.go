@@ -20,14 +20,20 @@ func (e *expiry) stop() {
 
 // end is when the connection's time is up, and by which limit; the zero time is never.
 func (c *connection) end() (at time.Time, by Limit) {
-	if idle := c.pool.options.IdleTimeout; idle > 0 && !c.since.IsZero() {
-		at, by = c.since.Add(idle), IdleTimeout
+	o := &c.pool.options
+	if o.MaxDuration > 0 {
+		at, by = c.Connected.Add(o.MaxDuration), MaxDuration
+	}
+	if o.IdleTimeout > 0 && !c.since.IsZero() {
+		if idle := c.since.Add(o.IdleTimeout); at.IsZero() || idle.Before(at) {
+			at, by = idle, IdleTimeout
+		}
 	}
 	return at, by
 }
 
-// expire says whether the connection's time is up, and counts it then: it is to be
-// ended.
+// expire says whether the connection's time is up, and counts it then: it is to carry
+// no further request.
 func (c *connection) expire(now time.Time) bool {
 	at, by := c.end()
 	if at.IsZero() || now.Before(at) {
@@ -50,8 +56,9 @@ func (p *Pool) awaitExpiry(c *connection) {
 	p.expiry.timer = time.AfterFunc(time.Until(at), func() { p.closeExpired(time.Now()) })
 }
 
-// closeExpired ends the connections whose time is up by now, and comes again for
-// the others.
+// closeExpired ends the connections whose time is up by now, those of HTTP/2 that are in
+// use with their last exchange, and comes again for the others. One of HTTP/1 that is
+// in use is looked at when it is given back.
 func (p *Pool) closeExpired(now time.Time) {
 	p.mu.Lock()
 	p.expiry.stop()
@@ -60,7 +67,7 @@ func (p *Pool) closeExpired(now time.Time) {
 			p.awaitExpiry(c.connection)
 			return false
 		}
-		c.finish()
+		c.retire()
 		return true
 	})
 	var expired []*Conn

@@ -11,8 +11,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/breaker"
 )
 
-// shared is a connection of HTTP/2, which many exchanges use at once. With the last
-// request that it may carry it is no longer among the pool's, and ends with its users.
+// shared is a connection of HTTP/2, which many exchanges use at once.
 type shared struct {
 	*connection
 	client *http2.Client
@@ -23,7 +22,7 @@ type shared struct {
 	// there is one.
 	settled  bool
 	expected int  // of Pool.expected, how many are of this connection
-	finished bool // the pool ends it
+	retired  bool // it is no longer among the pool's, and ends with its users
 }
 
 // waitShared returns a stream of a connection that has room, once there is one: those
@@ -86,6 +85,7 @@ func (p *Pool) takeShared() (c *shared, reused bool) {
 			reused = c.take()
 			if c.worn() {
 				p.shared = slices.Delete(p.shared, i, i+1)
+				c.retire()
 			}
 			return c, reused
 		}
@@ -148,12 +148,12 @@ func (p *Pool) settle(c *shared) (err error) {
 	c.settled = true
 	if allowed := c.client.Capacity(); allowed > 0 {
 		p.allowed = min(allowed, p.most)
-	} else if c.requests == 0 && !c.finished {
+	} else if c.requests == 0 && !c.retired {
 		err = cmp.Or(c.client.Err(), errNoStreams)
 		p.eject(err)
 	}
-	if c.users == 0 && (p.closed || err != nil) {
-		c.finish()
+	if err != nil || p.closed && c.users == 0 {
+		c.retire()
 	}
 	p.serveQueue()
 	return err
@@ -176,8 +176,8 @@ func (p *Pool) put(c *shared) {
 	defer p.mu.Unlock()
 	if c.users--; c.users == 0 {
 		c.since = time.Now()
-		if p.closed || c.worn() {
-			c.finish()
+		if c.retired || p.closed {
+			c.client.Finish()
 		} else {
 			p.awaitExpiry(c.connection)
 		}
@@ -185,11 +185,13 @@ func (p *Pool) put(c *shared) {
 	p.serveQueue()
 }
 
-// finish ends a connection that no exchange uses any more, or with the last one that
-// does. The lock is held.
-func (c *shared) finish() {
-	c.finished = true
-	c.client.Finish()
+// retire has a connection carry no further request, and end with its last user. It is
+// no longer among the pool's. The lock is held.
+func (c *shared) retire() {
+	c.retired = true
+	if c.users == 0 {
+		c.client.Finish()
+	}
 }
 
 // forgo takes back that an exchange has taken a connection for its request, which
@@ -198,7 +200,7 @@ func (p *Pool) forgo(c *shared) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if c.worn() {
-		p.shared = append(p.shared, c) // even if it has ended: takeShared looks
+		p.shared, c.retired = append(p.shared, c), false // even if it has ended: takeShared looks
 	}
 	c.requests--
 	p.expect(c, 1)

@@ -416,15 +416,46 @@ func TestIdleSharedConnectionsExpire(t *testing.T) {
 
 	c = get(t, pool)
 	pool.Close()
+	require.EqualValues(t, 1, open.Load(), "it is in use")
 	_, err = ask(c, request())
-	var unprocessed *connpool.UnprocessedError
-	require.ErrorAs(t, err, &unprocessed)
-	c.Discard()
+	require.NoError(t, err)
+	c.Release()
 	c = get(t, pool) // for an exchange that began before
 	_, err = ask(c, request())
 	require.NoError(t, err)
 	c.Release()
 	servicetest.Eventually(t, "nothing is kept", func() bool { return open.Load() == 0 })
+}
+
+func TestSharedConnectionThatIsOldCarriesNoFurtherRequest(t *testing.T) {
+	release := make(chan bool)
+	p := newPeer(t, http2.Options{}, func(s *http2.Stream) {
+		<-release
+		no(s)
+	})
+	pool, counts := makeSharedPool(t, p.address, connpool.Options{MaxDuration: time.Hour})
+	c := get(t, pool)
+	c.Writer.WriteRequest(request())
+	require.NoError(t, c.Writer.Flush())
+	pool.CloseExpired(time.Now().Add(30 * time.Minute))
+	next := get(t, pool)
+	require.EqualValues(t, 1, next.ID)
+	next.Return()
+	pool.CloseExpired(time.Now().Add(time.Hour))
+	require.EqualValues(t, 1, counts.met[connpool.MaxDuration].Load())
+	require.EqualValues(t, 1, counts.open.Load(), "it is in use")
+	next = get(t, pool)
+	require.EqualValues(t, 2, next.ID)
+	next.Return()
+	close(release)
+	_, err := c.Reader.ReadHead(&message.Response{}, []byte("GET"))
+	require.NoError(t, err)
+	c.Release()
+	servicetest.Eventually(t, "it ends with its last request", func() bool { return counts.open.Load() == 1 })
+	pool.CloseExpired(time.Now().Add(2 * time.Hour))
+	servicetest.Eventually(t, "the idle one ends at once", func() bool { return counts.open.Load() == 0 })
+	require.EqualValues(t, 2, counts.met[connpool.MaxDuration].Load())
+	require.Zero(t, counts.met[connpool.IdleTimeout].Load())
 }
 
 func TestSharedConnectionCarriesAsManyRequestsAsItMay(t *testing.T) {
