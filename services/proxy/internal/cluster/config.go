@@ -58,7 +58,7 @@ func Fields() strict.Fields {
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig": {"http_protocol_options", "http2_protocol_options"},
 		"envoy.config.core.v3.HttpProtocolOptions": {
 			"idle_timeout", "max_connection_duration", "max_requests_per_connection", "max_headers_count", "max_response_headers_kb",
-			"headers_with_underscores_action",
+			"max_stream_duration", "headers_with_underscores_action",
 		},
 	}
 	for _, part := range []strict.Fields{breaker.Fields(), dns.Fields(), healthcheck.Fields(), outlier.Fields()} {
@@ -100,6 +100,9 @@ type Config struct {
 	// maxConnectionDuration is how old a connection may be for a further request; 0 is
 	// without limit.
 	maxConnectionDuration time.Duration
+	// MaxStreamDuration is how long an exchange may take from the head of its request
+	// on, each attempt by itself; 0 is without limit.
+	MaxStreamDuration time.Duration
 	// maxRequests is how many requests a connection carries in all; 0 is any number.
 	maxRequests uint32
 	// headBytes and headers bound the heads of responses; no bytes are the default of
@@ -261,14 +264,12 @@ func (c *Config) parseProtocol(at strict.Path, report *strict.Report) {
 
 // parseCommon reads what holds for connections of both versions of HTTP.
 func (c *Config) parseCommon(o *corev3.HttpProtocolOptions, at strict.Path, report *strict.Report) {
-	if o.GetMaxStreamDuration() != nil {
-		report.Add(at.Field("max_stream_duration"), "is not supported for a cluster")
-	}
 	if o.GetHeadersWithUnderscoresAction() != corev3.HttpProtocolOptions_ALLOW {
 		report.Add(at.Field("headers_with_underscores_action"), "has no meaning for a cluster: it is for the connection manager")
 	}
 	c.idleTimeout = coreconfig.Duration(o.GetIdleTimeout(), defaultIdleTimeout, at.Field("idle_timeout"), report)
 	c.maxConnectionDuration = coreconfig.Duration(o.GetMaxConnectionDuration(), 0, at.Field("max_connection_duration"), report)
+	c.MaxStreamDuration = coreconfig.Duration(o.GetMaxStreamDuration(), 0, at.Field("max_stream_duration"), report)
 	if n := o.GetMaxHeadersCount(); n != nil {
 		c.headers = int(n.GetValue())
 	}

@@ -127,6 +127,8 @@ func TestCommonHTTPOptions(t *testing.T) {
 		{`"idle_timeout": "-1s"`, "idle_timeout: -1s is negative"},
 		{`"max_connection_duration": "0s"`, ""},
 		{`"max_connection_duration": "-1s"`, "max_connection_duration: -1s is negative"},
+		{`"max_stream_duration": "0s"`, ""},
+		{`"max_stream_duration": "-1s"`, "max_stream_duration: -1s is negative"},
 		{`"max_requests_per_connection": 0`, ""},
 		{`"max_requests_per_connection": 3`, ""},
 		{`"max_headers_count": 1, "max_response_headers_kb": 8192`, ""},

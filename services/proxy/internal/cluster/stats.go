@@ -38,6 +38,7 @@ type Stats struct {
 	ActiveOverflow                     *stats.Counter
 	ProtocolErrors                     *stats.Counter
 	PerTryTimeouts, PerTryIdleTimeouts *stats.Counter
+	StreamsOutlived                    *stats.Counter
 	// Pending are requests that waited for a connection, as a new one does. Of them
 	// overflowed who found too many others, and were ejected for whom none came.
 	PendingTotal, PendingOverflow *stats.Counter
@@ -110,6 +111,7 @@ func newStats(scope *stats.Scope) *Stats {
 		PendingActive:      scope.Gauge("upstream_rq_pending_active"),
 		PerTryTimeouts:     scope.Counter("upstream_rq_per_try_timeout"),
 		PerTryIdleTimeouts: scope.Counter("upstream_rq_per_try_idle_timeout"),
+		StreamsOutlived:    scope.Counter("upstream_rq_max_duration_reached"),
 		Retries:            scope.Counter("upstream_rq_retry"),
 		RetrySuccess:       scope.Counter("upstream_rq_retry_success"),
 		RetryOverflow:      scope.Counter("upstream_rq_retry_overflow"),

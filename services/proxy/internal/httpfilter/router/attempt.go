@@ -263,11 +263,11 @@ func (a *attempt) bound(conn *connpool.Conn, now time.Time) {
 	_ = conn.SetReadDeadline(a.deadline(now)) // fails only once closed, as the next read will
 }
 
-// deadline is the first of those of the route, of the attempt, and of its standing
-// still from now on; zero is none. The lock of the bounds is held once there is an
-// upload.
+// deadline is the first of those of the route, of the attempt's stream, of its answer,
+// and of its standing still from now on; zero is none. The lock of the bounds is held
+// once there is an upload.
 func (a *attempt) deadline(now time.Time) time.Time {
-	deadline := a.router.deadline()
+	deadline := first(a.router.deadline(), a.streamEnd())
 	if l := &a.router.limits; !a.bounds.answered && (l.try > 0 || l.tryIdle > 0) {
 		deadline = first(deadline, a.tryDeadline())
 		if l.tryIdle > 0 {
@@ -275,6 +275,23 @@ func (a *attempt) deadline(now time.Time) time.Time {
 		}
 	}
 	return deadline
+}
+
+// streamEnd is when the attempt is to be over as a whole, be it a tunnel (the cluster's
+// max_stream_duration); zero is never.
+func (a *attempt) streamEnd() time.Time {
+	duration := a.router.cluster.Config.MaxStreamDuration
+	if duration == 0 {
+		return time.Time{}
+	}
+	return a.bounds.began.Add(duration)
+}
+
+// outlived says whether what ended in time is the attempt's stream, not the route's
+// time or that for its answer.
+func (a *attempt) outlived(now time.Time) bool {
+	end := a.streamEnd()
+	return !end.IsZero() && !now.Before(end) && end.Equal(first(end, first(a.router.deadline(), a.tryDeadline())))
 }
 
 // tryDeadline is when the attempt is to have an answer; zero is never, or not

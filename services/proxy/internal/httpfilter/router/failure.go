@@ -60,6 +60,7 @@ const (
 	late                        // the route's timeout passed
 	lateTry                     // the attempt's own timeout passed
 	idleTry                     // nothing moved for too long
+	outlived                    // the stream took longer than the cluster lets it
 	clientBroke                 // the client's body broke off, or is malformed
 	streamExpired               // the stream is out of time
 	streamCut                   // nobody waits for the stream
@@ -85,6 +86,7 @@ var endings = [...]ending{
 	reset:       {503, format.UpstreamRemoteReset, "remote reset", "remote_reset", retry.Broken},
 	lateTry:     {504, format.UpstreamRequestTimeout, "", "upstream_per_try_timeout", retry.TimedOut},
 	idleTry:     {504, format.UpstreamRequestTimeout, "", "upstream_per_try_idle_timeout", retry.TimedOut},
+	outlived:    {504, format.UpstreamMaxStreamDurationReached, "", "upstream_max_stream_duration_reached", retry.Broken},
 	late:        {504, format.UpstreamRequestTimeout, "", "upstream_response_timeout", retry.TimedOut},
 	streamCut:   {status: 503},
 }
@@ -92,7 +94,7 @@ var endings = [...]ending{
 // resets are the results that another attempt may follow.
 func (res result) resets() bool {
 	switch res {
-	case unconnected, malformed, terminated, refused, reset, lateTry, idleTry:
+	case unconnected, malformed, terminated, refused, reset, lateTry, idleTry, outlived:
 		return true
 	}
 	return false
@@ -125,6 +127,8 @@ func (a *attempt) failed(err error) result {
 	case idleTry:
 		stats.PerTryIdleTimeouts.Inc()
 		host.Outlier.ReportLocal(outlier.Timeout)
+	case outlived: // which says nothing of the host
+		stats.StreamsOutlived.Inc()
 	}
 	return res
 }
@@ -154,6 +158,8 @@ func (a *attempt) classify(err error) result {
 	}
 	now, try := time.Now(), a.tryDeadline()
 	switch {
+	case timedOut(err) && a.conn != nil && a.outlived(now):
+		return outlived
 	case timedOut(err) && r.isLate(now):
 		return late
 	case a.conn == nil:
@@ -200,6 +206,9 @@ func (r *router) replyTo(res result) *httpfilter.Reply {
 	}
 	end := endings[res]
 	f.Flags |= end.flag
+	if res == outlived {
+		return r.replyOutlived(end)
+	}
 	if end.reason == "" {
 		f.Details = end.detail
 		return r.outOfTime(end.status)
@@ -231,6 +240,17 @@ func (r *router) outOfTime(status int) *httpfilter.Reply {
 		return r.reply(status, "upstream request timeout")
 	}
 	return r.reply(status, "")
+}
+
+// replyOutlived makes the reply for an upstream whose stream lasted for longer than its
+// cluster lets it. It counts as no response of the cluster.
+func (r *router) replyOutlived(end ending) *httpfilter.Reply {
+	r.stream.Facts.Details = end.detail
+	status := end.status
+	if r.whole().IsZero() { // it was for the client to end
+		status = 408
+	}
+	return &httpfilter.Reply{Status: status, Body: "upstream max stream duration reached"}
 }
 
 // dropped makes the reply for a request that its cluster's drop_overloads
@@ -270,6 +290,10 @@ func (r *router) brokeOff(err error) {
 	var protocol *http1.ProtocolError
 	var remote *connpool.ResetError
 	switch {
+	case timedOut(err) && r.attempt.outlived(time.Now()):
+		r.cluster.Stats.StreamsOutlived.Inc()
+		f.Details, f.Flags = endings[outlived].detail, f.Flags|endings[outlived].flag
+		return
 	case timedOut(err):
 		r.cluster.Stats.RequestTimeouts.Inc()
 		r.attempt.host.Outlier.ReportLocal(outlier.Timeout)

@@ -98,7 +98,7 @@ func (a *attempt) await(s *stream.Stream, conn *connpool.Conn) {
 // startTunnel sends what the client has for the new protocol beside what the
 // server has. Each direction ends by itself; Done waits for this one.
 func (a *attempt) startTunnel(s *stream.Stream) {
-	_ = a.conn.SetReadDeadline(time.Time{}) // the route's timeout was for the answer
+	_ = a.conn.SetReadDeadline(a.streamEnd()) // the route's timeout was for the answer
 	a.body, a.uploading = s.Request.Body, true
 	go a.upload(s, a.conn)
 }
