@@ -264,6 +264,9 @@ func (c *Config) parseProtocol(at strict.Path, report *strict.Report) {
 
 // parseCommon reads what holds for connections of both versions of HTTP.
 func (c *Config) parseCommon(o *corev3.HttpProtocolOptions, at strict.Path, report *strict.Report) {
+	if o.GetMaxConnectionDurationJitter() != nil {
+		report.Add(at.Field("max_connection_duration_jitter"), "is not supported for a cluster")
+	}
 	if o.GetHeadersWithUnderscoresAction() != corev3.HttpProtocolOptions_ALLOW {
 		report.Add(at.Field("headers_with_underscores_action"), "has no meaning for a cluster: it is for the connection manager")
 	}
@@ -283,13 +286,13 @@ type httpOptions interface {
 	GetHttp2ProtocolOptions() *corev3.Http2ProtocolOptions
 }
 
+// parseHTTP2 reads what concerns HTTP/2 alone. With allow_connect and without, a server
+// gets an extended CONNECT if it has said that it takes one.
 func (c *Config) parseHTTP2(o *corev3.Http2ProtocolOptions, at strict.Path, report *strict.Report) {
 	for _, field := range []struct {
 		name string
 		set  bool
 	}{
-		{"allow_connect", o.GetAllowConnect()},
-		{"override_stream_error_on_invalid_http_message", o.GetOverrideStreamErrorOnInvalidHttpMessage() != nil},
 		{"stream_reset_burst", o.GetStreamResetBurst() != nil},
 		{"stream_reset_rate", o.GetStreamResetRate() != nil},
 	} {
@@ -298,6 +301,8 @@ func (c *Config) parseHTTP2(o *corev3.Http2ProtocolOptions, at strict.Path, repo
 		}
 	}
 	options := coreconfig.HTTP2(o, at, report)
+	own := o.GetOverrideStreamErrorOnInvalidHttpMessage()
+	options.MalformedEndsConnection = own != nil && !own.GetValue()
 	c.maxStreams = options.MaxConcurrentStreams
 	options.MaxHeaderBytes, options.MaxHeaders = uint32(cmp.Or(c.headBytes, defaultHTTP2HeadBytes)), c.headers
 	c.http2 = http2.NewClientOptions(options)

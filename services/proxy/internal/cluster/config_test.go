@@ -13,8 +13,10 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/weirproxy/weir/internal/http2"
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/connpool"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
@@ -145,6 +147,107 @@ func TestCommonHTTPOptions(t *testing.T) {
 				return
 			}
 			require.NoError(t, err)
+		})
+	}
+}
+
+// http2Options is a cluster's HttpProtocolOptions with these http2_protocol_options.
+func http2Options(options string) string {
+	return `"typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+		"@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+		"explicit_http_config": {"http2_protocol_options": {` + options + `}}}}`
+}
+
+func TestHTTP2Options(t *testing.T) {
+	for _, c := range []struct{ options, fault string }{
+		{`"allow_connect": true`, ""},
+		{`"override_stream_error_on_invalid_http_message": true`, ""},
+		{`"stream_reset_burst": "1"`, "stream_reset_burst: has no meaning for a cluster: it is for the connection manager"},
+		{`"stream_reset_rate": "1"`, "stream_reset_rate: has no meaning for a cluster: it is for the connection manager"},
+		{`"allow_metadata": true`, "allow_metadata: not supported"},
+	} {
+		t.Run(c.options, func(t *testing.T) {
+			m := newManager(t, false)
+			err := m.ApplyClusters(clusters(t, static(http2Options(c.options))))
+			if c.fault != "" {
+				require.ErrorContains(t, err, `typed_extension_protocol_options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"].explicit_http_config.http2_protocol_options.`+c.fault)
+				return
+			}
+			require.NoError(t, err)
+		})
+	}
+}
+
+// malforming is a server of HTTP/2 that answers /malformed with more than it said, and
+// other requests once it is released.
+type malforming struct{ release chan struct{} }
+
+func (m malforming) ServeStream(s *http2.Stream) {
+	var head http2.Head
+	if err := s.ReadHead(&head); err != nil {
+		return
+	}
+	if string(head.Path) == "/malformed" {
+		var fields message.Headers
+		fields.Add("content-length", "1")
+		_ = s.WriteHead(200, &fields, false)
+		_ = s.WriteData([]byte("ab"), true)
+		return
+	}
+	<-m.release
+	_ = s.WriteHead(204, nil, true)
+}
+
+func TestAMalformedResponseOfHTTP2EndsItsStreamOrItsConnection(t *testing.T) {
+	for options, others := range map[string]string{
+		``: "go on",
+		`"override_stream_error_on_invalid_http_message": true`:  "go on",
+		`"override_stream_error_on_invalid_http_message": false`: "end with it",
+	} {
+		t.Run(options, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			defer l.Close()
+			server, handler := http2.NewServer(http2.Options{}), malforming{make(chan struct{})}
+			served := make(chan struct{})
+			go func() { // ends with the connection, which the pool closes
+				defer close(served)
+				if conn, err := l.Accept(); err == nil {
+					_ = server.Conn(conn, handler).Serve(nil)
+				}
+			}()
+			m := newManager(t, false)
+			at := endpoint("127.0.0.1", l.Addr().(*net.TCPAddr).Port, "")
+			require.NoError(t, m.ApplyClusters(clusters(t, fmt.Sprintf(
+				`{"name": "a", "load_assignment": {"cluster_name": "a", "endpoints": [{"lb_endpoints": [%s]}]}, %s}`, at, http2Options(options)))))
+			pool := m.Get("a").Pick(&cluster.PickContext{}).Connections
+			ask := func(path string) *connpool.Conn {
+				conn, err := pool.Get(t.Context(), nil)
+				require.NoError(t, err)
+				conn.Writer.WriteRequest(&message.Request{Method: []byte("GET"), Path: []byte(path), Authority: []byte("a")})
+				require.NoError(t, conn.Writer.Flush())
+				return conn
+			}
+			other, malformed := ask("/"), ask("/malformed")
+			var response message.Response
+			_, err = malformed.Reader.ReadHead(&response, []byte("GET"))
+			for err == nil { // what was whole may come first
+				_, err = response.Body.Next()
+			}
+			var protocol *http1.ProtocolError
+			require.ErrorAs(t, err, &protocol)
+			malformed.Discard()
+			close(handler.release)
+			_, err = other.Reader.ReadHead(&response, []byte("GET"))
+			other.Discard()
+			if others == "go on" {
+				require.NoError(t, err)
+			} else {
+				require.ErrorAs(t, err, &protocol)
+			}
+			pool.Close()
+			<-served
+			server.Close()
 		})
 	}
 }

@@ -62,7 +62,9 @@ func newSharedPool(t *testing.T, address string, most uint32) (pool *connpool.Po
 // makeSharedPool makes a pool of HTTP/2 that the test's end closes, and waits for.
 func makeSharedPool(t *testing.T, address string, options connpool.Options) (*connpool.Pool, *counts) {
 	t.Helper()
-	options.HTTP2 = http2.NewClientOptions(http2.Options{})
+	if options.HTTP2 == nil {
+		options.HTTP2 = http2.NewClientOptions(http2.Options{})
+	}
 	pool, counts := makePool(t, address, options)
 	t.Cleanup(func() {
 		pool.Close()

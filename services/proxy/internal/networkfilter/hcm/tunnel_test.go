@@ -115,7 +115,7 @@ func openTunnel(t *testing.T, c *http2.Client, path string) *http2.Stream {
 // takes extended CONNECT; it must wait for that.
 func TestUpgradeGoesToAnUpstreamOfHTTP2(t *testing.T) {
 	u, address := newSwitcher(t, true)
-	p := start(t, address, config{fields: tunnels, version: speaksHTTP2})
+	p := start(t, address, config{fields: tunnels, version: `"explicit_http_config": {"http2_protocol_options": {"allow_connect": true}}`})
 	for range 2 { // on a new connection, and on that
 		client := p.dial()
 		client.send(websocket)
