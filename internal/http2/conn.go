@@ -129,7 +129,15 @@ func (c *Conn) end(err error) {
 	for _, s := range c.streams {
 		s.fail(err)
 	}
+	c.countStreams(-len(c.streams))
 	clear(c.streams)
+}
+
+// countStreams tells who counts. With mu held.
+func (c *Conn) countStreams(more int) {
+	if c.options.OnStreams != nil && more != 0 {
+		c.options.OnStreams(more)
+	}
 }
 
 // fail ends the connection with what went wrong, and tells the peer if it was
@@ -156,6 +164,7 @@ func (c *Conn) forget(s *Stream, reset bool) {
 		return
 	}
 	delete(c.streams, s.id)
+	c.countStreams(-1)
 	c.closed.add(s.id, reset)
 	if len(c.streams) == 0 {
 		c.idleSince = time.Now()

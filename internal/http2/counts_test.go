@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -53,6 +54,41 @@ func TestWhatIsCounted(t *testing.T) {
 		theirs, ours := server.Bytes()
 		return received > 0 && sent > 0 && theirs == sent && ours == received
 	})
+}
+
+// TestOpenStreamsAreCounted has streams end in each way that there is.
+func TestOpenStreamsAreCounted(t *testing.T) {
+	var ours, theirs atomic.Int64
+	add := func(n *atomic.Int64) func(int) { return func(more int) { n.Add(int64(more)) } }
+	release := make(chan bool)
+	address := listen(t, http2.Options{OnStreams: add(&theirs)}, handlerFunc(func(s *http2.Stream) {
+		<-release
+		_ = s.WriteHead(204, nil, true)
+	}))
+	client := connect(t, address, http2.Options{OnStreams: add(&ours)})
+	both := func(want int64) {
+		servicetest.Eventually(t, "both sides have as many", func() bool { return ours.Load() == want && theirs.Load() == want })
+	}
+	var streams []*http2.Stream
+	for range 4 {
+		s, err := client.Open(request("GET", "/"), nil, true)
+		require.NoError(t, err)
+		require.NoError(t, s.Flush())
+		streams = append(streams, s)
+	}
+	both(4)
+	streams[0].Reset(http2.Cancel)
+	both(3)
+	release <- true // of which one may be the handler of the stream that was reset
+	release <- true
+	servicetest.Eventually(t, "one ends at least", func() bool { return ours.Load() < 3 })
+	_ = client.Close()
+	both(0)
+	close(release)
+	for _, s := range streams {
+		s.Close()
+	}
+	both(0)
 }
 
 // TestFinishBeforeServe asks a connection to end that nobody serves yet: the

@@ -77,6 +77,9 @@ type Options struct {
 	// for each that a server refuses to open. It must not block or call the
 	// connection.
 	OnStreamError func(*StreamError)
+	// OnStreams, if set, is called with how many more streams are open, or, negative, how
+	// many fewer. It must not block or call the connection.
+	OnStreams func(more int)
 
 	// KeepaliveInterval is how often a PING is sent; 0 is never.
 	KeepaliveInterval time.Duration

@@ -70,6 +70,7 @@ func (c *Conn) open(id uint32) *Stream {
 	s.sendWindow = c.peer.streamWindow
 	s.expected = -1
 	c.streams[id] = s
+	c.countStreams(1)
 	return s
 }
 

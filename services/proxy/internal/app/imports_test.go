@@ -41,7 +41,7 @@ func TestImports(t *testing.T) {
 		"internal/listener":      {"internal/coreconfig", "internal/networkfilter", "internal/stats", "internal/strict", "internal/xds", "weir/internal/daemon"},
 		"internal/networkfilter": {"internal/coreconfig", "internal/strict"},
 		"internal/networkfilter/hcm": {
-			"internal/accesslog", "internal/cluster", "internal/coreconfig", "internal/deadline", "internal/format", "internal/http1",
+			"internal/accesslog", "internal/cluster", "internal/codecstats", "internal/coreconfig", "internal/deadline", "internal/format", "internal/http1",
 			"internal/httpfilter", "internal/identity", "internal/message", "internal/networkfilter", "internal/normalize", "internal/rds",
 			"internal/route", "internal/stats", "internal/stream", "internal/strict",
 			"weir/internal/http2",
@@ -81,7 +81,8 @@ func TestImports(t *testing.T) {
 		"internal/descriptor": {"internal/format", "internal/matcher", "internal/message", "internal/strict"},
 		"internal/cluster": {
 			"internal/cluster/breaker", "internal/cluster/edf", "internal/cluster/healthcheck", "internal/cluster/outlier",
-			"internal/connpool", "internal/coreconfig", "internal/dns", "internal/http1", "internal/stats", "internal/strict", "internal/xds",
+			"internal/codecstats", "internal/connpool", "internal/coreconfig", "internal/dns", "internal/http1", "internal/stats",
+			"internal/strict", "internal/xds",
 			"weir/internal/http2",
 		},
 		"internal/cluster/edf":     {},
@@ -90,6 +91,7 @@ func TestImports(t *testing.T) {
 		"internal/connpool":        {"internal/cluster/breaker", "internal/http1", "internal/message", "weir/internal/http2"},
 		"internal/fixedheader":     {"internal/message", "internal/strict"},
 		"internal/cluster/outlier": {"internal/coreconfig", "internal/stats", "internal/strict"},
+		"internal/codecstats":      {"internal/stats", "weir/internal/http2"},
 		"internal/deadline":        {},
 		"internal/grpcchannel":     {"internal/cluster"},
 		"internal/rlsclient":       {"internal/cluster", "internal/descriptor", "internal/grpcchannel"},

@@ -20,6 +20,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
+	"github.com/weirproxy/weir/internal/http2"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/breaker"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
@@ -32,8 +33,9 @@ type Cluster struct {
 	Stats  *Stats
 
 	hosts    atomic.Pointer[HostSet]
-	drop     atomic.Uint64   // the bits of Assignment.Drop
-	breakers [2]*breaker.Set // by RoutingPriority
+	drop     atomic.Uint64        // the bits of Assignment.Drop
+	breakers [2]*breaker.Set      // by RoutingPriority
+	http2    *http2.ClientOptions // nil if the hosts never speak it
 	checks   checks
 
 	mu sync.Mutex // orders updates
@@ -57,6 +59,9 @@ func newCluster(config *Config, scope *stats.Scope) *Cluster {
 	c := &Cluster{
 		Config: config, Stats: newStats(scope), breakers: breaker.New(config.Thresholds, scope),
 		watchers: map[int]func(*HostSet){}, stop: func() {},
+	}
+	if config.http2 != nil {
+		c.http2 = c.Stats.countHTTP2(*config.http2)
 	}
 	c.hosts.Store(newHostSet(config, scope, nil, defaultOverprovisioning, &HostSet{}))
 	return c
@@ -255,7 +260,7 @@ func (c *Cluster) newHost(e *Endpoint) *Host {
 }
 
 // poolOptions are those of a host's connections, of HTTP/2 or of HTTP/1.
-func (c *Cluster) poolOptions(h *Host, http2 bool) connpool.Options {
+func (c *Cluster) poolOptions(h *Host, multiplexed bool) connpool.Options {
 	counted := &connections{c.Stats, h, c.Stats.connectionsHTTP1}
 	options := connpool.Options{
 		ConnectTimeout: c.Config.ConnectTimeout,
@@ -267,9 +272,9 @@ func (c *Cluster) poolOptions(h *Host, http2 bool) connpool.Options {
 		ProperCase:     c.Config.HTTP1.ProperCase,
 		Stats:          counted,
 	}
-	if http2 {
+	if multiplexed {
 		counted.version = c.Stats.connectionsHTTP2
-		options.HTTP2, options.MaxStreams = c.Config.http2, c.Config.maxStreams
+		options.HTTP2, options.MaxStreams = c.http2, c.Config.maxStreams
 	}
 	return options
 }

@@ -91,7 +91,7 @@ type Config struct {
 	// (use_downstream_protocol_config).
 	SameProtocol bool
 	// http2 is how HTTP/2 is spoken to the hosts, nil if it never is.
-	http2 *http2.ClientOptions
+	http2 *http2.Options
 	// maxStreams is how many requests a connection of HTTP/2 carries at once.
 	maxStreams uint32
 	// idleTimeout is how long a connection waits for its next request; 0 is without
@@ -305,5 +305,5 @@ func (c *Config) parseHTTP2(o *corev3.Http2ProtocolOptions, at strict.Path, repo
 	options.MalformedEndsConnection = own != nil && !own.GetValue()
 	c.maxStreams = options.MaxConcurrentStreams
 	options.MaxHeaderBytes, options.MaxHeaders = uint32(cmp.Or(c.headBytes, defaultHTTP2HeadBytes)), c.headers
-	c.http2 = http2.NewClientOptions(options)
+	c.http2 = &options
 }

@@ -237,6 +237,11 @@ func TestAMalformedResponseOfHTTP2EndsItsStreamOrItsConnection(t *testing.T) {
 			var protocol *http1.ProtocolError
 			require.ErrorAs(t, err, &protocol)
 			malformed.Discard()
+			if others == "go on" {
+				require.EqualValues(t, 1, m.stat("cluster.a.http2.streams_active"))
+				require.EqualValues(t, 1, m.stat("cluster.a.http2.tx_reset"))
+				require.EqualValues(t, 1, m.stat("cluster.a.http2.rx_messaging_error"))
+			}
 			close(handler.release)
 			_, err = other.Reader.ReadHead(&response, []byte("GET"))
 			other.Discard()
@@ -245,6 +250,7 @@ func TestAMalformedResponseOfHTTP2EndsItsStreamOrItsConnection(t *testing.T) {
 			} else {
 				require.ErrorAs(t, err, &protocol)
 			}
+			require.Zero(t, m.stat("cluster.a.http2.streams_active"))
 			pool.Close()
 			<-served
 			server.Close()

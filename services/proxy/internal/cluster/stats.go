@@ -6,7 +6,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weirproxy/weir/internal/http2"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/outlier"
+	"github.com/weirproxy/weir/services/proxy/internal/codecstats"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 )
@@ -149,6 +151,15 @@ func newStats(scope *stats.Scope) *Stats {
 	s.statuses.init(scope)
 	s.RequestsCompleted = s.statuses.completed
 	return s
+}
+
+// countHTTP2 are these options for connections that are counted below
+// cluster.<name>.http2.
+func (s *Stats) countHTTP2(options http2.Options) *http2.ClientOptions {
+	codec := codecstats.NewHTTP2(s.Scope.Scope("http2"))
+	s.connectionLimits[connpool.KeepaliveTimeout] = codec.KeepaliveTimeouts
+	options.OnFlood, options.OnStreamError, options.OnStreams = codec.CountFlood, codec.CountStreamError, codec.CountStreams
+	return http2.NewClientOptions(options)
 }
 
 // counter is upstream_rq_<code>, which Prometheus knows with the code as a

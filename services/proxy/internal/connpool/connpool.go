@@ -73,6 +73,9 @@ const (
 	IdleTimeout
 	// MaxDuration has ended one that was old enough, at once or with its last request.
 	MaxDuration
+	// KeepaliveTimeout has ended one of HTTP/2 whose server answered no PING
+	// (http2.Options.KeepaliveTimeout).
+	KeepaliveTimeout
 	// MaxConnections has a request wait: there are as many connections as may be
 	// (Thresholds.max_connections).
 	MaxConnections

@@ -127,6 +127,9 @@ func (p *Pool) runShared(limits *breaker.Set, expected int) {
 		p.options.Stats.Failed(err)
 	}
 	<-c.client.Done()
+	if errors.Is(c.client.Err(), http2.ErrKeepalive) {
+		p.options.Stats.Met(KeepaliveTimeout)
+	}
 	p.mu.Lock()
 	if i := slices.Index(p.shared, c); i >= 0 {
 		p.shared = slices.Delete(p.shared, i, i+1)

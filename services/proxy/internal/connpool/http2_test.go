@@ -429,6 +429,17 @@ func TestIdleSharedConnectionsExpire(t *testing.T) {
 	servicetest.Eventually(t, "nothing is kept", func() bool { return open.Load() == 0 })
 }
 
+func TestSharedConnectionEndsWhoseServerIsSilent(t *testing.T) {
+	address, _ := server(t) // which reads nothing
+	pool, counts := makeSharedPool(t, address, connpool.Options{HTTP2: http2.NewClientOptions(http2.Options{
+		KeepaliveInterval: 10 * time.Millisecond, KeepaliveTimeout: 10 * time.Millisecond,
+	})})
+	c := get(t, pool)
+	servicetest.Eventually(t, "it is counted", func() bool { return counts.met[connpool.KeepaliveTimeout].Load() == 1 })
+	servicetest.Eventually(t, "it is closed", func() bool { return counts.open.Load() == 0 })
+	c.Discard()
+}
+
 func TestSharedConnectionThatIsOldCarriesNoFurtherRequest(t *testing.T) {
 	release := make(chan bool)
 	p := newPeer(t, http2.Options{}, func(s *http2.Stream) {

@@ -81,7 +81,7 @@ func (m *manager) parseHTTP2(c *hcmv3.HttpConnectionManager, at strict.Path, rep
 	if o.Linger = m.delayedClose; o.Linger == 0 {
 		o.Linger = time.Nanosecond
 	}
-	o.OnFlood, o.OnStreamError = m.stats.http2.countFlood, m.stats.http2.countStreamError
+	o.OnFlood, o.OnStreamError = m.stats.http2.CountFlood, m.stats.http2.CountStreamError
 	m.servers.options = o
 }
 
