@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"context"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -186,7 +187,7 @@ func (p *Pool) connect(ctx context.Context, limits *breaker.Set) (*Conn, error) 
 	switch {
 	case err == nil:
 	case ctx.Err() == nil:
-		p.connectFailed(err, limits)
+		p.connectFailed(err, limits, 0)
 		return nil, err
 	default: // which says nothing of the host
 		p.mu.Lock()
@@ -236,10 +237,13 @@ func (p *Pool) Close() {
 	idle := p.idle
 	p.idle, p.closed = nil, true
 	p.expiry.stop()
-	for _, c := range p.shared {
+	p.shared = slices.DeleteFunc(p.shared, func(c *shared) bool {
+		if c.users > 0 {
+			return false
+		}
 		c.retire()
-	}
-	p.shared = nil
+		return true
+	})
 	p.mu.Unlock()
 	for _, c := range idle {
 		c.Discard()

@@ -108,10 +108,7 @@ func (p *Pool) expect(c *shared, more int) {
 func (p *Pool) runShared(limits *breaker.Set, expected int) {
 	conn, made, err := p.dial(context.Background(), limits)
 	if err != nil {
-		p.mu.Lock()
-		p.expected -= expected
-		p.mu.Unlock()
-		p.connectFailed(err, limits)
+		p.connectFailed(err, limits, expected)
 		return
 	}
 	c := &shared{connection: made, client: http2.NewClient(conn, p.options.HTTP2), expected: expected}
@@ -155,10 +152,10 @@ func (p *Pool) settle(c *shared) (err error) {
 		err = cmp.Or(c.client.Err(), errNoStreams)
 		p.eject(err)
 	}
+	p.serveQueue()
 	if err != nil || p.closed && c.users == 0 {
 		c.retire()
 	}
-	p.serveQueue()
 	return err
 }
 
@@ -177,15 +174,16 @@ func (p *Pool) exchange(c *shared, reused bool) *Conn {
 func (p *Pool) put(c *shared) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if c.users--; c.users == 0 {
-		c.since = time.Now()
-		if c.retired || p.closed {
-			c.client.Finish()
-		} else {
-			p.awaitExpiry(c.connection)
-		}
-	}
+	c.users--
 	p.serveQueue()
+	switch {
+	case c.users > 0:
+	case c.retired, p.closed:
+		c.retire()
+	default:
+		c.since = time.Now()
+		p.awaitExpiry(c.connection)
+	}
 }
 
 // retire has a connection carry no further request, and end with its last user. It is

@@ -130,12 +130,13 @@ func (p *Pool) grantFirst(g grant) bool {
 	return true
 }
 
-// connectFailed notes that a connect for which there was room failed, and lets all
-// know who wait.
-func (p *Pool) connectFailed(cause error, limits *breaker.Set) {
+// connectFailed notes that a connect for which there was room failed, of which so many
+// who wait expected a stream, and lets all know who wait.
+func (p *Pool) connectFailed(cause error, limits *breaker.Set, expected int) {
 	p.options.Stats.Failed(cause)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.expected -= expected
 	p.eject(cause)
 	p.leave(limits)
 }

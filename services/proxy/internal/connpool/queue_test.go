@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/weirproxy/weir/internal/http2"
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/breaker"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
@@ -114,4 +115,33 @@ func TestConnectThatFailsEjectsWhoWaits(t *testing.T) {
 	require.EqualValues(t, 1, counts.failed.Load(), "of which the second waited in vain")
 	require.Zero(t, counts.open.Load())
 	require.Zero(t, set.Connections.Used())
+}
+
+func TestThoseWhoWaitAreServedThoughThePoolCloses(t *testing.T) {
+	for name, options := range map[string]connpool.Options{
+		"HTTP/1": {},
+		"HTTP/2": {HTTP2: http2.NewClientOptions(http2.Options{}), MaxStreams: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			address, _ := server(t)
+			if options.HTTP2 != nil {
+				address = newPeer(t, http2.Options{}, no).address
+			}
+			pool, counts := makePool(t, address, options)
+			set := limits(t, `"max_connections": 1`)
+			first, err := pool.Get(t.Context(), set)
+			require.NoError(t, err)
+			waits := await(t.Context(), t, pool, set)
+			servicetest.Eventually(t, "it is in the queue", func() bool { return counts.met[connpool.MaxConnections].Load() == 1 })
+			pool.Close()
+			first.Release()
+			next := <-waits
+			require.NoError(t, next.err)
+			id := next.conn.ID
+			next.conn.Release()
+			require.EqualValues(t, 1, id, "on the connection that there is")
+			servicetest.Eventually(t, "nothing is kept", func() bool { return counts.open.Load() == 0 })
+			require.EqualValues(t, 1, counts.opened.Load())
+		})
+	}
 }
