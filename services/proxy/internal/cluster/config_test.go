@@ -281,6 +281,25 @@ func TestIdleConnectionsExpire(t *testing.T) {
 	}
 }
 
+func TestConnectsThatTakeTooLongAreCounted(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	for name, options := range map[string]string{"HTTP/1": httpOptions(""), "HTTP/2": http2Options("")} {
+		t.Run(name, func(t *testing.T) {
+			m := newManager(t, false)
+			at := endpoint("127.0.0.1", l.Addr().(*net.TCPAddr).Port, "")
+			require.NoError(t, m.ApplyClusters(clusters(t, fmt.Sprintf(`{"name": "a", "connect_timeout": "0.000000001s",
+				"load_assignment": {"cluster_name": "a", "endpoints": [{"lb_endpoints": [%s]}]}, %s}`, at, options))))
+			_, err := m.Get("a").Pick(&cluster.PickContext{}).Connections.Get(t.Context(), nil)
+			require.ErrorContains(t, err, "timeout")
+			require.EqualValues(t, 1, m.stat("cluster.a.upstream_cx_connect_timeout"))
+			require.EqualValues(t, 1, m.stat("cluster.a.upstream_cx_connect_fail"))
+			require.Zero(t, m.stat("cluster.a.upstream_cx_total"))
+		})
+	}
+}
+
 func TestHeadsOfResponsesAreBounded(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"errors"
+	"net"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -46,6 +48,7 @@ type Stats struct {
 	PendingTotal, PendingOverflow *stats.Counter
 	PendingEjected                *stats.Counter
 	PendingActive                 *stats.Gauge
+	connectTimeouts               *stats.Counter
 	connectionLimits              []*stats.Counter // by connpool.Limit
 	// Retries are all that began. RetryAbandoned counts requests that could not be
 	// sent again for the length of their bodies.
@@ -100,6 +103,7 @@ func newStats(scope *stats.Scope) *Stats {
 		connectionsHTTP1:   scope.Counter("upstream_cx_http1_total"),
 		connectionsHTTP2:   scope.Counter("upstream_cx_http2_total"),
 		ConnectFailures:    scope.Counter("upstream_cx_connect_fail"),
+		connectTimeouts:    scope.Counter("upstream_cx_connect_timeout"),
 		ConnectionsActive:  scope.Gauge("upstream_cx_active"),
 		RequestsTotal:      scope.Counter("upstream_rq_total"),
 		RequestsActive:     scope.Gauge("upstream_rq_active"),
@@ -215,7 +219,10 @@ func (c *connections) Opened(connect time.Duration) {
 }
 
 // Failed implements connpool.Stats.
-func (c *connections) Failed(error) {
+func (c *connections) Failed(cause error) {
+	if network, ok := errors.AsType[net.Error](cause); ok && network.Timeout() {
+		c.cluster.connectTimeouts.Inc()
+	}
 	c.cluster.ConnectFailures.Inc()
 	c.host.Stats.ConnectFailures.Add(1)
 	c.host.Outlier.ReportLocal(outlier.ConnectFailed)

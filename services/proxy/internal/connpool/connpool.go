@@ -186,13 +186,13 @@ func (p *Pool) connect(ctx context.Context, limits *breaker.Set) (*Conn, error) 
 	}
 	switch {
 	case err == nil:
-	case ctx.Err() == nil:
-		p.connectFailed(err, limits, 0)
-		return nil, err
-	default: // which says nothing of the host
+	case over(ctx): // which says nothing of the host
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.leave(limits)
+		return nil, err
+	default:
+		p.connectFailed(err, limits, 0)
 		return nil, err
 	}
 	reader, writer := http1.NewReader(conn, p.options.Limits), http1.NewWriter(conn)
@@ -202,6 +202,13 @@ func (p *Pool) connect(ctx context.Context, limits *breaker.Set) (*Conn, error) 
 	c.peek = c.peekSocket
 	p.options.Stats.Opened(c.Connected.Sub(c.Began))
 	return c.take(), nil
+}
+
+// over says whether ctx has ended, or is about to: a connect has a timer of its own for
+// its deadline.
+func over(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
 // dial connects, for either version of HTTP.
