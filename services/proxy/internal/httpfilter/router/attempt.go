@@ -33,6 +33,7 @@ type attempt struct {
 	// brokenOff is how the client's body failed within upload.
 	brokenOff atomic.Pointer[clientError]
 	keepAlive bool
+	overtaken bool // by its response, whose connection waits for the end of the upload
 	interim   int  // responses so far
 	tunnel    bool // the server switched protocols
 
@@ -327,7 +328,8 @@ func (a *attempt) answer() {
 }
 
 // release gives the connection back if its server keeps it open and the whole
-// request went out on it. The response's body is at its end.
+// request went out on it. The response's body is at its end. If it overtook that
+// of the request, settle is to follow.
 func (a *attempt) release() {
 	if a.conn == nil || a.tunnel { // whose other direction may go on
 		return
@@ -338,13 +340,40 @@ func (a *attempt) release() {
 		case sent = <-a.uploaded:
 			a.uploading = false
 		default:
-			sent = false
+			a.overtaken = a.keepAlive
 		}
 	}
-	if !a.keepAlive || !sent {
+	switch {
+	case a.overtaken:
+	case a.keepAlive && sent:
+		a.giveBack()
+	default:
 		a.discard()
+	}
+}
+
+// lastBytes is how long what the client has sent may take to go out behind the
+// response, before its connection counts for more than a further request on the
+// upstream's.
+const lastBytes = time.Second
+
+// settle waits for the end of an upload that the response has overtaken, and gives
+// the connection back if the whole request went out. The client has sent all, or
+// is cut off, so that only the upstream can hold the upload up.
+func (a *attempt) settle() {
+	if !a.overtaken {
 		return
 	}
+	conn := a.conn
+	timer := time.AfterFunc(lastBytes, func() { _ = conn.Close() }) // which lets the upload go
+	sent := <-a.uploaded
+	a.uploading = false
+	if timer.Stop() && sent {
+		a.giveBack()
+	}
+}
+
+func (a *attempt) giveBack() {
 	a.router.stream.Hold(nil)
 	a.conn.Release()
 	a.conn = nil
@@ -395,7 +424,7 @@ func (a *attempt) wait() {
 		<-a.uploaded
 	}
 	a.body, a.err = nil, nil
-	a.uploading, a.keepAlive, a.tunnel, a.interim = false, false, false, 0
+	a.uploading, a.keepAlive, a.overtaken, a.tunnel, a.interim = false, false, false, false, 0
 	a.bounds.answered = false
 	a.brokenOff.Store(nil)
 }

@@ -36,7 +36,8 @@ import (
 //   - gated: fine, once the gate is open;
 //   - close: it reads the request and closes;
 //   - gated close: close, once the gate is open;
-//   - early: it answers 503 as it has read the head, and leaves the body.
+//   - early: it answers 503 as it has read the head, and leaves the body;
+//   - deaf: it answers 200 as it has read the head, and reads no more.
 type scripted struct {
 	address string
 	gate    chan struct{} // open once it is closed
@@ -53,6 +54,7 @@ const (
 	gated = "gated"
 	shut  = "close"
 	early = "early"
+	deaf  = "deaf"
 
 	gatedShut = "gated close"
 
@@ -106,6 +108,11 @@ func (u *scripted) serve(conn net.Conn) {
 		if next == early {
 			u.note(request.Method)
 			_, _ = io.WriteString(conn, unavailable)
+			return
+		}
+		if next == deaf {
+			_, _ = io.WriteString(conn, fine)
+			<-u.gate
 			return
 		}
 		body, err := io.ReadAll(request.Body)
@@ -189,6 +196,10 @@ func sendBy(t testing.TB, config *routerv3.Router, up *cluster.Cluster, r *route
 	if body != nil {
 		s.Request.Method, s.Request.Body, s.Request.BodyLength = []byte("POST"), body, message.Unknown
 	}
+	end, slow := body.(*slowEnd)
+	if slow {
+		s.Request.BodyLength = end.length()
+	}
 	for i := 0; i < len(fields); i += 2 {
 		s.Request.Headers.Add(fields[i], fields[i+1])
 	}
@@ -208,6 +219,9 @@ func sendBy(t testing.TB, config *routerv3.Router, up *cluster.Cluster, r *route
 			break
 		}
 		s.body += string(chunk)
+	}
+	if slow {
+		close(end.over)
 	}
 	s.run.End(&s.Stream)
 	return s

@@ -189,7 +189,8 @@ func (r *router) respond(s *stream.Stream, setCookies []string) {
 	}
 }
 
-// end notes the end of the response, and gives its connection back.
+// end notes the end of the response, and gives its connection back, or leaves that
+// to Done.
 func (r *router) end(now time.Time) {
 	r.stream.Facts.Mark(format.UpstreamResponseEnd, now)
 	if whole := r.whole(); !whole.IsZero() && !r.attempt.tunnel {
@@ -239,6 +240,7 @@ func (r *router) Done(*stream.Stream) {
 		<-a.uploaded // until the client's direction is at its end, or cut off
 		a.uploading = false
 	}
+	a.settle()
 	a.quit()
 	a.wait()
 	for _, left := range r.left {

@@ -19,7 +19,8 @@ type requestBody struct {
 	connection *connection
 	inner      message.Body
 	wanted     atomic.Bool // somebody has asked for it, and may be pulling
-	ended      atomic.Bool // inner is at its end
+	left       int64       // bytes to come, negative if that is not known
+	ended      atomic.Bool // nothing of inner is to come any more, but its io.EOF
 	broken     atomic.Bool // the client left within it
 	tunnel     bool        // it is no body before a 101
 
@@ -32,7 +33,7 @@ type requestBody struct {
 // begin takes over the body of the request that was just read.
 func (b *requestBody) begin(r *message.Request) {
 	b.inner, b.expects = r.Body, r.ExpectContinue && r.Body != nil
-	b.tunnel = len(r.Upgrade) > 0
+	b.left, b.tunnel = r.BodyLength, len(r.Upgrade) > 0
 	b.wanted.Store(false)
 	b.broken.Store(false)
 	b.ended.Store(r.Body == nil)
@@ -48,10 +49,7 @@ func (b *requestBody) Next() ([]byte, error) {
 		return nil, err
 	}
 	chunk, err := b.pull()
-	switch {
-	case errors.Is(err, io.EOF):
-		b.ended.Store(true)
-	case err != nil:
+	if err != nil && !errors.Is(err, io.EOF) {
 		_, malformed := errors.AsType[*http1.ProtocolError](err)
 		b.broken.Store(!malformed)
 	}
@@ -64,7 +62,9 @@ func (b *requestBody) pull() ([]byte, error) {
 	now, facts := time.Now(), &b.connection.stream.Facts
 	b.connection.watch.touch(now)
 	facts.AddReceived(len(chunk))
-	if errors.Is(err, io.EOF) {
+	// Known by its length already, since a server answers what it has the whole of.
+	b.left -= int64(len(chunk))
+	if (b.left == 0 || errors.Is(err, io.EOF)) && !b.ended.Swap(true) {
 		facts.Mark(format.RequestEnd, now)
 	}
 	return chunk, err
@@ -121,7 +121,6 @@ func (b *requestBody) settle() bool {
 	}
 	for !b.finished() && b.inner.Ready() {
 		if _, err := b.pull(); err != nil {
-			b.ended.Store(errors.Is(err, io.EOF))
 			break
 		}
 	}

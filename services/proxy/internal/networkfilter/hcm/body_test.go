@@ -29,3 +29,15 @@ func TestABodyThatSomebodyHasAskedForIsLeftToThem(t *testing.T) {
 	require.False(t, b.settle())
 	require.Zero(t, inner.pulls)
 }
+
+func TestBodyOfKnownLengthIsFinishedWithItsLastByte(t *testing.T) {
+	request := &message.Request{Body: &untouchable{}, BodyLength: 2}
+	b := &requestBody{connection: &connection{work: &work{}}}
+	b.begin(request)
+	for _, finished := range []bool{false, true} {
+		_, err := request.Body.Next()
+		require.NoError(t, err)
+		require.Equal(t, finished, b.finished())
+	}
+	require.True(t, b.settle(), "though whoever pulls has not seen the end")
+}
