@@ -183,20 +183,24 @@ func chunkSize(line []byte) (size int64, rest []byte, err error) {
 	return size, rest, nil
 }
 
-// readTrailers reads the trailer section and holds it to the grammar of header
-// fields. What it may say goes into trailers if those are wanted, and is dropped
+// readTrailers reads the trailer section and holds it to the grammar and the limits
+// of header fields. What it may say goes into trailers if those are wanted, and is dropped
 // otherwise, as a proxy may (RFC 9110 §6.5.1). It returns io.EOF.
 func (r *Reader) readTrailers(trailers *message.Headers) error {
 	bytesLeft := r.limits.HeadBytes
-	for range r.limits.Headers + 1 {
-		line, err := r.line(bytesLeft)
-		if err != nil {
+	for count := 0; ; count++ {
+		line, err := r.line(max(bytesLeft, 0))
+		switch {
+		case errors.Is(err, errLineTooLong):
+			return errTrailersTooLong
+		case err != nil:
 			return err
-		}
-		if len(line) == 0 {
+		case len(line) == 0:
 			return io.EOF
+		case count == r.limits.Headers && r.Options.Trailers:
+			return errTrailers
 		}
-		bytesLeft -= len(line)
+		bytesLeft -= len(line) + len(crlf)
 		end := 0
 		for end < len(line) && tchar[line[end]] {
 			line[end] = lower[line[end]]
@@ -221,7 +225,6 @@ func (r *Reader) readTrailers(trailers *message.Headers) error {
 			trailers.AddBytes(string(line[:end]), bytes.Trim(line[end+1:], " \t"))
 		}
 	}
-	return &ProtocolError{431, "more trailer fields than the limit"}
 }
 
 // keepTrailer says whether a trailer goes on: if trailers do, and if it is none
@@ -240,9 +243,11 @@ func (r *Reader) keepTrailer(name []byte) (keep bool, err error) {
 	return true, nil
 }
 
+var errLineTooLong = malformed("a line of a chunked body is over the limit")
+
 // line reads one line and returns it without its CRLF, a view until the next
-// read. A longer one than limit is an error, as are LF without CR and CR
-// without LF.
+// read. A longer one than limit is errLineTooLong; LF without CR and CR without LF
+// are errors too.
 func (r *Reader) line(limit int) ([]byte, error) {
 	for scanned := 0; ; {
 		length := r.end - r.start // of the line as far as it was received
@@ -251,7 +256,7 @@ func (r *Reader) line(limit int) ([]byte, error) {
 			length = scanned + lf
 		}
 		if length > limit+1 {
-			return nil, malformed("a line of a chunked body is over the limit")
+			return nil, errLineTooLong
 		}
 		if lf >= 0 {
 			line := r.buf[r.start : r.start+length]

@@ -18,17 +18,42 @@ type ProtocolError struct {
 
 func (e *ProtocolError) Error() string { return e.Detail }
 
+// ResponseCodeDetails is why a client is answered so, in Envoy's words.
+func (e *ProtocolError) ResponseCodeDetails() string {
+	switch {
+	case error(e) == errHeaders, error(e) == errTrailers:
+		return "http1.too_many_headers"
+	case error(e) == ErrUnderscore:
+		return "http1.unexpected_underscore"
+	case e.Status == 426:
+		return "low_version"
+	case e.Status == 431:
+		return "http1.headers_too_large"
+	}
+	return "http1.codec_error"
+}
+
 func malformed(format string, args ...any) error {
 	return &ProtocolError{Status: 400, Detail: fmt.Sprintf(format, args...)}
 }
 
 // Limits bounds what a Reader takes from its peer.
 type Limits struct {
-	// HeadBytes is the longest head, with its start line.
+	// HeadBytes is the longest head, with its start line, and the longest trailer
+	// section.
 	HeadBytes int
-	// Headers is the greatest number of header fields, and of trailer fields.
+	// Headers is the greatest number of header fields, and of trailer fields unless
+	// those are dropped.
 	Headers int
 }
+
+// What is beyond the limits.
+var (
+	errHeadTooLong     error = &ProtocolError{431, "the head is longer than the limit"}
+	errHeaders         error = &ProtocolError{431, "more header fields than the limit"}
+	errTrailersTooLong error = &ProtocolError{431, "the trailers are longer than the limit"}
+	errTrailers        error = &ProtocolError{431, "more trailer fields than the limit"}
+)
 
 // ErrUnderscore refuses a field whose name has an underscore, where
 // RejectUnderscores wants that.

@@ -1,6 +1,7 @@
 package http1_test
 
 import (
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -87,6 +88,17 @@ func TestTrailersAreKeptWhereTheyAreWanted(t *testing.T) {
 	m, _, err = readOne(text, http1.Options{})
 	require.NoError(t, err)
 	require.Zero(t, m.Trailers.Len())
+}
+
+func TestTrailersThatAreKeptAreCounted(t *testing.T) {
+	text := "POST / HTTP/1.1\nHost: a\nTransfer-Encoding: chunked\n\n1\nx\n0\n" + strings.Repeat("X: a\n", limits.Headers+1) + "\n"
+	_, _, err := readOne(text, http1.Options{Trailers: true})
+	refused, ok := errors.AsType[*http1.ProtocolError](err)
+	require.True(t, ok, "%v", err)
+	require.Equal(t, 431, refused.Status)
+	require.Equal(t, "http1.too_many_headers", refused.ResponseCodeDetails())
+	_, _, err = readOne(text, http1.Options{})
+	require.NoError(t, err)
 }
 
 func TestTrailersAreWrittenBehindChunks(t *testing.T) {

@@ -210,8 +210,6 @@ func (r *Reader) tryRead(fd uintptr) (done bool) {
 	return true
 }
 
-var errHeadTooLong = &ProtocolError{431, "the head is longer than the limit"}
-
 // head returns the next head, from its start line to the CRLF of its empty
 // line, and consumes it. Errors: io.EOF if the connection ended before the
 // first byte, io.ErrUnexpectedEOF if within the head, *ProtocolError.
@@ -301,7 +299,7 @@ func (r *Reader) fields(h *message.Headers, block []byte, at int) (framing, erro
 			return f, nil
 		}
 		if f.count == r.limits.Headers {
-			return f, &ProtocolError{431, "more header fields than the limit"}
+			return f, errHeaders
 		}
 		name := at
 		for tchar[block[at]] {

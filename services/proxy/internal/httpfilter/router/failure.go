@@ -267,46 +267,57 @@ func dropped(all bool) *httpfilter.Reply {
 	}
 }
 
-// clientFailed makes the reply for a request whose body failed.
+// clientFailed makes the reply for a request whose body failed, for which the
+// cluster is not to blame, and notes why.
 func (r *router) clientFailed(err error) *httpfilter.Reply {
 	f := &r.stream.Facts
 	var protocol *http1.ProtocolError
 	switch {
 	case errors.As(err, &protocol):
-		f.Details, f.Flags = "http1.codec_error", f.Flags|format.DownstreamProtocolError
-		return r.reply(protocol.Status, protocol.Detail)
+		f.Details, f.Flags = protocol.ResponseCodeDetails(), f.Flags|format.DownstreamProtocolError
+		return &httpfilter.Reply{Status: protocol.Status, Body: protocol.Detail}
 	case timedOut(err):
 		f.Details, f.Flags = "stream_idle_timeout", f.Flags|format.StreamIdleTimeout
-		return r.reply(408, "stream timeout")
+		return &httpfilter.Reply{Status: 408, Body: "stream timeout"}
 	default:
 		f.Details, f.Flags = "downstream_remote_disconnect", f.Flags|format.DownstreamConnectionTermination
-		return r.reply(400, "the request's body ended early")
+		return &httpfilter.Reply{Status: 400, Body: "the request's body ended early"}
 	}
 }
 
-// brokeOff counts and notes an upstream that failed within its response.
+// brokeOff counts and notes what failed within the response: the upstream, unless
+// the client's body did first, or the stream was out of time.
 func (r *router) brokeOff(err error) {
-	f := &r.stream.Facts
+	client, stats, f := r.attempt.brokenOff.Load(), r.cluster.Stats, &r.stream.Facts
 	var protocol *http1.ProtocolError
 	var remote *connpool.ResetError
+	reason := "connection_termination"
 	switch {
+	case r.stream.Expired() != nil:
+		return
+	case client != nil:
+		r.clientFailed(client.error) // whose reply comes too late
+		return
 	case timedOut(err) && r.attempt.outlived(time.Now()):
-		r.cluster.Stats.StreamsOutlived.Inc()
+		stats.StreamsOutlived.Inc()
 		f.Details, f.Flags = endings[outlived].detail, f.Flags|endings[outlived].flag
 		return
 	case timedOut(err):
-		r.cluster.Stats.RequestTimeouts.Inc()
+		stats.RequestTimeouts.Inc()
 		r.attempt.host.Outlier.ReportLocal(outlier.Timeout)
 		f.Details, f.Flags = "upstream_response_timeout", f.Flags|format.UpstreamRequestTimeout
 		return
 	case errors.As(err, &protocol):
-		f.Details, f.Flags = "upstream_reset_after_response_started{protocol_error}", f.Flags|format.UpstreamProtocolError
+		stats.ProtocolErrors.Inc()
+		reason, f.Flags = "protocol_error", f.Flags|format.UpstreamProtocolError
 	case errors.As(err, &remote):
-		f.Details, f.Flags = "upstream_reset_after_response_started{remote_reset}", f.Flags|format.UpstreamRemoteReset
+		stats.RequestResets.Inc()
+		reason, f.Flags = "remote_reset", f.Flags|format.UpstreamRemoteReset
 	default:
-		f.Details, f.Flags = "upstream_reset_after_response_started{connection_termination}", f.Flags|format.UpstreamConnectionTermination
+		stats.RequestResets.Inc()
+		f.Flags |= format.UpstreamConnectionTermination
 	}
-	r.cluster.Stats.RequestResets.Inc()
+	f.Details = "upstream_reset_after_response_started{" + reason + "}"
 	r.attempt.reportReset(err)
 }
 

@@ -22,6 +22,7 @@ type requestBody struct {
 	left       int64       // bytes to come, negative if that is not known
 	ended      atomic.Bool // nothing of inner is to come any more, but its io.EOF
 	broken     atomic.Bool // the client left within it
+	malformed  atomic.Bool // it broke the protocol
 	tunnel     bool        // it is no body before a 101
 
 	// interim orders what a pull does to the client's connection against what
@@ -36,6 +37,7 @@ func (b *requestBody) begin(r *message.Request) {
 	b.left, b.tunnel = r.BodyLength, len(r.Upgrade) > 0
 	b.wanted.Store(false)
 	b.broken.Store(false)
+	b.malformed.Store(false)
 	b.ended.Store(r.Body == nil)
 	if r.Body != nil {
 		r.Body = b
@@ -48,15 +50,10 @@ func (b *requestBody) Next() ([]byte, error) {
 	if err := b.sendContinue(); err != nil {
 		return nil, err
 	}
-	chunk, err := b.pull()
-	if err != nil && !errors.Is(err, io.EOF) {
-		_, malformed := errors.AsType[*http1.ProtocolError](err)
-		b.broken.Store(!malformed)
-	}
-	return chunk, err
+	return b.pull()
 }
 
-// pull takes the next chunk of inner, and notes that it did.
+// pull takes the next chunk of inner, and notes that it did, or how that failed.
 func (b *requestBody) pull() ([]byte, error) {
 	chunk, err := b.inner.Next()
 	now, facts := time.Now(), &b.connection.stream.Facts
@@ -67,7 +64,19 @@ func (b *requestBody) pull() ([]byte, error) {
 	if (b.left == 0 || errors.Is(err, io.EOF)) && !b.ended.Swap(true) {
 		facts.Mark(format.RequestEnd, now)
 	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.fail(err)
+	}
 	return chunk, err
+}
+
+// fail notes how the body broke off.
+func (b *requestBody) fail(err error) {
+	if _, malformed := errors.AsType[*http1.ProtocolError](err); !malformed {
+		b.broken.Store(true)
+	} else if !b.malformed.Swap(true) {
+		b.connection.manager.stats.protocolErrors.Inc()
+	}
 }
 
 // Ready implements message.Body. Who asks may go on to pull, in a goroutine of

@@ -362,8 +362,10 @@ func (e *exchange) conclude(expired *stream.Expiry, err error) {
 	if err != nil {
 		e.h2.OnReset(nil) // waits until we know, if it is the client's doing
 	}
-	e.countOutcome(err)
-	if err != nil || !e.switched && !e.ended.Load() {
+	whole := e.ended.Load() || e.switched
+	left := e.reset.Load() && (err != nil || whole) // else it had its answer before
+	m.stats.countOutcome(s.Expired(), left, whole, err)
+	if err != nil || !whole {
 		e.h2.Interrupt(net.ErrClosed) // lets go whoever still waits for the rest of the request
 	}
 	e.run.End(s)
@@ -382,20 +384,6 @@ func (e *exchange) conclude(expired *stream.Expiry, err error) {
 	m.log(&s.Facts)
 	s.Reset()
 	e.connection, e.h2 = nil, nil
-}
-
-// countOutcome counts how an exchange ended, err being what broke it off.
-func (e *exchange) countOutcome(err error) {
-	stats := e.manager.stats
-	switch {
-	case e.stream.Expired() != nil && e.stream.Expired() != clientGone:
-	case err == nil && !e.ended.Load() && !e.switched: // whatever the client has done since
-		stats.earlyResponses.Inc()
-	case e.reset.Load():
-		stats.clientResets.Inc()
-	case err != nil:
-		stats.ownResets.Inc()
-	}
 }
 
 // clientGone hears that the stream has ended before its time.

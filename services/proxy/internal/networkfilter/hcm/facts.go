@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/weirproxy/weir/services/proxy/internal/format"
+	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
 
@@ -52,21 +53,9 @@ func tellRoute(s *stream.Stream) {
 	}
 }
 
-// tellRefused notes why a request is answered with a status that it got for its
-// head alone.
-func tellRefused(f *format.Facts, status int) {
-	switch status {
-	case 403:
-		f.Details = "upgrade_failed"
-		return
-	case 426:
-		f.Details = "low_version"
-	case 431:
-		f.Details = "http1.headers_too_large"
-	default:
-		f.Details = "http1.codec_error"
-	}
-	f.Flags |= format.DownstreamProtocolError
+// tellMalformed notes a client that broke the protocol.
+func tellMalformed(f *format.Facts, why *http1.ProtocolError) {
+	f.Details, f.Flags = why.ResponseCodeDetails(), f.Flags|format.DownstreamProtocolError
 }
 
 // tellGone notes a client that left, or takes nothing any more.

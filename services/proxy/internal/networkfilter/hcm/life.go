@@ -83,23 +83,25 @@ func (c *connection) gone() (gone bool) {
 	return gone || err != nil
 }
 
-// countOutcome counts how an exchange ended, err being what broke it off.
+// countOutcome counts how an exchange ended, err being what broke it off, and notes
+// what that makes of the connection.
 func (c *connection) countOutcome(err error) {
-	stats := c.manager.stats
-	switch why := c.stream.Expired(); {
-	case why != nil:
-		c.broken = err != nil || why == clientGone || !c.body.finished()
-		c.remote = why == clientGone
-	case c.writer.Err() != nil || c.body.broken.Load():
-		c.remote = true
-		c.broken = true
-		stats.clientResets.Inc()
+	why := c.stream.Expired()
+	left := why == clientGone || c.writer.Err() != nil || c.body.broken.Load()
+	whole := c.body.finished() || c.stream.Response.Status == 101
+	switch {
+	case why != nil && why != clientGone:
+		c.broken = err != nil || !c.body.finished()
+	case left:
+		c.remote, c.broken = true, true
 	case err != nil:
 		c.broken = true
-		stats.ownResets.Inc()
-	case c.stream.Response.Status != 101 && !c.body.finished():
-		stats.earlyResponses.Inc()
 	}
+	if c.body.malformed.Load() { // both, as in Envoy
+		c.manager.stats.earlyResponses.Inc()
+		left = true
+	}
+	c.manager.stats.countOutcome(why, left, whole, err)
 }
 
 // countBytes counts what came and went since the last time.

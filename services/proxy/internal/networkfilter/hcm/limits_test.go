@@ -1,6 +1,7 @@
 package hcm_test
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -184,6 +185,59 @@ func TestHeadLimitsAreCounted(t *testing.T) {
 		response, _ := client.response("GET")
 		require.Equal(t, 431, response.StatusCode)
 		require.EqualValues(t, i+1, p.stat("http.test.downstream_rq_too_large"))
+		require.EqualValues(t, i+1, p.stat("http.test.downstream_rq_rx_reset"))
+	}
+}
+
+// TestUploadThatBreaksTheProtocolIsTheClientsFault has what follows a first chunk, and
+// what becomes of it before and within the response.
+func TestUploadThatBreaksTheProtocolIsTheClientsFault(t *testing.T) {
+	for _, c := range []struct {
+		name, rest string
+		status     int
+		details    string
+	}{
+		{"no chunk", "x\r\n", 400, "http1.codec_error"},
+		{"trailers of more bytes than a head", "0\r\nX: " + strings.Repeat("x", 70_000), 431, "http1.headers_too_large"},
+		{"more trailers than fields of a head", "0\r\n" + strings.Repeat("X: 1\r\n", 101) + "\r\n", 431, "http1.too_many_headers"},
+	} {
+		for _, begun := range []bool{false, true} {
+			t.Run(fmt.Sprint(c.name, ", within the response: ", begun), func(t *testing.T) {
+				t.Parallel()
+				l := newAccessLog(t, "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n")
+				up := newUpstream(t)
+				p := start(t, up.address(), config{fields: l.field + `"http_protocol_options": {"enable_trailers": true}, "delayed_close_timeout": "60s",`, logs: l.files})
+				client := p.dial()
+				client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
+				server := up.accept()
+				server.head()
+				server.read("1\r\nx\r\n")
+				if begun {
+					server.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe")
+					client.head()
+					client.read("he")
+				}
+				client.send(c.rest)
+				server.closed()
+				status := 200
+				if !begun {
+					response, _ := client.response("POST")
+					status = response.StatusCode
+					require.Equal(t, c.status, status)
+					require.True(t, response.Close)
+				}
+				client.closed()
+				require.NoError(t, client.conn.Close())
+				require.Equal(t, fmt.Sprintf("%d DPE %s", status, c.details), l.lines(1)[0])
+				for name, want := range map[string]int64{
+					"http.test.downstream_cx_protocol_error": 1, "http.test.downstream_rq_rx_reset": 1, "http.test.downstream_rq_tx_reset": 0,
+					"http.test.downstream_rq_response_before_rq_complete": 1, fmt.Sprintf("http.test.downstream_rq_%dxx", status/100): 1,
+					"cluster.up.upstream_rq_rx_reset": 0, "cluster.up.upstream_rq_completed": map[bool]int64{true: 1}[begun],
+				} {
+					require.Equal(t, want, p.stat(name), name)
+				}
+			})
+		}
 	}
 }
 

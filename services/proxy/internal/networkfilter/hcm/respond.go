@@ -85,8 +85,9 @@ func (c *connection) refuse(err error) bool {
 	switch {
 	case ok:
 		stats.protocolErrors.Inc()
+		stats.clientResets.Inc()
 		r.status = protocol.Status
-		tellRefused(facts, r.status)
+		tellMalformed(facts, protocol)
 	case timedOut(err) && c.manager.headersTimeout == 0:
 		stats.requestIdleTimeouts.Inc()
 		r.status, r.text = idleRequest.Status, idleRequest.Text

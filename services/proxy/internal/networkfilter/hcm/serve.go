@@ -245,7 +245,7 @@ func (c *connection) conclude(keepAlive bool, expired *stream.Expiry, err error)
 	}
 	c.countBytes()
 	m.log(&s.Facts)
-	if err == nil && !keepAlive {
+	if !keepAlive && !c.remote {
 		c.linger()
 	}
 	return keepAlive

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
 
 // managerStats are the metrics under http.<stat_prefix>., by Envoy's names.
@@ -108,6 +109,20 @@ func (s *managerStats) countStatus(status int, began time.Time) {
 	s.requestTime.Record(time.Since(began))
 	s.classes[status/100].Inc()
 	s.requestsCompleted.Inc()
+}
+
+// countOutcome counts how an exchange ended: why it was out of time, if it was;
+// whether its client left; whether the request was whole; and what broke it off.
+func (s *managerStats) countOutcome(why *stream.Expiry, left, whole bool, err error) {
+	switch {
+	case why != nil && why != clientGone: // counted as that was found
+	case left:
+		s.clientResets.Inc()
+	case err != nil:
+		s.ownResets.Inc()
+	case !whole:
+		s.earlyResponses.Inc()
+	}
 }
 
 // countEnd counts the end of a connection that began at a time: by the client or by

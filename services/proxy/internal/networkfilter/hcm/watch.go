@@ -153,7 +153,6 @@ func (w *watch) fire() {
 			why = idleRequest
 		}
 	case received && w.leaves && w.gone():
-		stats.clientResets.Inc()
 		why = clientGone
 	default:
 		w.arm(now)
