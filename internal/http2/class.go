@@ -7,6 +7,8 @@ type class struct {
 	// badValue says that the value holds what none may hold (RFC 9110 §5.5): a
 	// control, or space at its ends.
 	badValue bool
+	// tooLong says that the name or the value was longer than it may be.
+	tooLong bool
 }
 
 // nameClass tells the names apart that the rules speak of.
@@ -30,7 +32,9 @@ const (
 )
 
 // classify looks at a field from the outside.
-func classify(name, value []byte) class { return class{classifyName(name), badValue(value)} }
+func classify(name, value []byte) class {
+	return class{name: classifyName(name), badValue: badValue(value)}
+}
 
 func classifyName(name []byte) nameClass {
 	if len(name) == 0 {

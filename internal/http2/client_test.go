@@ -338,6 +338,17 @@ func TestKeepalive(t *testing.T) {
 	}
 }
 
+func TestKeepaliveComesLaterByChance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, p := dial(t, http2.Options{KeepaliveInterval: time.Minute, KeepaliveJitter: 0.5, KeepaliveTimeout: time.Minute})
+		time.Sleep(time.Minute - time.Nanosecond)
+		require.Empty(t, p.got())
+		time.Sleep(30*time.Second + time.Nanosecond)
+		require.Equal(t, []string{`PING "\x00\x00\x00\x00\x00\x00\x00\x00"`}, p.got())
+		_ = client.Close()
+	})
+}
+
 func TestServerDrains(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()

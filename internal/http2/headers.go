@@ -80,11 +80,19 @@ func (a *assembly) field(name, value []byte, c class) {
 		a.tooLarge = fmt.Sprintf("more than %d bytes of fields, with %d for each", a.options.MaxHeaderBytes, entryOverhead)
 		return
 	}
+	if c.tooLong {
+		a.tooLarge = fmt.Sprintf("a name or value of more than %d bytes", a.options.MaxFieldBytes)
+		return
+	}
 	if a.fault != "" {
 		return
 	}
 	if c.badValue {
 		a.refuse("the value of %q holds a control, or space at its ends", clip(name))
+		return
+	}
+	if a.options.NoObsText && hasObsText(value) {
+		a.refuse("the value of %q is not of ASCII", clip(name))
 		return
 	}
 	f := &a.received.head.Fields
@@ -124,6 +132,16 @@ func (a *assembly) field(name, value []byte, c class) {
 		}
 	}
 	f.Places = append(f.Places, place)
+}
+
+// hasObsText says whether a value has bytes beyond ASCII.
+func hasObsText(value []byte) bool {
+	for _, c := range value {
+		if c >= 0x80 {
+			return true
+		}
+	}
+	return false
 }
 
 // place copies a field into the slab.

@@ -15,6 +15,8 @@ type decoder struct {
 	// mustShrink says that the table is larger than the limit that the peer has
 	// agreed to: the next block must begin with a smaller size (RFC 7541 §4.2).
 	mustShrink bool
+	// longest is how many bytes a string may take in the block; 0 is any number.
+	longest int
 }
 
 func newDecoder() decoder {
@@ -103,6 +105,7 @@ func (d *decoder) literal(block []byte, prefix uint8, add bool, scratch []byte, 
 		return nil, scratch, compressionError("no proper index of a name")
 	}
 	scratch = scratch[:0]
+	start := len(block)
 	var name, value []byte
 	var c class
 	switch {
@@ -110,7 +113,7 @@ func (d *decoder) literal(block []byte, prefix uint8, add bool, scratch []byte, 
 		if name, block, scratch, ok = readString(block, scratch); !ok {
 			return nil, scratch, compressionError("a name that is no proper string")
 		}
-		c.name = classifyName(name)
+		c.name, c.tooLong = classifyName(name), d.isTooLong(start-len(block))
 	case index < uint32(len(staticTable)):
 		f := &staticTable[index]
 		name, c.name = f.name, f.class.name
@@ -125,18 +128,24 @@ func (d *decoder) literal(block []byte, prefix uint8, add bool, scratch []byte, 
 	default:
 		return nil, scratch, compressionError("index %d of a name is not in the table", index)
 	}
+	start = len(block)
 	// The value behind the name in scratch: should that move, name stays what
 	// it is in the old memory.
 	if value, block, scratch, ok = readString(block, scratch); !ok {
 		return nil, scratch, compressionError("a value that is no proper string")
 	}
 	c.badValue = badValue(value)
+	c.tooLong = c.tooLong || d.isTooLong(start-len(block))
 	sink.field(name, value, c)
 	if add {
 		d.table.add(name, value, c)
 	}
 	return block, scratch, nil
 }
+
+// isTooLong says whether a string that took n bytes, with up to 4 that tell its
+// length, is longer than it may be.
+func (d *decoder) isTooLong(n int) bool { return d.longest > 0 && n > d.longest+4 }
 
 // readInteger reads an integer with a prefix of so many bits (RFC 7541 §5.1).
 // One that 32 bits can't hold is not ok: nothing here counts so far.

@@ -1,6 +1,9 @@
 package http2
 
-import "time"
+import (
+	"math/rand/v2"
+	"time"
+)
 
 // keepalive sends PINGs and ends a connection whose peer is silent.
 type keepalive struct {
@@ -12,8 +15,14 @@ type keepalive struct {
 // startKeepalive begins. With mu held.
 func (c *Conn) startKeepalive() {
 	if c.options.KeepaliveInterval > 0 {
-		c.keepalive.timer = time.AfterFunc(c.options.KeepaliveInterval, c.keepaliveTick)
+		c.keepalive.timer = time.AfterFunc(c.keepaliveInterval(), c.keepaliveTick)
 	}
+}
+
+// keepaliveInterval is how long from now on the next PING is sent.
+func (c *Conn) keepaliveInterval() time.Duration {
+	interval := c.options.KeepaliveInterval
+	return interval + time.Duration(rand.Float64()*c.options.KeepaliveJitter*float64(interval))
 }
 
 func (c *Conn) stopKeepalive() {
@@ -36,7 +45,7 @@ func (c *Conn) keepaliveTick() {
 		return
 	case k.asking:
 		k.asking = false
-		k.timer.Reset(c.options.KeepaliveInterval)
+		k.timer.Reset(c.keepaliveInterval())
 	default:
 		k.asking = true
 		k.timer.Reset(c.options.KeepaliveTimeout)

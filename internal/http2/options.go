@@ -29,6 +29,12 @@ type Options struct {
 	// MaxHeaders bounds the number of fields of a head, pseudo-header fields not
 	// counted, and of a trailer section; 100.
 	MaxHeaders int
+	// MaxFieldBytes bounds a name and a value in HPACK's form, each alone; 64 KiB. A
+	// longer one is over the limit of a head, as for MaxHeaderBytes.
+	MaxFieldBytes uint32
+	// NoObsText makes a message with bytes above 0x7f in the value of a field a
+	// malformed one (obs-text of RFC 9110 §5.5).
+	NoObsText bool
 	// ServeTooLarge has a handler answer requests whose heads are over these limits,
 	// of which it gets Head.TooLarge and Head.End alone: with 431, say (RFC 9113
 	// §10.5.1). Else their streams are reset.
@@ -83,6 +89,9 @@ type Options struct {
 
 	// KeepaliveInterval is how often a PING is sent; 0 is never.
 	KeepaliveInterval time.Duration
+	// KeepaliveJitter is up to which part of KeepaliveInterval is added to it each time,
+	// by chance; 0 is none.
+	KeepaliveJitter float64
 	// KeepaliveTimeout is how long the peer may then be silent; 20 s.
 	KeepaliveTimeout time.Duration
 	// WriteTimeout is how long the socket may take nothing of what waits for it;
@@ -125,6 +134,7 @@ func (o Options) withDefaults() Options {
 	set(&o.ConnectionWindow, 24<<20, defaultWindow, maxWindow)
 	set(&o.MaxFrameSize, defaultFrameSize, defaultFrameSize, maxFrameSize)
 	set(&o.MaxHeaderBytes, 60<<10, 1, 8192<<10)
+	set(&o.MaxFieldBytes, 64<<10, 1, 8192<<10)
 	set(&o.HeaderTableSize, defaultTableSize, 1, 1<<20)
 	set(&o.EncoderTableSize, defaultTableSize, 1, 1<<16)
 	count(&o.MaxHeaders, 100)

@@ -42,6 +42,7 @@ type reader struct {
 func (r *reader) init(c *Conn) {
 	r.c = c
 	r.decoder = newDecoder()
+	r.decoder.longest = int(c.options.MaxFieldBytes)
 	if c.raw != nil {
 		r.readFD = r.readSocket
 	}

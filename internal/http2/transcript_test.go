@@ -387,6 +387,14 @@ func TestServerTranscripts(t *testing.T) {
 			raw(1, end|whole, 1, block(get+"x: "+long+"\n")+"\x40\x01z\x01q"), raw(1, end|whole, 3, block(post("/fields"))+"\xbe")},
 			"RST_STREAM 1 INTERNAL_ERROR\nHEADERS 3 :status=200 got-z=q length=-1 end", small},
 
+		{"a value over the limit of one", []string{
+			headers(end|whole, 1, get+"x: "+strings.Repeat("x", 105)+"\n"), headers(end|whole, 3, get+"x: "+strings.Repeat("x", 100)+"\n")},
+			"RST_STREAM 1 INTERNAL_ERROR\nHEADERS 3 :status=200 end", http2.Options{MaxFieldBytes: 100}},
+		{"a name over the limit of one", []string{headers(end|whole, 1, get+strings.Repeat("x", 105)+": y\n")},
+			"RST_STREAM 1 INTERNAL_ERROR", http2.Options{MaxFieldBytes: 100}},
+		{"RFC 9110 5.5 obs-text", []string{headers(end|whole, 1, post("/fields")+"x: \xe4\n")}, "HEADERS 1 :status=200 got-x=\xe4 length=-1 end", small},
+		{"RFC 9110 5.5 obs-text that is not wanted", []string{headers(end|whole, 1, post("/fields")+"x: \xe4\n")}, "RST_STREAM 1 PROTOCOL_ERROR", http2.Options{NoObsText: true}},
+
 		// Frames and connections.
 		{"4.1 frames of unknown kinds are ignored", []string{raw(0x99, 0xff, 0, "abc"), raw(0x99, 0xff, 1, "abc"), headers(end|whole, 1, get)}, "HEADERS 1 :status=200 end", small},
 		{"4.2 a frame over the limit", []string{headers(whole, 1, post("/hold")), data(0, 1, strings.Repeat("x", 16385))}, "GOAWAY 1 FRAME_SIZE_ERROR\nclosed", small},

@@ -303,6 +303,9 @@ func (c *Config) parseHTTP2(o *corev3.Http2ProtocolOptions, at strict.Path, repo
 	options := coreconfig.HTTP2(o, at, report)
 	own := o.GetOverrideStreamErrorOnInvalidHttpMessage()
 	options.MalformedEndsConnection = own != nil && !own.GetValue()
+	if c.headBytes > 0 { // else Envoy does not compare them either
+		coreconfig.FieldSize(o, c.headBytes>>10, "max_response_headers_kb", at, report)
+	}
 	c.maxStreams = options.MaxConcurrentStreams
 	options.MaxHeaderBytes, options.MaxHeaders = uint32(cmp.Or(c.headBytes, defaultHTTP2HeadBytes)), c.headers
 	c.http2 = &options

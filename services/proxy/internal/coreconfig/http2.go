@@ -17,9 +17,10 @@ var http2Fields = strict.Fields{
 		"max_outbound_frames", "max_outbound_control_frames", "max_consecutive_inbound_frames_with_empty_payload",
 		"max_inbound_priority_frames_per_stream", "max_inbound_window_update_frames_per_data_frame_sent",
 		"override_stream_error_on_invalid_http_message", "connection_keepalive", "enable_huffman_encoding", "allow_connect",
-		"stream_reset_burst", "stream_reset_rate",
+		"stream_reset_burst", "stream_reset_rate", "max_header_field_size_kb", "disallow_obs_text",
 	},
-	"envoy.config.core.v3.KeepaliveSettings": {"interval", "timeout"},
+	"envoy.config.core.v3.KeepaliveSettings": {"interval", "timeout", "interval_jitter"},
+	"envoy.type.v3.Percent":                  {"value"},
 }
 
 // streamWindow and connectionWindow bound what one stream, and all of a
@@ -29,6 +30,18 @@ const (
 	streamWindow     = 1 << 20
 	connectionWindow = 8 << 20
 )
+
+// defaultJitter is the part of an interval that is added to it at most
+// (KeepaliveSettings.interval_jitter).
+const defaultJitter = 0.15
+
+// FieldSize refuses a max_header_field_size_kb of o, at the path at, that is more
+// than the most KiB of a whole head, which the field whole says.
+func FieldSize(o *corev3.Http2ProtocolOptions, most int, whole string, at strict.Path, report *strict.Report) {
+	if n := o.GetMaxHeaderFieldSizeKb(); n != nil && int(n.GetValue()) > most {
+		report.Add(at.Field("max_header_field_size_kb"), "%d is more than the %d of %s", n.GetValue(), most, whole)
+	}
+}
 
 // HTTP2 reads http2_protocol_options, which may be nil, at the path at. What an
 // HTTP/1 message has as well, such as the limits of heads, is left to the caller.
@@ -46,11 +59,17 @@ func HTTP2(o *corev3.Http2ProtocolOptions, at strict.Path, report *strict.Report
 		MaxWindowUpdatesPerData:    count(o.GetMaxInboundWindowUpdateFramesPerDataFrameSent()),
 		NoHuffman:                  o.GetEnableHuffmanEncoding() != nil && !o.GetEnableHuffmanEncoding().GetValue(),
 		StreamResetBurst:           int(min(o.GetStreamResetBurst().GetValue(), 1<<30)),
+		MaxFieldBytes:              o.GetMaxHeaderFieldSizeKb().GetValue() << 10,
+		NoObsText:                  o.GetDisallowObsText().GetValue(),
 		StreamResetRate:            int(min(o.GetStreamResetRate().GetValue(), 1<<30)),
 	}
 	if keepalive := o.GetConnectionKeepalive(); keepalive != nil {
 		at := at.Field("connection_keepalive")
 		options.KeepaliveInterval = Duration(keepalive.GetInterval(), 0, at.Field("interval"), report)
+		options.KeepaliveJitter = defaultJitter
+		if jitter := keepalive.GetIntervalJitter(); jitter != nil {
+			options.KeepaliveJitter = jitter.GetValue() / 100
+		}
 		options.KeepaliveTimeout = Duration(keepalive.GetTimeout(), 20*time.Second, at.Field("timeout"), report)
 	}
 	return options

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -20,13 +21,18 @@ func TestHTTP2(t *testing.T) {
 	o := coreconfig.HTTP2(&corev3.Http2ProtocolOptions{
 		HpackTableSize: wrapperspb.UInt32(100), MaxConcurrentStreams: wrapperspb.UInt32(7), InitialStreamWindowSize: wrapperspb.UInt32(65535),
 		EnableHuffmanEncoding: wrapperspb.Bool(false), StreamResetBurst: wrapperspb.UInt64(5), StreamResetRate: wrapperspb.UInt64(6),
-		ConnectionKeepalive: &corev3.KeepaliveSettings{Interval: durationpb.New(time.Second)},
+		ConnectionKeepalive:  &corev3.KeepaliveSettings{Interval: durationpb.New(time.Second)},
+		MaxHeaderFieldSizeKb: wrapperspb.UInt32(64), DisallowObsText: wrapperspb.Bool(true),
 	}, "", report)
 	require.NoError(t, report.Err())
 	require.Equal(t, http2.Options{
 		HeaderTableSize: 100, EncoderTableSize: 100, MaxConcurrentStreams: 7, StreamWindow: 65535, ConnectionWindow: 8 << 20,
-		NoHuffman: true, StreamResetBurst: 5, StreamResetRate: 6, KeepaliveInterval: time.Second, KeepaliveTimeout: 20 * time.Second,
+		NoHuffman: true, StreamResetBurst: 5, StreamResetRate: 6, KeepaliveInterval: time.Second, KeepaliveJitter: 0.15, KeepaliveTimeout: 20 * time.Second,
+		MaxFieldBytes: 64 << 10, NoObsText: true,
 	}, o)
+	keepalive := &corev3.KeepaliveSettings{Interval: durationpb.New(time.Second), IntervalJitter: &typev3.Percent{Value: 50}}
+	o = coreconfig.HTTP2(&corev3.Http2ProtocolOptions{ConnectionKeepalive: keepalive}, "", report)
+	require.InDelta(t, 0.5, o.KeepaliveJitter, 0)
 	coreconfig.HTTP2(&corev3.Http2ProtocolOptions{InitialStreamWindowSize: wrapperspb.UInt32(1), InitialConnectionWindowSize: wrapperspb.UInt32(1 << 31)}, "o", report)
 	require.EqualError(t, report.Err(), `o.initial_connection_window_size: 2147483648 is not between 65535 and 2147483647
 o.initial_stream_window_size: 1 is not between 65535 and 2147483647`)

@@ -64,6 +64,7 @@ func (m *manager) parseProtocol(c *hcmv3.HttpConnectionManager, at strict.Path, 
 func (m *manager) parseHTTP2(c *hcmv3.HttpConnectionManager, at strict.Path, report *strict.Report) {
 	config := c.GetHttp2ProtocolOptions()
 	o := coreconfig.HTTP2(config, at, report)
+	coreconfig.FieldSize(config, m.limits.HeadBytes>>10, "max_request_headers_kb", at, report)
 	o.MaxHeaderBytes, o.MaxHeaders = uint32(m.limits.HeadBytes), m.limits.Headers
 	invalid := c.GetStreamErrorOnInvalidHttpMessage()
 	if own := config.GetOverrideStreamErrorOnInvalidHttpMessage(); own != nil {
