@@ -164,6 +164,8 @@ func one(fd protoreflect.FieldDescriptor) protoreflect.Value {
 		return protoreflect.ValueOfEnum(1)
 	case protoreflect.StringKind:
 		return protoreflect.ValueOfString("a")
+	case protoreflect.DoubleKind:
+		return protoreflect.ValueOfFloat64(1)
 	case protoreflect.Uint64Kind:
 		return protoreflect.ValueOfUint64(1)
 	default:

@@ -75,8 +75,9 @@ func (f *Factory) Fields() strict.Fields {
 		"envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension": {"typed_config"},
 		"envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig":                        {"pack_trace_reason", "use_request_id_for_trace_sampling"},
 		"envoy.config.core.v3.CidrRange":                                                 {"address_prefix", "prefix_len"},
+		"envoy.type.v3.Percent":                                                          {"value"},
 		"envoy.config.core.v3.HttpProtocolOptions": {
-			"idle_timeout", "max_connection_duration", "max_stream_duration", "max_headers_count", "max_requests_per_connection",
+			"idle_timeout", "max_connection_duration", "max_connection_duration_jitter", "max_stream_duration", "max_headers_count", "max_requests_per_connection",
 			"headers_with_underscores_action", "max_response_headers_kb",
 		},
 		"envoy.extensions.filters.network.http_connection_manager.v3.Rds": {"config_source", "route_config_name"},
@@ -130,9 +131,11 @@ type manager struct {
 	streamIdleTimeout     time.Duration
 	maxStreamDuration     time.Duration
 	maxConnectionDuration time.Duration
-	drainTimeout          time.Duration // until a drained connection is closed
-	delayedClose          time.Duration // until the client must have closed too
-	maxRequests           uint32        // per connection; 0 is any number
+	// durationJitter is up to which part of that is added to it by chance.
+	durationJitter float64
+	drainTimeout   time.Duration // until a drained connection is closed
+	delayedClose   time.Duration // until the client must have closed too
+	maxRequests    uint32        // per connection; 0 is any number
 
 	identity          identity.Config
 	paths             normalize.Paths

@@ -69,6 +69,7 @@ func TestFaultsOfTheConfiguration(t *testing.T) {
 		{"a field that may be longer than its head", `"http2_protocol_options": {"max_header_field_size_kb": 64}`, "http2_protocol_options.max_header_field_size_kb: 64 is more than the 60 of max_request_headers_kb"},
 		{"a field that may be as long as its head", `"max_request_headers_kb": 96, "http2_protocol_options": {"max_header_field_size_kb": 96, "disallow_obs_text": true}`, ""},
 		{"pings by chance", `"http2_protocol_options": {"connection_keepalive": {"interval": "1s", "timeout": "1s", "interval_jitter": {"value": 20}}}`, ""},
+		{"chance without a duration", `"common_http_protocol_options": {"max_connection_duration_jitter": {"value": 20}}`, "common_http_protocol_options.max_connection_duration_jitter: has no meaning without max_connection_duration"},
 		{"two ways to strip a port", `"strip_any_host_port": true, "strip_matching_host_port": true`, "strip_matching_host_port: cannot be set beside strip_any_host_port"},
 		{"a limit of responses", `"common_http_protocol_options": {"max_response_headers_kb": 60}`, "common_http_protocol_options.max_response_headers_kb: has no meaning for a connection manager: it is for clusters"},
 		{"a negative timeout", `"request_timeout": "-1s"`, "request_timeout: -1s is negative"},

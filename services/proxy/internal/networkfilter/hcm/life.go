@@ -18,11 +18,11 @@ const firstRequestTime = time.Second
 // is in flight. It returns what ends this.
 func (c *connection) outlive() (stop func()) {
 	m := c.manager
-	if m.maxConnectionDuration == 0 {
+	if c.aged.IsZero() {
 		return func() {}
 	}
 	last := make(chan *time.Timer, 1)
-	first := time.AfterFunc(m.maxConnectionDuration, func() {
+	first := time.AfterFunc(time.Until(c.aged), func() {
 		m.stats.connectionDurations.Inc()
 		c.Drain()
 		last <- time.AfterFunc(m.drainTimeout, c.Finish)

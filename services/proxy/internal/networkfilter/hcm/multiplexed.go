@@ -17,8 +17,8 @@ import (
 // multiplexed is a client's connection of HTTP/2: each of its streams is an
 // exchange, on a goroutine of its own.
 type multiplexed struct {
+	accepted
 	manager *manager
-	began   time.Time // accepted
 	conn    *http2.Conn
 	server  *http2.Server
 	peer    netip.Addr
@@ -38,10 +38,9 @@ type multiplexed struct {
 	timers   []*time.Timer // of drains, stopped in the end
 }
 
-// newMultiplexed takes over a connection, accepted at began, whose client speaks
-// HTTP/2.
-func (m *manager) newMultiplexed(conn net.Conn, began time.Time) *multiplexed {
-	c := &multiplexed{manager: m, began: began, facts: m.connectionFacts(conn)}
+// newMultiplexed takes over a connection whose client speaks HTTP/2.
+func (m *manager) newMultiplexed(conn net.Conn, a accepted) *multiplexed {
+	c := &multiplexed{accepted: a, manager: m, facts: a.facts(conn)}
 	c.peer, c.port = c.facts.Peer.Addr(), int(c.facts.Local.Port())
 	c.server = m.servers.take()
 	c.conn = c.server.Conn(conn, c)
@@ -66,8 +65,8 @@ func (c *multiplexed) serve(ctx context.Context, received []byte) {
 		c.timers = append(c.timers, c.idle)
 		c.mu.Unlock()
 	}
-	if m.maxConnectionDuration > 0 {
-		c.after(m.maxConnectionDuration, func() {
+	if !c.aged.IsZero() {
+		c.after(time.Until(c.aged), func() {
 			m.stats.connectionDurations.Inc()
 			c.drain()
 		})

@@ -94,6 +94,12 @@ func (m *manager) parseTimeouts(c *hcmv3.HttpConnectionManager, at strict.Path, 
 	}
 	read(&m.idleTimeout, common.GetIdleTimeout(), defaultIdleTimeout, commonAt.Field("idle_timeout"))
 	read(&m.maxConnectionDuration, common.GetMaxConnectionDuration(), 0, commonAt.Field("max_connection_duration"))
+	if jitter := common.GetMaxConnectionDurationJitter(); jitter != nil {
+		m.durationJitter = jitter.GetValue() / 100
+		if m.maxConnectionDuration == 0 {
+			report.Add(commonAt.Field("max_connection_duration_jitter"), "has no meaning without max_connection_duration")
+		}
+	}
 	read(&m.maxStreamDuration, common.GetMaxStreamDuration(), 0, commonAt.Field("max_stream_duration"))
 	read(&m.streamIdleTimeout, c.GetStreamIdleTimeout(), defaultStreamIdleTimeout, at.Field("stream_idle_timeout"))
 	read(&m.requestTimeout, c.GetRequestTimeout(), 0, at.Field("request_timeout"))

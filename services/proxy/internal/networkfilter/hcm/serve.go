@@ -8,6 +8,7 @@ package hcm
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -26,8 +27,8 @@ import (
 
 // connection is one client's connection.
 type connection struct {
+	accepted
 	manager *manager
-	began   time.Time // accepted
 	conn    net.Conn
 	reader  *http1.Reader
 	writer  *http1.Writer
@@ -95,34 +96,54 @@ const (
 func (m *manager) NewConnection(conn net.Conn) networkfilter.Connection {
 	m.stats.connectionsTotal.Inc()
 	m.stats.connectionsActive.Add(1)
+	a := m.accept()
 	switch m.codec {
 	case hcmv3.HttpConnectionManager_HTTP1:
-		return m.newConnection(conn)
+		return m.newConnection(conn, a)
 	case hcmv3.HttpConnectionManager_HTTP2:
-		return m.newMultiplexed(conn, time.Now())
+		return m.newMultiplexed(conn, a)
 	}
-	return &undecided{http1: m.newConnection(conn)}
+	return &undecided{http1: m.newConnection(conn, a)}
 }
 
-// connectionFacts are what is known of a connection from its start.
-func (m *manager) connectionFacts(conn net.Conn) format.Connection {
-	return format.Connection{ID: m.ids.Add(1), Peer: address(conn.RemoteAddr()), Local: address(conn.LocalAddr())}
+// accepted is what is known of a connection from its accept on, whichever version of
+// HTTP its client speaks.
+type accepted struct {
+	id    uint64
+	began time.Time
+	// aged is when the connection has reached its greatest age
+	// (max_connection_duration); the zero time is never.
+	aged time.Time
+}
+
+// accept takes note of a connection that was just accepted.
+func (m *manager) accept() accepted {
+	a := accepted{id: m.ids.Add(1), began: time.Now()}
+	if most := m.maxConnectionDuration; most > 0 {
+		a.aged = a.began.Add(most + time.Duration(rand.Float64()*m.durationJitter*float64(most)))
+	}
+	return a
+}
+
+// facts are what is known of a connection for access logs.
+func (a accepted) facts(conn net.Conn) format.Connection {
+	return format.Connection{ID: a.id, Peer: address(conn.RemoteAddr()), Local: address(conn.LocalAddr())}
 }
 
 // newConnection takes over a connection whose client speaks HTTP/1.
-func (m *manager) newConnection(conn net.Conn) *connection {
+func (m *manager) newConnection(conn net.Conn, a accepted) *connection {
 	c := &connection{
-		manager: m,
-		began:   time.Now(),
-		conn:    conn,
-		reader:  http1.NewReader(conn, m.limits),
-		writer:  http1.NewWriter(conn),
-		reads:   deadline.Of(conn.SetReadDeadline),
-		writes:  deadline.Of(conn.SetWriteDeadline),
+		accepted: a,
+		manager:  m,
+		facts:    a.facts(conn),
+		conn:     conn,
+		reader:   http1.NewReader(conn, m.limits),
+		writer:   http1.NewWriter(conn),
+		reads:    deadline.Of(conn.SetReadDeadline),
+		writes:   deadline.Of(conn.SetWriteDeadline),
 	}
 	c.reader.Options = m.http1.Options
 	c.writer.Trailers, c.writer.ProperCase = m.http1.Options.Trailers, m.http1.ProperCase
-	c.facts = m.connectionFacts(conn)
 	c.peer, c.port = c.facts.Peer.Addr(), int(c.facts.Local.Port())
 	c.body.connection = c
 	c.interim = c.sendInterim

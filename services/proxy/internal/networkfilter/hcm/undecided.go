@@ -35,7 +35,7 @@ func (u *undecided) Serve(ctx context.Context) {
 	}
 	u.mu.Lock()
 	c.phase.CompareAndSwap(fresh, busy) // so that a Finish before does not close it
-	u.http2 = c.manager.newMultiplexed(c.conn, c.began)
+	u.http2 = c.manager.newMultiplexed(c.conn, c.accepted)
 	u.http1 = nil // its memory is not needed any more
 	if u.drained {
 		u.http2.Drain()
@@ -73,19 +73,31 @@ func (u *undecided) Finish() {
 
 // preface waits for the first bytes, as await does for those of a request, and
 // returns what was received if it begins as HTTP/2 does; nil is HTTP/1. Not ok is
-// a client that never said anything: the connection is closed.
+// a client that never said anything: the connection is closed, when it has been idle
+// for too long, or has got too old as it would by outlive.
 func (c *connection) preface(ctx context.Context) (received []byte, ok bool) {
 	stop := context.AfterFunc(ctx, func() { _ = c.conn.Close() })
 	defer stop()
 	c.reads.Extend(time.Now(), c.manager.idleTimeout)
+	last := c.aged.Add(c.manager.drainTimeout + firstRequestTime)
+	ages := !c.aged.IsZero() && (c.manager.idleTimeout == 0 || time.Until(last) < c.manager.idleTimeout)
+	if ages {
+		c.reads.Set(last)
+	}
 	if err := c.reader.Wait(); err != nil {
-		if timedOut(err) {
-			c.manager.stats.connectionIdleTimeouts.Inc()
-		} else {
+		switch {
+		case !timedOut(err):
 			c.remote = !errors.Is(err, net.ErrClosed)
+		case ages:
+			c.manager.stats.connectionDurations.Inc()
+		default:
+			c.manager.stats.connectionIdleTimeouts.Inc()
 		}
 		_ = c.conn.Close() // the client has gone, or will see it
 		return nil, false
+	}
+	if ages {
+		c.reads.Set(time.Time{})
 	}
 	if limit := c.headLimit(); limit > 0 && !c.reader.HeadReady() {
 		c.reads.Set(time.Now().Add(limit))
