@@ -2,7 +2,9 @@ package http1
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
@@ -40,7 +42,8 @@ var ErrInterim error = &ProtocolError{400, fmt.Sprintf("more than %d interim res
 // response was read.
 //
 // Errors are those of ReadRequest; io.EOF means that the server closed before
-// the first byte, so that it may never have seen the request.
+// the first byte, so that it may never have seen the request. A head that the close
+// cuts off is a *ProtocolError, and so are bytes without one, as of HTTP/0.9.
 func (r *Reader) ReadHead(m *message.Response, method []byte) (keepAlive bool, err error) {
 	f, http10, err := r.responseHead(m)
 	if err != nil {
@@ -76,7 +79,11 @@ func (r *Reader) ReadHead(m *message.Response, method []byte) (keepAlive bool, e
 
 // responseHead reads one head, interim or final.
 func (r *Reader) responseHead(m *message.Response) (f framing, http10 bool, err error) {
+	before := r.received - uint64(r.end-r.start)
 	block, err := r.head()
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) && r.received > before { // whatever came was no response
+		err = malformed("the connection ended within the head")
+	}
 	if err != nil {
 		return f, false, err
 	}

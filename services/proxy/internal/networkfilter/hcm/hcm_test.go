@@ -518,7 +518,11 @@ func TestUpstreamFaultsBecomeTheStatusesOfEnvoy(t *testing.T) {
 		stat   string
 	}{
 		{"closes without an answer", "", 503, "connection termination", "upstream_rq_rx_reset"},
-		{"closes within the head", "HTTP/1.1 200 OK\r\n", 503, "connection termination", "upstream_rq_rx_reset"},
+		{"closes within the head", "HTTP/1.1 200 OK\r\n", 502, "protocol error", "upstream_cx_protocol_error"},
+		{"sends an empty line", "\r\n", 502, "protocol error", "upstream_cx_protocol_error"},
+		{"has no head", "hello", 502, "protocol error", "upstream_cx_protocol_error"},
+		{"has no head, but a line", "<p>hello</p>\n", 502, "protocol error", "upstream_cx_protocol_error"},
+		{"speaks HTTP/0.9", "HTTP/0.9 200 OK\r\n\r\n", 502, "protocol error", "upstream_cx_protocol_error"},
 		{"malformed", "HTTP/1.1 2x0 OK\r\n\r\n", 502, "protocol error", "upstream_cx_protocol_error"},
 		{"length and chunked", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 502, "protocol error", "upstream_cx_protocol_error"},
 		{"switches protocols unasked", "HTTP/1.1 101 Switching Protocols\r\n\r\n", 502, "protocol error", "upstream_cx_protocol_error"},
