@@ -178,7 +178,7 @@ func (w *Writer) appendList(b []byte, h *message.Headers) []byte {
 func (w *Writer) appendField(b []byte, h *message.Headers, name string, value []byte) []byte {
 	switch {
 	case h.Spelt():
-		b = append(b, h.SpellingOf(name)...)
+		b = append(b, h.SpellingOf([]byte(name))...)
 	case w.ProperCase:
 		b = appendProper(b, []byte(name))
 	default:

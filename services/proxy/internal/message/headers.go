@@ -56,23 +56,23 @@ func (h *Headers) KeepSpelling() { h.spelled = append(h.spelled[:0], h.slab...) 
 // Spelt says whether the names are remembered as they were received.
 func (h *Headers) Spelt() bool { return len(h.spelled) > 0 }
 
-// Spelling is the name of field i as it was received, if that is remembered,
-// and in lower case otherwise.
+// Spelling is the name of field i as it was received, if that is remembered. One
+// that was added is spelt as a received one of that name, or else in lower case.
 func (h *Headers) Spelling(i int) []byte {
 	f := h.fields[i]
 	if int(f.NameEnd) <= len(h.spelled) {
 		return h.spelled[f.Name:f.NameEnd:f.NameEnd]
 	}
-	return h.slab[f.Name:f.NameEnd:f.NameEnd]
+	return h.SpellingOf(h.slab[f.Name:f.NameEnd:f.NameEnd])
 }
 
 // SpellingOf is the name, in lower case, as the head that was received spelt
 // it, for a field that is no longer in the list. Without such a line it is the
 // name itself.
-func (h *Headers) SpellingOf(name string) string {
+func (h *Headers) SpellingOf(name []byte) []byte {
 	for line := range bytes.Lines(h.spelled) {
-		if len(line) > len(name) && line[len(name)] == ':' && bytes.EqualFold(line[:len(name)], []byte(name)) {
-			return string(line[:len(name)])
+		if len(line) > len(name) && line[len(name)] == ':' && bytes.EqualFold(line[:len(name)], name) {
+			return line[:len(name):len(name)]
 		}
 	}
 	return name

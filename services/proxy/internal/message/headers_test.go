@@ -142,15 +142,19 @@ func TestSpellingIsRememberedWhereItIsKept(t *testing.T) {
 	require.Equal(t, "x-my-id=1 x-own=2", show(&h))
 	require.Equal(t, "X-My-ID", string(h.Spelling(0)))
 	require.Equal(t, "x-own", string(h.Spelling(1)))
-	require.Equal(t, "HOST", h.SpellingOf("host"), "though it is not in the list")
-	require.Equal(t, "connection", h.SpellingOf("connection"))
+	require.Equal(t, "HOST", string(h.SpellingOf([]byte("host"))), "though it is not in the list")
+	require.Equal(t, "connection", string(h.SpellingOf([]byte("connection"))))
 	h.Set("x-my-id", "3")
 	require.Equal(t, "X-My-ID", string(h.Spelling(0)), "another value, the same name")
+	h.Remove("x-my-id")
+	h.Add("x-my-id", "4")
+	require.Equal(t, "x-own=2 x-my-id=4", show(&h))
+	require.Equal(t, "X-My-ID", string(h.Spelling(1)), "another field, the same name")
 
 	load(false)
 	require.False(t, h.Spelt(), "of another message")
 	require.Equal(t, "x-my-id", string(h.Spelling(0)))
-	require.Equal(t, "host", h.SpellingOf("host"))
+	require.Equal(t, "host", string(h.SpellingOf([]byte("host"))))
 }
 
 func TestSwapTakesOverTheFieldsOfHTTP2(t *testing.T) {

@@ -156,6 +156,32 @@ func TestNamesAreSpeltAsIsWanted(t *testing.T) {
 	}
 }
 
+// What the proxy adds, or puts in the place of what came, is spelt as the message had
+// the name, as in Envoy.
+func TestOwnFieldsAreSpeltAsTheMessageHasThem(t *testing.T) {
+	const preserve = `"header_key_format": {"stateful_formatter": {"name": "preserve_case", "typed_config": {
+		"@type": "type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig"}}}`
+	up := newUpstream(t)
+	client := start(t, up.address(), config{
+		fields: `"use_remote_address": true, "via": "v", "http_protocol_options": {` + preserve + `},`, http1: preserve,
+		entry: `"request_headers_to_add": [{"header": {"key": "X-Own", "value": "b"}}, {"header": {"key": "X-New", "value": "c"}}],`,
+	}).dial()
+	client.send("GET / HTTP/1.1\r\nHOST: a\r\nX-FORWARDED-FOR: 1.2.3.4\r\nX-Request-ID: r\r\nTE: trailers\r\nVIA: u\r\nX-OWN: a\r\n\r\n")
+	server := up.accept()
+	head := server.head()
+	for _, want := range []string{
+		"\nHOST: a\r", "\nX-FORWARDED-FOR: 1.2.3.4,127.0.0.1\r", "\nX-Request-ID: ", "\nTE: trailers\r", "\nVIA: u, v\r", "\nX-OWN: a\r", "\nX-OWN: b\r",
+		"\nx-new: c\r", "\nx-forwarded-proto: http\r",
+	} {
+		require.Contains(t, head, want)
+	}
+	server.send("HTTP/1.1 200 OK\r\nSERVER: mine\r\nVia: u\r\nContent-Length: 0\r\n\r\n")
+	head = client.head()
+	for _, want := range []string{"\nSERVER: weir\r", "\nVia: u, v\r", "\ndate: "} {
+		require.Contains(t, head, want)
+	}
+}
+
 func TestUnderscoresInNames(t *testing.T) {
 	for _, c := range []struct{ action, stat string }{
 		{"ALLOW", ""},
