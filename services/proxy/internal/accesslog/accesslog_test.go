@@ -163,7 +163,7 @@ func TestFaults(t *testing.T) {
 	for yaml, want := range map[string]string{
 		one("/x", "%NOPE%", ""):   "log_format.text_format_source: format: column 1: unknown operator NOPE",
 		`access_log: [{name: x}]`: "access_log[0].typed_config: an access log needs a typed_config",
-		one("/x", "", "{header_filter: {header: {name: a, string_match: {safe_regex: {regex: '('}}}}}"): `safe_regex.regex: "(": error parsing regexp`,
+		one("/x", "", "{header_filter: {header: {name: a, string_match: {safe_regex: {regex: '('}}}}}"): `safe_regex.regex: "(" is no regular expression`,
 		one("/x", "", "{response_flag_filter: {flags: [XX]}}"):                                          "access_log[0].filter.response_flag_filter.flags[0]",
 		one("/x", "", "{traceable_filter: {}}"):                                                         "access_log[0].filter.traceable_filter: ",
 		`access_log: [{name: x, typed_config: {"@type": "` + fileType + `", path: /x, format: "a"}}]`:   "access_log[0].typed_config.format: ",

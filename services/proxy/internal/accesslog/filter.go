@@ -8,6 +8,7 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 
 	"github.com/weirproxy/weir/services/proxy/internal/format"
+	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
@@ -35,7 +36,8 @@ func parseFilter(m *accesslogv3.AccessLogFilter, at strict.Path, report *strict.
 		some := parseFilters(kind.OrFilter.GetFilters(), at.Field("or_filter"), report)
 		return func(f *format.Facts) bool { return matches(some, f, true) }
 	case *accesslogv3.AccessLogFilter_HeaderFilter:
-		return parseHeader(kind.HeaderFilter.GetHeader(), at.Field("header_filter").Field("header"), report)
+		header := matcher.ParseHeader(kind.HeaderFilter.GetHeader(), at.Field("header_filter").Field("header"), report)
+		return func(f *format.Facts) bool { return f.Request != nil && header.Match(f.Request) }
 	case *accesslogv3.AccessLogFilter_ResponseFlagFilter:
 		return flags(kind.ResponseFlagFilter.GetFlags(), at.Field("response_flag_filter").Field("flags"), report)
 	case *accesslogv3.AccessLogFilter_GrpcStatusFilter:

@@ -68,7 +68,7 @@ func TestImports(t *testing.T) {
 		},
 		"internal/format":         {"internal/message", "internal/strict"},
 		"internal/headermutation": {"internal/format", "internal/message", "internal/strict"},
-		"internal/accesslog":      {"internal/format", "internal/stats", "internal/strict"},
+		"internal/accesslog":      {"internal/format", "internal/matcher", "internal/stats", "internal/strict"},
 
 		"internal/route": {
 			"internal/coreconfig", "internal/descriptor", "internal/format", "internal/hashpolicy", "internal/headermutation",

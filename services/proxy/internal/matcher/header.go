@@ -34,19 +34,23 @@ type Range struct{ Start, End int64 }
 func ParseHeaders(list []*routev3.HeaderMatcher, at strict.Path, report *strict.Report) []Header {
 	var headers []Header
 	for i, m := range list {
-		at := at.Index(i)
-		h := Header{name: strings.ToLower(m.GetName()), invert: m.GetInvertMatch(), missingIsEmpty: m.GetTreatMissingHeaderAsEmpty()}
-		switch s := m.GetHeaderMatchSpecifier().(type) {
-		case *routev3.HeaderMatcher_StringMatch:
-			h.value = ParseString(s.StringMatch, at.Field("string_match"), report)
-		case *routev3.HeaderMatcher_RangeMatch:
-			h.ranged = &Range{s.RangeMatch.GetStart(), s.RangeMatch.GetEnd()}
-		case *routev3.HeaderMatcher_PresentMatch:
-			h.absent = !s.PresentMatch
-		}
-		headers = append(headers, h)
+		headers = append(headers, ParseHeader(m, at.Index(i), report))
 	}
 	return headers
+}
+
+// ParseHeader is ParseHeaders for one message, at the path at.
+func ParseHeader(m *routev3.HeaderMatcher, at strict.Path, report *strict.Report) Header {
+	h := Header{name: strings.ToLower(m.GetName()), invert: m.GetInvertMatch(), missingIsEmpty: m.GetTreatMissingHeaderAsEmpty()}
+	switch s := m.GetHeaderMatchSpecifier().(type) {
+	case *routev3.HeaderMatcher_StringMatch:
+		h.value = ParseString(s.StringMatch, at.Field("string_match"), report)
+	case *routev3.HeaderMatcher_RangeMatch:
+		h.ranged = &Range{s.RangeMatch.GetStart(), s.RangeMatch.GetEnd()}
+	case *routev3.HeaderMatcher_PresentMatch:
+		h.absent = !s.PresentMatch
+	}
+	return h
 }
 
 // Match says whether the condition holds for the request. A missing field
@@ -161,7 +165,7 @@ func Pseudo(r *message.Request, name string) (value []byte, ok, pseudo bool) {
 	case ":path":
 		return r.Path, len(r.Path) > 0, true
 	case ":method":
-		return r.Method, true, true
+		return r.Method, len(r.Method) > 0, true
 	case ":authority", "host":
 		return r.Authority, len(r.Authority) > 0, true
 	case ":scheme":
