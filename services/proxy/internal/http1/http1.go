@@ -21,14 +21,18 @@ func (e *ProtocolError) Error() string { return e.Detail }
 // ResponseCodeDetails is why a client is answered so, in Envoy's words.
 func (e *ProtocolError) ResponseCodeDetails() string {
 	switch {
-	case error(e) == errHeaders, error(e) == errTrailers:
+	case e == errHeaders, e == errTrailers:
 		return "http1.too_many_headers"
-	case error(e) == ErrUnderscore:
+	case e == errUnderscore:
 		return "http1.unexpected_underscore"
+	case e == errBothLengths:
+		return "http1.content_length_and_chunked_not_allowed"
 	case e.Status == 426:
 		return "low_version"
 	case e.Status == 431:
 		return "http1.headers_too_large"
+	case e.Status == 501:
+		return "http1.invalid_transfer_encoding"
 	}
 	return "http1.codec_error"
 }
@@ -47,17 +51,19 @@ type Limits struct {
 	Headers int
 }
 
-// What is beyond the limits.
+// What is refused in several places, or has a reason of its own in Envoy's words.
 var (
-	errHeadTooLong     error = &ProtocolError{431, "the head is longer than the limit"}
-	errHeaders         error = &ProtocolError{431, "more header fields than the limit"}
-	errTrailersTooLong error = &ProtocolError{431, "the trailers are longer than the limit"}
-	errTrailers        error = &ProtocolError{431, "more trailer fields than the limit"}
+	errHeadTooLong     = &ProtocolError{431, "the head is longer than the limit"}
+	errHeaders         = &ProtocolError{431, "more header fields than the limit"}
+	errTrailersTooLong = &ProtocolError{431, "the trailers are longer than the limit"}
+	errTrailers        = &ProtocolError{431, "more trailer fields than the limit"}
+	errUnderscore      = &ProtocolError{400, "an underscore in a field name"}
+	errBothLengths     = &ProtocolError{400, "both content-length and transfer-encoding"}
 )
 
 // ErrUnderscore refuses a field whose name has an underscore, where
 // RejectUnderscores wants that.
-var ErrUnderscore error = &ProtocolError{400, "an underscore in a field name"}
+var ErrUnderscore error = errUnderscore
 
 // ErrAbsoluteTarget refuses a target in absolute form, where RefuseAbsolute
 // wants that.

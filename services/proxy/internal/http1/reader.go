@@ -413,7 +413,7 @@ func (f *framing) check() error {
 		return &ProtocolError{f.transferCode, "a transfer-encoding other than one chunked"}
 	}
 	if f.chunked && f.length >= 0 {
-		return malformed("both content-length and transfer-encoding")
+		return errBothLengths
 	}
 	return nil
 }
