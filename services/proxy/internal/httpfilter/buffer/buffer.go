@@ -7,7 +7,6 @@ package buffer
 import (
 	"errors"
 	"io"
-	"net"
 
 	bufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/buffer/v3"
 	"google.golang.org/protobuf/proto"
@@ -88,9 +87,6 @@ func (f *filter) NewRouteFilter(route any) httpfilter.Filter {
 // mostAnnounced is how much memory a body gets before it comes.
 const mostAnnounced = 64 << 10
 
-// tooLong is the reply to a body over the limit, in Envoy's words.
-var tooLong = httpfilter.Reply{Status: 413, Body: "Payload Too Large"}
-
 // RequestHead implements httpfilter.RequestHead. It blocks until the body is
 // there. One that announces its length is refused without being read, and what a
 // client sends in another protocol than HTTP is no body.
@@ -100,7 +96,7 @@ func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 		return nil
 	}
 	if r.BodyLength > f.most {
-		return &tooLong
+		return httpfilter.BodyTooLarge(s)
 	}
 	// No more than a little is taken for what is only announced.
 	text := make([]byte, 0, min(max(r.BodyLength, 0), mostAnnounced))
@@ -110,10 +106,10 @@ func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 			break
 		}
 		if err != nil {
-			return failed(err)
+			return httpfilter.BodyFailed(s, err)
 		}
 		if int64(len(text)+len(chunk)) > f.most {
-			return &tooLong
+			return httpfilter.BodyTooLarge(s)
 		}
 		text = append(text, chunk...)
 	}
@@ -126,13 +122,4 @@ func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 		r.BodyLength, r.Body = 0, nil
 	}
 	return nil
-}
-
-// failed makes the reply for a body that broke off.
-func failed(err error) *httpfilter.Reply {
-	var network net.Error
-	if errors.As(err, &network) && network.Timeout() {
-		return &httpfilter.Reply{Status: 408, Body: "stream timeout"}
-	}
-	return &httpfilter.Reply{Status: 400, Body: err.Error()}
 }

@@ -178,7 +178,7 @@ func TestABodyThatAnnouncesTooMuchIsNotRead(t *testing.T) {
 
 func TestABodyThatBreaksOffIsRefused(t *testing.T) {
 	_, refusal := headStep(t, &watched{chunks: []string{"a"}, end: errors.New("the client has gone")}, 5)
-	require.Equal(t, "the client has gone", refusal)
+	require.Equal(t, "the request's body ended early", refusal)
 	_, refusal = headStep(t, &watched{end: os.ErrDeadlineExceeded}, 5)
 	require.Equal(t, "stream timeout", refusal)
 }

@@ -199,7 +199,7 @@ func (r *router) replyTo(res result) *httpfilter.Reply {
 		why := r.stream.Expired()
 		return &httpfilter.Reply{Status: why.Status, Body: why.Text}
 	case clientBroke:
-		return r.clientFailed(r.attempt.err)
+		return httpfilter.BodyFailed(r.stream, r.attempt.err) // for which the cluster is not to blame
 	case noHost:
 		f.Details, f.Flags = "no_healthy_upstream", f.Flags|format.NoHealthyUpstream
 		return r.reply(503, "no healthy upstream")
@@ -267,24 +267,6 @@ func dropped(all bool) *httpfilter.Reply {
 	}
 }
 
-// clientFailed makes the reply for a request whose body failed, for which the
-// cluster is not to blame, and notes why.
-func (r *router) clientFailed(err error) *httpfilter.Reply {
-	f := &r.stream.Facts
-	var protocol *http1.ProtocolError
-	switch {
-	case errors.As(err, &protocol):
-		f.Details, f.Flags = protocol.ResponseCodeDetails(), f.Flags|format.DownstreamProtocolError
-		return &httpfilter.Reply{Status: protocol.Status, Body: protocol.Detail}
-	case timedOut(err):
-		f.Details, f.Flags = "stream_idle_timeout", f.Flags|format.StreamIdleTimeout
-		return &httpfilter.Reply{Status: 408, Body: "stream timeout"}
-	default:
-		f.Details, f.Flags = "downstream_remote_disconnect", f.Flags|format.DownstreamConnectionTermination
-		return &httpfilter.Reply{Status: 400, Body: "the request's body ended early"}
-	}
-}
-
 // brokeOff counts and notes what failed within the response: the upstream, unless
 // the client's body did first, or the stream was out of time.
 func (r *router) brokeOff(err error) {
@@ -296,7 +278,7 @@ func (r *router) brokeOff(err error) {
 	case r.stream.Expired() != nil:
 		return
 	case client != nil:
-		r.clientFailed(client.error) // whose reply comes too late
+		httpfilter.BodyFailed(r.stream, client.error) // whose reply comes too late
 		return
 	case timedOut(err) && r.attempt.outlived(time.Now()):
 		stats.StreamsOutlived.Inc()

@@ -379,7 +379,7 @@ func (e *exchange) conclude(expired *stream.Expiry, err error) {
 		tellExpired(&s.Facts, last)
 	}
 	if last != clientGone {
-		m.stats.countStatus(s.Response.Status, s.Start)
+		m.stats.countAnswer(s)
 	}
 	m.log(&s.Facts)
 	s.Reset()

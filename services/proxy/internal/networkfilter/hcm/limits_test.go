@@ -9,8 +9,12 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
 const (
@@ -184,7 +188,6 @@ func TestHeadLimitsAreCounted(t *testing.T) {
 		client.send(request)
 		response, _ := client.response("GET")
 		require.Equal(t, 431, response.StatusCode)
-		require.EqualValues(t, i+1, p.stat("http.test.downstream_rq_too_large"))
 		require.EqualValues(t, i+1, p.stat("http.test.downstream_rq_rx_reset"))
 	}
 }
@@ -239,6 +242,26 @@ func TestUploadThatBreaksTheProtocolIsTheClientsFault(t *testing.T) {
 			})
 		}
 	}
+}
+
+// full is a filter that takes no body.
+type full struct{ pass }
+
+func (f full) Parse(proto.Message, strict.Path, *strict.Report) httpfilter.Config { return f }
+func (f full) NewFilter() httpfilter.Filter                                       { return f }
+func (full) RequestHead(s *stream.Stream) *httpfilter.Reply                       { return httpfilter.BodyTooLarge(s) }
+
+func TestBodiesThatAreTooLargeAreCounted(t *testing.T) {
+	l := newAccessLog(t, "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n")
+	p := start(t, newUpstream(t).address(), config{fields: l.field, logs: l.files, filters: []httpfilter.Factory{full{}}})
+	client := p.dial()
+	client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx")
+	response, body := client.response("POST")
+	require.Equal(t, 413, response.StatusCode)
+	require.Equal(t, "Payload Too Large", body)
+	require.Contains(t, outcome(open(t, p.dialHTTP2(), "POST /", true)), "413")
+	require.Equal(t, []string{"413 - request_payload_too_large", "413 - request_payload_too_large"}, l.lines(2))
+	require.EqualValues(t, 2, p.stat("http.test.downstream_rq_too_large"))
 }
 
 func TestUpstreamThatDoesNotReadStopsTheClient(t *testing.T) {

@@ -104,8 +104,6 @@ func (c *connection) refuse(err error) bool {
 		return false
 	}
 	switch {
-	case r.status == 431:
-		stats.tooLarge.Inc()
 	case errors.Is(err, http1.ErrUnderscore):
 		stats.rejectedUnderscores.Inc()
 	case errors.Is(err, http1.ErrAbsoluteTarget):
@@ -113,7 +111,7 @@ func (c *connection) refuse(err error) bool {
 	}
 	c.body.begin(&message.Request{}) // of which nothing is known
 	r.fill(&c.stream)
-	stats.countStatus(r.status, c.stream.Start)
+	stats.countAnswer(&c.stream)
 	err = c.respond(true)
 	c.countBytes()
 	c.manager.log(facts)

@@ -262,7 +262,7 @@ func (c *connection) conclude(keepAlive bool, expired *stream.Expiry, err error)
 		c.reads.Set(time.Time{}) // which cut had put into the past
 	}
 	if last != clientGone {
-		m.stats.countStatus(s.Response.Status, s.Start)
+		m.stats.countAnswer(s)
 	}
 	c.countBytes()
 	m.log(&s.Facts)

@@ -3,6 +3,7 @@ package hcm
 import (
 	"time"
 
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
@@ -104,11 +105,14 @@ func newStats(scope, codec, codec2 *stats.Scope) *managerStats {
 	return s
 }
 
-// countStatus counts an answer to a request that began at a time.
-func (s *managerStats) countStatus(status int, began time.Time) {
-	s.requestTime.Record(time.Since(began))
-	s.classes[status/100].Inc()
+// countAnswer counts the answer to a request.
+func (s *managerStats) countAnswer(of *stream.Stream) {
+	s.requestTime.Record(time.Since(of.Start))
+	s.classes[of.Response.Status/100].Inc()
 	s.requestsCompleted.Inc()
+	if of.Facts.Details == httpfilter.DetailsTooLarge {
+		s.tooLarge.Inc()
+	}
 }
 
 // countOutcome counts how an exchange ended: why it was out of time, if it was;

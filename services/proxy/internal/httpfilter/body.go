@@ -1,0 +1,39 @@
+package httpfilter
+
+import (
+	"errors"
+	"net"
+
+	"github.com/weirproxy/weir/services/proxy/internal/format"
+	"github.com/weirproxy/weir/services/proxy/internal/http1"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
+)
+
+// BodyFailed makes the reply to a request whose body ended with err, which is not
+// io.EOF, and notes why: the client broke the protocol, fell silent or left.
+func BodyFailed(s *stream.Stream, err error) *Reply {
+	f := &s.Facts
+	var network net.Error
+	protocol, malformed := errors.AsType[*http1.ProtocolError](err)
+	switch {
+	case malformed:
+		f.Details, f.Flags = protocol.ResponseCodeDetails(), f.Flags|format.DownstreamProtocolError
+		return &Reply{Status: protocol.Status, Body: protocol.Detail}
+	case errors.As(err, &network) && network.Timeout():
+		f.Details, f.Flags = "stream_idle_timeout", f.Flags|format.StreamIdleTimeout
+		return &Reply{Status: 408, Body: "stream timeout"}
+	default:
+		f.Details, f.Flags = "downstream_remote_disconnect", f.Flags|format.DownstreamConnectionTermination
+		return &Reply{Status: 400, Body: "the request's body ended early"}
+	}
+}
+
+// BodyTooLarge makes the reply to a request whose body is longer than a filter takes,
+// in Envoy's words, and notes why.
+func BodyTooLarge(s *stream.Stream) *Reply {
+	s.Facts.Details = DetailsTooLarge
+	return &Reply{Status: 413, Body: "Payload Too Large"}
+}
+
+// DetailsTooLarge is RESPONSE_CODE_DETAILS of such a reply.
+const DetailsTooLarge = "request_payload_too_large"

@@ -1,0 +1,30 @@
+package httpfilter_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/services/proxy/internal/http1"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
+)
+
+func TestARequestWhoseBodyFailsIsAnsweredWithTheReason(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want string // status, text, flags and details
+	}{
+		{&http1.ProtocolError{Status: 400, Detail: "no chunk"}, "400 no chunk DPE http1.codec_error"},
+		{fmt.Errorf("in a chain: %w", &http1.ProtocolError{Status: 431, Detail: "too long"}), "431 too long DPE http1.headers_too_large"},
+		{os.ErrDeadlineExceeded, "408 stream timeout SI stream_idle_timeout"},
+		{errors.New("the client has gone"), "400 the request's body ended early DC downstream_remote_disconnect"},
+	} {
+		s := &stream.Stream{}
+		reply := httpfilter.BodyFailed(s, c.err)
+		require.Equal(t, c.want, fmt.Sprintf("%d %s %s %s", reply.Status, reply.Body, s.Facts.Flags, s.Facts.Details))
+	}
+}
