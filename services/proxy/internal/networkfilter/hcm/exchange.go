@@ -374,14 +374,7 @@ func (e *exchange) conclude(expired *stream.Expiry, err error) {
 	}
 	e.watch.end()
 	e.h2.OnReset(nil)
-	last := s.Expired()
-	if last != expired || last == clientGone {
-		tellExpired(&s.Facts, last)
-	}
-	if last != clientGone {
-		m.stats.countAnswer(s)
-	}
-	m.log(&s.Facts)
+	m.record(s, expired)
 	s.Reset()
 	e.connection, e.h2 = nil, nil
 }

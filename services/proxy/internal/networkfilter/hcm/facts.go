@@ -82,6 +82,20 @@ func tellExpired(f *format.Facts, why *stream.Expiry) {
 	}
 }
 
+// record notes, counts and logs the end of a request. Expired is why the stream was
+// out of time before the response; it returns why it is now.
+func (m *manager) record(s *stream.Stream, expired *stream.Expiry) (last *stream.Expiry) {
+	last = s.Expired()
+	if last != expired || last == clientGone {
+		tellExpired(&s.Facts, last)
+	}
+	if last != clientGone {
+		m.stats.countAnswer(s)
+	}
+	m.log(&s.Facts)
+	return last
+}
+
 // log writes the access logs, at the end of a request.
 func (m *manager) log(f *format.Facts) {
 	for _, l := range m.logs {

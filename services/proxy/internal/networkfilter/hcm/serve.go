@@ -253,20 +253,14 @@ func (c *connection) conclude(keepAlive bool, expired *stream.Expiry, err error)
 	if s.Response.Status == 101 {
 		m.stats.upgradesActive.Add(-1)
 	}
-	last := s.Expired()
-	if last != expired || last == clientGone { // within the response, whose connection was cut
+	c.countBytes()
+	switch last := m.record(s, expired); {
+	case last != expired || last == clientGone: // within the response, whose connection was cut
 		keepAlive = false
-		tellExpired(&s.Facts, last)
-	}
-	if keepAlive && last != nil {
+	case keepAlive && last != nil:
 		c.reads.Set(time.Time{}) // which cut had put into the past
 	}
-	if last != clientGone {
-		m.stats.countAnswer(s)
-	}
-	c.countBytes()
-	m.log(&s.Facts)
-	if !keepAlive && !c.remote {
+	if !keepAlive && !c.remote && c.writer.Err() == nil {
 		c.linger()
 	}
 	return keepAlive
