@@ -447,6 +447,7 @@ func answerCases() (cases []tableCase) {
 		{"that is no head", "nonsense\r\n\r\n"},
 		{"of half a head", "HTTP/1.1 200 OK\r\nX-Ba"},
 		{"of nothing at all", "\r\n"},
+		{"behind an empty line", "\r\n" + defaultAnswer},
 		{"with a space in a name", answer("200 OK", "X A: b\r\nContent-Length: 0\r\n", "")},
 		{"with a zero byte", answer("200 OK", "X-A: b\x00\r\nContent-Length: 0\r\n", "")},
 		{"with CR in a value", answer("200 OK", "X-A: b\rc\r\nContent-Length: 0\r\n", "")},

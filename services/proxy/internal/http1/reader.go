@@ -211,11 +211,11 @@ func (r *Reader) tryRead(fd uintptr) (done bool) {
 }
 
 // head returns the next head, from its start line to the CRLF of its empty
-// line, and consumes it. Errors: io.EOF if the connection ended before the
+// line, and consumes it. Before that of a request an empty line may come, which a
+// client may send between two (RFC 9112 §2.2). Errors: io.EOF if the connection ended before the
 // first byte, io.ErrUnexpectedEOF if within the head, *ProtocolError.
-func (r *Reader) head() ([]byte, error) {
-	// A client may send an empty line between two messages (RFC 9112 §2.2).
-	scanned, blank := 0, false
+func (r *Reader) head(request bool) ([]byte, error) {
+	scanned, blank := 0, !request // whether all empty lines have come that may
 	for {
 		if scanned == 0 && r.Buffered() {
 			// Whoever begins otherwise speaks another protocol, and may wait for us.

@@ -16,7 +16,7 @@ import (
 // answer, or what the source's Read returned.
 func (r *Reader) ReadRequest(m *message.Request) (keepAlive bool, err error) {
 	r.http10 = false
-	block, err := r.head()
+	block, err := r.head(true)
 	if err != nil {
 		return false, err
 	}

@@ -79,9 +79,8 @@ func (r *Reader) ReadHead(m *message.Response, method []byte) (keepAlive bool, e
 
 // responseHead reads one head, interim or final.
 func (r *Reader) responseHead(m *message.Response) (f framing, http10 bool, err error) {
-	before := r.received - uint64(r.end-r.start)
-	block, err := r.head()
-	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) && r.received > before { // whatever came was no response
+	block, err := r.head(false)
+	if errors.Is(err, io.ErrUnexpectedEOF) { // whatever came was no response
 		err = malformed("the connection ended within the head")
 	}
 	if err != nil {

@@ -47,6 +47,7 @@ func TestResponseIsRefused(t *testing.T) {
 		{"a status with letters", "HTTP/1.1 2xx OK\n\n", `400 status line "HTTP/1.1 2xx OK"`},
 		{"two spaces before the status", "HTTP/1.1  200 OK\n\n", `400 status line "HTTP/1.1  200 OK"`},
 		{"status 099", "HTTP/1.1 099 OK\n\n", "400 status 99"},
+		{"an empty line before", "\nHTTP/1.1 200 OK\n\n", "400 empty lines before the start line"},
 		{"status 600", "HTTP/1.1 600 OK\n\n", "400 status 600"},
 		{"a control in the reason", "HTTP/1.1 200 \x07\n\n", "400 control character 0x07 in the reason"},
 		{"CR in the reason", "HTTP/1.1 200 O\rK\n\n", "400 CR within the status line"},

@@ -34,6 +34,7 @@ var (
 		"HTTP/1.0 200 OK\nConnection: keep-alive\nContent-Length: 0\n\n",
 		"HTTP/1.1 204 No Content\nContent-Length: 3\n\n",
 		"HTTP/1.1 304 Not Modified\nContent-Length: 3\n\n",
+		"\nHTTP/1.1 200 OK\n\n",
 		"HTTP/1.1 100 Continue\n\nHTTP/1.1 103 Early Hints\nLink: a\n\nHTTP/1.1 404 No\nContent-Length: 0\n\n",
 		"HTTP/1.1 101 Switching Protocols\nUpgrade: x\n\n",
 		"HTTP/1.1 200 OK\nContent-Length: 3\nTransfer-Encoding: chunked\n\n0\n\n",
