@@ -26,7 +26,7 @@ type State struct {
 	Text  string
 }
 
-// Options says what an admin server shows. Every field is required.
+// Options says what an admin server shows. Every field but Allow is required.
 type Options struct {
 	// Name is the service's, for the index page.
 	Name string
@@ -36,6 +36,9 @@ type Options struct {
 	Metrics prometheus.Gatherer
 	// Log gets net/http's complaints.
 	Log *slog.Logger
+	// Allow says whether a path, unescaped, with the query behind a '?' if there is
+	// one, is answered; others are 403. Nil is all of them.
+	Allow func(target string) bool
 }
 
 // Server is an admin listener. Mount all handlers before Serve is called.
@@ -58,7 +61,7 @@ type entry struct {
 func New(listener net.Listener, o Options) *Server {
 	s := &Server{listener: listener, mux: http.NewServeMux(), name: o.Name}
 	s.server = &http.Server{
-		Handler:           namedLocally(listener.Addr(), s.mux),
+		Handler:           namedLocally(listener.Addr(), allowed(o.Allow, s.mux)),
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
 	}

@@ -26,6 +26,25 @@ func namedLocally(at net.Addr, next http.Handler) http.Handler {
 	})
 }
 
+// allowed refuses requests to paths that are not allowed. What is looked at is what
+// the mux finds a handler by, so that no spelling of a path gets around it.
+func allowed(allow func(target string) bool, next http.Handler) http.Handler {
+	if allow == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		target := r.URL.Path
+		if r.URL.RawQuery != "" || r.URL.ForceQuery {
+			target += "?" + r.URL.RawQuery
+		}
+		if !allow(target) {
+			http.Error(w, fmt.Sprintf("request to path %.200q not allowed", target), http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // isLocalName says whether the Host of a request, with or without a port, is an
 // address or localhost. HTTP/1.0 need not have one.
 func isLocalName(host string) bool {

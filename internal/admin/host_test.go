@@ -28,3 +28,25 @@ func TestALoopbackListenerIsAskedByAnAddressOrAsLocalhost(t *testing.T) {
 	}
 	require.Equal(t, http.StatusMisdirectedRequest, status(&net.TCPAddr{IP: net.IPv6loopback}, "evil.example"))
 }
+
+func TestOnlyAllowedPathsAreAnswered(t *testing.T) {
+	ok := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	ask := func(allow func(string) bool, target string) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		allowed(allow, ok).ServeHTTP(w, httptest.NewRequest(http.MethodGet, target, nil))
+		return w
+	}
+	for target, seen := range map[string]string{
+		"/ready": "/ready", "/%72eady": "/ready", "/stats?filter=a%20b&x": "/stats?filter=a%20b&x", "/stats?": "/stats?",
+	} {
+		var got string
+		answer := ask(func(target string) bool { got = target; return true }, target)
+		require.Equal(t, http.StatusOK, answer.Code)
+		require.Equal(t, seen, got)
+
+		answer = ask(func(string) bool { return false }, target)
+		require.Equal(t, http.StatusForbidden, answer.Code)
+		require.Equal(t, "request to path \""+seen+"\" not allowed\n", answer.Body.String())
+		require.Equal(t, http.StatusOK, ask(nil, target).Code)
+	}
+}

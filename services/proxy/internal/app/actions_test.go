@@ -51,6 +51,24 @@ func TestAnOperatorTakesTheProxyOutAndBackIn(t *testing.T) {
 	require.False(t, ends())
 }
 
+func TestTheAdminListenerAnswersThePathsThatAreAllowed(t *testing.T) {
+	const address = "address: {socket_address: {address: 127.0.0.1, port_value: 0}}\n"
+	proxy := run(t, text(t, "good.yaml", "admin:\n  "+address, "admin:\n  allow_paths: [{exact: /ready}, {prefix: /stats}, {safe_regex: {regex: /healthcheck/.*}}]\n  "+address))
+	admin := proxy.Addr("admin")
+	for path, want := range map[string]int{
+		"/ready": http.StatusOK, "/ready?x": http.StatusForbidden, "/stats?usedonly": http.StatusOK, "/stats/prometheus": http.StatusOK,
+		"/help": http.StatusForbidden, "/": http.StatusForbidden, "/stats/../help": http.StatusForbidden, "/healthcheck/ok": http.StatusMethodNotAllowed,
+	} {
+		status, _ := get(t, admin, path)
+		require.Equal(t, want, status, path)
+	}
+	post(t, admin, "/healthcheck/ok")
+	response, err := http.Post("http://"+admin+"/quitquitquit", "", nil)
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	require.Equal(t, http.StatusForbidden, response.StatusCode)
+}
+
 func TestReadinessAndListenersDoWhatOperatorsSaidLast(t *testing.T) {
 	proxy := run(t, upstreamAt(t, backend(t, "one")))
 	admin := proxy.Addr("admin")

@@ -2,6 +2,7 @@ package app
 
 import (
 	"net"
+	"slices"
 
 	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
 	"github.com/prometheus/client_golang/prometheus"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/admin"
 	"github.com/weirproxy/weir/services/proxy/internal/adminapi"
+	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/web"
 )
 
@@ -23,6 +25,7 @@ func (a *App) newAdmin(l net.Listener) *admin.Server {
 		State:   func() admin.State { name := a.stateName(); return admin.State{Ready: name == stateLive, Text: name} },
 		Metrics: metrics,
 		Log:     a.log,
+		Allow:   a.allowedPaths(),
 	})
 	shown := adminapi.Options{
 		Version:      a.options.Version,
@@ -42,6 +45,18 @@ func (a *App) newAdmin(l net.Listener) *admin.Server {
 	adminapi.Mount(server, shown)
 	web.Mount(server)
 	return server
+}
+
+// allowedPaths says which paths of the admin listener are answered (allow_paths);
+// nil is all of them.
+func (a *App) allowedPaths() func(target string) bool {
+	conditions := a.boot.AdminPaths
+	if len(conditions) == 0 {
+		return nil
+	}
+	return func(target string) bool {
+		return slices.ContainsFunc(conditions, func(c *matcher.String) bool { return c.Match([]byte(target)) })
+	}
 }
 
 // stateLive is the state in which the proxy is ready.

@@ -13,7 +13,7 @@ func TestImports(t *testing.T) {
 		"cmd/proxy": {"internal/app"},
 		"internal/app": {
 			"internal/accesslog", "internal/adminapi", "internal/bootstrap", "internal/builtin", "internal/cluster", "internal/coreconfig",
-			"internal/grpcchannel", "internal/listener", "internal/message", "internal/networkfilter", "internal/rds", "internal/rlsclient",
+			"internal/grpcchannel", "internal/listener", "internal/matcher", "internal/message", "internal/networkfilter", "internal/rds", "internal/rlsclient",
 			"internal/route", "internal/stats", "internal/strict", "internal/web", "internal/xds",
 			"weir/internal/admin", "weir/internal/daemon",
 		},
@@ -31,7 +31,7 @@ func TestImports(t *testing.T) {
 		},
 		"internal/web": {},
 
-		"internal/bootstrap":  {"internal/coreconfig", "internal/strict"},
+		"internal/bootstrap":  {"internal/coreconfig", "internal/matcher", "internal/strict"},
 		"internal/coreconfig": {"internal/http1", "internal/strict", "weir/internal/http2"},
 		"internal/strict":     {"weir/internal/protoyaml"},
 		"internal/stats":      {},

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
+	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
@@ -25,7 +26,7 @@ func Fields() strict.Fields {
 		"envoy.config.bootstrap.v3.Bootstrap":                  {"node", "static_resources", "dynamic_resources", "admin", "layered_runtime"},
 		"envoy.config.bootstrap.v3.Bootstrap.StaticResources":  {"listeners", "clusters"},
 		"envoy.config.bootstrap.v3.Bootstrap.DynamicResources": {"ads_config", "cds_config", "lds_config"},
-		"envoy.config.bootstrap.v3.Admin":                      {"address"},
+		"envoy.config.bootstrap.v3.Admin":                      {"address", "allow_paths"},
 		"envoy.config.bootstrap.v3.LayeredRuntime":             {"layers"},
 		"envoy.config.bootstrap.v3.RuntimeLayer":               {"name", "static_layer"},
 
@@ -56,8 +57,11 @@ type Bootstrap struct {
 	Node *corev3.Node
 	// AdminAddress is "host:port"; empty for no admin listener.
 	AdminAddress string
-	Listeners    []Listener
-	Clusters     []Cluster
+	// AdminPaths are the conditions on paths, one of which must hold for an answer of
+	// the admin listener; without any, all are answered.
+	AdminPaths []*matcher.String
+	Listeners  []Listener
+	Clusters   []Cluster
 	// ADS is nil without an aggregated control plane.
 	ADS *ADS
 	// CDS and LDS are nil where clusters or listeners come from the bootstrap
@@ -132,6 +136,9 @@ func (b *Bootstrap) readNode(source Source) {
 }
 
 func (b *Bootstrap) readAdmin(report *strict.Report) {
+	for i, m := range b.Message.GetAdmin().GetAllowPaths() {
+		b.AdminPaths = append(b.AdminPaths, matcher.ParseString(m, strict.Path("admin.allow_paths").Index(i), report))
+	}
 	if b.Message.GetAdmin().GetAddress() == nil {
 		return
 	}

@@ -10,13 +10,14 @@ import (
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/bootstrap"
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
+	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
 func TestMain(m *testing.M) { servicetest.Main(m) }
 
 func newSchema(t testing.TB) *strict.Schema {
-	schema, err := strict.NewSchema(bootstrap.Fields(), coreconfig.Fields(), strict.Fields{
+	schema, err := strict.NewSchema(bootstrap.Fields(), coreconfig.Fields(), matcher.Fields(), strict.Fields{
 		"envoy.config.listener.v3.Listener": {"name", "address"},
 		"envoy.config.cluster.v3.Cluster":   {"name", "type"},
 	})
@@ -30,7 +31,7 @@ node:
   cluster: edge
   locality: {region: r, zone: z}
   metadata: {team: weir}
-admin: {address: {socket_address: {address: "::1", port_value: 9901}}}
+admin: {address: {socket_address: {address: "::1", port_value: 9901}}, allow_paths: [{exact: /ready}, {prefix: /stats}]}
 dynamic_resources:
   ads_config:
     api_type: GRPC
@@ -59,6 +60,8 @@ func TestLoad(t *testing.T) {
 		require.Equal(t, "z", b.Node.GetLocality().GetZone())
 		require.Equal(t, "weir", b.Node.GetMetadata().GetFields()["team"].GetStringValue())
 		require.Equal(t, "[::1]:9901", b.AdminAddress)
+		require.Len(t, b.AdminPaths, 2)
+		require.True(t, b.AdminPaths[1].Match([]byte("/stats/prometheus?usedonly")))
 		require.Equal(t, &bootstrap.ADS{
 			GRPC: coreconfig.GRPC{Cluster: "discovery", NodeOnFirstMessageOnly: true}, At: "dynamic_resources.ads_config",
 		}, b.ADS)
