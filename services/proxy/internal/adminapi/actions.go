@@ -1,11 +1,14 @@
 package adminapi
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 )
 
 // Control is what operators can do to the proxy.
@@ -59,9 +62,22 @@ func (a *api) resetCounters(w http.ResponseWriter, _ url.Values) error {
 	return done(w)
 }
 
-// modifyRuntime serves /runtime_modify, for which there is no layer.
-func (a *api) modifyRuntime(http.ResponseWriter, url.Values) error {
-	return &queryError{http.StatusServiceUnavailable, "No admin layer specified"}
+// modifyRuntime serves /runtime_modify.
+func (a *api) modifyRuntime(w http.ResponseWriter, query url.Values) error {
+	if len(query) == 0 {
+		return wrong("usage: /runtime_modify?key1=value1&key2=value2, or a form with them; an empty value takes a key out of the admin_layer")
+	}
+	changes := map[string]string{}
+	for key := range query {
+		changes[key] = query.Get(key)
+	}
+	switch err := a.Runtime.Modify(changes); {
+	case errors.Is(err, layeredruntime.ErrNoAdminLayer):
+		return &queryError{http.StatusServiceUnavailable, err.Error()}
+	case err != nil:
+		return wrong("%v", err)
+	}
+	return done(w)
 }
 
 // off is above the level of every line.

@@ -1,16 +1,23 @@
 package adminapi_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"testing/synctest"
 
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/weirproxy/weir/services/proxy/internal/adminapi"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
 // control notes what it is told.
@@ -51,6 +58,7 @@ func TestActions(t *testing.T) {
 		{"/reopen_logs", 200, "OK\n", "reopen"},
 		{"/quitquitquit", 200, "OK\n", "quit"},
 		{"/runtime_modify?a=b", 503, "No admin layer specified\n", ""},
+		{"/runtime_modify", 400, "usage: /runtime_modify?key1=value1&key2=value2, or a form with them; an empty value takes a key out of the admin_layer\n", ""},
 	} {
 		t.Run(c.url, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -113,5 +121,67 @@ func TestLoggingSetsTheLevelByEnvoysNames(t *testing.T) {
 			require.Equal(t, want+"\n", answer.Body.String())
 			require.Equal(t, slog.LevelInfo, level.Level(), "a refused query changes nothing")
 		}
+	})
+}
+
+// withAdminLayer lets the admin_layer lie over the layers of the bootstrap.
+func withAdminLayer(t *testing.T) http.Handler {
+	return proxy(t, func(o *adminapi.Options) {
+		layered := proto.CloneOf(o.Bootstrap.GetLayeredRuntime())
+		layered.Layers = append(layered.Layers, &bootstrapv3.RuntimeLayer{Name: "admin", LayerSpecifier: &bootstrapv3.RuntimeLayer_AdminLayer_{AdminLayer: &bootstrapv3.RuntimeLayer_AdminLayer{}}})
+		report := &strict.Report{}
+		config := layeredruntime.Parse(layered, "layered_runtime", report)
+		require.NoError(t, report.Err())
+		o.Runtime = layeredruntime.New(config, stats.NewRegistry().Scope("runtime"))
+	})
+}
+
+func TestRuntimeModifySetsKeysOfTheAdminLayer(t *testing.T) {
+	const limit = "envoy.resource_limits.listener.ingress.connection_limit"
+	synctest.Test(t, func(t *testing.T) {
+		h := withAdminLayer(t)
+		answer := post(h, "/runtime_modify?"+limit+"=7&a.b=5&a.b=6")
+		require.Equal(t, http.StatusOK, answer.Code, answer.Body)
+		require.Equal(t, "OK\n", answer.Body.String())
+		var got struct {
+			Layers  []string
+			Entries map[string]struct {
+				LayerValues []string `json:"layer_values"`
+				FinalValue  string   `json:"final_value"`
+			}
+		}
+		shown := func() {
+			got.Entries = nil
+			require.NoError(t, json.Unmarshal(get(h, "/runtime").Body.Bytes(), &got))
+		}
+		shown()
+		require.Equal(t, []string{"base", "more", "admin"}, got.Layers)
+		require.Equal(t, []string{"100", "200", "7"}, got.Entries[limit].LayerValues)
+		require.Equal(t, "7", got.Entries[limit].FinalValue)
+		require.Equal(t, "5", got.Entries["a.b"].FinalValue, "the first of two")
+
+		form := httptest.NewRequest(http.MethodPost, "/runtime_modify", strings.NewReader(limit+"=&a.b=9"))
+		form.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		h.ServeHTTP(httptest.NewRecorder(), form)
+		shown()
+		require.Equal(t, "200", got.Entries[limit].FinalValue, "that of the layer below")
+		require.Equal(t, "9", got.Entries["a.b"].FinalValue)
+
+		for query, want := range map[string]string{
+			"a.b=1&" + limit + "=many": "runtime key \"" + limit + "\": want a number of connections, not many\n",
+			"=1":                       "runtime key \"\": it is empty\n",
+		} {
+			answer := post(h, "/runtime_modify?"+query)
+			require.Equal(t, http.StatusBadRequest, answer.Code)
+			require.Equal(t, want, answer.Body.String())
+		}
+		shown()
+		require.Equal(t, "9", got.Entries["a.b"].FinalValue, "nothing of a bad request holds")
+
+		long := httptest.NewRequest(http.MethodPost, "/runtime_modify", strings.NewReader("a="+strings.Repeat("1", 1<<20)))
+		long.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		refused := httptest.NewRecorder()
+		h.ServeHTTP(refused, long)
+		require.Equal(t, http.StatusBadRequest, refused.Code)
 	})
 }

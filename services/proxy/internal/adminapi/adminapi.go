@@ -11,8 +11,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
+	"mime"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -27,6 +29,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/listener"
 	"github.com/weirproxy/weir/services/proxy/internal/rds"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
@@ -74,6 +77,7 @@ type Options struct {
 	// ControlPlane is the client of those that there are, if any.
 	ControlPlane ControlPlane
 	Stats        *stats.Registry
+	Runtime      *layeredruntime.Runtime
 	Control      Control
 	// LogLevel is that of the process's log.
 	LogLevel *slog.LevelVar
@@ -113,7 +117,7 @@ func (a *api) actions() []endpoint {
 		{"/drain_listeners", "close the sockets of listeners; graceful, skip_exit, inboundonly", []string{"graceful", "skip_exit", "inboundonly"}, a.drainListeners},
 		{"/logging", "the log's level; level=LEVEL or paths=" + logger + ":LEVEL sets it", []string{"level", "paths", logger}, a.logging},
 		{"/reset_counters", "let all counters begin at 0 again", nil, a.resetCounters},
-		{"/runtime_modify", "503: there is no admin_layer", []string{anyParameter}, a.modifyRuntime},
+		{"/runtime_modify", "set keys of the runtime's admin_layer; KEY=VALUE, as the query or as a form, and KEY= to take it out", []string{anyParameter}, a.modifyRuntime},
 		{"/reopen_logs", "open the files of access logs anew, as SIGUSR1 does", nil, a.reopenLogs},
 		{"/quitquitquit", "end the process as SIGTERM does", nil, a.quit},
 	}
@@ -142,7 +146,7 @@ func (e endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-cache, max-age=0")
 	h.Set("X-Content-Type-Options", "nosniff")
-	query, err := parameters(r.URL.RawQuery, e.parameters)
+	query, err := e.query(w, r)
 	if err == nil {
 		err = e.serve(w, query)
 	}
@@ -153,6 +157,23 @@ func (e endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 	}
+}
+
+// longestForm is how many bytes the parameters in a body may have.
+const longestForm = 1 << 20
+
+// query are the parameters of a request, which of an endpoint with any of them may
+// be a form in the body.
+func (e endpoint) query(w http.ResponseWriter, r *http.Request) (url.Values, error) {
+	text := r.URL.RawQuery
+	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); text == "" && slices.Contains(e.parameters, anyParameter) && kind == "application/x-www-form-urlencoded" {
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, longestForm))
+		if err != nil {
+			return nil, wrong("read the form: %v", err)
+		}
+		text = string(body)
+	}
+	return parameters(text, e.parameters)
 }
 
 // api serves the endpoints. Their functions write an answer or return an

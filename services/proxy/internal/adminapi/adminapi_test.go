@@ -35,6 +35,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/listener"
 	"github.com/weirproxy/weir/services/proxy/internal/rds"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
@@ -89,7 +90,7 @@ func read[M proto.Message](t *testing.T, m M, text string) M {
 func proxy(t *testing.T, change func(*adminapi.Options)) http.Handler {
 	text, err := os.ReadFile("testdata/bootstrap.yaml")
 	require.NoError(t, err)
-	schema, err := strict.NewSchema(bootstrap.Fields(), coreconfig.Fields(), cluster.Fields(), strict.Fields{
+	schema, err := strict.NewSchema(bootstrap.Fields(), coreconfig.Fields(), cluster.Fields(), layeredruntime.Fields(), strict.Fields{
 		"envoy.config.listener.v3.Listener": {"name", "address"},
 	})
 	require.NoError(t, err)
@@ -134,6 +135,7 @@ func proxy(t *testing.T, change func(*adminapi.Options)) http.Handler {
 		CommandLine: &adminv3.CommandLineOptions{ConfigPath: "bootstrap.yaml", LogLevel: "info"},
 		Bootstrap:   boot.Message, Node: boot.Node, Clusters: clusters,
 		Listeners: listeners{boot.Listeners[0].Message}, Routes: routes{}, ControlPlane: controlPlane{time.Now()}, Stats: registry,
+		Runtime: layeredruntime.New(boot.Runtime, stats.NewRegistry().Scope("runtime")),
 		Control: &control{}, LogLevel: &slog.LevelVar{},
 	}
 	if change != nil {

@@ -2,14 +2,11 @@ package adminapi
 
 import (
 	"encoding/json"
-	"maps"
 	"net/http"
 	"net/url"
 	"runtime"
-	"slices"
 
 	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
-	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // certificates serves /certs. There are none without TLS.
@@ -50,43 +47,15 @@ func (a *api) runtime(w http.ResponseWriter, query url.Values) error {
 	if _, err := choice(query, "format", "json"); err != nil {
 		return err
 	}
-	layers := []string{}
-	entries := map[string]*runtimeEntry{}
-	all := a.Bootstrap.GetLayeredRuntime().GetLayers()
-	for i, layer := range all {
-		layers = append(layers, layer.GetName())
-		eachValue("", layer.GetStaticLayer(), func(key, value string) {
-			if entries[key] == nil {
-				entries[key] = &runtimeEntry{LayerValues: make([]string, len(all))}
-			}
-			entries[key].LayerValues[i] = value
-			entries[key].FinalValue = value
-		})
+	values := a.Runtime.Snapshot()
+	entries := map[string]runtimeEntry{}
+	for key, e := range values.Entries() {
+		entries[key] = runtimeEntry{e.Layers, e.Final}
 	}
-	text, err := json.Marshal(map[string]any{"layers": layers, "entries": entries})
+	text, err := json.Marshal(map[string]any{"layers": values.Layers(), "entries": entries})
 	if err != nil {
 		return err
 	}
 	writeJSON(w, text)
 	return nil
-}
-
-// eachValue calls f for each value of a layer. A struct within it adds to the key.
-func eachValue(prefix string, layer *structpb.Struct, f func(key, value string)) {
-	for _, name := range slices.Sorted(maps.Keys(layer.GetFields())) {
-		value := layer.GetFields()[name]
-		if inner := value.GetStructValue(); inner != nil {
-			eachValue(prefix+name+".", inner, f)
-			continue
-		}
-		text, ok := value.GetKind().(*structpb.Value_StringValue)
-		if ok {
-			f(prefix+name, text.StringValue)
-			continue
-		}
-		written, err := value.MarshalJSON()
-		if err == nil { // it came from JSON
-			f(prefix+name, string(written))
-		}
-	}
 }

@@ -38,6 +38,7 @@ func (a *App) newAdmin(l net.Listener) *admin.Server {
 		Listeners:    a.listeners,
 		Routes:       a.routes,
 		Stats:        a.registry,
+		Runtime:      a.runtime,
 		ControlPlane: a.xds,
 		Control:      control{a},
 		LogLevel:     &a.logLevel,

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/netip"
 	"os"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/bootstrap"
 	"github.com/weirproxy/weir/services/proxy/internal/builtin"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/listener"
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/rds"
@@ -35,6 +37,7 @@ func Validate(o Options) error {
 type configuration struct {
 	boot      *bootstrap.Bootstrap
 	registry  *stats.Registry
+	runtime   *layeredruntime.Runtime
 	xds       *xds.Client
 	clusters  *cluster.Manager
 	routes    *rds.Manager
@@ -60,6 +63,7 @@ func configure(o Options, log *slog.Logger, failing func() bool) (*configuration
 		return nil, err
 	}
 	c := &configuration{boot: boot, registry: stats.NewRegistry()}
+	c.runtime = layeredruntime.New(boot.Runtime, c.registry.Scope("runtime"))
 	static := newStaticClusters(boot, report)
 	for _, entry := range boot.Clusters {
 		config := cluster.Parse(entry.Message, entry.At, builtin.LoadBalancers(), report)
@@ -100,10 +104,16 @@ func configure(o Options, log *slog.Logger, failing func() bool) (*configuration
 	filters := builtin.NetworkFilters(dependencies)
 	c.listeners = listener.NewManager(listener.ManagerOptions{
 		Filters: filters, Schema: schema, Stats: c.registry, Log: log, DrainTime: o.DrainTime,
-		ConnectionLimit: boot.Runtime.ConnectionLimit,
+		ConnectionLimit: c.connectionLimit,
 	}, boot.LDS != nil)
 	c.parseListeners(filters, report)
 	return c, report.Err()
+}
+
+// connectionLimit is how the runtime bounds the connections of a listener at once.
+func (c *configuration) connectionLimit(listener string) func() int64 {
+	key := layeredruntime.ConnectionLimitKey(listener)
+	return func() int64 { return int64(c.runtime.Snapshot().Integer(key, math.MaxInt64)) }
 }
 
 // parseListeners makes the listeners of the bootstrap.

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
@@ -27,8 +28,6 @@ func Fields() strict.Fields {
 		"envoy.config.bootstrap.v3.Bootstrap.StaticResources":  {"listeners", "clusters"},
 		"envoy.config.bootstrap.v3.Bootstrap.DynamicResources": {"ads_config", "cds_config", "lds_config"},
 		"envoy.config.bootstrap.v3.Admin":                      {"address", "allow_paths"},
-		"envoy.config.bootstrap.v3.LayeredRuntime":             {"layers"},
-		"envoy.config.bootstrap.v3.RuntimeLayer":               {"name", "static_layer"},
 
 		"envoy.config.core.v3.Node": {"id", "cluster", "locality", "metadata"},
 	}
@@ -67,7 +66,8 @@ type Bootstrap struct {
 	// CDS and LDS are nil where clusters or listeners come from the bootstrap
 	// alone.
 	CDS, LDS *Discovery
-	Runtime  Runtime
+	// Runtime is never nil.
+	Runtime *layeredruntime.Config
 }
 
 // Listener is a static listener and where it stands.
@@ -117,7 +117,7 @@ func Load(source Source, schema *strict.Schema) (*Bootstrap, *strict.Report) {
 	b.readAdmin(report)
 	b.readStatic()
 	b.readDynamic(report)
-	b.Runtime = readRuntime(b.Message.GetLayeredRuntime(), "layered_runtime", report)
+	b.Runtime = layeredruntime.Parse(b.Message.GetLayeredRuntime(), "layered_runtime", report)
 	return b, report
 }
 

@@ -10,14 +10,16 @@ import (
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/bootstrap"
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
 func TestMain(m *testing.M) { servicetest.Main(m) }
 
 func newSchema(t testing.TB) *strict.Schema {
-	schema, err := strict.NewSchema(bootstrap.Fields(), coreconfig.Fields(), matcher.Fields(), strict.Fields{
+	schema, err := strict.NewSchema(bootstrap.Fields(), coreconfig.Fields(), matcher.Fields(), layeredruntime.Fields(), strict.Fields{
 		"envoy.config.listener.v3.Listener": {"name", "address"},
 		"envoy.config.cluster.v3.Cluster":   {"name", "type"},
 	})
@@ -69,8 +71,8 @@ func TestLoad(t *testing.T) {
 		require.Equal(t, &bootstrap.Discovery{
 			Source: coreconfig.Source{Path: "/lds.yaml"}, InitialFetchTimeout: 15 * time.Second, At: "dynamic_resources.lds_config",
 		}, b.LDS)
-		require.EqualValues(t, 7, b.Runtime.ConnectionLimit("ingress"))
-		require.Zero(t, b.Runtime.ConnectionLimit("other"))
+		values := layeredruntime.New(b.Runtime, stats.NewRegistry().Scope("runtime")).Snapshot()
+		require.EqualValues(t, 7, values.Integer(layeredruntime.ConnectionLimitKey("ingress"), 1))
 		require.Len(t, b.Listeners, 1)
 		require.EqualValues(t, "static_resources.listeners[0]", b.Listeners[0].At)
 		require.Equal(t, "ingress", b.Listeners[0].Message.GetName())

@@ -26,6 +26,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/localratelimit"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/ratelimit"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/router"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/listener"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
@@ -129,7 +130,7 @@ func fields() []strict.Fields {
 	parts := []strict.Fields{
 		bootstrap.Fields(), coreconfig.Fields(), listener.Fields(), route.Fields(), matcher.Fields(), hashpolicy.Fields(), descriptor.Fields(), cluster.Fields(),
 		route.MutationFields(), route.FilterFields(), retry.Fields(), headermutation.Fields(), format.Fields(), accesslog.Fields(),
-		fixedheader.Fields(),
+		fixedheader.Fields(), layeredruntime.Fields(),
 	}
 	for _, p := range LoadBalancers() {
 		parts = append(parts, p.Fields)

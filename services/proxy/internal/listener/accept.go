@@ -39,7 +39,7 @@ type Listener struct {
 	config   *Config // the present one
 	stats    *listenerStats
 	retired  map[*chain]bool // chains of earlier ones, while they have connections
-	limit    int64           // of connections at once; 0 is none
+	limit    func() int64    // of connections at once; nil is none
 	draining bool
 	serving  sync.WaitGroup
 
@@ -220,7 +220,7 @@ func (l *Listener) start(conn net.Conn) {
 	defer l.mu.Unlock()
 	chain, stats := l.config.find(peersOf(conn)), l.stats
 	switch {
-	case l.limit > 0 && stats.active.Value() >= l.limit:
+	case l.limit != nil && stats.active.Value() >= l.limit():
 		stats.overflow.Inc()
 		_ = conn.Close()
 		return

@@ -34,9 +34,9 @@ type ManagerOptions struct {
 	// DrainTime is how long idle connections of a listener, or of a filter chain,
 	// that is not there any more are kept.
 	DrainTime time.Duration
-	// ConnectionLimit bounds the connections of a listener of that name at once;
-	// 0 is no bound.
-	ConnectionLimit func(name string) int64
+	// ConnectionLimit makes, of a listener's name, how many connections it has at once
+	// at most, which is asked for each one; nil is no bound.
+	ConnectionLimit func(name string) func() int64
 }
 
 // cutTime is how long connections of a listener or filter chain that is gone

@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -127,14 +128,14 @@ func (l *logText) String() string {
 	return l.b.String()
 }
 
-func newManager(t *testing.T, waitForLDS bool, limit int64) *manager {
+func newManager(t *testing.T, waitForLDS bool, limit func() int64) *manager {
 	t.Helper()
 	m := &manager{t: t, speaker: &speaker{starts: map[string]func(){}}, registry: stats.NewRegistry(), log: &logText{}}
 	schema, err := strict.NewSchema(listener.Fields(), coreconfig.Fields(), m.speaker.Fields())
 	require.NoError(t, err)
 	m.Manager = listener.NewManager(listener.ManagerOptions{
 		Filters: []networkfilter.Factory{m.speaker}, Schema: schema, Stats: m.registry, Log: slog.New(slog.NewTextHandler(m.log, nil)),
-		DrainTime: 10 * time.Millisecond, ConnectionLimit: func(string) int64 { return limit },
+		DrainTime: 10 * time.Millisecond, ConnectionLimit: func(string) func() int64 { return limit },
 	}, waitForLDS)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), servicetest.Patience)
@@ -146,7 +147,7 @@ func newManager(t *testing.T, waitForLDS bool, limit int64) *manager {
 
 // serving is a Manager that accepts.
 func serving(t *testing.T) *manager {
-	m := newManager(t, false, 0)
+	m := newManager(t, false, nil)
 	m.Start()
 	m.Accept()
 	return m
@@ -363,7 +364,7 @@ func TestNoTwoListenersHaveOneAddress(t *testing.T) {
 }
 
 func TestTheStartWaitsForLDSAndItsFilters(t *testing.T) {
-	m := newManager(t, true, 0)
+	m := newManager(t, true, nil)
 	report := &strict.Report{}
 	static := listener.Parse(lds(t, says("static", "slow static"))[0].Message.(*listenerv3.Listener), "", []networkfilter.Factory{m.speaker}, report)
 	require.NoError(t, m.AddStatic([]*listener.Config{static}))
@@ -387,7 +388,7 @@ func TestTheStartWaitsForLDSAndItsFilters(t *testing.T) {
 	m.Accept()
 	require.Equal(t, "slow dynamic", early.line())
 
-	other := newManager(t, true, 0)
+	other := newManager(t, true, nil)
 	other.Start()
 	other.StopWaiting()
 	<-other.Started()
@@ -409,7 +410,9 @@ func TestAChainWithoutFiltersAndNoChainClose(t *testing.T) {
 }
 
 func TestConnectionsBeyondTheLimitAreClosed(t *testing.T) {
-	m := newManager(t, false, 1)
+	var limit atomic.Int64
+	limit.Store(1)
+	m := newManager(t, false, limit.Load)
 	m.Start()
 	m.Accept()
 	require.NoError(t, m.Apply(lds(t, says("l", "one", `, "stat_prefix": "in", "tcp_backlog_size": 9, "tcp_keepalive": {"keepalive_time": 30}`)), true))
@@ -417,6 +420,10 @@ func TestConnectionsBeyondTheLimitAreClosed(t *testing.T) {
 	require.Equal(t, "one", first.line())
 	require.Equal(t, "EOF", m.dial("l").line())
 	require.EqualValues(t, 1, m.value("listener.in.downstream_cx_overflow"))
+
+	limit.Store(2) // which holds at once
+	require.Equal(t, "one", m.dial("l").line())
+	require.Equal(t, "EOF", m.dial("l").line())
 }
 
 func TestOfTheProcessOnlyListenersThatDrainByDefaultDrain(t *testing.T) {

@@ -1,0 +1,70 @@
+package layeredruntime
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+
+	"github.com/weirproxy/weir/internal/protoyaml"
+)
+
+// value is what a key is set to. A text that is a number is one, as in Envoy.
+type value struct {
+	text      string // as it was written
+	number    float64
+	isNumber  bool
+	integer   uint64 // number without its fraction, unless it is below 0
+	isInteger bool
+	share     Share
+	isShare   bool
+}
+
+// Share is a part of all requests: Numerator in Denominator of them.
+type Share struct{ Numerator, Denominator uint32 }
+
+func numberValue(n float64) value {
+	v := value{number: n, isNumber: true}
+	if n >= 0 && n < math.MaxUint64 { // neither holds for what is no number
+		v.integer, v.isInteger = uint64(n), true
+	}
+	return v
+}
+
+func textValue(text string) value {
+	v := value{}
+	if n, err := strconv.ParseFloat(strings.TrimSpace(text), 64); err == nil {
+		v = numberValue(n)
+	}
+	v.text = text
+	return v
+}
+
+func shareValue(text string, m *typev3.FractionalPercent) (value, error) {
+	denominator, ok := map[typev3.FractionalPercent_DenominatorType]uint32{
+		typev3.FractionalPercent_HUNDRED: 100, typev3.FractionalPercent_TEN_THOUSAND: 10_000, typev3.FractionalPercent_MILLION: 1_000_000,
+	}[m.GetDenominator()]
+	if !ok {
+		return value{}, fmt.Errorf("%s: denominator %d is not HUNDRED, TEN_THOUSAND or MILLION", text, m.GetDenominator())
+	}
+	return value{text: text, share: Share{m.GetNumerator(), denominator}, isShare: true}, nil
+}
+
+// givenValue reads a value of the admin_layer, where a FractionalPercent is a mapping
+// in braces, in JSON or YAML.
+func givenValue(text string) (value, error) {
+	if !strings.HasPrefix(strings.TrimSpace(text), "{") {
+		return textValue(text), nil
+	}
+	var m typev3.FractionalPercent
+	file, root := protoyaml.Open("value", []byte(text))
+	if root != nil {
+		file.Fill(root, &m, "")
+	}
+	if err := file.Err(); err != nil {
+		return value{}, fmt.Errorf("%q is no FractionalPercent: %w", text, err)
+	}
+	return shareValue(text, &m)
+}
