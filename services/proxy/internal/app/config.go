@@ -89,7 +89,7 @@ func configure(o Options, log *slog.Logger, failing func() bool) (*configuration
 	c.limits = rlsclient.New(c.clusters, log)
 	c.logs = accesslog.NewFiles(c.registry, log)
 	dependencies := builtin.Dependencies{
-		Clusters: c.clusters, RateLimits: c.limits, AccessLogs: c.logs, Stats: c.registry,
+		Clusters: c.clusters, RateLimits: c.limits, AccessLogs: c.logs, Stats: c.registry, Runtime: c.runtime,
 		StaticCluster:    known,
 		CheckGRPCCluster: static.checkGRPC,
 		CheckSource:      static.checkSource,

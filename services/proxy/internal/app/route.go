@@ -75,6 +75,7 @@ func routeCommand(args []string, stdout io.Writer) (run func(context.Context) er
 		if err != nil {
 			return err
 		}
+		in.Runtime = c.runtime.Snapshot()
 		found, table, err := routesOf(c.staticListeners, *name)
 		if err != nil {
 			return err

@@ -45,6 +45,7 @@ type Dependencies struct {
 	RateLimits *rlsclient.Services
 	AccessLogs *accesslog.Files
 	Stats      *stats.Registry
+	Runtime    *layeredruntime.Runtime
 	// StaticCluster is the cluster of that name, of the bootstrap or, once CDS has
 	// answered, of that; nil if there is none.
 	StaticCluster func(name string) *cluster.Config
@@ -95,7 +96,7 @@ func (d Dependencies) healthy(name string) (healthy, hosts int, ok bool) {
 func NetworkFilters(d Dependencies) []networkfilter.Factory {
 	return []networkfilter.Factory{
 		&hcm.Factory{
-			Filters: HTTPFilters(d), Clusters: d.Clusters, StaticCluster: d.StaticCluster, Stats: d.Stats,
+			Filters: HTTPFilters(d), Clusters: d.Clusters, StaticCluster: d.StaticCluster, Runtime: d.Runtime, Stats: d.Stats,
 			AccessLogs: d.AccessLogs, Routes: d.Routes, CheckSource: d.CheckSource, Log: d.Log,
 		},
 	}

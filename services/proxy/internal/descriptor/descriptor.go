@@ -14,6 +14,7 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 
 	"github.com/weirproxy/weir/services/proxy/internal/format"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
 
@@ -30,6 +31,8 @@ type Input struct {
 	Facts *format.Facts
 	// RouteMetadata is that of the route; nil is none.
 	RouteMetadata *corev3.Metadata
+	// Runtime has the values that hold for the request; nil is none.
+	Runtime *layeredruntime.Snapshot
 }
 
 // Entry is one key and its value.
@@ -147,12 +150,13 @@ func (p *Policy) Append(l *List, in *Input) bool {
 // AnyStage is the stage of none and all.
 const AnyStage = -1
 
-// AppendAll builds the descriptors of those policies that are of a stage, and
-// that are to be sent when the stream is over, or before that.
+// AppendAll builds the descriptors of those policies that are of a stage, that are
+// to be sent when the stream is over, or before that, and that the runtime does not
+// turn off.
 func AppendAll(policies []Policy, stage int, onStreamDone bool, l *List, in *Input) {
 	for i := range policies {
 		p := &policies[i]
-		if p.OnStreamDone == onStreamDone && (stage == AnyStage || p.Stage == uint32(stage)) {
+		if p.OnStreamDone == onStreamDone && (stage == AnyStage || p.Stage == uint32(stage)) && p.Enabled(in.Runtime) {
 			p.Append(l, in)
 		}
 	}

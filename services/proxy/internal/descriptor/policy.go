@@ -2,6 +2,7 @@ package descriptor
 
 import (
 	"errors"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
 
 	"github.com/weirproxy/weir/services/proxy/internal/format"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
@@ -61,6 +63,13 @@ type Policy struct {
 	limit   limitSource
 	hits    hitsSource
 	option  Option
+	// share is of the requests that it is for, by a key of the runtime; nil is all.
+	share *matcher.RuntimeFraction
+}
+
+// Enabled says whether the policy is for a request, by the values that hold for it.
+func (p *Policy) Enabled(values *layeredruntime.Snapshot) bool {
+	return p.share == nil || p.share.Has(rand.Uint64(), values)
 }
 
 // pseudoHeaders are those of a request (RFC 9113 §8.3.1).
@@ -68,7 +77,7 @@ var pseudoHeaders = []string{":authority", ":method", ":path", ":scheme"}
 
 // Parse makes a policy of each limit of a route or a virtual host, whose list
 // lies at the path at. Faults go to report; the result is for use only if there
-// are none. There is no runtime that could set a disable_key.
+// are none.
 func Parse(limits []*routev3.RateLimit, at strict.Path, report *strict.Report) []Policy {
 	policies := parse(limits, at, report)
 	for i, limit := range limits {
@@ -112,6 +121,9 @@ func parse(limits []*routev3.RateLimit, at strict.Path, report *strict.Report) [
 			if p.limit.fixed.Unit == 0 {
 				report.Add(at.Field("limit").Field("rate_limit").Field("unit"), "a unit of time is needed")
 			}
+		}
+		if key := limit.GetDisableKey(); key != "" {
+			p.share = new(matcher.Always(true).Under("ratelimit." + key + ".http_filter_enabled"))
 		}
 		p.hits = parseHits(limit.GetHitsAddend(), at.Field("hits_addend"), report)
 		policies = append(policies, p)

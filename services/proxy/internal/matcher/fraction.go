@@ -5,6 +5,8 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 )
 
 // Fraction is a share of requests.
@@ -30,10 +32,36 @@ func Always(all bool) Fraction {
 	return Fraction{0, 1}
 }
 
-// ParseRuntimeFraction reads a RuntimeFractionalPercent. There is no runtime
-// that could set its runtime_key, so that the default value holds.
-func ParseRuntimeFraction(m *corev3.RuntimeFractionalPercent) Fraction {
-	return ParseFraction(m.GetDefaultValue())
+// RuntimeFraction is a share of requests that a key of the runtime may set.
+type RuntimeFraction struct {
+	Fraction        // where the runtime does not set it
+	key      string // empty for none
+}
+
+// ParseRuntimeFraction reads a RuntimeFractionalPercent; nil is no request.
+func ParseRuntimeFraction(m *corev3.RuntimeFractionalPercent) RuntimeFraction {
+	return ParseFraction(m.GetDefaultValue()).Under(m.GetRuntimeKey())
+}
+
+// Under is the share f unless the runtime sets the key to another one.
+func (f Fraction) Under(key string) RuntimeFraction { return RuntimeFraction{f, key} }
+
+// Has says whether the request with that random number is among the share, by the
+// values that hold for it.
+func (f RuntimeFraction) Has(random uint64, values *layeredruntime.Snapshot) bool {
+	if f.key == "" {
+		return f.Fraction.Has(random)
+	}
+	share := values.Share(f.key, layeredruntime.Share{Numerator: f.numerator, Denominator: f.denominator})
+	return Fraction{share.Numerator, share.Denominator}.Has(random)
+}
+
+// String is the share as a quotient, with the key.
+func (f RuntimeFraction) String() string {
+	if f.key == "" {
+		return f.Fraction.String()
+	}
+	return fmt.Sprintf("%s (or the runtime's %q)", f.Fraction, f.key)
 }
 
 // Has says whether the request with that random number is among the share.

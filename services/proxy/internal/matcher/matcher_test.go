@@ -1,8 +1,10 @@
 package matcher_test
 
 import (
+	"fmt"
 	"testing"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
@@ -11,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime/runtimetest"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
@@ -227,7 +230,31 @@ func TestFraction(t *testing.T) {
 		require.Equal(t, c.want, f.Has(c.random), c.config)
 		require.Equal(t, c.words, f.String())
 	}
-	require.False(t, matcher.ParseRuntimeFraction(nil).Has(0))
+	require.False(t, matcher.ParseRuntimeFraction(nil).Has(0, nil))
+}
+
+func TestTheRuntimeSetsAFraction(t *testing.T) {
+	values := runtimetest.Values(t, `{"none": 0, "all": 100, "some": {"numerator": 5, "denominator": "MILLION"}, "word": "no share"}`)
+	for _, c := range []struct {
+		key, words  string
+		few, plenty bool // has a request of 10, and one of 90
+	}{
+		{"", "50/100", true, false},
+		{"unset", `50/100 (or the runtime's "unset")`, true, false},
+		{"word", `50/100 (or the runtime's "word")`, true, false},
+		{"none", `50/100 (or the runtime's "none")`, false, false},
+		{"all", `50/100 (or the runtime's "all")`, true, true},
+		{"some", `50/100 (or the runtime's "some")`, false, false},
+	} {
+		m := &corev3.RuntimeFractionalPercent{}
+		read(t, fmt.Sprintf(`{"default_value": {"numerator": 50}, "runtime_key": %q}`, c.key), m)
+		f := matcher.ParseRuntimeFraction(m)
+		require.Equal(t, c.few, f.Has(10, values), c.key)
+		require.Equal(t, c.plenty, f.Has(90, values), c.key)
+		require.True(t, f.Has(10, nil))
+		require.Equal(t, c.words, f.String())
+		servicetest.Allocations(t, 0, func() { f.Has(10, values) })
+	}
 }
 
 func TestMatchingAllocatesNothing(t *testing.T) {

@@ -136,17 +136,17 @@ func (isGRPC) String() string { return "is a gRPC request" }
 
 // isAmong holds for a share of the requests (runtime_fraction).
 type isAmong struct {
-	matcher.Fraction
+	matcher.RuntimeFraction
 	// number sets the shares of different routes apart: each is one of all
 	// requests, not of those that the routes before it let pass.
 	number uint64
 }
 
-func (c isAmong) holds(q query) bool { return c.Has(mix(q.random, c.number+1)) }
+func (c isAmong) holds(q query) bool { return c.Has(mix(q.random, c.number+1), q.values) }
 
 // String implements condition.
 func (c isAmong) String() string {
-	return "is among the " + c.Fraction.String() + " of runtime_fraction"
+	return "is among the " + c.RuntimeFraction.String() + " of runtime_fraction"
 }
 
 // mix makes a number of random that is as random and says nothing of those made

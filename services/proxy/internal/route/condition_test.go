@@ -5,6 +5,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime/runtimetest"
 )
 
 func TestConditions(t *testing.T) {
@@ -73,6 +76,26 @@ func TestRuntimeFractions(t *testing.T) {
 	require.InDelta(t, all/2, seen["a"], all/100)
 	require.InDelta(t, all/4, seen["b"], all/100)
 	require.InDelta(t, all/4, seen["c"], all/100)
+}
+
+func TestTheRuntimeSetsAFractionOfARoute(t *testing.T) {
+	table, err := parse(t, routes(`{"match": {"prefix": "/", "runtime_fraction": {"default_value": {"numerator": 50}, "runtime_key": "k"}}, "route": {"cluster": "a"}}`,
+		`{"match": {"prefix": "/"}, "route": {"cluster": "b"}}`))
+	require.NoError(t, err)
+	for values, want := range map[string]int{`{k: 0}`: 0, `{k: 100}`: 1000, `{other: 1}`: 500, `{k: {numerator: 2500, denominator: TEN_THOUSAND}}`: 250} {
+		in := request("h", "/")
+		in.Runtime = runtimetest.Values(t, values)
+		seen := 0
+		for i := range uint64(1000) {
+			in.Random = i
+			if table.Match(in).Cluster == "a" {
+				seen++
+			}
+		}
+		require.InDelta(t, want, seen, 50, values)
+		require.True(t, want != 0 && want != 1000 || seen == want, "all and none are not by chance")
+		servicetest.Allocations(t, 0, func() { table.Match(in) })
+	}
 }
 
 func TestRequireTLS(t *testing.T) {

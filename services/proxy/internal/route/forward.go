@@ -10,6 +10,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
 	"github.com/weirproxy/weir/services/proxy/internal/hashpolicy"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/retry"
@@ -61,22 +62,45 @@ func (p *parser) forward(e *entry, m *routev3.RouteAction, shared inherited, at 
 // weights is a weighted_clusters: it chooses one of several routes that differ
 // in their clusters.
 type weights struct {
-	total   uint64
+	total   uint64 // of the configured weights
 	choices []choice
+	runtime bool   // keys of the runtime may set the weights
 	header  string // whose number chooses; lower case, empty for none
 	hashed  bool   // the hash of the request chooses, if it has one
 }
 
-// choice is a route with the sum of the weights up to it, its own with them.
+// choice is a route with its weight, which the runtime may set by a key, empty for
+// none.
 type choice struct {
-	route *Route
-	upTo  uint64
+	route      *Route
+	configured uint64
+	key        string
 }
 
-// weights reads a WeightedCluster whose routes are like r. Weights in the
-// runtime there are none, so that runtime_key_prefix has no effect.
+// weight is that of a choice by the values, as far as 32 bits hold it.
+func (c *choice) weight(values *layeredruntime.Snapshot) uint64 {
+	return min(values.Integer(c.key, c.configured), math.MaxUint32)
+}
+
+// present is the sum of the weights, and the values that they are by. Where the
+// runtime leaves no cluster any weight the configured ones hold.
+func (w *weights) present(values *layeredruntime.Snapshot) (uint64, *layeredruntime.Snapshot) {
+	total := uint64(0)
+	if w.runtime {
+		for i := range w.choices {
+			total += w.choices[i].weight(values)
+		}
+	}
+	if total == 0 {
+		return w.total, nil
+	}
+	return total, values
+}
+
+// weights reads a WeightedCluster whose routes are like r.
 func (p *parser) weights(m *routev3.WeightedCluster, r Route, at strict.Path) *weights {
-	w := &weights{header: strings.ToLower(m.GetHeaderName()), hashed: m.GetUseHashPolicy().GetValue()}
+	prefix := m.GetRuntimeKeyPrefix()
+	w := &weights{runtime: prefix != "", header: strings.ToLower(m.GetHeaderName()), hashed: m.GetUseHashPolicy().GetValue()}
 	for i, c := range m.GetClusters() {
 		at := at.Field("clusters").Index(i)
 		own := r
@@ -92,8 +116,13 @@ func (p *parser) weights(m *routev3.WeightedCluster, r Route, at strict.Path) *w
 			p.table.references = append(p.table.references, Reference{own.Cluster, at.Field("name")})
 		}
 		own.host.weighted = []byte(c.GetHostRewriteLiteral())
-		w.total += uint64(c.GetWeight().GetValue())
-		w.choices = append(w.choices, choice{&own, w.total})
+		weight := uint64(c.GetWeight().GetValue())
+		w.total += weight
+		choice := choice{route: &own, configured: weight}
+		if w.runtime {
+			choice.key = prefix + "." + c.GetName()
+		}
+		w.choices = append(w.choices, choice)
 	}
 	if w.total == 0 || w.total > math.MaxUint32 {
 		p.report.Add(at.Field("clusters"), "the weights' sum is %d: not between 1 and %d", w.total, uint32(math.MaxUint32))
@@ -106,18 +135,21 @@ func (p *parser) weights(m *routev3.WeightedCluster, r Route, at strict.Path) *w
 func (w *weights) choose(in Input) *Route {
 	number, ok := w.headerNumber(in)
 	if !ok && w.hashed {
-		number, ok, _ = w.choices[0].route.HashPolicy.Hash(hashpolicy.Input(in))
+		number, ok, _ = w.choices[0].route.HashPolicy.Hash(in.hashed())
 	}
 	if !ok {
 		number = in.Random
 	}
-	number %= w.total
+	total, values := w.present(in.Runtime)
+	number %= total
 	for i := range w.choices {
-		if number < w.choices[i].upTo {
+		weight := w.choices[i].weight(values)
+		if number < weight {
 			return w.choices[i].route
 		}
+		number -= weight
 	}
-	return nil // the last upTo is the total
+	return nil // it is below the total
 }
 
 // headerNumber is the number in the header, if there is one such field and its

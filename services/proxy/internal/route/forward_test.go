@@ -10,6 +10,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/hashpolicy"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime/runtimetest"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 )
 
@@ -66,6 +67,31 @@ func TestWeightsChooseByTheRandomNumber(t *testing.T) {
 		seen[r.ClusterName(in.Request)]++
 	}
 	require.Equal(t, map[string]int{"a": 100, "b": 200, "c": 700}, seen)
+}
+
+func TestTheRuntimeSetsWeights(t *testing.T) {
+	table, err := parse(t, routes(`{"match": {"prefix": "/"}, "route": {`+fmt.Sprintf(weighted, "")+`}}`))
+	require.NoError(t, err)
+	for values, want := range map[string]map[string]int{
+		`{k.a: 0, k.none: 30}`:                       {"none": 270, "b": 170, "c": 560}, // 8 rounds of 120, and 40
+		`{k: {a: 1, b: 0}, k.: 0}`:                   {"a": 1000},
+		`{k.a: 0, k.b: 0, k.: 0}`:                    {"a": 100, "b": 200, "c": 700}, // the configured ones
+		`{k.a: many, other.b: 5}`:                    {"a": 100, "b": 200, "c": 700},
+		`{k.a: 99999999999, k.b: 0, k.: 4294967295}`: {"a": 1000},
+	} {
+		in := request("h", "/", "x-c", "c")
+		in.Runtime = runtimetest.Values(t, values)
+		seen := map[string]int{}
+		for i := range uint64(1000) {
+			in.Random = i
+			seen[table.Match(in).ClusterName(in.Request)]++
+		}
+		require.Equal(t, want, seen, values)
+		servicetest.Allocations(t, 0, func() { table.Match(in) })
+	}
+	in := request("h", "/")
+	in.Runtime = runtimetest.Values(t, `{k.a: 5}`)
+	require.Equal(t, []string{"a 5", "none 0", "b 20", "that of header x-c 70"}, table.Walk(in).Weights)
 }
 
 func TestWeightsChooseByTheHeader(t *testing.T) {
@@ -128,7 +154,7 @@ func TestWhatElseAnActionSays(t *testing.T) {
 	r = forward(t, `"cluster": "c", "idle_timeout": "0s", "priority": "HIGH", "hash_policy": [{"connection_properties": {"source_ip": true}}]`, in)
 	require.Zero(t, r.IdleTimeout)
 	require.Equal(t, corev3.RoutingPriority_HIGH, r.Priority)
-	_, ok, _ := r.HashPolicy.Hash(hashpolicy.Input(in))
+	_, ok, _ := r.HashPolicy.Hash(hashpolicy.Input{Request: in.Request, ClientAddress: in.ClientAddress, Random: in.Random})
 	require.True(t, ok)
 }
 

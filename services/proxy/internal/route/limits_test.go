@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime/runtimetest"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 )
 
@@ -55,5 +56,23 @@ func TestRateLimitsOfTheVirtualHost(t *testing.T) {
 			values = append(values, string(list.At(i)[0].Value))
 		}
 		require.Equal(t, c.want, strings.Join(values, " "), "%+v", c)
+	}
+}
+
+func TestTheRuntimeTurnsLimitsOff(t *testing.T) {
+	limit := func(value, more string) string {
+		return `{"actions": [{"generic_key": {"descriptor_value": "` + value + `"}}]` + more + `}`
+	}
+	table, err := parse(t, `{"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
+		{"match": {"prefix": "/"}, "route": {"cluster": "c", "rate_limits": [`+limit("a", `, "disable_key": "users"`)+`, `+limit("b", "")+`]}}]}]}`)
+	require.NoError(t, err)
+	in := request("h", "/")
+	r := table.Match(in)
+	for values, want := range map[string]int{`{}`: 2, `{ratelimit.users.http_filter_enabled: 0}`: 1, `{ratelimit: {users: {http_filter_enabled: 100}}}`: 2} {
+		var list descriptor.List
+		in.Runtime = runtimetest.Values(t, values)
+		r.AppendDescriptors(route.OverrideHostLimits, 0, false, &list, &descriptor.Input{Runtime: in.Runtime})
+		require.Equal(t, want, list.Len(), values)
+		require.Equal(t, want == 1, strings.Contains(table.Explain(in), "none by policy 1: the runtime turns it off"), values)
 	}
 }

@@ -6,6 +6,8 @@ import (
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
+	"github.com/weirproxy/weir/services/proxy/internal/hashpolicy"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/pathindex"
@@ -20,6 +22,13 @@ type Input struct {
 	// Random is a number of this request alone, by which shares and weights are
 	// held.
 	Random uint64
+	// Runtime has the values that hold for the request; nil is none.
+	Runtime *layeredruntime.Snapshot
+}
+
+// hashed is what a hash_policy reads of it.
+func (in *Input) hashed() hashpolicy.Input {
+	return hashpolicy.Input{Request: in.Request, ClientAddress: in.ClientAddress, Random: in.Random}
 }
 
 // Match returns the route of a request, or nil if there is none. Steps:
@@ -152,10 +161,11 @@ type query struct {
 	request *message.Request
 	path    []byte // without its query
 	random  uint64
+	values  *layeredruntime.Snapshot
 }
 
 func newQuery(in Input) query {
-	return query{in.Request, withoutQuery(in.Request.Path), in.Random}
+	return query{in.Request, withoutQuery(in.Request.Path), in.Random, in.Runtime}
 }
 
 // withoutQuery is a path up to its query.

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
-	"github.com/weirproxy/weir/services/proxy/internal/hashpolicy"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
 
@@ -62,23 +62,23 @@ func (t *Table) Walk(in Input) Walk {
 		}
 		w.Steps = append(w.Steps, step)
 		if unmet == nil {
-			w.Weights, w.Route = e.weights.list(), e.choose(in)
+			w.Weights, w.Route = e.weights.list(in.Runtime), e.choose(in)
 			break
 		}
 	}
 	return w
 }
 
-// list is the clusters with their weights; nil has none.
-func (w *weights) list() []string {
+// list is the clusters with their weights by the values; nil has none.
+func (w *weights) list(values *layeredruntime.Snapshot) []string {
 	if w == nil {
 		return nil
 	}
 	var list []string
-	before := uint64(0)
-	for _, c := range w.choices {
-		list = append(list, fmt.Sprintf("%s %d", c.route.destination(), c.upTo-before))
-		before = c.upTo
+	_, values = w.present(values)
+	for i := range w.choices {
+		c := &w.choices[i]
+		list = append(list, fmt.Sprintf("%s %d", c.route.destination(), c.weight(values)))
 	}
 	return list
 }
@@ -178,7 +178,7 @@ func (e *explanation) hash(r *Route, in Input) {
 	if r.HashPolicy.Empty() {
 		return
 	}
-	hash, ok, cookies := r.HashPolicy.Hash(hashpolicy.Input(in))
+	hash, ok, cookies := r.HashPolicy.Hash(in.hashed())
 	if ok {
 		e.line("hash", "%#016x, by %s", hash, r.HashPolicy)
 	} else {
@@ -195,6 +195,10 @@ func (e *explanation) rateLimits(r *Route, in Input, cluster string) {
 		policies = slices.Concat(policies, r.VirtualHostRateLimits)
 	}
 	for i := range policies {
+		if !policies[i].Enabled(in.Runtime) {
+			e.line("rate limit", "none by policy %d: the runtime turns it off", i+1)
+			continue
+		}
 		var list descriptor.List
 		if !policies[i].Append(&list, &descriptor.Input{
 			Request: in.Request, ClientAddress: in.ClientAddress, Service: "(the proxy's own)", Cluster: cluster, RouteMetadata: r.Metadata,

@@ -13,6 +13,7 @@ import (
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 )
@@ -39,6 +40,8 @@ type Stream struct {
 	// Random is a number of this stream alone, by which shares and weights are
 	// held.
 	Random uint64
+	// Runtime has the values that hold for the stream; nil is none.
+	Runtime *layeredruntime.Snapshot
 	// Request is what the client sent, as the filters so far left it.
 	Request message.Request
 
@@ -141,7 +144,7 @@ func (s *Stream) MutateResponse() {
 // Reset empties the stream for the next request of the same connection and
 // keeps its memory, and what is known of the connection.
 func (s *Stream) Reset() {
-	s.Route, s.Cluster, s.Interim = nil, nil, nil
+	s.Route, s.Cluster, s.Interim, s.Runtime = nil, nil, nil, nil
 	s.Hash, s.Hashed, s.Scratch = 0, false, s.Scratch[:0]
 	s.Request.Method, s.Request.Path, s.Request.Authority, s.Request.Scheme = nil, nil, nil, nil
 	s.Request.Body, s.Response.Body = nil, nil

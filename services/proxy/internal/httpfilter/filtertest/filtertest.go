@@ -27,6 +27,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/fixedheader"
 	"github.com/weirproxy/weir/services/proxy/internal/hashpolicy"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
@@ -121,6 +122,8 @@ type Exchange struct {
 	ResponseBody []string
 	// Routes, if set, has the route of the request.
 	Routes *route.Table
+	// Runtime, if set, has the values that hold for the stream.
+	Runtime *layeredruntime.Snapshot
 	// Prepare, if set, changes the stream before the filters get it: its route,
 	// its cluster, the client's address, which is 192.0.2.1 otherwise.
 	Prepare func(*stream.Stream)
@@ -139,12 +142,12 @@ type Result struct {
 func Run(t testing.TB, config httpfilter.Config, e Exchange) Result {
 	t.Helper()
 	up := &upstream{t: t, exchange: &e}
-	s := &stream.Stream{Context: t.Context(), Start: time.Now(), ClientAddress: netip.MustParseAddr("192.0.2.1")}
+	s := &stream.Stream{Context: t.Context(), Start: time.Now(), ClientAddress: netip.MustParseAddr("192.0.2.1"), Runtime: e.Runtime}
 	s.Facts.Reset(&s.Request, &s.Response, nil)
 	s.Facts.Start = s.Start
 	e.request(t, &s.Request)
 	if e.Routes != nil {
-		s.Route = e.Routes.Match(route.Input{Request: &s.Request, ClientAddress: s.ClientAddress, Random: s.Random})
+		s.Route = e.Routes.Match(route.Input{Request: &s.Request, ClientAddress: s.ClientAddress, Random: s.Random, Runtime: s.Runtime})
 	}
 	if e.Prepare != nil {
 		e.Prepare(s)

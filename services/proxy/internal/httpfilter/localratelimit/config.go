@@ -183,7 +183,7 @@ type limiter struct {
 type config struct {
 	service           string // the proxy's own cluster
 	random            func() uint64
-	enabled, enforced matcher.Fraction
+	enabled, enforced matcher.RuntimeFraction
 	// limiter is that of all streams or, with perConnection, what that of each
 	// connection is like; nil limits nothing.
 	limiter       *limiter

@@ -44,7 +44,7 @@ const refusalText = "local_rate_limited"
 // It never blocks.
 func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 	c := f.config
-	if c.limiter == nil || !c.enabled.Has(c.random()) {
+	if c.limiter == nil || !c.enabled.Has(c.random(), s.Runtime) {
 		return nil
 	}
 	c.stats.enabled.Inc()
@@ -55,7 +55,7 @@ func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 		return nil
 	}
 	c.stats.limited.Inc()
-	if !c.enforced.Has(c.random()) {
+	if !c.enforced.Has(c.random(), s.Runtime) {
 		fixedheader.Apply(c.onPassed, &s.Request.Headers)
 		return nil
 	}
@@ -74,7 +74,7 @@ func (f *filter) findMatches(s *stream.Stream) {
 	if len(rules.exact) == 0 && len(rules.wildcards) == 0 {
 		return
 	}
-	in := descriptor.Input{Request: &s.Request, ClientAddress: s.ClientAddress, Service: c.service, Facts: &s.Facts}
+	in := descriptor.Input{Request: &s.Request, ClientAddress: s.ClientAddress, Service: c.service, Facts: &s.Facts, Runtime: s.Runtime}
 	if s.Route != nil {
 		in.Cluster, in.RouteMetadata = s.Route.Cluster, s.Route.Metadata
 	}

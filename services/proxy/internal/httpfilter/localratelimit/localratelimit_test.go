@@ -15,6 +15,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/filtertest"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/localratelimit"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime/runtimetest"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
@@ -110,6 +111,25 @@ func TestSharesOfRequests(t *testing.T) {
 		require.Equal(t, 3, start(t, "stat_prefix: p\n"+two).passes(3, ""), "by default no request is looked at")
 		require.Equal(t, 3, start(t, on).passes(3, ""), "without a bucket nothing is limited")
 	})
+}
+
+func TestTheRuntimeSaysWhichRequestsAreLimited(t *testing.T) {
+	const keyed = "stat_prefix: p\nfilter_enabled: {default_value: {}, runtime_key: a}\nfilter_enforced: {default_value: {}, runtime_key: b}\n"
+	for values, counts := range map[string]map[string]int{
+		"{}":              {},
+		"{a: 100}":        {"enabled": 3, "ok": 2, "rate_limited": 1},
+		"{a: 31, b: 31}":  {"enabled": 3, "ok": 2, "rate_limited": 1, "enforced": 1},
+		"{a: 30, b: 100}": {},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			l := start(t, keyed+two)
+			set := runtimetest.Values(t, values)
+			for range 3 {
+				filtertest.Run(t, l.config, filtertest.Exchange{Request: "GET /", Runtime: set})
+			}
+			require.Equal(t, counts, l.counts(), values)
+		})
+	}
 }
 
 func TestARequestThatIsNotRefusedIsMarked(t *testing.T) {

@@ -94,9 +94,9 @@ func (f Factory) Parse(message proto.Message, at strict.Path, report *strict.Rep
 		domain: m.GetDomain(), stage: int(m.GetStage()), requests: m.GetRequestType(),
 		own:        policiesOf(m.GetRateLimits(), at.Field("rate_limits"), report),
 		timeout:    coreconfig.Duration(m.GetTimeout(), defaultTimeout, at.Field("timeout"), report),
-		deny:       matcher.Always(m.GetFailureModeDeny()),
-		enabled:    matcher.Always(true),
-		enforced:   matcher.Always(true),
+		deny:       matcher.Always(m.GetFailureModeDeny()).Under(""),
+		enabled:    matcher.Always(true).Under("ratelimit.http_filter_enabled"),
+		enforced:   matcher.Always(true).Under("ratelimit.http_filter_enforcing"),
 		status:     429,
 		onError:    500,
 		grpcStatus: unavailable,
@@ -193,7 +193,7 @@ type config struct {
 	own      policies
 	timeout  time.Duration // 0: none
 
-	enabled, enforced, deny matcher.Fraction
+	enabled, enforced, deny matcher.RuntimeFraction
 	status, onError         int // of a refusal, and where there is no answer
 	grpcStatus              int
 	unmarked                bool // without x-envoy-ratelimited

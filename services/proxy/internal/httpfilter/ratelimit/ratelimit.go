@@ -68,7 +68,7 @@ func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 
 // concerns says whether there may be limits for the request.
 func (c *config) concerns(s *stream.Stream) bool {
-	if s.Route == nil || s.Cluster == nil || !c.enabled.Has(c.random()) {
+	if s.Route == nil || s.Cluster == nil || !c.enabled.Has(c.random(), s.Runtime) {
 		return false
 	}
 	if c.requests == "" || c.requests == "both" {
@@ -83,7 +83,7 @@ func (c *config) concerns(s *stream.Stream) bool {
 func (f *filter) describe(s *stream.Stream, onStreamDone bool) {
 	in := descriptor.Input{
 		Request: &s.Request, ClientAddress: s.ClientAddress, Service: f.config.service, Cluster: s.Cluster.Config.Name,
-		Facts: &s.Facts, RouteMetadata: s.Route.Metadata,
+		Facts: &s.Facts, RouteMetadata: s.Route.Metadata, Runtime: s.Runtime,
 	}
 	switch {
 	case len(f.route.own) > 0:
@@ -151,7 +151,7 @@ func (f *filter) overLimit(s *stream.Stream) *httpfilter.Reply {
 	c, stats := f.config, f.count(s)
 	stats.overLimit.Inc()
 	s.Cluster.Stats.CountStatus(c.status)
-	if !c.enforced.Has(c.random()) {
+	if !c.enforced.Has(c.random(), s.Runtime) {
 		stats.notEnforced.Inc()
 		f.accept(s)
 		return nil
@@ -168,7 +168,7 @@ func (f *filter) unanswered(s *stream.Stream, givenUp bool) *httpfilter.Reply {
 	if !givenUp {
 		stats.failed.Inc()
 	}
-	if c.deny.Has(c.random()) {
+	if c.deny.Has(c.random(), s.Runtime) {
 		s.Facts.Details, s.Facts.Flags = "rate_limiter_error", s.Facts.Flags|format.RateLimitServiceError
 		if httpfilter.IsGRPC(&s.Request) {
 			return grpcReply(httpfilter.GRPCStatus(c.onError), "")

@@ -28,6 +28,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/filtertest"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/ratelimit"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime/runtimetest"
 	"github.com/weirproxy/weir/services/proxy/internal/rlsclient"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
@@ -441,6 +442,37 @@ func TestSettings(t *testing.T) {
 			}
 			require.Equal(t, c.counters, counters)
 		})
+	}
+}
+
+func TestTheRuntimeSaysWhichRequestsAreLimited(t *testing.T) {
+	const (
+		pass   = "200\nx-up: 1"
+		refuse = "429\nx-envoy-ratelimited: true"
+		keyed  = "filter_enabled: {default_value: {numerator: 100}, runtime_key: a}\nfilter_enforced: {default_value: {numerator: 100}, runtime_key: b}"
+	)
+	failed := errors.New("no answer")
+	for _, c := range []struct {
+		config, values string
+		err            error
+		want           string
+	}{
+		{"", "{}", nil, refuse},
+		{"", "{ratelimit.http_filter_enabled: 30}", nil, pass},
+		{"", "{ratelimit.http_filter_enabled: 31}", nil, refuse},
+		{"", "{ratelimit.http_filter_enforcing: 0}", nil, pass},
+		{keyed, "{a: 0}", nil, pass},
+		{keyed, "{b: {numerator: 1, denominator: MILLION}}", nil, pass},
+		{keyed, "{ratelimit.http_filter_enabled: 0, ratelimit.http_filter_enforcing: 0}", nil, refuse},
+		{"failure_mode_deny_percent: {default_value: {}, runtime_key: a}", "{a: 100}", failed, "500"},
+		{"failure_mode_deny: true", "{a: 0}", failed, "500"},
+	} {
+		x := newTarget(t)
+		config, _ := answering(t, c.config, rlsclient.Response{Code: over}, c.err)
+		got := filtertest.Run(t, config, filtertest.Exchange{
+			Request: asked, Response: "200\nx-up: 1", Prepare: x.prepare, Runtime: runtimetest.Values(t, c.values),
+		})
+		require.Equal(t, c.want, got.Response, "%+v", c)
 	}
 }
 

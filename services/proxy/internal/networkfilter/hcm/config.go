@@ -16,6 +16,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/identity"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/normalize"
 	"github.com/weirproxy/weir/services/proxy/internal/rds"
@@ -43,6 +44,8 @@ type Factory struct {
 	CheckSource func(source coreconfig.Source, at strict.Path, report *strict.Report)
 	// AccessLogs has the files that access logs are written to.
 	AccessLogs *accesslog.Files
+	// Runtime has the values that the configuration leaves to it; nil is none.
+	Runtime *layeredruntime.Runtime
 	// Stats is the root of all metrics.
 	Stats *stats.Registry
 	// Log is told of filters that are left out.
@@ -110,6 +113,7 @@ type manager struct {
 	routes   atomic.Pointer[route.Table]
 	rds      *rdsConfig // nil with a route_config
 	clusters Clusters
+	runtime  *layeredruntime.Runtime
 	stats    *managerStats
 	clock    clock
 	logs     []*accesslog.Log
@@ -150,7 +154,7 @@ type manager struct {
 // Parse implements networkfilter.Factory.
 func (f *Factory) Parse(config proto.Message, at strict.Path, report *strict.Report) networkfilter.Filter {
 	c := config.(*hcmv3.HttpConnectionManager)
-	m := &manager{clusters: f.Clusters, ids: &f.ids}
+	m := &manager{clusters: f.Clusters, runtime: f.Runtime, ids: &f.ids}
 	if m.codec = c.GetCodecType(); m.codec == hcmv3.HttpConnectionManager_HTTP3 {
 		report.Add(at.Field("codec_type"), "HTTP3 is not supported: use AUTO, HTTP1 or HTTP2")
 	}

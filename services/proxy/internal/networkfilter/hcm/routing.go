@@ -11,10 +11,10 @@ import (
 // the router answers by itself has none. Without a table, which RDS owes us,
 // there is no route.
 func (m *manager) route(s *stream.Stream) {
-	s.Random = rand.Uint64()
+	s.Random, s.Runtime = rand.Uint64(), m.runtime.Snapshot()
 	if table := m.routes.Load(); table != nil {
 		table.DropInternalOnly(&s.Request)
-		s.Route = table.Match(route.Input{Request: &s.Request, ClientAddress: s.ClientAddress, Random: s.Random})
+		s.Route = table.Match(route.Input{Request: &s.Request, ClientAddress: s.ClientAddress, Random: s.Random, Runtime: s.Runtime})
 	}
 	switch {
 	case s.Route == nil:
