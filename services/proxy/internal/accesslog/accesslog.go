@@ -14,6 +14,7 @@ import (
 	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 
 	"github.com/weirproxy/weir/services/proxy/internal/format"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
@@ -54,9 +55,10 @@ type Log struct {
 	file   *file
 }
 
-// Write tells the log of a request that is over. It does not block.
-func (l *Log) Write(f *format.Facts) {
-	if l.filter == nil || l.filter(f) {
+// Write tells the log of a request that is over, by the values of the runtime that
+// hold then; nil is none. It does not block.
+func (l *Log) Write(f *format.Facts, values *layeredruntime.Snapshot) {
+	if l.filter == nil || l.filter(f, values) {
 		l.file.write(l.line.Bytes(f))
 	}
 }

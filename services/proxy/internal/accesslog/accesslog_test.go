@@ -17,6 +17,7 @@ import (
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/accesslog"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime/runtimetest"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
@@ -115,6 +116,11 @@ func TestFilters(t *testing.T) {
 		{"{runtime_filter: {runtime_key: a, percent_sampled: {numerator: 200, denominator: TEN_THOUSAND}}}", nil, false}, // 200 < 200
 		{"{runtime_filter: {runtime_key: a, percent_sampled: {numerator: 201, denominator: MILLION}}}", nil, true},
 		{"{runtime_filter: {runtime_key: a, percent_sampled: {numerator: 100}, use_independent_randomness: true}}", nil, true},
+		{"{status_code_filter: {comparison: {op: GE, value: {default_value: 200, runtime_key: status}}}}", nil, false}, // 500
+		{"{status_code_filter: {comparison: {op: GE, value: {default_value: 200, runtime_key: word}}}}", nil, true},
+		{"{runtime_filter: {runtime_key: sampled, percent_sampled: {numerator: 100}}}", nil, false},
+		{"{runtime_filter: {runtime_key: status, percent_sampled: {denominator: TEN_THOUSAND}}}", nil, true}, // 200 < 500
+		{"{runtime_filter: {runtime_key: word, percent_sampled: {numerator: 1}}}", nil, true},
 		{"{and_filter: {filters: [" + yes + "," + yes + "]}}", nil, true},
 		{"{and_filter: {filters: [" + yes + "," + no + "]}}", nil, false},
 		{"{or_filter: {filters: [" + no + "," + yes + "]}}", nil, true},
@@ -152,7 +158,7 @@ func TestFilters(t *testing.T) {
 			logs, err := parse(t, files, one(path, "logged", c.filter))
 			require.NoError(t, err)
 			stop := run(t, files)
-			logs[0].Write(facts(c.change))
+			logs[0].Write(facts(c.change), runtimetest.Values(t, "{status: 500, sampled: 0, word: a}"))
 			stop()
 			require.Equal(t, c.want, read(t, path) == "logged")
 		})
@@ -183,9 +189,9 @@ func TestLinesAreWrittenWithinASecondOrSoAndAtTheStop(t *testing.T) {
 	_, err = os.Stat(path)
 	require.ErrorIs(t, err, os.ErrNotExist, "nothing is opened by the parse")
 	stop := run(t, files)
-	logs[0].Write(facts(nil))
+	logs[0].Write(facts(nil), nil)
 	servicetest.Eventually(t, "the line is there", func() bool { return read(t, path) == "200\n" })
-	logs[0].Write(facts(func(f *format.Facts) { f.ResponseCode = 404 }))
+	logs[0].Write(facts(func(f *format.Facts) { f.ResponseCode = 404 }), nil)
 	stop()
 	require.Equal(t, "200\n404\n", read(t, path))
 	require.EqualValues(t, 2, stat(registry, "filesystem.write_buffered"))
@@ -212,7 +218,7 @@ func TestReopenLosesNoLine(t *testing.T) {
 	stop := run(t, files)
 	for i := range 20 {
 		for range 50 {
-			logs[0].Write(facts(nil))
+			logs[0].Write(facts(nil), nil)
 		}
 		require.NoError(t, os.Rename(path, fmt.Sprint(path, ".", i)))
 		files.Reopen()
@@ -243,7 +249,7 @@ func TestLogsOfOnePathShareAFile(t *testing.T) {
 	other, err := parse(t, files, one(path+".other", "c\n", ""))
 	require.NoError(t, err)
 	for _, logs := range [][]*accesslog.Log{a, b, a, other} {
-		logs[0].Write(facts(nil))
+		logs[0].Write(facts(nil), nil)
 	}
 	stop()
 	require.Equal(t, "a\nb\na\n", read(t, path))
@@ -272,11 +278,11 @@ func TestWriteAllocatesNothing(t *testing.T) {
 	require.NoError(t, err)
 	f := facts(nil)
 	for range 8000 { // to grow the buffer
-		logs[0].Write(f)
+		logs[0].Write(f, nil)
 	}
 	stop := run(t, files)
 	servicetest.Eventually(t, "it is written", func() bool { return strings.Count(read(t, path), "\n") == 8000 })
-	servicetest.Allocations(t, 0, func() { logs[0].Write(f) })
+	servicetest.Allocations(t, 0, func() { logs[0].Write(f, nil) })
 	stop()
 }
 
@@ -290,7 +296,7 @@ func BenchmarkWrite(b *testing.B) {
 	f := facts(nil)
 	b.ReportAllocs()
 	for b.Loop() {
-		logs[0].Write(f)
+		logs[0].Write(f, nil)
 	}
 	stop()
 }

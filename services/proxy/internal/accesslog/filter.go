@@ -2,42 +2,47 @@ package accesslog
 
 import (
 	"encoding/hex"
+	"math"
 	"math/rand/v2"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 
 	"github.com/weirproxy/weir/services/proxy/internal/format"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
 // filter says whether a request is logged.
-type filter func(*format.Facts) bool
+type filter func(*format.Facts, *layeredruntime.Snapshot) bool
 
-// parseFilter makes the filter of a message that lies at the path at. No
-// runtime is there to set other values than the default ones.
+// parseFilter makes the filter of a message that lies at the path at.
 func parseFilter(m *accesslogv3.AccessLogFilter, at strict.Path, report *strict.Report) filter {
 	switch kind := m.GetFilterSpecifier().(type) {
 	case *accesslogv3.AccessLogFilter_StatusCodeFilter:
 		compare := comparison(kind.StatusCodeFilter.GetComparison())
-		return func(f *format.Facts) bool { return compare(int64(f.ResponseCode)) }
+		return func(f *format.Facts, values *layeredruntime.Snapshot) bool {
+			return compare(int64(f.ResponseCode), values)
+		}
 	case *accesslogv3.AccessLogFilter_DurationFilter:
 		compare := comparison(kind.DurationFilter.GetComparison())
-		return func(f *format.Facts) bool { return compare(f.Duration().Milliseconds()) }
+		return func(f *format.Facts, values *layeredruntime.Snapshot) bool {
+			return compare(f.Duration().Milliseconds(), values)
+		}
 	case *accesslogv3.AccessLogFilter_NotHealthCheckFilter:
-		return func(f *format.Facts) bool { return !f.HealthCheck }
+		return func(f *format.Facts, _ *layeredruntime.Snapshot) bool { return !f.HealthCheck }
 	case *accesslogv3.AccessLogFilter_RuntimeFilter:
 		return sampled(kind.RuntimeFilter)
 	case *accesslogv3.AccessLogFilter_AndFilter:
 		all := parseFilters(kind.AndFilter.GetFilters(), at.Field("and_filter"), report)
-		return func(f *format.Facts) bool { return !matches(all, f, false) }
+		return func(f *format.Facts, values *layeredruntime.Snapshot) bool { return !matches(all, f, values, false) }
 	case *accesslogv3.AccessLogFilter_OrFilter:
 		some := parseFilters(kind.OrFilter.GetFilters(), at.Field("or_filter"), report)
-		return func(f *format.Facts) bool { return matches(some, f, true) }
+		return func(f *format.Facts, values *layeredruntime.Snapshot) bool { return matches(some, f, values, true) }
 	case *accesslogv3.AccessLogFilter_HeaderFilter:
 		header := matcher.ParseHeader(kind.HeaderFilter.GetHeader(), at.Field("header_filter").Field("header"), report)
-		return func(f *format.Facts) bool { return f.Request != nil && header.Match(f.Request) }
+		return func(f *format.Facts, _ *layeredruntime.Snapshot) bool { return f.Request != nil && header.Match(f.Request) }
 	case *accesslogv3.AccessLogFilter_ResponseFlagFilter:
 		return flags(kind.ResponseFlagFilter.GetFlags(), at.Field("response_flag_filter").Field("flags"), report)
 	case *accesslogv3.AccessLogFilter_GrpcStatusFilter:
@@ -56,42 +61,47 @@ func parseFilters(list []*accesslogv3.AccessLogFilter, at strict.Path, report *s
 }
 
 // matches says whether any of the filters answers want.
-func matches(filters []filter, f *format.Facts, want bool) bool {
+func matches(filters []filter, f *format.Facts, values *layeredruntime.Snapshot, want bool) bool {
 	for _, filter := range filters {
-		if filter(f) == want {
+		if filter(f, values) == want {
 			return true
 		}
 	}
 	return false
 }
 
-func comparison(m *accesslogv3.ComparisonFilter) func(int64) bool {
-	want := int64(m.GetValue().GetDefaultValue())
-	switch m.GetOp() {
-	case accesslogv3.ComparisonFilter_GE:
-		return func(got int64) bool { return got >= want }
-	case accesslogv3.ComparisonFilter_LE:
-		return func(got int64) bool { return got <= want }
-	case accesslogv3.ComparisonFilter_NE:
-		return func(got int64) bool { return got != want }
-	default:
-		return func(got int64) bool { return got == want }
+// comparison says whether a number is as a ComparisonFilter wants it.
+func comparison(m *accesslogv3.ComparisonFilter) func(int64, *layeredruntime.Snapshot) bool {
+	op, key, configured := m.GetOp(), m.GetValue().GetRuntimeKey(), uint64(m.GetValue().GetDefaultValue())
+	return func(got int64, values *layeredruntime.Snapshot) bool {
+		want := int64(min(values.Integer(key, configured), math.MaxInt64))
+		switch op {
+		case accesslogv3.ComparisonFilter_GE:
+			return got >= want
+		case accesslogv3.ComparisonFilter_LE:
+			return got <= want
+		case accesslogv3.ComparisonFilter_NE:
+			return got != want
+		default:
+			return got == want
+		}
 	}
 }
 
 // sampled lets a share of the requests through, told by their x-request-id so
-// that all proxies on the way choose the same ones.
+// that all proxies on the way choose the same ones. A number in the runtime is in the
+// denominator of percent_sampled.
 func sampled(m *accesslogv3.RuntimeFilter) filter {
 	of := map[typev3.FractionalPercent_DenominatorType]uint32{
 		typev3.FractionalPercent_HUNDRED: 100, typev3.FractionalPercent_TEN_THOUSAND: 10_000, typev3.FractionalPercent_MILLION: 1_000_000,
 	}[m.GetPercentSampled().GetDenominator()]
-	share := m.GetPercentSampled().GetNumerator()
-	return func(f *format.Facts) bool {
+	configured := uint64(m.GetPercentSampled().GetNumerator())
+	return func(f *format.Facts, values *layeredruntime.Snapshot) bool {
 		n, ok := requestNumber(f)
 		if !ok || m.GetUseIndependentRandomness() {
 			n = rand.Uint32()
 		}
-		return of > 0 && n%of < share
+		return of > 0 && uint64(n%of) < values.Integer(m.GetRuntimeKey(), configured)
 	}
 }
 
@@ -125,7 +135,7 @@ func flags(names []string, at strict.Path, report *strict.Report) filter {
 	if len(names) == 0 {
 		wanted = ^wanted
 	}
-	return func(f *format.Facts) bool { return f.Flags&wanted != 0 }
+	return func(f *format.Facts, _ *layeredruntime.Snapshot) bool { return f.Flags&wanted != 0 }
 }
 
 // grpcStatus lets requests through by the grpc-status of their responses;
@@ -135,7 +145,7 @@ func grpcStatus(m *accesslogv3.GrpcStatusFilter) filter {
 	for _, status := range m.GetStatuses() {
 		listed[int64(status)] = true
 	}
-	return func(f *format.Facts) bool {
+	return func(f *format.Facts, _ *layeredruntime.Snapshot) bool {
 		code, ok := format.GRPCStatus(f)
 		if !ok {
 			code = int64(accesslogv3.GrpcStatusFilter_UNKNOWN)

@@ -69,7 +69,7 @@ func TestImports(t *testing.T) {
 		},
 		"internal/format":         {"internal/message", "internal/strict"},
 		"internal/headermutation": {"internal/format", "internal/message", "internal/strict"},
-		"internal/accesslog":      {"internal/format", "internal/matcher", "internal/stats", "internal/strict"},
+		"internal/accesslog":      {"internal/format", "internal/layeredruntime", "internal/matcher", "internal/stats", "internal/strict"},
 
 		"internal/route": {
 			"internal/coreconfig", "internal/descriptor", "internal/format", "internal/hashpolicy", "internal/headermutation",
@@ -102,9 +102,9 @@ func TestImports(t *testing.T) {
 			"internal/strict",
 		},
 		"internal/httpfilter/buffer":      {"internal/httpfilter", "internal/message", "internal/stream", "internal/strict"},
-		"internal/httpfilter/iptagging":   {"internal/fixedheader", "internal/httpfilter", "internal/stats", "internal/stream", "internal/strict"},
+		"internal/httpfilter/iptagging":   {"internal/fixedheader", "internal/httpfilter", "internal/matcher", "internal/stats", "internal/stream", "internal/strict"},
 		"internal/httpfilter/healthcheck": {"internal/coreconfig", "internal/httpfilter", "internal/matcher", "internal/stream", "internal/strict"},
-		"internal/httpfilter/fault":       {"internal/httpfilter", "internal/matcher", "internal/message", "internal/stats", "internal/stream", "internal/strict"},
+		"internal/httpfilter/fault":       {"internal/httpfilter", "internal/layeredruntime", "internal/matcher", "internal/message", "internal/stats", "internal/stream", "internal/strict"},
 		"internal/httpfilter/localratelimit": {
 			"internal/descriptor", "internal/fixedheader", "internal/httpfilter", "internal/matcher", "internal/route", "internal/stats",
 			"internal/stream", "internal/strict",

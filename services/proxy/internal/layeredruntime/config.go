@@ -129,6 +129,9 @@ func ConnectionLimitKey(listener string) string { return beforeListener + listen
 // ofEnvoy begins the keys that Envoy reads by itself.
 var ofEnvoy = []string{"envoy.", "health_check.", "mongo.", "outlier_detection.", "overload.", "re2.", "redis.", "tracing.", "upstream."}
 
+// faultsOfClusters end the keys of faults by the client's cluster.
+var faultsOfClusters = []string{"delay.fixed_delay_percent", "delay.fixed_duration_ms", "abort.abort_percent", "abort.http_status", "abort.grpc_status"}
+
 // check says what is wrong with a key, or with its value.
 func check(key string, v value) error {
 	listener, limits := strings.CutPrefix(key, beforeListener)
@@ -141,6 +144,13 @@ func check(key string, v value) error {
 			return fmt.Errorf("want a number of connections, not %s", v.text)
 		}
 		return nil
+	}
+	if cluster, ok := strings.CutPrefix(key, "fault.http."); ok {
+		for _, fault := range faultsOfClusters {
+			if strings.HasSuffix(cluster, "."+fault) {
+				return fmt.Errorf("nothing here reads it: faults are not told apart by the client's cluster")
+			}
+		}
 	}
 	for _, prefix := range ofEnvoy {
 		if strings.HasPrefix(key, prefix) {

@@ -149,6 +149,8 @@ layers:
     unit: {numerator: 1, denominator: 7}
     more: {numerator: 1, other: 2}
     upstream.use_retry: 100
+    fault.http.shop.abort.http_status: 500
+    fault.http.abort.http_status: 500
     envoy: {reloadable_features: {x: true}}
     envoy.resource_limits.listener.in.connection_limit: many
     envoy.resource_limits.listener..connection_limit: 1

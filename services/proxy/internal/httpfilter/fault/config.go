@@ -1,6 +1,7 @@
 package fault
 
 import (
+	"math"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
@@ -29,8 +31,7 @@ func (Factory) ConfigType() protoreflect.FullName {
 	return (&faultv3.HTTPFault{}).ProtoReflect().Descriptor().FullName()
 }
 
-// Fields implements httpfilter.Factory. There is no runtime that could set one
-// of the keys, so that what they stand for holds.
+// Fields implements httpfilter.Factory.
 func (f Factory) Fields() strict.Fields {
 	const common = "envoy.extensions.filters.common.fault.v3."
 	return strict.Fields{
@@ -80,21 +81,30 @@ func (f Factory) parse(message proto.Message, at strict.Path, report *strict.Rep
 		upstreamCluster: m.GetUpstreamCluster(),
 		headers:         matcher.ParseHeaders(m.GetHeaders(), at.Field("headers"), report),
 		downstreamNodes: m.GetDownstreamNodes(),
-		most:            -1,
+		most:            math.MaxInt64,
+		mostKey:         or(m.GetMaxActiveFaultsRuntime(), "fault.http.max_active_faults"),
 		perDownstream:   !m.GetDisableDownstreamClusterStats(),
 	}
 	if c.random == nil {
 		c.random = rand.Uint64
 	}
 	if m.GetMaxActiveFaults() != nil {
-		c.most = int64(m.GetMaxActiveFaults().GetValue())
+		c.most = uint64(m.GetMaxActiveFaults().GetValue())
 	}
 	if m.GetDelay() != nil {
-		c.delay = &delay{chance: parseChance(m.GetDelay().GetPercentage()), fixed: m.GetDelay().GetFixedDelay().AsDuration()}
+		c.delay = &delay{
+			chance: parseChance(m.GetDelay().GetPercentage(), or(m.GetDelayPercentRuntime(), "fault.http.delay.fixed_delay_percent")),
+			fixed:  m.GetDelay().GetFixedDelay().AsDuration(),
+			key:    or(m.GetDelayDurationRuntime(), "fault.http.delay.fixed_duration_ms"),
+		}
 		_, c.delay.byHeader = m.GetDelay().GetFaultDelaySecifier().(*commonfaultv3.FaultDelay_HeaderDelay_)
 	}
 	if m.GetAbort() != nil {
-		c.abort = &abort{chance: parseChance(m.GetAbort().GetPercentage())}
+		c.abort = &abort{
+			chance:  parseChance(m.GetAbort().GetPercentage(), or(m.GetAbortPercentRuntime(), "fault.http.abort.abort_percent")),
+			httpKey: or(m.GetAbortHttpStatusRuntime(), "fault.http.abort.http_status"),
+			grpcKey: or(m.GetAbortGrpcStatusRuntime(), "fault.http.abort.grpc_status"),
+		}
 		switch kind := m.GetAbort().GetErrorType().(type) {
 		case *faultv3.FaultAbort_HttpStatus:
 			c.abort.fixed = httpRefusal(int(kind.HttpStatus))
@@ -108,7 +118,10 @@ func (f Factory) parse(message proto.Message, at strict.Path, report *strict.Rep
 		}
 	}
 	if m.GetResponseRateLimit() != nil {
-		c.limit = &limit{chance: parseChance(m.GetResponseRateLimit().GetPercentage()), fixed: m.GetResponseRateLimit().GetFixedLimit().GetLimitKbps()}
+		c.limit = &limit{
+			chance: parseChance(m.GetResponseRateLimit().GetPercentage(), or(m.GetResponseRateLimitPercentRuntime(), "fault.http.rate_limit.response_percent")),
+			fixed:  m.GetResponseRateLimit().GetFixedLimit().GetLimitKbps(),
+		}
 		c.limit.byHeader = m.GetResponseRateLimit().GetHeaderLimit() != nil
 	}
 	return c
@@ -136,7 +149,8 @@ type faults struct {
 	abort *abort
 	limit *limit
 
-	most          int64 // max_active_faults; −1 is any number
+	most          uint64 // max_active_faults, unless the runtime has mostKey
+	mostKey       string
 	perDownstream bool
 }
 
@@ -145,6 +159,7 @@ type delay struct {
 	chance
 	byHeader bool
 	fixed    time.Duration
+	key      string // of the runtime, for milliseconds in the place of either
 }
 
 // abort answers a request in the place of its upstream.
@@ -152,16 +167,36 @@ type abort struct {
 	chance
 	byHeader bool
 	fixed    refusal
+	// httpKey and grpcKey are of the runtime, for a status in the place of either.
+	httpKey, grpcKey string
 }
 
 // refusal is what an abort answers: a status of HTTP, or one of gRPC to a
 // request of gRPC.
-type refusal struct{ http, grpc int }
+type refusal struct {
+	http, grpc int
+	ofGRPC     bool // it was said as a status of gRPC
+}
 
-func httpRefusal(status int) refusal { return refusal{status, httpfilter.GRPCStatus(status)} }
+func httpRefusal(status int) refusal { return refusal{status, httpfilter.GRPCStatus(status), false} }
 
 // grpcRefusal is 200 to a request of HTTP, as in Envoy.
-func grpcRefusal(status int) refusal { return refusal{200, status} }
+func grpcRefusal(status int) refusal { return refusal{200, status, true} }
+
+// present is r, or another one of its kind that the runtime says. What is no status
+// there has no effect.
+func (a *abort) present(r refusal, values *layeredruntime.Snapshot) refusal {
+	if r.ofGRPC {
+		if status := values.Integer(a.grpcKey, uint64(r.grpc)); status <= 16 {
+			return grpcRefusal(int(status))
+		}
+		return r
+	}
+	if status := values.Integer(a.httpKey, uint64(r.http)); status >= 200 && status <= 599 {
+		return httpRefusal(int(status))
+	}
+	return r
+}
 
 // limit slows a response down.
 type limit struct {
@@ -170,11 +205,23 @@ type limit struct {
 	fixed    uint64 // KiB per second
 }
 
-// chance is a share of requests that a header of the request can lower.
-type chance struct{ numerator, denominator uint64 }
+// chance is a share of requests that a header of the request can lower, and the
+// runtime set.
+type chance struct {
+	numerator, denominator uint32
+	key                    string
+}
 
-func parseChance(m *typev3.FractionalPercent) chance {
-	c := chance{uint64(m.GetNumerator()), 100}
+// or is a key of the runtime, or the one that is there without.
+func or(key, other string) string {
+	if key == "" {
+		return other
+	}
+	return key
+}
+
+func parseChance(m *typev3.FractionalPercent, key string) chance {
+	c := chance{m.GetNumerator(), 100, key}
 	switch m.GetDenominator() {
 	case typev3.FractionalPercent_TEN_THOUSAND:
 		c.denominator = 10_000

@@ -6,12 +6,14 @@
 package fault
 
 import (
+	"math"
 	"slices"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
@@ -42,15 +44,15 @@ func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 		return nil
 	}
 	r := &s.Request
-	if rate := c.rate(r); rate > 0 && f.activate() {
+	if rate := c.rate(s); rate > 0 && f.activate(s) {
 		f.rate = rate
 		stats.rateLimited.Inc()
 	}
-	if d := c.delayOf(r); d > 0 && f.activate() {
+	if d := c.delayOf(s); d > 0 && f.activate(s) {
 		stats.delayed(f.downstream(r))
 		sleep(s, d)
 	}
-	if refusal, ok := c.refusal(r); ok && f.activate() {
+	if refusal, ok := c.refusal(s); ok && f.activate(s) {
 		stats.aborted(f.downstream(r))
 		if httpfilter.IsGRPC(r) {
 			return httpfilter.GRPCReply(refusal.grpc, abortText)
@@ -61,11 +63,11 @@ func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 }
 
 // activate takes a place among the active faults, or says that there is none.
-func (f *filter) activate() bool {
+func (f *filter) activate(s *stream.Stream) bool {
 	if f.active {
 		return true
 	}
-	if f.active = f.config.stats.begin(f.faults.most); !f.active {
+	if f.active = f.config.stats.begin(s.Runtime.Integer(f.faults.mostKey, f.faults.most)); !f.active {
 		f.config.stats.overflow.Inc()
 	}
 	return f.active
@@ -115,38 +117,42 @@ func (c *faults) concerns(s *stream.Stream) bool {
 }
 
 // delayOf is how long the request is to be held back.
-func (c *faults) delayOf(r *message.Request) time.Duration {
+func (c *faults) delayOf(s *stream.Stream) time.Duration {
 	if c.delay == nil {
 		return 0
 	}
 	d := c.delay.fixed
 	if c.delay.byHeader {
-		milliseconds, ok := number(r, "x-envoy-fault-delay-request")
+		milliseconds, ok := number(&s.Request, "x-envoy-fault-delay-request")
 		if !ok || milliseconds > uint64(maxDelay/time.Millisecond) {
 			return 0
 		}
 		d = time.Duration(milliseconds) * time.Millisecond
 	}
-	if !c.delay.happens(r, c.delay.byHeader, "x-envoy-fault-delay-request-percentage", c.random) {
+	if !c.delay.happens(s, c.delay.byHeader, "x-envoy-fault-delay-request-percentage", c.random) {
 		return 0
+	}
+	const unset = math.MaxUint64
+	if milliseconds := s.Runtime.Integer(c.delay.key, unset); milliseconds != unset {
+		return time.Duration(min(milliseconds, uint64(maxDelay/time.Millisecond))) * time.Millisecond
 	}
 	return d
 }
 
-// maxDelay is the longest delay that a header can ask for: who wants longer ones
-// is wrong.
+// maxDelay is the longest delay that a header or the runtime can ask for: who wants
+// longer ones is wrong.
 const maxDelay = 24 * time.Hour
 
 // refusal is what the request is to be aborted with, if it is to be.
-func (c *faults) refusal(r *message.Request) (refusal, bool) {
+func (c *faults) refusal(s *stream.Stream) (refusal, bool) {
 	if c.abort == nil {
 		return refusal{}, false
 	}
 	answer, ok := c.abort.fixed, true
 	if c.abort.byHeader {
-		answer, ok = headerRefusal(r)
+		answer, ok = headerRefusal(&s.Request)
 	}
-	return answer, ok && c.abort.happens(r, c.abort.byHeader, "x-envoy-fault-abort-request-percentage", c.random)
+	return c.abort.present(answer, s.Runtime), ok && c.abort.happens(s, c.abort.byHeader, "x-envoy-fault-abort-request-percentage", c.random)
 }
 
 // headerRefusal is what the headers of the request ask for: a status of HTTP
@@ -163,33 +169,35 @@ func headerRefusal(r *message.Request) (refusal, bool) {
 
 // rate is what the response is to be slowed down to, in KiB per second; 0 is
 // not at all.
-func (c *faults) rate(r *message.Request) uint64 {
+func (c *faults) rate(s *stream.Stream) uint64 {
 	if c.limit == nil {
 		return 0
 	}
 	rate := c.limit.fixed
 	if c.limit.byHeader {
-		rate, _ = number(r, "x-envoy-fault-throughput-response")
+		rate, _ = number(&s.Request, "x-envoy-fault-throughput-response")
 	}
-	if rate == 0 || !c.limit.happens(r, c.limit.byHeader, "x-envoy-fault-throughput-response-percentage", c.random) {
+	if rate == 0 || !c.limit.happens(s, c.limit.byHeader, "x-envoy-fault-throughput-response-percentage", c.random) {
 		return 0
 	}
 	return rate
 }
 
 // happens decides by chance. Where headers may say what happens, one of them
-// may lower its share, in the denominator of the configuration.
-func (c chance) happens(r *message.Request, byHeader bool, header string, random func() uint64) bool {
+// may lower its share, in the denominator of the configuration. What the runtime
+// says holds in the place of either.
+func (c chance) happens(s *stream.Stream, byHeader bool, header string, random func() uint64) bool {
 	numerator := c.numerator
 	if byHeader {
-		if n, ok := number(r, header); ok {
-			numerator = min(numerator, n)
+		if n, ok := number(&s.Request, header); ok {
+			numerator = min(numerator, uint32(n)) // which number has bounded
 		}
 	}
-	return numerator > 0 && random()%c.denominator < numerator
+	share := s.Runtime.Share(c.key, layeredruntime.Share{Numerator: numerator, Denominator: c.denominator})
+	return share.Numerator > 0 && random()%uint64(share.Denominator) < uint64(share.Numerator)
 }
 
-// number is the whole number that a header of the request has.
+// number is the whole number, of 32 bits, that a header of the request has.
 func number(r *message.Request, name string) (uint64, bool) {
 	value, ok := r.Headers.Get(name)
 	if !ok {

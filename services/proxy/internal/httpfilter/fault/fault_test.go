@@ -16,6 +16,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/fault"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/filtertest"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime/runtimetest"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
@@ -89,7 +90,6 @@ func TestAbort(t *testing.T) {
 		{"the node is one of these", "{abort: {http_status: 503, " + half + "}, downstream_nodes: [n1, n2]}", 0, "\nx-envoy-downstream-service-node: n2", aborted},
 		{"the cluster must be this", "{abort: {http_status: 503, " + half + "}, upstream_cluster: other}", 0, "", ""},
 		{"the cluster is this", "{abort: {http_status: 503, " + half + "}, upstream_cluster: echo}", 0, "", aborted},
-		{"keys of the runtime have no effect", "{abort: {http_status: 503, " + half + "}, abort_percent_runtime: a.b}", 49, "", aborted},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			config := filtertest.MustParse(t, always(c.random), c.config)
@@ -102,6 +102,67 @@ func TestAbort(t *testing.T) {
 				require.Empty(t, got.Forwarded)
 			}
 			require.Equal(t, c.want, got.Response)
+		})
+	}
+}
+
+func TestTheRuntimeSaysWhatIsAborted(t *testing.T) {
+	const half, grpc = "percentage: {numerator: 50}", "\ncontent-type: application/grpc"
+	for _, c := range []struct {
+		config, values, headers, want string
+	}{
+		{"abort: {http_status: 503, " + half + "}", "{fault.http.abort.abort_percent: 10}", "", "200"},
+		{"abort: {http_status: 503, percentage: {}}", "{fault.http.abort.abort_percent: 11}", "", aborted},
+		{"abort: {http_status: 503, percentage: {}}", "{fault.http.abort.abort_percent: {numerator: 999999, denominator: MILLION}}", "", aborted},
+		{"{abort: {http_status: 503, " + half + "}, abort_percent_runtime: a.b}", "{a.b: 10, fault.http.abort.abort_percent: 100}", "", "200"},
+		{"abort: {http_status: 503, " + half + "}", "{fault.http.abort.http_status: 418}", "", strings.Replace(aborted, "503", "418", 1)},
+		{"{abort: {http_status: 503, " + half + "}, abort_http_status_runtime: s}", "{s: 418}", "", strings.Replace(aborted, "503", "418", 1)},
+		{"abort: {http_status: 503, " + half + "}", "{fault.http.abort.http_status: 99, fault.http.abort.grpc_status: 5}", "", aborted},
+		{"abort: {header_abort: {}, " + half + "}", "{fault.http.abort.http_status: 418}", "\nx-envoy-fault-abort-request: 503", strings.Replace(aborted, "503", "418", 1)},
+		{"abort: {header_abort: {}, percentage: {numerator: 100}}", "{fault.http.abort.abort_percent: 100}",
+			"\nx-envoy-fault-abort-request: 503\nx-envoy-fault-abort-request-percentage: 0", aborted},
+		{"abort: {grpc_status: 5, " + half + "}", "{fault.http.abort.grpc_status: 9, fault.http.abort.http_status: 418}", grpc, refusedBy("9")},
+		{"{abort: {grpc_status: 5, " + half + "}, abort_grpc_status_runtime: s}", "{s: 17}", grpc, refusedBy("5")},
+		{"max_active_faults: 5\nabort: {http_status: 503, " + half + "}", "{fault.http.max_active_faults: 0}", "", "200"},
+		{"{max_active_faults: 0, max_active_faults_runtime: m, abort: {http_status: 503, " + half + "}}", "{m: 1}", "", aborted},
+	} {
+		config := filtertest.MustParse(t, always(10), c.config)
+		filtertest.Measure(config)
+		got := filtertest.Run(t, config, filtertest.Exchange{Request: "GET /" + c.headers, Prepare: toEcho, Runtime: runtimetest.Values(t, c.values)})
+		require.Equal(t, c.want, got.Response, "%+v", c)
+	}
+}
+
+func TestTheRuntimeSaysWhatIsDelayed(t *testing.T) {
+	for _, c := range []struct {
+		config, values string
+		want           time.Duration
+	}{
+		{"delay: {fixed_delay: 3s, percentage: {numerator: 100}}", "{fault.http.delay.fixed_delay_percent: 0}", 0},
+		{"delay: {fixed_delay: 3s, percentage: {}}", "{fault.http.delay.fixed_delay_percent: 100}", 3 * time.Second},
+		{"delay: {fixed_delay: 3s, percentage: {numerator: 100}}", "{fault.http.delay.fixed_duration_ms: 250}", 250 * time.Millisecond},
+		{"delay: {fixed_delay: 3s, percentage: {numerator: 100}}", "{fault.http.delay.fixed_duration_ms: 0}", 0},
+		{"delay: {fixed_delay: 3s, percentage: {numerator: 100}}", "{fault.http.delay.fixed_duration_ms: 99999999999999}", 24 * time.Hour},
+		{"delay: {header_delay: {}, percentage: {numerator: 100}}", "{fault.http.delay.fixed_duration_ms: 250}", 0},
+		{"{delay: {fixed_delay: 3s, percentage: {}}, delay_percent_runtime: p, delay_duration_runtime: d}", "{p: 100, d: 20}", 20 * time.Millisecond},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			config := filtertest.MustParse(t, always(30), c.config)
+			filtertest.Measure(config)
+			begin := time.Now()
+			filtertest.Run(t, config, filtertest.Exchange{Request: "GET /", Runtime: runtimetest.Values(t, c.values)})
+			require.Equal(t, c.want, time.Since(begin), "%+v", c)
+		})
+	}
+}
+
+func TestTheRuntimeSaysWhichResponsesAreSlow(t *testing.T) {
+	for values, want := range map[string]int{"{}": 0, "{fault.http.rate_limit.response_percent: 100}": 1} {
+		synctest.Test(t, func(t *testing.T) {
+			config := filtertest.MustParse(t, always(30), "response_rate_limit: {fixed_limit: {limit_kbps: 1}, percentage: {}}")
+			counts := filtertest.Measure(config)
+			filtertest.Run(t, config, filtertest.Exchange{Request: "GET /", ResponseBody: []string{"a"}, Runtime: runtimetest.Values(t, values)})
+			require.Equal(t, want, counts()["fault.response_rl_injected"], values)
 		})
 	}
 }

@@ -37,8 +37,8 @@ func newStats(scope *stats.Scope) *faultStats {
 
 // begin counts an active fault, unless there are as many as there may be; a
 // few more may come at the same time.
-func (s *faultStats) begin(most int64) bool {
-	if most >= 0 && s.active.Value() >= most {
+func (s *faultStats) begin(most uint64) bool {
+	if uint64(s.active.Value()) >= most {
 		return false
 	}
 	s.active.Add(1)

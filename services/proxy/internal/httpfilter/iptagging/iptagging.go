@@ -6,6 +6,7 @@
 package iptagging
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/weirproxy/weir/services/proxy/internal/fixedheader"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
@@ -50,7 +52,7 @@ func (f Factory) Parse(message proto.Message, at strict.Path, report *strict.Rep
 		report.Add(at, "is a %T, not a %s", message, f.ConfigType())
 		return nil
 	}
-	c := &filter{kind: m.GetRequestType(), header: defaultHeader, networks: networks{byPrefix: map[netip.Prefix][]int{}}}
+	c := &filter{enabled: matcher.Always(true).Under("ip_tagging.http_filter_enabled"), kind: m.GetRequestType(), header: defaultHeader, networks: networks{byPrefix: map[netip.Prefix][]int{}}}
 	if m.GetIpTagHeader() != nil {
 		at := at.Field("ip_tag_header")
 		c.header = fixedheader.CheckName(m.GetIpTagHeader().GetHeader(), at.Field("header"), report)
@@ -87,6 +89,7 @@ func (f Factory) Parse(message proto.Message, at strict.Path, report *strict.Rep
 // filter is the configuration of one chain and the filter of all its streams:
 // it keeps nothing between its steps.
 type filter struct {
+	enabled  matcher.RuntimeFraction
 	kind     iptaggingv3.IPTagging_RequestType
 	header   string
 	sanitize bool // takes out what the client sent in the header
@@ -111,6 +114,9 @@ func (f *filter) NewFilter() httpfilter.Filter { return f }
 
 // RequestHead implements httpfilter.RequestHead.
 func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
+	if !f.enabled.Has(rand.Uint64(), s.Runtime) {
+		return nil
+	}
 	value, _ := s.Request.Headers.Get("x-envoy-internal")
 	internal := string(value) == "true"
 	if f.kind == iptaggingv3.IPTagging_INTERNAL && !internal || f.kind == iptaggingv3.IPTagging_EXTERNAL && internal {

@@ -11,6 +11,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/filtertest"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/iptagging"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime/runtimetest"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
 
@@ -107,5 +108,14 @@ func BenchmarkRequestHead(b *testing.B) {
 	for b.Loop() {
 		s.Request.Headers.Reset()
 		f.RequestHead(s)
+	}
+}
+
+func TestTheRuntimeTurnsTheFilterOff(t *testing.T) {
+	config := filtertest.MustParse(t, iptagging.Factory{}, tags)
+	counts := filtertest.Measure(config)
+	for values, want := range map[string]int{"{ip_tagging.http_filter_enabled: 0}": 0, "{ip_tagging: {http_filter_enabled: 100}}": 1} {
+		filtertest.Run(t, config, filtertest.Exchange{Request: "GET /", Runtime: runtimetest.Values(t, values)})
+		require.Equal(t, want, counts()["ip_tagging.total"], values)
 	}
 }

@@ -98,7 +98,8 @@ func (m *manager) record(s *stream.Stream, expired *stream.Expiry) (last *stream
 
 // log writes the access logs, at the end of a request.
 func (m *manager) log(f *format.Facts) {
+	values := m.runtime.Snapshot()
 	for _, l := range m.logs {
-		l.Write(f)
+		l.Write(f, values)
 	}
 }
