@@ -132,7 +132,7 @@ func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 			return nil
 		}
 	}
-	f.check = true
+	f.check, s.Facts.HealthCheck = true, true
 	switch {
 	case c.factory.Failing():
 		return &httpfilter.Reply{Status: 503}

@@ -10,6 +10,7 @@ import (
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/filtertest"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/healthcheck"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
 
 func TestMain(m *testing.M) { servicetest.Main(m) }
@@ -24,6 +25,15 @@ type hosts map[string][2]int
 func (h hosts) healthy(name string) (int, int, bool) {
 	c, ok := h[name]
 	return c[0], c[1], ok
+}
+
+func TestOthersAreToldWhichRequestsAreHealthChecks(t *testing.T) {
+	config := filtertest.MustParse(t, healthcheck.Factory{Failing: func() bool { return false }}, "{pass_through_mode: true, headers: [{name: \":path\", string_match: {exact: /healthz}}]}")
+	for path, want := range map[string]bool{"/healthz": true, "/a": false} {
+		var s *stream.Stream
+		filtertest.Run(t, config, filtertest.Exchange{Request: "GET " + path, Prepare: func(given *stream.Stream) { s = given }})
+		require.Equal(t, want, s.Facts.HealthCheck, path)
+	}
 }
 
 func TestAnswers(t *testing.T) {

@@ -105,9 +105,13 @@ func newStats(scope, codec, codec2 *stats.Scope) *managerStats {
 	return s
 }
 
-// countAnswer counts the answer to a request.
+// countAnswer counts the answer to a request. Of one to a health check only the time
+// counts, as in Envoy.
 func (s *managerStats) countAnswer(of *stream.Stream) {
 	s.requestTime.Record(time.Since(of.Start))
+	if of.Facts.HealthCheck {
+		return
+	}
 	s.classes[of.Response.Status/100].Inc()
 	s.requestsCompleted.Inc()
 	if of.Facts.Details == httpfilter.DetailsTooLarge {
