@@ -125,7 +125,7 @@ func proxy(t *testing.T, change func(*adminapi.Options)) http.Handler {
 	host.RequestsSucceeded.Add(4)
 	host.RequestErrors.Add(1)
 	host.ConnectionsActive.Add(2)
-	clusters.Get("users").Stats.CountStatus(503)
+	clusters.Get("users").Stats.CountResponse(503, cluster.Response{})
 	for i := range 100 {
 		clusters.Get("users").Stats.RequestTime.Record(time.Duration(i+1) * 100 * time.Microsecond)
 	}

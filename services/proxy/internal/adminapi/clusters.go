@@ -86,7 +86,7 @@ func (a *api) writeCluster(text *bytes.Buffer, c *cluster.Cluster) {
 		line("region", m.Locality.GetRegion())
 		line("zone", m.Locality.GetZone())
 		line("sub_zone", m.Locality.GetSubZone())
-		line("canary", false)
+		line("canary", m.Host.Canary())
 		line("priority", m.Priority)
 		line("success_rate", -1)
 		line("local_origin_success_rate", -1)

@@ -58,7 +58,7 @@ func TestImports(t *testing.T) {
 			"internal/layeredruntime", "internal/matcher", "internal/message", "internal/route", "internal/stats", "internal/stream", "internal/strict",
 		},
 		"internal/httpfilter/ratelimit": {
-			"internal/coreconfig", "internal/descriptor", "internal/format", "internal/headermutation", "internal/httpfilter",
+			"internal/cluster", "internal/coreconfig", "internal/descriptor", "internal/format", "internal/headermutation", "internal/httpfilter",
 			"internal/matcher", "internal/message", "internal/rlsclient", "internal/route", "internal/stats", "internal/stream",
 			"internal/strict",
 		},

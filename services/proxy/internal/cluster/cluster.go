@@ -54,10 +54,10 @@ type Cluster struct {
 	stop context.CancelFunc
 }
 
-// newCluster makes a cluster that has no assignment yet.
-func newCluster(config *Config, scope *stats.Scope) *Cluster {
+// newCluster makes a cluster that has no assignment yet. Zone is the proxy's own.
+func newCluster(config *Config, scope *stats.Scope, zone string) *Cluster {
 	c := &Cluster{
-		Config: config, Stats: newStats(scope), breakers: breaker.New(config.Thresholds, scope),
+		Config: config, Stats: newStats(scope, zone), breakers: breaker.New(config.Thresholds, scope),
 		watchers: map[int]func(*HostSet){}, stop: func() {},
 	}
 	if config.http2 != nil {
@@ -170,6 +170,7 @@ func (c *Cluster) replaceMembers(endpoints []Endpoint) (changed bool) {
 		}
 		host.takeEDS(e.Health)
 		host.metadata.Store(e.Metadata)
+		host.zone.Store(c.Stats.ofZone(e.Locality.GetZone()))
 		members = append(members, Member{Endpoint: e, Host: host})
 	}
 	for _, m := range c.members {

@@ -29,6 +29,15 @@ type Host struct {
 
 	flags    atomic.Uint32 // HealthFlags
 	metadata atomic.Pointer[corev3.Metadata]
+	zone     atomic.Pointer[group] // nil if it, or the proxy's own, is not known
+}
+
+// labelsOf is the metadata that endpoints are told apart by.
+const labelsOf = "envoy.lb"
+
+// Canary says whether the endpoint's metadata calls it a canary.
+func (h *Host) Canary() bool {
+	return h.Metadata().GetFilterMetadata()[labelsOf].GetFields()["canary"].GetBoolValue()
 }
 
 // Metadata is the endpoint's in the last assignment; it may be nil.

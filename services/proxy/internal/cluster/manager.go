@@ -29,6 +29,8 @@ type ManagerOptions struct {
 	Policies []Policy
 	// Schema holds what is supported of the resources that xDS sends.
 	Schema *strict.Schema
+	// Zone is that of the proxy's node; empty is none.
+	Zone string
 	// Stats is the root of all metrics.
 	Stats *stats.Registry
 	Log   *slog.Logger
@@ -343,7 +345,7 @@ func (c *Cluster) take(a *Assignment, refused error) {
 }
 
 func (m *Manager) newCluster(config *Config) *Cluster {
-	c := newCluster(config, m.options.Stats.Scope("cluster").Tagged("envoy_cluster_name", config.Name))
+	c := newCluster(config, m.options.Stats.Scope("cluster").Tagged("envoy_cluster_name", config.Name), m.options.Zone)
 	c.startChecks(m.options.Log, func() { m.checked(c) })
 	if config.ServiceName != "" {
 		m.users[config.service()] = append(m.users[config.service()], c)

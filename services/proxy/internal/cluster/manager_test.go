@@ -56,7 +56,7 @@ func newResolvingManager(t testing.TB, waitForCDS bool, resolver dns.Resolver) *
 	schema = schema.FirstKnown(cluster.FirstKnown()...)
 	m := &manager{t: t, registry: stats.NewRegistry(), schema: schema}
 	m.Manager = cluster.NewManager(cluster.ManagerOptions{
-		Policies: policies, Schema: schema, Stats: m.registry, Log: slog.New(slog.NewTextHandler(&m.log, nil)),
+		Policies: policies, Schema: schema, Zone: "z1", Stats: m.registry, Log: slog.New(slog.NewTextHandler(&m.log, nil)),
 		SetServices: func(_ coreconfig.Source, names []string) { m.services = names }, Resolver: resolver,
 	}, waitForCDS)
 	return m

@@ -70,6 +70,7 @@ type Stats struct {
 	connectTime, connectionLength *stats.Histogram
 
 	statuses statusCounters
+	groups
 	// retried are the responses in whose place there was another attempt; nil
 	// before the first.
 	retried atomic.Pointer[statusCounters]
@@ -96,7 +97,9 @@ func (c *statusCounters) init(scope *stats.Scope) {
 	}
 }
 
-func newStats(scope *stats.Scope) *Stats {
+// newStats makes the metrics of a cluster in scope, for a proxy in a zone, which may
+// be empty.
+func newStats(scope *stats.Scope, zone string) *Stats {
 	s := &Stats{
 		Scope:              scope,
 		ConnectionsTotal:   scope.Counter("upstream_cx_total"),
@@ -153,6 +156,7 @@ func newStats(scope *stats.Scope) *Stats {
 		connpool.MaxConnections: scope.Counter("upstream_cx_overflow"),
 	}
 	s.statuses.init(scope)
+	s.groups.init(zone)
 	s.RequestsCompleted = s.statuses.completed
 	return s
 }
@@ -185,9 +189,6 @@ func (c *statusCounters) count(status int) {
 	c.classes[status/100].Inc()
 	c.completed.Inc()
 }
-
-// CountStatus counts a response, the upstream's or one made on its behalf.
-func (s *Stats) CountStatus(status int) { s.statuses.count(status) }
 
 // CountRetried counts a response of the upstream in whose place there is another
 // attempt, below cluster.<name>.retry.

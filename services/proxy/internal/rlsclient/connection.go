@@ -38,6 +38,9 @@ func connect(c *cluster.Cluster, log *slog.Logger) (*connection, error) {
 
 func (c *connection) close() { c.channel.Close() }
 
+// internal is what a call of the proxy's own is counted by, as in Envoy.
+var internal = cluster.Response{Internal: true}
+
 // call makes one call and counts it as Envoy's cluster counts the HTTP exchange
 // below it.
 func (c *connection) call(ctx context.Context, request *Request, response *Response) error {
@@ -45,7 +48,7 @@ func (c *connection) call(ctx context.Context, request *Request, response *Respo
 	stats.RequestsTotal.Inc()
 	if len(c.cluster.Hosts().Members) == 0 {
 		stats.NoHealthyHost.Inc()
-		stats.CountStatus(503)
+		stats.CountResponse(503, internal)
 		return errNoHosts
 	}
 	stats.RequestsActive.Add(1)
@@ -56,11 +59,11 @@ func (c *connection) call(ctx context.Context, request *Request, response *Respo
 		// Nobody waits for the answer: there is none to count.
 	case status.Code(err) == codes.DeadlineExceeded:
 		stats.RequestTimeouts.Inc()
-		stats.CountStatus(504)
+		stats.CountResponse(504, internal)
 	case status.Code(err) == codes.Unavailable:
-		stats.CountStatus(503)
+		stats.CountResponse(503, internal)
 	default: // gRPC's own errors come in a 200
-		stats.CountStatus(200)
+		stats.CountResponse(200, internal)
 	}
 	if err == nil && response.Code != rlsv3.RateLimitResponse_OK && response.Code != rlsv3.RateLimitResponse_OVER_LIMIT {
 		err = fmt.Errorf("it answered with the code %v", response.Code)

@@ -11,6 +11,7 @@ import (
 
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 
+	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
@@ -150,7 +151,7 @@ func (f *filter) accept(s *stream.Stream) {
 func (f *filter) overLimit(s *stream.Stream) *httpfilter.Reply {
 	c, stats := f.config, f.count(s)
 	stats.overLimit.Inc()
-	s.Cluster.Stats.CountStatus(c.status)
+	s.Cluster.Stats.CountResponse(c.status, cluster.Response{Internal: true}) // as in Envoy, whoever asks
 	if !c.enforced.Has(c.random(), s.Runtime) {
 		stats.notEnforced.Inc()
 		f.accept(s)

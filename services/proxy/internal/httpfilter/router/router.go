@@ -84,7 +84,8 @@ type router struct {
 	sent  bool // something of the request went to an upstream
 	retry retrying
 
-	inner message.Body // of the response, as the codec reads it
+	inner   message.Body     // of the response, as the codec reads it
+	counted cluster.Response // what the response is counted by
 }
 
 // Forward implements httpfilter.Terminal. Steps:
@@ -106,7 +107,7 @@ func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
 		return reply
 	}
 	if drop, all := s.Cluster.DropOverload(); drop {
-		s.Cluster.Stats.CountStatus(503)
+		s.Cluster.Stats.CountResponse(503, cluster.Response{Internal: isTrue(&s.Request.Headers, "x-envoy-internal")})
 		return dropped(all)
 	}
 	r.begin(s)
@@ -166,7 +167,7 @@ func (r *router) body(s *stream.Stream) message.Body {
 
 // respond hands on the response whose head the attempt got.
 func (r *router) respond(s *stream.Stream, setCookies []string) {
-	r.count(s.Response.Status)
+	r.count(s.Response.Status, isTrue(&s.Response.Headers, "x-envoy-upstream-canary"))
 	now := time.Now()
 	s.Facts.Mark(format.ResponseBegin, now)
 	s.Facts.ResponseCode, s.Facts.Details = s.Response.Status, "via_upstream"
@@ -193,20 +194,25 @@ func (r *router) respond(s *stream.Stream, setCookies []string) {
 // to Done.
 func (r *router) end(now time.Time) {
 	r.stream.Facts.Mark(format.UpstreamResponseEnd, now)
-	if whole := r.whole(); !whole.IsZero() && !r.attempt.tunnel {
-		r.cluster.Stats.RequestTime.Record(now.Sub(whole))
+	if whole := r.whole(); !whole.IsZero() && !r.attempt.tunnel && !r.stream.Facts.HealthCheck {
+		r.cluster.Stats.RecordTime(now.Sub(whole), r.counted)
 	}
 	r.attempt.release()
 }
 
 func (r *router) reply(status int, body string) *httpfilter.Reply {
-	r.count(status)
+	r.count(status, false)
 	return &httpfilter.Reply{Status: status, Body: body}
 }
 
-func (r *router) count(status int) {
-	r.cluster.Stats.CountStatus(status)
+// count counts a response, of which canary is what it says of itself. Those to health
+// checks do not count among the cluster's.
+func (r *router) count(status int, canary bool) {
 	host := r.attempt.host
+	r.counted = cluster.Response{Host: host, Internal: isTrue(&r.stream.Request.Headers, "x-envoy-internal"), Canary: canary}
+	if !r.stream.Facts.HealthCheck {
+		r.cluster.Stats.CountResponse(status, r.counted)
+	}
 	switch {
 	case host == nil:
 	case status < 500:
@@ -248,9 +254,15 @@ func (r *router) Done(*stream.Stream) {
 	}
 	r.retry.end()
 	r.stream, r.cluster, r.inner, r.left = nil, nil, nil, nil
-	r.attempts, r.sent = 0, false
+	r.attempts, r.sent, r.counted = 0, false, cluster.Response{}
 	r.wholeAfter.Store(0)
 	r.config.spare.Put(r)
+}
+
+// isTrue says whether a header is "true".
+func isTrue(h *message.Headers, name string) bool {
+	value, _ := h.Get(name)
+	return string(value) == "true"
 }
 
 // setMilliseconds sets a header to a duration in whole milliseconds.
