@@ -128,8 +128,8 @@ func (a *api) views() []endpoint {
 	return []endpoint{
 		{"/clusters", "clusters and their hosts; format=json, filter=REGEX", []string{"format", "filter"}, a.clusters},
 		{"/listeners", "bound addresses; format=json", []string{"format"}, a.listeners},
-		{"/stats", "metrics; filter=REGEX, invert_filter, usedonly, type=Counters|Gauges|Histograms, format=text|json|prometheus, histogram_buckets=summary|cumulative|disjoint", statsParameters, a.stats},
-		{"/stats/prometheus", "metrics in Prometheus' format; filter=REGEX, invert_filter, usedonly", statsParameters, a.prometheus},
+		{"/stats", "metrics; filter=REGEX, invert_filter, usedonly, type=Counters|Gauges|Histograms, format=text|json|html|active-html|prometheus, histogram_buckets=summary|cumulative|disjoint|detailed", statsParameters, a.stats},
+		{"/stats/prometheus", "metrics in Prometheus' format; filter=REGEX, invert_filter, usedonly, histogram_buckets=cumulative|summary", statsParameters, a.prometheus},
 		{"/config_dump", "the configuration in use; resource=LIST, mask=FIELDS, name_regex=REGEX, include_eds", dumpParameters, a.configDump},
 		{"/server_info", "version, state, uptime, command line, node", nil, a.serverInfo},
 		{"/certs", "certificates in use", nil, certificates},

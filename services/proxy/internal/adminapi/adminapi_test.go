@@ -166,17 +166,21 @@ func TestAnswersAreThoseOfTheGoldenFiles(t *testing.T) {
 		"/listeners?format=json":          "application/json",
 		"/stats?usedonly":                 "text/plain; charset=UTF-8",
 		"/stats?filter=membership_total$": "text/plain; charset=UTF-8",
-		"/stats?format=json&filter=cluster.users.*[54]..$":                            "application/json",
-		"/stats?format=prometheus&filter=upstream_rq_5":                               "text/plain; charset=UTF-8",
-		"/stats?filter=users.*(time|ms)$":                                             "text/plain; charset=UTF-8",
-		"/stats?type=Histograms&usedonly&histogram_buckets=cumulative":                "text/plain; charset=UTF-8",
-		"/stats?type=Histograms&usedonly&histogram_buckets=disjoint":                  "text/plain; charset=UTF-8",
-		"/stats?format=json&filter=users.*(rq_total|rq_time|cx_length_ms)":            "application/json",
-		"/stats?format=json&filter=users.upstream_rq_time&histogram_buckets=disjoint": "application/json",
-		"/stats?usedonly&filter=users&invert_filter&type=Counters":                    "text/plain; charset=UTF-8",
-		"/stats?type=TextReadouts":                                                    "text/plain; charset=UTF-8",
-		"/stats?usedonly&type=Gauges&filter=users":                                    "text/plain; charset=UTF-8",
-		"/stats/prometheus?usedonly&filter=users&histogram_buckets=cumulative":        "text/plain; charset=UTF-8",
+		"/stats?format=json&filter=cluster.users.*[54]..$":                             "application/json",
+		"/stats?format=prometheus&filter=upstream_rq_5":                                "text/plain; charset=UTF-8",
+		"/stats?filter=users.*(time|ms)$":                                              "text/plain; charset=UTF-8",
+		"/stats?type=Histograms&usedonly&histogram_buckets=cumulative":                 "text/plain; charset=UTF-8",
+		"/stats?type=Histograms&usedonly&histogram_buckets=disjoint":                   "text/plain; charset=UTF-8",
+		"/stats?format=json&filter=users.*(rq_total|rq_time|cx_length_ms)":             "application/json",
+		"/stats?format=json&filter=users.upstream_rq_time&histogram_buckets=disjoint":  "application/json",
+		"/stats?usedonly&filter=users&invert_filter&type=Counters":                     "text/plain; charset=UTF-8",
+		"/stats?type=TextReadouts":                                                     "text/plain; charset=UTF-8",
+		"/stats?usedonly&type=Gauges&filter=users":                                     "text/plain; charset=UTF-8",
+		"/stats/prometheus?usedonly&filter=users&histogram_buckets=cumulative":         "text/plain; charset=UTF-8",
+		"/stats?filter=users.*upstream_rq_time&histogram_buckets=detailed":             "text/plain; charset=UTF-8",
+		"/stats?format=json&filter=users.*upstream_rq_time&histogram_buckets=detailed": "application/json",
+		"/stats/prometheus?filter=upstream_rq_time&histogram_buckets=summary":          "text/plain; charset=UTF-8",
+		"/stats?format=html&filter=users.*rq_time&usedonly&histogram_buckets=detailed": "text/html; charset=UTF-8",
 		"/config_dump":             "application/json",
 		"/config_dump?include_eds": "application/json",
 		"/server_info":             "application/json",
@@ -228,9 +232,9 @@ func TestBadRequestsSayWhatIsWrong(t *testing.T) {
 			"/clusters?filter=(":                                      "parameter filter=\"(\": error parsing regexp: missing closing ): `(`",
 			"/clusters?fliter=a":                                      `parameter "fliter" is not supported; supported are: format, filter`,
 			"/listeners?format=xml":                                   `parameter format="xml" is not one of text, json`,
-			"/stats?format=html":                                      `parameter format="html" is not one of text, json, prometheus`,
-			"/stats?histogram_buckets=detailed":                       `parameter histogram_buckets="detailed" is not one of summary, cumulative, disjoint`,
-			"/stats/prometheus?histogram_buckets=summary":             `parameter histogram_buckets="summary" is not one of cumulative`,
+			"/stats?format=xml":                                       `parameter format="xml" is not one of text, json, html, active-html, prometheus`,
+			"/stats?histogram_buckets=all":                            `parameter histogram_buckets="all" is not one of summary, cumulative, disjoint, detailed, none`,
+			"/stats/prometheus?histogram_buckets=disjoint":            `parameter histogram_buckets="disjoint" is not one of cumulative, summary, none`,
 			"/stats?type=Texts":                                       `parameter type="Texts" is not one of All, Counters, Gauges, Histograms, TextReadouts`,
 			"/stats/prometheus?filter=[":                              "parameter filter=\"[\": error parsing regexp: missing closing ]: `[`",
 			"/config_dump?resources=x":                                `parameter "resources" is not supported; supported are: resource, mask, name_regex, include_eds`,
@@ -327,5 +331,21 @@ func TestAReaderThatLeavesHarmsNobody(t *testing.T) {
 			h.ServeHTTP(full{answer}, httptest.NewRequest(http.MethodGet, url, nil))
 			require.Equal(t, http.StatusOK, answer.Code)
 		}
+	})
+}
+
+func TestThePageOfStatsShowsNoMarkupOfOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := proxy(t, func(o *adminapi.Options) {
+			o.Stats.Scope("cluster").Tagged("envoy_cluster_name", "<b>x</b>").Counter("c").Inc()
+		})
+		answer := get(h, `/stats?format=active-html&filter=%3Cb%3E%7C%22%3E%3Cscript%3E`)
+		require.Equal(t, http.StatusOK, answer.Code)
+		require.Equal(t, "5", answer.Header().Get("Refresh"))
+		require.Contains(t, answer.Header().Get("Content-Security-Policy"), "default-src 'none'; style-src 'self'")
+		require.Contains(t, answer.Body.String(), "cluster.&lt;b&gt;x&lt;/b&gt;.c: 1")
+		require.NotContains(t, answer.Body.String(), "<script")
+		require.NotContains(t, answer.Body.String(), "<b>")
+		require.Empty(t, get(h, "/stats?format=html").Header().Get("Refresh"))
 	})
 }

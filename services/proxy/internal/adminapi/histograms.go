@@ -15,8 +15,10 @@ var quantiles = []float64{0, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 100}
 // Forms in which a histogram is shown (histogram_buckets).
 const (
 	summary    = "summary" // by its quantiles
+	none       = "none"    // the same
 	cumulative = "cumulative"
 	disjoint   = "disjoint"
+	detailed   = "detailed" // by its quantiles, and by all buckets that are not empty
 )
 
 // Envoy tells of each number twice: of its last interval, and of all time. Here are
@@ -26,18 +28,65 @@ const (
 func writeHistogram(text *bytes.Buffer, m stats.Metric, form string) {
 	fmt.Fprintf(text, "%s:", m.Name)
 	switch {
-	case m.Distribution.Count == 0 && form == summary:
+	case m.Distribution.Count == 0 && (form == summary || form == detailed):
 		text.WriteString(" No recorded values")
 	case form == summary:
-		for _, q := range quantiles {
-			fmt.Fprintf(text, " P%g(nan,%s)", q, strconv.FormatFloat(quantile(m.Distribution, q), 'g', -1, 64))
+		text.WriteString(summaryOf(m.Distribution))
+	case form == detailed:
+		text.WriteString("\n  totals=")
+		for i, s := range spans(m.Distribution) {
+			if i > 0 {
+				text.WriteString(", ")
+			}
+			fmt.Fprintf(text, "%g,%s:%d", s.LowerBound, s.width(), s.Count)
 		}
+		text.WriteString("\n  intervals=\n  summary=" + summaryOf(m.Distribution)[1:])
 	default:
 		for _, b := range buckets(m.Distribution, form) {
 			fmt.Fprintf(text, " B%s(%d,%d)", strconv.FormatFloat(b.UpperBound, 'g', 6, 64), b.Interval, b.Cumulative)
 		}
 	}
 	text.WriteByte('\n')
+}
+
+// summaryOf is the quantiles, a space before each.
+func summaryOf(d *stats.Distribution) string {
+	var text bytes.Buffer
+	for _, q := range quantiles {
+		fmt.Fprintf(&text, " P%g(nan,%s)", q, strconv.FormatFloat(quantile(d, q), 'g', -1, 64))
+	}
+	return text.String()
+}
+
+// span counts the durations from a bound, in milliseconds, up to one so much later,
+// which is nil where there is none.
+type span struct {
+	LowerBound float64  `json:"lower_bound"`
+	Width      *float64 `json:"width"`
+	Count      uint64   `json:"count"`
+}
+
+func (s *span) width() string {
+	if s.Width == nil {
+		return "inf"
+	}
+	return strconv.FormatFloat(*s.Width, 'g', -1, 64)
+}
+
+// spans are the buckets of a histogram that are not empty.
+func spans(d *stats.Distribution) []span {
+	all, bounds, lower := []span{}, stats.Bounds(), 0.0
+	for i, n := range d.Counts() {
+		s := span{LowerBound: lower, Count: n}
+		if i < len(bounds) {
+			s.Width = new(math.Round((bounds[i]-lower)*1000) / 1000)
+			lower = bounds[i]
+		}
+		if n > 0 {
+			all = append(all, s)
+		}
+	}
+	return all
 }
 
 // quantile is rounded to microseconds.
@@ -69,7 +118,7 @@ func buckets(d *stats.Distribution, form string) []bucket {
 // histogramsJSON is the element of Envoy's list of statistics that has all
 // histograms.
 func histogramsJSON(list []stats.Metric, form string) any {
-	if form != summary {
+	if form == cumulative || form == disjoint {
 		type histogram struct {
 			Name    string   `json:"name"`
 			Buckets []bucket `json:"buckets"`
@@ -88,17 +137,32 @@ func histogramsJSON(list []stats.Metric, form string) any {
 		Name   string  `json:"name"`
 		Values []value `json:"values"`
 	}
-	var all []computed
-	for _, m := range list {
-		c := computed{Name: m.Name}
+	values := func(d *stats.Distribution) (all []value) {
 		for _, q := range quantiles {
 			v := value{}
-			if m.Distribution.Count > 0 {
-				v.Cumulative = new(quantile(m.Distribution, q))
+			if d.Count > 0 {
+				v.Cumulative = new(quantile(d, q))
 			}
-			c.Values = append(c.Values, v)
+			all = append(all, v)
 		}
-		all = append(all, c)
+		return all
+	}
+	if form == detailed {
+		type details struct {
+			Name        string  `json:"name"`
+			Totals      []span  `json:"totals"`
+			Intervals   []span  `json:"intervals"`
+			Percentiles []value `json:"percentiles"`
+		}
+		var all []details
+		for _, m := range list {
+			all = append(all, details{m.Name, spans(m.Distribution), []span{}, values(m.Distribution)})
+		}
+		return map[string]any{"histograms": map[string]any{"supported_percentiles": quantiles, "details": all}}
+	}
+	var all []computed
+	for _, m := range list {
+		all = append(all, computed{m.Name, values(m.Distribution)})
 	}
 	return map[string]any{"histograms": map[string]any{"supported_quantiles": quantiles, "computed_quantiles": all}}
 }

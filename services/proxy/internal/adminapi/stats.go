@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 
@@ -19,7 +20,7 @@ var statsParameters = []string{"filter", "invert_filter", "usedonly", "type", "f
 
 // stats serves /stats.
 func (a *api) stats(w http.ResponseWriter, query url.Values) error {
-	format, err := choice(query, "format", "text", "json", "prometheus")
+	format, err := choice(query, "format", "text", "json", "html", "active-html", "prometheus")
 	if err != nil {
 		return err
 	}
@@ -30,9 +31,12 @@ func (a *api) stats(w http.ResponseWriter, query url.Values) error {
 	if err != nil {
 		return err
 	}
-	form, err := choice(query, "histogram_buckets", summary, cumulative, disjoint)
+	form, err := choice(query, "histogram_buckets", summary, cumulative, disjoint, detailed, none)
 	if err != nil {
 		return err
+	}
+	if form == none {
+		form = summary
 	}
 	type metric struct {
 		Name  string `json:"name"`
@@ -58,9 +62,12 @@ func (a *api) stats(w http.ResponseWriter, query url.Values) error {
 	if len(histograms) > 0 {
 		list = append(list, histogramsJSON(histograms, form))
 	}
-	if format == "text" {
+	switch format {
+	case "text":
 		writeText(w, text.Bytes())
 		return nil
+	case "html", "active-html":
+		return writeStatsPage(w, query, format == "active-html", text.String())
 	}
 	answer, err := json.Marshal(map[string]any{"stats": list})
 	if err != nil {
@@ -96,11 +103,18 @@ func (a *api) prometheus(w http.ResponseWriter, query url.Values) error {
 	if err != nil {
 		return err
 	}
-	if _, err := choice(query, "histogram_buckets", cumulative); err != nil {
+	form, err := choice(query, "histogram_buckets", cumulative, summary, none)
+	if err != nil {
 		return err
 	}
+	var shares []float64
+	if form != cumulative {
+		for _, q := range quantiles {
+			shares = append(shares, math.Round(q*10)/1000) // 0.999 and no more digits
+		}
+	}
 	registry := prometheus.NewRegistry()
-	if err := registry.Register(a.Stats.Only(wanted)); err != nil {
+	if err := registry.Register(a.Stats.Only(wanted, shares)); err != nil {
 		return err
 	}
 	families, err := registry.Gather()

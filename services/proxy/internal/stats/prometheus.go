@@ -12,26 +12,30 @@ func (r *Registry) Describe(chan<- *prometheus.Desc) {}
 // Collect sends every metric, or one of those that are one series in
 // Prometheus' eyes.
 func (r *Registry) Collect(out chan<- prometheus.Metric) {
-	r.collectOnly(func(Metric) bool { return true }, out)
+	r.collectOnly(func(Metric) bool { return true }, nil, out)
 }
 
-// Only is a collector of those metrics that keep wants.
-func (r *Registry) Only(keep func(Metric) bool) prometheus.Collector { return selection{r, keep} }
+// Only is a collector of those metrics that keep wants. Histograms are summaries by
+// the quantiles, each a share from 0 to 1, or by their buckets if those are nil.
+func (r *Registry) Only(keep func(Metric) bool, quantiles []float64) prometheus.Collector {
+	return selection{r, keep, quantiles}
+}
 
 // selection is a registry seen through a filter.
 type selection struct {
 	*Registry
-	keep func(Metric) bool
+	keep      func(Metric) bool
+	quantiles []float64
 }
 
 // Collect implements prometheus.Collector.
-func (s selection) Collect(out chan<- prometheus.Metric) { s.collectOnly(s.keep, out) }
+func (s selection) Collect(out chan<- prometheus.Metric) { s.collectOnly(s.keep, s.quantiles, out) }
 
 // collectOnly sends the metrics that keep wants. Where two would be the same
 // series (their names differ only in characters that Prometheus does not
 // allow) the first by flat name is sent, since a scrape with both would fail
 // as a whole.
-func (r *Registry) collectOnly(keep func(Metric) bool, out chan<- prometheus.Metric) {
+func (r *Registry) collectOnly(keep func(Metric) bool, quantiles []float64, out chan<- prometheus.Metric) {
 	kinds := map[string]Kind{}
 	sent := map[string]bool{}
 	for _, m := range r.metrics() {
@@ -48,7 +52,7 @@ func (r *Registry) collectOnly(keep func(Metric) bool, out chan<- prometheus.Met
 			continue
 		}
 		kinds[m.Prometheus], sent[series] = m.Kind, true
-		metric, err := constMetric(m, prometheus.NewDesc(m.Prometheus, "", names, nil), values)
+		metric, err := constMetric(m, quantiles, prometheus.NewDesc(m.Prometheus, "", names, nil), values)
 		if err != nil {
 			continue // Two tags of one name: no series can hold it.
 		}
@@ -57,18 +61,25 @@ func (r *Registry) collectOnly(keep func(Metric) bool, out chan<- prometheus.Met
 }
 
 // constMetric is m as Prometheus has it.
-func constMetric(m Metric, desc *prometheus.Desc, values []string) (prometheus.Metric, error) {
+func constMetric(m Metric, quantiles []float64, desc *prometheus.Desc, labels []string) (prometheus.Metric, error) {
 	switch m.Kind {
 	case KindHistogram:
+		if quantiles != nil {
+			values := map[float64]float64{}
+			for _, q := range quantiles {
+				values[q] = m.Distribution.Quantile(q)
+			}
+			return prometheus.NewConstSummary(desc, m.Distribution.Count, m.Distribution.Sum, values, labels...)
+		}
 		buckets := make(map[float64]uint64, len(m.Distribution.Buckets))
 		for _, b := range m.Distribution.Buckets {
 			buckets[b.UpperBound] = b.Cumulative
 		}
-		return prometheus.NewConstHistogram(desc, m.Distribution.Count, m.Distribution.Sum, buckets, values...)
+		return prometheus.NewConstHistogram(desc, m.Distribution.Count, m.Distribution.Sum, buckets, labels...)
 	case KindGauge:
-		return prometheus.NewConstMetric(desc, prometheus.GaugeValue, float64(m.Value), values...)
+		return prometheus.NewConstMetric(desc, prometheus.GaugeValue, float64(m.Value), labels...)
 	}
-	return prometheus.NewConstMetric(desc, prometheus.CounterValue, float64(m.Value), values...)
+	return prometheus.NewConstMetric(desc, prometheus.CounterValue, float64(m.Value), labels...)
 }
 
 // escape turns every character that Prometheus does not allow in a name into

@@ -261,7 +261,7 @@ func TestOnlyCollectsWhatIsWanted(t *testing.T) {
 	r := stats.NewRegistry()
 	r.Scope("a").Counter("used").Inc()
 	r.Scope("a").Counter("unused")
-	require.Equal(t, 1, testutil.CollectAndCount(r.Only(func(m stats.Metric) bool { return m.Used })))
+	require.Equal(t, 1, testutil.CollectAndCount(r.Only(func(m stats.Metric) bool { return m.Used }, nil)))
 	require.Equal(t, 2, testutil.CollectAndCount(r))
 }
 
@@ -279,4 +279,20 @@ func BenchmarkCounterInc(b *testing.B) {
 	for b.Loop() {
 		c.Inc()
 	}
+}
+
+func TestHistogramsCanBeSummariesForPrometheus(t *testing.T) {
+	r := stats.NewRegistry()
+	h := r.Scope("a").Histogram("time")
+	for range 4 {
+		h.Record(time.Millisecond)
+	}
+	all := func(stats.Metric) bool { return true }
+	require.NoError(t, testutil.CollectAndCompare(r.Only(all, []float64{0.5, 1}), strings.NewReader(`
+# TYPE envoy_a_time summary
+envoy_a_time{quantile="0.5"} 0.9
+envoy_a_time{quantile="1"} 1
+envoy_a_time_sum 4
+envoy_a_time_count 4
+`)))
 }
