@@ -74,7 +74,7 @@ func configure(o Options, log *slog.Logger, failing func() bool) (*configuration
 
 	c.xds = c.newClient(schema, log)
 	c.clusters = cluster.NewManager(cluster.ManagerOptions{
-		Policies: builtin.LoadBalancers(), Schema: schema, Zone: boot.Node.GetLocality().GetZone(), Stats: c.registry, Log: log,
+		Policies: builtin.LoadBalancers(), Schema: schema, Runtime: c.runtime, Zone: boot.Node.GetLocality().GetZone(), Stats: c.registry, Log: log,
 		SetServices: c.setNames(xds.AssignmentType), CheckSource: static.checkSource,
 	}, boot.CDS != nil)
 	known := func(name string) *cluster.Config {

@@ -24,6 +24,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/breaker"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 )
 
@@ -52,10 +53,12 @@ type Cluster struct {
 	closed  bool
 	// stop ends the lookups of a cluster that DNS resolves.
 	stop context.CancelFunc
+	// balance makes the balancer of some hosts.
+	balance func([]WeightedHost) Balancer
 }
 
 // newCluster makes a cluster that has no assignment yet. Zone is the proxy's own.
-func newCluster(config *Config, scope *stats.Scope, zone string) *Cluster {
+func newCluster(config *Config, scope *stats.Scope, zone string, runtime *layeredruntime.Runtime) *Cluster {
 	c := &Cluster{
 		Config: config, Stats: newStats(scope, zone), breakers: breaker.New(config.Thresholds, scope),
 		watchers: map[int]func(*HostSet){}, stop: func() {},
@@ -63,7 +66,8 @@ func newCluster(config *Config, scope *stats.Scope, zone string) *Cluster {
 	if config.http2 != nil {
 		c.http2 = c.Stats.countHTTP2(*config.http2)
 	}
-	c.hosts.Store(newHostSet(config, scope, nil, defaultOverprovisioning, &HostSet{}))
+	c.balance = func(hosts []WeightedHost) Balancer { return config.balancing.New(hosts, scope, runtime) }
+	c.hosts.Store(newHostSet(config, c.balance, nil, defaultOverprovisioning, &HostSet{}))
 	return c
 }
 
@@ -240,7 +244,7 @@ func (c *Cluster) rebuild(changed bool) {
 	for i := range members {
 		members[i].Flags = members[i].Host.Flags()
 	}
-	set := newHostSet(c.Config, c.Stats.Scope, members, factor, c.hosts.Load())
+	set := newHostSet(c.Config, c.balance, members, factor, c.hosts.Load())
 	c.hosts.Store(set)
 	c.rebuilt = time.Now()
 	c.Stats.membership(set, changed)

@@ -4,7 +4,6 @@ import (
 	"slices"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/edf"
-	"github.com/weirproxy/weir/services/proxy/internal/stats"
 )
 
 // HostSet is one snapshot of a cluster's hosts, with what each priority gets.
@@ -52,15 +51,15 @@ type made struct {
 // builder makes a snapshot.
 type builder struct {
 	config    *Config
-	scope     *stats.Scope
+	balance   func([]WeightedHost) Balancer
 	factor    uint32 // the overprovisioning factor, in percent
 	old, made []made
 }
 
 // newHostSet makes the snapshot of members, which it keeps, after the one that
-// was before it.
-func newHostSet(c *Config, scope *stats.Scope, members []Member, factor uint32, before *HostSet) *HostSet {
-	b := &builder{config: c, scope: scope, factor: factor, old: before.made}
+// was before it. Balance makes the balancer of hosts.
+func newHostSet(c *Config, balance func([]WeightedHost) Balancer, members []Member, factor uint32, before *HostSet) *HostSet {
+	b := &builder{config: c, balance: balance, factor: factor, old: before.made}
 	lowest := uint32(0)
 	for i := range members {
 		lowest = max(lowest, members[i].Priority)
@@ -221,7 +220,7 @@ func (b *builder) balancer(hosts []WeightedHost) Balancer {
 			return old.balancer
 		}
 	}
-	b.made = append(b.made, made{hosts, b.config.balancing.New(hosts, b.scope)})
+	b.made = append(b.made, made{hosts, b.balance(hosts)})
 	return b.made[len(b.made)-1].balancer
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/dns"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 	"github.com/weirproxy/weir/services/proxy/internal/xds"
@@ -29,6 +30,8 @@ type ManagerOptions struct {
 	Policies []Policy
 	// Schema holds what is supported of the resources that xDS sends.
 	Schema *strict.Schema
+	// Runtime has the values that clusters leave to it; nil is none.
+	Runtime *layeredruntime.Runtime
 	// Zone is that of the proxy's node; empty is none.
 	Zone string
 	// Stats is the root of all metrics.
@@ -345,7 +348,7 @@ func (c *Cluster) take(a *Assignment, refused error) {
 }
 
 func (m *Manager) newCluster(config *Config) *Cluster {
-	c := newCluster(config, m.options.Stats.Scope("cluster").Tagged("envoy_cluster_name", config.Name), m.options.Zone)
+	c := newCluster(config, m.options.Stats.Scope("cluster").Tagged("envoy_cluster_name", config.Name), m.options.Zone, m.options.Runtime)
 	c.startChecks(m.options.Log, func() { m.checked(c) })
 	if config.ServiceName != "" {
 		m.users[config.service()] = append(m.users[config.service()], c)

@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
@@ -34,8 +35,8 @@ type Policy struct {
 type Balancing struct {
 	// New makes the balancer of one snapshot's hosts, which are never empty, and
 	// the balancer's to keep. Scope is the cluster's, for what the balancer tells
-	// of itself.
-	New func(hosts []WeightedHost, scope *stats.Scope) Balancer
+	// of itself; runtime has the values that it leaves to that, and may be nil.
+	New func(hosts []WeightedHost, scope *stats.Scope, runtime *layeredruntime.Runtime) Balancer
 	// Hashing says that requests of one hash go to one host. The priority is
 	// chosen by the same hash then, and all localities share one balancer.
 	Hashing bool

@@ -13,6 +13,8 @@ import (
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime/runtimetest"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
@@ -43,6 +45,7 @@ type builder struct {
 	t        testing.TB
 	policy   cluster.Balancing
 	registry *stats.Registry
+	runtime  *layeredruntime.Runtime // nil for none
 }
 
 func configured(t testing.TB, p cluster.Policy, fields string) *builder {
@@ -56,7 +59,7 @@ func configured(t testing.TB, p cluster.Policy, fields string) *builder {
 }
 
 func (b *builder) of(list []cluster.WeightedHost) cluster.Balancer {
-	return b.policy.New(list, b.registry.Scope("cluster"))
+	return b.policy.New(list, b.registry.Scope("cluster"), b.runtime)
 }
 
 func (b *builder) gauge(name string) (value int64) {
@@ -180,6 +183,26 @@ func TestLeastRequestSparesTheBusy(t *testing.T) {
 			picks := count(configured(t, lb.LeastRequest(), c.fields).of(list), 10000)
 			require.InDelta(t, c.want, float64(picks[list[0].Host])/10000, 0.03)
 		})
+	}
+}
+
+func TestTheRuntimeSetsTheBias(t *testing.T) {
+	b := configured(t, lb.LeastRequest(), `"least_request_lb_config": {"active_request_bias": {"default_value": 1, "runtime_key": "bias"}}`)
+	b.runtime = runtimetest.New(t, "{bias: 0}")
+	list := hosts(2, 1)
+	list[0].Stats.RequestsActive.Store(3)
+	balancer := b.of(list)
+	for _, c := range []struct {
+		bias string
+		want float64 // share of the first host
+	}{
+		{"0", 2.0 / 3}, {"1.0", 0.5 / 1.5}, {"2", 0.125 / 1.125}, {"-1", 0.5 / 1.5}, {"inf", 0.5 / 1.5}, {"", 2.0 / 3}, // that of the layer below
+	} {
+		require.NoError(t, b.runtime.Modify(map[string]string{"bias": c.bias}))
+		count(balancer, 100) // what was scheduled before
+		picks := count(balancer, 10000)
+		require.InDelta(t, c.want, float64(picks[list[0].Host])/10000, 0.03, c.bias)
+		servicetest.Allocations(t, 0, func() { balancer.Pick(0, 0) })
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/edf"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
@@ -46,17 +47,18 @@ func parseLeastRequest(config proto.Message, at strict.Path, report *strict.Repo
 		choices = int(n.GetValue())
 	}
 	if b := c.GetActiveRequestBias(); b != nil {
-		// There is no runtime that could set its runtime_key.
 		if bias = b.GetDefaultValue(); !(bias >= 0) {
 			report.Add(at.Field("active_request_bias").Field("default_value"), "%v is not 0 or more", bias)
 		}
 	}
 	return cluster.Balancing{
-		New: func(hosts []cluster.WeightedHost, _ *stats.Scope) cluster.Balancer {
+		New: func(hosts []cluster.WeightedHost, _ *stats.Scope, runtime *layeredruntime.Runtime) cluster.Balancer {
 			if equal(hosts) {
 				return &leastBusy{hosts, choices}
 			}
-			return scheduled{edf.New(hosts, func(h cluster.WeightedHost) float64 { return whileBusy(h, bias) })}
+			return scheduled{edf.New(hosts, func(h cluster.WeightedHost) float64 {
+				return whileBusy(h, biasOf(runtime.Snapshot(), c.GetActiveRequestBias().GetRuntimeKey(), bias))
+			})}
 		},
 		LocalityWeighted: weighsLocalities(c.GetLocalityLbConfig()),
 	}
@@ -77,6 +79,15 @@ func (l *leastBusy) Pick(uint64, int) *cluster.Host {
 		}
 	}
 	return best
+}
+
+// biasOf is the active_request_bias by the values; what is below 0 or endless there has
+// no effect.
+func biasOf(values *layeredruntime.Snapshot, key string, configured float64) float64 {
+	if bias := values.Number(key, configured); bias >= 0 && !math.IsInf(bias, 1) {
+		return bias
+	}
+	return configured
 }
 
 // whileBusy is a host's weight with the requests that it has.

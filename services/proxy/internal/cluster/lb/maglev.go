@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
@@ -49,7 +50,7 @@ func parseMaglev(config proto.Message, at strict.Path, report *strict.Report) cl
 	}
 	byHostname := c.GetConsistentHashingLbConfig().GetUseHostnameForHashing()
 	return cluster.Balancing{
-		New: func(hosts []cluster.WeightedHost, scope *stats.Scope) cluster.Balancer {
+		New: func(hosts []cluster.WeightedHost, scope *stats.Scope, _ *layeredruntime.Runtime) cluster.Balancer {
 			return newTable(keyed(hosts, byHostname), size, scope)
 		},
 		Hashing:          true,

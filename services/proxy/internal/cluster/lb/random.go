@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
@@ -28,7 +29,9 @@ func Random() cluster.Policy {
 	}
 }
 
-func newRandom(hosts []cluster.WeightedHost, _ *stats.Scope) cluster.Balancer { return anyOf(hosts) }
+func newRandom(hosts []cluster.WeightedHost, _ *stats.Scope, _ *layeredruntime.Runtime) cluster.Balancer {
+	return anyOf(hosts)
+}
 
 // anyOf are hosts of which any is as good.
 type anyOf []cluster.WeightedHost

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
@@ -79,7 +80,7 @@ func parseRingHash(config proto.Message, at strict.Path, report *strict.Report) 
 	}
 	o.byHostname = c.GetConsistentHashingLbConfig().GetUseHostnameForHashing()
 	return cluster.Balancing{
-		New: func(hosts []cluster.WeightedHost, scope *stats.Scope) cluster.Balancer {
+		New: func(hosts []cluster.WeightedHost, scope *stats.Scope, _ *layeredruntime.Runtime) cluster.Balancer {
 			return newRing(hosts, o, scope)
 		},
 		Hashing:          true,

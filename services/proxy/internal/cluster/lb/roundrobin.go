@@ -10,6 +10,7 @@ import (
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/edf"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
@@ -34,7 +35,7 @@ func RoundRobin() cluster.Policy {
 	}
 }
 
-func newRoundRobin(hosts []cluster.WeightedHost, _ *stats.Scope) cluster.Balancer {
+func newRoundRobin(hosts []cluster.WeightedHost, _ *stats.Scope, _ *layeredruntime.Runtime) cluster.Balancer {
 	if !equal(hosts) {
 		return scheduled{edf.New(hosts, func(h cluster.WeightedHost) float64 { return h.Weight })}
 	}
