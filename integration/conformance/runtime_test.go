@@ -152,6 +152,7 @@ func TestOurProxyAndARealEnvoyReadTheRuntimeAlike(t *testing.T) {
 		"?k.unset=100", "?k.unset=%20100", "?k.unset=100.0&k.zero=1e2", "?k.unset=%7Bnumerator:%20100%7D", "?k.unset=%7B%22numerator%22:100%7D",
 		"?k.unset=true&k.int=0", "?k.unset=abc", "?k.unset=100&k.unset=0", "?k.unset=&k.int=&k.zero=",
 		"?w.echo=0&w.nowhere=5&w.other=0", "?w.echo=&w.nowhere=&w.other=",
+		"?upstream.maintenance_mode.echo=100", "?upstream.maintenance_mode.echo=0", "?upstream.maintenance_mode.echo=",
 		"?fault.http.abort.abort_percent=100", "?fault.http.abort.http_status=418", "?faults=0", "?faults=&fault.http.abort.http_status=&fault.http.abort.abort_percent=",
 		"?" + limit + "=0", "?" + limit + "=",
 	} {

@@ -42,7 +42,9 @@ func parseFilter(m *accesslogv3.AccessLogFilter, at strict.Path, report *strict.
 		return func(f *format.Facts, values *layeredruntime.Snapshot) bool { return matches(some, f, values, true) }
 	case *accesslogv3.AccessLogFilter_HeaderFilter:
 		header := matcher.ParseHeader(kind.HeaderFilter.GetHeader(), at.Field("header_filter").Field("header"), report)
-		return func(f *format.Facts, _ *layeredruntime.Snapshot) bool { return f.Request != nil && header.Match(f.Request) }
+		return func(f *format.Facts, _ *layeredruntime.Snapshot) bool {
+			return f.Request != nil && header.Match(f.Request)
+		}
 	case *accesslogv3.AccessLogFilter_ResponseFlagFilter:
 		return flags(kind.ResponseFlagFilter.GetFlags(), at.Field("response_flag_filter").Field("flags"), report)
 	case *accesslogv3.AccessLogFilter_GrpcStatusFilter:

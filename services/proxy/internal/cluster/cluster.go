@@ -52,7 +52,8 @@ type Cluster struct {
 	waiting *time.Timer // of the next one; nil if there is nothing new
 	closed  bool
 	// stop ends the lookups of a cluster that DNS resolves.
-	stop context.CancelFunc
+	stop        context.CancelFunc
+	maintenance string // key of the runtime
 	// balance makes the balancer of some hosts.
 	balance func([]WeightedHost) Balancer
 }
@@ -61,7 +62,7 @@ type Cluster struct {
 func newCluster(config *Config, scope *stats.Scope, zone string, runtime *layeredruntime.Runtime) *Cluster {
 	c := &Cluster{
 		Config: config, Stats: newStats(scope, zone), breakers: breaker.New(config.Thresholds, scope),
-		watchers: map[int]func(*HostSet){}, stop: func() {},
+		watchers: map[int]func(*HostSet){}, stop: func() {}, maintenance: layeredruntime.MaintenanceKey(config.Name),
 	}
 	if config.http2 != nil {
 		c.http2 = c.Stats.countHTTP2(*config.http2)

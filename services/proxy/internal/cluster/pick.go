@@ -3,6 +3,8 @@ package cluster
 import (
 	"math"
 	"math/rand/v2"
+
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 )
 
 // PickContext is what a request says of the host that it wants. The zero value
@@ -77,6 +79,16 @@ func (s *HostSet) choose(hash uint64) (*Priority, Balancer) {
 		}
 	}
 	return &s.Priorities[0], nil // of a cluster without hosts
+}
+
+// Maintained says whether a request is to be answered 503 at once, by the runtime's
+// upstream.maintenance_mode.<name>, and counts it then. It comes before DropOverload.
+func (c *Cluster) Maintained(values *layeredruntime.Snapshot) bool {
+	if !values.Among(c.maintenance, layeredruntime.Share{Denominator: 100}, rand.Uint64()) {
+		return false
+	}
+	c.Stats.maintained.Inc()
+	return true
 }
 
 // DropOverload says whether a request is to be answered 503 at once, by the

@@ -63,7 +63,7 @@ type Stats struct {
 	membershipTotal, membershipHealthy     *stats.Gauge
 	membershipDegraded                     *stats.Gauge
 	membershipExcluded, maxHostWeight      *stats.Gauge
-	panics, dropped                        *stats.Counter
+	panics, dropped, maintained            *stats.Counter
 	// RequestTime is from the end of the client's request to that of the upstream's
 	// response.
 	RequestTime                   *stats.Histogram
@@ -148,6 +148,7 @@ func newStats(scope *stats.Scope, zone string) *Stats {
 		connectTime:        scope.Histogram("upstream_cx_connect_ms"),
 		connectionLength:   scope.Histogram("upstream_cx_length_ms"),
 		dropped:            scope.Counter("upstream_rq_drop_overload"),
+		maintained:         scope.Counter("upstream_rq_maintenance_mode"),
 	}
 	s.connectionLimits = []*stats.Counter{
 		connpool.MaxRequests:    scope.Counter("upstream_cx_max_requests"),

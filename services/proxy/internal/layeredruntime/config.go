@@ -123,6 +123,16 @@ const (
 	afterListener  = ".connection_limit"
 )
 
+// MaintenanceKey is the key of the share of a cluster's requests that are answered 503.
+func MaintenanceKey(cluster string) string { return beforeMaintained + cluster }
+
+// UseRetry is the key of the share of requests that are retried where their routes say
+// so.
+const UseRetry = "upstream.use_retry"
+
+// beforeMaintained is what a cluster's name follows.
+const beforeMaintained = "upstream.maintenance_mode."
+
 // ConnectionLimitKey is the key of the most connections that a listener has at once.
 func ConnectionLimitKey(listener string) string { return beforeListener + listener + afterListener }
 
@@ -144,6 +154,8 @@ func check(key string, v value) error {
 			return fmt.Errorf("want a number of connections, not %s", v.text)
 		}
 		return nil
+	case key == UseRetry, len(key) > len(beforeMaintained) && strings.HasPrefix(key, beforeMaintained):
+		return nil
 	}
 	if cluster, ok := strings.CutPrefix(key, "fault.http."); ok {
 		for _, fault := range faultsOfClusters {
@@ -154,7 +166,7 @@ func check(key string, v value) error {
 	}
 	for _, prefix := range ofEnvoy {
 		if strings.HasPrefix(key, prefix) {
-			return fmt.Errorf("nothing here reads it; of Envoy's own, known is %s<listener>%s", beforeListener, afterListener)
+			return fmt.Errorf("nothing here reads it; of Envoy's own, known are %s, %s<cluster> and %s<listener>%s", UseRetry, beforeMaintained, beforeListener, afterListener)
 		}
 	}
 	return nil

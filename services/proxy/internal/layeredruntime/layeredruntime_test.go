@@ -107,7 +107,7 @@ layers:
 
 	for _, bad := range []map[string]string{
 		{"a": "11", "b": "{numerator: x}"}, {"a": "11", "b": "{"}, {"a": "11", "b": "{share: 1}"},
-		{"a": "11", "": "1"}, {"a": "11", "upstream.use_retry": "1"},
+		{"a": "11", "": "1"}, {"a": "11", "upstream.use_http3": "1"},
 	} {
 		require.Error(t, r.Modify(bad))
 	}
@@ -149,6 +149,9 @@ layers:
     unit: {numerator: 1, denominator: 7}
     more: {numerator: 1, other: 2}
     upstream.use_retry: 100
+    upstream.healthy_panic_threshold: 10
+    upstream.maintenance_mode.: 10
+    upstream.maintenance_mode.shop: 10
     fault.http.shop.abort.http_status: 500
     fault.http.abort.http_status: 500
     envoy: {reloadable_features: {x: true}}

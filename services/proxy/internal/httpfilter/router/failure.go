@@ -253,6 +253,15 @@ func (r *router) replyOutlived(end ending) *httpfilter.Reply {
 	return &httpfilter.Reply{Status: status, Body: "upstream max stream duration reached"}
 }
 
+// maintained makes the reply for a request to a cluster in maintenance mode.
+func (c *config) maintained() *httpfilter.Reply {
+	reply := &httpfilter.Reply{Status: 503, Body: "maintenance mode"}
+	if !c.suppress {
+		reply.Headers = []httpfilter.Header{{Name: "x-envoy-overloaded", Value: "true"}}
+	}
+	return reply
+}
+
 // dropped makes the reply for a request that its cluster's drop_overloads
 // stopped, which stop all requests or some.
 func dropped(all bool) *httpfilter.Reply {

@@ -22,6 +22,8 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/router"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime/runtimetest"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
@@ -191,7 +193,13 @@ func send(t testing.TB, up *cluster.Cluster, r *route.Route, body message.Body, 
 
 func sendBy(t testing.TB, config *routerv3.Router, up *cluster.Cluster, r *route.Route, body message.Body, fields ...string) *sent {
 	t.Helper()
-	s := &sent{Stream: stream.Stream{Route: r, Cluster: up, Context: t.Context(), Start: time.Now()}}
+	return sendUnder(t, nil, config, up, r, body, fields...)
+}
+
+// sendUnder is sendBy with values of the runtime.
+func sendUnder(t testing.TB, values *layeredruntime.Snapshot, config *routerv3.Router, up *cluster.Cluster, r *route.Route, body message.Body, fields ...string) *sent {
+	t.Helper()
+	s := &sent{Stream: stream.Stream{Route: r, Cluster: up, Context: t.Context(), Start: time.Now(), Runtime: values}}
 	s.Request.Method, s.Request.Path, s.Request.Authority = []byte("GET"), []byte("/"), []byte("up")
 	if body != nil {
 		s.Request.Method, s.Request.Body, s.Request.BodyLength = []byte("POST"), body, message.Unknown
@@ -629,5 +637,35 @@ func TestWaitForSettingsIsBounded(t *testing.T) {
 			require.Equal(t, c.want, s.summary())
 			require.EqualValues(t, 1, counted(registry, c.counter))
 		})
+	}
+}
+
+func TestTheRuntimeStopsRetriesAndWholeClusters(t *testing.T) {
+	for _, c := range []struct {
+		values string
+		want   string // status and flags
+		body   string
+		seen   int
+	}{
+		{"{}", "200 -", "", 2},
+		{"{upstream.use_retry: 0}", "503 -", "", 1},
+		{"{upstream.use_retry: 100, upstream.maintenance_mode.other: 100}", "200 -", "", 2},
+		{"{upstream.maintenance_mode.up: 100}", "503 UO", "maintenance mode", 0},
+	} {
+		u := newScripted(t, unavailable, fine)
+		up, registry := clusterOf(t, `"connect_timeout": "5s"`, u.address)
+		r := routeOf(t, "", `, "retry_policy": {`+quick+`, "retry_on": "5xx"}`)
+		s := sendUnder(t, runtimetest.Values(t, c.values), &routerv3.Router{}, up, r, nil)
+		require.Equal(t, c.want, s.summary(), c.values)
+		require.Len(t, u.seen(), c.seen, c.values)
+		maintained := c.seen == 0
+		require.Equal(t, maintained, counted(registry, "upstream_rq_maintenance_mode") == 1, c.values)
+		require.Equal(t, maintained, s.Response.Headers.Has("x-envoy-overloaded"), c.values)
+		require.Equal(t, maintained, s.Facts.Details == "maintenance_mode", c.values)
+		if maintained {
+			require.Equal(t, c.body, s.body)
+			quiet := sendUnder(t, runtimetest.Values(t, c.values), &routerv3.Router{SuppressEnvoyHeaders: true}, up, r, nil)
+			require.False(t, quiet.Response.Headers.Has("x-envoy-overloaded"))
+		}
 	}
 }

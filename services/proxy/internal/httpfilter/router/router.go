@@ -20,6 +20,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
@@ -106,6 +107,11 @@ func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
 	if reply := r.config.check(s); reply != nil {
 		return reply
 	}
+	if s.Cluster.Maintained(s.Runtime) {
+		s.Facts.Details, s.Facts.Flags = "maintenance_mode", s.Facts.Flags|format.UpstreamOverflow
+		s.Cluster.Stats.CountResponse(503, cluster.Response{Internal: isTrue(&s.Request.Headers, "x-envoy-internal")})
+		return r.config.maintained()
+	}
 	if drop, all := s.Cluster.DropOverload(); drop {
 		s.Cluster.Stats.CountResponse(503, cluster.Response{Internal: isTrue(&s.Request.Headers, "x-envoy-internal")})
 		return dropped(all)
@@ -133,7 +139,9 @@ func (r *router) begin(s *stream.Stream) {
 	r.began = time.Now()
 	steered := steers(&s.Request.Headers)
 	r.limits = limitsOf(s, steered)
-	r.retry.state.Begin(s.Route.Retry, &s.Request, steered)
+	if s.Runtime.Among(layeredruntime.UseRetry, layeredruntime.Share{Numerator: 1, Denominator: 1}, s.Random) {
+		r.retry.state.Begin(s.Route.Retry, &s.Request, steered)
+	}
 	if steered {
 		s.Request.Headers.Keep(func(name, _ []byte) bool { return !steering(name) })
 	}
