@@ -176,6 +176,7 @@ func (c *Cluster) replaceMembers(endpoints []Endpoint) (changed bool) {
 		host.takeEDS(e.Health)
 		host.metadata.Store(e.Metadata)
 		host.zone.Store(c.Stats.ofZone(e.Locality.GetZone()))
+		host.hostname.Store(&e.Hostname)
 		members = append(members, Member{Endpoint: e, Host: host})
 	}
 	for _, m := range c.members {

@@ -29,6 +29,7 @@ type Host struct {
 
 	flags    atomic.Uint32 // HealthFlags
 	metadata atomic.Pointer[corev3.Metadata]
+	hostname atomic.Pointer[string]
 	zone     atomic.Pointer[group] // nil if it, or the proxy's own, is not known
 }
 
@@ -38,6 +39,15 @@ const labelsOf = "envoy.lb"
 // Canary says whether the endpoint's metadata calls it a canary.
 func (h *Host) Canary() bool {
 	return h.Metadata().GetFilterMetadata()[labelsOf].GetFields()["canary"].GetBoolValue()
+}
+
+// Hostname is the endpoint's in the last assignment, or the name that DNS resolved;
+// it may be empty.
+func (h *Host) Hostname() string {
+	if name := h.hostname.Load(); name != nil {
+		return *name
+	}
+	return ""
 }
 
 // Metadata is the endpoint's in the last assignment; it may be nil.

@@ -124,6 +124,6 @@ func TestRequireTLS(t *testing.T) {
 			continue
 		}
 		require.Equal(t, 301, r.Redirect.Status)
-		require.Equal(t, c.want, r.Redirect.Location(in.Request))
+		require.Equal(t, c.want, r.Redirect.Location(in.Request, nil))
 	}
 }

@@ -45,7 +45,7 @@ func (p *parser) forward(e *entry, m *routev3.RouteAction, shared inherited, at 
 	if r.Retry = retry.Parse(m.GetRetryPolicy(), at.Field("retry_policy"), p.report); r.Retry == nil {
 		r.Retry = shared.retry
 	}
-	r.path = p.pathRewrite(m.GetPrefixRewrite(), m.GetRegexRewrite(), e.path.replaced(), at)
+	r.path = p.pathRewrite(m, e.path.replaced(), at)
 	r.host = p.hostRewrite(m, at)
 
 	switch s := m.GetClusterSpecifier().(type) {

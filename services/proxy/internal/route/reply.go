@@ -1,13 +1,13 @@
 package route
 
 import (
-	"bytes"
 	"strconv"
 	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
+	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
@@ -45,12 +45,12 @@ func (p *parser) redirect(m *routev3.RedirectAction, matched int, at strict.Path
 		routev3.RedirectAction_TEMPORARY_REDIRECT: 307,
 		routev3.RedirectAction_PERMANENT_REDIRECT: 308,
 	}[m.GetResponseCode()]
-	r.rewrite = p.pathRewrite(m.GetPrefixRewrite(), m.GetRegexRewrite(), matched, at)
+	r.rewrite = p.pathRewrite(m, matched, at)
 	return r
 }
 
-// Location is where a request is sent.
-func (r *Redirect) Location(request *message.Request) string {
+// Location is where a request is sent, of which f tells.
+func (r *Redirect) Location(request *message.Request, f *format.Facts) string {
 	is, _ := matcher.Value(request, ":scheme")
 	scheme := r.scheme
 	if scheme == "" {
@@ -60,7 +60,7 @@ func (r *Redirect) Location(request *message.Request) string {
 	if host == "" {
 		host = r.sameHost(request.Authority, string(is), scheme)
 	}
-	return scheme + "://" + host + r.port + r.target(request.Path)
+	return scheme + "://" + host + r.port + r.target(request.Path, f)
 }
 
 // sameHost is the host of a request, without a port that makes place for
@@ -78,22 +78,33 @@ func (r *Redirect) sameHost(authority []byte, is, becomes string) string {
 }
 
 // target is the path and the query of the location.
-func (r *Redirect) target(path []byte) string {
-	if strings.Contains(r.path, "?") {
-		return r.path
+func (r *Redirect) target(path []byte, f *format.Facts) string {
+	whole := r.path
+	if r.rewrite.format != nil {
+		whole = string(escapePath(r.rewrite.format.Append(nil, f)))
 	}
-	if r.path != "" {
-		path = append([]byte(r.path), path[len(withoutQuery(path)):]...)
-	} else if rewritten := r.rewrite.append(nil, path); rewritten != nil {
-		path = rewritten
+	switch {
+	case strings.Contains(whole, "?"):
+		return slashed(whole)
+	case whole != "":
+		path = append([]byte(whole), path[len(withoutQuery(path)):]...)
+	default:
+		if rewritten := r.rewrite.append(nil, path, f); rewritten != nil {
+			path = rewritten
+		}
 	}
 	if r.stripQuery {
 		path = withoutQuery(path)
 	}
-	if !bytes.HasPrefix(path, []byte{'/'}) {
-		return "/" + string(path)
+	return slashed(string(path))
+}
+
+// slashed is a path with the slash in front that it needs.
+func slashed(path string) string {
+	if strings.HasPrefix(path, "/") {
+		return path
 	}
-	return string(path)
+	return "/" + path
 }
 
 // DirectResponse is a DirectResponseAction: the request is answered here.
@@ -122,5 +133,5 @@ func (d *DirectResponse) Location(request *message.Request) string {
 	if d.Status != 201 && d.Status/100 != 3 {
 		return ""
 	}
-	return (&Redirect{}).Location(request)
+	return (&Redirect{}).Location(request, nil)
 }

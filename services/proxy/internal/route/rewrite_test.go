@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 )
 
@@ -26,13 +27,16 @@ func TestPathRewrite(t *testing.T) {
 		{`"prefix": "/"`, `"regex_rewrite": {"pattern": {"regex": "^/a/?"}, "substitution": ""}`, "/a/b?c", "/b?c"},
 		{`"prefix": "/"`, `"regex_rewrite": {"pattern": {"regex": "^/a/?"}, "substitution": ""}`, "/a?c", "/a?c"},
 		{`"prefix": "/a"`, `"prefix_rewrite": "b"`, "/a/c", "/b/c"},
+		{`"prefix": "/a"`, `"path_rewrite": "/%REQ(:method)%/%%%REQ(x-none)%"`, "/a/c?d", "/GET/%?d"},
+		{`"prefix": "/a"`, `"path_rewrite": "%REQ(x-none)%"`, "/a?c", "/a?c"},
+		{`"prefix": "/a"`, `"path_rewrite": "b%QUERY_PARAM(c)%"`, "/a?c=%41", "/bA?c=%41"},
 	} {
 		table, err := parse(t, routes(`{"match": {`+c.match+`}, "route": {"cluster": "c", `+c.rewrite+`}}`))
 		require.NoError(t, err)
 		in := request("h", c.path)
 		r := table.Match(in)
 		require.NotNil(t, r, c.path)
-		r.Rewrite(in.Request, nil)
+		r.Rewrite(in.Request, &format.Facts{Request: in.Request}, true, nil)
 		require.Equal(t, c.want, string(in.Request.Path))
 		was, ok := in.Request.Headers.Get("x-envoy-original-path")
 		require.Equal(t, c.path != "/a?c", ok, "the path is kept if it is rewritten")
@@ -44,7 +48,40 @@ func TestPathRewrite(t *testing.T) {
 		table, err = parse(t, routes(`{"match": {`+c.match+`}, "redirect": {`+c.rewrite+`}}`))
 		require.NoError(t, err)
 		in = request("h", c.path)
-		require.Equal(t, "http://h"+c.want, table.Match(in).Redirect.Location(in.Request))
+		require.Equal(t, "http://h"+c.want, table.Match(in).Redirect.Location(in.Request, &format.Facts{Request: in.Request}))
+	}
+}
+
+// TestValuesOfTheClientsStayWithinThePath has what would end a path escaped.
+func TestValuesOfTheClientsStayWithinThePath(t *testing.T) {
+	in := request("h", "/old?q", "x-a", "b c#d\te\xff")
+	forward(t, `"cluster": "c", "path_rewrite": "/%REQ(x-a)%"`, in).Rewrite(in.Request, &format.Facts{Request: in.Request}, true, nil)
+	require.Equal(t, "/b%20c%23d%09e%FF?q", string(in.Request.Path))
+}
+
+func TestOldPathsAndHostsAreKeptIfWanted(t *testing.T) {
+	in := request("h", "/old")
+	r := forward(t, `"cluster": "c", "prefix_rewrite": "/new", "host_rewrite_literal": "new"`, in)
+	r.Rewrite(in.Request, &format.Facts{Request: in.Request}, false, nil)
+	require.Equal(t, "new /new", string(in.Request.Authority)+" "+string(in.Request.Path))
+	require.Zero(t, in.Request.Headers.Len())
+}
+
+// TestHostIsThatOfTheUpstreamWhereItHasAName is auto_host_rewrite.
+func TestHostIsThatOfTheUpstreamWhereItHasAName(t *testing.T) {
+	for _, c := range []struct{ action, name, want, original string }{
+		{`"auto_host_rewrite": true`, "up.example", "up.example", "h"},
+		{`"auto_host_rewrite": true`, "", "h", ""},
+		{`"auto_host_rewrite": false`, "up.example", "h", ""},
+		{`"host_rewrite_literal": "new"`, "up.example", "new", "h"},
+	} {
+		in := request("h", "/old")
+		r := forward(t, `"cluster": "c", `+c.action, in)
+		r.Rewrite(in.Request, &format.Facts{Request: in.Request}, true, nil)
+		r.RewriteHost(in.Request, c.name, true)
+		require.Equal(t, c.want, string(in.Request.Authority), c.action)
+		original, _ := in.Request.Headers.Get("x-envoy-original-host")
+		require.Equal(t, c.original, string(original), c.action)
 	}
 }
 
@@ -52,7 +89,7 @@ func TestPathThatAFilterMadeShorter(t *testing.T) {
 	in := request("h", "/old/path")
 	r := forward(t, `"cluster": "c", "prefix_rewrite": "/new"`, in)
 	in.Request.Path = []byte("/o?q")
-	r.Rewrite(in.Request, nil)
+	r.Rewrite(in.Request, &format.Facts{Request: in.Request}, true, nil)
 	require.Equal(t, "/new?q", string(in.Request.Path))
 }
 
@@ -81,12 +118,14 @@ func TestHostRewrite(t *testing.T) {
 		{"forwarded after others", both, "/old", []string{"x-forwarded-host", "a"}, "new", "x-forwarded-host: a,h, x-envoy-original-host: h"},
 		{"forwarded after several", both, "/old", []string{"x-forwarded-host", "a", "x-forwarded-host", "", "x-forwarded-host", "b"}, "new", "x-forwarded-host: a,b,h, x-envoy-original-host: h"},
 		{"forwarded once", both, "/old", []string{"x-forwarded-host", "a, h"}, "new", "x-forwarded-host: a, h, x-envoy-original-host: h"},
+		{"a format", `"cluster": "c", "host_rewrite": "%REQ(x-host)%.example"`, "/old", []string{"x-host", "a"}, "a.example", "x-host: a, x-envoy-original-host: h"},
+		{"a format of nothing", `"cluster": "c", "host_rewrite": "%REQ(x-host)%"`, "/old", nil, "h", ""},
 		{"of the weighted cluster", weight, "/old", nil, "weighted", ""},
 		{"of both", weight + `, "host_rewrite_literal": "new"`, "/old", nil, "new", "x-envoy-original-host: weighted"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			in := request("h", c.path, c.fields...)
-			forward(t, c.action, in).Rewrite(in.Request, nil)
+			forward(t, c.action, in).Rewrite(in.Request, &format.Facts{Request: in.Request}, true, nil)
 			require.Equal(t, c.host, string(in.Request.Authority))
 			var fields []string
 			for i := range in.Request.Headers.Len() {
@@ -100,7 +139,7 @@ func TestHostRewrite(t *testing.T) {
 
 func TestHostIsRewrittenByThePathBeforeItsRewrite(t *testing.T) {
 	in := request("h", "/old/a")
-	forward(t, `"cluster": "c", "prefix_rewrite": "/new", "host_rewrite_path_regex": {"pattern": {"regex": "/(old)/a"}, "substitution": "\\1"}`, in).Rewrite(in.Request, nil)
+	forward(t, `"cluster": "c", "prefix_rewrite": "/new", "host_rewrite_path_regex": {"pattern": {"regex": "/(old)/a"}, "substitution": "\\1"}`, in).Rewrite(in.Request, &format.Facts{Request: in.Request}, true, nil)
 	require.Equal(t, "old", string(in.Request.Authority))
 	require.Equal(t, "/new/a", string(in.Request.Path))
 }
@@ -110,10 +149,11 @@ func TestRewriteAllocatesNothing(t *testing.T) {
 	r := forward(t, `"cluster": "c", "prefix_rewrite": "/new", "host_rewrite_literal": "new"`, in)
 	var scratch []byte
 	path, host := in.Request.Path, in.Request.Authority
+	facts := &format.Facts{Request: in.Request}
 	servicetest.Allocations(t, 0, func() {
 		in.Request.Headers.Reset()
 		in.Request.Path, in.Request.Authority = path, host
-		scratch = r.Rewrite(in.Request, scratch[:0])
+		scratch = r.Rewrite(in.Request, facts, true, scratch[:0])
 	})
 	require.Equal(t, "/new/path?query", string(in.Request.Path))
 }
@@ -143,6 +183,8 @@ func TestRedirect(t *testing.T) {
 		{"a path without the query", `{"path_redirect": "/new", "strip_query": true}`, request("h", "/old?bar=1"), 301, "http://h/new"},
 		{"a path with a query", `{"path_redirect": "/new?foo=1", "strip_query": true}`, request("h", "/old?bar=1"), 301, "http://h/new?foo=1"},
 		{"a path without a slash", `{"path_redirect": "new"}`, request("h", "/old?bar=1"), 301, "http://h/new?bar=1"},
+		{"a format with a query", `{"path_rewrite": "new?a=%REQ(:method)%", "strip_query": true}`, request("h", "/old?bar=1"), 301, "http://h/new?a=GET"},
+		{"a format", `{"path_rewrite": "/%REQ(:method)%"}`, request("h", "/old?bar=1"), 301, "http://h/GET?bar=1"},
 		{"no query", `{"strip_query": true}`, request("h", "/old?bar=1"), 301, "http://h/old"},
 		{"302", `{"response_code": "FOUND"}`, request("h", "/"), 302, "http://h/"},
 		{"303", `{"response_code": "SEE_OTHER"}`, request("h", "/"), 303, "http://h/"},
@@ -155,7 +197,7 @@ func TestRedirect(t *testing.T) {
 			r := table.Match(c.in)
 			require.NotNil(t, r.Redirect)
 			require.Equal(t, c.status, r.Redirect.Status)
-			require.Equal(t, c.want, r.Redirect.Location(c.in.Request))
+			require.Equal(t, c.want, r.Redirect.Location(c.in.Request, &format.Facts{Request: c.in.Request}))
 		})
 	}
 }

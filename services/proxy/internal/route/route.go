@@ -41,8 +41,9 @@ func Fields() strict.Fields {
 		"envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions": {},
 		"envoy.config.route.v3.RouteAction": {
 			"cluster", "cluster_header", "weighted_clusters", "cluster_not_found_response_code",
-			"prefix_rewrite", "regex_rewrite",
-			"host_rewrite_literal", "host_rewrite_header", "host_rewrite_path_regex", "append_x_forwarded_host",
+			"prefix_rewrite", "regex_rewrite", "path_rewrite",
+			"host_rewrite_literal", "auto_host_rewrite", "host_rewrite_header", "host_rewrite_path_regex", "host_rewrite",
+			"append_x_forwarded_host",
 			"timeout", "idle_timeout", "max_stream_duration", "priority", "hash_policy", "rate_limits", "include_vh_rate_limits", "retry_policy",
 		},
 		"envoy.config.route.v3.RouteAction.MaxStreamDuration": {
@@ -52,7 +53,7 @@ func Fields() strict.Fields {
 		"envoy.config.route.v3.WeightedCluster.ClusterWeight": {"name", "cluster_header", "weight", "host_rewrite_literal"},
 		"envoy.config.route.v3.RedirectAction": {
 			"https_redirect", "scheme_redirect", "host_redirect", "port_redirect", "path_redirect", "prefix_rewrite",
-			"regex_rewrite", "response_code", "strip_query",
+			"regex_rewrite", "path_rewrite", "response_code", "strip_query",
 		},
 		"envoy.config.route.v3.DirectResponseAction": {"status", "body"},
 	}

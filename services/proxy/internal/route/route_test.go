@@ -122,6 +122,7 @@ func TestFaultsNameTheirPlaceAllAtOnce(t *testing.T) {
 		{"name": "a", "domains": ["Same", "*a*"], "routes": [
 			{"match": {"prefix": "/"}, "route": {"cluster": "c", "timeout": "-1s", "idle_timeout": "-2s"}},
 			{"match": {"prefix": "/"}, "route": {"cluster": "c", "prefix_rewrite": "/x", "regex_rewrite": {"pattern": {"regex": "x"}, "substitution": "\\1"}}},
+			{"match": {"prefix": "/"}, "route": {"cluster": "c", "prefix_rewrite": "/x", "path_rewrite": "/%WHAT%", "host_rewrite": "%REQ%"}},
 			{"match": {"prefix": "/"}, "route": {"weighted_clusters": {"clusters": [{"name": "c"}, {"weight": 0}, {"name": "c", "cluster_header": "x", "weight": 0}]}}},
 			{"match": {"prefix": "/"}, "route": {"weighted_clusters": {"clusters": [{"name": "c", "weight": 4294967295}, {"name": "d", "weight": 1}]}}}]}]}`)
 	require.EqualError(t, err, `virtual_hosts[0].domains[0]: domain "x.*.com": a * stands at its beginning or its end, once
@@ -137,10 +138,13 @@ virtual_hosts[1].routes[0].route.idle_timeout: -2s is negative
 virtual_hosts[1].routes[0].route.timeout: -1s is negative
 virtual_hosts[1].routes[1].route.regex_rewrite: prefix_rewrite rewrites the path already
 virtual_hosts[1].routes[1].route.regex_rewrite.substitution: "\\1": \1 is no group of the pattern, which has 0
-virtual_hosts[1].routes[2].route.weighted_clusters.clusters: the weights' sum is 0: not between 1 and 4294967295
-virtual_hosts[1].routes[2].route.weighted_clusters.clusters[1]: a cluster is needed: name or cluster_header
-virtual_hosts[1].routes[2].route.weighted_clusters.clusters[2]: name and cluster_header name a cluster both
-virtual_hosts[1].routes[3].route.weighted_clusters.clusters: the weights' sum is 4294967296: not between 1 and 4294967295`)
+virtual_hosts[1].routes[2].route.host_rewrite: format "%REQ%": column 1: REQ needs an argument
+virtual_hosts[1].routes[2].route.path_rewrite: format "/%WHAT%": column 2: unknown operator WHAT
+virtual_hosts[1].routes[2].route.path_rewrite: prefix_rewrite or regex_rewrite rewrites the path already
+virtual_hosts[1].routes[3].route.weighted_clusters.clusters: the weights' sum is 0: not between 1 and 4294967295
+virtual_hosts[1].routes[3].route.weighted_clusters.clusters[1]: a cluster is needed: name or cluster_header
+virtual_hosts[1].routes[3].route.weighted_clusters.clusters[2]: name and cluster_header name a cluster both
+virtual_hosts[1].routes[4].route.weighted_clusters.clusters: the weights' sum is 4294967296: not between 1 and 4294967295`)
 }
 
 func TestReferencesAreAllClustersThatRoutesName(t *testing.T) {

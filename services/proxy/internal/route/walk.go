@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
+	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
@@ -139,7 +140,7 @@ func (e *explanation) action(w Walk, in Input) {
 		e.line("answer", "404: no route")
 		return
 	case r.Redirect != nil:
-		e.line("answer", "%d, location: %s", r.Redirect.Status, r.Redirect.Location(in.Request))
+		e.line("answer", "%d, location: %s", r.Redirect.Status, r.Redirect.Location(in.Request, &format.Facts{Request: in.Request}))
 		return
 	case r.DirectResponse != nil:
 		e.line("answer", "%d, with a body of %d bytes", r.DirectResponse.Status, len(r.DirectResponse.Body))
@@ -216,8 +217,12 @@ func (e *explanation) rateLimits(r *Route, in Input, cluster string) {
 
 func (e *explanation) rewrites(r *Route, request *message.Request) {
 	path, host := request.Path, request.Authority
-	r.Rewrite(request, nil)
+	r.Rewrite(request, &format.Facts{Request: request}, true, nil)
 	e.line("path", "%s", change(path, request.Path))
+	if r.host.auto {
+		e.line("host", "that of the upstream host that is picked")
+		return
+	}
 	e.line("host", "%s", change(host, request.Authority))
 }
 

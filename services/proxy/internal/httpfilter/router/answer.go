@@ -16,7 +16,7 @@ func answer(s *stream.Stream) *httpfilter.Reply {
 		return &httpfilter.Reply{Status: 404}
 	case s.Route.Redirect != nil:
 		s.Facts.Details = "direct_response"
-		return located(s.Route.Redirect.Status, "", s.Route.Redirect.Location(&s.Request))
+		return located(s.Route.Redirect.Status, "", s.Route.Redirect.Location(&s.Request, &s.Facts))
 	case s.Route.DirectResponse != nil:
 		s.Facts.Details = "direct_response"
 		direct := s.Route.DirectResponse
@@ -40,13 +40,13 @@ func located(status int, body, location string) *httpfilter.Reply {
 // carryOut makes the request what the route wants it to be for the upstream,
 // and hashes it as it was before. Headers are changed before path and host. It
 // returns the cookies that the response is to set.
-func carryOut(s *stream.Stream) (setCookies []string) {
+func (c *config) carryOut(s *stream.Stream) (setCookies []string) {
 	if !s.Route.HashPolicy.Empty() {
 		s.Hash, s.Hashed, setCookies = s.Route.HashPolicy.Hash(hashpolicy.Input{
 			Request: &s.Request, ClientAddress: s.ClientAddress, Random: s.Random,
 		})
 	}
 	s.MutateRequest()
-	s.Scratch = s.Route.Rewrite(&s.Request, s.Scratch)
+	s.Scratch = s.Route.Rewrite(&s.Request, &s.Facts, !c.suppress, s.Scratch)
 	return setCookies
 }

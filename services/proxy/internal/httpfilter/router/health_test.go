@@ -33,14 +33,19 @@ func upstream(t testing.TB, address, fields string) (*cluster.Cluster, *stats.Re
 	return clusterOf(t, fields, address)
 }
 
-// clusterOf is a cluster of hosts, with further fields.
+// clusterOf is a cluster of hosts, with further fields. An address may have the name
+// of its host before it: a@127.0.0.1:80.
 func clusterOf(t testing.TB, fields string, addresses ...string) (*cluster.Cluster, *stats.Registry) {
 	t.Helper()
 	var endpoints []string
 	for _, address := range addresses {
+		name, address, named := strings.Cut(address, "@")
+		if !named {
+			name, address = "", name
+		}
 		host, port, err := net.SplitHostPort(address)
 		require.NoError(t, err)
-		endpoints = append(endpoints, fmt.Sprintf(`{"endpoint": {"address": {"socket_address": {"address": %q, "port_value": %s}}}}`, host, port))
+		endpoints = append(endpoints, fmt.Sprintf(`{"endpoint": {"hostname": %q, "address": {"socket_address": {"address": %q, "port_value": %s}}}}`, name, host, port))
 	}
 	message := &clusterv3.Cluster{}
 	require.NoError(t, protojson.Unmarshal(fmt.Appendf(nil, `{"name": "up", %s, "load_assignment": {"cluster_name": "up",

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -48,6 +49,7 @@ type scripted struct {
 	script   []string // the last stays
 	requests []string // with their bodies
 	headers  []http.Header
+	asked    []string // the hosts that were asked for
 	conns    []net.Conn
 }
 
@@ -106,6 +108,7 @@ func (u *scripted) serve(conn net.Conn) {
 			u.script = u.script[1:]
 		}
 		u.headers = append(u.headers, request.Header)
+		u.asked = append(u.asked, request.Host)
 		u.mu.Unlock()
 		if next == early {
 			u.note(request.Method)
@@ -152,6 +155,13 @@ func (u *scripted) seen() []string {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return append([]string{}, u.requests...)
+}
+
+// hosts are those of the requests so far.
+func (u *scripted) hosts() []string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.Clone(u.asked)
 }
 
 // header is a field of request i, from 0 on.
@@ -600,9 +610,24 @@ func TestTheTimeOfTheServiceIsToldWhenItHadTheWholeRequest(t *testing.T) {
 func TestHeadersOfOurOwnCanBeLeftOut(t *testing.T) {
 	u := newScripted(t, fine)
 	up, _ := clusterOf(t, `"connect_timeout": "5s"`, u.address)
-	s := sendBy(t, &routerv3.Router{SuppressEnvoyHeaders: true}, up, routeOf(t, "", ""), nil)
+	s := sendBy(t, &routerv3.Router{SuppressEnvoyHeaders: true}, up, routeOf(t, "", `, "prefix_rewrite": "/new", "host_rewrite_literal": "new"`), nil)
+	require.Empty(t, u.header(0, "x-envoy-original-path")+u.header(0, "x-envoy-original-host"))
 	require.False(t, s.Response.Headers.Has("x-envoy-upstream-service-time"))
 	require.Empty(t, u.header(0, "x-envoy-expected-rq-timeout-ms"))
+}
+
+// TestEachAttemptHasTheNameOfItsHost has auto_host_rewrite.
+func TestEachAttemptHasTheNameOfItsHost(t *testing.T) {
+	one, two := newScripted(t, unavailable), newScripted(t, unavailable)
+	up, _ := clusterOf(t, `"connect_timeout": "5s"`, "one.example@"+one.address, two.address)
+	r := routeOf(t, "", `, "auto_host_rewrite": true, "append_x_forwarded_host": true, "retry_policy": {"retry_on": "5xx", "num_retries": 3}`)
+	require.Equal(t, 503, send(t, up, r, nil).Response.Status)
+	require.Equal(t, []string{"one.example", "one.example"}, one.hosts())
+	require.Equal(t, []string{"up", "up"}, two.hosts(), "which has no name")
+	require.Equal(t, "up", one.header(0, "x-envoy-original-host"))
+	for i := range 2 {
+		require.Equal(t, "up", one.header(i, "x-forwarded-host"))
+	}
 }
 
 // counted is a metric of the cluster.

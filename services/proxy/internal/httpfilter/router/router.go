@@ -72,7 +72,10 @@ type router struct {
 	config  *config
 	stream  *stream.Stream
 	cluster *cluster.Cluster // nil if nothing was to be forwarded
-	began   time.Time        // when the request was
+	// authority is the request's host, unless that of the attempt has a name that it
+	// gets (auto_host_rewrite).
+	authority []byte
+	began     time.Time // when the request was
 	// wholeAfter is how long after that the client's whole request was here, in
 	// nanoseconds; 0 is not yet.
 	wholeAfter atomic.Int64
@@ -117,7 +120,8 @@ func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
 		return dropped(all)
 	}
 	r.begin(s)
-	setCookies := carryOut(s)
+	setCookies := r.config.carryOut(s)
+	r.authority = s.Request.Authority
 	r.tellUpstream(s)
 	res := r.run(s)
 	for r.wantsAnother(s, res) {
@@ -261,7 +265,7 @@ func (r *router) Done(*stream.Stream) {
 		left.wait()
 	}
 	r.retry.end()
-	r.stream, r.cluster, r.inner, r.left = nil, nil, nil, nil
+	r.stream, r.cluster, r.authority, r.inner, r.left = nil, nil, nil, nil, nil
 	r.attempts, r.sent, r.counted = 0, false, cluster.Response{}
 	r.wholeAfter.Store(0)
 	r.config.spare.Put(r)
