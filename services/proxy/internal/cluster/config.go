@@ -28,6 +28,7 @@ func Fields() strict.Fields {
 			"lb_policy", "load_balancing_policy", "common_lb_config", "circuit_breakers", "ignore_health_on_host_removal",
 			"wait_for_warm_on_init", "health_checks", "outlier_detection",
 			"typed_extension_protocol_options",
+			"metadata",
 		},
 		"envoy.config.cluster.v3.Cluster.EdsClusterConfig":  {"eds_config", "service_name"},
 		"envoy.config.cluster.v3.Cluster.CustomClusterType": {"name", "typed_config"},

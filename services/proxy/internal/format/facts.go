@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/weirproxy/weir/services/proxy/internal/message"
@@ -59,6 +60,9 @@ type Facts struct {
 	LocalReplyBody string
 	// DynamicMetadata is what filters say to each other, by namespace.
 	DynamicMetadata map[string]*structpb.Struct
+	// What the configuration says of the route, its virtual host, the cluster and the
+	// host; nil for nothing.
+	RouteMetadata, VirtualHostMetadata, ClusterMetadata, HostMetadata *corev3.Metadata
 
 	received atomic.Int64
 	// moments are distances from Start in nanoseconds; 0 is not yet.
@@ -72,8 +76,10 @@ type Connection struct {
 	ID uint64
 	// Peer is the other end, Local ours.
 	Peer, Local netip.AddrPort
-	// FilterChain is the name of the filter chain that serves it.
-	FilterChain string
+	// FilterChain is the name of the filter chain that serves it, ChainMetadata what
+	// the configuration says of that; it may be nil.
+	FilterChain   string
+	ChainMetadata *corev3.Metadata
 	// Kept is what filters keep for as long as the connection lives, each under a
 	// key of its own.
 	Kept sync.Map

@@ -46,8 +46,10 @@ var operators = func() map[string]spec {
 		"RESPONSE_CODE_DETAILS": {mayHaveArgument, false, responseCodeDetails},
 		"GRPC_STATUS":           {mayHaveArgument, false, grpcStatusOperator},
 
-		"DYNAMIC_METADATA": {needsArgument, true, dynamicMetadata},
-		"METADATA":         {needsArgument, true, metadata},
+		"DYNAMIC_METADATA":  {needsArgument, true, dynamicMetadata},
+		"METADATA":          {needsArgument, true, metadata},
+		"UPSTREAM_METADATA": {needsArgument, true, upstreamMetadata},
+		"CLUSTER_METADATA":  {needsArgument, true, clusterMetadata},
 
 		"HOSTNAME":              {noArgument, false, hostname},
 		"ENVIRONMENT":           {needsArgument, true, environment},

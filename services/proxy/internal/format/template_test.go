@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -53,6 +54,13 @@ func facts(t testing.TB) *format.Facts {
 	metadata, err := structpb.NewStruct(map[string]any{"text": "a\nb", "number": 3, "deep": map[string]any{"list": []any{true, nil}}})
 	require.NoError(t, err)
 	f.DynamicMetadata = map[string]*structpb.Struct{"ns": metadata}
+	of := func(text string) *corev3.Metadata {
+		s, err := structpb.NewStruct(map[string]any{"is": text})
+		require.NoError(t, err)
+		return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"ns": s}}
+	}
+	f.RouteMetadata, f.VirtualHostMetadata, f.ClusterMetadata, f.HostMetadata = of("route"), of("virtual host"), of("cluster"), of("host")
+	f.Connection.ChainMetadata = of("chain")
 	return f
 }
 
@@ -116,7 +124,10 @@ func TestOperators(t *testing.T) {
 		{"%QUERY_PARAMS% %QUERY_PARAMS(ORIG):3% %QUERY_PARAMS(DECODED)%", "a=%41b&b=xyz&e= a=% a=Ab&b=xyz&e=", "- - -"},
 		{"%DYNAMIC_METADATA(ns:text)% %DYNAMIC_METADATA(ns:number)% %DYNAMIC_METADATA(ns:deep:list)% %DYNAMIC_METADATA(ns:text:x)% %DYNAMIC_METADATA(x)%",
 			`a\x0ab 3 [true,null] - -`, "- - - - -"},
-		{"%METADATA(DYNAMIC:ns:number)% %METADATA(ROUTE:a:b)%", "3 -", "- -"},
+		{"%METADATA(DYNAMIC:ns:number)% %METADATA(ROUTE:a:b)% %METADATA(LISTENER:ns:is)% %METADATA(ROUTE:ns)%", `3 - - {"is":"route"}`, "- - - -"},
+		{"%METADATA(ROUTE:ns:is)%, %METADATA(VIRTUAL_HOST:ns:is)%, %METADATA(CLUSTER:ns:is)%, %METADATA(UPSTREAM_HOST:ns:is)%, %METADATA(LISTENER_FILTER_CHAIN:ns:is)%",
+			"route, virtual host, cluster, host, chain", "-, -, -, -, -"},
+		{`%UPSTREAM_METADATA(ns:is)% %UPSTREAM_METADATA(["ns", "is"])% %CLUSTER_METADATA(ns:is)%`, "host host cluster", "- - -"},
 		{"%REQUESTED_SERVER_NAME% %REQUESTED_SERVER_NAME(SNI_FIRST)% %REQUESTED_SERVER_NAME(HOST_FIRST:ORIG)%", "- Example.com -", "- - -"},
 		{"%DOWNSTREAM_TLS_VERSION% %DOWNSTREAM_PEER_CERT_V_START(%Y)% %TRACE_ID% %SPAN_ID%", "- - - -", "- - - -"},
 		{"%HOSTNAME%", host, host},
@@ -238,6 +249,7 @@ func TestFaultsNameTheirColumn(t *testing.T) {
 		"%COMMON_DURATION(DS_RX_BEG:DS_TX_END:s)%":     `column 1: COMMON_DURATION(DS_RX_BEG:DS_TX_END:s): "s" is not ms, us or ns`,
 		"%COMMON_DURATION(foo:DS_TX_END:ms)%":          `column 1: COMMON_DURATION(foo:DS_TX_END:ms): there is no point "foo": nothing here sets points of its own`,
 		"%GRPC_STATUS(X)%":                             "column 1: GRPC_STATUS(X): it is CAMEL_STRING, SNAKE_STRING or NUMBER",
+		`%UPSTREAM_METADATA(["ns)%`:                    `column 1: UPSTREAM_METADATA(["ns): ["ns is no list of a namespace and keys`,
 		"%METADATA(FOO:a)%":                            `column 1: METADATA(FOO:a): "FOO" is no type of metadata`,
 		"%PATH(X)%":                                    `column 1: PATH(X): "X" is not WQ or NQ`,
 		"%PATH(NQ:X)%":                                 `column 1: PATH(NQ:X): "X" is not ORIG, PATH or ORIG_OR_PATH`,

@@ -27,7 +27,7 @@ func Fields() strict.Fields {
 			"name", "address", "stat_prefix", "filter_chains", "default_filter_chain", "per_connection_buffer_limit_bytes",
 			"drain_type", "traffic_direction", "tcp_backlog_size", "tcp_keepalive", "enable_reuse_port",
 		},
-		"envoy.config.listener.v3.FilterChain": {"name", "filter_chain_match", "filters"},
+		"envoy.config.listener.v3.FilterChain": {"name", "filter_chain_match", "filters", "metadata"},
 		"envoy.config.listener.v3.Filter":      {"name", "typed_config"},
 		"envoy.config.listener.v3.FilterChainMatch": {
 			"destination_port", "prefix_ranges", "transport_protocol", "direct_source_prefix_ranges", "source_type",
@@ -179,6 +179,9 @@ func parseChain(message *listenerv3.FilterChain, at strict.Path, factories []net
 	for _, f := range factories {
 		if f.ConfigType() == config.ProtoReflect().Descriptor().FullName() {
 			c.filter = f.Parse(config, at, report)
+			if placed, ok := c.filter.(networkfilter.Placed); ok {
+				placed.Place(message)
+			}
 			return c
 		}
 		known = append(known, string(f.ConfigType()))

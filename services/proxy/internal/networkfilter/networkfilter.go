@@ -8,6 +8,7 @@ import (
 	"context"
 	"net"
 
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -45,6 +46,13 @@ type Starter interface {
 	// it: no connection is made any more then, and those there are keep what they
 	// have. It is nil, and ready is not called, if the filter needs nothing.
 	Start(source coreconfig.Source, ready func()) (stop func())
+}
+
+// Placed is a Filter that tells of the filter chain in which it stands.
+type Placed interface {
+	Filter
+	// Place says which chain that is, once, before there is a connection.
+	Place(chain *listenerv3.FilterChain)
 }
 
 // Connection is a filter at work on one connection.

@@ -27,11 +27,11 @@ import (
 func Fields() strict.Fields {
 	return strict.Fields{
 		"envoy.config.route.v3.RouteConfiguration": {
-			"name", "virtual_hosts", "validate_clusters", "internal_only_headers", "max_direct_response_body_size_bytes",
+			"name", "virtual_hosts", "validate_clusters", "internal_only_headers", "max_direct_response_body_size_bytes", "metadata",
 		},
 		"envoy.config.route.v3.VirtualHost": {
 			"name", "domains", "routes", "require_tls", "rate_limits", "retry_policy", "include_request_attempt_count",
-			"include_attempt_count_in_response", "include_is_timeout_retry_header", "request_body_buffer_limit",
+			"include_attempt_count_in_response", "include_is_timeout_retry_header", "request_body_buffer_limit", "metadata",
 		},
 		"envoy.config.route.v3.Route": {"name", "match", "metadata", "route", "redirect", "direct_response", "request_body_buffer_limit"},
 		"envoy.config.route.v3.RouteMatch": {
@@ -75,6 +75,8 @@ type Route struct {
 	Name, VirtualHost string
 	// Metadata is what others are to know of the route; it may be nil.
 	Metadata *corev3.Metadata
+	// VirtualHostMetadata is the same of the virtual host.
+	VirtualHostMetadata *corev3.Metadata
 
 	// Redirect or DirectResponse is what the request is answered. If both are
 	// nil it is forwarded, and the rest says how.
@@ -259,7 +261,7 @@ func (p *parser) virtualHost(v *routev3.VirtualHost, mutations levels, filters f
 	filters = p.filterConfigs(v.GetTypedPerFilterConfig(), filters, at.Field("typed_per_filter_config"))
 	for i, m := range v.GetRoutes() {
 		at := at.Field("routes").Index(i)
-		e := entry{route: &Route{Name: m.GetName(), VirtualHost: v.GetName(), Metadata: m.GetMetadata(), IdleTimeout: -1, Attempts: attempts}}
+		e := entry{route: &Route{Name: m.GetName(), VirtualHost: v.GetName(), Metadata: m.GetMetadata(), VirtualHostMetadata: v.GetMetadata(), IdleTimeout: -1, Attempts: attempts}}
 		e.route.BodyBufferLimit = bufferLimit(m, v)
 		e.route.mutations = mutations.with(ParseMutations(m, at, p.report))
 		e.route.filters = p.filterConfigs(m.GetTypedPerFilterConfig(), filters, at.Field("typed_per_filter_config"))

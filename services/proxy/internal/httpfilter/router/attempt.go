@@ -67,6 +67,7 @@ func (a *attempt) run(s *stream.Stream) result {
 		return noHost
 	}
 	s.Facts.UpstreamHost = a.host.Address
+	s.Facts.HostMetadata = a.host.Metadata()
 	s.Request.Authority = a.router.authority
 	s.Route.RewriteHost(&s.Request, a.host.Hostname(), !a.router.config.suppress)
 	s.Facts.Attempts++

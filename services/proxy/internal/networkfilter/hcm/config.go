@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -114,6 +115,7 @@ type manager struct {
 	rds      *rdsConfig // nil with a route_config
 	clusters Clusters
 	runtime  *layeredruntime.Runtime
+	place    *listenerv3.FilterChain // in which it stands; nil is unknown
 	stats    *managerStats
 	clock    clock
 	logs     []*accesslog.Log
@@ -150,6 +152,9 @@ type manager struct {
 	serverName      string
 	answerRequestID bool
 }
+
+// Place implements networkfilter.Placed.
+func (m *manager) Place(chain *listenerv3.FilterChain) { m.place = chain }
 
 // Parse implements networkfilter.Factory.
 func (f *Factory) Parse(config proto.Message, at strict.Path, report *strict.Report) networkfilter.Filter {

@@ -47,9 +47,11 @@ func (c *connection) tellClient() {
 func tellRoute(s *stream.Stream) {
 	if s.Route != nil {
 		s.Facts.RouteName = s.Route.Name
+		s.Facts.RouteMetadata, s.Facts.VirtualHostMetadata = s.Route.Metadata, s.Route.VirtualHostMetadata
 	}
 	if s.Cluster != nil {
 		s.Facts.Cluster = s.Cluster.Config.Name
+		s.Facts.ClusterMetadata = s.Cluster.Config.Message.GetMetadata()
 	}
 }
 

@@ -40,7 +40,7 @@ type multiplexed struct {
 
 // newMultiplexed takes over a connection whose client speaks HTTP/2.
 func (m *manager) newMultiplexed(conn net.Conn, a accepted) *multiplexed {
-	c := &multiplexed{accepted: a, manager: m, facts: a.facts(conn)}
+	c := &multiplexed{accepted: a, manager: m, facts: m.connectionFacts(conn, a)}
 	c.peer, c.port = c.facts.Peer.Addr(), int(c.facts.Local.Port())
 	c.server = m.servers.take()
 	c.conn = c.server.Conn(conn, c)

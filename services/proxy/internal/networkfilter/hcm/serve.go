@@ -125,9 +125,12 @@ func (m *manager) accept() accepted {
 	return a
 }
 
-// facts are what is known of a connection for access logs.
-func (a accepted) facts(conn net.Conn) format.Connection {
-	return format.Connection{ID: a.id, Peer: address(conn.RemoteAddr()), Local: address(conn.LocalAddr())}
+// connectionFacts are what is known of a connection for access logs.
+func (m *manager) connectionFacts(conn net.Conn, a accepted) format.Connection {
+	return format.Connection{
+		ID: a.id, Peer: address(conn.RemoteAddr()), Local: address(conn.LocalAddr()),
+		FilterChain: m.place.GetName(), ChainMetadata: m.place.GetMetadata(),
+	}
 }
 
 // newConnection takes over a connection whose client speaks HTTP/1.
@@ -135,7 +138,7 @@ func (m *manager) newConnection(conn net.Conn, a accepted) *connection {
 	c := &connection{
 		accepted: a,
 		manager:  m,
-		facts:    a.facts(conn),
+		facts:    m.connectionFacts(conn, a),
 		conn:     conn,
 		reader:   http1.NewReader(conn, m.limits),
 		writer:   http1.NewWriter(conn),
