@@ -48,6 +48,7 @@ var routed = [][]string{
 	{"granary", "/to/port"}, {"granary:80", "/to/port"}, {"granary", "/to/standard/port"}, {"granary", "/to/host/a?b"}, {"granary", "/to/host", "X-Forwarded-Proto: https"},
 	{"granary", "/to/path?a"}, {"granary", "/to/query?bar=1"}, {"granary", "/to/prefix/a?b"}, {"granary", "/to/regex/to/regex?/to/regex"},
 	{"granary", "/direct/created?a"}, {"granary", "/direct/moved"}, {"granary", "/direct/unmodified"}, {"granary", "/direct/teapot"},
+	{"granary", "/direct/text?a"}, {"granary", "/direct/html?a", "X-A: b"}, {"granary", "/direct/json"},
 
 	// What the backend gets.
 	{"granary", "/up/prefix/a?headers&b"}, {"granary", "/up/prefixed?headers"}, {"granary", "/up/segments?headers"}, {"granary", "/up/segments/a?headers"},

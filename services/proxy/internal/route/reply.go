@@ -111,8 +111,10 @@ func slashed(path string) string {
 type DirectResponse struct {
 	// Status is 200 to 599.
 	Status int
-	// Body is empty for none.
+	// Body is empty for none. With a format it is what LOCAL_REPLY_BODY stands for.
 	Body string
+
+	format *format.Line // body_format; nil for none
 }
 
 // defaultBodySize is the largest body of a direct response in bytes, unless
@@ -124,7 +126,29 @@ func (p *parser) directResponse(m *routev3.DirectResponseAction, at strict.Path)
 	if len(body) > p.largestBody {
 		p.report.Add(at.Field("body"), "the body has %d bytes, more than the %d of max_direct_response_body_size_bytes", len(body), p.largestBody)
 	}
-	return &DirectResponse{Status: int(m.GetStatus()), Body: string(body)}
+	d := &DirectResponse{Status: int(m.GetStatus()), Body: string(body)}
+	if m.GetBodyFormat() != nil {
+		d.format = format.ParseLine(m.GetBodyFormat(), at.Field("body_format"), p.report)
+	}
+	return d
+}
+
+// Content is the body for a request of which f tells, and its content-type; empty is
+// text/plain.
+func (d *DirectResponse) Content(f *format.Facts) (body, contentType string) {
+	if d.format == nil {
+		return d.Body, ""
+	}
+	f.LocalReplyBody = d.Body
+	body = string(d.format.Append(nil, f))
+	f.LocalReplyBody = ""
+	switch {
+	case d.format.ContentType != "":
+		return body, d.format.ContentType
+	case d.format.JSON:
+		return body, "application/json"
+	}
+	return body, ""
 }
 
 // Location is where the response points to: the address that was asked for, if

@@ -222,3 +222,22 @@ func TestDirectResponse(t *testing.T) {
 		require.Equal(t, c.location, direct.Location(in.Request))
 	}
 }
+
+func TestBodyOfADirectResponseMayBeFormatted(t *testing.T) {
+	for _, c := range []struct{ format, body, contentType string }{
+		{`{"text_format_source": {"inline_string": "<%LOCAL_REPLY_BODY%> %REQ(:path)% %REQ(x-none)%"}}`, "<inner> /a?b -", ""},
+		{`{"text_format_source": {"inline_string": "<p>"}, "content_type": "text/html"}`, "<p>", "text/html"},
+		{`{"json_format": {"text": "%LOCAL_REPLY_BODY%"}}`, "{\"text\":\"inner\"}\n", "application/json"},
+	} {
+		table, err := parse(t, routes(`{"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "inner"}, "body_format": `+c.format+`}}`))
+		require.NoError(t, err)
+		in := request("h", "/a?b")
+		f := &format.Facts{Request: in.Request}
+		body, contentType := table.Match(in).DirectResponse.Content(f)
+		require.Equal(t, c.body, body)
+		require.Equal(t, c.contentType, contentType)
+		require.Empty(t, f.LocalReplyBody, "which stood for it meanwhile")
+	}
+	_, err := parse(t, routes(`{"match": {"prefix": "/"}, "direct_response": {"status": 200, "body_format": {"text_format_source": {"inline_string": "%NO%"}}}}`))
+	require.EqualError(t, err, `virtual_hosts[0].routes[0].direct_response.body_format.text_format_source: format: column 1: unknown operator NO`)
+}

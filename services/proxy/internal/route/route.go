@@ -55,7 +55,7 @@ func Fields() strict.Fields {
 			"https_redirect", "scheme_redirect", "host_redirect", "port_redirect", "path_redirect", "prefix_rewrite",
 			"regex_rewrite", "path_rewrite", "response_code", "strip_query",
 		},
-		"envoy.config.route.v3.DirectResponseAction": {"status", "body"},
+		"envoy.config.route.v3.DirectResponseAction": {"status", "body", "body_format"},
 	}
 }
 

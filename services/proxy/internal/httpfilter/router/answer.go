@@ -20,7 +20,12 @@ func answer(s *stream.Stream) *httpfilter.Reply {
 	case s.Route.DirectResponse != nil:
 		s.Facts.Details = "direct_response"
 		direct := s.Route.DirectResponse
-		return located(direct.Status, direct.Body, direct.Location(&s.Request))
+		body, contentType := direct.Content(&s.Facts)
+		reply := located(direct.Status, body, direct.Location(&s.Request))
+		if contentType != "" {
+			reply.Headers = append(reply.Headers, httpfilter.Header{Name: "content-type", Value: contentType})
+		}
+		return reply
 	case s.Cluster == nil:
 		s.Facts.Details, s.Facts.Flags = "cluster_not_found", s.Facts.Flags|format.NoClusterFound
 		return &httpfilter.Reply{Status: s.Route.ClusterNotFound}

@@ -13,6 +13,7 @@ func TestRoutesThatAnswer(t *testing.T) {
 		{"match": {"prefix": "/fixed"}, "direct_response": {"status": 418, "body": {"inline_string": "short and stout"}}},
 		{"match": {"prefix": "/unmodified"}, "direct_response": {"status": 304, "body": {"inline_string": "not sent"}}},
 		{"match": {"prefix": "/found"}, "direct_response": {"status": 302}},
+		{"match": {"prefix": "/made"}, "direct_response": {"status": 201, "body_format": {"json_format": {"path": "%REQ(:path)%"}}}},
 		{"match": {"prefix": "/header"}, "route": {"cluster_header": "x-cluster", "cluster_not_found_response_code": "NOT_FOUND"}},
 		{"match": {"prefix": "/weights"}, "route": {"weighted_clusters": {"clusters": [{"cluster_header": "x-cluster", "weight": 1}]}}}`})
 	client := p.dial()
@@ -28,6 +29,7 @@ func TestRoutesThatAnswer(t *testing.T) {
 		{"HEAD", "/fixed", 418, "", ""},
 		{"GET", "/found/x", 302, "http://a/found/x", ""},
 		{"GET", "/unmodified", 304, "http://a/unmodified", ""},
+		{"GET", "/made", 201, "http://a/made", "{\"path\":\"/made\"}\n"},
 		{"GET", "/header", 404, "", ""},
 		{"GET", "/weights", 503, "", ""},
 		{"GET", "/else", 404, "", ""},
@@ -38,13 +40,13 @@ func TestRoutesThatAnswer(t *testing.T) {
 		require.Equal(t, c.location, response.Header.Get("Location"), c.path)
 		require.Equal(t, c.body, body, c.path)
 		if c.body != "" {
-			require.Equal(t, "text/plain", response.Header.Get("Content-Type"))
-			require.EqualValues(t, 15, response.ContentLength)
+			require.Equal(t, map[bool]string{false: "text/plain", true: "application/json"}[c.path == "/made"], response.Header.Get("Content-Type"))
+			require.EqualValues(t, len(c.body), response.ContentLength)
 		}
 	}
 	require.EqualValues(t, 2, p.stat("http.test.no_cluster"))
 	require.EqualValues(t, 1, p.stat("http.test.no_route"))
-	require.EqualValues(t, 6, p.stat("http.test.rq_direct_response"), "redirects too")
+	require.EqualValues(t, 7, p.stat("http.test.rq_direct_response"), "redirects too")
 }
 
 func TestRouteRewritesWhatTheUpstreamGets(t *testing.T) {
