@@ -2,6 +2,7 @@ package adminapi
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -64,7 +65,7 @@ func hostNumbers(s *cluster.HostStats) []hostNumber {
 // writeCluster writes one line a fact, as Envoy does.
 func (a *api) writeCluster(text *bytes.Buffer, c *cluster.Cluster) {
 	name := c.Config.Name
-	fmt.Fprintf(text, "%s::observability_name::%s\n", name, name)
+	fmt.Fprintf(text, "%s::observability_name::%s\n", name, cmp.Or(c.Config.Message.GetAltStatName(), name))
 	for i, priority := range []string{"default", "high"} {
 		limits := c.Config.Thresholds[i]
 		fmt.Fprintf(text, "%s::%s_priority::max_connections::%d\n", name, priority, limits.MaxConnections)

@@ -20,7 +20,8 @@ import (
 
 // Fields are the supported fields of the messages that Parse and
 // parseAssignment read, and what they call for. Those of a load-balancing
-// policy are the policy's.
+// policy are the policy's. Buffers of a connection never grow to a limit, since bodies
+// are pulled.
 func Fields() strict.Fields {
 	fields := strict.Fields{
 		"envoy.config.cluster.v3.Cluster": {
@@ -28,7 +29,8 @@ func Fields() strict.Fields {
 			"lb_policy", "load_balancing_policy", "common_lb_config", "circuit_breakers", "ignore_health_on_host_removal",
 			"wait_for_warm_on_init", "health_checks", "outlier_detection",
 			"typed_extension_protocol_options",
-			"metadata",
+			"metadata", "alt_stat_name", "per_connection_buffer_limit_bytes", "transport_socket",
+			"http_protocol_options", "http2_protocol_options",
 		},
 		"envoy.config.cluster.v3.Cluster.EdsClusterConfig":  {"eds_config", "service_name"},
 		"envoy.config.cluster.v3.Cluster.CustomClusterType": {"name", "typed_config"},
@@ -166,8 +168,13 @@ func Parse(message *clusterv3.Cluster, at strict.Path, policies []Policy, report
 	c.mergeWindow = coreconfig.Duration(common.GetUpdateMergeWindow(), defaultMergeWindow, at.Field("common_lb_config").Field("update_merge_window"), report)
 	c.parseHosts(at, report)
 	c.parseProtocol(at.Field("typed_extension_protocol_options"), report)
+	c.parseOldProtocol(at, report)
+	coreconfig.TransportSocket(message.GetTransportSocket(), at.Field("transport_socket"), report)
 	return c
 }
+
+// statName is the cluster's name in its metrics.
+func (c *Config) statName() string { return cmp.Or(c.Message.GetAltStatName(), c.Name) }
 
 // parseHosts reads where the hosts come from.
 func (c *Config) parseHosts(at strict.Path, report *strict.Report) {
@@ -260,6 +267,32 @@ func (c *Config) parseProtocol(at strict.Path, report *strict.Report) {
 		if c.HTTP2 || c.SameProtocol {
 			c.parseHTTP2(version.GetHttp2ProtocolOptions(), versionAt.Field("http2_protocol_options"), report)
 		}
+	}
+}
+
+// parseOldProtocol reads the fields of the cluster itself, at the path at, that
+// HttpProtocolOptions took the place of.
+//
+//nolint:staticcheck // they are deprecated, and in wide use
+func (c *Config) parseOldProtocol(at strict.Path, report *strict.Report) {
+	h1, h2 := c.Message.GetHttpProtocolOptions(), c.Message.GetHttp2ProtocolOptions()
+	h1At, h2At := at.Field("http_protocol_options"), at.Field("http2_protocol_options")
+	if len(c.Message.GetTypedExtensionProtocolOptions()) > 0 {
+		const beside = "typed_extension_protocol_options say how HTTP is spoken already"
+		if h1 != nil {
+			report.Add(h1At, beside)
+		}
+		if h2 != nil {
+			report.Add(h2At, beside)
+		}
+		return
+	}
+	if h1 != nil {
+		c.HTTP1 = coreconfig.UpstreamHTTP1(h1, h1At, report)
+	}
+	if h2 != nil {
+		c.HTTP2 = true
+		c.parseHTTP2(h2, h2At, report)
 	}
 }
 

@@ -258,6 +258,45 @@ func TestAMalformedResponseOfHTTP2EndsItsStreamOrItsConnection(t *testing.T) {
 	}
 }
 
+func TestOldFieldsSayWhichHTTPIsSpoken(t *testing.T) {
+	for _, c := range []struct {
+		fields string
+		http2  bool
+		fault  string
+	}{
+		{`"http2_protocol_options": {}`, true, ""},
+		{`"http2_protocol_options": {"max_concurrent_streams": 7}, "http_protocol_options": {"enable_trailers": true}`, true, ""},
+		{`"http_protocol_options": {"enable_trailers": true}`, false, ""},
+		{`"http_protocol_options": {"accept_http_10": true}`, false, `http_protocol_options.accept_http_10: has no meaning for a cluster: it is for the connection manager`},
+		{`"http2_protocol_options": {}, ` + httpOptions(""), false, `http2_protocol_options: typed_extension_protocol_options say how HTTP is spoken already`},
+		{`"http_protocol_options": {}, ` + httpOptions(""), false, `http_protocol_options: typed_extension_protocol_options say how HTTP is spoken already`},
+	} {
+		t.Run(c.fields, func(t *testing.T) {
+			m := newManager(t, false)
+			err := m.ApplyClusters(clusters(t, static(c.fields)))
+			if c.fault != "" {
+				require.ErrorContains(t, err, c.fault)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, c.http2, m.Get("a").Config.HTTP2)
+		})
+	}
+}
+
+func TestMetricsMayHaveAnotherName(t *testing.T) {
+	m := newManager(t, false)
+	named := func(name string) string {
+		return fmt.Sprintf(`{"name": %q, "alt_stat_name": "both", "load_assignment": {"cluster_name": %[1]q, "endpoints": []}}`, name)
+	}
+	require.NoError(t, m.ApplyClusters(clusters(t, named("a"), named("b"))))
+	m.Get("a").Stats.RequestsTotal.Inc()
+	m.Get("b").Stats.RequestsTotal.Inc()
+	require.EqualValues(t, 2, m.stat("cluster.both.upstream_rq_total"))
+	require.NoError(t, m.ApplyClusters(clusters(t, named("b"))))
+	require.EqualValues(t, 2, m.stat("cluster.both.upstream_rq_total"), "which is still the other's")
+}
+
 func TestIdleConnectionsExpire(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0") // whose backlog takes the connection
 	require.NoError(t, err)

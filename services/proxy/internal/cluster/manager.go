@@ -348,7 +348,7 @@ func (c *Cluster) take(a *Assignment, refused error) {
 }
 
 func (m *Manager) newCluster(config *Config) *Cluster {
-	c := newCluster(config, m.options.Stats.Scope("cluster").Tagged("envoy_cluster_name", config.Name), m.options.Zone, m.options.Runtime)
+	c := newCluster(config, m.options.Stats.Scope("cluster").Tagged("envoy_cluster_name", config.statName()), m.options.Zone, m.options.Runtime)
 	c.startChecks(m.options.Log, func() { m.checked(c) })
 	if config.ServiceName != "" {
 		m.users[config.service()] = append(m.users[config.service()], c)
@@ -385,8 +385,20 @@ func (m *Manager) remove(name string) {
 	gone := m.clusters[name]
 	delete(m.clusters, name)
 	m.retire(gone)
-	gone.Stats.Scope.Remove()
+	if !m.shares(gone.Stats.Scope) {
+		gone.Stats.Scope.Remove()
+	}
 	m.removed.Inc()
+}
+
+// shares says whether a cluster has these metrics, as those of one alt_stat_name do.
+func (m *Manager) shares(scope *stats.Scope) bool {
+	for _, c := range m.clusters {
+		if c.Stats.Scope == scope {
+			return true
+		}
+	}
+	return false
 }
 
 // publish lets requests see the clusters as they are now.

@@ -34,6 +34,7 @@ func Fields() strict.Fields {
 	}
 	maps.Copy(fields, http1Fields)
 	maps.Copy(fields, http2Fields)
+	maps.Copy(fields, socketFields)
 	return fields
 }
 

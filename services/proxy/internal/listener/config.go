@@ -27,7 +27,7 @@ func Fields() strict.Fields {
 			"name", "address", "stat_prefix", "filter_chains", "default_filter_chain", "per_connection_buffer_limit_bytes",
 			"drain_type", "traffic_direction", "tcp_backlog_size", "tcp_keepalive", "enable_reuse_port",
 		},
-		"envoy.config.listener.v3.FilterChain": {"name", "filter_chain_match", "filters", "metadata"},
+		"envoy.config.listener.v3.FilterChain": {"name", "filter_chain_match", "filters", "metadata", "transport_socket"},
 		"envoy.config.listener.v3.Filter":      {"name", "typed_config"},
 		"envoy.config.listener.v3.FilterChainMatch": {
 			"destination_port", "prefix_ranges", "transport_protocol", "direct_source_prefix_ranges", "source_type",
@@ -157,6 +157,7 @@ func (c *Config) parseChains(at strict.Path, factories []networkfilter.Factory, 
 func parseChain(message *listenerv3.FilterChain, at strict.Path, factories []networkfilter.Factory, report *strict.Report) *chain {
 	c := &chain{message: message, connections: map[networkfilter.Connection]*handle{}}
 	c.match = parseMatch(message.GetFilterChainMatch(), at.Field("filter_chain_match"), report)
+	coreconfig.TransportSocket(message.GetTransportSocket(), at.Field("transport_socket"), report)
 	filters := message.GetFilters()
 	at = at.Field("filters")
 	if len(filters) > 1 {
