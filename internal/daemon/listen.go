@@ -19,6 +19,12 @@ func Listen(address, setting string) (net.Listener, error) {
 	if bound, err := netip.ParseAddrPort(address); err == nil && bound.Addr().Is4() {
 		network = "tcp4" // or 0.0.0.0 would take IPv6 too
 	}
+	return ListenOn(network, address, setting)
+}
+
+// ListenOn is Listen on a network: tcp4 and tcp6 are of one version of IP each, and
+// tcp is of both where the address is that of none, [::].
+func ListenOn(network, address, setting string) (net.Listener, error) {
 	l, err := net.Listen(network, address)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("listen on %s: the port is in use; %s moves it", address, setting)

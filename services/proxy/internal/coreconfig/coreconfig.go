@@ -20,7 +20,7 @@ import (
 func Fields() strict.Fields {
 	fields := strict.Fields{
 		"envoy.config.core.v3.Address":                {"socket_address"},
-		"envoy.config.core.v3.SocketAddress":          {"protocol", "address", "port_value"},
+		"envoy.config.core.v3.SocketAddress":          {"protocol", "address", "port_value", "ipv4_compat"},
 		"envoy.config.core.v3.Locality":               {"region", "zone", "sub_zone"},
 		"envoy.config.core.v3.ConfigSource":           {"ads", "self", "api_config_source", "path_config_source", "resource_api_version", "initial_fetch_timeout"},
 		"envoy.config.core.v3.AggregatedConfigSource": {},

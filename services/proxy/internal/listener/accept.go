@@ -50,7 +50,7 @@ type Listener struct {
 
 // Open binds the listener's address. Clients that connect wait until Serve.
 func Open(config *Config, registry *stats.Registry, log *slog.Logger) (*Listener, error) {
-	socket, err := daemon.Listen(config.Address.String(), string(config.At.Field("address")))
+	socket, err := daemon.ListenOn(config.network(), config.Address.String(), string(config.At.Field("address")))
 	if err != nil {
 		return nil, err
 	}

@@ -45,6 +45,8 @@ type Config struct {
 	Name    string
 	// Address is where it listens; port 0 takes a free one.
 	Address netip.AddrPort
+	// bothFamilies says that [::] takes IPv4 too (ipv4_compat).
+	bothFamilies bool
 	// At is where the configuration lies, for errors.
 	At strict.Path
 
@@ -89,6 +91,7 @@ func Parse(message *listenerv3.Listener, at strict.Path, factories []networkfilt
 		report.Add(at.Field("name"), "a listener needs a name")
 	}
 	c.Address, _ = coreconfig.Address(message.GetAddress(), at.Field("address"), report)
+	c.bothFamilies = message.GetAddress().GetSocketAddress().GetIpv4Compat()
 	if c.statPrefix == "" {
 		c.statPrefix = c.Address.String()
 	}
@@ -100,6 +103,17 @@ func Parse(message *listenerv3.Listener, at strict.Path, factories []networkfilt
 	c.keepAlive = parseKeepAlive(message.GetTcpKeepalive())
 	c.parseChains(at, factories, report)
 	return c
+}
+
+// network is what the socket is opened on.
+func (c *Config) network() string {
+	switch {
+	case c.Address.Addr().Is4():
+		return "tcp4"
+	case c.bothFamilies:
+		return "tcp"
+	}
+	return "tcp6"
 }
 
 // parseKeepAlive reads what is left out as the system's value; all left out, it

@@ -266,6 +266,9 @@ func (m *Manager) prepare(e *entry, message *listenerv3.Listener, r xds.Resource
 			report.Add(r.At.Field("address"), "%s is that of listener %q", config.Address, name)
 		}
 	}
+	if e.active != nil && e.active.Config().Address == config.Address && e.active.Config().network() != config.network() {
+		report.Add(r.At.Field("address").Field("socket_address").Field("ipv4_compat"), "an open socket stays as it is: use another address or port")
+	}
 	if err := report.Err(); err != nil {
 		return nil, err
 	}

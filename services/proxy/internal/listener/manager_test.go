@@ -1,6 +1,7 @@
 package listener_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -272,6 +274,43 @@ func TestAChangedAddressIsServedBesideTheOldOneThatDrains(t *testing.T) {
 	require.Equal(t, "drained", old.line())
 	_, err := net.Dial("tcp", before)
 	require.Error(t, err)
+}
+
+func TestAWildcardOfIPv6TakesIPv4IfItIsToldTo(t *testing.T) {
+	m := serving(t)
+	only := strings.Replace(says("l", "one"), `"127.0.0.1"`, `"::"`, 1)
+	both := strings.Replace(says("b", "two"), `"127.0.0.1"`, `"::", "ipv4_compat": true`, 1)
+	err := m.Apply(lds(t, only, both), true)
+	if probe, failed := net.Listen("tcp6", "[::1]:0"); failed != nil {
+		require.ErrorContains(t, err, "listen on [::]", "without IPv6 there is no such address")
+		return
+	} else {
+		require.NoError(t, probe.Close())
+	}
+	require.NoError(t, err)
+	dial := func(name, host string) (string, error) {
+		_, port, err := net.SplitHostPort(m.Addr(name).String())
+		require.NoError(t, err)
+		conn, err := net.Dial("tcp", net.JoinHostPort(host, port))
+		if err != nil {
+			return "", err
+		}
+		defer conn.Close()
+		return bufio.NewReader(conn).ReadString('\n')
+	}
+	for _, c := range []struct{ name, host, want string }{{"l", "::1", "one\n"}, {"b", "::1", "two\n"}, {"b", "127.0.0.1", "two\n"}} {
+		got, err := dial(c.name, c.host)
+		require.NoError(t, err)
+		require.Equal(t, c.want, got)
+	}
+	_, err = dial("l", "127.0.0.1")
+	require.ErrorIs(t, err, syscall.ECONNREFUSED)
+
+	err = m.Apply(lds(t, strings.Replace(says("b", "three"), `"127.0.0.1"`, `"::"`, 1)), false)
+	require.ErrorContains(t, err, "address.socket_address.ipv4_compat: an open socket stays as it is: use another address or port")
+	got, err := dial("b", "127.0.0.1")
+	require.NoError(t, err)
+	require.Equal(t, "two\n", got)
 }
 
 func TestWhatWarmsServesOnceItIsReady(t *testing.T) {
