@@ -108,6 +108,10 @@ func (c control) Quit() { c.quit() }
 
 // commandLine is what /server_info says of the flags.
 func (a *App) commandLine() *adminv3.CommandLineOptions {
+	strategy := adminv3.CommandLineOptions_Immediate
+	if a.options.DrainGradually {
+		strategy = adminv3.CommandLineOptions_Gradual
+	}
 	return &adminv3.CommandLineOptions{
 		ConfigPath:     a.options.ConfigPath,
 		ConfigYaml:     a.options.ConfigYAML,
@@ -115,5 +119,6 @@ func (a *App) commandLine() *adminv3.CommandLineOptions {
 		ServiceCluster: a.options.ServiceCluster,
 		LogLevel:       a.options.LogLevel,
 		DrainTime:      durationpb.New(a.options.DrainTime),
+		DrainStrategy:  strategy,
 	}
 }

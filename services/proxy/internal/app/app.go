@@ -31,6 +31,8 @@ type Options struct {
 	// DrainGrace is how long the proxy still accepts once it was told to stop;
 	// DrainTime bounds what is in flight then.
 	DrainGrace, DrainTime time.Duration
+	// DrainGradually spreads drains of listeners over DrainTime.
+	DrainGradually bool
 	// ReadyFile gets the bound addresses once requests are served; empty for none.
 	ReadyFile string
 	Version   string

@@ -51,6 +51,7 @@ func Command(args []string, version string, stdout, stderr io.Writer) (run func(
 	flags.StringVar(&o.ServiceNode, "service-node", "", "node `ID`, instead of the bootstrap's")
 	flags.StringVar(&o.ServiceCluster, "service-cluster", "", "node `CLUSTER`, instead of the bootstrap's")
 	drain := flags.Int("drain-time-s", 10, "at most so many `SECONDS` for requests in flight after SIGTERM")
+	strategy := flags.String("drain-strategy", "immediate", "`immediate or gradual`: whether connections of a listener that goes end with their next answer at once, or one after another within --drain-time-s")
 	grace := flags.Int("drain-grace-s", 1, "`SECONDS` in which the proxy still accepts after SIGTERM, while /ready is 503")
 	flags.StringVar(&o.ReadyFile, "ready-file", "", "write the bound addresses to `FILE` once requests are served")
 	address := flags.String("admin-address", defaultAdmin, "of healthcheck: `HOST:PORT` to ask where no bootstrap names one")
@@ -65,6 +66,7 @@ func Command(args []string, version string, stdout, stderr io.Writer) (run func(
 	}
 	err = flags.Parse(args)
 	o.DrainTime, o.DrainGrace = time.Duration(*drain)*time.Second, time.Duration(*grace)*time.Second
+	o.DrainGradually = *strategy == "gradual"
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return func(context.Context) error {
@@ -79,6 +81,8 @@ func Command(args []string, version string, stdout, stderr io.Writer) (run func(
 		return nil, fmt.Errorf("unexpected argument %q; --help lists the flags", flags.Arg(0))
 	case *drain < 0 || *grace < 0:
 		return nil, fmt.Errorf("--drain-time-s %d, --drain-grace-s %d: neither can be negative", *drain, *grace)
+	case *strategy != "immediate" && *strategy != "gradual":
+		return nil, fmt.Errorf("--drain-strategy %s: not one of immediate, gradual", *strategy)
 	case *showVersion:
 		return func(context.Context) error {
 			fmt.Fprintln(stdout, "proxy", version)

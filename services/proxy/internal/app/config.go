@@ -103,7 +103,7 @@ func configure(o Options, log *slog.Logger, failing func() bool) (*configuration
 	dependencies.Routes = c.routes
 	filters := builtin.NetworkFilters(dependencies)
 	c.listeners = listener.NewManager(listener.ManagerOptions{
-		Filters: filters, Schema: schema, Stats: c.registry, Log: log, DrainTime: o.DrainTime,
+		Filters: filters, Schema: schema, Stats: c.registry, Log: log, DrainTime: o.DrainTime, DrainGradually: o.DrainGradually,
 		ConnectionLimit: c.connectionLimit,
 	}, boot.LDS != nil)
 	c.parseListeners(filters, report)

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"os"
 	"slices"
@@ -35,13 +36,17 @@ type Listener struct {
 	// accepting is held while Serve runs.
 	accepting sync.Mutex
 
-	mu       sync.Mutex
-	config   *Config // the present one
-	stats    *listenerStats
-	retired  map[*chain]bool // chains of earlier ones, while they have connections
-	limit    func() int64    // of connections at once; nil is none
-	draining bool
-	serving  sync.WaitGroup
+	mu      sync.Mutex
+	config  *Config // the present one
+	stats   *listenerStats
+	retired map[*chain]bool // chains of earlier ones, while they have connections
+	limit   func() int64    // of connections at once; nil is none
+	serving sync.WaitGroup
+	// draining says that connections are not to last: they are drained within
+	// drainsOver from drainBegan on.
+	draining   bool
+	drainBegan time.Time
+	drainsOver time.Duration
 
 	// closed says that the manager closed the socket while connections went on. It is
 	// the manager's, whose mu guards it.
@@ -244,7 +249,7 @@ func (l *Listener) start(conn net.Conn) {
 	h := &handle{cut: cut}
 	chain.connections[c] = h
 	if l.draining {
-		h.drain(c)
+		l.drainIn(time.Until(l.drainBegan.Add(someOf(l.drainsOver))), chain, h, c)
 	}
 	// Ends with the connection; Stop waits for it.
 	l.serving.Go(func() {
@@ -256,6 +261,9 @@ func (l *Listener) start(conn net.Conn) {
 		stats.destroyed.Inc()
 		l.mu.Lock()
 		delete(chain.connections, c)
+		if h.later != nil {
+			h.later.Stop()
+		}
 		l.mu.Unlock()
 	})
 }
@@ -274,13 +282,49 @@ func (h *handle) finish(c networkfilter.Connection) {
 	}
 }
 
-// Drain makes each connection's next answer its last. Idle ones stay, since
-// their clients may be sending a request just now, and new ones are accepted.
-func (l *Listener) Drain() {
+// Drain makes each connection's next answer its last: at once, or from a random
+// moment on within the time over, each its own. Idle ones stay, since their clients
+// may be sending a request just now, and new ones are accepted.
+func (l *Listener) Drain(over time.Duration) {
 	l.mu.Lock()
-	l.draining = true
+	if l.draining {
+		over = min(over, l.drainsOver)
+	}
+	l.draining, l.drainBegan, l.drainsOver = true, time.Now(), over
 	l.mu.Unlock()
-	l.each(l.atWork(), (*handle).drain)
+	l.drainChains(l.atWork(), over)
+}
+
+// drainChains is Drain for the connections that chains have now.
+func (l *Listener) drainChains(chains []*chain, over time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, chain := range chains {
+		for c, h := range chain.connections {
+			l.drainIn(someOf(over), chain, h, c)
+		}
+	}
+}
+
+// someOf is a random part of a time.
+func someOf(d time.Duration) time.Duration { return time.Duration(rand.Float64() * float64(d)) }
+
+// drainIn drains a connection in a while, if it is there then. The lock is held.
+func (l *Listener) drainIn(wait time.Duration, chain *chain, h *handle, c networkfilter.Connection) {
+	if wait <= 0 {
+		h.drain(c)
+		return
+	}
+	if h.drained || h.later != nil {
+		return
+	}
+	h.later = time.AfterFunc(wait, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if chain.connections[c] == h {
+			h.drain(c)
+		}
+	})
 }
 
 // Undrain lets connections that come from now on last.

@@ -10,7 +10,7 @@ func (m *Manager) Drain() {
 	m.drains = true
 	for _, l := range m.atWork() {
 		if !l.Config().modifyOnly {
-			l.Drain()
+			l.Drain(0)
 		}
 	}
 }
@@ -61,7 +61,7 @@ func (m *Manager) DrainListeners(inboundOnly, graceful, keepOpen bool) {
 		m.drained = max(m.drained, meant)
 		for _, l := range m.atWork() {
 			if meant.has(l.Config()) {
-				l.Drain()
+				l.Drain(m.easing())
 			}
 		}
 	}

@@ -96,6 +96,33 @@ func greeted(t *testing.T, l *listener.Listener) net.Conn {
 	return conn
 }
 
+// TestDrainMayTakeItsTime has each connection drained at a moment of its own, and
+// at once if that is wanted meanwhile.
+func TestDrainMayTakeItsTime(t *testing.T) {
+	drained := make(chan struct{}, 20)
+	l := open(t, stats.NewRegistry(), greeter{drained: drained})
+	served := make(chan error)
+	go func() { served <- l.Serve() }() // ends with Stop
+	for range 8 {
+		greeted(t, l)
+	}
+	l.Drain(10000 * time.Hour)
+	greeted(t, l)
+	require.Empty(t, drained)
+	l.Drain(time.Millisecond)
+	l.Drain(10000 * time.Hour) // does not take that back
+	greeted(t, l)
+	<-drained // the last one at least: the others have moments already
+	l.Drain(0)
+	for range 9 {
+		<-drained
+	}
+	l.Drain(time.Millisecond)
+	require.NoError(t, l.Stop(t.Context()))
+	require.NoError(t, <-served)
+	require.Empty(t, drained, "none is drained twice")
+}
+
 func TestDrainTellsConnectionsAndStopEndsThem(t *testing.T) {
 	registry := stats.NewRegistry()
 	drained := make(chan struct{}, 2)
@@ -103,7 +130,7 @@ func TestDrainTellsConnectionsAndStopEndsThem(t *testing.T) {
 	served := make(chan error)
 	go func() { served <- l.Serve() }() // ends with Stop
 	conns := []net.Conn{greeted(t, l)}
-	l.Drain()
+	l.Drain(0)
 	conns = append(conns, greeted(t, l)) // still accepted, and told to drain
 	for range conns {
 		<-drained

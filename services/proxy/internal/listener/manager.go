@@ -34,6 +34,9 @@ type ManagerOptions struct {
 	// DrainTime is how long idle connections of a listener, or of a filter chain,
 	// that is not there any more are kept.
 	DrainTime time.Duration
+	// DrainGradually says that connections of what goes are drained one by one within
+	// DrainTime, and not all at once (--drain-strategy).
+	DrainGradually bool
 	// ConnectionLimit makes, of a listener's name, how many connections it has at once
 	// at most, which is asked for each one; nil is no bound.
 	ConnectionLimit func(name string) func() int64
@@ -389,15 +392,24 @@ func stopChains(chains []*chain) {
 	}
 }
 
+// easing is the time within which the connections are drained of what goes.
+func (m *Manager) easing() time.Duration {
+	if m.options.DrainGradually {
+		return m.options.DrainTime
+	}
+	return 0
+}
+
 // drain closes a listener's socket and lets its connections end.
 func (m *Manager) drain(l *Listener) {
 	m.closeSocket(l)
 	m.draining[l] = true
 	stopChains(l.Config().all())
-	l.Drain()
+	l.Drain(m.easing())
 	// Ends within DrainTime and cutTime, or with Stop, which waits for it.
 	m.running.Go(func() {
 		m.pause(m.options.DrainTime, func() bool { return !l.forget(l.atWork()) })
+		l.Drain(0) // those whose moment is now
 		ctx, cancel := context.WithTimeout(m.base, cutTime)
 		defer cancel()
 		_ = l.Stop(ctx)
@@ -422,7 +434,7 @@ func (m *Manager) drainChains(l *Listener, gone []*chain) {
 	}
 	stopChains(gone)
 	m.stats.drainingChains.Add(int64(len(gone)))
-	l.each(gone, (*handle).drain)
+	l.drainChains(gone, m.easing())
 	// Ends within DrainTime and cutTime, or with Stop, which waits for it.
 	m.running.Go(func() {
 		defer func() { m.stats.drainingChains.Add(-int64(len(gone))) }()
@@ -431,7 +443,10 @@ func (m *Manager) drainChains(l *Listener, gone []*chain) {
 			after time.Duration
 			end   func(*handle, networkfilter.Connection)
 		}{
-			{m.options.DrainTime, (*handle).finish},
+			{m.options.DrainTime, func(h *handle, c networkfilter.Connection) {
+				h.drain(c) // if its moment is now
+				h.finish(c)
+			}},
 			{cutTime, func(h *handle, _ networkfilter.Connection) { h.cut() }},
 		} {
 			if m.pause(step.after, done) || m.ended() { // which ends them by itself

@@ -130,15 +130,19 @@ func (l *logText) String() string {
 	return l.b.String()
 }
 
-func newManager(t *testing.T, waitForLDS bool, limit func() int64) *manager {
+func newManager(t *testing.T, waitForLDS bool, limit func() int64, others ...func(*listener.ManagerOptions)) *manager {
 	t.Helper()
 	m := &manager{t: t, speaker: &speaker{starts: map[string]func(){}}, registry: stats.NewRegistry(), log: &logText{}}
 	schema, err := strict.NewSchema(listener.Fields(), coreconfig.Fields(), m.speaker.Fields())
 	require.NoError(t, err)
-	m.Manager = listener.NewManager(listener.ManagerOptions{
+	options := listener.ManagerOptions{
 		Filters: []networkfilter.Factory{m.speaker}, Schema: schema, Stats: m.registry, Log: slog.New(slog.NewTextHandler(m.log, nil)),
 		DrainTime: 10 * time.Millisecond, ConnectionLimit: func(string) func() int64 { return limit },
-	}, waitForLDS)
+	}
+	for _, set := range others {
+		set(&options)
+	}
+	m.Manager = listener.NewManager(options, waitForLDS)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), servicetest.Patience)
 		defer cancel()
@@ -311,6 +315,28 @@ func TestAWildcardOfIPv6TakesIPv4IfItIsToldTo(t *testing.T) {
 	got, err := dial("b", "127.0.0.1")
 	require.NoError(t, err)
 	require.Equal(t, "two\n", got)
+}
+
+func TestConnectionsOfAListenerThatGoesMayDrainOneByOne(t *testing.T) {
+	for name, over := range map[string]time.Duration{"soon": 20 * time.Millisecond, "late": 10000 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			m := newManager(t, false, 0, func(o *listener.ManagerOptions) { o.DrainTime, o.DrainGradually = over, true })
+			m.Start()
+			m.Accept()
+			require.NoError(t, m.Apply(lds(t, says("l", "one")), true))
+			conn := m.dial("l")
+			require.Equal(t, "one", conn.line())
+			address := m.Addr("l").String()
+			require.NoError(t, m.Apply(lds(t), true))
+			if name == "soon" {
+				require.Equal(t, "drained", conn.line())
+				return
+			}
+			closed(t, address, "one")
+			m.Drain() // which leaves those that are gone to their time
+			require.EqualValues(t, 1, m.value("listener.127.0.0.1_0.downstream_cx_active"))
+		})
+	}
 }
 
 func TestWhatWarmsServesOnceItIsReady(t *testing.T) {
