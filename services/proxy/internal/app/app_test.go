@@ -188,7 +188,7 @@ func TestCommandLine(t *testing.T) {
 		"no such file":       {[]string{"-c", "testdata/none.yaml"}, "", "read the bootstrap: open testdata/none.yaml: no such file or directory", false},
 		"no file":            {nil, "", "no bootstrap: give one with -c FILE", true},
 		"an unknown flag":    {[]string{"--speed", "9"}, "", "flag provided but not defined: -speed; --help lists the flags", true},
-		"an unknown mode":    {[]string{"-c", "x", "--mode", "try"}, "", "--mode try: not one of serve, validate", true},
+		"an unknown mode":    {[]string{"-c", "x", "--mode", "try"}, "", "--mode try: not one of serve, validate, lint", true},
 		"an unknown drain":   {[]string{"-c", "x", "--drain-strategy", "slow"}, "", "--drain-strategy slow: not one of immediate, gradual", true},
 		"drains gradually":   {[]string{"-c", "testdata/good.yaml", "--mode", "validate", "--drain-strategy", "gradual"}, "configuration OK", "", false},
 		"a stray argument":   {[]string{"serve"}, "", `unexpected argument "serve"`, true},

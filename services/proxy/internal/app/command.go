@@ -19,6 +19,7 @@ const usage = `proxy is an L4/L7 proxy that is configured by a strict subset of 
 
   proxy -c FILE                      serve
   proxy -c FILE --mode validate      check the configuration, print every fault, serve nothing
+  proxy -c FILE --mode lint          the same, and what is risky where strangers are clients
   proxy healthcheck [-c FILE]        ask the running proxy's admin listener whether it is ready
   proxy route -c FILE --request R    tell which route a request takes, and why; proxy route --help
 
@@ -45,7 +46,7 @@ func Command(args []string, version string, stdout, stderr io.Writer) (run func(
 	flags.StringVar(&o.ConfigPath, "c", "", "`FILE` with the bootstrap, YAML or JSON")
 	flags.StringVar(&o.ConfigPath, "config-path", "", "the same as -c")
 	flags.StringVar(&o.ConfigYAML, "config-yaml", "", "bootstrap `YAML` that is merged over the file's")
-	mode := flags.String("mode", "serve", "`serve or validate`")
+	mode := flags.String("mode", "serve", "`serve, validate or lint`")
 	flags.StringVar(&o.LogLevel, "l", "info", "log `LEVEL`: debug, info, warn or error")
 	flags.StringVar(&o.LogLevel, "log-level", "info", "the same as -l")
 	flags.StringVar(&o.ServiceNode, "service-node", "", "node `ID`, instead of the bootstrap's")
@@ -93,15 +94,11 @@ func Command(args []string, version string, stdout, stderr io.Writer) (run func(
 	case o.ConfigPath == "" && o.ConfigYAML == "":
 		return nil, errors.New("no bootstrap: give one with -c FILE; --help lists the flags")
 	case *mode == "validate":
-		return func(ctx context.Context) error {
-			if _, err := untilEnd(ctx, func() (any, error) { return nil, Validate(o) }); err != nil {
-				return err
-			}
-			fmt.Fprintln(stdout, "configuration OK")
-			return nil
-		}, nil
+		return checking(Validate, o, stdout), nil
+	case *mode == "lint":
+		return checking(Lint, o, stdout), nil
 	case *mode != "serve":
-		return nil, fmt.Errorf("--mode %s: not one of serve, validate", *mode)
+		return nil, fmt.Errorf("--mode %s: not one of serve, validate, lint", *mode)
 	}
 	return func(ctx context.Context) error {
 		tuneGC()
@@ -111,6 +108,17 @@ func Command(args []string, version string, stdout, stderr io.Writer) (run func(
 		}
 		return a.Run(ctx)
 	}, nil
+}
+
+// checking looks at the configuration and serves nothing.
+func checking(check func(Options) error, o Options, stdout io.Writer) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if _, err := untilEnd(ctx, func() (any, error) { return nil, check(o) }); err != nil {
+			return err
+		}
+		fmt.Fprintln(stdout, "configuration OK")
+		return nil
+	}
 }
 
 // untilEnd is what begin returns, or an error as soon as ctx ends: begin reads
