@@ -149,7 +149,7 @@ func (c *Config) parseChains(at strict.Path, factories []networkfilter.Factory, 
 			}
 			names[name] = true
 		}
-		return parseChain(message, at, factories, report)
+		return parseChain(message, c.statPrefix, at, factories, report)
 	}
 	for i, message := range c.Message.GetFilterChains() {
 		parsed := add(message, chainsAt.Index(i))
@@ -169,7 +169,7 @@ func (c *Config) parseChains(at strict.Path, factories []networkfilter.Factory, 
 	}
 }
 
-func parseChain(message *listenerv3.FilterChain, at strict.Path, factories []networkfilter.Factory, report *strict.Report) *chain {
+func parseChain(message *listenerv3.FilterChain, statPrefix string, at strict.Path, factories []networkfilter.Factory, report *strict.Report) *chain {
 	c := &chain{message: message, connections: map[networkfilter.Connection]*handle{}}
 	c.match = parseMatch(message.GetFilterChainMatch(), at.Field("filter_chain_match"), report)
 	coreconfig.TransportSocket(message.GetTransportSocket(), at.Field("transport_socket"), report)
@@ -196,7 +196,7 @@ func parseChain(message *listenerv3.FilterChain, at strict.Path, factories []net
 		if f.ConfigType() == config.ProtoReflect().Descriptor().FullName() {
 			c.filter = f.Parse(config, at, report)
 			if placed, ok := c.filter.(networkfilter.Placed); ok {
-				placed.Place(message)
+				placed.Place(networkfilter.Place{Chain: message, StatPrefix: statPrefix})
 			}
 			return c
 		}

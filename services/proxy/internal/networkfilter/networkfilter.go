@@ -48,11 +48,18 @@ type Starter interface {
 	Start(source coreconfig.Source, ready func()) (stop func())
 }
 
-// Placed is a Filter that tells of the filter chain in which it stands.
+// Placed is a Filter that tells of the place in which it stands.
 type Placed interface {
 	Filter
-	// Place says which chain that is, once, before there is a connection.
-	Place(chain *listenerv3.FilterChain)
+	// Place says which place that is, once, before there is a connection.
+	Place(place Place)
+}
+
+// Place is where a filter stands.
+type Place struct {
+	Chain *listenerv3.FilterChain
+	// StatPrefix is the listener's name in its metrics.
+	StatPrefix string
 }
 
 // Connection is a filter at work on one connection.

@@ -279,16 +279,20 @@ func dropped(all bool) *httpfilter.Reply {
 // brokeOff counts and notes what failed within the response: the upstream, unless
 // the client's body did first, or the stream was out of time.
 func (r *router) brokeOff(err error) {
-	client, stats, f := r.attempt.brokenOff.Load(), r.cluster.Stats, &r.stream.Facts
-	var protocol *http1.ProtocolError
-	var remote *connpool.ResetError
-	reason := "connection_termination"
+	client := r.attempt.brokenOff.Load()
 	switch {
 	case r.stream.Expired() != nil:
 		return
 	case client != nil:
 		httpfilter.BodyFailed(r.stream, client.error) // whose reply comes too late
 		return
+	}
+	r.config.brokenOff.Inc()
+	stats, f := r.cluster.Stats, &r.stream.Facts
+	var protocol *http1.ProtocolError
+	var remote *connpool.ResetError
+	reason := "connection_termination"
+	switch {
 	case timedOut(err) && r.attempt.outlived(time.Now()):
 		stats.StreamsOutlived.Inc()
 		f.Details, f.Flags = endings[outlived].detail, f.Flags|endings[outlived].flag

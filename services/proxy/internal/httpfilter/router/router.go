@@ -22,6 +22,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
@@ -45,6 +46,7 @@ func (Factory) Parse(m proto.Message, _ strict.Path, _ *strict.Report) httpfilte
 	if m, ok := m.(*routerv3.Router); ok {
 		c.suppress, c.checked = m.GetSuppressEnvoyHeaders(), m.GetStrictCheckHeaders()
 	}
+	c.Measure(stats.NewRegistry().Scope("unseen"))
 	return c
 }
 
@@ -55,6 +57,13 @@ type config struct {
 	// sense (strict_check_headers).
 	checked []string
 	spare   sync.Pool
+
+	requests, brokenOff *stats.Counter
+}
+
+// Measure implements httpfilter.Measured.
+func (c *config) Measure(scope *stats.Scope) {
+	c.requests, c.brokenOff = scope.Counter("rq_total"), scope.Counter("rq_reset_after_downstream_response_started")
 }
 
 // NewFilter implements httpfilter.Config.
@@ -104,6 +113,7 @@ type router struct {
 // timeout bounds it from the end of the request, and whoever made the stream may
 // Expire it.
 func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
+	r.config.requests.Inc()
 	if reply := answer(s); reply != nil {
 		return reply
 	}

@@ -114,12 +114,15 @@ type manager struct {
 	routes   atomic.Pointer[route.Table]
 	rds      *rdsConfig // nil with a route_config
 	clusters Clusters
-	runtime  *layeredruntime.Runtime
-	place    *listenerv3.FilterChain // in which it stands; nil is unknown
-	stats    *managerStats
-	clock    clock
-	logs     []*accesslog.Log
-	ids      *atomic.Uint64
+	registry *stats.Registry
+	// statPrefix is its name in metrics.
+	statPrefix string
+	runtime    *layeredruntime.Runtime
+	place      *listenerv3.FilterChain // in which it stands; nil is unknown
+	stats      *managerStats
+	clock      clock
+	logs       []*accesslog.Log
+	ids        *atomic.Uint64
 
 	codec          hcmv3.HttpConnectionManager_CodecType
 	servers        servers   // of HTTP/2
@@ -154,12 +157,16 @@ type manager struct {
 }
 
 // Place implements networkfilter.Placed.
-func (m *manager) Place(chain *listenerv3.FilterChain) { m.place = chain }
+func (m *manager) Place(place networkfilter.Place) {
+	m.place = place.Chain
+	scope := m.registry.Scope("listener").Tagged("envoy_listener_address", place.StatPrefix).Scope("http")
+	m.stats.ofListener = newAnswerStats(scope.Tagged("envoy_http_conn_manager_prefix", m.statPrefix))
+}
 
 // Parse implements networkfilter.Factory.
 func (f *Factory) Parse(config proto.Message, at strict.Path, report *strict.Report) networkfilter.Filter {
 	c := config.(*hcmv3.HttpConnectionManager)
-	m := &manager{clusters: f.Clusters, runtime: f.Runtime, ids: &f.ids}
+	m := &manager{clusters: f.Clusters, runtime: f.Runtime, ids: &f.ids, registry: f.Stats, statPrefix: c.GetStatPrefix()}
 	if m.codec = c.GetCodecType(); m.codec == hcmv3.HttpConnectionManager_HTTP3 {
 		report.Add(at.Field("codec_type"), "HTTP3 is not supported: use AUTO, HTTP1 or HTTP2")
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -107,6 +108,7 @@ func start(t testing.TB, upstream string, c config) *proxy {
 	filter := factory.Parse(manager, "", report)
 	require.NoError(t, report.Err())
 
+	filter.(networkfilter.Placed).Place(networkfilter.Place{Chain: &listenerv3.FilterChain{Name: "chain"}, StatPrefix: "in"})
 	p := &proxy{t: t, registry: registry, filter: filter, current: make(chan networkfilter.Connection, 100)}
 	l := listen(t)
 	p.address = l.Addr().String()
@@ -613,7 +615,8 @@ func TestUpstreamThatTakesNothingIsGivenUp(t *testing.T) {
 
 func TestUpstreamThatBreaksOffWithinTheBodyEndsTheClientsConnection(t *testing.T) {
 	up := newUpstream(t)
-	client := start(t, up.address(), config{}).dial()
+	p := start(t, up.address(), config{})
+	client := p.dial()
 	client.send(get)
 	server := up.accept()
 	server.head()
@@ -622,6 +625,7 @@ func TestUpstreamThatBreaksOffWithinTheBodyEndsTheClientsConnection(t *testing.T
 	client.head()
 	client.read("3\r\nhal\r\n")
 	client.closed()
+	require.EqualValues(t, 1, p.stat("http.test.rq_reset_after_downstream_response_started"))
 }
 
 func TestRequestOnAConnectionThatItsServerClosedIsSentAgain(t *testing.T) {

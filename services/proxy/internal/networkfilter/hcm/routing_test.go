@@ -46,6 +46,11 @@ func TestRoutesThatAnswer(t *testing.T) {
 	}
 	require.EqualValues(t, 2, p.stat("http.test.no_cluster"))
 	require.EqualValues(t, 1, p.stat("http.test.no_route"))
+	require.EqualValues(t, 10, p.stat("http.test.rq_total"))
+	for class, count := range map[string]int{"2xx": 1, "3xx": 4, "4xx": 4, "5xx": 1, "completed": 10} {
+		require.EqualValues(t, count, p.stat("http.test.downstream_rq_"+class), class)
+		require.EqualValues(t, count, p.stat("listener.in.http.test.downstream_rq_"+class), class)
+	}
 	require.EqualValues(t, 7, p.stat("http.test.rq_direct_response"), "redirects too")
 }
 

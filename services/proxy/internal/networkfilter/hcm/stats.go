@@ -28,7 +28,6 @@ type managerStats struct {
 	received, sent                          *stats.Counter
 	requestsTotal                           *stats.Counter
 	requestsHTTP1, requestsHTTP2            *stats.Counter
-	requestsCompleted                       *stats.Counter
 	requestsActive                          *stats.Gauge
 	headerTimeouts, requestTimeouts         *stats.Counter
 	requestIdleTimeouts, requestDurations   *stats.Counter
@@ -43,7 +42,29 @@ type managerStats struct {
 
 	http2 *http2Stats
 
-	classes [6]*stats.Counter
+	answers *answerStats
+	// ofListener are those of the listener alone; nil where that is not known.
+	ofListener *answerStats
+}
+
+// answerStats count answers.
+type answerStats struct {
+	completed *stats.Counter
+	classes   [6]*stats.Counter // by the first digit of the status
+}
+
+func newAnswerStats(scope *stats.Scope) *answerStats {
+	s := &answerStats{completed: scope.Counter("downstream_rq_completed")}
+	for class := 1; class < len(s.classes); class++ {
+		digit := string(rune('0' + class))
+		s.classes[class] = scope.CounterAs("downstream_rq_"+digit+"xx", "downstream_rq_xx", stats.Label{Name: "envoy_response_code_class", Value: digit})
+	}
+	return s
+}
+
+func (s *answerStats) count(status int) {
+	s.classes[status/100].Inc()
+	s.completed.Inc()
 }
 
 // newStats makes those of scope, and those of the codecs, which are of the whole
@@ -77,7 +98,6 @@ func newStats(scope, codec, codec2 *stats.Scope) *managerStats {
 		requestsHTTP1:          scope.Counter("downstream_rq_http1_total"),
 		requestsHTTP2:          scope.Counter("downstream_rq_http2_total"),
 		requestsActive:         scope.Gauge("downstream_rq_active"),
-		requestsCompleted:      scope.Counter("downstream_rq_completed"),
 		headerTimeouts:         scope.Counter("downstream_rq_header_timeout"),
 		requestTimeouts:        scope.Counter("downstream_rq_timeout"),
 		requestIdleTimeouts:    scope.Counter("downstream_rq_idle_timeout"),
@@ -98,10 +118,7 @@ func newStats(scope, codec, codec2 *stats.Scope) *managerStats {
 		connectionLength:       scope.Histogram("downstream_cx_length_ms"),
 		directResponses:        scope.Counter("rq_direct_response"),
 	}
-	for class := 1; class < len(s.classes); class++ {
-		digit := string(rune('0' + class))
-		s.classes[class] = scope.CounterAs("downstream_rq_"+digit+"xx", "downstream_rq_xx", stats.Label{Name: "envoy_response_code_class", Value: digit})
-	}
+	s.answers = newAnswerStats(scope)
 	return s
 }
 
@@ -112,8 +129,10 @@ func (s *managerStats) countAnswer(of *stream.Stream) {
 	if of.Facts.HealthCheck {
 		return
 	}
-	s.classes[of.Response.Status/100].Inc()
-	s.requestsCompleted.Inc()
+	s.answers.count(of.Response.Status)
+	if s.ofListener != nil {
+		s.ofListener.count(of.Response.Status)
+	}
 	if of.Facts.Details == httpfilter.DetailsTooLarge {
 		s.tooLarge.Inc()
 	}
