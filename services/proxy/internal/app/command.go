@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"github.com/weirproxy/weir/internal/admin"
@@ -101,7 +100,7 @@ func Command(args []string, version string, stdout, stderr io.Writer) (run func(
 		return nil, fmt.Errorf("--mode %s: not one of serve, validate, lint", *mode)
 	}
 	return func(ctx context.Context) error {
-		tuneGC()
+		daemon.TuneGC(servingGC)
 		a, err := untilEnd(ctx, func() (*App, error) { return New(o) })
 		if err != nil {
 			return err
@@ -142,13 +141,9 @@ func untilEnd[T any](ctx context.Context, begin func() (T, error)) (T, error) {
 	}
 }
 
-// tuneGC lets the heap grow to five times what is live before a collection,
-// unless GOGC says otherwise: a proxy's heap is small.
-func tuneGC() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(400)
-	}
-}
+// servingGC lets the heap grow to five times what is live before a collection: a
+// proxy's heap is small.
+const servingGC = 400
 
 // defaultAdmin is where healthcheck asks without a bootstrap.
 const defaultAdmin = "127.0.0.1:9901"

@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"github.com/weirproxy/weir/internal/command"
+	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/services/ratelimit/internal/store/redis"
 )
 
@@ -20,7 +21,7 @@ func Main(args []string, version string) int {
 		Check:    func(o Options) error { return o.check() },
 		New: func(o Options, log *slog.Logger) (command.Service, error) {
 			redis.LogDriver(log)
-			tuneGC()
+			daemon.TuneGC(servingGC)
 			for _, warning := range warnings(o, os.LookupEnv) {
 				log.Warn(warning)
 			}
