@@ -28,19 +28,26 @@ type limits struct {
 // The headers by which internal clients set limits.
 const (
 	timeoutHeader     = "x-envoy-upstream-rq-timeout-ms"
+	expectedHeader    = "x-envoy-expected-rq-timeout-ms"
 	tryTimeoutHeader  = "x-envoy-upstream-rq-per-try-timeout-ms"
 	alternativeHeader = "x-envoy-upstream-rq-timeout-alt-response"
 )
 
-// limitsOf are the limits of a request, by its route, and by its headers if
-// it has some that steer us.
-func limitsOf(s *stream.Stream, steered bool) limits {
+// limitsOf are the limits of a request, by its route, by its headers if it has some
+// that steer us, and by what a proxy before us told of its time, if that counts.
+func limitsOf(s *stream.Stream, steered, expected bool) limits {
 	l := limits{whole: s.Route.Timeout}
 	if p := s.Route.Retry; p != nil {
 		l.try, l.tryIdle = p.PerTryTimeout, p.PerTryIdleTimeout
 	}
+	expected = expected && s.Request.Headers.Has(expectedHeader)
+	if expected {
+		milliseconds(&s.Request.Headers, expectedHeader, &l.whole)
+	}
 	if steered {
-		milliseconds(&s.Request.Headers, timeoutHeader, &l.whole)
+		if !expected {
+			milliseconds(&s.Request.Headers, timeoutHeader, &l.whole)
+		}
 		milliseconds(&s.Request.Headers, tryTimeoutHeader, &l.try)
 		l.alternative = s.Request.Headers.Has(alternativeHeader)
 	}

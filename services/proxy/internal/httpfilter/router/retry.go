@@ -83,7 +83,9 @@ func (r *router) leave(s *stream.Stream, res result) {
 	a.host.Stats.RequestErrors.Add(1)
 	r.retry.tried = append(r.retry.tried, a.host)
 	if res == answered {
-		r.cluster.Stats.CountRetried(s.Response.Status)
+		if !r.config.uncounted {
+			r.cluster.Stats.CountRetried(s.Response.Status)
+		}
 		a.drain(s.Response.Body)
 	}
 	s.Response.Body = nil
@@ -176,7 +178,7 @@ func (r *router) tellUpstream(s *stream.Stream) {
 		h.Set("x-envoy-is-timeout-retry", strconv.FormatBool(r.retry.late))
 	}
 	if expected := r.expected(); expected > 0 && !r.config.suppress {
-		setMilliseconds(h, "x-envoy-expected-rq-timeout-ms", expected)
+		setMilliseconds(h, expectedHeader, expected)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
@@ -614,6 +615,38 @@ func TestHeadersOfOurOwnCanBeLeftOut(t *testing.T) {
 	require.Empty(t, u.header(0, "x-envoy-original-path")+u.header(0, "x-envoy-original-host"))
 	require.False(t, s.Response.Headers.Has("x-envoy-upstream-service-time"))
 	require.Empty(t, u.header(0, "x-envoy-expected-rq-timeout-ms"))
+}
+
+func TestTheTimeThatAProxyBeforeUsToldCountsIfItIsToldTo(t *testing.T) {
+	const expected, header = "x-envoy-expected-rq-timeout-ms", "x-envoy-upstream-rq-timeout-ms"
+	for _, c := range []struct {
+		respect bool
+		fields  []string
+		want    string // what the upstream is told
+	}{
+		{false, []string{expected, "2000"}, "15000"},
+		{true, nil, "15000"},
+		{true, []string{expected, "2000"}, "2000"},
+		{true, []string{expected, "2000", header, "3000"}, "2000"},
+		{true, []string{header, "3000"}, "3000"},
+		{true, []string{expected, "soon", header, "3000"}, "15000"},
+	} {
+		u := newScripted(t, fine)
+		up, _ := clusterOf(t, `"connect_timeout": "5s"`, u.address)
+		sendBy(t, &routerv3.Router{RespectExpectedRqTimeout: c.respect}, up, routeOf(t, "", ""), nil, c.fields...)
+		require.Equal(t, c.want, u.header(0, expected), "%v", c)
+	}
+}
+
+func TestResponsesNeedNotBeCounted(t *testing.T) {
+	u := newScripted(t, unavailable, fine)
+	up, registry := clusterOf(t, `"connect_timeout": "5s"`, u.address)
+	s := sendBy(t, &routerv3.Router{DynamicStats: wrapperspb.Bool(false)}, up, routeOf(t, "", `, "retry_policy": {"retry_on": "5xx"}`), nil)
+	require.Equal(t, 200, s.Response.Status)
+	require.EqualValues(t, 2, counted(registry, "upstream_rq_total"))
+	for _, name := range []string{"upstream_rq_completed", "upstream_rq_200", "upstream_rq_2xx", "retry.upstream_rq_503"} {
+		require.Zero(t, counted(registry, name), name)
+	}
 }
 
 // TestEachAttemptHasTheNameOfItsHost has auto_host_rewrite.

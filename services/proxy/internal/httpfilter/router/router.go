@@ -37,7 +37,7 @@ func (Factory) ConfigType() protoreflect.FullName {
 
 // Fields implements httpfilter.Factory.
 func (f Factory) Fields() strict.Fields {
-	return strict.Fields{f.ConfigType(): {"suppress_envoy_headers", "strict_check_headers"}}
+	return strict.Fields{f.ConfigType(): {"suppress_envoy_headers", "strict_check_headers", "respect_expected_rq_timeout", "dynamic_stats"}}
 }
 
 // Parse implements httpfilter.Factory.
@@ -45,6 +45,8 @@ func (Factory) Parse(m proto.Message, _ strict.Path, _ *strict.Report) httpfilte
 	c := &config{}
 	if m, ok := m.(*routerv3.Router); ok {
 		c.suppress, c.checked = m.GetSuppressEnvoyHeaders(), m.GetStrictCheckHeaders()
+		c.expected = m.GetRespectExpectedRqTimeout()
+		c.uncounted = m.GetDynamicStats() != nil && !m.GetDynamicStats().GetValue()
 	}
 	c.Measure(stats.NewRegistry().Scope("unseen"))
 	return c
@@ -56,7 +58,13 @@ type config struct {
 	// checked are headers that a request may have only with a value that makes
 	// sense (strict_check_headers).
 	checked []string
-	spare   sync.Pool
+	// expected says that a request's time is what a proxy before this one told of it
+	// (respect_expected_rq_timeout).
+	expected bool
+	// uncounted says that responses are not counted by status and time (dynamic_stats
+	// is false).
+	uncounted bool
+	spare     sync.Pool
 
 	requests, brokenOff *stats.Counter
 }
@@ -122,11 +130,11 @@ func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
 	}
 	if s.Cluster.Maintained(s.Runtime) {
 		s.Facts.Details, s.Facts.Flags = "maintenance_mode", s.Facts.Flags|format.UpstreamOverflow
-		s.Cluster.Stats.CountResponse(503, cluster.Response{Internal: isTrue(&s.Request.Headers, "x-envoy-internal")})
+		r.config.countReply(s, 503)
 		return r.config.maintained()
 	}
 	if drop, all := s.Cluster.DropOverload(); drop {
-		s.Cluster.Stats.CountResponse(503, cluster.Response{Internal: isTrue(&s.Request.Headers, "x-envoy-internal")})
+		r.config.countReply(s, 503)
 		return dropped(all)
 	}
 	r.begin(s)
@@ -152,7 +160,7 @@ func (r *router) begin(s *stream.Stream) {
 	r.stream, r.cluster = s, s.Cluster
 	r.began = time.Now()
 	steered := steers(&s.Request.Headers)
-	r.limits = limitsOf(s, steered)
+	r.limits = limitsOf(s, steered, r.config.expected)
 	if s.Runtime.Among(layeredruntime.UseRetry, layeredruntime.Share{Numerator: 1, Denominator: 1}, s.Random) {
 		r.retry.state.Begin(s.Route.Retry, &s.Request, steered)
 	}
@@ -216,7 +224,7 @@ func (r *router) respond(s *stream.Stream, setCookies []string) {
 // to Done.
 func (r *router) end(now time.Time) {
 	r.stream.Facts.Mark(format.UpstreamResponseEnd, now)
-	if whole := r.whole(); !whole.IsZero() && !r.attempt.tunnel && !r.stream.Facts.HealthCheck {
+	if whole := r.whole(); !whole.IsZero() && !r.attempt.tunnel && r.counts() {
 		r.cluster.Stats.RecordTime(now.Sub(whole), r.counted)
 	}
 	r.attempt.release()
@@ -227,12 +235,22 @@ func (r *router) reply(status int, body string) *httpfilter.Reply {
 	return &httpfilter.Reply{Status: status, Body: body}
 }
 
-// count counts a response, of which canary is what it says of itself. Those to health
-// checks do not count among the cluster's.
+// countReply counts a reply in the place of a response of the request's cluster.
+func (c *config) countReply(s *stream.Stream, status int) {
+	if !c.uncounted {
+		s.Cluster.Stats.CountResponse(status, cluster.Response{Internal: isTrue(&s.Request.Headers, "x-envoy-internal")})
+	}
+}
+
+// counts reports whether responses count among the cluster's: those to health checks
+// do not.
+func (r *router) counts() bool { return !r.config.uncounted && !r.stream.Facts.HealthCheck }
+
+// count counts a response, of which canary is what it says of itself.
 func (r *router) count(status int, canary bool) {
 	host := r.attempt.host
 	r.counted = cluster.Response{Host: host, Internal: isTrue(&r.stream.Request.Headers, "x-envoy-internal"), Canary: canary}
-	if !r.stream.Facts.HealthCheck {
+	if r.counts() {
 		r.cluster.Stats.CountResponse(status, r.counted)
 	}
 	switch {
