@@ -117,6 +117,7 @@ func (a *App) commandLine() *adminv3.CommandLineOptions {
 		ConfigYaml:     a.options.ConfigYAML,
 		ServiceNode:    a.options.ServiceNode,
 		ServiceCluster: a.options.ServiceCluster,
+		ServiceZone:    a.options.ServiceZone,
 		LogLevel:       a.options.LogLevel,
 		DrainTime:      durationpb.New(a.options.DrainTime),
 		DrainStrategy:  strategy,

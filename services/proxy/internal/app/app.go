@@ -22,8 +22,8 @@ type Options struct {
 	// ConfigPath is the bootstrap file; ConfigYAML is merged over it. One of
 	// them is needed.
 	ConfigPath, ConfigYAML string
-	// ServiceNode and ServiceCluster replace the bootstrap's node, if set.
-	ServiceNode, ServiceCluster string
+	// ServiceNode, ServiceCluster and ServiceZone replace the bootstrap's node, if set.
+	ServiceNode, ServiceCluster, ServiceZone string
 	// LogLevel is debug, info, warn or error.
 	LogLevel string
 	// Log is where the log goes.

@@ -50,6 +50,7 @@ func Command(args []string, version string, stdout, stderr io.Writer) (run func(
 	flags.StringVar(&o.LogLevel, "log-level", "info", "the same as -l")
 	flags.StringVar(&o.ServiceNode, "service-node", "", "node `ID`, instead of the bootstrap's")
 	flags.StringVar(&o.ServiceCluster, "service-cluster", "", "node `CLUSTER`, instead of the bootstrap's")
+	flags.StringVar(&o.ServiceZone, "service-zone", "", "`ZONE` of the node's locality, instead of the bootstrap's")
 	drain := flags.Int("drain-time-s", 10, "at most so many `SECONDS` for requests in flight after SIGTERM")
 	strategy := flags.String("drain-strategy", "immediate", "`immediate or gradual`: whether connections of a listener that goes end with their next answer at once, or one after another within --drain-time-s")
 	grace := flags.Int("drain-grace-s", 1, "`SECONDS` in which the proxy still accepts after SIGTERM, while /ready is 503")

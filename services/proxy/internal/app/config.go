@@ -145,7 +145,7 @@ func load(o Options, schema *strict.Schema) (*bootstrap.Bootstrap, *strict.Repor
 	}
 	boot, report := bootstrap.Load(bootstrap.Source{
 		File: o.ConfigPath, Text: text, Overlay: []byte(o.ConfigYAML),
-		NodeID: o.ServiceNode, NodeCluster: o.ServiceCluster,
+		NodeID: o.ServiceNode, NodeCluster: o.ServiceCluster, NodeZone: o.ServiceZone,
 	}, schema)
 	return boot, report, nil
 }

@@ -29,7 +29,11 @@ func Fields() strict.Fields {
 		"envoy.config.bootstrap.v3.Bootstrap.DynamicResources": {"ads_config", "cds_config", "lds_config"},
 		"envoy.config.bootstrap.v3.Admin":                      {"address", "allow_paths"},
 
-		"envoy.config.core.v3.Node": {"id", "cluster", "locality", "metadata"},
+		"envoy.config.core.v3.Node": {
+			"id", "cluster", "locality", "metadata", "client_features", "user_agent_name", "user_agent_version", "user_agent_build_version",
+		},
+		"envoy.config.core.v3.BuildVersion": {"version", "metadata"},
+		"envoy.type.v3.SemanticVersion":     {"major_number", "minor_number", "patch"},
 	}
 }
 
@@ -41,8 +45,8 @@ type Source struct {
 	// Overlay is merged over the file: it adds to lists, and replaces or fills
 	// what else it names. Empty for none.
 	Overlay []byte
-	// NodeID and NodeCluster, if set, win over the node in the texts.
-	NodeID, NodeCluster string
+	// NodeID, NodeCluster and NodeZone, if set, win over the node in the texts.
+	NodeID, NodeCluster, NodeZone string
 }
 
 // overlayName stands for a file's name in faults of the overlay.
@@ -131,8 +135,16 @@ func (b *Bootstrap) readNode(source Source) {
 	if source.NodeCluster != "" {
 		b.Message.Node.Cluster = source.NodeCluster
 	}
+	if source.NodeZone != "" {
+		if b.Message.Node.Locality == nil {
+			b.Message.Node.Locality = &corev3.Locality{}
+		}
+		b.Message.Node.Locality.Zone = source.NodeZone
+	}
 	b.Node = proto.CloneOf(b.Message.Node)
-	b.Node.UserAgentName = "weir"
+	if b.Node.UserAgentName == "" {
+		b.Node.UserAgentName = "weir"
+	}
 }
 
 func (b *Bootstrap) readAdmin(report *strict.Report) {

@@ -82,11 +82,26 @@ func TestLoad(t *testing.T) {
 	})
 	t.Run("flags win over the node of the texts", func(t *testing.T) {
 		b, report := bootstrap.Load(bootstrap.Source{
-			File: "f", Text: []byte(strings.ReplaceAll(complete, "  id: proxy-1\n", "")), NodeID: "flag-id", NodeCluster: "flag-cluster",
+			File: "f", Text: []byte(strings.ReplaceAll(complete, "  id: proxy-1\n", "")), NodeID: "flag-id", NodeCluster: "flag-cluster", NodeZone: "flag-zone",
 		}, newSchema(t))
 		require.NoError(t, report.Err())
 		require.Equal(t, "flag-id", b.Node.GetId())
 		require.Equal(t, "flag-cluster", b.Message.GetNode().GetCluster())
+		require.Equal(t, "flag-zone", b.Node.GetLocality().GetZone())
+	})
+	t.Run("a node says what it is", func(t *testing.T) {
+		b, report := bootstrap.Load(bootstrap.Source{File: "f", Text: []byte(`node:
+  client_features: [a.feature]
+  user_agent_name: mill
+  user_agent_build_version: {version: {major_number: 1, minor_number: 2, patch: 3}, metadata: {built: today}}
+`), NodeZone: "z"}, newSchema(t))
+		require.NoError(t, report.Err())
+		require.Equal(t, "mill", b.Node.GetUserAgentName())
+		require.Equal(t, []string{"a.feature"}, b.Node.GetClientFeatures())
+		require.EqualValues(t, 2, b.Node.GetUserAgentBuildVersion().GetVersion().GetMinorNumber())
+		require.Equal(t, "z", b.Node.GetLocality().GetZone())
+		b, _ = bootstrap.Load(bootstrap.Source{File: "f", Text: []byte(`node: {id: a}`)}, newSchema(t))
+		require.Equal(t, "weir", b.Node.GetUserAgentName())
 	})
 	t.Run("an overlay is merged over the file", func(t *testing.T) {
 		b, report := bootstrap.Load(bootstrap.Source{
