@@ -36,6 +36,7 @@ func (p *parser) forward(e *entry, m *routev3.RouteAction, shared inherited, at 
 		r.Timeout = 0
 	}
 	r.duration = p.streamDuration(m.GetMaxStreamDuration(), at.Field("max_stream_duration"))
+	r.upgrades = p.upgrades(m.GetUpgradeConfigs(), at.Field("upgrade_configs"))
 	r.Priority = m.GetPriority()
 	r.HashPolicy = hashpolicy.Parse(m.GetHashPolicy(), at.Field("hash_policy"), p.report)
 	r.RateLimits = descriptor.Parse(m.GetRateLimits(), at.Field("rate_limits"), p.report)

@@ -25,6 +25,23 @@ func forward(t testing.TB, action string, in route.Input) *route.Route {
 	return r
 }
 
+func TestUpgradesThatARouteNames(t *testing.T) {
+	in := request("h", "/old")
+	r := forward(t, `"cluster": "c", "upgrade_configs": [{"upgrade_type": "WebSocket"}, {"upgrade_type": "other", "enabled": false}]`, in)
+	for protocol, want := range map[string][2]bool{"websocket": {true, true}, "WEBSOCKET": {true, true}, "other": {false, true}, "third": {false, false}} {
+		enabled, said := r.Upgrade([]byte(protocol))
+		require.Equal(t, want, [2]bool{enabled, said}, protocol)
+	}
+	enabled, said := (*route.Route)(nil).Upgrade([]byte("websocket"))
+	require.False(t, enabled || said)
+	require.False(t, (*route.Table)(nil).Upgrades())
+
+	_, err := parse(t, routes(`{"match": {"prefix": "/"}, "route": {"cluster": "c", "upgrade_configs": [
+		{"upgrade_type": "CONNECT"}, {"upgrade_type": "a"}, {"upgrade_type": "A"}]}}`))
+	require.EqualError(t, err, `virtual_hosts[0].routes[0].route.upgrade_configs[0].upgrade_type: "CONNECT" is not supported: use websocket or another protocol that HTTP/1.1 servers switch to
+virtual_hosts[0].routes[0].route.upgrade_configs[2].upgrade_type: "A" is there twice`)
+}
+
 func TestClusterName(t *testing.T) {
 	const header = `"cluster_header": "X-Cluster"`
 	for _, c := range []struct {

@@ -44,8 +44,9 @@ func Fields() strict.Fields {
 			"prefix_rewrite", "regex_rewrite", "path_rewrite",
 			"host_rewrite_literal", "auto_host_rewrite", "host_rewrite_header", "host_rewrite_path_regex", "host_rewrite",
 			"append_x_forwarded_host",
-			"timeout", "idle_timeout", "max_stream_duration", "priority", "hash_policy", "rate_limits", "include_vh_rate_limits", "retry_policy",
+			"timeout", "idle_timeout", "max_stream_duration", "upgrade_configs", "priority", "hash_policy", "rate_limits", "include_vh_rate_limits", "retry_policy",
 		},
+		"envoy.config.route.v3.RouteAction.UpgradeConfig": {"upgrade_type", "enabled"},
 		"envoy.config.route.v3.RouteAction.MaxStreamDuration": {
 			"max_stream_duration", "grpc_timeout_header_max", "grpc_timeout_header_offset",
 		},
@@ -65,6 +66,7 @@ type Table struct {
 	references       []Reference
 	filterReferences []FilterReference
 	internalOnly     []string // internal_only_headers, in lower case
+	upgrades         bool     // some route enables one
 }
 
 // Route is what becomes of a request: one entry of a virtual host, or one of
@@ -119,6 +121,7 @@ type Route struct {
 	path          pathRewrite
 	host          hostRewrite
 	duration      streamDuration
+	upgrades      []upgrade
 	// mutations are what is done to headers, in order.
 	mutations []Mutations
 	filters   filterConfigs

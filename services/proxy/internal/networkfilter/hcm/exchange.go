@@ -88,6 +88,7 @@ func (e *exchange) serve(c *multiplexed, h2 *http2.Stream) {
 	if refused == nil {
 		m.route(s)
 		tellRoute(s)
+		chain, refused = m.upgraded(s, chain)
 	}
 	e.watch.begin(s)
 	h2.OnReset(e.onReset)
@@ -165,13 +166,11 @@ func (e *exchange) prepare() (*httpfilter.Chain, *refusal) {
 		m.stats.protocolErrors.Inc()
 		return chain, malformed("http2.violation.of.messaging.rule", err.Error())
 	case string(r.Method) == "CONNECT":
-		upgrade := m.upgrade(protocol)
-		if upgrade == nil || len(protocol) == 0 {
-			m.stats.upgradesRefused.Inc()
-			return chain, &refusal{status: 403, details: "upgrade_failed", text: "no upgrade to " + string(protocol) + " is configured\n"}
+		if len(protocol) == 0 || !m.mayUpgrade(protocol) {
+			return chain, m.refuseUpgrade(protocol)
 		}
 		// As HTTP/1 has it (RFC 8441 §5): the response's 101 is then a 200.
-		chain, e.tunnel = upgrade.chain, true
+		e.tunnel = true
 		r.Method, r.Upgrade = methodGet, protocol
 		r.Body, r.BodyLength, r.ExpectContinue, e.expects = e, message.Unknown, false, false
 		if string(protocol) == "websocket" && !r.Headers.Has("sec-websocket-key") { // which HTTP/2 does without

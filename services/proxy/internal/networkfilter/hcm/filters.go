@@ -11,6 +11,7 @@ import (
 
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
@@ -18,9 +19,43 @@ import (
 type upgrade struct {
 	protocol []byte
 	chain    *httpfilter.Chain
+	enabled  bool // where a route does not say otherwise
 }
 
-// upgrade is how the manager deals with a protocol, nil if it does not.
+// mayUpgrade says whether a request for a protocol may pass; its route decides:
+// upgraded.
+func (m *manager) mayUpgrade(protocol []byte) bool {
+	u := m.upgrade(protocol)
+	return u != nil && u.enabled || m.routes.Load().Upgrades()
+}
+
+// upgraded is the chain for a request whose route is known: another one than usual
+// for a protocol that it asks for. Or it is refused, if that is not allowed.
+func (m *manager) upgraded(s *stream.Stream, usual *httpfilter.Chain) (*httpfilter.Chain, *refusal) {
+	protocol := s.Request.Upgrade
+	if len(protocol) == 0 {
+		return usual, nil
+	}
+	u := m.upgrade(protocol)
+	enabled, said := s.Route.Upgrade(protocol)
+	if !said {
+		enabled = u != nil && u.enabled
+	}
+	switch {
+	case !enabled:
+		return usual, m.refuseUpgrade(protocol)
+	case u != nil:
+		return u.chain, nil
+	}
+	return usual, nil
+}
+
+func (m *manager) refuseUpgrade(protocol []byte) *refusal {
+	m.stats.upgradesRefused.Inc()
+	return &refusal{status: 403, details: "upgrade_failed", text: "no upgrade to " + string(protocol) + " is configured\n", malformed: true}
+}
+
+// upgrade is how the manager deals with a protocol, nil if it says nothing of it.
 func (m *manager) upgrade(protocol []byte) *upgrade {
 	for i := range m.upgrades {
 		if bytes.EqualFold(m.upgrades[i].protocol, protocol) {
@@ -30,7 +65,7 @@ func (m *manager) upgrade(protocol []byte) *upgrade {
 	return nil
 }
 
-// parseUpgrades makes the upgrades that are enabled, of which those without
+// parseUpgrades makes the upgrades that are configured, of which those without
 // filters of their own have the chain usual.
 func (f *Factory) parseUpgrades(configs []*hcmv3.HttpConnectionManager_UpgradeConfig, usual *httpfilter.Chain, at strict.Path, report *strict.Report) []upgrade {
 	var list []upgrade
@@ -45,13 +80,11 @@ func (f *Factory) parseUpgrades(configs []*hcmv3.HttpConnectionManager_UpgradeCo
 			report.Add(at.Field("upgrade_type"), "%q is not supported: use websocket or another protocol that HTTP/1.1 servers switch to", config.GetUpgradeType())
 		}
 		seen[name] = true
-		u := upgrade{[]byte(name), usual}
+		u := upgrade{[]byte(name), usual, config.GetEnabled() == nil || config.GetEnabled().GetValue()}
 		if len(config.GetFilters()) > 0 {
 			u.chain = f.parseChain(config.GetFilters(), at.Field("filters"), report)
 		}
-		if config.GetEnabled() == nil || config.GetEnabled().GetValue() {
-			list = append(list, u)
-		}
+		list = append(list, u)
 	}
 	return list
 }

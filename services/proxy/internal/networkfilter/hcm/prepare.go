@@ -107,15 +107,13 @@ func (c *connection) hopByHop() (*httpfilter.Chain, *refusal) {
 			if !ok || c.reader.HTTP10() || bytes.EqualFold(protocol, []byte("h2c")) { // RFC 9110 §7.8
 				continue
 			}
-			upgrade := m.upgrade(protocol)
 			switch {
-			case upgrade == nil:
-				m.stats.upgradesRefused.Inc()
-				return chain, &refusal{status: 403, details: "upgrade_failed", text: "no upgrade to " + string(protocol) + " is configured\n", malformed: true}
+			case !m.mayUpgrade(protocol):
+				return chain, m.refuseUpgrade(protocol)
 			case r.Body != nil:
 				return chain, malformed("upgrade_failed", "an upgrade of a request with a body")
 			}
-			chain, r.Upgrade = upgrade.chain, protocol
+			r.Upgrade = protocol
 			r.Body, r.BodyLength, r.ExpectContinue = c.reader.Tunnel(), message.Unknown, false
 			h.Remove("content-length")
 		case protected(name):

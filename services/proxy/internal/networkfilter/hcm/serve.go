@@ -222,6 +222,7 @@ func (c *connection) serveRequest() bool {
 	if refused == nil {
 		m.route(s)
 		tellRoute(s)
+		chain, refused = m.upgraded(s, chain)
 	}
 	c.watch.begin(s)
 

@@ -109,6 +109,48 @@ func TestUpgradesThatAreNotConfiguredAreRefused(t *testing.T) {
 	}
 }
 
+// TestARouteSaysWhichUpgradesItAllows has upgrade_configs of routes in the place of
+// the manager's.
+func TestARouteSaysWhichUpgradesItAllows(t *testing.T) {
+	const (
+		on  = `, "upgrade_configs": [{"upgrade_type": "WebSocket"}]`
+		off = `, "upgrade_configs": [{"upgrade_type": "websocket", "enabled": false}]`
+		own = `"upgrade_configs": [{"upgrade_type": "websocket", "enabled": false, "filters": [
+			{"name": "r", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}],`
+	)
+	for _, c := range []struct {
+		name, fields, route, request string
+		allowed                      bool
+	}{
+		{"by itself", "", on, websocket, true},
+		{"though the manager does not", own, on, websocket, true},
+		{"not that one", "", on, strings.Replace(websocket, "Upgrade: websocket", "Upgrade: other", 1), false},
+		{"not, though the manager does", withWebsockets, off, websocket, false},
+		{"another one, so that the manager decides", withWebsockets, `, "upgrade_configs": [{"upgrade_type": "other"}]`, websocket, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			up := newUpstream(t)
+			p := start(t, up.address(), config{fields: c.fields, route: c.route})
+			client := p.dial()
+			client.send(c.request)
+			if !c.allowed {
+				response, _ := client.response("GET")
+				require.Equal(t, 403, response.StatusCode)
+				client.closed()
+				require.EqualValues(t, 1, p.stat("http.test.downstream_rq_ws_on_non_ws_route"))
+				return
+			}
+			server := up.accept()
+			server.head()
+			server.send(switching + "x")
+			require.Contains(t, client.head(), "HTTP/1.1 101")
+			client.read("x")
+			client.send("up")
+			server.read("up")
+		})
+	}
+}
+
 func TestUpgradeWithoutConnectionUpgradeIsNone(t *testing.T) {
 	up := newUpstream(t)
 	client := start(t, up.address(), config{fields: withWebsockets}).dial()
