@@ -435,8 +435,18 @@ func TestCodecTypeSettlesTheVersion(t *testing.T) {
 }
 
 func TestWebSocketOverHTTP2(t *testing.T) {
+	const upgrades = `"upgrade_configs": [{"upgrade_type": "websocket"}]`
+	for name, c := range map[string]config{
+		"as the manager allows": {fields: upgrades + `, "http2_protocol_options": {"allow_connect": true},`},
+		"as the route allows":   {fields: `"http2_protocol_options": {"allow_connect": true},`, route: ", " + upgrades},
+	} {
+		t.Run(name, func(t *testing.T) { webSocketOverHTTP2(t, c) })
+	}
+}
+
+func webSocketOverHTTP2(t *testing.T, settings config) {
 	up := newUpstream(t)
-	p := start(t, up.address(), config{fields: `"upgrade_configs": [{"upgrade_type": "websocket"}], "http2_protocol_options": {"allow_connect": true},`})
+	p := start(t, up.address(), settings)
 	c := p.dialHTTP2()
 	request := &http2.Request{Method: []byte("CONNECT"), Protocol: []byte("websocket"), Scheme: []byte("http"), Authority: []byte("a"), Path: []byte("/chat")}
 	var s *http2.Stream

@@ -71,9 +71,7 @@ func (m *manager) parseHTTP2(c *hcmv3.HttpConnectionManager, at strict.Path, rep
 		invalid = own
 	}
 	o.MalformedEndsConnection = !invalid.GetValue()
-	for _, u := range m.upgrades {
-		o.ConnectProtocol = o.ConnectProtocol || config.GetAllowConnect() && len(u.protocol) > 0
-	}
+	o.ConnectProtocol = config.GetAllowConnect() // routes may allow upgrades, too
 	o.HeaderTimeout = m.headersTimeout
 	if o.HeaderTimeout == 0 {
 		o.HeaderTimeout = m.streamIdleTimeout
