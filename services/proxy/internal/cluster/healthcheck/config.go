@@ -25,7 +25,8 @@ func Fields() strict.Fields {
 			"host", "path", "method", "send", "receive", "response_buffer_size", "request_headers_to_add", "request_headers_to_remove",
 			"expected_statuses", "retriable_statuses", "codec_client_type", "service_name_matcher",
 		},
-		"envoy.config.core.v3.HealthCheck.TcpHealthCheck":  {"send", "receive"},
+		"envoy.config.core.v3.HealthCheck.TcpHealthCheck":  {"send", "receive", "proxy_protocol_config"},
+		"envoy.config.core.v3.ProxyProtocolConfig":         {"version"},
 		"envoy.config.core.v3.HealthCheck.GrpcHealthCheck": {"service_name", "authority", "initial_metadata"},
 		"envoy.type.v3.Int64Range":                         {"start", "end"},
 	}

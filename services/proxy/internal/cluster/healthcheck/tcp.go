@@ -21,12 +21,43 @@ const mostReceived = 64 << 10
 type tcpCheck struct {
 	send    []byte
 	receive [][]byte
+	// announce makes what a connection begins with of its ends (proxy_protocol_config);
+	// nil for nothing.
+	announce func(from, to net.Addr) []byte
 }
 
 func parseTCP(m *corev3.HealthCheck_TcpHealthCheck, at strict.Path, report *strict.Report) *tcpCheck {
 	return &tcpCheck{
 		send:    parsePayload(m.GetSend(), at.Field("send"), report),
 		receive: parsePayloads(m.GetReceive(), at.Field("receive"), report),
+
+		announce: announcement(m.GetProxyProtocolConfig()),
+	}
+}
+
+// announcement makes a header of the PROXY protocol of a version: one of version 1
+// names the ends of the connection, and one of version 2 says that it is our own
+// (LOCAL).
+func announcement(m *corev3.ProxyProtocolConfig) func(from, to net.Addr) []byte {
+	switch {
+	case m == nil:
+		return nil
+	case m.GetVersion() == corev3.ProxyProtocolConfig_V2:
+		return func(net.Addr, net.Addr) []byte {
+			return []byte("\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00")
+		}
+	}
+	return func(from, to net.Addr) []byte {
+		source, ok := from.(*net.TCPAddr)
+		destination, both := to.(*net.TCPAddr)
+		if !ok || !both {
+			return []byte("PROXY UNKNOWN\r\n")
+		}
+		family := "TCP4"
+		if source.IP.To4() == nil {
+			family = "TCP6"
+		}
+		return fmt.Appendf(nil, "PROXY %s %s %s %d %d\r\n", family, source.IP, destination.IP, source.Port, destination.Port)
 	}
 }
 
@@ -60,7 +91,8 @@ func (p *tcpProber) probe(ctx context.Context) result {
 
 // exchange connects, sends, and reads until all blocks came in their order.
 func (p *tcpProber) exchange(ctx context.Context) error {
-	if p.conn == nil {
+	fresh := p.conn == nil
+	if fresh {
 		conn, err := p.dial(ctx, p.address)
 		if err != nil {
 			return fmt.Errorf("connect: %w", err)
@@ -70,6 +102,11 @@ func (p *tcpProber) exchange(ctx context.Context) error {
 	_ = p.conn.SetDeadline(time.Time{}) // fails only once closed, as the next write will
 	stop := context.AfterFunc(ctx, func() { _ = p.conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
+	if fresh && p.check.announce != nil {
+		if _, err := p.conn.Write(p.check.announce(p.conn.LocalAddr(), p.conn.RemoteAddr())); err != nil {
+			return fmt.Errorf("%w: %w", errUnseen, err)
+		}
+	}
 	if len(p.check.send) > 0 {
 		if _, err := p.conn.Write(p.check.send); err != nil {
 			return fmt.Errorf("%w: %w", errUnseen, err)

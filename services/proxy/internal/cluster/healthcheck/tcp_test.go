@@ -1,10 +1,12 @@
 package healthcheck
 
 import (
+	"bufio"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -13,6 +15,37 @@ import (
 var discard = slog.New(slog.DiscardHandler)
 
 func addrPort(address string) netip.AddrPort { return netip.MustParseAddrPort(address) }
+
+// TestTCPBeginsWithAHeaderOfThePROXYProtocol has one of each version, once a
+// connection.
+func TestTCPBeginsWithAHeaderOfThePROXYProtocol(t *testing.T) {
+	for version, want := range map[string]string{
+		"V1": `^PROXY TCP4 127\.0\.0\.1 127\.0\.0\.1 \d+ \d+\r\n$`,
+		"V2": "^\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00$",
+	} {
+		t.Run(version, func(t *testing.T) {
+			seen := make(chan string, 2)
+			address := talk(t, func(_ int, conn net.Conn) {
+				for r := bufio.NewReader(conn); ; {
+					text, err := r.ReadString('?')
+					if err != nil {
+						return
+					}
+					seen <- strings.TrimSuffix(text, "?")
+					_, _ = io.WriteString(conn, "!")
+				}
+			})
+			p := prepare(t, "tcp_health_check: {proxy_protocol_config: {version: "+version+"}, send: {text: '3f'}, receive: [{text: '21'}]}", address)
+			defer p.close()
+			for range 2 {
+				r := probe(t, p)
+				require.Equal(t, passed, r.verdict, r.why)
+			}
+			require.Regexp(t, want, <-seen)
+			require.Empty(t, <-seen, "the connection is kept")
+		})
+	}
+}
 
 func TestTCP(t *testing.T) {
 	// echo sends back what it got, in two pieces with something between.
