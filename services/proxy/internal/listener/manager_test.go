@@ -285,12 +285,12 @@ func TestAWildcardOfIPv6TakesIPv4IfItIsToldTo(t *testing.T) {
 	only := strings.Replace(says("l", "one"), `"127.0.0.1"`, `"::"`, 1)
 	both := strings.Replace(says("b", "two"), `"127.0.0.1"`, `"::", "ipv4_compat": true`, 1)
 	err := m.Apply(lds(t, only, both), true)
-	if probe, failed := net.Listen("tcp6", "[::1]:0"); failed != nil {
+	probe, failed := net.Listen("tcp6", "[::1]:0")
+	if failed != nil {
 		require.ErrorContains(t, err, "listen on [::]", "without IPv6 there is no such address")
 		return
-	} else {
-		require.NoError(t, probe.Close())
 	}
+	require.NoError(t, probe.Close())
 	require.NoError(t, err)
 	dial := func(name, host string) (string, error) {
 		_, port, err := net.SplitHostPort(m.Addr(name).String())
