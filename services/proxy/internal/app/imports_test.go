@@ -97,7 +97,7 @@ func TestImports(t *testing.T) {
 		"internal/cluster/breaker": {"internal/stats", "internal/strict"},
 		"internal/cluster/healthcheck": {
 			"internal/coreconfig", "internal/fixedheader", "internal/http1", "internal/matcher", "internal/message", "internal/stats",
-			"internal/strict",
+			"internal/strict", "weir/internal/http2",
 		},
 		"internal/httpfilter/buffer":      {"internal/httpfilter", "internal/message", "internal/stream", "internal/strict"},
 		"internal/httpfilter/iptagging":   {"internal/fixedheader", "internal/httpfilter", "internal/matcher", "internal/stats", "internal/stream", "internal/strict"},

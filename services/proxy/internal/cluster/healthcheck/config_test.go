@@ -66,7 +66,7 @@ func TestFaultsAreTold(t *testing.T) {
 		"{" + common + http + "{path: '/a b'}}":                                                        `health_checks[0].http_health_check.path: "/a b" is no path`,
 		"{" + common + http + "{path: /, method: CONNECT}}":                                            "health_checks[0].http_health_check.method",
 		"{" + common + http + "{path: /, send: {text: '00'}}}":                                         "health_checks[0].http_health_check.send: a GET has no body: use POST, PUT, PATCH or OPTIONS",
-		"{" + common + http + "{path: /, codec_client_type: HTTP2}}":                                   "health_checks[0].http_health_check.codec_client_type: HTTP2 is not supported: use HTTP1",
+		"{" + common + http + "{path: /, codec_client_type: HTTP3}}":                                   "health_checks[0].http_health_check.codec_client_type: HTTP3 is not supported: use HTTP1 or HTTP2",
 		"{" + common + http + "{path: /, use_alpn_protocol: true}}":                                    "health_checks[0].http_health_check.use_alpn_protocol",
 		"{" + common + http + "{path: /, expected_statuses: [{start: 200, end: 200}]}}":                "health_checks[0].http_health_check.expected_statuses[0]: [200, 200) is no range of statuses",
 		"{" + common + http + "{path: /, retriable_statuses: [{start: 1, end: 200}]}}":                 "health_checks[0].http_health_check.retriable_statuses[0]: [1, 200) is no range",

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 
+	"github.com/weirproxy/weir/internal/http2"
 	"github.com/weirproxy/weir/services/proxy/internal/fixedheader"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
@@ -47,6 +49,7 @@ type httpCheck struct {
 	responseBuffer      int
 	expected, retriable []statusRange
 	service             *matcher.String // nil: any
+	http2               bool
 }
 
 // statusRange is a range of statuses, without its end.
@@ -82,8 +85,10 @@ func parseHTTP(m *corev3.HealthCheck_HttpHealthCheck, at strict.Path, report *st
 			c.responseBuffer = mostResponseBuffer
 		}
 	}
-	if codec := m.GetCodecClientType(); codec != typev3.CodecClientType_HTTP1 {
-		report.Add(at.Field("codec_client_type"), "%s is not supported: use HTTP1", codec)
+	if codec := m.GetCodecClientType(); codec == typev3.CodecClientType_HTTP3 {
+		report.Add(at.Field("codec_client_type"), "%s is not supported: use HTTP1 or HTTP2", codec)
+	} else {
+		c.http2 = codec == typev3.CodecClientType_HTTP2
 	}
 	if m.GetServiceNameMatcher() != nil {
 		c.service = matcher.ParseString(m.GetServiceNameMatcher(), at.Field("service_name_matcher"), report)
@@ -135,10 +140,13 @@ func (c *httpCheck) newProber(h hostConfig) prober {
 	}
 	fixedheader.Apply(c.add, &r.Headers)
 	r.BodyLength = int64(len(c.send))
+	if c.http2 && len(c.send) > 0 { // of HTTP/1, the writer says so
+		r.Headers.Set("content-length", strconv.Itoa(len(c.send)))
+	}
 	return p
 }
 
-// httpProber checks one host over HTTP/1.1.
+// httpProber checks one host over HTTP/1.1, or HTTP/2.
 type httpProber struct {
 	hostConfig
 	check    *httpCheck
@@ -149,6 +157,7 @@ type httpProber struct {
 	conn   net.Conn // kept from one check to the next; nil if there is none
 	reader *http1.Reader
 	writer *http1.Writer
+	client *http2.Client // of HTTP/2; nil if there is no connection
 }
 
 // errUnseen says that a kept connection had been closed before the request.
@@ -175,6 +184,9 @@ func (p *httpProber) probe(ctx context.Context) result {
 // exchange sends the request and reads the whole answer. Keep says whether the
 // connection can be used again.
 func (p *httpProber) exchange(ctx context.Context) (keep bool, err error) {
+	if p.check.http2 {
+		return p.exchangeHTTP2(ctx)
+	}
 	if err := p.connect(ctx); err != nil {
 		return false, err
 	}
@@ -231,11 +243,16 @@ func (p *httpProber) readBody() error {
 		if err != nil {
 			return err
 		}
-		if len(p.check.receive) > 0 {
-			p.body = append(p.body, chunk[:min(len(chunk), p.check.responseBuffer-len(p.body))]...)
-		}
+		p.keepBody(chunk)
 	}
 	return nil
+}
+
+// keepBody keeps what of a chunk is to be searched.
+func (p *httpProber) keepBody(chunk []byte) {
+	if len(p.check.receive) > 0 {
+		p.body = append(p.body, chunk[:min(len(chunk), p.check.responseBuffer-len(p.body))]...)
+	}
 }
 
 // judge is the verdict on the answer. Steps: its status, its body, and the name
@@ -263,8 +280,11 @@ func (p *httpProber) judge() result {
 
 // close implements prober.
 func (p *httpProber) close() {
-	if p.conn != nil {
+	if p.client != nil {
+		_ = p.client.Close() // as below; it waits for its reader
+		p.client = nil
+	} else if p.conn != nil {
 		_ = p.conn.Close() // nobody waits for what it says
-		p.conn = nil
 	}
+	p.conn = nil
 }
