@@ -19,16 +19,20 @@ import (
 
 // Fields are the supported fields of the messages that Parse reads. Some need
 // nothing done: buffers of a connection never grow to a limit, since bodies are
-// pulled; one accept loop feeds all processors without enable_reuse_port; and
-// traffic_direction is for those who read the configuration.
+// pulled; one accept loop feeds all processors without enable_reuse_port or a
+// connection_balance_config; and traffic_direction is for those who read the
+// configuration.
 func Fields() strict.Fields {
 	return strict.Fields{
 		"envoy.config.listener.v3.Listener": {
 			"name", "address", "stat_prefix", "filter_chains", "default_filter_chain", "per_connection_buffer_limit_bytes",
 			"drain_type", "traffic_direction", "tcp_backlog_size", "tcp_keepalive", "enable_reuse_port",
+			"connection_balance_config",
 		},
-		"envoy.config.listener.v3.FilterChain": {"name", "filter_chain_match", "filters", "metadata", "transport_socket"},
-		"envoy.config.listener.v3.Filter":      {"name", "typed_config"},
+		"envoy.config.listener.v3.Listener.ConnectionBalanceConfig":              {"exact_balance"},
+		"envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance": {},
+		"envoy.config.listener.v3.FilterChain":                                   {"name", "filter_chain_match", "filters", "metadata", "transport_socket"},
+		"envoy.config.listener.v3.Filter":                                        {"name", "typed_config"},
 		"envoy.config.listener.v3.FilterChainMatch": {
 			"destination_port", "prefix_ranges", "transport_protocol", "direct_source_prefix_ranges", "source_type",
 			"source_prefix_ranges", "source_ports",
