@@ -2,9 +2,11 @@ package app_test
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -35,8 +37,14 @@ func TestAnOperatorTakesTheProxyOutAndBackIn(t *testing.T) {
 		return response.Close
 	}
 	require.False(t, ends())
+	server := func() string {
+		_, body := get(t, admin, "/stats?filter=^server\\.(live|state)$")
+		return body
+	}
+	require.Equal(t, "server.live: 1\nserver.state: 0\n", server())
 
 	post(t, admin, "/healthcheck/fail")
+	require.Equal(t, "server.live: 0\nserver.state: 1\n", server())
 	status, body := get(t, admin, "/ready")
 	require.Equal(t, http.StatusServiceUnavailable, status)
 	require.Equal(t, "DRAINING\n", body)
@@ -67,6 +75,30 @@ func TestTheAdminListenerAnswersThePathsThatAreAllowed(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, response.Body.Close())
 	require.Equal(t, http.StatusForbidden, response.StatusCode)
+}
+
+func TestTheProcessIsTold(t *testing.T) {
+	proxy := run(t, upstreamAt(t, backend(t, "one")))
+	_, body := get(t, proxy.Addr("admin"), "/stats?filter=^server\\.&format=json")
+	var answer struct {
+		Stats []struct {
+			Name  string
+			Value int64
+		}
+	}
+	require.NoError(t, json.Unmarshal([]byte(body), &answer))
+	values := map[string]int64{}
+	for _, s := range answer.Stats {
+		values[s.Name] = s.Value
+	}
+	require.Positive(t, values["server.memory_allocated"])
+	require.GreaterOrEqual(t, values["server.memory_heap_size"], values["server.memory_allocated"])
+	require.GreaterOrEqual(t, values["server.memory_physical_size"], values["server.memory_heap_size"])
+	require.EqualValues(t, runtime.GOMAXPROCS(0), values["server.concurrency"])
+	require.Contains(t, values, "server.uptime")
+	_, body = get(t, proxy.Addr("admin"), "/stats/prometheus?filter=^server\\.")
+	require.Contains(t, body, "\nenvoy_server_live 1\n")
+	require.Contains(t, body, "\nenvoy_server_initialization_time_ms_count 1\n")
 }
 
 func TestReadinessAndListenersDoWhatOperatorsSaidLast(t *testing.T) {

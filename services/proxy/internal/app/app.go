@@ -56,6 +56,7 @@ type App struct {
 	// quit ends Run; it is set before anyone is served.
 	quit    context.CancelFunc
 	started time.Time
+	stats   *serverStats
 }
 
 // The states of a proxy, by Envoy's names (admin.v3.ServerInfo.State).
@@ -75,6 +76,7 @@ func New(o Options) (_ *App, err error) {
 	if a.configuration, err = configure(o, a.log, a.failing); err != nil {
 		return nil, err
 	}
+	a.stats = a.newServerStats()
 	if err := a.logs.Open(); err != nil {
 		return nil, err
 	}
@@ -172,6 +174,7 @@ func (a *App) beginDrain() {
 // goLive tells everyone that requests are served.
 func (a *App) goLive() error {
 	a.state.CompareAndSwap(initializing, live)
+	a.stats.initialization.Record(time.Since(a.started))
 	a.log.Info("live", "version", a.options.Version, "admin", a.adminAddress, "after", time.Since(a.started))
 	return daemon.WriteReadyFile(a.options.ReadyFile, a.addresses())
 }

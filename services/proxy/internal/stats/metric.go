@@ -105,6 +105,14 @@ func (s *Scope) reset() {
 	}
 }
 
+// BeforeRead has f called before each time that the metrics are read, so that it can
+// set those that show what is. It may be called by several readers at once.
+func (r *Registry) BeforeRead(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refresh = append(slices.Clip(r.refresh), f)
+}
+
 // Each calls f for every metric, sorted by flat name. No lock is held
 // meanwhile, so f may use the registry.
 func (r *Registry) Each(f func(Metric)) {
@@ -114,6 +122,12 @@ func (r *Registry) Each(f func(Metric)) {
 }
 
 func (r *Registry) metrics() []Metric {
+	r.mu.Lock()
+	refresh := r.refresh
+	r.mu.Unlock()
+	for _, f := range refresh {
+		f()
+	}
 	var all []Metric
 	r.mu.Lock()
 	r.root.collect(&all)

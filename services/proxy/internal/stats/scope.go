@@ -15,6 +15,8 @@ type Registry struct {
 	// takes it: handles are resolved before.
 	mu   sync.Mutex
 	root *Scope
+	// refresh is called before metrics are read.
+	refresh []func()
 }
 
 // NewRegistry makes an empty registry.

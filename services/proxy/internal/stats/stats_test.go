@@ -257,6 +257,18 @@ func TestPrometheusAnswersThoughNamesClash(t *testing.T) {
 	require.EqualValues(t, 3, families[0].GetMetric()[0].GetGauge().GetValue(), "'+' sorts before '-' and '_'")
 }
 
+func TestMetricsAreBroughtUpToDateBeforeTheyAreRead(t *testing.T) {
+	registry := stats.NewRegistry()
+	gauge, reads := registry.Scope("server").Gauge("reads"), int64(0)
+	registry.BeforeRead(func() { reads++; gauge.Set(reads) })
+	registry.BeforeRead(func() { registry.Scope("server").Counter("hooks").Inc() })
+	for want := range int64(2) {
+		values := map[string]int64{}
+		registry.Each(func(m stats.Metric) { values[m.Name] = m.Value })
+		require.Equal(t, map[string]int64{"server.reads": want + 1, "server.hooks": want + 1}, values)
+	}
+}
+
 func TestOnlyCollectsWhatIsWanted(t *testing.T) {
 	r := stats.NewRegistry()
 	r.Scope("a").Counter("used").Inc()

@@ -1,0 +1,65 @@
+package app
+
+import (
+	"runtime"
+	"runtime/metrics"
+	"time"
+
+	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
+
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
+)
+
+// The samples of the runtime that serverStats reads, in bytes.
+const (
+	heapObjects = iota
+	heapUnused
+	heapFree
+	heapReleased
+	allMemory
+)
+
+// serverStats are the metrics of the process under server., by Envoy's names.
+type serverStats struct {
+	uptime, live, state         *stats.Gauge
+	allocated, heap, physical   *stats.Gauge
+	concurrency, epoch, parents *stats.Gauge
+	initialization              *stats.Histogram
+}
+
+// newServerStats makes the metrics of a, which are brought up to date when someone
+// reads them.
+func (a *App) newServerStats() *serverStats {
+	scope := a.registry.Scope("server")
+	s := &serverStats{
+		uptime: scope.Gauge("uptime"), live: scope.Gauge("live"), state: scope.Gauge("state"),
+		allocated: scope.Gauge("memory_allocated"), heap: scope.Gauge("memory_heap_size"), physical: scope.Gauge("memory_physical_size"),
+		concurrency: scope.Gauge("concurrency"), epoch: scope.Gauge("hot_restart_epoch"), parents: scope.Gauge("parent_connections"),
+		initialization: scope.Histogram("initialization_time_ms"),
+	}
+	s.epoch.Set(0) // there is no hot restart
+	s.parents.Set(0)
+	a.registry.BeforeRead(func() { s.refresh(a) })
+	return s
+}
+
+func (s *serverStats) refresh(a *App) {
+	state := a.stateName()
+	s.state.Set(int64(adminv3.ServerInfo_State_value[state]))
+	s.live.Set(0)
+	if state == stateLive {
+		s.live.Set(1)
+	}
+	s.uptime.Set(int64(time.Since(a.started).Seconds()))
+	s.concurrency.Set(int64(runtime.GOMAXPROCS(0)))
+	samples := []metrics.Sample{
+		heapObjects: {Name: "/memory/classes/heap/objects:bytes"}, heapUnused: {Name: "/memory/classes/heap/unused:bytes"},
+		heapFree: {Name: "/memory/classes/heap/free:bytes"}, heapReleased: {Name: "/memory/classes/heap/released:bytes"},
+		allMemory: {Name: "/memory/classes/total:bytes"},
+	}
+	metrics.Read(samples)
+	bytes := func(i int) int64 { return int64(samples[i].Value.Uint64()) }
+	s.allocated.Set(bytes(heapObjects))
+	s.heap.Set(bytes(heapObjects) + bytes(heapUnused) + bytes(heapFree))
+	s.physical.Set(bytes(allMemory) - bytes(heapReleased))
+}
