@@ -49,12 +49,12 @@ func TestHTTP2(t *testing.T) {
 		w.Header().Set("x-envoy-upstream-healthchecked-cluster", "mill-7")
 		switch {
 		case r.Proto != "HTTP/2.0" || r.Host != "cluster" || r.Header.Get("User-Agent") != userAgent:
-			w.WriteHeader(418)
+			w.WriteHeader(http.StatusTeapot)
 		case r.URL.Path == "/early":
 			w.WriteHeader(http.StatusEarlyHints)
 		case r.URL.Path == "/failing":
 			w.Header().Set("x-envoy-immediate-health-check-fail", "true")
-			w.WriteHeader(503)
+			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 		if r.ContentLength == int64(len(body)) {
 			_, _ = w.Write(body)
@@ -85,7 +85,7 @@ func TestHTTP2(t *testing.T) {
 				require.Equal(t, c.why, r.why)
 				require.Equal(t, c.excluded, r.excluded)
 			}
-			require.EqualValues(t, before+1, had.Load(), "the connection is kept")
+			require.Equal(t, before+1, had.Load(), "the connection is kept")
 		})
 	}
 }
