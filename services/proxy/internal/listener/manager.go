@@ -172,6 +172,7 @@ func (m *Manager) Accept() {
 		return
 	}
 	m.open = true
+	m.stats.accepting.Set(1)
 	for name, e := range m.listeners {
 		if e.active != nil {
 			m.serve(e.active)

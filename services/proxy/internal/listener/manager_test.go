@@ -450,8 +450,10 @@ func TestTheStartWaitsForLDSAndItsFilters(t *testing.T) {
 	m.speaker.ready(t, "slow dynamic")
 	require.True(t, started())
 	early := m.dial("l")
+	require.Zero(t, m.value("listener_manager.workers_started"))
 	m.Accept()
 	require.Equal(t, "slow dynamic", early.line())
+	require.EqualValues(t, 1, m.value("listener_manager.workers_started"))
 
 	other := newManager(t, true, nil)
 	other.Start()

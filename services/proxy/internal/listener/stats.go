@@ -25,6 +25,7 @@ type managerStats struct {
 	added, modified, removed, stopped, inPlace *stats.Counter
 	created, refused                           *stats.Counter
 	active, warming, draining, drainingChains  *stats.Gauge
+	accepting                                  *stats.Gauge
 }
 
 func newManagerStats(registry *stats.Registry) *managerStats {
@@ -35,5 +36,6 @@ func newManagerStats(registry *stats.Registry) *managerStats {
 		created: scope.Counter("listener_create_success"), refused: scope.Counter("listener_create_failure"),
 		active: scope.Gauge("total_listeners_active"), warming: scope.Gauge("total_listeners_warming"),
 		draining: scope.Gauge("total_listeners_draining"), drainingChains: scope.Gauge("total_filter_chains_draining"),
+		accepting: scope.Gauge("workers_started"),
 	}
 }
