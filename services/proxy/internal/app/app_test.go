@@ -11,6 +11,8 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -189,6 +191,7 @@ func TestCommandLine(t *testing.T) {
 		"no file":            {nil, "", "no bootstrap: give one with -c FILE", true},
 		"an unknown flag":    {[]string{"--speed", "9"}, "", "flag provided but not defined: -speed; --help lists the flags", true},
 		"an unknown mode":    {[]string{"-c", "x", "--mode", "try"}, "", "--mode try: not one of serve, validate, lint", true},
+		"less than none":     {[]string{"-c", "x", "--concurrency", "-1"}, "", "--concurrency -1: it cannot be negative", true},
 		"an unknown drain":   {[]string{"-c", "x", "--drain-strategy", "slow"}, "", "--drain-strategy slow: not one of immediate, gradual", true},
 		"drains gradually":   {[]string{"-c", "testdata/good.yaml", "--mode", "validate", "--drain-strategy", "gradual"}, "configuration OK", "", false},
 		"a stray argument":   {[]string{"serve"}, "", `unexpected argument "serve"`, true},
@@ -210,6 +213,15 @@ func TestCommandLine(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestConcurrencyBoundsTheProcessors(t *testing.T) {
+	before := runtime.GOMAXPROCS(0)
+	defer runtime.GOMAXPROCS(before)
+	run, err := app.Command([]string{"-c", "testdata/broken.yaml", "--concurrency", strconv.Itoa(before + 1)}, "v1", io.Discard, io.Discard)
+	require.NoError(t, err)
+	require.Error(t, run(t.Context()), "it ends at its faults")
+	require.Equal(t, before+1, runtime.GOMAXPROCS(0))
 }
 
 func TestTheEndNeedNotWaitForABootstrapThatDoesNotCome(t *testing.T) {

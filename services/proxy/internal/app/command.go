@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/weirproxy/weir/internal/admin"
@@ -51,6 +52,7 @@ func Command(args []string, version string, stdout, stderr io.Writer) (run func(
 	flags.StringVar(&o.ServiceNode, "service-node", "", "node `ID`, instead of the bootstrap's")
 	flags.StringVar(&o.ServiceCluster, "service-cluster", "", "node `CLUSTER`, instead of the bootstrap's")
 	flags.StringVar(&o.ServiceZone, "service-zone", "", "`ZONE` of the node's locality, instead of the bootstrap's")
+	concurrency := flags.Int("concurrency", 0, "how many `PROCESSORS` may be used at once; 0 is all that there are, or GOMAXPROCS")
 	drain := flags.Int("drain-time-s", 10, "at most so many `SECONDS` for requests in flight after SIGTERM")
 	strategy := flags.String("drain-strategy", "immediate", "`immediate or gradual`: whether connections of a listener that goes end with their next answer at once, or one after another within --drain-time-s")
 	grace := flags.Int("drain-grace-s", 1, "`SECONDS` in which the proxy still accepts after SIGTERM, while /ready is 503")
@@ -80,6 +82,8 @@ func Command(args []string, version string, stdout, stderr io.Writer) (run func(
 		return nil, fmt.Errorf("%w; --help lists the flags", err)
 	case flags.NArg() > 0:
 		return nil, fmt.Errorf("unexpected argument %q; --help lists the flags", flags.Arg(0))
+	case *concurrency < 0:
+		return nil, fmt.Errorf("--concurrency %d: it cannot be negative", *concurrency)
 	case *drain < 0 || *grace < 0:
 		return nil, fmt.Errorf("--drain-time-s %d, --drain-grace-s %d: neither can be negative", *drain, *grace)
 	case *strategy != "immediate" && *strategy != "gradual":
@@ -102,6 +106,9 @@ func Command(args []string, version string, stdout, stderr io.Writer) (run func(
 	}
 	return func(ctx context.Context) error {
 		daemon.TuneGC(servingGC)
+		if *concurrency > 0 {
+			runtime.GOMAXPROCS(*concurrency)
+		}
 		a, err := untilEnd(ctx, func() (*App, error) { return New(o) })
 		if err != nil {
 			return err
