@@ -98,8 +98,10 @@ is answered with 66 bytes, or with 64 KB; a gRPC call by grpc-go with an answer
 that is made beforehand. The rate limiter counts in memory, but for the whole
 chains, whose CPU time is that of proxy, limiter and Redis together; every request
 of these loads was asked about and answered. Of %d routes the last one matches.
-Access logs have the default format and go to a file. "Not yet" is said of a load
-whose configuration our proxy refuses, with its first fault.
+Access logs have the default format and go to a file. What a log and what routes
+add is the median of the differences of pairs of loads of a second, one next to the
+other. "Not yet" is said of a load whose configuration our proxy refuses, with its
+first fault.
 Memory of a connection is resident memory with 10,000 of them that had one
 request each, less that before them, of a program that did nothing else. Allocations
 are counted by the runtime. In the open loop requests are sent at random times,
