@@ -7,8 +7,8 @@ const hexDigits = "0123456789abcdef"
 // escapeControls writes the control bytes of b from start on as \xHH, so that
 // nobody can forge a line of a log or end a header field. A tab may stay.
 func escapeControls(b []byte, start int, keepTab bool) []byte {
-	for i := start; i < len(b); i++ {
-		if control(b[i], keepTab) {
+	for _, c := range b[start:] {
+		if control(c, keepTab) {
 			return replace(b, start, func(b, value []byte) []byte {
 				for _, c := range value {
 					if control(c, keepTab) {

@@ -272,6 +272,18 @@ func TestConstant(t *testing.T) {
 	}
 }
 
+func TestStartTimeIsThatOfEachRequest(t *testing.T) {
+	template, err := format.Parse("%START_TIME%", format.Log)
+	require.NoError(t, err)
+	f := facts(t)
+	noon := time.Date(2026, 12, 31, 12, 0, 0, 0, time.FixedZone("", 3600))
+	// Requests end in another order than that in which they began.
+	for _, after := range []time.Duration{0, 999 * time.Millisecond, 1900 * time.Millisecond, time.Second, 12*time.Hour + time.Second, 12 * time.Hour, 13 * time.Hour} {
+		f.Start = noon.Add(after)
+		require.Equal(t, f.Start.UTC().Format("2006-01-02T15:04:05.000Z"), string(template.Bytes(f)))
+	}
+}
+
 // everything is a line with an operator of each kind.
 const everything = "%START_TIME% %START_TIME(%s.%3f)% %REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH):20% %PROTOCOL% %RESPONSE_CODE% %RESPONSE_FLAGS% " +
 	"%BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(content-length)% %REQ(none)% %UPSTREAM_HOST% %COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)% " +

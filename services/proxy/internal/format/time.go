@@ -4,12 +4,17 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
 // startTime makes START_TIME(format), of which the format is strftime's; none is
 // 2006-01-02T15:04:05.000Z.
 func startTime(argument string) (operator, error) {
+	if argument == "" {
+		c := &clock{}
+		return operator{write: func(b []byte, f *Facts) ([]byte, bool) { return c.append(b, f.Start), true }}, nil
+	}
 	t, err := parseTimeFormat(argument)
 	if err != nil {
 		return operator{}, err
@@ -29,17 +34,27 @@ func (p timeFormat) append(b []byte, t time.Time) []byte {
 	return b
 }
 
-// defaultTime writes 2006-01-02T15:04:05.000Z. It is what nearly every line of a
-// log begins with, so that it is done by hand.
-func defaultTime(b []byte, t time.Time) []byte {
-	year, month, day := t.Date()
-	hour, minute, second := t.Clock()
-	b = append(padded(b, year, 4), '-')
-	b = append(padded(b, int(month), 2), '-')
-	b = append(padded(b, day, 2), 'T')
-	b = append(padded(b, hour, 2), ':')
-	b = append(padded(b, minute, 2), ':')
-	b = append(padded(b, second, 2), '.')
+// clock writes 2006-01-02T15:04:05.000Z. It is what nearly every line of a log begins
+// with, so that the text of the last second is kept.
+type clock struct{ last atomic.Pointer[second] }
+
+// second is a second and its text, up to the milliseconds.
+type second struct {
+	unix int64
+	text [len("2006-01-02T15:04:05.")]byte
+}
+
+func (c *clock) append(b []byte, t time.Time) []byte {
+	last, unix := c.last.Load(), t.Unix()
+	switch {
+	case last == nil || last.unix < unix:
+		last = &second{unix: unix}
+		t.UTC().AppendFormat(last.text[:0], "2006-01-02T15:04:05.")
+		c.last.Store(last)
+	case last.unix > unix: // of a request that took long
+		return t.UTC().AppendFormat(b, "2006-01-02T15:04:05.000Z")
+	}
+	b = append(b, last.text[:]...)
 	return append(padded(b, t.Nanosecond()/1e6, 3), 'Z')
 }
 
@@ -65,9 +80,6 @@ var layouts = map[byte]string{
 // parseTimeFormat reads a format: the specifiers of layouts, %s (seconds since
 // 1970), %f (nanoseconds) and %1f to %9f (so many digits of them), %%.
 func parseTimeFormat(text string) (timeFormat, error) {
-	if text == "" {
-		return timeFormat{defaultTime}, nil
-	}
 	var p timeFormat
 	for text != "" {
 		literal, rest, found := strings.Cut(text, "%")
