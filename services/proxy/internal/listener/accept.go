@@ -29,7 +29,7 @@ type Listener struct {
 	listener *net.TCPListener
 	log      *slog.Logger
 	registry *stats.Registry
-	// base ends all connections at once.
+	// base is that of the connections' contexts.
 	base   context.Context
 	cancel context.CancelFunc
 
@@ -245,8 +245,8 @@ func (l *Listener) start(conn net.Conn) {
 	}
 	stats.active.Add(1)
 	c := chain.filter.NewConnection(conn)
-	ctx, cut := context.WithCancel(l.base)
-	h := &handle{cut: cut}
+	ctx, cancel := context.WithCancel(l.base)
+	h := &handle{cancel: cancel}
 	chain.connections[c] = h
 	if l.draining {
 		l.drainIn(time.Until(l.drainBegan.Add(someOf(l.drainsOver))), chain, h, c)
@@ -256,7 +256,7 @@ func (l *Listener) start(conn net.Conn) {
 		began := time.Now()
 		c.Serve(ctx)
 		stats.length.Record(time.Since(began))
-		cut()
+		cancel()
 		stats.active.Add(-1)
 		stats.destroyed.Inc()
 		l.mu.Lock()
@@ -280,6 +280,11 @@ func (h *handle) finish(c networkfilter.Connection) {
 		h.finished = true
 		c.Finish()
 	}
+}
+
+func (h *handle) cut(c networkfilter.Connection) {
+	h.cancel()
+	c.Cut()
 }
 
 // Drain makes each connection's next answer its last: at once, or from a random
@@ -364,9 +369,9 @@ func (l *Listener) Stop(ctx context.Context) error {
 	err := l.Close()
 	l.each(l.atWork(), (*handle).finish)
 	// Ends with ctx or with Stop.
-	cut := context.AfterFunc(ctx, l.cancel)
+	stop := context.AfterFunc(ctx, func() { l.each(l.atWork(), (*handle).cut) })
 	l.serving.Wait()
-	cut()
+	stop()
 	l.cancel()
 	return err
 }

@@ -78,9 +78,9 @@ type chain struct {
 
 // handle is what ends a connection.
 type handle struct {
-	cut               context.CancelFunc
-	drained, finished bool        // it was told so
-	later             *time.Timer // drains it; nil if nothing does
+	cancel            context.CancelFunc // of its context
+	drained, finished bool               // it was told so
+	later             *time.Timer        // drains it; nil if nothing does
 }
 
 // Parse makes a Config of a listener that lies at the path at. Factories are

@@ -42,21 +42,27 @@ func (g greeter) NewConnection(conn net.Conn) networkfilter.Connection {
 	if g.accepted != nil {
 		g.accepted()
 	}
-	return &greeting{conn, g.drained, make(chan struct{})}
+	c := &greeting{conn: conn, drained: g.drained, finish: make(chan struct{}), ended: make(chan struct{})}
+	c.cut = sync.OnceFunc(func() { close(c.ended) })
+	return c
 }
 
 type greeting struct {
 	conn    net.Conn
 	drained chan struct{}
 	finish  chan struct{}
+	ended   chan struct{} // closed by cut
+	cut     func()
 }
 
 func (g *greeting) Drain()  { g.drained <- struct{}{} }
 func (g *greeting) Finish() { close(g.finish) }
+func (g *greeting) Cut()    { g.cut() }
 func (g *greeting) Serve(ctx context.Context) {
 	_, _ = io.WriteString(g.conn, "hello")
 	select {
-	case <-ctx.Done():
+	case <-g.ended:
+		<-ctx.Done() // it has ended by then
 	case <-g.finish:
 	}
 	_ = g.conn.Close()

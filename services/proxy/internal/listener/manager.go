@@ -448,7 +448,7 @@ func (m *Manager) drainChains(l *Listener, gone []*chain) {
 				h.drain(c) // if its moment is now
 				h.finish(c)
 			}},
-			{cutTime, func(h *handle, _ networkfilter.Connection) { h.cut() }},
+			{cutTime, (*handle).cut},
 		} {
 			if m.pause(step.after, done) || m.ended() { // which ends them by itself
 				return

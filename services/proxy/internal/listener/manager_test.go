@@ -82,7 +82,9 @@ func (s *speech) Start(_ coreconfig.Source, ready func()) func() {
 }
 
 func (s *speech) NewConnection(conn net.Conn) networkfilter.Connection {
-	return &talk{conn: conn, text: s.text, finish: make(chan struct{})}
+	c := &talk{conn: conn, text: s.text, finish: make(chan struct{}), ended: make(chan struct{})}
+	c.cut = sync.OnceFunc(func() { close(c.ended) })
+	return c
 }
 
 // talk says "drained" when it is told to drain.
@@ -90,14 +92,18 @@ type talk struct {
 	conn   net.Conn
 	text   string
 	finish chan struct{}
+	ended  chan struct{} // closed by cut
+	cut    func()
 }
 
 func (c *talk) Drain()  { _, _ = io.WriteString(c.conn, "drained\n") }
 func (c *talk) Finish() { close(c.finish) }
+func (c *talk) Cut()    { c.cut() }
 func (c *talk) Serve(ctx context.Context) {
 	_, _ = io.WriteString(c.conn, c.text+"\n")
 	select {
-	case <-ctx.Done():
+	case <-c.ended:
+		<-ctx.Done() // it has ended by then
 	case <-c.finish:
 	}
 	_ = c.conn.Close()

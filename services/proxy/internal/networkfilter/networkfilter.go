@@ -64,8 +64,8 @@ type Place struct {
 
 // Connection is a filter at work on one connection.
 type Connection interface {
-	// Serve works until the connection ends, and closes it. When ctx ends it
-	// returns at once, whatever is in flight.
+	// Serve works until the connection ends, and closes it. ctx is for what it waits
+	// for; it ends with the connection.
 	Serve(ctx context.Context)
 	// Drain makes what is answered from now on tell the client to use another
 	// connection. Drain and Finish do not block, and are called from other
@@ -74,4 +74,9 @@ type Connection interface {
 	// Finish makes Serve return as soon as nothing is in flight. New clients
 	// are not accepted any more by then.
 	Finish()
+	// Cut makes Serve return at once, whatever is in flight. The end of ctx comes
+	// before it. It does not block, and is called from other goroutines, perhaps
+	// after Serve. It is a call, and ctx alone does not do, since to have a context
+	// tell of its end takes half a kB for each connection.
+	Cut()
 }

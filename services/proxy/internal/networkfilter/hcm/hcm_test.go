@@ -124,7 +124,10 @@ func start(t testing.TB, upstream string, c config) *proxy {
 			}
 			c := filter.NewConnection(conn)
 			p.current <- c
-			go c.Serve(ctx) // ends with ctx at the latest
+			go func() { // ends with ctx at the latest
+				defer context.AfterFunc(ctx, c.Cut)()
+				c.Serve(ctx)
+			}()
 		}
 	}()
 	t.Cleanup(func() {

@@ -55,6 +55,13 @@ func (c *connection) Finish() {
 	}
 }
 
+// Cut implements networkfilter.Connection: it lets go of what waits for the client,
+// and of what waits for the upstream.
+func (c *connection) Cut() {
+	_ = c.conn.Close()
+	c.watch.cutOff()
+}
+
 // cut lets go of whoever waits for the client, whose stream expired. It is
 // called from the watch's timer.
 func (c *connection) cut() {

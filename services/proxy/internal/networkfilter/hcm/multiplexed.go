@@ -56,9 +56,6 @@ func (c *multiplexed) serve(ctx context.Context, received []byte) {
 	m.stats.connectionsHTTP2.Inc()
 	m.stats.connectionsActiveH2.Add(1)
 	c.ctx = ctx
-	// Ends with ctx or with serve; all streams see it, and let their upstreams go.
-	stop := context.AfterFunc(ctx, func() { _ = c.conn.Close() })
-	defer stop()
 	if m.idleTimeout > 0 {
 		c.mu.Lock()
 		c.idle = time.AfterFunc(m.idleTimeout, c.lookIdle)
@@ -95,6 +92,10 @@ func (c *multiplexed) serve(ctx context.Context, received []byte) {
 	m.stats.connectionsActiveH2.Add(-1)
 	m.stats.countEnd(c.began, remote, c.broken.Load())
 }
+
+// Cut implements networkfilter.Connection. All streams see it, and let their
+// upstreams go.
+func (c *multiplexed) Cut() { _ = c.conn.Close() }
 
 // after has f called later, unless the connection has ended by then.
 func (c *multiplexed) after(d time.Duration, f func()) {

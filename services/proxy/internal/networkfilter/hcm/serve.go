@@ -157,13 +157,6 @@ func (m *manager) newConnection(conn net.Conn, a accepted) *connection {
 
 // Serve implements networkfilter.Connection.
 func (c *connection) Serve(ctx context.Context) {
-	// Ends with ctx or with Serve; it unblocks what waits for the client, and
-	// what waits for the upstream.
-	stop := context.AfterFunc(ctx, func() {
-		_ = c.conn.Close()
-		c.watch.cutOff()
-	})
-	defer stop()
 	defer c.outlive()()
 	c.ctx = ctx
 	c.manager.stats.connectionsHTTP1.Inc()

@@ -24,7 +24,7 @@ const http2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 // Serve implements networkfilter.Connection.
 func (u *undecided) Serve(ctx context.Context) {
 	c := u.http1
-	received, ok := c.preface(ctx)
+	received, ok := c.preface()
 	if !ok {
 		c.manager.stats.countEnd(c.began, c.remote, false)
 		return
@@ -71,13 +71,22 @@ func (u *undecided) Finish() {
 	u.http1.Finish()
 }
 
+// Cut implements networkfilter.Connection.
+func (u *undecided) Cut() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.http2 != nil {
+		u.http2.Cut()
+		return
+	}
+	u.http1.Cut()
+}
+
 // preface waits for the first bytes, as await does for those of a request, and
 // returns what was received if it begins as HTTP/2 does; nil is HTTP/1. Not ok is
 // a client that never said anything: the connection is closed, when it has been idle
 // for too long, or has got too old as it would by outlive.
-func (c *connection) preface(ctx context.Context) (received []byte, ok bool) {
-	stop := context.AfterFunc(ctx, func() { _ = c.conn.Close() })
-	defer stop()
+func (c *connection) preface() (received []byte, ok bool) {
 	c.reads.Extend(time.Now(), c.manager.idleTimeout)
 	last := c.aged.Add(c.manager.drainTimeout + firstRequestTime)
 	ages := !c.aged.IsZero() && (c.manager.idleTimeout == 0 || time.Until(last) < c.manager.idleTimeout)
