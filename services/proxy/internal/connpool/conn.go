@@ -127,6 +127,15 @@ func (c *Conn) Sent() uint64 {
 	return c.Writer.(*http1.Writer).Sent()
 }
 
+// Ask has write send a whole request, and reads what comes first of the answer, unless
+// it is one of HTTP/2 (http1.Reader.ReadAfter).
+func (c *Conn) Ask(write func() error) error {
+	if r, ok := c.Reader.(*http1.Reader); ok {
+		return r.ReadAfter(write)
+	}
+	return write()
+}
+
 // AwaitTunnels waits until the server has said whether it takes a request with an
 // Upgrade: one of HTTP/2 does at the begin of its connection (RFC 8441 §3). The
 // error is that of ctx, or, if the connection ended, an *UnprocessedError.

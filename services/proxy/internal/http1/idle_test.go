@@ -1,9 +1,11 @@
 package http1
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -190,4 +192,81 @@ func TestLongBodiesAreReadIntoALargeBuffer(t *testing.T) {
 		require.Nil(t, r.buf, c.name)
 		require.NoError(t, <-sent)
 	}
+}
+
+// TestReadAfterSeesTheAnswerWheneverItComes has it come while the question is still
+// being sent, when the sockets were looked after in between, and later.
+func TestReadAfterSeesTheAnswerWheneverItComes(t *testing.T) {
+	for name, c := range map[string]struct {
+		pair  func() (client, server net.Conn)
+		early bool // the answer is there before the wait
+	}{
+		"at once on a socket": {func() (client, server net.Conn) { return connected(t) }, true},
+		"later on a socket":   {func() (client, server net.Conn) { return connected(t) }, false},
+		"from a pipe":         {net.Pipe, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, server := c.pair()
+			require.NoError(t, client.SetDeadline(time.Now().Add(servicetest.Patience)))
+			answered := make(chan error)
+			go func() { // ends with the connection, which is the last thing it tells of
+				question := make([]byte, len("what?"))
+				for {
+					if _, err := io.ReadFull(server, question); err != nil {
+						answered <- err
+						return
+					}
+					_, err := io.WriteString(server, "HTTP/1.1 204 No Content\r\n\r\n")
+					answered <- err
+				}
+			}()
+			r := NewReader(client, Limits{HeadBytes: 8 << 10, Headers: 100})
+			var m message.Response
+			for range 100 {
+				require.NoError(t, r.ReadAfter(func() error {
+					_, err := io.WriteString(client, "what?")
+					if c.early {
+						require.NoError(t, <-answered)
+					}
+					return err
+				}))
+				_, err := r.ReadHead(&m, []byte("GET"))
+				require.NoError(t, err)
+				require.Equal(t, 204, m.Status)
+				if !c.early {
+					require.NoError(t, <-answered)
+				}
+			}
+			require.NoError(t, client.Close())
+			require.Error(t, <-answered)
+		})
+	}
+}
+
+func TestReadAfterFailsAsItsWriteOrTheRead(t *testing.T) {
+	client, server := connected(t)
+	r := NewReader(client, Limits{HeadBytes: 8 << 10, Headers: 100})
+	failed := errors.New("no paper")
+	require.Equal(t, failed, r.ReadAfter(func() error { return failed }))
+	nothing := func() error { return nil }
+
+	require.NoError(t, client.SetReadDeadline(time.Now().Add(-time.Second)))
+	require.ErrorIs(t, r.ReadAfter(nothing), os.ErrDeadlineExceeded)
+	require.NoError(t, client.SetReadDeadline(time.Time{}))
+
+	// What nobody asked for comes before the answer.
+	_, err := io.WriteString(server, "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
+	require.NoError(t, err)
+	require.NoError(t, r.ReadAfter(func() error {
+		_, err := io.WriteString(server, "HTTP/1.1 204 No Content\r\n\r\n")
+		return err
+	}))
+	var m message.Response
+	for _, want := range []int{408, 204} {
+		_, err = r.ReadHead(&m, []byte("GET"))
+		require.NoError(t, err)
+		require.Equal(t, want, m.Status)
+		m.Headers.Reset()
+	}
+	require.Equal(t, io.EOF, r.ReadAfter(server.Close))
 }

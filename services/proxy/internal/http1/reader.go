@@ -37,6 +37,7 @@ type Reader struct {
 	try    func(fd uintptr) (done bool) // tryRead, once
 	got    int                          // what it got
 	failed error
+	before func() error // what tryRead calls first, in place of a look; nil but for ReadAfter
 	// Of any other: what Wait reads into.
 	first *[waitSize]byte
 }
@@ -189,6 +190,11 @@ func (r *Reader) read() (n int, err error) {
 // tryRead reads from the socket without waiting, and is done unless it would have
 // to: then it is called again when there is something to read, be it the end.
 func (r *Reader) tryRead(fd uintptr) (done bool) {
+	if before := r.before; before != nil {
+		r.before = nil
+		r.got, r.failed = 0, before()
+		return r.failed != nil
+	}
 	r.hold()
 	n, err := syscall.Read(int(fd), r.buf[r.end:])
 	for err == syscall.EINTR {
@@ -208,6 +214,26 @@ func (r *Reader) tryRead(fd uintptr) (done bool) {
 		r.got, r.failed = n, nil
 	}
 	return true
+}
+
+// ReadAfter has write send what the peer is to answer, and reads what comes first. Of
+// a socket it does not look whether something is there before it waits: there is
+// nothing yet, nearly always, and to look costs a system call. Errors are those of
+// write and of reading.
+//
+// What comes from the call of write on ends the wait, which begins to listen before.
+// What came earlier is no answer, and is found with what follows it: the answer, or
+// the end of the connection.
+func (r *Reader) ReadAfter(write func() error) error {
+	if r.socket == nil || r.Buffered() {
+		return write()
+	}
+	r.before = write
+	n, err := r.read()
+	r.before = nil // if the deadline had passed before
+	r.end += n
+	r.received += uint64(n)
+	return err
 }
 
 // head returns the next head, from its start line to the CRLF of its empty

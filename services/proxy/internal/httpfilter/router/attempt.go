@@ -33,9 +33,10 @@ type attempt struct {
 	// brokenOff is how the client's body failed within upload.
 	brokenOff atomic.Pointer[clientError]
 	keepAlive bool
-	overtaken bool // by its response, whose connection waits for the end of the upload
-	interim   int  // responses so far
-	tunnel    bool // the server switched protocols
+	overtaken bool         // by its response, whose connection waits for the end of the upload
+	interim   int          // responses so far
+	tunnel    bool         // the server switched protocols
+	flush     func() error // send, once
 
 	bounds bounds
 }
@@ -48,7 +49,11 @@ type bounds struct {
 	answered bool      // the response's head is there, so that only the route's timeout is left
 }
 
-func newAttempt(r *router) *attempt { return &attempt{router: r, uploaded: make(chan bool, 1)} }
+func newAttempt(r *router) *attempt {
+	a := &attempt{router: r, uploaded: make(chan bool, 1)}
+	a.flush = a.send
+	return a
+}
 
 // run sends the request to a host and fills in the head of s.Response. Steps:
 //
@@ -195,6 +200,9 @@ func (a *attempt) exchange(s *stream.Stream, conn *connpool.Conn) error {
 	a.tell(&s.Facts, conn, now)
 	before := conn.Sent()
 	conn.Writer.WriteRequest(&s.Request)
+	if a.body == nil && len(s.Request.Upgrade) == 0 && !conn.HTTP2() { // which bounds no stream before it is open
+		return a.ask(s, conn)
+	}
 	ended, err := a.sendReady(s)
 	if conn.Sent() > before {
 		a.router.sent = true
@@ -212,6 +220,28 @@ func (a *attempt) exchange(s *stream.Stream, conn *connpool.Conn) error {
 		go a.upload(s, conn)
 	}
 	return a.readHead(s, conn)
+}
+
+// ask is the rest of exchange for a request that is its head alone: that goes out
+// within the wait for the response.
+func (a *attempt) ask(s *stream.Stream, conn *connpool.Conn) error {
+	before := conn.Sent()
+	a.bound(conn, a.bounds.began)
+	err := conn.Ask(a.flush)
+	if conn.Sent() > before {
+		a.router.sent = true
+	}
+	if err != nil {
+		return err
+	}
+	return a.readHead(s, conn)
+}
+
+// send sends what the connection's Writer has of a whole request.
+func (a *attempt) send() error {
+	err := a.conn.Writer.Flush()
+	a.router.stream.Facts.Mark(format.UpstreamRequestEnd, time.Now())
+	return err
 }
 
 // readHead reads the head of the response. Interim ones are passed on to a
