@@ -127,13 +127,21 @@ func (c *Conn) Sent() uint64 {
 	return c.Writer.(*http1.Writer).Sent()
 }
 
-// Ask has write send a whole request, and reads what comes first of the answer, unless
-// it is one of HTTP/2 (http1.Reader.ReadAfter).
+// ErrStale is that a connection was of no use any more before anything went out.
+var ErrStale = errors.New("the server had closed the connection, or spoke unasked")
+
+// Ask has write send a whole request, and may read what comes first of the answer. It
+// is for HTTP/1 alone. Errors are those of write and of reading, and ErrStale, of a
+// connection that carried a request before.
 func (c *Conn) Ask(write func() error) error {
-	if r, ok := c.Reader.(*http1.Reader); ok {
-		return r.ReadAfter(write)
+	err := c.Reader.(*http1.Reader).ReadAfter(write)
+	if !errors.Is(err, http1.ErrUnasked) {
+		return err
 	}
-	return write()
+	if c.Reused {
+		return ErrStale
+	}
+	return write() // and the next read sees what it says
 }
 
 // AwaitTunnels waits until the server has said whether it takes a request with an
@@ -231,8 +239,4 @@ func (c *Conn) usable() bool {
 	return c.raw.Control(c.peek) == nil && c.quiet
 }
 
-func (c *Conn) peekSocket(fd uintptr) {
-	var one [1]byte
-	_, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-	c.quiet = err == syscall.EAGAIN
-}
+func (c *Conn) peekSocket(fd uintptr) { c.quiet = http1.Quiet(fd) }

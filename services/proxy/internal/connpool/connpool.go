@@ -121,7 +121,13 @@ func (p *Pool) Readdress(address string) { p.address.Store(&address) }
 
 // Idle returns the idle connection used last, or of HTTP/2 a stream of a connection
 // that has room; nil if there is none. It does not block.
-func (p *Pool) Idle() *Conn {
+func (p *Pool) Idle() *Conn { return p.takeUsable((*Conn).usable) }
+
+// IdleUnseen is Idle without a look whether the server has closed the connection: Ask
+// looks.
+func (p *Pool) IdleUnseen() *Conn { return p.takeUsable(func(*Conn) bool { return true }) }
+
+func (p *Pool) takeUsable(usable func(*Conn) bool) *Conn {
 	if p.options.HTTP2 != nil {
 		p.mu.Lock()
 		c, reused := p.takeShared()
@@ -136,7 +142,7 @@ func (p *Pool) Idle() *Conn {
 		if c == nil {
 			return nil
 		}
-		if !c.expire(time.Now()) && c.usable() {
+		if !c.expire(time.Now()) && usable(c) {
 			return c.take()
 		}
 		c.Discard()

@@ -1,6 +1,7 @@
 package connpool_test
 
 import (
+	"errors"
 	"io"
 	"net"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
 
 func TestMain(m *testing.M) { servicetest.Main(m) }
@@ -121,6 +123,31 @@ func TestConnectionThatItsServerClosedOrSpokeOnIsNotTaken(t *testing.T) {
 			require.EqualValues(t, 1, open.Load())
 		})
 	}
+}
+
+func TestAskTellsOfAConnectionThatItsServerClosed(t *testing.T) {
+	address, accepted := server(t)
+	pool, open := newPool(t, address, time.Hour)
+	c := get(t, pool)
+	peer := <-accepted
+	ask := func() error {
+		_, err := io.WriteString(peer, "HTTP/1.1 204 No Content\r\n\r\n") // in place of the server
+		return err
+	}
+	require.NoError(t, c.Ask(ask))
+	var m message.Response
+	_, err := c.Reader.ReadHead(&m, []byte("GET"))
+	require.NoError(t, err)
+	c.Release()
+
+	require.NoError(t, peer.Close())
+	servicetest.Eventually(t, "the close is there", func() bool { return !c.Usable() })
+	c = pool.IdleUnseen()
+	require.True(t, c.Reused)
+	require.Equal(t, connpool.ErrStale, c.Ask(func() error { return errors.New("it went out") }))
+	c.Discard()
+	require.Nil(t, pool.IdleUnseen())
+	require.Zero(t, open.Load())
 }
 
 func TestSurplusBytesCostTheConnection(t *testing.T) {

@@ -37,7 +37,7 @@ type Reader struct {
 	try    func(fd uintptr) (done bool) // tryRead, once
 	got    int                          // what it got
 	failed error
-	before func() error // what tryRead calls first, in place of a look; nil but for ReadAfter
+	before func() error // what tryRead calls first if nothing is there; nil but for ReadAfter
 	// Of any other: what Wait reads into.
 	first *[waitSize]byte
 }
@@ -192,7 +192,9 @@ func (r *Reader) read() (n int, err error) {
 func (r *Reader) tryRead(fd uintptr) (done bool) {
 	if before := r.before; before != nil {
 		r.before = nil
-		r.got, r.failed = 0, before()
+		if r.got, r.failed = 0, ErrUnasked; Quiet(fd) {
+			r.failed = before()
+		}
 		return r.failed != nil
 	}
 	r.hold()
@@ -216,14 +218,22 @@ func (r *Reader) tryRead(fd uintptr) (done bool) {
 	return true
 }
 
-// ReadAfter has write send what the peer is to answer, and reads what comes first. Of
-// a socket it does not look whether something is there before it waits: there is
-// nothing yet, nearly always, and to look costs a system call. Errors are those of
-// write and of reading.
-//
-// What comes from the call of write on ends the wait, which begins to listen before.
-// What came earlier is no answer, and is found with what follows it: the answer, or
-// the end of the connection.
+// ErrUnasked is that the peer sent something before it was asked, or closed.
+var ErrUnasked = errors.New("the peer sent something unasked, or closed")
+
+// Quiet says, without waiting, whether nothing is there to be read from a socket, not
+// even the end.
+func Quiet(fd uintptr) bool {
+	var one [1]byte
+	_, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	return err == syscall.EAGAIN
+}
+
+// ReadAfter has write send what the peer is to answer, and reads what comes first.
+// Errors are those of write and of reading, and ErrUnasked, with nothing sent. Of a
+// socket it looks before, and not between the two, when nothing is there nearly always
+// and to look costs a system call: whatever comes from the look on ends the wait.
+// What is no socket it leaves to the next read.
 func (r *Reader) ReadAfter(write func() error) error {
 	if r.socket == nil || r.Buffered() {
 		return write()

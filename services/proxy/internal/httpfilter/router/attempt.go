@@ -59,7 +59,8 @@ func newAttempt(r *router) *attempt {
 //
 //  1. pick a host, wait for a connection to it, and burden the cluster with the
 //     request;
-//  2. send the head and what is here of the body; the rest is sent beside what
+//  2. send the head and what is here of the body, on another connection if the
+//     server turns out to have closed this one; the rest is sent beside what
 //     follows;
 //  3. read the head of the response, on a new connection once more if the
 //     server had closed the old one unseen, or had done nothing of the request.
@@ -82,6 +83,12 @@ func (a *attempt) run(s *stream.Stream) result {
 	}
 	if err == nil {
 		err = a.exchange(s, conn)
+		for errors.Is(err, connpool.ErrStale) {
+			a.discard()
+			if conn, err = a.connect(s); err == nil {
+				err = a.exchange(s, conn)
+			}
+		}
 		if a.resendable(s, err) {
 			a.router.cluster.Stats.RequestResends.Inc()
 			a.discard()
@@ -130,7 +137,11 @@ func (a *attempt) pool(s *stream.Stream) *connpool.Pool {
 // the route's timeout and the stream last.
 func (a *attempt) connect(s *stream.Stream) (*connpool.Conn, error) {
 	pool, stats := a.pool(s), a.router.cluster.Stats
-	if conn := pool.Idle(); conn != nil {
+	idle := pool.Idle
+	if a.alone(s) {
+		idle = pool.IdleUnseen
+	}
+	if conn := idle(); conn != nil {
 		return conn, nil
 	}
 	stats.PendingActive.Add(1)
@@ -200,7 +211,7 @@ func (a *attempt) exchange(s *stream.Stream, conn *connpool.Conn) error {
 	a.tell(&s.Facts, conn, now)
 	before := conn.Sent()
 	conn.Writer.WriteRequest(&s.Request)
-	if a.body == nil && len(s.Request.Upgrade) == 0 && !conn.HTTP2() { // which bounds no stream before it is open
+	if a.alone(s) && !conn.HTTP2() { // which bounds no stream before it is open
 		return a.ask(s, conn)
 	}
 	ended, err := a.sendReady(s)
@@ -221,6 +232,9 @@ func (a *attempt) exchange(s *stream.Stream, conn *connpool.Conn) error {
 	}
 	return a.readHead(s, conn)
 }
+
+// alone says whether the head is the whole request, for good.
+func (a *attempt) alone(s *stream.Stream) bool { return a.body == nil && len(s.Request.Upgrade) == 0 }
 
 // ask is the rest of exchange for a request that is its head alone: that goes out
 // within the wait for the response.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -678,6 +679,46 @@ func TestConnectionThatItsServerClosedWhileIdleIsNotUsed(t *testing.T) {
 	response, _ := client.response("POST")
 	require.Equal(t, 200, response.StatusCode)
 	require.EqualValues(t, 0, p.stat("cluster.up.upstream_rq_resend"))
+}
+
+func TestRequestFindsAnotherConnectionThanThoseThatServersClosed(t *testing.T) {
+	up := newUpstream(t)
+	p := start(t, up.address(), config{})
+	const answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+	var clients [3]*peer
+	var servers [3]*peer
+	for i := range clients { // at once, so that each has a connection of its own
+		clients[i] = p.dial()
+		clients[i].send(get)
+		servers[i] = up.accept()
+		servers[i].head()
+	}
+	for i, server := range servers {
+		server.send(answer)
+		clients[i].response("GET")
+	}
+	for _, server := range servers {
+		conn := server.conn.(*net.TCPConn)
+		require.NoError(t, conn.CloseWrite())
+		raw, err := conn.SyscallConn()
+		require.NoError(t, err)
+		servicetest.Eventually(t, "the other end has seen it", func() bool {
+			const finWait2 = 5 // of tcp(7); the state is the first byte of TCP_INFO
+			state := 0
+			require.NoError(t, raw.Control(func(fd uintptr) { state, err = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_INFO) }))
+			require.NoError(t, err)
+			return state&0xff == finWait2
+		})
+	}
+	clients[0].send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n") // which is not sent twice
+	server := up.accept()
+	server.head()
+	server.send(answer)
+	response, _ := clients[0].response("POST")
+	require.Equal(t, 200, response.StatusCode)
+	require.EqualValues(t, 0, p.stat("cluster.up.upstream_rq_resend"))
+	require.EqualValues(t, 4, p.stat("cluster.up.upstream_rq_total"))
+	require.EqualValues(t, 1, p.stat("cluster.up.upstream_cx_active"))
 }
 
 func TestEndOfTheContextLetsGoOfAnUpstreamThatHangs(t *testing.T) {
