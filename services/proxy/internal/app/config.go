@@ -36,6 +36,7 @@ func Validate(o Options) error {
 // configuration is a bootstrap without faults, and what was made of it.
 type configuration struct {
 	boot      *bootstrap.Bootstrap
+	report    *strict.Report // on the bootstrap, without a fault
 	registry  *stats.Registry
 	runtime   *layeredruntime.Runtime
 	xds       *xds.Client
@@ -62,7 +63,7 @@ func configure(o Options, log *slog.Logger, failing func() bool) (*configuration
 	if err != nil {
 		return nil, err
 	}
-	c := &configuration{boot: boot, registry: stats.NewRegistry()}
+	c := &configuration{boot: boot, report: report, registry: stats.NewRegistry()}
 	c.runtime = layeredruntime.New(boot.Runtime, c.registry.Scope("runtime"))
 	static := newStaticClusters(boot, report)
 	for _, entry := range boot.Clusters {

@@ -3,6 +3,7 @@ package app
 import (
 	"io"
 	"log/slog"
+	"math"
 	"net/netip"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -12,7 +13,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/services/proxy/internal/bootstrap"
-	"github.com/weirproxy/weir/services/proxy/internal/builtin"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
@@ -23,22 +24,18 @@ func Lint(o Options) error {
 	if _, err := daemon.Logger(io.Discard, daemon.LogOptions{Level: o.LogLevel}); err != nil {
 		return err
 	}
-	if _, err := configure(o, slog.New(slog.DiscardHandler), nil); err != nil {
-		return err
-	}
-	schema, err := builtin.Schema()
+	c, err := configure(o, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		return err
 	}
-	boot, report, err := load(o, schema)
-	if err != nil {
-		return err
+	lintAdmin(c.boot, c.report)
+	for _, l := range c.boot.Listeners {
+		if name := l.Message.GetName(); c.connectionLimit(name)() == math.MaxInt64 {
+			c.report.Add(l.At, "any number of connections: set %s in a static_layer of layered_runtime", layeredruntime.ConnectionLimitKey(name))
+		}
+		lintListener(l, c.report)
 	}
-	lintAdmin(boot, report)
-	for _, l := range boot.Listeners {
-		lintListener(l, boot.Runtime.ConnectionLimit, report)
-	}
-	return report.Err()
+	return c.report.Err()
 }
 
 func lintAdmin(boot *bootstrap.Bootstrap, report *strict.Report) {
@@ -47,10 +44,7 @@ func lintAdmin(boot *bootstrap.Bootstrap, report *strict.Report) {
 	}
 }
 
-func lintListener(l bootstrap.Listener, limit func(name string) int64, report *strict.Report) {
-	if name := l.Message.GetName(); limit(name) == 0 {
-		report.Add(l.At, "any number of connections: set envoy.resource_limits.listener.%s.connection_limit in a static_layer of layered_runtime", name)
-	}
+func lintListener(l bootstrap.Listener, report *strict.Report) {
 	chain := func(c *listenerv3.FilterChain, at strict.Path) {
 		for i, filter := range c.GetFilters() {
 			if m, err := strict.Unpack(filter.GetTypedConfig()); err == nil {

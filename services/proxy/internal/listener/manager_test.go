@@ -326,7 +326,7 @@ func TestAWildcardOfIPv6TakesIPv4IfItIsToldTo(t *testing.T) {
 func TestConnectionsOfAListenerThatGoesMayDrainOneByOne(t *testing.T) {
 	for name, over := range map[string]time.Duration{"soon": 20 * time.Millisecond, "late": 10000 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
-			m := newManager(t, false, 0, func(o *listener.ManagerOptions) { o.DrainTime, o.DrainGradually = over, true })
+			m := newManager(t, false, nil, func(o *listener.ManagerOptions) { o.DrainTime, o.DrainGradually = over, true })
 			m.Start()
 			m.Accept()
 			require.NoError(t, m.Apply(lds(t, says("l", "one")), true))
