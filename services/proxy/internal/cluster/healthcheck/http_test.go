@@ -240,7 +240,7 @@ func TestHTTPNetworkFailures(t *testing.T) {
 	nobody := servicetest.FreeAddress(t)
 	for _, c := range []struct{ name, answer, why string }{
 		{"the server closes", "", "the connection was closed before the answer"},
-		{"within the head", "HTTP/1.1 200", "unexpected EOF"},
+		{"within the head", "HTTP/1.1 200", "the connection ended within the head"},
 		{"within the body", "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nabc", "unexpected EOF"},
 		{"the server speaks another protocol", "\x00\x00", "character"},
 	} {
