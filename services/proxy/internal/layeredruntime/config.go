@@ -155,6 +155,9 @@ func check(key string, v value) error {
 		}
 		return nil
 	case key == UseRetry, len(key) > len(beforeMaintained) && strings.HasPrefix(key, beforeMaintained):
+		if !v.isShare && !v.isInteger {
+			return fmt.Errorf("want a share of requests, a FractionalPercent or so many in a hundred, not %s", v.text)
+		}
 		return nil
 	}
 	if cluster, ok := strings.CutPrefix(key, "fault.http."); ok {
