@@ -336,10 +336,21 @@ func (a *attempt) streamEnd() time.Time {
 }
 
 // outlived says whether what ended in time is the attempt's stream, not the route's
-// time or that for its answer.
+// time or that for its answer, as far as those still bind. It is for who reads the
+// response.
 func (a *attempt) outlived(now time.Time) bool {
 	end := a.streamEnd()
-	return !end.IsZero() && !now.Before(end) && end.Equal(first(end, first(a.router.deadline(), a.tryDeadline())))
+	if end.IsZero() || now.Before(end) {
+		return false
+	}
+	var other time.Time
+	if !a.tunnel {
+		other = a.router.deadline()
+	}
+	if !a.tunnel && !a.bounds.answered {
+		other = first(other, a.tryDeadline())
+	}
+	return end.Equal(first(end, other))
 }
 
 // tryDeadline is when the attempt is to have an answer; zero is never, or not

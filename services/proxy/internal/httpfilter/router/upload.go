@@ -76,7 +76,7 @@ func (a *attempt) sendRest(s *stream.Stream, conn *connpool.Conn) error {
 		if err := conn.Writer.WriteChunk(chunk); err != nil {
 			return err
 		}
-		if idle > 0 {
+		if idle > 0 && !a.tunnel { // which may stand still
 			a.bound(conn, time.Now())
 		}
 	}

@@ -15,30 +15,37 @@ import (
 // TestStreamOfAnUpstreamEndsByItsClustersDuration has an upstream that leaves a
 // response, or a tunnel, unfinished. Statuses, texts and counters are Envoy's.
 func TestStreamOfAnUpstreamEndsByItsClustersDuration(t *testing.T) {
+	const forever = `"timeout": "0s"`
 	for _, c := range []struct {
 		name, request, route string
+		lasts                int      // seconds
 		answers              []string // of the attempts, of which one that is whole may be the last
 		want                 string   // what the client gets
 		log                  string
 		streams              int64 // that ended so
 	}{
-		{"before its answer", get, "", []string{""}, "504 upstream max stream duration reached", "504 UMSDR upstream_max_stream_duration_reached", 1},
-		{"in each attempt", get, `, "retry_policy": {"retry_on": "reset"}`, []string{"", ""},
+		{"before its answer", get, forever, 1, []string{""}, "504 upstream max stream duration reached", "504 UMSDR upstream_max_stream_duration_reached", 1},
+		{"in each attempt", get, forever + `, "retry_policy": {"retry_on": "reset"}`, 1, []string{"", ""},
 			"504 upstream max stream duration reached", "504 URX,UMSDR upstream_max_stream_duration_reached", 2},
-		{"in the first attempt", get, `, "retry_policy": {"retry_on": "5xx"}`, []string{"", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"},
+		{"in the first attempt", get, forever + `, "retry_policy": {"retry_on": "5xx"}`, 1, []string{"", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"},
 			"200 ok", "200 - via_upstream", 1},
-		{"before the end of the request", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nbegun", "", []string{""},
+		{"before the end of the request", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nbegun", forever, 1, []string{""},
 			"408 upstream max stream duration reached", "408 UMSDR upstream_max_stream_duration_reached", 1},
-		{"within its answer", get, "", []string{"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbegun"}, "200 begun: unexpected EOF", "200 UMSDR upstream_max_stream_duration_reached", 1},
-		{"within a tunnel", websocket, "", []string{switching}, "101 ", "101 UMSDR upstream_max_stream_duration_reached", 1},
+		{"within its answer", get, forever, 1, []string{"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbegun"}, "200 begun: unexpected EOF", "200 UMSDR upstream_max_stream_duration_reached", 1},
+		{"within its answer, later than the try was to have one", get, forever + `, "retry_policy": {"per_try_timeout": "3s"}`, 4,
+			[]string{"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbegun"}, "200 begun: unexpected EOF", "200 UMSDR upstream_max_stream_duration_reached", 1},
+		{"within a tunnel", websocket, forever, 1, []string{switching}, "101 ", "101 UMSDR upstream_max_stream_duration_reached", 1},
+		{"within a tunnel, later than its route's timeout", websocket, `"timeout": "3s"`, 4, []string{switching}, "101 ", "101 UMSDR upstream_max_stream_duration_reached", 1},
+		{"within a tunnel whose client speaks, and may not fall silent before the answer", websocket + "hello",
+			`"timeout": "3s", "retry_policy": {"per_try_idle_timeout": "3s"}`, 4, []string{switching}, "101 ", "101 UMSDR upstream_max_stream_duration_reached", 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel() // it waits
 			l := newAccessLog(t, "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n")
 			up := newUpstream(t)
 			p := start(t, up.address(), config{
-				fields: withWebsockets + l.field, logs: l.files, route: `, "timeout": "0s"` + c.route,
-				version: `"common_http_protocol_options": {"max_stream_duration": "1s"}, "explicit_http_config": {"http_protocol_options": {}}`,
+				fields: withWebsockets + l.field, logs: l.files, route: ", " + c.route,
+				version: fmt.Sprintf(`"common_http_protocol_options": {"max_stream_duration": "%ds"}, "explicit_http_config": {"http_protocol_options": {}}`, c.lasts),
 			})
 			client := p.dial()
 			client.send(c.request)
