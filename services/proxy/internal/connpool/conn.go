@@ -132,13 +132,14 @@ var ErrStale = errors.New("the server had closed the connection, or spoke unaske
 
 // Ask has write send a whole request, and may read what comes first of the answer. It
 // is for HTTP/1 alone. Errors are those of write and of reading, and ErrStale, of a
-// connection that carried a request before.
+// connection that carried a request before, for which this one does not count.
 func (c *Conn) Ask(write func() error) error {
 	err := c.Reader.(*http1.Reader).ReadAfter(write)
 	if !errors.Is(err, http1.ErrUnasked) {
 		return err
 	}
 	if c.Reused {
+		c.requests--
 		return ErrStale
 	}
 	return write() // and the next read sees what it says

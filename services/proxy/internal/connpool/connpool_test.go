@@ -127,7 +127,7 @@ func TestConnectionThatItsServerClosedOrSpokeOnIsNotTaken(t *testing.T) {
 
 func TestAskTellsOfAConnectionThatItsServerClosed(t *testing.T) {
 	address, accepted := server(t)
-	pool, open := newPool(t, address, time.Hour)
+	pool, counts := makePool(t, address, connpool.Options{IdleTimeout: time.Hour, MaxRequests: 2})
 	c := get(t, pool)
 	peer := <-accepted
 	ask := func() error {
@@ -147,7 +147,8 @@ func TestAskTellsOfAConnectionThatItsServerClosed(t *testing.T) {
 	require.Equal(t, connpool.ErrStale, c.Ask(func() error { return errors.New("it went out") }))
 	c.Discard()
 	require.Nil(t, pool.IdleUnseen())
-	require.Zero(t, open.Load())
+	require.Zero(t, counts.open.Load())
+	require.Zero(t, counts.met[connpool.MaxRequests].Load(), "it had carried one request")
 }
 
 func TestSurplusBytesCostTheConnection(t *testing.T) {

@@ -251,6 +251,7 @@ func TestAServerThatTakesNoRequestsIsAskedOnceForEach(t *testing.T) {
 					over = true
 				}
 			}
+			require.Positive(t, counts.opened.Load())
 			require.LessOrEqual(t, counts.opened.Load(), int64(10))
 			servicetest.Eventually(t, "all are closed", func() bool { return counts.open.Load() == 0 })
 		})
