@@ -174,7 +174,7 @@ func (c *Cluster) replaceMembers(endpoints []Endpoint) (changed bool) {
 			changed = true
 		}
 		host.takeEDS(e.Health)
-		host.metadata.Store(e.Metadata)
+		host.describe(e.Metadata)
 		host.zone.Store(c.Stats.ofZone(e.Locality.GetZone()))
 		host.hostname.Store(&e.Hostname)
 		members = append(members, Member{Endpoint: e, Host: host})

@@ -29,6 +29,7 @@ type Host struct {
 
 	flags    atomic.Uint32 // HealthFlags
 	metadata atomic.Pointer[corev3.Metadata]
+	canary   atomic.Bool // as the metadata says
 	hostname atomic.Pointer[string]
 	zone     atomic.Pointer[group] // nil if it, or the proxy's own, is not known
 }
@@ -37,8 +38,12 @@ type Host struct {
 const labelsOf = "envoy.lb"
 
 // Canary says whether the endpoint's metadata calls it a canary.
-func (h *Host) Canary() bool {
-	return h.Metadata().GetFilterMetadata()[labelsOf].GetFields()["canary"].GetBoolValue()
+func (h *Host) Canary() bool { return h.canary.Load() }
+
+// describe makes metadata the host's, which may be nil.
+func (h *Host) describe(metadata *corev3.Metadata) {
+	h.metadata.Store(metadata)
+	h.canary.Store(metadata.GetFilterMetadata()[labelsOf].GetFields()["canary"].GetBoolValue())
 }
 
 // Hostname is the endpoint's in the last assignment, or the name that DNS resolved;

@@ -81,8 +81,12 @@ type statusCounters struct {
 	scope     *stats.Scope
 	completed *stats.Counter
 	classes   [6]*stats.Counter
-	codes     [600]atomic.Pointer[stats.Counter]
+	codes     [6]atomic.Pointer[classCodes] // by class; nil before its first response
 }
+
+// classCodes are the counters of the statuses of one class, by their last two digits;
+// nil before the first.
+type classCodes [100]atomic.Pointer[stats.Counter]
 
 func newStatusCounters(scope *stats.Scope) *statusCounters {
 	c := &statusCounters{}
@@ -181,10 +185,15 @@ func (c *statusCounters) counter(code string) *stats.Counter {
 }
 
 func (c *statusCounters) count(status int) {
-	counter := c.codes[status].Load()
+	codes := c.codes[status/100].Load()
+	if codes == nil {
+		c.codes[status/100].CompareAndSwap(nil, &classCodes{})
+		codes = c.codes[status/100].Load()
+	}
+	counter := codes[status%100].Load()
 	if counter == nil { // two that come here at once get the same counter
 		counter = c.counter(strconv.Itoa(status))
-		c.codes[status].Store(counter)
+		codes[status%100].Store(counter)
 	}
 	counter.Inc()
 	c.classes[status/100].Inc()
