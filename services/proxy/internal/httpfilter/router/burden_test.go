@@ -14,7 +14,6 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
-	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/router"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
@@ -66,7 +65,7 @@ func TestClusterThatIsNotToBeBurdenedGetsNoRequest(t *testing.T) {
 			clusters.AddStatic([]*cluster.Config{up})
 			s := &stream.Stream{Route: &route.Route{Priority: c.priority}, Cluster: clusters.Get("up"), Context: t.Context()}
 
-			filter := router.Factory{}.Parse(nil, "", report).NewFilter()
+			filter := newFilter()
 			reply := filter.(httpfilter.Terminal).Forward(s)
 			require.Equal(t, &c.want, reply)
 			filter.(httpfilter.Done).Done(s)

@@ -14,7 +14,6 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
-	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/router"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
@@ -44,7 +43,7 @@ func TestAccessLogsAreToldWhyNoUpstreamWasAsked(t *testing.T) {
 			s := &stream.Stream{Context: t.Context(), Route: c.route, Cluster: c.cluster}
 			s.Facts.Reset(&s.Request, &s.Response, nil)
 			var run httpfilter.Run
-			run.Begin(httpfilter.NewChain([]httpfilter.Config{router.Factory{}.Parse(&routerv3.Router{}, "", report)}))
+			run.Begin(chainOf(&routerv3.Router{}))
 			run.Exchange(s)
 			run.End(s)
 			require.Equal(t, c.want, fmt.Sprint(s.Response.Status, " ", s.Facts.Flags, " ", s.Facts.Details))

@@ -20,7 +20,6 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
-	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/router"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
@@ -73,7 +72,7 @@ func get(t *testing.T, up *cluster.Cluster) int {
 	t.Helper()
 	s := &stream.Stream{Route: &route.Route{}, Cluster: up, Context: t.Context()}
 	s.Request.Method, s.Request.Path, s.Request.Authority = []byte("GET"), []byte("/"), []byte("up")
-	filter := router.Factory{}.Parse(nil, "", nil).NewFilter()
+	filter := newFilter()
 	defer filter.(httpfilter.Done).Done(s)
 	if reply := filter.(httpfilter.Terminal).Forward(s); reply != nil {
 		return reply.Status

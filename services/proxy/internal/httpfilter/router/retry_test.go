@@ -23,6 +23,7 @@ import (
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/filtertest"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/router"
 	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime/runtimetest"
@@ -202,6 +203,20 @@ func send(t testing.TB, up *cluster.Cluster, r *route.Route, body message.Body, 
 	return sendBy(t, &routerv3.Router{}, up, r, body, fields...)
 }
 
+// chainOf is a chain of a router alone.
+func chainOf(config *routerv3.Router) *httpfilter.Chain {
+	parsed := router.Factory{}.Parse(config, "", &strict.Report{})
+	filtertest.Measure(parsed)
+	return httpfilter.NewChain([]httpfilter.Config{parsed})
+}
+
+// newFilter is a router by itself.
+func newFilter() httpfilter.Filter {
+	config := router.Factory{}.Parse(nil, "", nil)
+	filtertest.Measure(config)
+	return config.NewFilter()
+}
+
 func sendBy(t testing.TB, config *routerv3.Router, up *cluster.Cluster, r *route.Route, body message.Body, fields ...string) *sent {
 	t.Helper()
 	return sendUnder(t, nil, config, up, r, body, fields...)
@@ -227,7 +242,7 @@ func sendUnder(t testing.TB, values *layeredruntime.Snapshot, config *routerv3.R
 	}
 	s.Facts.Reset(&s.Request, &s.Response, nil)
 	s.Facts.Start = s.Start
-	s.run.Begin(httpfilter.NewChain([]httpfilter.Config{router.Factory{}.Parse(config, "", &strict.Report{})}))
+	s.run.Begin(chainOf(config))
 	s.run.Exchange(&s.Stream)
 	for s.Response.Body != nil {
 		chunk, err := s.Response.Body.Next()
@@ -520,7 +535,7 @@ func TestStreamThatExpiresEndsThePause(t *testing.T) {
 		servicetest.Eventually(t, "a retry waits", func() bool { return counted(registry, "upstream_rq_retry_backoff_ratelimited") == 1 })
 		s.Expire(&stream.Expiry{Status: 408, Text: "stream timeout"})
 	}()
-	filter := router.Factory{}.Parse(nil, "", nil).NewFilter()
+	filter := newFilter()
 	reply := filter.(httpfilter.Terminal).Forward(s)
 	filter.(httpfilter.Done).Done(s)
 	require.Equal(t, &httpfilter.Reply{Status: 408, Body: "stream timeout"}, reply)
@@ -534,7 +549,7 @@ func TestRequestIsNotRetriedWhoseClientHeardOfIt(t *testing.T) {
 	require.Equal(t, 2, send(t, up, r, nil).Facts.Attempts, "it went no further than here")
 	s := &stream.Stream{Route: r, Cluster: up, Context: t.Context(), Interim: func(*message.Response) error { return nil }}
 	s.Request.Method, s.Request.Path, s.Request.Authority = []byte("GET"), []byte("/"), []byte("up")
-	filter := router.Factory{}.Parse(nil, "", nil).NewFilter()
+	filter := newFilter()
 	require.Nil(t, filter.(httpfilter.Terminal).Forward(s))
 	require.Equal(t, 503, s.Response.Status)
 	filter.(httpfilter.Done).Done(s)

@@ -48,11 +48,10 @@ func (Factory) Parse(m proto.Message, _ strict.Path, _ *strict.Report) httpfilte
 		c.expected = m.GetRespectExpectedRqTimeout()
 		c.uncounted = m.GetDynamicStats() != nil && !m.GetDynamicStats().GetValue()
 	}
-	c.Measure(stats.NewRegistry().Scope("unseen"))
 	return c
 }
 
-// config makes the routers of streams, and uses them again.
+// config makes the routers of streams, once it is measured, and uses them again.
 type config struct {
 	suppress bool // no x-envoy- headers of our own (suppress_envoy_headers)
 	// checked are headers that a request may have only with a value that makes
