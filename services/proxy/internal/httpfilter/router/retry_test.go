@@ -742,3 +742,17 @@ func TestTheRuntimeStopsRetriesAndWholeClusters(t *testing.T) {
 		}
 	}
 }
+
+// TestTheRuntimeDrawsWhoIsRetried has requests with one random number for what else is
+// drawn of them.
+func TestTheRuntimeDrawsWhoIsRetried(t *testing.T) {
+	u := newScripted(t, unavailable)
+	up, _ := clusterOf(t, `"connect_timeout": "5s"`, u.address)
+	values := runtimetest.Values(t, "{upstream.use_retry: 50}")
+	r := routeOf(t, "", `, "retry_policy": {`+quick+`, "retry_on": "5xx"}`)
+	attempts := map[int]bool{}
+	for n := 0; n < 200 && len(attempts) < 2; n++ {
+		attempts[sendUnder(t, values, &routerv3.Router{}, up, r, nil).Facts.Attempts] = true
+	}
+	require.Equal(t, map[int]bool{1: true, 2: true}, attempts)
+}

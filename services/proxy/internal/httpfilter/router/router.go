@@ -8,6 +8,7 @@ package router
 import (
 	"errors"
 	"io"
+	"math/rand/v2"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -160,7 +161,7 @@ func (r *router) begin(s *stream.Stream) {
 	r.began = time.Now()
 	steered := steers(&s.Request.Headers)
 	r.limits = limitsOf(s, steered, r.config.expected)
-	if s.Runtime.Among(layeredruntime.UseRetry, layeredruntime.Share{Numerator: 1, Denominator: 1}, s.Random) {
+	if s.Runtime.Among(layeredruntime.UseRetry, layeredruntime.Share{Numerator: 1, Denominator: 1}, rand.Uint64()) {
 		r.retry.state.Begin(s.Route.Retry, &s.Request, steered)
 	}
 	if steered {
