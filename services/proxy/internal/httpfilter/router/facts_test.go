@@ -50,3 +50,15 @@ func TestAccessLogsAreToldWhyNoUpstreamWasAsked(t *testing.T) {
 		})
 	}
 }
+
+// TestRequestIsInternalAsItGoesOut has a route that takes the mark of the connection
+// manager out, with which Envoy, too, counts an external request.
+func TestRequestIsInternalAsItGoesOut(t *testing.T) {
+	u := newScripted(t, fine)
+	up, registry := clusterOf(t, `"connect_timeout": "5s"`, u.address)
+	send(t, up, routeOf(t, "", ""), nil, "x-envoy-internal", "true")
+	require.EqualValues(t, 1, counted(registry, "internal.upstream_rq_200"))
+	send(t, up, routeOf(t, `"request_headers_to_remove": ["x-envoy-internal"],`, ""), nil, "x-envoy-internal", "true")
+	require.EqualValues(t, 1, counted(registry, "internal.upstream_rq_200"))
+	require.EqualValues(t, 1, counted(registry, "external.upstream_rq_200"))
+}
