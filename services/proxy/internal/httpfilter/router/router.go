@@ -106,6 +106,7 @@ type router struct {
 	retry retrying
 
 	inner   message.Body     // of the response, as the codec reads it
+	over    bool             // inner is at its end
 	counted cluster.Response // what the response is counted by
 }
 
@@ -265,8 +266,12 @@ func (r *router) count(status int, canary bool) {
 // Next implements message.Body: the upstream's, which gives the connection
 // back at its end.
 func (r *router) Next() ([]byte, error) {
+	if r.over { // and its connection may be another stream's
+		return nil, io.EOF
+	}
 	chunk, err := r.inner.Next()
 	if errors.Is(err, io.EOF) {
+		r.over = true
 		r.end(time.Now())
 	} else if err != nil {
 		r.brokeOff(err)
@@ -276,7 +281,7 @@ func (r *router) Next() ([]byte, error) {
 }
 
 // Ready implements message.Body.
-func (r *router) Ready() bool { return r.inner.Ready() }
+func (r *router) Ready() bool { return r.over || r.inner.Ready() }
 
 // Done implements httpfilter.Done. The client's body is at its end or cut off by
 // now, so that an upload ends as soon as its connection does.
@@ -294,7 +299,7 @@ func (r *router) Done(*stream.Stream) {
 	}
 	r.retry.end()
 	r.stream, r.cluster, r.authority, r.inner, r.left = nil, nil, nil, nil, nil
-	r.attempts, r.sent, r.counted = 0, false, cluster.Response{}
+	r.attempts, r.sent, r.over, r.counted = 0, false, false, cluster.Response{}
 	r.wholeAfter.Store(0)
 	r.config.spare.Put(r)
 }

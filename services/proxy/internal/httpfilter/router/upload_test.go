@@ -6,6 +6,10 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
 
 // slowEnd is a body of some chunks whose reader learns of the end only once the
@@ -58,4 +62,42 @@ func TestRequestThatTheUpstreamDoesNotReadIsNotWaitedForBehindItsResponse(t *tes
 	require.Equal(t, "200 -", send(t, up, routeOf(t, "", ""), nil).summary())
 	require.EqualValues(t, 2, counted(registry, "upstream_cx_total"))
 	close(u.gate)
+}
+
+// TestResponseHasOneEnd reads on behind it, where the connection may be another
+// stream's, or wait for the end of the upload.
+func TestResponseHasOneEnd(t *testing.T) {
+	u := newScripted(t, fine)
+	up, registry := clusterOf(t, `"connect_timeout": "5s"`, u.address)
+	for _, body := range []*slowEnd{nil, newSlowEnd([]byte("hello"))} {
+		s := &stream.Stream{Route: routeOf(t, "", ""), Cluster: up, Context: t.Context()}
+		s.Request.Method, s.Request.Path, s.Request.Authority = []byte("PUT"), []byte("/"), []byte("up")
+		if body != nil {
+			s.Request.BodyLength, s.Request.Body = body.length(), body
+		}
+		filter := newFilter()
+		require.Nil(t, filter.(httpfilter.Terminal).Forward(s))
+		var read string
+		for range 10 {
+			chunk, err := s.Response.Body.Next()
+			read += string(chunk)
+			if len(chunk) == 0 {
+				require.Equal(t, io.EOF, err)
+				require.True(t, s.Response.Body.Ready())
+			}
+		}
+		require.Equal(t, "fine", read)
+		if body != nil {
+			close(body.over)
+		}
+		filter.(httpfilter.Done).Done(s)
+	}
+	ends := uint64(0)
+	registry.Each(func(m stats.Metric) {
+		if m.Name == "cluster.up.upstream_rq_time" {
+			ends = m.Distribution.Count
+		}
+	})
+	require.EqualValues(t, 1, ends, "the time of the other one is not known: its request was not whole")
+	require.EqualValues(t, 1, counted(registry, "upstream_cx_total"))
 }
