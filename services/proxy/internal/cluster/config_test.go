@@ -297,6 +297,52 @@ func TestMetricsMayHaveAnotherName(t *testing.T) {
 	require.EqualValues(t, 2, m.stat("cluster.both.upstream_rq_total"), "which is still the other's")
 }
 
+func TestMetricsGoWithTheLastClusterThatHasThem(t *testing.T) {
+	const alone = `{"name": "a", "alt_stat_name": "both", "load_assignment": {"cluster_name": "a", "endpoints": []}}`
+	named := func(name, metrics, service string) string {
+		return fmt.Sprintf(`{"name": %q, "alt_stat_name": %q, "type": "EDS", "eds_cluster_config": {"service_name": %q,
+			"eds_config": {"ads": {}, "resource_api_version": "V3"}}}`, name, metrics, service)
+	}
+	start := func(t *testing.T) *manager {
+		m := newManager(t, false)
+		require.NoError(t, m.ApplyClusters(clusters(t, alone, named("b", "both", "s"))))
+		require.NotNil(t, m.Get("a"))
+		require.Nil(t, m.Get("b"), "it warms")
+		m.Get("a").Stats.RequestsTotal.Inc()
+		return m
+	}
+	const total = "cluster.both.upstream_rq_total"
+	t.Run("one that warms goes", func(t *testing.T) {
+		m := start(t)
+		require.NoError(t, m.ApplyClusters(clusters(t, alone)))
+		require.EqualValues(t, 1, m.stat(total))
+	})
+	t.Run("one that warms changes", func(t *testing.T) {
+		m := start(t)
+		require.NoError(t, m.ApplyClusters(clusters(t, alone, named("b", "both", "other"))))
+		require.EqualValues(t, 1, m.stat(total))
+	})
+	t.Run("the active one goes", func(t *testing.T) {
+		m := start(t)
+		require.NoError(t, m.ApplyClusters(clusters(t, named("b", "both", "s"))))
+		require.NoError(t, m.ApplyAssignments(assignment(t, "s", endpoint("10.0.0.1", 80, ""))))
+		m.Get("b").Stats.RequestsTotal.Inc()
+		require.EqualValues(t, 2, m.stat(total))
+		require.NoError(t, m.ApplyClusters(nil))
+		require.False(t, m.has(total))
+	})
+	t.Run("the name of the metrics changes", func(t *testing.T) {
+		m := start(t)
+		require.NoError(t, m.ApplyAssignments(assignment(t, "s", endpoint("10.0.0.1", 80, ""))))
+		require.NoError(t, m.ApplyClusters(clusters(t, alone, named("b", "new", "s"))))
+		require.EqualValues(t, 1, m.stat(total), "which the other still has")
+		require.Zero(t, m.stat("cluster.new.upstream_rq_total"))
+		require.NoError(t, m.ApplyClusters(clusters(t, alone, named("b", "newer", "s"))))
+		require.False(t, m.has("cluster.new.upstream_rq_total"))
+		require.Zero(t, m.stat("cluster.newer.upstream_rq_total"))
+	})
+}
+
 func TestIdleConnectionsExpire(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0") // whose backlog takes the connection
 	require.NoError(t, err)

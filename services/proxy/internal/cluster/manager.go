@@ -369,36 +369,43 @@ func (m *Manager) retire(c *Cluster) {
 
 // activate takes the cluster into use, in place of the one of the same name.
 func (m *Manager) activate(c *Cluster) {
-	switch old := m.clusters[c.Config.Name]; old {
-	case c:
+	old := m.clusters[c.Config.Name]
+	if old == c {
 		return
-	case nil:
-		m.added.Inc()
-	default:
-		m.modified.Inc()
-		m.retire(old)
 	}
 	m.clusters[c.Config.Name] = c
+	if old == nil {
+		m.added.Inc()
+		return
+	}
+	m.modified.Inc()
+	m.retire(old)
+	m.dropScope(old.Stats.Scope)
 }
 
 func (m *Manager) remove(name string) {
 	gone := m.clusters[name]
 	delete(m.clusters, name)
 	m.retire(gone)
-	if !m.shares(gone.Stats.Scope) {
-		gone.Stats.Scope.Remove()
-	}
+	m.dropScope(gone.Stats.Scope)
 	m.removed.Inc()
 }
 
-// shares says whether a cluster has these metrics, as those of one alt_stat_name do.
-func (m *Manager) shares(scope *stats.Scope) bool {
+// dropScope removes the metrics of a cluster that is not there any more, unless
+// another has them too, active or warming: one of the same name, or of the same
+// alt_stat_name.
+func (m *Manager) dropScope(scope *stats.Scope) {
 	for _, c := range m.clusters {
 		if c.Stats.Scope == scope {
-			return true
+			return
 		}
 	}
-	return false
+	for _, w := range m.warming {
+		if w.cluster.Stats.Scope == scope {
+			return
+		}
+	}
+	scope.Remove()
 }
 
 // publish lets requests see the clusters as they are now.

@@ -76,14 +76,24 @@ func (m *manager) parse(text string) *cluster.Config {
 // stat is the value of the metric of that name, which must be there.
 func (m *manager) stat(name string) (value int64) {
 	m.t.Helper()
-	known := false
+	value, known := m.find(name)
+	require.True(m.t, known, "there is no metric %s", name)
+	return value
+}
+
+func (m *manager) find(name string) (value int64, known bool) {
 	m.registry.Each(func(metric stats.Metric) {
 		if metric.Name == name {
 			value, known = metric.Value, true
 		}
 	})
-	require.True(m.t, known, "there is no metric %s", name)
-	return value
+	return value, known
+}
+
+// has says whether there is a metric of that name.
+func (m *manager) has(name string) bool {
+	_, known := m.find(name)
+	return known
 }
 
 // stop ends all that the manager has running.

@@ -103,12 +103,9 @@ func (m *Manager) endWarming(name string, w *warming) {
 	delete(m.awaited, w.cluster)
 }
 
-// abandon ends the warming of a cluster that is not wanted any more. Its
-// metrics go too, unless they are those of another cluster of that name.
+// abandon ends the warming of a cluster that is not wanted any more.
 func (m *Manager) abandon(name string, w *warming) {
 	m.endWarming(name, w)
 	m.retire(w.cluster)
-	if m.clusters[name] == nil {
-		w.cluster.Stats.Scope.Remove()
-	}
+	m.dropScope(w.cluster.Stats.Scope)
 }
