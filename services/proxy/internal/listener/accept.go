@@ -40,6 +40,7 @@ type Listener struct {
 	config  *Config // the present one
 	stats   *listenerStats
 	retired map[*chain]bool // chains of earlier ones, while they have connections
+	open    int64           // connections
 	limit   func() int64    // of connections at once; nil is none
 	serving sync.WaitGroup
 	// draining says that connections are not to last: they are drained within
@@ -225,7 +226,7 @@ func (l *Listener) start(conn net.Conn) {
 	defer l.mu.Unlock()
 	chain, stats := l.config.find(peersOf(conn)), l.stats
 	switch {
-	case l.limit != nil && stats.active.Value() >= l.limit():
+	case l.limit != nil && l.open >= l.limit():
 		stats.overflow.Inc()
 		_ = conn.Close()
 		return
@@ -243,6 +244,7 @@ func (l *Listener) start(conn net.Conn) {
 	if tcp, ok := conn.(*net.TCPConn); ok && l.config.keepAlive != nil {
 		_ = tcp.SetKeepAliveConfig(*l.config.keepAlive) // of one that may have gone
 	}
+	l.open++
 	stats.active.Add(1)
 	c := chain.filter.NewConnection(conn)
 	ctx, cancel := context.WithCancel(l.base)
@@ -260,6 +262,7 @@ func (l *Listener) start(conn net.Conn) {
 		stats.active.Add(-1)
 		stats.destroyed.Inc()
 		l.mu.Lock()
+		l.open--
 		delete(chain.connections, c)
 		if h.later != nil {
 			h.later.Stop()

@@ -499,6 +499,22 @@ func TestConnectionsBeyondTheLimitAreClosed(t *testing.T) {
 	require.Equal(t, "EOF", m.dial("l").line())
 }
 
+func TestEachListenerHasTheLimitForItself(t *testing.T) {
+	const prefix = `, "stat_prefix": "in"`
+	m := newManager(t, false, func() int64 { return 1 }, func(o *listener.ManagerOptions) { o.DrainTime = 10000 * time.Hour })
+	m.Start()
+	m.Accept()
+	require.NoError(t, m.Apply(lds(t, says("a", "one", prefix), says("b", "two", prefix)), true))
+	require.Equal(t, "one", m.dial("a").line())
+	require.Equal(t, "two", m.dial("b").line())
+	require.Equal(t, "EOF", m.dial("b").line())
+	moved := strings.Replace(says("b", "two", prefix), "127.0.0.1", "127.0.0.2", 1)
+	require.NoError(t, m.Apply(lds(t, moved), false))
+	require.Equal(t, "two", m.dial("b").line(), "the connection that drains is not of this one")
+	require.EqualValues(t, 3, m.value("listener.in.downstream_cx_active"))
+	require.EqualValues(t, 1, m.value("listener.in.downstream_cx_overflow"))
+}
+
 func TestOfTheProcessOnlyListenersThatDrainByDefaultDrain(t *testing.T) {
 	m := serving(t)
 	require.NoError(t, m.Apply(lds(t, says("default", "a"), says("modify", "b", `, "drain_type": "MODIFY_ONLY"`)), true))
