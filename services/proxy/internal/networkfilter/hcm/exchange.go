@@ -65,9 +65,9 @@ func (e *exchange) serve(c *multiplexed, h2 *http2.Stream) {
 	m.stats.requestsTotal.Inc()
 	m.stats.requestsHTTP2.Inc()
 	m.stats.requestsActive.Add(1)
-	m.stats.http2.streamsActive.Add(1)
+	m.stats.http2.StreamsActive.Add(1)
 	defer m.stats.requestsActive.Add(-1)
-	defer m.stats.http2.streamsActive.Add(-1)
+	defer m.stats.http2.StreamsActive.Add(-1)
 	e.connection, e.h2 = c, h2
 	s.Facts.Connection = &c.facts
 	s.Reset()

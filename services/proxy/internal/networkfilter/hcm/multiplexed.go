@@ -86,7 +86,7 @@ func (c *multiplexed) serve(ctx context.Context, received []byte) {
 		remote = false
 	}
 	if errors.Is(err, http2.ErrKeepalive) {
-		m.stats.http2.keepaliveTimeouts.Inc()
+		m.stats.http2.KeepaliveTimeouts.Inc()
 		remote = false
 	}
 	m.stats.connectionsActiveH2.Add(-1)
