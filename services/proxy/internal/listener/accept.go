@@ -63,12 +63,14 @@ func Open(config *Config, registry *stats.Registry, log *slog.Logger) (*Listener
 	base, cancel := context.WithCancel(context.Background())
 	l := &Listener{
 		listener: socket.(*net.TCPListener), config: config, log: log, base: base, cancel: cancel,
-		registry: registry, stats: newListenerStats(registry, config.statPrefix), retired: map[*chain]bool{},
+		registry: registry, retired: map[*chain]bool{},
 	}
 	if err := l.setBacklog(config.backlog); err != nil {
 		_ = socket.Close() // nobody has seen it
 		return nil, fmt.Errorf("%s: %w", config.At.Field("tcp_backlog_size"), err)
 	}
+	l.stats = newListenerStats(registry, config.statPrefix)
+	config.place()
 	return l, nil
 }
 
@@ -97,14 +99,18 @@ func (l *Listener) Config() *Config {
 }
 
 // use makes a configuration the present one and returns the chains that it does
-// not have any more. Their connections stay until they are ended.
+// not have any more. Their connections stay until they are ended. All connections
+// are counted where the metrics of this configuration are.
 func (l *Listener) use(config *Config) (gone []*chain) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	gone = l.config.without(config)
 	if config.statPrefix != l.config.statPrefix {
+		l.stats.active.Add(-l.open) // another listener may have these too
 		l.stats = newListenerStats(l.registry, config.statPrefix)
+		l.stats.active.Add(l.open)
 	}
+	config.place()
 	l.config = config
 	for _, chain := range gone {
 		l.retired[chain] = true
@@ -257,17 +263,18 @@ func (l *Listener) start(conn net.Conn) {
 	l.serving.Go(func() {
 		began := time.Now()
 		c.Serve(ctx)
-		stats.length.Record(time.Since(began))
+		length := time.Since(began)
 		cancel()
-		stats.active.Add(-1)
-		stats.destroyed.Inc()
 		l.mu.Lock()
+		defer l.mu.Unlock()
 		l.open--
+		l.stats.active.Add(-1) // which may be other ones by now
+		l.stats.destroyed.Inc()
+		l.stats.length.Record(length)
 		delete(chain.connections, c)
 		if h.later != nil {
 			h.later.Stop()
 		}
-		l.mu.Unlock()
 	})
 }
 

@@ -153,7 +153,7 @@ func (c *Config) parseChains(at strict.Path, factories []networkfilter.Factory, 
 			}
 			names[name] = true
 		}
-		return parseChain(message, c.statPrefix, at, factories, report)
+		return parseChain(message, at, factories, report)
 	}
 	for i, message := range c.Message.GetFilterChains() {
 		parsed := add(message, chainsAt.Index(i))
@@ -173,7 +173,7 @@ func (c *Config) parseChains(at strict.Path, factories []networkfilter.Factory, 
 	}
 }
 
-func parseChain(message *listenerv3.FilterChain, statPrefix string, at strict.Path, factories []networkfilter.Factory, report *strict.Report) *chain {
+func parseChain(message *listenerv3.FilterChain, at strict.Path, factories []networkfilter.Factory, report *strict.Report) *chain {
 	c := &chain{message: message, connections: map[networkfilter.Connection]*handle{}}
 	c.match = parseMatch(message.GetFilterChainMatch(), at.Field("filter_chain_match"), report)
 	coreconfig.TransportSocket(message.GetTransportSocket(), at.Field("transport_socket"), report)
@@ -199,15 +199,21 @@ func parseChain(message *listenerv3.FilterChain, statPrefix string, at strict.Pa
 	for _, f := range factories {
 		if f.ConfigType() == config.ProtoReflect().Descriptor().FullName() {
 			c.filter = f.Parse(config, at, report)
-			if placed, ok := c.filter.(networkfilter.Placed); ok {
-				placed.Place(networkfilter.Place{Chain: message, StatPrefix: statPrefix})
-			}
 			return c
 		}
 		known = append(known, string(f.ConfigType()))
 	}
 	report.Add(at, "%s is no network filter known here; those are: %s", config.ProtoReflect().Descriptor().FullName(), strings.Join(known, ", "))
 	return c
+}
+
+// place tells the filters where they stand.
+func (c *Config) place() {
+	for _, chain := range c.all() {
+		if placed, ok := chain.filter.(networkfilter.Placed); ok {
+			placed.Place(networkfilter.Place{Chain: chain.message, StatPrefix: c.statPrefix})
+		}
+	}
 }
 
 // Filters are the network filters that serve the listener's connections.

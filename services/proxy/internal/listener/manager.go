@@ -245,8 +245,7 @@ func (m *Manager) apply(r xds.Resource) error {
 		m.stats.modified.Inc()
 	}
 	m.stats.created.Inc()
-	m.abandon(e)
-	e.warming = w
+	m.abandon(e, w)
 	m.warm(r.Name, e)
 	return nil
 }
@@ -285,8 +284,9 @@ func (m *Manager) prepare(e *entry, message *listenerv3.Listener, r xds.Resource
 	}
 	// One at this address that still warms leaves its socket to this one.
 	if p := e.warming; p != nil && p.listener != e.active && p.config.Address == config.Address {
-		w.listener, p.listener = p.listener, nil
-		w.listener.forget(w.listener.use(config))
+		w.listener = p.listener
+		w.listener.forget(m.use(w.listener, config))
+		p.listener = nil
 		return w, nil
 	}
 	var err error
@@ -338,13 +338,36 @@ func (m *Manager) activate(name string, e *entry, w *warming) {
 				m.options.Log.Warn("backlog stays as it is", "listener", name, "error", err)
 			}
 		}
-		m.drainChains(old, old.use(w.config))
+		m.drainChains(old, m.use(old, w.config))
 	case old != nil:
 		m.drain(old)
 	}
 	if old != w.listener && m.open {
 		m.serve(w.listener)
 	}
+}
+
+// use makes a configuration a listener's, as its use does.
+func (m *Manager) use(l *Listener, config *Config) (gone []*chain) {
+	before := l.scope()
+	gone = l.use(config)
+	m.dropScope(before)
+	return gone
+}
+
+// dropScope removes the metrics of a listener that has them no more, unless another
+// has: one of the same stat_prefix, or address.
+func (m *Manager) dropScope(scope *stats.Scope) {
+	has := func(l *Listener) bool { return l.scope() == scope }
+	if slices.ContainsFunc(m.atWork(), has) {
+		return
+	}
+	for l := range m.draining {
+		if has(l) {
+			return
+		}
+	}
+	scope.Remove()
 }
 
 // serve accepts on a listener until it is closed.
@@ -362,7 +385,7 @@ func (m *Manager) remove(name string) {
 	if e.static {
 		return
 	}
-	m.abandon(e)
+	m.abandon(e, nil)
 	delete(m.listeners, name)
 	m.stats.removed.Inc()
 	if e.active != nil {
@@ -371,16 +394,18 @@ func (m *Manager) remove(name string) {
 	}
 }
 
-// abandon ends the warming of a configuration that is not wanted any more.
-func (m *Manager) abandon(e *entry) {
+// abandon ends the warming of a configuration that is not wanted any more. Next is
+// what warms in its place, or nil.
+func (m *Manager) abandon(e *entry, next *warming) {
 	w := e.warming
+	e.warming = next
 	if w == nil {
 		return
 	}
-	e.warming = nil
 	stopChains(w.fresh)
 	if w.listener != nil && w.listener != e.active {
 		_ = w.listener.Stop(context.Background()) // it has served nothing
+		m.dropScope(w.listener.scope())
 	}
 }
 
@@ -418,13 +443,7 @@ func (m *Manager) drain(l *Listener) {
 		defer m.mu.Unlock()
 		delete(m.draining, l)
 		m.settle()
-		scope := l.scope()
-		for _, e := range m.listeners {
-			if e.active != nil && e.active.scope() == scope || e.warming != nil && e.warming.listener.scope() == scope {
-				return // its metrics are another's too
-			}
-		}
-		scope.Remove()
+		m.dropScope(l.scope())
 	})
 }
 

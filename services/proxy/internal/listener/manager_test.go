@@ -36,6 +36,7 @@ type speaker struct {
 	mu     sync.Mutex
 	starts map[string]func() // those that wait, by stat_prefix
 	stops  []string
+	places []string // "text in stat_prefix"
 }
 
 func (*speaker) ConfigType() protoreflect.FullName {
@@ -79,6 +80,12 @@ func (s *speech) Start(_ coreconfig.Source, ready func()) func() {
 		defer s.speaker.mu.Unlock()
 		s.speaker.stops = append(s.speaker.stops, s.text)
 	}
+}
+
+func (s *speech) Place(place networkfilter.Place) {
+	s.speaker.mu.Lock()
+	defer s.speaker.mu.Unlock()
+	s.speaker.places = append(s.speaker.places, s.text+" in "+place.StatPrefix)
 }
 
 func (s *speech) NewConnection(conn net.Conn) networkfilter.Connection {
@@ -513,6 +520,65 @@ func TestEachListenerHasTheLimitForItself(t *testing.T) {
 	require.Equal(t, "two", m.dial("b").line(), "the connection that drains is not of this one")
 	require.EqualValues(t, 3, m.value("listener.in.downstream_cx_active"))
 	require.EqualValues(t, 1, m.value("listener.in.downstream_cx_overflow"))
+}
+
+// metricsOf are those of a listener's name in metrics.
+func (m *manager) metricsOf(prefix string) (names []string) {
+	m.registry.Each(func(metric stats.Metric) {
+		if strings.HasPrefix(metric.Name, "listener."+prefix+".") {
+			names = append(names, metric.Name)
+		}
+	})
+	return names
+}
+
+func TestMetricsMoveWithTheStatPrefix(t *testing.T) {
+	m := serving(t)
+	require.NoError(t, m.Apply(lds(t, says("l", "one", `, "stat_prefix": "a"`)), true))
+	conn := m.dial("l")
+	require.Equal(t, "one", conn.line())
+	require.ErrorContains(t, m.Apply(lds(t, says("l", "one", `, "stat_prefix": "bad", "tcp_backlog_size": 0`)), true), "tcp_backlog_size")
+	require.NoError(t, m.Apply(lds(t, says("l", "one", `, "stat_prefix": "b"`)), true))
+	require.Equal(t, []string{"one in a", "one in b"}, m.speaker.places)
+	require.Empty(t, m.metricsOf("a"))
+	require.EqualValues(t, 1, m.value("listener.b.downstream_cx_active"), "the connection stays")
+	require.NoError(t, m.Apply(lds(t, says("l", "one", `, "stat_prefix": "b"`), says("k", "two", `, "stat_prefix": "b"`)), true))
+	require.NoError(t, m.Apply(lds(t, says("l", "two", `, "stat_prefix": "c"`), says("k", "two", `, "stat_prefix": "b"`)), true))
+	require.EqualValues(t, 0, m.value("listener.b.downstream_cx_active"))
+	require.NotEmpty(t, m.metricsOf("b"), "another has them too")
+	require.Equal(t, "drained", conn.line())
+	require.Equal(t, "EOF", conn.line())
+	servicetest.Eventually(t, "it is counted where the listener is", func() bool {
+		return m.value("listener.c.downstream_cx_active") == 0 && m.value("listener.c.downstream_cx_destroy") == 1
+	})
+}
+
+func TestMetricsGoWithTheLastListenerThatHasThem(t *testing.T) {
+	const prefix = `, "stat_prefix": "in"`
+	t.Run("none is active", func(t *testing.T) {
+		m := serving(t)
+		require.NoError(t, m.Apply(lds(t, says("l", "slow one", prefix)), true))
+		require.NotEmpty(t, m.metricsOf("in"))
+		require.NoError(t, m.Apply(lds(t, strings.Replace(says("l", "slow two", prefix), "127.0.0.1", "127.0.0.2", 1)), true))
+		require.NotEmpty(t, m.metricsOf("in"), "what warms in its place has them")
+		require.NoError(t, m.Apply(lds(t, strings.Replace(says("l", "slow two", `, "stat_prefix": "new"`), "127.0.0.1", "127.0.0.2", 1)), true))
+		require.Empty(t, m.metricsOf("in"))
+		require.NotEmpty(t, m.metricsOf("new"))
+		require.NoError(t, m.Apply(nil, true))
+		require.Empty(t, m.metricsOf("new"))
+	})
+	t.Run("one drains", func(t *testing.T) {
+		m := newManager(t, false, nil, func(o *listener.ManagerOptions) { o.DrainTime = 10000 * time.Hour })
+		m.Start()
+		m.Accept()
+		require.NoError(t, m.Apply(lds(t, says("l", "one", prefix), says("k", "two", prefix)), true))
+		conn := m.dial("l")
+		require.Equal(t, "one", conn.line())
+		require.NoError(t, m.Apply(nil, true))
+		servicetest.Eventually(t, "only one drains", func() bool { return m.value("listener_manager.total_listeners_draining") == 1 })
+		require.Empty(t, m.States(), "which waits for what the other's end does")
+		require.EqualValues(t, 1, m.value("listener.in.downstream_cx_active"))
+	})
 }
 
 func TestOfTheProcessOnlyListenersThatDrainByDefaultDrain(t *testing.T) {

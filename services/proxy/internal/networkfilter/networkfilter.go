@@ -51,7 +51,8 @@ type Starter interface {
 // Placed is a Filter that tells of the place in which it stands.
 type Placed interface {
 	Filter
-	// Place says which place that is, once, before there is a connection.
+	// Place says which place that is, before there is a connection, and again while
+	// there are if the listener changes around the filter.
 	Place(place Place)
 }
 

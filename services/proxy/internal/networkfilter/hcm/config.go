@@ -118,7 +118,7 @@ type manager struct {
 	// statPrefix is its name in metrics.
 	statPrefix string
 	runtime    *layeredruntime.Runtime
-	place      *listenerv3.FilterChain // in which it stands; nil is unknown
+	place      atomic.Pointer[listenerv3.FilterChain] // in which it stands; nil is unknown
 	stats      *managerStats
 	clock      clock
 	logs       []*accesslog.Log
@@ -158,9 +158,9 @@ type manager struct {
 
 // Place implements networkfilter.Placed.
 func (m *manager) Place(place networkfilter.Place) {
-	m.place = place.Chain
+	m.place.Store(place.Chain)
 	scope := m.registry.Scope("listener").Tagged("envoy_listener_address", place.StatPrefix).Scope("http")
-	m.stats.ofListener = newAnswerStats(scope.Tagged("envoy_http_conn_manager_prefix", m.statPrefix))
+	m.stats.ofListener.Store(newAnswerStats(scope.Tagged("envoy_http_conn_manager_prefix", m.statPrefix)))
 }
 
 // Parse implements networkfilter.Factory.

@@ -4,6 +4,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
 )
 
 func TestRoutesThatAnswer(t *testing.T) {
@@ -52,6 +55,19 @@ func TestRoutesThatAnswer(t *testing.T) {
 		require.EqualValues(t, count, p.stat("listener.in.http.test.downstream_rq_"+class), class)
 	}
 	require.EqualValues(t, 7, p.stat("http.test.rq_direct_response"), "redirects too")
+}
+
+func TestAnswersAreCountedWhereTheListenerIs(t *testing.T) {
+	p := start(t, "127.0.0.1:1", config{routes: `{"match": {"prefix": "/"}, "direct_response": {"status": 200}}`})
+	client := p.dial()
+	for _, prefix := range []string{"in", "renamed"} {
+		p.filter.(networkfilter.Placed).Place(networkfilter.Place{StatPrefix: prefix})
+		client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		client.response("GET")
+		servicetest.Eventually(t, "it is counted", func() bool { return p.stat("listener."+prefix+".http.test.downstream_rq_2xx") == 1 })
+	}
+	require.EqualValues(t, 1, p.stat("listener.in.http.test.downstream_rq_completed"))
+	require.EqualValues(t, 2, p.stat("http.test.downstream_rq_completed"))
 }
 
 func TestRouteRewritesWhatTheUpstreamGets(t *testing.T) {

@@ -127,9 +127,10 @@ func (m *manager) accept() accepted {
 
 // connectionFacts are what is known of a connection for access logs.
 func (m *manager) connectionFacts(conn net.Conn, a accepted) format.Connection {
+	place := m.place.Load()
 	return format.Connection{
 		ID: a.id, Peer: address(conn.RemoteAddr()), Local: address(conn.LocalAddr()),
-		FilterChain: m.place.GetName(), ChainMetadata: m.place.GetMetadata(),
+		FilterChain: place.GetName(), ChainMetadata: place.GetMetadata(),
 	}
 }
 

@@ -1,6 +1,7 @@
 package hcm
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
@@ -44,7 +45,7 @@ type managerStats struct {
 
 	answers *answerStats
 	// ofListener are those of the listener alone; nil where that is not known.
-	ofListener *answerStats
+	ofListener atomic.Pointer[answerStats]
 }
 
 // answerStats count answers.
@@ -130,8 +131,8 @@ func (s *managerStats) countAnswer(of *stream.Stream) {
 		return
 	}
 	s.answers.count(of.Response.Status)
-	if s.ofListener != nil {
-		s.ofListener.count(of.Response.Status)
+	if l := s.ofListener.Load(); l != nil {
+		l.count(of.Response.Status)
 	}
 	if of.Facts.Details == httpfilter.DetailsTooLarge {
 		s.tooLarge.Inc()
