@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -347,5 +348,30 @@ func TestThePageOfStatsShowsNoMarkupOfOthers(t *testing.T) {
 		require.NotContains(t, answer.Body.String(), "<script")
 		require.NotContains(t, answer.Body.String(), "<b>")
 		require.Empty(t, get(h, "/stats?format=html").Header().Get("Refresh"))
+	})
+}
+
+// TestTheFormOfStatsOffersNothingThatIsRefused sends its parameters as it does: all.
+func TestTheFormOfStatsOffersNothingThatIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := proxy(t, nil)
+		page := get(h, "/stats?format=html").Body.String()
+		choices := map[string][]string{}
+		for _, choice := range regexp.MustCompile(`<select name="(\w+)">(.*)</select>`).FindAllStringSubmatch(page, -1) {
+			for _, value := range regexp.MustCompile(`<option[^>]*>([^<]+)`).FindAllStringSubmatch(choice[2], -1) {
+				choices[choice[1]] = append(choices[choice[1]], value[1])
+			}
+		}
+		require.Len(t, choices, 3)
+		for _, kind := range choices["type"] {
+			for _, buckets := range choices["histogram_buckets"] {
+				for _, format := range choices["format"] {
+					url := fmt.Sprintf("/stats?filter=&type=%s&histogram_buckets=%s&format=%s", kind, buckets, format)
+					require.Equal(t, http.StatusOK, get(h, url).Code, url)
+				}
+			}
+		}
+		require.Contains(t, page, `<a href="stats/prometheus">`)
+		require.Equal(t, http.StatusOK, get(h, "/stats/prometheus").Code)
 	})
 }

@@ -6,8 +6,9 @@ import (
 	"net/url"
 )
 
-// statsPage is /stats for people: what it shows, and a form of its parameters. It
-// runs no script, and its style is the page's.
+// statsPage is /stats for people: what it shows, and a form of its parameters, all of
+// which are sent. Prometheus' format is a link, since it has other histogram_buckets.
+// The page runs no script, and its style is the page's.
 var statsPage = template.Must(template.New("stats").Parse(`<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -22,6 +23,7 @@ var statsPage = template.Must(template.New("stats").Parse(`<!doctype html>
 <label><input type="checkbox" name="usedonly"{{if .UsedOnly}} checked{{end}}> used only</label>
 {{range .Choices}}<label>{{.Label}} <select name="{{.Name}}">{{$now := .Now}}{{range .Values}}<option{{if eq . $now}} selected{{end}}>{{.}}</option>{{end}}</select></label>
 {{end}}<button>show</button>
+<a href="stats/prometheus">for Prometheus</a>
 </form>
 <pre>{{.Text}}</pre>
 `))
@@ -54,7 +56,7 @@ func writeStatsPage(w http.ResponseWriter, query url.Values, again bool, text st
 	}{query.Get("filter"), query.Has("invert_filter"), query.Has("usedonly"), []statsChoice{
 		{"kinds", "type", query.Get("type"), []string{"All", "Counters", "Gauges", "Histograms"}},
 		{"histograms by", "histogram_buckets", query.Get("histogram_buckets"), []string{summary, cumulative, disjoint, detailed}},
-		{"as", "format", query.Get("format"), []string{"html", "active-html", "text", "json", "prometheus"}},
+		{"as", "format", query.Get("format"), []string{"html", "active-html", "text", "json"}},
 	}, text})
 	return nil
 }
