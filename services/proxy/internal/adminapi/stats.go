@@ -38,43 +38,58 @@ func (a *api) stats(w http.ResponseWriter, query url.Values) error {
 	if form == none {
 		form = summary
 	}
-	type metric struct {
-		Name  string `json:"name"`
-		Value int64  `json:"value"`
-	}
-	list := []any{}
-	var histograms []stats.Metric
-	var text bytes.Buffer
+	var list, histograms []stats.Metric
 	a.Stats.Each(func(m stats.Metric) {
 		switch {
 		case !wanted(m):
 		case m.Kind == stats.KindHistogram:
 			histograms = append(histograms, m)
 		default:
-			list = append(list, metric{m.Name, m.Value})
-			fmt.Fprintf(&text, "%s: %d\n", m.Name, m.Value)
+			list = append(list, m)
 		}
 	})
-	// Envoy has them behind all others.
+	switch format {
+	case "json":
+		answer, err := json.Marshal(map[string]any{"stats": statsJSON(list, histograms, form)})
+		if err != nil {
+			return err
+		}
+		writeJSON(w, answer)
+		return nil
+	case "text":
+		writeText(w, statsText(list, histograms, form).Bytes())
+		return nil
+	}
+	return writeStatsPage(w, query, format == "active-html", statsText(list, histograms, form).String())
+}
+
+// statsText has a line for each metric, and histograms behind all others, as in Envoy.
+func statsText(list, histograms []stats.Metric, form string) *bytes.Buffer {
+	text := new(bytes.Buffer)
+	for _, m := range list {
+		fmt.Fprintf(text, "%s: %d\n", m.Name, m.Value)
+	}
 	for _, m := range histograms {
-		writeHistogram(&text, m, form)
+		writeHistogram(text, m, form)
+	}
+	return text
+}
+
+// statsJSON is Envoy's list of statistics, of which the last element has all
+// histograms.
+func statsJSON(list, histograms []stats.Metric, form string) []any {
+	type metric struct {
+		Name  string `json:"name"`
+		Value int64  `json:"value"`
+	}
+	all := []any{}
+	for _, m := range list {
+		all = append(all, metric{m.Name, m.Value})
 	}
 	if len(histograms) > 0 {
-		list = append(list, histogramsJSON(histograms, form))
+		all = append(all, histogramsJSON(histograms, form))
 	}
-	switch format {
-	case "text":
-		writeText(w, text.Bytes())
-		return nil
-	case "html", "active-html":
-		return writeStatsPage(w, query, format == "active-html", text.String())
-	}
-	answer, err := json.Marshal(map[string]any{"stats": list})
-	if err != nil {
-		return err
-	}
-	writeJSON(w, answer)
-	return nil
+	return all
 }
 
 // selection says which metrics the query wants.
