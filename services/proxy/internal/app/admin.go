@@ -2,6 +2,7 @@ package app
 
 import (
 	"net"
+	"runtime"
 	"slices"
 
 	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
@@ -121,5 +122,6 @@ func (a *App) commandLine() *adminv3.CommandLineOptions {
 		LogLevel:       a.options.LogLevel,
 		DrainTime:      durationpb.New(a.options.DrainTime),
 		DrainStrategy:  strategy,
+		Concurrency:    uint32(runtime.GOMAXPROCS(0)),
 	}
 }

@@ -121,6 +121,7 @@ func TestProxyServesAStaticClusterThoughItsRateLimitServiceIsAway(t *testing.T) 
 	info := map[string]any{}
 	require.NoError(t, json.Unmarshal([]byte(body), &info))
 	require.Equal(t, "LIVE", info["state"])
+	require.EqualValues(t, runtime.GOMAXPROCS(0), info["command_line_options"].(map[string]any)["concurrency"])
 	_, body = get(t, admin, "/config_dump")
 	require.Contains(t, body, `"stat_prefix"`)
 }
