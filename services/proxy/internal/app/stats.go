@@ -44,12 +44,12 @@ func (a *App) newServerStats() *serverStats {
 }
 
 func (s *serverStats) refresh(a *App) {
-	state := a.stateName()
-	s.state.Set(int64(adminv3.ServerInfo_State_value[state]))
-	s.live.Set(0)
+	state, live := a.stateName(), int64(0)
 	if state == stateLive {
-		s.live.Set(1)
+		live = 1
 	}
+	s.state.Set(int64(adminv3.ServerInfo_State_value[state]))
+	s.live.Set(live)
 	s.uptime.Set(int64(time.Since(a.started).Seconds()))
 	s.concurrency.Set(int64(runtime.GOMAXPROCS(0)))
 	samples := []metrics.Sample{
