@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
+	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
@@ -135,29 +136,46 @@ func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 	f.check, s.Facts.HealthCheck = true, true
 	switch {
 	case c.factory.Failing():
-		return &httpfilter.Reply{Status: 503}
+		return answered(s, 503, "health_check_failed")
 	case !c.passThrough:
-		return &httpfilter.Reply{Status: c.status()}
+		return c.judge(s)
 	case c.cache == 0:
 		return nil
 	}
 	if last := c.last.Load(); last != nil && time.Since(last.at) < c.cache {
-		return &httpfilter.Reply{Status: last.status}
+		return answered(s, last.status, "health_check_cached")
 	}
 	f.forwarded = true
 	return nil
 }
 
-// status is what the health of the clusters comes to.
-func (c *config) status() int {
+// answered is the answer to a health check, and notes it for access logs; details say
+// why by Envoy's names.
+func answered(s *stream.Stream, status int, details string) *httpfilter.Reply {
+	s.Facts.Details = details
+	if status < 200 || status > 299 {
+		s.Facts.Flags |= format.FailedLocalHealthCheck
+	}
+	return &httpfilter.Reply{Status: status}
+}
+
+// judge is what the health of the clusters comes to.
+func (c *config) judge(s *stream.Stream) *httpfilter.Reply {
+	if len(c.clusters) == 0 {
+		return answered(s, 200, "health_check_ok")
+	}
 	for _, m := range c.clusters {
 		healthy, hosts, ok := c.factory.Healthy(m.cluster)
-		// A cluster without hosts is well only if none is asked for.
-		if !ok || m.percent > 0 && (hosts == 0 || 100*healthy < m.percent*hosts) {
-			return 503
+		switch {
+		case !ok:
+			return answered(s, 503, "health_check_failed_no_cluster_found")
+		case m.percent > 0 && hosts == 0: // which is well if none is asked for
+			return answered(s, 503, "health_check_failed_cluster_empty")
+		case 100*healthy < m.percent*hosts:
+			return answered(s, 503, "health_check_failed_cluster_unhealthy")
 		}
 	}
-	return 200
+	return answered(s, 200, "health_check_ok_cluster_healthy")
 }
 
 // ResponseHead implements httpfilter.ResponseHead.

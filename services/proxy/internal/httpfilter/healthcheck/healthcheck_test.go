@@ -8,6 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/proxy/internal/format"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/filtertest"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/healthcheck"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
@@ -102,6 +104,45 @@ func TestTheUpstreamsAnswerIsKept(t *testing.T) {
 		_, response = ask("404")
 		require.Equal(t, "200", response, "answers to other requests are not kept")
 	})
+}
+
+func TestAccessLogsAreToldWhyACheckFailed(t *testing.T) {
+	clusters := hosts{"half": {1, 2}, "none": {0, 0}}
+	const percentages = "pass_through_mode: false\ncluster_min_healthy_percentages: "
+	for _, c := range []struct {
+		config  string
+		failing bool
+		details string
+		flags   format.Flags
+	}{
+		{"pass_through_mode: false", false, "health_check_ok", 0},
+		{"pass_through_mode: false", true, "health_check_failed", format.FailedLocalHealthCheck},
+		{"pass_through_mode: true", true, "health_check_failed", format.FailedLocalHealthCheck},
+		{"pass_through_mode: true", false, "", 0},
+		{percentages + "{half: {value: 50}}", false, "health_check_ok_cluster_healthy", 0},
+		{percentages + "{half: {value: 51}}", false, "health_check_failed_cluster_unhealthy", format.FailedLocalHealthCheck},
+		{percentages + "{none: {value: 1}}", false, "health_check_failed_cluster_empty", format.FailedLocalHealthCheck},
+		{percentages + "{gone: {value: 1}}", false, "health_check_failed_no_cluster_found", format.FailedLocalHealthCheck},
+	} {
+		factory := healthcheck.Factory{Failing: func() bool { return c.failing }, Healthy: clusters.healthy}
+		details, flags := facts(t, filtertest.MustParse(t, factory, c.config+"\n"+match), "200")
+		require.Equal(t, c.details, details, c.config)
+		require.Equal(t, c.flags, flags, c.config)
+	}
+
+	kept := filtertest.MustParse(t, healthcheck.Factory{}, "pass_through_mode: true\ncache_time: 3600s\n"+match)
+	facts(t, kept, "500")
+	details, flags := facts(t, kept, "")
+	require.Equal(t, "health_check_cached", details)
+	require.Equal(t, format.FailedLocalHealthCheck, flags)
+}
+
+// facts is what is noted of a health check, which the upstream answers with a status
+// if it is asked.
+func facts(t *testing.T, config httpfilter.Config, upstream string) (details string, flags format.Flags) {
+	var s *stream.Stream
+	filtertest.Run(t, config, filtertest.Exchange{Request: "GET /healthz", Response: upstream, Prepare: func(given *stream.Stream) { s = given }})
+	return s.Facts.Details, s.Facts.Flags
 }
 
 func TestFaultsAreTold(t *testing.T) {
