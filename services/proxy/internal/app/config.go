@@ -105,7 +105,7 @@ func configure(o Options, log *slog.Logger, failing func() bool) (*configuration
 	filters := builtin.NetworkFilters(dependencies)
 	c.listeners = listener.NewManager(listener.ManagerOptions{
 		Filters: filters, Schema: schema, Stats: c.registry, Log: log, DrainTime: o.DrainTime, DrainGradually: o.DrainGradually,
-		ConnectionLimit: c.connectionLimit,
+		ConnectionLimit: c.connectionLimit, TotalLimit: c.limitOf(layeredruntime.TotalConnectionLimit),
 	}, boot.LDS != nil)
 	c.parseListeners(filters, report)
 	return c, report.Err()
@@ -113,7 +113,11 @@ func configure(o Options, log *slog.Logger, failing func() bool) (*configuration
 
 // connectionLimit is how the runtime bounds the connections of a listener at once.
 func (c *configuration) connectionLimit(listener string) func() int64 {
-	key := layeredruntime.ConnectionLimitKey(listener)
+	return c.limitOf(layeredruntime.ConnectionLimitKey(listener))
+}
+
+// limitOf is the limit that the runtime has under a key.
+func (c *configuration) limitOf(key string) func() int64 {
 	return func() int64 { return int64(c.runtime.Snapshot().Integer(key, math.MaxInt64)) }
 }
 

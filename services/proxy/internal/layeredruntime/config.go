@@ -126,6 +126,10 @@ const (
 // MaintenanceKey is the key of the share of a cluster's requests that are answered 503.
 func MaintenanceKey(cluster string) string { return beforeMaintained + cluster }
 
+// TotalConnectionLimit is the key of the most connections that all listeners have
+// together at once.
+const TotalConnectionLimit = "overload.global_downstream_max_connections"
+
 // UseRetry is the key of the share of requests that are retried where their routes say
 // so.
 const UseRetry = "upstream.use_retry"
@@ -149,7 +153,7 @@ func check(key string, v value) error {
 	switch {
 	case key == "":
 		return fmt.Errorf("it is empty")
-	case limits && limit && listener != "":
+	case limits && limit && listener != "", key == TotalConnectionLimit:
 		if !v.isInteger || v.integer > math.MaxInt64 {
 			return fmt.Errorf("want a number of connections, not %s", v.text)
 		}
@@ -169,7 +173,7 @@ func check(key string, v value) error {
 	}
 	for _, prefix := range ofEnvoy {
 		if strings.HasPrefix(key, prefix) {
-			return fmt.Errorf("nothing here reads it; of Envoy's own, known are %s, %s<cluster> and %s<listener>%s", UseRetry, beforeMaintained, beforeListener, afterListener)
+			return fmt.Errorf("nothing here reads it; of Envoy's own, known are %s, %s<cluster>, %s<listener>%s and %s", UseRetry, beforeMaintained, beforeListener, afterListener, TotalConnectionLimit)
 		}
 	}
 	return nil

@@ -16,6 +16,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -32,6 +33,11 @@ type Listener struct {
 	// base is that of the connections' contexts.
 	base   context.Context
 	cancel context.CancelFunc
+
+	// connections counts those of all listeners together, of which there are at most
+	// totalLimit at once; nil is no bound.
+	connections *atomic.Int64
+	totalLimit  func() int64
 
 	// accepting is held while Serve runs.
 	accepting sync.Mutex
@@ -64,6 +70,7 @@ func Open(config *Config, registry *stats.Registry, log *slog.Logger) (*Listener
 	l := &Listener{
 		listener: socket.(*net.TCPListener), config: config, log: log, base: base, cancel: cancel,
 		registry: registry, retired: map[*chain]bool{},
+		connections: new(atomic.Int64),
 	}
 	if err := l.setBacklog(config.backlog); err != nil {
 		_ = socket.Close() // nobody has seen it
@@ -232,6 +239,10 @@ func (l *Listener) start(conn net.Conn) {
 	defer l.mu.Unlock()
 	chain, stats := l.config.find(peersOf(conn)), l.stats
 	switch {
+	case l.totalLimit != nil && l.connections.Load() >= l.totalLimit():
+		stats.totalOverflow.Inc()
+		_ = conn.Close()
+		return
 	case l.limit != nil && l.open >= l.limit():
 		stats.overflow.Inc()
 		_ = conn.Close()
@@ -252,6 +263,7 @@ func (l *Listener) start(conn net.Conn) {
 	}
 	l.open++
 	stats.active.Add(1)
+	l.connections.Add(1)
 	c := chain.filter.NewConnection(conn)
 	ctx, cancel := context.WithCancel(l.base)
 	h := &handle{cancel: cancel}
@@ -268,6 +280,7 @@ func (l *Listener) start(conn net.Conn) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.open--
+		l.connections.Add(-1)
 		l.stats.active.Add(-1) // which may be other ones by now
 		l.stats.destroyed.Inc()
 		l.stats.length.Record(length)

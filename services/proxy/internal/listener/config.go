@@ -20,8 +20,9 @@ import (
 // Fields are the supported fields of the messages that Parse reads. Some need
 // nothing done: buffers of a connection never grow to a limit, since bodies are
 // pulled; one accept loop feeds all processors without enable_reuse_port or a
-// connection_balance_config; and traffic_direction is for those who read the
-// configuration.
+// connection_balance_config; traffic_direction is for those who read the
+// configuration; and a transport_socket_connect_timeout never ends a plaintext
+// connection, which is made as soon as it is accepted.
 func Fields() strict.Fields {
 	return strict.Fields{
 		"envoy.config.listener.v3.Listener": {
@@ -31,7 +32,7 @@ func Fields() strict.Fields {
 		},
 		"envoy.config.listener.v3.Listener.ConnectionBalanceConfig":              {"exact_balance"},
 		"envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance": {},
-		"envoy.config.listener.v3.FilterChain":                                   {"name", "filter_chain_match", "filters", "metadata", "transport_socket"},
+		"envoy.config.listener.v3.FilterChain":                                   {"name", "filter_chain_match", "filters", "metadata", "transport_socket", "transport_socket_connect_timeout"},
 		"envoy.config.listener.v3.Filter":                                        {"name", "typed_config"},
 		"envoy.config.listener.v3.FilterChainMatch": {
 			"destination_port", "prefix_ranges", "transport_protocol", "direct_source_prefix_ranges", "source_type",
@@ -177,6 +178,7 @@ func parseChain(message *listenerv3.FilterChain, at strict.Path, factories []net
 	c := &chain{message: message, connections: map[networkfilter.Connection]*handle{}}
 	c.match = parseMatch(message.GetFilterChainMatch(), at.Field("filter_chain_match"), report)
 	coreconfig.TransportSocket(message.GetTransportSocket(), at.Field("transport_socket"), report)
+	coreconfig.Duration(message.GetTransportSocketConnectTimeout(), 0, at.Field("transport_socket_connect_timeout"), report)
 	filters := message.GetFilters()
 	at = at.Field("filters")
 	if len(filters) > 1 {

@@ -153,6 +153,8 @@ func TestDrainTellsConnectionsAndStopEndsThem(t *testing.T) {
 	registry.Each(func(m stats.Metric) { found[m.Name] = m.Value })
 	require.Equal(t, map[string]int64{
 		"listener.in.downstream_cx_total": 2, "listener.in.downstream_cx_active": 0, "listener.in.downstream_cx_destroy": 2,
+		"listener.in.downstream_global_cx_overflow": 0, "listener.in.downstream_pre_cx_active": 0, "listener.in.downstream_pre_cx_timeout": 0,
+		"listener.in.downstream_cx_transport_socket_connect_timeout": 0, "listener.in.downstream_cx_overload_reject": 0,
 		"listener.in.downstream_cx_overflow": 0, "listener.in.no_filter_chain_match": 0, "listener.in.downstream_cx_length_ms": 0,
 	}, found)
 }
@@ -235,7 +237,8 @@ func TestFaultsNameTheirPlace(t *testing.T) {
 			`default_filter_chain.filter_chain_match: the default filter chain takes what no other matches, and has no match of its own`},
 		"two filters": {at + `"filter_chains": [{"filters": [{"name": "a"}, {"name": "b"}]}]}`,
 			`filter_chains[0].filters: 2 network filters are not supported: use one`},
-		"no backlog": {at + `"tcp_backlog_size": 0, ` + chain + `}`, `tcp_backlog_size: 0 is not between 1 and 65535`},
+		"a handshake in no time": {at + `"filter_chains": [{"transport_socket_connect_timeout": "-1s"}]}`, `filter_chains[0].transport_socket_connect_timeout: -1s is negative`},
+		"no backlog":             {at + `"tcp_backlog_size": 0, ` + chain + `}`, `tcp_backlog_size: 0 is not between 1 and 65535`},
 		"a filter unknown here": {`{"name": "l", "address": {"socket_address": {"address": "::1", "port_value": 1}}, "filter_chains": [{"filters": [{"name": "f", "typed_config": {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s"}}]}]}`,
 			`filter_chains[0].filters[0].typed_config: google.protobuf.Duration is no network filter known here; those are: google.protobuf.Empty`},
 	} {

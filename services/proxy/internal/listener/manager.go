@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -22,7 +23,7 @@ import (
 )
 
 // ManagerOptions says what a Manager works with. Every field is required but
-// ConnectionLimit.
+// ConnectionLimit and TotalLimit.
 type ManagerOptions struct {
 	// Filters are the network filters that ship.
 	Filters []networkfilter.Factory
@@ -40,6 +41,8 @@ type ManagerOptions struct {
 	// ConnectionLimit makes, of a listener's name, how many connections it has at once
 	// at most, which is asked for each one; nil is no bound.
 	ConnectionLimit func(name string) func() int64
+	// TotalLimit is the same for the connections of all listeners together.
+	TotalLimit func() int64
 }
 
 // cutTime is how long connections of a listener or filter chain that is gone
@@ -56,6 +59,9 @@ type Manager struct {
 	// base ends what drains.
 	base   context.Context
 	cancel context.CancelFunc
+
+	// connections are those of all listeners.
+	connections atomic.Int64
 
 	mu        sync.Mutex
 	listeners map[string]*entry
@@ -134,6 +140,7 @@ func (m *Manager) bind(config *Config) (*Listener, error) {
 	if m.options.ConnectionLimit != nil {
 		l.limit = m.options.ConnectionLimit(config.Name)
 	}
+	l.connections, l.totalLimit = &m.connections, m.options.TotalLimit
 	l.draining = m.isToDrain(config)
 	if m.closed.has(config) {
 		m.closeSocket(l)

@@ -581,6 +581,26 @@ func TestMetricsGoWithTheLastListenerThatHasThem(t *testing.T) {
 	})
 }
 
+func TestAllListenersTogetherHaveALimit(t *testing.T) {
+	var limit atomic.Int64
+	limit.Store(2)
+	m := newManager(t, false, nil, func(o *listener.ManagerOptions) { o.TotalLimit = limit.Load })
+	m.Start()
+	m.Accept()
+	require.NoError(t, m.Apply(lds(t, says("a", "one", `, "stat_prefix": "a"`), says("b", "two", `, "stat_prefix": "b"`)), true))
+	require.Equal(t, "one", m.dial("a").line())
+	require.Equal(t, "two", m.dial("b").line())
+	require.Equal(t, "EOF", m.dial("a").line())
+	require.Equal(t, "EOF", m.dial("b").line())
+	require.EqualValues(t, 1, m.value("listener.a.downstream_global_cx_overflow"))
+	require.EqualValues(t, 1, m.value("listener.b.downstream_global_cx_overflow"))
+	require.EqualValues(t, 0, m.value("listener.b.downstream_cx_overflow"))
+
+	require.NoError(t, m.Apply(lds(t, says("b", "two", `, "stat_prefix": "b"`)), true))
+	servicetest.Eventually(t, "the connection of the one that is gone has ended", func() bool { return m.value("listener.a.downstream_cx_active") == 0 })
+	require.Equal(t, "two", m.dial("b").line(), "which makes room for another")
+}
+
 func TestOfTheProcessOnlyListenersThatDrainByDefaultDrain(t *testing.T) {
 	m := serving(t)
 	require.NoError(t, m.Apply(lds(t, says("default", "a"), says("modify", "b", `, "drain_type": "MODIFY_ONLY"`)), true))

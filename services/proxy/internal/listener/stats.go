@@ -8,15 +8,22 @@ type listenerStats struct {
 	total, destroyed             *stats.Counter
 	active                       *stats.Gauge
 	noFilterChainMatch, overflow *stats.Counter
+	totalOverflow                *stats.Counter
 	length                       *stats.Histogram
 }
 
 func newListenerStats(registry *stats.Registry, prefix string) *listenerStats {
 	scope := registry.Scope("listener").Tagged("envoy_listener_address", prefix)
+	// What nothing here can come to is 0, for those who look for it: no connection
+	// waits for listener filters or a handshake, and none is refused by overload.
+	scope.Gauge("downstream_pre_cx_active")
+	for _, name := range []string{"downstream_pre_cx_timeout", "downstream_cx_transport_socket_connect_timeout", "downstream_cx_overload_reject"} {
+		scope.Counter(name)
+	}
 	return &listenerStats{
 		scope: scope, total: scope.Counter("downstream_cx_total"), destroyed: scope.Counter("downstream_cx_destroy"),
 		active: scope.Gauge("downstream_cx_active"), noFilterChainMatch: scope.Counter("no_filter_chain_match"),
-		overflow: scope.Counter("downstream_cx_overflow"), length: scope.Histogram("downstream_cx_length_ms"),
+		overflow: scope.Counter("downstream_cx_overflow"), totalOverflow: scope.Counter("downstream_global_cx_overflow"), length: scope.Histogram("downstream_cx_length_ms"),
 	}
 }
 
