@@ -73,6 +73,7 @@ static_resources:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: ingress
           server_name: same
+          access_log_options: {flush_access_log_on_new_request: true}
           access_log:
           - {name: json, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: %[1]q, log_format: {json_format: {%[3]s mixed: "-%%REQ(x-none)%%-%%RESPONSE_CODE%%", nest: {list: ["%%PROTOCOL%%", 1, true, "x"]}}}}}
           - {name: text, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: %[2]q}}
@@ -80,13 +81,23 @@ static_resources:
             {name: dead, match: {prefix: /dead}, route: {cluster: dead}},
             {name: none, match: {prefix: /none}, route: {cluster: nowhere}},
             {name: up, match: {prefix: /up}, metadata: {filter_metadata: {ns: {is: route, number: 3}}}, route: {cluster: echo}, %[6]s}]}]}
-          http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]
+          http_filters:
+          - {name: healthy, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck, pass_through_mode: false,
+              headers: [{name: ":path", string_match: {exact: /up/healthz}}], cluster_min_healthy_percentages: {echo: {value: 50}}}}
+          - {name: unhealthy, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck, pass_through_mode: false,
+              headers: [{name: ":path", string_match: {exact: /up/unhealthz}}], cluster_min_healthy_percentages: {empty: {value: 1}}}}
+          - {name: unknown, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck, pass_through_mode: false,
+              headers: [{name: ":path", string_match: {exact: /up/unknownz}}], cluster_min_healthy_percentages: {nowhere: {value: 1}}}}
+          - {name: itself, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck, pass_through_mode: false,
+              headers: [{name: ":path", string_match: {exact: /up/itself}}]}}
+          - {name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
   clusters:
   - name: echo
     type: STATIC
     connect_timeout: 60s
     metadata: {filter_metadata: {ns: {is: cluster}}}
     load_assignment: {cluster_name: echo, endpoints: [{lb_endpoints: [{metadata: {filter_metadata: {ns: {is: endpoint}}}, endpoint: {address: {socket_address: {address: %[7]s, port_value: %[8]s}}}}]}]}
+  - {name: empty, type: STATIC, connect_timeout: 60s, load_assignment: {cluster_name: empty}}
   - name: dead
     type: STATIC
     connect_timeout: 60s
@@ -109,6 +120,10 @@ func TestOurProxyAndARealEnvoyLogAndChangeHeadersAlike(t *testing.T) {
 		"GET /dead HTTP/1.1\r\nHost: mill\r\n\r\n",
 		"GET /none HTTP/1.1\r\nHost: mill\r\n\r\n",
 		"GET /nowhere HTTP/1.1\r\nHost: mill\r\n\r\n",
+		"GET /up/healthz HTTP/1.1\r\nHost: mill\r\n\r\n",
+		"GET /up/unhealthz HTTP/1.1\r\nHost: mill\r\n\r\n",
+		"GET /up/unknownz HTTP/1.1\r\nHost: mill\r\n\r\n",
+		"GET /up/itself HTTP/1.1\r\nHost: mill\r\n\r\n",
 	}
 	for _, text := range requests {
 		want := show(harness.SendRaw(t, envoy.Addr("ingress"), text))
@@ -121,19 +136,21 @@ func TestOurProxyAndARealEnvoyLogAndChangeHeadersAlike(t *testing.T) {
 	}
 	envoy.Stop() // Envoy writes its logs each ten seconds
 	ours.Stop()
-	for i, want := range logLines(t, file("envoy.json")) {
-		got := logLines(t, file("ours.json"))[i]
+	lines := logLines(t, file("envoy.json"))
+	require.Len(t, lines, 2*len(requests), "one for the beginning, one for the end of each")
+	for i, want := range lines {
+		got, request := logLines(t, file("ours.json"))[i], requests[i/2]
 		wantValues, gotValues := logValues(t, want), logValues(t, got)
-		if strings.HasPrefix(requests[i], "GET /nowhere") {
+		if strings.HasPrefix(request, "GET /nowhere") {
 			wantValues["METADATA(VIRTUAL_HOST:ns:is)"] = nil // which is the route's for us, and there is none
 		}
 		for key := range wantValues {
-			assert.Equal(t, wantValues[key], gotValues[key], "%s of %s", key, requests[i])
+			assert.Equal(t, wantValues[key], gotValues[key], "%s of %s, line %d", key, request, i)
 		}
 		require.Len(t, gotValues, len(wantValues))
 	}
 	wantLines, gotLines := logLines(t, file("envoy.log")), logLines(t, file("ours.log"))
-	require.Len(t, gotLines, len(requests))
+	require.Len(t, gotLines, len(wantLines))
 	times := regexp.MustCompile(`(\d+ \d+) \d+ [-\d]+ "`)
 	for i, want := range wantLines {
 		same := func(line string) string {

@@ -56,6 +56,9 @@ type Facts struct {
 	SentBytes int64
 	// HealthCheck says that the request asked after our own health.
 	HealthCheck bool
+	// LogType is when an access log is written (ACCESS_LOG_TYPE); empty is at the end of
+	// the request.
+	LogType string
 	// LocalReplyBody is the body of a reply of our own, while it is formatted.
 	LocalReplyBody string
 	// DynamicMetadata is what filters say to each other, by namespace.

@@ -1,6 +1,7 @@
 package format
 
 import (
+	"cmp"
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
@@ -126,7 +127,7 @@ var texts = map[string]func(b []byte, f *Facts) ([]byte, bool){
 		return header(b, f.requestHeaders(), "x-request-id")
 	},
 	"UNIQUE_ID":       func(b []byte, _ *Facts) ([]byte, bool) { return appendUUID(b), true },
-	"ACCESS_LOG_TYPE": func(b []byte, _ *Facts) ([]byte, bool) { return append(b, "DownstreamEnd"...), true },
+	"ACCESS_LOG_TYPE": func(b []byte, f *Facts) ([]byte, bool) { return append(b, cmp.Or(f.LogType, "DownstreamEnd")...), true },
 }
 
 // text makes the operator of a text, which is not known if it is empty.

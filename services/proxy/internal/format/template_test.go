@@ -136,6 +136,9 @@ func TestOperators(t *testing.T) {
 		{"%ENVIRONMENT(WEIR_FORMAT_TEST)% %ENVIRONMENT(WEIR_FORMAT_TEST):2% %ENVIRONMENT(WEIR_NOT_SET)%", "set se -", "set se -"},
 		{"%ACCESS_LOG_TYPE%", "DownstreamEnd", "DownstreamEnd"},
 	}
+	template, err := format.Parse("%ACCESS_LOG_TYPE%", format.Log)
+	require.NoError(t, err)
+	require.Equal(t, "DownstreamStart", string(template.Append(nil, &format.Facts{LogType: "DownstreamStart"})))
 	for _, c := range cases {
 		t.Run(c.text, func(t *testing.T) {
 			template, err := format.Parse(c.text, format.Log)

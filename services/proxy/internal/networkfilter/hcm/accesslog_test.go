@@ -106,6 +106,50 @@ func TestAccessLogTellsHowEachRequestEnded(t *testing.T) {
 	}
 }
 
+func TestAccessLogTellsOfBeginningsIfItIsTo(t *testing.T) {
+	const options = `"access_log_options": {"flush_access_log_on_new_request": true, "flush_log_on_tunnel_successfully_established": true},`
+	begin := func(t *testing.T) (*accessLog, *upstream, *proxy) {
+		l, up := newAccessLog(t, "%ACCESS_LOG_TYPE% %RESPONSE_CODE% %ROUTE_NAME% %UPSTREAM_CLUSTER%\n"), newUpstream(t)
+		return l, up, start(t, up.address(), config{fields: l.field + options + withWebsockets, entry: `"name": "r",`, logs: l.files})
+	}
+	t.Run("HTTP/1.1", func(t *testing.T) {
+		l, up, p := begin(t)
+		client := p.dial()
+		client.send(get)
+		server := up.accept()
+		server.head()
+		require.Equal(t, []string{"DownstreamStart 0 r up"}, l.lines(1), "there is no answer yet")
+		server.send("HTTP/1.1 204 No Content\r\n\r\n")
+		client.response("GET")
+		require.Equal(t, "DownstreamEnd 204 r up", l.lines(2)[1])
+
+		client.send(websocket)
+		server.head()
+		require.Equal(t, "DownstreamStart 0 r up", l.lines(3)[2])
+		server.send(switching)
+		client.head()
+		require.Equal(t, "DownstreamTunnelSuccessfullyEstablished 101 r up", l.lines(4)[3])
+		require.NoError(t, client.conn.Close())
+		require.NoError(t, server.conn.Close())
+		require.Equal(t, "DownstreamEnd 101 r up", l.lines(5)[4])
+	})
+	t.Run("HTTP/2", func(t *testing.T) {
+		l, up, p := begin(t)
+		s := open(t, p.dialHTTP2(), "GET /", true)
+		server := up.accept()
+		server.head()
+		require.Equal(t, []string{"DownstreamStart 0 r up"}, l.lines(1), "there is no answer yet")
+		server.send("HTTP/1.1 204 No Content\r\n\r\n")
+		require.Equal(t, "204", strings.TrimSpace(outcome(s)))
+		require.Equal(t, "DownstreamEnd 204 r up", l.lines(2)[1])
+	})
+	t.Run("a request that is refused has no beginning", func(t *testing.T) {
+		l, _, p := begin(t)
+		p.dial().send("GET / HTTP/1.1\r\nHo st: a\r\n\r\n")
+		require.Equal(t, []string{"DownstreamEnd 400 - -"}, l.lines(1))
+	})
+}
+
 func TestAccessLogTellsAddressesTimesAndIDs(t *testing.T) {
 	l := newAccessLog(t, "%DOWNSTREAM_REMOTE_ADDRESS%|%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%|%DOWNSTREAM_LOCAL_ADDRESS%|%UPSTREAM_HOST%|%UPSTREAM_REMOTE_ADDRESS%|%CONNECTION_ID%|"+
 		"%STREAM_ID%|%REQ(X-REQUEST-ID)%|%DURATION%|%REQUEST_DURATION%|%REQUEST_TX_DURATION%|%RESPONSE_DURATION%|%RESPONSE_TX_DURATION%|"+

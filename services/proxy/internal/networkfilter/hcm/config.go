@@ -72,9 +72,11 @@ func (f *Factory) Fields() strict.Fields {
 			"generate_request_id", "preserve_external_request_id", "always_set_request_id_in_response", "request_id_extension",
 			"normalize_path", "merge_slashes", "path_with_escaped_slashes_action",
 			"strip_matching_host_port", "strip_any_host_port", "strip_trailing_host_dot", "access_log",
+			"access_log_options",
 		},
 		managerMessage + ".UpgradeConfig":                                                {"upgrade_type", "filters", "enabled"},
-		managerMessage + ".InternalAddressConfig":                                        {"cidr_ranges"},
+		managerMessage + ".InternalAddressConfig":                                        {"unix_sockets", "cidr_ranges"},
+		managerMessage + ".HcmAccessLogOptions":                                          {"flush_access_log_on_new_request", "flush_log_on_tunnel_successfully_established"},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter":         {"name", "typed_config", "is_optional", "disabled"},
 		"envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension": {"typed_config"},
 		"envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig":                        {"pack_trace_reason", "use_request_id_for_trace_sampling"},
@@ -122,7 +124,10 @@ type manager struct {
 	stats      *managerStats
 	clock      clock
 	logs       []*accesslog.Log
-	ids        *atomic.Uint64
+	// logStart and logTunnel say that the logs are also written when a request has
+	// its route, and when a client has got its upgrade (access_log_options).
+	logStart, logTunnel bool
+	ids                 *atomic.Uint64
 
 	codec          hcmv3.HttpConnectionManager_CodecType
 	servers        servers   // of HTTP/2
@@ -183,6 +188,8 @@ func (f *Factory) Parse(config proto.Message, at strict.Path, report *strict.Rep
 		m.routes.Store(table)
 	}
 	m.logs = f.AccessLogs.Parse(c.GetAccessLog(), at.Field("access_log"), report)
+	m.logStart = c.GetAccessLogOptions().GetFlushAccessLogOnNewRequest()
+	m.logTunnel = c.GetAccessLogOptions().GetFlushLogOnTunnelSuccessfullyEstablished()
 	m.chain = f.parseChain(c.GetHttpFilters(), at.Field("http_filters"), report)
 	m.upgrades = f.parseUpgrades(c.GetUpgradeConfigs(), m.chain, at.Field("upgrade_configs"), report)
 	scope := f.Stats.Scope("http").Tagged("envoy_http_conn_manager_prefix", c.GetStatPrefix())

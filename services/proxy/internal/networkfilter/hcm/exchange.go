@@ -89,6 +89,7 @@ func (e *exchange) serve(c *multiplexed, h2 *http2.Stream) {
 		m.route(s)
 		tellRoute(s)
 		chain, refused = m.upgraded(s, chain)
+		m.begun(&s.Facts)
 	}
 	e.watch.begin(s)
 	h2.OnReset(e.onReset)
@@ -291,6 +292,9 @@ func (e *exchange) respond() error {
 	e.watch.touch(now)
 	facts.ResponseCode = response.Status
 	facts.Mark(format.SendBegin, now)
+	if e.switched {
+		e.manager.switched(facts)
+	}
 	if response.BodyLength == message.Unknown && !response.Bodiless {
 		response.Headers.Remove("content-length")
 	}

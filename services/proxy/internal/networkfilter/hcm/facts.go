@@ -98,6 +98,27 @@ func (m *manager) record(s *stream.Stream, expired *stream.Expiry) (last *stream
 	return last
 }
 
+// begun writes the access logs of a request that has its route, if it is to.
+func (m *manager) begun(f *format.Facts) {
+	if m.logStart {
+		m.logAs("DownstreamStart", f)
+	}
+}
+
+// switched writes the access logs of a client that gets its upgrade, if it is to.
+func (m *manager) switched(f *format.Facts) {
+	if m.logTunnel {
+		m.logAs("DownstreamTunnelSuccessfullyEstablished", f)
+	}
+}
+
+// logAs writes the access logs before the end of a request.
+func (m *manager) logAs(kind string, f *format.Facts) {
+	f.LogType = kind
+	m.log(f)
+	f.LogType = ""
+}
+
 // log writes the access logs, at the end of a request.
 func (m *manager) log(f *format.Facts) {
 	values := m.runtime.Snapshot()

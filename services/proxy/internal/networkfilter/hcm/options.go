@@ -107,7 +107,8 @@ func (m *manager) parseTimeouts(c *hcmv3.HttpConnectionManager, at strict.Path, 
 }
 
 // parseIdentity reads who is trusted. A request id has no part for tracing here,
-// so that the settings of request_id_extension for it have no effect.
+// so that the settings of request_id_extension for it have no effect; nor has
+// unix_sockets, since listeners have addresses of IP.
 func (m *manager) parseIdentity(c *hcmv3.HttpConnectionManager, at strict.Path, report *strict.Report) {
 	m.identity = identity.Config{
 		UseRemoteAddress:      c.GetUseRemoteAddress().GetValue(),

@@ -22,6 +22,9 @@ func (c *connection) respond(closes bool) error {
 	c.watch.touch(now)
 	facts.ResponseCode = response.Status
 	facts.Mark(format.SendBegin, now)
+	if response.Status == 101 {
+		c.manager.switched(facts)
+	}
 	c.writes.Extend(now, idle)
 	c.writer.WriteResponse(response, closes)
 	for response.Body != nil {

@@ -217,6 +217,7 @@ func (c *connection) serveRequest() bool {
 		m.route(s)
 		tellRoute(s)
 		chain, refused = m.upgraded(s, chain)
+		m.begun(&s.Facts)
 	}
 	c.watch.begin(s)
 
