@@ -32,6 +32,7 @@ func (p *parser) forward(e *entry, m *routev3.RouteAction, shared inherited, at 
 	}[m.GetClusterNotFoundResponseCode()]
 	r.Timeout = coreconfig.Duration(m.GetTimeout(), defaultTimeout, at.Field("timeout"), p.report)
 	r.IdleTimeout = coreconfig.Duration(m.GetIdleTimeout(), r.IdleTimeout, at.Field("idle_timeout"), p.report)
+	r.FlushTimeout = coreconfig.Duration(m.GetFlushTimeout(), r.FlushTimeout, at.Field("flush_timeout"), p.report)
 	if m.GetMaxStreamDuration() != nil { // which is in the place of timeout, as in Envoy
 		r.Timeout = 0
 	}

@@ -164,12 +164,14 @@ func TestMatchByWeightsAllocatesNothing(t *testing.T) {
 func TestWhatElseAnActionSays(t *testing.T) {
 	r := forward(t, `"cluster": "c"`, request("h", "/old"))
 	require.Negative(t, r.IdleTimeout)
+	require.Negative(t, r.FlushTimeout)
 	require.Equal(t, corev3.RoutingPriority_DEFAULT, r.Priority)
 	require.True(t, r.HashPolicy.Empty())
 
 	in := request("h", "/old")
-	r = forward(t, `"cluster": "c", "idle_timeout": "0s", "priority": "HIGH", "hash_policy": [{"connection_properties": {"source_ip": true}}]`, in)
+	r = forward(t, `"cluster": "c", "idle_timeout": "0s", "flush_timeout": "3s", "priority": "HIGH", "hash_policy": [{"connection_properties": {"source_ip": true}}]`, in)
 	require.Zero(t, r.IdleTimeout)
+	require.Equal(t, 3*time.Second, r.FlushTimeout)
 	require.Equal(t, corev3.RoutingPriority_HIGH, r.Priority)
 	_, ok, _ := r.HashPolicy.Hash(hashpolicy.Input{Request: in.Request, ClientAddress: in.ClientAddress, Random: in.Random})
 	require.True(t, ok)

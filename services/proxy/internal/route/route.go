@@ -44,7 +44,7 @@ func Fields() strict.Fields {
 			"prefix_rewrite", "regex_rewrite", "path_rewrite",
 			"host_rewrite_literal", "auto_host_rewrite", "host_rewrite_header", "host_rewrite_path_regex", "host_rewrite",
 			"append_x_forwarded_host",
-			"timeout", "idle_timeout", "max_stream_duration", "upgrade_configs", "priority", "hash_policy", "rate_limits", "include_vh_rate_limits", "retry_policy",
+			"timeout", "idle_timeout", "flush_timeout", "max_stream_duration", "upgrade_configs", "priority", "hash_policy", "rate_limits", "include_vh_rate_limits", "retry_policy",
 		},
 		"envoy.config.route.v3.RouteAction.UpgradeConfig": {"upgrade_type", "enabled"},
 		"envoy.config.route.v3.RouteAction.MaxStreamDuration": {
@@ -98,6 +98,9 @@ type Route struct {
 	// connection manager's time; 0 is as long as it takes, and a negative one
 	// leaves the connection manager's.
 	IdleTimeout time.Duration
+	// FlushTimeout is the same for what is left of a response that a client of HTTP/2
+	// does not take.
+	FlushTimeout time.Duration
 	// Priority is the set of connections and limits that the request is of.
 	Priority corev3.RoutingPriority
 	// HashPolicy binds the request to a host.
@@ -264,7 +267,7 @@ func (p *parser) virtualHost(v *routev3.VirtualHost, mutations levels, filters f
 	filters = p.filterConfigs(v.GetTypedPerFilterConfig(), filters, at.Field("typed_per_filter_config"))
 	for i, m := range v.GetRoutes() {
 		at := at.Field("routes").Index(i)
-		e := entry{route: &Route{Name: m.GetName(), VirtualHost: v.GetName(), Metadata: m.GetMetadata(), VirtualHostMetadata: v.GetMetadata(), IdleTimeout: -1, Attempts: attempts}}
+		e := entry{route: &Route{Name: m.GetName(), VirtualHost: v.GetName(), Metadata: m.GetMetadata(), VirtualHostMetadata: v.GetMetadata(), IdleTimeout: -1, FlushTimeout: -1, Attempts: attempts}}
 		e.route.BodyBufferLimit = bufferLimit(m, v)
 		e.route.mutations = mutations.with(ParseMutations(m, at, p.report))
 		e.route.filters = p.filterConfigs(m.GetTypedPerFilterConfig(), filters, at.Field("typed_per_filter_config"))

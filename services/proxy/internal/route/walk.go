@@ -166,6 +166,9 @@ func (e *explanation) action(w Walk, in Input) {
 	if r.IdleTimeout >= 0 {
 		e.line("idle timeout", "%s", orNone(r.IdleTimeout))
 	}
+	if r.FlushTimeout >= 0 {
+		e.line("flush timeout", "%s", orNone(r.FlushTimeout))
+	}
 	if limit, ok := r.MaxStreamDuration(in.Request); ok {
 		e.line("stream duration", "%s", orNone(limit))
 	}

@@ -16,7 +16,7 @@ const walked = `{"virtual_hosts": [
 		{"match": {"prefix": "/users/", "headers": [{"name": "x-canary", "string_match": {"exact": "yes"}}]}, "route": {"cluster": "canary"}},
 		{"name": "users", "match": {"prefix": "/users/", "query_parameters": [{"name": "v"}]}, "route": {
 			"weighted_clusters": {"clusters": [{"name": "users", "weight": 90}, {"cluster_header": "x-c", "weight": 10}]},
-			"prefix_rewrite": "/", "host_rewrite_literal": "users.internal", "timeout": "0s", "idle_timeout": "7s", "priority": "HIGH",
+			"prefix_rewrite": "/", "host_rewrite_literal": "users.internal", "timeout": "0s", "idle_timeout": "7s", "flush_timeout": "8s", "priority": "HIGH",
 			"max_stream_duration": {"max_stream_duration": "60s"}, "hash_policy": [{"query_parameter": {"name": "v"}}, {"cookie": {"name": "c", "ttl": "5s"}}]}},
 		{"match": {"prefix": "/header"}, "route": {"cluster_header": "x-c", "hash_policy": [{"header": {"header_name": "x-none"}}]}}]},
 	{"name": "", "domains": ["tls.test"], "require_tls": "ALL", "routes": []}]}`

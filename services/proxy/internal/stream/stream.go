@@ -31,6 +31,10 @@ type Stream struct {
 	// IdleTimeout is how long nothing may move in either direction before the
 	// stream is given up; 0 is as long as it takes.
 	IdleTimeout time.Duration
+	// FlushTimeout is how long a client of HTTP/2 may take nothing of what is left of
+	// the response, once that is all that is to come; 0 is as long as it takes, and a
+	// negative one is IdleTimeout.
+	FlushTimeout time.Duration
 	// MaxDuration is how long the stream may take as a whole; 0 is as long as it
 	// takes.
 	MaxDuration time.Duration

@@ -72,7 +72,7 @@ func (f *Factory) Fields() strict.Fields {
 			"generate_request_id", "preserve_external_request_id", "always_set_request_id_in_response", "request_id_extension",
 			"normalize_path", "merge_slashes", "path_with_escaped_slashes_action",
 			"strip_matching_host_port", "strip_any_host_port", "strip_trailing_host_dot", "access_log",
-			"access_log_options",
+			"access_log_options", "stream_flush_timeout",
 		},
 		managerMessage + ".UpgradeConfig":                                                {"upgrade_type", "filters", "enabled"},
 		managerMessage + ".InternalAddressConfig":                                        {"unix_sockets", "cidr_ranges"},
@@ -143,6 +143,7 @@ type manager struct {
 	headersTimeout        time.Duration // from a head's first byte to its last
 	requestTimeout        time.Duration // from the head to the end of the request
 	streamIdleTimeout     time.Duration
+	streamFlushTimeout    time.Duration // negative is the idle one
 	maxStreamDuration     time.Duration
 	maxConnectionDuration time.Duration
 	// durationJitter is up to which part of that is added to it by chance.

@@ -64,6 +64,7 @@ func TestFaultsOfTheConfiguration(t *testing.T) {
 		{"a router that is disabled", `"http_filters": [` + strings.Replace(routerFilter, "{", `{"disabled": true, `, 1) + `]`, `http_filters[0].disabled: filter "router" answers every request, and cannot be disabled`},
 		{"sockets of Unix and lines before the end", `"internal_address_config": {"unix_sockets": true}, "access_log_options": {"flush_access_log_on_new_request": true}`, ""},
 		{"lines in between", `"access_log_options": {"access_log_flush_interval": "1s"}`, `access_log_options.access_log_flush_interval: not supported`},
+		{"a flush in no time", `"stream_flush_timeout": "-1s"`, `stream_flush_timeout: -1s is negative`},
 		{"an internal address that is none", `"internal_address_config": {"cidr_ranges": [{"address_prefix": "home"}]}`, `internal_address_config.cidr_ranges[0].address_prefix: "home" is not an IP address`},
 		{"an internal range that is none", `"internal_address_config": {"cidr_ranges": [{"address_prefix": "1.2.3.4", "prefix_len": 33}]}`, `internal_address_config.cidr_ranges[0].prefix_len: 33 is longer than the address`},
 		{"both lengths", `"http_protocol_options": {"allow_chunked_length": true}`, "http_protocol_options.allow_chunked_length: not supported"},

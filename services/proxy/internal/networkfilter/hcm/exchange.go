@@ -72,6 +72,7 @@ func (e *exchange) serve(c *multiplexed, h2 *http2.Stream) {
 	s.Facts.Connection = &c.facts
 	s.Reset()
 	s.Context, s.IdleTimeout, s.MaxDuration = c.ctx, m.streamIdleTimeout, m.maxStreamDuration
+	s.FlushTimeout = m.streamFlushTimeout
 	if h2.ReadHead(&e.head) != nil { // the client has reset it
 		m.stats.clientResets.Inc()
 		e.connection, e.h2 = nil, nil
@@ -320,8 +321,13 @@ func (e *exchange) writeHead(r *message.Response) error {
 	return e.h2.WriteHead(r.Status, &r.Headers, r.Body == nil)
 }
 
+// flushedAtOnce is how much of a response the proxy would hold for a client that takes
+// nothing, if it held any (per_connection_buffer_limit_bytes).
+const flushedAtOnce = 1 << 20
+
 func (e *exchange) writeBody(r *message.Response) error {
 	facts := &e.stream.Facts
+	flushing := false
 	for {
 		if !r.Body.Ready() {
 			if err := e.h2.Flush(); err != nil {
@@ -337,6 +343,10 @@ func (e *exchange) writeBody(r *message.Response) error {
 		if err != nil {
 			_ = e.h2.Flush() // what came before the break is the client's
 			return err
+		}
+		if !flushing && r.BodyLength >= 0 && r.BodyLength-facts.SentBytes <= flushedAtOnce {
+			flushing = true
+			e.watch.flush()
 		}
 		if err := e.h2.WriteData(chunk, false); err != nil {
 			e.tellGone(err)

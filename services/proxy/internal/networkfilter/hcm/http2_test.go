@@ -51,6 +51,25 @@ func open(t testing.TB, c *http2.Client, request string, end bool, lines ...stri
 	return s
 }
 
+func TestAClientOfTooManyBrokenStreamsIsCutOff(t *testing.T) {
+	p := start(t, cannedUpstream(t), config{fields: `"stream_error_on_invalid_http_message": true,`})
+	client := p.dialHTTP2()
+	malformed := &http2.Request{Method: []byte("GET"), Scheme: []byte("http"), Authority: []byte("a"), Path: []byte("/")}
+	for range 10_000 { // many more than are borne
+		s, err := client.Open(malformed, fieldList("connection: close"), true)
+		if err != nil {
+			break
+		}
+		s.SetDeadline(time.Now().Add(patience))
+		_ = s.Flush()
+		var head http2.Head
+		require.Error(t, s.ReadHead(&head))
+		s.Close()
+	}
+	servicetest.Eventually(t, "it is counted", func() bool { return p.stat("http.test.downstream_rq_too_many_premature_resets") == 1 })
+	require.True(t, strings.HasPrefix(outcome(open(t, p.dialHTTP2(), "GET /", true)), "200 "), "others are served")
+}
+
 // outcome is a response as text: status, the headers asked for, body, trailers,
 // and the error that it ended with.
 func outcome(s *http2.Stream, names ...string) string {

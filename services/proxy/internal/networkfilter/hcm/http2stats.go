@@ -10,7 +10,7 @@ import (
 type http2Stats struct {
 	*codecstats.HTTP2
 	droppedUnderscores, rejectedUnderscores *stats.Counter
-	goAways, trailers                       *stats.Counter
+	goAways, trailers, flushTimeouts        *stats.Counter
 }
 
 func newHTTP2Stats(scope *stats.Scope) *http2Stats {
@@ -20,5 +20,6 @@ func newHTTP2Stats(scope *stats.Scope) *http2Stats {
 		rejectedUnderscores: scope.Counter("requests_rejected_with_underscores_in_headers"),
 		goAways:             scope.Counter("goaway_sent"),
 		trailers:            scope.Counter("trailers"),
+		flushTimeouts:       scope.Counter("tx_flush_timeout"),
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/weirproxy/weir/internal/http2"
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
@@ -21,6 +22,31 @@ const (
 	part   = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345"
 	answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 )
+
+// TestARestThatTheClientDoesNotTakeIsGivenUp has a client that gives no credit for the
+// second half of a response.
+func TestARestThatTheClientDoesNotTakeIsGivenUp(t *testing.T) {
+	t.Parallel() // it waits
+	for _, c := range []struct{ name, fields, route string }{
+		{"by stream_flush_timeout", `"stream_idle_timeout": "0s", "stream_flush_timeout": "1s",`, ""},
+		{"by flush_timeout of the route", `"stream_idle_timeout": "0s", "stream_flush_timeout": "0s",`, `, "flush_timeout": "1s"`},
+		{"by idle_timeout of the route", `"stream_idle_timeout": "0s",`, `, "idle_timeout": "1s"`},
+		{"by stream_idle_timeout", `"stream_idle_timeout": "1s",`, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			up := newUpstream(t)
+			p := start(t, up.address(), config{fields: c.fields, route: c.route + `, "timeout": "0s"`})
+			s := open(t, p.dialHTTP2With(http2.Options{StreamWindow: 10}), "GET /", true)
+			server := up.accept()
+			server.head()
+			server.send("HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n0123456789abcdefghij")
+			servicetest.Eventually(t, "the rest is given up", func() bool { return p.stat("http2.tx_flush_timeout") == 1 })
+			require.EqualValues(t, 0, p.stat("http.test.downstream_rq_idle_timeout"))
+			require.NotContains(t, outcome(s), "abcdefghij")
+		})
+	}
+}
 
 func TestStreamOutOfTimeIsAnsweredByWhatWasMissing(t *testing.T) {
 	t.Parallel() // it waits

@@ -83,6 +83,9 @@ func (c *multiplexed) serve(ctx context.Context, received []byte) {
 	remote := !errors.Is(err, http2.ErrClosed)
 	if e, ok := errors.AsType[*http2.ConnectionError](err); ok && !e.Remote {
 		m.stats.protocolErrors.Inc()
+		if e.Flood == http2.ResetFlood {
+			m.stats.prematureResets.Inc()
+		}
 		remote = false
 	}
 	if errors.Is(err, http2.ErrKeepalive) {

@@ -100,6 +100,7 @@ func (m *manager) parseTimeouts(c *hcmv3.HttpConnectionManager, at strict.Path, 
 	}
 	read(&m.maxStreamDuration, common.GetMaxStreamDuration(), 0, commonAt.Field("max_stream_duration"))
 	read(&m.streamIdleTimeout, c.GetStreamIdleTimeout(), defaultStreamIdleTimeout, at.Field("stream_idle_timeout"))
+	read(&m.streamFlushTimeout, c.GetStreamFlushTimeout(), -1, at.Field("stream_flush_timeout"))
 	read(&m.requestTimeout, c.GetRequestTimeout(), 0, at.Field("request_timeout"))
 	read(&m.headersTimeout, c.GetRequestHeadersTimeout(), 0, at.Field("request_headers_timeout"))
 	read(&m.drainTimeout, c.GetDrainTimeout(), defaultDrainTimeout, at.Field("drain_timeout"))

@@ -27,6 +27,9 @@ func (m *manager) route(s *stream.Stream) {
 	if s.Route.IdleTimeout >= 0 {
 		s.IdleTimeout = s.Route.IdleTimeout
 	}
+	if s.Route.FlushTimeout >= 0 {
+		s.FlushTimeout = s.Route.FlushTimeout
+	}
 	if limit, ok := s.Route.MaxStreamDuration(&s.Request); ok {
 		s.MaxDuration = limit
 	}

@@ -35,6 +35,7 @@ type managerStats struct {
 	tooLarge, notRelative                   *stats.Counter
 	badPaths, redirectedPaths               *stats.Counter
 	earlyResponses, clientResets, ownResets *stats.Counter
+	prematureResets                         *stats.Counter // connections with too many
 	upgradesRefused                         *stats.Counter
 	droppedUnderscores, rejectedUnderscores *stats.Counter
 	noRoute, noCluster                      *stats.Counter
@@ -110,6 +111,7 @@ func newStats(scope, codec, codec2 *stats.Scope) *managerStats {
 		earlyResponses:         scope.Counter("downstream_rq_response_before_rq_complete"),
 		clientResets:           scope.Counter("downstream_rq_rx_reset"),
 		ownResets:              scope.Counter("downstream_rq_tx_reset"),
+		prematureResets:        scope.Counter("downstream_rq_too_many_premature_resets"),
 		upgradesRefused:        scope.Counter("downstream_rq_ws_on_non_ws_route"),
 		droppedUnderscores:     codec.Counter("dropped_headers_with_underscores"),
 		rejectedUnderscores:    codec.Counter("requests_rejected_with_underscores_in_headers"),
@@ -120,6 +122,7 @@ func newStats(scope, codec, codec2 *stats.Scope) *managerStats {
 		directResponses:        scope.Counter("rq_direct_response"),
 	}
 	s.answers = newAnswerStats(scope)
+	scope.Counter("rs_too_large") // is 0: nothing here holds the body of a response
 	return s
 }
 

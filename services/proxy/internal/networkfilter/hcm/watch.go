@@ -33,7 +33,11 @@ type watch struct {
 	// The limits of stream, zero for none.
 	start                   time.Time
 	idle, duration, request time.Duration
-	leaves                  bool // the end of the client's direction ends the stream
+	// flushing says that what is left of the response is the client's to take, which
+	// may take as long as flushes; negative is idle.
+	flushing bool
+	flushes  time.Duration
+	leaves   bool // the end of the client's direction ends the stream
 }
 
 // The ends of streams, by what the request was like: not yet whole, or whole.
@@ -56,6 +60,7 @@ func (w *watch) begin(s *stream.Stream) {
 	defer w.mu.Unlock()
 	w.stream, w.start = s, s.Start
 	w.idle, w.duration, w.request = s.IdleTimeout, s.MaxDuration, w.manager.requestTimeout
+	w.flushes, w.flushing = s.FlushTimeout, false
 	if w.leaves = len(s.Request.Upgrade) == 0; !w.leaves {
 		w.request = 0 // it never ends
 	}
@@ -63,6 +68,17 @@ func (w *watch) begin(s *stream.Stream) {
 	w.arm(s.Start)
 	if w.closed {
 		s.Cut()
+	}
+}
+
+// flush notes that the client alone holds up the rest of the response.
+func (w *watch) flush() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.flushing = true
+	if w.flushes >= 0 {
+		w.idle = w.flushes
+		w.arm(time.Now())
 	}
 }
 
@@ -147,10 +163,14 @@ func (w *watch) fire() {
 		stats.requestTimeouts.Inc()
 		why = requestTime
 	case reached(w.moved(), w.idle):
-		stats.requestIdleTimeouts.Inc()
 		why = idleResponse
 		if !received {
 			why = idleRequest
+		}
+		if w.flushing {
+			stats.http2.flushTimeouts.Inc()
+		} else {
+			stats.requestIdleTimeouts.Inc()
 		}
 	case received && w.leaves && w.gone():
 		why = clientGone
