@@ -74,7 +74,7 @@ func TestImports(t *testing.T) {
 			"internal/coreconfig", "internal/descriptor", "internal/format", "internal/hashpolicy", "internal/headermutation",
 			"internal/layeredruntime", "internal/matcher", "internal/message", "internal/pathindex", "internal/retry", "internal/strict",
 		},
-		"internal/retry":      {"internal/coreconfig", "internal/matcher", "internal/message", "internal/strict"},
+		"internal/retry":      {"internal/coreconfig", "internal/layeredruntime", "internal/matcher", "internal/message", "internal/strict"},
 		"internal/pathindex":  {"internal/matcher"},
 		"internal/matcher":    {"internal/layeredruntime", "internal/message", "internal/strict"},
 		"internal/hashpolicy": {"internal/coreconfig", "internal/matcher", "internal/message", "internal/strict"},

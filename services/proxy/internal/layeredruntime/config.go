@@ -134,6 +134,13 @@ const TotalConnectionLimit = "overload.global_downstream_max_connections"
 // so.
 const UseRetry = "upstream.use_retry"
 
+// BaseRetryBackOff is the key of the base interval, in milliseconds, of retries whose
+// policies have none of their own.
+const BaseRetryBackOff = "upstream.base_retry_backoff_ms"
+
+// mostRetryBackOff is the most of it, a day: ten times as much is a wait still.
+const mostRetryBackOff = 24 * 60 * 60 * 1000
+
 // beforeMaintained is what a cluster's name follows.
 const beforeMaintained = "upstream.maintenance_mode."
 
@@ -158,6 +165,11 @@ func check(key string, v value) error {
 			return fmt.Errorf("want a number of connections, not %s", v.text)
 		}
 		return nil
+	case key == BaseRetryBackOff:
+		if !v.isInteger || v.integer > mostRetryBackOff {
+			return fmt.Errorf("want a number of milliseconds, %d at most, not %s", mostRetryBackOff, v.text)
+		}
+		return nil
 	case key == UseRetry, len(key) > len(beforeMaintained) && strings.HasPrefix(key, beforeMaintained):
 		if !v.isShare && !v.isInteger {
 			return fmt.Errorf("want a share of requests, a FractionalPercent or so many in a hundred, not %s", v.text)
@@ -173,7 +185,7 @@ func check(key string, v value) error {
 	}
 	for _, prefix := range ofEnvoy {
 		if strings.HasPrefix(key, prefix) {
-			return fmt.Errorf("nothing here reads it; of Envoy's own, known are %s, %s<cluster>, %s<listener>%s and %s", UseRetry, beforeMaintained, beforeListener, afterListener, TotalConnectionLimit)
+			return fmt.Errorf("nothing here reads it; of Envoy's own, known are %s, %s, %s<cluster>, %s<listener>%s and %s", BaseRetryBackOff, UseRetry, beforeMaintained, beforeListener, afterListener, TotalConnectionLimit)
 		}
 	}
 	return nil

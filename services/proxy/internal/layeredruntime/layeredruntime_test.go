@@ -109,11 +109,12 @@ layers:
 		{"a": "11", "b": "{numerator: x}"}, {"a": "11", "b": "{"}, {"a": "11", "b": "{share: 1}"},
 		{"a": "11", "": "1"}, {"a": "11", "upstream.use_http3": "1"},
 		{"a": "11", "upstream.use_retry": "off"}, {"a": "11", "upstream.maintenance_mode.shop": "on"},
+		{"a": "11", "upstream.base_retry_backoff_ms": "soon"}, {"a": "11", "upstream.base_retry_backoff_ms": "86400001"},
 	} {
 		require.Error(t, r.Modify(bad))
 	}
 	require.EqualValues(t, 10, r.Snapshot().Integer("a", 0), "all is changed or nothing")
-	require.EqualValues(t, 7, values(registry)["runtime.load_error"])
+	require.EqualValues(t, 9, values(registry)["runtime.load_error"])
 
 	require.NoError(t, r.Modify(map[string]string{"a": "", "b.d": "", "new": "", "never": ""}))
 	require.Equal(t, before.Entries(), r.Snapshot().Entries())

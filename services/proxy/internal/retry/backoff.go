@@ -8,27 +8,34 @@ import (
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
 
 // BackOff is how long the retry that was taken last waits: less than 2ⁿ−1 times
 // the base interval, n being its number, and less than max_interval; or, where
 // the response before it says when its rate limit is over, from that up to half
-// as much again, and rateLimited is true.
-func (s *State) BackOff() (d time.Duration, rateLimited bool) {
+// as much again, and rateLimited is true. The values of the runtime, nil for none, have
+// the base interval of a policy without a retry_back_off.
+func (s *State) BackOff(values *layeredruntime.Snapshot) (d time.Duration, rateLimited bool) {
 	if wait := s.wait; wait > 0 {
 		s.wait = 0
 		return wait + rand.N(wait/2+1), true
 	}
-	return rand.N(s.policy.backOffBelow(s.tried)), false
+	base, most := s.policy.base, s.policy.most
+	if base == 0 {
+		base = max(time.Duration(values.Integer(layeredruntime.BaseRetryBackOff, defaultBase)), 1) * time.Millisecond
+		most = mostFactor * base
+	}
+	return rand.N(backOffBelow(s.tried, base, most)), false
 }
 
 // backOffBelow is what the wait of retry n, from 1 on, is less than.
-func (p *Policy) backOffBelow(n uint) time.Duration {
-	if factor := time.Duration(1)<<min(n, 62) - 1; factor < p.most/p.base {
-		return factor * p.base
+func backOffBelow(n uint, base, most time.Duration) time.Duration {
+	if factor := time.Duration(1)<<min(n, 62) - 1; factor < most/base {
+		return factor * base
 	}
-	return p.most
+	return most
 }
 
 // resetHeader is a header of a response that says when a rate limit is over.

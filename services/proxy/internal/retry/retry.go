@@ -56,7 +56,7 @@ type Policy struct {
 	statuses   []uint32
 	headers    []matcher.Header // of the response (retriable_headers)
 	gate       []matcher.Header // of the request, any of them (retriable_request_headers); empty is open
-	base, most time.Duration    // of the back-off
+	base, most time.Duration    // of the back-off; 0 is as the runtime says
 	resets     []resetHeader
 	resetMost  time.Duration
 }
@@ -64,7 +64,7 @@ type Policy struct {
 // Envoy's defaults of the fields that are left out.
 const (
 	defaultRetries   = 1
-	defaultBase      = 25 * time.Millisecond
+	defaultBase      = 25              // milliseconds
 	defaultResetMost = 5 * time.Minute // RateLimitedRetryBackOff.max_interval
 	// mostFactor is what max_interval is of the base interval.
 	mostFactor = 10
@@ -72,7 +72,7 @@ const (
 
 // byHeaders is the policy of a route without one, for requests that ask for
 // retries themselves.
-var byHeaders = Policy{retries: defaultRetries, base: defaultBase, most: mostFactor * defaultBase, Hosts: Hosts{Attempts: 1}}
+var byHeaders = Policy{retries: defaultRetries, Hosts: Hosts{Attempts: 1}}
 
 // Parse makes a Policy of the message at the path at; nil of nil. Faults go to
 // report; the result is for use only if there are none.
@@ -123,7 +123,8 @@ func (p *Policy) parseBackOff(m *routev3.RetryPolicy_RetryBackOff, at strict.Pat
 	if m == nil {
 		return
 	}
-	p.base = max(coreconfig.Duration(m.GetBaseInterval(), defaultBase, at.Field("base_interval"), report), time.Millisecond)
+	// That there is a base_interval is held by the message's own rules.
+	p.base = max(coreconfig.Duration(m.GetBaseInterval(), 0, at.Field("base_interval"), report), time.Millisecond)
 	p.most = max(coreconfig.Duration(m.GetMaxInterval(), mostFactor*p.base, at.Field("max_interval"), report), time.Millisecond)
 	if p.most < p.base {
 		report.Add(at.Field("max_interval"), "%v is less than the base_interval of %v", p.most, p.base)

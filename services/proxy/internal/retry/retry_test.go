@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime/runtimetest"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/retry"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
@@ -165,7 +166,7 @@ func TestBackOffGrowsUpToItsMost(t *testing.T) {
 			s := begin(t, c.policy)
 			for i, below := range c.below {
 				require.True(t, s.Take())
-				d, limited := s.BackOff()
+				d, limited := s.BackOff(nil)
 				require.False(t, limited)
 				require.Less(t, d, below*time.Millisecond)
 				require.GreaterOrEqual(t, d, time.Duration(0))
@@ -178,11 +179,38 @@ func TestBackOffGrowsUpToItsMost(t *testing.T) {
 	}
 }
 
+func TestTheRuntimeHasTheBackOffOfPoliciesWithoutOne(t *testing.T) {
+	for _, c := range []struct {
+		values, policy string
+		below          []time.Duration // in milliseconds
+	}{
+		{"{upstream.base_retry_backoff_ms: 100}", `{"retry_on": "5xx", "num_retries": 9}`, []time.Duration{100, 300, 700, 1000, 1000}},
+		{"{upstream.base_retry_backoff_ms: 0}", `{"retry_on": "5xx", "num_retries": 9}`, []time.Duration{1, 3, 7, 10}},
+		{"{upstream.base_retry_backoff_ms: 86400000}", `{"retry_on": "5xx", "num_retries": 9}`, []time.Duration{86_400_000, 259_200_000, 604_800_000, 864_000_000}},
+		{"{upstream.base_retry_backoff_ms: 100}", `{"retry_on": "5xx", "num_retries": 9, "retry_back_off": {"base_interval": "0.001s"}}`, []time.Duration{1, 3, 7, 10}},
+	} {
+		longest := make([]time.Duration, len(c.below))
+		values := runtimetest.Values(t, c.values)
+		for range 300 {
+			s := begin(t, c.policy)
+			for i, below := range c.below {
+				require.True(t, s.Take())
+				d, _ := s.BackOff(values)
+				require.Less(t, d, below*time.Millisecond, c.values)
+				longest[i] = max(longest[i], d)
+			}
+		}
+		for i, below := range c.below {
+			require.Greater(t, longest[i], below*time.Millisecond*8/10, c.values)
+		}
+	}
+}
+
 func TestBackOffOfManyRetriesStaysBelowItsMost(t *testing.T) {
 	s := begin(t, `{"retry_on": "5xx", "num_retries": 1000}`)
 	for range 1000 {
 		require.True(t, s.Take())
-		d, _ := s.BackOff()
+		d, _ := s.BackOff(nil)
 		require.Less(t, d, 250*time.Millisecond)
 	}
 }
@@ -209,14 +237,14 @@ func TestBackOffHeedsRateLimits(t *testing.T) {
 				s := begin(t, limited)
 				require.True(t, s.WantsAfter(response(503, c.fields...)))
 				require.True(t, s.Take())
-				d, byHeader := s.BackOff()
+				d, byHeader := s.BackOff(nil)
 				require.Equal(t, c.want > 0, byHeader)
 				if c.want > 0 {
 					require.GreaterOrEqual(t, d, c.want)
 					require.LessOrEqual(t, d, c.want*3/2+1)
 				}
 				require.True(t, s.Take())
-				_, byHeader = s.BackOff()
+				_, byHeader = s.BackOff(nil)
 				require.False(t, byHeader, "it was for one retry")
 			})
 		})
@@ -324,7 +352,7 @@ func FuzzHeaders(f *testing.F) {
 			if !s.WantsAfter(response(503, "x-reset", reset)) || !s.Take() {
 				return
 			}
-			if d, _ := s.BackOff(); d < 0 || d > math.MaxInt64/2 {
+			if d, _ := s.BackOff(nil); d < 0 || d > math.MaxInt64/2 {
 				t.Fatalf("a wait of %v", d)
 			}
 		}

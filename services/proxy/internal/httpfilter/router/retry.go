@@ -107,7 +107,7 @@ func (r *router) leave(s *stream.Stream, res result) {
 // pause waits for as long as the next attempt is to, and says whether it may
 // begin: answered means that it may.
 func (r *router) pause() result {
-	wait, limited := r.retry.state.BackOff()
+	wait, limited := r.retry.state.BackOff(r.stream.Runtime)
 	if limited {
 		r.cluster.Stats.BackoffRateLimited.Inc()
 	} else {
