@@ -108,6 +108,9 @@ func (f *File) named(e Entry, m protoreflect.MessageDescriptor, path Path) proto
 
 // value sets the field fd of m from n.
 func (f *File) value(n *yaml.Node, m protoreflect.Message, fd protoreflect.FieldDescriptor, path Path) bool {
+	field, outer := f.field, f.outer
+	f.field, f.outer = fd, field
+	defer func() { f.field, f.outer = field, outer }()
 	switch {
 	case fd.IsList():
 		return f.enter(n, path, func(n *yaml.Node) bool { return f.list(n, m.Mutable(fd).List(), fd, path) })
@@ -218,7 +221,7 @@ func (f *File) typed(n *yaml.Node, path Path) proto.Message {
 		f.Fault(n, path, "@type is missing: it names the type, as in %q", typePrefix+"envoy.…")
 		return nil
 	}
-	t, err := f.schema.Find(url.Value)
+	t, err := f.findType(url.Value)
 	if err != nil {
 		if f.hushed > 0 {
 			err = fmt.Errorf("@type is %s, and no type that is known", untold)
@@ -231,6 +234,14 @@ func (f *File) typed(n *yaml.Node, path Path) proto.Message {
 	f.fields(rest, content, path)
 	f.Validate(content.Interface(), path)
 	return content.Interface()
+}
+
+// findType is the type that a URL names, for the field being read.
+func (f *File) findType(url string) (protoreflect.MessageType, error) {
+	if schema, ok := f.schema.(Slotted); ok && f.field != nil {
+		return schema.FindFor(url, f.field, f.outer)
+	}
+	return f.schema.Find(url)
 }
 
 // optionalName is the field of a message that lets its extension be of a type

@@ -42,6 +42,14 @@ type Explainer interface {
 	WhyNot(fd protoreflect.FieldDescriptor) string
 }
 
+// Slotted is a Schema that knows which types fit the field that an Any is in.
+type Slotted interface {
+	Schema
+	// FindFor is Find for an Any in a field; its error names the types that fit. Outer
+	// is the field that the message of the field is in, nil if it is in none.
+	FindFor(url string, field, outer protoreflect.FieldDescriptor) (protoreflect.MessageType, error)
+}
+
 // WhyNot is what to say of a field that a schema does not support.
 func WhyNot(schema Schema, fd protoreflect.FieldDescriptor) string {
 	if explainer, ok := schema.(Explainer); ok {
@@ -100,6 +108,8 @@ type File struct {
 	left int
 	// hushed is in how many values that nobody may tell of it is reading.
 	hushed int
+	// field is the one being read, of a message in the field outer; nil is none.
+	field, outer protoreflect.FieldDescriptor
 	// sensitive are the messages met so far, by whether they hold such values.
 	sensitive map[protoreflect.FullName]bool
 }

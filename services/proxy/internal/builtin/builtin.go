@@ -123,7 +123,7 @@ func Schema() (*strict.Schema, error) {
 	if err != nil {
 		return nil, err
 	}
-	return schema.FirstKnown(cluster.FirstKnown()...), nil
+	return schema.FirstKnown(cluster.FirstKnown()...).WithSlots(slots()), nil
 }
 
 // fields are what each package supports.

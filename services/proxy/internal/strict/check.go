@@ -28,6 +28,8 @@ type checker struct {
 	schema *Schema
 	report *Report
 	anys   int
+	// in is the field being looked at, of a message in the field outer; nil is none.
+	in, outer protoreflect.FieldDescriptor
 }
 
 // whole checks a message that stands by itself: at the root or in an Any.
@@ -65,6 +67,9 @@ func (c *checker) message(m protoreflect.Message, at Path) {
 }
 
 func (c *checker) field(fd protoreflect.FieldDescriptor, v protoreflect.Value, at Path) {
+	in, outer := c.in, c.outer
+	c.in, c.outer = fd, in
+	defer func() { c.in, c.outer = in, outer }()
 	switch {
 	case fd.IsList():
 		for i := range v.List().Len() {
@@ -93,7 +98,7 @@ func (c *checker) value(fd protoreflect.FieldDescriptor, v protoreflect.Value, a
 }
 
 func (c *checker) any(packed *anypb.Any, at Path) {
-	if _, err := c.schema.Find(packed.GetTypeUrl()); err != nil {
+	if _, err := c.schema.FindFor(packed.GetTypeUrl(), c.in, c.outer); err != nil {
 		c.report.Refuse(at, "%v", err)
 		return
 	}

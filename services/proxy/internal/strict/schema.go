@@ -34,6 +34,7 @@ type Schema struct {
 	extensions []string
 	// firstKnown are lists as FirstKnown has them.
 	firstKnown map[protoreflect.FullName]bool
+	slots      Slots
 }
 
 // FirstKnown says that of these lists, each a message's field by its full name,
@@ -48,6 +49,39 @@ func (s *Schema) FirstKnown(lists ...protoreflect.FullName) *Schema {
 	for _, list := range lists {
 		made.firstKnown[list] = true
 	}
+	return &made
+}
+
+// Slots are the types that fit the Anys of fields, by the full names of these. Of a
+// message that stands in many places, such as a TypedExtensionConfig, it is the field
+// that the message is in which counts.
+type Slots map[protoreflect.FullName]Types
+
+// Types are full names of messages, and, with a dot at their end, of packages with
+// all that can only be reached through an Any in them and below.
+type Types []protoreflect.FullName
+
+// among are those of the types that are supported.
+func (s *Schema) among(types Types) (names []string) {
+	for _, name := range types {
+		if s.messages[name] != nil {
+			names = append(names, string(name))
+		}
+		for _, extension := range s.extensions {
+			if strings.HasSuffix(string(name), ".") && strings.HasPrefix(extension, string(name)) {
+				names = append(names, extension)
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// WithSlots says of fields which types fit them. Whoever reads a field decides; here
+// it is for the refusals of types that no field takes.
+func (s *Schema) WithSlots(slots Slots) *Schema {
+	made := *s
+	made.slots = slots
 	return &made
 }
 
@@ -112,14 +146,30 @@ func (s *Schema) TakesEmptyAny(fd protoreflect.FieldDescriptor) bool {
 }
 
 // Find is the extension that a type URL names, if the schema has it.
-func (s *Schema) Find(url string) (protoreflect.MessageType, error) {
+func (s *Schema) Find(url string) (protoreflect.MessageType, error) { return s.FindFor(url, nil, nil) }
+
+// FindFor implements protoyaml.Slotted. Both fields may be nil.
+func (s *Schema) FindFor(url string, field, outer protoreflect.FieldDescriptor) (protoreflect.MessageType, error) {
 	t, err := protoyaml.FindType(url)
-	if err != nil {
-		return nil, fmt.Errorf("%w; supported are: %s", err, strings.Join(s.extensions, ", "))
+	if err == nil {
+		name := t.Descriptor().FullName()
+		if _, ok := s.messages[name]; ok && isExtension(name) {
+			return t, nil
+		}
+		err = fmt.Errorf("type %s is not supported", name)
 	}
-	name := t.Descriptor().FullName()
-	if _, ok := s.messages[name]; !ok || !isExtension(name) {
-		return nil, fmt.Errorf("type %s is not supported; supported are: %s", name, strings.Join(s.extensions, ", "))
+	return nil, fmt.Errorf("%w; supported are: %s", err, strings.Join(s.fitting(field, outer), ", "))
+}
+
+// fitting are the extensions for a field of a message in the field outer.
+func (s *Schema) fitting(field, outer protoreflect.FieldDescriptor) []string {
+	for _, fd := range []protoreflect.FieldDescriptor{field, outer} {
+		if fd == nil {
+			continue
+		}
+		if types, ok := s.slots[fd.FullName()]; ok {
+			return s.among(types)
+		}
 	}
-	return t, nil
+	return s.extensions
 }

@@ -176,8 +176,13 @@ func (s fileSchema) Supports(fd protoreflect.FieldDescriptor) bool {
 
 // Find implements protoyaml.Schema.
 func (s fileSchema) Find(url string) (protoreflect.MessageType, error) {
+	return s.FindFor(url, nil, nil)
+}
+
+// FindFor implements protoyaml.Slotted.
+func (s fileSchema) FindFor(url string, field, outer protoreflect.FieldDescriptor) (protoreflect.MessageType, error) {
 	if url == s.typeURL || url == wrapperType {
 		return protoregistry.GlobalTypes.FindMessageByURL(url)
 	}
-	return s.Schema.Find(url)
+	return s.Schema.FindFor(url, field, outer)
 }
