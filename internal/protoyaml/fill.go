@@ -62,6 +62,9 @@ func (f *File) fields(entries []Entry, m protoreflect.Message, path Path) {
 			oneofs[oneof.Name()] = fd.Name()
 		}
 		f.place(at, e.key)
+		if warner, ok := f.schema.(Warner); ok {
+			f.Warn(at, warner.Warning(fd))
+		}
 		if optional && IsExtension(fd) && f.setUnknown(e.Value, m, fd) {
 			continue
 		}

@@ -42,6 +42,13 @@ type Explainer interface {
 	WhyNot(fd protoreflect.FieldDescriptor) string
 }
 
+// Warner is a Schema that has something to say of fields though they may be set.
+type Warner interface {
+	Schema
+	// Warning is what to say of a field that is supported; empty is nothing.
+	Warning(fd protoreflect.FieldDescriptor) string
+}
+
 // Slotted is a Schema that knows which types fit the field that an Any is in.
 type Slotted interface {
 	Schema

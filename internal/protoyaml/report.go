@@ -44,7 +44,8 @@ func (f Fault) String() string {
 // files that Open adds to it are where it finds lines. It belongs to one
 // goroutine.
 type Report struct {
-	faults []Fault
+	faults, warnings []Fault
+
 	more   bool     // than maxFaults
 	files  []string // as they were read
 	places map[Path]place
@@ -73,6 +74,19 @@ func (r *Report) Add(path Path, format string, args ...any) {
 	at := r.find(path)
 	r.note(Fault{File: at.file, Line: at.line, Column: at.column, Path: path, Text: fmt.Sprintf(format, args...)})
 }
+
+// Warn notes what there is to say of the value at path although it is no fault. Of an
+// empty text, and of too many, there is nothing.
+func (r *Report) Warn(path Path, text string) {
+	if text == "" || len(r.warnings) == maxFaults {
+		return
+	}
+	at := r.find(path)
+	r.warnings = append(r.warnings, Fault{File: at.file, Line: at.line, Column: at.column, Path: path, Text: text})
+}
+
+// Warnings is what Warn noted, sorted as Faults is. The slice is the caller's.
+func (r *Report) Warnings() []Fault { return r.sorted(r.warnings) }
 
 // Refuse notes a fault of the value at path, as Add does, and that there is no
 // more to say of it.
@@ -184,8 +198,10 @@ func (r *Report) Whole(path Path) bool {
 
 // Faults is what was found, sorted by file, position and path. The slice is
 // the caller's.
-func (r *Report) Faults() []Fault {
-	sorted := slices.Clone(r.faults)
+func (r *Report) Faults() []Fault { return r.sorted(r.faults) }
+
+func (r *Report) sorted(faults []Fault) []Fault {
+	sorted := slices.Clone(faults)
 	slices.SortStableFunc(sorted, func(a, b Fault) int {
 		return cmp.Or(r.rank(a.File)-r.rank(b.File), a.Line-b.Line, a.Column-b.Column,
 			cmp.Compare(a.Path, b.Path), cmp.Compare(a.Text, b.Text))

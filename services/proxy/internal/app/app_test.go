@@ -132,6 +132,18 @@ func TestEveryFaultOfAConfigurationIsToldAtOnceWithItsPlace(t *testing.T) {
 	servicetest.Golden(t, "testdata/broken.txt", []byte(err.Error()+"\n"))
 }
 
+func TestDeprecatedFieldsAreWarnedOfOnceEach(t *testing.T) {
+	var log bytes.Buffer
+	require.NoError(t, app.Validate(app.Options{LogLevel: "info", Log: &log, ConfigYAML: `
+static_resources:
+  clusters:
+  - {name: a, type: STATIC, load_assignment: {cluster_name: a}, http2_protocol_options: {}}
+  - {name: b, type: STATIC, load_assignment: {cluster_name: b}}
+`}))
+	require.Equal(t, 1, strings.Count(log.String(), "deprecated"), log.String())
+	require.Contains(t, log.String(), "--config-yaml:4:65: static_resources.clusters[0].http2_protocol_options: deprecated: use http2_protocol_options of ")
+}
+
 // TestWhatFollowsFromAFaultIsNoFault has one fault in each configuration, for
 // which others miss something.
 func TestWhatFollowsFromAFaultIsNoFault(t *testing.T) {

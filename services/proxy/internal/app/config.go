@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"log/slog"
@@ -24,12 +25,14 @@ import (
 )
 
 // Validate checks the configuration and binds nothing. The error lists every
-// fault, with its file, line and path.
+// fault, with its file, line and path. What is no fault, but worth a warning, goes to
+// the log.
 func Validate(o Options) error {
-	if _, err := daemon.Logger(io.Discard, daemon.LogOptions{Level: o.LogLevel}); err != nil {
+	log, err := daemon.Logger(cmp.Or(o.Log, io.Discard), daemon.LogOptions{Level: o.LogLevel})
+	if err != nil {
 		return err
 	}
-	_, err := configure(o, slog.New(slog.DiscardHandler), nil)
+	_, err = configure(o, log, nil)
 	return err
 }
 
@@ -108,7 +111,11 @@ func configure(o Options, log *slog.Logger, failing func() bool) (*configuration
 		ConnectionLimit: c.connectionLimit, TotalLimit: c.limitOf(layeredruntime.TotalConnectionLimit),
 	}, boot.LDS != nil)
 	c.parseListeners(filters, report)
-	return c, report.Err()
+	if err := report.Err(); err != nil {
+		return nil, err
+	}
+	strict.LogWarnings(log, report)
+	return c, nil
 }
 
 // connectionLimit is how the runtime bounds the connections of a listener at once.

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/weirproxy/weir/internal/servicetest"
 )
 
@@ -31,4 +33,27 @@ func TestSupportedFieldsAreWhatTheirListSays(t *testing.T) {
 	}
 	slices.Sort(lines)
 	servicetest.Golden(t, "../../supported-fields.txt", []byte(strings.Join(lines, "")))
+}
+
+// TestDeprecatedFieldsThatAreTakenSayWhatToUse leaves out the one field that nothing
+// has to stand for.
+func TestDeprecatedFieldsThatAreTakenSayWhatToUse(t *testing.T) {
+	schema, err := Schema()
+	require.NoError(t, err)
+	warnings := map[string]string{}
+	for _, part := range fields() {
+		for message, names := range part {
+			for _, name := range names {
+				if warning := schema.Warning(field(t, message, name)); warning != "" {
+					warnings[fmt.Sprintf("%s.%s", short(message), name)] = warning
+				}
+			}
+		}
+	}
+	require.Equal(t, "deprecated", warnings["JsonFormatOptions.sort_properties"])
+	delete(warnings, "JsonFormatOptions.sort_properties")
+	require.Contains(t, warnings, "Cluster.dns_refresh_rate")
+	for name, warning := range warnings {
+		require.Contains(t, warning, "deprecated: use ", name)
+	}
 }

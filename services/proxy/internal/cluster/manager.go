@@ -254,6 +254,7 @@ func (m *Manager) applyCluster(message *clusterv3.Cluster, r xds.Resource) error
 	if err := report.Err(); err != nil {
 		return err
 	}
+	strict.LogWarnings(m.options.Log, report)
 	if w := m.warming[name]; w != nil {
 		m.abandon(name, w)
 	}

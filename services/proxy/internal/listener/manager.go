@@ -282,6 +282,7 @@ func (m *Manager) prepare(e *entry, message *listenerv3.Listener, r xds.Resource
 	if err := report.Err(); err != nil {
 		return nil, err
 	}
+	strict.LogWarnings(m.options.Log, report)
 	w := &warming{config: config, listener: e.active, source: r.Source, version: r.Version, began: time.Now()}
 	w.fresh = config.all()
 	if e.active != nil && e.active.Config().Address == config.Address {

@@ -221,6 +221,7 @@ func (m *Manager) update(t *table, r xds.Resource) error {
 		if err := report.Err(); err != nil {
 			return err
 		}
+		strict.LogWarnings(m.options.Log, report)
 		t.current, t.message = parsed, message
 		for s := range t.users {
 			s.counters.reloads.Inc()

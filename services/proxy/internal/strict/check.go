@@ -53,6 +53,7 @@ func (c *checker) message(m protoreflect.Message, at Path) {
 			c.report.RefuseField(at, fd, "%s", c.schema.WhyNot(fd))
 			return true
 		}
+		c.report.Warn(at.Field(string(fd.Name())), c.schema.Warning(fd))
 		if optional && protoyaml.IsExtension(fd) {
 			if _, err := c.schema.Find(v.Message().Interface().(*anypb.Any).GetTypeUrl()); err != nil {
 				return true // whoever reads it leaves it out
