@@ -26,7 +26,7 @@ type State struct {
 	Text  string
 }
 
-// Options says what an admin server shows. Every field but Allow is required.
+// Options says what an admin server shows. Every field but Allow and Around is required.
 type Options struct {
 	// Name is the service's, for the index page.
 	Name string
@@ -39,6 +39,9 @@ type Options struct {
 	// Allow says whether a path, unescaped, with the query behind a '?' if there is
 	// one, is answered; others are 403. Nil is all of them.
 	Allow func(target string) bool
+	// Around makes what is asked in the place of the handler that answers all requests,
+	// refused ones too; nil is that handler.
+	Around func(http.Handler) http.Handler
 }
 
 // Server is an admin listener. Mount all handlers before Serve is called.
@@ -60,8 +63,12 @@ type entry struct {
 // New makes a server on an open listener, which it then owns.
 func New(listener net.Listener, o Options) *Server {
 	s := &Server{listener: listener, mux: http.NewServeMux(), name: o.Name}
+	handler := namedLocally(listener.Addr(), allowed(o.Allow, s.mux))
+	if o.Around != nil {
+		handler = o.Around(handler)
+	}
 	s.server = &http.Server{
-		Handler:           namedLocally(listener.Addr(), allowed(o.Allow, s.mux)),
+		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
 	}

@@ -75,6 +75,10 @@ func (fs *Files) Parse(configs []*accesslogv3.AccessLog, at strict.Path, report 
 	return logs
 }
 
+// At is a log of every request in Envoy's default format, to the file at path, which
+// is not opened.
+func (fs *Files) At(path string) *Log { return &Log{line: format.DefaultLine(), file: fs.path(path)} }
+
 // parse makes one log, nil if its logger is not known.
 func (fs *Files) parse(config *accesslogv3.AccessLog, at strict.Path, report *strict.Report) *Log {
 	l := &Log{}

@@ -27,6 +27,7 @@ func (a *App) newAdmin(l net.Listener) *admin.Server {
 		Metrics: metrics,
 		Log:     a.log,
 		Allow:   a.allowedPaths(),
+		Around:  a.logged,
 	})
 	shown := adminapi.Options{
 		Version:      a.options.Version,

@@ -47,6 +47,7 @@ type configuration struct {
 	routes    *rds.Manager
 	limits    *rlsclient.Services
 	logs      *accesslog.Files
+	adminLogs []*accesslog.Log
 	listeners *listener.Manager
 	// static and staticListeners are those of the bootstrap, not yet added to the
 	// managers.
@@ -92,6 +93,7 @@ func configure(o Options, log *slog.Logger, failing func() bool) (*configuration
 	}
 	c.limits = rlsclient.New(c.clusters, log)
 	c.logs = accesslog.NewFiles(c.registry, log)
+	c.adminLogs = c.parseAdminLogs(report)
 	dependencies := builtin.Dependencies{
 		Clusters: c.clusters, RateLimits: c.limits, AccessLogs: c.logs, Stats: c.registry, Runtime: c.runtime,
 		StaticCluster:    known,
@@ -116,6 +118,16 @@ func configure(o Options, log *slog.Logger, failing func() bool) (*configuration
 	}
 	strict.LogWarnings(log, report)
 	return c, nil
+}
+
+// parseAdminLogs makes the access logs of the admin listener.
+func (c *configuration) parseAdminLogs(report *strict.Report) []*accesslog.Log {
+	m := c.boot.Message.GetAdmin()
+	logs := c.logs.Parse(m.GetAccessLog(), "admin.access_log", report)
+	if path := m.GetAccessLogPath(); path != "" { //nolint:staticcheck // it is deprecated, and in wide use
+		logs = append(logs, c.logs.At(path))
+	}
+	return logs
 }
 
 // connectionLimit is how the runtime bounds the connections of a listener at once.

@@ -12,7 +12,7 @@ func TestImports(t *testing.T) {
 	archtest.Check(t, "github.com/weirproxy/weir/services/proxy", archtest.Edges{
 		"cmd/proxy": {"internal/app"},
 		"internal/app": {
-			"internal/accesslog", "internal/adminapi", "internal/bootstrap", "internal/builtin", "internal/cluster", "internal/coreconfig",
+			"internal/accesslog", "internal/adminapi", "internal/bootstrap", "internal/builtin", "internal/cluster", "internal/coreconfig", "internal/format",
 			"internal/grpcchannel", "internal/layeredruntime", "internal/listener", "internal/matcher", "internal/message", "internal/networkfilter", "internal/rds", "internal/rlsclient",
 			"internal/route", "internal/stats", "internal/strict", "internal/web", "internal/xds",
 			"weir/internal/admin", "weir/internal/daemon",

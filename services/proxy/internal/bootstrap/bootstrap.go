@@ -21,13 +21,14 @@ import (
 )
 
 // Fields are the supported fields of the bootstrap. Those of the messages that
-// others share with it are coreconfig's.
+// others share with it are coreconfig's. With ignore_global_conn_limit and without, no
+// limit holds for the admin listener's connections.
 func Fields() strict.Fields {
 	return strict.Fields{
 		"envoy.config.bootstrap.v3.Bootstrap":                  {"node", "static_resources", "dynamic_resources", "admin", "layered_runtime"},
 		"envoy.config.bootstrap.v3.Bootstrap.StaticResources":  {"listeners", "clusters"},
 		"envoy.config.bootstrap.v3.Bootstrap.DynamicResources": {"ads_config", "cds_config", "lds_config"},
-		"envoy.config.bootstrap.v3.Admin":                      {"address", "allow_paths"},
+		"envoy.config.bootstrap.v3.Admin":                      {"address", "access_log", "access_log_path", "allow_paths", "ignore_global_conn_limit"},
 
 		"envoy.config.core.v3.Node": {
 			"id", "cluster", "locality", "metadata", "client_features", "user_agent_name", "user_agent_version", "user_agent_build_version",
