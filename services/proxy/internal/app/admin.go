@@ -121,8 +121,12 @@ func (a *App) commandLine() *adminv3.CommandLineOptions {
 		ServiceCluster: a.options.ServiceCluster,
 		ServiceZone:    a.options.ServiceZone,
 		LogLevel:       a.options.LogLevel,
+		LogFormat:      a.options.LogFormat,
 		DrainTime:      durationpb.New(a.options.DrainTime),
 		DrainStrategy:  strategy,
 		Concurrency:    uint32(runtime.GOMAXPROCS(0)),
+
+		AdminAddressPath:  a.options.AdminAddressPath,
+		DisableHotRestart: true,
 	}
 }

@@ -6,8 +6,10 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,8 +26,10 @@ type Options struct {
 	ConfigPath, ConfigYAML string
 	// ServiceNode, ServiceCluster and ServiceZone replace the bootstrap's node, if set.
 	ServiceNode, ServiceCluster, ServiceZone string
-	// LogLevel is debug, info, warn or error.
+	// LogLevel is debug, info, warn or error, or what slog makes of another text.
 	LogLevel string
+	// LogFormat is text or json; empty is text on a terminal and JSON elsewhere.
+	LogFormat string
 	// Log is where the log goes.
 	Log io.Writer
 	// DrainGrace is how long the proxy still accepts once it was told to stop;
@@ -35,7 +39,10 @@ type Options struct {
 	DrainGradually bool
 	// ReadyFile gets the bound addresses once requests are served; empty for none.
 	ReadyFile string
-	Version   string
+	// AdminAddressPath is a file that gets the admin listener's bound address; empty
+	// for none.
+	AdminAddressPath string
+	Version          string
 }
 
 // App is a proxy whose sockets are bound.
@@ -70,7 +77,7 @@ const (
 // error of a faulty configuration lists every fault; nothing is bound then.
 func New(o Options) (_ *App, err error) {
 	a := &App{options: o, started: time.Now()}
-	if a.log, err = daemon.Logger(o.Log, daemon.LogOptions{Level: o.LogLevel, Variable: &a.logLevel}); err != nil {
+	if a.log, err = daemon.Logger(o.Log, daemon.LogOptions{Level: o.LogLevel, Format: o.LogFormat, Variable: &a.logLevel}); err != nil {
 		return nil, err
 	}
 	if a.configuration, err = configure(o, a.log, a.failing); err != nil {
@@ -81,10 +88,21 @@ func New(o Options) (_ *App, err error) {
 		return nil, err
 	}
 	if err := a.bind(); err != nil {
-		_ = a.listeners.Stop(context.Background()) // nothing was served yet
+		a.close()
 		return nil, err
 	}
 	return a, nil
+}
+
+// close lets go of what New has opened, of an App that does not Run.
+func (a *App) close() {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	if a.admin != nil {
+		_ = a.admin.Stop(ended) // nothing was served yet, here and below
+	}
+	_ = a.listeners.Stop(context.Background())
+	_ = a.logs.Run(ended) // closes its files
 }
 
 // failing says whether the proxy is to fail health checks: it was told to, or to
@@ -105,6 +123,11 @@ func (a *App) bind() error {
 	}
 	a.admin = a.newAdmin(l)
 	a.adminAddress = l.Addr().String()
+	if path := a.options.AdminAddressPath; path != "" {
+		if err := os.WriteFile(path, []byte(a.adminAddress), 0o644); err != nil {
+			return fmt.Errorf("write the admin listener's address: %w", err)
+		}
+	}
 	return nil
 }
 

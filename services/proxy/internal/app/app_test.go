@@ -203,10 +203,19 @@ func TestCommandLine(t *testing.T) {
 		"no such file":       {[]string{"-c", "testdata/none.yaml"}, "", "read the bootstrap: open testdata/none.yaml: no such file or directory", false},
 		"no file":            {nil, "", "no bootstrap: give one with -c FILE", true},
 		"an unknown flag":    {[]string{"--speed", "9"}, "", "flag provided but not defined: -speed; --help lists the flags", true},
-		"an unknown mode":    {[]string{"-c", "x", "--mode", "try"}, "", "--mode try: not one of serve, validate, lint", true},
+		"an unknown mode":    {[]string{"-c", "x", "--mode", "try"}, "", "--mode try: not one of serve, validate, lint, init_only", true},
 		"less than none":     {[]string{"-c", "x", "--concurrency", "-1"}, "", "--concurrency -1: it cannot be negative", true},
 		"an unknown drain":   {[]string{"-c", "x", "--drain-strategy", "slow"}, "", "--drain-strategy slow: not one of immediate, gradual", true},
 		"drains gradually":   {[]string{"-c", "testdata/good.yaml", "--mode", "validate", "--drain-strategy", "gradual"}, "configuration OK", "", false},
+		"only initializes":   {[]string{"-c", "testdata/good.yaml", "--mode", "init_only"}, "initialized", "", false},
+		"faults at the init": {[]string{"-c", "testdata/broken.yaml", "--mode", "init_only"}, "", "testdata/broken.yaml:3:50: ", false},
+		"Envoy's log level":  {[]string{"-c", "testdata/good.yaml", "--mode", "validate", "-l", "warning", "--log-format", "json"}, "configuration OK", "", false},
+		"a log without":      {[]string{"-c", "testdata/good.yaml", "--mode", "validate", "--log-level", "off"}, "configuration OK", "", false},
+		"a log format":       {[]string{"-c", "testdata/good.yaml", "--mode", "validate", "--log-format", "xml"}, "", `log format "xml": not one of text, json`, false},
+		"a log pattern":      {[]string{"-c", "x", "--log-format", "[%t] %v"}, "", "--log-format [%t] %v: lines have no pattern here", true},
+		"one logger":         {[]string{"-c", "x", "--component-log-level", "upstream:debug"}, "", "--component-log-level upstream:debug: there is one logger: use -l", true},
+		"no hot restart":     {[]string{"-c", "testdata/good.yaml", "--mode", "validate", "--disable-hot-restart", "--parent-shutdown-time-s", "900"}, "configuration OK", "", false},
+		"a parent":           {[]string{"-c", "x", "--parent-shutdown-time-s", "900"}, "", "--parent-shutdown-time-s 900: there is no hot restart", true},
 		"a stray argument":   {[]string{"serve"}, "", `unexpected argument "serve"`, true},
 		"a wrong log level":  {[]string{"-c", "testdata/good.yaml", "-l", "loud"}, "", `log level "loud"`, false},
 		"health of no proxy": {[]string{"healthcheck", "--admin-address", "127.0.0.1:1"}, "", "connection refused", false},
@@ -226,6 +235,21 @@ func TestCommandLine(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestTheAddressOfTheAdminListenerIsWritten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "address")
+	proxy, err := app.New(app.Options{ConfigPath: "testdata/good.yaml", LogLevel: "info", Log: t.Output(), AdminAddressPath: path, DrainTime: time.Second})
+	require.NoError(t, err)
+	written, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, proxy.Addr("admin"), string(written))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.NoError(t, proxy.Run(ctx))
+
+	_, err = app.New(app.Options{ConfigPath: "testdata/good.yaml", LogLevel: "info", Log: t.Output(), AdminAddressPath: path + "/x"})
+	require.ErrorContains(t, err, "write the admin listener's address: open ")
 }
 
 func TestConcurrencyBoundsTheProcessors(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/weirproxy/weir/internal/admin"
@@ -20,6 +21,7 @@ const usage = `proxy is an L4/L7 proxy that is configured by a strict subset of 
   proxy -c FILE                      serve
   proxy -c FILE --mode validate      check the configuration, print every fault, serve nothing
   proxy -c FILE --mode lint          the same, and what is risky where strangers are clients
+  proxy -c FILE --mode init_only     bind the sockets and open the files too, and end
   proxy healthcheck [-c FILE]        ask the running proxy's admin listener whether it is ready
   proxy route -c FILE --request R    tell which route a request takes, and why; proxy route --help
 
@@ -46,9 +48,11 @@ func Command(args []string, version string, stdout, stderr io.Writer) (run func(
 	flags.StringVar(&o.ConfigPath, "c", "", "`FILE` with the bootstrap, YAML or JSON")
 	flags.StringVar(&o.ConfigPath, "config-path", "", "the same as -c")
 	flags.StringVar(&o.ConfigYAML, "config-yaml", "", "bootstrap `YAML` that is merged over the file's")
-	mode := flags.String("mode", "serve", "`serve, validate or lint`")
-	flags.StringVar(&o.LogLevel, "l", "info", "log `LEVEL`: debug, info, warn or error")
+	mode := flags.String("mode", "serve", "`serve, validate, lint or init_only`")
+	flags.StringVar(&o.LogLevel, "l", "info", "log `LEVEL`: debug, info, warn or error, or another of Envoy's")
 	flags.StringVar(&o.LogLevel, "log-level", "info", "the same as -l")
+	flags.StringVar(&o.LogFormat, "log-format", "", "`text or json`; without, text on a terminal and JSON elsewhere")
+	components := flags.String("component-log-level", "", "refused: there is one logger, whose level is -l")
 	flags.StringVar(&o.ServiceNode, "service-node", "", "node `ID`, instead of the bootstrap's")
 	flags.StringVar(&o.ServiceCluster, "service-cluster", "", "node `CLUSTER`, instead of the bootstrap's")
 	flags.StringVar(&o.ServiceZone, "service-zone", "", "`ZONE` of the node's locality, instead of the bootstrap's")
@@ -57,6 +61,9 @@ func Command(args []string, version string, stdout, stderr io.Writer) (run func(
 	strategy := flags.String("drain-strategy", "immediate", "`immediate or gradual`: whether connections of a listener that goes end with their next answer at once, or one after another within --drain-time-s")
 	grace := flags.Int("drain-grace-s", 1, "`SECONDS` in which the proxy still accepts after SIGTERM, while /ready is 503")
 	flags.StringVar(&o.ReadyFile, "ready-file", "", "write the bound addresses to `FILE` once requests are served")
+	flags.StringVar(&o.AdminAddressPath, "admin-address-path", "", "write the admin listener's bound address to `FILE`")
+	noHotRestart := flags.Bool("disable-hot-restart", false, "as it is in any case: there is no hot restart")
+	parent := flags.Int("parent-shutdown-time-s", 0, "`SECONDS` that a hot restart leaves its parent: refused without --disable-hot-restart, with which it says nothing")
 	address := flags.String("admin-address", defaultAdmin, "of healthcheck: `HOST:PORT` to ask where no bootstrap names one")
 	showVersion := flags.Bool("version", false, "print the version")
 
@@ -70,6 +77,9 @@ func Command(args []string, version string, stdout, stderr io.Writer) (run func(
 	err = flags.Parse(args)
 	o.DrainTime, o.DrainGrace = time.Duration(*drain)*time.Second, time.Duration(*grace)*time.Second
 	o.DrainGradually = *strategy == "gradual"
+	if level, ok := levels[strings.ToLower(o.LogLevel)]; ok {
+		o.LogLevel = level
+	}
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return func(context.Context) error {
@@ -88,6 +98,12 @@ func Command(args []string, version string, stdout, stderr io.Writer) (run func(
 		return nil, fmt.Errorf("--drain-time-s %d, --drain-grace-s %d: neither can be negative", *drain, *grace)
 	case *strategy != "immediate" && *strategy != "gradual":
 		return nil, fmt.Errorf("--drain-strategy %s: not one of immediate, gradual", *strategy)
+	case strings.Contains(o.LogFormat, "%"):
+		return nil, fmt.Errorf("--log-format %s: lines have no pattern here: use text or json", o.LogFormat)
+	case *components != "":
+		return nil, fmt.Errorf("--component-log-level %s: there is one logger: use -l", *components)
+	case given(flags, "parent-shutdown-time-s") && !*noHotRestart:
+		return nil, fmt.Errorf("--parent-shutdown-time-s %d: there is no hot restart, and so no parent to shut down", *parent)
 	case *showVersion:
 		return func(context.Context) error {
 			fmt.Fprintln(stdout, "proxy", version)
@@ -101,8 +117,10 @@ func Command(args []string, version string, stdout, stderr io.Writer) (run func(
 		return checking(Validate, o, stdout), nil
 	case *mode == "lint":
 		return checking(Lint, o, stdout), nil
+	case *mode == "init_only":
+		return initializeOnly(o, stdout), nil
 	case *mode != "serve":
-		return nil, fmt.Errorf("--mode %s: not one of serve, validate, lint", *mode)
+		return nil, fmt.Errorf("--mode %s: not one of serve, validate, lint, init_only", *mode)
 	}
 	return func(ctx context.Context) error {
 		daemon.TuneGC(servingGC)
@@ -126,6 +144,28 @@ func checking(check func(Options) error, o Options, stdout io.Writer) func(conte
 		fmt.Fprintln(stdout, "configuration OK")
 		return nil
 	}
+}
+
+// initializeOnly makes the proxy as far as it can be without serving, and ends it.
+func initializeOnly(o Options, stdout io.Writer) func(context.Context) error {
+	return func(ctx context.Context) error {
+		a, err := untilEnd(ctx, func() (*App, error) { return New(o) })
+		if err != nil {
+			return err
+		}
+		a.close()
+		fmt.Fprintln(stdout, "initialized")
+		return nil
+	}
+}
+
+// levels are the names that Envoy has for levels of the log, and slog has not.
+var levels = map[string]string{"trace": "debug", "warning": "warn", "critical": "error", "off": "error+4"}
+
+// given says whether the command line has a flag.
+func given(flags *flag.FlagSet, name string) (set bool) {
+	flags.Visit(func(f *flag.Flag) { set = set || f.Name == name })
+	return set
 }
 
 // untilEnd is what begin returns, or an error as soon as ctx ends: begin reads

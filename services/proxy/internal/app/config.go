@@ -28,7 +28,7 @@ import (
 // fault, with its file, line and path. What is no fault, but worth a warning, goes to
 // the log.
 func Validate(o Options) error {
-	log, err := daemon.Logger(cmp.Or(o.Log, io.Discard), daemon.LogOptions{Level: o.LogLevel})
+	log, err := daemon.Logger(cmp.Or(o.Log, io.Discard), daemon.LogOptions{Level: o.LogLevel, Format: o.LogFormat})
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ import (
 // strangers reach should have otherwise: the defaults are Envoy's, which are for
 // clients that are trusted. The error lists all of that, with file, line and path.
 func Lint(o Options) error {
-	if _, err := daemon.Logger(io.Discard, daemon.LogOptions{Level: o.LogLevel}); err != nil {
+	if _, err := daemon.Logger(io.Discard, daemon.LogOptions{Level: o.LogLevel, Format: o.LogFormat}); err != nil {
 		return err
 	}
 	c, err := configure(o, slog.New(slog.DiscardHandler), nil)
