@@ -47,7 +47,7 @@ func Fields() strict.Fields {
 		"envoy.type.v3.FractionalPercent": {"numerator", "denominator"},
 
 		"envoy.config.endpoint.v3.ClusterLoadAssignment":                     {"cluster_name", "endpoints", "policy"},
-		"envoy.config.endpoint.v3.ClusterLoadAssignment.Policy":              {"overprovisioning_factor", "drop_overloads"},
+		"envoy.config.endpoint.v3.ClusterLoadAssignment.Policy":              {"overprovisioning_factor", "drop_overloads", "endpoint_stale_after"},
 		"envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload": {"category", "drop_percentage"},
 		"envoy.config.endpoint.v3.LocalityLbEndpoints":                       {"locality", "lb_endpoints", "load_balancing_weight", "priority"},
 		"envoy.config.endpoint.v3.LbEndpoint":                                {"endpoint", "health_status", "load_balancing_weight", "metadata"},
@@ -216,6 +216,9 @@ func (c *Config) parseHosts(at strict.Path, report *strict.Report) {
 		report.Add(at, "cluster %q is %s and needs a load_assignment", c.Name, name)
 	}
 	at = at.Field("load_assignment")
+	if message.GetLoadAssignment().GetPolicy().GetEndpointStaleAfter() != nil {
+		report.Add(at.Field("policy").Field("endpoint_stale_after"), "only an assignment that EDS sends goes stale")
+	}
 	c.assignment = parseAssignment(message.GetLoadAssignment(), addresses, at, report)
 	if n := len(c.assignment.Endpoints); c.dns != nil && c.dns.Logical && n != 1 && report.Whole(at) {
 		report.Add(at, "a cluster whose addresses are one host has one endpoint, not %d", n)

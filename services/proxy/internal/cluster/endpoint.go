@@ -4,6 +4,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -23,6 +24,9 @@ type Assignment struct {
 	// Drop is the share of requests that are answered 503 at once, from 0 to 1
 	// (policy.drop_overloads).
 	Drop float64
+	// StaleAfter is for how long the assignment holds without another one of EDS; 0 is
+	// for ever (policy.endpoint_stale_after).
+	StaleAfter time.Duration
 }
 
 // Endpoint is one member of an assignment.
@@ -116,6 +120,8 @@ func (a *Assignment) parsePolicy(policy *endpointv3.ClusterLoadAssignment_Policy
 	if factor := policy.GetOverprovisioningFactor(); factor != nil {
 		a.Overprovisioning = factor.GetValue()
 	}
+	// That it is more than 0 is held by the message's own rules.
+	a.StaleAfter = policy.GetEndpointStaleAfter().AsDuration()
 	drops := policy.GetDropOverloads()
 	at = at.Field("drop_overloads")
 	if len(drops) > 1 {

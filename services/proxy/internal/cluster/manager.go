@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -71,6 +72,8 @@ type Manager struct {
 	// assignments are the last good ones: a cluster that comes or changes is
 	// warm at once if its assignment is known.
 	assignments map[service]*Assignment
+	// stale end the assignments that hold for a time only.
+	stale map[service]*time.Timer
 	// awaited is what the start waits for; started closes when it is empty.
 	awaited map[*Cluster]bool
 	listed  bool // CDS has answered, or nobody waits for it
@@ -103,6 +106,7 @@ func NewManager(options ManagerOptions, waitForCDS bool) *Manager {
 		static:      map[string]bool{},
 		warming:     map[string]*warming{},
 		assignments: map[service]*Assignment{},
+		stale:       map[service]*time.Timer{},
 		awaited:     map[*Cluster]bool{},
 		listed:      !waitForCDS,
 		started:     make(chan struct{}),
@@ -325,6 +329,7 @@ func (m *Manager) ApplyAssignments(resources []xds.Resource) error {
 func (m *Manager) assign(service service, assignment *Assignment, refused error) {
 	if refused == nil {
 		m.assignments[service] = assignment
+		m.restartStale(service, assignment.StaleAfter)
 	}
 	for _, c := range slices.Clone(m.users[service]) {
 		c.take(assignment, refused)
@@ -363,6 +368,7 @@ func (m *Manager) retire(c *Cluster) {
 	service := c.Config.service()
 	m.users[service] = slices.DeleteFunc(m.users[service], func(user *Cluster) bool { return user == c })
 	if len(m.users[service]) == 0 {
+		m.restartStale(service, 0)
 		delete(m.users, service)
 		delete(m.assignments, service)
 	}
@@ -455,6 +461,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	for name, w := range m.warming {
 		m.endWarming(name, w)
 		w.cluster.close()
+	}
+	for _, timer := range m.stale {
+		timer.Stop()
 	}
 	for _, c := range m.All() {
 		c.close()
