@@ -94,6 +94,9 @@ func TestNamedAddress(t *testing.T) {
 
 func TestConfigSource(t *testing.T) {
 	grpcService := `"grpc_services": [{"envoy_grpc": {"cluster_name": "c"}}]`
+	plane := func(fields string) string {
+		return `{"api_config_source": {"api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [{"envoy_grpc": {"cluster_name": "c", ` + fields + `}}]}, "resource_api_version": "V3"}`
+	}
 	for _, c := range []struct {
 		name   string
 		source string // "" for none
@@ -116,6 +119,20 @@ func TestConfigSource(t *testing.T) {
 			coreconfig.Source{GRPC: coreconfig.GRPC{Cluster: "c", Delta: true}}, 15 * time.Second, ""},
 		{"a stream with one node", `{"api_config_source": {"api_type": "GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true, ` + grpcService + `}, "resource_api_version": "V3"}`,
 			coreconfig.Source{GRPC: coreconfig.GRPC{Cluster: "c", NodeOnFirstMessageOnly: true}}, 15 * time.Second, ""},
+		{"a stream with settings of its own", plane(`"authority": "a", "max_receive_message_length": 9, "skip_envoy_headers": true, "retry_policy": {"retry_back_off": {"base_interval": "1s", "max_interval": "5s"}}`),
+			coreconfig.Source{GRPC: coreconfig.GRPC{Cluster: "c", Authority: "a", MaxMessage: 9, BackOff: coreconfig.BackOff{First: time.Second, Most: 5 * time.Second}}}, 15 * time.Second, ""},
+		{"a back-off up to ten times as long", plane(`"retry_policy": {"retry_back_off": {"base_interval": "1s"}}`),
+			coreconfig.Source{GRPC: coreconfig.GRPC{Cluster: "c", BackOff: coreconfig.BackOff{First: time.Second, Most: 10 * time.Second}}}, 15 * time.Second, ""},
+		{"the default back-off", plane(`"retry_policy": {}`), coreconfig.Source{GRPC: coreconfig.GRPC{Cluster: "c"}}, 15 * time.Second, ""},
+		{"a back-off that shrinks", plane(`"retry_policy": {"retry_back_off": {"base_interval": "1s", "max_interval": "0.5s"}}`),
+			coreconfig.Source{GRPC: coreconfig.GRPC{Cluster: "c", BackOff: coreconfig.BackOff{First: time.Second, Most: 10 * time.Second}}}, 15 * time.Second,
+			"at.api_config_source.grpc_services[0].envoy_grpc.retry_policy.retry_back_off.max_interval: 500ms is less than the base_interval of 1s"},
+		{"a back-off of days", plane(`"retry_policy": {"retry_back_off": {"base_interval": "100000s"}}`),
+			coreconfig.Source{GRPC: coreconfig.GRPC{Cluster: "c"}}, 15 * time.Second,
+			"at.api_config_source.grpc_services[0].envoy_grpc.retry_policy.retry_back_off.base_interval: 27h46m40s is more than a day"},
+		{"a back-off up to days", plane(`"retry_policy": {"retry_back_off": {"base_interval": "1s", "max_interval": "100000s"}}`),
+			coreconfig.Source{GRPC: coreconfig.GRPC{Cluster: "c", BackOff: coreconfig.BackOff{First: time.Second, Most: 10 * time.Second}}}, 15 * time.Second,
+			"at.api_config_source.grpc_services[0].envoy_grpc.retry_policy.retry_back_off.max_interval: 27h46m40s is more than a day"},
 		{"REST, in V2, by nobody", `{"api_config_source": {"api_type": "REST", "transport_api_version": "V2"}, "resource_api_version": "V3"}`,
 			coreconfig.Source{}, 15 * time.Second,
 			"at.api_config_source.api_type: REST is not supported: use GRPC or DELTA_GRPC\n" +

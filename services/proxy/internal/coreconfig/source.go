@@ -30,7 +30,22 @@ type GRPC struct {
 	// NodeOnFirstMessageOnly leaves the node out of all but the first request
 	// of a stream.
 	NodeOnFirstMessageOnly bool
+	// Authority is who is asked for; empty is the cluster's name.
+	Authority string
+	// MaxMessage bounds each response, in bytes; 0 is that the caller has a bound.
+	MaxMessage uint32
+	// BackOff is how long a stream that broke waits for the next; zero for the default.
+	BackOff BackOff
 }
+
+// BackOff says that a wait is a random time below First, and below twice as much each
+// further time, up to Most. Both are more than 0, unless it is the zero value.
+type BackOff struct {
+	First, Most time.Duration
+}
+
+// mostBackOff bounds what a BackOff may be.
+const mostBackOff = 24 * time.Hour
 
 // IsADS says whether it is the aggregated stream.
 func (s Source) IsADS() bool { return s == Source{} }
@@ -108,6 +123,31 @@ func APIConfigSource(source *corev3.ApiConfigSource, at strict.Path, report *str
 		return g
 	}
 	// That there is one is held by the message's own rules.
-	g.Cluster = source.GetGrpcServices()[0].GetEnvoyGrpc().GetClusterName()
+	service := source.GetGrpcServices()[0].GetEnvoyGrpc()
+	g.Cluster, g.Authority, g.MaxMessage = service.GetClusterName(), service.GetAuthority(), service.GetMaxReceiveMessageLength().GetValue()
+	g.BackOff = backOff(service.GetRetryPolicy().GetRetryBackOff(), at.Index(0).Field("envoy_grpc").Field("retry_policy").Field("retry_back_off"), report)
 	return g
+}
+
+// backOff reads the BackOff of a message, which may be nil, at the path at. That there
+// is a base_interval, of a millisecond or more, is held by the message's own rules.
+func backOff(m *corev3.BackoffStrategy, at strict.Path, report *strict.Report) BackOff {
+	if m == nil {
+		return BackOff{}
+	}
+	b := BackOff{First: m.GetBaseInterval().AsDuration()}
+	if b.First > mostBackOff {
+		report.Add(at.Field("base_interval"), "%v is more than a day", b.First)
+		return BackOff{}
+	}
+	switch b.Most = 10 * b.First; {
+	case m.GetMaxInterval() == nil:
+	case m.GetMaxInterval().AsDuration() > mostBackOff:
+		report.Add(at.Field("max_interval"), "%v is more than a day", m.GetMaxInterval().AsDuration())
+	case m.GetMaxInterval().AsDuration() < b.First:
+		report.Add(at.Field("max_interval"), "%v is less than the base_interval of %v", m.GetMaxInterval().AsDuration(), b.First)
+	default:
+		b.Most = m.GetMaxInterval().AsDuration()
+	}
+	return b
 }

@@ -28,8 +28,16 @@ type connection struct {
 }
 
 // connect makes a connection; its first call dials.
-func connect(c *cluster.Cluster, log *slog.Logger) (*connection, error) {
-	channel, err := grpcchannel.New(c, grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{})))
+func connect(c *cluster.Cluster, service Service, log *slog.Logger) (*connection, error) {
+	calls := []grpc.CallOption{grpc.ForceCodecV2(codec{})}
+	if service.MaxMessage > 0 {
+		calls = append(calls, grpc.MaxCallRecvMsgSize(int(service.MaxMessage)))
+	}
+	options := []grpc.DialOption{grpc.WithDefaultCallOptions(calls...)}
+	if service.Authority != "" {
+		options = append(options, grpc.WithAuthority(service.Authority))
+	}
+	channel, err := grpcchannel.New(c, options...)
 	if err != nil {
 		return nil, err
 	}

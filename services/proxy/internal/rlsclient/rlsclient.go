@@ -22,15 +22,25 @@ type Clusters interface {
 	Get(name string) *cluster.Cluster
 }
 
-// Services are the rate-limit services in use, one for each cluster. It is safe
-// for use by many goroutines.
+// Service says which rate-limit service is asked. Those that are equal share their
+// connections.
+type Service struct {
+	// Cluster is the name of the cluster that it is behind.
+	Cluster string
+	// Authority is who is asked for; empty is the cluster's name.
+	Authority string
+	// MaxMessage bounds an answer, in bytes; 0 is gRPC's own bound, 4 MiB.
+	MaxMessage uint32
+}
+
+// Services are the rate-limit services in use. It is safe for use by many
+// goroutines.
 type Services struct {
 	clusters Clusters
 	log      *slog.Logger
 
-	// connections are by the cluster's name; nil once closed. The map is never
-	// changed, only replaced.
-	connections atomic.Pointer[map[string]*connection]
+	// connections are nil once closed. The map is never changed, only replaced.
+	connections atomic.Pointer[map[Service]*connection]
 	mu          sync.Mutex // orders those who replace it
 }
 
@@ -40,7 +50,7 @@ type Services struct {
 // cause, and one when it answers again.
 func New(clusters Clusters, log *slog.Logger) *Services {
 	s := &Services{clusters: clusters, log: log}
-	s.connections.Store(&map[string]*connection{})
+	s.connections.Store(&map[Service]*connection{})
 	return s
 }
 
@@ -49,15 +59,14 @@ var (
 	errNoCluster = errors.New("there is no such cluster")
 )
 
-// ShouldRateLimit asks the service in the cluster of that name and fills in
-// response. It returns when the answer is there or ctx ends, and at once if
+// ShouldRateLimit asks a service and fills in response. It returns when the answer is there or ctx ends, and at once if
 // there is no such cluster, it has no hosts, or none can be reached. The
 // context's deadline goes with the call.
 //
 // An answer that is neither OK nor OVER_LIMIT is an error. One that came of the
 // call itself has its gRPC status.
-func (s *Services) ShouldRateLimit(ctx context.Context, cluster string, request *Request, response *Response) error {
-	c, err := s.connection(cluster)
+func (s *Services) ShouldRateLimit(ctx context.Context, service Service, request *Request, response *Response) error {
+	c, err := s.connection(service)
 	if err == nil {
 		err = c.call(ctx, request, response)
 		if !errors.Is(ctx.Err(), context.Canceled) { // a call given up says nothing of the service
@@ -65,7 +74,7 @@ func (s *Services) ShouldRateLimit(ctx context.Context, cluster string, request 
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("ask the rate-limit service in cluster %q: %w", cluster, err)
+		return fmt.Errorf("ask the rate-limit service in cluster %q: %w", service.Cluster, err)
 	}
 	return nil
 }
@@ -84,39 +93,38 @@ func (s *Services) Close() {
 	}
 }
 
-// connection returns the connection to the cluster of that name, which the
-// first call for it makes.
-func (s *Services) connection(name string) (*connection, error) {
+// connection returns the connection to a service, which the first call for it makes.
+func (s *Services) connection(service Service) (*connection, error) {
 	connections := s.connections.Load()
 	if connections == nil {
 		return nil, errClosed
 	}
-	if c := (*connections)[name]; c != nil {
+	if c := (*connections)[service]; c != nil {
 		return c, nil
 	}
-	return s.connect(name)
+	return s.connect(service)
 }
 
-func (s *Services) connect(name string) (*connection, error) {
+func (s *Services) connect(service Service) (*connection, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	connections := s.connections.Load()
 	if connections == nil {
 		return nil, errClosed
 	}
-	if c := (*connections)[name]; c != nil { // another call was first
+	if c := (*connections)[service]; c != nil { // another call was first
 		return c, nil
 	}
-	cluster := s.clusters.Get(name)
+	cluster := s.clusters.Get(service.Cluster)
 	if cluster == nil {
 		return nil, errNoCluster
 	}
-	c, err := connect(cluster, s.log)
+	c, err := connect(cluster, service, s.log)
 	if err != nil {
 		return nil, err
 	}
 	more := maps.Clone(*connections)
-	more[name] = c
+	more[service] = c
 	s.connections.Store(&more)
 	return c, nil
 }

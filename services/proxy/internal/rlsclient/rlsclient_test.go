@@ -3,6 +3,7 @@ package rlsclient
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -19,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 
@@ -128,7 +130,7 @@ func ask(s *Services, list *descriptor.List) (*Response, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), servicetest.Patience)
 	defer cancel()
 	response := &Response{}
-	err := s.ShouldRateLimit(ctx, "rls", &Request{Domain: "edge", Descriptors: list}, response)
+	err := s.ShouldRateLimit(ctx, Service{Cluster: "rls"}, &Request{Domain: "edge", Descriptors: list}, response)
 	return response, err
 }
 
@@ -162,6 +164,28 @@ func TestAsk(t *testing.T) {
 	s.Close()
 	servicetest.Eventually(t, "the connection is closed", func() bool { return c.Stats.ConnectionsActive.Value() == 0 })
 	require.EqualValues(t, 0, c.Hosts().Members[0].Host.Stats.ConnectionsActive.Load())
+}
+
+func TestAServiceHasAnAuthorityAndABoundOfItsOwn(t *testing.T) {
+	service := (&service{answer: func(ctx context.Context, _ *rlsv3.RateLimitRequest) (*rlsv3.RateLimitResponse, error) {
+		md, _ := metadata.FromIncomingContext(ctx)
+		return &rlsv3.RateLimitResponse{OverallCode: rlsv3.RateLimitResponse_OVER_LIMIT, RawBody: []byte(strings.Join(md.Get(":authority"), " "))}, nil
+	}}).serve(t)
+	s := services(t, manager(t, service.address))
+	for _, c := range []struct {
+		asked Service
+		want  string
+	}{
+		{Service{Cluster: "rls"}, "rls"},
+		{Service{Cluster: "rls", Authority: "limits.example"}, "limits.example"},
+		{Service{Cluster: "rls", Authority: "limits.example", MaxMessage: 1000}, "limits.example"},
+	} {
+		response := &Response{}
+		require.NoError(t, s.ShouldRateLimit(t.Context(), c.asked, &Request{Domain: "edge", Descriptors: descriptors(t, "ann")}, response))
+		require.Equal(t, c.want, response.Body)
+	}
+	err := s.ShouldRateLimit(t.Context(), Service{Cluster: "rls", MaxMessage: 4}, &Request{Domain: "edge", Descriptors: descriptors(t, "ann")}, &Response{})
+	require.Equal(t, codes.ResourceExhausted, status.Code(errors.Unwrap(err)), err)
 }
 
 func TestAskFailsAtOnce(t *testing.T) {
@@ -209,23 +233,23 @@ func TestFailuresAreCounted(t *testing.T) {
 		counter string // "" if none counts
 	}{
 		{"a refusal came in a 200", func(ctx context.Context, s *Services, r *Request) error {
-			return s.ShouldRateLimit(ctx, "rls", r, &Response{})
+			return s.ShouldRateLimit(ctx, Service{Cluster: "rls"}, r, &Response{})
 		}, service.address, codes.InvalidArgument, "upstream_rq_200"},
 		{"a timeout is a 504", func(ctx context.Context, s *Services, r *Request) error {
 			ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 			defer cancel()
 			r.Domain = "slow"
-			return s.ShouldRateLimit(ctx, "rls", r, &Response{})
+			return s.ShouldRateLimit(ctx, Service{Cluster: "rls"}, r, &Response{})
 		}, service.address, codes.DeadlineExceeded, "upstream_rq_504"},
 		{"an unreachable host is a 503", func(ctx context.Context, s *Services, r *Request) error {
-			return s.ShouldRateLimit(ctx, "rls", r, &Response{})
+			return s.ShouldRateLimit(ctx, Service{Cluster: "rls"}, r, &Response{})
 		}, "127.0.0.1:1", codes.Unavailable, "upstream_rq_503"},
 		{"a call that was given up counts nothing", func(ctx context.Context, s *Services, r *Request) error {
 			ctx, cancel := context.WithCancel(ctx)
 			calls := service.calls.Load()
 			r.Domain = "slow"
 			done := make(chan error, 1)
-			go func() { done <- s.ShouldRateLimit(ctx, "rls", r, &Response{}) }() // awaited below
+			go func() { done <- s.ShouldRateLimit(ctx, Service{Cluster: "rls"}, r, &Response{}) }() // awaited below
 			servicetest.Eventually(t, "the call arrived", func() bool { return service.calls.Load() > calls })
 			cancel()
 			return <-done
@@ -313,12 +337,12 @@ func TestWhyAServiceFailsIsLogged(t *testing.T) {
 			})))
 			defer s.Close()
 			for range 3 {
-				err := s.ShouldRateLimit(t.Context(), "rls", &Request{Domain: c.domain, Descriptors: descriptors(t, "ann")}, &Response{})
+				err := s.ShouldRateLimit(t.Context(), Service{Cluster: "rls"}, &Request{Domain: c.domain, Descriptors: descriptors(t, "ann")}, &Response{})
 				require.Equal(t, c.want != "", err != nil)
 			}
 			gone, cancel := context.WithCancel(t.Context())
 			cancel()
-			require.Error(t, s.ShouldRateLimit(gone, "rls", &Request{Domain: "broken", Descriptors: descriptors(t, "ann")}, &Response{}))
+			require.Error(t, s.ShouldRateLimit(gone, Service{Cluster: "rls"}, &Request{Domain: "broken", Descriptors: descriptors(t, "ann")}, &Response{}))
 			require.Equal(t, c.want, log.String())
 		})
 	}
@@ -333,7 +357,7 @@ func BenchmarkAsk(b *testing.B) {
 		request, response := &Request{Domain: "edge", Descriptors: list}, &Response{}
 		for p.Next() {
 			ctx, cancel := context.WithTimeout(b.Context(), time.Second)
-			if err := s.ShouldRateLimit(ctx, "rls", request, response); err != nil {
+			if err := s.ShouldRateLimit(ctx, Service{Cluster: "rls"}, request, response); err != nil {
 				b.Error(err)
 			}
 			cancel()

@@ -79,6 +79,78 @@ func TestReconnectsWithGrowingDelays(t *testing.T) {
 	})
 }
 
+func TestAControlPlaneMayHaveABackOffOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var tries []time.Time
+		ctx, cancel := context.WithCancel(context.Background())
+		client := xds.New(xds.Options{
+			Dial: func(context.Context, string) (grpc.ClientConnInterface, io.Closer, error) {
+				tries = append(tries, time.Now())
+				return nil, nil, errors.New("nobody there")
+			},
+			ADS:  &coreconfig.GRPC{Cluster: "plane", BackOff: coreconfig.BackOff{First: 10 * time.Second, Most: time.Minute}},
+			Node: &corev3.Node{}, Stats: stats.NewRegistry(), Log: slog.New(slog.DiscardHandler),
+		})
+		client.Handle(xds.ClusterType, takeAll)
+		client.Subscribe(coreconfig.Source{}, xds.ClusterType, 0, nil)
+		done := make(chan error, 1)
+		go func() { done <- client.Run(ctx) }() // ends with ctx, waited for below
+		time.Sleep(24 * time.Hour)
+		cancel()
+		require.NoError(t, <-done)
+
+		bound, longest := 10*time.Second, time.Duration(0)
+		for i := 1; i < len(tries); i++ {
+			delay := tries[i].Sub(tries[i-1])
+			require.Less(t, delay, bound, "delay %d", i)
+			bound, longest = min(2*bound, time.Minute), max(longest, delay)
+		}
+		require.Greater(t, longest, 50*time.Second, "of more than a thousand delays")
+	})
+}
+
+// optioned is a channel that keeps how streams were to be opened.
+type optioned struct {
+	quiet
+	options chan []grpc.CallOption
+}
+
+func (o *optioned) NewStream(ctx context.Context, d *grpc.StreamDesc, method string, options ...grpc.CallOption) (grpc.ClientStream, error) {
+	o.options <- options
+	return o.quiet.NewStream(ctx, d, method, options...)
+}
+
+func TestAControlPlaneIsAskedAsItsConfigurationSays(t *testing.T) {
+	for _, c := range []struct {
+		plane coreconfig.GRPC
+		want  []grpc.CallOption
+	}{
+		{coreconfig.GRPC{Cluster: "plane"}, []grpc.CallOption{grpc.MaxCallRecvMsgSize(64 << 20)}},
+		{
+			coreconfig.GRPC{Cluster: "plane", Authority: "control.example", MaxMessage: 1000},
+			[]grpc.CallOption{grpc.MaxCallRecvMsgSize(1000), grpc.CallAuthority("control.example")},
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			channel := &optioned{quiet{lives: time.Hour}, make(chan []grpc.CallOption, 1)}
+			client := xds.New(xds.Options{
+				Dial: func(context.Context, string) (grpc.ClientConnInterface, io.Closer, error) {
+					return channel, channel, nil
+				},
+				ADS: &c.plane, Stats: stats.NewRegistry(), Log: slog.New(slog.DiscardHandler),
+			})
+			client.Handle(xds.ClusterType, takeAll)
+			client.Subscribe(coreconfig.Source{}, xds.ClusterType, 0, nil)
+			ctx, cancel := context.WithCancel(context.Background())
+			done := make(chan error, 1)
+			go func() { done <- client.Run(ctx) }() // ends with ctx, waited for below
+			require.Equal(t, c.want, <-channel.options)
+			cancel()
+			require.NoError(t, <-done)
+		})
+	}
+}
+
 // quiet is a channel whose streams open and then never answer; each lasts as
 // long as lives says.
 type quiet struct {

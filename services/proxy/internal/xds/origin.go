@@ -71,7 +71,7 @@ func (o *origin) wanted() []*subscription {
 
 // The delay before the next try is drawn from 0 to a bound that doubles, from
 // the first of these to the second, and falls back when the control plane was
-// there.
+// there, unless the control plane has a BackOff of its own.
 const (
 	firstDelay = 500 * time.Millisecond
 	mostDelay  = 30 * time.Second
@@ -89,8 +89,11 @@ func (o *origin) run(ctx context.Context) {
 	dial := dialler{dial: o.client.options.Dial, cluster: o.plane.Cluster}
 	defer dial.close()
 	told := false // the loss of this connection was logged
-	most := mostDelayAtStart
-	for bound := firstDelay; ; bound = min(2*bound, most) {
+	first, most, later := firstDelay, mostDelayAtStart, mostDelay
+	if own := o.plane.BackOff; own != (coreconfig.BackOff{}) {
+		first, most, later = own.First, own.Most, own.Most
+	}
+	for bound := first; ; bound = min(2*bound, most) {
 		steady, err := o.connect(ctx, &dial)
 		if ctx.Err() != nil {
 			return
@@ -99,7 +102,7 @@ func (o *origin) run(ctx context.Context) {
 			s.counters.failed()
 		}
 		if steady {
-			bound, most, told = firstDelay, mostDelay, false
+			bound, most, told = first, later, false
 		}
 		if !told {
 			o.client.options.Log.Warn("control plane is away", "source", o.source, "error", err)

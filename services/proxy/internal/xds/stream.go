@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// maxResponse bounds one response, in bytes: the assignments of a large fleet
+// maxResponse bounds one response, in bytes, unless its control plane has another bound: the assignments of a large fleet
 // come in one.
 const maxResponse = 64 << 20
 
@@ -64,7 +65,11 @@ func (o *origin) connect(ctx context.Context, dial *dialler) (steady bool, err e
 	if o.plane.Delta {
 		method = methods[o.typeURL][1]
 	}
-	opened, err := channel.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method, grpc.MaxCallRecvMsgSize(maxResponse))
+	options := []grpc.CallOption{grpc.MaxCallRecvMsgSize(cmp.Or(int(o.plane.MaxMessage), maxResponse))}
+	if o.plane.Authority != "" {
+		options = append(options, grpc.CallAuthority(o.plane.Authority))
+	}
+	opened, err := channel.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method, options...)
 	if err != nil {
 		return false, fmt.Errorf("open xDS stream: %w", err)
 	}

@@ -35,10 +35,10 @@ const (
 
 // Services asks rate-limit services.
 type Services interface {
-	// ShouldRateLimit asks the service in the cluster of that name, which need
-	// not exist, and fills in response. It returns an error if there was no
+	// ShouldRateLimit asks a service, whose cluster need not exist, and fills in
+	// response. It returns an error if there was no
 	// answer before ctx ended. It keeps nothing of the request.
-	ShouldRateLimit(ctx context.Context, cluster string, request *rlsclient.Request, response *rlsclient.Response) error
+	ShouldRateLimit(ctx context.Context, service rlsclient.Service, request *rlsclient.Request, response *rlsclient.Response) error
 }
 
 // Factory makes rate-limit filters, which routes can configure by a
@@ -131,21 +131,28 @@ func (f Factory) Parse(message proto.Message, at strict.Path, report *strict.Rep
 	if m.GetRateLimitedAsResourceExhausted() {
 		c.grpcStatus = resourceExhausted
 	}
-	c.cluster = f.parseService(m, at.Field("rate_limit_service"), report)
+	c.asked = f.parseService(m, at.Field("rate_limit_service"), report)
 	return c
 }
 
-// parseService returns the cluster of the service.
-func (f Factory) parseService(m *ratelimitv3.RateLimit, at strict.Path, report *strict.Report) string {
+// parseService returns the service to ask.
+func (f Factory) parseService(m *ratelimitv3.RateLimit, at strict.Path, report *strict.Report) rlsclient.Service {
 	service := m.GetRateLimitService()
 	if service != nil {
 		coreconfig.WantV3(service.GetTransportApiVersion(), at.Field("transport_api_version"), report)
 	}
-	cluster := service.GetGrpcService().GetEnvoyGrpc().GetClusterName()
-	if f.CheckCluster != nil && cluster != "" {
-		f.CheckCluster(cluster, at.Field("grpc_service").Field("envoy_grpc").Field("cluster_name"), report)
+	grpc := service.GetGrpcService().GetEnvoyGrpc()
+	at = at.Field("grpc_service").Field("envoy_grpc")
+	if grpc.GetRetryPolicy() != nil {
+		report.Add(at.Field("retry_policy"), "it is for streams of xDS, and says nothing here")
 	}
-	return cluster
+	asked := rlsclient.Service{
+		Cluster: grpc.GetClusterName(), Authority: grpc.GetAuthority(), MaxMessage: grpc.GetMaxReceiveMessageLength().GetValue(),
+	}
+	if f.CheckCluster != nil && asked.Cluster != "" {
+		f.CheckCluster(asked.Cluster, at.Field("cluster_name"), report)
+	}
+	return asked
 }
 
 // ParseRoute implements httpfilter.RouteFactory.
@@ -186,7 +193,7 @@ type config struct {
 	services Services
 	random   func() uint64
 	service  string // the proxy's own cluster
-	cluster  string // of the rate-limit service
+	asked    rlsclient.Service
 	domain   string
 	stage    int
 	requests string // request_type: which there are limits for; empty is both

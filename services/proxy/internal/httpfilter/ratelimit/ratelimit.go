@@ -114,7 +114,7 @@ func (f *filter) ask(s *stream.Stream) (answered, givenUp bool) {
 	s.Hold(f)
 	defer s.Hold(nil)
 	f.request = rlsclient.Request{Domain: f.domain(), Descriptors: &f.descriptors}
-	err := c.services.ShouldRateLimit(ctx, c.cluster, &f.request, &f.response)
+	err := c.services.ShouldRateLimit(ctx, c.asked, &f.request, &f.response)
 	return err == nil, errors.Is(ctx.Err(), context.Canceled)
 }
 
@@ -207,6 +207,6 @@ func (c *config) report(domain string, descriptors *descriptor.List) {
 		defer cancel()
 		request, response := rlsclient.Request{Domain: domain, Descriptors: descriptors}, rlsclient.Response{}
 		// A failure is the services' to tell of.
-		_ = c.services.ShouldRateLimit(ctx, c.cluster, &request, &response)
+		_ = c.services.ShouldRateLimit(ctx, c.asked, &request, &response)
 	}()
 }

@@ -54,8 +54,8 @@ type fake struct {
 	blocks bool
 }
 
-func (f *fake) ShouldRateLimit(ctx context.Context, cluster string, request *rlsclient.Request, response *rlsclient.Response) error {
-	c := call{cluster: cluster, domain: request.Domain}
+func (f *fake) ShouldRateLimit(ctx context.Context, service rlsclient.Service, request *rlsclient.Request, response *rlsclient.Response) error {
+	c := call{cluster: service.Cluster, domain: request.Domain}
 	for i := range request.Descriptors.Len() {
 		for _, e := range request.Descriptors.At(i) {
 			c.descriptors += e.Key + "=" + string(e.Value) + " "
@@ -351,6 +351,7 @@ func TestParseRefuses(t *testing.T) {
 		{"no grpc_service", `{domain: edge, rate_limit_service: {transport_api_version: V3}}`, "rate_limit_service.grpc_service"},
 		{"no cluster", `{domain: edge, rate_limit_service: {transport_api_version: V3, grpc_service: {envoy_grpc: {}}}}`, "rate_limit_service.grpc_service.envoy_grpc.cluster_name"},
 		{"another transport", `{domain: edge, rate_limit_service: {transport_api_version: V3, grpc_service: {google_grpc: {target_uri: a, stat_prefix: b}}}}`, "google_grpc"},
+		{"retries", `{domain: edge, rate_limit_service: {transport_api_version: V3, grpc_service: {envoy_grpc: {cluster_name: rls, retry_policy: {}}}}}`, "rate_limit_service.grpc_service.envoy_grpc.retry_policy: it is for streams of xDS"},
 		{"no version", `{domain: edge, rate_limit_service: {grpc_service: {envoy_grpc: {cluster_name: rls}}}}`, "config.yaml:1:16: rate_limit_service.transport_api_version: AUTO is not supported: use V3"},
 		{"an old version", `{domain: edge, rate_limit_service: {transport_api_version: V2, grpc_service: {envoy_grpc: {cluster_name: rls}}}}`, "config.yaml:1:37: rate_limit_service.transport_api_version: V2 is not supported: use V3"},
 		{"a negative timeout", minimal + "timeout: -1s", "config.yaml:4:1: timeout: -1s is negative"},
@@ -576,12 +577,33 @@ func TestParseHasTheClusterChecked(t *testing.T) {
 	require.EqualError(t, report.Err(), `config.yaml:3:77: rate_limit_service.grpc_service.envoy_grpc.cluster_name: no cluster "rls"`)
 }
 
+// asker keeps which service was asked last.
+type asker struct {
+	silent
+	service rlsclient.Service
+}
+
+func (a *asker) ShouldRateLimit(ctx context.Context, service rlsclient.Service, request *rlsclient.Request, response *rlsclient.Response) error {
+	a.service = service
+	return a.silent.ShouldRateLimit(ctx, service, request, response)
+}
+
+func TestTheServiceIsAskedAsItsConfigurationSays(t *testing.T) {
+	x, a := newTarget(t), &asker{}
+	config := filtertest.MustParse(t, ratelimit.Factory{Services: a}, `domain: edge
+rate_limit_service:
+  transport_api_version: V3
+  grpc_service: {envoy_grpc: {cluster_name: rls, authority: limits.example, max_receive_message_length: 4096, skip_envoy_headers: true}}`)
+	filtertest.Run(t, config, filtertest.Exchange{Request: asked, Prepare: x.prepare})
+	require.Equal(t, rlsclient.Service{Cluster: "rls", Authority: "limits.example", MaxMessage: 4096}, a.service)
+}
+
 func TestReadme(t *testing.T) { filtertest.Readme(t, ratelimit.Factory{}) }
 
 // silent is a service that says OK and costs nothing.
 type silent struct{}
 
-func (silent) ShouldRateLimit(_ context.Context, _ string, _ *rlsclient.Request, response *rlsclient.Response) error {
+func (silent) ShouldRateLimit(_ context.Context, _ rlsclient.Service, _ *rlsclient.Request, response *rlsclient.Response) error {
 	response.Code = rlsv3.RateLimitResponse_OK
 	return nil
 }
