@@ -3,6 +3,8 @@ package app_test
 import (
 	"context"
 	"encoding/json"
+	"math"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -96,6 +98,20 @@ func TestTheProcessIsTold(t *testing.T) {
 	require.GreaterOrEqual(t, values["server.memory_physical_size"], values["server.memory_heap_size"])
 	require.EqualValues(t, runtime.GOMAXPROCS(0), values["server.concurrency"])
 	require.Contains(t, values, "server.uptime")
+	require.Contains(t, values, "server.version")
+	require.EqualValues(t, math.MaxUint32, values["server.days_until_first_cert_expiring"], "there is none")
+	require.Zero(t, values["server.total_connections"])
+	conn, err := net.Dial("tcp", proxy.Addr("ingress"))
+	require.NoError(t, err)
+	connections := func(n string) func() bool {
+		return func() bool {
+			_, body := get(t, proxy.Addr("admin"), "/stats?filter=^server.total_connections$")
+			return body == "server.total_connections: "+n+"\n"
+		}
+	}
+	servicetest.Eventually(t, "the connection counts", connections("1"))
+	require.NoError(t, conn.Close())
+	servicetest.Eventually(t, "it counts no longer", connections("0"))
 	_, body = get(t, proxy.Addr("admin"), "/stats/prometheus?filter=^server\\.")
 	require.Contains(t, body, "\nenvoy_server_live 1\n")
 	require.Contains(t, body, "\nenvoy_server_initialization_time_ms_count 1\n")

@@ -1,8 +1,11 @@
 package app
 
 import (
+	"math"
 	"runtime"
+	"runtime/debug"
 	"runtime/metrics"
+	"strconv"
 	"time"
 
 	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
@@ -24,6 +27,7 @@ type serverStats struct {
 	uptime, live, state         *stats.Gauge
 	allocated, heap, physical   *stats.Gauge
 	concurrency, epoch, parents *stats.Gauge
+	connections                 *stats.Gauge
 	initialization              *stats.Histogram
 }
 
@@ -35,15 +39,47 @@ func (a *App) newServerStats() *serverStats {
 		uptime: scope.Gauge("uptime"), live: scope.Gauge("live"), state: scope.Gauge("state"),
 		allocated: scope.Gauge("memory_allocated"), heap: scope.Gauge("memory_heap_size"), physical: scope.Gauge("memory_physical_size"),
 		concurrency: scope.Gauge("concurrency"), epoch: scope.Gauge("hot_restart_epoch"), parents: scope.Gauge("parent_connections"),
+		connections:    scope.Gauge("total_connections"),
 		initialization: scope.Histogram("initialization_time_ms"),
 	}
 	s.epoch.Set(0) // there is no hot restart
 	s.parents.Set(0)
+	scope.Gauge("version").Set(revision())
+	scope.Gauge("days_until_first_cert_expiring").Set(noCertificate)
 	a.registry.BeforeRead(func() { s.refresh(a) })
 	return s
 }
 
+// noCertificate is the days until a certificate expires where there is none, as Envoy
+// tells it.
+const noCertificate = math.MaxUint32
+
+// revision is the number that Envoy makes of the revision that a binary is of: its
+// first six digits. It is 0 for a binary that does not know its own.
+func revision() int64 {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return 0
+	}
+	for _, setting := range info.Settings {
+		if setting.Key == "vcs.revision" {
+			return numberOf(setting.Value)
+		}
+	}
+	return 0
+}
+
+// numberOf is that of a revision in hexadecimal digits; 0 is that it is none.
+func numberOf(revision string) int64 {
+	n, err := strconv.ParseInt(revision[:min(len(revision), 6)], 16, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 func (s *serverStats) refresh(a *App) {
+	s.connections.Set(a.listeners.Connections())
 	state, live := a.stateName(), int64(0)
 	if state == stateLive {
 		live = 1

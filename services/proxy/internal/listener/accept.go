@@ -291,6 +291,13 @@ func (l *Listener) start(conn net.Conn) {
 	})
 }
 
+// active counts the connections of now.
+func (l *Listener) active() *stats.Gauge {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stats.active
+}
+
 func (h *handle) drain(c networkfilter.Connection) {
 	if !h.drained {
 		h.drained = true

@@ -590,6 +590,20 @@ func (m *Manager) atWork() []*Listener {
 	return all
 }
 
+// Connections is how many connections there are now, those that drain among them.
+func (m *Manager) Connections() (n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	counted := map[*stats.Gauge]bool{} // listeners of one stat_prefix share one
+	for _, l := range slices.AppendSeq(m.atWork(), maps.Keys(m.draining)) {
+		if active := l.active(); !counted[active] {
+			counted[active] = true
+			n += active.Value()
+		}
+	}
+	return n
+}
+
 // Addr is the bound address of a listener, nil if there is none of that name.
 func (m *Manager) Addr(name string) net.Addr {
 	m.mu.Lock()
