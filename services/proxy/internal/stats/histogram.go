@@ -70,8 +70,9 @@ func (h *Histogram) Record(d time.Duration) {
 	for i < len(limits) && limits[i] < d {
 		i++
 	}
-	h.counts[i].Add(1)
+	// First, as who reads takes it last: whatever it counts is in the sum.
 	h.sum.Add((uint64(d) + 500) / uint64(time.Microsecond)) // rounded
+	h.counts[i].Add(1)
 }
 
 // Distribution is what a histogram had counted when it was read.
@@ -106,9 +107,9 @@ type Bucket struct {
 	Cumulative uint64
 }
 
-// Distribution is what h has counted so far.
+// Distribution is what h has counted so far. The sum may have more that comes just now.
 func (h *Histogram) Distribution() *Distribution {
-	d := &Distribution{Sum: float64(h.sum.Load()) / 1000}
+	d := &Distribution{}
 	for i := range h.counts {
 		d.counts[i] = h.counts[i].Load()
 		d.Count += d.counts[i]
@@ -116,6 +117,7 @@ func (h *Histogram) Distribution() *Distribution {
 			d.Buckets = append(d.Buckets, Bucket{bounds[i].milliseconds, d.Count})
 		}
 	}
+	d.Sum = float64(h.sum.Load()) / 1000
 	return d
 }
 

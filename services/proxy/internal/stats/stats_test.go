@@ -293,6 +293,27 @@ func BenchmarkCounterInc(b *testing.B) {
 	}
 }
 
+// TestASumHasAllThatTheCountHas reads a histogram while another goroutine records.
+func TestASumHasAllThatTheCountHas(t *testing.T) {
+	h := stats.NewRegistry().Scope("a").Histogram("b")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 20_000 {
+			h.Record(time.Millisecond)
+		}
+	}()
+	for recording := true; recording; {
+		select {
+		case <-done:
+			recording = false
+		default:
+		}
+		d := h.Distribution()
+		require.GreaterOrEqual(t, d.Sum, float64(d.Count))
+	}
+}
+
 func TestHistogramsCanBeSummariesForPrometheus(t *testing.T) {
 	r := stats.NewRegistry()
 	h := r.Scope("a").Histogram("time")
