@@ -51,6 +51,8 @@ type Conn struct {
 	err        error            // why the connection ended, nil while it goes on
 	done       chan struct{}    // closed when serve ended; a client's
 	known      chan struct{}    // closed when the server's first SETTINGS came; a client's
+	warned     bool             // a GOAWAY of the peer came
+	broken     int              // streams that the end of the connection broke off
 
 	// Bytes that came from, and were given to, the socket.
 	received, sent atomic.Uint64
@@ -97,6 +99,13 @@ func (c *Conn) Streams() (open int, idleSince time.Time) {
 // Bytes is how many bytes came from the peer and how many were written to it.
 func (c *Conn) Bytes() (received, sent uint64) { return c.received.Load(), c.sent.Load() }
 
+// Broken is how many streams the end of the connection broke off.
+func (c *Conn) Broken() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.broken
+}
+
 // Err is why the connection ended; nil while it goes on. It is ErrClosed after
 // Close and after a drain that came to its end, a *ConnectionError, io.EOF if
 // the peer closed, or what the socket said.
@@ -129,7 +138,8 @@ func (c *Conn) end(err error) {
 	for _, s := range c.streams {
 		s.fail(err)
 	}
-	c.countStreams(-len(c.streams))
+	c.broken = len(c.streams)
+	c.countStreams(-c.broken)
 	clear(c.streams)
 }
 

@@ -3,6 +3,7 @@ package http2_test
 import (
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -89,6 +90,71 @@ func TestOpenStreamsAreCounted(t *testing.T) {
 		s.Close()
 	}
 	both(0)
+}
+
+// TestGoAwaysAndWhatTheyBreakAreCounted drains a server's connection in its two steps,
+// and has another one end in the midst of its streams.
+func TestGoAwaysAndWhatTheyBreakAreCounted(t *testing.T) {
+	var mu sync.Mutex
+	var told []string
+	count := func(side string) func(bool) {
+		return func(remote bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, fmt.Sprintf("%s remote=%v", side, remote))
+		}
+	}
+	conns := make(chan *http2.Conn, 1)
+	address := listen(t, http2.Options{OnGoAway: count("server")}, handlerFunc(func(s *http2.Stream) {
+		conns <- s.Conn()
+		_, _ = s.Next()
+	}))
+	ask := func() (*http2.Client, *http2.Stream, *http2.Conn) {
+		client := connect(t, address, http2.Options{OnGoAway: count("client")})
+		s, err := client.Open(request("POST", "/"), nil, false)
+		require.NoError(t, err)
+		require.NoError(t, s.Flush())
+		return client, s, <-conns
+	}
+	client, s, server := ask()
+	server.Drain()
+	server.Finish()
+	servicetest.Eventually(t, "the client hears of it", func() bool { return client.Capacity() == 0 })
+	s.Close()
+	<-client.Done()
+	mu.Lock()
+	require.ElementsMatch(t, []string{"server remote=false", "server remote=false", "client remote=true"}, told)
+	told = nil
+	mu.Unlock()
+	require.Zero(t, client.Broken())
+
+	client, s, server = ask()
+	server.Abort(http2.EnhanceYourCalm, "")
+	<-client.Done()
+	require.Equal(t, 1, client.Broken())
+	s.Close()
+	mu.Lock()
+	require.Equal(t, []string{"client remote=true"}, told, "an error is not in good order")
+	mu.Unlock()
+}
+
+// TestHeadsOverTheLimitAreCounted has a request and a response that are.
+func TestHeadsOverTheLimitAreCounted(t *testing.T) {
+	var ours, theirs atomic.Int64
+	fields := &http2.Fields{}
+	fields.Add("x-long", strings.Repeat("a", 500))
+	address := listen(t, http2.Options{MaxHeaderBytes: 400, OnTooLarge: func() { theirs.Add(1) }}, handlerFunc(func(s *http2.Stream) {
+		_ = s.WriteHead(200, fields, true)
+	}))
+	client := connect(t, address, http2.Options{MaxHeaderBytes: 400, OnTooLarge: func() { ours.Add(1) }})
+	for _, more := range []*http2.Fields{{}, fields} {
+		s, err := client.Open(request("GET", "/"), more, true)
+		require.NoError(t, err)
+		require.Error(t, s.ReadHead(&http2.Head{}))
+		s.Close()
+	}
+	require.EqualValues(t, 1, ours.Load())
+	require.EqualValues(t, 1, theirs.Load())
 }
 
 // TestFinishBeforeServe asks a connection to end that nobody serves yet: the

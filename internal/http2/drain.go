@@ -20,8 +20,7 @@ func (c *Conn) Drain() {
 	}
 	c.draining = true
 	if !c.client {
-		c.w.buf = appendGoAway(c.writing(), maxStreamID, NoError, "")
-		c.w.frames++
+		c.sayGoAway(maxStreamID)
 	}
 	c.flush()
 }
@@ -68,9 +67,22 @@ func (c *Conn) finish() {
 	if !c.client {
 		c.lastTaken = c.lastPeer
 	}
-	c.w.buf = appendGoAway(c.writing(), c.lastPeer, NoError, "")
-	c.w.frames++
+	c.sayGoAway(c.lastPeer)
 	c.flush()
+}
+
+// sayGoAway gathers a GOAWAY of good order. With mu held.
+func (c *Conn) sayGoAway(last uint32) {
+	c.w.buf = appendGoAway(c.writing(), last, NoError, "")
+	c.w.frames++
+	c.countGoAway(false)
+}
+
+// countGoAway tells who counts. With mu held.
+func (c *Conn) countGoAway(remote bool) {
+	if c.options.OnGoAway != nil {
+		c.options.OnGoAway(remote)
+	}
 }
 
 // Abort ends the connection now, and tells the peer why: by ENHANCE_YOUR_CALM,
@@ -101,6 +113,10 @@ func (c *Conn) onGoAway(f frame, payload []byte) error {
 	code := ErrCode(binary.BigEndian.Uint32(payload[4:]))
 	if code != NoError {
 		c.peerReason = &ConnectionError{Code: code, Reason: string(clip(payload[8:])), Remote: true}
+	}
+	if !c.warned {
+		c.warned = true
+		c.countGoAway(true)
 	}
 	if !c.client {
 		return nil // it speaks of streams that we would push

@@ -83,6 +83,12 @@ type Options struct {
 	// for each that a server refuses to open. It must not block or call the
 	// connection.
 	OnStreamError func(*StreamError)
+	// OnTooLarge, if set, is called for each head and trailer section over the limits. It
+	// must not block or call the connection.
+	OnTooLarge func()
+	// OnGoAway, if set, is called for the first GOAWAY of the peer, and for each one that
+	// is sent in good order, not for an error. It must not block or call the connection.
+	OnGoAway func(remote bool)
 	// OnStreams, if set, is called with how many more streams are open, or, negative, how
 	// many fewer. It must not block or call the connection.
 	OnStreams func(more int)

@@ -155,6 +155,7 @@ func (c *Conn) accept(f frame, a *assembly) (*Stream, error) {
 	c.floods.opened++
 	h := &a.received.head
 	if a.tooLarge != "" {
+		c.countTooLarge()
 		h.Fields.Reset()
 		*h = Head{Fields: h.Fields, ContentLength: -1, TooLarge: a.tooLarge}
 	}
@@ -202,6 +203,7 @@ func (c *Conn) headOf(s *Stream, f frame, a *assembly) error {
 	case s.remoteEnded:
 		return c.abort(s, StreamClosed, "HEADERS behind the end of the message")
 	case a.tooLarge != "":
+		c.countTooLarge()
 		return c.abort(s, InternalError, "a head or trailers over the limit")
 	case a.fault != "":
 		return c.malformed(s, a.fault)
@@ -340,6 +342,13 @@ func (c *Conn) onReset(f frame, code ErrCode) error {
 	}
 	s.fail(err)
 	return c.countReset()
+}
+
+// countTooLarge tells who counts. With mu held.
+func (c *Conn) countTooLarge() {
+	if c.options.OnTooLarge != nil {
+		c.options.OnTooLarge()
+	}
 }
 
 // countStreamError tells who counts. With mu held.

@@ -18,6 +18,7 @@ type HTTP2 struct {
 
 	resetsReceived, resetsSent *stats.Counter
 	messagingErrors, tooLarge  *stats.Counter
+	goAwaysSent                *stats.Counter
 
 	floods map[http2.Flood]*stats.Counter
 }
@@ -31,6 +32,7 @@ func NewHTTP2(scope *stats.Scope) *HTTP2 {
 		resetsSent:        scope.Counter("tx_reset"),
 		messagingErrors:   scope.Counter("rx_messaging_error"),
 		tooLarge:          scope.Counter("header_overflow"),
+		goAwaysSent:       scope.Counter("goaway_sent"),
 		floods: map[http2.Flood]*stats.Counter{
 			http2.OutboundFlood:        scope.Counter("outbound_flood"),
 			http2.OutboundControlFlood: scope.Counter("outbound_control_flood"),
@@ -47,9 +49,15 @@ func (s *HTTP2) CountFlood(f http2.Flood) {
 		counter.Inc()
 	}
 	if f == http2.HeaderFlood {
-		s.tooLarge.Inc()
+		s.CountTooLarge()
 	}
 }
+
+// CountTooLarge counts a head over the limits, as http2.Options.OnTooLarge.
+func (s *HTTP2) CountTooLarge() { s.tooLarge.Inc() }
+
+// CountGoAway counts a GOAWAY of ours.
+func (s *HTTP2) CountGoAway() { s.goAwaysSent.Inc() }
 
 // CountStreamError is http2.Options.OnStreamError.
 func (s *HTTP2) CountStreamError(e *http2.StreamError) {

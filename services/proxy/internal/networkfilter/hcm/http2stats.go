@@ -10,7 +10,7 @@ import (
 type http2Stats struct {
 	*codecstats.HTTP2
 	droppedUnderscores, rejectedUnderscores *stats.Counter
-	goAways, trailers, flushTimeouts        *stats.Counter
+	trailers, flushTimeouts                 *stats.Counter
 }
 
 func newHTTP2Stats(scope *stats.Scope) *http2Stats {
@@ -18,7 +18,6 @@ func newHTTP2Stats(scope *stats.Scope) *http2Stats {
 		HTTP2:               codecstats.NewHTTP2(scope),
 		droppedUnderscores:  scope.Counter("dropped_headers_with_underscores"),
 		rejectedUnderscores: scope.Counter("requests_rejected_with_underscores_in_headers"),
-		goAways:             scope.Counter("goaway_sent"),
 		trailers:            scope.Counter("trailers"),
 		flushTimeouts:       scope.Counter("tx_flush_timeout"),
 	}

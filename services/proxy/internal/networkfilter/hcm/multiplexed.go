@@ -138,7 +138,7 @@ func (c *multiplexed) drain() {
 	if told {
 		return
 	}
-	c.manager.stats.http2.goAways.Inc()
+	c.manager.stats.http2.CountGoAway()
 	c.conn.Drain()
 	c.after(c.manager.drainTimeout, c.conn.Finish)
 }
