@@ -48,6 +48,8 @@ type Cluster struct {
 	watchers map[int]func(*HostSet)
 	watches  int
 
+	updates *updateStats
+	serving bool        // the cluster is, or was, an active one
 	rebuilt time.Time   // the present snapshot
 	waiting *time.Timer // of the next one; nil if there is nothing new
 	closed  bool
@@ -59,9 +61,9 @@ type Cluster struct {
 }
 
 // newCluster makes a cluster that has no assignment yet. Zone is the proxy's own.
-func newCluster(config *Config, scope *stats.Scope, zone string, runtime *layeredruntime.Runtime) *Cluster {
+func newCluster(config *Config, scope *stats.Scope, updates *updateStats, zone string, runtime *layeredruntime.Runtime) *Cluster {
 	c := &Cluster{
-		Config: config, Stats: newStats(scope, zone), breakers: breaker.New(config.Thresholds, scope),
+		Config: config, updates: updates, Stats: newStats(scope, zone), breakers: breaker.New(config.Thresholds, scope),
 		watchers: map[int]func(*HostSet){}, stop: func() {}, maintenance: layeredruntime.MaintenanceKey(config.Name),
 	}
 	if config.http2 != nil {
@@ -217,7 +219,10 @@ func (c *Cluster) refresh() {
 	window := c.Config.mergeWindow
 	switch {
 	case c.closed || c.waiting != nil:
-	case window == 0 || time.Since(c.rebuilt) > window:
+	case window == 0:
+		c.rebuild(false)
+	case time.Since(c.rebuilt) > window:
+		c.countUpdate(c.updates.outOfWindow)
 		c.rebuild(false)
 	default:
 		// Ends by itself, or with close.
@@ -225,19 +230,42 @@ func (c *Cluster) refresh() {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			if c.waiting != nil && !c.closed {
-				c.rebuild(false)
+				c.waiting = nil
+				c.countUpdate(c.updates.merged)
+				c.publish(false)
 			}
 		})
 	}
 }
 
-// rebuild makes a snapshot of what is known the present one. Changed says that
-// hosts came or went.
+// rebuild makes a snapshot of what is known the present one, at once: what waits for
+// the end of a merge window goes with it. Changed says that hosts came or went.
 func (c *Cluster) rebuild(changed bool) {
 	if c.waiting != nil {
 		c.waiting.Stop()
 		c.waiting = nil
+		c.countUpdate(c.updates.cancelled)
 	}
+	c.countUpdate(c.updates.applied)
+	c.publish(changed)
+}
+
+// serve says that requests see the cluster from now on.
+func (c *Cluster) serve() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.serving = true
+}
+
+// countUpdate counts a change of the hosts, of a cluster in use that had some before.
+func (c *Cluster) countUpdate(counter *stats.Counter) {
+	if c.serving && !c.rebuilt.IsZero() {
+		counter.Inc()
+	}
+}
+
+// publish makes a snapshot of what is known the present one.
+func (c *Cluster) publish(changed bool) {
 	factor := uint32(defaultOverprovisioning)
 	if c.assignment != nil {
 		factor = c.assignment.Overprovisioning

@@ -240,6 +240,7 @@ func TestAMalformedResponseOfHTTP2EndsItsStreamOrItsConnection(t *testing.T) {
 			if others == "go on" {
 				require.EqualValues(t, 1, m.stat("cluster.a.http2.streams_active"))
 				require.EqualValues(t, 1, m.stat("cluster.a.http2.tx_reset"))
+				require.EqualValues(t, 1, m.stat("cluster.a.upstream_rq_tx_reset"))
 				require.EqualValues(t, 1, m.stat("cluster.a.http2.rx_messaging_error"))
 			}
 			close(handler.release)
@@ -254,6 +255,10 @@ func TestAMalformedResponseOfHTTP2EndsItsStreamOrItsConnection(t *testing.T) {
 			pool.Close()
 			<-served
 			server.Close()
+			servicetest.Eventually(t, "the end is counted", func() bool { return m.stat("cluster.a.upstream_cx_destroy_local") == 1 })
+			broken := map[string]int64{"end with it": 1}[others] // connections, and the other request
+			require.Equal(t, broken, m.stat("cluster.a.upstream_cx_destroy_local_with_active_rq"))
+			require.Equal(t, 1-broken, m.stat("cluster.a.http2.goaway_sent"))
 		})
 	}
 }

@@ -269,15 +269,23 @@ func TestChangesOfHealthAreMerged(t *testing.T) {
 		require.Equal(t, []int{4, 3, 2, 3, 4, 3}, seen(), "and waits for nothing, though the hosts are the same")
 		time.Sleep(time.Hour)
 		require.Len(t, seen(), 6)
+		for name, n := range map[string]int{
+			"cluster_updated": 4, "cluster_updated_via_merge": 1, "update_out_of_merge_window": 2, "update_merge_cancelled": 1,
+		} {
+			require.EqualValues(t, n, m.stat("cluster_manager."+name), name)
+		}
 	})
 }
 
 func TestChangesOfHealthAreNotMergedIfNotWanted(t *testing.T) {
-	_, a := newCluster(t, `, "common_lb_config": {"update_merge_window": "0s"}`, `"endpoints": [`+group(0, 4, 0, 0, `"priority": 0`)+`]`)
-	for i, m := range a.Hosts().Members[:3] {
-		a.SetHealthFlag(m.Host, cluster.DegradedActiveHC, true)
+	m, a := newCluster(t, `, "common_lb_config": {"update_merge_window": "0s"}`, `"endpoints": [`+group(0, 4, 0, 0, `"priority": 0`)+`]`)
+	require.Zero(t, m.stat("cluster_manager.cluster_updated"), "its first hosts are no update")
+	for i, member := range a.Hosts().Members[:3] {
+		a.SetHealthFlag(member.Host, cluster.DegradedActiveHC, true)
 		require.Equal(t, cluster.DegradedActiveHC, a.Hosts().Members[i].Flags)
 	}
+	require.EqualValues(t, 3, m.stat("cluster_manager.cluster_updated"))
+	require.Zero(t, m.stat("cluster_manager.update_out_of_merge_window"))
 }
 
 func TestFlagsAreSetFromManyGoroutines(t *testing.T) {

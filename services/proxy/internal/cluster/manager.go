@@ -81,6 +81,7 @@ type Manager struct {
 
 	added, modified, removed *stats.Counter
 	activeGauge, warmGauge   *stats.Gauge
+	updates                  *updateStats
 }
 
 // service is the name of an assignment where it comes from.
@@ -115,6 +116,7 @@ func NewManager(options ManagerOptions, waitForCDS bool) *Manager {
 		removed:     scope.Counter("cluster_removed"),
 		activeGauge: scope.Gauge("active_clusters"),
 		warmGauge:   scope.Gauge("warming_clusters"),
+		updates:     newUpdateStats(scope),
 	}
 	m.active.Store(&map[string]*Cluster{})
 	return m
@@ -286,6 +288,7 @@ func (m *Manager) start(c *Cluster) (known, ready bool) {
 	case config.ServiceName == "":
 		c.update(config.assignment)
 	case m.assignments[config.service()] != nil:
+		c.Stats.assignmentsCached.Inc()
 		c.update(m.assignments[config.service()])
 	default:
 		return false, false
@@ -354,7 +357,8 @@ func (c *Cluster) take(a *Assignment, refused error) {
 }
 
 func (m *Manager) newCluster(config *Config) *Cluster {
-	c := newCluster(config, m.options.Stats.Scope("cluster").Tagged("envoy_cluster_name", config.statName()), m.options.Zone, m.options.Runtime)
+	scope := m.options.Stats.Scope("cluster").Tagged("envoy_cluster_name", config.statName())
+	c := newCluster(config, scope, m.updates, m.options.Zone, m.options.Runtime)
 	c.startChecks(m.options.Log, func() { m.checked(c) })
 	if config.ServiceName != "" {
 		m.users[config.service()] = append(m.users[config.service()], c)
@@ -381,6 +385,7 @@ func (m *Manager) activate(c *Cluster) {
 		return
 	}
 	m.clusters[c.Config.Name] = c
+	c.serve()
 	if old == nil {
 		m.added.Inc()
 		return

@@ -165,9 +165,12 @@ func TestClusterOfCDSIsUsedOnceItHasItsAssignment(t *testing.T) {
 	require.Equal(t, []string{"a", "b"}, m.services)
 	require.Nil(t, m.Get("a"))
 	require.False(t, m.started())
+	require.EqualValues(t, 1, m.stat("cluster.a.warming_state"))
 
 	require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.1", 80, ""))))
 	require.Equal(t, map[string]bool{"10.0.0.1:80": true}, addresses(m.Get("a")))
+	require.Zero(t, m.stat("cluster.a.warming_state"))
+	require.EqualValues(t, 1, m.stat("cluster.b.warming_state"))
 	require.Nil(t, m.Get("b"))
 	require.False(t, m.started(), "b is still warming")
 
@@ -211,7 +214,9 @@ func TestChangedClusterKeepsServingUntilTheNewOneIsWarm(t *testing.T) {
 	require.Equal(t, map[string]bool{"10.0.0.2:80": true}, addresses(m.Get("a")))
 
 	// With an assignment that is known the new one is warm at once.
+	require.Zero(t, m.stat("cluster.a.assignment_use_cached"))
 	require.NoError(t, m.ApplyClusters(clusters(t, `{"name": "a", "type": "EDS", "connect_timeout": "3s", "eds_cluster_config": {"service_name": "other", "eds_config": {"ads": {}, "resource_api_version": "V3"}}}`)))
+	require.EqualValues(t, 1, m.stat("cluster.a.assignment_use_cached"))
 	require.Equal(t, 3*time.Second, m.Get("a").Config.ConnectTimeout)
 	require.NotNil(t, m.Get("a").Pick(&cluster.PickContext{}))
 	require.Equal(t, []string{"other"}, m.services)

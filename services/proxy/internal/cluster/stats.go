@@ -37,9 +37,12 @@ type Stats struct {
 	ConnectionsActive                  *stats.Gauge
 	RequestsTotal, RequestsCompleted   *stats.Counter
 	RequestsActive                     *stats.Gauge
-	RequestTimeouts, RequestResets     *stats.Counter
+	RequestTimeouts                    *stats.Counter
 	RequestResends, NoHealthyHost      *stats.Counter
 	ActiveOverflow                     *stats.Counter
+	// ClosesAnnounced are connections whose servers said that they close them, by
+	// "connection: close" or GOAWAY.
+	ClosesAnnounced                    *stats.Counter
 	ProtocolErrors                     *stats.Counter
 	PerTryTimeouts, PerTryIdleTimeouts *stats.Counter
 	StreamsOutlived                    *stats.Counter
@@ -48,8 +51,15 @@ type Stats struct {
 	PendingTotal, PendingOverflow *stats.Counter
 	PendingEjected                *stats.Counter
 	PendingActive                 *stats.Gauge
+	cancelled                     *stats.Counter // requests that waited no longer
 	connectTimeouts               *stats.Counter
-	connectionLimits              []*stats.Counter // by connpool.Limit
+	// destroyed are connections that ended, and of them destroyedActive those whose end
+	// broke a request off.
+	destroyed, destroyedActive endings
+	received, sent             *stats.Counter // bytes
+	// Streams of HTTP/2 that either side reset.
+	resetsReceived, resetsSent *stats.Counter
+	connectionLimits           []*stats.Counter // by connpool.Limit
 	// Retries are all that began. RetryAbandoned counts requests that could not be
 	// sent again for the length of their bodies.
 	Retries, RetrySuccess, RetryOverflow   *stats.Counter
@@ -57,7 +67,8 @@ type Stats struct {
 	BackoffExponential, BackoffRateLimited *stats.Counter
 	updateAttempts, updates                *stats.Counter
 	updateEmpty, updateRejections          *stats.Counter
-	initFetchTimeouts                      *stats.Counter
+	initFetchTimeouts, assignmentsCached   *stats.Counter
+	warming                                *stats.Gauge
 	updateFailures, updateNoRebuild        *stats.Counter
 	membershipChanges                      *stats.Counter
 	membershipTotal, membershipHealthy     *stats.Gauge
@@ -115,7 +126,16 @@ func newStats(scope *stats.Scope, zone string) *Stats {
 		RequestsTotal:      scope.Counter("upstream_rq_total"),
 		RequestsActive:     scope.Gauge("upstream_rq_active"),
 		RequestTimeouts:    scope.Counter("upstream_rq_timeout"),
-		RequestResets:      scope.Counter("upstream_rq_rx_reset"),
+		resetsReceived:     scope.Counter("upstream_rq_rx_reset"),
+		resetsSent:         scope.Counter("upstream_rq_tx_reset"),
+		cancelled:          scope.Counter("upstream_rq_cancelled"),
+		ClosesAnnounced:    scope.Counter("upstream_cx_close_notify"),
+		destroyed:          newEndings(scope, ""),
+		destroyedActive:    newEndings(scope, "_with_active_rq"),
+		received:           scope.Counter("upstream_cx_rx_bytes_total"),
+		sent:               scope.Counter("upstream_cx_tx_bytes_total"),
+		assignmentsCached:  scope.Counter("assignment_use_cached"),
+		warming:            scope.Gauge("warming_state"),
 		RequestResends:     scope.Counter("upstream_rq_resend"),
 		ProtocolErrors:     scope.Counter("upstream_cx_protocol_error"),
 		PendingTotal:       scope.Counter("upstream_rq_pending_total"),
@@ -171,8 +191,49 @@ func newStats(scope *stats.Scope, zone string) *Stats {
 func (s *Stats) countHTTP2(options http2.Options) *http2.ClientOptions {
 	codec := codecstats.NewHTTP2(s.Scope.Scope("http2"))
 	s.connectionLimits[connpool.KeepaliveTimeout] = codec.KeepaliveTimeouts
-	options.OnFlood, options.OnStreamError, options.OnStreams = codec.CountFlood, codec.CountStreamError, codec.CountStreams
+	options.OnFlood, options.OnStreams, options.OnTooLarge = codec.CountFlood, codec.CountStreams, codec.CountTooLarge
+	options.OnStreamError = func(e *http2.StreamError) {
+		codec.CountStreamError(e)
+		s.countReset(e)
+	}
+	options.OnGoAway = func(remote bool) {
+		if remote {
+			s.ClosesAnnounced.Inc()
+		} else {
+			codec.CountGoAway()
+		}
+	}
 	return http2.NewClientOptions(options)
+}
+
+// countReset counts a request whose stream was reset, unless the server has refused it.
+func (s *Stats) countReset(e *http2.StreamError) {
+	switch {
+	case !e.Remote:
+		s.resetsSent.Inc()
+	case e.Code != http2.RefusedStream:
+		s.resetsReceived.Inc()
+	}
+}
+
+// endings count connections by who has ended them.
+type endings struct{ all, local, remote *stats.Counter }
+
+// newEndings makes those whose names end so.
+func newEndings(scope *stats.Scope, which string) endings {
+	return endings{
+		scope.Counter("upstream_cx_destroy" + which), scope.Counter("upstream_cx_destroy_local" + which),
+		scope.Counter("upstream_cx_destroy_remote" + which),
+	}
+}
+
+func (e *endings) count(remote bool) {
+	e.all.Inc()
+	if remote {
+		e.remote.Inc()
+	} else {
+		e.local.Inc()
+	}
 }
 
 // counter is upstream_rq_<code>, which Prometheus knows with the code as a
@@ -239,15 +300,52 @@ func (c *connections) Failed(cause error) {
 	c.host.Outlier.ReportLocal(outlier.ConnectFailed)
 }
 
-// Closed implements connpool.Stats.
-func (c *connections) Closed(age time.Duration) {
-	c.cluster.connectionLength.Record(age)
-	c.cluster.ConnectionsActive.Add(-1)
+// Closed implements connpool.Stats. What the end of a connection of HTTP/2 breaks off
+// counts as Envoy counts it, as requests that lost their connection.
+func (c *connections) Closed(end connpool.End) {
+	s := c.cluster
+	s.connectionLength.Record(end.Age)
+	s.ConnectionsActive.Add(-1)
 	c.host.Stats.ConnectionsActive.Add(-1)
+	s.destroyed.count(end.Remote)
+	if end.Active > 0 {
+		s.destroyedActive.count(end.Remote)
+	}
+	if c.version == s.connectionsHTTP2 {
+		s.PendingEjected.Add(uint64(end.Active))
+	}
 }
+
+// Moved implements connpool.Stats.
+func (c *connections) Moved(received, sent uint64) {
+	c.cluster.received.Add(received)
+	c.cluster.sent.Add(sent)
+}
+
+// Cancelled implements connpool.Stats.
+func (c *connections) Cancelled() { c.cluster.cancelled.Inc() }
 
 // Met implements connpool.Stats.
 func (c *connections) Met(limit connpool.Limit) { c.cluster.connectionLimits[limit].Inc() }
+
+// updateStats count changes of the hosts of all clusters, below cluster_manager.
+type updateStats struct {
+	// applied took effect at once, outOfWindow among them those that could have been
+	// merged, but came too late for that (update_merge_window).
+	applied, outOfWindow *stats.Counter
+	// merged took effect together, as the window was over, and cancelled earlier,
+	// with one that was applied.
+	merged, cancelled *stats.Counter
+}
+
+func newUpdateStats(scope *stats.Scope) *updateStats {
+	return &updateStats{
+		applied:     scope.Counter("cluster_updated"),
+		outOfWindow: scope.Counter("update_out_of_merge_window"),
+		merged:      scope.Counter("cluster_updated_via_merge"),
+		cancelled:   scope.Counter("update_merge_cancelled"),
+	}
+}
 
 // membership tells of a snapshot. Changed says that hosts came or went.
 func (s *Stats) membership(set *HostSet, changed bool) {

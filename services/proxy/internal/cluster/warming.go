@@ -23,6 +23,7 @@ func (m *Manager) warm(c *Cluster, known bool) {
 		w.timer = time.AfterFunc(c.Config.InitialFetchTimeout, func() { m.giveUp(w) })
 	}
 	m.warming[c.Config.Name] = w
+	c.Stats.warming.Set(1)
 }
 
 // answered is told that all names of a cluster had an answer.
@@ -101,6 +102,7 @@ func (m *Manager) endWarming(name string, w *warming) {
 	}
 	delete(m.warming, name)
 	delete(m.awaited, w.cluster)
+	w.cluster.Stats.warming.Set(0)
 }
 
 // abandon ends the warming of a cluster that is not wanted any more.

@@ -88,15 +88,16 @@ func (c *connection) take() (reused bool) {
 // worn says whether the connection carries no further request.
 func (c *connection) worn() bool { return c.requests > 0 && c.requests == c.pool.options.MaxRequests }
 
-// gone counts that the connection has ended, and makes room for another one.
-func (c *connection) gone() {
+// gone counts that the connection has ended, by its server or not, and how many
+// requests that broke off, and makes room for another one.
+func (c *connection) gone(remote bool, active int) {
 	p := c.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if c.worn() {
 		p.options.Stats.Met(MaxRequests)
 	}
-	p.options.Stats.Closed(time.Since(c.Connected))
+	p.options.Stats.Closed(End{Age: time.Since(c.Connected), Remote: remote, Active: active})
 	p.leave(c.limits)
 }
 
@@ -117,6 +118,9 @@ type Conn struct {
 	peek func(fd uintptr)
 	// quiet is what peek found: the server neither sent nor closed anything.
 	quiet bool
+	// answered and lost are what Answered and Lost have told.
+	answered, lost bool
+	received, sent uint64 // bytes, as far as they are counted
 }
 
 // Sent grows with what has gone out, be it bytes or streams.
@@ -140,6 +144,7 @@ func (c *Conn) Ask(write func() error) error {
 	}
 	if c.Reused {
 		c.requests--
+		c.answered, c.lost = true, true // it was idle still
 		return ErrStale
 	}
 	return write() // and the next read sees what it says
@@ -162,6 +167,20 @@ func (c *Conn) AwaitTunnels(ctx context.Context) error {
 // HTTP2 says whether the exchange is one of HTTP/2.
 func (c *Conn) HTTP2() bool { return c.exchange != nil }
 
+// Answered says that the whole response is here, so that Discard breaks no request off.
+func (c *Conn) Answered() { c.answered = true }
+
+// Lost says that the server has ended the connection, as far as writing to it has shown:
+// what was read shows it by itself.
+func (c *Conn) Lost() { c.lost = true }
+
+// CloseAnnounced says whether the server has announced, with the response whose head was
+// read last, that it closes the connection. One of HTTP/2 does by GOAWAY, of which the
+// codec tells.
+func (c *Conn) CloseAnnounced() bool {
+	return c.exchange == nil && c.Reader.(*http1.Reader).Closes()
+}
+
 // CloseWrite tells the server that nothing more comes, for a protocol that is not
 // HTTP: of HTTP/2 the Writer's Finish has.
 func (c *Conn) CloseWrite() {
@@ -172,7 +191,7 @@ func (c *Conn) CloseWrite() {
 
 // take has the connection, which is of HTTP/1, carry another request.
 func (c *Conn) take() *Conn {
-	c.Reused = c.connection.take()
+	c.Reused, c.answered = c.connection.take(), false
 	return c
 }
 
@@ -190,6 +209,7 @@ func (c *Conn) Release() {
 		return
 	}
 	c.since = time.Now()
+	c.count()
 	if c.Reader.Buffered() || c.worn() || c.expire(c.since) {
 		c.Discard()
 		return
@@ -230,7 +250,28 @@ func (c *Conn) Discard() {
 	}
 	// Nothing waits for what a close could report.
 	_ = c.Close()
-	c.gone()
+	c.count()
+	active := 0
+	if c.since.IsZero() && !c.answered {
+		active = 1
+	}
+	c.gone(c.lost || c.Reader.(*http1.Reader).Ended(), active)
+}
+
+// dismiss closes a connection, of HTTP/1, that is idle. Its server may have been first.
+func (c *Conn) dismiss() {
+	if !c.usable() {
+		c.Lost()
+	}
+	c.Discard()
+}
+
+// count tells of the bytes that a connection of HTTP/1 has moved since the last time.
+// Another goroutine may write meanwhile, but none read.
+func (c *Conn) count() {
+	received, sent := c.Reader.(*http1.Reader).Received(), c.Sent()
+	c.pool.options.Stats.Moved(received-c.received, sent-c.sent)
+	c.received, c.sent = received, sent
 }
 
 // usable looks, without blocking, whether the server sent or closed anything

@@ -49,18 +49,39 @@ type Options struct {
 	Stats Stats
 }
 
-// Stats counts what becomes of connections. Its methods must neither block nor call
-// the pool.
+// Stats counts what becomes of connections, and of requests that want one. Its methods
+// must neither block nor call the pool.
 type Stats interface {
+	ConnectionStats
+	// Met is told of each connection and each request that met a limit.
+	Met(Limit)
+	// Cancelled is told of each request that waits for a connection no longer, since its
+	// context has ended.
+	Cancelled()
+}
+
+// ConnectionStats counts connections.
+type ConnectionStats interface {
 	// Opened is told of each connection, and of how long its connect took.
 	Opened(connect time.Duration)
 	// Failed is told why a connect failed, or why a connection took no request. It is
 	// not told of a connect that was given up.
 	Failed(cause error)
-	// Closed is told of the end of each connection, and of its age.
-	Closed(age time.Duration)
-	// Met is told of each connection and each request that met a limit.
-	Met(Limit)
+	// Moved is told of bytes that were received and sent: at the end of each exchange,
+	// and of each connection.
+	Moved(received, sent uint64)
+	// Closed is told of the end of each connection.
+	Closed(End)
+}
+
+// End is how a connection ended.
+type End struct {
+	// Age is how long it was there.
+	Age time.Duration
+	// Remote says that the server has ended it, rather than the pool or its user.
+	Remote bool
+	// Active is how many requests had no whole response then.
+	Active int
 }
 
 // Limit is what ended a connection, or has a request wait for one.
@@ -145,7 +166,7 @@ func (p *Pool) takeUsable(usable func(*Conn) bool) *Conn {
 		if !c.expire(time.Now()) && usable(c) {
 			return c.take()
 		}
-		c.Discard()
+		c.dismiss()
 	}
 }
 
@@ -193,6 +214,7 @@ func (p *Pool) connect(ctx context.Context, limits *breaker.Set) (*Conn, error) 
 	switch {
 	case err == nil:
 	case over(ctx): // which says nothing of the host
+		p.options.Stats.Cancelled()
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.leave(limits)
@@ -259,6 +281,6 @@ func (p *Pool) Close() {
 	})
 	p.mu.Unlock()
 	for _, c := range idle {
-		c.Discard()
+		c.dismiss()
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -51,6 +52,11 @@ func server(t *testing.T) (address string, accepted chan net.Conn) {
 type counts struct {
 	opened, open, failed atomic.Int64
 	met                  [connpool.MaxConnections + 1]atomic.Int64
+	received, sent       atomic.Uint64
+	cancelled            atomic.Int64
+
+	mu   sync.Mutex
+	ends []connpool.End
 }
 
 func (c *counts) Opened(time.Duration) {
@@ -58,8 +64,29 @@ func (c *counts) Opened(time.Duration) {
 	c.open.Add(1)
 }
 func (c *counts) Failed(error)             { c.failed.Add(1) }
-func (c *counts) Closed(time.Duration)     { c.open.Add(-1) }
 func (c *counts) Met(limit connpool.Limit) { c.met[limit].Add(1) }
+func (c *counts) Cancelled()               { c.cancelled.Add(1) }
+func (c *counts) Moved(received, sent uint64) {
+	c.received.Add(received)
+	c.sent.Add(sent)
+}
+
+func (c *counts) Closed(end connpool.End) {
+	c.mu.Lock()
+	c.ends = append(c.ends, end)
+	c.mu.Unlock()
+	c.open.Add(-1)
+}
+
+// ended waits for the end of a pool's one connection, and returns who has ended it and
+// what that broke off.
+func (c *counts) ended(t *testing.T) (remote bool, active int) {
+	t.Helper()
+	servicetest.Eventually(t, "it has ended", func() bool { return c.opened.Load() == 1 && c.open.Load() == 0 })
+	require.Len(t, c.ends, 1)
+	require.Positive(t, c.ends[0].Age)
+	return c.ends[0].Remote, c.ends[0].Active
+}
 
 // makePool makes a pool that the test's end closes, and what counts its connections.
 func makePool(t *testing.T, address string, options connpool.Options) (*connpool.Pool, *counts) {

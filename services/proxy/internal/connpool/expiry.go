@@ -81,6 +81,6 @@ func (p *Pool) closeExpired(now time.Time) {
 	})
 	p.mu.Unlock()
 	for _, c := range expired {
-		c.Discard()
+		c.dismiss()
 	}
 }

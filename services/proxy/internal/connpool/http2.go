@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"time"
 
@@ -23,6 +24,8 @@ type shared struct {
 	settled  bool
 	expected int  // of Pool.expected, how many are of this connection
 	retired  bool // it is no longer among the pool's, and ends with its users
+
+	received, sent uint64 // bytes, as far as they are counted
 }
 
 // waitShared returns a stream of a connection that has room, once there is one: those
@@ -124,15 +127,33 @@ func (p *Pool) runShared(limits *breaker.Set, expected int) {
 		p.options.Stats.Failed(err)
 	}
 	<-c.client.Done()
-	if errors.Is(c.client.Err(), http2.ErrKeepalive) {
+	err = c.client.Err()
+	if errors.Is(err, http2.ErrKeepalive) {
 		p.options.Stats.Met(KeepaliveTimeout)
 	}
 	p.mu.Lock()
 	if i := slices.Index(p.shared, c); i >= 0 {
 		p.shared = slices.Delete(p.shared, i, i+1)
 	}
+	c.count()
 	p.mu.Unlock()
-	c.gone()
+	c.gone(byServer(err), c.client.Broken())
+}
+
+// byServer says whether it is the server that has ended a connection, by why that did.
+func byServer(err error) bool {
+	if e, ok := errors.AsType[*http2.ConnectionError](err); ok {
+		return e.Remote
+	}
+	return !errors.Is(err, http2.ErrClosed) && !errors.Is(err, http2.ErrKeepalive) && !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// count tells of the bytes that the connection has moved since the last time. The lock
+// is held.
+func (c *shared) count() {
+	received, sent := c.client.Bytes()
+	c.pool.options.Stats.Moved(received-c.received, sent-c.sent)
+	c.received, c.sent = received, sent
 }
 
 // errNoStreams is that a server takes no requests on a connection of its own.
@@ -175,6 +196,7 @@ func (p *Pool) put(c *shared) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c.users--
+	c.count()
 	p.serveQueue()
 	switch {
 	case c.users > 0:

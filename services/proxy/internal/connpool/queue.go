@@ -90,6 +90,7 @@ func (p *Pool) await(ctx context.Context, w *waiter) (grant, error) {
 	case g := <-w.granted:
 		return g, g.err
 	case <-ctx.Done():
+		p.options.Stats.Cancelled()
 		p.withdraw(w)
 		return grant{}, ctx.Err()
 	}

@@ -81,7 +81,7 @@ func TestFirstConnectionIsMadeWhateverTheLimit(t *testing.T) {
 
 func TestFewRequestsMayWait(t *testing.T) {
 	address, _ := server(t)
-	pool, _ := newPool(t, address, time.Hour)
+	pool, counts := makePool(t, address, connpool.Options{IdleTimeout: time.Hour})
 	set := limits(t, `"max_connections": 1, "max_pending_requests": 1`)
 	c, err := pool.Get(t.Context(), set)
 	require.NoError(t, err)
@@ -91,6 +91,7 @@ func TestFewRequestsMayWait(t *testing.T) {
 	require.ErrorIs(t, err, connpool.ErrOverflow)
 	cancel()
 	require.ErrorIs(t, (<-waits).err, context.Canceled)
+	require.EqualValues(t, 1, counts.cancelled.Load())
 	c.Release()
 	require.Same(t, c, pool.Idle(), "who went takes nothing with it")
 	c.Discard()

@@ -29,6 +29,8 @@ type Reader struct {
 	large      bool // the next buffer is a large one, as long as bodies are long
 	body       body
 	http10     bool // of the message read last
+	closes     bool // of the response read last
+	ended      bool // the peer has sent all
 	received   uint64
 
 	// Of a source that is a socket, which can be asked whether there is something to
@@ -105,6 +107,13 @@ func (r *Reader) HeadReady() bool {
 // neither chunks nor interim responses.
 func (r *Reader) HTTP10() bool { return r.http10 }
 
+// Closes says whether the server has announced, with the response read last, that it
+// closes the connection behind it.
+func (r *Reader) Closes() bool { return r.closes }
+
+// Ended says whether the end of the connection was read.
+func (r *Reader) Ended() bool { return r.ended }
+
 // Received counts the bytes read from the source.
 func (r *Reader) Received() uint64 { return r.received }
 
@@ -179,12 +188,14 @@ func (r *Reader) fill() error {
 func (r *Reader) read() (n int, err error) {
 	if r.socket == nil {
 		r.hold()
-		return r.source.Read(r.buf[r.end:])
+		n, err = r.source.Read(r.buf[r.end:])
+	} else if err = r.socket.Read(r.try); err == nil {
+		n, err = r.got, r.failed
 	}
-	if err := r.socket.Read(r.try); err != nil {
-		return 0, err
+	if errors.Is(err, io.EOF) {
+		r.ended = true
 	}
-	return r.got, r.failed
+	return n, err
 }
 
 // tryRead reads from the socket without waiting, and is done unless it would have

@@ -54,7 +54,8 @@ func (r *Reader) ReadHead(m *message.Response, method []byte) (keepAlive bool, e
 		m.Body = nil
 		return false, nil
 	}
-	keepAlive = !f.closes && (!http10 || f.keepAlive)
+	r.closes = f.closes || http10 && !f.keepAlive
+	keepAlive = !r.closes
 	m.Bodiless = m.Status == 204 || m.Status == 304 || string(method) == "HEAD"
 	switch {
 	case f.chunked:

@@ -4,6 +4,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
@@ -34,7 +35,7 @@ type Writer struct {
 	pieces  [2][]byte
 	vector  net.Buffers // of pieces, consumed by each write
 	chunked bool
-	sent    uint64
+	sent    atomic.Uint64
 	err     error
 }
 
@@ -63,8 +64,8 @@ func (w *Writer) release() {
 	w.buf = nil
 }
 
-// Sent counts the bytes written to the connection.
-func (w *Writer) Sent() uint64 { return w.sent }
+// Sent counts the bytes written to the connection. Others may ask meanwhile.
+func (w *Writer) Sent() uint64 { return w.sent.Load() }
 
 // WriteRequest gathers the head of m for an upstream. Its headers must hold
 // none that belong to one hop.
@@ -228,7 +229,7 @@ func (w *Writer) WriteChunk(chunk []byte) error {
 		w.vector = w.pieces[:]
 		var n int64
 		n, w.err = w.vector.WriteTo(w.conn)
-		w.sent += uint64(n)
+		w.sent.Add(uint64(n))
 		w.pieces = [2][]byte{}
 		w.release()
 	}
@@ -261,7 +262,7 @@ func (w *Writer) Flush() error {
 	if w.err == nil && len(w.buf) > 0 {
 		var n int
 		n, w.err = w.conn.Write(w.buf)
-		w.sent += uint64(n)
+		w.sent.Add(uint64(n))
 	}
 	w.release()
 	return w.err

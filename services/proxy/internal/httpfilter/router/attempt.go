@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -91,6 +92,7 @@ func (a *attempt) run(s *stream.Stream) result {
 		}
 		if a.resendable(s, err) {
 			a.router.cluster.Stats.RequestResends.Inc()
+			a.lost(err)
 			a.discard()
 			if conn, err = a.reconnect(s); err == nil {
 				err = a.exchange(s, conn)
@@ -268,6 +270,9 @@ func (a *attempt) readHead(s *stream.Stream, conn *connpool.Conn) (err error) {
 		}
 		switch {
 		case s.Response.Status >= 200:
+			if !a.keepAlive && conn.CloseAnnounced() {
+				a.router.cluster.Stats.ClosesAnnounced.Inc()
+			}
 			return nil
 		case s.Response.Status == 101 && len(s.Request.Upgrade) > 0:
 			a.tunnel = true
@@ -389,7 +394,11 @@ func (a *attempt) answer() {
 // request went out on it. The response's body is at its end. If it overtook that
 // of the request, settle is to follow.
 func (a *attempt) release() {
-	if a.conn == nil || a.tunnel { // whose other direction may go on
+	if a.conn == nil {
+		return
+	}
+	a.conn.Answered()
+	if a.tunnel { // whose other direction may go on
 		return
 	}
 	sent := true
@@ -428,6 +437,13 @@ func (a *attempt) settle() {
 	a.uploading = false
 	if timer.Stop() && sent {
 		a.giveBack()
+	}
+}
+
+// lost tells the connection that its server has ended it, if that is what went wrong.
+func (a *attempt) lost(err error) {
+	if a.conn != nil && !errors.Is(err, net.ErrClosed) && !timedOut(err) {
+		a.conn.Lost()
 	}
 }
 

@@ -116,7 +116,7 @@ func (a *attempt) failed(err error) result {
 		stats.ProtocolErrors.Inc()
 		host.Outlier.ReportLocal(outlier.Reset)
 	case terminated, refused, reset:
-		stats.RequestResets.Inc()
+		a.lost(err)
 		a.reportReset(err)
 	case late:
 		stats.RequestTimeouts.Inc()
@@ -306,10 +306,9 @@ func (r *router) brokeOff(err error) {
 		stats.ProtocolErrors.Inc()
 		reason, f.Flags = "protocol_error", f.Flags|format.UpstreamProtocolError
 	case errors.As(err, &remote):
-		stats.RequestResets.Inc()
 		reason, f.Flags = "remote_reset", f.Flags|format.UpstreamRemoteReset
 	default:
-		stats.RequestResets.Inc()
+		r.attempt.lost(err)
 		f.Flags |= format.UpstreamConnectionTermination
 	}
 	f.Details = "upstream_reset_after_response_started{" + reason + "}"

@@ -424,6 +424,7 @@ func TestRequestWaitsForAConnectionUntilItsTimeout(t *testing.T) {
 	servicetest.Eventually(t, "the first request has the connection", func() bool { return len(u.seen()) == 1 })
 	require.Equal(t, "504 UT", send(t, up, routeOf(t, "", `, "timeout": "0.05s"`), nil).summary())
 	require.EqualValues(t, 1, counted(registry, "upstream_rq_timeout"))
+	require.EqualValues(t, 1, counted(registry, "upstream_rq_cancelled"))
 	close(u.gate)
 	require.Equal(t, "200 -", (<-first).summary())
 }
@@ -693,7 +694,7 @@ func TestWaitForSettingsIsBounded(t *testing.T) {
 		{"by the route", `"timeout": "0.1s"`, hang, "504 UT", "upstream_rq_timeout"},
 		{"by the try", `"timeout": "0s", "retry_policy": {"per_try_timeout": "0.1s"}`, hang, "504 UT", "upstream_rq_per_try_timeout"},
 		{"by its standing still", `"timeout": "0s", "retry_policy": {"per_try_idle_timeout": "0.1s"}`, hang, "504 UT", "upstream_rq_per_try_idle_timeout"},
-		{"by the connection", `"timeout": "0s"`, gatedShut, "503 UR", "upstream_rq_rx_reset"},
+		{"by the connection", `"timeout": "0s"`, gatedShut, "503 UR", "upstream_rq_503"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			u := newScripted(t, c.script)

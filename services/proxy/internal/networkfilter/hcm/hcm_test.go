@@ -523,7 +523,7 @@ func TestUpstreamFaultsBecomeTheStatusesOfEnvoy(t *testing.T) {
 		text   string
 		stat   string
 	}{
-		{"closes without an answer", "", 503, "connection termination", "upstream_rq_rx_reset"},
+		{"closes without an answer", "", 503, "connection termination", "upstream_cx_destroy_remote_with_active_rq"},
 		{"closes within the head", "HTTP/1.1 200 OK\r\n", 502, "protocol error", "upstream_cx_protocol_error"},
 		{"sends an empty line", "\r\n", 502, "protocol error", "upstream_cx_protocol_error"},
 		{"has no head", "hello", 502, "protocol error", "upstream_cx_protocol_error"},
@@ -549,6 +549,47 @@ func TestUpstreamFaultsBecomeTheStatusesOfEnvoy(t *testing.T) {
 			require.Contains(t, body, c.text)
 			require.EqualValues(t, 1, p.stat("cluster.up."+c.stat))
 			require.False(t, response.Close, "the client's connection goes on")
+		})
+	}
+}
+
+// TestEndsOfUpstreamConnectionsAreCounted has an upstream answer one request, and close
+// then or wait for the proxy to.
+func TestEndsOfUpstreamConnectionsAreCounted(t *testing.T) {
+	for _, c := range []struct {
+		name, answer string
+		closes       bool
+		want         map[string]int64 // those of the rest are 0
+	}{
+		{"it says that it closes", "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi", false,
+			map[string]int64{"close_notify": 1, "destroy": 1, "destroy_local": 1}},
+		{"it speaks HTTP/1.0", "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi", false,
+			map[string]int64{"close_notify": 1, "destroy": 1, "destroy_local": 1}},
+		{"its close ends the body", "HTTP/1.1 200 OK\r\n\r\nhi", true,
+			map[string]int64{"destroy": 1, "destroy_remote": 1}},
+		{"it closes within the body", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nhi", true,
+			map[string]int64{"destroy": 1, "destroy_remote": 1, "destroy_with_active_rq": 1, "destroy_remote_with_active_rq": 1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			up := newUpstream(t)
+			p := start(t, up.address(), config{})
+			client := p.dial()
+			client.send(get)
+			server := up.accept()
+			sent := server.head()
+			server.send(c.answer)
+			if c.closes {
+				require.NoError(t, server.conn.Close())
+			}
+			servicetest.Eventually(t, "it has ended", func() bool { return p.stat("cluster.up.upstream_cx_destroy") == 1 })
+			for _, name := range []string{
+				"close_notify", "destroy", "destroy_local", "destroy_remote",
+				"destroy_with_active_rq", "destroy_local_with_active_rq", "destroy_remote_with_active_rq",
+			} {
+				require.Equal(t, c.want[name], p.stat("cluster.up.upstream_cx_"+name), name)
+			}
+			require.EqualValues(t, len(sent), p.stat("cluster.up.upstream_cx_tx_bytes_total"))
+			require.EqualValues(t, len(c.answer), p.stat("cluster.up.upstream_cx_rx_bytes_total"))
 		})
 	}
 }
