@@ -87,7 +87,7 @@ var endings = [...]ending{
 	lateTry:     {504, format.UpstreamRequestTimeout, "", "upstream_per_try_timeout", retry.TimedOut},
 	idleTry:     {504, format.UpstreamRequestTimeout, "", "upstream_per_try_idle_timeout", retry.TimedOut},
 	outlived:    {504, format.UpstreamMaxStreamDurationReached, "", "upstream_max_stream_duration_reached", retry.Broken},
-	late:        {504, format.UpstreamRequestTimeout, "", "upstream_response_timeout", retry.TimedOut},
+	late:        {504, format.UpstreamRequestTimeout, "", "response_timeout", retry.TimedOut},
 	streamCut:   {status: 503},
 }
 
@@ -300,9 +300,9 @@ func (r *router) brokeOff(err error) {
 	case timedOut(err):
 		stats.RequestTimeouts.Inc()
 		r.attempt.host.Outlier.ReportLocal(outlier.Timeout)
-		f.Details, f.Flags = "upstream_response_timeout", f.Flags|format.UpstreamRequestTimeout
+		f.Details, f.Flags = "response_timeout", f.Flags|format.UpstreamRequestTimeout
 		return
-	case errors.As(err, &protocol):
+	case errors.As(err, &protocol), r.attempt.cutShort(err):
 		stats.ProtocolErrors.Inc()
 		reason, f.Flags = "protocol_error", f.Flags|format.UpstreamProtocolError
 	case errors.As(err, &remote):
@@ -313,6 +313,12 @@ func (r *router) brokeOff(err error) {
 	}
 	f.Details = "upstream_reset_after_response_started{" + reason + "}"
 	r.attempt.reportReset(err)
+}
+
+// cutShort says whether a body of HTTP/1 ended before its length was there, or its last
+// chunk, which breaks the protocol.
+func (a *attempt) cutShort(err error) bool {
+	return a.conn != nil && !a.conn.HTTP2() && errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // connectFailure is why a connect failed, in Envoy's words.

@@ -85,8 +85,8 @@ func TestAccessLogTellsHowEachRequestEnded(t *testing.T) {
 		{"a malformed response", "", "", get, answerAndEnd("HTTP/1.1 what\r\n\r\n"),
 			"GET / HTTP/1.1 502 UPE upstream_reset_before_response_started{protocol_error} 0 87 up r HTTP/1.1 1 1"},
 		{"a reset within the response", "", "", get, answerAndEnd("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello"),
-			"GET / HTTP/1.1 200 UC upstream_reset_after_response_started{connection_termination} 0 5 up r HTTP/1.1 1 1"},
-		{"a late response", "", `, "timeout": "1s"`, get, answer(""), "GET / HTTP/1.1 504 UT upstream_response_timeout 0 24 up r HTTP/1.1 1 1"},
+			"GET / HTTP/1.1 200 UPE upstream_reset_after_response_started{protocol_error} 0 5 up r HTTP/1.1 1 1"},
+		{"a late response", "", `, "timeout": "1s"`, get, answer(""), "GET / HTTP/1.1 504 UT response_timeout 0 24 up r HTTP/1.1 1 1"},
 		{"an idle stream", `"stream_idle_timeout": "1s",`, `, "timeout": "0s"`, get, answer(""), "GET / HTTP/1.1 504 SI stream_idle_timeout 0 14 up r HTTP/1.1 1 1"},
 	}
 	for _, c := range cases {

@@ -588,6 +588,7 @@ func TestEndsOfUpstreamConnectionsAreCounted(t *testing.T) {
 			} {
 				require.Equal(t, c.want[name], p.stat("cluster.up.upstream_cx_"+name), name)
 			}
+			require.Equal(t, c.want["destroy_with_active_rq"], p.stat("cluster.up.upstream_cx_protocol_error"))
 			require.EqualValues(t, len(sent), p.stat("cluster.up.upstream_cx_tx_bytes_total"))
 			require.EqualValues(t, len(c.answer), p.stat("cluster.up.upstream_cx_rx_bytes_total"))
 		})
