@@ -306,6 +306,7 @@ func (c *Cluster) poolOptions(h *Host, multiplexed bool) connpool.Options {
 		HTTP1:          c.Config.HTTP1.Options,
 		ProperCase:     c.Config.HTTP1.ProperCase,
 		Stats:          counted,
+		Open:           &h.open,
 	}
 	if multiplexed {
 		counted.version = c.Stats.connectionsHTTP2

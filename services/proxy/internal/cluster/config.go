@@ -148,7 +148,7 @@ const (
 func Parse(message *clusterv3.Cluster, at strict.Path, policies []Policy, report *strict.Report) *Config {
 	c := &Config{
 		Message: message, Name: message.GetName(), ConnectTimeout: defaultConnectTimeout,
-		Thresholds:            breaker.Parse(message.GetCircuitBreakers()),
+		Thresholds:            breaker.Parse(message.GetCircuitBreakers(), at.Field("circuit_breakers"), report),
 		balancing:             parsePolicy(message, at, policies, report),
 		idleTimeout:           defaultIdleTimeout,
 		headers:               defaultHeaders,

@@ -27,6 +27,7 @@ type Host struct {
 	// too, without outlier detection.
 	Outlier *outlier.Monitor[*Host]
 
+	open     atomic.Int64  // connections, for the pools
 	flags    atomic.Uint32 // HealthFlags
 	metadata atomic.Pointer[corev3.Metadata]
 	canary   atomic.Bool // as the metadata says

@@ -179,6 +179,7 @@ func newStats(scope *stats.Scope, zone string) *Stats {
 		connpool.IdleTimeout:    scope.Counter("upstream_cx_idle_timeout"),
 		connpool.MaxDuration:    scope.Counter("upstream_cx_max_duration_reached"),
 		connpool.MaxConnections: scope.Counter("upstream_cx_overflow"),
+		connpool.MaxPools:       scope.Counter("upstream_cx_pool_overflow"),
 	}
 	s.statuses.init(scope)
 	s.groups.init(zone)

@@ -47,6 +47,9 @@ type Options struct {
 	ProperCase bool
 	// Stats counts.
 	Stats Stats
+	// Open is how many connections the host has, idle, in use and in the making, for
+	// pools that share one; nil has the pool count its own alone.
+	Open *atomic.Int64
 }
 
 // Stats counts what becomes of connections, and of requests that want one. Its methods
@@ -98,9 +101,12 @@ const (
 	// KeepaliveTimeout has ended one of HTTP/2 whose server answered no PING
 	// (http2.Options.KeepaliveTimeout).
 	KeepaliveTimeout
-	// MaxConnections has a request wait: there are as many connections as may be
-	// (Thresholds.max_connections).
+	// MaxConnections has a request wait: there are as many connections as may be, of the
+	// cluster or of the host (Thresholds.max_connections).
 	MaxConnections
+	// MaxPools has a request go without a connection: as many pools of the cluster have
+	// some as may (Thresholds.max_connection_pools).
+	MaxPools
 )
 
 // Pool holds the connections to one address. It is safe for use by many
@@ -116,7 +122,10 @@ type Pool struct {
 	queue  []*waiter // in the order of their coming
 	open   int       // connections, idle, in use and in the making
 	closed bool
-	expiry expiry
+	// counted is where the pool counts as one that has connections, nil while it has
+	// none.
+	counted *breaker.Set
+	expiry  expiry
 
 	// Of HTTP/2.
 	most    int // exchanges of a connection
@@ -131,6 +140,7 @@ type Pool struct {
 // New makes an empty pool for a TCP address, "ip:port".
 func New(address string, options Options) *Pool {
 	most := int(cmp.Or(options.MaxStreams, 1024))
+	options.Open = cmp.Or(options.Open, new(atomic.Int64))
 	p := &Pool{options: options, most: most, allowed: most}
 	p.Readdress(address)
 	return p
@@ -172,7 +182,7 @@ func (p *Pool) takeUsable(usable func(*Conn) bool) *Conn {
 
 // Get returns what Idle does, or a new connection; or, if limits has no more of
 // those, the next one that is given back. Limits may be nil. The error is
-// ErrOverflow, that of ctx or that of a connect, this request's or another's, which
+// ErrOverflow, ErrPools, that of ctx or that of a connect, this request's or another's, which
 // does not name the host.
 func (p *Pool) Get(ctx context.Context, limits *breaker.Set) (*Conn, error) {
 	if c := p.Idle(); c != nil {
@@ -199,7 +209,7 @@ func (p *Pool) Connect(ctx context.Context, limits *breaker.Set) (*Conn, error) 
 		limits.Connections.Take()
 	}
 	p.mu.Lock()
-	p.open++
+	p.enter(limits)
 	p.mu.Unlock()
 	return p.connect(ctx, limits)
 }

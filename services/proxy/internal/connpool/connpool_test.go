@@ -51,7 +51,7 @@ func server(t *testing.T) (address string, accepted chan net.Conn) {
 // counts are the Stats of a test's pool.
 type counts struct {
 	opened, open, failed atomic.Int64
-	met                  [connpool.MaxConnections + 1]atomic.Int64
+	met                  [connpool.MaxPools + 1]atomic.Int64
 	received, sent       atomic.Uint64
 	cancelled            atomic.Int64
 

@@ -37,6 +37,10 @@ func (p *Pool) waitShared(ctx context.Context, limits *breaker.Set) (*Conn, erro
 		p.mu.Unlock()
 		return p.exchange(c, reused), nil
 	}
+	if err := p.count(limits); err != nil {
+		p.mu.Unlock()
+		return nil, err
+	}
 	w := p.enqueue(limits)
 	p.serveQueue()
 	overflows := p.expected < len(p.queue)

@@ -12,6 +12,10 @@ import (
 // (Thresholds.max_pending_requests).
 var ErrOverflow = errors.New("too many requests wait for a connection")
 
+// ErrPools is that as many pools of the cluster have connections as may
+// (Thresholds.max_connection_pools), and that this one has none.
+var ErrPools = errors.New("too many pools have connections")
+
 // waiter is a request that waits for a connection.
 type waiter struct {
 	limits  *breaker.Set // where one that is made for it counts; may be nil
@@ -33,7 +37,10 @@ func (p *Pool) wait(ctx context.Context, limits *breaker.Set) (*Conn, error) {
 		return p.waitShared(ctx, limits)
 	}
 	for overflowed := false; ; overflowed = true {
-		w := p.admit(limits)
+		w, err := p.admit(limits)
+		if err != nil {
+			return nil, err
+		}
 		if w == nil {
 			return p.connect(ctx, limits)
 		}
@@ -50,31 +57,58 @@ func (p *Pool) wait(ctx context.Context, limits *breaker.Set) (*Conn, error) {
 }
 
 // admit makes room for one more connection and returns nil, or puts a waiter
-// into the queue.
-func (p *Pool) admit(limits *breaker.Set) *waiter {
+// into the queue. The error is ErrPools.
+func (p *Pool) admit(limits *breaker.Set) (*waiter, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err := p.count(limits); err != nil {
+		return nil, err
+	}
 	if p.mayOpen(limits) {
-		return nil
+		return nil, nil
 	}
 	w := p.enqueue(limits)
 	if len(p.idle) > 0 { // one was given back just now
 		p.grantFirst(grant{})
 	}
-	return w
+	return w, nil
+}
+
+// count counts a pool that has no connection yet, which its first one is to follow. The
+// error is ErrPools. The lock is held.
+func (p *Pool) count(limits *breaker.Set) error {
+	if p.counted != nil || limits == nil {
+		return nil
+	}
+	if !limits.Pools.Acquire() {
+		p.options.Stats.Met(MaxPools)
+		return ErrPools
+	}
+	p.counted = limits
+	return nil
 }
 
 // mayOpen makes room for one more connection, if the limits allow. The lock is held.
 func (p *Pool) mayOpen(limits *breaker.Set) bool {
 	switch {
-	case limits == nil, limits.Connections.Acquire():
+	case limits == nil, p.options.Open.Load() < limits.HostConnections && limits.Connections.Acquire():
 	case p.open == 0:
 		limits.Connections.Take()
 	default:
 		return false
 	}
-	p.open++
+	p.enter(limits)
 	return true
+}
+
+// enter notes that there is a connection more. The lock is held.
+func (p *Pool) enter(limits *breaker.Set) {
+	if p.counted == nil && limits != nil {
+		limits.Pools.Take()
+		p.counted = limits
+	}
+	p.open++
+	p.options.Open.Add(1)
 }
 
 // enqueue puts a waiter into the queue. The lock is held.
@@ -151,8 +185,13 @@ func (p *Pool) eject(cause error) {
 // leave notes that a connection is gone, or did not come to be. The lock is held.
 func (p *Pool) leave(limits *breaker.Set) {
 	p.open--
+	p.options.Open.Add(-1)
 	if limits != nil {
 		limits.Connections.Release()
+	}
+	if p.open == 0 && p.counted != nil {
+		p.counted.Pools.Release()
+		p.counted = nil
 	}
 	if p.options.HTTP2 != nil {
 		p.serveQueue()

@@ -3,6 +3,7 @@ package connpool_test
 import (
 	"context"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,14 +16,23 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/breaker"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
 // limits are breakers with these thresholds.
 func limits(t testing.TB, thresholds string) *breaker.Set {
 	t.Helper()
-	m := &clusterv3.CircuitBreakers{}
-	require.NoError(t, protojson.Unmarshal([]byte(`{"thresholds": [{`+thresholds+`}]}`), m))
-	return breaker.New(breaker.Parse(m), stats.NewRegistry().Scope("c"))[0]
+	return breakers(t, `{"thresholds": [{`+thresholds+`}]}`)
+}
+
+// breakers are those of the default priority of a CircuitBreakers.
+func breakers(t testing.TB, text string) *breaker.Set {
+	t.Helper()
+	m, report := &clusterv3.CircuitBreakers{}, &strict.Report{}
+	require.NoError(t, protojson.Unmarshal([]byte(text), m))
+	set := breaker.New(breaker.Parse(m, "", report), stats.NewRegistry().Scope("c"))[0]
+	require.NoError(t, report.Err())
+	return set
 }
 
 // got is what came of a Get.
@@ -65,6 +75,70 @@ func TestRequestsWaitForAConnectionBeyondTheLimit(t *testing.T) {
 	next.conn.Discard()
 	require.Zero(t, set.Connections.Used())
 	require.Zero(t, set.PendingRequests.Used())
+}
+
+func TestRequestsWaitForAConnectionBeyondTheLimitOfTheirHost(t *testing.T) {
+	address, _ := server(t)
+	set := breakers(t, `{"per_host_thresholds": [{"max_connections": 2}, {"max_connections": 9}]}`)
+	var open atomic.Int64
+	pool, counts := makePool(t, address, connpool.Options{IdleTimeout: time.Hour, Open: &open})
+	other, _ := makePool(t, address, connpool.Options{IdleTimeout: time.Hour, Open: &open}) // of the same host
+	apart, _ := newPool(t, address, time.Hour)
+	first, err := pool.Get(t.Context(), set)
+	require.NoError(t, err)
+	second, err := other.Get(t.Context(), set)
+	require.NoError(t, err)
+	waits := await(t.Context(), t, pool, set)
+	elsewhere, err := apart.Get(t.Context(), set)
+	require.NoError(t, err, "another host has a limit of its own")
+	elsewhere.Discard()
+	first.Release()
+	require.Equal(t, got{first, nil}, <-waits)
+	require.EqualValues(t, 1, counts.met[connpool.MaxConnections].Load())
+	second.Discard()
+	third, err := pool.Get(t.Context(), set)
+	require.NoError(t, err, "one that is gone makes room for another")
+	require.EqualValues(t, 2, open.Load())
+	first.Discard()
+	third.Discard()
+	require.Zero(t, open.Load())
+}
+
+func TestOnlySoManyPoolsHaveConnections(t *testing.T) {
+	for name, options := range map[string]connpool.Options{
+		"HTTP/1": {IdleTimeout: time.Hour},
+		"HTTP/2": {IdleTimeout: time.Hour, HTTP2: http2.NewClientOptions(http2.Options{})},
+	} {
+		t.Run(name, func(t *testing.T) {
+			address, _ := server(t)
+			if options.HTTP2 != nil {
+				address = newPeer(t, http2.Options{}, no).address
+			}
+			set := limits(t, `"max_connection_pools": 1, "max_connections": 1`)
+			pool, counts := makePool(t, address, options)
+			other, refused := makePool(t, address, options)
+			first, err := pool.Get(t.Context(), set)
+			require.NoError(t, err)
+			_, err = other.Get(t.Context(), set)
+			require.ErrorIs(t, err, connpool.ErrPools)
+			require.EqualValues(t, 1, refused.met[connpool.MaxPools].Load())
+			require.Zero(t, set.PendingRequests.Used())
+			first.Release()
+			_, err = other.Get(t.Context(), set)
+			require.ErrorIs(t, err, connpool.ErrPools, "an idle one is one")
+			again, err := pool.Get(t.Context(), set)
+			require.NoError(t, err)
+			again.Release()
+			pool.Close()
+			servicetest.Eventually(t, "it has none any more", func() bool { return counts.open.Load() == 0 && set.Pools.Used() == 0 })
+			next, err := other.Get(t.Context(), set)
+			require.NoError(t, err)
+			require.EqualValues(t, 1, set.Pools.Used())
+			next.Release()
+			other.Close()
+			servicetest.Eventually(t, "nothing is counted", func() bool { return set.Pools.Used() == 0 })
+		})
+	}
 }
 
 func TestFirstConnectionIsMadeWhateverTheLimit(t *testing.T) {

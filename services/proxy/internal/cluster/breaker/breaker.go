@@ -5,9 +5,11 @@
 package breaker
 
 import (
+	"math"
 	"sync/atomic"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
@@ -16,9 +18,10 @@ import (
 // Fields are the supported fields of the messages that Parse reads.
 func Fields() strict.Fields {
 	return strict.Fields{
-		"envoy.config.cluster.v3.CircuitBreakers": {"thresholds"},
+		"envoy.config.cluster.v3.CircuitBreakers": {"thresholds", "per_host_thresholds"},
 		"envoy.config.cluster.v3.CircuitBreakers.Thresholds": {
-			"priority", "max_connections", "max_pending_requests", "max_requests", "max_retries", "retry_budget", "track_remaining",
+			"priority", "max_connections", "max_pending_requests", "max_requests", "max_retries", "max_connection_pools", "retry_budget",
+			"track_remaining",
 		},
 		"envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget": {"budget_percent", "min_retry_concurrency"},
 		"envoy.type.v3.Percent": {"value"},
@@ -27,7 +30,10 @@ func Fields() strict.Fields {
 
 // Thresholds are the limits of one routing priority (CircuitBreakers.Thresholds).
 type Thresholds struct {
-	MaxConnections, MaxPendingRequests, MaxRequests, MaxRetries uint32
+	MaxConnections, MaxPendingRequests, MaxRequests, MaxRetries, MaxConnectionPools uint32
+	// MaxHostConnections is how many connections a host may have
+	// (per_host_thresholds.max_connections).
+	MaxHostConnections uint32
 	// RetryBudget, if not nil, takes the place of MaxRetries.
 	RetryBudget *RetryBudget
 	// TrackRemaining says that what is left is told as metrics.
@@ -43,25 +49,56 @@ type RetryBudget struct {
 }
 
 // defaultThresholds are Envoy's.
-var defaultThresholds = Thresholds{MaxConnections: 1024, MaxPendingRequests: 1024, MaxRequests: 1024, MaxRetries: 3}
+var defaultThresholds = Thresholds{
+	MaxConnections: 1024, MaxPendingRequests: 1024, MaxRequests: 1024, MaxRetries: 3,
+	MaxConnectionPools: math.MaxUint32, MaxHostConnections: math.MaxUint32,
+}
 
 // priorityNames are what metrics call the values of RoutingPriority.
 var priorityNames = [2]string{"default", "high"}
 
-// Parse reads the limits of each RoutingPriority. Of two for the same the first
-// holds, as in Envoy.
-func Parse(breakers *clusterv3.CircuitBreakers) [2]Thresholds {
+// Parse reads the limits of each RoutingPriority from a message at the path at. Of two
+// for the same the first holds, as in Envoy. Faults go to report.
+func Parse(breakers *clusterv3.CircuitBreakers, at strict.Path, report *strict.Report) [2]Thresholds {
 	made := [2]Thresholds{defaultThresholds, defaultThresholds}
-	var known [2]bool
-	for _, message := range breakers.GetThresholds() {
-		priority := message.GetPriority()
-		if priority < 0 || int(priority) >= len(made) || known[priority] { // the first is refused by the schema's walk
-			continue
+	for priority, message := range byPriority(breakers.GetThresholds()) {
+		if message != nil {
+			made[priority].parse(message)
 		}
-		known[priority] = true
-		made[priority].parse(message)
+	}
+	for i, message := range breakers.GetPerHostThresholds() {
+		checkOfHost(message, at.Field("per_host_thresholds").Index(i), report)
+	}
+	for priority, message := range byPriority(breakers.GetPerHostThresholds()) {
+		if n := message.GetMaxConnections(); n != nil {
+			made[priority].MaxHostConnections = n.GetValue()
+		}
 	}
 	return made
+}
+
+// byPriority are the first limits of each RoutingPriority, nil for none.
+func byPriority(list []*clusterv3.CircuitBreakers_Thresholds) [2]*clusterv3.CircuitBreakers_Thresholds {
+	var first [2]*clusterv3.CircuitBreakers_Thresholds
+	for _, message := range list {
+		// One that is none is refused by the schema's walk.
+		if p := message.GetPriority(); p >= 0 && int(p) < len(first) && first[p] == nil {
+			first[p] = message
+		}
+	}
+	return first
+}
+
+// checkOfHost reports limits that a host has not.
+func checkOfHost(message *clusterv3.CircuitBreakers_Thresholds, at strict.Path, report *strict.Report) {
+	message.ProtoReflect().Range(func(field protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
+		switch field.Name() {
+		case "priority", "max_connections":
+		default:
+			report.Add(at.Field(string(field.Name())), "a host has a limit of connections alone: max_connections")
+		}
+		return true
+	})
 }
 
 func (t *Thresholds) parse(message *clusterv3.CircuitBreakers_Thresholds) {
@@ -76,6 +113,9 @@ func (t *Thresholds) parse(message *clusterv3.CircuitBreakers_Thresholds) {
 	}
 	if n := message.GetMaxRetries(); n != nil {
 		t.MaxRetries = n.GetValue()
+	}
+	if n := message.GetMaxConnectionPools(); n != nil {
+		t.MaxConnectionPools = n.GetValue()
 	}
 	t.TrackRemaining = message.GetTrackRemaining()
 	if budget := message.GetRetryBudget(); budget != nil {
@@ -95,12 +135,16 @@ type Set struct {
 	// Connections to its hosts. A host without any may have its first beyond
 	// the limit: Take it then.
 	Connections Resource
+	// HostConnections is how many connections a host may have, but for its first.
+	HostConnections int64
 	// PendingRequests wait for a connection.
 	PendingRequests Resource
 	// Requests are under way, from the choice of their host to their end.
 	Requests Resource
 	// Retries are requests that were sent again.
 	Retries Resource
+	// Pools have connections.
+	Pools Resource
 }
 
 // New makes the breakers of both priorities. Scope is the cluster's.
@@ -113,7 +157,7 @@ func New(limits [2]Thresholds, scope *stats.Scope) [2]*Set {
 }
 
 func newSet(t Thresholds, scope *stats.Scope) *Set {
-	b := &Set{}
+	b := &Set{HostConnections: int64(t.MaxHostConnections)}
 	remaining := func(name string) *stats.Gauge {
 		if !t.TrackRemaining {
 			return nil
@@ -122,6 +166,7 @@ func newSet(t Thresholds, scope *stats.Scope) *Set {
 	}
 	b.Connections.init(t.MaxConnections, scope.Gauge("cx_open"), remaining("cx"))
 	b.PendingRequests.init(t.MaxPendingRequests, scope.Gauge("rq_pending_open"), remaining("pending"))
+	b.Pools.init(t.MaxConnectionPools, scope.Gauge("cx_pool_open"), remaining("cx_pools"))
 	b.Requests.init(t.MaxRequests, scope.Gauge("rq_open"), remaining("rq"))
 	if t.RetryBudget == nil {
 		b.Retries.init(t.MaxRetries, scope.Gauge("rq_retry_open"), remaining("retries"))

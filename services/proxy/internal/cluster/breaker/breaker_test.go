@@ -1,6 +1,7 @@
 package breaker_test
 
 import (
+	"math"
 	"sync"
 	"testing"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/breaker"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
 func TestMain(m *testing.M) { servicetest.Main(m) }
@@ -19,29 +21,43 @@ func parse(t testing.TB, text string) [2]breaker.Thresholds {
 	t.Helper()
 	message := &clusterv3.CircuitBreakers{}
 	require.NoError(t, protojson.Unmarshal([]byte(text), message))
-	return breaker.Parse(message)
+	report := &strict.Report{}
+	made := breaker.Parse(message, "", report)
+	require.NoError(t, report.Err())
+	return made
 }
 
 func TestLimitsAreEnvoysUnlessSet(t *testing.T) {
-	standard := breaker.Thresholds{MaxConnections: 1024, MaxPendingRequests: 1024, MaxRequests: 1024, MaxRetries: 3}
-	budget := standard
+	standard := breaker.Thresholds{MaxConnections: 1024, MaxPendingRequests: 1024, MaxRequests: 1024, MaxRetries: 3, MaxConnectionPools: math.MaxUint32, MaxHostConnections: math.MaxUint32}
+	budget, host := standard, standard
 	budget.RetryBudget = &breaker.RetryBudget{Percent: 20, Least: 3}
+	host.MaxHostConnections = 7
 	for _, c := range []struct {
 		name, text        string
 		wantLow, wantHigh breaker.Thresholds
 	}{
 		{"nothing", `{}`, standard, standard},
-		{"all", `{"thresholds": [{"max_connections": 1, "max_pending_requests": 2, "max_requests": 3, "max_retries": 4, "track_remaining": true,
+		{"all", `{"thresholds": [{"max_connections": 1, "max_pending_requests": 2, "max_requests": 3, "max_retries": 4, "max_connection_pools": 5, "track_remaining": true,
 			"retry_budget": {"budget_percent": {"value": 0.5}, "min_retry_concurrency": 0}}]}`,
-			breaker.Thresholds{MaxConnections: 1, MaxPendingRequests: 2, MaxRequests: 3, MaxRetries: 4, TrackRemaining: true, RetryBudget: &breaker.RetryBudget{Percent: 0.5}}, standard},
+			breaker.Thresholds{MaxConnections: 1, MaxPendingRequests: 2, MaxRequests: 3, MaxRetries: 4, MaxConnectionPools: 5, MaxHostConnections: math.MaxUint32, TrackRemaining: true, RetryBudget: &breaker.RetryBudget{Percent: 0.5}}, standard},
 		{"a budget", `{"thresholds": [{"priority": "HIGH", "retry_budget": {}}]}`, standard, budget},
 		{"the first of two", `{"thresholds": [{"max_retries": 3, "max_requests": 1024}, {"max_requests": 1}]}`, standard, standard},
+		{"of a host", `{"per_host_thresholds": [{"priority": "HIGH", "max_connections": 7}, {"priority": "HIGH", "max_connections": 8}, {}]}`, standard, host},
 		{"a priority that is none", `{"thresholds": [{"priority": 7, "max_requests": 1}]}`, standard, standard},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			require.Equal(t, [2]breaker.Thresholds{c.wantLow, c.wantHigh}, parse(t, c.text))
 		})
 	}
+}
+
+func TestAHostHasALimitOfConnectionsAlone(t *testing.T) {
+	message, report := &clusterv3.CircuitBreakers{}, &strict.Report{}
+	require.NoError(t, protojson.Unmarshal([]byte(`{"per_host_thresholds": [{"max_connections": 1}, {"max_requests": 1, "track_remaining": true}]}`), message))
+	breaker.Parse(message, "circuit_breakers", report)
+	require.ErrorContains(t, report.Err(), "circuit_breakers.per_host_thresholds[1].max_requests: a host has a limit of connections alone")
+	require.ErrorContains(t, report.Err(), "circuit_breakers.per_host_thresholds[1].track_remaining: ")
+	require.NotContains(t, report.Err().Error(), "[0]")
 }
 
 func TestResourcesHaveTheirLimits(t *testing.T) {

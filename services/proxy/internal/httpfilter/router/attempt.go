@@ -151,7 +151,7 @@ func (a *attempt) connect(s *stream.Stream) (*connpool.Conn, error) {
 	ctx, cancel := a.waiting(s, a.router.deadline())
 	defer cancel()
 	conn, err := pool.Get(ctx, a.router.cluster.Breakers(s.Route.Priority))
-	if !errors.Is(err, connpool.ErrOverflow) {
+	if !errors.Is(err, connpool.ErrOverflow) && !errors.Is(err, connpool.ErrPools) {
 		stats.PendingTotal.Inc()
 	}
 	return conn, err

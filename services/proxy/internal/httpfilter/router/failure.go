@@ -151,6 +151,8 @@ func (a *attempt) classify(err error) result {
 		return malformed
 	case errors.Is(err, connpool.ErrOverflow), errors.Is(err, errFull):
 		return overflow
+	case errors.Is(err, connpool.ErrPools):
+		return noHost
 	case isRefused:
 		return refused
 	case isReset:
