@@ -64,7 +64,7 @@ func TestImports(t *testing.T) {
 		},
 		"internal/httpfilter/router": {
 			"internal/cluster", "internal/cluster/breaker", "internal/cluster/outlier", "internal/connpool", "internal/format",
-			"internal/hashpolicy", "internal/http1", "internal/httpfilter", "internal/layeredruntime", "internal/message", "internal/retry", "internal/stats", "internal/stream", "internal/strict",
+			"internal/hashpolicy", "internal/http1", "internal/httpfilter", "internal/layeredruntime", "internal/message", "internal/retry", "internal/route", "internal/stats", "internal/stream", "internal/strict",
 		},
 		"internal/format":         {"internal/message", "internal/strict"},
 		"internal/headermutation": {"internal/format", "internal/message", "internal/strict"},

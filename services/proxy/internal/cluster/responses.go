@@ -18,6 +18,12 @@ type Response struct {
 	// Canary says that the response names itself one of a canary
 	// (x-envoy-upstream-canary).
 	Canary bool
+	// Codeless says that without a prefix it counts as completed alone, and not by its
+	// status (suppress_grpc_request_failure_code_stats).
+	Codeless bool
+	// AltName is a name under which its request wants it counted too
+	// (x-envoy-upstream-alt-stat-name); empty is none.
+	AltName string
 }
 
 // canary says whether the response is one of a canary, by its own word or as its
@@ -26,15 +32,18 @@ func (r *Response) canary() bool { return r.Canary || r.Host != nil && r.Host.Ca
 
 // CountResponse counts a response of the cluster, and once more under each of the
 // prefixes that it belongs to: internal or external, canary, and zone.<from>.<to>
-// where both zones are known.
+// where both zones are known. All of them count once more below its AltName.
 func (s *Stats) CountResponse(status int, r Response) {
-	s.statuses.count(status)
-	s.origin(r.Internal).in(s.Scope).count(status)
+	s.statuses.count(status, r.Codeless)
+	s.origin(r.Internal).in(s.Scope).Count(status)
 	if r.canary() {
-		s.canary.in(s.Scope).count(status)
+		s.canary.in(s.Scope).Count(status)
 	}
 	if zone := r.zone(); zone != nil {
-		zone.in(s.Scope).count(status)
+		zone.in(s.Scope).Count(status)
+	}
+	for i, alternative := range s.alternatives(&r) {
+		alternative.statuses.count(status, r.Codeless && i == 0)
 	}
 }
 
@@ -42,12 +51,15 @@ func (s *Stats) CountResponse(status int, r Response) {
 // to its own, under the same prefixes.
 func (s *Stats) RecordTime(d time.Duration, r Response) {
 	s.RequestTime.Record(d)
-	s.origin(r.Internal).in(s.Scope).time.Record(d)
+	s.origin(r.Internal).in(s.Scope).RecordTime(d)
 	if r.canary() {
-		s.canary.in(s.Scope).time.Record(d)
+		s.canary.in(s.Scope).RecordTime(d)
 	}
 	if zone := r.zone(); zone != nil {
-		zone.in(s.Scope).time.Record(d)
+		zone.in(s.Scope).RecordTime(d)
+	}
+	for _, alternative := range s.alternatives(&r) {
+		alternative.RecordTime(d)
 	}
 }
 
@@ -73,11 +85,13 @@ type groups struct {
 	from string // the proxy's own zone; empty is not known
 	mu   sync.Mutex
 	to   map[string]*group // by the zone of the host
+	// named are by AltName, and then by the prefix that comes behind it.
+	named map[string]map[string]*Responses
 }
 
 func (g *groups) init(zone string) {
 	g.internal.prefix, g.external.prefix, g.canary.prefix = "internal", "external", "canary"
-	g.from, g.to = zone, map[string]*group{}
+	g.from, g.to, g.named = zone, map[string]*group{}, map[string]map[string]*Responses{}
 }
 
 // ofZone is the group of the hosts in a zone, nil if it or the proxy's is not known.
@@ -95,26 +109,78 @@ func (g *groups) ofZone(to string) *group {
 	return zone
 }
 
+// Bounds of the AltNames of a cluster, which come from requests: how many there are,
+// and the bytes of one. Under others nothing is counted.
+const (
+	mostAltNames   = 100
+	longestAltName = 200
+)
+
+// alternatives are the metrics of a response under its AltName, those without a further
+// prefix first.
+func (s *Stats) alternatives(r *Response) []*Responses {
+	if r.AltName == "" || len(r.AltName) > longestAltName {
+		return nil
+	}
+	prefixes := []string{"", s.origin(r.Internal).prefix}
+	if r.canary() {
+		prefixes = append(prefixes, s.canary.prefix)
+	}
+	if zone := r.zone(); zone != nil {
+		prefixes = append(prefixes, zone.prefix)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	under := s.named[r.AltName]
+	if under == nil {
+		if len(s.named) == mostAltNames {
+			return nil
+		}
+		under = map[string]*Responses{}
+		s.named[r.AltName] = under
+	}
+	var all []*Responses
+	for _, prefix := range prefixes {
+		if under[prefix] == nil {
+			under[prefix] = NewResponses(s.Scope.Scope(r.AltName).Scope(prefix))
+		}
+		all = append(all, under[prefix])
+	}
+	return all
+}
+
 // group is one part of the responses. Its metrics come to be with the first.
 type group struct {
 	prefix string
-	made   atomic.Pointer[responses]
+	made   atomic.Pointer[Responses]
 }
 
-// responses are the metrics of a group.
-type responses struct {
-	statusCounters
-	time *stats.Histogram
+// Responses are the metrics of some responses, by Envoy's names: upstream_rq_<code>,
+// upstream_rq_<n>xx, upstream_rq_completed and upstream_rq_time.
+type Responses struct {
+	statuses statusCounters
+	time     *stats.Histogram
 }
+
+// NewResponses makes the metrics in scope.
+func NewResponses(scope *stats.Scope) *Responses {
+	r := &Responses{time: scope.Histogram("upstream_rq_time")}
+	r.statuses.init(scope)
+	return r
+}
+
+// Count counts a response.
+func (r *Responses) Count(status int) { r.statuses.count(status, false) }
+
+// RecordTime counts how long one took.
+func (r *Responses) RecordTime(d time.Duration) { r.time.Record(d) }
 
 // in is the metrics of the group below the cluster's scope.
-func (g *group) in(scope *stats.Scope) *responses {
+func (g *group) in(scope *stats.Scope) *Responses {
 	if r := g.made.Load(); r != nil {
 		return r
 	}
-	scope = scope.Scope(g.prefix)
-	r := &responses{time: scope.Histogram("upstream_rq_time")}
-	r.init(scope)
+	r := NewResponses(scope.Scope(g.prefix))
 	g.made.Store(r) // of two that come here at once both have the same metrics
 	return r
 }

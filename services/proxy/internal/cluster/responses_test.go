@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -74,4 +75,43 @@ func TestResponsesAreCountedUnderTheirPrefixes(t *testing.T) {
 		a.Stats.CountResponse(200, again)
 		a.Stats.RecordTime(time.Millisecond, again)
 	})
+}
+
+func TestResponsesAreCountedUnderFurtherNames(t *testing.T) {
+	m, a := newCluster(t, "", `"endpoints": [{"locality": {"zone": "z2"}, "lb_endpoints": [
+		{"endpoint": {"address": {"socket_address": {"address": "10.0.0.1", "port_value": 80}}}}]}]`)
+	count := func(name string) {
+		r := cluster.Response{Host: a.Hosts().Members[0].Host, Internal: true, Canary: true, AltName: name}
+		a.Stats.CountResponse(503, r)
+		a.Stats.RecordTime(time.Millisecond, r)
+	}
+	count("blue.green")
+	for _, prefix := range []string{"", "internal.", "canary.", "zone.z1.z2."} {
+		for _, name := range []string{"503", "5xx", "completed", "time"} {
+			require.EqualValues(t, 1, m.responses()[prefix+"upstream_rq_"+name], prefix+name)
+			require.EqualValues(t, 1, m.responses()["blue.green."+prefix+"upstream_rq_"+name], prefix+name)
+		}
+	}
+	require.Zero(t, m.responses()["blue.green.external.upstream_rq_503"])
+
+	// Names come from requests, so that there are only so many of them.
+	count(strings.Repeat("x", 300))
+	for i := range 200 {
+		count(fmt.Sprint("n", i))
+	}
+	require.EqualValues(t, 202, m.responses()["upstream_rq_503"])
+	require.EqualValues(t, 1, m.responses()["n98.upstream_rq_503"])
+	require.Zero(t, m.responses()["n99.upstream_rq_503"])
+	require.Zero(t, m.responses()[strings.Repeat("x", 300)+".upstream_rq_503"])
+}
+
+func TestCodelessResponsesAreCompletedAloneWithoutAPrefix(t *testing.T) {
+	m, a := newCluster(t, "", `"endpoints": []`)
+	a.Stats.CountResponse(503, cluster.Response{Codeless: true, AltName: "blue"})
+	a.Stats.CountRetried(503, true)
+	require.Equal(t, map[string]int64{
+		"upstream_rq_completed": 1, "blue.upstream_rq_completed": 1, "retry.upstream_rq_completed": 1,
+		"external.upstream_rq_completed": 1, "external.upstream_rq_503": 1, "external.upstream_rq_5xx": 1,
+		"blue.external.upstream_rq_completed": 1, "blue.external.upstream_rq_503": 1, "blue.external.upstream_rq_5xx": 1,
+	}, m.responses())
 }

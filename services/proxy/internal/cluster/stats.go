@@ -246,7 +246,12 @@ func (c *statusCounters) counter(code string) *stats.Counter {
 	return c.scope.CounterAs("upstream_rq_"+code, "upstream_rq", stats.Label{Name: "envoy_response_code", Value: code})
 }
 
-func (c *statusCounters) count(status int) {
+// count counts a response, unless it is codeless also by its status.
+func (c *statusCounters) count(status int, codeless bool) {
+	c.completed.Inc()
+	if codeless {
+		return
+	}
 	codes := c.codes[status/100].Load()
 	if codes == nil {
 		c.codes[status/100].CompareAndSwap(nil, &classCodes{})
@@ -259,18 +264,17 @@ func (c *statusCounters) count(status int) {
 	}
 	counter.Inc()
 	c.classes[status/100].Inc()
-	c.completed.Inc()
 }
 
 // CountRetried counts a response of the upstream in whose place there is another
-// attempt, below cluster.<name>.retry.
-func (s *Stats) CountRetried(status int) {
+// attempt, below cluster.<name>.retry, unless it is codeless also by its status.
+func (s *Stats) CountRetried(status int, codeless bool) {
 	c := s.retried.Load()
 	if c == nil { // of two that come here at once both have the same counters
 		c = newStatusCounters(s.Scope.Scope("retry"))
 		s.retried.Store(c)
 	}
-	c.count(status)
+	c.count(status, codeless)
 }
 
 // connections count those to a host, of one version of HTTP. They implement

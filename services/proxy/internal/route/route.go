@@ -10,6 +10,7 @@ package route
 import (
 	"strings"
 	"time"
+	"unique"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -33,7 +34,7 @@ func Fields() strict.Fields {
 			"name", "domains", "routes", "require_tls", "rate_limits", "retry_policy", "include_request_attempt_count",
 			"include_attempt_count_in_response", "include_is_timeout_retry_header", "request_body_buffer_limit", "metadata",
 		},
-		"envoy.config.route.v3.Route": {"name", "match", "metadata", "route", "redirect", "direct_response", "request_body_buffer_limit"},
+		"envoy.config.route.v3.Route": {"name", "stat_prefix", "match", "metadata", "route", "redirect", "direct_response", "request_body_buffer_limit"},
 		"envoy.config.route.v3.RouteMatch": {
 			"prefix", "path", "path_separated_prefix", "safe_regex", "case_sensitive",
 			"headers", "query_parameters", "grpc", "runtime_fraction",
@@ -75,6 +76,8 @@ type Route struct {
 	// Name is the route's, and VirtualHost that of the virtual host. Both can
 	// be empty.
 	Name, VirtualHost string
+	// StatName is what metrics call the route, the zero value if they leave it out.
+	StatName unique.Handle[StatName]
 	// Metadata is what others are to know of the route; it may be nil.
 	Metadata *corev3.Metadata
 	// VirtualHostMetadata is the same of the virtual host.
@@ -129,6 +132,9 @@ type Route struct {
 	mutations []Mutations
 	filters   filterConfigs
 }
+
+// StatName is what metrics call a route (stat_prefix).
+type StatName struct{ VirtualHost, Prefix string }
 
 // AttemptHeaders says who is told of the attempts to send a request.
 type AttemptHeaders struct {
@@ -268,6 +274,9 @@ func (p *parser) virtualHost(v *routev3.VirtualHost, mutations levels, filters f
 	for i, m := range v.GetRoutes() {
 		at := at.Field("routes").Index(i)
 		e := entry{route: &Route{Name: m.GetName(), VirtualHost: v.GetName(), Metadata: m.GetMetadata(), VirtualHostMetadata: v.GetMetadata(), IdleTimeout: -1, FlushTimeout: -1, Attempts: attempts}}
+		if m.GetStatPrefix() != "" {
+			e.route.StatName = unique.Make(StatName{v.GetName(), m.GetStatPrefix()})
+		}
 		e.route.BodyBufferLimit = bufferLimit(m, v)
 		e.route.mutations = mutations.with(ParseMutations(m, at, p.report))
 		e.route.filters = p.filterConfigs(m.GetTypedPerFilterConfig(), filters, at.Field("typed_per_filter_config"))

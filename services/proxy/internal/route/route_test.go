@@ -188,3 +188,14 @@ func BenchmarkMatch(b *testing.B) {
 		table.Match(r)
 	}
 }
+
+func TestARouteIsNamedForMetricsWithItsVirtualHost(t *testing.T) {
+	table, err := parse(t, routes(
+		`{"match": {"path": "/named"}, "stat_prefix": "orders", "route": {"cluster": "c"}}`,
+		`{"match": {"path": "/weighted"}, "stat_prefix": "split", "route": {"weighted_clusters": {"clusters": [{"name": "c", "weight": 1}]}}}`,
+		`{"match": {"path": "/"}, "route": {"cluster": "c"}}`))
+	require.NoError(t, err)
+	require.Equal(t, route.StatName{VirtualHost: "all", Prefix: "orders"}, table.Match(request("x", "/named")).StatName.Value())
+	require.Equal(t, route.StatName{VirtualHost: "all", Prefix: "split"}, table.Match(request("x", "/weighted")).StatName.Value())
+	require.Zero(t, table.Match(request("x", "/")).StatName)
+}

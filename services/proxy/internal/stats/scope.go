@@ -51,6 +51,9 @@ type Scope struct {
 // part is one step down the tree: tag is empty for a plain name.
 type part struct{ tag, value string }
 
+// Registry is the one that s is of.
+func (s *Scope) Registry() *Registry { return s.registry }
+
 // Scope is the scope below s whose flat name has ".name" appended; a name with
 // dots goes down several steps.
 func (s *Scope) Scope(name string) *Scope {

@@ -124,6 +124,7 @@ func (a *attempt) begin(s *stream.Stream, conn *connpool.Conn) error {
 	}
 	a.acquired = requests
 	stats.RequestsTotal.Inc()
+	a.router.byRoute.note(routeRequest)
 	stats.RequestsActive.Add(1)
 	a.host.Stats.RequestsTotal.Add(1)
 	a.host.Stats.RequestsActive.Add(1)

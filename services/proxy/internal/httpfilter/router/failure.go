@@ -120,6 +120,7 @@ func (a *attempt) failed(err error) result {
 		a.reportReset(err)
 	case late:
 		stats.RequestTimeouts.Inc()
+		a.router.byRoute.note(routeTimeout)
 		host.Outlier.ReportLocal(outlier.Timeout)
 	case lateTry:
 		stats.PerTryTimeouts.Inc()
@@ -256,26 +257,29 @@ func (r *router) replyOutlived(end ending) *httpfilter.Reply {
 }
 
 // maintained makes the reply for a request to a cluster in maintenance mode.
-func (c *config) maintained() *httpfilter.Reply {
-	reply := &httpfilter.Reply{Status: 503, Body: "maintenance mode"}
-	if !c.suppress {
-		reply.Headers = []httpfilter.Header{{Name: "x-envoy-overloaded", Value: "true"}}
-	}
-	return reply
+func (r *router) maintained() *httpfilter.Reply {
+	return r.turnAway("maintenance mode", "maintenance_mode", format.UpstreamOverflow, "x-envoy-overloaded")
 }
 
 // dropped makes the reply for a request that its cluster's drop_overloads
 // stopped, which stop all requests or some.
-func dropped(all bool) *httpfilter.Reply {
+func (r *router) dropped(all bool) *httpfilter.Reply {
 	if all {
-		return &httpfilter.Reply{
-			Status: 503, Body: "unconditional drop overload",
-			Headers: []httpfilter.Header{{Name: "x-envoy-unconditional-drop-overload", Value: "true"}},
-		}
+		return r.turnAway("unconditional drop overload", "unconditional_drop_overload", format.UnconditionalDropOverload, "x-envoy-unconditional-drop-overload")
 	}
-	return &httpfilter.Reply{
-		Status: 503, Body: "drop overload", Headers: []httpfilter.Header{{Name: "x-envoy-drop-overload", Value: "true"}},
+	return r.turnAway("drop overload", "drop_overload", format.DropOverload, "x-envoy-drop-overload")
+}
+
+// turnAway makes the reply for a request that is kept from its cluster, with a header
+// that says so.
+func (r *router) turnAway(text, details string, flag format.Flags, header string) *httpfilter.Reply {
+	f := &r.stream.Facts
+	f.Details, f.Flags = details, f.Flags|flag
+	reply := r.reply(503, text)
+	if !r.config.suppress {
+		reply.Headers = []httpfilter.Header{{Name: header, Value: "true"}}
 	}
+	return reply
 }
 
 // brokeOff counts and notes what failed within the response: the upstream, unless
@@ -301,6 +305,7 @@ func (r *router) brokeOff(err error) {
 		return
 	case timedOut(err):
 		stats.RequestTimeouts.Inc()
+		r.byRoute.note(routeTimeout)
 		r.attempt.host.Outlier.ReportLocal(outlier.Timeout)
 		f.Details, f.Flags = "response_timeout", f.Flags|format.UpstreamRequestTimeout
 		return

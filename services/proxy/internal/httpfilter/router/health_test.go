@@ -46,9 +46,15 @@ func clusterOf(t testing.TB, fields string, addresses ...string) (*cluster.Clust
 		require.NoError(t, err)
 		endpoints = append(endpoints, fmt.Sprintf(`{"endpoint": {"hostname": %q, "address": {"socket_address": {"address": %q, "port_value": %s}}}}`, name, host, port))
 	}
+	return clusterFrom(t, fmt.Sprintf(`{"name": "up", %s, "load_assignment": {"cluster_name": "up",
+		"endpoints": [{"lb_endpoints": [%s]}]}}`, fields, strings.Join(endpoints, ",")))
+}
+
+// clusterFrom is the cluster up of a configuration.
+func clusterFrom(t testing.TB, text string) (*cluster.Cluster, *stats.Registry) {
+	t.Helper()
 	message := &clusterv3.Cluster{}
-	require.NoError(t, protojson.Unmarshal(fmt.Appendf(nil, `{"name": "up", %s, "load_assignment": {"cluster_name": "up",
-		"endpoints": [{"lb_endpoints": [%s]}]}}`, fields, strings.Join(endpoints, ",")), message))
+	require.NoError(t, protojson.Unmarshal([]byte(text), message))
 	report := &strict.Report{}
 	policies := []cluster.Policy{lb.RoundRobin()}
 	config := cluster.Parse(message, "", policies, report)

@@ -33,6 +33,10 @@ const (
 	alternativeHeader = "x-envoy-upstream-rq-timeout-alt-response"
 )
 
+// altNameHeader names metrics under which an internal client wants the response counted
+// too.
+const altNameHeader = "x-envoy-upstream-alt-stat-name"
+
 // limitsOf are the limits of a request, by its route, by its headers if it has some
 // that steer us, and by what a proxy before us told of its time, if that counts.
 func limitsOf(s *stream.Stream, steered, expected bool) limits {
@@ -65,7 +69,7 @@ func milliseconds(h *message.Headers, name string, into *time.Duration) {
 	}
 }
 
-// steers says whether a request has headers that steer retries and timeouts.
+// steers says whether a request has headers that steer retries, timeouts or metrics.
 func steers(h *message.Headers) bool {
 	for i := range h.Len() {
 		if name, _ := h.At(i); steering(name) {
@@ -79,7 +83,7 @@ func steers(h *message.Headers) bool {
 func steering(name []byte) bool {
 	switch string(name) {
 	case "x-envoy-retry-on", "x-envoy-retry-grpc-on", "x-envoy-max-retries", "x-envoy-retriable-status-codes", "x-envoy-retriable-header-names",
-		"x-envoy-hedge-on-per-try-timeout", timeoutHeader, tryTimeoutHeader, alternativeHeader:
+		"x-envoy-hedge-on-per-try-timeout", altNameHeader, timeoutHeader, tryTimeoutHeader, alternativeHeader:
 		return true
 	}
 	return false

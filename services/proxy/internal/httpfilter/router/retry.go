@@ -52,17 +52,20 @@ func (r *router) wantsAnother(s *stream.Stream, res result) bool {
 	if !wants {
 		if retried && res == answered {
 			stats.RetrySuccess.Inc()
+			r.byRoute.note(routeRetrySuccess)
 		}
 		return false
 	}
 	if !t.state.Take() {
 		stats.RetryLimitExceeded.Inc()
+		r.byRoute.note(routeRetryLimitExceeded)
 		s.Facts.Flags |= format.UpstreamRetryLimitExceeded
 		return false
 	}
 	retries := &r.cluster.Breakers(s.Route.Priority).Retries
 	if !retries.Acquire() {
 		stats.RetryOverflow.Inc()
+		r.byRoute.note(routeRetryOverflow)
 		s.Facts.Flags |= format.UpstreamOverflow
 		return false
 	}
@@ -72,6 +75,7 @@ func (r *router) wantsAnother(s *stream.Stream, res result) bool {
 		return false
 	}
 	stats.Retries.Inc()
+	r.byRoute.note(routeRetry)
 	t.late = res == lateTry || res == idleTry
 	r.leave(s, res)
 	return true
@@ -84,7 +88,7 @@ func (r *router) leave(s *stream.Stream, res result) {
 	r.retry.tried = append(r.retry.tried, a.host)
 	if res == answered {
 		if !r.config.uncounted {
-			r.cluster.Stats.CountRetried(s.Response.Status)
+			r.cluster.Stats.CountRetried(s.Response.Status, r.counted.Codeless)
 		}
 		a.drain(s.Response.Body)
 	}
@@ -128,6 +132,7 @@ func (r *router) pause() result {
 	case <-timer.C:
 		if end == late {
 			r.cluster.Stats.RequestTimeouts.Inc()
+			r.byRoute.note(routeTimeout)
 		}
 		return end
 	case <-cut:

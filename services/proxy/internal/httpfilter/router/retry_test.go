@@ -205,9 +205,14 @@ func send(t testing.TB, up *cluster.Cluster, r *route.Route, body message.Body, 
 
 // chainOf is a chain of a router alone.
 func chainOf(config *routerv3.Router) *httpfilter.Chain {
+	return httpfilter.NewChain([]httpfilter.Config{parse(config)})
+}
+
+// parse makes a router's configuration, whose metrics nobody sees.
+func parse(config *routerv3.Router) httpfilter.Config {
 	parsed := router.Factory{}.Parse(config, "", &strict.Report{})
 	filtertest.Measure(parsed)
-	return httpfilter.NewChain([]httpfilter.Config{parsed})
+	return parsed
 }
 
 // newFilter is a router by itself.
@@ -224,6 +229,12 @@ func sendBy(t testing.TB, config *routerv3.Router, up *cluster.Cluster, r *route
 
 // sendUnder is sendBy with values of the runtime.
 func sendUnder(t testing.TB, values *layeredruntime.Snapshot, config *routerv3.Router, up *cluster.Cluster, r *route.Route, body message.Body, fields ...string) *sent {
+	t.Helper()
+	return sendThrough(t, parse(config), values, up, r, body, fields...)
+}
+
+// sendThrough is sendUnder with a router's configuration that was made before.
+func sendThrough(t testing.TB, config httpfilter.Config, values *layeredruntime.Snapshot, up *cluster.Cluster, r *route.Route, body message.Body, fields ...string) *sent {
 	t.Helper()
 	s := &sent{Stream: stream.Stream{Route: r, Cluster: up, Context: t.Context(), Start: time.Now(), Runtime: values}}
 	s.Request.Method, s.Request.Path, s.Request.Authority = []byte("GET"), []byte("/"), []byte("up")
@@ -242,7 +253,7 @@ func sendUnder(t testing.TB, values *layeredruntime.Snapshot, config *routerv3.R
 	}
 	s.Facts.Reset(&s.Request, &s.Response, nil)
 	s.Facts.Start = s.Start
-	s.run.Begin(chainOf(config))
+	s.run.Begin(httpfilter.NewChain([]httpfilter.Config{config}))
 	s.run.Exchange(&s.Stream)
 	for s.Response.Body != nil {
 		chunk, err := s.Response.Body.Next()

@@ -38,7 +38,9 @@ func (Factory) ConfigType() protoreflect.FullName {
 
 // Fields implements httpfilter.Factory.
 func (f Factory) Fields() strict.Fields {
-	return strict.Fields{f.ConfigType(): {"suppress_envoy_headers", "strict_check_headers", "respect_expected_rq_timeout", "dynamic_stats"}}
+	return strict.Fields{f.ConfigType(): {
+		"suppress_envoy_headers", "strict_check_headers", "respect_expected_rq_timeout", "dynamic_stats", "suppress_grpc_request_failure_code_stats",
+	}}
 }
 
 // Parse implements httpfilter.Factory.
@@ -48,6 +50,7 @@ func (Factory) Parse(m proto.Message, _ strict.Path, _ *strict.Report) httpfilte
 		c.suppress, c.checked = m.GetSuppressEnvoyHeaders(), m.GetStrictCheckHeaders()
 		c.expected = m.GetRespectExpectedRqTimeout()
 		c.uncounted = m.GetDynamicStats() != nil && !m.GetDynamicStats().GetValue()
+		c.codelessGRPC = m.GetSuppressGrpcRequestFailureCodeStats()
 	}
 	return c
 }
@@ -64,14 +67,20 @@ type config struct {
 	// uncounted says that responses are not counted by status and time (dynamic_stats
 	// is false).
 	uncounted bool
-	spare     sync.Pool
+	// codelessGRPC says that responses to gRPC are not counted by status, but below
+	// prefixes and of routes, as in Envoy (suppress_grpc_request_failure_code_stats).
+	codelessGRPC bool
+	spare        sync.Pool
 
 	requests, brokenOff *stats.Counter
+	root                *stats.Registry
+	routes              sync.Map // *routeStats, by route.Route.StatName
 }
 
 // Measure implements httpfilter.Measured.
 func (c *config) Measure(scope *stats.Scope) {
 	c.requests, c.brokenOff = scope.Counter("rq_total"), scope.Counter("rq_reset_after_downstream_response_started")
+	c.root = scope.Registry()
 }
 
 // NewFilter implements httpfilter.Config.
@@ -108,6 +117,7 @@ type router struct {
 	inner   message.Body     // of the response, as the codec reads it
 	over    bool             // inner is at its end
 	counted cluster.Response // what the response is counted by
+	byRoute *routeStats      // nil if the route does not count it
 }
 
 // Forward implements httpfilter.Terminal. Steps:
@@ -129,16 +139,13 @@ func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
 	if reply := r.config.check(s); reply != nil {
 		return reply
 	}
+	r.begin(s)
 	if s.Cluster.Maintained(s.Runtime) {
-		s.Facts.Details, s.Facts.Flags = "maintenance_mode", s.Facts.Flags|format.UpstreamOverflow
-		r.config.countReply(s, 503)
-		return r.config.maintained()
+		return r.maintained()
 	}
 	if drop, all := s.Cluster.DropOverload(); drop {
-		r.config.countReply(s, 503)
-		return dropped(all)
+		return r.dropped(all)
 	}
-	r.begin(s)
 	setCookies := r.config.carryOut(s)
 	r.authority = s.Request.Authority
 	r.tellUpstream(s)
@@ -160,12 +167,16 @@ func (r *router) Forward(s *stream.Stream) *httpfilter.Reply {
 func (r *router) begin(s *stream.Stream) {
 	r.stream, r.cluster = s, s.Cluster
 	r.began = time.Now()
+	r.byRoute = r.config.routeStats(s.Route)
+	r.counted.Codeless = r.config.codelessGRPC && httpfilter.IsGRPC(&s.Request)
 	steered := steers(&s.Request.Headers)
 	r.limits = limitsOf(s, steered, r.config.expected)
 	if s.Runtime.Among(layeredruntime.UseRetry, layeredruntime.Share{Numerator: 1, Denominator: 1}, rand.Uint64()) {
 		r.retry.state.Begin(s.Route.Retry, &s.Request, steered)
 	}
 	if steered {
+		name, _ := s.Request.Headers.Get(altNameHeader)
+		r.counted.AltName = string(name)
 		s.Request.Headers.Keep(func(name, _ []byte) bool { return !steering(name) })
 	}
 	if s.Request.Body == nil || len(s.Request.Upgrade) > 0 { // of which the head is all that is answered
@@ -227,6 +238,9 @@ func (r *router) end(now time.Time) {
 	r.stream.Facts.Mark(format.UpstreamResponseEnd, now)
 	if whole := r.whole(); !whole.IsZero() && !r.attempt.tunnel && r.counts() {
 		r.cluster.Stats.RecordTime(now.Sub(whole), r.counted)
+		if r.byRoute != nil {
+			r.byRoute.responses.RecordTime(now.Sub(whole))
+		}
 	}
 	r.attempt.release()
 }
@@ -236,13 +250,6 @@ func (r *router) reply(status int, body string) *httpfilter.Reply {
 	return &httpfilter.Reply{Status: status, Body: body}
 }
 
-// countReply counts a reply in the place of a response of the request's cluster.
-func (c *config) countReply(s *stream.Stream, status int) {
-	if !c.uncounted {
-		s.Cluster.Stats.CountResponse(status, cluster.Response{Internal: isTrue(&s.Request.Headers, "x-envoy-internal")})
-	}
-}
-
 // counts reports whether responses count among the cluster's: those to health checks
 // do not.
 func (r *router) counts() bool { return !r.config.uncounted && !r.stream.Facts.HealthCheck }
@@ -250,9 +257,12 @@ func (r *router) counts() bool { return !r.config.uncounted && !r.stream.Facts.H
 // count counts a response, of which canary is what it says of itself.
 func (r *router) count(status int, canary bool) {
 	host := r.attempt.host
-	r.counted = cluster.Response{Host: host, Internal: isTrue(&r.stream.Request.Headers, "x-envoy-internal"), Canary: canary}
+	r.counted.Host, r.counted.Internal, r.counted.Canary = host, isTrue(&r.stream.Request.Headers, "x-envoy-internal"), canary
 	if r.counts() {
 		r.cluster.Stats.CountResponse(status, r.counted)
+		if r.byRoute != nil {
+			r.byRoute.responses.Count(status)
+		}
 	}
 	switch {
 	case host == nil:
@@ -298,7 +308,7 @@ func (r *router) Done(*stream.Stream) {
 		left.wait()
 	}
 	r.retry.end()
-	r.stream, r.cluster, r.authority, r.inner, r.left = nil, nil, nil, nil, nil
+	r.stream, r.cluster, r.authority, r.inner, r.left, r.byRoute = nil, nil, nil, nil, nil, nil
 	r.attempts, r.sent, r.over, r.counted = 0, false, false, cluster.Response{}
 	r.wholeAfter.Store(0)
 	r.config.spare.Put(r)
