@@ -63,7 +63,7 @@ func TestImports(t *testing.T) {
 			"internal/strict",
 		},
 		"internal/httpfilter/router": {
-			"internal/cluster", "internal/cluster/breaker", "internal/cluster/outlier", "internal/connpool", "internal/format",
+			"internal/accesslog", "internal/cluster", "internal/cluster/breaker", "internal/cluster/outlier", "internal/connpool", "internal/format",
 			"internal/hashpolicy", "internal/http1", "internal/httpfilter", "internal/layeredruntime", "internal/message", "internal/retry", "internal/route", "internal/stats", "internal/stream", "internal/strict",
 		},
 		"internal/format":         {"internal/message", "internal/strict"},

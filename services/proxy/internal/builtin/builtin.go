@@ -73,7 +73,7 @@ func HTTPFilters(d Dependencies) []httpfilter.Factory {
 		iptagging.Factory{},
 		localratelimit.Factory{Stats: d.Stats, ServiceName: d.ServiceName},
 		&ratelimit.Factory{Services: d.RateLimits, CheckCluster: d.CheckGRPCCluster, ServiceName: d.ServiceName},
-		router.Factory{},
+		router.Factory{AccessLogs: d.AccessLogs},
 	}
 }
 

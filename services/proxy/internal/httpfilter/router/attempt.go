@@ -33,6 +33,7 @@ type attempt struct {
 	uploaded  chan bool
 	// brokenOff is how the client's body failed within upload.
 	brokenOff atomic.Pointer[clientError]
+	bodySent  atomic.Int64 // bytes of the body, for the log
 	keepAlive bool
 	overtaken bool         // by its response, whose connection waits for the end of the upload
 	interim   int          // responses so far
@@ -78,6 +79,7 @@ func (a *attempt) run(s *stream.Stream) result {
 	s.Request.Authority = a.router.authority
 	s.Route.RewriteHost(&s.Request, a.host.Hostname(), !a.router.config.suppress)
 	s.Facts.Attempts++
+	a.router.log.begin(s, a.host)
 	conn, err := a.connect(s)
 	if err == nil {
 		err = a.begin(s, conn)
@@ -102,6 +104,7 @@ func (a *attempt) run(s *stream.Stream) result {
 	if err != nil {
 		return a.failed(err)
 	}
+	a.router.log.answered(&s.Response)
 	a.host.Outlier.ReportStatus(s.Response.Status)
 	if s.Response.Headers.Has("x-envoy-immediate-health-check-fail") {
 		a.router.cluster.FailPassively(a.host)
@@ -212,6 +215,7 @@ func (a *attempt) exchange(s *stream.Stream, conn *connpool.Conn) error {
 	}
 	s.Hold(conn)
 	a.tell(&s.Facts, conn, now)
+	a.router.log.connected(a, conn, now)
 	before := conn.Sent()
 	conn.Writer.WriteRequest(&s.Request)
 	if a.alone(s) && !conn.HTTP2() { // which bounds no stream before it is open
@@ -502,4 +506,5 @@ func (a *attempt) wait() {
 	a.uploading, a.keepAlive, a.overtaken, a.tunnel, a.interim = false, false, false, false, 0
 	a.bounds.answered = false
 	a.brokenOff.Store(nil)
+	a.bodySent.Store(0)
 }

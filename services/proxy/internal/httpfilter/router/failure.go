@@ -104,6 +104,7 @@ func (res result) resets() bool {
 func (a *attempt) failed(err error) result {
 	a.err = err
 	res := a.classify(err)
+	a.router.log.failed(res, a.err)
 	stats, host := a.router.cluster.Stats, a.host
 	switch res {
 	case overflow:
@@ -186,6 +187,7 @@ func (a *attempt) reportReset(err error) {
 // refuse makes the reply for the last attempt, which got no response, and closes
 // its connection.
 func (r *router) refuse(res result) *httpfilter.Reply {
+	r.log.end(r.stream, r.attempt)
 	r.attempt.discard()
 	reply := r.replyTo(res)
 	if r.stream.Route.Attempts.Response && res != streamExpired {
@@ -297,7 +299,7 @@ func (r *router) brokeOff(err error) {
 	stats, f := r.cluster.Stats, &r.stream.Facts
 	var protocol *http1.ProtocolError
 	var remote *connpool.ResetError
-	reason := "connection_termination"
+	reason, flag := "connection_termination", format.UpstreamConnectionTermination
 	switch {
 	case timedOut(err) && r.attempt.outlived(time.Now()):
 		stats.StreamsOutlived.Inc()
@@ -311,13 +313,14 @@ func (r *router) brokeOff(err error) {
 		return
 	case errors.As(err, &protocol), r.attempt.cutShort(err):
 		stats.ProtocolErrors.Inc()
-		reason, f.Flags = "protocol_error", f.Flags|format.UpstreamProtocolError
+		reason, flag = "protocol_error", format.UpstreamProtocolError
 	case errors.As(err, &remote):
-		reason, f.Flags = "remote_reset", f.Flags|format.UpstreamRemoteReset
+		reason, flag = "remote_reset", format.UpstreamRemoteReset
 	default:
 		r.attempt.lost(err)
-		f.Flags |= format.UpstreamConnectionTermination
 	}
+	f.Flags |= flag
+	r.log.brokeOff(flag)
 	f.Details = "upstream_reset_after_response_started{" + reason + "}"
 	r.attempt.reportReset(err)
 }

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/weirproxy/weir/services/proxy/internal/accesslog"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
@@ -29,7 +30,10 @@ import (
 )
 
 // Factory makes routers. It implements httpfilter.Factory.
-type Factory struct{}
+type Factory struct {
+	// AccessLogs has the files that attempts are logged to.
+	AccessLogs *accesslog.Files
+}
 
 // ConfigType implements httpfilter.Factory.
 func (Factory) ConfigType() protoreflect.FullName {
@@ -40,17 +44,20 @@ func (Factory) ConfigType() protoreflect.FullName {
 func (f Factory) Fields() strict.Fields {
 	return strict.Fields{f.ConfigType(): {
 		"suppress_envoy_headers", "strict_check_headers", "respect_expected_rq_timeout", "dynamic_stats", "suppress_grpc_request_failure_code_stats",
-	}}
+		"upstream_log", "upstream_log_options",
+	}, f.ConfigType() + ".UpstreamAccessLogOptions": {"flush_upstream_log_on_upstream_stream"}}
 }
 
 // Parse implements httpfilter.Factory.
-func (Factory) Parse(m proto.Message, _ strict.Path, _ *strict.Report) httpfilter.Config {
+func (f Factory) Parse(m proto.Message, at strict.Path, report *strict.Report) httpfilter.Config {
 	c := &config{}
 	if m, ok := m.(*routerv3.Router); ok {
 		c.suppress, c.checked = m.GetSuppressEnvoyHeaders(), m.GetStrictCheckHeaders()
 		c.expected = m.GetRespectExpectedRqTimeout()
 		c.uncounted = m.GetDynamicStats() != nil && !m.GetDynamicStats().GetValue()
 		c.codelessGRPC = m.GetSuppressGrpcRequestFailureCodeStats()
+		c.logs = f.AccessLogs.Parse(m.GetUpstreamLog(), at.Field("upstream_log"), report)
+		c.logsEarly = m.GetUpstreamLogOptions().GetFlushUpstreamLogOnUpstreamStream()
 	}
 	return c
 }
@@ -70,6 +77,8 @@ type config struct {
 	// codelessGRPC says that responses to gRPC are not counted by status, but below
 	// prefixes and of routes, as in Envoy (suppress_grpc_request_failure_code_stats).
 	codelessGRPC bool
+	logs         []*accesslog.Log // of attempts
+	logsEarly    bool             // as soon as they have a connection too
 	spare        sync.Pool
 
 	requests, brokenOff *stats.Counter
@@ -90,6 +99,9 @@ func (c *config) NewFilter() httpfilter.Filter {
 	}
 	r := &router{config: c}
 	r.attempt = newAttempt(r)
+	if len(c.logs) > 0 {
+		r.log = &upstreamLog{logs: c.logs, early: c.logsEarly}
+	}
 	return r
 }
 
@@ -118,6 +130,7 @@ type router struct {
 	over    bool             // inner is at its end
 	counted cluster.Response // what the response is counted by
 	byRoute *routeStats      // nil if the route does not count it
+	log     *upstreamLog     // nil if attempts are not logged
 }
 
 // Forward implements httpfilter.Terminal. Steps:
@@ -236,6 +249,8 @@ func (r *router) respond(s *stream.Stream, setCookies []string) {
 // to Done.
 func (r *router) end(now time.Time) {
 	r.stream.Facts.Mark(format.UpstreamResponseEnd, now)
+	r.log.whole(&r.stream.Response, now)
+	r.log.end(r.stream, r.attempt)
 	if whole := r.whole(); !whole.IsZero() && !r.attempt.tunnel && r.counts() {
 		r.cluster.Stats.RecordTime(now.Sub(whole), r.counted)
 		if r.byRoute != nil {
@@ -280,6 +295,7 @@ func (r *router) Next() ([]byte, error) {
 		return nil, io.EOF
 	}
 	chunk, err := r.inner.Next()
+	r.log.received(len(chunk))
 	if errors.Is(err, io.EOF) {
 		r.over = true
 		r.end(time.Now())
@@ -301,6 +317,7 @@ func (r *router) Done(*stream.Stream) {
 		<-a.uploaded // until the client's direction is at its end, or cut off
 		a.uploading = false
 	}
+	r.log.end(r.stream, a)
 	a.settle()
 	a.quit()
 	a.wait()

@@ -29,6 +29,7 @@ func (a *attempt) sendReady(s *stream.Stream) (ended bool, err error) {
 		if err := a.conn.Writer.WriteChunk(chunk); err != nil {
 			return false, err
 		}
+		a.countSent(chunk)
 	}
 	if ended && len(s.Request.Upgrade) == 0 { // of one for an upgrade only the head is over
 		a.conn.Writer.Finish(&s.Request.Trailers)
@@ -76,9 +77,17 @@ func (a *attempt) sendRest(s *stream.Stream, conn *connpool.Conn) error {
 		if err := conn.Writer.WriteChunk(chunk); err != nil {
 			return err
 		}
+		a.countSent(chunk)
 		if idle > 0 && !a.tunnel { // which may stand still
 			a.bound(conn, time.Now())
 		}
+	}
+}
+
+// countSent counts what went out of the body, if that is logged.
+func (a *attempt) countSent(chunk []byte) {
+	if a.router.log != nil {
+		a.bodySent.Add(int64(len(chunk)))
 	}
 }
 
