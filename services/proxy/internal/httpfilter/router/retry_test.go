@@ -427,6 +427,18 @@ func TestRequestThatFindsNoConnectionWaits(t *testing.T) {
 	require.Zero(t, counted(registry, "upstream_rq_pending_active"))
 }
 
+func TestRequestThatFindsTooManyPoolsFindsNoHost(t *testing.T) {
+	u := newScripted(t, fine)
+	up, registry := clusterOf(t, `"connect_timeout": "5s", "circuit_breakers": {"thresholds": [{"max_connection_pools": 0}]}`, u.address)
+	s := send(t, up, routeOf(t, "", `, "retry_policy": {"retry_on": "5xx,connect-failure"}`), nil)
+	require.Equal(t, "503 UH", s.summary())
+	require.Equal(t, "no_healthy_upstream", s.Facts.Details)
+	require.EqualValues(t, 1, counted(registry, "upstream_cx_pool_overflow"))
+	require.Zero(t, counted(registry, "upstream_rq_pending_total"))
+	require.Zero(t, counted(registry, "upstream_rq_retry"))
+	require.Empty(t, u.seen())
+}
+
 func TestRequestWaitsForAConnectionUntilItsTimeout(t *testing.T) {
 	u := newScripted(t, gated)
 	up, registry := clusterOf(t, `"connect_timeout": "5s", "circuit_breakers": {"thresholds": [{"max_connections": 1}]}`, u.address)
