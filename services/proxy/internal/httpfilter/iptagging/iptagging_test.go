@@ -112,9 +112,9 @@ func BenchmarkRequestHead(b *testing.B) {
 }
 
 func TestTheRuntimeTurnsTheFilterOff(t *testing.T) {
-	config := filtertest.MustParse(t, iptagging.Factory{}, tags)
-	counts := filtertest.Measure(config)
 	for values, want := range map[string]int{"{ip_tagging.http_filter_enabled: 0}": 0, "{ip_tagging: {http_filter_enabled: 100}}": 1} {
+		config := filtertest.MustParse(t, iptagging.Factory{}, tags)
+		counts := filtertest.Measure(config)
 		filtertest.Run(t, config, filtertest.Exchange{Request: "GET /", Runtime: runtimetest.Values(t, values)})
 		require.Equal(t, want, counts()["ip_tagging.total"], values)
 	}
