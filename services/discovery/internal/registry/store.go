@@ -63,8 +63,8 @@ type Contents struct {
 	// Events are of the past, oldest first, as far as they are kept.
 	Events []Event
 	// Buried are leases that a SharedStore takes back only of hosts that Registered
-	// since: those of hosts that went at their own wish lately. Any other host that it
-	// lacks it takes again.
+	// since: those of hosts that went at their own wish lately, and did not come back.
+	// Any other host that it lacks it takes again.
 	Buried []Burial
 	// Partial says that hosts that live may be missing: what the Store has was never
 	// said to be Complete.

@@ -241,6 +241,34 @@ var moves = map[string]func(server *servicetest.RedisServer, a, b replica, later
 	},
 }
 
+// changesAsAnyOther has host 1 of users, which came back at b, weighed at both replicas, and
+// then expire for a, which did not see it register: it is given back.
+func changesAsAnyOther(t *testing.T, url string, a, b replica) {
+	t.Helper()
+	weight := func(r replica) uint8 {
+		list, err := r.List("users")
+		require.NoError(t, err)
+		require.Len(t, list.Hosts, 1)
+		return list.Hosts[0].Host.Tags.Weight
+	}
+	for i, r := range []replica{a, b} {
+		want := uint8(10 + i)
+		n, err := r.SetWeight(registry.Selection{Service: "users"}, want, "a test")
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
+		servicetest.Eventually(t, "both have the weight", func() bool { return weight(a) == want && weight(b) == want })
+	}
+	lease := b.leases()
+	key := registry.Key{Service: "users", ID: "1"}
+	servicetest.Eventually(t, "it expires", func() bool {
+		gone, err := a.store.Expire(t.Context(), []registry.Beat{{Key: key, At: time.Now()}})
+		return err == nil && len(gone) == 1
+	})
+	awaitKept(t, url, "1")
+	await(t, "1", a, b)
+	require.Equal(t, lease, b.leases())
+}
+
 // A host may register at a replica that has not heard yet that it deregistered at
 // another, and is known there just so, or otherwise. How soon after that may be depends
 // on how well both know Redis' clock: so this waits twice as long each time.
@@ -272,6 +300,7 @@ func TestAHostThatDeregistersAndRegistersAtAnotherReplicaStays(t *testing.T) {
 					for _, r := range []replica{a, b} {
 						require.Contains(t, r.events(), registry.Deregistered)
 					}
+					changesAsAnyOther(t, url, a, b)
 					return true
 				}
 				for pause := 10 * time.Millisecond; !stays(pause); pause *= 2 {

@@ -321,6 +321,9 @@ func (s *Store) decodeWhole(c *call, asked, answered time.Time) (*whole, error) 
 		w.contents.Events = append(w.contents.Events, event)
 	}
 	for i := 0; i+1 < len(buried); i += 2 {
+		if strings.HasPrefix(buried[i], "+") { // it registered again
+			continue
+		}
 		lease, err := parseLease(buried[i])
 		if err != nil {
 			s.skip(c.partition, "a lease", err)

@@ -17,7 +17,7 @@
 //	<prefix>{p}:log    stream   about the last 1,000 changes, each with the record, its event and who wrote it
 //	<prefix>{p}:ovr    hash     setting → hash, and the setting as JSON
 //	<prefix>{p}:meta   hash     gen, digest, count, last, schema: see below
-//	<prefix>{p}:tomb   zset     leases that were deregistered → two hours after they went, or registered again, in ms
+//	<prefix>{p}:tomb   zset     leases that were deregistered → two hours after they went, in ms; + and one that registered again → two hours after that
 //	<prefix>{p}:sweep  string   the replica that takes out dead hosts, for three seconds
 //	<prefix>{0}:state  string  all hosts are here ("complete"), or some may be missing ("partial") or are ("lost")
 //	<prefix>{0}:replicas  hash  replica → since when it runs, when it last told so, in ms, and its name

@@ -69,10 +69,11 @@ const (
 // two times in µs of Redis' clock, none later than now: when its last check-in was, or
 // when it went, and when it registered. One that is removed has in the place of a value
 // whether its lease is buried ("1"). tomb has until when each buried lease is remembered,
-// which tells when it last went, or registered again: what was before that is settled.
-// What is so already is not logged again. It returns the places of the changes that it
-// refused: a host put with a buried lease that did not register since, and one removed
-// that did, or has another lease.
+// which tells when it last went; one that registered again is buried no more, and has
+// there a + before it, until when that is remembered, which tells when that was. What was
+// before either is settled. What is so already is not logged again. It returns the places
+// of the changes that it refused: a host put with a buried lease that did not register
+// since, and one removed that did, or has another lease.
 var appendScript = newScript(`
 local rec, beat, logKey, ovr, meta, tomb = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local writer, most, kept = ARGV[3], ARGV[4], tonumber(ARGV[5])
@@ -99,17 +100,22 @@ local refused = {}
 for i = 6, #ARGV, 7 do
   local kind, member, value, lease, event = ARGV[i], ARGV[i+1], ARGV[i+2], ARGV[i+3], ARGV[i+4]
   if kind == '` + hostPut + `' then
-    local at, expires = math.floor(past(i + 5)), past(i + 6) + kept
-    local settled = redis.call('ZSCORE', tomb, lease)
-    if settled and expires < tonumber(settled) then
+    local at, expires, buried = math.floor(past(i + 5)), past(i + 6) + kept, redis.call('ZSCORE', tomb, lease)
+    if buried and expires < tonumber(buried) then
       refused[#refused+1] = (i - 6) / 7
     else
       change(rec, kind, member, value, lease, event, at)
       redis.call('ZADD', beat, 'GT', at, member)
-      if settled then redis.call('ZADD', tomb, expires, lease) end
+      if buried then
+        redis.call('ZREM', tomb, lease)
+        redis.call('ZADD', tomb, expires, '+' .. lease)
+      else
+        redis.call('ZADD', tomb, 'XX', 'GT', expires, '+' .. lease)
+      end
     end
   elseif kind == '` + hostRemoved + `' then
-    local went, old, settled = past(i + 5), redis.call('HGET', rec, member), redis.call('ZSCORE', tomb, lease)
+    local went, old = past(i + 5), redis.call('HGET', rec, member)
+    local settled = redis.call('ZSCORE', tomb, lease) or redis.call('ZSCORE', tomb, '+' .. lease)
     local isSettled = settled and went + kept <= tonumber(settled)
     if old and (isSettled or lease ~= zero and string.sub(old, 17, 32) ~= lease) then
       refused[#refused+1] = (i - 6) / 7
@@ -117,7 +123,10 @@ for i = 6, #ARGV, 7 do
       redis.call('ZREM', beat, member)
       change(rec, kind, member, '', lease, event, string.format('%.3f', went))
     end
-    if value == '1' and not isSettled then redis.call('ZADD', tomb, went + kept, lease) end
+    if value == '1' and not isSettled then
+      redis.call('ZADD', tomb, went + kept, lease)
+      redis.call('ZREM', tomb, '+' .. lease)
+    end
   else
     change(ovr, kind, member, value, lease, event, 0)
   end
@@ -165,7 +174,7 @@ return answer
 // wholeScript returns all of a partition in one step: the time, the fields of
 // meta, the first and the last entry of the log, whether that of ARGV[1] is there, the
 // contents of the hashes and the beats, the events of the last ARGV[2] entries, the
-// latest first, and the buried leases with the ends of that.
+// latest first, and tomb as it is.
 var wholeScript = newScript(`
 local rec, beat, logKey, ovr, meta, tomb = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local have = redis.call('HMGET', meta, 'schema', 'gen', 'digest', 'last')

@@ -162,6 +162,8 @@ func shared() map[string]func(t *testing.T, a, b registry.SharedStore) {
 		},
 		"a lease that was deregistered is taken back of a host that registered since": func(t *testing.T, a, b registry.SharedStore) {
 			r := Record("users", "a", 1)
+			weighed := Record("users", "a", 1)
+			weighed.Host.Tags.Weight = 7
 			put(t, a, r)
 			view := Follow(t, a)
 			began := time.Now().Add(-time.Hour / 2)
@@ -188,11 +190,21 @@ func shared() map[string]func(t *testing.T, a, b registry.SharedStore) {
 				{"it went once more, as another tells", goes(15), 0},
 				{"it registered between", registers(14), 0},
 				{"it registered after all", registers(16), 1},
+				{"it is weighed by who did not see it register", registry.Change{Key: r.Host.Key, Record: &weighed}, 1},
 			} {
 				require.NoError(t, b.Append(t.Context(), []registry.Change{step.change}), step.what)
 				require.Len(t, load(t, a), step.hosts, step.what)
 				servicetest.Eventually(t, "who follows knows after: "+step.what, func() bool { return len(view.Hosts()) == step.hosts })
 			}
+			require.Equal(t, weighed, load(t, a)[r.Host.Key])
+
+			require.Equal(t, []registry.Key{r.Host.Key}, expire(t, a, registry.Beat{Key: r.Host.Key, At: time.Now()}))
+			contents, err := b.Load(t.Context())
+			require.NoError(t, err)
+			require.Empty(t, contents.Buried, "it did not go at its own wish last")
+			require.NoError(t, b.Append(t.Context(), []registry.Change{goes(10)}))
+			put(t, b, r)
+			require.Len(t, load(t, a), 1, "who hears it brings it back")
 		},
 		"it says which leases it does not take back": func(t *testing.T, a, b registry.SharedStore) {
 			wished, died, broke := Record("users", "a", 1), Record("users", "b", 2), Record("users", "c", 3)
