@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -32,6 +33,7 @@ type fakeStore struct {
 	onAppend func()                      // called by Append, if not nil
 	onFollow func(context.Context) error // called by Follow, if not nil
 	missing  []Key                       // what the next Flush says that it misses
+	away     func(*Change) bool          // which changes Append does not take, if not nil
 	followed chan func(Update)           // gets apply when Follow was called
 }
 
@@ -51,10 +53,21 @@ func (s *fakeStore) Append(_ context.Context, changes []Change) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.broken == nil {
-		s.changes = append(s.changes, changes...)
+	if s.broken != nil {
+		return s.broken
 	}
-	return s.broken
+	var left []Change
+	for i := range changes {
+		if s.away != nil && s.away(&changes[i]) {
+			left = append(left, changes[i])
+		} else {
+			s.changes = append(s.changes, changes[i])
+		}
+	}
+	if len(left) > 0 {
+		return &AppendError{left, errors.New("a part is away")}
+	}
+	return nil
 }
 
 func (s *fakeStore) Flush(_ context.Context, beats []Beat) ([]Key, error) {
@@ -120,6 +133,14 @@ func (s *fakeStore) fail(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.broken = err
+}
+
+// failPartly makes Append leave the changes for which away is true from now on; nil
+// mends the store.
+func (s *fakeStore) failPartly(away func(*Change) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.away = away
 }
 
 // taken returns and forgets what was appended and flushed.

@@ -1,7 +1,9 @@
 package registry
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -45,6 +47,8 @@ type subject struct {
 	setting SettingKey
 }
 
+func (c *Change) subject() subject { return subject{c.Key, c.SettingKey} }
+
 func newOutbox(r *Registry) *outbox {
 	o := &outbox{
 		registry: r, wake: make(chan struct{}, 1), healthy: true,
@@ -58,7 +62,7 @@ func newOutbox(r *Registry) *outbox {
 // setting.
 func (o *outbox) change(c Change) {
 	o.mu.Lock()
-	of := subject{c.Key, c.SettingKey}
+	of := c.subject()
 	c.inherit(o.changes[of])
 	o.changes[of] = c
 	o.mu.Unlock()
@@ -98,7 +102,7 @@ func (o *outbox) forget(k Key) {
 func (o *outbox) waits(c *Change) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	of := subject{c.Key, c.SettingKey}
+	of := c.subject()
 	if _, waiting := o.changes[of]; waiting {
 		return true
 	}
@@ -140,15 +144,14 @@ func (o *outbox) run(ctx context.Context) {
 	}
 }
 
-// hand gives the Store all changes, and the beats too if so told. What the Store
-// does not take waits for the next call.
+// hand gives the Store all changes, and the beats too if so told: those also where it
+// did not take all changes, of which there may be for one server of a Cluster alone.
+// What the Store does not take waits for the next call.
 func (o *outbox) hand(ctx context.Context, withBeats bool) {
 	err := o.handChanges(ctx)
-	switch {
-	case err == nil && withBeats:
-		err = o.handBeats(ctx)
-	case withBeats:
-		o.dropBeats()
+	if withBeats {
+		unheard := o.handBeats(ctx)
+		err = cmp.Or(err, unheard)
 	}
 	if err == nil && withBeats {
 		err = o.complete(ctx)
@@ -199,22 +202,24 @@ func (o *outbox) takeChanges() map[subject]Change {
 }
 
 // handed ends what takeChanges began: the Store was told of taken, or has yet to be
-// where err says that it was not.
+// of those that err, which Append returned, leaves.
 func (o *outbox) handed(taken map[subject]Change, err error) {
+	left := leftOf(taken, err)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.sent = nil
 	for of, c := range taken {
 		newer, waits := o.changes[of]
 		_, contested := o.contested[of]
+		_, isLeft := left[of]
 		switch {
-		case waits && err != nil:
+		case waits && isLeft:
 			newer.inherit(c)
 			o.changes[of] = newer
 		case waits:
 			// The Store is about to be told what came later.
-		case err != nil && c.isOldRemoval():
-		case err != nil:
+		case isLeft && c.isOldRemoval():
+		case isLeft:
 			o.changes[of] = c
 		case contested:
 			c.Event = nil // that is told
@@ -223,6 +228,22 @@ func (o *outbox) handed(taken map[subject]Change, err error) {
 		}
 	}
 	clear(o.contested)
+}
+
+// leftOf are those of changes that an Append which returned err did not take.
+func leftOf(changes map[subject]Change, err error) map[subject]Change {
+	var some *AppendError
+	switch {
+	case err == nil:
+		return nil
+	case !errors.As(err, &some):
+		return changes
+	}
+	left := make(map[subject]Change, len(some.Left))
+	for _, c := range some.Left {
+		left[c.subject()] = c
+	}
+	return left
 }
 
 // isOldRemoval reports whether c tells only that a host went, RemovalLife ago.
@@ -264,12 +285,6 @@ func (o *outbox) complete(ctx context.Context) error {
 		o.partial.Store(true)
 	}
 	return err
-}
-
-// dropBeats forgets the beats of hosts that went.
-func (o *outbox) dropBeats() {
-	there, _ := o.registry.beatsOf(o.takeBeats())
-	o.beatAgain(there)
 }
 
 // takeBeats returns whose beats wait, of which none waits any more.

@@ -274,6 +274,45 @@ func TestAStoreThatWasAwayGetsTheLastOfEachHost(t *testing.T) {
 	})
 }
 
+// As of a Redis Cluster, one server of which is away.
+func TestAStoreOfWhichAPartIsAwayIsToldOfTheRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore()
+		r := started(t, store)
+		apply := <-store.followed
+		store.failPartly(func(c *Change) bool { return c.Key.Service == "orders" })
+		waits, drain := host("a", 1), Setting{Scope: Scope{Service: "users"}, Kind: Drain}
+		waits.Service = "orders"
+		checkIn(t, r, waits)
+		checkIn(t, r, host("a", 1))
+		makeSetting(t, r, drain)
+		time.Sleep(2 * flushInterval)
+		synctest.Wait()
+		changes, _ := store.taken()
+		require.Len(t, changes, 2, "each once")
+		require.Equal(t, 1, r.outbox.waiting())
+
+		checkIn(t, r, host("a", 1))
+		time.Sleep(2 * flushInterval)
+		synctest.Wait()
+		changes, beats := store.taken()
+		require.Empty(t, changes)
+		require.Equal(t, []Key{{"users", "a"}}, Keys(beats))
+		apply(Update{Changes: []Change{{Key: Key{"users", "a"}}, {SettingKey: drain.Key()}}})
+		require.Empty(t, ids(t, r), "another replica's change is newer than what is stored")
+		require.Empty(t, r.settings)
+
+		store.failPartly(nil)
+		time.Sleep(2 * flushInterval)
+		synctest.Wait()
+		changes, _ = store.taken()
+		require.Len(t, changes, 1)
+		require.Equal(t, waits.Key, changes[0].Key)
+		require.Equal(t, Registered, changes[0].Event.Kind)
+		require.Zero(t, r.outbox.waiting())
+	})
+}
+
 func TestAStoreThatIsAwayForLongIsNotToldOfAllThatWent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newFakeStore()

@@ -11,6 +11,18 @@ import (
 // an operator mends it.
 var ErrRefused = errors.New("the store refuses this service")
 
+// AppendError is that of a call of Append after which some of the changes are kept.
+type AppendError struct {
+	// Left are those that are not, or of which that is not known.
+	Left []Change
+	Err  error
+}
+
+func (e *AppendError) Error() string { return e.Err.Error() }
+
+// Unwrap is the reason.
+func (e *AppendError) Unwrap() error { return e.Err }
+
 // Store keeps hosts beyond the life of one process. The registry reads it once
 // and then only tells it what happened, off the path of any caller; so a Store
 // may be slow, but must give up by its own when what is behind it does not
@@ -26,7 +38,8 @@ type Store interface {
 	// Append keeps changes, at most one per host and per setting. Once it
 	// returned nil, Load knows them, unless the Store is one that keeps nothing.
 	// After an error the registry sends the same changes again, or newer ones
-	// of the same hosts; so a change that is already kept must be harmless.
+	// of the same hosts: all of them, or those that an AppendError has as left. So a
+	// change that is already kept must be harmless.
 	Append(ctx context.Context, changes []Change) error
 	// Flush notes the times of beats, later ones than those that it knows. A
 	// beat of a host that is not kept is ignored: it must not come back by it.

@@ -28,7 +28,8 @@ const (
 // steps is that of the log, and the later of two writers wins. A host with a
 // lease that was deregistered is taken back only if it registered after that, and one
 // is not removed that did, or meanwhile has another lease; then Follow hands over the
-// partition as it is.
+// partition as it is. The error is an AppendError: a server of a Cluster that is away
+// keeps none from the others.
 func (s *Store) Append(ctx context.Context, changes []registry.Change) error {
 	s.exchange.Lock()
 	defer s.exchange.Unlock()
@@ -55,8 +56,12 @@ func (s *Store) Append(ctx context.Context, changes []registry.Change) error {
 		}
 		b.add(serviceOf(c), i, args...)
 	}
+	kept := make([]bool, len(changes))
 	err := b.run(ctx, func(c *call) error {
 		refused, err := c.answer.Slice()
+		for _, i := range c.things {
+			kept[i] = err == nil
+		}
 		if len(refused) > 0 {
 			s.mu.Lock()
 			s.refused[c.partition] = struct{}{}
@@ -64,7 +69,16 @@ func (s *Store) Append(ctx context.Context, changes []registry.Change) error {
 		}
 		return err
 	})
-	return errors.Join(untimed, err)
+	if err = errors.Join(untimed, err); err == nil {
+		return nil
+	}
+	failed := &registry.AppendError{Err: err}
+	for i := range changes {
+		if !kept[i] {
+			failed.Left = append(failed.Left, changes[i])
+		}
+	}
+	return failed
 }
 
 // serviceOf is whose partition a change is of.

@@ -5,12 +5,14 @@ import (
 	"net"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
 )
 
 // inCluster is two replicas in a Cluster, which list host 1 of users, and its
@@ -71,6 +73,36 @@ func TestReplicasFollowHostsWhoseSlotMoves(t *testing.T) {
 	b.checkIn("4", time.Minute)
 	await(t, "1 2 3 4", a, b)
 	awaitKept(t, url, "1 2 3 4")
+}
+
+func TestAReplicaTellsAClusterOfWhichAServerIsAwayOfTheRest(t *testing.T) {
+	a, b, masters, _ := inCluster(t)
+	service := a.store.serviceOnEach(masters)[masters[1].Address]
+	require.NoError(t, masters[1].Process().Signal(syscall.SIGSTOP))
+	waits := hostOf("1", time.Minute)
+	waits.Service = service
+	_, err := a.CheckIn(waits, "a test")
+	require.NoError(t, err)
+	a.away()
+	a.checkIn("2", time.Minute)
+	await(t, "1 2", a, b)
+
+	beat := usersKeys("beat")[0] + " " + hostMember(registry.Key{Service: "users", ID: "1"})
+	masters[0].Command("ZADD " + strings.Replace(beat, " ", " 1 ", 1))
+	servicetest.Eventually(t, "a beat is noted", func() bool {
+		a.checkIn("1", time.Minute)
+		return masters[0].Command("ZSCORE "+beat) != "1"
+	})
+	b.remove("2")
+	await(t, "1", a, b)
+
+	require.NoError(t, masters[1].Process().Signal(syscall.SIGCONT))
+	servicetest.Eventually(t, "the other hears of the host that waited", func() bool {
+		list, err := b.List(service)
+		return err == nil && len(list.Hosts) == 1
+	})
+	require.Equal(t, "1", a.ids())
+	require.Equal(t, "1", b.ids())
 }
 
 func TestReplicasFollowAClustersMasterToItsReplica(t *testing.T) {

@@ -610,8 +610,15 @@ func TestAServerOfAClusterThatIsAwayForLongKeepsNothingFromTheOthers(t *testing.
 			return m.Command("ZSCORE "+key+" "+member) != "1"
 		})
 		servicetest.Eventually(t, "a host on another server is noted", func() bool {
-			require.Error(t, s.Append(t.Context(), second))
-			return m.Command("HLEN "+s.keys(partitionOf(services[m.Address]), "rec")[0]) == "2"
+			var failed *registry.AppendError
+			require.ErrorAs(t, s.Append(t.Context(), second), &failed)
+			kept := m.Command("HLEN "+s.keys(partitionOf(services[m.Address]), "rec")[0]) == "2"
+			left := slices.ContainsFunc(failed.Left, func(c registry.Change) bool { return c.Key.Service == services[m.Address] })
+			require.True(t, kept || left, "what is not kept is left")
+			require.True(t, slices.ContainsFunc(failed.Left, func(c registry.Change) bool {
+				return c.Key.Service == services[masters[2].Address]
+			}))
+			return kept && !left
 		})
 	}
 	require.NoError(t, masters[2].Process().Signal(syscall.SIGCONT))
