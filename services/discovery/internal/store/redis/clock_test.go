@@ -27,7 +27,9 @@ func TestAClockIsAsCloseAsTheReadingsThatItMayComeOf(t *testing.T) {
 		"a clock that was set":                {[]reading{exact, {10, 12, ahead + 60_011}}, 12, 60_011_000, 60_013_000},
 		"a clock that was set back":           {[]reading{exact, {10, 12, ahead - 60_000}}, 12, -60_000_000, -59_998_000},
 		"one that a clock runs away from":     {[]reading{exact, {100_000, 100_002, ahead + 100_101}}, 100_002, 100_101_000, 100_101_000 + 2000},
-		"one that comes after a later one":    {[]reading{{100, 102, ahead + 101}, exact}, 2, 1000, 3000},
+		"one that comes after a later one":    {[]reading{{100, 102, ahead + 101}, exact}, 102, 101_000, 103_000},
+		"one that does, and knows more":       {[]reading{{100, 1000, ahead + 105}, exact}, 1000, 999_000 - 998, 1_001_000 + 998},
+		"one of before a clock was set":       {[]reading{{100, 102, ahead + 60_101}, exact}, 102, 60_101_000, 60_103_000},
 		"a reading of a clock that was set":   {[]reading{exact, {10, 910, ahead + 700_000}, {1000, 1002, ahead + 700_500}}, 1002, 700_500_000, 700_502_000},
 		"one set by less than a reading took": {[]reading{exact, {10, 910, ahead + 600}, {1000, 1002, ahead + 1201}}, 1002, 1_201_000, 1_203_000},
 	} {

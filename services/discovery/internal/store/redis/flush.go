@@ -54,30 +54,3 @@ func (s *Store) Flush(ctx context.Context, beats []registry.Beat) (missing []reg
 	})
 	return missing, errors.Join(untimed, unsaid, unasked)
 }
-
-// clockLife is how long a reading of Redis' clock is used. While Follow runs it
-// is read each second.
-const clockLife = 10 * time.Second
-
-// readClocksOf reads the clocks of those partitions of wanted that were last read
-// before since, and takes out of it those that then still were. The error says why.
-func (s *Store) readClocksOf(ctx context.Context, wanted *partitionSet, since time.Time) error {
-	old := func(p int) bool {
-		c := s.partitions[p].clock.Load()
-		return c == nil || c.at.Before(since)
-	}
-	var list []int
-	for p := range wanted {
-		if wanted[p] && old(p) {
-			list = append(list, p)
-		}
-	}
-	if len(list) == 0 {
-		return nil
-	}
-	err := s.readClocks(ctx, list)
-	for _, p := range list {
-		wanted[p] = !old(p)
-	}
-	return err
-}

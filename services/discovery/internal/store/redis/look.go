@@ -108,30 +108,6 @@ func (c *call) meta() (m meta, err error) {
 	return m, nil
 }
 
-// readClocks reads the clocks of some partitions, and no more: what else is wrong with
-// one keeps no beats of others.
-func (s *Store) readClocks(ctx context.Context, list []int) error {
-	calls := make([]*call, len(list))
-	for i, p := range list {
-		calls[i] = &call{partition: p, script: clockScript, keys: s.keys(p, "meta")}
-	}
-	asked := time.Now()
-	err := s.run(ctx, calls)
-	answered := time.Now()
-	for _, c := range calls {
-		if c.answer.Err() != nil {
-			continue
-		}
-		now, wrong := c.answer.Int64()
-		if wrong != nil {
-			err = errors.Join(err, s.fault(fmt.Errorf("partition %d: %w", c.partition, wrong)))
-			continue
-		}
-		s.partitions[c.partition].note(asked, answered, now)
-	}
-	return err
-}
-
 // hear hands over the beats that were read. Those later than Redis' clock, by more
 // than they can be too late, are from before it was set back, or from another
 // server: they are made beats of now, or else the hosts would be kept until then,

@@ -80,16 +80,6 @@ type partition struct {
 	again bool
 }
 
-// note takes a reading of the clock of p. It may be called from several goroutines.
-func (p *partition) note(asked, answered time.Time, redis int64) {
-	for {
-		before := p.clock.Load()
-		if p.clock.CompareAndSwap(before, before.with(asked, answered, redis)) {
-			return
-		}
-	}
-}
-
 // micros reads a time that Redis keeps, in ms, as µs; 0 if it is none. One that is
 // later than what a number of Lua's is exact for is as that.
 func micros(text string) int64 {
