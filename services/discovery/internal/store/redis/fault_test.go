@@ -198,12 +198,17 @@ func (queue) DialHook(next goredis.DialHook) goredis.DialHook          { return 
 func (queue) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook { return next }
 func (q queue) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.ProcessPipelineHook {
 	return func(ctx context.Context, list []goredis.Cmder) error {
-		if slices.ContainsFunc(list, func(c goredis.Cmder) bool { return slices.Contains(c.Args(), any(q.script.hash)) }) {
+		if sends(list, q.script) {
 			q.do()
 			ctx = context.WithoutCancel(ctx) // however long that took
 		}
 		return next(ctx, list)
 	}
+}
+
+// sends says whether a script is among some commands.
+func sends(list []goredis.Cmder, s *script) bool {
+	return slices.ContainsFunc(list, func(c goredis.Cmder) bool { return slices.Contains(c.Args(), any(s.hash)) })
 }
 
 // moves are ways in which a host deregisters at a, and later does something at b, which

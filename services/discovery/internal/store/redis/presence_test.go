@@ -1,12 +1,15 @@
 package redis
 
 import (
+	"context"
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	goredis "github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/servicetest"
@@ -321,14 +324,51 @@ func TestAReplicaReadsBeatsWithFewLooksUntilThereIsAnother(t *testing.T) {
 	require.False(t, s.presences.alone(time.Now()), "what was told long ago does not hold")
 }
 
+// counted is a hook of the driver's that counts how often the logs are read, and how
+// many looks are taken.
+type counted struct{ reads, looks atomic.Int64 }
+
+func (*counted) DialHook(next goredis.DialHook) goredis.DialHook { return next }
+func (c *counted) ProcessHook(next goredis.ProcessHook) goredis.ProcessHook {
+	return func(ctx context.Context, command goredis.Cmder) error {
+		if command.Name() == "xread" {
+			c.reads.Add(1)
+		}
+		return next(ctx, command)
+	}
+}
+
+func (c *counted) ProcessPipelineHook(next goredis.ProcessPipelineHook) goredis.ProcessPipelineHook {
+	return func(ctx context.Context, list []goredis.Cmder) error {
+		if sends(list, presenceScript) {
+			c.looks.Add(1)
+		}
+		return next(ctx, list)
+	}
+}
+
+// apart is how often the logs were read without a look, over some looks. One more may be
+// on its way.
+func (c *counted) apart(t *testing.T) int64 {
+	t.Helper()
+	looks, reads := c.looks.Load(), c.reads.Load()
+	servicetest.Eventually(t, "some looks", func() bool { return c.looks.Load() >= looks+3 })
+	reads = c.reads.Load() - reads
+	return reads - (c.looks.Load() - looks)
+}
+
 func TestAReplicaThatIsAloneHearsOfOneThatBegins(t *testing.T) {
 	url := "redis://" + servicetest.Redis(t).Address
 	a := start(t, url, patience)
+	count := &counted{}
+	a.store.client.AddHook(count)
 	servicetest.Eventually(t, "is told that there is no other", a.store.isAlone)
+	servicetest.Eventually(t, "reads the logs with looks alone", func() bool { return count.apart(t) <= 1 })
 	b := start(t, url, patience)
 	b.checkIn("1", time.Minute)
 	await(t, "1", a, b)
 	servicetest.Eventually(t, "both know of each other", func() bool { return !a.store.isAlone() && !b.store.isAlone() })
 	a.checkIn("2", time.Minute)
 	await(t, "1 2", a, b)
+	servicetest.Eventually(t, "reads the logs without looks too", func() bool { return count.apart(t) > 1 })
 }
