@@ -276,12 +276,14 @@ func changesAsAnyOther(t *testing.T, url string, a, b replica) {
 
 // A host may register at a replica that has not heard yet that it deregistered at
 // another, and is known there just so, or otherwise. How soon after that may be depends
-// on how well both know Redis' clock: so this waits twice as long each time.
+// on how well both know Redis' clock, which on a busy machine may be less than soon: so
+// this tries some times.
 func TestAHostThatDeregistersAndRegistersAtAnotherReplicaStays(t *testing.T) {
 	for name, move := range moves {
 		for as, ttl := range map[string]time.Duration{"as it was": time.Minute, "as another": 2 * time.Minute} {
 			t.Run(name+", "+as, func(t *testing.T) {
-				stays := func(pause time.Duration) bool {
+				const soon = 100 * time.Millisecond
+				stays := func() bool {
 					server := servicetest.Redis(t)
 					url := "redis://" + server.Address
 					a, b := start(t, url, time.Second), start(t, url, time.Second)
@@ -290,7 +292,7 @@ func TestAHostThatDeregistersAndRegistersAtAnotherReplicaStays(t *testing.T) {
 					awaitKept(t, url, "1")
 					lease := b.leases()
 					move(server, a, b, func() {
-						time.Sleep(pause)
+						time.Sleep(soon)
 						b.checkIn("1", ttl)
 					})
 					servicetest.Eventually(t, "b has heard that it deregistered", func() bool {
@@ -308,8 +310,8 @@ func TestAHostThatDeregistersAndRegistersAtAnotherReplicaStays(t *testing.T) {
 					changesAsAnyOther(t, url, a, b)
 					return true
 				}
-				for pause := 10 * time.Millisecond; !stays(pause); pause *= 2 {
-					require.Less(t, pause, patience, "so long after it deregistered")
+				for tries := 1; !stays(); tries++ {
+					require.Less(t, tries, 10, "%v after it deregistered", soon)
 				}
 			})
 		}
