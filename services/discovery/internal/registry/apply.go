@@ -97,7 +97,8 @@ func (r *Registry) applyChange(c *Change) {
 	}
 }
 
-// wentElsewhere drops e, which another replica took out, with an event or nil. r.mu must be held.
+// wentElsewhere drops e, which another replica took out, with an event or nil. r.mu must
+// be held.
 func (r *Registry) wentElsewhere(e *entry, event *Event) {
 	switch {
 	case event == nil:
@@ -118,12 +119,12 @@ func (r *Registry) beatsHere(e *entry) bool {
 
 // registeredSince reports whether the host of e registered here after it went, as
 // another replica was told: then this one answered that it is registered, with that
-// lease, and may not drop it. It counts only who checked in as a whole, as v1's hosts always do, v2's
-// by a PUT: where this replica alone had been asked, that would have registered the
-// host anew, and a beat by its lease would have been unknown. went is the time by this
-// process's clock, or slightly later: so a host that registered first, and then went,
-// is never kept, and one that came back within a moment may have to do so again.
-// r.mu must be held.
+// lease, and may not drop it. It counts only who checked in as a whole, as v1's hosts
+// always do, v2's by a PUT: where this replica alone had been asked, that would have
+// registered the host anew, and a beat by its lease would have been unknown. went is the
+// time by this process's clock, or slightly later: so a host that registered first, and
+// then went, is never kept, and one that came back within a moment may have to do so
+// again. r.mu must be held.
 func (r *Registry) registeredSince(e *entry, went time.Time) bool {
 	registered := r.registered(e)
 	return !registered.IsZero() && !went.IsZero() && registered.After(went)

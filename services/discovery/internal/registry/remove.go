@@ -51,9 +51,9 @@ func (r *Registry) takenOut(e *entry, event *Event) {
 // their beat is gone, and returns how many they were. heard is when that last
 // beat: a host that has beaten since does so in another way, and stays. The last
 // host of a service stays until its TTL has passed, and so does the last one that
-// takes work: that it is gone is less sure than that the connection is. Nor is any taken out where beats may have been missed
-// that came in another way, for this process stood still or its Store was away lately.
-// The error is ErrNotLoaded or nil.
+// takes work: that it is gone is less sure than that the connection is. Nor is any taken
+// out where beats may have been missed that came in another way, for this process stood
+// still or its Store was away lately. The error is ErrNotLoaded or nil.
 func (r *Registry) Lose(leases []Lease, heard time.Time, actor string) (int, error) {
 	lost, err := r.lose(leases, heard.Sub(r.born), actor)
 	for _, h := range lost {

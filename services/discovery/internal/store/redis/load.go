@@ -334,10 +334,11 @@ func (s *Store) decodeWhole(c *call, asked, answered time.Time) (*whole, error) 
 	return w, nil
 }
 
-// buriedAt is when a lease was buried that stays so until a time of Redis'; zero where that is not known. Earlier versions buried for half as long, and
-// such a burial looks as one of ours from over cutOff ago. So a replica that was cut off
-// for longer, up to twice that, drops a host that deregistered elsewhere before and then
-// registered there: until the host registers once more, which each beat by REST v1 does.
+// buriedAt is when a lease was buried that stays so until a time of Redis'; zero where
+// that is not known. Earlier versions buried for half as long, and such a burial looks as
+// one of ours from over cutOff ago. So a replica that was cut off for longer, up to twice
+// that, drops a host that deregistered elsewhere before and then registered there: until
+// the host registers once more, which each beat by REST v1 does.
 func (w *whole) buriedAt(until int64) time.Time {
 	if until <= w.made+cutOff.Microseconds() {
 		return time.Time{}

@@ -44,8 +44,8 @@ func (s *Store) presenceCall() *call {
 	}
 }
 
-// meet reads the answer of a presenceCall that has one, and hands over which replicas are silent
-// if that is other than before.
+// meet reads the answer of a presenceCall that has one, and hands over which replicas
+// are silent if that is other than before.
 func (s *Store) meet(c *call, apply func(registry.Update)) error {
 	answer, err := c.answer.Slice()
 	now, known := time.Now(), &s.presences
