@@ -10,7 +10,7 @@ import (
 type XDSOptions struct {
 	DebounceQuiet   time.Duration `envconfig:"DISCOVERY_DEBOUNCE_QUIET" default:"100ms" desc:"how long a service must not have changed before xDS clients hear of it"`
 	DebounceLeaving time.Duration `envconfig:"DISCOVERY_DEBOUNCE_LEAVING" default:"200ms" desc:"the same for a service that has fewer hosts than before, whose places others may be about to take"`
-	DebounceEmpty   time.Duration `envconfig:"DISCOVERY_DEBOUNCE_EMPTY" default:"1s" desc:"the same for a service that has no host any more, whose last one may be about to register at another replica; replicas but the one at which it deregistered list it for as long"`
+	DebounceEmpty   time.Duration `envconfig:"DISCOVERY_DEBOUNCE_EMPTY" default:"1s" desc:"how long a service is shown with its last host after that went, which may be about to register at another replica: to xDS clients by every replica, in lists by all but the one at which it deregistered; a minute at most"`
 	DebounceLongest time.Duration `envconfig:"DISCOVERY_DEBOUNCE_LONGEST" default:"900ms" desc:"how long they wait at most while it goes on changing and has hosts"`
 
 	XDSMaxStreams     int           `envconfig:"DISCOVERY_XDS_MAX_STREAMS" default:"10000" desc:"xDS streams, and calls of REST-JSON, served at once; more are refused"`
@@ -29,6 +29,10 @@ type XDSOptions struct {
 // leastAge is the least age at which streams end: with a lower one clients do little
 // but connect.
 const leastAge = 10 * time.Second
+
+// longestEmpty is the longest that a last host that went is shown: all that while
+// clients try it in vain, if it is not about to be back.
+const longestEmpty = time.Minute
 
 // check reports each fault of a value that its type alone does not rule out.
 func (o XDSOptions) check(fault func(format string, args ...any)) {
@@ -53,6 +57,9 @@ func (o XDSOptions) check(fault func(format string, args ...any)) {
 	orOff("DISCOVERY_XDS_MAX_AGE", o.XDSMaxAge, leastAge, fault)
 	if o.DebounceLongest < o.DebounceQuiet {
 		fault("DISCOVERY_DEBOUNCE_LONGEST=%v: below DISCOVERY_DEBOUNCE_QUIET=%v", o.DebounceLongest, o.DebounceQuiet)
+	}
+	if o.DebounceEmpty > longestEmpty {
+		fault("DISCOVERY_DEBOUNCE_EMPTY=%v: above %v", o.DebounceEmpty, longestEmpty)
 	}
 	if o.XDSDropAfter != 0 && o.XDSDropAfter < o.XDSSlowAfter {
 		fault("DISCOVERY_XDS_DROP_AFTER=%v: below DISCOVERY_XDS_SLOW_AFTER=%v", o.XDSDropAfter, o.XDSSlowAfter)
