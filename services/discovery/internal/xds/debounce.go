@@ -18,7 +18,8 @@ type Debounce struct {
 	Leaving time.Duration
 	// Empty is how long a service must have been without any host, of which there
 	// were some to show when it was last sent. A host that comes meanwhile is sent
-	// after Quiet.
+	// after Quiet. One whose last hosts drained until they are Out has some, and is
+	// sent after Leaving: they stay where they are.
 	Empty time.Duration
 	// Longest is how long a change waits at most, but for that of Empty.
 	Longest time.Duration
@@ -65,7 +66,8 @@ func (d *debounce) leaving(service string, b burst, now time.Time) bool {
 }
 
 // emptied makes a burst that was taken, and left no host, wait on, if it has not been
-// so for long enough: since is when the last one went. It reports whether it waits.
+// so for long enough: since is when the last one went, zero where some are there and
+// Out. It reports whether it waits.
 func (d *debounce) emptied(service string, b burst, since, now time.Time) bool {
 	if b.until = since.Add(d.Empty); !b.until.After(now) {
 		return false

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -156,6 +157,8 @@ func TestAServiceIsEmptiedOnlyOnceItHasHadNoHostForAWhile(t *testing.T) {
 		"it goes":                    {changes: map[time.Duration]string{0: ""}, sent: 500 * ms},
 		"it comes back":              {changes: map[time.Duration]string{0: "", 300 * ms: "10.0.0.1:80"}},
 		"another comes in its place": {changes: map[time.Duration]string{0: "", 300 * ms: "10.0.0.2:80"}, sent: 400 * ms, hosts: 1},
+		"it drains until it is out":  {changes: map[time.Duration]string{0: "10.0.0.1:80 out"}, sent: 200 * ms},
+		"it is out, and goes":        {changes: map[time.Duration]string{0: "10.0.0.1:80 out", 150 * ms: ""}, sent: 650 * ms},
 		"it comes back, and goes":    {changes: map[time.Duration]string{0: "", 300 * ms: "10.0.0.1:80", 350 * ms: ""}, sent: 850 * ms},
 		"it comes and goes for longer than changes wait": {
 			changes: map[time.Duration]string{0: "", 300 * ms: "10.0.0.1:80", 350 * ms: "", 700 * ms: "10.0.0.1:80", 750 * ms: ""}, sent: 1250 * ms},
@@ -173,8 +176,11 @@ func TestAServiceIsEmptiedOnlyOnceItHasHadNoHostForAWhile(t *testing.T) {
 					for ; time.Since(began) <= 2*time.Second; time.Sleep(50 * ms) {
 						if address, changes := test.changes[time.Since(began)]; changes {
 							list := registry.Listing{Known: true, EmptySince: time.Now()}
-							if address != "" {
+							if address, isOut := strings.CutSuffix(address, " out"); address != "" {
 								list = registry.Listing{Known: true, Hosts: []registry.View{host("users", address)}}
+								if isOut {
+									list.Hosts[0].State = registry.Out
+								}
 							}
 							h.listings["users"] = list
 							h.debounce.add("users", time.Now(), time.Now())
@@ -233,6 +239,39 @@ func TestWhoComesWhenTheLastHostHasJustGoneIsNotToldSoBeforeTheOthers(t *testing
 			require.Equal(t, empty.Version, r.resources[0].Version)
 		}
 	})
+}
+
+// Clients ask for many services at once, and for others have no time to wait.
+func TestAServiceWhoseLastHostHasJustGoneHoldsBackNoOther(t *testing.T) {
+	for _, delta := range []bool{false, true} {
+		t.Run(variant(delta), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newTestHub(t)
+				h.open(&h.loaded)
+				h.debounce.Debounce = Debounce{Empty: time.Second}
+				h.hosts("users", "10.0.0.1:80")
+				h.hosts("orders", "10.0.0.2:80")
+				h.listings["users"] = registry.Listing{Known: true, EmptySince: time.Now()}
+				h.debounce.add("users", time.Now(), time.Now())
+				s := h.stream(t, delta)
+				ask(t, s, resources.Endpoints, "users", "orders")
+				require.True(t, s.maySend())
+				r := acknowledge(t, s)
+				require.Len(t, r.resources, 1)
+				require.Equal(t, "orders", r.resources[0].Name)
+				require.False(t, s.maySend())
+				require.Nil(t, s.next(time.Now()))
+
+				time.Sleep(time.Second)
+				h.push(time.Now())
+				empty, err := resources.NoEndpoints("users")
+				require.NoError(t, err)
+				r = s.next(time.Now())
+				require.NotNil(t, r)
+				require.Equal(t, empty.Version, r.resources[0].Version)
+			})
+		})
+	}
 }
 
 func TestAComingHostDoesNotWaitForALeavingOfAnotherService(t *testing.T) {

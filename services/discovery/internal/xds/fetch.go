@@ -42,16 +42,17 @@ func (s *Server) fetch(ctx context.Context, t resources.Type, asked *request) (a
 		return nil, err
 	}
 	defer p.close()
-	switch r, settled, err := p.response(s); {
+	r, settled, err := p.response(s)
+	switch {
 	case err != nil:
 		return nil, err
 	case r != nil:
 		return s.form.encode(r), nil
-	case settled && p.withholds():
-		return nil, status.Error(codes.Unavailable, registry.ErrNotWarm.Error())
-	case settled:
-		return nil, status.Errorf(codes.NotFound, "no %s of the names that are asked for", t)
-	default:
+	case !settled:
 		return nil, status.Errorf(codes.Unavailable, "%s are not made yet", t)
 	}
+	if err := p.withheld(); err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	return nil, status.Errorf(codes.NotFound, "no %s of the names that are asked for", t)
 }

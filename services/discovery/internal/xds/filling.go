@@ -84,7 +84,7 @@ func (u *subscription) withholdsNames() bool {
 // withholdsAll reports whether all is withheld that is to be sent. The hub's lock must
 // be held.
 func (u *subscription) withholdsAll(h *hub) bool {
-	if h.warm || len(u.again) > 0 {
+	if len(u.again) > 0 {
 		return false
 	}
 	for t := range u.pending {
@@ -94,6 +94,9 @@ func (u *subscription) withholdsAll(h *hub) bool {
 	}
 	if !u.all && !u.mustAll {
 		return true
+	}
+	if h.warm {
+		return false
 	}
 	all, known := u.current(h)
 	return known && u.withholdsList(h, all)

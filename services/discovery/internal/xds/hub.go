@@ -187,8 +187,9 @@ func (h *hub) holdsBack(service string, list registry.Listing, b burst, now time
 	}
 }
 
-// justEmptied reports whether a service has no host to show, had some when it was last
-// made, and has not been so for long enough to be made anew.
+// justEmptied reports whether a service has no host, had some to show when it was last
+// made, and has not been so for long enough to be made anew: who asks for it meanwhile
+// is sent what others of its view have, or is withheld it.
 func (h *hub) justEmptied(service string, list registry.Listing) bool {
 	return h.hosts[service] > 0 && shownHosts(list) == 0 && time.Since(list.EmptySince) < h.debounce.Empty
 }

@@ -90,9 +90,10 @@ func (h *hub) makeAsked() {
 				listings[c.service] = list
 			}
 			if c.edition.topic.typ == resources.Endpoints && h.justEmptied(c.service, list) {
-				continue // until push makes it, and those who ask wait for that
+				c.withheld = true // until push makes it
+			} else {
+				h.make(maker, &c, list, shown)
 			}
-			h.make(maker, &c, list, shown)
 		}
 		due = append(due, c)
 	}

@@ -2,9 +2,12 @@ package xds
 
 import (
 	"context"
+	"net/http"
 	"time"
 
+	"github.com/weirproxy/weir/services/discovery/internal/registry"
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
+	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 )
 
 // pollCall is a stream of one type that ends with its first response: a call of
@@ -92,14 +95,30 @@ func (p *pollCall) settled() bool {
 	return p.subscriptions[p.only].wholeMade(p.hub)
 }
 
-// withholds reports whether the client, which has nothing, is told nothing since
-// hosts may be missing.
-func (p *pollCall) withholds() bool {
+// errJustEmptied is the answer to a client that has nothing yet, in the place of an
+// assignment that lost its last host a moment ago.
+var errJustEmptied = &call.Refusal{
+	Status:     http.StatusServiceUnavailable,
+	Reason:     "the last host of what is asked for went a moment ago, and may only be about to register at another replica",
+	RetryAfter: time.Second,
+}
+
+// withheld is why the client, which has nothing, is told nothing of what is made:
+// registry.ErrNotWarm, errJustEmptied, or nil if it is not so.
+func (p *pollCall) withheld() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.hub.mu.RLock()
 	defer p.hub.mu.RUnlock()
-	return p.fresh && !p.hub.warm && !p.subscriptions[p.only].idle()
+	switch u := p.subscriptions[p.only]; {
+	case !p.fresh || u.idle():
+		return nil
+	case !p.hub.warm:
+		return registry.ErrNotWarm
+	case u.withholdsNames():
+		return errJustEmptied
+	}
+	return nil
 }
 
 // hasSomething reports whether the client has what it asked for, or has to wait

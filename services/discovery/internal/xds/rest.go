@@ -135,8 +135,8 @@ func (p *pollCall) answerNothing(w http.ResponseWriter, t resources.Type, settle
 	if !settled {
 		return 0, &call.Refusal{Status: http.StatusServiceUnavailable, Reason: fmt.Sprintf("%s are not made yet", t), RetryAfter: time.Second}
 	}
-	if p.withholds() {
-		return 0, registry.ErrNotWarm
+	if err := p.withheld(); err != nil {
+		return 0, err
 	}
 	if !p.hasSomething() {
 		return 0, call.Refuse(http.StatusNotFound, "no %s of the names that are asked for", t)

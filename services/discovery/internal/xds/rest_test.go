@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -183,6 +184,49 @@ func TestAPollIsNotToldWhatIsNotThereWhileTheRegistryFills(t *testing.T) {
 	code, _, text = poll(t, face, "clusters", `{}`)
 	require.Equal(t, 200, code, text)
 	withheld("endpoints", `{"resource_names":["orders"]}`)
+}
+
+// What the client has of it is the last host, which may be about to be back.
+func TestAPollOfAServiceWhoseLastHostHasJustGoneIsAnsweredAtOnce(t *testing.T) {
+	h := newTestHub(t)
+	h.open(&h.loaded)
+	h.debounce.Empty = time.Hour
+	h.hosts("users", "10.0.0.1:80")
+	h.hosts("orders", "10.0.0.2:80")
+	h.listings["users"] = registry.Listing{Known: true, EmptySince: time.Now()}
+	s := clientsOf(h)
+	s.limits, s.metrics, s.log, s.noWaits = Limits{Streams: 10, Names: 10}, h.metrics, slog.New(slog.DiscardHandler), make(chan struct{})
+	face, done := faceOf(s), make(chan struct{})
+	var making sync.WaitGroup
+	// Ends with done; the test waits for it.
+	making.Go(func() {
+		for {
+			select {
+			case <-h.asked:
+				h.makeAsked()
+			case <-done:
+				return
+			}
+		}
+	})
+	defer making.Wait()
+	defer close(done)
+
+	w := post(face, "endpoints", `{"resource_names":["users"]}`)
+	require.Equal(t, 503, w.Code, w.Body)
+	require.Equal(t, "1", w.Header().Get("Retry-After"))
+	require.Contains(t, w.Body.String(), errJustEmptied.Reason)
+	asked, err := readPoll([]byte(`{"resource_names":["users"]}`), resources.Endpoints)
+	require.NoError(t, err)
+	_, err = s.fetch(t.Context(), resources.Endpoints, asked)
+	require.Equal(t, codes.Unavailable, status.Code(err), "%v", err)
+	require.ErrorContains(t, err, errJustEmptied.Reason)
+
+	code, r, text := poll(t, face, "endpoints", `{"resource_names":["users","orders"]}`)
+	require.Equal(t, 200, code, text)
+	require.Equal(t, []string{"10.0.0.2:80"}, assigned(t, r))
+	code, _, text = poll(t, face, "endpoints", `{"resource_names":["users"],"version_info":"1"}`)
+	require.Equal(t, 304, code, text)
 }
 
 func TestAPollMayWaitForSomethingNew(t *testing.T) {

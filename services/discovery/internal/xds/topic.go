@@ -42,7 +42,7 @@ type edition struct {
 	made     bool
 	resource *resources.Resource
 	// withheld says that the resource is what it was, or not known, while hosts may
-	// be missing: see filling.go.
+	// be missing: see filling.go; or while the service is justEmptied.
 	withheld    bool
 	subscribers map[*subscription]struct{}
 }
