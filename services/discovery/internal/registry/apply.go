@@ -155,7 +155,7 @@ func (r *Registry) comesBack(e *entry) {
 // take makes a stored record the registry's, and reports whether it was not.
 // r.mu must be held.
 func (r *Registry) take(record *Record) bool {
-	r.gone(record.Host.Key)
+	r.comesAnew(record.Host.Key)
 	if e := r.find(record.Host.Key); e != nil && e.lease == record.Lease && e.host.equal(record.Host) {
 		r.hear(e, record.LastCheckIn)
 		return false

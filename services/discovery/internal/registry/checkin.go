@@ -142,7 +142,7 @@ func (r *Registry) change(h *Host, actor string, tags tagging, allow func(netip.
 	record := Record{Host: h, FirstSeen: now, LastCheckIn: now}
 	event := &Event{At: now, Kind: Registered, Actor: actor}
 	outcome := HostNew
-	r.gone(h.Key)
+	r.comesAnew(h.Key)
 	e := r.find(h.Key)
 	if e != nil {
 		if !tags.isNews(e.host, h) { // it was stale alone, or another was faster

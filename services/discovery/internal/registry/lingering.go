@@ -9,8 +9,8 @@ import "time"
 // asked to take it out lets it go at once, as whoever asked expects. So do all where it
 // went since its TTL had passed: that says nothing of another replica.
 
-// lingering is a host that lingers.
-type lingering struct {
+// parting is what is to be told of a host that lingers.
+type parting struct {
 	event *Event        // tells that it goes; nil where nothing does
 	since time.Duration // when this replica heard of it, on the registry's clock
 }
@@ -33,12 +33,12 @@ func (r *Registry) linger(e *entry, event *Event) bool {
 	case r.options.Linger == 0 || !r.isLastShown(e):
 		return false
 	}
-	r.lingering[e] = lingering{event, time.Since(r.born)}
+	r.lingering[e] = parting{event, time.Since(r.born)}
 	time.AfterFunc(r.options.Linger, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if r.lingers(e) {
-			r.goes(e)
+			r.endLingering(e)
 		}
 	})
 	return true
@@ -57,28 +57,28 @@ func (r *Registry) isLastShown(e *entry) bool {
 	return true
 }
 
-// goes ends the lingering of e, which readers see no more. r.mu must be held.
-func (r *Registry) goes(e *entry) {
-	l, s := r.lingering[e], r.services[e.host.Service]
-	if l.event != nil {
+// endLingering ends the lingering of e, which readers see no more. r.mu must be held.
+func (r *Registry) endLingering(e *entry) {
+	p, s := r.lingering[e], r.services[e.host.Service]
+	if p.event != nil {
 		r.deregistered(e)
 	}
 	r.drop(e)
 	if s.empty != nil {
-		s.emptySince = l.since
+		s.emptySince = p.since
 	}
-	if l.event != nil {
-		r.happened(l.event)
+	if p.event != nil {
+		r.happened(p.event)
 	}
 }
 
-// gone ends the lingering of a host, if it does, since it comes anew. r.mu must be held.
-func (r *Registry) gone(k Key) {
+// comesAnew ends the lingering of a host, if it does, since it comes anew. r.mu must be held.
+func (r *Registry) comesAnew(k Key) {
 	if len(r.lingering) == 0 {
 		return
 	}
 	if e := r.find(k); e != nil && r.lingers(e) {
-		r.goes(e)
+		r.endLingering(e)
 	}
 }
 
@@ -90,7 +90,7 @@ func (r *Registry) relieve(s *service) {
 	}
 	for e := range r.lingering {
 		if e.host.Service == s.name && !r.isLastShown(e) {
-			r.goes(e)
+			r.endLingering(e)
 		}
 	}
 }

@@ -8,10 +8,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// lingers is a running registry whose readers are shown the last host of a service for
+// lingering is a running registry whose readers are shown the last host of a service for
 // half a second after another replica took it out, and that knows hosts with IDs. left
 // takes one out as another replica would.
-func lingers(t *testing.T, ids ...string) (r *Registry, store *fakeStore, left func(id string)) {
+func lingering(t *testing.T, ids ...string) (r *Registry, store *fakeStore, left func(id string)) {
 	store = newFakeStore()
 	r = newRegistry(store)
 	r.options.Linger = 500 * time.Millisecond
@@ -48,7 +48,7 @@ func told(t *testing.T, r *Registry) (kinds []EventKind) {
 
 func TestTheLastHostThatAnotherReplicaTookOutIsSeenForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, store, left := lingers(t, "a", "b")
+		r, store, left := lingering(t, "a", "b")
 		left("b")
 		require.Equal(t, []string{"a"}, ids(t, r), "the first of two goes at once")
 
@@ -114,7 +114,7 @@ func TestTheLastHostThatIsSeenForAWhileIsGoneForItself(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r, store, left := lingers(t, "a")
+				r, store, left := lingering(t, "a")
 				a, _, err := r.Find(Key{Service: "users", ID: "a"})
 				require.NoError(t, err)
 				left("a")
@@ -151,7 +151,7 @@ func TestNoOtherHostIsSeenOnceItIsGone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r, _, left := lingers(t, "a")
+				r, _, left := lingering(t, "a")
 				do(t, r, left)
 				require.Empty(t, ids(t, r))
 			})
@@ -162,7 +162,7 @@ func TestNoOtherHostIsSeenOnceItIsGone(t *testing.T) {
 // Those that are left are not to take work, so readers have nothing of them.
 func TestTheLastHostThatReadersAreShownIsSeenForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, _, left := lingers(t, "a", "b", "c")
+		r, _, left := lingering(t, "a", "b", "c")
 		for _, id := range []string{"b", "c"} {
 			makeSetting(t, r, Setting{Scope: Scope{Service: "users", ID: id}, Kind: Drain})
 		}

@@ -113,7 +113,7 @@ type Registry struct {
 	feeds        []*Feed
 	events       map[*EventFeed]struct{}
 	waiters      map[string]*waiter // by service
-	lingering    map[*entry]lingering
+	lingering    map[*entry]parting // the hosts that linger
 	guard        *guard.Guard
 	// ticked is when the sweeper last looked, on the registry's clock.
 	ticked time.Duration
@@ -168,7 +168,7 @@ func New(o Options) *Registry {
 		events:    map[*EventFeed]struct{}{},
 		waiters:   map[string]*waiter{},
 		counted:   map[*entry]time.Duration{},
-		lingering: map[*entry]lingering{},
+		lingering: map[*entry]parting{},
 		guard:     guard.New(o.Guard),
 	}
 	r.shared, _ = o.Store.(SharedStore)
