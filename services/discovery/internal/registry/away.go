@@ -34,7 +34,7 @@ func (r *Registry) isAway(h *Host) bool {
 func (r *Registry) maintained(scope Scope) {
 	for _, s := range r.inScope(scope) {
 		for _, e := range s.hosts {
-			r.setAway(e, r.isAway(e.host))
+			r.setAway(e, r.isAway(e.host) && !r.lingers(e))
 		}
 	}
 }

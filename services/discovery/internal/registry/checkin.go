@@ -204,7 +204,7 @@ func (r *Registry) checkRoom(name string) error {
 	switch {
 	case s == nil && len(r.services) >= limits.Services:
 		return fmt.Errorf("%w: %d", ErrTooManyServices, limits.Services)
-	case s != nil && len(s.hosts) >= limits.HostsPerService:
+	case s != nil && len(s.hosts)-s.lingering >= limits.HostsPerService:
 		return fmt.Errorf("%w: %d", ErrServiceFull, limits.HostsPerService)
 	}
 	return nil

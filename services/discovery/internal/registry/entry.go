@@ -175,7 +175,10 @@ func (r *Registry) drop(e *entry) {
 func (r *Registry) forget(s *service, e *entry) {
 	r.setAway(e, false)
 	r.release(e)
-	delete(r.lingering, e)
+	if r.lingers(e) {
+		delete(r.lingering, e)
+		s.lingering--
+	}
 	delete(s.hosts, e.host.ID)
 	s.remove(e)
 	delete(r.leases, e.lease)

@@ -137,7 +137,7 @@ func (r *Registry) lookAtDue(now time.Duration, limit int) (dead []Beat, more bo
 // look says whether e is dead and may go, and when to look at it again if it
 // stays. r.mu must be held.
 func (r *Registry) look(e *entry, now time.Duration) bool {
-	if e.away {
+	if e.away || r.lingers(e) {
 		r.expiries.move(e, now+e.host.TTL)
 		return false
 	}

@@ -23,7 +23,7 @@ func (r *Registry) observe(now, late time.Duration) {
 	if r.leaving == 0 {
 		r.storeAnswers(expiring, now) // nothing is left to ask it
 	}
-	if r.guard.Tick(beats, len(r.leases)-r.away, now) {
+	if r.guard.Tick(beats, len(r.leases)-r.away-len(r.lingering), now) {
 		r.renew(guard.BeatsLost, "", now)
 	}
 	r.missReplicas(now)
@@ -101,8 +101,8 @@ func (r *Registry) judged(e *entry) guard.Host {
 	s := r.services[e.host.Service]
 	return guard.Host{
 		Service: s.name,
-		Hosts:   len(s.hosts) - s.leaving - s.away,
-		All:     len(r.leases) - r.leaving - r.away,
+		Hosts:   len(s.hosts) - s.leaving - s.away - s.lingering,
+		All:     len(r.leases) - r.leaving - r.away - len(r.lingering),
 		TTL:     e.host.TTL,
 		Silent:  max(time.Duration(e.lastBeat.Load()), e.heardFrom),
 		From:    e.since(),

@@ -14,7 +14,7 @@ func (r *Registry) SetHealth(unhealthy map[Key]bool, actor string) (changed int)
 	services := map[*service]struct{}{}
 	for key, is := range unhealthy {
 		e := r.find(key)
-		if e == nil || e.unhealthy == is {
+		if e == nil || r.lingers(e) || e.unhealthy == is {
 			continue
 		}
 		e.unhealthy = is

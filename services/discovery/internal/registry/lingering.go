@@ -5,9 +5,10 @@ import "time"
 // A host that goes at one replica, at its own wish, is often about to register at
 // another, and a third one may hear of the first long before it hears of the second.
 // So the last host of a service that another replica took out lingers for a while:
-// readers see it still, who checks in or beats does not find it. The replica that was
-// asked to take it out lets it go at once, as whoever asked expects. So do all where it
-// went since its TTL had passed: that says nothing of another replica.
+// readers see it still, who checks in or beats does not find it. It does not expire,
+// does not count, and takes no place. The replica that was asked to take it out lets it
+// go at once, as whoever asked expects. So do all where it went since its TTL had
+// passed: that says nothing of another replica.
 
 // parting is what is to be told of a host that lingers.
 type parting struct {
@@ -33,6 +34,9 @@ func (r *Registry) linger(e *entry, event *Event) bool {
 	case r.options.Linger == 0 || !r.isLastShown(e):
 		return false
 	}
+	r.stays(e)
+	r.setAway(e, false)
+	r.services[e.host.Service].lingering++
 	r.lingering[e] = parting{event, time.Since(r.born)}
 	time.AfterFunc(r.options.Linger, func() {
 		r.mu.Lock()

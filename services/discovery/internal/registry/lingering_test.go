@@ -91,6 +91,22 @@ func TestTheLastHostThatIsSeenForAWhileIsGoneForItself(t *testing.T) {
 			checkIn(t, r, host("b", 2))
 			require.Equal(t, []string{"b"}, ids(t, r), "at once")
 		}, ids: []string{"b"}, told: 1, last: Registered},
+		"another comes in its place, of which the service has room for one": {do: func(t *testing.T, r *Registry, _ View) {
+			r.options.Limits.HostsPerService = 1
+			checkIn(t, r, host("b", 2))
+		}, ids: []string{"b"}, told: 1, last: Registered},
+		"it is given a weight": {do: func(t *testing.T, r *Registry, _ View) {
+			_, err := r.SetWeight(Selection{Service: "users"}, 7, "tester")
+			require.NoError(t, err)
+		}, last: Deregistered},
+		"it is found to be ill": {do: func(t *testing.T, r *Registry, a View) {
+			require.Zero(t, r.SetHealth(map[Key]bool{a.Host.Key: true}, "tester"))
+		}, last: Deregistered},
+		"its connection breaks": {do: func(t *testing.T, r *Registry, a View) {
+			n, err := r.Lose([]Lease{a.Lease}, time.Now(), "tester")
+			require.NoError(t, err)
+			require.Zero(t, n)
+		}, last: Deregistered},
 		"it beats by its lease": {do: func(t *testing.T, r *Registry, a View) {
 			unknown, err := r.Beat([]Lease{a.Lease}, nil, "tester")
 			require.NoError(t, err)
@@ -128,6 +144,7 @@ func TestTheLastHostThatIsSeenForAWhileIsGoneForItself(t *testing.T) {
 				require.Equal(t, test.last, kinds[len(kinds)-1])
 				require.Len(t, changes(store), test.told)
 				require.Empty(t, r.lingering)
+				require.Zero(t, r.services["users"].lingering)
 			})
 		})
 	}
@@ -176,5 +193,35 @@ func TestTheLastHostThatReadersAreShownIsSeenForAWhile(t *testing.T) {
 		require.Equal(t, []string{"a", "c"}, ids(t, r))
 		time.Sleep(time.Second)
 		require.Equal(t, []string{"c"}, ids(t, r))
+	})
+}
+
+func TestAHostThatIsSeenForAWhileDoesNotExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, store, left := lingering(t, "a")
+		r.options.Linger = 5 * time.Second
+		time.Sleep(48 * time.Second)
+		left("a")
+		time.Sleep(4 * time.Second) // its TTL has passed
+		require.Equal(t, []string{"a"}, ids(t, r))
+		require.False(t, seen(t, r)["a"].Stale)
+		time.Sleep(2 * time.Second)
+		require.Empty(t, ids(t, r))
+		require.Equal(t, []EventKind{Registered, Deregistered}, told(t, r))
+		require.Empty(t, changes(store))
+	})
+}
+
+func TestAHostThatIsSeenForAWhileIsNoneBesideTheLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, _, left := lingering(t, "a", "b")
+		makeSetting(t, r, Setting{Scope: Scope{Service: "users", ID: "b"}, Kind: Drain})
+		time.Sleep(31 * time.Second)
+		left("a")
+		b, _, err := r.Find(Key{Service: "users", ID: "b"})
+		require.NoError(t, err)
+		n, err := r.Lose([]Lease{b.Lease}, time.Now(), "tester")
+		require.NoError(t, err)
+		require.Zero(t, n)
 	})
 }

@@ -137,8 +137,9 @@ type service struct {
 	hosts   map[string]*entry // by Key.ID
 	ordered []*entry          // the same, as a Listing is ordered
 	history history
-	// leaving and away are those of Registry, of this service's hosts.
-	leaving, away int
+	// leaving and away are those of Registry, lingering is how many linger, of this
+	// service's hosts.
+	leaving, away, lingering int
 	// changedAt is when it last changed, changes how often it did.
 	changedAt time.Time
 	changes   uint64

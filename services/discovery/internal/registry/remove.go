@@ -84,7 +84,7 @@ func (r *Registry) lose(leases []Lease, heard time.Duration, actor string) (lost
 	workers := map[*service]int{} // of the services that lose any
 	for _, lease := range leases {
 		e := r.leases[lease]
-		if e == nil || time.Duration(e.lastBeat.Load()) > heard+echo {
+		if e == nil || r.lingers(e) || time.Duration(e.lastBeat.Load()) > heard+echo {
 			continue
 		}
 		s := r.services[e.host.Service]
@@ -107,7 +107,7 @@ func (r *Registry) lose(leases []Lease, heard time.Duration, actor string) (lost
 // others is how many hosts of s beside e are there: not about to go, nor away. The
 // registry's mutex must be held.
 func others(s *service, e *entry) int {
-	there := len(s.hosts) - s.leaving - s.away
+	there := len(s.hosts) - s.leaving - s.away - s.lingering
 	if !e.leaving && !e.away {
 		there--
 	}
@@ -127,5 +127,5 @@ func (r *Registry) workers(s *service, now time.Time) (n int) {
 // takesWork is View.TakesWork, and that e is not about to go. r.mu must be held.
 func (r *Registry) takesWork(e *entry, now time.Time) bool {
 	state, _ := r.outlook(e, now)
-	return state == Serving && !e.unhealthy && !e.leaving
+	return state == Serving && !e.unhealthy && !e.leaving && !r.lingers(e)
 }

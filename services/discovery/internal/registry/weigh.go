@@ -30,7 +30,7 @@ func (r *Registry) weighSome(batch []*entry, weight uint8, actor string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, e := range batch {
-		if r.leases[e.lease] == e && e.host.Tags.Weight != weight {
+		if r.leases[e.lease] == e && !r.lingers(e) && e.host.Tags.Weight != weight {
 			r.weigh(e, weight, actor)
 		}
 	}
