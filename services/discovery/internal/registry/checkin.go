@@ -142,8 +142,10 @@ func (r *Registry) change(h *Host, actor string, tags tagging, allow func(netip.
 	record := Record{Host: h, FirstSeen: now, LastCheckIn: now}
 	event := &Event{At: now, Kind: Registered, Actor: actor}
 	outcome := HostNew
-	r.comesAnew(h.Key)
 	e := r.find(h.Key)
+	if e != nil && r.lingers(e) {
+		e = nil // it comes anew, if it may
+	}
 	if e != nil {
 		if !tags.isNews(e.host, h) { // it was stale alone, or another was faster
 			r.note(e)
@@ -182,6 +184,7 @@ func (r *Registry) change(h *Host, actor string, tags tagging, allow func(netip.
 	if e != nil && e.stale {
 		r.recover(e, actor)
 	}
+	r.comesAnew(h.Key)
 	r.shareText(h)
 	e = r.put(record, time.Since(r.born))
 	e.registered.Store(e.lastBeat.Load())

@@ -1,6 +1,8 @@
 package registry
 
 import (
+	"encoding/json"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,6 +89,13 @@ func TestTheLastHostThatIsSeenForAWhileIsGoneForItself(t *testing.T) {
 				Event: &Event{At: time.Now(), Kind: Registered, Service: "users", ID: "a"},
 			}}})
 		}, ids: []string{"a"}, last: Registered},
+		"it registers here, and is refused": {do: func(t *testing.T, r *Registry, a View) {
+			h := *a.Host
+			h.Tags.Other = TagListOf(map[string]json.RawMessage{"large": json.RawMessage(`"` + strings.Repeat("x", maxTags) + `"`)})
+			_, err := r.CheckIn(h, "tester")
+			require.ErrorIs(t, err, ErrTagsTooLarge)
+			require.Equal(t, []string{"a"}, ids(t, r), "still")
+		}, last: Deregistered},
 		"another comes in its place": {do: func(t *testing.T, r *Registry, _ View) {
 			checkIn(t, r, host("b", 2))
 			require.Equal(t, []string{"b"}, ids(t, r), "at once")
