@@ -89,11 +89,8 @@ func (r *Registry) comesAnew(k Key) {
 // relieve ends the lingering of the hosts of a service in whose place others came. r.mu
 // must be held.
 func (r *Registry) relieve(s *service) {
-	if len(r.lingering) == 0 {
-		return
-	}
-	for e := range r.lingering {
-		if e.host.Service == s.name && !r.isLastShown(e) {
+	for i := len(s.ordered) - 1; i >= 0 && s.lingering > 0; i-- { // from the end, for some go
+		if e := s.ordered[i]; r.lingers(e) && !r.isLastShown(e) {
 			r.endLingering(e)
 		}
 	}
