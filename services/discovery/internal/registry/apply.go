@@ -63,37 +63,64 @@ func (r *Registry) apply(u Update) {
 // applyChange takes over one change. Of another writer's it tells whether that changes
 // anything here or not; of a host that lingers, once it goes. r.mu must be held.
 func (r *Registry) applyChange(c *Change) {
-	gone := r.find(c.Key)
-	if c.Record != nil || gone != nil && c.Lease != 0 && c.Lease != gone.lease {
-		gone = nil // it is there, or came back since
+	switch {
+	case c.Key == Key{}:
+		r.applySetting(c)
+	case c.Record != nil:
+		r.applied(c, !r.outbox.waits(c) && r.take(c.Record))
+	default:
+		r.applyRemoval(c)
 	}
-	expired := c.Event != nil && c.Event.Kind == Expired
-	if gone != nil && c.Event != nil && !expired && !r.lingers(gone) && r.registeredSince(gone, c.Went) {
+}
+
+// applied tells of a change that was taken over; changed says that it changed anything
+// here. r.mu must be held.
+func (r *Registry) applied(c *Change, changed bool) {
+	if c.Event != nil && (changed || !c.Own) {
 		r.happened(c.Event)
-		r.comesBack(gone)
-		return
 	}
+}
+
+// applySetting is applyChange for a setting.
+func (r *Registry) applySetting(c *Change) {
 	changed := false
 	switch {
 	case r.outbox.waits(c):
-	case c.Key == Key{} && c.Setting == nil:
+	case c.Setting == nil:
 		changed = r.unset(c.SettingKey)
-	case c.Key == Key{}:
-		changed = r.set(c.Setting)
-	case c.Record != nil:
-		changed = r.take(c.Record)
-	case gone == nil:
-	case expired && r.beatsHere(gone):
-		r.giveEntry(gone)
-		return
-	case !expired && r.linger(gone, c.Event):
-		return
 	default:
-		r.wentElsewhere(gone, c.Event)
-		changed = true
+		changed = r.set(c.Setting)
 	}
-	if c.Event != nil && (changed || !c.Own) {
+	r.applied(c, changed)
+}
+
+// applyRemoval is applyChange for a host that went.
+func (r *Registry) applyRemoval(c *Change) {
+	e := r.find(c.Key)
+	if e != nil && c.Lease != 0 && c.Lease != e.lease {
+		e = nil // that stay is over here too: it came back since
+	}
+	var expired bool
+	switch {
+	case c.Event != nil:
+		expired = c.Event.Kind == Expired
+	case e != nil: // nobody says why it went
+		expired = !r.beatsHere(e)
+	}
+	if e != nil && c.Event != nil && !expired && !r.lingers(e) && r.registeredSince(e, c.Went) {
 		r.happened(c.Event)
+		r.comesBack(e)
+		return
+	}
+	switch {
+	case r.outbox.waits(c) || e == nil:
+		r.applied(c, false)
+	case expired && r.beatsHere(e):
+		r.giveEntry(e)
+	case !expired && r.linger(e, c.Event):
+	default:
+		r.wentElsewhere(e, c.Event)
+		r.applied(c, true)
 	}
 }
 

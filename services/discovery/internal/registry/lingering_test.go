@@ -169,6 +169,10 @@ func TestNoOtherHostIsSeenOnceItIsGone(t *testing.T) {
 			time.Sleep(50 * time.Second)
 			r.apply(Update{Changes: []Change{{Key: Key{Service: "users", ID: "a"}, Event: &Event{Kind: Expired, Service: "users", ID: "a"}}}})
 		},
+		"it is dead, and all is read anew": func(_ *testing.T, r *Registry, _ func(string)) {
+			time.Sleep(40 * time.Second)
+			r.apply(Update{Whole: &Contents{}, Covers: everyService})
+		},
 		"readers were not shown it": func(t *testing.T, r *Registry, left func(string)) {
 			makeSetting(t, r, Setting{Scope: Scope{Service: "users"}, Kind: Drain})
 			time.Sleep(31 * time.Second)
@@ -202,6 +206,17 @@ func TestTheLastHostThatReadersAreShownIsSeenForAWhile(t *testing.T) {
 		require.Equal(t, []string{"a", "c"}, ids(t, r))
 		time.Sleep(time.Second)
 		require.Equal(t, []string{"c"}, ids(t, r))
+	})
+}
+
+func TestAHostThatIsSeenForAWhileIsRelievedByItsServiceAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, _, left := lingering(t, "a")
+		left("a")
+		other := host("b", 2)
+		other.Service = "orders"
+		checkIn(t, r, other)
+		require.Equal(t, []string{"a"}, ids(t, r))
 	})
 }
 
