@@ -197,7 +197,7 @@ func (r *Registry) change(h *Host, actor string, tags tagging, allow func(netip.
 }
 
 // checkRoom says whether a host more may come to a service. For one that is new,
-// that which has been without hosts for longest makes room. r.mu must be held.
+// the first of r.empties makes room. r.mu must be held.
 func (r *Registry) checkRoom(name string) error {
 	limits := r.options.Limits
 	s := r.services[name]

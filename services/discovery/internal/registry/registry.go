@@ -109,12 +109,15 @@ type Registry struct {
 	settings map[SettingKey]*setting
 	// settingsHeld is until when no setting ends by itself, on the registry's clock.
 	settingsHeld time.Duration
-	empties      *list.List // of *service: those without hosts, the longest empty first
-	feeds        []*Feed
-	events       map[*EventFeed]struct{}
-	waiters      map[string]*waiter // by service
-	lingering    map[*entry]parting // the hosts that linger
-	guard        *guard.Guard
+	// empties are the *service without hosts, the longest empty first, but that one
+	// whose last host lingered stands where that ended: it makes room, or is forgotten,
+	// by so much later.
+	empties   *list.List
+	feeds     []*Feed
+	events    map[*EventFeed]struct{}
+	waiters   map[string]*waiter // by service
+	lingering map[*entry]parting // the hosts that linger
+	guard     *guard.Guard
 	// ticked is when the sweeper last looked, on the registry's clock.
 	ticked time.Duration
 	// leaving is how many hosts the Store is asked to let go, away how many are
