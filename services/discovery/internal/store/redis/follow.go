@@ -29,9 +29,10 @@ const (
 	changesAtOnce = 2000
 )
 
-// Follow tells of what other writers do, a tenth of a second later on average,
-// and of all beats that Redis knows, a few seconds later. Where it finds that it
-// missed something, it reads the partition as a whole.
+// Follow tells of what other writers do, a tenth of a second later on average, or up to
+// a second or two where no other was known until then; and of all beats that Redis
+// knows, a few seconds later. Where it finds that it missed something, it reads the
+// partition as a whole.
 //
 // What this store wrote is skipped, unless others write to the partition too: then
 // the registry is told of its own changes as well, in the order in which Redis has
