@@ -36,7 +36,7 @@ func (d *HostDecoder) Decode(text []byte) (registry.Record, error) {
 		return registry.Record{}, err
 	}
 	if v.InstanceID == v.ID {
-		v.InstanceID = v.ID
+		v.InstanceID = v.ID // the same bytes in memory, too, as most hosts have it
 	}
 	host := &registry.Host{
 		Key:     registry.Key{Service: v.Service, ID: v.ID},

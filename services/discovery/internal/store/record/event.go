@@ -9,7 +9,8 @@ import (
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
 )
 
-// eventJSON is a registry.Event.
+// eventJSON is a registry.Event, whose fields stand in the same order; so does
+// readPlain take them.
 type eventJSON struct {
 	At      time.Time          `json:"at"`
 	Kind    registry.EventKind `json:"kind"`

@@ -371,3 +371,35 @@ func TestAllocsOfAHostThatIsRead(t *testing.T) {
 	var decoder record.HostDecoder
 	require.LessOrEqual(t, testing.AllocsPerRun(100, func() { _, _ = decoder.Decode(text) }), 3.0, "the host, its ID, its instance ID")
 }
+
+// TestAllocsOfWhatIsReadPlainly holds that what an encoder wrote, with all fields, is
+// not left to encoding/json as a whole.
+func TestAllocsOfWhatIsReadPlainly(t *testing.T) {
+	r := host()
+	full, err := record.EncodeHost(&r)
+	require.NoError(t, err)
+	e := registry.Event{At: at, Kind: registry.Registered, Service: "users", ID: "10.0.0.1:80", Zone: "eu-1", Actor: "10.0.0.9", Detail: "why"}
+	event, err := record.EncodeEvent(&e)
+	require.NoError(t, err)
+	var decoder record.HostDecoder
+	for name, test := range map[string]struct {
+		text []byte
+		read func([]byte) error
+	}{
+		"host": {full, func(text []byte) error {
+			_, err := decoder.Decode(text)
+			return err
+		}},
+		"event": {event, func(text []byte) error {
+			_, err := record.DecodeEvent(text)
+			return err
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			other := spaced(test.text)
+			require.NoError(t, test.read(test.text))
+			require.NoError(t, test.read(other))
+			require.Less(t, testing.AllocsPerRun(100, func() { _ = test.read(test.text) }), testing.AllocsPerRun(100, func() { _ = test.read(other) }))
+		})
+	}
+}
