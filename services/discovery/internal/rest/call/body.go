@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -36,6 +37,14 @@ func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 		return nil, bodyRefusal(err)
 	}
 	return body.Bytes(), nil
+}
+
+// IsUTF8 reports whether a body is to be read as UTF-8 by the parameters of its content
+// type, as mime.ParseMediaType gives them: whether they name no charset, UTF-8, its
+// part US-ASCII, or one of others, which are in lower case.
+func IsUTF8(parameters map[string]string, others ...string) bool {
+	charset := strings.ToLower(parameters["charset"])
+	return slices.Contains([]string{"", "utf-8", "us-ascii"}, charset) || slices.Contains(others, charset)
 }
 
 // HasBody reports whether a call whose body may be left out brought one. The

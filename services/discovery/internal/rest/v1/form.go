@@ -12,6 +12,10 @@ import (
 // formType is the only content type that is read.
 const formType = "application/x-www-form-urlencoded"
 
+// latin1 is the charset that clients of Java name for any form, whatever it is in. What
+// is not ASCII in one is no UTF-8, and refused as that.
+const latin1 = "iso-8859-1"
+
 // form is what a body says in the fields that mean something; others are
 // ignored.
 type form struct {
@@ -76,7 +80,7 @@ func checkContentType(given string) error {
 	}
 	media, parameters, err := mime.ParseMediaType(given)
 	switch {
-	case err == nil && media == formType && !readCharset(parameters["charset"]):
+	case err == nil && media == formType && !call.IsUTF8(parameters, latin1):
 		return call.Refuse(http.StatusUnsupportedMediaType, "content-type %q: forms are read as UTF-8 alone", given)
 	case err == nil && media == formType:
 		return nil
@@ -85,17 +89,6 @@ func checkContentType(given string) error {
 	default:
 		return call.Refuse(http.StatusBadRequest, "content-type %q: the body must be %s", given, formType)
 	}
-}
-
-// readCharset reports whether a form that is said to be in a charset is read, as UTF-8.
-// ISO-8859-1 is what clients of Java say of any form: what is not ASCII in one is no
-// UTF-8, and refused as that.
-func readCharset(charset string) bool {
-	switch strings.ToLower(charset) {
-	case "", "utf-8", "us-ascii", "iso-8859-1":
-		return true
-	}
-	return false
 }
 
 // mostEscapes is how many broken escapes of a form are told.

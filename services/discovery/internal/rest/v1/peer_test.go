@@ -196,7 +196,7 @@ func TestACheckInIsShownAtItsTime(t *testing.T) {
 
 func TestTheDefaultContentTypeOfAFormIsTaken(t *testing.T) {
 	h := loadedHandler(t)
-	for _, contentType := range []string{"", formType, "application/x-www-form-urlencoded; charset=UTF-8", "Application/X-WWW-Form-Urlencoded"} {
+	for _, contentType := range []string{"", formType, "application/x-www-form-urlencoded; charset=UTF-8", "application/x-www-form-urlencoded; charset=US-ASCII", "Application/X-WWW-Form-Urlencoded"} {
 		r := httptest.NewRequest("POST", "/v1/registration/users", strings.NewReader(fields().Encode()))
 		r.Header.Set("Content-Type", contentType)
 		w := httptest.NewRecorder()

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -25,7 +24,7 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, f *call.Fault
 	switch media, parameters, err := mime.ParseMediaType(given); {
 	case err != nil || media != "application/json":
 		return nil, call.Refuse(http.StatusUnsupportedMediaType, "content-type %q: the body must be application/json", given)
-	case parameters["charset"] != "" && !strings.EqualFold(parameters["charset"], "utf-8"):
+	case !call.IsUTF8(parameters):
 		return nil, call.Refuse(http.StatusUnsupportedMediaType, "content-type %q: JSON is read as UTF-8 alone", given)
 	}
 	body, err := call.ReadBody(w, r, limit)

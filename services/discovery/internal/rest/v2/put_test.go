@@ -259,12 +259,14 @@ func TestABodyThatIsNotTakenIsRefused(t *testing.T) {
 }
 
 func TestAContentTypeMayHaveParameters(t *testing.T) {
-	f := newFixture(t)
-	r := newRequest("PUT", "/v2/services/users/hosts/a", fine)
-	r.Header.Set("Content-Type", "Application/JSON; charset=utf-8")
-	w := httptest.NewRecorder()
-	f.ServeHTTP(w, r)
-	require.Equal(t, 201, w.Code, w.Body)
+	for _, charset := range []string{"utf-8", "US-ASCII"} {
+		f := newFixture(t)
+		r := newRequest("PUT", "/v2/services/users/hosts/a", fine)
+		r.Header.Set("Content-Type", "Application/JSON; charset="+charset)
+		w := httptest.NewRecorder()
+		f.ServeHTTP(w, r)
+		require.Equal(t, 201, w.Code, w.Body)
+	}
 }
 
 func TestOneHostTooManyIsToldToComeLater(t *testing.T) {
