@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -51,8 +50,12 @@ var aliases = map[string]string{"ip": "address", "instance-id": "id", "az": "zon
 // if a flag was not understood at all, so that nothing is known of what follows.
 // Unread are the flags whose values were not, which may be anything.
 func readFlags(f *flag.FlagSet, arguments []string, fromVariable func(name string) bool) (rest, unread []string, whole bool, err error) {
+	f.VisitAll(func(one *flag.Flag) {
+		one.Value = noting{one.Value, func() { unread = append(unread, one.Name) }}
+	})
 	var errs []error
 	for {
+		known := len(unread)
 		err := f.Parse(arguments)
 		if err == nil {
 			break
@@ -61,11 +64,9 @@ func readFlags(f *flag.FlagSet, arguments []string, fromVariable func(name strin
 			return nil, nil, false, err
 		}
 		errs = append(errs, err)
-		value := badValue.FindStringSubmatch(err.Error())
-		if value == nil { // else it was read over
+		if len(unread) == known { // else the value was read over
 			return nil, nil, false, errors.Join(errs...)
 		}
-		unread = append(unread, value[1])
 		arguments = f.Args()
 	}
 	given := map[string]bool{}
@@ -73,7 +74,6 @@ func readFlags(f *flag.FlagSet, arguments []string, fromVariable func(name strin
 	f.VisitAll(func(one *flag.Flag) {
 		if !given[one.Name] && aliases[one.Name] == "" && fromVariable(one.Name) {
 			if err := readVariable(one); err != nil {
-				unread = append(unread, one.Name)
 				errs = append(errs, err)
 			}
 		}
@@ -81,9 +81,26 @@ func readFlags(f *flag.FlagSet, arguments []string, fromVariable func(name strin
 	return f.Args(), unread, true, errors.Join(errs...)
 }
 
-// badValue is how package flag says that the value of a flag, which it names, cannot
-// be read.
-var badValue = regexp.MustCompile(`^invalid (?:boolean )?value "(?:[^"\\]|\\.)*" for (?:flag )?-([^:]+): `)
+// noting is the value of a flag that tells when a text cannot be read as one.
+type noting struct {
+	flag.Value
+	unread func()
+}
+
+// Set is part of flag.Value.
+func (n noting) Set(text string) error {
+	err := n.Value.Set(text)
+	if err != nil {
+		n.unread()
+	}
+	return err
+}
+
+// IsBoolFlag reports whether the flag may stand without a value, as package flag asks.
+func (n noting) IsBoolFlag() bool {
+	is, ok := n.Value.(interface{ IsBoolFlag() bool })
+	return ok && is.IsBoolFlag()
+}
 
 // notOf is what is wrong with flags but for what is said of those that could not be
 // read: nobody gave them the values that they have.
@@ -104,8 +121,8 @@ func notOf(unread []string, wrong error) error {
 	return errors.Join(errs...)
 }
 
-// readVariable sets a flag by its variable, if that is there. An empty one is
-// not.
+// readVariable sets a flag, whose value is noting, by its variable, if that is there.
+// An empty one is not.
 func readVariable(one *flag.Flag) error {
 	name := variable(one.Name)
 	text := os.Getenv(name)
@@ -113,7 +130,7 @@ func readVariable(one *flag.Flag) error {
 		return nil
 	}
 	values := []string{text}
-	if _, several := one.Value.(*lines); several {
+	if _, several := one.Value.(noting).Value.(*lines); several {
 		values = strings.Split(strings.TrimSpace(text), "\n")
 	}
 	for _, value := range values {
