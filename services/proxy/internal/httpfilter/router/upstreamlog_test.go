@@ -16,6 +16,7 @@ import (
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/accesslog"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/filtertest"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/router"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
@@ -36,6 +37,7 @@ func logging(t testing.TB, fields string) (config httpfilter.Config, stop func()
 			"%%ACCESS_LOG_TYPE%% %%UPSTREAM_HOST%% %%RESPONSE_CODE%% %%RESPONSE_FLAGS%% %%PROTOCOL%% %%BYTES_SENT%%/%%BYTES_RECEIVED%% %%UPSTREAM_REQUEST_ATTEMPT_COUNT%% %%REQ(X-ENVOY-ATTEMPT-COUNT)%% %%RESP(CONTENT-LENGTH)%% %%RESPONSE_CODE_DETAILS%%\n"}}}}]%s}`, path, fields), m))
 	files := accesslog.NewFiles(stats.NewRegistry(), slog.New(slog.DiscardHandler))
 	config = router.Factory{AccessLogs: files}.Parse(m, "", report)
+	filtertest.Measure(config)
 	require.NoError(t, report.Err())
 	require.NoError(t, files.Open())
 	ctx, cancel := context.WithCancel(context.Background())
@@ -71,8 +73,8 @@ UpstreamEnd H 0 UC HTTP/1.1 4/0 2 2 - -
 UpstreamEnd H 200 - HTTP/1.1 4/4 3 3 4 -`},
 		"as it begins": {`, "upstream_log_options": {"flush_upstream_log_on_upstream_stream": true}`, "", []string{fine}, nil, `UpstreamPoolReady H 0 - HTTP/1.1 0/0 1 1 - -
 UpstreamEnd H 200 - HTTP/1.1 0/4 1 1 4 -`},
-		"a try that takes too long": {"", `, "retry_policy": {"per_try_timeout": "0.05s"}`, []string{hang}, nil, "UpstreamEnd H 0 UT HTTP/1.1 0/0 1 1 - -"},
-		"a timeout":                 {"", `, "timeout": "0.05s"`, []string{hang}, nil, "UpstreamEnd H 0 - HTTP/1.1 0/0 1 1 - -"},
+		"a try that takes too long": {"", `, "retry_policy": {"per_try_timeout": "1s"}`, []string{hang}, nil, "UpstreamEnd H 0 UT HTTP/1.1 0/0 1 1 - -"},
+		"a timeout":                 {"", `, "timeout": "1s"`, []string{hang}, nil, "UpstreamEnd H 0 - HTTP/1.1 0/0 1 1 - -"},
 		"a malformed answer":        {"", "", []string{"HTTP/1.1 abc\r\n\r\n"}, nil, "UpstreamEnd H 0 UPE HTTP/1.1 0/0 1 1 - -"},
 		"one that is malformed within its body": {"", "", []string{"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nfine\r\nxyz\r\n"}, nil,
 			"UpstreamEnd H 200 UPE HTTP/1.1 0/4 1 1 - -"},
