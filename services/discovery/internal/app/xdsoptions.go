@@ -10,7 +10,7 @@ import (
 type XDSOptions struct {
 	DebounceQuiet   time.Duration `envconfig:"DISCOVERY_DEBOUNCE_QUIET" default:"100ms" desc:"how long a service must not have changed before xDS clients hear of it"`
 	DebounceLeaving time.Duration `envconfig:"DISCOVERY_DEBOUNCE_LEAVING" default:"200ms" desc:"the same for a service that has fewer hosts than before, whose places others may be about to take"`
-	DebounceEmpty   time.Duration `envconfig:"DISCOVERY_DEBOUNCE_EMPTY" default:"1s" desc:"how long a service is shown with its last host after that went, which may be about to register at another replica: to xDS clients by every replica, in lists by all but the one at which it deregistered; a minute at most"`
+	DebounceEmpty   time.Duration `envconfig:"DISCOVERY_DEBOUNCE_EMPTY" default:"1s" desc:"how long a service is shown with its last host after that went, which may be about to register at another replica: to xDS clients by every replica, in lists by all but the one at which it deregistered; while Redis is away, until it has answered for as long; a minute at most"`
 	DebounceLongest time.Duration `envconfig:"DISCOVERY_DEBOUNCE_LONGEST" default:"900ms" desc:"how long they wait at most while it goes on changing and has hosts"`
 
 	XDSMaxStreams     int           `envconfig:"DISCOVERY_XDS_MAX_STREAMS" default:"10000" desc:"xDS streams, and calls of REST-JSON, served at once; more are refused"`

@@ -35,6 +35,9 @@ func (r *Registry) apply(u Update) {
 		if r.stale.CompareAndSwap(true, false) {
 			r.warmer()
 		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.heardAll(time.Since(r.born))
 		return
 	}
 	r.mu.Lock()

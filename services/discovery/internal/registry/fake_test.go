@@ -13,6 +13,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+
+	"github.com/weirproxy/weir/services/discovery/internal/pause"
 )
 
 // fakeStore is a Store that a test can make fail and speak through.
@@ -25,6 +27,7 @@ type fakeStore struct {
 	partial  bool // what Load says of it
 	lost     bool // the same
 	stale    bool // the same
+	silent   bool // it stands still for who follows it
 	complete int  // how often it was said to be
 	changes  []Change
 	beats    []Beat
@@ -124,8 +127,26 @@ func (s *fakeStore) Follow(ctx context.Context, apply func(Update)) error {
 	}
 	apply(Update{})
 	s.followed <- apply
-	<-ctx.Done()
+	for pause.For(ctx, 10*time.Millisecond) {
+		if !s.isSilent() {
+			apply(Update{}) // it answers
+		}
+	}
 	return nil
+}
+
+// isSilent says whether the store stands still for who follows it.
+func (s *fakeStore) isSilent() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.silent
+}
+
+// stand has the store stand still for who follows it, or go on.
+func (s *fakeStore) stand(still bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.silent = still
 }
 
 // fail makes every call return err from now on; nil mends the store.

@@ -6,7 +6,8 @@ import "time"
 // another, and a third one may hear of the first long before it hears of the second.
 // So the last host of a service that another replica took out lingers for a while:
 // readers see it still, who checks in or beats does not find it. It does not expire,
-// does not count, and takes no place. The replica that was asked to take it out lets it
+// does not count, and takes no place. While the Store is away nobody can hear where it
+// went, so it lingers until that has answered for as long. The replica that was asked to take it out lets it
 // go at once, as whoever asked expects. So do all where it went since its TTL had
 // passed: that says nothing of another replica.
 
@@ -38,14 +39,53 @@ func (r *Registry) linger(e *entry, event *Event) bool {
 	r.setAway(e, false)
 	r.services[e.host.Service].lingering++
 	r.lingering[e] = parting{event, time.Since(r.born)}
-	time.AfterFunc(r.options.Linger, func() {
+	r.endLater(e, r.options.Linger)
+	return true
+}
+
+// endLater ends the lingering of e in a while, or later, once the Store has answered for
+// long enough.
+func (r *Registry) endLater(e *entry, wait time.Duration) {
+	// Ends by itself.
+	time.AfterFunc(wait, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if r.lingers(e) {
-			r.endLingering(e)
+		if !r.lingers(e) {
+			return
 		}
+		if left := r.options.Linger - r.heardFor(r.lingering[e].since); left > 0 {
+			r.endLater(e, max(left, lookAgain))
+			return
+		}
+		r.endLingering(e)
 	})
-	return true
+}
+
+const (
+	// lookAgain is when it is looked again whether the Store has answered, at the earliest.
+	lookAgain = 10 * time.Millisecond
+	// unheard is after how long without an answer of the Store what others did meanwhile
+	// may come late.
+	unheard = 2 * time.Second
+)
+
+// heardAll notes that all was heard that others have told the Store so far. r.mu must be
+// held.
+func (r *Registry) heardAll(now time.Duration) {
+	if now-r.heard > unheard {
+		r.hears = now
+	}
+	r.heard = now
+}
+
+// heardFor is for how long since a time it was heard without a gap what others told the
+// Store; where nobody shares it, how long that is ago. r.mu must be held, for reading at
+// least.
+func (r *Registry) heardFor(since time.Duration) time.Duration {
+	if r.shared == nil {
+		return time.Since(r.born) - since
+	}
+	return max(0, r.heard-max(since, r.hears))
 }
 
 // isLastShown reports whether readers are shown e and no other host of its service, but

@@ -59,14 +59,51 @@ func TestTheLastHostThatAnotherReplicaTookOutIsSeenForAWhile(t *testing.T) {
 		left("a") // as where the log is read again
 		time.Sleep(499 * time.Millisecond)
 		require.Equal(t, []string{"a"}, ids(t, r))
-		time.Sleep(time.Millisecond)
+		time.Sleep(21 * time.Millisecond) // with the store's next answer
 		synctest.Wait()
 		list, err := r.List("users")
 		require.NoError(t, err)
 		require.Empty(t, list.Hosts)
-		require.Equal(t, heard, list.EmptySince)
+		require.WithinDuration(t, heard, list.EmptySince, 10*time.Millisecond)
 		require.Equal(t, []EventKind{Registered, Registered, Deregistered, Deregistered}, told(t, r))
 		require.Empty(t, changes(store))
+	})
+}
+
+func TestTheLastHostIsSeenUntilTheStoreHasAnsweredForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, store, left := lingering(t, "a")
+		left("a")
+		store.stand(true)
+		time.Sleep(time.Minute)
+		require.Equal(t, []string{"a"}, ids(t, r), "where it went is not heard")
+		store.stand(false)
+		time.Sleep(499 * time.Millisecond)
+		require.Equal(t, []string{"a"}, ids(t, r), "what others did comes late")
+		time.Sleep(31 * time.Millisecond)
+		synctest.Wait()
+		require.Empty(t, ids(t, r))
+	})
+}
+
+func TestNobodyKnowsThatAServiceIsEmptyWhileTheStoreIsSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, store, _ := lingering(t, "a")
+		empty := func() time.Duration {
+			t.Helper()
+			list, err := r.List("users")
+			require.NoError(t, err)
+			require.Empty(t, list.Hosts, "at once, as whoever took it out expects")
+			return time.Since(list.EmptySince)
+		}
+		_, err := r.Remove(Selection{Service: "users", ID: "a"}, "tester")
+		require.NoError(t, err)
+		store.stand(true)
+		time.Sleep(time.Minute)
+		require.Less(t, empty(), 20*time.Millisecond)
+		store.stand(false)
+		time.Sleep(time.Second)
+		require.InDelta(t, time.Second, empty(), float64(20*time.Millisecond))
 	})
 }
 

@@ -30,7 +30,7 @@ func (r *Registry) ListInto(room []View, name string) (Listing, error) {
 	}
 	list := r.listing(room, s.ordered)
 	if s.empty != nil {
-		list.EmptySince = r.born.Add(s.emptySince)
+		list.EmptySince = time.Now().Add(-r.heardFor(s.emptySince))
 	}
 	r.mu.RUnlock()
 	list.Known = true

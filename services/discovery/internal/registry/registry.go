@@ -117,7 +117,10 @@ type Registry struct {
 	events    map[*EventFeed]struct{}
 	waiters   map[string]*waiter // by service
 	lingering map[*entry]parting // the hosts that linger
-	guard     *guard.Guard
+	// heard is when all was last heard that others told the Store, hears since when
+	// that is so without a gap, on the registry's clock.
+	heard, hears time.Duration
+	guard        *guard.Guard
 	// ticked is when the sweeper last looked, on the registry's clock.
 	ticked time.Duration
 	// leaving is how many hosts the Store is asked to let go, away how many are

@@ -63,9 +63,10 @@ type SharedStore interface {
 	// are another replica's to take out. After an error no host goes.
 	Expire(ctx context.Context, dead []Beat) (gone []Key, err error)
 	// Follow calls apply with what other writers did to the same data since
-	// Load, in order, until ctx ends; then it returns nil. Once it can tell of all
-	// of them, which is when all of the Store has answered, it says so by an Update
-	// that is empty. After an error the registry calls it again.
+	// Load, in order, until ctx ends; then it returns nil. Whenever it
+	// has told of all of them, which is when all of the Store has answered, and about
+	// once a second at least, it says so by an Update that is empty. After an error the
+	// registry calls it again.
 	Follow(ctx context.Context, apply func(Update)) error
 }
 

@@ -43,7 +43,9 @@ type Listing struct {
 	Hosts []View
 	// Known is false for a service that never had hosts, or none for long.
 	Known bool
-	// EmptySince is when the last host of a known service without any went; else zero.
+	// EmptySince is since when it has been known of a known service that it has no host;
+	// else zero. That is when the last one went, or later: while a Store that others
+	// share does not answer, they may have hosts of which nobody can hear.
 	EmptySince time.Time
 	// Partial says that hosts may be missing, since the registry is not warm. A
 	// reader is answered only what is Safe.

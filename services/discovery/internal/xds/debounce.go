@@ -66,11 +66,14 @@ func (d *debounce) leaving(service string, b burst, now time.Time) bool {
 }
 
 // emptied makes a burst that was taken, and left no host, wait on, if it has not been
-// so for long enough: since is when the last one went, zero where some are there and
+// so for long enough: since is the listing's EmptySince, zero where some are there and
 // Out. It reports whether it waits.
 func (d *debounce) emptied(service string, b burst, since, now time.Time) bool {
 	if b.until = since.Add(d.Empty); !b.until.After(now) {
 		return false
+	}
+	if again := now.Add(d.Quiet); b.until.Before(again) { // since may be later by then
+		b.until = again
 	}
 	d.waiting[service] = b
 	return true

@@ -44,7 +44,7 @@ func (s *Store) Follow(ctx context.Context, apply func(registry.Update)) error {
 	ticker := time.NewTicker(followEvery)
 	defer ticker.Stop()
 	var looked time.Time
-	told, more := false, false // that redis answers, and has more in its logs
+	more := false // is in redis' logs
 	for {
 		look := time.Since(looked) >= lookEvery
 		if look {
@@ -59,13 +59,10 @@ func (s *Store) Follow(ctx context.Context, apply func(registry.Update)) error {
 			if err != nil {
 				return err
 			}
-			if !told {
-				told = true
-				apply(registry.Update{})
-			}
 			if more {
 				continue
 			}
+			apply(registry.Update{})
 		}
 		select {
 		case <-ticker.C:
