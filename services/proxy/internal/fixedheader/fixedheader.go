@@ -57,19 +57,12 @@ func CheckName(name string, at strict.Path, report *strict.Report) string {
 	case name == "" && report.Missing(at): // told already
 	case name == "host" || strings.HasPrefix(name, ":"):
 		report.Add(at, "%q can't be added or removed", name)
-	case framing[name]:
+	case message.Framing(name):
 		report.Add(at, "%q is part of a message's framing and can't be added or removed", name)
 	case !httpguts.ValidHeaderFieldName(name):
 		report.Add(at, "%q is no name of a header field", name)
 	}
 	return name
-}
-
-// framing are the fields by which a codec finds the end of a message, or which
-// belong to one connection.
-var framing = map[string]bool{
-	"connection": true, "content-length": true, "keep-alive": true, "proxy-connection": true, "te": true, "trailer": true,
-	"transfer-encoding": true, "upgrade": true,
 }
 
 // Apply adds the headers to h, in their order.

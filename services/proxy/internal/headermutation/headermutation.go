@@ -42,7 +42,8 @@ type option struct {
 }
 
 // Parse reads the fields to add, which lie at the path addAt, and those to
-// remove, at removeAt. That a list has at most 1,000 entries is held by the
+// remove, at removeAt. What frames a message can be removed, but not added, other
+// than te: trailers, which servers of gRPC want. That a list has at most 1,000 entries is held by the
 // messages' own rules. Faults go to report; the result is nil if nothing is to
 // be done.
 func Parse(add []*corev3.HeaderValueOption, addAt strict.Path, remove []string, removeAt strict.Path, report *strict.Report) *Mutations {
@@ -59,6 +60,9 @@ func Parse(add []*corev3.HeaderValueOption, addAt strict.Path, remove []string, 
 		name, err := fieldName(o.GetHeader().GetKey())
 		if err != nil && o.GetHeader().GetKey() != "" {
 			report.Add(at.Field("header").Field("key"), "%v", err)
+		}
+		if message.Framing(name) && (name != "te" || o.GetHeader().GetValue() != "trailers") {
+			report.Add(at.Field("header").Field("key"), "%q is part of a message's framing and can't be added", name)
 		}
 		value, err := parseValue(o.GetHeader().GetValue())
 		if err != nil {

@@ -81,6 +81,7 @@ func TestApply(t *testing.T) {
 		{"unless it is kept", `request_headers_to_add: [{header: {key: c, value: "%REQ(none)%"}, keep_empty_value: true}, {header: {key: a, value: ""}, append_action: OVERWRITE_IF_EXISTS_OR_ADD, keep_empty_value: true}]`,
 			"b=2 accept=x a= c="},
 		{"some are joined with a comma", `request_headers_to_add: [{header: {key: accept, value: v}}, {header: {key: accept, value: w}}]`, "a=1 b=2 a=3 accept=x,v,w"},
+		{"framing is removed, and trailers are asked for", "request_headers_to_remove: [upgrade, connection, te]\nrequest_headers_to_add: [{header: {key: te, value: trailers}}]", "a=1 b=2 a=3 accept=x te=trailers"},
 		{"percent signs", `request_headers_to_add: [{header: {key: c, value: "100%% %REQ(:METHOD)%"}}]`, "a=1 b=2 a=3 accept=x c=100% GET"},
 		{"nobody ends a field early", `request_headers_to_add: [{header: {key: c, value: "%QUERY_PARAM(q)%"}}]`, `a=1 b=2 a=3 accept=x c=\x0d\x0aa:b`},
 		{"flags of none are a dash", `request_headers_to_add: [{header: {key: c, value: "%RESPONSE_FLAGS% %RESPONSE_CODE%"}}]`, "a=1 b=2 a=3 accept=x c=- 0"},
@@ -104,13 +105,15 @@ func TestNothingToDoIsNil(t *testing.T) {
 
 func TestFaults(t *testing.T) {
 	for yaml, want := range map[string]string{
-		`request_headers_to_add: [{header: {key: ":path", value: x}}]`:  `route.yaml:3:36: request_headers_to_add[0].header.key: ":path" is not to be changed here: use the rewrites of a route`,
-		`request_headers_to_add: [{header: {key: Host, value: x}}]`:     `route.yaml:3:36: request_headers_to_add[0].header.key: "host" is not to be changed here: use the rewrites of a route`,
-		`request_headers_to_add: [{header: {key: a, value: "%NOPE%"}}]`: `route.yaml:3:44: request_headers_to_add[0].header.value: format "%NOPE%": column 1: unknown operator NOPE`,
-		`request_headers_to_add: [{header: {key: a, value: "100%"}}]`:   `route.yaml:3:44: request_headers_to_add[0].header.value: format "100%": column 4: no operator follows the % (%% is a percent sign)`,
-		`request_headers_to_add: [{header: {key: a, value: " x"}}]`:     `route.yaml:3:44: request_headers_to_add[0].header.value: format " x": a header's value neither begins nor ends with a space`,
-		`request_headers_to_remove: [host]`:                             `route.yaml:3:29: request_headers_to_remove[0]: "host" is not to be changed here: use the rewrites of a route`,
-		`request_headers_to_remove: [":method"]`:                        `route.yaml:3:29: request_headers_to_remove[0]: ":method" is not to be changed here: use the rewrites of a route`,
+		`request_headers_to_add: [{header: {key: ":path", value: x}}]`:          `route.yaml:3:36: request_headers_to_add[0].header.key: ":path" is not to be changed here: use the rewrites of a route`,
+		`request_headers_to_add: [{header: {key: Host, value: x}}]`:             `route.yaml:3:36: request_headers_to_add[0].header.key: "host" is not to be changed here: use the rewrites of a route`,
+		`request_headers_to_add: [{header: {key: a, value: "%NOPE%"}}]`:         `route.yaml:3:44: request_headers_to_add[0].header.value: format "%NOPE%": column 1: unknown operator NOPE`,
+		`request_headers_to_add: [{header: {key: a, value: "100%"}}]`:           `route.yaml:3:44: request_headers_to_add[0].header.value: format "100%": column 4: no operator follows the % (%% is a percent sign)`,
+		`request_headers_to_add: [{header: {key: a, value: " x"}}]`:             `route.yaml:3:44: request_headers_to_add[0].header.value: format " x": a header's value neither begins nor ends with a space`,
+		`request_headers_to_add: [{header: {key: Content-Length, value: "7"}}]`: `route.yaml:3:36: request_headers_to_add[0].header.key: "content-length" is part of a message's framing and can't be added`,
+		`request_headers_to_add: [{header: {key: te, value: gzip}}]`:            `route.yaml:3:36: request_headers_to_add[0].header.key: "te" is part of a message's framing and can't be added`,
+		`request_headers_to_remove: [host]`:                                     `route.yaml:3:29: request_headers_to_remove[0]: "host" is not to be changed here: use the rewrites of a route`,
+		`request_headers_to_remove: [":method"]`:                                `route.yaml:3:29: request_headers_to_remove[0]: ":method" is not to be changed here: use the rewrites of a route`,
 	} {
 		t.Run(yaml, func(t *testing.T) {
 			_, err := parse(t, yaml)
@@ -159,5 +162,12 @@ func BenchmarkApply(b *testing.B) {
 		h.Reset()
 		h.Add("a", "1")
 		m.Apply(&h, f)
+	}
+}
+
+func TestNothingThatFramesMessagesIsAdded(t *testing.T) {
+	for _, name := range []string{"connection", "content-length", "expect", "http2-settings", "keep-alive", "proxy-connection", "TE", "trailer", "Transfer-Encoding", "upgrade"} {
+		_, err := parse(t, "request_headers_to_add: [{header: {key: "+name+", value: x}}]")
+		require.ErrorContains(t, err, "request_headers_to_add[0].header.key: ", name)
 	}
 }

@@ -233,8 +233,7 @@ func (r *Reader) keepTrailer(name []byte) (keep bool, err error) {
 	if !r.Options.Trailers {
 		return false, nil
 	}
-	switch string(name) {
-	case "content-length", "transfer-encoding", "host", "connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade", "expect":
+	if string(name) == "host" || message.Framing(string(name)) {
 		return false, nil
 	}
 	if r.Options.Underscores != AllowUnderscores {

@@ -193,3 +193,15 @@ func (h *Headers) find(name string, from int) int {
 	}
 	return -1
 }
+
+// Framing says whether a field of that name, in lower case, is one by which a codec
+// finds the end of a message, or belongs to one connection (RFC 9110 §7.6.1): nobody
+// but the codecs adds it.
+func Framing(name string) bool {
+	switch name {
+	case "connection", "content-length", "expect", "http2-settings", "keep-alive", "proxy-connection", "te", "trailer",
+		"transfer-encoding", "upgrade":
+		return true
+	}
+	return false
+}
