@@ -71,7 +71,7 @@ func TestImports(t *testing.T) {
 		"internal/accesslog":      {"internal/format", "internal/layeredruntime", "internal/matcher", "internal/stats", "internal/strict"},
 
 		"internal/route": {
-			"internal/coreconfig", "internal/descriptor", "internal/format", "internal/hashpolicy", "internal/headermutation",
+			"internal/coreconfig", "internal/descriptor", "internal/format", "internal/hashpolicy", "internal/headermutation", "internal/http1",
 			"internal/layeredruntime", "internal/matcher", "internal/message", "internal/pathindex", "internal/retry", "internal/strict",
 		},
 		"internal/retry":      {"internal/coreconfig", "internal/layeredruntime", "internal/matcher", "internal/message", "internal/strict"},

@@ -117,7 +117,7 @@ func (p *parser) weights(m *routev3.WeightedCluster, r Route, at strict.Path) *w
 		case own.Cluster != "":
 			p.table.references = append(p.table.references, Reference{own.Cluster, at.Field("name")})
 		}
-		own.host.weighted = []byte(c.GetHostRewriteLiteral())
+		own.host.weighted = p.host(c.GetHostRewriteLiteral(), at.Field("host_rewrite_literal"))
 		weight := uint64(c.GetWeight().GetValue())
 		w.total += weight
 		choice := choice{route: &own, configured: weight}

@@ -8,6 +8,7 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"github.com/weirproxy/weir/services/proxy/internal/format"
+	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
@@ -34,7 +35,7 @@ type pathRewrites interface {
 func (p *parser) pathRewrite(m pathRewrites, replaced int, at strict.Path) pathRewrite {
 	r := pathRewrite{replaced: replaced, regex: matcher.ParseSubstitution(m.GetRegexRewrite(), at.Field("regex_rewrite"), p.report)}
 	if prefix := m.GetPrefixRewrite(); prefix != "" {
-		r.prefix = []byte(prefix)
+		r.prefix = escapePath([]byte(prefix))
 		if r.regex != nil {
 			p.report.Add(at.Field("regex_rewrite"), "prefix_rewrite rewrites the path already")
 		}
@@ -60,7 +61,8 @@ func (p *parser) format(text string, at strict.Path) *format.Template {
 
 // append appends what becomes of the path of a request of which f tells: one that
 // begins with a slash, as a server wants it. It appends nothing if the path stays as it
-// is, because no rewrite is wanted or nothing would be left.
+// is, because no rewrite is wanted or nothing would be left. What would end a path within
+// a request's line is %-encoded.
 func (p *pathRewrite) append(to, path []byte, f *format.Facts) []byte {
 	bare := withoutQuery(path)
 	query := path[len(bare):]
@@ -69,7 +71,7 @@ func (p *pathRewrite) append(to, path []byte, f *format.Facts) []byte {
 	case p.prefix != nil && p.replaced >= 0: // a filter may have made the path shorter
 		rest = bare[min(p.replaced, len(bare)):]
 	case p.prefix == nil && p.regex != nil:
-		begin = p.regex.Replace(bare)
+		begin = escapePath(p.regex.Replace(bare))
 	case p.format != nil:
 		begin = escapePath(p.format.Append(nil, f))
 	}
@@ -121,7 +123,7 @@ func (p *parser) hostRewrite(m *routev3.RouteAction, at strict.Path) hostRewrite
 	h := hostRewrite{forwarded: m.GetAppendXForwardedHost()}
 	switch s := m.GetHostRewriteSpecifier().(type) {
 	case *routev3.RouteAction_HostRewriteLiteral:
-		h.literal = []byte(s.HostRewriteLiteral)
+		h.literal = p.host(s.HostRewriteLiteral, at.Field("host_rewrite_literal"))
 	case *routev3.RouteAction_HostRewriteHeader:
 		h.header = lower(s.HostRewriteHeader)
 	case *routev3.RouteAction_HostRewritePathRegex:
@@ -132,6 +134,14 @@ func (p *parser) hostRewrite(m *routev3.RouteAction, at strict.Path) hostRewrite
 		h.auto = s.AutoHostRewrite.GetValue()
 	}
 	return h
+}
+
+// host reads a host, which may be empty, at the path at.
+func (p *parser) host(text string, at strict.Path) []byte {
+	if text != "" && http1.CheckAuthority([]byte(text)) != nil {
+		p.report.Add(at, "%q is no host: a name or an address, with perhaps a port", text)
+	}
+	return []byte(text)
 }
 
 // Rewrite gives a request that is to be forwarded, of which f tells, the host and the
@@ -148,13 +158,13 @@ func (r *Route) Rewrite(request *message.Request, f *format.Facts, keep bool, sc
 		h.replace(request, h.literal, keep)
 	case h.header != "":
 		if value, ok := matcher.Value(request, h.header); ok && len(value) > 0 {
-			h.replace(request, value, keep)
+			h.offer(request, value, keep)
 		}
 	case h.regex != nil:
-		h.replace(request, h.regex.Replace(withoutQuery(request.Path)), keep)
+		h.offer(request, h.regex.Replace(withoutQuery(request.Path)), keep)
 	case h.format != nil:
 		if host := h.format.Append(nil, f); len(host) > 0 {
-			h.replace(request, host, keep)
+			h.offer(request, host, keep)
 		}
 	}
 	start := len(scratch)
@@ -173,7 +183,15 @@ func (r *Route) Rewrite(request *message.Request, f *format.Facts, keep bool, sc
 // Rewrite.
 func (r *Route) RewriteHost(request *message.Request, name string, keep bool) {
 	if r.host.auto && name != "" {
-		r.host.replace(request, []byte(name), keep)
+		r.host.offer(request, []byte(name), keep)
+	}
+}
+
+// offer is replace for a host that was made of a request or came with an endpoint. The
+// host stays if it would be malformed, since that is as if there were none.
+func (h *hostRewrite) offer(request *message.Request, host []byte, keep bool) {
+	if http1.CheckAuthority(host) == nil {
+		h.replace(request, host, keep)
 	}
 }
 

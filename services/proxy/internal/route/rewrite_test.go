@@ -27,6 +27,8 @@ func TestPathRewrite(t *testing.T) {
 		{`"prefix": "/"`, `"regex_rewrite": {"pattern": {"regex": "^/a/?"}, "substitution": ""}`, "/a/b?c", "/b?c"},
 		{`"prefix": "/"`, `"regex_rewrite": {"pattern": {"regex": "^/a/?"}, "substitution": ""}`, "/a?c", "/a?c"},
 		{`"prefix": "/a"`, `"prefix_rewrite": "b"`, "/a/c", "/b/c"},
+		{`"prefix": "/a"`, `"prefix_rewrite": "/a b#"`, "/a/c?d", "/a%20b%23/c?d"},
+		{`"prefix": "/"`, `"regex_rewrite": {"pattern": {"regex": "^/a"}, "substitution": "/b c"}`, "/a/c?d", "/b%20c/c?d"},
 		{`"prefix": "/a"`, `"path_rewrite": "/%REQ(:method)%/%%%REQ(x-none)%"`, "/a/c?d", "/GET/%?d"},
 		{`"prefix": "/a"`, `"path_rewrite": "%REQ(x-none)%"`, "/a?c", "/a?c"},
 		{`"prefix": "/a"`, `"path_rewrite": "b%QUERY_PARAM(c)%"`, "/a?c=%41", "/bA?c=%41"},
@@ -113,7 +115,13 @@ func TestHostRewrite(t *testing.T) {
 		{"an empty header", header, "/old", []string{"x-host", ""}, "h", "x-host: "},
 		{"a missing header", header, "/old", nil, "h", ""},
 		{"a part of the path", regex, "/old.example/some?a=/b/c", nil, "old.example", "x-envoy-original-host: h"},
-		{"the whole path where no part is found", regex, "/old", nil, "/old", "x-envoy-original-host: h"},
+		{"no host where the whole path is left", regex, "/old", nil, "h", ""},
+		{"a header with a space", header, "/old", []string{"x-host", "a b"}, "h", "x-host: a b"},
+		{"a header with a path", header, "/old", []string{"x-host", "u@h/../x?y"}, "h", "x-host: u@h/../x?y"},
+		{"a header with half an address", header, "/old", []string{"x-host", "[::1"}, "h", "x-host: [::1"},
+		{"a header with no port", header, "/old", []string{"x-host", "a:999999"}, "h", "x-host: a:999999"},
+		{"a header with a port", header, "/old", []string{"x-host", "[::1]:99"}, "[::1]:99", "x-host: [::1]:99, x-envoy-original-host: h"},
+		{"a format of no host", `"cluster": "c", "host_rewrite": "%REQ(x-host)%.example"`, "/old", []string{"x-host", "a/b"}, "h", "x-host: a/b"},
 		{"forwarded", both, "/old", nil, "new", "x-forwarded-host: h, x-envoy-original-host: h"},
 		{"forwarded after others", both, "/old", []string{"x-forwarded-host", "a"}, "new", "x-forwarded-host: a,h, x-envoy-original-host: h"},
 		{"forwarded after several", both, "/old", []string{"x-forwarded-host", "a", "x-forwarded-host", "", "x-forwarded-host", "b"}, "new", "x-forwarded-host: a,b,h, x-envoy-original-host: h"},
@@ -134,6 +142,16 @@ func TestHostRewrite(t *testing.T) {
 			}
 			require.Equal(t, c.want, strings.Join(fields, ", "))
 		})
+	}
+}
+
+func TestMalformedHostsAreRefused(t *testing.T) {
+	for action, want := range map[string]string{
+		`"cluster": "c", "host_rewrite_literal": "a b"`:                                                      `route.host_rewrite_literal: "a b" is no host`,
+		`"weighted_clusters": {"clusters": [{"name": "c", "weight": 1, "host_rewrite_literal": "a:99999"}]}`: `route.weighted_clusters.clusters[0].host_rewrite_literal: "a:99999" is no host`,
+	} {
+		_, err := parse(t, routes(`{"match": {"prefix": "/"}, "route": {`+action+`}}`))
+		require.ErrorContains(t, err, want)
 	}
 }
 
