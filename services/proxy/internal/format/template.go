@@ -11,6 +11,7 @@
 package format
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -50,11 +51,12 @@ type part struct {
 	operator
 }
 
-// Parse reads a text. The error names the column, counted from 1 in bytes, of
-// what is wrong.
+// Parse reads a text. The error names all that is wrong, each with its column,
+// counted from 1 in bytes.
 func Parse(text string, style Style) (*Template, error) {
 	t := &Template{style: style}
 	var literal strings.Builder
+	var faults []string
 	for at := 0; at < len(text); {
 		rest := text[at:]
 		switch {
@@ -71,12 +73,15 @@ func Parse(text string, style Style) (*Template, error) {
 		default:
 			op, n, err := parseOperator(rest)
 			if err != nil {
-				return nil, fmt.Errorf("column %d: %w", at+1, err)
+				faults = append(faults, fmt.Sprintf("column %d: %v", at+1, err))
 			}
 			t.parts = append(t.parts, part{literal.String(), op})
 			literal.Reset()
 			at += n
 		}
+	}
+	if len(faults) > 0 {
+		return nil, errors.New(strings.Join(faults, "; "))
 	}
 	if literal.Len() > 0 {
 		t.parts = append(t.parts, part{literal: literal.String()})
@@ -84,29 +89,53 @@ func Parse(text string, style Style) (*Template, error) {
 	return t, nil
 }
 
-// parseOperator reads the operator that text begins with, and counts its bytes.
+// parseOperator reads the operator that text begins with, and counts its bytes. Of
+// one that is malformed these are as many as can be no other's.
 func parseOperator(text string) (op operator, n int, err error) {
-	fail := func(format string, args ...any) (operator, int, error) {
-		return operator{}, 0, fmt.Errorf(format, args...)
-	}
 	end := 1
 	for end < len(text) && nameByte(text[end]) {
 		end++
 	}
 	name := text[1:end]
 	if name == "" {
-		return fail("no operator follows the %% (%%%% is a percent sign)")
+		n = 1 + len(text[1:]) - len(strings.TrimLeft(text[1:], "abcdefghijklmnopqrstuvwxyz_"))
+		if n > 1 && n < len(text) && text[n] == '%' { // in the wrong case
+			return operator{}, n + 1, errNoOperator
+		}
+		return operator{}, 1, errNoOperator
 	}
+	argument, length, given, n, err := parseArgument(name, text, end)
 	spec, ok := operators[name]
-	if !ok {
-		return fail("unknown operator %s", name)
+	switch {
+	case !ok:
+		return operator{}, n, fmt.Errorf("unknown operator %s", name)
+	case err != nil:
+		return operator{}, n, err
+	case given && spec.argument == noArgument:
+		return operator{}, n, fmt.Errorf("%s takes no argument", name)
+	case argument == "" && spec.argument == needsArgument:
+		return operator{}, n, fmt.Errorf("%s needs an argument", name)
+	case length >= 0 && !spec.length:
+		return operator{}, n, fmt.Errorf("%s takes no length", name)
 	}
-	argument, length := "", -1
-	given := end < len(text) && text[end] == '('
-	if given {
+	if op, err = spec.make(argument); err != nil {
+		return operator{}, n, fmt.Errorf("%s(%s): %w", name, argument, err)
+	}
+	op.most = length
+	return op, n, nil
+}
+
+var errNoOperator = errors.New("no operator follows the % (%% is a percent sign)")
+
+// parseArgument reads what follows an operator's name, which ends at end: perhaps an
+// argument, perhaps a length, which else is −1, and the %. It counts the bytes from
+// the text's begin as parseOperator does.
+func parseArgument(name, text string, end int) (argument string, length int, given bool, n int, err error) {
+	length = -1
+	if given = end < len(text) && text[end] == '('; given {
 		closing := strings.IndexByte(text[end:], ')')
 		if closing < 0 {
-			return fail("%s: the argument has no closing bracket", name)
+			return "", length, given, len(text), fmt.Errorf("%s: the argument has no closing bracket", name)
 		}
 		argument = text[end+1 : end+closing]
 		end += closing + 1
@@ -117,25 +146,19 @@ func parseOperator(text string) (op operator, n int, err error) {
 			end++
 		}
 		if length, err = strconv.Atoi(text[digits:end]); err != nil {
-			return fail("%s: a length of digits must follow the colon", name)
+			err = fmt.Errorf("%s: a length of digits must follow the colon", name)
 		}
 	}
-	if end == len(text) || text[end] != '%' {
-		return fail("%s: the operator does not end in %%", name)
+	if end < len(text) && text[end] == '%' {
+		return argument, length, given, end + 1, err
 	}
-	switch {
-	case given && spec.argument == noArgument:
-		return fail("%s takes no argument", name)
-	case argument == "" && spec.argument == needsArgument:
-		return fail("%s needs an argument", name)
-	case length >= 0 && !spec.length:
-		return fail("%s takes no length", name)
+	if err == nil {
+		err = fmt.Errorf("%s: the operator does not end in %%", name)
 	}
-	if op, err = spec.make(argument); err != nil {
-		return fail("%s(%s): %w", name, argument, err)
+	if closing := strings.IndexByte(text[end:], '%'); closing >= 0 {
+		return argument, length, given, end + closing + 1, err
 	}
-	op.most = length
-	return op, end + 1, nil
+	return argument, length, given, len(text), err
 }
 
 func nameByte(c byte) bool { return 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' }
