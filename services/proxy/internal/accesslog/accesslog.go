@@ -7,6 +7,8 @@ package accesslog
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -64,7 +66,8 @@ func (l *Log) Write(f *format.Facts, values *layeredruntime.Snapshot) {
 }
 
 // Parse makes the logs of an access_log that lies at the path at. Faults go to
-// report; the logs are for use only if there are none. Nothing is opened.
+// report; the logs are for use only if there are none. Nothing is opened, but the
+// directories of files must be there.
 func (fs *Files) Parse(configs []*accesslogv3.AccessLog, at strict.Path, report *strict.Report) []*Log {
 	var logs []*Log
 	for i, config := range configs {
@@ -97,6 +100,13 @@ func (fs *Files) parse(config *accesslogv3.AccessLog, at strict.Path, report *st
 	switch logger := message.(type) {
 	case *filev3.FileAccessLog:
 		line, l.file = logger.GetLogFormat(), fs.path(logger.GetPath())
+		if directory := filepath.Dir(logger.GetPath()); logger.GetPath() != "" {
+			if info, err := os.Stat(directory); err != nil {
+				report.Add(at.Field("path"), "no file can be made: %v", err)
+			} else if !info.IsDir() {
+				report.Add(at.Field("path"), "no file can be made: %s is no directory", directory)
+			}
+		}
 	case *streamv3.StdoutAccessLog:
 		line, l.file = logger.GetLogFormat(), fs.stdout
 	case *streamv3.StderrAccessLog:

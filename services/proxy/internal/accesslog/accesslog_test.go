@@ -167,8 +167,10 @@ func TestFilters(t *testing.T) {
 
 func TestFaults(t *testing.T) {
 	for yaml, want := range map[string]string{
-		one("/x", "%NOPE%", ""):   "log_format.text_format_source: format: column 1: unknown operator NOPE",
-		`access_log: [{name: x}]`: "access_log[0].typed_config: an access log needs a typed_config",
+		one("/x", "%NOPE%", ""):          "log_format.text_format_source: format: column 1: unknown operator NOPE",
+		one("/nowhere/at/all/x", "", ""): "access_log[0].typed_config.path: no file can be made: stat /nowhere/at/all: no such file or directory",
+		one("/dev/null/x", "", ""):       "access_log[0].typed_config.path: no file can be made: /dev/null is no directory",
+		`access_log: [{name: x}]`:        "access_log[0].typed_config: an access log needs a typed_config",
 		one("/x", "", "{header_filter: {header: {name: a, string_match: {safe_regex: {regex: '('}}}}}"): `safe_regex.regex: "(" is no regular expression`,
 		one("/x", "", "{response_flag_filter: {flags: [XX]}}"):                                          "access_log[0].filter.response_flag_filter.flags[0]",
 		one("/x", "", "{traceable_filter: {}}"):                                                         "access_log[0].filter.traceable_filter: ",
@@ -258,9 +260,10 @@ func TestLogsOfOnePathShareAFile(t *testing.T) {
 
 func TestAFileThatCannotBeOpenedIsNamed(t *testing.T) {
 	files, _ := newFiles()
-	_, err := parse(t, files, one("/nowhere/access.log", "x", ""))
+	directory := t.TempDir()
+	_, err := parse(t, files, one(directory, "x", ""))
 	require.NoError(t, err)
-	require.EqualError(t, files.Open(), "open an access log: open /nowhere/access.log: no such file or directory")
+	require.EqualError(t, files.Open(), "open an access log: open "+directory+": is a directory")
 }
 
 func TestStandardStreamsAndTheDefaultFormat(t *testing.T) {
@@ -307,7 +310,7 @@ func TestTheExampleOfTheReadmeIsOne(t *testing.T) {
 	require.True(t, found)
 	example, _, _ = strings.Cut("access_log:"+example, "```")
 	files, _ := newFiles()
-	logs, err := parse(t, files, example)
+	logs, err := parse(t, files, strings.ReplaceAll(example, "/var/log/proxy/", t.TempDir()+"/"))
 	require.NoError(t, err)
 	require.Len(t, logs, 1)
 }
