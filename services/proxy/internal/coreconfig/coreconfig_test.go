@@ -1,6 +1,8 @@
 package coreconfig_test
 
 import (
+	"bytes"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -163,5 +165,8 @@ func TestSelfIsTheSourceOfTheResourceThatNamesIt(t *testing.T) {
 		"ADS": {}, "self": {Self: true}, "/a": file, "cluster c": {GRPC: coreconfig.GRPC{Cluster: "c"}},
 	} {
 		require.Equal(t, want, source.String())
+		var line bytes.Buffer
+		slog.New(slog.NewJSONHandler(&line, nil)).Info("text", "source", source)
+		require.Contains(t, line.String(), `"source":"`+want+`"`)
 	}
 }

@@ -1,6 +1,7 @@
 package coreconfig
 
 import (
+	"log/slog"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -71,6 +72,9 @@ func (s Source) String() string {
 		return "ADS"
 	}
 }
+
+// LogValue implements slog.LogValuer: it is String, in JSON too.
+func (s Source) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
 // WantV3 holds a version to the only one that is supported.
 func WantV3(version corev3.ApiVersion, at strict.Path, report *strict.Report) {
