@@ -541,7 +541,8 @@ func (m *Manager) settle() {
 }
 
 // Stop closes all sockets, lets each connection end when it has nothing in
-// flight, and waits for them; those that are left when ctx ends are cut off.
+// flight, and waits for them; those that are left when ctx ends are cut off, and
+// the log tells how many.
 func (m *Manager) Stop(ctx context.Context) error {
 	m.mu.Lock()
 	if !m.stopping {
@@ -559,11 +560,19 @@ func (m *Manager) Stop(ctx context.Context) error {
 	all := m.atWork()
 	m.mu.Unlock()
 	defer m.cancel()
-	defer context.AfterFunc(ctx, m.cancel)() // for what drains already
+	over, cut := context.WithCancel(context.Background())
+	defer cut()
+	defer context.AfterFunc(ctx, func() {
+		if n := m.Connections(); n > 0 {
+			m.options.Log.Warn("cut off connections that had requests in flight as the time to drain was over", "connections", n)
+		}
+		cut()
+		m.cancel() // for what drains already
+	})()
 	var each sync.WaitGroup
 	errs := make([]error, len(all))
 	for i, l := range all {
-		each.Go(func() { errs[i] = l.Stop(ctx) })
+		each.Go(func() { errs[i] = l.Stop(over) })
 	}
 	each.Wait()
 	m.running.Wait()

@@ -94,7 +94,8 @@ func (s *speech) NewConnection(conn net.Conn) networkfilter.Connection {
 	return c
 }
 
-// talk says "drained" when it is told to drain.
+// talk says "drained" when it is told to drain. One that is stubborn ends only when it
+// is cut.
 type talk struct {
 	conn   net.Conn
 	text   string
@@ -108,10 +109,14 @@ func (c *talk) Finish() { close(c.finish) }
 func (c *talk) Cut()    { c.cut() }
 func (c *talk) Serve(ctx context.Context) {
 	_, _ = io.WriteString(c.conn, c.text+"\n")
+	finish := c.finish
+	if c.text == "stubborn" {
+		finish = nil
+	}
 	select {
 	case <-c.ended:
 		<-ctx.Done() // it has ended by then
-	case <-c.finish:
+	case <-finish:
 	}
 	_ = c.conn.Close()
 }
@@ -611,4 +616,16 @@ func TestOfTheProcessOnlyListenersThatDrainByDefaultDrain(t *testing.T) {
 	require.Equal(t, "drained", drains.line())
 	require.NoError(t, m.Apply(nil, true))
 	require.Equal(t, "drained", stays.line(), "by its removal")
+}
+
+func TestConnectionsThatAreCutOffAreTold(t *testing.T) {
+	m := serving(t)
+	require.NoError(t, m.Manager.Apply(lds(t, says("l", "stubborn")), true))
+	c := m.dial("l")
+	require.Equal(t, "stubborn", c.line())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.NoError(t, m.Stop(ctx))
+	require.Contains(t, m.log.String(), "cut off connections that had requests in flight")
+	require.Contains(t, m.log.String(), "connections=1")
 }
