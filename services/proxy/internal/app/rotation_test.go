@@ -53,13 +53,14 @@ func TestAccessLogsAreOpenedAnewWhereSomeoneMovedThem(t *testing.T) {
 
 func TestAnAccessLogThatCannotBeOpenedEndsTheStart(t *testing.T) {
 	const prefix = "stat_prefix: ingress\n"
+	directory := t.TempDir() // which is no file
 	config := text(t, "good.yaml", prefix, prefix+`                access_log:
                   - name: file
                     typed_config:
                       "@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
-                      path: /nowhere/access.log
+                      path: `+directory+`
 `)
 	_, err := app.New(app.Options{ConfigYAML: config, LogLevel: "info", Log: t.Output()})
-	require.EqualError(t, err, "open an access log: open /nowhere/access.log: no such file or directory")
+	require.EqualError(t, err, "open an access log: open "+directory+": is a directory")
 	require.NoError(t, app.Validate(app.Options{ConfigYAML: config, LogLevel: "info"}), "to validate opens nothing")
 }

@@ -20,7 +20,8 @@ const routeUsage = `proxy route tells how a request finds its route in a configu
 
   proxy route -c FILE --request 'GET https://example.com/a?b=c' -H x-user:ann
 
-The routes are those of the file: what comes by xDS is not known. HTTP filters are not run.
+It goes through the codec of HTTP/1.1, the normalization of path and host, the checks of upgrades and the routes, as
+in the proxy. The routes are those of the file: what comes by xDS is not known. HTTP filters are not run.
 
 Flags:
 `
@@ -65,7 +66,8 @@ func routeCommand(args []string, stdout io.Writer) (run func(context.Context) er
 	if in.ClientAddress, err = netip.ParseAddr(*client); err != nil {
 		return nil, fmt.Errorf("--client %s: no IP address", *client)
 	}
-	if in.Request, err = parseRequest(*line, fields); err != nil {
+	request, err := parseRequest(*line, fields)
+	if err != nil {
 		return nil, err
 	}
 	return func(ctx context.Context) error {
@@ -76,24 +78,27 @@ func routeCommand(args []string, stdout io.Writer) (run func(context.Context) er
 			return err
 		}
 		in.Runtime = c.runtime.Snapshot()
-		found, table, err := routesOf(c.staticListeners, *name)
+		found, filter, err := routesOf(c.staticListeners, *name)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(stdout, "%-16s %s %s://%s%s\n%-16s %s\n", "request", in.Request.Method, scheme(in.Request),
-			in.Request.Authority, in.Request.Path, "listener", found.Name)
-		fmt.Fprint(stdout, table.Explain(in))
+		fmt.Fprintf(stdout, "%-16s %s %s://%s%s\n%-16s %s\n", "request", request.Method, scheme(request),
+			request.Authority, request.Path, "listener", found.Name)
+		fmt.Fprint(stdout, filter.Explain(head(request), int(found.Address.Port()), in))
 		return nil
 	}, nil
 }
 
-// parseRequest makes a request of "METHOD URL" and header fields, as the
-// connection manager passes it to routing. The URL may be a path alone if Host
-// is among the fields.
+// parseRequest makes a request of "METHOD URL" and header fields, as a client sends it.
+// The URL may be a path alone if Host is among the fields, and is a host and a port with
+// CONNECT.
 func parseRequest(line string, fields []string) (*message.Request, error) {
 	method, url, ok := strings.Cut(strings.TrimSpace(line), " ")
 	if !ok {
 		method, url = "GET", method
+	}
+	if strings.ContainsAny(line+strings.Join(fields, ""), "\r\n") {
+		return nil, errors.New("neither --request nor -H takes a line end")
 	}
 	wrong := func(why string) error { return fmt.Errorf("--request %q: %s", line, why) }
 	if strings.ContainsAny(url, " #") {
@@ -114,7 +119,11 @@ func parseRequest(line string, fields []string) (*message.Request, error) {
 			url = "/" + url
 		}
 	}
-	r.Path = []byte(url)
+	if method == "CONNECT" {
+		r.Authority = []byte(url)
+	} else {
+		r.Path = []byte(url)
+	}
 	for _, field := range fields {
 		name, value, ok := strings.Cut(field, ":")
 		name = strings.ToLower(strings.TrimSpace(name))
@@ -131,12 +140,26 @@ func parseRequest(line string, fields []string) (*message.Request, error) {
 		}
 	}
 	switch {
-	case !strings.HasPrefix(url, "/") && url != "*":
+	case method != "CONNECT" && !strings.HasPrefix(url, "/") && url != "*":
 		return nil, wrong("neither a URL such as https://example.com/a nor a path")
 	case len(r.Authority) == 0:
 		return nil, wrong("there is no host: use a whole URL or -H host:…")
 	}
 	return r, nil
+}
+
+// head is a request's as a client of HTTP/1.1 sends it.
+func head(r *message.Request) []byte {
+	target := r.Path
+	if len(target) == 0 {
+		target = r.Authority
+	}
+	b := fmt.Appendf(nil, "%s %s HTTP/1.1\r\nhost: %s\r\n", r.Method, target, r.Authority)
+	for i := range r.Headers.Len() {
+		name, value := r.Headers.At(i)
+		b = fmt.Appendf(b, "%s: %s\r\n", name, value)
+	}
+	return append(b, "\r\n"...)
 }
 
 func scheme(r *message.Request) string {
@@ -147,13 +170,16 @@ func scheme(r *message.Request) string {
 }
 
 // routed is a network filter that has routes.
-type routed interface{ Routes() *route.Table }
+type routed interface {
+	Routes() *route.Table
+	Explain(head []byte, port int, in route.Input) string
+}
 
 // routesOf finds the routes of the listener of that name, or of the only one
 // that has some.
-func routesOf(listeners []*listener.Config, name string) (*listener.Config, *route.Table, error) {
+func routesOf(listeners []*listener.Config, name string) (*listener.Config, routed, error) {
 	var found *listener.Config
-	var table *route.Table
+	var filter routed
 	var names []string
 	for _, l := range listeners {
 		for _, f := range l.Filters() {
@@ -165,7 +191,7 @@ func routesOf(listeners []*listener.Config, name string) (*listener.Config, *rou
 				names = append(names, l.Name)
 			}
 			if found == nil && (name == "" || l.Name == name) { // of its first filter chain
-				found, table = l, r.Routes()
+				found, filter = l, r
 			}
 		}
 	}
@@ -178,5 +204,5 @@ func routesOf(listeners []*listener.Config, name string) (*listener.Config, *rou
 	case name == "" && len(names) > 1:
 		return nil, nil, fmt.Errorf("several listeners have routes: choose one with --listener: %s", known)
 	}
-	return found, table, nil
+	return found, filter, nil
 }

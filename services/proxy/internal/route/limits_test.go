@@ -73,6 +73,6 @@ func TestTheRuntimeTurnsLimitsOff(t *testing.T) {
 		in.Runtime = runtimetest.Values(t, values)
 		r.AppendDescriptors(route.OverrideHostLimits, 0, false, &list, &descriptor.Input{Runtime: in.Runtime})
 		require.Equal(t, want, list.Len(), values)
-		require.Equal(t, want == 1, strings.Contains(table.Explain(in), "none by policy 1: the runtime turns it off"), values)
+		require.Equal(t, want == 1, strings.Contains(table.Explain(in, nil), "none by policy 1: the runtime turns it off"), values)
 	}
 }

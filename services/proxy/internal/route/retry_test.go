@@ -35,7 +35,7 @@ func TestRetriesOfARouteAndOfItsVirtualHost(t *testing.T) {
 		}
 		require.Equal(t, c.retry, r.Retry.String())
 	}
-	require.Contains(t, table.Explain(request("v", "/own")), "retries          1 on unavailable, each try 2s\n")
+	require.Contains(t, table.Explain(request("v", "/own"), nil), "retries          1 on unavailable, each try 2s\n")
 }
 
 func TestFaultsOfRetryPoliciesAreTold(t *testing.T) {

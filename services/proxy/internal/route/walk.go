@@ -42,10 +42,13 @@ type Step struct {
 func (t *Table) Walk(in Input) Walk {
 	var w Walk
 	found := t.domains.find(in.Request.Authority)
-	if found == nil || len(in.Request.Path) == 0 {
+	if found == nil {
 		return w
 	}
 	w.Domain, w.VirtualHost = found.name, found.host.name
+	if len(in.Request.Path) == 0 { // of a CONNECT
+		return w
+	}
 	if found.host.wantsTLS(in.Request) {
 		w.ToTLS, w.Route = true, &toTLS
 		return w
@@ -93,8 +96,10 @@ func (r *Route) destination() string {
 }
 
 // Explain writes the walk of a request, and what becomes of it, a line for each
-// fact. It rewrites the request, as the router would.
-func (t *Table) Explain(in Input) string {
+// fact. It rewrites the request, as the router would, unless refuse, which
+// gets the route or nil, says with which answer something before the router refuses it;
+// if refuse is nil, nothing does.
+func (t *Table) Explain(in Input, refuse func(*Route) string) string {
 	w := t.Walk(in)
 	var e explanation
 	if w.Domain == "" {
@@ -113,7 +118,15 @@ func (t *Table) Explain(in Input) string {
 			e.line(label, "%s matches: %s", named(step.Name), strings.Join(step.Wants, "; "))
 		}
 	}
-	e.action(w, in)
+	answer := ""
+	if refuse != nil {
+		answer = refuse(w.Route)
+	}
+	if answer != "" {
+		e.line("answer", "%s", answer)
+	} else {
+		e.action(w, in)
+	}
 	return e.String()
 }
 

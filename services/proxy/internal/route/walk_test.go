@@ -36,7 +36,7 @@ func TestExplain(t *testing.T) {
 		{"tls.test", "/"},
 		{"unknown", "/"},
 	} {
-		text += "# " + r[0] + r[1] + "\n" + table.Explain(request(r[0], r[1], r[2:]...)) + "\n"
+		text += "# " + r[0] + r[1] + "\n" + table.Explain(request(r[0], r[1], r[2:]...), nil) + "\n"
 	}
 	servicetest.Golden(t, "testdata/explain.txt", []byte(text))
 }
