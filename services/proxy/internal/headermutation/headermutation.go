@@ -89,7 +89,12 @@ func fieldName(name string) (string, error) {
 	return name, nil
 }
 
+// parseValue reads a value, of which the messages' own rules have told if it has a line
+// end or a zero byte.
 func parseValue(text string) (*format.Template, error) {
+	if strings.ContainsAny(text, "\x00\r\n") {
+		return nil, nil
+	}
 	for i, c := range []byte(text) {
 		if c < ' ' && c != '\t' || c == 0x7f {
 			return nil, fmt.Errorf("column %d: a header cannot hold the character %#02x", i+1, c)

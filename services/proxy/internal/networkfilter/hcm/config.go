@@ -97,8 +97,7 @@ const (
 	defaultIdleTimeout       = time.Hour       // HttpProtocolOptions.idle_timeout
 	defaultStreamIdleTimeout = 5 * time.Minute // stream_idle_timeout
 	defaultHeadKiB           = 60              // max_request_headers_kb
-	largestHeadKiB           = 8192
-	defaultHeaders           = 100 // HttpProtocolOptions.max_headers_count
+	defaultHeaders           = 100             // HttpProtocolOptions.max_headers_count
 	defaultDrainTimeout      = 5 * time.Second
 	defaultDelayedClose      = time.Second
 )

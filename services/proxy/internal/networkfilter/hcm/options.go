@@ -19,10 +19,7 @@ import (
 // parseProtocol reads what concerns the codec, and the headers of responses.
 func (m *manager) parseProtocol(c *hcmv3.HttpConnectionManager, at strict.Path, report *strict.Report) {
 	m.limits = http1.Limits{HeadBytes: defaultHeadKiB << 10, Headers: defaultHeaders}
-	if kib := c.GetMaxRequestHeadersKb(); kib != nil {
-		if kib.GetValue() < 1 || kib.GetValue() > largestHeadKiB {
-			report.Add(at.Field("max_request_headers_kb"), "%d is not between 1 and %d", kib.GetValue(), largestHeadKiB)
-		}
+	if kib := c.GetMaxRequestHeadersKb(); kib != nil { // which the message's own rules bound
 		m.limits.HeadBytes = int(kib.GetValue()) << 10
 	}
 	common := c.GetCommonHttpProtocolOptions()
