@@ -383,7 +383,7 @@ func (m *Manager) serve(l *Listener) {
 	if l.closed {
 		return
 	}
-	m.options.Log.Info("listening", "listener", l.Config().Name, "address", l.Addr())
+	m.options.Log.Info("listening", "listener", l.Config().Name, "address", l.Addr().String())
 	m.running.Go(func() { _ = l.Serve() }) // ends with the listener's Close; Stop waits for it
 }
 

@@ -619,13 +619,17 @@ func TestOfTheProcessOnlyListenersThatDrainByDefaultDrain(t *testing.T) {
 }
 
 func TestConnectionsThatAreCutOffAreTold(t *testing.T) {
-	m := serving(t)
-	require.NoError(t, m.Manager.Apply(lds(t, says("l", "stubborn")), true))
+	log := &logText{}
+	m := newManager(t, false, nil, func(o *listener.ManagerOptions) { o.Log = slog.New(slog.NewJSONHandler(log, nil)) })
+	m.Start()
+	m.Accept()
+	require.NoError(t, m.Apply(lds(t, says("l", "stubborn")), true))
+	require.Contains(t, log.String(), `"msg":"listening","listener":"l","address":"`+m.Addr("l").String()+`"`)
 	c := m.dial("l")
 	require.Equal(t, "stubborn", c.line())
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.NoError(t, m.Stop(ctx))
-	require.Contains(t, m.log.String(), "cut off connections that had requests in flight")
-	require.Contains(t, m.log.String(), "connections=1")
+	require.Contains(t, log.String(), "cut off connections that had requests in flight")
+	require.Contains(t, log.String(), `"connections":1`)
 }
