@@ -102,10 +102,10 @@ func TestImports(t *testing.T) {
 		"internal/httpfilter/buffer":      {"internal/httpfilter", "internal/message", "internal/stream", "internal/strict"},
 		"internal/httpfilter/iptagging":   {"internal/fixedheader", "internal/httpfilter", "internal/matcher", "internal/stats", "internal/stream", "internal/strict"},
 		"internal/httpfilter/healthcheck": {"internal/coreconfig", "internal/format", "internal/httpfilter", "internal/matcher", "internal/stream", "internal/strict"},
-		"internal/httpfilter/fault":       {"internal/httpfilter", "internal/layeredruntime", "internal/matcher", "internal/message", "internal/stats", "internal/stream", "internal/strict"},
+		"internal/httpfilter/fault":       {"internal/format", "internal/httpfilter", "internal/layeredruntime", "internal/matcher", "internal/message", "internal/stats", "internal/stream", "internal/strict"},
 		"internal/httpfilter/localratelimit": {
-			"internal/descriptor", "internal/fixedheader", "internal/httpfilter", "internal/matcher", "internal/route", "internal/stats",
-			"internal/stream", "internal/strict",
+			"internal/descriptor", "internal/fixedheader", "internal/format", "internal/httpfilter", "internal/matcher", "internal/route",
+			"internal/stats", "internal/stream", "internal/strict",
 		},
 	})
 }

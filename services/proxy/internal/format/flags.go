@@ -5,9 +5,13 @@ import "math/bits"
 // Flags is a set of response flags: what went wrong with a request.
 type Flags uint64
 
-// The response flags in Envoy's order, which is that of RESPONSE_FLAGS.
+// The response flags in the order of RESPONSE_FLAGS. Envoy's is that in which a request
+// gets them: faults first, and that there are no more retries before why the last failed.
 const (
 	FailedLocalHealthCheck Flags = 1 << iota
+	DelayInjected
+	FaultInjected
+	UpstreamRetryLimitExceeded
 	NoHealthyUpstream
 	UpstreamRequestTimeout
 	LocalReset
@@ -16,13 +20,10 @@ const (
 	UpstreamConnectionTermination
 	UpstreamOverflow
 	NoRouteFound
-	DelayInjected
-	FaultInjected
 	RateLimited
 	UnauthorizedExternalService
 	RateLimitServiceError
 	DownstreamConnectionTermination
-	UpstreamRetryLimitExceeded
 	StreamIdleTimeout
 	InvalidEnvoyRequestHeaders
 	DownstreamProtocolError
@@ -42,6 +43,9 @@ const (
 // flagNames are the short and the long name of each flag, in their order.
 var flagNames = [...]struct{ short, long string }{
 	{"LH", "FailedLocalHealthCheck"},
+	{"DI", "DelayInjected"},
+	{"FI", "FaultInjected"},
+	{"URX", "UpstreamRetryLimitExceeded"},
 	{"UH", "NoHealthyUpstream"},
 	{"UT", "UpstreamRequestTimeout"},
 	{"LR", "LocalReset"},
@@ -50,13 +54,10 @@ var flagNames = [...]struct{ short, long string }{
 	{"UC", "UpstreamConnectionTermination"},
 	{"UO", "UpstreamOverflow"},
 	{"NR", "NoRouteFound"},
-	{"DI", "DelayInjected"},
-	{"FI", "FaultInjected"},
 	{"RL", "RateLimited"},
 	{"UAEX", "UnauthorizedExternalService"},
 	{"RLSE", "RateLimitServiceError"},
 	{"DC", "DownstreamConnectionTermination"},
-	{"URX", "UpstreamRetryLimitExceeded"},
 	{"SI", "StreamIdleTimeout"},
 	{"IH", "InvalidEnvoyRequestHeaders"},
 	{"DPE", "DownstreamProtocolError"},

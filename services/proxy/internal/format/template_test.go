@@ -196,6 +196,8 @@ func TestFlags(t *testing.T) {
 		require.True(t, ok, name)
 		require.Equal(t, name, flag.String())
 	}
+	require.Equal(t, "DI,FI", (format.FaultInjected | format.DelayInjected).String())
+	require.Equal(t, "URX,UF", (format.UpstreamConnectionFailure | format.UpstreamRetryLimitExceeded).String())
 	_, ok := format.Flag("XX")
 	require.False(t, ok)
 	require.Equal(t, "UDO", format.UnconditionalDropOverload.String(), "the last one")

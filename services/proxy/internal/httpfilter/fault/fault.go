@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
@@ -50,10 +51,12 @@ func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 	}
 	if d := c.delayOf(s); d > 0 && f.activate(s) {
 		stats.delayed(f.downstream(r))
+		s.Facts.Flags |= format.DelayInjected
 		sleep(s, d)
 	}
 	if refusal, ok := c.refusal(s); ok && f.activate(s) {
 		stats.aborted(f.downstream(r))
+		s.Facts.Details, s.Facts.Flags = "fault_filter_abort", s.Facts.Flags|format.FaultInjected
 		if httpfilter.IsGRPC(r) {
 			return httpfilter.GRPCReply(refusal.grpc, abortText)
 		}

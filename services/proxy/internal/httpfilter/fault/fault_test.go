@@ -106,6 +106,22 @@ func TestAbort(t *testing.T) {
 	}
 }
 
+func TestAccessLogsTellOfFaults(t *testing.T) {
+	const all = "percentage: {numerator: 100}}"
+	for config, want := range map[string]string{
+		"{delay: {fixed_delay: 0.001s, " + all + ", abort: {http_status: 503, " + all + "}": "DI,FI fault_filter_abort",
+		"abort: {grpc_status: 5, " + all:      "FI fault_filter_abort",
+		"delay: {fixed_delay: 0.001s, " + all: "DI ",
+		"abort: {http_status: 503}":           "- ",
+	} {
+		config := filtertest.MustParse(t, always(0), config)
+		filtertest.Measure(config)
+		var s *stream.Stream
+		filtertest.Run(t, config, filtertest.Exchange{Request: "GET /", Prepare: func(given *stream.Stream) { s = given }})
+		require.Equal(t, want, s.Facts.Flags.String()+" "+s.Facts.Details)
+	}
+}
+
 func TestTheRuntimeSaysWhatIsAborted(t *testing.T) {
 	const half, grpc = "percentage: {numerator: 50}", "\ncontent-type: application/grpc"
 	for _, c := range []struct {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
 	"github.com/weirproxy/weir/services/proxy/internal/fixedheader"
+	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
@@ -32,7 +33,8 @@ type filter struct {
 	refused bool
 }
 
-// refusalText is the body of a refusal, and the message of one of gRPC.
+// refusalText is the body of a refusal, the message of one of gRPC, and what access logs
+// have for its reason, as in Envoy.
 const refusalText = "local_rate_limited"
 
 // RequestHead implements httpfilter.RequestHead. Steps:
@@ -61,6 +63,7 @@ func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 	}
 	c.stats.enforced.Inc()
 	f.refused = true
+	s.Facts.Details, s.Facts.Flags = refusalText, s.Facts.Flags|format.RateLimited
 	if httpfilter.IsGRPC(&s.Request) {
 		return httpfilter.GRPCReply(c.grpcStatus, refusalText)
 	}

@@ -90,6 +90,16 @@ func TestOneBucket(t *testing.T) {
 	})
 }
 
+func TestAccessLogsTellOfARefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := start(t, on+two)
+		require.Equal(t, 2, l.passes(2, ""))
+		var s *stream.Stream
+		filtertest.Run(t, l.config, filtertest.Exchange{Request: "GET /", Prepare: func(given *stream.Stream) { s = given }})
+		require.Equal(t, "RL local_rate_limited", s.Facts.Flags.String()+" "+s.Facts.Details)
+	})
+}
+
 func TestSharesOfRequests(t *testing.T) {
 	const fraction = "filter_%s: {default_value: {numerator: %d}, runtime_key: a.b}\n"
 	for _, c := range []struct {

@@ -299,13 +299,13 @@ func TestRequestsAreRetried(t *testing.T) {
 		{"without a retry", `"retry_on": "5xx", "num_retries": 0`, nil, []string{unavailable}, "503 URX", 1, "limit=1"},
 		{"what is no condition", `"retry_on": "retriable-4xx"`, nil, []string{unavailable}, "503 -", 1, ""},
 		{"a connection that ends", `"retry_on": "reset"`, nil, []string{shut, fine}, "200 -", 2, "retry=1 success=1 exponential=1"},
-		{"one that ends again", `"retry_on": "reset"`, nil, []string{shut}, "503 UC,URX", 2, "retry=1 limit=1 exponential=1"},
+		{"one that ends again", `"retry_on": "reset"`, nil, []string{shut}, "503 URX,UC", 2, "retry=1 limit=1 exponential=1"},
 		{"before the request was sent", `"retry_on": "reset-before-request"`, nil, []string{shut}, "503 UC", 1, ""},
 		{"by the client's headers", ``, []string{"x-envoy-retry-on", "5xx", "x-envoy-max-retries", "2"}, []string{unavailable, unavailable, fine}, "200 -", 3, "retry=2 success=1 exponential=2 retry.503=2"},
 		{"an answer that tells when", `"retry_on": "5xx", "rate_limited_retry_back_off": {"reset_headers": [{"name": "retry-after"}], "max_interval": "0.5s"}`, nil, []string{unavailable, fine}, "200 -", 2, "retry=1 success=1 exponential=1 retry.503=1"},
 		{"gRPC", `"retry_on": "unavailable"`, nil, []string{"HTTP/1.1 200 OK\r\nGrpc-Status: 14\r\nContent-Length: 0\r\n\r\n", fine}, "200 -", 2, "retry=1 success=1 exponential=1 retry.200=1"},
 		{"a try that takes too long", `"retry_on": "5xx", "per_try_timeout": "2s"`, nil, []string{hang, fine}, "200 -", 2, "retry=1 success=1 exponential=1 pertry=1"},
-		{"all tries", `"retry_on": "5xx", "per_try_timeout": "2s"`, nil, []string{hang}, "504 UT,URX", 2, "retry=1 limit=1 exponential=1 pertry=2"},
+		{"all tries", `"retry_on": "5xx", "per_try_timeout": "2s"`, nil, []string{hang}, "504 URX,UT", 2, "retry=1 limit=1 exponential=1 pertry=2"},
 		{"a try that takes too long, without retries", `"per_try_timeout": "2s"`, nil, []string{hang}, "504 UT", 1, "pertry=1"},
 		{"a try by the header", ``, []string{"x-envoy-upstream-rq-per-try-timeout-ms", "2000"}, []string{hang}, "504 UT", 1, "pertry=1"},
 		{"a try that stands still", `"retry_on": "reset", "per_try_idle_timeout": "2s"`, nil, []string{hang, fine}, "200 -", 2, "retry=1 success=1 exponential=1 peridle=1"},
@@ -368,7 +368,7 @@ func TestRequestIsRetriedThatFoundNoConnection(t *testing.T) {
 func TestTextOfAFailureTellsOfRetries(t *testing.T) {
 	up, _ := clusterOf(t, `"connect_timeout": "5s"`, servicetest.FreeAddress(t))
 	s := send(t, up, routeOf(t, "", `, "retry_policy": {`+quick+`, "retry_on": "5xx"}`), nil)
-	require.Equal(t, "503 UF,URX", s.summary())
+	require.Equal(t, "503 URX,UF", s.summary())
 	require.Equal(t, "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: remote connection failure", s.body)
 	require.Equal(t, "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}", s.Facts.Details)
 }
