@@ -20,12 +20,21 @@ func BodyFailed(s *stream.Stream, err error) *Reply {
 		f.Details, f.Flags = protocol.ResponseCodeDetails(), f.Flags|format.DownstreamProtocolError
 		return &Reply{Status: protocol.Status, Body: protocol.Detail}
 	case errors.As(err, &network) && network.Timeout():
+		if why := s.Expired(); why != nil {
+			return Expired(s, why)
+		}
 		f.Details, f.Flags = "stream_idle_timeout", f.Flags|format.StreamIdleTimeout
 		return &Reply{Status: 408, Body: "stream timeout"}
 	default:
 		f.Details, f.Flags = "downstream_remote_disconnect", f.Flags|format.DownstreamConnectionTermination
 		return &Reply{Status: 400, Body: "the request's body ended early"}
 	}
+}
+
+// Expired makes the reply to a request whose stream is out of time, and notes why.
+func Expired(s *stream.Stream, why *stream.Expiry) *Reply {
+	why.Tell(&s.Facts)
+	return &Reply{Status: why.Status, Body: why.Text}
 }
 
 // BodyTooLarge makes the reply to a request whose body is longer than a filter takes,

@@ -28,3 +28,11 @@ func TestARequestWhoseBodyFailsIsAnsweredWithTheReason(t *testing.T) {
 		require.Equal(t, c.want, fmt.Sprintf("%d %s %s %s", reply.Status, reply.Body, s.Facts.Flags, s.Facts.Details))
 	}
 }
+
+func TestABodyThatAStreamWithoutTimeCutOffIsAnsweredByThat(t *testing.T) {
+	s := &stream.Stream{}
+	s.Expire(&stream.Expiry{Status: 408, Text: "request timeout", Details: "request_overall_timeout"})
+	reply := httpfilter.BodyFailed(s, os.ErrDeadlineExceeded)
+	require.Equal(t, &httpfilter.Reply{Status: 408, Body: "request timeout"}, reply)
+	require.Equal(t, "- request_overall_timeout", s.Facts.Flags.String()+" "+s.Facts.Details)
+}

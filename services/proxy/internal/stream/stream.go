@@ -79,12 +79,17 @@ type Stream struct {
 	expiry *Expiry
 }
 
-// Expiry is a limit in time that a stream has reached, and what its client is
-// told if the response has not begun.
+// Expiry is a limit in time that a stream has reached, what its client is told if
+// the response has not begun, and what access logs are.
 type Expiry struct {
-	Status int
-	Text   string
+	Status  int
+	Text    string
+	Details string
+	Flags   format.Flags
 }
+
+// Tell notes why the stream is out of time.
+func (e *Expiry) Tell(f *format.Facts) { f.Details, f.Flags = e.Details, f.Flags|e.Flags }
 
 // Hold makes c what Cut closes, so that whoever blocks on it is let go; nil is
 // nothing. After a Cut it is closed at once.

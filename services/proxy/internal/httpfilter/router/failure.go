@@ -201,8 +201,7 @@ func (r *router) replyTo(res result) *httpfilter.Reply {
 	f := &r.stream.Facts
 	switch res {
 	case streamExpired:
-		why := r.stream.Expired()
-		return &httpfilter.Reply{Status: why.Status, Body: why.Text}
+		return httpfilter.Expired(r.stream, r.stream.Expired())
 	case clientBroke:
 		return httpfilter.BodyFailed(r.stream, r.attempt.err) // for which the cluster is not to blame
 	case noHost:

@@ -71,16 +71,8 @@ func tellGone(f *format.Facts, err error) {
 
 // tellExpired notes why a stream is out of time, if it is.
 func tellExpired(f *format.Facts, why *stream.Expiry) {
-	switch why {
-	case nil:
-	case idleRequest, idleResponse:
-		f.Details, f.Flags = "stream_idle_timeout", f.Flags|format.StreamIdleTimeout
-	case durationRequest, durationResponse:
-		f.Details, f.Flags = "max_duration_timeout", f.Flags|format.DurationTimeout
-	case requestTime:
-		f.Details = "request_overall_timeout"
-	case clientGone:
-		f.Details, f.Flags = "downstream_remote_disconnect", f.Flags|format.DownstreamConnectionTermination
+	if why != nil {
+		why.Tell(f)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
 
@@ -42,13 +43,13 @@ type watch struct {
 
 // The ends of streams, by what the request was like: not yet whole, or whole.
 var (
-	idleRequest      = &stream.Expiry{Status: 408, Text: "stream timeout"}
-	idleResponse     = &stream.Expiry{Status: 504, Text: "stream timeout"}
-	durationRequest  = &stream.Expiry{Status: 408, Text: "downstream duration timeout"}
-	durationResponse = &stream.Expiry{Status: 504, Text: "downstream duration timeout"}
-	requestTime      = &stream.Expiry{Status: 408, Text: "request timeout"}
+	idleRequest      = &stream.Expiry{Status: 408, Text: "stream timeout", Details: "stream_idle_timeout", Flags: format.StreamIdleTimeout}
+	idleResponse     = &stream.Expiry{Status: 504, Text: "stream timeout", Details: "stream_idle_timeout", Flags: format.StreamIdleTimeout}
+	durationRequest  = &stream.Expiry{Status: 408, Text: "downstream duration timeout", Details: "max_duration_timeout"} // as in Envoy
+	durationResponse = &stream.Expiry{Status: 504, Text: "downstream duration timeout", Details: "max_duration_timeout"}
+	requestTime      = &stream.Expiry{Status: 408, Text: "request timeout", Details: "request_overall_timeout"}
 
-	clientGone = &stream.Expiry{Status: 499, Text: "the client left"}
+	clientGone = &stream.Expiry{Status: 499, Text: "the client left", Details: "downstream_remote_disconnect", Flags: format.DownstreamConnectionTermination}
 )
 
 // goneInterval is how often a client is looked after while it waits.
