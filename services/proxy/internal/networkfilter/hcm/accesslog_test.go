@@ -78,7 +78,8 @@ func TestAccessLogTellsHowEachRequestEnded(t *testing.T) {
 		{"too many fields", "", "", "GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("X: 1\r\n", 100) + "\r\n", nil, `- - HTTP/1.1 431 DPE http1.too_many_headers 0 34 - - - 0 0`},
 		{"an old version", "", "", "GET / HTTP/1.0\r\n\r\n", nil, "- - HTTP/1.0 426 DPE low_version 0 17 - - - 0 0"},
 		{"a head that is too large", "", "", "GET /" + strings.Repeat("x", 70_000), nil, "- - HTTP/1.1 431 DPE http1.headers_too_large 0 34 - - - 0 0"},
-		{"an upgrade", "", "", "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", nil, "GET / HTTP/1.1 403 - upgrade_failed 0 30 - - - 0 0"},
+		{"an upgrade", "", "", "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", nil, "GET / HTTP/1.1 403 - upgrade_failed 0 30 up r - 0 0"},
+		{"a path that cannot be normalised", `"normalize_path": true,`, "", "GET /%00 HTTP/1.1\r\nHost: a\r\n\r\n", nil, "GET /%00 HTTP/1.1 400 - path_normalization_failed 0 33 - - - 0 0"},
 		{"no route", "", "", "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", nil, "OPTIONS * HTTP/1.1 404 NR route_not_found 0 0 - - - 0 0"},
 		{"a reset before the response", "", "", "POST / HTTP/1.1\r\nHost: a\r\n\r\n", answerAndEnd(""),
 			"POST / HTTP/1.1 503 UC upstream_reset_before_response_started{connection_termination} 0 95 up r HTTP/1.1 1 1"},
@@ -88,6 +89,8 @@ func TestAccessLogTellsHowEachRequestEnded(t *testing.T) {
 			"GET / HTTP/1.1 200 UPE upstream_reset_after_response_started{protocol_error} 0 5 up r HTTP/1.1 1 1"},
 		{"a late response", "", `, "timeout": "1s"`, get, answer(""), "GET / HTTP/1.1 504 UT response_timeout 0 24 up r HTTP/1.1 1 1"},
 		{"an idle stream", `"stream_idle_timeout": "1s",`, `, "timeout": "0s"`, get, answer(""), "GET / HTTP/1.1 504 SI stream_idle_timeout 0 14 up r HTTP/1.1 1 1"},
+		{"a stream that lasts too long", `"common_http_protocol_options": {"max_stream_duration": "1s"},`, `, "timeout": "0s"`, get, answer(""),
+			"GET / HTTP/1.1 504 - max_duration_timeout 0 27 up r HTTP/1.1 1 1"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

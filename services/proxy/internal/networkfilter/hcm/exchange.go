@@ -168,7 +168,7 @@ func (e *exchange) prepare() (*httpfilter.Chain, *refusal) {
 		m.stats.protocolErrors.Inc()
 		return chain, malformed("http2.violation.of.messaging.rule", err.Error())
 	case string(r.Method) == "CONNECT":
-		if len(protocol) == 0 || !m.mayUpgrade(protocol) {
+		if len(protocol) == 0 {
 			return chain, m.refuseUpgrade(protocol)
 		}
 		// As HTTP/1 has it (RFC 8441 §5): the response's 101 is then a 200.
@@ -186,7 +186,7 @@ func (e *exchange) prepare() (*httpfilter.Chain, *refusal) {
 		return chain, refused
 	}
 	refused := m.mend(s, e.connection.peer, e.connection.port)
-	if refused != nil && refused.malformed {
+	if refused != nil && refused.flags != 0 {
 		m.stats.protocolErrors.Inc()
 	}
 	if m.proxyContinue {

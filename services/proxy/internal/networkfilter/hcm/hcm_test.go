@@ -378,7 +378,6 @@ func TestMalformedRequestsAreRefusedAndTheConnectionClosed(t *testing.T) {
 		{"unknown coding", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501, "a transfer-encoding other than one chunked"},
 		{"head too long", "GET /" + strings.Repeat("x", 70_000), 431, "the head is longer than the limit"},
 		{"connection names host", "GET / HTTP/1.1\r\nHost: a\r\nConnection: host\r\n\r\n", 400, "connection names host"},
-		{"upgrade", "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", 403, "no upgrade to websocket is configured"},
 	}
 	up := newUpstream(t)
 	p := start(t, up.address(), config{})

@@ -21,6 +21,7 @@ type refusal struct {
 	// malformed says that the request broke the protocol, and what to do with the
 	// connection is for stream_error_on_invalid_http_message to say.
 	malformed bool
+	flags     format.Flags
 }
 
 // fill makes the response.
@@ -33,13 +34,12 @@ func (r *refusal) fill(s *stream.Stream) {
 	if r.details != "" {
 		s.Facts.Details = r.details
 	}
-	if r.status == 400 {
-		s.Facts.Flags |= format.DownstreamProtocolError
-	}
+	s.Facts.Flags |= r.flags
+	s.MutateResponse()
 }
 
 func malformed(details, text string) *refusal {
-	return &refusal{status: 400, details: details, text: text + "\n", malformed: true}
+	return &refusal{status: 400, details: details, text: text + "\n", malformed: true, flags: format.DownstreamProtocolError}
 }
 
 // prepare makes the request's head one that filters and an upstream may see:
@@ -51,7 +51,7 @@ func (c *connection) prepare() (*httpfilter.Chain, *refusal) {
 	if refused == nil {
 		refused = m.mend(s, c.peer, c.port)
 	}
-	if refused != nil && refused.malformed {
+	if refused != nil && refused.flags != 0 {
 		m.stats.protocolErrors.Inc()
 	}
 	if m.proxyContinue && !c.reader.HTTP10() {
@@ -69,7 +69,7 @@ func (m *manager) mend(s *stream.Stream, peer netip.Addr, port int) *refusal {
 	switch outcome {
 	case normalize.Refuse:
 		m.stats.badPaths.Inc()
-		return malformed("path_normalization_failed", "a path that cannot be normalised")
+		return &refusal{status: 400, details: "path_normalization_failed", text: "a path that cannot be normalised\n", malformed: true}
 	case normalize.Redirect:
 		m.stats.redirectedPaths.Inc()
 		return &refusal{status: 307, details: "path_normalization_failed", location: string(path)}
@@ -90,8 +90,8 @@ func (m *manager) mend(s *stream.Stream, peer netip.Addr, port int) *refusal {
 
 // hopByHop takes out the fields that belong to one connection (RFC 9110
 // §7.6.1): the known ones and those that Connection names. It refuses a
-// Connection that names a field which others rely on, and an upgrade to what is
-// not configured; one that is becomes the request's Upgrade.
+// Connection that names a field which others rely on, and an upgrade with a body; any
+// other becomes the request's Upgrade, which upgraded refuses if it is not configured.
 func (c *connection) hopByHop() (*httpfilter.Chain, *refusal) {
 	m, r := c.manager, &c.stream.Request
 	h := &r.Headers
@@ -108,7 +108,7 @@ func (c *connection) hopByHop() (*httpfilter.Chain, *refusal) {
 				continue
 			}
 			switch {
-			case !m.mayUpgrade(protocol):
+			case r.Body != nil && !m.mayUpgrade(protocol):
 				return chain, m.refuseUpgrade(protocol)
 			case r.Body != nil:
 				return chain, malformed("upgrade_failed", "an upgrade of a request with a body")

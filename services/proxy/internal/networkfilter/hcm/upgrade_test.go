@@ -94,14 +94,16 @@ func TestUpgradesThatAreNotConfiguredAreRefused(t *testing.T) {
 		{"another is", `"upgrade_configs": [{"upgrade_type": "other"}],`, websocket, 403},
 		{"it is, but not enabled", `"upgrade_configs": [{"upgrade_type": "websocket", "enabled": false}],`, websocket, 403},
 		{"one of two", withWebsockets, strings.Replace(websocket, "Upgrade: websocket", "Upgrade: h2c, websocket", 1), 403},
+		{"none is, and there is a body", "", strings.Replace(websocket, "\r\n\r\n", "\r\nContent-Length: 1\r\n\r\nx", 1), 403},
 		{"with a body", withWebsockets, strings.Replace(websocket, "\r\n\r\n", "\r\nContent-Length: 1\r\n\r\nx", 1), 400},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := start(t, cannedUpstream(t), config{fields: c.fields})
 			client := p.dial()
 			client.send(c.request)
-			response, _ := client.response("GET")
+			response, body := client.response("GET")
 			require.Equal(t, c.status, response.StatusCode)
+			require.Equal(t, c.status == 403, strings.HasPrefix(body, "no upgrade to "), body)
 			require.True(t, response.Close)
 			client.closed()
 			require.Equal(t, c.status == 403, p.stat("http.test.downstream_rq_ws_on_non_ws_route") == 1)
@@ -149,6 +151,18 @@ func TestARouteSaysWhichUpgradesItAllows(t *testing.T) {
 			server.read("up")
 		})
 	}
+}
+
+func TestARefusedUpgradeHasTheHeadersOfItsRoute(t *testing.T) {
+	const entry = `"name": "r", "response_headers_to_add": [{"header": {"key": "x-down", "value": "%ROUTE_NAME% %RESPONSE_CODE_DETAILS%"}}],`
+	p := start(t, cannedUpstream(t), config{entry: entry})
+	client := p.dial()
+	client.send(websocket)
+	response, _ := client.response("GET")
+	require.Equal(t, 403, response.StatusCode)
+	require.Equal(t, "r upgrade_failed", response.Header.Get("X-Down"))
+	client.closed()
+	require.Zero(t, p.stat("http.test.downstream_cx_protocol_error"))
 }
 
 func TestUpgradeWithoutConnectionUpgradeIsNone(t *testing.T) {
