@@ -34,8 +34,9 @@ func (m *manager) finish(s *stream.Stream) {
 	if !r.Headers.Has("date") {
 		r.Headers.Add("date", m.clock.text())
 	}
-	// The codec would add it too, unseen by what logs the response.
-	if r.BodyLength > 0 && !r.Bodiless && !r.Headers.Has("content-length") {
+	// The codec would add it too, unseen by what logs the response, but not to an answer
+	// of ours to a HEAD, which is told what a GET would get.
+	if r.BodyLength > 0 && r.Status != 204 && r.Status != 304 && !r.Headers.Has("content-length") {
 		var text [20]byte
 		r.Headers.AddBytes("content-length", strconv.AppendInt(text[:0], r.BodyLength, 10))
 	}

@@ -46,6 +46,10 @@ func TestRoutesThatAnswer(t *testing.T) {
 			require.Equal(t, map[bool]string{false: "text/plain", true: "application/json"}[c.path == "/made"], response.Header.Get("Content-Type"))
 			require.EqualValues(t, len(c.body), response.ContentLength)
 		}
+		if c.method == "HEAD" {
+			require.EqualValues(t, len("short and stout"), response.ContentLength, "that of a GET")
+			require.Equal(t, "text/plain", response.Header.Get("Content-Type"))
+		}
 	}
 	require.EqualValues(t, 2, p.stat("http.test.no_cluster"))
 	require.EqualValues(t, 1, p.stat("http.test.no_route"))
