@@ -385,7 +385,9 @@ func TestConnectsThatTakeTooLongAreCounted(t *testing.T) {
 			require.ErrorContains(t, err, "timeout")
 			require.EqualValues(t, 1, m.stat("cluster.a.upstream_cx_connect_timeout"))
 			require.EqualValues(t, 1, m.stat("cluster.a.upstream_cx_connect_fail"))
-			require.Zero(t, m.stat("cluster.a.upstream_cx_total"))
+			require.EqualValues(t, 1, m.stat("cluster.a.upstream_cx_total"))
+			require.EqualValues(t, 1, m.stat("cluster.a.upstream_cx_destroy_local"))
+			require.Zero(t, m.stat("cluster.a.upstream_cx_active"))
 		})
 	}
 }

@@ -282,17 +282,28 @@ func (s *Stats) CountRetried(status int, codeless bool) {
 type connections struct {
 	cluster *Stats
 	host    *Host
-	version *stats.Counter // of all that were opened
+	version *stats.Counter // of all that were begun
 }
 
-// Opened implements connpool.Stats.
-func (c *connections) Opened(connect time.Duration) {
-	c.cluster.connectTime.Record(connect)
+// Began implements connpool.Stats.
+func (c *connections) Began() {
 	c.version.Inc()
 	c.cluster.ConnectionsTotal.Inc()
 	c.cluster.ConnectionsActive.Add(1)
 	c.host.Stats.ConnectionsTotal.Add(1)
 	c.host.Stats.ConnectionsActive.Add(1)
+}
+
+// Unmade implements connpool.Stats.
+func (c *connections) Unmade(remote bool) {
+	c.cluster.ConnectionsActive.Add(-1)
+	c.host.Stats.ConnectionsActive.Add(-1)
+	c.cluster.destroyed.count(remote)
+}
+
+// Opened implements connpool.Stats.
+func (c *connections) Opened(connect time.Duration) {
+	c.cluster.connectTime.Record(connect)
 }
 
 // Failed implements connpool.Stats.

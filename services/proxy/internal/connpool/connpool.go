@@ -9,6 +9,7 @@ package connpool
 import (
 	"cmp"
 	"context"
+	"errors"
 	"net"
 	"slices"
 	"sync"
@@ -55,6 +56,7 @@ type Options struct {
 // Stats counts what becomes of connections, and of requests that want one. Its methods
 // must neither block nor call the pool.
 type Stats interface {
+	ConnectStats
 	ConnectionStats
 	// Met is told of each connection and each request that met a limit.
 	Met(Limit)
@@ -63,13 +65,21 @@ type Stats interface {
 	Cancelled()
 }
 
-// ConnectionStats counts connections.
-type ConnectionStats interface {
+// ConnectStats counts connects.
+type ConnectStats interface {
+	// Began is told of each connect, as it begins, and Unmade of the end of each that made
+	// no connection: whether the server refused it, or it was given up.
+	Began()
+	Unmade(remote bool)
 	// Opened is told of each connection, and of how long its connect took.
 	Opened(connect time.Duration)
 	// Failed is told why a connect failed, or why a connection took no request. It is
 	// not told of a connect that was given up.
 	Failed(cause error)
+}
+
+// ConnectionStats counts connections.
+type ConnectionStats interface {
 	// Moved is told of bytes that were received and sent: at the end of each exchange,
 	// and of each connection.
 	Moved(received, sent uint64)
@@ -252,9 +262,12 @@ func over(ctx context.Context) bool {
 // dial connects, for either version of HTTP.
 func (p *Pool) dial(ctx context.Context, limits *breaker.Set) (net.Conn, *connection, error) {
 	began := time.Now()
+	p.options.Stats.Began()
 	dialer := net.Dialer{Timeout: p.options.ConnectTimeout}
 	conn, err := dialer.DialContext(ctx, "tcp", *p.address.Load())
 	if err != nil {
+		network, ok := errors.AsType[net.Error](err)
+		p.options.Stats.Unmade(ctx.Err() == nil && (!ok || !network.Timeout()))
 		return nil, nil, err
 	}
 	return conn, &connection{

@@ -1,6 +1,7 @@
 package connpool_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -51,12 +52,23 @@ func server(t *testing.T) (address string, accepted chan net.Conn) {
 // counts are the Stats of a test's pool.
 type counts struct {
 	opened, open, failed atomic.Int64
+	begun                atomic.Int64
+	refused, givenUp     atomic.Int64 // connects
 	met                  [connpool.MaxPools + 1]atomic.Int64
 	received, sent       atomic.Uint64
 	cancelled            atomic.Int64
 
 	mu   sync.Mutex
 	ends []connpool.End
+}
+
+func (c *counts) Began() { c.begun.Add(1) }
+func (c *counts) Unmade(remote bool) {
+	if remote {
+		c.refused.Add(1)
+	} else {
+		c.givenUp.Add(1)
+	}
 }
 
 func (c *counts) Opened(time.Duration) {
@@ -280,10 +292,17 @@ func TestClosedPoolKeepsNothingThatComesBack(t *testing.T) {
 }
 
 func TestConnectErrorIsThatOfTheConnect(t *testing.T) {
-	pool, open := newPool(t, servicetest.FreeAddress(t), time.Hour)
+	pool, counts := makePool(t, servicetest.FreeAddress(t), connpool.Options{IdleTimeout: time.Hour})
 	_, err := pool.Get(t.Context(), nil)
 	require.ErrorContains(t, err, "connection refused")
-	require.Zero(t, open.Load())
+	require.Zero(t, counts.open.Load())
+	require.EqualValues(t, 1, counts.begun.Load())
+	require.EqualValues(t, 1, counts.refused.Load())
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = pool.Get(ended, nil)
+	require.Error(t, err)
+	require.Equal(t, counts.begun.Load()-1, counts.givenUp.Load())
 }
 
 func BenchmarkGetAndRelease(b *testing.B) {

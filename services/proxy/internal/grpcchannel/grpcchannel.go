@@ -67,6 +67,8 @@ func dial(ctx context.Context, c *cluster.Cluster, address string) (net.Conn, er
 			host = &m.Host.Stats
 		}
 	}
+	c.Stats.ConnectionsTotal.Inc()
+	host.ConnectionsTotal.Add(1)
 	dialer := net.Dialer{Timeout: c.Config.ConnectTimeout}
 	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
@@ -74,9 +76,7 @@ func dial(ctx context.Context, c *cluster.Cluster, address string) (net.Conn, er
 		host.ConnectFailures.Add(1)
 		return nil, err
 	}
-	c.Stats.ConnectionsTotal.Inc()
 	c.Stats.ConnectionsActive.Add(1)
-	host.ConnectionsTotal.Add(1)
 	host.ConnectionsActive.Add(1)
 	return &countedConn{Conn: conn, closed: sync.OnceFunc(func() {
 		c.Stats.ConnectionsActive.Add(-1)

@@ -175,6 +175,7 @@ func TestHostThatRefusesIsLeftOutUntilItServesAgain(t *testing.T) {
 	channel := h.channel()
 	require.ErrorContains(t, call(channel), "connection refused")
 	require.NotZero(t, h.Stats.ConnectFailures.Value())
+	require.NotZero(t, h.Stats.ConnectionsTotal.Value(), "connects count, made or not")
 	require.NotZero(t, h.Hosts().Members[0].Host.Stats.ConnectFailures.Load())
 	h.set(away.address, good.address)
 	share(t, "the other gets all calls", channel, good)

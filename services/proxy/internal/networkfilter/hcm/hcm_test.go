@@ -602,6 +602,9 @@ func TestUpstreamThatRefusesConnectionsIs503(t *testing.T) {
 	require.Equal(t, 503, response.StatusCode)
 	require.Contains(t, body, "remote connection failure")
 	require.EqualValues(t, 1, p.stat("cluster.up.upstream_cx_connect_fail"))
+	for name, want := range map[string]int64{"total": 1, "http1_total": 1, "destroy": 1, "destroy_remote": 1, "active": 0} { // as in Envoy
+		require.Equal(t, want, p.stat("cluster.up.upstream_cx_"+name), name)
+	}
 }
 
 func TestUpstreamThatIsLateIs504(t *testing.T) {
