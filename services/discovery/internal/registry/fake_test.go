@@ -127,7 +127,7 @@ func (s *fakeStore) Follow(ctx context.Context, apply func(Update)) error {
 	}
 	apply(Update{})
 	s.followed <- apply
-	for pause.For(ctx, 10*time.Millisecond) {
+	for pause.For(ctx, 100*time.Millisecond) {
 		if !s.isSilent() {
 			apply(Update{}) // it answers
 		}

@@ -59,12 +59,12 @@ func TestTheLastHostThatAnotherReplicaTookOutIsSeenForAWhile(t *testing.T) {
 		left("a") // as where the log is read again
 		time.Sleep(499 * time.Millisecond)
 		require.Equal(t, []string{"a"}, ids(t, r))
-		time.Sleep(21 * time.Millisecond) // with the store's next answer
+		time.Sleep(201 * time.Millisecond) // with the store's next answer
 		synctest.Wait()
 		list, err := r.List("users")
 		require.NoError(t, err)
 		require.Empty(t, list.Hosts)
-		require.WithinDuration(t, heard, list.EmptySince, 10*time.Millisecond)
+		require.WithinDuration(t, heard, list.EmptySince, 100*time.Millisecond)
 		require.Equal(t, []EventKind{Registered, Registered, Deregistered, Deregistered}, told(t, r))
 		require.Empty(t, changes(store))
 	})
@@ -80,7 +80,7 @@ func TestTheLastHostIsSeenUntilTheStoreHasAnsweredForAWhile(t *testing.T) {
 		store.stand(false)
 		time.Sleep(499 * time.Millisecond)
 		require.Equal(t, []string{"a"}, ids(t, r), "what others did comes late")
-		time.Sleep(31 * time.Millisecond)
+		time.Sleep(201 * time.Millisecond)
 		synctest.Wait()
 		require.Empty(t, ids(t, r))
 	})
@@ -100,10 +100,10 @@ func TestNobodyKnowsThatAServiceIsEmptyWhileTheStoreIsSilent(t *testing.T) {
 		require.NoError(t, err)
 		store.stand(true)
 		time.Sleep(time.Minute)
-		require.Less(t, empty(), 20*time.Millisecond)
+		require.LessOrEqual(t, empty(), 100*time.Millisecond)
 		store.stand(false)
 		time.Sleep(time.Second)
-		require.InDelta(t, time.Second, empty(), float64(20*time.Millisecond))
+		require.InDelta(t, time.Second, empty(), float64(200*time.Millisecond))
 	})
 }
 
