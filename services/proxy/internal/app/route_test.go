@@ -93,7 +93,7 @@ route 1          "exact" matches: path is "/exact"
 		"too many headers":                  {good(append([]string{"--request", "http://x/exact"}, slices.Repeat([]string{"-H", "a:b"}, 30)...)...), "listener         ingress\nanswer           431: ", "", false},
 		"an upgrade":                        {mended("http://a/exact", "connection: upgrade", "upgrade: websocket"), "\npriority         DEFAULT\nupgrade          websocket\n", "", false},
 		"an upgrade that the route forbids": {forbidden, "\"exact\" matches: path is \"/exact\"\nanswer           403: no upgrade to websocket is configured\n", "", false},
-		"an upgrade that is none":           {mended("http://a/exact", "connection: upgrade", "upgrade: other"), "listener         ingress\nanswer           403: no upgrade to other is configured\n", "", false},
+		"an upgrade that is none":           {mended("http://a/exact", "connection: upgrade", "upgrade: other"), "matches: path is \"/exact\"\nanswer           403: no upgrade to other is configured\n", "", false},
 		"headers that are dropped":          {good("--request", "http://a/exact", "-H", "keep-alive: 5", "-H", "x-envoy-max-retries: 3", "--client", "192.0.2.7"), "dropped headers  keep-alive, x-envoy-max-retries\n", "", false},
 		"a scheme that is dropped":          {good("--request", "https://a/exact"), "scheme           http, as x-forwarded-proto of clients is not trusted\n", "", false},
 		"CONNECT":                           {good("--request", "CONNECT a:80"), "virtual host     \"all\", by its domain \"*\"\nanswer           404: no route\n", "", false},
