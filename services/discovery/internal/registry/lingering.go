@@ -39,43 +39,25 @@ func (r *Registry) linger(e *entry, event *Event) bool {
 	r.setAway(e, false)
 	r.services[e.host.Service].lingering++
 	r.lingering[e] = parting{event, time.Since(r.born)}
-	r.endLater(e, r.options.Linger)
 	return true
 }
 
-// endLater ends the lingering of e in a while, or later, once the Store has answered for
-// long enough.
-func (r *Registry) endLater(e *entry, wait time.Duration) {
-	// Ends by itself.
-	time.AfterFunc(wait, func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if !r.lingers(e) {
-			return
-		}
-		if left := r.options.Linger - r.heardFor(r.lingering[e].since); left > 0 {
-			r.endLater(e, max(left, lookAgain))
-			return
-		}
-		r.endLingering(e)
-	})
-}
+// unheard is after how long without an answer of the Store what others did meanwhile may
+// come late.
+const unheard = 2 * time.Second
 
-const (
-	// lookAgain is when it is looked again whether the Store has answered, at the earliest.
-	lookAgain = 10 * time.Millisecond
-	// unheard is after how long without an answer of the Store what others did meanwhile
-	// may come late.
-	unheard = 2 * time.Second
-)
-
-// heardAll notes that all was heard that others have told the Store so far. r.mu must be
-// held.
+// heardAll notes that all was heard that others have told the Store so far, and ends the
+// lingering of hosts of which nothing was heard for long enough. r.mu must be held.
 func (r *Registry) heardAll(now time.Duration) {
 	if now-r.heard > unheard {
 		r.hears = now
 	}
 	r.heard = now
+	for e, p := range r.lingering {
+		if r.heardFor(p.since) >= r.options.Linger {
+			r.endLingering(e)
+		}
+	}
 }
 
 // heardFor is for how long since a time it was heard without a gap what others told the
