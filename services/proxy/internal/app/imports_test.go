@@ -65,6 +65,7 @@ func TestImports(t *testing.T) {
 		"internal/httpfilter/router": {
 			"internal/accesslog", "internal/cluster", "internal/cluster/breaker", "internal/cluster/outlier", "internal/connpool", "internal/format",
 			"internal/hashpolicy", "internal/http1", "internal/httpfilter", "internal/layeredruntime", "internal/message", "internal/retry", "internal/route", "internal/stats", "internal/stream", "internal/strict",
+			"internal/upstream",
 		},
 		"internal/format":         {"internal/message", "internal/strict"},
 		"internal/headermutation": {"internal/format", "internal/message", "internal/strict"},
@@ -88,6 +89,7 @@ func TestImports(t *testing.T) {
 		"internal/dns":             {"internal/coreconfig", "internal/strict"},
 		"internal/cluster/lb":      {"internal/cluster", "internal/cluster/edf", "internal/layeredruntime", "internal/stats", "internal/strict"},
 		"internal/connpool":        {"internal/cluster/breaker", "internal/http1", "internal/message", "weir/internal/http2"},
+		"internal/upstream":        {"internal/cluster", "internal/cluster/breaker", "internal/cluster/outlier", "internal/connpool", "internal/http1", "internal/message"},
 		"internal/fixedheader":     {"internal/message", "internal/strict"},
 		"internal/cluster/outlier": {"internal/coreconfig", "internal/stats", "internal/strict"},
 		"internal/codecstats":      {"internal/stats", "weir/internal/http2"},

@@ -1,32 +1,26 @@
 package router
 
 import (
-	"context"
 	"errors"
 	"io"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/weirproxy/weir/services/proxy/internal/cluster"
-	"github.com/weirproxy/weir/services/proxy/internal/cluster/breaker"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
+	"github.com/weirproxy/weir/services/proxy/internal/upstream"
 )
 
 // attempt is one host that the request goes to, and what became of it there.
 type attempt struct {
+	upstream.Attempt
 	router *router
-	host   *cluster.Host // nil if there is none
-	// acquired is released when the attempt is over; nil if there is nothing to.
-	acquired *breaker.Resource
-	conn     *connpool.Conn // nil once given back or discarded
-	body     message.Body   // of the request; nil is none
-	err      error          // why there is no response
+	body   message.Body // of the request; nil is none
+	err    error        // why there is no response
 	// uploading is set while upload runs; it ends by sending on uploaded
 	// whether the whole request went out.
 	uploading bool
@@ -67,36 +61,32 @@ func newAttempt(r *router) *attempt {
 //  3. read the head of the response, on a new connection once more if the
 //     server had closed the old one unseen, or had done nothing of the request.
 //
-// It reports to the host how it went. Whatever the result is, quit must follow.
+// It reports to the host how it went. Whatever the result is, End must follow.
 func (a *attempt) run(s *stream.Stream) result {
 	wanted := a.router.pickContext(s)
-	if a.host = a.router.cluster.Pick(&wanted); a.host == nil {
-		a.router.cluster.Stats.NoHealthyHost.Inc()
+	if !a.Begin(s.Context, s, s.Cluster, s.Route.Priority, &wanted) {
 		return noHost
 	}
-	s.Facts.UpstreamHost = a.host.Address
-	s.Facts.HostMetadata = a.host.Metadata()
+	s.Facts.UpstreamHost = a.Host.Address
+	s.Facts.HostMetadata = a.Host.Metadata()
 	s.Request.Authority = a.router.authority
-	s.Route.RewriteHost(&s.Request, a.host.Hostname(), !a.router.config.suppress)
+	s.Route.RewriteHost(&s.Request, a.Host.Hostname(), !a.router.config.suppress)
 	s.Facts.Attempts++
-	a.router.log.begin(s, a.host)
+	a.router.log.begin(s, a.Host)
 	conn, err := a.connect(s)
 	if err == nil {
-		err = a.begin(s, conn)
+		err = a.burden(conn)
 	}
 	if err == nil {
 		err = a.exchange(s, conn)
 		for errors.Is(err, connpool.ErrStale) {
-			a.discard()
+			a.Discard()
 			if conn, err = a.connect(s); err == nil {
 				err = a.exchange(s, conn)
 			}
 		}
 		if a.resendable(s, err) {
-			a.router.cluster.Stats.RequestResends.Inc()
-			a.lost(err)
-			a.discard()
-			if conn, err = a.reconnect(s); err == nil {
+			if conn, err = a.Replace(a.pool(s), err, a.router.deadline()); err == nil {
 				err = a.exchange(s, conn)
 			}
 		}
@@ -105,44 +95,30 @@ func (a *attempt) run(s *stream.Stream) result {
 		return a.failed(err)
 	}
 	a.router.log.answered(&s.Response)
-	a.host.Outlier.ReportStatus(s.Response.Status)
-	if s.Response.Headers.Has("x-envoy-immediate-health-check-fail") {
-		a.router.cluster.FailPassively(a.host)
-	}
+	a.Answered(&s.Response)
 	a.answer()
 	return answered
 }
 
-// errFull is that as many requests are under way as may (Thresholds.max_requests).
-var errFull = errors.New("too many requests are under way")
-
-// begin burdens the cluster with the request, for which there is a connection,
-// or gives that back.
-func (a *attempt) begin(s *stream.Stream, conn *connpool.Conn) error {
-	stats, requests := a.router.cluster.Stats, &a.router.cluster.Breakers(s.Route.Priority).Requests
-	if !requests.Acquire() {
-		conn.Return()
-		stats.ActiveOverflow.Inc()
-		return errFull
+// burden burdens the cluster, and its route's metrics, with the request, for which there
+// is a connection, or gives that back.
+func (a *attempt) burden(conn *connpool.Conn) error {
+	if err := a.Burden(conn); err != nil {
+		return err
 	}
-	a.acquired = requests
-	stats.RequestsTotal.Inc()
 	a.router.byRoute.note(routeRequest)
-	stats.RequestsActive.Add(1)
-	a.host.Stats.RequestsTotal.Add(1)
-	a.host.Stats.RequestsActive.Add(1)
 	return nil
 }
 
 // pool is where the host's connections are that fit the stream.
 func (a *attempt) pool(s *stream.Stream) *connpool.Pool {
-	return a.host.Pool(s.Facts.Protocol == "HTTP/2")
+	return a.Host.Pool(s.Facts.Protocol == "HTTP/2")
 }
 
 // connect gets a connection: an idle one, or one that it waits for, as long as
 // the route's timeout and the stream last.
 func (a *attempt) connect(s *stream.Stream) (*connpool.Conn, error) {
-	pool, stats := a.pool(s), a.router.cluster.Stats
+	pool := a.pool(s)
 	idle := pool.Idle
 	if a.alone(s) {
 		idle = pool.IdleUnseen
@@ -150,65 +126,24 @@ func (a *attempt) connect(s *stream.Stream) (*connpool.Conn, error) {
 	if conn := idle(); conn != nil {
 		return conn, nil
 	}
-	stats.PendingActive.Add(1)
-	defer stats.PendingActive.Add(-1)
-	ctx, cancel := a.waiting(s, a.router.deadline())
-	defer cancel()
-	conn, err := pool.Get(ctx, a.router.cluster.Breakers(s.Route.Priority))
-	if !errors.Is(err, connpool.ErrOverflow) && !errors.Is(err, connpool.ErrPools) {
-		stats.PendingTotal.Inc()
-	}
-	return conn, err
-}
-
-// reconnect makes a connection in place of one that its server had closed.
-func (a *attempt) reconnect(s *stream.Stream) (*connpool.Conn, error) {
-	ctx, cancel := a.waiting(s, a.router.deadline())
-	defer cancel()
-	return a.pool(s).Connect(ctx, a.router.cluster.Breakers(s.Route.Priority))
+	return a.Await(pool, a.router.deadline())
 }
 
 // awaitTunnels waits until the server has said whether it takes upgrades, as long as
 // it may take to answer one.
-func (a *attempt) awaitTunnels(s *stream.Stream, conn *connpool.Conn) error {
-	ctx, cancel := a.waiting(s, a.deadline(a.bounds.began))
+func (a *attempt) awaitTunnels(conn *connpool.Conn) error {
+	ctx, cancel := a.Waiting(a.deadline(a.bounds.began))
 	defer cancel()
 	return conn.AwaitTunnels(ctx)
 }
 
-// waiting is a context for who waits for a connection, or for what its server
-// says first, until a deadline; the zero time is none. It must be cancelled.
-func (a *attempt) waiting(s *stream.Stream, deadline time.Time) (context.Context, context.CancelFunc) {
-	var ctx context.Context
-	var cancel context.CancelFunc
-	if deadline.IsZero() {
-		ctx, cancel = context.WithCancel(s.Context)
-	} else {
-		ctx, cancel = context.WithDeadline(s.Context, deadline)
-	}
-	s.Hold(cancelling(cancel))
-	return ctx, func() {
-		s.Hold(nil)
-		cancel()
-	}
-}
-
-// cancelling is a context as what a stream holds.
-type cancelling context.CancelFunc
-
-// Close implements io.Closer.
-func (c cancelling) Close() error {
-	c()
-	return nil
-}
-
 // exchange sends the request on conn and reads the head of the response.
 func (a *attempt) exchange(s *stream.Stream, conn *connpool.Conn) error {
-	a.conn = conn
+	a.Conn = conn
 	now := time.Now()
 	a.bounds.began = now
 	if len(s.Request.Upgrade) > 0 {
-		if err := a.awaitTunnels(s, conn); err != nil {
+		if err := a.awaitTunnels(conn); err != nil {
 			return err
 		}
 		now = time.Now()
@@ -260,7 +195,7 @@ func (a *attempt) ask(s *stream.Stream, conn *connpool.Conn) error {
 
 // send sends what the connection's Writer has of a whole request.
 func (a *attempt) send() error {
-	err := a.conn.Writer.Flush()
+	err := a.Conn.Writer.Flush()
 	a.router.stream.Facts.Mark(format.UpstreamRequestEnd, time.Now())
 	return err
 }
@@ -392,17 +327,17 @@ func (a *attempt) answer() {
 	a.bounds.mu.Lock()
 	a.bounds.answered = true
 	a.bounds.mu.Unlock()
-	a.bound(a.conn, time.Now())
+	a.bound(a.Conn, time.Now())
 }
 
 // release gives the connection back if its server keeps it open and the whole
 // request went out on it. The response's body is at its end. If it overtook that
 // of the request, settle is to follow.
 func (a *attempt) release() {
-	if a.conn == nil {
+	if a.Conn == nil {
 		return
 	}
-	a.conn.Answered()
+	a.Conn.Answered()
 	if a.tunnel { // whose other direction may go on
 		return
 	}
@@ -418,9 +353,9 @@ func (a *attempt) release() {
 	switch {
 	case a.overtaken:
 	case a.keepAlive && sent:
-		a.giveBack()
+		a.GiveBack()
 	default:
-		a.discard()
+		a.Discard()
 	}
 }
 
@@ -436,33 +371,12 @@ func (a *attempt) settle() {
 	if !a.overtaken {
 		return
 	}
-	conn := a.conn
+	conn := a.Conn
 	timer := time.AfterFunc(lastBytes, func() { _ = conn.Close() }) // which lets the upload go
 	sent := <-a.uploaded
 	a.uploading = false
 	if timer.Stop() && sent {
-		a.giveBack()
-	}
-}
-
-// lost tells the connection that its server has ended it, if that is what went wrong.
-func (a *attempt) lost(err error) {
-	if a.conn != nil && !errors.Is(err, net.ErrClosed) && !timedOut(err) {
-		a.conn.Lost()
-	}
-}
-
-func (a *attempt) giveBack() {
-	a.router.stream.Hold(nil)
-	a.conn.Release()
-	a.conn = nil
-}
-
-func (a *attempt) discard() {
-	if a.conn != nil {
-		a.router.stream.Hold(nil)
-		a.conn.Discard()
-		a.conn = nil
+		a.GiveBack()
 	}
 }
 
@@ -483,18 +397,6 @@ func (a *attempt) drain(body message.Body) {
 	if body == nil {
 		a.release()
 	}
-}
-
-// quit lets go of the host and of the connection. An upload that still runs ends
-// with that, or once it can read no more; wait waits for it.
-func (a *attempt) quit() {
-	a.discard()
-	if a.acquired != nil {
-		a.host.Stats.RequestsActive.Add(-1)
-		a.router.cluster.Stats.RequestsActive.Add(-1)
-		a.acquired.Release()
-	}
-	a.host, a.acquired = nil, nil
 }
 
 // wait waits for the end of the upload, and makes the attempt fit for another.

@@ -3,7 +3,6 @@ package router
 import (
 	"errors"
 	"io"
-	"net"
 	"strconv"
 	"strings"
 	"syscall"
@@ -16,6 +15,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/retry"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
+	"github.com/weirproxy/weir/services/proxy/internal/upstream"
 )
 
 // resendable says whether the request failed on a connection that its server
@@ -27,14 +27,14 @@ func (a *attempt) resendable(s *stream.Stream, err error) bool {
 	if _, ok := errors.AsType[*connpool.UnprocessedError](err); ok && s.Request.Body == nil && s.Expired() == nil {
 		return true
 	}
-	if err == nil || a.conn == nil || !a.conn.Reused || s.Request.Body != nil || a.conn.Reader.Buffered() {
+	if err == nil || a.Conn == nil || !a.Conn.Reused || s.Request.Body != nil || a.Conn.Reader.Buffered() {
 		return false
 	}
 	if a.interim > 0 || s.Expired() != nil {
 		return false
 	}
 	var protocol *http1.ProtocolError
-	if errors.As(err, &protocol) || timedOut(err) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if errors.As(err, &protocol) || upstream.IsTimeout(err) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return false
 	}
 	switch string(s.Request.Method) {
@@ -75,20 +75,28 @@ type ending struct {
 	reason, detail string
 	// reset is what retries are decided by, if there is a reason.
 	reset retry.Reset
+	// counted is what the result is counted and reported as.
+	counted upstream.Failure
 }
 
 var endings = [...]ending{
-	overflow:    {503, format.UpstreamOverflow, "overflow", "overflow", retry.Overflow},
-	unconnected: {503, format.UpstreamConnectionFailure, "remote connection failure", "remote_connection_failure|", retry.ConnectFailure},
-	malformed:   {502, format.UpstreamProtocolError, "protocol error", "protocol_error", retry.Broken},
-	terminated:  {503, format.UpstreamConnectionTermination, "connection termination", "connection_termination", retry.Broken},
-	refused:     {503, format.UpstreamRemoteReset, "remote refused stream reset", "remote_refused_stream_reset", retry.RefusedStream},
-	reset:       {503, format.UpstreamRemoteReset, "remote reset", "remote_reset", retry.Broken},
-	lateTry:     {504, format.UpstreamRequestTimeout, "", "upstream_per_try_timeout", retry.TimedOut},
-	idleTry:     {504, format.UpstreamRequestTimeout, "", "upstream_per_try_idle_timeout", retry.TimedOut},
-	outlived:    {504, format.UpstreamMaxStreamDurationReached, "", "upstream_max_stream_duration_reached", retry.Broken},
-	late:        {504, format.UpstreamRequestTimeout, "", "response_timeout", retry.TimedOut},
+	overflow:    {503, format.UpstreamOverflow, "overflow", "overflow", retry.Overflow, upstream.Overflow},
+	unconnected: {503, format.UpstreamConnectionFailure, "remote connection failure", "remote_connection_failure|", retry.ConnectFailure, upstream.Unconnected},
+	malformed:   {502, format.UpstreamProtocolError, "protocol error", "protocol_error", retry.Broken, upstream.Malformed},
+	terminated:  {503, format.UpstreamConnectionTermination, "connection termination", "connection_termination", retry.Broken, upstream.Terminated},
+	refused:     {503, format.UpstreamRemoteReset, "remote refused stream reset", "remote_refused_stream_reset", retry.RefusedStream, upstream.Refused},
+	reset:       {503, format.UpstreamRemoteReset, "remote reset", "remote_reset", retry.Broken, upstream.Reset},
+	lateTry:     {504, format.UpstreamRequestTimeout, "", "upstream_per_try_timeout", retry.TimedOut, upstream.None},
+	idleTry:     {504, format.UpstreamRequestTimeout, "", "upstream_per_try_idle_timeout", retry.TimedOut, upstream.None},
+	outlived:    {504, format.UpstreamMaxStreamDurationReached, "", "upstream_max_stream_duration_reached", retry.Broken, upstream.None},
+	late:        {504, format.UpstreamRequestTimeout, "", "response_timeout", retry.TimedOut, upstream.TimedOut},
 	streamCut:   {status: 503},
+}
+
+// failures are the results that failures are; of those in time there is more to be said.
+var failures = [...]result{
+	upstream.Overflow: overflow, upstream.NoPool: noHost, upstream.Unconnected: unconnected, upstream.Malformed: malformed,
+	upstream.Terminated: terminated, upstream.Refused: refused, upstream.Reset: reset, upstream.TimedOut: late,
 }
 
 // resets are the results that another attempt may follow.
@@ -105,30 +113,17 @@ func (a *attempt) failed(err error) result {
 	a.err = err
 	res := a.classify(err)
 	a.router.log.failed(res, a.err)
-	stats, host := a.router.cluster.Stats, a.host
+	a.Count(endings[res].counted, err)
+	stats := a.Cluster.Stats
 	switch res {
-	case overflow:
-		if errors.Is(err, connpool.ErrOverflow) {
-			stats.PendingOverflow.Inc()
-		}
-	case unconnected: // the pool tells of the connect
-		stats.PendingEjected.Inc()
-	case malformed:
-		stats.ProtocolErrors.Inc()
-		host.Outlier.ReportLocal(outlier.Reset)
-	case terminated, refused, reset:
-		a.lost(err)
-		a.reportReset(err)
 	case late:
-		stats.RequestTimeouts.Inc()
 		a.router.byRoute.note(routeTimeout)
-		host.Outlier.ReportLocal(outlier.Timeout)
 	case lateTry:
 		stats.PerTryTimeouts.Inc()
-		host.Outlier.ReportLocal(outlier.Timeout)
+		a.Host.Outlier.ReportLocal(outlier.Timeout)
 	case idleTry:
 		stats.PerTryIdleTimeouts.Inc()
-		host.Outlier.ReportLocal(outlier.Timeout)
+		a.Host.Outlier.ReportLocal(outlier.Timeout)
 	case outlived: // which says nothing of the host
 		stats.StreamsOutlived.Inc()
 	}
@@ -137,58 +132,39 @@ func (a *attempt) failed(err error) result {
 
 func (a *attempt) classify(err error) result {
 	r := a.router
-	client, protocol := a.brokenOff.Load(), (*http1.ProtocolError)(nil)
+	client := a.brokenOff.Load()
 	if client == nil {
 		errors.As(err, &client)
 	}
-	_, isRefused := errors.AsType[*connpool.UnprocessedError](err)
-	_, isReset := errors.AsType[*connpool.ResetError](err)
 	switch {
 	case r.stream.Expired() != nil:
 		return streamExpired
 	case client != nil:
 		a.err = client.error
 		return clientBroke
-	case errors.As(err, &protocol):
-		return malformed
-	case errors.Is(err, connpool.ErrOverflow), errors.Is(err, errFull):
-		return overflow
-	case errors.Is(err, connpool.ErrPools):
-		return noHost
-	case isRefused:
-		return refused
-	case isReset:
-		return reset
+	}
+	if why := a.Why(err); why != upstream.TimedOut {
+		return failures[why]
 	}
 	now, try := time.Now(), a.tryDeadline()
 	switch {
-	case timedOut(err) && a.conn != nil && a.outlived(now):
+	case a.Conn != nil && a.outlived(now):
 		return outlived
-	case timedOut(err) && r.isLate(now):
+	case r.isLate(now):
 		return late
-	case a.conn == nil:
+	case a.Conn == nil:
 		return unconnected
-	case !timedOut(err):
-		return terminated
 	case !try.IsZero() && !now.Before(try):
 		return lateTry
 	}
 	return idleTry
 }
 
-// reportReset reports a connection that broke before the end of the response,
-// unless the proxy closed it itself since its client went or time was up.
-func (a *attempt) reportReset(err error) {
-	if !errors.Is(err, net.ErrClosed) {
-		a.host.Outlier.ReportLocal(outlier.Reset)
-	}
-}
-
 // refuse makes the reply for the last attempt, which got no response, and closes
 // its connection.
 func (r *router) refuse(res result) *httpfilter.Reply {
 	r.log.end(r.stream, r.attempt)
-	r.attempt.discard()
+	r.attempt.Discard()
 	reply := r.replyTo(res)
 	if r.stream.Route.Attempts.Response && res != streamExpired {
 		reply.Headers = append(reply.Headers, httpfilter.Header{Name: attemptHeader, Value: strconv.Itoa(r.attempts)})
@@ -295,39 +271,31 @@ func (r *router) brokeOff(err error) {
 		return
 	}
 	r.config.brokenOff.Inc()
-	stats, f := r.cluster.Stats, &r.stream.Facts
-	var protocol *http1.ProtocolError
-	var remote *connpool.ResetError
-	reason, flag := "connection_termination", format.UpstreamConnectionTermination
-	switch {
-	case timedOut(err) && r.attempt.outlived(time.Now()):
-		stats.StreamsOutlived.Inc()
-		f.Details, f.Flags = endings[outlived].detail, f.Flags|endings[outlived].flag
-		return
-	case timedOut(err):
-		stats.RequestTimeouts.Inc()
-		r.byRoute.note(routeTimeout)
-		r.attempt.host.Outlier.ReportLocal(outlier.Timeout)
-		f.Details, f.Flags = "response_timeout", f.Flags|format.UpstreamRequestTimeout
-		return
-	case errors.As(err, &protocol), r.attempt.cutShort(err):
-		stats.ProtocolErrors.Inc()
-		reason, flag = "protocol_error", format.UpstreamProtocolError
-	case errors.As(err, &remote):
-		reason, flag = "remote_reset", format.UpstreamRemoteReset
-	default:
-		r.attempt.lost(err)
+	f, why := &r.stream.Facts, r.attempt.Why(err)
+	if r.attempt.cutShort(err) {
+		why = upstream.Malformed
 	}
-	f.Flags |= flag
-	r.log.brokeOff(flag)
-	f.Details = "upstream_reset_after_response_started{" + reason + "}"
-	r.attempt.reportReset(err)
+	end := &endings[failures[why]]
+	if why == upstream.TimedOut && r.attempt.outlived(time.Now()) {
+		end = &endings[outlived]
+		r.cluster.Stats.StreamsOutlived.Inc()
+	} else if why == upstream.TimedOut {
+		r.byRoute.note(routeTimeout)
+	}
+	r.attempt.Count(end.counted, err)
+	f.Flags |= end.flag
+	if why == upstream.TimedOut {
+		f.Details = end.detail
+		return
+	}
+	r.log.brokeOff(end.flag)
+	f.Details = "upstream_reset_after_response_started{" + end.detail + "}"
 }
 
 // cutShort says whether a body of HTTP/1 ended before its length was there, or its last
 // chunk, which breaks the protocol.
 func (a *attempt) cutShort(err error) bool {
-	return a.conn != nil && !a.conn.HTTP2() && errors.Is(err, io.ErrUnexpectedEOF)
+	return a.Conn != nil && !a.Conn.HTTP2() && errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // connectFailure is why a connect failed, in Envoy's words.
@@ -336,13 +304,8 @@ func connectFailure(err error) string {
 	if number, ok := errors.AsType[syscall.Errno](err); ok {
 		text = number.Error()
 		text = strings.ToUpper(text[:1]) + text[1:]
-	} else if timedOut(err) {
+	} else if upstream.IsTimeout(err) {
 		text = "connect timeout"
 	}
 	return "delayed_connect_error:_" + strings.ReplaceAll(text, " ", "_")
-}
-
-func timedOut(err error) bool {
-	var network net.Error
-	return errors.As(err, &network) && network.Timeout()
 }

@@ -85,8 +85,8 @@ func (r *router) wantsAnother(s *stream.Stream, res result) bool {
 func (r *router) leave(s *stream.Stream, res result) {
 	a := r.attempt
 	r.log.end(s, a)
-	a.host.Stats.RequestErrors.Add(1)
-	r.retry.tried = append(r.retry.tried, a.host)
+	a.Host.Stats.RequestErrors.Add(1)
+	r.retry.tried = append(r.retry.tried, a.Host)
 	if res == answered {
 		if !r.config.uncounted {
 			r.cluster.Stats.CountRetried(s.Response.Status, r.counted.Codeless)
@@ -95,7 +95,7 @@ func (r *router) leave(s *stream.Stream, res result) {
 	}
 	s.Response.Body = nil
 	s.Response.Trailers.Reset()
-	a.quit()
+	a.End()
 	if a.uploading {
 		select {
 		case <-a.uploaded:

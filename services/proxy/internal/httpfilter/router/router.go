@@ -271,7 +271,7 @@ func (r *router) counts() bool { return !r.config.uncounted && !r.stream.Facts.H
 
 // count counts a response, of which canary is what it says of itself.
 func (r *router) count(status int, canary bool) {
-	host := r.attempt.host
+	host := r.attempt.Host
 	r.counted.Host, r.counted.Internal, r.counted.Canary = host, isTrue(&r.stream.Request.Headers, "x-envoy-internal"), canary
 	if r.counts() {
 		r.cluster.Stats.CountResponse(status, r.counted)
@@ -301,7 +301,7 @@ func (r *router) Next() ([]byte, error) {
 		r.end(time.Now())
 	} else if err != nil {
 		r.brokeOff(err)
-		r.attempt.discard()
+		r.attempt.Discard()
 	}
 	return chunk, err
 }
@@ -319,7 +319,7 @@ func (r *router) Done(*stream.Stream) {
 	}
 	r.log.end(r.stream, a)
 	a.settle()
-	a.quit()
+	a.End()
 	a.wait()
 	for _, left := range r.left {
 		left.wait()

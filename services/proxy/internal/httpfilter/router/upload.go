@@ -26,15 +26,15 @@ func (a *attempt) sendReady(s *stream.Stream) (ended bool, err error) {
 			return false, &clientError{err}
 		}
 		sent += len(chunk)
-		if err := a.conn.Writer.WriteChunk(chunk); err != nil {
+		if err := a.Conn.Writer.WriteChunk(chunk); err != nil {
 			return false, err
 		}
 		a.countSent(chunk)
 	}
 	if ended && len(s.Request.Upgrade) == 0 { // of one for an upgrade only the head is over
-		a.conn.Writer.Finish(&s.Request.Trailers)
+		a.Conn.Writer.Finish(&s.Request.Trailers)
 	}
-	return ended, a.conn.Writer.Flush()
+	return ended, a.Conn.Writer.Flush()
 }
 
 // upload sends the rest of the body as it comes. The response is read at the
@@ -107,7 +107,7 @@ func (a *attempt) await(s *stream.Stream, conn *connpool.Conn) {
 // startTunnel sends what the client has for the new protocol beside what the
 // server has. Each direction ends by itself; Done waits for this one.
 func (a *attempt) startTunnel(s *stream.Stream) {
-	_ = a.conn.SetReadDeadline(a.streamEnd()) // the route's timeout was for the answer
+	_ = a.Conn.SetReadDeadline(a.streamEnd()) // the route's timeout was for the answer
 	a.body, a.uploading = s.Request.Body, true
-	go a.upload(s, a.conn)
+	go a.upload(s, a.Conn)
 }
