@@ -52,22 +52,22 @@ func TestImports(t *testing.T) {
 		"internal/identity":   {"internal/message"},
 		"internal/normalize":  {},
 		"internal/stream":     {"internal/cluster", "internal/format", "internal/layeredruntime", "internal/message", "internal/route"},
-		"internal/httpfilter": {"internal/format", "internal/http1", "internal/message", "internal/route", "internal/stats", "internal/stream", "internal/strict"},
+		"internal/httpfilter": {"internal/format", "internal/grpcwire", "internal/http1", "internal/message", "internal/route", "internal/stats", "internal/stream", "internal/strict"},
 		"internal/httpfilter/filtertest": {
 			"internal/coreconfig", "internal/descriptor", "internal/fixedheader", "internal/hashpolicy", "internal/httpfilter",
 			"internal/layeredruntime", "internal/matcher", "internal/message", "internal/route", "internal/stats", "internal/stream", "internal/strict",
 		},
 		"internal/httpfilter/ratelimit": {
-			"internal/cluster", "internal/coreconfig", "internal/descriptor", "internal/format", "internal/headermutation", "internal/httpfilter",
+			"internal/cluster", "internal/coreconfig", "internal/descriptor", "internal/format", "internal/grpcwire", "internal/headermutation", "internal/httpfilter",
 			"internal/matcher", "internal/message", "internal/rlsclient", "internal/route", "internal/stats", "internal/stream",
 			"internal/strict",
 		},
 		"internal/httpfilter/router": {
 			"internal/accesslog", "internal/cluster", "internal/cluster/breaker", "internal/cluster/outlier", "internal/connpool", "internal/format",
-			"internal/hashpolicy", "internal/http1", "internal/httpfilter", "internal/layeredruntime", "internal/message", "internal/retry", "internal/route", "internal/stats", "internal/stream", "internal/strict",
+			"internal/grpcwire", "internal/hashpolicy", "internal/http1", "internal/httpfilter", "internal/layeredruntime", "internal/message", "internal/retry", "internal/route", "internal/stats", "internal/stream", "internal/strict",
 			"internal/upstream",
 		},
-		"internal/format":         {"internal/message", "internal/strict"},
+		"internal/format":         {"internal/grpcwire", "internal/message", "internal/strict"},
 		"internal/headermutation": {"internal/format", "internal/message", "internal/strict"},
 		"internal/accesslog":      {"internal/format", "internal/layeredruntime", "internal/matcher", "internal/stats", "internal/strict"},
 
@@ -95,6 +95,7 @@ func TestImports(t *testing.T) {
 		"internal/codecstats":      {"internal/stats", "weir/internal/http2"},
 		"internal/deadline":        {},
 		"internal/grpcchannel":     {"internal/cluster"},
+		"internal/grpcwire":        {},
 		"internal/rlsclient":       {"internal/cluster", "internal/descriptor", "internal/grpcchannel"},
 		"internal/cluster/breaker": {"internal/stats", "internal/strict"},
 		"internal/cluster/healthcheck": {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"strconv"
+
+	"github.com/weirproxy/weir/services/proxy/internal/grpcwire"
 )
 
 // grpcNames are the names of gRPC's status codes, in their order.
@@ -75,47 +77,14 @@ func isGRPC(f *Facts) bool {
 func GRPCStatus(f *Facts) (code int64, ok bool) {
 	if f.ResponseTrailers != nil {
 		if value, ok := f.ResponseTrailers.Get("grpc-status"); ok {
-			return grpcCode(value)
+			return grpcwire.Status(value)
 		}
 	}
 	if f.Response == nil || f.Response.Status == 0 {
 		return 0, false
 	}
 	if value, ok := f.Response.Headers.Get("grpc-status"); ok {
-		return grpcCode(value)
+		return grpcwire.Status(value)
 	}
-	return grpcOfHTTP(f.Response.Status), true
-}
-
-// grpcCode reads a grpc-status; what is no number is no status.
-func grpcCode(value []byte) (code int64, ok bool) {
-	if len(value) == 0 || len(value) > 9 {
-		return 0, false
-	}
-	for _, c := range value {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		code = code*10 + int64(c-'0')
-	}
-	return code, true
-}
-
-// grpcOfHTTP is the code that a client takes an HTTP status for (gRPC's
-// http-grpc-status-mapping).
-func grpcOfHTTP(status int) int64 {
-	switch status {
-	case 400:
-		return 13
-	case 401:
-		return 16
-	case 403:
-		return 7
-	case 404:
-		return 12
-	case 429, 502, 503, 504:
-		return 14
-	default:
-		return 2
-	}
+	return grpcwire.OfHTTP(f.Response.Status), true
 }

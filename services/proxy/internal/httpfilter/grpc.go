@@ -1,10 +1,10 @@
 package httpfilter
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 
+	"github.com/weirproxy/weir/services/proxy/internal/grpcwire"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
 
@@ -33,7 +33,7 @@ func (reply *Reply) grpc() *Reply {
 	}
 	headers := []Header{{"content-type", grpcType}, {"grpc-status", strconv.Itoa(GRPCStatus(reply.Status))}}
 	if reply.Body != "" {
-		headers = append(headers, Header{"grpc-message", percentEncoded(reply.Body)})
+		headers = append(headers, Header{"grpc-message", grpcwire.Escape(reply.Body)})
 	}
 	for _, h := range reply.Headers {
 		if h.Name != "content-type" {
@@ -43,37 +43,12 @@ func (reply *Reply) grpc() *Reply {
 	return &Reply{Status: 200, Headers: headers}
 }
 
-// percentEncoded is a text as grpc-message has it (gRPC over HTTP/2, Status-Message).
-func percentEncoded(text string) string {
-	var b strings.Builder
-	for i := range len(text) {
-		if c := text[i]; c < ' ' || c > '~' || c == '%' {
-			fmt.Fprintf(&b, "%%%02X", c)
-		} else {
-			b.WriteByte(c)
-		}
-	}
-	return b.String()
-}
-
 const grpcType = "application/grpc"
 
-// GRPCStatus is the status of gRPC that stands for one of HTTP
-// (grpc/doc/http-grpc-status-mapping.md).
+// GRPCStatus is the status of gRPC of a reply that has one of HTTP: 200 is OK.
 func GRPCStatus(http int) int {
-	switch http {
-	case 200:
+	if http == 200 {
 		return 0
-	case 400:
-		return 13 // INTERNAL
-	case 401:
-		return 16 // UNAUTHENTICATED
-	case 403:
-		return 7 // PERMISSION_DENIED
-	case 404:
-		return 12 // UNIMPLEMENTED
-	case 429, 502, 503, 504:
-		return 14 // UNAVAILABLE
 	}
-	return 2 // UNKNOWN
+	return int(grpcwire.OfHTTP(http))
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
+	"github.com/weirproxy/weir/services/proxy/internal/grpcwire"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/rlsclient"
@@ -36,26 +37,11 @@ func (c *config) refusal(response *rlsclient.Response, grpc bool) *httpfilter.Re
 
 // grpcReply is a reply of gRPC, with a message if there is one.
 func grpcReply(status int, text string) *httpfilter.Reply {
-	reply := httpfilter.GRPCReply(status, escape(text))
+	reply := httpfilter.GRPCReply(status, grpcwire.Escape(text))
 	if text == "" {
 		reply.Headers = reply.Headers[:2] // without the message
 	}
 	return reply
-}
-
-// escape writes a text as grpc-message has it: all but printable ASCII, and %, as
-// %XX (the gRPC protocol, "Percent-Encoded").
-func escape(text string) string {
-	const digits = "0123456789ABCDEF"
-	var b strings.Builder
-	for _, c := range []byte(text) {
-		if c < ' ' || c > '~' || c == '%' {
-			b.Write([]byte{'%', digits[c>>4], digits[c&15]})
-		} else {
-			b.WriteByte(c)
-		}
-	}
-	return b.String()
 }
 
 // ResponseHead implements httpfilter.ResponseHead. The limits are shown beside

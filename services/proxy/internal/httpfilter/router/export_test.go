@@ -7,9 +7,8 @@ type (
 )
 
 var (
-	NewReplay   = newReplay
-	ErrLeft     = errLeft
-	GRPCTimeout = grpcTimeout
+	NewReplay = newReplay
+	ErrLeft   = errLeft
 )
 
 // NewReader and Leave are the steps of an attempt's life that a reader knows.

@@ -8,6 +8,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/breaker"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
+	"github.com/weirproxy/weir/services/proxy/internal/grpcwire"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/retry"
@@ -178,7 +179,7 @@ func (r *router) tellUpstream(s *stream.Stream) {
 		setNumber(h, attemptHeader, int64(r.attempts+1))
 	}
 	if timeout, ok := s.Route.GRPCTimeout(&s.Request); ok && r.attempts == 0 && httpfilter.IsGRPC(&s.Request) {
-		h.Set("grpc-timeout", grpcTimeout(timeout))
+		h.Set("grpc-timeout", grpcwire.Timeout(timeout))
 	}
 	if r.attempts > 0 && s.Route.Attempts.IsTimeout {
 		h.Set("x-envoy-is-timeout-retry", strconv.FormatBool(r.retry.late))
@@ -186,21 +187,6 @@ func (r *router) tellUpstream(s *stream.Stream) {
 	if expected := r.expected(); expected > 0 && !r.config.suppress {
 		setMilliseconds(h, expectedHeader, expected)
 	}
-}
-
-// grpcTimeout is a duration as grpc-timeout has it, in the finest unit, from
-// milliseconds up, of which it has no more than eight digits.
-func grpcTimeout(d time.Duration) string {
-	const most = 99_999_999
-	for _, unit := range []struct {
-		length time.Duration
-		name   string
-	}{{time.Millisecond, "m"}, {time.Second, "S"}, {time.Minute, "M"}} {
-		if n := d / unit.length; n <= most {
-			return strconv.FormatInt(int64(n), 10) + unit.name
-		}
-	}
-	return strconv.FormatInt(int64(min(d/time.Hour, most)), 10) + "H"
 }
 
 func setNumber(h *message.Headers, name string, n int64) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"net/http"
 	"slices"
@@ -578,15 +577,6 @@ func TestRequestIsNotRetriedWhoseClientHeardOfIt(t *testing.T) {
 	require.Equal(t, 503, s.Response.Status)
 	filter.(httpfilter.Done).Done(s)
 	require.Len(t, u.seen(), 3)
-}
-
-func TestGRPCTimeoutsHaveEightDigits(t *testing.T) {
-	for d, want := range map[time.Duration]string{
-		0: "0m", time.Second + time.Microsecond: "1000m", 99_999_999 * time.Millisecond: "99999999m", 100_000 * time.Second: "100000S",
-		99_999_999 * time.Second: "99999999S", 2_000_000 * time.Minute: "2000000M", math.MaxInt64: "2562047H",
-	} {
-		require.Equal(t, want, router.GRPCTimeout(d))
-	}
 }
 
 func TestUpstreamIsToldWhatIsLeftOfAGRPCTimeout(t *testing.T) {
