@@ -89,7 +89,7 @@ func TestImports(t *testing.T) {
 		"internal/dns":             {"internal/coreconfig", "internal/strict"},
 		"internal/cluster/lb":      {"internal/cluster", "internal/cluster/edf", "internal/layeredruntime", "internal/stats", "internal/strict"},
 		"internal/connpool":        {"internal/cluster/breaker", "internal/http1", "internal/message", "weir/internal/http2"},
-		"internal/upstream":        {"internal/cluster", "internal/cluster/breaker", "internal/cluster/outlier", "internal/connpool", "internal/http1", "internal/message"},
+		"internal/upstream":        {"internal/cluster", "internal/cluster/breaker", "internal/cluster/outlier", "internal/connpool", "internal/grpcwire", "internal/http1", "internal/message"},
 		"internal/fixedheader":     {"internal/message", "internal/strict"},
 		"internal/cluster/outlier": {"internal/coreconfig", "internal/stats", "internal/strict"},
 		"internal/codecstats":      {"internal/stats", "weir/internal/http2"},

@@ -16,6 +16,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/breaker"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
+	"github.com/weirproxy/weir/services/proxy/internal/grpcwire"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
 
@@ -124,9 +125,17 @@ func (a *Attempt) Burden(conn *connpool.Conn) error {
 	return nil
 }
 
-// Answered reports the head of the response to the host.
-func (a *Attempt) Answered(m *message.Response) {
-	a.Host.Outlier.ReportStatus(m.Status)
+// Answered reports the head of the response to the host. Of an answer to gRPC that is a
+// head alone, its status of gRPC counts.
+func (a *Attempt) Answered(m *message.Response, grpc bool) {
+	status := m.Status
+	if grpc {
+		value, _ := m.Headers.Get("grpc-status")
+		if code, ok := grpcwire.Status(value); ok {
+			status = grpcwire.HTTP(code)
+		}
+	}
+	a.Host.Outlier.ReportStatus(status)
 	if m.Headers.Has("x-envoy-immediate-health-check-fail") {
 		a.Cluster.FailPassively(a.Host)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 	"github.com/weirproxy/weir/services/proxy/internal/upstream"
@@ -95,7 +96,7 @@ func (a *attempt) run(s *stream.Stream) result {
 		return a.failed(err)
 	}
 	a.router.log.answered(&s.Response)
-	a.Answered(&s.Response)
+	a.Answered(&s.Response, httpfilter.IsGRPC(&s.Request))
 	a.answer()
 	return answered
 }

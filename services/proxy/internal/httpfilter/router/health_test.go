@@ -76,8 +76,17 @@ func clusterFrom(t testing.TB, text string) (*cluster.Cluster, *stats.Registry) 
 // get sends a GET of / to the cluster and returns the status.
 func get(t *testing.T, up *cluster.Cluster) int {
 	t.Helper()
+	return getAs(t, up, "")
+}
+
+// getAs is get with a content-type, unless that is empty.
+func getAs(t *testing.T, up *cluster.Cluster, contentType string) int {
+	t.Helper()
 	s := &stream.Stream{Route: &route.Route{}, Cluster: up, Context: t.Context()}
 	s.Request.Method, s.Request.Path, s.Request.Authority = []byte("GET"), []byte("/"), []byte("up")
+	if contentType != "" {
+		s.Request.Headers.Add("content-type", contentType)
+	}
 	filter := newFilter()
 	defer filter.(httpfilter.Done).Done(s)
 	if reply := filter.(httpfilter.Terminal).Forward(s); reply != nil {
@@ -113,6 +122,18 @@ func TestHostIsEjectedByWhatRequestsCameTo(t *testing.T) {
 		require.Equal(t, 500, get(t, up))
 	}
 	require.EqualValues(t, 1, count(registry, "cluster.up.outlier_detection.ejections_active"))
+}
+
+func TestHostIsEjectedByWhatCallsOfGRPCCameTo(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("grpc-status", "14") }))
+	defer server.Close()
+	for kind, want := range map[string]int64{"application/grpc": 1, "text/plain": 0} {
+		up, registry := upstream(t, server.Listener.Addr().String(), outliers)
+		for range 3 {
+			require.Equal(t, 200, getAs(t, up, kind))
+		}
+		require.Equal(t, want, count(registry, "cluster.up.outlier_detection.ejections_active"), kind)
+	}
 }
 
 func TestHostIsEjectedThatCannotBeReached(t *testing.T) {
