@@ -96,6 +96,7 @@ func TestImports(t *testing.T) {
 		"internal/deadline":        {},
 		"internal/grpcchannel":     {"internal/cluster"},
 		"internal/grpcwire":        {},
+		"internal/grpccall":        {"internal/cluster", "internal/connpool", "internal/grpcwire", "internal/layeredruntime", "internal/message", "internal/upstream"},
 		"internal/rlsclient":       {"internal/cluster", "internal/descriptor", "internal/grpcchannel"},
 		"internal/cluster/breaker": {"internal/stats", "internal/strict"},
 		"internal/cluster/healthcheck": {
