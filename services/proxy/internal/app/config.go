@@ -91,7 +91,7 @@ func configure(o Options, log *slog.Logger, failing func() bool) (*configuration
 		}
 		return nil
 	}
-	c.limits = rlsclient.New(c.clusters, log)
+	c.limits = rlsclient.New(c.clusters, c.runtime, log)
 	c.logs = accesslog.NewFiles(c.registry, log)
 	c.adminLogs = c.parseAdminLogs(report)
 	dependencies := builtin.Dependencies{

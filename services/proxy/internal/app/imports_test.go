@@ -60,7 +60,7 @@ func TestImports(t *testing.T) {
 		"internal/httpfilter/ratelimit": {
 			"internal/cluster", "internal/coreconfig", "internal/descriptor", "internal/format", "internal/grpcwire", "internal/headermutation", "internal/httpfilter",
 			"internal/matcher", "internal/message", "internal/rlsclient", "internal/route", "internal/stats", "internal/stream",
-			"internal/strict",
+			"internal/strict", "internal/upstream",
 		},
 		"internal/httpfilter/router": {
 			"internal/accesslog", "internal/cluster", "internal/cluster/breaker", "internal/cluster/outlier", "internal/connpool", "internal/format",
@@ -97,7 +97,7 @@ func TestImports(t *testing.T) {
 		"internal/grpcchannel":     {"internal/cluster"},
 		"internal/grpcwire":        {},
 		"internal/grpccall":        {"internal/cluster", "internal/connpool", "internal/grpcwire", "internal/layeredruntime", "internal/message", "internal/upstream"},
-		"internal/rlsclient":       {"internal/cluster", "internal/descriptor", "internal/grpcchannel"},
+		"internal/rlsclient":       {"internal/cluster", "internal/descriptor", "internal/grpccall", "internal/layeredruntime", "internal/upstream"},
 		"internal/cluster/breaker": {"internal/stats", "internal/strict"},
 		"internal/cluster/healthcheck": {
 			"internal/coreconfig", "internal/fixedheader", "internal/http1", "internal/matcher", "internal/message", "internal/stats",

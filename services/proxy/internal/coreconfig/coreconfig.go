@@ -30,7 +30,7 @@ func Fields() strict.Fields {
 		"envoy.config.core.v3.ApiConfigSource":        {"api_type", "transport_api_version", "grpc_services", "set_node_on_first_message_only"},
 		"envoy.config.core.v3.GrpcService":            {"envoy_grpc"},
 		"envoy.config.core.v3.DataSource":             {"filename", "inline_bytes", "inline_string", "environment_variable"},
-		// Calls have none of the headers that skip_envoy_headers leaves out.
+		// Streams of xDS have none of the headers that skip_envoy_headers leaves out.
 		"envoy.config.core.v3.GrpcService.EnvoyGrpc": {"cluster_name", "authority", "retry_policy", "max_receive_message_length", "skip_envoy_headers"},
 		"envoy.config.core.v3.RetryPolicy":           {"retry_back_off"},
 		"envoy.config.core.v3.BackoffStrategy":       {"base_interval", "max_interval"},

@@ -8,7 +8,6 @@ import (
 
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"golang.org/x/net/http/httpguts"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -99,40 +98,9 @@ const (
 	headerRawValue protowire.Number = 3
 )
 
-// codec writes Request and reads Response in protobuf's wire form, without the
-// messages that generated code would have to build. It implements
-// encoding.CodecV2.
-type codec struct{}
-
-// Name is what the standard codec is called.
-func (codec) Name() string { return "proto" }
-
-// Marshal implements encoding.CodecV2.
-func (codec) Marshal(v any) (mem.BufferSlice, error) {
-	request, ok := v.(*Request)
-	if !ok {
-		return nil, fmt.Errorf("encode a %T: is no *Request", v)
-	}
-	return mem.BufferSlice{mem.SliceBuffer(request.encode())}, nil
-}
-
-// Unmarshal implements encoding.CodecV2.
-func (codec) Unmarshal(data mem.BufferSlice, v any) error {
-	response, ok := v.(*Response)
-	if !ok {
-		return fmt.Errorf("decode a %T: is no *Response", v)
-	}
-	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
-	defer buffer.Free()
-	return response.decode(buffer.ReadOnlyData())
-}
-
-func (r *Request) encode() []byte {
-	size := fieldSize(len(r.Domain))
-	for i := range r.Descriptors.Len() {
-		size += fieldSize(descriptorSize(r.Descriptors.At(i), r.Descriptors.Details(i)))
-	}
-	b := make([]byte, 0, size)
+// AppendTo implements grpccall.Question: it appends a RateLimitRequest, without the
+// message that generated code would have to build.
+func (r *Request) AppendTo(b []byte) []byte {
 	b = protowire.AppendTag(b, requestDomain, protowire.BytesType)
 	b = protowire.AppendString(b, r.Domain)
 	for i := range r.Descriptors.Len() {
@@ -210,8 +178,9 @@ func descriptorSize(entries []descriptor.Entry, details descriptor.Details) int 
 
 func entrySize(e descriptor.Entry) int { return fieldSize(len(e.Key)) + fieldSize(len(e.Value)) }
 
-// decode reads a RateLimitResponse and passes over what it doesn't know.
-func (r *Response) decode(b []byte) error {
+// Decode implements grpccall.Answer: it reads a RateLimitResponse, and passes over what it
+// doesn't know.
+func (r *Response) Decode(b []byte) error {
 	*r = Response{Statuses: r.Statuses[:0]}
 	for len(b) > 0 {
 		f, rest, err := nextField(b)

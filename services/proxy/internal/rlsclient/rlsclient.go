@@ -1,7 +1,8 @@
 // Package rlsclient asks rate-limit services over gRPC
 // (envoy.service.ratelimit.v3). Filters name the cluster that a service is
-// behind; all that name the same one share its connections. It limits nothing
-// by itself, and neither decides how long to wait nor what a failure means.
+// behind, whose hosts, connections and limits are those of any request to it
+// (grpccall). It limits nothing by itself, and does not decide what a failure
+// means.
 package rlsclient
 
 import (
@@ -12,9 +13,18 @@ import (
 	"maps"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/grpccall"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
+	"github.com/weirproxy/weir/services/proxy/internal/upstream"
 )
+
+// method is the only one of the service.
+const method = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 
 // Clusters finds clusters by name.
 type Clusters interface {
@@ -22,55 +32,73 @@ type Clusters interface {
 	Get(name string) *cluster.Cluster
 }
 
-// Service says which rate-limit service is asked. Those that are equal share their
-// connections.
+// Service says which rate-limit service is asked, and how.
 type Service struct {
 	// Cluster is the name of the cluster that it is behind.
 	Cluster string
 	// Authority is who is asked for; empty is the cluster's name.
 	Authority string
+	// Timeout bounds a call; 0 is without limit.
+	Timeout time.Duration
 	// MaxMessage bounds an answer, in bytes; 0 is gRPC's own bound, 4 MiB.
 	MaxMessage uint32
+	// SkipEnvoyHeaders has calls go without x-envoy-internal.
+	SkipEnvoyHeaders bool
 }
 
 // Services are the rate-limit services in use. It is safe for use by many
 // goroutines.
 type Services struct {
 	clusters Clusters
+	runtime  *layeredruntime.Runtime
 	log      *slog.Logger
+	spare    sync.Pool // *grpccall.Call
 
-	// connections are nil once closed. The map is never changed, only replaced.
-	connections atomic.Pointer[map[Service]*connection]
-	mu          sync.Mutex // orders those who replace it
+	// known are nil once closed. The map is never changed, only replaced.
+	known   atomic.Pointer[map[Service]*known]
+	mu      sync.Mutex // orders those who replace it
+	reports reports
+}
+
+// known is a service that was asked before.
+type known struct {
+	method *grpccall.Method
+	outage outage
 }
 
 // New makes Services in clusters that stay for as long as the process, as those
-// of the bootstrap do; their hosts may come and go. Nothing is connected before
-// the first call. The log gets a line when a service begins to fail, with the
-// cause, and one when it answers again.
-func New(clusters Clusters, log *slog.Logger) *Services {
-	s := &Services{clusters: clusters, log: log}
-	s.connections.Store(&map[Service]*connection{})
+// of the bootstrap do; their hosts may come and go. Runtime has the values that
+// bear on them, and may be nil. The log gets a line when a service begins to
+// fail, with the cause, and one when it answers again.
+func New(clusters Clusters, runtime *layeredruntime.Runtime, log *slog.Logger) *Services {
+	s := &Services{clusters: clusters, runtime: runtime, log: log}
+	s.spare.New = func() any { return &grpccall.Call{} }
+	s.known.Store(&map[Service]*known{})
 	return s
 }
+
+// ErrGivenUp is what a call ends with that nobody waits for any more, which says
+// nothing of the service.
+var ErrGivenUp = grpccall.ErrGivenUp
 
 var (
 	errClosed    = errors.New("the proxy is stopping")
 	errNoCluster = errors.New("there is no such cluster")
 )
 
-// ShouldRateLimit asks a service and fills in response. It returns when the answer is there or ctx ends, and at once if
-// there is no such cluster, it has no hosts, or none can be reached. The
-// context's deadline goes with the call.
+// ShouldRateLimit asks a service and fills in response. It returns when the
+// answer is there or the service's timeout has passed, and at once if there is
+// no such cluster, it has no hosts, or none can be reached. Ctx ends with the
+// process; caller is held while it blocks, to have it end with ErrGivenUp.
 //
-// An answer that is neither OK nor OVER_LIMIT is an error. One that came of the
-// call itself has its gRPC status.
-func (s *Services) ShouldRateLimit(ctx context.Context, service Service, request *Request, response *Response) error {
-	c, err := s.connection(service)
+// An answer that is neither OK nor OVER_LIMIT is an error. A status of gRPC is a
+// *grpccall.StatusError.
+func (s *Services) ShouldRateLimit(ctx context.Context, caller upstream.Caller, service Service, request *Request, response *Response) error {
+	k, err := s.find(service)
 	if err == nil {
-		err = c.call(ctx, request, response)
-		if !errors.Is(ctx.Err(), context.Canceled) { // a call given up says nothing of the service
-			c.outage.note(err)
+		err = s.call(ctx, caller, k.method, request, response)
+		if !errors.Is(err, ErrGivenUp) {
+			k.outage.note(err)
 		}
 	}
 	if err != nil {
@@ -79,52 +107,72 @@ func (s *Services) ShouldRateLimit(ctx context.Context, service Service, request
 	return nil
 }
 
-// Close closes all connections. Calls in flight end with an error, as do later
-// ones.
+func (s *Services) call(ctx context.Context, caller upstream.Caller, m *grpccall.Method, request *Request, response *Response) error {
+	call := s.spare.Get().(*grpccall.Call)
+	defer s.spare.Put(call)
+	if err := call.Do(ctx, caller, m, request, response); err != nil {
+		return err
+	}
+	if response.Code != rlsv3.RateLimitResponse_OK && response.Code != rlsv3.RateLimitResponse_OVER_LIMIT {
+		return fmt.Errorf("it answered with the code %v", response.Code)
+	}
+	return nil
+}
+
+// Report asks a service whose answer nobody waits for. It does not block; the call
+// ends with the service's timeout, or with Close. Request is the call's from now
+// on.
+func (s *Services) Report(service Service, request *Request) {
+	s.reports.run(func(caller upstream.Caller) {
+		// A failure is the log's to tell of.
+		_ = s.ShouldRateLimit(context.Background(), caller, service, request, &Response{})
+	})
+}
+
+// Close ends reports and waits for them. Later calls end with an error. Those in
+// flight are their callers' to end; the connections are the clusters'.
 func (s *Services) Close() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	connections := s.connections.Swap(nil)
-	if connections == nil {
-		return
-	}
-	for _, c := range *connections {
-		c.close()
-	}
+	s.known.Store(nil)
+	s.mu.Unlock()
+	s.reports.close()
 }
 
-// connection returns the connection to a service, which the first call for it makes.
-func (s *Services) connection(service Service) (*connection, error) {
-	connections := s.connections.Load()
-	if connections == nil {
+// find returns a service, which the first call for it makes known.
+func (s *Services) find(service Service) (*known, error) {
+	all := s.known.Load()
+	if all == nil {
 		return nil, errClosed
 	}
-	if c := (*connections)[service]; c != nil {
-		return c, nil
+	if k := (*all)[service]; k != nil {
+		return k, nil
 	}
-	return s.connect(service)
+	return s.make(service)
 }
 
-func (s *Services) connect(service Service) (*connection, error) {
+func (s *Services) make(service Service) (*known, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	connections := s.connections.Load()
-	if connections == nil {
+	all := s.known.Load()
+	if all == nil {
 		return nil, errClosed
 	}
-	if c := (*connections)[service]; c != nil { // another call was first
-		return c, nil
+	if k := (*all)[service]; k != nil { // another call was first
+		return k, nil
 	}
-	cluster := s.clusters.Get(service.Cluster)
-	if cluster == nil {
+	c := s.clusters.Get(service.Cluster)
+	if c == nil {
 		return nil, errNoCluster
 	}
-	c, err := connect(cluster, service, s.log)
+	m, err := grpccall.NewMethod(c, grpccall.Options{
+		Path: method, Authority: service.Authority, Timeout: service.Timeout, MaxMessage: service.MaxMessage,
+		SkipEnvoyHeaders: service.SkipEnvoyHeaders, Runtime: s.runtime,
+	})
 	if err != nil {
 		return nil, err
 	}
-	more := maps.Clone(*connections)
-	more[service] = c
-	s.connections.Store(&more)
-	return c, nil
+	more := maps.Clone(*all)
+	more[service] = &known{m, outage{log: s.log.With("cluster", service.Cluster)}}
+	s.known.Store(&more)
+	return more[service], nil
 }

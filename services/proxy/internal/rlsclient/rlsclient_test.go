@@ -3,7 +3,6 @@ package rlsclient
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -102,6 +101,11 @@ func managerOf(t testing.TB, clusters ...string) *cluster.Manager {
 	}
 	require.NoError(t, report.Err())
 	m.AddStatic(configs)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		require.NoError(t, m.Run(ctx))
+	})
 	return m
 }
 
@@ -120,17 +124,23 @@ func setHosts(t testing.TB, m *cluster.Manager, addresses ...string) {
 }
 
 func services(t testing.TB, m *cluster.Manager) *Services {
-	s := New(m, slog.New(slog.DiscardHandler))
+	s := New(m, nil, slog.New(slog.DiscardHandler))
 	t.Cleanup(s.Close)
 	return s
 }
 
-// ask makes a call with a deadline that no test should meet.
+// rls is the service behind the cluster of that name, with a timeout that no test
+// should meet.
+var rls = Service{Cluster: "rls", Timeout: servicetest.Patience}
+
+// ask makes a call that is waited for.
 func ask(s *Services, list *descriptor.List) (*Response, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), servicetest.Patience)
-	defer cancel()
+	return askFor(s, rls, "edge", list)
+}
+
+func askFor(s *Services, service Service, domain string, list *descriptor.List) (*Response, error) {
 	response := &Response{}
-	err := s.ShouldRateLimit(ctx, Service{Cluster: "rls"}, &Request{Domain: "edge", Descriptors: list}, response)
+	err := s.ShouldRateLimit(context.Background(), &report{}, service, &Request{Domain: domain, Descriptors: list}, response)
 	return response, err
 }
 
@@ -161,9 +171,6 @@ func TestAsk(t *testing.T) {
 	require.EqualValues(t, 1, c.Stats.ConnectionsTotal.Value())
 	require.EqualValues(t, 1, c.Stats.ConnectionsActive.Value())
 	require.EqualValues(t, 1, c.Hosts().Members[0].Host.Stats.ConnectionsActive.Load())
-	s.Close()
-	servicetest.Eventually(t, "the connection is closed", func() bool { return c.Stats.ConnectionsActive.Value() == 0 })
-	require.EqualValues(t, 0, c.Hosts().Members[0].Host.Stats.ConnectionsActive.Load())
 }
 
 func TestAServiceHasAnAuthorityAndABoundOfItsOwn(t *testing.T) {
@@ -180,17 +187,16 @@ func TestAServiceHasAnAuthorityAndABoundOfItsOwn(t *testing.T) {
 		{Service{Cluster: "rls", Authority: "limits.example"}, "limits.example"},
 		{Service{Cluster: "rls", Authority: "limits.example", MaxMessage: 1000}, "limits.example"},
 	} {
-		response := &Response{}
-		require.NoError(t, s.ShouldRateLimit(t.Context(), c.asked, &Request{Domain: "edge", Descriptors: descriptors(t, "ann")}, response))
+		response, err := askFor(s, c.asked, "edge", descriptors(t, "ann"))
+		require.NoError(t, err)
 		require.Equal(t, c.want, response.Body)
 	}
-	err := s.ShouldRateLimit(t.Context(), Service{Cluster: "rls", MaxMessage: 4}, &Request{Domain: "edge", Descriptors: descriptors(t, "ann")}, &Response{})
-	require.Equal(t, codes.ResourceExhausted, status.Code(errors.Unwrap(err)), err)
+	_, err := askFor(s, Service{Cluster: "rls", MaxMessage: 4}, "edge", descriptors(t, "ann"))
+	require.EqualError(t, err, `ask the rate-limit service in cluster "rls": its answer has a message of 7 bytes, more than the 4 of max_receive_message_length`)
 }
 
 func TestAskFailsAtOnce(t *testing.T) {
-	gone := (&service{}).serve(t)
-	gone.server.Stop()
+	gone := servicetest.FreeAddress(t)
 	for _, c := range []struct {
 		name string
 		make func(t *testing.T) *Services
@@ -202,9 +208,9 @@ func TestAskFailsAtOnce(t *testing.T) {
 			return services(t, managerOf(t, `{"name": "rls", "type": "STATIC", "load_assignment": {"cluster_name": "rls"}}`))
 		}, `ask the rate-limit service in cluster "rls": the cluster has no http2_protocol_options, which gRPC needs`},
 		{"without hosts", func(t *testing.T) *Services { return services(t, manager(t)) }, `ask the rate-limit service in cluster "rls": the cluster has no hosts`},
-		{"with a host that refuses", func(t *testing.T) *Services { return services(t, manager(t, gone.address)) }, "connection refused"},
+		{"with a host that refuses", func(t *testing.T) *Services { return services(t, manager(t, gone)) }, "connection refused"},
 		{"after the end", func(t *testing.T) *Services {
-			s := services(t, manager(t, gone.address))
+			s := services(t, manager(t, gone))
 			s.Close()
 			return s
 		}, `ask the rate-limit service in cluster "rls": the proxy is stopping`},
@@ -213,61 +219,6 @@ func TestAskFailsAtOnce(t *testing.T) {
 			_, err := ask(c.make(t), descriptors(t, "ann"))
 			require.ErrorContains(t, err, c.want)
 			require.NotErrorIs(t, err, context.DeadlineExceeded)
-		})
-	}
-}
-
-func TestFailuresAreCounted(t *testing.T) {
-	service := (&service{answer: func(ctx context.Context, r *rlsv3.RateLimitRequest) (*rlsv3.RateLimitResponse, error) {
-		if r.GetDomain() == "slow" {
-			<-ctx.Done()
-			return nil, status.FromContextError(ctx.Err()).Err()
-		}
-		return nil, status.Error(codes.InvalidArgument, "no")
-	}}).serve(t)
-	for _, c := range []struct {
-		name    string
-		call    func(context.Context, *Services, *Request) error
-		address string
-		want    codes.Code
-		counter string // "" if none counts
-	}{
-		{"a refusal came in a 200", func(ctx context.Context, s *Services, r *Request) error {
-			return s.ShouldRateLimit(ctx, Service{Cluster: "rls"}, r, &Response{})
-		}, service.address, codes.InvalidArgument, "upstream_rq_200"},
-		{"a timeout is a 504", func(ctx context.Context, s *Services, r *Request) error {
-			ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
-			defer cancel()
-			r.Domain = "slow"
-			return s.ShouldRateLimit(ctx, Service{Cluster: "rls"}, r, &Response{})
-		}, service.address, codes.DeadlineExceeded, "upstream_rq_504"},
-		{"an unreachable host is a 503", func(ctx context.Context, s *Services, r *Request) error {
-			return s.ShouldRateLimit(ctx, Service{Cluster: "rls"}, r, &Response{})
-		}, "127.0.0.1:1", codes.Unavailable, "upstream_rq_503"},
-		{"a call that was given up counts nothing", func(ctx context.Context, s *Services, r *Request) error {
-			ctx, cancel := context.WithCancel(ctx)
-			calls := service.calls.Load()
-			r.Domain = "slow"
-			done := make(chan error, 1)
-			go func() { done <- s.ShouldRateLimit(ctx, Service{Cluster: "rls"}, r, &Response{}) }() // awaited below
-			servicetest.Eventually(t, "the call arrived", func() bool { return service.calls.Load() > calls })
-			cancel()
-			return <-done
-		}, service.address, codes.Canceled, ""},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			m := manager(t, c.address)
-			err := c.call(t.Context(), services(t, m), &Request{Domain: "edge", Descriptors: descriptors(t, "ann")})
-			require.Equal(t, c.want, status.Code(err), "%v", err)
-			cluster := m.Get("rls")
-			require.EqualValues(t, 1, cluster.Stats.RequestsTotal.Value())
-			require.EqualValues(t, 0, cluster.Stats.RequestsActive.Value())
-			if c.counter == "" {
-				require.EqualValues(t, 0, cluster.Stats.RequestsCompleted.Value())
-				return
-			}
-			require.EqualValues(t, 1, cluster.Stats.Scope.Counter(c.counter).Value())
-			require.EqualValues(t, 1, cluster.Stats.RequestsCompleted.Value())
 		})
 	}
 }
@@ -289,25 +240,25 @@ func TestManyFirstCallsShareOneConnection(t *testing.T) {
 	require.EqualValues(t, 1, m.Get("rls").Stats.ConnectionsTotal.Value())
 }
 
-func TestCloseEndsCallsInFlightAndRefusesLaterOnes(t *testing.T) {
-	arrived := make(chan struct{})
+func TestCloseEndsReportsAndRefusesLaterCalls(t *testing.T) {
+	arrived, ended := make(chan struct{}), make(chan struct{})
 	service := (&service{answer: func(ctx context.Context, _ *rlsv3.RateLimitRequest) (*rlsv3.RateLimitResponse, error) {
 		close(arrived)
 		<-ctx.Done()
+		close(ended)
 		return nil, status.FromContextError(ctx.Err()).Err()
 	}}).serve(t)
 	s := services(t, manager(t, service.address))
 	list := descriptors(t, "ann")
-	done := make(chan error, 1)
-	go func() { // awaited below
-		_, err := ask(s, list)
-		done <- err
-	}()
+	s.Report(Service{Cluster: "rls"}, &Request{Domain: "edge", Descriptors: list})
 	<-arrived
 	s.Close()
-	require.ErrorContains(t, <-done, "closing")
+	<-ended
 	_, err := ask(s, list)
 	require.EqualError(t, err, `ask the rate-limit service in cluster "rls": the proxy is stopping`)
+	s.Report(rls, &Request{Domain: "edge", Descriptors: list})
+	s.Close()
+	require.EqualValues(t, 1, service.calls.Load())
 }
 
 func TestWhyAServiceFailsIsLogged(t *testing.T) {
@@ -319,7 +270,7 @@ func TestWhyAServiceFailsIsLogged(t *testing.T) {
 		return &rlsv3.RateLimitResponse{OverallCode: rlsv3.RateLimitResponse_Code(len(r.GetDomain()))}, nil
 	}}).serve(t)
 	for _, c := range []struct{ name, domain, want string }{
-		{"a status", "broken", `level=WARN msg="rate-limit service fails" cluster=rls error="rpc error: code = Internal desc = the store burns"` + "\n"},
+		{"a status", "broken", `level=WARN msg="rate-limit service fails" cluster=rls error="it answered with the status Internal: the store burns"` + "\n"},
 		{"no code", "", `level=WARN msg="rate-limit service fails" cluster=rls error="it answered with the code UNKNOWN"` + "\n"},
 		{"a code of a later version", "later", `level=WARN msg="rate-limit service fails" cluster=rls error="it answered with the code 5"` + "\n"},
 		{"no failure: OK", "1", ""},
@@ -327,7 +278,7 @@ func TestWhyAServiceFailsIsLogged(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			log.Reset()
-			s := New(manager(t, service.address), slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{
+			s := New(manager(t, service.address), nil, slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{
 				ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 					if a.Key == slog.TimeKey {
 						return slog.Attr{}
@@ -337,12 +288,13 @@ func TestWhyAServiceFailsIsLogged(t *testing.T) {
 			})))
 			defer s.Close()
 			for range 3 {
-				err := s.ShouldRateLimit(t.Context(), Service{Cluster: "rls"}, &Request{Domain: c.domain, Descriptors: descriptors(t, "ann")}, &Response{})
+				_, err := askFor(s, rls, c.domain, descriptors(t, "ann"))
 				require.Equal(t, c.want != "", err != nil)
 			}
-			gone, cancel := context.WithCancel(t.Context())
-			cancel()
-			require.Error(t, s.ShouldRateLimit(gone, Service{Cluster: "rls"}, &Request{Domain: "broken", Descriptors: descriptors(t, "ann")}, &Response{}))
+			gone := &report{}
+			gone.cut()
+			err := s.ShouldRateLimit(t.Context(), gone, rls, &Request{Domain: "broken", Descriptors: descriptors(t, "ann")}, &Response{})
+			require.ErrorIs(t, err, ErrGivenUp)
 			require.Equal(t, c.want, log.String())
 		})
 	}
@@ -352,15 +304,14 @@ func BenchmarkAsk(b *testing.B) {
 	service := (&service{}).serve(b)
 	s := services(b, manager(b, service.address))
 	list := descriptors(b, "ann")
+	asked := Service{Cluster: "rls", Timeout: time.Second}
 	b.ReportAllocs()
 	b.RunParallel(func(p *testing.PB) {
-		request, response := &Request{Domain: "edge", Descriptors: list}, &Response{}
+		caller, request, response := &report{}, &Request{Domain: "edge", Descriptors: list}, &Response{}
 		for p.Next() {
-			ctx, cancel := context.WithTimeout(b.Context(), time.Second)
-			if err := s.ShouldRateLimit(ctx, Service{Cluster: "rls"}, request, response); err != nil {
+			if err := s.ShouldRateLimit(b.Context(), caller, asked, request, response); err != nil {
 				b.Error(err)
 			}
-			cancel()
 		}
 	})
 }

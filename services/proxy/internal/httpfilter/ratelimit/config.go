@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	ratelimitconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/ratelimit/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ratelimit/v3"
 	"google.golang.org/protobuf/proto"
@@ -19,6 +20,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/rlsclient"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
+	"github.com/weirproxy/weir/services/proxy/internal/upstream"
 )
 
 // Envoy's defaults of the fields that are left out.
@@ -36,9 +38,13 @@ const (
 // Services asks rate-limit services.
 type Services interface {
 	// ShouldRateLimit asks a service, whose cluster need not exist, and fills in
-	// response. It returns an error if there was no
-	// answer before ctx ended. It keeps nothing of the request.
-	ShouldRateLimit(ctx context.Context, service rlsclient.Service, request *rlsclient.Request, response *rlsclient.Response) error
+	// response. It returns an error if there was no answer within the service's
+	// timeout, rlsclient.ErrGivenUp if nobody waits for it any more: ctx ended, or
+	// caller closed what it holds. It keeps nothing of the request.
+	ShouldRateLimit(ctx context.Context, caller upstream.Caller, service rlsclient.Service, request *rlsclient.Request, response *rlsclient.Response) error
+	// Report asks a service whose answer nobody waits for, without blocking. The
+	// request is its own from now on.
+	Report(service rlsclient.Service, request *rlsclient.Request)
 }
 
 // Factory makes rate-limit filters, which routes can configure by a
@@ -93,7 +99,6 @@ func (f Factory) Parse(message proto.Message, at strict.Path, report *strict.Rep
 		services: f.Services, random: f.Random, service: f.ServiceName,
 		domain: m.GetDomain(), stage: int(m.GetStage()), requests: m.GetRequestType(),
 		own:        policiesOf(m.GetRateLimits(), at.Field("rate_limits"), report),
-		timeout:    coreconfig.Duration(m.GetTimeout(), defaultTimeout, at.Field("timeout"), report),
 		deny:       matcher.Always(m.GetFailureModeDeny()).Under(""),
 		enabled:    matcher.Always(true).Under("ratelimit.http_filter_enabled"),
 		enforced:   matcher.Always(true).Under("ratelimit.http_filter_enforcing"),
@@ -131,13 +136,13 @@ func (f Factory) Parse(message proto.Message, at strict.Path, report *strict.Rep
 	if m.GetRateLimitedAsResourceExhausted() {
 		c.grpcStatus = resourceExhausted
 	}
-	c.asked = f.parseService(m, at.Field("rate_limit_service"), report)
+	timeout := coreconfig.Duration(m.GetTimeout(), defaultTimeout, at.Field("timeout"), report)
+	c.asked = f.parseService(m.GetRateLimitService(), timeout, at.Field("rate_limit_service"), report)
 	return c
 }
 
-// parseService returns the service to ask.
-func (f Factory) parseService(m *ratelimitv3.RateLimit, at strict.Path, report *strict.Report) rlsclient.Service {
-	service := m.GetRateLimitService()
+// parseService returns the service to ask, each time up to a timeout.
+func (f Factory) parseService(service *ratelimitconfigv3.RateLimitServiceConfig, timeout time.Duration, at strict.Path, report *strict.Report) rlsclient.Service {
 	if service != nil {
 		coreconfig.WantV3(service.GetTransportApiVersion(), at.Field("transport_api_version"), report)
 	}
@@ -148,6 +153,7 @@ func (f Factory) parseService(m *ratelimitv3.RateLimit, at strict.Path, report *
 	}
 	asked := rlsclient.Service{
 		Cluster: grpc.GetClusterName(), Authority: grpc.GetAuthority(), MaxMessage: grpc.GetMaxReceiveMessageLength().GetValue(),
+		Timeout: timeout, SkipEnvoyHeaders: grpc.GetSkipEnvoyHeaders(),
 	}
 	if f.CheckCluster != nil && asked.Cluster != "" {
 		f.CheckCluster(asked.Cluster, at.Field("cluster_name"), report)
@@ -198,7 +204,6 @@ type config struct {
 	stage    int
 	requests string // request_type: which there are limits for; empty is both
 	own      policies
-	timeout  time.Duration // 0: none
 
 	enabled, enforced, deny matcher.RuntimeFraction
 	status, onError         int // of a refusal, and where there is no answer

@@ -6,7 +6,6 @@
 package ratelimit
 
 import (
-	"context"
 	"errors"
 
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
@@ -28,7 +27,6 @@ type filter struct {
 	request     rlsclient.Request
 	response    rlsclient.Response
 	outcome     outcome
-	cancel      context.CancelFunc // of a call that is in flight
 }
 
 // outcome is what came of asking.
@@ -107,29 +105,9 @@ func (f *filter) domain() string {
 // ask calls the service with what descriptors holds. GivenUp says that nobody
 // waited for the answer any more, which says nothing of the service.
 func (f *filter) ask(s *stream.Stream) (answered, givenUp bool) {
-	c := f.config
-	ctx, cancel := c.bound(s.Context)
-	defer cancel()
-	f.cancel = cancel
-	s.Hold(f)
-	defer s.Hold(nil)
 	f.request = rlsclient.Request{Domain: f.domain(), Descriptors: &f.descriptors}
-	err := c.services.ShouldRateLimit(ctx, c.asked, &f.request, &f.response)
-	return err == nil, errors.Is(ctx.Err(), context.Canceled)
-}
-
-// bound is a context for a call.
-func (c *config) bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	if c.timeout > 0 {
-		return context.WithTimeout(ctx, c.timeout)
-	}
-	return context.WithCancel(ctx)
-}
-
-// Close implements io.Closer: the stream is over while the service is asked.
-func (f *filter) Close() error {
-	f.cancel()
-	return nil
+	err := f.config.services.ShouldRateLimit(s.Context, s, f.config.asked, &f.request, &f.response)
+	return err == nil, errors.Is(err, rlsclient.ErrGivenUp)
 }
 
 // pass lets the request go on, with what the service says.
@@ -189,24 +167,11 @@ func (f *filter) Done(s *stream.Stream) {
 	if f.concerned && s.Route != nil && s.Cluster != nil {
 		f.describe(s, true)
 		if f.descriptors.Len() > 0 {
-			f.config.report(f.domain(), f.descriptors.Copy())
+			f.config.services.Report(f.config.asked, &rlsclient.Request{Domain: f.domain(), Descriptors: f.descriptors.Copy()})
 			f.descriptors.Reset()
 		}
 	}
-	f.route, f.concerned, f.outcome, f.cancel = nil, false, unasked, nil
+	f.route, f.concerned, f.outcome = nil, false, unasked
 	f.response = rlsclient.Response{Statuses: f.response.Statuses[:0]}
 	f.config.spare.Put(f)
-}
-
-// report sends descriptors whose answer counts for nothing. The call outlives the
-// stream, as nobody waits for it: it ends with the timeout, or when the services
-// are closed.
-func (c *config) report(domain string, descriptors *descriptor.List) {
-	go func() {
-		ctx, cancel := c.bound(context.Background())
-		defer cancel()
-		request, response := rlsclient.Request{Domain: domain, Descriptors: descriptors}, rlsclient.Response{}
-		// A failure is the services' to tell of.
-		_ = c.services.ShouldRateLimit(ctx, c.asked, &request, &response)
-	}()
 }

@@ -34,6 +34,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
+	"github.com/weirproxy/weir/services/proxy/internal/upstream"
 )
 
 func TestMain(m *testing.M) { servicetest.Main(m) }
@@ -41,21 +42,20 @@ func TestMain(m *testing.M) { servicetest.Main(m) }
 // call is what a service was asked.
 type call struct {
 	cluster, domain, descriptors string
-	deadline                     time.Duration // 0 if there was none
+	timeout                      time.Duration
 }
 
 // fake is a rate-limit service that gives one answer.
 type fake struct {
 	answer rlsclient.Response
 	err    error
-	// calls gets each call if it is there.
-	calls []call
-	// blocks makes it wait for the end of the context.
+	calls  []call
+	// blocks makes it wait for the timeout, or for the end of the context.
 	blocks bool
 }
 
-func (f *fake) ShouldRateLimit(ctx context.Context, service rlsclient.Service, request *rlsclient.Request, response *rlsclient.Response) error {
-	c := call{cluster: service.Cluster, domain: request.Domain}
+func (f *fake) ShouldRateLimit(ctx context.Context, _ upstream.Caller, service rlsclient.Service, request *rlsclient.Request, response *rlsclient.Response) error {
+	c := call{cluster: service.Cluster, domain: request.Domain, timeout: service.Timeout}
 	for i := range request.Descriptors.Len() {
 		for _, e := range request.Descriptors.At(i) {
 			c.descriptors += e.Key + "=" + string(e.Value) + " "
@@ -65,16 +65,21 @@ func (f *fake) ShouldRateLimit(ctx context.Context, service rlsclient.Service, r
 		}
 		c.descriptors += "; "
 	}
-	if at, ok := ctx.Deadline(); ok {
-		c.deadline = time.Until(at)
-	}
 	f.calls = append(f.calls, c)
 	if f.blocks {
-		<-ctx.Done()
-		return ctx.Err()
+		select {
+		case <-ctx.Done():
+			return rlsclient.ErrGivenUp
+		case <-time.After(service.Timeout):
+			return errors.New("the timeout passed")
+		}
 	}
 	*response = f.answer
 	return f.err
+}
+
+func (f *fake) Report(service rlsclient.Service, request *rlsclient.Request) {
+	_ = f.ShouldRateLimit(context.Background(), nil, service, request, &rlsclient.Response{})
 }
 
 const minimal = `
@@ -251,22 +256,20 @@ func TestCalls(t *testing.T) {
 		{name: "a route without limits, no call", request: asked, prepare: func(s *stream.Stream) { s.Route = &route.Route{Cluster: "echo"} }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { // so that no time passes before the deadline is read
-				x := newTarget(t)
-				service := &fake{answer: rlsclient.Response{Code: rlsv3.RateLimitResponse_OK}}
-				config := filtertest.MustParse(t, ratelimit.Factory{Services: service}, minimal+c.config)
-				got := filtertest.Run(t, config, filtertest.Exchange{Request: c.request, Prepare: func(s *stream.Stream) {
-					x.prepare(s)
-					if c.prepare != nil {
-						c.prepare(s)
-					}
-				}})
-				require.NotEmpty(t, got.Forwarded)
-				require.Equal(t, c.want, service.calls)
-				if c.want == nil {
-					require.Empty(t, x.counters())
+			x := newTarget(t)
+			service := &fake{answer: rlsclient.Response{Code: rlsv3.RateLimitResponse_OK}}
+			config := filtertest.MustParse(t, ratelimit.Factory{Services: service}, minimal+c.config)
+			got := filtertest.Run(t, config, filtertest.Exchange{Request: c.request, Prepare: func(s *stream.Stream) {
+				x.prepare(s)
+				if c.prepare != nil {
+					c.prepare(s)
 				}
-			})
+			}})
+			require.NotEmpty(t, got.Forwarded)
+			require.Equal(t, c.want, service.calls)
+			if c.want == nil {
+				require.Empty(t, x.counters())
+			}
 		})
 	}
 }
@@ -538,18 +541,15 @@ virtual_hosts:
 // TestHitsAtTheEndOfTheStream: apply_on_stream_done is "sent after the stream
 // ended, answer ignored; hits can come from response data".
 func TestHitsAtTheEndOfTheStream(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		config, service := answering(t, `rate_limits:
+	config, service := answering(t, `rate_limits:
 - {actions: [{generic_key: {descriptor_value: first}}], hits_addend: {number: 0}}
 - {actions: [{request_headers: {header_name: x-user, descriptor_key: user}}], apply_on_stream_done: true, hits_addend: {format: "%RESPONSE_HEADER(x-cost)%"}}
 `, rlsclient.Response{Code: okay}, nil)
-		x := newTarget(t)
-		filtertest.Run(t, config, filtertest.Exchange{Request: asked, Response: "200\nx-cost: 7", Prepare: x.prepare})
-		synctest.Wait()
-		require.Len(t, service.calls, 2)
-		require.Equal(t, []string{"generic_key=first +0 ; ", "user=ann +7 ; "}, []string{service.calls[0].descriptors, service.calls[1].descriptors})
-		require.Equal(t, map[string]uint64{"ratelimit.ok": 1}, x.counters())
-	})
+	x := newTarget(t)
+	filtertest.Run(t, config, filtertest.Exchange{Request: asked, Response: "200\nx-cost: 7", Prepare: x.prepare})
+	require.Len(t, service.calls, 2)
+	require.Equal(t, []string{"generic_key=first +0 ; ", "user=ann +7 ; "}, []string{service.calls[0].descriptors, service.calls[1].descriptors})
+	require.Equal(t, map[string]uint64{"ratelimit.ok": 1}, x.counters())
 }
 
 func TestDynamicMetadataIsForTheFiltersBehind(t *testing.T) {
@@ -583,19 +583,20 @@ type asker struct {
 	service rlsclient.Service
 }
 
-func (a *asker) ShouldRateLimit(ctx context.Context, service rlsclient.Service, request *rlsclient.Request, response *rlsclient.Response) error {
+func (a *asker) ShouldRateLimit(ctx context.Context, caller upstream.Caller, service rlsclient.Service, request *rlsclient.Request, response *rlsclient.Response) error {
 	a.service = service
-	return a.silent.ShouldRateLimit(ctx, service, request, response)
+	return a.silent.ShouldRateLimit(ctx, caller, service, request, response)
 }
 
 func TestTheServiceIsAskedAsItsConfigurationSays(t *testing.T) {
 	x, a := newTarget(t), &asker{}
 	config := filtertest.MustParse(t, ratelimit.Factory{Services: a}, `domain: edge
+timeout: 0.25s
 rate_limit_service:
   transport_api_version: V3
   grpc_service: {envoy_grpc: {cluster_name: rls, authority: limits.example, max_receive_message_length: 4096, skip_envoy_headers: true}}`)
 	filtertest.Run(t, config, filtertest.Exchange{Request: asked, Prepare: x.prepare})
-	require.Equal(t, rlsclient.Service{Cluster: "rls", Authority: "limits.example", MaxMessage: 4096}, a.service)
+	require.Equal(t, rlsclient.Service{Cluster: "rls", Authority: "limits.example", Timeout: 250 * time.Millisecond, MaxMessage: 4096, SkipEnvoyHeaders: true}, a.service)
 }
 
 func TestReadme(t *testing.T) { filtertest.Readme(t, ratelimit.Factory{}) }
@@ -603,10 +604,12 @@ func TestReadme(t *testing.T) { filtertest.Readme(t, ratelimit.Factory{}) }
 // silent is a service that says OK and costs nothing.
 type silent struct{}
 
-func (silent) ShouldRateLimit(_ context.Context, _ rlsclient.Service, _ *rlsclient.Request, response *rlsclient.Response) error {
+func (silent) ShouldRateLimit(_ context.Context, _ upstream.Caller, _ rlsclient.Service, _ *rlsclient.Request, response *rlsclient.Response) error {
 	response.Code = rlsv3.RateLimitResponse_OK
 	return nil
 }
+
+func (silent) Report(rlsclient.Service, *rlsclient.Request) {}
 
 // step makes a function that takes one request through the filter.
 func step(t testing.TB, limited bool) func() {
@@ -629,8 +632,9 @@ func step(t testing.TB, limited bool) func() {
 }
 
 func TestAllocations(t *testing.T) {
-	t.Run("a request without limits allocates nothing", func(t *testing.T) { servicetest.Allocations(t, 0, step(t, false)) })
-	t.Run("a call allocates the context of its timeout alone", func(t *testing.T) { servicetest.Allocations(t, 4, step(t, true)) })
+	for name, limited := range map[string]bool{"a request without limits": false, "a request that is asked about": true} {
+		t.Run(name+" allocates nothing", func(t *testing.T) { servicetest.Allocations(t, 0, step(t, limited)) })
+	}
 }
 
 func BenchmarkFilter(b *testing.B) {
