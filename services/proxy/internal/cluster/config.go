@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"cmp"
+	"errors"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -322,6 +323,16 @@ type httpOptions interface {
 	GetHttpProtocolOptions() *corev3.Http1ProtocolOptions
 	GetHttp2ProtocolOptions() *corev3.Http2ProtocolOptions
 }
+
+// CheckGRPC is an error unless gRPC can be spoken to the hosts.
+func (c *Config) CheckGRPC() error {
+	if !c.HTTP2 {
+		return errNoHTTP2
+	}
+	return nil
+}
+
+var errNoHTTP2 = errors.New("the cluster has no http2_protocol_options, which gRPC needs")
 
 // parseHTTP2 reads what concerns HTTP/2 alone. With allow_connect and without, a server
 // gets an extended CONNECT if it has said that it takes one.

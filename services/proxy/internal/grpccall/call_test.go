@@ -25,6 +25,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/grpccall"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime/runtimetest"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
@@ -84,12 +85,18 @@ func newCluster(t testing.TB, fields string, hosts ...string) *cluster.Cluster {
 		require.NoError(t, err)
 		endpoints = append(endpoints, fmt.Sprintf(`{"load_balancing_weight": %s, "endpoint": {"address": {"socket_address": {"address": %q, "port_value": %s}}}}`, weight, ip, port))
 	}
-	if !strings.Contains(fields, "http_protocol_options") && !strings.Contains(fields, "http2_protocol_options") {
+	if !strings.Contains(fields, "http2_protocol_options") {
 		fields = `"http2_protocol_options": {}, ` + fields
 	}
+	return clusterOf(t, fmt.Sprintf(`{"name": "rls", %s "load_assignment": {"cluster_name": "rls",
+		"endpoints": [{"lb_endpoints": [%s]}]}}`, fields, strings.Join(endpoints, ",")))
+}
+
+// clusterOf makes the cluster "rls" of its configuration.
+func clusterOf(t testing.TB, text string) *cluster.Cluster {
+	t.Helper()
 	config := &clusterv3.Cluster{}
-	require.NoError(t, protojson.Unmarshal([]byte(fmt.Sprintf(`{"name": "rls", %s "load_assignment": {"cluster_name": "rls",
-		"endpoints": [{"lb_endpoints": [%s]}]}}`, fields, strings.Join(endpoints, ","))), config))
+	require.NoError(t, protojson.Unmarshal([]byte(text), config))
 	policies, report := []cluster.Policy{lb.RoundRobin()}, &strict.Report{}
 	parsed := cluster.Parse(config, "", policies, report)
 	require.NoError(t, report.Err())
@@ -454,14 +461,26 @@ func mute(t *testing.T) string {
 	return l.Addr().String()
 }
 
-func TestNothingIsSentWhereNothingMayBe(t *testing.T) {
-	asked := newHost(t, anyPort, func(s *http2.Stream) { assert.Fail(t, "the host was asked"); pong(s) })
-	up := newCluster(t, "")
-	_, err := do(methodOf(t, up, patient))
-	require.ErrorIs(t, err, grpccall.ErrNoHosts)
-	requireCounts(t, up, map[string]int64{"upstream_cx_none_healthy": 1, "upstream_rq_503": 1, "internal.upstream_rq_503": 1, "upstream_rq_total": 0})
+func TestACallIsKeptFromItsCluster(t *testing.T) {
+	const of = `{"name": "rls", "http2_protocol_options": {}, "load_assignment": {"cluster_name": "rls", %s}}`
+	const hosts = `"endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 1}}}}]}]`
+	for _, c := range []struct{ name, assignment, runtime, want, counter string }{
+		{"that has no hosts", `"endpoints": []`, "{}", "the cluster has no hosts", "upstream_cx_none_healthy"},
+		{"that is maintained", hosts, "{upstream.maintenance_mode.rls: 100}", "the cluster is in maintenance mode", "upstream_rq_maintenance_mode"},
+		{"that drops all", hosts + `, "policy": {"drop_overloads": [{"category": "all", "drop_percentage": {"numerator": 100}}]}`, "{}",
+			"the drop_overloads of the cluster's assignment stopped the call", "upstream_rq_drop_overload"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			up := clusterOf(t, fmt.Sprintf(of, c.assignment))
+			_, err := do(methodOf(t, up, grpccall.Options{Path: "/a.B/C", Runtime: runtimetest.New(t, c.runtime)}))
+			require.EqualError(t, err, c.want)
+			requireCounts(t, up, map[string]int64{c.counter: 1, "upstream_rq_503": 1, "internal.upstream_rq_503": 1, "upstream_rq_total": 0, "upstream_cx_total": 0})
+		})
+	}
+}
 
-	_, err = grpccall.NewMethod(newCluster(t, `"http_protocol_options": {},`, asked.address), patient)
+func TestClusterWithoutHTTP2HasNoMethods(t *testing.T) {
+	_, err := grpccall.NewMethod(clusterOf(t, `{"name": "rls", "load_assignment": {"cluster_name": "rls"}}`), patient)
 	require.EqualError(t, err, "the cluster has no http2_protocol_options, which gRPC needs")
 }
 

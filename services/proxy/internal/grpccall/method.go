@@ -6,7 +6,6 @@
 package grpccall
 
 import (
-	"errors"
 	"strconv"
 	"time"
 
@@ -40,9 +39,6 @@ const defaultMaxMessage = 4 << 20
 // userAgent is what calls say of their sender.
 const userAgent = "weir"
 
-// errNoHTTP2 says that a cluster can't be asked over gRPC as it is configured.
-var errNoHTTP2 = errors.New("the cluster has no http2_protocol_options, which gRPC needs")
-
 // Method is a method of a service behind a cluster. It is safe for use by many
 // goroutines, one Call each.
 type Method struct {
@@ -57,8 +53,8 @@ type Method struct {
 
 // NewMethod makes a Method. The error is that the cluster speaks no HTTP/2.
 func NewMethod(c *cluster.Cluster, o Options) (*Method, error) {
-	if !c.Config.HTTP2 {
-		return nil, errNoHTTP2
+	if err := c.Config.CheckGRPC(); err != nil {
+		return nil, err
 	}
 	m := &Method{
 		cluster: c, runtime: o.Runtime, timeout: o.Timeout, most: o.MaxMessage,

@@ -1,12 +1,12 @@
 // Package grpcchannel makes gRPC channels to the hosts of a cluster: one
 // HTTP/2 connection to each host, used in turn, and redialled as the cluster's
-// hosts come and go. The rate-limit client and the xDS client call it. It
-// knows no service and no message.
+// hosts come and go. The xDS client's streams go over them, which grpc-go carries;
+// calls, which are requests of the cluster, are grpccall's. It knows no service and
+// no message, and heeds of the cluster its hosts, their health and connect_timeout.
 package grpcchannel
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -21,11 +21,8 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 )
 
-// errNoHTTP2 says that a cluster can't be asked over gRPC as it is configured.
-var errNoHTTP2 = errors.New("the cluster has no http2_protocol_options, which gRPC needs")
-
-// reconnect is how connections to a host that is away are tried again: soon,
-// since meanwhile requests pass unlimited or fail.
+// reconnect is how connections to a host that is away are tried again: sooner than
+// the xDS client opens its streams anew, which alone is to say when that is.
 var reconnect = grpc.ConnectParams{
 	Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 	MinConnectTimeout: time.Second,
@@ -39,11 +36,11 @@ var halfDead = keepalive.ClientParameters{Time: 6 * time.Minute, Timeout: 20 * t
 
 // New makes a channel to the hosts of c; its first call dials. The caller
 // closes it.
-func New(c *cluster.Cluster, options ...grpc.DialOption) (*grpc.ClientConn, error) {
-	if !c.Config.HTTP2 {
-		return nil, errNoHTTP2
+func New(c *cluster.Cluster) (*grpc.ClientConn, error) {
+	if err := c.Config.CheckGRPC(); err != nil {
+		return nil, err
 	}
-	channel, err := grpc.NewClient(scheme+":///"+url.PathEscape(c.Config.Name), append([]grpc.DialOption{
+	channel, err := grpc.NewClient(scheme+":///"+url.PathEscape(c.Config.Name),
 		grpc.WithResolvers(hostsResolver{c}),
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}]}`),
 		grpc.WithDisableServiceConfig(),
@@ -52,7 +49,7 @@ func New(c *cluster.Cluster, options ...grpc.DialOption) (*grpc.ClientConn, erro
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, c, address) }),
 		grpc.WithConnectParams(reconnect),
 		grpc.WithKeepaliveParams(halfDead),
-	}, options...)...)
+	)
 	if err != nil {
 		return nil, fmt.Errorf("make a gRPC channel to cluster %q: %w", c.Config.Name, err)
 	}

@@ -240,6 +240,29 @@ func TestManyFirstCallsShareOneConnection(t *testing.T) {
 	require.EqualValues(t, 1, m.Get("rls").Stats.ConnectionsTotal.Value())
 }
 
+func TestHostsOfTheClusterComeAndGo(t *testing.T) {
+	first, second := (&service{}).serve(t), (&service{}).serve(t)
+	m := manager(t, first.address)
+	s, list := services(t, m), descriptors(t, "ann")
+	for _, c := range []struct {
+		hosts         []string
+		first, second int64 // calls of four
+	}{
+		{[]string{first.address}, 4, 0},
+		{[]string{first.address, second.address}, 2, 2},
+		{[]string{second.address}, 0, 4},
+	} {
+		setHosts(t, m, c.hosts...)
+		first.calls.Store(0)
+		second.calls.Store(0)
+		for range 4 {
+			_, err := ask(s, list)
+			require.NoError(t, err)
+		}
+		require.Equal(t, [2]int64{c.first, c.second}, [2]int64{first.calls.Load(), second.calls.Load()})
+	}
+}
+
 func TestCloseEndsReportsAndRefusesLaterCalls(t *testing.T) {
 	arrived, ended := make(chan struct{}), make(chan struct{})
 	service := (&service{answer: func(ctx context.Context, _ *rlsv3.RateLimitRequest) (*rlsv3.RateLimitResponse, error) {
