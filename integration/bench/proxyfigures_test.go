@@ -273,8 +273,8 @@ func proxyParts() []part {
 		{"HTTP/2 (internal/http2)", regexp.MustCompile(`^github\.com/weirproxy/weir/internal/http2`)},
 		{"connection manager (internal/networkfilter/hcm, internal/stream)", regexp.MustCompile(own + `(networkfilter/hcm|stream|normalize|identity)\.`)},
 		{"routes (internal/route)", regexp.MustCompile(own + `(route|pathindex|matcher)\.`)},
-		{"router and filters (internal/httpfilter)", regexp.MustCompile(own + `(httpfilter|rlsclient|headermutation)[./]`)},
-		{"hosts and connections (internal/cluster, internal/connpool)", regexp.MustCompile(own + `(cluster|connpool)[./]`)},
+		{"router and filters (internal/httpfilter)", regexp.MustCompile(own + `(httpfilter|rlsclient|grpccall|grpcwire|headermutation)[./]`)},
+		{"hosts and connections (internal/cluster, internal/connpool)", regexp.MustCompile(own + `(cluster|connpool|upstream)[./]`)},
 		collection, scheduler, theRest,
 	}
 }

@@ -111,14 +111,23 @@ func (c *Call) Do(ctx context.Context, caller upstream.Caller, m *Method, questi
 // prepare makes the request of a call.
 func (c *Call) prepare(m *Method, question Question) {
 	c.request = m.request
-	c.sent = appendFrame(c.sent[:0], question)
+	c.sent = appendFrame(emptied(c.sent), question)
 	c.request.Body, c.request.BodyLength = follows, int64(len(c.sent))
 	c.response.Trailers.Reset()
-	c.received = c.received[:0]
+	c.received = emptied(c.received)
 	c.began, c.deadline, c.outlives = time.Now(), time.Time{}, false
 	if m.timeout > 0 {
 		c.deadline = c.began.Add(m.timeout)
 	}
+}
+
+// emptied is b for other bytes, unless there were so many that it is not worth keeping.
+func emptied(b []byte) []byte {
+	const most = 64 << 10
+	if cap(b) > most {
+		return nil
+	}
+	return b[:0]
 }
 
 // follows says of a request that a body follows, which exchange writes.

@@ -720,9 +720,9 @@ func TestManyCallsShareAConnection(t *testing.T) {
 	for range 20 {
 		callers.Go(func() { // awaited below
 			for range 20 {
-				got, err := do(m)
-				assert.NoError(t, err)
-				assert.Equal(t, "pong", got)
+				if got, err := do(m); assert.NoError(t, err) {
+					assert.Equal(t, "pong", got)
+				}
 			}
 		})
 	}
