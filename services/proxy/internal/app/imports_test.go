@@ -52,7 +52,7 @@ func TestImports(t *testing.T) {
 		"internal/identity":   {"internal/message"},
 		"internal/normalize":  {},
 		"internal/stream":     {"internal/cluster", "internal/format", "internal/layeredruntime", "internal/message", "internal/route"},
-		"internal/httpfilter": {"internal/format", "internal/grpcwire", "internal/http1", "internal/message", "internal/route", "internal/stats", "internal/stream", "internal/strict"},
+		"internal/httpfilter": {"internal/format", "internal/grpcwire", "internal/message", "internal/route", "internal/stats", "internal/stream", "internal/strict"},
 		"internal/httpfilter/filtertest": {
 			"internal/coreconfig", "internal/descriptor", "internal/fixedheader", "internal/hashpolicy", "internal/httpfilter",
 			"internal/layeredruntime", "internal/matcher", "internal/message", "internal/route", "internal/stats", "internal/stream", "internal/strict",

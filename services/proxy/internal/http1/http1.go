@@ -5,40 +5,32 @@
 // deadline, opens and closes no connection, and decides nothing about routing.
 package http1
 
-import "fmt"
+import (
+	"fmt"
 
-// ProtocolError says that the peer broke the protocol, and what to answer it
-// if it is a client. After it nothing more can be read from the connection.
-type ProtocolError struct {
-	// Status is 400, 404, 426, 431 or 501.
-	Status int
-	// Detail names the offence in a few words: "space before the colon".
-	Detail string
+	"github.com/weirproxy/weir/services/proxy/internal/message"
+)
+
+// ProtocolError is what a Reader returns of a peer that broke the protocol. After it
+// nothing more can be read from the connection.
+type ProtocolError = message.ProtocolError
+
+// RESPONSE_CODE_DETAILS of requests that are refused, in Envoy's words.
+const (
+	codecError      = "http1.codec_error"
+	headersTooLarge = "http1.headers_too_large"
+	tooManyHeaders  = "http1.too_many_headers"
+	lowVersion      = "low_version"
+)
+
+// refusal is a ProtocolError.
+func refusal(status int, detail, responseCodeDetails string) error {
+	return &ProtocolError{Status: status, Detail: detail, ResponseCodeDetails: responseCodeDetails}
 }
 
-func (e *ProtocolError) Error() string { return e.Detail }
-
-// ResponseCodeDetails is why a client is answered so, in Envoy's words.
-func (e *ProtocolError) ResponseCodeDetails() string {
-	switch {
-	case e == errHeaders, e == errTrailers:
-		return "http1.too_many_headers"
-	case e == errUnderscore:
-		return "http1.unexpected_underscore"
-	case e == errBothLengths:
-		return "http1.content_length_and_chunked_not_allowed"
-	case e.Status == 426:
-		return "low_version"
-	case e.Status == 431:
-		return "http1.headers_too_large"
-	case e.Status == 501:
-		return "http1.invalid_transfer_encoding"
-	}
-	return "http1.codec_error"
-}
-
+// malformed is what breaks the grammar, in words.
 func malformed(format string, args ...any) error {
-	return &ProtocolError{Status: 400, Detail: fmt.Sprintf(format, args...)}
+	return refusal(400, fmt.Sprintf(format, args...), codecError)
 }
 
 // Limits bounds what a Reader takes from its peer.
@@ -53,21 +45,21 @@ type Limits struct {
 
 // What is refused in several places, or has a reason of its own in Envoy's words.
 var (
-	errHeadTooLong     = &ProtocolError{431, "the head is longer than the limit"}
-	errHeaders         = &ProtocolError{431, "more header fields than the limit"}
-	errTrailersTooLong = &ProtocolError{431, "the trailers are longer than the limit"}
-	errTrailers        = &ProtocolError{431, "more trailer fields than the limit"}
-	errUnderscore      = &ProtocolError{400, "an underscore in a field name"}
-	errBothLengths     = &ProtocolError{400, "both content-length and transfer-encoding"}
+	errHeadTooLong     = refusal(431, "the head is longer than the limit", headersTooLarge)
+	errHeaders         = refusal(431, "more header fields than the limit", tooManyHeaders)
+	errTrailersTooLong = refusal(431, "the trailers are longer than the limit", headersTooLarge)
+	errTrailers        = refusal(431, "more trailer fields than the limit", tooManyHeaders)
+	errBothLengths     = refusal(400, "both content-length and transfer-encoding", "http1.content_length_and_chunked_not_allowed")
+	errTransferCoding  = refusal(501, "a transfer-encoding other than one chunked", "http1.invalid_transfer_encoding")
 )
 
 // ErrUnderscore refuses a field whose name has an underscore, where
 // RejectUnderscores wants that.
-var ErrUnderscore error = errUnderscore
+var ErrUnderscore = refusal(400, "an underscore in a field name", "http1.unexpected_underscore")
 
 // ErrAbsoluteTarget refuses a target in absolute form, where RefuseAbsolute
 // wants that.
-var ErrAbsoluteTarget error = &ProtocolError{404, "a request target in absolute form"}
+var ErrAbsoluteTarget = refusal(404, "a request target in absolute form", codecError)
 
 // Options are what a Reader does beyond the rules that hold always. The zero
 // value is Envoy's default.

@@ -96,7 +96,7 @@ func TestTrailersThatAreKeptAreCounted(t *testing.T) {
 	refused, ok := errors.AsType[*http1.ProtocolError](err)
 	require.True(t, ok, "%v", err)
 	require.Equal(t, 431, refused.Status)
-	require.Equal(t, "http1.too_many_headers", refused.ResponseCodeDetails())
+	require.Equal(t, "http1.too_many_headers", refused.ResponseCodeDetails)
 	_, _, err = readOne(text, http1.Options{})
 	require.NoError(t, err)
 }

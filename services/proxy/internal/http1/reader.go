@@ -319,16 +319,16 @@ func (r *Reader) more() error {
 
 // framing is what the header fields say of a message's body.
 type framing struct {
-	length       int64 // of content-length; −1 without
-	chunked      bool
-	hosts        int
-	count        int // of fields
-	host         []byte
-	expect       bool
-	closes       bool // connection: close, or proxy-connection
-	keepAlive    bool // connection: keep-alive
-	hasTransfer  bool
-	transferCode int // 0, or the status that refuses its transfer-encoding
+	length      int64 // of content-length; −1 without
+	chunked     bool
+	hosts       int
+	count       int // of fields
+	host        []byte
+	expect      bool
+	closes      bool // connection: close, or proxy-connection
+	keepAlive   bool // connection: keep-alive
+	hasTransfer bool
+	badTransfer bool // its transfer-encoding is not one chunked
 }
 
 // fields parses the header fields of block from offset at into h and notes
@@ -432,7 +432,7 @@ func (f *framing) note(name, value []byte) (keep bool, err error) {
 		return true, err
 	case "transfer-encoding":
 		if f.hasTransfer || !equalFold(value, "chunked") {
-			f.transferCode = 501
+			f.badTransfer = true
 		}
 		f.hasTransfer, f.chunked = true, true
 		return false, nil
@@ -456,8 +456,8 @@ func (f *framing) note(name, value []byte) (keep bool, err error) {
 
 // check refuses framing that could be read in two ways.
 func (f *framing) check() error {
-	if f.transferCode != 0 {
-		return &ProtocolError{f.transferCode, "a transfer-encoding other than one chunked"}
+	if f.badTransfer {
+		return errTransferCoding
 	}
 	if f.chunked && f.length >= 0 {
 		return errBothLengths

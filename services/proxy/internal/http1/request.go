@@ -30,7 +30,7 @@ func (r *Reader) ReadRequest(m *message.Request) (keepAlive bool, err error) {
 		return false, err
 	}
 	if r.http10 = http10; http10 && !r.Options.AcceptHTTP10 {
-		return false, &ProtocolError{426, "version HTTP/1.0"}
+		return false, refusal(426, "version HTTP/1.0", lowVersion)
 	}
 	f, err := r.fields(&m.Headers, block, line+2)
 	if err != nil {
@@ -76,7 +76,7 @@ func requestLine(m *message.Request, line []byte) (target []byte, http10 bool, e
 	last := bytes.LastIndexByte(line, ' ')
 	if first <= 0 || last == first {
 		if first > 0 && knownMethod(line[:first]) && bytes.HasPrefix(line[first:], []byte(" /")) {
-			return nil, false, &ProtocolError{426, "no version"} // HTTP/0.9
+			return nil, false, refusal(426, "no version", lowVersion) // HTTP/0.9
 		}
 		return nil, false, malformed("a request line that is not method, target and version")
 	}
@@ -88,7 +88,7 @@ func requestLine(m *message.Request, line []byte) (target []byte, http10 bool, e
 	switch http10 = string(version) == "HTTP/1.0"; {
 	case http10 || string(version) == "HTTP/1.1":
 	case len(version) == 8 && string(version[:5]) == "HTTP/" && digit(version[5]) && version[6] == '.' && digit(version[7]):
-		return nil, false, &ProtocolError{426, "version " + string(version)}
+		return nil, false, refusal(426, "version "+string(version), lowVersion)
 	default:
 		return nil, false, malformed("version %q", clip(version))
 	}

@@ -3,7 +3,6 @@ package http1
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 
 	"github.com/weirproxy/weir/services/proxy/internal/message"
@@ -30,10 +29,10 @@ func (r *Reader) ReadResponse(m *message.Response, method []byte) (keepAlive boo
 }
 
 // ErrSwitched is a 101 that was not asked for.
-var ErrSwitched error = &ProtocolError{400, "a 101 that was not asked for"}
+var ErrSwitched = malformed("a 101 that was not asked for")
 
 // ErrInterim is an interim response beyond InterimLimit.
-var ErrInterim error = &ProtocolError{400, fmt.Sprintf("more than %d interim responses", InterimLimit)}
+var ErrInterim = malformed("more than %d interim responses", InterimLimit)
 
 // ReadHead reads the head of the next response to a request of that method into
 // m, whose Body then reads from this Reader. It may be an interim one (status

@@ -5,7 +5,7 @@ import (
 	"net"
 
 	"github.com/weirproxy/weir/services/proxy/internal/format"
-	"github.com/weirproxy/weir/services/proxy/internal/http1"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
 
@@ -14,10 +14,10 @@ import (
 func BodyFailed(s *stream.Stream, err error) *Reply {
 	f := &s.Facts
 	var network net.Error
-	protocol, malformed := errors.AsType[*http1.ProtocolError](err)
+	protocol, malformed := errors.AsType[*message.ProtocolError](err)
 	switch {
 	case malformed:
-		f.Details, f.Flags = protocol.ResponseCodeDetails(), f.Flags|format.DownstreamProtocolError
+		f.Details, f.Flags = protocol.ResponseCodeDetails, f.Flags|format.DownstreamProtocolError
 		return &Reply{Status: protocol.Status, Body: protocol.Detail}
 	case errors.As(err, &network) && network.Timeout():
 		if why := s.Expired(); why != nil {

@@ -8,8 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
 
@@ -18,8 +18,8 @@ func TestARequestWhoseBodyFailsIsAnsweredWithTheReason(t *testing.T) {
 		err  error
 		want string // status, text, flags and details
 	}{
-		{&http1.ProtocolError{Status: 400, Detail: "no chunk"}, "400 no chunk DPE http1.codec_error"},
-		{fmt.Errorf("in a chain: %w", &http1.ProtocolError{Status: 431, Detail: "too long"}), "431 too long DPE http1.headers_too_large"},
+		{&message.ProtocolError{Status: 400, Detail: "no chunk", ResponseCodeDetails: "http1.codec_error"}, "400 no chunk DPE http1.codec_error"},
+		{fmt.Errorf("in a chain: %w", &message.ProtocolError{Status: 431, Detail: "too long", ResponseCodeDetails: "http1.headers_too_large"}), "431 too long DPE http1.headers_too_large"},
 		{os.ErrDeadlineExceeded, "408 stream timeout SI stream_idle_timeout"},
 		{errors.New("the client has gone"), "400 the request's body ended early DC downstream_remote_disconnect"},
 	} {

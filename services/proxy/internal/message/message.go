@@ -81,3 +81,19 @@ func (b *Bytes) Next() ([]byte, error) {
 
 // Ready implements Body.
 func (b *Bytes) Ready() bool { return true }
+
+// ProtocolError says that the sender of a message broke the protocol, and what to
+// answer it if it is a client. Every codec returns it, for heads and for bodies. After
+// it nothing more can be read of what the sender had to say.
+type ProtocolError struct {
+	// Status is 400, 404, 426, 431 or 501.
+	Status int
+	// Detail names the offence in a few words: "space before the colon".
+	Detail string
+	// ResponseCodeDetails is why a client is answered so, in Envoy's words; a server's
+	// offence has none.
+	ResponseCodeDetails string
+}
+
+// Error implements error.
+func (e *ProtocolError) Error() string { return e.Detail }

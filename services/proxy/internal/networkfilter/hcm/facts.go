@@ -57,7 +57,7 @@ func tellRoute(s *stream.Stream) {
 
 // tellMalformed notes a client that broke the protocol.
 func tellMalformed(f *format.Facts, why *http1.ProtocolError) {
-	f.Details, f.Flags = why.ResponseCodeDetails(), f.Flags|format.DownstreamProtocolError
+	f.Details, f.Flags = why.ResponseCodeDetails, f.Flags|format.DownstreamProtocolError
 }
 
 // tellGone notes a client that left, or takes nothing any more.
