@@ -4,18 +4,14 @@ import (
 	"html/template"
 	"net/http"
 	"net/url"
+
+	"github.com/weirproxy/weir/services/proxy/internal/web"
 )
 
 // statsPage is /stats for people: what it shows, and a form of its parameters, all of
 // which are sent. Prometheus' format is a link, since it has other histogram_buckets.
-// The page runs no script, and its style is the page's.
-var statsPage = template.Must(template.New("stats").Parse(`<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>stats</title>
-<link rel="stylesheet" href="page.css">
-<link rel="icon" href="data:,">
+// The page runs no script, and looks as /page does.
+var statsPage = template.Must(web.Head().New("stats").Parse(`{{template "head.html" "stats" -}}
 <h1>stats</h1>
 <form action="stats">
 <label>filter <input type="search" name="filter" value="{{.Filter}}" placeholder="regular expression"></label>

@@ -27,7 +27,7 @@ func TestImports(t *testing.T) {
 		},
 		"internal/adminapi": {
 			"internal/cluster", "internal/cluster/breaker", "internal/layeredruntime", "internal/listener", "internal/rds", "internal/stats", "internal/strict",
-			"internal/xds",
+			"internal/web", "internal/xds",
 		},
 		"internal/web": {},
 

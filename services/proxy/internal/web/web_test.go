@@ -29,6 +29,7 @@ func TestThePageMayRunItsOwnFilesOnly(t *testing.T) {
 		require.Equal(t, http.StatusOK, answer.Code)
 		require.Equal(t, kind, answer.Header().Get("Content-Type"))
 		require.Contains(t, answer.Header().Get("Content-Security-Policy"), "default-src 'none'; script-src 'self'; style-src 'self'")
+		require.NotContains(t, answer.Body.String(), "{{", "it is no template any more")
 		require.NotContains(t, answer.Body.String(), "https://", "it needs nothing from elsewhere")
 	}
 }
