@@ -3,7 +3,6 @@ package conformance
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -41,10 +40,7 @@ var logDiffers = regexp.MustCompile(`\d{4}-\d\d-\d\dT[\d:.]+Z|[0-9a-f]{8}(-[0-9a
 
 // loggingBootstrap is a proxy that logs JSON and the default line, and changes
 // headers on all levels.
-func loggingBootstrap(t *testing.T, host, lines, defaults string) string {
-	t.Helper()
-	ip, port, err := net.SplitHostPort(host)
-	require.NoError(t, err)
+func loggingBootstrap(host, lines, defaults string) string {
 	var members strings.Builder
 	for _, operator := range logged {
 		name, length, _ := strings.Cut(operator, "):")
@@ -57,60 +53,49 @@ func loggingBootstrap(t *testing.T, host, lines, defaults string) string {
 		return fmt.Sprintf(`request_headers_to_add: [{header: {key: x-who, value: %[1]s}, append_action: OVERWRITE_IF_EXISTS_OR_ADD}, {header: {key: x-levels, value: "%[1]s %%REQ(:PATH)%%"}}, {header: {key: x-never, value: "%%REQ(x-none)%%"}}]
               , response_headers_to_add: [{header: {key: x-down, value: "%[1]s %%RESPONSE_CODE%% %%RESPONSE_FLAGS%% %%ROUTE_NAME%% %%UPSTREAM_CLUSTER%%"}}]`, level)
 	}
-	return fmt.Sprintf(`
-node: {id: logging, cluster: tests}
-admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}
-static_resources:
-  listeners:
-  - name: ingress
-    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
-    filter_chains:
-    - name: chain
-      metadata: {filter_metadata: {ns: {is: chain}}}
-      filters:
-      - name: http
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: ingress
-          server_name: same
-          access_log_options: {flush_access_log_on_new_request: true}
-          access_log:
-          - {name: json, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: %[1]q, log_format: {json_format: {%[3]s mixed: "-%%REQ(x-none)%%-%%RESPONSE_CODE%%", nest: {list: ["%%PROTOCOL%%", 1, true, "x"]}}}}}
-          - {name: text, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: %[2]q}}
-          route_config: {validate_clusters: false, %[4]s, virtual_hosts: [{name: all, domains: ["*"], metadata: {filter_metadata: {ns: {is: host}}}, %[5]s, routes: [
-            {name: dead, match: {prefix: /dead}, route: {cluster: dead}},
-            {name: none, match: {prefix: /none}, route: {cluster: nowhere}},
-            {name: up, match: {prefix: /up}, metadata: {filter_metadata: {ns: {is: route, number: 3}}}, route: {cluster: echo}, %[6]s}]}]}
-          http_filters:
-          - {name: healthy, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck, pass_through_mode: false,
-              headers: [{name: ":path", string_match: {exact: /up/healthz}}], cluster_min_healthy_percentages: {echo: {value: 50}}}}
-          - {name: unhealthy, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck, pass_through_mode: false,
-              headers: [{name: ":path", string_match: {exact: /up/unhealthz}}], cluster_min_healthy_percentages: {empty: {value: 1}}}}
-          - {name: unknown, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck, pass_through_mode: false,
-              headers: [{name: ":path", string_match: {exact: /up/unknownz}}], cluster_min_healthy_percentages: {nowhere: {value: 1}}}}
-          - {name: itself, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck, pass_through_mode: false,
-              headers: [{name: ":path", string_match: {exact: /up/itself}}]}}
-          - {name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
-  clusters:
-  - name: echo
-    type: STATIC
-    connect_timeout: 60s
-    metadata: {filter_metadata: {ns: {is: cluster}}}
-    load_assignment: {cluster_name: echo, endpoints: [{lb_endpoints: [{metadata: {filter_metadata: {ns: {is: endpoint}}}, endpoint: {address: {socket_address: {address: %[7]s, port_value: %[8]s}}}}]}]}
-  - {name: empty, type: STATIC, connect_timeout: 60s, load_assignment: {cluster_name: empty}}
-  - name: dead
-    type: STATIC
-    connect_timeout: 60s
-    load_assignment: {cluster_name: dead, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}}]}]}
-`, lines, defaults, members.String(), mutations("config"), mutations("vhost"), mutations("route"), ip, port)
+	return bootstrap{
+		listeners: []listener{{
+			chain: `
+name: chain
+metadata: {filter_metadata: {ns: {is: chain}}}
+`,
+			manager: fmt.Sprintf(`
+server_name: same
+access_log_options: {flush_access_log_on_new_request: true}
+access_log:
+- {name: json, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: %q, log_format: {json_format: {%s mixed: "-%%REQ(x-none)%%-%%RESPONSE_CODE%%", nest: {list: ["%%PROTOCOL%%", 1, true, "x"]}}}}}
+- {name: text, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: %q}}
+route_config: {validate_clusters: false, %s, virtual_hosts: [{name: all, domains: ["*"], metadata: {filter_metadata: {ns: {is: host}}}, %s, routes: [
+  {name: dead, match: {prefix: /dead}, route: {cluster: dead}},
+  {name: none, match: {prefix: /none}, route: {cluster: nowhere}},
+  {name: up, match: {prefix: /up}, metadata: {filter_metadata: {ns: {is: route, number: 3}}}, route: {cluster: echo}, %s}]}]}
+`, lines, members.String(), defaults, mutations("config"), mutations("vhost"), mutations("route")),
+			filters: `
+- {name: healthy, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck, pass_through_mode: false,
+    headers: [{name: ":path", string_match: {exact: /up/healthz}}], cluster_min_healthy_percentages: {echo: {value: 50}}}}
+- {name: unhealthy, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck, pass_through_mode: false,
+    headers: [{name: ":path", string_match: {exact: /up/unhealthz}}], cluster_min_healthy_percentages: {empty: {value: 1}}}}
+- {name: unknown, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck, pass_through_mode: false,
+    headers: [{name: ":path", string_match: {exact: /up/unknownz}}], cluster_min_healthy_percentages: {nowhere: {value: 1}}}}
+- {name: itself, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck, pass_through_mode: false,
+    headers: [{name: ":path", string_match: {exact: /up/itself}}]}}
+`,
+		}},
+		clusters: []string{
+			clusterOf("echo", "{lb_endpoints: ["+endpoint(host, "metadata: {filter_metadata: {ns: {is: endpoint}}}")+"]}",
+				"metadata: {filter_metadata: {ns: {is: cluster}}}"),
+			clusterOf("empty", ""),
+			cluster("dead", "127.0.0.1:1"),
+		},
+	}.String()
 }
 
 func TestOurProxyAndARealEnvoyLogAndChangeHeadersAlike(t *testing.T) {
 	host := harness.Echo(t, "one").Addr("http")
 	directory := t.TempDir()
 	file := func(name string) string { return filepath.Join(directory, name) }
-	envoy := harness.Envoy(t, loggingBootstrap(t, host, file("envoy.json"), file("envoy.log")))
-	ours := harness.Proxy(t, loggingBootstrap(t, host, file("ours.json"), file("ours.log")))
+	envoy := harness.Envoy(t, loggingBootstrap(host, file("envoy.json"), file("envoy.log")))
+	ours := harness.Proxy(t, loggingBootstrap(host, file("ours.json"), file("ours.log")))
 	requests := []string{
 		"GET /up?headers&a=%41b&b=xyz&e= HTTP/1.1\r\nHost: Mill\r\nUser-Agent: curl/8\r\nX-Twice: 1\r\nX-Twice: 2\r\nX-Quotes: q\"\\x\tz\r\n\r\n",
 		"POST /up HTTP/1.1\r\nHost: mill\r\nContent-Length: 5\r\n\r\ngrain",

@@ -17,42 +17,19 @@ import (
 
 // reportingEnvoy is the bootstrap of an Envoy that sends what comes in to a
 // static cluster "echo" of one host in zone eu-1, and what it does to discovery's
-// gRPC listener; extra are further fields of the bootstrap.
-func reportingEnvoy(t *testing.T, id, discovery, host, extra string) string {
-	t.Helper()
-	at := func(address string) string {
-		ip, port, err := net.SplitHostPort(address)
-		require.NoError(t, err)
-		return fmt.Sprintf("{address: {socket_address: {address: %s, port_value: %s}}}", ip, port)
-	}
-	return fmt.Sprintf(`
-node: {id: %s, cluster: tests}
-admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}
-%s
-static_resources:
-  listeners:
-  - name: ingress
-    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
-    filter_chains:
-    - filters:
-      - name: http
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: ingress
-          route_config: {virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: echo}}]}]}
-          http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]
-  clusters:
-  - name: echo
-    connect_timeout: 60s
-    load_assignment: {cluster_name: echo, endpoints: [{locality: {region: eu, zone: eu-1}, lb_endpoints: [{endpoint: %s}]}]}
-  - name: discovery
-    connect_timeout: 60s
-    typed_extension_protocol_options:
-      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        explicit_http_config: {http2_protocol_options: {}}
-    load_assignment: {cluster_name: discovery, endpoints: [{lb_endpoints: [{endpoint: %s}]}]}
-`, id, extra, at(host), at(discovery))
+// gRPC listener; more are further fields of the bootstrap.
+func reportingEnvoy(id, discovery, host, more string) string {
+	return bootstrap{
+		node: "id: " + id + "\ncluster: tests",
+		more: more,
+		listeners: []listener{{manager: `
+route_config: {virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: echo}}]}]}
+`}},
+		clusters: []string{
+			clusterOf("echo", "{locality: {region: eu, zone: eu-1}, lb_endpoints: ["+endpoint(host)+"]}"),
+			cluster("discovery", discovery, overHTTP2),
+		},
+	}.String()
 }
 
 // getJSON reads what discovery answers.
@@ -75,7 +52,7 @@ type load struct {
 func TestEnvoysLoadReportsAreShown(t *testing.T) {
 	echo := harness.Echo(t, "one").Addr("http")
 	discovery := harness.Discovery(t, "DISCOVERY_LRS_INTERVAL=1s", "DISCOVERY_LRS_ENDPOINTS=true")
-	envoy := harness.Envoy(t, reportingEnvoy(t, "reporter", discovery.Addr("xds"), echo,
+	envoy := harness.Envoy(t, reportingEnvoy("reporter", discovery.Addr("xds"), echo,
 		"cluster_manager: {load_stats_config: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: discovery}}]}}"))
 	client := harness.Client(t)
 	eventually(t, "the load of the host is shown", func() bool {
@@ -124,9 +101,9 @@ services:
 		require.Equal(t, http.StatusCreated, response.StatusCode)
 	}
 	const checks = "hds_config: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: discovery}}]}"
-	harness.Envoy(t, reportingEnvoy(t, "checker-1", discovery.Addr("xds"), backends[0].Addr("http"), checks))
+	harness.Envoy(t, reportingEnvoy("checker-1", discovery.Addr("xds"), backends[0].Addr("http"), checks))
 	// The other one takes its hosts from discovery too.
-	reader := startEnvoy(t, reportingEnvoy(t, "checker-2", discovery.Addr("xds"), backends[0].Addr("http"), checks+`
+	reader := startEnvoy(t, reportingEnvoy("checker-2", discovery.Addr("xds"), backends[0].Addr("http"), checks+`
 dynamic_resources:
   `+aggregatedDelta.ads+`
   cds_config: `+aggregatedDelta.source))

@@ -23,7 +23,7 @@ func TestAllClustersThatChangeAtOnceAreActiveAgain(t *testing.T) {
 	}
 	for i, tr := range []transport{aggregatedState, aggregatedDelta} {
 		t.Run(tr.name, func(t *testing.T) {
-			e := startEnvoy(t, tr.bootstrap(t, discovery, ""))
+			e := startEnvoy(t, tr.bootstrap(discovery))
 			count := func(what, kind string) float64 {
 				return harness.Metric(t, discovery, fmt.Sprintf("discovery_xds_%s_total{type=%q}", what, kind))
 			}

@@ -65,7 +65,7 @@ identities:
       common_tls_context: {validation_context: {trusted_ca: {filename: %s}}, %s}}}`, authority.File(), test.certificates)
 			counter := fmt.Sprintf("discovery_refusals_total{reason=%q}", test.refused)
 			refusals := harness.Metric(t, discovery, counter)
-			e := startEnvoy(t, tr.bootstrap(t, discovery, ""))
+			e := startEnvoy(t, tr.bootstrap(discovery))
 			if test.refused != "" {
 				eventually(t, "it is refused", func() bool { return harness.Metric(t, discovery, counter) > refusals })
 				require.Nil(t, e.hosts("echo"))
@@ -99,26 +99,21 @@ func servedByTLS(t *testing.T, cert, key string) string {
 		require.NoError(t, err)
 		return strconv.Quote(string(text))
 	}
-	return fmt.Sprintf(`
-resources:
-- "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret
-  name: site
-  tls_certificate: {certificate_chain: {inline_string: %s}, private_key: {inline_string: %s}}
-- "@type": type.googleapis.com/envoy.config.listener.v3.Listener
-  name: ingress
-  address: {socket_address: {address: 127.0.0.1, port_value: 0}}
-  filter_chains:
-  - transport_socket:
-      name: tls
-      typed_config:
-        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-        common_tls_context: {tls_certificate_sds_secret_configs: [{name: site, sds_config: {ads: {}, resource_api_version: V3, initial_fetch_timeout: 1s}}]}
-    filters:
-    - name: http
-      typed_config:
-        "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-        stat_prefix: ingress
-        route_config: {virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, direct_response: {status: 204}}]}]}
-        http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]
-`, inline(cert), inline(key))
+	return "resources:" + list([]string{
+		fmt.Sprintf(`
+"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret
+name: site
+tls_certificate: {certificate_chain: {inline_string: %s}, private_key: {inline_string: %s}}
+`, inline(cert), inline(key)),
+		listenerType + listener{
+			chain: `
+transport_socket:
+  name: tls
+  typed_config:
+    "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    common_tls_context: {tls_certificate_sds_secret_configs: [{name: site, sds_config: {ads: {}, resource_api_version: V3, initial_fetch_timeout: 1s}}]}
+`,
+			manager: `route_config: {virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, direct_response: {status: 204}}]}]}`,
+		}.String(),
+	})
 }

@@ -56,59 +56,37 @@ var (
 	aggregatedDelta = aggregated("ADS, delta", "DELTA_GRPC", discoveryService)
 )
 
-// bootstrap is that of an Envoy without a listener of its own; more are further
-// fields.
-func (tr transport) bootstrap(t *testing.T, discovery *harness.Process, more string) string {
-	t.Helper()
-	xdsIP, xdsPort, err := net.SplitHostPort(discovery.Addr("xds"))
-	require.NoError(t, err)
-	httpIP, httpPort, err := net.SplitHostPort(discovery.Addr("http"))
-	require.NoError(t, err)
-	return fmt.Sprintf(`
-node: {id: %q, cluster: tests, locality: {region: eu, zone: eu-1}}
-admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}
-%s
+// bootstrap is that of an Envoy without a listener of its own.
+func (tr transport) bootstrap(discovery *harness.Process) string {
+	return bootstrap{
+		node: fmt.Sprintf("id: %q\ncluster: tests\nlocality: {region: eu, zone: eu-1}", tr.name),
+		more: fmt.Sprintf(`
 dynamic_resources:
   %s
   cds_config: %s
-  lds_config: %[4]s
-static_resources:
-  clusters:
-  - name: discovery
-    connect_timeout: 1s
-    typed_extension_protocol_options:
-      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        explicit_http_config: {http2_protocol_options: {}}
-    load_assignment: {cluster_name: discovery, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: %s, port_value: %s}}}}]}]}
-    %s
-  - name: discovery_rest
-    connect_timeout: 1s
-    load_assignment: {cluster_name: discovery_rest, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: %s, port_value: %s}}}}]}]}
-`, tr.name, more, tr.ads, tr.source, xdsIP, xdsPort, tr.socket, httpIP, httpPort)
+  lds_config: %[2]s
+`, tr.ads, tr.source),
+		clusters: []string{
+			cluster("discovery", discovery.Addr("xds"), overHTTP2, tr.socket),
+			cluster("discovery_rest", discovery.Addr("http")),
+		},
+	}.String()
 }
 
 // ingress is a listener "ingress", whose routes lead all to the cluster "echo".
 // Both come by xDS.
 func (tr transport) ingress() string {
-	return fmt.Sprintf(`
-resources:
-- "@type": type.googleapis.com/envoy.config.listener.v3.Listener
-  name: ingress
-  address: {socket_address: {address: 127.0.0.1, port_value: 0}}
-  filter_chains:
-  - filters:
-    - name: http
-      typed_config:
-        "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-        stat_prefix: ingress
-        rds: {route_config_name: ingress, config_source: %s}
-        http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]
-- "@type": type.googleapis.com/envoy.config.route.v3.RouteConfiguration
-  name: ingress
-  virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: echo}}]}]
-`, tr.source)
+	return "resources:" + list([]string{
+		listenerType + listener{manager: "rds: {route_config_name: ingress, config_source: " + tr.source + "}"}.String(),
+		`
+"@type": type.googleapis.com/envoy.config.route.v3.RouteConfiguration
+name: ingress
+virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: echo}}]}]
+`})
 }
+
+// listenerType is that of a listener that comes by xDS, before its fields.
+const listenerType = `"@type": type.googleapis.com/envoy.config.listener.v3.Listener` + "\n"
 
 // template is what all clusters are made of. A cluster that has changed waits for
 // its assignment, for ever: that it is active at last shows that it came again.
@@ -378,7 +356,7 @@ func newSite(t *testing.T, tr transport, echo map[string]string) *site {
 	// would be left with what it has.
 	s.discovery.Stop()
 	s.discovery.Restart()
-	s.envoy = startEnvoy(t, tr.bootstrap(t, s.discovery, ""))
+	s.envoy = startEnvoy(t, tr.bootstrap(s.discovery))
 	return s
 }
 

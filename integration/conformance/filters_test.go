@@ -1,7 +1,6 @@
 package conformance
 
 import (
-	"fmt"
 	"regexp"
 	"testing"
 
@@ -11,85 +10,71 @@ import (
 )
 
 // filtersBootstrap has one chain with most HTTP filters, before a backend at
-// the port. Which of them acts on a request is chosen by its headers and path.
-const filtersBootstrap = `
-node: {id: mill, cluster: edge}
-admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}
-static_resources:
-  clusters:
-  - name: backend
-    type: STATIC
-    load_assignment:
-      cluster_name: backend
-      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %s}}}}]}]
-  - name: empty
-    type: STATIC
-    load_assignment: {cluster_name: empty}
-  listeners:
-  - name: ingress
-    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
-    filter_chains:
-    - filters:
-      - name: http
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: ingress
-          use_remote_address: true
-          route_config:
-            name: all
-            virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: backend}}]}]
-          http_filters:
-          - name: health
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck
-              pass_through_mode: false
-              headers: [{name: ":path", string_match: {exact: /healthz}}]
-              cluster_min_healthy_percentages: {backend: {value: 50.9}}
-          - name: unhealthy
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck
-              pass_through_mode: false
-              headers: [{name: ":path", string_match: {exact: /unhealthz}}]
-              cluster_min_healthy_percentages: {empty: {value: 1}}
-          - name: passed
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck
-              pass_through_mode: true
-              cache_time: 600s
-              headers: [{name: ":path", string_match: {prefix: /passed}}]
-          - name: fault
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault
-              headers: [{name: x-abort, present_match: true}]
-              abort: {http_status: 503, percentage: {numerator: 100}}
-          - name: fault-of-grpc
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault
-              headers: [{name: x-abort-grpc, present_match: true}]
-              abort: {grpc_status: 5, percentage: {numerator: 100}}
-          - name: tags
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.ip_tagging.v3.IPTagging
-              request_type: BOTH
-              ip_tags: [{ip_tag_name: home, ip_list: [{address_prefix: 127.0.0.0, prefix_len: 8}]}]
-          - name: limit
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
-              stat_prefix: limit
-              token_bucket: {max_tokens: 1000000, tokens_per_fill: 1000000, fill_interval: 600s}
-              filter_enabled: {default_value: {numerator: 100}}
-              filter_enforced: {default_value: {numerator: 100}}
-              rate_limits: [{actions: [{request_headers: {header_name: x-user, descriptor_key: user}}]}]
-              descriptors:
-              - {entries: [{key: user, value: ann}], token_bucket: {max_tokens: 1, fill_interval: 600s}}
-              - {entries: [{key: user}], token_bucket: {max_tokens: 2, fill_interval: 600s}}
-              response_headers_to_add: [{header: {key: x-limited, value: "yes"}}]
-          - name: buffer
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer
-              max_request_bytes: 10
-          - name: router
-            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+// an address. Which of them acts on a request is chosen by its headers and path.
+func filtersBootstrap(backend string) string {
+	return bootstrap{
+		listeners: []listener{{manager: filtersRoutes, filters: filters}},
+		clusters:  []string{cluster("backend", backend), clusterOf("empty", "")},
+	}.String()
+}
+
+const filtersRoutes = `
+use_remote_address: true
+route_config:
+  name: all
+  virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: backend}}]}]
+`
+
+const filters = `
+- name: health
+  typed_config:
+    "@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck
+    pass_through_mode: false
+    headers: [{name: ":path", string_match: {exact: /healthz}}]
+    cluster_min_healthy_percentages: {backend: {value: 50.9}}
+- name: unhealthy
+  typed_config:
+    "@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck
+    pass_through_mode: false
+    headers: [{name: ":path", string_match: {exact: /unhealthz}}]
+    cluster_min_healthy_percentages: {empty: {value: 1}}
+- name: passed
+  typed_config:
+    "@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck
+    pass_through_mode: true
+    cache_time: 600s
+    headers: [{name: ":path", string_match: {prefix: /passed}}]
+- name: fault
+  typed_config:
+    "@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault
+    headers: [{name: x-abort, present_match: true}]
+    abort: {http_status: 503, percentage: {numerator: 100}}
+- name: fault-of-grpc
+  typed_config:
+    "@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault
+    headers: [{name: x-abort-grpc, present_match: true}]
+    abort: {grpc_status: 5, percentage: {numerator: 100}}
+- name: tags
+  typed_config:
+    "@type": type.googleapis.com/envoy.extensions.filters.http.ip_tagging.v3.IPTagging
+    request_type: BOTH
+    ip_tags: [{ip_tag_name: home, ip_list: [{address_prefix: 127.0.0.0, prefix_len: 8}]}]
+- name: limit
+  typed_config:
+    "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
+    stat_prefix: limit
+    token_bucket: {max_tokens: 1000000, tokens_per_fill: 1000000, fill_interval: 600s}
+    filter_enabled: {default_value: {numerator: 100}}
+    filter_enforced: {default_value: {numerator: 100}}
+    rate_limits: [{actions: [{request_headers: {header_name: x-user, descriptor_key: user}}]}]
+    descriptors:
+    - {entries: [{key: user, value: ann}], token_bucket: {max_tokens: 1, fill_interval: 600s}}
+    - {entries: [{key: user}], token_bucket: {max_tokens: 2, fill_interval: 600s}}
+    response_headers_to_add: [{header: {key: x-limited, value: "yes"}}]
+- name: buffer
+  typed_config:
+    "@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer
+    max_request_bytes: 10
 `
 
 // filterRequests are sent in this order, since buckets and kept answers remember.
@@ -137,7 +122,7 @@ func sameCounter(t *testing.T, envoy, ours *harness.Process, name string) {
 }
 
 func TestFiltersOfOurProxyAndOfARealEnvoyGiveTheSameAnswers(t *testing.T) {
-	envoy, ours := bothBefore(t, func(port string) string { return fmt.Sprintf(filtersBootstrap, port) })
+	envoy, ours := bothBefore(t, filtersBootstrap)
 	for _, r := range filterRequests {
 		t.Run(r.name, func(t *testing.T) {
 			want := showFiltered(harness.SendRaw(t, envoy.Addr("ingress"), r.text))

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -65,11 +64,8 @@ func TestGRPCInteropThroughOurProxy(t *testing.T) {
 		server.Stop()
 		require.NoError(t, <-ended)
 	})
-	_, port, err := net.SplitHostPort(listener.Addr().String())
-	require.NoError(t, err)
 	// A stream may last for longer than any answer.
-	endless := strings.Replace(http2Bootstrap, "{cluster: backend}", "{cluster: backend, timeout: 0s}", 1)
-	proxy := harness.Proxy(t, fmt.Sprintf(endless, port, "http2_protocol_options"))
+	proxy := harness.Proxy(t, http2Bootstrap(listener.Addr().String(), "http2_protocol_options", "cluster: backend, timeout: 0s"))
 
 	dial := func() *grpc.ClientConn {
 		channel, err := grpc.NewClient(proxy.Addr("ingress"), grpc.WithTransportCredentials(insecure.NewCredentials()))

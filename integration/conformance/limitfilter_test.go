@@ -234,9 +234,6 @@ var limitCases = []limitCase{
 
 // limitBootstrap has two filters, of which the second is of stage 1.
 func limitBootstrap(rls, backend string) string {
-	address := func(port string) string {
-		return `endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: ` + port + `}}}}]}]`
-	}
 	var hosts []string
 	own := func(fields string) string {
 		if fields == "" {
@@ -254,46 +251,28 @@ func limitBootstrap(rls, backend string) string {
 		hosts = append(hosts, fmt.Sprintf(`{name: %s, domains: [%s]%s%s, routes: [{match: {prefix: /}, metadata: {filter_metadata: {app: {tier: gold}}}, route: {cluster: backend%s}%s}]}`,
 			c.name, strings.ToLower(c.name), field(c.host), own(c.hostOwn), field(c.route), own(c.own)))
 	}
-	_, rlsPort, _ := net.SplitHostPort(rls)
-	_, backendPort, _ := net.SplitHostPort(backend)
-	filter := `"@type": type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit
-              domain: edge
-              timeout: 60s
-              enable_x_ratelimit_headers: DRAFT_VERSION_03
-              enable_retry_after_header: true
-              response_headers_to_add: [{header: {key: x-limited, value: "%REQ(:method)%"}}]
-              rate_limit_service: {transport_api_version: V3, grpc_service: {envoy_grpc: {cluster_name: rls}}}`
-	return `
-node: {id: mill, cluster: edge}
-admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}
-static_resources:
-  clusters:
-  - {name: backend, type: STATIC, load_assignment: {cluster_name: backend, ` + address(backendPort) + `}}
-  - {name: rls, type: STATIC, typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {"@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}}}, load_assignment: {cluster_name: rls, ` + address(rlsPort) + `}}
-  listeners:
-  - name: ingress
-    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
-    filter_chains:
-    - filters:
-      - name: http
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: ingress
-          use_remote_address: false
-          route_config:
-            name: all
-            virtual_hosts: [` + strings.Join(hosts, ",\n              ") + `]
-          http_filters:
-          - name: limit
-            typed_config:
-              ` + filter + `
-          - name: later
-            typed_config:
-              ` + filter + `
-              stage: 1
-          - name: router
-            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
-`
+	const filter = `
+  typed_config:
+    "@type": type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit
+    domain: edge
+    timeout: 60s
+    enable_x_ratelimit_headers: DRAFT_VERSION_03
+    enable_retry_after_header: true
+    response_headers_to_add: [{header: {key: x-limited, value: "%REQ(:method)%"}}]
+    rate_limit_service: {transport_api_version: V3, grpc_service: {envoy_grpc: {cluster_name: rls}}}`
+	return bootstrap{
+		node: "id: mill\ncluster: edge",
+		listeners: []listener{{
+			manager: `
+use_remote_address: false
+route_config:
+  name: all
+  virtual_hosts: [` + strings.Join(hosts, ",\n    ") + `]
+`,
+			filters: "- name: limit" + filter + "\n- name: later" + filter + "\n    stage: 1",
+		}},
+		clusters: []string{cluster("backend", backend), cluster("rls", rls, overHTTP2)},
+	}.String()
 }
 
 // limited is what comes of a request: the calls that were made, and the answer.

@@ -5,10 +5,8 @@
 package conformance
 
 import (
-	"net"
 	"testing"
 
-	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/grpclog"
 
 	"github.com/weirproxy/weir/integration/harness"
@@ -20,11 +18,10 @@ func TestMain(m *testing.M) {
 }
 
 // bothBefore starts an echo host, and before it a real Envoy and our proxy by
-// the same bootstrap, which is made of the port of the host.
-func bothBefore(t *testing.T, bootstrap func(port string) string) (envoy, ours *harness.Process) {
+// the same bootstrap, which is made of the address of the host.
+func bothBefore(t *testing.T, bootstrap func(host string) string) (envoy, ours *harness.Process) {
 	t.Helper()
 	harness.EnvoyPath(t) // skips before anything has started
-	_, port, err := net.SplitHostPort(harness.Echo(t, "echo-1").Addr("http"))
-	require.NoError(t, err)
-	return harness.Envoy(t, bootstrap(port)), harness.Proxy(t, bootstrap(port))
+	text := bootstrap(harness.Echo(t, "echo-1").Addr("http"))
+	return harness.Envoy(t, text), harness.Proxy(t, text)
 }

@@ -1,8 +1,7 @@
 package conformance
 
 import (
-	"fmt"
-	"net"
+	"strings"
 	"testing"
 
 	"github.com/chromedp/chromedp"
@@ -11,45 +10,28 @@ import (
 	"github.com/weirproxy/weir/integration/harness"
 )
 
-// pageBootstrap is a proxy with a backend, and with names that are markup.
-const pageBootstrap = `
-node: {id: "edge-1"}
-admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}
-static_resources:
-  listeners:
-  - name: ingress
-    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
-    filter_chains:
-    - filters:
-      - name: hcm
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: ingress
-          route_config:
-            name: shop
-            virtual_hosts:
-            - name: all
-              domains: ["*"]
-              routes:
-              - {match: {path: /tea}, direct_response: {status: 418}}
-              - {match: {prefix: "/<b>bold</b>"}, redirect: {path_redirect: /}}
-              - {match: {prefix: /}, route: {cluster: users}}
-          http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]
-  clusters:
-  - name: users
-    type: STATIC
-    load_assignment: {cluster_name: users, endpoints: [{lb_endpoints: [%s]}]}
-  - name: "<i>empty</i>"
-    type: STATIC
-    load_assignment: {cluster_name: empty}
-`
+// pageBootstrap is a proxy with a cluster of these endpoints, and with names that are markup.
+func pageBootstrap(endpoints ...string) string {
+	return bootstrap{
+		node: "id: edge-1",
+		listeners: []listener{{manager: `
+route_config:
+  name: shop
+  virtual_hosts:
+  - name: all
+    domains: ["*"]
+    routes:
+    - {match: {path: /tea}, direct_response: {status: 418}}
+    - {match: {prefix: "/<b>bold</b>"}, redirect: {path_redirect: /}}
+    - {match: {prefix: /}, route: {cluster: users}}
+`}},
+		clusters: []string{clusterOf("users", "{lb_endpoints: ["+strings.Join(endpoints, ", ")+"]}"), clusterOf(`"<i>empty</i>"`, "")},
+	}.String()
+}
 
 func TestTheProxysPageShowsListenersClustersAndRoutesWithTheirLoad(t *testing.T) {
-	host, port, err := net.SplitHostPort(harness.Echo(t, "one").Addr("http"))
-	require.NoError(t, err)
-	good := fmt.Sprintf("{endpoint: {address: {socket_address: {address: %s, port_value: %s}}}}", host, port)
-	bad := "{endpoint: {address: {socket_address: {address: 127.0.0.9, port_value: 9}}}, health_status: UNHEALTHY}"
-	proxy := harness.Proxy(t, fmt.Sprintf(pageBootstrap, good+", "+bad))
+	host := harness.Echo(t, "one").Addr("http")
+	proxy := harness.Proxy(t, pageBootstrap(endpoint(host), endpoint("127.0.0.9:9", "health_status: UNHEALTHY")))
 	load := harness.StartLoad(t, proxy.Addr("ingress"))
 
 	p := &pageOf{t: t, tab: browser(t)}
@@ -65,7 +47,7 @@ func TestTheProxysPageShowsListenersClustersAndRoutesWithTheirLoad(t *testing.T)
 	p.shows("#listeners tbody", "ingress\t"+proxy.Addr("ingress"))
 	p.shows("#clusters tbody", "users\tbootstrap\t1 of 2")
 	p.shows("#clusters tbody", "<i>empty</i>\tbootstrap\t0 of 0")
-	p.shows("#hosts tbody", host+":"+port+"\thealthy")
+	p.shows("#hosts tbody", host+"\thealthy")
 	p.shows("#hosts tbody", "127.0.0.9:9\tunhealthy by its assignment")
 	p.shows("#routes tbody", "shop\t*\tprefix /<b>bold</b>\tredirect")
 	p.shows("#routes tbody", "shop\t*\tprefix /\tusers")

@@ -1,7 +1,6 @@
 package conformance
 
 import (
-	"fmt"
 	"regexp"
 	"testing"
 
@@ -11,109 +10,99 @@ import (
 )
 
 // routeFiltersBootstrap has filters that routes configure, before a backend at
-// the port.
-const routeFiltersBootstrap = `
-node: {id: mill, cluster: edge}
-admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}
-static_resources:
-  clusters:
-  - name: backend
-    type: STATIC
-    load_assignment:
-      cluster_name: backend
-      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %s}}}}]}]
-  listeners:
-  - name: ingress
-    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
-    filter_chains:
-    - filters:
-      - name: http
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: ingress
-          route_config:
-            name: all
-            virtual_hosts:
-            - name: plain
-              domains: [plain]
-              routes: [{match: {prefix: /}, route: {cluster: backend}}]
-            - name: tuned
-              domains: [tuned]
-              rate_limits: [{stage: 1, actions: [{generic_key: {descriptor_value: of-host}}]}]
-              typed_per_filter_config:
-                buffer: {"@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute, buffer: {max_request_bytes: 20}}
-                late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: {}}
-              routes:
-              - match: {prefix: /off}
-                route: {cluster: backend}
-                typed_per_filter_config:
-                  buffer: {"@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute, disabled: true}
-                  late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
-              - match: {prefix: /teapot}
-                route: {cluster: backend}
-                typed_per_filter_config:
-                  late:
-                    "@type": type.googleapis.com/envoy.config.route.v3.FilterConfig
-                    config: {"@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault, abort: {http_status: 418, percentage: {numerator: 100}}}
-              - match: {prefix: /weight}
-                route:
-                  weighted_clusters:
-                    clusters:
-                    - name: backend
-                      weight: 1
-                      typed_per_filter_config:
-                        late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
-              - match: {prefix: /limit}
-                route: {cluster: backend, rate_limits: [{stage: 1, actions: [{request_headers: {header_name: x-user, descriptor_key: user}}]}]}
-                typed_per_filter_config:
-                  late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
-                  limit:
-                    "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
-                    stat_prefix: staged
-                    stage: 1
-                    vh_rate_limits: INCLUDE
-                    enable_x_ratelimit_headers: DRAFT_VERSION_03
-                    token_bucket: {max_tokens: 5, tokens_per_fill: 1, fill_interval: 600s}
-                    filter_enabled: {default_value: {numerator: 100}}
-                    filter_enforced: {default_value: {numerator: 100}}
-                    descriptors:
-                    - {entries: [{key: user, value: ann}], token_bucket: {max_tokens: 1, fill_interval: 600s}}
-                    - {entries: [{key: generic_key, value: of-host}], token_bucket: {max_tokens: 3, fill_interval: 600s}}
-              - match: {prefix: /hits}
-                route: {cluster: backend}
-                typed_per_filter_config:
-                  late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
-                  limit:
-                    "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
-                    stat_prefix: hits
-                    enable_x_ratelimit_headers: DRAFT_VERSION_03
-                    token_bucket: {max_tokens: 100, tokens_per_fill: 1, fill_interval: 600s}
-                    filter_enabled: {default_value: {numerator: 100}}
-                    filter_enforced: {default_value: {numerator: 100}}
-                    rate_limits: [{actions: [{source_cluster: {}}], hits_addend: {format: "%%REQ(x-hits)%%"}}]
-                    descriptors: [{entries: [{key: source_cluster, value: edge}], token_bucket: {max_tokens: 5, fill_interval: 600s}}]
-              - match: {prefix: /connection}
-                route: {cluster: backend}
-                typed_per_filter_config:
-                  late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
-                  limit:
-                    "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
-                    stat_prefix: connection
-                    local_rate_limit_per_downstream_connection: true
-                    token_bucket: {max_tokens: 1, fill_interval: 600s}
-                    filter_enabled: {default_value: {numerator: 100}}
-                    filter_enforced: {default_value: {numerator: 100}}
-              - {match: {prefix: /}, route: {cluster: backend}}
-          http_filters:
-          - name: limit
-            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit, stat_prefix: none}
-          - name: buffer
-            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer, max_request_bytes: 10}
-          - name: late
-            disabled: true
-            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault, abort: {http_status: 503, percentage: {numerator: 100}}}
-          - name: router
-            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+// an address.
+func routeFiltersBootstrap(backend string) string {
+	return bootstrap{
+		node:      "id: mill\ncluster: edge",
+		listeners: []listener{{manager: filteringRoutes, filters: routeFilters}},
+		clusters:  []string{cluster("backend", backend)},
+	}.String()
+}
+
+const filteringRoutes = `
+route_config:
+  name: all
+  virtual_hosts:
+  - name: plain
+    domains: [plain]
+    routes: [{match: {prefix: /}, route: {cluster: backend}}]
+  - name: tuned
+    domains: [tuned]
+    rate_limits: [{stage: 1, actions: [{generic_key: {descriptor_value: of-host}}]}]
+    typed_per_filter_config:
+      buffer: {"@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute, buffer: {max_request_bytes: 20}}
+      late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: {}}
+    routes:
+    - match: {prefix: /off}
+      route: {cluster: backend}
+      typed_per_filter_config:
+        buffer: {"@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute, disabled: true}
+        late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
+    - match: {prefix: /teapot}
+      route: {cluster: backend}
+      typed_per_filter_config:
+        late:
+          "@type": type.googleapis.com/envoy.config.route.v3.FilterConfig
+          config: {"@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault, abort: {http_status: 418, percentage: {numerator: 100}}}
+    - match: {prefix: /weight}
+      route:
+        weighted_clusters:
+          clusters:
+          - name: backend
+            weight: 1
+            typed_per_filter_config:
+              late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
+    - match: {prefix: /limit}
+      route: {cluster: backend, rate_limits: [{stage: 1, actions: [{request_headers: {header_name: x-user, descriptor_key: user}}]}]}
+      typed_per_filter_config:
+        late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
+        limit:
+          "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
+          stat_prefix: staged
+          stage: 1
+          vh_rate_limits: INCLUDE
+          enable_x_ratelimit_headers: DRAFT_VERSION_03
+          token_bucket: {max_tokens: 5, tokens_per_fill: 1, fill_interval: 600s}
+          filter_enabled: {default_value: {numerator: 100}}
+          filter_enforced: {default_value: {numerator: 100}}
+          descriptors:
+          - {entries: [{key: user, value: ann}], token_bucket: {max_tokens: 1, fill_interval: 600s}}
+          - {entries: [{key: generic_key, value: of-host}], token_bucket: {max_tokens: 3, fill_interval: 600s}}
+    - match: {prefix: /hits}
+      route: {cluster: backend}
+      typed_per_filter_config:
+        late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
+        limit:
+          "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
+          stat_prefix: hits
+          enable_x_ratelimit_headers: DRAFT_VERSION_03
+          token_bucket: {max_tokens: 100, tokens_per_fill: 1, fill_interval: 600s}
+          filter_enabled: {default_value: {numerator: 100}}
+          filter_enforced: {default_value: {numerator: 100}}
+          rate_limits: [{actions: [{source_cluster: {}}], hits_addend: {format: "%REQ(x-hits)%"}}]
+          descriptors: [{entries: [{key: source_cluster, value: edge}], token_bucket: {max_tokens: 5, fill_interval: 600s}}]
+    - match: {prefix: /connection}
+      route: {cluster: backend}
+      typed_per_filter_config:
+        late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
+        limit:
+          "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
+          stat_prefix: connection
+          local_rate_limit_per_downstream_connection: true
+          token_bucket: {max_tokens: 1, fill_interval: 600s}
+          filter_enabled: {default_value: {numerator: 100}}
+          filter_enforced: {default_value: {numerator: 100}}
+    - {match: {prefix: /}, route: {cluster: backend}}
+`
+
+const routeFilters = `
+- name: limit
+  typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit, stat_prefix: none}
+- name: buffer
+  typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer, max_request_bytes: 10}
+- name: late
+  disabled: true
+  typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault, abort: {http_status: 503, percentage: {numerator: 100}}}
 `
 
 // routeFilterRequests are sent in this order, each on a connection of its own.
@@ -148,7 +137,7 @@ func showRouteFiltered(a harness.Answer, closed bool) string {
 }
 
 func TestFiltersThatRoutesConfigureGiveTheAnswersOfARealEnvoy(t *testing.T) {
-	envoy, ours := bothBefore(t, func(port string) string { return fmt.Sprintf(routeFiltersBootstrap, port) })
+	envoy, ours := bothBefore(t, routeFiltersBootstrap)
 	for _, r := range routeFilterRequests {
 		t.Run(r.name, func(t *testing.T) {
 			want := showRouteFiltered(harness.SendRaw(t, envoy.Addr("ingress"), r.text))

@@ -3,6 +3,7 @@ package conformance
 import (
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"os"
 	"regexp"
@@ -71,7 +72,9 @@ var routed = [][]string{
 func TestOurProxyAndARealEnvoyRouteAlike(t *testing.T) {
 	text, err := os.ReadFile("testdata/routes.yaml")
 	require.NoError(t, err)
-	envoy, ours := bothBefore(t, func(port string) string {
+	envoy, ours := bothBefore(t, func(host string) string {
+		_, port, err := net.SplitHostPort(host)
+		require.NoError(t, err)
 		return strings.ReplaceAll(string(text), "port_value: PORT", "port_value: "+port)
 	})
 	for _, r := range routed {

@@ -3,7 +3,6 @@ package conformance
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -26,10 +25,7 @@ var runtimeValues = map[string]string{
 // runtimeBootstrap is a proxy with a route for each of runtimeValues, of which the
 // default of the fraction is nothing and, under another path, everything; with
 // weights, and with faults, that the runtime sets.
-func runtimeBootstrap(t *testing.T, host string) string {
-	t.Helper()
-	ip, port, err := net.SplitHostPort(host)
-	require.NoError(t, err)
+func runtimeBootstrap(host string) string {
 	var layer, routes strings.Builder
 	for name, value := range runtimeValues {
 		fmt.Fprintf(&layer, "k.%s: %s, ", name, value)
@@ -38,50 +34,40 @@ func runtimeBootstrap(t *testing.T, host string) string {
 		for _, share := range []int{0, 100} {
 			path := fmt.Sprintf("/%s/%d", name, share)
 			fmt.Fprintf(&routes, `
-              - {match: {path: %[1]s, runtime_fraction: {default_value: {numerator: %[2]d}, runtime_key: k.%[3]s}}, direct_response: {status: 200}}
-              - {match: {path: %[1]s}, direct_response: {status: 201}}`, path, share, name)
+    - {match: {path: %[1]s, runtime_fraction: {default_value: {numerator: %[2]d}, runtime_key: k.%[3]s}}, direct_response: {status: 200}}
+    - {match: {path: %[1]s}, direct_response: {status: 201}}`, path, share, name)
 		}
 	}
-	return fmt.Sprintf(`
-node: {id: runtime, cluster: tests}
-admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}
+	return bootstrap{
+		more: `
 layered_runtime:
   layers:
-  - {name: static, static_layer: {%[1]s w: {echo: 1, other: 0}}}
+  - {name: static, static_layer: {` + layer.String() + `w: {echo: 1, other: 0}}}
   - {name: admin, admin_layer: {}}
-static_resources:
-  listeners:
-  - name: ingress
-    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
-    filter_chains:
-    - filters:
-      - name: http
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: ingress
-          route_config:
-            validate_clusters: false
-            virtual_hosts:
-            - name: all
-              domains: ["*"]
-              routes:%[2]s
-              - match: {path: /weights}
-                route: {weighted_clusters: {runtime_key_prefix: w, clusters: [{name: echo, weight: 0}, {name: nowhere, weight: 0}, {name: other, weight: 1}]}, cluster_not_found_response_code: NOT_FOUND}
-              - {match: {prefix: /}, route: {cluster: echo}}
-          http_filters:
-          - name: fault
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault
-              headers: [{name: x-fault, present_match: true}]
-              abort: {http_status: 503, percentage: {}}
-              max_active_faults_runtime: faults
-          - {name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
-  clusters:
-  - name: echo
-    type: STATIC
-    connect_timeout: 60s
-    load_assignment: {cluster_name: echo, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: %[3]s, port_value: %[4]s}}}}]}]}
-`, layer.String(), routes.String(), ip, port)
+`,
+		listeners: []listener{{
+			manager: `
+route_config:
+  validate_clusters: false
+  virtual_hosts:
+  - name: all
+    domains: ["*"]
+    routes:` + routes.String() + `
+    - match: {path: /weights}
+      route: {weighted_clusters: {runtime_key_prefix: w, clusters: [{name: echo, weight: 0}, {name: nowhere, weight: 0}, {name: other, weight: 1}]}, cluster_not_found_response_code: NOT_FOUND}
+    - {match: {prefix: /}, route: {cluster: echo}}
+`,
+			filters: `
+- name: fault
+  typed_config:
+    "@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault
+    headers: [{name: x-fault, present_match: true}]
+    abort: {http_status: 503, percentage: {}}
+    max_active_faults_runtime: faults
+`,
+		}},
+		clusters: []string{cluster("echo", host)},
+	}.String()
 }
 
 func runtimeNames() []string {
@@ -124,7 +110,7 @@ func modifyRuntime(t *testing.T, admin, query string) int {
 }
 
 func TestOurProxyAndARealEnvoyReadTheRuntimeAlike(t *testing.T) {
-	bootstrap := runtimeBootstrap(t, harness.Echo(t, "one").Addr("http"))
+	bootstrap := runtimeBootstrap(harness.Echo(t, "one").Addr("http"))
 	envoy, ours := harness.Envoy(t, bootstrap), harness.Proxy(t, bootstrap)
 	type ask struct {
 		path  string

@@ -1,8 +1,6 @@
 package conformance
 
 import (
-	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,57 +12,36 @@ import (
 )
 
 // upstreamLogBootstrap is a proxy that logs the attempts of its requests to a file.
-func upstreamLogBootstrap(t *testing.T, host, file string) string {
-	t.Helper()
-	ip, port, err := net.SplitHostPort(host)
-	require.NoError(t, err)
-	return fmt.Sprintf(`
-node: {id: logging, cluster: tests}
-admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}
-static_resources:
-  listeners:
-  - name: ingress
-    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
-    filter_chains:
-    - filters:
-      - name: http
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: ingress
-          internal_address_config: {cidr_ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}]}
-          route_config: {virtual_hosts: [{name: all, domains: ["*"], include_request_attempt_count: true, routes: [
-            {match: {prefix: /dead}, stat_prefix: dead, route: {cluster: dead}},
-            {match: {prefix: /}, stat_prefix: up, route: {cluster: echo, retry_policy: {retry_on: 5xx, num_retries: 2}}}]}]}
-          http_filters:
-          - name: router
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
-              suppress_grpc_request_failure_code_stats: true
-              upstream_log:
-              - name: attempts
-                typed_config:
-                  "@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
-                  path: %[1]q
-                  log_format: {text_format_source: {inline_string: "%%ACCESS_LOG_TYPE%% %%REQ(:PATH)%% %%REQ(X-ENVOY-ATTEMPT-COUNT)%% %%RESPONSE_CODE%% %%RESPONSE_FLAGS%% %%RESPONSE_CODE_DETAILS%% %%PROTOCOL%% %%UPSTREAM_PROTOCOL%% %%UPSTREAM_CLUSTER%% %%UPSTREAM_HOST%% %%BYTES_SENT%% %%BYTES_RECEIVED%% %%REQUEST_DURATION%% %%RESPONSE_TX_DURATION%% %%UPSTREAM_TRANSPORT_FAILURE_REASON%% %%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%%\n"}}
-              upstream_log_options: {flush_upstream_log_on_upstream_stream: true}
-  clusters:
-  - name: echo
-    type: STATIC
-    connect_timeout: 60s
-    load_assignment: {cluster_name: echo, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: %[2]s, port_value: %[3]s}}}}]}]}
-  - name: dead
-    type: STATIC
-    connect_timeout: 60s
-    load_assignment: {cluster_name: dead, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}}]}]}
-`, file, ip, port)
+func upstreamLogBootstrap(host, file string) string {
+	return bootstrap{
+		listeners: []listener{{
+			manager: `
+internal_address_config: {cidr_ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}]}
+route_config: {virtual_hosts: [{name: all, domains: ["*"], include_request_attempt_count: true, routes: [
+  {match: {prefix: /dead}, stat_prefix: dead, route: {cluster: dead}},
+  {match: {prefix: /}, stat_prefix: up, route: {cluster: echo, retry_policy: {retry_on: 5xx, num_retries: 2}}}]}]}
+`,
+			router: `
+suppress_grpc_request_failure_code_stats: true
+upstream_log:
+- name: attempts
+  typed_config:
+    "@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
+    path: ` + file + `
+    log_format: {text_format_source: {inline_string: "%ACCESS_LOG_TYPE% %REQ(:PATH)% %REQ(X-ENVOY-ATTEMPT-COUNT)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %PROTOCOL% %UPSTREAM_PROTOCOL% %UPSTREAM_CLUSTER% %UPSTREAM_HOST% %BYTES_SENT% %BYTES_RECEIVED% %REQUEST_DURATION% %RESPONSE_TX_DURATION% %UPSTREAM_TRANSPORT_FAILURE_REASON% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%\n"}}
+upstream_log_options: {flush_upstream_log_on_upstream_stream: true}
+`,
+		}},
+		clusters: []string{cluster("echo", host), cluster("dead", "127.0.0.1:1")},
+	}.String()
 }
 
 func TestOurProxyAndARealEnvoyLogAndCountAttemptsAlike(t *testing.T) {
 	host := harness.Echo(t, "one").Addr("http")
 	directory := t.TempDir()
 	envoyLog, ourLog := filepath.Join(directory, "envoy"), filepath.Join(directory, "ours")
-	envoy := harness.Envoy(t, upstreamLogBootstrap(t, host, envoyLog))
-	ours := harness.Proxy(t, upstreamLogBootstrap(t, host, ourLog))
+	envoy := harness.Envoy(t, upstreamLogBootstrap(host, envoyLog))
+	ours := harness.Proxy(t, upstreamLogBootstrap(host, ourLog))
 	for _, text := range []string{
 		"GET /one HTTP/1.1\r\nHost: mill\r\nX-Forwarded-For: 10.0.0.1\r\nX-Envoy-Upstream-Alt-Stat-Name: blue\r\n\r\n",
 		"POST /two HTTP/1.1\r\nHost: mill\r\nContent-Length: 5\r\n\r\ngrain",
