@@ -9,15 +9,15 @@ import (
 // The shared packages lean on no service, and on none of each other but for
 // command, which puts some of them together, the certificates, which are watched
 // files, gRPC over HTTP/2, the tests' helper for environ, and those that tell what
-// was meant.
+// was meant, or what an error is about.
 func TestImports(t *testing.T) {
 	archtest.Check(t, "github.com/weirproxy/weir/internal", archtest.Edges{
 		"admin":        nil,
 		"archtest":     nil,
 		"certificates": {"filewatch"},
-		"command":      {"admin", "daemon", "environ"},
+		"command":      {"admin", "daemon", "environ", "setting"},
 		"daemon":       nil,
-		"environ":      {"nearest"},
+		"environ":      {"nearest", "setting"},
 		"environtest":  {"environ"},
 		"filewatch":    nil,
 		"grpchttp2":    {"http2"},
@@ -25,5 +25,6 @@ func TestImports(t *testing.T) {
 		"nearest":      nil,
 		"protoyaml":    {"nearest"},
 		"servicetest":  nil,
+		"setting":      nil,
 	})
 }

@@ -13,13 +13,12 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"regexp"
-	"slices"
 	"time"
 
 	"github.com/weirproxy/weir/internal/admin"
 	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/internal/environ"
+	"github.com/weirproxy/weir/internal/setting"
 )
 
 // Service is one built instance: its listeners are open.
@@ -47,7 +46,8 @@ type Spec[Settings any] struct {
 	Log func(Settings) (options daemon.LogOptions, variables string)
 	// Check says all that is wrong with settings whose types are right, so that
 	// it is told together with those whose types are not. It is asked only where
-	// there are such: New checks for itself. It may be nil.
+	// there are such: New checks for itself. What is wrong with settings that have a
+	// type are to be setting.Faults, joined. It may be nil.
 	Check func(Settings) error
 	// New builds the service.
 	New func(Settings, *slog.Logger) (Service, error)
@@ -143,7 +143,7 @@ func serve[Settings any](ctx context.Context, spec Spec[Settings], settings Sett
 			err = errors.Join(err, errors.New(warning))
 		}
 		if spec.Check != nil {
-			err = errors.Join(err, notOf(unread, spec.Check(settings)))
+			err = errors.Join(err, setting.Without(spec.Check(settings), setting.Names(unread)))
 		}
 		return err
 	}
@@ -158,33 +158,4 @@ func serve[Settings any](ctx context.Context, spec Spec[Settings], settings Sett
 		return err
 	}
 	return service.Run(ctx)
-}
-
-// notOf is what is wrong with settings but for what is said of those that could not be
-// read: they have defaults there, which nobody chose.
-func notOf(unread, wrong error) error {
-	var names []*regexp.Regexp
-	for _, err := range parts(unread) {
-		if fault, ok := errors.AsType[*environ.Fault](err); ok {
-			names = append(names, regexp.MustCompile(`\b`+regexp.QuoteMeta(fault.Name)+`=`))
-		}
-	}
-	return errors.Join(slices.DeleteFunc(parts(wrong), func(err error) bool {
-		return slices.ContainsFunc(names, func(name *regexp.Regexp) bool { return name.MatchString(err.Error()) })
-	})...)
-}
-
-// parts are the errors that were joined to err, or err alone.
-func parts(err error) (list []error) {
-	joined, ok := err.(interface{ Unwrap() []error })
-	switch {
-	case err == nil:
-		return nil
-	case !ok:
-		return []error{err}
-	}
-	for _, one := range joined.Unwrap() {
-		list = append(list, parts(one)...)
-	}
-	return list
 }

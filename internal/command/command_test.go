@@ -18,6 +18,7 @@ import (
 	"github.com/weirproxy/weir/internal/command"
 	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/internal/servicetest"
+	"github.com/weirproxy/weir/internal/setting"
 )
 
 func TestMain(m *testing.M) { servicetest.Main(m) }
@@ -70,8 +71,10 @@ func run(t *testing.T, args ...string) (code int, output string, served *setting
 				errs = append(errs, errors.New("MILL_GRAIN: gravel is no grain"))
 			}
 			if s.Stones < 3 {
-				errs = append(errs, fmt.Errorf("MILL_STONES=%d: below 3", s.Stones), fmt.Errorf("MILL_WHEELS=1: below MILL_STONES=%d", s.Stones),
-					errors.New("OTHER_MILL_STONES=1: below 3"))
+				stones := setting.Variable("MILL_STONES", s.Stones)
+				errs = append(errs, setting.Faultf("%v: below 3", stones),
+					setting.Faultf("%v: below %v", setting.Variable("MILL_WHEELS", 1), stones),
+					setting.Faultf("%v: below 3", setting.Variable("OTHER_MILL_STONES", 1)))
 			}
 			return errors.Join(errs...)
 		},

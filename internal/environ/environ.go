@@ -21,13 +21,14 @@ import (
 	"github.com/kelseyhightower/envconfig"
 
 	"github.com/weirproxy/weir/internal/nearest"
+	"github.com/weirproxy/weir/internal/setting"
 )
 
 // Load fills *settings, a pointer to a struct, from the process' environment.
 // A variable that is set but empty counts as unset where text is not wanted.
 // The error names every bad variable, its value and what it should have been;
 // their settings have the defaults, so that others can be checked all the same. It
-// joins a Fault for each.
+// joins a setting.Fault for each.
 func Load(settings any) error {
 	var errs []error
 	for f, v := range fields(reflect.ValueOf(settings).Elem()) {
@@ -37,15 +38,6 @@ func Load(settings any) error {
 	}
 	return errors.Join(errs...)
 }
-
-// Fault is that the value of a variable cannot be read.
-type Fault struct {
-	Name   string // of the variable
-	reason error
-}
-
-// Error tells the variable, its value and what it should have been.
-func (f *Fault) Error() string { return f.reason.Error() }
 
 // load fills one field.
 func load(f reflect.StructField, v reflect.Value) error {
@@ -64,7 +56,7 @@ func load(f reflect.StructField, v reflect.Value) error {
 		if read, other := process(f, defaultTag(name, f.Tag.Get("default"))); other == nil {
 			v.Set(read)
 		}
-		return &Fault{name, err}
+		return &setting.Fault{Names: []string{name}, Err: err}
 	}
 	v.Set(read)
 	return nil

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/weirproxy/weir/services/discovery/internal/client"
@@ -100,25 +99,6 @@ func (n noting) Set(text string) error {
 func (n noting) IsBoolFlag() bool {
 	is, ok := n.Value.(interface{ IsBoolFlag() bool })
 	return ok && is.IsBoolFlag()
-}
-
-// notOf is what is wrong with flags but for what is said of those that could not be
-// read: nobody gave them the values that they have.
-func notOf(unread []string, wrong error) error {
-	all, joined := wrong.(interface{ Unwrap() []error })
-	if !joined {
-		if wrong != nil && slices.ContainsFunc(unread, func(name string) bool {
-			return strings.Contains(wrong.Error()+" ", "--"+name+" ")
-		}) {
-			return nil
-		}
-		return wrong
-	}
-	var errs []error
-	for _, one := range all.Unwrap() {
-		errs = append(errs, notOf(unread, one)) // nil is no error to Join
-	}
-	return errors.Join(errs...)
 }
 
 // readVariable sets a flag, whose value is noting, by its variable, if that is there.

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/weirproxy/weir/internal/daemon"
+	"github.com/weirproxy/weir/internal/setting"
 )
 
 // Exit codes, beside those of the program that run runs.
@@ -27,7 +28,8 @@ type action interface {
 	// declare declares its flags.
 	declare(*flag.FlagSet)
 	// check looks at the flags, once they are read, and at what stands after
-	// them. The error says all that is wrong.
+	// them. The error says all that is wrong. What is wrong with flags that have a
+	// type are setting.Faults, joined.
 	check(rest []string) error
 	// do does it and returns the exit code.
 	do(p process) int
@@ -141,7 +143,7 @@ func parse(args []string) (*subcommand, action, error) {
 		}
 		rest, unread, whole, err := readFlags(f, rest, s.fromVariable)
 		if whole {
-			err = errors.Join(err, notOf(unread, a.check(rest)))
+			err = errors.Join(err, setting.Without(a.check(rest), unread))
 		}
 		return &s, a, err
 	}

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/weirproxy/weir/internal/setting"
 )
 
 const runHelp = `
@@ -91,7 +93,7 @@ func (a *runAction) check(rest []string) error {
 		faults.addf("--service: missing")
 	}
 	if a.port < 1 || a.port > 65535 {
-		faults.addf("--port %d: not from 1 to 65535", a.port)
+		faults.addf("%v: not from 1 to 65535", setting.Flag("port", a.port))
 	}
 	h.Port = uint16(a.port)
 	if a.address != "" {
@@ -104,7 +106,7 @@ func (a *runAction) check(rest []string) error {
 		h.AdditionalAddresses = append(h.AdditionalAddresses, faults.address("--additional-address", text))
 	}
 	if a.weight > 100 {
-		faults.addf("--weight %d: not from 1 to 100, or 0 for none", a.weight)
+		faults.addf("%v: not from 1 to 100, or 0 for none", setting.Flag("weight", a.weight))
 	}
 	h.Weight = uint8(min(a.weight, 100))
 	faults.add(a.checkPorts())
@@ -195,22 +197,22 @@ func (a *runAction) checkTimes() error {
 	o := &a.options
 	var faults faults
 	if o.TTL < time.Second || o.TTL%time.Second != 0 {
-		faults.addf("--ttl %v: not whole seconds", o.TTL)
+		faults.addf("%v: not whole seconds", setting.Flag("ttl", o.TTL))
 	}
 	if o.Interval == 0 {
 		o.Interval = o.TTL / 3
 	}
 	if o.Interval < leastInterval || o.Interval >= o.TTL {
-		faults.addf("--interval %v: not from %v to below --ttl %v", o.Interval, leastInterval, o.TTL)
+		faults.addf("%v: not from %v to below %v", setting.Flag("interval", o.Interval), leastInterval, setting.Flag("ttl", o.TTL))
 	}
 	if o.Drain < 0 {
-		faults.addf("--drain %v: below 0", o.Drain)
+		faults.addf("%v: below 0", setting.Flag("drain", o.Drain))
 	}
 	if o.Check.Interval < leastInterval {
-		faults.addf("--check-interval %v: below %v", o.Check.Interval, leastInterval)
+		faults.addf("%v: below %v", setting.Flag("check-interval", o.Check.Interval), leastInterval)
 	}
 	if o.Check.Failures < 1 {
-		faults.addf("--check-failures %d: below 1", o.Check.Failures)
+		faults.addf("%v: below 1", setting.Flag("check-failures", o.Check.Failures))
 	}
 	return faults.join()
 }
@@ -260,7 +262,7 @@ func checkServices(name string, services []string) error {
 // faults gathers what is wrong with a command line.
 type faults []error
 
-func (f *faults) addf(format string, args ...any) { f.add(fmt.Errorf(format, args...)) }
+func (f *faults) addf(format string, args ...any) { f.add(setting.Faultf(format, args...)) }
 
 func (f *faults) add(err error) {
 	if err != nil {

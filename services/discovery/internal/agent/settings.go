@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/weirproxy/weir/internal/setting"
 	"github.com/weirproxy/weir/services/discovery/internal/client"
 )
 
@@ -111,7 +112,7 @@ func (a *makeAction) check(rest []string) error {
 		faults.addf("--reason: missing")
 	}
 	if a.duration < 0 || a.duration > 0 && a.duration < time.Second {
-		faults.addf("--for %v: below a second", a.duration)
+		faults.addf("%v: below a second", setting.Flag("for", a.duration))
 	}
 	if a.author == "" {
 		a.author = author()

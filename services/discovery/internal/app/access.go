@@ -18,6 +18,7 @@ import (
 	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/internal/filewatch"
 	"github.com/weirproxy/weir/internal/grpchttp2"
+	"github.com/weirproxy/weir/internal/setting"
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/denial"
 	"github.com/weirproxy/weir/services/discovery/internal/gate"
@@ -60,11 +61,9 @@ func (o AccessOptions) check(fault func(format string, args ...any)) {
 	if o.Reads == "closed" && o.AuthFile == "" {
 		fault("DISCOVERY_READS=closed: DISCOVERY_AUTH_FILE must name who may read")
 	}
-	if o.TrustedHops < 0 {
-		fault("DISCOVERY_TRUSTED_HOPS=%d: below 0", o.TrustedHops)
-	}
+	atLeast("DISCOVERY_TRUSTED_HOPS", o.TrustedHops, 0, fault)
 	if o.TrustedHops == 0 && len(o.TrustedRanges) > 0 {
-		fault("DISCOVERY_TRUSTED_RANGES: DISCOVERY_TRUSTED_HOPS must say how many proxies there are")
+		fault("DISCOVERY_TRUSTED_RANGES: %v does not say how many proxies there are", setting.Variable("DISCOVERY_TRUSTED_HOPS", 0))
 	}
 	for _, p := range o.TrustedRanges {
 		if p != p.Masked() {
@@ -72,10 +71,10 @@ func (o AccessOptions) check(fault func(format string, args ...any)) {
 		}
 	}
 	if !(o.CallsPerSource == 0 || o.CallsPerSource >= leastRate && o.CallsPerSource <= mostRate) {
-		fault("DISCOVERY_CALLS_PER_SOURCE=%v: not 0, and not from %v to %v", o.CallsPerSource, leastRate, mostRate)
+		fault("%v: not 0, and not from %v to %v", setting.Variable("DISCOVERY_CALLS_PER_SOURCE", o.CallsPerSource), leastRate, mostRate)
 	}
 	if o.CallsBurst < 1 || o.CallsBurst > mostBurst {
-		fault("DISCOVERY_CALLS_BURST=%d: not from 1 to %d", o.CallsBurst, mostBurst)
+		fault("%v: not from 1 to %d", setting.Variable("DISCOVERY_CALLS_BURST", o.CallsBurst), mostBurst)
 	}
 	if (o.TLSCert == "") != (o.TLSKey == "") {
 		fault("DISCOVERY_TLS_CERT=%s, DISCOVERY_TLS_KEY=%s: one needs the other", o.TLSCert, o.TLSKey)

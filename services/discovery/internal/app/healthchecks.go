@@ -2,6 +2,7 @@ package app
 
 import (
 	"github.com/weirproxy/weir/internal/filewatch"
+	"github.com/weirproxy/weir/internal/setting"
 	"github.com/weirproxy/weir/services/discovery/internal/hds"
 )
 
@@ -14,11 +15,9 @@ type HealthCheckOptions struct {
 
 // check reports each fault of a value that its type alone does not rule out.
 func (o HealthCheckOptions) check(fault func(format string, args ...any)) {
-	if o.HDSMaxCheckers < 1 {
-		fault("DISCOVERY_HDS_MAX_CHECKERS=%d: below 1", o.HDSMaxCheckers)
-	}
+	atLeast("DISCOVERY_HDS_MAX_CHECKERS", o.HDSMaxCheckers, 1, fault)
 	if !(o.HDSMaxShare >= 0 && o.HDSMaxShare <= 1) { // nor not a number
-		fault("DISCOVERY_HDS_MAX_SHARE=%v: not from 0 to 1", o.HDSMaxShare)
+		fault("%v: not from 0 to 1", setting.Variable("DISCOVERY_HDS_MAX_SHARE", o.HDSMaxShare))
 	}
 }
 

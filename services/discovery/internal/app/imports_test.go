@@ -12,7 +12,7 @@ func TestImports(t *testing.T) {
 	archtest.Check(t, "github.com/weirproxy/weir/services/discovery", archtest.Edges{
 		"cmd/discovery":       {"internal/app"},
 		"cmd/discovery-agent": {"internal/agent"},
-		"internal/agent":      {"internal/client", "internal/pause", "internal/replacefile", "weir/internal/daemon"},
+		"internal/agent":      {"internal/client", "internal/pause", "internal/replacefile", "weir/internal/daemon", "weir/internal/setting"},
 		"internal/client":     {},
 		"internal/app": {
 			"internal/auth", "internal/beats", "internal/builtin", "internal/check", "internal/denial", "internal/gate", "internal/guard",
@@ -20,7 +20,7 @@ func TestImports(t *testing.T) {
 			"internal/resources", "internal/rest/call", "internal/rest/prometheus", "internal/rest/v1", "internal/rest/v2", "internal/statsd",
 			"internal/templatefile", "internal/web", "internal/xds",
 			"weir/internal/admin", "weir/internal/certificates", "weir/internal/command", "weir/internal/daemon", "weir/internal/filewatch",
-			"weir/internal/grpchttp2", "weir/internal/http2",
+			"weir/internal/grpchttp2", "weir/internal/http2", "weir/internal/setting",
 		},
 		"internal/beats":                 {"internal/auth", "internal/registry", "weir/internal/grpchttp2", "weir/proto/discovery/v2"},
 		"internal/auth":                  {"internal/denial", "weir/internal/filewatch"},

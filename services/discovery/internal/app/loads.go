@@ -21,17 +21,8 @@ type LoadOptions struct {
 // check reports each fault of a value that its type alone does not rule out.
 func (o LoadOptions) check(fault func(format string, args ...any)) {
 	atLeast("DISCOVERY_LRS_INTERVAL", o.LRSInterval, time.Second, fault)
-	for _, least := range []struct {
-		name  string
-		value int
-	}{
-		{"DISCOVERY_LRS_MAX_STREAMS", o.LRSMaxStreams},
-		{"DISCOVERY_LRS_MAX_ROWS", o.LRSMaxRows},
-	} {
-		if least.value < 1 {
-			fault("%s=%d: below 1", least.name, least.value)
-		}
-	}
+	atLeast("DISCOVERY_LRS_MAX_STREAMS", o.LRSMaxStreams, 1, fault)
+	atLeast("DISCOVERY_LRS_MAX_ROWS", o.LRSMaxRows, 1, fault)
 }
 
 // newLoads makes what takes load reports.

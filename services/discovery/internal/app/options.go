@@ -3,7 +3,6 @@ package app
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"math"
 	"net"
 	"net/netip"
@@ -13,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/weirproxy/weir/internal/daemon"
+	"github.com/weirproxy/weir/internal/setting"
 	"github.com/weirproxy/weir/services/discovery/internal/guard"
 )
 
@@ -167,31 +167,31 @@ func (o Options) hostTTL() time.Duration {
 func (o Options) checkHostTTL(fault func(format string, args ...any)) {
 	switch {
 	case o.HostTTL == 0 && o.PeerHostTTL < 1:
-		fault("HOST_TTL=%d: below 1 second", o.PeerHostTTL)
+		fault("%v: below 1 second", setting.Variable("HOST_TTL", o.PeerHostTTL))
 	case o.HostTTL == 0 && o.PeerHostTTL > int(o.MaxTTL/time.Second): // in seconds, for a duration may not hold it
-		fault("HOST_TTL=%d: above DISCOVERY_MAX_TTL=%v", o.PeerHostTTL, o.MaxTTL)
+		fault("%v: above %v", setting.Variable("HOST_TTL", o.PeerHostTTL), setting.Variable("DISCOVERY_MAX_TTL", o.MaxTTL))
 	case o.HostTTL == 0:
 	case o.HostTTL < time.Second || o.HostTTL%time.Second != 0:
-		fault("DISCOVERY_HOST_TTL=%v: not whole seconds, 1 at least", o.HostTTL)
+		fault("%v: not whole seconds, 1 at least", setting.Variable("DISCOVERY_HOST_TTL", o.HostTTL))
 	case o.HostTTL > o.MaxTTL:
-		fault("DISCOVERY_HOST_TTL=%v: above DISCOVERY_MAX_TTL=%v", o.HostTTL, o.MaxTTL)
+		fault("%v: above %v", setting.Variable("DISCOVERY_HOST_TTL", o.HostTTL), setting.Variable("DISCOVERY_MAX_TTL", o.MaxTTL))
 	}
 }
 
 // leastPoll is the least time between two things that are done again and again.
 const leastPoll = 10 * time.Millisecond
 
-// atLeast reports a duration that is below least, which commonly forgot its unit.
-func atLeast(name string, d, least time.Duration, fault func(format string, args ...any)) {
-	if d < least {
-		fault("%s=%v: below %v", name, d, least)
+// atLeast reports a value that is below least, such as a duration that forgot its unit.
+func atLeast[T cmp.Ordered](name string, value, least T, fault func(format string, args ...any)) {
+	if value < least {
+		fault("%v: below %v", setting.Variable(name, value), least)
 	}
 }
 
 // orOff is atLeast for a duration that may be 0, by which something is off.
 func orOff(name string, d, least time.Duration, fault func(format string, args ...any)) {
 	if d != 0 && d < least {
-		fault("%s=%v: not 0, and below %v", name, d, least)
+		fault("%v: not 0, and below %v", setting.Variable(name, d), least)
 	}
 }
 
@@ -199,7 +199,7 @@ func orOff(name string, d, least time.Duration, fault func(format string, args .
 // joined. Each names the variable and the value.
 func (o Options) check() error {
 	var errs []error
-	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	fault := func(format string, args ...any) { errs = append(errs, setting.Faultf(format, args...)) }
 	if o.XDSAddress == "" { // else it would be served at any port of all addresses, as what is below
 		fault("DISCOVERY_XDS_ADDRESS is empty: want host:port")
 	}
@@ -207,33 +207,22 @@ func (o Options) check() error {
 		fault("DISCOVERY_ADMIN_ADDRESS is empty: want host:port")
 	}
 	if o.Port < 0 || o.Port > 65535 {
-		fault("PORT=%d: not a port", o.Port)
+		fault("%v: not a port", setting.Variable("PORT", o.Port))
 	}
 	if o.StatsdPort < 0 || o.StatsdPort > 65535 {
-		fault("STATSD_PORT=%d: not a port", o.StatsdPort)
+		fault("%v: not a port", setting.Variable("STATSD_PORT", o.StatsdPort))
 	}
 	if !utf8.ValidString(o.Identifier) { // it is in every response of xDS
 		fault("DISCOVERY_IDENTIFIER=%q: not UTF-8", o.Identifier)
 	}
 	o.checkHostTTL(fault)
-	for _, least := range []struct {
-		name  string
-		value int
-	}{
-		{"DISCOVERY_MAX_HOSTS_PER_SERVICE", o.MaxHostsPerService},
-		{"DISCOVERY_MAX_SERVICES", o.MaxServices},
-		{"DISCOVERY_MAX_TAG_BYTES", o.MaxTagBytes},
-		{"DISCOVERY_MAX_WAITERS", o.MaxWaiters},
-		{"DISCOVERY_BEAT_MAX_STREAMS", o.BeatMaxStreams},
-		{"DISCOVERY_BEAT_MAX_HOSTS", o.BeatMaxHosts},
-	} {
-		if least.value < 1 {
-			fault("%s=%d: below 1", least.name, least.value)
-		}
-	}
-	if o.AutoIPHops < 0 {
-		fault("DISCOVERY_AUTO_IP_HOPS=%d: below 0", o.AutoIPHops)
-	}
+	atLeast("DISCOVERY_MAX_HOSTS_PER_SERVICE", o.MaxHostsPerService, 1, fault)
+	atLeast("DISCOVERY_MAX_SERVICES", o.MaxServices, 1, fault)
+	atLeast("DISCOVERY_MAX_TAG_BYTES", o.MaxTagBytes, 1, fault)
+	atLeast("DISCOVERY_MAX_WAITERS", o.MaxWaiters, 1, fault)
+	atLeast("DISCOVERY_BEAT_MAX_STREAMS", o.BeatMaxStreams, 1, fault)
+	atLeast("DISCOVERY_BEAT_MAX_HOSTS", o.BeatMaxHosts, 1, fault)
+	atLeast("DISCOVERY_AUTO_IP_HOPS", o.AutoIPHops, 0, fault)
 	for _, p := range o.AutoIPRanges {
 		if p != p.Masked() {
 			fault("DISCOVERY_AUTO_IP_RANGES: %v: the range of that is %v", p, p.Masked())
@@ -248,28 +237,19 @@ func (o Options) check() error {
 		{"DISCOVERY_GUARD_BEAT_LOSS", o.GuardBeatLoss},
 	} {
 		if !(share.value >= 0 && share.value <= 1) { // nor not a number
-			fault("%s=%v: not from 0 to 1", share.name, share.value)
+			fault("%v: not from 0 to 1", setting.Variable(share.name, share.value))
 		}
 	}
 	if math.IsNaN(o.GuardLastHost) || math.IsInf(o.GuardLastHost, 0) {
-		fault("DISCOVERY_GUARD_LAST_HOST=%v: not a number of TTLs; below 0 is for ever", o.GuardLastHost)
+		fault("%v: not a number of TTLs; below 0 is for ever", setting.Variable("DISCOVERY_GUARD_LAST_HOST", o.GuardLastHost))
 	}
-	for _, least := range []struct {
-		name  string
-		value int
-	}{
-		{"DISCOVERY_GUARD_GLOBAL_LEAST", o.GuardGlobalLeast},
-		{"DISCOVERY_GUARD_BEAT_LEAST", o.GuardBeatLeast},
-	} {
-		if least.value < 0 {
-			fault("%s=%d: below 0", least.name, least.value)
-		}
-	}
+	atLeast("DISCOVERY_GUARD_GLOBAL_LEAST", o.GuardGlobalLeast, 0, fault)
+	atLeast("DISCOVERY_GUARD_BEAT_LEAST", o.GuardBeatLeast, 0, fault)
 	if o.SweepInterval < leastPoll || o.SweepInterval > longestSweepInterval {
-		fault("DISCOVERY_SWEEP_INTERVAL=%v: not from %v to %v", o.SweepInterval, leastPoll, longestSweepInterval)
+		fault("%v: not from %v to %v", setting.Variable("DISCOVERY_SWEEP_INTERVAL", o.SweepInterval), leastPoll, longestSweepInterval)
 	}
 	if o.MaxTTL < time.Second || o.MaxTTL%time.Second != 0 {
-		fault("DISCOVERY_MAX_TTL=%v: not whole seconds, 1 at least", o.MaxTTL)
+		fault("%v: not whole seconds, 1 at least", setting.Variable("DISCOVERY_MAX_TTL", o.MaxTTL))
 	}
 	if o.WarmUp != nil {
 		orOff("DISCOVERY_WARM_UP", *o.WarmUp, time.Second, fault)
@@ -277,7 +257,7 @@ func (o Options) check() error {
 	if loss := o.GuardReplicaLoss; loss != nil {
 		orOff("DISCOVERY_GUARD_REPLICA_LOSS", *loss, time.Second, fault)
 		if *loss > longestReplicaLoss {
-			fault("DISCOVERY_GUARD_REPLICA_LOSS=%v: above %v", *loss, longestReplicaLoss)
+			fault("%v: above %v", setting.Variable("DISCOVERY_GUARD_REPLICA_LOSS", *loss), longestReplicaLoss)
 		}
 	}
 	orOff("DISCOVERY_GUARD_CEILING", o.GuardCeiling, time.Second, fault)
@@ -291,19 +271,10 @@ func (o Options) check() error {
 	o.LoadOptions.check(fault)
 	o.HealthCheckOptions.check(fault)
 	if o.DrainDeadline <= 0 {
-		fault("DISCOVERY_DRAIN_DEADLINE=%v: not above 0", o.DrainDeadline)
+		fault("%v: not above 0", setting.Variable("DISCOVERY_DRAIN_DEADLINE", o.DrainDeadline))
 	}
-	for _, least := range []struct {
-		name  string
-		value time.Duration
-	}{
-		{"DISCOVERY_DRAIN_TIME", o.DrainTime},
-		{"DISCOVERY_EMPTY_SERVICE_RETENTION", o.EmptyServiceRetention},
-		{"DISCOVERY_DRAIN_GRACE", o.DrainGrace},
-	} {
-		if least.value < 0 {
-			fault("%s=%v: below 0", least.name, least.value)
-		}
-	}
+	atLeast("DISCOVERY_DRAIN_TIME", o.DrainTime, 0, fault)
+	atLeast("DISCOVERY_EMPTY_SERVICE_RETENTION", o.EmptyServiceRetention, 0, fault)
+	atLeast("DISCOVERY_DRAIN_GRACE", o.DrainGrace, 0, fault)
 	return errors.Join(errs...)
 }

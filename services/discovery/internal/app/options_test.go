@@ -83,7 +83,7 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 				o.XDSSlowAfter, o.XDSDropAfter, o.DebounceLeaving, o.DebounceEmpty, o.XDSMaxAge, o.XDSPollWait = 0, -1, -1, -1, -2, -3
 			},
 			"DISCOVERY_XDS_SLOW_AFTER=0s: below 1s\nDISCOVERY_XDS_MAX_AGE=-2ns: not 0, and below 10s\nDISCOVERY_XDS_DROP_AFTER=-1ns: below DISCOVERY_XDS_SLOW_AFTER=0s\n" +
-				"DISCOVERY_DEBOUNCE_LEAVING=-1ns: below 0\nDISCOVERY_DEBOUNCE_EMPTY=-1ns: below 0\nDISCOVERY_XDS_POLL_WAIT=-3ns: below 0",
+				"DISCOVERY_DEBOUNCE_LEAVING=-1ns: below 0s\nDISCOVERY_DEBOUNCE_EMPTY=-1ns: below 0s\nDISCOVERY_XDS_POLL_WAIT=-3ns: below 0s",
 		},
 		"no poll of files, and rules without them": {func(o *app.Options) { o.ResourcesPoll, o.SecretRules = 0, "/rules" },
 			"DISCOVERY_XDS_RESOURCES_POLL=0s: below 10ms\nDISCOVERY_XDS_SECRET_RULES=/rules: without DISCOVERY_XDS_RESOURCES there are no secrets\n" +
@@ -116,7 +116,7 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 		"reads closed to everyone": {func(o *app.Options) { o.Reads = "closed" }, "DISCOVERY_READS=closed: DISCOVERY_AUTH_FILE must name who may read"},
 		"hops below 0":             {func(o *app.Options) { o.TrustedHops = -1 }, "DISCOVERY_TRUSTED_HOPS=-1: below 0"},
 		"proxies that are none": {func(o *app.Options) { o.TrustedRanges = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/8")} },
-			"DISCOVERY_TRUSTED_RANGES: DISCOVERY_TRUSTED_HOPS must say how many proxies there are\nDISCOVERY_TRUSTED_RANGES: 10.1.0.0/8: the range of that is 10.0.0.0/8"},
+			"DISCOVERY_TRUSTED_RANGES: DISCOVERY_TRUSTED_HOPS=0 does not say how many proxies there are\nDISCOVERY_TRUSTED_RANGES: 10.1.0.0/8: the range of that is 10.0.0.0/8"},
 		"too slow a rate":            {func(o *app.Options) { o.CallsPerSource = 0.0001 }, "DISCOVERY_CALLS_PER_SOURCE=0.0001: not 0, and not from 0.001 to 1e+06"},
 		"a rate that is no number":   {func(o *app.Options) { o.CallsPerSource = math.NaN() }, "DISCOVERY_CALLS_PER_SOURCE=NaN: not 0, and not from 0.001 to 1e+06"},
 		"no burst":                   {func(o *app.Options) { o.CallsBurst = 0 }, "DISCOVERY_CALLS_BURST=0: not from 1 to 1000000"},
@@ -147,7 +147,7 @@ func TestASettingThatCannotBeIsRefused(t *testing.T) {
 		"no sweep":               {func(o *app.Options) { o.SweepInterval = 0 }, "DISCOVERY_SWEEP_INTERVAL=0s: not from 10ms to 1s"},
 		"sweeps too far between": {func(o *app.Options) { o.SweepInterval = 1001 * time.Millisecond }, "DISCOVERY_SWEEP_INTERVAL=1.001s: not from 10ms to 1s"},
 		"no snapshot, no deadline, and a grace below 0": {func(o *app.Options) { o.SnapshotInterval, o.DrainDeadline, o.DrainGrace = 0, 0, -1 },
-			"DISCOVERY_SNAPSHOT_INTERVAL=0s: below 10ms\nDISCOVERY_DRAIN_DEADLINE=0s: not above 0\nDISCOVERY_DRAIN_GRACE=-1ns: below 0"},
+			"DISCOVERY_SNAPSHOT_INTERVAL=0s: below 10ms\nDISCOVERY_DRAIN_DEADLINE=0s: not above 0\nDISCOVERY_DRAIN_GRACE=-1ns: below 0s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := options(t)

@@ -24,9 +24,7 @@ type ResourceOptions struct {
 
 // check reports each fault of a value that its type alone does not rule out.
 func (o ResourceOptions) check(fault func(format string, args ...any)) {
-	if o.SubsetSize < 0 {
-		fault("DISCOVERY_XDS_SUBSET_SIZE=%d: below 0", o.SubsetSize)
-	}
+	atLeast("DISCOVERY_XDS_SUBSET_SIZE", o.SubsetSize, 0, fault)
 	if !utf8.ValidString(o.TagNamespace) {
 		fault("DISCOVERY_XDS_TAG_NAMESPACE=%q: not UTF-8", o.TagNamespace)
 	}

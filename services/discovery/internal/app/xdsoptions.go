@@ -3,6 +3,7 @@ package app
 import (
 	"time"
 
+	"github.com/weirproxy/weir/internal/setting"
 	"github.com/weirproxy/weir/services/discovery/internal/xds"
 )
 
@@ -36,47 +37,29 @@ const longestEmpty = time.Minute
 
 // check reports each fault of a value that its type alone does not rule out.
 func (o XDSOptions) check(fault func(format string, args ...any)) {
-	for _, least := range []struct {
-		name         string
-		value, least int
-	}{
-		{"DISCOVERY_XDS_MAX_STREAMS", o.XDSMaxStreams, 1},
-		{"DISCOVERY_XDS_MAX_NAMES", o.XDSMaxNames, 1},
-		{"DISCOVERY_XDS_STREAMS_PER_NODE", o.XDSStreamsPerNode, 0},
-		{"DISCOVERY_XDS_NAMES_PER_NODE", o.XDSNamesPerNode, 0},
-		{"DISCOVERY_XDS_REQUEST_RATE", o.XDSRequestRate, 0},
-		{"DISCOVERY_XDS_FIRST_ANSWERS", o.XDSFirstAnswers, 0},
-	} {
-		if least.value < least.least {
-			fault("%s=%d: below %d", least.name, least.value, least.least)
-		}
-	}
+	atLeast("DISCOVERY_XDS_MAX_STREAMS", o.XDSMaxStreams, 1, fault)
+	atLeast("DISCOVERY_XDS_MAX_NAMES", o.XDSMaxNames, 1, fault)
+	atLeast("DISCOVERY_XDS_STREAMS_PER_NODE", o.XDSStreamsPerNode, 0, fault)
+	atLeast("DISCOVERY_XDS_NAMES_PER_NODE", o.XDSNamesPerNode, 0, fault)
+	atLeast("DISCOVERY_XDS_REQUEST_RATE", o.XDSRequestRate, 0, fault)
+	atLeast("DISCOVERY_XDS_FIRST_ANSWERS", o.XDSFirstAnswers, 0, fault)
 	atLeast("DISCOVERY_XDS_KEEPALIVE", o.XDSKeepalive, time.Second, fault)
 	// Streams are looked at each second.
 	atLeast("DISCOVERY_XDS_SLOW_AFTER", o.XDSSlowAfter, time.Second, fault)
 	orOff("DISCOVERY_XDS_MAX_AGE", o.XDSMaxAge, leastAge, fault)
 	if o.DebounceLongest < o.DebounceQuiet {
-		fault("DISCOVERY_DEBOUNCE_LONGEST=%v: below DISCOVERY_DEBOUNCE_QUIET=%v", o.DebounceLongest, o.DebounceQuiet)
+		fault("%v: below %v", setting.Variable("DISCOVERY_DEBOUNCE_LONGEST", o.DebounceLongest), setting.Variable("DISCOVERY_DEBOUNCE_QUIET", o.DebounceQuiet))
 	}
 	if o.DebounceEmpty > longestEmpty {
-		fault("DISCOVERY_DEBOUNCE_EMPTY=%v: above %v", o.DebounceEmpty, longestEmpty)
+		fault("%v: above %v", setting.Variable("DISCOVERY_DEBOUNCE_EMPTY", o.DebounceEmpty), longestEmpty)
 	}
 	if o.XDSDropAfter != 0 && o.XDSDropAfter < o.XDSSlowAfter {
-		fault("DISCOVERY_XDS_DROP_AFTER=%v: below DISCOVERY_XDS_SLOW_AFTER=%v", o.XDSDropAfter, o.XDSSlowAfter)
+		fault("%v: below %v", setting.Variable("DISCOVERY_XDS_DROP_AFTER", o.XDSDropAfter), setting.Variable("DISCOVERY_XDS_SLOW_AFTER", o.XDSSlowAfter))
 	}
-	for _, least := range []struct {
-		name  string
-		value time.Duration
-	}{
-		{"DISCOVERY_DEBOUNCE_QUIET", o.DebounceQuiet},
-		{"DISCOVERY_DEBOUNCE_LEAVING", o.DebounceLeaving},
-		{"DISCOVERY_DEBOUNCE_EMPTY", o.DebounceEmpty},
-		{"DISCOVERY_XDS_POLL_WAIT", o.XDSPollWait},
-	} {
-		if least.value < 0 {
-			fault("%s=%v: below 0", least.name, least.value)
-		}
-	}
+	atLeast("DISCOVERY_DEBOUNCE_QUIET", o.DebounceQuiet, 0, fault)
+	atLeast("DISCOVERY_DEBOUNCE_LEAVING", o.DebounceLeaving, 0, fault)
+	atLeast("DISCOVERY_DEBOUNCE_EMPTY", o.DebounceEmpty, 0, fault)
+	atLeast("DISCOVERY_XDS_POLL_WAIT", o.XDSPollWait, 0, fault)
 }
 
 // debounce is how long changes wait for others.

@@ -17,7 +17,7 @@ func TestImports(t *testing.T) {
 			"internal/limitsource/directory", "internal/limitsource/xds", "internal/localcache", "internal/prommap", "internal/refusals", "internal/rls",
 			"internal/statsd", "internal/tracing", "internal/web",
 			"internal/store/redis", // for its options, its driver's log, and the address to log
-			"weir/internal/admin", "weir/internal/command", "weir/internal/daemon", "weir/internal/environ",
+			"weir/internal/admin", "weir/internal/command", "weir/internal/daemon", "weir/internal/environ", "weir/internal/setting",
 		},
 		"internal/check": {
 			"internal/builtin", "internal/limiter", "internal/limits", "internal/limitsource", "internal/limitsource/directory",

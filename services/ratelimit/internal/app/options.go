@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/weirproxy/weir/internal/daemon"
+	"github.com/weirproxy/weir/internal/setting"
 	"github.com/weirproxy/weir/services/ratelimit/internal/builtin"
 	"github.com/weirproxy/weir/services/ratelimit/internal/rls"
 	"github.com/weirproxy/weir/services/ratelimit/internal/store/redis"
@@ -199,13 +200,13 @@ type TracingOptions struct {
 // themselves is not among them.
 func (o *Options) check() error {
 	var errs []error
-	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	fault := func(format string, args ...any) { errs = append(errs, setting.Faultf(format, args...)) }
 	for _, p := range []struct {
 		name  string
 		value int
 	}{{"PORT", o.Port}, {"GRPC_PORT", o.GRPCPort}, {"DEBUG_PORT", o.DebugPort}} {
 		if p.value < 0 || p.value > 65535 {
-			fault("%s=%d: not a port", p.name, p.value)
+			fault("%v: not a port", setting.Variable(p.name, p.value))
 		}
 	}
 	for _, positive := range []struct {
@@ -225,7 +226,7 @@ func (o *Options) check() error {
 		{"XDS_CLIENT_BACKOFF_MAX_INTERVAL", o.XDSBackoffMax},
 	} {
 		if positive.value <= 0 {
-			fault("%s=%v: not above 0", positive.name, positive.value)
+			fault("%v: not above 0", setting.Variable(positive.name, positive.value))
 		}
 	}
 	for _, bounded := range []struct {
@@ -244,13 +245,14 @@ func (o *Options) check() error {
 	} {
 		switch {
 		case bounded.value < bounded.least:
-			fault("%s=%d: below %d", bounded.name, bounded.value, bounded.least)
+			fault("%v: below %d", setting.Variable(bounded.name, bounded.value), bounded.least)
 		case bounded.value > bounded.most:
-			fault("%s=%d: above %d", bounded.name, bounded.value, bounded.most)
+			fault("%v: above %d", setting.Variable(bounded.name, bounded.value), bounded.most)
 		}
 	}
 	if !o.ServerTLS && (o.ClientTLSCA != "" || o.ClientTLSSAN != "") {
-		fault("GRPC_CLIENT_TLS_CACERT=%s, GRPC_CLIENT_TLS_SAN=%s: clients can show a certificate only with GRPC_SERVER_USE_TLS=true", o.ClientTLSCA, o.ClientTLSSAN)
+		fault("GRPC_CLIENT_TLS_CACERT=%s, GRPC_CLIENT_TLS_SAN=%s: clients can show a certificate only with %v",
+			o.ClientTLSCA, o.ClientTLSSAN, setting.Variable("GRPC_SERVER_USE_TLS", true))
 	}
 	for _, notNegative := range []struct {
 		name  string
@@ -261,14 +263,14 @@ func (o *Options) check() error {
 		{"GRPC_MAX_CONNECTION_AGE_GRACE", o.MaxConnectionAgeGrace},
 	} {
 		if notNegative.value < 0 {
-			fault("%s=%v: below 0", notNegative.name, notNegative.value)
+			fault("%v: below 0", setting.Variable(notNegative.name, notNegative.value))
 		}
 	}
 	if !(o.NearLimitRatio >= 0 && o.NearLimitRatio <= 1) {
-		fault("NEAR_LIMIT_RATIO=%v: not from 0 to 1", o.NearLimitRatio)
+		fault("%v: not from 0 to 1", setting.Variable("NEAR_LIMIT_RATIO", o.NearLimitRatio))
 	}
 	if !(o.TracingSampling >= 0 && o.TracingSampling <= 1) {
-		fault("TRACING_SAMPLING_RATE=%v: not from 0 to 1", o.TracingSampling)
+		fault("%v: not from 0 to 1", setting.Variable("TRACING_SAMPLING_RATE", o.TracingSampling))
 	}
 	for _, header := range []struct{ name, value string }{
 		{"LIMIT_LIMIT_HEADER", o.LimitHeader}, {"LIMIT_REMAINING_HEADER", o.RemainingHeader}, {"LIMIT_RESET_HEADER", o.ResetHeader},
@@ -278,7 +280,7 @@ func (o *Options) check() error {
 		}
 	}
 	if !(o.XDSBackoffFactor >= 0) {
-		fault("XDS_CLIENT_BACKOFF_RANDOM_FACTOR=%v: below 0", o.XDSBackoffFactor)
+		fault("%v: below 0", setting.Variable("XDS_CLIENT_BACKOFF_RANDOM_FACTOR", o.XDSBackoffFactor))
 	}
 	if !slices.Contains([]string{configFile, configXDS}, o.ConfigType) {
 		fault("CONFIG_TYPE=%s: not one of %s, %s", o.ConfigType, configFile, configXDS)
