@@ -13,15 +13,8 @@ import (
 // deregister takes the hosts at an address out of a service; with ?port= only
 // those that listen there.
 func (f *face) deregister(w http.ResponseWriter, r *http.Request) (int, error) {
-	selected, err := selection(r)
+	selected, caller, err := registering(r)
 	if err != nil {
-		return 0, err
-	}
-	caller := auth.FromContext(r.Context())
-	if err := caller.MayRegister(selected.Service); err != nil {
-		return 0, err
-	}
-	if err := caller.MayRegisterAddress(selected.IP); err != nil {
 		return 0, err
 	}
 	removed, err := f.registry.Remove(selected, caller.Actor())
@@ -32,6 +25,21 @@ func (f *face) deregister(w http.ResponseWriter, r *http.Request) (int, error) {
 		return 0, call.Refuse(http.StatusBadRequest, "%s", noHost(selected))
 	}
 	return done(w)
+}
+
+// registering reads which hosts a call is about, and that its caller may register
+// them: any of the service, where it names no address.
+func registering(r *http.Request) (registry.Selection, *auth.Caller, error) {
+	selected, err := selection(r)
+	if err != nil {
+		return selected, nil, err
+	}
+	caller := auth.FromContext(r.Context())
+	err = caller.MayRegister(selected.Service)
+	if err == nil && selected.IP.IsValid() {
+		err = caller.MayRegisterAddress(selected.IP)
+	}
+	return selected, caller, err
 }
 
 // selection reads which hosts a call is about from its path and query. Two

@@ -3,7 +3,6 @@ package v1
 import (
 	"net/http"
 
-	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/httpjson"
 	"github.com/weirproxy/weir/services/discovery/internal/rest/call"
 )
@@ -14,18 +13,9 @@ import (
 // is wrong with the weight, and that there is no host, is told in the peer's words,
 // which callers may look for.
 func (f *face) weigh(w http.ResponseWriter, r *http.Request) (int, error) {
-	selected, err := selection(r)
+	selected, caller, err := registering(r)
 	if err != nil {
 		return 0, err
-	}
-	caller := auth.FromContext(r.Context())
-	if err := caller.MayRegister(selected.Service); err != nil {
-		return 0, err
-	}
-	if selected.IP.IsValid() {
-		if err := caller.MayRegisterAddress(selected.IP); err != nil {
-			return 0, err
-		}
 	}
 	form, err := readForm(w, r)
 	if err != nil {
