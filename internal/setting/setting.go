@@ -1,7 +1,7 @@
-// Package setting says which settings of a program, variables of its environment or
-// flags, an error is about. Checks of settings make such errors, and command lines,
-// which tell all that is wrong at once, leave out those about values that could not be
-// read. It reads no setting itself.
+// Package setting says what is wrong with settings of a program, and of which, be they
+// variables of its environment or flags. Services check theirs with it, and command
+// lines, which tell all that is wrong at once, leave out what is said of values that
+// could not be read. It reads no setting itself.
 package setting
 
 import (

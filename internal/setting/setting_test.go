@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -31,6 +33,27 @@ func TestFaultsNameTheirSettings(t *testing.T) {
 	}
 	require.ErrorIs(t, setting.Faultf("%v: %w", port, io.EOF), io.EOF)
 	require.Empty(t, setting.Names(nil))
+}
+
+func TestChecksReportWhatIsOutOfBounds(t *testing.T) {
+	var faults []string
+	fault := func(format string, args ...any) { faults = append(faults, setting.Faultf(format, args...).Error()) }
+	for _, n := range []int{-1, 0, 1, 65535, 65536} {
+		setting.AtLeast("LEAST", n, 1, fault)
+		setting.Within("WITHIN", n, 0, 1, fault)
+		setting.Positive("POSITIVE", n, fault)
+		setting.Port("PORT", n, fault)
+	}
+	setting.AtLeast("WAIT", time.Second, time.Minute, fault)
+	for _, share := range []float64{-0.1, 0, 1, 1.1, math.NaN()} {
+		setting.Share("SHARE", share, fault)
+	}
+	require.Equal(t, []string{
+		"LEAST=-1: below 1", "WITHIN=-1: below 0", "POSITIVE=-1: not above 0", "PORT=-1: not a port",
+		"LEAST=0: below 1", "POSITIVE=0: not above 0",
+		"WITHIN=65535: above 1", "WITHIN=65536: above 1", "PORT=65536: not a port",
+		"WAIT=1s: below 1m0s", "SHARE=-0.1: not from 0 to 1", "SHARE=1.1: not from 0 to 1", "SHARE=NaN: not from 0 to 1",
+	}, faults)
 }
 
 func TestWithoutLeavesOutTheFaultsOfSettings(t *testing.T) {

@@ -61,7 +61,7 @@ func (o AccessOptions) check(fault func(format string, args ...any)) {
 	if o.Reads == "closed" && o.AuthFile == "" {
 		fault("DISCOVERY_READS=closed: DISCOVERY_AUTH_FILE must name who may read")
 	}
-	atLeast("DISCOVERY_TRUSTED_HOPS", o.TrustedHops, 0, fault)
+	setting.AtLeast("DISCOVERY_TRUSTED_HOPS", o.TrustedHops, 0, fault)
 	if o.TrustedHops == 0 && len(o.TrustedRanges) > 0 {
 		fault("DISCOVERY_TRUSTED_RANGES: %v does not say how many proxies there are", setting.Variable("DISCOVERY_TRUSTED_HOPS", 0))
 	}

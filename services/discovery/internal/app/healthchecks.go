@@ -15,10 +15,8 @@ type HealthCheckOptions struct {
 
 // check reports each fault of a value that its type alone does not rule out.
 func (o HealthCheckOptions) check(fault func(format string, args ...any)) {
-	atLeast("DISCOVERY_HDS_MAX_CHECKERS", o.HDSMaxCheckers, 1, fault)
-	if !(o.HDSMaxShare >= 0 && o.HDSMaxShare <= 1) { // nor not a number
-		fault("%v: not from 0 to 1", setting.Variable("DISCOVERY_HDS_MAX_SHARE", o.HDSMaxShare))
-	}
+	setting.AtLeast("DISCOVERY_HDS_MAX_CHECKERS", o.HDSMaxCheckers, 1, fault)
+	setting.Share("DISCOVERY_HDS_MAX_SHARE", o.HDSMaxShare, fault)
 }
 
 // newHealthChecks makes what has Envoys check hosts, if there is a file that says

@@ -7,6 +7,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/weirproxy/weir/internal/setting"
 	"github.com/weirproxy/weir/services/discovery/internal/lrs"
 )
 
@@ -20,9 +21,9 @@ type LoadOptions struct {
 
 // check reports each fault of a value that its type alone does not rule out.
 func (o LoadOptions) check(fault func(format string, args ...any)) {
-	atLeast("DISCOVERY_LRS_INTERVAL", o.LRSInterval, time.Second, fault)
-	atLeast("DISCOVERY_LRS_MAX_STREAMS", o.LRSMaxStreams, 1, fault)
-	atLeast("DISCOVERY_LRS_MAX_ROWS", o.LRSMaxRows, 1, fault)
+	setting.AtLeast("DISCOVERY_LRS_INTERVAL", o.LRSInterval, time.Second, fault)
+	setting.AtLeast("DISCOVERY_LRS_MAX_STREAMS", o.LRSMaxStreams, 1, fault)
+	setting.AtLeast("DISCOVERY_LRS_MAX_ROWS", o.LRSMaxRows, 1, fault)
 }
 
 // newLoads makes what takes load reports.

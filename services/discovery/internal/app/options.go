@@ -181,14 +181,7 @@ func (o Options) checkHostTTL(fault func(format string, args ...any)) {
 // leastPoll is the least time between two things that are done again and again.
 const leastPoll = 10 * time.Millisecond
 
-// atLeast reports a value that is below least, such as a duration that forgot its unit.
-func atLeast[T cmp.Ordered](name string, value, least T, fault func(format string, args ...any)) {
-	if value < least {
-		fault("%v: below %v", setting.Variable(name, value), least)
-	}
-}
-
-// orOff is atLeast for a duration that may be 0, by which something is off.
+// orOff reports a duration that is below least, but for 0, by which something is off.
 func orOff(name string, d, least time.Duration, fault func(format string, args ...any)) {
 	if d != 0 && d < least {
 		fault("%v: not 0, and below %v", setting.Variable(name, d), least)
@@ -206,45 +199,32 @@ func (o Options) check() error {
 	if o.AdminAddress == "" {
 		fault("DISCOVERY_ADMIN_ADDRESS is empty: want host:port")
 	}
-	if o.Port < 0 || o.Port > 65535 {
-		fault("%v: not a port", setting.Variable("PORT", o.Port))
-	}
-	if o.StatsdPort < 0 || o.StatsdPort > 65535 {
-		fault("%v: not a port", setting.Variable("STATSD_PORT", o.StatsdPort))
-	}
+	setting.Port("PORT", o.Port, fault)
+	setting.Port("STATSD_PORT", o.StatsdPort, fault)
 	if !utf8.ValidString(o.Identifier) { // it is in every response of xDS
 		fault("DISCOVERY_IDENTIFIER=%q: not UTF-8", o.Identifier)
 	}
 	o.checkHostTTL(fault)
-	atLeast("DISCOVERY_MAX_HOSTS_PER_SERVICE", o.MaxHostsPerService, 1, fault)
-	atLeast("DISCOVERY_MAX_SERVICES", o.MaxServices, 1, fault)
-	atLeast("DISCOVERY_MAX_TAG_BYTES", o.MaxTagBytes, 1, fault)
-	atLeast("DISCOVERY_MAX_WAITERS", o.MaxWaiters, 1, fault)
-	atLeast("DISCOVERY_BEAT_MAX_STREAMS", o.BeatMaxStreams, 1, fault)
-	atLeast("DISCOVERY_BEAT_MAX_HOSTS", o.BeatMaxHosts, 1, fault)
-	atLeast("DISCOVERY_AUTO_IP_HOPS", o.AutoIPHops, 0, fault)
+	setting.AtLeast("DISCOVERY_MAX_HOSTS_PER_SERVICE", o.MaxHostsPerService, 1, fault)
+	setting.AtLeast("DISCOVERY_MAX_SERVICES", o.MaxServices, 1, fault)
+	setting.AtLeast("DISCOVERY_MAX_TAG_BYTES", o.MaxTagBytes, 1, fault)
+	setting.AtLeast("DISCOVERY_MAX_WAITERS", o.MaxWaiters, 1, fault)
+	setting.AtLeast("DISCOVERY_BEAT_MAX_STREAMS", o.BeatMaxStreams, 1, fault)
+	setting.AtLeast("DISCOVERY_BEAT_MAX_HOSTS", o.BeatMaxHosts, 1, fault)
+	setting.AtLeast("DISCOVERY_AUTO_IP_HOPS", o.AutoIPHops, 0, fault)
 	for _, p := range o.AutoIPRanges {
 		if p != p.Masked() {
 			fault("DISCOVERY_AUTO_IP_RANGES: %v: the range of that is %v", p, p.Masked())
 		}
 	}
-	for _, share := range []struct {
-		name  string
-		value float64
-	}{
-		{"DISCOVERY_GUARD_SERVICE_SHARE", o.GuardServiceShare},
-		{"DISCOVERY_GUARD_GLOBAL_SHARE", o.GuardGlobalShare},
-		{"DISCOVERY_GUARD_BEAT_LOSS", o.GuardBeatLoss},
-	} {
-		if !(share.value >= 0 && share.value <= 1) { // nor not a number
-			fault("%v: not from 0 to 1", setting.Variable(share.name, share.value))
-		}
-	}
+	setting.Share("DISCOVERY_GUARD_SERVICE_SHARE", o.GuardServiceShare, fault)
+	setting.Share("DISCOVERY_GUARD_GLOBAL_SHARE", o.GuardGlobalShare, fault)
+	setting.Share("DISCOVERY_GUARD_BEAT_LOSS", o.GuardBeatLoss, fault)
 	if math.IsNaN(o.GuardLastHost) || math.IsInf(o.GuardLastHost, 0) {
 		fault("%v: not a number of TTLs; below 0 is for ever", setting.Variable("DISCOVERY_GUARD_LAST_HOST", o.GuardLastHost))
 	}
-	atLeast("DISCOVERY_GUARD_GLOBAL_LEAST", o.GuardGlobalLeast, 0, fault)
-	atLeast("DISCOVERY_GUARD_BEAT_LEAST", o.GuardBeatLeast, 0, fault)
+	setting.AtLeast("DISCOVERY_GUARD_GLOBAL_LEAST", o.GuardGlobalLeast, 0, fault)
+	setting.AtLeast("DISCOVERY_GUARD_BEAT_LEAST", o.GuardBeatLeast, 0, fault)
 	if o.SweepInterval < leastPoll || o.SweepInterval > longestSweepInterval {
 		fault("%v: not from %v to %v", setting.Variable("DISCOVERY_SWEEP_INTERVAL", o.SweepInterval), leastPoll, longestSweepInterval)
 	}
@@ -261,20 +241,18 @@ func (o Options) check() error {
 		}
 	}
 	orOff("DISCOVERY_GUARD_CEILING", o.GuardCeiling, time.Second, fault)
-	atLeast("DISCOVERY_SNAPSHOT_INTERVAL", o.SnapshotInterval, leastPoll, fault)
-	atLeast("DISCOVERY_LONG_POLL_MAX", o.LongPollMax, time.Second, fault)
-	atLeast("DISCOVERY_BEAT_SILENCE", o.BeatSilence, time.Second, fault)
+	setting.AtLeast("DISCOVERY_SNAPSHOT_INTERVAL", o.SnapshotInterval, leastPoll, fault)
+	setting.AtLeast("DISCOVERY_LONG_POLL_MAX", o.LongPollMax, time.Second, fault)
+	setting.AtLeast("DISCOVERY_BEAT_SILENCE", o.BeatSilence, time.Second, fault)
 	o.AccessOptions.check(fault)
 	o.XDSOptions.check(fault)
 	o.ResourceOptions.check(fault)
 	o.FileOptions.check(fault)
 	o.LoadOptions.check(fault)
 	o.HealthCheckOptions.check(fault)
-	if o.DrainDeadline <= 0 {
-		fault("%v: not above 0", setting.Variable("DISCOVERY_DRAIN_DEADLINE", o.DrainDeadline))
-	}
-	atLeast("DISCOVERY_DRAIN_TIME", o.DrainTime, 0, fault)
-	atLeast("DISCOVERY_EMPTY_SERVICE_RETENTION", o.EmptyServiceRetention, 0, fault)
-	atLeast("DISCOVERY_DRAIN_GRACE", o.DrainGrace, 0, fault)
+	setting.Positive("DISCOVERY_DRAIN_DEADLINE", o.DrainDeadline, fault)
+	setting.AtLeast("DISCOVERY_DRAIN_TIME", o.DrainTime, 0, fault)
+	setting.AtLeast("DISCOVERY_EMPTY_SERVICE_RETENTION", o.EmptyServiceRetention, 0, fault)
+	setting.AtLeast("DISCOVERY_DRAIN_GRACE", o.DrainGrace, 0, fault)
 	return errors.Join(errs...)
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/weirproxy/weir/internal/admin"
 	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/internal/filewatch"
+	"github.com/weirproxy/weir/internal/setting"
 	"github.com/weirproxy/weir/services/discovery/internal/auth"
 	"github.com/weirproxy/weir/services/discovery/internal/resourcefiles"
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
@@ -22,7 +23,7 @@ type FileOptions struct {
 
 // check reports each fault of a value that its type alone does not rule out.
 func (o FileOptions) check(fault func(format string, args ...any)) {
-	atLeast("DISCOVERY_XDS_RESOURCES_POLL", o.ResourcesPoll, leastPoll, fault)
+	setting.AtLeast("DISCOVERY_XDS_RESOURCES_POLL", o.ResourcesPoll, leastPoll, fault)
 	if o.SecretRules != "" && o.Resources == "" {
 		fault("DISCOVERY_XDS_SECRET_RULES=%s: without DISCOVERY_XDS_RESOURCES there are no secrets", o.SecretRules)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/daemon"
 	"github.com/weirproxy/weir/internal/filewatch"
+	"github.com/weirproxy/weir/internal/setting"
 	"github.com/weirproxy/weir/services/discovery/internal/resources"
 	"github.com/weirproxy/weir/services/discovery/internal/templatefile"
 )
@@ -24,7 +25,7 @@ type ResourceOptions struct {
 
 // check reports each fault of a value that its type alone does not rule out.
 func (o ResourceOptions) check(fault func(format string, args ...any)) {
-	atLeast("DISCOVERY_XDS_SUBSET_SIZE", o.SubsetSize, 0, fault)
+	setting.AtLeast("DISCOVERY_XDS_SUBSET_SIZE", o.SubsetSize, 0, fault)
 	if !utf8.ValidString(o.TagNamespace) {
 		fault("DISCOVERY_XDS_TAG_NAMESPACE=%q: not UTF-8", o.TagNamespace)
 	}

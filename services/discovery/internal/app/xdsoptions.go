@@ -37,15 +37,15 @@ const longestEmpty = time.Minute
 
 // check reports each fault of a value that its type alone does not rule out.
 func (o XDSOptions) check(fault func(format string, args ...any)) {
-	atLeast("DISCOVERY_XDS_MAX_STREAMS", o.XDSMaxStreams, 1, fault)
-	atLeast("DISCOVERY_XDS_MAX_NAMES", o.XDSMaxNames, 1, fault)
-	atLeast("DISCOVERY_XDS_STREAMS_PER_NODE", o.XDSStreamsPerNode, 0, fault)
-	atLeast("DISCOVERY_XDS_NAMES_PER_NODE", o.XDSNamesPerNode, 0, fault)
-	atLeast("DISCOVERY_XDS_REQUEST_RATE", o.XDSRequestRate, 0, fault)
-	atLeast("DISCOVERY_XDS_FIRST_ANSWERS", o.XDSFirstAnswers, 0, fault)
-	atLeast("DISCOVERY_XDS_KEEPALIVE", o.XDSKeepalive, time.Second, fault)
+	setting.AtLeast("DISCOVERY_XDS_MAX_STREAMS", o.XDSMaxStreams, 1, fault)
+	setting.AtLeast("DISCOVERY_XDS_MAX_NAMES", o.XDSMaxNames, 1, fault)
+	setting.AtLeast("DISCOVERY_XDS_STREAMS_PER_NODE", o.XDSStreamsPerNode, 0, fault)
+	setting.AtLeast("DISCOVERY_XDS_NAMES_PER_NODE", o.XDSNamesPerNode, 0, fault)
+	setting.AtLeast("DISCOVERY_XDS_REQUEST_RATE", o.XDSRequestRate, 0, fault)
+	setting.AtLeast("DISCOVERY_XDS_FIRST_ANSWERS", o.XDSFirstAnswers, 0, fault)
+	setting.AtLeast("DISCOVERY_XDS_KEEPALIVE", o.XDSKeepalive, time.Second, fault)
 	// Streams are looked at each second.
-	atLeast("DISCOVERY_XDS_SLOW_AFTER", o.XDSSlowAfter, time.Second, fault)
+	setting.AtLeast("DISCOVERY_XDS_SLOW_AFTER", o.XDSSlowAfter, time.Second, fault)
 	orOff("DISCOVERY_XDS_MAX_AGE", o.XDSMaxAge, leastAge, fault)
 	if o.DebounceLongest < o.DebounceQuiet {
 		fault("%v: below %v", setting.Variable("DISCOVERY_DEBOUNCE_LONGEST", o.DebounceLongest), setting.Variable("DISCOVERY_DEBOUNCE_QUIET", o.DebounceQuiet))
@@ -56,10 +56,10 @@ func (o XDSOptions) check(fault func(format string, args ...any)) {
 	if o.XDSDropAfter != 0 && o.XDSDropAfter < o.XDSSlowAfter {
 		fault("%v: below %v", setting.Variable("DISCOVERY_XDS_DROP_AFTER", o.XDSDropAfter), setting.Variable("DISCOVERY_XDS_SLOW_AFTER", o.XDSSlowAfter))
 	}
-	atLeast("DISCOVERY_DEBOUNCE_QUIET", o.DebounceQuiet, 0, fault)
-	atLeast("DISCOVERY_DEBOUNCE_LEAVING", o.DebounceLeaving, 0, fault)
-	atLeast("DISCOVERY_DEBOUNCE_EMPTY", o.DebounceEmpty, 0, fault)
-	atLeast("DISCOVERY_XDS_POLL_WAIT", o.XDSPollWait, 0, fault)
+	setting.AtLeast("DISCOVERY_DEBOUNCE_QUIET", o.DebounceQuiet, 0, fault)
+	setting.AtLeast("DISCOVERY_DEBOUNCE_LEAVING", o.DebounceLeaving, 0, fault)
+	setting.AtLeast("DISCOVERY_DEBOUNCE_EMPTY", o.DebounceEmpty, 0, fault)
+	setting.AtLeast("DISCOVERY_XDS_POLL_WAIT", o.XDSPollWait, 0, fault)
 }
 
 // debounce is how long changes wait for others.

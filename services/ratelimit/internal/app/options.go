@@ -201,77 +201,38 @@ type TracingOptions struct {
 func (o *Options) check() error {
 	var errs []error
 	fault := func(format string, args ...any) { errs = append(errs, setting.Faultf(format, args...)) }
-	for _, p := range []struct {
-		name  string
-		value int
-	}{{"PORT", o.Port}, {"GRPC_PORT", o.GRPCPort}, {"DEBUG_PORT", o.DebugPort}} {
-		if p.value < 0 || p.value > 65535 {
-			fault("%v: not a port", setting.Variable(p.name, p.value))
-		}
-	}
-	for _, positive := range []struct {
-		name  string
-		value time.Duration
-	}{
-		{"REDIS_TIMEOUT", o.RedisTimeout},
-		{"REDIS_PERSECOND_TIMEOUT", o.PerSecondTimeout},
-		{"RATELIMIT_RULES_POLL", o.RulesPoll},
-		{"RATELIMIT_DRAIN_DEADLINE", o.DrainDeadline},
-		{"RATELIMIT_JSON_TIMEOUT", o.JSONTimeout},
-		{"RATELIMIT_GRPC_TIMEOUT", o.CallTimeout},
-		{"RATELIMIT_GRPC_KEEPALIVE_MIN_TIME", o.KeepaliveMinTime},
-		{"RATELIMIT_METRICS_IDLE_NAMES", o.IdleNames},
-		{"CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL", o.XDSRetry},
-		{"XDS_CLIENT_BACKOFF_INITIAL_INTERVAL", o.XDSBackoff},
-		{"XDS_CLIENT_BACKOFF_MAX_INTERVAL", o.XDSBackoffMax},
-	} {
-		if positive.value <= 0 {
-			fault("%v: not above 0", setting.Variable(positive.name, positive.value))
-		}
-	}
-	for _, bounded := range []struct {
-		name               string
-		value, least, most int
-	}{
-		{"REDIS_POOL_SIZE", o.RedisPoolSize, 1, math.MaxInt32},
-		{"REDIS_PERSECOND_POOL_SIZE", o.PerSecondPoolSize, 1, math.MaxInt32},
-		{"RATELIMIT_MEMORY_MAX_COUNTERS", o.MaxCounters, 1, math.MaxInt32},
-		{"RATELIMIT_METRICS_MAX_NAMES", o.MaxNames, 1, math.MaxInt32},
-		{"RATELIMIT_GRPC_MAX_CONCURRENT_STREAMS", o.MaxConcurrentStreams, 1, math.MaxInt32},
-		{"RATELIMIT_GRPC_MAX_CONNECTIONS", o.MaxConnections, 0, math.MaxInt32},
-		{"RATELIMIT_MAX_DESCRIPTORS", o.MaxDescriptors, 1, rls.MaxDescriptors},
-		{"LOCAL_CACHE_SIZE_IN_BYTES", o.LocalCacheSize, 0, maxLocalCache},
-		{"EXPIRATION_JITTER_MAX_SECONDS", o.ExpirationJitter, 0, maxJitter},
-	} {
-		switch {
-		case bounded.value < bounded.least:
-			fault("%v: below %d", setting.Variable(bounded.name, bounded.value), bounded.least)
-		case bounded.value > bounded.most:
-			fault("%v: above %d", setting.Variable(bounded.name, bounded.value), bounded.most)
-		}
-	}
+	setting.Port("PORT", o.Port, fault)
+	setting.Port("GRPC_PORT", o.GRPCPort, fault)
+	setting.Port("DEBUG_PORT", o.DebugPort, fault)
+	setting.Positive("REDIS_TIMEOUT", o.RedisTimeout, fault)
+	setting.Positive("REDIS_PERSECOND_TIMEOUT", o.PerSecondTimeout, fault)
+	setting.Positive("RATELIMIT_RULES_POLL", o.RulesPoll, fault)
+	setting.Positive("RATELIMIT_DRAIN_DEADLINE", o.DrainDeadline, fault)
+	setting.Positive("RATELIMIT_JSON_TIMEOUT", o.JSONTimeout, fault)
+	setting.Positive("RATELIMIT_GRPC_TIMEOUT", o.CallTimeout, fault)
+	setting.Positive("RATELIMIT_GRPC_KEEPALIVE_MIN_TIME", o.KeepaliveMinTime, fault)
+	setting.Positive("RATELIMIT_METRICS_IDLE_NAMES", o.IdleNames, fault)
+	setting.Positive("CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL", o.XDSRetry, fault)
+	setting.Positive("XDS_CLIENT_BACKOFF_INITIAL_INTERVAL", o.XDSBackoff, fault)
+	setting.Positive("XDS_CLIENT_BACKOFF_MAX_INTERVAL", o.XDSBackoffMax, fault)
+	setting.Within("REDIS_POOL_SIZE", o.RedisPoolSize, 1, math.MaxInt32, fault)
+	setting.Within("REDIS_PERSECOND_POOL_SIZE", o.PerSecondPoolSize, 1, math.MaxInt32, fault)
+	setting.Within("RATELIMIT_MEMORY_MAX_COUNTERS", o.MaxCounters, 1, math.MaxInt32, fault)
+	setting.Within("RATELIMIT_METRICS_MAX_NAMES", o.MaxNames, 1, math.MaxInt32, fault)
+	setting.Within("RATELIMIT_GRPC_MAX_CONCURRENT_STREAMS", o.MaxConcurrentStreams, 1, math.MaxInt32, fault)
+	setting.Within("RATELIMIT_GRPC_MAX_CONNECTIONS", o.MaxConnections, 0, math.MaxInt32, fault)
+	setting.Within("RATELIMIT_MAX_DESCRIPTORS", o.MaxDescriptors, 1, rls.MaxDescriptors, fault)
+	setting.Within("LOCAL_CACHE_SIZE_IN_BYTES", o.LocalCacheSize, 0, maxLocalCache, fault)
+	setting.Within("EXPIRATION_JITTER_MAX_SECONDS", o.ExpirationJitter, 0, maxJitter, fault)
 	if !o.ServerTLS && (o.ClientTLSCA != "" || o.ClientTLSSAN != "") {
 		fault("GRPC_CLIENT_TLS_CACERT=%s, GRPC_CLIENT_TLS_SAN=%s: clients can show a certificate only with %v",
 			o.ClientTLSCA, o.ClientTLSSAN, setting.Variable("GRPC_SERVER_USE_TLS", true))
 	}
-	for _, notNegative := range []struct {
-		name  string
-		value time.Duration
-	}{
-		{"RATELIMIT_DRAIN_GRACE", o.DrainGrace},
-		{"GRPC_MAX_CONNECTION_AGE", o.MaxConnectionAge},
-		{"GRPC_MAX_CONNECTION_AGE_GRACE", o.MaxConnectionAgeGrace},
-	} {
-		if notNegative.value < 0 {
-			fault("%v: below 0", setting.Variable(notNegative.name, notNegative.value))
-		}
-	}
-	if !(o.NearLimitRatio >= 0 && o.NearLimitRatio <= 1) {
-		fault("%v: not from 0 to 1", setting.Variable("NEAR_LIMIT_RATIO", o.NearLimitRatio))
-	}
-	if !(o.TracingSampling >= 0 && o.TracingSampling <= 1) {
-		fault("%v: not from 0 to 1", setting.Variable("TRACING_SAMPLING_RATE", o.TracingSampling))
-	}
+	setting.AtLeast("RATELIMIT_DRAIN_GRACE", o.DrainGrace, 0, fault)
+	setting.AtLeast("GRPC_MAX_CONNECTION_AGE", o.MaxConnectionAge, 0, fault)
+	setting.AtLeast("GRPC_MAX_CONNECTION_AGE_GRACE", o.MaxConnectionAgeGrace, 0, fault)
+	setting.Share("NEAR_LIMIT_RATIO", o.NearLimitRatio, fault)
+	setting.Share("TRACING_SAMPLING_RATE", o.TracingSampling, fault)
 	for _, header := range []struct{ name, value string }{
 		{"LIMIT_LIMIT_HEADER", o.LimitHeader}, {"LIMIT_REMAINING_HEADER", o.RemainingHeader}, {"LIMIT_RESET_HEADER", o.ResetHeader},
 	} {

@@ -33,7 +33,7 @@ func TestNewRefuses(t *testing.T) {
 		{"no_poll", func(o *app.Options) { o.RulesPoll = -1 }, "RATELIMIT_RULES_POLL=-1ns: not above 0"},
 		{"no_connections", func(o *app.Options) { o.RedisPoolSize = 0 }, "REDIS_POOL_SIZE=0: below 1"},
 		{"no_counters", func(o *app.Options) { o.MaxCounters = 0 }, "RATELIMIT_MEMORY_MAX_COUNTERS=0: below 1"},
-		{"negative_grace", func(o *app.Options) { o.DrainGrace = -1 }, "RATELIMIT_DRAIN_GRACE=-1ns: below 0"},
+		{"negative_grace", func(o *app.Options) { o.DrainGrace = -1 }, "RATELIMIT_DRAIN_GRACE=-1ns: below 0s"},
 		{"negative_jitter", func(o *app.Options) { o.ExpirationJitter = -1 }, "EXPIRATION_JITTER_MAX_SECONDS=-1: below 0"},
 		{"more_jitter_than_a_day", func(o *app.Options) { o.ExpirationJitter = 86401 }, "EXPIRATION_JITTER_MAX_SECONDS=86401: above 86400"},
 		{"jitter_that_no_duration_holds", func(o *app.Options) { o.ExpirationJitter = 9999999999999 }, "EXPIRATION_JITTER_MAX_SECONDS=9999999999999: above 86400"},
@@ -42,7 +42,7 @@ func TestNewRefuses(t *testing.T) {
 		{"all_that_is_wrong_at_once", func(o *app.Options) {
 			o.Port, o.DebugPort, o.RedisTimeout, o.DrainGrace, o.BackendType = -1, 70000, 0, -1, "memcache"
 		}, "PORT=-1: not a port\nDEBUG_PORT=70000: not a port\nREDIS_TIMEOUT=0s: not above 0\n" +
-			"RATELIMIT_DRAIN_GRACE=-1ns: below 0\nBACKEND_TYPE=memcache: memcached cannot count exactly and is not supported; take one of memory, redis"},
+			"RATELIMIT_DRAIN_GRACE=-1ns: below 0s\nBACKEND_TYPE=memcache: memcached cannot count exactly and is not supported; take one of memory, redis"},
 		{"a_cache_larger_than_any_memory", func(o *app.Options) { o.LocalCacheSize = 9999999999999999 }, "LOCAL_CACHE_SIZE_IN_BYTES=9999999999999999: above 1099511627776"},
 		{"an_unknown_backend", func(o *app.Options) { o.BackendType = "etcd" }, "BACKEND_TYPE=etcd: not one of memory, redis"},
 		{"an_unknown_kind_of_redis", func(o *app.Options) { o.RedisURL, o.RedisType = "127.0.0.1:1", "ring" }, "REDIS_TYPE=ring: not one of single, sentinel, cluster"},
