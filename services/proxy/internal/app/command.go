@@ -45,9 +45,7 @@ func Command(args []string, version string, stdout, stderr io.Writer) (run func(
 	o := Options{Version: version, Log: stderr}
 	flags := flag.NewFlagSet("proxy", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	flags.StringVar(&o.ConfigPath, "c", "", "`FILE` with the bootstrap, YAML or JSON")
-	flags.StringVar(&o.ConfigPath, "config-path", "", "the same as -c")
-	flags.StringVar(&o.ConfigYAML, "config-yaml", "", "bootstrap `YAML` that is merged over the file's")
+	o.declareBootstrap(flags)
 	mode := flags.String("mode", "serve", "`serve, validate, lint or init_only`")
 	flags.StringVar(&o.LogLevel, "l", "info", "log `LEVEL`: debug, info, warn or error, or another of Envoy's")
 	flags.StringVar(&o.LogLevel, "log-level", "info", "the same as -l")
@@ -82,12 +80,7 @@ func Command(args []string, version string, stdout, stderr io.Writer) (run func(
 	}
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		return func(context.Context) error {
-			fmt.Fprint(stdout, usage)
-			flags.SetOutput(stdout)
-			flags.PrintDefaults()
-			return nil
-		}, nil
+		return help(usage, flags, stdout), nil
 	case err != nil:
 		return nil, fmt.Errorf("%w; --help lists the flags", err)
 	case flags.NArg() > 0:
@@ -133,6 +126,23 @@ func Command(args []string, version string, stdout, stderr io.Writer) (run func(
 		}
 		return a.Run(ctx)
 	}, nil
+}
+
+// declareBootstrap declares the flags that say what the bootstrap is.
+func (o *Options) declareBootstrap(flags *flag.FlagSet) {
+	flags.StringVar(&o.ConfigPath, "c", "", "`FILE` with the bootstrap, YAML or JSON")
+	flags.StringVar(&o.ConfigPath, "config-path", "", "the same as -c")
+	flags.StringVar(&o.ConfigYAML, "config-yaml", "", "bootstrap `YAML` that is merged over the file's")
+}
+
+// help prints how a command is used, and its flags.
+func help(usage string, flags *flag.FlagSet, stdout io.Writer) func(context.Context) error {
+	return func(context.Context) error {
+		fmt.Fprint(stdout, usage)
+		flags.SetOutput(stdout)
+		flags.PrintDefaults()
+		return nil
+	}
 }
 
 // checking looks at the configuration and serves nothing.

@@ -49,7 +49,8 @@ func TestImports(t *testing.T) {
 		},
 		"internal/message":    {"weir/internal/http2"},
 		"internal/http1":      {"internal/message"},
-		"internal/identity":   {"internal/message"},
+		"internal/identity":   {"internal/message", "internal/uuid"},
+		"internal/uuid":       {},
 		"internal/normalize":  {},
 		"internal/stream":     {"internal/cluster", "internal/format", "internal/layeredruntime", "internal/message", "internal/route"},
 		"internal/httpfilter": {"internal/format", "internal/grpcwire", "internal/message", "internal/route", "internal/stats", "internal/stream", "internal/strict"},
@@ -67,7 +68,7 @@ func TestImports(t *testing.T) {
 			"internal/grpcwire", "internal/hashpolicy", "internal/http1", "internal/httpfilter", "internal/layeredruntime", "internal/message", "internal/retry", "internal/route", "internal/stats", "internal/stream", "internal/strict",
 			"internal/upstream",
 		},
-		"internal/format":         {"internal/grpcwire", "internal/message", "internal/strict"},
+		"internal/format":         {"internal/grpcwire", "internal/message", "internal/strict", "internal/uuid"},
 		"internal/headermutation": {"internal/format", "internal/message", "internal/strict"},
 		"internal/accesslog":      {"internal/format", "internal/layeredruntime", "internal/matcher", "internal/stats", "internal/strict"},
 

@@ -31,9 +31,7 @@ func routeCommand(args []string, stdout io.Writer) (run func(context.Context) er
 	o := Options{LogLevel: "info"}
 	flags := flag.NewFlagSet("proxy route", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	flags.StringVar(&o.ConfigPath, "c", "", "`FILE` with the bootstrap, YAML or JSON")
-	flags.StringVar(&o.ConfigPath, "config-path", "", "the same as -c")
-	flags.StringVar(&o.ConfigYAML, "config-yaml", "", "bootstrap `YAML` that is merged over the file's")
+	o.declareBootstrap(flags)
 	line := flags.String("request", "", "the `REQUEST`: a method, GET unless given, and a URL")
 	var fields []string
 	flags.Func("H", "a header `NAME:VALUE` of the request; may be repeated", func(text string) error {
@@ -47,12 +45,7 @@ func routeCommand(args []string, stdout io.Writer) (run func(context.Context) er
 	err = flags.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		return func(context.Context) error {
-			fmt.Fprint(stdout, routeUsage)
-			flags.SetOutput(stdout)
-			flags.PrintDefaults()
-			return nil
-		}, nil
+		return help(routeUsage, flags, stdout), nil
 	case err != nil:
 		return nil, fmt.Errorf("%w; proxy route --help lists the flags", err)
 	case flags.NArg() > 0:

@@ -2,14 +2,14 @@ package format
 
 import (
 	"cmp"
-	"encoding/hex"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/weirproxy/weir/services/proxy/internal/uuid"
 )
 
 // spec is how an operator is written, and what makes it.
@@ -126,7 +126,7 @@ var texts = map[string]func(b []byte, f *Facts) ([]byte, bool){
 	"STREAM_ID": func(b []byte, f *Facts) ([]byte, bool) {
 		return header(b, f.requestHeaders(), "x-request-id")
 	},
-	"UNIQUE_ID":       func(b []byte, _ *Facts) ([]byte, bool) { return appendUUID(b), true },
+	"UNIQUE_ID":       func(b []byte, _ *Facts) ([]byte, bool) { return uuid.Append(b), true },
 	"ACCESS_LOG_TYPE": func(b []byte, f *Facts) ([]byte, bool) { return append(b, cmp.Or(f.LogType, "DownstreamEnd")...), true },
 }
 
@@ -401,22 +401,4 @@ func requestedServerName(argument string) (operator, error) {
 		}}, nil
 	}
 	return operator{}, fmt.Errorf("%q is not SNI_ONLY, SNI_FIRST or HOST_FIRST", which)
-}
-
-// appendUUID writes a random UUID (RFC 9562 §5.4).
-func appendUUID(b []byte) []byte {
-	var raw [16]byte
-	high, low := rand.Uint64(), rand.Uint64()
-	for i := range 8 {
-		raw[i], raw[8+i] = byte(high>>(8*i)), byte(low>>(8*i))
-	}
-	raw[6] = raw[6]&0x0f | 0x40
-	raw[8] = raw[8]&0x3f | 0x80
-	for i, part := range [][]byte{raw[0:4], raw[4:6], raw[6:8], raw[8:10], raw[10:16]} {
-		if i > 0 {
-			b = append(b, '-')
-		}
-		b = hex.AppendEncode(b, part)
-	}
-	return b
 }

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 
 	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/uuid"
 )
 
 // Config is whom to trust. The fields are those of http_connection_manager of
@@ -87,7 +88,7 @@ func (c *Config) Mend(h *message.Headers, peer netip.Addr, secure bool) (client 
 	if c.GenerateRequestID && (edge && !c.KeepExternalRequestID || !h.Has("x-request-id")) {
 		var id [36]byte
 		h.Remove("x-request-id")
-		h.AddBytes("x-request-id", uuid(&id))
+		h.AddBytes("x-request-id", uuid.Append(id[:0]))
 	}
 	if c.Via != "" {
 		h.Join("via", ", ", []byte(c.Via))
