@@ -1,4 +1,4 @@
-// Command proxy is Weir's L4/L7 proxy. It takes Envoy's flags and a strict
+// Command proxy is Weir's HTTP proxy. It takes Envoy's flags and a strict
 // subset of Envoy's v3 bootstrap; see --help.
 package main
 

@@ -16,7 +16,7 @@ import (
 	"github.com/weirproxy/weir/internal/daemon"
 )
 
-const usage = `proxy is an L4/L7 proxy that is configured by a strict subset of Envoy's v3 API.
+const usage = `proxy takes HTTP in and sends it to upstream hosts, configured by a strict subset of Envoy's v3 API.
 
   proxy -c FILE                      serve
   proxy -c FILE --mode validate      check the configuration, print every fault, serve nothing
