@@ -23,7 +23,7 @@ func TestImports(t *testing.T) {
 			"internal/httpfilter", "internal/httpfilter/buffer", "internal/httpfilter/fault", "internal/httpfilter/healthcheck",
 			"internal/httpfilter/iptagging", "internal/httpfilter/localratelimit", "internal/httpfilter/ratelimit",
 			"internal/httpfilter/router", "internal/layeredruntime", "internal/listener", "internal/matcher", "internal/networkfilter", "internal/networkfilter/hcm",
-			"internal/rds", "internal/retry", "internal/rlsclient", "internal/route", "internal/stats", "internal/strict",
+			"internal/rds", "internal/retry", "internal/rlsclient", "internal/route", "internal/stats", "internal/strict", "internal/tokenbucket",
 		},
 		"internal/adminapi": {
 			"internal/cluster", "internal/cluster/breaker", "internal/layeredruntime", "internal/listener", "internal/rds", "internal/stats", "internal/strict",
@@ -56,7 +56,7 @@ func TestImports(t *testing.T) {
 		"internal/httpfilter": {"internal/format", "internal/grpcwire", "internal/message", "internal/route", "internal/stats", "internal/stream", "internal/strict"},
 		"internal/httpfilter/filtertest": {
 			"internal/coreconfig", "internal/descriptor", "internal/fixedheader", "internal/hashpolicy", "internal/httpfilter",
-			"internal/layeredruntime", "internal/matcher", "internal/message", "internal/route", "internal/stats", "internal/stream", "internal/strict",
+			"internal/layeredruntime", "internal/matcher", "internal/message", "internal/route", "internal/stats", "internal/stream", "internal/strict", "internal/tokenbucket",
 		},
 		"internal/httpfilter/ratelimit": {
 			"internal/cluster", "internal/coreconfig", "internal/descriptor", "internal/format", "internal/grpcwire", "internal/headermutation", "internal/httpfilter",
@@ -110,7 +110,8 @@ func TestImports(t *testing.T) {
 		"internal/httpfilter/fault":       {"internal/format", "internal/httpfilter", "internal/layeredruntime", "internal/matcher", "internal/message", "internal/stats", "internal/stream", "internal/strict"},
 		"internal/httpfilter/localratelimit": {
 			"internal/descriptor", "internal/fixedheader", "internal/format", "internal/httpfilter", "internal/matcher", "internal/route",
-			"internal/stats", "internal/stream", "internal/strict",
+			"internal/stats", "internal/stream", "internal/strict", "internal/tokenbucket",
 		},
+		"internal/tokenbucket": {"internal/strict"},
 	})
 }

@@ -37,6 +37,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
+	"github.com/weirproxy/weir/services/proxy/internal/tokenbucket"
 )
 
 // Dependencies are what the filters work with.
@@ -131,7 +132,7 @@ func fields() []strict.Fields {
 	parts := []strict.Fields{
 		bootstrap.Fields(), coreconfig.Fields(), listener.Fields(), route.Fields(), matcher.Fields(), hashpolicy.Fields(), descriptor.Fields(), cluster.Fields(),
 		route.MutationFields(), route.FilterFields(), retry.Fields(), headermutation.Fields(), format.Fields(), accesslog.Fields(),
-		fixedheader.Fields(), layeredruntime.Fields(),
+		fixedheader.Fields(), layeredruntime.Fields(), tokenbucket.Fields(),
 	}
 	for _, p := range LoadBalancers() {
 		parts = append(parts, p.Fields)

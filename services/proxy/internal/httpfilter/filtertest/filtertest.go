@@ -34,6 +34,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
+	"github.com/weirproxy/weir/services/proxy/internal/tokenbucket"
 )
 
 // Parse checks a filter's typed_config in YAML, as the proxy does with a file.
@@ -79,7 +80,9 @@ func MustParseRoutes(t testing.TB, factory httpfilter.Factory, yaml string) *rou
 
 // shared are the fields of messages that several filters have.
 func shared() []strict.Fields {
-	return []strict.Fields{coreconfig.Fields(), descriptor.Fields(), fixedheader.Fields(), hashpolicy.Fields(), matcher.Fields()}
+	return []strict.Fields{
+		coreconfig.Fields(), descriptor.Fields(), fixedheader.Fields(), hashpolicy.Fields(), matcher.Fields(), tokenbucket.Fields(),
+	}
 }
 
 // Measure gives a config with metrics of its own a scope for them, "http.test".

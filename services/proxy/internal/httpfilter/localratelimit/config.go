@@ -3,7 +3,6 @@ package localratelimit
 import (
 	"math/rand/v2"
 	"sync"
-	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
@@ -19,6 +18,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
+	"github.com/weirproxy/weir/services/proxy/internal/tokenbucket"
 )
 
 // Factory makes local rate-limit filters, which routes can configure by the same
@@ -48,17 +48,12 @@ func (f Factory) Fields() strict.Fields {
 		},
 		"envoy.extensions.common.ratelimit.v3.LocalRateLimitDescriptor":  {"entries", "token_bucket", "shadow_mode"},
 		"envoy.extensions.common.ratelimit.v3.RateLimitDescriptor.Entry": {"key", "value"},
-		"envoy.type.v3.TokenBucket":                                      {"max_tokens", "tokens_per_fill", "fill_interval"},
 		"envoy.type.v3.HttpStatus":                                       {"code"},
 	}
 }
 
-const (
-	// leastInterval is the shortest fill_interval, as in Envoy.
-	leastInterval = 50 * time.Millisecond
-	// defaultDynamic is Envoy's of max_dynamic_descriptors.
-	defaultDynamic = 20
-)
+// defaultDynamic is Envoy's of max_dynamic_descriptors.
+const defaultDynamic = 20
 
 // The statuses of gRPC that a refused call gets.
 const (
@@ -125,12 +120,11 @@ func (f Factory) parse(message proto.Message, at strict.Path, report *strict.Rep
 	if m.GetRateLimitedAsResourceExhausted() {
 		c.grpcStatus = resourceExhausted
 	}
-	base := parseSize(m.GetTokenBucket())
+	base := tokenbucket.Parse(m.GetTokenBucket(), at.Field("token_bucket"), report)
 	switch {
 	case m.GetTokenBucket() != nil:
-		checkSize(base, at.Field("token_bucket"), report)
-		if base.interval > 0 {
-			c.limiter = &limiter{size: base, bucket: newBucket(base)}
+		if base.Interval > 0 {
+			c.limiter = &limiter{size: base, bucket: tokenbucket.New(base)}
 		}
 	case len(m.GetDescriptors()) > 0:
 		report.Add(at, "descriptors need a token_bucket beside them, for requests that match none")
@@ -163,18 +157,10 @@ func parsePolicies(limits []*routev3.RateLimit, at strict.Path, report *strict.R
 	return descriptor.ParseOfFilter(limits, at, report)
 }
 
-// checkSize holds a bucket to the shortest interval; that it is above 0 is held
-// by the message's own rules.
-func checkSize(s size, at strict.Path, report *strict.Report) {
-	if s.interval > 0 && s.interval < leastInterval {
-		report.Add(at.Field("fill_interval"), "%v is less than %v", s.interval, leastInterval)
-	}
-}
-
 // limiter is the buckets that some streams share.
 type limiter struct {
-	size   size
-	bucket *bucket
+	size   tokenbucket.Size
+	bucket *tokenbucket.Bucket
 	rules  rules
 }
 
@@ -209,7 +195,7 @@ func (c *config) limiterOf(s *stream.Stream) *limiter {
 	found, ok := kept.Load(c)
 	if !ok {
 		// Of two streams that come here at once one is given the other's.
-		found, _ = kept.LoadOrStore(c, &limiter{bucket: newBucket(c.limiter.size), rules: c.limiter.rules.fresh()})
+		found, _ = kept.LoadOrStore(c, &limiter{bucket: tokenbucket.New(c.limiter.size), rules: c.limiter.rules.fresh()})
 	}
 	return found.(*limiter)
 }

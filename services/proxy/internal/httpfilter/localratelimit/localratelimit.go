@@ -17,6 +17,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
+	"github.com/weirproxy/weir/services/proxy/internal/tokenbucket"
 )
 
 // filter is the filter of one stream.
@@ -28,7 +29,7 @@ type filter struct {
 	scratch     []byte
 	// limit is the bucket that refused the request or, if none did, the one that
 	// stands for those that it was held against; nil if it was held against none.
-	limit   *bucket
+	limit   *tokenbucket.Bucket
 	shown   bool // limit is told to the client
 	refused bool
 }
@@ -93,7 +94,7 @@ func (f *filter) findMatches(s *stream.Stream) {
 	for i := range f.descriptors.Len() {
 		f.matches, f.scratch = rules.find(f.matches, f.descriptors.At(i), f.descriptors.Details(i), f.scratch)
 	}
-	slices.SortStableFunc(f.matches, func(a, b match) int { return cmp.Compare(a.bucket.rate, b.bucket.rate) })
+	slices.SortStableFunc(f.matches, func(a, b match) int { return cmp.Compare(a.bucket.Rate(), b.bucket.Rate()) })
 }
 
 // take takes tokens of each bucket until one has too few, as many as its
@@ -103,7 +104,7 @@ func (f *filter) take(now time.Time) bool {
 	c := f.config
 	for _, m := range f.matches {
 		switch {
-		case m.bucket.take(now, m.hits):
+		case m.bucket.Take(now, m.hits):
 		case m.shadow:
 			c.stats.shadow.Inc()
 		default:
@@ -119,7 +120,7 @@ func (f *filter) take(now time.Time) bool {
 			return true
 		}
 	}
-	if common.take(now, 1) {
+	if common.Take(now, 1) {
 		return true
 	}
 	f.show(common, descriptor.Unspecified)
@@ -127,7 +128,7 @@ func (f *filter) take(now time.Time) bool {
 }
 
 // show makes a bucket the one that the client is told of, if it is told.
-func (f *filter) show(b *bucket, option descriptor.Option) {
+func (f *filter) show(b *tokenbucket.Bucket, option descriptor.Option) {
 	f.limit, f.shown = b, option == descriptor.Draft03 || option == descriptor.Unspecified && f.config.showLimits
 }
 
@@ -140,17 +141,17 @@ func (f *filter) ResponseHead(s *stream.Stream) {
 	now, h := time.Now(), &s.Response.Headers
 	if f.shown {
 		var text [20]byte
-		remaining := f.limit.remaining(now)
-		h.AddBytes("x-ratelimit-limit", strconv.AppendUint(text[:0], uint64(f.limit.most), 10))
+		remaining := f.limit.Remaining(now)
+		h.AddBytes("x-ratelimit-limit", strconv.AppendUint(text[:0], f.limit.Most(), 10))
 		h.AddBytes("x-ratelimit-remaining", strconv.AppendUint(text[:0], remaining, 10))
-		h.AddBytes("x-ratelimit-reset", strconv.AppendInt(text[:0], seconds(f.limit.next(now)), 10))
+		h.AddBytes("x-ratelimit-reset", strconv.AppendInt(text[:0], seconds(f.limit.Next(now)), 10))
 	}
 	if !f.refused {
 		return
 	}
 	fixedheader.Apply(c.onRefused, h)
 	if c.retryAfter && s.Response.Status == 429 && !h.Has("retry-after") {
-		h.Add("retry-after", strconv.FormatInt(max(1, seconds(f.limit.next(now))), 10))
+		h.Add("retry-after", strconv.FormatInt(max(1, seconds(f.limit.Next(now))), 10))
 	}
 }
 

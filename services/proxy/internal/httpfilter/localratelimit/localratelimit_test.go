@@ -22,6 +22,8 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
+func TestMain(m *testing.M) { servicetest.Main(m) }
+
 func TestReadme(t *testing.T) { filtertest.Readme(t, factory(stats.NewRegistry())) }
 
 // factory has every chance come to 30.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
+	"github.com/weirproxy/weir/services/proxy/internal/tokenbucket"
 )
 
 // rules are the buckets of descriptors: those of a descriptor with all of its
@@ -21,10 +22,10 @@ type rules struct {
 // rule is a bucket for one descriptor or, with wildcards, one for each of their
 // values.
 type rule struct {
-	size   size
+	size   tokenbucket.Size
 	shadow bool // shadow_mode: it refuses nothing
 
-	bucket *bucket // without wildcards
+	bucket *tokenbucket.Bucket // without wildcards
 
 	entries []wanted
 	mu      sync.Mutex // guards the rest
@@ -39,20 +40,19 @@ type wanted struct{ key, value string }
 // dynamic is the bucket of some values of wildcards.
 type dynamic struct {
 	key    string
-	bucket *bucket
+	bucket *tokenbucket.Bucket
 }
 
 // parseRules reads descriptors at the path at; most is max_dynamic_descriptors,
 // and base the default bucket's fill interval, of which theirs must be multiples.
-func parseRules(descriptors []*ratelimitv3.LocalRateLimitDescriptor, base size, most int, at strict.Path, report *strict.Report) rules {
+func parseRules(descriptors []*ratelimitv3.LocalRateLimitDescriptor, base tokenbucket.Size, most int, at strict.Path, report *strict.Report) rules {
 	all := rules{exact: map[string]*rule{}}
 	seen := map[string]bool{}
 	for i, d := range descriptors {
 		at := at.Index(i)
-		r := &rule{size: parseSize(d.GetTokenBucket()), shadow: d.GetShadowMode(), most: most}
-		checkSize(r.size, at.Field("token_bucket"), report)
-		if base.interval > 0 && r.size.interval%base.interval != 0 {
-			report.Add(at.Field("token_bucket").Field("fill_interval"), "%v is no multiple of token_bucket.fill_interval, which is %v", r.size.interval, base.interval)
+		r := &rule{size: tokenbucket.Parse(d.GetTokenBucket(), at.Field("token_bucket"), report), shadow: d.GetShadowMode(), most: most}
+		if base.Interval > 0 && r.size.Interval%base.Interval != 0 {
+			report.Add(at.Field("token_bucket").Field("fill_interval"), "%v is no multiple of token_bucket.fill_interval, which is %v", r.size.Interval, base.Interval)
 		}
 		wildcard := false
 		var key []byte
@@ -70,8 +70,8 @@ func parseRules(descriptors []*ratelimitv3.LocalRateLimitDescriptor, base size, 
 			all.wildcards = append(all.wildcards, r)
 			continue
 		}
-		if r.size.interval > 0 {
-			r.bucket = newBucket(r.size)
+		if r.size.Interval > 0 {
+			r.bucket = tokenbucket.New(r.size)
 		}
 		all.exact[string(key)] = r
 	}
@@ -82,7 +82,7 @@ func parseRules(descriptors []*ratelimitv3.LocalRateLimitDescriptor, base size, 
 func (r *rules) fresh() rules {
 	made := rules{exact: make(map[string]*rule, len(r.exact))}
 	for key, old := range r.exact {
-		made.exact[key] = &rule{size: old.size, shadow: old.shadow, entries: old.entries, bucket: newBucket(old.size)}
+		made.exact[key] = &rule{size: old.size, shadow: old.shadow, entries: old.entries, bucket: tokenbucket.New(old.size)}
 	}
 	for _, old := range r.wildcards {
 		made.wildcards = append(made.wildcards, &rule{
@@ -94,7 +94,7 @@ func (r *rules) fresh() rules {
 
 // match is a bucket that a request is held against.
 type match struct {
-	bucket *bucket
+	bucket *tokenbucket.Bucket
 	shadow bool
 	hits   uint64
 	option descriptor.Option
@@ -137,7 +137,7 @@ func (r *rule) fits(entries []descriptor.Entry) bool {
 
 // of is the bucket of one descriptor's values. The one that was not used for
 // the longest time makes room for a new one.
-func (r *rule) of(key []byte) *bucket {
+func (r *rule) of(key []byte) *tokenbucket.Bucket {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e := r.buckets[string(key)]; e != nil {
@@ -148,7 +148,7 @@ func (r *rule) of(key []byte) *bucket {
 		oldest := r.recent.Remove(r.recent.Back()).(*dynamic)
 		delete(r.buckets, oldest.key)
 	}
-	d := &dynamic{string(key), newBucket(r.size)}
+	d := &dynamic{string(key), tokenbucket.New(r.size)}
 	r.buckets[d.key] = r.recent.PushFront(d)
 	return d.bucket
 }

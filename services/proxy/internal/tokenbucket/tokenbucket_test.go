@@ -1,4 +1,4 @@
-package localratelimit
+package tokenbucket
 
 import (
 	"sync"
@@ -15,8 +15,8 @@ import (
 func TestMain(m *testing.M) { servicetest.Main(m) }
 
 // drain takes tokens until there are none and counts them.
-func drain(b *bucket) (n int) {
-	for b.take(time.Now(), 1) {
+func drain(b *Bucket) (n int) {
+	for b.Take(time.Now(), 1) {
 		n++
 	}
 	return n
@@ -24,17 +24,17 @@ func drain(b *bucket) (n int) {
 
 func TestBucket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBucket(size{most: 10, fill: 5, interval: time.Second})
-		require.EqualValues(t, 10, b.remaining(time.Now()))
+		b := New(Size{Most: 10, Fill: 5, Interval: time.Second})
+		require.EqualValues(t, 10, b.Remaining(time.Now()))
 		require.Equal(t, 10, drain(b), "it begins full")
-		require.Equal(t, 200*time.Millisecond, b.next(time.Now()))
+		require.Equal(t, 200*time.Millisecond, b.Next(time.Now()))
 		time.Sleep(199 * time.Millisecond)
 		require.Zero(t, drain(b))
 		time.Sleep(time.Millisecond)
 		require.Equal(t, 1, drain(b), "it fills as time goes on")
 		time.Sleep(time.Second)
-		require.EqualValues(t, 5, b.remaining(time.Now()))
-		require.Zero(t, b.next(time.Now()))
+		require.EqualValues(t, 5, b.Remaining(time.Now()))
+		require.Zero(t, b.Next(time.Now()))
 		require.Equal(t, 5, drain(b))
 		time.Sleep(time.Hour)
 		require.Equal(t, 10, drain(b), "up to the most")
@@ -43,7 +43,7 @@ func TestBucket(t *testing.T) {
 
 func TestBucketStaysExact(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBucket(size{most: 3, fill: 3, interval: time.Second})
+		b := New(Size{Most: 3, Fill: 3, Interval: time.Second})
 		drain(b)
 		for second := range 10_000 {
 			time.Sleep(time.Second)
@@ -54,15 +54,15 @@ func TestBucketStaysExact(t *testing.T) {
 
 func TestAnEmptyBucketHasNoTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBucket(size{most: 0, fill: 1, interval: time.Second})
+		b := New(Size{Most: 0, Fill: 1, Interval: time.Second})
 		time.Sleep(time.Hour)
 		require.Zero(t, drain(b))
-		require.Zero(t, b.remaining(time.Now()))
+		require.Zero(t, b.Remaining(time.Now()))
 	})
 }
 
 func TestNoTokenIsTakenTwice(t *testing.T) {
-	b := newBucket(size{most: 1000, fill: 1, interval: time.Hour})
+	b := New(Size{Most: 1000, Fill: 1, Interval: time.Hour})
 	var taken atomic.Int64
 	var group sync.WaitGroup
 	for range 8 {
@@ -72,11 +72,11 @@ func TestNoTokenIsTakenTwice(t *testing.T) {
 	require.EqualValues(t, 1000, taken.Load())
 }
 
-func BenchmarkBucketTake(b *testing.B) {
-	bucket := newBucket(size{most: 1 << 30, fill: 1 << 30, interval: 50 * time.Millisecond})
+func BenchmarkTake(b *testing.B) {
+	bucket := New(Size{Most: 1 << 30, Fill: 1 << 30, Interval: 50 * time.Millisecond})
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			bucket.take(time.Now(), 1)
+			bucket.Take(time.Now(), 1)
 		}
 	})
 }
