@@ -96,7 +96,9 @@ func valueOf(given *structpb.Value) (value, error) {
 		v.text = jsonOf(given)
 		return v, nil
 	case *structpb.Value_BoolValue:
-		return value{text: jsonOf(given)}, nil
+		v := booleanValue(kind.BoolValue)
+		v.text = jsonOf(given)
+		return v, nil
 	case *structpb.Value_StructValue:
 		text := jsonOf(given)
 		var share typev3.FractionalPercent

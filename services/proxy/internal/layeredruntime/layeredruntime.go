@@ -119,6 +119,15 @@ func (s *Snapshot) Number(key string, fallback float64) float64 {
 	return fallback
 }
 
+// Boolean is the value of a key as a truth value, a whole number as whether it is not 0;
+// fallback if the key is not set, or to something else.
+func (s *Snapshot) Boolean(key string, fallback bool) bool {
+	if v := s.value(key); v.isBoolean {
+		return v.boolean
+	}
+	return fallback
+}
+
 // Share is the value of a key as a part of all requests, a number as so many in a
 // hundred; fallback if the key is not set, or to something else.
 func (s *Snapshot) Share(key string, fallback Share) Share {

@@ -79,6 +79,23 @@ func TestValuesAreReadAsEnvoyReadsThem(t *testing.T) {
 	}
 }
 
+// A truth value is one by its name, or a whole number.
+func TestTruthValuesAreReadAsEnvoyReadsThem(t *testing.T) {
+	for value, want := range map[string]string{
+		`true`: "true", `false`: "false", `"true"`: "true", `" 0 "`: "false", `1`: "true", `0`: "false", `"0"`: "false", `-5`: "true", `7.0`: "true",
+		`0.5`: "fallback", `5000000000`: "fallback", `word`: "fallback", `"FALSE"`: "fallback", `" false "`: "fallback", `{numerator: 30}`: "fallback", `{}`: "fallback",
+	} {
+		r, _ := start(t, fmt.Sprintf("layers: [{name: l, static_layer: {a: %s}}]", value))
+		for _, fallback := range []bool{true, false} {
+			got := "fallback"
+			if r.Snapshot().Boolean("a", fallback) == r.Snapshot().Boolean("a", !fallback) {
+				got = fmt.Sprint(r.Snapshot().Boolean("a", fallback))
+			}
+			require.Equal(t, want, got, value)
+		}
+	}
+}
+
 func TestLaterLayersLieOverEarlierOnes(t *testing.T) {
 	r, registry := start(t, `
 layers:
@@ -133,6 +150,7 @@ func TestWithoutAnAdminLayerNothingIsModified(t *testing.T) {
 func TestNoRuntimeHasNoValues(t *testing.T) {
 	var r *layeredruntime.Runtime
 	s := r.Snapshot()
+	require.True(t, s.Boolean("a", true))
 	require.EqualValues(t, 7, s.Integer("a", 7))
 	require.InDelta(t, 7, s.Number("a", 7), 0)
 	require.Equal(t, layeredruntime.Share{Numerator: 1, Denominator: 2}, s.Share("a", layeredruntime.Share{Numerator: 1, Denominator: 2}))

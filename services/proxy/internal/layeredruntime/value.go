@@ -11,7 +11,8 @@ import (
 	"github.com/weirproxy/weir/internal/protoyaml"
 )
 
-// value is what a key is set to. A text that is a number is one, as in Envoy.
+// value is what a key is set to. A text that is a number or a truth value is one, as in
+// Envoy.
 type value struct {
 	text      string // as it was written
 	number    float64
@@ -20,6 +21,8 @@ type value struct {
 	isInteger bool
 	share     Share
 	isShare   bool
+	boolean   bool // true, or a whole number other than 0
+	isBoolean bool
 }
 
 // Share is a part of all requests: Numerator in Denominator of them.
@@ -30,13 +33,22 @@ func numberValue(n float64) value {
 	if n >= 0 && n < math.MaxUint64 { // neither holds for what is no number
 		v.integer, v.isInteger = uint64(n), true
 	}
+	if n == math.Trunc(n) && math.Abs(n) < math.MaxInt32 { // as in Envoy
+		v.boolean, v.isBoolean = n != 0, true
+	}
 	return v
 }
 
+func booleanValue(b bool) value { return value{boolean: b, isBoolean: true} }
+
 func textValue(text string) value {
 	v := value{}
-	if n, err := strconv.ParseFloat(strings.TrimSpace(text), 64); err == nil {
+	n, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+	switch {
+	case err == nil:
 		v = numberValue(n)
+	case text == "true", text == "false":
+		v = booleanValue(text == "true")
 	}
 	v.text = text
 	return v
