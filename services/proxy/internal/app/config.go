@@ -16,7 +16,6 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/listener"
-	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/rds"
 	"github.com/weirproxy/weir/services/proxy/internal/rlsclient"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
@@ -107,7 +106,7 @@ func configure(o Options, log *slog.Logger, failing func() bool) (*configuration
 		Schema: schema, Parse: builtin.ParseRoutes(dependencies, known), SetNames: c.setNames(xds.RouteType), Log: log,
 	})
 	dependencies.Routes = c.routes
-	filters := builtin.NetworkFilters(dependencies)
+	filters := listener.Filters{Listener: builtin.ListenerFilters(dependencies), Network: builtin.NetworkFilters(dependencies)}
 	c.listeners = listener.NewManager(listener.ManagerOptions{
 		Filters: filters, Schema: schema, Stats: c.registry, Log: log, DrainTime: o.DrainTime, DrainGradually: o.DrainGradually,
 		ConnectionLimit: c.connectionLimit, TotalLimit: c.limitOf(layeredruntime.TotalConnectionLimit),
@@ -141,7 +140,7 @@ func (c *configuration) limitOf(key string) func() int64 {
 }
 
 // parseListeners makes the listeners of the bootstrap.
-func (c *configuration) parseListeners(filters []networkfilter.Factory, report *strict.Report) {
+func (c *configuration) parseListeners(filters listener.Filters, report *strict.Report) {
 	names := map[string]bool{}
 	addresses := map[netip.AddrPort]string{}
 	for _, entry := range c.boot.Listeners {

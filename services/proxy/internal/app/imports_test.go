@@ -13,7 +13,7 @@ func TestImports(t *testing.T) {
 		"cmd/proxy": {"internal/app"},
 		"internal/app": {
 			"internal/accesslog", "internal/adminapi", "internal/bootstrap", "internal/builtin", "internal/cluster", "internal/coreconfig", "internal/format",
-			"internal/grpcchannel", "internal/layeredruntime", "internal/listener", "internal/matcher", "internal/message", "internal/networkfilter", "internal/rds", "internal/rlsclient",
+			"internal/grpcchannel", "internal/layeredruntime", "internal/listener", "internal/matcher", "internal/message", "internal/rds", "internal/rlsclient",
 			"internal/route", "internal/stats", "internal/strict", "internal/web", "internal/xds",
 			"weir/internal/admin", "weir/internal/daemon",
 		},
@@ -22,7 +22,8 @@ func TestImports(t *testing.T) {
 			"internal/descriptor", "internal/fixedheader", "internal/format", "internal/hashpolicy", "internal/headermutation",
 			"internal/httpfilter", "internal/httpfilter/buffer", "internal/httpfilter/fault", "internal/httpfilter/healthcheck",
 			"internal/httpfilter/iptagging", "internal/httpfilter/localratelimit", "internal/httpfilter/ratelimit",
-			"internal/httpfilter/router", "internal/layeredruntime", "internal/listener", "internal/matcher", "internal/networkfilter", "internal/networkfilter/hcm",
+			"internal/httpfilter/router", "internal/layeredruntime", "internal/listener", "internal/listenerfilter", "internal/listenerfilter/httpinspector",
+			"internal/matcher", "internal/networkfilter", "internal/networkfilter/hcm",
 			"internal/rds", "internal/retry", "internal/rlsclient", "internal/route", "internal/stats", "internal/strict", "internal/tokenbucket",
 		},
 		"internal/adminapi": {
@@ -40,8 +41,17 @@ func TestImports(t *testing.T) {
 		"internal/xds":                        {"internal/coreconfig", "internal/stats", "internal/strict", "weir/internal/filewatch"},
 		"internal/rds":                        {"internal/coreconfig", "internal/route", "internal/stats", "internal/strict", "internal/xds"},
 
-		"internal/listener":      {"internal/coreconfig", "internal/networkfilter", "internal/stats", "internal/strict", "internal/xds", "weir/internal/daemon"},
-		"internal/networkfilter": {"internal/coreconfig", "internal/strict"},
+		"internal/listener": {
+			"internal/coreconfig", "internal/listenerfilter", "internal/networkfilter", "internal/stats", "internal/strict", "internal/xds", "weir/internal/daemon",
+		},
+		"internal/listenerfilter": {"internal/stats", "internal/strict"},
+		"internal/listenerfilter/listenerfiltertest": {
+			"internal/coreconfig", "internal/listener", "internal/listenerfilter", "internal/readmetest", "internal/strict", "internal/tokenbucket",
+			"weir/internal/servicetest",
+		},
+		"internal/readmetest":                   {},
+		"internal/listenerfilter/httpinspector": {"internal/listenerfilter", "internal/stats", "internal/strict"},
+		"internal/networkfilter":                {"internal/coreconfig", "internal/strict"},
 		"internal/networkfilter/hcm": {
 			"internal/accesslog", "internal/cluster", "internal/codecstats", "internal/coreconfig", "internal/deadline", "internal/format", "internal/http1", "internal/httpfilter", "internal/identity", "internal/layeredruntime", "internal/message", "internal/networkfilter", "internal/normalize", "internal/rds",
 			"internal/route", "internal/stats", "internal/stream", "internal/strict",
@@ -56,7 +66,8 @@ func TestImports(t *testing.T) {
 		"internal/httpfilter": {"internal/format", "internal/grpcwire", "internal/message", "internal/route", "internal/stats", "internal/stream", "internal/strict"},
 		"internal/httpfilter/filtertest": {
 			"internal/coreconfig", "internal/descriptor", "internal/fixedheader", "internal/hashpolicy", "internal/httpfilter",
-			"internal/layeredruntime", "internal/matcher", "internal/message", "internal/route", "internal/stats", "internal/stream", "internal/strict", "internal/tokenbucket",
+			"internal/layeredruntime", "internal/matcher", "internal/message", "internal/readmetest", "internal/route", "internal/stats", "internal/stream", "internal/strict",
+			"internal/tokenbucket",
 		},
 		"internal/httpfilter/ratelimit": {
 			"internal/cluster", "internal/coreconfig", "internal/descriptor", "internal/format", "internal/grpcwire", "internal/headermutation", "internal/httpfilter",

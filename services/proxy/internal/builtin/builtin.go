@@ -1,6 +1,6 @@
 // Package builtin lists what ships with the proxy: its HTTP filters, network
-// filters and load-balancing policies, and the configuration that they
-// support. App asks it once at start; to add one, add its line here.
+// filters, listener filters and load-balancing policies, and the configuration that
+// they support. App asks it once at start; to add one, add its line here.
 package builtin
 
 import (
@@ -28,6 +28,8 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/router"
 	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/listener"
+	"github.com/weirproxy/weir/services/proxy/internal/listenerfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/listenerfilter/httpinspector"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter/hcm"
@@ -93,6 +95,13 @@ func (d Dependencies) healthy(name string) (healthy, hosts int, ok bool) {
 	return healthy, len(members), true
 }
 
+// ListenerFilters are the filters that can stand in listener_filters.
+func ListenerFilters(d Dependencies) []listenerfilter.Factory {
+	return []listenerfilter.Factory{
+		httpinspector.Factory{},
+	}
+}
+
 // NetworkFilters are the filters that can stand in a filter chain.
 func NetworkFilters(d Dependencies) []networkfilter.Factory {
 	return []networkfilter.Factory{
@@ -136,6 +145,9 @@ func fields() []strict.Fields {
 	}
 	for _, p := range LoadBalancers() {
 		parts = append(parts, p.Fields)
+	}
+	for _, f := range ListenerFilters(Dependencies{}) {
+		parts = append(parts, f.Fields())
 	}
 	for _, f := range NetworkFilters(Dependencies{}) {
 		parts = append(parts, f.Fields())

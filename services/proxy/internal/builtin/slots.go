@@ -11,7 +11,10 @@ import (
 
 // slots are the types that fit each supported field with an Any.
 func slots() strict.Slots {
-	var network, http, routes strict.Types
+	var listener, network, http, routes strict.Types
+	for _, f := range ListenerFilters(Dependencies{}) {
+		listener = append(listener, f.ConfigType())
+	}
 	for _, f := range NetworkFilters(Dependencies{}) {
 		network = append(network, f.ConfigType())
 	}
@@ -29,6 +32,7 @@ func slots() strict.Slots {
 		"envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.stateful_formatter":                {"envoy.extensions.http.header_formatters."},
 		"envoy.config.core.v3.TransportSocket.typed_config":                                           {"envoy.extensions.transport_sockets."},
 		"envoy.config.listener.v3.Filter.typed_config":                                                network,
+		"envoy.config.listener.v3.ListenerFilter.typed_config":                                        listener,
 		"envoy.config.route.v3.FilterConfig.config":                                                   routes,
 		"envoy.config.route.v3.RetryPolicy.RetryHostPredicate.typed_config":                           {"envoy.extensions.retry.host."},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter.typed_config":         http,

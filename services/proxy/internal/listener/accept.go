@@ -1,8 +1,8 @@
 // Package listener holds the sockets that clients connect to: it accepts
-// connections and hands each to the filter chain of its configuration that
-// matches, one goroutine a connection. It reads no byte of them, and ends them
-// in two steps, drain and stop. Its Manager takes listeners from the bootstrap
-// and from LDS, warms them, and swaps configurations under open sockets.
+// connections, has the listener filters of its configuration look at each, and hands
+// it to the filter chain that matches, one goroutine a connection. It reads no byte of
+// them, and ends them in two steps, drain and stop. Its Manager takes listeners from
+// the bootstrap and from LDS, warms them, and swaps configurations under open sockets.
 package listener
 
 import (
@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/internal/daemon"
+	"github.com/weirproxy/weir/services/proxy/internal/listenerfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 )
@@ -46,8 +47,9 @@ type Listener struct {
 	config  *Config // the present one
 	stats   *listenerStats
 	retired map[*chain]bool // chains of earlier ones, while they have connections
-	open    int64           // connections
+	open    int64           // connections, those in waiting among them
 	limit   func() int64    // of connections at once; nil is none
+	waiting map[*waiting]bool
 	serving sync.WaitGroup
 	// draining says that connections are not to last: they are drained within
 	// drainsOver from drainBegan on.
@@ -69,7 +71,7 @@ func Open(config *Config, registry *stats.Registry, log *slog.Logger) (*Listener
 	base, cancel := context.WithCancel(context.Background())
 	l := &Listener{
 		listener: socket.(*net.TCPListener), config: config, log: log, base: base, cancel: cancel,
-		registry: registry, retired: map[*chain]bool{},
+		registry: registry, retired: map[*chain]bool{}, waiting: map[*waiting]bool{},
 		connections: new(atomic.Int64),
 	}
 	if err := l.setBacklog(config.backlog); err != nil {
@@ -77,7 +79,7 @@ func Open(config *Config, registry *stats.Registry, log *slog.Logger) (*Listener
 		return nil, fmt.Errorf("%s: %w", config.At.Field("tcp_backlog_size"), err)
 	}
 	l.stats = newListenerStats(registry, config.statPrefix)
-	config.place()
+	config.place(registry)
 	return l, nil
 }
 
@@ -113,11 +115,14 @@ func (l *Listener) use(config *Config) (gone []*chain) {
 	defer l.mu.Unlock()
 	gone = l.config.without(config)
 	if config.statPrefix != l.config.statPrefix {
-		l.stats.active.Add(-l.open) // another listener may have these too
+		inspected := int64(len(l.waiting))
+		l.stats.active.Add(inspected - l.open) // another listener may have these too
+		l.stats.preActive.Add(-inspected)
 		l.stats = newListenerStats(l.registry, config.statPrefix)
-		l.stats.active.Add(l.open)
+		l.stats.active.Add(l.open - inspected)
+		l.stats.preActive.Add(inspected)
 	}
-	config.place()
+	config.place(l.registry)
 	l.config = config
 	for _, chain := range gone {
 		l.retired[chain] = true
@@ -137,6 +142,13 @@ func (l *Listener) atWork() []*chain {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.AppendSeq(slices.Clone(l.config.all()), maps.Keys(l.retired))
+}
+
+// idle says whether it has no connections.
+func (l *Listener) idle() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.open == 0
 }
 
 // forget drops chains of earlier configurations that have no connection left,
@@ -233,62 +245,87 @@ func (l *Listener) queued() (net.Conn, error) {
 	return net.FileConn(file)
 }
 
-// start hands a connection to its filter chain.
+// start takes in a connection: its listener filters look at it first, if there are
+// any, and then its filter chain gets it.
 func (l *Listener) start(conn net.Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	chain, stats := l.config.find(peersOf(conn)), l.stats
 	switch {
 	case l.totalLimit != nil && l.connections.Load() >= l.totalLimit():
-		stats.totalOverflow.Inc()
+		l.stats.totalOverflow.Inc()
 		_ = conn.Close()
 		return
 	case l.limit != nil && l.open >= l.limit():
-		stats.overflow.Inc()
+		l.stats.overflow.Inc()
 		_ = conn.Close()
 		return
+	}
+	l.open++
+	l.connections.Add(1)
+	if len(l.config.filters) > 0 {
+		l.inspect(conn)
+		return
+	}
+	if h := l.hand(conn, listenerfilter.FactsOf(conn)); h != nil {
+		// Ends with the connection; Stop waits for it.
+		l.serving.Go(func() { l.serve(h) })
+	}
+}
+
+// hand gives a connection, of which these are the facts, to the filter chain that takes
+// it. It returns what is to be served then, nil for one that was closed. The lock is
+// held.
+func (l *Listener) hand(conn net.Conn, facts listenerfilter.Facts) *handle {
+	chain := l.config.find(facts)
+	switch {
 	case chain == nil:
-		stats.noFilterChainMatch.Inc()
-		_ = conn.Close()
-		return
+		l.stats.noFilterChainMatch.Inc()
+		l.drop(conn)
+		return nil
+	case chain.filter == nil:
+		l.stats.total.Inc()
+		l.stats.destroyed.Inc()
+		l.drop(conn)
+		return nil
 	}
-	stats.total.Inc()
-	if chain.filter == nil {
-		stats.destroyed.Inc()
-		_ = conn.Close()
-		return
-	}
+	l.stats.total.Inc()
+	l.stats.active.Add(1)
 	if tcp, ok := conn.(*net.TCPConn); ok && l.config.keepAlive != nil {
 		_ = tcp.SetKeepAliveConfig(*l.config.keepAlive) // of one that may have gone
 	}
-	l.open++
-	stats.active.Add(1)
-	l.connections.Add(1)
-	c := chain.filter.NewConnection(conn)
-	ctx, cancel := context.WithCancel(l.base)
-	h := &handle{cancel: cancel}
-	chain.connections[c] = h
+	h := &handle{chain: chain, connection: chain.filter.NewConnection(conn)}
+	h.ctx, h.cancel = context.WithCancel(l.base)
+	chain.connections[h] = true
 	if l.draining {
-		l.drainIn(time.Until(l.drainBegan.Add(someOf(l.drainsOver))), chain, h, c)
+		l.drainIn(time.Until(l.drainBegan.Add(someOf(l.drainsOver))), h)
 	}
-	// Ends with the connection; Stop waits for it.
-	l.serving.Go(func() {
-		began := time.Now()
-		c.Serve(ctx)
-		length := time.Since(began)
-		cancel()
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.open--
-		l.connections.Add(-1)
-		l.stats.active.Add(-1) // which may be other ones by now
-		l.stats.destroyed.Inc()
-		l.stats.length.Record(length)
-		delete(chain.connections, c)
-		if h.later != nil {
-			h.later.Stop()
-		}
-	})
+	return h
+}
+
+// drop closes a connection that no filter chain got. The lock is held.
+func (l *Listener) drop(conn net.Conn) {
+	_ = conn.Close()
+	l.open--
+	l.connections.Add(-1)
+}
+
+// serve works until a connection ends.
+func (l *Listener) serve(h *handle) {
+	began := time.Now()
+	h.connection.Serve(h.ctx)
+	length := time.Since(began)
+	h.cancel()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open--
+	l.connections.Add(-1)
+	l.stats.active.Add(-1) // which may be other ones by now
+	l.stats.destroyed.Inc()
+	l.stats.length.Record(length)
+	delete(h.chain.connections, h)
+	if h.later != nil {
+		h.later.Stop()
+	}
 }
 
 // active counts the connections of now.
@@ -298,23 +335,35 @@ func (l *Listener) active() *stats.Gauge {
 	return l.stats.active
 }
 
-func (h *handle) drain(c networkfilter.Connection) {
+// handle is a connection that a filter chain has.
+type handle struct {
+	chain      *chain
+	connection networkfilter.Connection
+	// ctx is the connection's.
+	ctx    context.Context
+	cancel context.CancelFunc
+	// drained and finished say that it was told so.
+	drained, finished bool
+	later             *time.Timer // drains it; nil if nothing does
+}
+
+func (h *handle) drain() {
 	if !h.drained {
 		h.drained = true
-		c.Drain()
+		h.connection.Drain()
 	}
 }
 
-func (h *handle) finish(c networkfilter.Connection) {
+func (h *handle) finish() {
 	if !h.finished {
 		h.finished = true
-		c.Finish()
+		h.connection.Finish()
 	}
 }
 
-func (h *handle) cut(c networkfilter.Connection) {
+func (h *handle) cut() {
 	h.cancel()
-	c.Cut()
+	h.connection.Cut()
 }
 
 // Drain makes each connection's next answer its last: at once, or from a random
@@ -335,8 +384,8 @@ func (l *Listener) drainChains(chains []*chain, over time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, chain := range chains {
-		for c, h := range chain.connections {
-			l.drainIn(someOf(over), chain, h, c)
+		for h := range chain.connections {
+			l.drainIn(someOf(over), h)
 		}
 	}
 }
@@ -345,9 +394,9 @@ func (l *Listener) drainChains(chains []*chain, over time.Duration) {
 func someOf(d time.Duration) time.Duration { return time.Duration(rand.Float64() * float64(d)) }
 
 // drainIn drains a connection in a while, if it is there then. The lock is held.
-func (l *Listener) drainIn(wait time.Duration, chain *chain, h *handle, c networkfilter.Connection) {
+func (l *Listener) drainIn(wait time.Duration, h *handle) {
 	if wait <= 0 {
-		h.drain(c)
+		h.drain()
 		return
 	}
 	if h.drained || h.later != nil {
@@ -356,8 +405,8 @@ func (l *Listener) drainIn(wait time.Duration, chain *chain, h *handle, c networ
 	h.later = time.AfterFunc(wait, func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if chain.connections[c] == h {
-			h.drain(c)
+		if h.chain.connections[h] {
+			h.drain()
 		}
 	})
 }
@@ -370,12 +419,12 @@ func (l *Listener) Undrain() {
 }
 
 // each calls f for the connections of chains.
-func (l *Listener) each(chains []*chain, f func(*handle, networkfilter.Connection)) {
+func (l *Listener) each(chains []*chain, f func(*handle)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, chain := range chains {
-		for c, h := range chain.connections {
-			f(h, c)
+		for h := range chain.connections {
+			f(h)
 		}
 	}
 }
@@ -397,9 +446,13 @@ func (l *Listener) Close() error {
 // flight, and waits for them; those that are left when ctx ends are cut off.
 func (l *Listener) Stop(ctx context.Context) error {
 	err := l.Close()
+	l.eachWaiting((*waiting).finish)
 	l.each(l.atWork(), (*handle).finish)
 	// Ends with ctx or with Stop.
-	stop := context.AfterFunc(ctx, func() { l.each(l.atWork(), (*handle).cut) })
+	stop := context.AfterFunc(ctx, func() {
+		l.eachWaiting((*waiting).cut)
+		l.each(l.atWork(), (*handle).cut)
+	})
 	l.serving.Wait()
 	stop()
 	l.cancel()

@@ -1,7 +1,6 @@
 package listener
 
 import (
-	"context"
 	"net"
 	"net/netip"
 	"slices"
@@ -11,9 +10,13 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
+	"github.com/weirproxy/weir/services/proxy/internal/listenerfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
@@ -28,16 +31,22 @@ func Fields() strict.Fields {
 		"envoy.config.listener.v3.Listener": {
 			"name", "address", "stat_prefix", "filter_chains", "default_filter_chain", "per_connection_buffer_limit_bytes",
 			"drain_type", "traffic_direction", "tcp_backlog_size", "tcp_keepalive", "enable_reuse_port",
-			"connection_balance_config",
+			"connection_balance_config", "listener_filters", "listener_filters_timeout", "continue_on_listener_filters_timeout",
 		},
 		"envoy.config.listener.v3.Listener.ConnectionBalanceConfig":              {"exact_balance"},
 		"envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance": {},
 		"envoy.config.listener.v3.FilterChain":                                   {"name", "filter_chain_match", "filters", "metadata", "transport_socket", "transport_socket_connect_timeout"},
 		"envoy.config.listener.v3.Filter":                                        {"name", "typed_config"},
 		"envoy.config.listener.v3.FilterChainMatch": {
-			"destination_port", "prefix_ranges", "transport_protocol", "direct_source_prefix_ranges", "source_type",
+			"destination_port", "prefix_ranges", "transport_protocol", "application_protocols", "direct_source_prefix_ranges", "source_type",
 			"source_prefix_ranges", "source_ports",
 		},
+		"envoy.config.listener.v3.ListenerFilter": {"name", "typed_config", "filter_disabled"},
+		"envoy.config.listener.v3.ListenerFilterChainMatchPredicate": {
+			"or_match", "and_match", "not_match", "any_match", "destination_port_range",
+		},
+		"envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet": {"rules"},
+		"envoy.type.v3.Int32Range":          {"start", "end"},
 		"envoy.config.core.v3.CidrRange":    {"address_prefix", "prefix_len"},
 		"envoy.config.core.v3.TcpKeepalive": {"keepalive_probes", "keepalive_time", "keepalive_interval"},
 	}
@@ -62,6 +71,18 @@ type Config struct {
 	keepAlive  *net.KeepAliveConfig
 	modifyOnly bool // drain_type
 	inbound    bool // traffic_direction
+
+	filters []*inspector // listener_filters
+	// filtersTimeout bounds what they take for a connection, 0 for any time;
+	// afterTimeout says that it goes on then.
+	filtersTimeout time.Duration
+	afterTimeout   bool
+}
+
+// Filters are the filters that ship.
+type Filters struct {
+	Listener []listenerfilter.Factory
+	Network  []networkfilter.Factory
 }
 
 // chain is one filter chain with the connections that it serves.
@@ -74,20 +95,12 @@ type chain struct {
 	stop func()
 	// connections are guarded by the mu of the listener, which keeps a chain from
 	// one configuration to the next where it is the same.
-	connections map[networkfilter.Connection]*handle
+	connections map[*handle]bool
 }
 
-// handle is what ends a connection.
-type handle struct {
-	cancel            context.CancelFunc // of its context
-	drained, finished bool               // it was told so
-	later             *time.Timer        // drains it; nil if nothing does
-}
-
-// Parse makes a Config of a listener that lies at the path at. Factories are
-// the network filters that ship. Faults go to report; the result is for use
-// only if there are none.
-func Parse(message *listenerv3.Listener, at strict.Path, factories []networkfilter.Factory, report *strict.Report) *Config {
+// Parse makes a Config of a listener that lies at the path at. Faults go to report;
+// the result is for use only if there are none.
+func Parse(message *listenerv3.Listener, at strict.Path, filters Filters, report *strict.Report) *Config {
 	c := &Config{
 		Message: message, Name: message.GetName(), At: at, statPrefix: message.GetStatPrefix(),
 		modifyOnly: message.GetDrainType() == listenerv3.Listener_MODIFY_ONLY,
@@ -107,7 +120,8 @@ func Parse(message *listenerv3.Listener, at strict.Path, factories []networkfilt
 		}
 	}
 	c.keepAlive = parseKeepAlive(message.GetTcpKeepalive())
-	c.parseChains(at, factories, report)
+	c.parseFilters(at, filters.Listener, report)
+	c.parseChains(at, filters.Network, report)
 	return c
 }
 
@@ -175,7 +189,7 @@ func (c *Config) parseChains(at strict.Path, factories []networkfilter.Factory, 
 }
 
 func parseChain(message *listenerv3.FilterChain, at strict.Path, factories []networkfilter.Factory, report *strict.Report) *chain {
-	c := &chain{message: message, connections: map[networkfilter.Connection]*handle{}}
+	c := &chain{message: message, connections: map[*handle]bool{}}
 	c.match = parseMatch(message.GetFilterChainMatch(), at.Field("filter_chain_match"), report)
 	coreconfig.TransportSocket(message.GetTransportSocket(), at.Field("transport_socket"), report)
 	coreconfig.Duration(message.GetTransportSocketConnectTimeout(), 0, at.Field("transport_socket_connect_timeout"), report)
@@ -187,30 +201,51 @@ func parseChain(message *listenerv3.FilterChain, at strict.Path, factories []net
 	if len(filters) != 1 {
 		return c
 	}
-	at = at.Index(0)
-	config, err := strict.Unpack(filters[0].GetTypedConfig())
-	switch {
-	case filters[0].GetTypedConfig() == nil:
-		report.Add(at, "filter %q needs a typed_config", filters[0].GetName())
-		return c
-	case err != nil: // the schema's walk has said so
-		return c
+	if factory, config, at, ok := unpack(factories, "network filter", filters[0], at.Index(0), report); ok {
+		c.filter = factory.Parse(config, at, report)
 	}
-	at = at.Field("typed_config")
-	var known []string
-	for _, f := range factories {
-		if f.ConfigType() == config.ProtoReflect().Descriptor().FullName() {
-			c.filter = f.Parse(config, at, report)
-			return c
-		}
-		known = append(known, string(f.ConfigType()))
-	}
-	report.Add(at, "%s is no network filter known here; those are: %s", config.ProtoReflect().Descriptor().FullName(), strings.Join(known, ", "))
 	return c
 }
 
-// place tells the filters where they stand.
-func (c *Config) place() {
+// filterMessage is how a filter is named and configured.
+type filterMessage interface {
+	GetName() string
+	GetTypedConfig() *anypb.Any
+}
+
+// unpack finds the factory for what configures a filter of a kind, which stands at the
+// path at. It returns it with that message, and with the path of that; not ok is a
+// fault, which was reported.
+func unpack[F interface{ ConfigType() protoreflect.FullName }](
+	factories []F, kind string, filter filterMessage, at strict.Path, report *strict.Report,
+) (factory F, config proto.Message, configAt strict.Path, ok bool) {
+	if filter.GetTypedConfig() == nil {
+		report.Add(at, "%s %q needs a typed_config", kind, filter.GetName())
+		return factory, nil, at, false
+	}
+	config, err := strict.Unpack(filter.GetTypedConfig())
+	if err != nil { // the schema's walk has said so
+		return factory, nil, at, false
+	}
+	at = at.Field("typed_config")
+	name := config.ProtoReflect().Descriptor().FullName()
+	var known []string
+	for _, f := range factories {
+		if f.ConfigType() == name {
+			return f, config, at, true
+		}
+		known = append(known, string(f.ConfigType()))
+	}
+	report.Add(at, "%s is no %s known here; those are: %s", name, kind, strings.Join(known, ", "))
+	return factory, nil, at, false
+}
+
+// place makes ready for connections: it has the listener filters make their metrics,
+// and tells the network filters where they stand.
+func (c *Config) place(registry *stats.Registry) {
+	for _, i := range c.filters {
+		i.measure(registry)
+	}
 	for _, chain := range c.all() {
 		if placed, ok := chain.filter.(networkfilter.Placed); ok {
 			placed.Place(networkfilter.Place{Chain: chain.message, StatPrefix: c.statPrefix})
@@ -237,12 +272,14 @@ func (c *Config) all() []*chain {
 	return append(slices.Clip(c.chains), c.fallback)
 }
 
-// adopt takes over the chains of an older configuration that are the same in
-// this one, and so their connections.
+// adopt takes over the listener filters of an older configuration and, if they are the
+// same in this one, its chains that are, and so their connections. With other listener
+// filters its connections would have got here otherwise, and none of them stays.
 func (c *Config) adopt(old *Config) {
-	if old == nil {
+	if !c.sharesFilters(old) {
 		return
 	}
+	c.filters = old.filters
 	same := func(wanted *chain) *chain {
 		for _, candidate := range old.all() {
 			if proto.Equal(candidate.message, wanted.message) {
@@ -257,6 +294,13 @@ func (c *Config) adopt(old *Config) {
 	if c.fallback != nil {
 		c.fallback = same(c.fallback)
 	}
+}
+
+// sharesFilters says whether another configuration has the same listener filters.
+func (c *Config) sharesFilters(other *Config) bool {
+	return slices.EqualFunc(c.Message.GetListenerFilters(), other.Message.GetListenerFilters(), func(a, b *listenerv3.ListenerFilter) bool {
+		return proto.Equal(a, b)
+	})
 }
 
 // without are the chains of a configuration that the other has not.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/listener"
+	"github.com/weirproxy/weir/services/proxy/internal/listenerfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
@@ -73,7 +74,7 @@ func parse(t *testing.T, text string, filter greeter) (*listener.Config, error) 
 	message := &listenerv3.Listener{}
 	require.NoError(t, protojson.Unmarshal([]byte(text), message))
 	report := &strict.Report{}
-	config := listener.Parse(message, "", []networkfilter.Factory{filter}, report)
+	config := listener.Parse(message, "", listener.Filters{Listener: []listenerfilter.Factory{&lookers{}}, Network: []networkfilter.Factory{filter}}, report)
 	return config, report.Err()
 }
 
@@ -154,6 +155,7 @@ func TestDrainTellsConnectionsAndStopEndsThem(t *testing.T) {
 	require.Equal(t, map[string]int64{
 		"listener.in.downstream_cx_total": 2, "listener.in.downstream_cx_active": 0, "listener.in.downstream_cx_destroy": 2,
 		"listener.in.downstream_global_cx_overflow": 0, "listener.in.downstream_pre_cx_active": 0, "listener.in.downstream_pre_cx_timeout": 0,
+		"listener.in.downstream_listener_filter_error": 0, "listener.in.downstream_listener_filter_remote_close": 0,
 		"listener.in.downstream_cx_transport_socket_connect_timeout": 0, "listener.in.downstream_cx_overload_reject": 0,
 		"listener.in.downstream_cx_overflow": 0, "listener.in.no_filter_chain_match": 0, "listener.in.downstream_cx_length_ms": 0,
 	}, found)
@@ -238,7 +240,13 @@ func TestFaultsNameTheirPlace(t *testing.T) {
 		"two filters": {at + `"filter_chains": [{"filters": [{"name": "a"}, {"name": "b"}]}]}`,
 			`filter_chains[0].filters: 2 network filters are not supported: use one`},
 		"a handshake in no time": {at + `"filter_chains": [{"transport_socket_connect_timeout": "-1s"}]}`, `filter_chains[0].transport_socket_connect_timeout: -1s is negative`},
-		"no backlog":             {at + `"tcp_backlog_size": 0, ` + chain + `}`, `tcp_backlog_size: 0 is not between 1 and 65535`},
+		"no listener filter": {at + `"listener_filters": [{"name": "l"}, {"name": "m", "typed_config": {"@type": "type.googleapis.com/google.protobuf.Empty", "value": {}}}], ` + chain + `}`,
+			`listener_filters[0]: listener filter "l" needs a typed_config` + "\n" +
+				`listener_filters[1].typed_config: google.protobuf.Empty is no listener filter known here; those are: envoy.extensions.filters.listener.http_inspector.v3.HttpInspector`},
+		"listener filters in no time": {at + `"listener_filters_timeout": "-1s", ` + chain + `}`, `listener_filters_timeout: -1s is negative`},
+		"protocols of TLS": {at + `"filter_chains": [{"filter_chain_match": {"application_protocols": ["h2c", "h2"]}}]}`,
+			`filter_chains[0].filter_chain_match.application_protocols[1]: "h2": TLS is not there yet, and so nothing tells of it; what http_inspector tells of is http/1.0, http/1.1, h2c`},
+		"no backlog": {at + `"tcp_backlog_size": 0, ` + chain + `}`, `tcp_backlog_size: 0 is not between 1 and 65535`},
 		"a filter unknown here": {`{"name": "l", "address": {"socket_address": {"address": "::1", "port_value": 1}}, "filter_chains": [{"filters": [{"name": "f", "typed_config": {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s"}}]}]}`,
 			`filter_chains[0].filters[0].typed_config: google.protobuf.Duration is no network filter known here; those are: google.protobuf.Empty`},
 	} {

@@ -25,8 +25,8 @@ import (
 // ManagerOptions says what a Manager works with. Every field is required but
 // ConnectionLimit and TotalLimit.
 type ManagerOptions struct {
-	// Filters are the network filters that ship.
-	Filters []networkfilter.Factory
+	// Filters are those that ship.
+	Filters Filters
 	// Schema holds what is supported of the resources that xDS sends.
 	Schema *strict.Schema
 	// Stats is the root of all metrics.
@@ -340,7 +340,9 @@ func (m *Manager) activate(name string, e *entry, w *warming) {
 	e.active, e.updated, e.version = w.listener, time.Now(), w.version
 	switch {
 	case old == w.listener:
-		m.stats.inPlace.Inc()
+		if w.config.sharesFilters(old.Config()) {
+			m.stats.inPlace.Inc()
+		}
 		if !old.closed {
 			if err := old.setBacklog(w.config.backlog); err != nil {
 				m.options.Log.Warn("backlog stays as it is", "listener", name, "error", err)
@@ -442,7 +444,7 @@ func (m *Manager) drain(l *Listener) {
 	l.Drain(m.easing())
 	// Ends within DrainTime and cutTime, or with Stop, which waits for it.
 	m.running.Go(func() {
-		m.pause(m.options.DrainTime, func() bool { return !l.forget(l.atWork()) })
+		m.pause(m.options.DrainTime, l.idle)
 		l.Drain(0) // those whose moment is now
 		ctx, cancel := context.WithTimeout(m.base, cutTime)
 		defer cancel()
@@ -469,11 +471,11 @@ func (m *Manager) drainChains(l *Listener, gone []*chain) {
 		done := func() bool { return !l.forget(gone) }
 		for _, step := range []struct {
 			after time.Duration
-			end   func(*handle, networkfilter.Connection)
+			end   func(*handle)
 		}{
-			{m.options.DrainTime, func(h *handle, c networkfilter.Connection) {
-				h.drain(c) // if its moment is now
-				h.finish(c)
+			{m.options.DrainTime, func(h *handle) {
+				h.drain() // if its moment is now
+				h.finish()
 			}},
 			{cutTime, (*handle).cut},
 		} {

@@ -24,6 +24,7 @@ import (
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/listener"
+	"github.com/weirproxy/weir/services/proxy/internal/listenerfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
@@ -95,7 +96,7 @@ func (s *speech) NewConnection(conn net.Conn) networkfilter.Connection {
 }
 
 // talk says "drained" when it is told to drain. One that is stubborn ends only when it
-// is cut.
+// is cut, and an echo says the line that the client has sent behind its text.
 type talk struct {
 	conn   net.Conn
 	text   string
@@ -108,7 +109,12 @@ func (c *talk) Drain()  { _, _ = io.WriteString(c.conn, "drained\n") }
 func (c *talk) Finish() { close(c.finish) }
 func (c *talk) Cut()    { c.cut() }
 func (c *talk) Serve(ctx context.Context) {
-	_, _ = io.WriteString(c.conn, c.text+"\n")
+	text := c.text + "\n"
+	if strings.HasPrefix(text, "echo") {
+		line, _ := bufio.NewReader(c.conn).ReadString('\n')
+		text = c.text + " " + line
+	}
+	_, _ = io.WriteString(c.conn, text)
 	finish := c.finish
 	if c.text == "stubborn" {
 		finish = nil
@@ -126,6 +132,7 @@ type manager struct {
 	*listener.Manager
 	t        *testing.T
 	speaker  *speaker
+	lookers  lookers
 	registry *stats.Registry
 	log      *logText
 }
@@ -151,10 +158,11 @@ func (l *logText) String() string {
 func newManager(t *testing.T, waitForLDS bool, limit func() int64, others ...func(*listener.ManagerOptions)) *manager {
 	t.Helper()
 	m := &manager{t: t, speaker: &speaker{starts: map[string]func(){}}, registry: stats.NewRegistry(), log: &logText{}}
-	schema, err := strict.NewSchema(listener.Fields(), coreconfig.Fields(), m.speaker.Fields())
+	schema, err := strict.NewSchema(listener.Fields(), coreconfig.Fields(), m.speaker.Fields(), m.lookers.Fields())
 	require.NoError(t, err)
 	options := listener.ManagerOptions{
-		Filters: []networkfilter.Factory{m.speaker}, Schema: schema, Stats: m.registry, Log: slog.New(slog.NewTextHandler(m.log, nil)),
+		Filters: listener.Filters{Listener: []listenerfilter.Factory{&m.lookers}, Network: []networkfilter.Factory{m.speaker}},
+		Schema:  schema, Stats: m.registry, Log: slog.New(slog.NewTextHandler(m.log, nil)),
 		DrainTime: 10 * time.Millisecond, ConnectionLimit: func(string) func() int64 { return limit },
 	}
 	for _, set := range others {
@@ -409,7 +417,7 @@ func TestOnlyChangedFilterChainsDrain(t *testing.T) {
 func TestBadListenersAreRefusedByNameAndTheLastGoodStay(t *testing.T) {
 	m := serving(t)
 	report := &strict.Report{}
-	static := listener.Parse(lds(t, says("static", "static"))[0].Message.(*listenerv3.Listener), "", []networkfilter.Factory{m.speaker}, report)
+	static := listener.Parse(lds(t, says("static", "static"))[0].Message.(*listenerv3.Listener), "", listener.Filters{Network: []networkfilter.Factory{m.speaker}}, report)
 	require.NoError(t, report.Err())
 	require.NoError(t, m.AddStatic([]*listener.Config{static}))
 	m.Start()
@@ -449,7 +457,7 @@ func TestNoTwoListenersHaveOneAddress(t *testing.T) {
 func TestTheStartWaitsForLDSAndItsFilters(t *testing.T) {
 	m := newManager(t, true, nil)
 	report := &strict.Report{}
-	static := listener.Parse(lds(t, says("static", "slow static"))[0].Message.(*listenerv3.Listener), "", []networkfilter.Factory{m.speaker}, report)
+	static := listener.Parse(lds(t, says("static", "slow static"))[0].Message.(*listenerv3.Listener), "", listener.Filters{Network: []networkfilter.Factory{m.speaker}}, report)
 	require.NoError(t, m.AddStatic([]*listener.Config{static}))
 	m.Start()
 	started := func() bool {

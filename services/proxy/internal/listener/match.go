@@ -1,13 +1,14 @@
 package listener
 
 import (
-	"net"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 
+	"github.com/weirproxy/weir/services/proxy/internal/listenerfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
@@ -17,14 +18,12 @@ type match struct {
 	port          []uint32 // destination_port, one at most
 	destinations  []netip.Prefix
 	transports    []string // transport_protocol, one at most
+	applications  []string // application_protocols
 	directSources []netip.Prefix
 	sourceType    []listenerv3.FilterChainMatch_ConnectionSourceType // other than ANY, one at most
 	sources       []netip.Prefix
 	sourcePorts   []uint32
 }
-
-// rawBuffer is the transport protocol of a connection that is not TLS.
-const rawBuffer = "raw_buffer"
 
 func parseMatch(m *listenerv3.FilterChainMatch, at strict.Path, report *strict.Report) match {
 	r := match{
@@ -41,11 +40,18 @@ func parseMatch(m *listenerv3.FilterChainMatch, at strict.Path, report *strict.R
 	}
 	switch t := m.GetTransportProtocol(); t {
 	case "":
-	case rawBuffer:
+	case listenerfilter.RawBuffer:
 		r.transports = []string{t}
 	default:
 		report.Add(at.Field("transport_protocol"), "%q: TLS is not there yet, and so it matches nothing", t)
 	}
+	for i, protocol := range m.GetApplicationProtocols() {
+		if !slices.Contains(listenerfilter.Applications, protocol) {
+			report.Add(at.Field("application_protocols").Index(i), "%q: TLS is not there yet, and so nothing tells of it; what http_inspector tells of is %s",
+				protocol, strings.Join(listenerfilter.Applications, ", "))
+		}
+	}
+	r.applications = m.GetApplicationProtocols()
 	return r
 }
 
@@ -73,6 +79,7 @@ func parsePrefixes(ranges []*corev3.CidrRange, at strict.Path, report *strict.Re
 // specific than the other: both have an entry in common in every list.
 func (m *match) overlaps(o *match) bool {
 	return common(m.port, o.port) && common(m.destinations, o.destinations) && common(m.transports, o.transports) &&
+		common(m.applications, o.applications) &&
 		common(m.directSources, o.directSources) && common(m.sourceType, o.sourceType) &&
 		common(m.sources, o.sources) && common(m.sourcePorts, o.sourcePorts)
 }
@@ -84,24 +91,10 @@ func common[T comparable](a, b []T) bool {
 	return slices.ContainsFunc(a, func(v T) bool { return slices.Contains(b, v) })
 }
 
-// peers are the two ends of a connection.
-type peers struct{ local, remote netip.AddrPort }
-
-func peersOf(conn net.Conn) peers {
-	address := func(a net.Addr) netip.AddrPort {
-		tcp, ok := a.(*net.TCPAddr)
-		if !ok {
-			return netip.AddrPort{}
-		}
-		return netip.AddrPortFrom(tcp.AddrPort().Addr().Unmap(), tcp.AddrPort().Port())
-	}
-	return peers{address(conn.LocalAddr()), address(conn.RemoteAddr())}
-}
-
 // find is the chain that takes a connection, nil if none does. Criterion by
 // criterion, in Envoy's order, only those chains stay that match best; there is
 // no way back to those that matched less well when a later criterion fails.
-func (c *Config) find(p peers) *chain {
+func (c *Config) find(f listenerfilter.Facts) *chain {
 	left := c.chains
 	switch {
 	case len(left) == 1 && left[0].message.GetFilterChainMatch() == nil:
@@ -113,7 +106,7 @@ func (c *Config) find(p peers) *chain {
 		var best []*chain
 		most := 0
 		for _, k := range left {
-			switch fit := criterion(&k.match, p); {
+			switch fit := criterion(&k.match, f); {
 			case fit > most:
 				best, most = []*chain{k}, fit
 			case fit == most && fit > 0:
@@ -130,21 +123,22 @@ func (c *Config) find(p peers) *chain {
 
 // criteria say how well a match fits a connection: 0 is not at all, 1 is by
 // saying nothing, more is better. The order is that of FilterChainMatch; what is
-// known of TLS alone (server_names, application_protocols) is left out.
-var criteria = []func(*match, peers) int{
-	func(m *match, p peers) int { return equal(m.port, uint32(p.local.Port())) },
-	func(m *match, p peers) int { return longest(m.destinations, p.local.Addr()) },
-	func(m *match, _ peers) int { return equal(m.transports, rawBuffer) },
-	func(m *match, p peers) int { return longest(m.directSources, p.remote.Addr()) },
-	func(m *match, p peers) int {
+// known of TLS alone (server_names) is left out.
+var criteria = []func(*match, listenerfilter.Facts) int{
+	func(m *match, f listenerfilter.Facts) int { return equal(m.port, uint32(f.Local.Port())) },
+	func(m *match, f listenerfilter.Facts) int { return longest(m.destinations, f.Local.Addr()) },
+	func(m *match, f listenerfilter.Facts) int { return equal(m.transports, f.Transport) },
+	func(m *match, f listenerfilter.Facts) int { return earliest(m.applications, f.Applications) },
+	func(m *match, f listenerfilter.Facts) int { return longest(m.directSources, f.Direct.Addr()) },
+	func(m *match, f listenerfilter.Facts) int {
 		from := listenerv3.FilterChainMatch_EXTERNAL
-		if p.remote.Addr().IsLoopback() || p.remote.Addr() == p.local.Addr() {
+		if f.Remote.Addr().IsLoopback() || f.Remote.Addr() == f.Local.Addr() {
 			from = listenerv3.FilterChainMatch_SAME_IP_OR_LOOPBACK
 		}
 		return equal(m.sourceType, from)
 	},
-	func(m *match, p peers) int { return longest(m.sources, p.remote.Addr()) },
-	func(m *match, p peers) int { return equal(m.sourcePorts, uint32(p.remote.Port())) },
+	func(m *match, f listenerfilter.Facts) int { return longest(m.sources, f.Remote.Addr()) },
+	func(m *match, f listenerfilter.Facts) int { return equal(m.sourcePorts, uint32(f.Remote.Port())) },
 }
 
 func equal[T comparable](list []T, value T) int {
@@ -156,6 +150,20 @@ func equal[T comparable](list []T, value T) int {
 	default:
 		return 0
 	}
+}
+
+// earliest is the more the earlier the first of the wanted ones is that the list has,
+// and 2 at least.
+func earliest(list, wanted []string) int {
+	if len(list) == 0 {
+		return 1
+	}
+	for i, w := range wanted {
+		if slices.Contains(list, w) {
+			return 1 + len(wanted) - i
+		}
+	}
+	return 0
 }
 
 // longest is 2 and the length of the longest prefix of the list that holds the

@@ -8,8 +8,76 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/weirproxy/weir/services/proxy/internal/listenerfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
+
+// TestFilterChainsAreChosenByWhatListenerFiltersFound picks among named chains;
+// "" is none.
+func TestFilterChainsAreChosenByWhatListenerFiltersFound(t *testing.T) {
+	const all, h1, h2, both = `{}`, `{"application_protocols": ["http/1.0", "http/1.1"]}`, `{"application_protocols": ["h2c"]}`, `{"application_protocols": ["h2c", "http/1.1"]}`
+	for _, c := range []struct {
+		name   string
+		chains map[string]string // of matches by name
+		found  []string
+		want   string
+	}{
+		{"any of its protocols", map[string]string{"any": all, "h1": h1, "h2": h2}, []string{"http/1.1"}, "h1"},
+		{"another one", map[string]string{"any": all, "h1": h1, "h2": h2}, []string{"h2c"}, "h2"},
+		{"none that a chain is for", map[string]string{"any": all, "h2": h2}, []string{"http/1.0"}, "any"},
+		{"none", map[string]string{"any": all, "h1": h1}, nil, "any"},
+		{"none, and no chain for that", map[string]string{"h1": h1, "h2": h2}, nil, ""},
+		{"that which the client likes best", map[string]string{"h1": h1, "h2": h2}, []string{"h3", "h2c", "http/1.1"}, "h2"},
+		{"not that which comes first in the chain", map[string]string{"both": both, "ten": `{"application_protocols": ["http/1.0"]}`}, []string{"http/1.0", "h2c"}, "ten"},
+		{"transport before application", map[string]string{
+			"raw": `{"transport_protocol": "raw_buffer"}`, "h2": h2,
+		}, []string{"h2c"}, "raw"},
+		{"no way back: the destination wins though its protocol fails", map[string]string{
+			"port": `{"destination_port": 443, "application_protocols": ["h2c"]}`, "h1": h1,
+		}, []string{"http/1.1"}, ""},
+		{"no way back: the protocol wins though its source fails", map[string]string{
+			"h2": `{"application_protocols": ["h2c"], "source_ports": [1]}`, "any": all,
+		}, []string{"h2c"}, ""},
+		{"application before direct source", map[string]string{
+			"direct": `{"direct_source_prefix_ranges": [{"address_prefix": "192.168.0.0", "prefix_len": 16}]}`, "h2": h2,
+		}, []string{"h2c"}, "h2"},
+		{"who has connected is not who the client is", map[string]string{
+			"direct": `{"direct_source_prefix_ranges": [{"address_prefix": "192.168.0.0", "prefix_len": 16}], "source_prefix_ranges": [{"address_prefix": "10.9.0.0", "prefix_len": 16}]}`,
+		}, nil, "direct"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			found := parsed(t, c.chains).find(listenerfilter.Facts{
+				Local: netip.MustParseAddrPort("10.1.2.3:443"), Remote: netip.MustParseAddrPort("10.9.9.9:7"), Direct: netip.MustParseAddrPort("192.168.0.9:5555"),
+				Transport: listenerfilter.RawBuffer, Applications: c.found,
+			})
+			require.Equal(t, c.want, nameOf(found))
+		})
+	}
+}
+
+// parsed is a configuration of chains by their names.
+func parsed(t *testing.T, chains map[string]string) *Config {
+	t.Helper()
+	message := &listenerv3.Listener{}
+	for name, text := range chains {
+		m := &listenerv3.FilterChainMatch{}
+		require.NoError(t, protojson.Unmarshal([]byte(text), m))
+		message.FilterChains = append(message.FilterChains, &listenerv3.FilterChain{Name: name, FilterChainMatch: m})
+	}
+	report := &strict.Report{}
+	config := &Config{Message: message}
+	config.parseChains("", nil, report)
+	require.NoError(t, report.Err())
+	return config
+}
+
+// nameOf is a chain's, "" for none.
+func nameOf(c *chain) string {
+	if c == nil {
+		return ""
+	}
+	return c.message.GetName()
+}
 
 // TestFilterChainIsTheMostSpecific picks among named chains; "" is none.
 func TestFilterChainIsTheMostSpecific(t *testing.T) {
@@ -55,27 +123,13 @@ func TestFilterChainIsTheMostSpecific(t *testing.T) {
 		{"a source port last", map[string]string{"port": `{"source_ports": [1, 5555]}`, "any": `{}`}, local, remote, "port"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			message := &listenerv3.Listener{}
-			for name, text := range c.chains {
-				m := &listenerv3.FilterChainMatch{}
-				require.NoError(t, protojson.Unmarshal([]byte(text), m))
-				message.FilterChains = append(message.FilterChains, &listenerv3.FilterChain{Name: name, FilterChainMatch: m})
-			}
-			report := &strict.Report{}
-			config := &Config{Message: message}
-			config.parseChains("", nil, report)
-			require.NoError(t, report.Err())
 			unmapped := func(text string) netip.AddrPort {
 				a := netip.MustParseAddrPort(text)
 				return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 			}
-			found := config.find(peers{unmapped(c.local), unmapped(c.remote)})
-			if c.want == "" {
-				require.Nil(t, found)
-				return
-			}
-			require.NotNil(t, found)
-			require.Equal(t, c.want, found.message.GetName())
+			remote := unmapped(c.remote)
+			found := parsed(t, c.chains).find(listenerfilter.Facts{Local: unmapped(c.local), Remote: remote, Direct: remote, Transport: listenerfilter.RawBuffer})
+			require.Equal(t, c.want, nameOf(found))
 		})
 	}
 }

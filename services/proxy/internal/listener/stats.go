@@ -9,21 +9,27 @@ type listenerStats struct {
 	active                       *stats.Gauge
 	noFilterChainMatch, overflow *stats.Counter
 	totalOverflow                *stats.Counter
-	length                       *stats.Histogram
+	// Of connections that listener filters look at: those of now, those that took too
+	// long, and those that failed, by the client's close or otherwise.
+	preActive                            *stats.Gauge
+	preTimeout, remoteClose, filterError *stats.Counter
+	length                               *stats.Histogram
 }
 
 func newListenerStats(registry *stats.Registry, prefix string) *listenerStats {
 	scope := registry.Scope("listener").Tagged("envoy_listener_address", prefix)
 	// What nothing here can come to is 0, for those who look for it: no connection
-	// waits for listener filters or a handshake, and none is refused by overload.
-	scope.Gauge("downstream_pre_cx_active")
-	for _, name := range []string{"downstream_pre_cx_timeout", "downstream_cx_transport_socket_connect_timeout", "downstream_cx_overload_reject"} {
+	// waits for a handshake, and none is refused by overload.
+	for _, name := range []string{"downstream_cx_transport_socket_connect_timeout", "downstream_cx_overload_reject"} {
 		scope.Counter(name)
 	}
 	return &listenerStats{
 		scope: scope, total: scope.Counter("downstream_cx_total"), destroyed: scope.Counter("downstream_cx_destroy"),
 		active: scope.Gauge("downstream_cx_active"), noFilterChainMatch: scope.Counter("no_filter_chain_match"),
-		overflow: scope.Counter("downstream_cx_overflow"), totalOverflow: scope.Counter("downstream_global_cx_overflow"), length: scope.Histogram("downstream_cx_length_ms"),
+		overflow: scope.Counter("downstream_cx_overflow"), totalOverflow: scope.Counter("downstream_global_cx_overflow"),
+		preActive: scope.Gauge("downstream_pre_cx_active"), preTimeout: scope.Counter("downstream_pre_cx_timeout"),
+		remoteClose: scope.Counter("downstream_listener_filter_remote_close"), filterError: scope.Counter("downstream_listener_filter_error"),
+		length: scope.Histogram("downstream_cx_length_ms"),
 	}
 }
 

@@ -1,8 +1,6 @@
 package filtertest
 
 import (
-	"os"
-	"strings"
 	"testing"
 
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
@@ -10,38 +8,23 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/readmetest"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
-
-// sections are those of a filter's README.md, in their order.
-var sections = []string{"Name", "Description", "Config", "Stats", "Examples"}
 
 // Readme holds the README.md beside a filter's test to its form, and loads its
 // examples: every YAML block is the config of an http_connection_manager with
 // the filter in it, cut down to stat_prefix, route_config and http_filters.
 func Readme(t testing.TB, factory httpfilter.Factory) {
 	t.Helper()
-	text, err := os.ReadFile("README.md")
-	require.NoError(t, err)
-	var found []string
-	for line := range strings.Lines(string(text)) {
-		if name, ok := strings.CutPrefix(line, "## "); ok {
-			found = append(found, strings.TrimSpace(name))
-		}
-	}
-	require.Equal(t, sections, found, "the sections of README.md")
-
 	schema, err := strict.NewSchema(append(shared(), factory.Fields(), route.Fields(), route.FilterFields(), strict.Fields{
 		(&hcmv3.HttpConnectionManager{}).ProtoReflect().Descriptor().FullName(): {"stat_prefix", "route_config", "http_filters"},
 		(&hcmv3.HttpFilter{}).ProtoReflect().Descriptor().FullName():            {"name", "typed_config"},
 		(&routerv3.Router{}).ProtoReflect().Descriptor().FullName():             {},
 	})...)
 	require.NoError(t, err)
-	examples := strings.Split(string(text), "```yaml\n")[1:]
-	require.NotEmpty(t, examples, "README.md has no YAML block")
-	for _, example := range examples {
-		example, _, _ = strings.Cut(example, "```")
+	for _, example := range readmetest.Examples(t) {
 		require.Equal(t, 1, load(t, factory, schema, example), "filters of this kind in the example")
 	}
 }
