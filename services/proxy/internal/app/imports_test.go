@@ -23,7 +23,7 @@ func TestImports(t *testing.T) {
 			"internal/httpfilter", "internal/httpfilter/buffer", "internal/httpfilter/fault", "internal/httpfilter/healthcheck",
 			"internal/httpfilter/iptagging", "internal/httpfilter/localratelimit", "internal/httpfilter/ratelimit",
 			"internal/httpfilter/router", "internal/layeredruntime", "internal/listener", "internal/listenerfilter", "internal/listenerfilter/httpinspector",
-			"internal/matcher", "internal/networkfilter", "internal/networkfilter/hcm",
+			"internal/listenerfilter/localratelimit", "internal/matcher", "internal/networkfilter", "internal/networkfilter/hcm",
 			"internal/rds", "internal/retry", "internal/rlsclient", "internal/route", "internal/stats", "internal/strict", "internal/tokenbucket",
 		},
 		"internal/adminapi": {
@@ -49,9 +49,10 @@ func TestImports(t *testing.T) {
 			"internal/coreconfig", "internal/listener", "internal/listenerfilter", "internal/readmetest", "internal/strict", "internal/tokenbucket",
 			"weir/internal/servicetest",
 		},
-		"internal/readmetest":                   {},
-		"internal/listenerfilter/httpinspector": {"internal/listenerfilter", "internal/stats", "internal/strict"},
-		"internal/networkfilter":                {"internal/coreconfig", "internal/strict"},
+		"internal/readmetest":                    {},
+		"internal/listenerfilter/httpinspector":  {"internal/listenerfilter", "internal/stats", "internal/strict"},
+		"internal/listenerfilter/localratelimit": {"internal/layeredruntime", "internal/listenerfilter", "internal/stats", "internal/strict", "internal/tokenbucket"},
+		"internal/networkfilter":                 {"internal/coreconfig", "internal/strict"},
 		"internal/networkfilter/hcm": {
 			"internal/accesslog", "internal/cluster", "internal/codecstats", "internal/coreconfig", "internal/deadline", "internal/format", "internal/http1", "internal/httpfilter", "internal/identity", "internal/layeredruntime", "internal/message", "internal/networkfilter", "internal/normalize", "internal/rds",
 			"internal/route", "internal/stats", "internal/stream", "internal/strict",

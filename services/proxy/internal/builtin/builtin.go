@@ -30,6 +30,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/listener"
 	"github.com/weirproxy/weir/services/proxy/internal/listenerfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/listenerfilter/httpinspector"
+	listenerlimit "github.com/weirproxy/weir/services/proxy/internal/listenerfilter/localratelimit"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/networkfilter/hcm"
@@ -99,6 +100,7 @@ func (d Dependencies) healthy(name string) (healthy, hosts int, ok bool) {
 func ListenerFilters(d Dependencies) []listenerfilter.Factory {
 	return []listenerfilter.Factory{
 		httpinspector.Factory{},
+		listenerlimit.Factory{Runtime: d.Runtime},
 	}
 }
 
