@@ -69,10 +69,13 @@ type Config interface {
 	NewFilter() Filter
 }
 
-// Measured is a Config with metrics below those of its http_connection_manager.
+// Measured is a Config with metrics, such as some below those of its
+// http_connection_manager. It has none before Measure, since Parse is also called for
+// what is refused.
 type Measured interface {
-	// Measure makes the metrics in scope, "http.<stat_prefix>". It is called
-	// once, before the first NewFilter whose filter gets a stream.
+	// Measure makes the metrics, in scope if they are of the http_connection_manager:
+	// "http.<stat_prefix>". It is called once, before the first NewFilter whose filter
+	// gets a stream.
 	Measure(scope *stats.Scope)
 }
 

@@ -79,7 +79,6 @@ func Open(config *Config, registry *stats.Registry, log *slog.Logger) (*Listener
 		return nil, fmt.Errorf("%s: %w", config.At.Field("tcp_backlog_size"), err)
 	}
 	l.stats = newListenerStats(registry, config.statPrefix)
-	config.place(registry)
 	return l, nil
 }
 
@@ -122,7 +121,6 @@ func (l *Listener) use(config *Config) (gone []*chain) {
 		l.stats.active.Add(l.open - inspected)
 		l.stats.preActive.Add(inspected)
 	}
-	config.place(l.registry)
 	l.config = config
 	for _, chain := range gone {
 		l.retired[chain] = true

@@ -337,6 +337,7 @@ func (m *Manager) ready(name string, e *entry, w *warming) {
 func (m *Manager) activate(name string, e *entry, w *warming) {
 	e.warming = nil
 	old := e.active
+	w.config.place(m.options.Stats)
 	e.active, e.updated, e.version = w.listener, time.Now(), w.version
 	switch {
 	case old == w.listener:

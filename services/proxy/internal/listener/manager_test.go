@@ -372,6 +372,7 @@ func TestWhatWarmsServesOnceItIsReady(t *testing.T) {
 	early := m.dial("l") // waits
 	require.NotNil(t, m.States()[0].Warming)
 	require.Nil(t, m.States()[0].Active)
+	require.Empty(t, m.speaker.places, "it may not come to be used")
 	m.speaker.ready(t, "slow one")
 	require.Equal(t, "slow one", early.line())
 
@@ -384,6 +385,7 @@ func TestWhatWarmsServesOnceItIsReady(t *testing.T) {
 	m.speaker.ready(t, "slow three")
 	require.Equal(t, "slow three", m.dial("l").line())
 	require.Equal(t, []string{"slow two", "slow one"}, m.speaker.stops)
+	require.Equal(t, []string{"slow one in 127.0.0.1:0", "slow three in 127.0.0.1:0"}, m.speaker.places)
 }
 
 func TestOneThatChangesWhileItWarmsKeepsItsSocket(t *testing.T) {

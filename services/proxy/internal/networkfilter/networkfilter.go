@@ -51,8 +51,9 @@ type Starter interface {
 // Placed is a Filter that tells of the place in which it stands.
 type Placed interface {
 	Filter
-	// Place says which place that is, before there is a connection, and again while
-	// there are if the listener changes around the filter.
+	// Place says which place that is, when the filter is to be used and before there is
+	// a connection, and again while there are if the listener changes around the filter.
+	// A filter has no metrics before, since Parse is also called for what is refused.
 	Place(place Place)
 }
 

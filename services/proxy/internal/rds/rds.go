@@ -74,7 +74,8 @@ type Request struct {
 	// Ready is called once, from any goroutine: when there is a table, or none in
 	// time, or a bad one, or none at the source.
 	Ready func()
-	// Stats is where the updates are counted: http.<stat_prefix>.rds.<name>.
+	// Stats is where the updates are counted: http.<stat_prefix>.rds.<name>. It goes
+	// with the last subscription that has it.
 	Stats *stats.Scope
 }
 
@@ -129,6 +130,20 @@ func (s *Subscription) Close() {
 		delete(m.tables, s.key)
 		m.tell(s.key.source)
 	}
+	m.dropScope(s.request.Stats)
+}
+
+// dropScope removes the metrics of a subscription that was closed, unless another has
+// them. The caller holds mu.
+func (m *Manager) dropScope(scope *stats.Scope) {
+	for _, t := range m.tables {
+		for s := range t.users {
+			if s.request.Stats == scope {
+				return
+			}
+		}
+	}
+	scope.Remove()
 }
 
 // take puts the table in place. The caller holds mu.

@@ -109,7 +109,7 @@ func (f Factory) parse(message proto.Message, at strict.Path, report *strict.Rep
 		onPassed:      fixedheader.Parse(m.GetRequestHeadersToAddWhenNotEnforced(), at.Field("request_headers_to_add_when_not_enforced"), report),
 		showLimits:    m.GetEnableXRatelimitHeaders() == ratelimitv3.XRateLimitHeadersRFCVersion_DRAFT_VERSION_03,
 		retryAfter:    m.GetEnableRetryAfterHeader(),
-		stats:         newStats(f.Stats, m.GetStatPrefix()),
+		stats:         sync.OnceValue(func() *limitStats { return newStats(f.Stats, m.GetStatPrefix()) }),
 	}
 	if c.random == nil {
 		c.random = rand.Uint64
@@ -182,8 +182,10 @@ type config struct {
 	status, grpcStatus     int
 	onRefused, onPassed    []fixedheader.Header
 	showLimits, retryAfter bool
-	stats                  *limitStats
-	spare                  sync.Pool // of *filter
+	// stats makes the metrics at its first call, as routes are not told when they
+	// come into use.
+	stats func() *limitStats
+	spare sync.Pool // of *filter
 }
 
 // limiterOf is the limiter that a stream is held to.
@@ -199,6 +201,9 @@ func (c *config) limiterOf(s *stream.Stream) *limiter {
 	}
 	return found.(*limiter)
 }
+
+// Measure implements httpfilter.Measured.
+func (c *config) Measure(*stats.Scope) { c.stats() }
 
 // NewRouteFilter implements httpfilter.RouteConfigured.
 func (c *config) NewRouteFilter(route any) httpfilter.Filter {

@@ -50,19 +50,20 @@ func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 	if c.limiter == nil || !c.enabled.Has(c.random(), s.Runtime) {
 		return nil
 	}
-	c.stats.enabled.Inc()
+	stats := c.stats()
+	stats.enabled.Inc()
 	f.limiter = c.limiterOf(s)
 	f.findMatches(s)
 	if f.take(time.Now()) {
-		c.stats.ok.Inc()
+		stats.ok.Inc()
 		return nil
 	}
-	c.stats.limited.Inc()
+	stats.limited.Inc()
 	if !c.enforced.Has(c.random(), s.Runtime) {
 		fixedheader.Apply(c.onPassed, &s.Request.Headers)
 		return nil
 	}
-	c.stats.enforced.Inc()
+	stats.enforced.Inc()
 	f.refused = true
 	s.Facts.Details, s.Facts.Flags = refusalText, s.Facts.Flags|format.RateLimited
 	if httpfilter.IsGRPC(&s.Request) {
@@ -106,7 +107,7 @@ func (f *filter) take(now time.Time) bool {
 		switch {
 		case m.bucket.Take(now, m.hits):
 		case m.shadow:
-			c.stats.shadow.Inc()
+			c.stats().shadow.Inc()
 		default:
 			f.show(m.bucket, m.option)
 			return false

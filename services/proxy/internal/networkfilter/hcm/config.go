@@ -120,7 +120,9 @@ type manager struct {
 	statPrefix string
 	runtime    *layeredruntime.Runtime
 	place      atomic.Pointer[listenerv3.FilterChain] // in which it stands; nil is unknown
-	stats      *managerStats
+	measured   sync.Once
+	stats      *managerStats // nil until it is measured
+	leftOut    uint64        // optional filters
 	clock      clock
 	logs       []*accesslog.Log
 	// logStart and logTunnel say that the logs are also written when a request has
@@ -161,11 +163,36 @@ type manager struct {
 	answerRequestID bool
 }
 
-// Place implements networkfilter.Placed.
+// Place implements networkfilter.Placed. The first place has it make its metrics.
 func (m *manager) Place(place networkfilter.Place) {
+	m.measured.Do(m.measure)
 	m.place.Store(place.Chain)
 	scope := m.registry.Scope("listener").Tagged("envoy_listener_address", place.StatPrefix).Scope("http")
 	m.stats.ofListener.Store(newAnswerStats(scope.Tagged("envoy_http_conn_manager_prefix", m.statPrefix)))
+}
+
+// scope is http.<stat_prefix>.
+func (m *manager) scope() *stats.Scope {
+	return m.registry.Scope("http").Tagged("envoy_http_conn_manager_prefix", m.statPrefix)
+}
+
+// measure makes the metrics of the manager and of its filters. It is called once, when
+// the manager is to be used: one that is refused, or never gets its turn, has none.
+func (m *manager) measure() {
+	scope := m.scope()
+	m.stats = newStats(scope, m.registry.Scope("http1"), m.registry.Scope("http2"))
+	m.http1.Options.Dropped = m.stats.droppedUnderscores.Inc
+	o := &m.servers.options
+	o.OnFlood, o.OnStreamError, o.OnTooLarge = m.stats.http2.CountFlood, m.stats.http2.CountStreamError, m.stats.http2.CountTooLarge
+	if m.leftOut > 0 {
+		m.registry.Scope("http").Counter("optional_filter_left_out").Add(m.leftOut)
+	}
+	m.chain.Measure(scope)
+	for _, u := range m.upgrades {
+		if u.chain != m.chain {
+			u.chain.Measure(scope)
+		}
+	}
 }
 
 // Parse implements networkfilter.Factory.
@@ -190,22 +217,10 @@ func (f *Factory) Parse(config proto.Message, at strict.Path, report *strict.Rep
 	m.logs = f.AccessLogs.Parse(c.GetAccessLog(), at.Field("access_log"), report)
 	m.logStart = c.GetAccessLogOptions().GetFlushAccessLogOnNewRequest()
 	m.logTunnel = c.GetAccessLogOptions().GetFlushLogOnTunnelSuccessfullyEstablished()
-	m.chain = f.parseChain(c.GetHttpFilters(), at.Field("http_filters"), report)
-	m.upgrades = f.parseUpgrades(c.GetUpgradeConfigs(), m.chain, at.Field("upgrade_configs"), report)
-	scope := f.Stats.Scope("http").Tagged("envoy_http_conn_manager_prefix", c.GetStatPrefix())
-	m.stats = newStats(scope, f.Stats.Scope("http1"), f.Stats.Scope("http2"))
+	m.chain = f.parseChain(m, c.GetHttpFilters(), at.Field("http_filters"), report)
+	m.upgrades = f.parseUpgrades(m, c.GetUpgradeConfigs(), at.Field("upgrade_configs"), report)
 	m.works.New = func() any { return new(work) }
 	m.exchanges.New = func() any { return newExchange(m) }
 	m.parseHTTP2(c, at.Field("http2_protocol_options"), report)
-	m.chain.Measure(scope)
-	for _, u := range m.upgrades {
-		if u.chain != m.chain {
-			u.chain.Measure(scope)
-		}
-	}
-	m.http1.Options.Dropped = m.stats.droppedUnderscores.Inc
-	if m.rds != nil {
-		m.rds.stats = scope.Scope("rds").Tagged("envoy_rds_route_config", m.rds.name)
-	}
 	return m
 }

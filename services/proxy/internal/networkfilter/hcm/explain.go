@@ -18,6 +18,7 @@ import (
 // connection.serveRequest does, with the same code, and counts the request so: it is
 // for a manager that serves nobody.
 func (m *manager) Explain(head []byte, port int, in route.Input) string {
+	m.measured.Do(m.measure)
 	var e explanation
 	c := &connection{manager: m, reader: http1.NewReader(bytes.NewReader(head), m.limits), peer: in.ClientAddress, port: port, work: &work{}}
 	c.reader.Options = m.http1.Options

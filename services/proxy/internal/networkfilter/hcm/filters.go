@@ -65,9 +65,9 @@ func (m *manager) upgrade(protocol []byte) *upgrade {
 	return nil
 }
 
-// parseUpgrades makes the upgrades that are configured, of which those without
-// filters of their own have the chain usual.
-func (f *Factory) parseUpgrades(configs []*hcmv3.HttpConnectionManager_UpgradeConfig, usual *httpfilter.Chain, at strict.Path, report *strict.Report) []upgrade {
+// parseUpgrades makes the upgrades of m that are configured, of which those without
+// filters of their own have its usual chain.
+func (f *Factory) parseUpgrades(m *manager, configs []*hcmv3.HttpConnectionManager_UpgradeConfig, at strict.Path, report *strict.Report) []upgrade {
 	var list []upgrade
 	seen := map[string]bool{}
 	for i, config := range configs {
@@ -80,17 +80,17 @@ func (f *Factory) parseUpgrades(configs []*hcmv3.HttpConnectionManager_UpgradeCo
 			report.Add(at.Field("upgrade_type"), "%q is not supported: use websocket or another protocol that HTTP/1.1 servers switch to", config.GetUpgradeType())
 		}
 		seen[name] = true
-		u := upgrade{[]byte(name), usual, config.GetEnabled() == nil || config.GetEnabled().GetValue()}
+		u := upgrade{[]byte(name), m.chain, config.GetEnabled() == nil || config.GetEnabled().GetValue()}
 		if len(config.GetFilters()) > 0 {
-			u.chain = f.parseChain(config.GetFilters(), at.Field("filters"), report)
+			u.chain = f.parseChain(m, config.GetFilters(), at.Field("filters"), report)
 		}
 		list = append(list, u)
 	}
 	return list
 }
 
-// parseChain makes the chain of the filters at a path; nil if it has faults.
-func (f *Factory) parseChain(filters []*hcmv3.HttpFilter, at strict.Path, report *strict.Report) *httpfilter.Chain {
+// parseChain makes a chain of m, of the filters at a path; nil if it has faults.
+func (f *Factory) parseChain(m *manager, filters []*hcmv3.HttpFilter, at strict.Path, report *strict.Report) *httpfilter.Chain {
 	var entries []httpfilter.Entry
 	names := map[string]bool{}
 	good := true
@@ -110,7 +110,7 @@ func (f *Factory) parseChain(filters []*hcmv3.HttpFilter, at strict.Path, report
 		names[filter.GetName()] = true
 		if f.leavesOut(filter) {
 			f.Log.Warn("left out an optional filter of a type that is not known", "filter", filter.GetName(), "type", filter.GetTypedConfig().GetTypeUrl(), "at", at)
-			f.Stats.Scope("http").Counter("optional_filter_left_out").Inc()
+			m.leftOut++
 			continue
 		}
 		message, err := strict.Unpack(filter.GetTypedConfig())

@@ -77,8 +77,6 @@ func (m *manager) parseHTTP2(c *hcmv3.HttpConnectionManager, at strict.Path, rep
 	if o.Linger = m.delayedClose; o.Linger == 0 {
 		o.Linger = time.Nanosecond
 	}
-	o.OnFlood, o.OnStreamError = m.stats.http2.CountFlood, m.stats.http2.CountStreamError
-	o.OnTooLarge = m.stats.http2.CountTooLarge
 	m.servers.options = o
 }
 

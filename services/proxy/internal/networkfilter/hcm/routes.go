@@ -11,7 +11,6 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/rds"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
-	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
@@ -41,7 +40,6 @@ type rdsConfig struct {
 	source              coreconfig.Source
 	name                string
 	initialFetchTimeout time.Duration
-	stats               *stats.Scope
 }
 
 func (f *Factory) parseRDS(config *hcmv3.Rds, at strict.Path, report *strict.Report) *rdsConfig {
@@ -64,6 +62,6 @@ func (m *manager) Start(source coreconfig.Source, ready func()) (stop func()) {
 	}
 	return m.rds.routes.Subscribe(rds.Request{
 		Source: m.rds.source.Of(source), Name: m.rds.name, InitialFetchTimeout: m.rds.initialFetchTimeout,
-		Into: &m.routes, Ready: ready, Stats: m.rds.stats,
+		Into: &m.routes, Ready: ready, Stats: m.scope().Scope("rds").Tagged("envoy_rds_route_config", m.rds.name),
 	}).Close
 }
