@@ -55,6 +55,7 @@ type Cluster struct {
 	closed  bool
 	// stop ends the lookups of a cluster that DNS resolves.
 	stop        context.CancelFunc
+	runtime     *layeredruntime.Runtime
 	maintenance string // key of the runtime
 	// balance makes the balancer of some hosts.
 	balance func([]WeightedHost) Balancer
@@ -64,13 +65,13 @@ type Cluster struct {
 func newCluster(config *Config, scope *stats.Scope, updates *updateStats, zone string, runtime *layeredruntime.Runtime) *Cluster {
 	c := &Cluster{
 		Config: config, updates: updates, Stats: newStats(scope, zone), breakers: breaker.New(config.Thresholds, scope),
-		watchers: map[int]func(*HostSet){}, stop: func() {}, maintenance: layeredruntime.MaintenanceKey(config.Name),
+		watchers: map[int]func(*HostSet){}, stop: func() {}, runtime: runtime, maintenance: layeredruntime.MaintenanceKey(config.Name),
 	}
 	if config.http2 != nil {
 		c.http2 = c.Stats.countHTTP2(*config.http2)
 	}
 	c.balance = func(hosts []WeightedHost) Balancer { return config.balancing.New(hosts, scope, runtime) }
-	c.hosts.Store(newHostSet(config, c.balance, nil, defaultOverprovisioning, &HostSet{}))
+	c.hosts.Store(newHostSet(config, c.balance, nil, defaultOverprovisioning, c.panicThreshold(), &HostSet{}))
 	return c
 }
 
@@ -274,13 +275,19 @@ func (c *Cluster) publish(changed bool) {
 	for i := range members {
 		members[i].Flags = members[i].Host.Flags()
 	}
-	set := newHostSet(c.Config, c.balance, members, factor, c.hosts.Load())
+	set := newHostSet(c.Config, c.balance, members, factor, c.panicThreshold(), c.hosts.Load())
 	c.hosts.Store(set)
 	c.rebuilt = time.Now()
 	c.Stats.membership(set, changed)
 	for _, f := range c.watchers {
 		f(set)
 	}
+}
+
+// panicThreshold is the healthy panic threshold of now, in percent: the runtime's
+// before the configuration's.
+func (c *Cluster) panicThreshold() uint32 {
+	return uint32(min(c.runtime.Snapshot().Integer(layeredruntime.HealthyPanicThreshold, c.Config.panicThreshold), 100))
 }
 
 func (c *Cluster) newHost(e *Endpoint) *Host {

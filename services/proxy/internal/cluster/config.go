@@ -120,7 +120,7 @@ type Config struct {
 	Thresholds [2]breaker.Thresholds
 
 	balancing             Balancing
-	panicThreshold        uint32 // in percent
+	panicThreshold        uint64 // in percent, unless the runtime has one
 	mergeWindow           time.Duration
 	ignoreHealthOnRemoval bool
 	// healthCheck is how the hosts are checked; nil if they are not. A new host is
@@ -164,7 +164,7 @@ func Parse(message *clusterv3.Cluster, at strict.Path, policies []Policy, report
 	}
 	common := message.GetCommonLbConfig()
 	if p := common.GetHealthyPanicThreshold(); p != nil {
-		c.panicThreshold = uint32(p.GetValue())
+		c.panicThreshold = uint64(p.GetValue())
 	}
 	c.mergeWindow = coreconfig.Duration(common.GetUpdateMergeWindow(), defaultMergeWindow, at.Field("common_lb_config").Field("update_merge_window"), report)
 	c.parseHosts(at, report)

@@ -57,8 +57,9 @@ type builder struct {
 }
 
 // newHostSet makes the snapshot of members, which it keeps, after the one that
-// was before it. Balance makes the balancer of hosts.
-func newHostSet(c *Config, balance func([]WeightedHost) Balancer, members []Member, factor uint32, before *HostSet) *HostSet {
+// was before it. Balance makes the balancer of hosts; factor and threshold are as in
+// loads.
+func newHostSet(c *Config, balance func([]WeightedHost) Balancer, members []Member, factor, threshold uint32, before *HostSet) *HostSet {
 	b := &builder{config: c, balance: balance, factor: factor, old: before.made}
 	lowest := uint32(0)
 	for i := range members {
@@ -74,7 +75,7 @@ func newHostSet(c *Config, balance func([]WeightedHost) Balancer, members []Memb
 		levels[i] = count(list)
 	}
 	set := &HostSet{Members: members}
-	for i, load := range loads(levels, factor, c.panicThreshold) {
+	for i, load := range loads(levels, factor, threshold) {
 		set.Priorities = append(set.Priorities, b.priority(byPriority[i], load))
 	}
 	for i := range set.Priorities {

@@ -122,6 +122,18 @@ func TestPanicIsCountedAndCanBeOff(t *testing.T) {
 	require.Nil(t, a.Pick(&cluster.PickContext{}))
 }
 
+func TestTheRuntimeHasItsOwnPanicThreshold(t *testing.T) {
+	m, a := newCluster(t, `, "common_lb_config": {"healthy_panic_threshold": {"value": 20}}`, "")
+	for i, step := range []struct {
+		value string
+		hosts int
+	}{{"26", 4}, {"25", 1}, {"1000", 4}, {"0", 1}, {"", 1}} {
+		require.NoError(t, m.runtime.Modify(map[string]string{"upstream.healthy_panic_threshold": step.value}))
+		require.NoError(t, m.ApplyAssignments(assignmentOf(t, `"endpoints": [`+group(i, 4, 3, 0, `"priority": 0`)+`]`)))
+		require.Len(t, addresses(a), step.hosts, "threshold %q", step.value)
+	}
+}
+
 func TestLocalitiesGetRequestsByTheirWeights(t *testing.T) {
 	weighted := `, "common_lb_config": {"locality_weighted_lb_config": {}}`
 	east := func(n, unhealthy int, weight string) string {

@@ -20,6 +20,8 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/dns"
 	"github.com/weirproxy/weir/services/proxy/internal/fixedheader"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime/runtimetest"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
@@ -35,6 +37,7 @@ type manager struct {
 	services []string
 	registry *stats.Registry
 	schema   *strict.Schema
+	runtime  *layeredruntime.Runtime
 	log      bytes.Buffer
 }
 
@@ -54,9 +57,9 @@ func newResolvingManager(t testing.TB, waitForCDS bool, resolver dns.Resolver) *
 	schema, err := strict.NewSchema(parts...)
 	require.NoError(t, err)
 	schema = schema.FirstKnown(cluster.FirstKnown()...)
-	m := &manager{t: t, registry: stats.NewRegistry(), schema: schema}
+	m := &manager{t: t, registry: stats.NewRegistry(), schema: schema, runtime: runtimetest.New(t, "{}")}
 	m.Manager = cluster.NewManager(cluster.ManagerOptions{
-		Policies: policies, Schema: schema, Zone: "z1", Stats: m.registry, Log: slog.New(slog.NewTextHandler(&m.log, nil)),
+		Policies: policies, Schema: schema, Runtime: m.runtime, Zone: "z1", Stats: m.registry, Log: slog.New(slog.NewTextHandler(&m.log, nil)),
 		SetServices: func(_ coreconfig.Source, names []string) { m.services = names }, Resolver: resolver,
 	}, waitForCDS)
 	return m

@@ -125,6 +125,10 @@ const (
 	afterListener  = ".connection_limit"
 )
 
+// HealthyPanicThreshold is the key of the least percentage of hosts that must serve in
+// a priority of a cluster, whatever its configuration says; more than 100 is 100.
+const HealthyPanicThreshold = "upstream.healthy_panic_threshold"
+
 // MaintenanceKey is the key of the share of a cluster's requests that are answered 503.
 func MaintenanceKey(cluster string) string { return beforeMaintained + cluster }
 
@@ -172,6 +176,11 @@ func check(key string, v value) error {
 			return fmt.Errorf("want a number of milliseconds, %d at most, not %s", mostRetryBackOff, v.text)
 		}
 		return nil
+	case key == HealthyPanicThreshold:
+		if !v.isInteger {
+			return fmt.Errorf("want a percentage of hosts, not %s", v.text)
+		}
+		return nil
 	case key == UseRetry, len(key) > len(beforeMaintained) && strings.HasPrefix(key, beforeMaintained):
 		if !v.isShare && !v.isInteger {
 			return fmt.Errorf("want a share of requests, a FractionalPercent or so many in a hundred, not %s", v.text)
@@ -187,7 +196,7 @@ func check(key string, v value) error {
 	}
 	for _, prefix := range ofEnvoy {
 		if strings.HasPrefix(key, prefix) {
-			return fmt.Errorf("nothing here reads it; of Envoy's own, known are %s, %s, %s<cluster>, %s<listener>%s and %s", BaseRetryBackOff, UseRetry, beforeMaintained, beforeListener, afterListener, TotalConnectionLimit)
+			return fmt.Errorf("nothing here reads it; of Envoy's own, known are %s, %s, %s, %s<cluster>, %s<listener>%s and %s", HealthyPanicThreshold, BaseRetryBackOff, UseRetry, beforeMaintained, beforeListener, afterListener, TotalConnectionLimit)
 		}
 	}
 	return nil

@@ -169,7 +169,8 @@ layers:
     unit: {numerator: 1, denominator: 7}
     more: {numerator: 1, other: 2}
     upstream.use_retry: 100
-    upstream.healthy_panic_threshold: 10
+    upstream.healthy_panic_threshold: most
+    upstream.weight_enabled: 1
     upstream.maintenance_mode.: 10
     upstream.maintenance_mode.shop: 10
     fault.http.shop.abort.http_status: 500
