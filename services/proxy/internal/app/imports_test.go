@@ -33,7 +33,7 @@ func TestImports(t *testing.T) {
 		"internal/web": {},
 
 		"internal/bootstrap":                  {"internal/coreconfig", "internal/layeredruntime", "internal/matcher", "internal/strict"},
-		"internal/coreconfig":                 {"internal/http1", "internal/strict", "weir/internal/http2"},
+		"internal/coreconfig":                 {"internal/fixedheader", "internal/http1", "internal/strict", "weir/internal/http2"},
 		"internal/strict":                     {"weir/internal/protoyaml"},
 		"internal/stats":                      {},
 		"internal/layeredruntime/runtimetest": {"internal/layeredruntime", "internal/stats", "internal/strict"},
@@ -110,7 +110,7 @@ func TestImports(t *testing.T) {
 		"internal/grpcchannel":     {"internal/cluster"},
 		"internal/grpcwire":        {},
 		"internal/grpccall":        {"internal/cluster", "internal/connpool", "internal/grpcwire", "internal/layeredruntime", "internal/message", "internal/upstream"},
-		"internal/rlsclient":       {"internal/cluster", "internal/descriptor", "internal/grpccall", "internal/layeredruntime", "internal/upstream"},
+		"internal/rlsclient":       {"internal/cluster", "internal/coreconfig", "internal/descriptor", "internal/grpccall", "internal/grpcchannel", "internal/layeredruntime", "internal/upstream"},
 		"internal/cluster/breaker": {"internal/stats", "internal/strict"},
 		"internal/cluster/healthcheck": {
 			"internal/coreconfig", "internal/fixedheader", "internal/http1", "internal/matcher", "internal/message", "internal/stats",

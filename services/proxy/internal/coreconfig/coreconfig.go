@@ -28,7 +28,8 @@ func Fields() strict.Fields {
 		"envoy.config.core.v3.PathConfigSource":       {"path", "watched_directory"},
 		"envoy.config.core.v3.WatchedDirectory":       {"path"},
 		"envoy.config.core.v3.ApiConfigSource":        {"api_type", "transport_api_version", "grpc_services", "set_node_on_first_message_only"},
-		"envoy.config.core.v3.GrpcService":            {"envoy_grpc"},
+		"envoy.config.core.v3.GrpcService":            {"envoy_grpc", "initial_metadata"},
+		"envoy.config.core.v3.HeaderValue":            {"key", "value"},
 		"envoy.config.core.v3.DataSource":             {"filename", "inline_bytes", "inline_string", "environment_variable"},
 		// Streams of xDS have none of the headers that skip_envoy_headers leaves out.
 		"envoy.config.core.v3.GrpcService.EnvoyGrpc": {"cluster_name", "authority", "retry_policy", "max_receive_message_length", "skip_envoy_headers"},

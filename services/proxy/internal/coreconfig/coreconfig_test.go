@@ -3,6 +3,7 @@ package coreconfig_test
 import (
 	"bytes"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -123,6 +124,10 @@ func TestConfigSource(t *testing.T) {
 			coreconfig.Source{GRPC: coreconfig.GRPC{Cluster: "c", NodeOnFirstMessageOnly: true}}, 15 * time.Second, ""},
 		{"a stream with settings of its own", plane(`"authority": "a", "max_receive_message_length": 9, "skip_envoy_headers": true, "retry_policy": {"retry_back_off": {"base_interval": "1s", "max_interval": "5s"}}`),
 			coreconfig.Source{GRPC: coreconfig.GRPC{Cluster: "c", Authority: "a", MaxMessage: 9, BackOff: coreconfig.BackOff{First: time.Second, Most: 5 * time.Second}}}, 15 * time.Second, ""},
+		{"a stream with header fields", `{"api_config_source": {"api_type": "GRPC", "transport_api_version": "V3", "grpc_services": [
+			{"envoy_grpc": {"cluster_name": "c"}, "initial_metadata": [{"key": "x", "value": "y"}, {"key": "grpc-x"}]}]}, "resource_api_version": "V3"}`,
+			coreconfig.Source{GRPC: coreconfig.GRPC{Cluster: "c", Metadata: "x\ny\ngrpc-x\n\n"}}, 15 * time.Second,
+			`at.api_config_source.grpc_services[0].initial_metadata[1].key: "grpc-x" is for gRPC to set`},
 		{"a back-off up to ten times as long", plane(`"retry_policy": {"retry_back_off": {"base_interval": "1s"}}`),
 			coreconfig.Source{GRPC: coreconfig.GRPC{Cluster: "c", BackOff: coreconfig.BackOff{First: time.Second, Most: 10 * time.Second}}}, 15 * time.Second, ""},
 		{"the default back-off", plane(`"retry_policy": {}`), coreconfig.Source{GRPC: coreconfig.GRPC{Cluster: "c"}}, 15 * time.Second, ""},
@@ -155,6 +160,34 @@ func TestConfigSource(t *testing.T) {
 			require.Equal(t, c.faults, faults(report))
 		})
 	}
+}
+
+func TestInitialMetadata(t *testing.T) {
+	for _, c := range []struct {
+		key, value, want, faults string
+	}{
+		{"X-Token", "50%% a=b", "x-token: 50% a=b", ""},
+		{"x_y.z", "", "x_y.z: ", ""},
+		{"x", "%HOSTNAME%", "", `at[0].value: "%HOSTNAME%" has an operator: only fixed values are supported here, with %% for a %`},
+		{"x", "ä", "", `at[0].value: "ä" is no value in gRPC, which has printable ASCII`},
+		{"x", "a\nb", "", `at[0].value: "a\nb" is no value in gRPC, which has printable ASCII`},
+		{"grpc-timeout", "1S", "", `at[0].key: "grpc-timeout" is for gRPC to set`},
+		{"User-Agent", "x", "", `at[0].key: "user-agent" is for gRPC to set`},
+		{"key-bin", "AA==", "", `at[0].key: "key-bin" would have a binary value, which is not supported`},
+		{":authority", "x", "", `at[0].key: ":authority" is no name in gRPC, which has letters, digits, '-', '_' and '.'`},
+		{"host", "x", "", `at[0].key: "host" can't be added or removed`},
+		{"connection", "x", "", `at[0].key: "connection" is part of a message's framing and can't be added or removed`},
+	} {
+		t.Run(c.key+" "+c.value, func(t *testing.T) {
+			report := &strict.Report{}
+			got := coreconfig.InitialMetadata([]*corev3.HeaderValue{{Key: c.key, Value: c.value}}, "at", report)
+			require.Equal(t, c.faults, faults(report))
+			if c.faults == "" {
+				require.Equal(t, c.want, strings.Join(got.Pairs(), ": "))
+			}
+		})
+	}
+	require.Empty(t, coreconfig.InitialMetadata(nil, "at", &strict.Report{}).Pairs())
 }
 
 func TestSelfIsTheSourceOfTheResourceThatNamesIt(t *testing.T) {

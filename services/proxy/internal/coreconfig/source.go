@@ -37,6 +37,8 @@ type GRPC struct {
 	MaxMessage uint32
 	// BackOff is how long a stream that broke waits for the next; zero for the default.
 	BackOff BackOff
+	// Metadata is what its streams begin with.
+	Metadata Metadata
 }
 
 // BackOff says that a wait is a random time below First, and below twice as much each
@@ -127,9 +129,10 @@ func APIConfigSource(source *corev3.ApiConfigSource, at strict.Path, report *str
 		return g
 	}
 	// That there is one is held by the message's own rules.
-	service := source.GetGrpcServices()[0].GetEnvoyGrpc()
+	service, at := source.GetGrpcServices()[0].GetEnvoyGrpc(), at.Index(0)
 	g.Cluster, g.Authority, g.MaxMessage = service.GetClusterName(), service.GetAuthority(), service.GetMaxReceiveMessageLength().GetValue()
-	g.BackOff = backOff(service.GetRetryPolicy().GetRetryBackOff(), at.Index(0).Field("envoy_grpc").Field("retry_policy").Field("retry_back_off"), report)
+	g.BackOff = backOff(service.GetRetryPolicy().GetRetryBackOff(), at.Field("envoy_grpc").Field("retry_policy").Field("retry_back_off"), report)
+	g.Metadata = InitialMetadata(source.GetGrpcServices()[0].GetInitialMetadata(), at.Field("initial_metadata"), report)
 	return g
 }
 

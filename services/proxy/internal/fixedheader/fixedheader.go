@@ -36,17 +36,25 @@ func Parse(options []*corev3.HeaderValueOption, at strict.Path, report *strict.R
 	var list []Header
 	for i, option := range options {
 		at := at.Index(i).Field("header")
-		name, value := CheckName(option.GetHeader().GetKey(), at.Field("key"), report), option.GetHeader().GetValue()
-		switch literal := strings.ReplaceAll(value, "%%", "%"); {
-		case strings.Contains(strings.ReplaceAll(value, "%%", ""), "%"):
-			report.Add(at.Field("value"), "%q has an operator: only fixed values are supported here, with %%%% for a %%", value)
-		case !httpguts.ValidHeaderFieldValue(literal):
-			report.Add(at.Field("value"), "%q has a control character", value)
-		case literal != "" || option.GetKeepEmptyValue():
-			list = append(list, Header{name, literal, option.GetAppendAction()})
+		name := CheckName(option.GetHeader().GetKey(), at.Field("key"), report)
+		if value := Value(option.GetHeader().GetValue(), at.Field("value"), report); value != "" || option.GetKeepEmptyValue() {
+			list = append(list, Header{name, value, option.GetAppendAction()})
 		}
 	}
 	return list
+}
+
+// Value returns what a value at the path at stands for, with % for each %%; one that
+// has an operator or is malformed is a fault.
+func Value(value string, at strict.Path, report *strict.Report) string {
+	literal := strings.ReplaceAll(value, "%%", "%")
+	switch {
+	case strings.Contains(strings.ReplaceAll(value, "%%", ""), "%"):
+		report.Add(at, "%q has an operator: only fixed values are supported here, with %%%% for a %%", value)
+	case !httpguts.ValidHeaderFieldValue(literal):
+		report.Add(at, "%q has a control character", value)
+	}
+	return literal
 }
 
 // CheckName returns a header's name in lower case; one that can't be changed or

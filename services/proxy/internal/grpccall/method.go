@@ -29,6 +29,8 @@ type Options struct {
 	// SkipEnvoyHeaders has calls go without x-envoy-internal, so that they count as
 	// external requests.
 	SkipEnvoyHeaders bool
+	// Metadata is header fields that calls begin with, names and values by turns.
+	Metadata []string
 	// Runtime has the values that bear on the cluster; nil is none.
 	Runtime *layeredruntime.Runtime
 }
@@ -79,6 +81,9 @@ func NewMethod(c *cluster.Cluster, o Options) (*Method, error) {
 		told := max(o.Timeout, time.Millisecond)
 		h.Add("grpc-timeout", grpcwire.Timeout(told))
 		h.Add("x-envoy-expected-rq-timeout-ms", strconv.FormatInt(told.Milliseconds(), 10))
+	}
+	for i := 0; i+1 < len(o.Metadata); i += 2 {
+		h.Add(o.Metadata[i], o.Metadata[i+1])
 	}
 	return m, nil
 }

@@ -18,6 +18,7 @@ import (
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/grpccall"
 	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/upstream"
@@ -44,6 +45,8 @@ type Service struct {
 	MaxMessage uint32
 	// SkipEnvoyHeaders has calls go without x-envoy-internal.
 	SkipEnvoyHeaders bool
+	// Metadata is what each call begins with.
+	Metadata coreconfig.Metadata
 }
 
 // Services are the rate-limit services in use. It is safe for use by many
@@ -166,7 +169,7 @@ func (s *Services) make(service Service) (*known, error) {
 	}
 	m, err := grpccall.NewMethod(c, grpccall.Options{
 		Path: method, Authority: service.Authority, Timeout: service.Timeout, MaxMessage: service.MaxMessage,
-		SkipEnvoyHeaders: service.SkipEnvoyHeaders, Runtime: s.runtime,
+		SkipEnvoyHeaders: service.SkipEnvoyHeaders, Metadata: service.Metadata.Pairs(), Runtime: s.runtime,
 	})
 	if err != nil {
 		return nil, err

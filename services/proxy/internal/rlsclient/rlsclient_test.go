@@ -173,6 +173,23 @@ func TestAsk(t *testing.T) {
 	require.EqualValues(t, 1, c.Hosts().Members[0].Host.Stats.ConnectionsActive.Load())
 }
 
+func TestCallsBeginWithTheInitialMetadata(t *testing.T) {
+	service := (&service{answer: func(ctx context.Context, _ *rlsv3.RateLimitRequest) (*rlsv3.RateLimitResponse, error) {
+		md, _ := metadata.FromIncomingContext(ctx)
+		return &rlsv3.RateLimitResponse{OverallCode: rlsv3.RateLimitResponse_OVER_LIMIT, RawBody: []byte(strings.Join(md.Get("x-token"), " "))}, nil
+	}}).serve(t)
+	s := services(t, manager(t, service.address))
+	for _, sent := range []string{"", "a", "b"} {
+		asked := Service{Cluster: "rls"}
+		if sent != "" {
+			asked.Metadata = coreconfig.Metadata("x-token\n" + sent + "\n")
+		}
+		response, err := askFor(s, asked, "edge", descriptors(t, "ann"))
+		require.NoError(t, err)
+		require.Equal(t, sent, response.Body)
+	}
+}
+
 func TestAServiceHasAnAuthorityAndABoundOfItsOwn(t *testing.T) {
 	service := (&service{answer: func(ctx context.Context, _ *rlsv3.RateLimitRequest) (*rlsv3.RateLimitResponse, error) {
 		md, _ := metadata.FromIncomingContext(ctx)

@@ -17,6 +17,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weirproxy/weir/internal/servicetest"
@@ -112,27 +113,37 @@ func TestAControlPlaneMayHaveABackOffOfItsOwn(t *testing.T) {
 // optioned is a channel that keeps how streams were to be opened.
 type optioned struct {
 	quiet
-	options chan []grpc.CallOption
+	opened chan opening
+}
+
+// opening is how a stream was to be opened.
+type opening struct {
+	options  []grpc.CallOption
+	metadata metadata.MD
 }
 
 func (o *optioned) NewStream(ctx context.Context, d *grpc.StreamDesc, method string, options ...grpc.CallOption) (grpc.ClientStream, error) {
-	o.options <- options
+	sent, _ := metadata.FromOutgoingContext(ctx)
+	o.opened <- opening{options, sent}
 	return o.quiet.NewStream(ctx, d, method, options...)
 }
 
 func TestAControlPlaneIsAskedAsItsConfigurationSays(t *testing.T) {
 	for _, c := range []struct {
 		plane coreconfig.GRPC
-		want  []grpc.CallOption
+		want  opening
 	}{
-		{coreconfig.GRPC{Cluster: "plane"}, []grpc.CallOption{grpc.MaxCallRecvMsgSize(64 << 20)}},
+		{coreconfig.GRPC{Cluster: "plane"}, opening{[]grpc.CallOption{grpc.MaxCallRecvMsgSize(64 << 20)}, metadata.MD{}}},
 		{
-			coreconfig.GRPC{Cluster: "plane", Authority: "control.example", MaxMessage: 1000},
-			[]grpc.CallOption{grpc.MaxCallRecvMsgSize(1000), grpc.CallAuthority("control.example")},
+			coreconfig.GRPC{Cluster: "plane", Authority: "control.example", MaxMessage: 1000, Metadata: "x-token\na b\nx-empty\n\nx-token\nc\n"},
+			opening{
+				[]grpc.CallOption{grpc.MaxCallRecvMsgSize(1000), grpc.CallAuthority("control.example")},
+				metadata.Pairs("x-token", "a b", "x-empty", "", "x-token", "c"),
+			},
 		},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			channel := &optioned{quiet{lives: time.Hour}, make(chan []grpc.CallOption, 1)}
+			channel := &optioned{quiet{lives: time.Hour}, make(chan opening, 1)}
 			client := xds.New(xds.Options{
 				Dial: func(context.Context, string) (grpc.ClientConnInterface, io.Closer, error) {
 					return channel, channel, nil
@@ -144,7 +155,7 @@ func TestAControlPlaneIsAskedAsItsConfigurationSays(t *testing.T) {
 			ctx, cancel := context.WithCancel(context.Background())
 			done := make(chan error, 1)
 			go func() { done <- client.Run(ctx) }() // ends with ctx, waited for below
-			require.Equal(t, c.want, <-channel.options)
+			require.Equal(t, c.want, <-channel.opened)
 			cancel()
 			require.NoError(t, <-done)
 		})

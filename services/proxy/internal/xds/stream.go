@@ -12,6 +12,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -69,6 +70,7 @@ func (o *origin) connect(ctx context.Context, dial *dialler) (steady bool, err e
 	if o.plane.Authority != "" {
 		options = append(options, grpc.CallAuthority(o.plane.Authority))
 	}
+	ctx = metadata.AppendToOutgoingContext(ctx, o.plane.Metadata.Pairs()...)
 	opened, err := channel.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method, options...)
 	if err != nil {
 		return false, fmt.Errorf("open xDS stream: %w", err)

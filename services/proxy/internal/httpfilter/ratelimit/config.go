@@ -147,13 +147,15 @@ func (f Factory) parseService(service *ratelimitconfigv3.RateLimitServiceConfig,
 		coreconfig.WantV3(service.GetTransportApiVersion(), at.Field("transport_api_version"), report)
 	}
 	grpc := service.GetGrpcService().GetEnvoyGrpc()
-	at = at.Field("grpc_service").Field("envoy_grpc")
+	at = at.Field("grpc_service")
+	metadata := coreconfig.InitialMetadata(service.GetGrpcService().GetInitialMetadata(), at.Field("initial_metadata"), report)
+	at = at.Field("envoy_grpc")
 	if grpc.GetRetryPolicy() != nil {
 		report.Add(at.Field("retry_policy"), "it is for streams of xDS, and says nothing here")
 	}
 	asked := rlsclient.Service{
 		Cluster: grpc.GetClusterName(), Authority: grpc.GetAuthority(), MaxMessage: grpc.GetMaxReceiveMessageLength().GetValue(),
-		Timeout: timeout, SkipEnvoyHeaders: grpc.GetSkipEnvoyHeaders(),
+		Timeout: timeout, SkipEnvoyHeaders: grpc.GetSkipEnvoyHeaders(), Metadata: metadata,
 	}
 	if f.CheckCluster != nil && asked.Cluster != "" {
 		f.CheckCluster(asked.Cluster, at.Field("cluster_name"), report)

@@ -594,9 +594,9 @@ func TestTheServiceIsAskedAsItsConfigurationSays(t *testing.T) {
 timeout: 0.25s
 rate_limit_service:
   transport_api_version: V3
-  grpc_service: {envoy_grpc: {cluster_name: rls, authority: limits.example, max_receive_message_length: 4096, skip_envoy_headers: true}}`)
+  grpc_service: {envoy_grpc: {cluster_name: rls, authority: limits.example, max_receive_message_length: 4096, skip_envoy_headers: true}, initial_metadata: [{key: x-token, value: abc}]}`)
 	filtertest.Run(t, config, filtertest.Exchange{Request: asked, Prepare: x.prepare})
-	require.Equal(t, rlsclient.Service{Cluster: "rls", Authority: "limits.example", Timeout: 250 * time.Millisecond, MaxMessage: 4096, SkipEnvoyHeaders: true}, a.service)
+	require.Equal(t, rlsclient.Service{Cluster: "rls", Authority: "limits.example", Timeout: 250 * time.Millisecond, MaxMessage: 4096, SkipEnvoyHeaders: true, Metadata: "x-token\nabc\n"}, a.service)
 }
 
 func TestReadme(t *testing.T) { filtertest.Readme(t, ratelimit.Factory{}) }
