@@ -1,8 +1,9 @@
 // Package accesslog is the access logs of a http_connection_manager: a filter,
 // a line by package format, and a file that the line goes to. The connection
-// manager calls each log once, at the end of a request; the lines are written
-// behind its back, so that a slow disk slows no request. It decides nothing
-// about the request.
+// manager calls each log at the end of a request, the router at that of an
+// attempt, and both earlier where the configuration says so, Periodic while they
+// go on; the lines are written behind their backs, so that a slow disk slows no
+// request. It decides nothing about the request.
 package accesslog
 
 import (
@@ -57,7 +58,7 @@ type Log struct {
 	file   *file
 }
 
-// Write tells the log of a request that is over, by the values of the runtime that
+// Write tells the log of a request, by the values of the runtime that
 // hold then; nil is none. It does not block.
 func (l *Log) Write(f *format.Facts, values *layeredruntime.Snapshot) {
 	if l.filter == nil || l.filter(f, values) {

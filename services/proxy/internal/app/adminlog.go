@@ -104,7 +104,7 @@ func (w *countedResponse) Write(p []byte) (int, error) {
 	w.WriteHeader(http.StatusOK)
 	n, err := w.ResponseWriter.Write(p)
 	if !w.bodiless {
-		w.facts.SentBytes += int64(n)
+		w.facts.AddSent(n)
 	}
 	return n, err
 }

@@ -52,8 +52,6 @@ type Facts struct {
 	UpstreamFailure string
 	// Attempts counts the hosts that were tried.
 	Attempts int
-	// SentBytes counts the response's body as the client got it.
-	SentBytes int64
 	// HealthCheck says that the request asked after our own health.
 	HealthCheck bool
 	// LogType is when an access log is written (ACCESS_LOG_TYPE); empty is at the end of
@@ -67,7 +65,7 @@ type Facts struct {
 	// host; nil for nothing.
 	RouteMetadata, VirtualHostMetadata, ClusterMetadata, HostMetadata *corev3.Metadata
 
-	received atomic.Int64
+	received, sent atomic.Int64 // bytes of bodies
 	// moments are distances from Start in nanoseconds; 0 is not yet.
 	moments [momentCount]atomic.Int64
 	scratch []byte
@@ -142,3 +140,12 @@ func (f *Facts) AddReceived(n int) { f.received.Add(int64(n)) }
 
 // ReceivedBytes counts the request's body so far.
 func (f *Facts) ReceivedBytes() int64 { return f.received.Load() }
+
+// AddSent counts bytes of the response's body that went to the client.
+func (f *Facts) AddSent(n int) { f.sent.Add(int64(n)) }
+
+// SetSent is the count of them so far, where another counts them.
+func (f *Facts) SetSent(n int64) { f.sent.Store(n) }
+
+// SentBytes counts the response's body as the client got it so far.
+func (f *Facts) SentBytes() int64 { return f.sent.Load() }

@@ -141,7 +141,7 @@ func text(of func(*Facts) string) func(b []byte, f *Facts) ([]byte, bool) {
 // numbers are the operators without argument whose values are numbers.
 var numbers = map[string]func(f *Facts) (int64, bool){
 	"BYTES_RECEIVED":                 known(func(f *Facts) int64 { return f.ReceivedBytes() }),
-	"BYTES_SENT":                     known(func(f *Facts) int64 { return f.SentBytes }),
+	"BYTES_SENT":                     known(func(f *Facts) int64 { return f.SentBytes() }),
 	"RESPONSE_CODE":                  known(func(f *Facts) int64 { return int64(f.ResponseCode) }),
 	"UPSTREAM_REQUEST_ATTEMPT_COUNT": known(func(f *Facts) int64 { return int64(f.Attempts) }),
 	"UPSTREAM_CONNECTION_ID":         known(func(f *Facts) int64 { return int64(f.UpstreamConnection) }),

@@ -43,7 +43,7 @@ func facts(t testing.TB) *format.Facts {
 	f.UpstreamHost, f.UpstreamLocal = netip.MustParseAddrPort("127.0.0.1:50447"), netip.MustParseAddrPort("127.0.0.1:44440")
 	f.UpstreamConnection, f.Attempts = 5, 1
 	f.AddReceived(10)
-	f.SentBytes = 5
+	f.AddSent(5)
 	for m, after := range map[format.Moment]time.Duration{
 		format.RequestEnd: 1 * time.Millisecond, format.UpstreamConnectBegin: 1500 * time.Microsecond, format.UpstreamConnectEnd: 1565 * time.Microsecond,
 		format.UpstreamRequestBegin: 1600 * time.Microsecond, format.UpstreamRequestEnd: 2 * time.Millisecond, format.ResponseBegin: 5 * time.Millisecond,

@@ -41,6 +41,14 @@ func (h *Headers) Load(block []byte) []byte {
 	return h.slab
 }
 
+// Copy makes the list a copy of another, in its own memory. Its views are not valid any
+// more, as after Reset.
+func (h *Headers) Copy(other *Headers) {
+	h.slab = append(h.slab[:0], other.slab...)
+	h.fields = append(h.fields[:0], other.fields...)
+	h.spelled = append(h.spelled[:0], other.spelled...)
+}
+
 // Swap makes the list that of f, which gets the memory of this one in its stead:
 // nothing is copied. Views of f stay valid until Reset.
 func (h *Headers) Swap(f *http2.Fields) {

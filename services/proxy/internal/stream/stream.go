@@ -67,6 +67,9 @@ type Stream struct {
 	// headers must be those of one that has none of another hop. Nil where such
 	// are not wanted. The error is that of the client's connection.
 	Interim func(*message.Response) error
+	// Progress is called by who forwards the request when Facts has more to tell and may
+	// then stay as it is for long; nil where nobody listens.
+	Progress func()
 	// Facts is what access logs and header formats tell of the stream. Who
 	// makes a fact notes it here; who replies in place of the upstream says
 	// why in Details and Flags.
@@ -153,7 +156,7 @@ func (s *Stream) MutateResponse() {
 // Reset empties the stream for the next request of the same connection and
 // keeps its memory, and what is known of the connection.
 func (s *Stream) Reset() {
-	s.Route, s.Cluster, s.Interim, s.Runtime = nil, nil, nil, nil
+	s.Route, s.Cluster, s.Interim, s.Progress, s.Runtime = nil, nil, nil, nil, nil
 	s.Hash, s.Hashed, s.Scratch = 0, false, s.Scratch[:0]
 	s.Request.Method, s.Request.Path, s.Request.Authority, s.Request.Scheme = nil, nil, nil, nil
 	s.Request.Body, s.Response.Body = nil, nil

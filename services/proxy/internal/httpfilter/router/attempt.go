@@ -73,7 +73,7 @@ func (a *attempt) run(s *stream.Stream) result {
 	s.Request.Authority = a.router.authority
 	s.Route.RewriteHost(&s.Request, a.Host.Hostname(), !a.router.config.suppress)
 	s.Facts.Attempts++
-	a.router.log.begin(s, a.Host)
+	a.router.log.begin(s, a)
 	conn, err := a.connect(s)
 	if err == nil {
 		err = a.burden(conn)
@@ -152,6 +152,9 @@ func (a *attempt) exchange(s *stream.Stream, conn *connpool.Conn) error {
 	s.Hold(conn)
 	a.tell(&s.Facts, conn, now)
 	a.router.log.connected(a, conn, now)
+	if s.Progress != nil {
+		s.Progress()
+	}
 	before := conn.Sent()
 	conn.Writer.WriteRequest(&s.Request)
 	if a.alone(s) && !conn.HTTP2() { // which bounds no stream before it is open

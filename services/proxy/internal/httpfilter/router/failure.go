@@ -163,7 +163,7 @@ func (a *attempt) classify(err error) result {
 // refuse makes the reply for the last attempt, which got no response, and closes
 // its connection.
 func (r *router) refuse(res result) *httpfilter.Reply {
-	r.log.end(r.stream, r.attempt)
+	r.log.end(r.stream)
 	r.attempt.Discard()
 	reply := r.replyTo(res)
 	if r.stream.Route.Attempts.Response && res != streamExpired {

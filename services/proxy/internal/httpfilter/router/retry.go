@@ -85,7 +85,7 @@ func (r *router) wantsAnother(s *stream.Stream, res result) bool {
 // leave gives the present attempt up, and makes way for another.
 func (r *router) leave(s *stream.Stream, res result) {
 	a := r.attempt
-	r.log.end(s, a)
+	r.log.end(s)
 	a.Host.Stats.RequestErrors.Add(1)
 	r.retry.tried = append(r.retry.tried, a.Host)
 	if res == answered {

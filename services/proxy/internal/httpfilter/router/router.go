@@ -45,7 +45,7 @@ func (f Factory) Fields() strict.Fields {
 	return strict.Fields{f.ConfigType(): {
 		"suppress_envoy_headers", "strict_check_headers", "respect_expected_rq_timeout", "dynamic_stats", "suppress_grpc_request_failure_code_stats",
 		"upstream_log", "upstream_log_options",
-	}, f.ConfigType() + ".UpstreamAccessLogOptions": {"flush_upstream_log_on_upstream_stream"}}
+	}, f.ConfigType() + ".UpstreamAccessLogOptions": {"flush_upstream_log_on_upstream_stream", "upstream_log_flush_interval"}}
 }
 
 // Parse implements httpfilter.Factory.
@@ -57,6 +57,7 @@ func (f Factory) Parse(m proto.Message, at strict.Path, report *strict.Report) h
 		c.uncounted = m.GetDynamicStats() != nil && !m.GetDynamicStats().GetValue()
 		c.codelessGRPC = m.GetSuppressGrpcRequestFailureCodeStats()
 		c.logs = f.AccessLogs.Parse(m.GetUpstreamLog(), at.Field("upstream_log"), report)
+		c.logInterval = m.GetUpstreamLogOptions().GetUpstreamLogFlushInterval().AsDuration() // of 1 ms or more, by the message's own rules
 		c.logsEarly = m.GetUpstreamLogOptions().GetFlushUpstreamLogOnUpstreamStream()
 	}
 	return c
@@ -79,6 +80,7 @@ type config struct {
 	codelessGRPC bool
 	logs         []*accesslog.Log // of attempts
 	logsEarly    bool             // as soon as they have a connection too
+	logInterval  time.Duration    // while they go on too; 0 is not
 	spare        sync.Pool
 
 	requests, brokenOff *stats.Counter
@@ -100,7 +102,7 @@ func (c *config) NewFilter() httpfilter.Filter {
 	r := &router{config: c}
 	r.attempt = newAttempt(r)
 	if len(c.logs) > 0 {
-		r.log = &upstreamLog{logs: c.logs, early: c.logsEarly}
+		r.log = newUpstreamLog(c)
 	}
 	return r
 }
@@ -250,7 +252,7 @@ func (r *router) respond(s *stream.Stream, setCookies []string) {
 func (r *router) end(now time.Time) {
 	r.stream.Facts.Mark(format.UpstreamResponseEnd, now)
 	r.log.whole(&r.stream.Response, now)
-	r.log.end(r.stream, r.attempt)
+	r.log.end(r.stream)
 	if whole := r.whole(); !whole.IsZero() && !r.attempt.tunnel && r.counts() {
 		r.cluster.Stats.RecordTime(now.Sub(whole), r.counted)
 		if r.byRoute != nil {
@@ -317,7 +319,7 @@ func (r *router) Done(*stream.Stream) {
 		<-a.uploaded // until the client's direction is at its end, or cut off
 		a.uploading = false
 	}
-	r.log.end(r.stream, a)
+	r.log.end(r.stream)
 	a.settle()
 	a.End()
 	a.wait()

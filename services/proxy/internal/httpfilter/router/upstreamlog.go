@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/accesslog"
-	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
@@ -22,6 +21,10 @@ type upstreamLog struct {
 	// (flush_upstream_log_on_upstream_stream).
 	early bool
 
+	// lines are written while an attempt goes on.
+	lines   *accesslog.Periodic
+	attempt *attempt // whose lines they are
+
 	facts    format.Facts
 	response message.Response // a copy of its head, and of its trailers
 	runtime  *layeredruntime.Snapshot
@@ -29,8 +32,17 @@ type upstreamLog struct {
 	began    bool // it has a connection
 }
 
-// begin begins an attempt at a host.
-func (l *upstreamLog) begin(s *stream.Stream, host *cluster.Host) {
+func newUpstreamLog(c *config) *upstreamLog {
+	l := &upstreamLog{logs: c.logs, early: c.logsEarly}
+	l.lines = accesslog.NewPeriodic(c.logs, "UpstreamPeriodic", c.logInterval, func() *layeredruntime.Snapshot { return l.runtime }, l.count)
+	return l
+}
+
+// count puts the bytes that an attempt has sent of its body into the facts.
+func (l *upstreamLog) count() { l.facts.SetSent(l.attempt.bodySent.Load()) }
+
+// begin begins an attempt, which has its host.
+func (l *upstreamLog) begin(s *stream.Stream, a *attempt) {
 	if l == nil {
 		return
 	}
@@ -44,9 +56,10 @@ func (l *upstreamLog) begin(s *stream.Stream, host *cluster.Host) {
 	}
 	f.RouteName, f.Cluster, f.HealthCheck = s.Facts.RouteName, s.Facts.Cluster, s.Facts.HealthCheck
 	f.RouteMetadata, f.VirtualHostMetadata, f.ClusterMetadata = s.Facts.RouteMetadata, s.Facts.VirtualHostMetadata, s.Facts.ClusterMetadata
-	f.UpstreamHost, f.HostMetadata = host.Address, host.Metadata()
+	f.UpstreamHost, f.HostMetadata = a.Host.Address, a.Host.Metadata()
 	f.Attempts = s.Facts.Attempts
-	l.runtime, l.open, l.began = s.Runtime, true, false
+	l.attempt, l.runtime, l.open, l.began = a, s.Runtime, true, false
+	l.lines.Begin(f)
 }
 
 // connected notes the connection on which the request begins to go out.
@@ -60,6 +73,7 @@ func (l *upstreamLog) connected(a *attempt, conn *connpool.Conn, now time.Time) 
 		l.write("UpstreamPoolReady")
 	}
 	l.began = true
+	l.lines.Update()
 }
 
 // answered notes the head of the response.
@@ -69,7 +83,8 @@ func (l *upstreamLog) answered(r *message.Response) {
 	}
 	l.facts.Mark(format.ResponseBegin, time.Now())
 	l.facts.Response, l.facts.ResponseCode = &l.response, r.Status
-	copyHeaders(&l.response.Headers, &r.Headers)
+	l.response.Headers.Copy(&r.Headers)
+	l.lines.Update()
 }
 
 // received counts bytes of the response's body.
@@ -85,7 +100,7 @@ func (l *upstreamLog) whole(r *message.Response, now time.Time) {
 		return
 	}
 	l.facts.Mark(format.UpstreamResponseEnd, now)
-	copyHeaders(&l.response.Trailers, &r.Trailers)
+	l.response.Trailers.Copy(&r.Trailers)
 	l.facts.ResponseTrailers = &l.response.Trailers
 }
 
@@ -116,12 +131,16 @@ func (l *upstreamLog) brokeOff(flag format.Flags) {
 }
 
 // end logs the attempt, if one is under way.
-func (l *upstreamLog) end(s *stream.Stream, a *attempt) {
-	if l == nil || !l.open {
+func (l *upstreamLog) end(s *stream.Stream) {
+	if l == nil {
+		return
+	}
+	l.lines.End()
+	if !l.open {
 		return
 	}
 	l.open = false
-	l.facts.SentBytes = a.bodySent.Load()
+	l.count()
 	if since, ok := s.Facts.Since(format.UpstreamRequestEnd); ok {
 		if at := s.Facts.Start.Add(since); !at.Before(l.facts.Start) { // else it is that of the attempt before
 			l.facts.Mark(format.UpstreamRequestEnd, at)
@@ -135,13 +154,5 @@ func (l *upstreamLog) write(kind string) {
 	l.facts.LogType = kind
 	for _, log := range l.logs {
 		log.Write(&l.facts, l.runtime)
-	}
-}
-
-func copyHeaders(to, from *message.Headers) {
-	to.Reset()
-	for i := range from.Len() {
-		name, value := from.At(i)
-		to.AddBytes(string(name), value)
 	}
 }

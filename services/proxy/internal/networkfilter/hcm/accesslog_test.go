@@ -7,11 +7,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/weirproxy/weir/internal/http2"
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/accesslog"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
@@ -151,6 +153,92 @@ func TestAccessLogTellsOfBeginningsIfItIsTo(t *testing.T) {
 		p.dial().send("GET / HTTP/1.1\r\nHo st: a\r\n\r\n")
 		require.Equal(t, []string{"DownstreamEnd 400 - -"}, l.lines(1))
 	})
+}
+
+// await waits for a line and returns those up to it.
+func (l *accessLog) await(line string) (before []string) {
+	l.t.Helper()
+	servicetest.Eventually(l.t, line, func() bool {
+		text, _ := os.ReadFile(l.path) // there is none before the first line
+		lines := strings.Split(string(text), "\n")
+		found := slices.Index(lines, line)
+		before = lines[:found+1]
+		return found >= 0
+	})
+	return before
+}
+
+func TestAccessLogsTellOfWhatGoesOn(t *testing.T) {
+	l, up := newAccessLog(t, "%ACCESS_LOG_TYPE% %RESPONSE_CODE% %BYTES_RECEIVED%/%BYTES_SENT% %UPSTREAM_REMOTE_ADDRESS% %REQ(X-A)% %RESP(X-B)%\n"), newUpstream(t)
+	p := start(t, up.address(), config{
+		fields: l.field + `"access_log_options": {"access_log_flush_interval": "0.005s"},`, logs: l.files,
+		router: `, ` + strings.Replace(l.field, "access_log", "upstream_log", 1) + ` "upstream_log_options": {"upstream_log_flush_interval": "0.005s"}`,
+	})
+	head := " " + up.address() + " "
+	for name, c := range map[string]struct {
+		open func() (send func(text string, end bool), read func(want string))
+	}{
+		"HTTP/1.1": {func() (func(string, bool), func(string)) {
+			client := p.dial()
+			client.send("POST / HTTP/1.1\r\nHost: a\r\nX-A: HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+			return func(text string, end bool) {
+					if end {
+						client.send("0\r\n\r\n")
+						return
+					}
+					client.send(fmt.Sprintf("%x\r\n%s\r\n", len(text), text))
+				}, func(want string) {
+					client.head()
+					client.read(fmt.Sprintf("%x\r\n%s\r\n", len(want), want))
+				}
+		}},
+		"HTTP/2": {func() (func(string, bool), func(string)) {
+			s := open(t, p.dialHTTP2(), "POST /", false, "x-a: HTTP/2")
+			return func(text string, end bool) {
+					require.NoError(t, s.WriteData([]byte(text), end))
+					require.NoError(t, s.Flush())
+				}, func(want string) {
+					require.NoError(t, s.ReadHead(&http2.Head{}))
+					got, err := s.Next()
+					require.NoError(t, err)
+					require.Equal(t, want, string(got))
+				}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			send, read := c.open()
+			send("hello", false)
+			server := up.accept()
+			server.head()
+			server.read("5\r\nhello\r\n")
+			l.await("DownstreamPeriodic 0 5/0" + head + name + " -")
+			l.await("UpstreamPeriodic 0 0/5" + head + name + " -")
+
+			server.send("HTTP/1.1 200 OK\r\nX-B: 2\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+			read("abc")
+			l.await("DownstreamPeriodic 200 5/3" + head + name + " 2")
+			l.await("UpstreamPeriodic 200 3/5" + head + name + " 2")
+			send("world", false)
+			server.read("5\r\nworld\r\n")
+			l.await("DownstreamPeriodic 200 10/3" + head + name + " 2")
+			l.await("UpstreamPeriodic 200 3/10" + head + name + " 2")
+
+			send("", true)
+			server.read("0\r\n\r\n")
+			server.send("0\r\n\r\n")
+			l.await("UpstreamEnd 200 3/10" + head + name + " 2")
+			ended := len(l.await("DownstreamEnd 200 10/3" + head + name + " 2"))
+			later := p.dial()
+			later.send("GET / HTTP/1.1\r\nHost: a\r\nX-A: behind " + name + "\r\n\r\n")
+			server.head()
+			for _, line := range l.await("DownstreamPeriodic 0 0/0" + head + "behind " + name + " -")[ended:] {
+				require.NotContains(t, line, head+name, "what has ended goes on no more")
+			}
+			server.send("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+			later.response("GET")
+			require.NoError(t, server.conn.Close())
+		})
+	}
 }
 
 func TestAccessLogTellsAddressesTimesAndIDs(t *testing.T) {

@@ -76,7 +76,7 @@ func (f *Factory) Fields() strict.Fields {
 		},
 		managerMessage + ".UpgradeConfig":                                                {"upgrade_type", "filters", "enabled"},
 		managerMessage + ".InternalAddressConfig":                                        {"unix_sockets", "cidr_ranges"},
-		managerMessage + ".HcmAccessLogOptions":                                          {"flush_access_log_on_new_request", "flush_log_on_tunnel_successfully_established"},
+		managerMessage + ".HcmAccessLogOptions":                                          {"access_log_flush_interval", "flush_access_log_on_new_request", "flush_log_on_tunnel_successfully_established"},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter":         {"name", "typed_config", "is_optional", "disabled"},
 		"envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension": {"typed_config"},
 		"envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig":                        {"pack_trace_reason", "use_request_id_for_trace_sampling"},
@@ -128,7 +128,9 @@ type manager struct {
 	// logStart and logTunnel say that the logs are also written when a request has
 	// its route, and when a client has got its upgrade (access_log_options).
 	logStart, logTunnel bool
-	ids                 *atomic.Uint64
+	// logInterval is that of lines while a request goes on; 0 for none.
+	logInterval time.Duration
+	ids         *atomic.Uint64
 
 	codec          hcmv3.HttpConnectionManager_CodecType
 	servers        servers   // of HTTP/2
@@ -216,6 +218,7 @@ func (f *Factory) Parse(config proto.Message, at strict.Path, report *strict.Rep
 	}
 	m.logs = f.AccessLogs.Parse(c.GetAccessLog(), at.Field("access_log"), report)
 	m.logStart = c.GetAccessLogOptions().GetFlushAccessLogOnNewRequest()
+	m.logInterval = c.GetAccessLogOptions().GetAccessLogFlushInterval().AsDuration() // of 1 ms or more, by the message's own rules
 	m.logTunnel = c.GetAccessLogOptions().GetFlushLogOnTunnelSuccessfullyEstablished()
 	m.chain = f.parseChain(m, c.GetHttpFilters(), at.Field("http_filters"), report)
 	m.upgrades = f.parseUpgrades(m, c.GetUpgradeConfigs(), at.Field("upgrade_configs"), report)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/internal/http2"
+	"github.com/weirproxy/weir/services/proxy/internal/accesslog"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
@@ -32,6 +33,7 @@ type exchange struct {
 	stream stream.Stream
 	run    httpfilter.Run
 	watch  watch
+	lines  *accesslog.Periodic // while the request goes on
 	// What is made once for all streams.
 	interim func(*message.Response) error
 	onReset func(error)
@@ -52,6 +54,7 @@ type exchange struct {
 func newExchange(m *manager) *exchange {
 	e := &exchange{manager: m}
 	e.interim, e.onReset = e.sendInterim, e.clientGone
+	e.lines = m.periodic()
 	e.watch.manager, e.watch.base = m, time.Now()
 	e.watch.received, e.watch.cut = e.ended.Load, e.cut
 	e.watch.gone = func() bool { return false } // onReset tells
@@ -91,6 +94,7 @@ func (e *exchange) serve(c *multiplexed, h2 *http2.Stream) {
 		tellRoute(s)
 		chain, refused = m.upgraded(s, chain)
 		m.begun(&s.Facts)
+		follow(e.lines, s)
 	}
 	e.watch.begin(s)
 	h2.OnReset(e.onReset)
@@ -296,6 +300,7 @@ func (e *exchange) respond() error {
 	if e.switched {
 		e.manager.switched(facts)
 	}
+	e.lines.Update()
 	if response.BodyLength == message.Unknown && !response.Bodiless {
 		response.Headers.Remove("content-length")
 	}
@@ -344,7 +349,7 @@ func (e *exchange) writeBody(r *message.Response) error {
 			_ = e.h2.Flush() // what came before the break is the client's
 			return err
 		}
-		if !flushing && r.BodyLength >= 0 && r.BodyLength-facts.SentBytes <= flushedAtOnce {
+		if !flushing && r.BodyLength >= 0 && r.BodyLength-facts.SentBytes() <= flushedAtOnce {
 			flushing = true
 			e.watch.flush()
 		}
@@ -352,7 +357,7 @@ func (e *exchange) writeBody(r *message.Response) error {
 			e.tellGone(err)
 			return err
 		}
-		facts.SentBytes += int64(len(chunk))
+		facts.AddSent(len(chunk))
 	}
 	r.Trailers.Keep(func(name, _ []byte) bool { return !hopByHop(name) })
 	var err error
@@ -387,6 +392,7 @@ func (e *exchange) conclude(expired *stream.Expiry, err error) {
 	}
 	e.watch.end()
 	e.h2.OnReset(nil)
+	e.lines.End()
 	m.record(s, expired)
 	s.Reset()
 	e.connection, e.h2 = nil, nil

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/weirproxy/weir/services/proxy/internal/accesslog"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
@@ -94,6 +95,20 @@ func (m *manager) record(s *stream.Stream, expired *stream.Expiry) (last *stream
 func (m *manager) begun(f *format.Facts) {
 	if m.logStart {
 		m.logAs("DownstreamStart", f)
+	}
+}
+
+// periodic makes what writes the access logs of requests that go on, one after another;
+// nil if nothing is to.
+func (m *manager) periodic() *accesslog.Periodic {
+	return accesslog.NewPeriodic(m.logs, "DownstreamPeriodic", m.logInterval, m.runtime.Snapshot, nil)
+}
+
+// follow begins the lines of a request that goes on, if there are to be any.
+func follow(p *accesslog.Periodic, s *stream.Stream) {
+	if p != nil {
+		s.Progress = p.Update
+		p.Begin(&s.Facts)
 	}
 }
 

@@ -63,6 +63,7 @@ type config struct {
 	version string // in place of explicit_http_config of HTTP/1, JSON
 	entry   string // fields of the route, each followed by a comma
 	logs    *accesslog.Files
+	router  string // fields of the router, JSON, each after a comma
 	filters []httpfilter.Factory
 }
 
@@ -90,12 +91,15 @@ func start(t testing.TB, upstream string, c config) *proxy {
 	clusters.AddStatic([]*cluster.Config{up})
 
 	filters := append([]httpfilter.Factory{}, c.filters...)
-	factory := &hcm.Factory{Filters: append(filters, router.Factory{}), Clusters: clusters, StaticCluster: func(string) *cluster.Config { return up }, AccessLogs: c.logs, Stats: registry}
+	factory := &hcm.Factory{Filters: append(filters, router.Factory{AccessLogs: c.logs}), Clusters: clusters, StaticCluster: func(string) *cluster.Config { return up }, AccessLogs: c.logs, Stats: registry}
 	var chain strings.Builder
 	for _, f := range factory.Filters {
 		value := ""
-		if f.ConfigType() == "google.protobuf.Duration" { // which JSON has as a text
+		switch f.ConfigType() {
+		case "google.protobuf.Duration": // which JSON has as a text
 			value = `, "value": "1s"`
+		case router.Factory{}.ConfigType():
+			value = c.router
 		}
 		fmt.Fprintf(&chain, `{"name": %[1]q, "typed_config": {"@type": "type.googleapis.com/%[1]s"%[2]s}},`, f.ConfigType(), value)
 	}

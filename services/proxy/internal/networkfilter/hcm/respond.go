@@ -25,6 +25,7 @@ func (c *connection) respond(closes bool) error {
 	if response.Status == 101 {
 		c.manager.switched(facts)
 	}
+	c.lines.Update()
 	c.writes.Extend(now, idle)
 	c.writer.WriteResponse(response, closes)
 	for response.Body != nil {
@@ -49,7 +50,7 @@ func (c *connection) respond(closes bool) error {
 			tellGone(facts, err)
 			return err
 		}
-		facts.SentBytes += int64(len(chunk))
+		facts.AddSent(len(chunk))
 	}
 	c.writer.Finish(&response.Trailers)
 	if err := c.writer.Flush(); err != nil {

@@ -16,6 +16,7 @@ import (
 
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
+	"github.com/weirproxy/weir/services/proxy/internal/accesslog"
 	"github.com/weirproxy/weir/services/proxy/internal/deadline"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
@@ -40,6 +41,7 @@ type connection struct {
 	ctx     context.Context
 	body    requestBody
 	watch   watch
+	lines   *accesslog.Periodic           // while a request goes on
 	interim func(*message.Response) error // sendInterim, once
 
 	// phase orders Finish against the start of a request.
@@ -151,6 +153,7 @@ func (m *manager) newConnection(conn net.Conn, a accepted) *connection {
 	c.peer, c.port = c.facts.Peer.Addr(), int(c.facts.Local.Port())
 	c.body.connection = c
 	c.interim = c.sendInterim
+	c.lines = m.periodic()
 	c.watch.manager, c.watch.base = m, c.began
 	c.watch.received, c.watch.gone, c.watch.cut = c.body.finished, c.gone, c.cut
 	return c
@@ -218,6 +221,7 @@ func (c *connection) serveRequest() bool {
 		tellRoute(s)
 		chain, refused = m.upgraded(s, chain)
 		m.begun(&s.Facts)
+		follow(c.lines, s)
 	}
 	c.watch.begin(s)
 
@@ -253,6 +257,7 @@ func (c *connection) conclude(keepAlive bool, expired *stream.Expiry, err error)
 		m.stats.upgradesActive.Add(-1)
 	}
 	c.countBytes()
+	c.lines.End()
 	switch last := m.record(s, expired); {
 	case last != expired || last == clientGone: // within the response, whose connection was cut
 		keepAlive = false
