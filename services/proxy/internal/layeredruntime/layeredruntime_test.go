@@ -216,8 +216,8 @@ func FuzzModify(f *testing.F) {
 	f.Add("", "{\"numerator\": 4294967296}")
 	f.Add("upstream.use_retry", "off")
 	f.Fuzz(func(t *testing.T, key, text string) {
-		if key == "other" { // which the change sets beside it
-			t.Skip()
+		if key == "other" {
+			t.Skip("the key that the change sets beside it")
 		}
 		r, _ := start(t, `layers: [{name: admin, admin_layer: {}}]`)
 		err := r.Modify(map[string]string{"other": "1", key: text})
