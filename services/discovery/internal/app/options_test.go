@@ -227,6 +227,8 @@ func TestWhatIsWrongWithTheEnvironmentIsToldAtOnce(t *testing.T) {
 	environtest.Unset(t, app.Options{})
 	t.Setenv("HOST_TTL", "soon")
 	t.Setenv("DISCOVERY_XDS_MAX_NAMES", "0")
+	t.Setenv("DISCOVERY_TRUSTED_HOPS", "one")
+	t.Setenv("DISCOVERY_TRUSTED_RANGES", "10.0.0.0/8")
 	told, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
 	require.NoError(t, err)
 	defer told.Close()
@@ -239,6 +241,8 @@ func TestWhatIsWrongWithTheEnvironmentIsToldAtOnce(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(text), `environment variable HOST_TTL="soon": want integer`)
 	require.Contains(t, string(text), "DISCOVERY_XDS_MAX_NAMES=0: below 1")
+	require.Contains(t, string(text), `environment variable DISCOVERY_TRUSTED_HOPS="one": want integer`)
+	require.NotContains(t, string(text), "DISCOVERY_TRUSTED_RANGES", "which wants the hops that could not be read")
 }
 
 func TestMainRefusesABadEnvironment(t *testing.T) {
