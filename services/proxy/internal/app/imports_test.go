@@ -102,7 +102,7 @@ func TestImports(t *testing.T) {
 		"internal/dns":             {"internal/coreconfig", "internal/strict"},
 		"internal/cluster/lb":      {"internal/cluster", "internal/cluster/edf", "internal/layeredruntime", "internal/stats", "internal/strict"},
 		"internal/connpool":        {"internal/cluster/breaker", "internal/http1", "internal/message", "weir/internal/http2"},
-		"internal/upstream":        {"internal/cluster", "internal/cluster/breaker", "internal/cluster/outlier", "internal/connpool", "internal/grpcwire", "internal/http1", "internal/message"},
+		"internal/upstream":        {"internal/cluster", "internal/cluster/breaker", "internal/cluster/outlier", "internal/connpool", "internal/grpcwire", "internal/message"},
 		"internal/fixedheader":     {"internal/message", "internal/strict"},
 		"internal/cluster/outlier": {"internal/coreconfig", "internal/stats", "internal/strict"},
 		"internal/codecstats":      {"internal/stats", "weir/internal/http2"},
@@ -110,7 +110,7 @@ func TestImports(t *testing.T) {
 		"internal/grpcchannel":     {"internal/cluster"},
 		"internal/grpcwire":        {},
 		"internal/grpccall":        {"internal/cluster", "internal/connpool", "internal/grpcwire", "internal/layeredruntime", "internal/message", "internal/upstream"},
-		"internal/rlsclient":       {"internal/cluster", "internal/coreconfig", "internal/descriptor", "internal/grpccall", "internal/grpcchannel", "internal/layeredruntime", "internal/upstream"},
+		"internal/rlsclient":       {"internal/cluster", "internal/coreconfig", "internal/descriptor", "internal/grpccall", "internal/layeredruntime", "internal/upstream"},
 		"internal/cluster/breaker": {"internal/stats", "internal/strict"},
 		"internal/cluster/healthcheck": {
 			"internal/coreconfig", "internal/fixedheader", "internal/http1", "internal/matcher", "internal/message", "internal/stats",

@@ -17,7 +17,6 @@ import (
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
-	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
 
@@ -234,7 +233,7 @@ func TestAMalformedResponseOfHTTP2EndsItsStreamOrItsConnection(t *testing.T) {
 			for err == nil { // what was whole may come first
 				_, err = response.Body.Next()
 			}
-			var protocol *http1.ProtocolError
+			var protocol *message.ProtocolError
 			require.ErrorAs(t, err, &protocol)
 			malformed.Discard()
 			if others == "go on" {
@@ -433,7 +432,7 @@ func TestHeadsOfResponsesAreBounded(t *testing.T) {
 				require.NoError(t, err)
 				return
 			}
-			var protocol *http1.ProtocolError
+			var protocol *message.ProtocolError
 			require.ErrorAs(t, err, &protocol)
 		})
 	}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/internal/http2"
-	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
 
@@ -167,7 +166,7 @@ func (x *exchange) ReadHead(m *message.Response, method []byte) (keepAlive bool,
 	}
 	h := &x.head
 	if h.Status >= statusLimit {
-		return false, &http1.ProtocolError{Status: 400, Detail: "a status above 599"}
+		return false, &message.ProtocolError{Status: 400, Detail: "a status above 599"}
 	}
 	m.Headers.Swap(&h.Fields)
 	m.Status, m.Body = h.Status, nil
@@ -299,10 +298,10 @@ func failure(err error) error {
 		case e.Code == http2.Cancel: // by Close
 			return errNoStream
 		}
-		return &http1.ProtocolError{Status: 400, Detail: e.Error()}
+		return &message.ProtocolError{Status: 400, Detail: e.Error()}
 	}
 	if e, ok := errors.AsType[*http2.ConnectionError](err); ok && !e.Remote {
-		return &http1.ProtocolError{Status: 400, Detail: e.Error()}
+		return &message.ProtocolError{Status: 400, Detail: e.Error()}
 	}
 	return err
 }

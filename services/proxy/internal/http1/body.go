@@ -117,7 +117,7 @@ func (b *body) next() ([]byte, error) {
 func (b *body) nextChunk() error {
 	if b.inChunk {
 		end, err := b.r.line(0)
-		if _, ok := errors.AsType[*ProtocolError](err); err != nil && !ok {
+		if _, ok := errors.AsType[*message.ProtocolError](err); err != nil && !ok {
 			return err
 		}
 		if err != nil || len(end) != 0 {

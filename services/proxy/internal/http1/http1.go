@@ -11,10 +11,6 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
 
-// ProtocolError is what a Reader returns of a peer that broke the protocol. After it
-// nothing more can be read from the connection.
-type ProtocolError = message.ProtocolError
-
 // RESPONSE_CODE_DETAILS of requests that are refused, in Envoy's words.
 const (
 	codecError      = "http1.codec_error"
@@ -23,9 +19,9 @@ const (
 	lowVersion      = "low_version"
 )
 
-// refusal is a ProtocolError.
+// refusal is what is told of a peer that broke the protocol.
 func refusal(status int, detail, responseCodeDetails string) error {
-	return &ProtocolError{Status: status, Detail: detail, ResponseCodeDetails: responseCodeDetails}
+	return &message.ProtocolError{Status: status, Detail: detail, ResponseCodeDetails: responseCodeDetails}
 }
 
 // malformed is what breaks the grammar, in words.

@@ -171,7 +171,7 @@ func writeBody(b *strings.Builder, body message.Body, length int64) error {
 // ending says how a connection ended: "end", "cut off", or the status that
 // answers a broken protocol, and why.
 func ending(err error) string {
-	var protocol *http1.ProtocolError
+	var protocol *message.ProtocolError
 	switch {
 	case errors.Is(err, io.EOF):
 		return "end"

@@ -93,7 +93,7 @@ func TestTrailersAreKeptWhereTheyAreWanted(t *testing.T) {
 func TestTrailersThatAreKeptAreCounted(t *testing.T) {
 	text := "POST / HTTP/1.1\nHost: a\nTransfer-Encoding: chunked\n\n1\nx\n0\n" + strings.Repeat("X: a\n", limits.Headers+1) + "\n"
 	_, _, err := readOne(text, http1.Options{Trailers: true})
-	refused, ok := errors.AsType[*http1.ProtocolError](err)
+	refused, ok := errors.AsType[*message.ProtocolError](err)
 	require.True(t, ok, "%v", err)
 	require.Equal(t, 431, refused.Status)
 	require.Equal(t, "http1.too_many_headers", refused.ResponseCodeDetails)

@@ -12,7 +12,7 @@ import (
 // as far as the client is concerned.
 //
 // Errors: io.EOF if the client closed before the first byte,
-// io.ErrUnexpectedEOF if within the head, *ProtocolError with the status to
+// io.ErrUnexpectedEOF if within the head, *message.ProtocolError with the status to
 // answer, or what the source's Read returned.
 func (r *Reader) ReadRequest(m *message.Request) (keepAlive bool, err error) {
 	r.http10 = false
@@ -141,7 +141,7 @@ var rootPath = []byte("/")
 
 // CheckAuthority holds a host to RFC 3986 §3.2 without userinfo: a name or an
 // IPv4 address, or an IPv6 one in brackets; then perhaps a colon and a port. The
-// error is a *ProtocolError.
+// error is a *message.ProtocolError.
 func CheckAuthority(authority []byte) error {
 	host, port := authority, []byte(nil)
 	if len(host) > 0 && host[0] == '[' {

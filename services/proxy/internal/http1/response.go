@@ -42,7 +42,7 @@ var ErrInterim = malformed("more than %d interim responses", InterimLimit)
 //
 // Errors are those of ReadRequest; io.EOF means that the server closed before
 // the first byte, so that it may never have seen the request. A head that the close
-// cuts off is a *ProtocolError, and so are bytes without one, as of HTTP/0.9.
+// cuts off is a *message.ProtocolError, and so are bytes without one, as of HTTP/0.9.
 func (r *Reader) ReadHead(m *message.Response, method []byte) (keepAlive bool, err error) {
 	f, http10, err := r.responseHead(m)
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/outlier"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
-	"github.com/weirproxy/weir/services/proxy/internal/http1"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
 
 // Failure is why an attempt has no response, or not the whole of it.
@@ -28,7 +28,7 @@ const (
 // Why is the failure that an error of the attempt is, be it of a connect, of writing or
 // of reading.
 func (a *Attempt) Why(err error) Failure {
-	var protocol *http1.ProtocolError
+	var protocol *message.ProtocolError
 	_, isRefused := errors.AsType[*connpool.UnprocessedError](err)
 	_, isReset := errors.AsType[*connpool.ResetError](err)
 	switch {

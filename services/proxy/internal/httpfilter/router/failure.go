@@ -11,8 +11,8 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/outlier"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
-	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/retry"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 	"github.com/weirproxy/weir/services/proxy/internal/upstream"
@@ -33,7 +33,7 @@ func (a *attempt) resendable(s *stream.Stream, err error) bool {
 	if a.interim > 0 || s.Expired() != nil {
 		return false
 	}
-	var protocol *http1.ProtocolError
+	var protocol *message.ProtocolError
 	if errors.As(err, &protocol) || upstream.IsTimeout(err) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return false
 	}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/format"
-	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
 
@@ -72,7 +71,7 @@ func (b *requestBody) pull() ([]byte, error) {
 
 // fail notes how the body broke off.
 func (b *requestBody) fail(err error) {
-	if _, malformed := errors.AsType[*http1.ProtocolError](err); !malformed {
+	if _, malformed := errors.AsType[*message.ProtocolError](err); !malformed {
 		b.broken.Store(true)
 	} else if !b.malformed.Swap(true) {
 		b.connection.manager.stats.protocolErrors.Inc()

@@ -24,7 +24,7 @@ func (m *manager) Explain(head []byte, port int, in route.Input) string {
 	c.reader.Options = m.http1.Options
 	s := &c.stream
 	if _, err := c.reader.ReadRequest(&s.Request); err != nil {
-		if protocol, ok := errors.AsType[*http1.ProtocolError](err); ok {
+		if protocol, ok := errors.AsType[*message.ProtocolError](err); ok {
 			e.answer(&refusal{status: protocol.Status, text: err.Error()})
 		} else {
 			e.line("answer", "none: %v", err)

@@ -7,7 +7,7 @@ import (
 
 	"github.com/weirproxy/weir/services/proxy/internal/accesslog"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
-	"github.com/weirproxy/weir/services/proxy/internal/http1"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
 
@@ -57,7 +57,7 @@ func tellRoute(s *stream.Stream) {
 }
 
 // tellMalformed notes a client that broke the protocol.
-func tellMalformed(f *format.Facts, why *http1.ProtocolError) {
+func tellMalformed(f *format.Facts, why *message.ProtocolError) {
 	f.Details, f.Flags = why.ResponseCodeDetails, f.Flags|format.DownstreamProtocolError
 }
 

@@ -85,7 +85,7 @@ func (c *connection) sendInterim(r *message.Response) error {
 func (c *connection) refuse(err error) bool {
 	stats, facts := c.manager.stats, &c.stream.Facts
 	r := refusal{text: err.Error() + "\n"}
-	protocol, ok := errors.AsType[*http1.ProtocolError](err)
+	protocol, ok := errors.AsType[*message.ProtocolError](err)
 	switch {
 	case ok:
 		stats.protocolErrors.Inc()
