@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -71,9 +72,11 @@ func answerScripted(w http.ResponseWriter, r *http.Request) {
 }
 
 // limitCallers are the clusters that are asked, each by a filter of a stage of its own, with
-// further fields of the cluster and of its envoy_grpc.
-var limitCallers = []struct{ name, cluster, grpc string }{
+// further fields of the cluster and of its envoy_grpc. The timeout of one lets its connection
+// come to be, and the others' is to be met by no call.
+var limitCallers = []struct{ name, cluster, grpc, timeout string }{
 	{name: "asked"},
+	{name: "late", timeout: "2s"},
 	{name: "away"}, // nobody serves there
 	{name: "full", cluster: `circuit_breakers: {thresholds: [{max_requests: 0}]}, `},
 	{name: "pending", cluster: `circuit_breakers: {thresholds: [{max_pending_requests: 0}]}, `},
@@ -90,7 +93,7 @@ func limitCallsBootstrap(rls, backend string) string {
 	}
 	var hosts, filters, clusters strings.Builder
 	for stage, c := range limitCallers {
-		port := rls
+		port, timeout := rls, cmp.Or(c.timeout, "60s")
 		if c.name == "away" {
 			port = "1"
 		}
@@ -103,8 +106,8 @@ func limitCallsBootstrap(rls, backend string) string {
               "@type": type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit
               domain: edge
               stage: %[2]d
-              timeout: 0.5s
-              rate_limit_service: {transport_api_version: V3, grpc_service: {envoy_grpc: {cluster_name: %[1]s%[3]s}}}`, c.name, stage, c.grpc)
+              timeout: %[4]s
+              rate_limit_service: {transport_api_version: V3, grpc_service: {envoy_grpc: {cluster_name: %[1]s%[3]s}}}`, c.name, stage, c.grpc, timeout)
 		fmt.Fprintf(&clusters, `
   - {name: %[1]s, type: STATIC, connect_timeout: 60s, %[2]s`+overHTTP2+`, load_assignment: {cluster_name: %[1]s, %[3]s}}`, c.name, c.cluster, to(port))
 	}
@@ -132,7 +135,7 @@ static_resources:
 }
 
 // ofLimitCalls are the counters of calls and of their connections that are not 0.
-var ofLimitCalls = regexp.MustCompile(`^cluster\.(asked|away|full|pending|plain|ejected)\.(((in|ex)ternal\.)?upstream_(rq|cx)_\w+|http2\.[rt]x_reset|outlier_detection\.\w+): [1-9]\d*$`)
+var ofLimitCalls = regexp.MustCompile(`^cluster\.(asked|late|away|full|pending|plain|ejected)\.(((in|ex)ternal\.)?upstream_(rq|cx)_\w+|http2\.[rt]x_reset|outlier_detection\.\w+): [1-9]\d*$`)
 
 // notAlike are those of bytes, since the headers of calls differ, and those of the
 // connections of an ejected host, which Envoy closes.
@@ -154,7 +157,8 @@ func limitCallCounters(t *testing.T, admin string) string {
 func TestOurProxyCountsItsCallsOfARateLimitServiceAsARealEnvoyDoes(t *testing.T) {
 	envoy, ours := bothBefore(t, func(backend string) string { return limitCallsBootstrap(startScripted(t), backend) })
 	for _, c := range []struct{ host, scripts string }{
-		{"asked", "ok ok over refusal late-refusal html reset silence ok"},
+		{"asked", "ok ok over refusal late-refusal html reset ok"},
+		{"late", "silence"},
 		{"away", "ok ok"},
 		{"full", "ok ok"},
 		{"pending", "ok ok"},

@@ -2,7 +2,7 @@
 // hosts as immutable snapshots behind an atomic pointer, and the Manager that
 // takes clusters and assignments from the bootstrap, from xDS and from DNS,
 // warms them and swaps them in. Health checks and outlier detection, of packages
-// below this one, set the hosts' health flags; the router asks a cluster for a
+// below this one, set the hosts' health flags; package upstream asks a cluster for a
 // host, and for leave to burden it (Breakers), and reports how it went. The
 // package sends no request itself, and each load-balancing policy is a package's
 // that it does not know.

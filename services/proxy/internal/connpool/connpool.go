@@ -1,7 +1,7 @@
 // Package connpool keeps the connections to one upstream host. Of HTTP/1 it has
 // idle ones for the next request, and makes new ones when there is none; of HTTP/2
 // it has one that all requests share, and more when that is full. Where there may be
-// no new ones, requests queue. The router takes a Conn for one exchange and gives it
+// no new ones, requests queue. Package upstream takes a Conn for one exchange and gives it
 // back or discards it; a host owns its pools, which end with it. A pool retries
 // nothing and picks no host.
 package connpool

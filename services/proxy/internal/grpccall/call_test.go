@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -129,6 +130,19 @@ func requireCounts(t *testing.T, c *cluster.Cluster, want map[string]int64) {
 		got[name] = count(c, name)
 	}
 	require.Equal(t, want, got)
+}
+
+// awaitCounts waits for counters of the cluster that another goroutine may still count.
+func awaitCounts(t *testing.T, c *cluster.Cluster, want map[string]int64) {
+	t.Helper()
+	servicetest.Eventually(t, fmt.Sprintf("the counters are %v", want), func() bool {
+		for name, n := range want {
+			if count(c, name) != n {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // text is a message.
@@ -363,20 +377,18 @@ func hang(s *http2.Stream) {
 }
 
 func TestFailures(t *testing.T) {
-	const soon = 50 * time.Millisecond
 	for _, c := range []struct {
-		name    string
-		serve   func(*http2.Stream) // nil: nobody is there
-		fields  string
-		timeout time.Duration
-		want    string
-		counts  map[string]int64
-		errors  uint64
+		name   string
+		serve  func(*http2.Stream) // nil: nobody is there
+		fields string
+		want   string
+		counts map[string]int64
+		errors uint64
 	}{
-		{"a host that is away", nil, "", 0, "connection refused", map[string]int64{
+		{"a host that is away", nil, "", "connection refused", map[string]int64{
 			"upstream_rq_503": 1, "upstream_rq_completed": 1, "upstream_rq_pending_total": 1, "upstream_rq_pending_failure_eject": 1, "upstream_cx_connect_fail": 1, "upstream_rq_total": 0,
 		}, 1},
-		{"a reset", func(s *http2.Stream) { drained(s); s.Reset(http2.InternalError) }, "", 0, "peer reset it with INTERNAL_ERROR", map[string]int64{
+		{"a reset", func(s *http2.Stream) { drained(s); s.Reset(http2.InternalError) }, "", "peer reset it with INTERNAL_ERROR", map[string]int64{
 			"upstream_rq_503": 1, "upstream_rq_completed": 1, "upstream_rq_total": 1, "upstream_rq_rx_reset": 1, "upstream_rq_pending_failure_eject": 0,
 		}, 1},
 		{"a reset within the answer", func(s *http2.Stream) {
@@ -385,26 +397,17 @@ func TestFailures(t *testing.T) {
 			_ = s.WriteData([]byte(frame("pong")[:3]), false)
 			_ = s.Flush()
 			s.Reset(http2.InternalError)
-		}, "", 0, "peer reset it with INTERNAL_ERROR", map[string]int64{"upstream_rq_completed": 1, "upstream_rq_total": 1, "upstream_rq_rx_reset": 1}, 1},
-		{"an end of the connection", func(s *http2.Stream) { drained(s); _ = s.Conn().Close() }, "", 0, "host 127.0.0.1", map[string]int64{
+		}, "", "peer reset it with INTERNAL_ERROR", map[string]int64{"upstream_rq_completed": 1, "upstream_rq_total": 1, "upstream_rq_rx_reset": 1}, 1},
+		{"an end of the connection", func(s *http2.Stream) { drained(s); _ = s.Conn().Close() }, "", "host 127.0.0.1", map[string]int64{
 			"upstream_rq_503": 1, "upstream_rq_completed": 1, "upstream_rq_total": 1, "upstream_cx_destroy_remote_with_active_rq": 1,
 		}, 1},
-		{"an answer that is no HTTP", answering(200, "content-length: 1", "no", ""), "", 0, "content-length", map[string]int64{"upstream_cx_protocol_error": 1, "upstream_rq_completed": 1}, 1},
-		{"a deadline", silent, "", soon, "the timeout passed", map[string]int64{
-			"upstream_rq_504": 1, "internal.upstream_rq_504": 1, "upstream_rq_completed": 1, "upstream_rq_total": 1, "upstream_rq_timeout": 1, "upstream_rq_tx_reset": 1,
-		}, 1},
-		{"a deadline within the answer", func(s *http2.Stream) {
-			drained(s)
-			_ = s.WriteHead(200, fields(contentType), false)
-			_ = s.Flush()
-			hang(s)
-		}, "", soon, "the timeout passed", map[string]int64{"upstream_rq_200": 1, "upstream_rq_completed": 1, "upstream_rq_timeout": 1, "upstream_rq_tx_reset": 1}, 1},
+		{"an answer that is no HTTP", answering(200, "content-length: 1", "no", ""), "", "content-length", map[string]int64{"upstream_cx_protocol_error": 1, "upstream_rq_completed": 1}, 1},
 		{"max_stream_duration", silent, `"typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
 			"@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions", "common_http_protocol_options": {"max_stream_duration": "0.05s"},
-			"explicit_http_config": {"http2_protocol_options": {}}}},`, 0, "the max_stream_duration of the cluster passed", map[string]int64{
+			"explicit_http_config": {"http2_protocol_options": {}}}},`, "the max_stream_duration of the cluster passed", map[string]int64{
 			"upstream_rq_completed": 0, "upstream_rq_total": 1, "upstream_rq_max_duration_reached": 1, "upstream_rq_tx_reset": 1,
 		}, 0},
-		{"a host that vanished", silent, `"http2_protocol_options": {"connection_keepalive": {"interval": "0.05s", "timeout": "0.05s"}},`, 0, "host 127.0.0.1", map[string]int64{
+		{"a host that vanished", silent, `"http2_protocol_options": {"connection_keepalive": {"interval": "0.05s", "timeout": "0.05s"}},`, "host 127.0.0.1", map[string]int64{
 			"upstream_rq_503": 1, "http2.keepalive_timeout": 1, "upstream_rq_completed": 1,
 		}, 1},
 	} {
@@ -416,16 +419,9 @@ func TestFailures(t *testing.T) {
 				address = newHost(t, anyPort, c.serve).address
 			}
 			up := newCluster(t, c.fields, address)
-			_, err := do(methodOf(t, up, grpccall.Options{Path: "/a.B/C", Timeout: c.timeout}))
+			_, err := do(methodOf(t, up, grpccall.Options{Path: "/a.B/C"}))
 			require.ErrorContains(t, err, c.want)
-			servicetest.Eventually(t, "all is counted", func() bool {
-				for name, n := range c.counts {
-					if count(up, name) != n {
-						return false
-					}
-				}
-				return true
-			})
+			awaitCounts(t, up, c.counts)
 			require.EqualValues(t, 0, count(up, "upstream_rq_active"))
 			stats := &up.Hosts().Members[0].Host.Stats
 			require.Equal(t, c.errors, stats.RequestErrors.Load())
@@ -433,6 +429,47 @@ func TestFailures(t *testing.T) {
 			require.EqualValues(t, 0, stats.RequestsActive.Load())
 		})
 	}
+}
+
+func TestDeadlines(t *testing.T) {
+	for name, serve := range map[string]func(*http2.Stream){
+		"of a host that is silent": silent,
+		"within the answer": func(s *http2.Stream) {
+			drained(s)
+			_ = s.WriteHead(200, fields(contentType), false)
+			_ = s.Flush()
+			hang(s)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var later atomic.Bool
+			up := newCluster(t, "", newHost(t, anyPort, func(s *http2.Stream) {
+				if later.Swap(true) {
+					serve(s)
+				} else {
+					pong(s)
+				}
+			}).address)
+			_, err := do(methodOf(t, up, patient)) // so that the connection is there
+			require.NoError(t, err)
+			_, err = do(methodOf(t, up, grpccall.Options{Path: "/a.B/C", Timeout: 100 * time.Millisecond}))
+			require.ErrorContains(t, err, "the timeout passed")
+			requireCounts(t, up, map[string]int64{
+				"upstream_rq_completed": 2, "upstream_rq_total": 2, "upstream_rq_timeout": 1, "upstream_rq_tx_reset": 1, "upstream_rq_active": 0,
+			})
+			if name == "of a host that is silent" { // else the head may have been late too
+				requireCounts(t, up, map[string]int64{"upstream_rq_504": 1, "internal.upstream_rq_504": 1})
+			}
+			require.EqualValues(t, 1, up.Hosts().Members[0].Host.Stats.RequestErrors.Load())
+		})
+	}
+}
+
+func TestDeadlineHoldsForTheConnectionToo(t *testing.T) {
+	up := newCluster(t, "", mute(t))
+	_, err := do(methodOf(t, up, grpccall.Options{Path: "/a.B/C", Timeout: 50 * time.Millisecond}))
+	require.ErrorContains(t, err, "the timeout passed")
+	requireCounts(t, up, map[string]int64{"upstream_rq_504": 1, "upstream_rq_timeout": 1, "upstream_rq_completed": 1, "upstream_rq_active": 0})
 }
 
 // mute is the address of a host that begins HTTP/2 and says nothing more, even to PINGs.
@@ -514,21 +551,22 @@ const outliers = `"common_lb_config": {"update_merge_window": "0s"}, "outlier_de
 
 func TestHostsThatFailAreEjected(t *testing.T) {
 	for _, c := range []struct {
-		name  string
-		serve func(*http2.Stream)
-		want  int64
+		name    string
+		serve   func(*http2.Stream)
+		timeout time.Duration
+		want    int64
 	}{
-		{"a status of the server's fault", answering(200, contentType+"\ngrpc-status: 14", "", ""), 1},
-		{"a status of the caller's fault", answering(200, contentType+"\ngrpc-status: 3", "", ""), 0},
-		{"a status of HTTP", answering(502, "", "", ""), 1},
-		{"a reset", func(s *http2.Stream) { drained(s); s.Reset(http2.InternalError) }, 1},
-		{"silence", silent, 1},
-		{"an answer", pong, 0},
+		{"a status of the server's fault", answering(200, contentType+"\ngrpc-status: 14", "", ""), 0, 1},
+		{"a status of the caller's fault", answering(200, contentType+"\ngrpc-status: 3", "", ""), 0, 0},
+		{"a status of HTTP", answering(502, "", "", ""), 0, 1},
+		{"a reset", func(s *http2.Stream) { drained(s); s.Reset(http2.InternalError) }, 0, 1},
+		{"silence", silent, 300 * time.Millisecond, 1},
+		{"an answer", pong, 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			failing, well := newHost(t, anyPort, c.serve), newHost(t, anyPort, pong)
 			up := newCluster(t, outliers, failing.address, well.address)
-			m := methodOf(t, up, grpccall.Options{Path: "/a.B/C", Timeout: 300 * time.Millisecond})
+			m := methodOf(t, up, grpccall.Options{Path: "/a.B/C", Timeout: c.timeout})
 			for range 6 { // in turns
 				_, _ = do(m)
 			}
@@ -536,6 +574,7 @@ func TestHostsThatFailAreEjected(t *testing.T) {
 			if c.want == 0 {
 				return
 			}
+			m = methodOf(t, up, patient)
 			for range 4 {
 				_, err := do(m)
 				require.NoError(t, err, "the other host alone is asked")
@@ -604,13 +643,13 @@ func TestCircuitBreakersHold(t *testing.T) {
 
 func TestWhatAHostHasNotProcessedIsSentOnceMore(t *testing.T) {
 	t.Run("a refused stream", func(t *testing.T) {
-		calls := 0
+		var again atomic.Bool
 		h := newHost(t, anyPort, func(s *http2.Stream) {
-			if calls++; calls == 1 {
+			if again.Swap(true) {
+				pong(s)
+			} else {
 				s.Reset(http2.RefusedStream)
-				return
 			}
-			pong(s)
 		})
 		up := newCluster(t, "", h.address)
 		got, err := do(methodOf(t, up, patient))
@@ -685,10 +724,9 @@ func TestConnectionThatItsHostLeavesIsReplaced(t *testing.T) {
 		_, err := do(m)
 		require.NoError(t, err)
 		(<-h.conns).Shutdown()
-		servicetest.Eventually(t, "the connection has ended", func() bool { return count(up, "upstream_cx_active") == 0 })
-		require.EqualValues(t, n+1, count(up, "upstream_cx_total"))
+		awaitCounts(t, up, map[string]int64{"upstream_cx_active": 0, "upstream_cx_total": int64(n + 1), "upstream_cx_destroy": int64(n + 1)})
 	}
-	requireCounts(t, up, map[string]int64{"upstream_rq_200": 3, "upstream_rq_resend": 0, "upstream_cx_destroy": 3})
+	requireCounts(t, up, map[string]int64{"upstream_rq_200": 3, "upstream_rq_resend": 0})
 }
 
 func TestConnectionsEndAsTheClusterSays(t *testing.T) {
@@ -699,8 +737,7 @@ func TestConnectionsEndAsTheClusterSays(t *testing.T) {
 		up := newCluster(t, fmt.Sprintf(common, `"idle_timeout": "0.05s"`), newHost(t, anyPort, pong).address)
 		_, err := do(methodOf(t, up, patient))
 		require.NoError(t, err)
-		servicetest.Eventually(t, "the connection has ended", func() bool { return count(up, "upstream_cx_active") == 0 })
-		requireCounts(t, up, map[string]int64{"upstream_cx_idle_timeout": 1, "upstream_cx_destroy_local": 1})
+		awaitCounts(t, up, map[string]int64{"upstream_cx_active": 0, "upstream_cx_idle_timeout": 1, "upstream_cx_destroy_local": 1})
 	})
 	t.Run("max_requests_per_connection", func(t *testing.T) {
 		up := newCluster(t, fmt.Sprintf(common, `"max_requests_per_connection": 2`), newHost(t, anyPort, pong).address)
