@@ -1,7 +1,7 @@
 // Package breaker holds the circuit breakers of a cluster: how many
 // connections, requests and retries may burden it at a time, for each routing
-// priority. The cluster makes them; the router and the connection pools take
-// and give back. They count, and stop nothing by themselves.
+// priority. The cluster makes them; package upstream, the router and the
+// connection pools take and give back. They count, and stop nothing by themselves.
 package breaker
 
 import (
