@@ -45,6 +45,9 @@ func lintAdmin(boot *bootstrap.Bootstrap, report *strict.Report) {
 }
 
 func lintListener(l bootstrap.Listener, report *strict.Report) {
+	if t := l.Message.GetListenerFiltersTimeout(); t != nil && t.AsDuration() == 0 && len(l.Message.GetListenerFilters()) > 0 {
+		report.Add(l.At.Field("listener_filters_timeout"), "0s: connections of which listener filters wait for more stay for ever")
+	}
 	chain := func(c *listenerv3.FilterChain, at strict.Path) {
 		for i, filter := range c.GetFilters() {
 			if m, err := strict.Unpack(filter.GetTypedConfig()); err == nil {

@@ -26,8 +26,9 @@ import (
 // lookers make listener filters that wait for a line. "close" and "fail" do what they
 // say, any other is the application protocol.
 type lookers struct {
-	made    atomic.Int64
 	looking atomic.Int64 // at connections, now
+	// holds has a looker that has a line wait for its end; nil has none.
+	holds chan struct{}
 }
 
 func (*lookers) ConfigType() protoreflect.FullName {
@@ -35,7 +36,6 @@ func (*lookers) ConfigType() protoreflect.FullName {
 }
 func (l *lookers) Fields() strict.Fields { return strict.Fields{l.ConfigType(): {}} }
 func (l *lookers) Parse(proto.Message, strict.Path, *strict.Report) listenerfilter.Filter {
-	l.made.Add(1)
 	return &looker{lookers: l}
 }
 
@@ -61,10 +61,14 @@ func (l *looker) Inspect(s *listenerfilter.Socket) error {
 			return err
 		}
 		line, _, whole := bytes.Cut(received, []byte("\n"))
-		switch {
-		case !whole:
+		if !whole {
 			n = len(received) + 1
 			continue
+		}
+		if l.lookers.holds != nil {
+			<-l.lookers.holds
+		}
+		switch {
 		case string(line) == "close":
 			return listenerfilter.ErrClose
 		case string(line) == "fail":
@@ -184,12 +188,16 @@ func TestConnectionLimitsCountFromTheAccept(t *testing.T) {
 func TestStopEndsWhatListenerFiltersLookAt(t *testing.T) {
 	t.Run("what has come is served", func(t *testing.T) {
 		m := serving(t)
+		m.lookers.holds = make(chan struct{})
 		require.NoError(t, m.Apply(lds(t, looks("0s")), true))
-		silent, late := m.dial("l"), m.dial("l")
+		address := m.Addr("l").String()
+		silent, late := m.dial("l"), m.dial("l").send("h2c\n")
 		m.lookedAt(2)
 		stopped := make(chan error)
 		go func() { stopped <- m.Stop(context.Background()) }() // ends with the connections
-		require.Equal(t, "echo h2c", late.send("h2c\n").line())
+		closed(t, address, "")
+		close(m.lookers.holds)
+		require.Equal(t, "echo h2c", late.line())
 		require.Equal(t, "EOF", late.line(), "it is finished")
 		require.Equal(t, "EOF", silent.line())
 		require.NoError(t, <-stopped)

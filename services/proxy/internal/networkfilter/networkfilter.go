@@ -43,8 +43,9 @@ type Starter interface {
 	// configuration came from. It calls ready once, not from within Start, when
 	// the filter can serve as well as it will: what it needs is there, or did not
 	// come in time. Stop, which the caller may call at any time later, lets go of
-	// it: no connection is made any more then, and those there are keep what they
-	// have. It is nil, and ready is not called, if the filter needs nothing.
+	// it: connections keep what there is by then, also those that are made later, as
+	// listener filters held them up to then. It is nil, and ready is not called, if
+	// the filter needs nothing.
 	Start(source coreconfig.Source, ready func()) (stop func())
 }
 
