@@ -33,10 +33,12 @@ RESP(CONTENT-LENGTH) RESP(X-NONE) RESP(X-DOWN) RESP(X-ENVOY-UPSTREAM-SERVICE-TIM
 DOWNSTREAM_TLS_VERSION DOWNSTREAM_PEER_CERT_V_START HOSTNAME LOCAL_REPLY_BODY ENVIRONMENT(WEIR_NOT_SET) UNIQUE_ID TRACE_ID
 PATH PATH(NQ) PATH(WQ:ORIG) QUERY_PARAM(a) QUERY_PARAM(b):1 QUERY_PARAM(e) QUERY_PARAM(none) QUERY_PARAMS QUERY_PARAMS(DECODED) ACCESS_LOG_TYPE
 FILTER_CHAIN_NAME METADATA(LISTENER_FILTER_CHAIN:ns:is) METADATA(ROUTE:ns:is) METADATA(ROUTE:ns:number) METADATA(ROUTE:ns) METADATA(VIRTUAL_HOST:ns:is)
-METADATA(CLUSTER:ns:is) METADATA(UPSTREAM_HOST:ns:is) UPSTREAM_METADATA(ns:is) CLUSTER_METADATA(ns:is) METADATA(LISTENER:ns:is)`)
+METADATA(CLUSTER:ns:is) METADATA(UPSTREAM_HOST:ns:is) UPSTREAM_METADATA(ns:is) CLUSTER_METADATA(ns:is) METADATA(LISTENER:ns:is)
+START_TIME_LOCAL START_TIME_LOCAL(%s) START_TIME_LOCAL(%z) EMIT_TIME EMIT_TIME(%s) EMIT_TIME_LOCAL EMIT_TIME_LOCAL(%s)
+COALESCE({"operators":["TRACE_ID","LOCAL_REPLY_BODY","RESPONSE_CODE"]}) COALESCE({"operators":["UPSTREAM_HOST",{"command":"REQ","param":":METHOD","max_length":2}]}):3`)
 
 // logDiffers is what no two runs have in common.
-var logDiffers = regexp.MustCompile(`\d{4}-\d\d-\d\dT[\d:.]+Z|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|127\.0\.0\.1:\d+|^\d{10}(\.\d{3})?$`)
+var logDiffers = regexp.MustCompile(`\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d{4})|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|127\.0\.0\.1:\d+|^\d{10}(\.\d{3})?$`)
 
 // loggingBootstrap is a proxy that logs JSON and the default line, and changes
 // headers on all levels.

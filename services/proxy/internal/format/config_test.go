@@ -45,6 +45,8 @@ func TestLines(t *testing.T) {
 			`{"a":"a\nb","b":{"list":[true,null]},"c":null,"d":3}` + "\n"},
 		{"JSON of flags and ports", `json_format: {f: "%RESPONSE_FLAGS%", p: "%DOWNSTREAM_LOCAL_PORT%", s: "%RESP(:STATUS)%", t: "%START_TIME(%s)%", e: "%ENVIRONMENT(WEIR_NOT_SET)%"}`,
 			`{"e":"-","f":"-","p":80,"s":"200","t":"1795729569"}` + "\n"},
+		{"JSON of the first that is known", `json_format: {a: '%COALESCE({"operators": ["TRACE_ID", "RESPONSE_CODE", "PROTOCOL"]})%', b: '%COALESCE({"operators": ["PROTOCOL"]}):2%', c: '%COALESCE({"operators": ["TRACE_ID"]})%', d: '%COALESCE({"operators": ["TRACE_ID", {"command": "DYNAMIC_METADATA", "param": "ns:deep"}]})%'}`,
+			`{"a":200,"b":"HT","c":null,"d":{"list":[true,null]}}` + "\n"},
 		{"JSON, sorted by wish", `{json_format: {b: 1, a: 2}, json_format_options: {sort_properties: true}}`, `{"a":2,"b":1}` + "\n"},
 	}
 	for _, c := range cases {

@@ -129,22 +129,31 @@ func (p *parser) text(text string, at strict.Path) node {
 
 func (p *parser) single(o *operator) node {
 	return func(b []byte, f *Facts) ([]byte, bool) {
-		start := len(b)
-		write := o.value
-		quoted := o.json == nil && !o.number
-		switch {
-		case o.json != nil:
-			write = o.json
-		case quoted:
-			b = append(b, '"')
-		}
-		b, known := write(b, f)
+		b, known := o.typed(b, f)
 		if !known {
-			return p.style.null(b[:start])
-		}
-		if quoted {
-			b = append(escapeJSON(b, start+1), '"')
+			return p.style.null(b)
 		}
 		return b, true
 	}
+}
+
+// typed appends the value as JSON of its type.
+func (o *operator) typed(b []byte, f *Facts) ([]byte, bool) {
+	start := len(b)
+	write := o.value
+	quoted := o.json == nil && !o.number
+	switch {
+	case o.json != nil:
+		write = o.json
+	case quoted:
+		b = append(b, '"')
+	}
+	b, known := write(b, f)
+	if !known {
+		return b[:start], false
+	}
+	if quoted {
+		b = append(escapeJSON(b, start+1), '"')
+	}
+	return b, true
 }

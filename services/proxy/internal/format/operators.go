@@ -30,7 +30,10 @@ const (
 // operators are all that can stand between percent signs.
 var operators = func() map[string]spec {
 	all := map[string]spec{
-		"START_TIME": {mayHaveArgument, false, startTime},
+		"START_TIME":       {mayHaveArgument, false, timeOperator(start, false)},
+		"START_TIME_LOCAL": {mayHaveArgument, false, timeOperator(start, true)},
+		"EMIT_TIME":        {mayHaveArgument, false, timeOperator(now, false)},
+		"EMIT_TIME_LOCAL":  {mayHaveArgument, false, timeOperator(now, true)},
 
 		"REQUEST_HEADER":   {needsArgument, true, requestHeaderOperator},
 		"REQ":              {needsArgument, true, requestHeaderOperator},
@@ -51,6 +54,8 @@ var operators = func() map[string]spec {
 		"METADATA":          {needsArgument, true, metadata},
 		"UPSTREAM_METADATA": {needsArgument, true, upstreamMetadata},
 		"CLUSTER_METADATA":  {needsArgument, true, clusterMetadata},
+
+		coalesceName: {argument: needsArgument, length: true}, // made of others of these, by newOperator
 
 		"HOSTNAME":              {noArgument, false, hostname},
 		"ENVIRONMENT":           {needsArgument, true, environment},

@@ -105,24 +105,36 @@ func parseOperator(text string) (op operator, n int, err error) {
 		return operator{}, 1, errNoOperator
 	}
 	argument, length, given, n, err := parseArgument(name, text, end)
+	if _, known := operators[name]; known && err != nil {
+		return operator{}, n, err
+	}
+	op, err = newOperator(name, argument, given, length)
+	return op, n, err
+}
+
+// newOperator makes the operator of a name with an argument, if one is given, and with a
+// length; −1 is none.
+func newOperator(name, argument string, given bool, length int) (operator, error) {
 	spec, ok := operators[name]
 	switch {
 	case !ok:
-		return operator{}, n, fmt.Errorf("unknown operator %s", name)
-	case err != nil:
-		return operator{}, n, err
+		return operator{}, fmt.Errorf("unknown operator %s", name)
 	case given && spec.argument == noArgument:
-		return operator{}, n, fmt.Errorf("%s takes no argument", name)
+		return operator{}, fmt.Errorf("%s takes no argument", name)
 	case argument == "" && spec.argument == needsArgument:
-		return operator{}, n, fmt.Errorf("%s needs an argument", name)
+		return operator{}, fmt.Errorf("%s needs an argument", name)
 	case length >= 0 && !spec.length:
-		return operator{}, n, fmt.Errorf("%s takes no length", name)
+		return operator{}, fmt.Errorf("%s takes no length", name)
 	}
-	if op, err = spec.make(argument); err != nil {
-		return operator{}, n, fmt.Errorf("%s(%s): %w", name, argument, err)
+	if name == coalesceName {
+		return coalesce(argument, length)
+	}
+	op, err := spec.make(argument)
+	if err != nil {
+		return operator{}, fmt.Errorf("%s(%s): %w", name, argument, err)
 	}
 	op.most = length
-	return op, n, nil
+	return op, nil
 }
 
 var errNoOperator = errors.New("no operator follows the % (%% is a percent sign)")

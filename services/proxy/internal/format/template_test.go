@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -75,6 +76,9 @@ func TestOperators(t *testing.T) {
 	t.Setenv("WEIR_FORMAT_TEST", "set")
 	host, err := os.Hostname()
 	require.NoError(t, err)
+	local := time.Local
+	time.Local = time.FixedZone("there", 2*60*60)
+	defer func() { time.Local = local }()
 	cases := []struct{ text, want, wantNone string }{
 		{"plain", "plain", "plain"},
 		{"100%% %PROTOCOL%%%%%", "100% HTTP/1.1%%", "100% -%%"},
@@ -84,6 +88,11 @@ func TestOperators(t *testing.T) {
 		{"%START_TIME(%Y/%m/%d %e %j %H:%M:%S %y %b %B %a %A %p %I %F %T %D %R %z %Z %%)%",
 			"2026/11/26 26 330 21:46:09 26 Nov November Thu Thursday PM 09 2026-11-26 21:46:09 11/26/26 21:46 +0000 UTC %",
 			"0001/01/01  1 001 00:00:00 01 Jan January Mon Monday AM 12 0001-01-01 00:00:00 01/01/01 00:00 +0000 UTC %"},
+		{"%START_TIME_LOCAL(%H:%M %z %s)%", "23:46 +0200 1795729569", "02:00 +0200 -62135596800"},
+		{"%START_TIME_LOCAL%", "2026-11-26T23:46:09.912+0200", "0001-01-01T02:00:00.000+0200"},
+		{`%COALESCE({"operators": ["UPSTREAM_HOST", "PROTOCOL"]})% %COALESCE({"operators": ["TRACE_ID", {"command": "REQ", "param": "X-NONE?USER-AGENT"}, "LOCAL_REPLY_BODY"]})%`,
+			"127.0.0.1:50447 curl/8", "- "},
+		{`%COALESCE({"operators": [{"command": "REQ", "param": "user-agent", "max_length": 3}, "PROTOCOL"]})% %COALESCE({"operators": ["PROTOCOL"]}):2%`, "cur HT", "- -"},
 		{"%REQUEST_HEADERS_BYTES%", "220", "0"},
 		{"%RESPONSE_HEADERS_BYTES%", "55", "0"},
 		{"%RESPONSE_TRAILERS_BYTES%", "0", "0"},
@@ -251,10 +260,20 @@ func TestFaultsNameTheirColumn(t *testing.T) {
 		"%START_TIME(%Q)%":                      "column 1: START_TIME(%Q): unknown specifier %Q",
 		"%START_TIME(%3s)%":                     "column 1: START_TIME(%3s): %3 is not followed by f",
 		"%START_TIME(%)%":                       "column 1: START_TIME(%): a % without specifier at the end",
-		"%PROTOCOL(x)%":                         "column 1: PROTOCOL takes no argument",
-		"%PROTOCOL:3%":                          "column 1: PROTOCOL takes no length",
-		"%RESPONSE_CODE_DETAILS(X)%":            "column 1: RESPONSE_CODE_DETAILS(X): it is ALLOW_WHITESPACES or nothing",
-		"%COMMON_DURATION(a)%":                  "column 1: COMMON_DURATION(a): it is two points and perhaps ms, us or ns, with colons between",
+		"%EMIT_TIME(%Q)%":                       "column 1: EMIT_TIME(%Q): unknown specifier %Q",
+		"%COALESCE%":                            "column 1: COALESCE needs an argument",
+		"%COALESCE(x)%":                         "column 1: COALESCE(x): invalid character 'x' looking for beginning of value",
+		`%COALESCE({})%`:                        "column 1: COALESCE({}): there are no operators",
+		`%COALESCE({"operators":["PROTOCOL"]}x)%`:                                  "column 1: COALESCE({\"operators\":[\"PROTOCOL\"]}x): something follows the JSON",
+		`%COALESCE({"operators":["PROTOCOL","NOPE"]})%`:                            "column 1: COALESCE: operators[1]: unknown operator NOPE",
+		`%COALESCE({"operators":[{"command":"REQ"}]})%`:                            "column 1: COALESCE: operators[0]: REQ needs an argument",
+		`%COALESCE({"operators":[{"command":"PROTOCOL","max_length":3}]})%`:        "column 1: COALESCE: operators[0]: PROTOCOL takes no length",
+		`%COALESCE({"operators":[{"command":"REQ","param":"a","max_length":0}]})%`: "column 1: COALESCE: operators[0]: max_length 0 is not positive",
+		`%COALESCE({"operators":[{"command":"REQ","params":"a"}]})%`:               `column 1: COALESCE: operators[0]: json: unknown field "params"`,
+		"%PROTOCOL(x)%":                                "column 1: PROTOCOL takes no argument",
+		"%PROTOCOL:3%":                                 "column 1: PROTOCOL takes no length",
+		"%RESPONSE_CODE_DETAILS(X)%":                   "column 1: RESPONSE_CODE_DETAILS(X): it is ALLOW_WHITESPACES or nothing",
+		"%COMMON_DURATION(a)%":                         "column 1: COMMON_DURATION(a): it is two points and perhaps ms, us or ns, with colons between",
 		"%COMMON_DURATION(DS_RX_BEG:DS_TX_END:s)%":     `column 1: COMMON_DURATION(DS_RX_BEG:DS_TX_END:s): "s" is not ms, us or ns`,
 		"%COMMON_DURATION(foo:DS_TX_END:ms)%":          `column 1: COMMON_DURATION(foo:DS_TX_END:ms): there is no point "foo": nothing here sets points of its own`,
 		"%GRPC_STATUS(X)%":                             "column 1: GRPC_STATUS(X): it is CAMEL_STRING, SNAKE_STRING or NUMBER",
@@ -279,6 +298,17 @@ func TestConstant(t *testing.T) {
 		_, ok := template.Constant()
 		require.Equal(t, want, ok, text)
 	}
+}
+
+func TestEmitTimeIsThatOfTheLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		template, err := format.Parse("%START_TIME(%s)% %EMIT_TIME(%s)% %EMIT_TIME% %EMIT_TIME_LOCAL(%s)%", format.Log)
+		require.NoError(t, err)
+		f := none()
+		f.Start = time.Now()
+		time.Sleep(time.Minute)
+		require.Equal(t, "946684800 946684860 2000-01-01T00:01:00.000Z 946684860", string(template.Append(nil, f)))
+	})
 }
 
 func TestStartTimeIsThatOfEachRequest(t *testing.T) {
@@ -317,7 +347,7 @@ func BenchmarkDefaultLine(b *testing.B) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, text := range []string{everything, "100%% %REQ(a?b):3%", "%START_TIME(%Y%9f%%)%", "%DYNAMIC_METADATA(a:b:c):5%", "%", "%A(", "%A:", "%REQ(%"} {
+	for _, text := range []string{everything, "100%% %REQ(a?b):3%", `%COALESCE({"operators": ["TRACE_ID", {"command": "REQ", "param": "a", "max_length": 2}]}):3%`, "%START_TIME(%Y%9f%%)%", "%DYNAMIC_METADATA(a:b:c):5%", "%", "%A(", "%A:", "%REQ(%"} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

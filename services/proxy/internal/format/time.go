@@ -8,20 +8,28 @@ import (
 	"time"
 )
 
-// startTime makes START_TIME(format), of which the format is strftime's; none is
-// 2006-01-02T15:04:05.000Z.
-func startTime(argument string) (operator, error) {
-	if argument == "" {
-		c := &clock{}
-		return operator{write: func(b []byte, f *Facts) ([]byte, bool) { return c.append(b, f.Start), true }}, nil
+func start(f *Facts) time.Time { return f.Start }
+
+func now(*Facts) time.Time { return time.Now() }
+
+// timeOperator makes START_TIME(format) and its like, of which the format is strftime's;
+// none is 2006-01-02T15:04:05.000Z, or of local time 2006-01-02T15:04:05.000+0000.
+func timeOperator(of func(*Facts) time.Time, local bool) func(string) (operator, error) {
+	return func(argument string) (operator, error) {
+		switch {
+		case argument == "" && !local:
+			c := &clock{}
+			return operator{write: func(b []byte, f *Facts) ([]byte, bool) { return c.append(b, of(f)), true }}, nil
+		case argument == "":
+			argument = "%FT%T.%3f%z"
+		}
+		zone := time.Time.UTC
+		if local {
+			zone = time.Time.Local
+		}
+		t, err := parseTimeFormat(argument)
+		return operator{write: func(b []byte, f *Facts) ([]byte, bool) { return t.append(b, zone(of(f))), true }}, err
 	}
-	t, err := parseTimeFormat(argument)
-	if err != nil {
-		return operator{}, err
-	}
-	return operator{write: func(b []byte, f *Facts) ([]byte, bool) {
-		return t.append(b, f.Start.UTC()), true
-	}}, nil
 }
 
 // timeFormat is a parsed format of strftime.
