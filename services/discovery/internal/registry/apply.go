@@ -32,7 +32,7 @@ func (r *Registry) apply(u Update) {
 		if r.answered(following, nil) {
 			r.log.Info("changes of other replicas are followed again")
 		}
-		if r.stale.CompareAndSwap(true, false) {
+		if r.stale.CompareAndSwap(true, false) && r.Partial() {
 			r.warmer()
 		}
 		r.mu.Lock()

@@ -92,8 +92,8 @@ type Registry struct {
 	beats atomic.Int64 // that count, taken here or told by the Store, since the guard was last told
 
 	loaded, warm chan struct{} // closed when so
-	// cold is how much the registry waits for before it is warm, stale whether that is
-	// Follow too.
+	// cold is how much the registry waits for before it is warm, stale whether Follow has
+	// yet to say that the Store answers, which is one of that.
 	cold   atomic.Int32
 	stale  atomic.Bool
 	outbox *outbox
@@ -253,6 +253,7 @@ func (r *Registry) restore(contents *Contents) {
 	if len(contents.Records) > 0 {
 		r.renew(guard.Started, "what came before was not heard", time.Since(r.born))
 	}
+	r.stale.Store(contents.Stale)
 	warmUp := r.warmUp(contents)
 	if warmUp == 0 {
 		close(r.warm) // before anybody is answered
@@ -260,7 +261,6 @@ func (r *Registry) restore(contents *Contents) {
 		r.cold.Add(1)
 		if contents.Stale {
 			r.cold.Add(1)
-			r.stale.Store(true)
 		}
 		time.AfterFunc(warmUp, r.warmer)
 	}

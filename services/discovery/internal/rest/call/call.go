@@ -171,7 +171,7 @@ func (t *router) refuse(w http.ResponseWriter, r *http.Request, err error) int {
 	case isRefusal:
 		status = refused.Status
 		denial.SetRetryAfter(w.Header(), refused.RetryAfter)
-	case errors.Is(err, registry.ErrNotLoaded), errors.Is(err, registry.ErrNotWarm):
+	case errors.Is(err, registry.ErrNotLoaded), errors.Is(err, registry.ErrNotWarm), errors.Is(err, registry.ErrUnheard):
 		status = http.StatusServiceUnavailable
 		denial.SetRetryAfter(w.Header(), time.Second)
 	default:

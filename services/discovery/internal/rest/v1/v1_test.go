@@ -629,3 +629,16 @@ func TestNothingIsAnsweredBeforeTheRegistryIsLoaded(t *testing.T) {
 	}
 	require.Equal(t, 200, do(h, "GET", "/healthcheck", nil).Code)
 }
+
+// What a replica has from its snapshot alone is not all: another may have taken the host
+// in since. So it does not say that there is none.
+func TestAHostThatAStaleReplicaDoesNotKnowIsNotTakenForGone(t *testing.T) {
+	h := newHandler(registrytest.Stale(t, registry.Host{
+		Key: registry.Key{Service: "users", ID: "10.0.0.1:80"}, Address: netip.MustParseAddrPort("10.0.0.1:80"), TTL: time.Minute,
+	}))
+	w := do(h, "DELETE", "/v1/registration/users/10.0.0.2", nil)
+	require.Equal(t, 503, w.Code)
+	require.Equal(t, "1", w.Header().Get("Retry-After"))
+	require.Contains(t, w.Body.String(), "does not know of the host")
+	require.Equal(t, 200, do(h, "DELETE", "/v1/registration/users/10.0.0.1", nil).Code, "this one it knows")
+}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -272,4 +273,18 @@ func TestAParameterThatMeansNothingIsRefused(t *testing.T) {
 	requireRefused(t, f.call("GET", "/v2/services?%zz", ""), 400, `query: invalid URL escape "%zz"`)
 	require.Empty(t, f.ids(t, "/v2/services/users/hosts"))
 	require.Empty(t, f.get(t, "/v2/settings")["settings"])
+}
+
+// What a replica has from its snapshot alone is not all: another may have taken the host
+// in since, or again. So it does not say that there is none.
+func TestAHostThatAStaleReplicaDoesNotKnowIsNotTakenForGone(t *testing.T) {
+	f := fixtureOf(t, registrytest.Stale(t, registry.Host{
+		Key: registry.Key{Service: "users", ID: "a"}, Address: netip.MustParseAddrPort("10.0.0.1:80"), TTL: time.Minute,
+	}))
+	for _, target := range []string{"/v2/services/users/hosts/b", "/v2/services/users/hosts/a?lease=00000000000000aa"} {
+		w := f.call("DELETE", target, "")
+		requireRefused(t, w, 503, registry.ErrUnheard.Error())
+		require.Equal(t, "1", w.Header().Get("Retry-After"))
+	}
+	require.Equal(t, 204, f.call("DELETE", "/v2/services/users/hosts/a", "").Code, "this one it knows")
 }
