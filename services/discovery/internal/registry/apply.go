@@ -70,31 +70,43 @@ func (r *Registry) applyChange(c *Change) {
 	case c.Key == Key{}:
 		r.applySetting(c)
 	case c.Record != nil:
-		r.applied(c, !r.outbox.waits(c) && r.take(c.Record))
+		r.applyPut(c)
 	default:
 		r.applyRemoval(c)
 	}
 }
 
-// applied tells of a change that was taken over; changed says that it changed anything
-// here. r.mu must be held.
-func (r *Registry) applied(c *Change, changed bool) {
-	if c.Event != nil && (changed || !c.Own) {
+// applied tells of a change that was taken over; of its own was told when it was made.
+// r.mu must be held.
+func (r *Registry) applied(c *Change) {
+	if c.Event != nil && !c.Own {
 		r.happened(c.Event)
 	}
 }
 
+// applyPut is applyChange for a host that is there. What this replica changed of it itself
+// and the Store was not told of yet is made over it, here as it will be there. Where the
+// Store was told a moment ago, it may for as long as that be shown without: what another
+// writer put before that comes first, and this replica's own change follows. What is
+// changed here meanwhile undoes nothing, since that is made over what is kept. r.mu must
+// be held.
+func (r *Registry) applyPut(c *Change) {
+	if record := r.outbox.over(c.Record); record != nil {
+		r.take(record)
+	}
+	r.applied(c)
+}
+
 // applySetting is applyChange for a setting.
 func (r *Registry) applySetting(c *Change) {
-	changed := false
 	switch {
 	case r.outbox.waits(c):
 	case c.Setting == nil:
-		changed = r.unset(c.SettingKey)
+		r.unset(c.SettingKey)
 	default:
-		changed = r.set(c.Setting)
+		r.set(c.Setting)
 	}
-	r.applied(c, changed)
+	r.applied(c)
 }
 
 // applyRemoval is applyChange for a host that went.
@@ -117,13 +129,13 @@ func (r *Registry) applyRemoval(c *Change) {
 	}
 	switch {
 	case r.outbox.waits(c) || e == nil:
-		r.applied(c, false)
+		r.applied(c)
 	case expired && r.beatsHere(e):
-		r.giveEntry(e)
+		r.giveEntry(e, Parts{})
 	case !expired && r.linger(e, c.Event):
 	default:
 		r.wentElsewhere(e, c.Event)
-		r.applied(c, true)
+		r.applied(c)
 	}
 }
 
@@ -179,19 +191,17 @@ func (r *Registry) comesBack(e *entry) {
 	}
 	r.tell(r.services[e.host.Service])
 	r.happened(event)
-	r.give(e, event)
+	r.give(e, Parts{Anew: true, Whole: true}, event)
 }
 
-// take makes a stored record the registry's, and reports whether it was not.
-// r.mu must be held.
-func (r *Registry) take(record *Record) bool {
+// take makes a stored record the registry's. r.mu must be held.
+func (r *Registry) take(record *Record) {
 	r.comesAnew(record.Host.Key)
 	if e := r.find(record.Host.Key); e != nil && e.lease == record.Lease && e.host.equal(record.Host) {
 		r.hear(e, record.LastCheckIn)
-		return false
+		return
 	}
 	r.put(*record, r.wall.of(record.LastCheckIn))
-	return true
 }
 
 // echo is by how much later a beat that was heard here seems when the Store tells
@@ -214,16 +224,18 @@ func (r *Registry) hear(e *entry, at time.Time) (isNew bool) {
 // reconcile makes what is held of the covered services what the Store holds. What
 // the Store has not, others took out, and it is given again only where it beats
 // here and the Store takes it back, or registered here since; or, if the Store lost
-// data, all of it is given again, and nothing is taken out. r.mu must be held.
+// data, all of it is given again, and nothing is taken out: what the Store has of a host
+// counts then if it was put since, or the Store knows of a later beat. r.mu must be held.
 func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost bool) {
-	stored := make(map[Key]struct{}, len(whole.Records))
+	stored, news := make(map[Key]struct{}, len(whole.Records)), make(map[Key]struct{}, len(whole.News))
+	for _, key := range whole.News {
+		news[key] = struct{}{}
+	}
 	for i := range whole.Records {
 		record := &whole.Records[i]
 		stored[record.Host.Key] = struct{}{}
-		if e := r.find(record.Host.Key); lost && e != nil && r.wall.of(record.LastCheckIn) < time.Duration(e.lastBeat.Load()) {
-			r.giveEntry(e) // what is held here is newer
-			r.restored.hosts++
-			continue
+		if _, isNews := news[record.Host.Key]; lost {
+			r.giveBack(record, isNews)
 		}
 		r.applyChange(&Change{Key: record.Host.Key, Record: record})
 	}
@@ -244,10 +256,11 @@ func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost boo
 			case deregistered && r.registeredSince(e, went):
 				r.comesBack(e)
 			case lost:
-				r.giveEntry(e)
+				told, _ := r.outbox.toldOf(e.host.Key)
+				r.giveEntry(e, told)
 				r.restored.hosts++
 			case !deregistered && r.beatsHere(e):
-				r.giveEntry(e)
+				r.giveEntry(e, Parts{})
 			default:
 				r.applyChange(&Change{Key: e.host.Key})
 			}
@@ -256,6 +269,26 @@ func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost boo
 	r.reconcileSettings(whole.Settings, covers, lost)
 	if lost {
 		r.renew(guard.StoreAway, "the store lost data", time.Since(r.born))
+	}
+}
+
+// giveBack gives a Store that lost data what is newer here of a host that it has, before
+// that is applied: all that is other here if the Store knows of no later beat, unless it
+// was put since; or else what the Store was told of lately, which whoever put it may not
+// have heard of. r.mu must be held.
+func (r *Registry) giveBack(kept *Record, isNews bool) {
+	e := r.find(kept.Host.Key)
+	if e == nil {
+		return
+	}
+	newer, isNewer := r.outbox.toldOf(e.host.Key)
+	if !isNews && r.wall.of(kept.LastCheckIn) < time.Duration(e.lastBeat.Load()) {
+		newer, isNewer = kept.Host.parts(e.host), true
+		newer.Anew, newer.Whole = true, true // if that is another stay
+	}
+	if isNewer {
+		r.giveEntry(e, newer)
+		r.restored.hosts++
 	}
 }
 
@@ -285,20 +318,23 @@ func (r *Registry) giveAgain(keys []Key) {
 	defer r.mu.Unlock()
 	for _, k := range keys {
 		if e := r.find(k); e != nil {
-			r.giveEntry(e)
+			r.giveEntry(e, Parts{})
 		}
 	}
 }
 
-// giveEntry gives the Store a host once more, but none that went. r.mu must be held.
-func (r *Registry) giveEntry(e *entry) {
+// giveEntry gives the Store a host once more, but none that went. Where the Store has it,
+// put by another writer meanwhile, newer are the parts that are newer here. r.mu must be
+// held.
+func (r *Registry) giveEntry(e *entry, newer Parts) {
 	if !r.lingers(e) {
-		r.give(e, nil)
+		r.give(e, newer, nil)
 	}
 }
 
-// give gives the Store a host, with an event or nil. r.mu must be held.
-func (r *Registry) give(e *entry, event *Event) {
+// give gives the Store a host, of which some parts are changed, with an event or nil. r.mu
+// must be held.
+func (r *Registry) give(e *entry, changed Parts, event *Event) {
 	record := e.record(r.wall)
-	r.outbox.change(Change{Key: e.host.Key, Record: &record, Registered: r.registered(e), Event: event})
+	r.outbox.change(Change{Key: e.host.Key, Record: &record, Parts: changed, Registered: r.registered(e), Event: event})
 }

@@ -141,6 +141,7 @@ func (r *Registry) change(h *Host, actor string, tags tagging, allow func(netip.
 	now := time.Now()
 	record := Record{Host: h, FirstSeen: now, LastCheckIn: now}
 	event := &Event{At: now, Kind: Registered, Actor: actor}
+	parts := Parts{Anew: true, Whole: tags == replaced}
 	outcome := HostNew
 	e := r.find(h.Key)
 	if e != nil && r.lingers(e) {
@@ -165,6 +166,7 @@ func (r *Registry) change(h *Host, actor string, tags tagging, allow func(netip.
 			h.Tags = e.host.Tags.merge(h.Tags)
 		}
 		event.Kind, event.Detail = Changed, e.host.difference(h)
+		parts = e.host.parts(h)
 	} else if err := r.checkRoom(h.Service); err != nil {
 		return Receipt{}, err
 	}
@@ -192,7 +194,7 @@ func (r *Registry) change(h *Host, actor string, tags tagging, allow func(netip.
 	record.Lease = e.lease
 	event.Service, event.ID = h.Service, h.ID
 	r.happened(event)
-	r.outbox.change(Change{Key: h.Key, Record: &record, Registered: r.registered(e), Event: event})
+	r.outbox.change(Change{Key: h.Key, Record: &record, Parts: parts, Registered: r.registered(e), Event: event})
 	return Receipt{outcome, e.lease}, nil
 }
 

@@ -199,7 +199,7 @@ func (r *Registry) settleGone(dead []Beat, gone []Key, relied bool) (expired []*
 			// It went by itself, or came anew.
 		case !relied || r.failing != 0 || e.deadline() > now:
 			r.stays(e)
-			r.giveEntry(e)
+			r.giveEntry(e, Parts{})
 		default:
 			delete(r.counted, e) // it went, as the guard counts it
 			r.expired(e)

@@ -34,11 +34,14 @@ type outbox struct {
 	mu      sync.Mutex
 	changes map[subject]Change
 	// sent are those that the Store is just being told of. contested are those of
-	// which a change by another writer came meanwhile: it was not applied, but may
+	// which a change by another writer came meanwhile: it did not undo ours here, but may
 	// be the later one in the Store, so the Store is told of ours once more.
 	sent      map[subject]Change
 	contested map[subject]struct{}
 	beats     []*entry
+	// told are the parts of hosts that the Store was told of since it last took beats, and
+	// before that one time: it may lose what is so new before others heard of it.
+	told, toldBefore map[Key]Parts
 }
 
 // subject is what a change is of: a host, or a setting.
@@ -52,7 +55,7 @@ func (c *Change) subject() subject { return subject{c.Key, c.SettingKey} }
 func newOutbox(r *Registry) *outbox {
 	o := &outbox{
 		registry: r, wake: make(chan struct{}, 1), healthy: true,
-		changes: map[subject]Change{}, contested: map[subject]struct{}{},
+		changes: map[subject]Change{}, contested: map[subject]struct{}{}, told: map[Key]Parts{},
 	}
 	o.partial.Store(true)
 	return o
@@ -63,23 +66,45 @@ func newOutbox(r *Registry) *outbox {
 func (o *outbox) change(c Change) {
 	o.mu.Lock()
 	of := c.subject()
-	c.inherit(o.changes[of])
+	if earlier, waits := o.changes[of]; waits {
+		c.inherit(earlier)
+	}
 	o.changes[of] = c
 	o.mu.Unlock()
 	o.rouse()
 }
 
-// inherit has c, which comes in the place of a change that the Store was not told
-// of, tell of that too where it only gives the same once more.
+// inherit has c, which comes in the place of a change that the Store was not told of,
+// be of the parts that that was of too; and tell of it where c only gives the same once
+// more. Of a host that went, nothing holds for one that comes.
 func (c *Change) inherit(earlier Change) {
-	if c.Event != nil {
-		return
-	}
 	sameHost := c.Record != nil && earlier.Record != nil && c.Record.Lease == earlier.Record.Lease
 	sameSetting := c.Setting != nil && earlier.Setting != nil
-	if sameHost || sameSetting {
+	switch {
+	case sameHost:
+		c.Parts = c.Parts.and(earlier.Parts)
+	case c.Record != nil && earlier.Record == nil:
+		c.Parts.Whole = true
+	}
+	if c.Event == nil && (sameHost || sameSetting) {
 		c.Event = earlier.Event
 	}
+}
+
+// noteTold notes which parts of a host the Store was told of. o.mu must be held.
+func (o *outbox) noteTold(c *Change) {
+	if c.Record != nil && o.registry.shared != nil { // or there is nobody who had not heard
+		o.told[c.Key] = o.told[c.Key].and(c.Parts)
+	}
+}
+
+// toldOf are the parts of a host that the Store was told of lately, and whether it was.
+func (o *outbox) toldOf(k Key) (parts Parts, ok bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now, told := o.told[k]
+	before, toldBefore := o.toldBefore[k]
+	return now.and(before), told || toldBefore
 }
 
 // rouse has the writer see that there are changes.
@@ -111,6 +136,30 @@ func (o *outbox) waits(c *Change) bool {
 		o.contested[of] = struct{}{}
 	}
 	return sent
+}
+
+// over is a host that another writer put, with what of it the Store has yet to be told;
+// nil if that is that it goes.
+func (o *outbox) over(record *Record) *Record {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	of := subject{key: record.Host.Key}
+	if _, sent := o.sent[of]; sent {
+		o.contested[of] = struct{}{}
+	}
+	for _, untold := range []map[subject]Change{o.sent, o.changes} { // in this order
+		c, waits := untold[of]
+		switch {
+		case !waits:
+		case c.Record == nil:
+			record = nil
+		default:
+			record = c.Over(record)
+			c.Record = record
+			untold[of] = c
+		}
+	}
+	return record
 }
 
 // beat takes note that e beat; how often does not matter.
@@ -154,6 +203,7 @@ func (o *outbox) hand(ctx context.Context, withBeats bool) {
 		err = cmp.Or(err, unheard)
 	}
 	if err == nil && withBeats {
+		o.forgetTold()
 		err = o.complete(ctx)
 	}
 	if err != nil {
@@ -185,48 +235,48 @@ func (o *outbox) handChanges(ctx context.Context) error {
 	if len(taken) == 0 {
 		return nil
 	}
-	err := o.registry.store.Append(ctx, slices.Collect(maps.Values(taken)))
-	o.handed(taken, err)
+	err := o.registry.store.Append(ctx, taken)
+	o.handed(err)
 	return err
 }
 
 // takeChanges returns the changes, which are those that are sent from now on.
-func (o *outbox) takeChanges() map[subject]Change {
+func (o *outbox) takeChanges() []Change {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.changes) == 0 {
 		return nil
 	}
 	o.sent, o.changes = o.changes, map[subject]Change{}
-	return o.sent
+	return slices.Collect(maps.Values(o.sent))
 }
 
-// handed ends what takeChanges began: the Store was told of taken, or has yet to be
-// of those that err, which Append returned, leaves.
-func (o *outbox) handed(taken map[subject]Change, err error) {
-	left := leftOf(taken, err)
+// handed ends what takeChanges began: the Store was told of those that were sent, or has
+// yet to be of those that err, which Append returned, leaves.
+func (o *outbox) handed(err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.sent = nil
-	for of, c := range taken {
+	left := leftOf(o.sent, err)
+	for of, c := range o.sent {
 		newer, waits := o.changes[of]
 		_, contested := o.contested[of]
 		_, isLeft := left[of]
+		if !isLeft {
+			c.Event = nil // that is told
+			o.noteTold(&c)
+		}
 		switch {
-		case waits && isLeft:
+		case !isLeft && !contested:
+		case waits:
 			newer.inherit(c)
 			o.changes[of] = newer
-		case waits:
-			// The Store is about to be told what came later.
 		case isLeft && c.isOldRemoval():
-		case isLeft:
-			o.changes[of] = c
-		case contested:
-			c.Event = nil // that is told
+		default:
 			o.changes[of] = c
 			o.rouse()
 		}
 	}
+	o.sent = nil
 	clear(o.contested)
 }
 
@@ -285,6 +335,13 @@ func (o *outbox) complete(ctx context.Context) error {
 		o.partial.Store(true)
 	}
 	return err
+}
+
+// forgetTold forgets what the Store was told of before it took beats twice.
+func (o *outbox) forgetTold() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.told, o.toldBefore = map[Key]Parts{}, o.told
 }
 
 // takeBeats returns whose beats wait, of which none waits any more.

@@ -143,25 +143,23 @@ func (r *Registry) end(k SettingKey, actor, why string) bool {
 	return true
 }
 
-// set puts a setting in force, and reports whether it was not. r.mu must be held.
-func (r *Registry) set(s *Setting) bool {
+// set puts a setting in force. r.mu must be held.
+func (r *Registry) set(s *Setting) {
 	known := r.settings[s.Key()]
 	if known != nil && known.Setting == *s {
-		return false
+		return
 	}
 	r.settings[s.Key()] = &setting{Setting: *s, out: known != nil && known.out && known.Made.Equal(s.Made)}
 	r.settled(s.Key())
-	return true
 }
 
-// unset undoes set, and reports whether it was in force. r.mu must be held.
-func (r *Registry) unset(k SettingKey) bool {
+// unset undoes set. r.mu must be held.
+func (r *Registry) unset(k SettingKey) {
 	if r.settings[k] == nil {
-		return false
+		return
 	}
 	delete(r.settings, k)
 	r.settled(k)
-	return true
 }
 
 // settled has what a setting means for hosts take effect. r.mu must be held.

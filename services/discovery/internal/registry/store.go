@@ -54,7 +54,10 @@ type Store interface {
 }
 
 // SharedStore is a Store that several replicas write to, and that carries hosts
-// between them. Expire and Follow are called from one goroutine each.
+// between them. Expire and Follow are called from one goroutine each. Of two writers that
+// change the same parts of a host the later one wins, and of different ones both do: a
+// change of a host that is there is made over what is kept, in one step, however much
+// later that is than this replica made it.
 type SharedStore interface {
 	Store
 	// Expire asks to take out dead hosts, each with the last beat that the
@@ -80,6 +83,9 @@ type Contents struct {
 	// since: those of hosts that went at their own wish lately, and did not come back.
 	// Any other host that it lacks it takes again.
 	Buried []Burial
+	// News are, in an Update, the hosts that were put after all that Follow told of
+	// before; other Records of a Store that lost data may be older than that.
+	News []Key
 	// Partial says that hosts that live may be missing: what the Store has was never
 	// said to be Complete.
 	Partial bool
@@ -103,8 +109,12 @@ type Burial struct {
 // if that is not zero, else of the setting that SettingKey names.
 type Change struct {
 	Key Key
-	// Record is what the host is now; nil if it is gone.
+	// Record is what the host is now, as far as this replica knows; nil if it is gone.
 	Record *Record
+	// Parts are, to a SharedStore, those of Record that are changed: it puts what Over
+	// makes of the change and of what it keeps by then. A Store with a single writer
+	// keeps Record.
+	Parts Parts
 	// Registered is, to a SharedStore and of a host that is there, when it last
 	// checked in here as a whole; zero if it did not. Another replica may have
 	// been told earlier that it is gone.

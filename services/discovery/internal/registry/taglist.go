@@ -62,6 +62,25 @@ func (l TagList) merge(newer TagList) TagList {
 	return slices.Clip(append(append(merged, l...), newer...))
 }
 
+// with is l, in which the tags of some names, which are in order, are as newer has them,
+// or gone if it does not.
+func (l TagList) with(names []string, newer TagList) TagList {
+	if len(names) == 0 {
+		return l
+	}
+	var list TagList
+	for _, tag := range l.merge(newer) {
+		from := l
+		if _, named := slices.BinarySearch(names, tag.Name); named {
+			from = newer
+		}
+		if value, ok := from.Get(tag.Name); ok {
+			list = append(list, Tag{tag.Name, value})
+		}
+	}
+	return list
+}
+
 // covers reports whether laying newer over l would change nothing.
 func (l TagList) covers(newer TagList) bool {
 	for _, tag := range newer {

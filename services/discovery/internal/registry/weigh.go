@@ -45,5 +45,5 @@ func (r *Registry) weigh(e *entry, weight uint8, actor string) {
 	record.Host = &h
 	r.put(record, time.Duration(e.lastBeat.Load()))
 	r.happened(event)
-	r.outbox.change(Change{Key: h.Key, Record: &record, Registered: r.registered(e), Event: event})
+	r.outbox.change(Change{Key: h.Key, Record: &record, Parts: Parts{Weight: true}, Registered: r.registered(e), Event: event})
 }

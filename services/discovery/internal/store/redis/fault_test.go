@@ -753,6 +753,7 @@ func TestALogOfAnotherTypeIsNamedAndTheOthersAreFollowed(t *testing.T) {
 	for range 2 {
 		put := putOf("orders", "a")
 		put.Record.Lease = registry.NewLease()
+		put.Parts = registry.Parts{Anew: true, Whole: true}
 		require.NoError(t, other.Append(t.Context(), []registry.Change{put}))
 		var told []registry.Change
 		_, err := s.followOnce(t.Context(), true, func(u registry.Update) { told = append(told, u.Changes...) })

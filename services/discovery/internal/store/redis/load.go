@@ -143,6 +143,7 @@ func (w *whole) addTo(contents *registry.Contents) {
 	contents.Settings = append(contents.Settings, w.contents.Settings...)
 	contents.Events = append(contents.Events, w.contents.Events...)
 	contents.Buried = append(contents.Buried, w.contents.Buried...)
+	contents.News = append(contents.News, w.contents.News...)
 }
 
 // goOnFrom makes w what the registry was told of p.
@@ -268,7 +269,7 @@ func (s *Store) decodeWhole(c *call, asked, answered time.Time) (*whole, error) 
 	w.last = a.id()
 	first, end := a.text(), a.text()
 	w.logged, w.followed = first != "", a.number() > 0
-	records, settings, beats, events, buried := a.texts(), a.texts(), a.texts(), a.texts(), a.texts()
+	records, settings, beats, events, buried, put := a.texts(), a.texts(), a.texts(), a.texts(), a.texts(), a.texts()
 	if a.err == nil {
 		w.first, a.err = parseID(first)
 	}
@@ -330,6 +331,14 @@ func (s *Store) decodeWhole(c *call, asked, answered time.Time) (*whole, error) 
 			continue
 		}
 		w.contents.Buried = append(w.contents.Buried, registry.Burial{Lease: lease, At: w.buriedAt(micros(buried[i+1]))})
+	}
+	for _, member := range put {
+		key, err := parseHostMember(member)
+		if err != nil {
+			s.skip(c.partition, "an entry", err)
+			continue
+		}
+		w.contents.News = append(w.contents.News, key)
 	}
 	return w, nil
 }

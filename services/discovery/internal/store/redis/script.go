@@ -3,6 +3,7 @@ package redis
 import (
 	"crypto/sha1"
 	"encoding/hex"
+	"strconv"
 )
 
 // script is one that Redis carries out, and what Redis calls it by.
@@ -64,25 +65,29 @@ const (
 	settingEnded = "e"
 )
 
-// appendScript carries out changes, each of which ARGV tells in seven words after
+// appendScript carries out changes, each of which ARGV tells in eight words after
 // the first five: its kind, the member, the value, the lease, the event, and for a host
 // two times in µs of Redis' clock, none later than now: when its last check-in was, or
-// when it went, and when it registered. One that is removed has in the place of a value
+// when it went, and when it registered; and for one that is put how the value begins that
+// it takes the place of, empty for none. One that is removed has in the place of a value
 // whether its lease is buried ("1"). tomb has until when each buried lease is remembered,
 // which tells when it last went; one that registered again is buried no more, and has
 // there a + before it, until when that is remembered, which tells when that was. What was
-// before either is settled. What is so already is not logged again. It returns the places
-// of the changes that it refused: a host put with a buried lease that did not register
-// since, and one removed that did, or has another lease.
+// before either is settled. What is so already is not logged again. It returns how many
+// changes it refused: hosts put with a buried lease that did not register since, and
+// those removed that did, or have another lease; and of each host in whose place
+// another value is than the one told, the place of the change and that value: of that it
+// notes the beat alone.
 var appendScript = newScript(`
 local rec, beat, logKey, ovr, meta, tomb = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local writer, most, kept = ARGV[3], ARGV[4], tonumber(ARGV[5])
 local gen, digest = open(meta, ARGV[1], ARGV[2])
 if not gen then return foreign() end
 local last, more = nil, 0
-local function change(hash, kind, member, value, lease, event, at)
+local function change(hash, kind, member, value, lease, event, at, head)
   local old = redis.call('HGET', hash, member)
   if old == value or not old and value == '' then return end
+  if head and old and string.sub(old, 1, ` + strconv.Itoa(valueHead) + `) ~= head then return old end
   local before = digest
   if old then digest = xor(digest, string.sub(old, 1, 16)) end
   if value ~= '' then digest = xor(digest, string.sub(value, 1, 16)) end
@@ -96,17 +101,19 @@ local function change(hash, kind, member, value, lease, event, at)
 end
 redis.call('ZREMRANGEBYSCORE', tomb, '-inf', now)
 local function past(i) return math.min(micros, ARGV[i]) / 1000 end
-local refused = {}
-for i = 6, #ARGV, 7 do
+local refused, others = 0, {}
+for i = 6, #ARGV, 8 do
   local kind, member, value, lease, event = ARGV[i], ARGV[i+1], ARGV[i+2], ARGV[i+3], ARGV[i+4]
   if kind == '` + hostPut + `' then
     local at, expires, buried = math.floor(past(i + 5)), past(i + 6) + kept, redis.call('ZSCORE', tomb, lease)
     if buried and expires < tonumber(buried) then
-      refused[#refused+1] = (i - 6) / 7
+      refused = refused + 1
     else
-      change(rec, kind, member, value, lease, event, at)
+      local other = change(rec, kind, member, value, lease, event, at, ARGV[i+7])
       redis.call('ZADD', beat, 'GT', at, member)
-      if buried then
+      if other then
+        others[#others+1], others[#others+2] = string.format('%d', (i - 6) / 8), other
+      elseif buried then
         redis.call('ZREM', tomb, lease)
         redis.call('ZADD', tomb, expires, '+' .. lease)
       else
@@ -118,7 +125,7 @@ for i = 6, #ARGV, 7 do
     local settled = redis.call('ZSCORE', tomb, lease) or redis.call('ZSCORE', tomb, '+' .. lease)
     local isSettled = settled and went + kept <= tonumber(settled)
     if old and (isSettled or lease ~= zero and string.sub(old, 17, 32) ~= lease) then
-      refused[#refused+1] = (i - 6) / 7
+      refused = refused + 1
     else
       redis.call('ZREM', beat, member)
       change(rec, kind, member, '', lease, event, string.format('%.3f', went))
@@ -132,7 +139,7 @@ for i = 6, #ARGV, 7 do
   end
 end
 if last then close(meta, digest, last, more) end
-return refused
+return {refused, others}
 `)
 
 // expireScript takes out dead hosts, each of which ARGV tells in three words
@@ -174,7 +181,8 @@ return answer
 // wholeScript returns all of a partition in one step: the time, the fields of
 // meta, the first and the last entry of the log, whether that of ARGV[1] is there, the
 // contents of the hashes and the beats, the events of the last ARGV[2] entries, the
-// latest first, and tomb as it is.
+// latest first, tomb as it is, and the hosts that were put by entries after ARGV[1] if it
+// is one.
 var wholeScript = newScript(`
 local rec, beat, logKey, ovr, meta, tomb = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local have = redis.call('HMGET', meta, 'schema', 'gen', 'digest', 'last')
@@ -188,11 +196,21 @@ if tonumber(ARGV[2]) > 0 then
     end
   end
 end
+local put = {}
+if ARGV[1] ~= '0-0' then
+  for _, entry in ipairs(redis.call('XRANGE', logKey, '(' .. ARGV[1], '+')) do
+    local kind, member
+    for i = 1, #entry[2], 2 do
+      if entry[2][i] == 'k' then kind = entry[2][i+1] elseif entry[2][i] == 'm' then member = entry[2][i+1] end
+    end
+    if kind == '` + hostPut + `' and member then put[#put+1] = member end
+  end
+end
 return {
   micros, have[1] or '', have[2] or '', have[3] or zero, have[4] or '0-0',
   first and first[1] or '', latest and latest[1] or '', #redis.call('XRANGE', logKey, ARGV[1], ARGV[1]),
   redis.call('HGETALL', rec), redis.call('HGETALL', ovr), redis.call('ZRANGE', beat, 0, -1, 'WITHSCORES'), events,
-  redis.call('ZRANGEBYSCORE', tomb, string.format('(%.0f', now), '+inf', 'WITHSCORES'),
+  redis.call('ZRANGEBYSCORE', tomb, string.format('(%.0f', now), '+inf', 'WITHSCORES'), put,
 }
 `)
 

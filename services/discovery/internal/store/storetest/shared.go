@@ -26,6 +26,13 @@ func RunShared(t *testing.T, open func(t *testing.T) (a, b registry.SharedStore)
 
 // shared is what holds for two stores on the same data.
 func shared() map[string]func(t *testing.T, a, b registry.SharedStore) {
+	tests := transport()
+	maps.Copy(tests, concurrent())
+	return tests
+}
+
+// transport is what one has of what the other does.
+func transport() map[string]func(t *testing.T, a, b registry.SharedStore) {
 	return map[string]func(t *testing.T, a, b registry.SharedStore){
 		"no dead are no error": func(t *testing.T, a, _ registry.SharedStore) {
 			require.Empty(t, expire(t, a))
@@ -113,7 +120,7 @@ func shared() map[string]func(t *testing.T, a, b registry.SharedStore) {
 					for i := range uint16(40) {
 						r := Record(key.Service, key.ID, 1+i*2+uint16(w))
 						views[w].Know(r) // a registry knows first
-						if err := s.Append(t.Context(), []registry.Change{{Key: key, Record: &r}}); err != nil {
+						if err := s.Append(t.Context(), []registry.Change{{Key: key, Record: &r, Parts: registry.Parts{Description: true}}}); err != nil {
 							t.Error(err)
 						}
 					}
@@ -190,7 +197,7 @@ func shared() map[string]func(t *testing.T, a, b registry.SharedStore) {
 				{"it went once more, as another tells", goes(15), 0},
 				{"it registered between", registers(14), 0},
 				{"it registered after all", registers(16), 1},
-				{"it is weighed by who did not see it register", registry.Change{Key: r.Host.Key, Record: &weighed}, 1},
+				{"it is weighed by who did not see it register", registry.Change{Key: r.Host.Key, Record: &weighed, Parts: registry.Parts{Weight: true}}, 1},
 			} {
 				require.NoError(t, b.Append(t.Context(), []registry.Change{step.change}), step.what)
 				require.Len(t, load(t, a), step.hosts, step.what)

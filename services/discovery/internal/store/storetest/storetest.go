@@ -88,9 +88,9 @@ func keeping() suite {
 			put(t, s, r)
 			require.Equal(t, map[registry.Key]registry.Record{r.Host.Key: r}, load(t, s))
 		},
-		"a later record replaces the earlier one": func(t *testing.T, s registry.Store) {
+		"a later description replaces the earlier one": func(t *testing.T, s registry.Store) {
 			put(t, s, Record("users", "a", 1))
-			put(t, s, Record("users", "a", 2))
+			change(t, s, Record("users", "a", 2), registry.Parts{Description: true})
 			require.Equal(t, uint16(2), load(t, s)[registry.Key{Service: "users", ID: "a"}].Host.Address.Port())
 		},
 		"it is partial until it is said to be complete": func(t *testing.T, s registry.Store) {
@@ -277,6 +277,14 @@ func put(t *testing.T, s registry.Store, records ...registry.Record) {
 		changes = append(changes, registry.Change{Key: r.Host.Key, Record: &r, Event: event(r.Host.Key, registry.Registered)})
 	}
 	require.NoError(t, s.Append(t.Context(), changes))
+}
+
+// change tells s that parts of a host are as r has them.
+func change(t *testing.T, s registry.Store, r registry.Record, parts registry.Parts) {
+	t.Helper()
+	require.NoError(t, s.Append(t.Context(), []registry.Change{
+		{Key: r.Host.Key, Record: &r, Parts: parts, Event: event(r.Host.Key, registry.Changed)},
+	}))
 }
 
 func remove(t *testing.T, s registry.Store, r registry.Record) {
