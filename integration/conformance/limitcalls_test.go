@@ -21,7 +21,7 @@ import (
 
 // startScripted serves rate-limit calls over plain HTTP/2, and heeds no grpc-timeout. What it
 // answers is the value of the first entry.
-func startScripted(t *testing.T) (port string) {
+func startScripted(t *testing.T) (address string) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	server := &http.Server{Protocols: &http.Protocols{}, Handler: http.HandlerFunc(answerScripted)}
@@ -32,9 +32,7 @@ func startScripted(t *testing.T) (port string) {
 		require.NoError(t, server.Close())
 		require.ErrorIs(t, <-served, http.ErrServerClosed)
 	})
-	_, port, err = net.SplitHostPort(listener.Addr().String())
-	require.NoError(t, err)
-	return port
+	return listener.Addr().String()
 }
 
 func answerScripted(w http.ResponseWriter, r *http.Request) {
@@ -78,60 +76,40 @@ var limitCallers = []struct{ name, cluster, grpc, timeout string }{
 	{name: "asked"},
 	{name: "late", timeout: "2s"},
 	{name: "away"}, // nobody serves there
-	{name: "full", cluster: `circuit_breakers: {thresholds: [{max_requests: 0}]}, `},
-	{name: "pending", cluster: `circuit_breakers: {thresholds: [{max_pending_requests: 0}]}, `},
+	{name: "full", cluster: `circuit_breakers: {thresholds: [{max_requests: 0}]}`},
+	{name: "pending", cluster: `circuit_breakers: {thresholds: [{max_pending_requests: 0}]}`},
 	{name: "plain", grpc: `, skip_envoy_headers: true`},
-	{name: "ejected", cluster: `outlier_detection: {consecutive_5xx: 2, always_eject_one_host: true, interval: 600s}, common_lb_config: {healthy_panic_threshold: {value: 0}}, `},
+	{name: "ejected", cluster: "outlier_detection: {consecutive_5xx: 2, always_eject_one_host: true, interval: 600s}\ncommon_lb_config: {healthy_panic_threshold: {value: 0}}"},
 }
 
-// overHTTP2 has a cluster's hosts speak HTTP/2.
-const overHTTP2 = `typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {"@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}}}`
-
 func limitCallsBootstrap(rls, backend string) string {
-	to := func(port string) string {
-		return `endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: ` + port + `}}}}]}]`
-	}
-	var hosts, filters, clusters strings.Builder
+	clusters := []string{cluster("backend", backend)}
+	var hosts, filters strings.Builder
 	for stage, c := range limitCallers {
-		port, timeout := rls, cmp.Or(c.timeout, "60s")
+		address, timeout := rls, cmp.Or(c.timeout, "60s")
 		if c.name == "away" {
-			port = "1"
+			address = "127.0.0.1:1"
 		}
+		clusters = append(clusters, cluster(c.name, address, overHTTP2, c.cluster))
 		fmt.Fprintf(&hosts, `
-            - {name: %[1]s, domains: [%[1]s], routes: [{match: {prefix: /}, route: {cluster: backend, rate_limits: [{stage: %[2]d, actions: [{request_headers: {header_name: x-script, descriptor_key: script}}]}]}}]}`,
+  - {name: %[1]s, domains: [%[1]s], routes: [{match: {prefix: /}, route: {cluster: backend, rate_limits: [{stage: %[2]d, actions: [{request_headers: {header_name: x-script, descriptor_key: script}}]}]}}]}`,
 			c.name, stage)
 		fmt.Fprintf(&filters, `
-          - name: %[1]s
-            typed_config:
-              "@type": type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit
-              domain: edge
-              stage: %[2]d
-              timeout: %[4]s
-              rate_limit_service: {transport_api_version: V3, grpc_service: {envoy_grpc: {cluster_name: %[1]s%[3]s}}}`, c.name, stage, c.grpc, timeout)
-		fmt.Fprintf(&clusters, `
-  - {name: %[1]s, type: STATIC, connect_timeout: 60s, %[2]s`+overHTTP2+`, load_assignment: {cluster_name: %[1]s, %[3]s}}`, c.name, c.cluster, to(port))
+- name: %[1]s
+  typed_config:
+    "@type": type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit
+    domain: edge
+    stage: %[2]d
+    timeout: %[4]s
+    rate_limit_service: {transport_api_version: V3, grpc_service: {envoy_grpc: {cluster_name: %[1]s%[3]s}}}`, c.name, stage, c.grpc, timeout)
 	}
-	return `
-node: {id: mill, cluster: edge}
-admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}
-static_resources:
-  clusters:
-  - {name: backend, type: STATIC, load_assignment: {cluster_name: backend, ` + to(backend) + `}}` + clusters.String() + `
-  listeners:
-  - name: ingress
-    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
-    filter_chains:
-    - filters:
-      - name: http
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: ingress
-          route_config:
-            virtual_hosts:` + hosts.String() + `
-          http_filters:` + filters.String() + `
-          - name: router
-            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
-`
+	return bootstrap{
+		listeners: []listener{{
+			manager: "route_config:\n  virtual_hosts:" + hosts.String(),
+			filters: filters.String(),
+		}},
+		clusters: clusters,
+	}.String()
 }
 
 // ofLimitCalls are the counters of calls and of their connections that are not 0.

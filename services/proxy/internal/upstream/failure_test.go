@@ -13,7 +13,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
-	"github.com/weirproxy/weir/services/proxy/internal/http1"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/upstream"
 )
 
@@ -28,7 +28,7 @@ func TestWhy(t *testing.T) {
 		{connpool.ErrOverflow, upstream.Overflow, upstream.Overflow},
 		{upstream.ErrFull, upstream.Overflow, upstream.Overflow},
 		{connpool.ErrPools, upstream.NoPool, upstream.NoPool},
-		{&http1.ProtocolError{Status: 400, Detail: "no"}, upstream.Malformed, upstream.Malformed},
+		{&message.ProtocolError{Status: 400, Detail: "no"}, upstream.Malformed, upstream.Malformed},
 		{&connpool.UnprocessedError{Err: broken}, upstream.Refused, upstream.Refused},
 		{&connpool.ResetError{Err: broken}, upstream.Reset, upstream.Reset},
 		{os.ErrDeadlineExceeded, upstream.TimedOut, upstream.TimedOut},
