@@ -111,7 +111,9 @@ func TestClientTranscripts(t *testing.T) {
 		{"a head over the limit", "GET", []string{headers(end|whole, 1, ok+"a: "+strings.Repeat("b", 500)+"\n")}, "stream 1 error INTERNAL_ERROR: a head or trailers over the limit", "RST_STREAM 1 INTERNAL_ERROR", http2.Options{MaxHeaderBytes: 400}},
 		{"DATA over the window", "GET", []string{headers(whole, 1, ok), data(0, 1, "abcd")}, "stream 1 error FLOW_CONTROL_ERROR: DATA over the stream's window", "RST_STREAM 1 FLOW_CONTROL_ERROR", http2.Options{StreamWindow: 3}},
 
-		{"6.4 a reset", "GET", []string{headers(whole, 1, ok), reset(1, x.ErrCodeInternal)}, "stream 1: peer reset it with INTERNAL_ERROR", "", http2.Options{}},
+		{"6.4 a reset", "GET", []string{headers(whole, 1, ok), reset(1, x.ErrCodeInternal)}, "200, stream 1: peer reset it with INTERNAL_ERROR", "", http2.Options{}},
+		{"6.4 a reset within the body", "POST", []string{headers(whole, 1, ok), data(0, 1, "ab"), reset(1, x.ErrCodeCancel)}, `200, "ab", stream 1: peer reset it with CANCEL`, "", http2.Options{}},
+		{"6.4 a reset behind an interim response", "GET", []string{headers(whole, 1, ":status: 103\n"), reset(1, x.ErrCodeCancel)}, "103, stream 1: peer reset it with CANCEL", "", http2.Options{}},
 		{"8.7 a refusal", "GET", []string{reset(1, x.ErrCodeRefusedStream)}, "stream 1: peer reset it with REFUSED_STREAM", "", http2.Options{}},
 		{"6.8 GOAWAY before the stream", "GET", []string{raw(7, 0, 0, word(0)+word(0))}, "stream 1: REFUSED_STREAM: the peer drains", "closed", http2.Options{}},
 		{"6.8 GOAWAY behind the stream", "GET", []string{raw(7, 0, 0, word(1)+word(0)), headers(end|whole, 1, ok)}, "200", "closed", http2.Options{}},
@@ -136,6 +138,57 @@ func TestClientTranscripts(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestWhatCameOutlivesTheConnection has a server end the connection behind what a row
+// holds, before the client has sent all of its request.
+func TestWhatCameOutlivesTheConnection(t *testing.T) {
+	const ok = ":status: 200\n"
+	for _, c := range []struct {
+		name   string
+		answer []string
+		want   string // what the user sees
+	}{
+		{"a whole response", []string{headers(whole, 1, ok), data(0, 1, "ab"), headers(end|whole, 1, "x: y\n")}, `200, "ab", x=y`},
+		{"a part of one", []string{headers(whole, 1, ok), data(0, 1, "ab")}, `200, "ab", unexpected EOF`},
+		{"a part, and a GOAWAY", []string{headers(whole, 1, ok), raw(7, 0, 0, word(1)+word(uint32(x.ErrCodeInternal)))}, `200, peer ended the connection with INTERNAL_ERROR: ""`},
+		{"nothing", nil, "unexpected EOF"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client, p := dial(t, http2.Options{})
+				s, err := client.Open(request("POST", "/"), nil, false)
+				require.NoError(t, err)
+				wrote := make(chan error, 1)
+				go func() { wrote <- s.WriteData(make([]byte, 100_000), true) }()
+				p.got()
+				p.send(c.answer...)
+				require.NoError(t, p.conn.Close())
+				require.Error(t, <-wrote)
+				require.Equal(t, c.want, outcome(s))
+				s.Close()
+			})
+		})
+	}
+}
+
+// TestAResponseThatBrokeOffHoldsTheWindow resets streams whose responses nobody has
+// read: what they hold in memory is no credit for others before.
+func TestAResponseThatBrokeOffHoldsTheWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, p := dial(t, http2.Options{ConnectionWindow: 65535})
+		s, err := client.Open(request("GET", "/"), nil, true)
+		require.NoError(t, err)
+		p.got()
+		p.send(headers(whole, 1, ":status: 200\n"))
+		for range 4 {
+			p.send(data(0, 1, strings.Repeat("a", 16000)))
+		}
+		p.send(reset(1, x.ErrCodeCancel))
+		require.Empty(t, p.got())
+		s.Close()
+		require.Equal(t, []string{"WINDOW_UPDATE 0 64000"}, p.got())
+	})
 }
 
 func TestClientSends(t *testing.T) {

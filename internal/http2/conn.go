@@ -136,7 +136,7 @@ func (c *Conn) end(err error) {
 		err = io.ErrUnexpectedEOF // for a stream it is no end
 	}
 	for _, s := range c.streams {
-		s.fail(err)
+		s.breakOff(err)
 	}
 	c.broken = len(c.streams)
 	c.countStreams(-c.broken)

@@ -125,7 +125,7 @@ func (c *Conn) onGoAway(f frame, payload []byte) error {
 	for id, s := range c.streams {
 		if id > last {
 			c.forget(s, true)
-			s.fail(&StreamError{ID: id, Code: RefusedStream, Reason: "the peer drains", Remote: true})
+			s.breakOff(&StreamError{ID: id, Code: RefusedStream, Reason: "the peer drains", Remote: true})
 		}
 	}
 	if last < maxStreamID { // the final one

@@ -333,14 +333,7 @@ func (c *Conn) onReset(f frame, code ErrCode) error {
 	err := &StreamError{ID: s.id, Code: code, Remote: true}
 	c.countStreamError(err)
 	c.forget(s, false)
-	if c.client && s.remoteEnded {
-		// A whole response, and a request that is not wanted any more (RFC 9113
-		// §8.1): what came can be read.
-		s.sendErr = err
-		s.writable.Signal()
-		return nil
-	}
-	s.fail(err)
+	s.breakOff(err)
 	return c.countReset()
 }
 

@@ -86,7 +86,9 @@ func (s *Stream) Conn() *Conn { return s.conn }
 //
 // Errors, as of Next, WriteHead, WriteData and WriteTrailers: a *StreamError if
 // the stream was reset, by either side, or will not be served; why the
-// connection ended; os.ErrDeadlineExceeded, or what Interrupt was given.
+// connection ended; os.ErrDeadlineExceeded, or what Interrupt was given. Before the
+// error of a server's reset, or of the connection's end, comes what there is of the
+// response.
 func (s *Stream) ReadHead(h *Head) error {
 	c := s.conn
 	c.mu.Lock()
@@ -367,13 +369,34 @@ func (s *Stream) reset(code ErrCode, reason string) {
 	}
 }
 
-// fail ends both directions. With mu held.
+// breakOff ends both directions since the peer, or the connection, did. What came of
+// a response is for the client to read, and the error behind it; one that is whole
+// has none, and only the request is not wanted any more (RFC 9113 §8.1). A request
+// that broke off is not worth serving. With mu held.
+func (s *Stream) breakOff(err error) {
+	switch {
+	case !s.conn.client:
+		s.fail(err)
+	case s.remoteEnded:
+		s.sendErr = err
+		s.writable.Signal()
+	default:
+		s.end(err)
+	}
+}
+
+// fail ends both directions, and forgets what nobody has read. With mu held.
 func (s *Stream) fail(err error) {
+	s.end(err)
+	s.conn.giveBack(s.drop())
+}
+
+// end ends both directions: who reads meets err behind what came. With mu held.
+func (s *Stream) end(err error) {
 	if s.err != nil {
 		return
 	}
 	s.err = err
-	s.conn.giveBack(s.drop())
 	s.wakeReader()
 	s.writable.Signal()
 	s.tell()

@@ -1,6 +1,7 @@
 package grpccall
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -173,20 +174,27 @@ func (c *Call) boundStream() {
 func (c *Call) exchange(caller upstream.Caller, conn *connpool.Conn) error {
 	c.attempt.Conn = conn
 	caller.Hold(conn)
+	unsent := c.send(conn)
+	for { // the codec bounds how many heads are interim ones
+		_, err := conn.Reader.ReadHead(&c.response, c.request.Method)
+		switch {
+		case err != nil:
+			return cmp.Or(unsent, err)
+		case c.response.Status >= 200:
+			return nil // be it before the host has taken the whole question
+		}
+	}
+}
+
+// send sends the request.
+func (c *Call) send(conn *connpool.Conn) error {
 	conn.Writer.WriteRequest(&c.request)
 	_ = conn.SetReadDeadline(c.deadline) // fails only once closed, as what follows does
 	if err := conn.Writer.WriteChunk(c.sent); err != nil {
 		return err
 	}
 	conn.Writer.Finish(nil)
-	if err := conn.Writer.Flush(); err != nil {
-		return err
-	}
-	for { // the codec bounds how many heads are interim ones
-		if _, err := conn.Reader.ReadHead(&c.response, c.request.Method); err != nil || c.response.Status >= 200 {
-			return err
-		}
-	}
+	return conn.Writer.Flush()
 }
 
 // receive reads what follows the head. The rest of what is no answer of gRPC is not

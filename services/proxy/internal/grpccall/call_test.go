@@ -358,6 +358,17 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+func TestAnAnswerBeforeTheEndOfTheQuestionCounts(t *testing.T) {
+	h := newHost(t, anyPort, func(s *http2.Stream) { // the return resets the rest
+		_ = s.WriteHead(200, fields(contentType+"\ngrpc-status: 8\ngrpc-message: too long"), true)
+	})
+	up := newCluster(t, "", h.address)
+	question, answer := text(strings.Repeat("?", 17<<20)), text("") // longer than the host's window
+	err := (&grpccall.Call{}).Do(context.Background(), &caller{}, methodOf(t, up, patient), &question, &answer)
+	require.EqualError(t, err, "it answered with the status ResourceExhausted: too long")
+	requireCounts(t, up, map[string]int64{"upstream_rq_200": 1, "upstream_rq_completed": 1, "upstream_rq_resend": 0, "upstream_cx_active": 1})
+}
+
 func TestStatusIsForThoseWhoWantIt(t *testing.T) {
 	up := newCluster(t, "", newHost(t, anyPort, answering(200, contentType, "", "grpc-status: 5")).address)
 	_, err := do(methodOf(t, up, patient))

@@ -164,12 +164,12 @@ func (a *attempt) exchange(s *stream.Stream, conn *connpool.Conn) error {
 	if conn.Sent() > before {
 		a.router.sent = true
 	}
-	if err != nil {
-		return err
-	}
-	if ended {
+	switch {
+	case err != nil:
+		return a.readInstead(s, conn, err)
+	case ended:
 		a.await(s, conn)
-	} else {
+	default:
 		a.uploading = true
 		a.bound(conn, time.Now())
 		// Whoever quits the attempt makes sure that it ends: the client's body, or
@@ -177,6 +177,17 @@ func (a *attempt) exchange(s *stream.Stream, conn *connpool.Conn) error {
 		go a.upload(s, conn)
 	}
 	return a.readHead(s, conn)
+}
+
+// readInstead reads the head of the response of a server that has not taken the whole
+// request, and may have answered before; cause is why it could not be sent. The
+// connection carries no further request.
+func (a *attempt) readInstead(s *stream.Stream, conn *connpool.Conn, cause error) error {
+	if _, ofClient := errors.AsType[*clientError](cause); ofClient || a.readHead(s, conn) != nil {
+		return cause
+	}
+	a.keepAlive = false
+	return nil
 }
 
 // alone says whether the head is the whole request, for good.
