@@ -43,7 +43,16 @@ var brokenOff = []struct {
 	{"POST", 200_000, "/", "head data end goaway half", ""},
 	{"POST", 200_000, "/", "head data cancel", ""},
 	{"POST", 200_000, "/", "cancel", ""},
+
+	// What a host may have processed is sent once, but for retries.
+	{"GET", 0, "/", "cancel", ""}, {"PUT", 0, "/", "cancel", ""}, {"DELETE", 0, "/", "internal", ""}, {"GET", 0, "/", "no", ""},
+	{"GET", 0, "/reset", "cancel", ""}, {"GET", 0, "/reset", "close", ""}, {"GET", 0, "/refused", "refuse", ""}, {"POST", 10, "/refused", "refuse", ""},
+	{"GET", 0, "/refused", "cancel", ""}, {"GET", 0, "/reset", "behind", ""}, {"POST", 10, "/", "refuse", ""},
+	// What it has not is sent once more, if it has no body.
+	{"GET", 0, "/", "refuse", refused}, {"POST", 0, "/", "refuse", refused}, {"GET", 0, "/", "behind", refused}, {"GET", 0, "/other", "refuse", refused},
 }
+
+const refused = `503 "upstream connect error or disconnect/reset before headers. reset reason: remote refused stream reset" as a whole, of 2 streams`
 
 func TestOurProxyAndARealEnvoyTakeWhatHTTP2BreaksOffAlike(t *testing.T) {
 	theirs, our := newBreaking(t), newBreaking(t)
@@ -72,6 +81,9 @@ route_config:
   - name: all
     domains: ["*"]
     routes:
+    - {match: {prefix: /reset}, route: {cluster: up, retry_policy: {retry_on: reset, num_retries: 1}}}
+    - {match: {prefix: /refused}, route: {cluster: up, retry_policy: {retry_on: refused-stream, num_retries: 2}}}
+    - {match: {prefix: /other}, route: {cluster: up, retry_policy: {retry_on: retriable-4xx, num_retries: 2}}}
     - {match: {prefix: /}, route: {cluster: up}}
 `
 
@@ -167,6 +179,8 @@ func carryOut(conn *net.TCPConn, framer *http2.Framer, answer *bytes.Buffer, req
 		case "end":
 		case "goaway":
 			_ = framer.WriteGoAway(request.StreamID, http2.ErrCodeNo, nil)
+		case "behind": // a GOAWAY
+			_ = framer.WriteGoAway(request.StreamID-1, http2.ErrCodeNo, nil)
 		case "half":
 			if _, err := answer.WriteTo(conn); err != nil {
 				return err

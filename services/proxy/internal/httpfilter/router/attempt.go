@@ -59,8 +59,8 @@ func newAttempt(r *router) *attempt {
 //  2. send the head and what is here of the body, on another connection if the
 //     server turns out to have closed this one; the rest is sent beside what
 //     follows;
-//  3. read the head of the response, on a new connection once more if the
-//     server had closed the old one unseen, or had done nothing of the request.
+//  3. read the head of the response, on another connection once more if the server
+//     has not processed the request.
 //
 // It reports to the host how it went. Whatever the result is, End must follow.
 func (a *attempt) run(s *stream.Stream) result {
@@ -87,6 +87,7 @@ func (a *attempt) run(s *stream.Stream) result {
 			}
 		}
 		if a.resendable(s, err) {
+			a.router.resent = true
 			if conn, err = a.Replace(a.pool(s), err, a.router.deadline()); err == nil {
 				err = a.exchange(s, conn)
 			}

@@ -9,39 +9,26 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/outlier"
-	"github.com/weirproxy/weir/services/proxy/internal/connpool"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
-	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/retry"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 	"github.com/weirproxy/weir/services/proxy/internal/upstream"
 )
 
-// resendable says whether the request failed on a connection that its server
-// had closed for being idle, and may be sent again: nothing came back, and
-// doing it twice does no more than doing it once.
-//
-// So may any request without a body of which the server has done nothing.
+// resendable says whether the request, which failed, is to be sent once more at once: it
+// has no body, which may be used up, its host has not processed it (upstream.Stale), and
+// it was not sent again before. A stream that its host refuses is left to the retry
+// policy, if that has retries for it, so that the two do not multiply.
 func (a *attempt) resendable(s *stream.Stream, err error) bool {
-	if _, ok := errors.AsType[*connpool.UnprocessedError](err); ok && s.Request.Body == nil && s.Expired() == nil {
-		return true
-	}
-	if err == nil || a.Conn == nil || !a.Conn.Reused || s.Request.Body != nil || a.Conn.Reader.Buffered() {
+	r := a.router
+	switch {
+	case err == nil, r.resent, s.Request.Body != nil, s.Expired() != nil, a.interim > 0:
 		return false
+	case a.Why(err) == upstream.Refused:
+		return a.Conn.Sent() == 0 || !r.retry.state.WantsAfterReset(retry.RefusedStream, true)
 	}
-	if a.interim > 0 || s.Expired() != nil {
-		return false
-	}
-	var protocol *message.ProtocolError
-	if errors.As(err, &protocol) || upstream.IsTimeout(err) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return false
-	}
-	switch string(s.Request.Method) {
-	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
-		return true
-	}
-	return false
+	return a.Stale(s.Request.Method, a.bounds.began, err)
 }
 
 // result is what an attempt came to.

@@ -124,9 +124,10 @@ type router struct {
 	attempt  *attempt // the present one
 	attempts int      // so far
 	// left are attempts that were given up while their uploads wait for the client.
-	left  []*attempt
-	sent  bool // something of the request went to an upstream
-	retry retrying
+	left   []*attempt
+	sent   bool // something of the request went to an upstream
+	resent bool // it was sent again without a retry (RFC 9112 §9.3.1 wants no third time)
+	retry  retrying
 
 	inner   message.Body     // of the response, as the codec reads it
 	over    bool             // inner is at its end
@@ -328,7 +329,7 @@ func (r *router) Done(*stream.Stream) {
 	}
 	r.retry.end()
 	r.stream, r.cluster, r.authority, r.inner, r.left, r.byRoute = nil, nil, nil, nil, nil, nil
-	r.attempts, r.sent, r.over, r.counted = 0, false, false, cluster.Response{}
+	r.attempts, r.sent, r.resent, r.over, r.counted = 0, false, false, false, cluster.Response{}
 	r.wholeAfter.Store(0)
 	r.config.spare.Put(r)
 }

@@ -681,11 +681,15 @@ func TestUpstreamThatBreaksOffWithinTheBodyEndsTheClientsConnection(t *testing.T
 }
 
 func TestRequestOnAConnectionThatItsServerClosedIsSentAgain(t *testing.T) {
-	for _, c := range []struct {
+	for name, c := range map[string]struct {
 		method string
+		after  time.Duration // how long the server then takes
 		again  bool
-	}{{"GET", true}, {"POST", false}} {
-		t.Run(c.method, func(t *testing.T) {
+	}{
+		"at once": {"GET", 0, true}, "and is not idempotent": {"POST", 0, false}, "later": {"GET", 600 * time.Millisecond, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			up := newUpstream(t)
 			p := start(t, up.address(), config{})
 			client := p.dial()
@@ -698,6 +702,7 @@ func TestRequestOnAConnectionThatItsServerClosedIsSentAgain(t *testing.T) {
 			// The server reads the next request, and closes as if it had not.
 			client.send(c.method + " /again HTTP/1.1\r\nHost: a\r\n\r\n")
 			server.head()
+			time.Sleep(c.after) // no order hangs on it
 			require.NoError(t, server.conn.Close())
 			if c.again {
 				server = up.accept()
