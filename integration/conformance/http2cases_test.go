@@ -27,7 +27,8 @@ func http2Cases() (cases []http2Case) {
 	cases = append(cases, http2FieldCases()...)
 	cases = append(cases, http2BodyCases()...)
 	cases = append(cases, http2AnswerCases()...)
-	return append(cases, http2StrictCases()...)
+	cases = append(cases, http2StrictCases()...)
+	return append(cases, http2NoneCases()...)
 }
 
 func http2PseudoCases() (cases []http2Case) {
@@ -214,6 +215,21 @@ func http2StrictCases() (cases []http2Case) {
 		{name: "a POST that is said", frames: []http2Frame{openHead(":method: POST", ":scheme: http", ":authority: mill", ":path: /said")}},
 	} {
 		c.name, c.listener = "strict: "+c.name, "strict"
+		cases = append(cases, c)
+	}
+	return cases
+}
+
+// http2NoneCases are for the listener whose limits are 0.
+func http2NoneCases() (cases []http2Case) {
+	for _, c := range []http2Case{
+		{name: "GET", frames: http2Get("x-a: b", "x-a: b")},
+		{name: "a POST", frames: []http2Frame{http2Post(), data("a"), lastData("")}},
+		{name: "an empty DATA", frames: []http2Frame{http2Post(), data(""), lastData("a")}},
+		{name: "PRIORITY", frames: append([]http2Frame{func(w *http2Text) { _ = w.framer.WritePriority(3, http2.PriorityParam{}) }}, http2Get()...)},
+		{name: "a reset", frames: []http2Frame{http2Post(), func(w *http2Text) { _ = w.framer.WriteRSTStream(1, http2.ErrCodeCancel) }}},
+	} {
+		c.name, c.listener = "none: "+c.name, "none"
 		cases = append(cases, c)
 	}
 	return cases

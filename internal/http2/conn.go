@@ -63,7 +63,7 @@ func (c *Conn) init(conn net.Conn, options *config, client bool) {
 	c.net, c.raw, c.options, c.client = conn, rawConn(conn), options, client
 	c.r.init(c)
 	c.w.idle.L = &c.mu
-	c.encoder = newEncoder(options.EncoderTableSize, options.NoHuffman)
+	c.encoder = newEncoder(uint32(options.EncoderTableSize), options.NoHuffman)
 	c.peer = defaultPeer
 	c.streams = make(map[uint32]*Stream)
 	c.nextID = 1

@@ -5,8 +5,12 @@ import (
 	"time"
 )
 
+// None is 0 in a field of Options that is an int.
+const None = -1
+
 // Options are the limits and settings of connections. A zero field stands for
-// the default that it names, the same as Envoy's where Envoy has one.
+// the default that it names, the same as Envoy's where Envoy has one; None is for
+// those that may be 0.
 type Options struct {
 	// MaxConcurrentStreams is how many streams a client may have open, and how
 	// many handlers a connection may have running whose answer is not whole; 1024.
@@ -42,9 +46,9 @@ type Options struct {
 	// MaxInterim bounds the 1xx heads of a response; 10.
 	MaxInterim int
 	// HeaderTableSize is how much of a header table the peer may use; 4096.
-	HeaderTableSize uint32
+	HeaderTableSize int
 	// EncoderTableSize is how much of one we use if the peer allows it; 4096.
-	EncoderTableSize uint32
+	EncoderTableSize int
 	// NoHuffman leaves strings as they are: longer, and cheaper for both sides.
 	NoHuffman bool
 
@@ -134,6 +138,7 @@ func (o Options) withDefaults() Options {
 		if *v == 0 {
 			*v = def
 		}
+		*v = max(*v, 0)
 	}
 	set(&o.MaxConcurrentStreams, 1024, 1, maxStreamID)
 	set(&o.StreamWindow, 16<<20, 1, maxWindow)
@@ -141,8 +146,9 @@ func (o Options) withDefaults() Options {
 	set(&o.MaxFrameSize, defaultFrameSize, defaultFrameSize, maxFrameSize)
 	set(&o.MaxHeaderBytes, 60<<10, 1, 8192<<10)
 	set(&o.MaxFieldBytes, 64<<10, 1, 8192<<10)
-	set(&o.HeaderTableSize, defaultTableSize, 1, 1<<20)
-	set(&o.EncoderTableSize, defaultTableSize, 1, 1<<16)
+	count(&o.HeaderTableSize, defaultTableSize)
+	count(&o.EncoderTableSize, defaultTableSize)
+	o.HeaderTableSize, o.EncoderTableSize = min(o.HeaderTableSize, 1<<20), min(o.EncoderTableSize, 1<<16)
 	count(&o.MaxHeaders, 100)
 	count(&o.MaxInterim, 10)
 	count(&o.MaxOutboundFrames, 10000)

@@ -40,7 +40,7 @@ func (c *Conn) appendSettings(b []byte) []byte {
 	}
 	o := c.options
 	if o.HeaderTableSize != defaultTableSize {
-		set(settingHeaderTableSize, o.HeaderTableSize)
+		set(settingHeaderTableSize, uint32(o.HeaderTableSize))
 	}
 	if c.client {
 		set(settingEnablePush, 0)
@@ -74,7 +74,7 @@ func (c *Conn) onSettings(f frame, payload []byte) error {
 		}
 		if !c.settled {
 			c.settled = true
-			c.r.decoder.setLimit(c.options.HeaderTableSize)
+			c.r.decoder.setLimit(uint32(c.options.HeaderTableSize))
 		}
 		return nil
 	}

@@ -478,6 +478,9 @@ func TestServerTranscripts(t *testing.T) {
 			"GOAWAY 5 ENHANCE_YOUR_CALM\nclosed", http2.Options{StreamResetBurst: 2}},
 		{"flood of resets that the peer makes us send", []string{headers(whole, 1, get+"X: y\n"), headers(whole, 3, post("/hold")), windowUpdate(3, 0), headers(whole, 5, get+"X: y\n")},
 			"RST_STREAM 1 PROTOCOL_ERROR\nRST_STREAM 3 PROTOCOL_ERROR\nRST_STREAM 5 PROTOCOL_ERROR\nGOAWAY 5 ENHANCE_YOUR_CALM\nclosed", http2.Options{StreamResetBurst: 2}},
+		{"no empty frame", []string{headers(whole, 1, post("/hold")), data(0, 1, "")}, "GOAWAY 1 ENHANCE_YOUR_CALM\nclosed", http2.Options{MaxConsecutiveEmptyFrames: http2.None}},
+		{"no PRIORITY", []string{headers(whole, 1, post("/hold")), priority(3, 0)}, "GOAWAY 1 ENHANCE_YOUR_CALM\nclosed", http2.Options{MaxPriorityFramesPerStream: http2.None}},
+		{"no reset", []string{headers(whole, 1, post("/hold")), reset(1, 8)}, "GOAWAY 1 ENHANCE_YOUR_CALM\nclosed", http2.Options{StreamResetBurst: http2.None}},
 		{"flood of PING", []string{ping(0, "12345678"), ping(0, "12345678"), ping(0, "12345678")},
 			"PING \"12345678\" ack\nPING \"12345678\" ack\nGOAWAY 0 ENHANCE_YOUR_CALM\nclosed", http2.Options{PingBurst: 2}},
 		{"one PING is free behind an answer", []string{headers(end|whole, 1, get), ping(0, "12345678"), ping(0, "12345678"), ping(0, "12345678")},
@@ -490,6 +493,9 @@ func TestServerTranscripts(t *testing.T) {
 		{"RFC 7541 4.2 the table's size within a block", []string{raw(1, end|whole, 1, block(get)+"\x20")}, "GOAWAY 0 COMPRESSION_ERROR\nclosed", small},
 		{"RFC 7541 6.3 the table's size over the limit", []string{raw(1, end|whole, 1, "\x3f\xe2\x1f"+block(get))}, "GOAWAY 0 COMPRESSION_ERROR\nclosed", small},
 		{"RFC 7541 4.2 a table that must shrink and does not", []string{raw(4, ack, 0, ""), headers(end|whole, 1, get)}, "GOAWAY 0 COMPRESSION_ERROR\nclosed", http2.Options{HeaderTableSize: 100}},
+		{"RFC 7541 4.2 no table, which is not so yet", []string{raw(4, ack, 0, ""), headers(end|whole, 1, get)}, "GOAWAY 0 COMPRESSION_ERROR\nclosed", http2.Options{HeaderTableSize: http2.None}},
+		{"RFC 7541 4.2 no table", []string{raw(4, ack, 0, ""), raw(1, end|whole, 1, "\x20"+block(post("/fields")+"a: b\n")), raw(1, end|whole, 3, block(get))},
+			"HEADERS 1 :status=200 got-a=b length=-1 end\nHEADERS 3 :status=200 end", http2.Options{HeaderTableSize: http2.None, EncoderTableSize: http2.None}},
 		{"RFC 7541 4.2 a table that must shrink and does", []string{raw(4, ack, 0, ""), raw(1, end|whole, 1, "\x20"+block(get))}, "HEADERS 1 :status=200 end", http2.Options{HeaderTableSize: 100}},
 	} {
 		t.Run(c.rule, func(t *testing.T) {

@@ -47,8 +47,8 @@ func FieldSize(o *corev3.Http2ProtocolOptions, most int, whole string, at strict
 // HTTP/1 message has as well, such as the limits of heads, is left to the caller.
 func HTTP2(o *corev3.Http2ProtocolOptions, at strict.Path, report *strict.Report) http2.Options {
 	options := http2.Options{
-		HeaderTableSize:            o.GetHpackTableSize().GetValue(),
-		EncoderTableSize:           o.GetHpackTableSize().GetValue(),
+		HeaderTableSize:            count(o.GetHpackTableSize()),
+		EncoderTableSize:           count(o.GetHpackTableSize()),
 		MaxConcurrentStreams:       o.GetMaxConcurrentStreams().GetValue(),
 		StreamWindow:               window(o.GetInitialStreamWindowSize(), streamWindow),
 		ConnectionWindow:           window(o.GetInitialConnectionWindowSize(), connectionWindow),
@@ -58,10 +58,10 @@ func HTTP2(o *corev3.Http2ProtocolOptions, at strict.Path, report *strict.Report
 		MaxPriorityFramesPerStream: count(o.GetMaxInboundPriorityFramesPerStream()),
 		MaxWindowUpdatesPerData:    count(o.GetMaxInboundWindowUpdateFramesPerDataFrameSent()),
 		NoHuffman:                  o.GetEnableHuffmanEncoding() != nil && !o.GetEnableHuffmanEncoding().GetValue(),
-		StreamResetBurst:           int(min(o.GetStreamResetBurst().GetValue(), 1<<30)),
+		StreamResetBurst:           count64(o.GetStreamResetBurst()),
 		MaxFieldBytes:              o.GetMaxHeaderFieldSizeKb().GetValue() << 10,
 		NoObsText:                  o.GetDisallowObsText().GetValue(),
-		StreamResetRate:            int(min(o.GetStreamResetRate().GetValue(), 1<<30)),
+		StreamResetRate:            count64(o.GetStreamResetRate()),
 	}
 	if keepalive := o.GetConnectionKeepalive(); keepalive != nil {
 		at := at.Field("connection_keepalive")
@@ -84,5 +84,21 @@ func window(v *wrapperspb.UInt32Value, fallback uint32) uint32 {
 	return v.GetValue()
 }
 
-// count is a limit; 0 stands for the default, as in http2.Options.
-func count(v *wrapperspb.UInt32Value) int { return int(v.GetValue()) }
+// count is a limit as http2.Options has it, where 0 is one.
+func count(v *wrapperspb.UInt32Value) int {
+	if v == nil {
+		return 0
+	}
+	return count64(wrapperspb.UInt64(uint64(v.GetValue())))
+}
+
+// count64 is count for a larger number.
+func count64(v *wrapperspb.UInt64Value) int {
+	switch {
+	case v == nil:
+		return 0 // the default
+	case v.GetValue() == 0:
+		return http2.None
+	}
+	return int(min(v.GetValue(), 1<<30))
+}

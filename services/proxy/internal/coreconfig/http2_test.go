@@ -30,6 +30,14 @@ func TestHTTP2(t *testing.T) {
 		NoHuffman: true, StreamResetBurst: 5, StreamResetRate: 6, KeepaliveInterval: time.Second, KeepaliveJitter: 0.15, KeepaliveTimeout: 20 * time.Second,
 		MaxFieldBytes: 64 << 10, NoObsText: true,
 	}, o)
+	none := coreconfig.HTTP2(&corev3.Http2ProtocolOptions{
+		HpackTableSize: wrapperspb.UInt32(0), MaxConsecutiveInboundFramesWithEmptyPayload: wrapperspb.UInt32(0), MaxInboundPriorityFramesPerStream: wrapperspb.UInt32(0),
+		StreamResetBurst: wrapperspb.UInt64(0), StreamResetRate: wrapperspb.UInt64(0),
+	}, "", report)
+	require.Equal(t, http2.Options{
+		HeaderTableSize: http2.None, EncoderTableSize: http2.None, StreamWindow: 1 << 20, ConnectionWindow: 8 << 20,
+		MaxConsecutiveEmptyFrames: http2.None, MaxPriorityFramesPerStream: http2.None, StreamResetBurst: http2.None, StreamResetRate: http2.None,
+	}, none)
 	keepalive := &corev3.KeepaliveSettings{Interval: durationpb.New(time.Second), IntervalJitter: &typev3.Percent{Value: 50}}
 	o = coreconfig.HTTP2(&corev3.Http2ProtocolOptions{ConnectionKeepalive: keepalive}, "", report)
 	require.InDelta(t, 0.5, o.KeepaliveJitter, 0)
