@@ -310,6 +310,13 @@ func TestAListenerThatIsRefusedLeavesNoMetrics(t *testing.T) {
 func TestWhatABootstrapSaysOfSourcesIsChecked(t *testing.T) {
 	f := files{t, t.TempDir()}
 	f.put("cds.json")
+	limited := `"static_resources": {"listeners": [` + strings.NewReplacer(
+		`"rds": {"route_config_name": "routes", "config_source": %s}`, `"route_config": {}`,
+		`"http_filters": [`, `"http_filters": [{"name": "limit", "typed_config": {
+			"@type": "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit", "domain": "d",
+			"rate_limit_service": {"transport_api_version": "V3", "grpc_service": {"envoy_grpc": {"cluster_name": "later"}}}}}, `,
+		`"@type": "`+typePrefix+`listener.v3.Listener", `, "",
+	).Replace(dynamicListener) + `]}`
 	for name, c := range map[string]struct{ dynamic, want string }{
 		"a good file":  {`{"cds_config": ` + f.source("cds.json") + `}`, ""},
 		"no such file": {`{"lds_config": ` + f.source("none.json") + `}`, "dynamic_resources.lds_config.path_config_source.path: stat " + f.directory + "/none.json: no such file or directory"},
@@ -317,6 +324,8 @@ func TestWhatABootstrapSaysOfSourcesIsChecked(t *testing.T) {
 		"no ADS":       {`{"lds_config": {"ads": {}, "resource_api_version": "V3"}}`, "dynamic_resources.lds_config.ads: needs dynamic_resources.ads_config"},
 		"a stream of no cluster": {`{"cds_config": {"api_config_source": {"api_type": "DELTA_GRPC", "transport_api_version": "V3",
 			"grpc_services": [{"envoy_grpc": {"cluster_name": "plane"}}]}, "resource_api_version": "V3"}}`, `unknown cluster "plane"`},
+		"a limiter's cluster by CDS":    {`{"cds_config": ` + f.source("cds.json") + `}, ` + limited, ""},
+		"a limiter's cluster by nobody": {`{}, ` + limited, `unknown cluster "later": it is not in the bootstrap, and there is no cds_config`},
 		"no watched directory": {`{"cds_config": {"path_config_source": {"path": "` + f.directory + `/cds.json", "watched_directory": {"path": "/none"}}, "resource_api_version": "V3"}}`,
 			"dynamic_resources.cds_config.path_config_source.watched_directory.path: open /none: no such file or directory"},
 	} {

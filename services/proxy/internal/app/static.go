@@ -46,12 +46,12 @@ func (s *staticClusters) get(name string) *cluster.Config {
 	return &cluster.Config{Name: name}
 }
 
-// checkGRPC holds a cluster to what gRPC needs: it is in the bootstrap, as
-// Envoy wants it too, and speaks HTTP/2.
+// checkGRPC holds a cluster to what gRPC needs: it speaks HTTP/2. It may come by CDS,
+// if there is one, at any time: then calls tell what is wrong with it.
 func (s *staticClusters) checkGRPC(name string, at strict.Path, report *strict.Report) {
 	switch config := s.byName[name]; {
-	case config == nil && !s.unread:
-		report.Add(at, "unknown cluster %q: the cluster of a gRPC service must be in the bootstrap", name)
+	case config == nil && !s.unread && s.boot.CDS == nil:
+		report.Add(at, "unknown cluster %q: it is not in the bootstrap, and there is no cds_config", name)
 	case config != nil && !config.HTTP2 && !s.unclear[name]:
 		report.Add(at, "cluster %q needs http2_protocol_options in its typed_extension_protocol_options, since gRPC is HTTP/2", name)
 	}
@@ -60,8 +60,15 @@ func (s *staticClusters) checkGRPC(name string, at strict.Path, report *strict.R
 // checkPlane holds a control plane's cluster to what is needed to reach it
 // before there is any xDS.
 func (s *staticClusters) checkPlane(name string, at strict.Path, report *strict.Report) {
+	config := s.byName[name]
+	if config == nil {
+		if !s.unread {
+			report.Add(at, "unknown cluster %q: the control plane's cluster must be in the bootstrap", name)
+		}
+		return
+	}
 	s.checkGRPC(name, at, report)
-	if config := s.byName[name]; config != nil && config.ServiceName != "" && config.Source.Path == "" {
+	if config.ServiceName != "" && config.Source.Path == "" {
 		report.Add(at, "cluster %q is of type EDS: the control plane's cluster must be STATIC", name)
 	}
 }

@@ -88,6 +88,9 @@ func NewMethod(c *cluster.Cluster, o Options) (*Method, error) {
 	return m, nil
 }
 
+// Cluster is the cluster of the service.
+func (m *Method) Cluster() *cluster.Cluster { return m.cluster }
+
 // turnAway is why a call is kept from the cluster; nil if it is not.
 func (m *Method) turnAway() error {
 	if m.cluster.Maintained(m.runtime.Snapshot()) {

@@ -63,14 +63,14 @@ type Services struct {
 	reports reports
 }
 
-// known is a service that was asked before.
+// known is a service that was asked before, for as long as its cluster is the one that
+// has the name.
 type known struct {
 	method *grpccall.Method
-	outage outage
+	outage *outage // the service's, whatever its cluster
 }
 
-// New makes Services in clusters that stay for as long as the process, as those
-// of the bootstrap do; their hosts may come and go. Runtime has the values that
+// New makes Services in clusters that may come, change and go. Runtime has the values that
 // bear on them, and may be nil. The log gets a line when a service begins to
 // fail, with the cause, and one when it answers again.
 func New(clusters Clusters, runtime *layeredruntime.Runtime, log *slog.Logger) *Services {
@@ -141,31 +141,36 @@ func (s *Services) Close() {
 	s.reports.close()
 }
 
-// find returns a service, which the first call for it makes known.
+// find returns a service, which the first call for it makes known, and the first one for
+// another cluster of the name makes anew.
 func (s *Services) find(service Service) (*known, error) {
 	all := s.known.Load()
 	if all == nil {
 		return nil, errClosed
 	}
-	if k := (*all)[service]; k != nil {
+	c := s.clusters.Get(service.Cluster)
+	if c == nil {
+		return nil, errNoCluster
+	}
+	if k := (*all)[service]; k != nil && k.method.Cluster() == c {
 		return k, nil
 	}
-	return s.make(service)
+	return s.make(service, c)
 }
 
-func (s *Services) make(service Service) (*known, error) {
+func (s *Services) make(service Service, c *cluster.Cluster) (*known, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := s.known.Load()
 	if all == nil {
 		return nil, errClosed
 	}
-	if k := (*all)[service]; k != nil { // another call was first
+	k := (*all)[service]
+	switch {
+	case k == nil:
+		k = &known{outage: &outage{log: s.log.With("cluster", service.Cluster)}}
+	case k.method.Cluster() == c: // another call was first
 		return k, nil
-	}
-	c := s.clusters.Get(service.Cluster)
-	if c == nil {
-		return nil, errNoCluster
 	}
 	m, err := grpccall.NewMethod(c, grpccall.Options{
 		Path: method, Authority: service.Authority, Timeout: service.Timeout, MaxMessage: service.MaxMessage,
@@ -175,7 +180,7 @@ func (s *Services) make(service Service) (*known, error) {
 		return nil, err
 	}
 	more := maps.Clone(*all)
-	more[service] = &known{m, outage{log: s.log.With("cluster", service.Cluster)}}
+	more[service] = &known{m, k.outage}
 	s.known.Store(&more)
 	return more[service], nil
 }

@@ -280,6 +280,51 @@ func TestHostsOfTheClusterComeAndGo(t *testing.T) {
 	}
 }
 
+func TestTheClusterComesChangesAndGoes(t *testing.T) {
+	first, second := (&service{}).serve(t), (&service{}).serve(t)
+	m := managerOf(t)
+	s, list := services(t, m), descriptors(t, "ann")
+	const none = `ask the rate-limit service in cluster "rls": there is no such cluster`
+	const noHTTP2 = `ask the rate-limit service in cluster "rls": the cluster has no http2_protocol_options, which gRPC needs`
+	at := func(address, more string) string {
+		host, port, err := net.SplitHostPort(address)
+		require.NoError(t, err)
+		return fmt.Sprintf(`{"name": "rls", "type": "STATIC", %s "load_assignment": {"cluster_name": "rls", "endpoints": [{"lb_endpoints": [
+			{"endpoint": {"address": {"socket_address": {"address": %q, "port_value": %s}}}}]}]}}`, more, host, port)
+	}
+	const http2 = `"http2_protocol_options": {},`
+	for _, c := range []struct {
+		name, cluster string // by CDS, which may have none
+		want          string // the error
+		first, second int64  // calls
+	}{
+		{"it is not there", "", none, 0, 0},
+		{"it comes", at(first.address, http2), "", 1, 0},
+		{"it changes", at(second.address, http2), "", 0, 1},
+		{"it speaks no HTTP/2", at(second.address, ""), noHTTP2, 0, 0},
+		{"it speaks it again", at(first.address, http2), "", 1, 0},
+		{"it goes", "", none, 0, 0},
+		{"it is back", at(second.address, http2), "", 0, 1},
+	} {
+		var resources []xds.Resource
+		if c.cluster != "" {
+			message := &clusterv3.Cluster{}
+			require.NoError(t, protojson.Unmarshal([]byte(c.cluster), message))
+			resources = []xds.Resource{{Name: "rls", Message: message}}
+		}
+		require.NoError(t, m.ApplyClusters(resources), c.name)
+		first.calls.Store(0)
+		second.calls.Store(0)
+		_, err := ask(s, list)
+		if c.want == "" {
+			require.NoError(t, err, c.name)
+		} else {
+			require.EqualError(t, err, c.want, c.name)
+		}
+		require.Equal(t, [2]int64{c.first, c.second}, [2]int64{first.calls.Load(), second.calls.Load()}, c.name)
+	}
+}
+
 func TestCloseEndsReportsAndRefusesLaterCalls(t *testing.T) {
 	arrived, ended := make(chan struct{}), make(chan struct{})
 	service := (&service{answer: func(ctx context.Context, _ *rlsv3.RateLimitRequest) (*rlsv3.RateLimitResponse, error) {
