@@ -69,6 +69,7 @@ access_log:
 - {name: text, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: %q}}
 route_config: {validate_clusters: false, %s, virtual_hosts: [{name: all, domains: ["*"], metadata: {filter_metadata: {ns: {is: host}}}, %s, routes: [
   {name: dead, match: {prefix: /dead}, route: {cluster: dead}},
+  {name: empty, match: {prefix: /empty}, route: {cluster: empty}},
   {name: none, match: {prefix: /none}, route: {cluster: nowhere}},
   {name: up, match: {prefix: /up}, metadata: {filter_metadata: {ns: {is: route, number: 3}}}, route: {cluster: echo}, %s}]}]}
 `, lines, members.String(), defaults, mutations("config"), mutations("vhost"), mutations("route")),
@@ -105,6 +106,7 @@ func TestOurProxyAndARealEnvoyLogAndChangeHeadersAlike(t *testing.T) {
 		"GET /up?status=500 HTTP/1.1\r\nHost: mill\r\n\r\n",
 		"POST /up HTTP/1.1\r\nHost: mill\r\nContent-Length: 0\r\nContent-Type: application/grpc\r\n\r\n",
 		"GET /dead HTTP/1.1\r\nHost: mill\r\n\r\n",
+		"GET /empty HTTP/1.1\r\nHost: mill\r\n\r\n",
 		"GET /none HTTP/1.1\r\nHost: mill\r\n\r\n",
 		"GET /nowhere HTTP/1.1\r\nHost: mill\r\n\r\n",
 		"GET /up/healthz HTTP/1.1\r\nHost: mill\r\n\r\n",

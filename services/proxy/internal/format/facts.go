@@ -50,7 +50,7 @@ type Facts struct {
 	UpstreamConnection uint64
 	// UpstreamFailure is why the connection could not be made.
 	UpstreamFailure string
-	// Attempts counts the hosts that were tried.
+	// Attempts counts the attempts, one for which there was no host too.
 	Attempts int
 	// HealthCheck says that the request asked after our own health.
 	HealthCheck bool

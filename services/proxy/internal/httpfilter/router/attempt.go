@@ -64,6 +64,7 @@ func newAttempt(r *router) *attempt {
 //
 // It reports to the host how it went. Whatever the result is, End must follow.
 func (a *attempt) run(s *stream.Stream) result {
+	s.Facts.Attempts++
 	wanted := a.router.pickContext(s)
 	if !a.Begin(s.Context, s, s.Cluster, s.Route.Priority, &wanted) {
 		return noHost
@@ -72,7 +73,6 @@ func (a *attempt) run(s *stream.Stream) result {
 	s.Facts.HostMetadata = a.Host.Metadata()
 	s.Request.Authority = a.router.authority
 	s.Route.RewriteHost(&s.Request, a.Host.Hostname(), !a.router.config.suppress)
-	s.Facts.Attempts++
 	a.router.log.begin(s, a)
 	conn, err := a.connect(s)
 	if err == nil {
