@@ -26,7 +26,7 @@ func Fields() strict.Fields {
 	return strict.Fields{
 		"envoy.config.accesslog.v3.AccessLog": {"name", "filter", "typed_config"},
 		"envoy.config.accesslog.v3.AccessLogFilter": {
-			"status_code_filter", "duration_filter", "not_health_check_filter", "runtime_filter", "and_filter", "or_filter",
+			"status_code_filter", "duration_filter", "not_health_check_filter", "traceable_filter", "runtime_filter", "and_filter", "or_filter",
 			"header_filter", "response_flag_filter", "grpc_status_filter",
 		},
 		"envoy.config.accesslog.v3.StatusCodeFilter":                {"comparison"},
@@ -34,6 +34,7 @@ func Fields() strict.Fields {
 		"envoy.config.accesslog.v3.ComparisonFilter":                {"op", "value"},
 		"envoy.config.core.v3.RuntimeUInt32":                        {"default_value", "runtime_key"},
 		"envoy.config.accesslog.v3.NotHealthCheckFilter":            {},
+		"envoy.config.accesslog.v3.TraceableFilter":                 {},
 		"envoy.config.accesslog.v3.RuntimeFilter":                   {"runtime_key", "percent_sampled", "use_independent_randomness"},
 		"envoy.type.v3.FractionalPercent":                           {"numerator", "denominator"},
 		"envoy.config.accesslog.v3.AndFilter":                       {"filters"},

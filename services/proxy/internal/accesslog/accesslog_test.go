@@ -111,6 +111,9 @@ func TestFilters(t *testing.T) {
 		{"{duration_filter: {comparison: {op: GE, value: {default_value: 31, runtime_key: a}}}}", nil, false},
 		{"{not_health_check_filter: {}}", nil, true},
 		{"{not_health_check_filter: {}}", func(f *format.Facts) { f.HealthCheck = true }, false},
+		{"{traceable_filter: {}}", nil, false},
+		{"{traceable_filter: {}}", func(f *format.Facts) { f.ForcedTrace = true }, true},
+		{"{traceable_filter: {}}", func(f *format.Facts) { f.ForcedTrace, f.HealthCheck = true, true }, false},
 		{"{runtime_filter: {runtime_key: a}}", nil, false},
 		{"{runtime_filter: {runtime_key: a, percent_sampled: {numerator: 1}}}", nil, true},                               // 200 % 100 < 1
 		{"{runtime_filter: {runtime_key: a, percent_sampled: {numerator: 200, denominator: TEN_THOUSAND}}}", nil, false}, // 200 < 200
@@ -173,7 +176,6 @@ func TestFaults(t *testing.T) {
 		`access_log: [{name: x}]`:        "access_log[0].typed_config: an access log needs a typed_config",
 		one("/x", "", "{header_filter: {header: {name: a, string_match: {safe_regex: {regex: '('}}}}}"): `safe_regex.regex: "(" is no regular expression`,
 		one("/x", "", "{response_flag_filter: {flags: [XX]}}"):                                          "access_log[0].filter.response_flag_filter.flags[0]",
-		one("/x", "", "{traceable_filter: {}}"):                                                         "access_log[0].filter.traceable_filter: ",
 		`access_log: [{name: x, typed_config: {"@type": "` + fileType + `", path: /x, format: "a"}}]`:   "access_log[0].typed_config.format: ",
 		`access_log: [{name: x, typed_config: {"@type": "` + fileType + `", path: ""}}]`:                "access_log[0].typed_config.path",
 	} {

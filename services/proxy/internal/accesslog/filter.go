@@ -1,7 +1,6 @@
 package accesslog
 
 import (
-	"encoding/hex"
 	"math"
 	"math/rand/v2"
 
@@ -11,6 +10,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
+	"github.com/weirproxy/weir/services/proxy/internal/requestid"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
@@ -32,6 +32,8 @@ func parseFilter(m *accesslogv3.AccessLogFilter, at strict.Path, report *strict.
 		}
 	case *accesslogv3.AccessLogFilter_NotHealthCheckFilter:
 		return func(f *format.Facts, _ *layeredruntime.Snapshot) bool { return !f.HealthCheck }
+	case *accesslogv3.AccessLogFilter_TraceableFilter:
+		return func(f *format.Facts, _ *layeredruntime.Snapshot) bool { return f.ForcedTrace && !f.HealthCheck }
 	case *accesslogv3.AccessLogFilter_RuntimeFilter:
 		return sampled(kind.RuntimeFilter)
 	case *accesslogv3.AccessLogFilter_AndFilter:
@@ -99,28 +101,14 @@ func sampled(m *accesslogv3.RuntimeFilter) filter {
 	}[m.GetPercentSampled().GetDenominator()]
 	configured := uint64(m.GetPercentSampled().GetNumerator())
 	return func(f *format.Facts, values *layeredruntime.Snapshot) bool {
-		n, ok := requestNumber(f)
-		if !ok || m.GetUseIndependentRandomness() {
-			n = rand.Uint32()
+		n := rand.Uint32()
+		if f.Request != nil && !m.GetUseIndependentRandomness() {
+			if number, ok := requestid.Number(&f.Request.Headers); ok {
+				n = number
+			}
 		}
 		return of > 0 && uint64(n%of) < values.Integer(m.GetRuntimeKey(), configured)
 	}
-}
-
-// requestNumber is the first 32 bits of an x-request-id that is a UUID.
-func requestNumber(f *format.Facts) (uint32, bool) {
-	if f.Request == nil {
-		return 0, false
-	}
-	id, _ := f.Request.Headers.Get("x-request-id")
-	if len(id) != 36 || id[8] != '-' {
-		return 0, false
-	}
-	var first [4]byte
-	if _, err := hex.Decode(first[:], id[:8]); err != nil {
-		return 0, false
-	}
-	return uint32(first[0])<<24 | uint32(first[1])<<16 | uint32(first[2])<<8 | uint32(first[3]), true
 }
 
 // flags lets requests through that have any of the flags, or any at all where

@@ -41,6 +41,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 	"github.com/weirproxy/weir/services/proxy/internal/tokenbucket"
+	"github.com/weirproxy/weir/services/proxy/internal/tracing"
 )
 
 // Dependencies are what the filters work with.
@@ -143,7 +144,7 @@ func fields() []strict.Fields {
 	parts := []strict.Fields{
 		bootstrap.Fields(), coreconfig.Fields(), listener.Fields(), route.Fields(), matcher.Fields(), hashpolicy.Fields(), descriptor.Fields(), cluster.Fields(),
 		route.MutationFields(), route.FilterFields(), retry.Fields(), headermutation.Fields(), format.Fields(), accesslog.Fields(),
-		fixedheader.Fields(), layeredruntime.Fields(), tokenbucket.Fields(),
+		fixedheader.Fields(), layeredruntime.Fields(), tokenbucket.Fields(), tracing.Fields(),
 	}
 	for _, p := range LoadBalancers() {
 		parts = append(parts, p.Fields)

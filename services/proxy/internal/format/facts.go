@@ -54,6 +54,9 @@ type Facts struct {
 	Attempts int
 	// HealthCheck says that the request asked after our own health.
 	HealthCheck bool
+	// ForcedTrace says that the request is traced since a service asked for it, with
+	// x-envoy-force-trace or the mark of that in x-request-id.
+	ForcedTrace bool
 	// LogType is when an access log is written (ACCESS_LOG_TYPE); empty is at the end of
 	// the request.
 	LogType string

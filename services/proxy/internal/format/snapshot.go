@@ -38,7 +38,7 @@ func (c *Snapshot) Take(f *Facts) {
 	to.ResponseCode, to.Details, to.TerminationDetails, to.Flags = f.ResponseCode, f.Details, f.TerminationDetails, f.Flags
 	to.RouteName, to.Cluster, to.Attempts = f.RouteName, f.Cluster, f.Attempts
 	to.UpstreamHost, to.UpstreamLocal, to.UpstreamConnection, to.UpstreamFailure = f.UpstreamHost, f.UpstreamLocal, f.UpstreamConnection, f.UpstreamFailure
-	to.HealthCheck, to.LogType, to.LocalReplyBody = f.HealthCheck, f.LogType, f.LocalReplyBody
+	to.HealthCheck, to.ForcedTrace, to.LogType, to.LocalReplyBody = f.HealthCheck, f.ForcedTrace, f.LogType, f.LocalReplyBody
 	to.DynamicMetadata = maps.Clone(f.DynamicMetadata)
 	to.RouteMetadata, to.VirtualHostMetadata, to.ClusterMetadata, to.HostMetadata = f.RouteMetadata, f.VirtualHostMetadata, f.ClusterMetadata, f.HostMetadata
 }

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 
 	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/requestid"
 	"github.com/weirproxy/weir/services/proxy/internal/uuid"
 )
 
@@ -39,6 +40,9 @@ type Config struct {
 	// set (preserve_external_request_id).
 	GenerateRequestID     bool
 	KeepExternalRequestID bool
+	// MarkRequestID says that an x-request-id tells why its request is traced
+	// (pack_trace_reason), which those from outside may not say.
+	MarkRequestID bool
 }
 
 // Mend makes the headers of a request by whom it came from, and returns the
@@ -85,15 +89,25 @@ func (c *Config) Mend(h *message.Headers, peer netip.Addr, secure bool) (client 
 		h.Remove("x-forwarded-client-cert")
 	}
 
-	if c.GenerateRequestID && (edge && !c.KeepExternalRequestID || !h.Has("x-request-id")) {
-		var id [36]byte
-		h.Remove("x-request-id")
-		h.AddBytes("x-request-id", uuid.Append(id[:0]))
+	if c.GenerateRequestID {
+		c.mendRequestID(h, edge)
 	}
 	if c.Via != "" {
 		h.Join("via", ", ", []byte(c.Via))
 	}
 	return client
+}
+
+// mendRequestID sees to it that a request has an id, which is none of an outsider's or,
+// if those are kept, says of it that it is not traced.
+func (c *Config) mendRequestID(h *message.Headers, edge bool) {
+	if id, _ := h.Get(requestid.Header); len(id) == 0 || edge && !c.KeepExternalRequestID {
+		var made [36]byte
+		h.Remove(requestid.Header)
+		h.AddBytes(requestid.Header, uuid.Append(made[:0]))
+	} else if edge && c.MarkRequestID {
+		requestid.Mark(h, requestid.NotTraced)
+	}
 }
 
 // client is whom to take for the client, and whether x-forwarded-for leaves no

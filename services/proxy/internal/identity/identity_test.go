@@ -19,8 +19,8 @@ func TestMain(m *testing.M) { servicetest.Main(m) }
 func read(text string) *message.Headers {
 	h := &message.Headers{}
 	for line := range strings.Lines(text) {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
-		h.Add(name, value)
+		name, value, _ := strings.Cut(line, ":")
+		h.Add(name, strings.TrimSpace(value))
 	}
 	return h
 }
@@ -125,6 +125,13 @@ func TestOtherHeaders(t *testing.T) {
 			"x-forwarded-proto: http\nx-envoy-external-address: 1.1.1.1\nx-request-id: UUID\n"},
 		{"unless it is to", identity.Config{UseRemoteAddress: true, SkipAppend: true, GenerateRequestID: true, KeepExternalRequestID: true}, false, "x-request-id: theirs",
 			"x-request-id: theirs\nx-forwarded-proto: http\nx-envoy-external-address: 1.1.1.1\n"},
+		{"an empty one is none", identity.Config{GenerateRequestID: true}, false, "x-request-id: ", "x-forwarded-proto: http\nx-request-id: UUID\n"},
+		{"outsiders do not say that they are traced", identity.Config{UseRemoteAddress: true, SkipAppend: true, GenerateRequestID: true, KeepExternalRequestID: true, MarkRequestID: true}, false,
+			"x-request-id: 11111111-1111-a111-1111-111111111111", "x-request-id: 11111111-1111-4111-1111-111111111111\nx-forwarded-proto: http\nx-envoy-external-address: 1.1.1.1\n"},
+		{"where ids do not tell, they may", identity.Config{UseRemoteAddress: true, SkipAppend: true, GenerateRequestID: true, KeepExternalRequestID: true}, false,
+			"x-request-id: 11111111-1111-a111-1111-111111111111", "x-request-id: 11111111-1111-a111-1111-111111111111\nx-forwarded-proto: http\nx-envoy-external-address: 1.1.1.1\n"},
+		{"who is inside says it", identity.Config{GenerateRequestID: true, MarkRequestID: true}, false,
+			"x-request-id: 11111111-1111-a111-1111-111111111111", "x-request-id: 11111111-1111-a111-1111-111111111111\nx-forwarded-proto: http\n"},
 		{"no request id is made", identity.Config{}, false, "", "x-forwarded-proto: http\n"},
 		{"a request id is made", identity.Config{GenerateRequestID: true}, false, "", "x-forwarded-proto: http\nx-request-id: UUID\n"},
 	} {

@@ -140,6 +140,15 @@ const TotalConnectionLimit = "overload.global_downstream_max_connections"
 // so.
 const UseRetry = "upstream.use_retry"
 
+// The keys of the shares of requests that are traced (ClientTracing of those whose
+// clients ask for it, RandomTracing of those that nobody asks for it, OverallTracing of
+// all of them), where there is tracing.
+const (
+	ClientTracing  = "tracing.client_enabled"
+	RandomTracing  = "tracing.random_sampling"
+	OverallTracing = "tracing.global_enabled"
+)
+
 // BaseRetryBackOff is the key of the base interval, in milliseconds, of retries whose
 // policies have none of their own.
 const BaseRetryBackOff = "upstream.base_retry_backoff_ms"
@@ -181,7 +190,7 @@ func check(key string, v value) error {
 			return fmt.Errorf("want a percentage of hosts, not %s", v.text)
 		}
 		return nil
-	case key == UseRetry, len(key) > len(beforeMaintained) && strings.HasPrefix(key, beforeMaintained):
+	case key == UseRetry, key == ClientTracing, key == RandomTracing, key == OverallTracing, len(key) > len(beforeMaintained) && strings.HasPrefix(key, beforeMaintained):
 		if !v.isShare && !v.isInteger {
 			return fmt.Errorf("want a share of requests, a FractionalPercent or so many in a hundred, not %s", v.text)
 		}
@@ -196,7 +205,9 @@ func check(key string, v value) error {
 	}
 	for _, prefix := range ofEnvoy {
 		if strings.HasPrefix(key, prefix) {
-			return fmt.Errorf("nothing here reads it; of Envoy's own, known are %s, %s, %s, %s<cluster>, %s<listener>%s and %s", HealthyPanicThreshold, BaseRetryBackOff, UseRetry, beforeMaintained, beforeListener, afterListener, TotalConnectionLimit)
+			return fmt.Errorf("nothing here reads it; of Envoy's own, known are %s, %s, %s, %s<cluster>, %s<listener>%s, %s, %s, %s and %s",
+				HealthyPanicThreshold, BaseRetryBackOff, UseRetry, beforeMaintained, beforeListener, afterListener, TotalConnectionLimit,
+				ClientTracing, RandomTracing, OverallTracing)
 		}
 	}
 	return nil

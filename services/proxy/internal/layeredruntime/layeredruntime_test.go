@@ -171,6 +171,7 @@ layers:
     upstream.use_retry: 100
     upstream.healthy_panic_threshold: most
     upstream.weight_enabled: 1
+    tracing: {random_sampling: most, client_enabled: 10, global_enabled: {numerator: 1}, spans: 1}
     upstream.maintenance_mode.: 10
     upstream.maintenance_mode.shop: 10
     fault.http.shop.abort.http_status: 500

@@ -22,6 +22,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/retry"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
+	"github.com/weirproxy/weir/services/proxy/internal/tracing"
 )
 
 // Fields are the supported fields of the messages that Parse reads.
@@ -34,7 +35,7 @@ func Fields() strict.Fields {
 			"name", "domains", "routes", "require_tls", "rate_limits", "retry_policy", "include_request_attempt_count",
 			"include_attempt_count_in_response", "include_is_timeout_retry_header", "request_body_buffer_limit", "metadata",
 		},
-		"envoy.config.route.v3.Route": {"name", "stat_prefix", "match", "metadata", "route", "redirect", "direct_response", "request_body_buffer_limit"},
+		"envoy.config.route.v3.Route": {"name", "stat_prefix", "match", "metadata", "route", "redirect", "direct_response", "request_body_buffer_limit", "tracing"},
 		"envoy.config.route.v3.RouteMatch": {
 			"prefix", "path", "path_separated_prefix", "safe_regex", "case_sensitive",
 			"headers", "query_parameters", "grpc", "runtime_fraction",
@@ -119,6 +120,9 @@ type Route struct {
 	Retry *retry.Policy
 	// Attempts says who is told of attempts.
 	Attempts AttemptHeaders
+	// Tracing says which requests are traced; nil is those that the connection manager
+	// says.
+	Tracing *tracing.Sampling
 	// BodyBufferLimit is how many bytes of a request's body are kept for it to be
 	// sent again (request_body_buffer_limit).
 	BodyBufferLimit uint64
@@ -278,6 +282,7 @@ func (p *parser) virtualHost(v *routev3.VirtualHost, mutations levels, filters f
 			e.route.StatName = unique.Make(StatName{v.GetName(), m.GetStatPrefix()})
 		}
 		e.route.BodyBufferLimit = bufferLimit(m, v)
+		e.route.Tracing = tracing.ParseRoute(m.GetTracing())
 		e.route.mutations = mutations.with(ParseMutations(m, at, p.report))
 		e.route.filters = p.filterConfigs(m.GetTypedPerFilterConfig(), filters, at.Field("typed_per_filter_config"))
 		e.path, e.conditions = p.conditions(m.GetMatch(), at.Field("match"), i)

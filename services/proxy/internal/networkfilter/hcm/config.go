@@ -24,6 +24,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
+	"github.com/weirproxy/weir/services/proxy/internal/tracing"
 )
 
 // Clusters finds the cluster of a name, nil if there is none.
@@ -72,7 +73,7 @@ func (f *Factory) Fields() strict.Fields {
 			"generate_request_id", "preserve_external_request_id", "always_set_request_id_in_response", "request_id_extension",
 			"normalize_path", "merge_slashes", "path_with_escaped_slashes_action",
 			"strip_matching_host_port", "strip_any_host_port", "strip_trailing_host_dot", "access_log",
-			"access_log_options", "stream_flush_timeout",
+			"access_log_options", "stream_flush_timeout", "tracing",
 		},
 		managerMessage + ".UpgradeConfig":                                                {"upgrade_type", "filters", "enabled"},
 		managerMessage + ".InternalAddressConfig":                                        {"unix_sockets", "cidr_ranges"},
@@ -156,6 +157,7 @@ type manager struct {
 	maxRequests    uint32        // per connection; 0 is any number
 
 	identity          identity.Config
+	tracing           *tracing.Sampling // nil: nothing is traced
 	paths             normalize.Paths
 	hosts             normalize.Hosts
 	stripListenerPort bool

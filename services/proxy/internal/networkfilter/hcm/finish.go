@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weirproxy/weir/services/proxy/internal/requestid"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
 
@@ -43,10 +44,10 @@ func (m *manager) finish(s *stream.Stream) {
 	if m.identity.Via != "" {
 		r.Headers.Join("via", ", ", []byte(m.identity.Via))
 	}
-	if m.answerRequestID {
-		if id, ok := s.Request.Headers.Get("x-request-id"); ok {
-			r.Headers.Remove("x-request-id")
-			r.Headers.AddBytes("x-request-id", id)
+	if m.answerRequestID || s.Request.Headers.Has("x-envoy-force-trace") {
+		if id, ok := s.Request.Headers.Get(requestid.Header); ok {
+			r.Headers.Remove(requestid.Header)
+			r.Headers.AddBytes(requestid.Header, id)
 		}
 	}
 }

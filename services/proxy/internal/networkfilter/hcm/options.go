@@ -14,6 +14,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/identity"
 	"github.com/weirproxy/weir/services/proxy/internal/normalize"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
+	"github.com/weirproxy/weir/services/proxy/internal/tracing"
 )
 
 // parseProtocol reads what concerns the codec, and the headers of responses.
@@ -103,9 +104,8 @@ func (m *manager) parseTimeouts(c *hcmv3.HttpConnectionManager, at strict.Path, 
 	read(&m.delayedClose, c.GetDelayedCloseTimeout(), defaultDelayedClose, at.Field("delayed_close_timeout"))
 }
 
-// parseIdentity reads who is trusted. A request id has no part for tracing here,
-// so that the settings of request_id_extension for it have no effect; nor has
-// unix_sockets, since listeners have addresses of IP.
+// parseIdentity reads who is trusted, and what becomes of request ids. That unix_sockets
+// has no effect is since listeners have addresses of IP.
 func (m *manager) parseIdentity(c *hcmv3.HttpConnectionManager, at strict.Path, report *strict.Report) {
 	m.identity = identity.Config{
 		UseRemoteAddress:      c.GetUseRemoteAddress().GetValue(),
@@ -130,13 +130,28 @@ func (m *manager) parseIdentity(c *hcmv3.HttpConnectionManager, at strict.Path, 
 			m.identity.Internal = append(m.identity.Internal, prefix)
 		}
 	}
-	if extension := c.GetRequestIdExtension(); extension != nil {
-		config, err := strict.Unpack(extension.GetTypedConfig())
-		if _, ok := config.(*uuidv3.UuidRequestIdConfig); err == nil && !ok {
-			report.Add(at.Field("request_id_extension").Field("typed_config"), "%s is no extension known here: use envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",
-				config.ProtoReflect().Descriptor().FullName())
-		}
+	uuids := parseRequestIDs(c.GetRequestIdExtension(), at.Field("request_id_extension"), report)
+	m.identity.MarkRequestID = uuids.GetPackTraceReason() == nil || uuids.GetPackTraceReason().GetValue()
+	// Without ids every request would be taken for one of the random share, which nobody
+	// hears of.
+	if byID := uuids.GetUseRequestIdForTraceSampling(); byID == nil || byID.GetValue() {
+		m.tracing = tracing.Parse(c.GetTracing())
 	}
+}
+
+// parseRequestIDs reads the extension for request ids, of which one is known; nil is
+// none.
+func parseRequestIDs(extension *hcmv3.RequestIDExtension, at strict.Path, report *strict.Report) *uuidv3.UuidRequestIdConfig {
+	if extension == nil {
+		return nil
+	}
+	config, err := strict.Unpack(extension.GetTypedConfig())
+	uuids, ok := config.(*uuidv3.UuidRequestIdConfig)
+	if err == nil && !ok {
+		report.Add(at.Field("typed_config"), "%s is no extension known here: use envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",
+			config.ProtoReflect().Descriptor().FullName())
+	}
+	return uuids
 }
 
 func (m *manager) parseNormalization(c *hcmv3.HttpConnectionManager, at strict.Path, report *strict.Report) {

@@ -3,19 +3,21 @@ package hcm
 import (
 	"math/rand/v2"
 
+	"github.com/weirproxy/weir/services/proxy/internal/requestid"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
 
-// route finds the route of a request, and the cluster that it goes to. What
-// the router answers by itself has none. Without a table, which RDS owes us,
-// there is no route.
+// route finds the route of a request, and the cluster that it goes to, and decides
+// whether it is traced. What the router answers by itself has no cluster. Without a
+// table, which RDS owes us, there is no route.
 func (m *manager) route(s *stream.Stream) {
 	s.Random, s.Runtime = rand.Uint64(), m.runtime.Snapshot()
 	if table := m.routes.Load(); table != nil {
 		table.DropInternalOnly(&s.Request)
 		s.Route = table.Match(route.Input{Request: &s.Request, ClientAddress: s.ClientAddress, Random: s.Random, Runtime: s.Runtime})
 	}
+	m.trace(s)
 	switch {
 	case s.Route == nil:
 		m.stats.noRoute.Inc()
@@ -36,6 +38,18 @@ func (m *manager) route(s *stream.Stream) {
 	if s.Cluster = m.clusters.Get(s.Route.ClusterName(&s.Request)); s.Cluster == nil {
 		m.stats.noCluster.Inc()
 	}
+}
+
+// trace decides whether a request whose route is known, if it has one, is traced.
+func (m *manager) trace(s *stream.Stream) {
+	if m.tracing == nil {
+		return
+	}
+	sampling := m.tracing
+	if s.Route != nil && s.Route.Tracing != nil {
+		sampling = s.Route.Tracing
+	}
+	s.Facts.ForcedTrace = sampling.Decide(&s.Request.Headers, m.identity.MarkRequestID, s.Runtime) == requestid.ByService
 }
 
 // Routes is the present route table, for those who explain it; nil if its routes
