@@ -92,6 +92,21 @@ route_config:
           token_bucket: {max_tokens: 1, fill_interval: 600s}
           filter_enabled: {default_value: {numerator: 100}}
           filter_enforced: {default_value: {numerator: 100}}
+    - match: {prefix: /twins}
+      route: {cluster: backend}
+      typed_per_filter_config:
+        late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
+        twin:
+          "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
+          stat_prefix: twins
+          token_bucket: {max_tokens: 3, fill_interval: 600s}
+          filter_enabled: {default_value: {numerator: 100}}
+          filter_enforced: {default_value: {numerator: 100}}
+    - match: {prefix: /neither}
+      route: {cluster: backend}
+      typed_per_filter_config:
+        late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
+        twin: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
     - {match: {prefix: /}, route: {cluster: backend}}
 `
 
@@ -100,6 +115,12 @@ const routeFilters = `
   typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit, stat_prefix: none}
 - name: buffer
   typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer, max_request_bytes: 10}
+- name: twin
+  typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit, stat_prefix: one}
+- name: twin
+  typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit, stat_prefix: other}
+- name: twin
+  typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault, headers: [{name: x-twin, present_match: true}], abort: {http_status: 444, percentage: {numerator: 100}}}
 - name: late
   disabled: true
   typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault, abort: {http_status: 503, percentage: {numerator: 100}}}
@@ -124,6 +145,10 @@ var routeFilterRequests = []struct{ name, text string }{
 	{"two_are_not", "GET /hits HTTP/1.1\r\nHost: tuned\r\nX-Hits: 2\r\n\r\n"},
 	{"nor_none", "GET /hits HTTP/1.1\r\nHost: tuned\r\nX-Hits: 0\r\n\r\n"},
 	{"what_is_no_number_has_no_descriptor", "GET /hits HTTP/1.1\r\nHost: tuned\r\nX-Hits: many\r\n\r\n"},
+	{"each_filter_of_one_name_takes_a_token", "GET /twins HTTP/1.1\r\nHost: tuned\r\n\r\n"},
+	{"and_one_of_them_the_last", "GET /twins HTTP/1.1\r\nHost: tuned\r\n\r\n"},
+	{"one_of_another_kind_is_as_it_is", "GET /weight HTTP/1.1\r\nHost: tuned\r\nX-Twin: 1\r\n\r\n"},
+	{"all_of_one_name_are_turned_off", "GET /neither HTTP/1.1\r\nHost: tuned\r\nX-Twin: 1\r\n\r\n"},
 	{"a_connection", "GET /connection HTTP/1.1\r\nHost: tuned\r\n\r\n"},
 	{"another_connection", "GET /connection HTTP/1.1\r\nHost: tuned\r\n\r\n"},
 }

@@ -60,7 +60,7 @@ func TestFaultsOfTheConfiguration(t *testing.T) {
 	for _, c := range []struct{ name, fields, want string }{
 		{"an upgrade to what is no other protocol", `"upgrade_configs": [{"upgrade_type": "CONNECT"}]`, `upgrade_configs[0].upgrade_type: "CONNECT" is not supported`},
 		{"an upgrade that is there twice", `"upgrade_configs": [{"upgrade_type": "websocket"}, {"upgrade_type": "WebSocket"}]`, `upgrade_configs[1].upgrade_type: "WebSocket" is there twice`},
-		{"filters of an upgrade", `"upgrade_configs": [{"upgrade_type": "websocket", "filters": [` + routerFilter + `, ` + routerFilter + `]}]`, `upgrade_configs[0].filters[1].name: filter "router" is there twice`},
+		{"filters of an upgrade", `"upgrade_configs": [{"upgrade_type": "websocket", "filters": [` + routerFilter + `, ` + routerFilter + `]}]`, `upgrade_configs[0].filters[0]: filter "router" answers every request, so that no filter can stand behind it`},
 		{"a router that is disabled", `"http_filters": [` + strings.Replace(routerFilter, "{", `{"disabled": true, `, 1) + `]`, `http_filters[0].disabled: filter "router" answers every request, and cannot be disabled`},
 		{"sockets of Unix and lines before the end", `"internal_address_config": {"unix_sockets": true}, "access_log_options": {"flush_access_log_on_new_request": true}`, ""},
 		{"lines in between", `"access_log_options": {"access_log_flush_interval": "1s"}`, ""},
@@ -77,6 +77,7 @@ func TestFaultsOfTheConfiguration(t *testing.T) {
 		{"a limit of responses", `"common_http_protocol_options": {"max_response_headers_kb": 60}`, "common_http_protocol_options.max_response_headers_kb: has no meaning for a connection manager: it is for clusters"},
 		{"a negative timeout", `"request_timeout": "-1s"`, "request_timeout: -1s is negative"},
 		{"a filter that a route configures", configured("hold", bufferOff, bufferFilter), ""},
+		{"two filters of one name, which a route configures", configured("hold", bufferOff, bufferFilter, bufferFilter), ""},
 		{"a filter that a route configures, but is not there", configured("help", bufferOff, bufferFilter),
 			`route_config.virtual_hosts[0].routes[0].typed_per_filter_config["help"]: no HTTP filter is named "help", as the key must be`},
 		{"a filter that need not be there", configured("help", `{"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "is_optional": true, "disabled": true}`), ""},

@@ -92,7 +92,6 @@ func (f *Factory) parseUpgrades(m *manager, configs []*hcmv3.HttpConnectionManag
 // parseChain makes a chain of m, of the filters at a path; nil if it has faults.
 func (f *Factory) parseChain(m *manager, filters []*hcmv3.HttpFilter, at strict.Path, report *strict.Report) *httpfilter.Chain {
 	var entries []httpfilter.Entry
-	names := map[string]bool{}
 	good := true
 	fault := func(at strict.Path, format string, args ...any) {
 		report.Add(at, format, args...)
@@ -104,10 +103,6 @@ func (f *Factory) parseChain(m *manager, filters []*hcmv3.HttpFilter, at strict.
 	}
 	for i, filter := range filters {
 		at := at.Index(i)
-		if names[filter.GetName()] {
-			fault(at.Field("name"), "filter %q is there twice", filter.GetName())
-		}
-		names[filter.GetName()] = true
 		if f.leavesOut(filter) {
 			f.Log.Warn("left out an optional filter of a type that is not known", "filter", filter.GetName(), "type", filter.GetTypedConfig().GetTypeUrl(), "at", at)
 			m.leftOut++
