@@ -102,6 +102,33 @@ route_config:
           token_bucket: {max_tokens: 3, fill_interval: 600s}
           filter_enabled: {default_value: {numerator: 100}}
           filter_enforced: {default_value: {numerator: 100}}
+    - match: {prefix: /shadow}
+      route: {cluster: backend}
+      typed_per_filter_config:
+        late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
+        limit:
+          "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
+          stat_prefix: shadow
+          enable_x_ratelimit_headers: DRAFT_VERSION_03
+          token_bucket: {max_tokens: 4, fill_interval: 600s}
+          filter_enabled: {default_value: {numerator: 100}}
+          filter_enforced: {default_value: {numerator: 100}}
+          rate_limits: [{actions: [{generic_key: {descriptor_value: a}}]}, {actions: [{generic_key: {descriptor_value: b}}]}]
+          descriptors:
+          - {entries: [{key: generic_key, value: a}], token_bucket: {max_tokens: 2, fill_interval: 600s}, shadow_mode: true}
+          - {entries: [{key: generic_key, value: b}], token_bucket: {max_tokens: 1, fill_interval: 600s}, shadow_mode: true}
+          response_headers_to_add: [{header: {key: x-why, value: "%RESPONSE_CODE_DETAILS% %REQ(:PATH)% %ROUTE_NAME% 100%%"}}, {header: {key: x-none, value: "%REQ(x-none)%"}}]
+    - match: {prefix: /unenforced}
+      route: {cluster: backend}
+      typed_per_filter_config:
+        late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
+        limit:
+          "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
+          stat_prefix: unenforced
+          token_bucket: {max_tokens: 1, fill_interval: 600s}
+          filter_enabled: {default_value: {numerator: 100}}
+          filter_enforced: {default_value: {numerator: 0}}
+          request_headers_to_add_when_not_enforced: [{header: {key: x-over, value: "%PROTOCOL% %REQ(x-user)% %UPSTREAM_CLUSTER%"}}]
     - match: {prefix: /neither}
       route: {cluster: backend}
       typed_per_filter_config:
@@ -149,6 +176,13 @@ var routeFilterRequests = []struct{ name, text string }{
 	{"and_one_of_them_the_last", "GET /twins HTTP/1.1\r\nHost: tuned\r\n\r\n"},
 	{"one_of_another_kind_is_as_it_is", "GET /weight HTTP/1.1\r\nHost: tuned\r\nX-Twin: 1\r\n\r\n"},
 	{"all_of_one_name_are_turned_off", "GET /neither HTTP/1.1\r\nHost: tuned\r\nX-Twin: 1\r\n\r\n"},
+	{"within_limits_in_shadow_mode", "GET /shadow HTTP/1.1\r\nHost: tuned\r\n\r\n"},
+	{"beyond_one_of_them", "GET /shadow HTTP/1.1\r\nHost: tuned\r\n\r\n"},
+	{"beyond_both_of_them", "GET /shadow HTTP/1.1\r\nHost: tuned\r\n\r\n"},
+	{"still_beyond_both_of_them", "GET /shadow HTTP/1.1\r\nHost: tuned\r\n\r\n"},
+	{"beyond_the_common_one_too", "GET /shadow HTTP/1.1\r\nHost: tuned\r\n\r\n"},
+	{"a_request_that_may_pass", "GET /unenforced?headers HTTP/1.1\r\nHost: tuned\r\nX-User: ann\r\n\r\n"},
+	{"and_one_that_does_all_the_same", "GET /unenforced?headers HTTP/1.1\r\nHost: tuned\r\nX-User: ann\r\n\r\n"},
 	{"a_connection", "GET /connection HTTP/1.1\r\nHost: tuned\r\n\r\n"},
 	{"another_connection", "GET /connection HTTP/1.1\r\nHost: tuned\r\n\r\n"},
 }
@@ -169,6 +203,14 @@ func TestFiltersThatRoutesConfigureGiveTheAnswersOfARealEnvoy(t *testing.T) {
 			require.Equal(t, want, showRouteFiltered(harness.SendRaw(t, ours.Addr("ingress"), r.text)))
 		})
 	}
+	t.Run("counters", func(t *testing.T) {
+		for _, prefix := range []string{"staged", "hits", "twins", "shadow", "unenforced", "connection"} {
+			for _, counter := range []string{"enabled", "ok", "rate_limited", "enforced", "shadow_mode"} {
+				name := prefix + ".http_local_rate_limit." + counter
+				require.Equal(t, harness.Stat(t, envoy, name), harness.Stat(t, ours, name), name)
+			}
+		}
+	})
 	t.Run("too_long_for_the_virtual_host", func(t *testing.T) {
 		const text = "POST /weight HTTP/1.1\r\nHost: tuned\r\nTransfer-Encoding: chunked\r\n\r\n15\r\n0123456789abcdefghijk\r\n0\r\n\r\n"
 		want, _ := harness.SendRaw(t, envoy.Addr("ingress"), text)

@@ -123,7 +123,7 @@ func TestImports(t *testing.T) {
 		"internal/httpfilter/healthcheck": {"internal/coreconfig", "internal/format", "internal/httpfilter", "internal/matcher", "internal/stream", "internal/strict"},
 		"internal/httpfilter/fault":       {"internal/format", "internal/httpfilter", "internal/layeredruntime", "internal/matcher", "internal/message", "internal/stats", "internal/stream", "internal/strict"},
 		"internal/httpfilter/localratelimit": {
-			"internal/descriptor", "internal/fixedheader", "internal/format", "internal/httpfilter", "internal/matcher", "internal/route",
+			"internal/descriptor", "internal/format", "internal/headermutation", "internal/httpfilter", "internal/matcher", "internal/route",
 			"internal/stats", "internal/stream", "internal/strict", "internal/tokenbucket",
 		},
 		"internal/tokenbucket": {"internal/strict"},

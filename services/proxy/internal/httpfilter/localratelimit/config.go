@@ -11,7 +11,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
-	"github.com/weirproxy/weir/services/proxy/internal/fixedheader"
+	"github.com/weirproxy/weir/services/proxy/internal/headermutation"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
@@ -105,8 +105,8 @@ func (f Factory) parse(message proto.Message, at strict.Path, report *strict.Rep
 		alwaysDefault: m.GetAlwaysConsumeDefaultTokenBucket() == nil || m.GetAlwaysConsumeDefaultTokenBucket().GetValue(),
 		status:        429,
 		grpcStatus:    unavailable,
-		onRefused:     fixedheader.Parse(m.GetResponseHeadersToAdd(), at.Field("response_headers_to_add"), report),
-		onPassed:      fixedheader.Parse(m.GetRequestHeadersToAddWhenNotEnforced(), at.Field("request_headers_to_add_when_not_enforced"), report),
+		onRefused:     headermutation.Parse(m.GetResponseHeadersToAdd(), at.Field("response_headers_to_add"), nil, "", report),
+		onPassed:      headermutation.Parse(m.GetRequestHeadersToAddWhenNotEnforced(), at.Field("request_headers_to_add_when_not_enforced"), nil, "", report),
 		showLimits:    m.GetEnableXRatelimitHeaders() == ratelimitv3.XRateLimitHeadersRFCVersion_DRAFT_VERSION_03,
 		retryAfter:    m.GetEnableRetryAfterHeader(),
 		stats:         sync.OnceValue(func() *limitStats { return newStats(f.Stats, m.GetStatPrefix()) }),
@@ -180,7 +180,7 @@ type config struct {
 	alwaysDefault bool
 
 	status, grpcStatus     int
-	onRefused, onPassed    []fixedheader.Header
+	onRefused, onPassed    *headermutation.Mutations
 	showLimits, retryAfter bool
 	// stats makes the metrics at its first call, as routes are not told when they
 	// come into use.

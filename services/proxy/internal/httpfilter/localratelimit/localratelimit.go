@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
-	"github.com/weirproxy/weir/services/proxy/internal/fixedheader"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
@@ -42,7 +41,8 @@ const refusalText = "local_rate_limited"
 //
 //  1. a share of requests is looked at, by filter_enabled;
 //  2. the buckets of its descriptors and the common one each give a token;
-//  3. a request without one is refused, or passes marked, by filter_enforced.
+//  3. a request without one is refused, or passes marked, by filter_enforced. One that
+//     lacks tokens of descriptors in shadow_mode alone passes in any case.
 //
 // It never blocks.
 func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
@@ -54,13 +54,18 @@ func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 	stats.enabled.Inc()
 	f.limiter = c.limiterOf(s)
 	f.findMatches(s)
-	if f.take(time.Now()) {
+	switch f.take(time.Now()) {
+	case within:
 		stats.ok.Inc()
+		return nil
+	case shadowed:
+		stats.limited.Inc()
+		stats.shadow.Inc()
 		return nil
 	}
 	stats.limited.Inc()
 	if !c.enforced.Has(c.random(), s.Runtime) {
-		fixedheader.Apply(c.onPassed, &s.Request.Headers)
+		c.onPassed.Apply(&s.Request.Headers, &s.Facts)
 		return nil
 	}
 	stats.enforced.Inc()
@@ -98,34 +103,41 @@ func (f *filter) findMatches(s *stream.Stream) {
 	slices.SortStableFunc(f.matches, func(a, b match) int { return cmp.Compare(a.bucket.Rate(), b.bucket.Rate()) })
 }
 
-// take takes tokens of each bucket until one has too few, as many as its
-// descriptor has hits and one of the common bucket. Tokens that were taken before
-// that are gone.
-func (f *filter) take(now time.Time) bool {
-	c := f.config
-	for _, m := range f.matches {
-		switch {
-		case m.bucket.Take(now, m.hits):
-		case m.shadow:
-			c.stats().shadow.Inc()
-		default:
-			f.show(m.bucket, m.option)
-			return false
-		}
-	}
-	common := f.limiter.bucket
+// outcome is how a request stands to its limits.
+type outcome int
+
+const (
+	within   outcome = iota
+	shadowed         // beyond those that are in shadow_mode
+	beyond
+)
+
+// take takes tokens of each bucket until one has too few that is not in shadow mode,
+// as many as its descriptor has hits and one of the common bucket. Tokens that were
+// taken before that are gone. The client is told of a bucket that has too few, or else
+// of the slowest.
+func (f *filter) take(now time.Time) outcome {
+	common, found := f.limiter.bucket, within
 	f.show(common, descriptor.Unspecified)
 	if len(f.matches) > 0 {
 		f.show(f.matches[0].bucket, f.matches[0].option)
-		if !c.alwaysDefault {
-			return true
+	}
+	for _, m := range f.matches {
+		switch {
+		case m.bucket.Take(now, m.hits):
+		case !m.shadow:
+			f.show(m.bucket, m.option)
+			return beyond
+		case found == within:
+			f.show(m.bucket, m.option)
+			found = shadowed
 		}
 	}
-	if common.Take(now, 1) {
-		return true
+	if (len(f.matches) == 0 || f.config.alwaysDefault) && !common.Take(now, 1) {
+		f.show(common, descriptor.Unspecified)
+		return beyond
 	}
-	f.show(common, descriptor.Unspecified)
-	return false
+	return found
 }
 
 // show makes a bucket the one that the client is told of, if it is told.
@@ -150,7 +162,7 @@ func (f *filter) ResponseHead(s *stream.Stream) {
 	if !f.refused {
 		return
 	}
-	fixedheader.Apply(c.onRefused, h)
+	c.onRefused.Apply(h, &s.Facts)
 	if c.retryAfter && s.Response.Status == 429 && !h.Has("retry-after") {
 		h.Add("retry-after", strconv.FormatInt(max(1, seconds(f.limit.Next(now))), 10))
 	}

@@ -2,6 +2,7 @@ package localratelimit_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -147,10 +148,10 @@ func TestTheRuntimeSaysWhichRequestsAreLimited(t *testing.T) {
 func TestARequestThatIsNotRefusedIsMarked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := start(t, "stat_prefix: p\nfilter_enabled: {default_value: {numerator: 100}}\n"+two+
-			"request_headers_to_add_when_not_enforced: [{header: {key: x-limited, value: 'yes'}}]\nresponse_headers_to_add: [{header: {key: x-a, value: b}}]")
+			"request_headers_to_add_when_not_enforced: [{header: {key: x-limited, value: '%REQ(:PATH)% for 100%%'}}]\nresponse_headers_to_add: [{header: {key: x-a, value: b}}]")
 		require.Equal(t, 2, l.passes(2, ""))
 		got := filtertest.Run(t, l.config, filtertest.Exchange{Request: "GET /"})
-		require.Equal(t, filtertest.Result{Forwarded: "GET /\nhost: a.example\nx-limited: yes", Response: "200"}, got)
+		require.Equal(t, filtertest.Result{Forwarded: "GET /\nhost: a.example\nx-limited: / for 100%", Response: "200"}, got)
 	})
 }
 
@@ -161,6 +162,8 @@ func TestRefusals(t *testing.T) {
 		{"a status below 400 is 429", "status: {code: OK}", "", refused},
 		{"headers", "response_headers_to_add: [{header: {key: x-a, value: b}}, {header: {key: content-type, value: text/x}, append_action: OVERWRITE_IF_EXISTS_OR_ADD}]", "",
 			"429\ncontent-type: text/x\nx-a: b\n\nlocal_rate_limited"},
+		{"headers of what is known", "response_headers_to_add: [{header: {key: x-a, value: '%REQ(:PATH)% %RESPONSE_CODE_DETAILS%'}}, {header: {key: x-b, value: '%REQ(x-none)%'}}]", "",
+			"429\ncontent-type: text/plain\nx-a: / local_rate_limited\n\nlocal_rate_limited"},
 		{"gRPC", "{}", grpc, "200\ncontent-type: application/grpc\ngrpc-status: 14\ngrpc-message: local_rate_limited"},
 		{"gRPC, as exhausted", "rate_limited_as_resource_exhausted: true", grpc, "200\ncontent-type: application/grpc\ngrpc-status: 8\ngrpc-message: local_rate_limited"},
 		{"when to come back", "enable_retry_after_header: true", "", "429\ncontent-type: text/plain\nretry-after: 10\n\nlocal_rate_limited"},
@@ -218,9 +221,42 @@ func TestDescriptors(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := start(t, on+users+c.config)
 				require.Equal(t, c.want, l.passes(10, c.headers))
-				if c.want == 10 && c.headers == "\nx-user: ann" {
-					require.Equal(t, 7, l.counts()["shadow_mode"])
+			})
+		})
+	}
+}
+
+func TestShadowModeRefusesNothingAndCounts(t *testing.T) {
+	const (
+		large = "token_bucket: {max_tokens: 100, fill_interval: 60s}\ndescriptors:\n"
+		user  = "- {entries: [{key: user, value: ann}], token_bucket: {max_tokens: %d, fill_interval: 60s}, shadow_mode: %v}\n"
+		tier  = "- {entries: [{key: user, value: ann}, {key: tier, value: gold}], token_bucket: {max_tokens: %d, fill_interval: 60s}, shadow_mode: %v}\n"
+	)
+	for _, c := range []struct {
+		name, config string
+		shown        string // the limits that responses tell
+		counts       map[string]int
+	}{
+		{"alone", large + fmt.Sprintf(user, 1, true), "1 1 1", map[string]int{"ok": 1, "rate_limited": 2, "shadow_mode": 2}},
+		{"the first of two", large + fmt.Sprintf(user, 1, true) + fmt.Sprintf(tier, 2, true), "1 1 1", map[string]int{"ok": 1, "rate_limited": 2, "shadow_mode": 2}},
+		{"the second of two", large + fmt.Sprintf(user, 2, true) + fmt.Sprintf(tier, 1, true), "2 1 2", map[string]int{"ok": 1, "rate_limited": 2, "shadow_mode": 2}},
+		{"beside one that refuses", large + fmt.Sprintf(user, 1, true) + fmt.Sprintf(tier, 2, false), "1 1 2", map[string]int{"ok": 1, "rate_limited": 2, "shadow_mode": 1, "enforced": 1}},
+		{"over the common bucket", strings.Replace(large, "100", "2", 1) + fmt.Sprintf(user, 1, true), "1 1 2", map[string]int{"ok": 1, "rate_limited": 2, "shadow_mode": 1, "enforced": 1}},
+		{"without the common bucket", "always_consume_default_token_bucket: false\n" + strings.Replace(large, "100", "1", 1) + fmt.Sprintf(user, 1, true), "1 1 1",
+			map[string]int{"ok": 1, "rate_limited": 2, "shadow_mode": 2}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := start(t, on+users+"enable_x_ratelimit_headers: DRAFT_VERSION_03\n"+c.config)
+				var shown []string
+				for range 3 {
+					_, rest, _ := strings.Cut(l.ask("\nx-user: ann\nx-tier: gold"), "x-ratelimit-limit: ")
+					limit, _, _ := strings.Cut(rest, "\n")
+					shown = append(shown, limit)
 				}
+				require.Equal(t, c.shown, strings.Join(shown, " "))
+				c.counts["enabled"] = 3
+				require.Equal(t, c.counts, l.counts())
 			})
 		})
 	}
