@@ -170,6 +170,9 @@ func Parse(message *clusterv3.Cluster, at strict.Path, policies []Policy, report
 	c.parseHosts(at, report)
 	c.parseProtocol(at.Field("typed_extension_protocol_options"), report)
 	c.parseOldProtocol(at, report)
+	if checks := message.GetHealthChecks(); len(checks) > 0 && checks[0].GetGrpcHealthCheck() != nil && c.http2 == nil {
+		report.Add(at.Field("health_checks").Index(0).Field("grpc_health_check"), "%v", errNoHTTP2)
+	}
 	coreconfig.TransportSocket(message.GetTransportSocket(), at.Field("transport_socket"), report)
 	return c
 }

@@ -157,6 +157,27 @@ func http2Options(options string) string {
 		"explicit_http_config": {"http2_protocol_options": {` + options + `}}}}`
 }
 
+func TestHealthChecksOfGRPCNeedHTTP2(t *testing.T) {
+	const check = `"health_checks": [{"timeout": "1s", "interval": "60s", "unhealthy_threshold": 1, "healthy_threshold": 1, "grpc_health_check": {}}]`
+	const fault = `health_checks[0].grpc_health_check: the cluster has no http2_protocol_options, which gRPC needs`
+	for protocol, want := range map[string]string{
+		"":                               fault,
+		", " + httpOptions(""):           fault,
+		", " + http2Options(""):          "",
+		`, "http2_protocol_options": {}`: "",
+		strings.ReplaceAll(", "+http2Options(""), "explicit_http_config", "use_downstream_protocol_config"): "",
+	} {
+		m := newManager(t, false)
+		err := m.ApplyClusters(clusters(t, static(check+protocol)))
+		m.stop()
+		if want == "" {
+			require.NoError(t, err, protocol)
+		} else {
+			require.ErrorContains(t, err, want, protocol)
+		}
+	}
+}
+
 func TestHTTP2Options(t *testing.T) {
 	for _, c := range []struct{ options, fault string }{
 		{`"allow_connect": true`, ""},

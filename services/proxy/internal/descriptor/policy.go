@@ -4,8 +4,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
-	"slices"
-	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
@@ -72,9 +70,6 @@ func (p *Policy) Enabled(values *layeredruntime.Snapshot) bool {
 	return p.share == nil || p.share.Has(rand.Uint64(), values)
 }
 
-// pseudoHeaders are those of a request (RFC 9113 §8.3.1).
-var pseudoHeaders = []string{":authority", ":method", ":path", ":scheme"}
-
 // Parse makes a policy of each limit of a route or a virtual host, whose list
 // lies at the path at. Faults go to report; the result is for use only if there
 // are none.
@@ -140,11 +135,7 @@ func parseAction(m *routev3.RateLimit_Action, at strict.Path, report *strict.Rep
 	case *routev3.RateLimit_Action_DestinationCluster_:
 		return action{kind: destinationCluster, key: "destination_cluster"}
 	case *routev3.RateLimit_Action_RequestHeaders_:
-		header := strings.ToLower(m.RequestHeaders.GetHeaderName())
-		if strings.HasPrefix(header, ":") && !slices.Contains(pseudoHeaders, header) {
-			report.Add(at.Field("request_headers").Field("header_name"),
-				"%q is no pseudo header of a request: those are %s", header, strings.Join(pseudoHeaders, ", "))
-		}
+		header := matcher.ParseName(m.RequestHeaders.GetHeaderName(), at.Field("request_headers").Field("header_name"), report)
 		return action{kind: requestHeader, key: m.RequestHeaders.GetDescriptorKey(), name: header, skipIfAbsent: m.RequestHeaders.GetSkipIfAbsent()}
 	case *routev3.RateLimit_Action_QueryParameters_:
 		q := m.QueryParameters

@@ -83,7 +83,7 @@ func Parse(policies []*routev3.RouteAction_HashPolicy, at strict.Path, report *s
 		p := policy{terminal: m.GetTerminal()}
 		switch s := m.GetPolicySpecifier().(type) {
 		case *routev3.RouteAction_HashPolicy_Header_:
-			p.name = strings.ToLower(s.Header.GetHeaderName())
+			p.name = matcher.ParseName(s.Header.GetHeaderName(), at.Field("header").Field("header_name"), report)
 			p.rewrite = matcher.ParseSubstitution(s.Header.GetRegexRewrite(), at.Field("header").Field("regex_rewrite"), report)
 		case *routev3.RouteAction_HashPolicy_QueryParameter_:
 			p.kind, p.name = queryParameter, s.QueryParameter.GetName()

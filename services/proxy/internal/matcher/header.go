@@ -3,10 +3,12 @@ package matcher
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
@@ -41,17 +43,44 @@ func ParseHeaders(list []*routev3.HeaderMatcher, at strict.Path, report *strict.
 
 // ParseHeader is ParseHeaders for one message, at the path at.
 func ParseHeader(m *routev3.HeaderMatcher, at strict.Path, report *strict.Report) Header {
-	h := Header{name: strings.ToLower(m.GetName()), invert: m.GetInvertMatch(), missingIsEmpty: m.GetTreatMissingHeaderAsEmpty()}
+	h := Header{name: status, invert: m.GetInvertMatch(), missingIsEmpty: m.GetTreatMissingHeaderAsEmpty()}
+	if m.GetName() != status {
+		h.name = ParseName(m.GetName(), at.Field("name"), report)
+	}
 	switch s := m.GetHeaderMatchSpecifier().(type) {
 	case *routev3.HeaderMatcher_StringMatch:
 		h.value = ParseString(s.StringMatch, at.Field("string_match"), report)
 	case *routev3.HeaderMatcher_RangeMatch:
 		h.ranged = &Range{s.RangeMatch.GetStart(), s.RangeMatch.GetEnd()}
+		if h.ranged.Start >= h.ranged.End {
+			report.Add(at.Field("range_match"), "[%d, %d) has no number", h.ranged.Start, h.ranged.End)
+		}
 	case *routev3.HeaderMatcher_PresentMatch:
 		h.absent = !s.PresentMatch
 	}
 	return h
 }
+
+// ParseName reads the name, at the path at, of a header of requests to be looked at, and
+// returns it in lower case. It may be that of a pseudo header, or be empty, as far as
+// the messages' own rules let it. One that no request can have is a fault.
+func ParseName(name string, at strict.Path, report *strict.Report) string {
+	name = strings.ToLower(name)
+	switch {
+	case name == "", slices.Contains(pseudoHeaders, name):
+	case strings.HasPrefix(name, ":"):
+		report.Add(at, "%q is no pseudo header of a request: those are %s", name, strings.Join(pseudoHeaders, ", "))
+	case !httpguts.ValidHeaderFieldName(name):
+		report.Add(at, "%q is no name of a header", name)
+	}
+	return name
+}
+
+// pseudoHeaders are those of a request (RFC 9113 §8.3.1), and status is that of a
+// response.
+var pseudoHeaders = []string{":authority", ":method", ":path", ":scheme"}
+
+const status = ":status"
 
 // Match says whether the condition holds for the request. A missing field
 // fulfils none but that of being absent, inverted or not, unless it is taken
@@ -65,7 +94,7 @@ func (h *Header) Match(r *message.Request) bool {
 
 // MatchResponse is Match for a response, whose status is the field ":status".
 func (h *Header) MatchResponse(r *message.Response) bool {
-	if h.name == ":status" {
+	if h.name == status {
 		var text [3]byte
 		return h.decide(true, h.holds(strconv.AppendInt(text[:0], int64(r.Status), 10)))
 	}

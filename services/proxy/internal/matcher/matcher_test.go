@@ -195,7 +195,19 @@ func TestFaultsNameTheirPlace(t *testing.T) {
 		read(t, `{"name": "a", "string_match": {"safe_regex": {"regex": "`+text+`"}}}`, m)
 		headers = append(headers, m)
 	}
+	for _, text := range []string{
+		`{"name": ":status"}`, `{"name": "A b"}`, `{"name": ":protocol"}`, `{"name": "a", "range_match": {"start": 5, "end": 5}}`,
+		`{"name": "a", "string_match": {"safe_regex": {"regex": "a"}, "ignore_case": true}}`,
+	} {
+		m := &routev3.HeaderMatcher{}
+		read(t, text, m)
+		headers = append(headers, m)
+	}
 	matcher.ParseHeaders(headers, "headers", report)
+	require.Equal(t, "x-a", matcher.ParseName("X-A", "name", report))
+	require.Equal(t, ":path", matcher.ParseName(":path", "name", report))
+	require.Empty(t, matcher.ParseName("", "name", report))
+	matcher.ParseName("x:", "name", report)
 	matcher.ParseSubstitution(substitution("[", "x"), "a", report)
 	matcher.ParseSubstitution(substitution("x", `\1`), "b", report)
 	matcher.ParseSubstitution(substitution("(x)", `\`), "c", report)
@@ -206,7 +218,12 @@ c.substitution: "\\": a \ stands before a digit or another \
 d.substitution: "\\n": a \ stands before a digit or another \
 headers[1].string_match.safe_regex.regex: "a(" is no regular expression: missing closing )
 headers[2].string_match.safe_regex.regex: ")(" is no regular expression: unexpected )
-headers[3].string_match.safe_regex.regex: "a{1001}" is no regular expression: invalid repeat count`)
+headers[3].string_match.safe_regex.regex: "a{1001}" is no regular expression: invalid repeat count
+headers[5].name: "a b" is no name of a header
+headers[6].name: ":protocol" is no pseudo header of a request: those are :authority, :method, :path, :scheme
+headers[7].range_match: [5, 5) has no number
+headers[8].string_match.ignore_case: has no effect on safe_regex: use (?i) in the expression
+name: "x:" is no name of a header`)
 }
 
 func TestFraction(t *testing.T) {

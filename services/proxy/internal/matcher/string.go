@@ -42,7 +42,10 @@ func ParseString(m *matcherv3.StringMatcher, at strict.Path, report *strict.Repo
 	case *matcherv3.StringMatcher_Contains:
 		s.kind, s.text = contains, []byte(p.Contains)
 	case *matcherv3.StringMatcher_SafeRegex:
-		s.kind, s.fold = safeRegex, false // which has no effect on it
+		s.kind = safeRegex
+		if s.fold {
+			report.Add(at.Field("ignore_case"), "has no effect on safe_regex: use (?i) in the expression")
+		}
 		s.regex = ParseRegex(p.SafeRegex, at.Field("safe_regex"), report)
 	}
 	if s.fold {

@@ -3,13 +3,14 @@ package retry
 import (
 	"math/rand/v2"
 	"strconv"
-	"strings"
 	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
+	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
 // BackOff is how long the retry that was taken last waits: less than 2ⁿ−1 times
@@ -46,8 +47,8 @@ type resetHeader struct {
 	unix bool
 }
 
-func newResetHeader(m *routev3.RetryPolicy_ResetHeader) resetHeader {
-	return resetHeader{strings.ToLower(m.GetName()), m.GetFormat() == routev3.RetryPolicy_UNIX_TIMESTAMP}
+func parseResetHeader(m *routev3.RetryPolicy_ResetHeader, at strict.Path, report *strict.Report) resetHeader {
+	return resetHeader{matcher.ParseName(m.GetName(), at.Field("name"), report), m.GetFormat() == routev3.RetryPolicy_UNIX_TIMESTAMP}
 }
 
 // resetAfter is how long a response wants a retry to wait, by the first of the

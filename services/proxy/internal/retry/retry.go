@@ -132,8 +132,8 @@ func (p *Policy) parseBackOff(m *routev3.RetryPolicy_RetryBackOff, at strict.Pat
 }
 
 func (p *Policy) parseRateLimited(m *routev3.RetryPolicy_RateLimitedRetryBackOff, at strict.Path, report *strict.Report) {
-	for _, h := range m.GetResetHeaders() {
-		p.resets = append(p.resets, newResetHeader(h))
+	for i, h := range m.GetResetHeaders() {
+		p.resets = append(p.resets, parseResetHeader(h, at.Field("reset_headers").Index(i), report))
 	}
 	p.resetMost = coreconfig.Duration(m.GetMaxInterval(), defaultResetMost, at.Field("max_interval"), report)
 }

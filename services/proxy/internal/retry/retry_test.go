@@ -285,7 +285,7 @@ func TestHostsAreOmitted(t *testing.T) {
 
 func TestFaultsOfAPolicyAreAllTold(t *testing.T) {
 	_, err := parse(t, `{"retry_on": "5xx,nonsense", "per_try_timeout": "-1s", "host_selection_retry_max_attempts": -1,
-		"retry_back_off": {"base_interval": "2s", "max_interval": "1s"}, "retriable_headers": [{"name": "a", "string_match": {"safe_regex": {"regex": "("}}}],
+		"retry_back_off": {"base_interval": "2s", "max_interval": "1s"}, "rate_limited_retry_back_off": {"reset_headers": [{"name": "a b"}]}, "retriable_headers": [{"name": "a", "string_match": {"safe_regex": {"regex": "("}}}],
 		"retry_host_predicate": [{"name": "a"}, {"name": "b", "typed_config": {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s"}},
 			{"name": "c", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig"}}]}`)
 	for _, want := range []string{
@@ -293,6 +293,7 @@ func TestFaultsOfAPolicyAreAllTold(t *testing.T) {
 		`retry_policy.per_try_timeout: -1s is negative`,
 		`retry_policy.host_selection_retry_max_attempts: -1 is negative`,
 		`retry_policy.retry_back_off.max_interval: 1s is less than the base_interval of 2s`,
+		`retry_policy.rate_limited_retry_back_off.reset_headers[0].name: "a b" is no name of a header`,
 		`retry_policy.retriable_headers[0]`,
 		`retry_policy.retry_host_predicate[0].typed_config: a predicate for hosts is needed`,
 		`retry_policy.retry_host_predicate[1].typed_config: a predicate for hosts is needed`,

@@ -2,7 +2,6 @@ package route
 
 import (
 	"math"
-	"strings"
 	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -55,7 +54,7 @@ func (p *parser) forward(e *entry, m *routev3.RouteAction, shared inherited, at 
 		r.Cluster = s.Cluster
 		p.table.references = append(p.table.references, Reference{r.Cluster, at.Field("cluster")})
 	case *routev3.RouteAction_ClusterHeader:
-		r.clusterHeader = strings.ToLower(s.ClusterHeader)
+		r.clusterHeader = matcher.ParseName(s.ClusterHeader, at.Field("cluster_header"), p.report)
 	case *routev3.RouteAction_WeightedClusters:
 		e.weights = p.weights(s.WeightedClusters, *r, at.Field("weighted_clusters"))
 	}
@@ -102,13 +101,13 @@ func (w *weights) present(values *layeredruntime.Snapshot) (uint64, *layeredrunt
 // weights reads a WeightedCluster whose routes are like r.
 func (p *parser) weights(m *routev3.WeightedCluster, r Route, at strict.Path) *weights {
 	prefix := m.GetRuntimeKeyPrefix()
-	w := &weights{runtime: prefix != "", header: strings.ToLower(m.GetHeaderName()), hashed: m.GetUseHashPolicy().GetValue()}
+	w := &weights{runtime: prefix != "", header: matcher.ParseName(m.GetHeaderName(), at.Field("header_name"), p.report), hashed: m.GetUseHashPolicy().GetValue()}
 	for i, c := range m.GetClusters() {
 		at := at.Field("clusters").Index(i)
 		own := r
 		own.mutations = append([]Mutations{ParseMutations(c, at, p.report)}, r.mutations...)
 		own.filters = p.filterConfigs(c.GetTypedPerFilterConfig(), r.filters, at.Field("typed_per_filter_config"))
-		own.Cluster, own.clusterHeader = c.GetName(), strings.ToLower(c.GetClusterHeader())
+		own.Cluster, own.clusterHeader = c.GetName(), matcher.ParseName(c.GetClusterHeader(), at.Field("cluster_header"), p.report)
 		switch {
 		case own.Cluster == "" && own.clusterHeader == "":
 			p.report.Add(at, "a cluster is needed: name or cluster_header")

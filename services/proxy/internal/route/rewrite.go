@@ -125,7 +125,7 @@ func (p *parser) hostRewrite(m *routev3.RouteAction, at strict.Path) hostRewrite
 	case *routev3.RouteAction_HostRewriteLiteral:
 		h.literal = p.host(s.HostRewriteLiteral, at.Field("host_rewrite_literal"))
 	case *routev3.RouteAction_HostRewriteHeader:
-		h.header = lower(s.HostRewriteHeader)
+		h.header = matcher.ParseName(s.HostRewriteHeader, at.Field("host_rewrite_header"), p.report)
 	case *routev3.RouteAction_HostRewritePathRegex:
 		h.regex = matcher.ParseSubstitution(s.HostRewritePathRegex, at.Field("host_rewrite_path_regex"), p.report)
 	case *routev3.RouteAction_HostRewrite:

@@ -201,8 +201,8 @@ func ParseFor(filters FilterParser, config *routev3.RouteConfiguration, at stric
 	if limit := config.GetMaxDirectResponseBodySizeBytes(); limit != nil {
 		p.largestBody = int(limit.GetValue())
 	}
-	for _, name := range config.GetInternalOnlyHeaders() {
-		p.table.internalOnly = append(p.table.internalOnly, strings.ToLower(name))
+	for i, name := range config.GetInternalOnlyHeaders() {
+		p.table.internalOnly = append(p.table.internalOnly, matcher.ParseName(name, at.Field("internal_only_headers").Index(i), report))
 	}
 	names := map[string]bool{}
 	all := ParseMutations(config, at, report)

@@ -113,7 +113,7 @@ func TestFirstRouteThatMatchesThePathWins(t *testing.T) {
 }
 
 func TestFaultsNameTheirPlaceAllAtOnce(t *testing.T) {
-	_, err := parse(t, `{"max_direct_response_body_size_bytes": 3, "virtual_hosts": [
+	_, err := parse(t, `{"max_direct_response_body_size_bytes": 3, "internal_only_headers": ["a", "b c"], "virtual_hosts": [
 		{"name": "a", "domains": ["x.*.com", "same"], "routes": [
 			{"match": {"safe_regex": {"regex": "("}}, "redirect": {"port_redirect": 65536}},
 			{"match": {"prefix": "/", "headers": [{"name": "a", "string_match": {"safe_regex": {"regex": "["}}}]},
@@ -125,7 +125,8 @@ func TestFaultsNameTheirPlaceAllAtOnce(t *testing.T) {
 			{"match": {"prefix": "/"}, "route": {"cluster": "c", "prefix_rewrite": "/x", "path_rewrite": "/%WHAT%", "host_rewrite": "%REQ%"}},
 			{"match": {"prefix": "/"}, "route": {"weighted_clusters": {"clusters": [{"name": "c"}, {"weight": 0}, {"name": "c", "cluster_header": "x", "weight": 0}]}}},
 			{"match": {"prefix": "/"}, "route": {"weighted_clusters": {"clusters": [{"name": "c", "weight": 4294967295}, {"name": "d", "weight": 1}]}}}]}]}`)
-	require.EqualError(t, err, `virtual_hosts[0].domains[0]: domain "x.*.com": a * stands at its beginning or its end, once
+	require.EqualError(t, err, `internal_only_headers[1]: "b c" is no name of a header
+virtual_hosts[0].domains[0]: domain "x.*.com": a * stands at its beginning or its end, once
 virtual_hosts[0].routes[0].match.safe_regex.regex: "(" is no regular expression: missing closing )
 virtual_hosts[0].routes[0].redirect.port_redirect: 65536 is no port
 virtual_hosts[0].routes[1].direct_response.body: the body has 4 bytes, more than the 3 of max_direct_response_body_size_bytes
@@ -198,4 +199,18 @@ func TestARouteIsNamedForMetricsWithItsVirtualHost(t *testing.T) {
 	require.Equal(t, route.StatName{VirtualHost: "all", Prefix: "orders"}, table.Match(request("x", "/named")).StatName.Value())
 	require.Equal(t, route.StatName{VirtualHost: "all", Prefix: "split"}, table.Match(request("x", "/weighted")).StatName.Value())
 	require.Zero(t, table.Match(request("x", "/")).StatName)
+}
+
+func TestNamesOfHeadersAreOnesThatRequestsCanHave(t *testing.T) {
+	for action, at := range map[string]string{
+		`"cluster": "c", "host_rewrite_header": "a b"`:                                                                       "host_rewrite_header",
+		`"cluster": "c", "hash_policy": [{"header": {"header_name": "a b"}}]`:                                                "hash_policy[0].header.header_name",
+		`"cluster_header": "a b"`:                                                                                            "cluster_header",
+		`"weighted_clusters": {"clusters": [{"name": "c", "weight": 1}], "header_name": "a b"}`:                              "weighted_clusters.header_name",
+		`"weighted_clusters": {"clusters": [{"cluster_header": "a b", "weight": 1}]}`:                                        "weighted_clusters.clusters[0].cluster_header",
+		`"cluster": "c", "rate_limits": [{"actions": [{"request_headers": {"header_name": "a b", "descriptor_key": "k"}}]}]`: "rate_limits[0].actions[0].request_headers.header_name",
+	} {
+		_, err := parse(t, `{"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {`+action+`}}]}]}`)
+		require.ErrorContains(t, err, "virtual_hosts[0].routes[0].route."+at+`: "a b" is no name of a header`)
+	}
 }

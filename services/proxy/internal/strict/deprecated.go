@@ -47,6 +47,9 @@ var instead = map[protoreflect.FullName]string{
 	"envoy.config.route.v3.RouteAction.max_internal_redirects":       "internal_redirect_policy.max_internal_redirects",
 	"envoy.config.route.v3.VirtualHost.cors":                         "typed_per_filter_config",
 	"envoy.config.route.v3.WeightedCluster.total_weight":             "weights of any sum",
+	"envoy.type.matcher.v3.RegexMatcher.google_re2":                  "regex alone, which is read by RE2's rules",
+
+	"envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash.use_hostname_for_hashing": "consistent_hashing_lb_config.use_hostname_for_hashing",
 }
 
 // WhyNot is what is wrong with a field that is not supported. It implements
