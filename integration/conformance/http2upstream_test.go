@@ -67,7 +67,7 @@ func TestOurProxyAndARealEnvoyTakeWhatHTTP2BreaksOffAlike(t *testing.T) {
 		t.Run(fmt.Sprintf("%s %s of %d bytes, %s", c.method, c.path, c.body, c.does), func(t *testing.T) {
 			want := theirs.ask(t, envoy.Addr("ingress"), c.method, c.path, c.does, c.body)
 			if c.ours != "" {
-				require.NotEqual(t, c.ours, want)
+				require.NotEqual(t, want, c.ours)
 				want = c.ours
 			}
 			require.Equal(t, want, our.ask(t, ours.Addr("ingress"), c.method, c.path, c.does, c.body))

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A request that failed may be sent once more at once, on another connection (Replace),
-// whatever is to be retried, where its host has not processed it:
+// A request that failed may be sent once more at once (Replace), whatever is to be
+// retried, where its host has not processed it:
 //
 //   - by the host's own word, which is the Failure Refused: REFUSED_STREAM, or a GOAWAY
 //     that the stream is behind (RFC 9113 §8.7), or since the stream was never opened. No
