@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,6 +23,11 @@ import (
 // SETTINGS that were exchanged.
 func dial(t *testing.T, options http2.Options) (*http2.Client, *peer) {
 	near, far := net.Pipe()
+	return greet(t, options, near, far)
+}
+
+// greet is dial over a connection that is there.
+func greet(t *testing.T, options http2.Options, near, far net.Conn) (*http2.Client, *peer) {
 	client := http2.NewClient(far, http2.NewClientOptions(options))
 	// Reads the preface, then frames; ends with the connection.
 	hello := make([]byte, len(preface))
@@ -167,6 +173,56 @@ func TestWhatCameOutlivesTheConnection(t *testing.T) {
 				require.Error(t, <-wrote)
 				require.Equal(t, c.want, outcome(s))
 				s.Close()
+			})
+		})
+	}
+}
+
+// deaf is a connection whose other end takes nothing any more, once it does not.
+type deaf struct {
+	net.Conn
+	not atomic.Bool
+}
+
+var errDeaf = errors.New("nobody takes it")
+
+func (d *deaf) Write(p []byte) (int, error) {
+	if d.not.Load() {
+		return 0, errDeaf
+	}
+	return d.Conn.Write(p)
+}
+
+// TestWhatCameOutlivesAFailureToWrite has a server close its side of the connection
+// with something of it on the way.
+func TestWhatCameOutlivesAFailureToWrite(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		answer []string
+		want   string // what the user sees
+	}{
+		{"a whole response", []string{headers(whole, 1, ":status: 200\n"), data(end, 1, "ab")}, `200, "ab"`},
+		{"a part of one", []string{headers(whole, 1, ":status: 200\n"), ping(0, "12345678"), data(0, 1, "ab")}, `200, "ab", nobody takes it`},
+		{"nothing", nil, "nobody takes it"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				near, far := net.Pipe()
+				conn := &deaf{Conn: far}
+				client, p := greet(t, http2.Options{Linger: time.Second}, near, conn)
+				s, err := client.Open(request("POST", "/"), nil, false)
+				require.NoError(t, err)
+				conn.not.Store(true)
+				require.NoError(t, s.Flush()) // which does not wait for the socket
+				synctest.Wait()
+				require.ErrorIs(t, s.WriteData([]byte("x"), true), errDeaf)
+				_, err = client.Open(request("GET", "/"), nil, true)
+				require.ErrorIs(t, err, http2.ErrUnavailable)
+				p.send(c.answer...)
+				require.Equal(t, c.want, outcome(s))
+				s.Close()
+				<-client.Done()
+				require.ErrorIs(t, client.Err(), errDeaf)
 			})
 		})
 	}

@@ -62,8 +62,11 @@ func (c *Conn) serve(received []byte) error {
 		err = connectionError(EnhanceYourCalm, "a header block took longer than %v", c.options.HeaderTimeout)
 	}
 	c.mu.Lock()
-	if c.peerReason != nil && errors.Is(err, io.EOF) {
+	switch {
+	case c.peerReason != nil && errors.Is(err, io.EOF):
 		err = c.peerReason
+	case c.w.err != nil: // which was first
+		err = c.w.err
 	}
 	c.fail(err)
 	err = c.err

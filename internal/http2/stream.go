@@ -378,11 +378,16 @@ func (s *Stream) breakOff(err error) {
 	case !s.conn.client:
 		s.fail(err)
 	case s.remoteEnded:
-		s.sendErr = err
-		s.writable.Signal()
+		s.failSend(err)
 	default:
 		s.end(err)
 	}
+}
+
+// failSend ends our direction before its time. With mu held.
+func (s *Stream) failSend(err error) {
+	s.sendErr = err
+	s.writable.Signal()
 }
 
 // fail ends both directions, and forgets what nobody has read. With mu held.

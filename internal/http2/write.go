@@ -1,6 +1,8 @@
 package http2
 
 import (
+	"errors"
+	"os"
 	"runtime"
 	"sync"
 	"time"
@@ -80,7 +82,10 @@ func (c *Conn) room() int { return roomSize - len(c.w.buf) }
 func (c *Conn) flush() {
 	w := &c.w
 	switch {
-	case w.flushing || w.err != nil:
+	case w.flushing:
+		return
+	case w.err != nil: // nobody takes it
+		w.buf, w.memory, w.frames, w.control = nil, nil, 0, 0
 		return
 	case len(w.buf) == 0:
 		c.afterFlush()
@@ -203,13 +208,23 @@ func (c *Conn) landed() {
 	w.inFlight, w.controlInFlight = 0, 0
 }
 
-// failWrite ends the connection since the socket failed. With mu held.
+// failWrite ends the connection since the socket failed. A client's may have something
+// of its server in it, which was there before it closed: that is read first, as long as
+// Linger. With mu held.
 func (c *Conn) failWrite(err error) {
 	c.landed()
 	c.w.err = err
-	c.w.buf, c.w.memory = nil, nil
 	c.w.flushing = false
+	c.flush()
 	c.w.idle.Broadcast()
-	c.end(err)
-	_ = c.net.Close() // ends the goroutine that reads
+	if !c.client || c.err != nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		c.end(err)
+		_ = c.net.Close() // ends the goroutine that reads
+		return
+	}
+	c.draining = true
+	for _, s := range c.streams {
+		s.failSend(err)
+	}
+	_ = c.net.SetReadDeadline(time.Now().Add(c.options.Linger))
 }
