@@ -1,6 +1,9 @@
 package http2
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // Place is where a field lies in the slab of a Fields: its name and its value,
 // each from its start to before its end.
@@ -74,6 +77,8 @@ type Head struct {
 	Fields Fields
 	// ContentLength is what content-length says; −1 if there is none.
 	ContentLength int64
+	// Began is when the header block began to come, and zero if it came at once.
+	Began time.Time
 	// TooLarge says which limit a request's head is over, where such heads are served
 	// (Options.ServeTooLarge): "more than 100 fields". Then no more of the head is there
 	// than End. Else it is empty.

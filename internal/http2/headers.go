@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // blockKind is what a header block should be.
@@ -40,15 +41,15 @@ type assembly struct {
 
 var assemblies = sync.Pool{New: func() any { return new(assembly) }}
 
-// begin makes the assembly ready for a block.
-func (a *assembly) begin(kind blockKind, options *Options, connect bool) {
+// begin makes the assembly ready for a block; began is for Head.Began.
+func (a *assembly) begin(kind blockKind, began time.Time, options *Options, connect bool) {
 	*a = assembly{
 		kind: kind, options: options, connect: connect, cookie: -1,
 		cookies: a.cookies[:0], scratch: a.scratch,
 	}
 	if kind != ignoredBlock {
 		a.received = heads.Get().(*received)
-		a.received.head.ContentLength = -1
+		a.received.head.ContentLength, a.received.head.Began = -1, began
 	}
 }
 

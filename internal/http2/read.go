@@ -33,10 +33,11 @@ type reader struct {
 	readErr    error
 
 	decoder     decoder
-	block       []byte // the header block so far, while one is incomplete
-	blockFrame  frame  // the HEADERS frame that it began with; stream 0 is none
-	gotSettings bool   // the first frame was
-	timed       bool   // HeaderTimeout runs
+	block       []byte    // the header block so far, while one is incomplete
+	blockFrame  frame     // the HEADERS frame that it began with; stream 0 is none
+	gotSettings bool      // the first frame was
+	began       time.Time // when it began, zero if none is incomplete
+	timed       bool      // HeaderTimeout runs
 }
 
 func (r *reader) init(c *Conn) {
@@ -144,7 +145,8 @@ func (r *reader) readFrame() error {
 	}
 	total := frameHeaderLen + f.length
 	if f.kind == frameHeaders && (!f.has(flagEndHeaders) || r.end-r.start < total) {
-		r.timeHeaders(true)
+		r.began = time.Now()
+		r.timeHeaders(r.began.Add(r.c.options.HeaderTimeout))
 	}
 	if err := r.need(total); err != nil {
 		return err
@@ -152,15 +154,16 @@ func (r *reader) readFrame() error {
 	payload := r.buf[r.start+frameHeaderLen : r.start+total]
 	r.start += total
 	err := r.c.receive(f, payload)
-	if r.timed && r.blockFrame.stream == 0 {
-		r.timeHeaders(false)
+	if !r.began.IsZero() && r.blockFrame.stream == 0 {
+		r.began = time.Time{}
+		r.timeHeaders(time.Time{})
 	}
 	return err
 }
 
-// timeHeaders has HeaderTimeout begin or end, for a header block that is not
-// there as a whole at once.
-func (r *reader) timeHeaders(begin bool) {
+// timeHeaders has a header block that is not there as a whole at once come until a
+// time (HeaderTimeout); zero is its end.
+func (r *reader) timeHeaders(until time.Time) {
 	if r.c.options.HeaderTimeout == 0 {
 		return
 	}
@@ -169,12 +172,8 @@ func (r *reader) timeHeaders(begin bool) {
 	if r.c.err != nil {
 		return // the deadline serves to tell that
 	}
-	var at time.Time
-	if begin {
-		at = time.Now().Add(r.c.options.HeaderTimeout)
-	}
-	_ = r.c.net.SetReadDeadline(at)
-	r.timed = begin
+	_ = r.c.net.SetReadDeadline(until)
+	r.timed = !until.IsZero()
 }
 
 // check is for what a frame's header alone can break.

@@ -100,7 +100,7 @@ func (c *Conn) headerBlock(f frame, block []byte) error {
 	a := assemblies.Get().(*assembly)
 	defer a.end()
 	c.mu.Lock()
-	a.begin(c.blockKind(f), &c.options.Options, c.options.ConnectProtocol)
+	a.begin(c.blockKind(f), c.r.began, &c.options.Options, c.options.ConnectProtocol)
 	c.mu.Unlock()
 	var err error
 	if a.scratch, err = c.r.decoder.decode(block, a.scratch, a); err != nil {

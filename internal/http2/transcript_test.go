@@ -234,6 +234,12 @@ func (a answer) ServeStream(s *http2.Stream) {
 	case "/cut": // resets
 		s.Reset(http2.ErrCode(x.ErrCodeHTTP11Required))
 		return
+	case "/began": // says when
+		took := "at once"
+		if !head.Began.IsZero() {
+			took = time.Since(head.Began).String()
+		}
+		fields.Add("took", took)
 	case "/large":
 		_ = s.WriteHead(200, nil, false)
 		_ = s.WriteData(bytes.Repeat([]byte("x"), 100_000), true)
@@ -661,6 +667,22 @@ func TestHeaderTimeout(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestHeadTellsWhenItBegan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := serve(t, http2.Options{}) // without a HeaderTimeout
+		p.send(preface, settings())
+		p.got()
+		first := headers(end, 1, ":method: GET\n:scheme: http\n:path: /began\n:authority: a\n")
+		for _, part := range []string{first[:20], first[20:], raw(9, whole, 1, block("x: y\n"))} {
+			time.Sleep(time.Second)
+			p.send(part)
+		}
+		require.Equal(t, []string{"HEADERS 1 :status=200 took=2s end"}, p.got(), "from its first frame on")
+		p.send(headers(end|whole, 3, ":method: GET\n:scheme: http\n:path: /began\n:authority: a\n"))
+		require.Equal(t, []string{"HEADERS 3 :status=200 took=at once end"}, p.got())
+	})
 }
 
 func TestAnEmptyEndNeedsNoWindow(t *testing.T) {

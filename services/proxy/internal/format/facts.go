@@ -24,7 +24,7 @@ type Facts struct {
 	ResponseTrailers *message.Headers
 	// Connection is the client's; nil is unknown.
 	Connection *Connection
-	// Start is when the request's head had been read.
+	// Start is when the first byte of the request came.
 	Start time.Time
 	// Remote is the client that is trusted to be the one; its port is 0 where
 	// x-forwarded-for told of it.

@@ -26,7 +26,7 @@ type Stream struct {
 	// blocks must heed it, or be held by Hold. It has no deadline, and does not
 	// end when the client leaves.
 	Context context.Context
-	// Start is when the request's head had been read.
+	// Start is when the first byte of the request came.
 	Start time.Time
 	// IdleTimeout is how long nothing may move in either direction before the
 	// stream is given up; 0 is as long as it takes.

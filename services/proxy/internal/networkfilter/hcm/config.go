@@ -144,12 +144,12 @@ type manager struct {
 
 	// Timeouts, 0 for none.
 	idleTimeout           time.Duration // between requests
-	headersTimeout        time.Duration // from a head's first byte to its last
-	requestTimeout        time.Duration // from the head to the end of the request
+	requestTimeout        time.Duration // from a request's first byte to its last
 	streamIdleTimeout     time.Duration
 	streamFlushTimeout    time.Duration // negative is the idle one
 	maxStreamDuration     time.Duration
 	maxConnectionDuration time.Duration
+	headLimit             headLimit
 	// durationJitter is up to which part of that is added to it by chance.
 	durationJitter float64
 	drainTimeout   time.Duration // until a drained connection is closed

@@ -82,9 +82,12 @@ func (e *exchange) serve(c *multiplexed, h2 *http2.Stream) {
 		return
 	}
 	c.begins()
-	s.Start = time.Now()
+	now := time.Now()
+	if s.Start = e.head.Began; s.Start.IsZero() {
+		s.Start = now
+	}
 	e.takeHead()
-	e.beginFacts()
+	e.beginFacts(now)
 	chain, refused := e.prepare()
 	if s.ClientAddress != c.peer {
 		s.Facts.Remote = netip.AddrPortFrom(s.ClientAddress, 0)
@@ -96,7 +99,7 @@ func (e *exchange) serve(c *multiplexed, h2 *http2.Stream) {
 		m.begun(&s.Facts)
 		follow(e.lines, s)
 	}
-	e.watch.begin(s)
+	e.watch.begin(s, now)
 	h2.OnReset(e.onReset)
 
 	e.run.Begin(chain)
@@ -150,12 +153,12 @@ func (e *exchange) takeHead() {
 	}
 }
 
-func (e *exchange) beginFacts() {
+func (e *exchange) beginFacts(now time.Time) {
 	s, f := &e.stream, &e.stream.Facts
 	f.Start, f.Protocol, f.Remote = s.Start, "HTTP/2", e.connection.facts.Peer
 	f.ResponseTrailers = &s.Response.Trailers
 	if s.Request.Body == nil {
-		f.Mark(format.RequestEnd, f.Start)
+		f.Mark(format.RequestEnd, now)
 	}
 }
 
@@ -393,7 +396,7 @@ func (e *exchange) conclude(expired *stream.Expiry, err error) {
 	e.watch.end()
 	e.h2.OnReset(nil)
 	e.lines.End()
-	m.record(s, expired)
+	m.record(s, expired, time.Now())
 	s.Reset()
 	e.connection, e.h2 = nil, nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/accesslog"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
@@ -23,7 +24,7 @@ func address(a net.Addr) netip.AddrPort {
 
 // beginFacts notes what is known as a request's head has been read, or has
 // failed to be.
-func (c *connection) beginFacts() {
+func (c *connection) beginFacts(read time.Time) {
 	f := &c.stream.Facts
 	f.Start = c.stream.Start
 	f.Protocol = "HTTP/1.1"
@@ -33,7 +34,7 @@ func (c *connection) beginFacts() {
 	f.Remote = c.facts.Peer
 	f.ResponseTrailers = &c.stream.Response.Trailers
 	if len(c.stream.Request.Method) > 0 && c.stream.Request.Body == nil {
-		f.Mark(format.RequestEnd, f.Start)
+		f.Mark(format.RequestEnd, read)
 	}
 }
 
@@ -77,15 +78,15 @@ func tellExpired(f *format.Facts, why *stream.Expiry) {
 	}
 }
 
-// record notes, counts and logs the end of a request. Expired is why the stream was
+// record notes, counts and logs the end of a request, which is now. Expired is why the stream was
 // out of time before the response; it returns why it is now.
-func (m *manager) record(s *stream.Stream, expired *stream.Expiry) (last *stream.Expiry) {
+func (m *manager) record(s *stream.Stream, expired *stream.Expiry, now time.Time) (last *stream.Expiry) {
 	last = s.Expired()
 	if last != expired || last == clientGone {
 		tellExpired(&s.Facts, last)
 	}
 	if last != clientGone {
-		m.stats.countAnswer(s)
+		m.stats.countAnswer(s, now)
 	}
 	m.log(&s.Facts)
 	return last

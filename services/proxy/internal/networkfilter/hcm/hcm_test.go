@@ -803,20 +803,49 @@ func TestContinueIsSentOnAConnectionThatWasIdleForLong(t *testing.T) {
 	client.read("HTTP/1.1 100 Continue\r\n\r\n")
 }
 
-func TestHeadersTimeoutBeginsWithTheFirstByteHoweverItCame(t *testing.T) {
-	for name, first := range map[string]string{"fresh": "G", "behind another request": get + "G"} {
-		t.Run(name, func(t *testing.T) {
-			p := start(t, cannedUpstream(t), config{fields: `"request_headers_timeout": "0.05s", "stream_idle_timeout": "0s",`})
-			client := p.dial()
-			client.send(first)
-			if first != "G" {
-				client.response("GET")
-			}
-			response, body := client.response("GET")
-			require.Equal(t, http.StatusRequestTimeout, response.StatusCode)
-			require.Equal(t, "request header timeout\n", body)
-		})
+func TestLimitsBeginWithTheFirstByteHoweverItCame(t *testing.T) {
+	t.Parallel() // it waits
+	for _, c := range []struct{ name, fields, text, stat string }{
+		{"request_headers_timeout", `"request_headers_timeout": "1s", "stream_idle_timeout": "0s",`, "request header timeout", "header_timeout"},
+		{"request_timeout", `"request_timeout": "1s",`, "request timeout", "timeout"},
+		{"max_stream_duration", `"common_http_protocol_options": {"max_stream_duration": "1s"},`, "downstream duration timeout", "max_duration_reached"},
+		{"stream_idle_timeout", `"stream_idle_timeout": "1s",`, "stream timeout", "idle_timeout"},
+		{"the first of them", `"request_headers_timeout": "20s", "request_timeout": "1s", "stream_idle_timeout": "30s",`, "request timeout", "timeout"},
+	} {
+		for behind, first := range map[string]string{"fresh": "G", "behind another request": get + "G"} {
+			t.Run(c.name+", "+behind, func(t *testing.T) {
+				t.Parallel()
+				p := start(t, "127.0.0.1:1", config{fields: c.fields, routes: `{"match": {"prefix": "/"}, "direct_response": {"status": 204}}`})
+				client := p.dial()
+				client.send(first)
+				if first != "G" {
+					client.response("GET")
+				}
+				response, body := client.response("GET")
+				require.Equal(t, http.StatusRequestTimeout, response.StatusCode)
+				require.Equal(t, c.text, body)
+				client.closed()
+				require.EqualValues(t, 1, p.stat("http.test.downstream_rq_"+c.stat))
+			})
+		}
 	}
+}
+
+func TestTimesBeginWithTheFirstByte(t *testing.T) {
+	l := newAccessLog(t, "%REQUEST_DURATION% %DURATION%\n")
+	p := start(t, cannedUpstream(t), config{fields: l.field, logs: l.files})
+	client := p.dial()
+	client.send(get[:5])
+	servicetest.Eventually(t, "the request has begun", func() bool { return p.stat("http.test.downstream_rq_total") == 1 })
+	pause := time.NewTimer(50 * time.Millisecond)
+	<-pause.C
+	client.send(get[5:])
+	client.response("GET")
+	var head, all int
+	_, err := fmt.Sscan(l.lines(1)[0], &head, &all)
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, head, 50)
+	require.GreaterOrEqual(t, all, head)
 }
 
 // pass is a filter that looks at each chunk of a request.

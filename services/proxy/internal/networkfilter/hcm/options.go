@@ -70,10 +70,7 @@ func (m *manager) parseHTTP2(c *hcmv3.HttpConnectionManager, at strict.Path, rep
 	}
 	o.MalformedEndsConnection = !invalid.GetValue()
 	o.ConnectProtocol = config.GetAllowConnect() // routes may allow upgrades, too
-	o.HeaderTimeout = m.headersTimeout
-	if o.HeaderTimeout == 0 {
-		o.HeaderTimeout = m.streamIdleTimeout
-	}
+	o.HeaderTimeout = m.headLimit.after
 	o.WriteTimeout = m.streamIdleTimeout
 	if o.Linger = m.delayedClose; o.Linger == 0 {
 		o.Linger = time.Nanosecond
@@ -99,7 +96,15 @@ func (m *manager) parseTimeouts(c *hcmv3.HttpConnectionManager, at strict.Path, 
 	read(&m.streamIdleTimeout, c.GetStreamIdleTimeout(), defaultStreamIdleTimeout, at.Field("stream_idle_timeout"))
 	read(&m.streamFlushTimeout, c.GetStreamFlushTimeout(), -1, at.Field("stream_flush_timeout"))
 	read(&m.requestTimeout, c.GetRequestTimeout(), 0, at.Field("request_timeout"))
-	read(&m.headersTimeout, c.GetRequestHeadersTimeout(), 0, at.Field("request_headers_timeout"))
+	var headersTimeout time.Duration
+	read(&headersTimeout, c.GetRequestHeadersTimeout(), 0, at.Field("request_headers_timeout"))
+	for _, limit := range []headLimit{
+		{headersTimeout, headerTime}, {m.requestTimeout, requestTime}, {m.maxStreamDuration, durationRequest}, {m.streamIdleTimeout, idleRequest},
+	} {
+		if limit.after > 0 && (m.headLimit.after == 0 || limit.after < m.headLimit.after) {
+			m.headLimit = limit
+		}
+	}
 	read(&m.drainTimeout, c.GetDrainTimeout(), defaultDrainTimeout, at.Field("drain_timeout"))
 	read(&m.delayedClose, c.GetDelayedCloseTimeout(), defaultDelayedClose, at.Field("delayed_close_timeout"))
 }

@@ -92,14 +92,11 @@ func (c *connection) refuse(err error) bool {
 		stats.clientResets.Inc()
 		r.status = protocol.Status
 		tellMalformed(facts, protocol)
-	case timedOut(err) && c.manager.headersTimeout == 0:
-		stats.requestIdleTimeouts.Inc()
-		r.status, r.text = idleRequest.Status, idleRequest.Text
-		tellExpired(facts, idleRequest)
 	case timedOut(err):
-		stats.headerTimeouts.Inc()
-		r.status, r.text = 408, "request header timeout\n"
-		facts.Details = "request_header_timeout"
+		why := c.manager.headLimit.why
+		stats.countExpiry(why)
+		r.status, r.text = why.Status, why.Text
+		tellExpired(facts, why)
 	default: // the client has gone
 		c.remote, c.broken = true, true
 		stats.clientResets.Inc()
@@ -115,7 +112,7 @@ func (c *connection) refuse(err error) bool {
 	}
 	c.body.begin(&message.Request{}) // of which nothing is known
 	r.fill(&c.stream)
-	stats.countAnswer(&c.stream)
+	stats.countAnswer(&c.stream, time.Now())
 	err = c.respond(true)
 	c.countBytes()
 	c.manager.log(facts)

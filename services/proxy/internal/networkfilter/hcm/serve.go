@@ -55,6 +55,11 @@ type connection struct {
 	reads, writes deadline.Deadline
 
 	requests uint32 // so far
+	// start is when the first byte of the request came, zero between requests; whole
+	// says that all of its head was there by then.
+	start time.Time
+	whole bool
+	ended time.Time // of the request before
 	// What is counted at the end: whether the client ended the connection, and
 	// whether a request was in flight.
 	remote, broken bool
@@ -80,6 +85,7 @@ func (c *connection) takeUp() {
 func (c *connection) letGo() {
 	c.stream.Reset()
 	c.stream.Context, c.stream.Facts.Connection = nil, nil
+	c.start = time.Time{}
 	if c.ctx.Err() == nil {
 		c.manager.works.Put(c.work)
 	}
@@ -145,6 +151,7 @@ func (m *manager) newConnection(conn net.Conn, a accepted) *connection {
 		conn:     conn,
 		reader:   http1.NewReader(conn, m.limits),
 		writer:   http1.NewWriter(conn),
+		ended:    a.began,
 		reads:    deadline.Of(conn.SetReadDeadline),
 		writes:   deadline.Of(conn.SetWriteDeadline),
 	}
@@ -205,8 +212,12 @@ func (c *connection) serveRequest() bool {
 	if err != nil {
 		s.Reset() // what was read of it is no request
 	}
-	s.Start = time.Now()
-	c.beginFacts()
+	s.Start = c.start
+	read := c.start
+	if !c.whole {
+		read = time.Now()
+	}
+	c.beginFacts(read)
 	if err != nil {
 		return c.refuse(err)
 	}
@@ -223,7 +234,7 @@ func (c *connection) serveRequest() bool {
 		m.begun(&s.Facts)
 		follow(c.lines, s)
 	}
-	c.watch.begin(s)
+	c.watch.begin(s, read)
 
 	c.run.Begin(chain)
 	if refused == nil {
@@ -258,7 +269,8 @@ func (c *connection) conclude(keepAlive bool, expired *stream.Expiry, err error)
 	}
 	c.countBytes()
 	c.lines.End()
-	switch last := m.record(s, expired); {
+	c.ended = time.Now()
+	switch last := m.record(s, expired, c.ended); {
 	case last != expired || last == clientGone: // within the response, whose connection was cut
 		keepAlive = false
 	case keepAlive && last != nil:
@@ -282,7 +294,7 @@ func (c *connection) await() bool {
 		}
 	}
 	if !c.reader.Buffered() {
-		c.reads.Extend(time.Now(), c.manager.idleTimeout)
+		c.reads.Extend(c.ended, c.manager.idleTimeout)
 		if err := c.reader.Wait(); err != nil {
 			if timedOut(err) {
 				c.manager.stats.connectionIdleTimeouts.Inc()
@@ -292,19 +304,20 @@ func (c *connection) await() bool {
 			return false
 		}
 	}
-	if limit := c.headLimit(); limit > 0 && !c.reader.HeadReady() {
-		c.reads.Set(time.Now().Add(limit))
+	if c.start.IsZero() { // else preface has
+		c.beginHead()
 	}
 	return c.phase.CompareAndSwap(waiting, busy)
 }
 
-// headLimit is how long a head may take, once its first byte is there; 0 is any
-// time.
-func (c *connection) headLimit() time.Duration {
-	if c.manager.headersTimeout > 0 {
-		return c.manager.headersTimeout
+// beginHead notes the first byte of a request, from which on its head may take as
+// long as headLimit says.
+func (c *connection) beginHead() {
+	c.start = time.Now()
+	c.whole = c.reader.HeadReady()
+	if limit := c.manager.headLimit.after; limit > 0 && !c.whole {
+		c.reads.Set(c.start.Add(limit))
 	}
-	return c.manager.streamIdleTimeout
 }
 
 // keepsAlive says, before the response is written, whether the connection can

@@ -126,10 +126,10 @@ func newStats(scope, codec, codec2 *stats.Scope) *managerStats {
 	return s
 }
 
-// countAnswer counts the answer to a request. Of one to a health check only the time
+// countAnswer counts the answer to a request that ends now. Of one to a health check only the time
 // counts, as in Envoy.
-func (s *managerStats) countAnswer(of *stream.Stream) {
-	s.requestTime.Record(time.Since(of.Start))
+func (s *managerStats) countAnswer(of *stream.Stream, now time.Time) {
+	s.requestTime.Record(now.Sub(of.Start))
 	if of.Facts.HealthCheck {
 		return
 	}
@@ -139,6 +139,20 @@ func (s *managerStats) countAnswer(of *stream.Stream) {
 	}
 	if of.Facts.Details == httpfilter.DetailsTooLarge {
 		s.tooLarge.Inc()
+	}
+}
+
+// countExpiry counts the limit that a stream has reached.
+func (s *managerStats) countExpiry(why *stream.Expiry) {
+	switch why {
+	case headerTime:
+		s.headerTimeouts.Inc()
+	case requestTime:
+		s.requestTimeouts.Inc()
+	case durationRequest, durationResponse:
+		s.requestDurations.Inc()
+	case idleRequest, idleResponse:
+		s.requestIdleTimeouts.Inc()
 	}
 }
 

@@ -108,9 +108,7 @@ func (c *connection) preface() (received []byte, ok bool) {
 	if ages {
 		c.reads.Set(time.Time{})
 	}
-	if limit := c.headLimit(); limit > 0 && !c.reader.HeadReady() {
-		c.reads.Set(time.Now().Add(limit))
-	}
+	c.beginHead()
 	received, err := c.reader.Preface(http2Preface)
 	if err != nil {
 		return nil, true // who reads on meets it too

@@ -47,16 +47,24 @@ var (
 	idleResponse     = &stream.Expiry{Status: 504, Text: "stream timeout", Details: "stream_idle_timeout", Flags: format.StreamIdleTimeout}
 	durationRequest  = &stream.Expiry{Status: 408, Text: "downstream duration timeout", Details: "max_duration_timeout"} // as in Envoy
 	durationResponse = &stream.Expiry{Status: 504, Text: "downstream duration timeout", Details: "max_duration_timeout"}
+	headerTime       = &stream.Expiry{Status: 408, Text: "request header timeout", Details: "request_header_timeout"}
 	requestTime      = &stream.Expiry{Status: 408, Text: "request timeout", Details: "request_overall_timeout"}
 
 	clientGone = &stream.Expiry{Status: 499, Text: "the client left", Details: "downstream_remote_disconnect", Flags: format.DownstreamConnectionTermination}
 )
 
+// headLimit is the first of the limits that run from the first byte of a request on,
+// which are all that can end it within its head; after is 0 if there is none.
+type headLimit struct {
+	after time.Duration
+	why   *stream.Expiry
+}
+
 // goneInterval is how often a client is looked after while it waits.
 const goneInterval = time.Second
 
-// begin watches s, which has its limits, until end.
-func (w *watch) begin(s *stream.Stream) {
+// begin watches s, which has its limits and whose head has just been read, until end.
+func (w *watch) begin(s *stream.Stream, now time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.stream, w.start = s, s.Start
@@ -65,8 +73,8 @@ func (w *watch) begin(s *stream.Stream) {
 	if w.leaves = len(s.Request.Upgrade) == 0; !w.leaves {
 		w.request = 0 // it never ends
 	}
-	w.touch(s.Start)
-	w.arm(s.Start)
+	w.touch(now)
+	w.arm(now)
 	if w.closed {
 		s.Cut()
 	}
@@ -151,33 +159,30 @@ func (w *watch) fire() {
 	now := time.Now()
 	reached := func(at time.Time, timeout time.Duration) bool { return timeout > 0 && now.Sub(at) >= timeout }
 	received := w.received()
-	stats := w.manager.stats
 	var why *stream.Expiry
 	switch {
 	case reached(w.start, w.duration):
-		stats.requestDurations.Inc()
 		why = durationResponse
 		if !received {
 			why = durationRequest
 		}
 	case !received && reached(w.start, w.request):
-		stats.requestTimeouts.Inc()
 		why = requestTime
 	case reached(w.moved(), w.idle):
 		why = idleResponse
 		if !received {
 			why = idleRequest
 		}
-		if w.flushing {
-			stats.http2.flushTimeouts.Inc()
-		} else {
-			stats.requestIdleTimeouts.Inc()
-		}
 	case received && w.leaves && w.gone():
 		why = clientGone
 	default:
 		w.arm(now)
 		return
+	}
+	if stats := w.manager.stats; w.flushing && (why == idleRequest || why == idleResponse) {
+		stats.http2.flushTimeouts.Inc()
+	} else {
+		stats.countExpiry(why)
 	}
 	w.stream.Expire(why)
 	w.cut()
