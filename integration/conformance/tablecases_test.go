@@ -28,7 +28,7 @@ func answer(status, fields, body string) string {
 func tableCases() (cases []tableCase) {
 	for _, part := range [][]tableCase{
 		methodCases(), targetCases(), versionCases(), fieldCases(), hostCases(), hopCases(), lengthCases(), chunkCases(),
-		connectionCases(), expectCases(), answerCases(), openCases(), strictCases(),
+		connectionCases(), expectCases(), answerCases(), openCases(), strictCases(), grpcCases(),
 	} {
 		cases = append(cases, part...)
 	}
@@ -50,6 +50,16 @@ func methodCases() (cases []tableCase) {
 		tableCase{name: "CONNECT", text: "CONNECT mill:80 HTTP/1.1\r\nHost: mill:80\r\n\r\n"},
 		tableCase{name: "CONNECT of a path", text: "CONNECT /a HTTP/1.1\r\nHost: mill\r\n\r\n"},
 	)
+}
+
+// grpcCases are answered by the proxy itself, which tells clients of gRPC in their way.
+func grpcCases() (cases []tableCase) {
+	for _, kind := range []string{"application/grpc", "application/grpc+proto", "application/grpc;a=b", "application/grpc-web", "Application/grpc"} {
+		for _, path := range []string{"/said", "/moved"} {
+			cases = append(cases, tableCase{name: "gRPC " + path + " " + kind, text: line("GET " + path + " HTTP/1.1\r\nContent-Type: " + kind)})
+		}
+	}
+	return cases
 }
 
 func targetCases() (cases []tableCase) {

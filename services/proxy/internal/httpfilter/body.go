@@ -34,6 +34,9 @@ func BodyFailed(s *stream.Stream, err error) *Reply {
 // Expired makes the reply to a request whose stream is out of time, and notes why.
 func Expired(s *stream.Stream, why *stream.Expiry) *Reply {
 	why.Tell(&s.Facts)
+	if why.GRPCStatus != 0 && IsGRPC(&s.Request) {
+		return GRPCReply(why.GRPCStatus, why.Text)
+	}
 	return &Reply{Status: why.Status, Body: why.Text}
 }
 

@@ -36,3 +36,11 @@ func TestABodyThatAStreamWithoutTimeCutOffIsAnsweredByThat(t *testing.T) {
 	require.Equal(t, &httpfilter.Reply{Status: 408, Body: "request timeout"}, reply)
 	require.Equal(t, "- request_overall_timeout", s.Facts.Flags.String()+" "+s.Facts.Details)
 }
+
+func TestARequestOfGRPCThatIsOutOfTimeIsToldItsOwnStatus(t *testing.T) {
+	s := &stream.Stream{}
+	why := &stream.Expiry{Status: 408, Text: "too late", GRPCStatus: 4}
+	require.Equal(t, &httpfilter.Reply{Status: 408, Body: "too late"}, httpfilter.Expired(s, why))
+	s.Request.Headers.Add("content-type", "application/grpc")
+	require.Equal(t, httpfilter.GRPCReply(4, "too late"), httpfilter.Expired(s, why))
+}

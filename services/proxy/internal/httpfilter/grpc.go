@@ -31,7 +31,7 @@ func (reply *Reply) grpc() *Reply {
 			return reply
 		}
 	}
-	headers := []Header{{"content-type", grpcType}, {"grpc-status", strconv.Itoa(GRPCStatus(reply.Status))}}
+	headers := []Header{{"content-type", grpcType}, {"grpc-status", strconv.FormatInt(grpcwire.OfHTTP(reply.Status), 10)}}
 	if reply.Body != "" {
 		headers = append(headers, Header{"grpc-message", grpcwire.Escape(reply.Body)})
 	}
@@ -44,11 +44,3 @@ func (reply *Reply) grpc() *Reply {
 }
 
 const grpcType = "application/grpc"
-
-// GRPCStatus is the status of gRPC of a reply that has one of HTTP: 200 is OK.
-func GRPCStatus(http int) int {
-	if http == 200 {
-		return 0
-	}
-	return int(grpcwire.OfHTTP(http))
-}

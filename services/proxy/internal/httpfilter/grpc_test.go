@@ -21,12 +21,6 @@ func TestGRPCIsKnownByItsContentType(t *testing.T) {
 	require.False(t, httpfilter.IsGRPC(&message.Request{}))
 }
 
-func TestGRPCStatus(t *testing.T) {
-	for http, want := range map[int]int{200: 0, 400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14, 500: 2, 418: 2} {
-		require.Equal(t, want, httpfilter.GRPCStatus(http), http)
-	}
-}
-
 // TestRepliesToGRPC has replies as a client of gRPC gets them: in headers alone.
 func TestRepliesToGRPC(t *testing.T) {
 	r := &message.Request{Method: []byte("POST")}
@@ -38,6 +32,7 @@ func TestRepliesToGRPC(t *testing.T) {
 	}{
 		{"a status and a body", &httpfilter.Reply{Status: 503, Body: "50% off\n"}, []string{"content-type: application/grpc", "grpc-status: 14", "grpc-message: 50%25 off%0A"}},
 		{"no body", &httpfilter.Reply{Status: 404}, []string{"content-type: application/grpc", "grpc-status: 12"}},
+		{"one that is no failure", &httpfilter.Reply{Status: 200, Body: "k"}, []string{"content-type: application/grpc", "grpc-status: 2", "grpc-message: k"}},
 		{"headers stay, but for the type", &httpfilter.Reply{Status: 429, Headers: []httpfilter.Header{{"content-type", "text/html"}, {"x-a", "1"}}},
 			[]string{"content-type: application/grpc", "grpc-status: 14", "x-a: 1"}},
 		{"one of gRPC already", httpfilter.GRPCReply(8, "no"), []string{"content-type: application/grpc", "grpc-status: 8", "grpc-message: no"}},

@@ -89,6 +89,8 @@ type Expiry struct {
 	Text    string
 	Details string
 	Flags   format.Flags
+	// GRPCStatus is what a client of gRPC is told; 0 is what Status stands for.
+	GRPCStatus int
 }
 
 // Tell notes why the stream is out of time.

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/weirproxy/weir/services/proxy/internal/grpcwire"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
@@ -178,7 +179,7 @@ type refusal struct {
 	ofGRPC     bool // it was said as a status of gRPC
 }
 
-func httpRefusal(status int) refusal { return refusal{status, httpfilter.GRPCStatus(status), false} }
+func httpRefusal(status int) refusal { return refusal{status, int(grpcwire.OfHTTP(status)), false} }
 
 // grpcRefusal is 200 to a request of HTTP, as in Envoy.
 func grpcRefusal(status int) refusal { return refusal{200, status, true} }

@@ -13,6 +13,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
+	"github.com/weirproxy/weir/services/proxy/internal/grpcwire"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/rlsclient"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
@@ -150,7 +151,7 @@ func (f *filter) unanswered(s *stream.Stream, givenUp bool) *httpfilter.Reply {
 	if c.deny.Has(c.random(), s.Runtime) {
 		s.Facts.Details, s.Facts.Flags = "rate_limiter_error", s.Facts.Flags|format.RateLimitServiceError
 		if httpfilter.IsGRPC(&s.Request) {
-			return grpcReply(httpfilter.GRPCStatus(c.onError), "")
+			return grpcReply(int(grpcwire.OfHTTP(c.onError)), "")
 		}
 		return &httpfilter.Reply{Status: c.onError}
 	}

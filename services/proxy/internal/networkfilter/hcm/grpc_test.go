@@ -108,8 +108,8 @@ func TestGRPCThroughTheProxy(t *testing.T) {
 		late, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
 		defer cancel()
 		err := conn.Invoke(late, "/t/stuck", wrapperspb.Bytes(nil), &wrapperspb.BytesValue{})
-		// The server knows the deadline too. If it resets the stream before the client's
-		// own timer ends the call, that hears of it from us.
+		// The server knows the deadline too. If it resets the stream before ours is over
+		// and the client's own timer ends the call, that hears of a reset.
 		require.Contains(t, []codes.Code{codes.DeadlineExceeded, codes.Unavailable}, status.Code(err))
 	})
 	t.Run("a client that cancels", func(t *testing.T) {

@@ -60,6 +60,8 @@ func TestStreamOutOfTimeIsAnsweredByWhatWasMissing(t *testing.T) {
 		{"the request is not whole in time", `"request_timeout": "1s",`, part, 408, "request timeout", "downstream_rq_timeout"},
 		{"the stream is too long, within the request", `"common_http_protocol_options": {"max_stream_duration": "1s"},`, part, 408, "downstream duration timeout", "downstream_rq_max_duration_reached"},
 		{"the stream is too long, behind the request", `"common_http_protocol_options": {"max_stream_duration": "1s"},`, get, 504, "downstream duration timeout", "downstream_rq_max_duration_reached"},
+		{"a stream of gRPC is too long", `"common_http_protocol_options": {"max_stream_duration": "1s"},`,
+			strings.Replace(get, "\r\n\r\n", "\r\nContent-Type: application/grpc\r\n\r\n", 1), 200, "", "downstream_rq_max_duration_reached"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -67,7 +69,8 @@ func TestStreamOutOfTimeIsAnsweredByWhatWasMissing(t *testing.T) {
 			p := start(t, up.address(), config{fields: c.fields})
 			client := p.dial()
 			next := "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-			if c.status == 504 { // and a part of the next request
+			whole := c.status != 408
+			if whole { // and a part of the next request
 				c.request += next[:10]
 			}
 			client.send(c.request)
@@ -75,8 +78,12 @@ func TestStreamOutOfTimeIsAnsweredByWhatWasMissing(t *testing.T) {
 			response, body := client.response("GET")
 			require.Equal(t, c.status, response.StatusCode)
 			require.Equal(t, c.text, body)
+			if c.status == 200 {
+				require.Equal(t, "4", response.Header.Get("grpc-status"))
+				require.Equal(t, "downstream duration timeout", response.Header.Get("grpc-message"))
+			}
 			server.ended() // the upstream's request is broken off
-			if require.Equal(t, c.status == 408, response.Close); response.Close {
+			if require.Equal(t, !whole, response.Close); response.Close {
 				client.closed()
 			} else { // nothing is left of the request
 				client.send(next[10:])

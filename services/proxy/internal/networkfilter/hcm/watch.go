@@ -41,12 +41,15 @@ type watch struct {
 	leaves   bool // the end of the client's direction ends the stream
 }
 
+// deadlineExceeded is DEADLINE_EXCEEDED of gRPC.
+const deadlineExceeded = 4
+
 // The ends of streams, by what the request was like: not yet whole, or whole.
 var (
 	idleRequest      = &stream.Expiry{Status: 408, Text: "stream timeout", Details: "stream_idle_timeout", Flags: format.StreamIdleTimeout}
 	idleResponse     = &stream.Expiry{Status: 504, Text: "stream timeout", Details: "stream_idle_timeout", Flags: format.StreamIdleTimeout}
-	durationRequest  = &stream.Expiry{Status: 408, Text: "downstream duration timeout", Details: "max_duration_timeout"} // as in Envoy
-	durationResponse = &stream.Expiry{Status: 504, Text: "downstream duration timeout", Details: "max_duration_timeout"}
+	durationRequest  = &stream.Expiry{Status: 408, Text: "downstream duration timeout", Details: "max_duration_timeout", GRPCStatus: deadlineExceeded} // as in Envoy
+	durationResponse = &stream.Expiry{Status: 504, Text: "downstream duration timeout", Details: "max_duration_timeout", GRPCStatus: deadlineExceeded}
 	headerTime       = &stream.Expiry{Status: 408, Text: "request header timeout", Details: "request_header_timeout"}
 	requestTime      = &stream.Expiry{Status: 408, Text: "request timeout", Details: "request_overall_timeout"}
 
