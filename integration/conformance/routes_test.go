@@ -41,7 +41,7 @@ var routed = [][]string{
 	// Query parameters, and the rest.
 	{"granary", "/query/text?a=1"}, {"granary", "/query/text?b&a=1"}, {"granary", "/query/text?a=2&a=1"}, {"granary", "/query/text?a=%31"}, {"granary", "/query/text"},
 	{"granary", "/query/there?a"}, {"granary", "/query/there?b"}, {"granary", "/query/missing?a"}, {"granary", "/query/missing"},
-	{"granary", "/grpc", "Content-Type: application/grpc-web"}, {"granary", "/grpc"}, {"granary", "/never"}, {"granary", "/always"},
+	{"granary", "/grpc", "Content-Type: application/grpc-web"}, {"granary", "/grpc", "Content-Type: application/grpc+proto"}, {"granary", "/grpc", "Content-Type: application/grpc;a=b"}, {"granary", "/grpc"}, {"granary", "/never"}, {"granary", "/always"},
 
 	// Redirects and direct responses.
 	{"granary", "/to/https/a?b"}, {"granary:80", "/to/https"}, {"granary:81", "/to/https"}, {"[::1]:80", "/to/https"}, {"[::1]", "/to/https"},

@@ -56,7 +56,7 @@ func methodCases() (cases []tableCase) {
 func grpcCases() (cases []tableCase) {
 	for _, kind := range []string{"application/grpc", "application/grpc+proto", "application/grpc;a=b", "application/grpc-web", "Application/grpc"} {
 		for _, path := range []string{"/said", "/moved"} {
-			cases = append(cases, tableCase{name: "gRPC " + path + " " + kind, text: line("GET " + path + " HTTP/1.1\r\nContent-Type: " + kind)})
+			cases = append(cases, tableCase{name: "gRPC " + path + " " + kind, listener: "strict", text: line("GET " + path + " HTTP/1.1\r\nContent-Type: " + kind)})
 		}
 	}
 	return cases

@@ -87,8 +87,7 @@ func TestImports(t *testing.T) {
 		"internal/accesslog":      {"internal/format", "internal/layeredruntime", "internal/matcher", "internal/requestid", "internal/stats", "internal/strict"},
 
 		"internal/route": {
-			"internal/coreconfig", "internal/descriptor", "internal/format", "internal/hashpolicy", "internal/headermutation", "internal/http1",
-			"internal/layeredruntime", "internal/matcher", "internal/message", "internal/pathindex", "internal/retry", "internal/strict", "internal/tracing",
+			"internal/coreconfig", "internal/descriptor", "internal/format", "internal/grpcwire", "internal/hashpolicy", "internal/headermutation", "internal/http1", "internal/layeredruntime", "internal/matcher", "internal/message", "internal/pathindex", "internal/retry", "internal/strict", "internal/tracing",
 		},
 		"internal/retry":      {"internal/coreconfig", "internal/layeredruntime", "internal/matcher", "internal/message", "internal/strict"},
 		"internal/pathindex":  {"internal/matcher"},

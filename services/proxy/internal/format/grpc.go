@@ -1,7 +1,6 @@
 package format
 
 import (
-	"bytes"
 	"errors"
 	"strconv"
 
@@ -67,8 +66,7 @@ func isGRPC(f *Facts) bool {
 		return false
 	}
 	kind, _ := f.Request.Headers.Get("content-type")
-	rest, ok := bytes.CutPrefix(kind, []byte("application/grpc"))
-	return ok && (len(rest) == 0 || rest[0] == '+')
+	return grpcwire.IsContentType(kind)
 }
 
 // GRPCStatus is the grpc-status of the response, of its trailers before its

@@ -72,7 +72,7 @@ func NewMethod(c *cluster.Cluster, o Options) (*Method, error) {
 	r.Method, r.Scheme, r.Path, r.Authority = []byte("POST"), []byte("http"), []byte(o.Path), []byte(o.Authority)
 	h := &r.Headers
 	h.Add("te", "trailers")
-	h.Add("content-type", "application/grpc")
+	h.Add("content-type", grpcwire.ContentType)
 	h.Add("user-agent", userAgent)
 	if !o.SkipEnvoyHeaders {
 		h.Add("x-envoy-internal", "true")

@@ -9,6 +9,16 @@ import (
 	"time"
 )
 
+// ContentType is that of messages of gRPC.
+const ContentType = "application/grpc"
+
+// IsContentType says whether a content-type is one of gRPC, as Envoy has it: ContentType,
+// or that with a format of messages behind it ("+proto"), but not with parameters.
+func IsContentType(value []byte) bool {
+	rest, ok := strings.CutPrefix(string(value), ContentType)
+	return ok && (rest == "" || rest[0] == '+')
+}
+
 // Status reads a grpc-status; what is no number is no status.
 func Status(value []byte) (code int64, ok bool) {
 	if len(value) == 0 || len(value) > 9 {

@@ -20,6 +20,15 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+func TestContentTypes(t *testing.T) {
+	for value, want := range map[string]bool{
+		"application/grpc": true, "application/grpc+proto": true, "application/grpc;a=b": false,
+		"application/grpc-web": false, "application/json": false, "": false,
+	} {
+		require.Equal(t, want, grpcwire.IsContentType([]byte(value)), value)
+	}
+}
+
 func TestStatusesOfHTTP(t *testing.T) {
 	for http, want := range map[int]int64{200: 2, 400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14, 500: 2, 418: 2} {
 		require.Equal(t, want, grpcwire.OfHTTP(http), http)

@@ -2,7 +2,6 @@ package httpfilter
 
 import (
 	"strconv"
-	"strings"
 
 	"github.com/weirproxy/weir/services/proxy/internal/grpcwire"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
@@ -11,15 +10,14 @@ import (
 // IsGRPC says whether a request is one of gRPC, by its content-type.
 func IsGRPC(r *message.Request) bool {
 	value, _ := r.Headers.Get("content-type")
-	rest, ok := strings.CutPrefix(string(value), "application/grpc")
-	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
+	return grpcwire.IsContentType(value)
 }
 
 // GRPCReply is a reply of gRPC that has a status, and a message of printable
 // ASCII without %, alone.
 func GRPCReply(status int, text string) *Reply {
 	return &Reply{Status: 200, Headers: []Header{
-		{"content-type", grpcType}, {"grpc-status", strconv.Itoa(status)}, {"grpc-message", text},
+		{"content-type", grpcwire.ContentType}, {"grpc-status", strconv.Itoa(status)}, {"grpc-message", text},
 	}}
 }
 
@@ -31,7 +29,7 @@ func (reply *Reply) grpc() *Reply {
 			return reply
 		}
 	}
-	headers := []Header{{"content-type", grpcType}, {"grpc-status", strconv.FormatInt(grpcwire.OfHTTP(reply.Status), 10)}}
+	headers := []Header{{"content-type", grpcwire.ContentType}, {"grpc-status", strconv.FormatInt(grpcwire.OfHTTP(reply.Status), 10)}}
 	if reply.Body != "" {
 		headers = append(headers, Header{"grpc-message", grpcwire.Escape(reply.Body)})
 	}
@@ -42,5 +40,3 @@ func (reply *Reply) grpc() *Reply {
 	}
 	return &Reply{Status: 200, Headers: headers}
 }
-
-const grpcType = "application/grpc"

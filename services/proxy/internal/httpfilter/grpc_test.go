@@ -9,18 +9,6 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
 
-func TestGRPCIsKnownByItsContentType(t *testing.T) {
-	for value, want := range map[string]bool{
-		"application/grpc": true, "application/grpc+proto": true, "application/grpc;a=b": true,
-		"application/grpc-web": false, "application/json": false, "": false,
-	} {
-		r := &message.Request{}
-		r.Headers.Add("content-type", value)
-		require.Equal(t, want, httpfilter.IsGRPC(r), value)
-	}
-	require.False(t, httpfilter.IsGRPC(&message.Request{}))
-}
-
 // TestRepliesToGRPC has replies as a client of gRPC gets them: in headers alone.
 func TestRepliesToGRPC(t *testing.T) {
 	r := &message.Request{Method: []byte("POST")}

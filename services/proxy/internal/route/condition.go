@@ -1,13 +1,13 @@
 package route
 
 import (
-	"bytes"
 	"fmt"
 	"regexp"
 	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
+	"github.com/weirproxy/weir/services/proxy/internal/grpcwire"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/pathindex"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
@@ -123,12 +123,9 @@ func (c parameterCondition) holds(q query) bool { return c.Match(q.request.Path)
 // isGRPC holds for gRPC requests (RouteMatch.grpc).
 type isGRPC struct{}
 
-const grpcType = "application/grpc"
-
 func (isGRPC) holds(q query) bool {
 	value, _ := q.request.Headers.Get("content-type")
-	rest, ok := bytes.CutPrefix(value, []byte(grpcType))
-	return ok && (len(rest) == 0 || rest[0] == '+')
+	return grpcwire.IsContentType(value)
 }
 
 // String implements condition.

@@ -52,6 +52,7 @@ func TestAllConditionsHaveToHold(t *testing.T) {
 		{"rest", "/?q", []string{"b", "1"}},
 		{"rest", "/", []string{"a", "", "b", "1"}},
 		{"grpc", "/", []string{"content-type", "application/grpc"}},
+		{"rest", "/", []string{"content-type", "application/grpc;a=b"}},
 		{"grpc", "/", []string{"content-type", "application/grpc+proto"}},
 		{"rest", "/", []string{"content-type", "application/grpc-web"}},
 		{"rest", "/", []string{"content-type", "text/plain"}},
