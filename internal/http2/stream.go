@@ -77,6 +77,14 @@ func (c *Conn) open(id uint32) *Stream {
 // ID is the stream's identifier.
 func (s *Stream) ID() uint32 { return s.id }
 
+// Err is why the stream ended before its time, nil while it did not: a *StreamError, or
+// why the connection ended.
+func (s *Stream) Err() error {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	return s.err
+}
+
 // Conn is the connection of the stream.
 func (s *Stream) Conn() *Conn { return s.conn }
 
@@ -88,7 +96,7 @@ func (s *Stream) Conn() *Conn { return s.conn }
 // the stream was reset, by either side, or will not be served; why the
 // connection ended; os.ErrDeadlineExceeded, or what Interrupt was given. Before the
 // error of a server's reset, or of the connection's end, comes what there is of the
-// response.
+// response; the head of a request is there whatever became of its stream meanwhile.
 func (s *Stream) ReadHead(h *Head) error {
 	c := s.conn
 	c.mu.Lock()
@@ -390,10 +398,15 @@ func (s *Stream) failSend(err error) {
 	s.writable.Signal()
 }
 
-// fail ends both directions, and forgets what nobody has read. With mu held.
+// fail ends both directions, and forgets what nobody has read, but for the head of a
+// request. With mu held.
 func (s *Stream) fail(err error) {
 	s.end(err)
-	s.conn.giveBack(s.drop())
+	if s.conn.client {
+		s.conn.giveBack(s.drop())
+	} else {
+		s.conn.giveBack(s.body.drop())
+	}
 }
 
 // end ends both directions: who reads meets err behind what came. With mu held.

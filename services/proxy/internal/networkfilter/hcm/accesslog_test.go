@@ -111,6 +111,105 @@ func TestAccessLogTellsHowEachRequestEnded(t *testing.T) {
 	}
 }
 
+// TestAccessLogTellsOfClientsThatLeft has clients of both versions of HTTP leave in
+// different ways. None gets an answer, and no line tells of one.
+func TestAccessLogTellsOfClientsThatLeft(t *testing.T) {
+	const half = "POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello"
+	closeWrite := func(t *testing.T, client *peer) { require.NoError(t, client.conn.(*net.TCPConn).CloseWrite()) }
+	for _, c := range []struct {
+		name, request string
+		leave         func(*testing.T, *peer)
+		want          string
+	}{
+		{"while its request waits", get, func(t *testing.T, client *peer) { require.NoError(t, client.conn.Close()) }, "GET / HTTP/1.1 0 DC downstream_remote_disconnect 0 0"},
+		{"within its request", half, func(t *testing.T, client *peer) { require.NoError(t, client.conn.Close()) }, "POST /p HTTP/1.1 0 DC downstream_remote_disconnect 5 0"},
+		{"by the end of its direction, while its request waits", get, closeWrite, "GET / HTTP/1.1 0 DC downstream_remote_disconnect 0 0"},
+		{"by the end of its direction, within its request", half, closeWrite, "POST /p HTTP/1.1 0 DC downstream_remote_disconnect 5 0"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // it waits
+			l, up := newAccessLog(t, leftFormat), newUpstream(t)
+			p := start(t, up.address(), config{fields: l.field, logs: l.files, route: `, "timeout": "0s"`})
+			client := p.dial()
+			client.send(c.request)
+			server := up.accept()
+			server.head()
+			c.leave(t, client)
+			server.ended()
+			require.Equal(t, c.want, l.lines(1)[0])
+			if strings.Contains(c.name, "direction") {
+				client.closed()
+			}
+			require.EqualValues(t, 1, p.stat("http.test.downstream_rq_rx_reset"))
+			require.EqualValues(t, 0, p.stat("http.test.downstream_rq_completed"))
+		})
+	}
+}
+
+const leftFormat = "%REQ(:METHOD)% %REQ(:PATH)% %PROTOCOL% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %BYTES_RECEIVED% %BYTES_SENT%\n"
+
+func TestAccessLogTellsOfStreamsThatClientsReset(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		whole bool
+		sent  string // of the answer, by then
+		close bool   // the connection
+		want  string
+	}{
+		{"while the request waits", true, "", false, "POST / HTTP/2 0 DR http2.remote_reset 0 0"},
+		{"within the request", false, "", false, "POST / HTTP/2 0 DR http2.remote_reset 5 0"},
+		{"within the response", true, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello", false, "POST / HTTP/2 200 DR http2.remote_reset 0 5"},
+		{"with its connection", true, "", true, "POST / HTTP/2 0 DC downstream_remote_disconnect 0 0"},
+		{"with its connection, within the request", false, "", true, "POST / HTTP/2 0 DC downstream_remote_disconnect 5 0"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l, up := newAccessLog(t, leftFormat), newUpstream(t)
+			p := start(t, up.address(), config{fields: l.field, logs: l.files, route: `, "timeout": "0s"`})
+			client := p.dialHTTP2()
+			s := open(t, client, "POST /", c.whole)
+			if !c.whole {
+				require.NoError(t, s.WriteData([]byte("hello"), false))
+				require.NoError(t, s.Flush())
+			}
+			server := up.accept()
+			server.head()
+			if !c.whole {
+				server.read("5\r\nhello\r\n")
+			}
+			if c.sent != "" {
+				server.send(c.sent)
+				var head http2.Head
+				require.NoError(t, s.ReadHead(&head))
+				body, err := s.Next()
+				require.NoError(t, err)
+				require.Equal(t, "hello", string(body))
+			}
+			if c.close {
+				client.Close()
+			}
+			s.Close()
+			server.ended()
+			require.Equal(t, c.want, l.lines(1)[0])
+			require.EqualValues(t, 1, p.stat("http.test.downstream_rq_rx_reset"))
+		})
+	}
+	t.Run("at once, whether it was served by then or not", func(t *testing.T) {
+		l, up := newAccessLog(t, leftFormat), newUpstream(t)
+		p := start(t, up.address(), config{fields: l.field, logs: l.files})
+		const streams = 100
+		client := p.dialHTTP2()
+		for range streams {
+			s, err := client.Open(&http2.Request{Method: []byte("GET"), Scheme: []byte("http"), Authority: []byte("a"), Path: []byte("/")}, nil, true)
+			require.NoError(t, err)
+			s.Close() // which sends head and reset together
+		}
+		for _, line := range l.lines(streams) {
+			require.Equal(t, "GET / HTTP/2 0 DR http2.remote_reset 0 0", line)
+		}
+		require.EqualValues(t, streams, p.stat("http.test.downstream_rq_rx_reset"))
+	})
+}
+
 func TestAccessLogTellsOfBeginningsIfItIsTo(t *testing.T) {
 	const options = `"access_log_options": {"flush_access_log_on_new_request": true, "flush_log_on_tunnel_successfully_established": true},`
 	begin := func(t *testing.T) (*accessLog, *upstream, *proxy) {

@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"io"
-	"net"
 	"net/netip"
 	"os"
 	"sync"
@@ -76,11 +75,7 @@ func (e *exchange) serve(c *multiplexed, h2 *http2.Stream) {
 	s.Reset()
 	s.Context, s.IdleTimeout, s.MaxDuration = c.ctx, m.streamIdleTimeout, m.maxStreamDuration
 	s.FlushTimeout = m.streamFlushTimeout
-	if h2.ReadHead(&e.head) != nil { // the client has reset it
-		m.stats.clientResets.Inc()
-		e.connection, e.h2 = nil, nil
-		return
-	}
+	_ = h2.ReadHead(&e.head) // it is there from the start
 	c.begins()
 	now := time.Now()
 	if s.Start = e.head.Began; s.Start.IsZero() {
@@ -88,6 +83,12 @@ func (e *exchange) serve(c *multiplexed, h2 *http2.Stream) {
 	}
 	e.takeHead()
 	e.beginFacts(now)
+	if err := h2.Err(); err != nil { // the client has left since
+		e.clientGone(err)
+		e.run.Begin(m.chain)
+		e.conclude(s.Expired(), err)
+		return
+	}
 	chain, refused := e.prepare()
 	if s.ClientAddress != c.peer {
 		s.Facts.Remote = netip.AddrPortFrom(s.ClientAddress, 0)
@@ -110,9 +111,13 @@ func (e *exchange) serve(c *multiplexed, h2 *http2.Stream) {
 	}
 	expired := s.Expired()
 	tellExpired(&s.Facts, expired)
-	if expired == nil {
+	switch {
+	case left(expired):
+		e.conclude(expired, abandon(s))
+		return
+	case expired == nil:
 		e.responding.Store(true)
-	} else {
+	default:
 		e.watch.end()                             // so that cut is done with
 		h2.SetDeadline(time.Now().Add(lastWords)) // which lets us write again
 	}
@@ -248,6 +253,8 @@ func (e *exchange) Next() ([]byte, error) {
 		}
 		s.Facts.Mark(format.RequestEnd, now)
 		e.ended.Store(true)
+	} else if err != nil && !errors.Is(err, errOver) && !errors.Is(err, errExpired) && !timedOut(err) {
+		e.clientGone(err)
 	}
 	return chunk, err
 }
@@ -384,10 +391,10 @@ func (e *exchange) conclude(expired *stream.Expiry, err error) {
 		e.h2.OnReset(nil) // waits until we know, if it is the client's doing
 	}
 	whole := e.ended.Load() || e.switched
-	left := e.reset.Load() && (err != nil || whole) // else it had its answer before
-	m.stats.countOutcome(s.Expired(), left, whole, err)
+	reset := e.reset.Load() && (err != nil || whole) // else it had its answer before
+	m.stats.countOutcome(s.Expired(), reset, whole, err)
 	if err != nil || !whole {
-		e.h2.Interrupt(net.ErrClosed) // lets go whoever still waits for the rest of the request
+		e.h2.Interrupt(errOver) // lets go whoever still waits for the rest of the request
 	}
 	e.run.End(s)
 	if e.switched {
@@ -407,7 +414,7 @@ func (e *exchange) clientGone(err error) {
 	if gone(err) {
 		e.connection.broken.Store(true)
 	}
-	e.stream.Expire(clientGone)
+	e.stream.Expire(leaving(err))
 }
 
 // cut lets go of whoever waits for the client, whose stream expired. It is called
@@ -426,6 +433,9 @@ func (e *exchange) tellGone(err error) {
 		tellGone(&e.stream.Facts, err)
 	}
 }
+
+// errOver is what the rest of a request ends with that nobody wants any more.
+var errOver = errors.New("the exchange is over")
 
 // errExpired is what a client's stream ends with that is out of time.
 var errExpired = errors.New("the stream is out of time")

@@ -68,7 +68,7 @@ func tellGone(f *format.Facts, err error) {
 		f.Details, f.Flags = "stream_idle_timeout", f.Flags|format.StreamIdleTimeout
 		return
 	}
-	f.Details, f.Flags = "downstream_remote_disconnect", f.Flags|format.DownstreamConnectionTermination
+	leaving(err).Tell(f)
 }
 
 // tellExpired notes why a stream is out of time, if it is.
@@ -82,10 +82,10 @@ func tellExpired(f *format.Facts, why *stream.Expiry) {
 // out of time before the response; it returns why it is now.
 func (m *manager) record(s *stream.Stream, expired *stream.Expiry, now time.Time) (last *stream.Expiry) {
 	last = s.Expired()
-	if last != expired || last == clientGone {
+	if last != expired || left(last) {
 		tellExpired(&s.Facts, last)
 	}
-	if last != clientGone {
+	if !left(last) {
 		m.stats.countAnswer(s, now)
 	}
 	m.log(&s.Facts)

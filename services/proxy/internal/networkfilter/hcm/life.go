@@ -94,21 +94,21 @@ func (c *connection) gone() (gone bool) {
 // what that makes of the connection.
 func (c *connection) countOutcome(err error) {
 	why := c.stream.Expired()
-	left := why == clientGone || c.writer.Err() != nil || c.body.broken.Load()
+	gone := left(why) || c.writer.Err() != nil || c.body.broken.Load()
 	whole := c.body.finished() || c.stream.Response.Status == 101
 	switch {
-	case why != nil && why != clientGone:
+	case why != nil && !left(why):
 		c.broken = err != nil || !c.body.finished()
-	case left:
+	case gone:
 		c.remote, c.broken = true, true
 	case err != nil:
 		c.broken = true
 	}
 	if c.body.malformed.Load() { // both, as in Envoy
 		c.manager.stats.earlyResponses.Inc()
-		left = true
+		gone = true
 	}
-	c.manager.stats.countOutcome(why, left, whole, err)
+	c.manager.stats.countOutcome(why, gone, whole, err)
 }
 
 // countBytes counts what came and went since the last time.

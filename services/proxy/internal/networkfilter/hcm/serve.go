@@ -247,7 +247,11 @@ func (c *connection) serveRequest() bool {
 	tellExpired(&s.Facts, expired)
 	keepAlive = c.keepsAlive(keepAlive)
 	c.responding.Store(expired == nil)
-	err = c.respond(!keepAlive)
+	if left(expired) {
+		err = abandon(s)
+	} else {
+		err = c.respond(!keepAlive)
+	}
 	return c.conclude(keepAlive, expired, err)
 }
 
@@ -271,7 +275,7 @@ func (c *connection) conclude(keepAlive bool, expired *stream.Expiry, err error)
 	c.lines.End()
 	c.ended = time.Now()
 	switch last := m.record(s, expired, c.ended); {
-	case last != expired || last == clientGone: // within the response, whose connection was cut
+	case last != expired || left(last): // within the response, whose connection was cut
 		keepAlive = false
 	case keepAlive && last != nil:
 		c.reads.Set(time.Time{}) // which cut had put into the past

@@ -158,10 +158,10 @@ func (s *managerStats) countExpiry(why *stream.Expiry) {
 
 // countOutcome counts how an exchange ended: why it was out of time, if it was;
 // whether its client left; whether the request was whole; and what broke it off.
-func (s *managerStats) countOutcome(why *stream.Expiry, left, whole bool, err error) {
+func (s *managerStats) countOutcome(why *stream.Expiry, gone, whole bool, err error) {
 	switch {
-	case why != nil && why != clientGone: // counted as that was found
-	case left:
+	case why != nil && !left(why): // counted as that was found
+	case gone:
 		s.clientResets.Inc()
 	case err != nil:
 		s.ownResets.Inc()

@@ -1,10 +1,12 @@
 package hcm
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/weirproxy/weir/internal/http2"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
@@ -53,8 +55,31 @@ var (
 	headerTime       = &stream.Expiry{Status: 408, Text: "request header timeout", Details: "request_header_timeout"}
 	requestTime      = &stream.Expiry{Status: 408, Text: "request timeout", Details: "request_overall_timeout"}
 
-	clientGone = &stream.Expiry{Status: 499, Text: "the client left", Details: "downstream_remote_disconnect", Flags: format.DownstreamConnectionTermination}
+	// That nobody is told: the client closed its connection, or reset its stream.
+	clientGone  = &stream.Expiry{Details: "downstream_remote_disconnect", Flags: format.DownstreamConnectionTermination}
+	clientReset = &stream.Expiry{Details: "http2.remote_reset", Flags: format.DownstreamRemoteReset}
 )
+
+// left says whether a stream ended since its client did not want it any more.
+func left(why *stream.Expiry) bool { return why == clientGone || why == clientReset }
+
+// errLeft is what breaks off the response to such a client.
+var errLeft = errors.New("the client left")
+
+// abandon leaves a stream without a response, which nobody gets.
+func abandon(s *stream.Stream) error {
+	s.Response.Headers.Reset()
+	s.Response.Status = 0
+	return errLeft
+}
+
+// leaving is how the client left whose stream ended with err.
+func leaving(err error) *stream.Expiry {
+	if reset, ok := errors.AsType[*http2.StreamError](err); ok && reset.Remote {
+		return clientReset
+	}
+	return clientGone
+}
 
 // headLimit is the first of the limits that run from the first byte of a request on,
 // which are all that can end it within its head; after is 0 if there is none.
