@@ -192,6 +192,9 @@ func hostCases() (cases []tableCase) {
 	}
 	return append(cases,
 		tableCase{name: "host missing", text: "GET /a HTTP/1.1\r\n\r\n"},
+		tableCase{name: "host missing of a POST", text: "POST /a HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi"},
+		tableCase{name: "CONNECT and host missing", text: "CONNECT mill:80 HTTP/1.1\r\n\r\n"},
+		tableCase{name: "an empty X-Forwarded-For", text: get("X-Forwarded-For:\r\n")},
 		tableCase{name: "host twice", text: "GET /a HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"},
 		tableCase{name: "host twice and the same", text: "GET /a HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"},
 		tableCase{name: "host of 300 bytes", text: "GET /a HTTP/1.1\r\nHost: " + strings.Repeat("a", 300) + "\r\n\r\n"},

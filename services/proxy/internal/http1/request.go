@@ -9,7 +9,8 @@ import (
 
 // ReadRequest reads the head of the next request into m, whose Body then reads
 // from this Reader. It says whether the connection stays open after the answer
-// as far as the client is concerned.
+// as far as the client is concerned. Authority is empty for a request that lacks the
+// Host field, which is well-formed and to be refused (RFC 9112 §3.2).
 //
 // Errors: io.EOF if the client closed before the first byte,
 // io.ErrUnexpectedEOF if within the head, *message.ProtocolError with the status to
@@ -42,18 +43,20 @@ func (r *Reader) ReadRequest(m *message.Request) (keepAlive bool, err error) {
 	if http10 && f.chunked {
 		return false, malformed("transfer-encoding in HTTP/1.0")
 	}
-	switch {
-	case f.hosts == 1:
-		m.Authority = f.host
-	case f.hosts == 0 && http10 && r.Options.DefaultHost != "":
-		m.Authority = []byte(r.Options.DefaultHost)
-	default:
+	if f.hosts > 1 {
 		return false, malformed("%d host fields", f.hosts)
+	}
+	m.Authority = f.host
+	if f.hosts == 0 && http10 && r.Options.DefaultHost != "" {
+		m.Authority = []byte(r.Options.DefaultHost)
+		f.hosts = 1
 	}
 	if err := r.requestTarget(m, target); err != nil {
 		return false, err
 	}
-	if err := CheckAuthority(m.Authority); err != nil {
+	if f.hosts == 0 {
+		m.Authority = nil // whatever the target says
+	} else if err := CheckAuthority(m.Authority); err != nil {
 		return false, err
 	}
 	m.ExpectContinue = f.expect && !http10 // RFC 9110 §10.1.1

@@ -143,7 +143,7 @@ func (h *Headers) Set(name, value string) {
 }
 
 // Join makes one field of all of that name, their values and then value, with
-// separator between them. It stands at the end.
+// separator behind each that is not empty. It stands at the end.
 func (h *Headers) Join(name, separator string, value []byte) {
 	if h.find(name, 0) < 0 {
 		h.AddBytes(name, value)
@@ -153,7 +153,7 @@ func (h *Headers) Join(name, separator string, value []byte) {
 	h.slab = append(h.slab, name...)
 	at := len(h.slab)
 	for _, f := range h.fields {
-		if string(h.slab[f.Name:f.NameEnd]) == name {
+		if string(h.slab[f.Name:f.NameEnd]) == name && f.Value < f.ValueEnd {
 			h.slab = append(append(h.slab, h.slab[f.Value:f.ValueEnd]...), separator...)
 		}
 	}

@@ -45,6 +45,10 @@ func TestHeaders(t *testing.T) {
 		{"Set adds what is not there", func(h *message.Headers) { h.Set("d", "5") }, "a=1 b=2 a=3 c=4 d=5"},
 		{"Set takes an empty value", func(h *message.Headers) { h.Set("b", "") }, "a=1 b= a=3 c=4"},
 		{"Join makes one of all, at the end", func(h *message.Headers) { h.Join("a", ", ", []byte("5")) }, "b=2 c=4 a=1, 3, 5"},
+		{"Join leaves out what is empty", func(h *message.Headers) {
+			h.Add("d", "")
+			h.Join("d", ",", []byte("5"))
+		}, "a=1 b=2 a=3 c=4 d=5"},
 		{"Join adds what is not there", func(h *message.Headers) { h.Join("d", ",", []byte("5")) }, "a=1 b=2 a=3 c=4 d=5"},
 		{"Remove takes out all of a name", func(h *message.Headers) { h.Remove("a") }, "b=2 c=4"},
 		{"Remove of what is not there changes nothing", func(h *message.Headers) { h.Remove("d") }, "a=1 b=2 a=3 c=4"},

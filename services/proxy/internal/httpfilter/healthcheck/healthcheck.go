@@ -184,7 +184,7 @@ func (f *filter) ResponseHead(s *stream.Stream) {
 	if f.forwarded {
 		c.last.Store(&answer{s.Response.Status, time.Now()})
 	}
-	if f.check && c.factory.ServiceName != "" {
+	if f.check {
 		s.Response.Headers.Set("x-envoy-upstream-healthchecked-cluster", c.factory.ServiceName)
 	}
 	// On every response, so that clients learn of it before their next check.

@@ -1,6 +1,7 @@
 package healthcheck_test
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -86,7 +87,9 @@ func TestTheUpstreamsAnswerIsKept(t *testing.T) {
 		config := filtertest.MustParse(t, healthcheck.Factory{}, "pass_through_mode: true\ncache_time: 2s\n"+match)
 		ask := func(upstream string) (asked bool, response string) {
 			got := filtertest.Run(t, config, filtertest.Exchange{Request: "GET /healthz", Response: upstream})
-			return got.Forwarded != "", got.Response
+			response, named := strings.CutSuffix(got.Response, "\nx-envoy-upstream-healthchecked-cluster: ")
+			require.True(t, named, "%s: of a node without a cluster too", got.Response)
+			return got.Forwarded != "", response
 		}
 		asked, response := ask("503")
 		require.True(t, asked)

@@ -176,6 +176,8 @@ func (e *exchange) prepare() (*httpfilter.Chain, *refusal) {
 	chain := m.chain
 	protocol, err := e.head.Protocol, http1.CheckAuthority(r.Authority)
 	switch {
+	case len(r.Authority) == 0:
+		return chain, hostless()
 	case err != nil:
 		m.stats.protocolErrors.Inc()
 		return chain, malformed("http2.violation.of.messaging.rule", err.Error())

@@ -376,7 +376,6 @@ func TestMalformedRequestsAreRefusedAndTheConnectionClosed(t *testing.T) {
 		{"a TLS handshake", "\x16\x03\x01\x02\x00\x01", 400, "character 0x16 at the start of a message"},
 		{"HTTP/1.0", "GET / HTTP/1.0\r\nHost: a\r\n\r\n", 426, "version HTTP/1.0"},
 		{"bare LF", "GET / HTTP/1.1\nHost: a\n\n", 400, "a line that ends in LF without CR"},
-		{"no host", "GET / HTTP/1.1\r\n\r\n", 400, "0 host fields"},
 		{"space before the colon", "GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400, `space between the field name "host" and its colon`},
 		{"length and chunked", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "both content-length and transfer-encoding"},
 		{"unknown coding", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501, "a transfer-encoding other than one chunked"},
@@ -846,6 +845,35 @@ func TestTimesBeginWithTheFirstByte(t *testing.T) {
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, head, 50)
 	require.GreaterOrEqual(t, all, head)
+}
+
+func TestARequestWithoutAHostIsRefused(t *testing.T) {
+	for _, c := range []struct {
+		fields, request string
+		closes          bool
+		want            string
+	}{
+		{"", "POST /p HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi", true, "POST /p 400 - missing_host_header"},
+		{"", "GET http://a/p HTTP/1.1\r\n\r\n", true, "GET /p 400 - missing_host_header"},
+		{`"stream_error_on_invalid_http_message": true,`, "POST /p HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi", false, "POST /p 400 - missing_host_header"},
+	} {
+		l := newAccessLog(t, "%REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n")
+		p := start(t, cannedUpstream(t), config{fields: l.field + c.fields, logs: l.files})
+		client := p.dial()
+		client.send(c.request)
+		response, body := client.response("GET")
+		require.Equal(t, 400, response.StatusCode)
+		require.Equal(t, "no host\n", body)
+		require.Equal(t, c.want, l.lines(1)[0])
+		require.EqualValues(t, 0, p.stat("http.test.downstream_cx_protocol_error"))
+		if require.Equal(t, c.closes, response.Close); c.closes {
+			client.closed()
+			continue
+		}
+		client.send(get)
+		response, _ = client.response("GET")
+		require.Equal(t, 200, response.StatusCode)
+	}
 }
 
 // pass is a filter that looks at each chunk of a request.

@@ -42,11 +42,19 @@ func malformed(details, text string) *refusal {
 	return &refusal{status: 400, details: details, text: text + "\n", malformed: true, flags: format.DownstreamProtocolError}
 }
 
+// hostless refuses a request without a host: it is well-formed, and serves nobody.
+func hostless() *refusal {
+	return &refusal{status: 400, details: "missing_host_header", text: "no host\n", malformed: true}
+}
+
 // prepare makes the request's head one that filters and an upstream may see:
 // without what belongs to this hop, and mended. It returns the filters for it,
 // or why it is refused.
 func (c *connection) prepare() (*httpfilter.Chain, *refusal) {
 	m, s := c.manager, &c.stream
+	if len(s.Request.Authority) == 0 {
+		return m.chain, hostless()
+	}
 	chain, refused := c.hopByHop()
 	if refused == nil {
 		refused = m.mend(s, c.peer, c.port)
