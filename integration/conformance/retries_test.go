@@ -62,6 +62,7 @@ var retried = [][]string{
 
 	// Bodies.
 	{"/5xx", "503 close 200", "", strings.Repeat("a", 1000)}, {"/5xx", "503", "", strings.Repeat("a", 1001)}, {"/", "503", "", strings.Repeat("a", 1001)},
+	{"/gateway", "503 502 200", "", strings.Repeat("a", 2000)}, {"/gateway", "503", "", strings.Repeat("a", 2001)},
 }
 
 // retryCounters are compared once all requests were made.

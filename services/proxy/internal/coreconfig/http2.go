@@ -25,7 +25,8 @@ var http2Fields = strict.Fields{
 
 // streamWindow and connectionWindow bound what one stream, and all of a
 // connection, hold in memory of bodies that nobody takes. Envoy's are 16 and
-// 24 MiB, of which its buffer limits leave 1 MiB a stream.
+// 24 MiB, of which its buffer limits leave 1 MiB a stream, unless they are set: that of
+// a listener is the connection manager's to heed.
 const (
 	streamWindow     = 1 << 20
 	connectionWindow = 8 << 20

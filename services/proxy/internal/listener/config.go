@@ -68,9 +68,11 @@ type Config struct {
 	fallback   *chain // default_filter_chain; nil for none
 	statPrefix string
 	backlog    int // 0 is the system's most
-	keepAlive  *net.KeepAliveConfig
-	modifyOnly bool // drain_type
-	inbound    bool // traffic_direction
+	// bufferLimit is per_connection_buffer_limit_bytes; 0 is none.
+	bufferLimit uint32
+	keepAlive   *net.KeepAliveConfig
+	modifyOnly  bool // drain_type
+	inbound     bool // traffic_direction
 
 	filters []*inspector // listener_filters
 	// filtersTimeout bounds what they take for a connection, 0 for any time;
@@ -114,6 +116,10 @@ func Parse(message *listenerv3.Listener, at strict.Path, filters Filters, report
 	if c.statPrefix == "" {
 		c.statPrefix = c.Address.String()
 	}
+	c.bufferLimit = defaultBufferLimit
+	if n := message.GetPerConnectionBufferLimitBytes(); n != nil {
+		c.bufferLimit = n.GetValue()
+	}
 	if n := message.GetTcpBacklogSize(); n != nil {
 		if c.backlog = int(n.GetValue()); c.backlog < 1 || c.backlog > 65535 {
 			report.Add(at.Field("tcp_backlog_size"), "%d is not between 1 and 65535", n.GetValue())
@@ -124,6 +130,9 @@ func Parse(message *listenerv3.Listener, at strict.Path, filters Filters, report
 	c.parseChains(at, filters.Network, report)
 	return c
 }
+
+// defaultBufferLimit is that of per_connection_buffer_limit_bytes.
+const defaultBufferLimit = 1 << 20
 
 // network is what the socket is opened on.
 func (c *Config) network() string {
@@ -248,7 +257,7 @@ func (c *Config) place(registry *stats.Registry) {
 	}
 	for _, chain := range c.all() {
 		if placed, ok := chain.filter.(networkfilter.Placed); ok {
-			placed.Place(networkfilter.Place{Chain: chain.message, StatPrefix: c.statPrefix})
+			placed.Place(networkfilter.Place{Chain: chain.message, StatPrefix: c.statPrefix, BufferLimit: c.bufferLimit})
 		}
 	}
 }

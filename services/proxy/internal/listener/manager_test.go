@@ -86,7 +86,11 @@ func (s *speech) Start(_ coreconfig.Source, ready func()) func() {
 func (s *speech) Place(place networkfilter.Place) {
 	s.speaker.mu.Lock()
 	defer s.speaker.mu.Unlock()
-	s.speaker.places = append(s.speaker.places, s.text+" in "+place.StatPrefix)
+	text := s.text + " in " + place.StatPrefix
+	if place.BufferLimit != 1<<20 { // the default
+		text += fmt.Sprint(" with ", place.BufferLimit)
+	}
+	s.speaker.places = append(s.speaker.places, text)
 }
 
 func (s *speech) NewConnection(conn net.Conn) networkfilter.Connection {
@@ -545,6 +549,15 @@ func (m *manager) metricsOf(prefix string) (names []string) {
 		}
 	})
 	return names
+}
+
+func TestBufferLimitChangesAroundConnections(t *testing.T) {
+	m := serving(t)
+	for _, limit := range []string{"", `, "per_connection_buffer_limit_bytes": 1024`, `, "per_connection_buffer_limit_bytes": 0`} {
+		require.NoError(t, m.Apply(lds(t, says("l", "one", `, "stat_prefix": "a"`, limit)), true))
+		require.Equal(t, "one", m.dial("l").line())
+	}
+	require.Equal(t, []string{"one in a", "one in a with 1024", "one in a with 0"}, m.speaker.places)
 }
 
 func TestMetricsMoveWithTheStatPrefix(t *testing.T) {

@@ -63,6 +63,9 @@ type Place struct {
 	Chain *listenerv3.FilterChain
 	// StatPrefix is the listener's name in its metrics.
 	StatPrefix string
+	// BufferLimit is how many bytes of a body may be held for a client's request, or for
+	// its response (Listener.per_connection_buffer_limit_bytes); 0 is any number.
+	BufferLimit uint32
 }
 
 // Connection is a filter at work on one connection.

@@ -20,11 +20,11 @@ func TestRetriesOfARouteAndOfItsVirtualHost(t *testing.T) {
 	for _, c := range []struct {
 		host, path, retry string
 		attempts          route.AttemptHeaders
-		limit             uint64
+		limit             int64
 	}{
 		{"v", "/own", "1 on unavailable, each try 2s", route.AttemptHeaders{Request: true}, 8},
 		{"v", "/", "3 on 5xx,reset", route.AttemptHeaders{Request: true}, 7},
-		{"w", "/", "", route.AttemptHeaders{Response: true, IsTimeout: true}, 1 << 20},
+		{"w", "/", "", route.AttemptHeaders{Response: true, IsTimeout: true}, -1},
 	} {
 		r := table.Match(request(c.host, c.path))
 		require.Equal(t, c.attempts, r.Attempts)

@@ -8,6 +8,7 @@
 package route
 
 import (
+	"math"
 	"strings"
 	"time"
 	"unique"
@@ -124,8 +125,9 @@ type Route struct {
 	// says.
 	Tracing *tracing.Sampling
 	// BodyBufferLimit is how many bytes of a request's body are kept for it to be
-	// sent again (request_body_buffer_limit).
-	BodyBufferLimit uint64
+	// sent again (request_body_buffer_limit); a negative one is what its connection may
+	// hold.
+	BodyBufferLimit int64
 
 	clusterHeader string // lower case; empty for none
 	path          pathRewrite
@@ -248,19 +250,16 @@ type inherited struct {
 	retry      *retry.Policy
 }
 
-// defaultBufferLimit is that of a connection's buffer in Envoy.
-const defaultBufferLimit = 1 << 20
-
-// bufferLimit is the request_body_buffer_limit of the first that has one.
+// bufferLimit is the request_body_buffer_limit of the first that has one, −1 if none has.
 func bufferLimit(from ...interface {
 	GetRequestBodyBufferLimit() *wrapperspb.UInt64Value
-}) uint64 {
+}) int64 {
 	for _, m := range from {
 		if limit := m.GetRequestBodyBufferLimit(); limit != nil {
-			return limit.GetValue()
+			return int64(min(limit.GetValue(), math.MaxInt64))
 		}
 	}
-	return defaultBufferLimit
+	return -1
 }
 
 // virtualHost makes a virtual host with its routes.

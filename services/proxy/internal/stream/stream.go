@@ -38,6 +38,9 @@ type Stream struct {
 	// MaxDuration is how long the stream may take as a whole; 0 is as long as it
 	// takes.
 	MaxDuration time.Duration
+	// BodyBufferLimit is how many bytes of the request's body may be kept for it to be
+	// sent again.
+	BodyBufferLimit uint64
 	// ClientAddress is the client that is trusted to be the one: the peer, or
 	// what x-forwarded-for says of it, by the rules of use_remote_address.
 	ClientAddress netip.Addr

@@ -235,7 +235,10 @@ func sendUnder(t testing.TB, values *layeredruntime.Snapshot, config *routerv3.R
 // sendThrough is sendUnder with a router's configuration that was made before.
 func sendThrough(t testing.TB, config httpfilter.Config, values *layeredruntime.Snapshot, up *cluster.Cluster, r *route.Route, body message.Body, fields ...string) *sent {
 	t.Helper()
-	s := &sent{Stream: stream.Stream{Route: r, Cluster: up, Context: t.Context(), Start: time.Now(), Runtime: values}}
+	s := &sent{Stream: stream.Stream{Route: r, Cluster: up, Context: t.Context(), Start: time.Now(), Runtime: values, BodyBufferLimit: 1 << 20}}
+	if r.BodyBufferLimit >= 0 {
+		s.BodyBufferLimit = uint64(r.BodyBufferLimit)
+	}
 	s.Request.Method, s.Request.Path, s.Request.Authority = []byte("GET"), []byte("/"), []byte("up")
 	if body != nil {
 		s.Request.Method, s.Request.Body, s.Request.BodyLength = []byte("POST"), body, message.Unknown

@@ -216,7 +216,7 @@ func (r *router) body(s *stream.Stream) message.Body {
 	case !r.retry.state.Enabled():
 		return s.Request.Body
 	case r.retry.body == nil:
-		r.retry.body = newReplay(s.Request.Body, s.Route.BodyBufferLimit,
+		r.retry.body = newReplay(s.Request.Body, s.BodyBufferLimit,
 			func() { r.noteWhole(time.Now()) }, r.cluster.Stats.RetryAbandoned.Inc)
 	}
 	r.retry.reader = r.retry.body.newReader()

@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -135,12 +136,16 @@ type manager struct {
 
 	codec          hcmv3.HttpConnectionManager_CodecType
 	servers        servers   // of HTTP/2
+	ownWindow      bool      // their stream window is configured
 	works          sync.Pool // of HTTP/1, *work
 	exchanges      sync.Pool // of HTTP/2, *exchange
 	limits         http1.Limits
 	http1          coreconfig.HTTP1
 	closeOnInvalid bool // close the connection of a request that breaks the protocol
 	proxyContinue  bool // pass Expect and interim responses on
+
+	// bufferLimit is what may be held of a body, in bytes.
+	bufferLimit atomic.Uint64
 
 	// Timeouts, 0 for none.
 	idleTimeout           time.Duration // between requests
@@ -171,9 +176,30 @@ type manager struct {
 func (m *manager) Place(place networkfilter.Place) {
 	m.measured.Do(m.measure)
 	m.place.Store(place.Chain)
+	m.limitBuffers(place.BufferLimit)
 	scope := m.registry.Scope("listener").Tagged("envoy_listener_address", place.StatPrefix).Scope("http")
 	m.stats.ofListener.Store(newAnswerStats(scope.Tagged("envoy_http_conn_manager_prefix", m.statPrefix)))
 }
+
+// limitBuffers has at most so many bytes held of a body, 0 for any number: of that of a
+// request, to be sent again, and of that of a stream of HTTP/2 by its window, which is
+// within Envoy's bounds of it.
+func (m *manager) limitBuffers(limit uint32) {
+	bytes, window := uint64(limit), min(max(limit, leastWindow), mostWindow)
+	if limit == 0 {
+		bytes, window = math.MaxUint64, mostWindow
+	}
+	m.bufferLimit.Store(bytes)
+	if !m.ownWindow {
+		m.servers.hold(window)
+	}
+}
+
+// What initial_stream_window_size is at least, and where it is left out.
+const (
+	leastWindow = 1<<16 - 1
+	mostWindow  = 16 << 20
+)
 
 // scope is http.<stat_prefix>.
 func (m *manager) scope() *stats.Scope {

@@ -74,7 +74,7 @@ func (e *exchange) serve(c *multiplexed, h2 *http2.Stream) {
 	s.Facts.Connection = &c.facts
 	s.Reset()
 	s.Context, s.IdleTimeout, s.MaxDuration = c.ctx, m.streamIdleTimeout, m.maxStreamDuration
-	s.FlushTimeout = m.streamFlushTimeout
+	s.FlushTimeout, s.BodyBufferLimit = m.streamFlushTimeout, m.bufferLimit.Load()
 	_ = h2.ReadHead(&e.head) // it is there from the start
 	c.begins()
 	now := time.Now()
@@ -338,12 +338,9 @@ func (e *exchange) writeHead(r *message.Response) error {
 	return e.h2.WriteHead(r.Status, &r.Headers, r.Body == nil)
 }
 
-// flushedAtOnce is how much of a response the proxy would hold for a client that takes
-// nothing, if it held any (per_connection_buffer_limit_bytes).
-const flushedAtOnce = 1 << 20
-
 func (e *exchange) writeBody(r *message.Response) error {
 	facts := &e.stream.Facts
+	held := e.manager.bufferLimit.Load() // of a response whose client takes nothing, if the proxy held any
 	flushing := false
 	for {
 		if !r.Body.Ready() {
@@ -361,7 +358,7 @@ func (e *exchange) writeBody(r *message.Response) error {
 			_ = e.h2.Flush() // what came before the break is the client's
 			return err
 		}
-		if !flushing && r.BodyLength >= 0 && r.BodyLength-facts.SentBytes() <= flushedAtOnce {
+		if !flushing && r.BodyLength >= 0 && uint64(r.BodyLength-facts.SentBytes()) <= held {
 			flushing = true
 			e.watch.flush()
 		}

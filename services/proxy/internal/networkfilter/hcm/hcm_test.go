@@ -2,6 +2,7 @@ package hcm_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -65,6 +66,7 @@ type config struct {
 	logs    *accesslog.Files
 	router  string // fields of the router, JSON, each after a comma
 	filters []httpfilter.Factory
+	buffers uint32 // per_connection_buffer_limit_bytes, 1 MiB if 0
 }
 
 // start serves a proxy in front of the upstream at an address.
@@ -113,7 +115,7 @@ func start(t testing.TB, upstream string, c config) *proxy {
 	filter := factory.Parse(manager, "", report)
 	require.NoError(t, report.Err())
 
-	filter.(networkfilter.Placed).Place(networkfilter.Place{Chain: &listenerv3.FilterChain{Name: "chain"}, StatPrefix: "in"})
+	filter.(networkfilter.Placed).Place(networkfilter.Place{Chain: &listenerv3.FilterChain{Name: "chain"}, StatPrefix: "in", BufferLimit: cmp.Or(c.buffers, 1<<20)})
 	p := &proxy{t: t, registry: registry, filter: filter, current: make(chan networkfilter.Connection, 100)}
 	l := listen(t)
 	p.address = l.Addr().String()

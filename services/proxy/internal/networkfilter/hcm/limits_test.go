@@ -1,10 +1,15 @@
 package hcm_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,6 +19,7 @@ import (
 	"github.com/weirproxy/weir/internal/http2"
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/networkfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
@@ -355,4 +361,87 @@ func TestHeadThatStallsIsAnIdleStream(t *testing.T) {
 			require.EqualValues(t, 1, p.stat("http.test.downstream_rq_idle_timeout"))
 		})
 	}
+}
+
+// TestBodiesAreKeptUpToTheBufferLimit has a server that always fails, so that a request
+// is sent again for as long as its body is there.
+func TestBodiesAreKeptUpToTheBufferLimit(t *testing.T) {
+	const retries = `, "retry_policy": {"retry_on": "5xx", "num_retries": 2, "retry_back_off": {"base_interval": "0.001s"}}`
+	var tries atomic.Int64
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		tries.Add(1)
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.WriteHeader(503)
+	}))
+	t.Cleanup(s.Close)
+	for _, c := range []struct {
+		name    string
+		buffers uint32
+		entry   string
+		body    int
+		tries   int64
+	}{
+		{"within it", 1024, "", 1024, 3},
+		{"beyond it", 1024, "", 2000, 1},
+		{"beyond the default", 1 << 20, "", 1<<20 + 1, 1},
+		{"within that of the route", 1024, `"request_body_buffer_limit": 2000,`, 2000, 3},
+		{"beyond that of the route", 4096, `"request_body_buffer_limit": 0,`, 1, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tries.Store(0)
+			p := start(t, s.Listener.Addr().String(), config{buffers: c.buffers, entry: c.entry, route: retries})
+			client := p.dial()
+			client.send(fmt.Sprintf("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", c.body, strings.Repeat("x", c.body)))
+			response, _ := client.response("POST")
+			require.Equal(t, 503, response.StatusCode)
+			require.Equal(t, c.tries, tries.Load())
+			require.Equal(t, c.tries == 1, p.stat("cluster.up.retry_or_shadow_abandoned") == 1)
+		})
+	}
+	p := start(t, s.Listener.Addr().String(), config{route: retries})
+	p.filter.(networkfilter.Placed).Place(networkfilter.Place{StatPrefix: "in"}) // without a limit
+	tries.Store(0)
+	client := p.dial()
+	client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n" + strings.Repeat("x", 2_000_000))
+	response, _ := client.response("POST")
+	require.Equal(t, 503, response.StatusCode)
+	require.EqualValues(t, 3, tries.Load())
+}
+
+func TestStreamWindowIsWithinTheBufferLimit(t *testing.T) {
+	const configured = `"http2_protocol_options": {"initial_stream_window_size": 70000},`
+	window := func(p *proxy) uint32 {
+		client := p.dial()
+		client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+		head := make([]byte, 9)
+		_, err := io.ReadFull(client.r, head)
+		require.NoError(t, err)
+		settings := make([]byte, int(head[1])<<8|int(head[2]))
+		_, err = io.ReadFull(client.r, settings)
+		require.NoError(t, err)
+		for pair := range slices.Chunk(settings, 6) {
+			if binary.BigEndian.Uint16(pair) == 4 { // SETTINGS_INITIAL_WINDOW_SIZE
+				return binary.BigEndian.Uint32(pair[2:])
+			}
+		}
+		return 65535 // the protocol's
+	}
+	for _, c := range []struct {
+		buffers uint32
+		fields  string
+		want    uint32
+	}{
+		{1 << 20, "", 1 << 20},
+		{100_000, "", 100_000},
+		{1024, "", 65535}, // the least that Envoy lets be configured
+		{64 << 20, "", 16 << 20},
+		{1024, configured, 70000},
+		{1 << 20, configured, 70000},
+	} {
+		require.Equal(t, c.want, window(start(t, "127.0.0.1:1", config{buffers: c.buffers, fields: c.fields})), "%+v", c)
+	}
+	p := start(t, "127.0.0.1:1", config{})
+	require.EqualValues(t, 1<<20, window(p))
+	p.filter.(networkfilter.Placed).Place(networkfilter.Place{StatPrefix: "in", BufferLimit: 80_000})
+	require.EqualValues(t, 80_000, window(p), "a change holds for the next connection")
 }

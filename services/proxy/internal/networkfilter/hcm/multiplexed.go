@@ -20,7 +20,7 @@ type multiplexed struct {
 	accepted
 	manager *manager
 	conn    *http2.Conn
-	server  *http2.Server
+	server  *server
 	peer    netip.Addr
 	port    int // of the proxy's end
 	facts   format.Connection
@@ -191,36 +191,49 @@ func (c *multiplexed) ServeStream(s *http2.Stream) {
 }
 
 // servers hands out the http2.Server of a manager, of which there is one while
-// there are connections.
+// there are connections, and those of connections with another window than now.
 type servers struct {
+	mu      sync.Mutex
 	options http2.Options
-
-	mu     sync.Mutex
-	server *http2.Server
-	users  int
+	present *server // nil without a connection
 }
 
-func (s *servers) take() *http2.Server {
+// server is one with the number of its connections, which servers guards.
+type server struct {
+	*http2.Server
+	users int
+}
+
+// hold has connections to come take so many bytes of a stream that nobody reads.
+func (s *servers) hold(window uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.server == nil {
-		s.server = http2.NewServer(s.options)
+	if s.options.StreamWindow != window {
+		s.options.StreamWindow, s.present = window, nil
 	}
-	s.users++
-	return s.server
+}
+
+func (s *servers) take() *server {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.present == nil {
+		s.present = &server{Server: http2.NewServer(s.options)}
+	}
+	s.present.users++
+	return s.present
 }
 
 // release gives a server back, whose connection has ended.
-func (s *servers) release(server *http2.Server) {
+func (s *servers) release(of *server) {
 	s.mu.Lock()
-	s.users--
-	last := s.users == 0
-	if last {
-		s.server = nil
+	of.users--
+	last := of.users == 0
+	if last && s.present == of {
+		s.present = nil
 	}
 	s.mu.Unlock()
 	if last {
-		server.Close()
+		of.Close()
 	}
 }
 

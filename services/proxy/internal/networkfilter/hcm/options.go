@@ -75,6 +75,7 @@ func (m *manager) parseHTTP2(c *hcmv3.HttpConnectionManager, at strict.Path, rep
 	if o.Linger = m.delayedClose; o.Linger == 0 {
 		o.Linger = time.Nanosecond
 	}
+	m.ownWindow = config.GetInitialStreamWindowSize() != nil
 	m.servers.options = o
 }
 

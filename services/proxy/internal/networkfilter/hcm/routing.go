@@ -32,6 +32,9 @@ func (m *manager) route(s *stream.Stream) {
 	if s.Route.FlushTimeout >= 0 {
 		s.FlushTimeout = s.Route.FlushTimeout
 	}
+	if s.Route.BodyBufferLimit >= 0 {
+		s.BodyBufferLimit = uint64(s.Route.BodyBufferLimit)
+	}
 	if limit, ok := s.Route.MaxStreamDuration(&s.Request); ok {
 		s.MaxDuration = limit
 	}

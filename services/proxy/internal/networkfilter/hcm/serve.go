@@ -206,7 +206,7 @@ func (c *connection) serveRequest() bool {
 	m.stats.requestsActive.Add(1)
 	defer m.stats.requestsActive.Add(-1)
 	s.Reset()
-	s.IdleTimeout, s.MaxDuration = m.streamIdleTimeout, m.maxStreamDuration
+	s.IdleTimeout, s.MaxDuration, s.BodyBufferLimit = m.streamIdleTimeout, m.maxStreamDuration, m.bufferLimit.Load()
 	keepAlive, err := c.reader.ReadRequest(&s.Request)
 	c.writer.HTTP10 = c.reader.HTTP10() && m.http1.Options.AcceptHTTP10
 	if err != nil {
