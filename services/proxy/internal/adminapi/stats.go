@@ -14,8 +14,8 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 )
 
-// statsParameters are those of /stats and /stats/prometheus. text_readouts chooses
-// a form of text metrics, of which there are none.
+// statsParameters are those of /stats and /stats/prometheus. text_readouts is of the
+// latter alone, which else leaves texts out.
 var statsParameters = []string{"filter", "invert_filter", "usedonly", "type", "format", "histogram_buckets", "text_readouts"}
 
 // stats serves /stats.
@@ -38,16 +38,19 @@ func (a *api) stats(w http.ResponseWriter, query url.Values) error {
 	if form == none {
 		form = summary
 	}
-	var list, histograms []stats.Metric
+	var texts, list, histograms []stats.Metric
 	a.Stats.Each(func(m stats.Metric) {
 		switch {
 		case !wanted(m):
+		case m.Kind == stats.KindText:
+			texts = append(texts, m)
 		case m.Kind == stats.KindHistogram:
 			histograms = append(histograms, m)
 		default:
 			list = append(list, m)
 		}
 	})
+	list = append(texts, list...)
 	switch format {
 	case "json":
 		answer, err := json.Marshal(map[string]any{"stats": statsJSON(list, histograms, form)})
@@ -63,11 +66,16 @@ func (a *api) stats(w http.ResponseWriter, query url.Values) error {
 	return writeStatsPage(w, query, format == "active-html", statsText(list, histograms, form).String())
 }
 
-// statsText has a line for each metric, and histograms behind all others, as in Envoy.
+// statsText has a line for each metric of a list, and histograms behind them, as in
+// Envoy.
 func statsText(list, histograms []stats.Metric, form string) *bytes.Buffer {
 	text := new(bytes.Buffer)
 	for _, m := range list {
-		fmt.Fprintf(text, "%s: %d\n", m.Name, m.Value)
+		if m.Kind == stats.KindText {
+			fmt.Fprintf(text, "%s: %q\n", m.Name, m.Text)
+			continue
+		}
+		fmt.Fprintf(text, "%s: %d\n", m.Name, m.Unsigned())
 	}
 	for _, m := range histograms {
 		writeHistogram(text, m, form)
@@ -80,11 +88,15 @@ func statsText(list, histograms []stats.Metric, form string) *bytes.Buffer {
 func statsJSON(list, histograms []stats.Metric, form string) []any {
 	type metric struct {
 		Name  string `json:"name"`
-		Value int64  `json:"value"`
+		Value any    `json:"value"`
 	}
 	all := []any{}
 	for _, m := range list {
-		all = append(all, metric{m.Name, m.Value})
+		if m.Kind == stats.KindText {
+			all = append(all, metric{m.Name, m.Text})
+			continue
+		}
+		all = append(all, metric{m.Name, m.Unsigned()})
 	}
 	if len(histograms) > 0 {
 		all = append(all, histogramsJSON(histograms, form))
@@ -103,7 +115,9 @@ func selection(query url.Values) (func(stats.Metric) bool, error) {
 		return nil, err
 	}
 	usedOnly, inverted := query.Has("usedonly"), query.Has("invert_filter")
-	kinds := map[stats.Kind]string{stats.KindCounter: "Counters", stats.KindGauge: "Gauges", stats.KindHistogram: "Histograms"}
+	kinds := map[stats.Kind]string{
+		stats.KindCounter: "Counters", stats.KindGauge: "Gauges", stats.KindHistogram: "Histograms", stats.KindText: "TextReadouts",
+	}
 	return func(m stats.Metric) bool {
 		if usedOnly && !m.Used || kind != "All" && kind != kinds[m.Kind] {
 			return false
@@ -128,8 +142,9 @@ func (a *api) prometheus(w http.ResponseWriter, query url.Values) error {
 			shares = append(shares, math.Round(q*10)/1000) // 0.999 and no more digits
 		}
 	}
+	shown := func(m stats.Metric) bool { return wanted(m) && (m.Kind != stats.KindText || query.Has("text_readouts")) }
 	registry := prometheus.NewRegistry()
-	if err := registry.Register(a.Stats.Only(wanted, shares)); err != nil {
+	if err := registry.Register(a.Stats.Only(shown, shares)); err != nil {
 		return err
 	}
 	families, err := registry.Gather()

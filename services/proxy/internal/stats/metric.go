@@ -30,7 +30,8 @@ func (c *Counter) Add(n uint64) { c.value.Add(n) }
 // Value is the count since start, whatever ResetCounters did.
 func (c *Counter) Value() uint64 { return c.value.Load() }
 
-// Gauge is a level that goes up and down.
+// Gauge is a level that goes up and down, or a number that names something, such as a
+// hash. It is shown without a sign, as Envoy's are.
 type Gauge struct {
 	value atomic.Int64
 	used  atomic.Bool
@@ -59,13 +60,23 @@ func (g *Gauge) use() {
 	}
 }
 
-// Kind tells counters, gauges and histograms apart.
+// Text says something in words (Envoy's text readout), nothing at first.
+type Text struct {
+	value atomic.Pointer[string]
+	identity
+}
+
+// Set puts it to v.
+func (t *Text) Set(v string) { t.value.Store(&v) }
+
+// Kind tells counters, gauges, texts and histograms apart.
 type Kind int
 
 // The kinds of metrics.
 const (
 	KindCounter Kind = iota
 	KindGauge
+	KindText
 	KindHistogram
 )
 
@@ -75,8 +86,10 @@ type Metric struct {
 	Name string
 	Kind Kind
 	// Value of a counter is that since the last reset, and never negative; of a
-	// histogram it is 0.
+	// histogram and a text it is 0.
 	Value int64
+	// Text is that of a text.
+	Text string
 	// Distribution is what a histogram counted; nil for any other.
 	Distribution *Distribution
 	// Used says that it was written since start.
@@ -87,6 +100,9 @@ type Metric struct {
 	// read only.
 	Labels []Label
 }
+
+// Unsigned is the value as it is shown: without a sign.
+func (m Metric) Unsigned() uint64 { return uint64(m.Value) }
 
 // ResetCounters makes all counters begin at 0 again, for those who read metrics.
 // Who holds one still sees the count since start.
@@ -145,6 +161,13 @@ func (s *Scope) collect(all *[]Metric) {
 	}
 	for _, g := range s.gauges {
 		*all = append(*all, g.metric(KindGauge, g.Value(), g.used.Load()))
+	}
+	for _, t := range s.texts {
+		m := t.metric(KindText, 0, false)
+		if v := t.value.Load(); v != nil {
+			m.Text, m.Used = *v, true
+		}
+		*all = append(*all, m)
 	}
 	for _, h := range s.histograms {
 		d := h.Distribution()

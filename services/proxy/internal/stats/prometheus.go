@@ -1,6 +1,7 @@
 package stats
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -9,14 +10,15 @@ import (
 // Describe sends nothing: metrics come and go with configuration.
 func (r *Registry) Describe(chan<- *prometheus.Desc) {}
 
-// Collect sends every metric, or one of those that are one series in
+// Collect sends every metric but texts, or one of those that are one series in
 // Prometheus' eyes.
 func (r *Registry) Collect(out chan<- prometheus.Metric) {
-	r.collectOnly(func(Metric) bool { return true }, nil, out)
+	r.collectOnly(func(m Metric) bool { return m.Kind != KindText }, nil, out)
 }
 
 // Only is a collector of those metrics that keep wants. Histograms are summaries by
-// the quantiles, each a share from 0 to 1, or by their buckets if those are nil.
+// the quantiles, each a share from 0 to 1, or by their buckets if those are nil. A text
+// is a gauge that is 0, with the text as the label text_value.
 func (r *Registry) Only(keep func(Metric) bool, quantiles []float64) prometheus.Collector {
 	return selection{r, keep, quantiles}
 }
@@ -42,9 +44,13 @@ func (r *Registry) collectOnly(keep func(Metric) bool, quantiles []float64, out 
 		if !keep(m) {
 			continue
 		}
-		names, values := make([]string, len(m.Labels)), make([]string, len(m.Labels))
+		labels := m.Labels
+		if m.Kind == KindText {
+			labels = append(slices.Clip(labels), Label{"text_value", m.Text})
+		}
+		names, values := make([]string, len(labels)), make([]string, len(labels))
 		series := m.Prometheus
-		for i, l := range m.Labels {
+		for i, l := range labels {
 			names[i], values[i] = escape(l.Name), strings.ToValidUTF8(l.Value, "\uFFFD")
 			series += "\x00" + names[i] + "\x00" + values[i]
 		}
@@ -76,10 +82,10 @@ func constMetric(m Metric, quantiles []float64, desc *prometheus.Desc, labels []
 			buckets[b.UpperBound] = b.Cumulative
 		}
 		return prometheus.NewConstHistogram(desc, m.Distribution.Count, m.Distribution.Sum, buckets, labels...)
-	case KindGauge:
-		return prometheus.NewConstMetric(desc, prometheus.GaugeValue, float64(m.Value), labels...)
+	case KindGauge, KindText:
+		return prometheus.NewConstMetric(desc, prometheus.GaugeValue, float64(m.Unsigned()), labels...)
 	}
-	return prometheus.NewConstMetric(desc, prometheus.CounterValue, float64(m.Value), labels...)
+	return prometheus.NewConstMetric(desc, prometheus.CounterValue, float64(m.Unsigned()), labels...)
 }
 
 // escape turns every character that Prometheus does not allow in a name into

@@ -45,6 +45,7 @@ type Scope struct {
 	children   map[part]*Scope
 	counters   map[string]*Counter
 	gauges     map[string]*Gauge
+	texts      map[string]*Text
 	histograms map[string]*Histogram
 }
 
@@ -93,36 +94,37 @@ func (s *Scope) CounterAs(name, prometheus string, labels ...Label) *Counter {
 // Gauge is the gauge of that name in s, made at the first call. A name with
 // dots lies in the scopes that it names.
 func (s *Scope) Gauge(name string) *Gauge {
-	s.registry.mu.Lock()
-	defer s.registry.mu.Unlock()
-	path, name := cutLast(name)
-	s = s.walk(path)
-	if g := s.gauges[name]; g != nil {
-		return g
-	}
-	g := &Gauge{identity: identity{flat: join(s.flat, name), prometheus: join(s.prometheus, name), labels: s.labels}}
-	if s.gauges == nil {
-		s.gauges = map[string]*Gauge{}
-	}
-	s.gauges[name] = g
-	return g
+	return find(s, name, func(s *Scope) *map[string]*Gauge { return &s.gauges }, func(i identity) *Gauge { return &Gauge{identity: i} })
+}
+
+// Text is the text of that name in s, made at the first call. A name with dots lies in
+// the scopes that it names.
+func (s *Scope) Text(name string) *Text {
+	return find(s, name, func(s *Scope) *map[string]*Text { return &s.texts }, func(i identity) *Text { return &Text{identity: i} })
 }
 
 // Histogram is the histogram of that name in s, made at the first call. A name
 // with dots lies in the scopes that it names.
 func (s *Scope) Histogram(name string) *Histogram {
+	return find(s, name, func(s *Scope) *map[string]*Histogram { return &s.histograms }, func(i identity) *Histogram { return &Histogram{identity: i} })
+}
+
+// find is the handle of a dotted name in s, among those of its kind in the scope that
+// the name leads to. It is made at the first call.
+func find[H any](s *Scope, name string, ofKind func(*Scope) *map[string]*H, made func(identity) *H) *H {
 	s.registry.mu.Lock()
 	defer s.registry.mu.Unlock()
 	path, name := cutLast(name)
 	s = s.walk(path)
-	if h := s.histograms[name]; h != nil {
+	handles := ofKind(s)
+	if h := (*handles)[name]; h != nil {
 		return h
 	}
-	h := &Histogram{identity: identity{flat: join(s.flat, name), prometheus: join(s.prometheus, name), labels: s.labels}}
-	if s.histograms == nil {
-		s.histograms = map[string]*Histogram{}
+	h := made(identity{flat: join(s.flat, name), prometheus: join(s.prometheus, name), labels: s.labels})
+	if *handles == nil {
+		*handles = map[string]*H{}
 	}
-	s.histograms[name] = h
+	(*handles)[name] = h
 	return h
 }
 

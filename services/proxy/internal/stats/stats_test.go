@@ -44,10 +44,10 @@ func TestNames(t *testing.T) {
 		{
 			"a tag's value may have dots and colons",
 			func(r *stats.Registry) {
-				r.Scope("listener").Tagged("envoy_listener_address", "127.0.0.1:80").Gauge("downstream_cx_active").Set(-1)
+				r.Scope("listener").Tagged("envoy_listener_address", "127.0.0.1:80").Gauge("downstream_cx_active").Set(2)
 			},
-			"listener.127.0.0.1_80.downstream_cx_active -1",
-			"# TYPE envoy_listener_downstream_cx_active gauge\n" + `envoy_listener_downstream_cx_active{envoy_listener_address="127.0.0.1:80"} -1`,
+			"listener.127.0.0.1_80.downstream_cx_active 2",
+			"# TYPE envoy_listener_downstream_cx_active gauge\n" + `envoy_listener_downstream_cx_active{envoy_listener_address="127.0.0.1:80"} 2`,
 		},
 		{
 			"dots in a counter's name are scopes",
@@ -267,6 +267,29 @@ func TestMetricsAreBroughtUpToDateBeforeTheyAreRead(t *testing.T) {
 		registry.Each(func(m stats.Metric) { values[m.Name] = m.Value })
 		require.Equal(t, map[string]int64{"server.reads": want + 1, "server.hooks": want + 1}, values)
 	}
+}
+
+func TestTextsAreForPrometheusOnlyIfTheyAreWanted(t *testing.T) {
+	r := stats.NewRegistry()
+	r.Scope("cluster").Tagged("envoy_cluster_name", "echo").Text("version_text").Set("v1")
+	require.Zero(t, testutil.CollectAndCount(r))
+	all := r.Only(func(stats.Metric) bool { return true }, nil)
+	require.NoError(t, testutil.CollectAndCompare(all, strings.NewReader(`
+# TYPE envoy_cluster_version_text gauge
+envoy_cluster_version_text{envoy_cluster_name="echo",text_value="v1"} 0
+`)))
+	r.Each(func(m stats.Metric) {
+		require.Equal(t, "v1", m.Text)
+		require.True(t, m.Used)
+	})
+}
+
+func TestGaugesAreShownWithoutASign(t *testing.T) {
+	hash := uint64(13237225503670494420)
+	r := stats.NewRegistry()
+	r.Scope("a").Gauge("version").Set(int64(hash))
+	r.Each(func(m stats.Metric) { require.Equal(t, hash, m.Unsigned()) })
+	require.NoError(t, testutil.CollectAndCompare(r, strings.NewReader("# TYPE envoy_a_version gauge\nenvoy_a_version 1.3237225503670495e+19\n")))
 }
 
 func TestOnlyCollectsWhatIsWanted(t *testing.T) {
