@@ -112,7 +112,7 @@ func proxy(t *testing.T, change func(*adminapi.Options)) http.Handler {
 	require.NoError(t, clusters.ApplyClusters([]xds.Resource{{Name: "users", Message: read(t, &clusterv3.Cluster{}, `{
 		"name": "users", "type": "EDS", "edsClusterConfig": {"edsConfig": {"ads": {}, "resourceApiVersion": "V3"}}
 	}`)}}))
-	require.NoError(t, clusters.ApplyAssignments([]xds.Resource{{Name: "users", Message: read(t, &endpointv3.ClusterLoadAssignment{}, `{
+	require.NoError(t, clusters.ApplyAssignments([]xds.Resource{{Name: "users", Version: "e3", Message: read(t, &endpointv3.ClusterLoadAssignment{}, `{
 		"clusterName": "users", "endpoints": [
 			{"locality": {"region": "r", "zone": "a"}, "lbEndpoints": [
 				{"endpoint": {"address": {"socketAddress": {"address": "10.0.0.1", "portValue": 80}}}, "loadBalancingWeight": 3},
@@ -175,6 +175,8 @@ func TestAnswersAreThoseOfTheGoldenFiles(t *testing.T) {
 		"/stats?format=json&filter=users.*(rq_total|rq_time|cx_length_ms)":             "application/json",
 		"/stats?format=json&filter=users.upstream_rq_time&histogram_buckets=disjoint":  "application/json",
 		"/stats?usedonly&filter=users&invert_filter&type=Counters":                     "text/plain; charset=UTF-8",
+		"/stats?format=json&filter=users.version":                                      "application/json",
+		"/stats?format=prometheus&filter=users.version&text_readouts":                  "text/plain; charset=UTF-8",
 		"/stats?type=TextReadouts":                                                     "text/plain; charset=UTF-8",
 		"/stats?usedonly&type=Gauges&filter=users":                                     "text/plain; charset=UTF-8",
 		"/stats/prometheus?usedonly&filter=users&histogram_buckets=cumulative":         "text/plain; charset=UTF-8",

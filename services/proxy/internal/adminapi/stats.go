@@ -142,7 +142,9 @@ func (a *api) prometheus(w http.ResponseWriter, query url.Values) error {
 			shares = append(shares, math.Round(q*10)/1000) // 0.999 and no more digits
 		}
 	}
-	shown := func(m stats.Metric) bool { return wanted(m) && (m.Kind != stats.KindText || query.Has("text_readouts")) }
+	shown := func(m stats.Metric) bool {
+		return wanted(m) && (m.Kind != stats.KindText || query.Has("text_readouts"))
+	}
 	registry := prometheus.NewRegistry()
 	if err := registry.Register(a.Stats.Only(shown, shares)); err != nil {
 		return err

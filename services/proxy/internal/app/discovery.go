@@ -32,15 +32,23 @@ func (c *configuration) newClient(schema *strict.Schema, log *slog.Logger) *xds.
 		options.ADS = &c.boot.ADS.GRPC
 	}
 	client := xds.New(options)
-	client.Handle(xds.ClusterType, sink(func(resources []xds.Resource, all bool) error {
+	client.Handle(xds.ClusterType, sink{apply: func(resources []xds.Resource, all bool) error {
 		if all {
 			return c.clusters.ApplyClusters(resources)
 		}
 		return c.clusters.ChangeClusters(resources)
-	}))
-	client.Handle(xds.AssignmentType, sink(func(resources []xds.Resource, _ bool) error { return c.clusters.ApplyAssignments(resources) }))
-	client.Handle(xds.ListenerType, sink(func(resources []xds.Resource, all bool) error { return c.listeners.Apply(resources, all) }))
-	client.Handle(xds.RouteType, sink(func(resources []xds.Resource, all bool) error { return c.routes.Apply(resources, all) }))
+	}})
+	client.Handle(xds.AssignmentType, sink{
+		apply: func(resources []xds.Resource, _ bool) error { return c.clusters.ApplyAssignments(resources) },
+		failed: func(source coreconfig.Source, names []string, why xds.Failure) {
+			c.clusters.AssignmentsFailed(source, names, why)
+		},
+	})
+	client.Handle(xds.ListenerType, sink{apply: func(resources []xds.Resource, all bool) error { return c.listeners.Apply(resources, all) }})
+	client.Handle(xds.RouteType, sink{
+		apply:  func(resources []xds.Resource, all bool) error { return c.routes.Apply(resources, all) },
+		failed: func(source coreconfig.Source, names []string, why xds.Failure) { c.routes.Failed(source, names, why) },
+	})
 	return client
 }
 
@@ -49,11 +57,20 @@ func (c *configuration) setNames(typeURL string) func(coreconfig.Source, []strin
 	return func(source coreconfig.Source, names []string) { c.xds.SetNames(source, typeURL, names) }
 }
 
-// sink makes an xds.Sink of a function.
-type sink func([]xds.Resource, bool) error
+// sink makes an xds.Sink of functions. Failed is nil for a type that is asked for as a
+// whole.
+type sink struct {
+	apply  func([]xds.Resource, bool) error
+	failed func(coreconfig.Source, []string, xds.Failure)
+}
 
 // Apply implements xds.Sink.
-func (s sink) Apply(resources []xds.Resource, all bool) error { return s(resources, all) }
+func (s sink) Apply(resources []xds.Resource, all bool) error { return s.apply(resources, all) }
+
+// Failed implements xds.Sink.
+func (s sink) Failed(source coreconfig.Source, names []string, why xds.Failure) {
+	s.failed(source, names, why)
+}
 
 // begin brings the proxy to serve, as far as ctx does not end: clusters first,
 // then listeners with their routes. Clients that connect wait meanwhile.

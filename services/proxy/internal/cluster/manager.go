@@ -81,7 +81,11 @@ type Manager struct {
 
 	added, modified, removed *stats.Counter
 	activeGauge, warmGauge   *stats.Gauge
-	updates                  *updateStats
+	// reloads are updates of CDS that brought new clusters or changed ones, and none
+	// that is bad; reloaded is when, in milliseconds since 1970.
+	reloads  *stats.Counter
+	reloaded *stats.Gauge
+	updates  *updateStats
 }
 
 // service is the name of an assignment where it comes from.
@@ -116,6 +120,8 @@ func NewManager(options ManagerOptions, waitForCDS bool) *Manager {
 		removed:     scope.Counter("cluster_removed"),
 		activeGauge: scope.Gauge("active_clusters"),
 		warmGauge:   scope.Gauge("warming_clusters"),
+		reloads:     scope.Counter("cds.config_reload"),
+		reloaded:    scope.Gauge("cds.config_reload_time_ms"),
 		updates:     newUpdateStats(scope),
 	}
 	m.active.Store(&map[string]*Cluster{})
@@ -207,6 +213,7 @@ func (m *Manager) ChangeClusters(resources []xds.Resource) error {
 
 func (m *Manager) change(resources []xds.Resource) error {
 	var refused []error
+	changed := false
 	for _, r := range resources {
 		switch message, ok := r.Message.(*clusterv3.Cluster); {
 		case r.Message == nil:
@@ -216,10 +223,16 @@ func (m *Manager) change(resources []xds.Resource) error {
 		case m.static[r.Name]:
 			m.options.Log.Debug("cluster of the bootstrap stays, whatever the control plane has of that name", "cluster", r.Name)
 		default:
-			if err := m.applyCluster(message, r); err != nil {
+			new, err := m.applyCluster(message, r)
+			if err != nil {
 				refused = append(refused, fmt.Errorf("cluster %q: %w", r.Name, err))
 			}
+			changed = changed || new
 		}
+	}
+	if changed && len(refused) == 0 {
+		m.reloads.Inc()
+		m.reloaded.Set(time.Now().UnixMilli())
 	}
 	m.publish()
 	m.listed = true
@@ -241,14 +254,15 @@ func (m *Manager) forget(name string) {
 	}
 }
 
-func (m *Manager) applyCluster(message *clusterv3.Cluster, r xds.Resource) error {
+// applyCluster takes a cluster of CDS, and says whether it is other than before.
+func (m *Manager) applyCluster(message *clusterv3.Cluster, r xds.Resource) (changed bool, err error) {
 	name := message.GetName()
 	present := m.clusters[name]
 	if w := m.warming[name]; w != nil {
 		present = w.cluster
 	}
 	if present != nil && proto.Equal(present.Config.Message, message) {
-		return nil
+		return false, nil
 	}
 	report := r.Report()
 	strict.Check(message, r.At, m.options.Schema, report)
@@ -258,7 +272,7 @@ func (m *Manager) applyCluster(message *clusterv3.Cluster, r xds.Resource) error
 		m.options.CheckSource(config.Source, config.SourceAt, report)
 	}
 	if err := report.Err(); err != nil {
-		return err
+		return false, err
 	}
 	strict.LogWarnings(m.options.Log, report)
 	if w := m.warming[name]; w != nil {
@@ -268,13 +282,13 @@ func (m *Manager) applyCluster(message *clusterv3.Cluster, r xds.Resource) error
 	known, ready := m.start(c)
 	if ready {
 		m.activate(c)
-		return nil
+		return true, nil
 	}
 	if !m.listed {
 		m.awaited[c] = true
 	}
 	m.warm(c, known)
-	return nil
+	return true, nil
 }
 
 // start gives a cluster its hosts, and says whether they are known, and whether
@@ -306,54 +320,57 @@ func (m *Manager) ApplyAssignments(resources []xds.Resource) error {
 	for _, r := range resources {
 		message, ok := r.Message.(*endpointv3.ClusterLoadAssignment)
 		if r.Message == nil {
-			m.assignmentGone(service{r.Source, r.Name})
+			m.assignmentGone(service{r.Source, r.Name}, r.Version)
 			continue
 		}
 		if !ok {
 			refused = append(refused, fmt.Errorf("assignment %q: is a %T", r.Name, r.Message))
 			continue
 		}
+		began := time.Now()
 		report := r.Report()
 		strict.Check(message, r.At, m.options.Schema, report)
 		assignment := parseAssignment(message, ipAddresses, r.At, report)
-		err := report.Err()
-		if err != nil {
+		service := service{r.Source, message.GetClusterName()}
+		if err := report.Err(); err != nil {
 			refused = append(refused, fmt.Errorf("assignment %q: %w", r.Name, err))
+			m.assignmentFailed(service, xds.Refused)
+			continue
 		}
-		m.assign(service{r.Source, message.GetClusterName()}, assignment, err)
+		m.assign(service, assignment)
+		for _, c := range m.users[service] {
+			c.Stats.assignments.Took(r.Version, began)
+		}
 	}
 	m.publish()
 	m.checkStarted()
 	return errors.Join(refused...)
 }
 
-// assign gives an assignment, or the news that it was refused, to the clusters
-// of that service.
-func (m *Manager) assign(service service, assignment *Assignment, refused error) {
-	if refused == nil {
-		m.assignments[service] = assignment
-		m.restartStale(service, assignment.StaleAfter)
-	}
-	for _, c := range slices.Clone(m.users[service]) {
-		c.take(assignment, refused)
-		if refused == nil {
-			m.hostsKnown(c)
-		}
+// AssignmentsFailed counts that no assignments of those services came of a source, as
+// xds.Sink has it.
+func (m *Manager) AssignmentsFailed(source coreconfig.Source, names []string, why xds.Failure) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, name := range names {
+		m.assignmentFailed(service{source, name}, why)
 	}
 }
 
-// take counts an answer of EDS and makes a good one the present snapshot.
-func (c *Cluster) take(a *Assignment, refused error) {
-	c.Stats.updateAttempts.Inc()
-	if refused != nil {
-		c.Stats.updateRejections.Inc()
-		return
+func (m *Manager) assignmentFailed(service service, why xds.Failure) {
+	for _, c := range m.users[service] {
+		c.Stats.assignments.Failed(why)
 	}
-	c.Stats.updates.Inc()
-	if len(a.Endpoints) == 0 {
-		c.Stats.updateEmpty.Inc()
+}
+
+// assign gives an assignment to the clusters of that service.
+func (m *Manager) assign(service service, assignment *Assignment) {
+	m.assignments[service] = assignment
+	m.restartStale(service, assignment.StaleAfter)
+	for _, c := range slices.Clone(m.users[service]) {
+		c.update(assignment)
+		m.hostsKnown(c)
 	}
-	c.update(a)
 }
 
 func (m *Manager) newCluster(config *Config) *Cluster {
@@ -362,6 +379,8 @@ func (m *Manager) newCluster(config *Config) *Cluster {
 	c.startChecks(m.options.Log, func() { m.checked(c) })
 	if config.ServiceName != "" {
 		m.users[config.service()] = append(m.users[config.service()], c)
+		c.Stats.assignments = xds.NewUpdates(scope)
+		c.Stats.assignments.Began(config.Source)
 	}
 	return c
 }

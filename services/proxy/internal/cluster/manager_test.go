@@ -265,6 +265,31 @@ respect_dns_ttl: not supported`)
 	require.EqualError(t, err, `assignment "a": endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address: "name.example" is not an IP address, and names are not resolved
 endpoints[0].lb_endpoints[1].endpoint.address.socket_address.port_value: 0 is no port of an endpoint`)
 	require.Equal(t, map[string]bool{"10.0.0.1:80": true}, addresses(m.Get("a")))
+	require.EqualValues(t, 1, m.stat("cluster_manager.cds.config_reload"), "an update with a bad one is none")
+}
+
+func TestUpdatesOfAssignmentsAreCountedByTheirClusters(t *testing.T) {
+	m := newManager(t, false)
+	require.NoError(t, m.ApplyClusters(clusters(t, eds("a"), eds("b"))))
+	good := assignment(t, "a", endpoint("10.0.0.1", 80, ""))
+	good[0].Version = "v1"
+	require.NoError(t, m.ApplyAssignments(good))
+	require.NoError(t, m.ApplyAssignments(assignment(t, "a")), "without hosts it is no empty update")
+	require.NoError(t, m.ApplyAssignments([]xds.Resource{{Name: "a", Version: "v3"}}), "but without an assignment")
+	require.Error(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.1", 0, ""))))
+	m.AssignmentsFailed(coreconfig.Source{}, []string{"a", "unknown"}, xds.Refused)
+	m.AssignmentsFailed(coreconfig.Source{}, []string{"a"}, xds.Away)
+	for name, want := range map[string]int64{
+		"attempt": 7, "success": 3, "rejected": 2, "failure": 1, "empty": 1,
+	} {
+		require.Equal(t, want, m.stat("cluster.a.update_"+name), name)
+	}
+	require.EqualValues(t, 1, m.stat("cluster.b.update_attempt"))
+	m.registry.Each(func(metric stats.Metric) {
+		if metric.Name == "cluster.a.version_text" {
+			require.Equal(t, "v3", metric.Text)
+		}
+	})
 }
 
 func TestRemarksOnHostsAreTakenThoughNoPolicyReadsThem(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/codecstats"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
+	"github.com/weirproxy/weir/services/proxy/internal/xds"
 )
 
 // Bounds of the heads of upstream responses, unless the cluster has others: the
@@ -66,15 +67,16 @@ type Stats struct {
 	RetryLimitExceeded, RetryAbandoned     *stats.Counter
 	BackoffExponential, BackoffRateLimited *stats.Counter
 	updateAttempts, updates                *stats.Counter
-	updateEmpty, updateRejections          *stats.Counter
-	initFetchTimeouts, assignmentsCached   *stats.Counter
-	warming                                *stats.Gauge
-	updateFailures, updateNoRebuild        *stats.Counter
-	membershipChanges                      *stats.Counter
-	membershipTotal, membershipHealthy     *stats.Gauge
-	membershipDegraded                     *stats.Gauge
-	membershipExcluded, maxHostWeight      *stats.Gauge
-	panics, dropped, maintained            *stats.Counter
+	updateEmpty, assignmentsCached         *stats.Counter
+	// assignments are the updates of EDS; nil without it.
+	assignments                        *xds.Updates
+	warming                            *stats.Gauge
+	updateFailures, updateNoRebuild    *stats.Counter
+	membershipChanges                  *stats.Counter
+	membershipTotal, membershipHealthy *stats.Gauge
+	membershipDegraded                 *stats.Gauge
+	membershipExcluded, maxHostWeight  *stats.Gauge
+	panics, dropped, maintained        *stats.Counter
 	// RequestTime is from the end of the client's request to that of the upstream's
 	// response.
 	RequestTime                   *stats.Histogram
@@ -157,7 +159,6 @@ func newStats(scope *stats.Scope, zone string) *Stats {
 		updateAttempts:     scope.Counter("update_attempt"),
 		updates:            scope.Counter("update_success"),
 		updateEmpty:        scope.Counter("update_empty"),
-		updateRejections:   scope.Counter("update_rejected"),
 		updateFailures:     scope.Counter("update_failure"),
 		updateNoRebuild:    scope.Counter("update_no_rebuild"),
 		membershipChanges:  scope.Counter("membership_change"),
@@ -166,7 +167,6 @@ func newStats(scope *stats.Scope, zone string) *Stats {
 		membershipDegraded: scope.Gauge("membership_degraded"),
 		membershipExcluded: scope.Gauge("membership_excluded"),
 		maxHostWeight:      scope.Gauge("max_host_weight"),
-		initFetchTimeouts:  scope.Counter("init_fetch_timeout"),
 		panics:             scope.Counter("lb_healthy_panic"),
 		RequestTime:        scope.Histogram("upstream_rq_time"),
 		connectTime:        scope.Histogram("upstream_cx_connect_ms"),

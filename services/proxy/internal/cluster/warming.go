@@ -75,7 +75,7 @@ func (m *Manager) giveUp(w *warming) {
 	}
 	m.options.Log.Warn("cluster has no assignment within its initial fetch timeout",
 		"cluster", name, "timeout", w.cluster.Config.InitialFetchTimeout)
-	w.cluster.Stats.initFetchTimeouts.Inc()
+	w.cluster.Stats.assignments.GaveUp()
 	m.endWarming(name, w)
 	m.activate(w.cluster)
 	m.publish()
@@ -85,9 +85,9 @@ func (m *Manager) giveUp(w *warming) {
 // assignmentGone takes the clusters into use that wait for an assignment which
 // the control plane has not. Others keep their hosts, as in Envoy. The caller
 // publishes.
-func (m *Manager) assignmentGone(service service) {
+func (m *Manager) assignmentGone(service service, version string) {
 	for _, c := range slices.Clone(m.users[service]) {
-		c.Stats.updateAttempts.Inc()
+		c.Stats.assignments.Took(version, time.Now())
 		c.Stats.updateEmpty.Inc()
 		if w := m.warming[c.Config.Name]; w != nil && w.cluster == c {
 			m.endWarming(c.Config.Name, w)

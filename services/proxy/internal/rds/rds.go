@@ -102,9 +102,9 @@ func (m *Manager) Subscribe(r Request) *Subscription {
 		defer m.tell(r.Source)
 	}
 	t.users[s] = true
-	s.counters.attempts.Inc()
+	s.counters.updates.Began(r.Source)
 	if t.current != nil {
-		s.take(t)
+		s.take(t, time.Now())
 		return s
 	}
 	if r.InitialFetchTimeout > 0 {
@@ -146,10 +146,10 @@ func (m *Manager) dropScope(scope *stats.Scope) {
 	scope.Remove()
 }
 
-// take puts the table in place. The caller holds mu.
-func (s *Subscription) take(t *table) {
+// take puts the table in place, which began at a time. The caller holds mu.
+func (s *Subscription) take(t *table, began time.Time) {
 	s.request.Into.Store(t.current)
-	s.counters.took(t.version)
+	s.counters.updates.Took(t.version, began)
 	s.begin()
 }
 
@@ -172,7 +172,7 @@ func (s *Subscription) giveUp() {
 	late := t != nil && t.users[s] && t.current == nil
 	m.mu.Unlock()
 	if late {
-		s.counters.initFetchTimeouts.Inc()
+		s.counters.updates.GaveUp()
 		m.options.Log.Warn("routes are not there within their initial fetch timeout",
 			"route_config", s.key.name, "source", s.key.source, "timeout", s.request.InitialFetchTimeout)
 		s.ready()
@@ -205,7 +205,7 @@ func (m *Manager) Apply(resources []xds.Resource, _ bool) error {
 		}
 		if r.Message == nil {
 			for s := range t.users {
-				s.counters.attempts.Inc()
+				s.counters.updates.Took(r.Version, time.Now())
 				s.counters.empty.Inc()
 				s.begin()
 			}
@@ -214,8 +214,7 @@ func (m *Manager) Apply(resources []xds.Resource, _ bool) error {
 		if err := m.update(t, r); err != nil {
 			refused = append(refused, fmt.Errorf("route configuration %q: %w", r.Name, err))
 			for s := range t.users {
-				s.counters.attempts.Inc()
-				s.counters.rejected.Inc()
+				s.counters.updates.Failed(xds.Refused)
 				s.begin() // with what is there, as in Envoy: the start must go on
 			}
 		}
@@ -223,8 +222,22 @@ func (m *Manager) Apply(resources []xds.Resource, _ bool) error {
 	return errors.Join(refused...)
 }
 
+// Failed counts that no tables of those names came of a source, as xds.Sink has it.
+func (m *Manager) Failed(source coreconfig.Source, names []string, why xds.Failure) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, name := range names {
+		if t := m.tables[key{source, name}]; t != nil {
+			for s := range t.users {
+				s.counters.updates.Failed(why)
+			}
+		}
+	}
+}
+
 // update makes a resource the table in use.
 func (m *Manager) update(t *table, r xds.Resource) error {
+	began := time.Now()
 	message, ok := r.Message.(*routev3.RouteConfiguration)
 	if !ok {
 		return fmt.Errorf("is a %T", r.Message)
@@ -240,12 +253,12 @@ func (m *Manager) update(t *table, r xds.Resource) error {
 		t.current, t.message = parsed, message
 		for s := range t.users {
 			s.counters.reloads.Inc()
+			s.counters.reloaded.Set(time.Now().UnixMilli())
 		}
 	}
 	t.version, t.updated = r.Version, time.Now()
 	for s := range t.users {
-		s.counters.attempts.Inc()
-		s.take(t)
+		s.take(t, began)
 	}
 	return nil
 }
@@ -275,20 +288,14 @@ func (m *Manager) Tables() []Table {
 
 // counters are those of one subscription, by Envoy's names.
 type counters struct {
-	attempts, successes, rejected, empty, initFetchTimeouts, reloads *stats.Counter
-	version                                                          *stats.Gauge
+	updates        *xds.Updates
+	empty, reloads *stats.Counter
+	reloaded       *stats.Gauge // when, in milliseconds since 1970
 }
 
 func newCounters(scope *stats.Scope) *counters {
 	return &counters{
-		attempts: scope.Counter("update_attempt"), successes: scope.Counter("update_success"),
-		rejected: scope.Counter("update_rejected"), empty: scope.Counter("update_empty"),
-		initFetchTimeouts: scope.Counter("init_fetch_timeout"), reloads: scope.Counter("config_reload"),
-		version: scope.Gauge("version"),
+		updates: xds.NewUpdates(scope), empty: scope.Counter("update_empty"),
+		reloads: scope.Counter("config_reload"), reloaded: scope.Gauge("config_reload_time_ms"),
 	}
-}
-
-func (c *counters) took(version string) {
-	c.successes.Inc()
-	c.version.Set(xds.VersionHash(version))
 }

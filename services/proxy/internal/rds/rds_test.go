@@ -169,10 +169,12 @@ func TestABadTableIsRefusedAndTheLastGoodOneStays(t *testing.T) {
 		require.NoError(t, m.Apply([]xds.Resource{routes(t, "r", "good", "")}, false))
 		require.Error(t, m.Apply([]xds.Resource{bad}, false))
 		require.NoError(t, m.Apply([]xds.Resource{{Name: "r"}}, false), "one that is gone stays")
+		m.Failed(coreconfig.Source{}, []string{"r", "other"}, xds.Away)
 		require.NoError(t, m.Apply([]xds.Resource{routes(t, "r", "good", "")}, false), "the same is no reload")
 		require.Equal(t, "good", u.cluster())
 		require.Equal(t, map[string]int64{
-			"rds.update_attempt": 6, "rds.update_success": 2, "rds.update_rejected": 2, "rds.update_empty": 1, "rds.config_reload": 1,
+			"rds.update_attempt": 7, "rds.update_success": 3, "rds.update_rejected": 2, "rds.update_failure": 1, "rds.update_empty": 1,
+			"rds.config_reload": 1,
 		}, m.values())
 		u.Close()
 	})

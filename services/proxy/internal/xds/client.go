@@ -67,6 +67,10 @@ func (r Resource) Report() *strict.Report {
 // and returns an error with all refusals, which the control plane gets to read.
 type Sink interface {
 	Apply(resources []Resource, all bool) error
+	// Failed tells that nothing came of a source for some of the names that it is asked
+	// for, for the sink to count: of a type that is asked for as a whole the client
+	// does. The last good ones stay in use.
+	Failed(source coreconfig.Source, names []string, why Failure)
 }
 
 // Options says how a client connects. All fields are required but ADS.
@@ -161,10 +165,10 @@ func (c *Client) subscription(source coreconfig.Source, typeURL string) (*origin
 	if s == nil {
 		s = &subscription{
 			typeURL: typeURL, source: source, sink: c.sinks[typeURL], log: c.options.Log,
-			counters: newCounters(c.options.Stats, typeURL), versions: map[string]string{},
+			updates: NewUpdates(scopeOf(c.options.Stats, typeURL)), versions: map[string]string{},
 		}
 		if c.ctx != nil {
-			s.counters.began()
+			s.updates.Began(source)
 		}
 		o.subscriptions = append(o.subscriptions, s)
 		slices.SortStableFunc(o.subscriptions, func(a, b *subscription) int { return rank(a.typeURL) - rank(b.typeURL) })
@@ -217,7 +221,7 @@ func (c *Client) Run(ctx context.Context) error {
 	c.ctx = ctx
 	for _, o := range c.origins {
 		for _, s := range o.subscriptions {
-			s.counters.began()
+			s.updates.Began(s.source)
 			s.wait()
 		}
 		c.start(o)

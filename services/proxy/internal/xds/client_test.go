@@ -30,6 +30,8 @@ type sinkFunc func([]xds.Resource, bool) error
 
 func (f sinkFunc) Apply(r []xds.Resource, all bool) error { return f(r, all) }
 
+func (sinkFunc) Failed(coreconfig.Source, []string, xds.Failure) {}
+
 // takeAll accepts everything.
 var takeAll = sinkFunc(func([]xds.Resource, bool) error { return nil })
 
@@ -38,7 +40,8 @@ var ads = &coreconfig.GRPC{Cluster: "plane"}
 func values(r *stats.Registry) map[string]int64 {
 	all := map[string]int64{}
 	r.Each(func(m stats.Metric) {
-		if m.Used && !strings.HasSuffix(m.Name, "update_time") && !strings.HasSuffix(m.Name, ".version") {
+		number := m.Kind == stats.KindCounter || m.Kind == stats.KindGauge
+		if m.Used && number && !strings.HasSuffix(m.Name, "update_time") && !strings.HasSuffix(m.Name, ".version") {
 			all[m.Name] = m.Value
 		}
 	})
@@ -361,3 +364,34 @@ func TestASourceOfItsOwnEndsWithItsLastName(t *testing.T) {
 type closerFunc func() error
 
 func (f closerFunc) Close() error { return f() }
+
+// TestUpdates holds the version against XXH64's published sum of "a".
+func TestUpdates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		registry := stats.NewRegistry()
+		u := xds.NewUpdates(registry.Scope("s"))
+		began := time.Now()
+		u.Began(coreconfig.Source{Path: "file"})
+		u.Began(coreconfig.Source{})
+		time.Sleep(3 * time.Millisecond)
+		u.Took("a", began)
+		u.Failed(xds.Away)
+		u.Failed(xds.Refused)
+		u.GaveUp()
+		require.Equal(t, map[string]int64{
+			"s.update_attempt": 5, "s.update_success": 1, "s.update_failure": 1, "s.update_rejected": 1, "s.init_fetch_timeout": 1,
+		}, values(registry))
+		registry.Each(func(m stats.Metric) {
+			switch m.Name {
+			case "s.version":
+				require.Equal(t, uint64(0xd24ec4f1a98c6e5b), m.Unsigned())
+			case "s.version_text":
+				require.Equal(t, "a", m.Text)
+			case "s.update_time":
+				require.Equal(t, time.Now().UnixMilli(), m.Value)
+			case "s.update_duration":
+				require.InDelta(t, 3, m.Distribution.Sum, 0.001)
+			}
+		})
+	})
+}

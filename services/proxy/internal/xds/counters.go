@@ -1,9 +1,11 @@
 package xds
 
 import (
-	"hash/fnv"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 )
 
@@ -20,69 +22,81 @@ func scopeOf(root *stats.Registry, typeURL string) *stats.Scope {
 	}
 }
 
-// counters are the update counters of one type; nil where scopeOf is.
-type counters struct {
-	attempt, success, failure, rejected, initFetchTimeout *stats.Counter
+// Updates count what comes of a subscription, by Envoy's names. Nil ones count
+// nothing.
+type Updates struct {
+	attempts, successes, failures, rejections, initFetchTimeouts *stats.Counter
 	// time is that of the last accepted update, in milliseconds since 1970.
 	time *stats.Gauge
-	// version is a hash of the version accepted last.
-	version *stats.Gauge
+	// version is the XXH64 of the version accepted last, and text the version.
+	version  *stats.Gauge
+	text     *stats.Text
+	duration *stats.Histogram // of taking an update into use
 }
 
-func newCounters(root *stats.Registry, typeURL string) *counters {
-	scope := scopeOf(root, typeURL)
+// NewUpdates makes those of a subscription in scope; nil if that is nil.
+func NewUpdates(scope *stats.Scope) *Updates {
 	if scope == nil {
 		return nil
 	}
-	return &counters{
-		attempt: scope.Counter("update_attempt"), success: scope.Counter("update_success"),
-		failure: scope.Counter("update_failure"), rejected: scope.Counter("update_rejected"),
-		initFetchTimeout: scope.Counter("init_fetch_timeout"),
-		time:             scope.Gauge("update_time"), version: scope.Gauge("version"),
+	return &Updates{
+		attempts: scope.Counter("update_attempt"), successes: scope.Counter("update_success"),
+		failures: scope.Counter("update_failure"), rejections: scope.Counter("update_rejected"),
+		initFetchTimeouts: scope.Counter("init_fetch_timeout"),
+		time:              scope.Gauge("update_time"), version: scope.Gauge("version"),
+		text: scope.Text("version_text"), duration: scope.Histogram("update_duration"),
 	}
 }
 
-// began counts the first attempt; each end of one begins the next.
-func (c *counters) began() {
-	if c != nil {
-		c.attempt.Inc()
+// Began counts the first attempt at a stream, of which each end of one begins the
+// next. A file has one each time that it is read.
+func (u *Updates) Began(source coreconfig.Source) {
+	if u != nil && source.Path == "" {
+		u.attempts.Inc()
 	}
 }
 
-// took counts a response that was accepted at now, or refused by err.
-func (c *counters) took(now time.Time, version string, err error) {
-	switch {
-	case c == nil:
+// Took counts an update that was accepted, and began to be taken into use at a time.
+func (u *Updates) Took(version string, began time.Time) {
+	if u == nil {
 		return
-	case err != nil:
-		c.rejected.Inc()
-	default:
-		c.success.Inc()
-		c.time.Set(now.UnixMilli())
-		c.version.Set(VersionHash(version))
 	}
-	c.attempt.Inc()
+	now := time.Now()
+	u.attempts.Inc()
+	u.successes.Inc()
+	u.time.Set(now.UnixMilli())
+	u.version.Set(int64(xxhash.Sum64String(version)))
+	u.text.Set(version)
+	u.duration.Record(now.Sub(began))
 }
 
-// failed counts a stream that broke or could not be opened, or a file that could
-// not be read.
-func (c *counters) failed() {
-	if c != nil {
-		c.failure.Inc()
-		c.attempt.Inc()
+// Failure is why no update was taken; 0 is none.
+type Failure int
+
+const (
+	// Away is that a stream broke or could not be opened, or a file could not be read.
+	Away Failure = iota + 1
+	// Refused is that an update came, and was not accepted.
+	Refused
+)
+
+// Failed counts an update that failed.
+func (u *Updates) Failed(why Failure) {
+	if u == nil {
+		return
+	}
+	u.attempts.Inc()
+	if why == Refused {
+		u.rejections.Inc()
+	} else {
+		u.failures.Inc()
 	}
 }
 
-func (c *counters) gaveUp() {
-	if c != nil {
-		c.initFetchTimeout.Inc()
+// GaveUp counts that nothing came within the initial fetch timeout.
+func (u *Updates) GaveUp() {
+	if u != nil {
+		u.attempts.Inc()
+		u.initFetchTimeouts.Inc()
 	}
-}
-
-// VersionHash is a version as a gauge shows it: two that are alike are the same
-// version. It is never negative.
-func VersionHash(version string) int64 {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(version)) // never fails
-	return int64(h.Sum64() >> 1)
 }

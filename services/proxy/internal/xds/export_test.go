@@ -7,7 +7,7 @@ import (
 
 // ParseFile is all that is done with a file before a sink gets it.
 func ParseFile(name string, text []byte, typeURL string, schema *strict.Schema) ([]Resource, error) {
-	r, err := parseFile(name, text, typeURL, schema)
+	r, _, err := parseFile(name, text, typeURL, schema)
 	if err != nil {
 		return nil, err
 	}

@@ -101,56 +101,58 @@ func (o *origin) watchFile(ctx context.Context) {
 func (o *origin) readFile(n fileNews) *response {
 	text, err := n.text, n.err
 	var r *response
+	why := Away
 	if err == nil {
-		r, err = parseFile(o.source.Path, text, o.typeURL, o.client.options.Schema)
+		r, why, err = parseFile(o.source.Path, text, o.typeURL, o.client.options.Schema)
 	}
 	if err == nil {
 		return r
 	}
 	o.client.options.Log.Error("resources of a file stay as they were", "type", o.typeURL, "error", err)
 	for _, s := range o.wanted() {
+		o.client.failed(s, why)
 		if n.err != nil { // it may come yet
-			s.counters.failed()
 			continue
 		}
 		o.client.mu.Lock()
 		s.refused = err.Error()
 		first := s.waited()
 		o.client.mu.Unlock()
-		s.counters.took(time.Time{}, "", err)
 		s.unusable(first)
 	}
 	return nil
 }
 
 // parseFile reads a DiscoveryResponse: in protobuf's binary form if the file is
-// named .pb, else in YAML or JSON. Its version is a hash if it names none.
-func parseFile(name string, text []byte, typeURL string, schema *strict.Schema) (*response, error) {
+// named .pb, else in YAML or JSON. Its version is a hash if it names none. An error of
+// one that is none of these is as if it were Away, as in Envoy; one of another Refused.
+func parseFile(name string, text []byte, typeURL string, schema *strict.Schema) (*response, Failure, error) {
 	m := &discoveryv3.DiscoveryResponse{}
 	var report *strict.Report
 	if filepath.Ext(name) == ".pb" {
 		if err := proto.Unmarshal(text, m); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+			return nil, Away, fmt.Errorf("%s: %w", name, err)
 		}
 	} else {
 		report = &strict.Report{}
-		known := fileSchema{schema, typeURL}
-		if f, root := report.Open(name, text, known); root != nil {
-			f.Fill(root, m, "")
+		f, root := report.Open(name, text, fileSchema{schema, typeURL})
+		if root == nil {
+			return nil, Away, report.Err()
 		}
+		f.Fill(root, m, "")
 		if err := report.Err(); err != nil {
-			return nil, err
+			return nil, Refused, err
 		}
 	}
 	if m.GetTypeUrl() != "" && m.GetTypeUrl() != typeURL {
-		return nil, fmt.Errorf("%s: type_url: %q is not %s", name, m.GetTypeUrl(), typeURL)
+		return nil, Refused, fmt.Errorf("%s: type_url: %q is not %s", name, m.GetTypeUrl(), typeURL)
 	}
 	m.TypeUrl = typeURL
 	r := readResponse(m)
 	if r.file = report; r.version == "" {
 		r.version = fmt.Sprintf("%x", sha256.Sum256(text))[:16]
 	}
-	return r, nil
+	return r, 0, nil
 }
 
 // fileSchema is what may stand in a file with resources of one type.

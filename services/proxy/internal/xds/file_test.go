@@ -156,6 +156,10 @@ func TestABadFileLeavesWhatWasThereAndSaysWhere(t *testing.T) {
 	servicetest.Eventually(t, "a file that is gone is a failure", func() bool {
 		return values(c.registry)["cluster_manager.cds.update_failure"] == 1
 	})
+	require.Equal(t, map[string]int64{
+		"cluster_manager.cds.update_attempt": 8, "cluster_manager.cds.update_success": 1,
+		"cluster_manager.cds.update_rejected": 6, "cluster_manager.cds.update_failure": 1,
+	}, values(c.registry), "an attempt is a look at the file")
 }
 
 func TestAFileBehindALinkIsTakenWhenTheLinkIsSwapped(t *testing.T) {
@@ -192,6 +196,63 @@ func TestOfAFileOnlyWhatIsNamedIsTaken(t *testing.T) {
 	c.want("b@1 c@1")
 	c.SetNames(source, xds.AssignmentType, nil)
 	require.Empty(t, c.Status().Types)
+}
+
+// byNames is a sink that says what it is told.
+type byNames chan string
+
+func (s byNames) Apply(resources []xds.Resource, _ bool) error {
+	var words []string
+	for _, r := range resources {
+		if r.Message == nil {
+			words = append(words, "no")
+		}
+		words = append(words, r.Name)
+	}
+	s <- strings.Join(words, " ")
+	return nil
+}
+
+func (s byNames) Failed(_ coreconfig.Source, names []string, why xds.Failure) {
+	s <- map[xds.Failure]string{xds.Away: "away: ", xds.Refused: "refused: "}[why] + strings.Join(names, " ")
+}
+
+func TestWhoAsksAFileForNamesIsToldWhatItLacks(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "eds.yaml")
+	assignments := func(names ...string) string {
+		text := "resources:\n"
+		for _, name := range names {
+			text += "- {\"@type\": type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment, cluster_name: " + name + "}\n"
+		}
+		return text
+	}
+	told := make(byNames)
+	c := watchFiles(t)
+	c.Handle(xds.AssignmentType, told)
+	put(t, path, assignments("a", "b"))
+	c.SetNames(coreconfig.Source{Path: path}, xds.AssignmentType, []string{"a", "b"})
+	for _, step := range []struct {
+		name, text string
+		want       []string
+	}{
+		{"all are there", assignments("a", "b"), []string{"a b"}},
+		{"one is not", assignments("other", "b"), []string{"refused: a", "b"}},
+		{"one is malformed", assignments("a", "a"), []string{"refused: a b"}},
+		{"one is at fault", "nonce: 1", []string{"refused: a b"}},
+		{"there are none", "resources: []", []string{"no a no b"}},
+		{"it can't be read", "{", []string{"away: a b"}},
+	} {
+		put(t, path, step.text)
+		for _, want := range step.want {
+			select {
+			case got := <-told:
+				require.Equal(t, want, got, step.name)
+			case <-time.After(servicetest.Patience):
+				require.Fail(t, step.name+": nothing told")
+			}
+		}
+	}
+	require.Contains(t, c.log.String(), path+": has no resource of the name a")
 }
 
 func TestAFileIsWaitedForNoLongerThanTheInitialFetchTimeout(t *testing.T) {

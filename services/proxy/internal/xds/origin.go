@@ -99,7 +99,7 @@ func (o *origin) run(ctx context.Context) {
 			return
 		}
 		for _, s := range o.wanted() {
-			s.counters.failed()
+			o.client.failed(s, Away)
 		}
 		if steady {
 			bound, most, told = first, later, false

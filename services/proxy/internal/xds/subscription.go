@@ -1,6 +1,8 @@
 package xds
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -13,11 +15,11 @@ import (
 // subscription is what is wanted and known of one type from one source. All but
 // the first group is guarded by the client's mu.
 type subscription struct {
-	typeURL  string
-	source   coreconfig.Source
-	sink     Sink
-	counters *counters
-	log      *slog.Logger
+	typeURL string
+	source  coreconfig.Source
+	sink    Sink
+	updates *Updates // nil for a type that is asked for by names
+	log     *slog.Logger
 
 	wildcard bool
 	names    []string // sorted
@@ -41,7 +43,7 @@ func (s *subscription) wait() {
 	}
 	// Ends with waited.
 	s.patience = time.AfterFunc(s.initialFetch, func() {
-		s.counters.gaveUp()
+		s.updates.GaveUp()
 		s.log.Warn("no answer within the initial fetch timeout", "type", s.typeURL, "source", s.source, "timeout", s.initialFetch)
 		s.expired()
 	})
@@ -73,20 +75,22 @@ func (c *Client) apply(s *subscription, r *response) error {
 	first := s.waited()
 	c.mu.Unlock()
 
+	began := time.Now()
 	resources, err := r.unpack(s.source)
-	if err != nil {
+	switch {
+	case err != nil:
 		s.unusable(first)
-	} else {
-		if !wildcard {
-			resources = slices.DeleteFunc(resources, func(r Resource) bool {
-				_, wanted := slices.BinarySearch(names, r.Name)
-				return !wanted
-			})
+		c.failed(s, Refused)
+	case wildcard:
+		if err = s.sink.Apply(resources, !r.delta); err != nil {
+			s.updates.Failed(Refused)
+		} else {
+			s.updates.Took(r.version, began)
 		}
-		err = s.sink.Apply(resources, wildcard && !r.delta)
+	default:
+		resources, err = s.choose(r, resources, names)
+		err = errors.Join(err, s.sink.Apply(resources, false))
 	}
-	now := time.Now()
-	s.counters.took(now, r.version, err)
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -98,9 +102,52 @@ func (c *Client) apply(s *subscription, r *response) error {
 	if r.delta {
 		s.note(resources)
 	}
-	s.version, s.refused, s.updated = r.version, "", now
+	s.version, s.refused, s.updated = r.version, "", time.Now()
 	s.log.Debug("took an update", "source", s.source, "type", s.typeURL, "version", s.version, "resources", len(resources))
 	return nil
+}
+
+// choose is what a response says of names. A file has all that there is: one without
+// any resource has none of the names any more, and one with others is refused by those
+// that it lacks, as in Envoy.
+func (s *subscription) choose(r *response, resources []Resource, names []string) ([]Resource, error) {
+	empty := len(resources) == 0
+	resources = slices.DeleteFunc(resources, func(r Resource) bool {
+		_, wanted := slices.BinarySearch(names, r.Name)
+		return !wanted
+	})
+	if s.source.Path == "" {
+		return resources, nil
+	}
+	there := make([]string, 0, len(resources))
+	for _, one := range resources {
+		there = append(there, one.Name)
+	}
+	slices.Sort(there)
+	missing := without(names, there)
+	switch {
+	case len(missing) == 0:
+		return resources, nil
+	case empty:
+		for _, name := range missing {
+			resources = append(resources, Resource{Name: name, Version: r.version, Source: s.source})
+		}
+		return resources, nil
+	}
+	s.sink.Failed(s.source, missing, Refused)
+	return resources, fmt.Errorf("%s: has no resource of the name %s", s.source.Path, strings.Join(missing, ", "))
+}
+
+// failed counts that nothing came for a subscription.
+func (c *Client) failed(s *subscription, why Failure) {
+	c.mu.Lock()
+	names, wildcard := s.names, s.wildcard
+	c.mu.Unlock()
+	if wildcard {
+		s.updates.Failed(why)
+	} else {
+		s.sink.Failed(s.source, names, why)
+	}
 }
 
 // note keeps the versions of what was accepted. The caller holds mu.

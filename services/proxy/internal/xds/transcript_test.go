@@ -118,6 +118,8 @@ type sink struct {
 	refuse error
 }
 
+func (s *sink) Failed(coreconfig.Source, []string, xds.Failure) {}
+
 func (s *sink) Apply(resources []xds.Resource, all bool) error {
 	names := make([]string, len(resources))
 	for i, r := range resources {
