@@ -174,6 +174,7 @@ func (c *Cluster) replaceMembers(endpoints []Endpoint) (changed bool) {
 			}
 		} else {
 			host = c.newHost(&e)
+			c.Stats.defaultSockets.Inc()
 			changed = true
 		}
 		host.takeEDS(e.Health)

@@ -77,10 +77,13 @@ type Stats struct {
 	membershipDegraded                 *stats.Gauge
 	membershipExcluded, maxHostWeight  *stats.Gauge
 	panics, dropped, maintained        *stats.Counter
+	// defaultSockets are hosts that have the cluster's transport socket, as all have.
+	defaultSockets *stats.Counter
 	// RequestTime is from the end of the client's request to that of the upstream's
 	// response.
 	RequestTime                   *stats.Histogram
 	connectTime, connectionLength *stats.Histogram
+	connectionRequests            *stats.Histogram // how many each carried
 
 	statuses statusCounters
 	groups
@@ -171,8 +174,10 @@ func newStats(scope *stats.Scope, zone string) *Stats {
 		RequestTime:        scope.Histogram("upstream_rq_time"),
 		connectTime:        scope.Histogram("upstream_cx_connect_ms"),
 		connectionLength:   scope.Histogram("upstream_cx_length_ms"),
+		connectionRequests: scope.Histogram("upstream_rq_per_cx"),
 		dropped:            scope.Counter("upstream_rq_drop_overload"),
 		maintained:         scope.Counter("upstream_rq_maintenance_mode"),
+		defaultSockets:     scope.Counter("default.total_match_count"),
 	}
 	s.connectionLimits = []*stats.Counter{
 		connpool.MaxRequests:    scope.Counter("upstream_cx_max_requests"),
@@ -321,6 +326,7 @@ func (c *connections) Failed(cause error) {
 func (c *connections) Closed(end connpool.End) {
 	s := c.cluster
 	s.connectionLength.Record(end.Age)
+	s.connectionRequests.RecordNumber(end.Requests)
 	s.ConnectionsActive.Add(-1)
 	c.host.Stats.ConnectionsActive.Add(-1)
 	s.destroyed.count(end.Remote)

@@ -97,7 +97,7 @@ func (c *connection) gone(remote bool, active int) {
 	if c.worn() {
 		p.options.Stats.Met(MaxRequests)
 	}
-	p.options.Stats.Closed(End{Age: time.Since(c.Connected), Remote: remote, Active: active})
+	p.options.Stats.Closed(End{Age: time.Since(c.Connected), Remote: remote, Active: active, Requests: c.requests})
 	p.leave(c.limits)
 }
 
@@ -219,6 +219,9 @@ func (c *Conn) Release() {
 	switch {
 	case waited:
 		p.grantFirst(grant{conn: c.take()})
+		if len(p.queue) > 0 { // which wait on, and are counted again, as in Envoy
+			p.options.Stats.Met(MaxConnections)
+		}
 	case !closed:
 		p.idle = append(p.idle, c)
 		p.awaitExpiry(c.connection)

@@ -95,6 +95,8 @@ type End struct {
 	Remote bool
 	// Active is how many requests had no whole response then.
 	Active int
+	// Requests is how many it carried in all.
+	Requests uint32
 }
 
 // Limit is what ended a connection, or has a request wait for one.
@@ -111,8 +113,9 @@ const (
 	// KeepaliveTimeout has ended one of HTTP/2 whose server answered no PING
 	// (http2.Options.KeepaliveTimeout).
 	KeepaliveTimeout
-	// MaxConnections has a request wait: there are as many connections as may be, of the
-	// cluster or of the host (Thresholds.max_connections).
+	// MaxConnections has a request wait, or a pool's first connection made all the same:
+	// there are as many connections as may be, of the cluster or of the host
+	// (Thresholds.max_connections).
 	MaxConnections
 	// MaxPools has a request go without a connection: as many pools of the cluster have
 	// some as may (Thresholds.max_connection_pools).

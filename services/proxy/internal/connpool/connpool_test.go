@@ -97,6 +97,7 @@ func (c *counts) ended(t *testing.T) (remote bool, active int) {
 	servicetest.Eventually(t, "it has ended", func() bool { return c.opened.Load() == 1 && c.open.Load() == 0 })
 	require.Len(t, c.ends, 1)
 	require.Positive(t, c.ends[0].Age)
+	require.Positive(t, c.ends[0].Requests)
 	return c.ends[0].Remote, c.ends[0].Active
 }
 

@@ -160,16 +160,16 @@ func TestAllWaitForOneConnect(t *testing.T) {
 // connections carry fewer.
 func TestThoseWhoWaitGetAsManyConnectionsAsTheyNeed(t *testing.T) {
 	for name, c := range map[string]struct {
-		options         connpool.Options
-		server          http2.Options
-		limits          string
-		want, overflows int64
+		options                  connpool.Options
+		server                   http2.Options
+		limits                   string
+		want, waiting, overflows int64
 	}{
 		"one request each":                         {options: connpool.Options{MaxRequests: 1}, want: 10},
 		"four at once":                             {options: connpool.Options{MaxStreams: 4}, want: 3},
 		"as many as the server says":               {server: http2.Options{MaxConcurrentStreams: 2}, want: 5},
-		"as many as may be":                        {options: connpool.Options{MaxRequests: 1}, limits: `"max_connections": 3`, want: 3, overflows: 7},
-		"the first one whatever is used elsewhere": {limits: `"max_connections": 0`, want: 1},
+		"as many as may be":                        {options: connpool.Options{MaxRequests: 1}, limits: `"max_connections": 3`, want: 3, waiting: 7, overflows: 7},
+		"the first one whatever is used elsewhere": {limits: `"max_connections": 0`, want: 1, overflows: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var serving atomic.Int64
@@ -196,7 +196,7 @@ func TestThoseWhoWaitGetAsManyConnectionsAsTheyNeed(t *testing.T) {
 				})
 			}
 			servicetest.Eventually(t, "all are served that may be", func() bool {
-				return serving.Load() == 10-c.overflows && set.PendingRequests.Used() == c.overflows
+				return serving.Load() == 10-c.waiting && set.PendingRequests.Used() == c.waiting
 			})
 			require.Equal(t, c.want, counts.open.Load())
 			require.Equal(t, c.want, set.Connections.Used())

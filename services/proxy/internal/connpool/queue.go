@@ -93,6 +93,7 @@ func (p *Pool) mayOpen(limits *breaker.Set) bool {
 	switch {
 	case limits == nil, p.options.Open.Load() < limits.HostConnections && limits.Connections.Acquire():
 	case p.open == 0:
+		p.options.Stats.Met(MaxConnections)
 		limits.Connections.Take()
 	default:
 		return false

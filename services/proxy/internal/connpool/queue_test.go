@@ -56,7 +56,8 @@ func await(ctx context.Context, t *testing.T, pool *connpool.Pool, set *breaker.
 
 func TestRequestsWaitForAConnectionBeyondTheLimit(t *testing.T) {
 	address, _ := server(t)
-	pool, open := newPool(t, address, time.Hour)
+	pool, counts := makePool(t, address, connpool.Options{IdleTimeout: time.Hour})
+	open := &counts.open
 	set := limits(t, `"max_connections": 1`)
 	first, err := pool.Get(t.Context(), set)
 	require.NoError(t, err)
@@ -66,7 +67,9 @@ func TestRequestsWaitForAConnectionBeyondTheLimit(t *testing.T) {
 	// The first to come is the first to go, on the connection that there is.
 	require.Equal(t, got{first, nil}, <-a)
 	require.True(t, first.Reused)
+	require.EqualValues(t, 3, counts.met[connpool.MaxConnections].Load(), "the other one met the limit once more")
 	first.Discard()
+	require.EqualValues(t, 2, counts.ends[0].Requests)
 	next := <-b
 	require.NoError(t, next.err)
 	require.NotSame(t, first, next.conn, "a connection that is gone makes room for another")
@@ -75,6 +78,15 @@ func TestRequestsWaitForAConnectionBeyondTheLimit(t *testing.T) {
 	next.conn.Discard()
 	require.Zero(t, set.Connections.Used())
 	require.Zero(t, set.PendingRequests.Used())
+}
+
+func TestAFirstConnectionBeyondTheLimitIsCounted(t *testing.T) {
+	address, _ := server(t)
+	pool, counts := makePool(t, address, connpool.Options{IdleTimeout: time.Hour})
+	conn, err := pool.Get(t.Context(), limits(t, `"max_connections": 0`))
+	require.NoError(t, err)
+	require.EqualValues(t, 1, counts.met[connpool.MaxConnections].Load())
+	conn.Discard()
 }
 
 func TestRequestsWaitForAConnectionBeyondTheLimitOfTheirHost(t *testing.T) {

@@ -128,6 +128,7 @@ func (m *Manager) AddStatic(configs []*Config) error {
 		m.listeners[config.Name] = &entry{static: true, warming: &warming{config: config, listener: l, fresh: config.all(), began: time.Now()}}
 		m.order = append(m.order, config.Name)
 		m.stats.added.Inc()
+		m.stats.created.Inc()
 	}
 	return nil
 }

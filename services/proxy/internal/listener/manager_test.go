@@ -426,6 +426,7 @@ func TestBadListenersAreRefusedByNameAndTheLastGoodStay(t *testing.T) {
 	static := listener.Parse(lds(t, says("static", "static"))[0].Message.(*listenerv3.Listener), "", listener.Filters{Network: []networkfilter.Factory{m.speaker}}, report)
 	require.NoError(t, report.Err())
 	require.NoError(t, m.AddStatic([]*listener.Config{static}))
+	require.EqualValues(t, 1, m.value("listener_manager.listener_create_success"))
 	m.Start()
 	require.NoError(t, m.Apply(lds(t, says("l", "one")), true))
 	port := m.Addr("l").(*net.TCPAddr).Port

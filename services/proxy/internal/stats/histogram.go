@@ -55,13 +55,19 @@ var starts = func() (all [65]int) {
 // Histogram counts durations by their length. Its numbers are milliseconds, as
 // Envoy's are, with fractions.
 type Histogram struct {
-	// counts has one more than there are bounds, for what is longer than all.
-	counts [len(bounds) + 1]atomic.Uint64
+	// counts is nil before the first: most clusters of many are idle.
+	counts atomic.Pointer[counts]
 	// sum is of microseconds: 100,000 connections that are open all the time add more
 	// nanoseconds in a day or two than 64 bits hold, and these in years.
 	sum atomic.Uint64
 	identity
 }
+
+// counts has one more than there are bounds, for what is longer than all.
+type counts [len(bounds) + 1]atomic.Uint64
+
+// RecordNumber counts a number that is no duration, among milliseconds.
+func (h *Histogram) RecordNumber(n uint32) { h.Record(time.Duration(n) * time.Millisecond) }
 
 // Record counts a duration. A negative one, as of a clock that was set, is 0.
 func (h *Histogram) Record(d time.Duration) {
@@ -72,7 +78,12 @@ func (h *Histogram) Record(d time.Duration) {
 	}
 	// First, as who reads takes it last: whatever it counts is in the sum.
 	h.sum.Add((uint64(d) + 500) / uint64(time.Microsecond)) // rounded
-	h.counts[i].Add(1)
+	c := h.counts.Load()
+	if c == nil {
+		h.counts.CompareAndSwap(nil, new(counts))
+		c = h.counts.Load()
+	}
+	c[i].Add(1)
 }
 
 // Distribution is what a histogram had counted when it was read.
@@ -110,8 +121,11 @@ type Bucket struct {
 // Distribution is what h has counted so far. The sum may have more that comes just now.
 func (h *Histogram) Distribution() *Distribution {
 	d := &Distribution{}
-	for i := range h.counts {
-		d.counts[i] = h.counts[i].Load()
+	c := h.counts.Load()
+	for i := range d.counts {
+		if c != nil {
+			d.counts[i] = c[i].Load()
+		}
 		d.Count += d.counts[i]
 		if i < len(bounds) && bounds[i].shown {
 			d.Buckets = append(d.Buckets, Bucket{bounds[i].milliseconds, d.Count})

@@ -168,15 +168,16 @@ func newSet(t Thresholds, scope *stats.Scope) *Set {
 	b.PendingRequests.init(t.MaxPendingRequests, scope.Gauge("rq_pending_open"), remaining("pending"))
 	b.Pools.init(t.MaxConnectionPools, scope.Gauge("cx_pool_open"), remaining("cx_pools"))
 	b.Requests.init(t.MaxRequests, scope.Gauge("rq_open"), remaining("rq"))
+	retriesOpen, retriesLeft := scope.Gauge("rq_retry_open"), remaining("retries")
 	if t.RetryBudget == nil {
-		b.Retries.init(t.MaxRetries, scope.Gauge("rq_retry_open"), remaining("retries"))
+		b.Retries.init(t.MaxRetries, retriesOpen, retriesLeft)
 		return b
 	}
-	b.Retries.init(0, scope.Gauge("rq_retry_open"), nil) // Envoy does not tell what remains of a budget
 	b.Retries.budget = func() int64 {
 		burden := float64(b.Requests.Used() + b.PendingRequests.Used())
 		return max(int64(burden*t.RetryBudget.Percent/100), int64(t.RetryBudget.Least))
 	}
+	b.Retries.init(t.RetryBudget.Least, retriesOpen, nil) // what remains of a budget is not told, as in Envoy
 	return b
 }
 

@@ -64,8 +64,12 @@ func TestResourcesHaveTheirLimits(t *testing.T) {
 	registry := stats.NewRegistry()
 	sets := breaker.New(parse(t, `{"thresholds": [
 		{"max_requests": 2, "max_connections": 0, "track_remaining": true},
-		{"priority": "HIGH", "retry_budget": {"budget_percent": {"value": 50}, "min_retry_concurrency": 1}}]}`), registry.Scope("c"))
+		{"priority": "HIGH", "retry_budget": {"budget_percent": {"value": 50}, "min_retry_concurrency": 1}, "track_remaining": true}]}`), registry.Scope("c"))
 	gauge := func(name string) int64 { return registry.Scope("c").Gauge("circuit_breakers." + name).Value() }
+	require.Zero(t, gauge("high.rq_retry_open"))
+	names := map[string]bool{}
+	registry.Each(func(m stats.Metric) { names[m.Name] = true })
+	require.Contains(t, names, "c.circuit_breakers.high.remaining_retries", "which a budget leaves at 0")
 
 	requests := &sets[0].Requests
 	require.EqualValues(t, 2, gauge("default.remaining_rq"))

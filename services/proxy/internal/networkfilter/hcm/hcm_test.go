@@ -586,6 +586,7 @@ func TestEndsOfUpstreamConnectionsAreCounted(t *testing.T) {
 				require.NoError(t, server.conn.Close())
 			}
 			servicetest.Eventually(t, "it has ended", func() bool { return p.stat("cluster.up.upstream_cx_destroy") == 1 })
+			require.EqualValues(t, 1, p.stat("cluster.up.default.total_match_count"))
 			for _, name := range []string{
 				"close_notify", "destroy", "destroy_local", "destroy_remote",
 				"destroy_with_active_rq", "destroy_local_with_active_rq", "destroy_remote_with_active_rq",
