@@ -201,6 +201,9 @@ func TestLinesAreWrittenWithinASecondOrSoAndAtTheStop(t *testing.T) {
 	require.EqualValues(t, 2, stat(registry, "filesystem.write_buffered"))
 	require.EqualValues(t, 2, stat(registry, "filesystem.write_completed"))
 	require.EqualValues(t, 0, stat(registry, "filesystem.write_dropped"))
+	require.EqualValues(t, 0, stat(registry, "filesystem.write_total_buffered"))
+	logs[0].Write(facts(nil), nil)
+	require.EqualValues(t, len("200\n"), stat(registry, "filesystem.write_total_buffered"), "nobody writes any more")
 }
 
 func stat(registry *stats.Registry, name string) (value int64) {

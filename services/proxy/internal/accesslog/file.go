@@ -42,6 +42,7 @@ type Files struct {
 type counters struct {
 	buffered, completed, failed, dropped *stats.Counter
 	reopenFailed, flushedByTimer         *stats.Counter
+	waiting                              *stats.Gauge // bytes
 }
 
 // NewFiles makes a set without files. Log gets what goes wrong with them.
@@ -54,6 +55,7 @@ func NewFiles(registry *stats.Registry, log *slog.Logger) *Files {
 		dropped:        scope.Counter("write_dropped"),
 		reopenFailed:   scope.Counter("reopen_failed"),
 		flushedByTimer: scope.Counter("flushed_by_timer"),
+		waiting:        scope.Gauge("write_total_buffered"),
 	}}
 	fs.stdout = fs.newFile("stdout", standard(os.Stdout))
 	fs.stderr = fs.newFile("stderr", standard(os.Stderr))
@@ -180,6 +182,7 @@ func (f *file) write(line []byte) {
 		return
 	}
 	f.waiting = append(f.waiting, line...)
+	f.counters.waiting.Add(int64(len(line)))
 	much := len(f.waiting) >= flushSize
 	f.mu.Unlock()
 	f.counters.buffered.Inc()
@@ -234,6 +237,7 @@ func (f *file) flush() (wrote bool) {
 	lines, reopen := f.waiting, f.reopen
 	f.waiting, f.spare, f.reopen = f.spare[:0], nil, false
 	f.mu.Unlock()
+	f.counters.waiting.Add(-int64(len(lines)))
 	if len(lines) > 0 {
 		if _, err := f.out.Write(lines); err != nil {
 			f.counters.failed.Inc()

@@ -67,6 +67,7 @@ func configure(o Options, log *slog.Logger, failing func() bool) (*configuration
 		return nil, err
 	}
 	c := &configuration{boot: boot, report: report, registry: stats.NewRegistry()}
+	c.registry.ShowAbsent(builtin.AbsentMetrics())
 	c.runtime = layeredruntime.New(boot.Runtime, c.registry.Scope("runtime"))
 	static := newStaticClusters(boot, report)
 	for _, entry := range boot.Clusters {

@@ -296,7 +296,7 @@ func TestAListenerThatIsRefusedLeavesNoMetrics(t *testing.T) {
 	f.put("rds.json", fmt.Sprintf(dynamicRoutes, "nowhere"))
 	good := strings.Replace(fmt.Sprintf(dynamicListener, "s", f.source("rds.json")), `"http_filters": [`, `"http_filters": [
 		{"name": "limit", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit", "stat_prefix": "dynamic_limit"}}, `, 1)
-	refused := strings.NewReplacer(`"name": "dynamic",`, `"name": "bad", "tcp_backlog_size": 0,`, `"dynamic`, `"refused`, `"routes"`, `"refused_routes"`).Replace(good)
+	refused := strings.NewReplacer(`"name": "dynamic",`, `"name": "bad", "tcp_backlog_size": 0,`, `"dynamic`, `"unwanted`, `"routes"`, `"unwanted_routes"`).Replace(good)
 	f.put("lds.json", good, refused)
 	proxy := run(t, `{"admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}}, "dynamic_resources": {"lds_config": `+f.source("lds.json")+`}}`)
 	_, stats := get(t, proxy.Addr("admin"), "/stats")
@@ -304,7 +304,7 @@ func TestAListenerThatIsRefusedLeavesNoMetrics(t *testing.T) {
 	for _, name := range []string{"http.dynamic.downstream_rq_total", "http.dynamic.rq_total", "http.dynamic.rds.routes.config_reload", "dynamic_limit.http_local_rate_limit.ok"} {
 		require.Contains(t, stats, name+": ")
 	}
-	require.NotContains(t, stats, "refused")
+	require.NotContains(t, stats, "unwanted")
 }
 
 func TestWhatABootstrapSaysOfSourcesIsChecked(t *testing.T) {

@@ -18,6 +18,7 @@ type HTTP2 struct {
 
 	resetsReceived, resetsSent *stats.Counter
 	messagingErrors, tooLarge  *stats.Counter
+	refused                    *stats.Counter // streams, by us
 	goAwaysSent                *stats.Counter
 
 	floods map[http2.Flood]*stats.Counter
@@ -32,6 +33,7 @@ func NewHTTP2(scope *stats.Scope) *HTTP2 {
 		resetsSent:        scope.Counter("tx_reset"),
 		messagingErrors:   scope.Counter("rx_messaging_error"),
 		tooLarge:          scope.Counter("header_overflow"),
+		refused:           scope.Counter("stream_refused_errors"),
 		goAwaysSent:       scope.Counter("goaway_sent"),
 		floods: map[http2.Flood]*stats.Counter{
 			http2.OutboundFlood:        scope.Counter("outbound_flood"),
@@ -67,6 +69,8 @@ func (s *HTTP2) CountStreamError(e *http2.StreamError) {
 		return
 	case e.Code == http2.ProtocolError:
 		s.messagingErrors.Inc()
+	case e.Code == http2.RefusedStream:
+		s.refused.Inc()
 	}
 	s.resetsSent.Inc()
 }

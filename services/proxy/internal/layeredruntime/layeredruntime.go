@@ -23,13 +23,14 @@ type Runtime struct {
 // runtimeStats are below runtime., by Envoy's names.
 type runtimeStats struct {
 	loaded, failed                  *stats.Counter
+	undirected                      *stats.Counter // loads without a directory
 	keys, layers, overridesByAdmins *stats.Gauge
 }
 
 // New makes the runtime of a configuration, with its metrics in scope.
 func New(c *Config, scope *stats.Scope) *Runtime {
 	r := &Runtime{admin: c.admin, stats: runtimeStats{
-		loaded: scope.Counter("load_success"), failed: scope.Counter("load_error"),
+		loaded: scope.Counter("load_success"), failed: scope.Counter("load_error"), undirected: scope.Counter("override_dir_not_exists"),
 		keys: scope.Gauge("num_keys"), layers: scope.Gauge("num_layers"), overridesByAdmins: scope.Gauge("admin_overrides_active"),
 	}}
 	r.stats.layers.Set(int64(len(c.layers)))
@@ -46,6 +47,7 @@ func (r *Runtime) load(layers []layer) {
 	}
 	r.current.Store(s)
 	r.stats.loaded.Inc()
+	r.stats.undirected.Inc()
 	r.stats.keys.Set(int64(len(s.values)))
 }
 

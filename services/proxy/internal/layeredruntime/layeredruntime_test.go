@@ -111,6 +111,7 @@ layers:
 	require.Equal(t, layeredruntime.Entry{Layers: []string{"3", "", "4"}, Final: "4"}, before.Entries()["b.d"])
 	require.Equal(t, map[string]int64{
 		"runtime.load_success": 1, "runtime.load_error": 0, "runtime.num_keys": 3, "runtime.num_layers": 3, "runtime.admin_overrides_active": 0,
+		"runtime.override_dir_not_exists": 1,
 	}, values(registry))
 
 	require.NoError(t, r.Modify(map[string]string{"a": "10", "b.d": "5", "new": "{numerator: 3, denominator: TEN_THOUSAND}"}))

@@ -156,7 +156,6 @@ func TestDrainTellsConnectionsAndStopEndsThem(t *testing.T) {
 		"listener.in.downstream_cx_total": 2, "listener.in.downstream_cx_active": 0, "listener.in.downstream_cx_destroy": 2,
 		"listener.in.downstream_global_cx_overflow": 0, "listener.in.downstream_pre_cx_active": 0, "listener.in.downstream_pre_cx_timeout": 0,
 		"listener.in.downstream_listener_filter_error": 0, "listener.in.downstream_listener_filter_remote_close": 0,
-		"listener.in.downstream_cx_transport_socket_connect_timeout": 0, "listener.in.downstream_cx_overload_reject": 0,
 		"listener.in.downstream_cx_overflow": 0, "listener.in.no_filter_chain_match": 0, "listener.in.downstream_cx_length_ms": 0,
 	}, found)
 }

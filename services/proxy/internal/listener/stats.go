@@ -18,11 +18,6 @@ type listenerStats struct {
 
 func newListenerStats(registry *stats.Registry, prefix string) *listenerStats {
 	scope := registry.Scope("listener").Tagged("envoy_listener_address", prefix)
-	// What nothing here can come to is 0, for those who look for it: no connection
-	// waits for a handshake, and none is refused by overload.
-	for _, name := range []string{"downstream_cx_transport_socket_connect_timeout", "downstream_cx_overload_reject"} {
-		scope.Counter(name)
-	}
 	return &listenerStats{
 		scope: scope, total: scope.Counter("downstream_cx_total"), destroyed: scope.Counter("downstream_cx_destroy"),
 		active: scope.Gauge("downstream_cx_active"), noFilterChainMatch: scope.Counter("no_filter_chain_match"),

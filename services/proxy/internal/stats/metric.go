@@ -146,7 +146,7 @@ func (r *Registry) metrics() []Metric {
 	}
 	var all []Metric
 	r.mu.Lock()
-	r.root.collect(&all)
+	r.root.collect("", &all)
 	r.mu.Unlock()
 	slices.SortStableFunc(all, func(a, b Metric) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Prometheus, b.Prometheus))
@@ -154,7 +154,10 @@ func (r *Registry) metrics() []Metric {
 	return all
 }
 
-func (s *Scope) collect(all *[]Metric) {
+// collect adds the metrics of s and below. Pattern is the dotted name of s with a * for
+// the value of each tag.
+func (s *Scope) collect(pattern string, all *[]Metric) {
+	s.collectAbsent(pattern, all)
 	for _, c := range s.counters {
 		from, n := c.shownFrom.Load(), c.Value()
 		*all = append(*all, c.metric(KindCounter, int64(n-from), n != 0))
@@ -175,8 +178,12 @@ func (s *Scope) collect(all *[]Metric) {
 		m.Distribution = d
 		*all = append(*all, m)
 	}
-	for _, child := range s.children {
-		child.collect(all)
+	for key, child := range s.children {
+		step := key.value
+		if key.tag != "" {
+			step = "*"
+		}
+		child.collect(join(pattern, step), all)
 	}
 }
 

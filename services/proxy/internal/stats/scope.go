@@ -17,6 +17,8 @@ type Registry struct {
 	root *Scope
 	// refresh is called before metrics are read.
 	refresh []func()
+	// absent are what ShowAbsent has shown, by scope.
+	absent map[string][]Absence
 }
 
 // NewRegistry makes an empty registry.

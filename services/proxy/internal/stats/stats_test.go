@@ -269,6 +269,26 @@ func TestMetricsAreBroughtUpToDateBeforeTheyAreRead(t *testing.T) {
 	}
 }
 
+func TestAbsentNamesAreZeroUntilSomethingCountsThem(t *testing.T) {
+	r := stats.NewRegistry()
+	r.ShowAbsent([]stats.Absence{
+		{Scope: "cluster.*", Kind: stats.KindCounter, Names: []string{"stale", "lb.zone"}},
+		{Scope: "cluster.*.http2", Kind: stats.KindGauge, Names: []string{"pending"}},
+		{Scope: "", Kind: stats.KindCounter, Names: []string{"workers.miss"}},
+	})
+	echo := r.Scope("cluster").Tagged("envoy_cluster_name", "echo")
+	r.Scope("cluster").Tagged("envoy_cluster_name", "h2").Scope("http2")
+	echo.Counter("lb.zone").Add(2)
+	require.Equal(t, []string{
+		"cluster.echo.lb.zone 2", "cluster.echo.stale 0",
+		"cluster.h2.http2.pending 0", "cluster.h2.lb.zone 0", "cluster.h2.stale 0", "workers.miss 0",
+	}, names(r))
+	require.NoError(t, testutil.CollectAndCompare(r, strings.NewReader("# TYPE envoy_cluster_stale counter\n"+
+		`envoy_cluster_stale{envoy_cluster_name="echo"} 0`+"\n"+`envoy_cluster_stale{envoy_cluster_name="h2"} 0`+"\n"), "envoy_cluster_stale"))
+	echo.Counter("stale").Inc()
+	require.Contains(t, names(r), "cluster.echo.stale 1")
+}
+
 func TestTextsAreForPrometheusOnlyIfTheyAreWanted(t *testing.T) {
 	r := stats.NewRegistry()
 	r.Scope("cluster").Tagged("envoy_cluster_name", "echo").Text("version_text").Set("v1")

@@ -122,7 +122,6 @@ func newStats(scope, codec, codec2 *stats.Scope) *managerStats {
 		directResponses:        scope.Counter("rq_direct_response"),
 	}
 	s.answers = newAnswerStats(scope)
-	scope.Counter("rs_too_large") // is 0: nothing here holds the body of a response
 	return s
 }
 
