@@ -223,11 +223,11 @@ func (m *Manager) change(resources []xds.Resource) error {
 		case m.static[r.Name]:
 			m.options.Log.Debug("cluster of the bootstrap stays, whatever the control plane has of that name", "cluster", r.Name)
 		default:
-			new, err := m.applyCluster(message, r)
+			other, err := m.applyCluster(message, r)
 			if err != nil {
 				refused = append(refused, fmt.Errorf("cluster %q: %w", r.Name, err))
 			}
-			changed = changed || new
+			changed = changed || other
 		}
 	}
 	if changed && len(refused) == 0 {
