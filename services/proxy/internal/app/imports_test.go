@@ -19,7 +19,7 @@ func TestImports(t *testing.T) {
 		},
 		"internal/builtin": {
 			"internal/accesslog", "internal/bootstrap", "internal/cluster", "internal/cluster/lb", "internal/coreconfig",
-			"internal/descriptor", "internal/fixedheader", "internal/format", "internal/hashpolicy", "internal/headermutation",
+			"internal/descriptor", "internal/format", "internal/hashpolicy", "internal/headermutation",
 			"internal/httpfilter", "internal/httpfilter/buffer", "internal/httpfilter/fault", "internal/httpfilter/healthcheck",
 			"internal/httpfilter/iptagging", "internal/httpfilter/localratelimit", "internal/httpfilter/ratelimit",
 			"internal/httpfilter/router", "internal/layeredruntime", "internal/listener", "internal/listenerfilter", "internal/listenerfilter/httpinspector",
@@ -68,7 +68,7 @@ func TestImports(t *testing.T) {
 		"internal/stream":     {"internal/cluster", "internal/format", "internal/layeredruntime", "internal/message", "internal/route"},
 		"internal/httpfilter": {"internal/format", "internal/grpcwire", "internal/message", "internal/route", "internal/stats", "internal/stream", "internal/strict"},
 		"internal/httpfilter/filtertest": {
-			"internal/coreconfig", "internal/descriptor", "internal/fixedheader", "internal/hashpolicy", "internal/httpfilter",
+			"internal/coreconfig", "internal/descriptor", "internal/hashpolicy", "internal/headermutation", "internal/httpfilter",
 			"internal/layeredruntime", "internal/matcher", "internal/message", "internal/readmetest", "internal/route", "internal/stats", "internal/stream", "internal/strict",
 			"internal/tokenbucket",
 		},
@@ -114,7 +114,7 @@ func TestImports(t *testing.T) {
 		"internal/rlsclient":       {"internal/cluster", "internal/coreconfig", "internal/descriptor", "internal/grpccall", "internal/layeredruntime", "internal/upstream"},
 		"internal/cluster/breaker": {"internal/stats", "internal/strict"},
 		"internal/cluster/healthcheck": {
-			"internal/coreconfig", "internal/fixedheader", "internal/http1", "internal/matcher", "internal/message", "internal/stats",
+			"internal/coreconfig", "internal/format", "internal/headermutation", "internal/http1", "internal/matcher", "internal/message", "internal/stats",
 			"internal/strict", "weir/internal/http2",
 		},
 		"internal/httpfilter/buffer":      {"internal/httpfilter", "internal/message", "internal/stream", "internal/strict"},

@@ -14,7 +14,6 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
-	"github.com/weirproxy/weir/services/proxy/internal/fixedheader"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/hashpolicy"
 	"github.com/weirproxy/weir/services/proxy/internal/headermutation"
@@ -144,7 +143,7 @@ func fields() []strict.Fields {
 	parts := []strict.Fields{
 		bootstrap.Fields(), coreconfig.Fields(), listener.Fields(), route.Fields(), matcher.Fields(), hashpolicy.Fields(), descriptor.Fields(), cluster.Fields(),
 		route.MutationFields(), route.FilterFields(), retry.Fields(), headermutation.Fields(), format.Fields(), accesslog.Fields(),
-		fixedheader.Fields(), layeredruntime.Fields(), tokenbucket.Fields(), tracing.Fields(),
+		layeredruntime.Fields(), tokenbucket.Fields(), tracing.Fields(),
 	}
 	for _, p := range LoadBalancers() {
 		parts = append(parts, p.Fields)

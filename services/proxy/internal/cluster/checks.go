@@ -44,7 +44,8 @@ func (c *Cluster) startChecks(log *slog.Logger, over func()) {
 	if config := c.Config.healthCheck; config != nil {
 		options := healthcheck.Options[*Host]{
 			Cluster: c.Config.Name, Changed: c.setHealth, Scope: c.Stats.Scope, Log: log,
-			Used: func() bool { return c.Stats.ConnectionsTotal.Value() > 0 },
+			Metadata: (*Host).Metadata,
+			Used:     func() bool { return c.Stats.ConnectionsTotal.Value() > 0 },
 		}
 		if k.outlier != nil {
 			options.Passed = k.outlier.HealthCheckPassed

@@ -19,7 +19,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/dns"
-	"github.com/weirproxy/weir/services/proxy/internal/fixedheader"
+	"github.com/weirproxy/weir/services/proxy/internal/headermutation"
 	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime/runtimetest"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
@@ -50,7 +50,7 @@ func newManager(t testing.TB, waitForCDS bool) *manager {
 
 func newResolvingManager(t testing.TB, waitForCDS bool, resolver dns.Resolver) *manager {
 	t.Helper()
-	parts := []strict.Fields{cluster.Fields(), coreconfig.Fields(), fixedheader.Fields(), matcher.Fields()}
+	parts := []strict.Fields{cluster.Fields(), coreconfig.Fields(), headermutation.Fields(), matcher.Fields()}
 	for _, p := range policies {
 		parts = append(parts, p.Fields)
 	}

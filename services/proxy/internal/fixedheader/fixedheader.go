@@ -1,48 +1,17 @@
-// Package fixedheader reads the header fields that a configuration adds to
-// messages (envoy.config.core.v3.HeaderValueOption) where their values are
-// fixed. Health checks and filters that make messages of their own call it.
-// Values with operators, such as %REQ(x)%, need a request and are refused.
+// Package fixedheader checks names and values of header fields that stand in a
+// configuration and are sent as they are, such as those of calls to control planes.
+// Values with operators, such as %REQ(x)%, need a request and are refused: package
+// headermutation has those.
 package fixedheader
 
 import (
 	"strings"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
-
-// Fields are the supported fields of the messages that Parse reads.
-func Fields() strict.Fields {
-	return strict.Fields{
-		"envoy.config.core.v3.HeaderValueOption": {"header", "append_action", "keep_empty_value"},
-		"envoy.config.core.v3.HeaderValue":       {"key", "value"},
-	}
-}
-
-// Header is one field to add.
-type Header struct {
-	// Name is in lower case.
-	Name, Value string
-	// Action says what becomes of fields of that name that are there.
-	Action corev3.HeaderValueOption_HeaderAppendAction
-}
-
-// Parse reads a list that lies at the path at. A field with an empty value is
-// left out unless keep_empty_value says otherwise.
-func Parse(options []*corev3.HeaderValueOption, at strict.Path, report *strict.Report) []Header {
-	var list []Header
-	for i, option := range options {
-		at := at.Index(i).Field("header")
-		name := CheckName(option.GetHeader().GetKey(), at.Field("key"), report)
-		if value := Value(option.GetHeader().GetValue(), at.Field("value"), report); value != "" || option.GetKeepEmptyValue() {
-			list = append(list, Header{name, value, option.GetAppendAction()})
-		}
-	}
-	return list
-}
 
 // Value returns what a value at the path at stands for, with % for each %%; one that
 // has an operator or is malformed is a fault.
@@ -71,18 +40,4 @@ func CheckName(name string, at strict.Path, report *strict.Report) string {
 		report.Add(at, "%q is no name of a header field", name)
 	}
 	return name
-}
-
-// Apply adds the headers to h, in their order.
-func Apply(list []Header, h *message.Headers) {
-	for i := range list {
-		switch a := &list[i]; {
-		case a.Action == corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD,
-			a.Action == corev3.HeaderValueOption_ADD_IF_ABSENT && !h.Has(a.Name):
-			h.Add(a.Name, a.Value)
-		case a.Action == corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
-			a.Action == corev3.HeaderValueOption_OVERWRITE_IF_EXISTS && h.Has(a.Name):
-			h.Set(a.Name, a.Value)
-		}
-	}
 }

@@ -82,7 +82,7 @@ func fieldName(name string) (string, error) {
 	name = strings.ToLower(name)
 	switch {
 	case strings.HasPrefix(name, ":"), name == "host":
-		return "", fmt.Errorf("%q is not to be changed here: use the rewrites of a route", name)
+		return "", fmt.Errorf("%q is not to be changed here: hosts and paths have fields of their own", name)
 	case !format.HeaderName(name):
 		return "", fmt.Errorf("%q is no name of a header", name)
 	}

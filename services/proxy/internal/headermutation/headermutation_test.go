@@ -105,15 +105,15 @@ func TestNothingToDoIsNil(t *testing.T) {
 
 func TestFaults(t *testing.T) {
 	for yaml, want := range map[string]string{
-		`request_headers_to_add: [{header: {key: ":path", value: x}}]`:          `route.yaml:3:36: request_headers_to_add[0].header.key: ":path" is not to be changed here: use the rewrites of a route`,
-		`request_headers_to_add: [{header: {key: Host, value: x}}]`:             `route.yaml:3:36: request_headers_to_add[0].header.key: "host" is not to be changed here: use the rewrites of a route`,
+		`request_headers_to_add: [{header: {key: ":path", value: x}}]`:          `route.yaml:3:36: request_headers_to_add[0].header.key: ":path" is not to be changed here: hosts and paths have fields of their own`,
+		`request_headers_to_add: [{header: {key: Host, value: x}}]`:             `route.yaml:3:36: request_headers_to_add[0].header.key: "host" is not to be changed here: hosts and paths have fields of their own`,
 		`request_headers_to_add: [{header: {key: a, value: "%NOPE%"}}]`:         `route.yaml:3:44: request_headers_to_add[0].header.value: format "%NOPE%": column 1: unknown operator NOPE`,
 		`request_headers_to_add: [{header: {key: a, value: "100%"}}]`:           `route.yaml:3:44: request_headers_to_add[0].header.value: format "100%": column 4: no operator follows the % (%% is a percent sign)`,
 		`request_headers_to_add: [{header: {key: a, value: " x"}}]`:             `route.yaml:3:44: request_headers_to_add[0].header.value: format " x": a header's value neither begins nor ends with a space`,
 		`request_headers_to_add: [{header: {key: Content-Length, value: "7"}}]`: `route.yaml:3:36: request_headers_to_add[0].header.key: "content-length" is part of a message's framing and can't be added`,
 		`request_headers_to_add: [{header: {key: te, value: gzip}}]`:            `route.yaml:3:36: request_headers_to_add[0].header.key: "te" is part of a message's framing and can't be added`,
-		`request_headers_to_remove: [host]`:                                     `route.yaml:3:29: request_headers_to_remove[0]: "host" is not to be changed here: use the rewrites of a route`,
-		`request_headers_to_remove: [":method"]`:                                `route.yaml:3:29: request_headers_to_remove[0]: ":method" is not to be changed here: use the rewrites of a route`,
+		`request_headers_to_remove: [host]`:                                     `route.yaml:3:29: request_headers_to_remove[0]: "host" is not to be changed here: hosts and paths have fields of their own`,
+		`request_headers_to_remove: [":method"]`:                                `route.yaml:3:29: request_headers_to_remove[0]: ":method" is not to be changed here: hosts and paths have fields of their own`,
 	} {
 		t.Run(yaml, func(t *testing.T) {
 			_, err := parse(t, yaml)

@@ -13,9 +13,13 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+
+	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 )
 
@@ -33,6 +37,8 @@ type Options[K comparable] struct {
 	// Passed, if set, is called after each check that a healthy host passed, as
 	// outlier.Detector.HealthCheckPassed is to be.
 	Passed func(host K)
+	// Metadata is that of a host, for headers of checks; nil is none of any.
+	Metadata func(host K) *corev3.Metadata
 	// Used says whether the cluster has had traffic.
 	Used func() bool
 	// Scope is the cluster's: the counters are below health_check.
@@ -59,6 +65,9 @@ type Checker[K comparable] struct {
 
 // New makes a checker without hosts. Close it.
 func New[K comparable](config *Config, options Options[K]) *Checker[K] {
+	if options.Metadata == nil {
+		options.Metadata = func(K) *corev3.Metadata { return nil }
+	}
 	if options.Dial == nil {
 		options.Dial = func(ctx context.Context, address string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "tcp", address)
@@ -164,18 +173,30 @@ type prober interface {
 type hostConfig struct {
 	address string // ip:port
 	// name is the authority of checks.
-	name  func(configured string) string
-	dial  func(ctx context.Context, address string) (net.Conn, error)
-	reuse bool
-	stats *checkerStats
+	name func(configured string) string
+	// host is where the host's traffic goes, metadata what the configuration says of it.
+	host     netip.AddrPort
+	metadata func() *corev3.Metadata
+	dial     func(ctx context.Context, address string) (net.Conn, error)
+	reuse    bool
+	stats    *checkerStats
+}
+
+// tell makes f what is known of a check that begins, for the headers that it has: there
+// is no request of a client's.
+func (h *hostConfig) tell(f *format.Facts, protocol string) {
+	f.Reset(nil, nil, nil)
+	f.Start, f.Protocol = time.Now(), protocol
+	f.UpstreamHost, f.HostMetadata = h.host, h.metadata()
 }
 
 // run checks the host until ctx ends.
 func (h *Host[K]) run(ctx context.Context) {
 	c := h.checker
 	prober := c.config.check.newProber(hostConfig{
-		address: c.config.address(h.target).String(), name: h.name, dial: c.options.Dial,
-		reuse: c.config.ReuseConnection, stats: c.stats,
+		address: c.config.address(h.target).String(), name: h.name, dial: c.options.Dial, host: h.target.Address,
+		metadata: func() *corev3.Metadata { return c.options.Metadata(h.key) },
+		reuse:    c.config.ReuseConnection, stats: c.stats,
 	})
 	defer prober.close()
 	defer h.leave()

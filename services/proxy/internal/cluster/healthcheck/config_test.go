@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
-	"github.com/weirproxy/weir/services/proxy/internal/fixedheader"
+	"github.com/weirproxy/weir/services/proxy/internal/headermutation"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
@@ -17,7 +17,7 @@ import (
 // parse makes a config of health_checks in YAML.
 func parse(t testing.TB, checks string) (*Config, *strict.Report) {
 	t.Helper()
-	schema, err := strict.NewSchema(Fields(), coreconfig.Fields(), fixedheader.Fields(), matcher.Fields(),
+	schema, err := strict.NewSchema(Fields(), coreconfig.Fields(), headermutation.Fields(), matcher.Fields(),
 		strict.Fields{"envoy.config.cluster.v3.Cluster": {"name", "health_checks"}})
 	require.NoError(t, err)
 	m := &clusterv3.Cluster{}
@@ -70,7 +70,7 @@ func TestFaultsAreTold(t *testing.T) {
 		"{" + common + http + "{path: /, use_alpn_protocol: true}}":                                    "health_checks[0].http_health_check.use_alpn_protocol",
 		"{" + common + http + "{path: /, expected_statuses: [{start: 200, end: 200}]}}":                "health_checks[0].http_health_check.expected_statuses[0]: [200, 200) is no range of statuses",
 		"{" + common + http + "{path: /, retriable_statuses: [{start: 1, end: 200}]}}":                 "health_checks[0].http_health_check.retriable_statuses[0]: [1, 200) is no range",
-		"{" + common + http + "{path: /, request_headers_to_remove: [':path']}}":                       `health_checks[0].http_health_check.request_headers_to_remove[0]: ":path" can't be added or removed`,
+		"{" + common + http + "{path: /, request_headers_to_remove: [':path']}}":                       `health_checks[0].http_health_check.request_headers_to_remove[0]: ":path" is not to be changed here`,
 		"{" + common + http + "{path: /, request_headers_to_add: [{header: {key: a, value: '%B%'}}]}}": `health_checks[0].http_health_check.request_headers_to_add[0].header.value`,
 		"{" + common + http + "{path: /, service_name_matcher: {safe_regex: {regex: '('}}}}":           "health_checks[0].http_health_check.service_name_matcher.safe_regex.regex",
 		"{" + common + "grpc_health_check: {initial_metadata: [{header: {key: ':a', value: b}}]}}":     "health_checks[0].grpc_health_check.initial_metadata[0].header.key",

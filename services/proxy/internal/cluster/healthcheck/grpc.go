@@ -13,22 +13,23 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"github.com/weirproxy/weir/services/proxy/internal/fixedheader"
+	"github.com/weirproxy/weir/services/proxy/internal/format"
+	"github.com/weirproxy/weir/services/proxy/internal/headermutation"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
 // grpcCheck is a checked GrpcHealthCheck.
 type grpcCheck struct {
 	service, authority string
-	metadata           metadata.MD
+	headers            *headermutation.Mutations // of calls; nil for none
 }
 
 func parseGRPC(m *corev3.HealthCheck_GrpcHealthCheck, at strict.Path, report *strict.Report) *grpcCheck {
-	c := &grpcCheck{service: m.GetServiceName(), authority: m.GetAuthority(), metadata: metadata.MD{}}
-	for _, h := range fixedheader.Parse(m.GetInitialMetadata(), at.Field("initial_metadata"), report) {
-		c.metadata.Append(h.Name, h.Value)
+	return &grpcCheck{
+		service: m.GetServiceName(), authority: m.GetAuthority(),
+		headers: headermutation.Parse(m.GetInitialMetadata(), at.Field("initial_metadata"), nil, "", report),
 	}
-	return c
 }
 
 func (c *grpcCheck) newProber(h hostConfig) prober {
@@ -40,6 +41,8 @@ type grpcProber struct {
 	hostConfig
 	check   *grpcCheck
 	request *healthv1.HealthCheckRequest
+	facts   format.Facts
+	headers message.Headers  // of a call
 	channel *grpc.ClientConn // kept from one check to the next; nil if there is none
 }
 
@@ -69,10 +72,7 @@ func (p *grpcProber) ask(ctx context.Context) result {
 		}
 		p.channel = channel
 	}
-	if len(p.check.metadata) > 0 {
-		ctx = metadata.NewOutgoingContext(ctx, p.check.metadata)
-	}
-	response, err := healthv1.NewHealthClient(p.channel).Check(ctx, p.request)
+	response, err := healthv1.NewHealthClient(p.channel).Check(metadata.NewOutgoingContext(ctx, p.callHeaders()), p.request)
 	switch code := status.Code(err); {
 	case err == nil && response.GetStatus() == healthv1.HealthCheckResponse_SERVING:
 		return result{verdict: passed}
@@ -83,6 +83,19 @@ func (p *grpcProber) ask(ctx context.Context) result {
 	default:
 		return result{verdict: failed, why: err.Error()}
 	}
+}
+
+// callHeaders are the header fields of a call.
+func (p *grpcProber) callHeaders() metadata.MD {
+	p.tell(&p.facts, "HTTP/2")
+	p.headers.Reset()
+	p.check.headers.Apply(&p.headers, &p.facts)
+	fields := metadata.MD{}
+	for i := range p.headers.Len() {
+		name, value := p.headers.At(i)
+		fields.Append(string(name), string(value))
+	}
+	return fields
 }
 
 // close implements prober.

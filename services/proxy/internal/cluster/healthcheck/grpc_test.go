@@ -70,8 +70,8 @@ func TestGRPC(t *testing.T) {
 		{"SERVING passes", "{}", healthv1.HealthCheckResponse_SERVING, result{}, " :authority=cluster user-agent=Envoy/HC"},
 		{"NOT_SERVING does not", "{}", healthv1.HealthCheckResponse_NOT_SERVING, result{verdict: failed, why: "NOT_SERVING"}, ""},
 		{"UNKNOWN does not", "{}", healthv1.HealthCheckResponse_UNKNOWN, result{verdict: failed, why: "UNKNOWN"}, ""},
-		{"a service, an authority and metadata", "{service_name: users, authority: b.example, initial_metadata: [{header: {key: x-a, value: b}}, {header: {key: x-a, value: c}}]}",
-			healthv1.HealthCheckResponse_SERVING, result{}, "users :authority=b.example user-agent=Envoy/HC x-a=b,c"},
+		{"a service, an authority and metadata", "{service_name: users, authority: b.example, initial_metadata: [{header: {key: x-a, value: b}}, {header: {key: x-a, value: '%PROTOCOL%-%UPSTREAM_HOST%'}}]}",
+			healthv1.HealthCheckResponse_SERVING, result{}, "users :authority=b.example user-agent=Envoy/HC x-a=b,HTTP/2-192.0.2.7:80"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s, address, _ := serveGRPC(t, "127.0.0.1:0", true)

@@ -13,7 +13,8 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 
 	"github.com/weirproxy/weir/internal/http2"
-	"github.com/weirproxy/weir/services/proxy/internal/fixedheader"
+	"github.com/weirproxy/weir/services/proxy/internal/format"
+	"github.com/weirproxy/weir/services/proxy/internal/headermutation"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
@@ -42,8 +43,7 @@ var checkLimits = http1.Limits{HeadBytes: 60 << 10, Headers: 100}
 // httpCheck is a checked HttpHealthCheck.
 type httpCheck struct {
 	host, path, method  string
-	add                 []fixedheader.Header
-	remove              []string
+	headers             *headermutation.Mutations // of requests; nil for none
 	send                []byte
 	receive             [][]byte
 	responseBuffer      int
@@ -58,15 +58,13 @@ type statusRange struct{ start, end int64 }
 func parseHTTP(m *corev3.HealthCheck_HttpHealthCheck, at strict.Path, report *strict.Report) *httpCheck {
 	c := &httpCheck{
 		host: m.GetHost(), path: m.GetPath(), method: "GET",
-		add:            fixedheader.Parse(m.GetRequestHeadersToAdd(), at.Field("request_headers_to_add"), report),
+		headers: headermutation.Parse(m.GetRequestHeadersToAdd(), at.Field("request_headers_to_add"),
+			m.GetRequestHeadersToRemove(), at.Field("request_headers_to_remove"), report),
 		send:           parsePayload(m.GetSend(), at.Field("send"), report),
 		receive:        parsePayloads(m.GetReceive(), at.Field("receive"), report),
 		responseBuffer: defaultResponseBuffer,
 		expected:       parseStatuses(m.GetExpectedStatuses(), at.Field("expected_statuses"), report),
 		retriable:      parseStatuses(m.GetRetriableStatuses(), at.Field("retriable_statuses"), report),
-	}
-	for i, name := range m.GetRequestHeadersToRemove() {
-		c.remove = append(c.remove, fixedheader.CheckName(name, at.Field("request_headers_to_remove").Index(i), report))
 	}
 	if m.GetMethod() != corev3.RequestMethod_METHOD_UNSPECIFIED {
 		c.method = m.GetMethod().String()
@@ -134,15 +132,7 @@ func (c *httpCheck) newProber(h hostConfig) prober {
 	p := &httpProber{check: c, hostConfig: h}
 	r := &p.request
 	r.Method, r.Path, r.Authority = []byte(c.method), []byte(c.path), []byte(h.name(c.host))
-	r.Headers.Add("user-agent", userAgent)
-	for _, name := range c.remove {
-		r.Headers.Remove(name)
-	}
-	fixedheader.Apply(c.add, &r.Headers)
 	r.BodyLength = int64(len(c.send))
-	if c.http2 && len(c.send) > 0 { // of HTTP/1, the writer says so
-		r.Headers.Set("content-length", strconv.Itoa(len(c.send)))
-	}
 	return p
 }
 
@@ -153,6 +143,7 @@ type httpProber struct {
 	request  message.Request
 	response message.Response
 	body     []byte
+	facts    format.Facts
 
 	conn   net.Conn // kept from one check to the next; nil if there is none
 	reader *http1.Reader
@@ -166,6 +157,7 @@ var errUnseen = errors.New("the connection was closed before the answer")
 // probe implements prober. A connection that was kept may have been closed
 // meanwhile, which says nothing about the host: then a new one is tried.
 func (p *httpProber) probe(ctx context.Context) result {
+	p.makeHeaders()
 	kept := p.conn != nil
 	keep, err := p.exchange(ctx)
 	if kept && errors.Is(err, errUnseen) && ctx.Err() == nil {
@@ -179,6 +171,21 @@ func (p *httpProber) probe(ctx context.Context) result {
 		return result{verdict: network, why: err.Error()}
 	}
 	return p.judge()
+}
+
+// makeHeaders makes those of the request that is to be sent.
+func (p *httpProber) makeHeaders() {
+	h, c, protocol := &p.request.Headers, p.check, "HTTP/1.1"
+	if c.http2 {
+		protocol = "HTTP/2"
+	}
+	p.tell(&p.facts, protocol)
+	h.Reset()
+	h.Add("user-agent", userAgent)
+	c.headers.Apply(h, &p.facts)
+	if c.http2 && len(c.send) > 0 { // of HTTP/1, the writer says so
+		h.Set("content-length", strconv.Itoa(len(c.send)))
+	}
 }
 
 // exchange sends the request and reads the whole answer. Keep says whether the

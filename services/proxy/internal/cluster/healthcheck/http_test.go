@@ -7,16 +7,24 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 )
+
+// hostMetadata has "blue" as the color of a host, in the namespace "ns".
+var hostMetadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
+	"ns": {Fields: map[string]*structpb.Value{"color": structpb.NewStringValue("blue")}},
+}}
 
 // prepare makes the prober of a check for a server at address.
 func prepare(t testing.TB, check, address string) prober {
@@ -24,6 +32,7 @@ func prepare(t testing.TB, check, address string) prober {
 	config := mustParse(t, "{"+common+check+"}")
 	p := config.check.newProber(hostConfig{
 		address: address, reuse: config.ReuseConnection, stats: newStats(stats.NewRegistry().Scope("health_check")),
+		host: netip.MustParseAddrPort("192.0.2.7:80"), metadata: func() *corev3.Metadata { return hostMetadata },
 		dial: func(ctx context.Context, address string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "tcp", address)
 		},
@@ -150,6 +159,8 @@ func TestHTTPRequest(t *testing.T) {
 		{"path: /, request_headers_to_remove: [User-Agent], request_headers_to_add: [{header: {key: X-A, value: b}}, {header: {key: x-a, value: c}}]",
 			"GET / host=cluster x-a=b,c"},
 		{"path: /, request_headers_to_add: [{header: {key: user-agent, value: me}, append_action: OVERWRITE_IF_EXISTS_OR_ADD}]", "GET / host=cluster user-agent=me"},
+		{"path: /, request_headers_to_add: [{header: {key: x-a, value: '%PROTOCOL% of %UPSTREAM_HOST%, %UPSTREAM_METADATA(ns:color)%, 100%%'}}, {header: {key: x-b, value: '%REQ(:PATH)%'}}]",
+			"GET / host=cluster user-agent=Envoy/HC x-a=HTTP/1.1 of 192.0.2.7:80, blue, 100%"},
 	} {
 		s := serve(t, func(http.ResponseWriter, *http.Request) {})
 		p := prepare(t, "http_health_check: {"+c.check+"}", s.address)

@@ -24,8 +24,8 @@ import (
 
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
-	"github.com/weirproxy/weir/services/proxy/internal/fixedheader"
 	"github.com/weirproxy/weir/services/proxy/internal/hashpolicy"
+	"github.com/weirproxy/weir/services/proxy/internal/headermutation"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
@@ -81,7 +81,7 @@ func MustParseRoutes(t testing.TB, factory httpfilter.Factory, yaml string) *rou
 // shared are the fields of messages that several filters have.
 func shared() []strict.Fields {
 	return []strict.Fields{
-		coreconfig.Fields(), descriptor.Fields(), fixedheader.Fields(), hashpolicy.Fields(), matcher.Fields(), tokenbucket.Fields(),
+		coreconfig.Fields(), descriptor.Fields(), headermutation.Fields(), hashpolicy.Fields(), matcher.Fields(), tokenbucket.Fields(),
 	}
 }
 
