@@ -258,7 +258,7 @@ func TestHTTP2Refusals(t *testing.T) {
 	}
 	s, err := c.Open(&http2.Request{Method: []byte("GET"), Scheme: []byte("http"), Path: []byte("/")}, nil, true)
 	require.NoError(t, err)
-	require.Equal(t, "400 host \"\"\n", outcome(s))
+	require.Equal(t, "400 no host\n", outcome(s))
 	s, err = c.Open(&http2.Request{Method: []byte("CONNECT"), Authority: []byte("a:1")}, nil, false)
 	require.NoError(t, err)
 	require.NoError(t, s.Flush())

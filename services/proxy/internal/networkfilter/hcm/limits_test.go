@@ -371,7 +371,7 @@ func TestBodiesAreKeptUpToTheBufferLimit(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		tries.Add(1)
 		_, _ = io.Copy(io.Discard, r.Body)
-		w.WriteHeader(503)
+		w.WriteHeader(http.StatusServiceUnavailable)
 	}))
 	t.Cleanup(s.Close)
 	for _, c := range []struct {
