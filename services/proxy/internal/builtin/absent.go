@@ -80,9 +80,7 @@ func AbsentMetrics() []stats.Absence {
 		),
 		absent("http.*", counter, "redirects are among rq_direct_response, in Envoy too", "rq_redirect"),
 		absent("http.*", counter, "nothing holds the body of a response", "rs_too_large"),
-		absent("http.*", counter, "nothing is traced",
-			"tracing.client_enabled", "tracing.health_check", "tracing.not_traceable", "tracing.random_sampling", "tracing.service_forced",
-		),
+		absent("http.*", counter, "a filter that finds a health check does so once it is decided what is traced", "tracing.health_check"),
 
 		absent("listener.*", counter, "listeners have no TLS", "downstream_cx_transport_socket_connect_timeout"),
 		absent("listener.*", counter, "there is no overload manager", "downstream_cx_overload_reject"),

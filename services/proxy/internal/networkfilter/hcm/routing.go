@@ -52,7 +52,9 @@ func (m *manager) trace(s *stream.Stream) {
 	if s.Route != nil && s.Route.Tracing != nil {
 		sampling = s.Route.Tracing
 	}
-	s.Facts.ForcedTrace = sampling.Decide(&s.Request.Headers, m.identity.MarkRequestID, s.Runtime) == requestid.ByService
+	reason := sampling.Decide(&s.Request.Headers, m.identity.MarkRequestID, s.Runtime)
+	s.Facts.ForcedTrace = reason == requestid.ByService
+	m.stats.traced[reason].Inc()
 }
 
 // Routes is the present route table, for those who explain it; nil if its routes

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
+	"github.com/weirproxy/weir/services/proxy/internal/requestid"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
@@ -41,6 +42,9 @@ type managerStats struct {
 	noRoute, noCluster                      *stats.Counter
 	directResponses                         *stats.Counter // redirects too
 	requestTime, connectionLength           *stats.Histogram
+
+	// traced count requests where something is traced, by why they are, or are not.
+	traced map[requestid.TraceReason]*stats.Counter
 
 	http2 *http2Stats
 
@@ -120,6 +124,12 @@ func newStats(scope, codec, codec2 *stats.Scope) *managerStats {
 		requestTime:            scope.Histogram("downstream_rq_time"),
 		connectionLength:       scope.Histogram("downstream_cx_length_ms"),
 		directResponses:        scope.Counter("rq_direct_response"),
+		traced: map[requestid.TraceReason]*stats.Counter{
+			requestid.NotTraced: scope.Counter("tracing.not_traceable"),
+			requestid.Sampled:   scope.Counter("tracing.random_sampling"),
+			requestid.ByService: scope.Counter("tracing.service_forced"),
+			requestid.ByClient:  scope.Counter("tracing.client_enabled"),
+		},
 	}
 	s.answers = newAnswerStats(scope)
 	return s
