@@ -73,8 +73,9 @@ func (b *requestBody) pull() ([]byte, error) {
 func (b *requestBody) fail(err error) {
 	if _, malformed := errors.AsType[*message.ProtocolError](err); !malformed {
 		b.broken.Store(true)
-		if !timedOut(err) { // which is our own doing
-			b.connection.stream.Expire(clientGone)
+		// A timeout is our own doing, and who gets a response already may get all of it.
+		if c := b.connection; !timedOut(err) && !c.responding.Load() {
+			c.stream.Expire(clientGone)
 		}
 	} else if !b.malformed.Swap(true) {
 		b.connection.manager.stats.protocolErrors.Inc()
