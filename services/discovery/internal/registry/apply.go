@@ -225,7 +225,7 @@ func (r *Registry) hear(e *entry, at time.Time) (isNew bool) {
 // the Store has not, others took out, and it is given again only where it beats
 // here and the Store takes it back, or registered here since; or, if the Store lost
 // data, all of it is given again, and nothing is taken out: what the Store has of a host
-// counts then if it was put since, or the Store knows of a later beat. r.mu must be held.
+// counts then if it may have been put since. r.mu must be held.
 func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost bool) {
 	stored, news := make(map[Key]struct{}, len(whole.Records)), make(map[Key]struct{}, len(whole.News))
 	for _, key := range whole.News {
@@ -273,18 +273,19 @@ func (r *Registry) reconcile(whole *Contents, covers func(string) bool, lost boo
 }
 
 // giveBack gives a Store that lost data what is newer here of a host that it has, before
-// that is applied: all that is other here if the Store knows of no later beat, unless it
-// was put since; or else what the Store was told of lately, which whoever put it may not
-// have heard of. r.mu must be held.
+// that is applied: all that is other here; or, if the host was put since, what the Store was
+// told of lately, which whoever put it may not have heard of. How late the last beat is
+// says nothing: the Store may have been told of it since. r.mu must be held.
 func (r *Registry) giveBack(kept *Record, isNews bool) {
 	e := r.find(kept.Host.Key)
 	if e == nil {
 		return
 	}
 	newer, isNewer := r.outbox.toldOf(e.host.Key)
-	if !isNews && r.wall.of(kept.LastCheckIn) < time.Duration(e.lastBeat.Load()) {
-		newer, isNewer = kept.Host.parts(e.host), true
+	if !isNews {
+		newer = kept.Host.parts(e.host)
 		newer.Anew, newer.Whole = true, true // if that is another stay
+		isNewer = kept.Lease != e.lease || !kept.Host.equal(e.host) || r.wall.of(kept.LastCheckIn) < time.Duration(e.lastBeat.Load())
 	}
 	if isNewer {
 		r.giveEntry(e, newer)

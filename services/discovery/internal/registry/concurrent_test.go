@@ -138,13 +138,14 @@ func TestWhatIsGivenOnceMoreIsOfNoPart(t *testing.T) {
 // them is newer.
 func TestWhatAStoreThatLostDataHasOfAHostCountsIfItWasPutSince(t *testing.T) {
 	for name, c := range map[string]struct {
-		isNews, lately bool
-		revision       string
-		parts          []Parts // that are given
+		isNews, lately, beat bool
+		revision             string
+		parts                []Parts // that are given
 	}{
-		"it is as it was before":                     {false, false, "r2", []Parts{{Anew: true, Whole: true, Description: true, Weight: true}}},
-		"it was put since":                           {true, false, "r1", nil},
-		"it was put since, by who had not heard all": {true, true, "r2", []Parts{{Description: true}}},
+		"it is as it was before":                         {false, false, false, "r2", []Parts{{Anew: true, Whole: true, Description: true, Weight: true}}},
+		"it is as it was before, and was told of a beat": {false, false, true, "r2", []Parts{{Anew: true, Whole: true, Description: true, Weight: true}}},
+		"it was put since":                               {true, false, false, "r1", nil},
+		"it was put since, by who had not heard all":     {true, true, false, "r2", []Parts{{Description: true}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -159,6 +160,9 @@ func TestWhatAStoreThatLostDataHasOfAHostCountsIfItWasPutSince(t *testing.T) {
 				synctest.Wait()
 				changes(store)
 				whole := &Contents{Records: []Record{*theirs(both, func(h *Host) { h.Tags.Weight = 7 })}}
+				if c.beat {
+					whole.Records[0].LastCheckIn = time.Now()
+				}
 				if c.isNews {
 					whole.News = []Key{both.Host.Key}
 				}

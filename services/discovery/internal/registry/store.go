@@ -83,8 +83,8 @@ type Contents struct {
 	// since: those of hosts that went at their own wish lately, and did not come back.
 	// Any other host that it lacks it takes again.
 	Buried []Burial
-	// News are, in an Update, the hosts that were put after all that Follow told of
-	// before; other Records of a Store that lost data may be older than that.
+	// News are, in an Update that is Lost, the hosts that were put after all that Follow
+	// told of before, or may have been; other Records are as it told, or older.
 	News []Key
 	// Partial says that hosts that live may be missing: what the Store has was never
 	// said to be Complete.

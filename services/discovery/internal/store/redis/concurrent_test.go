@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"syscall"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/discovery/internal/registry"
+	"github.com/weirproxy/weir/services/discovery/internal/registry/registrytest"
 )
 
 // tagged is hostOf with tags of these names.
@@ -244,4 +246,81 @@ func TestAPartitionThatTakesNothingKeepsNoChangeFromTheOthers(t *testing.T) {
 	require.Equal(t, "users", failed.Left[0].Key.Service)
 	value := server.Command("HGET " + s.keys(partitionOf("orders"), "rec")[0] + " 6:orders/a")
 	require.Contains(t, value, `"weight":7`)
+}
+
+// What Redis comes back with is older than what replicas know of it, though it is told of
+// a later beat before they read it.
+func TestAChangeIsNotUndoneByARedisThatComesBackAsItWasBefore(t *testing.T) {
+	server := servicetest.Redis(t)
+	url := "redis://" + server.Address
+	a, b, other := start(t, url, patience), start(t, url, patience), open(t, url, patience)
+	h := tagged("1", "rack")
+	a.put(h)
+	awaitHosts(t, url, map[string]registry.Host{"1": h}, a, b)
+	server.Command("SAVE")
+	h.Revision = "r2"
+	a.put(h)
+	want := map[string]registry.Host{"1": h}
+	awaitHosts(t, url, want, a, b)
+	for range 3 { // so that nothing of it is new to Redis
+		a.awaitBeat(server, h)
+	}
+	a.deaf(func() {
+		b.deaf(func() {
+			server.Kill()
+			server.Start() // with what was saved
+			missing, err := other.Flush(t.Context(), []registry.Beat{{Key: h.Key, At: time.Now()}})
+			require.NoError(t, err)
+			require.Empty(t, missing)
+		})
+	})
+	awaitHosts(t, url, want, a, b)
+}
+
+// awaitBeat has a host beat, and waits until Redis knows.
+func (r replica) awaitBeat(server *servicetest.RedisServer, h registry.Host) {
+	r.t.Helper()
+	score := func() string { return server.Command("ZSCORE " + usersKeys("beat")[0] + " " + hostMember(h.Key)) }
+	before := score()
+	r.put(h)
+	servicetest.Eventually(r.t, "redis knows of a beat", func() bool { return score() != before })
+}
+
+// atSnapshot is a store that has not answered at the start, of which there is a snapshot.
+type atSnapshot struct {
+	*Store
+	snapshot registry.Contents
+}
+
+func (s atSnapshot) Load(context.Context) (*registry.Contents, error) { return &s.snapshot, nil }
+
+// A host that beats at a replica which began with an old snapshot, while Redis was away, is
+// what Redis has of it.
+func TestAReplicaThatBeganWithASnapshotUndoesNoChange(t *testing.T) {
+	url := "redis://" + servicetest.Redis(t).Address
+	a := start(t, url, patience)
+	h := tagged("1", "rack")
+	a.put(h)
+	awaitHosts(t, url, map[string]registry.Host{"1": h}, a)
+	s := open(t, url, patience)
+	contents, err := s.Load(t.Context())
+	require.NoError(t, err)
+	contents.Partial, contents.Stale = true, true
+	a.weigh("1", 7)
+	h.Tags.Weight = 7
+	want := map[string]registry.Host{"1": h}
+	awaitHosts(t, url, want, a)
+
+	o := registrytest.Options()
+	b := replica{t, nil, open(t, url, patience)}
+	o.Store = atSnapshot{b.store, *contents}
+	b.Registry = registry.New(o)
+	b.deaf(func() {
+		registrytest.Run(t, b.Registry)
+		<-b.Loaded()
+		unknown, err := b.Beat(b.leases(), nil, "a test")
+		require.NoError(t, err)
+		require.Empty(t, unknown)
+	})
+	awaitHosts(t, url, want, a, b)
 }

@@ -146,6 +146,14 @@ func (w *whole) addTo(contents *registry.Contents) {
 	contents.News = append(contents.News, w.contents.News...)
 }
 
+// takeAllForNews has w say of all hosts that they may have been put a moment ago.
+func (w *whole) takeAllForNews() {
+	w.contents.News = nil
+	for _, r := range w.contents.Records {
+		w.contents.News = append(w.contents.News, r.Host.Key)
+	}
+}
+
 // goOnFrom makes w what the registry was told of p.
 func (p *partition) goOnFrom(w *whole) {
 	p.known, p.again = true, false

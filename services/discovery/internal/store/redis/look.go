@@ -176,6 +176,12 @@ func (p *partition) hadMore(w *whole) bool {
 	return !w.logged || w.first.compare(p.last) < 0
 }
 
+// isContinuedBy says whether the log of w tells of all hosts that were put after what the
+// registry was told of p.
+func (p *partition) isContinuedBy(w *whole) bool {
+	return p.known && w.logged && w.first.compare(p.last) <= 0
+}
+
 // readAgain reads the partitions that are to be, and hands them over as a whole. On
 // an error those that could be read have been.
 func (s *Store) readAgain(ctx context.Context, apply func(registry.Update)) error {
@@ -206,7 +212,10 @@ func (s *Store) readAgain(ctx context.Context, apply func(registry.Update)) erro
 		err = errors.Join(err, unread)
 		var less, all []*whole
 		for _, w := range wholes {
-			if s.partitions[w.partition].hadMore(w) {
+			if p := &s.partitions[w.partition]; p.hadMore(w) {
+				if !p.isContinuedBy(w) {
+					w.takeAllForNews()
+				}
 				less = append(less, w)
 			} else {
 				all = append(all, w)
