@@ -170,11 +170,12 @@ func (r *Registry) change(h *Host, actor string, tags tagging, allow func(netip.
 	} else if err := r.checkRoom(h.Service); err != nil {
 		return Receipt{}, err
 	}
-	if size := h.Tags.size(); size > r.options.Limits.TagBytes {
-		together := ""
-		if e != nil && tags == laidOver {
-			together = " with those of earlier check-ins"
-		}
+	most, together := r.options.Limits.TagBytes, ""
+	if e != nil && tags == laidOver {
+		// What two replicas were told may be more, and is no reason to refuse what adds nothing.
+		most, together = max(most, e.host.Tags.size()), " with those of earlier check-ins"
+	}
+	if size := h.Tags.size(); size > most {
 		return Receipt{}, fmt.Errorf("%w: %d bytes%s, of %d at most", ErrTagsTooLarge, size, together, r.options.Limits.TagBytes)
 	}
 	switch {

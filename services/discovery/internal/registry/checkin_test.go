@@ -104,6 +104,32 @@ func TestTagsThatGrowAboveTheirBoundAreRefusedAndNothingIsLost(t *testing.T) {
 	require.Len(t, list.Hosts[0].Host.Tags.Other, 2)
 }
 
+// A host that was told of at two replicas at once may have more tags than each took.
+func TestAHostWithTagsAboveTheirBoundChecksInAsLongAsTheyDoNotGrow(t *testing.T) {
+	tagged := func(names ...string) Host {
+		h, tags := host("a", 1), map[string]json.RawMessage{}
+		for _, name := range names {
+			tags[name] = json.RawMessage(strings.Repeat("1", maxTags/2))
+		}
+		h.Tags.Other = TagListOf(tags)
+		return h
+	}
+	r := started(t, newFakeStore(Record{Host: new(tagged("first", "second")), Lease: 1}))
+	deployed := tagged("first")
+	deployed.Revision = "r2"
+	require.Equal(t, HostChanged, checkIn(t, r, deployed))
+	require.Equal(t, "r2", seen(t, r)["a"].Host.Revision)
+	require.Len(t, seen(t, r)["a"].Host.Tags.Other, 2)
+	longer := deployed
+	longer.Tags.Zone += "c"
+	_, err := r.CheckIn(longer, "tester")
+	require.ErrorIs(t, err, ErrTagsTooLarge)
+	whole := tagged("first", "second")
+	whole.Revision = "r3"
+	_, err = r.Put(whole, "tester")
+	require.ErrorIs(t, err, ErrTagsTooLarge, "a host that says all of itself is held to the bound")
+}
+
 func TestARepositoryIsListedOverAllServices(t *testing.T) {
 	r := started(t, newFakeStore())
 	listed := func(repo string) (names []string) {
