@@ -184,6 +184,28 @@ func TestWhatAStoreThatLostDataHasOfAHostCountsIfItWasPutSince(t *testing.T) {
 	}
 }
 
+// While a part of the Store is away, nothing piles up of hosts that come and go in another.
+func TestNothingIsKeptOfAHostThatIsGoneWhereTheStoreTakesNotAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, store, _, _, _ := followed(t)
+		store.away = func(c *Change) bool { return c.Key.ID == "mine" }
+		weigh(t, r, "mine", 7)
+		for i := range uint16(100) {
+			h := host(fmt.Sprint("short-lived ", i), 100+i)
+			checkIn(t, r, h)
+			time.Sleep(2 * time.Second)
+			_, told := r.outbox.toldOf(h.Key)
+			require.True(t, told)
+			_, err := r.Remove(Selection{Service: "users", ID: h.ID}, "tester")
+			require.NoError(t, err)
+			checkIn(t, r, host("both", 1))
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		require.LessOrEqual(t, len(r.outbox.told)+len(r.outbox.toldBefore), 4)
+	})
+}
+
 // sharedLog is what several replicas share: hosts, and what was done to them in order.
 type sharedLog struct {
 	mu      sync.Mutex

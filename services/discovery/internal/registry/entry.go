@@ -164,6 +164,7 @@ func (r *Registry) put(record Record, beat time.Duration) *entry {
 func (r *Registry) drop(e *entry) {
 	s := r.services[e.host.Service]
 	r.forget(s, e)
+	r.outbox.forgetToldOf(e.host.Key)
 	if len(s.hosts) == 0 {
 		s.emptySince = time.Since(r.born)
 		s.empty = r.empties.PushBack(s)

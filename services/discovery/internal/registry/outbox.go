@@ -39,8 +39,9 @@ type outbox struct {
 	sent      map[subject]Change
 	contested map[subject]struct{}
 	beats     []*entry
-	// told are the parts of hosts that the Store was told of since it last took beats, and
-	// before that one time: it may lose what is so new before others heard of it.
+	// told are the parts of hosts that the Store was told of since it last took all beats,
+	// toldBefore those before that, since the time before: it may lose what is so new before
+	// others heard of it. A host that goes is in neither.
 	told, toldBefore map[Key]Parts
 }
 
@@ -96,6 +97,14 @@ func (o *outbox) noteTold(c *Change) {
 	if c.Record != nil && o.registry.shared != nil { // or there is nobody who had not heard
 		o.told[c.Key] = o.told[c.Key].and(c.Parts)
 	}
+}
+
+// forgetToldOf forgets what the Store was told of a host.
+func (o *outbox) forgetToldOf(k Key) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.told, k)
+	delete(o.toldBefore, k)
 }
 
 // toldOf are the parts of a host that the Store was told of lately, and whether it was.
@@ -337,7 +346,7 @@ func (o *outbox) complete(ctx context.Context) error {
 	return err
 }
 
-// forgetTold forgets what the Store was told of before it took beats twice.
+// forgetTold forgets what the Store was told of before it took all beats twice.
 func (o *outbox) forgetTold() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
