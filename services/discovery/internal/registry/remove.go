@@ -1,24 +1,16 @@
 package registry
 
 import (
-	"errors"
 	"time"
 
 	"github.com/weirproxy/weir/services/discovery/internal/guard"
 )
 
-// ErrUnheard is the answer in the place of that a host is not there, where it may be.
-var ErrUnheard = errors.New("the store has not answered since this replica began, which does not know of the host: others may")
-
 // Remove takes out the selected hosts, at their own wish, and returns how many
 // they were. actor is who says so. The error is ErrNotLoaded, that of
-// selected.Allow, for which none goes, ErrUnheard if none is known and the Store is Stale
-// still, or nil.
+// selected.Allow, for which none goes, ErrUnheard or nil.
 func (r *Registry) Remove(selected Selection, actor string) (int, error) {
 	removed, err := r.remove(selected, actor)
-	if err == nil && len(removed) == 0 && r.stale.Load() {
-		err = ErrUnheard
-	}
 	for _, h := range removed {
 		r.metrics.deregistrations.Inc()
 		r.log.Info("host deregistered", "service", h.Service, "host", h.ID, "address", h.Address, "by", actor)

@@ -1,6 +1,12 @@
 package registry
 
-import "net/netip"
+import (
+	"errors"
+	"net/netip"
+)
+
+// ErrUnheard is the answer in the place of that no such host is there, where one may be.
+var ErrUnheard = errors.New("the store has not answered since this replica began, which does not know of the host: others may")
 
 // Selection is some hosts of one service.
 type Selection struct {
@@ -40,7 +46,8 @@ func (s *Selection) allowed(entries []*entry) error {
 }
 
 // selected returns the entries of a selection. The error is ErrNotLoaded, that of
-// s.Allow, or nil. r.mu must be held, for reading at least.
+// s.Allow, ErrUnheard if there are none and the Store is Stale still, or nil. r.mu must be
+// held, for reading at least.
 func (r *Registry) selected(s Selection) (entries []*entry, err error) {
 	if !r.isLoaded {
 		return nil, ErrNotLoaded
@@ -58,6 +65,9 @@ func (r *Registry) selected(s Selection) (entries []*entry, err error) {
 				entries = append(entries, e)
 			}
 		}
+	}
+	if len(entries) == 0 && r.stale.Load() {
+		return nil, ErrUnheard
 	}
 	if err := s.allowed(entries); err != nil {
 		return nil, err

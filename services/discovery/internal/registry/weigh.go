@@ -13,7 +13,7 @@ const weighBatch = 64
 // so themselves: it stays until another is set or checked in. It returns how
 // many they were. Many are not weighed at one moment; those that go meanwhile
 // are left out, those that come are not weighed. The error is ErrNotLoaded, that of
-// selected.Allow, for which none is weighed, or nil.
+// selected.Allow, for which none is weighed, ErrUnheard or nil.
 func (r *Registry) SetWeight(selected Selection, weight uint8, actor string) (int, error) {
 	r.mu.RLock()
 	entries, err := r.selected(selected)

@@ -636,9 +636,21 @@ func TestAHostThatAStaleReplicaDoesNotKnowIsNotTakenForGone(t *testing.T) {
 	h := newHandler(registrytest.Stale(t, registry.Host{
 		Key: registry.Key{Service: "users", ID: "10.0.0.1:80"}, Address: netip.MustParseAddrPort("10.0.0.1:80"), TTL: time.Minute,
 	}))
-	w := do(h, "DELETE", "/v1/registration/users/10.0.0.2", nil)
-	require.Equal(t, 503, w.Code)
-	require.Equal(t, "1", w.Header().Get("Retry-After"))
-	require.Contains(t, w.Body.String(), "does not know of the host")
-	require.Equal(t, 200, do(h, "DELETE", "/v1/registration/users/10.0.0.1", nil).Code, "this one it knows")
+	weight := url.Values{"load_balancing_weight": {"7"}}
+	for _, c := range []struct {
+		method, target string
+		form           url.Values
+	}{
+		{"DELETE", "/v1/registration/users/10.0.0.2", nil},
+		{"POST", "/v1/loadbalancing/users/10.0.0.2", weight},
+		{"POST", "/v1/loadbalancing/orders", weight},
+	} {
+		w := do(h, c.method, c.target, c.form)
+		require.Equal(t, 503, w.Code, c.target)
+		require.Equal(t, "1", w.Header().Get("Retry-After"))
+		require.Contains(t, w.Body.String(), "does not know of the host")
+	}
+	require.Equal(t, 204, do(h, "POST", "/v1/loadbalancing/users", weight).Code, "of this one it knows one")
+	require.Equal(t, 204, do(h, "POST", "/v1/loadbalancing/users/10.0.0.1", weight).Code)
+	require.Equal(t, 200, do(h, "DELETE", "/v1/registration/users/10.0.0.1", nil).Code)
 }
