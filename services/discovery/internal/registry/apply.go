@@ -63,8 +63,8 @@ func (r *Registry) apply(u Update) {
 	}
 }
 
-// applyChange takes over one change. Of another writer's it tells whether that changes
-// anything here or not; of a host that lingers, once it goes. r.mu must be held.
+// applyChange takes over one change. It tells of another writer's, be it known here already
+// or not; that a host which lingers went, once it goes here. r.mu must be held.
 func (r *Registry) applyChange(c *Change) {
 	switch {
 	case c.Key == Key{}:

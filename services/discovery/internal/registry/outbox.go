@@ -131,8 +131,8 @@ func (o *outbox) forget(k Key) {
 	delete(o.changes, subject{key: k})
 }
 
-// waits reports whether the Store has yet to be told of a change of the same
-// host or setting.
+// waits reports whether the Store has yet to be told of a change of the same host or
+// setting. One that it is just being told of is contested then.
 func (o *outbox) waits(c *Change) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -147,8 +147,9 @@ func (o *outbox) waits(c *Change) bool {
 	return sent
 }
 
-// over is a host that another writer put, with what of it the Store has yet to be told;
-// nil if that is that it goes.
+// over is a host that a writer put, with what of it the Store has yet to be told; nil if
+// that is that it goes. What it has yet to be told is made over the host too, and is
+// contested if it is just being told.
 func (o *outbox) over(record *Record) *Record {
 	o.mu.Lock()
 	defer o.mu.Unlock()
