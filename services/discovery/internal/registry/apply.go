@@ -297,20 +297,31 @@ func (r *Registry) giveBack(kept *Record, isNews bool) {
 func (r *Registry) reconcileSettings(kept []Setting, covers func(string) bool, lost bool) {
 	stored := make(map[SettingKey]struct{}, len(kept))
 	for i := range kept {
-		stored[kept[i].Key()] = struct{}{}
-		r.applyChange(&Change{SettingKey: kept[i].Key(), Setting: &kept[i]})
+		key := kept[i].Key()
+		stored[key] = struct{}{}
+		if s := r.settings[key]; lost && s != nil && s.Made.After(kept[i].Made) {
+			r.giveSetting(s)
+			continue
+		}
+		r.applyChange(&Change{SettingKey: key, Setting: &kept[i]})
 	}
 	for key, s := range r.settings {
 		if _, ok := stored[key]; ok || !covers(key.Scope.Service) {
 			continue
 		}
 		if lost {
-			r.outbox.change(Change{SettingKey: key, Setting: &s.Setting})
-			r.restored.settings++
+			r.giveSetting(s)
 		} else {
 			r.applyChange(&Change{SettingKey: key})
 		}
 	}
+}
+
+// giveSetting gives a setting again to a Store that lost it, or has an earlier one in its
+// place. r.mu must be held.
+func (r *Registry) giveSetting(s *setting) {
+	r.outbox.change(Change{SettingKey: s.Key(), Setting: &s.Setting})
+	r.restored.settings++
 }
 
 // giveAgain gives the Store hosts that it should have and has not.

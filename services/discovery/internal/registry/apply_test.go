@@ -129,6 +129,43 @@ func TestAStoreThatLostDataIsGivenItAgain(t *testing.T) {
 	})
 }
 
+func TestOfASettingTheLaterOneCountsWhereAStoreLostData(t *testing.T) {
+	for name, c := range map[string]struct {
+		stored time.Duration // when the stored one was made, after the one here
+		want   uint8
+		given  int
+	}{
+		"made before": {-time.Second, 90, 1},
+		"made after":  {time.Second, 10, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r, store, apply, both, theirs := followed(t)
+				here := Setting{Scope: Scope{Service: "users"}, Kind: Weigh, Weight: 90, Author: "ann", Made: time.Now()}
+				makeSetting(t, r, here)
+				synctest.Wait()
+				changes(store)
+				there := here
+				there.Weight, there.Made = 10, here.Made.Add(c.stored)
+				apply(Update{Whole: &Contents{Records: []Record{both, theirs}, Settings: []Setting{there}}, Covers: everyService, Lost: true})
+				synctest.Wait()
+				settings, err := r.Settings()
+				require.NoError(t, err)
+				require.Len(t, settings, 1)
+				require.Equal(t, c.want, settings[0].Weight)
+				given := 0
+				for _, change := range changes(store) {
+					if change.Setting != nil {
+						require.Equal(t, here, *change.Setting)
+						given++
+					}
+				}
+				require.Equal(t, c.given, given)
+			})
+		})
+	}
+}
+
 func TestWhatAStoreIsGivenAgainIsLoggedOnceAndNotUnderTheLock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newFakeStore()
