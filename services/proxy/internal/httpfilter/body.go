@@ -2,7 +2,7 @@ package httpfilter
 
 import (
 	"errors"
-	"net"
+	"os"
 
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
@@ -13,13 +13,12 @@ import (
 // io.EOF, and notes why: the client broke the protocol, fell silent or left.
 func BodyFailed(s *stream.Stream, err error) *Reply {
 	f := &s.Facts
-	var network net.Error
 	protocol, malformed := errors.AsType[*message.ProtocolError](err)
 	switch {
 	case malformed:
 		f.Details, f.Flags = protocol.ResponseCodeDetails, f.Flags|format.DownstreamProtocolError
 		return &Reply{Status: protocol.Status, Body: protocol.Detail}
-	case errors.As(err, &network) && network.Timeout():
+	case errors.Is(err, os.ErrDeadlineExceeded):
 		if why := s.Expired(); why != nil {
 			return Expired(s, why)
 		}

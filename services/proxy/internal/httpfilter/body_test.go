@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -21,6 +22,7 @@ func TestARequestWhoseBodyFailsIsAnsweredWithTheReason(t *testing.T) {
 		{&message.ProtocolError{Status: 400, Detail: "no chunk", ResponseCodeDetails: "http1.codec_error"}, "400 no chunk DPE http1.codec_error"},
 		{fmt.Errorf("in a chain: %w", &message.ProtocolError{Status: 431, Detail: "too long", ResponseCodeDetails: "http1.headers_too_large"}), "431 too long DPE http1.headers_too_large"},
 		{os.ErrDeadlineExceeded, "408 stream timeout SI stream_idle_timeout"},
+		{syscall.ETIMEDOUT, "400 the request's body ended early DC downstream_remote_disconnect"},
 		{errors.New("the client has gone"), "400 the request's body ended early DC downstream_remote_disconnect"},
 	} {
 		s := &stream.Stream{}

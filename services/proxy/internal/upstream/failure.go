@@ -3,6 +3,7 @@ package upstream
 import (
 	"errors"
 	"net"
+	"syscall"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/outlier"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
@@ -50,10 +51,11 @@ func (a *Attempt) Why(err error) Failure {
 	return Terminated
 }
 
-// IsTimeout says whether an error is that a deadline passed.
+// IsTimeout says whether an error is that a deadline passed, and not that the kernel
+// hears nothing of the host any more (ETIMEDOUT).
 func IsTimeout(err error) bool {
 	var network net.Error
-	return errors.As(err, &network) && network.Timeout()
+	return errors.As(err, &network) && network.Timeout() && !errors.Is(err, syscall.ETIMEDOUT)
 }
 
 // Count counts a failure, which err is, and reports it to the host.

@@ -33,6 +33,7 @@ func TestWhy(t *testing.T) {
 		{&connpool.ResetError{Err: broken}, upstream.Reset, upstream.Reset},
 		{os.ErrDeadlineExceeded, upstream.TimedOut, upstream.TimedOut},
 		{context.DeadlineExceeded, upstream.TimedOut, upstream.TimedOut},
+		{syscall.ETIMEDOUT, upstream.Unconnected, upstream.Terminated},
 		{syscall.ECONNREFUSED, upstream.Unconnected, upstream.Terminated},
 		{io.ErrUnexpectedEOF, upstream.Unconnected, upstream.Terminated},
 		{broken, upstream.Unconnected, upstream.Terminated},

@@ -70,11 +70,12 @@ func (r *router) wantsAnother(s *stream.Stream, res result) bool {
 		s.Facts.Flags |= format.UpstreamOverflow
 		return false
 	}
-	t.held = retries
 	if t.reader != nil && !t.reader.leave() {
+		retries.Release()
 		t.state.Stop()
 		return false
 	}
+	t.held = retries
 	stats.Retries.Inc()
 	r.byRoute.note(routeRetry)
 	t.late = res == lateTry || res == idleTry

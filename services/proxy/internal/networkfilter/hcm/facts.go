@@ -1,7 +1,6 @@
 package hcm
 
 import (
-	"errors"
 	"net"
 	"net/netip"
 	"time"
@@ -64,7 +63,7 @@ func tellMalformed(f *format.Facts, why *message.ProtocolError) {
 
 // tellGone notes a client that left, or takes nothing any more.
 func tellGone(f *format.Facts, err error) {
-	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+	if timedOut(err) {
 		f.Details, f.Flags = "stream_idle_timeout", f.Flags|format.StreamIdleTimeout
 		return
 	}

@@ -3,7 +3,7 @@ package hcm
 import (
 	"errors"
 	"io"
-	"net"
+	"os"
 	"syscall"
 	"time"
 )
@@ -119,10 +119,9 @@ func (c *connection) countBytes() {
 	c.received, c.sent = received, sent
 }
 
-func timedOut(err error) bool {
-	var network net.Error
-	return errors.As(err, &network) && network.Timeout()
-}
+// timedOut says whether an error is that a deadline of ours passed, and not that the
+// kernel hears nothing of the client any more (ETIMEDOUT), which has gone.
+func timedOut(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 
 // linger gives the client time to close after we did (delayed_close_timeout):
 // closing while it still sends would make its kernel throw our response away.

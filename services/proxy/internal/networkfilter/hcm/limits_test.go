@@ -363,6 +363,19 @@ func TestHeadThatStallsIsAnIdleStream(t *testing.T) {
 	}
 }
 
+// TestHeadThatStallsIsNoIdleConnection has another connection, which began later, tell
+// when the first would have been idle for too long.
+func TestHeadThatStallsIsNoIdleConnection(t *testing.T) {
+	t.Parallel() // it waits
+	p := start(t, cannedUpstream(t), config{fields: `"stream_idle_timeout": "0s", "common_http_protocol_options": {"idle_timeout": "1s"},`})
+	client := p.dial()
+	client.send(get[:1])
+	p.dial().closed()
+	client.send(get[1:])
+	response, _ := client.response("GET")
+	require.Equal(t, 200, response.StatusCode)
+}
+
 // TestBodiesAreKeptUpToTheBufferLimit has a server that always fails, so that a request
 // is sent again for as long as its body is there.
 func TestBodiesAreKeptUpToTheBufferLimit(t *testing.T) {

@@ -245,14 +245,12 @@ func (c *connection) serveRequest() bool {
 	}
 	expired := s.Expired()
 	tellExpired(&s.Facts, expired)
+	if left(expired) {
+		return c.conclude(false, expired, abandon(s))
+	}
 	keepAlive = c.keepsAlive(keepAlive)
 	c.responding.Store(expired == nil)
-	if left(expired) {
-		err = abandon(s)
-	} else {
-		err = c.respond(!keepAlive)
-	}
-	return c.conclude(keepAlive, expired, err)
+	return c.conclude(keepAlive, expired, c.respond(!keepAlive))
 }
 
 // conclude lets the filters finish, and counts. Expired is why the stream was out
@@ -314,14 +312,22 @@ func (c *connection) await() bool {
 	return c.phase.CompareAndSwap(waiting, busy)
 }
 
-// beginHead notes the first byte of a request, from which on its head may take as
-// long as headLimit says.
+// beginHead notes the first byte of a request.
 func (c *connection) beginHead() {
 	c.start = time.Now()
-	c.whole = c.reader.HeadReady()
-	if limit := c.manager.headLimit.after; limit > 0 && !c.whole {
-		c.reads.Set(c.start.Add(limit))
+	if c.whole = c.reader.HeadReady(); !c.whole {
+		c.limitHead()
 	}
+}
+
+// limitHead has the head that has begun take as long as headLimit says, from its first
+// byte on, and as long as it wants if there is no limit: the connection is not idle.
+func (c *connection) limitHead() {
+	var until time.Time
+	if limit := c.manager.headLimit.after; limit > 0 {
+		until = c.start.Add(limit)
+	}
+	c.reads.Set(until)
 }
 
 // keepsAlive says, before the response is written, whether the connection can

@@ -105,10 +105,8 @@ func (c *connection) preface() (received []byte, ok bool) {
 		_ = c.conn.Close() // the client has gone, or will see it
 		return nil, false
 	}
-	if ages {
-		c.reads.Set(time.Time{})
-	}
 	c.beginHead()
+	c.limitHead() // since the preface is no whole head, whatever its begin looks like
 	received, err := c.reader.Preface(http2Preface)
 	if err != nil {
 		return nil, true // who reads on meets it too

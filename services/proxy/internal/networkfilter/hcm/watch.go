@@ -69,7 +69,7 @@ var errLeft = errors.New("the client left")
 // abandon leaves a stream without a response, which nobody gets.
 func abandon(s *stream.Stream) error {
 	s.Response.Headers.Reset()
-	s.Response.Status = 0
+	s.Response.Status, s.Facts.ResponseCode = 0, 0
 	return errLeft
 }
 
