@@ -55,8 +55,10 @@ func benchmarkAccept(b *testing.B, filters string) {
 	config := listener.Parse(message, "", listener.Filters{
 		Listener: []listenerfilter.Factory{&lookers{}}, Network: []networkfilter.Factory{answerer{}},
 	}, &strict.Report{})
-	l, err := listener.Open(config, stats.NewRegistry(), slog.New(slog.DiscardHandler))
+	registry := stats.NewRegistry()
+	l, err := listener.Open(config, registry, slog.New(slog.DiscardHandler))
 	require.NoError(b, err)
+	listener.Place(config, registry)
 	served := make(chan error)
 	go func() { served <- l.Serve() }() // ends with Stop
 	address, greeting := l.Addr().String(), make([]byte, 5)
