@@ -68,8 +68,9 @@ func (a *Attempt) Await(pool *connpool.Pool, until time.Time) (*connpool.Conn, e
 }
 
 // Replace gets a new connection, or of HTTP/2 a stream of any, for a request that is safe
-// to send again, in place of the one on which that failed for a cause. It is bounded as Await is. The request counts
-// once all the same (upstream_rq_total), and here (upstream_rq_resend).
+// to send again, in place of the one on which that failed for a cause. It is bounded as
+// Await is. The request counts once all the same (upstream_rq_total), and here
+// (upstream_rq_resend).
 func (a *Attempt) Replace(pool *connpool.Pool, cause error, until time.Time) (*connpool.Conn, error) {
 	a.Cluster.Stats.RequestResends.Inc()
 	a.lost(cause)

@@ -59,8 +59,8 @@ func newAttempt(r *router) *attempt {
 //  2. send the head and what is here of the body, on another connection if the
 //     server turns out to have closed this one; the rest is sent beside what
 //     follows;
-//  3. read the head of the response, and once more send the request before, if the
-//     server has not processed it.
+//  3. read the head of the response; if the server has not processed the request,
+//     send that once more first.
 //
 // It reports to the host how it went. Whatever the result is, End must follow.
 func (a *attempt) run(s *stream.Stream) result {
