@@ -111,7 +111,7 @@ func TestImports(t *testing.T) {
 		"internal/grpcchannel":     {"internal/cluster"},
 		"internal/grpcwire":        {},
 		"internal/grpccall":        {"internal/cluster", "internal/connpool", "internal/grpcwire", "internal/layeredruntime", "internal/message", "internal/upstream"},
-		"internal/rlsclient":       {"internal/cluster", "internal/coreconfig", "internal/descriptor", "internal/grpccall", "internal/layeredruntime", "internal/upstream"},
+		"internal/rlsclient":       {"internal/cluster", "internal/coreconfig", "internal/descriptor", "internal/grpccall", "internal/layeredruntime", "internal/message", "internal/upstream"},
 		"internal/cluster/breaker": {"internal/stats", "internal/strict"},
 		"internal/cluster/healthcheck": {
 			"internal/coreconfig", "internal/format", "internal/headermutation", "internal/http1", "internal/matcher", "internal/message", "internal/stats",

@@ -3,6 +3,7 @@ package rlsclient
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
 
 // Request is what the proxy sends of a RateLimitRequest.
@@ -272,14 +274,16 @@ func (s *Status) decodeLimit(b []byte) error {
 		case f.is(currentMultiplier, protowire.BytesType):
 			return each(f.bytes, func(f field) error {
 				if f.is(uint64Value, protowire.VarintType) {
-					multiplier = max(1, min(f.varint, 1000))
+					multiplier = f.varint
 				}
 				return nil
 			})
 		}
 		return nil
 	})
-	s.Window = windows[unit] * time.Duration(multiplier)
+	if length := windows[unit]; length > 0 { // of more than a Duration has, as much as it has
+		s.Window = length * time.Duration(max(1, min(multiplier, uint64(math.MaxInt64/length))))
+	}
 	return err
 }
 
@@ -316,21 +320,10 @@ func appendHeader(list []Header, b []byte) ([]Header, error) {
 		value = raw
 	}
 	h := Header{strings.ToLower(string(name)), string(bytes.Trim(value, " \t"))}
-	if !httpguts.ValidHeaderFieldName(h.Name) || !httpguts.ValidHeaderFieldValue(h.Value) || framing(h.Name) {
+	if !httpguts.ValidHeaderFieldName(h.Name) || !httpguts.ValidHeaderFieldValue(h.Value) || h.Name == "host" || message.Framing(h.Name) {
 		return list, nil
 	}
 	return append(list, h), nil
-}
-
-// framing says whether a field belongs to one connection and the proxy alone
-// writes it.
-func framing(name string) bool {
-	switch name {
-	case "connection", "content-length", "expect", "host", "keep-alive", "proxy-connection",
-		"te", "trailer", "transfer-encoding", "upgrade":
-		return true
-	}
-	return false
 }
 
 // field is one field of a message: a number, or bytes, which are a view. Fields

@@ -1,6 +1,7 @@
 package rlsclient
 
 import (
+	"math"
 	"net/netip"
 	"strings"
 	"testing"
@@ -122,6 +123,30 @@ func TestDecodeReadsGeneratedCode(t *testing.T) {
 			{Limited: true},
 		},
 	}, got)
+}
+
+func TestDecodeTellsWindowsOfSeveralUnits(t *testing.T) {
+	const year = 365 * 24 * time.Hour
+	for _, c := range []struct {
+		unit       rlsv3.RateLimitResponse_RateLimit_Unit
+		multiplier *wrapperspb.UInt32Value
+		want       time.Duration
+	}{
+		{rlsv3.RateLimitResponse_RateLimit_SECOND, nil, time.Second},
+		{rlsv3.RateLimitResponse_RateLimit_SECOND, wrapperspb.UInt32(0), time.Second},
+		{rlsv3.RateLimitResponse_RateLimit_SECOND, wrapperspb.UInt32(5000), 5000 * time.Second},
+		{rlsv3.RateLimitResponse_RateLimit_YEAR, wrapperspb.UInt32(292), 292 * year},
+		{rlsv3.RateLimitResponse_RateLimit_YEAR, wrapperspb.UInt32(math.MaxUint32), 292 * year},
+		{rlsv3.RateLimitResponse_RateLimit_UNKNOWN, wrapperspb.UInt32(2), 0},
+	} {
+		text, err := proto.Marshal(&rlsv3.RateLimitResponse{Statuses: []*rlsv3.RateLimitResponse_DescriptorStatus{
+			{CurrentLimit: &rlsv3.RateLimitResponse_RateLimit{Unit: c.unit, UnitMultiplier: c.multiplier}},
+		}})
+		require.NoError(t, err)
+		got := &Response{}
+		require.NoError(t, got.Decode(text))
+		require.Equal(t, c.want, got.Statuses[0].Window, "%v times %v", c.unit, c.multiplier)
+	}
 }
 
 func TestDecodeLeavesOutHeadersThatWouldBreakAMessage(t *testing.T) {
