@@ -103,7 +103,12 @@ func cpuTime(t testing.TB, p *harness.Process) time.Duration {
 	if p == nil {
 		return 0
 	}
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
+	return cpuTimeOf(t, p.PID())
+}
+
+func cpuTimeOf(t testing.TB, pid int) time.Duration {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	require.NoError(t, err)
 	// The fields after the name, which may hold spaces: utime and stime are the
 	// 12th and 13th.

@@ -99,15 +99,16 @@ that is made beforehand. The rate limiter counts in memory, but for the whole
 chains, whose CPU time is that of proxy, limiter and Redis together; every request
 of these loads was asked about and answered. Of %d routes the last one matches.
 Access logs have the default format and go to a file. What a log and what routes
-add is the median of the differences of pairs of loads of a second, one next to the
-other. "Not yet" is said of a load whose configuration our proxy refuses, with its
-first fault.
+add is the median of the differences of pairs of turns, %d pairs a round and %d
+requests a turn, that the plain way and the other one take; either has %d kept
+connections of one request at a time. "Not yet" is said of a load whose configuration our proxy refuses, with its first fault.
 Memory of a connection is resident memory with 10,000 of them that had one
 request each, less that before them, of a program that did nothing else. Allocations
 are counted by the runtime. In the open loop requests are sent at random times,
 however late answers are, and delays counted from the time at which a request was
 due; its client is in the process of the benchmark, with the other core.`,
-		wrkConnections, connectionsH2, streamsH2, routesOfOne)
+		wrkConnections, connectionsH2, streamsH2, routesOfOne,
+		turnsOfRound, batchesOfTurn*turnConnections, turnConnections)
 	b.group.versions = []string{
 		envoyVersion(t),
 		versionOf(t, byHaproxy, "-v"),

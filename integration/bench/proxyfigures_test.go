@@ -73,35 +73,22 @@ func (b *proxyBench) goals() []figure {
 	}
 }
 
-// pairsOfRound is how many pairs of loads adds makes for each round of the others.
-const pairsOfRound = 3
-
 // adds is how much more CPU time our proxy takes for a request on one way than on
-// the plain one, in microseconds; NaN where it can't. A difference of a few percent
-// drowns in what a machine does from minute to minute, by which the rounds' loads of
-// the two ways are apart. So these are loads of a second next to each other, each way
-// first in turn, and the figure is the median of the pairs' differences.
+// the plain one, in microseconds; NaN where it can't.
 func (b *proxyBench) adds(t testing.TB, key string, p plan) float64 {
 	t.Helper()
-	ways := [2]*scenario{b.rows[plainWay][ours], b.rows[key][ours]}
-	if ways[1].refused != "" {
+	other := b.rows[key][ours]
+	if other.refused != "" {
 		return math.NaN()
 	}
-	pairs := pairsOfRound * p.rounds
+	turns := turnsOfRound * p.rounds
 	if testing.Short() {
-		pairs = 1
+		turns = 1
 	}
-	var differences []float64
-	for i := range pairs {
-		var cpu [2]float64
-		for j := range ways {
-			way := (i + j) % len(ways)
-			cpu[way] = measure(t, ways[way], time.Second).cpu
-		}
-		differences = append(differences, cpu[1]-cpu[0])
-	}
-	_, median, _ := spread(differences)
-	return median
+	program := b.proxies[ours]
+	difference, err := inTurns(program.PID(), program.Addr(plainWay), program.Addr(key), turns)
+	require.NoError(t, err, "loads on %s and %s in turns", plainWay, key)
+	return difference
 }
 
 // byEnvoyChain is the key of Envoy's whole chain: with the peer's limiter, or
