@@ -26,6 +26,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/grpccall"
+	"github.com/weirproxy/weir/services/proxy/internal/hold"
 	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime/runtimetest"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
@@ -158,29 +159,6 @@ func (m *text) Decode(b []byte) error {
 	return nil
 }
 
-// caller is who waits for a call, until it is cut.
-type caller struct {
-	mu   sync.Mutex
-	held io.Closer
-	gone bool
-}
-
-func (c *caller) Hold(held io.Closer) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.held = held; c.gone && held != nil {
-		_ = held.Close()
-	}
-}
-
-func (c *caller) leave() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.gone = true; c.held != nil {
-		_ = c.held.Close()
-	}
-}
-
 // patient has a timeout that no test should meet.
 var patient = grpccall.Options{Path: "/a.B/C", Timeout: servicetest.Patience}
 
@@ -194,7 +172,7 @@ func methodOf(t testing.TB, c *cluster.Cluster, o grpccall.Options) *grpccall.Me
 // do makes a call and returns what it answers.
 func do(m *grpccall.Method) (string, error) {
 	question, answer := text("ping"), text("")
-	err := (&grpccall.Call{}).Do(context.Background(), &caller{}, m, &question, &answer)
+	err := (&grpccall.Call{}).Do(context.Background(), &hold.Holder{}, m, &question, &answer)
 	return string(answer), err
 }
 
@@ -364,7 +342,7 @@ func TestAnAnswerBeforeTheEndOfTheQuestionCounts(t *testing.T) {
 	})
 	up := newCluster(t, "", h.address)
 	question, answer := text(strings.Repeat("?", 17<<20)), text("") // longer than the host's window
-	err := (&grpccall.Call{}).Do(context.Background(), &caller{}, methodOf(t, up, patient), &question, &answer)
+	err := (&grpccall.Call{}).Do(context.Background(), &hold.Holder{}, methodOf(t, up, patient), &question, &answer)
 	require.EqualError(t, err, "it answered with the status ResourceExhausted: too long")
 	requireCounts(t, up, map[string]int64{"upstream_rq_200": 1, "upstream_rq_completed": 1, "upstream_rq_resend": 0, "upstream_cx_active": 1})
 }
@@ -541,11 +519,11 @@ func TestCallThatIsGivenUpSaysNothingOfItsHost(t *testing.T) {
 	up := newCluster(t, outliers, h.address)
 	m := methodOf(t, up, patient)
 	for n := range 4 {
-		gone, done := &caller{}, make(chan error, 1)
+		gone, done := &hold.Holder{}, make(chan error, 1)
 		question, answer := text("ping"), text("")
 		go func() { done <- (&grpccall.Call{}).Do(t.Context(), gone, m, &question, &answer) }() // awaited below
 		<-arrived
-		gone.leave()
+		gone.Cut()
 		require.ErrorIs(t, <-done, grpccall.ErrGivenUp)
 		require.EqualValues(t, n+1, count(up, "upstream_rq_total"))
 		require.EqualValues(t, n+1, count(up, "upstream_rq_tx_reset"))
@@ -553,7 +531,8 @@ func TestCallThatIsGivenUpSaysNothingOfItsHost(t *testing.T) {
 	requireCounts(t, up, map[string]int64{"upstream_rq_completed": 0, "upstream_rq_active": 0, "upstream_cx_total": 1, "outlier_detection.ejections_active": 0})
 	require.EqualValues(t, 0, up.Hosts().Members[0].Host.Stats.RequestErrors.Load())
 
-	gone := &caller{gone: true}
+	gone := &hold.Holder{}
+	gone.Cut()
 	question, answer := text("ping"), text("")
 	require.ErrorIs(t, (&grpccall.Call{}).Do(t.Context(), gone, m, &question, &answer), grpccall.ErrGivenUp)
 }
@@ -796,7 +775,7 @@ func lean() func(*http2.Stream) {
 // step makes a function that makes one call.
 func step(t testing.TB) func() {
 	m := methodOf(t, newCluster(t, "", newHost(t, anyPort, lean()).address), patient)
-	call, who, question, answer := &grpccall.Call{}, &caller{}, pings{}, pings{}
+	call, who, question, answer := &grpccall.Call{}, &hold.Holder{}, pings{}, pings{}
 	return func() {
 		if err := call.Do(t.Context(), who, m, question, answer); err != nil {
 			t.Fatal(err)

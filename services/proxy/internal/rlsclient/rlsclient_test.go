@@ -28,6 +28,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
+	"github.com/weirproxy/weir/services/proxy/internal/hold"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 	"github.com/weirproxy/weir/services/proxy/internal/xds"
@@ -140,7 +141,7 @@ func ask(s *Services, list *descriptor.List) (*Response, error) {
 
 func askFor(s *Services, service Service, domain string, list *descriptor.List) (*Response, error) {
 	response := &Response{}
-	err := s.ShouldRateLimit(context.Background(), &report{}, service, &Request{Domain: domain, Descriptors: list}, response)
+	err := s.ShouldRateLimit(context.Background(), &hold.Holder{}, service, &Request{Domain: domain, Descriptors: list}, response)
 	return response, err
 }
 
@@ -376,8 +377,8 @@ func TestWhyAServiceFailsIsLogged(t *testing.T) {
 				_, err := askFor(s, rls, c.domain, descriptors(t, "ann"))
 				require.Equal(t, c.want != "", err != nil)
 			}
-			gone := &report{}
-			gone.cut()
+			gone := &hold.Holder{}
+			gone.Cut()
 			err := s.ShouldRateLimit(t.Context(), gone, rls, &Request{Domain: "broken", Descriptors: descriptors(t, "ann")}, &Response{})
 			require.ErrorIs(t, err, ErrGivenUp)
 			require.Equal(t, c.want, log.String())
@@ -392,7 +393,7 @@ func BenchmarkAsk(b *testing.B) {
 	asked := Service{Cluster: "rls", Timeout: time.Second}
 	b.ReportAllocs()
 	b.RunParallel(func(p *testing.PB) {
-		caller, request, response := &report{}, &Request{Domain: "edge", Descriptors: list}, &Response{}
+		caller, request, response := &hold.Holder{}, &Request{Domain: "edge", Descriptors: list}, &Response{}
 		for p.Next() {
 			if err := s.ShouldRateLimit(b.Context(), caller, asked, request, response); err != nil {
 				b.Error(err)

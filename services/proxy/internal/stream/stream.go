@@ -6,13 +6,13 @@ package stream
 
 import (
 	"context"
-	"io"
 	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
+	"github.com/weirproxy/weir/services/proxy/internal/hold"
 	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
@@ -21,7 +21,11 @@ import (
 // Stream is one request and its response. The connection manager uses it again
 // for the next request of the same connection: nothing may keep it, or a view
 // of its bytes, beyond the filters' last step. Fields are set in their order.
+//
+// Whoever blocks for it holds what ends that. Other than the rest of a Stream, Cut may be
+// called from any goroutine.
 type Stream struct {
+	hold.Holder
 	// Context ends when the process gives up waiting for the stream; what
 	// blocks must heed it, or be held by Hold. It has no deadline, and does not
 	// end when the client leaves.
@@ -78,9 +82,7 @@ type Stream struct {
 	// why in Details and Flags.
 	Facts format.Facts
 
-	mu   sync.Mutex
-	held io.Closer
-	cut  bool
+	mu sync.Mutex
 	// expiry is why the stream is out of time, nil while it is not.
 	expiry *Expiry
 }
@@ -99,39 +101,15 @@ type Expiry struct {
 // Tell notes why the stream is out of time.
 func (e *Expiry) Tell(f *format.Facts) { f.Details, f.Flags = e.Details, f.Flags|e.Flags }
 
-// Hold makes c what Cut closes, so that whoever blocks on it is let go; nil is
-// nothing. After a Cut it is closed at once.
-func (s *Stream) Hold(c io.Closer) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.held = c
-	if (s.cut || s.expiry != nil) && c != nil {
-		_ = c.Close() // it is of no use any more, whatever this says
-	}
-}
-
-// Cut closes what is held, now and later. Other than the rest of a Stream it
-// may be called from any goroutine.
-func (s *Stream) Cut() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.cut = true
-	if s.held != nil {
-		_ = s.held.Close() // it is of no use any more, whatever this says
-	}
-}
-
-// Expire ends the stream for want of time: it closes what is held, now and
-// until Reset. The first reason stays. It may be called from any goroutine.
+// Expire ends the stream for want of time, and cuts it. The first reason stays. It may be
+// called from any goroutine.
 func (s *Stream) Expire(why *Expiry) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.expiry == nil {
 		s.expiry = why
 	}
-	if s.held != nil {
-		_ = s.held.Close() // it is of no use any more, whatever this says
-	}
+	s.mu.Unlock()
+	s.Cut()
 }
 
 // Expired is why the stream is out of time, nil while it is not.
@@ -174,5 +152,6 @@ func (s *Stream) Reset() {
 	s.mu.Lock()
 	s.expiry = nil
 	s.mu.Unlock()
+	s.Renew()
 	s.Facts.Reset(&s.Request, &s.Response, s.Facts.Connection)
 }

@@ -17,10 +17,11 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/breaker"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
 	"github.com/weirproxy/weir/services/proxy/internal/grpcwire"
+	"github.com/weirproxy/weir/services/proxy/internal/hold"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
 
-// Caller is who waits for an attempt, such as a stream.Stream.
+// Caller is who waits for an attempt, such as a stream.Stream or another hold.Holder.
 type Caller interface {
 	// Hold makes c what is closed as soon as nobody waits any more, which may be at
 	// once; nil is nothing.
@@ -90,20 +91,11 @@ func (a *Attempt) Waiting(until time.Time) (context.Context, context.CancelFunc)
 	} else {
 		ctx, cancel = context.WithDeadline(a.context, until)
 	}
-	a.caller.Hold(cancelling(cancel))
+	a.caller.Hold(hold.Cancel(cancel))
 	return ctx, func() {
 		a.caller.Hold(nil)
 		cancel()
 	}
-}
-
-// cancelling is a context as what a Caller holds.
-type cancelling context.CancelFunc
-
-// Close implements io.Closer.
-func (c cancelling) Close() error {
-	c()
-	return nil
 }
 
 // ErrFull is that as many requests are under way as may (Thresholds.max_requests).

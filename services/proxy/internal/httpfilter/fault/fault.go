@@ -9,7 +9,6 @@ import (
 	"math"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/format"
@@ -52,7 +51,7 @@ func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 	if d := c.delayOf(s); d > 0 && f.activate(s) {
 		stats.delayed(f.downstream(r))
 		s.Facts.Flags |= format.DelayInjected
-		sleep(s, d)
+		s.Sleep(s.Context, d)
 	}
 	if refusal, ok := c.refusal(s); ok && f.activate(s) {
 		stats.aborted(f.downstream(r))
@@ -208,30 +207,4 @@ func number(r *message.Request, name string) (uint64, bool) {
 	}
 	n, err := strconv.ParseUint(string(value), 10, 32)
 	return n, err == nil
-}
-
-// sleep waits, or until the stream is broken off.
-func sleep(s *stream.Stream, d time.Duration) {
-	w := &waiting{over: make(chan struct{})}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	s.Hold(w)
-	defer s.Hold(nil)
-	select {
-	case <-timer.C:
-	case <-w.over:
-	case <-s.Context.Done():
-	}
-}
-
-// waiting is a wait that the stream can end.
-type waiting struct {
-	once sync.Once
-	over chan struct{}
-}
-
-// Close implements io.Closer.
-func (w *waiting) Close() error {
-	w.once.Do(func() { close(w.over) })
-	return nil
 }

@@ -126,38 +126,17 @@ func (r *router) pause() result {
 	} else {
 		wait = time.Until(deadline)
 	}
-	cut := make(wake)
-	r.stream.Hold(cut)
-	defer r.stream.Hold(nil)
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		if end == late {
-			r.cluster.Stats.RequestTimeouts.Inc()
-			r.byRoute.note(routeTimeout)
-		}
-		return end
-	case <-cut:
-		if r.stream.Expired() != nil {
-			return streamExpired
-		}
-	case <-r.stream.Context.Done():
+	slept := r.stream.Sleep(r.stream.Context, wait)
+	switch {
+	case !slept && r.stream.Expired() != nil:
+		return streamExpired
+	case !slept:
+		return streamCut
+	case end == late:
+		r.cluster.Stats.RequestTimeouts.Inc()
+		r.byRoute.note(routeTimeout)
 	}
-	return streamCut
-}
-
-// wake ends a wait once it is closed.
-type wake chan struct{}
-
-// Close implements io.Closer, for the one stream that holds it.
-func (w wake) Close() error {
-	select {
-	case <-w:
-	default:
-		close(w)
-	}
-	return nil
+	return end
 }
 
 // pickContext is what the next attempt wants of its host.
