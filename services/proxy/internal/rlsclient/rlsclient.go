@@ -67,7 +67,19 @@ type Services struct {
 // has the name.
 type known struct {
 	method *grpccall.Method
-	outage *outage // the service's, whatever its cluster
+	outage *outage      // the service's, whatever its cluster
+	asked  atomic.Int64 // when, in seconds since 1970, no call later than that
+}
+
+// forgottenAfter is how long a service stays known that nobody asks: it may be one of a
+// configuration that is in use no more. One that is asked later is made known anew.
+const forgottenAfter = time.Hour
+
+// touch notes that the service is asked.
+func (k *known) touch(now int64) {
+	if k.asked.Load() != now { // so that many calls at once do not write to the same place
+		k.asked.Store(now)
+	}
 }
 
 // New makes Services in clusters that may come, change and go. Runtime has the values that
@@ -152,13 +164,16 @@ func (s *Services) find(service Service) (*known, error) {
 	if c == nil {
 		return nil, errNoCluster
 	}
+	now := time.Now().Unix()
 	if k := (*all)[service]; k != nil && k.method.Cluster() == c {
+		k.touch(now)
 		return k, nil
 	}
-	return s.make(service, c)
+	return s.make(service, c, now)
 }
 
-func (s *Services) make(service Service, c *cluster.Cluster) (*known, error) {
+// make makes a service known, and forgets those that nobody asks any more.
+func (s *Services) make(service Service, c *cluster.Cluster, now int64) (*known, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := s.known.Load()
@@ -179,8 +194,13 @@ func (s *Services) make(service Service, c *cluster.Cluster) (*known, error) {
 	if err != nil {
 		return nil, err
 	}
-	more := maps.Clone(*all)
-	more[service] = &known{m, k.outage}
-	s.known.Store(&more)
-	return more[service], nil
+	k = &known{method: m, outage: k.outage}
+	k.touch(now)
+	next := maps.Clone(*all)
+	maps.DeleteFunc(next, func(_ Service, k *known) bool {
+		return now-k.asked.Load() > int64(forgottenAfter/time.Second)
+	})
+	next[service] = k
+	s.known.Store(&next)
+	return k, nil
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -324,6 +325,31 @@ func TestTheClusterComesChangesAndGoes(t *testing.T) {
 		}
 		require.Equal(t, [2]int64{c.first, c.second}, [2]int64{first.calls.Load(), second.calls.Load()}, c.name)
 	}
+}
+
+// only is a cluster that has every name.
+type only struct{ cluster *cluster.Cluster }
+
+func (o only) Get(string) *cluster.Cluster { return o.cluster }
+
+func TestServicesThatNobodyAsksAreForgotten(t *testing.T) {
+	m := manager(t)
+	synctest.Test(t, func(t *testing.T) {
+		s := New(only{m.Get("rls")}, nil, slog.New(slog.DiscardHandler))
+		defer s.Close()
+		find := func(timeout time.Duration) *known {
+			k, err := s.find(Service{Cluster: "rls", Timeout: timeout})
+			require.NoError(t, err)
+			return k
+		}
+		used := find(time.Millisecond)
+		for timeout := 2 * time.Millisecond; timeout <= 200*time.Millisecond; timeout += time.Millisecond { // as configurations change
+			find(timeout)
+			time.Sleep(time.Minute)
+			require.Same(t, used, find(time.Millisecond), "what is in use stays")
+		}
+		require.Len(t, *s.known.Load(), 62, "those of the last hour, and the one in use")
+	})
 }
 
 func TestCloseEndsReportsAndRefusesLaterCalls(t *testing.T) {
