@@ -568,6 +568,24 @@ func TestStreamThatExpiresEndsThePause(t *testing.T) {
 	require.Zero(t, up.Breakers(0).Retries.Used())
 }
 
+func TestStreamThatExpiredBeforeTakesNoConnection(t *testing.T) {
+	u := newScripted(t, fine)
+	up, registry := clusterOf(t, `"connect_timeout": "5s"`, u.address)
+	r := routeOf(t, "", "")
+	require.Equal(t, "200 -", send(t, up, r, nil).summary())
+	s := &stream.Stream{Route: r, Cluster: up, Context: t.Context()}
+	s.Request.Method, s.Request.Path, s.Request.Authority = []byte("GET"), []byte("/"), []byte("up")
+	s.Expire(&stream.Expiry{Status: 504, Text: "stream timeout"}) // while a filter before the router waited
+	filter := newFilter()
+	reply := filter.(httpfilter.Terminal).Forward(s)
+	filter.(httpfilter.Done).Done(s)
+	require.Equal(t, &httpfilter.Reply{Status: 504, Body: "stream timeout"}, reply)
+	require.Zero(t, s.Facts.Attempts)
+	for name, want := range map[string]int64{"upstream_rq_total": 1, "upstream_cx_total": 1, "upstream_cx_active": 1} {
+		require.Equal(t, want, counted(registry, name), name)
+	}
+}
+
 func TestRequestIsNotRetriedWhoseClientHeardOfIt(t *testing.T) {
 	u := newScripted(t, "HTTP/1.1 103 Early Hints\r\n\r\n"+unavailable)
 	up, _ := clusterOf(t, `"connect_timeout": "5s"`, u.address)

@@ -200,8 +200,12 @@ func (r *router) begin(s *stream.Stream) {
 	}
 }
 
-// run makes an attempt.
+// run makes an attempt, unless nobody waits for it any more: a filter before this one, or
+// what led here, may have taken its time.
 func (r *router) run(s *stream.Stream) result {
+	if s.Expired() != nil {
+		return streamExpired
+	}
 	r.attempts++
 	r.attempt.body = r.body(s)
 	return r.attempt.run(s)
