@@ -1,16 +1,19 @@
 // Package deadline moves the deadlines of connections no more often than they
 // need to: setting one costs more than most steps of a request. The connection
-// manager and the router use it for their idle timeouts; it reads and writes
-// nothing.
+// manager uses it for its idle timeouts; it reads and writes nothing.
 package deadline
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Deadline is the read or the write deadline of one connection. It belongs to
 // one goroutine at a time.
 type Deadline struct {
 	set func(time.Time) error
 	at  time.Time // what is set; zero is none
+	cut atomic.Bool
 }
 
 // Of makes a Deadline of a connection's SetReadDeadline or SetWriteDeadline.
@@ -24,7 +27,20 @@ func (d *Deadline) Set(at time.Time) {
 	}
 	d.at = at
 	_ = d.set(at) // fails only once closed, as the next read or write will
+	if d.cut.Load() {
+		_ = d.set(past)
+	}
 }
+
+// Cut has it passed for good, whatever is set. Other than the rest it may be called from
+// any goroutine.
+func (d *Deadline) Cut() {
+	d.cut.Store(true) // first, so that who sets it now sees that, or is overruled by what follows
+	_ = d.set(past)
+}
+
+// past is a time that has passed.
+var past = time.Unix(1, 0)
 
 // Extend sees to it that the deadline is at least timeout from now, 0 for
 // none. One that is up to a quarter later than that is left alone, so that a

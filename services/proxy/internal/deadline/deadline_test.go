@@ -42,3 +42,24 @@ func TestExtendMovesADeadlineOnlyWhenItMust(t *testing.T) {
 		require.Equal(t, c.want, set, c.what)
 	}
 }
+
+func TestADeadlineThatIsCutStaysSo(t *testing.T) {
+	var set []time.Time
+	var d deadline.Deadline
+	meanwhile := func() {}
+	d = deadline.Of(func(at time.Time) error {
+		set = append(set, at)
+		meanwhile()
+		return nil
+	})
+	past := func() bool { return set[len(set)-1].Before(time.Now()) }
+	later := time.Now().Add(time.Hour)
+	meanwhile = func() { // the cut comes while a later one is being set
+		meanwhile = func() {}
+		d.Cut()
+	}
+	d.Set(later)
+	require.True(t, past())
+	d.Extend(later, time.Hour)
+	require.True(t, past())
+}

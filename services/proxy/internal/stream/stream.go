@@ -85,6 +85,8 @@ type Stream struct {
 	mu sync.Mutex
 	// expiry is why the stream is out of time, nil while it is not.
 	expiry *Expiry
+	// responding says that the response goes to the client.
+	responding bool
 }
 
 // Expiry is a limit in time that a stream has reached, what its client is told if
@@ -101,15 +103,42 @@ type Expiry struct {
 // Tell notes why the stream is out of time.
 func (e *Expiry) Tell(f *format.Facts) { f.Details, f.Flags = e.Details, f.Flags|e.Flags }
 
-// Expire ends the stream for want of time, and cuts it. The first reason stays. It may be
-// called from any goroutine.
-func (s *Stream) Expire(why *Expiry) {
+// Expire ends the stream for want of time, and cuts it. The first reason stays. It says
+// whether the response has begun, so that only what writes to the client can break it off.
+// It may be called from any goroutine.
+func (s *Stream) Expire(why *Expiry) (responding bool) {
 	s.mu.Lock()
 	if s.expiry == nil {
 		s.expiry = why
 	}
+	responding = s.responding
 	s.mu.Unlock()
 	s.Cut()
+	return responding
+}
+
+// ExpireUnanswered is Expire as long as the response has not begun. It may be called from
+// any goroutine.
+func (s *Stream) ExpireUnanswered(why *Expiry) {
+	s.mu.Lock()
+	if !s.responding && s.expiry == nil {
+		s.expiry = why
+	}
+	expired := s.expiry != nil
+	s.mu.Unlock()
+	if expired {
+		s.Cut()
+	}
+}
+
+// BeginResponse says that the response goes to the client from now on, and returns why
+// the stream is out of time before, nil if it is not: whoever makes it Expire is either
+// told that the response has begun, or heard of here.
+func (s *Stream) BeginResponse() *Expiry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.responding = true
+	return s.expiry
 }
 
 // Expired is why the stream is out of time, nil while it is not.
@@ -150,7 +179,7 @@ func (s *Stream) Reset() {
 	s.Response.Trailers.Reset()
 	s.Response.Status = 0
 	s.mu.Lock()
-	s.expiry = nil
+	s.expiry, s.responding = nil, false
 	s.mu.Unlock()
 	s.Renew()
 	s.Facts.Reset(&s.Request, &s.Response, s.Facts.Connection)

@@ -39,3 +39,38 @@ func TestExpiredStreamHoldsNothingUntilItIsUsedAgain(t *testing.T) {
 	s.Cut()
 	require.Equal(t, 1, third.closed)
 }
+
+func TestWhoeverExpiresAStreamIsHeardOfBeforeItsResponseOrToldOfIt(t *testing.T) {
+	why := &stream.Expiry{Status: 504}
+	for _, c := range []struct {
+		name    string
+		expire  func(*stream.Stream) bool
+		ignored bool // within the response
+	}{
+		{"by Expire", func(s *stream.Stream) bool { return s.Expire(why) }, false},
+		{"by ExpireUnanswered", func(s *stream.Stream) bool { s.ExpireUnanswered(why); return false }, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var s stream.Stream
+			held := &closer{}
+			s.Hold(held)
+			require.False(t, c.expire(&s), "there is no response yet")
+			require.Same(t, why, s.BeginResponse())
+			require.Equal(t, 1, held.closed)
+
+			s.Reset()
+			held = &closer{}
+			s.Hold(held)
+			require.Nil(t, s.BeginResponse())
+			responding := c.expire(&s)
+			if c.ignored {
+				require.Nil(t, s.Expired())
+				require.Zero(t, held.closed)
+				return
+			}
+			require.True(t, responding)
+			require.Same(t, why, s.Expired())
+			require.Equal(t, 1, held.closed)
+		})
+	}
+}

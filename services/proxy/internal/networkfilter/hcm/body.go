@@ -73,9 +73,11 @@ func (b *requestBody) pull() ([]byte, error) {
 func (b *requestBody) fail(err error) {
 	if _, malformed := errors.AsType[*message.ProtocolError](err); !malformed {
 		b.broken.Store(true)
-		// A timeout is our own doing, and who gets a response already may get all of it.
-		if c := b.connection; !timedOut(err) && !c.responding.Load() {
-			c.stream.Expire(clientGone)
+		// A timeout is our own doing. And the client may have ended its own direction
+		// alone, early, and take the whole of a response that has begun; behind the end
+		// of its request the watch takes that for its leaving.
+		if !timedOut(err) {
+			b.connection.stream.ExpireUnanswered(clientGone)
 		}
 	} else if !b.malformed.Swap(true) {
 		b.connection.manager.stats.protocolErrors.Inc()

@@ -37,9 +37,8 @@ type exchange struct {
 	interim func(*message.Response) error
 	onReset func(error)
 
-	ended      atomic.Bool // the request's body is at its end
-	responding atomic.Bool // only an interruption can end the response early
-	reset      atomic.Bool // the client reset the stream, or left
+	ended atomic.Bool // the request's body is at its end
+	reset atomic.Bool // the client reset the stream, or left
 
 	// writing orders a 100, which a pull of the body writes, against the heads that
 	// the exchange's own goroutine writes.
@@ -109,15 +108,13 @@ func (e *exchange) serve(c *multiplexed, h2 *http2.Stream) {
 	} else {
 		refused.fill(s)
 	}
-	expired := s.Expired()
+	expired := s.BeginResponse()
 	tellExpired(&s.Facts, expired)
-	switch {
-	case left(expired):
+	if left(expired) {
 		e.conclude(expired, abandon(s))
 		return
-	case expired == nil:
-		e.responding.Store(true)
-	default:
+	}
+	if expired != nil {
 		e.watch.end()                             // so that cut is done with
 		h2.SetDeadline(time.Now().Add(lastWords)) // which lets us write again
 	}
@@ -133,7 +130,6 @@ func (e *exchange) takeHead() {
 	r.Method, r.Path, r.Authority, r.Scheme = head.Method, head.Path, head.Authority, head.Scheme
 	r.Headers.Swap(&head.Fields)
 	e.reset.Store(false)
-	e.responding.Store(false)
 	e.ended.Store(head.End)
 	e.expects, e.tunnel, e.switched = false, false, false
 	if host, ok := r.Headers.Get("host"); ok { // the codec has compared them
@@ -418,8 +414,8 @@ func (e *exchange) clientGone(err error) {
 
 // cut lets go of whoever waits for the client, whose stream expired. It is called
 // from the watch's timer. Unless the response has begun there is one to write yet.
-func (e *exchange) cut() {
-	if e.responding.Load() {
+func (e *exchange) cut(responding bool) {
+	if responding {
 		e.h2.Interrupt(errExpired)
 		return
 	}

@@ -63,11 +63,11 @@ func (c *connection) Cut() {
 }
 
 // cut lets go of whoever waits for the client, whose stream expired. It is
-// called from the watch's timer.
-func (c *connection) cut() {
+// called from the watch's timer. Unless the response has begun there is one to write yet.
+func (c *connection) cut(responding bool) {
 	c.body.cutOff()
-	if c.responding.Load() {
-		_ = c.conn.SetWriteDeadline(time.Unix(1, 0)) // fails only once closed
+	if responding {
+		c.writes.Cut()
 	}
 }
 

@@ -48,9 +48,6 @@ type connection struct {
 	phase     atomic.Int32
 	draining  atomic.Bool
 	finishing atomic.Bool
-	// responding says that the response goes to the client, so that only a close
-	// can end it early.
-	responding atomic.Bool
 	// When the client must have sent, or taken, something.
 	reads, writes deadline.Deadline
 
@@ -243,13 +240,12 @@ func (c *connection) serveRequest() bool {
 		refused.fill(s)
 		keepAlive = keepAlive && (!refused.malformed || !m.closeOnInvalid)
 	}
-	expired := s.Expired()
+	expired := s.BeginResponse()
 	tellExpired(&s.Facts, expired)
 	if left(expired) {
 		return c.conclude(false, expired, abandon(s))
 	}
 	keepAlive = c.keepsAlive(keepAlive)
-	c.responding.Store(expired == nil)
 	return c.conclude(keepAlive, expired, c.respond(!keepAlive))
 }
 
@@ -265,7 +261,6 @@ func (c *connection) conclude(keepAlive bool, expired *stream.Expiry, err error)
 	}
 	c.run.End(s)
 	c.watch.end()
-	c.responding.Store(false)
 	if s.Response.Status == 101 {
 		m.stats.upgradesActive.Add(-1)
 	}

@@ -17,8 +17,9 @@ import (
 // short stream costs no timer.
 type watch struct {
 	manager *manager
-	// cut lets go of whoever waits for the client of an expired stream.
-	cut func()
+	// cut lets go of whoever waits for the client of an expired stream, within the
+	// response or before it.
+	cut func(responding bool)
 	// received says whether the client's whole request is here.
 	received func() bool
 	// gone says whether the client has closed. It is asked only once the request
@@ -212,6 +213,5 @@ func (w *watch) fire() {
 	} else {
 		stats.countExpiry(why)
 	}
-	w.stream.Expire(why)
-	w.cut()
+	w.cut(w.stream.Expire(why))
 }
