@@ -121,9 +121,6 @@ func (e *exchange) serve(c *multiplexed, h2 *http2.Stream) {
 	e.conclude(expired, e.respond())
 }
 
-// lastWords is how long the answer of a stream that expired may take.
-const lastWords = time.Second
-
 // takeHead makes the stream's request of the head that was read.
 func (e *exchange) takeHead() {
 	r, head := &e.stream.Request, &e.head

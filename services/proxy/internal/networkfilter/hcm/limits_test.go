@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -152,6 +153,44 @@ func TestStreamThatIsTooLongIsCutWithinItsResponse(t *testing.T) {
 	client.read("1")
 	client.closed()
 	server.closed()
+}
+
+// waits is a filter that holds its request for as long as the stream is waited for.
+type waits struct{ pass }
+
+func (f waits) Parse(proto.Message, strict.Path, *strict.Report) httpfilter.Config { return f }
+func (f waits) NewFilter() httpfilter.Filter                                       { return f }
+func (waits) RequestHead(s *stream.Stream) *httpfilter.Reply {
+	s.Sleep(s.Context, time.Hour)
+	return nil
+}
+
+// TestAnswerThatTheClientDoesNotTakeIsGivenUp has a connection without any buffer, whose
+// client reads nothing of the answer that its stream took too long.
+func TestAnswerThatTheClientDoesNotTakeIsGivenUp(t *testing.T) {
+	t.Parallel() // it waits
+	p := start(t, newUpstream(t).address(), config{
+		fields:  `"stream_idle_timeout": "0s", "common_http_protocol_options": {"max_stream_duration": "0.1s"},`,
+		filters: []httpfilter.Factory{waits{}},
+	})
+	client, conn := net.Pipe()
+	t.Cleanup(func() { _ = client.Close() })
+	served := make(chan struct{})
+	go func() { // ends with the connection; awaited below
+		defer close(served)
+		p.filter.NewConnection(conn).Serve(t.Context())
+	}()
+	_, err := io.WriteString(client, get)
+	require.NoError(t, err)
+	select {
+	case <-served:
+	case <-time.After(patience):
+		t.Error("the connection is still there")
+		_ = client.Close()
+		<-served
+	}
+	require.EqualValues(t, 1, p.stat("http.test.downstream_rq_max_duration_reached"))
+	require.EqualValues(t, 0, p.stat("cluster.up.upstream_cx_total"))
 }
 
 func TestConnectionEndsWithTheLastOfItsRequests(t *testing.T) {

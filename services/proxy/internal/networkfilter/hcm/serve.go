@@ -245,6 +245,9 @@ func (c *connection) serveRequest() bool {
 	if left(expired) {
 		return c.conclude(false, expired, abandon(s))
 	}
+	if expired != nil {
+		s.IdleTimeout = lastWords // whatever it was: no limit holds any more but this
+	}
 	keepAlive = c.keepsAlive(keepAlive)
 	return c.conclude(keepAlive, expired, c.respond(!keepAlive))
 }

@@ -61,6 +61,10 @@ var (
 	clientReset = &stream.Expiry{Details: "http2.remote_reset", Flags: format.DownstreamRemoteReset}
 )
 
+// lastWords is how long the client may take over the answer of a stream that is out of
+// time.
+const lastWords = time.Second
+
 // left says whether a stream ended since its client did not want it any more.
 func left(why *stream.Expiry) bool { return why == clientGone || why == clientReset }
 
