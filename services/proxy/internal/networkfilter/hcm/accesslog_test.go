@@ -12,11 +12,15 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/weirproxy/weir/internal/http2"
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/accesslog"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
+	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
 // accessLog is a log of a format that a proxy writes to a file.
@@ -142,6 +146,60 @@ func TestAccessLogTellsOfClientsThatLeft(t *testing.T) {
 			}
 			require.EqualValues(t, 1, p.stat("http.test.downstream_rq_rx_reset"))
 			require.EqualValues(t, 0, p.stat("http.test.downstream_rq_completed"))
+		})
+	}
+}
+
+// lingering is a filter whose Done step lasts until something becomes of the stream.
+type lingering struct {
+	pass
+	t *testing.T
+}
+
+func (f lingering) Parse(proto.Message, strict.Path, *strict.Report) httpfilter.Config { return f }
+func (f lingering) NewFilter() httpfilter.Filter                                       { return f }
+func (f lingering) Done(s *stream.Stream) {
+	servicetest.Eventually(f.t, "the client's leaving is known", func() bool { return s.Expired() != nil })
+}
+
+// TestAccessLogTellsOfWholeAnswersWhoseClientsLeft has clients leave behind their answer,
+// while the exchange is not quite over.
+func TestAccessLogTellsOfWholeAnswersWhoseClientsLeft(t *testing.T) {
+	t.Parallel() // it waits
+	const answer = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+	for _, c := range []struct {
+		name  string
+		ask   func(p *proxy) (leave func())
+		early int64
+		want  string
+	}{
+		{"by a reset of the request that is not whole", func(p *proxy) func() {
+			s := open(t, p.dialHTTP2(), "POST /", false)
+			return func() { require.Equal(t, "200 hello", outcome(s)) } // which resets it
+		}, 1, "POST / HTTP/2 200 - via_upstream 0 5"},
+		{"by a close", func(p *proxy) func() {
+			client := p.dial()
+			client.send(get)
+			return func() {
+				_, body := client.response("GET")
+				require.Equal(t, "hello", body)
+				require.NoError(t, client.conn.Close())
+			}
+		}, 0, "GET / HTTP/1.1 200 - via_upstream 0 5"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			l, up := newAccessLog(t, leftFormat), newUpstream(t)
+			p := start(t, up.address(), config{fields: l.field, logs: l.files, filters: []httpfilter.Factory{lingering{t: t}}})
+			leave := c.ask(p)
+			server := up.accept()
+			server.head()
+			server.send(answer)
+			leave()
+			require.Equal(t, c.want, l.lines(1)[0])
+			for name, want := range map[string]int64{"completed": 1, "2xx": 1, "rx_reset": 0, "tx_reset": 0, "response_before_rq_complete": c.early} {
+				require.Equal(t, want, p.stat("http.test.downstream_rq_"+name), name)
+			}
 		})
 	}
 }

@@ -383,8 +383,8 @@ func (e *exchange) conclude(expired *stream.Expiry, err error) {
 		e.h2.OnReset(nil) // waits until we know, if it is the client's doing
 	}
 	whole := e.ended.Load() || e.switched
-	reset := e.reset.Load() && (err != nil || whole) // else it had its answer before
-	m.stats.countOutcome(s.Expired(), reset, whole, err)
+	answered := err == nil && !e.switched // in whole
+	m.stats.countOutcome(ending(s, expired, answered), e.reset.Load() && !answered, whole, err)
 	if err != nil || !whole {
 		e.h2.Interrupt(errOver) // lets go whoever still waits for the rest of the request
 	}
@@ -395,7 +395,7 @@ func (e *exchange) conclude(expired *stream.Expiry, err error) {
 	e.watch.end()
 	e.h2.OnReset(nil)
 	e.lines.End()
-	m.record(s, expired, time.Now())
+	m.record(s, expired, answered, time.Now())
 	s.Reset()
 	e.connection, e.h2 = nil, nil
 }

@@ -77,18 +77,28 @@ func tellExpired(f *format.Facts, why *stream.Expiry) {
 	}
 }
 
-// record notes, counts and logs the end of a request, which is now. Expired is why the stream was
-// out of time before the response; it returns why it is now.
-func (m *manager) record(s *stream.Stream, expired *stream.Expiry, now time.Time) (last *stream.Expiry) {
-	last = s.Expired()
-	if last != expired || left(last) {
-		tellExpired(&s.Facts, last)
+// ending is why a stream was out of time in the end, nil if it was not: why it is now, or,
+// if its client was answered in whole, why it was before the response. What becomes of a
+// stream behind its answer, such as a reset since the rest of the request is not wanted,
+// is no concern of those who count and log that.
+func ending(s *stream.Stream, expired *stream.Expiry, answered bool) *stream.Expiry {
+	if answered {
+		return expired
 	}
-	if !left(last) {
+	return s.Expired()
+}
+
+// record notes, counts and logs the end of a request, which is now. Expired and answered
+// are those of ending.
+func (m *manager) record(s *stream.Stream, expired *stream.Expiry, answered bool, now time.Time) {
+	why := ending(s, expired, answered)
+	if why != expired || left(why) {
+		tellExpired(&s.Facts, why)
+	}
+	if !left(why) {
 		m.stats.countAnswer(s, now)
 	}
 	m.log(&s.Facts)
-	return last
 }
 
 // begun writes the access logs of a request that has its route, if it is to.

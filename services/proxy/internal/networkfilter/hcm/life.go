@@ -6,6 +6,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
 
 // firstRequestTime is how long a connection without a request so far stays
@@ -90,10 +92,9 @@ func (c *connection) gone() (gone bool) {
 	return gone || err != nil
 }
 
-// countOutcome counts how an exchange ended, err being what broke it off, and notes
-// what that makes of the connection.
-func (c *connection) countOutcome(err error) {
-	why := c.stream.Expired()
+// countOutcome counts how an exchange ended, why being its ending and err what broke it
+// off, and notes what that makes of the connection.
+func (c *connection) countOutcome(why *stream.Expiry, err error) {
 	gone := left(why) || c.writer.Err() != nil || c.body.broken.Load()
 	whole := c.body.finished() || c.stream.Response.Status == 101
 	switch {

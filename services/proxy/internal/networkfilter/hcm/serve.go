@@ -246,7 +246,7 @@ func (c *connection) serveRequest() bool {
 		return c.conclude(false, expired, abandon(s))
 	}
 	if expired != nil {
-		s.IdleTimeout = lastWords // whatever it was: no limit holds any more but this
+		s.IdleTimeout = lastWords // since no other limit holds any more
 	}
 	keepAlive = c.keepsAlive(keepAlive)
 	return c.conclude(keepAlive, expired, c.respond(!keepAlive))
@@ -257,7 +257,8 @@ func (c *connection) serveRequest() bool {
 // no use any more gets time to be closed by the client; any other keeps alive.
 func (c *connection) conclude(keepAlive bool, expired *stream.Expiry, err error) bool {
 	m, s := c.manager, &c.stream
-	c.countOutcome(err)
+	answered := err == nil && s.Response.Status != 101 // in whole
+	c.countOutcome(ending(s, expired, answered), err)
 	if err != nil || s.Response.Status != 101 && !c.body.finished() {
 		keepAlive = false
 		c.body.cutOff()
@@ -270,7 +271,8 @@ func (c *connection) conclude(keepAlive bool, expired *stream.Expiry, err error)
 	c.countBytes()
 	c.lines.End()
 	c.ended = time.Now()
-	switch last := m.record(s, expired, c.ended); {
+	m.record(s, expired, answered, c.ended)
+	switch last := s.Expired(); {
 	case last != expired || left(last): // within the response, whose connection was cut
 		keepAlive = false
 	case keepAlive && last != nil:
