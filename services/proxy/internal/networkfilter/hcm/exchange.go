@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"io"
-	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -71,9 +70,8 @@ func (e *exchange) serve(c *multiplexed, h2 *http2.Stream) {
 	defer m.stats.http2.StreamsActive.Add(-1)
 	e.connection, e.h2 = c, h2
 	s.Facts.Connection = &c.facts
-	s.Reset()
-	s.Context, s.IdleTimeout, s.MaxDuration = c.ctx, m.streamIdleTimeout, m.maxStreamDuration
-	s.FlushTimeout, s.BodyBufferLimit = m.streamFlushTimeout, m.bufferLimit.Load()
+	m.renew(s)
+	s.Context = c.ctx
 	_ = h2.ReadHead(&e.head) // it is there from the start
 	c.begins()
 	now := time.Now()
@@ -89,15 +87,9 @@ func (e *exchange) serve(c *multiplexed, h2 *http2.Stream) {
 		return
 	}
 	chain, refused := e.prepare()
-	if s.ClientAddress != c.peer {
-		s.Facts.Remote = netip.AddrPortFrom(s.ClientAddress, 0)
-	}
+	tellClient(s, c.peer)
 	if refused == nil {
-		m.route(s)
-		tellRoute(s)
-		chain, refused = m.upgraded(s, chain)
-		m.begun(&s.Facts)
-		follow(e.lines, s)
+		chain, refused = m.admit(s, chain, e.lines)
 	}
 	e.watch.begin(s, now)
 	h2.OnReset(e.onReset)

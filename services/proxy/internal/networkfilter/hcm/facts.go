@@ -38,8 +38,8 @@ func (c *connection) beginFacts(read time.Time) {
 }
 
 // tellClient notes who the client is, where that is not the peer.
-func (c *connection) tellClient() {
-	if s := &c.stream; s.ClientAddress != c.peer {
+func tellClient(s *stream.Stream, peer netip.Addr) {
+	if s.ClientAddress != peer {
 		s.Facts.Remote = netip.AddrPortFrom(s.ClientAddress, 0)
 	}
 }

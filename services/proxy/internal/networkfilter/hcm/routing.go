@@ -3,10 +3,33 @@ package hcm
 import (
 	"math/rand/v2"
 
+	"github.com/weirproxy/weir/services/proxy/internal/accesslog"
+	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/requestid"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
+
+// renew makes s that of the next request, which may take as long, and as much memory, as
+// the manager lets it unless its route says otherwise.
+func (m *manager) renew(s *stream.Stream) {
+	s.Reset()
+	s.IdleTimeout, s.FlushTimeout, s.MaxDuration = m.streamIdleTimeout, m.streamFlushTimeout, m.maxStreamDuration
+	s.BodyBufferLimit = m.bufferLimit.Load()
+}
+
+// admit finds the way of a request that filters and an upstream may see: its route and
+// cluster, and the filters, which are the usual ones unless it asks for an upgrade. It may
+// be refused even so. Access logs hear of it that are to while it goes on, of which lines
+// are those at intervals.
+func (m *manager) admit(s *stream.Stream, usual *httpfilter.Chain, lines *accesslog.Periodic) (*httpfilter.Chain, *refusal) {
+	m.route(s)
+	tellRoute(s)
+	chain, refused := m.upgraded(s, usual)
+	m.begun(&s.Facts)
+	follow(lines, s)
+	return chain, refused
+}
 
 // route finds the route of a request, and the cluster that it goes to, and decides
 // whether it is traced. What the router answers by itself has no cluster. Without a

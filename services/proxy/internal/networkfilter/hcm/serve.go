@@ -202,8 +202,7 @@ func (c *connection) serveRequest() bool {
 	m.stats.requestsHTTP1.Inc()
 	m.stats.requestsActive.Add(1)
 	defer m.stats.requestsActive.Add(-1)
-	s.Reset()
-	s.IdleTimeout, s.MaxDuration, s.BodyBufferLimit = m.streamIdleTimeout, m.maxStreamDuration, m.bufferLimit.Load()
+	m.renew(s)
 	keepAlive, err := c.reader.ReadRequest(&s.Request)
 	c.writer.HTTP10 = c.reader.HTTP10() && m.http1.Options.AcceptHTTP10
 	if err != nil {
@@ -222,14 +221,10 @@ func (c *connection) serveRequest() bool {
 	if s.Request.Body != nil { // else nothing is read before the next request
 		c.reads.Set(time.Time{}) // it is the watch's business from now on
 	}
-	c.tellClient()
+	tellClient(s, c.peer)
 	c.body.begin(&s.Request)
 	if refused == nil {
-		m.route(s)
-		tellRoute(s)
-		chain, refused = m.upgraded(s, chain)
-		m.begun(&s.Facts)
-		follow(c.lines, s)
+		chain, refused = m.admit(s, chain, c.lines)
 	}
 	c.watch.begin(s, read)
 
