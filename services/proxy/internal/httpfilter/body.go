@@ -30,7 +30,8 @@ func BodyFailed(s *stream.Stream, err error) *Reply {
 	}
 }
 
-// Expired makes the reply to a request whose stream is out of time, and notes why.
+// Expired makes the reply to a request whose stream is out of time, and notes why. If the
+// client has left, it is one that goes nowhere.
 func Expired(s *stream.Stream, why *stream.Expiry) *Reply {
 	why.Tell(&s.Facts)
 	if why.GRPCStatus != 0 && IsGRPC(&s.Request) {

@@ -122,6 +122,9 @@ func (r *Run) Begin(chain *Chain) { r.chain, r.filters = chain, r.filters[:0] }
 //     filters;
 //  3. the route's changes to the response's headers, then response heads, in
 //     reverse order, of those that saw the request.
+//
+// Whatever replies to a client that has left meanwhile, for that reason or another, replies
+// to nobody: no step sees that, and s.Response is of no use. s.Expired tells.
 func (r *Run) Exchange(s *stream.Stream) {
 	reply := r.requestHeads(s)
 	if reply == nil {
@@ -132,6 +135,9 @@ func (r *Run) Exchange(s *stream.Stream) {
 		reply = r.filters[len(r.filters)-1].(Terminal).Forward(s)
 	}
 	if reply != nil {
+		if s.Expired().ClientLeft() {
+			return
+		}
 		reply.Fill(&s.Response, &s.Request)
 	}
 	s.MutateResponse()

@@ -146,6 +146,42 @@ func TestReplyEndsTheRequestAndPassesThoseThatSawIt(t *testing.T) {
 	require.Equal(t, "b", string(added))
 }
 
+// left is a terminal filter whose client leaves while it waits for the upstream.
+type left struct{ trace *trace }
+
+func (f *left) NewFilter() httpfilter.Filter { return f }
+func (f *left) Forward(s *stream.Stream) *httpfilter.Reply {
+	f.trace.add("router", "forward")
+	s.Expire(&stream.Expiry{Details: "it left"})
+	return httpfilter.Expired(s, s.Expired())
+}
+
+func TestNoStepSeesAReplyToAClientThatHasLeft(t *testing.T) {
+	t.Run("by the terminal filter", func(t *testing.T) {
+		var got trace
+		s := &stream.Stream{}
+		exchange(t, s, &heads{"a", &got, nil}, &left{&got})
+		require.Equal(t, trace{"a request", "router forward", "a done"}, got)
+		require.Zero(t, s.Response.Headers.Len())
+		require.Equal(t, "it left", s.Facts.Details)
+	})
+	t.Run("by another", func(t *testing.T) {
+		var got trace
+		s := &stream.Stream{}
+		s.Expire(&stream.Expiry{})
+		exchange(t, s, &heads{"a", &got, &httpfilter.Reply{Status: 503}}, &left{&got})
+		require.Equal(t, trace{"a request", "a done"}, got)
+	})
+	t.Run("which one that is out of time is not", func(t *testing.T) {
+		var got trace
+		s := &stream.Stream{}
+		s.Expire(&stream.Expiry{Status: 504})
+		exchange(t, s, &heads{"a", &got, httpfilter.Expired(s, s.Expired())}, &left{&got})
+		require.Equal(t, trace{"a request", "a response", "a done"}, got)
+		require.Equal(t, 504, s.Response.Status)
+	})
+}
+
 // counting counts the filters that were taken.
 type counting struct {
 	heads

@@ -11,6 +11,8 @@
 //     reverse order;
 //   - the steps of one stream never at the same time, though not always on the
 //     same goroutine: a response can begin while its request is still coming;
+//   - a response only if there is somebody to get it: a reply to a client that has left
+//     is dropped, so that no response step sees it;
 //   - heads before bodies, each chunk once, trailers behind the last chunk of
 //     a body, be there any or not, Done last and always, in the reverse order.
 //
@@ -133,8 +135,8 @@ type Done interface {
 // Terminal is the filter at the end of a chain, which gets the response.
 type Terminal interface {
 	// Forward fills in s.Response, with the body still to be pulled, or
-	// returns a reply. It pulls s.Request.Body. It is not called for a request
-	// that a filter answered.
+	// returns a reply, as it must once the client has left: that goes nowhere. It pulls
+	// s.Request.Body. It is not called for a request that a filter answered.
 	Forward(s *stream.Stream) *Reply
 }
 

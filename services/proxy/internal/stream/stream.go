@@ -89,9 +89,10 @@ type Stream struct {
 	responding bool
 }
 
-// Expiry is a limit in time that a stream has reached, what its client is told if
-// the response has not begun, and what access logs are.
+// Expiry is a limit in time that a stream has reached, or that its client left; what the
+// client is told if the response has not begun, and what access logs are.
 type Expiry struct {
+	// Status is 0 if the client left: there is nobody to tell.
 	Status  int
 	Text    string
 	Details string
@@ -99,6 +100,10 @@ type Expiry struct {
 	// GRPCStatus is what a client of gRPC is told; 0 is what Status stands for.
 	GRPCStatus int
 }
+
+// ClientLeft says that the stream ended since its client did not want it any more, so that
+// nobody waits for a response. Nil is a stream that goes on.
+func (e *Expiry) ClientLeft() bool { return e != nil && e.Status == 0 }
 
 // Tell notes why the stream is out of time.
 func (e *Expiry) Tell(f *format.Facts) { f.Details, f.Flags = e.Details, f.Flags|e.Flags }

@@ -119,7 +119,8 @@ type Exchange struct {
 	Request string
 	// Body is the request's, chunk by chunk.
 	Body []string
-	// Response is the upstream's head, "200" and header fields; empty is "200".
+	// Response is the upstream's head, "200" and header fields; empty is "200". There is
+	// none once the stream has expired.
 	Response string
 	// ResponseBody is the upstream's body, chunk by chunk.
 	ResponseBody []string
@@ -137,7 +138,8 @@ type Result struct {
 	// Forwarded is the request as the upstream got it: head, and after an empty
 	// line the body if there is one. Empty if a filter replied.
 	Forwarded string
-	// Response is what went to the client, in the same form: "200\nx-a: b".
+	// Response is what went to the client, in the same form: "200\nx-a: b"; "0" if it has
+	// left.
 	Response string
 }
 
@@ -178,6 +180,9 @@ func (u *upstream) NewFilter() httpfilter.Filter { return u }
 func (u *upstream) Forward(s *stream.Stream) *httpfilter.Reply {
 	r := &s.Request
 	u.got = fmt.Sprintf("%s %s\nhost: %s%s%s", r.Method, r.Path, r.Authority, show(&r.Headers), read(u.t, r.Body))
+	if why := s.Expired(); why != nil {
+		return httpfilter.Expired(s, why)
+	}
 	u.exchange.response(u.t, &s.Response)
 	return nil
 }

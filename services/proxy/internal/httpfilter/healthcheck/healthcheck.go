@@ -181,7 +181,7 @@ func (c *config) judge(s *stream.Stream) *httpfilter.Reply {
 // ResponseHead implements httpfilter.ResponseHead.
 func (f *filter) ResponseHead(s *stream.Stream) {
 	c := f.config
-	if f.forwarded && s.Response.Status > 0 { // else the client has left before there was an answer
+	if f.forwarded {
 		c.last.Store(&answer{s.Response.Status, time.Now()})
 	}
 	if f.check {

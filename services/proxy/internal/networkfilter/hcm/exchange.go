@@ -102,7 +102,7 @@ func (e *exchange) serve(c *multiplexed, h2 *http2.Stream) {
 	}
 	expired := s.BeginResponse()
 	tellExpired(&s.Facts, expired)
-	if left(expired) {
+	if expired.ClientLeft() {
 		e.conclude(expired, abandon(s))
 		return
 	}

@@ -92,10 +92,10 @@ func ending(s *stream.Stream, expired *stream.Expiry, answered bool) *stream.Exp
 // are those of ending.
 func (m *manager) record(s *stream.Stream, expired *stream.Expiry, answered bool, now time.Time) {
 	why := ending(s, expired, answered)
-	if why != expired || left(why) {
+	if why != expired || why.ClientLeft() {
 		tellExpired(&s.Facts, why)
 	}
-	if !left(why) {
+	if !why.ClientLeft() {
 		m.stats.countAnswer(s, now)
 	}
 	m.log(&s.Facts)

@@ -95,10 +95,10 @@ func (c *connection) gone() (gone bool) {
 // countOutcome counts how an exchange ended, why being its ending and err what broke it
 // off, and notes what that makes of the connection.
 func (c *connection) countOutcome(why *stream.Expiry, err error) {
-	gone := left(why) || c.writer.Err() != nil || c.body.broken.Load()
+	gone := why.ClientLeft() || c.writer.Err() != nil || c.body.broken.Load()
 	whole := c.body.finished() || c.stream.Response.Status == 101
 	switch {
-	case why != nil && !left(why):
+	case why != nil && !why.ClientLeft():
 		c.broken = err != nil || !c.body.finished()
 	case gone:
 		c.remote, c.broken = true, true

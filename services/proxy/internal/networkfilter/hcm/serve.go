@@ -237,7 +237,7 @@ func (c *connection) serveRequest() bool {
 	}
 	expired := s.BeginResponse()
 	tellExpired(&s.Facts, expired)
-	if left(expired) {
+	if expired.ClientLeft() {
 		return c.conclude(false, expired, abandon(s))
 	}
 	if expired != nil {
@@ -268,7 +268,7 @@ func (c *connection) conclude(keepAlive bool, expired *stream.Expiry, err error)
 	c.ended = time.Now()
 	m.record(s, expired, answered, c.ended)
 	switch last := s.Expired(); {
-	case last != expired || left(last): // within the response, whose connection was cut
+	case last != expired || last.ClientLeft(): // within the response, whose connection was cut
 		keepAlive = false
 	case keepAlive && last != nil:
 		c.reads.Set(time.Time{}) // which cut had put into the past

@@ -169,7 +169,7 @@ func (s *managerStats) countExpiry(why *stream.Expiry) {
 // whether its client left; whether the request was whole; and what broke it off.
 func (s *managerStats) countOutcome(why *stream.Expiry, gone, whole bool, err error) {
 	switch {
-	case why != nil && !left(why): // counted as that was found
+	case why != nil && !why.ClientLeft(): // counted as that was found
 	case gone:
 		s.clientResets.Inc()
 	case err != nil:

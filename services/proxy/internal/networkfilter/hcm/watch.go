@@ -65,9 +65,6 @@ var (
 // time.
 const lastWords = time.Second
 
-// left says whether a stream ended since its client did not want it any more.
-func left(why *stream.Expiry) bool { return why == clientGone || why == clientReset }
-
 // errLeft is what breaks off the response to such a client.
 var errLeft = errors.New("the client left")
 
