@@ -18,7 +18,7 @@ type requestBody struct {
 	connection *connection
 	inner      message.Body
 	wanted     atomic.Bool // somebody has asked for it, and may be pulling
-	left       int64       // bytes to come, negative if that is not known
+	remaining  int64       // bytes to come, negative if that is not known
 	ended      atomic.Bool // nothing of inner is to come any more, but its io.EOF
 	broken     atomic.Bool // the client left within it
 	malformed  atomic.Bool // it broke the protocol
@@ -33,7 +33,7 @@ type requestBody struct {
 // begin takes over the body of the request that was just read.
 func (b *requestBody) begin(r *message.Request) {
 	b.inner, b.expects = r.Body, r.ExpectContinue && r.Body != nil
-	b.left, b.tunnel = r.BodyLength, len(r.Upgrade) > 0
+	b.remaining, b.tunnel = r.BodyLength, len(r.Upgrade) > 0
 	b.wanted.Store(false)
 	b.broken.Store(false)
 	b.malformed.Store(false)
@@ -59,8 +59,8 @@ func (b *requestBody) pull() ([]byte, error) {
 	b.connection.watch.touch(now)
 	facts.AddReceived(len(chunk))
 	// Known by its length already, since a server answers what it has the whole of.
-	b.left -= int64(len(chunk))
-	if (b.left == 0 || errors.Is(err, io.EOF)) && !b.ended.Swap(true) {
+	b.remaining -= int64(len(chunk))
+	if (b.remaining == 0 || errors.Is(err, io.EOF)) && !b.ended.Swap(true) {
 		facts.Mark(format.RequestEnd, now)
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -77,7 +77,7 @@ func (b *requestBody) fail(err error) {
 		// alone, early, and take the whole of a response that has begun; behind the end
 		// of its request the watch takes that for its leaving.
 		if !timedOut(err) {
-			b.connection.stream.ExpireUnanswered(clientGone)
+			b.connection.stream.ExpireUnanswered(clientClosed)
 		}
 	} else if !b.malformed.Swap(true) {
 		b.connection.manager.stats.protocolErrors.Inc()

@@ -50,11 +50,11 @@ type exchange struct {
 
 func newExchange(m *manager) *exchange {
 	e := &exchange{manager: m}
-	e.interim, e.onReset = e.sendInterim, e.clientGone
+	e.interim, e.onReset = e.sendInterim, e.hearReset
 	e.lines = m.periodic()
 	e.watch.manager, e.watch.base = m, time.Now()
 	e.watch.received, e.watch.cut = e.ended.Load, e.cut
-	e.watch.gone = func() bool { return false } // onReset tells
+	e.watch.peerClosed = func() bool { return false } // onReset tells
 	return e
 }
 
@@ -81,7 +81,7 @@ func (e *exchange) serve(c *multiplexed, h2 *http2.Stream) {
 	e.takeHead()
 	e.beginFacts(now)
 	if err := h2.Err(); err != nil { // the client has left since
-		e.clientGone(err)
+		e.hearReset(err)
 		e.run.Begin(m.chain)
 		e.conclude(s.Expired(), err)
 		return
@@ -241,7 +241,7 @@ func (e *exchange) Next() ([]byte, error) {
 		s.Facts.Mark(format.RequestEnd, now)
 		e.ended.Store(true)
 	} else if err != nil && !errors.Is(err, errOver) && !errors.Is(err, errExpired) && !timedOut(err) {
-		e.clientGone(err)
+		e.hearReset(err)
 	}
 	return chunk, err
 }
@@ -302,7 +302,7 @@ func (e *exchange) respond() error {
 		response.Headers.Remove("content-length")
 	}
 	if err := e.writeHead(response); err != nil {
-		e.tellGone(err)
+		e.tellLost(err)
 		return err
 	}
 	if response.Body != nil {
@@ -330,7 +330,7 @@ func (e *exchange) writeBody(r *message.Response) error {
 	for {
 		if !r.Body.Ready() {
 			if err := e.h2.Flush(); err != nil {
-				e.tellGone(err)
+				e.tellLost(err)
 				return err
 			}
 		}
@@ -348,7 +348,7 @@ func (e *exchange) writeBody(r *message.Response) error {
 			e.watch.flush()
 		}
 		if err := e.h2.WriteData(chunk, false); err != nil {
-			e.tellGone(err)
+			e.tellLost(err)
 			return err
 		}
 		facts.AddSent(len(chunk))
@@ -361,7 +361,7 @@ func (e *exchange) writeBody(r *message.Response) error {
 		err = e.h2.WriteData(nil, true)
 	}
 	if err != nil {
-		e.tellGone(err)
+		e.tellLost(err)
 	}
 	return err
 }
@@ -392,10 +392,10 @@ func (e *exchange) conclude(expired *stream.Expiry, err error) {
 	e.connection, e.h2 = nil, nil
 }
 
-// clientGone hears that the stream has ended before its time.
-func (e *exchange) clientGone(err error) {
+// hearReset hears that the stream has ended before its time.
+func (e *exchange) hearReset(err error) {
 	e.reset.Store(true)
-	if gone(err) {
+	if ofConnection(err) {
 		e.connection.broken.Store(true)
 	}
 	e.stream.Expire(leaving(err))
@@ -411,10 +411,10 @@ func (e *exchange) cut(responding bool) {
 	e.h2.Interrupt(os.ErrDeadlineExceeded)
 }
 
-// tellGone notes a client that takes nothing any more, unless that is our doing.
-func (e *exchange) tellGone(err error) {
+// tellLost notes a client that takes nothing any more, unless that is our doing.
+func (e *exchange) tellLost(err error) {
 	if !errors.Is(err, errExpired) {
-		tellGone(&e.stream.Facts, err)
+		tellLost(&e.stream.Facts, err)
 	}
 }
 

@@ -61,8 +61,8 @@ func tellMalformed(f *format.Facts, why *message.ProtocolError) {
 	f.Details, f.Flags = why.ResponseCodeDetails, f.Flags|format.DownstreamProtocolError
 }
 
-// tellGone notes a client that left, or takes nothing any more.
-func tellGone(f *format.Facts, err error) {
+// tellLost notes a client that left, or takes nothing any more.
+func tellLost(f *format.Facts, err error) {
 	if timedOut(err) {
 		f.Details, f.Flags = "stream_idle_timeout", f.Flags|format.StreamIdleTimeout
 		return

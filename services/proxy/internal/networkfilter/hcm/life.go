@@ -73,9 +73,9 @@ func (c *connection) cut(responding bool) {
 	}
 }
 
-// gone says, without waiting, whether the client has closed its connection. One
+// peerClosed says, without waiting, whether the client has closed its connection. One
 // that sent more, the next request perhaps, counts as there.
-func (c *connection) gone() (gone bool) {
+func (c *connection) peerClosed() (closed bool) {
 	conn, ok := c.conn.(syscall.Conn)
 	if !ok {
 		return false
@@ -87,29 +87,29 @@ func (c *connection) gone() (gone bool) {
 	err = raw.Control(func(fd uintptr) {
 		var one [1]byte
 		n, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		gone = err == nil && n == 0 || err != nil && err != syscall.EAGAIN && err != syscall.EINTR
+		closed = err == nil && n == 0 || err != nil && err != syscall.EAGAIN && err != syscall.EINTR
 	})
-	return gone || err != nil
+	return closed || err != nil
 }
 
 // countOutcome counts how an exchange ended, why being its ending and err what broke it
 // off, and notes what that makes of the connection.
 func (c *connection) countOutcome(why *stream.Expiry, err error) {
-	gone := why.ClientLeft() || c.writer.Err() != nil || c.body.broken.Load()
+	byClient := why.ClientLeft() || c.writer.Err() != nil || c.body.broken.Load()
 	whole := c.body.finished() || c.stream.Response.Status == 101
 	switch {
 	case why != nil && !why.ClientLeft():
 		c.broken = err != nil || !c.body.finished()
-	case gone:
+	case byClient:
 		c.remote, c.broken = true, true
 	case err != nil:
 		c.broken = true
 	}
 	if c.body.malformed.Load() { // both, as in Envoy
 		c.manager.stats.earlyResponses.Inc()
-		gone = true
+		byClient = true
 	}
-	c.manager.stats.countOutcome(why, gone, whole, err)
+	c.manager.stats.countOutcome(why, byClient, whole, err)
 }
 
 // countBytes counts what came and went since the last time.
@@ -121,7 +121,7 @@ func (c *connection) countBytes() {
 }
 
 // timedOut says whether an error is that a deadline of ours passed, and not that the
-// kernel hears nothing of the client any more (ETIMEDOUT), which has gone.
+// kernel hears nothing of the client any more (ETIMEDOUT), which is lost.
 func timedOut(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 
 // linger gives the client time to close after we did (delayed_close_timeout):

@@ -112,15 +112,15 @@ func (c *multiplexed) after(d time.Duration, f func()) {
 // lookIdle drains a connection that has had no stream for idle_timeout.
 func (c *multiplexed) lookIdle() {
 	open, since := c.conn.Streams()
-	left := c.manager.idleTimeout
+	remaining := c.manager.idleTimeout
 	if open == 0 {
-		left -= time.Since(since)
+		remaining -= time.Since(since)
 	}
-	if left > 0 {
+	if remaining > 0 {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if !c.ended {
-			c.idle.Reset(left)
+			c.idle.Reset(remaining)
 		}
 		return
 	}
@@ -237,9 +237,9 @@ func (s *servers) release(of *server) {
 	}
 }
 
-// gone says whether a stream's error is that of its connection, rather than its
+// ofConnection says whether a stream's error is that of its connection, rather than its
 // own.
-func gone(err error) bool {
+func ofConnection(err error) bool {
 	_, ofStream := errors.AsType[*http2.StreamError](err)
 	return err != nil && !ofStream && !errors.Is(err, io.EOF)
 }

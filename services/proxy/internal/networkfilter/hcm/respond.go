@@ -31,7 +31,7 @@ func (c *connection) respond(closes bool) error {
 	for response.Body != nil {
 		if !response.Body.Ready() {
 			if err := c.writer.Flush(); err != nil {
-				tellGone(facts, err)
+				tellLost(facts, err)
 				return err
 			}
 		}
@@ -47,14 +47,14 @@ func (c *connection) respond(closes bool) error {
 			return err
 		}
 		if err := c.writer.WriteChunk(chunk); err != nil {
-			tellGone(facts, err)
+			tellLost(facts, err)
 			return err
 		}
 		facts.AddSent(len(chunk))
 	}
 	c.writer.Finish(&response.Trailers)
 	if err := c.writer.Flush(); err != nil {
-		tellGone(facts, err)
+		tellLost(facts, err)
 		return err
 	}
 	if len(c.manager.logs) > 0 { // nobody else asks when it ended
@@ -97,10 +97,10 @@ func (c *connection) refuse(err error) bool {
 		stats.countExpiry(why)
 		r.status, r.text = why.Status, why.Text
 		tellExpired(facts, why)
-	default: // the client has gone
+	default: // the client has closed
 		c.remote, c.broken = true, true
 		stats.clientResets.Inc()
-		tellGone(facts, err)
+		tellLost(facts, err)
 		c.manager.log(facts)
 		return false
 	}

@@ -159,7 +159,7 @@ func (m *manager) newConnection(conn net.Conn, a accepted) *connection {
 	c.interim = c.sendInterim
 	c.lines = m.periodic()
 	c.watch.manager, c.watch.base = m, c.began
-	c.watch.received, c.watch.gone, c.watch.cut = c.body.finished, c.gone, c.cut
+	c.watch.received, c.watch.peerClosed, c.watch.cut = c.body.finished, c.peerClosed, c.cut
 	return c
 }
 
@@ -172,7 +172,7 @@ func (c *connection) Serve(ctx context.Context) {
 	for c.serveRequest() {
 	}
 	c.watch.stop()
-	_ = c.conn.Close() // the client has gone, or will see it
+	_ = c.conn.Close() // the client has closed, or will see it
 	c.countBytes()
 	c.manager.stats.connectionsActiveH1.Add(-1)
 	c.manager.stats.countEnd(c.began, c.remote, c.broken)

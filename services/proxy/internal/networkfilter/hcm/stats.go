@@ -135,8 +135,8 @@ func newStats(scope, codec, codec2 *stats.Scope) *managerStats {
 	return s
 }
 
-// countAnswer counts the answer to a request that ends now. Of one to a health check only the time
-// counts, as in Envoy.
+// countAnswer counts the answer to a request that ends now. Of one to a health check only
+// the time counts, as in Envoy.
 func (s *managerStats) countAnswer(of *stream.Stream, now time.Time) {
 	s.requestTime.Record(now.Sub(of.Start))
 	if of.Facts.HealthCheck {
@@ -166,11 +166,12 @@ func (s *managerStats) countExpiry(why *stream.Expiry) {
 }
 
 // countOutcome counts how an exchange ended: why it was out of time, if it was;
-// whether its client left; whether the request was whole; and what broke it off.
-func (s *managerStats) countOutcome(why *stream.Expiry, gone, whole bool, err error) {
+// whether that is its client's doing; whether the request was whole; and what broke it
+// off.
+func (s *managerStats) countOutcome(why *stream.Expiry, byClient, whole bool, err error) {
 	switch {
 	case why != nil && !why.ClientLeft(): // counted as that was found
-	case gone:
+	case byClient:
 		s.clientResets.Inc()
 	case err != nil:
 		s.ownResets.Inc()

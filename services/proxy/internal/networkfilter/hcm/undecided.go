@@ -102,7 +102,7 @@ func (c *connection) preface() (received []byte, ok bool) {
 		default:
 			c.manager.stats.connectionIdleTimeouts.Inc()
 		}
-		_ = c.conn.Close() // the client has gone, or will see it
+		_ = c.conn.Close() // the client has closed, or will see it
 		return nil, false
 	}
 	c.beginHead()

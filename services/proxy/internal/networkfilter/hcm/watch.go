@@ -22,10 +22,10 @@ type watch struct {
 	cut func(responding bool)
 	// received says whether the client's whole request is here.
 	received func() bool
-	// gone says whether the client has closed. It is asked only once the request
+	// peerClosed says whether the client has closed. It is asked only once the request
 	// is received, when nobody reads from the client.
-	gone func() bool
-	base time.Time
+	peerClosed func() bool
+	base       time.Time
 	// last is when anything moved, since base.
 	last atomic.Int64
 
@@ -33,7 +33,7 @@ type watch struct {
 	timer  *time.Timer
 	wake   time.Time      // when timer goes off, zero if it does not
 	stream *stream.Stream // nil between streams
-	closed bool           // every stream is cut off
+	cuts   bool           // every stream, from its start
 	// The limits of stream, zero for none.
 	start                   time.Time
 	idle, duration, request time.Duration
@@ -41,7 +41,7 @@ type watch struct {
 	// may take as long as flushes; negative is idle.
 	flushing bool
 	flushes  time.Duration
-	leaves   bool // the end of the client's direction ends the stream
+	oneWay   bool // the client has no more to say than its request, and has left if it closes
 }
 
 // deadlineExceeded is DEADLINE_EXCEEDED of gRPC.
@@ -57,15 +57,15 @@ var (
 	requestTime      = &stream.Expiry{Status: 408, Text: "request timeout", Details: "request_overall_timeout"}
 
 	// That nobody is told: the client closed its connection, or reset its stream.
-	clientGone  = &stream.Expiry{Details: "downstream_remote_disconnect", Flags: format.DownstreamConnectionTermination}
-	clientReset = &stream.Expiry{Details: "http2.remote_reset", Flags: format.DownstreamRemoteReset}
+	clientClosed = &stream.Expiry{Details: "downstream_remote_disconnect", Flags: format.DownstreamConnectionTermination}
+	clientReset  = &stream.Expiry{Details: "http2.remote_reset", Flags: format.DownstreamRemoteReset}
 )
 
 // lastWords is how long the client may take over the answer of a stream that is out of
 // time.
 const lastWords = time.Second
 
-// errLeft is what breaks off the response to such a client.
+// errLeft is what breaks off the response to a client that left.
 var errLeft = errors.New("the client left")
 
 // abandon leaves a stream without a response, which nobody gets.
@@ -80,7 +80,7 @@ func leaving(err error) *stream.Expiry {
 	if reset, ok := errors.AsType[*http2.StreamError](err); ok && reset.Remote {
 		return clientReset
 	}
-	return clientGone
+	return clientClosed
 }
 
 // headLimit is the first of the limits that run from the first byte of a request on,
@@ -90,8 +90,8 @@ type headLimit struct {
 	why   *stream.Expiry
 }
 
-// goneInterval is how often a client is looked after while it waits.
-const goneInterval = time.Second
+// lookInterval is how often a client is looked after while it waits.
+const lookInterval = time.Second
 
 // begin watches s, which has its limits and whose head has just been read, until end.
 func (w *watch) begin(s *stream.Stream, now time.Time) {
@@ -100,12 +100,12 @@ func (w *watch) begin(s *stream.Stream, now time.Time) {
 	w.stream, w.start = s, s.Start
 	w.idle, w.duration, w.request = s.IdleTimeout, s.MaxDuration, w.manager.requestTimeout
 	w.flushes, w.flushing = s.FlushTimeout, false
-	if w.leaves = len(s.Request.Upgrade) == 0; !w.leaves {
+	if w.oneWay = len(s.Request.Upgrade) == 0; !w.oneWay {
 		w.request = 0 // it never ends
 	}
 	w.touch(now)
 	w.arm(now)
-	if w.closed {
+	if w.cuts {
 		s.Cut()
 	}
 }
@@ -125,7 +125,7 @@ func (w *watch) flush() {
 func (w *watch) cutOff() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.closed = true
+	w.cuts = true
 	if w.stream != nil {
 		w.stream.Cut()
 	}
@@ -164,7 +164,7 @@ func (w *watch) arm(now time.Time) {
 	if w.request > 0 && !w.received() {
 		limit(w.start, w.request)
 	}
-	limit(now, goneInterval)
+	limit(now, lookInterval)
 	if !w.wake.IsZero() && !w.wake.After(next) {
 		return
 	}
@@ -203,8 +203,8 @@ func (w *watch) fire() {
 		if !received {
 			why = idleRequest
 		}
-	case received && w.leaves && w.gone():
-		why = clientGone
+	case received && w.oneWay && w.peerClosed():
+		why = clientClosed
 	default:
 		w.arm(now)
 		return
