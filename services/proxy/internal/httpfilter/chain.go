@@ -123,8 +123,8 @@ func (r *Run) Begin(chain *Chain) { r.chain, r.filters = chain, r.filters[:0] }
 //  3. the route's changes to the response's headers, then response heads, in
 //     reverse order, of those that saw the request.
 //
-// Whatever replies to a client that has left meanwhile, for that reason or another, replies
-// to nobody: no step sees that, and s.Response is of no use. s.Expired tells.
+// A reply to a stream that is out of time by then says that and nothing else. If its client
+// has left nobody gets it: no step sees it, and s.Response is of no use.
 func (r *Run) Exchange(s *stream.Stream) {
 	reply := r.requestHeads(s)
 	if reply == nil {
@@ -135,8 +135,12 @@ func (r *Run) Exchange(s *stream.Stream) {
 		reply = r.filters[len(r.filters)-1].(Terminal).Forward(s)
 	}
 	if reply != nil {
-		if s.Expired().ClientLeft() {
+		why := s.Expired()
+		if why.ClientLeft() {
 			return
+		}
+		if why != nil {
+			reply = Expired(s, why)
 		}
 		reply.Fill(&s.Response, &s.Request)
 	}

@@ -172,14 +172,17 @@ func TestNoStepSeesAReplyToAClientThatHasLeft(t *testing.T) {
 		exchange(t, s, &heads{"a", &got, &httpfilter.Reply{Status: 503}}, &left{&got})
 		require.Equal(t, trace{"a request", "a done"}, got)
 	})
-	t.Run("which one that is out of time is not", func(t *testing.T) {
-		var got trace
-		s := &stream.Stream{}
-		s.Expire(&stream.Expiry{Status: 504})
-		exchange(t, s, &heads{"a", &got, httpfilter.Expired(s, s.Expired())}, &left{&got})
-		require.Equal(t, trace{"a request", "a response", "a done"}, got)
-		require.Equal(t, 504, s.Response.Status)
-	})
+}
+
+func TestAReplyToAStreamThatIsOutOfTimeSaysThat(t *testing.T) {
+	var got trace
+	s := &stream.Stream{}
+	s.Expire(&stream.Expiry{Status: 504, Text: "stream timeout", Details: "stream_idle_timeout"})
+	body := exchange(t, s, &heads{"a", &got, &httpfilter.Reply{Status: 500}}, &left{&got})
+	require.Equal(t, trace{"a request", "a response", "a done"}, got)
+	require.Equal(t, 504, s.Response.Status)
+	require.Equal(t, "stream timeout", body)
+	require.Equal(t, "stream_idle_timeout", s.Facts.Details)
 }
 
 // counting counts the filters that were taken.
