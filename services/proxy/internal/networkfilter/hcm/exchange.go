@@ -79,7 +79,7 @@ func (e *exchange) serve(c *multiplexed, h2 *http2.Stream) {
 		s.Start = now
 	}
 	e.takeHead()
-	e.beginFacts(now)
+	beginFacts(s, "HTTP/2", c.facts.Peer, now)
 	if err := h2.Err(); err != nil { // the client has left since
 		e.hearReset(err)
 		e.run.Begin(m.chain)
@@ -140,15 +140,6 @@ func (e *exchange) takeHead() {
 		e.expects = true
 		r.ExpectContinue = true
 		r.Headers.Remove("expect")
-	}
-}
-
-func (e *exchange) beginFacts(now time.Time) {
-	s, f := &e.stream, &e.stream.Facts
-	f.Start, f.Protocol, f.Remote = s.Start, "HTTP/2", e.connection.facts.Peer
-	f.ResponseTrailers = &s.Response.Trailers
-	if s.Request.Body == nil {
-		f.Mark(format.RequestEnd, now)
 	}
 }
 
@@ -268,7 +259,7 @@ func (e *exchange) sendContinue() error {
 // sendInterim passes an interim response of the upstream on.
 func (e *exchange) sendInterim(r *message.Response) error {
 	e.watch.touch(time.Now())
-	r.Headers.Keep(func(name, _ []byte) bool { return !hopByHop(name) && string(name) != "content-length" })
+	bare(r)
 	e.writing.Lock()
 	defer e.writing.Unlock()
 	if err := e.h2.WriteHead(r.Status, &r.Headers, false); err != nil {
@@ -281,7 +272,7 @@ func (e *exchange) sendInterim(r *message.Response) error {
 // client did not get the whole of it.
 func (e *exchange) respond() error {
 	s := &e.stream
-	response, facts, now := &s.Response, &s.Facts, time.Now()
+	response, now := &s.Response, time.Now()
 	if e.tunnel && response.Status == 101 {
 		e.switched = true
 		e.manager.stats.upgradesTotal.Inc()
@@ -292,12 +283,7 @@ func (e *exchange) respond() error {
 	}
 	e.manager.finish(s)
 	e.watch.touch(now)
-	facts.ResponseCode = response.Status
-	facts.Mark(format.SendBegin, now)
-	if e.switched {
-		e.manager.switched(facts)
-	}
-	e.lines.Update()
+	e.manager.answering(s, e.switched, e.lines, now)
 	if response.BodyLength == message.Unknown && !response.Bodiless {
 		response.Headers.Remove("content-length")
 	}
@@ -310,9 +296,7 @@ func (e *exchange) respond() error {
 			return err
 		}
 	}
-	if len(e.manager.logs) > 0 { // nobody else asks when it ended
-		facts.Mark(format.SendEnd, time.Now())
-	}
+	e.manager.answeredWhole(&s.Facts)
 	return nil
 }
 

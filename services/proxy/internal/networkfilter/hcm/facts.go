@@ -21,18 +21,13 @@ func address(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(pair.Addr().Unmap(), pair.Port())
 }
 
-// beginFacts notes what is known as a request's head has been read, or has
+// beginFacts notes what is known as the head of a peer's request has been read, or has
 // failed to be.
-func (c *connection) beginFacts(read time.Time) {
-	f := &c.stream.Facts
-	f.Start = c.stream.Start
-	f.Protocol = "HTTP/1.1"
-	if c.reader.HTTP10() {
-		f.Protocol = "HTTP/1.0"
-	}
-	f.Remote = c.facts.Peer
-	f.ResponseTrailers = &c.stream.Response.Trailers
-	if len(c.stream.Request.Method) > 0 && c.stream.Request.Body == nil {
+func beginFacts(s *stream.Stream, protocol string, peer netip.AddrPort, read time.Time) {
+	f := &s.Facts
+	f.Start, f.Protocol, f.Remote = s.Start, protocol, peer
+	f.ResponseTrailers = &s.Response.Trailers
+	if len(s.Request.Method) > 0 && s.Request.Body == nil { // it is whole
 		f.Mark(format.RequestEnd, read)
 	}
 }
@@ -122,10 +117,22 @@ func follow(p *accesslog.Periodic, s *stream.Stream) {
 	}
 }
 
-// switched writes the access logs of a client that gets its upgrade, if it is to.
-func (m *manager) switched(f *format.Facts) {
-	if m.logTunnel {
+// answering notes that the response begins to go out, with which the client gets its
+// upgrade or not, and writes the access logs of that, if it is to.
+func (m *manager) answering(s *stream.Stream, upgraded bool, lines *accesslog.Periodic, now time.Time) {
+	f := &s.Facts
+	f.ResponseCode = s.Response.Status
+	f.Mark(format.SendBegin, now)
+	if upgraded && m.logTunnel {
 		m.logAs("DownstreamTunnelSuccessfullyEstablished", f)
+	}
+	lines.Update()
+}
+
+// answeredWhole notes that the whole response has gone out, where anybody asks when.
+func (m *manager) answeredWhole(f *format.Facts) {
+	if len(m.logs) > 0 {
+		f.Mark(format.SendEnd, time.Now())
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"io"
 	"time"
 
-	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
@@ -20,12 +19,7 @@ func (c *connection) respond(closes bool) error {
 	c.manager.finish(&c.stream)
 	c.body.refuseContinue()
 	c.watch.touch(now)
-	facts.ResponseCode = response.Status
-	facts.Mark(format.SendBegin, now)
-	if response.Status == 101 {
-		c.manager.switched(facts)
-	}
-	c.lines.Update()
+	c.manager.answering(&c.stream, response.Status == 101, c.lines, now)
 	c.writes.Extend(now, idle)
 	c.writer.WriteResponse(response, closes)
 	for response.Body != nil {
@@ -57,9 +51,7 @@ func (c *connection) respond(closes bool) error {
 		tellLost(facts, err)
 		return err
 	}
-	if len(c.manager.logs) > 0 { // nobody else asks when it ended
-		facts.Mark(format.SendEnd, time.Now())
-	}
+	c.manager.answeredWhole(facts)
 	if response.Status == 101 {
 		if half, ok := c.conn.(interface{ CloseWrite() error }); ok {
 			return half.CloseWrite()
@@ -73,11 +65,16 @@ func (c *connection) respond(closes bool) error {
 func (c *connection) sendInterim(r *message.Response) error {
 	now := time.Now()
 	c.watch.touch(now)
-	r.Headers.Keep(func(name, _ []byte) bool { return !hopByHop(name) && string(name) != "content-length" })
+	bare(r)
 	c.body.interim.Lock() // a pull of the body may want to write a 100
 	defer c.body.interim.Unlock()
 	c.writes.Extend(now, c.stream.IdleTimeout)
 	return c.writer.WriteInterim(r)
+}
+
+// bare takes out of an interim response what belongs to the upstream's hop.
+func bare(r *message.Response) {
+	r.Headers.Keep(func(name, _ []byte) bool { return !hopByHop(name) && string(name) != "content-length" })
 }
 
 // refuse answers a request whose head is malformed, or of a client that took

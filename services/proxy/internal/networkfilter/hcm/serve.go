@@ -213,7 +213,11 @@ func (c *connection) serveRequest() bool {
 	if !c.whole {
 		read = time.Now()
 	}
-	c.beginFacts(read)
+	protocol := "HTTP/1.1"
+	if c.reader.HTTP10() {
+		protocol = "HTTP/1.0"
+	}
+	beginFacts(s, protocol, c.facts.Peer, read)
 	if err != nil {
 		return c.refuse(err)
 	}
