@@ -52,7 +52,7 @@ type Conn struct {
 	done       chan struct{}    // closed when serve ended; a client's
 	known      chan struct{}    // closed when the server's first SETTINGS came; a client's
 	warned     bool             // a GOAWAY of the peer came
-	broken     int              // streams that the end of the connection broke off
+	broken     int              // streams whose response the end of the connection broke off
 
 	// Bytes that came from, and were given to, the socket.
 	received, sent atomic.Uint64
@@ -99,7 +99,8 @@ func (c *Conn) Streams() (open int, idleSince time.Time) {
 // Bytes is how many bytes came from the peer and how many were written to it.
 func (c *Conn) Bytes() (received, sent uint64) { return c.received.Load(), c.sent.Load() }
 
-// Broken is how many streams the end of the connection broke off.
+// Broken is how many streams the end of the connection broke off: those whose response
+// was not whole yet, be the request whole or not.
 func (c *Conn) Broken() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -136,10 +137,12 @@ func (c *Conn) end(err error) {
 		err = io.ErrUnexpectedEOF // for a stream it is no end
 	}
 	for _, s := range c.streams {
+		if !s.responded() {
+			c.broken++
+		}
 		s.breakOff(err)
 	}
-	c.broken = len(c.streams)
-	c.countStreams(-c.broken)
+	c.countStreams(-len(c.streams))
 	clear(c.streams)
 }
 

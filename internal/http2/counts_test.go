@@ -138,6 +138,27 @@ func TestGoAwaysAndWhatTheyBreakAreCounted(t *testing.T) {
 	mu.Unlock()
 }
 
+// TestAWholeResponseIsNotBrokenOff has a connection end whose response was whole before
+// the request was.
+func TestAWholeResponseIsNotBrokenOff(t *testing.T) {
+	conns := make(chan *http2.Conn, 1)
+	address := listen(t, http2.Options{}, handlerFunc(func(s *http2.Stream) {
+		_ = s.WriteHead(204, nil, true)
+		conns <- s.Conn()
+		_, _ = s.Next()
+	}))
+	client := connect(t, address, http2.Options{})
+	s, err := client.Open(request("POST", "/"), nil, false)
+	require.NoError(t, err)
+	require.NoError(t, s.ReadHead(&http2.Head{}))
+	server := <-conns
+	server.Abort(http2.EnhanceYourCalm, "")
+	<-client.Done()
+	require.Zero(t, client.Broken())
+	require.Zero(t, server.Broken())
+	s.Close()
+}
+
 // TestHeadsOverTheLimitAreCounted has a request and a response that are.
 func TestHeadsOverTheLimitAreCounted(t *testing.T) {
 	var ours, theirs atomic.Int64

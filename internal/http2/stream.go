@@ -392,6 +392,15 @@ func (s *Stream) breakOff(err error) {
 	}
 }
 
+// responded says whether the response is whole, on its way to us or from us. With mu
+// held.
+func (s *Stream) responded() bool {
+	if s.conn.client {
+		return s.remoteEnded
+	}
+	return s.localEnded
+}
+
 // failSend ends our direction before its time. With mu held.
 func (s *Stream) failSend(err error) {
 	s.sendErr = err
