@@ -60,13 +60,14 @@ func (f *filter) Inspect(s *listenerfilter.Socket) error {
 	if s.Transport != listenerfilter.RawBuffer {
 		return nil
 	}
+	var client finder
 	for received := []byte(nil); len(received) < most; {
 		var err error
 		if received, err = s.Peek(len(received) + 1); err != nil {
 			return err
 		}
 		received = received[:min(len(received), most)]
-		protocol, ok := find(received)
+		protocol, ok := client.find(received)
 		if !ok {
 			continue
 		}
@@ -83,26 +84,35 @@ func (f *filter) Inspect(s *listenerfilter.Socket) error {
 // preface begins a connection of HTTP/2 (RFC 9113 §3.4).
 const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
+// finder finds the protocol of one client in what it has sent so far. It looks for the
+// end of the first line from where it has stopped, so that a client which sends its
+// bytes one by one costs no more than another.
+type finder struct {
+	looked int  // bytes of the line that it has seen, and not its end
+	method bool // they begin with a method, and what ends that
+}
+
 // find is the protocol of a client that has sent this so far, "" for none that is
 // known here; not ok if more bytes are needed to tell. What more bytes come then
-// changes no answer.
-func find(received []byte) (protocol string, ok bool) {
+// changes no answer. Each call gets what the one before got, and more behind it.
+func (f *finder) find(received []byte) (protocol string, ok bool) {
 	if n := min(len(received), len(preface)); string(received[:n]) == preface[:n] {
 		return listenerfilter.H2C, n == len(preface)
 	}
-	line, _, whole := bytes.Cut(received, []byte("\n"))
-	method := line
-	if end := bytes.IndexAny(line, " \t"); end >= 0 {
-		method = line[:end]
+	for ; !f.method && f.looked < len(received); f.looked++ {
+		c := received[f.looked]
+		f.method = f.looked > 0 && (c == ' ' || c == '\t')
+		if !f.method && !httpguts.IsTokenRune(rune(c)) {
+			return "", true
+		}
 	}
-	switch {
-	case !isToken(method):
-		return "", true
-	case !whole:
+	end := bytes.IndexByte(received[f.looked:], '\n')
+	if end < 0 {
+		f.looked = len(received)
 		return "", false
 	}
 	// Whatever is no visible character separates, as in Envoy.
-	return protocolOf(bytes.FieldsFunc(line, func(r rune) bool { return r <= ' ' })), true
+	return protocolOf(bytes.FieldsFunc(received[:f.looked+end], func(r rune) bool { return r <= ' ' })), true
 }
 
 // protocolOf is the protocol of a request line, which begins with a method: HTTP/1.0
@@ -120,10 +130,6 @@ func protocolOf(fields [][]byte) string {
 	default:
 		return listenerfilter.HTTP10
 	}
-}
-
-func isToken(b []byte) bool {
-	return len(b) > 0 && !bytes.ContainsFunc(b, func(r rune) bool { return !httpguts.IsTokenRune(r) })
 }
 
 // isTarget says whether a request may be for this: a path, an asterisk, a URI with its

@@ -70,9 +70,9 @@ var clients = []struct{ sends, want string }{
 	{"GET / HTTP/1,1\r\n", ""},
 }
 
-// verdict is that of find in one word.
-func verdict(received string) string {
-	protocol, ok := find([]byte(received))
+// verdict is that of a finder in one word.
+func verdict(f *finder, received string) string {
+	protocol, ok := f.find([]byte(received))
 	if !ok {
 		return undecided
 	}
@@ -81,7 +81,16 @@ func verdict(received string) string {
 
 func TestAProtocolIsFoundByTheFirstBytes(t *testing.T) {
 	for _, c := range clients {
-		require.Equal(t, c.want, verdict(c.sends), "%q", c.sends)
+		require.Equal(t, c.want, verdict(&finder{}, c.sends), "%q", c.sends)
+	}
+}
+
+// TestEachByteIsLookedAtOnce has ends of lines in the place of what was looked at.
+func TestEachByteIsLookedAtOnce(t *testing.T) {
+	var f finder
+	for n := range 100 {
+		sends := "GET /" + strings.Repeat("\n", n) + "a"
+		require.Equal(t, undecided, verdict(&f, sends), "%q", sends)
 	}
 }
 
@@ -128,10 +137,13 @@ func FuzzFind(f *testing.F) {
 		f.Add(c.sends, uint16(len(c.sends)/2))
 	}
 	f.Fuzz(func(t *testing.T, sends string, at uint16) {
-		whole := verdict(sends)
-		part := verdict(sends[:min(int(at), len(sends))])
-		if part != undecided && part != whole {
-			t.Errorf("%q is %q, and its first %d bytes %q", sends, whole, at, part)
+		whole, parts := verdict(&finder{}, sends), &finder{}
+		part := verdict(parts, sends[:min(int(at), len(sends))])
+		if part == undecided {
+			part = verdict(parts, sends)
+		}
+		if part != whole {
+			t.Errorf("%q is %q, and split behind %d bytes %q", sends, whole, at, part)
 		}
 	})
 }
