@@ -62,7 +62,8 @@ type Facts struct {
 	LogType string
 	// LocalReplyBody is the body of a reply of our own, while it is formatted.
 	LocalReplyBody string
-	// DynamicMetadata is what filters say to each other, by namespace.
+	// DynamicMetadata is what filters say to each other, by namespace. A struct in it
+	// stays as it is: who has more to say puts another in its place.
 	DynamicMetadata map[string]*structpb.Struct
 	// What the configuration says of the route, its virtual host, the cluster and the
 	// host; nil for nothing.

@@ -25,6 +25,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
+	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/filtertest"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter/ratelimit"
@@ -567,6 +568,28 @@ func TestDynamicMetadataIsForTheFiltersBehind(t *testing.T) {
 			})
 		}})
 	}
+}
+
+// TestMetadataThatALogMayReadStays has a snapshot of the facts, as access logs take it,
+// read beside a filter that adds to their metadata.
+func TestMetadataThatALogMayReadStays(t *testing.T) {
+	const namespace = "envoy.filters.http.ratelimit"
+	metadata := func(key string) *structpb.Struct {
+		return &structpb.Struct{Fields: map[string]*structpb.Value{key: structpb.NewStringValue("1")}}
+	}
+	config, _ := answering(t, "", rlsclient.Response{Code: okay, Metadata: metadata("new")}, nil)
+	x, read := newTarget(t), make(chan map[string]any, 1)
+	var taken *structpb.Struct
+	filtertest.Run(t, config, filtertest.Exchange{Request: asked, Prepare: func(s *stream.Stream) {
+		x.prepare(s)
+		s.Facts.DynamicMetadata = map[string]*structpb.Struct{namespace: metadata("old")}
+		var snapshot format.Snapshot
+		snapshot.Take(&s.Facts)
+		taken = snapshot.Facts(&s.Facts).DynamicMetadata[namespace]
+		go func() { read <- taken.AsMap() }() // ends once it has read, which is received below
+	}})
+	require.Equal(t, map[string]any{"old": "1"}, <-read)
+	require.Equal(t, map[string]any{"old": "1"}, taken.AsMap())
 }
 
 func TestParseHasTheClusterChecked(t *testing.T) {

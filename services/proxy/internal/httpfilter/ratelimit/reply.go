@@ -136,7 +136,8 @@ func printable(name string) string {
 	}, name)
 }
 
-// store keeps the service's metadata for the filters behind.
+// store keeps the service's metadata for the filters behind. What is there may be read
+// by an access log beside, so that a new struct takes its place.
 func (f *filter) store(s *stream.Stream) {
 	fields := f.response.Metadata.GetFields()
 	if len(fields) == 0 {
@@ -145,10 +146,10 @@ func (f *filter) store(s *stream.Stream) {
 	if s.Facts.DynamicMetadata == nil {
 		s.Facts.DynamicMetadata = map[string]*structpb.Struct{}
 	}
-	stored := s.Facts.DynamicMetadata[f.config.namespace]
-	if stored == nil {
-		s.Facts.DynamicMetadata[f.config.namespace] = f.response.Metadata
-		return
+	kept := f.response.Metadata
+	if before := s.Facts.DynamicMetadata[f.config.namespace].GetFields(); len(before) > 0 {
+		kept = &structpb.Struct{Fields: maps.Clone(before)}
+		maps.Copy(kept.Fields, fields)
 	}
-	maps.Copy(stored.Fields, fields)
+	s.Facts.DynamicMetadata[f.config.namespace] = kept
 }
