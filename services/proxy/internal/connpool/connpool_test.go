@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/http2"
+	"github.com/weirproxy/weir/internal/http2/http2test"
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
@@ -234,7 +235,7 @@ func TestIdleConnectionsExpireByThemselves(t *testing.T) {
 			options.IdleTimeout = 20 * time.Millisecond
 			address, _ := server(t)
 			if options.HTTP2 != nil {
-				address = newPeer(t, http2.Options{}, no).address
+				address = http2test.NewHost(t, http2.Options{}, no).Address
 			}
 			pool, counts := makePool(t, address, options)
 			var used []*connpool.Conn
@@ -264,7 +265,7 @@ func TestConnectionsGrowOldByThemselves(t *testing.T) {
 			options.IdleTimeout, options.MaxDuration = time.Hour, 20*time.Millisecond
 			address, _ := server(t)
 			if options.HTTP2 != nil {
-				address = newPeer(t, http2.Options{}, no).address
+				address = http2test.NewHost(t, http2.Options{}, no).Address
 			}
 			pool, counts := makePool(t, address, options)
 			used, idle := get(t, pool), get(t, pool)

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/http2"
+	"github.com/weirproxy/weir/internal/http2/http2test"
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
@@ -108,12 +109,12 @@ func TestWhoEndsASharedConnection(t *testing.T) {
 		}, true, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := newPeer(t, http2.Options{}, c.serve)
-			pool, counts := makeSharedPool(t, p.address, connpool.Options{IdleTimeout: time.Hour})
+			p := http2test.NewHost(t, http2.Options{}, c.serve)
+			pool, counts := makeSharedPool(t, p.Address, connpool.Options{IdleTimeout: time.Hour})
 			conn := get(t, pool)
 			_, err := ask(conn, request())
 			require.Equal(t, c.active > 0, err != nil)
-			c.end(pool, conn, <-p.conns)
+			c.end(pool, conn, <-p.Conns)
 			remote, active := counts.ended(t)
 			require.Equal(t, c.remote, remote)
 			require.Equal(t, c.active, active)
@@ -150,8 +151,8 @@ func TestBytesAreCountedAsRequestsEnd(t *testing.T) {
 // TestBytesOfASharedConnectionAreCountedAsRequestsEnd compares them with those of the
 // server.
 func TestBytesOfASharedConnectionAreCountedAsRequestsEnd(t *testing.T) {
-	p := newPeer(t, http2.Options{}, no)
-	pool, counts := makeSharedPool(t, p.address, connpool.Options{IdleTimeout: time.Hour})
+	p := http2test.NewHost(t, http2.Options{}, no)
+	pool, counts := makeSharedPool(t, p.Address, connpool.Options{IdleTimeout: time.Hour})
 	for range 2 {
 		before := counts.received.Load()
 		c := get(t, pool)
@@ -160,7 +161,7 @@ func TestBytesOfASharedConnectionAreCountedAsRequestsEnd(t *testing.T) {
 		c.Release()
 		require.Greater(t, counts.received.Load(), before)
 	}
-	peer := <-p.conns
+	peer := <-p.Conns
 	pool.Close()
 	servicetest.Eventually(t, "all bytes are counted", func() bool {
 		received, sent := peer.Bytes()

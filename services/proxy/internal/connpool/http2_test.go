@@ -13,45 +13,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/internal/http2"
+	"github.com/weirproxy/weir/internal/http2/http2test"
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
-
-// peer is a server of HTTP/2, whose handler the test gives.
-type peer struct {
-	address string
-	conns   chan *http2.Conn
-	serve   func(*http2.Stream)
-}
-
-func (p *peer) ServeStream(s *http2.Stream) { p.serve(s) }
-
-func newPeer(t *testing.T, options http2.Options, serve func(*http2.Stream)) *peer {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	p := &peer{address: l.Addr().String(), conns: make(chan *http2.Conn, 1000), serve: serve}
-	server := http2.NewServer(options)
-	var serving sync.WaitGroup
-	serving.Go(func() { // ends with the listener; the clean-up waits for it
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			c := server.Conn(conn, p)
-			p.conns <- c
-			serving.Go(func() { _ = c.Serve(nil) }) // ends with the pool
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		serving.Wait()
-		server.Close()
-	})
-	return p
-}
 
 func newSharedPool(t *testing.T, address string, most uint32) (pool *connpool.Pool, open *atomic.Int64) {
 	t.Helper()
@@ -97,11 +63,11 @@ func no(s *http2.Stream) { _ = s.WriteHead(204, nil, true) }
 
 func TestExchangesShareAConnectionUntilItIsFull(t *testing.T) {
 	release := make(chan bool)
-	p := newPeer(t, http2.Options{}, func(s *http2.Stream) {
+	p := http2test.NewHost(t, http2.Options{}, func(s *http2.Stream) {
 		<-release
 		no(s)
 	})
-	pool, open := newSharedPool(t, p.address, 2)
+	pool, open := newSharedPool(t, p.Address, 2)
 	var used []*connpool.Conn
 	for range 5 {
 		c := get(t, pool)
@@ -129,8 +95,8 @@ func TestExchangesShareAConnectionUntilItIsFull(t *testing.T) {
 }
 
 func TestAllWaitForOneConnect(t *testing.T) {
-	p := newPeer(t, http2.Options{}, no)
-	pool, open := newSharedPool(t, p.address, 0)
+	p := http2test.NewHost(t, http2.Options{}, no)
+	pool, open := newSharedPool(t, p.Address, 0)
 	var asking sync.WaitGroup
 	for range 50 {
 		asking.Go(func() {
@@ -174,13 +140,13 @@ func TestThoseWhoWaitGetAsManyConnectionsAsTheyNeed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var serving atomic.Int64
 			release := make(chan bool)
-			p := newPeer(t, c.server, func(s *http2.Stream) {
+			p := http2test.NewHost(t, c.server, func(s *http2.Stream) {
 				serving.Add(1)
 				<-release
 				no(s)
 			})
 			c.options.IdleTimeout = time.Hour
-			pool, counts := makeSharedPool(t, p.address, c.options)
+			pool, counts := makeSharedPool(t, p.Address, c.options)
 			set := limits(t, c.limits)
 			var asking sync.WaitGroup
 			for range 10 {
@@ -260,8 +226,8 @@ func TestAServerThatTakesNoRequestsIsAskedOnceForEach(t *testing.T) {
 
 // TestAConnectionThatNobodyWaitsForAnyMoreEndsWithThePool has the pool closed before it is made.
 func TestAConnectionThatNobodyWaitsForAnyMoreEndsWithThePool(t *testing.T) {
-	p := newPeer(t, http2.Options{}, no)
-	pool, counts := makeSharedPool(t, p.address, connpool.Options{IdleTimeout: time.Hour})
+	p := http2test.NewHost(t, http2.Options{}, no)
+	pool, counts := makeSharedPool(t, p.Address, connpool.Options{IdleTimeout: time.Hour})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if c, err := pool.Get(ctx, nil); err == nil { // it was faster
@@ -273,13 +239,13 @@ func TestAConnectionThatNobodyWaitsForAnyMoreEndsWithThePool(t *testing.T) {
 }
 
 func TestADrainingConnectionGetsNoMore(t *testing.T) {
-	p := newPeer(t, http2.Options{}, no)
-	pool, open := newSharedPool(t, p.address, 0)
+	p := http2test.NewHost(t, http2.Options{}, no)
+	pool, open := newSharedPool(t, p.Address, 0)
 	c := get(t, pool)
 	_, err := ask(c, request())
 	require.NoError(t, err)
 	c.Release()
-	(<-p.conns).Drain()
+	(<-p.Conns).Drain()
 	servicetest.Eventually(t, "another connection is made", func() bool {
 		c := get(t, pool)
 		defer c.Release()
@@ -290,8 +256,8 @@ func TestADrainingConnectionGetsNoMore(t *testing.T) {
 
 func TestWhatIsSafeToSendAgain(t *testing.T) {
 	answers := make(chan func(*http2.Stream), 10)
-	p := newPeer(t, http2.Options{}, func(s *http2.Stream) { (<-answers)(s) })
-	pool, _ := newSharedPool(t, p.address, 0)
+	p := http2test.NewHost(t, http2.Options{}, func(s *http2.Stream) { (<-answers)(s) })
+	pool, _ := newSharedPool(t, p.Address, 0)
 	exchange := func(answer func(*http2.Stream)) error {
 		answers <- answer
 		c := get(t, pool)
@@ -310,7 +276,7 @@ func TestWhatIsSafeToSendAgain(t *testing.T) {
 	answers <- no
 	c := get(t, pool)
 	for range 2 {
-		_ = (<-p.conns).Close()
+		_ = (<-p.Conns).Close()
 	}
 	servicetest.Eventually(t, "the pool sees it", func() bool {
 		next, err := pool.Get(t.Context(), nil)
@@ -326,7 +292,7 @@ func TestWhatIsSafeToSendAgain(t *testing.T) {
 }
 
 func TestBodiesAndTrailersBothWays(t *testing.T) {
-	p := newPeer(t, http2.Options{}, func(s *http2.Stream) {
+	p := http2test.NewHost(t, http2.Options{}, func(s *http2.Stream) {
 		var head http2.Head
 		_ = s.ReadHead(&head)
 		_ = s.WriteHead(200, &head.Fields, false)
@@ -341,7 +307,7 @@ func TestBodiesAndTrailersBothWays(t *testing.T) {
 		s.ReadTrailers(&trailers)
 		_ = s.WriteTrailers(&trailers)
 	})
-	pool, _ := newSharedPool(t, p.address, 0)
+	pool, _ := newSharedPool(t, p.Address, 0)
 	for range 2 { // the second uses what the first has left
 		c := get(t, pool)
 		r := request()
@@ -372,11 +338,11 @@ func TestBodiesAndTrailersBothWays(t *testing.T) {
 
 func TestAnExchangeIsCutOff(t *testing.T) {
 	reset := make(chan error, 1)
-	p := newPeer(t, http2.Options{}, func(s *http2.Stream) {
+	p := http2test.NewHost(t, http2.Options{}, func(s *http2.Stream) {
 		s.OnReset(func(err error) { reset <- err })
 		_, _ = s.Next() // which never comes
 	})
-	pool, _ := newSharedPool(t, p.address, 0)
+	pool, _ := newSharedPool(t, p.Address, 0)
 	c := get(t, pool)
 	r := request()
 	r.Body, r.BodyLength = message.NewBytes(nil), message.Unknown
@@ -406,8 +372,8 @@ func TestAnExchangeIsCutOff(t *testing.T) {
 }
 
 func TestIdleSharedConnectionsExpire(t *testing.T) {
-	p := newPeer(t, http2.Options{}, no)
-	pool, open := newSharedPool(t, p.address, 0)
+	p := http2test.NewHost(t, http2.Options{}, no)
+	pool, open := newSharedPool(t, p.Address, 0)
 	c := get(t, pool)
 	_, err := ask(c, request())
 	require.NoError(t, err)
@@ -443,11 +409,11 @@ func TestSharedConnectionEndsWhoseServerIsSilent(t *testing.T) {
 
 func TestSharedConnectionThatIsOldCarriesNoFurtherRequest(t *testing.T) {
 	release := make(chan bool)
-	p := newPeer(t, http2.Options{}, func(s *http2.Stream) {
+	p := http2test.NewHost(t, http2.Options{}, func(s *http2.Stream) {
 		<-release
 		no(s)
 	})
-	pool, counts := makeSharedPool(t, p.address, connpool.Options{MaxDuration: time.Hour})
+	pool, counts := makeSharedPool(t, p.Address, connpool.Options{MaxDuration: time.Hour})
 	c := get(t, pool)
 	c.Writer.WriteRequest(request())
 	require.NoError(t, c.Writer.Flush())
@@ -473,8 +439,8 @@ func TestSharedConnectionThatIsOldCarriesNoFurtherRequest(t *testing.T) {
 }
 
 func TestSharedConnectionCarriesAsManyRequestsAsItMay(t *testing.T) {
-	p := newPeer(t, http2.Options{}, no)
-	pool, counts := makeSharedPool(t, p.address, connpool.Options{IdleTimeout: time.Hour, MaxRequests: 2})
+	p := http2test.NewHost(t, http2.Options{}, no)
+	pool, counts := makeSharedPool(t, p.Address, connpool.Options{IdleTimeout: time.Hour, MaxRequests: 2})
 	open, wornOut := &counts.open, &counts.met[connpool.MaxRequests]
 	first, second := get(t, pool), get(t, pool)
 	second.Return()
@@ -503,8 +469,8 @@ func TestSharedConnectionCarriesAsManyRequestsAsItMay(t *testing.T) {
 // TestThoseWhoWaitTakeConnectionsThatOthersWearOut has connections be taken, used and
 // ended by the first of many who waited for them, before the others look.
 func TestThoseWhoWaitTakeConnectionsThatOthersWearOut(t *testing.T) {
-	p := newPeer(t, http2.Options{}, no)
-	pool, counts := makeSharedPool(t, p.address, connpool.Options{IdleTimeout: time.Hour, MaxRequests: 1})
+	p := http2test.NewHost(t, http2.Options{}, no)
+	pool, counts := makeSharedPool(t, p.Address, connpool.Options{IdleTimeout: time.Hour, MaxRequests: 1})
 	var asking sync.WaitGroup
 	for range 200 {
 		asking.Go(func() {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/weirproxy/weir/internal/http2"
+	"github.com/weirproxy/weir/internal/http2/http2test"
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/breaker"
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
@@ -124,7 +125,7 @@ func TestOnlySoManyPoolsHaveConnections(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			address, _ := server(t)
 			if options.HTTP2 != nil {
-				address = newPeer(t, http2.Options{}, no).address
+				address = http2test.NewHost(t, http2.Options{}, no).Address
 			}
 			set := limits(t, `"max_connection_pools": 1, "max_connections": 1`)
 			pool, counts := makePool(t, address, options)
@@ -212,7 +213,7 @@ func TestThoseWhoWaitAreServedThoughThePoolCloses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			address, _ := server(t)
 			if options.HTTP2 != nil {
-				address = newPeer(t, http2.Options{}, no).address
+				address = http2test.NewHost(t, http2.Options{}, no).Address
 			}
 			pool, counts := makePool(t, address, options)
 			set := limits(t, `"max_connections": 1`)

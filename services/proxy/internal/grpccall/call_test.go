@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/weirproxy/weir/internal/http2"
+	"github.com/weirproxy/weir/internal/http2/http2test"
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/lb"
@@ -34,44 +35,6 @@ import (
 )
 
 func TestMain(m *testing.M) { servicetest.Main(m) }
-
-// host is a server of HTTP/2, whose handler the test gives.
-type host struct {
-	address string
-	serve   func(*http2.Stream)
-	conns   chan *http2.Conn // that came
-}
-
-func (h *host) ServeStream(s *http2.Stream) { h.serve(s) }
-
-// newHost serves on a free port, or on an address that a test knows of.
-func newHost(t testing.TB, address string, serve func(*http2.Stream)) *host {
-	t.Helper()
-	l, err := net.Listen("tcp", address)
-	require.NoError(t, err)
-	h := &host{address: l.Addr().String(), serve: serve, conns: make(chan *http2.Conn, 100)}
-	server := http2.NewServer(http2.Options{})
-	var serving sync.WaitGroup
-	serving.Go(func() { // ends with the listener; the clean-up waits for it
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			c := server.Conn(conn, h)
-			h.conns <- c
-			serving.Go(func() { _ = c.Serve(nil) }) // ends with the cluster
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		serving.Wait()
-		server.Close()
-	})
-	return h
-}
-
-const anyPort = "127.0.0.1:0"
 
 // newCluster makes the cluster "rls" of hosts, with further fields; its connections
 // close before the hosts do. Each host may have a weight behind it: "127.0.0.1:80*3".
@@ -238,7 +201,7 @@ func TestAHostIsAsked(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			seen, bodies := make(chan string, 10), make(chan string, 10)
-			h := newHost(t, anyPort, func(s *http2.Stream) {
+			h := http2test.NewHost(t, http2.Options{}, func(s *http2.Stream) {
 				var head http2.Head
 				_ = s.ReadHead(&head)
 				got := fmt.Sprintf("%s %s %s %s", head.Method, head.Scheme, head.Authority, head.Path)
@@ -252,7 +215,7 @@ func TestAHostIsAsked(t *testing.T) {
 				_ = s.WriteData([]byte(frame("pong")), false)
 				_ = s.WriteTrailers(fields("grpc-status: 0"))
 			})
-			up := newCluster(t, "", h.address)
+			up := newCluster(t, "", h.Address)
 			m := methodOf(t, up, c.options)
 			for range 3 {
 				got, err := do(m)
@@ -317,7 +280,7 @@ func TestAnswers(t *testing.T) {
 		{"one that the caller can't read", answering(200, contentType, frame("garbage"), "grpc-status: 0"), 0, "decode garbage", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			up := newCluster(t, "", newHost(t, anyPort, c.serve).address)
+			up := newCluster(t, "", http2test.NewHost(t, http2.Options{}, c.serve).Address)
 			m := methodOf(t, up, grpccall.Options{Path: "/a.B/C", Timeout: servicetest.Patience, MaxMessage: c.most})
 			for n := range 2 { // on one connection
 				got, err := do(m)
@@ -337,10 +300,10 @@ func TestAnswers(t *testing.T) {
 }
 
 func TestAnAnswerBeforeTheEndOfTheQuestionCounts(t *testing.T) {
-	h := newHost(t, anyPort, func(s *http2.Stream) { // the return resets the rest
+	h := http2test.NewHost(t, http2.Options{}, func(s *http2.Stream) { // the return resets the rest
 		_ = s.WriteHead(200, fields(contentType+"\ngrpc-status: 8\ngrpc-message: too long"), true)
 	})
-	up := newCluster(t, "", h.address)
+	up := newCluster(t, "", h.Address)
 	question, answer := text(strings.Repeat("?", 17<<20)), text("") // longer than the host's window
 	err := (&grpccall.Call{}).Do(context.Background(), &hold.Holder{}, methodOf(t, up, patient), &question, &answer)
 	require.EqualError(t, err, "it answered with the status ResourceExhausted: too long")
@@ -348,7 +311,7 @@ func TestAnAnswerBeforeTheEndOfTheQuestionCounts(t *testing.T) {
 }
 
 func TestStatusIsForThoseWhoWantIt(t *testing.T) {
-	up := newCluster(t, "", newHost(t, anyPort, answering(200, contentType, "", "grpc-status: 5")).address)
+	up := newCluster(t, "", http2test.NewHost(t, http2.Options{}, answering(200, contentType, "", "grpc-status: 5")).Address)
 	_, err := do(methodOf(t, up, patient))
 	status, ok := errors.AsType[*grpccall.StatusError](err)
 	require.True(t, ok)
@@ -405,7 +368,7 @@ func TestFailures(t *testing.T) {
 			if c.name == "a host that vanished" {
 				address = mute(t)
 			} else if c.serve != nil {
-				address = newHost(t, anyPort, c.serve).address
+				address = http2test.NewHost(t, http2.Options{}, c.serve).Address
 			}
 			up := newCluster(t, c.fields, address)
 			_, err := do(methodOf(t, up, grpccall.Options{Path: "/a.B/C"}))
@@ -432,13 +395,13 @@ func TestDeadlines(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var later atomic.Bool
-			up := newCluster(t, "", newHost(t, anyPort, func(s *http2.Stream) {
+			up := newCluster(t, "", http2test.NewHost(t, http2.Options{}, func(s *http2.Stream) {
 				if later.Swap(true) {
 					serve(s)
 				} else {
 					pong(s)
 				}
-			}).address)
+			}).Address)
 			_, err := do(methodOf(t, up, patient)) // so that the connection is there
 			require.NoError(t, err)
 			_, err = do(methodOf(t, up, grpccall.Options{Path: "/a.B/C", Timeout: 100 * time.Millisecond}))
@@ -464,27 +427,10 @@ func TestDeadlineHoldsForTheConnectionToo(t *testing.T) {
 // mute is the address of a host that begins HTTP/2 and says nothing more, even to PINGs.
 func mute(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", anyPort)
-	require.NoError(t, err)
-	var serving sync.WaitGroup
-	serving.Go(func() { // ends with the listener; the clean-up waits for it
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() { // ends with the connection, which the cluster closes
-				defer conn.Close()
-				_, _ = conn.Write([]byte("\x00\x00\x00\x04\x00\x00\x00\x00\x00")) // SETTINGS
-				_, _ = io.Copy(io.Discard, conn)
-			})
-		}
+	return servicetest.Accept(t, func(conn net.Conn) {
+		_, _ = conn.Write([]byte("\x00\x00\x00\x04\x00\x00\x00\x00\x00")) // SETTINGS
+		_, _ = io.Copy(io.Discard, conn)                                  // up to its end, which is the cluster's
 	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		serving.Wait()
-	})
-	return l.Addr().String()
 }
 
 func TestACallIsKeptFromItsCluster(t *testing.T) {
@@ -512,11 +458,11 @@ func TestClusterWithoutHTTP2HasNoMethods(t *testing.T) {
 
 func TestCallThatIsGivenUpSaysNothingOfItsHost(t *testing.T) {
 	arrived := make(chan struct{}, 1)
-	h := newHost(t, anyPort, func(s *http2.Stream) {
+	h := http2test.NewHost(t, http2.Options{}, func(s *http2.Stream) {
 		arrived <- struct{}{}
 		silent(s)
 	})
-	up := newCluster(t, outliers, h.address)
+	up := newCluster(t, outliers, h.Address)
 	m := methodOf(t, up, patient)
 	for n := range 4 {
 		gone, done := &hold.Holder{}, make(chan error, 1)
@@ -554,8 +500,8 @@ func TestHostsThatFailAreEjected(t *testing.T) {
 		{"an answer", pong, 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			failing, well := newHost(t, anyPort, c.serve), newHost(t, anyPort, pong)
-			up := newCluster(t, outliers, failing.address, well.address)
+			failing, well := http2test.NewHost(t, http2.Options{}, c.serve), http2test.NewHost(t, http2.Options{}, pong)
+			up := newCluster(t, outliers, failing.Address, well.Address)
 			m := methodOf(t, up, grpccall.Options{Path: "/a.B/C", Timeout: c.timeout})
 			for range 6 { // in turns
 				_, _ = do(m)
@@ -583,7 +529,7 @@ func TestHostsTakeTurnsByTheirWeights(t *testing.T) {
 		{"one twice the other", [2]string{"*2", "*1"}, [2]uint64{8, 4}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			up := newCluster(t, "", newHost(t, anyPort, pong).address+c.weights[0], newHost(t, anyPort, pong).address+c.weights[1])
+			up := newCluster(t, "", http2test.NewHost(t, http2.Options{}, pong).Address+c.weights[0], http2test.NewHost(t, http2.Options{}, pong).Address+c.weights[1])
 			m := methodOf(t, up, patient)
 			for range 12 {
 				_, err := do(m)
@@ -600,12 +546,12 @@ func TestCircuitBreakersHold(t *testing.T) {
 	const thresholds = `"circuit_breakers": {"thresholds": [{%s}]},`
 	t.Run("max_requests", func(t *testing.T) {
 		arrived, release := make(chan struct{}), make(chan struct{})
-		h := newHost(t, anyPort, func(s *http2.Stream) {
+		h := http2test.NewHost(t, http2.Options{}, func(s *http2.Stream) {
 			arrived <- struct{}{}
 			<-release
 			pong(s)
 		})
-		up := newCluster(t, fmt.Sprintf(thresholds, `"max_requests": 1`), h.address)
+		up := newCluster(t, fmt.Sprintf(thresholds, `"max_requests": 1`), h.Address)
 		m, done := methodOf(t, up, patient), make(chan error, 1)
 		go func() { // awaited below
 			_, err := do(m)
@@ -622,7 +568,7 @@ func TestCircuitBreakersHold(t *testing.T) {
 		requireCounts(t, up, map[string]int64{"upstream_rq_200": 1, "upstream_rq_active": 0, "circuit_breakers.default.rq_open": 0})
 	})
 	t.Run("max_pending_requests", func(t *testing.T) {
-		up := newCluster(t, fmt.Sprintf(thresholds, `"max_pending_requests": 0`), newHost(t, anyPort, pong).address)
+		up := newCluster(t, fmt.Sprintf(thresholds, `"max_pending_requests": 0`), http2test.NewHost(t, http2.Options{}, pong).Address)
 		_, err := do(methodOf(t, up, patient))
 		require.ErrorContains(t, err, "too many requests wait for a connection")
 		requireCounts(t, up, map[string]int64{
@@ -634,21 +580,21 @@ func TestCircuitBreakersHold(t *testing.T) {
 func TestWhatAHostHasNotProcessedIsSentOnceMore(t *testing.T) {
 	t.Run("a refused stream", func(t *testing.T) {
 		var again atomic.Bool
-		h := newHost(t, anyPort, func(s *http2.Stream) {
+		h := http2test.NewHost(t, http2.Options{}, func(s *http2.Stream) {
 			if again.Swap(true) {
 				pong(s)
 			} else {
 				s.Reset(http2.RefusedStream)
 			}
 		})
-		up := newCluster(t, "", h.address)
+		up := newCluster(t, "", h.Address)
 		got, err := do(methodOf(t, up, patient))
 		require.NoError(t, err)
 		require.Equal(t, "pong", got)
 		requireCounts(t, up, map[string]int64{"upstream_rq_resend": 1, "upstream_rq_total": 1, "upstream_rq_200": 1, "upstream_rq_completed": 1, "upstream_rq_active": 0})
 	})
 	t.Run("but no more than once", func(t *testing.T) {
-		up := newCluster(t, "", newHost(t, anyPort, func(s *http2.Stream) { s.Reset(http2.RefusedStream) }).address)
+		up := newCluster(t, "", http2test.NewHost(t, http2.Options{}, func(s *http2.Stream) { s.Reset(http2.RefusedStream) }).Address)
 		_, err := do(methodOf(t, up, patient))
 		require.ErrorContains(t, err, "REFUSED_STREAM")
 		requireCounts(t, up, map[string]int64{"upstream_rq_resend": 1, "upstream_rq_total": 1, "upstream_rq_503": 1, "upstream_rq_completed": 1, "upstream_rq_active": 0})
@@ -666,54 +612,42 @@ func TestWhatAHostHasNotProcessedIsSentOnceMore(t *testing.T) {
 // a GOAWAY that it is behind, and whose others answer pong.
 func leaving(t *testing.T) string {
 	t.Helper()
-	h := &host{serve: pong}
-	l, err := net.Listen("tcp", anyPort)
-	require.NoError(t, err)
 	server := http2.NewServer(http2.Options{})
-	var serving sync.WaitGroup
-	serving.Go(func() { // ends with the listener; the clean-up waits for it
-		for first := true; ; first = false {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			if !first {
-				serving.Go(func() { _ = server.Conn(conn, h).Serve(nil) }) // ends with the cluster
-				continue
-			}
-			// SETTINGS; then, once the request may be here, GOAWAY of NO_ERROR behind stream 0.
-			_, _ = conn.Write([]byte("\x00\x00\x00\x04\x00\x00\x00\x00\x00"))
-			buffer := make([]byte, 4096)
-			for got := ""; !strings.Contains(got, frame("ping")); {
-				n, err := conn.Read(buffer)
-				if err != nil {
-					break
-				}
-				got += string(buffer[:n])
-			}
-			_, _ = conn.Write([]byte("\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
-			serving.Go(func() { // ends with the connection, which the cluster closes
-				defer conn.Close()
-				_, _ = io.Copy(io.Discard, conn)
-			})
+	t.Cleanup(server.Close) // behind its connections
+	var later atomic.Bool
+	return servicetest.Accept(t, func(conn net.Conn) {
+		if later.Swap(true) {
+			_ = server.Conn(conn, handler(pong)).Serve(nil) // ends with the cluster
+			return
 		}
+		// SETTINGS; then, once the request may be here, GOAWAY of NO_ERROR behind stream 0.
+		_, _ = conn.Write([]byte("\x00\x00\x00\x04\x00\x00\x00\x00\x00"))
+		buffer := make([]byte, 4096)
+		for got := ""; !strings.Contains(got, frame("ping")); {
+			n, err := conn.Read(buffer)
+			if err != nil {
+				break
+			}
+			got += string(buffer[:n])
+		}
+		_, _ = conn.Write([]byte("\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
+		_, _ = io.Copy(io.Discard, conn) // up to its end, which is the cluster's
 	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		serving.Wait()
-		server.Close()
-	})
-	return l.Addr().String()
 }
 
+// handler serves streams by a function.
+type handler func(*http2.Stream)
+
+func (h handler) ServeStream(s *http2.Stream) { h(s) }
+
 func TestConnectionThatItsHostLeavesIsReplaced(t *testing.T) {
-	h := newHost(t, anyPort, pong)
-	up := newCluster(t, "", h.address)
+	h := http2test.NewHost(t, http2.Options{}, pong)
+	up := newCluster(t, "", h.Address)
 	m := methodOf(t, up, patient)
 	for n := range 3 {
 		_, err := do(m)
 		require.NoError(t, err)
-		(<-h.conns).Shutdown()
+		(<-h.Conns).Shutdown()
 		awaitCounts(t, up, map[string]int64{"upstream_cx_active": 0, "upstream_cx_total": int64(n + 1), "upstream_cx_destroy": int64(n + 1)})
 	}
 	requireCounts(t, up, map[string]int64{"upstream_rq_200": 3, "upstream_rq_resend": 0})
@@ -724,13 +658,13 @@ func TestConnectionsEndAsTheClusterSays(t *testing.T) {
 		"@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions", "common_http_protocol_options": {%s},
 		"explicit_http_config": {"http2_protocol_options": {}}}},`
 	t.Run("idle_timeout", func(t *testing.T) {
-		up := newCluster(t, fmt.Sprintf(common, `"idle_timeout": "0.05s"`), newHost(t, anyPort, pong).address)
+		up := newCluster(t, fmt.Sprintf(common, `"idle_timeout": "0.05s"`), http2test.NewHost(t, http2.Options{}, pong).Address)
 		_, err := do(methodOf(t, up, patient))
 		require.NoError(t, err)
 		awaitCounts(t, up, map[string]int64{"upstream_cx_active": 0, "upstream_cx_idle_timeout": 1, "upstream_cx_destroy_local": 1})
 	})
 	t.Run("max_requests_per_connection", func(t *testing.T) {
-		up := newCluster(t, fmt.Sprintf(common, `"max_requests_per_connection": 2`), newHost(t, anyPort, pong).address)
+		up := newCluster(t, fmt.Sprintf(common, `"max_requests_per_connection": 2`), http2test.NewHost(t, http2.Options{}, pong).Address)
 		m := methodOf(t, up, patient)
 		for range 5 {
 			_, err := do(m)
@@ -741,7 +675,7 @@ func TestConnectionsEndAsTheClusterSays(t *testing.T) {
 }
 
 func TestManyCallsShareAConnection(t *testing.T) {
-	up := newCluster(t, "", newHost(t, anyPort, pong).address)
+	up := newCluster(t, "", http2test.NewHost(t, http2.Options{}, pong).Address)
 	m := methodOf(t, up, patient)
 	var callers sync.WaitGroup
 	for range 20 {
@@ -774,7 +708,7 @@ func lean() func(*http2.Stream) {
 
 // step makes a function that makes one call.
 func step(t testing.TB) func() {
-	m := methodOf(t, newCluster(t, "", newHost(t, anyPort, lean()).address), patient)
+	m := methodOf(t, newCluster(t, "", http2test.NewHost(t, http2.Options{}, lean()).Address), patient)
 	call, who, question, answer := &grpccall.Call{}, &hold.Holder{}, pings{}, pings{}
 	return func() {
 		if err := call.Do(t.Context(), who, m, question, answer); err != nil {
