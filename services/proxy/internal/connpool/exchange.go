@@ -54,6 +54,8 @@ func (x *exchange) WriteRequest(m *message.Request) {
 			sum := sha1.Sum(append(append([]byte(nil), key...), webSocketGUID...))
 			x.accept = base64.StdEncoding.EncodeToString(sum[:])
 			m.Headers.Remove("sec-websocket-key")
+			// The request keeps it: it may go out once more, be it over HTTP/1.
+			defer m.Headers.AddBytes("sec-websocket-key", key)
 		}
 	}
 	if m.BodyLength == message.Unknown {

@@ -291,6 +291,37 @@ func TestWhatIsSafeToSendAgain(t *testing.T) {
 	c.Discard()
 }
 
+// TestAWebSocketThatIsAskedForAgainHasItsKey is with the key and its answer of RFC 6455
+// §1.3.
+func TestAWebSocketThatIsAskedForAgainHasItsKey(t *testing.T) {
+	p := http2test.NewHost(t, http2.Options{ConnectProtocol: true}, func(s *http2.Stream) {
+		var head http2.Head
+		if s.ReadHead(&head) != nil {
+			return
+		}
+		status := 200
+		if _, ok := head.Fields.Get("sec-websocket-key"); ok { // RFC 8441 §5
+			status = 400
+		}
+		_ = s.WriteHead(status, nil, true)
+	})
+	pool, _ := newSharedPool(t, p.Address, 0)
+	r := request()
+	r.Upgrade = []byte("websocket")
+	r.Headers.Add("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+	for range 2 {
+		c := get(t, pool)
+		settled := c.AwaitTunnels(t.Context())
+		m, err := ask(c, r)
+		c.Discard()
+		require.NoError(t, settled)
+		require.NoError(t, err)
+		require.Equal(t, 101, m.Status)
+		accept, _ := m.Headers.Get("sec-websocket-accept")
+		require.Equal(t, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", string(accept))
+	}
+}
+
 func TestBodiesAndTrailersBothWays(t *testing.T) {
 	p := http2test.NewHost(t, http2.Options{}, func(s *http2.Stream) {
 		var head http2.Head
