@@ -7,6 +7,7 @@ package coreconfig
 
 import (
 	"maps"
+	"math"
 	"net/netip"
 	"time"
 
@@ -80,4 +81,15 @@ func Duration(d *durationpb.Duration, fallback time.Duration, at strict.Path, re
 		report.Add(at, "%v is negative", d.AsDuration())
 	}
 	return d.AsDuration()
+}
+
+// Sum adds durations of 0 or more. What is longer than the longest duration, of 292
+// years, is that one: messages may have longer ones, and none becomes negative.
+func Sum(durations ...time.Duration) (sum time.Duration) {
+	for _, d := range durations {
+		if sum += d; sum < 0 {
+			return math.MaxInt64
+		}
+	}
+	return sum
 }

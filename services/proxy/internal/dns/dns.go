@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 )
 
 // Resolver looks up the addresses of a name; network is "ip4" or "ip6". That
@@ -38,7 +40,7 @@ func (c *Config) Follow(ctx context.Context, resolver Resolver, name string, ans
 		} else {
 			failures = 0
 			if c.jitter > 0 {
-				wait += rand.N(c.jitter)
+				wait = coreconfig.Sum(wait, rand.N(c.jitter))
 			}
 		}
 		timer := time.NewTimer(wait)

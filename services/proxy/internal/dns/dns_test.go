@@ -78,6 +78,12 @@ func TestAnswersComeAtTheirRate(t *testing.T) {
 			require.Less(t, a.after-last, 3*time.Second)
 			last = a.after
 		}
+		lookups := 0
+		follow(t, configured(t, `"dns_refresh_rate": "315576000000s", "dns_jitter": "1s"`), func(name string) ([]string, error) {
+			lookups++
+			require.Equal(t, 1, lookups, "the next one is in 292 years")
+			return one(name)
+		}, "x", time.Minute)
 	})
 }
 

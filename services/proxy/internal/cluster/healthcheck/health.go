@@ -1,8 +1,11 @@
 package healthcheck
 
 import (
+	"math"
 	"math/rand/v2"
 	"time"
+
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 )
 
 // Health is what is known of one host, in the words of Envoy's host flags.
@@ -123,7 +126,8 @@ func (c *Config) wait(v verdict, done step, used bool) time.Duration {
 	case !healthy:
 		base = c.UnhealthyInterval
 	}
-	return base + below(base*time.Duration(c.IntervalJitterPercent)/100) + below(c.IntervalJitter)
+	part := min(float64(base)*float64(c.IntervalJitterPercent)/100, math.MaxInt64/2)
+	return coreconfig.Sum(base, below(time.Duration(part)), below(c.IntervalJitter))
 }
 
 // below is a random time from 0 to below d, 0 if d is.

@@ -1,6 +1,7 @@
 package healthcheck
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -104,6 +105,19 @@ func TestWaitIsJittered(t *testing.T) {
 		seen[got > 1250*time.Millisecond] = true
 	}
 	require.Len(t, seen, 2, "waits are spread")
+}
+
+func TestWaitBeyondAllIsNone(t *testing.T) {
+	for _, c := range []*Config{
+		{Interval: math.MaxInt64, IntervalJitterPercent: 50},
+		{Interval: math.MaxInt64, IntervalJitter: time.Second},
+		{Interval: time.Hour, IntervalJitter: math.MaxInt64},
+		{Interval: time.Hour, IntervalJitterPercent: math.MaxUint32},
+	} {
+		for range 100 {
+			require.GreaterOrEqual(t, c.wait(passed, unchanged, true), time.Hour)
+		}
+	}
 }
 
 func TestHasBlocks(t *testing.T) {

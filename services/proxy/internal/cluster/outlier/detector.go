@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 )
 
@@ -229,7 +230,7 @@ func (d *Detector[K]) checkForUneject(m *Monitor[K], now time.Time) {
 		m.backoff = max(0, m.backoff-1)
 		return
 	}
-	if now.Sub(m.since) >= min(d.config.BaseEjectionTime*time.Duration(m.backoff), d.config.MaxEjectionTime)+m.jitter {
+	if now.Sub(m.since) >= coreconfig.Sum(min(d.config.BaseEjectionTime*time.Duration(m.backoff), d.config.MaxEjectionTime), m.jitter) {
 		d.uneject(m, "ejection time is over")
 	}
 }
@@ -315,10 +316,10 @@ func (d *Detector[K]) detected(m *Monitor[K], kind Kind, now time.Time) {
 	d.countEjected(1)
 	m.ejected, m.since, m.jitter = true, now, 0
 	if d.config.Jitter > 0 {
-		m.jitter = time.Duration(d.options.Random(int64(d.config.Jitter) + 1))
+		m.jitter = time.Duration(d.options.Random(int64(min(d.config.Jitter, math.MaxInt64-1)) + 1))
 	}
 	// It stops to grow once one more would not make the ejection longer.
-	if time.Duration(m.backoff)*d.config.BaseEjectionTime < d.config.MaxEjectionTime+d.config.BaseEjectionTime {
+	if time.Duration(m.backoff)*d.config.BaseEjectionTime < coreconfig.Sum(d.config.MaxEjectionTime, d.config.BaseEjectionTime) {
 		m.backoff++
 	}
 	m.instances++

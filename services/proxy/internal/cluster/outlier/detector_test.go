@@ -422,6 +422,7 @@ func TestEjectionTime(t *testing.T) {
 		{"is 30 s, up to 300 s", "", []int{30, 60, 90, 120, 150, 180, 210, 240, 270, 300, 300}},
 		{"has a jitter, here half of the most", "max_ejection_time_jitter: 19s", []int{40, 70}}, // 39.5 and 69.5, seen at the next tick
 		{"ends at ticks", "base_ejection_time: 11s", []int{20, 30}},
+		{"is as long with a most beyond all", "max_ejection_time: 315576000000s", []int{30, 60}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -436,6 +437,15 @@ func TestEjectionTime(t *testing.T) {
 			})
 		})
 	}
+	t.Run("with a jitter beyond all, is over never", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			cluster := start(t, 1, anyShare+"max_ejection_time_jitter: 315576000000s")
+			cluster.fail(0)
+			require.Equal(t, []string{"-0"}, cluster.tells())
+			time.Sleep(time.Hour)
+			require.Empty(t, cluster.tells())
+		})
+	})
 	t.Run("shrinks with each healthy interval", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			cluster := start(t, 1, anyShare)
