@@ -209,3 +209,29 @@ func TestOutlierIsEjectedForATime(t *testing.T) {
 		require.EqualValues(t, 0, m.stat("cluster.a.outlier_detection.ejections_active"))
 	})
 }
+
+func TestClusterThatChangesHasNoHostsEjected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newManager(t, false)
+		defer m.stop()
+		const config = `{"name": "a", "type": "EDS", "eds_cluster_config": {"eds_config": {"ads": {}, "resource_api_version": "V3"}},
+			"connect_timeout": "%ds", "outlier_detection": {"consecutive_5xx": 3, "max_ejection_percent": 100}}`
+		require.NoError(t, m.ApplyClusters(clusters(t, fmt.Sprintf(config, 1))))
+		require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.1", 80, ""), endpoint("10.0.0.2", 80, ""))))
+		before := m.Get("a").Hosts().Members
+		fail := func(host *cluster.Host) {
+			for range 3 {
+				host.Outlier.ReportStatus(503)
+			}
+		}
+		fail(before[0].Host)
+		require.EqualValues(t, 1, m.stat("cluster.a.outlier_detection.ejections_active"))
+		require.NoError(t, m.ApplyClusters(clusters(t, fmt.Sprintf(config, 2))))
+		require.Len(t, addresses(m.Get("a")), 2)
+		require.EqualValues(t, 0, m.stat("cluster.a.outlier_detection.ejections_active"))
+		fail(before[1].Host) // of requests that went on meanwhile
+		require.EqualValues(t, 0, m.stat("cluster.a.outlier_detection.ejections_active"))
+		fail(m.Get("a").Hosts().Members[1].Host)
+		require.EqualValues(t, 1, m.stat("cluster.a.outlier_detection.ejections_active"))
+	})
+}

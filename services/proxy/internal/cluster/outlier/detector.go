@@ -1,9 +1,9 @@
 // Package outlier finds the hosts of a cluster that fail more than others do
 // (Envoy's outlier detection, envoy.config.cluster.v3.OutlierDetection) and
-// ejects them for a time. The router and tcp_proxy report how each attempt
-// ended to the Monitor of its host; the cluster is told by a callback which
-// hosts are ejected. The package picks no host, sends nothing and knows no
-// other package's hosts: any comparable value is one.
+// ejects them for a time. Package upstream reports how each attempt ended to the
+// Monitor of its host; the cluster is told by a callback which hosts are ejected.
+// The package picks no host, sends nothing and knows no other package's hosts: any
+// comparable value is one.
 package outlier
 
 import (
@@ -72,7 +72,8 @@ type Detector[K comparable] struct {
 	monitors map[K]*Monitor[K]
 	ejected  int
 	warned   string
-	// average and threshold are those of the last round of each, −1 for none.
+	// rounds are what the last rounds of success rates came to: of the hosts' own
+	// results, and of reaching them.
 	rounds [2]Thresholds
 
 	// changes are not yet told; telling says that a goroutine is at it.
@@ -134,8 +135,8 @@ func (d *Detector[K]) SetHosts(hosts []K) {
 }
 
 // Add makes a host one of the cluster's before SetHosts lists it, and returns its
-// Monitor, so that a host has one from its first request on. On a nil Detector
-// it returns nil, which takes reports and does nothing.
+// Monitor, which the caller keeps with the host, so that it has one from its first
+// request on. On a nil Detector it returns nil, which takes reports and does nothing.
 func (d *Detector[K]) Add(host K) *Monitor[K] {
 	if d == nil {
 		return nil
@@ -161,8 +162,11 @@ func (d *Detector[K]) Monitor(host K) *Monitor[K] {
 	return d.monitors[host]
 }
 
-// Run does a round each interval until ctx ends.
+// Run does a round each interval until ctx ends. Then the detector has no hosts any
+// more: those that it has ejected are not counted among the cluster's, which may go on
+// with another detector.
 func (d *Detector[K]) Run(ctx context.Context) {
+	defer d.SetHosts(nil)
 	ticker := time.NewTicker(d.config.Interval)
 	defer ticker.Stop()
 	for {
@@ -337,7 +341,7 @@ func (d *Detector[K]) uneject(m *Monitor[K], why string) {
 
 func (d *Detector[K]) countEjected(by int) {
 	d.ejected += by
-	d.stats.active.Set(int64(d.ejected))
+	d.stats.active.Add(int64(by)) // another detector may count there too
 }
 
 // unlockAndTell gives the lock back and then tells of all changes, unless
