@@ -11,6 +11,7 @@ import (
 	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
@@ -65,7 +66,13 @@ func hostNumbers(s *cluster.HostStats) []hostNumber {
 // writeCluster writes one line a fact, as Envoy does.
 func (a *api) writeCluster(text *bytes.Buffer, c *cluster.Cluster) {
 	name := c.Config.Name
-	fmt.Fprintf(text, "%s::observability_name::%s\n", name, cmp.Or(c.Config.Message.GetAltStatName(), name))
+	fmt.Fprintf(text, "%s::observability_name::%s\n", name, observabilityName(c))
+	if external, local, ok := c.OutlierThresholds(); ok {
+		fmt.Fprintf(text, "%s::outlier::success_rate_average::%.6g\n", name, external.Average)
+		fmt.Fprintf(text, "%s::outlier::success_rate_ejection_threshold::%.6g\n", name, external.Ejection)
+		fmt.Fprintf(text, "%s::outlier::local_origin_success_rate_average::%.6g\n", name, local.Average)
+		fmt.Fprintf(text, "%s::outlier::local_origin_success_rate_ejection_threshold::%.6g\n", name, local.Ejection)
+	}
 	for i, priority := range []string{"default", "high"} {
 		limits := c.Config.Thresholds[i]
 		fmt.Fprintf(text, "%s::%s_priority::max_connections::%d\n", name, priority, limits.MaxConnections)
@@ -74,6 +81,9 @@ func (a *api) writeCluster(text *bytes.Buffer, c *cluster.Cluster) {
 		fmt.Fprintf(text, "%s::%s_priority::max_retries::%d\n", name, priority, limits.MaxRetries)
 	}
 	fmt.Fprintf(text, "%s::added_via_api::%t\n", name, !a.Clusters.IsStatic(name))
+	if service := c.Config.Message.GetEdsClusterConfig().GetServiceName(); service != "" {
+		fmt.Fprintf(text, "%s::eds_service_name::%s\n", name, service)
+	}
 	for _, m := range c.Hosts().Members {
 		line := func(key string, value any) {
 			fmt.Fprintf(text, "%s::%s::%s::%v\n", name, m.Address, key, value)
@@ -89,15 +99,25 @@ func (a *api) writeCluster(text *bytes.Buffer, c *cluster.Cluster) {
 		line("sub_zone", m.Locality.GetSubZone())
 		line("canary", m.Host.Canary())
 		line("priority", m.Priority)
-		line("success_rate", -1)
-		line("local_origin_success_rate", -1)
+		external, local := m.Host.Outlier.SuccessRate()
+		line("success_rate", external)
+		line("local_origin_success_rate", local)
 	}
+}
+
+// observabilityName is the cluster's name in its metrics.
+func observabilityName(c *cluster.Cluster) string {
+	return cmp.Or(c.Config.Message.GetAltStatName(), c.Config.Name)
 }
 
 func (a *api) clusterStatus(c *cluster.Cluster) *adminv3.ClusterStatus {
 	status := &adminv3.ClusterStatus{
-		Name: c.Config.Name, ObservabilityName: c.Config.Name, AddedViaApi: !a.Clusters.IsStatic(c.Config.Name),
-		EdsServiceName: c.Config.ServiceName, CircuitBreakers: &clusterv3.CircuitBreakers{},
+		Name: c.Config.Name, ObservabilityName: observabilityName(c), AddedViaApi: !a.Clusters.IsStatic(c.Config.Name),
+		EdsServiceName:  c.Config.Message.GetEdsClusterConfig().GetServiceName(),
+		CircuitBreakers: &clusterv3.CircuitBreakers{},
+	}
+	if external, local, ok := c.OutlierThresholds(); ok {
+		status.SuccessRateEjectionThreshold, status.LocalOriginSuccessRateEjectionThreshold = percent(external.Ejection), percent(local.Ejection)
 	}
 	for i, priority := range []corev3.RoutingPriority{corev3.RoutingPriority_DEFAULT, corev3.RoutingPriority_HIGH} {
 		status.CircuitBreakers.Thresholds = append(status.CircuitBreakers.Thresholds, thresholds(priority, c.Config.Thresholds[i]))
@@ -111,12 +131,22 @@ func (a *api) clusterStatus(c *cluster.Cluster) *adminv3.ClusterStatus {
 			Priority:     m.Priority,
 			Locality:     m.Locality,
 		}
+		external, local := m.Host.Outlier.SuccessRate()
+		host.SuccessRate, host.LocalOriginSuccessRate = percent(external), percent(local)
 		for _, n := range hostNumbers(&m.Host.Stats) {
 			host.Stats = append(host.Stats, &adminv3.SimpleMetric{Type: n.kind, Name: n.name, Value: n.value})
 		}
 		status.HostStatuses = append(status.HostStatuses, host)
 	}
 	return status
+}
+
+// percent is a percentage, nil for one below 0, which is that there is none.
+func percent(value float64) *typev3.Percent {
+	if value < 0 {
+		return nil
+	}
+	return &typev3.Percent{Value: value}
 }
 
 // thresholds are the limits of one routing priority.

@@ -136,6 +136,16 @@ func (c *Cluster) awaitCheck(h *Host, e *Endpoint) {
 	h.set(FailedActiveHC|PendingActiveHC, checked)
 }
 
+// OutlierThresholds are outlier.Detector.Thresholds; not ok is that outliers are not
+// detected.
+func (c *Cluster) OutlierThresholds() (external, local outlier.Thresholds, ok bool) {
+	if c.checks.outlier == nil {
+		return external, local, false
+	}
+	external, local = c.checks.outlier.Thresholds()
+	return external, local, true
+}
+
 // FailPassively makes the host failed until its next good check: an answer of
 // its bore x-envoy-immediate-health-check-fail. Without active checks it does
 // nothing. It may be called from any goroutine.

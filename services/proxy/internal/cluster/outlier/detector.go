@@ -151,17 +151,6 @@ func (d *Detector[K]) Add(host K) *Monitor[K] {
 	return m
 }
 
-// Monitor is that of a host, nil if the cluster has no such host. The caller
-// keeps it with the host.
-func (d *Detector[K]) Monitor(host K) *Monitor[K] {
-	if d == nil {
-		return nil
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.monitors[host]
-}
-
 // Run does a round each interval until ctx ends. Then the detector has no hosts any
 // more: those that it has ejected are not counted among the cluster's, which may go on
 // with another detector.
