@@ -112,8 +112,9 @@ func checkFlags(health healthcheck.Health) (flags HealthFlags) {
 	return flags
 }
 
-// setHealth takes over what the checks found of a host. Its first result takes
-// effect at once, since the cluster may wait for it to be used.
+// setHealth takes over what the checks found of a host. Its first result takes effect at
+// once, but those of a cluster that waits for them to be used with the last of them: as
+// many snapshots as there are hosts would be for nobody.
 func (c *Cluster) setHealth(h *Host, health healthcheck.Health) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -123,10 +124,15 @@ func (c *Cluster) setHealth(h *Host, health healthcheck.Health) {
 	first := h.Flags()&PendingActiveHC != 0
 	flags := checkFlags(health)
 	failed := h.set(flags, true)
-	if passed := h.set(ofChecks&^flags, false); passed || failed {
-		c.healthChanged(h, first)
+	passed := h.set(ofChecks&^flags, false)
+	if !passed && !failed || first && !c.serving && slices.ContainsFunc(c.members, pending) {
+		return
 	}
+	c.healthChanged(h, first)
 }
+
+// pending says whether a member waits for its first check.
+func pending(m Member) bool { return m.Host.Flags()&PendingActiveHC != 0 }
 
 // awaitCheck takes the host for failed until its first check, or for well if it
 // is not checked.

@@ -73,6 +73,7 @@ func TestClusterIsWarmOnceEachHostWasChecked(t *testing.T) {
 	close(good.answer)
 	servicetest.Eventually(t, "a check of the good host", func() bool { return m.stat("cluster.a.health_check.success") > 0 })
 	require.Nil(t, m.Get("a"), "the other host was not checked yet")
+	require.Zero(t, m.stat("cluster.a.membership_healthy"), "nobody would see a snapshot")
 	require.False(t, m.started())
 	require.EqualValues(t, 1, m.stat("cluster_manager.warming_clusters"))
 

@@ -120,13 +120,16 @@ func (c *Cluster) SetHealthFlag(h *Host, flags HealthFlags, on bool) {
 // healthChanged makes a change of a host's flags take effect, at once if it is
 // urgent. The lock is held.
 func (c *Cluster) healthChanged(h *Host, urgent bool) {
+	if c.closed {
+		return
+	}
 	if h.Flags()&(PendingDynamicRemoval|FailedActiveHC) == PendingDynamicRemoval|FailedActiveHC {
 		c.members = slices.DeleteFunc(c.members, func(m Member) bool { return m.Host == h })
 		h.CloseConnections()
 		c.rebuild(true)
 		return
 	}
-	if urgent && !c.closed {
+	if urgent {
 		c.rebuild(false)
 		return
 	}
@@ -220,7 +223,7 @@ func (c *Cluster) staysForItsHealth(h *Host) bool {
 func (c *Cluster) refresh() {
 	window := c.Config.mergeWindow
 	switch {
-	case c.closed || c.waiting != nil:
+	case c.waiting != nil:
 	case window == 0:
 		c.rebuild(false)
 	case time.Since(c.rebuilt) > window:
