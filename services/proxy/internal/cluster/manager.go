@@ -337,6 +337,9 @@ func (m *Manager) ApplyAssignments(resources []xds.Resource) error {
 			m.assignmentFailed(service, xds.Refused)
 			continue
 		}
+		if len(m.users[service]) == 0 { // nobody wants it any more
+			continue
+		}
 		m.assign(service, assignment)
 		for _, c := range m.users[service] {
 			c.Stats.assignments.Took(r.Version, began)

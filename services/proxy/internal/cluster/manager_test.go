@@ -395,6 +395,14 @@ func TestAnAssignmentThatIsGoneIsNotWaitedForAndLeavesTheHosts(t *testing.T) {
 	require.NotNil(t, m.Get("a").Pick(&cluster.PickContext{}))
 }
 
+func TestAnAssignmentThatNobodyWantsIsNotKept(t *testing.T) {
+	m := newManager(t, true)
+	defer m.stop()
+	require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.1", 80, ""))))
+	require.NoError(t, m.ApplyClusters(clusters(t, eds("a"))))
+	require.Nil(t, m.Get("a"), "it waits for an assignment that was asked for")
+}
+
 func TestAssignmentsOfOneNameFromTwoSourcesAreTwo(t *testing.T) {
 	m := newManager(t, false)
 	const fromFile = `{"name": "file", "type": "EDS", "eds_cluster_config": {"service_name": "s", "eds_config": {"path_config_source": {"path": "/e"}, "resource_api_version": "V3"}}}`
