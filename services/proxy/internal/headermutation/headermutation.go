@@ -43,9 +43,9 @@ type option struct {
 
 // Parse reads the fields to add, which lie at the path addAt, and those to
 // remove, at removeAt. What frames a message can be removed, but not added, other
-// than te: trailers, which servers of gRPC want. That a list has at most 1,000 entries is held by the
-// messages' own rules. Faults go to report; the result is nil if nothing is to
-// be done.
+// than te: trailers, which servers of gRPC want. That a list has at most 1,000 entries
+// is held by the messages' own rules. Faults go to report; the result is nil if nothing
+// is to be done.
 func Parse(add []*corev3.HeaderValueOption, addAt strict.Path, remove []string, removeAt strict.Path, report *strict.Report) *Mutations {
 	m := &Mutations{}
 	for i, name := range remove {
@@ -182,18 +182,13 @@ var joined = map[string]bool{
 	"x-forwarded-for": true, "x-forwarded-host": true, "x-forwarded-port": true, "x-forwarded-proto": true, "x-request-id": true,
 }
 
-// appendField adds a field beside those of the same name, or joins it to them.
+// appendField adds a field beside those of the same name, or joins it to them, where an
+// empty value adds nothing.
 func appendField(h *message.Headers, name string, value []byte) {
-	if !joined[name] || !h.Has(name) {
+	switch {
+	case !joined[name]:
 		h.AddBytes(name, value)
-		return
+	case len(value) > 0 || !h.Has(name):
+		h.Join(name, ",", value)
 	}
-	var text []byte
-	for i := range h.Len() {
-		if n, v := h.At(i); string(n) == name {
-			text = append(append(text, v...), ',')
-		}
-	}
-	h.Remove(name)
-	h.AddBytes(name, append(text, value...))
 }

@@ -81,6 +81,8 @@ func TestApply(t *testing.T) {
 		{"unless it is kept", `request_headers_to_add: [{header: {key: c, value: "%REQ(none)%"}, keep_empty_value: true}, {header: {key: a, value: ""}, append_action: OVERWRITE_IF_EXISTS_OR_ADD, keep_empty_value: true}]`,
 			"b=2 accept=x a= c="},
 		{"some are joined with a comma", `request_headers_to_add: [{header: {key: accept, value: v}}, {header: {key: accept, value: w}}]`, "a=1 b=2 a=3 accept=x,v,w"},
+		{"but what is empty with none", `request_headers_to_add: [{header: {key: accept, value: ""}, keep_empty_value: true}, {header: {key: via, value: ""}, append_action: OVERWRITE_IF_EXISTS_OR_ADD, keep_empty_value: true}, {header: {key: via, value: v}}]`,
+			"a=1 b=2 a=3 accept=x via=v"},
 		{"framing is removed, and trailers are asked for", "request_headers_to_remove: [upgrade, connection, te]\nrequest_headers_to_add: [{header: {key: te, value: trailers}}]", "a=1 b=2 a=3 accept=x te=trailers"},
 		{"percent signs", `request_headers_to_add: [{header: {key: c, value: "100%% %REQ(:METHOD)%"}}]`, "a=1 b=2 a=3 accept=x c=100% GET"},
 		{"nobody ends a field early", `request_headers_to_add: [{header: {key: c, value: "%QUERY_PARAM(q)%"}}]`, `a=1 b=2 a=3 accept=x c=\x0d\x0aa:b`},
