@@ -4,6 +4,7 @@
 package grpcwire
 
 import (
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -109,4 +110,47 @@ func Timeout(d time.Duration) string {
 		}
 	}
 	return strconv.FormatInt(int64(min(d/time.Hour, most)), 10) + "H"
+}
+
+// ParseTimeout reads a grpc-timeout, up to eight digits and a unit; anything else is
+// none. What is longer than the longest duration is that one.
+func ParseTimeout(value []byte) (time.Duration, bool) {
+	digits := len(value) - 1
+	if digits < 1 || digits > 8 {
+		return 0, false
+	}
+	unit := unitOf(value[digits])
+	if unit == 0 {
+		return 0, false
+	}
+	number := int64(0)
+	for _, c := range value[:digits] {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		number = number*10 + int64(c-'0')
+	}
+	if number > int64(math.MaxInt64/unit) {
+		return math.MaxInt64, true
+	}
+	return time.Duration(number) * unit, true
+}
+
+// unitOf is a unit of grpc-timeout; 0 is none.
+func unitOf(c byte) time.Duration {
+	switch c {
+	case 'H':
+		return time.Hour
+	case 'M':
+		return time.Minute
+	case 'S':
+		return time.Second
+	case 'm':
+		return time.Millisecond
+	case 'u':
+		return time.Microsecond
+	case 'n':
+		return time.Nanosecond
+	}
+	return 0
 }

@@ -54,3 +54,18 @@ func TestTimeoutsHaveEightDigits(t *testing.T) {
 		require.Equal(t, want, grpcwire.Timeout(d))
 	}
 }
+
+func TestParseTimeout(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"0n": 0, "7n": 7, "99999999u": 99_999_999 * time.Microsecond, "1m": time.Millisecond, "1S": time.Second, "2M": 2 * time.Minute,
+		"3H": 3 * time.Hour, "99999999H": math.MaxInt64,
+	} {
+		got, ok := grpcwire.ParseTimeout([]byte(text))
+		require.True(t, ok, text)
+		require.Equal(t, want, got, text)
+	}
+	for _, text := range []string{"", "S", "12", "123456789S", "-1S", "+1S", "1s", "1.5S", " 1S", "1S "} {
+		_, ok := grpcwire.ParseTimeout([]byte(text))
+		require.False(t, ok, text)
+	}
+}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
+	"github.com/weirproxy/weir/services/proxy/internal/grpcwire"
 	"github.com/weirproxy/weir/services/proxy/internal/hashpolicy"
 	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
@@ -221,44 +222,8 @@ func (r *Route) GRPCTimeout(request *message.Request) (left time.Duration, ok bo
 	return left, ok && left > 0
 }
 
-// grpcTimeout reads grpc-timeout: up to eight digits and a unit.
+// grpcTimeout is the grpc-timeout of a request that has one.
 func grpcTimeout(r *message.Request) (time.Duration, bool) {
-	text, ok := matcher.Value(r, "grpc-timeout")
-	n := len(text) - 1
-	if !ok || n < 1 || n > 8 {
-		return 0, false
-	}
-	unit := grpcUnit(text[n])
-	if unit == 0 {
-		return 0, false
-	}
-	number := int64(0)
-	for _, c := range text[:n] {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		number = number*10 + int64(c-'0')
-	}
-	if number > int64(math.MaxInt64/unit) {
-		return math.MaxInt64, true
-	}
-	return time.Duration(number) * unit, true
-}
-
-func grpcUnit(c byte) time.Duration {
-	switch c {
-	case 'H':
-		return time.Hour
-	case 'M':
-		return time.Minute
-	case 'S':
-		return time.Second
-	case 'm':
-		return time.Millisecond
-	case 'u':
-		return time.Microsecond
-	case 'n':
-		return time.Nanosecond
-	}
-	return 0
+	text, _ := matcher.Value(r, "grpc-timeout")
+	return grpcwire.ParseTimeout(text)
 }

