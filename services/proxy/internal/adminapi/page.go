@@ -181,10 +181,7 @@ func (a *api) pageControl() pageControl {
 // pageListener has the load of the listener's http_connection_managers, which share
 // their numbers with others of the same stat_prefix.
 func (a *api) pageListener(l listener.State, managers []*hcmv3.HttpConnectionManager) pageListener {
-	shown := pageListener{Name: l.Name, State: "active"}
-	if l.Address != nil {
-		shown.Address = l.Address.String()
-	}
+	shown := pageListener{Name: l.Name, Address: l.Address.String(), State: "active"}
 	if l.Refused != nil {
 		shown.Refused = l.Refused.Details
 	}

@@ -326,11 +326,11 @@ func (l *Listener) serve(h *handle) {
 	}
 }
 
-// active counts the connections of now.
-func (l *Listener) active() *stats.Gauge {
+// served is how many connections filter chains have now.
+func (l *Listener) served() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.stats.active
+	return l.open - int64(len(l.waiting))
 }
 
 // handle is a connection that a filter chain has.

@@ -1,6 +1,9 @@
 package listener
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // Drain makes each connection's next answer its last, but for listeners that
 // drain by MODIFY_ONLY, until Undrain.
@@ -102,4 +105,98 @@ func (m *Manager) closeSocket(l *Listener) {
 		m.stats.stopped.Inc()
 		_ = l.Close() // it is closed, whatever it says
 	}
+}
+
+// cutTime is how long connections of a listener or filter chain that is gone may take
+// for what they have in flight: Envoy's default of --drain-time-s.
+const cutTime = 10 * time.Minute
+
+// easing is the time within which the connections are drained of what goes.
+func (m *Manager) easing() time.Duration {
+	if m.options.DrainGradually {
+		return m.options.DrainTime
+	}
+	return 0
+}
+
+// drain closes a listener's socket and lets its connections end.
+func (m *Manager) drain(l *Listener) {
+	m.closeSocket(l)
+	m.draining[l] = true
+	stopChains(l.Config().all())
+	l.Drain(m.easing())
+	// Ends within DrainTime and cutTime, or with Stop, which waits for it.
+	m.running.Go(func() {
+		m.pause(m.options.DrainTime, l.idle)
+		l.Drain(0) // those whose moment is now
+		ctx, cancel := context.WithTimeout(m.base, cutTime)
+		defer cancel()
+		_ = l.Stop(ctx)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.draining, l)
+		m.settle()
+		m.dropScope(l.scope())
+	})
+}
+
+// drainChains lets the connections end of chains that a listener has no more.
+func (m *Manager) drainChains(l *Listener, gone []*chain) {
+	if len(gone) == 0 {
+		return
+	}
+	stopChains(gone)
+	m.stats.drainingChains.Add(int64(len(gone)))
+	l.drainChains(gone, m.easing())
+	// Ends within DrainTime and cutTime, or with Stop, which waits for it.
+	m.running.Go(func() {
+		defer func() { m.stats.drainingChains.Add(-int64(len(gone))) }()
+		done := func() bool { return !l.forget(gone) }
+		for _, step := range []struct {
+			after time.Duration
+			end   func(*handle)
+		}{
+			{m.options.DrainTime, func(h *handle) {
+				h.drain() // if its moment is now
+				h.finish()
+			}},
+			{cutTime, (*handle).cut},
+		} {
+			if m.pause(step.after, done) || m.ended() { // which ends them by itself
+				return
+			}
+			l.each(gone, step.end)
+		}
+	})
+}
+
+// ended says whether Stop was called.
+func (m *Manager) ended() bool {
+	select {
+	case <-m.stopped:
+		return true
+	default:
+		return false
+	}
+}
+
+// drainLook is how often what drains is looked at.
+const drainLook = 100 * time.Millisecond
+
+// pause waits, for a time at most, until done, which it says, or Stop is called.
+func (m *Manager) pause(most time.Duration, done func() bool) bool {
+	late := time.NewTimer(most)
+	defer late.Stop()
+	look := time.NewTicker(drainLook)
+	defer look.Stop()
+	for !done() {
+		select {
+		case <-look.C:
+		case <-late.C:
+			return false
+		case <-m.stopped:
+			return false
+		}
+	}
+	return true
 }

@@ -13,7 +13,7 @@ import (
 type State struct {
 	Name   string
 	Static bool
-	// Address is the bound one of what serves; nil before anything does.
+	// Address is the bound one of what serves or, before anything does, waits to.
 	Address net.Addr
 	// Active serves; Warming waits to. Either may be nil.
 	Active, Warming *Version
