@@ -104,7 +104,7 @@ func configure(o Options, log *slog.Logger, failing func() bool) (*configuration
 		Failing:          failing,
 	}
 	c.routes = rds.New(rds.Options{
-		Schema: schema, Parse: builtin.ParseRoutes(dependencies, known), SetNames: c.setNames(xds.RouteType), Log: log,
+		Schema: schema, Parse: builtin.ParseRoutes(dependencies), SetNames: c.setNames(xds.RouteType), Log: log,
 	})
 	dependencies.Routes = c.routes
 	filters := listener.Filters{Listener: builtin.ListenerFilters(dependencies), Network: builtin.NetworkFilters(dependencies)}

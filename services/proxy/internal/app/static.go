@@ -69,7 +69,7 @@ func (s *staticClusters) checkPlane(name string, at strict.Path, report *strict.
 	}
 	s.checkGRPC(name, at, report)
 	if config.ServiceName != "" && config.Source.Path == "" {
-		report.Add(at, "cluster %q is of type EDS: the control plane's cluster must be STATIC", name)
+		report.Add(at, "cluster %q is of type EDS: the control plane's cluster must know its hosts without one, by STATIC, DNS or a file", name)
 	}
 }
 

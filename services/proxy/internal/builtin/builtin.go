@@ -115,11 +115,11 @@ func NetworkFilters(d Dependencies) []networkfilter.Factory {
 }
 
 // ParseRoutes makes the tables that come by RDS, whose routes may configure the
-// HTTP filters; known is the cluster of a name, nil if there is none.
-func ParseRoutes(d Dependencies, known func(name string) *cluster.Config) func(*routev3.RouteConfiguration, strict.Path, *strict.Report) *route.Table {
+// HTTP filters.
+func ParseRoutes(d Dependencies) func(*routev3.RouteConfiguration, strict.Path, *strict.Report) *route.Table {
 	filters := HTTPFilters(d)
 	return func(config *routev3.RouteConfiguration, at strict.Path, report *strict.Report) *route.Table {
-		return hcm.ParseRoutes(filters, config, at, known, false, report)
+		return hcm.ParseRoutes(filters, config, at, d.StaticCluster, false, report)
 	}
 }
 
