@@ -184,8 +184,8 @@ func chunkSize(line []byte) (size int64, rest []byte, err error) {
 }
 
 // readTrailers reads the trailer section and holds it to the grammar and the limits
-// of header fields. What it may say goes into trailers if those are wanted, and is dropped
-// otherwise, as a proxy may (RFC 9110 §6.5.1). It returns io.EOF.
+// of header fields. What it may say goes into trailers if those are wanted, and is
+// dropped otherwise, as a proxy may (RFC 9110 §6.5.1). It returns io.EOF.
 func (r *Reader) readTrailers(trailers *message.Headers) error {
 	bytesLeft := r.limits.HeadBytes
 	for count := 0; ; count++ {

@@ -259,8 +259,8 @@ func (r *Reader) ReadAfter(write func() error) error {
 
 // head returns the next head, from its start line to the CRLF of its empty
 // line, and consumes it. Before that of a request an empty line may come, which a
-// client may send between two (RFC 9112 §2.2). Errors: io.EOF if the connection ended before the
-// first byte, io.ErrUnexpectedEOF if within the head, *message.ProtocolError.
+// client may send between two (RFC 9112 §2.2). Errors: io.EOF if the connection ended
+// before the first byte, io.ErrUnexpectedEOF if within the head, *message.ProtocolError.
 func (r *Reader) head(request bool) ([]byte, error) {
 	scanned, blank := 0, !request // whether all empty lines have come that may
 	for {

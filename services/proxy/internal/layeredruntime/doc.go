@@ -5,7 +5,8 @@
 // Snapshot once and reads all values of that one; but the active_request_bias of
 // balancers, the connection limits of listeners and the filters of access logs are by
 // the Snapshot that is present then, and the panic threshold of clusters is by the one
-// that was when their hosts, or the health of those, changed last. What the values of keys are for it leaves to who
-// names them in the configuration. It knows the keys that Envoy itself reads: it checks
-// the values of those that are read here too, and refuses the others.
+// that was when their hosts, or the health of those, changed last. What the values of
+// keys are for it leaves to who names them in the configuration. It knows the keys that
+// Envoy itself reads: it checks the values of those that are read here too, and refuses
+// the others.
 package layeredruntime

@@ -16,8 +16,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// maxResponse bounds one response, in bytes, unless its control plane has another bound: the assignments of a large fleet
-// come in one.
+// maxResponse bounds one response, in bytes, unless its control plane has another
+// bound: the assignments of a large fleet come in one.
 const maxResponse = 64 << 20
 
 // methods are the full names of a stream for a type, in the state of the world

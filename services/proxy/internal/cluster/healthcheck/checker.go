@@ -1,7 +1,7 @@
 // Package healthcheck asks the hosts of a cluster, again and again, whether
 // they are well (Envoy's active health checks, envoy.config.core.v3.HealthCheck):
-// over HTTP/1.1, TCP or gRPC. The cluster says which hosts there are and is told
-// by a callback how they are; the package picks no host and knows no other
+// over HTTP/1.1, HTTP/2, TCP or gRPC. The cluster says which hosts there are and is
+// told by a callback how they are; the package picks no host and knows no other
 // package's hosts: any comparable value is one.
 //
 // Each host has a goroutine that waits, checks and tells. It is one at a time
