@@ -62,10 +62,7 @@ bench: build ## run all benchmarks; the scenarios write integration/bench/RESULT
 # A number of runs, since a time that ends while an input runs is reported as a
 # failure now and then (golang/go#75804).
 fuzz: ## run each fuzz target with FUZZTIME (20000x) inputs
-	@grep -rnoE --include='*_test.go' '^func Fuzz\w+' $(MODULES) | sort | \
-	while IFS=: read -r file _ name; do \
-		go test -run '^$$' -fuzz "^$${name#func }\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x "./$$(dirname "$$file")"; \
-	done
+	tools/fuzz $(FUZZTIME) $(MODULES)
 
 generate: bin/buf bin/protoc-gen-go ## write the Go of proto/ and the proxy's page of supported fields anew
 	bin/buf lint
