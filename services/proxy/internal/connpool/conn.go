@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -120,6 +121,9 @@ type Conn struct {
 	quiet bool
 	// answered and lost are what Answered and Lost have told.
 	answered, lost bool
+	// closed says that somebody has let go of its user by Close, be it only as the
+	// response was whole already.
+	closed         atomic.Bool
 	received, sent uint64 // bytes, as far as they are counted
 }
 
@@ -167,6 +171,13 @@ func (c *Conn) AwaitTunnels(ctx context.Context) error {
 // HTTP2 says whether the exchange is one of HTTP/2.
 func (c *Conn) HTTP2() bool { return c.exchange != nil }
 
+// Close cuts the exchange off: whoever reads or writes meets an error. It may be called
+// by anyone, until the connection is given back or discarded.
+func (c *Conn) Close() error {
+	c.closed.Store(true)
+	return c.transport.Close()
+}
+
 // Answered says that the whole response is here, so that Discard breaks no request off.
 func (c *Conn) Answered() { c.answered = true }
 
@@ -197,7 +208,8 @@ func (c *Conn) take() *Conn {
 
 // Release gives the connection back for the next exchange, of whoever waits for one,
 // or else comes next. The last one must have been read to its end; what the server sent
-// beyond it costs it the connection, and so do MaxRequests and MaxDuration.
+// beyond it costs it the connection, and so do MaxRequests, MaxDuration, and a Close that
+// came too late to break the exchange off.
 func (c *Conn) Release() {
 	p := c.pool
 	if x := c.exchange; x != nil {
@@ -210,7 +222,7 @@ func (c *Conn) Release() {
 	}
 	c.since = time.Now()
 	c.count()
-	if c.Reader.Buffered() || c.worn() || c.expire(c.since) {
+	if c.closed.Load() || c.Reader.Buffered() || c.worn() || c.expire(c.since) {
 		c.Discard()
 		return
 	}

@@ -203,6 +203,17 @@ func TestSurplusBytesCostTheConnection(t *testing.T) {
 	require.Zero(t, open.Load())
 }
 
+func TestConnectionThatWasCutOffIsNotTakenAgain(t *testing.T) {
+	address, _ := server(t)
+	pool, open := newPool(t, address, time.Hour)
+	c := get(t, pool)
+	c.Answered()
+	require.NoError(t, c.Close()) // by who ends a stream, as its response was whole already
+	c.Release()
+	require.Nil(t, pool.IdleUnseen())
+	require.Zero(t, open.Load())
+}
+
 func TestIdleConnectionsExpire(t *testing.T) {
 	address, _ := server(t)
 	pool, open := newPool(t, address, time.Minute)
