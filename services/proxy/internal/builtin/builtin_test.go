@@ -2,6 +2,8 @@ package builtin
 
 import (
 	"fmt"
+	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -55,5 +57,25 @@ func TestDeprecatedFieldsThatAreTakenSayWhatToUse(t *testing.T) {
 	require.Contains(t, warnings, "Cluster.dns_refresh_rate")
 	for name, warning := range warnings {
 		require.Contains(t, warning, "deprecated: use ", name)
+	}
+}
+
+// TestEveryFilterThatShipsHasItsPage holds the list of filters in the proxy's README.md,
+// and their own, to those that ship.
+func TestEveryFilterThatShipsHasItsPage(t *testing.T) {
+	const root = "../../"
+	page, err := os.ReadFile(root + "README.md")
+	require.NoError(t, err)
+	var filters []any
+	for _, f := range HTTPFilters(Dependencies{}) {
+		filters = append(filters, f)
+	}
+	for _, f := range ListenerFilters(Dependencies{}) {
+		filters = append(filters, f)
+	}
+	for _, f := range filters {
+		folder := strings.TrimPrefix(reflect.Indirect(reflect.ValueOf(f)).Type().PkgPath(), "github.com/weirproxy/weir/services/proxy/")
+		require.FileExists(t, root+folder+"/README.md")
+		require.Contains(t, string(page), "("+folder+")")
 	}
 }
