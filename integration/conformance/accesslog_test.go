@@ -73,16 +73,10 @@ route_config: {validate_clusters: false, %s, virtual_hosts: [{name: all, domains
   {name: none, match: {prefix: /none}, route: {cluster: nowhere}},
   {name: up, match: {prefix: /up}, metadata: {filter_metadata: {ns: {is: route, number: 3}}}, route: {cluster: echo}, %s}]}]}
 `, lines, members.String(), defaults, mutations("config"), mutations("vhost"), mutations("route")),
-			filters: `
-- {name: healthy, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck, pass_through_mode: false,
-    headers: [{name: ":path", string_match: {exact: /up/healthz}}], cluster_min_healthy_percentages: {echo: {value: 50}}}}
-- {name: unhealthy, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck, pass_through_mode: false,
-    headers: [{name: ":path", string_match: {exact: /up/unhealthz}}], cluster_min_healthy_percentages: {empty: {value: 1}}}}
-- {name: unknown, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck, pass_through_mode: false,
-    headers: [{name: ":path", string_match: {exact: /up/unknownz}}], cluster_min_healthy_percentages: {nowhere: {value: 1}}}}
-- {name: itself, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck, pass_through_mode: false,
-    headers: [{name: ":path", string_match: {exact: /up/itself}}]}}
-`,
+			filters: checked("/up/healthz", "cluster_min_healthy_percentages: {echo: {value: 50}}") +
+				checked("/up/unhealthz", "cluster_min_healthy_percentages: {empty: {value: 1}}") +
+				checked("/up/unknownz", "cluster_min_healthy_percentages: {nowhere: {value: 1}}") +
+				checked("/up/itself"),
 		}},
 		clusters: []string{
 			clusterOf("echo", "{lb_endpoints: ["+endpoint(host, "metadata: {filter_metadata: {ns: {is: endpoint}}}")+"]}",

@@ -37,7 +37,7 @@ type listener struct {
 	name    string // and its stat_prefix; ingress, if empty
 	chain   string // fields of the chain, but for its filters
 	manager string // fields of the http_connection_manager
-	filters string // the HTTP filters before the router
+	filters string // the HTTP filters before the router, each by filter
 	router  string // fields of the router
 }
 
@@ -82,6 +82,17 @@ var overHTTP2 = upstreamProtocol("http2_protocol_options")
 func upstreamProtocol(options string) string {
 	return `typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {` +
 		`"@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {` + options + `: {}}}}`
+}
+
+// filter is an item of HTTP filters: one of a type below envoy.extensions.filters.http,
+// with its fields.
+func filter(name, kind string, fields ...string) string {
+	return fmt.Sprintf("- {name: %s, typed_config: %s}\n", name, typed("envoy.extensions.filters.http."+kind, fields...))
+}
+
+// typed is a message of a type, with its fields.
+func typed(kind string, fields ...string) string {
+	return "{" + strings.Join(append([]string{`"@type": type.googleapis.com/` + kind}, fields...), ", ") + "}"
 }
 
 // lines is YAML with an end of line behind it, unless it is empty.

@@ -25,57 +25,36 @@ route_config:
   virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: backend}}]}]
 `
 
-const filters = `
-- name: health
-  typed_config:
-    "@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck
-    pass_through_mode: false
-    headers: [{name: ":path", string_match: {exact: /healthz}}]
-    cluster_min_healthy_percentages: {backend: {value: 50.9}}
-- name: unhealthy
-  typed_config:
-    "@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck
-    pass_through_mode: false
-    headers: [{name: ":path", string_match: {exact: /unhealthz}}]
-    cluster_min_healthy_percentages: {empty: {value: 1}}
-- name: passed
-  typed_config:
-    "@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck
-    pass_through_mode: true
-    cache_time: 600s
-    headers: [{name: ":path", string_match: {prefix: /passed}}]
-- name: fault
-  typed_config:
-    "@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault
-    headers: [{name: x-abort, present_match: true}]
-    abort: {http_status: 503, percentage: {numerator: 100}}
-- name: fault-of-grpc
-  typed_config:
-    "@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault
-    headers: [{name: x-abort-grpc, present_match: true}]
-    abort: {grpc_status: 5, percentage: {numerator: 100}}
-- name: tags
-  typed_config:
-    "@type": type.googleapis.com/envoy.extensions.filters.http.ip_tagging.v3.IPTagging
-    request_type: BOTH
-    ip_tags: [{ip_tag_name: home, ip_list: [{address_prefix: 127.0.0.0, prefix_len: 8}]}]
-- name: limit
-  typed_config:
-    "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
-    stat_prefix: limit
-    token_bucket: {max_tokens: 1000000, tokens_per_fill: 1000000, fill_interval: 600s}
-    filter_enabled: {default_value: {numerator: 100}}
-    filter_enforced: {default_value: {numerator: 100}}
-    rate_limits: [{actions: [{request_headers: {header_name: x-user, descriptor_key: user}}]}]
-    descriptors:
-    - {entries: [{key: user, value: ann}], token_bucket: {max_tokens: 1, fill_interval: 600s}}
-    - {entries: [{key: user}], token_bucket: {max_tokens: 2, fill_interval: 600s}}
-    response_headers_to_add: [{header: {key: x-limited, value: "yes"}}]
-- name: buffer
-  typed_config:
-    "@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer
-    max_request_bytes: 10
-`
+var filters = checked("/healthz", "cluster_min_healthy_percentages: {backend: {value: 50.9}}") +
+	checked("/unhealthz", "cluster_min_healthy_percentages: {empty: {value: 1}}") +
+	filter("passed", "health_check.v3.HealthCheck", "pass_through_mode: true", "cache_time: 600s",
+		`headers: [{name: ":path", string_match: {prefix: /passed}}]`) +
+	filter("fault", "fault.v3.HTTPFault", "headers: [{name: x-abort, present_match: true}]",
+		"abort: {http_status: 503, percentage: {numerator: 100}}") +
+	filter("fault-of-grpc", "fault.v3.HTTPFault", "headers: [{name: x-abort-grpc, present_match: true}]",
+		"abort: {grpc_status: 5, percentage: {numerator: 100}}") +
+	filter("tags", "ip_tagging.v3.IPTagging", "request_type: BOTH",
+		"ip_tags: [{ip_tag_name: home, ip_list: [{address_prefix: 127.0.0.0, prefix_len: 8}]}]") +
+	filter("limit", "local_ratelimit.v3.LocalRateLimit", "stat_prefix: limit", enforced,
+		"token_bucket: {max_tokens: 1000000, tokens_per_fill: 1000000, fill_interval: 600s}",
+		"rate_limits: [{actions: [{request_headers: {header_name: x-user, descriptor_key: user}}]}]",
+		`descriptors: [{entries: [{key: user, value: ann}], token_bucket: {max_tokens: 1, fill_interval: 600s}},
+    {entries: [{key: user}], token_bucket: {max_tokens: 2, fill_interval: 600s}}]`,
+		`response_headers_to_add: [{header: {key: x-limited, value: "yes"}}]`) +
+	filter("buffer", "buffer.v3.Buffer", "max_request_bytes: 10")
+
+// checked is a health_check filter that answers requests for a path.
+func checked(path string, fields ...string) string {
+	return filter("health", "health_check.v3.HealthCheck", append([]string{"pass_through_mode: false", whose(path)}, fields...)...)
+}
+
+// whose is the headers of a filter for requests whose path is this.
+func whose(path string) string {
+	return `headers: [{name: ":path", string_match: {exact: ` + path + `}}]`
+}
+
+// enforced has a local_ratelimit filter limit all requests.
+const enforced = "filter_enabled: {default_value: {numerator: 100}}, filter_enforced: {default_value: {numerator: 100}}"
 
 // filterRequests are sent in this order, since buckets and kept answers remember.
 var filterRequests = []struct{ name, text string }{

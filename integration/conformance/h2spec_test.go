@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -52,26 +51,9 @@ func TestHTTP2IsConformant(t *testing.T) {
 // serveSmall serves until the test ends, and returns the address.
 func serveSmall(t *testing.T, wrap func(net.Conn) net.Conn) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
 	server := http2.NewServer(http2.Options{MaxConcurrentStreams: 100})
-	var serving sync.WaitGroup
-	// Ends with the listener, and each connection with its client; waited for below.
-	serving.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() { _ = server.Conn(wrap(conn), small{}).Serve(nil) })
-		}
-	})
-	t.Cleanup(func() {
-		listener.Close()
-		serving.Wait()
-		server.Close()
-	})
-	return listener.Addr().String()
+	t.Cleanup(server.Close) // behind its connections
+	return servicetest.Accept(t, func(conn net.Conn) { _ = server.Conn(wrap(conn), small{}).Serve(nil) })
 }
 
 // requireH2spec runs h2spec against an address and wants each case to pass.

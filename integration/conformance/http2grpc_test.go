@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -17,14 +16,12 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weirproxy/weir/internal/http2"
+	"github.com/weirproxy/weir/internal/http2/http2test"
 )
 
-// grpcEcho answers gRPC calls with the messages that they bring, as bytes, and
-// refuses those of /test/Refuse.
-type grpcEcho struct{}
-
-// ServeStream implements http2.Handler.
-func (grpcEcho) ServeStream(s *http2.Stream) {
+// echoGRPC answers a gRPC call with the messages that it brings, as bytes, and refuses
+// one of /test/Refuse.
+func echoGRPC(s *http2.Stream) {
 	var head http2.Head
 	var fields, trailers http2.Fields
 	if s.ReadHead(&head) != nil {
@@ -55,26 +52,8 @@ func (grpcEcho) ServeStream(s *http2.Stream) {
 
 // TestHTTP2ServesGRPC has grpc-go's client call a server of internal/http2.
 func TestHTTP2ServesGRPC(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	server := http2.NewServer(http2.Options{})
-	var serving sync.WaitGroup
-	// Ends with the listener, and each connection with its client; waited for below.
-	serving.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() { _ = server.Conn(conn, grpcEcho{}).Serve(nil) })
-		}
-	})
-	t.Cleanup(func() {
-		listener.Close()
-		serving.Wait()
-		server.Close()
-	})
-	client, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	address := http2test.NewHost(t, http2.Options{}, echoGRPC).Address
+	client, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)
 	defer client.Close()
 

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/weirproxy/weir/integration/harness"
+	"github.com/weirproxy/weir/internal/servicetest"
 )
 
 // brokenOff are requests to a host of HTTP/2: the method, how long its body is, the
@@ -97,26 +98,8 @@ type breaking struct {
 }
 
 func newBreaking(t *testing.T) *breaking {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	b := &breaking{address: l.Addr().String()}
-	var all sync.WaitGroup
-	all.Go(func() { // ends with the listener
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() { // ends when the proxy closes, which a test ends first
-				defer conn.Close()
-				_ = b.serve(conn.(*net.TCPConn))
-			})
-		}
-	})
-	t.Cleanup(func() {
-		require.NoError(t, l.Close())
-		all.Wait()
-	})
+	b := &breaking{}
+	b.address = servicetest.Accept(t, func(conn net.Conn) { _ = b.serve(conn.(*net.TCPConn)) })
 	return b
 }
 

@@ -94,14 +94,7 @@ func limitCallsBootstrap(rls, backend string) string {
 		fmt.Fprintf(&hosts, `
   - {name: %[1]s, domains: [%[1]s], routes: [{match: {prefix: /}, route: {cluster: backend, rate_limits: [{stage: %[2]d, actions: [{request_headers: {header_name: x-script, descriptor_key: script}}]}]}}]}`,
 			c.name, stage)
-		fmt.Fprintf(&filters, `
-- name: %[1]s
-  typed_config:
-    "@type": type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit
-    domain: edge
-    stage: %[2]d
-    timeout: %[4]s
-    rate_limit_service: {transport_api_version: V3, grpc_service: {envoy_grpc: {cluster_name: %[1]s%[3]s}}}`, c.name, stage, c.grpc, timeout)
+		filters.WriteString(filter(c.name, "ratelimit.v3.RateLimit", "domain: edge", fmt.Sprintf("stage: %d, timeout: %s", stage, timeout), limiter(c.name+c.grpc)))
 	}
 	return bootstrap{
 		listeners: []listener{{

@@ -232,6 +232,11 @@ var limitCases = []limitCase{
 	{name: "answer_off", route: `rate_limits: [{x_ratelimit_option: "OFF", actions: [{generic_key: {descriptor_key: answer, descriptor_value: ok-statuses}}]}]`, calls: 1},
 }
 
+// limiter is the rate_limit_service of a filter, at a cluster.
+func limiter(cluster string) string {
+	return "rate_limit_service: {transport_api_version: V3, grpc_service: {envoy_grpc: {cluster_name: " + cluster + "}}}"
+}
+
 // limitBootstrap has two filters, of which the second is of stage 1.
 func limitBootstrap(rls, backend string) string {
 	var hosts []string
@@ -239,7 +244,7 @@ func limitBootstrap(rls, backend string) string {
 		if fields == "" {
 			return ""
 		}
-		return `, typed_per_filter_config: {limit: {"@type": type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimitPerRoute, ` + fields + `}}`
+		return ", typed_per_filter_config: {limit: " + typed("envoy.extensions.filters.http.ratelimit.v3.RateLimitPerRoute", fields) + "}"
 	}
 	field := func(text string) string {
 		if text == "" {
@@ -251,15 +256,10 @@ func limitBootstrap(rls, backend string) string {
 		hosts = append(hosts, fmt.Sprintf(`{name: %s, domains: [%s]%s%s, routes: [{match: {prefix: /}, metadata: {filter_metadata: {app: {tier: gold}}}, route: {cluster: backend%s}%s}]}`,
 			c.name, strings.ToLower(c.name), field(c.host), own(c.hostOwn), field(c.route), own(c.own)))
 	}
-	const filter = `
-  typed_config:
-    "@type": type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit
-    domain: edge
-    timeout: 60s
-    enable_x_ratelimit_headers: DRAFT_VERSION_03
-    enable_retry_after_header: true
-    response_headers_to_add: [{header: {key: x-limited, value: "%REQ(:method)%"}}]
-    rate_limit_service: {transport_api_version: V3, grpc_service: {envoy_grpc: {cluster_name: rls}}}`
+	limit := func(name string, fields ...string) string {
+		return filter(name, "ratelimit.v3.RateLimit", append(fields, "domain: edge", "timeout: 60s", "enable_x_ratelimit_headers: DRAFT_VERSION_03",
+			"enable_retry_after_header: true", `response_headers_to_add: [{header: {key: x-limited, value: "%REQ(:method)%"}}]`, limiter("rls"))...)
+	}
 	return bootstrap{
 		node: "id: mill\ncluster: edge",
 		listeners: []listener{{
@@ -269,7 +269,7 @@ route_config:
   name: all
   virtual_hosts: [` + strings.Join(hosts, ",\n    ") + `]
 `,
-			filters: "- name: limit" + filter + "\n- name: later" + filter + "\n    stage: 1",
+			filters: limit("limit") + limit("later", "stage: 1"),
 		}},
 		clusters: []string{cluster("backend", backend), cluster("rls", rls, overHTTP2)},
 	}.String()

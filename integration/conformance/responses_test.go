@@ -52,13 +52,7 @@ virtual_hosts:
   - {match: {prefix: /health}, route: {cluster: zoned}}
 `
 
-const passedHealthChecks = `
-- name: health
-  typed_config:
-    "@type": type.googleapis.com/envoy.extensions.filters.http.health_check.v3.HealthCheck
-    pass_through_mode: true
-    headers: [{name: ":path", string_match: {exact: /health}}]
-`
+var passedHealthChecks = filter("health", "health_check.v3.HealthCheck", "pass_through_mode: true", whose("/health"))
 
 func TestOurProxyAndARealEnvoyCountResponsesAlike(t *testing.T) {
 	bootstrap := responsesBootstrap(harness.Echo(t, "one").Addr("http"))

@@ -143,28 +143,12 @@ type flaky struct {
 }
 
 func newFlaky(t *testing.T) *flaky {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	f := &flaky{address: l.Addr().String(), attempts: map[string][]string{}}
-	var all sync.WaitGroup
-	all.Go(func() { // ends with the listener
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			all.Go(func() { f.serve(conn) }) // ends when the proxy closes
-		}
-	})
-	t.Cleanup(func() {
-		require.NoError(t, l.Close())
-		all.Wait()
-	})
+	f := &flaky{attempts: map[string][]string{}}
+	f.address = servicetest.Accept(t, f.serve)
 	return f
 }
 
 func (f *flaky) serve(conn net.Conn) {
-	defer conn.Close()
 	r := bufio.NewReader(conn)
 	request, err := http.ReadRequest(r)
 	if err != nil {

@@ -1,7 +1,9 @@
 package conformance
 
 import (
+	"fmt"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -19,7 +21,7 @@ func routeFiltersBootstrap(backend string) string {
 	}.String()
 }
 
-const filteringRoutes = `
+var filteringRoutes = `
 route_config:
   name: all
   virtual_hosts:
@@ -30,128 +32,68 @@ route_config:
     domains: [tuned]
     rate_limits: [{stage: 1, actions: [{generic_key: {descriptor_value: of-host}}]}]
     typed_per_filter_config:
-      buffer: {"@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute, buffer: {max_request_bytes: 20}}
-      late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, config: {}}
+      buffer: ` + typed("envoy.extensions.filters.http.buffer.v3.BufferPerRoute", "buffer: {max_request_bytes: 20}") + `
+      late: ` + typed(filterConfig, "config: {}") + `
     routes:
-    - match: {prefix: /off}
-      route: {cluster: backend}
-      typed_per_filter_config:
-        buffer: {"@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute, disabled: true}
-        late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
-    - match: {prefix: /teapot}
-      route: {cluster: backend}
-      typed_per_filter_config:
-        late:
-          "@type": type.googleapis.com/envoy.config.route.v3.FilterConfig
-          config: {"@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault, abort: {http_status: 418, percentage: {numerator: 100}}}
-    - match: {prefix: /weight}
-      route:
-        weighted_clusters:
-          clusters:
-          - name: backend
-            weight: 1
-            typed_per_filter_config:
-              late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
-    - match: {prefix: /limit}
-      route: {cluster: backend, rate_limits: [{stage: 1, actions: [{request_headers: {header_name: x-user, descriptor_key: user}}]}]}
-      typed_per_filter_config:
-        late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
-        limit:
-          "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
-          stat_prefix: staged
-          stage: 1
-          vh_rate_limits: INCLUDE
-          enable_x_ratelimit_headers: DRAFT_VERSION_03
-          token_bucket: {max_tokens: 5, tokens_per_fill: 1, fill_interval: 600s}
-          filter_enabled: {default_value: {numerator: 100}}
-          filter_enforced: {default_value: {numerator: 100}}
-          descriptors:
-          - {entries: [{key: user, value: ann}], token_bucket: {max_tokens: 1, fill_interval: 600s}}
-          - {entries: [{key: generic_key, value: of-host}], token_bucket: {max_tokens: 3, fill_interval: 600s}}
-    - match: {prefix: /hits}
-      route: {cluster: backend}
-      typed_per_filter_config:
-        late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
-        limit:
-          "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
-          stat_prefix: hits
-          enable_x_ratelimit_headers: DRAFT_VERSION_03
-          token_bucket: {max_tokens: 100, tokens_per_fill: 1, fill_interval: 600s}
-          filter_enabled: {default_value: {numerator: 100}}
-          filter_enforced: {default_value: {numerator: 100}}
-          rate_limits: [{actions: [{source_cluster: {}}], hits_addend: {format: "%REQ(x-hits)%"}}]
-          descriptors: [{entries: [{key: source_cluster, value: edge}], token_bucket: {max_tokens: 5, fill_interval: 600s}}]
-    - match: {prefix: /connection}
-      route: {cluster: backend}
-      typed_per_filter_config:
-        late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
-        limit:
-          "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
-          stat_prefix: connection
-          local_rate_limit_per_downstream_connection: true
-          token_bucket: {max_tokens: 1, fill_interval: 600s}
-          filter_enabled: {default_value: {numerator: 100}}
-          filter_enforced: {default_value: {numerator: 100}}
-    - match: {prefix: /twins}
-      route: {cluster: backend}
-      typed_per_filter_config:
-        late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
-        twin:
-          "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
-          stat_prefix: twins
-          token_bucket: {max_tokens: 3, fill_interval: 600s}
-          filter_enabled: {default_value: {numerator: 100}}
-          filter_enforced: {default_value: {numerator: 100}}
-    - match: {prefix: /shadow}
-      route: {cluster: backend}
-      typed_per_filter_config:
-        late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
-        limit:
-          "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
-          stat_prefix: shadow
-          enable_x_ratelimit_headers: DRAFT_VERSION_03
-          token_bucket: {max_tokens: 4, fill_interval: 600s}
-          filter_enabled: {default_value: {numerator: 100}}
-          filter_enforced: {default_value: {numerator: 100}}
-          rate_limits: [{actions: [{generic_key: {descriptor_value: a}}]}, {actions: [{generic_key: {descriptor_value: b}}]}]
-          descriptors:
-          - {entries: [{key: generic_key, value: a}], token_bucket: {max_tokens: 2, fill_interval: 600s}, shadow_mode: true}
-          - {entries: [{key: generic_key, value: b}], token_bucket: {max_tokens: 1, fill_interval: 600s}, shadow_mode: true}
-          response_headers_to_add: [{header: {key: x-why, value: "%RESPONSE_CODE_DETAILS% %REQ(:PATH)% %ROUTE_NAME% 100%%"}}, {header: {key: x-none, value: "%REQ(x-none)%"}}]
-    - match: {prefix: /unenforced}
-      route: {cluster: backend}
-      typed_per_filter_config:
-        late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
-        limit:
-          "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
-          stat_prefix: unenforced
-          token_bucket: {max_tokens: 1, fill_interval: 600s}
-          filter_enabled: {default_value: {numerator: 100}}
-          filter_enforced: {default_value: {numerator: 0}}
-          request_headers_to_add_when_not_enforced: [{header: {key: x-over, value: "%PROTOCOL% %REQ(x-user)% %UPSTREAM_CLUSTER%"}}]
-    - match: {prefix: /neither}
-      route: {cluster: backend}
-      typed_per_filter_config:
-        late: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
-        twin: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, disabled: true}
-    - {match: {prefix: /}, route: {cluster: backend}}
-`
+` + strings.Join([]string{
+	tunedRoute("/off", "cluster: backend", "buffer: "+typed("envoy.extensions.filters.http.buffer.v3.BufferPerRoute", "disabled: true"), "late: "+off),
+	tunedRoute("/teapot", "cluster: backend", "late: "+typed(filterConfig,
+		"config: "+typed("envoy.extensions.filters.http.fault.v3.HTTPFault", "abort: {http_status: 418, percentage: {numerator: 100}}"))),
+	tunedRoute("/weight", "weighted_clusters: {clusters: [{name: backend, weight: 1, typed_per_filter_config: {late: "+off+"}}]}"),
+	tunedRoute("/limit", "cluster: backend, rate_limits: [{stage: 1, actions: [{request_headers: {header_name: x-user, descriptor_key: user}}]}]", "late: "+off,
+		"limit: "+localLimit("staged", "stage: 1", "vh_rate_limits: INCLUDE", "enable_x_ratelimit_headers: DRAFT_VERSION_03", bucket(5), enforced,
+			"descriptors: ["+descriptor("user", "ann", 1)+", "+descriptor("generic_key", "of-host", 3)+"]")),
+	tunedRoute("/hits", "cluster: backend", "late: "+off,
+		"limit: "+localLimit("hits", "enable_x_ratelimit_headers: DRAFT_VERSION_03", bucket(100), enforced,
+			`rate_limits: [{actions: [{source_cluster: {}}], hits_addend: {format: "%REQ(x-hits)%"}}]`,
+			"descriptors: ["+descriptor("source_cluster", "edge", 5)+"]")),
+	tunedRoute("/connection", "cluster: backend", "late: "+off,
+		"limit: "+localLimit("connection", "local_rate_limit_per_downstream_connection: true", bucket(1), enforced)),
+	tunedRoute("/twins", "cluster: backend", "late: "+off, "twin: "+localLimit("twins", bucket(3), enforced)),
+	tunedRoute("/shadow", "cluster: backend", "late: "+off,
+		"limit: "+localLimit("shadow", "enable_x_ratelimit_headers: DRAFT_VERSION_03", bucket(4), enforced,
+			"rate_limits: [{actions: [{generic_key: {descriptor_value: a}}]}, {actions: [{generic_key: {descriptor_value: b}}]}]",
+			"descriptors: ["+descriptor("generic_key", "a", 2, "shadow_mode: true")+", "+descriptor("generic_key", "b", 1, "shadow_mode: true")+"]",
+			`response_headers_to_add: [{header: {key: x-why, value: "%RESPONSE_CODE_DETAILS% %REQ(:PATH)% %ROUTE_NAME% 100%%"}}, {header: {key: x-none, value: "%REQ(x-none)%"}}]`)),
+	tunedRoute("/unenforced", "cluster: backend", "late: "+off,
+		"limit: "+localLimit("unenforced", bucket(1), "filter_enabled: {default_value: {numerator: 100}}", "filter_enforced: {default_value: {numerator: 0}}",
+			`request_headers_to_add_when_not_enforced: [{header: {key: x-over, value: "%PROTOCOL% %REQ(x-user)% %UPSTREAM_CLUSTER%"}}]`)),
+	tunedRoute("/neither", "cluster: backend", "late: "+off, "twin: "+off),
+	tunedRoute("/", "cluster: backend"),
+}, "")
 
-const routeFilters = `
-- name: limit
-  typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit, stat_prefix: none}
-- name: buffer
-  typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer, max_request_bytes: 10}
-- name: twin
-  typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit, stat_prefix: one}
-- name: twin
-  typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit, stat_prefix: other}
-- name: twin
-  typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault, headers: [{name: x-twin, present_match: true}], abort: {http_status: 444, percentage: {numerator: 100}}}
-- name: late
-  disabled: true
-  typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault, abort: {http_status: 503, percentage: {numerator: 100}}}
-`
+// filterConfig is the type of what configures any filter on a route, and off turns one off.
+const filterConfig = "envoy.config.route.v3.FilterConfig"
+
+var off = typed(filterConfig, "disabled: true")
+
+// tunedRoute is an item of routes: one by a prefix, with its action's fields, and what it says
+// to filters.
+func tunedRoute(prefix, action string, filters ...string) string {
+	return "    - {match: {prefix: " + prefix + "}, route: {" + action + "}, typed_per_filter_config: {" + strings.Join(filters, ", ") + "}}\n"
+}
+
+// localLimit is a local_ratelimit filter.
+func localLimit(prefix string, fields ...string) string {
+	return typed("envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit", append([]string{"stat_prefix: " + prefix}, fields...)...)
+}
+
+// bucket holds so many tokens, and gets one each 600 s.
+func bucket(tokens int) string {
+	return fmt.Sprintf("token_bucket: {max_tokens: %d, tokens_per_fill: 1, fill_interval: 600s}", tokens)
+}
+
+// descriptor is one of an entry, with a bucket, and further fields.
+func descriptor(key, value string, tokens int, more ...string) string {
+	return "{" + strings.Join(append([]string{"entries: [{key: " + key + ", value: " + value + "}]", bucket(tokens)}, more...), ", ") + "}"
+}
+
+var routeFilters = filter("limit", "local_ratelimit.v3.LocalRateLimit", "stat_prefix: none") +
+	filter("buffer", "buffer.v3.Buffer", "max_request_bytes: 10") +
+	filter("twin", "local_ratelimit.v3.LocalRateLimit", "stat_prefix: one") +
+	filter("twin", "local_ratelimit.v3.LocalRateLimit", "stat_prefix: other") +
+	filter("twin", "fault.v3.HTTPFault", "headers: [{name: x-twin, present_match: true}]", "abort: {http_status: 444, percentage: {numerator: 100}}") +
+	filter("late, disabled: true", "fault.v3.HTTPFault", "abort: {http_status: 503, percentage: {numerator: 100}}")
 
 // routeFilterRequests are sent in this order, each on a connection of its own.
 var routeFilterRequests = []struct{ name, text string }{

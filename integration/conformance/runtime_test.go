@@ -57,14 +57,8 @@ route_config:
       route: {weighted_clusters: {runtime_key_prefix: w, clusters: [{name: echo, weight: 0}, {name: nowhere, weight: 0}, {name: other, weight: 1}]}, cluster_not_found_response_code: NOT_FOUND}
     - {match: {prefix: /}, route: {cluster: echo}}
 `,
-			filters: `
-- name: fault
-  typed_config:
-    "@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault
-    headers: [{name: x-fault, present_match: true}]
-    abort: {http_status: 503, percentage: {}}
-    max_active_faults_runtime: faults
-`,
+			filters: filter("fault", "fault.v3.HTTPFault", "headers: [{name: x-fault, present_match: true}]",
+				"abort: {http_status: 503, percentage: {}}", "max_active_faults_runtime: faults"),
 		}},
 		clusters: []string{cluster("echo", host)},
 	}.String()

@@ -121,25 +121,10 @@ route_config:
     - {match: {prefix: /redirect}, redirect: {path_redirect: /}}
     - {match: {prefix: /}, route: {cluster: plain}, stat_prefix: root}
 `,
-			filters: `
-- name: fault
-  typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault}
-- name: tags
-  typed_config:
-    "@type": type.googleapis.com/envoy.extensions.filters.http.ip_tagging.v3.IPTagging
-    request_type: BOTH
-    ip_tags: [{ip_tag_name: t, ip_list: [{address_prefix: 10.0.0.0, prefix_len: 8}]}]
-- name: local
-  typed_config:
-    "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
-    stat_prefix: local
-    token_bucket: {max_tokens: 1000, fill_interval: 1s}
-- name: limit
-  typed_config:
-    "@type": type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit
-    domain: d
-    rate_limit_service: {transport_api_version: V3, grpc_service: {envoy_grpc: {cluster_name: limiter}}}
-`,
+			filters: filter("fault", "fault.v3.HTTPFault") +
+				filter("tags", "ip_tagging.v3.IPTagging", "request_type: BOTH", "ip_tags: [{ip_tag_name: t, ip_list: [{address_prefix: 10.0.0.0, prefix_len: 8}]}]") +
+				filter("local", "local_ratelimit.v3.LocalRateLimit", "stat_prefix: local", "token_bucket: {max_tokens: 1000, fill_interval: 1s}") +
+				filter("limit", "ratelimit.v3.RateLimit", "domain: d", limiter("limiter")),
 		}},
 		clusters: []string{
 			cluster("plain", host), cluster("limiter", host, overHTTP2),
