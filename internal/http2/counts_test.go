@@ -2,6 +2,7 @@ package http2_test
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -176,6 +177,57 @@ func TestHeadsOverTheLimitAreCounted(t *testing.T) {
 	}
 	require.EqualValues(t, 1, ours.Load())
 	require.EqualValues(t, 1, theirs.Load())
+}
+
+// TestTheTrafficOfAStreamIsCounted has a request and a response with trailers, whose
+// heads take more than one frame, between streams of which nothing counts.
+func TestTheTrafficOfAStreamIsCounted(t *testing.T) {
+	type counts struct{ received, sent http2.Traffic }
+	fields, trailers := &http2.Fields{}, &http2.Fields{}
+	fields.Add("x-long", strings.Repeat("~", 20_000))
+	trailers.Add("x-end", "1")
+	const size = 100_000
+	served := make(chan counts, 3)
+	address := listen(t, http2.Options{StreamWindow: size / 2}, handlerFunc(func(s *http2.Stream) {
+		for {
+			if _, err := s.Next(); err != nil {
+				break
+			}
+		}
+		_ = s.WriteHead(103, nil, false)
+		_ = s.WriteHead(200, fields, false)
+		_ = s.WriteData(make([]byte, 10), false)
+		_ = s.WriteTrailers(trailers)
+		received, sent := s.Traffic()
+		served <- counts{received, sent}
+	}))
+	client := connect(t, address, http2.Options{})
+	for range 3 {
+		s, err := client.Open(request("POST", "/path"), fields, false)
+		require.NoError(t, err)
+		require.NoError(t, s.WriteData(make([]byte, size), false))
+		require.NoError(t, s.WriteTrailers(trailers))
+		require.NoError(t, s.ReadHead(&http2.Head{}))
+		require.NoError(t, s.ReadHead(&http2.Head{}))
+		for err == nil {
+			_, err = s.Next()
+		}
+		require.ErrorIs(t, err, io.EOF)
+		received, sent := s.Traffic()
+		require.Equal(t, counts{sent, received}, <-served, "each side has what the other one sent")
+		s.Close()
+
+		const frame = 9 // bytes before the payload of one
+		require.Greater(t, sent.Headers, uint64(20_000+3*frame), "a head of two frames, and trailers")
+		require.EqualValues(t, len(":methodPOST:schemehttp:authoritya:path/pathx-longx-end1")+20_000, sent.Decompressed)
+		data := sent.Wire - sent.Headers - size
+		require.Zero(t, data%frame)
+		require.GreaterOrEqual(t, data, uint64(size/(16<<10)*frame))
+		require.EqualValues(t, len(":status103:status200x-longx-end1")+20_000, received.Decompressed)
+		credit := received.Wire - received.Headers - 10 - frame
+		require.Zero(t, credit%(frame+4))
+		require.Positive(t, credit)
+	}
 }
 
 // TestFinishBeforeServe asks a connection to end that nobody serves yet: the

@@ -15,7 +15,8 @@ type encoder struct {
 	// next must begin with it (RFC 7541 §4.2).
 	shrunk  uint32
 	resized bool
-	plain   bool // never the Huffman code
+	plain   bool   // never the Huffman code
+	fields  uint64 // bytes of the names and values of the present block
 	// places says where in the table a name, or a name and value, may be: the
 	// lower bits of a hash lead to the number of the last entry that had them, as
 	// far as 16 bits tell. Made when the first entry is added.
@@ -43,6 +44,7 @@ func (e *encoder) setLimit(limit uint32) {
 
 // begin begins a block.
 func (e *encoder) begin(dst []byte) []byte {
+	e.fields = 0
 	if !e.resized {
 		return dst
 	}
@@ -93,6 +95,7 @@ var hashSeed = maphash.MakeSeed()
 
 // field appends one field. Its name must be in lower case.
 func (e *encoder) field(dst, name, value []byte) []byte {
+	e.fields += uint64(len(name) + len(value))
 	static := staticNames[string(name)]
 	how := indexingOf(static, value)
 	if static != 0 && len(value) > 0 {

@@ -34,6 +34,7 @@ func (c *Conn) onWindowUpdate(f frame, increment uint32) error {
 	if s == nil {
 		return c.checkNotIdle(f)
 	}
+	s.in.add(f.length)
 	if increment == 0 {
 		return c.abort(s, ProtocolError, "WINDOW_UPDATE of 0")
 	}
@@ -100,6 +101,7 @@ func (s *Stream) giveBack(n int) bool {
 	if s.credit += int32(n); s.credit >= max(1, int32(c.options.StreamWindow/4)) {
 		c.w.buf = appendWindowUpdate(c.writing(), s.id, uint32(s.credit))
 		c.w.frames++
+		s.out.add(4)
 		s.recvWindow += s.credit
 		s.credit = 0
 		return true

@@ -26,6 +26,7 @@ type assembly struct {
 	received *received
 
 	size     uint64 // as SETTINGS_MAX_HEADER_LIST_SIZE counts
+	fields   uint64 // names and values alone
 	tooLarge string // which limit the block is over, empty for none
 	fault    string // what makes the message malformed, empty if nothing does
 	regular  bool   // a regular field came
@@ -76,6 +77,7 @@ func (a *assembly) field(name, value []byte, c class) {
 	if a.kind == ignoredBlock || a.tooLarge != "" {
 		return
 	}
+	a.fields += uint64(len(name) + len(value))
 	a.size += uint64(len(name)) + uint64(len(value)) + entryOverhead
 	if a.size > uint64(a.options.MaxHeaderBytes) {
 		a.tooLarge = fmt.Sprintf("more than %d bytes of fields, with %d for each", a.options.MaxHeaderBytes, entryOverhead)

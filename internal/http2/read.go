@@ -35,6 +35,7 @@ type reader struct {
 	decoder     decoder
 	block       []byte    // the header block so far, while one is incomplete
 	blockFrame  frame     // the HEADERS frame that it began with; stream 0 is none
+	blockWire   int       // bytes of the frames of the present header block
 	gotSettings bool      // the first frame was
 	began       time.Time // when it began, zero if none is incomplete
 	timed       bool      // HeaderTimeout runs

@@ -53,6 +53,7 @@ func (c *Conn) onHeaders(f frame, payload []byte) error {
 	if f.stream == 0 {
 		return connectionError(ProtocolError, "HEADERS on stream 0")
 	}
+	c.r.blockWire = frameHeaderLen + f.length
 	payload, ok := unpad(f, payload)
 	if !ok {
 		return connectionError(ProtocolError, "HEADERS with more padding than payload")
@@ -86,6 +87,7 @@ func (c *Conn) onContinuation(f frame, payload []byte) error {
 		return c.flood(HeaderFlood)
 	}
 	c.r.block = append(c.r.block, payload...)
+	c.r.blockWire += frameHeaderLen + f.length
 	if !f.has(flagEndHeaders) {
 		return nil
 	}
@@ -115,6 +117,7 @@ func (c *Conn) headerBlock(f frame, block []byte) error {
 	s := c.streams[f.stream]
 	switch {
 	case s != nil && a.kind != ignoredBlock:
+		s.in.addBlock(c.r.blockWire, a.fields)
 		err = c.headOf(s, f, a)
 	case s == nil && a.kind == requestBlock:
 		s, err = c.accept(f, a)
@@ -179,6 +182,7 @@ func (c *Conn) accept(f frame, a *assembly) (*Stream, error) {
 	s.gotHead = true
 	s.expected = h.ContentLength
 	s.remoteEnded = h.End
+	s.in.addBlock(c.r.blockWire, a.fields)
 	s.push(a)
 	c.running++
 	return s, nil
@@ -263,6 +267,7 @@ func (c *Conn) beginData(f frame, n int) (*Stream, error) {
 		c.giveBack(f.length - n)
 		return nil, c.checkClosed(f)
 	}
+	s.in.add(f.length)
 	var err error
 	switch {
 	case s.remoteEnded:
@@ -330,6 +335,7 @@ func (c *Conn) onReset(f frame, code ErrCode) error {
 	if s == nil {
 		return c.checkNotIdle(f)
 	}
+	s.in.add(f.length)
 	err := &StreamError{ID: s.id, Code: code, Remote: true}
 	c.countStreamError(err)
 	c.forget(s, false)
@@ -408,6 +414,9 @@ func (c *Conn) onPriority(f frame, payload []byte) error {
 			return c.abort(s, code, reason)
 		}
 		return connectionError(code, "%s", reason)
+	}
+	if s := c.streams[f.stream]; s != nil {
+		s.in.add(f.length)
 	}
 	return c.countPriority()
 }

@@ -100,6 +100,7 @@ func (s *Stream) endBlock(start int, fields FieldList, end bool) {
 	} else {
 		b = splitBlock(b, start, flags, s.id, c.peer.maxFrame)
 	}
+	s.out.addBlock(len(b)-start, c.encoder.fields)
 	c.w.buf = b
 	c.w.frames++
 	c.floods.pingFree = true
@@ -154,6 +155,7 @@ func (s *Stream) WriteData(p []byte, end bool) error {
 		if n > 0 || last && end {
 			c.w.buf = append(appendFrame(c.writing(), n, frameData, flags, s.id), p[:n]...)
 			c.w.frames++
+			s.out.add(n)
 			c.floods.dataSent++
 			c.floods.pingFree = true
 			s.sendWindow -= int32(n)

@@ -53,6 +53,8 @@ type Stream struct {
 	onReset func(error)
 	telling bool // onReset runs
 
+	in, out Traffic
+
 	state  any  // of Park
 	ended  bool // Next has told the end of the body
 	parks  bool // the handler that runs has called Park
@@ -83,6 +85,14 @@ func (s *Stream) Err() error {
 	s.conn.mu.Lock()
 	defer s.conn.mu.Unlock()
 	return s.err
+}
+
+// Traffic is how many bytes of frames of the stream have come from the peer, and how many
+// were gathered for it. It may be called by anyone, up to the end of the stream's use.
+func (s *Stream) Traffic() (received, sent Traffic) {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	return s.in, s.out
 }
 
 // Conn is the connection of the stream.
@@ -368,6 +378,7 @@ func (s *Stream) reset(code ErrCode, reason string) {
 		return
 	}
 	c.w.buf = appendReset(c.writing(), s.id, code)
+	s.out.add(4)
 	c.forget(s, true)
 	err := &StreamError{ID: s.id, Code: code, Reason: reason}
 	c.countStreamError(err)

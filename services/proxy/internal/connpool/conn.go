@@ -125,6 +125,23 @@ type Conn struct {
 	// response was whole already.
 	closed         atomic.Bool
 	received, sent uint64 // bytes, as far as they are counted
+	// before is the connection's traffic when the exchange began.
+	before struct{ received, sent message.Traffic }
+}
+
+// Traffic is how many bytes of the exchange have come from the server, and how many went
+// out. Others may ask meanwhile.
+func (c *Conn) Traffic() (received, sent message.Traffic) {
+	if c.exchange != nil {
+		return c.exchange.traffic()
+	}
+	received, sent = c.moved()
+	return received.Minus(c.before.received), sent.Minus(c.before.sent)
+}
+
+// moved is the traffic of a connection of HTTP/1 in its whole life.
+func (c *Conn) moved() (received, sent message.Traffic) {
+	return c.Reader.(*http1.Reader).Traffic(), c.Writer.(*http1.Writer).Traffic()
 }
 
 // Sent grows with what has gone out, be it bytes or streams.
@@ -203,6 +220,7 @@ func (c *Conn) CloseWrite() {
 // take has the connection, which is of HTTP/1, carry another request.
 func (c *Conn) take() *Conn {
 	c.Reused, c.answered = c.connection.take(), false
+	c.before.received, c.before.sent = c.moved()
 	return c
 }
 

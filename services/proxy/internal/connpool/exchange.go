@@ -148,6 +148,17 @@ func (x *exchange) Flush() error {
 	return x.err
 }
 
+// traffic is Conn.Traffic.
+func (x *exchange) traffic() (received, sent message.Traffic) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.stream == nil {
+		return message.Traffic{}, message.Traffic{}
+	}
+	in, out := x.stream.Traffic()
+	return message.Traffic(in), message.Traffic(out)
+}
+
 func (x *exchange) open() *http2.Stream {
 	x.mu.Lock()
 	defer x.mu.Unlock()

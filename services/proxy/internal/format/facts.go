@@ -24,6 +24,9 @@ type Facts struct {
 	ResponseTrailers *message.Headers
 	// Connection is the client's; nil is unknown.
 	Connection *Connection
+	// Downstream and Upstream count what has gone over the wire between the client and
+	// the proxy, and between the proxy and hosts in all attempts; nil counts nothing.
+	Downstream, Upstream Meter
 	// Start is when the first byte of the request came.
 	Start time.Time
 	// Remote is the client that is trusted to be the one; its port is 0 where

@@ -67,6 +67,7 @@ var operators = func() map[string]spec {
 	for name, number := range numbers {
 		all[name] = spec{make: always(numeric(number))}
 	}
+	addTraffic(all)
 	for name, duration := range durations {
 		all[name] = spec{make: always(numeric(milliseconds(duration)))}
 	}

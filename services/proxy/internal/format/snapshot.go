@@ -33,6 +33,7 @@ func (c *Snapshot) Take(f *Facts) {
 		c.response.Headers.Copy(&r.Headers)
 		to.Response = &c.response
 	}
+	to.Downstream, to.Upstream = f.Downstream, f.Upstream
 	to.Start, to.Remote = f.Start, f.Remote
 	to.Protocol, to.UpstreamProtocol = f.Protocol, f.UpstreamProtocol
 	to.ResponseCode, to.Details, to.TerminationDetails, to.Flags = f.ResponseCode, f.Details, f.TerminationDetails, f.Flags

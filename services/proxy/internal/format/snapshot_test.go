@@ -13,11 +13,18 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
 
+// moved is a Meter.
+type moved struct{}
+
+func (moved) Traffic() (received, sent message.Traffic) {
+	return message.Traffic{Wire: 1}, message.Traffic{Wire: 2}
+}
+
 func TestASnapshotHasAllThatCanBeSaid(t *testing.T) {
 	request, response := &message.Request{Method: []byte("GET"), Path: []byte("/a"), Authority: []byte("b"), Scheme: []byte("http")}, &message.Response{Status: 200}
 	request.Headers.Add("x", "1")
 	response.Headers.Add("y", "2")
-	some := map[reflect.Type]any{}
+	some := map[reflect.Type]any{reflect.TypeFor[Meter](): moved{}}
 	for _, value := range []any{
 		request, response, &Connection{ID: 1}, time.Unix(1, 0), netip.MustParseAddrPort("1.2.3.4:5"), "text", 7, uint64(7), true,
 		UpstreamOverflow, &corev3.Metadata{}, map[string]*structpb.Struct{"a": {}}, &message.Headers{},

@@ -62,7 +62,16 @@ func facts(t testing.TB) *format.Facts {
 	}
 	f.RouteMetadata, f.VirtualHostMetadata, f.ClusterMetadata, f.HostMetadata = of("route"), of("virtual host"), of("cluster"), of("host")
 	f.Connection.ChainMetadata = of("chain")
+	f.Downstream, f.Upstream = meter{1}, meter{100}
 	return f
+}
+
+// meter tells numbers from one on.
+type meter struct{ first uint64 }
+
+func (m meter) Traffic() (received, sent message.Traffic) {
+	n := m.first
+	return message.Traffic{Wire: n, Headers: n + 1, Decompressed: n + 2}, message.Traffic{Wire: n + 3, Headers: n + 4, Decompressed: n + 5}
 }
 
 // none are the facts of a request whose head could not be read.
@@ -97,6 +106,10 @@ func TestOperators(t *testing.T) {
 		{"%RESPONSE_HEADERS_BYTES%", "55", "0"},
 		{"%RESPONSE_TRAILERS_BYTES%", "0", "0"},
 		{"%BYTES_RECEIVED% %BYTES_SENT%", "10 5", "0 0"},
+		{"%DOWNSTREAM_WIRE_BYTES_RECEIVED% %DOWNSTREAM_HEADER_BYTES_RECEIVED% %DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED%", "1 2 3", "0 0 0"},
+		{"%DOWNSTREAM_WIRE_BYTES_SENT% %DOWNSTREAM_HEADER_BYTES_SENT% %DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT%", "4 5 6", "0 0 0"},
+		{"%UPSTREAM_WIRE_BYTES_RECEIVED% %UPSTREAM_HEADER_BYTES_RECEIVED% %UPSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED%", "100 101 102", "0 0 0"},
+		{"%UPSTREAM_WIRE_BYTES_SENT% %UPSTREAM_HEADER_BYTES_SENT% %UPSTREAM_DECOMPRESSED_HEADER_BYTES_SENT%", "103 104 105", "0 0 0"},
 		{"%PROTOCOL% %UPSTREAM_PROTOCOL%", "HTTP/1.1 HTTP/1.1", "- -"},
 		{"%RESPONSE_CODE% %RESPONSE_CODE_DETAILS%", "200 via_upstream", "0 -"},
 		{"%CONNECTION_TERMINATION_DETAILS%", "-", "-"},

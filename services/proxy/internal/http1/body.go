@@ -105,7 +105,7 @@ func (b *body) next() ([]byte, error) {
 	}
 	n := int(min(b.left, int64(r.end-r.start)))
 	chunk := r.buf[r.start : r.start+n : r.start+n] // nobody appends into what follows
-	r.start += n
+	r.take(n)
 	if !b.open {
 		b.left -= int64(n)
 	}
@@ -217,12 +217,14 @@ func (r *Reader) readTrailers(trailers *message.Headers) error {
 				return malformed("control character %#02x in the trailer %q", c, line[:end])
 			}
 		}
+		value := bytes.Trim(line[end+1:], " \t")
+		r.headers.Add(uint64(fieldBytes(end, len(value))))
 		keep, err := r.keepTrailer(line[:end])
 		if err != nil {
 			return err
 		}
 		if keep {
-			trailers.AddBytes(string(line[:end]), bytes.Trim(line[end+1:], " \t"))
+			trailers.AddBytes(string(line[:end]), value)
 		}
 	}
 }
@@ -259,7 +261,7 @@ func (r *Reader) line(limit int) ([]byte, error) {
 		}
 		if lf >= 0 {
 			line := r.buf[r.start : r.start+length]
-			r.start += length + 1
+			r.take(length + 1)
 			switch bytes.IndexByte(line, '\r') {
 			case -1:
 				return nil, malformed("a line that ends in LF without CR")

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/weirproxy/weir/services/proxy/internal/message"
@@ -32,6 +33,8 @@ type Reader struct {
 	closes     bool // of the response read last
 	ended      bool // the peer has sent all
 	received   uint64
+	// Of what was received, what is consumed, and the fields among it.
+	taken, headers atomic.Uint64
 
 	// Of a source that is a socket, which can be asked whether there is something to
 	// read.
@@ -116,6 +119,23 @@ func (r *Reader) Ended() bool { return r.ended }
 
 // Received counts the bytes read from the source.
 func (r *Reader) Received() uint64 { return r.received }
+
+// Traffic counts the messages so far: what was read of them, without what is here of
+// those to come. Of a field it counts name, colon, value and the end of the line. Others may
+// ask meanwhile.
+func (r *Reader) Traffic() message.Traffic {
+	headers := r.headers.Load()
+	return message.Traffic{Wire: r.taken.Load(), Headers: headers, Decompressed: headers}
+}
+
+// spoil counts what was received as taken, since nobody can make a message of it.
+func (r *Reader) spoil() { r.taken.Add(uint64(r.end - r.start)) }
+
+// take consumes n bytes of what was received.
+func (r *Reader) take(n int) {
+	r.start += n
+	r.taken.Add(uint64(n))
+}
 
 // Tunnel is what follows the head read last, to the end of the connection, for
 // a protocol that is not HTTP.
@@ -300,11 +320,11 @@ func (r *Reader) head(request bool) ([]byte, error) {
 				return nil, malformed("empty lines before the start line")
 			}
 			blank = true
-			r.start += 2
+			r.take(len(crlf))
 			continue
 		}
 		head := r.buf[r.start : at+1]
-		r.start = at + 1
+		r.take(len(head))
 		return head, nil
 	}
 }
@@ -335,6 +355,7 @@ type framing struct {
 // what matters for framing. Host is taken out of h, since it is the authority.
 func (r *Reader) fields(h *message.Headers, block []byte, at int) (framing, error) {
 	f := framing{length: -1}
+	counted := 0
 	if r.Options.KeepSpelling {
 		h.KeepSpelling()
 	}
@@ -343,6 +364,7 @@ func (r *Reader) fields(h *message.Headers, block []byte, at int) (framing, erro
 			if block[at+1] != '\n' {
 				return f, malformed("a line that begins with CR")
 			}
+			r.headers.Add(uint64(counted))
 			return f, nil
 		}
 		if f.count == r.limits.Headers {
@@ -373,6 +395,7 @@ func (r *Reader) fields(h *message.Headers, block []byte, at int) (framing, erro
 			valueEnd--
 		}
 		at += 2
+		counted += fieldBytes(nameEnd-name, valueEnd-value)
 		keep, err := f.note(block[name:nameEnd], block[value:valueEnd])
 		if err != nil {
 			return f, err
@@ -387,6 +410,10 @@ func (r *Reader) fields(h *message.Headers, block []byte, at int) (framing, erro
 		}
 	}
 }
+
+// fieldBytes is how many bytes Traffic counts for a field that came with a name and a value
+// of so many.
+func fieldBytes(name, value int) int { return name + len(":") + value + len(crlf) }
 
 // checkUnderscore says whether a field stays.
 func (r *Reader) checkUnderscore(name []byte) (keep bool, err error) {

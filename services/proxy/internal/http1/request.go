@@ -19,6 +19,7 @@ func (r *Reader) ReadRequest(m *message.Request) (keepAlive bool, err error) {
 	r.http10 = false
 	block, err := r.head(true)
 	if err != nil {
+		r.spoil()
 		return false, err
 	}
 	block = m.Headers.Load(block)

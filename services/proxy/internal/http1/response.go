@@ -84,6 +84,7 @@ func (r *Reader) responseHead(m *message.Response) (f framing, http10 bool, err 
 		err = malformed("the connection ended within the head")
 	}
 	if err != nil {
+		r.spoil()
 		return f, false, err
 	}
 	block = m.Headers.Load(block)

@@ -36,6 +36,7 @@ type Writer struct {
 	vector  net.Buffers // of pieces, consumed by each write
 	chunked bool
 	sent    atomic.Uint64
+	headers atomic.Uint64 // of it, or of what is gathered
 	err     error
 }
 
@@ -67,6 +68,13 @@ func (w *Writer) release() {
 // Sent counts the bytes written to the connection. Others may ask meanwhile.
 func (w *Writer) Sent() uint64 { return w.sent.Load() }
 
+// Traffic counts the messages that were written to the connection. Of heads and trailers it
+// counts the lines of fields, those that are gathered too. Others may ask meanwhile.
+func (w *Writer) Traffic() message.Traffic {
+	headers := w.headers.Load()
+	return message.Traffic{Wire: w.sent.Load(), Headers: headers, Decompressed: headers}
+}
+
 // WriteRequest gathers the head of m for an upstream. Its headers must hold
 // none that belong to one hop.
 func (w *Writer) WriteRequest(m *message.Request) {
@@ -77,12 +85,14 @@ func (w *Writer) WriteRequest(m *message.Request) {
 	b = append(b, ' ')
 	b = append(b, m.Path...)
 	b = append(b, " HTTP/1.1\r\n"...)
+	start := len(b)
 	b = w.appendField(b, &m.Headers, "host", m.Authority)
 	b = w.appendFields(b, &m.Headers, m.BodyLength, !upgrade && (m.BodyLength != 0 || mayHaveBody(m.Method)))
 	if upgrade {
 		b = w.appendField(b, &m.Headers, "connection", []byte("Upgrade"))
 		b = w.appendField(b, &m.Headers, "upgrade", m.Upgrade)
 	}
+	w.headers.Add(uint64(len(b) - start))
 	w.buf = append(b, "\r\n"...)
 }
 
@@ -103,6 +113,7 @@ func (w *Writer) WriteResponse(m *message.Response, closes bool) {
 	w.chunked = m.BodyLength == message.Unknown && !m.Bodiless && !w.HTTP10 && !switched
 	w.hold()
 	b := w.appendStatus(w.buf, m.Status)
+	start := len(b)
 	b = w.appendFields(b, &m.Headers, m.BodyLength, !m.Bodiless && !switched)
 	switch {
 	case switched:
@@ -112,6 +123,7 @@ func (w *Writer) WriteResponse(m *message.Response, closes bool) {
 	case w.HTTP10:
 		b = w.appendField(b, &m.Headers, "connection", []byte("keep-alive"))
 	}
+	w.headers.Add(uint64(len(b) - start))
 	w.buf = append(b, "\r\n"...)
 }
 
@@ -120,7 +132,9 @@ func (w *Writer) WriteInterim(m *message.Response) error {
 	w.chunked = false
 	w.hold()
 	b := w.appendStatus(w.buf, m.Status)
+	start := len(b)
 	b = w.appendFields(b, &m.Headers, 0, false)
+	w.headers.Add(uint64(len(b) - start))
 	w.buf = append(b, "\r\n"...)
 	return w.Flush()
 }
@@ -249,7 +263,9 @@ func (w *Writer) Finish(trailers *message.Headers) {
 	w.hold()
 	w.buf = append(w.buf, "0\r\n"...)
 	if w.Trailers && trailers != nil {
+		start := len(w.buf)
 		w.buf = w.appendList(w.buf, trailers)
+		w.headers.Add(uint64(len(w.buf) - start))
 	}
 	w.buf = append(w.buf, "\r\n"...)
 }

@@ -150,7 +150,7 @@ func (a *attempt) exchange(s *stream.Stream, conn *connpool.Conn) error {
 		}
 		now = time.Now()
 	}
-	s.Hold(conn)
+	s.HoldUpstream(conn)
 	a.tell(&s.Facts, conn, now)
 	a.router.log.connected(a, conn, now)
 	if s.Progress != nil {

@@ -58,6 +58,7 @@ func (l *upstreamLog) begin(s *stream.Stream, a *attempt) {
 	f.RouteMetadata, f.VirtualHostMetadata, f.ClusterMetadata = s.Facts.RouteMetadata, s.Facts.VirtualHostMetadata, s.Facts.ClusterMetadata
 	f.UpstreamHost, f.HostMetadata = a.Host.Address, a.Host.Metadata()
 	f.Attempts = s.Facts.Attempts
+	f.Downstream, f.Upstream = s.Facts.Downstream, s.Facts.Upstream
 	l.attempt, l.runtime, l.open, l.began = a, s.Runtime, true, false
 	l.lines.Begin(f)
 }

@@ -79,7 +79,7 @@ func (e *exchange) serve(c *multiplexed, h2 *http2.Stream) {
 		s.Start = now
 	}
 	e.takeHead()
-	beginFacts(s, "HTTP/2", c.facts.Peer, now)
+	beginFacts(s, "HTTP/2", c.facts.Peer, e, now)
 	if err := h2.Err(); err != nil { // the client has left since
 		e.hearReset(err)
 		e.run.Begin(m.chain)
@@ -141,6 +141,12 @@ func (e *exchange) takeHead() {
 		r.ExpectContinue = true
 		r.Headers.Remove("expect")
 	}
+}
+
+// Traffic implements format.Meter.
+func (e *exchange) Traffic() (received, sent message.Traffic) {
+	in, out := e.h2.Traffic()
+	return message.Traffic(in), message.Traffic(out)
 }
 
 // prepare is connection.prepare for a head that has nothing of one hop: the codec

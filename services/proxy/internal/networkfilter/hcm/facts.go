@@ -22,14 +22,19 @@ func address(a net.Addr) netip.AddrPort {
 }
 
 // beginFacts notes what is known as the head of a peer's request has been read, or has
-// failed to be.
-func beginFacts(s *stream.Stream, protocol string, peer netip.AddrPort, read time.Time) {
+// failed to be; downstream tells of the request's traffic.
+func beginFacts(s *stream.Stream, protocol string, peer netip.AddrPort, downstream format.Meter, read time.Time) {
 	f := &s.Facts
 	f.Start, f.Protocol, f.Remote = s.Start, protocol, peer
-	f.ResponseTrailers = &s.Response.Trailers
+	f.ResponseTrailers, f.Downstream = &s.Response.Trailers, downstream
 	if len(s.Request.Method) > 0 && s.Request.Body == nil { // it is whole
 		f.Mark(format.RequestEnd, read)
 	}
+}
+
+// Traffic implements format.Meter, of the present request.
+func (c *connection) Traffic() (received, sent message.Traffic) {
+	return c.reader.Traffic().Minus(c.before.received), c.writer.Traffic().Minus(c.before.sent)
 }
 
 // tellClient notes who the client is, where that is not the peer.

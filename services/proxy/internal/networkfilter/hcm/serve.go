@@ -61,6 +61,8 @@ type connection struct {
 	// whether a request was in flight.
 	remote, broken bool
 	received, sent uint64 // bytes, as far as they are counted
+	// before is the connection's traffic when the present request began.
+	before struct{ received, sent message.Traffic }
 }
 
 // work is the memory of one request and its response, which connections that wait
@@ -196,6 +198,7 @@ func (c *connection) serveRequest() bool {
 	}
 	c.takeUp()
 	defer c.letGo()
+	c.before.received, c.before.sent = c.reader.Traffic(), c.writer.Traffic()
 	m, s := c.manager, &c.stream
 	// From its first byte on, so that what is refused counts as well.
 	m.stats.requestsTotal.Inc()
@@ -217,7 +220,7 @@ func (c *connection) serveRequest() bool {
 	if c.reader.HTTP10() {
 		protocol = "HTTP/1.0"
 	}
-	beginFacts(s, protocol, c.facts.Peer, read)
+	beginFacts(s, protocol, c.facts.Peer, c, read)
 	if err != nil {
 		return c.refuse(err)
 	}
