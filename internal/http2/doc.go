@@ -17,8 +17,8 @@
 // A client's is the same from the other end: Client.Open in client.go, then
 // send.go and stream.go. Beside the path stand hpack.go, encode.go and
 // huffman.go (header compression), settings.go, flow.go (windows both ways),
-// flood.go (what a peer may not do too often), drain.go (GOAWAY) and
-// keepalive.go.
+// flood.go (what a peer may not do too often), drain.go (GOAWAY), keepalive.go and
+// traffic.go (what a stream took on the wire).
 //
 // # Locks and goroutines
 //
