@@ -7,6 +7,7 @@ import (
 	"sync"
 	"unique"
 
+	"github.com/weirproxy/weir/services/proxy/internal/grpcwire"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
@@ -142,9 +143,10 @@ func (r *Run) Exchange(s *stream.Stream) {
 		if why != nil {
 			reply = Expired(s, why)
 		}
-		reply.Fill(&s.Response, &s.Request)
+		reply.Fill(s)
+	} else {
+		s.MutateResponse()
 	}
-	s.MutateResponse()
 	r.step.Lock()
 	defer r.step.Unlock()
 	for _, filter := range slices.Backward(r.filters) {
@@ -187,30 +189,40 @@ func (r *Run) End(s *stream.Stream) {
 	}
 }
 
-// Fill makes a response of the reply to r: a HEAD gets its head alone, and so does
-// whoever gets a 204 or a 304; a request of gRPC gets a status of gRPC.
-func (reply *Reply) Fill(m *message.Response, r *message.Request) {
-	if IsGRPC(r) {
+// Fill makes the stream's response of the reply, with the route's changes to its headers:
+// a HEAD gets its head alone, and so does whoever gets a 204 or a 304; a request of gRPC
+// gets a status of gRPC.
+func (reply *Reply) Fill(s *stream.Stream) {
+	m, grpc := &s.Response, IsGRPC(&s.Request)
+	if grpc {
 		reply = reply.grpc()
 	}
-	head := string(r.Method) == "HEAD"
+	head := string(s.Request.Method) == "HEAD"
 	m.Status = reply.Status
 	m.Headers.Reset()
 	m.Trailers.Reset()
-	typed := false
 	for _, h := range reply.Headers {
 		m.Headers.Add(h.Name, h.Value)
-		typed = typed || h.Name == "content-type"
 	}
+	s.MutateResponse()
+	reply.tellType(&m.Headers, grpc)
 	m.Body, m.BodyLength, m.Bodiless = nil, int64(len(reply.Body)), head || m.Status == 204 || m.Status == 304
-	if reply.Body == "" {
-		return
-	}
-	if !typed {
-		m.Headers.Add("content-type", "text/plain")
-	}
-	if !m.Bodiless {
+	if reply.Body != "" && !m.Bodiless {
 		m.Body = message.NewBytes([]byte(reply.Body))
+	}
+}
+
+// tellType sees to the content-type of a reply whose headers the route has changed: what
+// it says of a body stands in the place of text/plain, as in Envoy, and of no body it
+// says nothing.
+func (reply *Reply) tellType(h *message.Headers, grpc bool) {
+	switch {
+	case grpc:
+		h.Set("content-type", grpcwire.ContentType)
+	case reply.Body == "":
+		h.Remove("content-type")
+	case !h.Has("content-type"):
+		h.Add("content-type", "text/plain")
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
@@ -276,6 +277,39 @@ func TestReplyToHEADHasAHeadAlone(t *testing.T) {
 	require.Empty(t, exchange(t, s, &heads{"a", &got, &httpfilter.Reply{Status: 400, Body: "text"}}, &echo{&got}))
 	require.True(t, s.Response.Bodiless)
 	require.EqualValues(t, 4, s.Response.BodyLength)
+}
+
+// TestContentTypeOfAReply has the route say what a reply's body is, as if the reply did not.
+func TestContentTypeOfAReply(t *testing.T) {
+	const append, absent, overwrite = corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD, corev3.HeaderValueOption_ADD_IF_ABSENT, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS
+	for _, c := range []struct {
+		action corev3.HeaderValueOption_HeaderAppendAction
+		body   string
+		typed  string // content-type of the request
+		want   string
+	}{
+		{append, "<p>", "", "text/html"},
+		{absent, "<p>", "", "text/html"},
+		{overwrite, "<p>", "", "text/plain"},
+		{append, "", "", ""},
+		{append, "<p>", "application/grpc", "application/grpc"},
+	} {
+		table := route.ParseFor(nil, &routev3.RouteConfiguration{
+			VirtualHosts: []*routev3.VirtualHost{{Domains: []string{"*"}, Routes: []*routev3.Route{perFilter(t, "/", nil)}}},
+			ResponseHeadersToAdd: []*corev3.HeaderValueOption{{
+				Header: &corev3.HeaderValue{Key: "content-type", Value: "text/html"}, AppendAction: c.action,
+			}},
+		}, "", &strict.Report{})
+		s := &stream.Stream{}
+		s.Request.Method, s.Request.Path, s.Request.Authority = []byte("GET"), []byte("/"), []byte("h")
+		if c.typed != "" {
+			s.Request.Headers.Add("content-type", c.typed)
+		}
+		s.Route = table.Match(route.Input{Request: &s.Request})
+		(&httpfilter.Reply{Status: 200, Body: c.body}).Fill(s)
+		got, _ := s.Response.Headers.Get("content-type")
+		require.Equal(t, c.want, string(got), "%v of %q to %q", c.action, c.body, c.typed)
+	}
 }
 
 func TestBodiesPassTheFiltersInOrderAndBack(t *testing.T) {

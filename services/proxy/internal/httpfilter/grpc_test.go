@@ -6,13 +6,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
-	"github.com/weirproxy/weir/services/proxy/internal/message"
+	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
 
 // TestRepliesToGRPC has replies as a client of gRPC gets them: in headers alone.
 func TestRepliesToGRPC(t *testing.T) {
-	r := &message.Request{Method: []byte("POST")}
-	r.Headers.Add("content-type", "application/grpc")
+	s := &stream.Stream{}
+	s.Request.Method = []byte("POST")
+	s.Request.Headers.Add("content-type", "application/grpc")
 	for _, c := range []struct {
 		name  string
 		reply *httpfilter.Reply
@@ -25,8 +26,8 @@ func TestRepliesToGRPC(t *testing.T) {
 			[]string{"content-type: application/grpc", "grpc-status: 14", "x-a: 1"}},
 		{"one of gRPC already", httpfilter.GRPCReply(8, "no"), []string{"content-type: application/grpc", "grpc-status: 8", "grpc-message: no"}},
 	} {
-		var m message.Response
-		c.reply.Fill(&m, r)
+		c.reply.Fill(s)
+		m := &s.Response
 		var got []string
 		for i := range m.Headers.Len() {
 			name, value := m.Headers.At(i)

@@ -146,7 +146,8 @@ type Reply struct {
 	Status int
 	// Headers are added to the response in their order.
 	Headers []Header
-	// Body is text/plain unless Headers say otherwise; empty is none.
+	// Body is text/plain unless Headers, or the route's changes to them, say otherwise;
+	// empty is none.
 	Body string
 }
 

@@ -30,12 +30,11 @@ func (r *refusal) fill(s *stream.Stream) {
 	if r.location != "" {
 		reply.Headers = []httpfilter.Header{{Name: "location", Value: r.location}}
 	}
-	reply.Fill(&s.Response, &s.Request)
 	if r.details != "" {
 		s.Facts.Details = r.details
 	}
 	s.Facts.Flags |= r.flags
-	s.MutateResponse()
+	reply.Fill(s)
 }
 
 func malformed(details, text string) *refusal {
