@@ -97,7 +97,7 @@ func (c *config) check(s *stream.Stream) *httpfilter.Reply {
 		if !ok || makesSense(name, string(value)) {
 			continue
 		}
-		s.Facts.Details, s.Facts.Flags = "request_headers_failed_strict_check", s.Facts.Flags|format.InvalidEnvoyRequestHeaders
+		s.Facts.Details, s.Facts.Flags = "request_headers_failed_strict_check{"+name+"}", s.Facts.Flags|format.InvalidEnvoyRequestHeaders
 		return &httpfilter.Reply{Status: 400, Body: fmt.Sprintf("invalid header '%s' with value '%s'", name, value)}
 	}
 	return nil

@@ -628,7 +628,7 @@ func TestHeadersAreChecked(t *testing.T) {
 		require.Equal(t, c.want, s.summary(), c)
 		if s.Response.Status == 400 {
 			require.Equal(t, fmt.Sprintf("invalid header '%s' with value '%s'", c.name, c.value), s.body)
-			require.Equal(t, "request_headers_failed_strict_check", s.Facts.Details)
+			require.Equal(t, "request_headers_failed_strict_check{"+c.name+"}", s.Facts.Details)
 		}
 	}
 }
