@@ -120,7 +120,7 @@ func TestImports(t *testing.T) {
 		},
 		"internal/httpfilter/buffer":      {"internal/httpfilter", "internal/message", "internal/stream", "internal/strict"},
 		"internal/httpfilter/iptagging":   {"internal/fixedheader", "internal/httpfilter", "internal/matcher", "internal/stats", "internal/stream", "internal/strict"},
-		"internal/httpfilter/healthcheck": {"internal/coreconfig", "internal/format", "internal/httpfilter", "internal/matcher", "internal/stream", "internal/strict"},
+		"internal/httpfilter/healthcheck": {"internal/coreconfig", "internal/format", "internal/httpfilter", "internal/matcher", "internal/stats", "internal/stream", "internal/strict"},
 		"internal/httpfilter/fault":       {"internal/format", "internal/grpcwire", "internal/httpfilter", "internal/layeredruntime", "internal/matcher", "internal/message", "internal/stats", "internal/stream", "internal/strict"},
 		"internal/httpfilter/localratelimit": {
 			"internal/descriptor", "internal/format", "internal/headermutation", "internal/httpfilter", "internal/matcher", "internal/route",

@@ -19,6 +19,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
+	"github.com/weirproxy/weir/services/proxy/internal/stats"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
@@ -87,9 +88,27 @@ type config struct {
 	headers     []matcher.Header
 	cache       time.Duration // 0: none
 	clusters    []minimum
+	counts      counts
 
 	last  atomic.Pointer[answer] // nil before the first
 	spare sync.Pool              // of *filter
+}
+
+// counts are the filter's metrics, by Envoy's names: the checks that it answered by
+// itself, how, and why so. Degraded answers, which Envoy counts too, are none here.
+type counts struct {
+	answered, ok, failed, kept *stats.Counter
+	notFound, empty, unhealthy *stats.Counter
+}
+
+// Measure implements httpfilter.Measured.
+func (c *config) Measure(scope *stats.Scope) {
+	scope = scope.Scope("health_check")
+	c.counts = counts{
+		answered: scope.Counter("request_total"), ok: scope.Counter("ok"), failed: scope.Counter("failed"),
+		kept: scope.Counter("cached_response"), notFound: scope.Counter("failed_cluster_not_found"),
+		empty: scope.Counter("failed_cluster_empty"), unhealthy: scope.Counter("failed_cluster_unhealthy"),
+	}
 }
 
 // minimum is the whole percentage of a cluster's hosts that must be healthy.
@@ -136,25 +155,30 @@ func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 	f.check, s.Facts.HealthCheck = true, true
 	switch {
 	case c.factory.Failing():
-		return answered(s, 503, "health_check_failed")
+		return c.answered(s, 503, "health_check_failed")
 	case !c.passThrough:
 		return c.judge(s)
 	case c.cache == 0:
 		return nil
 	}
 	if last := c.last.Load(); last != nil && time.Since(last.at) < c.cache {
-		return answered(s, last.status, "health_check_cached")
+		c.counts.kept.Inc()
+		return c.answered(s, last.status, "health_check_cached")
 	}
 	f.forwarded = true
 	return nil
 }
 
-// answered is the answer to a health check, and notes it for access logs; details say
-// why by Envoy's names.
-func answered(s *stream.Stream, status int, details string) *httpfilter.Reply {
+// answered is the answer to a health check, and counts and notes it for access logs;
+// details say why by Envoy's names.
+func (c *config) answered(s *stream.Stream, status int, details string) *httpfilter.Reply {
 	s.Facts.Details = details
+	c.counts.answered.Inc()
 	if status < 200 || status > 299 {
+		c.counts.failed.Inc()
 		s.Facts.Flags |= format.FailedLocalHealthCheck
+	} else {
+		c.counts.ok.Inc()
 	}
 	return &httpfilter.Reply{Status: status}
 }
@@ -162,20 +186,23 @@ func answered(s *stream.Stream, status int, details string) *httpfilter.Reply {
 // judge is what the health of the clusters comes to.
 func (c *config) judge(s *stream.Stream) *httpfilter.Reply {
 	if len(c.clusters) == 0 {
-		return answered(s, 200, "health_check_ok")
+		return c.answered(s, 200, "health_check_ok")
 	}
 	for _, m := range c.clusters {
 		healthy, hosts, ok := c.factory.Healthy(m.cluster)
 		switch {
 		case !ok:
-			return answered(s, 503, "health_check_failed_no_cluster_found")
+			c.counts.notFound.Inc()
+			return c.answered(s, 503, "health_check_failed_no_cluster_found")
 		case m.percent > 0 && hosts == 0: // which is well if none is asked for
-			return answered(s, 503, "health_check_failed_cluster_empty")
+			c.counts.empty.Inc()
+			return c.answered(s, 503, "health_check_failed_cluster_empty")
 		case 100*healthy < m.percent*hosts:
-			return answered(s, 503, "health_check_failed_cluster_unhealthy")
+			c.counts.unhealthy.Inc()
+			return c.answered(s, 503, "health_check_failed_cluster_unhealthy")
 		}
 	}
-	return answered(s, 200, "health_check_ok_cluster_healthy")
+	return c.answered(s, 200, "health_check_ok_cluster_healthy")
 }
 
 // ResponseHead implements httpfilter.ResponseHead.

@@ -20,6 +20,14 @@ func TestMain(m *testing.M) { servicetest.Main(m) }
 
 func TestReadme(t *testing.T) { filtertest.Readme(t, healthcheck.Factory{}) }
 
+// parse makes a config whose counts nobody looks at.
+func parse(t *testing.T, factory healthcheck.Factory, yaml string) httpfilter.Config {
+	t.Helper()
+	config := filtertest.MustParse(t, factory, yaml)
+	filtertest.Measure(config)
+	return config
+}
+
 const match = `headers: [{name: ":path", string_match: {exact: /healthz}}]`
 
 // hosts are the clusters of a test: healthy hosts and all of them.
@@ -31,7 +39,7 @@ func (h hosts) healthy(name string) (int, int, bool) {
 }
 
 func TestOthersAreToldWhichRequestsAreHealthChecks(t *testing.T) {
-	config := filtertest.MustParse(t, healthcheck.Factory{Failing: func() bool { return false }}, "{pass_through_mode: true, headers: [{name: \":path\", string_match: {exact: /healthz}}]}")
+	config := parse(t, healthcheck.Factory{Failing: func() bool { return false }}, "{pass_through_mode: true, headers: [{name: \":path\", string_match: {exact: /healthz}}]}")
 	for path, want := range map[string]bool{"/healthz": true, "/a": false} {
 		var s *stream.Stream
 		filtertest.Run(t, config, filtertest.Exchange{Request: "GET " + path, Prepare: func(given *stream.Stream) { s = given }})
@@ -77,14 +85,14 @@ func TestAnswers(t *testing.T) {
 			} else {
 				yaml += "\n" + match
 			}
-			require.Equal(t, c.want, filtertest.Run(t, filtertest.MustParse(t, factory, yaml), filtertest.Exchange{Request: c.request}))
+			require.Equal(t, c.want, filtertest.Run(t, parse(t, factory, yaml), filtertest.Exchange{Request: c.request}))
 		})
 	}
 }
 
 func TestTheUpstreamsAnswerIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		config := filtertest.MustParse(t, healthcheck.Factory{}, "pass_through_mode: true\ncache_time: 2s\n"+match)
+		config := parse(t, healthcheck.Factory{}, "pass_through_mode: true\ncache_time: 2s\n"+match)
 		ask := func(upstream string) (asked bool, response string) {
 			got := filtertest.Run(t, config, filtertest.Exchange{Request: "GET /healthz", Response: upstream})
 			response, named := strings.CutSuffix(got.Response, "\nx-envoy-upstream-healthchecked-cluster: ")
@@ -130,12 +138,12 @@ func TestAccessLogsAreToldWhyACheckFailed(t *testing.T) {
 		{percentages + "{gone: {value: 1}}", false, "health_check_failed_no_cluster_found", format.FailedLocalHealthCheck},
 	} {
 		factory := healthcheck.Factory{Failing: func() bool { return c.failing }, Healthy: clusters.healthy}
-		details, flags := facts(t, filtertest.MustParse(t, factory, c.config+"\n"+match), "200")
+		details, flags := facts(t, parse(t, factory, c.config+"\n"+match), "200")
 		require.Equal(t, c.details, details, c.config)
 		require.Equal(t, c.flags, flags, c.config)
 	}
 
-	kept := filtertest.MustParse(t, healthcheck.Factory{}, "pass_through_mode: true\ncache_time: 3600s\n"+match)
+	kept := parse(t, healthcheck.Factory{}, "pass_through_mode: true\ncache_time: 3600s\n"+match)
 	facts(t, kept, "500")
 	details, flags := facts(t, kept, "")
 	require.Equal(t, "health_check_cached", details)
@@ -160,5 +168,35 @@ func TestFaultsAreTold(t *testing.T) {
 	} {
 		_, report := filtertest.Parse(t, healthcheck.Factory{}, config)
 		require.ErrorContains(t, report.Err(), want, config)
+	}
+}
+
+func TestChecksThatAreAnsweredHereAreCounted(t *testing.T) {
+	clusters := hosts{"half": {1, 2}, "none": {0, 0}}
+	for _, c := range []struct {
+		config   string
+		failing  bool
+		upstream string
+		want     map[string]int
+	}{
+		{"pass_through_mode: false", false, "", map[string]int{"request_total": 2, "ok": 2}},
+		{"pass_through_mode: false", true, "", map[string]int{"request_total": 2, "failed": 2}},
+		{"pass_through_mode: true", false, "503", map[string]int{}},
+		{"{pass_through_mode: true, cache_time: 3600s}", false, "200", map[string]int{"request_total": 1, "ok": 1, "cached_response": 1}},
+		{"{pass_through_mode: true, cache_time: 3600s}", false, "503", map[string]int{"request_total": 1, "failed": 1, "cached_response": 1}},
+		{"{pass_through_mode: false, cluster_min_healthy_percentages: {half: {value: 51}}}", false, "", map[string]int{"request_total": 2, "failed": 2, "failed_cluster_unhealthy": 2}},
+		{"{pass_through_mode: false, cluster_min_healthy_percentages: {none: {value: 1}}}", false, "", map[string]int{"request_total": 2, "failed": 2, "failed_cluster_empty": 2}},
+		{"{pass_through_mode: false, cluster_min_healthy_percentages: {gone: {value: 1}}}", false, "", map[string]int{"request_total": 2, "failed": 2, "failed_cluster_not_found": 2}},
+	} {
+		config := filtertest.MustParse(t, healthcheck.Factory{Failing: func() bool { return c.failing }, Healthy: clusters.healthy}, c.config)
+		counts := filtertest.Measure(config)
+		for range 2 {
+			filtertest.Run(t, config, filtertest.Exchange{Request: "GET /", Response: c.upstream})
+		}
+		want := map[string]int{}
+		for name, n := range c.want {
+			want["health_check."+name] = n
+		}
+		require.Equal(t, want, counts(), c.config)
 	}
 }
