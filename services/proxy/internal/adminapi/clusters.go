@@ -59,6 +59,7 @@ func hostNumbers(s *cluster.HostStats) []hostNumber {
 		{"rq_active", gauge, uint64(max(s.RequestsActive.Load(), 0))},
 		{"rq_error", counter, s.RequestErrors.Load()},
 		{"rq_success", counter, s.RequestsSucceeded.Load()},
+		{"rq_timeout", counter, s.RequestTimeouts.Load()},
 		{"rq_total", counter, s.RequestsTotal.Load()},
 	}
 }

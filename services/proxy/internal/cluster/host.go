@@ -183,5 +183,7 @@ func (h *Host) takeEDS(health corev3.HealthStatus) {
 type HostStats struct {
 	ConnectionsTotal, ConnectFailures               atomic.Uint64
 	RequestsTotal, RequestsSucceeded, RequestErrors atomic.Uint64
-	ConnectionsActive, RequestsActive               atomic.Int64
+	// RequestTimeouts are attempts that had a connection, and no response in time.
+	RequestTimeouts                   atomic.Uint64
+	ConnectionsActive, RequestsActive atomic.Int64
 }

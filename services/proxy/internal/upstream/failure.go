@@ -77,6 +77,9 @@ func (a *Attempt) Count(f Failure, err error) {
 		a.reportReset(err)
 	case TimedOut:
 		stats.RequestTimeouts.Inc()
+		if a.Conn != nil {
+			a.Host.Stats.RequestTimeouts.Add(1)
+		}
 		a.Host.Outlier.ReportLocal(outlier.Timeout)
 	}
 }

@@ -107,9 +107,11 @@ func (a *attempt) failed(err error) result {
 		a.router.byRoute.note(routeTimeout)
 	case lateTry:
 		stats.PerTryTimeouts.Inc()
+		a.Host.Stats.RequestTimeouts.Add(1)
 		a.Host.Outlier.ReportLocal(outlier.Timeout)
 	case idleTry:
 		stats.PerTryIdleTimeouts.Inc()
+		a.Host.Stats.RequestTimeouts.Add(1)
 		a.Host.Outlier.ReportLocal(outlier.Timeout)
 	case outlived: // which says nothing of the host
 		stats.StreamsOutlived.Inc()

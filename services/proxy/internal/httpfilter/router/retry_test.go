@@ -716,6 +716,18 @@ func TestEachAttemptHasTheNameOfItsHost(t *testing.T) {
 // counted is a metric of the cluster.
 func counted(registry *stats.Registry, name string) int64 { return count(registry, "cluster.up."+name) }
 
+// TestTimeoutsOfAHost has each time that a host does not answer in count as its.
+func TestTimeoutsOfAHost(t *testing.T) {
+	for _, action := range []string{
+		`"timeout": "0.05s"`, `"timeout": "0s", "retry_policy": {"per_try_timeout": "0.05s"}`, `"timeout": "0s", "retry_policy": {"per_try_idle_timeout": "0.05s"}`,
+	} {
+		up, _ := clusterOf(t, `"connect_timeout": "5s"`, newScripted(t, hang).address)
+		s := send(t, up, routeOf(t, "", ", "+action), nil)
+		require.Equal(t, "504 UT", s.summary())
+		require.EqualValues(t, 1, up.Hosts().Members[0].Host.Stats.RequestTimeouts.Load(), action)
+	}
+}
+
 // TestWaitForSettingsIsBounded has requests for an upgrade wait for the SETTINGS of a
 // server of HTTP/2 that says nothing, or goes.
 func TestWaitForSettingsIsBounded(t *testing.T) {
