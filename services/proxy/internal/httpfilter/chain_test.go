@@ -281,18 +281,18 @@ func TestReplyToHEADHasAHeadAlone(t *testing.T) {
 
 // TestContentTypeOfAReply has the route say what a reply's body is, as if the reply did not.
 func TestContentTypeOfAReply(t *testing.T) {
-	const append, absent, overwrite = corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD, corev3.HeaderValueOption_ADD_IF_ABSENT, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS
+	const add, absent, overwrite = corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD, corev3.HeaderValueOption_ADD_IF_ABSENT, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS
 	for _, c := range []struct {
 		action corev3.HeaderValueOption_HeaderAppendAction
 		body   string
 		typed  string // content-type of the request
 		want   string
 	}{
-		{append, "<p>", "", "text/html"},
+		{add, "<p>", "", "text/html"},
 		{absent, "<p>", "", "text/html"},
 		{overwrite, "<p>", "", "text/plain"},
-		{append, "", "", ""},
-		{append, "<p>", "application/grpc", "application/grpc"},
+		{add, "", "", ""},
+		{add, "<p>", "application/grpc", "application/grpc"},
 	} {
 		table := route.ParseFor(nil, &routev3.RouteConfiguration{
 			VirtualHosts: []*routev3.VirtualHost{{Domains: []string{"*"}, Routes: []*routev3.Route{perFilter(t, "/", nil)}}},
