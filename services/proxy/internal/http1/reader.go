@@ -29,9 +29,10 @@ type Reader struct {
 	start, end int
 	large      bool // the next buffer is a large one, as long as bodies are long
 	body       body
-	http10     bool // of the message read last
-	closes     bool // of the response read last
-	ended      bool // the peer has sent all
+	opening    startLine // of the message read last
+	http10     bool      // of the message read last
+	closes     bool      // of the response read last
+	ended      bool      // the peer has sent all
 	received   uint64
 	// Of what was received, what is consumed, and the fields among it.
 	taken, headers atomic.Uint64
@@ -278,16 +279,19 @@ func (r *Reader) ReadAfter(write func() error) error {
 }
 
 // head returns the next head, from its start line to the CRLF of its empty
-// line, and consumes it. Before that of a request an empty line may come, which a
-// client may send between two (RFC 9112 §2.2). Errors: io.EOF if the connection ended
-// before the first byte, io.ErrUnexpectedEOF if within the head, *message.ProtocolError.
+// line, and consumes it; what the start line says is in r.opening. Before the head of a
+// request an empty line may come, which a client may send between two (RFC 9112 §2.2).
+// Errors: io.EOF if the connection ended before the first byte, io.ErrUnexpectedEOF if
+// within the head, *message.ProtocolError.
+//
+// Whoever begins otherwise speaks another protocol, and may wait for us: that is told
+// as soon as it is seen, and not at the end of a head that may never come.
 func (r *Reader) head(request bool) ([]byte, error) {
 	scanned, blank := 0, !request // whether all empty lines have come that may
 	for {
 		if scanned == 0 && r.Buffered() {
-			// Whoever begins otherwise speaks another protocol, and may wait for us.
-			if c := r.buf[r.start]; !tchar[c] && c != '\r' && c != '\n' {
-				return nil, malformed("character %#02x at the start of a message", c)
+			if err := checkStart(r.buf[r.start:r.end], request); err != nil {
+				return nil, err
 			}
 		}
 		line := bytes.IndexByte(r.buf[r.start+scanned:r.end], '\n')
@@ -312,6 +316,11 @@ func (r *Reader) head(request bool) ([]byte, error) {
 			return nil, malformed("a line that ends in LF without CR")
 		}
 		if line > 1 {
+			if scanned == 0 {
+				if err := r.opening.parse(r.buf[r.start:at-1], request); err != nil {
+					return nil, err
+				}
+			}
 			scanned += line + 1
 			continue
 		}
@@ -327,6 +336,45 @@ func (r *Reader) head(request bool) ([]byte, error) {
 		r.take(len(head))
 		return head, nil
 	}
+}
+
+// checkStart looks at the first bytes of a message, of which one at least has come.
+func checkStart(begun []byte, request bool) error {
+	switch c := begun[0]; {
+	case c == '\r' || c == '\n': // an empty line
+	case !tchar[c]:
+		return malformed("character %#02x at the start of a message", c)
+	case !request:
+		const version = "HTTP/1."
+		if n := min(len(begun), len(version)); string(begun[:n]) != version[:n] {
+			return malformed("a response that does not begin with %s", version)
+		}
+	}
+	return nil
+}
+
+// startLine is what the first line of a message says. Places are within the line.
+type startLine struct {
+	methodEnd, targetEnd int // of a request
+	status               int // of a response
+	http10               bool
+	end                  int // behind its CRLF
+}
+
+// parse reads a line without its CRLF. The error is a *message.ProtocolError.
+func (l *startLine) parse(line []byte, request bool) error {
+	what := "status line"
+	if request {
+		what = "request line"
+	}
+	if bytes.IndexByte(line, '\r') >= 0 {
+		return malformed("CR within the %s", what)
+	}
+	l.end = len(line) + len(crlf)
+	if request {
+		return l.parseRequest(line)
+	}
+	return l.parseStatus(line)
 }
 
 // more reads once, growing the buffer if the head fills it.

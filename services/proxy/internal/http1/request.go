@@ -23,18 +23,13 @@ func (r *Reader) ReadRequest(m *message.Request) (keepAlive bool, err error) {
 		return false, err
 	}
 	block = m.Headers.Load(block)
-	line := bytes.IndexByte(block, '\r')
-	if block[line+1] != '\n' {
-		return false, malformed("CR within the request line")
-	}
-	target, http10, err := requestLine(m, block[:line])
-	if err != nil {
-		return false, err
-	}
+	line, http10 := r.opening, r.opening.http10
+	m.Method = block[:line.methodEnd]
+	target := block[line.methodEnd+1 : line.targetEnd]
 	if r.http10 = http10; http10 && !r.Options.AcceptHTTP10 {
 		return false, refusal(426, "version HTTP/1.0", lowVersion)
 	}
-	f, err := r.fields(&m.Headers, block, line+2)
+	f, err := r.fields(&m.Headers, block, line.end)
 	if err != nil {
 		return false, err
 	}
@@ -74,40 +69,38 @@ func (r *Reader) ReadRequest(m *message.Request) (keepAlive bool, err error) {
 	return !f.closes && (!http10 || f.keepAlive) && string(m.Method) != "CONNECT", nil
 }
 
-// requestLine parses "METHOD SP target SP HTTP/1.1" (RFC 9112 §3).
-func requestLine(m *message.Request, line []byte) (target []byte, http10 bool, err error) {
-	first := bytes.IndexByte(line, ' ')
-	last := bytes.LastIndexByte(line, ' ')
-	if first <= 0 || last == first {
-		if first > 0 && knownMethod(line[:first]) && bytes.HasPrefix(line[first:], []byte(" /")) {
-			return nil, false, refusal(426, "no version", lowVersion) // HTTP/0.9
+// parseRequest reads "METHOD SP target SP HTTP/1.1" (RFC 9112 §3).
+func (l *startLine) parseRequest(line []byte) error {
+	l.methodEnd, l.targetEnd = bytes.IndexByte(line, ' '), bytes.LastIndexByte(line, ' ')
+	if l.methodEnd <= 0 || l.targetEnd == l.methodEnd {
+		if l.methodEnd > 0 && knownMethod(line[:l.methodEnd]) && bytes.HasPrefix(line[l.methodEnd:], []byte(" /")) {
+			return refusal(426, "no version", lowVersion) // HTTP/0.9
 		}
-		return nil, false, malformed("a request line that is not method, target and version")
+		return malformed("a request line that is not method, target and version")
 	}
-	m.Method = line[:first]
-	if !knownMethod(m.Method) {
-		return nil, false, malformed("unknown method %q", clip(m.Method))
+	if method := line[:l.methodEnd]; !knownMethod(method) {
+		return malformed("unknown method %q", clip(method))
 	}
-	target, version := line[first+1:last], line[last+1:]
-	switch http10 = string(version) == "HTTP/1.0"; {
-	case http10 || string(version) == "HTTP/1.1":
+	target, version := line[l.methodEnd+1:l.targetEnd], line[l.targetEnd+1:]
+	switch l.http10 = string(version) == "HTTP/1.0"; {
+	case l.http10 || string(version) == "HTTP/1.1":
 	case len(version) == 8 && string(version[:5]) == "HTTP/" && digit(version[5]) && version[6] == '.' && digit(version[7]):
-		return nil, false, refusal(426, "version "+string(version), lowVersion)
+		return refusal(426, "version "+string(version), lowVersion)
 	default:
-		return nil, false, malformed("version %q", clip(version))
+		return malformed("version %q", clip(version))
 	}
 	if len(target) == 0 {
-		return nil, false, malformed("an empty request target")
+		return malformed("an empty request target")
 	}
 	for _, c := range target {
 		if c <= ' ' || c >= 0x7f {
-			return nil, false, malformed("character %#02x in the request target", c)
+			return malformed("character %#02x in the request target", c)
 		}
 		if c == '#' {
-			return nil, false, malformed("a fragment in the request target")
+			return malformed("a fragment in the request target")
 		}
 	}
-	return target, http10, nil
+	return nil
 }
 
 // requestTarget sorts out the four forms of a target (RFC 9112 §3.2). The

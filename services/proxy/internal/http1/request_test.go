@@ -78,6 +78,9 @@ func TestRequestIsRefused(t *testing.T) {
 		{"two empty lines before", "\n\nGET /" + rest, "400 empty lines before the start line"},
 		{"CR within the line", "GET /\rX" + rest, "400 CR within the request line"},
 		{"CR behind the version", "GET / HTTP/1.1\r\nHost: a\n\n", "400 CR within the request line"},
+		{"another protocol, without the head's end", "EHLO a\n", "400 a request line that is not method, target and version"},
+		{"another version, without the head's end", "GET / HTTP/1.2\n", "426 version HTTP/1.2"},
+		{"a bad line before another fault", "hello\nX: a|\n\n", "400 a request line that is not method, target and version"},
 		{"a TLS handshake, without a line's end", "\x16\x03\x01\x00", "400 character 0x16 at the start of a message"},
 
 		// The version.

@@ -1,7 +1,6 @@
 package http1
 
 import (
-	"bytes"
 	"errors"
 	"io"
 
@@ -87,15 +86,8 @@ func (r *Reader) responseHead(m *message.Response) (f framing, http10 bool, err 
 		r.spoil()
 		return f, false, err
 	}
-	block = m.Headers.Load(block)
-	line := bytes.IndexByte(block, '\r')
-	if block[line+1] != '\n' {
-		return f, false, malformed("CR within the status line")
-	}
-	if m.Status, http10, err = statusLine(block[:line]); err != nil {
-		return f, false, err
-	}
-	if f, err = r.fields(&m.Headers, block, line+2); err != nil {
+	m.Status, http10 = r.opening.status, r.opening.http10
+	if f, err = r.fields(&m.Headers, m.Headers.Load(block), r.opening.end); err != nil {
 		return f, false, err
 	}
 	if http10 && f.chunked {
@@ -104,21 +96,22 @@ func (r *Reader) responseHead(m *message.Response) (f framing, http10 bool, err 
 	return f, http10, f.check()
 }
 
-// statusLine parses "HTTP/1.1 SP 200 SP reason" (RFC 9112 §4); the reason, and
+// parseStatus reads "HTTP/1.1 SP 200 SP reason" (RFC 9112 §4); the reason, and
 // the space before it, may be missing.
-func statusLine(line []byte) (status int, http10 bool, err error) {
+func (l *startLine) parseStatus(line []byte) error {
 	if len(line) < 12 || string(line[:7]) != "HTTP/1." || line[7] != '1' && line[7] != '0' || line[8] != ' ' ||
 		!digit(line[9]) || !digit(line[10]) || !digit(line[11]) || len(line) > 12 && line[12] != ' ' {
-		return 0, false, malformed("status line %q", clip(line))
+		return malformed("status line %q", clip(line))
 	}
-	status = int(line[9]-'0')*100 + int(line[10]-'0')*10 + int(line[11]-'0')
-	if status < 100 || status > 599 {
-		return 0, false, malformed("status %d", status)
+	l.status = int(line[9]-'0')*100 + int(line[10]-'0')*10 + int(line[11]-'0')
+	if l.status < 100 || l.status > 599 {
+		return malformed("status %d", l.status)
 	}
 	for _, c := range line[12:] {
 		if !fieldChar[c] {
-			return 0, false, malformed("control character %#02x in the reason", c)
+			return malformed("control character %#02x in the reason", c)
 		}
 	}
-	return status, line[7] == '0', nil
+	l.http10 = line[7] == '0'
+	return nil
 }

@@ -38,9 +38,11 @@ func TestResponseIsRead(t *testing.T) {
 
 func TestResponseIsRefused(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
-		{"another protocol", "ICY 200 OK\n\n", `400 status line "ICY 200 OK"`},
-		{"HTTP/2", "HTTP/2.0 200 OK\n\n", `400 status line "HTTP/2.0 200 OK"`},
-		{"a request", "GET / HTTP/1.1\nHost: a\n\n", `400 status line "GET / HTTP/1.1"`},
+		{"another protocol", "ICY 200 OK\n\n", "400 a response that does not begin with HTTP/1."},
+		{"HTTP/2", "HTTP/2.0 200 OK\n\n", "400 a response that does not begin with HTTP/1."},
+		{"a request", "GET / HTTP/1.1\nHost: a\n\n", "400 a response that does not begin with HTTP/1."},
+		{"HTTP/0.9, without a line's end", "hello", "400 a response that does not begin with HTTP/1."},
+		{"a bad status, without the head's end", "HTTP/1.1 2xx OK\n", `400 status line "HTTP/1.1 2xx OK"`},
 		{"no status", "HTTP/1.1\n\n", `400 status line "HTTP/1.1"`},
 		{"a status of two digits", "HTTP/1.1 20 OK\n\n", `400 status line "HTTP/1.1 20 OK"`},
 		{"a status of four digits", "HTTP/1.1 2000 OK\n\n", `400 status line "HTTP/1.1 2000 OK"`},
