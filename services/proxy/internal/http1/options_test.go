@@ -200,7 +200,7 @@ func TestUpgradeIsWrittenWithoutFraming(t *testing.T) {
 }
 
 func TestInterimResponsesAreReadOneByOne(t *testing.T) {
-	r := http1.NewReader(strings.NewReader(crlf("HTTP/1.1 103 Early Hints\nLink: a\n\nHTTP/1.1 101 Switching Protocols\nUpgrade: x\n\nraw")), limits)
+	r := http1.NewReader(strings.NewReader(crlf("HTTP/1.1 103 Early Hints\nLink: a\n\nHTTP/1.1 101 Switching Protocols\nUpgrade: x\nContent-Length: 3\n\nraw")), limits)
 	var m message.Response
 	_, err := r.ReadHead(&m, []byte("GET"))
 	require.NoError(t, err)
@@ -213,6 +213,7 @@ func TestInterimResponsesAreReadOneByOne(t *testing.T) {
 	_, err = r.ReadHead(&m, []byte("GET"))
 	require.NoError(t, err)
 	require.Equal(t, 101, m.Status)
+	require.Equal(t, " upgrade=x", fields(&m.Headers), "no length, as it has no body")
 	tunnel := r.Tunnel()
 	require.True(t, tunnel.Ready(), "what came with the head")
 	chunk, err := tunnel.Next()
@@ -220,5 +221,5 @@ func TestInterimResponsesAreReadOneByOne(t *testing.T) {
 	require.Equal(t, "raw", string(chunk))
 	_, err = tunnel.Next()
 	require.ErrorIs(t, err, io.EOF)
-	require.EqualValues(t, len(crlf("HTTP/1.1 103 Early Hints\nLink: a\n\nHTTP/1.1 101 Switching Protocols\nUpgrade: x\n\nraw")), r.Received())
+	require.EqualValues(t, len(crlf("HTTP/1.1 103 Early Hints\nLink: a\n\nHTTP/1.1 101 Switching Protocols\nUpgrade: x\nContent-Length: 3\n\nraw")), r.Received())
 }

@@ -48,6 +48,7 @@ func (r *Reader) ReadHead(m *message.Response, method []byte) (keepAlive bool, e
 		return false, err
 	}
 	if m.Status < 200 {
+		m.Headers.Remove("content-length") // as of a 204 below
 		m.BodyLength, m.Bodiless = 0, true
 		m.Body = nil
 		return false, nil
