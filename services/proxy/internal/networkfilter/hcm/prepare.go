@@ -114,7 +114,12 @@ func (c *connection) hopByHop() (*httpfilter.Chain, *refusal) {
 			if !ok || c.reader.HTTP10() || bytes.EqualFold(protocol, []byte("h2c")) { // RFC 9110 §7.8
 				continue
 			}
+			if len(r.Upgrade) > 0 { // Connection says so twice
+				continue
+			}
 			switch {
+			case len(protocol) == 0: // none, and what follows is no tunnel's
+				return chain, m.refuseUpgrade(protocol)
 			case r.Body != nil && !m.mayUpgrade(protocol):
 				return chain, m.refuseUpgrade(protocol)
 			case r.Body != nil:

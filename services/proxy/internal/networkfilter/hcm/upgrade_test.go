@@ -94,6 +94,7 @@ func TestUpgradesThatAreNotConfiguredAreRefused(t *testing.T) {
 		{"another is", `"upgrade_configs": [{"upgrade_type": "other"}],`, websocket, 403},
 		{"it is, but not enabled", `"upgrade_configs": [{"upgrade_type": "websocket", "enabled": false}],`, websocket, 403},
 		{"one of two", withWebsockets, strings.Replace(websocket, "Upgrade: websocket", "Upgrade: h2c, websocket", 1), 403},
+		{"an empty one, with a request behind it", withWebsockets, strings.Replace(websocket, "Upgrade: websocket", "Upgrade:", 1) + "GET /next HTTP/1.1\r\nHost: a\r\n\r\n", 403},
 		{"none is, and there is a body", "", strings.Replace(websocket, "\r\n\r\n", "\r\nContent-Length: 1\r\n\r\nx", 1), 403},
 		{"with a body", withWebsockets, strings.Replace(websocket, "\r\n\r\n", "\r\nContent-Length: 1\r\n\r\nx", 1), 400},
 	} {
@@ -125,6 +126,7 @@ func TestARouteSaysWhichUpgradesItAllows(t *testing.T) {
 		allowed                      bool
 	}{
 		{"by itself", "", on, websocket, true},
+		{"by itself, of a Connection that says so twice", "", on, strings.Replace(websocket, "keep-alive, Upgrade", "Upgrade, upgrade", 1), true},
 		{"though the manager does not", own, on, websocket, true},
 		{"not that one", "", on, strings.Replace(websocket, "Upgrade: websocket", "Upgrade: other", 1), false},
 		{"not, though the manager does", withWebsockets, off, websocket, false},
