@@ -107,6 +107,8 @@ func (fs *Files) parse(config *accesslogv3.AccessLog, at strict.Path, report *st
 				report.Add(at.Field("path"), "no file can be made: %v", err)
 			} else if !info.IsDir() {
 				report.Add(at.Field("path"), "no file can be made: %s is no directory", directory)
+			} else if info, err := os.Stat(logger.GetPath()); err == nil && info.IsDir() {
+				report.Add(at.Field("path"), "%s is a directory", logger.GetPath())
 			}
 		}
 	case *streamv3.StdoutAccessLog:

@@ -173,6 +173,7 @@ func TestFaults(t *testing.T) {
 		one("/x", "%NOPE%", ""):          "log_format.text_format_source: format: column 1: unknown operator NOPE",
 		one("/nowhere/at/all/x", "", ""): "access_log[0].typed_config.path: no file can be made: stat /nowhere/at/all: no such file or directory",
 		one("/dev/null/x", "", ""):       "access_log[0].typed_config.path: no file can be made: /dev/null is no directory",
+		one("/dev", "", ""):              "access_log[0].typed_config.path: /dev is a directory",
 		`access_log: [{name: x}]`:        "access_log[0].typed_config: an access log needs a typed_config",
 		one("/x", "", "{header_filter: {header: {name: a, string_match: {safe_regex: {regex: '('}}}}}"): `safe_regex.regex: "(" is no regular expression`,
 		one("/x", "", "{response_flag_filter: {flags: [XX]}}"):                                          "access_log[0].filter.response_flag_filter.flags[0]",
@@ -265,10 +266,11 @@ func TestLogsOfOnePathShareAFile(t *testing.T) {
 
 func TestAFileThatCannotBeOpenedIsNamed(t *testing.T) {
 	files, _ := newFiles()
-	directory := t.TempDir()
-	_, err := parse(t, files, one(directory, "x", ""))
+	path := filepath.Join(t.TempDir(), "access.log")
+	_, err := parse(t, files, one(path, "x", ""))
 	require.NoError(t, err)
-	require.EqualError(t, files.Open(), "open an access log: open "+directory+": is a directory")
+	require.NoError(t, os.Mkdir(path, 0o700))
+	require.EqualError(t, files.Open(), "open an access log: open "+path+": is a directory")
 }
 
 func TestStandardStreamsAndTheDefaultFormat(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -53,14 +54,14 @@ func TestAccessLogsAreOpenedAnewWhereSomeoneMovedThem(t *testing.T) {
 
 func TestAnAccessLogThatCannotBeOpenedEndsTheStart(t *testing.T) {
 	const prefix = "stat_prefix: ingress\n"
-	directory := t.TempDir() // which is no file
+	path := filepath.Join(t.TempDir(), strings.Repeat("n", 300)) // too long a name
 	config := text(t, "good.yaml", prefix, prefix+`                access_log:
                   - name: file
                     typed_config:
                       "@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
-                      path: `+directory+`
+                      path: `+path+`
 `)
 	_, err := app.New(app.Options{ConfigYAML: config, LogLevel: "info", Log: t.Output()})
-	require.EqualError(t, err, "open an access log: open "+directory+": is a directory")
+	require.EqualError(t, err, "open an access log: open "+path+": file name too long")
 	require.NoError(t, app.Validate(app.Options{ConfigYAML: config, LogLevel: "info"}), "to validate opens nothing")
 }
