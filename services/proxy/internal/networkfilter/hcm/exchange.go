@@ -165,7 +165,9 @@ func (e *exchange) prepare() (*httpfilter.Chain, *refusal) {
 		return chain, malformed("http2.violation.of.messaging.rule", err.Error())
 	case string(r.Method) == "CONNECT":
 		if len(protocol) == 0 {
-			return chain, m.refuseUpgrade(protocol)
+			refused := m.refuseUpgrade(nil)
+			refused.text = "CONNECT is not supported\n"
+			return chain, refused
 		}
 		// As HTTP/1 has it (RFC 8441 §5): the response's 101 is then a 200.
 		e.tunnel = true

@@ -262,7 +262,7 @@ func TestHTTP2Refusals(t *testing.T) {
 	s, err = c.Open(&http2.Request{Method: []byte("CONNECT"), Authority: []byte("a:1")}, nil, false)
 	require.NoError(t, err)
 	require.NoError(t, s.Flush())
-	require.Contains(t, outcome(s), "403 no upgrade to  is configured")
+	require.Contains(t, outcome(s), "403 CONNECT is not supported")
 	require.EqualValues(t, 1, p.stat("http2.requests_rejected_with_underscores_in_headers"))
 
 	// A malformed message ends the connection, as it does in HTTP/1.
