@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) {
 	grpclog.SetLoggerV2(newFatalPanics()) // before anything of gRPC runs
-	harness.Main(m)
+	harness.Main(withBrowser{m})
 }
 
 // bothBefore starts an echo host, and before it a real Envoy and our proxy by

@@ -23,15 +23,38 @@ import (
 // ends with what the page shows then. On a slow machine such a test takes minutes.
 const browserTime = 5 * time.Minute
 
-// browser opens a tab of a real browser that ends with the test.
+// withBrowser is the package's tests. The first that asks for a browser starts it,
+// which takes longer than most of these tests do, and it ends with the last.
+type withBrowser struct{ *testing.M }
+
+// running is the browser that the tests share; nil until one has asked for it.
+var running context.Context
+
+func (m withBrowser) Run() int {
+	code := m.M.Run()
+	if running != nil {
+		_ = chromedp.Cancel(running)
+	}
+	return code
+}
+
+// browser opens a tab of a real browser that ends with the test. The pages keep what
+// they keep in a tab's storage, so it has nothing of other tests.
 func browser(t *testing.T) context.Context {
 	t.Helper()
-	path := servicetest.Peer(t, "chromium", "CHROMIUM", "make peers, or apt-get install chromium")
-	options := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()), chromedp.WSURLReadTimeout(slowMachine))
-	ctx, cancel := context.WithTimeout(context.Background(), browserTime)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewExecAllocator(ctx, options...)
+	if running == nil {
+		path := servicetest.Peer(t, "chromium", "CHROMIUM", "make peers, or apt-get install chromium")
+		options := append(chromedp.DefaultExecAllocatorOptions[:],
+			chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.WSURLReadTimeout(slowMachine))
+		allocator, _ := chromedp.NewExecAllocator(context.Background(), options...)
+		ctx, cancel := chromedp.NewContext(allocator)
+		if err := chromedp.Run(ctx); err != nil {
+			cancel()
+			require.NoError(t, err, "start %s", path)
+		}
+		running = ctx
+	}
+	ctx, cancel := context.WithTimeout(running, browserTime)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(func() { _ = chromedp.Cancel(ctx); cancel() })

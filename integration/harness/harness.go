@@ -25,7 +25,7 @@ const binariesVariable = "WEIR_BINARIES"
 // Main builds all binaries from the tree as it is, so that no stale one is
 // tested by accident, runs a package's tests with them, and fails the tests if
 // goroutines are left. Call it from TestMain; it does not return.
-func Main(m *testing.M) {
+func Main(m goleak.TestingM) {
 	if os.Getenv(binariesVariable) != "" {
 		servicetest.Main(m)
 		return

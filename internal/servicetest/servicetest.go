@@ -23,7 +23,7 @@ var update = flag.Bool("update", false, "rewrite golden files with what the test
 
 // Main runs a package's tests and fails them if goroutines are left at the
 // end. Call it from TestMain.
-func Main(m *testing.M, options ...goleak.Option) { goleak.VerifyTestMain(m, options...) }
+func Main(m goleak.TestingM, options ...goleak.Option) { goleak.VerifyTestMain(m, options...) }
 
 // Golden compares got with the file at path, below testdata by custom.
 func Golden(t testing.TB, path string, got []byte) {
