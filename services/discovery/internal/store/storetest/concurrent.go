@@ -99,7 +99,7 @@ func concurrent() map[string]func(t *testing.T, a, b registry.SharedStore) {
 		write := func(s registry.Store, parts registry.Parts, as func(h *registry.Host, round int)) {
 			// Ends by itself; the test waits below.
 			writers.Go(func() {
-				for round := range 10 {
+				for round := range 4 { // so that some of the two are at once
 					var changes []registry.Change
 					for _, r := range hosts {
 						h := *r.Host
@@ -117,8 +117,8 @@ func concurrent() map[string]func(t *testing.T, a, b registry.SharedStore) {
 		write(b, registry.Parts{Weight: true}, func(h *registry.Host, round int) { h.Tags.Weight = uint8(round + 1) })
 		writers.Wait()
 		for _, r := range load(t, a) {
-			require.Equal(t, "9", r.Host.Revision)
-			require.Equal(t, uint8(10), r.Host.Tags.Weight)
+			require.Equal(t, "3", r.Host.Revision)
+			require.Equal(t, uint8(4), r.Host.Tags.Weight)
 		}
 	}
 	return suite
