@@ -6,7 +6,7 @@ SHELL := bash
 
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unreleased)
 RACE     ?=# anything: tests run under the race detector, which needs a C compiler
-SHORT    ?=# anything: benchmarks run once, after the tests that count allocations, and what they found is not kept
+SHORT    ?=# anything: benchmarks run once, after the tests that count allocations or memory, and what they found is not kept
 SCENARIO ?=# ratelimit, proxy, registry or xds: bench runs these scenarios and nothing else
 PROFILE  ?=# a directory: bench keeps CPU profiles of the services there, and says how they divide
 FUZZTIME ?= 20000x
@@ -56,8 +56,8 @@ conformance: build bin/h2spec ## test the services against other people's progra
 	go test -count=1 -timeout 30m ./integration/conformance
 
 bench: build ## run all benchmarks; the scenarios write integration/bench/RESULTS.md
-	$(if $(SCENARIO),,go test -run $(if $(SHORT),Alloc,'^$$') -bench . -benchmem -benchtime $(if $(SHORT),1x,1s) \
-		$$(grep -rlE --include='*_test.go' '^func (Benchmark|Test\w*Alloc)' $(MODULES) | xargs -n 1 dirname | grep -v '^integration/bench$$' | sort -u | sed 's|^|./|'))
+	$(if $(SCENARIO),,go test -run $(if $(SHORT),"$$(tools/counting $(MODULES))",'^$$') -bench . -benchmem -benchtime $(if $(SHORT),1x,1s) \
+		$$(grep -rlE --include='*_test.go' '^func Benchmark|servicetest\.Alloc|run without -race' $(MODULES) | xargs -n 1 dirname | grep -v '^integration/bench$$' | sort -u | sed 's|^|./|'))
 	SCENARIO=$(SCENARIO) PROFILE=$(abspath $(PROFILE)) go test -bench . -benchtime 1x -timeout 1h $(if $(SHORT),-short) ./integration/bench
 
 # A number of runs, since a time that ends while an input runs is reported as a
