@@ -108,7 +108,7 @@ are counted by the runtime. In the open loop requests are sent at random times,
 however late answers are, and delays counted from the time at which a request was
 due; its client is in the process of the benchmark, with the other core.`,
 		wrkConnections, connectionsH2, streamsH2, routesOfOne,
-		turnsOfRound, batchesOfTurn*turnConnections, turnConnections)
+		turnsOfRound, batchesOfTurn*wrkConnections, wrkConnections)
 	b.group.versions = []string{
 		envoyVersion(t),
 		versionOf(t, byHaproxy, "-v"),

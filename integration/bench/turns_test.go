@@ -19,9 +19,8 @@ import (
 // which two loads of a load generator are apart. So the two sides of a difference take
 // turns of some milliseconds, many of them, each side first in half of the pairs.
 const (
-	turnsOfRound    = 100 // pairs, for each round of the other loads
-	batchesOfTurn   = 8
-	turnConnections = 64
+	turnsOfRound  = 100 // pairs, for each round of the other loads
+	batchesOfTurn = 8   // of a request on each of wrkConnections
 )
 
 // inTurns is how much more CPU time a process takes for a request to an address than
@@ -53,7 +52,7 @@ func inTurns(pid int, base, other string, pairs int) (difference float64, err er
 			}
 			cpu[side] = after - before
 		}
-		differences = append(differences, (cpu[1]-cpu[0]).Seconds()*1e6/(batchesOfTurn*turnConnections))
+		differences = append(differences, (cpu[1]-cpu[0]).Seconds()*1e6/(batchesOfTurn*wrkConnections))
 	}
 	_, median, _ := spread(differences)
 	return median, nil
@@ -67,7 +66,7 @@ type turns struct {
 
 // connect opens the connections, and has each carry one request.
 func (s *turns) connect(address string) error {
-	for range turnConnections {
+	for range wrkConnections {
 		conn, err := net.Dial("tcp", address)
 		if err != nil {
 			return err
@@ -104,7 +103,8 @@ func (s *turns) close() {
 }
 
 // preciseCPUTime is the user and system time that the threads of a process have used,
-// in nanoseconds where cpuTime counts ticks. A turn is shorter than two of these.
+// in nanoseconds where cpuTime counts ticks. A turn is shorter than two of these. What
+// threads had used that have ended since is not in it, so that longer loads count ticks.
 func preciseCPUTime(pid int) (sum time.Duration, err error) {
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	if err != nil || len(threads) == 0 {
