@@ -165,9 +165,7 @@ func (e *exchange) prepare() (*httpfilter.Chain, *refusal) {
 		return chain, malformed("http2.violation.of.messaging.rule", err.Error())
 	case string(r.Method) == "CONNECT":
 		if len(protocol) == 0 {
-			refused := m.refuseUpgrade(nil)
-			refused.text = "CONNECT is not supported\n"
-			return chain, refused
+			return chain, m.refuseUpgrade("CONNECT is not supported")
 		}
 		// As HTTP/1 has it (RFC 8441 §5): the response's 101 is then a 200.
 		e.tunnel = true

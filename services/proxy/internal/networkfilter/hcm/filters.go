@@ -43,16 +43,21 @@ func (m *manager) upgraded(s *stream.Stream, usual *httpfilter.Chain) (*httpfilt
 	}
 	switch {
 	case !enabled:
-		return usual, m.refuseUpgrade(protocol)
+		return usual, m.refuseUpgrade(notConfigured(protocol))
 	case u != nil:
 		return u.chain, nil
 	}
 	return usual, nil
 }
 
-func (m *manager) refuseUpgrade(protocol []byte) *refusal {
+// refuseUpgrade counts and refuses an upgrade, or what is like one; the client is told why.
+func (m *manager) refuseUpgrade(why string) *refusal {
 	m.stats.upgradesRefused.Inc()
-	return &refusal{status: 403, details: "upgrade_failed", text: "no upgrade to " + string(protocol) + " is configured\n", malformed: true}
+	return &refusal{status: 403, details: "upgrade_failed", text: why + "\n", malformed: true}
+}
+
+func notConfigured(protocol []byte) string {
+	return "no upgrade to " + string(protocol) + " is configured"
 }
 
 // upgrade is how the manager deals with a protocol, nil if it says nothing of it.

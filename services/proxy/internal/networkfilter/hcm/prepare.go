@@ -119,9 +119,9 @@ func (c *connection) hopByHop() (*httpfilter.Chain, *refusal) {
 			}
 			switch {
 			case len(protocol) == 0: // none, and what follows is no tunnel's
-				return chain, m.refuseUpgrade(protocol)
+				return chain, m.refuseUpgrade("the upgrade field is empty")
 			case r.Body != nil && !m.mayUpgrade(protocol):
-				return chain, m.refuseUpgrade(protocol)
+				return chain, m.refuseUpgrade(notConfigured(protocol))
 			case r.Body != nil:
 				return chain, malformed("upgrade_failed", "an upgrade of a request with a body")
 			}
