@@ -27,6 +27,7 @@ type plan struct {
 	rounds   int
 	warmUp   time.Duration // one load of each scenario that is not counted; may be 0
 	duration time.Duration // of one load; like warmUp in whole seconds
+	once     time.Duration // of a load that there are no rounds of, likewise
 }
 
 // group is the scenarios of one service and one section of the results.
@@ -119,9 +120,9 @@ func BenchmarkScenarios(b *testing.B) {
 
 func run(t testing.TB, name string) {
 	t.Helper()
-	p := plan{rounds: 5, warmUp: time.Second, duration: 3 * time.Second}
+	p := plan{rounds: 15, warmUp: time.Second, duration: time.Second, once: 3 * time.Second}
 	if testing.Short() {
-		p = plan{rounds: 1, duration: time.Second}
+		p = plan{rounds: 1, duration: time.Second, once: time.Second}
 	}
 	m := newMachine(t)
 	g := groups[name](t, m)
@@ -130,9 +131,15 @@ func run(t testing.TB, name string) {
 			s.load(t, p.warmUp)
 		}
 	}
-	for range p.rounds {
-		// Interleaved, so that what else the machine does falls on all alike.
-		for _, s := range g.running() {
+	for round := range p.rounds {
+		// Interleaved, so that what else the machine does falls on all alike, and to and
+		// fro, so that nothing comes always behind the same other load. Many short rounds
+		// tell more than few long ones: neighbours change within seconds.
+		rows := g.running()
+		if round%2 == 1 {
+			slices.Reverse(rows)
+		}
+		for _, s := range rows {
 			s.samples = append(s.samples, measure(t, s, p.duration))
 		}
 	}
@@ -149,7 +156,7 @@ func run(t testing.TB, name string) {
 	if directory := os.Getenv("PROFILE"); directory != "" {
 		for _, s := range g.scenarios {
 			if s.profiled {
-				fmt.Println(profile(t, s, g.parts, directory, 2*p.duration))
+				fmt.Println(profile(t, s, g.parts, directory, 2*p.once))
 			}
 		}
 	}

@@ -28,7 +28,7 @@ func (b *proxyBench) figures(t testing.TB, p plan) []figure {
 	figures = append(figures,
 		figure{title: "an access log adds", value: b.adds(t, loggedWay, p), unit: "µs", goal: 3},
 		figure{title: fmt.Sprintf("%d routes add", routesOfOne), value: b.adds(t, routedWay, p), unit: "µs", goal: 1})
-	figures = append(figures, b.allocations(t, p.duration)...)
+	figures = append(figures, b.allocations(t, p.once)...)
 	for _, name := range []string{ours, byEnvoy, byHaproxy, byNginx} {
 		if program, ok := b.program(t, name); ok {
 			one := figure{title: "memory of an idle connection, " + name, value: b.idle(t, program) / 1024, unit: "kB"}
@@ -38,7 +38,7 @@ func (b *proxyBench) figures(t testing.TB, p plan) []figure {
 			figures = append(figures, one)
 		}
 	}
-	b.openLoops(t, p.duration)
+	b.openLoops(t, p.once)
 	return figures
 }
 

@@ -73,7 +73,7 @@ func newRegistryGroup(t testing.TB, m *machine) *group {
 	s = add("gRPC stream of 10,000 hosts a message", ours, ofJSON, beating(ofJSON, 1, streamed(ofJSON, numbers(t, leases[:leasesPerCall]))))
 	s.unit, s.goal = "host", 1_000_000
 
-	g.figures = func(t testing.TB, p plan) []figure { return registryFigures(t, m, f, 4*p.duration) }
+	g.figures = func(t testing.TB, p plan) []figure { return registryFigures(t, m, f, 4*p.once) }
 	g.method = fmt.Sprintf(`%d hosts of %d services. One core each: GOMAXPROCS=1. wrk, %d kept connections,
 calls of all hosts or services in turn, one connection for those of 10,000 hosts
 each; the stream's client is grpc-go. What one core does is a second by the

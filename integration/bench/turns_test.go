@@ -19,8 +19,8 @@ import (
 // which two loads of a load generator are apart. So the two sides of a difference take
 // turns of some milliseconds, many of them, each side first in half of the pairs.
 const (
-	turnsOfRound  = 100 // pairs, for each round of the other loads
-	batchesOfTurn = 8   // of a request on each of wrkConnections
+	turnsOfRound  = 40 // pairs, for each round of the other loads
+	batchesOfTurn = 8  // of a request on each of wrkConnections
 )
 
 // inTurns is how much more CPU time a process takes for a request to an address than
