@@ -71,6 +71,7 @@ func (a *Attempt) Count(f Failure, err error) {
 		stats.PendingEjected.Inc()
 	case Malformed:
 		stats.ProtocolErrors.Inc()
+		a.lost(err)
 		a.reportReset(err)
 	case Terminated, Refused, Reset:
 		a.lost(err)
@@ -94,7 +95,8 @@ func (a *Attempt) reportReset(err error) {
 
 // lost tells the connection that its server has ended it, if that is what went wrong.
 func (a *Attempt) lost(err error) {
-	if a.Conn != nil && !errors.Is(err, net.ErrClosed) && !IsTimeout(err) {
+	_, said := errors.AsType[*message.ProtocolError](err)
+	if a.Conn != nil && !said && !errors.Is(err, net.ErrClosed) && !IsTimeout(err) {
 		a.Conn.Lost()
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/connpool"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
-	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 	"github.com/weirproxy/weir/services/proxy/internal/upstream"
@@ -43,7 +42,7 @@ type attempt struct {
 type bounds struct {
 	mu       sync.Mutex
 	began    time.Time // when there was a connection
-	answered bool      // the response's head is there, so that only the route's timeout is left
+	answered bool      // the response's head is there, so that the attempt has no time of its own any more
 }
 
 func newAttempt(r *router) *attempt {
@@ -97,7 +96,7 @@ func (a *attempt) run(s *stream.Stream) result {
 		return a.failed(err)
 	}
 	a.router.log.answered(&s.Response)
-	a.Answered(&s.Response, httpfilter.IsGRPC(&s.Request))
+	a.Answered(&s.Response, a.router.grpc)
 	a.answer()
 	return answered
 }
@@ -273,15 +272,16 @@ func (a *attempt) bound(conn *connpool.Conn, now time.Time) {
 }
 
 // deadline is the first of those of the route, of the attempt's stream, of its answer,
-// and of its standing still from now on; zero is none. The lock of the bounds is held
-// once there is an upload.
+// and of its standing still from now on, which a tunnel may; zero is none. The lock of the
+// bounds is held once there is an upload.
 func (a *attempt) deadline(now time.Time) time.Time {
 	deadline := first(a.router.deadline(), a.streamEnd())
-	if l := &a.router.limits; !a.bounds.answered && (l.try > 0 || l.tryIdle > 0) {
+	l := &a.router.limits
+	if l.try > 0 && !a.bounds.answered {
 		deadline = first(deadline, a.tryDeadline())
-		if l.tryIdle > 0 {
-			deadline = first(deadline, now.Add(l.tryIdle))
-		}
+	}
+	if l.tryIdle > 0 && !a.tunnel {
+		deadline = first(deadline, now.Add(l.tryIdle))
 	}
 	return deadline
 }
@@ -335,7 +335,8 @@ func first(a, b time.Time) time.Time {
 	return a
 }
 
-// answer takes back what bounds an attempt up to its answer.
+// answer takes back what bounds an attempt up to its answer, and bounds the wait for what
+// follows that.
 func (a *attempt) answer() {
 	if a.router.limits.try == 0 && a.router.limits.tryIdle == 0 {
 		return

@@ -100,6 +100,12 @@ func (a *attempt) failed(err error) result {
 	a.err = err
 	res := a.classify(err)
 	a.router.log.failed(res, a.err)
+	a.report(res, err)
+	return res
+}
+
+// report counts a result, and reports it to the host.
+func (a *attempt) report(res result, err error) {
 	a.Count(endings[res].counted, err)
 	stats := a.Cluster.Stats
 	switch res {
@@ -116,7 +122,6 @@ func (a *attempt) failed(err error) result {
 	case outlived: // which says nothing of the host
 		stats.StreamsOutlived.Inc()
 	}
-	return res
 }
 
 func (a *attempt) classify(err error) result {
@@ -259,21 +264,16 @@ func (r *router) brokeOff(err error) {
 		httpfilter.BodyFailed(r.stream, client.error) // whose reply comes too late
 		return
 	}
-	r.config.brokenOff.Inc()
-	f, why := &r.stream.Facts, r.attempt.Why(err)
-	if r.attempt.cutShort(err) {
-		why = upstream.Malformed
+	res := r.attempt.brokenBy(err)
+	r.attempt.report(res, err)
+	if r.undecided && res != late && res != outlived { // as in Envoy
+		r.undecided = false
+		r.config.brokenOff.Inc()
+		r.judge(false)
 	}
-	end := &endings[failures[why]]
-	if why == upstream.TimedOut && r.attempt.outlived(time.Now()) {
-		end = &endings[outlived]
-		r.cluster.Stats.StreamsOutlived.Inc()
-	} else if why == upstream.TimedOut {
-		r.byRoute.note(routeTimeout)
-	}
-	r.attempt.Count(end.counted, err)
+	f, end := &r.stream.Facts, &endings[res]
 	f.Flags |= end.flag
-	if why == upstream.TimedOut {
+	if end.reason == "" {
 		f.Details = end.detail
 		return
 	}
@@ -281,10 +281,25 @@ func (r *router) brokeOff(err error) {
 	f.Details = "upstream_reset_after_response_started{" + end.detail + "}"
 }
 
+// brokenBy is what broke the response off behind its head.
+func (a *attempt) brokenBy(err error) result {
+	switch why, now := a.Why(err), time.Now(); {
+	case a.cutShort(err):
+		return malformed
+	case why != upstream.TimedOut:
+		return failures[why]
+	case a.outlived(now):
+		return outlived
+	case a.router.limits.tryIdle > 0 && !a.tunnel && !a.router.isLate(now):
+		return idleTry
+	}
+	return late
+}
+
 // cutShort says whether a body of HTTP/1 ended before its length was there, or its last
-// chunk, which breaks the protocol.
+// chunk, which breaks the protocol, in whatever way its connection ended.
 func (a *attempt) cutShort(err error) bool {
-	return a.Conn != nil && !a.Conn.HTTP2() && errors.Is(err, io.ErrUnexpectedEOF)
+	return a.Conn != nil && !a.Conn.HTTP2() && !a.tunnel && (errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET))
 }
 
 // connectFailure is why a connect failed, in Envoy's words.

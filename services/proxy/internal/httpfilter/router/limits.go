@@ -19,7 +19,7 @@ type limits struct {
 	whole time.Duration
 	// try is from the end of the request, or from an attempt's connection if that
 	// is later, to the head of the response; tryIdle is how long nothing may move
-	// up to that.
+	// in an attempt, while its upstream has the say.
 	try, tryIdle time.Duration
 	// alternative says that the client wants an empty 204 in place of a 504.
 	alternative bool

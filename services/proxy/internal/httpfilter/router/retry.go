@@ -9,7 +9,6 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/cluster/breaker"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/grpcwire"
-	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/retry"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
@@ -158,7 +157,7 @@ func (r *router) tellUpstream(s *stream.Stream) {
 	if s.Route.Attempts.Request {
 		setNumber(h, attemptHeader, int64(r.attempts+1))
 	}
-	if timeout, ok := s.Route.GRPCTimeout(&s.Request); ok && r.attempts == 0 && httpfilter.IsGRPC(&s.Request) {
+	if timeout, ok := s.Route.GRPCTimeout(&s.Request); ok && r.attempts == 0 && r.grpc {
 		h.Set("grpc-timeout", grpcwire.Timeout(timeout))
 	}
 	if r.attempts > 0 && s.Route.Attempts.IsTimeout {

@@ -41,7 +41,9 @@ import (
 //   - close: it reads the request and closes;
 //   - gated close: close, once the gate is open;
 //   - early: it answers 503 as it has read the head, and leaves the body;
-//   - deaf: it answers 200 as it has read the head, and reads no more.
+//   - deaf: it answers 200 as it has read the head, and reads no more;
+//   - aborted: it answers with 3 of 4 bytes, and resets the connection;
+//   - trickling: fine, whose body takes one and a half second, half a one between two bytes.
 type scripted struct {
 	address string
 	gate    chan struct{} // open once it is closed
@@ -61,6 +63,8 @@ const (
 	early = "early"
 	deaf  = "deaf"
 
+	aborted   = "aborted"
+	trickling = "trickling"
 	gatedShut = "gated close"
 
 	fine        = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine"
@@ -138,6 +142,18 @@ func (u *scripted) serve(conn net.Conn) {
 		case gated:
 			<-u.gate
 			next = fine
+		case aborted:
+			_, _ = io.WriteString(conn, fine[:len(fine)-1])
+			_ = conn.(*net.TCPConn).SetLinger(0)
+			return
+		case trickling:
+			head, body := fine[:len(fine)-4], fine[len(fine)-4:]
+			_, _ = io.WriteString(conn, head)
+			for _, c := range body[:3] {
+				time.Sleep(500 * time.Millisecond)
+				_, _ = io.WriteString(conn, string(c))
+			}
+			next = body[3:]
 		}
 		if _, err := io.WriteString(conn, next); err != nil {
 			return

@@ -21,6 +21,7 @@ import (
 	"github.com/weirproxy/weir/services/proxy/internal/accesslog"
 	"github.com/weirproxy/weir/services/proxy/internal/cluster"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
+	"github.com/weirproxy/weir/services/proxy/internal/grpcwire"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
 	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
@@ -132,8 +133,12 @@ type router struct {
 	inner   message.Body     // of the response, as the codec reads it
 	over    bool             // inner is at its end
 	counted cluster.Response // what the response is counted by
-	byRoute *routeStats      // nil if the route does not count it
-	log     *upstreamLog     // nil if attempts are not logged
+	grpc    bool             // the request is one of gRPC
+	// undecided says that the end of the response, which has begun, tells whether the host
+	// has done well.
+	undecided bool
+	byRoute   *routeStats  // nil if the route does not count it
+	log       *upstreamLog // nil if attempts are not logged
 }
 
 // Forward implements httpfilter.Terminal. Steps:
@@ -184,7 +189,8 @@ func (r *router) begin(s *stream.Stream) {
 	r.stream, r.cluster = s, s.Cluster
 	r.began = time.Now()
 	r.byRoute = r.config.routeStats(s.Route)
-	r.counted.Codeless = r.config.codelessGRPC && httpfilter.IsGRPC(&s.Request)
+	r.grpc = httpfilter.IsGRPC(&s.Request)
+	r.counted.Codeless = r.config.codelessGRPC && r.grpc
 	steered := steers(&s.Request.Headers)
 	r.limits = limitsOf(s, steered, r.config.expected)
 	if s.Runtime.Among(layeredruntime.UseRetry, layeredruntime.Share{Numerator: 1, Denominator: 1}, rand.Uint64()) {
@@ -242,7 +248,16 @@ func (r *router) respond(s *stream.Stream, setCookies []string) {
 	for _, cookie := range setCookies {
 		s.Response.Headers.Add("set-cookie", cookie)
 	}
-	if r.inner = s.Response.Body; r.inner == nil {
+	r.inner = s.Response.Body
+	switch {
+	case !r.grpc || s.Response.Status >= 500:
+		r.judge(s.Response.Status < 500)
+	case r.inner == nil:
+		r.judge(goodGRPC(&s.Response.Headers))
+	default:
+		r.undecided = true
+	}
+	if r.inner == nil {
 		r.end(now)
 		return
 	}
@@ -258,6 +273,10 @@ func (r *router) end(now time.Time) {
 	r.stream.Facts.Mark(format.UpstreamResponseEnd, now)
 	r.log.whole(&r.stream.Response, now)
 	r.log.end(r.stream)
+	if r.undecided {
+		r.undecided = false
+		r.judge(goodGRPC(&r.stream.Response.Trailers))
+	}
 	if whole := r.whole(); !whole.IsZero() && !r.attempt.tunnel && r.counts() {
 		r.cluster.Stats.RecordTime(now.Sub(whole), r.counted)
 		if r.byRoute != nil {
@@ -269,6 +288,7 @@ func (r *router) end(now time.Time) {
 
 func (r *router) reply(status int, body string) *httpfilter.Reply {
 	r.count(status, false)
+	r.judge(status < 500)
 	return &httpfilter.Reply{Status: status, Body: body}
 }
 
@@ -286,9 +306,14 @@ func (r *router) count(status int, canary bool) {
 			r.byRoute.responses.Count(status)
 		}
 	}
-	switch {
+}
+
+// judge counts whether the host of the last attempt has done well, if there is one: of a
+// response of gRPC that a status of gRPC says so, at its end.
+func (r *router) judge(well bool) {
+	switch host := r.attempt.Host; {
 	case host == nil:
-	case status < 500:
+	case well:
 		host.Stats.RequestsSucceeded.Add(1)
 	default:
 		host.Stats.RequestErrors.Add(1)
@@ -300,6 +325,9 @@ func (r *router) count(status int, canary bool) {
 func (r *router) Next() ([]byte, error) {
 	if r.over { // and its connection may be another stream's
 		return nil, io.EOF
+	}
+	if a := r.attempt; r.limits.tryIdle > 0 && !a.tunnel && a.Conn != nil {
+		a.bound(a.Conn, time.Now())
 	}
 	chunk, err := r.inner.Next()
 	r.log.received(len(chunk))
@@ -333,9 +361,17 @@ func (r *router) Done(*stream.Stream) {
 	}
 	r.retry.end()
 	r.stream, r.cluster, r.authority, r.inner, r.left, r.byRoute = nil, nil, nil, nil, nil, nil
-	r.attempts, r.sent, r.resent, r.over, r.counted = 0, false, false, false, cluster.Response{}
+	r.attempts, r.sent, r.resent, r.over, r.undecided, r.counted = 0, false, false, false, false, cluster.Response{}
 	r.wholeAfter.Store(0)
 	r.config.spare.Put(r)
+}
+
+// goodGRPC says whether the fields that an answer of gRPC ends with tell that its host has
+// done well.
+func goodGRPC(end *message.Headers) bool {
+	value, _ := end.Get("grpc-status")
+	code, ok := grpcwire.Status(value)
+	return ok && grpcwire.HTTP(code) < 500
 }
 
 // isTrue says whether a header is "true".

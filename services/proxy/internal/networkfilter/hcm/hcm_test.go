@@ -679,7 +679,7 @@ func TestUpstreamThatBreaksOffWithinTheBodyEndsTheClientsConnection(t *testing.T
 	client.head()
 	client.read("3\r\nhal\r\n")
 	client.closed()
-	require.EqualValues(t, 1, p.stat("http.test.rq_reset_after_downstream_response_started"))
+	require.EqualValues(t, 1, p.stat("cluster.up.upstream_cx_protocol_error"))
 }
 
 func TestRequestOnAConnectionThatItsServerClosedIsSentAgain(t *testing.T) {
