@@ -59,7 +59,7 @@ var routed = [][]string{
 	{"granary", "/up/host/literal?headers", "X-Forwarded-Host: a", "X-Forwarded-Host: b"},
 	{"granary", "/up/host/header?headers"}, {"granary", "/up/host/header?headers", "X-Host: new"}, {"granary", "/up/host/header?headers", "X-Host:"},
 	{"granary", "/up/host/path/new/a?headers"}, {"granary", "/up/host/path/new:81/a?headers"},
-	{"granary", "/up/host/format?headers", "X-Host: new"}, {"granary", "/up/host/auto?headers"}, {"granary", "/up/host/nameless?headers"},
+	{"granary", "/up/host/format?headers", "X-Host: new"}, {"granary", "/up/host/format?headers"}, {"granary", "/up/host/auto?headers"}, {"granary", "/up/host/nameless?headers"},
 	{"granary", "/up/format?headers", "X-A: a"}, {"granary", "/up/format?headers"},
 	{"granary", "/to/format?a", "X-A: b"}, {"granary", "/to/format?a"}, {"granary", "/to/format/query?a", "X-A: b"},
 	{"granary", "/up/weighted/host?headers"}, {"granary", "/up/weighted/both?headers"},

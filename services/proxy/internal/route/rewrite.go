@@ -41,7 +41,7 @@ func (p *parser) pathRewrite(m pathRewrites, replaced int, at strict.Path) pathR
 		}
 	}
 	if text := m.GetPathRewrite(); text != "" {
-		r.format = p.format(text, at.Field("path_rewrite"))
+		r.format = p.format(text, format.Header, at.Field("path_rewrite"))
 		if r.regex != nil || r.prefix != nil {
 			p.report.Add(at.Field("path_rewrite"), "prefix_rewrite or regex_rewrite rewrites the path already")
 		}
@@ -49,10 +49,9 @@ func (p *parser) pathRewrite(m pathRewrites, replaced int, at strict.Path) pathR
 	return r
 }
 
-// format reads the format of a path or a host at the path at. What is missing is
-// left out of it.
-func (p *parser) format(text string, at strict.Path) *format.Template {
-	t, err := format.Parse(text, format.Header)
+// format reads the format of a path or a host at the path at.
+func (p *parser) format(text string, style format.Style, at strict.Path) *format.Template {
+	t, err := format.Parse(text, style)
 	if err != nil {
 		p.report.Add(at, "format %q: %v", text, err)
 	}
@@ -129,7 +128,8 @@ func (p *parser) hostRewrite(m *routev3.RouteAction, at strict.Path) hostRewrite
 	case *routev3.RouteAction_HostRewritePathRegex:
 		h.regex = matcher.ParseSubstitution(s.HostRewritePathRegex, at.Field("host_rewrite_path_regex"), p.report)
 	case *routev3.RouteAction_HostRewrite:
-		h.format = p.format(s.HostRewrite, at.Field("host_rewrite"))
+		// What is missing is "-" in a host, as in Envoy, which leaves it out of a path.
+		h.format = p.format(s.HostRewrite, format.Log, at.Field("host_rewrite"))
 	case *routev3.RouteAction_AutoHostRewrite:
 		h.auto = s.AutoHostRewrite.GetValue()
 	}

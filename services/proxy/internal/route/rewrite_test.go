@@ -127,7 +127,9 @@ func TestHostRewrite(t *testing.T) {
 		{"forwarded after several", both, "/old", []string{"x-forwarded-host", "a", "x-forwarded-host", "", "x-forwarded-host", "b"}, "new", "x-forwarded-host: a,b,h, x-envoy-original-host: h"},
 		{"forwarded once", both, "/old", []string{"x-forwarded-host", "a, h"}, "new", "x-forwarded-host: a, h, x-envoy-original-host: h"},
 		{"a format", `"cluster": "c", "host_rewrite": "%REQ(x-host)%.example"`, "/old", []string{"x-host", "a"}, "a.example", "x-host: a, x-envoy-original-host: h"},
-		{"a format of nothing", `"cluster": "c", "host_rewrite": "%REQ(x-host)%"`, "/old", nil, "h", ""},
+		{"a format of a missing header", `"cluster": "c", "host_rewrite": "%REQ(x-host)%"`, "/old", nil, "-", "x-envoy-original-host: h"},
+		{"a missing header among others", `"cluster": "c", "host_rewrite": "a%REQ(x-host)%b.example"`, "/old", nil, "a-b.example", "x-envoy-original-host: h"},
+		{"a format of an empty header", `"cluster": "c", "host_rewrite": "%REQ(x-host)%"`, "/old", []string{"x-host", ""}, "h", "x-host: "},
 		{"of the weighted cluster", weight, "/old", nil, "weighted", ""},
 		{"of both", weight + `, "host_rewrite_literal": "new"`, "/old", nil, "new", "x-envoy-original-host: weighted"},
 	} {
