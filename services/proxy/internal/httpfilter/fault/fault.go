@@ -158,12 +158,13 @@ func (c *faults) refusal(s *stream.Stream) (refusal, bool) {
 }
 
 // headerRefusal is what the headers of the request ask for: a status of HTTP
-// before one of gRPC.
+// before one of gRPC, which may be one that gRPC does not know, as in Envoy: so testers
+// see what their clients make of it.
 func headerRefusal(r *message.Request) (refusal, bool) {
 	if status, ok := number(r, "x-envoy-fault-abort-request"); ok && status >= 200 && status <= 599 {
 		return httpRefusal(int(status)), true
 	}
-	if status, ok := number(r, "x-envoy-fault-abort-grpc-request"); ok && status <= 16 {
+	if status, ok := number(r, "x-envoy-fault-abort-grpc-request"); ok {
 		return grpcRefusal(int(status)), true
 	}
 	return refusal{}, false
