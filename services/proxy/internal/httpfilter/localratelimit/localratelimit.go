@@ -47,11 +47,15 @@ const refusalText = "local_rate_limited"
 // It never blocks.
 func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 	c := f.config
-	if c.limiter == nil || !c.enabled.Has(c.random(), s.Runtime) {
+	if !c.enabled.Has(c.random(), s.Runtime) {
 		return nil
 	}
 	stats := c.stats()
 	stats.enabled.Inc()
+	if c.limiter == nil { // there are no buckets to have too few tokens
+		stats.ok.Inc()
+		return nil
+	}
 	f.limiter = c.limiterOf(s)
 	f.findMatches(s)
 	switch f.take(time.Now()) {

@@ -122,7 +122,9 @@ func TestSharesOfRequests(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		require.Equal(t, 3, start(t, "stat_prefix: p\n"+two).passes(3, ""), "by default no request is looked at")
-		require.Equal(t, 3, start(t, on).passes(3, ""), "without a bucket nothing is limited")
+		l := start(t, on)
+		require.Equal(t, 3, l.passes(3, ""), "without a bucket nothing is limited")
+		require.Equal(t, map[string]int{"enabled": 3, "ok": 3}, l.counts(), "and all is counted")
 	})
 }
 
