@@ -9,6 +9,7 @@ import (
 
 	"github.com/weirproxy/weir/services/proxy/internal/grpcwire"
 	"github.com/weirproxy/weir/services/proxy/internal/matcher"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/pathindex"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
@@ -123,8 +124,10 @@ func (c parameterCondition) holds(q query) bool { return c.Match(q.request.Path)
 // isGRPC holds for gRPC requests (RouteMatch.grpc).
 type isGRPC struct{}
 
-func (isGRPC) holds(q query) bool {
-	value, _ := q.request.Headers.Get("content-type")
+func (isGRPC) holds(q query) bool { return ofGRPC(q.request) }
+
+func ofGRPC(request *message.Request) bool {
+	value, _ := request.Headers.Get("content-type")
 	return grpcwire.IsContentType(value)
 }
 

@@ -3,11 +3,13 @@ package route
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/descriptor"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
+	"github.com/weirproxy/weir/services/proxy/internal/grpcwire"
 	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
@@ -130,6 +132,15 @@ func (t *Table) Explain(in Input, refuse func(*Route) string) string {
 	return e.String()
 }
 
+// Answer is the status that a request gets with an answer of the proxy's own, in words: a
+// request of gRPC gets one of gRPC for it, as by httpfilter.Reply.
+func Answer(request *message.Request, status int) string {
+	if ofGRPC(request) {
+		return fmt.Sprintf("200, grpc-status %d for %d", grpcwire.OfHTTP(status), status)
+	}
+	return strconv.Itoa(status)
+}
+
 // named is a name in quotes, or that there is none.
 func named(name string) string {
 	if name == "" {
@@ -150,13 +161,17 @@ func (e *explanation) action(w Walk, in Input) {
 	r := w.Route
 	switch {
 	case r == nil:
-		e.line("answer", "404: no route")
+		e.line("answer", "%s: no route", Answer(in.Request, 404))
 		return
 	case r.Redirect != nil:
-		e.line("answer", "%d, location: %s", r.Redirect.Status, r.Redirect.Location(in.Request, &format.Facts{Request: in.Request}))
+		e.line("answer", "%s, location: %s", Answer(in.Request, r.Redirect.Status), r.Redirect.Location(in.Request, &format.Facts{Request: in.Request}))
 		return
 	case r.DirectResponse != nil:
-		e.line("answer", "%d, with a body of %d bytes", r.DirectResponse.Status, len(r.DirectResponse.Body))
+		part := "body"
+		if ofGRPC(in.Request) {
+			part = "grpc-message"
+		}
+		e.line("answer", "%s, with a %s of %d bytes", Answer(in.Request, r.DirectResponse.Status), part, len(r.DirectResponse.Body))
 		if location := r.DirectResponse.Location(in.Request); location != "" {
 			e.line("location", "%s", location)
 		}
@@ -165,7 +180,7 @@ func (e *explanation) action(w Walk, in Input) {
 	cluster := r.ClusterName(in.Request)
 	switch {
 	case cluster == "":
-		e.line("answer", "%d: header %s, which names the cluster, is missing", r.ClusterNotFound, r.clusterHeader)
+		e.line("answer", "%s: header %s, which names the cluster, is missing", Answer(in.Request, r.ClusterNotFound), r.clusterHeader)
 		return
 	case w.Weights != nil:
 		e.line("cluster", "%s, of these by weight: %s", cluster, strings.Join(w.Weights, ", "))

@@ -25,7 +25,7 @@ func (m *manager) Explain(head []byte, port int, in route.Input) string {
 	s := &c.stream
 	if _, err := c.reader.ReadRequest(&s.Request); err != nil {
 		if protocol, ok := errors.AsType[*message.ProtocolError](err); ok {
-			e.answer(&refusal{status: protocol.Status, text: err.Error()})
+			e.answer(&refusal{status: protocol.Status, text: err.Error()}, &s.Request)
 		} else {
 			e.line("answer", "none: %v", err)
 		}
@@ -34,7 +34,7 @@ func (m *manager) Explain(head []byte, port int, in route.Input) string {
 	r, before := &s.Request, factsOf(&s.Request)
 	chain, refused := c.prepare()
 	if refused != nil {
-		e.answer(refused)
+		e.answer(refused, r)
 		return e.String()
 	}
 	if len(r.Upgrade) > 0 { // which then is what these said
@@ -50,7 +50,7 @@ func (m *manager) Explain(head []byte, port int, in route.Input) string {
 	e.WriteString(table.Explain(in, func(found *route.Route) string {
 		s.Route = found
 		if _, refused := m.upgraded(s, chain); refused != nil {
-			return refused.String()
+			return refused.answer(r)
 		}
 		return ""
 	}))
@@ -60,12 +60,13 @@ func (m *manager) Explain(head []byte, port int, in route.Input) string {
 	return e.String()
 }
 
-// String is the answer in words.
-func (r *refusal) String() string {
+// answer is what the request is answered with, in words.
+func (r *refusal) answer(request *message.Request) string {
+	status := route.Answer(request, r.status)
 	if r.location != "" {
-		return fmt.Sprintf("%d, location: %s", r.status, r.location)
+		return status + ", location: " + r.location
 	}
-	return fmt.Sprintf("%d: %s", r.status, strings.TrimSuffix(r.text, "\n"))
+	return status + ": " + strings.TrimSuffix(r.text, "\n")
 }
 
 // explanation is lines of a label and a text, as those of route.Table.Explain.
@@ -75,7 +76,9 @@ func (e *explanation) line(label, format string, args ...any) {
 	fmt.Fprintf(e, "%-16s %s\n", label, fmt.Sprintf(format, args...))
 }
 
-func (e *explanation) answer(r *refusal) { e.line("answer", "%s", r) }
+func (e *explanation) answer(r *refusal, request *message.Request) {
+	e.line("answer", "%s", r.answer(request))
+}
 
 // requestFacts is what steps before the routes may change.
 type requestFacts struct {
