@@ -64,7 +64,10 @@ type Manager struct {
 	mu       sync.Mutex
 	clusters map[string]*Cluster
 	static   map[string]bool
-	warming  map[string]*warming
+	// passedOver are the clusters of CDS that have the name of one of the bootstrap, as
+	// the log was told of them.
+	passedOver map[string]*clusterv3.Cluster
+	warming    map[string]*warming
 	// users are the clusters, active and warming, of each service of EDS.
 	users map[service][]*Cluster
 	// sources are those that were asked for services.
@@ -109,6 +112,7 @@ func NewManager(options ManagerOptions, waitForCDS bool) *Manager {
 		users:       map[service][]*Cluster{},
 		sources:     map[coreconfig.Source]bool{},
 		static:      map[string]bool{},
+		passedOver:  map[string]*clusterv3.Cluster{},
 		warming:     map[string]*warming{},
 		assignments: map[service]*Assignment{},
 		stale:       map[service]*time.Timer{},
@@ -221,7 +225,7 @@ func (m *Manager) change(resources []xds.Resource) error {
 		case !ok:
 			refused = append(refused, fmt.Errorf("cluster %q: is a %T", r.Name, r.Message))
 		case m.static[r.Name]:
-			m.options.Log.Debug("cluster of the bootstrap stays, whatever the control plane has of that name", "cluster", r.Name)
+			m.passOver(r, message)
 		default:
 			other, err := m.applyCluster(message, r)
 			if err != nil {
@@ -241,9 +245,20 @@ func (m *Manager) change(resources []xds.Resource) error {
 	return errors.Join(refused...)
 }
 
+// passOver leaves a cluster of the bootstrap as it is, whatever CDS has of that name, as
+// Envoy does, and warns of it once for each change.
+func (m *Manager) passOver(r xds.Resource, message *clusterv3.Cluster) {
+	if proto.Equal(m.passedOver[r.Name], message) {
+		return
+	}
+	m.passedOver[r.Name] = message
+	m.options.Log.Warn("ignored a cluster of the control plane: one of the bootstrap has its name", "cluster", r.Name, "version", r.Version)
+}
+
 // forget removes a cluster of CDS, warming or active.
 func (m *Manager) forget(name string) {
 	if m.static[name] {
+		delete(m.passedOver, name)
 		return
 	}
 	if w := m.warming[name]; w != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -200,6 +201,26 @@ func TestStartWaitsForTheAssignmentNoLongerThanItsTimeout(t *testing.T) {
 		require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.1", 80, ""))))
 		require.NotNil(t, m.Get("a").Pick(&cluster.PickContext{}))
 	})
+}
+
+func TestAClusterOfCDSWithTheNameOfAStaticOneIsIgnoredWithAWarning(t *testing.T) {
+	m := newManager(t, false)
+	m.AddStatic([]*cluster.Config{m.parse(`{"name": "a", "load_assignment": {"cluster_name": "a"}}`)})
+	static := m.Get("a")
+	warnings := func() int { return strings.Count(m.log.String(), "level=WARN") }
+	require.NoError(t, m.ApplyClusters(clusters(t, eds("a"), eds("b"))))
+	require.NoError(t, m.ApplyClusters(clusters(t, eds("a"), eds("b"))))
+	require.Contains(t, m.log.String(), `level=WARN msg="ignored a cluster of the control plane: one of the bootstrap has its name" cluster=a`)
+	require.Equal(t, 1, warnings(), "it is told once")
+	require.NoError(t, m.ChangeClusters(clusters(t, `{"name": "a", "connect_timeout": "2s"}`)))
+	require.Equal(t, 2, warnings(), "and at each change")
+	require.NoError(t, m.ApplyClusters(clusters(t, eds("b"))))
+	require.Equal(t, 2, warnings())
+	require.NoError(t, m.ApplyClusters(clusters(t, `{"name": "a", "connect_timeout": "2s"}`)))
+	require.Equal(t, 3, warnings(), "and when it is back")
+	require.NoError(t, m.ChangeClusters([]xds.Resource{{Name: "a"}}))
+	require.Same(t, static, m.Get("a"))
+	require.Equal(t, 3, warnings())
 }
 
 func TestChangedClusterKeepsServingUntilTheNewOneIsWarm(t *testing.T) {

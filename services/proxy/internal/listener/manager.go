@@ -86,6 +86,8 @@ type entry struct {
 	version string
 	warming *warming
 	refused *Refusal // why the newest update was, nil if it was not
+	// passedOver is what LDS has of the name of a static one, as the log was told of it.
+	passedOver *listenerv3.Listener
 }
 
 // warming is a configuration that waits for its filters.
@@ -230,7 +232,7 @@ func (m *Manager) apply(r xds.Resource) error {
 	case e == nil:
 		e = &entry{}
 	case e.static:
-		m.options.Log.Debug("listener of the bootstrap stays, whatever the control plane has of that name", "listener", r.Name)
+		m.passOver(e, r, message)
 		return nil
 	case proto.Equal(e.newest().Message, message):
 		e.refused = nil
@@ -252,6 +254,16 @@ func (m *Manager) apply(r xds.Resource) error {
 	m.abandon(e, w)
 	m.warm(r.Name, e)
 	return nil
+}
+
+// passOver leaves a listener of the bootstrap as it is, whatever LDS has of that name, as
+// Envoy does, and warns of it once for each change.
+func (m *Manager) passOver(e *entry, r xds.Resource, message *listenerv3.Listener) {
+	if proto.Equal(e.passedOver, message) {
+		return
+	}
+	e.passedOver = message
+	m.options.Log.Warn("ignored a listener of the control plane: one of the bootstrap has its name", "listener", r.Name, "version", r.Version)
 }
 
 // newest is the configuration that was accepted last.
@@ -391,6 +403,7 @@ func (m *Manager) serve(l *Listener) {
 func (m *Manager) remove(name string) {
 	e := m.listeners[name]
 	if e.static {
+		e.passedOver = nil
 		return
 	}
 	m.abandon(e, nil)

@@ -446,6 +446,16 @@ filter_chains: there are none, and no default_filter_chain: one is needed`, port
 	require.Equal(t, "static", m.dial("static").line())
 	require.NoError(t, m.Apply(nil, true))
 	require.Equal(t, "static", m.dial("static").line(), "it is not LDS's to remove")
+
+	warnings := func() int { return strings.Count(m.log.String(), "level=WARN") }
+	require.Contains(t, m.log.String(), `level=WARN msg="ignored a listener of the control plane: one of the bootstrap has its name" listener=static`)
+	before := warnings()
+	require.NoError(t, m.Apply(lds(t, says("static", "replaced")), true))
+	require.NoError(t, m.Apply(lds(t, says("static", "replaced")), true))
+	require.Equal(t, before+1, warnings(), "it is told once, and again when it is back")
+	require.NoError(t, m.Apply(lds(t, says("static", "changed")), false))
+	require.Equal(t, before+2, warnings(), "and at each change")
+	require.Equal(t, "static", m.dial("static").line())
 }
 
 func TestNoTwoListenersHaveOneAddress(t *testing.T) {
