@@ -63,7 +63,7 @@ type entry struct {
 // New makes a server on an open listener, which it then owns.
 func New(listener net.Listener, o Options) *Server {
 	s := &Server{listener: listener, mux: http.NewServeMux(), name: o.Name}
-	handler := namedLocally(listener.Addr(), allowed(o.Allow, s.mux))
+	handler := present(namedLocally(listener.Addr(), allowed(o.Allow, s.mux)))
 	if o.Around != nil {
 		handler = o.Around(handler)
 	}
@@ -72,9 +72,10 @@ func New(listener net.Listener, o Options) *Server {
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
 	}
-	s.Handle("GET /healthz", "200 while the process lives", http.HandlerFunc(
+	// What only tells takes any method, as on Envoy's admin listener.
+	s.Handle("/healthz", "200 while the process lives", http.HandlerFunc(
 		func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }))
-	s.Handle("GET /ready", "200 when work is taken, else 503", http.HandlerFunc(
+	s.Handle("/ready", "200 when work is taken, else 503", http.HandlerFunc(
 		func(w http.ResponseWriter, _ *http.Request) {
 			state := o.State()
 			if !state.Ready {
@@ -82,14 +83,14 @@ func New(listener net.Listener, o Options) *Server {
 			}
 			fmt.Fprintln(w, state.Text)
 		}))
-	s.Handle("GET /metrics", "metrics in Prometheus' format", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{}))
+	s.Handle("/metrics", "metrics in Prometheus' format", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{}))
 	s.Handle("GET /debug/pprof/", "profiles of the Go runtime", http.HandlerFunc(pprof.Index))
 	s.mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	s.mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	s.mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	s.mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	s.mux.HandleFunc("GET /{$}", s.serveIndex)
-	s.Handle("GET /help", "this list as text", http.HandlerFunc(s.serveHelp))
+	s.mux.HandleFunc("/{$}", s.serveIndex)
+	s.Handle("/help", "this list as text", http.HandlerFunc(s.serveHelp))
 	return s
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -77,6 +78,27 @@ func TestServerAnswersWhatEveryServiceHas(t *testing.T) {
 			require.Equal(t, c.status, status)
 			require.Contains(t, body, c.body)
 		})
+	}
+}
+
+func TestWhatOnlyTellsTakesAnyMethodAndIsNotKept(t *testing.T) {
+	address := serve(t, ready, func(s *Server) {
+		s.Handle("POST /grind", "starts the stones", http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	})
+	for target, want := range map[string]int{
+		"GET /ready": 200, "POST /ready": 200, "PUT /healthz": 200, "DELETE /help": 200, "POST /": 200, "POST /metrics": 200,
+		"POST /grind": 200, "GET /grind": 405, "POST /nowhere": 404,
+	} {
+		method, path, _ := strings.Cut(target, " ")
+		req, err := http.NewRequest(method, "http://"+address+path, nil)
+		require.NoError(t, err)
+		req.Close = true
+		resp, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, want, resp.StatusCode, target)
+		require.Equal(t, "no-cache, max-age=0", resp.Header.Get("Cache-Control"), target)
+		require.Equal(t, "nosniff", resp.Header.Get("X-Content-Type-Options"), target)
 	}
 }
 

@@ -26,6 +26,17 @@ func namedLocally(at net.Addr, next http.Handler) http.Handler {
 	})
 }
 
+// present has no answer kept by caches, nor taken for another kind than it says: the
+// headers are those of Envoy's admin listener.
+func present(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Cache-Control", "no-cache, max-age=0")
+		h.Set("X-Content-Type-Options", "nosniff")
+		next.ServeHTTP(w, r)
+	})
+}
+
 // allowed refuses requests to paths that are not allowed. What is looked at is what
 // the mux finds a handler by, so that no spelling of a path gets around it.
 func allowed(allow func(target string) bool, next http.Handler) http.Handler {

@@ -97,7 +97,7 @@ func Mount(server Server, o Options) {
 		server.Handle("POST "+e.path, e.help, sameOrigin.Handler(e))
 	}
 	for _, e := range a.views() {
-		server.Handle("GET "+e.path, e.help, e)
+		server.Handle(e.path, e.help, e)
 	}
 }
 
@@ -123,7 +123,7 @@ func (a *api) actions() []endpoint {
 	}
 }
 
-// views are the endpoints that only tell.
+// views are the endpoints that only tell. They take any method, as in Envoy.
 func (a *api) views() []endpoint {
 	return []endpoint{
 		{"/clusters", "clusters and their hosts; format=json, filter=REGEX", []string{"format", "filter"}, a.clusters},
@@ -143,9 +143,6 @@ func (a *api) views() []endpoint {
 
 // ServeHTTP implements http.Handler.
 func (e endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h := w.Header()
-	h.Set("Cache-Control", "no-cache, max-age=0")
-	h.Set("X-Content-Type-Options", "nosniff")
 	query, err := e.query(w, r)
 	if err == nil {
 		err = e.serve(w, query)

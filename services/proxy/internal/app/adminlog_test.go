@@ -53,7 +53,7 @@ admin:
 		})
 		return string(text)
 	}
-	require.Equal(t, `GET /ready HTTP/1.1 200 admin_filter_response me - 5 127.0.0.1
+	require.Equal(t, `GET /ready HTTP/1.1 200 admin_filter_response me nosniff 5 127.0.0.1
 GET /help?x HTTP/1.1 403 admin_filter_response me nosniff 38 127.0.0.1
 refused /help?x
 `, logged(path, 3))
