@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
@@ -79,25 +80,49 @@ func (fs *Files) path(path string) *file {
 	defer fs.mu.Unlock()
 	f := fs.paths[path]
 	if f == nil {
-		f = fs.newFile(path, func() (io.WriteCloser, error) {
-			return os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
-		})
+		f = fs.newFile(path, func() (io.WriteCloser, error) { return openFile(path) })
 		fs.paths[path] = f
 		fs.start(f)
 	}
 	return f
 }
 
+// openFile opens a file to write at its end, and makes it if it is not there. It does
+// not wait: of a named pipe without a reader it returns errNoReader, with the path.
+func openFile(path string) (io.WriteCloser, error) {
+	flags := os.O_WRONLY | os.O_APPEND | os.O_CREATE
+	info, err := os.Stat(path)
+	pipe := err == nil && info.Mode()&os.ModeNamedPipe != 0
+	if pipe {
+		flags |= syscall.O_NONBLOCK
+	}
+	f, err := os.OpenFile(path, flags, 0o644)
+	switch {
+	case pipe && errors.Is(err, syscall.ENXIO):
+		return nil, fmt.Errorf("open %s: %w", path, errNoReader)
+	case err != nil:
+		return nil, err
+	}
+	return f, nil
+}
+
+// errNoReader is why a named pipe cannot be opened for now.
+var errNoReader = errors.New("nobody reads from this named pipe")
+
 func (fs *Files) newFile(name string, open func() (io.WriteCloser, error)) *file {
 	return &file{name: name, open: open, counters: fs.counters, log: fs.log, wake: make(chan struct{}, 1)}
 }
 
 // Open opens the files that are known so far, before Run. The error names each
-// that cannot be.
+// that cannot be. A named pipe without a reader is none of these: what reads it may be
+// started later, and its lines wait until then.
 func (fs *Files) Open() error {
 	var failed []error
 	for _, f := range fs.all() {
-		if err := f.ensureOpen(); err != nil {
+		switch err := f.ensureOpen(); {
+		case errors.Is(err, errNoReader):
+			f.complain(err)
+		case err != nil:
 			failed = append(failed, fmt.Errorf("open an access log: %w", err))
 		}
 	}
@@ -242,6 +267,8 @@ func (f *file) flush() (wrote bool) {
 		if _, err := f.out.Write(lines); err != nil {
 			f.counters.failed.Inc()
 			f.complain(err)
+			// The reader of a pipe has gone: what comes now waits for the next one.
+			reopen = reopen || errors.Is(err, syscall.EPIPE)
 		} else {
 			f.counters.completed.Inc()
 			f.failing = false

@@ -1,13 +1,17 @@
 package accesslog
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -143,4 +147,45 @@ func TestAFailingDiskIsToldOnceAndTriedAgain(t *testing.T) {
 		require.EqualValues(t, 1, counters.failed.Value())
 		require.Equal(t, 2, strings.Count(log.String(), "level=ERROR"))
 	})
+}
+
+func TestANamedPipeWithoutAReaderHoldsUpNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	require.NoError(t, syscall.Mkfifo(path, 0o600))
+	log := &text{}
+	files := NewFiles(stats.NewRegistry(), slog.New(slog.NewTextHandler(log, nil)))
+	f := files.path(path)
+	require.NoError(t, files.Open(), "its reader may come later")
+	require.Contains(t, log.String(), `error="open `+path+`: nobody reads from this named pipe"`)
+	f.write([]byte("kept until there is a reader\n"))
+	require.False(t, f.flush())
+
+	read := func() (line string, leave func()) {
+		reader, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+		require.NoError(t, err)
+		require.True(t, f.flush())
+		line, err = bufio.NewReader(reader).ReadString('\n')
+		require.NoError(t, err)
+		return line, func() { require.NoError(t, reader.Close()) }
+	}
+	line, leave := read()
+	require.Equal(t, "kept until there is a reader\n", line)
+	leave()
+	f.write([]byte("lost\n"))
+	f.flush()
+	require.EqualValues(t, 1, files.counters.failed.Value())
+	f.write([]byte("kept until there is another\n"))
+	require.False(t, f.flush())
+	require.Equal(t, 2, strings.Count(log.String(), "level=ERROR"), "each reader that is not there is told once")
+	line, leave = read()
+	require.Equal(t, "kept until there is another\n", line)
+	leave()
+	require.NoError(t, f.out.Close())
+}
+
+func TestOpenNamesTheFilesThatCannotBe(t *testing.T) {
+	files := NewFiles(stats.NewRegistry(), slog.New(slog.DiscardHandler))
+	missing := filepath.Join(t.TempDir(), "missing", "file")
+	files.path(missing)
+	require.EqualError(t, files.Open(), "open an access log: open "+missing+": no such file or directory")
 }
