@@ -96,15 +96,13 @@ func (l *startLine) parseRequest(line []byte) error {
 		if c <= ' ' || c >= 0x7f {
 			return malformed("character %#02x in the request target", c)
 		}
-		if c == '#' {
-			return malformed("a fragment in the request target")
-		}
 	}
 	return nil
 }
 
 // requestTarget sorts out the four forms of a target (RFC 9112 §3.2). The
-// absolute form's host replaces the Host field.
+// absolute form's host replaces the Host field. A fragment, which none of them has, is
+// left in a path, for whoever takes the request to refuse.
 func (r *Reader) requestTarget(m *message.Request, target []byte) error {
 	switch {
 	case string(m.Method) == "CONNECT":

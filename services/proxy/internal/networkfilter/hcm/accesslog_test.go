@@ -85,6 +85,7 @@ func TestAccessLogTellsHowEachRequestEnded(t *testing.T) {
 		{"an old version", "", "", "GET / HTTP/1.0\r\n\r\n", nil, "- - HTTP/1.0 426 DPE low_version 0 17 - - - 0 0"},
 		{"a head that is too large", "", "", "GET /" + strings.Repeat("x", 70_000), nil, "- - HTTP/1.1 431 DPE http1.headers_too_large 0 34 - - - 0 0"},
 		{"an upgrade", "", "", "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", nil, "GET / HTTP/1.1 403 - upgrade_failed 0 30 up r - 0 0"},
+		{"a path with a fragment", "", "", "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", nil, "GET /a#b HTTP/1.1 400 - path_normalization_failed 0 23 - - - 0 0"},
 		{"a path that cannot be normalised", `"normalize_path": true,`, "", "GET /%00 HTTP/1.1\r\nHost: a\r\n\r\n", nil, "GET /%00 HTTP/1.1 400 - path_normalization_failed 0 33 - - - 0 0"},
 		{"no route", "", "", "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", nil, "OPTIONS * HTTP/1.1 404 NR route_not_found 0 0 - - - 0 0"},
 		{"a reset before the response", "", "", "POST / HTTP/1.1\r\nHost: a\r\n\r\n", answerAndEnd(""),

@@ -72,11 +72,13 @@ func (c *connection) prepare() (*httpfilter.Chain, *refusal) {
 // ours. It is the same for every version of HTTP.
 func (m *manager) mend(s *stream.Stream, peer netip.Addr, port int) *refusal {
 	r := &s.Request
+	if bytes.IndexByte(r.Path, '#') >= 0 {
+		return m.refusePath("a path with a fragment")
+	}
 	path, outcome := m.paths.Path(r.Path)
 	switch outcome {
 	case normalize.Refuse:
-		m.stats.badPaths.Inc()
-		return &refusal{status: 400, details: "path_normalization_failed", text: "a path that cannot be normalised\n", malformed: true}
+		return m.refusePath("a path that cannot be normalised")
 	case normalize.Redirect:
 		m.stats.redirectedPaths.Inc()
 		return &refusal{status: 307, details: "path_normalization_failed", location: string(path)}
@@ -93,6 +95,11 @@ func (m *manager) mend(s *stream.Stream, peer netip.Addr, port int) *refusal {
 		r.ExpectContinue = false
 	}
 	return nil
+}
+
+func (m *manager) refusePath(why string) *refusal {
+	m.stats.badPaths.Inc()
+	return &refusal{status: 400, details: "path_normalization_failed", text: why + "\n", malformed: true}
 }
 
 // hopByHop takes out the fields that belong to one connection (RFC 9110

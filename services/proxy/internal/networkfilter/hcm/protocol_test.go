@@ -214,6 +214,7 @@ func TestPathsAndHostsAreNormalised(t *testing.T) {
 		{"as they are", "", "/a/../b", "a.:80", "GET /a/../b HTTP/1.1\r\nhost: a.:80\r\n"},
 		{"by RFC 3986", `"normalize_path": true,`, "/a/../%62", "a", "GET /b HTTP/1.1\r\nhost: a\r\n"},
 		{"a bad one", `"normalize_path": true,`, "/%00", "a", "400 "},
+		{"one with a fragment", "", "/a?b#c", "a", "400 "},
 		{"slashes", `"merge_slashes": true,`, "//a//b", "a", "GET /a/b HTTP/1.1\r\nhost: a\r\n"},
 		{"escaped slashes, on", `"path_with_escaped_slashes_action": "UNESCAPE_AND_FORWARD",`, "/a%2Fb", "a", "GET /a/b HTTP/1.1\r\nhost: a\r\n"},
 		{"escaped slashes, back", `"path_with_escaped_slashes_action": "UNESCAPE_AND_REDIRECT",`, "/a%2Fb?c", "a", "307 /a/b?c"},
@@ -237,6 +238,10 @@ func TestPathsAndHostsAreNormalised(t *testing.T) {
 			}
 			response, _ := client.response("GET")
 			require.Equal(t, c.want, fmt.Sprint(response.StatusCode, " ", response.Header.Get("Location")))
+			if c.want == "400 " {
+				require.EqualValues(t, 1, p.stat("http.test.downstream_rq_failed_path_normalization"))
+				require.Zero(t, p.stat("http.test.downstream_cx_protocol_error"), "it is the path that is wrong")
+			}
 		})
 	}
 }
