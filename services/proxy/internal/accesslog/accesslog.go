@@ -56,7 +56,7 @@ func Fields() strict.Fields {
 type Log struct {
 	filter filter // nil: every request
 	line   *format.Line
-	file   *file
+	file   *output
 }
 
 // Write tells the log of a request, by the values of the runtime that

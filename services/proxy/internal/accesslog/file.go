@@ -6,10 +6,15 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
+	"runtime"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
+	"weak"
 
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 )
@@ -24,15 +29,19 @@ const (
 )
 
 // Files are the files that access logs are written to, each of them once,
-// however many logs name it. A file stays open until the end of the process,
-// though no log may name it any more.
+// however many logs name it. A file is closed some time after the last log that
+// names it went: a listener's logs outlive it, as connections that are drained and
+// streams on them still write, and so the garbage collector says when that is.
 type Files struct {
-	stdout, stderr *file
+	stdout, stderr *output
 	counters       *counters
 	log            *slog.Logger
 
-	mu    sync.Mutex
-	paths map[string]*file
+	mu sync.Mutex
+	// paths are the outputs that logs hold, or held until a moment ago.
+	paths map[string]weak.Pointer[output]
+	// files are those of paths that are not closed.
+	files map[*file]bool
 	// running is what the writers run in, nil unless Run does.
 	running context.Context
 	writers sync.WaitGroup
@@ -49,7 +58,7 @@ type counters struct {
 // NewFiles makes a set without files. Log gets what goes wrong with them.
 func NewFiles(registry *stats.Registry, log *slog.Logger) *Files {
 	scope := registry.Scope("filesystem")
-	fs := &Files{paths: map[string]*file{}, log: log, counters: &counters{
+	fs := &Files{paths: map[string]weak.Pointer[output]{}, files: map[*file]bool{}, log: log, counters: &counters{
 		buffered:       scope.Counter("write_buffered"),
 		completed:      scope.Counter("write_completed"),
 		failed:         scope.Counter("write_failed"),
@@ -58,8 +67,8 @@ func NewFiles(registry *stats.Registry, log *slog.Logger) *Files {
 		flushedByTimer: scope.Counter("flushed_by_timer"),
 		waiting:        scope.Gauge("write_total_buffered"),
 	}}
-	fs.stdout = fs.newFile("stdout", standard(os.Stdout))
-	fs.stderr = fs.newFile("stderr", standard(os.Stderr))
+	fs.stdout = &output{fs.newFile("stdout", standard(os.Stdout))}
+	fs.stderr = &output{fs.newFile("stderr", standard(os.Stderr))}
 	return fs
 }
 
@@ -74,17 +83,40 @@ type unclosed struct{ io.Writer }
 // Close implements io.Closer.
 func (unclosed) Close() error { return nil }
 
-// path is the file of a path, which is opened later.
-func (fs *Files) path(path string) *file {
+// output is what logs hold of a file, which is closed once none does. Nothing else
+// holds it for longer than a call.
+type output struct{ file *file }
+
+func (o *output) write(line []byte) {
+	o.file.write(line)
+	runtime.KeepAlive(o) // or the file might be closed before it had the line
+}
+
+// path is the output of a path, whose file is opened later.
+func (fs *Files) path(path string) *output {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	f := fs.paths[path]
-	if f == nil {
-		f = fs.newFile(path, func() (io.WriteCloser, error) { return openFile(path) })
-		fs.paths[path] = f
-		fs.start(f)
+	if o := fs.paths[path].Value(); o != nil {
+		return o
 	}
-	return f
+	f := fs.newFile(path, func() (io.WriteCloser, error) { return openFile(path) })
+	o := &output{f}
+	fs.paths[path] = weak.Make(o)
+	fs.files[f] = true
+	fs.start(f)
+	runtime.AddCleanup(o, fs.release, f)
+	return o
+}
+
+// release has the writer of a file end, as no log holds it any more. It is called by the
+// garbage collector.
+func (fs *Files) release(f *file) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if fs.paths[f.name].Value() == nil { // else another log has named it since
+		delete(fs.paths, f.name)
+	}
+	f.released.Store(true)
 }
 
 // openFile opens a file to write at its end, and makes it if it is not there. It does
@@ -132,11 +164,7 @@ func (fs *Files) Open() error {
 func (fs *Files) all() []*file {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	all := []*file{fs.stdout, fs.stderr}
-	for _, f := range fs.paths {
-		all = append(all, f)
-	}
-	return all
+	return slices.AppendSeq([]*file{fs.stdout.file, fs.stderr.file}, maps.Keys(fs.files))
 }
 
 // Run writes what is logged until ctx ends, then the rest, and closes the
@@ -158,10 +186,15 @@ func (fs *Files) Run(ctx context.Context) error {
 }
 
 // start begins to write a file, if Run does; mu is held. The writer ends with
-// Run, which waits for it.
+// Run, which waits for it, or when the file is released.
 func (fs *Files) start(f *file) {
 	if ctx := fs.running; ctx != nil {
-		fs.writers.Go(func() { f.run(ctx) })
+		fs.writers.Go(func() {
+			f.run(ctx)
+			fs.mu.Lock()
+			defer fs.mu.Unlock()
+			delete(fs.files, f)
+		})
 	}
 }
 
@@ -185,6 +218,9 @@ type file struct {
 	log      *slog.Logger
 	// wake holds a token when there is something to do before the time is up.
 	wake chan struct{}
+	// released says that nobody is left to write. The writer looks at each tick, and is
+	// not woken: the collector's goroutine may be none that can use the channel, in tests.
+	released atomic.Bool
 
 	mu      sync.Mutex
 	waiting []byte // whole lines
@@ -223,25 +259,42 @@ func (f *file) signal() {
 	}
 }
 
-// run writes out what waits, until ctx ends.
+// run writes out what waits, until ctx ends or nobody is left to write, and closes the
+// file.
 func (f *file) run(ctx context.Context) {
 	ticker := time.NewTicker(flushInterval)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			f.flush()
-			if f.out != nil {
-				_ = f.out.Close() // all that it was told is written
-			}
+			f.end()
 			return
 		case <-f.wake:
 			f.flush()
 		case <-ticker.C:
+			if f.released.Load() {
+				f.end()
+				return
+			}
 			if f.flush() {
 				f.counters.flushedByTimer.Inc()
 			}
 		}
+	}
+}
+
+// end writes out what waits, and closes the file. What cannot be written is lost.
+func (f *file) end() {
+	f.flush()
+	if f.out != nil {
+		_ = f.out.Close() // all that it was told is written
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.waiting) > 0 {
+		f.counters.failed.Inc()
+		f.counters.waiting.Add(-int64(len(f.waiting)))
+		f.waiting = nil
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
 )
 
@@ -154,7 +156,7 @@ func TestANamedPipeWithoutAReaderHoldsUpNothing(t *testing.T) {
 	require.NoError(t, syscall.Mkfifo(path, 0o600))
 	log := &text{}
 	files := NewFiles(stats.NewRegistry(), slog.New(slog.NewTextHandler(log, nil)))
-	f := files.path(path)
+	f := files.path(path).file
 	require.NoError(t, files.Open(), "its reader may come later")
 	require.Contains(t, log.String(), `error="open `+path+`: nobody reads from this named pipe"`)
 	f.write([]byte("kept until there is a reader\n"))
@@ -188,4 +190,37 @@ func TestOpenNamesTheFilesThatCannotBe(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "missing", "file")
 	files.path(missing)
 	require.EqualError(t, files.Open(), "open an access log: open "+missing+": no such file or directory")
+}
+
+func TestAFileIsClosedWhenTheLastLogThatNamesItIsGone(t *testing.T) {
+	files := NewFiles(stats.NewRegistry(), slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- files.Run(ctx) }() // ends with ctx
+	open := func() int {
+		runtime.GC()
+		return len(files.all()) - 2 // the streams of the process
+	}
+	path := filepath.Join(t.TempDir(), "file")
+	one, other := files.path(path), files.path(path)
+	require.Same(t, one, other)
+	one.write([]byte("of one\n"))
+	one = nil
+	require.Equal(t, 1, open())
+	other.write([]byte("of the other\n"))
+	f := other.file
+	other = nil
+	servicetest.Eventually(t, "the file is closed", func() bool { return open() == 0 })
+	_, err := f.out.Write(nil)
+	require.ErrorIs(t, err, os.ErrClosed)
+
+	again := files.path(path)
+	require.NotSame(t, f, again.file)
+	again.write([]byte("of one that came later\n"))
+	cancel()
+	require.NoError(t, <-ended)
+	runtime.KeepAlive(again)
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, "of one\nof the other\nof one that came later\n", string(text))
 }

@@ -9,6 +9,8 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -419,4 +421,38 @@ func TestARequestInFlightOutlivesTheListenerThatItCameBy(t *testing.T) {
 	servicetest.Eventually(t, "the listener is gone", func() bool { return proxy.Addr("dynamic") == "" })
 	close(answer)
 	require.Equal(t, result{200, "v0", nil}, <-results)
+}
+
+func TestTheFileOfALogThatNoListenerHasAnyMoreIsClosed(t *testing.T) {
+	const open = "/proc/self/fd"
+	if _, err := os.Stat(open); err != nil {
+		t.Skip("the system does not tell which files are open: ", err)
+	}
+	f := files{t, t.TempDir()}
+	log := filepath.Join(f.directory, "log")
+	listener := func(server, path string) {
+		f.put("lds.json", strings.Replace(fmt.Sprintf(dynamicListener, server, f.source("rds.json")), `"stat_prefix"`,
+			fmt.Sprintf(`"access_log": [{"name": "l", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog", "path": %q}}], "stat_prefix"`, path), 1))
+	}
+	f.put("rds.json", strings.Replace(fmt.Sprintf(dynamicRoutes, "none"), `"route": {"cluster": "none"}`, `"direct_response": {"status": 200}`, 1))
+	listener("v0", log)
+	proxy := run(t, `{"dynamic_resources": {"lds_config": `+f.source("lds.json")+`}}`)
+	status, _ := get(t, proxy.Addr("dynamic"), "/")
+	require.Equal(t, 200, status)
+	isOpen := func() bool {
+		runtime.GC()
+		entries, err := os.ReadDir(open)
+		require.NoError(t, err)
+		return slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+			target, _ := os.Readlink(filepath.Join(open, e.Name())) // some have gone since
+			return target == log
+		})
+	}
+	servicetest.Eventually(t, "the log is written", isOpen)
+	http.DefaultClient.CloseIdleConnections() // one that is idle keeps the old listener
+	listener("v1", log+".other")
+	servicetest.Eventually(t, "the file is closed", func() bool { return !isOpen() })
+	text, err := os.ReadFile(log)
+	require.NoError(t, err)
+	require.Equal(t, 1, strings.Count(string(text), "\n"))
 }
