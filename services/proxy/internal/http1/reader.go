@@ -30,8 +30,7 @@ type Reader struct {
 	start, end int
 	large      bool // the next buffer is a large one, as long as bodies are long
 	body       body
-	opening    startLine // of the message read last
-	http10     bool      // of the message read last
+	opening    startLine // of the message read last; nothing if its head was refused
 	closes     bool      // of the response read last
 	ended      bool      // the peer has sent all
 	received   uint64
@@ -110,7 +109,7 @@ func (r *Reader) HeadReady() bool {
 
 // HTTP10 says whether the request read last was of HTTP/1.0: its client knows
 // neither chunks nor interim responses.
-func (r *Reader) HTTP10() bool { return r.http10 }
+func (r *Reader) HTTP10() bool { return r.opening.http10 }
 
 // Closes says whether the server has announced, with the response read last, that it
 // closes the connection behind it.
@@ -130,8 +129,12 @@ func (r *Reader) Traffic() message.Traffic {
 	return message.Traffic{Wire: r.taken.Load(), Headers: headers, Decompressed: headers}
 }
 
-// spoil counts what was received as taken, since nobody can make a message of it.
-func (r *Reader) spoil() { r.taken.Add(uint64(r.end - r.start)) }
+// spoil counts what was received as taken, and forgets what the start line said, since
+// nobody can make a message of it.
+func (r *Reader) spoil() {
+	r.taken.Add(uint64(r.end - r.start))
+	r.opening = startLine{}
+}
 
 // take consumes n bytes of what was received.
 func (r *Reader) take(n int) {
@@ -340,45 +343,6 @@ func (r *Reader) head(request bool) ([]byte, error) {
 		r.take(len(head))
 		return head, nil
 	}
-}
-
-// checkStart looks at the first bytes of a message, of which one at least has come.
-func checkStart(begun []byte, request bool) error {
-	switch c := begun[0]; {
-	case c == '\r' || c == '\n': // an empty line
-	case !tchar[c]:
-		return malformed("character %#02x at the start of a message", c)
-	case !request:
-		const version = "HTTP/1."
-		if n := min(len(begun), len(version)); string(begun[:n]) != version[:n] {
-			return malformed("a response that does not begin with %s", version)
-		}
-	}
-	return nil
-}
-
-// startLine is what the first line of a message says. Places are within the line.
-type startLine struct {
-	methodEnd, targetEnd int // of a request
-	status               int // of a response
-	http10               bool
-	end                  int // behind its CRLF
-}
-
-// parse reads a line without its CRLF. The error is a *message.ProtocolError.
-func (l *startLine) parse(line []byte, request bool) error {
-	what := "status line"
-	if request {
-		what = "request line"
-	}
-	if bytes.IndexByte(line, '\r') >= 0 {
-		return malformed("CR within the %s", what)
-	}
-	l.end = len(line) + len(crlf)
-	if request {
-		return l.parseRequest(line)
-	}
-	return l.parseStatus(line)
 }
 
 // more reads once, growing the buffer if the head fills it.

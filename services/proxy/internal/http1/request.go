@@ -16,17 +16,16 @@ import (
 // io.ErrUnexpectedEOF if within the head, *message.ProtocolError with the status to
 // answer, or what the source's Read returned.
 func (r *Reader) ReadRequest(m *message.Request) (keepAlive bool, err error) {
-	r.http10 = false
 	block, err := r.head(true)
 	if err != nil {
 		r.spoil()
 		return false, err
 	}
 	block = m.Headers.Load(block)
-	line, http10 := r.opening, r.opening.http10
+	line := r.opening
 	m.Method = block[:line.methodEnd]
 	target := block[line.methodEnd+1 : line.targetEnd]
-	if r.http10 = http10; http10 && !r.Options.AcceptHTTP10 {
+	if line.http10 && !r.Options.AcceptHTTP10 {
 		return false, refusal(426, "version HTTP/1.0", lowVersion)
 	}
 	f, err := r.fields(&m.Headers, block, line.end)
@@ -36,14 +35,14 @@ func (r *Reader) ReadRequest(m *message.Request) (keepAlive bool, err error) {
 	if err := f.check(); err != nil {
 		return false, err
 	}
-	if http10 && f.chunked {
+	if line.http10 && f.chunked {
 		return false, malformed("transfer-encoding in HTTP/1.0")
 	}
 	if f.hosts > 1 {
 		return false, malformed("%d host fields", f.hosts)
 	}
 	m.Authority = f.host
-	if f.hosts == 0 && http10 && r.Options.DefaultHost != "" {
+	if f.hosts == 0 && line.http10 && r.Options.DefaultHost != "" {
 		m.Authority = []byte(r.Options.DefaultHost)
 		f.hosts = 1
 	}
@@ -55,7 +54,7 @@ func (r *Reader) ReadRequest(m *message.Request) (keepAlive bool, err error) {
 	} else if err := CheckAuthority(m.Authority); err != nil {
 		return false, err
 	}
-	m.ExpectContinue = f.expect && !http10 // RFC 9110 §10.1.1
+	m.ExpectContinue = f.expect && !line.http10 // RFC 9110 §10.1.1
 	switch {
 	case f.chunked:
 		m.BodyLength = message.Unknown
@@ -66,38 +65,7 @@ func (r *Reader) ReadRequest(m *message.Request) (keepAlive bool, err error) {
 	}
 	m.Body = r.body.begin(r, m.BodyLength, f.chunked, &m.Trailers)
 	// What follows a CONNECT may be meant for a tunnel that is not there.
-	return !f.closes && (!http10 || f.keepAlive) && string(m.Method) != "CONNECT", nil
-}
-
-// parseRequest reads "METHOD SP target SP HTTP/1.1" (RFC 9112 §3).
-func (l *startLine) parseRequest(line []byte) error {
-	l.methodEnd, l.targetEnd = bytes.IndexByte(line, ' '), bytes.LastIndexByte(line, ' ')
-	if l.methodEnd <= 0 || l.targetEnd == l.methodEnd {
-		if l.methodEnd > 0 && knownMethod(line[:l.methodEnd]) && bytes.HasPrefix(line[l.methodEnd:], []byte(" /")) {
-			return refusal(426, "no version", lowVersion) // HTTP/0.9
-		}
-		return malformed("a request line that is not method, target and version")
-	}
-	if method := line[:l.methodEnd]; !knownMethod(method) {
-		return malformed("unknown method %q", clip(method))
-	}
-	target, version := line[l.methodEnd+1:l.targetEnd], line[l.targetEnd+1:]
-	switch l.http10 = string(version) == "HTTP/1.0"; {
-	case l.http10 || string(version) == "HTTP/1.1":
-	case len(version) == 8 && string(version[:5]) == "HTTP/" && digit(version[5]) && version[6] == '.' && digit(version[7]):
-		return refusal(426, "version "+string(version), lowVersion)
-	default:
-		return malformed("version %q", clip(version))
-	}
-	if len(target) == 0 {
-		return malformed("an empty request target")
-	}
-	for _, c := range target {
-		if c <= ' ' || c >= 0x7f {
-			return malformed("character %#02x in the request target", c)
-		}
-	}
-	return nil
+	return !f.closes && (!line.http10 || f.keepAlive) && string(m.Method) != "CONNECT", nil
 }
 
 // requestTarget sorts out the four forms of a target (RFC 9112 §3.2). The
@@ -195,16 +163,3 @@ func hexDigit(c byte) bool {
 
 // clip shortens what a client sent for an error text.
 func clip(b []byte) []byte { return b[:min(len(b), 64)] }
-
-// knownMethod says whether Envoy's codec knows the method; others are refused,
-// as allow_custom_methods is off there too.
-func knownMethod(m []byte) bool {
-	switch string(m) {
-	case "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE",
-		"ACL", "BIND", "CHECKOUT", "COPY", "LINK", "LOCK", "MERGE", "MKACTIVITY", "MKCALENDAR",
-		"MKCOL", "MOVE", "M-SEARCH", "NOTIFY", "PROPFIND", "PROPPATCH", "PURGE", "REBIND",
-		"REPORT", "SEARCH", "SOURCE", "SUBSCRIBE", "UNBIND", "UNLINK", "UNLOCK", "UNSUBSCRIBE":
-		return true
-	}
-	return false
-}

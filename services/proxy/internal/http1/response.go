@@ -43,7 +43,7 @@ var ErrInterim = malformed("more than %d interim responses", InterimLimit)
 // the first byte, so that it may never have seen the request. A head that the close
 // cuts off is a *message.ProtocolError, and so are bytes without one, as of HTTP/0.9.
 func (r *Reader) ReadHead(m *message.Response, method []byte) (keepAlive bool, err error) {
-	f, http10, err := r.responseHead(m)
+	f, err := r.responseHead(m)
 	if err != nil {
 		return false, err
 	}
@@ -53,7 +53,7 @@ func (r *Reader) ReadHead(m *message.Response, method []byte) (keepAlive bool, e
 		m.Body = nil
 		return false, nil
 	}
-	r.closes = f.closes || http10 && !f.keepAlive
+	r.closes = f.closes || r.opening.http10 && !f.keepAlive
 	keepAlive = !r.closes
 	m.Bodiless = m.Status == 204 || m.Status == 304 || string(method) == "HEAD"
 	switch {
@@ -78,41 +78,21 @@ func (r *Reader) ReadHead(m *message.Response, method []byte) (keepAlive bool, e
 }
 
 // responseHead reads one head, interim or final.
-func (r *Reader) responseHead(m *message.Response) (f framing, http10 bool, err error) {
+func (r *Reader) responseHead(m *message.Response) (f framing, err error) {
 	block, err := r.head(false)
 	if errors.Is(err, io.ErrUnexpectedEOF) { // whatever came was no response
 		err = malformed("the connection ended within the head")
 	}
 	if err != nil {
 		r.spoil()
-		return f, false, err
+		return f, err
 	}
-	m.Status, http10 = r.opening.status, r.opening.http10
+	m.Status = r.opening.status
 	if f, err = r.fields(&m.Headers, m.Headers.Load(block), r.opening.end); err != nil {
-		return f, false, err
+		return f, err
 	}
-	if http10 && f.chunked {
-		return f, false, malformed("transfer-encoding in HTTP/1.0")
+	if r.opening.http10 && f.chunked {
+		return f, malformed("transfer-encoding in HTTP/1.0")
 	}
-	return f, http10, f.check()
-}
-
-// parseStatus reads "HTTP/1.1 SP 200 SP reason" (RFC 9112 §4); the reason, and
-// the space before it, may be missing.
-func (l *startLine) parseStatus(line []byte) error {
-	if len(line) < 12 || string(line[:7]) != "HTTP/1." || line[7] != '1' && line[7] != '0' || line[8] != ' ' ||
-		!digit(line[9]) || !digit(line[10]) || !digit(line[11]) || len(line) > 12 && line[12] != ' ' {
-		return malformed("status line %q", clip(line))
-	}
-	l.status = int(line[9]-'0')*100 + int(line[10]-'0')*10 + int(line[11]-'0')
-	if l.status < 100 || l.status > 599 {
-		return malformed("status %d", l.status)
-	}
-	for _, c := range line[12:] {
-		if !fieldChar[c] {
-			return malformed("control character %#02x in the reason", c)
-		}
-	}
-	l.http10 = line[7] == '0'
-	return nil
+	return f, f.check()
 }
