@@ -46,23 +46,25 @@ func (x *exchange) WriteRequest(m *message.Request) {
 	defer x.writing.Unlock()
 	r := &x.request
 	*r = http2.Request{Method: m.Method, Scheme: scheme(m), Authority: m.Authority, Path: m.Path}
+	if m.BodyLength == message.Unknown {
+		m.Headers.Remove("content-length")
+	}
+	fields := &m.Headers
 	x.tunnel, x.accept = nil, ""
 	if len(m.Upgrade) > 0 { // RFC 8441 §5
 		x.tunnel = append(x.tunnel[:0], m.Upgrade...)
 		r.Method, r.Protocol = methodConnect, m.Upgrade
-		if key, ok := m.Headers.Get("sec-websocket-key"); ok {
+		if key, ok := fields.Get("sec-websocket-key"); ok {
 			sum := sha1.Sum(append(append([]byte(nil), key...), webSocketGUID...))
 			x.accept = base64.StdEncoding.EncodeToString(sum[:])
-			m.Headers.Remove("sec-websocket-key")
 			// The request keeps it: it may go out once more, be it over HTTP/1.
-			defer m.Headers.AddBytes("sec-websocket-key", key)
+			fields = &message.Headers{}
+			fields.Copy(&m.Headers)
+			fields.Remove("sec-websocket-key")
 		}
 	}
-	if m.BodyLength == message.Unknown {
-		m.Headers.Remove("content-length")
-	}
 	x.ended = m.Body == nil && len(x.tunnel) == 0
-	stream, err := x.shared.client.Open(r, &m.Headers, x.ended)
+	stream, err := x.shared.client.Open(r, fields, x.ended)
 	if err != nil {
 		x.err = &UnprocessedError{err}
 		return
