@@ -108,7 +108,7 @@ func TestImports(t *testing.T) {
 		"internal/cluster/outlier": {"internal/coreconfig", "internal/stats", "internal/strict"},
 		"internal/codecstats":      {"internal/stats", "weir/internal/http2"},
 		"internal/deadline":        {},
-		"internal/hold":            {},
+		"internal/hold":            {"internal/message"},
 		"internal/grpcchannel":     {"internal/cluster"},
 		"internal/grpcwire":        {},
 		"internal/grpccall":        {"internal/cluster", "internal/connpool", "internal/grpcwire", "internal/layeredruntime", "internal/message", "internal/upstream"},

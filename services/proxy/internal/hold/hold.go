@@ -1,7 +1,7 @@
 // Package hold has one goroutine let go of what another waits for: who waits holds
 // something that its wait ends with once that is closed, such as a connection. Streams
 // wait so, and calls of the proxy's own. It closes nothing that is not held, and does not
-// say why a wait has ended.
+// say why a wait has ended. What has moved on connections to hosts meanwhile it counts.
 package hold
 
 import (
@@ -9,6 +9,8 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
 
 // Holder is who waits. The zero value is for use.
@@ -16,16 +18,51 @@ type Holder struct {
 	mu   sync.Mutex
 	held io.Closer
 	cut  bool
+	// upstream is what is held if its traffic counts; received and sent is what has moved
+	// on those before.
+	upstream       Upstream
+	received, sent message.Traffic
+}
+
+// Upstream is a connection to a host.
+type Upstream interface {
+	io.Closer
+	// Traffic is what has moved on it for the request that it is held for.
+	Traffic() (received, sent message.Traffic)
 }
 
 // Hold makes c what Cut closes, so that whoever waits for it is let go; nil is nothing.
-// After a Cut it is closed at once.
-func (h *Holder) Hold(c io.Closer) {
+// After a Cut it is closed at once. What moves on it does not count.
+func (h *Holder) Hold(c io.Closer) { h.hold(c, nil) }
+
+// HoldUpstream is Hold of a connection whose traffic counts, up to the next Hold.
+func (h *Holder) HoldUpstream(c Upstream) { h.hold(c, c) }
+
+func (h *Holder) hold(c io.Closer, upstream Upstream) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.received, h.sent = h.traffic()
+	h.upstream = upstream
 	if h.held = c; h.cut {
 		h.close()
 	}
+}
+
+// Traffic is what came on all connections that were held by HoldUpstream, and what went
+// out on them. It may be called from any goroutine.
+func (h *Holder) Traffic() (received, sent message.Traffic) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.traffic()
+}
+
+// traffic is Traffic. The lock is held.
+func (h *Holder) traffic() (received, sent message.Traffic) {
+	if h.upstream == nil {
+		return h.received, h.sent
+	}
+	received, sent = h.upstream.Traffic()
+	return h.received.Plus(received), h.sent.Plus(sent)
 }
 
 // Cut closes what is held, now and until Renew. It may be called from any goroutine.
@@ -36,11 +73,12 @@ func (h *Holder) Cut() {
 	h.close()
 }
 
-// Renew takes a Cut back, for other waits than those it was for.
+// Renew takes a Cut back and begins to count anew, for other waits than those before.
 func (h *Holder) Renew() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.cut = false
+	h.cut, h.upstream = false, nil
+	h.received, h.sent = message.Traffic{}, message.Traffic{}
 }
 
 // close closes what is held. The lock is held.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/weirproxy/weir/internal/servicetest"
 	"github.com/weirproxy/weir/services/proxy/internal/hold"
+	"github.com/weirproxy/weir/services/proxy/internal/message"
 )
 
 func TestMain(m *testing.M) { servicetest.Main(m) }
@@ -69,4 +70,47 @@ func TestASleepEndsWithItsTimeItsContextOrACut(t *testing.T) {
 		h.Cut()
 		require.False(t, h.Sleep(t.Context(), time.Hour))
 	})
+}
+
+// connection is an upstream on which so much has moved, both ways.
+type connection struct {
+	closer
+	wire uint64
+}
+
+func (c *connection) Traffic() (received, sent message.Traffic) {
+	return message.Traffic{Wire: c.wire}, message.Traffic{Headers: c.wire}
+}
+
+func TestTheTrafficOfAllUpstreamsCountsWhileTheyAreHeld(t *testing.T) {
+	var h hold.Holder
+	requireMoved := func(want uint64) {
+		t.Helper()
+		received, sent := h.Traffic()
+		require.Equal(t, message.Traffic{Wire: want}, received)
+		require.Equal(t, message.Traffic{Headers: want}, sent)
+	}
+	requireMoved(0)
+	h.Hold(&connection{wire: 1000}) // of a call of the proxy's own
+	requireMoved(0)
+	first, second, third := &connection{}, &connection{wire: 5}, &connection{wire: 7}
+	h.HoldUpstream(first)
+	first.wire = 10
+	requireMoved(10)
+	h.Hold(nil)
+	first.wire = 1000 // for another request
+	requireMoved(10)
+	h.HoldUpstream(second)
+	requireMoved(15)
+	h.Hold(&closer{})
+	requireMoved(15)
+	h.HoldUpstream(third)
+	require.True(t, h.Sleep(t.Context(), 0))
+	third.wire = 1000
+	requireMoved(22)
+	h.Cut()
+	h.HoldUpstream(second)
+	require.Equal(t, 1, second.closed, "at once")
+	h.Renew()
+	requireMoved(0)
 }

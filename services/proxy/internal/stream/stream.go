@@ -6,7 +6,6 @@ package stream
 
 import (
 	"context"
-	"io"
 	"net/netip"
 	"sync"
 	"time"
@@ -24,7 +23,8 @@ import (
 // of its bytes, beyond the filters' last step. Fields are set in their order.
 //
 // Whoever blocks for it holds what ends that. Other than the rest of a Stream, Cut may be
-// called from any goroutine.
+// called from any goroutine. The Holder's Traffic is what came from hosts, and what went
+// to them, in all attempts.
 type Stream struct {
 	hold.Holder
 	// Context ends when the process gives up waiting for the stream; what
@@ -84,10 +84,6 @@ type Stream struct {
 	Facts format.Facts
 
 	mu sync.Mutex
-	// upstream counts what moves on the connection that the request is out on; received
-	// and sent is what has moved on those before.
-	upstream       format.Meter
-	received, sent message.Traffic
 	// expiry is why the stream is out of time, nil while it is not.
 	expiry *Expiry
 	// responding says that the response goes to the client.
@@ -112,50 +108,6 @@ func (e *Expiry) ClientLeft() bool { return e != nil && e.Status == 0 }
 
 // Tell notes why the stream is out of time.
 func (e *Expiry) Tell(f *format.Facts) { f.Details, f.Flags = e.Details, f.Flags|e.Flags }
-
-// Hold is Holder's. What moves on c is not of the stream's traffic.
-func (s *Stream) Hold(c io.Closer) {
-	s.meter(nil)
-	s.Holder.Hold(c)
-}
-
-// Upstream is a connection to a host.
-type Upstream interface {
-	io.Closer
-	format.Meter
-}
-
-// HoldUpstream is Hold of the connection that the request goes out on. Up to the next
-// Hold its traffic is the stream's.
-func (s *Stream) HoldUpstream(c Upstream) {
-	s.meter(c)
-	s.Holder.Hold(c)
-}
-
-// meter has c count what moves from here on; nil is nothing.
-func (s *Stream) meter(c format.Meter) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.received, s.sent = s.traffic()
-	s.upstream = c
-}
-
-// Traffic implements format.Meter: it is what came from hosts, and what went to them, in
-// all attempts. It may be called from any goroutine.
-func (s *Stream) Traffic() (received, sent message.Traffic) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.traffic()
-}
-
-// traffic is Traffic. The lock is held.
-func (s *Stream) traffic() (received, sent message.Traffic) {
-	if s.upstream == nil {
-		return s.received, s.sent
-	}
-	received, sent = s.upstream.Traffic()
-	return s.received.Plus(received), s.sent.Plus(sent)
-}
 
 // Expire ends the stream for want of time, and cuts it. The first reason stays. It says
 // whether the response has begun, so that only what writes to the client can break it off.
@@ -233,8 +185,7 @@ func (s *Stream) Reset() {
 	s.Response.Trailers.Reset()
 	s.Response.Status = 0
 	s.mu.Lock()
-	s.expiry, s.responding, s.upstream = nil, false, nil
-	s.received, s.sent = message.Traffic{}, message.Traffic{}
+	s.expiry, s.responding = nil, false
 	s.mu.Unlock()
 	s.Renew()
 	s.Facts.Reset(&s.Request, &s.Response, s.Facts.Connection)
