@@ -224,6 +224,43 @@ func TestAServerThatTakesNoRequestsIsAskedOnceForEach(t *testing.T) {
 	}
 }
 
+// TestAServerThatSaysNothingCostsAConnectionForItsIdleTimeout has one that accepts and never
+// sends its SETTINGS. Nothing bounds the wait for them as such, nor does in Envoy: who waits
+// does so for its own time.
+func TestAServerThatSaysNothingCostsAConnectionForItsIdleTimeout(t *testing.T) {
+	address, _ := server(t)
+	pool, counts := makeSharedPool(t, address, connpool.Options{IdleTimeout: time.Millisecond})
+	set := limits(t, "")
+	first, err := pool.Get(t.Context(), set)
+	require.NoError(t, err)
+	first.Writer.WriteRequest(request())
+	require.NoError(t, first.Writer.Flush())
+
+	for range 3 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		_, err := pool.Get(ctx, set)
+		cancel()
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	}
+	require.Zero(t, set.PendingRequests.Used())
+	require.EqualValues(t, 1, set.Connections.Used(), "all have waited for the one")
+
+	next := make(chan *connpool.Conn, 1)
+	go func() { // ends with what it gets, which is received below
+		c, _ := pool.Get(t.Context(), set)
+		next <- c
+	}()
+	servicetest.Eventually(t, "another one waits", func() bool { return set.PendingRequests.Used() == 1 })
+	first.Discard()
+	second := <-next
+	require.NotNil(t, second)
+	require.EqualValues(t, 1, second.ID)
+	second.Discard()
+	servicetest.Eventually(t, "the connection is given up", func() bool { return set.Connections.Used() == 0 })
+	require.EqualValues(t, 1, counts.met[connpool.IdleTimeout].Load())
+	require.EqualValues(t, 1, counts.opened.Load())
+}
+
 // TestAConnectionThatNobodyWaitsForAnyMoreEndsWithThePool has the pool closed before it is made.
 func TestAConnectionThatNobodyWaitsForAnyMoreEndsWithThePool(t *testing.T) {
 	p := http2test.NewHost(t, http2.Options{}, no)
