@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
-	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
@@ -96,10 +95,7 @@ func comparison(m *accesslogv3.ComparisonFilter) func(int64, *layeredruntime.Sna
 // that all proxies on the way choose the same ones. A number in the runtime is in the
 // denominator of percent_sampled.
 func sampled(m *accesslogv3.RuntimeFilter) filter {
-	of := map[typev3.FractionalPercent_DenominatorType]uint32{
-		typev3.FractionalPercent_HUNDRED: 100, typev3.FractionalPercent_TEN_THOUSAND: 10_000, typev3.FractionalPercent_MILLION: 1_000_000,
-	}[m.GetPercentSampled().GetDenominator()]
-	configured := uint64(m.GetPercentSampled().GetNumerator())
+	configured := layeredruntime.ShareOf(m.GetPercentSampled())
 	return func(f *format.Facts, values *layeredruntime.Snapshot) bool {
 		n := rand.Uint32()
 		if f.Request != nil && !m.GetUseIndependentRandomness() {
@@ -107,7 +103,7 @@ func sampled(m *accesslogv3.RuntimeFilter) filter {
 				n = number
 			}
 		}
-		return of > 0 && uint64(n%of) < values.Integer(m.GetRuntimeKey(), configured)
+		return uint64(n%configured.Denominator) < values.Integer(m.GetRuntimeKey(), uint64(configured.Numerator))
 	}
 }
 

@@ -8,10 +8,10 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
+	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
 
@@ -129,22 +129,11 @@ func (a *Assignment) parsePolicy(policy *endpointv3.ClusterLoadAssignment_Policy
 	}
 	if len(drops) == 1 {
 		share := drops[0].GetDropPercentage()
-		if a.Drop = fraction(share); a.Drop > 1 {
+		of := layeredruntime.ShareOf(share)
+		if a.Drop = float64(of.Numerator) / float64(of.Denominator); a.Drop > 1 {
 			report.Add(at.Index(0).Field("drop_percentage"), "%d of %s is more than all", share.GetNumerator(), share.GetDenominator())
 		}
 	}
-}
-
-// fraction is the value of a percentage as a number from 0 to 1.
-func fraction(p *typev3.FractionalPercent) float64 {
-	whole := 100.0
-	switch p.GetDenominator() {
-	case typev3.FractionalPercent_TEN_THOUSAND:
-		whole = 10_000
-	case typev3.FractionalPercent_MILLION:
-		whole = 1_000_000
-	}
-	return float64(p.GetNumerator()) / whole
 }
 
 // locality is what makes two localities the same.

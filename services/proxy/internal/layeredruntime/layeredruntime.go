@@ -144,8 +144,7 @@ func (s *Snapshot) Share(key string, fallback Share) Share {
 
 // Among says whether a request with that random number is among the Share of a key.
 func (s *Snapshot) Among(key string, fallback Share, random uint64) bool {
-	share := s.Share(key, fallback)
-	return random%uint64(share.Denominator) < uint64(share.Numerator)
+	return s.Share(key, fallback).Has(random)
 }
 
 func (s *Snapshot) value(key string) value {

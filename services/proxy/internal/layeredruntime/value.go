@@ -28,6 +28,22 @@ type value struct {
 // Share is a part of all requests: Numerator in Denominator of them.
 type Share struct{ Numerator, Denominator uint32 }
 
+// ShareOf reads a FractionalPercent, whose denominator is one that there is; nil is no
+// request.
+func ShareOf(m *typev3.FractionalPercent) Share {
+	share := Share{m.GetNumerator(), 100}
+	switch m.GetDenominator() {
+	case typev3.FractionalPercent_TEN_THOUSAND:
+		share.Denominator = 10_000
+	case typev3.FractionalPercent_MILLION:
+		share.Denominator = 1_000_000
+	}
+	return share
+}
+
+// Has says whether a request with that random number is among the share.
+func (s Share) Has(random uint64) bool { return random%uint64(s.Denominator) < uint64(s.Numerator) }
+
 func numberValue(n float64) value {
 	v := value{number: n, isNumber: true}
 	if n >= 0 && n < math.MaxUint64 { // neither holds for what is no number
@@ -55,13 +71,10 @@ func textValue(text string) value {
 }
 
 func shareValue(text string, m *typev3.FractionalPercent) (value, error) {
-	denominator, ok := map[typev3.FractionalPercent_DenominatorType]uint32{
-		typev3.FractionalPercent_HUNDRED: 100, typev3.FractionalPercent_TEN_THOUSAND: 10_000, typev3.FractionalPercent_MILLION: 1_000_000,
-	}[m.GetDenominator()]
-	if !ok {
+	if _, ok := typev3.FractionalPercent_DenominatorType_name[int32(m.GetDenominator())]; !ok {
 		return value{}, fmt.Errorf("%s: denominator %d is not HUNDRED, TEN_THOUSAND or MILLION", text, m.GetDenominator())
 	}
-	return value{text: text, share: Share{m.GetNumerator(), denominator}, isShare: true}, nil
+	return value{text: text, share: ShareOf(m), isShare: true}, nil
 }
 
 // givenValue reads a value of the admin_layer, where a FractionalPercent is a mapping

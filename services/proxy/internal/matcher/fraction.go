@@ -10,26 +10,20 @@ import (
 )
 
 // Fraction is a share of requests.
-type Fraction struct{ numerator, denominator uint32 }
+type Fraction struct{ layeredruntime.Share }
 
 // ParseFraction reads a FractionalPercent; nil is no request.
 func ParseFraction(m *typev3.FractionalPercent) Fraction {
-	f := Fraction{m.GetNumerator(), 100}
-	switch m.GetDenominator() {
-	case typev3.FractionalPercent_TEN_THOUSAND:
-		f.denominator = 10_000
-	case typev3.FractionalPercent_MILLION:
-		f.denominator = 1_000_000
-	}
-	return f
+	return Fraction{layeredruntime.ShareOf(m)}
 }
 
 // Always is every request, or none.
 func Always(all bool) Fraction {
+	share := layeredruntime.Share{Denominator: 1}
 	if all {
-		return Fraction{1, 1}
+		share.Numerator = 1
 	}
-	return Fraction{0, 1}
+	return Fraction{share}
 }
 
 // RuntimeFraction is a share of requests that a key of the runtime may set.
@@ -50,10 +44,9 @@ func (f Fraction) Under(key string) RuntimeFraction { return RuntimeFraction{f, 
 // values that hold for it.
 func (f RuntimeFraction) Has(random uint64, values *layeredruntime.Snapshot) bool {
 	if f.key == "" {
-		return f.Fraction.Has(random)
+		return f.Share.Has(random)
 	}
-	share := values.Share(f.key, layeredruntime.Share{Numerator: f.numerator, Denominator: f.denominator})
-	return Fraction{share.Numerator, share.Denominator}.Has(random)
+	return values.Among(f.key, f.Share, random)
 }
 
 // String is the share as a quotient, with the key.
@@ -64,10 +57,5 @@ func (f RuntimeFraction) String() string {
 	return fmt.Sprintf("%s (or the runtime's %q)", f.Fraction, f.key)
 }
 
-// Has says whether the request with that random number is among the share.
-func (f Fraction) Has(random uint64) bool {
-	return random%uint64(f.denominator) < uint64(f.numerator)
-}
-
 // String is the share as a quotient.
-func (f Fraction) String() string { return fmt.Sprintf("%d/%d", f.numerator, f.denominator) }
+func (f Fraction) String() string { return fmt.Sprintf("%d/%d", f.Numerator, f.Denominator) }

@@ -8,7 +8,6 @@ import (
 
 	commonfaultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/fault/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
-	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -94,7 +93,7 @@ func (f Factory) parse(message proto.Message, at strict.Path, report *strict.Rep
 	}
 	if m.GetDelay() != nil {
 		c.delay = &delay{
-			chance: parseChance(m.GetDelay().GetPercentage(), or(m.GetDelayPercentRuntime(), "fault.http.delay.fixed_delay_percent")),
+			chance: chance{layeredruntime.ShareOf(m.GetDelay().GetPercentage()), or(m.GetDelayPercentRuntime(), "fault.http.delay.fixed_delay_percent")},
 			fixed:  m.GetDelay().GetFixedDelay().AsDuration(),
 			key:    or(m.GetDelayDurationRuntime(), "fault.http.delay.fixed_duration_ms"),
 		}
@@ -102,7 +101,7 @@ func (f Factory) parse(message proto.Message, at strict.Path, report *strict.Rep
 	}
 	if m.GetAbort() != nil {
 		c.abort = &abort{
-			chance:  parseChance(m.GetAbort().GetPercentage(), or(m.GetAbortPercentRuntime(), "fault.http.abort.abort_percent")),
+			chance:  chance{layeredruntime.ShareOf(m.GetAbort().GetPercentage()), or(m.GetAbortPercentRuntime(), "fault.http.abort.abort_percent")},
 			httpKey: or(m.GetAbortHttpStatusRuntime(), "fault.http.abort.http_status"),
 			grpcKey: or(m.GetAbortGrpcStatusRuntime(), "fault.http.abort.grpc_status"),
 		}
@@ -120,7 +119,7 @@ func (f Factory) parse(message proto.Message, at strict.Path, report *strict.Rep
 	}
 	if m.GetResponseRateLimit() != nil {
 		c.limit = &limit{
-			chance: parseChance(m.GetResponseRateLimit().GetPercentage(), or(m.GetResponseRateLimitPercentRuntime(), "fault.http.rate_limit.response_percent")),
+			chance: chance{layeredruntime.ShareOf(m.GetResponseRateLimit().GetPercentage()), or(m.GetResponseRateLimitPercentRuntime(), "fault.http.rate_limit.response_percent")},
 			fixed:  m.GetResponseRateLimit().GetFixedLimit().GetLimitKbps(),
 		}
 		c.limit.byHeader = m.GetResponseRateLimit().GetHeaderLimit() != nil
@@ -209,8 +208,8 @@ type limit struct {
 // chance is a share of requests that a header of the request can lower, and the
 // runtime set.
 type chance struct {
-	numerator, denominator uint32
-	key                    string
+	layeredruntime.Share
+	key string
 }
 
 // or is a key of the runtime, or the one that is there without.
@@ -219,17 +218,6 @@ func or(key, other string) string {
 		return other
 	}
 	return key
-}
-
-func parseChance(m *typev3.FractionalPercent, key string) chance {
-	c := chance{m.GetNumerator(), 100, key}
-	switch m.GetDenominator() {
-	case typev3.FractionalPercent_TEN_THOUSAND:
-		c.denominator = 10_000
-	case typev3.FractionalPercent_MILLION:
-		c.denominator = 1_000_000
-	}
-	return c
 }
 
 // Measure implements httpfilter.Measured.

@@ -13,7 +13,6 @@ import (
 
 	"github.com/weirproxy/weir/services/proxy/internal/format"
 	"github.com/weirproxy/weir/services/proxy/internal/httpfilter"
-	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/stream"
 )
@@ -190,14 +189,14 @@ func (c *faults) rate(s *stream.Stream) uint64 {
 // may lower its share, in the denominator of the configuration. What the runtime
 // says holds in the place of either.
 func (c chance) happens(s *stream.Stream, byHeader bool, header string, random func() uint64) bool {
-	numerator := c.numerator
+	share := c.Share
 	if byHeader {
 		if n, ok := number(&s.Request, header); ok {
-			numerator = min(numerator, uint32(n)) // which number has bounded
+			share.Numerator = min(share.Numerator, uint32(n)) // which number has bounded
 		}
 	}
-	share := s.Runtime.Share(c.key, layeredruntime.Share{Numerator: numerator, Denominator: c.denominator})
-	return share.Numerator > 0 && random()%uint64(share.Denominator) < uint64(share.Numerator)
+	share = s.Runtime.Share(c.key, share)
+	return share.Numerator > 0 && share.Has(random())
 }
 
 // number is the whole number, of 32 bits, that a header of the request has.
