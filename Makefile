@@ -57,7 +57,7 @@ conformance: build bin/h2spec ## test the services against other people's progra
 
 bench: build ## run all benchmarks; the scenarios write integration/bench/RESULTS.md
 	$(if $(SCENARIO),,go test -run $(if $(SHORT),"$$(tools/counting $(MODULES))",'^$$') -bench . -benchmem -benchtime $(if $(SHORT),1x,1s) \
-		$$(grep -rlE --include='*_test.go' '^func Benchmark|servicetest\.Alloc|run without -race' $(MODULES) | xargs -n 1 dirname | grep -v '^integration/bench$$' | sort -u | sed 's|^|./|'))
+		$$(grep -rlE --include='*_test.go' '^func Benchmark|servicetest\.Alloc' $(MODULES) | xargs -n 1 dirname | grep -v '^integration/bench$$' | sort -u | sed 's|^|./|'))
 	SCENARIO=$(SCENARIO) PROFILE=$(abspath $(PROFILE)) go test -bench . -benchtime 1x -timeout 1h $(if $(SHORT),-short) ./integration/bench
 
 # A number of runs, since a time that ends while an input runs is reported as a

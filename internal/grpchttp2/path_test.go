@@ -157,9 +157,6 @@ var opening = func() string {
 // connection of its own: the connection, a goroutine that reads and one that runs
 // the handler; and less than 11 KB without that.
 func TestAStreamAtRestTakesLittleMemory(t *testing.T) {
-	if raced {
-		t.Skip("memory is not counted under the race detector: run without -race")
-	}
 	for _, c := range []struct {
 		name, server string
 		later        bool
@@ -173,7 +170,9 @@ func TestAStreamAtRestTakesLittleMemory(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) { // whose end waits for the server's
 			bytes := restBytes(t, c.server, c.later)
 			t.Logf("%d bytes", bytes)
-			require.Less(t, bytes, c.most)
+			if servicetest.AllocationsCount(t) {
+				require.Less(t, bytes, c.most)
+			}
 		})
 	}
 }

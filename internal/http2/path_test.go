@@ -293,14 +293,13 @@ func inUse() int {
 // to cost less than 8 KB, the stack of the goroutine that reads included. A
 // server's has a second one, of its handler, unless that parks the stream.
 func TestAllocatedByAnIdleConnection(t *testing.T) {
-	if raced {
-		t.Skip("memory is not counted under the race detector: run without -race")
-	}
 	client, server, parked := idleBytes(t, aClient), idleBytes(t, aServer), idleBytes(t, aServerThatParks)
 	t.Logf("a client's takes %d bytes, a server's %d with a handler that waits and %d without", client, server, parked)
-	require.Less(t, client, 8<<10)
-	require.Less(t, server, 12<<10)
-	require.Less(t, parked, 8<<10)
+	if servicetest.AllocationsCount(t) {
+		require.Less(t, client, 8<<10)
+		require.Less(t, server, 12<<10)
+		require.Less(t, parked, 8<<10)
+	}
 }
 
 func BenchmarkIdleConnection(b *testing.B) {

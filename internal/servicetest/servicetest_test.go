@@ -75,6 +75,24 @@ func TestCPUTimeGrowsByWork(t *testing.T) {
 	}
 }
 
+func TestAllocationsFailAboveTheirNumberWhereTheyCount(t *testing.T) {
+	for _, most := range []float64{0, 1} {
+		calls, after := 0, false
+		r := run(t, func(tb testing.TB) {
+			Allocations(tb, most, func() {
+				calls++
+				runtime.KeepAlive(make([]byte, 1<<20)) // too large for a stack
+			})
+			after = true
+		})
+		fails := most < 1 && !raceDetector
+		require.Equal(t, fails, r.failed)
+		require.Equal(t, !fails, after, "the rest of the test runs")
+		require.False(t, r.skipped)
+		require.Equal(t, 501, calls)
+	}
+}
+
 func TestAllocatedBytesCountsAlsoWhatIsLetGo(t *testing.T) {
 	const size, times = 1 << 20, 16 // too large for a stack
 	calls := 0
