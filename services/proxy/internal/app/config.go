@@ -80,7 +80,7 @@ func configure(o Options, log *slog.Logger, failing func() bool) (*configuration
 	c.xds = c.newClient(schema, log)
 	c.clusters = cluster.NewManager(cluster.ManagerOptions{
 		Policies: builtin.LoadBalancers(), Schema: schema, Runtime: c.runtime, Zone: boot.Node.GetLocality().GetZone(), Stats: c.registry, Log: log,
-		SetServices: c.setNames(xds.AssignmentType), CheckSource: static.checkSource,
+		SetServices: c.setServices, CheckSource: static.checkSource,
 	}, boot.CDS != nil)
 	known := func(name string) *cluster.Config {
 		if config := static.get(name); config != nil {
@@ -104,7 +104,7 @@ func configure(o Options, log *slog.Logger, failing func() bool) (*configuration
 		Failing:          failing,
 	}
 	c.routes = rds.New(rds.Options{
-		Schema: schema, Parse: builtin.ParseRoutes(dependencies), SetNames: c.setNames(xds.RouteType), Log: log,
+		Schema: schema, Parse: builtin.ParseRoutes(dependencies), SetName: c.setRoute, Log: log,
 	})
 	dependencies.Routes = c.routes
 	filters := listener.Filters{Listener: builtin.ListenerFilters(dependencies), Network: builtin.NetworkFilters(dependencies)}

@@ -52,9 +52,14 @@ func (c *configuration) newClient(schema *strict.Schema, log *slog.Logger) *xds.
 	return client
 }
 
-// setNames passes on which resources of a type are wanted from a source.
-func (c *configuration) setNames(typeURL string) func(coreconfig.Source, []string) {
-	return func(source coreconfig.Source, names []string) { c.xds.SetNames(source, typeURL, names) }
+// setServices passes on which assignments are wanted from a source.
+func (c *configuration) setServices(source coreconfig.Source, names []string) {
+	c.xds.SetNames(source, xds.AssignmentType, names)
+}
+
+// setRoute passes on whether a table is wanted from a source.
+func (c *configuration) setRoute(source coreconfig.Source, name string, wanted bool) {
+	c.xds.SetName(source, xds.RouteType, name, wanted)
 }
 
 // sink makes an xds.Sink of functions. Failed is nil for a type that is asked for as a

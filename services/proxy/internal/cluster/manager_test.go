@@ -474,3 +474,20 @@ func BenchmarkFirstAssignmentsOf1000Clusters(b *testing.B) {
 		require.NoError(b, m.ApplyAssignments(assignments))
 	}
 }
+
+// BenchmarkAClusterComesAndGoesBeside5000 is what one change costs where there are many
+// clusters of EDS already.
+func BenchmarkAClusterComesAndGoesBeside5000(b *testing.B) {
+	var others []string
+	for i := range 5000 {
+		others = append(others, eds(fmt.Sprint("cluster-", i)))
+	}
+	m := newManager(b, false)
+	defer m.stop()
+	require.NoError(b, m.ApplyClusters(clusters(b, others...)))
+	one := clusters(b, eds("one"))
+	for b.Loop() {
+		require.NoError(b, m.ChangeClusters(one))
+		require.NoError(b, m.ChangeClusters([]xds.Resource{{Name: "one"}}))
+	}
+}

@@ -31,10 +31,10 @@ type Options struct {
 	Schema *strict.Schema
 	// Parse makes a table of a RouteConfiguration at the path at.
 	Parse func(config *routev3.RouteConfiguration, at strict.Path, report *strict.Report) *route.Table
-	// SetNames is told the names that are wanted from a source, each time they
-	// changed. It must not call the Manager.
-	SetNames func(source coreconfig.Source, names []string)
-	Log      *slog.Logger
+	// SetName is told each name that is wanted from a source from now on, or not any
+	// more. It must not call the Manager.
+	SetName func(source coreconfig.Source, name string, wanted bool)
+	Log     *slog.Logger
 }
 
 // Manager holds the tables.
@@ -43,6 +43,7 @@ type Manager struct {
 
 	mu     sync.Mutex
 	tables map[key]*table
+	users  map[*stats.Scope]int // subscriptions that count there
 }
 
 // key is a name where it comes from.
@@ -61,7 +62,9 @@ type table struct {
 }
 
 // New makes a Manager without tables.
-func New(o Options) *Manager { return &Manager{options: o, tables: map[key]*table{}} }
+func New(o Options) *Manager {
+	return &Manager{options: o, tables: map[key]*table{}, users: map[*stats.Scope]int{}}
+}
 
 // Request is what a subscription is for.
 type Request struct {
@@ -99,9 +102,10 @@ func (m *Manager) Subscribe(r Request) *Subscription {
 	if t == nil {
 		t = &table{users: map[*Subscription]bool{}}
 		m.tables[s.key] = t
-		defer m.tell(r.Source)
+		m.options.SetName(r.Source, r.Name, true)
 	}
 	t.users[s] = true
+	m.users[r.Stats]++
 	s.counters.updates.Began(r.Source)
 	if t.current != nil {
 		s.take(t, time.Now())
@@ -128,22 +132,12 @@ func (s *Subscription) Close() {
 	}
 	if delete(t.users, s); len(t.users) == 0 {
 		delete(m.tables, s.key)
-		m.tell(s.key.source)
+		m.options.SetName(s.key.source, s.key.name, false)
 	}
-	m.dropScope(s.request.Stats)
-}
-
-// dropScope removes the metrics of a subscription that was closed, unless another has
-// them. The caller holds mu.
-func (m *Manager) dropScope(scope *stats.Scope) {
-	for _, t := range m.tables {
-		for s := range t.users {
-			if s.request.Stats == scope {
-				return
-			}
-		}
+	if m.users[s.request.Stats]--; m.users[s.request.Stats] == 0 {
+		delete(m.users, s.request.Stats)
+		s.request.Stats.Remove()
 	}
-	scope.Remove()
 }
 
 // take puts the table in place, which began at a time. The caller holds mu.
@@ -177,18 +171,6 @@ func (s *Subscription) giveUp() {
 			"route_config", s.key.name, "source", s.key.source, "timeout", s.request.InitialFetchTimeout)
 		s.ready()
 	}
-}
-
-// tell says which names are wanted from a source. The caller holds mu.
-func (m *Manager) tell(source coreconfig.Source) {
-	var names []string
-	for k := range m.tables {
-		if k.source == source {
-			names = append(names, k.name)
-		}
-	}
-	slices.Sort(names)
-	m.options.SetNames(source, names)
 }
 
 // Apply takes what RDS sent, as xds.Sink has it. Good tables take effect at once;

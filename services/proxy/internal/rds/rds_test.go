@@ -3,6 +3,7 @@ package rds_test
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -38,7 +39,14 @@ func newManager(t *testing.T) *manager {
 	m := &manager{t: t, names: map[coreconfig.Source][]string{}, registry: stats.NewRegistry()}
 	m.Manager = rds.New(rds.Options{
 		Schema: schema, Parse: route.Parse, Log: slog.New(slog.DiscardHandler),
-		SetNames: func(source coreconfig.Source, names []string) { m.names[source] = names },
+		SetName: func(source coreconfig.Source, name string, wanted bool) {
+			require.NotEqual(t, wanted, slices.Contains(m.names[source], name), "it changes")
+			if wanted {
+				m.names[source] = append(m.names[source], name)
+			} else {
+				m.names[source] = slices.DeleteFunc(m.names[source], func(other string) bool { return other == name })
+			}
+		},
 	})
 	return m
 }

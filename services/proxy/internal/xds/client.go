@@ -11,6 +11,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -131,20 +132,46 @@ func (c *Client) Subscribe(source coreconfig.Source, typeURL string, initialFetc
 // SetNames replaces the names of a type that a source is asked for. It does not
 // wait for anything and may be called from any goroutine.
 func (c *Client) SetNames(source coreconfig.Source, typeURL string, names []string) {
-	names = slices.Sorted(slices.Values(names))
-	names = slices.Compact(names)
+	wanted := make(map[string]bool, len(names))
+	for _, name := range names {
+		wanted[name] = true
+	}
+	c.want(source, typeURL, len(wanted) > 0, func(s *subscription) (changed bool) {
+		changed = !maps.Equal(s.wanted, wanted)
+		s.wanted = wanted
+		return changed
+	})
+}
+
+// SetName adds a name to those of a type that a source is asked for, or removes it, at a
+// cost that does not grow with their number. It does not wait for anything and may be
+// called from any goroutine.
+func (c *Client) SetName(source coreconfig.Source, typeURL, name string, wanted bool) {
+	c.want(source, typeURL, wanted, func(s *subscription) (changed bool) {
+		changed = s.wanted[name] != wanted
+		if wanted {
+			s.wanted[name] = true
+		} else {
+			delete(s.wanted, name)
+		}
+		return changed
+	})
+}
+
+// want changes the names of a subscription, which is made if there are to be any.
+func (c *Client) want(source coreconfig.Source, typeURL string, some bool, change func(*subscription) (changed bool)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	nowhere := source.IsADS() && c.options.ADS == nil // which the check of the configuration refuses
-	if nowhere || len(names) == 0 && c.origin(source, typeURL).find(typeURL) == nil {
+	if nowhere || !some && c.origin(source, typeURL).find(typeURL) == nil {
 		return
 	}
 	o, s := c.subscription(source, typeURL)
-	if slices.Equal(s.names, names) {
+	if !change(s) {
 		return
 	}
-	s.names = names
-	if len(names) == 0 && !source.IsADS() && !s.wildcard {
+	s.sorted = nil
+	if len(s.wanted) == 0 && !source.IsADS() && !s.wildcard {
 		c.drop(o) // which says it all to the other side
 		return
 	}
@@ -165,7 +192,7 @@ func (c *Client) subscription(source coreconfig.Source, typeURL string) (*origin
 	if s == nil {
 		s = &subscription{
 			typeURL: typeURL, source: source, sink: c.sinks[typeURL], log: c.options.Log,
-			updates: NewUpdates(scopeOf(c.options.Stats, typeURL)), versions: map[string]string{},
+			updates: NewUpdates(scopeOf(c.options.Stats, typeURL)), versions: map[string]string{}, wanted: map[string]bool{},
 		}
 		if c.ctx != nil {
 			s.updates.Began(source)

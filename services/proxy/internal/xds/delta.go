@@ -22,15 +22,13 @@ func (s *stream) deltaRequest(sub *subscription, state *typeState, answer *answe
 		request.ResponseNonce, request.ErrorDetail = state.nonce, answer.detail()
 		return request
 	}
-	request.ResourceNamesSubscribe = without(sub.names, state.subscribed)
-	request.ResourceNamesUnsubscribe = without(state.subscribed, sub.names)
-	state.subscribed = sub.names
+	names := sub.names()
+	request.ResourceNamesSubscribe = without(names, state.subscribed)
+	request.ResourceNamesUnsubscribe = without(state.subscribed, names)
+	state.subscribed = names
 	sub.changed = false
 	if !sub.wildcard { // nobody tells any more when those change
-		maps.DeleteFunc(sub.versions, func(name, _ string) bool {
-			_, wanted := slices.BinarySearch(sub.names, name)
-			return !wanted
-		})
+		maps.DeleteFunc(sub.versions, func(name, _ string) bool { return !sub.wanted[name] })
 	}
 	if !state.asked {
 		request.InitialResourceVersions = maps.Clone(sub.versions)

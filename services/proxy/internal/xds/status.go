@@ -42,7 +42,7 @@ func (c *Client) Status() Status {
 		}
 		for _, s := range o.subscriptions {
 			status.Types = append(status.Types, TypeStatus{
-				TypeURL: s.typeURL, Source: source, Names: slices.Clone(s.names), Version: s.version, Updated: s.updated, Refused: s.refused,
+				TypeURL: s.typeURL, Source: source, Names: slices.Clone(s.names()), Version: s.version, Updated: s.updated, Refused: s.refused,
 			})
 		}
 	}

@@ -190,7 +190,7 @@ func (s *stream) subscribe() error {
 		state := s.state(sub.typeURL)
 		s.origin.client.mu.Lock()
 		// No names in a first request would ask for all there are.
-		wanted := !state.asked && (sub.wildcard || len(sub.names) > 0) || state.asked && sub.changed
+		wanted := !state.asked && (sub.wildcard || len(sub.wanted) > 0) || state.asked && sub.changed
 		s.origin.client.mu.Unlock()
 		if wanted {
 			if err := s.send(sub, nil); err != nil {
@@ -236,7 +236,7 @@ func (s *stream) request(sub *subscription, state *typeState, answer *answer) *d
 		TypeUrl:       sub.typeURL,
 		VersionInfo:   sub.version,
 		ResponseNonce: state.nonce,
-		ResourceNames: sub.names,
+		ResourceNames: sub.names(),
 		ErrorDetail:   answer.detail(),
 	}
 	sub.changed = false

@@ -22,9 +22,10 @@ type subscription struct {
 	log     *slog.Logger
 
 	wildcard bool
-	names    []string // sorted
-	changed  bool     // wildcard or names were set since the last request
-	version  string   // accepted last
+	wanted   map[string]bool // the names
+	sorted   []string        // of wanted, as names returns them; nil if that changed since
+	changed  bool            // wildcard or wanted were set since the last request
+	version  string          // accepted last
 	// versions are those of the resources accepted last, by name; in delta only.
 	versions map[string]string
 	refused  string // why the newest response was, "" if it was not
@@ -34,6 +35,15 @@ type subscription struct {
 	expired      func() // nil for a subscription by names
 	patience     *time.Timer
 	answered     bool // a response came
+}
+
+// names are those that are wanted, sorted, as a slice that never changes. They are sorted
+// when they are asked for, since thousands may come one after another. The caller holds mu.
+func (s *subscription) names() []string {
+	if s.sorted == nil {
+		s.sorted = slices.Sorted(maps.Keys(s.wanted))
+	}
+	return s.sorted
 }
 
 // wait begins the time that the first response may take. The caller holds mu.
@@ -71,7 +81,7 @@ func (s *subscription) unusable(first bool) {
 // the sink: of a set with holes, it would take those for removals.
 func (c *Client) apply(s *subscription, r *response) error {
 	c.mu.Lock()
-	names, wildcard := s.names, s.wildcard
+	names, wildcard := s.names(), s.wildcard
 	first := s.waited()
 	c.mu.Unlock()
 
@@ -141,7 +151,7 @@ func (s *subscription) choose(r *response, resources []Resource, names []string)
 // failed counts that nothing came for a subscription.
 func (c *Client) failed(s *subscription, why Failure) {
 	c.mu.Lock()
-	names, wildcard := s.names, s.wildcard
+	names, wildcard := s.names(), s.wildcard
 	c.mu.Unlock()
 	if wildcard {
 		s.updates.Failed(why)

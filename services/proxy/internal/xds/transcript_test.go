@@ -233,6 +233,7 @@ func resource(t testing.TB, kind, word string) *anypb.Any {
 //	# alone                  each type has a stream of its own
 //	subscribe KIND           Subscribe
 //	names KIND [NAME…]       SetNames
+//	want KIND NAME           SetName, or forget
 //	during KIND: NAME…       SetNames(eds, NAME…) from inside the next Apply of KIND
 //	refuse KIND TEXT         the next Apply of KIND returns an error
 //	< KIND VERSION NONCE …   the server sends these resources; in delta as NAME=VERSION, or -NAME for one that is gone
@@ -281,6 +282,8 @@ func play(t *testing.T, file string) {
 			client.Subscribe(source, kinds[words[1]], 0, nil)
 		case "names":
 			client.SetNames(source, kinds[words[1]], words[2:])
+		case "want", "forget":
+			client.SetName(source, kinds[words[1]], words[2], words[0] == "want")
 		case "during":
 			sinks[strings.TrimSuffix(words[1], ":")].then = func() { client.SetNames(source, xds.AssignmentType, words[2:]) }
 		case "refuse":
