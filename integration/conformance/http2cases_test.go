@@ -211,6 +211,8 @@ func http2StrictCases() (cases []http2Case) {
 		{name: "dots", frames: path("/a/../b//c")},
 		{name: "an escaped slash", frames: path("/a%2Fb")},
 		{name: "moved", frames: path("/moved")},
+		{name: "moved, by https", frames: []http2Frame{wholeHead(":method: GET", ":scheme: https", ":authority: mill", ":path: /moved")}},
+		{name: "moved, by http behind https", frames: []http2Frame{wholeHead(":method: GET", ":scheme: http", ":authority: mill", ":path: /moved", "x-forwarded-proto: https")}},
 		{name: "said", frames: path("/said")},
 		{name: "a POST that is said", frames: []http2Frame{openHead(":method: POST", ":scheme: http", ":authority: mill", ":path: /said")}},
 	} {

@@ -45,7 +45,7 @@ func (x *exchange) WriteRequest(m *message.Request) {
 	x.writing.Lock()
 	defer x.writing.Unlock()
 	r := &x.request
-	*r = http2.Request{Method: m.Method, Scheme: scheme(m), Authority: m.Authority, Path: m.Path}
+	*r = http2.Request{Method: m.Method, Scheme: m.URLScheme(), Authority: m.Authority, Path: m.Path}
 	if m.BodyLength == message.Unknown {
 		m.Headers.Remove("content-length")
 	}
@@ -83,20 +83,6 @@ var methodConnect = []byte("CONNECT")
 
 // webSocketGUID is what the answer to a key is made with (RFC 6455 §1.3).
 const webSocketGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-
-var schemes = [...][]byte{[]byte("http"), []byte("https")}
-
-// scheme is what a client of HTTP/2 said, or a proxy in front of us, or that of
-// our own connection.
-func scheme(m *message.Request) []byte {
-	if len(m.Scheme) > 0 {
-		return m.Scheme
-	}
-	if v, ok := m.Headers.Get("x-forwarded-proto"); ok && string(v) == "https" {
-		return schemes[1]
-	}
-	return schemes[0]
-}
 
 // WriteChunk implements Writer.
 func (x *exchange) WriteChunk(chunk []byte) error {

@@ -51,7 +51,7 @@ func requestHeader(b []byte, f *Facts, name string) ([]byte, bool) {
 		if len(r.Method) == 0 { // there is no request
 			return b, false
 		}
-		return append(b, "http"...), true // there is no TLS
+		value = r.URLScheme()
 	default:
 		return header(b, &r.Headers, name)
 	}
@@ -127,7 +127,7 @@ func requestHeaderBytes(f *Facts) int64 {
 	if f.Request == nil || len(f.Request.Method) == 0 {
 		return 0
 	}
-	n := len(":method") + len(f.Request.Method) + len(":scheme") + len("http") + len(":authority") + len(f.Request.Authority)
+	n := len(":method") + len(f.Request.Method) + len(":scheme") + len(f.Request.URLScheme()) + len(":authority") + len(f.Request.Authority)
 	if len(f.Request.Path) > 0 {
 		n += len(":path") + len(f.Request.Path)
 	}

@@ -188,7 +188,6 @@ func (h *Header) String() string {
 
 // Pseudo is the value of a pseudo header of a request (RFC 9113 §8.3.1), and
 // whether it is there; host is :authority. Pseudo is false for any other name.
-// The scheme is what x-forwarded-proto says, which the connection manager sets.
 func Pseudo(r *message.Request, name string) (value []byte, ok, pseudo bool) {
 	switch name {
 	case ":path":
@@ -198,16 +197,10 @@ func Pseudo(r *message.Request, name string) (value []byte, ok, pseudo bool) {
 	case ":authority", "host":
 		return r.Authority, len(r.Authority) > 0, true
 	case ":scheme":
-		if scheme, ok := r.Headers.Get("x-forwarded-proto"); ok {
-			return scheme, true, true
-		}
-		return plain, true, true
+		return r.URLScheme(), true, true
 	}
 	return nil, false, false
 }
-
-// plain is the scheme of a request that does not say.
-var plain = []byte("http")
 
 // Value is the value of the first field of that name, which may be a pseudo
 // header's, and whether it is there.

@@ -1,6 +1,9 @@
 package message
 
-import "io"
+import (
+	"bytes"
+	"io"
+)
 
 // Unknown is the BodyLength of a body whose end only its sender knows: chunked,
 // or ended by the close of the connection.
@@ -15,7 +18,7 @@ type Request struct {
 	// Authority is the host asked for, with its port if it came with one.
 	Authority []byte
 	// Scheme is what a client of HTTP/2 says it is, in its spelling; of HTTP/1 it
-	// is empty.
+	// is empty. URLScheme is for whoever wants the scheme of any request.
 	Scheme []byte
 	// Headers holds all fields but Host, which is Authority.
 	Headers Headers
@@ -31,6 +34,23 @@ type Request struct {
 	Body Body
 	// Trailers are complete once Body returned io.EOF.
 	Trailers Headers
+}
+
+// schemes are those that a request can have.
+var schemes = [...][]byte{[]byte("http"), []byte("https")}
+
+// URLScheme is the scheme of the URL that is asked for, http or https, as Envoy has
+// it: what a client of HTTP/2 says, else what x-forwarded-proto says, else http, as
+// there is no TLS. It must not be changed.
+func (r *Request) URLScheme() []byte {
+	said := r.Scheme
+	if len(said) == 0 {
+		said, _ = r.Headers.Get("x-forwarded-proto")
+	}
+	if bytes.EqualFold(said, schemes[1]) {
+		return schemes[1]
+	}
+	return schemes[0]
 }
 
 // Response is the head of a response and the way to its body.

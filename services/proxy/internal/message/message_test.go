@@ -22,3 +22,23 @@ func TestBytesAreOneChunk(t *testing.T) {
 		require.True(t, body.Ready())
 	}
 }
+
+func TestURLScheme(t *testing.T) {
+	for _, c := range []struct{ said, forwarded, want string }{
+		{"", "", "http"},
+		{"", "https", "https"},
+		{"", "HTTPS", "https"},
+		{"", "http", "http"},
+		{"", "ws", "http"},
+		{"http", "https", "http"},
+		{"https", "http", "https"},
+		{"HTTPS", "", "https"},
+		{"HTTP", "https", "http"},
+	} {
+		r := &message.Request{Scheme: []byte(c.said)}
+		if c.forwarded != "" {
+			r.Headers.Add("x-forwarded-proto", c.forwarded)
+		}
+		require.Equal(t, c.want, string(r.URLScheme()), c)
+	}
+}

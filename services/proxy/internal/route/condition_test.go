@@ -110,6 +110,7 @@ func TestRequireTLS(t *testing.T) {
 		{"ALL", []string{"x-forwarded-proto", "http"}, "https://h/a?b"},
 		{"ALL", []string{"x-forwarded-proto", "https"}, ""},
 		{"ALL", []string{"x-envoy-internal", "true"}, "https://h/a?b"},
+		{"ALL", []string{":scheme", "https"}, "https://h/a?b"}, // a client says of itself what it likes
 		{"EXTERNAL_ONLY", nil, "https://h/a?b"},
 		{"EXTERNAL_ONLY", []string{"x-forwarded-proto", "https"}, ""},
 		{"EXTERNAL_ONLY", []string{"x-envoy-internal", "true"}, ""},

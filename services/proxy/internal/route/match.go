@@ -8,7 +8,6 @@ import (
 
 	"github.com/weirproxy/weir/services/proxy/internal/hashpolicy"
 	"github.com/weirproxy/weir/services/proxy/internal/layeredruntime"
-	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/pathindex"
 )
@@ -79,8 +78,8 @@ func (h *virtualHost) wantsTLS(r *message.Request) bool {
 	default:
 		return false
 	}
-	scheme, _ := matcher.Value(r, ":scheme")
-	return string(scheme) != "https"
+	forwarded, _ := r.Headers.Get("x-forwarded-proto") // not what a client says of itself
+	return string(forwarded) != "https"
 }
 
 // shortList is how many entries are tried one after the other without an index.

@@ -8,7 +8,6 @@ import (
 
 	"github.com/weirproxy/weir/services/proxy/internal/coreconfig"
 	"github.com/weirproxy/weir/services/proxy/internal/format"
-	"github.com/weirproxy/weir/services/proxy/internal/matcher"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/strict"
 )
@@ -51,7 +50,7 @@ func (p *parser) redirect(m *routev3.RedirectAction, matched int, at strict.Path
 
 // Location is where a request is sent, of which f tells.
 func (r *Redirect) Location(request *message.Request, f *format.Facts) string {
-	is, _ := matcher.Value(request, ":scheme")
+	is := request.URLScheme()
 	scheme := r.scheme
 	if scheme == "" {
 		scheme = string(is)

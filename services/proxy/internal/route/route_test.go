@@ -32,6 +32,10 @@ func parse(t testing.TB, text string) (*route.Table, error) {
 func request(authority, path string, fields ...string) route.Input {
 	r := &message.Request{Method: []byte("GET"), Authority: []byte(authority), Path: []byte(path)}
 	for i := 0; i < len(fields); i += 2 {
+		if fields[i] == ":scheme" {
+			r.Scheme = []byte(fields[i+1])
+			continue
+		}
 		r.Headers.Add(fields[i], fields[i+1])
 	}
 	return route.Input{Request: r, ClientAddress: netip.MustParseAddr("192.0.2.1")}
