@@ -7,7 +7,6 @@ import (
 	"sync"
 	"unique"
 
-	"github.com/weirproxy/weir/services/proxy/internal/grpcwire"
 	"github.com/weirproxy/weir/services/proxy/internal/message"
 	"github.com/weirproxy/weir/services/proxy/internal/route"
 	"github.com/weirproxy/weir/services/proxy/internal/stats"
@@ -194,8 +193,9 @@ func (r *Run) End(s *stream.Stream) {
 // gets a status of gRPC.
 func (reply *Reply) Fill(s *stream.Stream) {
 	m, grpc := &s.Response, IsGRPC(&s.Request)
+	var words grpcWords
 	if grpc {
-		reply = reply.grpc()
+		reply, words = reply.grpc()
 	}
 	head := string(s.Request.Method) == "HEAD"
 	m.Status = reply.Status
@@ -205,7 +205,11 @@ func (reply *Reply) Fill(s *stream.Stream) {
 		m.Headers.Add(h.Name, h.Value)
 	}
 	s.MutateResponse()
-	reply.tellType(&m.Headers, grpc)
+	if grpc {
+		words.tell(&m.Headers, head)
+	} else {
+		reply.tellType(&m.Headers)
+	}
 	m.Body, m.BodyLength, m.Bodiless = nil, int64(len(reply.Body)), head || m.Status == 204 || m.Status == 304
 	if reply.Body != "" && !m.Bodiless {
 		m.Body = message.NewBytes([]byte(reply.Body))
@@ -215,10 +219,8 @@ func (reply *Reply) Fill(s *stream.Stream) {
 // tellType sees to the content-type of a reply whose headers the route has changed: what
 // it says of a body stands in the place of text/plain, as in Envoy, and of no body it
 // says nothing.
-func (reply *Reply) tellType(h *message.Headers, grpc bool) {
+func (reply *Reply) tellType(h *message.Headers) {
 	switch {
-	case grpc:
-		h.Set("content-type", grpcwire.ContentType)
 	case reply.Body == "":
 		h.Remove("content-type")
 	case !h.Has("content-type"):

@@ -279,6 +279,17 @@ func TestReplyToHEADHasAHeadAlone(t *testing.T) {
 	require.EqualValues(t, 4, s.Response.BodyLength)
 }
 
+// routeThatAdds gives a stream a route that adds a field to its response.
+func routeThatAdds(t *testing.T, s *stream.Stream, name, value string, action corev3.HeaderValueOption_HeaderAppendAction) {
+	table := route.ParseFor(nil, &routev3.RouteConfiguration{
+		VirtualHosts: []*routev3.VirtualHost{{Domains: []string{"*"}, Routes: []*routev3.Route{perFilter(t, "/", nil)}}},
+		ResponseHeadersToAdd: []*corev3.HeaderValueOption{{
+			Header: &corev3.HeaderValue{Key: name, Value: value}, AppendAction: action,
+		}},
+	}, "", &strict.Report{})
+	s.Route = table.Match(route.Input{Request: &s.Request})
+}
+
 // TestContentTypeOfAReply has the route say what a reply's body is, as if the reply did not.
 func TestContentTypeOfAReply(t *testing.T) {
 	const add, absent, overwrite = corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD, corev3.HeaderValueOption_ADD_IF_ABSENT, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS
@@ -294,18 +305,12 @@ func TestContentTypeOfAReply(t *testing.T) {
 		{add, "", "", ""},
 		{add, "<p>", "application/grpc", "application/grpc"},
 	} {
-		table := route.ParseFor(nil, &routev3.RouteConfiguration{
-			VirtualHosts: []*routev3.VirtualHost{{Domains: []string{"*"}, Routes: []*routev3.Route{perFilter(t, "/", nil)}}},
-			ResponseHeadersToAdd: []*corev3.HeaderValueOption{{
-				Header: &corev3.HeaderValue{Key: "content-type", Value: "text/html"}, AppendAction: c.action,
-			}},
-		}, "", &strict.Report{})
 		s := &stream.Stream{}
 		s.Request.Method, s.Request.Path, s.Request.Authority = []byte("GET"), []byte("/"), []byte("h")
 		if c.typed != "" {
 			s.Request.Headers.Add("content-type", c.typed)
 		}
-		s.Route = table.Match(route.Input{Request: &s.Request})
+		routeThatAdds(t, s, "content-type", "text/html", c.action)
 		(&httpfilter.Reply{Status: 200, Body: c.body}).Fill(s)
 		got, _ := s.Response.Headers.Get("content-type")
 		require.Equal(t, c.want, string(got), "%v of %q to %q", c.action, c.body, c.typed)

@@ -21,22 +21,37 @@ func GRPCReply(status int, text string) *Reply {
 	}}
 }
 
-// grpc is the reply as a response of gRPC has it, in headers alone: its status as
-// one of gRPC, its body as the message. One that has a status of gRPC already stays.
-func (reply *Reply) grpc() *Reply {
+// grpcWords are what a response of gRPC says of itself, in headers alone.
+type grpcWords struct{ status, message string }
+
+// grpc is the reply as a response of gRPC has it: what it says of its status, the one of
+// gRPC that it has already or what its status stands for, with its body as the message,
+// and the rest.
+func (reply *Reply) grpc() (*Reply, grpcWords) {
+	words := grpcWords{strconv.FormatInt(grpcwire.OfHTTP(reply.Status), 10), grpcwire.Escape(reply.Body)}
+	rest := &Reply{Status: 200}
 	for _, h := range reply.Headers {
-		if h.Name == "grpc-status" {
-			return reply
+		switch h.Name {
+		case "content-type":
+		case "grpc-status":
+			words.status = h.Value
+		case "grpc-message":
+			words.message = h.Value
+		default:
+			rest.Headers = append(rest.Headers, h)
 		}
 	}
-	headers := []Header{{"content-type", grpcwire.ContentType}, {"grpc-status", strconv.FormatInt(grpcwire.OfHTTP(reply.Status), 10)}}
-	if reply.Body != "" {
-		headers = append(headers, Header{"grpc-message", grpcwire.Escape(reply.Body)})
+	return rest, words
+}
+
+// tell adds them to headers that the route has changed: a status that the route adds
+// counts, and a HEAD gets no message, as in Envoy.
+func (w grpcWords) tell(h *message.Headers, head bool) {
+	h.Set("content-type", grpcwire.ContentType)
+	if !h.Has("grpc-status") {
+		h.Add("grpc-status", w.status)
 	}
-	for _, h := range reply.Headers {
-		if h.Name != "content-type" {
-			headers = append(headers, h)
-		}
+	if w.message != "" && !head {
+		h.Set("grpc-message", w.message)
 	}
-	return &Reply{Status: 200, Headers: headers}
 }
