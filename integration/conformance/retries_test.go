@@ -55,7 +55,8 @@ var retried = [][]string{
 	{"/duration/as", "200", "Grpc-Timeout: 30S", "Content-Type: application/grpc"}, {"/duration/as", "200", "Grpc-Timeout: what", "Content-Type: application/grpc"},
 	{"/duration/as", "200", "Content-Type: application/grpc"},
 	{"/duration", "503 hang"}, {"/duration/long", "200", "Grpc-Timeout: 30S", "Content-Type: application/grpc"},
-	{"/duration/long", "200", "Grpc-Timeout: 10S", "Content-Type: application/grpc"}, {"/5xx", "200", "Grpc-Timeout: 10S", "Content-Type: application/grpc"},
+	{"/duration/long", "200", "Grpc-Timeout: 10S", "Content-Type: application/grpc"},
+	{"/duration/long", "200", "Content-Type: application/grpc"}, {"/5xx", "200", "Grpc-Timeout: 10S", "Content-Type: application/grpc"},
 
 	// Clusters that take none.
 	{"/dead", ""}, {"/dead/connect", ""}, {"/dead/unsent", ""}, {"/dead/gateway", ""}, {"/dead/grpc", ""}, {"/few", "503"}, {"/full", ""}, {"/patient", ""}, {"/empty", ""},

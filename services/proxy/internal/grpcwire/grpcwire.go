@@ -105,7 +105,11 @@ func Timeout(d time.Duration) string {
 		length time.Duration
 		name   string
 	}{{time.Millisecond, "m"}, {time.Second, "S"}, {time.Minute, "M"}} {
-		if n := d / unit.length; n <= most {
+		n := d / unit.length
+		if d > 0 && n == 0 {
+			n = 1 // for none is left where it says 0
+		}
+		if n <= most {
 			return strconv.FormatInt(int64(n), 10) + unit.name
 		}
 	}

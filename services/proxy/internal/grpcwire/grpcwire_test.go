@@ -48,7 +48,7 @@ func TestMessages(t *testing.T) {
 
 func TestTimeoutsHaveEightDigits(t *testing.T) {
 	for d, want := range map[time.Duration]string{
-		0: "0m", time.Second + time.Microsecond: "1000m", 99_999_999 * time.Millisecond: "99999999m", 100_000 * time.Second: "100000S",
+		0: "0m", time.Microsecond: "1m", time.Second + time.Microsecond: "1000m", 99_999_999 * time.Millisecond: "99999999m", 100_000 * time.Second: "100000S",
 		99_999_999 * time.Second: "99999999S", 2_000_000 * time.Minute: "2000000M", math.MaxInt64: "2562047H",
 	} {
 		require.Equal(t, want, grpcwire.Timeout(d))

@@ -183,6 +183,7 @@ func (w *weights) headerNumber(in Input) (number uint64, ok bool) {
 
 // streamDuration is a max_stream_duration.
 type streamDuration struct {
+	set        bool          // it is there, be it empty
 	max        time.Duration // negative: not set
 	grpcMax    time.Duration // negative: not set; 0: as the header says
 	grpcOffset time.Duration
@@ -190,6 +191,7 @@ type streamDuration struct {
 
 func (p *parser) streamDuration(m *routev3.RouteAction_MaxStreamDuration, at strict.Path) streamDuration {
 	return streamDuration{
+		set:        m != nil,
 		max:        coreconfig.Duration(m.GetMaxStreamDuration(), -1, at.Field("max_stream_duration"), p.report),
 		grpcMax:    coreconfig.Duration(m.GetGrpcTimeoutHeaderMax(), -1, at.Field("grpc_timeout_header_max"), p.report),
 		grpcOffset: coreconfig.Duration(m.GetGrpcTimeoutHeaderOffset(), 0, at.Field("grpc_timeout_header_offset"), p.report),
@@ -212,15 +214,10 @@ func (r *Route) MaxStreamDuration(request *message.Request) (limit time.Duration
 	return max(timeout-d.grpcOffset, 1), true
 }
 
-// GRPCTimeout is what an upstream is to take for the grpc-timeout of a request
-// that has one: MaxStreamDuration. It says whether the route wants that.
-func (r *Route) GRPCTimeout(request *message.Request) (left time.Duration, ok bool) {
-	if _, ok := grpcTimeout(request); !ok {
-		return 0, false
-	}
-	left, ok = r.MaxStreamDuration(request)
-	return left, ok && left > 0
-}
+// TellsGRPCTimeout says whether an upstream is to take how long the stream of a request
+// of gRPC may last for its grpc-timeout, whatever the client's is: where the route has a
+// max_stream_duration, as in Envoy.
+func (r *Route) TellsGRPCTimeout() bool { return r.duration.set }
 
 // grpcTimeout is the grpc-timeout of a request that has one.
 func grpcTimeout(r *message.Request) (time.Duration, bool) {

@@ -157,8 +157,11 @@ func (r *router) tellUpstream(s *stream.Stream) {
 	if s.Route.Attempts.Request {
 		setNumber(h, attemptHeader, int64(r.attempts+1))
 	}
-	if timeout, ok := s.Route.GRPCTimeout(&s.Request); ok && r.attempts == 0 && r.grpc {
-		h.Set("grpc-timeout", grpcwire.Timeout(timeout))
+	if s.Route.TellsGRPCTimeout() && r.attempts == 0 && r.grpc {
+		h.Remove("grpc-timeout")
+		if s.MaxDuration > 0 {
+			h.Add("grpc-timeout", grpcwire.Timeout(s.MaxDuration))
+		}
 	}
 	if r.attempts > 0 && s.Route.Attempts.IsTimeout {
 		h.Set("x-envoy-is-timeout-retry", strconv.FormatBool(r.retry.late))

@@ -269,6 +269,7 @@ func sendThrough(t testing.TB, config httpfilter.Config, values *layeredruntime.
 	if protocol, ok := s.Request.Headers.Get("upgrade"); ok {
 		s.Request.Method, s.Request.Upgrade = []byte("GET"), protocol
 	}
+	s.MaxDuration, _ = r.MaxStreamDuration(&s.Request)
 	s.Facts.Reset(&s.Request, &s.Response, nil)
 	s.Facts.Start = s.Start
 	s.run.Begin(httpfilter.NewChain([]httpfilter.Config{config}))
@@ -625,6 +626,16 @@ func TestUpstreamIsToldWhatIsLeftOfAGRPCTimeout(t *testing.T) {
 	require.Equal(t, "2000m", u.header(0, "grpc-timeout"))
 	require.Empty(t, u.header(0, "x-envoy-expected-rq-timeout-ms"))
 	require.Equal(t, "1M", u.header(1, "grpc-timeout"))
+
+	r = routeOf(t, "", `, "max_stream_duration": {"max_stream_duration": "7s"}`)
+	send(t, up, r, nil, "content-type", "application/grpc")
+	send(t, up, r, nil, "grpc-timeout", "1S", "content-type", "application/grpc")
+	require.Equal(t, "7000m", u.header(2, "grpc-timeout"), "without a grpc-timeout too")
+	require.Equal(t, "7000m", u.header(3, "grpc-timeout"))
+
+	r = routeOf(t, "", `, "max_stream_duration": {"max_stream_duration": "0s"}`)
+	send(t, up, r, nil, "grpc-timeout", "1S", "content-type", "application/grpc")
+	require.Empty(t, u.header(4, "grpc-timeout"), "it may take as long as it will")
 }
 
 func TestHeadersAreChecked(t *testing.T) {
