@@ -138,6 +138,11 @@ func (c *Client) SetNames(source coreconfig.Source, typeURL string, names []stri
 	}
 	c.want(source, typeURL, len(wanted) > 0, func(s *subscription) (changed bool) {
 		changed = !maps.Equal(s.wanted, wanted)
+		for name := range s.wanted {
+			if !wanted[name] {
+				s.lose(name)
+			}
+		}
 		s.wanted = wanted
 		return changed
 	})
@@ -151,8 +156,9 @@ func (c *Client) SetName(source coreconfig.Source, typeURL, name string, wanted 
 		changed = s.wanted[name] != wanted
 		if wanted {
 			s.wanted[name] = true
-		} else {
+		} else if changed {
 			delete(s.wanted, name)
+			s.lose(name)
 		}
 		return changed
 	})
@@ -192,7 +198,8 @@ func (c *Client) subscription(source coreconfig.Source, typeURL string) (*origin
 	if s == nil {
 		s = &subscription{
 			typeURL: typeURL, source: source, sink: c.sinks[typeURL], log: c.options.Log,
-			updates: NewUpdates(scopeOf(c.options.Stats, typeURL)), versions: map[string]string{}, wanted: map[string]bool{},
+			updates: NewUpdates(scopeOf(c.options.Stats, typeURL)), versions: map[string]string{},
+			wanted: map[string]bool{}, lost: map[string]bool{},
 		}
 		if c.ctx != nil {
 			s.updates.Began(source)

@@ -22,14 +22,10 @@ func (s *stream) deltaRequest(sub *subscription, state *typeState, answer *answe
 		request.ResponseNonce, request.ErrorDetail = state.nonce, answer.detail()
 		return request
 	}
-	names := sub.names()
+	names := sub.ask(state.asked)
 	request.ResourceNamesSubscribe = without(names, state.subscribed)
 	request.ResourceNamesUnsubscribe = without(state.subscribed, names)
 	state.subscribed = names
-	sub.changed = false
-	if !sub.wildcard { // nobody tells any more when those change
-		maps.DeleteFunc(sub.versions, func(name, _ string) bool { return !sub.wanted[name] })
-	}
 	if !state.asked {
 		request.InitialResourceVersions = maps.Clone(sub.versions)
 	}

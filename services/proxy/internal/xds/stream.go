@@ -184,21 +184,27 @@ func (s *stream) state(typeURL string) *typeState {
 }
 
 // subscribe sends a request for each type that is wanted and not asked for yet
-// on this stream, or whose names changed. They go out in the order of the types.
+// on this stream, or whose names changed, and two if some are to be sent anew. They go
+// out in the order of the types.
 func (s *stream) subscribe() error {
 	for _, sub := range s.origin.wanted() {
-		state := s.state(sub.typeURL)
-		s.origin.client.mu.Lock()
-		// No names in a first request would ask for all there are.
-		wanted := !state.asked && (sub.wildcard || len(sub.wanted) > 0) || state.asked && sub.changed
-		s.origin.client.mu.Unlock()
-		if wanted {
+		for s.wants(sub) {
 			if err := s.send(sub, nil); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// wants says whether a subscription is to be asked for.
+func (s *stream) wants(sub *subscription) bool {
+	s.origin.client.mu.Lock()
+	defer s.origin.client.mu.Unlock()
+	if !s.state(sub.typeURL).asked { // no names in a first request would ask for all there are
+		return sub.wildcard || len(sub.wanted) > 0
+	}
+	return sub.changed
 }
 
 // answer is what a response gets: an ACK, or a NACK if refused is not nil.
@@ -236,10 +242,9 @@ func (s *stream) request(sub *subscription, state *typeState, answer *answer) *d
 		TypeUrl:       sub.typeURL,
 		VersionInfo:   sub.version,
 		ResponseNonce: state.nonce,
-		ResourceNames: sub.names(),
+		ResourceNames: sub.ask(state.asked),
 		ErrorDetail:   answer.detail(),
 	}
-	sub.changed = false
 	if !s.introduced || !s.origin.plane.NodeOnFirstMessageOnly {
 		request.Node = c.options.Node
 	}

@@ -25,7 +25,10 @@ type subscription struct {
 	wanted   map[string]bool // the names
 	sorted   []string        // of wanted, as names returns them; nil if that changed since
 	changed  bool            // wildcard or wanted were set since the last request
-	version  string          // accepted last
+	// lost are names that were given up since the last request: the sink has nothing of
+	// them any more, even if they are wanted again by now.
+	lost    map[string]bool
+	version string // accepted last
 	// versions are those of the resources accepted last, by name; in delta only.
 	versions map[string]string
 	refused  string // why the newest response was, "" if it was not
@@ -162,14 +165,34 @@ func (c *Client) failed(s *subscription, why Failure) {
 
 // note keeps the versions of what was accepted. The caller holds mu.
 func (s *subscription) note(resources []Resource) {
-	s.versions = maps.Clone(s.versions)
 	for _, r := range resources {
-		if r.Message == nil {
+		if r.Message == nil || s.lost[r.Name] {
 			delete(s.versions, r.Name)
 		} else {
 			s.versions[r.Name] = r.Version
 		}
 	}
+}
+
+// lose gives a name up, and its version, as nobody tells any more when that changes. The
+// caller holds mu.
+func (s *subscription) lose(name string) {
+	s.lost[name] = true
+	delete(s.versions, name)
+}
+
+// ask are the names for the next request, after one that asked for others if there
+// was one on this stream: without those that were given up since and are wanted again,
+// which the control plane took for still wanted, and so would not send. They come with
+// the request behind it, for which changed stays. The caller holds mu.
+func (s *subscription) ask(again bool) []string {
+	names := s.names()
+	if again && len(s.lost) > 0 {
+		names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return s.lost[name] })
+	}
+	clear(s.lost)
+	s.changed = len(names) < len(s.wanted)
+	return names
 }
 
 // maxRefusal bounds the text of a NACK, in bytes.

@@ -234,7 +234,7 @@ func resource(t testing.TB, kind, word string) *anypb.Any {
 //	subscribe KIND           Subscribe
 //	names KIND [NAME…]       SetNames
 //	want KIND NAME           SetName, or forget
-//	during KIND: NAME…       SetNames(eds, NAME…) from inside the next Apply of KIND
+//	during KIND: NAME…       SetNames(eds, NAME…) from inside the next Apply of KIND; once more behind each |
 //	refuse KIND TEXT         the next Apply of KIND returns an error
 //	< KIND VERSION NONCE …   the server sends these resources; in delta as NAME=VERSION, or -NAME for one that is gone
 //	> REQUEST                the server gets this request next
@@ -285,7 +285,11 @@ func play(t *testing.T, file string) {
 		case "want", "forget":
 			client.SetName(source, kinds[words[1]], words[2], words[0] == "want")
 		case "during":
-			sinks[strings.TrimSuffix(words[1], ":")].then = func() { client.SetNames(source, xds.AssignmentType, words[2:]) }
+			sinks[strings.TrimSuffix(words[1], ":")].then = func() {
+				for names := range strings.SplitSeq(strings.Join(words[2:], " "), "|") {
+					client.SetNames(source, xds.AssignmentType, strings.Fields(names))
+				}
+			}
 		case "refuse":
 			sinks[words[1]].refuse = errors.New(strings.Join(words[2:], " "))
 		case "<":
