@@ -373,11 +373,22 @@ func (m *Manager) AssignmentsFailed(source coreconfig.Source, names []string, wh
 	for _, name := range names {
 		m.assignmentFailed(service{source, name}, why)
 	}
+	m.publish()
+	m.checkStarted()
 }
 
+// assignmentFailed counts that no assignment came for the clusters of a service. A bad
+// one takes those into use that wait for it in no other's place, as in Envoy: the start
+// must go on. The caller publishes.
 func (m *Manager) assignmentFailed(service service, why xds.Failure) {
-	for _, c := range m.users[service] {
+	for _, c := range slices.Clone(m.users[service]) {
 		c.Stats.assignments.Failed(why)
+		name := c.Config.Name
+		w, active := m.warming[name], m.clusters[name]
+		if why == xds.Refused && w != nil && w.cluster == c && !w.known && (active == nil || active == c) {
+			m.endWarming(name, w)
+			m.activate(c)
+		}
 	}
 }
 

@@ -289,6 +289,31 @@ endpoints[0].lb_endpoints[1].endpoint.address.socket_address.port_value: 0 is no
 	require.EqualValues(t, 1, m.stat("cluster_manager.cds.config_reload"), "an update with a bad one is none")
 }
 
+func TestBadAssignmentIsNotWaitedForUnlessAnotherClusterServes(t *testing.T) {
+	bad := func(name string) []xds.Resource { return assignment(t, name, endpoint("10.0.0.1", 0, "")) }
+	m := newManager(t, true)
+	m.AddStatic([]*cluster.Config{m.parse(eds("s"))})
+	require.NoError(t, m.ApplyClusters(clusters(t, eds("a"), eds("b"))))
+	require.False(t, m.started())
+	require.Error(t, m.ApplyAssignments(bad("s")))
+	require.Error(t, m.ApplyAssignments(bad("a")))
+	m.AssignmentsFailed(coreconfig.Source{}, []string{"b"}, xds.Away)
+	require.False(t, m.started(), "what is away may come yet")
+	m.AssignmentsFailed(coreconfig.Source{}, []string{"b"}, xds.Refused)
+	require.True(t, m.started())
+	require.NotNil(t, m.Get("b"))
+	require.Empty(t, addresses(m.Get("a")))
+	require.EqualValues(t, 0, m.stat("cluster_manager.warming_clusters"))
+
+	require.NoError(t, m.ApplyAssignments(assignment(t, "a", endpoint("10.0.0.1", 80, ""))))
+	moved := strings.Replace(eds("a"), `"eds_config"`, `"service_name": "other", "eds_config"`, 1)
+	require.NoError(t, m.ApplyClusters(clusters(t, moved, eds("b"))))
+	require.Error(t, m.ApplyAssignments(bad("other")))
+	require.Equal(t, map[string]bool{"10.0.0.1:80": true}, addresses(m.Get("a")), "the one before serves on")
+	require.NoError(t, m.ApplyAssignments(assignment(t, "other", endpoint("10.0.0.2", 80, ""))))
+	require.Equal(t, map[string]bool{"10.0.0.2:80": true}, addresses(m.Get("a")))
+}
+
 func TestUpdatesOfAssignmentsAreCountedByTheirClusters(t *testing.T) {
 	m := newManager(t, false)
 	require.NoError(t, m.ApplyClusters(clusters(t, eds("a"), eds("b"))))
