@@ -115,7 +115,7 @@ func TestImports(t *testing.T) {
 		"internal/rlsclient":       {"internal/cluster", "internal/coreconfig", "internal/descriptor", "internal/grpccall", "internal/hold", "internal/layeredruntime", "internal/message", "internal/upstream"},
 		"internal/cluster/breaker": {"internal/stats", "internal/strict"},
 		"internal/cluster/healthcheck": {
-			"internal/coreconfig", "internal/format", "internal/headermutation", "internal/http1", "internal/matcher", "internal/message", "internal/stats",
+			"internal/coreconfig", "internal/format", "internal/grpcwire", "internal/headermutation", "internal/http1", "internal/matcher", "internal/message", "internal/stats",
 			"internal/strict", "weir/internal/http2",
 		},
 		"internal/httpfilter/buffer":      {"internal/httpfilter", "internal/message", "internal/stream", "internal/strict"},

@@ -2,7 +2,9 @@ package healthcheck
 
 import (
 	"context"
+	"io"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -82,7 +84,7 @@ func TestGRPC(t *testing.T) {
 			if c.asked != "" {
 				require.Equal(t, []string{c.asked}, s.asked)
 			}
-			require.Equal(t, c.want, probe(t, p), "again, over the same channel")
+			require.Equal(t, c.want, probe(t, p), "again, over the same connection")
 		})
 	}
 	t.Run("a service that is not known", func(t *testing.T) {
@@ -99,6 +101,79 @@ func TestGRPC(t *testing.T) {
 	})
 }
 
+// The frame of a HealthCheckResponse of SERVING.
+const serving = "\x00\x00\x00\x00\x02\x08\x01"
+
+func TestWhatIsNoAnswerOfGRPCCountsAtOnceAndOneBrokenOffDoesNot(t *testing.T) {
+	grpc := func(w http.ResponseWriter, message, status string) {
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set("Trailer", "grpc-status, grpc-message")
+		_, _ = io.WriteString(w, message)
+		w.Header().Set("grpc-status", status)
+	}
+	for _, c := range []struct {
+		name   string
+		answer http.HandlerFunc
+		want   verdict
+		why    string
+	}{
+		{"SERVING", func(w http.ResponseWriter, _ *http.Request) { grpc(w, serving, "0") }, passed, ""},
+		{"UNAVAILABLE is the host's own word", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("grpc-message", "not%20yet")
+			grpc(w, "", "14")
+		}, failed, "Unavailable: not yet"},
+		{"UNAVAILABLE behind a message", func(w http.ResponseWriter, _ *http.Request) { grpc(w, serving, "14") }, failed, "Unavailable: "},
+		{"a status of HTTP", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, failed, "status 503 without a grpc-status"},
+		{"a page", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/html")
+			_, _ = io.WriteString(w, "hello")
+		}, failed, `status 200 and content-type "text/html" are no answer of gRPC`},
+		{"a page without end", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/html")
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		}, failed, `status 200 and content-type "text/html" are no answer of gRPC`},
+		{"no message", func(w http.ResponseWriter, _ *http.Request) { grpc(w, "", "0") }, failed, "OK without one HealthCheckResponse"},
+		{"two messages", func(w http.ResponseWriter, _ *http.Request) { grpc(w, serving+serving, "0") }, failed, "OK without one HealthCheckResponse"},
+		{"a message that ends early", func(w http.ResponseWriter, _ *http.Request) { grpc(w, serving[:6], "0") }, failed, "OK without one HealthCheckResponse"},
+		{"a compressed message", func(w http.ResponseWriter, _ *http.Request) { grpc(w, "\x01"+serving[1:], "0") }, failed, "OK without one HealthCheckResponse"},
+		{"a message too long", func(w http.ResponseWriter, _ *http.Request) { grpc(w, strings.Repeat("x", mostReceived+1), "0") }, failed, "a message of more than 65536 bytes"},
+		{"a reset before the answer", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, network, errUnseen.Error()},
+		{"a reset within the answer", func(w http.ResponseWriter, _ *http.Request) {
+			grpc(w, serving[:6], "0")
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}, network, "read the answer's message: "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			address, _ := serveHTTP2(t, c.answer)
+			p := prepare(t, "grpc_health_check: {}", address)
+			for range 2 {
+				r := probe(t, p)
+				require.Equal(t, c.want, r.verdict, r.why)
+				require.Contains(t, r.why, c.why)
+			}
+		})
+	}
+}
+
+func TestAGRPCCallTellsItsTimeout(t *testing.T) {
+	address, had := serveHTTP2(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set("grpc-status", "2")
+		w.Header().Set("grpc-message", strings.Join([]string{r.Method, r.URL.Path, r.Header.Get("Content-Type"), r.Header.Get("Te"), r.Header.Get("User-Agent"), r.Header.Get("Grpc-Timeout")}, " "))
+	})
+	p := prepare(t, "grpc_health_check: {}", address)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	for range 2 {
+		require.Regexp(t, `^Unknown: POST /grpc.health.v1.Health/Check application/grpc trailers Envoy/HC 3[56]\d{5}m$`, p.probe(ctx).why)
+	}
+	require.EqualValues(t, 1, had.Load(), "connections")
+	require.NoError(t, (*had.last.Load()).Close())
+	require.Equal(t, failed, p.probe(ctx).verdict, "one that was closed is made anew")
+}
+
 func TestAGRPCServerThatGoesAndComesBack(t *testing.T) {
 	_, address, stop := serveGRPC(t, "127.0.0.1:0", true)
 	p := prepare(t, "grpc_health_check: {}", address)
@@ -106,17 +181,17 @@ func TestAGRPCServerThatGoesAndComesBack(t *testing.T) {
 	stop()
 	r := probe(t, p)
 	require.Equal(t, network, r.verdict)
-	require.Contains(t, r.why, codes.Unavailable.String())
+	require.Contains(t, r.why, "connect: ")
 	require.Equal(t, network, probe(t, p).verdict)
 	serveGRPC(t, address, true)
 	require.Equal(t, result{}, probe(t, p), "tried anew at once")
 }
 
-func TestAGRPCChannelIsNotKeptIfSoConfigured(t *testing.T) {
+func TestAGRPCConnectionIsNotKeptIfSoConfigured(t *testing.T) {
 	_, address, _ := serveGRPC(t, "127.0.0.1:0", true)
 	p := prepare(t, "reuse_connection: false, grpc_health_check: {}", address).(*grpcProber)
 	require.Equal(t, result{}, probe(t, p))
-	require.Nil(t, p.channel)
+	require.Nil(t, p.client)
 	require.Equal(t, result{}, probe(t, p))
 }
 
