@@ -100,7 +100,8 @@ func (p *tcpProber) exchange(ctx context.Context) error {
 		p.conn = conn
 	}
 	_ = p.conn.SetDeadline(time.Time{}) // fails only once closed, as the next write will
-	stop := context.AfterFunc(ctx, func() { _ = p.conn.SetDeadline(time.Unix(1, 0)) })
+	conn := p.conn // which is given up by then, maybe
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if fresh && p.check.announce != nil {
 		if _, err := p.conn.Write(p.check.announce(p.conn.LocalAddr(), p.conn.RemoteAddr())); err != nil {
