@@ -70,6 +70,9 @@ type Manager struct {
 	warming    map[string]*warming
 	// users are the clusters, active and warming, of each service of EDS.
 	users map[service][]*Cluster
+	// scopes are how many clusters, active and warming, have their metrics there: of one
+	// name, or of one alt_stat_name.
+	scopes map[*stats.Scope]int
 	// sources are those that were asked for services.
 	sources map[coreconfig.Source]bool
 	// assignments are the last good ones: a cluster that comes or changes is
@@ -110,6 +113,7 @@ func NewManager(options ManagerOptions, waitForCDS bool) *Manager {
 		options:     options,
 		clusters:    map[string]*Cluster{},
 		users:       map[service][]*Cluster{},
+		scopes:      map[*stats.Scope]int{},
 		sources:     map[coreconfig.Source]bool{},
 		static:      map[string]bool{},
 		passedOver:  map[string]*clusterv3.Cluster{},
@@ -406,6 +410,7 @@ func (m *Manager) newCluster(config *Config) *Cluster {
 	scope := m.options.Stats.Scope("cluster").Tagged("envoy_cluster_name", config.statName())
 	c := newCluster(config, scope, m.updates, m.options.Zone, m.options.Runtime)
 	c.startChecks(m.options.Log, func() { m.checked(c) })
+	m.scopes[scope]++
 	if config.ServiceName != "" {
 		m.users[config.service()] = append(m.users[config.service()], c)
 		c.Stats.assignments = xds.NewUpdates(scope)
@@ -414,7 +419,8 @@ func (m *Manager) newCluster(config *Config) *Cluster {
 	return c
 }
 
-// retire lets go of a cluster that is neither active nor warming any more.
+// retire lets go of a cluster that is neither active nor warming any more, and removes its
+// metrics, unless another has them too.
 func (m *Manager) retire(c *Cluster) {
 	c.close()
 	service := c.Config.service()
@@ -423,6 +429,11 @@ func (m *Manager) retire(c *Cluster) {
 		m.restartStale(service, 0)
 		delete(m.users, service)
 		delete(m.assignments, service)
+	}
+	scope := c.Stats.Scope
+	if m.scopes[scope]--; m.scopes[scope] == 0 {
+		delete(m.scopes, scope)
+		scope.Remove()
 	}
 }
 
@@ -440,32 +451,13 @@ func (m *Manager) activate(c *Cluster) {
 	}
 	m.modified.Inc()
 	m.retire(old)
-	m.dropScope(old.Stats.Scope)
 }
 
 func (m *Manager) remove(name string) {
 	gone := m.clusters[name]
 	delete(m.clusters, name)
 	m.retire(gone)
-	m.dropScope(gone.Stats.Scope)
 	m.removed.Inc()
-}
-
-// dropScope removes the metrics of a cluster that is not there any more, unless
-// another has them too, active or warming: one of the same name, or of the same
-// alt_stat_name.
-func (m *Manager) dropScope(scope *stats.Scope) {
-	for _, c := range m.clusters {
-		if c.Stats.Scope == scope {
-			return
-		}
-	}
-	for _, w := range m.warming {
-		if w.cluster.Stats.Scope == scope {
-			return
-		}
-	}
-	scope.Remove()
 }
 
 // publish lets requests see the clusters as they are now.

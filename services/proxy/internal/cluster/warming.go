@@ -109,5 +109,4 @@ func (m *Manager) endWarming(name string, w *warming) {
 func (m *Manager) abandon(name string, w *warming) {
 	m.endWarming(name, w)
 	m.retire(w.cluster)
-	m.dropScope(w.cluster.Stats.Scope)
 }
