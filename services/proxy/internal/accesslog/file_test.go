@@ -205,11 +205,9 @@ func TestAFileIsClosedWhenTheLastLogThatNamesItIsGone(t *testing.T) {
 	one, other := files.path(path), files.path(path)
 	require.Same(t, one, other)
 	one.write([]byte("of one\n"))
-	one = nil
 	require.Equal(t, 1, open())
 	other.write([]byte("of the other\n"))
 	f := other.file
-	other = nil
 	servicetest.Eventually(t, "the file is closed", func() bool { return open() == 0 })
 	_, err := f.out.Write(nil)
 	require.ErrorIs(t, err, os.ErrClosed)

@@ -123,7 +123,7 @@ func TestWhatIsNoAnswerOfGRPCCountsAtOnceAndOneBrokenOffDoesNot(t *testing.T) {
 			grpc(w, "", "14")
 		}, failed, "Unavailable: not yet"},
 		{"UNAVAILABLE behind a message", func(w http.ResponseWriter, _ *http.Request) { grpc(w, serving, "14") }, failed, "Unavailable: "},
-		{"a status of HTTP", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, failed, "status 503 without a grpc-status"},
+		{"a status of HTTP", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }, failed, "status 503 without a grpc-status"},
 		{"a page", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/html")
 			_, _ = io.WriteString(w, "hello")

@@ -199,7 +199,7 @@ func (p *httpProber) exchange(ctx context.Context) (keep bool, err error) {
 	}
 	// Whatever ends the check ends the wait for the network too.
 	_ = p.conn.SetDeadline(time.Time{}) // fails only once closed, as the next write will
-	conn := p.conn // which is given up by then, maybe
+	conn := p.conn                      // which is given up by then, maybe
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	p.writer.WriteRequest(&p.request)

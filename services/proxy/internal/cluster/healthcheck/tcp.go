@@ -100,7 +100,7 @@ func (p *tcpProber) exchange(ctx context.Context) error {
 		p.conn = conn
 	}
 	_ = p.conn.SetDeadline(time.Time{}) // fails only once closed, as the next write will
-	conn := p.conn // which is given up by then, maybe
+	conn := p.conn                      // which is given up by then, maybe
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if fresh && p.check.announce != nil {
