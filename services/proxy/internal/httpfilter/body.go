@@ -2,6 +2,7 @@ package httpfilter
 
 import (
 	"errors"
+	"net"
 	"os"
 
 	"github.com/weirproxy/weir/services/proxy/internal/format"
@@ -24,6 +25,9 @@ func BodyFailed(s *stream.Stream, err error) *Reply {
 		}
 		f.Details, f.Flags = "stream_idle_timeout", f.Flags|format.StreamIdleTimeout
 		return &Reply{Status: 408, Body: "stream timeout"}
+	case errors.Is(err, net.ErrClosed): // by the proxy itself, as the time for its end was up
+		f.Details, f.Flags = "downstream_local_disconnect", f.Flags|format.DownstreamConnectionTermination
+		return &Reply{Status: 400, Body: "the request's body ended early"}
 	default:
 		f.Details, f.Flags = "downstream_remote_disconnect", f.Flags|format.DownstreamConnectionTermination
 		return &Reply{Status: 400, Body: "the request's body ended early"}

@@ -3,6 +3,7 @@ package httpfilter_test
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"syscall"
 	"testing"
@@ -23,6 +24,7 @@ func TestARequestWhoseBodyFailsIsAnsweredWithTheReason(t *testing.T) {
 		{fmt.Errorf("in a chain: %w", &message.ProtocolError{Status: 431, Detail: "too long", ResponseCodeDetails: "http1.headers_too_large"}), "431 too long DPE http1.headers_too_large"},
 		{os.ErrDeadlineExceeded, "408 stream timeout SI stream_idle_timeout"},
 		{syscall.ETIMEDOUT, "400 the request's body ended early DC downstream_remote_disconnect"},
+		{&net.OpError{Op: "read", Err: net.ErrClosed}, "400 the request's body ended early DC downstream_local_disconnect"},
 		{errors.New("the client has gone"), "400 the request's body ended early DC downstream_remote_disconnect"},
 	} {
 		s := &stream.Stream{}

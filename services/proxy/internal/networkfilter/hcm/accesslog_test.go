@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
@@ -149,6 +150,77 @@ func TestAccessLogTellsOfClientsThatLeft(t *testing.T) {
 			require.EqualValues(t, 0, p.stat("http.test.downstream_rq_completed"))
 		})
 	}
+}
+
+// TestAccessLogTellsOfStreamsThatTheProxyEnds has connections come to the end of their
+// time at a shutdown, which is no client's doing.
+func TestAccessLogTellsOfStreamsThatTheProxyEnds(t *testing.T) {
+	const (
+		switched = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello"
+		settings = `"upgrade_configs": [{"upgrade_type": "websocket"}], "http2_protocol_options": {"allow_connect": true},`
+	)
+	for _, c := range []struct {
+		name, request, answer string
+		http2                 bool
+		want                  string
+	}{
+		{"a request", "POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello", "", false, "POST /p HTTP/1.1 0 DC downstream_local_disconnect 5 0"},
+		{"an upgrade", "GET /u HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", switched, false, "GET /u HTTP/1.1 101 DC downstream_local_disconnect 0 5"},
+		{"a request of HTTP/2", "POST /p", "", true, "POST /p HTTP/2 0 DC downstream_local_disconnect 0 0"},
+		{"an upgrade of HTTP/2", "CONNECT /u", switched, true, "GET /u HTTP/2 200 DC downstream_local_disconnect 0 5"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l, up := newAccessLog(t, leftFormat), newUpstream(t)
+			p := start(t, up.address(), config{fields: l.field + settings, logs: l.files})
+			if c.http2 {
+				s := openNamed(t, p.dialHTTP2(), c.request)
+				server := up.accept()
+				server.head()
+				if c.answer != "" {
+					server.send(c.answer)
+					var head http2.Head
+					require.NoError(t, s.ReadHead(&head))
+					require.Equal(t, 200, head.Status)
+					_, err := s.Next()
+					require.NoError(t, err)
+				}
+			} else {
+				client := p.dial()
+				client.send(c.request)
+				server := up.accept()
+				server.head()
+				if c.answer != "" {
+					server.send(c.answer)
+					client.head()
+					client.read("hello")
+				} else {
+					server.read("hello")
+				}
+			}
+			connection := <-p.current
+			connection.Cut()
+			require.Equal(t, c.want, l.lines(1)[0])
+			servicetest.Eventually(t, "the connection has ended", func() bool { return p.stat("http.test.downstream_cx_destroy_local") == 1 })
+		})
+	}
+}
+
+// openNamed opens a stream for a method and a path, which is an upgrade to WebSocket if
+// the method is CONNECT.
+func openNamed(t *testing.T, client *http2.Client, line string) (s *http2.Stream) {
+	method, path, _ := strings.Cut(line, " ")
+	request := &http2.Request{Method: []byte(method), Scheme: []byte("http"), Authority: []byte("a"), Path: []byte(path)}
+	if method == "CONNECT" {
+		request.Protocol = []byte("websocket")
+	}
+	servicetest.Eventually(t, "the proxy has said what it takes", func() bool {
+		var err error
+		s, err = client.Open(request, nil, false)
+		return err == nil
+	})
+	require.NoError(t, s.Flush())
+	s.SetDeadline(time.Now().Add(patience))
+	return s
 }
 
 // lingering is a filter whose Done step lasts until something becomes of the stream.

@@ -77,7 +77,7 @@ func (b *requestBody) fail(err error) {
 		// alone, early, and take the whole of a response that has begun; behind the end
 		// of its request the watch takes that for its leaving.
 		if !timedOut(err) {
-			b.connection.stream.ExpireUnanswered(clientClosed)
+			b.connection.stream.ExpireUnanswered(leaving(err))
 		}
 	} else if !b.malformed.Swap(true) {
 		b.connection.manager.stats.protocolErrors.Inc()

@@ -60,6 +60,7 @@ func (c *connection) Finish() {
 // Cut implements networkfilter.Connection: it lets go of what waits for the client,
 // and of what waits for the upstream.
 func (c *connection) Cut() {
+	c.over.Store(true)
 	_ = c.conn.Close()
 	c.watch.cutOff()
 }
@@ -101,7 +102,7 @@ func (c *connection) countOutcome(why *stream.Expiry, err error) {
 	case why != nil && !why.ClientLeft():
 		c.broken = err != nil || !c.body.finished()
 	case byClient:
-		c.remote, c.broken = true, true
+		c.remote, c.broken = !c.over.Load(), true
 	case err != nil:
 		c.broken = true
 	}

@@ -3,6 +3,7 @@ package hcm
 import (
 	"errors"
 	"io"
+	"net"
 	"time"
 
 	"github.com/weirproxy/weir/services/proxy/internal/http1"
@@ -94,8 +95,8 @@ func (c *connection) refuse(err error) bool {
 		stats.countExpiry(why)
 		r.status, r.text = why.Status, why.Text
 		tellExpired(facts, why)
-	default: // the client has closed
-		c.remote, c.broken = true, true
+	default: // the client has closed, or the proxy has
+		c.remote, c.broken = !errors.Is(err, net.ErrClosed), true
 		stats.clientResets.Inc()
 		tellLost(facts, err)
 		c.manager.log(facts)

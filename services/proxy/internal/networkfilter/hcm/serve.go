@@ -48,6 +48,7 @@ type connection struct {
 	phase     atomic.Int32
 	draining  atomic.Bool
 	finishing atomic.Bool
+	over      atomic.Bool // Cut was called
 	// When the client must have sent, or taken, something.
 	reads, writes deadline.Deadline
 

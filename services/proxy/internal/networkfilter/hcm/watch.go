@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"errors"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,7 +59,9 @@ var (
 
 	// That nobody is told: the client closed its connection, or reset its stream.
 	clientClosed = &stream.Expiry{Details: "downstream_remote_disconnect", Flags: format.DownstreamConnectionTermination}
-	clientReset  = &stream.Expiry{Details: "http2.remote_reset", Flags: format.DownstreamRemoteReset}
+	// Or the proxy did, as the time for its end was up.
+	proxyClosed = &stream.Expiry{Details: "downstream_local_disconnect", Flags: format.DownstreamConnectionTermination}
+	clientReset = &stream.Expiry{Details: "http2.remote_reset", Flags: format.DownstreamRemoteReset}
 )
 
 // lastWords is how long the client may take over the answer of a stream that is out of
@@ -75,8 +78,11 @@ func abandon(s *stream.Stream) error {
 	return errLeft
 }
 
-// leaving is how the client left whose stream ended with err.
+// leaving is how the client left whose stream ended with err, or was left.
 func leaving(err error) *stream.Expiry {
+	if errors.Is(err, http2.ErrClosed) || errors.Is(err, net.ErrClosed) {
+		return proxyClosed
+	}
 	if reset, ok := errors.AsType[*http2.StreamError](err); ok && reset.Remote {
 		return clientReset
 	}
