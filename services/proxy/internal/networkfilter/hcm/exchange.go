@@ -283,7 +283,6 @@ func (e *exchange) respond() error {
 		e.switched = true
 		e.manager.stats.upgradesTotal.Inc()
 		e.manager.stats.upgradesActive.Add(1)
-		response.Status = 200
 		response.Headers.Remove("upgrade")
 		response.Headers.Remove("sec-websocket-accept") // RFC 8441 §5
 	}
@@ -310,7 +309,11 @@ func (e *exchange) writeHead(r *message.Response) error {
 	e.writing.Lock()
 	defer e.writing.Unlock()
 	e.expects = false // no 100 follows
-	return e.h2.WriteHead(r.Status, &r.Headers, r.Body == nil)
+	status := r.Status
+	if e.switched { // the client alone hears of a 200
+		status = 200
+	}
+	return e.h2.WriteHead(status, &r.Headers, r.Body == nil)
 }
 
 func (e *exchange) writeBody(r *message.Response) error {
