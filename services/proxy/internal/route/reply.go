@@ -50,13 +50,16 @@ func (p *parser) redirect(m *routev3.RedirectAction, matched int, at strict.Path
 
 // Location is where a request is sent, of which f tells.
 func (r *Redirect) Location(request *message.Request, f *format.Facts) string {
-	is := request.URLScheme()
 	scheme := r.scheme
 	if scheme == "" {
-		scheme = string(is)
+		scheme = string(request.URLScheme())
 	}
 	host := r.host
 	if host == "" {
+		is, ok := request.Headers.Get("x-forwarded-proto") // which the port goes by, as in Envoy
+		if !ok {
+			is = request.URLScheme()
+		}
 		host = r.sameHost(request.Authority, string(is), scheme)
 	}
 	return scheme + "://" + host + r.port + r.target(request.Path, f)

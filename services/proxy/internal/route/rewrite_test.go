@@ -193,7 +193,7 @@ func TestRedirect(t *testing.T) {
 		{"http drops the port of https", `{"scheme_redirect": "http"}`, request("h:443", "/", "x-forwarded-proto", "https"), 301, "http://h/"},
 		{"the scheme is the client's", `{"host_redirect": "new"}`, request("h", "/", "x-forwarded-proto", "https"), 301, "https://new/"},
 		{"the scheme is what a client of HTTP/2 says", `{"host_redirect": "new"}`, request("h", "/", ":scheme", "http", "x-forwarded-proto", "https"), 301, "http://new/"},
-		{"and so is the port that goes", `{"scheme_redirect": "http"}`, request("h:443", "/", ":scheme", "https"), 301, "http://h/"},
+		{"the port goes by the connection", `{"scheme_redirect": "http"}`, request("h:443", "/", ":scheme", "https", "x-forwarded-proto", "http"), 301, "http://h:443/"},
 		{"a scheme", `{"scheme_redirect": "ftp"}`, request("h:80", "/"), 301, "ftp://h/"},
 		{"a host with a port", `{"host_redirect": "new:81"}`, request("h:80", "/"), 301, "http://new:81/"},
 		{"a port", `{"port_redirect": 8443, "https_redirect": true}`, request("h:80", "/"), 301, "https://h:8443/"},
