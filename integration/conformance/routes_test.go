@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -87,6 +88,44 @@ func TestOurProxyAndARealEnvoyRouteAlike(t *testing.T) {
 			want := show(harness.SendRaw(t, envoy.Addr("ingress"), request))
 			require.Equal(t, want, show(harness.SendRaw(t, ours.Addr("ingress"), request)))
 		})
+	}
+}
+
+// TestOurProxyAndARealEnvoyRouteHTTP2Alike is the same over HTTP/2 on both sides.
+func TestOurProxyAndARealEnvoyRouteHTTP2Alike(t *testing.T) {
+	text, err := os.ReadFile("testdata/routes.yaml")
+	require.NoError(t, err)
+	envoy, ours := bothBefore(t, func(host string) string {
+		_, port, err := net.SplitHostPort(host)
+		require.NoError(t, err)
+		return strings.NewReplacer("port_value: PORT", "port_value: "+port, "    type: STATIC\n", "    type: STATIC\n    "+overHTTP2+"\n").Replace(string(text))
+	})
+	transport := &http.Transport{Protocols: new(http.Protocols), DisableCompression: true}
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	defer transport.CloseIdleConnections()
+	ask := func(p *harness.Process, method string, r []string) string {
+		request, err := http.NewRequestWithContext(t.Context(), method, "http://"+p.Addr("ingress")+r[1], nil)
+		require.NoError(t, err)
+		request.Host = r[0]
+		request.Header.Set("User-Agent", "mill")
+		for _, field := range r[2:] {
+			name, value, _ := strings.Cut(field, ":")
+			request.Header.Add(name, strings.TrimSpace(value))
+		}
+		response, err := transport.RoundTrip(request)
+		require.NoError(t, err)
+		defer response.Body.Close()
+		require.Equal(t, 2, response.ProtoMajor)
+		body, err := io.ReadAll(response.Body)
+		require.NoError(t, err)
+		return show(harness.Answer{Status: response.StatusCode, Header: response.Header, Body: string(body)}, false)
+	}
+	for _, r := range routed {
+		for _, method := range []string{"GET", "HEAD"} {
+			t.Run(method+" "+strings.Join(r, " "), func(t *testing.T) {
+				require.Equal(t, ask(envoy, method, r), ask(ours, method, r))
+			})
+		}
 	}
 }
 
