@@ -158,7 +158,10 @@ func (r *router) tellUpstream(s *stream.Stream) {
 		setNumber(h, attemptHeader, int64(r.attempts+1))
 	}
 	if s.Route.TellsGRPCTimeout() && r.attempts == 0 && r.grpc {
-		h.Remove("grpc-timeout")
+		// Without any limit the client's stays, whatever it says.
+		if _, limited := s.Route.MaxStreamDuration(&s.Request); limited || s.MaxDuration > 0 {
+			h.Remove("grpc-timeout")
+		}
 		if s.MaxDuration > 0 {
 			h.Add("grpc-timeout", grpcwire.Timeout(s.MaxDuration))
 		}

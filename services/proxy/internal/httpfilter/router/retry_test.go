@@ -636,6 +636,10 @@ func TestUpstreamIsToldWhatIsLeftOfAGRPCTimeout(t *testing.T) {
 	r = routeOf(t, "", `, "max_stream_duration": {"max_stream_duration": "0s"}`)
 	send(t, up, r, nil, "grpc-timeout", "1S", "content-type", "application/grpc")
 	require.Empty(t, u.header(4, "grpc-timeout"), "it may take as long as it will")
+
+	r = routeOf(t, "", `, "max_stream_duration": {"grpc_timeout_header_max": "0s"}`)
+	send(t, up, r, nil, "grpc-timeout", "what", "content-type", "application/grpc")
+	require.Equal(t, "what", u.header(5, "grpc-timeout"), "no limit is known")
 }
 
 func TestHeadersAreChecked(t *testing.T) {

@@ -112,7 +112,7 @@ func (w *watch) begin(s *stream.Stream, now time.Time) {
 	w.touch(now)
 	w.arm(now)
 	if w.cuts {
-		s.Cut()
+		leave(s)
 	}
 }
 
@@ -133,8 +133,14 @@ func (w *watch) cutOff() {
 	defer w.mu.Unlock()
 	w.cuts = true
 	if w.stream != nil {
-		w.stream.Cut()
+		leave(w.stream)
 	}
+}
+
+// leave ends a stream whose client gets no answer any more.
+func leave(s *stream.Stream) {
+	s.ExpireUnanswered(proxyClosed)
+	s.Cut()
 }
 
 // end stops watching.
