@@ -72,7 +72,7 @@ func New(listener net.Listener, o Options) *Server {
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
 	}
-	// What only tells takes any method, as on Envoy's admin listener.
+	// What only tells takes any method, as on Envoy's admin listener, but for profiles.
 	s.Handle("/healthz", "200 while the process lives", http.HandlerFunc(
 		func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }))
 	s.Handle("/ready", "200 when work is taken, else 503", http.HandlerFunc(

@@ -218,6 +218,14 @@ func (s *Stream) ready() bool {
 	return s.body.first != nil || s.remoteEnded || s.err != nil || s.cut != nil
 }
 
+// Received says whether the peer has sent all that it has to, be it that not all of it
+// was read.
+func (s *Stream) Received() bool {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	return s.remoteEnded
+}
+
 // ReadTrailers hands over the trailers, once Next returned io.EOF, and says
 // whether there are any. What f held before is overwritten; its memory is used
 // again.

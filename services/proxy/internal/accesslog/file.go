@@ -164,16 +164,20 @@ func (fs *Files) Open() error {
 func (fs *Files) all() []*file {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
+	return fs.known()
+}
+
+// known is all; mu is held.
+func (fs *Files) known() []*file {
 	return slices.AppendSeq([]*file{fs.stdout.file, fs.stderr.file}, maps.Keys(fs.files))
 }
 
 // Run writes what is logged until ctx ends, then the rest, and closes the
 // files. It is called once.
 func (fs *Files) Run(ctx context.Context) error {
-	all := fs.all()
 	fs.mu.Lock()
 	fs.running = ctx
-	for _, f := range all {
+	for _, f := range fs.known() {
 		fs.start(f)
 	}
 	fs.mu.Unlock()

@@ -294,10 +294,10 @@ func (m *Manager) applyCluster(message *clusterv3.Cluster, r xds.Resource) (chan
 		return false, err
 	}
 	strict.LogWarnings(m.options.Log, report)
+	c := m.newCluster(config) // first, so that metrics stay that it has in common with the next
 	if w := m.warming[name]; w != nil {
 		m.abandon(name, w)
 	}
-	c := m.newCluster(config) // after that, or its metrics would go too
 	known, ready := m.start(c)
 	if ready {
 		m.activate(c)
@@ -369,8 +369,8 @@ func (m *Manager) ApplyAssignments(resources []xds.Resource) error {
 	return errors.Join(refused...)
 }
 
-// AssignmentsFailed counts that no assignments of those services came of a source, as
-// xds.Sink has it.
+// AssignmentsFailed hears that no assignments of those services came of a source, as
+// xds.Sink has it, counts that, and has clusters wait for bad ones no longer.
 func (m *Manager) AssignmentsFailed(source coreconfig.Source, names []string, why xds.Failure) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

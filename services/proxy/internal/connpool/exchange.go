@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"strconv"
 	"sync"
 	"time"
 
@@ -49,9 +48,6 @@ func (x *exchange) WriteRequest(m *message.Request) {
 	*r = http2.Request{Method: m.Method, Scheme: m.URLScheme(), Authority: m.Authority, Path: m.Path}
 	if m.BodyLength == message.Unknown {
 		m.Headers.Remove("content-length")
-	} else if m.Body != nil && m.BodyLength > 0 && !m.Headers.Has("content-length") { // a filter found the length
-		var text [20]byte
-		m.Headers.AddBytes("content-length", strconv.AppendInt(text[:0], m.BodyLength, 10))
 	}
 	fields := &m.Headers
 	x.tunnel, x.accept = nil, ""

@@ -404,41 +404,6 @@ func TestBodiesAndTrailersBothWays(t *testing.T) {
 	}
 }
 
-// TestALengthThatAFilterFound has the head tell it, as over HTTP/1.
-func TestALengthThatAFilterFound(t *testing.T) {
-	p := http2test.NewHost(t, http2.Options{}, func(s *http2.Stream) {
-		var head http2.Head
-		_ = s.ReadHead(&head)
-		var fields http2.Fields
-		if length, ok := head.Fields.Get("content-length"); ok {
-			fields.Add("x-length", string(length))
-		}
-		_ = s.WriteHead(200, &fields, true)
-	})
-	pool, _ := newSharedPool(t, p.Address, 0)
-	for _, r := range []*message.Request{
-		{BodyLength: 5, Body: message.NewBytes([]byte("hello"))},
-		{BodyLength: message.Unknown, Body: message.NewBytes([]byte("hello"))},
-		{},
-	} {
-		c := get(t, pool)
-		r.Method, r.Path, r.Authority = []byte("POST"), []byte("/"), []byte("a")
-		c.Writer.WriteRequest(r)
-		if r.Body != nil {
-			require.NoError(t, c.Writer.WriteChunk([]byte("hello")))
-		}
-		c.Writer.Finish(nil)
-		require.NoError(t, c.Writer.Flush())
-		var m message.Response
-		_, err := c.Reader.ReadHead(&m, r.Method)
-		require.NoError(t, err)
-		length, told := m.Headers.Get("x-length")
-		require.Equal(t, r.BodyLength == 5, told, r.BodyLength)
-		require.True(t, !told || string(length) == "5", string(length))
-		c.Release()
-	}
-}
-
 func TestAnExchangeIsCutOff(t *testing.T) {
 	reset := make(chan error, 1)
 	p := http2test.NewHost(t, http2.Options{}, func(s *http2.Stream) {

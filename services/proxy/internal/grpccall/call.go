@@ -113,7 +113,7 @@ func (c *Call) Do(ctx context.Context, caller upstream.Caller, m *Method, questi
 func (c *Call) prepare(m *Method, question Question) {
 	c.request = m.request
 	c.sent = appendFrame(emptied(c.sent), question)
-	c.request.Body, c.request.BodyLength = follows, message.Unknown
+	c.request.Body, c.request.BodyLength = follows, int64(len(c.sent))
 	c.response.Trailers.Reset()
 	c.received = emptied(c.received)
 	c.began, c.deadline, c.outlives = time.Now(), time.Time{}, false

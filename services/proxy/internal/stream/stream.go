@@ -102,8 +102,8 @@ type Expiry struct {
 	GRPCStatus int
 }
 
-// ClientLeft says that the stream ended since its client did not want it any more, so that
-// nobody waits for a response. Nil is a stream that goes on.
+// ClientLeft says that the stream ended since its client left, or was left as the proxy
+// ends, so that nobody waits for a response. Nil is a stream that goes on.
 func (e *Expiry) ClientLeft() bool { return e != nil && e.Status == 0 }
 
 // Tell notes why the stream is out of time.

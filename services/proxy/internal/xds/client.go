@@ -61,8 +61,8 @@ func (r Resource) Report() *strict.Report {
 }
 
 // Sink takes the resources of one type. Of one source, Apply is called from one
-// goroutine at a time, and the next response waits for it; it may call Subscribe
-// and SetNames. All says that resources are all that the source has of a type
+// goroutine at a time, and the next response waits for it; it may call Subscribe,
+// SetNames and SetName. All says that resources are all that the source has of a type
 // that is asked for as a whole; else they are what changed, of the names asked
 // for. The sink takes the good ones into use, keeps what it had for the others,
 // and returns an error with all refusals, which the control plane gets to read.

@@ -24,11 +24,12 @@ type subscription struct {
 	wildcard bool
 	wanted   map[string]bool // the names
 	sorted   []string        // of wanted, as names returns them; nil if that changed since
-	changed  bool            // wildcard or wanted were set since the last request
+	changed  bool            // wildcard or wanted were set since the last request, or it left some out
 	// lost are names that were given up since the last request: the sink has nothing of
 	// them any more, even if they are wanted again by now.
 	lost    map[string]bool
-	version string // accepted last
+	told    []string // the names of the last request, sorted
+	version string   // accepted last
 	// versions are those of the resources accepted last, by name; in delta only.
 	versions map[string]string
 	refused  string // why the newest response was, "" if it was not
@@ -177,7 +178,9 @@ func (s *subscription) note(resources []Resource) {
 // lose gives a name up, and its version, as nobody tells any more when that changes. The
 // caller holds mu.
 func (s *subscription) lose(name string) {
-	s.lost[name] = true
+	if _, told := slices.BinarySearch(s.told, name); told {
+		s.lost[name] = true
+	}
 	delete(s.versions, name)
 }
 
@@ -191,7 +194,7 @@ func (s *subscription) ask(again bool) []string {
 		names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return s.lost[name] })
 	}
 	clear(s.lost)
-	s.changed = len(names) < len(s.wanted)
+	s.told, s.changed = names, len(names) < len(s.wanted)
 	return names
 }
 

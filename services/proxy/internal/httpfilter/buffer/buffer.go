@@ -7,6 +7,7 @@ package buffer
 import (
 	"errors"
 	"io"
+	"strconv"
 
 	bufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/buffer/v3"
 	"google.golang.org/protobuf/proto"
@@ -118,6 +119,9 @@ func (f *filter) RequestHead(s *stream.Stream) *httpfilter.Reply {
 		r.BodyLength, r.Body = message.Unknown, message.NewBytes(text)
 	case len(text) > 0:
 		r.BodyLength, r.Body = int64(len(text)), message.NewBytes(text)
+		if !r.Headers.Has("content-length") {
+			r.Headers.Add("content-length", strconv.Itoa(len(text)))
+		}
 	default:
 		r.BodyLength, r.Body = 0, nil
 	}

@@ -33,9 +33,9 @@ func TestBuffer(t *testing.T) {
 		{"a request without a body passes", filtertest.Exchange{Request: "GET /"},
 			filtertest.Result{Forwarded: "GET /\nhost: a.example", Response: "200"}},
 		{"a body of the most bytes passes", filtertest.Exchange{Request: "PUT /", Body: []string{"ab", "cde"}},
-			filtertest.Result{Forwarded: "PUT /\nhost: a.example\n\nabcde", Response: "200"}},
+			filtertest.Result{Forwarded: "PUT /\nhost: a.example\ncontent-length: 5\n\nabcde", Response: "200"}},
 		{"of unknown length too", filtertest.Exchange{Request: "PUT /", Body: []string{"ab", "cde"}, Prepare: unknown},
-			filtertest.Result{Forwarded: "PUT /\nhost: a.example\n\nabcde", Response: "200"}},
+			filtertest.Result{Forwarded: "PUT /\nhost: a.example\ncontent-length: 5\n\nabcde", Response: "200"}},
 		{"a longer one is refused", filtertest.Exchange{Request: "PUT /", Body: []string{"ab", "cdef"}},
 			filtertest.Result{Response: "413\ncontent-type: text/plain\n\nPayload Too Large"}},
 		{"of unknown length too, when it is too long", filtertest.Exchange{Request: "PUT /", Body: []string{"ab", "cdef"}, Prepare: unknown},
@@ -115,6 +115,8 @@ func TestABodyIsThereAsAWholeWithItsLength(t *testing.T) {
 	s, refusal := headStep(t, &watched{chunks: []string{"ab", "cd"}, end: io.EOF}, message.Unknown)
 	require.Empty(t, refusal)
 	require.EqualValues(t, 4, s.Request.BodyLength)
+	length, _ := s.Request.Headers.Get("content-length")
+	require.Equal(t, "4", string(length))
 	chunk, err := s.Request.Body.Next()
 	require.NoError(t, err)
 	require.Equal(t, "abcd", string(chunk))

@@ -28,6 +28,7 @@ type attempt struct {
 	// brokenOff is how the client's body failed within upload.
 	brokenOff atomic.Pointer[clientError]
 	bodySent  atomic.Int64 // bytes of the body, for the log
+	received  bool         // the client's whole request is here, of which some is still to be sent
 	keepAlive bool
 	overtaken bool         // by its response, whose connection waits for the end of the upload
 	interim   int          // responses so far
@@ -422,7 +423,7 @@ func (a *attempt) wait() {
 		<-a.uploaded
 	}
 	a.body, a.err = nil, nil
-	a.uploading, a.keepAlive, a.overtaken, a.tunnel, a.interim = false, false, false, false, 0
+	a.uploading, a.received, a.keepAlive, a.overtaken, a.tunnel, a.interim = false, false, false, false, false, 0
 	a.bounds.answered = false
 	a.brokenOff.Store(nil)
 	a.bodySent.Store(0)

@@ -19,9 +19,9 @@ func TestResponsesBreakOff(t *testing.T) {
 		want                 string // status, flags, details, and what the client got
 		counter              string // of the cluster, that is 1
 	}{
-		{"by the route's timeout", `"timeout": "0.1s"`, part, "200 UT response_timeout three", "upstream_rq_timeout"},
-		{"as they stand still", `"timeout": "0s", "retry_policy": {"retry_on": "reset", "per_try_idle_timeout": "0.1s"}`, part, "200 UT upstream_per_try_idle_timeout three", "upstream_rq_per_try_idle_timeout"},
-		{"not as they are slow", `"timeout": "0s", "retry_policy": {"per_try_timeout": "1s", "per_try_idle_timeout": "1.2s"}`, trickling, "200 - via_upstream fine", "upstream_rq_completed"},
+		{"by the route's timeout", `"timeout": "1s"`, part, "200 UT response_timeout three", "upstream_rq_timeout"},
+		{"as they stand still", `"timeout": "0s", "retry_policy": {"retry_on": "reset", "per_try_idle_timeout": "1s"}`, part, "200 UT upstream_per_try_idle_timeout three", "upstream_rq_per_try_idle_timeout"},
+		{"not as they are slow", `"timeout": "0s", "retry_policy": {"per_try_timeout": "1.5s", "per_try_idle_timeout": "3s"}`, trickling, "200 - via_upstream fine", "upstream_rq_completed"},
 		{"by a reset of their connection", `"timeout": "0s"`, aborted, "200 UPE upstream_reset_after_response_started{protocol_error} fin", "upstream_cx_protocol_error"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -62,8 +62,8 @@ func TestHostsOfGRPCHaveDoneWellByGRPC(t *testing.T) {
 		{name: "no trailers", script: trailing + "\r\n", bad: 1},
 		{name: "a status of HTTP", script: strings.Replace(trailing, "200", "503", 1) + "grpc-status: 0" + end, bad: 1},
 		{name: "an end before the status", script: aborted, bad: 1, brokenOff: 1},
-		{name: "the route's time", script: part, policy: `, "timeout": "0.1s"`},
-		{name: "what stands still", script: part, policy: `, "timeout": "0s", "retry_policy": {"per_try_idle_timeout": "0.1s"}`, bad: 1, brokenOff: 1},
+		{name: "the route's time", script: part, policy: `, "timeout": "1s"`},
+		{name: "what stands still", script: part, policy: `, "timeout": "0s", "retry_policy": {"per_try_idle_timeout": "1s"}`, bad: 1, brokenOff: 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel() // since some wait

@@ -43,7 +43,7 @@ import (
 //   - early: it answers 503 as it has read the head, and leaves the body;
 //   - deaf: it answers 200 as it has read the head, and reads no more;
 //   - aborted: it answers with 3 of 4 bytes, and resets the connection;
-//   - trickling: fine, whose body takes one and a half second, half a one between two bytes.
+//   - trickling: fine, whose body takes longer than three seconds and a half.
 type scripted struct {
 	address string
 	gate    chan struct{} // open once it is closed
@@ -149,11 +149,11 @@ func (u *scripted) serve(conn net.Conn) {
 		case trickling:
 			head, body := fine[:len(fine)-4], fine[len(fine)-4:]
 			_, _ = io.WriteString(conn, head)
-			for _, c := range body[:3] {
-				time.Sleep(500 * time.Millisecond)
+			for _, c := range body {
+				time.Sleep(900 * time.Millisecond)
 				_, _ = io.WriteString(conn, string(c))
 			}
-			next = body[3:]
+			continue
 		}
 		if _, err := io.WriteString(conn, next); err != nil {
 			return

@@ -26,6 +26,7 @@ func (a *attempt) sendReady(s *stream.Stream) (ended bool, err error) {
 			return false, &clientError{err}
 		}
 		sent += len(chunk)
+		a.noteReceived(s)
 		if err := a.Conn.Writer.WriteChunk(chunk); err != nil {
 			return false, err
 		}
@@ -74,13 +75,28 @@ func (a *attempt) sendRest(s *stream.Stream, conn *connpool.Conn) error {
 		if err != nil {
 			return &clientError{err}
 		}
+		a.noteReceived(s)
+		if idle > 0 && !a.tunnel { // which may stand still
+			a.bound(conn, time.Now())
+		}
 		if err := conn.Writer.WriteChunk(chunk); err != nil {
 			return err
 		}
 		a.countSent(chunk)
-		if idle > 0 && !a.tunnel { // which may stand still
-			a.bound(conn, time.Now())
-		}
+	}
+}
+
+// noteReceived bounds the rest of the exchange once all of the client's request is here,
+// which its codec may know before the end is pulled: what holds that up is an upstream that
+// takes nothing.
+func (a *attempt) noteReceived(s *stream.Stream) {
+	if a.received || a.tunnel {
+		return
+	}
+	if _, a.received = s.Facts.Since(format.RequestEnd); a.received {
+		now := time.Now()
+		a.router.noteWhole(now)
+		a.bound(a.Conn, now)
 	}
 }
 

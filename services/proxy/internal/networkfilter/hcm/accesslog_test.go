@@ -168,6 +168,8 @@ func TestAccessLogTellsOfStreamsThatTheProxyEnds(t *testing.T) {
 		{"a request that waits", get, "", false, "GET / HTTP/1.1 0 DC downstream_local_disconnect 0 0"},
 		{"an upgrade", "GET /u HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", switched, false, "GET /u HTTP/1.1 101 DC downstream_local_disconnect 0 5"},
 		{"a request of HTTP/2", "POST /p", "", true, "POST /p HTTP/2 0 DC downstream_local_disconnect 0 0"},
+		{"an answer", get, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello", false, "GET / HTTP/1.1 200 DC downstream_local_disconnect 0 5"},
+		{"an answer over HTTP/2", "POST /p", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello", true, "POST /p HTTP/2 200 DC downstream_local_disconnect 0 5"},
 		{"an upgrade of HTTP/2", "CONNECT /u", switched, true, "GET /u HTTP/2 101 DC downstream_local_disconnect 0 5"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -36,8 +36,9 @@ type exchange struct {
 	interim func(*message.Response) error
 	onReset func(error)
 
-	ended atomic.Bool // the request's body is at its end
-	reset atomic.Bool // the client reset the stream, or left
+	ended    atomic.Bool // the request's body is at its end
+	received bool        // all of it is here, for who pulls it
+	reset    atomic.Bool // the client reset the stream, or left
 
 	// writing orders a 100, which a pull of the body writes, against the heads that
 	// the exchange's own goroutine writes.
@@ -120,7 +121,7 @@ func (e *exchange) takeHead() {
 	r.Headers.Swap(&head.Fields)
 	e.reset.Store(false)
 	e.ended.Store(head.End)
-	e.expects, e.tunnel, e.switched = false, false, false
+	e.expects, e.tunnel, e.switched, e.received = false, false, false, false
 	if host, ok := r.Headers.Get("host"); ok { // the codec has compared them
 		if len(r.Authority) == 0 {
 			r.Authority = host
@@ -229,13 +230,16 @@ func (e *exchange) Next() ([]byte, error) {
 	now, s := time.Now(), &e.stream
 	e.watch.touch(now)
 	s.Facts.AddReceived(len(chunk))
+	if !e.received && e.h2.Received() {
+		e.received = true
+		s.Facts.Mark(format.RequestEnd, now)
+	}
 	if errors.Is(err, io.EOF) {
 		var trailers http2.Fields
 		if e.h2.ReadTrailers(&trailers) {
 			s.Request.Trailers.Swap(&trailers)
 			e.manager.stats.http2.trailers.Inc()
 		}
-		s.Facts.Mark(format.RequestEnd, now)
 		e.ended.Store(true)
 	} else if err != nil && !errors.Is(err, errOver) && !errors.Is(err, errExpired) && !timedOut(err) {
 		e.hearReset(err)

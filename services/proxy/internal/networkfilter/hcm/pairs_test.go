@@ -260,3 +260,40 @@ func TestTheClientsVersionIsUsedWhereThatIsWanted(t *testing.T) {
 	require.EqualValues(t, 1, p.stat("cluster.up.upstream_cx_http1_total"))
 	require.EqualValues(t, 1, p.stat("cluster.up.upstream_cx_http2_total"))
 }
+
+// TestUpstreamThatTakesNoBodyIsLate has an upstream take less of a body than there is, all of
+// which the proxy has: it is the route's time then.
+func TestUpstreamThatTakesNoBodyIsLate(t *testing.T) {
+	a := &answerer{release: make(chan bool)}
+	server := httptest.NewUnstartedServer(a)
+	server.Config.Protocols = protocols(2)
+	server.Config.HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: 1000}
+	server.Start()
+	t.Cleanup(server.Close)
+	for _, c := range []struct {
+		name    string
+		version int // of the client
+		body    io.Reader
+		retry   string
+	}{
+		{"of HTTP/1 with a length", 1, bytes.NewReader(make([]byte, 4000)), ""},
+		{"of HTTP/2 with a length", 2, bytes.NewReader(make([]byte, 4000)), ""},
+		{"of HTTP/2 without one", 2, io.MultiReader(bytes.NewReader(make([]byte, 4000))), ""},
+		{"that may be sent again", 1, bytes.NewReader(make([]byte, 4000)), `, "retry_policy": {"retry_on": "5xx", "per_try_timeout": "0.05s"}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := start(t, server.Listener.Addr().String(), config{version: speaksHTTP2, route: `, "timeout": "0.2s"` + c.retry})
+			transport := &http.Transport{Protocols: protocols(c.version)}
+			t.Cleanup(transport.CloseIdleConnections)
+			through := pair{proxy: p, client: &http.Client{Transport: transport}}
+			status := func(method, path string, body io.Reader) int {
+				response, err := through.do(t.Context(), method, path, body)
+				require.NoError(t, err)
+				require.NoError(t, response.Body.Close())
+				return response.StatusCode
+			}
+			require.Equal(t, 200, status(http.MethodGet, "/status?200", nil), "which brings the server's settings")
+			require.Equal(t, 504, status(http.MethodPost, "/unread", c.body))
+		})
+	}
+}

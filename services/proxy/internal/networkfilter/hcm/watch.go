@@ -59,9 +59,9 @@ var (
 
 	// That nobody is told: the client closed its connection, or reset its stream.
 	clientClosed = &stream.Expiry{Details: "downstream_remote_disconnect", Flags: format.DownstreamConnectionTermination}
-	// Or the proxy did, as the time for its end was up.
+	clientReset  = &stream.Expiry{Details: "http2.remote_reset", Flags: format.DownstreamRemoteReset}
+	// Or the proxy closed it, as the time for its end was up.
 	proxyClosed = &stream.Expiry{Details: "downstream_local_disconnect", Flags: format.DownstreamConnectionTermination}
-	clientReset = &stream.Expiry{Details: "http2.remote_reset", Flags: format.DownstreamRemoteReset}
 )
 
 // lastWords is how long the client may take over the answer of a stream that is out of
@@ -112,7 +112,7 @@ func (w *watch) begin(s *stream.Stream, now time.Time) {
 	w.touch(now)
 	w.arm(now)
 	if w.cuts {
-		leave(s)
+		s.Expire(proxyClosed)
 	}
 }
 
@@ -133,14 +133,8 @@ func (w *watch) cutOff() {
 	defer w.mu.Unlock()
 	w.cuts = true
 	if w.stream != nil {
-		leave(w.stream)
+		w.stream.Expire(proxyClosed)
 	}
-}
-
-// leave ends a stream whose client gets no answer any more.
-func leave(s *stream.Stream) {
-	s.ExpireUnanswered(proxyClosed)
-	s.Cut()
 }
 
 // end stops watching.
