@@ -36,9 +36,8 @@ type exchange struct {
 	interim func(*message.Response) error
 	onReset func(error)
 
-	ended    atomic.Bool // the request's body is at its end
-	received bool        // all of it is here, for who pulls it
-	reset    atomic.Bool // the client reset the stream, or left
+	ended atomic.Bool // the request's body is at its end
+	reset atomic.Bool // the client reset the stream, or left
 
 	// writing orders a 100, which a pull of the body writes, against the heads that
 	// the exchange's own goroutine writes.
@@ -121,7 +120,7 @@ func (e *exchange) takeHead() {
 	r.Headers.Swap(&head.Fields)
 	e.reset.Store(false)
 	e.ended.Store(head.End)
-	e.expects, e.tunnel, e.switched, e.received = false, false, false, false
+	e.expects, e.tunnel, e.switched = false, false, false
 	if host, ok := r.Headers.Get("host"); ok { // the codec has compared them
 		if len(r.Authority) == 0 {
 			r.Authority = host
@@ -230,8 +229,7 @@ func (e *exchange) Next() ([]byte, error) {
 	now, s := time.Now(), &e.stream
 	e.watch.touch(now)
 	s.Facts.AddReceived(len(chunk))
-	if !e.received && e.h2.Received() {
-		e.received = true
+	if _, whole := s.Facts.Since(format.RequestEnd); !whole && e.h2.Received() {
 		s.Facts.Mark(format.RequestEnd, now)
 	}
 	if errors.Is(err, io.EOF) {
